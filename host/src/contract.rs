@@ -1,0 +1,64 @@
+//! The WIT package as Rust: the words in which handlers and host speak. Generated, and nothing else; the host side of
+//! each import is in `interfaces`, the callers of each export are in `runtime`.
+//!
+//! One `bindgen!` a world, all sharing the types of `platform`, so that a `Principal` is one type everywhere.
+
+mod platform {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "platform",
+        imports: {
+            // Clock, config and log answer at once, but a replay may delay any of them, and every host call goes through
+            // one asynchronous wrapper.
+            default: async | trappable,
+        },
+        with: {
+            "switchboard:host/postgres.transaction": crate::interfaces::postgres::Transaction,
+        },
+        additional_derives: [Clone, PartialEq, serde::Serialize, serde::Deserialize],
+    });
+}
+
+macro_rules! handler_world {
+    ($module:ident, $world:literal) => {
+        mod $module {
+            wasmtime::component::bindgen!({
+                path: "../wit",
+                world: $world,
+                exports: { default: async },
+                with: {
+                    "switchboard:host/types": super::types,
+                    "switchboard:host/postgres": super::postgres,
+                    "switchboard:host/redis": super::redis,
+                    "switchboard:host/channels": super::channels,
+                    "switchboard:host/wake": super::wake,
+                    "switchboard:host/clock": super::clock,
+                    "switchboard:host/random": super::random,
+                    "switchboard:host/log": super::log,
+                    "switchboard:host/config": super::config,
+                },
+                additional_derives: [Clone, PartialEq, serde::Serialize, serde::Deserialize],
+            });
+        }
+    };
+}
+
+handler_world!(http_world, "http-handler");
+handler_world!(frame_world, "frame-handler");
+handler_world!(connection_world, "connection-handler");
+handler_world!(schedule_world, "schedule-handler");
+handler_world!(event_world, "event-handler");
+
+pub use platform::switchboard::host::{channels, clock, config, log, postgres, random, redis, types, wake};
+
+pub use connection_world::exports::switchboard::host::connection;
+pub use event_world::exports::switchboard::host::event;
+pub use frame_world::exports::switchboard::host::frame;
+pub use http_world::exports::switchboard::host::http;
+pub use schedule_world::exports::switchboard::host::schedule;
+
+pub use connection_world::ConnectionHandlerPre;
+pub use event_world::EventHandlerPre;
+pub use frame_world::FrameHandlerPre;
+pub use http_world::HttpHandlerPre;
+pub use schedule_world::ScheduleHandlerPre;

@@ -1,0 +1,194 @@
+//! Names of things, parsed once. Whoever holds one of these need not check it again.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::limits;
+
+/// The `sub` of a token, verbatim: text of 1 to 64 characters, no control characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(Arc<str>);
+
+impl UserId {
+    pub fn parse(raw: &str) -> Option<Self> {
+        let chars = raw.chars().count();
+        let fits = (1..=limits::USER_ID_CHARS_MAX).contains(&chars);
+        (fits && !raw.chars().any(char::is_control)).then(|| Self(raw.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One WebSocket, on one node, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(Uuid);
+
+impl ConnectionId {
+    pub fn random() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    pub fn parse(raw: &str) -> Option<Self> {
+        Uuid::parse_str(raw).ok().map(Self)
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One run of one host process. A restarted node is another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeId(Uuid);
+
+impl NodeId {
+    pub fn random() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where a fan-out goes: `conv:{id}`, `user:{id}`, `topic:{name}`. The host knows only `user:`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address(Arc<str>);
+
+impl Address {
+    /// `kind:name`, at most [`limits::ADDRESS_BYTES_MAX`], no control characters or spaces.
+    pub fn parse(raw: &str) -> Option<Self> {
+        let (kind, name) = raw.split_once(':')?;
+        let well_formed = !kind.is_empty()
+            && kind.bytes().all(|b| b.is_ascii_lowercase())
+            && !name.is_empty()
+            && raw.len() <= limits::ADDRESS_BYTES_MAX
+            && !raw.chars().any(|c| c.is_control() || c == ' ');
+        well_formed.then(|| Self(raw.into()))
+    }
+
+    /// Every connection of a user, on every node.
+    pub fn of_user(user: &UserId) -> Self {
+        Self(format!("user:{user}").into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// SHA-256 of a release file: its name everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    pub fn parse(hex: &str) -> Option<Self> {
+        let mut digest = [0; 32];
+        if hex.len() != 64 || !hex.is_ascii() {
+            return None;
+        }
+        for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(digest))
+    }
+
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Enough to tell releases apart in a line of text.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let hex = String::deserialize(deserializer)?;
+        Self::parse(&hex).ok_or_else(|| serde::de::Error::custom("not a SHA-256 in hex"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_ids_are_kept_verbatim_within_their_bounds() {
+        for good in ["a", "65f1c0ffee65f1c0ffee65f1", "Ană ✓", &"ü".repeat(64)] {
+            assert_eq!(UserId::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "a\0b", "line\nbreak", &"ü".repeat(65)] {
+            assert!(UserId::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_have_a_kind_and_a_name() {
+        for good in ["conv:0", "topic:match:31", "user:ana"] {
+            assert_eq!(Address::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "conv", "conv:", ":x", "Conv:x", "conv:a b", "conv:\n"] {
+            assert!(Address::parse(bad).is_none(), "{bad:?}");
+        }
+        let longest = format!("c:{}", "x".repeat(limits::ADDRESS_BYTES_MAX - 2));
+        assert!(Address::parse(&longest).is_some());
+        assert!(Address::parse(&(longest + "x")).is_none());
+    }
+
+    #[test]
+    fn a_digest_survives_its_text() {
+        let digest = Digest::of(b"release");
+        assert_eq!(Digest::parse(&digest.to_string()), Some(digest));
+        assert_eq!(Digest::parse("xy"), None);
+    }
+}

@@ -1,0 +1,17 @@
+//! The Switchboard host: sockets, Postgres and Redis on one side, sandboxed handlers on the other.
+//!
+//! The modules by layer, lowest first. A layer uses what stands above it in this list, never what stands below.
+
+// words
+pub mod contract;
+pub mod error;
+pub mod ids;
+pub mod limits;
+pub mod shutdown;
+
+// pure: no sockets, no clock
+pub mod manifest;
+pub mod wire;
+
+// guests
+pub mod interfaces;

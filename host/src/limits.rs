@@ -1,0 +1,32 @@
+//! Every bound of the host, with what happens at it. A handler's own limits are in its manifest; their ceilings are here.
+
+// ---- words -----------------------------------------------------------------------------------------------------------
+
+/// A token whose `sub` is longer is refused.
+pub const USER_ID_CHARS_MAX: usize = 64;
+/// A longer address is `refused` to the handler that names it.
+pub const ADDRESS_BYTES_MAX: usize = 160;
+
+// ---- the wire --------------------------------------------------------------------------------------------------------
+
+/// A larger REST body is 413, before it is read whole.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// A larger frame closes its connection with 1009.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+/// A release is uploaded whole; a larger one is 413.
+pub const RELEASE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+// ---- handlers: ceilings of what a manifest may ask for ----------------------------------------------------------------
+
+/// A longer call would hold a connection's queue of frames that long.
+pub const HANDLER_DEADLINE_MS_MAX: u64 = 60_000;
+pub const HANDLER_CPU_MS_MAX: u64 = 10_000;
+/// The pool reserves address space for this much in every slot.
+pub const HANDLER_MEMORY_MIB_MAX: u32 = 64;
+pub const HANDLER_HOST_CALLS_MAX: u32 = 10_000;
+pub const HANDLER_HOST_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const HANDLER_CONCURRENCY_MAX: u32 = 1024;
+/// More often than this is not a schedule but a loop.
+pub const SCHEDULE_EVERY_MS_MIN: u64 = 100;
+/// Events of one call, so that a batch fits the memory of a guest.
+pub const EVENT_BATCH_MAX: u32 = 256;

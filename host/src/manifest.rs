@@ -1,0 +1,370 @@
+//! What a release declares: what it answers to, what it may touch, how much it may use. Parsed once, at the door; whoever
+//! holds a `Manifest` holds a valid one. It does not look at code: whether imports fit grants is checked in `releases`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// The name of the custom section that carries `handler.toml` inside a release file.
+pub const SECTION: &str = "switchboard:manifest";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Lower case, digits and dashes; the handler's identity across releases.
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub on: Bindings,
+    #[serde(default)]
+    pub grants: Grants,
+    #[serde(default)]
+    pub limits: Limits,
+    /// Lua scripts by name, the text itself: `switchboard build` puts the files' contents here.
+    #[serde(default)]
+    pub scripts: BTreeMap<String, String>,
+    /// Defaults of the handler's settings; the operator overrides them.
+    #[serde(default)]
+    pub config: toml::Table,
+}
+
+/// What the host calls it for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bindings {
+    #[serde(default)]
+    pub http: Vec<HttpBinding>,
+    #[serde(default)]
+    pub frame: Vec<FrameBinding>,
+    #[serde(default)]
+    pub connection: ConnectionBinding,
+    #[serde(default)]
+    pub schedule: Vec<ScheduleBinding>,
+    #[serde(default)]
+    pub event: Option<EventBinding>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpBinding {
+    pub method: String,
+    /// Segments in braces are parameters.
+    pub path: String,
+    /// Answer without a token.
+    #[serde(default)]
+    pub public: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrameBinding {
+    #[serde(rename = "type")]
+    pub frame_type: String,
+    #[serde(default)]
+    pub aliases: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionBinding {
+    #[serde(default)]
+    pub opened: bool,
+    #[serde(default)]
+    pub closed: bool,
+    #[serde(default)]
+    pub touched: bool,
+    /// Address patterns whose gaps it fills; one handler an address.
+    #[serde(default)]
+    pub missed: Vec<Pattern>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleBinding {
+    pub name: String,
+    pub every_ms: u64,
+    /// `fleet` (one node at a time, the default) or `node` (each for itself).
+    #[serde(default)]
+    pub scope: Scope,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    #[default]
+    Fleet,
+    Node,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventBinding {
+    /// Event types; `*` at the end stands for the rest. The others are acknowledged unseen.
+    pub types: Vec<Pattern>,
+    /// Largest batch of one call.
+    #[serde(default = "EventBinding::default_batch")]
+    pub batch: u32,
+    /// Attempts before an event is parked.
+    #[serde(default = "EventBinding::default_attempts")]
+    pub attempts: u32,
+}
+
+impl EventBinding {
+    fn default_batch() -> u32 {
+        limits::EVENT_BATCH_MAX
+    }
+
+    fn default_attempts() -> u32 {
+        8
+    }
+}
+
+/// What it may touch. Nothing is granted by default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grants {
+    /// The Postgres role it logs in as, without the common prefix.
+    #[serde(default)]
+    pub postgres: Option<String>,
+    /// Key patterns.
+    #[serde(default)]
+    pub redis: Vec<Pattern>,
+    /// Address patterns it may publish to, send and revoke on.
+    #[serde(default)]
+    pub publish: Vec<Pattern>,
+    /// Address patterns it may subscribe callers to.
+    #[serde(default)]
+    pub subscribe: Vec<Pattern>,
+    /// It may close connections.
+    #[serde(default)]
+    pub disconnect: bool,
+    /// Queues it may wake: `outbox`.
+    #[serde(default)]
+    pub wake: Vec<String>,
+}
+
+/// What one call may use. Every field has a ceiling in `limits`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Wall time, host calls included.
+    pub deadline_ms: u64,
+    /// Time inside the guest.
+    pub cpu_ms: u64,
+    pub memory_mib: u32,
+    pub host_calls: u32,
+    /// Bytes that may cross the border in arguments and answers of host calls.
+    pub host_bytes: u64,
+    /// Calls of this handler at a time on one node; beyond it callers are told to come back.
+    pub concurrency: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            deadline_ms: 1000,
+            cpu_ms: 50,
+            memory_mib: 16,
+            host_calls: 64,
+            host_bytes: 4 * 1024 * 1024,
+            concurrency: 256,
+        }
+    }
+}
+
+/// Text that must match exactly, or up to a final `*`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pattern(String);
+
+impl Pattern {
+    pub fn matches(&self, text: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(prefix) => text.starts_with(prefix),
+            None => text == self.0,
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Some text matches both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self.0.strip_suffix('*'), other.0.strip_suffix('*')) {
+            (None, _) => other.matches(&self.0),
+            (_, None) => self.matches(&other.0),
+            (Some(a), Some(b)) => a.starts_with(b) || b.starts_with(a),
+        }
+    }
+}
+
+/// The rule that a manifest breaks: which field, and what was expected there.
+#[derive(Debug, PartialEq)]
+pub struct Invalid(String);
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "manifest: {}", self.0)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+impl Manifest {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let manifest: Self =
+            toml::from_str(text).map_err(|error| Invalid(error.to_string().trim_end().to_owned()))?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        let rule = |holds: bool, what: &str| if holds { Ok(()) } else { Err(Invalid(what.to_owned())) };
+
+        rule(is_name(&self.name), "`name` is 1 to 64 lower-case letters, digits and dashes")?;
+        rule(
+            self.on != Bindings::default(),
+            "`on` binds nothing: no http, frame, connection, schedule or event",
+        )?;
+        for binding in &self.on.http {
+            rule(
+                matches!(binding.method.as_str(), "GET" | "POST" | "PUT" | "PATCH" | "DELETE"),
+                &format!("`on.http` method `{}` is not one of GET, POST, PUT, PATCH, DELETE", binding.method),
+            )?;
+            rule(
+                binding.path.starts_with('/'),
+                &format!("`on.http` path `{}` does not begin with /", binding.path),
+            )?;
+        }
+        for binding in &self.on.frame {
+            for name in std::iter::once(&binding.frame_type).chain(&binding.aliases) {
+                rule(
+                    is_frame_type(name),
+                    &format!("`on.frame` type `{name}` is not a frame type a handler may take"),
+                )?;
+            }
+        }
+        for binding in &self.on.schedule {
+            rule(
+                is_name(&binding.name),
+                "`on.schedule` needs a `name` of lower-case letters, digits and dashes",
+            )?;
+            rule(
+                binding.every_ms >= limits::SCHEDULE_EVERY_MS_MIN,
+                &format!("`on.schedule` every_ms is under {}", limits::SCHEDULE_EVERY_MS_MIN),
+            )?;
+        }
+        if let Some(binding) = &self.on.event {
+            rule(!binding.types.is_empty(), "`on.event` types is empty")?;
+            rule(
+                (1..=limits::EVENT_BATCH_MAX).contains(&binding.batch),
+                &format!("`on.event` batch is 1 to {}", limits::EVENT_BATCH_MAX),
+            )?;
+            rule((1..=100).contains(&binding.attempts), "`on.event` attempts is 1 to 100")?;
+        }
+        let in_range = |value: u64, most: u64, field: &str| {
+            rule((1..=most).contains(&value), &format!("`limits.{field}` is 1 to {most}"))
+        };
+        in_range(self.limits.deadline_ms, limits::HANDLER_DEADLINE_MS_MAX, "deadline_ms")?;
+        in_range(self.limits.cpu_ms, limits::HANDLER_CPU_MS_MAX, "cpu_ms")?;
+        in_range(self.limits.memory_mib.into(), limits::HANDLER_MEMORY_MIB_MAX.into(), "memory_mib")?;
+        in_range(self.limits.host_calls.into(), limits::HANDLER_HOST_CALLS_MAX.into(), "host_calls")?;
+        in_range(self.limits.host_bytes, limits::HANDLER_HOST_BYTES_MAX, "host_bytes")?;
+        in_range(self.limits.concurrency.into(), limits::HANDLER_CONCURRENCY_MAX.into(), "concurrency")?;
+        if let Some(role) = &self.grants.postgres {
+            rule(
+                is_role(role),
+                "`grants.postgres` is a role: 1 to 40 lower-case letters, digits and underscores",
+            )?;
+        }
+        for queue in &self.grants.wake {
+            rule(queue == "outbox", &format!("`grants.wake` knows `outbox`, not `{queue}`"))?;
+        }
+        for (key, value) in &self.config {
+            rule(!value.is_table() && !value.is_array(), &format!("`config.{key}` is not a plain value"))?;
+        }
+        Ok(())
+    }
+
+    /// A setting as the guest reads it.
+    pub fn setting(value: &toml::Value) -> String {
+        match value {
+            toml::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn is_role(role: &str) -> bool {
+    (1..=40).contains(&role.len())
+        && role.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+/// The host answers `ping`, `auth` and `auth.refresh` itself, under every name.
+fn is_frame_type(name: &str) -> bool {
+    const OF_THE_HOST: [&str; 4] = ["auth", "auth.refresh", "ping", "heartbeat"];
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-:".contains(&b))
+        && !OF_THE_HOST.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEND: &str = r#"
+        name = "send-message"
+        on.http = [{ method = "POST", path = "/api/v1/conversations/{conversation_id}/messages" }]
+        on.frame = [{ type = "message.send", aliases = ["chat:send-message"] }]
+        [grants]
+        postgres = "send_message"
+        redis = ["rate:*"]
+        wake = ["outbox"]
+        [limits]
+        deadline_ms = 1000
+        [config]
+        messages_per_minute = 25
+    "#;
+
+    #[test]
+    fn reads_what_a_handler_declares() {
+        let manifest = Manifest::parse(SEND).unwrap();
+        assert_eq!(manifest.on.frame[0].aliases, ["chat:send-message"]);
+        assert!(manifest.grants.redis[0].matches("rate:ana"));
+        assert_eq!(manifest.limits.cpu_ms, Limits::default().cpu_ms);
+        assert_eq!(Manifest::setting(&manifest.config["messages_per_minute"]), "25");
+    }
+
+    #[test]
+    fn refuses_with_the_field_and_the_rule() {
+        for (change, complaint) in [
+            (SEND.replace("send-message\"\n", "Send Message\"\n"), "`name`"),
+            (SEND.replace("POST", "TRACE"), "`on.http` method `TRACE`"),
+            (SEND.replace("message.send", "ping"), "`on.frame` type `ping`"),
+            (SEND.replace("1000", "0"), "`limits.deadline_ms`"),
+            (SEND.replace("[limits]", "[limits]\ncolour = 1"), "colour"),
+            (SEND.replace("\"outbox\"", "\"mail\""), "`grants.wake`"),
+            ("name = \"x\"".to_owned(), "binds nothing"),
+        ] {
+            let refusal = Manifest::parse(&change).unwrap_err().to_string();
+            assert!(refusal.contains(complaint), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn patterns_match_exactly_or_by_prefix() {
+        let (all, one) = (Pattern("conv:*".into()), Pattern("conv:1".into()));
+        assert!(all.matches("conv:1") && one.matches("conv:1") && !one.matches("conv:12"));
+        assert!(all.overlaps(&one) && one.overlaps(&all));
+        assert!(!all.overlaps(&Pattern("user:*".into())));
+    }
+}
