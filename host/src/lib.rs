@@ -15,3 +15,6 @@ pub mod wire;
 
 // guests
 pub mod interfaces;
+
+// wiring
+pub mod cli;
