@@ -3,6 +3,7 @@
 //! The modules by layer, lowest first. A layer uses what stands above it in this list, never what stands below.
 
 // words
+pub mod config;
 pub mod contract;
 pub mod error;
 pub mod ids;

@@ -1,0 +1,358 @@
+//! The settings of a node: defaults, overridden by `switchboard.toml`, by `SWITCHBOARD_…`, by flags. The only place that
+//! reads the environment. Secrets have no default; who needs one that is missing says so.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+/// Environment variables begin with this; `__` separates levels: `SWITCHBOARD_HANDLERS__SEND_MESSAGE__…`.
+const PREFIX: &str = "SWITCHBOARD_";
+/// The file that is read from the working directory when no other is named.
+pub const FILE: &str = "switchboard.toml";
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where operators connect: health, metrics, releases.
+    pub admin_listen: SocketAddr,
+    /// The first admin's token.
+    pub admin_token: Option<String>,
+
+    /// An owner of the database: it migrates and keeps the host's own tables. Handlers log in as their own roles.
+    pub database_url: Option<String>,
+    /// All roles together; what is left of the server's `max_connections` serves other nodes.
+    pub postgres_connections_max: usize,
+    pub redis_url: Option<String>,
+    /// What role passwords and the key of the artifact cache are derived from: at least 32 characters, the same on
+    /// every node.
+    pub secret: Option<String>,
+
+    /// For HS256 tokens.
+    pub jwt_secret: Option<String>,
+    /// PEM files of public keys, for RS256, ES256 and EdDSA tokens.
+    pub jwt_keys: Vec<PathBuf>,
+    pub jwt_algorithms: Vec<String>,
+    pub jwt_issuer: Option<String>,
+    pub jwt_audience: Option<String>,
+    /// Clock skew: a token is expired this long after its `exp`, everywhere.
+    pub jwt_leeway_s: u64,
+    /// Origins that browsers may connect from; empty means any.
+    pub origins: Vec<String>,
+
+    /// Beyond it a handshake is answered 503.
+    pub connections_max: usize,
+    /// Beyond it the newest connection of the user is closed with 4009.
+    pub connections_per_user_max: usize,
+    pub frames_per_second: u32,
+    pub frames_burst: u32,
+    /// A drain spreads the reconnects of its clients over this time.
+    pub drain_ms: u64,
+
+    /// Cached artifacts and other things that can be made again.
+    pub data_dir: PathBuf,
+    /// Record every call as a trace into this directory. For development: it holds what users sent.
+    pub trace_dir: Option<PathBuf>,
+    /// Release files that `serve` deploys at start where they are not current yet.
+    pub handlers_dir: Option<PathBuf>,
+    /// A `tracing` filter, for instance `info,switchboard::fanout=debug`.
+    pub log: String,
+    pub log_json: bool,
+
+    /// Settings of handlers, over the `[config]` of their manifests.
+    pub handlers: BTreeMap<String, Table>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            admin_token: None,
+            database_url: None,
+            postgres_connections_max: 32,
+            redis_url: None,
+            secret: None,
+            jwt_secret: None,
+            jwt_keys: Vec::new(),
+            jwt_algorithms: ["HS256", "RS256", "ES256", "EdDSA"].map(str::to_owned).to_vec(),
+            jwt_issuer: None,
+            jwt_audience: None,
+            jwt_leeway_s: 30,
+            origins: Vec::new(),
+            connections_max: 10_000,
+            connections_per_user_max: 50,
+            frames_per_second: 100,
+            frames_burst: 500,
+            drain_ms: 10_000,
+            data_dir: PathBuf::from(".switchboard"),
+            trace_dir: None,
+            handlers_dir: None,
+            log: "info".to_owned(),
+            log_json: false,
+            handlers: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub enum Error {
+    Read(PathBuf, io::Error),
+    Invalid { source: String, reason: String },
+    Missing { setting: &'static str, why: &'static str },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Invalid { source, reason } => write!(f, "{source}: {reason}"),
+            Self::Missing { setting, why } => {
+                write!(f, "`{setting}` is not set ({PREFIX}{}): {why}", setting.to_uppercase())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Config {
+    /// From the file (the default one may be absent) and the process's environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, Error> {
+        let text = match file {
+            Some(path) => fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?,
+            None => match fs::read_to_string(FILE) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+                Err(error) => return Err(Error::Read(FILE.into(), error)),
+            },
+        };
+        let source = file.unwrap_or(Path::new(FILE)).display().to_string();
+        Self::from_sources(&source, &text, std::env::vars())
+    }
+
+    fn from_sources(
+        source: &str,
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Error> {
+        let invalid = |source: &str, reason: &dyn fmt::Display| Error::Invalid {
+            source: source.to_owned(),
+            reason: reason.to_string().trim_end().to_owned(),
+        };
+        let mut settings: Table = text.parse().map_err(|error| invalid(source, &error))?;
+        // Checked before the environment is laid over it, so that an error names its source.
+        Self::deserialize(settings.clone()).map_err(|error| invalid(source, &error))?;
+
+        for (variable, value) in environment {
+            let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+            let mut with = settings.clone();
+            if overlay(&mut with, name, &value) {
+                Self::deserialize(with.clone()).map_err(|error| invalid(&variable, &error))?;
+                settings = with;
+            }
+        }
+        let mut config = Self::deserialize(settings).map_err(|error| invalid(source, &error))?;
+        config.refuse_blank_secrets()?;
+        Ok(config)
+    }
+
+    pub fn database_url(&self) -> Result<&str, Error> {
+        required(&self.database_url, "database_url", "Postgres keeps every message, release and cursor")
+    }
+
+    pub fn redis_url(&self) -> Result<&str, Error> {
+        required(
+            &self.redis_url,
+            "redis_url",
+            "nodes reach each other and share presence and limits through Redis",
+        )
+    }
+
+    pub fn secret(&self) -> Result<&str, Error> {
+        required(&self.secret, "secret", "role passwords and the artifact cache's key are derived from it")
+    }
+
+    /// The settings of one handler as the guest reads them: the manifest's, then the operator's.
+    pub fn handler_settings(&self, name: &str, defaults: &Table) -> BTreeMap<String, String> {
+        let overrides = self.handlers.get(name).into_iter().flatten();
+        defaults
+            .iter()
+            .chain(overrides)
+            .map(|(key, value)| (key.clone(), crate::manifest::Manifest::setting(value)))
+            .collect()
+    }
+
+    fn refuse_blank_secrets(&mut self) -> Result<(), Error> {
+        for (setting, value, least) in [
+            ("secret", &self.secret, 32),
+            ("jwt_secret", &self.jwt_secret, 16),
+            ("admin_token", &self.admin_token, 16),
+        ] {
+            if value.as_ref().is_some_and(|value| value.len() < least) {
+                return Err(Error::Invalid {
+                    source: setting.to_owned(),
+                    reason: format!("a secret has at least {least} characters"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Secrets are left out, so that a configuration can be logged.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("listen", &self.listen)
+            .field("admin_listen", &self.admin_listen)
+            .field("data_dir", &self.data_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+fn required<'a>(
+    value: &'a Option<String>,
+    setting: &'static str,
+    why: &'static str,
+) -> Result<&'a str, Error> {
+    value.as_deref().ok_or(Error::Missing { setting, why })
+}
+
+/// Lays one variable over the settings. False when it names no setting: other programs may use the prefix too.
+fn overlay(settings: &mut Table, name: &str, value: &str) -> bool {
+    match *name.split("__").collect::<Vec<_>>() {
+        ["HANDLERS", handler, key] => {
+            let handler = handler.to_lowercase().replace('_', "-");
+            let handlers = settings.entry("handlers").or_insert_with(|| Value::Table(Table::new()));
+            let Some(handlers) = handlers.as_table_mut() else { return false };
+            let table = handlers.entry(handler).or_insert_with(|| Value::Table(Table::new()));
+            let Some(table) = table.as_table_mut() else { return false };
+            table.insert(key.to_lowercase(), scalar(value));
+            true
+        }
+        [_] => {
+            let key = name.to_lowercase();
+            let Some(kind) = kind_of(&key) else { return false };
+            settings.insert(key, kind.read(value));
+            true
+        }
+        _ => false,
+    }
+}
+
+/// How a setting is written in a variable; told by the type of its default.
+enum Kind {
+    Text,
+    Scalar,
+    /// Separated by commas.
+    List,
+}
+
+impl Kind {
+    fn read(self, value: &str) -> Value {
+        match self {
+            Self::Text => Value::String(value.to_owned()),
+            Self::Scalar => scalar(value),
+            Self::List => value
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(|item| Value::String(item.to_owned()))
+                .collect::<Vec<_>>()
+                .into(),
+        }
+    }
+}
+
+fn kind_of(key: &str) -> Option<Kind> {
+    const WITHOUT_DEFAULT: [&str; 9] = [
+        "admin_token",
+        "database_url",
+        "redis_url",
+        "secret",
+        "jwt_secret",
+        "jwt_issuer",
+        "jwt_audience",
+        "trace_dir",
+        "handlers_dir",
+    ];
+    if WITHOUT_DEFAULT.contains(&key) {
+        return Some(Kind::Text);
+    }
+    let defaults = Table::try_from(Config::default()).expect("the defaults are plain data");
+    match defaults.get(key)? {
+        Value::String(_) => Some(Kind::Text),
+        Value::Array(_) => Some(Kind::List),
+        Value::Table(_) => None,
+        _ => Some(Kind::Scalar),
+    }
+}
+
+fn scalar(value: &str) -> Value {
+    if let Ok(number) = value.parse() {
+        Value::Integer(number)
+    } else if let Ok(flag) = value.parse() {
+        Value::Boolean(flag)
+    } else {
+        Value::String(value.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config, Error> {
+        let variables = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::from_sources("switchboard.toml", text, variables)
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file_and_the_file_the_defaults() {
+        let config = read(
+            "connections_max = 5\ndrain_ms = 7\n[handlers.send-message]\nmessages_per_minute = 30",
+            &[
+                ("SWITCHBOARD_CONNECTIONS_MAX", "6"),
+                ("SWITCHBOARD_LISTEN", "127.0.0.1:1234"),
+                ("SWITCHBOARD_JWT_ALGORITHMS", "HS256, EdDSA"),
+                ("SWITCHBOARD_HANDLERS__SEND_MESSAGE__MESSAGES_PER_MINUTE", "99"),
+                ("SWITCHBOARD_TEST_DATABASE_URL", "of another program"),
+            ],
+        )
+        .unwrap();
+        assert_eq!((config.connections_max, config.drain_ms), (6, 7));
+        assert_eq!(config.listen.port(), 1234);
+        assert_eq!(config.jwt_algorithms, ["HS256", "EdDSA"]);
+        let defaults = "messages_per_minute = 25\nlanes = 2".parse().unwrap();
+        let settings = config.handler_settings("send-message", &defaults);
+        assert_eq!(settings["messages_per_minute"], "99");
+        assert_eq!(settings["lanes"], "2");
+    }
+
+    #[test]
+    fn a_bad_setting_is_named_with_its_source() {
+        for (text, environment, complaint) in [
+            ("colour = 1", vec![], "switchboard.toml: unknown field `colour`"),
+            ("", vec![("SWITCHBOARD_LISTEN", "nowhere")], "SWITCHBOARD_LISTEN: "),
+            ("", vec![("SWITCHBOARD_CONNECTIONS_MAX", "many")], "SWITCHBOARD_CONNECTIONS_MAX: "),
+            ("secret = \"short\"", vec![], "at least 32"),
+        ] {
+            let error = read(text, &environment).unwrap_err().to_string();
+            assert!(error.contains(complaint), "{error}");
+        }
+        let missing = read("", &[]).unwrap().database_url().unwrap_err().to_string();
+        assert!(missing.contains("SWITCHBOARD_DATABASE_URL"), "{missing}");
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let config = read("secret = \"0123456789abcdef0123456789abcdef\"", &[]).unwrap();
+        assert!(!format!("{config:?}").contains("0123456789"));
+    }
+}
