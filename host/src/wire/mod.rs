@@ -1,1 +1,4 @@
+//! Words and shapes on the wire. No sockets.
+
+pub mod http;
 pub mod problem;
