@@ -16,6 +16,7 @@ pub mod wire;
 
 // guests
 pub mod interfaces;
+pub mod releases;
 
 // wiring
 pub mod cli;

@@ -30,3 +30,8 @@ pub const HANDLER_CONCURRENCY_MAX: u32 = 1024;
 pub const SCHEDULE_EVERY_MS_MIN: u64 = 100;
 /// Events of one call, so that a batch fits the memory of a guest.
 pub const EVENT_BATCH_MAX: u32 = 256;
+
+// ---- releases ----------------------------------------------------------------------------------------------------------
+
+/// A deploy that would add one more is refused.
+pub const HANDLERS_MAX: usize = 256;

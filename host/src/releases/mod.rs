@@ -1,0 +1,4 @@
+//! Which release of each handler runs: the atomic pointer, the records in Postgres, and how a fleet moves from one
+//! release to the next. It never looks into a component; that is `runtime`.
+
+pub mod registry;
