@@ -9,6 +9,7 @@ pub mod error;
 pub mod ids;
 pub mod limits;
 pub mod shutdown;
+pub mod telemetry;
 
 // pure: no sockets, no clock
 pub mod manifest;

@@ -94,8 +94,9 @@ impl<R> Entry<R> {
 /// FNV-1a, written out because it must be the same on every node and in every version; over the handler's name too, or
 /// the same users would try every canary.
 fn percentile(handler: &str, user: &str) -> u8 {
-    let fold =
-        |hash: u64, text: &str| text.bytes().fold(hash, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let fold = |hash: u64, text: &str| {
+        text.bytes().fold(hash, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
+    };
     let hash = fold(fold(fold(0xcbf2_9ce4_8422_2325, handler), "/"), user);
     // The low bits of FNV are weak in short texts; the high half is not.
     u8::try_from((hash >> 32) % 100).unwrap_or(0)

@@ -54,7 +54,10 @@ fn a_path_belongs_to_one_handler_per_method() {
 fn a_frame_is_found_under_every_name() {
     let bindings = Bindings::of([send()]).unwrap();
     let found = bindings.frame("message.send").unwrap();
-    assert_eq!((found.entry.name.as_str(), found.canonical, found.alias), ("send-message", "message.send", None));
+    assert_eq!(
+        (found.entry.name.as_str(), found.canonical, found.alias),
+        ("send-message", "message.send", None)
+    );
     let found = bindings.frame("chat:send-message").unwrap();
     assert_eq!((found.canonical, found.alias), ("message.send", Some("chat:send-message")));
     assert!(bindings.frame("message.edit").is_none());
@@ -89,7 +92,10 @@ fn what_two_handlers_bind_is_refused_with_both_names() {
         ),
         (r#"on.http = [{ method = "GET", path = "/ws" }]"#, "answered by the host itself"),
         (r#"on.http = [{ method = "GET", path = "/a/{b" }]"#, "is not a route"),
-        (r#"on.frame = [{ type = "twice", aliases = ["twice"] }]"#, "`twice` of `thief` is already bound by `thief`"),
+        (
+            r#"on.frame = [{ type = "twice", aliases = ["twice"] }]"#,
+            "`twice` of `thief` is already bound by `thief`",
+        ),
     ] {
         let refusal = refusal([send(), history(), thief(on)]);
         assert!(refusal.contains(complaint), "{refusal}");
@@ -109,7 +115,10 @@ fn a_route_of_its_own_does_not_stop_its_next_release() {
 
     let after = registry.current();
     assert!(matches!(after.http("POST", "/api/v2/messages"), Found::Route(_)));
-    assert!(matches!(after.http("DELETE", "/api/v1/conversations/1/messages"), Found::MethodNotAllowed { .. }));
+    assert!(matches!(
+        after.http("DELETE", "/api/v1/conversations/1/messages"),
+        Found::MethodNotAllowed { .. }
+    ));
     // Who looked things up before goes on with what it saw.
     assert!(matches!(before.http("POST", "/api/v1/conversations/1/messages"), Found::Route(_)));
     assert_eq!(before.by_name("send-message").unwrap().generation, 1);

@@ -1,0 +1,149 @@
+//! What the process says about itself: log lines and metrics. One of each a process, started once; a second start (several
+//! hosts in one test process) shares the first. What may be said is a matter of each line: never payloads, never secrets.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::Config;
+use crate::ids::NodeId;
+use crate::shutdown::Guard;
+
+/// A histogram keeps every sample until it is folded into buckets; unscraped, nothing else would do it.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Calls take from ten microseconds (a fresh instance) to a minute (the longest deadline).
+const SECONDS: [f64; 20] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+];
+const BYTES: [f64; 9] =
+    [64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
+/// Batches and other counts.
+const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// The process's metrics, to be rendered for whoever asks.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// The Prometheus text format.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Until the process ends.
+    pub async fn upkeep(self, mut guard: Guard) {
+        let mut tick = tokio::time::interval(UPKEEP_EVERY);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => self.0.run_upkeep(),
+                () = guard.begun() => return,
+            }
+        }
+    }
+}
+
+/// Histograms are bucketed by the unit their name ends with: `_seconds`, `_bytes`, anything else counts.
+///
+/// # Errors
+/// When `config.log` is not a filter.
+pub fn start(config: &Config, node: NodeId) -> Result<Metrics, String> {
+    static STARTED: OnceLock<PrometheusHandle> = OnceLock::new();
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+        format!("`log` is not a filter such as `info,switchboard::fanout=debug`: {error}")
+    })?;
+    let handle = STARTED.get_or_init(|| {
+        log_to_stderr(filter, config.log_json, node);
+        record_metrics(node)
+    });
+    Ok(Metrics(handle.clone()))
+}
+
+/// Another subscriber or recorder (that of a test) stays.
+fn log_to_stderr(filter: EnvFilter, json: bool, node: NodeId) {
+    let lines = tracing_subscriber::fmt().with_env_filter(filter);
+    let _ = if json {
+        let writer = NodeLines { field: format!("{{\"node\":\"{node}\",") };
+        lines.json().flatten_event(true).with_writer(writer).try_init()
+    } else {
+        lines.with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).try_init()
+    };
+}
+
+fn record_metrics(node: NodeId) -> PrometheusHandle {
+    let recorder = [
+        (Matcher::Suffix("_seconds".to_owned()), SECONDS.as_slice()),
+        (Matcher::Suffix("_bytes".to_owned()), &BYTES),
+    ]
+    .into_iter()
+    .try_fold(PrometheusBuilder::new(), |builder, (names, buckets)| {
+        builder.set_buckets_for_metric(names, buckets)
+    })
+    .and_then(|builder| builder.set_buckets(&COUNTS))
+    .expect("the bucket lists above are not empty")
+    .add_global_label("node", node.to_string())
+    .build_recorder();
+    let handle = recorder.handle();
+    let _ = metrics::set_global_recorder(recorder);
+    handle
+}
+
+/// Puts the node first in every JSON line: the subscriber knows no constant fields, and writes each line in one piece.
+struct NodeLines {
+    field: String,
+}
+
+impl<'a> MakeWriter<'a> for NodeLines {
+    type Writer = NodeLine<'a>;
+
+    fn make_writer(&'a self) -> NodeLine<'a> {
+        NodeLine { field: &self.field }
+    }
+}
+
+struct NodeLine<'a> {
+    field: &'a str,
+}
+
+impl Write for NodeLine<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut stderr = io::stderr().lock();
+        match line.strip_prefix(b"{") {
+            Some(rest) => stderr.write_all(&[self.field.as_bytes(), rest].concat())?,
+            None => stderr.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_rendered_with_its_node() {
+        // Another test of this process may have been first, with its own node.
+        let metrics = start(&Config::default(), NodeId::random()).unwrap();
+        metrics::histogram!("switchboard_test_seconds").record(0.002);
+        metrics::counter!("switchboard_test_total").increment(1);
+
+        let page = metrics.render();
+        assert!(page.contains("switchboard_test_total{node=\""), "{page}");
+        assert!(page.contains("le=\"0.0025\"} 1"), "{page}");
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_named() {
+        let config = Config { log: "switchboard=loud".to_owned(), ..Config::default() };
+        assert!(start(&config, NodeId::random()).err().unwrap().contains("`log`"));
+    }
+}
