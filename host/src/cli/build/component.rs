@@ -1,0 +1,72 @@
+//! A core module and its manifest to the bytes of a release. The worlds are in the module's custom sections, where
+//! wit-bindgen left them; a handler may have several. Whether its imports fit its grants is the deploying host's question.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use wasm_encoder::{CustomSection, Encode, Section};
+use wit_component::ComponentEncoder;
+
+use crate::manifest;
+
+pub fn encode(module: &[u8], manifest: &str) -> Result<Vec<u8>, String> {
+    let encode = || ComponentEncoder::default().validate(true).module(module)?.encode();
+    let mut component = encode().map_err(|error| format!("it makes no component: {error:#}"))?;
+
+    let section = CustomSection { name: manifest::SECTION.into(), data: Cow::Borrowed(manifest.as_bytes()) };
+    component.push(section.id());
+    section.encode(&mut component);
+    Ok(component)
+}
+
+/// Whoever reads `path` finds the old bytes or the new ones, whatever happens meanwhile. False when they are the same.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    if fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(false);
+    }
+    // One builder's half-written file is not another's.
+    let half = path.with_extension(format!("wasm.{}", std::process::id()));
+    let write = || {
+        let mut file = File::create(&half)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&half, path)
+    };
+    let written = write();
+    if written.is_err() {
+        let _ = fs::remove_file(&half);
+    }
+    written.map(|()| true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_of_no_world_is_told_by_name() {
+        let mut types = wasm_encoder::TypeSection::new();
+        types.ty().function([], []);
+        let mut imports = wasm_encoder::ImportSection::new();
+        imports.import("env", "time_now", wasm_encoder::EntityType::Function(0));
+        let mut module = wasm_encoder::Module::new();
+        module.section(&types).section(&imports);
+        let why = encode(&module.finish(), "name = \"x\"").unwrap_err();
+        assert!(why.contains("no component") && why.contains("`env`"), "{why}");
+        assert!(encode(b"not wasm", "name = \"x\"").is_err());
+    }
+
+    #[test]
+    fn the_same_bytes_are_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("send-message.wasm");
+        assert!(replace(&path, b"one").unwrap());
+        assert!(!replace(&path, b"one").unwrap());
+        assert!(replace(&path, b"two").unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no half file is left");
+        assert!(replace(&dir.path().join("gone/x.wasm"), b"one").is_err());
+    }
+}
