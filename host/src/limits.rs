@@ -1,5 +1,7 @@
 //! Every bound of the host, with what happens at it. A handler's own limits are in its manifest; their ceilings are here.
 
+use std::time::Duration;
+
 // ---- words -----------------------------------------------------------------------------------------------------------
 
 /// A token whose `sub` is longer is refused.
@@ -35,3 +37,7 @@ pub const EVENT_BATCH_MAX: u32 = 256;
 
 /// A deploy that would add one more is refused.
 pub const HANDLERS_MAX: usize = 256;
+/// Lists of releases and of their history end here, the newest first.
+pub const RELEASES_LISTED_MAX: i64 = 200;
+/// A node that says nothing for so long is dead to a deploy: it is not waited for, and converges when it is back.
+pub const NODE_SILENT_AFTER: Duration = Duration::from_secs(5);

@@ -2,3 +2,4 @@
 //! release to the next. It never looks into a component; that is `runtime`.
 
 pub mod registry;
+pub mod repository;

@@ -1,0 +1,216 @@
+//! Against a real Postgres: each test has a database of its own, made from the migrations of releases alone.
+
+use std::panic;
+
+use sqlx::{Connection, PgConnection};
+
+use uuid::Uuid;
+
+use super::*;
+use crate::ids::NodeId;
+
+/// Runs a test against a fresh database, and drops it whatever happens.
+async fn with_database<T, F>(test: T)
+where
+    T: FnOnce(PgPool) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let server = std::env::var("SWITCHBOARD_TEST_DATABASE_URL")
+        .expect("SWITCHBOARD_TEST_DATABASE_URL names a Postgres whose superuser these tests may be");
+    let name = format!("switchboard_test_{}", Uuid::now_v7().simple());
+    let mut admin = PgConnection::connect(&server).await.expect("the test's Postgres answers");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();
+
+    let options: sqlx::postgres::PgConnectOptions = server.parse().unwrap();
+    let pool = PgPoolOptions::new().max_connections(8).connect_with(options.database(&name)).await.unwrap();
+    let migration = include_str!("../../../../migrations/host/1100_releases.sql");
+    sqlx::raw_sql(migration).execute(&pool).await.unwrap();
+    let outcome = tokio::spawn(test(pool)).await;
+
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop database {name} with (force)")))
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    if let Err(failed) = outcome {
+        panic::resume_unwind(failed.into_panic());
+    }
+}
+
+fn manifest(name: &str) -> Manifest {
+    Manifest::parse(&format!("name = \"{name}\"\non.connection.opened = true\n[config]\nlimit = 25")).unwrap()
+}
+
+/// Keeps a release of a handler; its file is the text.
+async fn kept(repository: &Repository, name: &str, file: &str) -> Digest {
+    let digest = Digest::of(file.as_bytes());
+    repository.keep(digest, &manifest(name), file.as_bytes(), "ana", Some("a note")).await.unwrap();
+    digest
+}
+
+fn deploy(name: &str, digest: Digest, seen: i64) -> Change<'_> {
+    Change { action: Action::Deploy, name, digest, seen, by: "ana", note: None }
+}
+
+async fn switched(repository: &Repository, change: Change<'_>) -> i64 {
+    match repository.switch().await.unwrap().to(&change).await.unwrap() {
+        Switched::To { generation } => generation,
+        lost => panic!("{lost:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_release_is_kept_once_and_found_by_its_beginning() {
+    with_database(|pool| async move {
+        let repository = Repository::new(pool);
+        let digest = kept(&repository, "echo", "first").await;
+        repository.keep(digest, &manifest("echo"), b"first", "bo", None).await.unwrap();
+
+        let [release] = &repository.releases(Some("echo")).await.unwrap()[..] else { panic!("one release") };
+        assert_eq!((release.by.as_str(), release.bytes, release.current), ("ana", 5, false));
+        assert!(release.at.ends_with('Z') && release.at.len() == 24, "{}", release.at);
+        assert_eq!(repository.file(digest).await.unwrap().as_deref(), Some(b"first".as_slice()));
+        assert_eq!(repository.file(Digest::of(b"unknown")).await.unwrap(), None);
+
+        let found = |name, hex| {
+            let repository = repository.clone();
+            async move { repository.beginning_with(name, hex).await.unwrap() }
+        };
+        let short = digest.short();
+        assert_eq!(found(Some("echo"), &short).await, [digest]);
+        assert_eq!(found(None, &short).await, [digest]);
+        assert_eq!(found(Some("other"), &short).await, []);
+        assert_eq!(found(Some("echo"), "%").await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_switch_goes_by_what_the_asker_saw() {
+    with_database(|pool| async move {
+        let repository = Repository::new(pool);
+        let (first, second) =
+            (kept(&repository, "echo", "first").await, kept(&repository, "echo", "second").await);
+        assert_eq!(switched(&repository, deploy("echo", first, 0)).await, 1);
+
+        // Two deploys that both saw generation 1.
+        let race = |digest| {
+            let repository = repository.clone();
+            async move { repository.switch().await.unwrap().to(&deploy("echo", digest, 1)).await.unwrap() }
+        };
+        let outcomes = tokio::join!(race(first), race(second));
+        let (winner, loser) = match &outcomes {
+            (Switched::To { .. }, lost @ Switched::Lost { .. }) => (first, lost),
+            (lost @ Switched::Lost { .. }, Switched::To { .. }) => (second, lost),
+            both => panic!("one wins and one loses: {both:?}"),
+        };
+        let now = Running { name: "echo".into(), digest: winner, generation: 2 };
+        assert_eq!(*loser, Switched::Lost { to: Some(now.clone()) });
+        assert_eq!(repository.running().await.unwrap(), [now]);
+        assert_eq!(repository.generation().await.unwrap(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_switch_that_is_dropped_never_was() {
+    with_database(|pool| async move {
+        let repository = Repository::new(pool);
+        let digest = kept(&repository, "echo", "first").await;
+        let mut switch = repository.switch().await.unwrap();
+        assert_eq!(switch.running().await.unwrap(), []);
+        drop(switch);
+
+        switched(&repository, deploy("echo", digest, 0)).await;
+        let mut switch = repository.switch().await.unwrap();
+        let [(running, declared)] = &switch.running().await.unwrap()[..] else { panic!("one handler") };
+        assert_eq!((running.digest, running.generation), (digest, 1));
+        assert_eq!(*declared, manifest("echo"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn history_says_what_ran_before() {
+    with_database(|pool| async move {
+        let repository = Repository::new(pool);
+        let (first, second) =
+            (kept(&repository, "echo", "first").await, kept(&repository, "echo", "second").await);
+        assert_eq!(repository.previous("echo").await.unwrap(), None);
+        switched(&repository, deploy("echo", first, 0)).await;
+        assert_eq!(repository.previous("echo").await.unwrap(), None);
+        switched(&repository, deploy("echo", second, 1)).await;
+        assert_eq!(repository.previous("echo").await.unwrap(), Some(first));
+        let back = Change {
+            action: Action::Rollback,
+            note: Some("it lost messages"),
+            by: "bo",
+            ..deploy("echo", first, 2)
+        };
+        switched(&repository, back).await;
+        assert_eq!(repository.previous("echo").await.unwrap(), Some(second));
+
+        let history = repository.history(Some("echo")).await.unwrap();
+        let [last, ..] = &history[..] else { panic!("a history") };
+        assert_eq!((history.len(), last.generation), (3, 3));
+        assert_eq!((last.action.as_str(), last.by.as_str()), ("rollback", "bo"));
+        assert_eq!((last.digest, last.previous), (first, Some(second)));
+        assert_eq!(last.note.as_deref(), Some("it lost messages"));
+        assert_eq!(repository.history(Some("other")).await.unwrap().len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_switch_is_hinted_at_its_commit() {
+    with_database(|pool| async move {
+        let repository = Repository::new(pool);
+        let digest = kept(&repository, "echo", "first").await;
+        let mut hints = repository.hints().await.unwrap();
+        let switch = repository.switch().await.unwrap();
+        switch.to(&deploy("echo", digest, 0)).await.unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(5), hints.next()).await.unwrap().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_live_node_is_asked_until_it_answers_and_a_silent_one_is_not() {
+    with_database(|pool| async move {
+        let repository = Repository::new(pool.clone());
+        let (node, silent) = (NodeId::random(), NodeId::random());
+        for id in [node, silent] {
+            let heartbeat = Heartbeat { node: id, admin: "127.0.0.1:9090".parse().unwrap(), connections: 7 };
+            repository.heartbeat(&heartbeat).await.unwrap();
+        }
+        sqlx::query("update host.nodes set heartbeat_at = now() - interval '6 seconds' where id = $1")
+            .bind(silent.uuid())
+            .execute(&pool)
+            .await
+            .unwrap();
+
+        let report = |generation, error: Option<&str>| Report {
+            name: "echo".into(),
+            generation,
+            digest: None,
+            error: error.map(str::to_owned),
+        };
+        let answers = repository.answers("echo", 3).await.unwrap();
+        assert_eq!(answers.len(), 1);
+        assert_eq!((answers[0].node, &answers[0].report), (node.uuid(), &None));
+
+        repository.report(node, &report(2, None)).await.unwrap();
+        assert_eq!(repository.answers("echo", 3).await.unwrap()[0].report, None);
+        repository.report(node, &report(3, Some("it does not fit"))).await.unwrap();
+        repository.report(node, &report(2, None)).await.unwrap();
+        let answers = repository.answers("echo", 3).await.unwrap();
+        assert_eq!(answers[0].report, Some(report(3, Some("it does not fit"))));
+
+        let nodes = repository.nodes().await.unwrap();
+        assert_eq!(nodes.iter().map(|node| node.live).collect::<Vec<_>>(), [true, false]);
+        assert_eq!((nodes[0].connections, nodes[0].handlers.len()), (7, 1));
+
+        repository.leave(node).await.unwrap();
+        assert_eq!(repository.answers("echo", 3).await.unwrap(), []);
+    })
+    .await;
+}

@@ -1,0 +1,79 @@
+-- Releases: what was ever uploaded, what runs, who changed it, and what each node says about it.
+-- Read and written by host/src/releases/repository.rs alone; no handler's role is granted anything here.
+
+create schema if not exists host;
+
+-- A time as every answer writes it: UTC, milliseconds.
+create function host.rfc3339(t timestamptz) returns text language sql stable
+    as $$ select to_char(t at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') $$;
+
+-- Uploaded files. Never changed: a digest names one content for ever.
+create table host.releases (
+    digest bytea primary key check (octet_length(digest) = 32),
+    name text not null,
+    -- As read from the file, so that bindings can be compared without it.
+    manifest jsonb not null,
+    file bytea not null,
+    created_by text not null,
+    note text,
+    created_at timestamptz not null default now()
+);
+create index releases_of_a_handler on host.releases (name, created_at desc);
+-- Files are read and written whole; compressing megabytes again would only cost time in a deploy.
+alter table host.releases alter column file set storage external;
+
+-- One row, the counter of switches. Whoever switches locks it first, so switches happen one after another and a node
+-- that has seen generation n has seen every one before it.
+create table host.fleet (
+    only_row boolean primary key default true check (only_row),
+    generation bigint not null default 0
+);
+insert into host.fleet default values;
+
+-- What every node is to run.
+create table host.running (
+    name text primary key,
+    digest bytea not null references host.releases,
+    -- Of the switch that put it here: a compare-and-swap goes by it.
+    generation bigint not null,
+    since timestamptz not null default now()
+);
+
+-- Every switch there was. Append only.
+create table host.history (
+    generation bigint primary key,
+    at timestamptz not null default now(),
+    action text not null check (action in ('deploy', 'rollback')),
+    name text not null,
+    digest bytea not null references host.releases,
+    -- What ran before; null at a handler's first release.
+    previous bytea references host.releases,
+    who text not null,
+    note text
+);
+create index history_of_a_handler on host.history (name, generation desc);
+
+-- One row for each run of a node's process. Live is who was heard of in the last seconds.
+create table host.nodes (
+    id uuid primary key,
+    -- Where its admin listener is.
+    address text not null,
+    version text not null,
+    started_at timestamptz not null default now(),
+    heartbeat_at timestamptz not null default now(),
+    connections bigint not null default 0
+);
+
+-- What a node says about a handler, written when it changes.
+create table host.node_handlers (
+    node uuid not null references host.nodes on delete cascade,
+    name text not null,
+    -- The switch that this answers: at or beyond it, the node has done what it could.
+    generation bigint not null,
+    -- What it runs in truth; null when it never could run any.
+    digest bytea,
+    -- Why that is not what `running` says; null when it is.
+    error text,
+    at timestamptz not null default now(),
+    primary key (node, name)
+);
