@@ -15,6 +15,12 @@ pub const ADDRESS_BYTES_MAX: usize = 160;
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// A larger frame closes its connection with 1009.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+/// A frame with a longer `type` is answered by an error: no binding has such a name.
+pub const FRAME_TYPE_BYTES_MAX: usize = 64;
+/// A frame with a longer `id`, text or digits, is answered by an error.
+pub const FRAME_ID_CHARS_MAX: usize = 64;
+/// A frame nested deeper is malformed. Below what JSON parsers of guests stand.
+pub const JSON_DEPTH_MAX: usize = 64;
 /// A release is uploaded whole; a larger one is 413.
 pub const RELEASE_BYTES_MAX: usize = 32 * 1024 * 1024;
 

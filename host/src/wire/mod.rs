@@ -1,5 +1,8 @@
 //! Words and shapes on the wire. No sockets.
 
+pub mod close;
+pub mod frames;
 pub mod http;
+pub mod percent;
 pub mod problem;
 pub mod websocket;

@@ -1,0 +1,129 @@
+//! Every way a connection ends, as a value that says what the client should do about it (protocol.md, section 2).
+
+use std::borrow::Cow;
+
+/// A close code and its reason, within what RFC 6455 lets a server send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    code: u16,
+    reason: Cow<'static, str>,
+}
+
+/// What a client should do after a close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// It is over because one side wanted it so.
+    AsYouLike,
+    /// The client sends what it may not send; the same again ends the same.
+    Fix,
+    /// With the same token, at once.
+    Reconnect,
+    /// With the same token, not before the wait it was told.
+    ReconnectLater,
+    /// And say what you have: pushes were lost.
+    ReconnectAndResume,
+    NewToken,
+    CloseAnother,
+    StayAway,
+}
+
+impl Close {
+    pub const DONE: Self = Self::named(1000, "done");
+    pub const GOING_AWAY: Self = Self::named(1001, "going away");
+    pub const NOT_UTF8: Self = Self::named(1007, "the text is not UTF-8");
+    pub const TOO_LARGE: Self = Self::named(1009, "the frame is larger than 64 KiB");
+    pub const INTERNAL: Self = Self::named(1011, "the host failed");
+    pub const DRAINING: Self = Self::named(1012, "the node is draining");
+    pub const TOKEN: Self = Self::named(4001, "the token is missing, bad or expired");
+    pub const MALFORMED: Self = Self::named(4002, "too many malformed frames");
+    pub const DISCONNECTED: Self = Self::named(4003, "disconnected by an admin");
+    pub const TOO_SLOW: Self = Self::named(4008, "too slow to read what was sent");
+    pub const TOO_MANY_CONNECTIONS: Self = Self::named(4009, "too many connections of this user");
+    pub const IDLE: Self = Self::named(4010, "no frame for too long");
+    pub const FLOOD: Self = Self::named(4029, "too many frames");
+
+    /// Never sent: the network went away without a word.
+    pub const LOST: u16 = 1006;
+    /// Never sent: the peer closed without a code.
+    pub const WITHOUT_CODE: u16 = 1005;
+
+    /// The peer broke RFC 6455.
+    pub const fn protocol_error(rule: &'static str) -> Self {
+        Self::named(1002, rule)
+    }
+
+    /// What a handler or an operator asks for. `None` where the code is not theirs to send. A reason longer than a
+    /// control frame holds is cut.
+    pub fn requested(code: u16, reason: &str) -> Option<Self> {
+        let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+        Self::may_be_sent(code).then(|| Self { code, reason: reason.to_owned().into() })
+    }
+
+    /// RFC 6455 7.4, and the codes registered since; 1005, 1006 and 1015 are never sent.
+    pub fn may_be_sent(code: u16) -> bool {
+        matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    pub fn advice(&self) -> Advice {
+        match self.code {
+            1002 | 1003 | 1007..=1010 | 4002 => Advice::Fix,
+            1011 => Advice::Reconnect,
+            1012 | 1013 | 4029 => Advice::ReconnectLater,
+            4001 => Advice::NewToken,
+            4003 => Advice::StayAway,
+            4008 => Advice::ReconnectAndResume,
+            4009 => Advice::CloseAnother,
+            4010 => Advice::Reconnect,
+            _ => Advice::AsYouLike,
+        }
+    }
+
+    const fn named(code: u16, reason: &'static str) -> Self {
+        Self { code, reason: Cow::Borrowed(reason) }
+    }
+}
+
+/// A control frame holds 125 bytes, two of them the code.
+const REASON_BYTES_MAX: usize = 123;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_requested_close_has_a_permitted_code_and_a_reason_that_fits() {
+        for bad in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000] {
+            assert_eq!(Close::requested(bad, ""), None, "{bad}");
+        }
+        let close = Close::requested(4123, &"ü".repeat(62)).unwrap();
+        assert_eq!((close.code(), close.reason()), (4123, "ü".repeat(61).as_str()));
+    }
+
+    #[test]
+    fn every_close_of_the_protocol_tells_the_client_what_to_do() {
+        for (close, code, advice) in [
+            (Close::DONE, 1000, Advice::AsYouLike),
+            (Close::GOING_AWAY, 1001, Advice::AsYouLike),
+            (Close::TOO_LARGE, 1009, Advice::Fix),
+            (Close::DRAINING, 1012, Advice::ReconnectLater),
+            (Close::TOKEN, 4001, Advice::NewToken),
+            (Close::MALFORMED, 4002, Advice::Fix),
+            (Close::DISCONNECTED, 4003, Advice::StayAway),
+            (Close::TOO_SLOW, 4008, Advice::ReconnectAndResume),
+            (Close::TOO_MANY_CONNECTIONS, 4009, Advice::CloseAnother),
+            (Close::IDLE, 4010, Advice::Reconnect),
+            (Close::FLOOD, 4029, Advice::ReconnectLater),
+        ] {
+            assert_eq!((close.code(), close.advice()), (code, advice));
+            assert!(close.reason().len() <= REASON_BYTES_MAX && Close::may_be_sent(code));
+        }
+    }
+}
