@@ -1,1 +1,22 @@
+//! The product from outside: start a host, speak its protocol, break the network, check the books. Nothing here links the
+//! host; what it knows of it stands in `protocol.md`.
 
+// the wire
+pub mod frames;
+pub mod rest;
+pub mod socket;
+pub mod token;
+
+// the world
+pub mod admin;
+pub mod host;
+pub mod paths;
+pub mod patience;
+pub mod proxy;
+pub mod release;
+pub mod services;
+
+// people
+pub mod client;
+pub mod crowd;
+pub mod ledger;

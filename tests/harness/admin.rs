@@ -1,0 +1,62 @@
+//! The operator's side of a host: health, metrics, releases.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::release::Release;
+use crate::rest::{Answer, Rest};
+
+/// The first admin's token of every test host.
+pub const ADMIN_TOKEN: &str = "admin-token-of-the-black-box-tests";
+
+#[derive(Clone)]
+pub struct Admin {
+    rest: Rest,
+}
+
+impl Admin {
+    pub fn new(address: SocketAddr) -> Self {
+        Self { rest: Rest::new(address, ADMIN_TOKEN.to_owned()) }
+    }
+
+    /// Any call, with the admin's token.
+    pub fn rest(&self) -> &Rest {
+        &self.rest
+    }
+
+    /// Whether the host says that it can serve. False while it can not be reached.
+    pub async fn ready(&self) -> bool {
+        self.rest.try_send(Method::GET, "/readyz", &[], "").await.is_ok_and(|answer| answer.status == 200)
+    }
+
+    pub async fn deploy(&self, release: &Release) -> Answer {
+        let headers = [("content-type", "application/wasm")];
+        self.rest.send(Method::POST, "/admin/v1/releases", &headers, release.bytes.clone()).await
+    }
+
+    /// To the release before the current one.
+    pub async fn rollback(&self, handler: &str) -> Answer {
+        self.rest.post(&format!("/admin/v1/handlers/{handler}/rollback"), json!({})).await
+    }
+
+    pub async fn releases(&self) -> Value {
+        self.rest.get("/admin/v1/releases").await.expect(200)
+    }
+
+    /// Every sample of `/metrics`, by its name with labels.
+    pub async fn metrics(&self) -> BTreeMap<String, f64> {
+        let answer = self.rest.get("/metrics").await;
+        assert_eq!(answer.status, 200, "{answer}");
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        samples
+            .filter_map(|line| {
+                let (name, value) = line.rsplit_once(' ')?;
+                Some((name.to_owned(), value.parse().ok()?))
+            })
+            .collect()
+    }
+}

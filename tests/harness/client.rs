@@ -1,0 +1,253 @@
+//! A client of the protocol that a test can talk through. It reads only when asked to, so a test that does not read is a
+//! slow reader. It never reconnects by itself; `crowd` has clients that do.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::patience::PATIENCE;
+use crate::socket::{Handshake, Head, Incoming, NotOpened, Socket};
+use crate::token::Token;
+
+/// How long nothing must happen to call it silence. Absence has no event to wait for; a push takes milliseconds.
+const SILENCE: Duration = Duration::from_millis(150);
+/// A test that leaves more pushes unread has lost its way.
+const ASIDE_MAX: usize = 100_000;
+
+pub struct Client {
+    pub user: String,
+    /// The payload of `auth.success`.
+    pub session: Value,
+    socket: Socket,
+    room: Option<String>,
+    /// Pushes that came while something else was awaited.
+    aside: VecDeque<Value>,
+    requests: u64,
+}
+
+/// What came back for one frame.
+#[derive(Debug)]
+pub struct Reply(pub Value);
+
+impl Client {
+    /// Signed in by the token in the handshake.
+    pub async fn sign_in(host: SocketAddr, user: &str) -> Self {
+        Self::open(host, user, &Handshake::bearer(&Token::of(user).sign())).await
+    }
+
+    /// Signed in by a handshake that carries a token.
+    pub async fn open(host: SocketAddr, user: &str, handshake: &Handshake) -> Self {
+        let (socket, _) = Socket::open(host, handshake).await.unwrap_or_else(|why| panic!("{user}: {why}"));
+        let mut client = Self::over(socket, user);
+        client.session = client.expect("auth.success").await;
+        assert_eq!(client.session["user_id"], user);
+        client
+    }
+
+    /// A socket that may have to sign in yet, and the head of the answer.
+    pub async fn connect(host: SocketAddr, handshake: &Handshake) -> Result<(Self, Head), NotOpened> {
+        let (socket, head) = Socket::open(host, handshake).await?;
+        Ok((Self::over(socket, "somebody"), head))
+    }
+
+    fn over(socket: Socket, user: &str) -> Self {
+        Self {
+            user: user.to_owned(),
+            session: Value::Null,
+            socket,
+            room: None,
+            aside: VecDeque::new(),
+            requests: 0,
+        }
+    }
+
+    /// Subscribe, and make it the conversation that `send` means. Returns its head.
+    pub async fn enter(&mut self, conversation: &str) -> u64 {
+        let reply = self.request("subscribe", json!({"conversation_ids": [conversation]})).await;
+        let subscribed = reply.expect("subscribed");
+        assert_eq!(subscribed["conversation_ids"], json!([conversation]), "{subscribed}");
+        self.room = Some(conversation.to_owned());
+        subscribed["heads"][conversation].as_u64().expect("a head for the conversation")
+    }
+
+    pub fn room(&self) -> &str {
+        self.room.as_deref().expect("entered a conversation first")
+    }
+
+    /// `message.send` to the conversation entered.
+    pub async fn send(&mut self, text: &str) -> Reply {
+        let payload = json!({"conversation_id": self.room(), "content": text});
+        self.request("message.send", payload).await
+    }
+
+    /// Any frame that is answered.
+    pub async fn request(&mut self, frame_type: &str, payload: Value) -> Reply {
+        self.requests += 1;
+        let id = format!("r{}", self.requests);
+        self.write(json!({"type": frame_type, "id": id, "payload": payload})).await;
+        self.reply_to(&json!(id)).await
+    }
+
+    /// The one reply that carries this id; what comes before it is put aside.
+    pub async fn reply_to(&mut self, id: &Value) -> Reply {
+        loop {
+            let frame = self.read(&format!("the reply to {id}")).await;
+            if frame.get("id") == Some(id) {
+                return Reply(frame);
+            }
+            self.put_aside(frame);
+        }
+    }
+
+    /// Any frame, without waiting for anything.
+    pub async fn write(&mut self, frame: Value) {
+        self.write_text(&frame.to_string()).await;
+    }
+
+    pub async fn write_text(&mut self, text: &str) {
+        let written = self.socket.write_text(text).await;
+        written.unwrap_or_else(|error| panic!("{}: writing: {error}", self.user));
+    }
+
+    /// Bytes that need not be a frame. An error is the server's answer to earlier ones.
+    pub async fn write_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.socket.write_raw(bytes).await
+    }
+
+    /// The next push of this type, its payload. Pushes of other types are put aside.
+    pub async fn expect(&mut self, frame_type: &str) -> Value {
+        self.expect_where(frame_type, |_| true).await
+    }
+
+    /// The next push of this type whose payload is the one meant.
+    pub async fn expect_where(&mut self, frame_type: &str, meant: impl Fn(&Value) -> bool) -> Value {
+        let fits = |frame: &Value| frame["type"] == frame_type && meant(&frame["payload"]);
+        if let Some(place) = self.aside.iter().position(fits) {
+            return self.aside.remove(place).map(|mut frame| frame["payload"].take()).unwrap_or_default();
+        }
+        loop {
+            let mut frame = self.read(frame_type).await;
+            if fits(&frame) {
+                return frame["payload"].take();
+            }
+            self.put_aside(frame);
+        }
+    }
+
+    /// The next message of the conversation entered, which must be this one.
+    pub async fn expect_message(&mut self, text: &str) -> Value {
+        let room = self.room().to_owned();
+        let push = self.expect_where("message.new", |payload| payload["conversation_id"] == *room).await;
+        assert_eq!(push["message"]["content"], text, "{}: another message came first: {push}", self.user);
+        push["message"].clone()
+    }
+
+    /// The next frame that carries no `id`, whatever it is.
+    pub async fn next_push(&mut self) -> Value {
+        match self.aside.pop_front() {
+            Some(frame) => frame,
+            None => self.read("any push").await,
+        }
+    }
+
+    /// The next `error` frame without an id, which must have this code: the answer to what could not be understood.
+    pub async fn expect_error(&mut self, code: &str) -> Value {
+        let payload = self.expect("error").await;
+        assert_eq!(payload["code"], code, "{payload}");
+        payload
+    }
+
+    /// No message, edit or deletion arrives, and none has been put aside.
+    pub async fn expect_silence(&mut self) {
+        let speaks = |frame: &Value| frame["type"].as_str().is_some_and(|t| t.starts_with("message."));
+        if let Some(frame) = self.aside.iter().find(|frame| speaks(frame)) {
+            panic!("{}: silence expected, came {frame}", self.user);
+        }
+        let silence = tokio::time::sleep(SILENCE);
+        tokio::pin!(silence);
+        loop {
+            let incoming = tokio::select! {
+                () = &mut silence => return,
+                incoming = self.socket.next() => incoming,
+            };
+            match incoming {
+                Incoming::Json(frame) if speaks(&frame) => {
+                    panic!("{}: silence expected, came {frame}", self.user)
+                }
+                Incoming::Json(frame) => self.put_aside(frame),
+                end => panic!("{}: silence expected, came {end:?}", self.user),
+            }
+        }
+    }
+
+    /// The close code, once the server closes; frames before it are put aside.
+    pub async fn expect_close(&mut self) -> u16 {
+        loop {
+            match self.incoming("a close frame").await {
+                Incoming::Json(frame) => self.put_aside(frame),
+                Incoming::Closed(code, _) => return code,
+                Incoming::Lost(why) => panic!("{}: lost without a close frame: {why}", self.user),
+            }
+        }
+    }
+
+    /// The connection still stands and everything sent before has been handled.
+    pub async fn expect_alive(&mut self) {
+        self.request("ping", json!({})).await.expect("pong");
+    }
+
+    async fn read(&mut self, what: &str) -> Value {
+        match self.incoming(what).await {
+            Incoming::Json(frame) => frame,
+            end => panic!("{}: waited for {what}, came {end:?}", self.user),
+        }
+    }
+
+    async fn incoming(&mut self, what: &str) -> Incoming {
+        let Ok(incoming) = tokio::time::timeout(PATIENCE, self.socket.next()).await else {
+            let types: Vec<_> = self.aside.iter().map(|frame| &frame["type"]).collect();
+            panic!("{}: waited {PATIENCE:?} in vain for {what}; put aside: {types:?}", self.user)
+        };
+        incoming
+    }
+
+    fn put_aside(&mut self, frame: Value) {
+        assert!(self.aside.len() < ASIDE_MAX, "{}: nobody reads these pushes", self.user);
+        self.aside.push_back(frame);
+    }
+}
+
+impl Reply {
+    /// The payload of a reply of this type.
+    #[track_caller]
+    pub fn expect(self, frame_type: &str) -> Value {
+        assert_eq!(self.0["type"], frame_type, "{}", self.0);
+        self.0["payload"].clone()
+    }
+
+    /// The stored message.
+    #[track_caller]
+    pub fn expect_sent(self) -> Value {
+        let payload = self.expect("message.sent");
+        assert_eq!(payload["duplicate"], false, "{payload}");
+        payload["message"].clone()
+    }
+
+    /// The payload of an `error` frame with this code, complete.
+    #[track_caller]
+    pub fn expect_error(self, code: &str) -> Value {
+        let payload = self.expect("error");
+        assert_eq!(payload["code"], code, "{payload}");
+        assert!(payload["message"].is_string() && payload["retryable"].is_boolean(), "{payload}");
+        payload
+    }
+
+    /// `invalid`, naming the field.
+    #[track_caller]
+    pub fn expect_invalid(self, field: &str) {
+        let payload = self.expect_error("invalid");
+        assert_eq!(payload["field"], field, "{payload}");
+    }
+}

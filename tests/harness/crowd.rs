@@ -1,0 +1,379 @@
+//! Clients for loads and losses: each follows conversations and may talk in one, reconnects when cut off, resumes from
+//! its positions, retries what was not acknowledged under the same key, and writes down everything it saw. It judges
+//! nothing; `ledger` does.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::patience::{PATIENCE, until};
+use crate::socket::{Handshake, Incoming, Socket};
+use crate::token::Token;
+
+/// Between two attempts to connect.
+const RECONNECT_AFTER: Duration = Duration::from_millis(50);
+
+/// What one client saw and was told, in the order of arrival.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    pub user: String,
+    /// The position each conversation was first subscribed at: what came before is not owed.
+    pub from: BTreeMap<String, u64>,
+    pub pushed: Vec<Pushed>,
+    pub acknowledged: Vec<Acknowledged>,
+    /// Key and content of everything ever sent.
+    pub attempted: BTreeMap<String, String>,
+    /// Error frames in answer to a send, each with when.
+    pub refusals: Vec<(Instant, Value)>,
+    /// Why each connection but the last ended.
+    pub breaks: Vec<String>,
+    /// What the protocol never allows, whatever happened.
+    pub violations: Vec<String>,
+}
+
+/// A `message.new`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pushed {
+    /// Which of this client's connections it came on, from 0.
+    pub connection: usize,
+    pub conversation: String,
+    pub seq: u64,
+    pub id: String,
+    pub content: String,
+}
+
+/// A `message.sent`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Acknowledged {
+    pub key: String,
+    pub conversation: String,
+    pub seq: u64,
+    pub id: String,
+    pub content: String,
+    pub at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Talk,
+    /// Finish what is in flight, go on listening.
+    Listen,
+}
+
+/// One member of the crowd. Dropping it ends it.
+pub struct Chatter {
+    record: Arc<Mutex<Record>>,
+    phase: watch::Sender<Phase>,
+    idle: watch::Receiver<bool>,
+    task: JoinHandle<()>,
+}
+
+/// Who talks where, and how fast.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub user: String,
+    pub follows: Vec<String>,
+    pub talks_in: Option<String>,
+    /// Between an acknowledgement and the next message.
+    pub pause: Duration,
+}
+
+impl Plan {
+    /// Follows one conversation.
+    pub fn listener(user: impl Into<String>, conversation: &str) -> Self {
+        Self {
+            user: user.into(),
+            follows: vec![conversation.to_owned()],
+            talks_in: None,
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// Follows one conversation and talks in it.
+    pub fn talker(user: impl Into<String>, conversation: &str, pause: Duration) -> Self {
+        Self { talks_in: Some(conversation.to_owned()), pause, ..Self::listener(user, conversation) }
+    }
+}
+
+impl Chatter {
+    /// Connects, subscribes and begins; returns once it is subscribed.
+    pub async fn start(host: SocketAddr, plan: Plan) -> Self {
+        let record = Arc::new(Mutex::new(Record { user: plan.user.clone(), ..Record::default() }));
+        let (phase, phases) = watch::channel(Phase::Talk);
+        let (idling, idle) = watch::channel(plan.talks_in.is_none());
+        let follows = plan.follows.len();
+        let life = Life {
+            host,
+            plan,
+            record: record.clone(),
+            phases,
+            idling,
+            connection: 0,
+            positions: BTreeMap::new(),
+            sent: 0,
+            in_flight: None,
+        };
+        let chatter = Self { record, phase, idle, task: tokio::spawn(life.live()) };
+        until("a chatter to be subscribed", async || (chatter.lock().from.len() == follows).then_some(()))
+            .await;
+        chatter
+    }
+
+    pub fn record(&self) -> Record {
+        self.lock().clone()
+    }
+
+    pub fn acknowledged(&self) -> usize {
+        self.lock().acknowledged.len()
+    }
+
+    /// Stops talking; returns once nothing of its own is unanswered.
+    pub async fn hush(&mut self) {
+        self.phase.send_replace(Phase::Listen);
+        let hushed = tokio::time::timeout(3 * PATIENCE, self.idle.wait_for(|idle| *idle)).await.is_ok();
+        let record = self.lock();
+        assert!(hushed, "{}: a message was never answered; breaks: {:?}", record.user, record.breaks);
+    }
+
+    /// Waits until it has seen a conversation up to this seq, in whatever order.
+    pub async fn sees(&self, conversation: &str, head: u64) {
+        let what = format!("{} to see {conversation} up to {head}", self.record().user);
+        until(what, async || {
+            let record = self.lock();
+            let from = *record.from.get(conversation)?;
+            let seen = || record.pushed.iter().rev().filter(|push| push.conversation == conversation);
+            (from >= head || seen().any(|push| push.seq >= head)).then_some(())
+        })
+        .await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Chatter {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The task behind a chatter.
+struct Life {
+    host: SocketAddr,
+    plan: Plan,
+    record: Arc<Mutex<Record>>,
+    phases: watch::Receiver<Phase>,
+    idling: watch::Sender<bool>,
+    connection: usize,
+    positions: BTreeMap<String, u64>,
+    sent: u64,
+    /// Sent and not acknowledged: goes again under its key.
+    in_flight: Option<InFlight>,
+}
+
+#[derive(Clone)]
+struct InFlight {
+    key: String,
+    content: String,
+    since: Instant,
+}
+
+/// What the life waits for besides the socket.
+enum Due {
+    Incoming(Incoming),
+    Speak,
+    PhaseChanged,
+    Overdue,
+}
+
+impl Life {
+    async fn live(mut self) {
+        loop {
+            let why = self.session().await;
+            self.note(|record| record.breaks.push(why));
+            self.connection += 1;
+            tokio::time::sleep(RECONNECT_AFTER).await;
+        }
+    }
+
+    /// One connection, from the handshake to its end; returns why it ended.
+    async fn session(&mut self) -> String {
+        let handshake = Handshake::bearer(&Token::of(&self.plan.user).sign());
+        let (mut socket, _) = match Socket::open(self.host, &handshake).await {
+            Ok(opened) => opened,
+            Err(why) => return format!("handshake: {why}"),
+        };
+        let subscribe = json!({"type": "subscribe", "id": "subscribe", "payload": {
+            "conversation_ids": self.plan.follows, "positions": self.positions }});
+        if let Err(error) = socket.write_json(&subscribe).await {
+            return format!("subscribing: {error}");
+        }
+        // Nothing is said before the subscription stands, or the first own message could precede it.
+        let mut subscribed = false;
+        let mut speak_at: Option<Instant> = None;
+        let mut phases = self.phases.clone();
+        loop {
+            let overdue = self.in_flight.as_ref().map(|flight| flight.since + PATIENCE);
+            let due = tokio::select! {
+                incoming = socket.next() => Due::Incoming(incoming),
+                () = at(speak_at) => Due::Speak,
+                () = at(overdue) => Due::Overdue,
+                Ok(()) = phases.changed() => Due::PhaseChanged,
+            };
+            match due {
+                Due::Incoming(Incoming::Json(frame)) => {
+                    if frame["id"] == "subscribe" {
+                        if frame["type"] != "subscribed" {
+                            return format!("subscribe: {frame}");
+                        }
+                        self.subscribed(&frame["payload"]);
+                        subscribed = true;
+                        speak_at = Some(Instant::now());
+                    } else if frame.get("id").is_some() {
+                        speak_at = self.answered(&frame);
+                    } else {
+                        self.pushed(&frame);
+                    }
+                }
+                Due::Incoming(Incoming::Closed(code, reason)) => return format!("closed {code} {reason}"),
+                Due::Incoming(Incoming::Lost(why)) => return format!("lost: {why}"),
+                Due::Speak => {
+                    speak_at = None;
+                    if let Some(frame) = self.next_message(subscribed)
+                        && let Err(error) = socket.write_json(&frame).await
+                    {
+                        return format!("sending: {error}");
+                    }
+                }
+                Due::Overdue => return format!("no answer to a message in {PATIENCE:?}"),
+                Due::PhaseChanged => self.tell_idle(),
+            }
+        }
+    }
+
+    fn subscribed(&mut self, payload: &Value) {
+        for conversation in &self.plan.follows {
+            let Some(head) = payload["heads"][conversation].as_u64() else {
+                return self.violation(format!("subscribed without a head for {conversation}: {payload}"));
+            };
+            if !self.positions.contains_key(conversation) {
+                self.positions.insert(conversation.clone(), head);
+                self.note(|record| record.from.insert(conversation.clone(), head));
+            }
+        }
+    }
+
+    fn pushed(&mut self, frame: &Value) {
+        if frame["type"] == "resync" {
+            return self.violation(format!("a resync that this test is too small for: {frame}"));
+        }
+        if frame["type"] != "message.new" {
+            return;
+        }
+        let (payload, message) = (&frame["payload"], &frame["payload"]["message"]);
+        let (Some(conversation), Some(seq), Some(id), Some(content)) = (
+            payload["conversation_id"].as_str(),
+            message["seq"].as_u64(),
+            message["id"].as_str(),
+            message["content"].as_str(),
+        ) else {
+            return self.violation(format!("a message.new without its members: {frame}"));
+        };
+        let position = self.positions.entry(conversation.to_owned()).or_default();
+        *position = seq.max(*position);
+        let pushed = Pushed {
+            connection: self.connection,
+            conversation: conversation.to_owned(),
+            seq,
+            id: id.to_owned(),
+            content: content.to_owned(),
+        };
+        self.note(|record| record.pushed.push(pushed));
+    }
+
+    /// The answer to a message; returns when to send the next.
+    fn answered(&mut self, frame: &Value) -> Option<Instant> {
+        let Some(flight) = self.in_flight.take_if(|flight| frame["id"] == *flight.key) else {
+            self.violation(format!("an answer to nothing that was asked: {frame}"));
+            return None;
+        };
+        let payload = &frame["payload"];
+        if frame["type"] == "message.sent" {
+            let message = &payload["message"];
+            let (Some(seq), Some(id)) = (message["seq"].as_u64(), message["id"].as_str()) else {
+                self.violation(format!("a message.sent without its members: {frame}"));
+                return None;
+            };
+            let acknowledged = Acknowledged {
+                key: flight.key,
+                conversation: self.plan.talks_in.clone().unwrap_or_default(),
+                seq,
+                id: id.to_owned(),
+                content: flight.content,
+                at: Instant::now(),
+            };
+            self.note(|record| record.acknowledged.push(acknowledged));
+            self.tell_idle();
+            return Some(Instant::now() + self.plan.pause);
+        }
+        // Refused: the same message again, when the host says that this makes sense.
+        self.note(|record| record.refusals.push((Instant::now(), frame.clone())));
+        if payload["retryable"] != true {
+            self.tell_idle();
+            return Some(Instant::now() + self.plan.pause);
+        }
+        self.in_flight = Some(flight);
+        let wait = payload["retry_after_ms"].as_u64().unwrap_or(50).min(1000);
+        Some(Instant::now() + Duration::from_millis(wait))
+    }
+
+    /// The message in flight again, or a new one, or none when it is time to listen.
+    fn next_message(&mut self, subscribed: bool) -> Option<Value> {
+        let conversation = self.plan.talks_in.clone().filter(|_| subscribed)?;
+        if self.in_flight.is_none() {
+            if *self.phases.borrow() == Phase::Listen {
+                self.tell_idle();
+                return None;
+            }
+            self.sent += 1;
+            let key = format!("{}-{}", self.plan.user, self.sent);
+            let content = format!("message {} of {}", self.sent, self.plan.user);
+            self.note(|record| record.attempted.insert(key.clone(), content.clone()));
+            self.in_flight = Some(InFlight { key, content, since: Instant::now() });
+        }
+        self.tell_idle();
+        let flight = self.in_flight.as_mut()?;
+        flight.since = Instant::now();
+        Some(json!({"type": "message.send", "id": flight.key, "payload": {
+            "conversation_id": conversation, "content": flight.content, "client_msg_id": flight.key }}))
+    }
+
+    fn tell_idle(&self) {
+        let idle = self.in_flight.is_none()
+            && (self.plan.talks_in.is_none() || *self.phases.borrow() == Phase::Listen);
+        self.idling.send_replace(idle);
+    }
+
+    fn violation(&self, what: String) {
+        self.note(|record| record.violations.push(what));
+    }
+
+    fn note<T>(&self, write: impl FnOnce(&mut Record) -> T) {
+        write(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Never, when there is no time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

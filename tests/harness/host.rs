@@ -1,0 +1,285 @@
+//! A host under test: its own process, database, Redis and ports. It can be killed, drained and started again; when a
+//! test ends well, the world is checked for what it left behind.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
+use std::panic::AssertUnwindSafe;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::admin::{ADMIN_TOKEN, Admin};
+use crate::client::Client;
+use crate::patience::{until, within};
+use crate::rest::Rest;
+use crate::services::{Database, Redis};
+use crate::token::{JWT_SECRET, Token};
+use crate::{paths, services};
+
+/// Role passwords and the artifact cache hang on it, so all test hosts of a run share both.
+pub const SECRET: &str = "secret-of-the-black-box-tests-0123456789abcdef";
+/// A first start compiles every handler, on a machine that is busy with other tests.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// Lines of the host's log that a failed test shows.
+const LOG_TAIL_LINES: usize = 60;
+
+/// How a host differs from the usual one.
+#[derive(Clone, Default)]
+pub struct Options {
+    environment: Vec<(String, String)>,
+    database_at: Option<SocketAddr>,
+    redis_at: Option<SocketAddr>,
+}
+
+impl Options {
+    /// `("CONNECTIONS_MAX", "3")`.
+    pub fn set(mut self, setting: &str, value: impl ToString) -> Self {
+        self.environment.push((format!("SWITCHBOARD_{setting}"), value.to_string()));
+        self
+    }
+
+    /// For tests that send more than a person would: the limits on frames and messages are out of the way.
+    pub fn without_rate_limits(self) -> Self {
+        self.set("HANDLERS__SEND_MESSAGE__MESSAGES_PER_MINUTE", 100_000_000)
+            .set("FRAMES_PER_SECOND", 1_000_000)
+            .set("FRAMES_BURST", 1_000_000)
+    }
+
+    /// Reach Postgres at another address: a proxy's.
+    pub fn database_at(mut self, address: SocketAddr) -> Self {
+        self.database_at = Some(address);
+        self
+    }
+
+    /// Reach Redis at another address: a proxy's.
+    pub fn redis_at(mut self, address: SocketAddr) -> Self {
+        self.redis_at = Some(address);
+        self
+    }
+}
+
+pub struct Host {
+    pub address: SocketAddr,
+    pub admin: Admin,
+    pub database: Database,
+    pub redis: Redis,
+    admin_address: SocketAddr,
+    options: Options,
+    /// Working directory and log.
+    directory: TempDir,
+    process: Option<Child>,
+}
+
+impl Host {
+    /// Runs a test against a fresh host and checks the world afterwards. A failed test shows the end of the host's log.
+    pub async fn test(options: Options, test: impl AsyncFnOnce(&mut Self)) {
+        Self::test_over(services::database().await, Redis::start().await, options, test).await;
+    }
+
+    /// Over backends that the test has made itself.
+    pub async fn test_over(
+        database: Database,
+        redis: Redis,
+        options: Options,
+        test: impl AsyncFnOnce(&mut Self),
+    ) {
+        let mut host = Self::over(database, redis, options).await;
+        let outcome = AssertUnwindSafe(async {
+            host.start().await;
+            test(&mut host).await;
+            host.check_the_world().await;
+        })
+        .catch_unwind()
+        .await;
+        if let Err(panic) = outcome {
+            eprintln!("---- the host's log ends with:\n{}", host.log_tail());
+            host.kill().await;
+            std::panic::resume_unwind(panic);
+        }
+        host.database.drop_it().await;
+    }
+
+    /// Not yet running.
+    pub async fn over(database: Database, redis: Redis, options: Options) -> Self {
+        let (address, admin_address) = (free_address(), free_address());
+        Self {
+            address,
+            admin: Admin::new(admin_address),
+            database,
+            redis,
+            admin_address,
+            options,
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            process: None,
+        }
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start(&mut self) {
+        self.spawn();
+        within(READY_WITHIN, "the host to be ready", async || {
+            if let Some(status) = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten())
+            {
+                panic!("the host ended at start: {status}");
+            }
+            self.admin.ready().await.then_some(())
+        })
+        .await;
+    }
+
+    /// Starts the process and waits for nothing.
+    pub fn spawn(&mut self) {
+        assert!(self.process.is_none(), "it runs already");
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
+        let mut command = Command::new(paths::switchboard());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SWITCHBOARD_")) {
+            command.env_remove(name);
+        }
+        let database_url = self.database.url_at(self.options.database_at);
+        let redis_url = self.redis.url_at(self.options.redis_at);
+        command
+            .arg("serve")
+            .env("SWITCHBOARD_LISTEN", self.address.to_string())
+            .env("SWITCHBOARD_ADMIN_LISTEN", self.admin_address.to_string())
+            .env("SWITCHBOARD_ADMIN_TOKEN", ADMIN_TOKEN)
+            .env("SWITCHBOARD_DATABASE_URL", database_url)
+            .env("SWITCHBOARD_REDIS_URL", redis_url)
+            .env("SWITCHBOARD_SECRET", SECRET)
+            .env("SWITCHBOARD_JWT_SECRET", JWT_SECRET)
+            .env("SWITCHBOARD_HANDLERS_DIR", paths::handlers())
+            .env("SWITCHBOARD_DATA_DIR", paths::target().join("tests-data"))
+            .env("SWITCHBOARD_DRAIN_MS", "1000")
+            .envs(self.options.environment.iter().cloned())
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .kill_on_drop(true);
+        self.process = Some(command.spawn().expect("the host starts"));
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().await.expect("a process of ours can be killed");
+        }
+    }
+
+    /// SIGTERM, without waiting for the end.
+    pub fn terminate(&self) {
+        let pid = self.pid();
+        let sent = std::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIGTERM to {pid}");
+    }
+
+    /// Waits for the end that was asked for.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let process = self.process.as_mut().expect("it was started");
+        let status = tokio::time::timeout(Duration::from_secs(30), process.wait()).await;
+        let status = status.expect("the host ends after SIGTERM").expect("its status");
+        self.process = None;
+        status
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().and_then(Child::id).expect("it runs")
+    }
+
+    pub async fn client(&self, user: &str) -> Client {
+        Client::sign_in(self.address, user).await
+    }
+
+    pub fn rest(&self, user: &str) -> Rest {
+        Rest::new(self.address, Token::of(user).sign())
+    }
+
+    pub fn rest_with(&self, token: impl Into<Option<String>>) -> Rest {
+        Rest::new(self.address, token)
+    }
+
+    /// A group of these, the first its owner. Returns its id.
+    pub async fn group(&self, name: &str, members: &[&str]) -> String {
+        let (owner, others) = members.split_first().expect("an owner");
+        let body = json!({"type": "group", "name": name, "members": others});
+        let answer = self.rest(owner).post("/api/v1/conversations", body).await.expect(201);
+        answer["conversation"]["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Ana, who owns the conversation, and Bo; both subscribed to it.
+    pub async fn two_members(&self, name: &str) -> (Client, Client) {
+        let conversation = self.group(name, &["ana", "bo"]).await;
+        let (mut ana, mut bo) = (self.client("ana").await, self.client("bo").await);
+        ana.enter(&conversation).await;
+        bo.enter(&conversation).await;
+        (ana, bo)
+    }
+
+    /// The digest of the current release of a handler.
+    pub async fn current(&self, handler: &str) -> Value {
+        let releases = self.admin.releases().await;
+        let list = releases["releases"].as_array().cloned().unwrap_or_default();
+        let current = list.iter().find(|r| r["handler"] == handler && r["current"] == true);
+        current.unwrap_or_else(|| panic!("no current release of {handler}: {releases}"))["release"].clone()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+    }
+
+    fn log_path(&self) -> std::path::PathBuf {
+        self.directory.path().join("host.log")
+    }
+
+    /// What every test must leave: no connection, no open transaction, an outbox that every consumer has read, no panic
+    /// in the log, a process that ends when it is told to.
+    async fn check_the_world(&mut self) {
+        if self.process.is_none() {
+            return;
+        }
+        until("all connections to be gone", async || {
+            let metrics = self.admin.metrics().await;
+            let open = metrics.get("switchboard_connections").copied().unwrap_or(f64::NAN);
+            (open == 0.0).then_some(())
+        })
+        .await;
+        until("no transaction to be open", async || {
+            (self.database.open_transactions().await == 0).then_some(())
+        })
+        .await;
+        self.terminate();
+        let status = self.ended().await;
+        assert!(status.success(), "the host ended with {status} ({:?})", status.signal());
+        let log = self.log();
+        assert!(!log.contains("panicked"), "the host panicked:\n{log}");
+    }
+}
+
+/// A port nobody listens on, below those the system gives to outgoing connections: a host that is started again must
+/// find its own port free.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 20_000;
+    const PORTS: u16 = 12_000;
+    // Tests of several checkouts may run at the same time: they begin at different places.
+    let begin = (std::process::id() % u32::from(PORTS)) as u16;
+    for _ in 0..PORTS {
+        let place = (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let address = SocketAddr::from(([127, 0, 0, 1], FIRST + place));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free port");
+}

@@ -1,0 +1,243 @@
+//! The books: what history holds against what was acknowledged and what every client saw. Counts are exact; a test
+//! compares them with what it allows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::crowd::Record;
+use crate::rest::Rest;
+
+/// A stored message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    pub id: String,
+    pub content: String,
+}
+
+/// One conversation, by seq.
+pub type History = BTreeMap<u64, Stored>;
+
+/// Reads a conversation whole, page by page.
+pub async fn history(member: &Rest, conversation: &str) -> History {
+    let mut history = History::new();
+    loop {
+        let after = history.last_key_value().map_or(0, |(seq, _)| *seq);
+        let path = format!("/api/v1/conversations/{conversation}/messages?after_seq={after}&limit=100");
+        let page = member.get(&path).await.expect(200);
+        let messages = page["messages"].as_array().expect("a list of messages");
+        for message in messages {
+            let text = |member: &str| message[member].as_str().unwrap_or_default().to_owned();
+            let seq = message["seq"].as_u64().expect("a seq");
+            let stored = Stored { id: text("id"), content: text("content") };
+            assert_eq!(history.insert(seq, stored), None, "{path}: seq {seq} twice");
+        }
+        if page["has_more"] != true {
+            return history;
+        }
+        assert!(!messages.is_empty(), "{path}: an empty page has no more behind it");
+    }
+}
+
+/// What went wrong, one line each, and how much there was of everything.
+#[derive(Debug, Default, PartialEq)]
+pub struct Audit {
+    pub acknowledged: usize,
+    pub delivered: usize,
+    /// Deliveries that were due: every stored message, to everyone subscribed before it.
+    pub owed: usize,
+    /// A seq that history lacks.
+    pub holes: Vec<String>,
+    /// Acknowledged, and not in history under that seq and id exactly once.
+    pub acknowledged_lost: Vec<String>,
+    /// One send stored twice.
+    pub stored_twice: Vec<String>,
+    /// Stored, and never pushed to a subscriber that it was due to.
+    pub undelivered: Vec<String>,
+    /// Pushed again, on the same connection or after a resume.
+    pub duplicates: Vec<String>,
+    /// Pushed after a higher seq while it had not been pushed before.
+    pub reordered: Vec<String>,
+    /// Pushed, and not what history holds under that seq.
+    pub false_pushes: Vec<String>,
+    pub violations: Vec<String>,
+    /// Connections that ended.
+    pub breaks: Vec<String>,
+    /// Sends answered with an error.
+    pub refusals: Vec<String>,
+}
+
+impl Audit {
+    pub fn of(histories: &BTreeMap<String, History>, records: &[Record]) -> Self {
+        let mut audit = Self::default();
+        for (conversation, history) in histories {
+            let head = history.last_key_value().map_or(0, |(seq, _)| *seq);
+            let missing = (1..=head).filter(|seq| !history.contains_key(seq));
+            audit.holes.extend(missing.map(|seq| format!("{conversation} lacks {seq}")));
+        }
+        for record in records {
+            audit.sends(histories, record);
+            for (conversation, from) in &record.from {
+                if let Some(history) = histories.get(conversation) {
+                    audit.stream(conversation, history, *from, record);
+                }
+            }
+            let name = |what: &String| format!("{}: {what}", record.user);
+            audit.violations.extend(record.violations.iter().map(name));
+            audit.breaks.extend(record.breaks.iter().map(name));
+            audit.refusals.extend(record.refusals.iter().map(|(_, frame)| name(&frame.to_string())));
+        }
+        audit
+    }
+
+    /// Nothing that no event excuses: what is acknowledged is kept, once, in order, and reaches everyone.
+    #[track_caller]
+    pub fn expect_kept(&self) {
+        let Self {
+            holes,
+            acknowledged_lost,
+            stored_twice,
+            undelivered,
+            reordered,
+            false_pushes,
+            violations,
+            ..
+        } = self;
+        for (what, found) in [
+            ("holes in history", holes),
+            ("acknowledged and lost", acknowledged_lost),
+            ("stored twice", stored_twice),
+            ("stored and not delivered", undelivered),
+            ("reordered", reordered),
+            ("pushed and not stored so", false_pushes),
+            ("violations", violations),
+        ] {
+            assert!(found.is_empty(), "{what}: {} such as {:?}", found.len(), &found[..found.len().min(5)]);
+        }
+        assert_eq!(self.delivered - self.duplicates.len(), self.owed);
+    }
+
+    /// Nothing at all: as if nothing had happened.
+    #[track_caller]
+    pub fn expect_untouched(&self) {
+        self.expect_kept();
+        for (what, found) in
+            [("duplicates", &self.duplicates), ("breaks", &self.breaks), ("refusals", &self.refusals)]
+        {
+            assert!(found.is_empty(), "{what}: {} such as {:?}", found.len(), &found[..found.len().min(5)]);
+        }
+    }
+
+    fn sends(&mut self, histories: &BTreeMap<String, History>, record: &Record) {
+        self.acknowledged += record.acknowledged.len();
+        for sent in &record.acknowledged {
+            let stored = histories.get(&sent.conversation).and_then(|history| history.get(&sent.seq));
+            if stored.is_none_or(|stored| stored.id != sent.id || stored.content != sent.content) {
+                let what = format!("{}: {} at {} is {stored:?}", record.user, sent.key, sent.seq);
+                self.acknowledged_lost.push(what);
+            }
+        }
+        // Every content is said once in a run, so a second one is a retry stored again.
+        let said: BTreeSet<&String> = record.attempted.values().collect();
+        for (conversation, history) in histories {
+            let mut stored = BTreeSet::new();
+            for (seq, message) in history {
+                if said.contains(&message.content) && !stored.insert(&message.content) {
+                    self.stored_twice.push(format!("{conversation}: {:?} again at {seq}", message.content));
+                }
+            }
+        }
+    }
+
+    fn stream(&mut self, conversation: &str, history: &History, from: u64, record: &Record) {
+        let mut seen = BTreeSet::new();
+        let mut highest = from;
+        for push in record.pushed.iter().filter(|push| push.conversation == conversation) {
+            let at =
+                format!("{} in {conversation}: {} on connection {}", record.user, push.seq, push.connection);
+            self.delivered += 1;
+            let stored = history.get(&push.seq);
+            if stored.is_none_or(|stored| stored.id != push.id || stored.content != push.content) {
+                self.false_pushes.push(format!("{at}: pushed {push:?}, stored {stored:?}"));
+            }
+            if push.seq <= from || !seen.insert(push.seq) {
+                self.duplicates.push(at);
+            } else if push.seq < highest {
+                self.reordered.push(format!("{at} after {highest}"));
+            }
+            highest = highest.max(push.seq);
+        }
+        let due = history.range(from + 1..).map(|(seq, _)| *seq);
+        for seq in due {
+            self.owed += 1;
+            if !seen.contains(&seq) {
+                self.undelivered.push(format!("{} in {conversation}: {seq}", record.user));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::crowd::{Acknowledged, Pushed};
+
+    fn stored(n: u64) -> Stored {
+        Stored { id: format!("id{n}"), content: format!("text {n}") }
+    }
+
+    fn push(seq: u64) -> Pushed {
+        let Stored { id, content } = stored(seq);
+        Pushed { connection: 0, conversation: "c".into(), seq, id, content }
+    }
+
+    fn acknowledged(seq: u64) -> Acknowledged {
+        let Stored { id, content } = stored(seq);
+        let key = format!("key{seq}");
+        Acknowledged { key, conversation: "c".into(), seq, id, content, at: Instant::now() }
+    }
+
+    /// Ana joined at 1, said 2 to 5 and saw them all.
+    fn good() -> (BTreeMap<String, History>, Record) {
+        let history = (1..=5).map(|seq| (seq, stored(seq))).collect();
+        let record = Record {
+            user: "ana".into(),
+            from: [("c".to_owned(), 1)].into(),
+            pushed: (2..=5).map(push).collect(),
+            acknowledged: (2..=5).map(acknowledged).collect(),
+            attempted: (2..=5).map(|n| (format!("key{n}"), stored(n).content)).collect(),
+            ..Record::default()
+        };
+        ([("c".to_owned(), history)].into(), record)
+    }
+
+    fn audit_after(damage: impl FnOnce(&mut History, &mut Record)) -> Audit {
+        let (mut histories, mut record) = good();
+        damage(histories.get_mut("c").unwrap(), &mut record);
+        Audit::of(&histories, &[record])
+    }
+
+    #[test]
+    fn good_books_balance() {
+        let audit = audit_after(|_, _| {});
+        audit.expect_untouched();
+        assert_eq!((audit.acknowledged, audit.delivered, audit.owed), (4, 4, 4));
+    }
+
+    #[test]
+    fn every_kind_of_damage_is_found() {
+        assert_eq!(audit_after(|history, _| drop(history.remove(&3))).holes.len(), 1);
+        let audit = audit_after(|history, _| drop(history.remove(&5)));
+        assert_eq!((audit.acknowledged_lost.len(), audit.false_pushes.len()), (1, 1));
+        let audit = audit_after(|history, _| drop(history.insert(6, stored(5))));
+        assert_eq!((audit.stored_twice.len(), audit.undelivered.len()), (1, 1));
+        assert_eq!(audit_after(|_, record| drop(record.pushed.remove(1))).undelivered.len(), 1);
+        assert_eq!(audit_after(|_, record| record.pushed.push(push(3))).duplicates.len(), 1);
+        assert_eq!(audit_after(|_, record| record.pushed.push(push(1))).duplicates.len(), 1);
+        assert_eq!(audit_after(|_, record| record.pushed.swap(1, 2)).reordered.len(), 1);
+        let audit = audit_after(|_, record| record.pushed[0].content = "forged".into());
+        assert_eq!(audit.false_pushes.len(), 1);
+        let audit = audit_after(|_, record| record.breaks.push("closed 1012".into()));
+        assert_eq!(audit.breaks.len(), 1);
+    }
+}

@@ -1,0 +1,37 @@
+//! Where the things under test are: found from the place of the running test, so that any target directory works.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The build profile's directory: `target/debug` or `target/release`.
+fn profile() -> PathBuf {
+    let test = env::current_exe().expect("a test runs from a file");
+    let directory = test.parent().expect("a file has a directory");
+    if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory }.to_owned()
+}
+
+/// The host, built beforehand: `cargo build -p switchboard`.
+pub fn switchboard() -> PathBuf {
+    let path = match env::var_os("SWITCHBOARD_TEST_BINARY") {
+        Some(path) => path.into(),
+        None => profile().join("switchboard"),
+    };
+    assert!(path.is_file(), "{}: build the host first (scripts/test does)", path.display());
+    path
+}
+
+/// Another program of this package.
+pub fn sibling(name: &str) -> PathBuf {
+    profile().join(name)
+}
+
+/// The target directory.
+pub fn target() -> PathBuf {
+    let profile = profile();
+    profile.parent().map(Path::to_owned).unwrap_or(profile)
+}
+
+/// Release files, made by `switchboard build`.
+pub fn handlers() -> PathBuf {
+    target().join("handlers")
+}

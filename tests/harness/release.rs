@@ -1,0 +1,138 @@
+//! Release files as the tests need them: the ones `switchboard build` made, and the same code under another manifest,
+//! which is another release.
+
+use std::fs;
+
+use crate::paths;
+
+const SECTION: &str = "switchboard:manifest";
+/// Magic, version and layer of a component.
+const PREAMBLE: usize = 8;
+const CUSTOM: u8 = 0;
+
+/// A release file in memory.
+#[derive(Clone)]
+pub struct Release {
+    pub bytes: Vec<u8>,
+}
+
+impl Release {
+    /// What `switchboard build` made of a handler.
+    pub fn built(handler: &str) -> Self {
+        let path = paths::handlers().join(format!("{handler}.wasm"));
+        let bytes = fs::read(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}; `switchboard build` comes first", path.display()));
+        Self { bytes }
+    }
+
+    /// The manifest as it stands in the file.
+    pub fn manifest(&self) -> toml::Table {
+        let text = sections(&self.bytes).find_map(|section| section.custom(SECTION));
+        let text = text.expect("a release file carries its manifest");
+        std::str::from_utf8(text).expect("a manifest is text").parse().expect("a manifest is TOML")
+    }
+
+    /// The same code under a changed manifest.
+    pub fn with_manifest(&self, change: impl FnOnce(&mut toml::Table)) -> Self {
+        let mut manifest = self.manifest();
+        change(&mut manifest);
+        self.with_manifest_text(&manifest.to_string())
+    }
+
+    /// The same behaviour as another release: only a number in the description differs.
+    pub fn variant(&self, number: usize) -> Self {
+        self.with_manifest(|manifest| {
+            manifest.insert("description".into(), format!("variant {number}").into());
+        })
+    }
+
+    pub fn with_manifest_text(&self, text: &str) -> Self {
+        let mut bytes = self.bytes[..PREAMBLE].to_vec();
+        for section in sections(&self.bytes).filter(|section| section.custom(SECTION).is_none()) {
+            bytes.extend_from_slice(section.whole);
+        }
+        let mut body = Vec::new();
+        push_leb(&mut body, SECTION.len());
+        body.extend_from_slice(SECTION.as_bytes());
+        body.extend_from_slice(text.as_bytes());
+        bytes.push(CUSTOM);
+        push_leb(&mut bytes, body.len());
+        bytes.extend_from_slice(&body);
+        Self { bytes }
+    }
+}
+
+/// One section at the top level; modules inside a component are sections too and are not looked into.
+struct Section<'a> {
+    id: u8,
+    whole: &'a [u8],
+    body: &'a [u8],
+}
+
+impl<'a> Section<'a> {
+    fn custom(&self, name: &str) -> Option<&'a [u8]> {
+        let (length, read) = take_leb(self.body)?;
+        let found = self.body.get(read..read + length)?;
+        (self.id == CUSTOM && found == name.as_bytes()).then(|| &self.body[read + length..])
+    }
+}
+
+fn sections(file: &[u8]) -> impl Iterator<Item = Section<'_>> {
+    let mut rest = file.get(PREAMBLE..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let id = *rest.first()?;
+        let (length, read) = take_leb(&rest[1..])?;
+        let end = 1 + read + length;
+        let section = Section { id, whole: rest.get(..end)?, body: &rest[1 + read..end] };
+        rest = &rest[end..];
+        Some(section)
+    })
+}
+
+fn take_leb(bytes: &[u8]) -> Option<(usize, usize)> {
+    let mut value = 0;
+    for (place, byte) in bytes.iter().take(5).enumerate() {
+        value |= usize::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Some((value, place + 1));
+        }
+    }
+    None
+}
+
+fn push_leb(bytes: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> Release {
+        let empty = Release { bytes: b"\0asm\x0d\0\x01\0\x02\x03abc".to_vec() };
+        empty.with_manifest_text("name = \"echo\"\n[config]\nloud = true")
+    }
+
+    #[test]
+    fn a_manifest_is_replaced_and_the_code_kept() {
+        let other = file().variant(7);
+        assert_eq!(other.manifest()["description"].as_str(), Some("variant 7"));
+        assert_eq!(other.manifest()["config"]["loud"].as_bool(), Some(true));
+        assert_ne!(other.bytes, file().bytes);
+        assert_eq!(sections(&other.bytes).count(), 2);
+        assert_eq!(sections(&other.bytes).next().unwrap().whole, b"\x02\x03abc");
+    }
+
+    #[test]
+    fn lengths_survive_their_encoding() {
+        for length in [0, 1, 127, 128, 300, 1 << 20] {
+            let mut bytes = Vec::new();
+            push_leb(&mut bytes, length);
+            assert_eq!(take_leb(&bytes), Some((length, bytes.len())));
+        }
+    }
+}

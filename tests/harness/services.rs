@@ -1,0 +1,408 @@
+//! Postgres and Redis for tests: private processes in temporary directories, that can be killed and started again. They
+//! end with the process that started them, however it ends.
+//!
+//! `SWITCHBOARD_TEST_DATABASE_URL` (a superuser's, for instance `postgres://postgres@127.0.0.1:5432/postgres`) names a
+//! cluster to share instead of starting one; every test has its own database in it. Redis is always private, because
+//! its channels know no databases: two hosts on one would hear each other.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tokio_postgres::{NoTls, Row};
+
+use crate::host::SECRET;
+use crate::paths;
+use crate::patience::until;
+
+/// A process that a small shell watches over: it ends when the pipe to it closes, which the system does when we end.
+struct Watched {
+    shell: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl Watched {
+    /// `signal` ends the process the way its data directory likes it.
+    fn start(program: &str, arguments: &[String], signal: &str, log: &Path) -> Self {
+        const WATCH: &str = r#"
+            signal=$1 log=$2; shift 2
+            "$@" >>"$log" 2>&1 </dev/null & pid=$!
+            read -r order; kill -${order:-$signal} $pid; wait $pid
+        "#;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", WATCH, "watch", signal]).arg(log);
+        let mut shell = shell
+            .args(as_service_user(program))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh runs");
+        let pipe = shell.stdin.take();
+        Self { shell, pipe }
+    }
+
+    /// Ends it by this signal and waits for its end.
+    fn end(&mut self, signal: &str) {
+        if let Some(mut pipe) = self.pipe.take() {
+            use std::io::Write;
+            // An error means that it has ended already.
+            let _ = pipe.write_all(format!("{signal}\n").as_bytes());
+        }
+        let _ = self.shell.wait();
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        let _ = self.shell.wait();
+    }
+}
+
+/// Postgres refuses to run as root.
+fn as_service_user(program: &str) -> Vec<String> {
+    let postgres = program.ends_with("postgres") || program.ends_with("initdb");
+    if postgres && is_root() {
+        let switch = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", program];
+        switch.map(str::to_owned).to_vec()
+    } else {
+        vec![program.to_owned()]
+    }
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|myself| myself.uid() == 0)
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound listener").port()
+}
+
+/// A Postgres cluster: ours, or one that was named to us.
+pub struct Postgres {
+    address: SocketAddr,
+    user: String,
+    password: Option<String>,
+    ours: Option<std::sync::Mutex<Cluster>>,
+    template: OnceCell<String>,
+}
+
+struct Cluster {
+    directory: TempDir,
+    process: Option<Watched>,
+}
+
+/// The databases of the run: one cluster for all tests but those that break it.
+pub async fn database() -> Database {
+    static SHARED: OnceCell<Arc<Postgres>> = OnceCell::const_new();
+    let shared = SHARED.get_or_init(async || match std::env::var("SWITCHBOARD_TEST_DATABASE_URL") {
+        Ok(url) => Arc::new(Postgres::named(&url)),
+        Err(_) => Postgres::start(&["-c", "fsync=off"]).await,
+    });
+    shared.await.database().await
+}
+
+impl Postgres {
+    /// A new cluster with these settings besides the usual ones.
+    pub async fn start(settings: &[&str]) -> Arc<Self> {
+        let directory = tempfile::Builder::new().prefix("switchboard-postgres-").tempdir();
+        let directory = directory.expect("a temporary directory");
+        let data = directory.path().join("data");
+        std::fs::create_dir(&data).expect("an empty directory");
+        if is_root() {
+            let owner = Command::new("chown").args(["-R", "postgres"]).arg(directory.path()).status();
+            assert!(owner.is_ok_and(|status| status.success()), "chown to postgres");
+        }
+        let initdb = as_service_user(&binary("initdb"));
+        let made = Command::new(&initdb[0])
+            .args(&initdb[1..])
+            .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])
+            .arg("--pgdata")
+            .arg(&data)
+            .output()
+            .expect("initdb runs");
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let lines: Vec<_> = settings.iter().filter(|word| **word != "-c").collect();
+        let lines = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let port = free_port();
+        let settings = format!(
+            "listen_addresses = '127.0.0.1'\nport = {port}\nmax_connections = 300\nunix_socket_directories = ''\n\
+             shared_buffers = '256MB'\nmax_wal_size = '2GB'\n{lines}"
+        );
+        let file = data.join("postgresql.auto.conf");
+        std::fs::write(file, settings).expect("the settings");
+        let cluster = Cluster { directory, process: None };
+        let postgres = Self {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            user: "postgres".into(),
+            password: None,
+            ours: Some(std::sync::Mutex::new(cluster)),
+            template: OnceCell::new(),
+        };
+        postgres.start_again().await;
+        Arc::new(postgres)
+    }
+
+    fn named(url: &str) -> Self {
+        let config: tokio_postgres::Config = url.parse().expect("SWITCHBOARD_TEST_DATABASE_URL is a URL");
+        let host = match config.get_hosts() {
+            [tokio_postgres::config::Host::Tcp(host), ..] => host.clone(),
+            hosts => panic!("SWITCHBOARD_TEST_DATABASE_URL names no host: {hosts:?}"),
+        };
+        let port = config.get_ports().first().copied().unwrap_or(5432);
+        let address = std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), port));
+        let address = address.ok().and_then(|mut found| found.find(SocketAddr::is_ipv4));
+        Self {
+            address: address.unwrap_or_else(|| panic!("{host} has no address")),
+            user: config.get_user().unwrap_or("postgres").to_owned(),
+            password: config.get_password().map(|text| String::from_utf8_lossy(text).into_owned()),
+            ours: None,
+            template: OnceCell::new(),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// As a crash leaves it: every connection gone, nothing flushed that COMMIT did not flush.
+    pub fn kill(&self) {
+        self.cluster(|cluster| {
+            if let Some(mut process) = cluster.process.take() {
+                process.end("QUIT");
+            }
+        });
+    }
+
+    /// The same data on the same port.
+    pub async fn start_again(&self) {
+        self.cluster(|cluster| {
+            let data = cluster.directory.path().join("data");
+            let arguments = ["-D".to_owned(), data.display().to_string()];
+            let log = cluster.directory.path().join("log");
+            cluster.process = Some(Watched::start(&binary("postgres"), &arguments, "INT", &log));
+        });
+        until("Postgres to accept connections", async || self.try_connect("postgres").await.ok()).await;
+    }
+
+    fn cluster<T>(&self, work: impl FnOnce(&mut Cluster) -> T) -> T {
+        let cluster = self.ours.as_ref().expect("a cluster that was named to us is not ours to stop");
+        work(&mut cluster.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// A migrated database of one's own.
+    pub async fn database(self: &Arc<Self>) -> Database {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let template = self.template.get_or_init(|| self.make_template()).await;
+        let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let connection = self.connect("postgres").await;
+        // A template can serve one copy at a time.
+        connection.run("select pg_advisory_lock(7171)").await;
+        connection.run(&format!("drop database if exists {name} with (force)")).await;
+        connection.run(&format!("create database {name} template {template}")).await;
+        // Privileges on the database itself are not copied with it.
+        let privileges = format!(
+            "update pg_database set datacl = (select datacl from pg_database where datname = '{template}') \
+             where datname = '{name}'"
+        );
+        connection.run(&privileges).await;
+        connection.run("select pg_advisory_unlock(7171)").await;
+        Database { postgres: self.clone(), name }
+    }
+
+    /// Migrated once for every build of the host; found again by its name in a cluster that lives longer than a run.
+    async fn make_template(&self) -> String {
+        let built = std::fs::metadata(paths::switchboard()).and_then(|file| file.modified());
+        let built = built.ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let name = format!("template_{:x}", built.unwrap_or(Duration::ZERO).as_millis());
+        let connection = self.connect("postgres").await;
+        connection.run("select pg_advisory_lock(7171)").await;
+        let found = connection.rows(&format!("select 1 from pg_database where datname = '{name}'")).await;
+        if found.is_empty() {
+            let making = format!("{name}_making");
+            connection.run(&format!("drop database if exists {making} with (force)")).await;
+            connection.run(&format!("create database {making}")).await;
+            let migrated = tokio::process::Command::new(paths::switchboard())
+                .arg("migrate")
+                .env("SWITCHBOARD_DATABASE_URL", self.url(&making, self.address))
+                .env("SWITCHBOARD_SECRET", SECRET)
+                .current_dir(std::env::temp_dir())
+                .output()
+                .await
+                .expect("the host runs");
+            let complaint = String::from_utf8_lossy(&migrated.stderr);
+            assert!(migrated.status.success(), "switchboard migrate: {complaint}");
+            connection.run(&format!("alter database {making} rename to {name}")).await;
+        }
+        connection.run("select pg_advisory_unlock(7171)").await;
+        name
+    }
+
+    fn url(&self, database: &str, address: SocketAddr) -> String {
+        let password = self.password.as_ref().map(|text| format!(":{text}")).unwrap_or_default();
+        format!("postgres://{}{password}@{address}/{database}", self.user)
+    }
+
+    async fn connect(&self, database: &str) -> Connection {
+        let connected = self.try_connect(database).await;
+        connected.unwrap_or_else(|error| panic!("{database} at {}: {error}", self.address))
+    }
+
+    async fn try_connect(&self, database: &str) -> Result<Connection, tokio_postgres::Error> {
+        let url = self.url(database, self.address);
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+        tokio::spawn(connection);
+        Ok(Connection { client })
+    }
+}
+
+fn binary(name: &str) -> String {
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<PathBuf> = debian.map(|version| version.path().join("bin").join(name)).collect();
+    versions.retain(|path| path.is_file());
+    versions.sort();
+    versions.pop().map_or(name.to_owned(), |path| path.display().to_string())
+}
+
+/// A superuser's connection.
+pub struct Connection {
+    client: tokio_postgres::Client,
+}
+
+impl Connection {
+    pub async fn run(&self, statement: &str) {
+        let done = self.client.batch_execute(statement).await;
+        done.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+    }
+
+    pub async fn rows(&self, statement: &str) -> Vec<Row> {
+        let rows = self.client.query(statement, &[]).await;
+        rows.unwrap_or_else(|error| panic!("{statement}: {error:?}"))
+    }
+}
+
+/// One database of a cluster.
+#[derive(Clone)]
+pub struct Database {
+    pub postgres: Arc<Postgres>,
+    pub name: String,
+}
+
+impl Database {
+    /// As the host reaches it: directly, or through a proxy.
+    pub fn url_at(&self, address: Option<SocketAddr>) -> String {
+        self.postgres.url(&self.name, address.unwrap_or(self.postgres.address))
+    }
+
+    pub async fn connect(&self) -> Connection {
+        self.postgres.connect(&self.name).await
+    }
+
+    pub async fn open_transactions(&self) -> i64 {
+        let connection = self.connect().await;
+        let rows = connection
+            .rows(
+                "select count(*) from pg_stat_activity \
+                 where datname = current_database() and state like 'idle in transaction%'",
+            )
+            .await;
+        rows[0].get(0)
+    }
+
+    /// The test is over and nobody else uses it.
+    pub async fn drop_it(self) {
+        let connection = self.postgres.connect("postgres").await;
+        connection.run(&format!("drop database if exists {} with (force)", self.name)).await;
+    }
+}
+
+/// A private Redis that keeps nothing when it ends.
+pub struct Redis {
+    port: u16,
+    directory: TempDir,
+    process: Option<Watched>,
+}
+
+impl Redis {
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut redis = Self { port: free_port(), directory, process: None };
+        redis.start_again().await;
+        redis
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// As the host reaches it: directly, or through a proxy.
+    pub fn url_at(&self, address: Option<SocketAddr>) -> String {
+        format!("redis://{}", address.unwrap_or(self.address()))
+    }
+
+    /// `kill -9`; everything in it is lost.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.end("KILL");
+        }
+    }
+
+    /// Empty, on the same port.
+    pub async fn start_again(&mut self) {
+        let arguments = [
+            ["--port", &self.port.to_string()],
+            ["--bind", "127.0.0.1"],
+            ["--save", ""],
+            ["--appendonly", "no"],
+            ["--dir", &self.directory.path().display().to_string()],
+        ];
+        let arguments: Vec<_> = arguments.concat().into_iter().map(str::to_owned).collect();
+        let log = self.directory.path().join("log");
+        self.process = Some(Watched::start("redis-server", &arguments, "TERM", &log));
+        until("Redis to answer", async || {
+            let client = redis::Client::open(self.url_at(None)).ok()?;
+            let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+            redis::cmd("PING").query_async::<String>(&mut connection).await.ok()
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn redis_comes_back_empty() {
+        let mut redis = Redis::start().await;
+        let client = redis::Client::open(redis.url_at(None)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let () = redis::cmd("SET").arg("k").arg("v").query_async(&mut connection).await.unwrap();
+        redis.kill();
+        assert!(client.get_multiplexed_async_connection().await.is_err());
+        redis.start_again().await;
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let value: Option<String> = redis::cmd("GET").arg("k").query_async(&mut connection).await.unwrap();
+        assert_eq!(value, None);
+    }
+
+    #[tokio::test]
+    async fn postgres_comes_back_with_its_data() {
+        let postgres = Postgres::start(&[]).await;
+        let connection = postgres.connect("postgres").await;
+        connection.run("create table kept (n int); insert into kept values (1)").await;
+        postgres.kill();
+        assert!(postgres.try_connect("postgres").await.is_err());
+        postgres.start_again().await;
+        assert_eq!(postgres.connect("postgres").await.rows("select n from kept").await.len(), 1);
+    }
+}

@@ -1,0 +1,1 @@
+//! The product through its protocol, as one binary: linking is the slow part.
