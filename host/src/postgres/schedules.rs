@@ -1,0 +1,48 @@
+//! Which node runs a fleet-wide schedule: whoever moves its row. Time is the database's, so that skewed clocks of nodes
+//! do not matter.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+/// The right to run once. Given back with [`finish`], or by time when the node dies.
+#[derive(Debug, PartialEq)]
+pub struct Turn {
+    /// When it was due, in milliseconds since 1970 UTC.
+    pub due_ms: u64,
+}
+
+/// `None` while it is not due, or runs elsewhere. A schedule that is seen for the first time is due at once.
+pub async fn claim(
+    pool: &PgPool,
+    handler: &str,
+    name: &str,
+    every: Duration,
+    patience: Duration,
+) -> sqlx::Result<Option<Turn>> {
+    let due_ms: Option<i64> = sqlx::query_scalar(
+        "insert into switchboard.schedules as s (handler, name, due_at, running_until)
+         values ($1, $2, now() + $3 * interval '1 millisecond', now() + $4 * interval '1 millisecond')
+         on conflict (handler, name) do update
+         set due_at = greatest(s.due_at, now() - $3 * interval '1 millisecond') + $3 * interval '1 millisecond',
+             running_until = excluded.running_until
+         where s.due_at <= now() and (s.running_until is null or s.running_until < now())
+         returning (extract(epoch from due_at - $3 * interval '1 millisecond') * 1000)::bigint",
+    )
+    .bind(handler)
+    .bind(name)
+    .bind(every.as_millis() as f64)
+    .bind(patience.as_millis() as f64)
+    .fetch_optional(pool)
+    .await?;
+    Ok(due_ms.map(|due_ms| Turn { due_ms: due_ms.max(0) as u64 }))
+}
+
+pub async fn finish(pool: &PgPool, handler: &str, name: &str) -> sqlx::Result<()> {
+    sqlx::query("update switchboard.schedules set running_until = null where handler = $1 and name = $2")
+        .bind(handler)
+        .bind(name)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
