@@ -15,6 +15,9 @@ pub mod telemetry;
 pub mod manifest;
 pub mod wire;
 
+// outside
+pub mod postgres;
+
 // guests
 pub mod interfaces;
 pub mod releases;

@@ -47,3 +47,34 @@ pub const HANDLERS_MAX: usize = 256;
 pub const RELEASES_LISTED_MAX: i64 = 200;
 /// A node that says nothing for so long is dead to a deploy: it is not waited for, and converges when it is back.
 pub const NODE_SILENT_AFTER: Duration = Duration::from_secs(5);
+
+// ---- Postgres ----------------------------------------------------------------------------------------------------------
+
+/// A longer statement is `refused`.
+pub const STATEMENT_BYTES_MAX: usize = 64 * 1024;
+/// More parameters, or larger ones together, are `refused`.
+pub const PARAMETERS_MAX: usize = 256;
+pub const PARAMETERS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A larger answer is `too-large`, and its connection is thrown away with what is still in it. A cell counts its bytes
+/// and [`CELL_BYTES`].
+pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a cell costs in the memory of a guest beside its text.
+pub const CELL_BYTES: usize = 24;
+/// One message of the server, so that a cell of a gigabyte is not held before it is counted. Above `ANSWER_BYTES_MAX`.
+pub const POSTGRES_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Prepared statements a connection keeps; the least recently used is closed.
+pub const STATEMENTS_CACHED_MAX: usize = 128;
+/// Calls waiting for a connection, all roles together. One more is `busy`.
+pub const POSTGRES_WAITING_MAX: usize = 4096;
+/// A login that takes longer has failed.
+pub const POSTGRES_CONNECT_MS_MAX: u64 = 5_000;
+/// After a cancel request the statement gets this long to end before its connection is closed under it.
+pub const POSTGRES_CANCEL_GRACE_MS: u64 = 100;
+/// Calls in one flight: beyond this the server gains little and a culprit costs more.
+pub const COLLECT_BATCH_MAX: usize = 64;
+/// Calls waiting in one lane for the next flight. One more is `busy`.
+pub const COLLECT_QUEUE_MAX: usize = 1024;
+/// Lanes with a flight or a queue, all handlers together. One more is `busy`.
+pub const COLLECT_LANES_MAX: usize = 4096;
+/// Statements of one collection.
+pub const COLLECT_STATEMENTS_MAX: usize = 8;

@@ -1,0 +1,394 @@
+//! One backend: a login as one role, its prepared statements, and how a statement is run and cancelled on it. It knows
+//! whether it is in the middle of something; who may use it, and when, is `roles`' business.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use tokio::task::JoinHandle;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{CancelToken, Client, NoTls, RowStream};
+
+use super::failure::Failure;
+use super::socket::{Endpoint, Oversize};
+use super::value::{self, Cell, Decode};
+use crate::contract::postgres::{Rows, Value};
+use crate::limits;
+
+/// Why each is set: an idle transaction or a statement outlives no call, also when this process is gone; text forms do
+/// not depend on the server's locale.
+const OPTIONS: &str = "-c TimeZone=UTC -c DateStyle=ISO -c statement_timeout=65s \
+     -c idle_in_transaction_session_timeout=65s -c client_connection_check_interval=1s";
+
+/// Undoes what a handler could leave in a session. Needed only where the migrations could not revoke it.
+const RESET: &str = "rollback; close all; reset all; unlisten *; select pg_advisory_unlock_all(); \
+     discard temp; discard sequences";
+
+pub(super) struct Connection {
+    client: Client,
+    driver: JoinHandle<()>,
+    statements: Statements,
+    endpoint: Endpoint,
+    oversize: Oversize,
+    /// A handler may change the state of its session here, so it is reset after each call.
+    guarded: bool,
+    /// Something was sent whose answer was not read to its end, or a transaction is open.
+    dirty: bool,
+    running: bool,
+}
+
+/// Prepared on this connection, with what is needed to read its rows.
+pub(super) struct Prepared {
+    pub statement: tokio_postgres::Statement,
+    columns: Vec<String>,
+    /// The name and type of the first column that the contract cannot carry.
+    decode: Result<Vec<Decode>, String>,
+}
+
+impl Connection {
+    pub async fn open(login: &tokio_postgres::Config, endpoints: &[Endpoint]) -> Result<Self, Failure> {
+        let mut failure = Failure::Refused("the database URL names no host".to_owned());
+        for endpoint in endpoints {
+            match Self::open_at(login, endpoint).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn open_at(login: &tokio_postgres::Config, endpoint: &Endpoint) -> Result<Self, Failure> {
+        let (socket, oversize) = endpoint.connect().await.map_err(|_| Failure::Lost)?;
+        let mut login = login.clone();
+        login.options(OPTIONS);
+        let (client, driver) = login.connect_raw(socket, NoTls).await?;
+        let driver = tokio::spawn(async move {
+            // The error reaches whoever waits for an answer, and `is_closed` tells the rest.
+            let _ = driver.await;
+        });
+        let mut connection = Self {
+            client,
+            driver,
+            statements: Statements::default(),
+            endpoint: endpoint.clone(),
+            oversize,
+            guarded: false,
+            dirty: false,
+            running: false,
+        };
+        let guarded = connection
+            .client
+            .query_one(
+                "select not (has_function_privilege('pg_catalog.set_config(text,text,boolean)', 'execute') \
+                 or has_function_privilege('pg_catalog.pg_advisory_lock(bigint)', 'execute') \
+                 or has_function_privilege('pg_catalog.pg_notify(text,text)', 'execute') \
+                 or has_database_privilege(current_database(), 'temp'))",
+                &[],
+            )
+            .await?;
+        connection.guarded = guarded.try_get(0)?;
+        Ok(connection)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed() || self.driver.is_finished()
+    }
+
+    /// It can be used by another call without any work.
+    pub fn is_clean(&self) -> bool {
+        !self.dirty && !self.running && self.guarded && !self.is_closed()
+    }
+
+    /// Its next statement may follow; for whoever holds it.
+    pub fn is_reusable(&self) -> bool {
+        !self.dirty && !self.running && !self.is_closed()
+    }
+
+    /// It can be used by another call after [`Self::reset`].
+    pub fn is_resettable(&self) -> bool {
+        !self.running && !self.is_closed()
+    }
+
+    pub async fn reset(&mut self) -> Result<(), Failure> {
+        let sql = if self.guarded { "rollback" } else { RESET };
+        self.running = true;
+        self.client.batch_execute(sql).await?;
+        (self.running, self.dirty) = (false, false);
+        Ok(())
+    }
+
+    /// A statement is under way whose end nobody awaits any more.
+    pub fn is_running(&self) -> bool {
+        self.running && !self.is_closed()
+    }
+
+    /// What [`Canceller::cancel`] needs.
+    pub fn canceller(&self) -> Canceller {
+        Canceller { token: self.client.cancel_token(), endpoint: self.endpoint.clone() }
+    }
+
+    pub async fn prepare(&mut self, sql: &str) -> Result<Arc<Prepared>, Failure> {
+        if let Some(prepared) = self.statements.get(sql) {
+            return Ok(prepared);
+        }
+        self.running = true;
+        let statement = self.client.prepare(sql).await;
+        let prepared = Arc::new(Prepared::new(self.ended(statement)?));
+        self.statements.insert(sql, prepared.clone());
+        Ok(prepared)
+    }
+
+    pub async fn prepare_all(&mut self, statements: &[String]) -> Result<Vec<Arc<Prepared>>, Failure> {
+        let mut prepared = Vec::with_capacity(statements.len());
+        for statement in statements {
+            prepared.push(self.prepare(statement).await?);
+        }
+        Ok(prepared)
+    }
+
+    /// Rows, bounded while they are read.
+    pub async fn query(
+        &mut self,
+        prepared: &Prepared,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Rows, Failure> {
+        prepared.takes(params.len())?;
+        let decode = prepared.decode.as_ref().map_err(|column| Failure::Refused(column.clone()))?;
+        self.running = true;
+        let answer = match self.client.query_raw(&prepared.statement, params.iter().copied()).await {
+            Ok(stream) => read(stream, &prepared.columns, decode).await,
+            Err(error) => Err(error.into()),
+        };
+        self.ended(answer)
+    }
+
+    pub async fn execute(
+        &mut self,
+        prepared: &Prepared,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, Failure> {
+        prepared.takes(params.len())?;
+        self.running = true;
+        let answer = self.client.execute_raw(&prepared.statement, params.iter().copied()).await;
+        self.ended(answer)
+    }
+
+    pub async fn begin(&mut self) -> Result<(), Failure> {
+        (self.running, self.dirty) = (true, true);
+        let answer = self.client.batch_execute("begin isolation level read committed").await;
+        self.ended(answer)
+    }
+
+    /// The caller has seen no statement of the transaction fail: Postgres answers COMMIT of a failed transaction with
+    /// success and a rollback.
+    pub async fn commit(&mut self) -> Result<(), Failure> {
+        self.running = true;
+        let answer = self.client.batch_execute("commit").await;
+        let answer = self.ended(answer);
+        self.dirty = answer.is_err();
+        answer
+    }
+
+    /// Everything in one round trip: BEGIN, the statements, COMMIT, each with the first parameters that it uses. The
+    /// answer of the last, or the first failure; then nothing was committed, unless the failure is a loss.
+    pub async fn transact(
+        &mut self,
+        statements: &[Arc<Prepared>],
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Rows, Transacted> {
+        let Some((last, others)) = statements.split_last() else { return Ok(value::no_rows()) };
+        // Checked before anything is sent: a statement missing between BEGIN and COMMIT would commit the rest.
+        for prepared in statements {
+            prepared.uses(params.len()).map_err(Transacted::NotCommitted)?;
+        }
+        let decode = last
+            .decode
+            .as_ref()
+            .map_err(|column| Transacted::NotCommitted(Failure::Refused(column.clone())))?;
+        let of = |prepared: &Prepared| params[..prepared.statement.params().len()].iter().copied();
+        (self.running, self.dirty) = (true, true);
+        // Each sends when it is first polled, and these are polled in their order.
+        let before = futures_util::future::join_all(
+            others.iter().map(|prepared| self.client.execute_raw(&prepared.statement, of(prepared))),
+        );
+        let answer = async {
+            let stream = self.client.query_raw(&last.statement, of(last)).await?;
+            read(stream, &last.columns, decode).await
+        };
+        let (begun, before, answer, committed) = futures_util::future::join4(
+            self.client.batch_execute("begin isolation level read committed"),
+            before,
+            answer,
+            self.client.batch_execute("commit"),
+        )
+        .await;
+        let statements = begun
+            .map_err(Failure::from)
+            .and_then(|()| before.into_iter().try_for_each(|done| done.map(drop).map_err(Failure::from)))
+            .and_then(|()| answer);
+        let committed = committed.map_err(Failure::from);
+        self.running =
+            self.is_closed() || matches!(statements, Err(Failure::TooLarge(_) | Failure::Undecodable(_)));
+        self.dirty = self.running || committed.is_err();
+        match (statements, committed) {
+            (Ok(rows), Ok(())) => Ok(rows),
+            // The statements went through and COMMIT was sent with them.
+            (Ok(_), Err(Failure::Lost | Failure::Ended(_))) | (Err(Failure::Lost), _) => {
+                Err(Transacted::Unknown(self.loss()))
+            }
+            (Ok(_), Err(refused)) => Err(Transacted::NotCommitted(refused)),
+            (Err(unread @ (Failure::TooLarge(_) | Failure::Undecodable(_))), _) => {
+                Err(Transacted::Unknown(unread))
+            }
+            (Err(failure), _) => Err(Transacted::NotCommitted(failure)),
+        }
+    }
+
+    /// Sets `running` by how an answer ended: an error of the server ends it, a lost or unread answer does not.
+    fn ended<T, E: Into<Failure>>(&mut self, answer: Result<T, E>) -> Result<T, Failure> {
+        let answer = answer.map_err(Into::into);
+        self.running = answer.as_ref().is_err_and(|failure| !failure.ends_the_answer());
+        answer.map_err(|failure| match failure {
+            Failure::Lost => self.loss(),
+            Failure::Stale => {
+                self.statements.clear();
+                Failure::Stale
+            }
+            other => other,
+        })
+    }
+
+    /// What a lost connection is: our own guard may have cut it.
+    fn loss(&self) -> Failure {
+        if self.oversize.happened() {
+            Failure::TooLarge(limits::ANSWER_BYTES_MAX as u64)
+        } else {
+            Failure::Lost
+        }
+    }
+}
+
+/// How a pipelined transaction failed.
+#[derive(Debug)]
+pub(super) enum Transacted {
+    NotCommitted(Failure),
+    /// It may have been committed.
+    Unknown(Failure),
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // A clean end is not worth waiting for: the server sees the socket close.
+        self.driver.abort();
+    }
+}
+
+/// Rows up to the bound. Past it the stream is dropped in the middle, which leaves the connection running.
+async fn read(stream: RowStream, columns: &[String], decode: &[Decode]) -> Result<Rows, Failure> {
+    let mut stream = pin!(stream);
+    let mut cells = Vec::<Value>::new();
+    let (mut bytes, mut count) = (0, 0);
+    while let Some(row) = stream.try_next().await? {
+        bytes += row.raw_size_bytes() + limits::CELL_BYTES * decode.len().max(1);
+        if bytes > limits::ANSWER_BYTES_MAX {
+            return Err(Failure::TooLarge(limits::ANSWER_BYTES_MAX as u64));
+        }
+        count += 1;
+        for (index, decode) in decode.iter().enumerate() {
+            let cell = row.try_get::<_, Cell<'_>>(index)?;
+            cells.push(decode.value(cell).map_err(Failure::Undecodable)?);
+        }
+    }
+    let affected = stream.rows_affected().unwrap_or(count);
+    Ok(Rows { columns: columns.to_vec(), cells, affected })
+}
+
+impl Prepared {
+    fn new(statement: tokio_postgres::Statement) -> Self {
+        let columns = statement.columns();
+        let decode = columns
+            .iter()
+            .map(|column| {
+                Decode::of(column.type_()).ok_or_else(|| {
+                    format!(
+                        "column `{}` is of type {}, which has no value here: cast it",
+                        column.name(),
+                        column.type_()
+                    )
+                })
+            })
+            .collect();
+        Self { columns: columns.iter().map(|column| column.name().to_owned()).collect(), decode, statement }
+    }
+
+    fn takes(&self, params: usize) -> Result<(), Failure> {
+        let expected = self.statement.params().len();
+        if params == expected {
+            Ok(())
+        } else {
+            Err(Failure::Refused(format!("the statement has {expected} parameters and was given {params}")))
+        }
+    }
+
+    fn uses(&self, params: usize) -> Result<(), Failure> {
+        let used = self.statement.params().len();
+        if used <= params {
+            Ok(())
+        } else {
+            Err(Failure::Refused(format!("a statement uses ${used}, and the row ends at ${params}")))
+        }
+    }
+}
+
+/// Asks the server, through another connection, to stop what a backend is doing.
+pub(super) struct Canceller {
+    token: CancelToken,
+    endpoint: Endpoint,
+}
+
+impl Canceller {
+    /// Then gives the statement a moment to end.
+    pub async fn cancel(self) {
+        let grace = Duration::from_millis(limits::POSTGRES_CANCEL_GRACE_MS);
+        let ask = async {
+            let (socket, _) = self.endpoint.connect().await.ok()?;
+            self.token.cancel_query_raw(socket, NoTls).await.ok()
+        };
+        // Without an answer to the request there is nothing to give a moment to.
+        if tokio::time::timeout(grace, ask).await.is_ok_and(|asked| asked.is_some()) {
+            tokio::time::sleep(grace).await;
+        }
+    }
+}
+
+/// Bounded; the least recently used is closed.
+#[derive(Default)]
+struct Statements {
+    by_text: HashMap<String, (Arc<Prepared>, u64)>,
+    uses: u64,
+}
+
+impl Statements {
+    fn get(&mut self, sql: &str) -> Option<Arc<Prepared>> {
+        self.uses += 1;
+        let (prepared, used) = self.by_text.get_mut(sql)?;
+        *used = self.uses;
+        Some(prepared.clone())
+    }
+
+    fn insert(&mut self, sql: &str, prepared: Arc<Prepared>) {
+        if self.by_text.len() >= limits::STATEMENTS_CACHED_MAX {
+            let oldest = self.by_text.iter().min_by_key(|(_, (_, used))| *used).map(|(sql, _)| sql.clone());
+            if let Some(oldest) = oldest {
+                self.by_text.remove(&oldest);
+            }
+        }
+        self.by_text.insert(sql.to_owned(), (prepared, self.uses));
+    }
+
+    fn clear(&mut self) {
+        self.by_text.clear();
+    }
+}
