@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod wire;
 
 // outside
+pub mod fanout;
 pub mod postgres;
 
 // guests

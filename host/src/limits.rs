@@ -78,3 +78,44 @@ pub const COLLECT_QUEUE_MAX: usize = 1024;
 pub const COLLECT_LANES_MAX: usize = 4096;
 /// Statements of one collection.
 pub const COLLECT_STATEMENTS_MAX: usize = 8;
+
+// ---- fan-out ---------------------------------------------------------------------------------------------------------
+
+/// Unsent bytes of one connection. Beyond it what may be dropped is dropped, and what is durable is not queued: the
+/// reader gets it later as pages of `connection.missed`. Full means the reader is slower than its rooms.
+pub const QUEUE_BYTES_MAX: usize = 256 * 1024;
+/// Replies and pushes that cannot be asked for again may go this far; then close 4008, the client resumes.
+pub const QUEUE_BYTES_HARD: usize = 2 * QUEUE_BYTES_MAX;
+/// A queue that was full and from which nothing was read for so long is closed with 4008.
+pub const QUEUE_STALL_MS: u64 = 30_000;
+/// Above it a push with a merge key replaces the one before it with the same key.
+pub const QUEUE_MERGE_BYTES: usize = 16 * 1024;
+/// One page of `connection.missed`; a page is asked for only when the reader's queue has room for it.
+pub const PAGE_BYTES_MAX: usize = 64 * 1024;
+/// What a handler answers beyond this is cut off at a push and asked for again.
+pub const PAGE_PUSHES_MAX: usize = 1_000;
+/// Subscriptions of one connection; more are refused with `full`.
+pub const SUBSCRIPTIONS_MAX: usize = 2_000;
+/// Pushes that an address keeps while a subscriber is behind its gate, or while a gap is being filled. Beyond them the
+/// oldest are forgotten, and one more page is asked for.
+pub const RING_PUSHES_MAX: usize = 256;
+pub const RING_BYTES_MAX: usize = 128 * 1024;
+/// Pushes without a position that wait behind one gate; beyond it the oldest is dropped.
+pub const GATE_LOOSE_MAX: usize = 64;
+/// How often a gap is asked about before the stream goes on with a jump that its readers can see.
+pub const MISSED_ATTEMPTS_MAX: u32 = 6;
+/// Wait before the second attempt; doubled before each one after it.
+pub const MISSED_RETRY_MS: u64 = 100;
+/// One message between nodes holds at most so many publications and, unless it is a single one, so many bytes.
+pub const ENVELOPE_PUSHES_MAX: usize = 256;
+pub const ENVELOPE_BYTES_MAX: usize = 128 * 1024;
+/// A subscription or publication that the bus has not confirmed by then is `unavailable`.
+pub const BUS_CONFIRM_MS: u64 = 2_000;
+/// An address stays subscribed so long after its last subscriber, so that a page reload costs Redis nothing.
+pub const BUS_IDLE_MS: u64 = 10_000;
+/// How often a node publishes to itself, and after how long a silence it knows that it is deaf.
+pub const CANARY_MS: u64 = 500;
+pub const CANARY_DEAF_MS: u64 = 2_000;
+/// Wait before the second attempt to reach Redis; doubled up to the maximum, so that delivery resumes within 2 s.
+pub const BUS_RETRY_MS: u64 = 20;
+pub const BUS_RETRY_MS_MAX: u64 = 500;

@@ -1,0 +1,490 @@
+//! What nodes say to each other, as bytes: small, versioned, and parsed with bounds, for the bytes come from outside.
+//! Frames travel encoded for the socket, side by side, so that a node delivers a run of them without copying.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::contract::channels::{Publication, Target};
+use crate::contract::types::{Position, Push};
+use crate::ids::{Address, UserId};
+use crate::limits;
+use crate::wire::websocket::TextHeader;
+
+const VERSION: u8 = 1;
+
+#[derive(Debug, PartialEq)]
+pub enum Envelope {
+    /// On the channel of an address.
+    Publications(Batch),
+    /// On the channel of an address: this user is no longer subscribed to it.
+    Revoke(UserId),
+    /// On the control channel.
+    Disconnect { target: Target, code: u16, reason: String },
+    /// On the control channel: a frame for one connection, wherever it is.
+    Send { connection: String, frame: Bytes },
+    /// On the control channel: shards of the outbox that have new events.
+    Wake(u64),
+    /// On a node's own channel: it hears itself.
+    Canary(u64),
+}
+
+/// Pushes of one address, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// All frames, encoded, one after the other.
+    frames: Bytes,
+    items: Vec<Item>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Where its frame ends; it begins where the one before ends.
+    end: usize,
+    pub position: Option<Position>,
+    /// Not zero: may be dropped, or replaced by a newer one with the same key.
+    pub merge_key: u64,
+    pub except: Option<UserId>,
+}
+
+/// Why bytes are no envelope. It names no content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed(&'static str);
+
+impl std::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl Batch {
+    /// A page of `connection.missed`.
+    pub fn of_page(pushes: &[Push]) -> Self {
+        let mut writer = BatchWriter::default();
+        for push in pushes {
+            writer.add(&push.frame, push.position, 0, None);
+        }
+        writer.finish()
+    }
+
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// The frames of these items as one piece. No copy.
+    pub fn frames(&self, items: std::ops::Range<usize>) -> Bytes {
+        let edge = |item: usize| item.checked_sub(1).map_or(0, |before| self.items[before].end);
+        self.frames.slice(edge(items.start)..edge(items.end))
+    }
+
+    /// Several envelopes that came at once, as one, so that each reader is visited once.
+    pub fn append(&mut self, other: Self) {
+        if self.items.is_empty() {
+            *self = other;
+            return;
+        }
+        let offset = self.frames.len();
+        let mut frames = BytesMut::with_capacity(offset + other.frames.len());
+        frames.put_slice(&self.frames);
+        frames.put_slice(&other.frames);
+        self.frames = frames.freeze();
+        self.items.extend(other.items.into_iter().map(|item| Item { end: item.end + offset, ..item }));
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.frames.len()
+    }
+}
+
+#[derive(Default)]
+struct BatchWriter {
+    frames: BytesMut,
+    items: Vec<Item>,
+}
+
+impl BatchWriter {
+    fn add(&mut self, frame: &str, position: Option<Position>, merge_key: u64, except: Option<UserId>) {
+        self.frames.put_slice(TextHeader::of(frame.len()).as_bytes());
+        self.frames.put_slice(frame.as_bytes());
+        self.items.push(Item { end: self.frames.len(), position, merge_key, except });
+    }
+
+    fn finish(self) -> Batch {
+        Batch { frames: self.frames.freeze(), items: self.items }
+    }
+}
+
+/// What a handler publishes, as one envelope for each run of publications to the same address. An error is the rule
+/// that one of them breaks; then nothing is published.
+pub fn pack(publications: &[Publication]) -> Result<Vec<(Address, Bytes)>, String> {
+    let mut packed = Vec::new();
+    let mut run: Option<(Address, BatchWriter)> = None;
+    for publication in publications {
+        let address = Address::parse(&publication.address)
+            .ok_or_else(|| format!("`{}` is not an address", publication.address.escape_debug()))?;
+        let except = match &publication.except_user {
+            None => None,
+            Some(user) => Some(UserId::parse(user).ok_or("`except-user` is not a user id")?),
+        };
+        if publication.frame.len() > limits::FRAME_BYTES_MAX {
+            return Err(format!("a frame of {} bytes is over 64 KiB", publication.frame.len()));
+        }
+        if publication.merge_key.is_some() && publication.position.is_some() {
+            return Err("a publication has a position or a merge key, not both".to_owned());
+        }
+        let merge_key = publication.merge_key.as_deref().map_or(0, |key| merge_key(&address, key));
+
+        let fits = |writer: &BatchWriter| {
+            writer.items.len() < limits::ENVELOPE_PUSHES_MAX
+                && writer.frames.len() + publication.frame.len() <= limits::ENVELOPE_BYTES_MAX
+        };
+        let mut writer = match run.take() {
+            Some((of, writer)) if of == address && fits(&writer) => writer,
+            Some((of, writer)) => {
+                packed.push((of, Envelope::Publications(writer.finish()).encode()));
+                BatchWriter::default()
+            }
+            None => BatchWriter::default(),
+        };
+        writer.add(&publication.frame, publication.position, merge_key, except);
+        run = Some((address, writer));
+    }
+    packed.extend(run.map(|(of, writer)| (of, Envelope::Publications(writer.finish()).encode())));
+    Ok(packed)
+}
+
+/// FNV-1a, the same on every node. Two keys that collide merge: what merges may be dropped anyway.
+fn merge_key(address: &Address, key: &str) -> u64 {
+    let bytes = address.as_str().bytes().chain([0]).chain(key.bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    hash.max(1)
+}
+
+mod kind {
+    pub(super) const PUBLICATIONS: u8 = 0;
+    pub(super) const REVOKE: u8 = 1;
+    pub(super) const DISCONNECT: u8 = 2;
+    pub(super) const SEND: u8 = 3;
+    pub(super) const WAKE: u8 = 4;
+    pub(super) const CANARY: u8 = 5;
+}
+
+mod flag {
+    pub(super) const POSITION: u8 = 1;
+    pub(super) const MERGE_KEY: u8 = 2;
+    pub(super) const EXCEPT: u8 = 4;
+    pub(super) const ALL: u8 = 7;
+}
+
+impl Envelope {
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(64);
+        out.put_u8(VERSION);
+        match self {
+            Self::Publications(batch) => {
+                out.reserve(batch.bytes() + 32 * batch.items.len());
+                out.put_u8(kind::PUBLICATIONS);
+                out.put_u16(batch.items.len() as u16);
+                let mut start = 0;
+                for item in &batch.items {
+                    put_item(&mut out, item, item.end - start);
+                    start = item.end;
+                }
+                out.put_slice(&batch.frames);
+            }
+            Self::Revoke(user) => {
+                out.put_u8(kind::REVOKE);
+                out.put_slice(user.as_str().as_bytes());
+            }
+            Self::Disconnect { target, code, reason } => {
+                out.put_u8(kind::DISCONNECT);
+                let (of, name) = match target {
+                    Target::Connection(name) => (0, name),
+                    Target::Session(name) => (1, name),
+                    Target::User(name) => (2, name),
+                    Target::Address(name) => (3, name),
+                };
+                out.put_u8(of);
+                out.put_u16(*code);
+                put_text(&mut out, name);
+                put_text(&mut out, reason);
+            }
+            Self::Send { connection, frame } => {
+                out.put_u8(kind::SEND);
+                put_text(&mut out, connection);
+                out.put_slice(frame);
+            }
+            Self::Wake(bits) => {
+                out.put_u8(kind::WAKE);
+                out.put_u64(*bits);
+            }
+            Self::Canary(number) => {
+                out.put_u8(kind::CANARY);
+                out.put_u64(*number);
+            }
+        }
+        out.freeze()
+    }
+
+    /// Anything may come; nothing is trusted but what was checked. Frames are slices of `bytes`.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
+        if bytes.try_get_u8() != Ok(VERSION) {
+            return Err(Malformed("another version"));
+        }
+        match bytes.try_get_u8().map_err(short)? {
+            kind::PUBLICATIONS => decode_publications(bytes).map(Self::Publications),
+            kind::REVOKE => {
+                let user = std::str::from_utf8(&bytes).ok().and_then(UserId::parse);
+                user.map(Self::Revoke).ok_or(Malformed("not a user id"))
+            }
+            kind::DISCONNECT => {
+                let of = bytes.try_get_u8().map_err(short)?;
+                let code = bytes.try_get_u16().map_err(short)?;
+                let name = get_text(&mut bytes)?;
+                let reason = get_text(&mut bytes)?;
+                let target = match of {
+                    0 => Target::Connection(name),
+                    1 => Target::Session(name),
+                    2 => Target::User(name),
+                    3 => Target::Address(name),
+                    _ => return Err(Malformed("no such target")),
+                };
+                Ok(Self::Disconnect { target, code, reason })
+            }
+            kind::SEND => {
+                let connection = get_text(&mut bytes)?;
+                check_frame(&bytes)?;
+                Ok(Self::Send { connection, frame: bytes })
+            }
+            kind::WAKE => bytes.try_get_u64().map(Self::Wake).map_err(short),
+            kind::CANARY => bytes.try_get_u64().map(Self::Canary).map_err(short),
+            _ => Err(Malformed("no such kind")),
+        }
+    }
+}
+
+fn put_item(out: &mut BytesMut, item: &Item, frame_bytes: usize) {
+    let flags = u8::from(item.position.is_some()) * flag::POSITION
+        + u8::from(item.merge_key != 0) * flag::MERGE_KEY
+        + u8::from(item.except.is_some()) * flag::EXCEPT;
+    out.put_u8(flags);
+    if let Some(position) = &item.position {
+        out.put_u8(position.track);
+        out.put_u64(position.number);
+    }
+    if item.merge_key != 0 {
+        out.put_u64(item.merge_key);
+    }
+    if let Some(user) = &item.except {
+        put_text(out, user.as_str());
+    }
+    out.put_u32(frame_bytes as u32);
+}
+
+fn decode_publications(mut bytes: Bytes) -> Result<Batch, Malformed> {
+    let count = usize::from(bytes.try_get_u16().map_err(short)?);
+    if count > limits::ENVELOPE_PUSHES_MAX {
+        return Err(Malformed("too many publications"));
+    }
+    let mut items = Vec::with_capacity(count);
+    let mut end = 0;
+    for _ in 0..count {
+        let flags = bytes.try_get_u8().map_err(short)?;
+        if flags & !flag::ALL != 0 || flags & flag::POSITION != 0 && flags & flag::MERGE_KEY != 0 {
+            return Err(Malformed("no such flags"));
+        }
+        let position = match flags & flag::POSITION {
+            0 => None,
+            _ => {
+                let track = bytes.try_get_u8().map_err(short)?;
+                Some(Position { track, number: bytes.try_get_u64().map_err(short)? })
+            }
+        };
+        let merge_key = match flags & flag::MERGE_KEY {
+            0 => 0,
+            _ => bytes.try_get_u64().map_err(short)?.max(1),
+        };
+        let except = match flags & flag::EXCEPT {
+            0 => None,
+            _ => Some(UserId::parse(&get_text(&mut bytes)?).ok_or(Malformed("not a user id"))?),
+        };
+        end += bytes.try_get_u32().map_err(short)? as usize;
+        items.push(Item { end, position, merge_key, except });
+    }
+    if end != bytes.len() {
+        return Err(Malformed("frames of another length"));
+    }
+    let batch = Batch { frames: bytes, items };
+    for item in 0..batch.items.len() {
+        check_frame(&batch.frames(item..item + 1))?;
+    }
+    Ok(batch)
+}
+
+/// Exactly one unmasked text frame. A client fails a connection that brings it anything else.
+fn check_frame(frame: &[u8]) -> Result<(), Malformed> {
+    let payload_at = match frame.get(1) {
+        Some(0..126) => 2,
+        Some(126) => 4,
+        Some(127) => 10,
+        _ => return Err(Malformed("not a text frame")),
+    };
+    let payload = frame.get(payload_at..).ok_or(Malformed("not a text frame"))?;
+    if TextHeader::of(payload.len()).as_bytes() != &frame[..payload_at] {
+        return Err(Malformed("not a text frame"));
+    }
+    if payload.len() > limits::FRAME_BYTES_MAX {
+        return Err(Malformed("a frame over 64 KiB"));
+    }
+    std::str::from_utf8(payload).map(drop).map_err(|_| Malformed("a frame that is not UTF-8"))
+}
+
+/// Names and reasons are short; a longer one is cut, which a name that exists never is.
+fn put_text(out: &mut BytesMut, text: &str) {
+    let end = text.floor_char_boundary(u16::MAX.into());
+    out.put_u16(end as u16);
+    out.put_slice(&text.as_bytes()[..end]);
+}
+
+fn get_text(bytes: &mut Bytes) -> Result<String, Malformed> {
+    let len = usize::from(bytes.try_get_u16().map_err(short)?);
+    if len > bytes.len() {
+        return Err(Malformed("too short"));
+    }
+    let text =
+        std::str::from_utf8(&bytes[..len]).map_err(|_| Malformed("text that is not UTF-8"))?.to_owned();
+    bytes.advance(len);
+    Ok(text)
+}
+
+fn short(_: bytes::TryGetError) -> Malformed {
+    Malformed("too short")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::websocket::encode_text;
+
+    fn publication(address: &str, frame: &str) -> Publication {
+        Publication {
+            address: address.to_owned(),
+            frame: frame.to_owned(),
+            position: None,
+            merge_key: None,
+            except_user: None,
+        }
+    }
+
+    fn unpack(bytes: &Bytes) -> Batch {
+        match Envelope::decode(bytes.clone()) {
+            Ok(Envelope::Publications(batch)) => batch,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_run_of_one_address_travels_as_one_and_arrives_as_it_was() {
+        let position = Some(Position { track: 1, number: u64::MAX });
+        let publications = [
+            Publication { position, ..publication("conv:1", "{\"a\":1}") },
+            Publication { except_user: Some("ană".to_owned()), ..publication("conv:1", "") },
+            Publication { merge_key: Some("typing:bo".to_owned()), ..publication("conv:2", "{}") },
+            publication("conv:1", &"x".repeat(limits::FRAME_BYTES_MAX)),
+        ];
+        let packed = pack(&publications).unwrap();
+        let addresses: Vec<_> = packed.iter().map(|(address, _)| address.as_str()).collect();
+        assert_eq!(addresses, ["conv:1", "conv:2", "conv:1"]);
+
+        let first = unpack(&packed[0].1);
+        assert_eq!(first.items()[0].position, position);
+        assert_eq!(first.items()[1].except, UserId::parse("ană"));
+        assert_eq!(first.frames(0..1), encode_text("{\"a\":1}"));
+        assert_eq!(first.frames(0..2), [encode_text("{\"a\":1}"), encode_text("")].concat());
+        assert_ne!(unpack(&packed[1].1).items()[0].merge_key, 0);
+        assert_eq!(unpack(&packed[2].1).bytes(), limits::FRAME_BYTES_MAX + 10);
+    }
+
+    #[test]
+    fn a_long_run_is_cut_at_the_bounds() {
+        let many = vec![publication("conv:1", "{}"); limits::ENVELOPE_PUSHES_MAX + 1];
+        assert_eq!(pack(&many).unwrap().len(), 2);
+        let large = vec![publication("conv:1", &"x".repeat(limits::ENVELOPE_BYTES_MAX / 2)); 3];
+        assert_eq!(pack(&large).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn refuses_what_breaks_a_rule_and_names_it() {
+        let both = Publication {
+            position: Some(Position { track: 0, number: 1 }),
+            merge_key: Some("k".to_owned()),
+            ..publication("conv:1", "{}")
+        };
+        let nobody = Publication { except_user: Some(String::new()), ..publication("conv:1", "{}") };
+        let large = publication("conv:1", &"x".repeat(limits::FRAME_BYTES_MAX + 1));
+        for (wrong, complaint) in [
+            (publication("lobby", "{}"), "not an address"),
+            (both, "not both"),
+            (nobody, "except-user"),
+            (large, "over 64 KiB"),
+        ] {
+            let refusal = pack(&[publication("conv:1", "{}"), wrong]).unwrap_err();
+            assert!(refusal.contains(complaint), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn batches_that_came_at_once_become_one() {
+        let mut batch =
+            unpack(&pack(&[publication("conv:1", "a"), publication("conv:1", "bc")]).unwrap()[0].1);
+        batch.append(unpack(&pack(&[publication("conv:1", "d")]).unwrap()[0].1));
+        assert_eq!(batch.frames(1..3), [encode_text("bc"), encode_text("d")].concat());
+    }
+
+    #[test]
+    fn control_messages_survive_the_way() {
+        for envelope in [
+            Envelope::Revoke(UserId::parse("ană").unwrap()),
+            Envelope::Disconnect { target: Target::User("bo".into()), code: 4003, reason: "rules".into() },
+            Envelope::Disconnect {
+                target: Target::Address("conv:1".into()),
+                code: 1000,
+                reason: String::new(),
+            },
+            Envelope::Send { connection: SOMEONE.into(), frame: encode_text("{}") },
+            Envelope::Wake(1 << 63),
+            Envelope::Canary(7),
+        ] {
+            assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
+        }
+    }
+
+    const SOMEONE: &str = "0197d3a4-0000-7000-8000-000000000000";
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Envelope::decode(bytes.into());
+        }
+
+        #[test]
+        fn a_changed_byte_is_refused_or_still_a_valid_envelope(at in any::<prop::sample::Index>(), to: u8) {
+            let publications = [
+                Publication { position: Some(Position { track: 0, number: 9 }), ..publication("conv:1", "{\"é\":1}") },
+                Publication { except_user: Some("ana".to_owned()), ..publication("conv:1", "{}") },
+            ];
+            let mut bytes = pack(&publications).unwrap()[0].1.to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            if let Ok(Envelope::Publications(batch)) = Envelope::decode(bytes.into()) {
+                for item in 0..batch.items().len() {
+                    prop_assert!(check_frame(&batch.frames(item..item + 1)).is_ok());
+                }
+            }
+        }
+    }
+}

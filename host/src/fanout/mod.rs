@@ -1,0 +1,15 @@
+//! Fan-out: what is published to an address reaches every connection subscribed to it, on every node, in order.
+//!
+//! A handler publishes to the *bus* (Redis), which hands every node one copy. A node's *local* half keeps one *room* an
+//! address: it puts the copy, encoded once, into the *outlet* of each subscriber. Pushes that carry a position are never
+//! doubled, reordered or silently lost: a room that misses some asks `connection.missed`, through the mailbox of gaps.
+//!
+//! Nothing here knows what a frame says, and nothing here calls a handler.
+
+pub mod envelope;
+pub mod outlet;
+pub mod positions;
+pub mod wakes;
+
+pub use outlet::{Outlet, Seat, Taken};
+pub use wakes::Wakes;
