@@ -13,6 +13,7 @@ pub mod telemetry;
 
 // pure: no sockets, no clock
 pub mod manifest;
+pub mod session;
 pub mod wire;
 
 // outside

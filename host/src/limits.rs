@@ -24,6 +24,25 @@ pub const JSON_DEPTH_MAX: usize = 64;
 /// A release is uploaded whole; a larger one is 413.
 pub const RELEASE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+// ---- one connection ----------------------------------------------------------------------------------------------------
+
+/// Without a token by then, a connection is closed with 4001.
+pub const AUTH_WAIT: Duration = Duration::from_secs(10);
+/// So long before the end of its token a connection hears `auth.expiring`.
+pub const EXPIRY_WARNING: Duration = Duration::from_secs(60);
+/// Without a frame for so long, a connection is closed with 4010.
+pub const IDLE_MAX: Duration = Duration::from_secs(90);
+/// What clients are told; three may be missed.
+pub const HEARTBEAT_MS: u64 = 30_000;
+/// With bytes waiting that the socket does not take for so long, a connection is closed with 4008.
+pub const BLOCKED_MAX: Duration = Duration::from_secs(30);
+/// One more within a minute closes the connection with 4002.
+pub const MALFORMED_FRAMES_MAX: usize = 10;
+/// As many overflows of frames within a minute close the connection with 4029.
+pub const FLOODS_MAX: usize = 3;
+/// What a flooding client is told to wait; frames refused meanwhile belong to the same overflow.
+pub const FLOOD_PAUSE_MS: u64 = 1000;
+
 // ---- handlers: ceilings of what a manifest may ask for ----------------------------------------------------------------
 
 /// A longer call would hold a connection's queue of frames that long.

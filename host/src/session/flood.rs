@@ -1,0 +1,101 @@
+//! How much one connection may send, and how often it may overdo it.
+
+use std::time::{Duration, Instant};
+
+use crate::limits::{FLOOD_PAUSE_MS, FLOODS_MAX};
+
+/// What counts of these happened within the last minute. Holds no memory before the first; its owner ends the connection
+/// at its bound, so it holds no more than that.
+#[derive(Default)]
+pub struct LastMinute(Vec<Instant>);
+
+impl LastMinute {
+    /// How many, with this one.
+    pub fn count(&mut self, now: Instant) -> usize {
+        self.0.retain(|then| now.duration_since(*then) < Duration::from_secs(60));
+        self.0.push(now);
+        self.0.len()
+    }
+}
+
+/// A bucket of frames that refills at a steady rate. One overflow covers what follows it for [`FLOOD_PAUSE_MS`]: a client
+/// has to hear of it before it can stop.
+pub struct Flood {
+    frames: f32,
+    refilled: Instant,
+    paused_until: Option<Instant>,
+    overflows: LastMinute,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Within,
+    /// Answer `rate_limited`, and do nothing else with the frame.
+    Over,
+    /// Once too often within a minute.
+    Hopeless,
+}
+
+impl Flood {
+    pub fn new(now: Instant, burst: u32) -> Self {
+        Self { frames: burst as f32, refilled: now, paused_until: None, overflows: LastMinute::default() }
+    }
+
+    pub fn frame(&mut self, now: Instant, per_second: u32, burst: u32) -> Verdict {
+        let refill = now.duration_since(self.refilled).as_secs_f32() * per_second as f32;
+        self.frames = (self.frames + refill).min(burst as f32);
+        self.refilled = now;
+        if self.frames >= 1.0 {
+            self.frames -= 1.0;
+            return Verdict::Within;
+        }
+        if self.paused_until.is_some_and(|until| now < until) {
+            return Verdict::Over;
+        }
+        self.paused_until = Some(now + Duration::from_millis(FLOOD_PAUSE_MS));
+        if self.overflows.count(now) < FLOODS_MAX { Verdict::Over } else { Verdict::Hopeless }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_a_steady_rate_goes_on() {
+        let start = Instant::now();
+        let mut flood = Flood::new(start, 500);
+        let verdicts: Vec<_> = (0..501).map(|_| flood.frame(start, 100, 500)).collect();
+        assert!(verdicts[..500].iter().all(|verdict| *verdict == Verdict::Within));
+        assert_eq!(verdicts[500], Verdict::Over);
+        for frame in 1..1000 {
+            let now = start + Duration::from_millis(frame * 11);
+            assert_eq!(flood.frame(now, 100, 500), Verdict::Within, "frame {frame}");
+        }
+    }
+
+    #[test]
+    fn the_third_overflow_within_a_minute_is_one_too_many() {
+        let start = Instant::now();
+        let mut flood = Flood::new(start, 1);
+        let mut at = |ms: u64| {
+            let now = start + Duration::from_millis(ms);
+            while flood.frame(now, 1, 1) == Verdict::Within {}
+            flood.frame(now, 1, 1)
+        };
+        assert_eq!(at(0), Verdict::Over);
+        assert_eq!(at(FLOOD_PAUSE_MS - 1), Verdict::Over);
+        assert_eq!(at(30_000), Verdict::Over);
+        // The first is forgotten, the second is not.
+        assert_eq!(at(61_000), Verdict::Over);
+    }
+
+    #[test]
+    fn who_goes_on_flooding_has_two_seconds() {
+        let start = Instant::now();
+        let mut flood = Flood::new(start, 1);
+        let verdicts: Vec<_> =
+            (0..250).map(|tick| flood.frame(start + Duration::from_millis(tick * 10), 10, 1)).collect();
+        assert_eq!(verdicts.iter().position(|verdict| *verdict == Verdict::Hopeless), Some(201));
+    }
+}

@@ -1,0 +1,392 @@
+//! One connection's protocol state. No sockets, no clock: time comes in, actions go out.
+//!
+//! It knows what the host itself answers (`auth`, `ping`, errors) and when a connection must end. It knows no handler:
+//! every other frame is a [`Action::Call`], one at a time, in order.
+
+mod flood;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::contract::types::{Principal, Problem};
+use crate::ids::UserId;
+use crate::limits::{
+    AUTH_WAIT, BLOCKED_MAX, EXPIRY_WARNING, FLOOD_PAUSE_MS, HEARTBEAT_MS, IDLE_MAX, MALFORMED_FRAMES_MAX,
+};
+use crate::wire::close::Close;
+use crate::wire::frames::{self, Frame, FrameId, NotAFrame};
+use crate::wire::problem::Code;
+use crate::wire::timestamp;
+use crate::wire::websocket::Violation;
+use flood::{Flood, LastMinute, Verdict};
+
+/// What a verified token says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Credentials {
+    pub user: UserId,
+    pub principal: Principal,
+    /// `exp`, in milliseconds since 1970 UTC.
+    pub expires_ms: u64,
+}
+
+/// The operator's numbers, the same for all connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub frames_per_second: u32,
+    pub frames_burst: u32,
+    /// How long after its `exp` a token counts as expired.
+    pub leeway: Duration,
+}
+
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A text message.
+    Text(&'a str),
+    /// A message that is not text.
+    NotText,
+    /// A ping or pong of the WebSocket protocol: a sign of life.
+    Control,
+    /// The peer broke the WebSocket protocol.
+    Broken(Violation),
+    /// The answer to [`Action::Verify`], or unasked: the handshake carried a good token.
+    Verified { verdict: Result<Arc<Credentials>, Problem>, unix_ms: u64 },
+    /// [`Action::Welcome`] or [`Action::Call`] is done, and what it had to say is queued.
+    Done,
+    /// The socket takes no more bytes although some are queued.
+    Blocked,
+    /// The socket took bytes.
+    Flowing,
+    /// The node ends. This connection has so long to move.
+    Drain { patience: Duration },
+    /// [`Session::deadline`] has come.
+    Deadline,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Queue a text message.
+    Send(String),
+    /// Verify a token and say [`Input::Verified`].
+    Verify { token: String },
+    /// The connection is somebody's: queue the greeting, join the hub, ask the handlers what they want to send first, say
+    /// [`Input::Done`].
+    Welcome { who: Arc<Credentials>, greeting: String },
+    /// The same user with a newer token.
+    Renew(Arc<Credentials>),
+    /// Ask the handler of this frame, queue its reply, say [`Input::Done`].
+    Call(Frame),
+    /// A sign of life, of the person or only of the client.
+    Touch { active: bool },
+    /// Queue a close frame; nothing follows it. The last action of a session.
+    Close(Close),
+}
+
+pub struct Session {
+    settings: Settings,
+    phase: Phase,
+    work: Option<Work>,
+    last_heard: Instant,
+    blocked_since: Option<Instant>,
+    drained_at: Option<Instant>,
+    flood: Flood,
+    malformed: LastMinute,
+}
+
+enum Phase {
+    Anonymous { until: Instant },
+    Open { who: Arc<Credentials>, warn_at: Option<Instant>, expires_at: Instant },
+    Closing,
+}
+
+/// What somebody else is doing for this connection. While there is any, no frame is handled.
+enum Work {
+    Verification { id: Option<FrameId> },
+    Other,
+}
+
+impl Session {
+    pub fn new(now: Instant, settings: Settings) -> Self {
+        Self {
+            settings,
+            phase: Phase::Anonymous { until: now + AUTH_WAIT },
+            work: None,
+            last_heard: now,
+            blocked_since: None,
+            drained_at: None,
+            flood: Flood::new(now, settings.frames_burst),
+            malformed: LastMinute::default(),
+        }
+    }
+
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if matches!(self.phase, Phase::Closing) {
+            return actions;
+        }
+        match input {
+            Input::Text(text) => self.text(now, text, &mut actions),
+            Input::NotText => {
+                if self.admits(now, None, &mut actions) {
+                    self.malformed(now, &Code::Malformed.problem("a frame is UTF-8 text"), &mut actions);
+                }
+            }
+            Input::Control => {
+                if self.admits(now, None, &mut actions) {
+                    self.touch(false, &mut actions);
+                }
+            }
+            Input::Broken(violation) => self.close(violation.close(), &mut actions),
+            Input::Verified { verdict, unix_ms } => self.verified(now, verdict, unix_ms, &mut actions),
+            Input::Done => {
+                self.work = None;
+                // Nothing was read meanwhile, so silence proves nothing.
+                self.last_heard = now;
+            }
+            Input::Blocked => {
+                self.blocked_since.get_or_insert(now);
+            }
+            Input::Flowing => self.blocked_since = None,
+            Input::Drain { patience } => {
+                let notice = json!({ "reconnect_after_ms": patience.as_millis() as u64 });
+                actions.push(Action::Send(frames::push("draining", &notice)));
+                self.drained_at = Some(now + patience);
+            }
+            Input::Deadline => {}
+        }
+        self.keep_time(now, &mut actions);
+        actions
+    }
+
+    /// Whether the next frame may be read.
+    pub fn listens(&self) -> bool {
+        self.work.is_none() && !self.is_closing()
+    }
+
+    pub fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing)
+    }
+
+    /// Who is connected, once the token is verified.
+    pub fn who(&self) -> Option<&Arc<Credentials>> {
+        match &self.phase {
+            Phase::Open { who, .. } => Some(who),
+            _ => None,
+        }
+    }
+
+    /// When [`Input::Deadline`] is due. It may be said later, and earlier does no harm.
+    pub fn deadline(&self) -> Option<Instant> {
+        let blocked = self.blocked_since.map(|since| since + BLOCKED_MAX);
+        let (always, at_rest) = match self.phase {
+            Phase::Anonymous { until } => (Some(until), [None, None]),
+            Phase::Open { warn_at, expires_at, .. } => (None, [warn_at, Some(expires_at)]),
+            Phase::Closing => return None,
+        };
+        // While somebody works for the connection its end can wait: the answer is on its way, and every call is bounded.
+        let at_rest = at_rest
+            .into_iter()
+            .chain([self.drained_at, Some(self.last_heard + IDLE_MAX)])
+            .filter(|_| self.work.is_none());
+        [blocked, always].into_iter().chain(at_rest).flatten().min()
+    }
+
+    fn text(&mut self, now: Instant, text: &str, actions: &mut Vec<Action>) {
+        if !self.admits(now, Some(text), actions) {
+            return;
+        }
+        match Frame::parse(text) {
+            Ok(frame) => self.frame(frame, actions),
+            Err(NotAFrame::Malformed(problem)) => self.malformed(now, &problem, actions),
+            Err(NotAFrame::Invalid { id, problem }) => refuse(id.as_ref(), &problem, actions),
+        }
+    }
+
+    /// A sign of life, and whether it is within what one connection may send.
+    fn admits(&mut self, now: Instant, text: Option<&str>, actions: &mut Vec<Action>) -> bool {
+        self.last_heard = now;
+        let verdict = self.flood.frame(now, self.settings.frames_per_second, self.settings.frames_burst);
+        if verdict == Verdict::Within {
+            return true;
+        }
+        let problem = Code::RateLimited
+            .problem(format!("more than {} frames a second", self.settings.frames_per_second))
+            .retry_after_ms(FLOOD_PAUSE_MS as u32);
+        // It is not handled, but whoever waits for its answer gets one.
+        let id = text.and_then(|text| Frame::parse(text).ok()?.id);
+        refuse(id.as_ref(), &problem, actions);
+        if verdict == Verdict::Hopeless {
+            self.close(Close::FLOOD, actions);
+        }
+        false
+    }
+
+    fn malformed(&mut self, now: Instant, problem: &Problem, actions: &mut Vec<Action>) {
+        refuse(None, problem, actions);
+        if self.malformed.count(now) > MALFORMED_FRAMES_MAX {
+            self.close(Close::MALFORMED, actions);
+        }
+    }
+
+    fn frame(&mut self, frame: Frame, actions: &mut Vec<Action>) {
+        match (frame.frame_type.as_str(), &self.phase) {
+            ("ping" | "heartbeat", _) => {
+                actions.push(Action::Send(frames::own("pong", frame.id.as_ref(), &json!({}))));
+                self.touch(false, actions);
+            }
+            ("auth" | "auth.refresh", Phase::Open { .. }) | ("auth", Phase::Anonymous { .. }) => {
+                self.touch(false, actions);
+                match token(&frame.payload) {
+                    Some(token) => {
+                        self.work = Some(Work::Verification { id: frame.id });
+                        actions.push(Action::Verify { token });
+                    }
+                    None => {
+                        let problem = Code::Invalid.problem("`token` is a text").field("token");
+                        refuse(frame.id.as_ref(), &problem, actions);
+                    }
+                }
+            }
+            (_, Phase::Open { .. }) => {
+                self.touch(true, actions);
+                self.work = Some(Work::Other);
+                actions.push(Action::Call(frame));
+            }
+            (_, Phase::Anonymous { .. } | Phase::Closing) => {
+                let problem = Code::Unauthorized.problem("the first frame is `auth` with a token");
+                refuse(frame.id.as_ref(), &problem, actions);
+            }
+        }
+    }
+
+    fn verified(
+        &mut self,
+        now: Instant,
+        verdict: Result<Arc<Credentials>, Problem>,
+        unix_ms: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let id = match self.work.take() {
+            Some(Work::Verification { id }) => id,
+            _ => None,
+        };
+        let fresh = match verdict {
+            Ok(fresh) => fresh,
+            Err(problem) => {
+                refuse(id.as_ref(), &problem, actions);
+                // A verifier that is busy is no judgement of the token.
+                if problem.status == Code::Unauthorized.status() {
+                    self.close(Close::TOKEN, actions);
+                }
+                return;
+            }
+        };
+        let renewed = match self.who() {
+            None => false,
+            Some(who) if who.user == fresh.user => true,
+            Some(_) => {
+                let problem = Code::Forbidden.problem("the token is another user's").field("token");
+                return refuse(id.as_ref(), &problem, actions);
+            }
+        };
+        let who = match self.who() {
+            // The connection stays the session it was: that is what a forced disconnect names.
+            Some(before) if before.principal.session_id != fresh.principal.session_id => {
+                let mut who = Credentials::clone(&fresh);
+                who.principal.session_id.clone_from(&before.principal.session_id);
+                Arc::new(who)
+            }
+            _ => fresh,
+        };
+        let greeting = frames::own(
+            "auth.success",
+            id.as_ref(),
+            &json!({
+                "user_id": who.user.as_str(),
+                "session_id": who.principal.session_id,
+                "expires_at": timestamp::rfc3339(who.expires_ms),
+                "heartbeat_ms": HEARTBEAT_MS,
+                "server_time": timestamp::rfc3339(unix_ms),
+            }),
+        );
+        let left = Duration::from_millis(who.expires_ms.saturating_sub(unix_ms)).min(LIFE_MAX);
+        // Within the leeway the token is over but still good: what is left of it began in the past.
+        let over = Duration::from_millis(unix_ms.saturating_sub(who.expires_ms));
+        self.phase = Phase::Open {
+            who: who.clone(),
+            warn_at: Some(now + left.saturating_sub(EXPIRY_WARNING)),
+            expires_at: now + left + self.settings.leeway.saturating_sub(over),
+        };
+        if renewed {
+            actions.extend([Action::Send(greeting), Action::Renew(who)]);
+        } else {
+            self.work = Some(Work::Other);
+            actions.push(Action::Welcome { who, greeting });
+        }
+    }
+
+    /// Everything that happens because of the time alone.
+    fn keep_time(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let has_come = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if has_come(self.blocked_since.map(|since| since + BLOCKED_MAX)) {
+            return self.close(Close::TOO_SLOW, actions);
+        }
+        match &mut self.phase {
+            Phase::Closing => return,
+            Phase::Anonymous { until } if *until <= now => {
+                refuse(None, &Code::Unauthorized.problem("no token came in time"), actions);
+                return self.close(Close::TOKEN, actions);
+            }
+            Phase::Anonymous { .. } => {}
+            Phase::Open { who, warn_at, .. } => {
+                // After the greeting; a warning about an unknown session would confuse.
+                if has_come(*warn_at) && self.work.is_none() {
+                    *warn_at = None;
+                    let notice = json!({ "expires_at": timestamp::rfc3339(who.expires_ms) });
+                    actions.push(Action::Send(frames::push("auth.expiring", &notice)));
+                }
+            }
+        }
+        if self.work.is_some() {
+            return;
+        }
+        if matches!(self.phase, Phase::Open { expires_at, .. } if expires_at <= now) {
+            self.close(Close::TOKEN, actions);
+        } else if has_come(self.drained_at) {
+            self.close(Close::DRAINING, actions);
+        } else if self.last_heard + IDLE_MAX <= now {
+            self.close(Close::IDLE, actions);
+        }
+    }
+
+    fn touch(&self, active: bool, actions: &mut Vec<Action>) {
+        if self.who().is_some() {
+            actions.push(Action::Touch { active });
+        }
+    }
+
+    fn close(&mut self, close: Close, actions: &mut Vec<Action>) {
+        self.phase = Phase::Closing;
+        self.work = None;
+        actions.push(Action::Close(close));
+    }
+}
+
+/// No timer looks further ahead; a token that lasts longer is checked again at the next connect.
+const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+fn refuse(id: Option<&FrameId>, problem: &Problem, actions: &mut Vec<Action>) {
+    actions.push(Action::Send(frames::error(id, problem)));
+}
+
+fn token(payload: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Auth {
+        token: String,
+    }
+    serde_json::from_str::<Auth>(payload).ok().map(|auth| auth.token)
+}
+
+#[cfg(test)]
+mod tests;

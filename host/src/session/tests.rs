@@ -1,0 +1,364 @@
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+const UNIX_MS: u64 = 1_763_600_000_000;
+const SETTINGS: Settings =
+    Settings { frames_per_second: 100, frames_burst: 500, leeway: Duration::from_secs(30) };
+
+/// A session with a clock of its own.
+struct Talk {
+    session: Session,
+    start: Instant,
+    now: Instant,
+}
+
+fn credentials(user: &str, session_id: &str, lasts: Duration) -> Arc<Credentials> {
+    Arc::new(Credentials {
+        user: UserId::parse(user).unwrap(),
+        principal: Principal {
+            user_id: user.to_owned(),
+            name: None,
+            roles: Vec::new(),
+            session_id: session_id.to_owned(),
+        },
+        expires_ms: UNIX_MS + lasts.as_millis() as u64,
+    })
+}
+
+impl Talk {
+    fn begin() -> Self {
+        let now = Instant::now();
+        Self { session: Session::new(now, SETTINGS), start: now, now }
+    }
+
+    fn signed_in(lasts: Duration) -> Self {
+        let mut talk = Self::begin();
+        talk.verified(Ok(credentials("ana", "s1", lasts)));
+        talk.says(Input::Done);
+        talk
+    }
+
+    fn says(&mut self, input: Input<'_>) -> Vec<Action> {
+        self.session.handle(self.now, input)
+    }
+
+    fn sends(&mut self, text: &str) -> Vec<Action> {
+        self.says(Input::Text(text))
+    }
+
+    fn verified(&mut self, verdict: Result<Arc<Credentials>, Problem>) -> Vec<Action> {
+        let unix_ms = UNIX_MS + self.now.duration_since(self.start).as_millis() as u64;
+        self.says(Input::Verified { verdict, unix_ms })
+    }
+
+    /// Waits for the next deadline and gives how long it took.
+    fn sleeps(&mut self) -> (Duration, Vec<Action>) {
+        let deadline = self.session.deadline().expect("a live session has a deadline");
+        let slept = deadline.duration_since(self.now);
+        self.now = deadline;
+        (slept, self.says(Input::Deadline))
+    }
+}
+
+fn frame(action: &Action) -> Value {
+    match action {
+        Action::Send(text) | Action::Welcome { greeting: text, .. } => serde_json::from_str(text).unwrap(),
+        other => panic!("not a frame: {other:?}"),
+    }
+}
+
+/// `type`, `id` and the code where there is one.
+fn gist(action: &Action) -> (String, Value, Value) {
+    let frame = frame(action);
+    (frame["type"].as_str().unwrap().to_owned(), frame["id"].clone(), frame["payload"]["code"].clone())
+}
+
+fn error(id: Value, code: &str) -> (String, Value, Value) {
+    ("error".to_owned(), id, code.into())
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_first_frame_with_a_token_opens_the_connection() {
+    let mut talk = Talk::begin();
+    let refused = talk.sends(r#"{"type":"message.send","id":1}"#);
+    assert_eq!(gist(&refused[0]), error(1.into(), "unauthorized"));
+    assert_eq!(
+        talk.sends(r#"{"type":"auth","id":"a","payload":{"token":"t"}}"#),
+        [Action::Verify { token: "t".to_owned() }]
+    );
+    assert!(!talk.session.listens());
+
+    let welcome = talk.verified(Ok(credentials("ana", "s1", secs(3600))));
+    let greeting = frame(&welcome[0]);
+    assert_eq!((&greeting["type"], &greeting["id"]), (&"auth.success".into(), &"a".into()));
+    assert_eq!(greeting["payload"]["user_id"], "ana");
+    assert_eq!(greeting["payload"]["session_id"], "s1");
+    assert_eq!(greeting["payload"]["expires_at"], "2025-11-20T01:53:20.000Z");
+    assert_eq!(greeting["payload"]["server_time"], "2025-11-20T00:53:20.000Z");
+    assert_eq!(greeting["payload"]["heartbeat_ms"], 30_000);
+    assert!(!talk.session.listens());
+    assert_eq!(talk.says(Input::Done), []);
+    assert!(talk.session.listens());
+}
+
+#[test]
+fn without_a_token_in_ten_seconds_it_ends() {
+    let mut talk = Talk::begin();
+    talk.now += secs(5);
+    assert_eq!(gist(&talk.sends(r#"{"type":"ping","id":1}"#)[0]).0, "pong");
+    let (slept, actions) = talk.sleeps();
+    assert_eq!(slept, secs(5));
+    assert_eq!(actions[1], Action::Close(Close::TOKEN));
+    assert_eq!(talk.session.deadline(), None);
+    assert_eq!(talk.sends(r#"{"type":"ping","id":1}"#), []);
+}
+
+#[test]
+fn a_bad_token_is_answered_and_ends_it() {
+    for mut talk in [Talk::begin(), Talk::signed_in(secs(3600))] {
+        talk.sends(r#"{"type":"auth","id":7,"payload":{"token":"t"}}"#);
+        let actions = talk.verified(Err(Code::Unauthorized.problem("expired")));
+        assert_eq!(gist(&actions[0]), error(7.into(), "unauthorized"));
+        assert_eq!(actions[1..], [Action::Close(Close::TOKEN)]);
+    }
+}
+
+#[test]
+fn a_busy_verifier_and_a_missing_token_are_only_errors() {
+    let mut talk = Talk::begin();
+    assert_eq!(gist(&talk.sends(r#"{"type":"auth","id":7}"#)[0]), error(7.into(), "invalid"));
+    talk.sends(r#"{"type":"auth","id":8,"payload":{"token":"t"}}"#);
+    let actions = talk.verified(Err(Code::Unavailable.problem("busy")));
+    assert_eq!((actions.len(), gist(&actions[0])), (1, error(8.into(), "unavailable")));
+    assert!(talk.session.listens());
+}
+
+#[test]
+fn a_token_near_its_end_is_announced_renewed_or_the_end() {
+    let mut talk = Talk::signed_in(secs(100));
+    let (slept, actions) = talk.sleeps();
+    assert_eq!(slept, secs(40));
+    assert_eq!(frame(&actions[0])["type"], "auth.expiring");
+    assert_eq!(frame(&actions[0])["payload"]["expires_at"], "2025-11-20T00:55:00.000Z");
+
+    talk.sends(r#"{"type":"auth.refresh","id":1,"payload":{"token":"t"}}"#);
+    let actions = talk.verified(Ok(credentials("ana", "s2", secs(200))));
+    let renewed = frame(&actions[0]);
+    assert_eq!((&renewed["type"], &renewed["payload"]["session_id"]), (&"auth.success".into(), &"s1".into()));
+    assert!(matches!(&actions[1], Action::Renew(who) if who.principal.session_id == "s1"));
+
+    talk.now += secs(80);
+    talk.sends(r#"{"type":"ping"}"#);
+    let (slept, actions) = talk.sleeps();
+    assert_eq!((slept, frame(&actions[0])["type"].as_str()), (secs(20), Some("auth.expiring")));
+    talk.now += secs(60);
+    talk.sends(r#"{"type":"ping"}"#);
+    let (slept, actions) = talk.sleeps();
+    assert_eq!((slept, actions), (secs(30), vec![Action::Close(Close::TOKEN)]));
+}
+
+#[test]
+fn another_users_token_is_refused_and_changes_nothing() {
+    let mut talk = Talk::signed_in(secs(3600));
+    talk.sends(r#"{"type":"auth.refresh","id":1,"payload":{"token":"t"}}"#);
+    let actions = talk.verified(Ok(credentials("bo", "s2", secs(3600))));
+    assert_eq!((actions.len(), gist(&actions[0])), (1, error(1.into(), "forbidden")));
+    assert_eq!(talk.session.who().unwrap().user.as_str(), "ana");
+    assert!(talk.session.listens());
+}
+
+#[test]
+fn a_token_within_its_leeway_still_has_what_is_left_of_it() {
+    let mut talk = Talk::begin();
+    let mut late = Credentials::clone(&credentials("ana", "s1", secs(0)));
+    late.expires_ms = UNIX_MS - 20_000;
+    talk.verified(Ok(Arc::new(late)));
+    assert_eq!(frame(&talk.says(Input::Done)[0])["type"], "auth.expiring");
+    assert_eq!(talk.sleeps(), (secs(10), vec![Action::Close(Close::TOKEN)]));
+}
+
+#[test]
+fn a_frame_of_a_handler_is_called_and_nothing_else_until_it_is_done() {
+    let mut talk = Talk::signed_in(secs(3600));
+    let actions = talk.sends(r#"{"type":"message.send","id":1,"payload":{"content":"hi"}}"#);
+    assert_eq!(actions[0], Action::Touch { active: true });
+    assert!(matches!(&actions[1], Action::Call(frame) if frame.payload == r#"{"content":"hi"}"#));
+    assert!(!talk.session.listens());
+    talk.now += secs(89);
+    assert_eq!(talk.says(Input::Done), []);
+    assert!(talk.session.listens());
+    assert_eq!(talk.session.deadline(), Some(talk.now + IDLE_MAX));
+}
+
+#[test]
+fn pings_keep_it_alive_and_silence_ends_it() {
+    let mut talk = Talk::signed_in(secs(36_000));
+    for (ping, pong) in
+        [(r#"{"type":"ping","id":"x"}"#, Value::from("x")), (r#"{"type":"heartbeat"}"#, Value::Null)]
+    {
+        talk.now += secs(89);
+        let actions = talk.sends(ping);
+        assert_eq!(gist(&actions[0]), ("pong".to_owned(), pong, Value::Null));
+        assert_eq!(actions[1..], [Action::Touch { active: false }]);
+    }
+    talk.now += secs(89);
+    assert_eq!(talk.says(Input::Control), [Action::Touch { active: false }]);
+    assert_eq!(talk.sleeps(), (secs(90), vec![Action::Close(Close::IDLE)]));
+}
+
+#[test]
+fn ten_malformed_frames_in_a_minute_are_answered_and_the_next_one_ends_it() {
+    let mut talk = Talk::signed_in(secs(3600));
+    for number in 0..MALFORMED_FRAMES_MAX {
+        let actions = if number % 2 == 0 { talk.sends("hello") } else { talk.says(Input::NotText) };
+        assert_eq!((actions.len(), gist(&actions[0])), (1, error(Value::Null, "malformed")));
+        talk.now += secs(5);
+    }
+    // An invalid one is not malformed.
+    assert_eq!(gist(&talk.sends(r#"{"type":"read","id":1.5}"#)[0]), error(Value::Null, "invalid"));
+    talk.now += secs(15);
+    assert_eq!(talk.sends("hello").len(), 1, "the first two are older than a minute");
+    talk.sends("hello");
+    let actions = talk.sends("hello");
+    assert_eq!(gist(&actions[0]), error(Value::Null, "malformed"));
+    assert_eq!(actions[1..], [Action::Close(Close::MALFORMED)]);
+}
+
+#[test]
+fn a_flood_is_refused_with_its_ids_and_the_third_ends_it() {
+    let mut talk = Talk::signed_in(secs(3600));
+    for flood in 1..=3 {
+        while gist(&talk.sends(r#"{"type":"ping","id":5}"#)[0]).0 == "pong" {}
+        if flood < 3 {
+            let refused = talk.sends(r#"{"type":"message.send","id":6}"#);
+            assert_eq!((refused.len(), gist(&refused[0])), (1, error(6.into(), "rate_limited")));
+            assert_eq!(frame(&refused[0])["payload"]["retry_after_ms"], 1000);
+            talk.now += secs(1);
+        }
+    }
+    assert!(talk.session.is_closing());
+}
+
+#[test]
+fn a_socket_that_takes_nothing_for_thirty_seconds_is_too_slow() {
+    let mut talk = Talk::signed_in(secs(3600));
+    talk.sends(r#"{"type":"x"}"#);
+    talk.says(Input::Blocked);
+    talk.now += secs(20);
+    talk.says(Input::Flowing);
+    talk.says(Input::Blocked);
+    talk.now += secs(20);
+    assert_eq!(talk.says(Input::Blocked), []);
+    assert_eq!(talk.sleeps(), (secs(10), vec![Action::Close(Close::TOO_SLOW)]));
+}
+
+#[test]
+fn a_drain_says_when_to_come_back_and_lets_the_call_finish() {
+    let mut talk = Talk::signed_in(secs(3600));
+    let actions = talk.says(Input::Drain { patience: Duration::from_millis(1500) });
+    assert_eq!(frame(&actions[0])["payload"]["reconnect_after_ms"], 1500);
+    talk.sends(r#"{"type":"message.send","id":1}"#);
+    talk.now += secs(3);
+    assert_eq!(talk.says(Input::Deadline), []);
+    assert_eq!(talk.says(Input::Done), [Action::Close(Close::DRAINING)]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Text(&'static str),
+    NotText,
+    Control,
+    /// Finish whatever is in progress, well or badly.
+    Finish(bool),
+    Blocked,
+    Flowing,
+    Drain,
+    Wait(u64),
+    Sleep,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => prop::sample::select(vec![
+            r#"{"type":"ping","id":1}"#, r#"{"type":"auth","id":1,"payload":{"token":"t"}}"#,
+            r#"{"type":"auth.refresh","id":1,"payload":{"token":"t"}}"#, r#"{"type":"read","id":1}"#,
+            r#"{"type":"read","id":{}}"#, "nonsense",
+        ]).prop_map(Step::Text),
+        1 => Just(Step::NotText),
+        1 => Just(Step::Control),
+        3 => any::<bool>().prop_map(Step::Finish),
+        1 => Just(Step::Blocked),
+        1 => Just(Step::Flowing),
+        1 => Just(Step::Drain),
+        2 => (0u64..40_000).prop_map(Step::Wait),
+        1 => Just(Step::Sleep),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: one piece of work at a time, one answer for each frame, nothing after the close,
+    /// and time never stands still.
+    #[test]
+    fn any_conversation_keeps_the_rules(steps in prop::collection::vec(step(), 0..200)) {
+        let mut talk = Talk::begin();
+        let mut verifying = false;
+        let mut closed = false;
+        for step in steps {
+            let listened = talk.session.listens();
+            let is_frame = matches!(step, Step::Text(_) | Step::NotText);
+            let actions = match step {
+                // The gateway reads no frame while the session does not listen.
+                Step::Text(_) | Step::NotText | Step::Control if !listened => continue,
+                Step::Text(text) => talk.sends(text),
+                Step::NotText => talk.says(Input::NotText),
+                Step::Control => talk.says(Input::Control),
+                Step::Finish(_) if listened => continue,
+                Step::Finish(true) if verifying => talk.verified(Ok(credentials("ana", "s1", secs(300)))),
+                Step::Finish(false) if verifying => talk.verified(Err(Code::Unavailable.problem("busy"))),
+                Step::Finish(_) => talk.says(Input::Done),
+                Step::Blocked => talk.says(Input::Blocked),
+                Step::Flowing => talk.says(Input::Flowing),
+                Step::Drain => talk.says(Input::Drain { patience: secs(1) }),
+                Step::Wait(ms) => {
+                    talk.now += Duration::from_millis(ms);
+                    talk.says(Input::Deadline)
+                }
+                Step::Sleep if closed => continue,
+                Step::Sleep => match talk.session.deadline() {
+                    Some(_) => talk.sleeps().1,
+                    None => continue,
+                },
+            };
+            prop_assert!(!closed || actions.is_empty());
+            let work = actions.iter().filter(|action| {
+                matches!(action, Action::Call(_) | Action::Verify { .. } | Action::Welcome { .. })
+            });
+            let (work, answers) = (work.count(), actions.iter().filter(|a| matches!(a, Action::Send(_))).count());
+            prop_assert!(work <= 1);
+            if is_frame && !talk.session.is_closing() {
+                // A warning may come along.
+                prop_assert!(work + answers >= 1);
+            }
+            if work == 1 {
+                verifying = matches!(actions.iter().find(|a| !matches!(a, Action::Touch { .. } | Action::Send(_))),
+                    Some(Action::Verify { .. }));
+                prop_assert!(!talk.session.listens());
+            }
+            closed = talk.session.is_closing();
+            if closed && !actions.is_empty() {
+                prop_assert!(matches!(actions.last(), Some(Action::Close(_))));
+            }
+            if let Some(deadline) = talk.session.deadline() {
+                prop_assert!(deadline > talk.now, "a deadline that has passed would spin");
+            } else {
+                prop_assert!(!talk.session.listens(), "only work or the end may take as long as they like");
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Times as the wire writes them: UTC, RFC 3339, milliseconds.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// The last millisecond that RFC 3339 can write.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+pub fn rfc3339(unix_ms: u64) -> String {
+    let unix_ms = unix_ms.min(LAST_MS);
+    let seconds = OffsetDateTime::from_unix_timestamp((unix_ms / 1000) as i64)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .expect("years 1970 to 9999 can be written");
+    // The well-known format leaves zero milliseconds out; the wire does not.
+    format!("{}.{:03}Z", seconds.trim_end_matches('Z'), unix_ms % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_milliseconds_and_an_end() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(1_763_619_896_045), "2025-11-20T06:24:56.045Z");
+        assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59.999Z");
+    }
+}
