@@ -14,6 +14,7 @@ pub mod telemetry;
 // pure: no sockets, no clock
 pub mod manifest;
 pub mod session;
+pub mod trace;
 pub mod wire;
 
 // outside
@@ -23,6 +24,7 @@ pub mod postgres;
 // guests
 pub mod interfaces;
 pub mod releases;
+pub mod runtime;
 
 // wiring
 pub mod cli;

@@ -138,3 +138,35 @@ pub const CANARY_DEAF_MS: u64 = 2_000;
 /// Wait before the second attempt to reach Redis; doubled up to the maximum, so that delivery resumes within 2 s.
 pub const BUS_RETRY_MS: u64 = 20;
 pub const BUS_RETRY_MS_MAX: u64 = 500;
+
+// ---- the sandbox -----------------------------------------------------------------------------------------------------
+
+/// Calls inside guests at a time on one node, and so the slots of the instance pool. Beyond it callers are told to come
+/// back, as at a handler's own `concurrency`.
+pub const CALLS_MAX: u32 = 1024;
+/// A release that wants more in one instance is refused when it is loaded.
+pub const MEMORIES_PER_INSTANCE_MAX: u32 = 2;
+pub const TABLES_PER_INSTANCE_MAX: u32 = 8;
+pub const CORE_INSTANCES_PER_INSTANCE_MAX: u32 = 32;
+/// A table of functions that grows past this fails to grow.
+pub const TABLE_ELEMENTS_MAX: usize = 20_000;
+/// Lines of one call's log; the rest is dropped and counted.
+pub const LOG_LINES_MAX: u32 = 64;
+/// Bytes of one line with its fields; the rest of the line is cut off.
+pub const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Random bytes of one host call; more traps.
+pub const RANDOM_BYTES_MAX: u32 = 1024;
+/// The last host calls of a call that a failure's log line names.
+pub const LAST_HOST_CALLS: usize = 32;
+/// Bytes of arguments and answers in one trace; what comes after is left out and the trace says so.
+pub const TRACE_BYTES_MAX: u64 = 64 * 1024;
+/// Traces that one process writes into `trace_dir`; it stops there, so that a forgotten setting does not fill a disk.
+pub const TRACES_MAX: u32 = 10_000;
+/// Wall and CPU time of the child that compiles a release; it is killed and the release refused.
+pub const COMPILE_SECONDS_MAX: u64 = 60;
+/// Address space of that child.
+pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Children compiling at a time on one node; others wait.
+pub const COMPILES_AT_A_TIME: usize = 1;
+/// A compiled release that is larger is refused.
+pub const ARTIFACT_BYTES_MAX: u64 = 256 * 1024 * 1024;

@@ -30,6 +30,9 @@ struct Cli {
 enum Command {
     /// Handler crates to release files.
     Build(build::Args),
+    /// The child of a node: a component on standard input, its machine code on standard output.
+    #[command(name = crate::runtime::SUBCOMMAND, hide = true)]
+    Compile,
 }
 
 pub fn main() -> ExitCode {
@@ -38,6 +41,7 @@ pub fn main() -> ExitCode {
     let out = Output { json: cli.json };
     let result = match cli.command {
         Command::Build(args) => build::run(args, &out),
+        Command::Compile => crate::runtime::compile_as_child().map_err(Failure::failed),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

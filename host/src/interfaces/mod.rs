@@ -1,1 +1,125 @@
+//! The host side of every WIT import: one file an interface, each host function a grant check, one line of work and an
+//! error mapping inside the one wrapper of [`call`]. What is not here does not exist for a handler.
+
+pub mod call;
+mod clock;
+pub(crate) mod clockwork;
+mod config;
+mod log;
 pub mod postgres;
+mod random;
+mod wasi;
+mod weight;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::contract;
+use crate::contract::types::Principal;
+use crate::ids::{ConnectionId, Digest};
+use crate::manifest::{Grants, Limits};
+use call::{Border, Meters};
+
+/// What a release may do and what it is told: made when it is loaded, shared by all its calls.
+pub struct Terms {
+    pub handler: String,
+    pub release: Digest,
+    pub grants: Grants,
+    pub limits: Limits,
+    /// The manifest's `[config]` under the operator's, as the guest reads them.
+    pub settings: BTreeMap<String, String>,
+    /// Lua by name.
+    pub scripts: BTreeMap<String, String>,
+    pub meters: Meters,
+}
+
+/// What host calls reach. A runtime without backends (the harness, the warming of a release) answers as if they were
+/// down.
+#[derive(Clone, Default)]
+pub struct Backends {}
+
+/// What the host keeps for one call: the data of its store.
+pub struct CallState {
+    pub(crate) terms: Arc<Terms>,
+    pub(crate) id: Arc<str>,
+    pub(crate) principal: Option<Principal>,
+    pub(crate) connection: Option<ConnectionId>,
+    pub(crate) border: Border,
+    pub(crate) memory: MemoryLimit,
+    log: log::Lines,
+    wasi: Option<Box<wasi::Wasi>>,
+}
+
+impl CallState {
+    pub(crate) fn new(
+        terms: Arc<Terms>,
+        id: Arc<str>,
+        principal: Option<Principal>,
+        connection: Option<ConnectionId>,
+        border: Border,
+    ) -> Self {
+        Self {
+            memory: MemoryLimit::new(&terms.limits),
+            log: log::Lines::new(terms.clone(), id.clone()),
+            terms,
+            id,
+            principal,
+            connection,
+            border,
+            wasi: None,
+        }
+    }
+
+    /// The epilogue, however the call ended.
+    pub(crate) async fn finish(&mut self) {}
+
+    /// Log lines that were dropped because there were too many.
+    pub(crate) fn lines_dropped(&self) -> u32 {
+        self.log.dropped()
+    }
+}
+
+/// Everything a handler can import, under the names of the contract and of WASI 0.2.
+pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    wasi::link(linker)?;
+    contract::types::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::clock::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::config::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::log::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::random::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    Ok(())
+}
+
+impl contract::types::Host for CallState {}
+
+/// The guest's memory, all its linear memories together.
+pub(crate) struct MemoryLimit {
+    bytes: usize,
+    bytes_max: usize,
+    /// It wanted more than it may have. Most guests trap then; this says why.
+    pub(crate) refused: bool,
+}
+
+impl MemoryLimit {
+    fn new(limits: &Limits) -> Self {
+        Self { bytes: 0, bytes_max: limits.memory_mib as usize * 1024 * 1024, refused: false }
+    }
+}
+
+impl wasmtime::ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = self.bytes - current.min(self.bytes) + desired;
+        if bytes > self.bytes_max {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.bytes = bytes;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= crate::limits::TABLE_ELEMENTS_MAX)
+    }
+}

@@ -1,0 +1,379 @@
+//! The border: the one wrapper that every host call of every handler goes through. It counts the call against the
+//! budgets, stops the guest's clock, opens a span, asks whoever answers (the world, a trace, an injected fault), and takes
+//! down what was asked and answered. It knows no interface: those bring the function, its arguments and a future that
+//! does the work, which is never polled when something else answers.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Histogram};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tracing::Instrument;
+
+use super::clockwork::GuestClock;
+use super::weight;
+use crate::limits;
+use crate::manifest::Limits;
+use crate::trace::{self, Exchange, Recorder};
+
+macro_rules! functions {
+    ($($variant:ident = $name:literal,)*) => {
+        /// Every host function, by the name it has in logs, metrics and traces.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Function { $($variant,)* }
+
+        impl Function {
+            pub(crate) const ALL: &[Function] = &[$(Function::$variant,)*];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+functions! {
+    PostgresQuery = "postgres.query",
+    PostgresExecute = "postgres.execute",
+    PostgresCollect = "postgres.collect",
+    PostgresBegin = "postgres.begin",
+    TransactionQuery = "transaction.query",
+    TransactionExecute = "transaction.execute",
+    TransactionCommit = "transaction.commit",
+    TransactionDrop = "transaction.drop",
+    RedisCommand = "redis.command",
+    RedisPipeline = "redis.pipeline",
+    RedisScript = "redis.script",
+    ChannelsPublish = "channels.publish",
+    ChannelsSubscribe = "channels.subscribe",
+    ChannelsUnsubscribe = "channels.unsubscribe",
+    ChannelsRevoke = "channels.revoke",
+    ChannelsSend = "channels.send",
+    ChannelsDisconnect = "channels.disconnect",
+    WakeOutbox = "wake.outbox",
+    ClockNow = "clock.now-ms",
+    RandomBytes = "random.bytes",
+    LogLog = "log.log",
+    ConfigGet = "config.get",
+    WasiWallClock = "wasi.wall-clock",
+    WasiMonotonicClock = "wasi.monotonic-clock",
+    WasiRandom = "wasi.random",
+}
+
+/// Why the border ended a call. It travels out of the guest as the error of the host call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stop {
+    HostCalls {
+        most: u32,
+    },
+    HostBytes {
+        most: u64,
+    },
+    Cpu {
+        most_ms: u64,
+    },
+    /// The guest broke a rule of the contract that is worth a trap.
+    Broke(String),
+    /// A replay has no answer for this host call.
+    Diverged {
+        at: usize,
+        why: String,
+    },
+    /// An injected fault.
+    Fault(String),
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostCalls { most } => write!(f, "more than {most} host calls"),
+            Self::HostBytes { most } => write!(f, "more than {most} bytes in host calls"),
+            Self::Cpu { most_ms } => write!(f, "more than {most_ms} ms inside the guest"),
+            Self::Broke(rule) => f.write_str(rule),
+            Self::Diverged { at, why } => write!(f, "diverged at host call {at}: {why}"),
+            Self::Fault(what) => write!(f, "injected fault: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for Stop {}
+
+/// Who answers.
+#[derive(Debug, Default)]
+pub enum Source {
+    #[default]
+    Live,
+    Replay(Script),
+    /// The host call with this number, counted from 0, meets the fault; the others are answered by `otherwise`.
+    Fault {
+        at: usize,
+        fault: Fault,
+        otherwise: Box<Source>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// This instead of the answer, as a trace writes it.
+    Answer(Value),
+    /// The answer comes so much later.
+    Delay(Duration),
+    /// The call ends here.
+    Trap(String),
+}
+
+/// The answers of a trace, in order.
+#[derive(Debug)]
+pub struct Script {
+    left: VecDeque<Exchange>,
+}
+
+impl Script {
+    pub fn new(exchanges: Vec<Exchange>) -> Self {
+        Self { left: exchanges.into() }
+    }
+
+    /// Host calls that the trace holds and the call did not make.
+    pub fn left(&self) -> usize {
+        self.left.len()
+    }
+
+    /// None where the traced call ended while it waited for this answer.
+    fn answer(&mut self, at: usize, function: &str, args: Value) -> Result<Option<Value>, Stop> {
+        let diverged = |why: String| Stop::Diverged { at, why };
+        let expected =
+            self.left.pop_front().ok_or_else(|| diverged(format!("the trace ends before {function}")))?;
+        if expected.function != function {
+            return Err(diverged(format!("{function} instead of {}", expected.function)));
+        }
+        if expected.args != args {
+            return Err(diverged(format!("{function} with {args} instead of {}", expected.args)));
+        }
+        Ok(expected.answer)
+    }
+}
+
+/// Metrics of one handler's host calls; looked up once a release, not once a call.
+#[derive(Clone)]
+pub struct Meters(Arc<[(Counter, Histogram)]>);
+
+impl Meters {
+    pub fn new(handler: &str) -> Self {
+        let meters = Function::ALL.iter().map(|function| {
+            let labels = [("handler", handler.to_owned()), ("function", function.name().to_owned())];
+            (
+                metrics::counter!("switchboard_host_calls_total", &labels),
+                metrics::histogram!("switchboard_host_call_seconds", &labels),
+            )
+        });
+        Self(meters.collect())
+    }
+
+    fn record(&self, function: Function, took: Duration) {
+        let (calls, seconds) = &self.0[function as usize];
+        calls.increment(1);
+        seconds.record(took);
+    }
+}
+
+/// One host call as a failure's log line names it: no argument, no answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Digest {
+    function: Function,
+    args: weight::Weight,
+    /// Bytes of the answer and microseconds; None while it is on its way.
+    answer: Option<(u64, u32)>,
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{:08x} {} B", self.function.name(), self.args.digest, self.args.bytes)?;
+        match self.answer {
+            Some((bytes, micros)) => write!(f, " -> {bytes} B in {micros} us"),
+            None => f.write_str(" -> (no answer)"),
+        }
+    }
+}
+
+pub struct Border {
+    source: Source,
+    meters: Meters,
+    pub(crate) clock: Arc<GuestClock>,
+    calls: u32,
+    calls_max: u32,
+    bytes: u64,
+    bytes_max: u64,
+    /// The last ones, as a ring: the oldest is at `calls % LAST_HOST_CALLS` once it is full.
+    last: Vec<Digest>,
+    recorder: Option<Recorder>,
+}
+
+impl Border {
+    pub fn new(limits: &Limits, meters: Meters, source: Source, recorder: Option<Recorder>) -> Self {
+        Self {
+            source,
+            meters,
+            clock: Arc::new(GuestClock::new(Duration::from_millis(limits.cpu_ms))),
+            calls: 0,
+            calls_max: limits.host_calls,
+            bytes: 0,
+            bytes_max: limits.host_bytes,
+            last: Vec::new(),
+            recorder,
+        }
+    }
+
+    /// A host call. `args` is a record with a field for each parameter; `live` does it, grants included.
+    #[allow(dead_code, reason = "its first users are the interfaces of Postgres and Redis")]
+    pub(crate) async fn call<A: Serialize, R: Serialize + DeserializeOwned>(
+        &mut self,
+        function: Function,
+        args: &A,
+        live: impl Future<Output = R>,
+    ) -> wasmtime::Result<R> {
+        let begun = self.enter(function, args)?;
+        let at = self.calls as usize - 1;
+        let answer = match self.source.word(at, function, args)? {
+            Word::Live { delay } => {
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
+                }
+                live.instrument(tracing::debug_span!("host call", function = function.name())).await
+            }
+            Word::Scripted(Some(value)) => read(at, function, value)?,
+            // What the traced call met here was its end, a deadline most likely. So does this one.
+            Word::Scripted(None) => std::future::pending().await,
+        };
+        self.leave(function, begun, &answer)?;
+        Ok(answer)
+    }
+
+    /// The same for what is answered at once, where the guest's side of it is not asynchronous.
+    pub(crate) fn call_now<A: Serialize, R: Serialize + DeserializeOwned>(
+        &mut self,
+        function: Function,
+        args: &A,
+        live: impl FnOnce() -> R,
+    ) -> wasmtime::Result<R> {
+        let begun = self.enter(function, args)?;
+        let at = self.calls as usize - 1;
+        let answer = match self.source.word(at, function, args)? {
+            // What is answered at once is not delayed.
+            Word::Live { .. } => live(),
+            Word::Scripted(value) => read(at, function, value.unwrap_or(Value::Null))?,
+        };
+        self.leave(function, begun, &answer)?;
+        Ok(answer)
+    }
+
+    /// The last host calls, oldest first.
+    pub fn last(&self) -> impl Iterator<Item = &Digest> {
+        let oldest =
+            if self.last.len() < limits::LAST_HOST_CALLS { 0 } else { self.calls as usize % self.last.len() };
+        self.last[oldest..].iter().chain(&self.last[..oldest])
+    }
+
+    pub fn calls(&self) -> u32 {
+        self.calls
+    }
+
+    pub fn take_recorder(&mut self) -> Option<Recorder> {
+        self.recorder.take()
+    }
+
+    /// Answers of a replay that were not asked for.
+    pub fn unasked(&self) -> usize {
+        match &self.source {
+            Source::Replay(script) => script.left(),
+            _ => 0,
+        }
+    }
+
+    fn enter<A: Serialize>(&mut self, function: Function, args: &A) -> Result<Instant, Stop> {
+        let now = Instant::now();
+        self.clock.leave_guest(now)?;
+        if self.calls == self.calls_max {
+            return Err(Stop::HostCalls { most: self.calls_max });
+        }
+        let args_weight = weight::of(args);
+        self.carry(args_weight.bytes)?;
+        let digest = Digest { function, args: args_weight, answer: None };
+        match self.calls as usize {
+            filling if filling < limits::LAST_HOST_CALLS => self.last.push(digest),
+            full => self.last[full % limits::LAST_HOST_CALLS] = digest,
+        }
+        self.calls += 1;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.asked(function.name(), args_weight.bytes, || trace::value_of(args));
+        }
+        Ok(now)
+    }
+
+    fn leave<R: Serialize>(&mut self, function: Function, begun: Instant, answer: &R) -> Result<(), Stop> {
+        let now = Instant::now();
+        let took = now - begun;
+        let bytes = weight::of(answer).bytes;
+        let micros = took.as_micros();
+        let last = (self.calls as usize - 1) % limits::LAST_HOST_CALLS;
+        self.last[last].answer = Some((bytes, micros.try_into().unwrap_or(u32::MAX)));
+        self.meters.record(function, took);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.answered(micros.try_into().unwrap_or(u64::MAX), bytes, || trace::value_of(answer));
+        }
+        self.carry(bytes)?;
+        self.clock.enter_guest(now);
+        Ok(())
+    }
+
+    fn carry(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.bytes += bytes;
+        if self.bytes > self.bytes_max { Err(Stop::HostBytes { most: self.bytes_max }) } else { Ok(()) }
+    }
+}
+
+/// What a source says to one host call.
+enum Word {
+    /// The world answers, so much later.
+    #[allow(dead_code, reason = "as above")]
+    Live { delay: Duration },
+    /// None where the traced call met its end here.
+    Scripted(Option<Value>),
+}
+
+impl Source {
+    fn word<A: Serialize>(&mut self, at: usize, function: Function, args: &A) -> Result<Word, Stop> {
+        let mut delay = Duration::ZERO;
+        let mut source = self;
+        loop {
+            match source {
+                Self::Live => return Ok(Word::Live { delay }),
+                Self::Replay(script) => {
+                    return script.answer(at, function.name(), trace::value_of(args)).map(Word::Scripted);
+                }
+                Self::Fault { at: faulty, fault, otherwise } => {
+                    match fault {
+                        Fault::Answer(answer) if *faulty == at => {
+                            return Ok(Word::Scripted(Some(answer.clone())));
+                        }
+                        Fault::Trap(what) if *faulty == at => return Err(Stop::Fault(what.clone())),
+                        Fault::Delay(more) if *faulty == at => delay += *more,
+                        _ => {}
+                    }
+                    source = otherwise;
+                }
+            }
+        }
+    }
+}
+
+fn read<R: DeserializeOwned>(at: usize, function: Function, value: Value) -> Result<R, Stop> {
+    trace::value_from(value).map_err(|error| Stop::Diverged {
+        at,
+        why: format!("the trace's answer does not fit {}: {error}", function.name()),
+    })
+}

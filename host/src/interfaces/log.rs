@@ -1,0 +1,84 @@
+//! `log`: a handler's lines, with its name, release and call. Bounded in number and length; what is beyond is dropped and
+//! counted. WASI's standard output and error end here too.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use serde::Serialize;
+
+use super::call::Function;
+use super::{CallState, Terms};
+use crate::contract::log::{self, Level};
+use crate::limits;
+
+#[derive(Serialize)]
+struct Args<'a> {
+    level: Level,
+    message: &'a str,
+    fields: &'a [(String, String)],
+}
+
+impl log::Host for CallState {
+    async fn log(
+        &mut self,
+        level: Level,
+        message: String,
+        fields: Vec<(String, String)>,
+    ) -> wasmtime::Result<()> {
+        let args = Args { level, message: &message, fields: &fields };
+        let lines = &self.log;
+        self.border.call_now(Function::LogLog, &args, || lines.write(level, &message, &fields))
+    }
+}
+
+/// Where the lines of one call go. Cheap to clone: the streams of WASI hold one.
+#[derive(Clone)]
+pub(super) struct Lines(Arc<Inner>);
+
+struct Inner {
+    terms: Arc<Terms>,
+    call: Arc<str>,
+    written: AtomicU32,
+}
+
+impl Lines {
+    pub(super) fn new(terms: Arc<Terms>, call: Arc<str>) -> Self {
+        Self(Arc::new(Inner { terms, call, written: AtomicU32::new(0) }))
+    }
+
+    pub(super) fn write(&self, level: Level, message: &str, fields: &[(String, String)]) {
+        if self.0.written.fetch_add(1, Relaxed) >= limits::LOG_LINES_MAX {
+            return;
+        }
+        let mut line = message.to_owned();
+        for (name, value) in fields {
+            let _ = write!(line, " {name}={value:?}");
+        }
+        if line.len() > limits::LOG_LINE_BYTES_MAX {
+            line.truncate(line.floor_char_boundary(limits::LOG_LINE_BYTES_MAX));
+        }
+        let (handler, release) = (self.0.terms.handler.as_str(), self.0.terms.release.short());
+        let call = &*self.0.call;
+        macro_rules! write_at {
+            ($level:ident) => {
+                tracing::event!(
+                    target: "handler",
+                    tracing::Level::$level,
+                    { handler.name = handler, handler.release = release, call },
+                    "{line}"
+                )
+            };
+        }
+        match level {
+            Level::Debug => write_at!(DEBUG),
+            Level::Info => write_at!(INFO),
+            Level::Warn => write_at!(WARN),
+            Level::Error => write_at!(ERROR),
+        }
+    }
+
+    pub(super) fn dropped(&self) -> u32 {
+        self.0.written.load(Relaxed).saturating_sub(limits::LOG_LINES_MAX)
+    }
+}

@@ -1,0 +1,39 @@
+//! `random`: bytes from the operating system's secure source, the only randomness a handler has.
+
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use serde::{Deserialize, Serialize};
+
+use super::CallState;
+use super::call::{Function, Stop};
+use crate::contract::random;
+use crate::limits;
+
+#[derive(Serialize)]
+struct Args {
+    len: u32,
+}
+
+/// Named, so that a trace shows the bytes in hex.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Drawn {
+    pub random: Vec<u8>,
+}
+
+impl random::Host for CallState {
+    async fn bytes(&mut self, len: u32) -> wasmtime::Result<Vec<u8>> {
+        if len > limits::RANDOM_BYTES_MAX {
+            let rule = format!("random.bytes gives at most {} bytes, not {len}", limits::RANDOM_BYTES_MAX);
+            return Err(Stop::Broke(rule).into());
+        }
+        let drawn = self.border.call_now(Function::RandomBytes, &Args { len }, || draw(len as usize))?;
+        Ok(drawn.random)
+    }
+}
+
+pub(super) fn draw(len: usize) -> Drawn {
+    let mut random = vec![0; len];
+    // Linux's source can not fail once the machine has booted; going on with zeros would be worse than ending here.
+    OsRng.try_fill_bytes(&mut random).expect("the operating system gives random bytes");
+    Drawn { random }
+}

@@ -1,0 +1,237 @@
+//! WASI 0.2 for components built elsewhere, locked down: no files, no network, no environment, no arguments. Standard
+//! output and error become log lines. Clocks and randomness cross the same border as `clock` and `random`, so that a
+//! replay is exact. A handler of ours imports none of it, and its calls then pay nothing for it.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::io::AsyncWrite;
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::clocks::WasiClocksView as _;
+use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
+use wasmtime_wasi::p2::bindings::random;
+use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::CallState;
+use super::call::{Function, Stop};
+use super::log::Lines;
+use super::random::draw;
+use crate::contract::log::Level;
+
+/// Resources of one call: streams, pollables. A guest that keeps more traps.
+const RESOURCES_MAX: usize = 1024;
+/// Other languages seed their generators with more than our handlers draw. A larger draw traps.
+const RANDOM_BYTES_MAX: u64 = 64 * 1024;
+/// A line without an end is cut into pieces of this length.
+const UNFINISHED_LINE_BYTES_MAX: usize = crate::limits::LOG_LINE_BYTES_MAX;
+
+/// Made when a guest first uses WASI.
+pub(super) struct Wasi {
+    ctx: WasiCtx,
+    table: ResourceTable,
+    /// What the guest last heard from its monotonic clock. Deadlines are measured from here, so that they come out the
+    /// same when the clock's answers come from a trace.
+    heard_ns: u64,
+    begun: Instant,
+}
+
+impl Wasi {
+    fn new(lines: &Lines) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        let ctx = WasiCtx::builder()
+            .stdout(Output { lines: lines.clone(), level: Level::Info })
+            .stderr(Output { lines: lines.clone(), level: Level::Warn })
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .build();
+        Self { ctx, table, heard_ns: 0, begun: Instant::now() }
+    }
+}
+
+pub(super) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    linker.allow_shadowing(true);
+    wall_clock::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    monotonic_clock::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    random::random::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    random::insecure::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    random::insecure_seed::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+impl CallState {
+    fn wasi(&mut self) -> &mut Wasi {
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(&self.log)))
+    }
+
+    fn draw_for_wasi(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        #[derive(Serialize)]
+        struct Args {
+            len: u64,
+        }
+        if len > RANDOM_BYTES_MAX {
+            return Err(Stop::Broke(format!(
+                "wasi:random gives at most {RANDOM_BYTES_MAX} bytes, not {len}"
+            ))
+            .into());
+        }
+        Ok(self.border.call_now(Function::WasiRandom, &Args { len }, || draw(len as usize))?.random)
+    }
+
+    fn draw_u64_for_wasi(&mut self) -> wasmtime::Result<u64> {
+        let bytes = self.draw_for_wasi(8)?;
+        Ok(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    }
+}
+
+impl WasiView for CallState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = self.wasi();
+        WasiCtxView { ctx: &mut wasi.ctx, table: &mut wasi.table }
+    }
+}
+
+#[derive(Serialize)]
+struct NoArgs {}
+
+impl wall_clock::Host for CallState {
+    fn now(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
+        let (seconds, nanoseconds) = self.border.call_now(Function::WasiWallClock, &NoArgs {}, || {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            (since.as_secs(), since.subsec_nanos())
+        })?;
+        Ok(wall_clock::Datetime { seconds, nanoseconds })
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
+        Ok(wall_clock::Datetime { seconds: 0, nanoseconds: 1_000_000 })
+    }
+}
+
+impl monotonic_clock::Host for CallState {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        let begun = self.wasi().begun;
+        let now = self
+            .border
+            .call_now(Function::WasiMonotonicClock, &NoArgs {}, || begun.elapsed().as_nanos() as u64)?;
+        self.wasi().heard_ns = now;
+        Ok(now)
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<u64> {
+        Ok(1)
+    }
+
+    fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        let after = when.saturating_sub(self.wasi().heard_ns);
+        monotonic_clock::Host::subscribe_duration(self, after)
+    }
+
+    fn subscribe_duration(&mut self, after: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        monotonic_clock::Host::subscribe_duration(&mut self.clocks(), after)
+    }
+}
+
+impl random::random::Host for CallState {
+    fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        self.draw_for_wasi(len)
+    }
+
+    fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
+        self.draw_u64_for_wasi()
+    }
+}
+
+impl random::insecure::Host for CallState {
+    fn get_insecure_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        self.draw_for_wasi(len)
+    }
+
+    fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
+        self.draw_u64_for_wasi()
+    }
+}
+
+impl random::insecure_seed::Host for CallState {
+    fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
+        Ok((self.draw_u64_for_wasi()?, self.draw_u64_for_wasi()?))
+    }
+}
+
+/// Standard output or error: whole lines go to the log.
+#[derive(Clone)]
+struct Output {
+    lines: Lines,
+    level: Level,
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Output {
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(LineStream { output: self.clone(), unfinished: Vec::new() })
+    }
+
+    /// WASI 0.3 would ask for this; it is not linked.
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(tokio::io::sink())
+    }
+}
+
+struct LineStream {
+    output: Output,
+    unfinished: Vec<u8>,
+}
+
+impl LineStream {
+    fn finish_line(&mut self) {
+        let line = String::from_utf8_lossy(&self.unfinished);
+        if !line.trim().is_empty() {
+            self.output.lines.write(self.output.level, line.trim_end(), &[]);
+        }
+        self.unfinished.clear();
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for LineStream {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for LineStream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        for byte in bytes {
+            if byte == b'\n' || self.unfinished.len() == UNFINISHED_LINE_BYTES_MAX {
+                self.finish_line();
+            }
+            if byte != b'\n' {
+                self.unfinished.push(byte);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(UNFINISHED_LINE_BYTES_MAX)
+    }
+}
+
+impl Drop for LineStream {
+    fn drop(&mut self) {
+        self.finish_line();
+    }
+}

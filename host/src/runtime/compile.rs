@@ -1,0 +1,309 @@
+//! Releases become machine code ahead of time, in a child process: it reads what may be hostile, has limits, and never
+//! sees a key. What it made is kept under the data directory and is trusted again only after its MAC was checked on the
+//! very bytes that are then loaded.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use sha2::Sha256;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::engine::{self, Use};
+use super::file::{Refusal, ReleaseFile};
+use crate::ids::Digest;
+use crate::limits;
+
+/// The hidden subcommand that is the child.
+pub const SUBCOMMAND: &str = "compile";
+
+const MAC_BYTES: usize = 32;
+
+/// Who compiles.
+#[derive(Clone, Debug)]
+pub enum Compiler {
+    /// This program, called with [`SUBCOMMAND`].
+    Child(PathBuf),
+    /// This process. For tools that serve nobody, and for tests.
+    InProcess,
+}
+
+/// Compiles, and remembers what it compiled.
+pub(super) struct Artifacts {
+    compiler: Compiler,
+    directory: PathBuf,
+    key: [u8; 32],
+    /// Whatever shapes machine code besides the release itself: compiler, its settings, this machine's processor.
+    compatibility: u64,
+    at_a_time: Arc<Semaphore>,
+}
+
+impl Artifacts {
+    pub fn new(compiler: Compiler, data_dir: PathBuf, secret: &str) -> wasmtime::Result<Self> {
+        // Only an engine with a compiler knows the whole of what shapes the code. It is gone at the end of this block.
+        let compatibility = {
+            let mut hasher = DefaultHasher::new();
+            Engine::new(&engine::config(Use::Compile))?.precompile_compatibility_hash().hash(&mut hasher);
+            hasher.finish()
+        };
+        Ok(Self {
+            compiler,
+            directory: data_dir.join("artifacts"),
+            key: mac(secret.as_bytes(), &[b"switchboard compiled releases v1"])
+                .finalize()
+                .into_bytes()
+                .into(),
+            compatibility,
+            at_a_time: Arc::new(Semaphore::new(limits::COMPILES_AT_A_TIME)),
+        })
+    }
+
+    /// The release's machine code: from the cache, or compiled now.
+    pub async fn load(&self, engine: &Engine, file: &ReleaseFile) -> Result<Component, Refusal> {
+        if let Some(artifact) = self.kept(file.digest) {
+            match deserialize(engine, &artifact) {
+                Ok(component) => return Ok(component),
+                // The compatibility hash does not cover all that wasmtime checks; compiling again always helps.
+                Err(error) => warn!(release = %file.digest, "a kept artifact does not load: {error:#}"),
+            }
+        }
+        // Closed by nobody, so this only waits.
+        let _turn = self.at_a_time.acquire().await;
+        let begun = Instant::now();
+        let artifact = match &self.compiler {
+            Compiler::Child(program) => in_child(program, file).await?,
+            Compiler::InProcess => {
+                let bytes = file.bytes.clone();
+                tokio::task::spawn_blocking(move || compile(&bytes))
+                    .await
+                    .map_err(|error| Refusal::of_host(format!("the compiler broke: {error}")))?
+                    .map_err(Refusal::of_release)?
+            }
+        };
+        info!(
+            handler.name = file.manifest.name,
+            handler.release = file.digest.short(),
+            bytes = artifact.len(),
+            "compiled in {} ms",
+            begun.elapsed().as_millis()
+        );
+        let component = deserialize(engine, &Verified(artifact.clone()))
+            .map_err(|error| Refusal::of_host(format!("the compiled release does not load: {error:#}")))?;
+        if let Err(error) = self.keep(file.digest, &artifact) {
+            // It costs the next start a compilation, nothing else.
+            warn!(directory = %self.directory.display(), "cannot keep a compiled release: {error}");
+        }
+        Ok(component)
+    }
+
+    fn path(&self, release: Digest) -> PathBuf {
+        self.directory.join(format!("{release}-{:016x}.cwasm", self.compatibility))
+    }
+
+    /// What the MAC covers besides the bytes: an artifact can not stand in for another.
+    fn mac_of(&self, release: Digest, artifact: &[u8]) -> Hmac<Sha256> {
+        mac(&self.key, &[release.bytes(), &self.compatibility.to_le_bytes(), artifact])
+    }
+
+    fn kept(&self, release: Digest) -> Option<Verified> {
+        let mut bytes = fs::read(self.path(release)).ok()?;
+        let (tag, artifact) = bytes.split_at_checked(MAC_BYTES)?;
+        if self.mac_of(release, artifact).verify_slice(tag).is_err() {
+            warn!(%release, "a kept artifact is not ours or is damaged, compiling again");
+            return None;
+        }
+        bytes.drain(..MAC_BYTES);
+        Some(Verified(bytes))
+    }
+
+    fn keep(&self, release: Digest, artifact: &[u8]) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let path = self.path(release);
+        // Its own name for every writer: two nodes may share the directory.
+        let unfinished = path.with_extension(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));
+        let written = (|| {
+            let mut file = fs::File::create_new(&unfinished)?;
+            file.write_all(&self.mac_of(release, artifact).finalize().into_bytes())?;
+            file.write_all(artifact)?;
+            file.sync_all()?;
+            fs::rename(&unfinished, &path)?;
+            fs::File::open(&self.directory)?.sync_all()
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&unfinished);
+        }
+        written
+    }
+}
+
+/// The child: component on standard input, artifact on standard output, a refusal on standard error.
+pub fn child() -> Result<(), String> {
+    let bounded = |resource, most| {
+        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
+            .map_err(|error| format!("cannot bound the compiler: {error}"))
+    };
+    bounded(Resource::As, limits::COMPILE_MEMORY_BYTES_MAX)?;
+    bounded(Resource::Cpu, limits::COMPILE_SECONDS_MAX)?;
+    bounded(Resource::Core, 0)?;
+    // No file can be written and no more than the three standard ones and a few of wasmtime's are open.
+    bounded(Resource::Fsize, 0)?;
+    bounded(Resource::Nofile, 16)?;
+
+    let mut bytes = Vec::new();
+    io::stdin()
+        .take(limits::RELEASE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    let artifact = compile(&bytes)?;
+    io::stdout().write_all(&artifact).and_then(|()| io::stdout().flush()).map_err(|error| error.to_string())
+}
+
+fn compile(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    // Made for this one release and dropped: an engine keeps what its compiler allocated.
+    let engine = Engine::new(&engine::config(Use::Compile)).map_err(|error| format!("{error:#}"))?;
+    engine.precompile_component(bytes).map_err(|error| format!("it does not compile: {error:#}"))
+}
+
+async fn in_child(program: &PathBuf, file: &ReleaseFile) -> Result<Vec<u8>, Refusal> {
+    let broke = |error: io::Error| Refusal::of_host(format!("the compiler did not run: {error}"));
+    let mut child = Command::new(program)
+        .arg(SUBCOMMAND)
+        // Nothing of this process's settings, and so no secret, is in there.
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(broke)?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
+        return Err(Refusal::of_host("the compiler has no standard streams"));
+    };
+    let (mut artifact, mut complaint) = (Vec::new(), Vec::new());
+    let talk = async {
+        let (mut stdout, mut stderr) = (stdout.take(limits::ARTIFACT_BYTES_MAX + 1), stderr.take(16 * 1024));
+        let feed = async {
+            // A child that refuses early closes its end; its complaint says why.
+            let _ = stdin.write_all(&file.bytes).await;
+            drop(stdin);
+            Ok(0)
+        };
+        tokio::try_join!(feed, stdout.read_to_end(&mut artifact), stderr.read_to_end(&mut complaint))?;
+        // A stream that was cut at its bound leaves a child that waits to write more.
+        drop((stdout, stderr));
+        child.wait().await
+    };
+    let status = match tokio::time::timeout(Duration::from_secs(limits::COMPILE_SECONDS_MAX), talk).await {
+        Ok(status) => status.map_err(broke)?,
+        Err(_) => {
+            return Err(Refusal::of_release(format!(
+                "it takes more than {} s to compile",
+                limits::COMPILE_SECONDS_MAX
+            )));
+        }
+    };
+    if artifact.len() as u64 > limits::ARTIFACT_BYTES_MAX {
+        return Err(Refusal::of_release(format!(
+            "compiled it has more than {} bytes",
+            limits::ARTIFACT_BYTES_MAX
+        )));
+    }
+    if !status.success() {
+        let complaint = String::from_utf8_lossy(&complaint);
+        let complaint = match complaint.trim() {
+            "" => format!("the compiler ended with {status}: too large, or too slow"),
+            said => said.trim_start_matches("error: ").to_owned(),
+        };
+        return Err(Refusal::of_release(complaint));
+    }
+    Ok(artifact)
+}
+
+/// Bytes that this host's own compiler wrote: fresh from it, or read from disk under our MAC.
+struct Verified(Vec<u8>);
+
+#[allow(unsafe_code, reason = "wasmtime's only way to load what was compiled ahead of time")]
+fn deserialize(engine: &Engine, artifact: &Verified) -> wasmtime::Result<Component> {
+    // SAFETY: wasmtime runs these bytes as machine code, so they must come from its own compiler. A `Verified` is made in
+    // two places only: from the child that this process started for the purpose, and from a file whose MAC, under a key
+    // that only this host knows, was verified on these very bytes in memory. The bytes are copied here, not mapped, so
+    // nobody can change them after the check.
+    unsafe { Component::deserialize(engine, &artifact.0) }
+}
+
+fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    parts.iter().for_each(|part| mac.update(part));
+    mac
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::engine::Ground;
+    use crate::runtime::guests;
+
+    const SECRET: &str = "a secret of at least thirty-two characters";
+
+    fn artifacts(directory: &std::path::Path, secret: &str) -> Artifacts {
+        Artifacts::new(Compiler::InProcess, directory.to_owned(), secret).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_compiled_is_kept_and_trusted_only_with_its_mac() {
+        let directory = tempfile::tempdir().unwrap();
+        let ground = Ground::new().unwrap();
+        let file = guests::returns();
+        let ours = artifacts(directory.path(), SECRET);
+        assert!(ours.kept(file.digest).is_none());
+        ours.load(&ground.engine, &file).await.unwrap();
+        assert!(ours.kept(file.digest).is_some());
+
+        // Another host's secret does not vouch for it.
+        let theirs = artifacts(directory.path(), "another secret of at least thirty-two characters");
+        assert!(theirs.kept(file.digest).is_none());
+
+        // Nor does ours for one changed bit, or for the artifact of another release.
+        let path = ours.path(file.digest);
+        let mut bytes = fs::read(&path).unwrap();
+        let other = Digest::of(b"another release");
+        fs::copy(&path, ours.path(other)).unwrap();
+        assert!(ours.kept(other).is_none());
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert!(ours.kept(file.digest).is_none());
+
+        // A torn file is compiled again, and then whole.
+        fs::write(&path, &bytes[..10]).unwrap();
+        ours.load(&ground.engine, &file).await.unwrap();
+        assert!(ours.kept(file.digest).is_some());
+        assert_eq!(fs::read_dir(&ours.directory).unwrap().count(), 2, "no unfinished file is left");
+    }
+
+    #[tokio::test]
+    async fn a_compiler_that_does_not_run_is_the_hosts_fault() {
+        let refusal = in_child(&PathBuf::from("/nowhere/switchboard"), &guests::returns()).await.unwrap_err();
+        assert_eq!(refusal.blame, crate::error::Blame::Host);
+        assert!(refusal.reason.contains("did not run"), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn what_the_child_says_is_the_reason() {
+        // Any program that complains and fails stands for the child here; the real one is tried in the tests package.
+        let refusal = in_child(&PathBuf::from("/bin/ls"), &guests::returns()).await.unwrap_err();
+        assert_eq!(refusal.blame, crate::error::Blame::Guest);
+        assert!(refusal.reason.contains(SUBCOMMAND), "{refusal}");
+    }
+}

@@ -1,0 +1,104 @@
+//! How a call into a handler can end without an answer, whose fault that is, and what the asker is told. Never details:
+//! those are in the log, under the call's id.
+
+use std::fmt;
+
+use crate::contract::types::Problem;
+use crate::error::Blame;
+use crate::wire::problem::Code;
+
+/// Told to whoever is asked to come back; calls take milliseconds.
+const BUSY_RETRY_MS: u32 = 1000;
+
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub kind: Kind,
+    /// For operators: which bound, which trap, where.
+    pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// No slot: the handler's `concurrency` or the node's pool is in use. Nothing ran.
+    Busy,
+    /// The wall deadline passed, host calls included.
+    Deadline,
+    /// More time inside the guest than `cpu_ms`.
+    Cpu,
+    /// The guest asked for more than `memory_mib` and gave up.
+    Memory,
+    HostCalls,
+    HostBytes,
+    /// It trapped, recursed without end, or broke the contract.
+    Trap,
+    /// A replay met a host call that the trace does not hold.
+    Diverged,
+    /// The release does not answer this trigger. `Runtime::load` makes sure that a bound trigger is answered.
+    NotExported,
+    /// This process could not do it.
+    Host,
+}
+
+impl Kind {
+    /// The value of the `outcome` label in metrics, logs and traces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Deadline => "deadline",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::HostCalls => "host_calls",
+            Self::HostBytes => "host_bytes",
+            Self::Trap => "trap",
+            Self::Diverged => "diverged",
+            Self::NotExported => "not_exported",
+            Self::Host => "host",
+        }
+    }
+}
+
+impl Failure {
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+
+    pub fn blame(&self) -> Blame {
+        match self.kind {
+            // A deadline is the guest's: it chose its statements, and knows how long they may take.
+            Kind::Deadline
+            | Kind::Cpu
+            | Kind::Memory
+            | Kind::HostCalls
+            | Kind::HostBytes
+            | Kind::Trap
+            | Kind::Diverged => Blame::Guest,
+            Kind::Busy | Kind::NotExported | Kind::Host => Blame::Host,
+        }
+    }
+
+    /// Nothing of the call can have had an effect.
+    pub fn had_no_effect(&self) -> bool {
+        matches!(self.kind, Kind::Busy | Kind::NotExported)
+    }
+
+    /// What the asker is told.
+    pub fn problem(&self) -> Problem {
+        match self.kind {
+            Kind::Busy => {
+                Code::Unavailable.problem("too many calls at a time, try again").retry_after_ms(BUSY_RETRY_MS)
+            }
+            Kind::Deadline => Code::Unavailable
+                .problem("the answer took too long, it may or may not have been done")
+                .retry_after_ms(BUSY_RETRY_MS),
+            _ => Code::Internal.problem("this request could not be handled"),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.as_str(), self.detail)
+    }
+}
+
+impl std::error::Error for Failure {}

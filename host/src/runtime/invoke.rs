@@ -1,0 +1,277 @@
+//! One call: a slot, a store, an instance, the export, and an epilogue that runs however it ended. Whoever holds the
+//! failure decides what the asker hears; what happened is logged here, once, where everything about it is known.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tracing::{Instrument, warn};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
+
+use super::failure::{Failure, Kind};
+use super::release::{Exports, Release};
+use crate::contract::types::Problem;
+use crate::contract::{connection, event, frame, http, schedule};
+use crate::interfaces::CallState;
+use crate::interfaces::call::Stop;
+
+/// Why a handler is called, and with what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Input {
+    Http(http::Request),
+    Frame(frame::Request),
+    Opened(connection::Opened),
+    Closed(connection::Closed),
+    Touched { node: String, touches: Vec<connection::Touch> },
+    Missed(connection::Gap),
+    Schedule(schedule::Tick),
+    Event { events: Vec<event::Event> },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(super) enum Output {
+    Http(Result<http::Response, Problem>),
+    Frame(Result<Option<frame::Reply>, Problem>),
+    Opened(Result<Vec<crate::contract::types::Push>, Problem>),
+    Closed(()),
+    Touched(()),
+    Missed(Result<connection::Page, Problem>),
+    Schedule(Result<(), String>),
+    Event(Vec<event::Verdict>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    Http,
+    Frame,
+    Opened,
+    Closed,
+    Touched,
+    Missed,
+    Schedule,
+    Event,
+}
+
+impl Trigger {
+    pub const ALL: [Self; 8] = [
+        Self::Http,
+        Self::Frame,
+        Self::Opened,
+        Self::Closed,
+        Self::Touched,
+        Self::Missed,
+        Self::Schedule,
+        Self::Event,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Frame => "frame",
+            Self::Opened => "opened",
+            Self::Closed => "closed",
+            Self::Touched => "touched",
+            Self::Missed => "missed",
+            Self::Schedule => "schedule",
+            Self::Event => "event",
+        }
+    }
+}
+
+impl Input {
+    pub fn trigger(&self) -> Trigger {
+        match self {
+            Self::Http(_) => Trigger::Http,
+            Self::Frame(_) => Trigger::Frame,
+            Self::Opened(_) => Trigger::Opened,
+            Self::Closed(_) => Trigger::Closed,
+            Self::Touched { .. } => Trigger::Touched,
+            Self::Missed(_) => Trigger::Missed,
+            Self::Schedule(_) => Trigger::Schedule,
+            Self::Event { .. } => Trigger::Event,
+        }
+    }
+}
+
+/// Everything between a store and its end. The state comes back however the call ended.
+pub(super) async fn run(
+    release: &Release,
+    mut store: Store<CallState>,
+    input: &Input,
+) -> (Result<Output, Failure>, CallState) {
+    let deadline = Duration::from_millis(release.terms.limits.deadline_ms);
+    let span = tracing::debug_span!(
+        "call",
+        handler.name = release.name(),
+        handler.release = release.digest.short(),
+        call = &*store.data().id,
+        trigger = input.trigger().as_str(),
+    );
+    // Over everything: epochs do not interrupt a guest that waits for a host call. Dropping the future ends the guest's
+    // fiber and whatever host call it was in.
+    let ended =
+        tokio::time::timeout(deadline, enter(&mut store, &release.exports, input).instrument(span)).await;
+    // The guest's stack is gone; its store too once the state is out.
+    let result = match ended {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(error)) => Err(classify(&error, store.data())),
+        Err(_) => Err(Failure::new(Kind::Deadline, format!("no answer after {} ms", deadline.as_millis()))),
+    };
+    (result, store.into_data())
+}
+
+/// A fresh instance, and the export that the input asks for.
+async fn enter(store: &mut Store<CallState>, exports: &Exports, input: &Input) -> wasmtime::Result<Output> {
+    store.data().border.clock.enter_guest(Instant::now());
+    macro_rules! instance {
+        ($export:ident, $interface:ident) => {
+            match &exports.$export {
+                Some(pre) => pre.instantiate_async(&mut *store).await?,
+                None => return Err(NotExported(stringify!($export)).into()),
+            }
+        };
+    }
+    Ok(match input {
+        Input::Http(request) => {
+            let guest = instance!(http, http);
+            Output::Http(guest.switchboard_host_http().call_handle(store, request).await?)
+        }
+        Input::Frame(request) => {
+            let guest = instance!(frame, frame);
+            Output::Frame(guest.switchboard_host_frame().call_handle(store, request).await?)
+        }
+        Input::Opened(opened) => {
+            let guest = instance!(connection, connection);
+            Output::Opened(guest.switchboard_host_connection().call_open(store, opened).await?)
+        }
+        Input::Closed(closed) => {
+            let guest = instance!(connection, connection);
+            Output::Closed(guest.switchboard_host_connection().call_close(store, closed).await?)
+        }
+        Input::Touched { node, touches } => {
+            let guest = instance!(connection, connection);
+            Output::Touched(guest.switchboard_host_connection().call_touched(store, node, touches).await?)
+        }
+        Input::Missed(gap) => {
+            let guest = instance!(connection, connection);
+            Output::Missed(guest.switchboard_host_connection().call_missed(store, gap).await?)
+        }
+        Input::Schedule(tick) => {
+            let guest = instance!(schedule, schedule);
+            Output::Schedule(guest.switchboard_host_schedule().call_run(store, tick).await?)
+        }
+        Input::Event { events } => {
+            let guest = instance!(event, event);
+            Output::Event(guest.switchboard_host_event().call_handle(store, events).await?)
+        }
+    })
+}
+
+/// An instance of everything it exports, called by nobody: types and start functions are tried before traffic is.
+pub(super) async fn warm(store: &mut Store<CallState>, exports: &Exports) -> wasmtime::Result<()> {
+    store.data().border.clock.enter_guest(Instant::now());
+    if let Some(pre) = &exports.http {
+        pre.instantiate_async(&mut *store).await?;
+    }
+    if let Some(pre) = &exports.frame {
+        pre.instantiate_async(&mut *store).await?;
+    }
+    if let Some(pre) = &exports.connection {
+        pre.instantiate_async(&mut *store).await?;
+    }
+    if let Some(pre) = &exports.schedule {
+        pre.instantiate_async(&mut *store).await?;
+    }
+    if let Some(pre) = &exports.event {
+        pre.instantiate_async(&mut *store).await?;
+    }
+    Ok(())
+}
+
+/// The log line of a failed call: who, what, how far it came. No argument and no answer is in it.
+pub(super) fn log_failure(release: &Release, trigger: Trigger, failure: &Failure, state: &CallState) {
+    let mut last = String::new();
+    for digest in state.border.last() {
+        let _ = write!(last, "{}{digest}", if last.is_empty() { "" } else { "; " });
+    }
+    warn!(
+        handler.name = release.name(),
+        handler.release = release.digest.short(),
+        call = &*state.id,
+        user = state.principal.as_ref().map(|principal| principal.user_id.as_str()),
+        connection = state.connection.map(tracing::field::display),
+        trigger = trigger.as_str(),
+        failure = failure.kind.as_str(),
+        blame = failure.blame().as_str(),
+        cpu_us = state.border.clock.spent().as_micros() as u64,
+        host_calls = state.border.calls(),
+        lines_dropped = state.lines_dropped(),
+        last_host_calls = last,
+        "{} ended a call without an answer: {failure}",
+        release.name(),
+    );
+}
+
+#[derive(Debug)]
+struct NotExported(&'static str);
+
+impl std::fmt::Display for NotExported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the release is not bound to `on.{}`", self.0)
+    }
+}
+
+impl std::error::Error for NotExported {}
+
+pub(super) fn classify(error: &wasmtime::Error, state: &CallState) -> Failure {
+    if let Some(stop) = error.downcast_ref::<Stop>() {
+        let kind = match stop {
+            Stop::HostCalls { .. } => Kind::HostCalls,
+            Stop::HostBytes { .. } => Kind::HostBytes,
+            Stop::Cpu { .. } => Kind::Cpu,
+            Stop::Broke(_) | Stop::Fault(_) => Kind::Trap,
+            Stop::Diverged { .. } => Kind::Diverged,
+        };
+        return Failure::new(kind, format!("{stop}{}", place(error)));
+    }
+    if let Some(limit) = error.downcast_ref::<PoolConcurrencyLimitError>() {
+        return Failure::new(Kind::Busy, limit.to_string());
+    }
+    if let Some(missing) = error.downcast_ref::<NotExported>() {
+        return Failure::new(Kind::NotExported, missing.to_string());
+    }
+    if state.memory.refused {
+        let most = state.terms.limits.memory_mib;
+        return Failure::new(Kind::Memory, format!("wanted more than {most} MiB{}", place(error)));
+    }
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        return Failure::new(Kind::Trap, format!("{trap}{}", place(error)));
+    }
+    if error.downcast_ref::<WasmBacktrace>().is_some() {
+        // A host function of WASI, or the canonical ABI, did not like what it was given.
+        return Failure::new(Kind::Trap, format!("{}{}", error.root_cause(), place(error)));
+    }
+    // Lowering and lifting outside of any frame: an answer of a shape that the contract forbids.
+    Failure::new(Kind::Trap, format!("{error:#}"))
+}
+
+/// Where in the guest, innermost first, by the names that the build kept.
+fn place(error: &wasmtime::Error) -> String {
+    const FRAMES: usize = 8;
+    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
+    let mut place = String::new();
+    for frame in backtrace.frames().iter().take(FRAMES) {
+        place.push_str(if place.is_empty() { ", in " } else { " < " });
+        match frame.func_name() {
+            Some(name) => {
+                let _ = write!(place, "{:#}", rustc_demangle::demangle(name));
+            }
+            None => {
+                let _ = write!(place, "function {}", frame.func_index());
+            }
+        }
+    }
+    place
+}

@@ -1,0 +1,282 @@
+//! The sandbox: release files become releases, and a call into one gets a fresh instance with its share of time, memory
+//! and world, and ends within its bounds, whatever the guest does. It knows no HTTP and no sockets.
+
+mod compile;
+mod engine;
+mod failure;
+mod file;
+#[cfg(test)]
+mod guests;
+mod invoke;
+mod meters;
+mod recording;
+mod release;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::contract::types::{Principal, Problem, Push};
+use crate::contract::{connection, event, frame, http, schedule};
+use crate::ids::ConnectionId;
+use crate::interfaces::CallState;
+use crate::interfaces::call::{Border, Script, Source};
+use crate::limits;
+use crate::trace::{Recorder, Trace};
+use compile::Artifacts;
+use engine::Ground;
+use invoke::{Input, Output};
+use recording::Recordings;
+
+pub use crate::interfaces::Backends;
+pub use crate::interfaces::call::Fault;
+pub use compile::{Compiler, SUBCOMMAND, child as compile_as_child};
+pub use failure::{Failure, Kind};
+pub use file::{Refusal, ReleaseFile};
+pub use invoke::Trigger;
+pub use release::Release;
+
+/// Who is behind a call. `connection` is there for frames, and is the one that `channels.subscribe` gates.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Under which it is logged and traced; a UUID.
+    pub id: String,
+    pub principal: Option<Principal>,
+    pub connection: Option<ConnectionId>,
+}
+
+/// What a runtime needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub compiler: Compiler,
+    pub data_dir: PathBuf,
+    /// The key of the artifact cache is derived from it.
+    pub secret: String,
+    pub trace_dir: Option<PathBuf>,
+}
+
+/// One a process. Cheap to share behind an `Arc`.
+pub struct Runtime {
+    ground: Ground,
+    artifacts: Artifacts,
+    /// `limits::CALLS_MAX`, over all handlers.
+    slots: Semaphore,
+    recordings: Option<Recordings>,
+}
+
+impl Runtime {
+    /// Compiles with this program as the child.
+    pub fn new(config: &Config, backends: Backends) -> Result<Self, Refusal> {
+        let secret = config.secret().map_err(|error| Refusal::of_host(error.to_string()))?.to_owned();
+        let program = std::env::current_exe()
+            .map_err(|error| Refusal::of_host(format!("cannot tell which program this is: {error}")))?;
+        let options = Options {
+            compiler: Compiler::Child(program),
+            data_dir: config.data_dir.clone(),
+            secret,
+            trace_dir: config.trace_dir.clone(),
+        };
+        Self::with(options, backends)
+    }
+
+    pub fn with(options: Options, _backends: Backends) -> Result<Self, Refusal> {
+        let broken =
+            |error: wasmtime::Error| Refusal::of_host(format!("the sandbox does not start: {error:#}"));
+        Ok(Self {
+            ground: Ground::new().map_err(broken)?,
+            artifacts: Artifacts::new(options.compiler, options.data_dir, &options.secret).map_err(broken)?,
+            slots: Semaphore::new(limits::CALLS_MAX as usize),
+            recordings: options.trace_dir.map(Recordings::new),
+        })
+    }
+
+    /// A release ready for traffic, or why it can not be. `settings` lie over the manifest's `[config]`.
+    pub async fn load(
+        &self,
+        file: &ReleaseFile,
+        settings: BTreeMap<String, String>,
+    ) -> Result<Arc<Release>, Refusal> {
+        let component = self.artifacts.load(&self.ground.engine, file).await?;
+        // Here and not in the first call: the image that every instance's memory begins as.
+        component
+            .initialize_copy_on_write_image()
+            .map_err(|error| Refusal::of_host(format!("its memory cannot be prepared: {error:#}")))?;
+        let release = Release::link(&self.ground, &component, file, settings)?;
+        self.warm(&release).await?;
+        Ok(Arc::new(release))
+    }
+
+    async fn warm(&self, release: &Release) -> Result<(), Refusal> {
+        // Nothing happened yet that could answer, so a host call of a start function ends the trial.
+        let state = self.state(release, warming(), Source::Replay(Script::new(Vec::new())), None);
+        let mut store = store::build(&self.ground.engine, state);
+        let deadline = std::time::Duration::from_millis(release.terms.limits.deadline_ms);
+        let failure = match tokio::time::timeout(deadline, invoke::warm(&mut store, &release.exports)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => invoke::classify(&error, store.data()),
+            Err(_) => Failure::new(Kind::Deadline, "no instance in time"),
+        };
+        Err(Refusal::of_release(format!("it cannot be instantiated: {failure}")))
+    }
+
+    pub async fn http(
+        &self,
+        release: &Arc<Release>,
+        call: Call,
+        request: http::Request,
+    ) -> Result<Result<http::Response, Problem>, Failure> {
+        match self.call(release, call, Input::Http(request)).await? {
+            Output::Http(answer) => Ok(answer),
+            other => Err(unlike(other)),
+        }
+    }
+
+    pub async fn frame(
+        &self,
+        release: &Arc<Release>,
+        call: Call,
+        request: frame::Request,
+    ) -> Result<Result<Option<frame::Reply>, Problem>, Failure> {
+        match self.call(release, call, Input::Frame(request)).await? {
+            Output::Frame(answer) => Ok(answer),
+            other => Err(unlike(other)),
+        }
+    }
+
+    pub async fn opened(
+        &self,
+        release: &Arc<Release>,
+        call: Call,
+        opened: connection::Opened,
+    ) -> Result<Result<Vec<Push>, Problem>, Failure> {
+        match self.call(release, call, Input::Opened(opened)).await? {
+            Output::Opened(answer) => Ok(answer),
+            other => Err(unlike(other)),
+        }
+    }
+
+    pub async fn closed(
+        &self,
+        release: &Arc<Release>,
+        call: Call,
+        closed: connection::Closed,
+    ) -> Result<(), Failure> {
+        self.call(release, call, Input::Closed(closed)).await.map(drop)
+    }
+
+    pub async fn touched(
+        &self,
+        release: &Arc<Release>,
+        call: Call,
+        node: String,
+        touches: Vec<connection::Touch>,
+    ) -> Result<(), Failure> {
+        self.call(release, call, Input::Touched { node, touches }).await.map(drop)
+    }
+
+    pub async fn missed(
+        &self,
+        release: &Arc<Release>,
+        call: Call,
+        gap: connection::Gap,
+    ) -> Result<Result<connection::Page, Problem>, Failure> {
+        match self.call(release, call, Input::Missed(gap)).await? {
+            Output::Missed(answer) => Ok(answer),
+            other => Err(unlike(other)),
+        }
+    }
+
+    pub async fn schedule(
+        &self,
+        release: &Arc<Release>,
+        call: Call,
+        tick: schedule::Tick,
+    ) -> Result<Result<(), String>, Failure> {
+        match self.call(release, call, Input::Schedule(tick)).await? {
+            Output::Schedule(answer) => Ok(answer),
+            other => Err(unlike(other)),
+        }
+    }
+
+    pub async fn event(
+        &self,
+        release: &Arc<Release>,
+        call: Call,
+        events: Vec<event::Event>,
+    ) -> Result<Vec<event::Verdict>, Failure> {
+        match self.call(release, call, Input::Event { events }).await? {
+            Output::Event(answer) => Ok(answer),
+            other => Err(unlike(other)),
+        }
+    }
+
+    /// The call of a trace once more, on any release, with the trace's answers. The result is a trace again, to be
+    /// compared with the first.
+    pub async fn replay(&self, release: &Arc<Release>, trace: &Trace) -> Result<Trace, Refusal> {
+        recording::replay(self, release, trace).await
+    }
+
+    async fn call(&self, release: &Release, call: Call, input: Input) -> Result<Output, Failure> {
+        let recorder = self.recordings.as_ref().and_then(Recordings::begin);
+        let (result, state) = self.run(release, call, Source::Live, recorder, &input).await;
+        if let (Some(recordings), Some((state, exchanges))) =
+            (&self.recordings, state.and_then(recording::taken))
+        {
+            recordings.keep(&recording::trace(release, &state.id, &input, exchanges, &result)).await;
+        }
+        result
+    }
+
+    /// The state is there unless the call found no slot.
+    async fn run(
+        &self,
+        release: &Release,
+        call: Call,
+        source: Source,
+        recorder: Option<Recorder>,
+        input: &Input,
+    ) -> (Result<Output, Failure>, Option<CallState>) {
+        let begun = Instant::now();
+        let trigger = input.trigger();
+        let (Ok(_of_release), Ok(_of_node)) = (release.slots.try_acquire(), self.slots.try_acquire()) else {
+            let busy = Failure::new(Kind::Busy, "every slot is in use");
+            release.meters.record(trigger, begun.elapsed(), Some(busy.kind.as_str()));
+            return (Err(busy), None);
+        };
+        let state = self.state(release, call, source, recorder);
+        let store = store::build(&self.ground.engine, state);
+        let (result, mut state) = invoke::run(release, store, input).await;
+        state.finish().await;
+        release.meters.record(
+            trigger,
+            begun.elapsed(),
+            result.as_ref().err().map(|failure| failure.kind.as_str()),
+        );
+        if let Err(failure) = &result {
+            invoke::log_failure(release, trigger, failure, &state);
+        }
+        (result, Some(state))
+    }
+
+    fn state(&self, release: &Release, call: Call, source: Source, recorder: Option<Recorder>) -> CallState {
+        let terms = release.terms.clone();
+        let border = Border::new(&terms.limits, terms.meters.clone(), source, recorder);
+        CallState::new(terms, call.id.into(), call.principal, call.connection, border)
+    }
+}
+
+fn warming() -> Call {
+    Call { id: "warming".into(), principal: None, connection: None }
+}
+
+/// `invoke::run` answers an input with the output of its kind.
+fn unlike(output: Output) -> Failure {
+    Failure::new(Kind::Host, format!("an answer of another trigger: {output:?}"))
+}

@@ -1,0 +1,218 @@
+//! One release, ready to be called: linked, checked against its manifest, warmed. Whoever holds a `Release` holds one
+//! whose imports are granted, whose exports answer its bindings, and which fits the pool.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, InstancePre};
+
+use super::engine::Ground;
+use super::file::{Refusal, ReleaseFile};
+use super::meters::CallMeters;
+use crate::contract::{
+    ConnectionHandlerPre, EventHandlerPre, FrameHandlerPre, HttpHandlerPre, ScheduleHandlerPre,
+};
+use crate::ids::Digest;
+use crate::interfaces::call::Meters;
+use crate::interfaces::{CallState, Terms};
+use crate::limits;
+use crate::manifest::{Bindings, ConnectionBinding, Grants, Manifest};
+
+const CONTRACT: &str = "switchboard:host/";
+
+/// Dropping the last one frees its code; calls in flight hold it.
+pub struct Release {
+    pub digest: Digest,
+    pub manifest: Manifest,
+    pub(super) terms: Arc<Terms>,
+    pub(super) exports: Exports,
+    /// The handler's `concurrency`. It belongs to the release: a swap starts with all of them free.
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) meters: CallMeters,
+}
+
+/// What it answers. A `None` is not bound.
+pub(super) struct Exports {
+    pub http: Option<HttpHandlerPre<CallState>>,
+    pub frame: Option<FrameHandlerPre<CallState>>,
+    pub connection: Option<ConnectionHandlerPre<CallState>>,
+    pub schedule: Option<ScheduleHandlerPre<CallState>>,
+    pub event: Option<EventHandlerPre<CallState>>,
+}
+
+impl Release {
+    /// Links and checks. What instantiating it shows is `Runtime::load`'s to try.
+    pub(super) fn link(
+        ground: &Ground,
+        component: &Component,
+        file: &ReleaseFile,
+        settings: BTreeMap<String, String>,
+    ) -> Result<Self, Refusal> {
+        let manifest = file.manifest.clone();
+        fits(component, &manifest)?;
+        imports_are_granted(ground, component, &manifest.grants)?;
+        let linked = ground
+            .linker
+            .instantiate_pre(component)
+            .map_err(|error| Refusal::of_release(format!("it does not fit this host: {error:#}")))?;
+        let exports = Exports::of(ground, component, &linked, &manifest.on)?;
+
+        let mut effective: BTreeMap<String, String> =
+            manifest.config.iter().map(|(key, value)| (key.clone(), Manifest::setting(value))).collect();
+        effective.extend(settings);
+        let terms = Terms {
+            handler: manifest.name.clone(),
+            release: file.digest,
+            grants: manifest.grants.clone(),
+            limits: manifest.limits.clone(),
+            settings: effective,
+            scripts: manifest.scripts.clone(),
+            meters: Meters::new(&manifest.name),
+        };
+        Ok(Self {
+            digest: file.digest,
+            slots: Arc::new(Semaphore::new(manifest.limits.concurrency as usize)),
+            meters: CallMeters::new(&manifest.name, file.digest),
+            terms: Arc::new(terms),
+            exports,
+            manifest,
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// Calls that are inside it now.
+    pub fn calls_in_flight(&self) -> usize {
+        self.manifest.limits.concurrency as usize - self.slots.available_permits()
+    }
+}
+
+impl fmt::Debug for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.manifest.name, self.digest.short())
+    }
+}
+
+impl Exports {
+    fn of(
+        ground: &Ground,
+        component: &Component,
+        linked: &InstancePre<CallState>,
+        on: &Bindings,
+    ) -> Result<Self, Refusal> {
+        let ty = component.component_type();
+        let exported: Vec<_> =
+            ty.exports(&ground.engine).map(|(name, _)| unversioned(name).to_owned()).collect();
+        let bound = |interface: &str, is_bound: bool| {
+            let name = format!("{CONTRACT}{interface}");
+            match (is_bound, exported.contains(&name)) {
+                (true, false) => Err(Refusal::of_release(format!(
+                    "the manifest binds `on.{interface}`, but the component does not export `{name}`{}",
+                    if exported.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" (it exports {})", quoted(&exported))
+                    }
+                ))),
+                (false, true) => Err(Refusal::of_release(format!(
+                    "the component exports `{name}`, but the manifest binds nothing in `on.{interface}`"
+                ))),
+                (is_bound, _) => Ok(is_bound),
+            }
+        };
+        let wrong = |interface: &str, error: wasmtime::Error| {
+            Refusal::of_release(format!(
+                "its export `{CONTRACT}{interface}` is of another version: {error:#}"
+            ))
+        };
+        Ok(Self {
+            http: bound("http", !on.http.is_empty())?
+                .then(|| HttpHandlerPre::new(linked.clone()).map_err(|error| wrong("http", error)))
+                .transpose()?,
+            frame: bound("frame", !on.frame.is_empty())?
+                .then(|| FrameHandlerPre::new(linked.clone()).map_err(|error| wrong("frame", error)))
+                .transpose()?,
+            connection: bound("connection", on.connection != ConnectionBinding::default())?
+                .then(|| {
+                    ConnectionHandlerPre::new(linked.clone()).map_err(|error| wrong("connection", error))
+                })
+                .transpose()?,
+            schedule: bound("schedule", !on.schedule.is_empty())?
+                .then(|| ScheduleHandlerPre::new(linked.clone()).map_err(|error| wrong("schedule", error)))
+                .transpose()?,
+            event: bound("event", on.event.is_some())?
+                .then(|| EventHandlerPre::new(linked.clone()).map_err(|error| wrong("event", error)))
+                .transpose()?,
+        })
+    }
+}
+
+/// What one instance of it needs must be in one slot of the pool, and within its own `memory_mib`.
+fn fits(component: &Component, manifest: &Manifest) -> Result<(), Refusal> {
+    let Some(needs) = component.resources_required() else {
+        return Err(Refusal::of_release("it imports core modules, which this host does not have"));
+    };
+    let rule = |holds: bool, what: String| if holds { Ok(()) } else { Err(Refusal::of_release(what)) };
+    rule(
+        needs.num_memories <= limits::MEMORIES_PER_INSTANCE_MAX,
+        format!("it has {} memories, at most {} fit", needs.num_memories, limits::MEMORIES_PER_INSTANCE_MAX),
+    )?;
+    rule(
+        needs.num_tables <= limits::TABLES_PER_INSTANCE_MAX,
+        format!("it has {} tables, at most {} fit", needs.num_tables, limits::TABLES_PER_INSTANCE_MAX),
+    )?;
+    let elements = needs.max_initial_table_size.unwrap_or(0);
+    rule(
+        elements <= limits::TABLE_ELEMENTS_MAX as u64,
+        format!("a table begins with {elements} elements, at most {} fit", limits::TABLE_ELEMENTS_MAX),
+    )?;
+    let initial = needs.max_initial_memory_size.unwrap_or(0);
+    let most = u64::from(manifest.limits.memory_mib) * 1024 * 1024;
+    rule(
+        initial <= most,
+        format!("its memory begins with {initial} bytes, `limits.memory_mib` allows {most}"),
+    )
+}
+
+/// Imports that are not used vanish when a component is built, so whatever is imported is meant.
+fn imports_are_granted(ground: &Ground, component: &Component, grants: &Grants) -> Result<(), Refusal> {
+    const FREE: [&str; 5] = ["types", "clock", "random", "log", "config"];
+    let ty = component.component_type();
+    for (name, _) in ty.imports(&ground.engine) {
+        if name.starts_with("wasi:") {
+            // Locked down; what this host does not have of it is found when it is linked.
+            continue;
+        }
+        let unknown = || Refusal::of_release(format!("it imports unknown `{name}`"));
+        let interface = unversioned(name).strip_prefix(CONTRACT).ok_or_else(unknown)?;
+        let (granted, grant) = match interface {
+            free if FREE.contains(&free) => continue,
+            "postgres" => (grants.postgres.is_some(), "grants.postgres"),
+            "redis" => (!grants.redis.is_empty(), "grants.redis"),
+            "wake" => (!grants.wake.is_empty(), "grants.wake"),
+            "channels" => (
+                !grants.publish.is_empty() || !grants.subscribe.is_empty() || grants.disconnect,
+                "grants.publish, grants.subscribe or grants.disconnect",
+            ),
+            _ => return Err(unknown()),
+        };
+        if !granted {
+            return Err(Refusal::of_release(format!(
+                "it imports `{CONTRACT}{interface}`, but the manifest does not grant it (`{grant}`)"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn unversioned(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(name, _)| name)
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,32 @@
+//! The one function that makes a store: one call's share of memory, time and world. Nothing of it outlives the call.
+
+use wasmtime::{Engine, Store, UpdateDeadline};
+
+use crate::interfaces::CallState;
+
+pub(super) fn build(engine: &Engine, state: CallState) -> Store<CallState> {
+    let host_bytes = state.terms.limits.host_bytes;
+    let mut store = Store::new(engine, state);
+    // Without it a guest grows to the pool's ceiling, whatever its manifest says.
+    store.limiter(|state| &mut state.memory);
+    // What one host call can make this process allocate while its arguments are read. It is twice the budget and some,
+    // so that what is merely over the budget is refused by the border, with a word.
+    store.set_hostcall_fuel(usize::try_from(host_bytes).unwrap_or(usize::MAX / 4) * 2 + 64 * 1024);
+    // The next tick of the engine's clock. Larger and a guest holds its thread for as many ticks.
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut context| {
+        let clock = &context.data_mut().border.clock;
+        clock.leave_guest(std::time::Instant::now())?;
+        let clock = clock.clone();
+        // tokio's own yield puts the task at the end of the queue; wasmtime's is polled again at once, and a guest that
+        // loops would starve every other task of its thread.
+        Ok(UpdateDeadline::YieldCustom(
+            1,
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                clock.enter_guest(std::time::Instant::now());
+            }),
+        ))
+    });
+    store
+}

@@ -1,0 +1,87 @@
+//! `list<u8>` in a readable form. Serde sees it as an array of numbers; a person wants `{"text": …}`, or `{"hex": …}`
+//! where it is not UTF-8. Only members that the contract knows to be bytes are touched, so the way back is certain.
+
+use serde_json::{Value, json};
+
+/// The members of the contract's types and of the host calls' arguments and answers that hold `list<u8>`: bodies, the
+/// `bytes` case of SQL values and Redis nodes, and random bytes.
+const MEMBERS: [&str; 3] = ["body", "Bytes", "random"];
+
+pub(super) fn fold(value: &mut Value) {
+    walk(value, &|bytes| {
+        let Value::Array(elements) = &*bytes else { return };
+        let Some(raw) = elements.iter().map(byte).collect::<Option<Vec<u8>>>() else { return };
+        *bytes = match String::from_utf8(raw) {
+            Ok(text) => json!({ "text": text }),
+            Err(error) => json!({ "hex": hex(error.as_bytes()) }),
+        };
+    });
+}
+
+pub(super) fn unfold(value: &mut Value) {
+    walk(value, &|folded| {
+        let raw = match (folded.get("text"), folded.get("hex")) {
+            (Some(Value::String(text)), None) => Some(text.clone().into_bytes()),
+            (None, Some(Value::String(hex))) => unhex(hex),
+            _ => None,
+        };
+        if let Some(raw) = raw {
+            *folded = json!(raw);
+        }
+    });
+}
+
+fn walk(value: &mut Value, change: &impl Fn(&mut Value)) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                if MEMBERS.contains(&name.as_str()) {
+                    change(member);
+                } else {
+                    walk(member, change);
+                }
+            }
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(|element| walk(element, change)),
+        _ => {}
+    }
+}
+
+fn byte(element: &Value) -> Option<u8> {
+    element.as_u64()?.try_into().ok()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(hex: &str) -> Option<Vec<u8>> {
+    if !hex.is_ascii() || !hex.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::http::Response;
+    use crate::contract::postgres::Value as Cell;
+    use crate::trace::{value_from, value_of};
+
+    #[test]
+    fn text_reads_as_text_and_comes_back_as_bytes() {
+        let response = Response { status: 200, headers: vec![], body: b"{\"ok\":true}".to_vec() };
+        let value = value_of(&response);
+        assert_eq!(value["body"], json!({ "text": "{\"ok\":true}" }));
+        assert_eq!(value_from::<Response>(value).unwrap(), response);
+    }
+
+    #[test]
+    fn other_bytes_read_as_hex() {
+        let cells = vec![Cell::Bytes(vec![0xff, 0x00]), Cell::Bytes(vec![]), Cell::Integers(vec![1, 2])];
+        let value = value_of(&cells);
+        assert_eq!(value[0], json!({ "Bytes": { "hex": "ff00" } }));
+        assert_eq!(value_from::<Vec<Cell>>(value).unwrap(), cells);
+    }
+}
