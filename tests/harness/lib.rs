@@ -14,7 +14,9 @@ pub mod paths;
 pub mod patience;
 pub mod proxy;
 pub mod release;
+pub mod server;
 pub mod services;
+pub mod standing;
 
 // people
 pub mod client;

@@ -1,0 +1,215 @@
+//! A server process of ours, Postgres or Redis: where its program is, as whom it runs, whether it still does. What it
+//! is for, and how long it stays, is `standing`'s business.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Far longer than a server takes on a loaded machine; only a broken one waits it out.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a state that can not tell of its own change.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Below the ports that the system gives to outgoing connections: a server that is started again finds its own free.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// Who runs it, when we are root: Postgres refuses root, and neither server needs it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Account {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Account {
+    /// `None` when we are not root, and then servers run as ourselves.
+    pub fn of_service(name: &str) -> io::Result<Option<Self>> {
+        if fs::metadata("/proc/self")?.uid() != 0 {
+            return Ok(None);
+        }
+        let accounts = fs::read_to_string("/etc/passwd")?;
+        let found =
+            accounts.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(
+                |fields| match fields[..] {
+                    [user, _, uid, gid, ..] if user == name => {
+                        Some(Self { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+                    }
+                    _ => None,
+                },
+            );
+        match found {
+            Some(account) => Ok(Some(account)),
+            None => Err(io::Error::other(format!("there is no user `{name}` to run as instead of root"))),
+        }
+    }
+
+    pub fn own(&self, path: &Path) -> io::Result<()> {
+        std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid))
+    }
+}
+
+/// How long a server lives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Life {
+    /// Until someone ends it.
+    Own,
+    /// No longer than the thread that starts it, however that ends.
+    Ours,
+}
+
+/// One running server. It is known again by its pid and the time it was started, which no other process shares.
+#[derive(Debug)]
+pub struct Server {
+    pub pid: u32,
+    started: u64,
+    pub port: u16,
+    /// Kept so that the end of a child of ours is noticed.
+    child: Option<Child>,
+}
+
+impl Server {
+    pub fn start(
+        program: &Path,
+        arguments: &[String],
+        account: Option<Account>,
+        life: Life,
+        port: u16,
+        log: &Path,
+    ) -> io::Result<Self> {
+        let log = OpenOptions::new().create(true).append(true).open(log)?;
+        let mut command = match life {
+            Life::Own => Command::new(program),
+            Life::Ours => {
+                let mut command = Command::new("setpriv");
+                command.arg("--pdeathsig").arg("INT");
+                // It is lost when the user changes, so both are setpriv's.
+                if let Some(account) = account {
+                    command.arg(format!("--reuid={}", account.uid)).arg(format!("--regid={}", account.gid));
+                    command.arg("--clear-groups");
+                }
+                command.arg(program);
+                command
+            }
+        };
+        if let (Life::Own, Some(account)) = (life, account) {
+            command.uid(account.uid).gid(account.gid);
+        }
+        let child = quiet(command.args(arguments), log)?.process_group(0).spawn()?;
+        let pid = child.id();
+        let (_, started) = state(pid).ok_or_else(|| io::Error::other("it ended at once"))?;
+        Ok(Self { pid, started, port, child: Some(child) })
+    }
+
+    /// From a line that `remember` wrote. `None` when it does not run any more.
+    pub fn recall(file: &Path) -> Option<Self> {
+        let text = fs::read_to_string(file).ok()?;
+        let mut words = text.split_whitespace();
+        let server = Self {
+            pid: words.next()?.parse().ok()?,
+            started: words.next()?.parse().ok()?,
+            port: words.next()?.parse().ok()?,
+            child: None,
+        };
+        server.runs().then_some(server)
+    }
+
+    pub fn remember(&self, file: &Path) -> io::Result<()> {
+        fs::write(file, format!("{} {} {}\n", self.pid, self.started, self.port))
+    }
+
+    pub fn runs(&self) -> bool {
+        state(self.pid)
+            .is_some_and(|(state, started)| started == self.started && state != 'Z' && state != 'X')
+    }
+
+    /// Returns when it has ended.
+    pub fn end(&mut self, signal: &str) -> io::Result<()> {
+        if self.runs() {
+            // Every shell has `kill`; the program of that name is not on every machine.
+            let kill = "kill -s \"$1\" \"$2\"";
+            let pid = self.pid.to_string();
+            Command::new("sh").args(["-c", kill, "sh", signal, &pid]).stderr(Stdio::null()).status()?;
+            wait_until("the server's end", || Ok((!self.runs()).then_some(())))?;
+        }
+        if let Some(mut child) = self.child.take() {
+            child.wait()?;
+        }
+        Ok(())
+    }
+}
+
+/// State and start time of a process.
+fn state(pid: u32) -> Option<(char, u64)> {
+    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name stands in parentheses and may hold anything.
+    let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
+    Some((fields.first()?.chars().next()?, fields.get(19)?.parse().ok()?))
+}
+
+/// A command that reads nothing, says everything to the log, and does not stand in a directory of ours.
+pub fn quiet(command: &mut Command, log: File) -> io::Result<&mut Command> {
+    let errors = log.try_clone()?;
+    Ok(command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/"))
+}
+
+/// The newest Postgres of Debian's, or the one on the path.
+pub fn postgres_program(name: &str) -> io::Result<PathBuf> {
+    let mut found: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|version| {
+            Some((version.file_name().to_str()?.parse().ok()?, version.path().join("bin").join(name)))
+        })
+        .filter(|(_, path)| path.is_file())
+        .collect();
+    found.sort();
+    match found.pop() {
+        Some((_, path)) => Ok(path),
+        None => program(name),
+    }
+}
+
+pub fn program(name: &str) -> io::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| io::Error::other(format!("`{name}` is not installed; scripts/setup tells how")))
+}
+
+pub fn free_port() -> io::Result<u16> {
+    let ports = u32::from(PORTS.end - PORTS.start);
+    // Several of us may look at the same time: they begin at different places.
+    let begin = std::process::id().wrapping_mul(31) % ports;
+    (0..ports)
+        .map(|step| PORTS.start + ((begin + step) % ports) as u16)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .ok_or_else(|| io::Error::other(format!("no free port in {PORTS:?}")))
+}
+
+/// Looks until there is an answer. An error of the probe ends the wait.
+pub fn wait_until<T>(what: &str, mut probe: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = probe()? {
+            return Ok(answer);
+        }
+        if Instant::now() >= deadline {
+            return Err(io::Error::other(format!("waited {PATIENCE:?} in vain for {what}")));
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// The last lines of a log, for an error message.
+pub fn tail(log: &Path) -> String {
+    const LINES: usize = 8;
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
