@@ -67,9 +67,15 @@ impl Client {
     pub async fn enter(&mut self, conversation: &str) -> u64 {
         let reply = self.request("subscribe", json!({"conversation_ids": [conversation]})).await;
         let subscribed = reply.expect("subscribed");
+        self.forget_pushes();
         assert_eq!(subscribed["conversation_ids"], json!([conversation]), "{subscribed}");
         self.room = Some(conversation.to_owned());
         subscribed["heads"][conversation].as_u64().expect("a head for the conversation")
+    }
+
+    /// What was put aside is of no interest: it came before the reply that was just awaited (offline delivery, say).
+    pub fn forget_pushes(&mut self) {
+        self.aside.clear();
     }
 
     pub fn room(&self) -> &str {
@@ -149,6 +155,18 @@ impl Client {
         match self.aside.pop_front() {
             Some(frame) => frame,
             None => self.read("any push").await,
+        }
+    }
+
+    /// The next frame as it comes, or the code of the close that ended them.
+    pub async fn next_or_close(&mut self) -> Result<Value, u16> {
+        if let Some(frame) = self.aside.pop_front() {
+            return Ok(frame);
+        }
+        match self.incoming("a frame or the end").await {
+            Incoming::Json(frame) => Ok(frame),
+            Incoming::Closed(code, _) => Err(code),
+            Incoming::Lost(why) => panic!("{}: lost without a close frame: {why}", self.user),
         }
     }
 

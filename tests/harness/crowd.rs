@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -108,8 +109,10 @@ impl Chatter {
         let (phase, phases) = watch::channel(Phase::Talk);
         let (idling, idle) = watch::channel(plan.talks_in.is_none());
         let follows = plan.follows.len();
+        static NEXT: AtomicU32 = AtomicU32::new(1);
         let life = Life {
             host,
+            name: format!("{}-{}", plan.user, NEXT.fetch_add(1, Ordering::Relaxed)),
             plan,
             record: record.clone(),
             phases,
@@ -167,6 +170,8 @@ impl Drop for Chatter {
 /// The task behind a chatter.
 struct Life {
     host: SocketAddr,
+    /// Tells the chatters of one user apart: their keys must not be the same.
+    name: String,
     plan: Plan,
     record: Arc<Mutex<Record>>,
     phases: watch::Receiver<Phase>,
@@ -238,7 +243,8 @@ impl Life {
                         speak_at = Some(Instant::now());
                     } else if frame.get("id").is_some() {
                         speak_at = self.answered(&frame);
-                    } else {
+                    } else if subscribed {
+                        // Earlier ones are offline delivery: the positions just sent ask for the same again.
                         self.pushed(&frame);
                     }
                 }
@@ -343,8 +349,8 @@ impl Life {
                 return None;
             }
             self.sent += 1;
-            let key = format!("{}-{}", self.plan.user, self.sent);
-            let content = format!("message {} of {}", self.sent, self.plan.user);
+            let key = format!("{}-{}", self.name, self.sent);
+            let content = format!("message {} of {}", self.sent, self.name);
             self.note(|record| record.attempted.insert(key.clone(), content.clone()));
             self.in_flight = Some(InFlight { key, content, since: Instant::now() });
         }

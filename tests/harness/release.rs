@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use sha2::{Digest, Sha256};
+
 use crate::paths;
 
 const SECTION: &str = "switchboard:manifest";
@@ -23,6 +25,11 @@ impl Release {
         let bytes = fs::read(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; `switchboard build` comes first", path.display()));
         Self { bytes }
+    }
+
+    /// Its name: SHA-256 in hex.
+    pub fn digest(&self) -> String {
+        Sha256::digest(&self.bytes).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The manifest as it stands in the file.

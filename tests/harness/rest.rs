@@ -34,6 +34,15 @@ impl Rest {
         Self { host, token: token.into() }
     }
 
+    /// The same place without a token.
+    pub fn anonymous(&self) -> Self {
+        Self { host: self.host, token: None }
+    }
+
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { host: self.host, token: Some(token.to_owned()) }
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, None).await
     }

@@ -35,6 +35,10 @@ impl Handshake {
         Self { target: format!("/ws?token={token}"), headers: Vec::new() }
     }
 
+    pub fn ticket(ticket: &str) -> Self {
+        Self { target: format!("/ws?ticket={ticket}"), headers: Vec::new() }
+    }
+
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self

@@ -1,1 +1,17 @@
-//! The product through its protocol, as one binary: linking is the slow part.
+//! The product through its protocol, as one binary: linking is the slow part. Every test has its own host, database and
+//! Redis, and leaves nothing behind (`harness/host.rs`).
+
+mod auth;
+mod bad_input;
+mod bounds;
+mod conversations;
+mod crash;
+mod drain;
+mod history;
+mod loss;
+mod messages;
+mod notifications;
+mod presence;
+mod releases;
+mod subscribe;
+mod swaps;

@@ -1,0 +1,201 @@
+//! Who may come in: every form of a token, good and bad, at the handshake, in a frame, over REST, and while connected.
+
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::json;
+use switchboard_tests::client::Client;
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::socket::{Handshake, NotOpened};
+use switchboard_tests::token::{Token, now_s};
+
+const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/it/keys");
+
+async fn refused(host: &Host, handshake: &Handshake) -> (u16, String) {
+    match Client::connect(host.address, handshake).await {
+        Err(NotOpened::Refused(head, body)) => (head.status, body),
+        Err(NotOpened::Lost(why)) => panic!("lost instead of refused: {why}"),
+        Ok(_) => panic!("let in: {handshake:?}"),
+    }
+}
+
+#[tokio::test]
+async fn every_form_of_handshake_signs_in() {
+    Host::test(Options::default(), async |host| {
+        let token = Token::of("ana").sign();
+        for handshake in [Handshake::bearer(&token), Handshake::subprotocol(&token), Handshake::query(&token)]
+        {
+            let client = Client::open(host.address, "ana", &handshake).await;
+            for member in ["session_id", "expires_at", "server_time"] {
+                assert!(client.session[member].is_string(), "{member} in {}", client.session);
+            }
+            assert!(client.session["heartbeat_ms"].is_u64());
+        }
+
+        let (_, head) = Client::connect(host.address, &Handshake::subprotocol(&token)).await.unwrap();
+        assert_eq!(head.header("sec-websocket-protocol"), Some("switchboard.v1"));
+
+        let ticket = host.rest("ana").post("/api/v1/ws-tickets", json!({})).await;
+        assert!(matches!(ticket.status, 200 | 201), "{ticket}");
+        let ticket = ticket.json()["ticket"].as_str().expect("a ticket").to_owned();
+        Client::open(host.address, "ana", &Handshake::ticket(&ticket)).await;
+        // One connection, one use.
+        assert_eq!(refused(host, &Handshake::ticket(&ticket)).await.0, 401);
+        assert_eq!(refused(host, &Handshake::ticket("invented")).await.0, 401);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_frame_may_carry_the_token() {
+    Host::test(Options::default(), async |host| {
+        let (mut ana, _) = Client::connect(host.address, &Handshake::bare()).await.unwrap();
+        let success = ana.request("auth", json!({"token": Token::of("ana").sign()})).await;
+        assert_eq!(success.expect("auth.success")["user_id"], "ana");
+        ana.expect_alive().await;
+
+        let (mut eve, _) = Client::connect(host.address, &Handshake::bare()).await.unwrap();
+        eve.request("auth", json!({"token": "nonsense"})).await.expect_error("unauthorized");
+        assert_eq!(eve.expect_close().await, 4001);
+
+        // Nothing else is answered before.
+        let (mut eve, _) = Client::connect(host.address, &Handshake::bare()).await.unwrap();
+        eve.write(json!({"type": "subscribe", "id": 1, "payload": {"conversation_ids": []}})).await;
+        eve.reply_to(&json!(1)).await.expect_error("unauthorized");
+    })
+    .await;
+}
+
+/// The wait is the rule itself: ten seconds.
+#[tokio::test]
+async fn who_says_nothing_is_sent_away() {
+    Host::test(Options::default(), async |host| {
+        let (mut eve, _) = Client::connect(host.address, &Handshake::bare()).await.unwrap();
+        assert_eq!(eve.expect_close().await, 4001);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_token_opens_nothing() {
+    Host::test(Options::default(), async |host| {
+        let of_another = EncodingKey::from_secret(b"another secret, as long as the right one is");
+        let good = Token::of("ana");
+        let (head, claims_and_signature) =
+            good.sign().split_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        for (what, token) in [
+            ("not a token", "nonsense".to_owned()),
+            ("empty", String::new()),
+            ("unsigned", good.unsigned()),
+            ("signed by another", good.sign_with(Algorithm::HS256, &of_another)),
+            (
+                "another HMAC than configured",
+                good.sign_with(
+                    Algorithm::HS512,
+                    &EncodingKey::from_secret(switchboard_tests::token::JWT_SECRET.as_bytes()),
+                ),
+            ),
+            ("cut short", format!("{head}.{}", &claims_and_signature[..claims_and_signature.len() - 4])),
+            ("expired beyond the skew", good.clone().expires_in_s(-31).sign()),
+            ("without exp", good.clone().without("exp").sign()),
+            ("exp as text", good.clone().claim("exp", json!("tomorrow")).sign()),
+            ("not yet valid", good.clone().claim("nbf", json!(now_s() + 120)).sign()),
+            ("without sub", good.clone().without("sub").sign()),
+            ("sub as a number", good.clone().claim("sub", json!(7)).sign()),
+            ("empty sub", Token::of("").sign()),
+            ("sub of 65 characters", Token::of(&"ü".repeat(65)).sign()),
+            ("sub with a control character", Token::of("a\u{0}b").sign()),
+        ] {
+            let handshake = if token.is_empty() {
+                Handshake::bare().header("authorization", "Bearer ")
+            } else {
+                Handshake::bearer(&token)
+            };
+            let (status, body) = refused(host, &handshake).await;
+            assert_eq!(status, 401, "{what}");
+            assert!(body.contains("unauthorized"), "{what}: {body}");
+            let answer = host.rest_with(token).get("/api/v1/conversations").await;
+            assert_eq!(answer.status, 401, "{what}: {answer}");
+            answer.expect_problem(401, "unauthorized");
+        }
+        assert!(!host.log().contains(&claims_and_signature), "a token stands in the log");
+        // Within the skew it is not expired yet.
+        let late = good.expires_in_s(-15).sign();
+        host.rest_with(late).get("/api/v1/conversations").await.expect(200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn public_keys_of_every_kind() {
+    let keys = ["rsa.pem", "ec.pem", "ed.pem"].map(|name| format!("{KEYS}/{name}")).join(",");
+    let options = Options::default().set("JWT_KEYS", keys);
+    Host::test(options, async |host| {
+        let pem = |name: &str| std::fs::read(format!("{KEYS}/{name}.private.pem")).unwrap();
+        let signers = [
+            (Algorithm::RS256, EncodingKey::from_rsa_pem(&pem("rsa")).unwrap()),
+            (Algorithm::ES256, EncodingKey::from_ec_pem(&pem("ec")).unwrap()),
+            (Algorithm::EdDSA, EncodingKey::from_ed_pem(&pem("ed")).unwrap()),
+        ];
+        for (algorithm, key) in &signers {
+            let token = Token::of("ana").sign_with(*algorithm, key);
+            Client::open(host.address, "ana", &Handshake::bearer(&token)).await;
+        }
+        // The public key is no secret: it must not be one for HS256.
+        let public = std::fs::read(format!("{KEYS}/rsa.pem")).unwrap();
+        let confused = Token::of("ana").sign_with(Algorithm::HS256, &EncodingKey::from_secret(&public));
+        assert_eq!(refused(host, &Handshake::bearer(&confused)).await.0, 401);
+        let unlisted = Token::of("ana").sign_with(Algorithm::RS512, &signers[0].1);
+        assert_eq!(refused(host, &Handshake::bearer(&unlisted)).await.0, 401);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn issuer_and_audience_are_checked_when_set() {
+    let options = Options::default().set("JWT_ISSUER", "https://id.test").set("JWT_AUDIENCE", "chat");
+    Host::test(options, async |host| {
+        let right = Token::of("ana").claim("iss", json!("https://id.test")).claim("aud", json!("chat"));
+        host.rest_with(right.sign()).get("/api/v1/conversations").await.expect(200);
+        for wrong in [
+            right.clone().without("iss"),
+            right.clone().without("aud"),
+            right.clone().claim("iss", json!("https://evil.test")),
+            right.claim("aud", json!("mail")),
+        ] {
+            let answer = host.rest_with(wrong.sign()).get("/api/v1/conversations").await;
+            answer.expect_problem(401, "unauthorized");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_that_expires_is_announced_and_ends_the_connection() {
+    Host::test(Options::default().set("JWT_LEEWAY_S", 0), async |host| {
+        let short = Handshake::bearer(&Token::of("ana").expires_in_s(3).sign());
+        let mut ana = Client::open(host.address, "ana", &short).await;
+        // Less than 60 s are left, so the warning is due at once.
+        assert!(ana.expect("auth.expiring").await["expires_at"].is_string());
+        assert_eq!(ana.expect_close().await, 4001);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fresh_token_renews_the_connection_in_place() {
+    Host::test(Options::default().set("JWT_LEEWAY_S", 0), async |host| {
+        let short = Handshake::bearer(&Token::of("ana").expires_in_s(3).sign());
+        let mut ana = Client::open(host.address, "ana", &short).await;
+        ana.expect("auth.expiring").await;
+        let of_another = json!({"token": Token::of("eve").sign()});
+        ana.request("auth.refresh", of_another).await.expect_error("unauthorized");
+        let renewed = ana.request("auth.refresh", json!({"token": Token::of("ana").sign()})).await;
+        let renewed = renewed.expect("auth.success");
+        assert_eq!(renewed["user_id"], "ana");
+        assert_ne!(renewed["expires_at"], ana.session["expires_at"]);
+        // A second connection with the short token shows when the time is over for those who did not renew.
+        let mut other = Client::open(host.address, "ana", &short).await;
+        assert_eq!(other.expect_close().await, 4001);
+        ana.expect_alive().await;
+    })
+    .await;
+}

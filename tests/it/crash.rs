@@ -1,0 +1,71 @@
+//! `kill -9` of the host under load: what was acknowledged is kept, once, and reaches everyone who resumes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use switchboard_tests::crowd::{Chatter, Plan};
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::ledger::{self, Audit};
+use switchboard_tests::patience::until;
+
+const ROOMS: usize = 5;
+const KILLS: usize = 3;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_kill_9() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let users = ["ana", "bo", "cy", "dee"];
+        let mut rooms = Vec::new();
+        for n in 0..ROOMS {
+            rooms.push(host.group(&format!("room {n}"), &users).await);
+        }
+        let mut crowd = Vec::new();
+        for room in &rooms {
+            for user in &users[..3] {
+                // Without a pause, so that a kill always falls between a COMMIT and its acknowledgement.
+                let plan = Plan::talker(*user, room, Duration::ZERO);
+                crowd.push(Chatter::start(host.address, plan).await);
+            }
+        }
+        let all = Plan { user: "dee".into(), follows: rooms.clone(), talks_in: None, pause: Duration::ZERO };
+        crowd.push(Chatter::start(host.address, all).await);
+
+        let said = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
+        for kill in 0..KILLS {
+            let before = said(&crowd);
+            until(format!("load before kill {kill}"), async || (said(&crowd) > before + 300).then_some(())).await;
+            host.kill().await;
+            host.start().await;
+        }
+        let before = said(&crowd);
+        until("load after the last start", async || (said(&crowd) > before + 300).then_some(())).await;
+
+        for chatter in &mut crowd {
+            chatter.hush().await;
+        }
+        let mut histories = BTreeMap::new();
+        for room in &rooms {
+            histories.insert(room.clone(), ledger::history(&host.rest("ana"), room).await);
+        }
+        for chatter in &crowd {
+            for room in chatter.record().from.keys() {
+                chatter.sees(room, *histories[room].last_key_value().unwrap().0).await;
+            }
+        }
+        let records: Vec<_> = crowd.iter().map(Chatter::record).collect();
+        let audit = Audit::of(&histories, &records);
+        println!(
+            "{KILLS} kills: {} messages acknowledged, all in history once; {} deliveries of {} owed, {} of them again; \
+             {} connections broken",
+            audit.acknowledged,
+            audit.delivered,
+            audit.owed,
+            audit.duplicates.len(),
+            audit.breaks.len()
+        );
+        assert!(audit.breaks.len() >= KILLS * crowd.len(), "the kills were felt by nobody");
+        audit.expect_kept();
+        drop(crowd);
+    })
+    .await;
+}

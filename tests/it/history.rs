@@ -1,0 +1,96 @@
+//! Pages by seq, in both directions, over REST and as frames.
+
+use serde_json::{Value, json};
+use switchboard_tests::host::{Host, Options};
+
+fn seqs(page: &Value) -> Vec<u64> {
+    let messages = page["messages"].as_array().expect("a list of messages");
+    messages.iter().map(|message| message["seq"].as_u64().expect("a seq")).collect()
+}
+
+#[tokio::test]
+async fn pages_in_both_directions() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let (ana, path) = (host.rest("ana"), format!("/api/v1/conversations/{room}/messages"));
+        // The first message is the system's: "Group created".
+        for n in 2..=120 {
+            ana.post(&path, json!({"content": format!("m{n}")})).await.expect(201);
+        }
+        for (query, from, to, more) in [
+            ("", 71, 120, true),
+            ("?limit=100", 21, 120, true),
+            ("?before_seq=21&limit=100", 1, 20, false),
+            ("?before_seq=3", 1, 2, false),
+            ("?after_seq=0&limit=2", 1, 2, true),
+            ("?after_seq=118", 119, 120, false),
+            ("?after_seq=10&limit=1", 11, 11, true),
+        ] {
+            let page = host.rest("bo").get(&format!("{path}{query}")).await.expect(200);
+            assert_eq!(seqs(&page), (from..=to).collect::<Vec<_>>(), "{query}");
+            assert_eq!(page["has_more"], more, "{query}");
+        }
+        let none = ana.get(&format!("{path}?after_seq=120")).await.expect(200);
+        assert_eq!((seqs(&none), &none["has_more"]), (vec![], &json!(false)));
+        let texts = ana.get(&format!("{path}?after_seq=0&limit=3&type=text")).await.expect(200);
+        assert_eq!(seqs(&texts), [2, 3, 4]);
+
+        let mut bo = host.client("bo").await;
+        let payload = json!({"conversation_id": room, "after_seq": 100, "limit": 5});
+        let page = bo.request("history", payload).await.expect("history");
+        assert_eq!(seqs(&page), (101..=105).collect::<Vec<_>>());
+        assert_eq!(page["has_more"], true);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_named() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana"]).await;
+        let path = format!("/api/v1/conversations/{room}/messages");
+        for (query, field) in [
+            ("limit=0", "limit"),
+            ("limit=101", "limit"),
+            ("limit=ten", "limit"),
+            ("limit=99999999999999999999", "limit"),
+            ("before_seq=-1", "before_seq"),
+            ("after_seq=x", "after_seq"),
+            ("type=nonsense", "type"),
+        ] {
+            host.rest("ana").get(&format!("{path}?{query}")).await.expect_invalid(field);
+        }
+        host.rest("eve").get(&path).await.expect_problem(404, "not_found");
+        host.rest("ana")
+            .get("/api/v1/conversations/not-an-id/messages")
+            .await
+            .expect_problem(404, "not_found");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_frame_of_history_stays_under_its_bound() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana"]).await;
+        let path = format!("/api/v1/conversations/{room}/messages");
+        for _ in 0..20 {
+            // 8,000 bytes each: twenty do not fit 64 KiB.
+            host.rest("ana").post(&path, json!({"content": "😀".repeat(2000)})).await.expect(201);
+        }
+        let mut ana = host.client("ana").await;
+        let (mut after, mut seen) = (0, Vec::new());
+        loop {
+            let payload = json!({"conversation_id": room, "after_seq": after, "limit": 100});
+            let page = ana.request("history", payload).await.expect("history");
+            assert!(page.to_string().len() <= 64 * 1024);
+            seen.extend(seqs(&page));
+            after = *seen.last().unwrap();
+            if page["has_more"] != true {
+                break;
+            }
+        }
+        assert_eq!(seen, (1..=21).collect::<Vec<_>>());
+    })
+    .await;
+}

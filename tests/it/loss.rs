@@ -1,0 +1,222 @@
+//! Redis and Postgres lost under load: killed, frozen, restarted. No acknowledged message is lost; the host says how it is
+//! and recovers by itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hyper::Method;
+use switchboard_tests::crowd::{Chatter, Plan, Record};
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::ledger::{self, Audit};
+use switchboard_tests::patience::until;
+use switchboard_tests::proxy::Proxy;
+use switchboard_tests::services::{self, Postgres, Redis};
+use tokio::time::Instant;
+
+/// Product: delivery resumes by itself within this time after Redis is back.
+const RESUMES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Two rooms, three members each, all talking.
+struct Load {
+    rooms: Vec<String>,
+    crowd: Vec<Chatter>,
+}
+
+impl Load {
+    async fn begin(host: &Host) -> Self {
+        let users = ["ana", "bo", "cy"];
+        let (mut rooms, mut crowd) = (Vec::new(), Vec::new());
+        for n in 0..2 {
+            let room = host.group(&format!("room {n}"), &users).await;
+            for user in users {
+                let plan = Plan::talker(user, &room, Duration::from_millis(10));
+                crowd.push(Chatter::start(host.address, plan).await);
+            }
+            rooms.push(room);
+        }
+        let load = Self { rooms, crowd };
+        load.goes_on("at the beginning").await;
+        load
+    }
+
+    fn said(&self) -> usize {
+        self.crowd.iter().map(Chatter::acknowledged).sum()
+    }
+
+    fn heard(&self) -> usize {
+        self.records().iter().map(|record| record.pushed.len()).sum()
+    }
+
+    fn refused(&self) -> usize {
+        self.records().iter().map(|record| record.refusals.len()).sum()
+    }
+
+    fn records(&self) -> Vec<Record> {
+        self.crowd.iter().map(Chatter::record).collect()
+    }
+
+    /// Messages are acknowledged from now on, whatever happened before.
+    async fn goes_on(&self, when: &str) {
+        let before = self.said();
+        until(format!("messages to be acknowledged {when}"), async || {
+            (self.said() > before + 60).then_some(())
+        })
+        .await;
+    }
+
+    /// Everything settles, and the books balance.
+    async fn end(mut self, host: &Host) -> Audit {
+        for chatter in &mut self.crowd {
+            chatter.hush().await;
+        }
+        let mut histories = BTreeMap::new();
+        for room in &self.rooms {
+            histories.insert(room.clone(), ledger::history(&host.rest("ana"), room).await);
+        }
+        for chatter in &self.crowd {
+            for room in chatter.record().from.keys() {
+                chatter.sees(room, *histories[room].last_key_value().expect("messages").0).await;
+            }
+        }
+        let audit = Audit::of(&histories, &self.records());
+        println!(
+            "{} acknowledged, {} deliveries of {} owed, {} duplicates, {} refusals, {} breaks",
+            audit.acknowledged,
+            audit.delivered,
+            audit.owed,
+            audit.duplicates.len(),
+            audit.refusals.len(),
+            audit.breaks.len()
+        );
+        audit.expect_kept();
+        audit
+    }
+}
+
+/// What `/readyz` and `/healthz` say, in one text.
+async fn health(host: &Host) -> String {
+    let mut said = String::new();
+    for path in ["/readyz", "/healthz"] {
+        if let Ok(answer) = host.admin.rest().try_send(Method::GET, path, &[], "").await {
+            said += &answer.to_string();
+        }
+    }
+    said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_killed_and_started_again_under_load() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let load = Load::begin(host).await;
+        let healthy = health(host).await;
+        host.redis.kill();
+        // Postgres is the truth: sending goes on.
+        load.goes_on("without Redis").await;
+        until("health to tell of the loss", async || (health(host).await != healthy).then_some(())).await;
+
+        host.redis.start_again().await;
+        let back = Instant::now();
+        let heard = load.heard();
+        until("delivery to resume", async || (load.heard() > heard + 20).then_some(())).await;
+        let resumed = back.elapsed();
+        println!("delivery resumed {resumed:?} after Redis was back");
+        assert!(resumed <= RESUMES_WITHIN, "delivery took {resumed:?} to resume");
+        until("health to be well again", async || host.admin.ready().await.then_some(())).await;
+        load.goes_on("with Redis back").await;
+        let audit = load.end(host).await;
+        assert!(audit.breaks.is_empty(), "sockets were closed: {:?}", audit.breaks);
+        assert!(audit.refusals.is_empty(), "sends were refused: {:?}", audit.refusals);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_killed_and_started_again_under_load() {
+    let postgres = Postgres::start(&["fsync=off"]).await;
+    let database = postgres.database().await;
+    let options = Options::default().without_rate_limits();
+    Host::test_over(database, Redis::start().await, options, async |host| {
+        let load = Load::begin(host).await;
+        postgres.kill();
+        let refused = load.refused();
+        until("sends to be refused", async || (load.refused() > refused + 6).then_some(())).await;
+        until("the host to say that it is not ready", async || (!host.admin.ready().await).then_some(()))
+            .await;
+
+        postgres.start_again().await;
+        until("the host to be ready again", async || host.admin.ready().await.then_some(())).await;
+        load.goes_on("with Postgres back").await;
+        for record in load.records() {
+            for (_, frame) in &record.refusals {
+                assert_eq!(frame["payload"]["code"], "unavailable", "{frame}");
+                assert_eq!(frame["payload"]["retryable"], true, "{frame}");
+            }
+        }
+        let audit = load.end(host).await;
+        assert!(audit.breaks.is_empty(), "sockets were closed: {:?}", audit.breaks);
+    })
+    .await;
+}
+
+/// Worse than dead: the connections stand and nothing answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_frozen_and_thawed_under_load() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(redis.address()).await;
+    let options = Options::default().without_rate_limits().redis_at(proxy.address());
+    Host::test_over(services::database().await, redis, options, async |host| {
+        let load = Load::begin(host).await;
+        proxy.freeze();
+        load.goes_on("with Redis frozen").await;
+        until("the host to notice", async || (!health(host).await.is_empty()).then_some(())).await;
+        proxy.heal();
+        load.goes_on("with Redis thawed").await;
+        load.end(host).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_frozen_and_thawed_under_load() {
+    let database = services::database().await;
+    let proxy = Proxy::to(database.postgres.address()).await;
+    let options = Options::default().without_rate_limits().database_at(proxy.address());
+    Host::test_over(database, Redis::start().await, options, async |host| {
+        let load = Load::begin(host).await;
+        proxy.freeze();
+        let refused = load.refused();
+        // Nobody waits longer than the deadline of a call.
+        until("sends to be refused", async || (load.refused() > refused + 6).then_some(())).await;
+        proxy.heal();
+        load.goes_on("with Postgres thawed").await;
+        let audit = load.end(host).await;
+        assert!(audit.breaks.is_empty(), "sockets were closed: {:?}", audit.breaks);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_cut_again_and_again() {
+    let (database, redis) = (services::database().await, Redis::start().await);
+    let to_postgres = Proxy::to(database.postgres.address()).await;
+    let to_redis = Proxy::to(redis.address()).await;
+    let options = Options::default()
+        .without_rate_limits()
+        .database_at(to_postgres.address())
+        .redis_at(to_redis.address());
+    Host::test_over(database, redis, options, async |host| {
+        let load = Load::begin(host).await;
+        for round in 0..10 {
+            let proxy = if round % 2 == 0 { &to_postgres } else { &to_redis };
+            proxy.cut();
+            until("the host to notice, or to go on without", async || {
+                (!host.admin.ready().await || round % 2 == 1).then_some(())
+            })
+            .await;
+            proxy.heal();
+            load.goes_on(&format!("after cut {round}")).await;
+        }
+        load.end(host).await;
+    })
+    .await;
+}

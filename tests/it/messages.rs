@@ -1,0 +1,204 @@
+//! Sending: acknowledged after COMMIT, numbered without gaps, idempotent, pushed to everyone subscribed.
+
+use std::collections::BTreeSet;
+
+use hyper::Method;
+use serde_json::json;
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::ledger;
+
+#[tokio::test]
+async fn a_message_reaches_the_other_and_oneself() {
+    Host::test(Options::default(), async |host| {
+        let (mut ana, mut bo) = host.two_members("lobby").await;
+        let sent = ana.send("hi").await.expect_sent();
+        let pushed = bo.expect_message("hi").await;
+        assert_eq!(pushed["id"], sent["id"]);
+        assert_eq!(pushed["seq"], sent["seq"]);
+        assert_eq!(pushed["sender_id"], "ana");
+        assert_eq!(pushed["type"], "text");
+        assert_eq!(ana.expect_message("hi").await["id"], sent["id"]);
+        bo.send("hello").await.expect_sent();
+        ana.expect_message("hello").await;
+        ana.expect_silence().await;
+        bo.expect_silence().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn over_rest_it_is_the_same_message() {
+    Host::test(Options::default(), async |host| {
+        let (_ana, mut bo) = host.two_members("lobby").await;
+        let path = format!("/api/v1/conversations/{}/messages", bo.room());
+        let sent = host.rest("ana").post(&path, json!({"content": "by REST"})).await.expect(201);
+        assert_eq!(bo.expect_message("by REST").await["id"], sent["message"]["id"]);
+
+        let body = json!({"conversation_id": bo.room(), "content": "by the alias"});
+        host.rest("ana").post("/api/v1/messages", body).await.expect(201);
+        bo.expect_message("by the alias").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_makes_a_retry_return_the_first_result() {
+    Host::test(Options::default(), async |host| {
+        let (mut ana, mut bo) = host.two_members("lobby").await;
+        let once = json!({"conversation_id": ana.room(), "content": "caf\u{e9}", "client_msg_id": "k1"});
+        let first = ana.request("message.send", once.clone()).await.expect_sent();
+        let again = ana.request("message.send", once).await.expect("message.sent");
+        assert_eq!(again["duplicate"], true);
+        assert_eq!(again["message"]["id"], first["id"]);
+
+        // The same text in another normal form is the same text.
+        let path = format!("/api/v1/conversations/{}/messages", ana.room());
+        let decomposed = json!({"content": "cafe\u{301}"}).to_string();
+        let headers = [("content-type", "application/json"), ("idempotency-key", "k1")];
+        let replay = host.rest("ana").send(Method::POST, &path, &headers, decomposed).await.expect(200);
+        assert_eq!((&replay["message"]["id"], &replay["duplicate"]), (&first["id"], &json!(true)));
+
+        let other = json!({"content": "tea", "client_msg_id": "k1"});
+        host.rest("ana").post(&path, other.clone()).await.expect_problem(409, "idempotency_conflict");
+        // Keys are per user.
+        host.rest("bo").post(&path, other).await.expect(201);
+
+        bo.expect_message("caf\u{e9}").await;
+        bo.expect_message("tea").await;
+        bo.expect_silence().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_key_sent_many_times_at_once_is_stored_once() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana"]).await;
+        let path = format!("/api/v1/conversations/{room}/messages");
+        let sends = (0..16).map(|_| {
+            let (ana, path) = (host.rest("ana"), path.clone());
+            tokio::spawn(
+                async move { ana.post(&path, json!({"content": "once", "client_msg_id": "k"})).await },
+            )
+        });
+        let (mut created, mut ids) = (0, BTreeSet::new());
+        for send in sends.collect::<Vec<_>>() {
+            let answer = send.await.unwrap();
+            created += usize::from(answer.status == 201);
+            assert!(matches!(answer.status, 200 | 201), "{answer}");
+            ids.insert(answer.json()["message"]["id"].to_string());
+        }
+        assert_eq!((created, ids.len()), (1, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn seq_has_no_gaps_whoever_sends_at_once() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let sends = (0..100).map(|n| {
+            let member = host.rest(["ana", "bo"][n % 2]);
+            let path = format!("/api/v1/conversations/{room}/messages");
+            tokio::spawn(async move { member.post(&path, json!({"content": format!("m{n}")})).await })
+        });
+        let mut seqs = BTreeSet::new();
+        for send in sends.collect::<Vec<_>>() {
+            seqs.insert(send.await.unwrap().expect(201)["message"]["seq"].as_u64().unwrap());
+        }
+        let first = *seqs.first().unwrap();
+        assert_eq!(seqs, (first..first + 100).collect());
+        let history = ledger::history(&host.rest("ana"), &room).await;
+        assert!(history.keys().copied().eq(1..first + 100), "{:?}", history.keys());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_rules_of_a_message() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let elsewhere = host.group("elsewhere", &["ana"]).await;
+        let path = |room: &str| format!("/api/v1/conversations/{room}/messages");
+        let ana = host.rest("ana");
+        let sent = ana.post(&path(&room), json!({"content": "first"})).await.expect(201);
+        let foreign = ana.post(&path(&elsewhere), json!({"content": "other room"})).await.expect(201);
+
+        let attachment =
+            json!({"url": "https://files.test/a.png", "name": "a", "mime": "image/png", "size": 1});
+        for good in [
+            json!({"content": "ü".repeat(2000)}),
+            // 4000 scalar values before normalisation, 2000 after.
+            json!({"content": "e\u{301}".repeat(2000)}),
+            json!({"content": "a reply", "reply_to_id": sent["message"]["id"]}),
+            json!({"content": "files", "attachments": vec![attachment.clone(); 10]}),
+            json!({"content": "meta", "metadata": {"k": "v".repeat(4096 - 8)}}),
+            json!({"content": "hey @bo", "mentions": ["bo"]}),
+            json!({"content": "unknown members are ignored", "colour": "red"}),
+        ] {
+            ana.post(&path(&room), good).await.expect(201);
+        }
+        for (bad, field) in [
+            (json!({}), "content"),
+            (json!({"content": ""}), "content"),
+            (json!({"content": "ü".repeat(2001)}), "content"),
+            (json!({"content": "nul\u{0}"}), "content"),
+            (json!({"content": "x", "reply_to_id": foreign["message"]["id"]}), "reply_to_id"),
+            (json!({"content": "x", "attachments": vec![attachment; 11]}), "attachments"),
+            (json!({"content": "x", "metadata": {"k": "v".repeat(4096 - 7)}}), "metadata"),
+            (json!({"content": "x", "metadata": [1]}), "metadata"),
+            (json!({"content": "x", "client_msg_id": ""}), "client_msg_id"),
+        ] {
+            ana.post(&path(&room), bad).await.expect_invalid(field);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_may_not_send() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let path = format!("/api/v1/conversations/{room}/messages");
+        let hi = json!({"content": "hi"});
+        // Not yours is answered like not there.
+        host.rest("eve").post(&path, hi.clone()).await.expect_problem(404, "not_found");
+        let nowhere = "/api/v1/conversations/0199aaaa-0000-7000-8000-000000000000/messages";
+        host.rest("ana").post(nowhere, hi.clone()).await.expect_problem(404, "not_found");
+        host.rest_with(None).post(&path, hi).await.expect_problem(401, "unauthorized");
+
+        let mut eve = host.client("eve").await;
+        let payload = json!({"conversation_id": room, "content": "hi"});
+        eve.request("message.send", payload).await.expect_error("not_found");
+        eve.expect_alive().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_25_in_a_minute_the_sender_waits() {
+    Host::test(Options::default(), async |host| {
+        let (mut ana, mut bo) = host.two_members("lobby").await;
+        let path = format!("/api/v1/conversations/{}/messages", ana.room());
+        for n in 0..25 {
+            // Frames and REST count together.
+            if n % 2 == 0 {
+                let key =
+                    json!({"conversation_id": ana.room(), "content": "x", "client_msg_id": format!("k{n}")});
+                ana.request("message.send", key).await.expect_sent();
+            } else {
+                host.rest("ana").post(&path, json!({"content": "x"})).await.expect(201);
+            }
+        }
+        let refused = ana.send("one too many").await.expect_error("rate_limited");
+        let wait = refused["retry_after_ms"].as_u64().expect("when to try again");
+        assert!((1..=60_000).contains(&wait), "{refused}");
+        assert_eq!(refused["retryable"], true);
+        host.rest("ana").post(&path, json!({"content": "y"})).await.expect_problem(429, "rate_limited");
+        // A replay is free, and others are not concerned.
+        let replay = json!({"conversation_id": ana.room(), "content": "x", "client_msg_id": "k0"});
+        assert_eq!(ana.request("message.send", replay).await.expect("message.sent")["duplicate"], true);
+        bo.send("I may").await.expect_sent();
+    })
+    .await;
+}

@@ -1,0 +1,135 @@
+//! Releasing to a running host: a good file serves at once, a bad one is refused with its reason and the old one serves on.
+
+use serde_json::json;
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::release::Release;
+
+#[tokio::test]
+async fn a_release_takes_effect_and_is_taken_back() {
+    Host::test(Options::default(), async |host| {
+        let (mut ana, mut bo) = host.two_members("lobby").await;
+        ana.send("by the first").await.expect_sent();
+        let first = host.current("send-message").await;
+
+        // One message a minute, and a frame type that nobody knew.
+        let strict = Release::built("send-message").with_manifest(|manifest| {
+            manifest["config"]["messages_per_minute"] = 1.into();
+            let aliases = manifest["on"]["frame"][0].as_table_mut().unwrap();
+            let aliases = aliases.entry("aliases").or_insert_with(|| toml::Value::Array(Vec::new()));
+            aliases.as_array_mut().unwrap().push("say".into());
+        });
+        host.admin.deploy(&strict).await.expect(201);
+        assert_eq!(host.current("send-message").await, strict.digest());
+        let payload = json!({"conversation_id": ana.room(), "content": "by the second"});
+        bo.request("say", payload.clone()).await.expect_sent();
+        ana.expect_message("by the first").await;
+        ana.expect_message("by the second").await;
+        bo.send("too soon").await.expect_error("rate_limited");
+
+        let answer = host.admin.rollback("send-message").await;
+        assert!(answer.status < 300, "{answer}");
+        assert_eq!(host.current("send-message").await, first);
+        bo.send("by the first again").await.expect_sent();
+        ana.expect_message("by the first again").await;
+        bo.request("say", payload).await.expect("error");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_file_is_refused_and_the_old_release_serves_on() {
+    Host::test(Options::default(), async |host| {
+        let (mut ana, mut bo) = host.two_members("lobby").await;
+        let current = host.current("send-message").await;
+        let built = Release::built("send-message");
+        let cut_short = Release { bytes: built.bytes[..built.bytes.len() / 2].to_vec() };
+        let flipped = {
+            let mut bytes = built.bytes.clone();
+            let middle = bytes.len() / 3;
+            bytes[middle..middle + 64].fill(0xff);
+            Release { bytes }
+        };
+        for (what, release) in [
+            ("not WebAssembly", Release { bytes: b"hello".to_vec() }),
+            ("nothing", Release { bytes: Vec::new() }),
+            ("cut short", cut_short),
+            ("damaged", flipped),
+            ("a manifest that is no TOML", built.with_manifest_text("name = ")),
+            ("a manifest without bindings", built.with_manifest_text("name = \"send-message\"")),
+            (
+                "an import without its grant",
+                built.with_manifest(|manifest| {
+                    manifest.remove("grants");
+                }),
+            ),
+            (
+                "a binding without its export",
+                built.with_manifest(|manifest| {
+                    let on = manifest["on"].as_table_mut().unwrap();
+                    on.insert(
+                        "schedule".into(),
+                        toml::Value::Array(vec![toml::toml! { name = "tick" every_ms = 1000 }.into()]),
+                    );
+                }),
+            ),
+            (
+                "a route of another handler",
+                built.with_manifest(|manifest| {
+                    manifest.insert("name".into(), "impostor".into());
+                }),
+            ),
+            (
+                "more memory than there is",
+                built.with_manifest(|manifest| {
+                    manifest.entry("limits").or_insert_with(|| toml::Value::Table(toml::Table::new()));
+                    manifest["limits"].as_table_mut().unwrap().insert("memory_mib".into(), 65.into());
+                }),
+            ),
+        ] {
+            let answer = host.admin.deploy(&release).await;
+            assert!(matches!(answer.status, 400 | 409 | 413 | 422), "{what}: {answer}");
+            let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+            assert!(detail.len() > 10, "{what}: no reason in {answer}");
+            assert_eq!(host.current("send-message").await, current, "{what}");
+            ana.send(what).await.expect_sent();
+            bo.expect_message(what).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_release_outlives_a_restart() {
+    Host::test(Options::default(), async |host| {
+        let variant = Release::built("send-message").variant(1);
+        host.admin.deploy(&variant).await.expect(201);
+        host.kill().await;
+        host.start().await;
+        // The files at start are deployed only where nothing newer was: what an operator released stays.
+        assert_eq!(host.current("send-message").await, variant.digest());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn operators_need_their_token() {
+    Host::test(Options::default(), async |host| {
+        let admin = host.admin.rest();
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            let open = admin.anonymous().get(path).await;
+            assert_eq!(open.status, 200, "{open}");
+        }
+        for stranger in
+            [admin.anonymous(), admin.with_token("wrong-token-of-somebody-else"), admin.with_token("")]
+        {
+            stranger.get("/admin/v1/releases").await.expect_problem(401, "unauthorized");
+            let answer = stranger.post("/admin/v1/handlers/send-message/rollback", json!({})).await;
+            answer.expect_problem(401, "unauthorized");
+        }
+        // A user's token is none of an operator's, and the client port serves no operator.
+        let user = switchboard_tests::token::Token::of("ana").roles(&["admin"]).sign();
+        admin.with_token(&user).get("/admin/v1/releases").await.expect_problem(401, "unauthorized");
+        host.rest("ana").get("/admin/v1/releases").await.expect_problem(404, "not_found");
+    })
+    .await;
+}

@@ -1,0 +1,193 @@
+//! Subscribing: what was missed comes first, in order, then what is new, and nothing falls between.
+
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard_tests::crowd::{Chatter, Plan};
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::ledger::{self, Audit};
+
+#[tokio::test]
+async fn what_was_missed_comes_in_order_before_what_is_new() {
+    Host::test(Options::default(), async |host| {
+        let (mut ana, bo) = host.two_members("lobby").await;
+        let room = ana.room().to_owned();
+        drop(bo);
+        for n in 1..=5 {
+            ana.send(&format!("missed {n}")).await.expect_sent();
+        }
+        let mut bo = host.client("bo").await;
+        let payload = json!({"conversation_ids": [room], "positions": {(room.as_str()): 2}});
+        let subscribed = bo.request("subscribe", payload).await.expect("subscribed");
+        bo.forget_pushes();
+        assert_eq!(subscribed["heads"][&room], 6);
+        ana.send("new").await.expect_sent();
+        for (seq, content) in (3..).zip(["missed 2", "missed 3", "missed 4", "missed 5", "new"]) {
+            let push = bo.expect("message.new").await;
+            assert_eq!(push["conversation_id"], *room);
+            assert_eq!(
+                (&push["message"]["seq"], &push["message"]["content"]),
+                (&json!(seq), &json!(content))
+            );
+        }
+        bo.expect_silence().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_subscription_without_position_begins_at_the_head() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let mut ana = host.client("ana").await;
+        ana.enter(&room).await;
+        ana.send("before").await.expect_sent();
+        let mut bo = host.client("bo").await;
+        let head = bo.enter(&room).await;
+        assert_eq!(head, 2);
+        ana.send("after").await.expect_sent();
+        bo.expect_message("after").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn strangers_are_refused_one_by_one() {
+    Host::test(Options::default(), async |host| {
+        let mine = host.group("mine", &["eve"]).await;
+        let theirs = host.group("theirs", &["ana", "bo"]).await;
+        let mut eve = host.client("eve").await;
+        let payload = json!({"conversation_ids": [mine, theirs]});
+        let subscribed = eve.request("subscribe", payload).await.expect("subscribed");
+        assert_eq!(subscribed["conversation_ids"], json!([mine]));
+        assert_eq!(subscribed["refused"], json!([{"id": theirs, "code": "not_found"}]));
+        assert!(subscribed["heads"].get(&theirs).is_none());
+        let path = format!("/api/v1/conversations/{theirs}/messages");
+        host.rest("ana").post(&path, json!({"content": "secret"})).await.expect(201);
+        eve.expect_silence().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn joining_a_channel_while_subscribing() {
+    Host::test(Options::default(), async |host| {
+        let body =
+            json!({"type": "channel", "name": "news", "visibility": "public", "members": [], "capacity": 2});
+        let made = host.rest("ana").post("/api/v1/conversations", body).await.expect(201);
+        let room = made["conversation"]["id"].as_str().unwrap().to_owned();
+        let mut bo = host.client("bo").await;
+        // Without `join` a public channel is not hers to read.
+        let ask = json!({"conversation_ids": [room]});
+        let subscribed = bo.request("subscribe", ask).await.expect("subscribed");
+        assert_eq!(subscribed["refused"][0]["id"], *room);
+        let join = json!({"conversation_ids": [room], "join": true});
+        let subscribed = bo.request("subscribe", join).await.expect("subscribed");
+        assert_eq!(subscribed["conversation_ids"], json!([room]));
+        let mut cy = host.client("cy").await;
+        let joined = cy.request("chat:join", json!({"conversation_id": room})).await;
+        let refused = joined.expect("subscribed")["refused"][0].clone();
+        assert_eq!(refused["code"], "conversation_full");
+        let path = format!("/api/v1/conversations/{room}/messages");
+        host.rest("ana").post(&path, json!({"content": "headline"})).await.expect(201);
+        let push = bo.expect_where("message.new", |push| push["message"]["type"] == "text").await;
+        assert_eq!(push["message"]["content"], "headline");
+        cy.expect_silence().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_alias_answers_in_the_proper_name_and_adds_the_conversation() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana"]).await;
+        let mut ana = host.client("ana").await;
+        let joined = ana.request("chat:join", json!({"conversation_id": room})).await.expect("subscribed");
+        assert_eq!(joined["conversation"]["id"], *room);
+        let payload = json!({"conversation_id": room, "content": "hi"});
+        ana.request("chat:send-message", payload).await.expect_sent();
+        ana.request("leave_room", json!({"conversation_id": room})).await.expect("unsubscribed");
+        ana.request("heartbeat", json!({})).await.expect("pong");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_unsubscribing_there_is_silence() {
+    Host::test(Options::default(), async |host| {
+        let (mut ana, mut bo) = host.two_members("lobby").await;
+        let payload = json!({"conversation_ids": [bo.room()]});
+        bo.request("unsubscribe", payload).await.expect("unsubscribed");
+        ana.send("to whom").await.expect_sent();
+        ana.expect_message("to whom").await;
+        bo.expect_silence().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn beyond_a_thousand_missed_the_client_is_told_to_page() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let mut talkers = Vec::new();
+        for _ in 0..8 {
+            talkers.push(Chatter::start(host.address, Plan::talker("ana", &room, Duration::ZERO)).await);
+        }
+        switchboard_tests::patience::until("a thousand messages", async || {
+            let sent: usize = talkers.iter().map(Chatter::acknowledged).sum();
+            (sent > 1010).then_some(())
+        })
+        .await;
+        drop(talkers);
+        let mut bo = host.client("bo").await;
+        let payload = json!({"conversation_ids": [room], "positions": {(room.as_str()): 1}});
+        bo.request("subscribe", payload).await.expect("subscribed");
+        let resync = bo.expect("resync").await;
+        assert_eq!(resync["conversation_ids"], json!([room]));
+        // The subscription stands.
+        let path = format!("/api/v1/conversations/{room}/messages");
+        host.rest("ana").post(&path, json!({"content": "the newest"})).await.expect(201);
+        bo.expect_where("message.new", |push| push["message"]["content"] == "the newest").await;
+    })
+    .await;
+}
+
+/// Connections that come and go in the middle of a stream, each with its position: whatever the moment, the stream of a
+/// client is the history.
+#[tokio::test]
+async fn resuming_under_load_leaves_nothing_out() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let mut talkers = Vec::new();
+        for user in ["ana", "bo"] {
+            let plan = Plan::talker(user, &room, Duration::from_millis(2));
+            talkers.push(Chatter::start(host.address, plan).await);
+        }
+        let mut position = 1;
+        for _ in 0..30 {
+            let mut bo = host.client("bo").await;
+            let payload = json!({"conversation_ids": [room], "positions": {(room.as_str()): position}});
+            let subscribed = bo.request("subscribe", payload).await.expect("subscribed");
+            bo.forget_pushes();
+            let head = subscribed["heads"][&room].as_u64().unwrap();
+            while position < head + 5 {
+                let push = bo.expect("message.new").await;
+                let seq = push["message"]["seq"].as_u64().unwrap();
+                assert_eq!(seq, position + 1);
+                position = seq;
+            }
+        }
+        for talker in &mut talkers {
+            talker.hush().await;
+        }
+        let history = ledger::history(&host.rest("ana"), &room).await;
+        let head = *history.last_key_value().unwrap().0;
+        let mut records = Vec::new();
+        for talker in &talkers {
+            talker.sees(&room, head).await;
+            records.push(talker.record());
+        }
+        Audit::of(&[(room, history)].into(), &records).expect_untouched();
+    })
+    .await;
+}
