@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::ids::Address;
+use crate::ids::{Address, Digest};
 use crate::limits;
 use crate::manifest::{EventBinding, HttpBinding, Manifest, Pattern, ScheduleBinding};
 
@@ -63,6 +63,8 @@ impl<R: Declares> Default for Registry<R> {
 /// What runs under a handler's name.
 pub struct Entry<R> {
     pub name: String,
+    /// Of `running`: what log lines and metrics call it.
+    pub digest: Digest,
     /// Rises with every switch in the fleet, so that two nodes can tell whose entry is newer.
     pub generation: i64,
     pub running: Arc<R>,
@@ -77,8 +79,8 @@ pub struct Canary<R> {
 }
 
 impl<R> Entry<R> {
-    pub fn new(name: impl Into<String>, generation: i64, running: Arc<R>) -> Self {
-        Self { name: name.into(), generation, running, canary: None }
+    pub fn new(name: impl Into<String>, digest: Digest, generation: i64, running: Arc<R>) -> Self {
+        Self { name: name.into(), digest, generation, running, canary: None }
     }
 
     /// The release for a user: always the same one while the percentage stands, and the canary's users stay the canary's
