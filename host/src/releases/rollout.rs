@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::ids::{Digest, NodeId};
 use crate::limits;
 use crate::manifest::Manifest;
-use crate::runtime::{Refusal, ReleaseFile};
+use crate::runtime::{Refusal, Release, ReleaseFile, Runtime};
 
 mod follow;
 
@@ -41,8 +41,20 @@ pub trait Load: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Arc<Self::Release>, Refusal>> + Send;
 }
 
+impl Load for Arc<Runtime> {
+    type Release = Release;
+
+    async fn load(
+        &self,
+        file: &ReleaseFile,
+        settings: BTreeMap<String, String>,
+    ) -> Result<Arc<Release>, Refusal> {
+        Runtime::load(self, file, settings).await
+    }
+}
+
 /// This node's part in the fleet.
-pub struct Rollout<L: Load> {
+pub struct Rollout<L: Load = Arc<Runtime>> {
     pub node: NodeId,
     admin: SocketAddr,
     config: Arc<Config>,
