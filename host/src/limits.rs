@@ -24,6 +24,17 @@ pub const JSON_DEPTH_MAX: usize = 64;
 /// A release is uploaded whole; a larger one is 413.
 pub const RELEASE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+// ---- tokens ----------------------------------------------------------------------------------------------------------
+
+/// A longer token is refused unread.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// A token with a longer `jti` is refused.
+pub const SESSION_ID_CHARS_MAX: usize = 128;
+/// Verified tokens, by digest; at the bound those that nobody asked for lately are forgotten, and verified again.
+pub const TOKENS_REMEMBERED_MAX: usize = 32_768;
+/// Tokens waiting for a worker; one more is answered 503.
+pub const VERIFICATIONS_WAITING_MAX: usize = 4_096;
+
 // ---- one connection ----------------------------------------------------------------------------------------------------
 
 /// Without a token by then, a connection is closed with 4001.
