@@ -26,8 +26,5 @@ pub mod interfaces;
 pub mod releases;
 pub mod runtime;
 
-// edges
-pub mod gateway;
-
 // wiring
 pub mod cli;

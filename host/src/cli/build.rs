@@ -16,7 +16,7 @@ use crate::ids::Digest;
 use guests::Workspace;
 use source::Source;
 
-pub use route::Route;
+pub use route::{Route, Std};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,6 +28,9 @@ pub struct Args {
     /// Where the release files go; `handlers` in cargo's target directory unless given.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Where the std of wasm32-unknown-unknown comes from, when it is not to be found out.
+    #[arg(long, env = "SWITCHBOARD_WASM_ROUTE")]
+    std: Option<Std>,
 }
 
 /// What a build made.
@@ -48,7 +51,7 @@ pub struct ReleaseFile {
 }
 
 pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
-    let built = build(&args.from, args.out.as_deref(), &args.handlers)?;
+    let built = build(&args.from, args.out.as_deref(), args.std, &args.handlers)?;
     out.progress(format_args!("std for wasm32-unknown-unknown: {}", built.route));
     let lines: Vec<String> = built.handlers.iter().map(ReleaseFile::line).collect();
     out.answer(&built, lines.join("\n"));
@@ -56,7 +59,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
 }
 
 /// Builds the named handlers of a directory, or all of them. Cargo's own words go to standard error.
-pub fn build(from: &Path, out: Option<&Path>, names: &[String]) -> Result<Built, Failure> {
+pub fn build(from: &Path, out: Option<&Path>, std: Option<Std>, names: &[String]) -> Result<Built, Failure> {
     let wanted = Source::find(from)?;
     for name in names {
         if !wanted.iter().any(|source| source.name == *name) {
@@ -74,7 +77,7 @@ pub fn build(from: &Path, out: Option<&Path>, names: &[String]) -> Result<Built,
     let manifests = wanted.iter().map(Source::manifest).collect::<Result<Vec<_>, _>>()?;
 
     let workspace = Workspace::of(from)?;
-    let route = Route::pick()?;
+    let route = Route::pick(std)?;
     let modules = workspace.compile(&route, &wanted)?;
 
     let out = out.map_or_else(|| workspace.target.join("handlers"), Path::to_owned);

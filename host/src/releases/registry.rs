@@ -10,23 +10,15 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::ids::{Address, Digest};
+use crate::ids::Address;
 use crate::limits;
 use crate::manifest::{EventBinding, HttpBinding, Manifest, Pattern, ScheduleBinding};
-use crate::runtime::Release;
 
 /// What a snapshot needs to know of a release.
 pub trait Declares {
     fn manifest(&self) -> &Manifest;
 }
 
-impl Declares for Release {
-    fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-}
-
-/// What a release declares can be compared before it is loaded.
 impl Declares for Manifest {
     fn manifest(&self) -> &Manifest {
         self
@@ -34,7 +26,7 @@ impl Declares for Manifest {
 }
 
 /// The pointer. Shared by everyone who calls handlers.
-pub struct Registry<R = Release> {
+pub struct Registry<R> {
     current: ArcSwap<Bindings<R>>,
     changes: watch::Sender<u64>,
 }
@@ -69,10 +61,8 @@ impl<R: Declares> Default for Registry<R> {
 }
 
 /// What runs under a handler's name.
-pub struct Entry<R = Release> {
+pub struct Entry<R> {
     pub name: String,
-    /// Of `running`: what log lines and metrics call it.
-    pub digest: Digest,
     /// Rises with every switch in the fleet, so that two nodes can tell whose entry is newer.
     pub generation: i64,
     pub running: Arc<R>,
@@ -80,15 +70,15 @@ pub struct Entry<R = Release> {
 }
 
 /// A release that answers some of the users. It binds what `running` binds.
-pub struct Canary<R = Release> {
+pub struct Canary<R> {
     pub release: Arc<R>,
     /// 1 to 99.
     pub percent: u8,
 }
 
 impl<R> Entry<R> {
-    pub fn new(name: impl Into<String>, digest: Digest, generation: i64, running: Arc<R>) -> Self {
-        Self { name: name.into(), digest, generation, running, canary: None }
+    pub fn new(name: impl Into<String>, generation: i64, running: Arc<R>) -> Self {
+        Self { name: name.into(), generation, running, canary: None }
     }
 
     /// The release for a user: always the same one while the percentage stands, and the canary's users stay the canary's
@@ -113,7 +103,7 @@ fn percentile(handler: &str, user: &str) -> u8 {
 }
 
 /// One immutable answer to every "who answers this?".
-pub struct Bindings<R = Release> {
+pub struct Bindings<R> {
     handlers: BTreeMap<String, Arc<Entry<R>>>,
     /// One router a method: a path may belong to one handler for GET and to another for POST.
     http: BTreeMap<String, matchit::Router<HttpTarget<R>>>,
@@ -138,7 +128,7 @@ struct FrameTarget<R> {
 }
 
 /// Where a request goes.
-pub enum Found<'a, R = Release> {
+pub enum Found<'a, R> {
     Route(Route<'a, R>),
     /// The path is bound, for these methods only.
     MethodNotAllowed {
@@ -147,7 +137,7 @@ pub enum Found<'a, R = Release> {
     Nothing,
 }
 
-pub struct Route<'a, R = Release> {
+pub struct Route<'a, R> {
     pub entry: &'a Arc<Entry<R>>,
     /// As the manifest writes it.
     pub pattern: &'a str,
@@ -156,20 +146,20 @@ pub struct Route<'a, R = Release> {
     pub params: Vec<(&'a str, &'a str)>,
 }
 
-pub struct FrameRoute<'a, R = Release> {
+pub struct FrameRoute<'a, R> {
     pub entry: &'a Arc<Entry<R>>,
     pub canonical: &'a str,
     /// The name that the client used, where it is not the canonical one.
     pub alias: Option<&'a str>,
 }
 
-pub struct Schedule<R = Release> {
+pub struct Schedule<R> {
     pub entry: Arc<Entry<R>>,
     pub binding: ScheduleBinding,
 }
 
 /// A consumer of the outbox; its cursor goes by the handler's name.
-pub struct Consumer<R = Release> {
+pub struct Consumer<R> {
     pub entry: Arc<Entry<R>>,
     pub binding: EventBinding,
 }

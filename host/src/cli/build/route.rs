@@ -9,9 +9,13 @@ use serde::{Serialize, Serializer};
 
 use crate::cli::Failure;
 
-/// Forces a route: `installed` or `debian`.
-const FORCE: &str = "SWITCHBOARD_WASM_ROUTE";
 const TARGET: &str = "wasm32-unknown-unknown";
+
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+pub enum Std {
+    Installed,
+    Debian,
+}
 
 #[derive(Debug, PartialEq)]
 pub enum Route {
@@ -22,24 +26,16 @@ pub enum Route {
 }
 
 impl Route {
-    pub fn pick() -> Result<Self, Failure> {
-        let forced = std::env::var(FORCE).ok();
-        let (installed, debian) = match forced.as_deref() {
-            None => (true, true),
-            Some("installed") => (true, false),
-            Some("debian") => (false, true),
-            Some(other) => {
-                return Err(Failure::Usage(format!("{FORCE} is `installed` or `debian`, not `{other}`")));
-            }
-        };
+    /// The named one, or the first that is there.
+    pub fn pick(std: Option<Std>) -> Result<Self, Failure> {
         let mut missing = Vec::new();
-        if installed {
+        if std != Some(Std::Debian) {
             match Self::installed() {
                 Ok(route) => return Ok(route),
                 Err(why) => missing.push(why),
             }
         }
-        if debian {
+        if std != Some(Std::Installed) {
             match Self::debian() {
                 Ok(route) => return Ok(route),
                 Err(why) => missing.push(why),

@@ -59,22 +59,21 @@ pub struct Answer {
 }
 
 impl Repository {
-    /// True when the fleet did not know the node: its reports, if it had made any, are gone. Also forgets the nodes that
-    /// have not been heard of for an hour.
-    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, Error> {
-        sqlx::query_scalar(
-            "with gone as (delete from host.nodes where heartbeat_at < now() - interval '1 hour' and id <> $1)
+    /// Also forgets the nodes that have not been heard of for an hour.
+    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<(), Error> {
+        sqlx::query(
+            "with gone as (delete from host.nodes where heartbeat_at < now() - interval '1 hour')
              insert into host.nodes (id, address, version, connections) values ($1, $2, $3, $4)
-             on conflict (id) do update set heartbeat_at = now(), connections = excluded.connections
-             returning xmax = 0",
+             on conflict (id) do update set heartbeat_at = now(), connections = excluded.connections",
         )
         .bind(heartbeat.node.uuid())
         .bind(heartbeat.admin.to_string())
         .bind(env!("CARGO_PKG_VERSION"))
         .bind(i64::try_from(heartbeat.connections).unwrap_or(i64::MAX))
-        .fetch_one(&self.pool)
+        .execute(&self.pool)
         .await
-        .map_err(trying("note a heartbeat"))
+        .map_err(trying("note a heartbeat"))?;
+        Ok(())
     }
 
     /// A node that ends in order is not waited for.
