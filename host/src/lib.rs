@@ -26,5 +26,8 @@ pub mod interfaces;
 pub mod releases;
 pub mod runtime;
 
+// edges
+pub mod gateway;
+
 // wiring
 pub mod cli;

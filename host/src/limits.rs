@@ -24,6 +24,17 @@ pub const JSON_DEPTH_MAX: usize = 64;
 /// A release is uploaded whole; a larger one is 413.
 pub const RELEASE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+// ---- tokens ----------------------------------------------------------------------------------------------------------
+
+/// A longer token is refused unread.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// A token with a longer `jti` is refused.
+pub const SESSION_ID_CHARS_MAX: usize = 128;
+/// Verified tokens, by digest; at the bound those that nobody asked for lately are forgotten, and verified again.
+pub const TOKENS_REMEMBERED_MAX: usize = 32_768;
+/// Tokens waiting for a worker; one more is answered 503.
+pub const VERIFICATIONS_WAITING_MAX: usize = 4_096;
+
 // ---- one connection ----------------------------------------------------------------------------------------------------
 
 /// Without a token by then, a connection is closed with 4001.
@@ -66,6 +77,25 @@ pub const HANDLERS_MAX: usize = 256;
 pub const RELEASES_LISTED_MAX: i64 = 200;
 /// A node that says nothing for so long is dead to a deploy: it is not waited for, and converges when it is back.
 pub const NODE_SILENT_AFTER: Duration = Duration::from_secs(5);
+/// Ready to run, of one handler: what runs, what ran before it, and one that is being tried. The one used longest ago goes;
+/// going back to it takes a load.
+pub const RELEASES_LOADED_PER_HANDLER: usize = 3;
+/// Fewer digits could name two releases, and a person would not notice.
+pub const DIGEST_PREFIX_MIN: usize = 6;
+/// Each compile is a process that takes a core.
+pub const COMPILES_AT_ONCE: usize = 2;
+/// How long a deploy waits for the live nodes; those that have not answered are named.
+pub const DEPLOY_WAITS: Duration = Duration::from_secs(10);
+pub const DEPLOY_LOOKS_EVERY: Duration = Duration::from_millis(10);
+/// A node that misses the hint of a switch sees it this late.
+pub const FOLLOW_EVERY: Duration = Duration::from_millis(250);
+/// A question to Postgres that hangs for longer counts as unanswered.
+pub const FOLLOW_WAITS: Duration = Duration::from_secs(5);
+pub const HINTS_AGAIN_AFTER: Duration = Duration::from_secs(1);
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// A release that did not load is tried again after this long, then after twice as long, up to the most.
+pub const LOAD_AGAIN_AFTER_MIN: Duration = Duration::from_secs(1);
+pub const LOAD_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 
 // ---- Postgres ----------------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,15 @@
 mod collect;
 mod connection;
 mod failure;
+#[cfg(test)]
+mod fixture;
+pub mod migrate;
 mod roles;
 mod session;
 mod socket;
 mod statement;
+#[cfg(test)]
+mod tests;
 mod value;
 mod work;
 
@@ -35,6 +40,7 @@ pub enum Error {
     /// Never with its URL: that holds a password.
     Url(String),
     Host(sqlx::Error),
+    Migrate(sqlx::migrate::MigrateError),
 }
 
 #[derive(Clone)]
@@ -101,6 +107,7 @@ impl std::fmt::Display for Error {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Url(reason) => write!(f, "`database_url` is not a Postgres URL: {reason}"),
+            Self::Migrate(error) => write!(f, "the database cannot be migrated: {error}"),
             Self::Host(error) => write!(f, "Postgres does not serve the host: {error}"),
         }
     }

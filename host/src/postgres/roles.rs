@@ -292,6 +292,11 @@ pub(super) fn password(secret: &str, role: &str) -> String {
     derived(secret, "postgres password of ", role)
 }
 
+/// Tells whether a role's password was derived from this secret, without telling the password.
+pub(super) fn fingerprint(secret: &str, role: &str) -> String {
+    derived(secret, "postgres password fingerprint of ", role)
+}
+
 fn derived(secret: &str, purpose: &str, of: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(purpose.as_bytes());

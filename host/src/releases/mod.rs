@@ -1,5 +1,12 @@
 //! Which release of each handler runs: the atomic pointer, the records in Postgres, and how a fleet moves from one
 //! release to the next. It never looks into a component; that is `runtime`.
 
+#[cfg(test)]
+pub(crate) mod database;
+mod outcome;
 pub mod registry;
 pub mod repository;
+mod rollout;
+
+pub use outcome::{NodeOutcome, Outcome, Refused, State};
+pub use rollout::{Load, Rollout};

@@ -10,15 +10,23 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::ids::Address;
+use crate::ids::{Address, Digest};
 use crate::limits;
 use crate::manifest::{EventBinding, HttpBinding, Manifest, Pattern, ScheduleBinding};
+use crate::runtime::Release;
 
 /// What a snapshot needs to know of a release.
 pub trait Declares {
     fn manifest(&self) -> &Manifest;
 }
 
+impl Declares for Release {
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+}
+
+/// What a release declares can be compared before it is loaded.
 impl Declares for Manifest {
     fn manifest(&self) -> &Manifest {
         self
@@ -26,7 +34,7 @@ impl Declares for Manifest {
 }
 
 /// The pointer. Shared by everyone who calls handlers.
-pub struct Registry<R> {
+pub struct Registry<R = Release> {
     current: ArcSwap<Bindings<R>>,
     changes: watch::Sender<u64>,
 }
@@ -61,8 +69,10 @@ impl<R: Declares> Default for Registry<R> {
 }
 
 /// What runs under a handler's name.
-pub struct Entry<R> {
+pub struct Entry<R = Release> {
     pub name: String,
+    /// Of `running`: what log lines and metrics call it.
+    pub digest: Digest,
     /// Rises with every switch in the fleet, so that two nodes can tell whose entry is newer.
     pub generation: i64,
     pub running: Arc<R>,
@@ -70,15 +80,15 @@ pub struct Entry<R> {
 }
 
 /// A release that answers some of the users. It binds what `running` binds.
-pub struct Canary<R> {
+pub struct Canary<R = Release> {
     pub release: Arc<R>,
     /// 1 to 99.
     pub percent: u8,
 }
 
 impl<R> Entry<R> {
-    pub fn new(name: impl Into<String>, generation: i64, running: Arc<R>) -> Self {
-        Self { name: name.into(), generation, running, canary: None }
+    pub fn new(name: impl Into<String>, digest: Digest, generation: i64, running: Arc<R>) -> Self {
+        Self { name: name.into(), digest, generation, running, canary: None }
     }
 
     /// The release for a user: always the same one while the percentage stands, and the canary's users stay the canary's
@@ -103,7 +113,7 @@ fn percentile(handler: &str, user: &str) -> u8 {
 }
 
 /// One immutable answer to every "who answers this?".
-pub struct Bindings<R> {
+pub struct Bindings<R = Release> {
     handlers: BTreeMap<String, Arc<Entry<R>>>,
     /// One router a method: a path may belong to one handler for GET and to another for POST.
     http: BTreeMap<String, matchit::Router<HttpTarget<R>>>,
@@ -128,7 +138,7 @@ struct FrameTarget<R> {
 }
 
 /// Where a request goes.
-pub enum Found<'a, R> {
+pub enum Found<'a, R = Release> {
     Route(Route<'a, R>),
     /// The path is bound, for these methods only.
     MethodNotAllowed {
@@ -137,7 +147,7 @@ pub enum Found<'a, R> {
     Nothing,
 }
 
-pub struct Route<'a, R> {
+pub struct Route<'a, R = Release> {
     pub entry: &'a Arc<Entry<R>>,
     /// As the manifest writes it.
     pub pattern: &'a str,
@@ -146,20 +156,20 @@ pub struct Route<'a, R> {
     pub params: Vec<(&'a str, &'a str)>,
 }
 
-pub struct FrameRoute<'a, R> {
+pub struct FrameRoute<'a, R = Release> {
     pub entry: &'a Arc<Entry<R>>,
     pub canonical: &'a str,
     /// The name that the client used, where it is not the canonical one.
     pub alias: Option<&'a str>,
 }
 
-pub struct Schedule<R> {
+pub struct Schedule<R = Release> {
     pub entry: Arc<Entry<R>>,
     pub binding: ScheduleBinding,
 }
 
 /// A consumer of the outbox; its cursor goes by the handler's name.
-pub struct Consumer<R> {
+pub struct Consumer<R = Release> {
     pub entry: Arc<Entry<R>>,
     pub binding: EventBinding,
 }

@@ -91,6 +91,10 @@ pub struct Error {
 }
 
 impl Error {
+    pub(super) fn timed_out(attempt: &'static str) -> Self {
+        Self { attempt, source: sqlx::Error::PoolTimedOut }
+    }
+
     pub fn blame(&self) -> Blame {
         match self.source {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Blame::Host,

@@ -2,9 +2,13 @@
 
 use super::*;
 
+fn digest() -> Digest {
+    Digest::of(b"a release")
+}
+
 fn entry(manifest: &str) -> Arc<Entry<Manifest>> {
     let manifest = Manifest::parse(manifest).unwrap();
-    Arc::new(Entry::new(manifest.name.clone(), 1, Arc::new(manifest)))
+    Arc::new(Entry::new(manifest.name.clone(), digest(), 1, Arc::new(manifest)))
 }
 
 fn send() -> Arc<Entry<Manifest>> {
@@ -110,7 +114,7 @@ fn a_route_of_its_own_does_not_stop_its_next_release() {
     let before = registry.current();
     let mut next = Manifest::clone(&send().running);
     next.on.http[0].path = "/api/v2/messages".to_owned();
-    let next = Arc::new(Entry::new("send-message", 2, Arc::new(next)));
+    let next = Arc::new(Entry::new("send-message", digest(), 2, Arc::new(next)));
     registry.swap(before.with(next).unwrap());
 
     let after = registry.current();
@@ -146,7 +150,7 @@ fn the_order_of_greetings_does_not_depend_on_the_order_of_releases() {
 #[test]
 fn a_canary_keeps_its_users_and_gains_more_as_it_grows() {
     let with_canary = |percent| {
-        let mut entry = Entry::new("send-message", 1, send().running.clone());
+        let mut entry = Entry::new("send-message", digest(), 1, send().running.clone());
         entry.canary = Some(Canary { release: send().running.clone(), percent });
         entry
     };

@@ -59,21 +59,22 @@ pub struct Answer {
 }
 
 impl Repository {
-    /// Also forgets the nodes that have not been heard of for an hour.
-    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<(), Error> {
-        sqlx::query(
-            "with gone as (delete from host.nodes where heartbeat_at < now() - interval '1 hour')
+    /// True when the fleet did not know the node: its reports, if it had made any, are gone. Also forgets the nodes that
+    /// have not been heard of for an hour.
+    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, Error> {
+        sqlx::query_scalar(
+            "with gone as (delete from host.nodes where heartbeat_at < now() - interval '1 hour' and id <> $1)
              insert into host.nodes (id, address, version, connections) values ($1, $2, $3, $4)
-             on conflict (id) do update set heartbeat_at = now(), connections = excluded.connections",
+             on conflict (id) do update set heartbeat_at = now(), connections = excluded.connections
+             returning xmax = 0",
         )
         .bind(heartbeat.node.uuid())
         .bind(heartbeat.admin.to_string())
         .bind(env!("CARGO_PKG_VERSION"))
         .bind(i64::try_from(heartbeat.connections).unwrap_or(i64::MAX))
-        .execute(&self.pool)
+        .fetch_one(&self.pool)
         .await
-        .map_err(trying("note a heartbeat"))?;
-        Ok(())
+        .map_err(trying("note a heartbeat"))
     }
 
     /// A node that ends in order is not waited for.

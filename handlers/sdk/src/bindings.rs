@@ -1,0 +1,48 @@
+//! The WIT package as Rust, as a guest sees it. Generated, and nothing else: the only `wit_bindgen::generate!` of all
+//! handlers. One call a world, all sharing the types of `platform`, so that a `Problem` is one type everywhere.
+//!
+//! Native builds get stubs that panic when called, so the rules of a handler can be tested with plain `cargo test`.
+
+// The generated glue passes pointers across the component border; no handler does.
+#![allow(unsafe_code)]
+
+pub mod platform {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "platform",
+        generate_all,
+        additional_derives: [PartialEq],
+    });
+}
+
+macro_rules! handler_world {
+    ($module:ident, $world:literal, $bindings:literal, $export:literal) => {
+        pub mod $module {
+            wit_bindgen::generate!({
+                path: "../../wit",
+                world: $world,
+                with: {
+                    "switchboard:host/types@1.0.0": crate::bindings::platform::switchboard::host::types,
+                    "switchboard:host/postgres@1.0.0": crate::bindings::platform::switchboard::host::postgres,
+                    "switchboard:host/redis@1.0.0": crate::bindings::platform::switchboard::host::redis,
+                    "switchboard:host/channels@1.0.0": crate::bindings::platform::switchboard::host::channels,
+                    "switchboard:host/wake@1.0.0": crate::bindings::platform::switchboard::host::wake,
+                    "switchboard:host/clock@1.0.0": crate::bindings::platform::switchboard::host::clock,
+                    "switchboard:host/random@1.0.0": crate::bindings::platform::switchboard::host::random,
+                    "switchboard:host/log@1.0.0": crate::bindings::platform::switchboard::host::log,
+                    "switchboard:host/config@1.0.0": crate::bindings::platform::switchboard::host::config,
+                },
+                pub_export_macro: true,
+                export_macro_name: $export,
+                default_bindings_module: $bindings,
+                additional_derives: [PartialEq],
+            });
+        }
+    };
+}
+
+handler_world!(http, "http-handler", "sdk::bindings::http", "export_http");
+handler_world!(frame, "frame-handler", "sdk::bindings::frame", "export_frame");
+handler_world!(connection, "connection-handler", "sdk::bindings::connection", "export_connection");
+handler_world!(schedule, "schedule-handler", "sdk::bindings::schedule", "export_schedule");
+handler_world!(event, "event-handler", "sdk::bindings::event", "export_event");

@@ -1,0 +1,108 @@
+//! Ids that Switchboard makes: UUIDv7, so that they sort by the time they were made. Clock and randomness come from the
+//! host, so a replayed call makes the same ids.
+
+use std::fmt;
+
+use uuid::{Builder, Uuid};
+
+use crate::{Problem, clock, random};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(Uuid);
+
+impl Id {
+    /// A new one, at the host's present.
+    pub fn make() -> Self {
+        Self::at(clock::now_ms(), &random::bytes::<10>())
+    }
+
+    pub fn at(ms: u64, random: &[u8; 10]) -> Self {
+        Self(Builder::from_unix_timestamp_millis(ms, random).into_uuid())
+    }
+
+    /// An id made from what is known: the same `space` and `name` give the same id, whoever asks. The time part is taken
+    /// from `time`, so that it lies where ids of that moment lie.
+    pub fn derived(time: Id, name: &[u8]) -> Self {
+        // Two FNV-1a passes with different offsets: not secret, only well spread.
+        let pass = |offset: u64| {
+            time.0
+                .as_bytes()
+                .iter()
+                .chain(name)
+                .fold(offset, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+        };
+        let mut tail = [0; 10];
+        tail[..8].copy_from_slice(&pass(0xcbf2_9ce4_8422_2325).to_be_bytes());
+        tail[8..].copy_from_slice(&pass(0x6c62_272e_07bb_0142).to_be_bytes()[..2]);
+        Self::at(time.ms(), &tail)
+    }
+
+    /// The smallest id of a moment: where a month's partition begins.
+    pub fn floor(ms: u64) -> Self {
+        Self(Uuid::from_u128(u128::from(ms) << 80))
+    }
+
+    /// Any UUID, written as usual: with dashes, in either case.
+    pub fn parse(raw: &str) -> Option<Self> {
+        if raw.len() != 36 {
+            return None;
+        }
+        Uuid::try_parse(raw).ok().map(Self)
+    }
+
+    /// An id out of a path: what is no id names nothing, so it is answered like a thing that is not there.
+    pub fn of_path(raw: &str, what: &str) -> Result<Self, Problem> {
+        Self::parse(raw).ok_or_else(|| Problem::not_found(what))
+    }
+
+    /// The milliseconds since 1970 that a UUIDv7 begins with.
+    pub fn ms(&self) -> u64 {
+        self.0.as_u128().checked_shr(80).unwrap_or_default() as u64
+    }
+
+    /// A number that depends on the whole id and never changes: for lanes and shards.
+    pub fn spread(&self) -> u64 {
+        let bits = self.0.as_u128();
+        ((bits >> 64) as u64 ^ bits as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl serde::Serialize for Id {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_version_7_uuid_and_knows_its_time() {
+        let id = Id::at(1_763_618_400_123, &[0xff; 10]);
+        assert_eq!(id.ms(), 1_763_618_400_123);
+        assert_eq!(id.to_string(), "019a9fd9-277b-7fff-bfff-ffffffffffff");
+        assert_eq!(Id::parse(&id.to_string().to_uppercase()), Some(id));
+    }
+
+    #[test]
+    fn only_the_usual_writing_is_an_id() {
+        for bad in ["", "x", "019a9fd9277b7fffbfffffffffffffff", "{019a9fd9-277b-7fff-bfff-ffffffffffff}"] {
+            assert_eq!(Id::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_derived_id_is_the_same_for_the_same_name_only() {
+        let event = Id::at(1_763_618_400_123, &[7; 10]);
+        assert_eq!(Id::derived(event, b"ana"), Id::derived(event, b"ana"));
+        assert_ne!(Id::derived(event, b"ana"), Id::derived(event, b"bo"));
+        assert_eq!(Id::derived(event, b"ana").ms(), event.ms());
+    }
+}

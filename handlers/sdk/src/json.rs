@@ -1,0 +1,283 @@
+//! JSON from clients, read field by field. Every complaint names the field and the rule; unknown fields are ignored;
+//! `null` counts as absent. Text with NUL is refused here, because Postgres could not store it.
+
+use serde_json::{Map, Value};
+
+use crate::{Id, Problem, text};
+
+/// Free-form JSON (metadata, settings) nests no deeper: whoever reads it back must not overflow.
+pub const DEPTH_MAX: usize = 32;
+
+/// An object whose fields are taken out one after the other.
+#[derive(Debug)]
+pub struct Object {
+    fields: Map<String, Value>,
+    /// Where it lies: empty, or like `attachments[2].`.
+    path: String,
+}
+
+impl Object {
+    pub fn parse(bytes: &[u8]) -> Result<Self, Problem> {
+        match serde_json::from_slice(bytes) {
+            Ok(Value::Object(fields)) => Ok(Self { fields, path: String::new() }),
+            Ok(_) => Err(Problem::malformed("the body is not a JSON object")),
+            Err(error) => Err(Problem::malformed(format!("the body is not JSON: {error}"))),
+        }
+    }
+
+    /// For requests that may come without a body.
+    pub fn parse_or_empty(bytes: &[u8]) -> Result<Self, Problem> {
+        if bytes.is_empty() {
+            Ok(Self { fields: Map::new(), path: String::new() })
+        } else {
+            Self::parse(bytes)
+        }
+    }
+
+    pub fn of(value: Value, path: &str) -> Result<Self, Problem> {
+        match value {
+            Value::Object(fields) => Ok(Self { fields, path: format!("{path}.") }),
+            _ => Err(Problem::invalid(path, "is not an object")),
+        }
+    }
+
+    fn take(&mut self, field: &str) -> Option<Value> {
+        self.fields.remove(field).filter(|value| !value.is_null())
+    }
+
+    pub fn name(&self, field: &str) -> String {
+        format!("{}{field}", self.path)
+    }
+
+    /// Whether the field is there, even as `null`.
+    pub fn has(&self, field: &str) -> bool {
+        self.fields.contains_key(field)
+    }
+
+    pub fn text(&mut self, field: &str) -> Result<Option<String>, Problem> {
+        match self.take(field) {
+            None => Ok(None),
+            Some(Value::String(text)) if text.contains('\0') => {
+                Err(Problem::invalid(self.name(field), "contains NUL"))
+            }
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Problem::invalid(self.name(field), "is not a text")),
+        }
+    }
+
+    pub fn integer(&mut self, field: &str) -> Result<Option<i64>, Problem> {
+        match self.take(field) {
+            None => Ok(None),
+            Some(value) => match value.as_i64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(Problem::invalid(self.name(field), "is not a whole number of 64 bits")),
+            },
+        }
+    }
+
+    /// A whole number, not negative: a seq, a position, a limit.
+    pub fn number(&mut self, field: &str) -> Result<Option<u64>, Problem> {
+        match self.integer(field)? {
+            None => Ok(None),
+            Some(number) => match u64::try_from(number) {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(Problem::invalid(self.name(field), "is negative")),
+            },
+        }
+    }
+
+    pub fn boolean(&mut self, field: &str) -> Result<Option<bool>, Problem> {
+        match self.take(field) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(_) => Err(Problem::invalid(self.name(field), "is not true or false")),
+        }
+    }
+
+    pub fn id(&mut self, field: &str) -> Result<Option<Id>, Problem> {
+        match self.text(field)? {
+            None => Ok(None),
+            Some(raw) => {
+                Id::parse(&raw).map(Some).ok_or_else(|| Problem::invalid(self.name(field), "is not a UUID"))
+            }
+        }
+    }
+
+    pub fn user_id(&mut self, field: &str) -> Result<Option<String>, Problem> {
+        match self.text(field)? {
+            Some(raw) if !text::is_user_id(&raw) => Err(Problem::invalid(self.name(field), USER_ID_RULE)),
+            other => Ok(other),
+        }
+    }
+
+    pub fn array(&mut self, field: &str, most: usize) -> Result<Option<Vec<Value>>, Problem> {
+        match self.take(field) {
+            None => Ok(None),
+            Some(Value::Array(items)) if items.len() > most => {
+                Err(Problem::invalid(self.name(field), format!("has more than {most} entries")))
+            }
+            Some(Value::Array(items)) => Ok(Some(items)),
+            Some(_) => Err(Problem::invalid(self.name(field), "is not an array")),
+        }
+    }
+
+    pub fn texts(&mut self, field: &str, most: usize) -> Result<Option<Vec<String>>, Problem> {
+        let Some(items) = self.array(field, most)? else { return Ok(None) };
+        let mut texts = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            match item {
+                Value::String(text) if !text.contains('\0') => texts.push(text),
+                _ => {
+                    let name = format!("{}[{index}]", self.name(field));
+                    return Err(Problem::invalid(name, "is not a text without NUL"));
+                }
+            }
+        }
+        Ok(Some(texts))
+    }
+
+    pub fn ids(&mut self, field: &str, most: usize) -> Result<Option<Vec<Id>>, Problem> {
+        let Some(texts) = self.texts(field, most)? else { return Ok(None) };
+        let parse = |(index, raw): (usize, &String)| {
+            Id::parse(raw)
+                .ok_or_else(|| Problem::invalid(format!("{}[{index}]", self.name(field)), "is not a UUID"))
+        };
+        texts.iter().enumerate().map(parse).collect::<Result<_, _>>().map(Some)
+    }
+
+    pub fn user_ids(&mut self, field: &str, most: usize) -> Result<Option<Vec<String>>, Problem> {
+        let Some(texts) = self.texts(field, most)? else { return Ok(None) };
+        for (index, raw) in texts.iter().enumerate() {
+            if !text::is_user_id(raw) {
+                return Err(Problem::invalid(format!("{}[{index}]", self.name(field)), USER_ID_RULE));
+            }
+        }
+        Ok(Some(texts))
+    }
+
+    /// The fields of an object, for maps whose keys the client chooses.
+    pub fn map(&mut self, field: &str, most: usize) -> Result<Option<Map<String, Value>>, Problem> {
+        match self.take(field) {
+            None => Ok(None),
+            Some(Value::Object(fields)) if fields.len() > most => {
+                Err(Problem::invalid(self.name(field), format!("has more than {most} entries")))
+            }
+            Some(Value::Object(fields)) => Ok(Some(fields)),
+            Some(_) => Err(Problem::invalid(self.name(field), "is not an object")),
+        }
+    }
+
+    /// Any object, kept as it is: compact JSON of at most `bytes_max` bytes.
+    pub fn free(&mut self, field: &str, bytes_max: usize) -> Result<Option<String>, Problem> {
+        match self.take(field) {
+            None => Ok(None),
+            Some(value @ Value::Object(_)) => {
+                storable(&value, &self.name(field))?;
+                let compact = value.to_string();
+                if compact.len() > bytes_max {
+                    let rule = format!("is over {bytes_max} bytes as compact JSON");
+                    return Err(Problem::invalid(self.name(field), rule));
+                }
+                Ok(Some(compact))
+            }
+            Some(_) => Err(Problem::invalid(self.name(field), "is not an object")),
+        }
+    }
+
+    /// A page size: out of range is refused, not clamped.
+    pub fn limit(&mut self, default: u64, most: u64) -> Result<u64, Problem> {
+        match self.number("limit")? {
+            None => Ok(default),
+            Some(limit) if (1..=most).contains(&limit) => Ok(limit),
+            Some(_) => Err(Problem::invalid("limit", format!("is not between 1 and {most}"))),
+        }
+    }
+}
+
+const USER_ID_RULE: &str = "is not a user id: 1 to 64 characters, no control characters";
+
+/// Complains about a field that must be there.
+pub fn required<T>(field: &str, value: Option<T>) -> Result<T, Problem> {
+    value.ok_or_else(|| Problem::invalid(field, "is required"))
+}
+
+/// Whether Postgres takes it back and forth: no NUL in any text or key, no deeper than [`DEPTH_MAX`].
+pub fn storable(value: &Value, path: &str) -> Result<(), Problem> {
+    fn check(value: &Value, depth: usize) -> Result<(), &'static str> {
+        if depth > DEPTH_MAX {
+            return Err("is nested too deeply");
+        }
+        match value {
+            Value::String(text) if text.contains('\0') => Err("contains NUL"),
+            Value::Array(items) => items.iter().try_for_each(|item| check(item, depth + 1)),
+            Value::Object(fields) => fields.iter().try_for_each(|(key, item)| {
+                if key.contains('\0') { Err("contains NUL") } else { check(item, depth + 1) }
+            }),
+            _ => Ok(()),
+        }
+    }
+    check(value, 1).map_err(|rule| Problem::invalid(path, rule))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal<T: std::fmt::Debug>(json: &str, read: fn(&mut Object) -> Result<T, Problem>) -> String {
+        let problem = Object::parse(json.as_bytes()).and_then(|mut object| read(&mut object)).unwrap_err();
+        format!("{} {}", problem.status, problem.detail)
+    }
+
+    #[test]
+    fn what_is_no_object_is_malformed() {
+        for bad in ["", "{", "[]", "3", "{\"a\":1e999}", "\u{feff}{}"] {
+            assert!(refusal(bad, |_| Ok(())).starts_with("400 "), "{bad}");
+        }
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(200), "]".repeat(200));
+        assert!(refusal(&deep, |_| Ok(())).starts_with("400 "));
+        assert_eq!(Object::parse(b"{\"a\":\"\xff\"}").unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn a_complaint_names_the_field_and_the_rule() {
+        assert_eq!(refusal(r#"{"a":1}"#, |o| o.text("a")), "422 a: is not a text");
+        assert_eq!(refusal(r#"{"a":"x\u0000"}"#, |o| o.text("a")), "422 a: contains NUL");
+        assert_eq!(refusal(r#"{"a":1.5}"#, |o| o.integer("a")), "422 a: is not a whole number of 64 bits");
+        assert_eq!(
+            refusal(r#"{"a":18446744073709551616}"#, |o| o.number("a")),
+            "422 a: is not a whole number of 64 bits"
+        );
+        assert_eq!(refusal(r#"{"a":-1}"#, |o| o.number("a")), "422 a: is negative");
+        assert_eq!(refusal(r#"{"a":"x"}"#, |o| o.id("a")), "422 a: is not a UUID");
+        assert_eq!(refusal(r#"{"a":[1,2,3]}"#, |o| o.array("a", 2)), "422 a: has more than 2 entries");
+        assert_eq!(refusal(r#"{"a":["x",2]}"#, |o| o.texts("a", 2)), "422 a[1]: is not a text without NUL");
+        assert_eq!(refusal(r#"{"limit":0}"#, |o| o.limit(50, 100)), "422 limit: is not between 1 and 100");
+        assert_eq!(
+            refusal("{}", |o| {
+                let a = o.text("a")?;
+                required("a", a)
+            }),
+            "422 a: is required"
+        );
+    }
+
+    #[test]
+    fn null_and_unknown_fields_count_as_absent() {
+        let mut object = Object::parse(br#"{"a":null,"other":{"x":[]}}"#).unwrap();
+        assert_eq!(object.text("a").unwrap(), None);
+        assert_eq!(object.integer("b").unwrap(), None);
+    }
+
+    #[test]
+    fn free_objects_are_measured_as_compact_json() {
+        let mut object = Object::parse(br#"{"m": { "k" :  "v" } }"#).unwrap();
+        assert_eq!(object.free("m", 9).unwrap().unwrap(), r#"{"k":"v"}"#);
+        assert_eq!(
+            refusal(r#"{"m":{"k":"v"}}"#, |o| o.free("m", 8)),
+            "422 m: is over 8 bytes as compact JSON"
+        );
+        assert_eq!(refusal(r#"{"m":{"k":["\u0000"]}}"#, |o| o.free("m", 99)), "422 m: contains NUL");
+        let deep = format!("{{\"m\":{{\"k\":{}1{}}}}}", "[".repeat(40), "]".repeat(40));
+        assert_eq!(refusal(&deep, |o| o.free("m", 999)), "422 m: is nested too deeply");
+    }
+}

@@ -1,0 +1,148 @@
+//! Every Redis key of the chat product and how long it lives. Nothing here is the truth: what is gone comes back from
+//! Postgres. A key begins with the word that grants name (`grants.redis = ["list:*"]`). Presence keys carry the hash tag
+//! `{p:NN}`, because one script touches several of them; all others stand alone, so a Redis Cluster can spread them.
+
+use crate::Id;
+
+const MINUTE_S: u64 = 60;
+const HOUR_S: u64 = 60 * MINUTE_S;
+const DAY_S: u64 = 24 * HOUR_S;
+
+// ---- read model: projections without TTL come back by `switchboard rebuild` or on a miss ------------------------------
+
+/// Sorted set of a user's conversations, scored by the time of the last activity in milliseconds.
+pub fn list(user: &str) -> String {
+    format!("list:{user}")
+}
+/// Older conversations still come from Postgres.
+pub const LIST_MAX: usize = 500;
+
+/// Hash of a conversation: `head`, `change`, `last_message`, `last_at`.
+pub fn meta(conversation: Id) -> String {
+    format!("meta:{conversation}")
+}
+
+/// The last messages of a conversation: sorted set of message JSON by seq.
+pub fn recent(conversation: Id) -> String {
+    format!("recent:{conversation}")
+}
+pub const RECENT_TTL_S: u64 = 30 * DAY_S;
+/// Longer histories are read from Postgres.
+pub const RECENT_MAX: usize = 100;
+
+/// A conversation's participants with their profiles: JSON.
+pub fn participants(conversation: Id) -> String {
+    format!("participants:{conversation}")
+}
+pub const PARTICIPANTS_TTL_S: u64 = 5 * MINUTE_S;
+
+/// Hash of a conversation's unread counts by user. Derived; dropped as a whole by what changes them.
+pub fn unread(conversation: Id) -> String {
+    format!("unread:{conversation}")
+}
+pub const UNREAD_TTL_S: u64 = HOUR_S;
+
+/// A user's directory entry: JSON.
+pub fn profile(user: &str) -> String {
+    format!("profile:{user}")
+}
+pub const PROFILE_TTL_S: u64 = HOUR_S;
+
+/// Ids found by a search.
+pub fn search(user: &str, query_digest: &str) -> String {
+    format!("search:{user}:{query_digest}")
+}
+pub const SEARCH_TTL_S: u64 = MINUTE_S;
+
+/// The last notifications of a user: list of JSON.
+pub fn notifications(user: &str) -> String {
+    format!("notifications:{user}")
+}
+pub const NOTIFICATIONS_TTL_S: u64 = 7 * DAY_S;
+pub const NOTIFICATIONS_MAX: usize = 100;
+
+/// Capped stream of recent events, for analytics.
+pub const EVENTS: &str = "chat:logs:events";
+pub const EVENTS_MAX: usize = 10_000;
+
+// ---- presence: one hash tag for a user's lease and the set it is due in ------------------------------------------------
+
+/// Partitions of presence.
+pub const PRESENCE_PARTITIONS: u64 = 64;
+
+/// Which partition a user's presence is in: FNV-1a of the id.
+pub fn partition(user: &str) -> u64 {
+    let hash = user.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash % PRESENCE_PARTITIONS
+}
+
+/// Hash of a user's leases: connection → `node renewed_ms user_agent`. The fields' fate is the due-set's.
+pub fn leases(user: &str) -> String {
+    format!("{{p:{:02}}}:leases:{user}", partition(user))
+}
+
+/// Hash of a user's aggregate: `status`, `last_seen`.
+pub fn presence(user: &str) -> String {
+    format!("{{p:{:02}}}:presence:{user}", partition(user))
+}
+
+/// Sorted set of `connection user` by the time the lease ends.
+pub fn due(partition: u64) -> String {
+    format!("{{p:{partition:02}}}:due")
+}
+
+/// Sorted set of users who have no connection, by the time the grace ends.
+pub fn grace(partition: u64) -> String {
+    format!("{{p:{partition:02}}}:grace")
+}
+
+pub const LEASE_MS: u64 = 90_000;
+/// A page reload is not "offline, online".
+pub const GRACE_MS: u64 = 5_000;
+
+/// Sorted set of nodes by the time their lease ends.
+pub const NODES: &str = "nodes";
+/// Renewed every 3 s.
+pub const NODE_LEASE_MS: u64 = 9_000;
+
+// ---- limits and ephemera -----------------------------------------------------------------------------------------------
+
+/// Calls in the running window.
+pub fn rate(what: &str, user: &str) -> String {
+    format!("rate:{what}:{user}")
+}
+
+/// Users typing in a conversation: sorted set by the time it expires.
+pub fn typing(conversation: Id) -> String {
+    format!("typing:{conversation}")
+}
+pub const TYPING_MS: u64 = 10_000;
+
+/// Messages that came while a user had no connection: list of `conversation:seq`.
+pub fn offline(user: &str) -> String {
+    format!("offline:{user}")
+}
+pub const OFFLINE_MAX: usize = 200;
+
+/// The user's directory row was written recently.
+pub fn seen(user: &str) -> String {
+    format!("seen:{user}")
+}
+pub const SEEN_TTL_S: u64 = HOUR_S;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_script_touches_has_one_hash_tag() {
+        let tag = |key: String| key[..=key.find('}').unwrap()].to_owned();
+        for user in ["ana", "bo", "{odd}"] {
+            assert_eq!(tag(leases(user)), tag(due(partition(user))));
+            assert_eq!(tag(presence(user)), tag(grace(partition(user))));
+        }
+        assert_eq!(leases("ana"), "{p:05}:leases:ana");
+    }
+}

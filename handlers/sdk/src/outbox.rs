@@ -1,0 +1,30 @@
+//! The events of the chat product, as they lie in the outbox: their names and their payloads. A payload says everything
+//! that its consumers need, so that none of them reads Postgres to deliver it.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::Id;
+
+pub const MESSAGE_CREATED: &str = "message.created";
+pub const MESSAGE_EDITED: &str = "message.edited";
+pub const MESSAGE_DELETED: &str = "message.deleted";
+pub const CONVERSATION_CREATED: &str = "conversation.created";
+pub const CONVERSATION_UPDATED: &str = "conversation.updated";
+pub const PARTICIPANT_JOINED: &str = "conversation.participant.joined";
+pub const PARTICIPANT_LEFT: &str = "conversation.participant.left";
+
+/// Every event of a conversation has this key, so they are in the order of their commits.
+pub fn key(conversation: Id) -> String {
+    format!("conv:{conversation}")
+}
+
+/// `message.created`.
+#[derive(Deserialize)]
+pub struct MessageCreated<'a> {
+    pub conversation_id: &'a str,
+    pub seq: u64,
+    /// The message as clients see it.
+    #[serde(borrow)]
+    pub message: &'a RawValue,
+}

@@ -1,0 +1,106 @@
+//! The words for refusals (`protocol.md`, section 1): one constructor a code, with its status. A refusal names the field
+//! and the rule; it never holds what the asker may not see.
+
+use crate::Problem;
+
+impl Problem {
+    fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
+        Self { status, code: code.to_owned(), detail: detail.into(), field: None, retry_after_ms: None }
+    }
+
+    /// Not even JSON, or not an object.
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(400, "malformed", detail)
+    }
+
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(401, "unauthorized", detail)
+    }
+
+    /// Known, but not allowed. For things of others use [`Problem::not_found`]: they answer like things that are not there.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(403, "forbidden", detail)
+    }
+
+    pub fn not_found(what: &str) -> Self {
+        Self::new(404, "not_found", format!("no such {what}"))
+    }
+
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(409, "conflict", detail)
+    }
+
+    pub fn idempotency_conflict() -> Self {
+        Self::new(409, "idempotency_conflict", "this key was used before, for something else")
+            .with_field("client_msg_id")
+    }
+
+    pub fn conversation_full() -> Self {
+        Self::new(409, "conversation_full", "the conversation has as many participants as it may")
+    }
+
+    pub fn archived() -> Self {
+        Self::new(409, "archived", "archived: it can be read, nothing changes")
+    }
+
+    pub fn managed_by_class() -> Self {
+        Self::new(409, "managed_by_class", "participants of this conversation change through its class")
+    }
+
+    pub fn owner_must_hand_over() -> Self {
+        Self::new(409, "owner_must_hand_over", "the owner hands over before leaving")
+    }
+
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(413, "too_large", detail)
+    }
+
+    pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
+        Self::new(415, "unsupported_media_type", detail)
+    }
+
+    /// A rule is broken: which field, and what is expected there.
+    pub fn invalid(field: impl Into<String>, rule: impl std::fmt::Display) -> Self {
+        let field = field.into();
+        Self::new(422, "invalid", format!("{field}: {rule}")).with_field(field)
+    }
+
+    pub fn rate_limited(retry_after_ms: u32) -> Self {
+        Self::new(429, "rate_limited", "too many of these; wait").with_retry_after_ms(retry_after_ms)
+    }
+
+    /// Our fault, and asking again will not help. Log the cause where it is known; the client learns nothing of it.
+    pub fn internal() -> Self {
+        Self::new(500, "internal", "something went wrong here")
+    }
+
+    /// Our fault, and asking again may help.
+    pub fn unavailable() -> Self {
+        Self::new(503, "unavailable", "busy; try again").with_retry_after_ms(1000)
+    }
+
+    pub fn with_field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    pub fn with_retry_after_ms(mut self, ms: u32) -> Self {
+        self.retry_after_ms = Some(ms);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_rule_names_its_field() {
+        let problem = Problem::invalid("content", "is empty");
+        assert_eq!(
+            (problem.status, &*problem.code, problem.field.as_deref()),
+            (422, "invalid", Some("content"))
+        );
+        assert_eq!(problem.detail, "content: is empty");
+    }
+}

@@ -1,0 +1,60 @@
+//! Takes messages, by REST and by frame. What it acknowledges is committed; delivery is the outbox's business.
+
+mod append;
+mod rules;
+
+use append::Append;
+use rules::Draft;
+use sdk::rate::{self, Place, Window};
+use sdk::{Problem, frame, http};
+
+struct SendMessage;
+http::export!(SendMessage);
+frame::export!(SendMessage);
+
+impl http::Handler for SendMessage {
+    fn handle(request: http::Request) -> Result<http::Response, Problem> {
+        let conversation_id = match request.endpoint() {
+            ("POST", "/api/v1/conversations/{conversation_id}/messages") => {
+                Some(request.param_id("conversation_id", "conversation")?)
+            }
+            ("POST", "/api/v1/messages") => None,
+            _ => return http::unknown_endpoint(&request),
+        };
+        let draft = Draft::parse(request.json()?, conversation_id, request.header("idempotency-key"))?;
+        Ok(match send(&draft, &request.caller()?.user_id)? {
+            Append::Stored(message) => http::Response::text(201, format!(r#"{{"message":{message}}}"#)),
+            Append::Duplicate(message) => {
+                http::Response::text(200, format!(r#"{{"message":{message},"duplicate":true}}"#))
+            }
+        })
+    }
+}
+
+impl frame::Handler for SendMessage {
+    fn handle(request: frame::Request) -> Result<Option<frame::Reply>, Problem> {
+        let draft = Draft::parse(request.payload()?, None, None)?;
+        let (message, duplicate) = match send(&draft, &request.caller.user_id)? {
+            Append::Stored(message) => (message, false),
+            Append::Duplicate(message) => (message, true),
+        };
+        let payload = format!(r#"{{"message":{message},"duplicate":{duplicate}}}"#);
+        Ok(Some(frame::Reply::text("message.sent", payload)))
+    }
+}
+
+/// Replays are free: they answer beyond the limit, and what they took is given back.
+fn send(draft: &Draft, sender: &str) -> Result<Append, Problem> {
+    let most = rate::most("messages_per_minute", 25);
+    let window = Window { what: "send", user: sender, most, window_ms: 60_000 };
+    let place = window.take();
+    if let Place::Full(_) = place {
+        let known = append::replay(draft, sender)?;
+        return known.map(Append::Duplicate).ok_or_else(|| place.or_refuse().unwrap_err());
+    }
+    let outcome = append::append(draft, sender);
+    if place == Place::Taken && !matches!(outcome, Ok(Append::Stored(_))) {
+        window.give_back();
+    }
+    outcome
+}

@@ -1,0 +1,245 @@
+//! What a message may be. Pure: no host calls, so plain `cargo test` runs it.
+
+use sdk::json::{self, Object};
+use sdk::{Id, Problem, text};
+use serde_json::{Value, json};
+
+pub const CONTENT_CHARS_MAX: usize = 2000;
+pub const ATTACHMENTS_MAX: usize = 10;
+pub const ATTACHMENTS_BYTES_MAX: usize = 8 * 1024;
+pub const METADATA_BYTES_MAX: usize = 4 * 1024;
+pub const MENTIONS_MAX: usize = 100;
+pub const KEY_CHARS_MAX: usize = 128;
+const URL_CHARS_MAX: usize = 2048;
+const NAME_CHARS_MAX: usize = 255;
+
+/// A message that keeps the rules. What is optional is JSON text, ready to be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    pub conversation_id: Id,
+    /// NFC.
+    pub content: String,
+    pub reply_to_id: Option<Id>,
+    pub attachments: Option<String>,
+    pub metadata: Option<String>,
+    pub mentions: Option<String>,
+    /// The client's name for this message: a retry with it finds the first result.
+    pub key: Option<String>,
+}
+
+impl Draft {
+    /// From a body or payload. The conversation and the key may also come from the path and a header.
+    pub fn parse(
+        mut body: Object,
+        conversation_id: Option<Id>,
+        idempotency_key: Option<&str>,
+    ) -> Result<Self, Problem> {
+        let conversation_id = match conversation_id {
+            Some(id) => id,
+            None => json::required("conversation_id", body.id("conversation_id")?)?,
+        };
+        Ok(Self {
+            conversation_id,
+            content: content(json::required("content", body.text("content")?)?)?,
+            reply_to_id: body.id("reply_to_id")?,
+            attachments: attachments(&mut body)?,
+            metadata: body.free("metadata", METADATA_BYTES_MAX)?,
+            mentions: mentions(&mut body)?,
+            key: key(body.text("client_msg_id")?, idempotency_key)?,
+        })
+    }
+
+    /// Differs, as good as always, between messages that differ: the same key for another message is a conflict.
+    pub fn fingerprint(&self) -> i64 {
+        let id = self.conversation_id.to_string();
+        let reply = self.reply_to_id.map(|id| id.to_string());
+        let optional = [&reply, &self.attachments, &self.metadata, &self.mentions];
+        let parts =
+            [&id, &self.content].into_iter().map(Some).chain(optional.into_iter().map(Option::as_ref));
+        // FNV-1a. Who makes two of their own messages collide deceives only themselves.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for part in parts {
+            let end: u8 = if part.is_some() { 0xfe } else { 0xff };
+            for byte in part.map_or(&[][..], String::as_bytes).iter().chain([&end]) {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        hash as i64
+    }
+}
+
+fn content(raw: String) -> Result<String, Problem> {
+    // Composing never makes a text longer than three times: what is far too long is refused before the work.
+    if raw.len() > CONTENT_CHARS_MAX * 4 * 3 {
+        return Err(Problem::invalid("content", format!("has more than {CONTENT_CHARS_MAX} characters")));
+    }
+    let content = text::nfc(raw);
+    match text::length(&content) {
+        0 => Err(Problem::invalid("content", "is empty")),
+        length if length > CONTENT_CHARS_MAX => {
+            Err(Problem::invalid("content", format!("has more than {CONTENT_CHARS_MAX} characters")))
+        }
+        _ => Ok(content),
+    }
+}
+
+fn attachments(body: &mut Object) -> Result<Option<String>, Problem> {
+    let Some(items) = body.array("attachments", ATTACHMENTS_MAX)? else { return Ok(None) };
+    if items.is_empty() {
+        return Ok(None);
+    }
+    let mut kept = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        kept.push(attachment(Object::of(item, &format!("attachments[{index}]"))?)?);
+    }
+    let compact = Value::Array(kept).to_string();
+    if compact.len() > ATTACHMENTS_BYTES_MAX {
+        return Err(Problem::invalid(
+            "attachments",
+            format!("are over {ATTACHMENTS_BYTES_MAX} bytes together"),
+        ));
+    }
+    Ok(Some(compact))
+}
+
+fn attachment(mut item: Object) -> Result<Value, Problem> {
+    let mut short = |field: &str, most: usize| -> Result<Option<String>, Problem> {
+        match item.text(field)? {
+            Some(value) if value.is_empty() || text::length(&value) > most || text::has_control(&value) => {
+                let rule = format!("is not 1 to {most} characters without control characters");
+                Err(Problem::invalid(item.name(field), rule))
+            }
+            other => Ok(other),
+        }
+    };
+    let (url, name, mime) =
+        (short("url", URL_CHARS_MAX)?, short("name", NAME_CHARS_MAX)?, short("mime", NAME_CHARS_MAX)?);
+    let url = json::required(&item.name("url"), url)?;
+    Ok(json!({ "url": url, "name": name, "mime": mime, "size": item.number("size")? }))
+}
+
+fn mentions(body: &mut Object) -> Result<Option<String>, Problem> {
+    let Some(mut users) = body.user_ids("mentions", MENTIONS_MAX)? else { return Ok(None) };
+    users.sort_unstable();
+    users.dedup();
+    Ok((!users.is_empty()).then(|| json!(users).to_string()))
+}
+
+fn key(client_msg_id: Option<String>, idempotency_key: Option<&str>) -> Result<Option<String>, Problem> {
+    let key = match (client_msg_id, idempotency_key) {
+        (Some(body), Some(header)) if body != header => {
+            return Err(Problem::invalid("client_msg_id", "differs from the header Idempotency-Key"));
+        }
+        (Some(body), _) => body,
+        (None, Some(header)) => header.to_owned(),
+        (None, None) => return Ok(None),
+    };
+    if (1..=KEY_CHARS_MAX).contains(&text::length(&key)) && !text::has_control(&key) {
+        return Ok(Some(key));
+    }
+    let rule = format!("is not 1 to {KEY_CHARS_MAX} characters without control characters");
+    Err(Problem::invalid("client_msg_id", rule))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: &str = "019aa007-76bb-7fff-bfff-ffffffffffff";
+
+    fn draft(body: Value) -> Result<Draft, Problem> {
+        let room = Id::parse(ROOM);
+        Draft::parse(Object::parse(body.to_string().as_bytes()).unwrap(), room, None)
+    }
+
+    fn refusal(body: Value) -> (u16, Option<String>) {
+        let problem = draft(body).unwrap_err();
+        (problem.status, problem.field)
+    }
+
+    #[test]
+    fn content_is_1_to_2000_characters_after_nfc() {
+        for good in ["x".to_owned(), "👩".repeat(2000), "o\u{302}".repeat(2000), "line\nbreak".to_owned()] {
+            assert!(draft(json!({ "content": good })).is_ok());
+        }
+        assert_eq!(draft(json!({ "content": "o\u{302}" })).unwrap().content, "ô");
+        let bad = [
+            json!({}),
+            json!({ "content": null }),
+            json!({ "content": "" }),
+            json!({ "content": 7 }),
+            json!({ "content": ["x"] }),
+            json!({ "content": "a\0b" }),
+            json!({ "content": "x".repeat(2001) }),
+            json!({ "content": "x".repeat(60_000) }),
+        ];
+        for body in bad {
+            assert_eq!(refusal(body), (422, Some("content".into())));
+        }
+    }
+
+    #[test]
+    fn what_is_beside_the_content_has_rules_too() {
+        let file = json!({ "url": "https://x/y", "name": "y", "mime": "image/png", "size": 3, "other": 1 });
+        let full = draft(json!({
+            "content": "x", "reply_to_id": ROOM, "attachments": [file], "metadata": { "k": [1] },
+            "mentions": ["bo", "ana", "bo"], "client_msg_id": "k1",
+        }))
+        .unwrap();
+        assert_eq!(full.mentions.as_deref(), Some(r#"["ana","bo"]"#));
+        assert_eq!(full.metadata.as_deref(), Some(r#"{"k":[1]}"#));
+        assert!(!full.attachments.unwrap().contains("other"));
+
+        for (field, value) in [
+            ("reply_to_id", json!("x")),
+            ("attachments", json!({})),
+            ("attachments", json!(vec![file.clone(); 11])),
+            ("attachments", json!(vec![json!({ "url": "u".repeat(2000) }); 5])),
+            ("attachments[0]", json!(["x"])),
+            ("attachments[0].url", json!([{ "name": "y" }])),
+            ("attachments[0].url", json!([{ "url": "" }])),
+            ("attachments[0].size", json!([{ "url": "u", "size": -1 }])),
+            ("metadata", json!("x")),
+            ("metadata", json!({ "k": "x".repeat(4096) })),
+            ("mentions", json!("ana")),
+            ("mentions", json!(vec!["ana"; 101])),
+            ("mentions[1]", json!(["ana", ""])),
+            ("client_msg_id", json!("")),
+            ("client_msg_id", json!("x".repeat(129))),
+            ("client_msg_id", json!(4)),
+        ] {
+            let mut body = json!({ "content": "x" });
+            body[field.split('[').next().unwrap()] = value;
+            assert_eq!(refusal(body), (422, Some(field.into())));
+        }
+    }
+
+    #[test]
+    fn the_conversation_and_the_key_come_from_either_place() {
+        let parse = |body: Value, room: Option<Id>, header: Option<&str>| {
+            Draft::parse(Object::parse(body.to_string().as_bytes()).unwrap(), room, header)
+        };
+        let both = parse(json!({ "content": "x", "conversation_id": ROOM }), None, Some("k")).unwrap();
+        assert_eq!((both.conversation_id, both.key.as_deref()), (Id::parse(ROOM).unwrap(), Some("k")));
+        let missing = parse(json!({ "content": "x" }), None, None).unwrap_err();
+        assert_eq!(missing.field.as_deref(), Some("conversation_id"));
+        let torn = parse(json!({ "content": "x", "client_msg_id": "a" }), Id::parse(ROOM), Some("b"));
+        assert_eq!(torn.unwrap_err().field.as_deref(), Some("client_msg_id"));
+    }
+
+    #[test]
+    fn a_fingerprint_tells_messages_apart() {
+        let of = |body: Value| draft(body).unwrap().fingerprint();
+        let plain = of(json!({ "content": "côn" }));
+        assert_eq!(plain, of(json!({ "content": "co\u{302}n", "client_msg_id": "k", "other": 1 })));
+        assert_eq!(plain, of(json!({ "content": "côn", "attachments": [], "mentions": [] })));
+        for other in [
+            json!({ "content": "con" }),
+            json!({ "content": "côn", "reply_to_id": ROOM }),
+            json!({ "content": "côn", "metadata": {} }),
+            json!({ "content": "côn", "mentions": ["ana"] }),
+        ] {
+            assert_ne!(plain, of(other));
+        }
+    }
+}

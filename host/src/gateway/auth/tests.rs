@@ -1,0 +1,126 @@
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::{Value, json};
+
+use super::*;
+
+const SECRET: &str = "a secret of the tests";
+
+fn config(keys: &[&str]) -> Config {
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gateway/auth/testdata");
+    Config {
+        jwt_secret: Some(SECRET.to_owned()),
+        jwt_keys: keys.iter().map(|name| testdata.join(format!("{name}.pub.pem"))).collect(),
+        ..Config::default()
+    }
+}
+
+fn auth(config: &Config) -> Arc<Auth> {
+    Arc::new(Auth::new(config).unwrap())
+}
+
+fn signed(claims: &Value, secret: &str) -> String {
+    encode(&Header::default(), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+}
+
+fn good() -> Value {
+    json!({ "sub": "ana", "exp": unix_ms() / 1000 + 60 })
+}
+
+async fn detail(auth: &Arc<Auth>, token: &str) -> String {
+    let problem = auth.verify(token).await.unwrap_err();
+    assert_eq!(problem.status, 401);
+    problem.detail
+}
+
+/// Signed elsewhere by keys that are gone.
+const TOKENS: [(&str, &str); 3] = [
+    ("RS256", include_str!("testdata/RS256.jwt")),
+    ("ES256", include_str!("testdata/ES256.jwt")),
+    ("EdDSA", include_str!("testdata/EdDSA.jwt")),
+];
+
+#[tokio::test]
+async fn every_algorithm_of_the_protocol_is_verified_by_its_key() {
+    let auth = auth(&config(&["RS256", "ES256", "EdDSA"]));
+    for (algorithm, token) in TOKENS {
+        let token = token.trim();
+        assert_eq!(auth.verify(token).await.unwrap().user.as_str(), "ana", "{algorithm}");
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let other = if signature.starts_with('A') { "B" } else { "A" };
+        let forged = format!("{signed}.{other}{}", &signature[1..]);
+        assert!(detail(&auth, &forged).await.contains("signature"), "{algorithm}");
+    }
+    assert_eq!(auth.verify(&signed(&good(), SECRET)).await.unwrap().user.as_str(), "ana");
+    assert!(detail(&auth, &signed(&good(), "another secret, as long")).await.contains("signature"));
+}
+
+#[tokio::test]
+async fn only_listed_algorithms_are_accepted() {
+    let hmac_only = auth(&Config { jwt_algorithms: vec!["HS256".to_owned()], ..config(&[]) });
+    for (_, token) in TOKENS {
+        assert!(detail(&hmac_only, token.trim()).await.contains("algorithm"));
+    }
+    let no_hmac = auth(&Config { jwt_algorithms: vec!["EdDSA".to_owned()], ..config(&["EdDSA"]) });
+    assert!(detail(&no_hmac, &signed(&good(), SECRET)).await.contains("algorithm"));
+    // A public key is public: it must not pass for a secret.
+    let pem = fs::read_to_string(&config(&["EdDSA"]).jwt_keys[0]).unwrap();
+    assert!(detail(&no_hmac, &signed(&good(), &pem)).await.contains("algorithm"));
+}
+
+#[tokio::test]
+async fn what_is_no_token_is_refused_without_a_fuss() {
+    let auth = auth(&config(&[]));
+    let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbmEiLCJleHAiOjQxMDI0NDQ4MDB9.";
+    for bad in ["", ".", "..", "a.b.c", "ana", unsigned, &"x".repeat(TOKEN_BYTES_MAX + 1), "\0.\0.\0"] {
+        assert!(detail(&auth, bad).await.contains("no JSON Web Token"), "{bad:.20}");
+    }
+    let mut claims = good();
+    claims["roles"] = "admin".into();
+    assert!(detail(&auth, &signed(&claims, SECRET)).await.contains("wrong type"));
+}
+
+#[tokio::test]
+async fn a_remembered_token_expires_like_any_other() {
+    let auth = auth(&config(&[]));
+    let token = signed(&good(), SECRET);
+    let first = auth.verify(&token).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &auth.verify(&token).await.unwrap()));
+    let end = first.expires_ms + 30_000;
+    assert!(auth.recall(&digest(&token), end - 1).unwrap().is_ok());
+    assert_eq!(auth.recall(&digest(&token), end), Some(Err(Rejected::Expired)));
+}
+
+#[test]
+fn what_is_remembered_is_bounded_and_what_is_asked_for_stays() {
+    let mut remembered = Remembered::default();
+    let credentials = Arc::new(Credentials {
+        user: crate::ids::UserId::parse("ana").unwrap(),
+        principal: crate::contract::types::Principal {
+            user_id: "ana".to_owned(),
+            name: None,
+            roles: Vec::new(),
+            session_id: "s".to_owned(),
+        },
+        expires_ms: 0,
+    });
+    let favourite = digest("favourite");
+    remembered.insert(favourite, credentials.clone());
+    for number in 0..3 * TOKENS_REMEMBERED_MAX {
+        remembered.insert(digest(&number.to_string()), credentials.clone());
+        if number % 1000 == 0 {
+            assert!(remembered.get(&favourite).is_some());
+        }
+        assert!(remembered.young.len() + remembered.old.len() <= TOKENS_REMEMBERED_MAX);
+    }
+    assert!(remembered.get(&digest("0")).is_none());
+}
+
+#[test]
+fn a_bad_setting_is_refused_at_the_start() {
+    let complaint = |config: &Config| Auth::new(config).err().unwrap().to_string();
+    assert!(complaint(&Config::default()).contains("jwt_secret"));
+    assert!(complaint(&Config { jwt_algorithms: vec!["none".to_owned()], ..config(&[]) }).contains("`none`"));
+    assert!(complaint(&config(&["absent"])).contains("cannot read"));
+    let listed = Config { jwt_algorithms: vec!["RS256".to_owned()], ..config(&["EdDSA"]) };
+    assert!(complaint(&listed).contains("EdDSA.pub.pem holds no public key"));
+}

@@ -1,0 +1,112 @@
+//! A migrated database of its own for each test, with a role to log in as. Only tests use it.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Postgres, Session, migrate};
+use crate::config::Config;
+use crate::ids::Digest;
+
+/// `switchboard_test` logs in; what it may touch a test grants it.
+pub(super) const ROLE: &str = "test";
+
+pub(super) struct World {
+    pub postgres: Postgres,
+    pub config: Config,
+}
+
+impl World {
+    /// Statements of the owner, one after the other.
+    pub async fn owner(&self, sql: &str) {
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(self.postgres.host()).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    pub async fn count(&self, sql: &str) -> i64 {
+        let count = sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(self.postgres.host()).await;
+        count.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// A call with ten seconds.
+    pub fn session(&self) -> Session {
+        self.session_of(Duration::from_secs(10))
+    }
+
+    pub fn session_of(&self, patience: Duration) -> Session {
+        self.postgres.session(Some(ROLE), Digest::of(b"release"), Instant::now() + patience)
+    }
+}
+
+/// Runs a test in a new world of so many connections, and removes the world whatever happens.
+pub(super) async fn with_world(connections_max: usize, test: impl AsyncFnOnce(Arc<World>)) {
+    let server = std::env::var("SWITCHBOARD_TEST_DATABASE_URL")
+        .expect("SWITCHBOARD_TEST_DATABASE_URL names a Postgres whose superuser these tests may be");
+    let mut admin = PgConnection::connect(&server).await.expect("the test's Postgres answers");
+    let name = format!("switchboard_test_{}", Uuid::now_v7().simple());
+    let template = template(&mut admin, &server).await;
+    run(&mut admin, "select pg_advisory_lock(7171)").await;
+    run(&mut admin, &format!("create database {name} template {template}")).await;
+    run(&mut admin, &format!("revoke temporary on database {name} from public")).await;
+    run(&mut admin, "select pg_advisory_unlock(7171)").await;
+
+    let config = config_of(&server, &name, connections_max);
+    let postgres = Postgres::connect(&config).await.expect("the database of the test");
+    let world = Arc::new(World { postgres: postgres.clone(), config });
+    let outcome = AssertUnwindSafe(test(world)).catch_unwind().await;
+    tokio::time::timeout(Duration::from_secs(10), postgres.close()).await.expect("nothing is left running");
+    run(&mut admin, &format!("drop database {name} with (force)")).await;
+    if let Err(failed) = outcome {
+        panic::resume_unwind(failed);
+    }
+}
+
+fn config_of(server: &str, database: &str, connections_max: usize) -> Config {
+    Config {
+        database_url: Some(format!(
+            "{}/{database}",
+            server.rsplit_once('/').expect("a URL with a database").0
+        )),
+        secret: Some("a secret of at least 32 characters for tests".to_owned()),
+        postgres_connections_max: connections_max,
+        ..Config::default()
+    }
+}
+
+/// Migrated once for each content of the migrations; every test copies it.
+async fn template(admin: &mut PgConnection, server: &str) -> String {
+    static NAME: OnceLock<String> = OnceLock::new();
+    let name = NAME.get_or_init(|| format!("switchboard_template_{}", migrate::fingerprint_of_all())).clone();
+    run(admin, "select pg_advisory_lock(7171)").await;
+    let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
+        .bind(&name)
+        .fetch_one(&mut *admin)
+        .await
+        .unwrap();
+    if !exists {
+        let making = format!("{name}_making");
+        run(admin, &format!("drop database if exists {making} with (force)")).await;
+        run(admin, &format!("create database {making}")).await;
+        let config = config_of(server, &making, 1);
+        migrate::run(&config).await.expect("the migrations run");
+        // A second run finds nothing to do but the new role's password.
+        let mut owner = PgConnection::connect(config.database_url.as_deref().unwrap()).await.unwrap();
+        run(&mut owner, &format!("select switchboard.ensure_role('{ROLE}')")).await;
+        owner.close().await.unwrap();
+        migrate::run(&config).await.expect("the migrations run twice");
+        run(admin, &format!("alter database {making} rename to {name}")).await;
+    }
+    run(admin, "select pg_advisory_unlock(7171)").await;
+    name
+}
+
+async fn run(connection: &mut PgConnection, sql: &str) {
+    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await;
+    done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}

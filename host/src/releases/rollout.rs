@@ -1,0 +1,343 @@
+//! How a fleet moves from one release to the next. A deploy loads the file here, compares what it binds with the other
+//! handlers inside the switch, and then waits until every live node says that it runs it. Each node follows by itself: it
+//! asks Postgres for the fleet's generation, loads what is new and swaps its pointer.
+//!
+//! What runs keeps running whatever fails here: a file that does not load, a node that is silent, Postgres gone.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::time::{Instant, interval};
+use tracing::warn;
+
+use super::outcome::{NodeOutcome, Outcome, Refused};
+use super::registry::{Bindings, Conflict, Declares, Entry, Registry};
+use super::repository::{Action, Change, Error, Repository, Running, Switched};
+use crate::config::Config;
+use crate::ids::{Digest, NodeId};
+use crate::limits;
+use crate::manifest::Manifest;
+use crate::runtime::{Refusal, Release, ReleaseFile, Runtime};
+
+mod follow;
+
+use follow::Turn;
+
+/// What makes a file ready to run; the runtime, as seen from here.
+pub trait Load: Send + Sync + 'static {
+    type Release: Declares + Send + Sync + 'static;
+
+    /// Compiled, linked, checked against its grants, warmed. Refused with a reason, for whoever deploys.
+    fn load(
+        &self,
+        file: &ReleaseFile,
+        settings: BTreeMap<String, String>,
+    ) -> impl Future<Output = Result<Arc<Self::Release>, Refusal>> + Send;
+}
+
+impl Load for Arc<Runtime> {
+    type Release = Release;
+
+    async fn load(
+        &self,
+        file: &ReleaseFile,
+        settings: BTreeMap<String, String>,
+    ) -> Result<Arc<Release>, Refusal> {
+        Runtime::load(self, file, settings).await
+    }
+}
+
+/// This node's part in the fleet.
+pub struct Rollout<L: Load = Arc<Runtime>> {
+    pub node: NodeId,
+    admin: SocketAddr,
+    config: Arc<Config>,
+    loader: L,
+    registry: Arc<Registry<L::Release>>,
+    repository: Repository,
+    /// For the heartbeat.
+    connections: Box<dyn Fn() -> u64 + Send + Sync>,
+    compiles: Semaphore,
+    loaded: std::sync::Mutex<Loaded<L::Release>>,
+    /// Held from asking what the fleet runs to running it: two turns at once would undo each other.
+    turn: Mutex<Turn>,
+    hint: Notify,
+    converged: AtomicBool,
+}
+
+impl<L: Load> Rollout<L> {
+    pub fn new(
+        node: NodeId,
+        config: Arc<Config>,
+        loader: L,
+        registry: Arc<Registry<L::Release>>,
+        repository: Repository,
+        connections: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            node,
+            admin: config.admin_listen,
+            config,
+            loader,
+            registry,
+            repository,
+            connections: Box::new(connections),
+            compiles: Semaphore::new(limits::COMPILES_AT_ONCE),
+            loaded: std::sync::Mutex::new(Loaded::new()),
+            turn: Mutex::new(Turn::default()),
+            hint: Notify::new(),
+            converged: AtomicBool::new(false),
+        }
+    }
+
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub fn registry(&self) -> &Arc<Registry<L::Release>> {
+        &self.registry
+    }
+
+    /// Whether this node has once had everything that the fleet runs.
+    pub fn has_converged(&self) -> bool {
+        self.converged.load(Ordering::Relaxed)
+    }
+
+    /// Joins the fleet: says that it is there, and takes over what runs. A release that does not load here is reported,
+    /// not an error: the other handlers serve.
+    pub async fn join(&self) -> Result<(), Error> {
+        self.repository.heartbeat(&self.heartbeat()).await?;
+        self.converge().await
+    }
+
+    // ---- changes -----------------------------------------------------------------------------------------------------
+
+    /// Returns once every live node runs the release or has said why not, or the wait is over.
+    pub async fn deploy(&self, bytes: Bytes, by: &str, note: Option<&str>) -> Result<Outcome, Refused> {
+        let began = Instant::now();
+        let file = tokio::task::spawn_blocking(|| ReleaseFile::parse(bytes))
+            .await
+            .map_err(|_| Refused::Host("reading the file failed".into()))??;
+        let name = file.manifest.name.as_str();
+        let before = self.wanted(name).await?;
+        if let Some(same) = before.as_ref().filter(|running| running.digest == file.digest) {
+            return self.outcome(same.clone(), None, true, began).await;
+        }
+        self.load(&file).await?;
+        self.repository.keep(file.digest, &file.manifest, &file.bytes, by, note).await?;
+        let change = Change {
+            action: Action::Deploy,
+            name,
+            digest: file.digest,
+            seen: before.as_ref().map_or(0, |running| running.generation),
+            by,
+            note,
+        };
+        self.switch(&change, &file.manifest, before, began).await
+    }
+
+    /// To a release given by the beginning of its digest, or to the one that ran before the present one.
+    pub async fn rollback(
+        &self,
+        name: &str,
+        to: Option<&str>,
+        by: &str,
+        note: Option<&str>,
+    ) -> Result<Outcome, Refused> {
+        let began = Instant::now();
+        let before = self.wanted(name).await?.ok_or_else(|| Refused::UnknownHandler(name.to_owned()))?;
+        let digest = match to {
+            Some(hex) => self.find(Some(name), hex).await?,
+            None => self.repository.previous(name).await?.ok_or(Refused::NothingBefore)?,
+        };
+        if digest == before.digest {
+            return self.outcome(before, None, true, began).await;
+        }
+        let release = self.known(digest).await?;
+        let change = Change { action: Action::Rollback, name, digest, seen: before.generation, by, note };
+        self.switch(&change, release.manifest(), Some(before), began).await
+    }
+
+    /// The one release whose digest begins with these hex digits.
+    pub async fn find(&self, name: Option<&str>, hex: &str) -> Result<Digest, Refused> {
+        let hex = hex.strip_prefix("sha256:").unwrap_or(hex).to_ascii_lowercase();
+        let plausible = (limits::DIGEST_PREFIX_MIN..=64).contains(&hex.len())
+            && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !plausible {
+            return Err(Refused::NoDigest(hex));
+        }
+        match self.repository.beginning_with(name, &hex).await?[..] {
+            [digest] => Ok(digest),
+            [] => Err(Refused::UnknownRelease(hex)),
+            _ => Err(Refused::Ambiguous(hex)),
+        }
+    }
+
+    /// Deploys the files of a directory that the fleet has never seen. One that it has seen and does not run was replaced
+    /// or rolled back on purpose; a node that starts does not undo that.
+    pub async fn deploy_new(
+        &self,
+        directory: &Path,
+    ) -> std::io::Result<Vec<(String, Result<Outcome, Refused>)>> {
+        let mut files: Vec<_> = std::fs::read_dir(directory)?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+            .collect();
+        files.sort();
+        let deploys = futures_util::stream::iter(files).map(|path| async move {
+            let deployed = async {
+                let bytes =
+                    Bytes::from(tokio::fs::read(&path).await.map_err(|e| Refused::Host(e.to_string()))?);
+                let seen = self.repository.beginning_with(None, &Digest::of(&bytes).to_string()).await?;
+                if !seen.is_empty() {
+                    return Ok(None);
+                }
+                self.deploy(bytes, "serve", Some("found at start")).await.map(Some)
+            };
+            (path.display().to_string(), deployed.await)
+        });
+        let done = deploys.buffered(limits::COMPILES_AT_ONCE).collect::<Vec<_>>().await;
+        Ok(done.into_iter().filter_map(|(path, result)| Some((path, result.transpose()?))).collect())
+    }
+
+    async fn switch(
+        &self,
+        change: &Change<'_>,
+        manifest: &Manifest,
+        before: Option<Running>,
+        began: Instant,
+    ) -> Result<Outcome, Refused> {
+        let mut switch = self.repository.switch().await?;
+        let others = switch.running().await?.into_iter().map(|(_, manifest)| manifest);
+        fits(others, manifest)?;
+        let generation = match switch.to(change).await? {
+            Switched::To { generation } => generation,
+            Switched::Lost { to } => return Err(Refused::Lost { to }),
+        };
+        // From here on the fleet has switched; what fails below is for the followers to put right.
+        if let Err(error) = self.converge().await {
+            warn!(%error, "switched {} to {}, but this node cannot follow yet", change.name, change.digest.short());
+        }
+        let running = Running { name: change.name.to_owned(), digest: change.digest, generation };
+        let (name, digest) = (running.name.clone(), running.digest);
+        self.outcome(running, before.map(|before| before.digest), false, began).await.map_err(|error| {
+            match error {
+                Refused::Backend(error) => Refused::Unwatched { name, digest, error },
+                other => other,
+            }
+        })
+    }
+
+    /// Waits for the live nodes.
+    async fn outcome(
+        &self,
+        running: Running,
+        previous: Option<Digest>,
+        unchanged: bool,
+        began: Instant,
+    ) -> Result<Outcome, Refused> {
+        let mut look = interval(limits::DEPLOY_LOOKS_EVERY);
+        let until = Instant::now() + limits::DEPLOY_WAITS;
+        let answers = loop {
+            look.tick().await;
+            let answers = self.repository.answers(&running.name, running.generation).await?;
+            if answers.iter().all(|answer| answer.report.is_some()) || Instant::now() > until {
+                break answers;
+            }
+        };
+        let nodes: Vec<_> =
+            answers.into_iter().map(|answer| NodeOutcome::of(answer, running.digest)).collect();
+        Ok(Outcome {
+            name: running.name,
+            digest: running.digest,
+            generation: running.generation,
+            previous,
+            unchanged,
+            complete: nodes.iter().all(NodeOutcome::is_live),
+            nodes,
+            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    async fn wanted(&self, name: &str) -> Result<Option<Running>, Error> {
+        Ok(self.repository.running().await?.into_iter().find(|running| running.name == name))
+    }
+
+    // ---- loading -----------------------------------------------------------------------------------------------------
+
+    async fn load(&self, file: &ReleaseFile) -> Result<Arc<L::Release>, Refusal> {
+        if let Some(loaded) = self.loaded().get(file.digest) {
+            return Ok(loaded);
+        }
+        let _turn = self.compiles.acquire().await.map_err(|_| Refusal::of_host("the node ends"))?;
+        let settings = self.config.handler_settings(&file.manifest.name, &file.manifest.config);
+        let release = self.loader.load(file, settings).await?;
+        self.loaded().put(file.digest, &file.manifest.name, release.clone());
+        Ok(release)
+    }
+
+    /// A release that the fleet has kept.
+    async fn known(&self, digest: Digest) -> Result<Arc<L::Release>, Refused> {
+        if let Some(loaded) = self.loaded().get(digest) {
+            return Ok(loaded);
+        }
+        let bytes =
+            self.repository.file(digest).await?.ok_or_else(|| Refused::UnknownRelease(digest.to_string()))?;
+        Ok(self.load(&ReleaseFile::parse(bytes)?).await?)
+    }
+
+    fn loaded(&self) -> std::sync::MutexGuard<'_, Loaded<L::Release>> {
+        // Each change of it is one step; a panic elsewhere cannot have left it half done.
+        self.loaded.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Whether a release may run beside the others, those of other names.
+fn fits(running: impl Iterator<Item = Manifest>, next: &Manifest) -> Result<(), Conflict> {
+    let entry = |manifest: Manifest| {
+        let (name, of_any) = (manifest.name.clone(), Digest::of(&[]));
+        Arc::new(Entry::new(name, of_any, 0, Arc::new(manifest)))
+    };
+    let others = running.filter(|manifest| manifest.name != next.name).map(entry);
+    // The new one last, so that the refusal blames it.
+    Bindings::of(others.chain([entry(next.clone())])).map(drop)
+}
+
+/// Releases ready to run, also those that do not: a rollback must not wait for a compile.
+struct Loaded<R> {
+    /// The latest used last.
+    releases: Vec<(Digest, String, Arc<R>)>,
+}
+
+impl<R> Loaded<R> {
+    fn new() -> Self {
+        Self { releases: Vec::new() }
+    }
+
+    fn get(&mut self, digest: Digest) -> Option<Arc<R>> {
+        let at = self.releases.iter().position(|(known, ..)| *known == digest)?;
+        let used = self.releases.remove(at);
+        let release = used.2.clone();
+        self.releases.push(used);
+        Some(release)
+    }
+
+    fn put(&mut self, digest: Digest, name: &str, release: Arc<R>) {
+        self.releases.retain(|(known, ..)| *known != digest);
+        self.releases.push((digest, name.to_owned(), release));
+        let of_this = self.releases.iter().filter(|(_, known, _)| known == name).count();
+        if of_this > limits::RELEASES_LOADED_PER_HANDLER {
+            let oldest = self.releases.iter().position(|(_, known, _)| known == name);
+            oldest.map(|at| self.releases.remove(at));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

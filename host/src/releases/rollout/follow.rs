@@ -1,0 +1,256 @@
+//! How one node follows the fleet: it asks for the generation, loads what is new, swaps its pointer and says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tracing::{info, warn};
+
+use super::super::outcome::Refused;
+use super::super::registry::{Bindings, Entry};
+use super::super::repository::{Error, Heartbeat, Report, Running};
+use super::{Load, Rollout};
+use crate::limits;
+use crate::shutdown::Guard;
+
+/// What the last turn of following left.
+#[derive(Default)]
+pub(super) struct Turn {
+    /// Everything up to here has been dealt with.
+    generation: i64,
+    /// Handlers whose wanted release does not load here, by name.
+    failed: BTreeMap<String, Failed>,
+    /// Postgres has not taken these yet; the newest of each handler.
+    unreported: BTreeMap<String, Report>,
+}
+
+struct Failed {
+    generation: i64,
+    again_at: Instant,
+    wait: Duration,
+}
+
+impl<L: Load> Rollout<L> {
+    /// Until the process ends.
+    pub async fn follow(&self, guard: Guard) {
+        tokio::join!(self.listen(guard.clone()), self.look(guard.clone()), self.beat(guard));
+    }
+
+    /// Makes this node run what the fleet is to run, as far as it can.
+    pub(super) async fn converge(&self) -> Result<(), Error> {
+        let mut turn = self.turn.lock().await;
+        let generation = in_time("say the fleet's generation", self.repository.generation()).await?;
+        if turn.generation == generation && turn.unreported.is_empty() && !turn.has_due(Instant::now()) {
+            return Ok(());
+        }
+        let wanted = in_time("say what runs", self.repository.running()).await?;
+        turn.failed.retain(|name, _| wanted.iter().any(|running| running.name == *name));
+        let mut ready = Vec::new();
+        for running in self.news(&turn, &wanted) {
+            match self.known(running.digest).await {
+                Ok(release) => ready.push((running, release)),
+                // Postgres went away between two questions: no verdict on the release.
+                Err(Refused::Backend(error)) => return Err(error),
+                Err(reason) => self.refuses(&mut turn, &running, reason.to_string()),
+            }
+        }
+        self.swap(&mut turn, &wanted, ready);
+        turn.generation = generation;
+        while let Some((name, report)) = turn.unreported.pop_first() {
+            if let Err(error) = self.repository.report(self.node, &report).await {
+                turn.unreported.insert(name, report);
+                return Err(error);
+            }
+        }
+        self.converged.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What is wanted and does not run here, the oldest switch first; without what failed lately.
+    fn news(&self, turn: &Turn, wanted: &[Running]) -> Vec<Running> {
+        let (current, now) = (self.registry.current(), Instant::now());
+        let mut news: Vec<_> = wanted
+            .iter()
+            .filter(|running| {
+                let here = current.by_name(&running.name).map_or(0, |entry| entry.generation);
+                let failed = turn.failed.get(&running.name);
+                let waits = failed.is_some_and(|f| f.generation == running.generation && f.again_at > now);
+                here != running.generation && !waits
+            })
+            .cloned()
+            .collect();
+        news.sort_by_key(|running| running.generation);
+        news
+    }
+
+    /// One swap for all that is ready. What is kept in place of a release that did not load may be in the way of the
+    /// others: then one by one, so that as much as possible moves.
+    fn swap(&self, turn: &mut Turn, wanted: &[Running], ready: Vec<(Running, Arc<L::Release>)>) {
+        let current = self.registry.current();
+        let mut entries: BTreeMap<String, Arc<Entry<L::Release>>> = current
+            .handlers()
+            .filter(|entry| wanted.iter().any(|running| running.name == entry.name))
+            .map(|entry| (entry.name.clone(), entry.clone()))
+            .collect();
+        if ready.is_empty() && entries.len() == current.handlers().count() {
+            return;
+        }
+        let fresh: Vec<_> = ready
+            .into_iter()
+            .map(|(running, release)| {
+                let Running { name, digest, generation } = &running;
+                let entry = Arc::new(Entry::new(name.clone(), *digest, *generation, release));
+                entries.insert(name.clone(), entry.clone());
+                (running, entry)
+            })
+            .collect();
+        if let Ok(next) = Bindings::of(entries.into_values()) {
+            self.registry.swap(next);
+            for (running, _) in fresh {
+                self.took(turn, &running, &current);
+            }
+            return;
+        }
+        for (running, entry) in fresh {
+            match self.registry.current().with(entry) {
+                Ok(next) => {
+                    self.registry.swap(next);
+                    self.took(turn, &running, &current);
+                }
+                Err(conflict) => self.refuses(turn, &running, conflict.to_string()),
+            }
+        }
+    }
+
+    fn took(&self, turn: &mut Turn, running: &Running, before: &Bindings<L::Release>) {
+        let Running { name, digest, generation } = running;
+        let (release, was) = (digest.short(), before.by_name(name).map(|entry| entry.digest.short()));
+        metrics::counter!("switchboard_swaps_total", "handler" => name.clone()).increment(1);
+        info!(handler.name = %name, handler.release = %release, handler.was = was, generation, "{name} runs {release}");
+        turn.failed.remove(name);
+        let report =
+            Report { name: name.clone(), generation: *generation, digest: Some(*digest), error: None };
+        turn.unreported.insert(name.clone(), report);
+    }
+
+    fn refuses(&self, turn: &mut Turn, running: &Running, error: String) {
+        let Running { name, digest, generation } = running;
+        let kept = self.registry.current().by_name(name).map(|entry| entry.digest);
+        let release = digest.short();
+        metrics::counter!("switchboard_swaps_refused_total", "handler" => name.clone()).increment(1);
+        let stays = kept.map_or_else(|| "no release".to_owned(), |digest| digest.short());
+        warn!(handler.name = %name, handler.release = %release, generation, error, "kept {name} at {stays}");
+        let wait = match turn.failed.get(name) {
+            Some(failed) if failed.generation == *generation => {
+                (failed.wait * 2).min(limits::LOAD_AGAIN_AFTER_MAX)
+            }
+            _ => limits::LOAD_AGAIN_AFTER_MIN,
+        };
+        let failed = Failed { generation: *generation, again_at: Instant::now() + wait, wait };
+        turn.failed.insert(name.clone(), failed);
+        let report = Report { name: name.clone(), generation: *generation, digest: kept, error: Some(error) };
+        turn.unreported.insert(name.clone(), report);
+    }
+
+    async fn look(&self, mut guard: Guard) {
+        let mut tick = interval(limits::FOLLOW_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reachable = true;
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.hint.notified() => {}
+                () = guard.begun() => return,
+            }
+            // Said once at each turn for the worse or the better, not four times a second.
+            match self.converge().await {
+                Err(error) if reachable => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    warn!(%error, cause, "cannot follow the fleet; handlers go on as they are");
+                    reachable = false;
+                }
+                Ok(()) if !reachable => {
+                    info!("following the fleet again");
+                    reachable = true;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Apart from `look`: a node that compiles for long is not a silent one.
+    async fn beat(&self, mut guard: Guard) {
+        let mut tick = interval(limits::HEARTBEAT_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = guard.begun() => break,
+            }
+            let said = in_time("note a heartbeat", self.repository.heartbeat(&self.heartbeat())).await;
+            match said {
+                Ok(false) => {}
+                // Silent for so long that it was forgotten, with what it had reported.
+                Ok(true) => self.report_again(&mut *self.turn.lock().await),
+                Err(error) => tracing::debug!(%error, "no heartbeat; `look` says so aloud"),
+            }
+        }
+        let _ = in_time("let a node leave", self.repository.leave(self.node)).await;
+    }
+
+    fn report_again(&self, turn: &mut Turn) {
+        for entry in self.registry.current().handlers() {
+            let report = Report {
+                name: entry.name.clone(),
+                generation: entry.generation,
+                digest: Some(entry.digest),
+                error: None,
+            };
+            turn.unreported.entry(entry.name.clone()).or_insert(report);
+        }
+    }
+
+    /// Hints only: `look` comes around without them.
+    async fn listen(&self, mut guard: Guard) {
+        loop {
+            let hints = async {
+                let mut hints = self.repository.hints().await?;
+                loop {
+                    hints.next().await?;
+                    self.hint.notify_one();
+                }
+            };
+            tokio::select! {
+                ended = hints => {
+                    let ended: Result<(), Error> = ended;
+                    tracing::debug!(error = ?ended.err(), "no hints of switches, asking again");
+                }
+                () = guard.begun() => return,
+            }
+            tokio::select! {
+                () = sleep_until(Instant::now() + limits::HINTS_AGAIN_AFTER) => {}
+                () = guard.begun() => return,
+            }
+        }
+    }
+
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        Heartbeat { node: self.node, admin: self.admin, connections: (self.connections)() }
+    }
+}
+
+impl Turn {
+    fn has_due(&self, now: Instant) -> bool {
+        self.failed.values().any(|failed| failed.again_at <= now)
+    }
+}
+
+/// A server that hangs is no better than one that is gone.
+async fn in_time<T>(
+    attempt: &'static str,
+    asked: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout(limits::FOLLOW_WAITS, asked).await.unwrap_or_else(|_| Err(Error::timed_out(attempt)))
+}

@@ -1,0 +1,265 @@
+//! Several nodes in one process, on one real Postgres. Their loader takes any file whose manifest does not say that this
+//! node is to refuse it: what a compiler says to a file is the runtime's to test.
+
+use std::sync::LazyLock;
+
+use sqlx::PgPool;
+use tokio::sync::Barrier;
+use tokio::task::JoinHandle;
+use wasm_encoder::{Component, CustomSection};
+
+use super::*;
+use crate::manifest;
+use crate::releases::database::with_database;
+use crate::releases::outcome::State;
+use crate::shutdown::Shutdown;
+
+/// Loads a manifest. A description `not on NAME` is refused by that node; one that begins with `meets` waits for another.
+struct Manifests {
+    of: &'static str,
+}
+
+impl Load for Manifests {
+    type Release = Manifest;
+
+    async fn load(
+        &self,
+        file: &ReleaseFile,
+        _settings: BTreeMap<String, String>,
+    ) -> Result<Arc<Manifest>, Refusal> {
+        if file.manifest.description == format!("not on {}", self.of) {
+            return Err(Refusal::of_host("no room for it"));
+        }
+        if file.manifest.description.starts_with("meets") {
+            MEETING.wait().await;
+        }
+        Ok(Arc::new(file.manifest.clone()))
+    }
+}
+
+/// Of the one test in which two deploys meet: both have seen what ran before, neither has switched.
+static MEETING: LazyLock<Barrier> = LazyLock::new(|| Barrier::new(2));
+
+struct Node {
+    rollout: Arc<Rollout<Manifests>>,
+    shutdown: Shutdown,
+    following: JoinHandle<()>,
+}
+
+impl Node {
+    async fn start(name: &'static str, pool: &PgPool) -> Self {
+        let rollout = Arc::new(Rollout::new(
+            NodeId::random(),
+            Arc::new(Config::default()),
+            Manifests { of: name },
+            Arc::default(),
+            Repository::new(pool.clone()),
+            || 0,
+        ));
+        rollout.join().await.unwrap();
+        let shutdown = Shutdown::new();
+        let (guard, follower) = (shutdown.guard(), rollout.clone());
+        let following = tokio::spawn(async move { follower.follow(guard).await });
+        Self { rollout, shutdown, following }
+    }
+
+    fn runs(&self, name: &str) -> Option<Digest> {
+        self.rollout.registry.current().by_name(name).map(|entry| entry.digest)
+    }
+
+    async fn deploy(&self, file: &Bytes) -> Result<Outcome, Refused> {
+        self.rollout.deploy(file.clone(), "ana", None).await
+    }
+
+    async fn stop(self) {
+        self.shutdown.begin();
+        self.following.await.unwrap();
+    }
+}
+
+/// A release file of a handler; the text makes its bytes, and so its digest, its own.
+fn file(name: &str, on: &str, text: &str) -> Bytes {
+    let manifest = format!("name = \"{name}\"\ndescription = \"{text}\"\n{on}");
+    let mut component = Component::new();
+    component.section(&CustomSection { name: manifest::SECTION.into(), data: manifest.as_bytes().into() });
+    component.finish().into()
+}
+
+const SEND: &str = r#"on.frame = [{ type = "message.send" }]"#;
+
+#[tokio::test]
+async fn a_deploy_returns_when_every_node_runs_the_release() {
+    with_database(|pool| async move {
+        let nodes =
+            [Node::start("a", &pool).await, Node::start("b", &pool).await, Node::start("c", &pool).await];
+        let first = file("send", SEND, "first");
+        let outcome = nodes[0].deploy(&first).await.unwrap();
+
+        let digest = Digest::of(&first);
+        assert_eq!((outcome.digest, outcome.previous, outcome.unchanged), (digest, None, false));
+        assert!(outcome.complete && outcome.nodes.len() == 3, "{outcome:?}");
+        for node in &nodes {
+            assert_eq!(node.runs("send"), Some(digest));
+        }
+        let again = nodes[1].deploy(&first).await.unwrap();
+        assert!(again.unchanged && again.complete, "{again:?}");
+        assert_eq!(again.generation, outcome.generation);
+        for node in nodes {
+            node.stop().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_deploys_at_once_one_is_told() {
+    with_database(|pool| async move {
+        let (a, b) = (Node::start("a", &pool).await, Node::start("b", &pool).await);
+        a.deploy(&file("send", SEND, "before")).await.unwrap();
+
+        let (mine, yours) = (file("send", SEND, "meets yours"), file("send", SEND, "meets mine"));
+        let (winner, told) = match tokio::join!(a.deploy(&mine), b.deploy(&yours)) {
+            (Ok(won), Err(lost)) | (Err(lost), Ok(won)) => (won, lost),
+            both => panic!("one wins and one is told: {both:?}"),
+        };
+        assert_eq!(told.problem().status, 409);
+        assert!(told.to_string().contains(&winner.digest.short()), "{told}");
+        assert_eq!((a.runs("send"), b.runs("send")), (Some(winner.digest), Some(winner.digest)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_another_handler_binds_is_refused_and_the_old_release_stays() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        node.deploy(&file("send", SEND, "")).await.unwrap();
+        let other = file("other", r#"on.frame = [{ type = "other" }]"#, "");
+        node.deploy(&other).await.unwrap();
+
+        let refused = node.deploy(&file("other", SEND, "greedy")).await.unwrap_err();
+        assert_eq!(refused.problem().status, 409);
+        assert!(
+            refused.to_string().contains("`message.send` of `other` is already bound by `send`"),
+            "{refused}"
+        );
+        assert_eq!(node.runs("other"), Some(Digest::of(&other)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_file_is_refused_with_a_reason() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        for bad in [Bytes::from_static(b"garbage"), file("send", "", ""), file("send", SEND, "not on a")] {
+            node.deploy(&bad).await.unwrap_err();
+        }
+        assert_eq!(node.rollout.repository.releases(None).await.unwrap().len(), 0);
+        assert_eq!(node.runs("send"), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_load_a_release_keeps_the_old_one_and_is_named() {
+    with_database(|pool| async move {
+        let (a, b) = (Node::start("a", &pool).await, Node::start("b", &pool).await);
+        let (first, second) = (file("send", SEND, "first"), file("send", SEND, "not on b"));
+        a.deploy(&first).await.unwrap();
+        let outcome = a.deploy(&second).await.unwrap();
+
+        assert!(!outcome.complete);
+        let [of_a, of_b] = &outcome.nodes[..] else { panic!("{outcome:?}") };
+        assert_eq!(of_a.state, State::Live);
+        assert_eq!((of_b.state, of_b.kept), (State::Kept, Some(Digest::of(&first))));
+        assert!(of_b.error.as_ref().unwrap().contains("no room"), "{of_b:?}");
+        assert_eq!((a.runs("send"), b.runs("send")), (Some(Digest::of(&second)), Some(Digest::of(&first))));
+
+        let back = b.rollout.rollback("send", None, "bo", Some("b cannot")).await.unwrap();
+        assert!(back.complete && back.digest == Digest::of(&first), "{back:?}");
+        assert_eq!(a.runs("send"), Some(Digest::of(&first)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rollback_goes_to_what_ran_before_or_to_a_named_release() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        let unknown = node.rollout.rollback("send", None, "ana", None).await.unwrap_err();
+        assert_eq!(unknown.problem().status, 404);
+
+        let files = ["first", "second", "third"].map(|text| file("send", SEND, text));
+        node.deploy(&files[0]).await.unwrap();
+        let nothing = node.rollout.rollback("send", None, "ana", None).await.unwrap_err();
+        assert_eq!(nothing.problem().status, 409);
+        node.deploy(&files[1]).await.unwrap();
+        node.deploy(&files[2]).await.unwrap();
+
+        let [first, second, _] = files.map(|file| Digest::of(&file));
+        node.rollout.rollback("send", None, "ana", None).await.unwrap();
+        assert_eq!(node.runs("send"), Some(second));
+        node.rollout.rollback("send", Some(&first.short()), "ana", None).await.unwrap();
+        assert_eq!(node.runs("send"), Some(first));
+
+        for (to, status) in [("abc", 422), ("none of it", 422), ("000000000000", 404)] {
+            let refused = node.rollout.rollback("send", Some(to), "ana", None).await.unwrap_err();
+            assert_eq!(refused.problem().status, status, "{to}");
+        }
+        assert_eq!(node.runs("send"), Some(first));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_late_node_starts_with_what_the_fleet_runs() {
+    with_database(|pool| async move {
+        let early = Node::start("early", &pool).await;
+        let send = file("send", SEND, "not on late");
+        early.deploy(&send).await.unwrap();
+        early.deploy(&file("other", r#"on.frame = [{ type = "other" }]"#, "")).await.unwrap();
+
+        // One release that does not load there does not keep the others away.
+        let late = Node::start("late", &pool).await;
+        assert!(late.rollout.has_converged());
+        assert_eq!((late.runs("send"), late.runs("other").is_some()), (None, true));
+
+        let known = late.rollout.repository.nodes().await.unwrap();
+        let said = &known.iter().find(|node| node.id == late.rollout.node.uuid()).unwrap().handlers;
+        assert!(said.iter().any(|handler| handler.name == "send" && handler.error.is_some()), "{said:?}");
+        early.stop().await;
+        late.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_ended_is_not_waited_for() {
+    with_database(|pool| async move {
+        let (a, b) = (Node::start("a", &pool).await, Node::start("b", &pool).await);
+        b.stop().await;
+        let outcome = a.deploy(&file("send", SEND, "")).await.unwrap();
+        assert!(outcome.complete && outcome.nodes.len() == 1, "{outcome:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_start_deploys_what_the_fleet_never_saw_and_undoes_nothing() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        let directory = tempfile::tempdir().unwrap();
+        let (old, new) = (file("send", SEND, "old"), file("send", SEND, "new"));
+        std::fs::write(directory.path().join("send.wasm"), &new).unwrap();
+        std::fs::write(directory.path().join("notes.txt"), "not a release").unwrap();
+        node.deploy(&old).await.unwrap();
+
+        let deployed = node.rollout.deploy_new(directory.path()).await.unwrap();
+        assert!(matches!(&deployed[..], [(path, Ok(_))] if path.ends_with("send.wasm")), "{deployed:?}");
+        node.rollout.rollback("send", None, "ana", Some("it was worse")).await.unwrap();
+        assert!(node.rollout.deploy_new(directory.path()).await.unwrap().is_empty());
+        assert_eq!(node.runs("send"), Some(Digest::of(&old)));
+    })
+    .await;
+}
