@@ -229,7 +229,6 @@ impl Border {
     }
 
     /// A host call. `args` is a record with a field for each parameter; `live` does it, grants included.
-    #[allow(dead_code, reason = "its first users are the interfaces of Postgres and Redis")]
     pub(crate) async fn call<A: Serialize, R: Serialize + DeserializeOwned>(
         &mut self,
         function: Function,
@@ -339,7 +338,6 @@ impl Border {
 /// What a source says to one host call.
 enum Word {
     /// The world answers, so much later.
-    #[allow(dead_code, reason = "as above")]
     Live { delay: Duration },
     /// None where the traced call met its end here.
     Scripted(Option<Value>),

@@ -8,18 +8,23 @@ mod config;
 mod log;
 pub mod postgres;
 mod random;
+mod wake;
 mod wasi;
 mod weight;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::contract;
 use crate::contract::types::Principal;
+use crate::fanout::Wakes;
 use crate::ids::{ConnectionId, Digest};
 use crate::manifest::{Grants, Limits};
+use crate::postgres::{Postgres, Session};
 use call::{Border, Meters};
 
 /// What a release may do and what it is told: made when it is loaded, shared by all its calls.
@@ -38,7 +43,10 @@ pub struct Terms {
 /// What host calls reach. A runtime without backends (the harness, the warming of a release) answers as if they were
 /// down.
 #[derive(Clone, Default)]
-pub struct Backends {}
+pub struct Backends {
+    pub postgres: Option<Postgres>,
+    pub wakes: Option<Wakes>,
+}
 
 /// What the host keeps for one call: the data of its store.
 pub struct CallState {
@@ -48,6 +56,12 @@ pub struct CallState {
     pub(crate) connection: Option<ConnectionId>,
     pub(crate) border: Border,
     pub(crate) memory: MemoryLimit,
+    /// When the call ends, host calls included.
+    pub(crate) deadline: Instant,
+    backends: Backends,
+    /// None without Postgres.
+    session: Option<Session>,
+    transactions: postgres::Transactions,
     log: log::Lines,
     wasi: Option<Box<wasi::Wasi>>,
 }
@@ -59,8 +73,17 @@ impl CallState {
         principal: Option<Principal>,
         connection: Option<ConnectionId>,
         border: Border,
+        backends: &Backends,
     ) -> Self {
+        let deadline = Instant::now() + Duration::from_millis(terms.limits.deadline_ms);
         Self {
+            session: backends
+                .postgres
+                .as_ref()
+                .map(|postgres| postgres.session(terms.grants.postgres.as_deref(), terms.release, deadline)),
+            deadline,
+            backends: backends.clone(),
+            transactions: postgres::Transactions::default(),
             memory: MemoryLimit::new(&terms.limits),
             log: log::Lines::new(terms.clone(), id.clone()),
             terms,
@@ -73,7 +96,11 @@ impl CallState {
     }
 
     /// The epilogue, however the call ended.
-    pub(crate) async fn finish(&mut self) {}
+    pub(crate) async fn finish(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.finish().await;
+        }
+    }
 
     /// Log lines that were dropped because there were too many.
     pub(crate) fn lines_dropped(&self) -> u32 {
@@ -88,6 +115,8 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     contract::clock::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::config::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::log::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::postgres::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::wake::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::random::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     Ok(())
 }

@@ -1,1 +1,184 @@
+//! `postgres`: SQL through the handler's own role. Statements, parameters, deadlines and transactions are `postgres::
+//! Session`'s to judge; here each becomes a host call, and a transaction a handle that dies with its transaction.
+
+use serde::Serialize;
+use wasmtime::component::Resource;
+
+use super::CallState;
+use super::call::Function;
+use crate::contract::postgres::{self, Collected, Error, Rows, Value};
+
+/// The type behind a guest's handle. The handle's number says which of the call's transactions it is; the transaction
+/// itself is the session's.
 pub struct Transaction;
+
+/// The call's transactions: at most one is open.
+#[derive(Default)]
+pub(super) struct Transactions {
+    begun: u32,
+    pub(super) is_open: bool,
+    /// Shards to wake once the open one is committed.
+    pub(super) wakes: Vec<u32>,
+}
+
+impl Transactions {
+    fn is(&self, handle: &Resource<Transaction>) -> bool {
+        self.is_open && handle.rep() == self.begun
+    }
+}
+
+#[derive(Serialize)]
+struct Statement<'a> {
+    statement: &'a str,
+    params: &'a [Value],
+}
+
+#[derive(Serialize)]
+struct NoArgs {}
+
+/// What a handler is told by a runtime that has no Postgres.
+fn none<T>() -> Result<T, Error> {
+    Err(Error::Busy)
+}
+
+fn ended() -> Error {
+    Error::Refused("the transaction has ended".to_owned())
+}
+
+impl postgres::Host for CallState {
+    async fn query(
+        &mut self,
+        statement: String,
+        params: Vec<Value>,
+    ) -> wasmtime::Result<Result<Rows, Error>> {
+        let args = Statement { statement: &statement, params: &params };
+        let session = &mut self.session;
+        let live = async {
+            match session {
+                Some(session) => session.query(&statement, &params).await,
+                None => none(),
+            }
+        };
+        self.border.call(Function::PostgresQuery, &args, live).await
+    }
+
+    async fn execute(
+        &mut self,
+        statement: String,
+        params: Vec<Value>,
+    ) -> wasmtime::Result<Result<u64, Error>> {
+        let args = Statement { statement: &statement, params: &params };
+        let session = &mut self.session;
+        let live = async {
+            match session {
+                Some(session) => session.execute(&statement, &params).await,
+                None => none(),
+            }
+        };
+        self.border.call(Function::PostgresExecute, &args, live).await
+    }
+
+    async fn collect(&mut self, collected: Collected) -> wasmtime::Result<Result<Rows, Error>> {
+        let args = collected.clone();
+        let session = &mut self.session;
+        let live = async {
+            match session {
+                Some(session) => session.collect(collected).await,
+                None => none(),
+            }
+        };
+        self.border.call(Function::PostgresCollect, &args, live).await
+    }
+
+    async fn begin(&mut self) -> wasmtime::Result<Result<Resource<Transaction>, Error>> {
+        let session = &mut self.session;
+        let live = async {
+            match session {
+                Some(session) => session.begin().await,
+                None => none(),
+            }
+        };
+        let begun = self.border.call(Function::PostgresBegin, &NoArgs {}, live).await?;
+        Ok(begun.map(|()| {
+            self.transactions.begun += 1;
+            self.transactions.is_open = true;
+            self.transactions.wakes.clear();
+            Resource::new_own(self.transactions.begun)
+        }))
+    }
+}
+
+impl postgres::HostTransaction for CallState {
+    async fn query(
+        &mut self,
+        handle: Resource<Transaction>,
+        statement: String,
+        params: Vec<Value>,
+    ) -> wasmtime::Result<Result<Rows, Error>> {
+        let args = Statement { statement: &statement, params: &params };
+        let (session, is_open) = (&mut self.session, self.transactions.is(&handle));
+        let live = async {
+            match session {
+                _ if !is_open => Err(ended()),
+                Some(session) => session.transaction_query(&statement, &params).await,
+                None => none(),
+            }
+        };
+        self.border.call(Function::TransactionQuery, &args, live).await
+    }
+
+    async fn execute(
+        &mut self,
+        handle: Resource<Transaction>,
+        statement: String,
+        params: Vec<Value>,
+    ) -> wasmtime::Result<Result<u64, Error>> {
+        let args = Statement { statement: &statement, params: &params };
+        let (session, is_open) = (&mut self.session, self.transactions.is(&handle));
+        let live = async {
+            match session {
+                _ if !is_open => Err(ended()),
+                Some(session) => session.transaction_execute(&statement, &params).await,
+                None => none(),
+            }
+        };
+        self.border.call(Function::TransactionExecute, &args, live).await
+    }
+
+    async fn commit(&mut self, handle: Resource<Transaction>) -> wasmtime::Result<Result<(), Error>> {
+        let (session, is_open) = (&mut self.session, self.transactions.is(&handle));
+        let live = async {
+            match session {
+                _ if !is_open => Err(ended()),
+                Some(session) => session.commit().await,
+                None => none(),
+            }
+        };
+        let committed = self.border.call(Function::TransactionCommit, &NoArgs {}, live).await?;
+        if is_open {
+            self.transactions.is_open = false;
+            let wakes = std::mem::take(&mut self.transactions.wakes);
+            // A COMMIT of unknown outcome may have happened, and a wake for nothing costs a look.
+            if matches!(committed, Ok(()) | Err(Error::UnknownOutcome)) {
+                self.wake(&wakes);
+            }
+        }
+        Ok(committed)
+    }
+
+    async fn drop(&mut self, handle: Resource<Transaction>) -> wasmtime::Result<()> {
+        if !self.transactions.is(&handle) {
+            return Ok(());
+        }
+        self.transactions.is_open = false;
+        self.transactions.wakes.clear();
+        let session = &mut self.session;
+        let live = async {
+            if let Some(session) = session {
+                // Where it fails, the session threw the connection away, and Postgres rolls back by itself.
+                let _ = session.rollback().await;
+            }
+        };
+        self.border.call(Function::TransactionDrop, &NoArgs {}, live).await
+    }
+}

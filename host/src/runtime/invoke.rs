@@ -2,7 +2,7 @@
 //! failure decides what the asker hears; what happened is logged here, once, where everything about it is known.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tracing::{Instrument, warn};
@@ -101,7 +101,7 @@ pub(super) async fn run(
     mut store: Store<CallState>,
     input: &Input,
 ) -> (Result<Output, Failure>, CallState) {
-    let deadline = Duration::from_millis(release.terms.limits.deadline_ms);
+    let deadline = store.data().deadline;
     let span = tracing::debug_span!(
         "call",
         handler.name = release.name(),
@@ -112,12 +112,12 @@ pub(super) async fn run(
     // Over everything: epochs do not interrupt a guest that waits for a host call. Dropping the future ends the guest's
     // fiber and whatever host call it was in.
     let ended =
-        tokio::time::timeout(deadline, enter(&mut store, &release.exports, input).instrument(span)).await;
+        tokio::time::timeout_at(deadline, enter(&mut store, &release.exports, input).instrument(span)).await;
     // The guest's stack is gone; its store too once the state is out.
     let result = match ended {
         Ok(Ok(output)) => Ok(output),
         Ok(Err(error)) => Err(classify(&error, store.data())),
-        Err(_) => Err(Failure::new(Kind::Deadline, format!("no answer after {} ms", deadline.as_millis()))),
+        Err(_) => Err(Failure::new(Kind::Deadline, format!("no answer after {} ms", release.terms.limits.deadline_ms))),
     };
     (result, store.into_data())
 }

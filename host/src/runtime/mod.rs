@@ -69,6 +69,7 @@ pub struct Runtime {
     /// `limits::CALLS_MAX`, over all handlers.
     slots: Semaphore,
     recordings: Option<Recordings>,
+    backends: Backends,
 }
 
 impl Runtime {
@@ -86,7 +87,7 @@ impl Runtime {
         Self::with(options, backends)
     }
 
-    pub fn with(options: Options, _backends: Backends) -> Result<Self, Refusal> {
+    pub fn with(options: Options, backends: Backends) -> Result<Self, Refusal> {
         let broken =
             |error: wasmtime::Error| Refusal::of_host(format!("the sandbox does not start: {error:#}"));
         Ok(Self {
@@ -94,6 +95,7 @@ impl Runtime {
             artifacts: Artifacts::new(options.compiler, options.data_dir, &options.secret).map_err(broken)?,
             slots: Semaphore::new(limits::CALLS_MAX as usize),
             recordings: options.trace_dir.map(Recordings::new),
+            backends,
         })
     }
 
@@ -117,8 +119,8 @@ impl Runtime {
         // Nothing happened yet that could answer, so a host call of a start function ends the trial.
         let state = self.state(release, warming(), Source::Replay(Script::new(Vec::new())), None);
         let mut store = store::build(&self.ground.engine, state);
-        let deadline = std::time::Duration::from_millis(release.terms.limits.deadline_ms);
-        let failure = match tokio::time::timeout(deadline, invoke::warm(&mut store, &release.exports)).await {
+        let deadline = store.data().deadline;
+        let failure = match tokio::time::timeout_at(deadline, invoke::warm(&mut store, &release.exports)).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => invoke::classify(&error, store.data()),
             Err(_) => Failure::new(Kind::Deadline, "no instance in time"),
@@ -268,7 +270,7 @@ impl Runtime {
     fn state(&self, release: &Release, call: Call, source: Source, recorder: Option<Recorder>) -> CallState {
         let terms = release.terms.clone();
         let border = Border::new(&terms.limits, terms.meters.clone(), source, recorder);
-        CallState::new(terms, call.id.into(), call.principal, call.connection, border)
+        CallState::new(terms, call.id.into(), call.principal, call.connection, border, &self.backends)
     }
 }
 

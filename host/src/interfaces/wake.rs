@@ -1,0 +1,42 @@
+//! `wake`: the hint that the outbox has new events. Inside a transaction it waits for the COMMIT, or a consumer would look
+//! before there is anything to see.
+
+use serde::Serialize;
+
+use super::CallState;
+use super::call::{Function, Stop};
+use crate::contract::wake;
+
+/// More shards than this in one hint is no hint.
+const SHARDS_MAX: usize = 1024;
+
+#[derive(Serialize)]
+struct Args<'a> {
+    shards: &'a [u32],
+}
+
+impl wake::Host for CallState {
+    async fn outbox(&mut self, shards: Vec<u32>) -> wasmtime::Result<()> {
+        if shards.len() > SHARDS_MAX {
+            return Err(Stop::Broke(format!("wake.outbox takes at most {SHARDS_MAX} shards")).into());
+        }
+        let (wakes, transactions) = (&self.backends.wakes, &mut self.transactions);
+        self.border.call_now(Function::WakeOutbox, &Args { shards: &shards }, || {
+            if transactions.is_open {
+                transactions.wakes.extend(&shards);
+            } else if let Some(wakes) = wakes {
+                wakes.set(&shards);
+            }
+        })
+    }
+}
+
+impl CallState {
+    pub(super) fn wake(&self, shards: &[u32]) {
+        if let Some(wakes) = &self.backends.wakes
+            && !shards.is_empty()
+        {
+            wakes.set(shards);
+        }
+    }
+}
