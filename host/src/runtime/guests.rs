@@ -1,1 +1,191 @@
+//! Guests for the tests of this module, written in instructions: small, quick, and sure to do what they are named for. The
+//! same kinds written in Rust, with all the rest around them, are in `tests/guests`.
+//!
+//! Each exports `schedule.run` and answers `ok` unless something stops it.
 
+use std::path::Path;
+
+use wasm_encoder::{
+    BlockType, CodeSection, ComponentSection as _, ConstExpr, CustomSection, Encode as _, EntityType,
+    ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType, ImportSection,
+    InstructionSink, MemorySection, MemoryType, Module, NameMap, NameSection, StartSection, TypeSection,
+    ValType,
+};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+use super::ReleaseFile;
+use crate::manifest;
+
+const MANIFEST: &str = r#"
+    name = "guest"
+    on.schedule = [{ name = "tick", every_ms = 1000 }]
+    [limits]
+    deadline_ms = 400
+    cpu_ms = 20
+    memory_mib = 1
+    host_calls = 10
+    host_bytes = 1000
+    concurrency = 2
+"#;
+
+/// Indexes of the imports.
+const NOW: u32 = 0;
+const LOG: u32 = 1;
+
+pub fn returns() -> ReleaseFile {
+    guest(|_| ())
+}
+
+pub fn loops() -> ReleaseFile {
+    guest(|body| {
+        body.loop_(BlockType::Empty).br(0).end();
+    })
+}
+
+pub fn traps() -> ReleaseFile {
+    guest(|body| {
+        body.unreachable();
+    })
+}
+
+/// Itself, for ever.
+pub fn recurses() -> ReleaseFile {
+    guest(|body| {
+        body.local_get(0).local_get(1).local_get(2).local_get(3).local_get(4).call(RUN).drop();
+    })
+}
+
+/// Grows page by page and traps when there are no more, as an allocator does.
+pub fn bombs_memory() -> ReleaseFile {
+    guest(|body| {
+        body.loop_(BlockType::Empty);
+        body.i32_const(1).memory_grow(0).i32_const(-1).i32_eq();
+        body.if_(BlockType::Empty).unreachable().end();
+        body.br(0).end();
+    })
+}
+
+/// Reads the clock so many times.
+pub fn asks_the_time(times: u32) -> ReleaseFile {
+    guest(|body| {
+        for _ in 0..times {
+            body.call(NOW).drop();
+        }
+    })
+}
+
+/// Works for longer than its processor time allows, and reads the clock all along.
+pub fn works_between_host_calls() -> ReleaseFile {
+    guest(|body| {
+        for _ in 0..10 {
+            body.call(NOW).drop();
+            body.i32_const(0).local_set(0);
+            body.loop_(BlockType::Empty);
+            body.local_get(0).i32_const(1).i32_add().local_tee(0);
+            body.i32_const(20_000_000).i32_lt_u().br_if(0).end();
+        }
+    })
+}
+
+/// Logs one line of so many bytes.
+pub fn logs(bytes: i32) -> ReleaseFile {
+    guest(|body| {
+        body.i32_const(1).i32_const(1024).i32_const(bytes).i32_const(0).i32_const(0).call(LOG);
+    })
+}
+
+/// Asks the time before anybody called it.
+pub fn starts_with_a_host_call() -> ReleaseFile {
+    build(MANIFEST, true, |_| ())
+}
+
+pub fn with_manifest(text: &str) -> ReleaseFile {
+    build(text, false, |body| {
+        body.call(NOW).drop();
+    })
+}
+
+fn guest(body: impl Fn(&mut InstructionSink<'_>)) -> ReleaseFile {
+    build(MANIFEST, false, body)
+}
+
+const RUN: u32 = 2;
+const REALLOC: u32 = 3;
+const START: u32 = 4;
+
+fn build(manifest: &str, starts: bool, body: impl Fn(&mut InstructionSink<'_>)) -> ReleaseFile {
+    use ValType::{I32, I64};
+    let mut types = TypeSection::new();
+    types.ty().function([], [I64]);
+    types.ty().function([I32; 5], []);
+    types.ty().function([I32, I32, I32, I32, I64], [I32]);
+    types.ty().function([I32; 4], [I32]);
+    types.ty().function([], []);
+
+    let mut imports = ImportSection::new();
+    imports.import("switchboard:host/clock@1.0.0", "now-ms", EntityType::Function(0));
+    imports.import("switchboard:host/log@1.0.0", "log", EntityType::Function(1));
+
+    let mut functions = FunctionSection::new();
+    functions.function(2).function(3).function(4);
+
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType {
+        minimum: 1,
+        maximum: None,
+        memory64: false,
+        shared: false,
+        page_size_log2: None,
+    });
+
+    // Where the next argument goes. Results lie below it.
+    let mut globals = GlobalSection::new();
+    globals.global(GlobalType { val_type: I32, mutable: true, shared: false }, &ConstExpr::i32_const(8192));
+
+    let mut exports = ExportSection::new();
+    exports.export("memory", ExportKind::Memory, 0);
+    exports.export("switchboard:host/schedule@1.0.0#run", ExportKind::Func, RUN);
+    exports.export("cabi_realloc", ExportKind::Func, REALLOC);
+
+    let mut code = CodeSection::new();
+    let mut run = Function::new([]);
+    body(&mut run.instructions());
+    // A result at address 16, all zeros: `ok`.
+    run.instructions().i32_const(16).end();
+    code.function(&run);
+    let mut realloc = Function::new([]);
+    realloc.instructions().global_get(0).global_get(0).local_get(3).i32_add().i32_const(15).i32_add();
+    realloc.instructions().i32_const(-16).i32_and().global_set(0).end();
+    code.function(&realloc);
+    let mut start = Function::new([]);
+    start.instructions().call(NOW).drop().end();
+    code.function(&start);
+
+    let mut names = NameSection::new();
+    let mut of_functions = NameMap::new();
+    of_functions.append(RUN, "the_body_of_the_guest");
+    names.functions(&of_functions);
+
+    let mut module = Module::new();
+    module.section(&types).section(&imports).section(&functions).section(&memories).section(&globals);
+    module.section(&exports);
+    if starts {
+        module.section(&StartSection { function_index: START });
+    }
+    module.section(&code).section(&names);
+    ReleaseFile::parse(component(module.finish(), "schedule-handler", manifest)).unwrap()
+}
+
+/// A core module that implements a world of the contract, as a release file.
+pub fn component(mut module: Vec<u8>, world: &str, manifest: &str) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
+    let world = resolve.select_world(&[package], Some(world)).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).unwrap();
+    let mut bytes = ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap();
+    let section = CustomSection { name: manifest::SECTION.into(), data: manifest.as_bytes().into() };
+    bytes.push(section.id());
+    section.encode(&mut bytes);
+    bytes
+}

@@ -117,7 +117,10 @@ pub(super) async fn run(
     let result = match ended {
         Ok(Ok(output)) => Ok(output),
         Ok(Err(error)) => Err(classify(&error, store.data())),
-        Err(_) => Err(Failure::new(Kind::Deadline, format!("no answer after {} ms", release.terms.limits.deadline_ms))),
+        Err(_) => Err(Failure::new(
+            Kind::Deadline,
+            format!("no answer after {} ms", release.terms.limits.deadline_ms),
+        )),
     };
     (result, store.into_data())
 }

@@ -120,11 +120,12 @@ impl Runtime {
         let state = self.state(release, warming(), Source::Replay(Script::new(Vec::new())), None);
         let mut store = store::build(&self.ground.engine, state);
         let deadline = store.data().deadline;
-        let failure = match tokio::time::timeout_at(deadline, invoke::warm(&mut store, &release.exports)).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => invoke::classify(&error, store.data()),
-            Err(_) => Failure::new(Kind::Deadline, "no instance in time"),
-        };
+        let failure =
+            match tokio::time::timeout_at(deadline, invoke::warm(&mut store, &release.exports)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => invoke::classify(&error, store.data()),
+                Err(_) => Failure::new(Kind::Deadline, "no instance in time"),
+            };
         Err(Refusal::of_release(format!("it cannot be instantiated: {failure}")))
     }
 

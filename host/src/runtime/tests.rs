@@ -1,1 +1,227 @@
+//! Bad guests, each on its own: it ends within its bounds, with the right word, and the next call goes on.
 
+use std::time::Duration;
+
+use super::*;
+use crate::error::Blame;
+use crate::trace::{Outcome, redact_secrets};
+
+struct Sandbox {
+    runtime: Arc<Runtime>,
+    _data: tempfile::TempDir,
+}
+
+fn sandbox() -> Sandbox {
+    let data = tempfile::tempdir().unwrap();
+    let options = Options {
+        compiler: Compiler::InProcess,
+        data_dir: data.path().to_owned(),
+        secret: "a secret of at least thirty-two characters".into(),
+        trace_dir: Some(data.path().join("traces")),
+    };
+    Sandbox { runtime: Arc::new(Runtime::with(options, Backends::default()).unwrap()), _data: data }
+}
+
+impl Sandbox {
+    async fn load(&self, file: &ReleaseFile) -> Arc<Release> {
+        self.runtime.load(file, BTreeMap::new()).await.unwrap()
+    }
+
+    async fn refusal(&self, file: &ReleaseFile) -> String {
+        self.runtime.load(file, BTreeMap::new()).await.unwrap_err().reason
+    }
+
+    async fn tick(&self, release: &Arc<Release>) -> Result<(), Failure> {
+        let tick = schedule::Tick { name: "tick".into(), node: "node".into(), due_ms: 7 };
+        self.runtime.schedule(release, call(), tick).await.map(|answer| answer.unwrap())
+    }
+
+    async fn fails(&self, file: &ReleaseFile) -> Failure {
+        let release = self.load(file).await;
+        let failure = self.tick(&release).await.unwrap_err();
+        assert_eq!(release.calls_in_flight(), 0);
+        failure
+    }
+
+    fn traces(&self) -> Vec<Trace> {
+        let directory = self._data.path().join("traces/guest");
+        let mut files: Vec<_> =
+            std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        files.iter().map(|path| Trace::parse(&std::fs::read_to_string(path).unwrap()).unwrap()).collect()
+    }
+}
+
+fn call() -> Call {
+    Call { id: uuid::Uuid::now_v7().to_string(), principal: None, connection: None }
+}
+
+#[tokio::test]
+async fn a_handler_answers_and_answers_again() {
+    let sandbox = sandbox();
+    let release = sandbox.load(&guests::returns()).await;
+    for _ in 0..3 {
+        sandbox.tick(&release).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_loop_ends_at_its_processor_time_and_others_have_their_turn() {
+    let sandbox = sandbox();
+    let good = sandbox.load(&guests::returns()).await;
+    let looping = sandbox.load(&guests::loops()).await;
+    // One thread for both: the good calls only get through if the loop yields.
+    let mut beside = 0;
+    let failure = tokio::select! {
+        biased;
+        ended = sandbox.tick(&looping) => ended.unwrap_err(),
+        () = async { loop {
+            sandbox.tick(&good).await.unwrap();
+            beside += 1;
+            tokio::task::yield_now().await;
+        } } => unreachable!("it goes on until the loop was ended"),
+    };
+    assert_eq!(failure.kind, Kind::Cpu);
+    assert!(
+        failure.detail.contains("20 ms") && failure.detail.contains("the_body_of_the_guest"),
+        "{failure}"
+    );
+    assert!(beside >= 5, "{beside} calls went on beside it");
+}
+
+#[tokio::test]
+async fn processor_time_adds_up_over_host_calls() {
+    assert_eq!(sandbox().fails(&guests::works_between_host_calls()).await.kind, Kind::Cpu);
+}
+
+#[tokio::test]
+async fn a_trap_names_its_function_and_blames_the_guest() {
+    let failure = sandbox().fails(&guests::traps()).await;
+    assert_eq!((failure.kind, failure.blame()), (Kind::Trap, Blame::Guest));
+    assert!(failure.detail.contains("unreachable"), "{failure}");
+    assert!(failure.detail.contains("in the_body_of_the_guest"), "{failure}");
+    // What the asker hears has none of it.
+    let problem = failure.problem();
+    assert_eq!((problem.status, problem.code.as_str()), (500, "internal"));
+    assert!(!problem.detail.contains("body"), "{problem:?}");
+}
+
+#[tokio::test]
+async fn endless_recursion_is_a_trap() {
+    let failure = sandbox().fails(&guests::recurses()).await;
+    assert_eq!(failure.kind, Kind::Trap);
+    assert!(failure.detail.contains("call stack exhausted"), "{failure}");
+}
+
+#[tokio::test]
+async fn memory_is_bounded_by_the_manifest() {
+    let failure = sandbox().fails(&guests::bombs_memory()).await;
+    assert_eq!(failure.kind, Kind::Memory);
+    assert!(failure.detail.contains("1 MiB"), "{failure}");
+}
+
+#[tokio::test]
+async fn host_calls_are_counted_to_the_last() {
+    let sandbox = sandbox();
+    let most = sandbox.load(&guests::asks_the_time(10)).await;
+    sandbox.tick(&most).await.unwrap();
+    let failure = sandbox.fails(&guests::asks_the_time(11)).await;
+    assert_eq!(failure.kind, Kind::HostCalls);
+    assert!(failure.detail.contains("more than 10 host calls"), "{failure}");
+}
+
+#[tokio::test]
+async fn bytes_of_host_calls_are_counted() {
+    let sandbox = sandbox();
+    // The level counts as eight.
+    let most = sandbox.load(&guests::logs(992)).await;
+    sandbox.tick(&most).await.unwrap();
+    assert_eq!(sandbox.fails(&guests::logs(993)).await.kind, Kind::HostBytes);
+}
+
+#[tokio::test]
+async fn beyond_its_concurrency_callers_are_told_to_come_back() {
+    let sandbox = sandbox();
+    let release = sandbox.load(&guests::loops()).await;
+    let (a, b, c) = tokio::join!(sandbox.tick(&release), sandbox.tick(&release), sandbox.tick(&release));
+    let kinds = [a, b, c].map(|ended| ended.unwrap_err().kind);
+    assert_eq!(kinds, [Kind::Cpu, Kind::Cpu, Kind::Busy]);
+    let problem = Failure::new(Kind::Busy, "").problem();
+    assert_eq!((problem.status, problem.retry_after_ms), (503, Some(1000)));
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_gives_back_its_slots() {
+    let sandbox = sandbox();
+    let release = sandbox.load(&guests::loops()).await;
+    for _ in 0..3 {
+        let dropped = tokio::time::timeout(Duration::from_millis(5), sandbox.tick(&release)).await;
+        assert!(dropped.is_err(), "it loops for longer");
+        assert_eq!(release.calls_in_flight(), 0);
+    }
+    assert_eq!(sandbox.runtime.slots.available_permits(), limits::CALLS_MAX as usize);
+}
+
+#[tokio::test]
+async fn bad_releases_are_refused_with_a_reason() {
+    let sandbox = sandbox();
+    let schedule = "name = \"guest\"\non.schedule = [{ name = \"tick\", every_ms = 1000 }]\n";
+    for (file, reason) in [
+        (guests::starts_with_a_host_call(), "cannot be instantiated: diverged"),
+        (
+            guests::with_manifest("name = \"guest\"\non.frame = [{ type = \"x\" }]"),
+            "binds `on.frame`, but the component does not export `switchboard:host/frame` (it exports \
+             `switchboard:host/schedule`)",
+        ),
+        (
+            guests::with_manifest(&format!("{schedule}on.frame = [{{ type = \"x\" }}]")),
+            "binds `on.frame`, but",
+        ),
+        (damaged(), "does not compile"),
+    ] {
+        let refusal = sandbox.refusal(&file).await;
+        assert!(refusal.contains(reason), "{refusal}");
+    }
+}
+
+/// The right sections with wrong code in them.
+fn damaged() -> ReleaseFile {
+    let mut bytes = guests::returns().bytes.to_vec();
+    // The body's `i32.const 16; end`, with another instruction in front that finds nothing on the stack.
+    let at = bytes.windows(3).position(|window| window == [0x41, 0x10, 0x0b]).unwrap();
+    bytes[at] = 0x1a;
+    ReleaseFile::parse(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn a_trace_replays_exactly_and_shows_where_another_release_diverges() {
+    let sandbox = sandbox();
+    let two = sandbox.load(&guests::asks_the_time(2)).await;
+    sandbox.tick(&two).await.unwrap();
+    let trace = sandbox.traces().pop().unwrap();
+    assert_eq!(trace.exchanges.len(), 2);
+    assert_eq!(trace.input["due_ms"], 7);
+
+    let again = sandbox.runtime.replay(&two, &trace).await.unwrap();
+    let without_times = |trace: &Trace| {
+        let mut trace = trace.clone();
+        trace.exchanges.iter_mut().for_each(|exchange| exchange.micros = 0);
+        trace.write(redact_secrets)
+    };
+    assert_eq!(without_times(&again), without_times(&trace));
+
+    let three = sandbox.load(&guests::asks_the_time(3)).await;
+    let other = sandbox.runtime.replay(&three, &trace).await.unwrap();
+    let Outcome::Failed { kind, detail } = other.outcome else { panic!("{:?}", other.outcome) };
+    assert_eq!(kind, "diverged");
+    assert!(detail.contains("at host call 2: the trace ends before clock.now-ms"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_failed_call_is_recorded_with_its_failure() {
+    let sandbox = sandbox();
+    let failure = sandbox.fails(&guests::asks_the_time(11)).await;
+    let trace = sandbox.traces().pop().unwrap();
+    assert_eq!(trace.exchanges.len(), 10);
+    assert_eq!(trace.outcome, Outcome::Failed { kind: "host_calls".into(), detail: failure.detail });
+}

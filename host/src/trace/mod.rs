@@ -3,7 +3,7 @@
 //!
 //! A trace may hold message text; it is written only where an operator asked for it, after redaction.
 
-mod bytes;
+mod readable;
 mod text;
 
 use serde::{Deserialize, Serialize};
@@ -152,16 +152,16 @@ impl Recorder {
     }
 }
 
-/// A value of the contract as a trace holds it: bytes that are text read as text.
+/// A value of the contract as a trace holds it: what JSON carries badly in a readable form.
 pub fn value_of(value: &impl Serialize) -> Value {
     let mut value = serde_json::to_value(value).unwrap_or_else(|error| Value::String(error.to_string()));
-    bytes::fold(&mut value);
+    readable::fold(&mut value);
     value
 }
 
 /// The inverse of [`value_of`].
 pub fn value_from<T: for<'de> Deserialize<'de>>(mut value: Value) -> Result<T, serde_json::Error> {
-    bytes::unfold(&mut value);
+    readable::unfold(&mut value);
     serde_json::from_value(value)
 }
 

@@ -256,7 +256,7 @@ mod tests {
         insta::assert_snapshot!(send().write(redact_secrets), @r#"
         trace 1 of switchboard:host@1.0.0
           handler: "send-message"
-          release: "a4fd8e6fa9fbf9a6f2c99e7b70aa226ef2c99e7b70aa226ef2c99e7b70aa226e"
+          release: "a4d451ec23463726f72c43d64c710968f6b602cd653b4de8adee1b556240a829"
           call: "0198"
           trigger: "frame"
 
@@ -312,7 +312,8 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_filter("JSON has no infinities", |f| f.is_finite()).prop_map(Value::from),
+            // Floats of the contract are text in a trace; others are not exact with every reader.
+            any::<i16>().prop_map(|eighths| Value::from(f64::from(eighths) / 8.0)),
             any_text().prop_map(Value::from),
         ];
         leaf.prop_recursive(3, 24, 6, |inner| {

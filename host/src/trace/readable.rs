@@ -1,17 +1,26 @@
-//! `list<u8>` in a readable form. Serde sees it as an array of numbers; a person wants `{"text": …}`, or `{"hex": …}`
-//! where it is not UTF-8. Only members that the contract knows to be bytes are touched, so the way back is certain.
+//! The two values that JSON carries badly, in a readable form. `list<u8>` is an array of numbers to serde; a person wants
+//! `{"text": …}`, or `{"hex": …}` where it is not UTF-8. A float read back by `serde_json` may be off by its last bit; as
+//! text it is not. Only members that the contract knows to be such are touched, so the way back is certain.
 
 use serde_json::{Value, json};
 
 /// The members of the contract's types and of the host calls' arguments and answers that hold `list<u8>`: bodies, the
 /// `bytes` case of SQL values and Redis nodes, and random bytes.
-const MEMBERS: [&str; 3] = ["body", "Bytes", "random"];
+const BYTES: [&str; 3] = ["body", "Bytes", "random"];
+/// The same for `f64`: the `float` case of SQL values.
+const FLOAT: &str = "Float";
 
 pub(super) fn fold(value: &mut Value) {
-    walk(value, &|bytes| {
-        let Value::Array(elements) = &*bytes else { return };
+    walk(value, &|name, member| {
+        if name == FLOAT {
+            if let Some(float) = member.as_f64() {
+                *member = json!(float.to_string());
+            }
+            return;
+        }
+        let Value::Array(elements) = &*member else { return };
         let Some(raw) = elements.iter().map(byte).collect::<Option<Vec<u8>>>() else { return };
-        *bytes = match String::from_utf8(raw) {
+        *member = match String::from_utf8(raw) {
             Ok(text) => json!({ "text": text }),
             Err(error) => json!({ "hex": hex(error.as_bytes()) }),
         };
@@ -19,24 +28,30 @@ pub(super) fn fold(value: &mut Value) {
 }
 
 pub(super) fn unfold(value: &mut Value) {
-    walk(value, &|folded| {
-        let raw = match (folded.get("text"), folded.get("hex")) {
+    walk(value, &|name, member| {
+        if name == FLOAT {
+            if let Some(float) = member.as_str().and_then(|text| text.parse::<f64>().ok()) {
+                *member = json!(float);
+            }
+            return;
+        }
+        let raw = match (member.get("text"), member.get("hex")) {
             (Some(Value::String(text)), None) => Some(text.clone().into_bytes()),
             (None, Some(Value::String(hex))) => unhex(hex),
             _ => None,
         };
         if let Some(raw) = raw {
-            *folded = json!(raw);
+            *member = json!(raw);
         }
     });
 }
 
-fn walk(value: &mut Value, change: &impl Fn(&mut Value)) {
+fn walk(value: &mut Value, change: &impl Fn(&str, &mut Value)) {
     match value {
         Value::Object(members) => {
             for (name, member) in members {
-                if MEMBERS.contains(&name.as_str()) {
-                    change(member);
+                if name == FLOAT || BYTES.contains(&name.as_str()) {
+                    change(name, member);
                 } else {
                     walk(member, change);
                 }
@@ -83,5 +98,14 @@ mod tests {
         let value = value_of(&cells);
         assert_eq!(value[0], json!({ "Bytes": { "hex": "ff00" } }));
         assert_eq!(value_from::<Vec<Cell>>(value).unwrap(), cells);
+    }
+
+    #[test]
+    fn floats_come_back_to_the_last_bit() {
+        for float in [-1.9814894149361083e-150, 0.1 + 0.2, f64::MAX, -0.0, 7.0] {
+            let text = value_of(&Cell::Float(float)).to_string();
+            let cell = value_from::<Cell>(serde_json::from_str(&text).unwrap()).unwrap();
+            assert_eq!(cell, Cell::Float(float), "{text}");
+        }
     }
 }
