@@ -71,6 +71,29 @@ create table app.message_keys (
 
 create index message_keys_by_age on app.message_keys using brin (created_at);
 
+-- The last message of a conversation: no row's worth of nulls where there is none. The partitions from `since` on are
+-- looked at first; that is right whatever `since` is, because ids never fall behind within a conversation.
+create function app.head(conversation uuid, since uuid) returns table (seq bigint, id uuid)
+  language sql stable parallel safe
+  as $$
+    select coalesce(recent.seq, older.seq, 0), coalesce(recent.id, older.id)
+    from (select) as one
+    left join lateral (
+      select message.seq, message.id from app.messages as message
+      where message.conversation_id = conversation and message.id >= since
+      order by message.seq desc limit 1) as recent on true
+    left join lateral (
+      select message.seq, message.id from app.messages as message
+      where recent.seq is null and message.conversation_id = conversation
+      order by message.seq desc limit 1) as older on true
+  $$;
+
+-- The id of the message after `head`: as it is, or, where the clock that made it lags behind the one before, with that
+-- one's time. Its randomness stays.
+create function app.id_after(head uuid, id uuid) returns uuid
+  language sql immutable parallel safe
+  return case when head > id then (left(head::text, 13) || substr(id::text, 14))::uuid else id end;
+
 -- A message as everyone sees it, in every answer and push: compact JSON, as text. Deleted: the seq stays, the rest is
 -- empty. The sender's profile is given by who asks (`app.profile_json`), `null` for who never connected.
 create function app.message_text(

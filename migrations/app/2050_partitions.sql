@@ -30,8 +30,8 @@ begin
 end $$;
 
 -- This month and so many after it, for every partitioned table. Called by housekeeping, and here once.
--- Two suffice: every further empty month costs a probe wherever a conversation's head is read.
-create function app.ensure_partitions(months_ahead integer default 2) returns void
+-- One suffices: every further empty month costs a probe wherever a conversation's head is read.
+create function app.ensure_partitions(months_ahead integer default 1) returns void
   language plpgsql security definer set search_path = app, pg_temp as $$
 declare
   parent text;
@@ -40,7 +40,7 @@ begin
   -- One at a time; a second caller finds the work done.
   perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('app.ensure_partitions'));
   foreach parent in array array['messages', 'message_changes', 'notifications'] loop
-    for ahead in -1 .. least(months_ahead, 24) loop
+    for ahead in 0 .. least(months_ahead, 24) loop
       perform app.ensure_month(parent,
         (date_trunc('month', now() at time zone 'UTC') + make_interval(months => ahead))::date);
     end loop;

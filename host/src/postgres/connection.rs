@@ -18,8 +18,9 @@ use crate::contract::postgres::{Rows, Value};
 use crate::limits;
 
 /// Why each is set: an idle transaction or a statement outlives no call, also when this process is gone; text forms do
-/// not depend on the server's locale.
-const OPTIONS: &str = "-c TimeZone=UTC -c DateStyle=ISO -c statement_timeout=65s \
+/// not depend on the server's locale; a prepared statement is planned once (left to itself, Postgres plans the send
+/// statement anew for every small batch: 2 ms instead of 0.7 ms of its processor).
+const OPTIONS: &str = "-c TimeZone=UTC -c DateStyle=ISO -c plan_cache_mode=force_generic_plan -c statement_timeout=65s \
      -c idle_in_transaction_session_timeout=65s -c client_connection_check_interval=1s";
 
 /// Undoes what a handler could leave in a session. Needed only where the migrations could not revoke it.

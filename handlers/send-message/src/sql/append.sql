@@ -32,41 +32,25 @@ judged as (
   left join app.conversations as conversation on conversation.id = asked.conversation_id
   left join app.users as sender on sender.id = asked.sender_id
 ),
--- The head of each conversation, looked up once, at its first message. The newest partitions first: ids never fall behind
--- within a conversation, so if it has anything there, its head is there.
+-- The head of each conversation, looked up once, at its first message.
 headed as (
   select
     accepted.*,
-    first_value(coalesce(recent.seq, older.seq, 0)) over conversation as head_seq,
-    first_value(coalesce(recent.id, older.id)) over conversation as head_id
+    first_value(head.seq) over conversation as head_seq,
+    app.id_after(first_value(head.id) over conversation, accepted.id) as message_id
   from (
     select *, row_number() over (partition by conversation_id order by id) as nth
     from judged
     where verdict = 'accepted') as accepted
-  left join lateral (
-    select message.seq, message.id from app.messages as message
-    where accepted.nth = 1
-      and message.conversation_id = accepted.conversation_id and message.id >= ($14::uuid[])[1]
-    order by message.seq desc limit 1) as recent on true
-  left join lateral (
-    select message.seq, message.id from app.messages as message
-    where accepted.nth = 1 and recent.seq is null and message.conversation_id = accepted.conversation_id
-    order by message.seq desc limit 1) as older on true
+  left join lateral app.head(case when accepted.nth = 1 then accepted.conversation_id end, ($14::uuid[])[1]) as head on true
   window conversation as (partition by accepted.conversation_id order by accepted.nth)
-),
-dated as (
-  select
-    headed.*,
-    -- A clock that lags behind the sender before: that sender's time, this id's randomness.
-    case when head_id > id then (left(head_id::text, 13) || substr(id::text, 14))::uuid else id end as message_id
-  from headed
 ),
 -- A key is taken once: by the first of this batch, unless somebody has it already. One that is being taken elsewhere is
 -- waited for. In the order of the key, so that two batches never wait for each other.
 keys as (
   insert into app.message_keys (user_id, client_msg_id, fingerprint, message_id)
   select distinct on (sender_id, client_msg_id) sender_id, client_msg_id, fingerprint, message_id
-  from dated
+  from headed
   where client_msg_id is not null
   order by sender_id, client_msg_id, n
   on conflict do nothing
@@ -75,10 +59,10 @@ keys as (
 -- Only what is really new is numbered, so seqs have no gaps.
 numbered as (
   select
-    dated.*,
+    headed.*,
     head_seq + row_number() over (partition by conversation_id order by message_id) as seq,
     to_timestamp(at_ms / 1000.0) as created_at
-  from dated
+  from headed
   where client_msg_id is null or message_id in (select message_id from keys)
 ),
 written as materialized (
