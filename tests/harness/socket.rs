@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use bytes::{Buf, BytesMut};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::frames::{self, Frame};
@@ -105,6 +106,39 @@ pub struct Socket {
     unread: BytesMut,
 }
 
+/// The half that reads, when another task writes.
+pub struct Reader {
+    stream: OwnedReadHalf,
+    unread: BytesMut,
+}
+
+/// Room for many frames in one read.
+const READ_BYTES: usize = 16 * 1024;
+
+impl Reader {
+    /// As [`Socket::next_frame`].
+    pub async fn next_frame(&mut self) -> Result<Option<Frame>, String> {
+        next_frame(&mut self.stream, &mut self.unread).await
+    }
+}
+
+async fn next_frame(
+    stream: &mut (impl AsyncRead + Unpin),
+    unread: &mut BytesMut,
+) -> Result<Option<Frame>, String> {
+    loop {
+        if let Some(frame) = frames::take(unread)? {
+            return Ok(Some(frame));
+        }
+        unread.reserve(READ_BYTES);
+        match stream.read_buf(unread).await {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
 impl Socket {
     pub async fn open(host: SocketAddr, handshake: &Handshake) -> Result<(Self, Head), NotOpened> {
         Self::open_from(None, host, handshake).await
@@ -160,16 +194,13 @@ impl Socket {
 
     /// The next frame, control frames included. `None`: the connection ended. Cancel safe.
     pub async fn next_frame(&mut self) -> Result<Option<Frame>, String> {
-        loop {
-            if let Some(frame) = frames::take(&mut self.unread)? {
-                return Ok(Some(frame));
-            }
-            match self.stream.read_buf(&mut self.unread).await {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
-                Err(error) => return Err(error.to_string()),
-            }
-        }
+        next_frame(&mut self.stream, &mut self.unread).await
+    }
+
+    /// For one task that reads and one that writes.
+    pub fn into_split(self) -> (Reader, OwnedWriteHalf) {
+        let (stream, writer) = self.stream.into_split();
+        (Reader { stream, unread: self.unread }, writer)
     }
 
     /// The next thing of interest; pings are answered on the way. Cancel safe but for that answer, a few bytes.

@@ -1,2 +1,83 @@
-//! The load generator.
-fn main() {}
+//! The load generator: every row of measures.md that this version has, each beside its control, in one run on one
+//! machine. A process of its own, bounded in count and time, on the loopback only. It prints; it asserts no time.
+
+mod delivery;
+mod fanout;
+mod figures;
+mod idle;
+mod native;
+mod process;
+mod rig;
+mod sends;
+
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use figures::Row;
+use rig::Rig;
+use switchboard_tests::paths;
+
+#[derive(Parser)]
+#[command(about = "Measures a host of its own beside native controls")]
+struct Cli {
+    /// Under three minutes: shorter, fewer, good enough to see that it still runs.
+    #[arg(long)]
+    quick: bool,
+    /// Only rows whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    #[command(subcommand)]
+    command: Option<Part>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// The native control, as the load starts it.
+    #[command(hide = true)]
+    Native,
+}
+
+fn main() -> std::io::Result<()> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Some(Part::Native) => native::run().await,
+            None => run(cli.quick, &cli.only).await,
+        }
+    })
+}
+
+async fn run(quick: bool, only: &str) -> std::io::Result<()> {
+    let wanted = |name: &str| name.contains(only);
+    let seconds = |quick_s: u64, full_s: u64| Duration::from_secs(if quick { quick_s } else { full_s });
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    eprintln!("starting Postgres, Redis and a host ({profile} profile)");
+    let rig = Rig::start().await;
+    let mut rows: Vec<Row> = Vec::new();
+    figures::print_header();
+    let mut keep = |new: Vec<Row>| {
+        new.iter().for_each(Row::print);
+        rows.extend(new);
+    };
+    // Memory first: what later rows allocate would hide it.
+    if wanted("connections") {
+        keep(idle::rows(&rig, if quick { 2_000 } else { 10_000 }).await);
+    }
+    if wanted("sends") {
+        keep(sends::rows(&rig, seconds(5, 20)).await);
+    }
+    if wanted("held") {
+        keep(vec![sends::held(&rig, seconds(10, 60)).await]);
+    }
+    if wanted("fan-out") {
+        keep(fanout::rows(&rig, &[200, 1000], seconds(5, 15)).await);
+    }
+    if wanted("delivery") {
+        keep(delivery::rows(&rig, if quick { 200 } else { 500 }, seconds(8, 30)).await);
+    }
+    let file = paths::target().join("bench").join(if quick { "quick.json" } else { "full.json" });
+    figures::write(&file, profile, quick, &rows)?;
+    println!("\nwritten to {}", file.display());
+    Ok(())
+}

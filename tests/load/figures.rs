@@ -1,0 +1,142 @@
+//! Figures: collected, put beside their control, printed as a table, written as JSON. Nothing is judged here.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Durations of single things, in microseconds.
+#[derive(Clone, Default)]
+pub struct Latencies(Vec<u32>);
+
+impl Latencies {
+    pub fn add(&mut self, took: Duration) {
+        self.0.push(took.as_micros().try_into().unwrap_or(u32::MAX));
+    }
+
+    pub fn merge(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn spread(mut self) -> Option<Spread> {
+        self.0.sort_unstable();
+        let at = |share: f64| f64::from(self.0[((self.0.len() - 1) as f64 * share) as usize]);
+        (!self.0.is_empty()).then(|| Spread { p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0) })
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Spread {
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub max_us: f64,
+}
+
+/// What was measured of one side.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Figures {
+    pub per_second: Option<f64>,
+    #[serde(flatten)]
+    pub spread: Option<Spread>,
+    /// Processor time of the server for one thing, in microseconds.
+    pub server_cpu_us: Option<f64>,
+    /// Resident memory of the server for one connection.
+    pub resident_kib: Option<f64>,
+    /// Whatever was not as it should be: answered with an error, out of order.
+    pub wrong: u64,
+    /// Second by second.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub seconds: Vec<u64>,
+}
+
+/// Which figure the two sides are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    PerSecond,
+    P50,
+    Resident,
+}
+
+/// One line of measures.md, beside its control.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    pub name: String,
+    pub figures: Figures,
+    pub control_name: String,
+    pub control: Figures,
+    pub by: By,
+    /// From measures.md, for the reader; nothing asserts it.
+    pub to_reach: &'static str,
+}
+
+impl Row {
+    pub fn ratio(&self) -> Option<f64> {
+        let of = |figures: &Figures| match self.by {
+            By::PerSecond => figures.per_second,
+            By::P50 => figures.spread.map(|spread| spread.p50_us),
+            By::Resident => figures.resident_kib,
+        };
+        Some(of(&self.figures)? / of(&self.control)?).filter(|ratio| ratio.is_finite())
+    }
+
+    /// Both sides, as lines of the table.
+    pub fn print(&self) {
+        let ratio = self.ratio().map_or(String::new(), |ratio| format!("{ratio:.2}"));
+        print_line(&self.name, &self.figures, &ratio, self.to_reach);
+        print_line(&format!("  {}", self.control_name), &self.control, "", "");
+    }
+}
+
+pub fn print_header() {
+    println!(
+        "{:<44}{:>11}{:>10}{:>10}{:>10}{:>9}{:>9}{:>7}{:>7}  to reach",
+        "", "per second", "p50 ms", "p99 ms", "max ms", "cpu µs", "KiB", "wrong", "ratio"
+    );
+}
+
+fn print_line(name: &str, figures: &Figures, ratio: &str, to_reach: &str) {
+    let ms = |pick: fn(&Spread) -> f64| {
+        figures.spread.as_ref().map_or(String::new(), |spread| format!("{:.3}", pick(spread) / 1000.0))
+    };
+    let plain = |value: Option<f64>, digits: usize| value.map_or(String::new(), |v| format!("{v:.digits$}"));
+    let line = format!(
+        "{name:<44}{:>11}{:>10}{:>10}{:>10}{:>9}{:>9}{:>7}{ratio:>7}  {to_reach}",
+        plain(figures.per_second, 0),
+        ms(|spread| spread.p50_us),
+        ms(|spread| spread.p99_us),
+        ms(|spread| spread.max_us),
+        plain(figures.server_cpu_us, 2),
+        plain(figures.resident_kib, 1),
+        figures.wrong,
+    );
+    println!("{}", line.trim_end());
+    for (n, chunk) in figures.seconds.chunks(15).enumerate() {
+        let seconds: Vec<_> = chunk.iter().map(u64::to_string).collect();
+        println!("      second {:>3}: {}", n * 15, seconds.join(" "));
+    }
+}
+
+/// All rows of a run, with what the reader must know of the machine.
+pub fn write(file: &Path, profile: &str, quick: bool, rows: &[Row]) -> io::Result<()> {
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let mut value = serde_json::to_value(row).unwrap_or_default();
+            value["ratio"] = serde_json::json!(row.ratio());
+            value
+        })
+        .collect();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let run = serde_json::json!({"profile": profile, "quick": quick, "cores": cores, "rows": rows});
+    if let Some(directory) = file.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::write(file, serde_json::to_vec_pretty(&run)?)
+}

@@ -1,0 +1,145 @@
+//! The native control: hyper and fastwebsockets in plain Rust, no handlers, nothing stored, nothing checked. Everyone is
+//! in one room; a frame from anyone goes to everyone. It is what is left when everything else is taken away.
+
+use std::convert::Infallible;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use bytes::Bytes;
+use fastwebsockets::{Frame, OpCode, Payload, WebSocketError, upgrade};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+
+/// A reader that falls further behind loses messages, which the load then sees.
+const BEHIND_MAX: usize = 4096;
+
+/// A process of its own, as the host is.
+pub struct Native {
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Native {
+    pub fn start() -> Self {
+        let myself = std::env::current_exe().expect("a load runs from a file");
+        let mut child = Command::new(myself)
+            .arg("native")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the control starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("the control tells its address");
+        Self { address: line.trim().parse().expect("an address"), child }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The control itself, until it is killed.
+pub async fn run() -> std::io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    serve(listener).await
+}
+
+async fn serve(listener: TcpListener) -> std::io::Result<()> {
+    let (room, _) = broadcast::channel(BEHIND_MAX);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let room = room.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request| answer(request, room.clone()));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
+            // A client that goes away is no concern of the control's.
+            let _ = connection.await;
+        });
+    }
+}
+
+async fn answer(
+    mut request: Request<Incoming>,
+    room: broadcast::Sender<Bytes>,
+) -> Result<Response<http_body_util::Empty<Bytes>>, Infallible> {
+    let Ok((response, upgrade)) = upgrade::upgrade(&mut request) else {
+        let mut refusal = Response::new(http_body_util::Empty::new());
+        *refusal.status_mut() = hyper::StatusCode::BAD_REQUEST;
+        return Ok(refusal);
+    };
+    tokio::spawn(async move {
+        if let Ok(socket) = upgrade.await {
+            let _ = talk(socket, room).await;
+        }
+    });
+    Ok(response)
+}
+
+async fn talk(
+    socket: fastwebsockets::WebSocket<TokioIo<hyper::upgrade::Upgraded>>,
+    room: broadcast::Sender<Bytes>,
+) -> Result<(), WebSocketError> {
+    let (mut reader, mut writer) = socket.split(tokio::io::split);
+    let mut pushes = room.subscribe();
+    let writing = tokio::spawn(async move {
+        loop {
+            match pushes.recv().await {
+                Ok(frame) => writer.write_frame(Frame::text(Payload::Borrowed(&frame))).await?,
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return Ok::<_, WebSocketError>(()),
+            }
+        }
+    });
+    let mut no_answers = |_| async { Ok::<_, WebSocketError>(()) };
+    while let Ok(frame) = reader.read_frame(&mut no_answers).await {
+        match frame.opcode {
+            OpCode::Text => drop(room.send(Bytes::copy_from_slice(&frame.payload))),
+            OpCode::Close => break,
+            _ => {}
+        }
+    }
+    writing.abort();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use switchboard_tests::socket::{Handshake, Incoming, Socket};
+
+    use super::*;
+
+    /// It also shows that the harness speaks WebSocket as others do.
+    #[tokio::test]
+    async fn what_one_says_everyone_hears() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener));
+        let (mut ana, _) = Socket::open(address, &Handshake::bare()).await.unwrap();
+        let (mut bo, _) = Socket::open(address, &Handshake::bare()).await.unwrap();
+        for length in [0, 10, 125, 126, 60_000] {
+            let said = serde_json::json!("x".repeat(length));
+            ana.write_json(&said).await.unwrap();
+            for socket in [&mut ana, &mut bo] {
+                let heard = socket.next().await;
+                assert!(matches!(&heard, Incoming::Json(text) if *text == said), "{heard:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What a run is made on: a Postgres that flushes, a Redis, a host without rate limits, and people who signed in.
+
+use serde_json::{Value, json};
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::services::{Postgres, Redis};
+use switchboard_tests::socket::{Handshake, Incoming, Socket};
+use switchboard_tests::token::Token;
+
+/// More than any row opens.
+const CONNECTIONS_MAX: usize = 20_000;
+
+pub struct Rig {
+    pub host: Host,
+}
+
+impl Rig {
+    pub async fn start() -> Self {
+        let postgres = Postgres::start(&[]).await;
+        let database = postgres.database().await;
+        let options = Options::default()
+            .without_rate_limits()
+            .set("CONNECTIONS_MAX", CONNECTIONS_MAX)
+            .set("CONNECTIONS_PER_USER_MAX", CONNECTIONS_MAX)
+            .set("LOG", "warn");
+        let mut host = Host::over(database, Redis::start().await, options).await;
+        host.start().await;
+        Self { host }
+    }
+
+    /// A conversation of these users.
+    pub async fn room(&self, users: &[String]) -> String {
+        let users: Vec<_> = users.iter().map(String::as_str).collect();
+        self.host.group("load", &users).await
+    }
+
+    /// Signed in and subscribed, ready to be read by whoever measures.
+    pub async fn subscribed(&self, user: &str, room: &str) -> Socket {
+        let mut socket = self.signed_in(user).await;
+        let payload = json!({"conversation_ids": [room]});
+        socket
+            .write_json(&json!({"type": "subscribe", "id": "s", "payload": payload}))
+            .await
+            .expect("a frame is taken");
+        let reply = read_until(&mut socket, |frame| frame["id"] == "s").await;
+        assert_eq!(reply["type"], "subscribed", "{reply}");
+        socket
+    }
+
+    pub async fn signed_in(&self, user: &str) -> Socket {
+        let handshake = Handshake::bearer(&Token::of(user).sign());
+        let opened = Socket::open(self.host.address, &handshake).await;
+        let (mut socket, _) = opened.unwrap_or_else(|why| panic!("{user}: {why}"));
+        read_until(&mut socket, |frame| frame["type"] == "auth.success").await;
+        socket
+    }
+}
+
+async fn read_until(socket: &mut Socket, wanted: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        match socket.next().await {
+            Incoming::Json(frame) if wanted(&frame) => return frame,
+            Incoming::Json(_) => {}
+            end => panic!("the host ended a connection of the load: {end:?}"),
+        }
+    }
+}
+
+/// `message.send` with nothing but its text.
+pub fn message(id: u64, room: &str, content: &str) -> String {
+    json!({"type": "message.send", "id": id, "payload": {"conversation_id": room, "content": content}})
+        .to_string()
+}
+
+/// Whether a frame is of this type, without reading it as JSON: the load must cost less than what it measures.
+pub fn is(frame: &[u8], frame_type: &[u8]) -> bool {
+    let head = &frame[..frame.len().min(64)];
+    head.windows(frame_type.len()).any(|window| window == frame_type)
+}

@@ -1,0 +1,187 @@
+//! Durable sends: so many senders, each waiting for its acknowledgement before the next. The control is pgbench running
+//! the handler's statement one by one.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use switchboard_tests::frames;
+use switchboard_tests::socket::Socket;
+
+use crate::figures::{By, Figures, Latencies, Row};
+use crate::process;
+use crate::rig::{self, Rig};
+
+/// One person with many connections, so that nobody is to be notified: the row is about storing.
+const SENDER: &str = "sender";
+const CONVERSATIONS: usize = 100;
+
+pub async fn rows(rig: &Rig, time: Duration) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (senders, conversations, to_reach) in [
+        (16, CONVERSATIONS, "more than pgbench"),
+        (64, CONVERSATIONS, "more than pgbench"),
+        (16, 1, "5 × pgbench"),
+    ] {
+        let mut rooms = Vec::new();
+        for _ in 0..conversations {
+            rooms.push(rig.room(&[SENDER.to_owned()]).await);
+        }
+        let figures = send(rig, senders, &rooms, time).await;
+        let control = pgbench(rig, senders, &rooms, time).await;
+        rows.push(Row {
+            name: format!("durable sends: {senders} senders, {conversations} conversations"),
+            figures,
+            control_name: "pgbench, the same statement one by one".into(),
+            control,
+            by: By::PerSecond,
+            to_reach,
+        });
+    }
+    rows
+}
+
+/// The same load with and without a transaction held open elsewhere.
+pub async fn held(rig: &Rig, time: Duration) -> Row {
+    let mut rooms = Vec::new();
+    for _ in 0..CONVERSATIONS {
+        rooms.push(rig.room(&[SENDER.to_owned()]).await);
+    }
+    // Both sides start from the same warm state.
+    send(rig, 16, &rooms, time / 10).await;
+    let without = send(rig, 16, &rooms, time).await;
+    let holder = rig.host.database.connect().await;
+    holder.run("begin isolation level repeatable read; select pg_current_xact_id()").await;
+    let with = send(rig, 16, &rooms, time).await;
+    holder.run("rollback").await;
+    Row {
+        name: "durable sends, a transaction held open".into(),
+        figures: with,
+        control_name: "the same without it".into(),
+        control: without,
+        by: By::PerSecond,
+        to_reach: "within 10 %",
+    }
+}
+
+async fn send(rig: &Rig, senders: usize, rooms: &[String], time: Duration) -> Figures {
+    let mut sockets = Vec::new();
+    for _ in 0..senders {
+        sockets.push(rig.signed_in(SENDER).await);
+    }
+    let rooms: Arc<[String]> = rooms.into();
+    let seconds: Arc<[AtomicU64]> = (0..=time.as_secs()).map(|_| AtomicU64::new(0)).collect();
+    let cpu = process::cpu(rig.host.pid());
+    let start = Instant::now();
+    let tasks: Vec<_> = sockets
+        .into_iter()
+        .enumerate()
+        .map(|(n, socket)| tokio::spawn(sender(socket, n, rooms.clone(), start, time, seconds.clone())))
+        .collect();
+    let (mut latencies, mut wrong) = (Latencies::default(), 0);
+    for task in tasks {
+        let (mine, refused) = task.await.expect("a sender ends");
+        latencies.merge(mine);
+        wrong += refused;
+    }
+    let took = start.elapsed().as_secs_f64();
+    let cpu = process::cpu(rig.host.pid()) - cpu;
+    let count = latencies.count() as f64;
+    Figures {
+        per_second: Some(count / took),
+        spread: latencies.spread(),
+        server_cpu_us: Some(cpu.as_micros() as f64 / count),
+        wrong,
+        seconds: seconds[..time.as_secs() as usize].iter().map(|n| n.load(Ordering::Relaxed)).collect(),
+        ..Figures::default()
+    }
+}
+
+async fn sender(
+    mut socket: Socket,
+    number: usize,
+    rooms: Arc<[String]>,
+    start: Instant,
+    time: Duration,
+    seconds: Arc<[AtomicU64]>,
+) -> (Latencies, u64) {
+    let (mut latencies, mut wrong) = (Latencies::default(), 0);
+    for n in 0_u64.. {
+        let sent = Instant::now();
+        if sent - start >= time {
+            break;
+        }
+        // A stride that is prime to the number of rooms visits them all, each sender in another order.
+        let room = &rooms[(number * 31 + n as usize * 37) % rooms.len()];
+        let frame = rig::message(n, room, "a message of about the length that people write to each other");
+        socket.write_raw(&frames::encode(frames::TEXT, frame.as_bytes())).await.expect("a frame is taken");
+        loop {
+            let frame =
+                socket.next_frame().await.expect("a whole frame").expect("the host keeps the connection");
+            if rig::is(&frame.payload, b"message.sent") {
+                latencies.add(sent.elapsed());
+                if let Some(second) = seconds.get(start.elapsed().as_secs() as usize) {
+                    second.fetch_add(1, Ordering::Relaxed);
+                }
+                break;
+            }
+            if rig::is(&frame.payload, b"\"error\"") {
+                wrong += 1;
+                break;
+            }
+        }
+    }
+    (latencies, wrong)
+}
+
+/// The statements of `send-message`, with arrays of one, as `send.sql` beside this file.
+async fn pgbench(rig: &Rig, clients: usize, rooms: &[String], time: Duration) -> Figures {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let connection = rig.host.database.connect().await;
+    connection
+        .run("drop table if exists pgbench_rooms; create table pgbench_rooms (n int primary key, id uuid)")
+        .await;
+    for (n, room) in rooms.iter().enumerate() {
+        connection.run(&format!("insert into pgbench_rooms values ({n}, '{room}')")).await;
+    }
+    let script = directory.path().join("send.sql");
+    let text = include_str!("send.sql").replace(":rooms", &rooms.len().to_string());
+    fs::write(&script, text).expect("the script");
+    let output = tokio::process::Command::from(command(rig, clients, time, &script))
+        .current_dir(directory.path())
+        .output()
+        .await
+        .expect("pgbench runs");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pgbench: {complaint}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let tps = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    Figures { per_second: tps, spread: logged(directory.path()).spread(), ..Figures::default() }
+}
+
+fn command(rig: &Rig, clients: usize, time: Duration, script: &std::path::Path) -> Command {
+    let mut command = Command::new("pgbench");
+    command
+        .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--log"])
+        .arg(format!("--client={clients}"))
+        .arg(format!("--time={}", time.as_secs()))
+        .arg(format!("--file={}", script.display()))
+        .arg(rig.host.database.url_at(None))
+        .stdin(Stdio::null());
+    command
+}
+
+/// Every transaction's time stands in pgbench's log: client, number, microseconds, …
+fn logged(directory: &std::path::Path) -> Latencies {
+    let mut latencies = Latencies::default();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("pgbench_log") {
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            let times = text.lines().filter_map(|line| line.split(' ').nth(2)?.parse().ok());
+            times.for_each(|us| latencies.add(Duration::from_micros(us)));
+        }
+    }
+    latencies
+}
