@@ -99,6 +99,7 @@ impl Host {
         .await;
         if let Err(panic) = outcome {
             eprintln!("---- the host's log ends with:\n{}", host.log_tail());
+            eprintln!("---- the outbox: {:?}", host.database.outbox_unread().await);
             host.kill().await;
             std::panic::resume_unwind(panic);
         }
@@ -256,6 +257,10 @@ impl Host {
         .await;
         until("no transaction to be open", async || {
             (self.database.open_transactions().await == 0).then_some(())
+        })
+        .await;
+        until("every consumer to have read the outbox", async || {
+            self.database.outbox_unread().await.is_empty().then_some(())
         })
         .await;
         self.terminate();

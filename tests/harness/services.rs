@@ -106,13 +106,13 @@ pub async fn database() -> Database {
     static SHARED: OnceCell<Arc<Postgres>> = OnceCell::const_new();
     let shared = SHARED.get_or_init(async || match std::env::var("SWITCHBOARD_TEST_DATABASE_URL") {
         Ok(url) => Arc::new(Postgres::named(&url)),
-        Err(_) => Postgres::start(&["-c", "fsync=off"]).await,
+        Err(_) => Postgres::start(&["fsync = off"]).await,
     });
     shared.await.database().await
 }
 
 impl Postgres {
-    /// A new cluster with these settings besides the usual ones.
+    /// A new cluster with these lines of settings besides the usual ones.
     pub async fn start(settings: &[&str]) -> Arc<Self> {
         let directory = tempfile::Builder::new().prefix("switchboard-postgres-").tempdir();
         let directory = directory.expect("a temporary directory");
@@ -131,8 +131,7 @@ impl Postgres {
             .output()
             .expect("initdb runs");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let lines: Vec<_> = settings.iter().filter(|word| **word != "-c").collect();
-        let lines = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let lines = settings.join("\n");
         let port = free_port();
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nmax_connections = 300\nunix_socket_directories = ''\n\
@@ -316,6 +315,25 @@ impl Database {
             )
             .await;
         rows[0].get(0)
+    }
+
+    /// What the consumers of the outbox have still to do, one line each; empty when all is done and nothing was parked.
+    pub async fn outbox_unread(&self) -> Vec<String> {
+        let connection = self.connect().await;
+        let rows = connection
+            .rows(
+                "select format('%s has not read shard %s', consumer, shard) \
+                 from (select shard, max(position) as head from switchboard.outbox group by shard) as heads \
+                 cross join (select distinct consumer from switchboard.cursors) as consumers \
+                 left join switchboard.cursors using (consumer, shard) \
+                 where coalesce(high, 0) < head or holes <> '[]' \
+                 union all \
+                 select format('%s is to retry %s %s', consumer, event_type, id) from switchboard.retries \
+                 union all \
+                 select format('%s has parked %s %s: %s', consumer, event_type, id, error) from switchboard.parked",
+            )
+            .await;
+        rows.iter().map(|row| row.get(0)).collect()
     }
 
     /// The test is over and nobody else uses it.

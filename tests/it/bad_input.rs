@@ -37,15 +37,14 @@ fn invalid() -> Vec<(Value, &'static str)> {
         (json!({"content": "x", "reply_to_id": "not-an-id"}), "reply_to_id"),
         (json!({"content": "x", "reply_to_id": 7}), "reply_to_id"),
         (json!({"content": "x", "attachments": {}}), "attachments"),
-        (json!({"content": "x", "attachments": [7]}), "attachments"),
-        (
-            json!({"content": "x", "attachments": [{"url": "x".repeat(9000), "name": "n", "mime": "m", "size": 1}]}),
-            "attachments",
-        ),
+        (json!({"content": "x", "attachments": [7]}), "attachments[0]"),
+        (json!({"content": "x", "attachments": [{"name": "no url"}]}), "attachments[0].url"),
+        (json!({"content": "x", "attachments": [{"url": "u", "size": -1}]}), "attachments[0].size"),
+        (json!({"content": "x", "attachments": vec![json!({"url": "u".repeat(2000)}); 5]}), "attachments"),
         (json!({"content": "x", "metadata": "text"}), "metadata"),
         (json!({"content": "x", "metadata": {"a": "\u{0}"}}), "metadata"),
         (json!({"content": "x", "mentions": "bo"}), "mentions"),
-        (json!({"content": "x", "mentions": [7]}), "mentions"),
+        (json!({"content": "x", "mentions": [7]}), "mentions[0]"),
     ]
 }
 

@@ -132,7 +132,7 @@ async fn redis_killed_and_started_again_under_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_killed_and_started_again_under_load() {
-    let postgres = Postgres::start(&["fsync=off"]).await;
+    let postgres = Postgres::start(&["fsync = off"]).await;
     let database = postgres.database().await;
     let options = Options::default().without_rate_limits();
     Host::test_over(database, Redis::start().await, options, async |host| {

@@ -124,7 +124,7 @@ fn print_line(name: &str, figures: &Figures, ratio: &str, to_reach: &str) {
 }
 
 /// All rows of a run, with what the reader must know of the machine.
-pub fn write(file: &Path, profile: &str, quick: bool, rows: &[Row]) -> io::Result<()> {
+pub fn write(file: &Path, profile: &str, quick: bool, flush: bool, rows: &[Row]) -> io::Result<()> {
     let rows: Vec<_> = rows
         .iter()
         .map(|row| {
@@ -134,7 +134,8 @@ pub fn write(file: &Path, profile: &str, quick: bool, rows: &[Row]) -> io::Resul
         })
         .collect();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let run = serde_json::json!({"profile": profile, "quick": quick, "cores": cores, "rows": rows});
+    let run =
+        serde_json::json!({"profile": profile, "quick": quick, "flush": flush, "cores": cores, "rows": rows});
     if let Some(directory) = file.parent() {
         fs::create_dir_all(directory)?;
     }

@@ -23,6 +23,9 @@ struct Cli {
     /// Under three minutes: shorter, fewer, good enough to see that it still runs.
     #[arg(long)]
     quick: bool,
+    /// Postgres waits for the disk at every COMMIT.
+    #[arg(long)]
+    flush: bool,
     /// Only rows whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
@@ -41,19 +44,21 @@ fn main() -> std::io::Result<()> {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        match cli.command {
+        match &cli.command {
             Some(Part::Native) => native::run().await,
-            None => run(cli.quick, &cli.only).await,
+            None => run(&cli).await,
         }
     })
 }
 
-async fn run(quick: bool, only: &str) -> std::io::Result<()> {
-    let wanted = |name: &str| name.contains(only);
+async fn run(cli: &Cli) -> std::io::Result<()> {
+    let quick = cli.quick;
+    let wanted = |name: &str| name.contains(&cli.only);
     let seconds = |quick_s: u64, full_s: u64| Duration::from_secs(if quick { quick_s } else { full_s });
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    eprintln!("starting Postgres, Redis and a host ({profile} profile)");
-    let rig = Rig::start().await;
+    let disk = if cli.flush { "waits for the disk" } else { "does not wait for the disk (--flush)" };
+    println!("{profile} profile; a COMMIT {disk}, for the host and for pgbench");
+    let rig = Rig::start(cli.flush).await;
     let mut rows: Vec<Row> = Vec::new();
     figures::print_header();
     let mut keep = |new: Vec<Row>| {
@@ -77,7 +82,7 @@ async fn run(quick: bool, only: &str) -> std::io::Result<()> {
         keep(delivery::rows(&rig, if quick { 200 } else { 500 }, seconds(8, 30)).await);
     }
     let file = paths::target().join("bench").join(if quick { "quick.json" } else { "full.json" });
-    figures::write(&file, profile, quick, &rows)?;
+    figures::write(&file, profile, quick, cli.flush, &rows)?;
     println!("\nwritten to {}", file.display());
     Ok(())
 }

@@ -136,7 +136,40 @@ async fn sender(
     (latencies, wrong)
 }
 
-/// The statements of `send-message`, with arrays of one, as `send.sql` beside this file.
+/// The handler's own statements, a call at a time: arrays of one.
+fn script(rooms: usize) -> String {
+    const LOCK: &str = include_str!("../../handlers/send-message/src/sql/lock.sql");
+    const APPEND: &str = include_str!("../../handlers/send-message/src/sql/append.sql");
+    let room = "(select id from pgbench_rooms where n = :room)";
+    let id = "(lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0') \
+              || right(replace(gen_random_uuid()::text, '-', ''), 20))::uuid";
+    // In the order of the handler's parameters, from `$1`.
+    let values = [
+        "1",
+        &format!("'conv:' || {room}"),
+        room,
+        &format!("'{SENDER}'"),
+        id,
+        "null",
+        "0",
+        "'a message of about the length that people write to each other'",
+        "null",
+        "null",
+        "null",
+        "null",
+        "(extract(epoch from clock_timestamp()) * 1000)::bigint",
+        "app.uuid_floor(date_trunc('month', now() at time zone 'utc') at time zone 'utc')",
+    ];
+    let filled = |statement: &str| {
+        let statement = statement.trim_end().trim_end_matches(';').to_owned();
+        // From the last, so that `$1` is not taken for the beginning of `$14`.
+        values.iter().enumerate().rev().fold(statement, |statement, (place, value)| {
+            statement.replace(&format!("${}", place + 1), &format!("array[{value}]"))
+        })
+    };
+    format!("\\set room random(0, {})\nbegin;\n{};\n{};\ncommit;\n", rooms - 1, filled(LOCK), filled(APPEND))
+}
+
 async fn pgbench(rig: &Rig, clients: usize, rooms: &[String], time: Duration) -> Figures {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let connection = rig.host.database.connect().await;
@@ -146,10 +179,9 @@ async fn pgbench(rig: &Rig, clients: usize, rooms: &[String], time: Duration) ->
     for (n, room) in rooms.iter().enumerate() {
         connection.run(&format!("insert into pgbench_rooms values ({n}, '{room}')")).await;
     }
-    let script = directory.path().join("send.sql");
-    let text = include_str!("send.sql").replace(":rooms", &rooms.len().to_string());
-    fs::write(&script, text).expect("the script");
-    let output = tokio::process::Command::from(command(rig, clients, time, &script))
+    let file = directory.path().join("send.sql");
+    fs::write(&file, script(rooms.len())).expect("the script");
+    let output = tokio::process::Command::from(command(rig, clients, time, &file))
         .current_dir(directory.path())
         .output()
         .await
@@ -161,13 +193,13 @@ async fn pgbench(rig: &Rig, clients: usize, rooms: &[String], time: Duration) ->
     Figures { per_second: tps, spread: logged(directory.path()).spread(), ..Figures::default() }
 }
 
-fn command(rig: &Rig, clients: usize, time: Duration, script: &std::path::Path) -> Command {
+fn command(rig: &Rig, clients: usize, time: Duration, file: &std::path::Path) -> Command {
     let mut command = Command::new("pgbench");
     command
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--log"])
         .arg(format!("--client={clients}"))
         .arg(format!("--time={}", time.as_secs()))
-        .arg(format!("--file={}", script.display()))
+        .arg(format!("--file={}", file.display()))
         .arg(rig.host.database.url_at(None))
         .stdin(Stdio::null());
     command
