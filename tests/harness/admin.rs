@@ -37,6 +37,13 @@ impl Admin {
         self.rest.send(Method::POST, "/admin/v1/releases", &headers, release.bytes.clone()).await
     }
 
+    /// Deployed, and every node runs it.
+    pub async fn release(&self, release: &Release) {
+        let outcome = self.deploy(release).await.expect(200);
+        assert_eq!(outcome["complete"], true, "{outcome}");
+        assert_eq!(outcome["release"], release.digest(), "{outcome}");
+    }
+
     /// To the release before the current one.
     pub async fn rollback(&self, handler: &str) -> Answer {
         self.rest.post(&format!("/admin/v1/handlers/{handler}/rollback"), json!({})).await

@@ -187,7 +187,7 @@ async fn a_fresh_token_renews_the_connection_in_place() {
         let mut ana = Client::open(host.address, "ana", &short).await;
         ana.expect("auth.expiring").await;
         let of_another = json!({"token": Token::of("eve").sign()});
-        ana.request("auth.refresh", of_another).await.expect_error("unauthorized");
+        ana.request("auth.refresh", of_another).await.expect_error("forbidden");
         let renewed = ana.request("auth.refresh", json!({"token": Token::of("ana").sign()})).await;
         let renewed = renewed.expect("auth.success");
         assert_eq!(renewed["user_id"], "ana");

@@ -18,7 +18,7 @@ async fn a_release_takes_effect_and_is_taken_back() {
             let aliases = aliases.entry("aliases").or_insert_with(|| toml::Value::Array(Vec::new()));
             aliases.as_array_mut().unwrap().push("say".into());
         });
-        host.admin.deploy(&strict).await.expect(201);
+        host.admin.release(&strict).await;
         assert_eq!(host.current("send-message").await, strict.digest());
         let payload = json!({"conversation_id": ana.room(), "content": "by the second"});
         bo.request("say", payload.clone()).await.expect_sent();
@@ -102,7 +102,7 @@ async fn a_bad_file_is_refused_and_the_old_release_serves_on() {
 async fn a_release_outlives_a_restart() {
     Host::test(Options::default(), async |host| {
         let variant = Release::built("send-message").variant(1);
-        host.admin.deploy(&variant).await.expect(201);
+        host.admin.release(&variant).await;
         host.kill().await;
         host.start().await;
         // The files at start are deployed only where nothing newer was: what an operator released stays.
