@@ -35,3 +35,8 @@ pub fn target() -> PathBuf {
 pub fn handlers() -> PathBuf {
     target().join("handlers")
 }
+
+/// Handlers that misbehave, made by `switchboard build --from tests/guests --out …`.
+pub fn guests() -> PathBuf {
+    target().join("test-guests")
+}

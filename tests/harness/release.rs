@@ -2,6 +2,7 @@
 //! which is another release.
 
 use std::fs;
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -21,8 +22,16 @@ pub struct Release {
 impl Release {
     /// What `switchboard build` made of a handler.
     pub fn built(handler: &str) -> Self {
-        let path = paths::handlers().join(format!("{handler}.wasm"));
-        let bytes = fs::read(&path)
+        Self::read(&paths::handlers().join(format!("{handler}.wasm")))
+    }
+
+    /// One of the misbehaving handlers in `tests/guests`.
+    pub fn guest(name: &str) -> Self {
+        Self::read(&paths::guests().join(format!("{name}.wasm")))
+    }
+
+    fn read(path: &Path) -> Self {
+        let bytes = fs::read(path)
             .unwrap_or_else(|error| panic!("{}: {error}; `switchboard build` comes first", path.display()));
         Self { bytes }
     }

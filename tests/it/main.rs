@@ -7,6 +7,7 @@ mod bounds;
 mod conversations;
 mod crash;
 mod drain;
+mod guests;
 mod history;
 mod loss;
 mod messages;

@@ -1,0 +1,97 @@
+//! Handlers that misbehave, released to a running host: each costs its own call and nothing else. Between every two of
+//! its calls somebody says something, and it arrives.
+
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard_tests::crowd::{Chatter, Plan};
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::ledger::{self, Audit};
+use switchboard_tests::patience::until;
+use switchboard_tests::release::Release;
+
+/// The guest, and the statuses that its callers may get.
+const GUESTS: [(&str, &[u16]); 8] = [
+    ("loops-forever", &[500, 503]),
+    ("memory-bomb", &[500]),
+    ("deep-recursion", &[500]),
+    ("trap", &[500]),
+    ("floods-host-calls", &[500]),
+    // What is beyond the bound of a log is dropped; the call itself is fine.
+    ("floods-log", &[200, 204, 500]),
+    ("sleeps-in-sql", &[500, 503]),
+    ("leaves-transaction-open", &[200, 204, 500]),
+];
+const CALLS_AT_ONCE: usize = 8;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_guest_costs_its_own_call_only() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let mut crowd = Vec::new();
+        for user in ["ana", "bo"] {
+            let plan = Plan::talker(user, &room, Duration::from_millis(5));
+            crowd.push(Chatter::start(host.address, plan).await);
+        }
+        let said = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
+        for (guest, statuses) in GUESTS {
+            host.admin.release(&Release::guest(guest)).await;
+            let before = said(&crowd);
+            let calls: Vec<_> = (0..CALLS_AT_ONCE)
+                .map(|_| {
+                    let (eve, path) = (host.rest("eve"), format!("/api/v1/guests/{guest}"));
+                    tokio::spawn(async move { eve.post(&path, json!({})).await })
+                })
+                .collect();
+            for call in calls {
+                let answer = call.await.expect("an answer");
+                // Beyond its own concurrency its callers are told to come back.
+                let fits = statuses.contains(&answer.status) || answer.status == 503;
+                assert!(fits, "{guest}: {answer}");
+                let told = String::from_utf8_lossy(&answer.body).to_lowercase();
+                for detail in ["wasm", "backtrace", "panicked", ".rs", "select "] {
+                    assert!(!told.contains(detail), "{guest} tells its caller {detail:?}: {answer}");
+                }
+            }
+            until(format!("people to go on beside {guest}"), async || {
+                (said(&crowd) > before + 20).then_some(())
+            })
+            .await;
+        }
+        until("no transaction to be left by a guest", async || {
+            (host.database.open_transactions().await == 0).then_some(())
+        })
+        .await;
+        // A trap is told to the operator, with the handler's name and its release.
+        let log = host.log();
+        for (guest, _) in GUESTS.iter().filter(|(_, statuses)| !statuses.contains(&200)) {
+            assert!(log.contains(guest), "the log does not name {guest}");
+        }
+
+        for chatter in &mut crowd {
+            chatter.hush().await;
+        }
+        let history = ledger::history(&host.rest("ana"), &room).await;
+        for chatter in &crowd {
+            chatter.sees(&room, *history.last_key_value().unwrap().0).await;
+        }
+        let records: Vec<_> = crowd.iter().map(Chatter::record).collect();
+        Audit::of(&[(room, history)].into(), &records).expect_untouched();
+        drop(crowd);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_release_may_not_do_is_seen_before_it_serves() {
+    Host::test(Options::default(), async |host| {
+        for guest in ["ungranted-import", "wrong-world"] {
+            let answer = host.admin.deploy(&Release::guest(guest)).await;
+            assert!(matches!(answer.status, 400 | 422), "{guest}: {answer}");
+            let path = format!("/api/v1/guests/{guest}");
+            host.rest("eve").post(&path, json!({})).await.expect_problem(404, "not_found");
+        }
+        host.client("ana").await.expect_alive().await;
+    })
+    .await;
+}
