@@ -2,6 +2,7 @@
 //! Frames travel encoded for the socket, side by side, so that a node delivers a run of them without copying.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use uuid::Uuid;
 
 use crate::contract::channels::{Publication, Target};
 use crate::contract::types::{Position, Push};
@@ -21,8 +22,8 @@ pub enum Envelope {
     Disconnect { target: Target, code: u16, reason: String },
     /// On the control channel: a frame for one connection, wherever it is.
     Send { connection: String, frame: Bytes },
-    /// On the control channel: shards of the outbox that have new events.
-    Wake(u64),
+    /// On the control channel: shards of the outbox that have new events, says a node.
+    Wake { node: Uuid, shards: u64 },
     /// On a node's own channel: it hears itself.
     Canary(u64),
 }
@@ -216,9 +217,10 @@ impl Envelope {
                 put_text(&mut out, connection);
                 out.put_slice(frame);
             }
-            Self::Wake(bits) => {
+            Self::Wake { node, shards } => {
                 out.put_u8(kind::WAKE);
-                out.put_u64(*bits);
+                out.put_u128(node.as_u128());
+                out.put_u64(*shards);
             }
             Self::Canary(number) => {
                 out.put_u8(kind::CANARY);
@@ -258,7 +260,10 @@ impl Envelope {
                 check_frame(&bytes)?;
                 Ok(Self::Send { connection, frame: bytes })
             }
-            kind::WAKE => bytes.try_get_u64().map(Self::Wake).map_err(short),
+            kind::WAKE => {
+                let node = Uuid::from_u128(bytes.try_get_u128().map_err(short)?);
+                Ok(Self::Wake { node, shards: bytes.try_get_u64().map_err(short)? })
+            }
             kind::CANARY => bytes.try_get_u64().map(Self::Canary).map_err(short),
             _ => Err(Malformed("no such kind")),
         }
@@ -456,7 +461,7 @@ mod tests {
                 reason: String::new(),
             },
             Envelope::Send { connection: SOMEONE.into(), frame: encode_text("{}") },
-            Envelope::Wake(1 << 63),
+            Envelope::Wake { node: Uuid::now_v7(), shards: 1 << 63 },
             Envelope::Canary(7),
         ] {
             assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));

@@ -6,10 +6,21 @@
 //!
 //! Nothing here knows what a frame says, and nothing here calls a handler.
 
-pub mod envelope;
-pub mod outlet;
-pub mod positions;
+mod bus;
+mod envelope;
+mod hub;
+mod local;
+mod members;
+mod missing;
+mod outlet;
+mod positions;
+mod ring;
+mod room;
+#[cfg(test)]
+mod simulation;
 pub mod wakes;
 
+pub use hub::Hub;
+pub use missing::Missing;
 pub use outlet::{Outlet, Seat, Taken};
 pub use wakes::Wakes;

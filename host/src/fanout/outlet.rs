@@ -55,6 +55,8 @@ struct State {
     /// Addresses whose next page waits for room, first come first served. Boxed: hardly any connection ever has one.
     #[allow(clippy::box_collection)]
     waiting: Option<Box<VecDeque<Address>>>,
+    /// The hub was told that there is room, and has not come yet.
+    told: bool,
     /// When something was refused, unless something was read since.
     full_since: Option<Instant>,
 }
@@ -226,6 +228,7 @@ impl Outlet {
     /// The address that has waited longest for room.
     pub(super) fn next_waiting(&self) -> Option<Address> {
         let mut state = self.lock();
+        state.told = false;
         if !state.has_room_for_page() {
             return None;
         }
@@ -238,7 +241,8 @@ impl Outlet {
     }
 
     fn tell_if_drained(&self, state: &mut State) {
-        if state.waiting.is_some() && state.has_room_for_page() {
+        if state.waiting.is_some() && !state.told && state.has_room_for_page() {
+            state.told = true;
             // The hub asks `next_waiting` until there is none or no room. It outlives all connections but at the end.
             let _ = self.drained.send(self.seat.connection);
         }

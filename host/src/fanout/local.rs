@@ -1,0 +1,324 @@
+//! The hub of one node without its bus: who is connected, and the rooms they are in. Everything happens at once, under
+//! short locks; what has to wait (questions, idle addresses, drained queues) leaves through mailboxes. Given the same
+//! inputs it does the same, which is how the simulation drives it.
+//!
+//! Locks are taken in this order: a connection, a room, an outlet. One of each at most.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::envelope::Batch;
+use super::missing::{Mailbox, Missing, Reader};
+use super::outlet::{Outlet, Seat};
+use super::room::{Page, Room};
+use crate::contract::channels::{Error, Target};
+use crate::contract::frame::Subscription;
+use crate::ids::{Address, ConnectionId, UserId};
+use crate::limits;
+use crate::wire::close::Close;
+
+pub(super) struct Local {
+    connections: Shards<ConnectionId, Connection>,
+    rooms: Shards<Address, Room>,
+    mailbox: Mailbox,
+    drained: UnboundedSender<ConnectionId>,
+    emptied: UnboundedSender<Address>,
+}
+
+/// What leaves the local half. Each is bounded by what there is: subscriptions, connections, rooms.
+pub(super) struct Mail {
+    /// To be asked at once.
+    pub(super) asks: UnboundedReceiver<Missing>,
+    /// To be asked after a wait.
+    pub(super) retries: UnboundedReceiver<Missing>,
+    /// These have room for pages again.
+    pub(super) drained: UnboundedReceiver<ConnectionId>,
+    /// Nobody is subscribed to these any more.
+    pub(super) emptied: UnboundedReceiver<Address>,
+    /// The other end of `asks`, for retries whose wait is over.
+    pub(super) ask: UnboundedSender<Missing>,
+}
+
+struct Connection {
+    outlet: Arc<Outlet>,
+    addresses: Vec<Address>,
+    /// Those of them that the running call has gated.
+    shut: Vec<Address>,
+}
+
+impl Local {
+    pub(super) fn new() -> (Self, Mail) {
+        let (ask, asks) = unbounded_channel();
+        let (retry, retries) = unbounded_channel();
+        let (drain, drained) = unbounded_channel();
+        let (empty, emptied) = unbounded_channel();
+        let local = Self {
+            connections: Shards::default(),
+            rooms: Shards::default(),
+            mailbox: Mailbox::new(ask.clone(), retry),
+            drained: drain,
+            emptied: empty,
+        };
+        (local, Mail { asks, retries, drained, emptied, ask })
+    }
+
+    // ---- connections ----
+
+    pub(super) fn join(&self, seat: Seat) -> Arc<Outlet> {
+        let (connection, own) = (seat.connection, Address::of_user(&seat.user));
+        let outlet = Arc::new(Outlet::new(seat, self.drained.clone()));
+        let mut connections = self.connections.of(&connection);
+        self.rooms.of(&own).entry(own.clone()).or_insert_with(|| Room::new(own.clone())).seat(&outlet);
+        connections.insert(
+            connection,
+            Connection { outlet: outlet.clone(), addresses: vec![own], shut: Vec::new() },
+        );
+        outlet
+    }
+
+    pub(super) fn leave(&self, connection: ConnectionId) {
+        let Some(gone) = self.connections.of(&connection).remove(&connection) else { return };
+        for address in gone.addresses {
+            self.change_room(&address, |room| room.remove(connection));
+        }
+    }
+
+    pub(super) fn outlet(&self, connection: ConnectionId) -> Option<Arc<Outlet>> {
+        self.connections.of(&connection).get(&connection).map(|known| known.outlet.clone())
+    }
+
+    pub(super) fn connected(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// False when it is not connected here.
+    pub(super) fn send(&self, connection: ConnectionId, frame: Bytes) -> bool {
+        self.outlet(connection).map(|outlet| outlet.push(frame)).is_some()
+    }
+
+    pub(super) fn disconnect(&self, target: &Target, close: &Close) {
+        let close_room = |address: Option<Address>| {
+            if let Some(address) = address
+                && let Some(room) = self.rooms.of(&address).get(&address)
+            {
+                room.outlets().for_each(|outlet| outlet.close(close.clone()));
+            }
+        };
+        match target {
+            Target::Connection(id) => {
+                if let Some(outlet) = ConnectionId::parse(id).and_then(|id| self.outlet(id)) {
+                    outlet.close(close.clone());
+                }
+            }
+            // Rare, so there is no index to pay for.
+            Target::Session(session) => self.connections.each(|_, known| {
+                if *known.outlet.seat().session == **session {
+                    known.outlet.close(close.clone());
+                }
+            }),
+            Target::User(user) => close_room(UserId::parse(user).map(|user| Address::of_user(&user))),
+            Target::Address(address) => close_room(Address::parse(address)),
+        }
+    }
+
+    // ---- subscriptions ----
+
+    /// The bus is subscribed to them. All or, from the first that is one too many, the rest not; the call's end takes
+    /// back what it does not open.
+    pub(super) fn gate(&self, connection: ConnectionId, addresses: &[Address]) -> Result<(), Error> {
+        let mut connections = self.connections.of(&connection);
+        let known = connections.get_mut(&connection).ok_or(Error::Gone)?;
+        for address in addresses {
+            if Some(address) == known.addresses.first() {
+                continue; // its own user's, which has no gate
+            }
+            let mut rooms = self.rooms.of(address);
+            let room = rooms.entry(address.clone()).or_insert_with(|| Room::new(address.clone()));
+            if !room.has(connection) && known.addresses.len() >= limits::SUBSCRIPTIONS_MAX {
+                self.remove_if_empty(rooms, address);
+                return Err(Error::Full);
+            }
+            if room.gate(&known.outlet) {
+                known.addresses.push(address.clone());
+            }
+            known.shut.push(address.clone());
+        }
+        Ok(())
+    }
+
+    /// The call answered, and its reply is in the outlet. What it gated and does not list is not subscribed.
+    pub(super) fn open(&self, connection: ConnectionId, subscriptions: &[Subscription]) {
+        let mut connections = self.connections.of(&connection);
+        let Some(known) = connections.get_mut(&connection) else { return };
+        let listed: HashMap<&str, &Subscription> =
+            subscriptions.iter().map(|subscription| (subscription.address.as_str(), subscription)).collect();
+        let mut refused = Vec::new();
+        for address in std::mem::take(&mut known.shut) {
+            match listed.get(address.as_str()) {
+                Some(Subscription { after, missed, .. }) => {
+                    self.change_room(&address, |room| {
+                        room.open(connection, after, *missed, &self.mailbox);
+                    });
+                }
+                None => {
+                    self.change_room(&address, |room| room.remove(connection));
+                    refused.push(address);
+                }
+            }
+        }
+        known.forget(&refused);
+    }
+
+    /// The call failed. What stood before it stands.
+    pub(super) fn take_back(&self, connection: ConnectionId) {
+        let mut connections = self.connections.of(&connection);
+        let Some(known) = connections.get_mut(&connection) else { return };
+        let mut gone = Vec::new();
+        for address in std::mem::take(&mut known.shut) {
+            if self.change_room(&address, |room| room.take_back(connection, &self.mailbox)) == Some(true) {
+                gone.push(address);
+            }
+        }
+        known.forget(&gone);
+    }
+
+    pub(super) fn unsubscribe(&self, connection: ConnectionId, addresses: &[Address]) {
+        let mut connections = self.connections.of(&connection);
+        let Some(known) = connections.get_mut(&connection) else { return };
+        let own = known.addresses.first().cloned();
+        let gone: Vec<_> =
+            addresses.iter().filter(|address| Some(*address) != own.as_ref()).cloned().collect();
+        for address in &gone {
+            self.change_room(address, |room| room.remove(connection));
+        }
+        known.forget(&gone);
+    }
+
+    /// A user's own address is not for others to take away.
+    pub(super) fn revoke(&self, address: &Address, user: &UserId) {
+        if *address == Address::of_user(user) {
+            return;
+        }
+        let gone = self.change_room(address, |room| room.revoke(user)).unwrap_or_default();
+        for connection in gone {
+            let mut connections = self.connections.of(&connection);
+            let Some(known) = connections.get_mut(&connection) else { continue };
+            // It may have come back in the meantime.
+            let is_back = self.rooms.of(address).get(address).is_some_and(|room| room.has(connection));
+            if !is_back {
+                known.forget(std::slice::from_ref(address));
+            }
+        }
+    }
+
+    // ---- the stream ----
+
+    pub(super) fn deliver(&self, address: &Address, batch: &Batch) {
+        if let Some(room) = self.rooms.of(address).get_mut(address) {
+            room.deliver(batch, &self.mailbox);
+        }
+    }
+
+    pub(super) fn fill(&self, missing: &Missing, page: &Page) {
+        self.change_room(&missing.address, |room| match missing.reader {
+            Reader::All => room.fill_all(missing.ticket, page, &self.mailbox),
+            Reader::One(connection) => room.fill_one(connection, missing.ticket, page, &self.mailbox),
+        });
+    }
+
+    pub(super) fn give_up(&self, missing: &Missing) {
+        self.change_room(&missing.address, |room| match missing.reader {
+            Reader::All => room.give_up_all(missing.ticket, &self.mailbox),
+            Reader::One(connection) => room.give_up_one(connection, missing.ticket, &self.mailbox),
+        });
+    }
+
+    /// A connection's queue has room again.
+    pub(super) fn drained(&self, connection: ConnectionId) {
+        let Some(outlet) = self.outlet(connection) else { return };
+        while let Some(address) = outlet.next_waiting() {
+            self.change_room(&address, |room| room.resume(connection, &self.mailbox));
+        }
+    }
+
+    /// The bus was lost and is back.
+    pub(super) fn doubt(&self) {
+        self.rooms.each(|_, room| room.doubt(&self.mailbox));
+    }
+
+    pub(super) fn has_room(&self, address: &Address) -> bool {
+        self.rooms.of(address).contains_key(address)
+    }
+
+    pub(super) fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// The bus was subscribed to it and nobody came: as if the last had gone.
+    pub(super) fn leave_idle(&self, address: &Address) {
+        // The receiver is gone only when the hub has stopped.
+        let _ = self.emptied.send(address.clone());
+    }
+
+    /// A room lives as long as somebody is in it.
+    fn change_room<T>(&self, address: &Address, change: impl FnOnce(&mut Room) -> T) -> Option<T> {
+        let mut rooms = self.rooms.of(address);
+        let changed = rooms.get_mut(address).map(change);
+        self.remove_if_empty(rooms, address);
+        changed
+    }
+
+    fn remove_if_empty(&self, mut rooms: MutexGuard<'_, HashMap<Address, Room>>, address: &Address) {
+        if rooms.get(address).is_some_and(Room::is_empty) {
+            rooms.remove(address);
+            self.leave_idle(address);
+        }
+    }
+}
+
+impl Connection {
+    fn forget(&mut self, addresses: &[Address]) {
+        match addresses {
+            [] => {}
+            [one] => self.addresses.retain(|address| address != one),
+            many => {
+                let many: std::collections::HashSet<_> = many.iter().collect();
+                self.addresses.retain(|address| !many.contains(address));
+            }
+        }
+    }
+}
+
+/// A map under many locks, so that rooms do not wait for each other.
+struct Shards<K, V> {
+    hasher: RandomState,
+    maps: [Mutex<HashMap<K, V>>; 64],
+}
+
+impl<K, V> Default for Shards<K, V> {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), maps: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl<K: Hash + Eq, V> Shards<K, V> {
+    fn of(&self, key: &K) -> MutexGuard<'_, HashMap<K, V>> {
+        let shard = self.hasher.hash_one(key) as usize % self.maps.len();
+        self.maps[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn each(&self, mut visit: impl FnMut(&K, &mut V)) {
+        for map in &self.maps {
+            let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+            map.iter_mut().for_each(|(key, value)| visit(key, value));
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.maps.iter().map(|map| map.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+}

@@ -1,0 +1,464 @@
+//! Two nodes, a bus that delays, drops, doubles, reorders and disconnects, readers of every speed, handlers that fail;
+//! and one history that is the truth. Whatever the order of events, each reader's stream is the history after the
+//! position it subscribed with: in order, nothing twice, nothing left out, and the reply before the first push.
+//!
+//! Everything follows from the seed, which a failure prints.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::envelope::{Batch, Envelope, pack};
+use super::local::{Local, Mail};
+use super::missing::{Missing, Reader};
+use super::outlet::{Outlet, Seat};
+use super::room::Page;
+use crate::contract::channels::Publication;
+use crate::contract::frame::Subscription;
+use crate::contract::types::{Position, Push};
+use crate::ids::{Address, ConnectionId, UserId};
+
+const NODES: usize = 2;
+const ADDRESSES: usize = 3;
+const CLIENTS: usize = 5;
+const STEPS: usize = 2_000;
+const SEEDS: u64 = 60;
+const TRACKS: u8 = 2;
+
+#[test]
+fn every_stream_is_the_history_after_its_start() {
+    for seed in 0..SEEDS {
+        run(seed);
+    }
+}
+
+/// Panics with the seed in the message.
+fn run(seed: u64) {
+    let mut world = World::new(seed);
+    for _ in 0..STEPS {
+        world.step();
+    }
+    world.settle();
+}
+
+struct World {
+    seed: u64,
+    random: StdRng,
+    nodes: Vec<Node>,
+    /// By address: the last number of each track, and how far the relay has published, in commit order.
+    histories: Vec<History>,
+    clients: Vec<Client>,
+    clock: u64,
+}
+
+#[derive(Default)]
+struct History {
+    commits: Vec<Position>,
+    published: usize,
+}
+
+struct Node {
+    local: Local,
+    mail: Mail,
+    /// On their way from the bus.
+    coming: VecDeque<(usize, Vec<Position>)>,
+    connected: bool,
+    asked: Vec<Missing>,
+}
+
+struct Client {
+    node: usize,
+    connection: ConnectionId,
+    outlet: Arc<Outlet>,
+    /// By address: the number that must come next on each track. None: not subscribed.
+    expects: Vec<Option<[u64; TRACKS as usize]>>,
+    /// What the replies on their way will set it to.
+    replies: HashMap<u64, (usize, [u64; TRACKS as usize])>,
+    calling: Option<Call>,
+    /// Reads every so many steps.
+    pace: usize,
+}
+
+/// A `subscribe` in its handler.
+struct Call {
+    address: usize,
+    /// What the client has, read when the call began.
+    has: [u64; TRACKS as usize],
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let nodes: Vec<_> = (0..NODES)
+            .map(|_| {
+                let (local, mail) = Local::new();
+                Node { local, mail, coming: VecDeque::new(), connected: true, asked: Vec::new() }
+            })
+            .collect();
+        let clients = (0..CLIENTS).map(|id| {
+            let node = id % NODES;
+            let connection = ConnectionId::parse(&format!("00000000-0000-7000-8000-{id:012}")).unwrap();
+            let user = UserId::parse(&format!("user{id}")).unwrap();
+            let outlet = nodes[node].local.join(Seat { connection, user, session: "s".into() });
+            Client {
+                node,
+                connection,
+                outlet,
+                expects: vec![None; ADDRESSES],
+                replies: HashMap::new(),
+                calling: None,
+                pace: *[1, 2, 10, 200].get(random.random_range(0..4)).unwrap(),
+            }
+        });
+        let clients = clients.collect();
+        let histories = (0..ADDRESSES).map(|_| History::default()).collect();
+        Self { seed, random, nodes, histories, clients, clock: 0 }
+    }
+
+    fn step(&mut self) {
+        self.clock += 1;
+        match self.random.random_range(0..100) {
+            0..25 => self.commit(),
+            25..45 => self.publish(),
+            45..65 => self.deliver(),
+            65..75 => drop(self.answer(true)),
+            75..80 => self.wait_is_over(),
+            80..85 => self.drained(),
+            85..95 => self.call(),
+            95..96 => self.unsubscribe(),
+            96..97 => self.lose_or_find_the_bus(),
+            _ => self.disturb_the_bus(),
+        }
+        for client in 0..CLIENTS {
+            if self.clock.is_multiple_of(self.clients[client].pace as u64) {
+                let bytes_max = self.random.random_range(1..200_000);
+                self.read(client, bytes_max);
+            }
+        }
+    }
+
+    /// No more failures: everything must arrive.
+    fn settle(&mut self) {
+        for client in 0..CLIENTS {
+            self.end_call(client, false);
+        }
+        for address in 0..ADDRESSES {
+            while self.histories[address].published < self.histories[address].commits.len() {
+                self.publish_of(address);
+            }
+        }
+        for node in &mut self.nodes {
+            node.connected = true;
+            node.coming.clear();
+            node.local.doubt();
+        }
+        for _ in 0..10_000 {
+            self.wait_is_over();
+            self.drained();
+            let answered = self.answer(false);
+            let mut read = 0;
+            for client in 0..CLIENTS {
+                read += self.read(client, 100_000);
+            }
+            self.nodes.iter_mut().for_each(Node::collect);
+            if !answered && read == 0 && self.nodes.iter().all(|node| node.asked.is_empty()) {
+                break;
+            }
+        }
+        for (id, client) in self.clients.iter().enumerate() {
+            for (address, expects) in client.expects.iter().enumerate() {
+                let Some(expects) = expects else { continue };
+                let end = self.histories[address].ends();
+                assert_eq!(
+                    *expects,
+                    end.map(|number| number + 1),
+                    "seed {}: client {id} did not get all of address {address}",
+                    self.seed
+                );
+            }
+        }
+    }
+
+    // ---- the truth ----
+
+    fn commit(&mut self) {
+        let address = self.random.random_range(0..ADDRESSES);
+        let track = u8::from(self.random.random_bool(0.2));
+        let history = &mut self.histories[address];
+        let number = history.ends()[usize::from(track)] + 1;
+        history.commits.push(Position { track, number });
+    }
+
+    /// The relay lags behind the commits, and publishes several at once.
+    fn publish(&mut self) {
+        let address = self.random.random_range(0..ADDRESSES);
+        self.publish_of(address);
+    }
+
+    fn publish_of(&mut self, address: usize) {
+        let history = &mut self.histories[address];
+        let until = (history.published + self.random.random_range(1..5)).min(history.commits.len());
+        let batch = history.commits[history.published..until].to_vec();
+        history.published = until;
+        for node in self.nodes.iter_mut().filter(|node| node.connected) {
+            node.coming.push_back((address, batch.clone()));
+        }
+    }
+
+    // ---- the bus ----
+
+    fn deliver(&mut self) {
+        let node = self.random.random_range(0..NODES);
+        for _ in 0..self.random.random_range(1..4) {
+            let Some((address, positions)) = self.nodes[node].coming.pop_front() else { return };
+            let batch = encode(address, &positions);
+            self.nodes[node].local.deliver(&name(address), &batch);
+        }
+    }
+
+    fn disturb_the_bus(&mut self) {
+        let node = self.random.random_range(0..NODES);
+        let waiting = self.nodes[node].coming.len();
+        if waiting == 0 {
+            return;
+        }
+        let at = self.random.random_range(0..waiting);
+        match self.random.random_range(0..3) {
+            0 => drop(self.nodes[node].coming.remove(at)),
+            1 => {
+                let again = self.nodes[node].coming[at].clone();
+                self.nodes[node].coming.push_back(again);
+            }
+            _ => self.nodes[node].coming.swap(at, waiting - 1),
+        }
+    }
+
+    fn lose_or_find_the_bus(&mut self) {
+        let node = self.random.random_range(0..NODES);
+        let node = &mut self.nodes[node];
+        node.connected = !node.connected;
+        match node.connected {
+            true => node.local.doubt(),
+            false => node.coming.clear(),
+        }
+    }
+
+    // ---- the handler of `missed` ----
+
+    /// False when nobody asked.
+    fn answer(&mut self, may_fail: bool) -> bool {
+        let node = self.random.random_range(0..NODES);
+        self.nodes[node].collect();
+        if self.nodes[node].asked.is_empty() {
+            return self.nodes.iter().any(|node| !node.asked.is_empty());
+        }
+        let which = self.random.random_range(0..self.nodes[node].asked.len());
+        let missing = self.nodes[node].asked.swap_remove(which);
+        if may_fail && self.random.random_bool(0.1) {
+            self.nodes[node].local.give_up(&missing);
+            return true;
+        }
+        let pushes_max = self.random.random_range(1..20);
+        let address = index(missing.address());
+        let page = self.histories[address].page(address, missing.gap().after, pushes_max);
+        self.nodes[node].local.fill(&missing, &page);
+        true
+    }
+
+    fn wait_is_over(&mut self) {
+        for node in &mut self.nodes {
+            while let Ok(missing) = node.mail.retries.try_recv() {
+                node.mail.ask.send(missing).unwrap();
+            }
+        }
+    }
+
+    fn drained(&mut self) {
+        for node in &mut self.nodes {
+            while let Ok(connection) = node.mail.drained.try_recv() {
+                node.local.drained(connection);
+            }
+        }
+    }
+
+    // ---- the clients ----
+
+    /// Begins a `subscribe`, or ends the one that runs.
+    fn call(&mut self) {
+        let id = self.random.random_range(0..CLIENTS);
+        if self.clients[id].calling.is_some() {
+            let fails = self.random.random_bool(0.2);
+            return self.end_call(id, fails);
+        }
+        let address = self.random.random_range(0..ADDRESSES);
+        let client = &mut self.clients[id];
+        self.nodes[client.node].local.gate(client.connection, &[name(address)]).unwrap();
+        // Somewhere in the history, or at its end.
+        let ends = self.histories[address].ends();
+        let resumes = self.random.random_bool(0.5);
+        let has = ends.map(|end| if resumes { self.random.random_range(0..=end) } else { end });
+        client.calling = Some(Call { address, has });
+    }
+
+    fn end_call(&mut self, id: usize, fails: bool) {
+        let client = &mut self.clients[id];
+        let Some(Call { address, has }) = client.calling.take() else { return };
+        let local = &self.nodes[client.node].local;
+        if fails {
+            return local.take_back(client.connection);
+        }
+        // The head as the handler reads it, after the gate. A client that has it all misses nothing.
+        let ends = self.histories[address].ends();
+        let after = (0..TRACKS).map(|track| Position { track, number: has[usize::from(track)] });
+        let subscription =
+            Subscription { address: name(address).to_string(), after: after.collect(), missed: has != ends };
+        client.outlet.push_reply(&format!("reply {}", self.clock));
+        client.replies.insert(self.clock, (address, has.map(|number| number + 1)));
+        local.open(client.connection, &[subscription]);
+    }
+
+    fn unsubscribe(&mut self) {
+        let id = self.random.random_range(0..CLIENTS);
+        let address = self.random.random_range(0..ADDRESSES);
+        if self.clients[id].calling.is_some() {
+            return; // frames of one connection are handled one after the other
+        }
+        // What is on its way is read first, so that nothing of the old subscription is taken for the next.
+        while self.read(id, 1_000_000) > 0 {}
+        let client = &mut self.clients[id];
+        self.nodes[client.node].local.unsubscribe(client.connection, &[name(address)]);
+        while self.read(id, 1_000_000) > 0 {}
+        self.clients[id].expects[address] = None;
+    }
+
+    /// How many frames.
+    fn read(&mut self, id: usize, bytes_max: usize) -> usize {
+        let client = &mut self.clients[id];
+        let mut pieces = Vec::new();
+        client.outlet.take(&mut pieces, bytes_max);
+        let frames: Vec<_> = pieces.into_iter().flat_map(texts).collect();
+        for frame in &frames {
+            let mut words = frame.split(' ');
+            let kind = words.next().unwrap();
+            let mut number = || words.next().unwrap().parse::<u64>().unwrap();
+            if kind == "reply" {
+                let (address, expects) = client.replies.remove(&number()).unwrap();
+                client.expects[address] = Some(expects);
+                continue;
+            }
+            let (address, track, number) = (number() as usize, number() as usize, number());
+            let Some(expects) = &mut client.expects[address] else {
+                panic!("seed {}: client {id} got a push of address {address} before its reply", self.seed);
+            };
+            assert_eq!(
+                number, expects[track],
+                "seed {}, step {}: client {id}, address {address}, track {track}",
+                self.seed, self.clock
+            );
+            expects[track] += 1;
+        }
+        frames.len()
+    }
+}
+
+impl History {
+    fn ends(&self) -> [u64; TRACKS as usize] {
+        let mut ends = [0; TRACKS as usize];
+        for commit in &self.commits {
+            ends[usize::from(commit.track)] = commit.number;
+        }
+        ends
+    }
+
+    /// As a handler would: track after track.
+    fn page(&self, address: usize, after: Vec<Position>, pushes_max: usize) -> Page {
+        let mut reached = after;
+        let mut missed = Vec::new();
+        for track in 0..TRACKS {
+            let from = reached.iter().find(|position| position.track == track);
+            // Nobody asks about a track it knows nothing of.
+            let Some(from) = from.map(|position| position.number) else { continue };
+            let of_track = |commit: &&Position| commit.track == track && commit.number > from;
+            missed.extend(self.commits.iter().filter(of_track).copied());
+        }
+        let more = missed.len() > pushes_max;
+        missed.truncate(pushes_max);
+        reached.extend(&missed);
+        let push = |position: &Position| Push { frame: text(address, position), position: Some(*position) };
+        let pushes: Vec<_> = missed.iter().map(push).collect();
+        Page { pushes: Batch::of_page(&pushes), reached, more }
+    }
+}
+
+impl Node {
+    /// In an order that does not depend on that of a map.
+    fn collect(&mut self) {
+        while let Ok(missing) = self.mail.asks.try_recv() {
+            self.asked.push(missing);
+        }
+        self.asked.sort_by_key(|missing| {
+            let reader = match missing.reader {
+                Reader::All => None,
+                Reader::One(connection) => Some(connection),
+            };
+            (missing.address.clone(), reader, missing.ticket)
+        });
+    }
+}
+
+fn name(address: usize) -> Address {
+    Address::parse(&format!("conv:{address}")).unwrap()
+}
+
+fn index(address: &Address) -> usize {
+    address.as_str().strip_prefix("conv:").unwrap().parse().unwrap()
+}
+
+/// Some are large, so that queues fill.
+fn text(address: usize, position: &Position) -> String {
+    let mut text = format!("push {address} {} {} ", position.track, position.number);
+    let padding = if position.number.is_multiple_of(7) { 30_000 } else { 200 };
+    write!(text, "{:padding$}", "").unwrap();
+    text
+}
+
+/// Through the envelope, as on the real bus.
+fn encode(address: usize, positions: &[Position]) -> Batch {
+    let publications: Vec<_> = positions
+        .iter()
+        .map(|position| Publication {
+            address: name(address).to_string(),
+            frame: text(address, position),
+            position: Some(*position),
+            merge_key: None,
+            except_user: None,
+        })
+        .collect();
+    let mut batch = Batch::default();
+    for (_, bytes) in pack(&publications).unwrap() {
+        match Envelope::decode(bytes).unwrap() {
+            Envelope::Publications(part) => batch.append(part),
+            other => panic!("{other:?}"),
+        }
+    }
+    batch
+}
+
+/// The text frames of a piece.
+fn texts(mut piece: Bytes) -> Vec<String> {
+    let mut texts = Vec::new();
+    while !piece.is_empty() {
+        let (header, len) = match piece[1] {
+            126 => (4, usize::from(u16::from_be_bytes([piece[2], piece[3]]))),
+            127 => panic!("no frame of the simulation is that long"),
+            len => (2, usize::from(len)),
+        };
+        let frame = piece.split_to(header + len);
+        texts.push(String::from_utf8(frame[header..].to_vec()).unwrap());
+    }
+    texts
+}
