@@ -271,9 +271,9 @@ impl Host {
     }
 }
 
-/// A port nobody listens on, below those the system gives to outgoing connections: a host that is started again must
+/// A port nobody listens on, below those the system gives to outgoing connections: a server that is started again must
 /// find its own port free.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 20_000;
     const PORTS: u16 = 12_000;

@@ -5,8 +5,8 @@
 //! cluster to share instead of starting one; every test has its own database in it. Redis is always private, because
 //! its channels know no databases: two hosts on one would hear each other.
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,9 +16,9 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio_postgres::{NoTls, Row};
 
-use crate::host::SECRET;
-use crate::paths;
+use crate::host::{SECRET, free_address};
 use crate::patience::until;
+use crate::{paths, server};
 
 /// A process that a small shell watches over: it ends when the pipe to it closes, which the system does when we end.
 struct Watched {
@@ -82,11 +82,6 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|myself| myself.uid() == 0)
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound listener").port()
-}
-
 /// A Postgres cluster: ours, or one that was named to us.
 pub struct Postgres {
     address: SocketAddr,
@@ -132,7 +127,7 @@ impl Postgres {
             .expect("initdb runs");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let lines = settings.join("\n");
-        let port = free_port();
+        let port = free_address().port();
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nmax_connections = 300\nunix_socket_directories = ''\n\
              shared_buffers = '256MB'\nmax_wal_size = '2GB'\n{lines}"
@@ -265,11 +260,8 @@ impl Postgres {
 }
 
 fn binary(name: &str) -> String {
-    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut versions: Vec<PathBuf> = debian.map(|version| version.path().join("bin").join(name)).collect();
-    versions.retain(|path| path.is_file());
-    versions.sort();
-    versions.pop().map_or(name.to_owned(), |path| path.display().to_string())
+    let path = server::postgres_program(name).unwrap_or_else(|error| panic!("{error}"));
+    path.display().to_string()
 }
 
 /// A superuser's connection.
@@ -353,7 +345,7 @@ pub struct Redis {
 impl Redis {
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let mut redis = Self { port: free_port(), directory, process: None };
+        let mut redis = Self { port: free_address().port(), directory, process: None };
         redis.start_again().await;
         redis
     }

@@ -61,6 +61,7 @@ pub struct Figures {
 pub enum By {
     PerSecond,
     P50,
+    P99,
     Resident,
 }
 
@@ -81,6 +82,7 @@ impl Row {
         let of = |figures: &Figures| match self.by {
             By::PerSecond => figures.per_second,
             By::P50 => figures.spread.map(|spread| spread.p50_us),
+            By::P99 => figures.spread.map(|spread| spread.p99_us),
             By::Resident => figures.resident_kib,
         };
         Some(of(&self.figures)? / of(&self.control)?).filter(|ratio| ratio.is_finite())

@@ -9,6 +9,7 @@ mod native;
 mod process;
 mod rig;
 mod sends;
+mod swaps;
 
 use std::time::Duration;
 
@@ -74,6 +75,9 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
     }
     if wanted("held") {
         keep(vec![sends::held(&rig, seconds(10, 60)).await]);
+    }
+    if wanted("swaps") {
+        keep(swaps::rows(&rig, seconds(5, 20)).await);
     }
     if wanted("fan-out") {
         keep(fanout::rows(&rig, &[200, 1000], seconds(5, 15)).await);

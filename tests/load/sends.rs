@@ -19,19 +19,16 @@ const SENDER: &str = "sender";
 const CONVERSATIONS: usize = 100;
 
 pub async fn rows(rig: &Rig, time: Duration) -> Vec<Row> {
-    let mut rows = Vec::new();
+    let mut all = Vec::new();
     for (senders, conversations, to_reach) in [
         (16, CONVERSATIONS, "more than pgbench"),
         (64, CONVERSATIONS, "more than pgbench"),
         (16, 1, "5 × pgbench"),
     ] {
-        let mut rooms = Vec::new();
-        for _ in 0..conversations {
-            rooms.push(rig.room(&[SENDER.to_owned()]).await);
-        }
+        let rooms = rooms(rig, conversations).await;
         let figures = send(rig, senders, &rooms, time).await;
         let control = pgbench(rig, senders, &rooms, time).await;
-        rows.push(Row {
+        all.push(Row {
             name: format!("durable sends: {senders} senders, {conversations} conversations"),
             figures,
             control_name: "pgbench, the same statement one by one".into(),
@@ -40,15 +37,12 @@ pub async fn rows(rig: &Rig, time: Duration) -> Vec<Row> {
             to_reach,
         });
     }
-    rows
+    all
 }
 
 /// The same load with and without a transaction held open elsewhere.
 pub async fn held(rig: &Rig, time: Duration) -> Row {
-    let mut rooms = Vec::new();
-    for _ in 0..CONVERSATIONS {
-        rooms.push(rig.room(&[SENDER.to_owned()]).await);
-    }
+    let rooms = rooms(rig, CONVERSATIONS).await;
     // Both sides start from the same warm state.
     send(rig, 16, &rooms, time / 10).await;
     let without = send(rig, 16, &rooms, time).await;
@@ -66,7 +60,17 @@ pub async fn held(rig: &Rig, time: Duration) -> Row {
     }
 }
 
-async fn send(rig: &Rig, senders: usize, rooms: &[String], time: Duration) -> Figures {
+/// Conversations of the sender's.
+pub async fn rooms(rig: &Rig, conversations: usize) -> Vec<String> {
+    let mut rooms = Vec::new();
+    for _ in 0..conversations {
+        rooms.push(rig.room(&[SENDER.to_owned()]).await);
+    }
+    rooms
+}
+
+/// The senders, for so long.
+pub async fn send(rig: &Rig, senders: usize, rooms: &[String], time: Duration) -> Figures {
     let mut sockets = Vec::new();
     for _ in 0..senders {
         sockets.push(rig.signed_in(SENDER).await);
