@@ -79,13 +79,17 @@ pub struct Row {
 
 impl Row {
     pub fn ratio(&self) -> Option<f64> {
-        let of = |figures: &Figures| match self.by {
-            By::PerSecond => figures.per_second,
-            By::P50 => figures.spread.map(|spread| spread.p50_us),
-            By::P99 => figures.spread.map(|spread| spread.p99_us),
-            By::Resident => figures.resident_kib,
-        };
-        Some(of(&self.figures)? / of(&self.control)?).filter(|ratio| ratio.is_finite())
+        Some(self.value(&self.figures)? / self.value(&self.control)?).filter(|ratio| ratio.is_finite())
+    }
+
+    /// The figure that the sides are compared by.
+    pub fn value(&self, of: &Figures) -> Option<f64> {
+        match self.by {
+            By::PerSecond => of.per_second,
+            By::P50 => of.spread.map(|spread| spread.p50_us),
+            By::P99 => of.spread.map(|spread| spread.p99_us),
+            By::Resident => of.resident_kib,
+        }
     }
 
     /// Both sides, as lines of the table.

@@ -6,6 +6,7 @@ mod fanout;
 mod figures;
 mod idle;
 mod native;
+mod plot;
 mod process;
 mod rig;
 mod sends;
@@ -85,8 +86,9 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
     if wanted("delivery") {
         keep(delivery::rows(&rig, if quick { 200 } else { 500 }, seconds(8, 30)).await);
     }
-    let file = paths::target().join("bench").join(if quick { "quick.json" } else { "full.json" });
-    figures::write(&file, profile, quick, cli.flush, &rows)?;
-    println!("\nwritten to {}", file.display());
+    let file = paths::target().join("bench").join(if quick { "quick" } else { "full" });
+    figures::write(&file.with_extension("json"), profile, quick, cli.flush, &rows)?;
+    plot::write(&file.with_extension("svg"), &rows)?;
+    println!("\nwritten to {}.json and .svg", file.display());
     Ok(())
 }
