@@ -27,6 +27,7 @@ pub mod releases;
 pub mod runtime;
 
 // edges
+pub mod admin;
 pub mod gateway;
 
 // wiring

@@ -97,6 +97,24 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 pub const LOAD_AGAIN_AFTER_MIN: Duration = Duration::from_secs(1);
 pub const LOAD_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 
+// ---- operators ---------------------------------------------------------------------------------------------------------
+
+/// One more waits in the kernel's queue.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+pub const ADMIN_HEADERS_WAIT: Duration = Duration::from_secs(10);
+/// An uploader that takes longer is refused; it holds one of few places.
+pub const UPLOAD_WAITS: Duration = Duration::from_secs(60);
+/// Everything an operator asks ends by then, a deploy of a large file included.
+pub const ADMIN_ANSWER_WAITS: Duration = Duration::from_secs(180);
+/// Each holds a whole file; one more is told to come back.
+pub const DEPLOYS_AT_ONCE: usize = 4;
+/// A longer note is 422.
+pub const NOTE_CHARS_MAX: usize = 1000;
+/// A check that takes longer has failed.
+pub const READY_WAITS: Duration = Duration::from_secs(1);
+/// When accepting fails, descriptors are short: others must end first.
+pub const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
 // ---- Postgres ----------------------------------------------------------------------------------------------------------
 
 /// A longer statement is `refused`.

@@ -1,14 +1,14 @@
 -- Releases: what was ever uploaded, what runs, who changed it, and what each node says about it.
 -- Read and written by host/src/releases/repository.rs alone; no handler's role is granted anything here.
 
-create schema if not exists host;
+create schema if not exists switchboard;
 
 -- A time as every answer writes it: UTC, milliseconds.
-create function host.rfc3339(t timestamptz) returns text language sql stable
+create function switchboard.rfc3339(t timestamptz) returns text language sql stable
     as $$ select to_char(t at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') $$;
 
 -- Uploaded files. Never changed: a digest names one content for ever.
-create table host.releases (
+create table switchboard.releases (
     digest bytea primary key check (octet_length(digest) = 32),
     name text not null,
     -- As read from the file, so that bindings can be compared without it.
@@ -18,43 +18,43 @@ create table host.releases (
     note text,
     created_at timestamptz not null default now()
 );
-create index releases_of_a_handler on host.releases (name, created_at desc);
+create index releases_of_a_handler on switchboard.releases (name, created_at desc);
 -- Files are read and written whole; compressing megabytes again would only cost time in a deploy.
-alter table host.releases alter column file set storage external;
+alter table switchboard.releases alter column file set storage external;
 
 -- One row, the counter of switches. Whoever switches locks it first, so switches happen one after another and a node
 -- that has seen generation n has seen every one before it.
-create table host.fleet (
+create table switchboard.fleet (
     only_row boolean primary key default true check (only_row),
     generation bigint not null default 0
 );
-insert into host.fleet default values;
+insert into switchboard.fleet default values;
 
 -- What every node is to run.
-create table host.running (
+create table switchboard.running (
     name text primary key,
-    digest bytea not null references host.releases,
+    digest bytea not null references switchboard.releases,
     -- Of the switch that put it here: a compare-and-swap goes by it.
     generation bigint not null,
     since timestamptz not null default now()
 );
 
 -- Every switch there was. Append only.
-create table host.history (
+create table switchboard.history (
     generation bigint primary key,
     at timestamptz not null default now(),
     action text not null check (action in ('deploy', 'rollback')),
     name text not null,
-    digest bytea not null references host.releases,
+    digest bytea not null references switchboard.releases,
     -- What ran before; null at a handler's first release.
-    previous bytea references host.releases,
+    previous bytea references switchboard.releases,
     who text not null,
     note text
 );
-create index history_of_a_handler on host.history (name, generation desc);
+create index history_of_a_handler on switchboard.history (name, generation desc);
 
 -- One row for each run of a node's process. Live is who was heard of in the last seconds.
-create table host.nodes (
+create table switchboard.nodes (
     id uuid primary key,
     -- Where its admin listener is.
     address text not null,
@@ -65,8 +65,8 @@ create table host.nodes (
 );
 
 -- What a node says about a handler, written when it changes.
-create table host.node_handlers (
-    node uuid not null references host.nodes on delete cascade,
+create table switchboard.node_handlers (
+    node uuid not null references switchboard.nodes on delete cascade,
     name text not null,
     -- The switch that this answers: at or beyond it, the node has done what it could.
     generation bigint not null,

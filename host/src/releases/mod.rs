@@ -3,6 +3,8 @@
 
 #[cfg(test)]
 pub(crate) mod database;
+#[cfg(test)]
+pub(crate) mod manifests;
 mod outcome;
 pub mod registry;
 pub mod repository;

@@ -17,7 +17,9 @@ use crate::wire::problem::Code;
 /// The fleet has switched; whether every node could follow is in `nodes`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
+    #[serde(rename = "handler")]
     pub name: String,
+    #[serde(rename = "release")]
     pub digest: Digest,
     pub generation: i64,
     /// What ran before; absent at a handler's first release, and where nothing changed.

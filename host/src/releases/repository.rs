@@ -27,8 +27,10 @@ pub struct Repository {
 /// A release file as it is kept. Times are RFC 3339, UTC, to the millisecond.
 #[derive(Clone, Debug, Serialize)]
 pub struct Release {
-    pub digest: Digest,
+    #[serde(rename = "handler")]
     pub name: String,
+    #[serde(rename = "release")]
+    pub digest: Digest,
     pub bytes: u64,
     pub by: String,
     pub note: Option<String>,
@@ -51,7 +53,9 @@ pub struct Event {
     pub generation: i64,
     pub at: String,
     pub action: String,
+    #[serde(rename = "handler")]
     pub name: String,
+    #[serde(rename = "release")]
     pub digest: Digest,
     pub previous: Option<Digest>,
     pub by: String,
@@ -141,7 +145,7 @@ impl Repository {
             source: sqlx::Error::Encode(error.into()),
         })?;
         sqlx::query(
-            "insert into host.releases (digest, name, manifest, file, created_by, note)
+            "insert into switchboard.releases (digest, name, manifest, file, created_by, note)
              values ($1, $2, $3, $4, $5, $6) on conflict (digest) do nothing",
         )
         .bind(digest.bytes().as_slice())
@@ -157,7 +161,7 @@ impl Repository {
     }
 
     pub async fn file(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
-        sqlx::query_scalar("select file from host.releases where digest = $1")
+        sqlx::query_scalar("select file from switchboard.releases where digest = $1")
             .bind(digest.bytes().as_slice())
             .fetch_optional(&self.pool)
             .await
@@ -167,9 +171,9 @@ impl Repository {
     /// The newest first; of one handler, or of all.
     pub async fn releases(&self, name: Option<&str>) -> Result<Vec<Release>, Error> {
         sqlx::query(
-            "select r.digest, r.name, octet_length(r.file) as bytes, r.created_by, r.note, host.rfc3339(r.created_at) as at,
+            "select r.digest, r.name, octet_length(r.file) as bytes, r.created_by, r.note, switchboard.rfc3339(r.created_at) as at,
                     running.digest is not null as current
-             from host.releases r left join host.running using (name, digest)
+             from switchboard.releases r left join switchboard.running using (name, digest)
              where $1::text is null or r.name = $1
              order by r.created_at desc limit $2",
         )
@@ -194,7 +198,7 @@ impl Repository {
     /// The releases whose digest begins with these hex digits: at most two, enough to tell that it is ambiguous.
     pub async fn beginning_with(&self, name: Option<&str>, hex: &str) -> Result<Vec<Digest>, Error> {
         sqlx::query(
-            "select digest from host.releases
+            "select digest from switchboard.releases
              where starts_with(encode(digest, 'hex'), $2) and ($1::text is null or name = $1) limit 2",
         )
         .bind(name)
@@ -209,14 +213,14 @@ impl Repository {
 
     /// Cheap: what a node asks four times a second.
     pub async fn generation(&self) -> Result<i64, Error> {
-        sqlx::query_scalar("select generation from host.fleet")
+        sqlx::query_scalar("select generation from switchboard.fleet")
             .fetch_one(&self.pool)
             .await
             .map_err(trying("say the fleet's generation"))
     }
 
     pub async fn running(&self) -> Result<Vec<Running>, Error> {
-        sqlx::query("select name, digest, generation from host.running order by name")
+        sqlx::query("select name, digest, generation from switchboard.running order by name")
             .try_map(running)
             .fetch_all(&self.pool)
             .await
@@ -226,7 +230,7 @@ impl Repository {
     /// What ran before what runs now.
     pub async fn previous(&self, name: &str) -> Result<Option<Digest>, Error> {
         let previous: Option<Vec<u8>> = sqlx::query_scalar(
-            "select previous from host.history where name = $1 order by generation desc limit 1",
+            "select previous from switchboard.history where name = $1 order by generation desc limit 1",
         )
         .bind(name)
         .fetch_optional(&self.pool)
@@ -239,7 +243,7 @@ impl Repository {
     /// The newest first.
     pub async fn history(&self, name: Option<&str>) -> Result<Vec<Event>, Error> {
         sqlx::query(
-            "select generation, host.rfc3339(at) as at, action, name, digest, previous, who, note from host.history
+            "select generation, switchboard.rfc3339(at) as at, action, name, digest, previous, who, note from switchboard.history
              where $1::text is null or name = $1 order by generation desc limit $2",
         )
         .bind(name)
@@ -269,7 +273,7 @@ impl Repository {
             .execute(&mut *tx)
             .await
             .map_err(trying("begin a switch"))?;
-        sqlx::query("select from host.fleet for update")
+        sqlx::query("select from switchboard.fleet for update")
             .execute(&mut *tx)
             .await
             .map_err(trying("lock the fleet for a switch"))?;
@@ -297,7 +301,7 @@ impl Switch {
     pub async fn running(&mut self) -> Result<Vec<(Running, Manifest)>, Error> {
         sqlx::query(
             "select name, digest, running.generation, r.manifest
-             from host.running join host.releases r using (name, digest) order by name",
+             from switchboard.running join switchboard.releases r using (name, digest) order by name",
         )
         .try_map(|row: PgRow| {
             let manifest = serde_json::from_value(row.try_get("manifest")?)
@@ -311,7 +315,7 @@ impl Switch {
 
     pub async fn to(mut self, change: &Change<'_>) -> Result<Switched, Error> {
         let attempt = "switch a release";
-        let before = sqlx::query("select name, digest, generation from host.running where name = $1")
+        let before = sqlx::query("select name, digest, generation from switchboard.running where name = $1")
             .bind(change.name)
             .try_map(running)
             .fetch_optional(&mut *self.tx)
@@ -321,14 +325,14 @@ impl Switch {
             return Ok(Switched::Lost { to: before });
         }
         let generation: i64 = sqlx::query_scalar(
-            "with counted as (update host.fleet set generation = generation + 1 returning generation),
+            "with counted as (update switchboard.fleet set generation = generation + 1 returning generation),
              put as (
-               insert into host.running (name, digest, generation) select $1, $2, generation from counted
+               insert into switchboard.running (name, digest, generation) select $1, $2, generation from counted
                on conflict (name) do update
                set digest = excluded.digest, generation = excluded.generation, since = now()
              ),
              told as (
-               insert into host.history (generation, action, name, digest, previous, who, note)
+               insert into switchboard.history (generation, action, name, digest, previous, who, note)
                select generation, $3, $1, $2, $4, $5, $6 from counted
              )
              select generation, pg_notify($7, generation::text) from counted",

@@ -43,8 +43,10 @@ pub struct Node {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NodeHandler {
+    #[serde(rename = "handler")]
     pub name: String,
     pub generation: i64,
+    #[serde(rename = "release")]
     pub digest: Option<Digest>,
     pub error: Option<String>,
 }
@@ -63,8 +65,8 @@ impl Repository {
     /// have not been heard of for an hour.
     pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, Error> {
         sqlx::query_scalar(
-            "with gone as (delete from host.nodes where heartbeat_at < now() - interval '1 hour' and id <> $1)
-             insert into host.nodes (id, address, version, connections) values ($1, $2, $3, $4)
+            "with gone as (delete from switchboard.nodes where heartbeat_at < now() - interval '1 hour' and id <> $1)
+             insert into switchboard.nodes (id, address, version, connections) values ($1, $2, $3, $4)
              on conflict (id) do update set heartbeat_at = now(), connections = excluded.connections
              returning xmax = 0",
         )
@@ -79,7 +81,7 @@ impl Repository {
 
     /// A node that ends in order is not waited for.
     pub async fn leave(&self, node: NodeId) -> Result<(), Error> {
-        sqlx::query("delete from host.nodes where id = $1")
+        sqlx::query("delete from switchboard.nodes where id = $1")
             .bind(node.uuid())
             .execute(&self.pool)
             .await
@@ -90,7 +92,7 @@ impl Repository {
     /// The node must have had a heartbeat. An older report does not replace a newer one.
     pub async fn report(&self, node: NodeId, report: &Report) -> Result<(), Error> {
         sqlx::query(
-            "insert into host.node_handlers as kept (node, name, generation, digest, error)
+            "insert into switchboard.node_handlers as kept (node, name, generation, digest, error)
              values ($1, $2, $3, $4, $5)
              on conflict (node, name) do update
              set generation = excluded.generation, digest = excluded.digest, error = excluded.error, at = now()
@@ -111,7 +113,7 @@ impl Repository {
     pub async fn answers(&self, name: &str, generation: i64) -> Result<Vec<Answer>, Error> {
         sqlx::query(
             "select n.id, n.address, h.generation, h.digest, h.error
-             from host.nodes n left join host.node_handlers h
+             from switchboard.nodes n left join switchboard.node_handlers h
                on h.node = n.id and h.name = $1 and h.generation >= $2
              where n.heartbeat_at > now() - make_interval(secs => $3)
              order by n.started_at, n.id",
@@ -140,9 +142,9 @@ impl Repository {
     /// Everyone heard of in the last hour, the oldest first, each with what it says of its handlers.
     pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
         let mut nodes = sqlx::query(
-            "select id, address, version, host.rfc3339(started_at) as started_at, connections,
+            "select id, address, version, switchboard.rfc3339(started_at) as started_at, connections,
                     (extract(epoch from now() - heartbeat_at) * 1000)::bigint as age_ms
-             from host.nodes order by nodes.started_at, id",
+             from switchboard.nodes order by nodes.started_at, id",
         )
         .try_map(|row: PgRow| {
             let heartbeat_age_ms = row.try_get("age_ms")?;
@@ -160,20 +162,21 @@ impl Repository {
         .fetch_all(&self.pool)
         .await
         .map_err(trying("list the nodes"))?;
-        let handlers =
-            sqlx::query("select node, name, generation, digest, error from host.node_handlers order by name")
-                .try_map(|row: PgRow| {
-                    let handler = NodeHandler {
-                        name: row.try_get("name")?,
-                        generation: row.try_get("generation")?,
-                        digest: row.try_get::<Option<Vec<u8>>, _>("digest")?.map(digest).transpose()?,
-                        error: row.try_get("error")?,
-                    };
-                    Ok((row.try_get::<Uuid, _>("node")?, handler))
-                })
-                .fetch_all(&self.pool)
-                .await
-                .map_err(trying("list the nodes"))?;
+        let handlers = sqlx::query(
+            "select node, name, generation, digest, error from switchboard.node_handlers order by name",
+        )
+        .try_map(|row: PgRow| {
+            let handler = NodeHandler {
+                name: row.try_get("name")?,
+                generation: row.try_get("generation")?,
+                digest: row.try_get::<Option<Vec<u8>>, _>("digest")?.map(digest).transpose()?,
+                error: row.try_get("error")?,
+            };
+            Ok((row.try_get::<Uuid, _>("node")?, handler))
+        })
+        .fetch_all(&self.pool)
+        .await
+        .map_err(trying("list the nodes"))?;
         for (node, handler) in handlers {
             if let Some(node) = nodes.iter_mut().find(|known| known.id == node) {
                 node.handlers.push(handler);

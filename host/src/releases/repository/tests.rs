@@ -150,7 +150,7 @@ async fn a_live_node_is_asked_until_it_answers_and_a_silent_one_is_not() {
             let heartbeat = Heartbeat { node: id, admin: "127.0.0.1:9090".parse().unwrap(), connections: 7 };
             repository.heartbeat(&heartbeat).await.unwrap();
         }
-        sqlx::query("update host.nodes set heartbeat_at = now() - interval '6 seconds' where id = $1")
+        sqlx::query("update switchboard.nodes set heartbeat_at = now() - interval '6 seconds' where id = $1")
             .bind(silent.uuid())
             .execute(&pool)
             .await

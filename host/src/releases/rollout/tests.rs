@@ -1,44 +1,14 @@
 //! Several nodes in one process, on one real Postgres. Their loader takes any file whose manifest does not say that this
 //! node is to refuse it: what a compiler says to a file is the runtime's to test.
 
-use std::sync::LazyLock;
-
 use sqlx::PgPool;
-use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
-use wasm_encoder::{Component, CustomSection};
 
 use super::*;
-use crate::manifest;
 use crate::releases::database::with_database;
+use crate::releases::manifests::{Manifests, SEND, file};
 use crate::releases::outcome::State;
 use crate::shutdown::Shutdown;
-
-/// Loads a manifest. A description `not on NAME` is refused by that node; one that begins with `meets` waits for another.
-struct Manifests {
-    of: &'static str,
-}
-
-impl Load for Manifests {
-    type Release = Manifest;
-
-    async fn load(
-        &self,
-        file: &ReleaseFile,
-        _settings: BTreeMap<String, String>,
-    ) -> Result<Arc<Manifest>, Refusal> {
-        if file.manifest.description == format!("not on {}", self.of) {
-            return Err(Refusal::of_host("no room for it"));
-        }
-        if file.manifest.description.starts_with("meets") {
-            MEETING.wait().await;
-        }
-        Ok(Arc::new(file.manifest.clone()))
-    }
-}
-
-/// Of the one test in which two deploys meet: both have seen what ran before, neither has switched.
-static MEETING: LazyLock<Barrier> = LazyLock::new(|| Barrier::new(2));
 
 struct Node {
     rollout: Arc<Rollout<Manifests>>,
@@ -77,16 +47,6 @@ impl Node {
     }
 }
 
-/// A release file of a handler; the text makes its bytes, and so its digest, its own.
-fn file(name: &str, on: &str, text: &str) -> Bytes {
-    let manifest = format!("name = \"{name}\"\ndescription = \"{text}\"\n{on}");
-    let mut component = Component::new();
-    component.section(&CustomSection { name: manifest::SECTION.into(), data: manifest.as_bytes().into() });
-    component.finish().into()
-}
-
-const SEND: &str = r#"on.frame = [{ type = "message.send" }]"#;
-
 #[tokio::test]
 async fn a_deploy_returns_when_every_node_runs_the_release() {
     with_database(|pool| async move {
@@ -117,7 +77,7 @@ async fn of_two_deploys_at_once_one_is_told() {
         let (a, b) = (Node::start("a", &pool).await, Node::start("b", &pool).await);
         a.deploy(&file("send", SEND, "before")).await.unwrap();
 
-        let (mine, yours) = (file("send", SEND, "meets yours"), file("send", SEND, "meets mine"));
+        let (mine, yours) = (file("send", SEND, "meets on a"), file("send", SEND, "meets on b"));
         let (winner, told) = match tokio::join!(a.deploy(&mine), b.deploy(&yours)) {
             (Ok(won), Err(lost)) | (Err(lost), Ok(won)) => (won, lost),
             both => panic!("one wins and one is told: {both:?}"),

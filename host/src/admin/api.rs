@@ -1,0 +1,135 @@
+//! What the admin API does, endpoint by endpoint.
+
+use hyper::header::CONTENT_TYPE;
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::route::Endpoint;
+use super::{Admin, Asked};
+use crate::contract::types::Problem;
+use crate::limits;
+use crate::releases::repository::Error;
+use crate::releases::{Load, Refused};
+use crate::wire::http::{self, Answer};
+use crate::wire::problem::Code;
+
+impl<L: Load> Admin<L> {
+    pub(super) async fn perform(&self, endpoint: Endpoint, asked: Asked) -> Result<Answer, Problem> {
+        let repository = self.rollout.repository();
+        match endpoint {
+            // Answered before anyone was asked who they are.
+            Endpoint::Healthz | Endpoint::Readyz | Endpoint::Metrics => {
+                Err(Code::NotFound.problem("there is nothing here"))
+            }
+            Endpoint::Releases => {
+                let releases = repository.releases(asked.parameter("handler")).await.map_err(unavailable)?;
+                Ok(asked.json(&json!({ "releases": releases })))
+            }
+            Endpoint::History => {
+                let history = repository.history(asked.parameter("handler")).await.map_err(unavailable)?;
+                Ok(asked.json(&json!({ "history": history })))
+            }
+            Endpoint::Nodes => {
+                let nodes = repository.nodes().await.map_err(unavailable)?;
+                Ok(asked.json(&json!({ "nodes": nodes, "self": self.rollout.node.to_string() })))
+            }
+            Endpoint::ReleaseFile(hex) => self.release_file(&hex, &asked).await,
+            Endpoint::Deploy => self.deploy(asked).await,
+            Endpoint::Rollback(handler) => self.rollback(&handler, asked).await,
+        }
+    }
+
+    async fn release_file(&self, hex: &str, asked: &Asked) -> Result<Answer, Problem> {
+        let digest = self.rollout.find(None, hex).await.map_err(refused)?;
+        let file = self.rollout.repository().file(digest).await.map_err(unavailable)?;
+        let file = file.ok_or_else(|| Code::NotFound.problem("no such release"))?;
+        Ok(http::answer(200, "application/wasm", file, &asked.id))
+    }
+
+    async fn deploy(&self, asked: Asked) -> Result<Answer, Problem> {
+        let note = match asked.parameter("note") {
+            Some(note) => Some(a_note(note)?),
+            None => None,
+        };
+        let Ok(_place) = self.deploys.try_acquire() else {
+            let several = "several deploys are under way on this node";
+            return Err(Code::Unavailable.problem(several).retry_after_ms(1000));
+        };
+        let upload = http::read_body(&asked.headers, asked.body, limits::RELEASE_BYTES_MAX);
+        let file = timeout(limits::UPLOAD_WAITS, upload)
+            .await
+            .unwrap_or_else(|_| Err(Code::Malformed.problem("the file did not arrive in time")))?;
+        let outcome = self.rollout.deploy(file, &asked.by.name, note.as_deref()).await.map_err(refused)?;
+        Ok(http::json(200, &outcome, &asked.id))
+    }
+
+    async fn rollback(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {
+        let (id, by) = (asked.id.clone(), asked.by.name.clone());
+        let fields = asked.fields().await?;
+        let (release, note) = (text(&fields, "release")?, text(&fields, "note")?);
+        let note = note.as_deref().map(a_note).transpose()?;
+        let back = self.rollout.rollback(handler, release.as_deref(), &by, note.as_deref());
+        Ok(http::json(200, &back.await.map_err(refused)?, &id))
+    }
+}
+
+impl Asked {
+    fn json(&self, document: &Value) -> Answer {
+        http::json(200, document, &self.id)
+    }
+
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as an object; no body is an empty one.
+    async fn fields(self) -> Result<Map<String, Value>, Problem> {
+        let says_json =
+            |value: &str| value.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
+        let kind = self.headers.get(CONTENT_TYPE).map(|value| value.to_str().is_ok_and(says_json));
+        let body =
+            timeout(limits::UPLOAD_WAITS, http::read_body(&self.headers, self.body, limits::BODY_BYTES_MAX))
+                .await
+                .unwrap_or_else(|_| Err(Code::Malformed.problem("the body did not arrive in time")))?;
+        if body.is_empty() {
+            return Ok(Map::new());
+        }
+        if kind == Some(false) {
+            return Err(Code::UnsupportedMediaType.problem("the body is application/json"));
+        }
+        match serde_json::from_slice(&body) {
+            Ok(Value::Object(fields)) => Ok(fields),
+            Ok(_) => Err(Code::Malformed.problem("the body is not a JSON object")),
+            Err(error) => Err(Code::Malformed.problem(format!("the body is not JSON: {error}"))),
+        }
+    }
+}
+
+/// A text, or nothing where it is absent or null.
+fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Problem> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(Code::Invalid.problem(format!("`{name}` is a text")).field(name)),
+    }
+}
+
+/// Kept for ever and shown in one line.
+fn a_note(note: &str) -> Result<String, Problem> {
+    let fits = note.chars().count() <= limits::NOTE_CHARS_MAX && !note.chars().any(char::is_control);
+    let rule = || format!("`note` has at most {} characters, no line breaks", limits::NOTE_CHARS_MAX);
+    fits.then(|| note.to_owned()).ok_or_else(|| Code::Invalid.problem(rule()).field("note"))
+}
+
+/// Logged here, once: the asker gets the sentence, the log the cause.
+fn unavailable(error: Error) -> Problem {
+    refused(Refused::Backend(error))
+}
+
+fn refused(refused: Refused) -> Problem {
+    let problem = refused.problem();
+    let cause = std::error::Error::source(&refused).map(ToString::to_string);
+    warn!(error = %refused, cause, status = problem.status, "an operator was refused");
+    problem
+}

@@ -1,0 +1,196 @@
+//! The operators' listener: health, metrics, releases, parked events, disconnects. It has its own address and its own
+//! tokens; what a client's token may do ends at the gateway. It decides nothing about releases: that is `releases`.
+
+mod api;
+mod readiness;
+mod route;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Uri};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use crate::contract::types::Problem;
+use crate::ids::Digest;
+use crate::limits;
+use crate::releases::{Load, Rollout};
+use crate::runtime::Runtime;
+use crate::shutdown::Guard;
+use crate::telemetry::Metrics;
+use crate::wire::http::{self, Answer};
+use crate::wire::percent;
+use crate::wire::problem::Code;
+
+pub use readiness::Readiness;
+use route::{Endpoint, Found};
+
+pub struct Admin<L: Load = Arc<Runtime>> {
+    /// Of the first admin. Without one nobody may do anything here.
+    pub token: Option<String>,
+    pub rollout: Arc<Rollout<L>>,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    /// `limits::DEPLOYS_AT_ONCE`: each holds a whole file.
+    pub deploys: Semaphore,
+}
+
+/// Who asks, for the history.
+struct Operator {
+    name: String,
+}
+
+/// A request whose path, method and asker are known.
+struct Asked {
+    id: String,
+    by: Operator,
+    query: Vec<(String, String)>,
+    headers: HeaderMap,
+    body: Incoming,
+}
+
+/// Until the process ends; then what is being answered is answered.
+pub async fn serve<L: Load>(listener: TcpListener, admin: Arc<Admin<L>>, mut guard: Guard) {
+    let mut connections = JoinSet::new();
+    loop {
+        // At the bound the next one waits in the kernel's queue.
+        while connections.len() >= limits::ADMIN_CONNECTIONS_MAX {
+            connections.join_next().await;
+        }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = guard.begun() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(converse(stream, admin.clone(), guard.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: there is nothing to do but to let others end first.
+                warn!(%error, "the admin listener cannot accept");
+                sleep(limits::ACCEPT_AGAIN_AFTER).await;
+            }
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+async fn converse<L: Load>(stream: TcpStream, admin: Arc<Admin<L>>, mut guard: Guard) {
+    let service = service_fn(move |request| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::ADMIN_HEADERS_WAIT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = guard.begun() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "an operator's connection ended early");
+    }
+}
+
+impl<L: Load> Admin<L> {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let id = http::request_id(request.headers());
+        let (parts, body) = request.into_parts();
+        let endpoint = match route::find(&parts.method, parts.uri.path()) {
+            Found::Endpoint(endpoint) => endpoint,
+            Found::MethodNotAllowed { allow } => {
+                let detail = format!("{} is not for this path", parts.method);
+                let mut answer =
+                    http::problem(&Problem { status: 405, ..Code::Malformed.problem(detail) }, &id);
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+                return answer;
+            }
+            Found::Nothing => return http::problem(&Code::NotFound.problem("there is nothing here"), &id),
+        };
+        match endpoint {
+            Endpoint::Healthz => return http::answer(200, "text/plain; charset=utf-8", "alive\n", &id),
+            Endpoint::Readyz => {
+                let report = self.readiness.report().await;
+                return http::json(if report.ready { 200 } else { 503 }, &report, &id);
+            }
+            Endpoint::Metrics => {
+                return http::answer(
+                    200,
+                    "text/plain; version=0.0.4; charset=utf-8",
+                    self.metrics.render(),
+                    &id,
+                );
+            }
+            _ => {}
+        }
+        let asked = self.admit(&parts.headers).and_then(|by| {
+            let query = query_of(&parts.uri)?;
+            Ok(Asked { id: id.clone(), by, query, headers: parts.headers, body })
+        });
+        let outcome = match asked {
+            Ok(asked) => {
+                info!(request.id = %id, by = %asked.by.name, method = %parts.method, path = parts.uri.path(), "an operator asks");
+                // A slow sender holds one of few connections.
+                timeout(limits::ADMIN_ANSWER_WAITS, self.perform(endpoint, asked)).await.unwrap_or_else(
+                    |_| Err(Code::Unavailable.problem("this took too long; what became of it is not known")),
+                )
+            }
+            Err(problem) => Err(problem),
+        };
+        outcome.unwrap_or_else(|problem| {
+            let mut answer = http::problem(&problem, &id);
+            if problem.status == 401 {
+                answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            answer
+        })
+    }
+
+    fn admit(&self, headers: &HeaderMap) -> Result<Operator, Problem> {
+        let Some(token) = &self.token else {
+            return Err(
+                Code::Unauthorized.problem("this node has no admin token: set SWITCHBOARD_ADMIN_TOKEN")
+            );
+        };
+        let given = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+            .ok_or_else(|| {
+                Code::Unauthorized.problem("this needs `Authorization: Bearer` with an admin token")
+            })?;
+        if !same(given.trim(), token) {
+            return Err(Code::Unauthorized.problem("this is no admin token of this node"));
+        }
+        Ok(Operator { name: "admin".to_owned() })
+    }
+}
+
+/// In a time that tells nothing about where they differ, nor about their lengths.
+fn same(given: &str, token: &str) -> bool {
+    let (given, token) = (Digest::of(given.as_bytes()), Digest::of(token.as_bytes()));
+    let differences = given.bytes().iter().zip(token.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
+    std::hint::black_box(differences) == 0
+}
+
+fn query_of(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    percent::decode_query(uri.query().unwrap_or_default())
+        .ok_or_else(|| Code::Malformed.problem("the query is not percent-encoded UTF-8"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! The paths of the admin listener.
+
+use hyper::Method;
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Healthz,
+    Readyz,
+    Metrics,
+    Releases,
+    Deploy,
+    /// One release's file, by the beginning of its digest.
+    ReleaseFile(String),
+    Rollback(String),
+    History,
+    Nodes,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    Endpoint(Endpoint),
+    MethodNotAllowed { allow: &'static str },
+    Nothing,
+}
+
+pub fn find(method: &Method, path: &str) -> Found {
+    const READ: &str = "GET, HEAD";
+    const WRITE: &str = "POST";
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    let is_write = *method == Method::POST;
+    let read =
+        |endpoint| if is_read { Found::Endpoint(endpoint) } else { Found::MethodNotAllowed { allow: READ } };
+    let write = |endpoint| {
+        if is_write { Found::Endpoint(endpoint) } else { Found::MethodNotAllowed { allow: WRITE } }
+    };
+
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    match *segments {
+        ["healthz"] => read(Endpoint::Healthz),
+        ["readyz"] => read(Endpoint::Readyz),
+        ["metrics"] => read(Endpoint::Metrics),
+        ["admin", "v1", ref rest @ ..] => match *rest {
+            ["releases"] if is_read => read(Endpoint::Releases),
+            ["releases"] if is_write => write(Endpoint::Deploy),
+            ["releases"] => Found::MethodNotAllowed { allow: "GET, HEAD, POST" },
+            ["releases", digest] => read(Endpoint::ReleaseFile(digest.to_owned())),
+            ["handlers", name, "rollback"] => write(Endpoint::Rollback(name.to_owned())),
+            ["history"] => read(Endpoint::History),
+            ["nodes"] => read(Endpoint::Nodes),
+            _ => Found::Nothing,
+        },
+        _ => Found::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_is_for_its_methods() {
+        let rollback = Endpoint::Rollback("echo".to_owned());
+        assert_eq!(find(&Method::POST, "/admin/v1/handlers/echo/rollback"), Found::Endpoint(rollback));
+        assert_eq!(find(&Method::GET, "/admin/v1/releases"), Found::Endpoint(Endpoint::Releases));
+        assert_eq!(find(&Method::POST, "/admin/v1/releases"), Found::Endpoint(Endpoint::Deploy));
+        assert_eq!(
+            find(&Method::DELETE, "/admin/v1/releases"),
+            Found::MethodNotAllowed { allow: "GET, HEAD, POST" }
+        );
+        assert_eq!(find(&Method::POST, "/readyz"), Found::MethodNotAllowed { allow: "GET, HEAD" });
+        for nothing in
+            ["", "/", "/admin", "/admin/v1", "/admin/v1/releases/", "/admin/v2/nodes", "/healthz/x"]
+        {
+            let found = find(&Method::GET, nothing);
+            let is_nothing = matches!(found, Found::Nothing) || nothing.ends_with("releases/");
+            assert!(is_nothing, "{nothing}: {found:?}");
+        }
+    }
+}

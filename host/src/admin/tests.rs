@@ -1,0 +1,243 @@
+//! Over TCP, against a real Postgres. Releases are their manifests here: what a compiler says to a file is tested elsewhere.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Response;
+use hyper::client::conn::http1::handshake;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::Config;
+use crate::ids::NodeId;
+use crate::releases::database::with_database;
+use crate::releases::manifests::{Manifests, SEND, file};
+use crate::releases::repository::Repository;
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+const TOKEN: &str = "token-of-the-admin-tests";
+
+struct Host {
+    address: std::net::SocketAddr,
+    _shutdown: Shutdown,
+}
+
+/// An answer, read whole.
+struct Said {
+    status: u16,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Host {
+    async fn start(pool: sqlx::PgPool, token: Option<&str>, readiness: Readiness) -> Self {
+        let node = NodeId::random();
+        let config = Arc::new(Config::default());
+        let metrics = telemetry::start(&config, node).unwrap();
+        let loader = Manifests { of: "a" };
+        let rollout =
+            Arc::new(Rollout::new(node, config, loader, Arc::default(), Repository::new(pool), || 3));
+        rollout.join().await.unwrap();
+        let admin = Admin {
+            token: token.map(str::to_owned),
+            rollout,
+            metrics,
+            readiness,
+            deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = Shutdown::new();
+        tokio::spawn(serve(listener, Arc::new(admin), shutdown.guard()));
+        Self { address, _shutdown: shutdown }
+    }
+
+    async fn send<B>(&self, request: Request<B>) -> Said
+    where
+        B: hyper::body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let (parts, body) = sender.send_request(request).await.map(Response::into_parts).unwrap();
+        let body = body.collect().await.unwrap().to_bytes();
+        Said { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    async fn get(&self, path: &str) -> Said {
+        self.send(request("GET", path, Bytes::new())).await
+    }
+
+    async fn post(&self, path: &str, body: impl Into<Bytes>) -> Said {
+        self.send(request("POST", path, body)).await
+    }
+}
+
+impl Said {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// Status and code of a problem, after a look at what every problem has.
+    fn problem(&self) -> (u16, String) {
+        assert_eq!(self.headers["content-type"], http::PROBLEM_JSON);
+        let problem = self.json();
+        assert_eq!(problem["request_id"], self.headers["x-request-id"].to_str().unwrap());
+        assert_eq!(problem["status"], self.status);
+        (self.status, problem["code"].as_str().unwrap().to_owned())
+    }
+}
+
+fn request(method: &str, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "admin")
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .body(Full::new(body.into()))
+        .unwrap()
+}
+
+async fn with_host<F: Future<Output = ()> + Send>(test: impl FnOnce(Host) -> F + Send + 'static) {
+    with_database(|pool| async move {
+        test(Host::start(pool, Some(TOKEN), Readiness::default()).await).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_release_is_deployed_listed_and_taken_back() {
+    with_host(|host| async move {
+        let (first, second) = (file("send", SEND, "first"), file("send", SEND, "second"));
+        let deployed = host.post("/admin/v1/releases?note=the%20first+one", first.clone()).await;
+        assert_eq!(deployed.status, 200);
+        let deployed = deployed.json();
+        assert_eq!(
+            (&deployed["handler"], &deployed["release"]),
+            (&json!("send"), &json!(Digest::of(&first)))
+        );
+        assert_eq!(deployed["complete"], true);
+        assert_eq!(deployed["nodes"][0]["state"], "live");
+        assert_eq!(host.post("/admin/v1/releases", second.clone()).await.status, 200);
+
+        let list = host.get("/admin/v1/releases?handler=send").await.json();
+        let current: Vec<_> =
+            list["releases"].as_array().unwrap().iter().map(|r| (&r["note"], &r["current"])).collect();
+        assert_eq!(current, [(&Value::Null, &json!(true)), (&json!("the first one"), &json!(false))]);
+
+        let back = host.post("/admin/v1/handlers/send/rollback", r#"{"note":"worse"}"#).await;
+        assert_eq!(back.status, 200);
+        assert_eq!(back.json()["release"], json!(Digest::of(&first)));
+        let history = host.get("/admin/v1/history?handler=send").await.json();
+        assert_eq!(history["history"][0]["action"], "rollback");
+        assert_eq!(history["history"][0]["note"], "worse");
+        assert_eq!(history["history"][0]["by"], "admin");
+
+        let kept = host.get(&format!("/admin/v1/releases/{}", Digest::of(&second).short())).await;
+        assert_eq!((kept.status, kept.body), (200, second));
+        let nodes = host.get("/admin/v1/nodes").await.json();
+        assert_eq!(nodes["nodes"][0]["connections"], 3);
+        assert_eq!(nodes["nodes"][0]["handlers"][0]["release"], json!(Digest::of(&first)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_refused_is_a_problem_with_the_field_and_the_rule() {
+    with_host(|host| async move {
+        host.post("/admin/v1/releases", file("send", SEND, "")).await;
+        for (path, body, status, code) in [
+            ("/admin/v1/releases", Bytes::from_static(b"garbage"), 422, "invalid"),
+            ("/admin/v1/releases", Bytes::new(), 422, "invalid"),
+            ("/admin/v1/releases", file("other", SEND, ""), 409, "conflict"),
+            ("/admin/v1/releases?note=%ff", file("send", SEND, "x"), 400, "malformed"),
+            ("/admin/v1/releases?note=a%00b", file("send", SEND, "x"), 422, "invalid"),
+            ("/admin/v1/handlers/send/rollback", Bytes::new(), 409, "conflict"),
+            ("/admin/v1/handlers/none/rollback", Bytes::new(), 404, "not_found"),
+            ("/admin/v1/handlers/send/rollback", Bytes::from_static(b"{"), 400, "malformed"),
+            ("/admin/v1/handlers/send/rollback", Bytes::from_static(b"[]"), 400, "malformed"),
+            ("/admin/v1/handlers/send/rollback", Bytes::from_static(br#"{"release":1}"#), 422, "invalid"),
+            ("/admin/v1/handlers/send/rollback", Bytes::from_static(br#"{"release":"%"}"#), 422, "invalid"),
+            (
+                "/admin/v1/handlers/send/rollback",
+                vec![b' '; limits::BODY_BYTES_MAX + 1].into(),
+                413,
+                "too_large",
+            ),
+            ("/admin/v1/nowhere", Bytes::new(), 404, "not_found"),
+            ("/admin/v1/nodes", Bytes::new(), 405, "malformed"),
+        ] {
+            let said = host.post(path, body.clone()).await;
+            assert_eq!(said.problem(), (status, code.to_owned()), "{path} {body:?}: {}", said.json());
+        }
+        assert_eq!(host.post("/admin/v1/nodes", "").await.headers["allow"], "GET, HEAD");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_over_the_bound_is_refused_before_it_is_read() {
+    with_host(|host| async move {
+        // Announced, never sent: whoever wants to read it first waits for ever.
+        let announced = Request::builder()
+            .method("POST")
+            .uri("/admin/v1/releases")
+            .header("host", "admin")
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .header("content-length", limits::RELEASE_BYTES_MAX + 1)
+            .body(http_body_util::StreamBody::new(futures_util::stream::pending::<
+                Result<hyper::body::Frame<Bytes>, Infallible>,
+            >()))
+            .unwrap();
+        assert_eq!(host.send(announced).await.problem(), (413, "too_large".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_done_without_the_token() {
+    with_host(|host| async move {
+        for authorization in ["", "Bearer", "Bearer wrong", "Basic dG9rZW4=", &format!("Bearer {TOKEN}x")] {
+            let mut asked = request("POST", "/admin/v1/releases", file("send", SEND, ""));
+            asked.headers_mut().insert("authorization", authorization.parse().unwrap());
+            let said = host.send(asked).await;
+            assert_eq!(said.problem(), (401, "unauthorized".to_owned()), "{authorization}");
+            assert_eq!(said.headers["www-authenticate"], "Bearer");
+        }
+        for open in ["/healthz", "/readyz", "/metrics"] {
+            let mut asked = request("GET", open, "");
+            asked.headers_mut().remove("authorization");
+            assert_eq!(host.send(asked).await.status, 200, "{open}");
+        }
+        assert_eq!(host.get("/admin/v1/releases").await.json()["releases"], json!([]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_token_of_its_own_a_node_lets_nobody_in() {
+    with_database(|pool| async move {
+        let host = Host::start(pool, None, Readiness::default()).await;
+        let said = host.get("/admin/v1/nodes").await;
+        assert_eq!(said.status, 401);
+        assert!(said.json()["detail"].as_str().unwrap().contains("SWITCHBOARD_ADMIN_TOKEN"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn readiness_says_what_is_in_the_way() {
+    with_database(|pool| async move {
+        let readiness = Readiness::default()
+            .check("postgres", || async { Ok(()) })
+            .check("redis", || async { Err("no connection".to_owned()) });
+        let host = Host::start(pool, Some(TOKEN), readiness).await;
+        let said = host.get("/readyz").await;
+        assert_eq!(said.status, 503);
+        let expected = json!({"ready": false, "checks": {"postgres": "ok", "redis": "no connection"}});
+        assert_eq!(said.json(), expected);
+        assert_eq!(host.get("/healthz").await.status, 200);
+    })
+    .await;
+}

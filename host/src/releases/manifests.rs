@@ -1,0 +1,49 @@
+//! For tests: releases that are their manifests. Files are real ones; what a compiler says to them is the runtime's to test.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use tokio::sync::Barrier;
+use wasm_encoder::{Component, CustomSection};
+
+use super::Load;
+use crate::manifest::{self, Manifest};
+use crate::runtime::{Refusal, ReleaseFile};
+
+/// Loads a manifest. A description `not on NAME` is refused by that node; with `meets on NAME` that
+/// node waits for another to do the same.
+pub(crate) struct Manifests {
+    pub of: &'static str,
+}
+
+impl Load for Manifests {
+    type Release = Manifest;
+
+    async fn load(
+        &self,
+        file: &ReleaseFile,
+        _settings: BTreeMap<String, String>,
+    ) -> Result<Arc<Manifest>, Refusal> {
+        if file.manifest.description == format!("not on {}", self.of) {
+            return Err(Refusal::of_host("no room for it"));
+        }
+        if file.manifest.description == format!("meets on {}", self.of) {
+            MEETING.wait().await;
+        }
+        Ok(Arc::new(file.manifest.clone()))
+    }
+}
+
+/// Of the one test in which two deploys meet: both have seen what ran before, neither has switched.
+static MEETING: LazyLock<Barrier> = LazyLock::new(|| Barrier::new(2));
+
+/// A release file of a handler; the text makes its bytes, and so its digest, its own.
+pub(crate) fn file(name: &str, on: &str, text: &str) -> Bytes {
+    let manifest = format!("name = \"{name}\"\ndescription = \"{text}\"\n{on}");
+    let mut component = Component::new();
+    component.section(&CustomSection { name: manifest::SECTION.into(), data: manifest.as_bytes().into() });
+    component.finish().into()
+}
+
+pub(crate) const SEND: &str = r#"on.frame = [{ type = "message.send" }]"#;
