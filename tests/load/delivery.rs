@@ -10,13 +10,12 @@ use switchboard_tests::services::Redis;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::fanout::FRAME_BYTES;
 use crate::figures::{By, Figures, Latencies, Row};
 use crate::process;
 use crate::rig::{self, Rig};
 
 const ROOM: usize = 100;
-/// About what a pushed message has.
-const FRAME_BYTES: usize = 300;
 
 pub async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Vec<Row> {
     let (acknowledged, delivered) = ours(rig, per_second, time).await;
@@ -149,7 +148,7 @@ async fn at_rate(per_second: u32, time: Duration, mut say: impl AsyncFnMut(u64))
     messages as usize
 }
 
-async fn redis(per_second: u32, time: Duration) -> Figures {
+pub async fn redis(per_second: u32, time: Duration) -> Figures {
     let redis = Redis::start().await;
     let payload = "x".repeat(FRAME_BYTES);
     // What Redis sends to a subscriber for every publication.

@@ -16,6 +16,8 @@ use crate::native::Native;
 use crate::process;
 use crate::rig::{self, Rig};
 
+/// About what a pushed message has.
+pub const FRAME_BYTES: usize = 500;
 /// Beyond so many messages a run ends early; its figures hold all the same.
 const MESSAGES_MAX: usize = 4_000_000;
 
@@ -52,7 +54,7 @@ async fn ours(rig: &Rig, size: usize, in_flight: usize, time: Duration) -> (Figu
     (figures, run.frame_bytes.load(Ordering::Relaxed))
 }
 
-async fn native(size: usize, in_flight: usize, frame_bytes: usize, time: Duration) -> Figures {
+pub async fn native(size: usize, in_flight: usize, frame_bytes: usize, time: Duration) -> Figures {
     let native = Native::start();
     let mut sockets = Vec::new();
     for _ in 0..size {

@@ -107,7 +107,7 @@ pub fn print_header() {
     );
 }
 
-fn print_line(name: &str, figures: &Figures, ratio: &str, to_reach: &str) {
+pub fn print_line(name: &str, figures: &Figures, ratio: &str, to_reach: &str) {
     let ms = |pick: fn(&Spread) -> f64| {
         figures.spread.as_ref().map_or(String::new(), |spread| format!("{:.3}", pick(spread) / 1000.0))
     };

@@ -23,8 +23,7 @@ const STILL_LOOKS: usize = 4;
 
 pub async fn rows(rig: &Rig, connections: usize) -> Vec<Row> {
     let figures = measure(rig.host.address, rig.host.pid(), connections, signing_in, true).await;
-    let native = Native::start();
-    let control = measure(native.address, native.pid(), connections, |_| Handshake::bare(), false).await;
+    let control = native(connections).await;
     let row = |name: String, by, to_reach| Row {
         name,
         figures: figures.clone(),
@@ -37,6 +36,11 @@ pub async fn rows(rig: &Rig, connections: usize) -> Vec<Row> {
         row(format!("idle connections: {connections}, memory each"), By::Resident, "≤ 6 KiB, then 4"),
         row(format!("handshakes, {AT_ONCE} at once"), By::PerSecond, "≥ 15,000/s"),
     ]
+}
+
+pub async fn native(connections: usize) -> Figures {
+    let native = Native::start();
+    measure(native.address, native.pid(), connections, |_| Handshake::bare(), false).await
 }
 
 fn signing_in(number: usize) -> Handshake {

@@ -37,6 +37,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Part {
+    /// Only the controls: what this machine gives when everything of ours is taken away.
+    Controls,
     /// The native control, as the load starts it.
     #[command(hide = true)]
     Native,
@@ -48,6 +50,10 @@ fn main() -> std::io::Result<()> {
     runtime.block_on(async {
         match &cli.command {
             Some(Part::Native) => native::run().await,
+            Some(Part::Controls) => {
+                controls().await;
+                Ok(())
+            }
             None => run(&cli).await,
         }
     })
@@ -91,4 +97,15 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
     plot::write(&file.with_extension("svg"), &rows)?;
     println!("\nwritten to {}.json and .svg", file.display());
     Ok(())
+}
+
+async fn controls() {
+    let time = Duration::from_secs(3);
+    figures::print_header();
+    figures::print_line("idle connections: 2000", &idle::native(2000).await, "", "");
+    for (size, in_flight) in [(200, 4), (200, 64), (1000, 4), (1000, 64)] {
+        let figures = fanout::native(size, in_flight, fanout::FRAME_BYTES, time).await;
+        figures::print_line(&format!("fan-out: room of {size}, {in_flight} in flight"), &figures, "", "");
+    }
+    figures::print_line("raw Redis publish, 200/s", &delivery::redis(200, time).await, "", "");
 }
