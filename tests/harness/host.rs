@@ -121,6 +121,13 @@ impl Host {
         }
     }
 
+    /// Another node of the same fleet: the same database and Redis, its own ports. Running.
+    pub async fn another_node(&self) -> Self {
+        let mut node = Self::over(self.database.clone(), self.redis.shared(), self.options.clone()).await;
+        node.start().await;
+        node
+    }
+
     /// Starts the process and waits until it is ready.
     pub async fn start(&mut self) {
         self.spawn();

@@ -338,13 +338,13 @@ impl Database {
 /// A private Redis that keeps nothing when it ends.
 pub struct Redis {
     port: u16,
-    directory: TempDir,
+    directory: Arc<TempDir>,
     process: Option<Watched>,
 }
 
 impl Redis {
     pub async fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
         let mut redis = Self { port: free_address().port(), directory, process: None };
         redis.start_again().await;
         redis
@@ -352,6 +352,11 @@ impl Redis {
 
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// The same server for another host; only the first handle starts and kills it.
+    pub fn shared(&self) -> Self {
+        Self { port: self.port, directory: self.directory.clone(), process: None }
     }
 
     /// As the host reaches it: directly, or through a proxy.

@@ -11,6 +11,7 @@ mod guests;
 mod history;
 mod loss;
 mod messages;
+mod nodes;
 mod notifications;
 mod presence;
 mod releases;
