@@ -18,8 +18,11 @@ pub mod trace;
 pub mod wire;
 
 // outside
-pub mod fanout;
 pub mod postgres;
+pub mod redis;
+
+// outside, and between the nodes
+pub mod fanout;
 
 // guests
 pub mod interfaces;

@@ -218,3 +218,25 @@ pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 pub const COMPILES_AT_A_TIME: usize = 1;
 /// A compiled release that is larger is refused.
 pub const ARTIFACT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+// ---- Redis -------------------------------------------------------------------------------------------------------------
+
+/// The arguments of a command, or of all commands of a pipeline, together. More is `refused`.
+pub const REDIS_COMMAND_BYTES_MAX: usize = 1024 * 1024;
+/// A longer pipeline is `refused`.
+pub const REDIS_PIPELINE_MAX: usize = 1024;
+/// A longer key is `refused`.
+pub const REDIS_KEY_BYTES_MAX: usize = 512;
+/// A larger answer is `too-large`. A node counts its bytes and [`CELL_BYTES`].
+pub const REDIS_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Commands on their way to one connection. One more waits, within its deadline.
+pub const REDIS_QUEUE_MAX: usize = 1024;
+/// Between two attempts to connect, at most.
+pub const REDIS_BACKOFF_MS_MAX: u64 = 1_000;
+/// An attempt to connect that takes longer has failed; a connection that says nothing for so long is dead.
+pub const REDIS_SILENCE_MS_MAX: u64 = 3_000;
+/// Messages heard and not yet taken. Then nothing is read, Redis's own buffer fills, and Redis ends the connection: a loss
+/// like any other.
+pub const REDIS_HEARD_MAX: usize = 1024;
+/// A longer message ends the connection that brings it.
+pub const REDIS_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;

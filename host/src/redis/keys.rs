@@ -1,0 +1,363 @@
+//! Which commands a handler may say, and which of their words are keys. Pure. Not in the table is what walks over keys
+//! (`KEYS`, `SCAN`), blocks (`BLPOP`), administers (`FLUSHALL`, `CONFIG`), runs code (`EVAL`), names keys by pattern
+//! (`SORT … BY`), or belongs to the bus (`PUBLISH`).
+
+use std::fmt;
+
+use crate::limits;
+
+/// Where the keys of a command stand. Its name is word 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Keyed {
+    /// `TIME`
+    No,
+    /// `GET key …`
+    First,
+    /// `LMOVE key key …`
+    FirstTwo,
+    /// `DEL key …`: all words.
+    All,
+    /// `MSET key value …`: every other word.
+    Pairs,
+    /// `ZUNION n key…`
+    Counted,
+    /// `ZUNIONSTORE key n key…`
+    FirstAndCounted,
+    /// `XREAD … STREAMS key… id…`
+    Streams,
+}
+
+/// By name, in order: it is searched by halves.
+const COMMANDS: &[(&str, Keyed)] = &[
+    ("APPEND", Keyed::First),
+    ("BITCOUNT", Keyed::First),
+    ("BITPOS", Keyed::First),
+    ("COPY", Keyed::FirstTwo),
+    ("DECR", Keyed::First),
+    ("DECRBY", Keyed::First),
+    ("DEL", Keyed::All),
+    ("EXISTS", Keyed::All),
+    ("EXPIRE", Keyed::First),
+    ("EXPIREAT", Keyed::First),
+    ("EXPIRETIME", Keyed::First),
+    ("GEOADD", Keyed::First),
+    ("GEODIST", Keyed::First),
+    ("GEOPOS", Keyed::First),
+    ("GEOSEARCH", Keyed::First),
+    ("GET", Keyed::First),
+    ("GETBIT", Keyed::First),
+    ("GETDEL", Keyed::First),
+    ("GETEX", Keyed::First),
+    ("GETRANGE", Keyed::First),
+    ("GETSET", Keyed::First),
+    ("HDEL", Keyed::First),
+    ("HEXISTS", Keyed::First),
+    ("HGET", Keyed::First),
+    ("HGETALL", Keyed::First),
+    ("HINCRBY", Keyed::First),
+    ("HINCRBYFLOAT", Keyed::First),
+    ("HKEYS", Keyed::First),
+    ("HLEN", Keyed::First),
+    ("HMGET", Keyed::First),
+    ("HMSET", Keyed::First),
+    ("HRANDFIELD", Keyed::First),
+    ("HSCAN", Keyed::First),
+    ("HSET", Keyed::First),
+    ("HSETNX", Keyed::First),
+    ("HSTRLEN", Keyed::First),
+    ("HVALS", Keyed::First),
+    ("INCR", Keyed::First),
+    ("INCRBY", Keyed::First),
+    ("INCRBYFLOAT", Keyed::First),
+    ("LINDEX", Keyed::First),
+    ("LINSERT", Keyed::First),
+    ("LLEN", Keyed::First),
+    ("LMOVE", Keyed::FirstTwo),
+    ("LMPOP", Keyed::Counted),
+    ("LPOP", Keyed::First),
+    ("LPOS", Keyed::First),
+    ("LPUSH", Keyed::First),
+    ("LPUSHX", Keyed::First),
+    ("LRANGE", Keyed::First),
+    ("LREM", Keyed::First),
+    ("LSET", Keyed::First),
+    ("LTRIM", Keyed::First),
+    ("MGET", Keyed::All),
+    ("MSET", Keyed::Pairs),
+    ("MSETNX", Keyed::Pairs),
+    ("PERSIST", Keyed::First),
+    ("PEXPIRE", Keyed::First),
+    ("PEXPIREAT", Keyed::First),
+    ("PEXPIRETIME", Keyed::First),
+    ("PFADD", Keyed::First),
+    ("PFCOUNT", Keyed::All),
+    ("PFMERGE", Keyed::All),
+    ("PING", Keyed::No),
+    ("PSETEX", Keyed::First),
+    ("PTTL", Keyed::First),
+    ("RENAME", Keyed::FirstTwo),
+    ("RENAMENX", Keyed::FirstTwo),
+    ("RPOP", Keyed::First),
+    ("RPOPLPUSH", Keyed::FirstTwo),
+    ("RPUSH", Keyed::First),
+    ("RPUSHX", Keyed::First),
+    ("SADD", Keyed::First),
+    ("SCARD", Keyed::First),
+    ("SDIFF", Keyed::All),
+    ("SDIFFSTORE", Keyed::All),
+    ("SET", Keyed::First),
+    ("SETBIT", Keyed::First),
+    ("SETEX", Keyed::First),
+    ("SETNX", Keyed::First),
+    ("SETRANGE", Keyed::First),
+    ("SINTER", Keyed::All),
+    ("SINTERCARD", Keyed::Counted),
+    ("SINTERSTORE", Keyed::All),
+    ("SISMEMBER", Keyed::First),
+    ("SMEMBERS", Keyed::First),
+    ("SMISMEMBER", Keyed::First),
+    ("SMOVE", Keyed::FirstTwo),
+    ("SPOP", Keyed::First),
+    ("SRANDMEMBER", Keyed::First),
+    ("SREM", Keyed::First),
+    ("SSCAN", Keyed::First),
+    ("STRLEN", Keyed::First),
+    ("SUNION", Keyed::All),
+    ("SUNIONSTORE", Keyed::All),
+    ("TIME", Keyed::No),
+    ("TOUCH", Keyed::All),
+    ("TTL", Keyed::First),
+    ("TYPE", Keyed::First),
+    ("UNLINK", Keyed::All),
+    ("XADD", Keyed::First),
+    ("XDEL", Keyed::First),
+    ("XLEN", Keyed::First),
+    ("XRANGE", Keyed::First),
+    ("XREAD", Keyed::Streams),
+    ("XREVRANGE", Keyed::First),
+    ("XTRIM", Keyed::First),
+    ("ZADD", Keyed::First),
+    ("ZCARD", Keyed::First),
+    ("ZCOUNT", Keyed::First),
+    ("ZDIFF", Keyed::Counted),
+    ("ZDIFFSTORE", Keyed::FirstAndCounted),
+    ("ZINCRBY", Keyed::First),
+    ("ZINTER", Keyed::Counted),
+    ("ZINTERCARD", Keyed::Counted),
+    ("ZINTERSTORE", Keyed::FirstAndCounted),
+    ("ZLEXCOUNT", Keyed::First),
+    ("ZMPOP", Keyed::Counted),
+    ("ZMSCORE", Keyed::First),
+    ("ZPOPMAX", Keyed::First),
+    ("ZPOPMIN", Keyed::First),
+    ("ZRANDMEMBER", Keyed::First),
+    ("ZRANGE", Keyed::First),
+    ("ZRANGEBYLEX", Keyed::First),
+    ("ZRANGEBYSCORE", Keyed::First),
+    ("ZRANGESTORE", Keyed::FirstTwo),
+    ("ZRANK", Keyed::First),
+    ("ZREM", Keyed::First),
+    ("ZREMRANGEBYLEX", Keyed::First),
+    ("ZREMRANGEBYRANK", Keyed::First),
+    ("ZREMRANGEBYSCORE", Keyed::First),
+    ("ZREVRANGE", Keyed::First),
+    ("ZREVRANGEBYLEX", Keyed::First),
+    ("ZREVRANGEBYSCORE", Keyed::First),
+    ("ZREVRANK", Keyed::First),
+    ("ZSCAN", Keyed::First),
+    ("ZSCORE", Keyed::First),
+    ("ZUNION", Keyed::Counted),
+    ("ZUNIONSTORE", Keyed::FirstAndCounted),
+];
+
+/// Every key that a command touches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys<'a>(Vec<&'a str>);
+
+impl<'a> Keys<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+/// Why a command may not be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// The keys of a command, its name first. What the table does not know, and what does not fit its shape, is refused.
+pub fn of(args: &[String]) -> Result<Keys<'_>, Refused> {
+    let (name, words) = args.split_first().ok_or_else(|| Refused("a command without a name".to_owned()))?;
+    let upper = name.to_ascii_uppercase();
+    let index = COMMANDS
+        .binary_search_by(|(known, _)| (*known).cmp(&upper))
+        .map_err(|_| Refused(format!("`{}` is not a command for handlers", shown(name))))?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let keys = find(COMMANDS[index].1, &words)
+        .filter(|keys| !keys.is_empty() || COMMANDS[index].1 == Keyed::No)
+        .ok_or_else(|| Refused(format!("`{upper}` does not have its keys where they belong")))?;
+    if keys.iter().any(|key| key.len() > limits::REDIS_KEY_BYTES_MAX) {
+        return Err(Refused(format!("a key has at most {} bytes", limits::REDIS_KEY_BYTES_MAX)));
+    }
+    Ok(Keys(keys))
+}
+
+fn find<'a>(keyed: Keyed, words: &[&'a str]) -> Option<Vec<&'a str>> {
+    Some(match keyed {
+        Keyed::No => Vec::new(),
+        Keyed::First => words.get(..1)?.to_vec(),
+        Keyed::FirstTwo => words.get(..2)?.to_vec(),
+        Keyed::All => words.to_vec(),
+        Keyed::Pairs if words.len() % 2 == 0 => words.iter().copied().step_by(2).collect(),
+        Keyed::Pairs => return None,
+        Keyed::Counted => counted(words)?,
+        Keyed::FirstAndCounted => {
+            let (first, rest) = words.split_first()?;
+            let mut keys = counted(rest)?;
+            keys.push(first);
+            keys
+        }
+        Keyed::Streams => {
+            let at = words.iter().position(|word| word.eq_ignore_ascii_case("STREAMS"))?;
+            // Only COUNT before it: BLOCK would hold up everyone else on the connection.
+            match &words[..at] {
+                [] => {}
+                [count, _] if count.eq_ignore_ascii_case("COUNT") => {}
+                _ => return None,
+            }
+            let streams = &words[at + 1..];
+            if streams.len() % 2 != 0 {
+                return None;
+            }
+            streams[..streams.len() / 2].to_vec()
+        }
+    })
+}
+
+fn counted<'a>(words: &[&'a str]) -> Option<Vec<&'a str>> {
+    let (count, rest) = words.split_first()?;
+    rest.get(..count.parse().ok()?).map(<[_]>::to_vec)
+}
+
+/// A name that somebody made up is repeated only as far as it could be a name.
+fn shown(name: &str) -> String {
+    name.chars().filter(char::is_ascii_graphic).take(32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(command: &str) -> Option<Vec<String>> {
+        let args: Vec<String> = command.split(' ').map(str::to_owned).collect();
+        of(&args).ok().map(|keys| keys.iter().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn the_table_is_in_order() {
+        assert!(COMMANDS.is_sorted_by(|(a, _), (b, _)| a < b));
+    }
+
+    #[test]
+    fn every_key_of_a_command_is_found() {
+        for (command, expected) in [
+            ("get a", "a"),
+            ("SET a v NX PX 100", "a"),
+            ("MGET a b c", "a b c"),
+            ("MSET a 1 b 2", "a b"),
+            ("del a b", "a b"),
+            ("LMOVE a b LEFT RIGHT", "a b"),
+            ("ZRANGEBYSCORE a -inf +inf LIMIT 0 5", "a"),
+            ("ZUNION 2 a b WEIGHTS 1 2", "a b"),
+            ("ZUNIONSTORE to 2 a b", "a b to"),
+            ("ZRANGESTORE to from 0 -1", "to from"),
+            ("SINTERCARD 1 a LIMIT 3", "a"),
+            ("XADD s MAXLEN ~ 100 * f v", "s"),
+            ("XREAD COUNT 5 STREAMS a b 0 0", "a b"),
+            ("XREAD streams a $", "a"),
+            ("HSET h f v", "h"),
+            ("HSCAN h 0 MATCH *", "h"),
+        ] {
+            let expected: Vec<String> = expected.split(' ').map(str::to_owned).collect();
+            assert_eq!(keys(command), Some(expected), "{command}");
+        }
+        assert_eq!(keys("TIME"), Some(vec![]));
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_refused() {
+        for command in [
+            "KEYS *",
+            "SCAN 0",
+            "FLUSHALL",
+            "FLUSHDB",
+            "CONFIG GET *",
+            "EVAL x 0",
+            "EVALSHA x 0",
+            "FCALL f 0",
+            "SCRIPT LOAD x",
+            "SUBSCRIBE c",
+            "PUBLISH c m",
+            "SPUBLISH c m",
+            "BLPOP a 0",
+            "BLMOVE a b LEFT LEFT 0",
+            "XREADGROUP GROUP g c STREAMS a >",
+            "SORT a BY w_*",
+            "SELECT 1",
+            "AUTH x",
+            "HELLO 3",
+            "CLIENT KILL x",
+            "SHUTDOWN",
+            "DEBUG SLEEP 1",
+            "MULTI",
+            "EXEC",
+            "WATCH a",
+            "MONITOR",
+            "SAVE",
+            "WAIT 1 0",
+            "RESTORE a 0 x",
+            "MIGRATE h 1 a 0 0",
+            "OBJECT FREQ a",
+            "RANDOMKEY",
+            "DBSIZE",
+            "GEORADIUS a 1 1 1 m STORE b",
+            "",
+            "GE",
+        ] {
+            assert_eq!(keys(command), None, "{command}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_hides_a_key_is_refused() {
+        for command in [
+            "GET",
+            "MGET",
+            "LMOVE a",
+            "MSET a",
+            "MSET a 1 b",
+            "ZUNION 3 a b",
+            "ZUNION x a",
+            "ZUNION 0",
+            "ZUNION -1 a",
+            "ZUNIONSTORE to",
+            "XREAD STREAMS a b 0",
+            "XREAD BLOCK 0 STREAMS a 0",
+            "XREAD a 0",
+            "XREAD COUNT STREAMS STREAMS a b c",
+            "XREAD STREAMS",
+        ] {
+            assert_eq!(keys(command), None, "{command}");
+        }
+        assert!(of(&["GET".to_owned(), "k".repeat(limits::REDIS_KEY_BYTES_MAX)]).is_ok());
+        assert!(of(&["GET".to_owned(), "k".repeat(limits::REDIS_KEY_BYTES_MAX + 1)]).is_err());
+        assert!(of(&[]).is_err());
+    }
+}

@@ -1,0 +1,277 @@
+//! Redis: one connection for the commands of all handlers, which comes back by itself, and one for what the bus hears
+//! (`pubsub`). Nothing in Redis is the truth, so while it is away everything is answered `unavailable` at once.
+//!
+//! Which keys a handler may touch is checked by `interfaces` with [`keys`].
+
+pub mod keys;
+pub mod pubsub;
+mod reply;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::config::{self, Config};
+use crate::contract::redis::{Error, Node};
+use crate::limits;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_millis(limits::REDIS_BACKOFF_MS_MAX);
+const SILENCE_MAX: Duration = Duration::from_millis(limits::REDIS_SILENCE_MS_MAX);
+/// Between two looks at an idle connection.
+const PULSE: Duration = Duration::from_millis(500);
+
+/// A Lua script of a release, run by its hash.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub name: String,
+    pub text: String,
+    /// In hex, as `EVALSHA` wants it.
+    pub sha1: String,
+}
+
+impl Script {
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        let (name, text) = (name.into(), text.into());
+        let sha1 = redis::Script::new(&text).get_hash().to_owned();
+        Self { name, text, sha1 }
+    }
+}
+
+#[derive(Clone)]
+pub struct Redis(Arc<Inner>);
+
+struct Inner {
+    link: Arc<Link>,
+    client: Client,
+    keeper: JoinHandle<()>,
+}
+
+/// The connection as it is now, shared with the task that keeps it.
+#[derive(Default)]
+struct Link {
+    connection: ArcSwapOption<MultiplexedConnection>,
+    is_up: watch::Sender<bool>,
+    /// A command found the connection dead.
+    broken: Notify,
+}
+
+impl Redis {
+    /// Only a setting can be wrong here: a Redis that is away is tried again and again.
+    pub fn connect(config: &Config) -> Result<Self, config::Error> {
+        let url = config.redis_url()?;
+        let client = Client::open(url).map_err(|error| config::Error::Invalid {
+            source: "redis_url".to_owned(),
+            // The text of a URL that does not parse may hold a password.
+            reason: format!("not a Redis URL ({})", error.category()),
+        })?;
+        let link = Arc::new(Link::default());
+        let keeper = tokio::spawn(keep(link.clone(), client.clone()));
+        Ok(Self(Arc::new(Inner { link, client, keeper })))
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.0.link.connection.load().is_some()
+    }
+
+    /// Resolves when it is up; for whoever starts.
+    pub async fn up(&self) {
+        // The sender lives in the same link.
+        let _ = self.0.link.is_up.subscribe().wait_for(|up| *up).await;
+    }
+
+    pub async fn command(&self, args: &[String], deadline: Instant) -> Result<Vec<Node>, Error> {
+        check(&[args])?;
+        reply::nodes(self.send(&packed(args), deadline).await?)
+    }
+
+    pub async fn pipeline(
+        &self,
+        commands: &[Vec<String>],
+        deadline: Instant,
+    ) -> Result<Vec<Vec<Node>>, Error> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        if commands.len() > limits::REDIS_PIPELINE_MAX {
+            let most = limits::REDIS_PIPELINE_MAX;
+            return Err(Error::Refused(format!("a pipeline has at most {most} commands")));
+        }
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        check(commands)?;
+        for args in commands {
+            pipeline.add_command(packed(args));
+        }
+        reply::replies(self.send_all(&pipeline, commands.len(), deadline).await?)
+    }
+
+    /// By its hash; the text goes along only where Redis does not know it.
+    pub async fn script(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[String],
+        deadline: Instant,
+    ) -> Result<Vec<Node>, Error> {
+        check(&[keys, args])?;
+        let count = keys.len().to_string();
+        let say = |how, what| {
+            let head = [how, what, count.as_str()];
+            let words: Vec<&str> =
+                head.into_iter().chain(keys.iter().chain(args).map(String::as_str)).collect();
+            packed(&words)
+        };
+        match self.send(&say("EVALSHA", &script.sha1), deadline).await {
+            Ok(redis::Value::ServerError(error)) if error.code() == "NOSCRIPT" => {}
+            Ok(reply) => return reply::nodes(reply),
+            Err(Error::Failed(reason)) if reason.contains("NOSCRIPT") => {}
+            Err(error) => return Err(error),
+        }
+        reply::nodes(self.send(&say("EVAL", &script.text), deadline).await?)
+    }
+
+    /// Messages for the bus, in one round trip. How many heard them is not looked at.
+    pub async fn publish(
+        &self,
+        messages: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)],
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        for messages in messages.chunks(limits::REDIS_PIPELINE_MAX) {
+            let mut pipeline = Pipeline::with_capacity(messages.len());
+            for (channel, payload) in messages {
+                pipeline.add_command(packed(&[b"PUBLISH", channel.as_ref(), payload.as_ref()]));
+            }
+            for reply in self.send_all(&pipeline, messages.len(), deadline).await? {
+                if let redis::Value::ServerError(error) = reply {
+                    return Err(Error::Failed(error.to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the bus listens.
+    pub fn subscriber(&self) -> (pubsub::Subscriber, pubsub::Heard) {
+        pubsub::listen(self.0.client.get_connection_info().clone())
+    }
+
+    async fn send(&self, command: &Cmd, deadline: Instant) -> Result<redis::Value, Error> {
+        let mut connection = self.connection()?;
+        self.answer(deadline, connection.send_packed_command(command)).await
+    }
+
+    async fn send_all(
+        &self,
+        pipeline: &Pipeline,
+        count: usize,
+        deadline: Instant,
+    ) -> Result<Vec<redis::Value>, Error> {
+        let mut connection = self.connection()?;
+        self.answer(deadline, connection.send_packed_commands(pipeline, 0, count)).await
+    }
+
+    fn connection(&self) -> Result<MultiplexedConnection, Error> {
+        self.0.link.connection.load().as_deref().cloned().ok_or(Error::Unavailable)
+    }
+
+    async fn answer<T>(
+        &self,
+        deadline: Instant,
+        sent: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, Error> {
+        match timeout_at(deadline, sent).await {
+            Err(_) => Err(Error::Deadline),
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) if error.code().is_some_and(|code| !is_away(code)) => {
+                Err(Error::Failed(error.to_string()))
+            }
+            Ok(Err(_)) => {
+                self.0.link.broken.notify_one();
+                Err(Error::Unavailable)
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+fn check(commands: &[impl AsRef<[String]>]) -> Result<(), Error> {
+    let bytes: usize = commands.iter().flat_map(|args| args.as_ref()).map(String::len).sum();
+    if bytes > limits::REDIS_COMMAND_BYTES_MAX {
+        return Err(Error::Refused(format!(
+            "commands have at most {} bytes",
+            limits::REDIS_COMMAND_BYTES_MAX
+        )));
+    }
+    if commands.iter().any(|args| args.as_ref().is_empty()) {
+        return Err(Error::Refused("a command without a name".to_owned()));
+    }
+    Ok(())
+}
+
+fn packed(args: &[impl AsRef<[u8]>]) -> Cmd {
+    let mut command = Cmd::new();
+    for arg in args {
+        command.arg(arg.as_ref());
+    }
+    command
+}
+
+/// Redis answers, but not for now; the same as if it were away.
+fn is_away(code: &str) -> bool {
+    matches!(code, "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" | "BUSY")
+}
+
+/// Connects, watches, and connects again, for as long as anyone holds the `Redis`.
+async fn keep(link: Arc<Link>, client: Client) {
+    let settings = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(SILENCE_MAX))
+        // Each call has its own deadline.
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(limits::REDIS_QUEUE_MAX);
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        match client.get_multiplexed_async_connection_with_config(&settings).await {
+            Ok(connection) => {
+                tracing::info!("Redis is there");
+                backoff = BACKOFF_MIN;
+                link.connection.store(Some(Arc::new(connection.clone())));
+                link.is_up.send_replace(true);
+                until_dead(&link, connection).await;
+                link.connection.store(None);
+                link.is_up.send_replace(false);
+                tracing::warn!("Redis is away: caches, limits and the bus are without it until it is back");
+            }
+            Err(error) => tracing::debug!("no connection to Redis: {}", error.category()),
+        }
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Until the connection is dead: a command found it so, or it does not answer.
+async fn until_dead(link: &Link, mut connection: MultiplexedConnection) {
+    let ping = redis::cmd("PING");
+    loop {
+        let _ = timeout(PULSE, link.broken.notified()).await;
+        match timeout(SILENCE_MAX, connection.send_packed_command(&ping)).await {
+            // An error with a code is an answer: loading, or a replica without its primary.
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if error.code().is_some() => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}

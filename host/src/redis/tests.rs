@@ -1,0 +1,205 @@
+//! Against real Redis: the one of the test run, and private ones that are killed.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::pubsub::{Away, Event};
+use super::*;
+
+fn config(url: String) -> Config {
+    Config { redis_url: Some(url), ..Config::default() }
+}
+
+async fn shared() -> Redis {
+    let url = std::env::var("SWITCHBOARD_TEST_REDIS_URL")
+        .expect("SWITCHBOARD_TEST_REDIS_URL names a Redis that these tests may write to");
+    let redis = Redis::connect(&config(url)).unwrap();
+    redis.up().await;
+    redis
+}
+
+/// A server that may be killed. Started again it is empty.
+struct Private {
+    port: u16,
+    directory: TempDir,
+    process: Option<Child>,
+}
+
+impl Private {
+    fn new() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut private = Self { port, directory: TempDir::new().unwrap(), process: None };
+        private.start();
+        private
+    }
+
+    fn start(&mut self) {
+        let port = self.port.to_string();
+        let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+        let process = Command::new("redis-server")
+            .args(arguments)
+            .arg("--dir")
+            .arg(self.directory.path())
+            .args(["--requirepass", "secret"])
+            .stdout(Stdio::null())
+            .spawn();
+        self.process = Some(process.expect("redis-server is installed"));
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    fn redis(&self) -> Redis {
+        Redis::connect(&config(format!("redis://:secret@127.0.0.1:{}", self.port))).unwrap()
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+fn words(command: &str) -> Vec<String> {
+    command.split(' ').map(str::to_owned).collect()
+}
+
+fn text(text: &str) -> Node {
+    Node::Text(text.to_owned())
+}
+
+/// Names that no other test uses.
+fn fresh(name: &str) -> String {
+    format!("{name}:{}", uuid::Uuid::now_v7().simple())
+}
+
+#[tokio::test]
+async fn commands_answer_with_nodes() {
+    let redis = shared().await;
+    let key = fresh("key");
+    let say = async |command: &str| redis.command(&words(&command.replace('K', &key)), soon()).await;
+    assert_eq!(say("SET K v PX 60000").await, Ok(vec![text("OK")]));
+    assert_eq!(say("GET K").await, Ok(vec![text("v")]));
+    assert_eq!(say("GET K:none").await, Ok(vec![Node::Nil]));
+    assert!(matches!(say("HSET K f v").await, Err(Error::Failed(reason)) if reason.contains("WRONGTYPE")));
+    say("ZADD K:z 1 a 2 b").await.unwrap();
+    assert_eq!(say("ZRANGE K:z 0 -1").await, Ok(vec![Node::Many(2), text("a"), text("b")]));
+    say("XADD K:x 1-1 f v").await.unwrap();
+    let stream = say("XRANGE K:x - +").await.unwrap();
+    let entry = [Node::Many(1), Node::Many(2), text("1-1"), Node::Many(2), text("f"), text("v")];
+    assert_eq!(stream, entry);
+}
+
+#[tokio::test]
+async fn a_pipeline_answers_each_and_a_failure_is_a_node() {
+    let redis = shared().await;
+    let key = fresh("pipeline");
+    let commands = ["SET K 1", "HGET K f", "INCR K"].map(|command| words(&command.replace('K', &key)));
+    let replies = redis.pipeline(&commands, soon()).await.unwrap();
+    assert_eq!(replies[0], [text("OK")]);
+    assert!(matches!(&replies[1][..], [Node::Failed(reason)] if reason.contains("WRONGTYPE")), "{replies:?}");
+    assert_eq!(replies[2], [Node::Integer(2)]);
+    assert_eq!(redis.pipeline(&[], soon()).await, Ok(vec![]));
+    let long = vec![words("PING"); limits::REDIS_PIPELINE_MAX + 1];
+    assert!(matches!(redis.pipeline(&long, soon()).await, Err(Error::Refused(_))));
+    assert_eq!(redis.pipeline(&long[1..], soon()).await.unwrap().len(), limits::REDIS_PIPELINE_MAX);
+    assert!(matches!(redis.command(&[], soon()).await, Err(Error::Refused(_))));
+    let large = ["ECHO".to_owned(), "x".repeat(limits::REDIS_COMMAND_BYTES_MAX)];
+    assert!(matches!(redis.command(&large, soon()).await, Err(Error::Refused(_))));
+}
+
+#[tokio::test]
+async fn a_script_is_sent_once_and_then_named() {
+    let redis = shared().await;
+    let unique = fresh("script");
+    let script = Script::new("add", format!("-- {unique}\nreturn {{KEYS[1], ARGV[1] + 1}}"));
+    for _ in 0..2 {
+        let answer = redis.script(&script, &[unique.clone()], &["41".to_owned()], soon()).await;
+        assert_eq!(answer, Ok(vec![Node::Many(2), text(&unique), Node::Integer(42)]));
+    }
+    let broken = Script::new("broken", "return redis.call('HGET')");
+    assert!(matches!(redis.script(&broken, &[], &[], soon()).await, Err(Error::Failed(_))));
+}
+
+#[tokio::test]
+async fn answers_and_waits_are_bounded() {
+    let redis = shared().await;
+    let large =
+        Script::new("large", format!("return string.rep('x', {})", limits::REDIS_ANSWER_BYTES_MAX + 1));
+    let too_large = Err(Error::TooLarge(limits::REDIS_ANSWER_BYTES_MAX as u64));
+    assert_eq!(redis.script(&large, &[], &[], soon()).await, too_large);
+    let past = Instant::now() + Duration::from_millis(50);
+    let private = Private::new();
+    let other = private.redis();
+    other.up().await;
+    assert_eq!(other.command(&words("BLPOP nothing 2"), past).await, Err(Error::Deadline));
+}
+
+#[tokio::test]
+async fn a_redis_that_is_away_is_said_so_at_once_and_comes_back_by_itself() {
+    let mut private = Private::new();
+    let redis = private.redis();
+    redis.up().await;
+    private.kill();
+    while redis.command(&words("PING"), soon()).await.is_ok() {}
+    assert_eq!(redis.command(&words("PING"), soon()).await, Err(Error::Unavailable));
+    redis.0.link.is_up.subscribe().wait_for(|up| !up).await.unwrap();
+    let asked = Instant::now();
+    assert_eq!(redis.pipeline(&[words("PING")], soon()).await, Err(Error::Unavailable));
+    assert!(asked.elapsed() < Duration::from_millis(100));
+    private.start();
+    redis.up().await;
+    assert_eq!(redis.command(&words("PING"), soon()).await, Ok(vec![text("PONG")]));
+}
+
+#[tokio::test]
+async fn what_is_published_after_the_confirmation_is_heard_in_order() {
+    let redis = shared().await;
+    let (subscriber, mut heard) = redis.subscriber();
+    assert_eq!(heard.next().await, Some(Event::Up));
+    let (a, b) = (fresh("a"), fresh("b"));
+    subscriber.subscribe(&[&a, &b]).await.unwrap();
+    let messages: Vec<(&String, Bytes)> =
+        (0..3000).map(|n| (if n % 2 == 0 { &a } else { &b }, Bytes::from(format!("message {n}")))).collect();
+    let (published, ()) = tokio::join!(redis.publish(&messages, soon()), async {
+        for (channel, payload) in &messages {
+            let expected =
+                Event::Message { channel: Bytes::from(channel.to_string()), payload: payload.clone() };
+            assert_eq!(heard.next().await, Some(expected));
+        }
+    });
+    published.unwrap();
+    subscriber.unsubscribe(&[&a]).await.unwrap();
+    redis.publish(&[(&a, "unheard"), (&b, "heard")], soon()).await.unwrap();
+    let expected = Event::Message { channel: Bytes::from(b), payload: Bytes::from("heard") };
+    assert_eq!(heard.next().await, Some(expected));
+}
+
+#[tokio::test]
+async fn the_bus_is_told_of_a_loss_and_of_the_return() {
+    let mut private = Private::new();
+    let redis = private.redis();
+    let (subscriber, mut heard) = redis.subscriber();
+    assert_eq!(heard.next().await, Some(Event::Up));
+    subscriber.subscribe(&["c"]).await.unwrap();
+    private.kill();
+    assert_eq!(heard.next().await, Some(Event::Down));
+    assert_eq!(subscriber.subscribe(&["c"]).await, Err(Away));
+    private.start();
+    assert_eq!(heard.next().await, Some(Event::Up));
+    subscriber.subscribe(&["c"]).await.unwrap();
+    redis.up().await;
+    redis.publish(&[("c", "back")], soon()).await.unwrap();
+    assert!(matches!(heard.next().await, Some(Event::Message { .. })));
+}
