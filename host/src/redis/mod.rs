@@ -122,7 +122,7 @@ impl Redis {
         args: &[String],
         deadline: Instant,
     ) -> Result<Vec<Node>, Error> {
-        check(&[keys, args])?;
+        check_size(&[keys, args])?;
         let count = keys.len().to_string();
         let say = |how, what| {
             let head = [how, what, count.as_str()];
@@ -209,15 +209,19 @@ impl Drop for Inner {
 }
 
 fn check(commands: &[impl AsRef<[String]>]) -> Result<(), Error> {
-    let bytes: usize = commands.iter().flat_map(|args| args.as_ref()).map(String::len).sum();
+    if commands.iter().any(|args| args.as_ref().is_empty()) {
+        return Err(Error::Refused("a command without a name".to_owned()));
+    }
+    check_size(commands)
+}
+
+fn check_size(words: &[impl AsRef<[String]>]) -> Result<(), Error> {
+    let bytes: usize = words.iter().flat_map(|words| words.as_ref()).map(String::len).sum();
     if bytes > limits::REDIS_COMMAND_BYTES_MAX {
         return Err(Error::Refused(format!(
             "commands have at most {} bytes",
             limits::REDIS_COMMAND_BYTES_MAX
         )));
-    }
-    if commands.iter().any(|args| args.as_ref().is_empty()) {
-        return Err(Error::Refused("a command without a name".to_owned()));
     }
     Ok(())
 }
