@@ -163,6 +163,14 @@ impl Hub {
         Ok(self.0.bus.publish_control(&Envelope::Send { connection: connection.to_string(), frame }).await?)
     }
 
+    /// To the connection whose frame is being handled, after its reply: `open` lets it go, `take_back` forgets it.
+    pub fn send_after_reply(&self, connection: ConnectionId, frame: &str) -> Result<(), Error> {
+        if frame.len() > limits::FRAME_BYTES_MAX {
+            return Err(Error::Refused(format!("a frame of {} bytes is over 64 KiB", frame.len())));
+        }
+        if self.0.local.send_after_reply(connection, encode_text(frame)) { Ok(()) } else { Err(Error::Gone) }
+    }
+
     /// Closes here at once; returns once the other nodes were told.
     pub async fn disconnect(&self, target: &Target, close: &Close) -> Result<(), Error> {
         self.0.local.disconnect(target, close);

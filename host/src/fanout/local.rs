@@ -48,6 +48,8 @@ struct Connection {
     addresses: Vec<Address>,
     /// Those of them that the running call has gated.
     shut: Vec<Address>,
+    /// What the running call sends to its own connection.
+    after_reply: Vec<Bytes>,
 }
 
 impl Local {
@@ -75,7 +77,12 @@ impl Local {
         self.rooms.of(&own).entry(own.clone()).or_insert_with(|| Room::new(own.clone())).seat(&outlet);
         connections.insert(
             connection,
-            Connection { outlet: outlet.clone(), addresses: vec![own], shut: Vec::new() },
+            Connection {
+                outlet: outlet.clone(),
+                addresses: vec![own],
+                shut: Vec::new(),
+                after_reply: Vec::new(),
+            },
         );
         outlet
     }
@@ -98,6 +105,13 @@ impl Local {
     /// False when it is not connected here.
     pub(super) fn send(&self, connection: ConnectionId, frame: Bytes) -> bool {
         self.outlet(connection).map(|outlet| outlet.push(frame)).is_some()
+    }
+
+    /// Kept until `open` says that the reply of the call that sent it is in the outlet. False when it is not connected
+    /// here. A call has a bounded number of bytes to say.
+    pub(super) fn send_after_reply(&self, connection: ConnectionId, frame: Bytes) -> bool {
+        let mut connections = self.connections.of(&connection);
+        connections.get_mut(&connection).map(|known| known.after_reply.push(frame)).is_some()
     }
 
     pub(super) fn disconnect(&self, target: &Target, close: &Close) {
@@ -154,6 +168,7 @@ impl Local {
     pub(super) fn open(&self, connection: ConnectionId, subscriptions: &[Subscription]) {
         let mut connections = self.connections.of(&connection);
         let Some(known) = connections.get_mut(&connection) else { return };
+        std::mem::take(&mut known.after_reply).into_iter().for_each(|frame| known.outlet.push(frame));
         let listed: HashMap<&str, &Subscription> =
             subscriptions.iter().map(|subscription| (subscription.address.as_str(), subscription)).collect();
         let mut refused = Vec::new();
@@ -177,6 +192,7 @@ impl Local {
     pub(super) fn take_back(&self, connection: ConnectionId) {
         let mut connections = self.connections.of(&connection);
         let Some(known) = connections.get_mut(&connection) else { return };
+        known.after_reply.clear();
         let mut gone = Vec::new();
         for address in std::mem::take(&mut known.shut) {
             if self.change_room(&address, |room| room.take_back(connection, &self.mailbox)) == Some(true) {

@@ -88,7 +88,8 @@ impl channels::Host for CallState {
         let (hub, grants) = (&self.backends.hub, &self.terms.grants);
         let live = async {
             let address = granted("publish", &grants.publish, &address)?;
-            let user = UserId::parse(&user_id).ok_or_else(|| Error::Refused("`user-id` is not one".to_owned()))?;
+            let user =
+                UserId::parse(&user_id).ok_or_else(|| Error::Refused("`user-id` is not one".to_owned()))?;
             match hub {
                 Some(hub) => hub.revoke(&address, &user).await,
                 None => Err(Error::Unavailable),
@@ -105,7 +106,9 @@ impl channels::Host for CallState {
                 .ok_or_else(|| Error::Refused("`connection` is not a UUID".to_owned()))?;
             let is_own = own == Some(to);
             if !is_own && grants.publish.is_empty() {
-                return Err(Error::Refused("the manifest grants no `publish`, and so no `send` to others".to_owned()));
+                return Err(Error::Refused(
+                    "the manifest grants no `publish`, and so no `send` to others".to_owned(),
+                ));
             }
             match hub {
                 Some(hub) if is_own => hub.send_after_reply(to, &frame),

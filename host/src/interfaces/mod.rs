@@ -2,6 +2,7 @@
 //! error mapping inside the one wrapper of [`call`]. What is not here does not exist for a handler.
 
 pub mod call;
+mod channels;
 mod clock;
 pub(crate) mod clockwork;
 mod config;
@@ -21,7 +22,7 @@ use wasmtime::component::{HasSelf, Linker};
 
 use crate::contract;
 use crate::contract::types::Principal;
-use crate::fanout::Wakes;
+use crate::fanout::{Hub, Wakes};
 use crate::ids::{ConnectionId, Digest};
 use crate::manifest::{Grants, Limits};
 use crate::postgres::{Postgres, Session};
@@ -45,6 +46,7 @@ pub struct Terms {
 #[derive(Clone, Default)]
 pub struct Backends {
     pub postgres: Option<Postgres>,
+    pub hub: Option<Hub>,
     pub wakes: Option<Wakes>,
 }
 
@@ -54,6 +56,8 @@ pub struct CallState {
     pub(crate) id: Arc<str>,
     pub(crate) principal: Option<Principal>,
     pub(crate) connection: Option<ConnectionId>,
+    /// The same where its frame is being handled: the connection that may subscribe.
+    pub(crate) gates: Option<ConnectionId>,
     pub(crate) border: Border,
     pub(crate) memory: MemoryLimit,
     /// When the call ends, host calls included.
@@ -90,6 +94,7 @@ impl CallState {
             id,
             principal,
             connection,
+            gates: None,
             border,
             wasi: None,
         }
@@ -112,6 +117,7 @@ impl CallState {
 pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     wasi::link(linker)?;
     contract::types::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::channels::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::clock::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::config::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::log::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;

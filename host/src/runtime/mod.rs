@@ -253,7 +253,10 @@ impl Runtime {
             release.meters.record(trigger, begun.elapsed(), Some(busy.kind.as_str()));
             return (Err(busy), None);
         };
-        let state = self.state(release, call, source, recorder);
+        let mut state = self.state(release, call, source, recorder);
+        if trigger == Trigger::Frame {
+            state.gates = state.connection;
+        }
         let store = store::build(&self.ground.engine, state);
         let (result, mut state) = invoke::run(release, store, input).await;
         state.finish().await;

@@ -7,7 +7,7 @@ http::export!(Guest);
 
 impl http::Handler for Guest {
     fn handle(_: http::Request) -> Result<http::Response, Problem> {
-        let reply = redis::command(&["FLUSHALL".to_owned()]);
+        let reply = redis::command(&["FLUSHALL"]);
         Ok(http::Response::text(200, format!("{reply:?}")))
     }
 }
