@@ -9,6 +9,7 @@ mod config;
 mod log;
 pub mod postgres;
 mod random;
+mod redis;
 mod wake;
 mod wasi;
 mod weight;
@@ -26,6 +27,7 @@ use crate::fanout::{Hub, Wakes};
 use crate::ids::{ConnectionId, Digest};
 use crate::manifest::{Grants, Limits};
 use crate::postgres::{Postgres, Session};
+use crate::redis::{Redis, Script};
 use call::{Border, Meters};
 
 /// What a release may do and what it is told: made when it is loaded, shared by all its calls.
@@ -36,8 +38,7 @@ pub struct Terms {
     pub limits: Limits,
     /// The manifest's `[config]` under the operator's, as the guest reads them.
     pub settings: BTreeMap<String, String>,
-    /// Lua by name.
-    pub scripts: BTreeMap<String, String>,
+    pub scripts: BTreeMap<String, Script>,
     pub meters: Meters,
 }
 
@@ -46,8 +47,15 @@ pub struct Terms {
 #[derive(Clone, Default)]
 pub struct Backends {
     pub postgres: Option<Postgres>,
+    pub redis: Option<Redis>,
     pub hub: Option<Hub>,
     pub wakes: Option<Wakes>,
+}
+
+impl Backends {
+    pub fn new(postgres: Postgres, redis: Redis, hub: Hub, wakes: Wakes) -> Self {
+        Self { postgres: Some(postgres), redis: Some(redis), hub: Some(hub), wakes: Some(wakes) }
+    }
 }
 
 /// What the host keeps for one call: the data of its store.
@@ -122,6 +130,7 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     contract::config::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::log::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::postgres::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
+    contract::redis::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::wake::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     contract::random::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
     Ok(())

@@ -96,14 +96,17 @@ mod tests {
 
     #[test]
     fn every_key_of_a_command_must_be_granted() {
-        let grants: Vec<Pattern> = ["rate:*", "list"].map(|text| serde_json::from_value(text.into()).unwrap()).into();
+        let grants: Vec<Pattern> =
+            ["rate:*", "list"].map(|text| serde_json::from_value(text.into()).unwrap()).into();
         let check = |command: &str| {
             let args: Vec<String> = command.split(' ').map(str::to_owned).collect();
             granted(&grants, &args)
         };
         check("INCR rate:ana").unwrap();
         check("MGET rate:ana list").unwrap();
-        for bad in ["INCR rates", "MGET rate:ana other", "DEL lists", "KEYS rate:*", "FLUSHALL", "EVAL x 0", "GET"] {
+        for bad in
+            ["INCR rates", "MGET rate:ana other", "DEL lists", "KEYS rate:*", "FLUSHALL", "EVAL x 0", "GET"]
+        {
             assert!(matches!(check(bad), Err(Error::Refused(_))), "{bad}");
         }
         assert!(matches!(granted(&grants, &[]), Err(Error::Refused(_))));

@@ -19,6 +19,7 @@ use crate::interfaces::call::Meters;
 use crate::interfaces::{CallState, Terms};
 use crate::limits;
 use crate::manifest::{Bindings, ConnectionBinding, Grants, Manifest};
+use crate::redis::Script;
 
 const CONTRACT: &str = "switchboard:host/";
 
@@ -68,7 +69,11 @@ impl Release {
             grants: manifest.grants.clone(),
             limits: manifest.limits.clone(),
             settings: effective,
-            scripts: manifest.scripts.clone(),
+            scripts: manifest
+                .scripts
+                .iter()
+                .map(|(name, text)| (name.clone(), Script::new(name, text)))
+                .collect(),
             meters: Meters::new(&manifest.name),
         };
         Ok(Self {
