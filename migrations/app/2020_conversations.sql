@@ -78,19 +78,21 @@ create table app.marks (
 -- Message N was read at the first mark at or beyond N.
 create index marks_by_seq on app.marks (conversation_id, user_id, kind, up_to_seq);
 
--- A conversation as answers show it.
-create function app.conversation_json(c app.conversations) returns json
+-- A conversation as answers show it, without who is there and what was said: compact JSON, as text.
+create function app.conversation_text(c app.conversations) returns text
   language sql stable parallel safe
-  return json_build_object(
-    'id', (c).id,
-    'type', (c).kind,
-    'name', (c).name,
-    'slug', (c).slug,
-    'description', (c).description,
-    'visibility', (c).visibility,
-    'capacity', (c).capacity,
-    'settings', (c).settings,
-    'created_by', (c).created_by,
-    'created_at', app.rfc3339((c).created_at),
-    'updated_at', app.rfc3339((c).updated_at),
-    'archived', (c).archived_at is not null);
+  return '{"id":"' || (c).id || '","type":"' || (c).kind
+    || '","name":' || coalesce(to_json((c).name)::text, 'null')
+    || ',"slug":' || coalesce(to_json((c).slug)::text, 'null')
+    || ',"description":' || coalesce(to_json((c).description)::text, 'null')
+    || ',"visibility":"' || (c).visibility || '","capacity":' || coalesce((c).capacity::text, 'null')
+    || ',"settings":' || (c).settings || ',"created_by":' || to_json((c).created_by)
+    || ',"created_at":"' || app.rfc3339((c).created_at) || '","updated_at":"' || app.rfc3339((c).updated_at)
+    || '","archived":' || ((c).archived_at is not null) || '}';
+
+-- A participant likewise, with the profile of who has one.
+create function app.participant_text(p app.participants, profile text) returns text
+  language sql stable parallel safe
+  return '{"user_id":' || to_json((p).user_id) || ',"role":"' || (p).role
+    || '","notifications":"' || (p).notifications || '","joined_at":"' || app.rfc3339((p).joined_at)
+    || '","user":' || coalesce(profile, 'null') || '}';

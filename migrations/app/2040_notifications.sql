@@ -23,17 +23,21 @@ create index notifications_unread on app.notifications (user_id, id desc)
   where deleted_at is null and read_at is null;
 create table app.notifications_default partition of app.notifications default;
 
-create function app.notification_json(n app.notifications) returns json
+-- A notification as answers and pushes show it: compact JSON, as text.
+create function app.notification_text(
+  id uuid, user_id text, type text, level text, title text, body text, entity_type text, entity_id text, data json,
+  read_at timestamptz, created_at timestamptz) returns text
   language sql stable parallel safe
-  return json_build_object(
-    'id', (n).id,
-    'user_id', (n).user_id,
-    'type', (n).type,
-    'level', (n).level,
-    'title', (n).title,
-    'body', (n).body,
-    'entity_type', (n).entity_type,
-    'entity_id', (n).entity_id,
-    'data', (n).data,
-    'read_at', app.rfc3339((n).read_at),
-    'created_at', app.rfc3339((n).created_at));
+  return '{"id":"' || id || '","user_id":' || to_json(user_id) || ',"type":' || to_json(type) || ',"level":"' || level
+    || '","title":' || to_json(title) || ',"body":' || coalesce(to_json(body)::text, 'null')
+    || ',"entity_type":' || coalesce(to_json(entity_type)::text, 'null')
+    || ',"entity_id":' || coalesce(to_json(entity_id)::text, 'null')
+    || ',"data":' || coalesce(data::text, 'null')
+    || ',"read_at":' || coalesce('"' || app.rfc3339(read_at) || '"', 'null')
+    || ',"created_at":"' || app.rfc3339(created_at) || '"}';
+
+create function app.notification_text(n app.notifications) returns text
+  language sql stable parallel safe
+  return app.notification_text(
+    (n).id, (n).user_id, (n).type, (n).level, (n).title, (n).body, (n).entity_type, (n).entity_id, (n).data,
+    (n).read_at, (n).created_at);

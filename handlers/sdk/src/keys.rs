@@ -17,7 +17,7 @@ pub fn list(user: &str) -> String {
 /// Older conversations still come from Postgres.
 pub const LIST_MAX: usize = 500;
 
-/// Hash of a conversation: `head`, `change`, `last_message`, `last_at`.
+/// Hash of a conversation: `head` (its last seq) and `last_at` (when, in milliseconds).
 pub fn meta(conversation: Id) -> String {
     format!("meta:{conversation}")
 }
@@ -78,19 +78,24 @@ pub fn partition(user: &str) -> u64 {
     hash % PRESENCE_PARTITIONS
 }
 
-/// Hash of a user's leases: connection → `node renewed_ms user_agent`. The fields' fate is the due-set's.
+/// Hash of a user's leases: connection → the node it is on.
 pub fn leases(user: &str) -> String {
     format!("{{p:{:02}}}:leases:{user}", partition(user))
 }
 
-/// Hash of a user's aggregate: `status`, `last_seen`.
+/// Hash of a user's aggregate: `status`, `last_seen` and `active` in milliseconds, `listed` when the directory was told.
 pub fn presence(user: &str) -> String {
     format!("{{p:{:02}}}:presence:{user}", partition(user))
 }
 
-/// Sorted set of `connection user` by the time the lease ends.
+/// Sorted set of `node connection user` by the time the lease ends.
 pub fn due(partition: u64) -> String {
     format!("{{p:{partition:02}}}:due")
+}
+
+/// How a lease stands in `due`.
+pub fn lease(node: &str, connection: &str, user: &str) -> String {
+    format!("{node} {connection} {user}")
 }
 
 /// Sorted set of users who have no connection, by the time the grace ends.
@@ -114,6 +119,17 @@ pub fn rate(what: &str, user: &str) -> String {
     format!("rate:{what}:{user}")
 }
 
+/// Hash of who looks at a conversation: connection → user. An entry counts only while its node lives.
+pub fn looking(conversation: Id) -> String {
+    format!("looking:{conversation}")
+}
+
+/// Set of the conversations a connection looks at, so that its end is noted everywhere.
+pub fn looks(connection: &str) -> String {
+    format!("looks:{connection}")
+}
+pub const LOOKING_TTL_S: u64 = DAY_S;
+
 /// Users typing in a conversation: sorted set by the time it expires.
 pub fn typing(conversation: Id) -> String {
     format!("typing:{conversation}")
@@ -126,11 +142,8 @@ pub fn offline(user: &str) -> String {
 }
 pub const OFFLINE_MAX: usize = 200;
 
-/// The user's directory row was written recently.
-pub fn seen(user: &str) -> String {
-    format!("seen:{user}")
-}
-pub const SEEN_TTL_S: u64 = HOUR_S;
+/// The directory is told again who somebody is, after this long.
+pub const LISTED_MS: u64 = 3_600_000;
 
 #[cfg(test)]
 mod tests {

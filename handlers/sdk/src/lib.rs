@@ -40,6 +40,7 @@ pub mod conversation;
 pub mod id;
 pub mod json;
 pub mod keys;
+pub mod membership;
 pub mod outbox;
 pub mod problem;
 pub mod rate;

@@ -13,6 +13,10 @@ pub const CONVERSATION_CREATED: &str = "conversation.created";
 pub const CONVERSATION_UPDATED: &str = "conversation.updated";
 pub const PARTICIPANT_JOINED: &str = "conversation.participant.joined";
 pub const PARTICIPANT_LEFT: &str = "conversation.participant.left";
+/// What an internal system publishes.
+pub const PUBLISHED: &str = "published";
+pub const USER_ONLINE: &str = "user.online";
+pub const USER_OFFLINE: &str = "user.offline";
 
 /// Every event of a conversation has this key, so they are in the order of their commits.
 pub fn key(conversation: Id) -> String {

@@ -86,13 +86,37 @@ impl Pipeline {
         self.commands.is_empty()
     }
 
-    /// One reply for each command, in order. Not atomic; a command that failed is a `Reply::Failed`.
-    pub fn run(&self) -> Result<Vec<Reply>, Error> {
-        if self.commands.is_empty() {
-            return Ok(Vec::new());
-        }
-        redis::pipeline(&self.commands).map(|replies| replies.into_iter().map(Reply::of).collect())
+    /// What is going to be run.
+    pub fn commands(&self) -> &[Vec<String>] {
+        &self.commands
     }
+
+    /// One reply for each command, in order. Not atomic; a command that failed is a `Reply::Failed`. What is over the
+    /// host's bounds for one pipeline goes in several.
+    pub fn run(&self) -> Result<Vec<Reply>, Error> {
+        let mut replies = Vec::with_capacity(self.commands.len());
+        let mut rest = &self.commands[..];
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(fitting(rest));
+            replies.extend(redis::pipeline(now)?.into_iter().map(Reply::of));
+            rest = later;
+        }
+        Ok(replies)
+    }
+}
+
+/// The host refuses pipelines beyond 1024 commands or 1 MiB.
+const PIPELINE_COMMANDS_MAX: usize = 1000;
+const PIPELINE_BYTES_MAX: usize = 1000 * 1024;
+
+/// How many commands from the front fit one pipeline: at least one.
+fn fitting(commands: &[Vec<String>]) -> usize {
+    let mut bytes = 0;
+    let fits = commands.iter().take(PIPELINE_COMMANDS_MAX).take_while(|command| {
+        bytes += command.iter().map(String::len).sum::<usize>();
+        bytes <= PIPELINE_BYTES_MAX
+    });
+    fits.count().max(1)
 }
 
 fn owned(args: &[&str]) -> Vec<String> {
@@ -113,6 +137,19 @@ pub fn describe(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_pipeline_is_cut_at_the_bounds() {
+        let mut pipeline = Pipeline::new();
+        for _ in 0..1500 {
+            pipeline.push(&["GET", "k"]);
+        }
+        assert_eq!(fitting(pipeline.commands()), 1000);
+        let large = "x".repeat(600 * 1024);
+        let mut pipeline = Pipeline::new();
+        pipeline.push(&["SET", "a", &large]).push(&["SET", "b", &large]);
+        assert_eq!(fitting(pipeline.commands()), 1);
+    }
 
     #[test]
     fn a_prefix_order_list_becomes_a_tree() {

@@ -1,0 +1,166 @@
+//! Subscribes connections to conversations and topics. The order makes it gapless: first the gates, then the question who
+//! may and where the conversation stands, so that nothing falls between the head and the first push.
+
+mod looking;
+mod rules;
+mod store;
+
+use rules::{Heads, Wish};
+use sdk::connection::{self, Gap, Page};
+use sdk::conversation::Role;
+use sdk::frame::{Reply, Request, Subscription};
+use sdk::{Id, Problem, Push, channels, frame, http, membership};
+use serde_json::{Map, Value, json};
+
+struct JoinRoom;
+frame::export!(JoinRoom);
+http::export!(JoinRoom);
+connection::export!(JoinRoom);
+
+impl frame::Handler for JoinRoom {
+    fn handle(request: Request) -> Result<Option<Reply>, Problem> {
+        match request.frame_type.as_str() {
+            "subscribe" => subscribe(&request).map(Some),
+            "unsubscribe" => unsubscribe(&request).map(Some),
+            _ => frame::unknown_type(&request),
+        }
+    }
+}
+
+impl http::Handler for JoinRoom {
+    fn handle(request: http::Request) -> Result<http::Response, Problem> {
+        let user = &request.caller()?.user_id;
+        let conversation = membership::find(request.param("conversation_id"))?;
+        let admitted = membership::admit(conversation, user, Role::Member, user)?;
+        let text = admitted.conversation.ok_or_else(Problem::internal)?;
+        Ok(http::Response::text(200, format!(r#"{{"conversation":{text}}}"#)))
+    }
+}
+
+impl connection::Handler for JoinRoom {
+    fn missed(gap: Gap) -> Result<Page, Problem> {
+        let conversation =
+            channels::conversation_of(&gap.address).ok_or_else(|| Problem::not_found("conversation"))?;
+        let after = Heads { seq: gap.after(channels::SEQ), change: gap.after(channels::CHANGE) };
+        let heads = store::heads(conversation)?;
+        if heads.is_far_from(after) {
+            let payload = json!({ "conversation_ids": [conversation] }).to_string();
+            let resync = Push { frame: frame::push("resync", &payload), position: None };
+            return Ok(Page { pushes: vec![resync], reached: positions(heads), more: false });
+        }
+        let pushes = store::missed(conversation, &gap)?;
+        let mut reached = after;
+        for position in pushes.iter().filter_map(|push| push.position) {
+            match position.track {
+                channels::SEQ => reached.seq = position.number,
+                _ => reached.change = position.number,
+            }
+        }
+        // The page may have gone beyond the heads read before it.
+        let more = !pushes.is_empty() && (reached.seq < heads.seq || reached.change < heads.change);
+        Ok(Page { pushes, reached: positions(reached), more })
+    }
+}
+
+fn subscribe(request: &Request) -> Result<Reply, Problem> {
+    let user = &request.caller.user_id;
+    let wish = Wish::subscribe(request.payload()?, request.alias.is_some())?;
+    let mut answer = Answer::default();
+    if wish.join {
+        answer.join(&wish, user);
+    }
+
+    let ids: Vec<Id> = wish.ids().into_iter().filter(|id| !answer.is_refused(*id)).collect();
+    let topics: Vec<String> = wish.topics.iter().filter_map(|topic| channels::topic(topic)).collect();
+    let addresses: Vec<String> =
+        ids.iter().map(|id| channels::conversation(*id)).chain(topics.iter().cloned()).collect();
+    channels::subscribe(&addresses)?;
+
+    // Asked behind the gates: whoever is removed from here on is removed from these too.
+    for seat in store::seats(user, &ids)? {
+        match seat.refusal() {
+            Some(code) => answer.refuse(&seat.id.to_string(), code),
+            None => answer.open(seat.id, seat.heads(), wish.stands.get(&seat.id).copied()),
+        }
+    }
+    for (name, _) in wish.conversations.iter().filter(|(_, id)| id.is_none()) {
+        answer.refuse(name, "not_found");
+    }
+    for topic in topics {
+        answer.subscriptions.push(Subscription { address: topic, after: Vec::new(), missed: false });
+    }
+    looking::begin(&request.connection, user, &answer.ids);
+    Ok(answer.reply(&wish, request.alias.is_some()))
+}
+
+fn unsubscribe(request: &Request) -> Result<Reply, Problem> {
+    let wish = Wish::unsubscribe(request.payload()?)?;
+    let ids = wish.ids();
+    let topics = wish.topics.iter().filter_map(|topic| channels::topic(topic));
+    let addresses: Vec<String> = ids.iter().map(|id| channels::conversation(*id)).chain(topics).collect();
+    channels::unsubscribe(&addresses)?;
+    looking::end(&request.connection, &ids);
+    Ok(Reply::new("unsubscribed", &json!({ "conversation_ids": ids, "topics": wish.topics })))
+}
+
+/// What the reply to `subscribe` says, while it is found out.
+#[derive(Default)]
+struct Answer {
+    ids: Vec<Id>,
+    heads: Map<String, Value>,
+    changes: Map<String, Value>,
+    refused: Vec<Value>,
+    subscriptions: Vec<Subscription>,
+    /// Of the conversation that an alias joined.
+    conversation: Option<String>,
+}
+
+impl Answer {
+    fn join(&mut self, wish: &Wish, user: &str) {
+        for id in wish.ids() {
+            match membership::admit(id, user, Role::Member, user) {
+                Ok(admitted) => self.conversation = admitted.conversation,
+                // A private one that they are in already answers `already`; the rest is refused for its reason.
+                Err(problem) => self.refuse(&id.to_string(), &problem.code),
+            }
+        }
+    }
+
+    fn is_refused(&self, id: Id) -> bool {
+        let id = id.to_string();
+        self.refused.iter().any(|refusal| refusal["id"] == id.as_str())
+    }
+
+    fn refuse(&mut self, id: &str, code: &str) {
+        self.refused.push(json!({ "id": id, "code": code }));
+    }
+
+    fn open(&mut self, id: Id, heads: Heads, stand: Option<rules::Stand>) {
+        let (after, missed) = heads.begin(stand);
+        self.ids.push(id);
+        self.heads.insert(id.to_string(), heads.seq.into());
+        self.changes.insert(id.to_string(), heads.change.into());
+        let address = channels::conversation(id);
+        self.subscriptions.push(Subscription { address, after: positions(after), missed });
+    }
+
+    fn reply(self, wish: &Wish, alias: bool) -> Reply {
+        let mut payload = json!({
+            "conversation_ids": self.ids,
+            "heads": self.heads,
+            "changes": self.changes,
+            "refused": self.refused,
+            "topics": wish.topics,
+        });
+        if let (true, Some(conversation)) = (alias, self.conversation) {
+            payload["conversation"] = serde_json::from_str(&conversation).unwrap_or(Value::Null);
+        }
+        let mut reply = Reply::new("subscribed", &payload);
+        reply.subscriptions = self.subscriptions;
+        reply
+    }
+}
+
+fn positions(heads: Heads) -> Vec<sdk::Position> {
+    vec![channels::seq(heads.seq), channels::change(heads.change)]
+}

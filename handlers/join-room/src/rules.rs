@@ -1,0 +1,209 @@
+//! What a client asks to see, and what it lacks. Pure: no host calls, so plain `cargo test` runs it.
+
+use std::collections::BTreeMap;
+
+use sdk::json::Object;
+use sdk::{Id, Problem, channels};
+use serde_json::Value;
+
+/// Of one frame; a client with more sends several.
+pub const CONVERSATIONS_MAX: usize = 200;
+pub const TOPICS_MAX: usize = 50;
+/// Who lacks more pages `history` instead.
+pub const MISSED_MAX: u64 = 1000;
+
+/// Where a client stands in a conversation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stand {
+    pub seq: u64,
+    /// Absent in a position that is just a seq: the client counts no changes.
+    pub change: Option<u64>,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Wish {
+    /// As the client wrote them, each once. What is no id is answered like a conversation that is not there.
+    pub conversations: Vec<(String, Option<Id>)>,
+    pub stands: BTreeMap<Id, Stand>,
+    pub topics: Vec<String>,
+    /// Become a participant of public channels first.
+    pub join: bool,
+}
+
+impl Wish {
+    /// `subscribe`, or `chat:join` and `join_room`, which name one conversation and join it.
+    pub fn subscribe(mut payload: Object, alias: bool) -> Result<Self, Problem> {
+        let conversations = conversations(&mut payload)?;
+        let join = payload.boolean("join")?.unwrap_or(alias);
+        let stands = stands(&mut payload)?;
+        Self { conversations, stands, topics: topics(&mut payload)?, join }.of_something()
+    }
+
+    pub fn unsubscribe(mut payload: Object) -> Result<Self, Problem> {
+        let conversations = conversations(&mut payload)?;
+        Self { conversations, stands: BTreeMap::new(), topics: topics(&mut payload)?, join: false }
+            .of_something()
+    }
+
+    fn of_something(self) -> Result<Self, Problem> {
+        if self.conversations.is_empty() && self.topics.is_empty() {
+            return Err(Problem::invalid("conversation_ids", "is required, or topics"));
+        }
+        Ok(self)
+    }
+
+    pub fn ids(&self) -> Vec<Id> {
+        self.conversations.iter().filter_map(|(_, id)| *id).collect()
+    }
+}
+
+fn conversations(payload: &mut Object) -> Result<Vec<(String, Option<Id>)>, Problem> {
+    let mut names = payload.texts("conversation_ids", CONVERSATIONS_MAX)?.unwrap_or_default();
+    names.extend(payload.text("conversation_id")?);
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    Ok(names
+        .into_iter()
+        .map(|name| {
+            let id = Id::parse(&name);
+            (name, id)
+        })
+        .collect())
+}
+
+fn topics(payload: &mut Object) -> Result<Vec<String>, Problem> {
+    let mut topics = payload.texts("topics", TOPICS_MAX)?.unwrap_or_default();
+    topics.sort_unstable();
+    topics.dedup();
+    match topics.iter().find(|topic| channels::topic(topic).is_none()) {
+        None => Ok(topics),
+        Some(_) => Err(Problem::invalid("topics", "holds a name that is not 1 to 128 bytes without spaces")),
+    }
+}
+
+fn stands(payload: &mut Object) -> Result<BTreeMap<Id, Stand>, Problem> {
+    let mut stands = BTreeMap::new();
+    for (name, value) in payload.map("positions", CONVERSATIONS_MAX)?.unwrap_or_default() {
+        let field = format!("positions.{name}");
+        let stand = match value {
+            Value::Number(number) => Stand { seq: seq(number.as_u64(), &field)?, change: None },
+            Value::Object(_) => {
+                let mut position = Object::of(value, &field)?;
+                let seq = seq(position.number("seq")?, &format!("{field}.seq"))?;
+                Stand { seq, change: position.number("change")? }
+            }
+            _ => return Err(Problem::invalid(field, "is neither a seq nor {seq, change}")),
+        };
+        // A position in something that has no id matters to nobody.
+        if let Some(id) = Id::parse(&name) {
+            stands.insert(id, stand);
+        }
+    }
+    Ok(stands)
+}
+
+fn seq(number: Option<u64>, field: &str) -> Result<u64, Problem> {
+    number
+        .filter(|number| i64::try_from(*number).is_ok())
+        .ok_or_else(|| Problem::invalid(field, "is not a whole number, zero or more"))
+}
+
+/// The heads of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Heads {
+    pub seq: u64,
+    pub change: u64,
+}
+
+impl Heads {
+    /// Where the subscription begins, and whether something is missing before the present. Without a position it begins
+    /// now; one from the future counts as now, or the client would never hear what is below it.
+    pub fn begin(&self, stand: Option<Stand>) -> (Heads, bool) {
+        let Some(stand) = stand else { return (*self, false) };
+        let after = Heads {
+            seq: stand.seq.min(self.seq),
+            change: stand.change.map_or(self.change, |change| change.min(self.change)),
+        };
+        (after, after != *self)
+    }
+
+    /// Whether it is too much to be sent one by one.
+    pub fn is_far_from(&self, after: Heads) -> bool {
+        self.seq.saturating_sub(after.seq) > MISSED_MAX
+            || self.change.saturating_sub(after.change) > MISSED_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+
+    fn wish(payload: Value) -> Result<Wish, Problem> {
+        Wish::subscribe(Object::parse(payload.to_string().as_bytes()).unwrap(), false)
+    }
+
+    #[test]
+    fn a_wish_names_conversations_positions_and_topics() {
+        let room = Id::parse(ROOM).unwrap();
+        let full = wish(json!({
+            "conversation_ids": [ROOM, "nonsense", ROOM],
+            "positions": { ROOM: { "seq": 3, "change": 1 }, "other": 7 },
+            "topics": ["match:31", "match:31"],
+        }))
+        .unwrap();
+        assert_eq!(full.conversations, [(ROOM.to_owned(), Some(room)), ("nonsense".to_owned(), None)]);
+        assert_eq!(full.stands[&room], Stand { seq: 3, change: Some(1) });
+        assert_eq!((full.topics.len(), full.join, full.ids()), (1, false, vec![room]));
+        let seq_only = wish(json!({ "conversation_ids": [ROOM], "positions": { ROOM: 5 } })).unwrap();
+        assert_eq!(seq_only.stands[&room], Stand { seq: 5, change: None });
+    }
+
+    #[test]
+    fn an_alias_names_one_and_joins() {
+        let payload = Object::parse(json!({ "conversation_id": ROOM }).to_string().as_bytes()).unwrap();
+        let alias = Wish::subscribe(payload, true).unwrap();
+        assert!(alias.join && alias.conversations.len() == 1);
+    }
+
+    #[test]
+    fn a_bad_wish_names_its_field() {
+        for (field, payload) in [
+            ("conversation_ids", json!({})),
+            ("conversation_ids", json!({ "conversation_ids": ROOM })),
+            ("conversation_ids", json!({ "conversation_ids": vec!["x"; 201] })),
+            ("conversation_ids[0]", json!({ "conversation_ids": [7] })),
+            ("positions", json!({ "conversation_ids": [ROOM], "positions": [] })),
+            ("positions.x", json!({ "conversation_ids": [ROOM], "positions": { "x": -1 } })),
+            ("positions.x", json!({ "conversation_ids": [ROOM], "positions": { "x": 1.5 } })),
+            ("positions.x", json!({ "conversation_ids": [ROOM], "positions": { "x": "7" } })),
+            ("positions.x", json!({ "conversation_ids": [ROOM], "positions": { "x": u64::MAX } })),
+            ("positions.x.seq", json!({ "conversation_ids": [ROOM], "positions": { "x": {} } })),
+            ("topics", json!({ "topics": ["a b"] })),
+            ("topics", json!({ "topics": vec!["x"; 51] })),
+            ("join", json!({ "conversation_ids": [ROOM], "join": "yes" })),
+        ] {
+            assert_eq!(wish(payload).unwrap_err().field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn a_subscription_begins_where_the_client_stands_or_now() {
+        let heads = Heads { seq: 10, change: 4 };
+        let at = |seq, change| Some(Stand { seq, change });
+        assert_eq!(heads.begin(None), (heads, false));
+        assert_eq!(heads.begin(at(10, None)), (heads, false));
+        assert_eq!(heads.begin(at(7, None)), (Heads { seq: 7, change: 4 }, true));
+        assert_eq!(heads.begin(at(10, Some(1))), (Heads { seq: 10, change: 1 }, true));
+        assert_eq!(heads.begin(at(999, Some(999))), (heads, false));
+    }
+
+    #[test]
+    fn beyond_a_thousand_is_far() {
+        let heads = Heads { seq: 1500, change: 0 };
+        assert!(heads.is_far_from(Heads { seq: 499, change: 0 }));
+        assert!(!heads.is_far_from(Heads { seq: 500, change: 0 }));
+    }
+}

@@ -1,0 +1,46 @@
+//! Who is looking at a conversation: connections that are subscribed to it, on nodes that live. Without Redis nobody is
+//! known to look, and people get a notification too many.
+
+use std::collections::BTreeSet;
+
+use sdk::redis::{self, Error, Pipeline, Reply};
+use sdk::{Id, clock, keys, log};
+
+/// `conversation user` for everyone who looks.
+pub fn at(conversations: &BTreeSet<Id>) -> Vec<String> {
+    match read(conversations) {
+        Ok(looking) => looking,
+        Err(error) => {
+            log::warn("not known who looks", &[("why", &redis::describe(&error))]);
+            Vec::new()
+        }
+    }
+}
+
+fn read(conversations: &BTreeSet<Id>) -> Result<Vec<String>, Error> {
+    let mut pipeline = Pipeline::new();
+    pipeline.push(&["ZRANGEBYSCORE", keys::NODES, &clock::now_ms().to_string(), "+inf"]);
+    for conversation in conversations {
+        pipeline.push(&["HGETALL", &keys::looking(*conversation)]);
+    }
+    let replies = pipeline.run()?;
+    let alive: BTreeSet<&str> = replies.first().into_iter().flat_map(Reply::texts).collect();
+    let mut seats = Vec::new();
+    for (conversation, reply) in conversations.iter().zip(&replies[1..]) {
+        seats.extend(pairs(reply).map(|(connection, user)| (*conversation, connection, user)));
+    }
+
+    let mut pipeline = Pipeline::new();
+    for (_, connection, user) in &seats {
+        pipeline.push(&["HGET", &keys::leases(user), connection]);
+    }
+    let nodes = pipeline.run()?;
+    let looking =
+        seats.iter().zip(&nodes).filter(|(_, node)| node.text().is_some_and(|node| alive.contains(node)));
+    Ok(looking.map(|((conversation, _, user), _)| format!("{conversation} {user}")).collect())
+}
+
+/// A hash, however the protocol wrote it.
+fn pairs(reply: &Reply) -> impl Iterator<Item = (&str, &str)> {
+    reply.items().chunks(2).filter_map(|pair| Some((pair.first()?.text()?, pair.get(1)?.text()?)))
+}

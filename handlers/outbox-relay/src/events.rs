@@ -1,0 +1,364 @@
+//! What each event means for whoever looks: the frames to be published and what the projections must learn. Pure: an event
+//! goes in, a `Delivery` comes out.
+
+use sdk::channels::{self, Publication};
+use sdk::event::Event;
+use sdk::{Id, frame, outbox};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+/// Everything that follows from one event.
+#[derive(Default)]
+pub struct Delivery {
+    /// Subscriptions that end, before anything of this event or a later one is published.
+    pub revoked: Option<(String, String)>,
+    pub publications: Vec<Publication>,
+    pub facts: Vec<Fact>,
+}
+
+/// A change of the read model.
+#[derive(Debug, PartialEq)]
+pub enum Fact {
+    /// A message stands at this seq, with this JSON: a new one, or one that was edited.
+    Message {
+        conversation: Id,
+        seq: u64,
+        json: String,
+        at_ms: u64,
+        is_new: bool,
+    },
+    /// What stands at this seq is no longer what it was.
+    Forget {
+        conversation: Id,
+        seq: u64,
+    },
+    /// Somebody is in the conversation since.
+    Listed {
+        user: String,
+        conversation: Id,
+        at_ms: u64,
+    },
+    Unlisted {
+        user: String,
+        conversation: Id,
+    },
+    /// Who is there, or what it is called, has changed.
+    Changed {
+        conversation: Id,
+    },
+}
+
+/// The payload of an event is not what its type promises: a fault of the handler that wrote it.
+#[derive(Debug, PartialEq)]
+pub struct Unreadable(pub String);
+
+#[derive(Deserialize)]
+struct Edited<'a> {
+    conversation_id: &'a str,
+    seq: u64,
+    change: u64,
+    #[serde(borrow)]
+    message: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Deleted<'a> {
+    conversation_id: &'a str,
+    message_id: &'a str,
+    seq: u64,
+    change: u64,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    conversation: Named,
+    by: String,
+    participants: Vec<Person>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Person {
+    user_id: String,
+    role: String,
+}
+
+#[derive(Deserialize)]
+struct Updated<'a> {
+    #[serde(borrow)]
+    conversation: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Moved {
+    conversation_id: String,
+    user_id: String,
+    role: String,
+    by: String,
+}
+
+/// Of an internal system: a frame for an address.
+#[derive(Deserialize)]
+struct Published<'a> {
+    target: String,
+    #[serde(rename = "type")]
+    frame_type: String,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+}
+
+pub fn deliver(event: &Event) -> Result<Delivery, Unreadable> {
+    match event.event_type.as_str() {
+        outbox::MESSAGE_CREATED => message_created(event),
+        outbox::MESSAGE_EDITED => message_edited(event),
+        outbox::MESSAGE_DELETED => message_deleted(event),
+        outbox::CONVERSATION_CREATED => conversation_created(event),
+        outbox::CONVERSATION_UPDATED => conversation_updated(event),
+        outbox::PARTICIPANT_JOINED => participant_joined(event),
+        outbox::PARTICIPANT_LEFT => participant_left(event),
+        outbox::PUBLISHED => published(event),
+        // The others concern no subscriber; they are only noted in the stream of events.
+        _ => Ok(Delivery::default()),
+    }
+}
+
+fn message_created(event: &Event) -> Result<Delivery, Unreadable> {
+    let created: outbox::MessageCreated<'_> = read(event)?;
+    let conversation = id(created.conversation_id)?;
+    let message = created.message.get();
+    // The payload of the event is the payload of the frame, but for the seq that stands beside the message.
+    let payload =
+        [r#"{"conversation_id":""#, created.conversation_id, r#"","message":"#, message, "}"].concat();
+    Ok(Delivery {
+        publications: vec![Publication::at(
+            channels::conversation(conversation),
+            frame::push("message.new", &payload),
+            channels::seq(created.seq),
+        )],
+        facts: vec![Fact::Message {
+            conversation,
+            seq: created.seq,
+            json: message.to_owned(),
+            at_ms: event.at_ms,
+            is_new: true,
+        }],
+        ..Delivery::default()
+    })
+}
+
+fn message_edited(event: &Event) -> Result<Delivery, Unreadable> {
+    let edited: Edited<'_> = read(event)?;
+    let conversation = id(edited.conversation_id)?;
+    let message = edited.message.get();
+    let payload =
+        format!(r#"{{"conversation_id":"{conversation}","message":{message},"change":{}}}"#, edited.change);
+    Ok(Delivery {
+        publications: vec![Publication::at(
+            channels::conversation(conversation),
+            frame::push("message.edited", &payload),
+            channels::change(edited.change),
+        )],
+        facts: vec![Fact::Message {
+            conversation,
+            seq: edited.seq,
+            json: message.to_owned(),
+            at_ms: event.at_ms,
+            is_new: false,
+        }],
+        ..Delivery::default()
+    })
+}
+
+fn message_deleted(event: &Event) -> Result<Delivery, Unreadable> {
+    let deleted: Deleted<'_> = read(event)?;
+    let conversation = id(deleted.conversation_id)?;
+    let payload = json!({
+        "conversation_id": conversation,
+        "message_id": deleted.message_id,
+        "seq": deleted.seq,
+        "change": deleted.change,
+    });
+    Ok(Delivery {
+        publications: vec![Publication::at(
+            channels::conversation(conversation),
+            frame::push("message.deleted", &payload.to_string()),
+            channels::change(deleted.change),
+        )],
+        facts: vec![Fact::Forget { conversation, seq: deleted.seq }],
+        ..Delivery::default()
+    })
+}
+
+fn conversation_created(event: &Event) -> Result<Delivery, Unreadable> {
+    let created: Created = read(event)?;
+    let conversation = id(&created.conversation.id)?;
+    let mut delivery = Delivery::default();
+    for person in created.participants {
+        // Nobody can be subscribed yet: each learns of it on their own connections.
+        let joined = member("member.joined", conversation, &person.user_id, &person.role, &created.by);
+        delivery.publications.push(Publication::new(channels::user(&person.user_id), joined));
+        delivery.facts.push(Fact::Listed { user: person.user_id, conversation, at_ms: event.at_ms });
+    }
+    Ok(delivery)
+}
+
+fn conversation_updated(event: &Event) -> Result<Delivery, Unreadable> {
+    let updated: Updated<'_> = read(event)?;
+    let named: Named = serde_json::from_str(updated.conversation.get()).map_err(unreadable)?;
+    let conversation = id(&named.id)?;
+    let payload =
+        format!(r#"{{"conversation_id":"{conversation}","conversation":{}}}"#, updated.conversation.get());
+    let frame = frame::push("conversation.updated", &payload);
+    Ok(Delivery {
+        publications: vec![Publication::new(channels::conversation(conversation), frame)],
+        facts: vec![Fact::Changed { conversation }],
+        ..Delivery::default()
+    })
+}
+
+fn participant_joined(event: &Event) -> Result<Delivery, Unreadable> {
+    let moved: Moved = read(event)?;
+    let conversation = id(&moved.conversation_id)?;
+    let frame = member("member.joined", conversation, &moved.user_id, &moved.role, &moved.by);
+    Ok(Delivery {
+        publications: to_both(conversation, &moved.user_id, frame),
+        facts: vec![
+            Fact::Changed { conversation },
+            Fact::Listed { user: moved.user_id, conversation, at_ms: event.at_ms },
+        ],
+        ..Delivery::default()
+    })
+}
+
+fn participant_left(event: &Event) -> Result<Delivery, Unreadable> {
+    let moved: Moved = read(event)?;
+    let conversation = id(&moved.conversation_id)?;
+    let frame = member("member.left", conversation, &moved.user_id, &moved.role, &moved.by);
+    Ok(Delivery {
+        revoked: Some((channels::conversation(conversation), moved.user_id.clone())),
+        publications: to_both(conversation, &moved.user_id, frame),
+        facts: vec![Fact::Changed { conversation }, Fact::Unlisted { user: moved.user_id, conversation }],
+    })
+}
+
+fn published(event: &Event) -> Result<Delivery, Unreadable> {
+    let published: Published<'_> = read(event)?;
+    let known = ["topic:", "user:", "conv:"].iter().any(|kind| published.target.starts_with(kind));
+    if !known {
+        return Err(Unreadable(format!("target `{}` is no address", published.target)));
+    }
+    let frame = frame::push(&published.frame_type, published.payload.get());
+    Ok(Delivery { publications: vec![Publication::new(published.target, frame)], ..Delivery::default() })
+}
+
+fn member(frame_type: &str, conversation: Id, user: &str, role: &str, by: &str) -> String {
+    let payload = json!({ "conversation_id": conversation, "user_id": user, "role": role, "by": by });
+    frame::push(frame_type, &payload.to_string())
+}
+
+/// To the conversation, and to the person's own connections, whether they look at it or not.
+fn to_both(conversation: Id, user: &str, frame: String) -> Vec<Publication> {
+    let own = Publication::new(channels::user(user), frame.clone());
+    let mut all = Publication::new(channels::conversation(conversation), frame);
+    all.except_user = Some(user.to_owned());
+    vec![all, own]
+}
+
+fn read<'a, T: Deserialize<'a>>(event: &'a Event) -> Result<T, Unreadable> {
+    serde_json::from_str(&event.payload).map_err(unreadable)
+}
+
+fn unreadable(error: serde_json::Error) -> Unreadable {
+    Unreadable(format!("payload: {error}"))
+}
+
+fn id(raw: &str) -> Result<Id, Unreadable> {
+    Id::parse(raw).ok_or_else(|| Unreadable(format!("`{raw}` is no id")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+
+    fn event(event_type: &str, payload: &str) -> Event {
+        Event {
+            id: ROOM.into(),
+            position: 1,
+            shard: 0,
+            event_type: event_type.into(),
+            key: format!("conv:{ROOM}"),
+            payload: payload.into(),
+            at_ms: 7,
+            attempt: 1,
+        }
+    }
+
+    #[test]
+    fn a_message_is_published_at_its_seq_as_it_was_written() {
+        let payload =
+            format!(r#"{{"conversation_id":"{ROOM}","seq":4,"message":{{"id":"m","content":"có \"gì\""}}}}"#);
+        let delivery = deliver(&event("message.created", &payload)).unwrap();
+        let [publication] = &delivery.publications[..] else { panic!("one publication") };
+        assert_eq!(publication.address, format!("conv:{ROOM}"));
+        assert_eq!(publication.position, Some(channels::seq(4)));
+        assert_eq!(
+            publication.frame,
+            format!(
+                r#"{{"type":"message.new","payload":{{"conversation_id":"{ROOM}","message":{{"id":"m","content":"có \"gì\""}}}}}}"#
+            )
+        );
+        assert!(matches!(&delivery.facts[..], [Fact::Message { seq: 4, is_new: true, .. }]));
+    }
+
+    #[test]
+    fn changes_are_published_on_their_own_track() {
+        let edited = format!(r#"{{"conversation_id":"{ROOM}","seq":4,"change":2,"message":{{"id":"m"}}}}"#);
+        let delivery = deliver(&event("message.edited", &edited)).unwrap();
+        assert_eq!(delivery.publications[0].position, Some(channels::change(2)));
+        let deleted = format!(r#"{{"conversation_id":"{ROOM}","seq":4,"change":3,"message_id":"m"}}"#);
+        let delivery = deliver(&event("message.deleted", &deleted)).unwrap();
+        assert_eq!(delivery.publications[0].position, Some(channels::change(3)));
+        assert_eq!(delivery.facts, [Fact::Forget { conversation: Id::parse(ROOM).unwrap(), seq: 4 }]);
+    }
+
+    #[test]
+    fn everyone_learns_of_a_new_conversation_on_their_own_connections() {
+        let payload = format!(
+            r#"{{"conversation":{{"id":"{ROOM}"}},"by":"ana","participants":[{{"user_id":"ana","role":"owner"}},{{"user_id":"bo","role":"member"}}]}}"#
+        );
+        let delivery = deliver(&event("conversation.created", &payload)).unwrap();
+        let addresses: Vec<_> = delivery.publications.iter().map(|p| p.address.as_str()).collect();
+        assert_eq!(addresses, ["user:ana", "user:bo"]);
+        assert!(delivery.publications[1].frame.contains(r#""type":"member.joined""#));
+    }
+
+    #[test]
+    fn who_leaves_is_unsubscribed_first() {
+        let payload = format!(r#"{{"conversation_id":"{ROOM}","user_id":"bo","role":"member","by":"ana"}}"#);
+        let delivery = deliver(&event("conversation.participant.left", &payload)).unwrap();
+        assert_eq!(delivery.revoked, Some((format!("conv:{ROOM}"), "bo".to_owned())));
+        assert_eq!(delivery.publications.len(), 2);
+    }
+
+    #[test]
+    fn an_internal_frame_goes_where_it_says() {
+        let payload = r#"{"target":"topic:match:31","type":"match.update","payload":{"scores":[1,2]}}"#;
+        let delivery = deliver(&event("published", payload)).unwrap();
+        assert_eq!(delivery.publications[0].frame, r#"{"type":"match.update","payload":{"scores":[1,2]}}"#);
+        assert!(deliver(&event("published", r#"{"target":"x","type":"y","payload":{}}"#)).is_err());
+    }
+
+    #[test]
+    fn what_concerns_no_subscriber_passes_and_what_is_broken_is_named() {
+        assert!(deliver(&event("user.online", "{}")).unwrap().publications.is_empty());
+        let broken = deliver(&event("message.created", "{}")).err().unwrap();
+        assert!(broken.0.contains("conversation_id"), "{}", broken.0);
+    }
+}

@@ -1,0 +1,7 @@
+-- A connection ended. Without another one its user has a grace, because a page reload is not "offline, online".
+-- KEYS leases, presence, due, grace · ARGV connection, user, lease, now, grace end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[3])
+redis.call('HSET', KEYS[2], 'last_seen', ARGV[4])
+if redis.call('HLEN', KEYS[1]) == 0 then redis.call('ZADD', KEYS[4], ARGV[5], ARGV[2]) end
+return 0

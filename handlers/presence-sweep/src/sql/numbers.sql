@@ -1,0 +1,1 @@
+select n from unnest($1::int[]) as n
