@@ -4,13 +4,24 @@
 //! Exit codes: 0 done, 1 failed, 2 usage.
 
 mod build;
+mod client;
+mod deploy;
+mod inspect;
+mod migrate;
+mod page;
+mod releases;
+mod rollback;
+mod token;
 
 use std::error::Error;
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde::Serialize;
+
+use crate::config::Config;
 
 #[derive(Parser)]
 #[command(
@@ -22,6 +33,9 @@ struct Cli {
     /// Answer with one JSON document.
     #[arg(long, global = true)]
     json: bool,
+    /// Settings, instead of ./switchboard.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -30,6 +44,18 @@ struct Cli {
 enum Command {
     /// Handler crates to release files.
     Build(build::Args),
+    /// Bring the database to this version.
+    Migrate,
+    /// Release files to a running fleet.
+    Deploy(deploy::Args),
+    /// What is kept, and what of it runs.
+    Releases(releases::Args),
+    /// Back to what ran before, or to a named release.
+    Rollback(rollback::Args),
+    /// What a release answers to, may touch and may use.
+    Inspect(inspect::Args),
+    /// A development token (only with an HS256 secret).
+    Token(token::Args),
     /// The child of a node: a component on standard input, its machine code on standard output.
     #[command(name = crate::runtime::SUBCOMMAND, hide = true)]
     Compile,
@@ -42,15 +68,34 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Build(args) => build::run(args, &out),
         Command::Compile => crate::runtime::compile_as_child().map_err(Failure::failed),
+        configured => Config::load(cli.config.as_deref())
+            .map_err(Failure::from)
+            .and_then(|config| configured.run(config, &out)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out.failure(&failure);
             ExitCode::from(match failure {
-                Failure::Failed(_) => 1,
+                Failure::Failed(_) | Failure::Answered => 1,
                 Failure::Usage(_) => 2,
             })
+        }
+    }
+}
+
+impl Command {
+    /// The commands that need to know the settings.
+    fn run(self, config: Config, out: &Output) -> Result<(), Failure> {
+        match self {
+            // They start without any.
+            Self::Build(_) | Self::Compile => Ok(()),
+            Self::Token(args) => token::run(args, &config, out),
+            Self::Migrate => block_on(migrate::run(&config, out)),
+            Self::Deploy(args) => block_on(deploy::run(args, &config, out)),
+            Self::Releases(args) => block_on(releases::run(args, &config, out)),
+            Self::Rollback(args) => block_on(rollback::run(args, &config, out)),
+            Self::Inspect(args) => block_on(inspect::run(args, &config, out)),
         }
     }
 }
@@ -61,6 +106,8 @@ pub enum Failure {
     Failed(Box<dyn Error + Send + Sync>),
     /// The command line asks for what is not there; exit code 2.
     Usage(String),
+    /// The answer already says what is not as it should be.
+    Answered,
 }
 
 impl Failure {
@@ -79,6 +126,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(what) => f.write_str(what),
+            Self::Answered => Ok(()),
             Self::Failed(error) => {
                 write!(f, "{error}")?;
                 let mut source = error.source();
@@ -113,6 +161,9 @@ impl Output {
     }
 
     fn failure(&self, failure: &Failure) {
+        if matches!(failure, Failure::Answered) {
+            return;
+        }
         if self.json {
             println!("{}", serde_json::json!({ "error": failure.to_string() }));
         }
@@ -121,7 +172,6 @@ impl Output {
 }
 
 /// Runs a command that waits for others.
-#[allow(dead_code, reason = "the first command that waits is on its way")]
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

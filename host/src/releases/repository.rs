@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions, PgRow};
 use sqlx::{Postgres, Row, Transaction};
 
@@ -25,7 +25,7 @@ pub struct Repository {
 }
 
 /// A release file as it is kept. Times are RFC 3339, UTC, to the millisecond.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Release {
     #[serde(rename = "handler")]
     pub name: String,
@@ -48,7 +48,7 @@ pub struct Running {
 }
 
 /// One switch, past.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
     pub generation: i64,
     pub at: String,

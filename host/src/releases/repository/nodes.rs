@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -29,7 +29,7 @@ pub struct Report {
 }
 
 /// A node that was heard of lately.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
     pub id: Uuid,
     pub address: String,
@@ -41,7 +41,7 @@ pub struct Node {
     pub handlers: Vec<NodeHandler>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeHandler {
     #[serde(rename = "handler")]
     pub name: String,
