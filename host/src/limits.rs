@@ -240,3 +240,28 @@ pub const REDIS_SILENCE_MS_MAX: u64 = 3_000;
 pub const REDIS_HEARD_MAX: usize = 1024;
 /// A longer message ends the connection that brings it.
 pub const REDIS_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+// ---- triggers ----------------------------------------------------------------------------------------------------------
+
+/// `closed` calls at a time; the ends of further connections wait for their turn.
+pub const CLOSINGS_AT_ONCE_MAX: usize = 32;
+/// How often handlers hear which connections were touched.
+pub const TOUCH_REPORT_MS: u64 = 1000;
+/// Touched connections in one call; more make more calls.
+pub const TOUCHES_MAX: usize = 1000;
+/// Gaps asked about at a time; further ones wait in the hub's mailbox.
+pub const GAPS_AT_ONCE_MAX: usize = 32;
+/// A cursor stops before it would pass over more than so many holes: somebody holds that many transactions open.
+pub const OUTBOX_HOLES_MAX: usize = 1000;
+/// A shard stops when so many of its events wait to be retried: the consumer is broken, not the events.
+pub const RETRIES_MAX: i64 = 10_000;
+/// Parked events in one list, the newest first.
+pub const PARKED_LISTED_MAX: i64 = 200;
+/// Behind every wake: how long an event waits that nobody told about.
+pub const OUTBOX_TICK_MS: u64 = 100;
+/// A shard whose node died is somebody else's after this.
+pub const CURSOR_LEASE_MS: u64 = 3_000;
+/// What was handled since the last save of a cursor comes once more after a crash.
+pub const CURSOR_SAVE_MS: u64 = 250;
+/// The wait before an event's second delivery; doubled before each further one, up to the maximum.
+pub const RETRY_MS: u64 = 250;
+pub const RETRY_MS_MAX: u64 = 300_000;

@@ -110,6 +110,19 @@ pub struct EventBinding {
     /// Attempts before an event is parked.
     #[serde(default = "EventBinding::default_attempts")]
     pub attempts: u32,
+    /// Where a consumer that was never here before begins.
+    #[serde(default)]
+    pub from: Start,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// With the oldest event that is kept: nothing is missed.
+    #[default]
+    Beginning,
+    /// With what happens from now on: for what must not answer to yesterday.
+    Now,
 }
 
 impl EventBinding {

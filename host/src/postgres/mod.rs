@@ -7,7 +7,9 @@ mod failure;
 #[cfg(test)]
 mod fixture;
 pub mod migrate;
+pub mod outbox;
 mod roles;
+pub mod schedules;
 mod session;
 mod socket;
 mod statement;

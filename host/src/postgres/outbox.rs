@@ -1,0 +1,269 @@
+//! The outbox as its consumers read it: who reads which shard, what is next, what has to wait, what was given up. All SQL
+//! of the event trigger; what to do with an event is decided in `triggers/event`.
+//!
+//! Positions come from a sequence, so one may become visible after a later one. A cursor is therefore `high` and the
+//! holes below it. A hole is forgotten when every transaction that could still fill it has ended.
+
+mod holes;
+mod parked;
+mod retries;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgPool, PgRow};
+use sqlx::{FromRow, Row};
+use uuid::Uuid;
+
+use crate::ids::NodeId;
+use crate::limits;
+use crate::manifest::Start;
+
+use holes::Holes;
+pub use parked::{Parked, drop_parked, park, parked, replay};
+pub use retries::{Waiting, due, postpone, settle, waiting_keys};
+
+/// Of the outbox; part of the stored data (`switchboard.shard`).
+pub const SHARDS: u32 = 8;
+
+/// One consumer's place in one shard, held under a lease. The epoch fences a former holder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cursor {
+    pub consumer: String,
+    pub shard: i16,
+    epoch: i64,
+    high: i64,
+    holes: Holes,
+}
+
+/// An event as it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    pub position: i64,
+    pub id: Uuid,
+    pub event_type: String,
+    pub key: String,
+    pub payload: String,
+    pub created_ms: i64,
+}
+
+/// Whether the cursor is still ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    Ours,
+    /// Another node claimed the shard meanwhile.
+    Lost,
+}
+
+/// The last position given out in each shard. Asked for *before* a read, it tells what the read may have missed.
+pub type Heads = [i64; SHARDS as usize];
+
+impl Cursor {
+    /// Everything up to `head` was seen.
+    pub fn is_through(&self, head: i64) -> bool {
+        self.high >= head && self.holes.is_empty()
+    }
+
+    /// Moves over the first events of a read whose rest was not handled.
+    pub fn pass(&mut self, events: &[Stored]) {
+        let positions = events.iter().map(|event| event.position);
+        self.holes.advance(&mut self.high, positions, None, 0, limits::OUTBOX_HOLES_MAX);
+    }
+}
+
+/// Makes the cursors of a consumer that is new here.
+pub async fn introduce(pool: &PgPool, consumer: &str, start: Start) -> sqlx::Result<()> {
+    let heads = match start {
+        Start::Beginning => [0; SHARDS as usize],
+        Start::Now => heads(pool).await?,
+    };
+    sqlx::query(
+        "insert into switchboard.cursors (consumer, shard, high)
+         select $1, shard - 1, high from unnest($2::bigint[]) with ordinality as t (high, shard)
+         on conflict do nothing",
+    )
+    .bind(consumer)
+    .bind(heads.as_slice())
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Takes up to `most` shards that nobody holds.
+pub async fn claim(
+    pool: &PgPool,
+    consumer: &str,
+    node: NodeId,
+    lease: Duration,
+    most: i64,
+) -> sqlx::Result<Vec<Cursor>> {
+    let rows: Vec<(i16, i64, i64, sqlx::types::Json<Holes>)> = sqlx::query_as(
+        "update switchboard.cursors as c
+         set owner = $2, epoch = c.epoch + 1, lease_until = now() + $3 * interval '1 millisecond'
+         from (select shard from switchboard.cursors
+               where consumer = $1 and lease_until < now()
+               order by shard limit $4 for update skip locked) as free
+         where c.consumer = $1 and c.shard = free.shard
+         returning c.shard, c.epoch, c.high, c.holes",
+    )
+    .bind(consumer)
+    .bind(node.uuid())
+    .bind(lease.as_millis() as f64)
+    .bind(most)
+    .fetch_all(pool)
+    .await?;
+    let cursor = |(shard, epoch, high, holes): (i16, i64, i64, sqlx::types::Json<Holes>)| Cursor {
+        consumer: consumer.to_owned(),
+        shard,
+        epoch,
+        high,
+        holes: holes.0,
+    };
+    Ok(rows.into_iter().map(cursor).collect())
+}
+
+/// Holds on to everything that `consumer` holds here. Returns the shards.
+pub async fn renew(pool: &PgPool, consumer: &str, node: NodeId, lease: Duration) -> sqlx::Result<Vec<i16>> {
+    sqlx::query_scalar(
+        "update switchboard.cursors set lease_until = now() + $3 * interval '1 millisecond'
+         where consumer = $1 and owner = $2 and lease_until >= now()
+         returning shard",
+    )
+    .bind(consumer)
+    .bind(node.uuid())
+    .bind(lease.as_millis() as f64)
+    .fetch_all(pool)
+    .await
+}
+
+/// Remembers how far it is; what is not saved comes once more after a crash.
+pub async fn save(pool: &PgPool, cursor: &Cursor) -> sqlx::Result<Held> {
+    let saved = sqlx::query(
+        "update switchboard.cursors set high = $4, holes = $5 where consumer = $1 and shard = $2 and epoch = $3",
+    )
+    .bind(&cursor.consumer)
+    .bind(cursor.shard)
+    .bind(cursor.epoch)
+    .bind(cursor.high)
+    .bind(sqlx::types::Json(&cursor.holes))
+    .execute(pool)
+    .await?;
+    Ok(if saved.rows_affected() == 1 { Held::Ours } else { Held::Lost })
+}
+
+/// Lets others claim it at once.
+pub async fn release(pool: &PgPool, cursor: &Cursor) -> sqlx::Result<()> {
+    sqlx::query(
+        "update switchboard.cursors set lease_until = '-infinity', owner = null
+         where consumer = $1 and shard = $2 and epoch = $3",
+    )
+    .bind(&cursor.consumer)
+    .bind(cursor.shard)
+    .bind(cursor.epoch)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+pub async fn heads(pool: &PgPool) -> sqlx::Result<Heads> {
+    let (a, b, c, d, e, f, g, h): (i64, i64, i64, i64, i64, i64, i64, i64) = sqlx::query_as(
+        "select (select case when is_called then last_value else 0 end from switchboard.outbox_position_0),
+                (select case when is_called then last_value else 0 end from switchboard.outbox_position_1),
+                (select case when is_called then last_value else 0 end from switchboard.outbox_position_2),
+                (select case when is_called then last_value else 0 end from switchboard.outbox_position_3),
+                (select case when is_called then last_value else 0 end from switchboard.outbox_position_4),
+                (select case when is_called then last_value else 0 end from switchboard.outbox_position_5),
+                (select case when is_called then last_value else 0 end from switchboard.outbox_position_6),
+                (select case when is_called then last_value else 0 end from switchboard.outbox_position_7)",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok([a, b, c, d, e, f, g, h])
+}
+
+/// What became visible after the cursor, in order, and the cursor as it is once that is handled. `head` is the shard's
+/// head, asked for before.
+///
+/// Holes and what is above `high` are read under one snapshot: read one after the other, an event could come before
+/// another that its writer waited for.
+pub async fn read(
+    pool: &PgPool,
+    cursor: &Cursor,
+    head: i64,
+    most: usize,
+) -> sqlx::Result<(Vec<Stored>, Cursor)> {
+    let (from, to) = cursor.holes.bounds();
+    let rows: Vec<PgRow> = sqlx::query(
+        "with seen as materialized (
+             select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin
+         ), late as (
+             select o.position, o.id, o.event_type, o.key, o.payload, o.created_at
+             from unnest($3::bigint[], $4::bigint[]) as hole (low, high)
+             join switchboard.outbox as o on o.shard = $1 and o.position between hole.low and hole.high
+         ), next as (
+             select o.position, o.id, o.event_type, o.key, o.payload, o.created_at
+             from switchboard.outbox as o
+             where o.shard = $1 and o.position > $2
+             order by o.position limit $5
+         )
+         select seen.xmin, e.position, e.id, e.event_type, e.key, e.payload::text as payload,
+                (extract(epoch from e.created_at) * 1000)::bigint as created_ms
+         from seen left join lateral (
+             select * from late union all select * from next order by position limit $5
+         ) as e on true",
+    )
+    .bind(cursor.shard)
+    .bind(cursor.high)
+    .bind(from)
+    .bind(to)
+    .bind(most as i64)
+    .fetch_all(pool)
+    .await?;
+
+    let mut xmin = 0;
+    let mut events = Vec::with_capacity(rows.len());
+    for row in rows {
+        xmin = row.try_get("xmin")?;
+        // One row that only carries the snapshot, where there is no event.
+        if row.try_get::<Option<i64>, _>("position")?.is_some() {
+            events.push(Stored::from_row(&row)?);
+        }
+    }
+    let mut after = cursor.clone();
+    // A full page says nothing about what is behind it.
+    let head = (events.len() < most).then_some(head);
+    let positions = events.iter().map(|event| event.position);
+    let kept = after.holes.advance(&mut after.high, positions, head, xmin, limits::OUTBOX_HOLES_MAX);
+    events.truncate(kept);
+    if after.holes.want_horizon(&cursor.holes) {
+        after.holes.set_horizon(next_transaction(pool).await?);
+    }
+    Ok((events, after))
+}
+
+/// An id that no transaction had before this call. It costs one.
+async fn next_transaction(pool: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select pg_current_xact_id()::text::bigint").fetch_one(pool).await
+}
+
+impl FromRow<'_, PgRow> for Stored {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            position: row.try_get("position")?,
+            id: row.try_get("id")?,
+            event_type: row.try_get("event_type")?,
+            key: row.try_get("key")?,
+            payload: row.try_get("payload")?,
+            created_ms: row.try_get("created_ms")?,
+        })
+    }
+}
+
+/// Partitions ahead, and partitions gone that every consumer has passed. Safe to run on every node.
+pub async fn maintain(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query("select switchboard.ensure_outbox(2), switchboard.drop_passed_outbox(2)")
+        .execute(pool)
+        .await?;
+    Ok(())
+}

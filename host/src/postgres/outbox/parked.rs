@@ -1,0 +1,107 @@
+//! Events that a consumer gave up, waiting for an operator.
+
+use sqlx::postgres::{PgPool, PgRow};
+use sqlx::{FromRow, Row};
+use uuid::Uuid;
+
+use super::Stored;
+use crate::limits;
+
+/// As an operator sees it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Parked {
+    pub id: Uuid,
+    pub consumer: String,
+    pub shard: i16,
+    pub position: i64,
+    pub event_type: String,
+    pub key: String,
+    pub attempts: i32,
+    pub error: String,
+    pub created_at: String,
+    pub parked_at: String,
+}
+
+impl FromRow<'_, PgRow> for Parked {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            consumer: row.try_get("consumer")?,
+            shard: row.try_get("shard")?,
+            position: row.try_get("position")?,
+            event_type: row.try_get("event_type")?,
+            key: row.try_get("key")?,
+            attempts: row.try_get("attempts")?,
+            error: row.try_get("error")?,
+            created_at: row.try_get("created_at")?,
+            parked_at: row.try_get("parked_at")?,
+        })
+    }
+}
+
+/// Gives an event up. Idempotent: it may be delivered once more after a crash.
+pub async fn park(
+    pool: &PgPool,
+    consumer: &str,
+    shard: i16,
+    event: &Stored,
+    attempts: i32,
+    error: &str,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "with parked as (
+             insert into switchboard.parked
+                 (consumer, shard, position, id, event_type, key, payload, created_at, attempts, error)
+             values ($1, $2, $3, $4, $5, $6, $7::json, to_timestamp($8::bigint / 1000.0), $9, $10)
+             on conflict (consumer, shard, position) do update
+             set attempts = excluded.attempts, error = excluded.error, parked_at = now())
+         delete from switchboard.retries where consumer = $1 and shard = $2 and position = $3",
+    )
+    .bind(consumer)
+    .bind(shard)
+    .bind(event.position)
+    .bind(event.id)
+    .bind(&event.event_type)
+    .bind(&event.key)
+    .bind(&event.payload)
+    .bind(event.created_ms)
+    .bind(attempts)
+    .bind(error)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The newest first.
+pub async fn parked(pool: &PgPool) -> sqlx::Result<Vec<Parked>> {
+    sqlx::query_as(
+        "select id, consumer, shard, position, event_type, key, attempts, error,
+                to_char(created_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as created_at,
+                to_char(parked_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as parked_at
+         from switchboard.parked order by parked.parked_at desc limit $1",
+    )
+    .bind(limits::PARKED_LISTED_MAX)
+    .fetch_all(pool)
+    .await
+}
+
+/// Delivers it again, as if for the first time, to every consumer that gave it up. How many did.
+pub async fn replay(pool: &PgPool, id: Uuid) -> sqlx::Result<u64> {
+    let replayed = sqlx::query(
+        "with gone as (delete from switchboard.parked where id = $1 returning *)
+         insert into switchboard.retries
+             (consumer, shard, position, id, event_type, key, payload, created_at, attempts, due_at)
+         select consumer, shard, position, id, event_type, key, payload, created_at, 0, now() from gone
+         on conflict (consumer, shard, position) do nothing",
+    )
+    .bind(id)
+    .execute(pool)
+    .await?;
+    Ok(replayed.rows_affected())
+}
+
+/// Forgets it. How many consumers had given it up.
+pub async fn drop_parked(pool: &PgPool, id: Uuid) -> sqlx::Result<u64> {
+    let dropped = sqlx::query("delete from switchboard.parked where id = $1").bind(id).execute(pool).await?;
+    Ok(dropped.rows_affected())
+}

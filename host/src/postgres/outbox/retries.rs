@@ -1,0 +1,107 @@
+//! Events that a consumer asked to see again, and those of the same key behind them. Copies of the outbox's rows, so that
+//! its partitions can go.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgPool, PgRow};
+use sqlx::{FromRow, Row};
+use uuid::Uuid;
+
+use super::Stored;
+
+/// An event that waits, and how often it was delivered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waiting {
+    pub event: Stored,
+    pub attempts: i32,
+}
+
+impl FromRow<'_, PgRow> for Waiting {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self { event: Stored::from_row(row)?, attempts: row.try_get("attempts")? })
+    }
+}
+
+/// The keys that wait, with how many events each.
+pub async fn waiting_keys(pool: &PgPool, consumer: &str, shard: i16) -> sqlx::Result<Vec<(String, i64)>> {
+    sqlx::query_as(
+        "select key, count(*) from switchboard.retries where consumer = $1 and shard = $2 group by key",
+    )
+    .bind(consumer)
+    .bind(shard)
+    .fetch_all(pool)
+    .await
+}
+
+/// The first event of each key whose time has come, oldest position first.
+pub async fn due(pool: &PgPool, consumer: &str, shard: i16, most: usize) -> sqlx::Result<Vec<Waiting>> {
+    sqlx::query_as(
+        "select position, id, event_type, key, payload::text as payload,
+                (extract(epoch from created_at) * 1000)::bigint as created_ms, attempts
+         from (select distinct on (key) * from switchboard.retries
+               where consumer = $1 and shard = $2 order by key, position) as first_of_key
+         where due_at <= now()
+         order by position limit $3",
+    )
+    .bind(consumer)
+    .bind(shard)
+    .bind(most as i64)
+    .fetch_all(pool)
+    .await
+}
+
+/// Puts events aside, each due after its delay, or moves those that are aside already. Attempts so far go with them: 0
+/// for one that only waits behind its key, and changes nothing where it is aside already (a crash made it come twice).
+pub async fn postpone(
+    pool: &PgPool,
+    consumer: &str,
+    shard: i16,
+    events: &[(&Stored, i32, Duration)],
+) -> sqlx::Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = events.iter().map(|(event, ..)| event.id).collect();
+    let positions: Vec<i64> = events.iter().map(|(event, ..)| event.position).collect();
+    let types: Vec<&str> = events.iter().map(|(event, ..)| event.event_type.as_str()).collect();
+    let keys: Vec<&str> = events.iter().map(|(event, ..)| event.key.as_str()).collect();
+    let payloads: Vec<&str> = events.iter().map(|(event, ..)| event.payload.as_str()).collect();
+    let created: Vec<i64> = events.iter().map(|(event, ..)| event.created_ms).collect();
+    let attempts: Vec<i32> = events.iter().map(|(_, attempts, _)| *attempts).collect();
+    let delays: Vec<f64> = events.iter().map(|(.., delay)| delay.as_secs_f64()).collect();
+    sqlx::query(
+        "insert into switchboard.retries
+             (consumer, shard, position, id, event_type, key, payload, created_at, attempts, due_at)
+         select $1, $2, position, id, event_type, key, payload::json, to_timestamp(created_ms / 1000.0), attempts,
+                now() + delay * interval '1 second'
+         from unnest($3::bigint[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::int[], $10::float8[])
+             as e (position, id, event_type, key, payload, created_ms, attempts, delay)
+         on conflict (consumer, shard, position) do update
+         set attempts = greatest(retries.attempts, excluded.attempts),
+             due_at = case when excluded.attempts = 0 then retries.due_at else excluded.due_at end",
+    )
+    .bind(consumer)
+    .bind(shard)
+    .bind(positions)
+    .bind(ids)
+    .bind(types)
+    .bind(keys)
+    .bind(payloads)
+    .bind(created)
+    .bind(attempts)
+    .bind(delays)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// These are done.
+pub async fn settle(pool: &PgPool, consumer: &str, shard: i16, positions: &[i64]) -> sqlx::Result<()> {
+    sqlx::query("delete from switchboard.retries where consumer = $1 and shard = $2 and position = any($3)")
+        .bind(consumer)
+        .bind(shard)
+        .bind(positions)
+        .execute(pool)
+        .await?;
+    Ok(())
+}

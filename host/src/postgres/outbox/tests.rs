@@ -1,0 +1,253 @@
+//! Against a real server: what matters here is what Postgres does when transactions overlap.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sqlx::{Acquire, PgConnection};
+use uuid::Uuid;
+
+use super::super::fixture::{World, with_world};
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(60);
+
+async fn emit(connection: &mut PgConnection, key: &str, payload: &str) {
+    sqlx::query("select switchboard.lock(array[$1])").bind(key).execute(&mut *connection).await.unwrap();
+    sqlx::query(
+        "insert into switchboard.outbox (shard, position, id, event_type, key, payload)
+         select s, switchboard.next_position(s), $2, 'test', $1, $3::json from switchboard.shard($1) as s",
+    )
+    .bind(key)
+    .bind(Uuid::now_v7())
+    .bind(payload)
+    .execute(connection)
+    .await
+    .unwrap();
+}
+
+async fn cursor_of(world: &World, key: &str) -> Cursor {
+    let pool = world.postgres.host();
+    let shard: i16 =
+        sqlx::query_scalar("select switchboard.shard($1)").bind(key).fetch_one(pool).await.unwrap();
+    introduce(pool, "reader", Start::Beginning).await.unwrap();
+    let claimed = claim(pool, "reader", NodeId::random(), LEASE, SHARDS.into()).await.unwrap();
+    claimed.into_iter().find(|cursor| cursor.shard == shard).expect("all shards were free")
+}
+
+async fn step(world: &World, cursor: &mut Cursor) -> Vec<String> {
+    let pool = world.postgres.host();
+    let head = heads(pool).await.unwrap()[cursor.shard as usize];
+    let (events, after) = read(pool, cursor, head, 100).await.unwrap();
+    *cursor = after;
+    events.into_iter().map(|event| event.payload).collect()
+}
+
+#[tokio::test]
+async fn what_commits_late_is_not_skipped() {
+    with_world(2, async |world| {
+        let pool = world.postgres.host();
+        let mut cursor = cursor_of(&world, "a").await;
+        // Keys of one shard: the same key would wait for the lock.
+        let other = same_shard(&world, "a").await;
+
+        let mut slow = pool.begin().await.unwrap();
+        emit(slow.acquire().await.unwrap(), "a", "1").await;
+        let mut quick = pool.begin().await.unwrap();
+        emit(quick.acquire().await.unwrap(), &other, "2").await;
+        quick.commit().await.unwrap();
+
+        assert_eq!(step(&world, &mut cursor).await, ["2"]);
+        for _ in 0..3 {
+            assert!(step(&world, &mut cursor).await.is_empty(), "the hole is kept while its writer runs");
+        }
+        slow.commit().await.unwrap();
+        assert_eq!(step(&world, &mut cursor).await, ["1"]);
+        assert!(step(&world, &mut cursor).await.is_empty());
+        assert!(cursor.is_through(heads(pool).await.unwrap()[cursor.shard as usize]));
+    })
+    .await;
+}
+
+/// The writer's transaction id is the newest of all: a snapshot's `xmax` would not cover it.
+#[tokio::test]
+async fn a_writer_with_the_newest_id_is_waited_for() {
+    with_world(2, async |world| {
+        let pool = world.postgres.host();
+        let mut cursor = cursor_of(&world, "a").await;
+        let other = same_shard(&world, "a").await;
+
+        let mut first = pool.begin().await.unwrap();
+        sqlx::query("select pg_current_xact_id()").execute(&mut *first).await.unwrap();
+        let mut second = pool.begin().await.unwrap();
+        emit(second.acquire().await.unwrap(), "a", "late").await;
+        emit(first.acquire().await.unwrap(), &other, "early").await;
+        first.commit().await.unwrap();
+
+        let mut seen = step(&world, &mut cursor).await;
+        for _ in 0..5 {
+            seen.extend(step(&world, &mut cursor).await);
+        }
+        second.commit().await.unwrap();
+        seen.extend(step(&world, &mut cursor).await);
+        assert_eq!(seen, ["\"early\"".trim_matches('"'), "late"].map(|s| s.to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_rolled_back_is_forgotten() {
+    with_world(2, async |world| {
+        let pool = world.postgres.host();
+        let mut cursor = cursor_of(&world, "a").await;
+        let mut gone = pool.begin().await.unwrap();
+        emit(gone.acquire().await.unwrap(), "a", "1").await;
+        gone.rollback().await.unwrap();
+        for _ in 0..5 {
+            assert!(step(&world, &mut cursor).await.is_empty());
+        }
+        assert!(cursor.is_through(heads(pool).await.unwrap()[cursor.shard as usize]), "{cursor:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn under_many_writers_nothing_is_skipped_and_each_key_keeps_its_order() {
+    with_world(2, async |world| {
+        const WRITERS: usize = 6;
+        const EACH: usize = 60;
+        let mut cursor = cursor_of(&world, "a").await;
+        let other = same_shard(&world, "a").await;
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let (pool, key) = (
+                    world.postgres.host().clone(),
+                    if writer % 2 == 0 { "a".to_owned() } else { other.clone() },
+                );
+                tokio::spawn(async move {
+                    for count in 0..EACH {
+                        let mut transaction = pool.begin().await.unwrap();
+                        emit(transaction.acquire().await.unwrap(), &key, &format!("[{writer},{count}]"))
+                            .await;
+                        if (writer + count) % 7 == 0 {
+                            transaction.rollback().await.unwrap();
+                        } else {
+                            transaction.commit().await.unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut seen = Vec::new();
+        while !writers.iter().all(|writer| writer.is_finished()) {
+            seen.extend(step(&world, &mut cursor).await);
+        }
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        for _ in 0..10 {
+            seen.extend(step(&world, &mut cursor).await);
+        }
+        let mut last: HashMap<u64, u64> = HashMap::new();
+        for payload in &seen {
+            let [writer, count]: [u64; 2] = serde_json::from_str(payload).unwrap();
+            assert!(
+                last.insert(writer, count).is_none_or(|before| before < count),
+                "writer {writer} out of order"
+            );
+        }
+        let committed = world.count("select count(*) from switchboard.outbox").await;
+        assert_eq!(seen.len() as i64, committed);
+        assert!(cursor.is_through(heads(world.postgres.host()).await.unwrap()[cursor.shard as usize]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_former_owner_saves_nothing() {
+    with_world(2, async |world| {
+        let pool = world.postgres.host();
+        introduce(pool, "reader", Start::Beginning).await.unwrap();
+        let (ana, bo) = (NodeId::random(), NodeId::random());
+        let held = claim(pool, "reader", ana, Duration::ZERO, 1).await.unwrap().remove(0);
+        assert_eq!(save(pool, &held).await.unwrap(), Held::Ours);
+        let taken = claim(pool, "reader", bo, LEASE, 1).await.unwrap().remove(0);
+        assert_eq!(taken.shard, held.shard, "its lease was over");
+        assert_eq!(save(pool, &held).await.unwrap(), Held::Lost);
+        assert!(renew(pool, "reader", ana, LEASE).await.unwrap().is_empty());
+        release(pool, &held).await.unwrap();
+        assert_eq!(
+            renew(pool, "reader", bo, LEASE).await.unwrap(),
+            [taken.shard],
+            "only its holder gives it back"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn retries_go_by_key_and_parked_events_can_come_back() {
+    with_world(2, async |world| {
+        let pool = world.postgres.host();
+        let event = |position, key: &str| Stored {
+            position,
+            id: Uuid::now_v7(),
+            event_type: "test".to_owned(),
+            key: key.to_owned(),
+            payload: "{}".to_owned(),
+            created_ms: 1_700_000_000_123,
+        };
+        let (a1, a2, b1) = (event(1, "a"), event(2, "a"), event(3, "b"));
+        let at_once = Duration::ZERO;
+        let later = Duration::from_secs(3600);
+        postpone(pool, "reader", 0, &[(&a1, 1, later), (&a2, 0, at_once), (&b1, 1, at_once)]).await.unwrap();
+        let due_now = due(pool, "reader", 0, 10).await.unwrap();
+        assert_eq!(due_now.iter().map(|w| w.event.position).collect::<Vec<_>>(), [3], "a2 waits behind a1");
+        assert_eq!(due_now[0].event, b1);
+
+        settle(pool, "reader", 0, &[3]).await.unwrap();
+        park(pool, "reader", 0, &a1, 8, "poison").await.unwrap();
+        assert_eq!(due(pool, "reader", 0, 10).await.unwrap()[0].event, a2);
+        let given_up = parked(pool).await.unwrap();
+        assert_eq!((given_up[0].id, given_up[0].error.as_str()), (a1.id, "poison"));
+        assert_eq!(given_up[0].created_at, "2023-11-14T22:13:20.123Z");
+
+        assert_eq!(replay(pool, a1.id).await.unwrap(), 1);
+        assert_eq!(due(pool, "reader", 0, 10).await.unwrap()[0].event, a1, "before a2, as it was");
+        assert_eq!(drop_parked(pool, a1.id).await.unwrap(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_days_that_everybody_passed_are_dropped() {
+    with_world(2, async |world| {
+        let pool = world.postgres.host();
+        world.owner("select switchboard.ensure_outbox_day((now() at time zone 'UTC')::date - 9)").await;
+        let mut cursor = cursor_of(&world, "a").await;
+        let old = "insert into switchboard.outbox (shard, position, id, event_type, key, payload)
+            select s, switchboard.next_position(s), switchboard.uuid_floor(now() - interval '9 days'), 'test', 'a', '1'
+            from switchboard.shard('a') as s";
+        world.owner(old).await;
+        let days = "select count(*) from pg_inherits where inhparent = 'switchboard.outbox'::regclass";
+        let before = world.count(days).await;
+        maintain(pool).await.unwrap();
+        assert_eq!(world.count(days).await, before, "nobody has read it");
+        assert_eq!(step(&world, &mut cursor).await, ["1"]);
+        save(pool, &cursor).await.unwrap();
+        maintain(pool).await.unwrap();
+        assert_eq!(world.count(days).await, before - 1);
+    })
+    .await;
+}
+
+/// Another key of the same shard.
+async fn same_shard(world: &World, key: &str) -> String {
+    sqlx::query_scalar(
+        "select k from (select 'key' || n as k from generate_series(1, 1000) as n) as keys
+         where switchboard.shard(k) = switchboard.shard($1) limit 1",
+    )
+    .bind(key)
+    .fetch_one(world.postgres.host())
+    .await
+    .unwrap()
+}

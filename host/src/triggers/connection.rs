@@ -1,0 +1,166 @@
+//! The life of connections, for handlers that care: opened, closed, touched, and what an address published meanwhile.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
+
+use super::{Triggers, told};
+use crate::contract::connection::{Closed, Opened, Page, Touch};
+use crate::contract::types::Push;
+use crate::fanout::Missing;
+use crate::ids::{ConnectionId, UserId};
+use crate::limits;
+use crate::runtime::Call;
+use crate::shutdown::Guard;
+
+impl Triggers {
+    /// What the handlers want the client to have first. A handler that fails costs its own part of it.
+    pub async fn opened(&self, opened: Opened) -> Vec<Push> {
+        let mut pushes = Vec::new();
+        let connection = ConnectionId::parse(&opened.connection);
+        for entry in self.registry.current().opened() {
+            let release = Arc::clone(entry.pick(Some(&opened.caller.user_id)));
+            let call =
+                Call { id: Uuid::now_v7().to_string(), principal: Some(opened.caller.clone()), connection };
+            let call_id = call.id.clone();
+            match self.runtime.opened(&release, call, opened.clone()).await {
+                Ok(Ok(more)) => pushes.extend(more),
+                Ok(Err(problem)) => {
+                    tracing::warn!(handler.name = %entry.name, call = %call_id, code = %problem.code, "greeting refused");
+                }
+                Err(failure) => {
+                    told(&release, &call_id, &failure);
+                }
+            }
+        }
+        pushes
+    }
+
+    /// Waits for its turn: when many connections end at once, their handlers are not all called at once.
+    pub async fn closed(&self, closed: Closed) {
+        let Ok(_turn) = self.closings.0.acquire().await else { return };
+        for entry in self.registry.current().closed() {
+            let release = Arc::clone(entry.pick(Some(&closed.user_id)));
+            let call = background();
+            let call_id = call.id.clone();
+            if let Err(failure) = self.runtime.closed(&release, call, closed.clone()).await {
+                told(&release, &call_id, &failure);
+            }
+        }
+    }
+
+    /// Remembered until the next report, at most one entry a connection.
+    pub fn touch(&self, connection: ConnectionId, user: &UserId, active: bool) {
+        self.touches.add(connection, user, active);
+    }
+}
+
+/// Connections that sent something since the last report.
+#[derive(Default)]
+pub(super) struct Touches(Mutex<HashMap<ConnectionId, (UserId, bool)>>);
+
+impl Touches {
+    fn add(&self, connection: ConnectionId, user: &UserId, active: bool) {
+        let mut touched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.entry(connection).or_insert_with(|| (user.clone(), false)).1 |= active;
+    }
+
+    fn take(&self) -> Vec<Touch> {
+        let touched = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        touched
+            .into_iter()
+            .map(|(connection, (user, active))| Touch {
+                connection: connection.to_string(),
+                user_id: user.as_str().to_owned(),
+                active,
+            })
+            .collect()
+    }
+}
+
+/// Places for `closed` calls that run at a time.
+pub(super) struct Closings(Semaphore);
+
+impl Default for Closings {
+    fn default() -> Self {
+        Self(Semaphore::new(limits::CLOSINGS_AT_ONCE_MAX))
+    }
+}
+
+pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: Guard) {
+    let mut clock = tokio::time::interval(Duration::from_millis(limits::TOUCH_REPORT_MS));
+    clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            () = guard.begun() => return,
+            _ = clock.tick() => {}
+        }
+        let touches = triggers.touches.take();
+        for part in touches.chunks(limits::TOUCHES_MAX) {
+            for entry in triggers.registry.current().touched() {
+                let (release, call) = (entry.running.clone(), background());
+                let call_id = call.id.clone();
+                let node = triggers.node.to_string();
+                if let Err(failure) = triggers.runtime.touched(&release, call, node, part.to_vec()).await {
+                    told(&release, &call_id, &failure);
+                }
+            }
+        }
+    }
+}
+
+/// Drains the hub's mailbox of gaps. Each is one page; the hub asks again where there is more.
+pub(super) async fn fill_gaps(triggers: Arc<Triggers>, mut guard: Guard) {
+    let Some(mut gaps) = triggers.hub.gaps() else {
+        tracing::error!("the mailbox of gaps is drained elsewhere");
+        return;
+    };
+    let mut filling = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = guard.begun() => return,
+            Some(_) = filling.join_next() => {}
+            missing = gaps.recv(), if filling.len() < limits::GAPS_AT_ONCE_MAX => match missing {
+                Some(missing) => {
+                    filling.spawn(fill(triggers.clone(), missing));
+                }
+                None => return,
+            },
+        }
+    }
+}
+
+async fn fill(triggers: Arc<Triggers>, missing: Missing) {
+    match page(&triggers, &missing).await {
+        Some(page) => triggers.hub.fill(&missing, page),
+        None => triggers.hub.give_up(&missing),
+    }
+}
+
+async fn page(triggers: &Triggers, missing: &Missing) -> Option<Page> {
+    let entry = triggers.registry.current().missed(missing.address()).cloned()?;
+    let release = entry.running.clone();
+    let call = background();
+    let call_id = call.id.clone();
+    match triggers.runtime.missed(&release, call, missing.gap()).await {
+        Ok(Ok(page)) => Some(page),
+        Ok(Err(problem)) => {
+            tracing::warn!(handler.name = %entry.name, call = %call_id, code = %problem.code, "a gap stays open");
+            None
+        }
+        Err(failure) => {
+            told(&release, &call_id, &failure);
+            None
+        }
+    }
+}
+
+/// A call that no user asked for.
+fn background() -> Call {
+    Call { id: Uuid::now_v7().to_string(), principal: None, connection: None }
+}

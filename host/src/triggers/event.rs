@@ -1,0 +1,93 @@
+//! Events of the outbox, to the handlers that consume them. Each consumer has a cursor for each shard; one node at a time
+//! holds a cursor, under a lease, and calls the handler with one batch of a shard at a time. Nothing of it is in Redis.
+//!
+//! This file starts a task for each consumer and probes how far the outbox is; `consumer` holds the leases, `shard` reads
+//! and settles, `delivery` calls the handler.
+
+mod consumer;
+mod delivery;
+mod shard;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{error, warn};
+
+use super::Triggers;
+use crate::limits;
+use crate::postgres::outbox::{self, Heads};
+use crate::shutdown::Guard;
+
+/// How often partitions are made ahead and dropped behind.
+const MAINTENANCE: Duration = Duration::from_secs(3600);
+
+pub(super) async fn run(triggers: Arc<Triggers>, mut guard: Guard) {
+    let (heads_out, heads) = watch::channel(Heads::default());
+    let mut changes = triggers.registry.changes();
+    let mut tasks = JoinSet::new();
+    let mut consumers: HashMap<String, tokio::task::AbortHandle> = HashMap::new();
+    tasks.spawn(probe(triggers.clone(), heads_out, guard.clone()));
+    tasks.spawn(maintain(triggers.clone(), guard.clone()));
+    loop {
+        // A consumer's task ends by itself when its handler is gone.
+        consumers.retain(|_, task| !task.is_finished());
+        for consumer in triggers.registry.current().consumers() {
+            consumers.entry(consumer.entry.name.clone()).or_insert_with_key(|name| {
+                tasks.spawn(consumer::run(triggers.clone(), name.clone(), heads.clone(), guard.clone()))
+            });
+        }
+        tokio::select! {
+            () = guard.begun() => break,
+            Ok(()) = changes.changed() => {}
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended {
+                    error!(%error, "a task of the event trigger ended badly, it is started again");
+                }
+            }
+        }
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// What stands behind every wake: how far the sequences of the shards are, ten times a second.
+async fn probe(triggers: Arc<Triggers>, heads: watch::Sender<Heads>, mut guard: Guard) {
+    let mut clock = tokio::time::interval(Duration::from_millis(limits::OUTBOX_TICK_MS));
+    clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = guard.begun() => return,
+            _ = clock.tick() => {}
+        }
+        match outbox::heads(triggers.postgres.host()).await {
+            Ok(now) => {
+                failing = false;
+                heads.send_if_modified(|before| std::mem::replace(before, now) != now);
+            }
+            Err(error) if !failing => {
+                failing = true;
+                warn!(%error, "cannot see how far the outbox is");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+async fn maintain(triggers: Arc<Triggers>, mut guard: Guard) {
+    let mut next = Instant::now();
+    loop {
+        tokio::select! {
+            () = guard.begun() => return,
+            () = tokio::time::sleep_until(next) => {}
+        }
+        next = Instant::now() + MAINTENANCE;
+        if let Err(error) = outbox::maintain(triggers.postgres.host()).await {
+            // Rows without a partition of their day go to the default one meanwhile.
+            warn!(%error, "cannot keep the outbox's partitions");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One batch, to its handler. A batch that fails is split down to singles before an attempt is counted against anybody, or
+//! one poisonous event would park its neighbours.
+
+use std::time::Duration;
+
+use crate::contract::event::{Event, Verdict};
+use crate::limits;
+use crate::runtime::Failure;
+
+/// A busy handler is asked again after this.
+const BUSY_WAIT: Duration = Duration::from_millis(50);
+
+/// What becomes of one event.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Fate {
+    Done,
+    Retry { after: Duration, error: String },
+    Park { error: String },
+}
+
+/// The fates of the first events of a batch; of all, unless the shard is held.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Delivered {
+    pub(super) fates: Vec<Fate>,
+    pub(super) hold: Option<Duration>,
+}
+
+pub(super) async fn deliver<F>(
+    events: Vec<Event>,
+    attempts_max: u32,
+    mut call: impl FnMut(Vec<Event>) -> F,
+) -> Delivered
+where
+    F: Future<Output = Result<Vec<Verdict>, Failure>>,
+{
+    let mut delivered = Delivered::default();
+    // What is still to do, the next part last.
+    let mut parts = vec![0..events.len()];
+    while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
+        let batch = &events[part.clone()];
+        match call(batch.to_vec()).await {
+            Ok(verdicts) if verdicts.len() == batch.len() => {
+                for (event, verdict) in batch.iter().zip(verdicts) {
+                    match verdict {
+                        Verdict::Hold(ms) => {
+                            delivered.hold = Some(Duration::from_millis(ms.into()));
+                            return delivered;
+                        }
+                        Verdict::Ack => delivered.fates.push(Fate::Done),
+                        Verdict::Reject(error) => delivered.fates.push(Fate::Park { error }),
+                        Verdict::Retry(ms) => {
+                            let least = Duration::from_millis(ms.into());
+                            delivered.fates.push(again(
+                                event,
+                                attempts_max,
+                                least,
+                                "it asked for a retry".to_owned(),
+                            ));
+                        }
+                    }
+                }
+            }
+            Err(failure) if failure.had_no_effect() => {
+                delivered.hold = Some(BUSY_WAIT);
+                return delivered;
+            }
+            failed if batch.len() > 1 => {
+                drop(failed);
+                let middle = part.start + batch.len() / 2;
+                parts.push(middle..part.end);
+                parts.push(part.start..middle);
+            }
+            Ok(verdicts) => {
+                let error = format!("it gave {} verdicts for one event", verdicts.len());
+                delivered.fates.push(again(&batch[0], attempts_max, Duration::ZERO, error));
+            }
+            Err(failure) => {
+                delivered.fates.push(again(&batch[0], attempts_max, Duration::ZERO, failure.to_string()));
+            }
+        }
+    }
+    delivered
+}
+
+/// After a growing delay, or never after the last attempt.
+fn again(event: &Event, attempts_max: u32, least: Duration, error: String) -> Fate {
+    if event.attempt >= attempts_max {
+        return Fate::Park { error };
+    }
+    let doublings = event.attempt.saturating_sub(1).min(20);
+    let grown = Duration::from_millis((limits::RETRY_MS << doublings).min(limits::RETRY_MS_MAX));
+    Fate::Retry { after: grown.max(least), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use super::*;
+    use crate::runtime::Kind;
+
+    fn events(count: u64) -> Vec<Event> {
+        (1..=count)
+            .map(|position| Event {
+                id: String::new(),
+                position,
+                shard: 0,
+                event_type: "message.created".to_owned(),
+                key: "conv:1".to_owned(),
+                payload: "{}".to_owned(),
+                at_ms: 0,
+                attempt: 1,
+            })
+            .collect()
+    }
+
+    fn trap() -> Failure {
+        Failure::new(Kind::Trap, "unreachable")
+    }
+
+    #[tokio::test]
+    async fn one_poisonous_event_costs_only_itself() {
+        let mut calls = 0;
+        let delivered = deliver(events(64), 8, |batch| {
+            calls += 1;
+            let poisoned = batch.iter().any(|event| event.position == 42);
+            ready(if poisoned { Err(trap()) } else { Ok(vec![Verdict::Ack; batch.len()]) })
+        })
+        .await;
+        assert_eq!(delivered.fates.len(), 64);
+        for (at, fate) in delivered.fates.iter().enumerate() {
+            assert_eq!(matches!(fate, Fate::Retry { .. }), at + 1 == 42, "{fate:?}");
+        }
+        assert!(calls <= 13, "{calls} calls: the poison is found by halving");
+    }
+
+    #[tokio::test]
+    async fn a_hold_leaves_the_rest_untouched() {
+        let delivered = deliver(events(4), 8, |_| {
+            ready(Ok(vec![Verdict::Ack, Verdict::Reject("no".to_owned()), Verdict::Hold(30), Verdict::Ack]))
+        })
+        .await;
+        assert_eq!(delivered.fates, [Fate::Done, Fate::Park { error: "no".to_owned() }]);
+        assert_eq!(delivered.hold, Some(Duration::from_millis(30)));
+    }
+
+    #[tokio::test]
+    async fn a_busy_handler_is_nobodys_fault() {
+        let busy = deliver(events(2), 8, |_| ready(Err(Failure::new(Kind::Busy, "256 calls")))).await;
+        assert!(busy.fates.is_empty() && busy.hold.is_some());
+    }
+
+    #[tokio::test]
+    async fn delays_grow_and_the_last_attempt_parks() {
+        let mut delays = Vec::new();
+        for attempt in 1..=3 {
+            let mut event = events(1);
+            event[0].attempt = attempt;
+            match deliver(event, 3, |_| ready(Err(trap()))).await.fates.remove(0) {
+                Fate::Retry { after, .. } => delays.push(after.as_millis() as u64),
+                Fate::Park { error } => assert!(attempt == 3 && error.contains("unreachable")),
+                Fate::Done => panic!("a trap is no answer"),
+            }
+        }
+        assert_eq!(delays, [limits::RETRY_MS, 2 * limits::RETRY_MS]);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_number_of_verdicts_is_a_failure() {
+        let delivered = deliver(events(2), 8, |_| ready(Ok(vec![Verdict::Ack; 3]))).await;
+        assert!(delivered.fates.iter().all(|fate| matches!(fate, Fate::Retry { .. })));
+    }
+}

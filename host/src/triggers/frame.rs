@@ -1,0 +1,52 @@
+//! Frames whose type a manifest binds. The gateway puts the reply and its subscriptions into the connection's queue.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{Triggers, told};
+use crate::contract::frame::{Reply, Request};
+use crate::contract::types::{Principal, Problem};
+use crate::fanout::Seat;
+use crate::runtime::Call;
+use crate::wire::problem::Code;
+
+impl Triggers {
+    /// Whether some release answers frames of this type.
+    pub fn takes_frame(&self, frame_type: &str) -> bool {
+        self.registry.current().frame(frame_type).is_some()
+    }
+
+    pub async fn frame(
+        &self,
+        seat: &Seat,
+        caller: &Principal,
+        frame_type: &str,
+        payload: &str,
+    ) -> Result<Option<Reply>, Problem> {
+        let bindings = self.registry.current();
+        let Some(route) = bindings.frame(frame_type) else {
+            return Err(Code::Malformed.problem("no frame of this type is known").field("type"));
+        };
+        let release = Arc::clone(route.entry.pick(Some(&caller.user_id)));
+        let call = Call {
+            id: Uuid::now_v7().to_string(),
+            principal: Some(caller.clone()),
+            connection: Some(seat.connection),
+        };
+        let call_id = call.id.clone();
+        let request = Request {
+            id: call_id.clone(),
+            frame_type: route.canonical.to_owned(),
+            alias: route.alias.map(str::to_owned),
+            payload: payload.to_owned(),
+            caller: caller.clone(),
+            connection: seat.connection.to_string(),
+        };
+        drop(bindings);
+        match self.runtime.frame(&release, call, request).await {
+            Ok(answer) => answer,
+            Err(failure) => Err(told(&release, &call_id, &failure)),
+        }
+    }
+}

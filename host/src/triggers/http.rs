@@ -1,0 +1,88 @@
+//! HTTP requests whose method and path a manifest binds.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{Triggers, told};
+use crate::contract::http::{Request, Response};
+use crate::contract::types::{Principal, Problem};
+use crate::releases::registry::Found;
+use crate::runtime::Call;
+use crate::wire::percent;
+use crate::wire::problem::Code;
+
+/// A request as the gateway has it: bounded, its caller verified, nothing decoded twice.
+pub struct HttpIn {
+    pub id: String,
+    pub method: String,
+    /// Still percent-encoded, so that an encoded slash stays inside its segment.
+    pub path: String,
+    pub query: Vec<(String, String)>,
+    /// Lower-case names, without credentials.
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+    pub caller: Option<Principal>,
+}
+
+/// Whether anybody answers, told before the body is read and the token checked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reach {
+    Bound { public: bool },
+    MethodNotAllowed { allow: Vec<String> },
+    Nothing,
+}
+
+impl Triggers {
+    pub fn reach(&self, method: &str, path: &str) -> Reach {
+        match self.registry.current().http(method, path) {
+            Found::Route(route) => Reach::Bound { public: route.public },
+            Found::MethodNotAllowed { allow } => {
+                Reach::MethodNotAllowed { allow: allow.into_iter().map(str::to_owned).collect() }
+            }
+            Found::Nothing => Reach::Nothing,
+        }
+    }
+
+    pub async fn http(&self, request: HttpIn) -> Result<Response, Problem> {
+        let bindings = self.registry.current();
+        let not_found = || Code::NotFound.problem("nothing answers this method and path");
+        // Looked up again: a swap may have come between, and one call sees one release.
+        let Found::Route(route) = bindings.http(&request.method, &request.path) else {
+            return Err(not_found());
+        };
+        if request.caller.is_none() && !route.public {
+            return Err(Code::Unauthorized.problem("a token is needed"));
+        }
+        let params = route
+            .params
+            .iter()
+            .map(|(name, raw)| Some(((*name).to_owned(), percent::decode(raw)?)))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| Code::Malformed.problem("the path holds a wrong percent escape"))?;
+
+        let user = request.caller.as_ref().map(|caller| caller.user_id.as_str());
+        let release = Arc::clone(route.entry.pick(user));
+        let pattern = route.pattern.to_owned();
+        drop(bindings);
+
+        let call =
+            Call { id: Uuid::now_v7().to_string(), principal: request.caller.clone(), connection: None };
+        let call_id = call.id.clone();
+        let request = Request {
+            id: request.id,
+            method: request.method,
+            route: pattern,
+            params,
+            query: request.query,
+            headers: request.headers,
+            body: request.body.into(),
+            caller: request.caller,
+        };
+        match self.runtime.http(&release, call, request).await {
+            Ok(answer) => answer,
+            Err(failure) => Err(told(&release, &call_id, &failure)),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Where the outside meets the handlers: each trigger finds the handler that a manifest binds, pins the release that
+//! serves this caller, and calls it. `gateway` knows no WebAssembly and `runtime` no HTTP; both end here.
+
+mod connection;
+mod event;
+mod frame;
+mod http;
+mod schedule;
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+pub use http::{HttpIn, Reach};
+
+use crate::contract::types::Problem;
+use crate::fanout::{Hub, Wakes};
+use crate::ids::NodeId;
+use crate::postgres::Postgres;
+use crate::releases::registry::Registry;
+use crate::runtime::{Failure, Release, Runtime};
+use crate::shutdown::Guard;
+
+pub struct Triggers {
+    node: NodeId,
+    registry: Arc<Registry<Release>>,
+    runtime: Arc<Runtime>,
+    hub: Hub,
+    postgres: Postgres,
+    wakes: Wakes,
+    touches: connection::Touches,
+    closings: connection::Closings,
+}
+
+impl Triggers {
+    pub fn new(
+        node: NodeId,
+        registry: Arc<Registry<Release>>,
+        runtime: Arc<Runtime>,
+        hub: Hub,
+        postgres: Postgres,
+        wakes: Wakes,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            registry,
+            runtime,
+            hub,
+            postgres,
+            wakes,
+            touches: connection::Touches::default(),
+            closings: connection::Closings::default(),
+        })
+    }
+
+    /// Starts what runs by itself: events, schedules, the report of touched connections, the filling of gaps. Each task
+    /// holds a clone of `guard` and ends when it says so.
+    pub fn start(self: &Arc<Self>, guard: &Guard) {
+        tokio::spawn(connection::report_touches(self.clone(), guard.clone()));
+        tokio::spawn(connection::fill_gaps(self.clone(), guard.clone()));
+        tokio::spawn(schedule::run(self.clone(), guard.clone()));
+        tokio::spawn(event::run(self.clone(), guard.clone()));
+    }
+}
+
+/// A call that ended without an answer: logged here, once; the asker gets its problem.
+fn told(release: &Release, call: &str, failure: &Failure) -> Problem {
+    warn!(
+        handler.name = release.name(),
+        handler.release = %release.digest.short(),
+        call,
+        blame = %failure.blame(),
+        "call failed: {failure}",
+    );
+    failure.problem()
+}

@@ -1,0 +1,100 @@
+//! Work by the clock. A schedule of scope `node` runs on each; one of scope `fleet` on whichever node moves its row in
+//! Postgres first. A run that is still going when the next is due makes that next one be skipped.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{Triggers, told};
+use crate::contract::schedule::Tick;
+use crate::limits;
+use crate::manifest::{ScheduleBinding, Scope};
+use crate::postgres::schedules;
+use crate::runtime::{Call, Release};
+use crate::shutdown::Guard;
+
+/// A handler's name and its schedule's.
+type Key = (String, String);
+
+pub(super) async fn run(triggers: Arc<Triggers>, mut guard: Guard) {
+    let mut clock = tokio::time::interval(Duration::from_millis(limits::SCHEDULE_EVERY_MS_MIN));
+    clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut next: HashMap<Key, Instant> = HashMap::new();
+    let mut running: HashMap<Key, tokio::task::AbortHandle> = HashMap::new();
+    let mut runs = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = guard.begun() => break,
+            _ = clock.tick() => {}
+            Some(_) = runs.join_next() => continue,
+        }
+        running.retain(|_, run| !run.is_finished());
+        let now = Instant::now();
+        for schedule in triggers.registry.current().schedules() {
+            let key = (schedule.entry.name.clone(), schedule.binding.name.clone());
+            let every = Duration::from_millis(schedule.binding.every_ms);
+            let due = next.entry(key.clone()).or_insert(now);
+            if *due > now {
+                continue;
+            }
+            // From the due time on, so that slow ticks do not add up; from now where many were missed.
+            *due = (*due + every).max(now);
+            if running.contains_key(&key) {
+                continue;
+            }
+            let (triggers, release) = (triggers.clone(), schedule.entry.running.clone());
+            running.insert(key, runs.spawn(run_once(triggers, release, schedule.binding.clone())));
+        }
+    }
+    // A run is bounded by its deadline; the end of the process waits for it.
+    while runs.join_next().await.is_some() {}
+}
+
+async fn run_once(triggers: Arc<Triggers>, release: Arc<Release>, binding: ScheduleBinding) {
+    let handler = release.name();
+    let due_ms = match binding.scope {
+        Scope::Node => now_ms(),
+        Scope::Fleet => {
+            let every = Duration::from_millis(binding.every_ms);
+            let patience =
+                Duration::from_millis(release.manifest.limits.deadline_ms) + Duration::from_secs(1);
+            match schedules::claim(triggers.postgres.host(), handler, &binding.name, every, patience).await {
+                Ok(Some(turn)) => turn.due_ms,
+                Ok(None) => return,
+                Err(error) => {
+                    warn!(handler.name = %handler, schedule = %binding.name, %error, "cannot ask whose turn it is");
+                    return;
+                }
+            }
+        }
+    };
+    let call = Call { id: Uuid::now_v7().to_string(), principal: None, connection: None };
+    let call_id = call.id.clone();
+    let tick = Tick { name: binding.name.clone(), node: triggers.node.to_string(), due_ms };
+    match triggers.runtime.schedule(&release, call, tick).await {
+        Ok(Ok(())) => {}
+        Ok(Err(reason)) => {
+            metrics::counter!("switchboard_schedule_errors_total", "handler" => handler.to_owned())
+                .increment(1);
+            warn!(handler.name = %handler, schedule = %binding.name, call = %call_id, "run failed: {reason}");
+        }
+        Err(failure) => {
+            told(&release, &call_id, &failure);
+        }
+    }
+    if binding.scope == Scope::Fleet
+        && let Err(error) = schedules::finish(triggers.postgres.host(), handler, &binding.name).await
+    {
+        // The claim runs out by itself.
+        warn!(handler.name = %handler, schedule = %binding.name, %error, "cannot give the turn back");
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
