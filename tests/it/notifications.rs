@@ -20,7 +20,7 @@ async fn who_is_not_looking_is_notified_once() {
         looking.expect_message("are you there?").await;
         let rows = host.database.connect().await;
         let count = rows
-            .rows("select user_id, count(*) from notifications where type = 'new_message' group by 1")
+            .rows("select user_id, count(*) from app.notifications where type = 'new_message' group by 1")
             .await;
         let counts: Vec<(String, i64)> = count.iter().map(|row| (row.get(0), row.get(1))).collect();
         assert_eq!(counts, [("cy".to_owned(), 1)], "{sent}");
