@@ -6,6 +6,7 @@ mod fanout;
 mod figures;
 mod idle;
 mod native;
+mod overhead;
 mod plot;
 mod process;
 mod rig;
@@ -73,6 +74,9 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         new.iter().for_each(Row::print);
         rows.extend(new);
     };
+    if wanted("overhead") {
+        keep(overhead::row().into_iter().collect());
+    }
     // Memory first: what later rows allocate would hide it.
     if wanted("connections") {
         keep(idle::rows(&rig, if quick { 2_000 } else { 10_000 }).await);
