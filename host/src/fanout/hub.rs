@@ -332,3 +332,6 @@ impl Idle {
         due
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -338,3 +338,6 @@ impl<K: Hash + Eq, V> Shards<K, V> {
         self.maps.iter().map(|map| map.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,10 +25,17 @@ pub(super) struct Gate {
     pub(super) attempt: u32,
     /// The bus was lost while a head or a page was being read: it may be older than what was lost.
     pub(super) suspect: bool,
-    /// Where an existing subscription stood when it was gated anew.
-    pub(super) stood: Option<Positions>,
+    /// How an existing subscription stood when it was gated anew; `has` says where.
+    pub(super) stood: Option<Stood>,
     /// Pushes without a position that came while shut, with their merge keys.
     pub(super) loose: Vec<(Bytes, u64)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stood {
+    Riding,
+    /// It would have had to ask for more.
+    CatchingUp,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,6 +60,11 @@ impl Phase {
 impl Gate {
     pub(super) fn new(has: Positions, phase: Phase) -> Self {
         Self { has, phase, attempt: 0, suspect: false, stood: None, loose: Vec::new() }
+    }
+
+    /// It has something that the room has not.
+    pub(super) fn is_ahead_of(&self, heads: &Positions) -> bool {
+        self.has.as_slice().iter().any(|position| !heads.includes(position))
     }
 }
 

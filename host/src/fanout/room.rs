@@ -8,7 +8,6 @@
 //! A gap that cannot be filled ends in a jump, never in a close: a socket's life does not depend on a handler's, and
 //! clients answer a jump by asking for `history` (protocol.md, section 2).
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,6 +21,8 @@ use super::ring::{Held, Placed, Ring};
 use crate::contract::types::Position;
 use crate::ids::{Address, ConnectionId, UserId};
 use crate::limits;
+
+mod reader;
 
 pub(super) struct Room {
     address: Address,
@@ -72,68 +73,6 @@ impl Room {
         }
     }
 
-    /// Holds back everything for this connection until `open` or `take_back`. True when it is new here.
-    pub(super) fn gate(&mut self, outlet: &Arc<Outlet>) -> bool {
-        let connection = outlet.seat().connection;
-        let Some(place) = self.members.find(connection) else {
-            let gate = Gate::new(self.heads.clone(), Phase::Shut);
-            self.members.add(Member { connection, outlet: outlet.clone(), gate: Some(Box::new(gate)) });
-            self.recorder_came();
-            return true;
-        };
-        let member = &mut self.members[place];
-        let before = member.gate.take();
-        let phase = before.as_ref().map(|gate| gate.phase);
-        if phase == Some(Phase::Shut) {
-            member.gate = before;
-            return false;
-        }
-        let stood = before.map_or_else(|| self.heads.clone(), |gate| gate.has);
-        let mut gate = Gate::new(stood.clone(), Phase::Shut);
-        gate.stood = Some(stood);
-        // It was in the middle of catching up, and would have to go on.
-        gate.suspect = matches!(phase, Some(Phase::Asking(_) | Phase::Waiting));
-        member.gate = Some(Box::new(gate));
-        match phase {
-            Some(Phase::Asking(_)) => member.outlet.release_page(),
-            _ => self.recorder_came(),
-        }
-        false
-    }
-
-    /// The reply is in the outlet. `after` is what the client has; tracks it does not name go on from the gate.
-    pub(super) fn open(
-        &mut self,
-        connection: ConnectionId,
-        after: &[Position],
-        missed: bool,
-        mailbox: &Mailbox,
-    ) {
-        let Some(place) = self.shut(connection) else { return };
-        let Some(gate) = self.members[place].gate.as_deref_mut() else { return };
-        let mut has = Positions::new(after);
-        for position in gate.has.as_slice() {
-            if has.of(position.track).is_none() {
-                has.raise(position);
-            }
-        }
-        gate.has = has;
-        gate.stood = None;
-        gate.suspect |= missed;
-        self.let_through(place, mailbox);
-    }
-
-    /// The call that gated it failed: a new subscription goes, one that stood before stands as before. True when it went.
-    pub(super) fn take_back(&mut self, connection: ConnectionId, mailbox: &Mailbox) -> bool {
-        let Some(place) = self.shut(connection) else { return false };
-        let stood = self.members[place].gate.as_deref_mut().and_then(|gate| gate.stood.take());
-        match stood {
-            Some(_) => self.let_through(place, mailbox),
-            None => self.remove_at(place),
-        }
-        stood.is_none()
-    }
-
     pub(super) fn remove(&mut self, connection: ConnectionId) {
         if let Some(place) = self.members.find(connection) {
             self.remove_at(place);
@@ -177,11 +116,15 @@ impl Room {
             if self.heads.includes(&position) {
                 continue;
             }
-            if let Some(gap) = &mut self.gap {
+            let follows = self.follows(&position);
+            if let Some(gap) = &mut self.gap
+                && !(follows && gap.held.is_empty())
+            {
+                // A mere doubt does not hold back what follows: after a loss there is one in every room.
                 gap.held.push(placed(batch, at - 1, position));
                 continue;
             }
-            if !self.follows(&position) {
+            if !follows {
                 if self.anybody_rides() {
                     let mut held = Held::default();
                     held.push(placed(batch, at - 1, position));
@@ -191,32 +134,25 @@ impl Room {
                 // Only readers behind gates: each finds out by itself what it lacks.
                 self.forget_ring();
             }
-            // A run of pushes that follow each other is one piece for each reader.
-            let (begin, before) = (at - 1, self.heads.clone());
-            self.heads.raise(&position);
-            while let Some(next) = items.get(at)
-                && next.except == item.except
-                && let Some(position) = next.position
-                && self.follows(&position)
-            {
-                self.heads.raise(&position);
-                at += 1;
-            }
-            self.spread(batch, begin..at, &before);
+            at = self.spread_run(batch, at - 1);
         }
     }
 
     /// The answer to a question for all.
     pub(super) fn fill_all(&mut self, ticket: u64, page: &Page, mailbox: &Mailbox) {
         let Some(mut gap) = self.gap.take_if(|gap| gap.ticket == ticket) else { return };
-        let mut progress = false;
-        for (at, item) in page.pushes.items().iter().enumerate() {
+        let (mut progress, mut at) = (false, 0);
+        while let Some(item) = page.pushes.items().get(at) {
+            at += 1;
             match item.position {
-                None => self.spread_loose(page.pushes.frames(at..at + 1), 0, None),
+                None => self.spread_loose(page.pushes.frames(at - 1..at), 0, None),
                 Some(position) if self.heads.includes(&position) => {}
                 Some(position) => {
                     progress = true;
-                    self.accept(page.pushes.frames(at..at + 1), position, None);
+                    if !self.follows(&position) {
+                        self.forget_ring();
+                    }
+                    at = self.spread_run(&page.pushes, at - 1);
                 }
             }
         }
@@ -243,48 +179,6 @@ impl Room {
     pub(super) fn give_up_all(&mut self, ticket: u64, mailbox: &Mailbox) {
         if let Some(gap) = self.gap.take_if(|gap| gap.ticket == ticket) {
             self.ask_for_all(gap.held, gap.attempt + 1, mailbox);
-        }
-    }
-
-    /// The answer to one reader's question.
-    pub(super) fn fill_one(&mut self, connection: ConnectionId, ticket: u64, page: &Page, mailbox: &Mailbox) {
-        let Some(place) = self.answered(connection, ticket) else { return };
-        let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
-        let mut progress = false;
-        let mut run = 0..0;
-        for (at, item) in page.pushes.items().iter().enumerate() {
-            let known = item.position.is_some_and(|position| gate.has.includes(&position));
-            if known {
-                push_run(outlet, &page.pushes, &mut run, at + 1);
-                continue;
-            }
-            run.end = at + 1;
-            if let Some(position) = &item.position {
-                progress |= gate.has.raise(position);
-            }
-        }
-        push_run(outlet, &page.pushes, &mut run, 0);
-        progress |= gate.has.raise_all(&page.reached);
-        gate.attempt = if progress { 0 } else { gate.attempt + 1 };
-        gate.suspect |= page.more;
-        self.let_through(place, mailbox);
-    }
-
-    /// No answer to one reader's question.
-    pub(super) fn give_up_one(&mut self, connection: ConnectionId, ticket: u64, mailbox: &Mailbox) {
-        let Some(place) = self.answered(connection, ticket) else { return };
-        let Some(gate) = self.members[place].gate.as_deref_mut() else { return };
-        gate.attempt += 1;
-        gate.suspect = true;
-        self.let_through(place, mailbox);
-    }
-
-    /// There is room in its outlet again.
-    pub(super) fn resume(&mut self, connection: ConnectionId, mailbox: &Mailbox) {
-        if let Some(place) = self.members.find(connection)
-            && self.members[place].gate.as_ref().is_some_and(|gate| gate.phase == Phase::Waiting)
-        {
-            self.ask(place, mailbox);
         }
     }
 
@@ -350,11 +244,22 @@ impl Room {
         self.spread_placed(&frame, &before, &[Placed { frame: frame.clone(), position, except }]);
     }
 
-    /// A run of a batch, of which `heads` knows already.
-    fn spread(&mut self, batch: &Batch, run: Range<usize>, before: &Positions) {
-        let items = batch.items()[run.clone()].iter().zip(run.clone());
-        let pushes: Vec<_> = items.filter_map(|(item, at)| Some(placed(batch, at, item.position?))).collect();
-        self.spread_placed(&batch.frames(run), before, &pushes);
+    /// This push, which is above the heads, and those that follow it, as one piece for each reader. Returns where it
+    /// stopped.
+    fn spread_run(&mut self, batch: &Batch, begin: usize) -> usize {
+        let before = self.heads.clone();
+        let mut run = Vec::new();
+        for (item, at) in batch.items()[begin..].iter().zip(begin..) {
+            let Some(position) = item.position else { break };
+            if at > begin && (item.except != batch.items()[begin].except || !self.follows(&position)) {
+                break;
+            }
+            self.heads.raise(&position);
+            run.push(placed(batch, at, position));
+        }
+        let end = begin + run.len();
+        self.spread_placed(&batch.frames(begin..end), &before, &run);
+        end
     }
 
     /// `whole` is the frames of all `pushes`, which have the same exception. Whoever has no room keeps to `before`.
@@ -380,7 +285,7 @@ impl Room {
                         }
                         gate.has.raise(&push.position);
                     }
-                    if gate.phase == Phase::Ahead && !is_ahead(&gate.has, &self.heads) {
+                    if gate.phase == Phase::Ahead && !gate.is_ahead_of(&self.heads) {
                         member.gate = None;
                     }
                 }
@@ -414,108 +319,7 @@ impl Room {
         count_deliveries(self.members.len());
     }
 
-    // ---- one reader's way to the common stream ----
-
-    /// Its place, if it is behind a shut gate.
-    fn shut(&self, connection: ConnectionId) -> Option<usize> {
-        let place = self.members.find(connection)?;
-        let gate = self.members[place].gate.as_ref()?;
-        (gate.phase == Phase::Shut).then_some(place)
-    }
-
-    /// Its place, if this is the question it waits for.
-    fn answered(&self, connection: ConnectionId, ticket: u64) -> Option<usize> {
-        let place = self.members.find(connection)?;
-        let member = &self.members[place];
-        let asked = member.gate.as_ref().is_some_and(|gate| gate.phase == Phase::Asking(ticket));
-        if asked {
-            member.outlet.release_page();
-        }
-        asked.then_some(place)
-    }
-
-    /// From a shut or answered gate onwards.
-    fn let_through(&mut self, place: usize, mailbox: &Mailbox) {
-        let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
-        for (frame, merge_key) in std::mem::take(&mut gate.loose) {
-            push_loose(outlet, frame, merge_key);
-        }
-        if std::mem::take(&mut gate.suspect) || !self.is_covered(place) {
-            self.ask(place, mailbox);
-        } else {
-            self.join_stream(place);
-        }
-    }
-
-    fn ask(&mut self, place: usize, mailbox: &Mailbox) {
-        let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
-        if gate.attempt > limits::MISSED_ATTEMPTS_MAX {
-            metrics::counter!("switchboard_fanout_jumps_total").increment(1);
-            tracing::warn!(address = %self.address, "gave up asking what a reader missed: it sees a jump");
-            return self.join_stream(place);
-        }
-        let phase = if outlet.reserve_page(&self.address) {
-            let reader = Reader::One(outlet.seat().connection);
-            Phase::Asking(mailbox.ask(&self.address, reader, &gate.has, gate.attempt))
-        } else {
-            Phase::Waiting
-        };
-        self.enter(place, phase);
-    }
-
-    /// Whether the ring has all that it lacks. A reader that is alone also says where an unknown stream stands.
-    fn is_covered(&mut self, place: usize) -> bool {
-        let others_ride =
-            || self.members.iter().enumerate().any(|(at, member)| at != place && member.rides());
-        let Some(gate) = self.members[place].gate.as_deref() else { return true };
-        let unknown = |position: &&Position| self.heads.of(position.track).is_none();
-        let new: Vec<_> = gate.has.as_slice().iter().filter(unknown).copied().collect();
-        if !new.is_empty() && !others_ride() {
-            // With others it is not raised: what they still wait for may be below it.
-            self.heads.raise_all(&new);
-        }
-        self.heads.as_slice().iter().all(|head| match gate.has.of(head.track) {
-            Some(number) if number < head.number => {
-                self.ring.as_ref().is_some_and(|ring| ring.holds_from(head.track, number + 1))
-            }
-            _ => true,
-        })
-    }
-
-    /// Gives it what the ring has beyond it; then it rides.
-    fn join_stream(&mut self, place: usize) {
-        let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
-        gate.attempt = 0;
-        let mut refused = false;
-        for push in self.ring.iter().flat_map(|ring| ring.iter()) {
-            if gate.has.includes(&push.position) {
-                continue;
-            }
-            let excepted = push.except.as_ref().is_some_and(|user| outlet.seat().user == *user);
-            if !excepted && !outlet.push_durable(&push.frame, &self.address) {
-                refused = true;
-                break;
-            }
-            gate.has.raise(&push.position);
-        }
-        if refused {
-            return self.enter(place, Phase::Waiting);
-        }
-        gate.has.raise_all(self.heads.as_slice());
-        self.enter(place, Phase::Ahead);
-        let member = &mut self.members[place];
-        member.gate.take_if(|gate| !is_ahead(&gate.has, &self.heads));
-    }
-
-    fn enter(&mut self, place: usize, phase: Phase) {
-        let Some(gate) = self.members[place].gate.as_deref_mut() else { return };
-        let before = std::mem::replace(&mut gate.phase, phase);
-        match (before.needs_ring(), phase.needs_ring()) {
-            (false, true) => self.recorder_came(),
-            (true, false) => self.recorder_went(),
-            _ => {}
-        }
-    }
+    // ---- who needs the ring ----
 
     fn remove_at(&mut self, place: usize) {
         let gone = self.members.remove(place);
@@ -551,23 +355,11 @@ fn placed(batch: &Batch, at: usize, position: Position) -> Placed {
     Placed { frame: batch.frames(at..at + 1), position, except: batch.items()[at].except.clone() }
 }
 
-fn is_ahead(has: &Positions, heads: &Positions) -> bool {
-    has.as_slice().iter().any(|position| !heads.includes(position))
-}
-
 fn push_loose(outlet: &Outlet, frame: Bytes, merge_key: u64) {
     match merge_key {
         0 => outlet.push(frame),
         key => outlet.push_droppable(frame, key),
     }
-}
-
-/// The pushes gathered so far as one piece; the next run begins at `next`.
-fn push_run(outlet: &Outlet, pushes: &Batch, run: &mut Range<usize>, next: usize) {
-    if run.start < run.end {
-        outlet.push(pushes.frames(run.clone()));
-    }
-    *run = next..next;
 }
 
 fn count_deliveries(deliveries: usize) {

@@ -1,0 +1,244 @@
+//! One reader's way to the common stream: gated, opened, given pages and then the ring, until it rides. What it has is
+//! remembered at every step, so that it may be slow, or be refused, anywhere on the way.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Page, Room, push_loose};
+use crate::contract::types::Position;
+use crate::fanout::envelope::Batch;
+use crate::fanout::members::{Gate, Member, Phase, Stood};
+use crate::fanout::missing::{Mailbox, Reader};
+use crate::fanout::outlet::Outlet;
+use crate::fanout::positions::Positions;
+use crate::ids::ConnectionId;
+use crate::limits;
+
+impl Room {
+    /// Holds back everything for this connection until `open` or `take_back`. True when it is new here.
+    pub(in crate::fanout) fn gate(&mut self, outlet: &Arc<Outlet>) -> bool {
+        let connection = outlet.seat().connection;
+        let Some(place) = self.members.find(connection) else {
+            let gate = Gate::new(self.heads.clone(), Phase::Shut);
+            self.members.add(Member { connection, outlet: outlet.clone(), gate: Some(Box::new(gate)) });
+            self.recorder_came();
+            return true;
+        };
+        let member = &mut self.members[place];
+        let before = member.gate.take();
+        let phase = before.as_ref().map(|gate| gate.phase);
+        if phase == Some(Phase::Shut) {
+            member.gate = before;
+            return false;
+        }
+        let has = before.map_or_else(|| self.heads.clone(), |gate| gate.has);
+        let mut gate = Gate::new(has, Phase::Shut);
+        gate.stood = Some(match phase {
+            Some(Phase::Asking(_) | Phase::Waiting) => Stood::CatchingUp,
+            _ => Stood::Riding,
+        });
+        member.gate = Some(Box::new(gate));
+        match phase {
+            Some(Phase::Asking(_)) => member.outlet.release_page(),
+            _ => self.recorder_came(),
+        }
+        false
+    }
+
+    /// The reply is in the outlet. `after` is what the client has; tracks it does not name go on from the gate.
+    pub(in crate::fanout) fn open(
+        &mut self,
+        connection: ConnectionId,
+        after: &[Position],
+        missed: bool,
+        mailbox: &Mailbox,
+    ) {
+        let Some(place) = self.shut(connection) else { return };
+        let Some(gate) = self.members[place].gate.as_deref_mut() else { return };
+        let mut has = Positions::new(after);
+        for position in gate.has.as_slice() {
+            if has.of(position.track).is_none() {
+                has.raise(position);
+            }
+        }
+        gate.has = has;
+        gate.stood = None;
+        gate.suspect |= missed;
+        self.let_through(place, mailbox);
+    }
+
+    /// The call that gated it failed: a new subscription goes, one that stood before stands as before. True when it went.
+    pub(in crate::fanout) fn take_back(&mut self, connection: ConnectionId, mailbox: &Mailbox) -> bool {
+        let Some(place) = self.shut(connection) else { return false };
+        let Some(gate) = self.members[place].gate.as_deref_mut() else { return false };
+        let Some(stood) = gate.stood.take() else {
+            self.remove_at(place);
+            return true;
+        };
+        gate.suspect |= stood == Stood::CatchingUp;
+        self.let_through(place, mailbox);
+        false
+    }
+
+    /// The answer to one reader's question.
+    pub(in crate::fanout) fn fill_one(
+        &mut self,
+        connection: ConnectionId,
+        ticket: u64,
+        page: &Page,
+        mailbox: &Mailbox,
+    ) {
+        let Some(place) = self.answered(connection, ticket) else { return };
+        let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
+        let mut progress = false;
+        let mut run = 0..0;
+        for (at, item) in page.pushes.items().iter().enumerate() {
+            let known = item.position.is_some_and(|position| gate.has.includes(&position));
+            if known {
+                push_run(outlet, &page.pushes, &mut run, at + 1);
+                continue;
+            }
+            run.end = at + 1;
+            if let Some(position) = &item.position {
+                progress |= gate.has.raise(position);
+            }
+        }
+        push_run(outlet, &page.pushes, &mut run, 0);
+        progress |= gate.has.raise_all(&page.reached);
+        gate.attempt = if progress { 0 } else { gate.attempt + 1 };
+        gate.suspect |= page.more;
+        self.let_through(place, mailbox);
+    }
+
+    /// No answer to one reader's question.
+    pub(in crate::fanout) fn give_up_one(
+        &mut self,
+        connection: ConnectionId,
+        ticket: u64,
+        mailbox: &Mailbox,
+    ) {
+        let Some(place) = self.answered(connection, ticket) else { return };
+        let Some(gate) = self.members[place].gate.as_deref_mut() else { return };
+        gate.attempt += 1;
+        gate.suspect = true;
+        self.let_through(place, mailbox);
+    }
+
+    /// There is room in its outlet again.
+    pub(in crate::fanout) fn resume(&mut self, connection: ConnectionId, mailbox: &Mailbox) {
+        if let Some(place) = self.members.find(connection)
+            && self.members[place].gate.as_ref().is_some_and(|gate| gate.phase == Phase::Waiting)
+        {
+            self.ask(place, mailbox);
+        }
+    }
+
+    /// Its place, if it is behind a shut gate.
+    fn shut(&self, connection: ConnectionId) -> Option<usize> {
+        let place = self.members.find(connection)?;
+        let gate = self.members[place].gate.as_ref()?;
+        (gate.phase == Phase::Shut).then_some(place)
+    }
+
+    /// Its place, if this is the question it waits for.
+    fn answered(&self, connection: ConnectionId, ticket: u64) -> Option<usize> {
+        let place = self.members.find(connection)?;
+        let member = &self.members[place];
+        let asked = member.gate.as_ref().is_some_and(|gate| gate.phase == Phase::Asking(ticket));
+        if asked {
+            member.outlet.release_page();
+        }
+        asked.then_some(place)
+    }
+
+    /// From a shut or answered gate onwards.
+    fn let_through(&mut self, place: usize, mailbox: &Mailbox) {
+        let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
+        for (frame, merge_key) in std::mem::take(&mut gate.loose) {
+            push_loose(outlet, frame, merge_key);
+        }
+        if std::mem::take(&mut gate.suspect) || !self.is_covered(place) {
+            self.ask(place, mailbox);
+        } else {
+            self.join_stream(place);
+        }
+    }
+
+    fn ask(&mut self, place: usize, mailbox: &Mailbox) {
+        let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
+        if gate.attempt > limits::MISSED_ATTEMPTS_MAX {
+            metrics::counter!("switchboard_fanout_jumps_total").increment(1);
+            tracing::warn!(address = %self.address, "gave up asking what a reader missed: it sees a jump");
+            return self.join_stream(place);
+        }
+        let phase = if outlet.reserve_page(&self.address) {
+            let reader = Reader::One(outlet.seat().connection);
+            Phase::Asking(mailbox.ask(&self.address, reader, &gate.has, gate.attempt))
+        } else {
+            Phase::Waiting
+        };
+        self.enter(place, phase);
+    }
+
+    /// Whether the ring has all that it lacks. A reader that is alone also says where an unknown stream stands.
+    fn is_covered(&mut self, place: usize) -> bool {
+        let others_ride =
+            || self.members.iter().enumerate().any(|(at, member)| at != place && member.rides());
+        let Some(gate) = self.members[place].gate.as_deref() else { return true };
+        let unknown = |position: &&Position| self.heads.of(position.track).is_none();
+        let new: Vec<_> = gate.has.as_slice().iter().filter(unknown).copied().collect();
+        if !new.is_empty() && !others_ride() {
+            // With others it is not raised: what they still wait for may be below it.
+            self.heads.raise_all(&new);
+        }
+        self.heads.as_slice().iter().all(|head| match gate.has.of(head.track) {
+            Some(number) if number < head.number => {
+                self.ring.as_ref().is_some_and(|ring| ring.holds_from(head.track, number + 1))
+            }
+            _ => true,
+        })
+    }
+
+    /// Gives it what the ring has beyond it; then it rides.
+    fn join_stream(&mut self, place: usize) {
+        let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
+        gate.attempt = 0;
+        let mut refused = false;
+        for push in self.ring.iter().flat_map(|ring| ring.iter()) {
+            if gate.has.includes(&push.position) {
+                continue;
+            }
+            let excepted = push.except.as_ref().is_some_and(|user| outlet.seat().user == *user);
+            if !excepted && !outlet.push_durable(&push.frame, &self.address) {
+                refused = true;
+                break;
+            }
+            gate.has.raise(&push.position);
+        }
+        if refused {
+            return self.enter(place, Phase::Waiting);
+        }
+        gate.has.raise_all(self.heads.as_slice());
+        self.enter(place, Phase::Ahead);
+        let member = &mut self.members[place];
+        member.gate.take_if(|gate| !gate.is_ahead_of(&self.heads));
+    }
+
+    fn enter(&mut self, place: usize, phase: Phase) {
+        let Some(gate) = self.members[place].gate.as_deref_mut() else { return };
+        let before = std::mem::replace(&mut gate.phase, phase);
+        match (before.needs_ring(), phase.needs_ring()) {
+            (false, true) => self.recorder_came(),
+            (true, false) => self.recorder_went(),
+            _ => {}
+        }
+    }
+}
+
+/// The pushes gathered so far as one piece; the next run begins at `next`.
+fn push_run(outlet: &Outlet, pushes: &Batch, run: &mut Range<usize>, next: usize) {
+    if run.start < run.end {
+        outlet.push(pushes.frames(run.clone()));
+    }
+    *run = next..next;
+}
