@@ -53,7 +53,8 @@ pub struct ReleaseFile {
 pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
     let built = build(&args.from, args.out.as_deref(), args.std, &args.handlers)?;
     out.progress(format_args!("std for wasm32-unknown-unknown: {}", built.route));
-    let lines: Vec<String> = built.handlers.iter().map(ReleaseFile::line).collect();
+    let width = built.handlers.iter().map(|file| file.name.len()).max().unwrap_or(0);
+    let lines: Vec<String> = built.handlers.iter().map(|file| file.line(width)).collect();
     out.answer(&built, lines.join("\n"));
     Ok(())
 }
@@ -96,9 +97,14 @@ pub fn build(from: &Path, out: Option<&Path>, std: Option<Std>, names: &[String]
 }
 
 impl ReleaseFile {
-    fn line(&self) -> String {
+    fn line(&self, width: usize) -> String {
         let kib = self.bytes as f64 / 1024.0;
         let state = if self.changed { "" } else { "  unchanged" };
-        format!("{:<20} {kib:>8.1} KiB  {}  {}{state}", self.name, self.digest.short(), self.path.display())
+        format!(
+            "{:<width$} {kib:>8.1} KiB  {}  {}{state}",
+            self.name,
+            self.digest.short(),
+            self.path.display()
+        )
     }
 }
