@@ -24,6 +24,34 @@ pub const JSON_DEPTH_MAX: usize = 64;
 /// A release is uploaded whole; a larger one is 413.
 pub const RELEASE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+// ---- the gateway -----------------------------------------------------------------------------------------------------
+
+/// Handshakes that the kernel keeps while all places below are taken.
+pub const BACKLOG: u32 = 4096;
+/// TCP connections that are not WebSockets (yet). At the bound the next ones wait in the backlog.
+pub const HTTP_CONNECTIONS_MAX: usize = 4096;
+/// A request's line and headers together; a longer head is 431.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
+pub const REQUEST_HEADERS_MAX: usize = 64;
+/// A head that takes longer, and an idle connection between two requests, are closed.
+pub const REQUEST_HEAD_WAIT: Duration = Duration::from_secs(30);
+/// A body that takes longer is refused.
+pub const BODY_WAIT: Duration = Duration::from_secs(30);
+/// What a client is told to wait when the node is full; up to twice as long, so that they do not come back together.
+pub const CONNECTION_RETRY_MS: u32 = 2_000;
+/// Handlers see this much of a client's name for itself.
+pub const USER_AGENT_CHARS_MAX: usize = 256;
+/// A ticket not used by then is none.
+pub const TICKET_SECONDS: u64 = 30;
+/// Bytes of one read, and of one thread's buffer for it.
+pub const READ_BYTES_MAX: usize = 32 * 1024;
+/// Taken from a connection's queue at a time; what the socket does not take stays with the connection.
+pub const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// Frames of the host that a socket has not taken; beyond them its client is not listened to.
+pub const UNWRITTEN_FRAMES_MAX: usize = 64;
+/// After its close frame a connection has so long to be read and closed by the peer.
+pub const GOODBYE_WAIT: Duration = Duration::from_secs(2);
+
 // ---- tokens ----------------------------------------------------------------------------------------------------------
 
 /// A longer token is refused unread.
@@ -45,8 +73,8 @@ pub const EXPIRY_WARNING: Duration = Duration::from_secs(60);
 pub const IDLE_MAX: Duration = Duration::from_secs(90);
 /// What clients are told; three may be missed.
 pub const HEARTBEAT_MS: u64 = 30_000;
-/// With bytes waiting that the socket does not take for so long, a connection is closed with 4008.
-pub const BLOCKED_MAX: Duration = Duration::from_secs(30);
+/// While a socket takes no bytes, its queue is looked at so often: once it is full, [`QUEUE_STALL_MS`] counts.
+pub const BLOCKED_LOOK: Duration = Duration::from_secs(5);
 /// One more within a minute closes the connection with 4002.
 pub const MALFORMED_FRAMES_MAX: usize = 10;
 /// As many overflows of frames within a minute close the connection with 4029.

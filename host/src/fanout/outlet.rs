@@ -68,7 +68,7 @@ struct Queued {
 }
 
 impl Outlet {
-    pub(super) fn new(seat: Seat, drained: mpsc::UnboundedSender<ConnectionId>) -> Self {
+    pub(crate) fn new(seat: Seat, drained: mpsc::UnboundedSender<ConnectionId>) -> Self {
         Self { seat, state: Mutex::default(), drained }
     }
 

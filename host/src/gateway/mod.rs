@@ -1,4 +1,88 @@
 //! The door for clients: HTTP/1.1 and WebSockets on one listener. It knows tokens, bounds and bytes; what a request or a
-//! frame means is the handlers' business, behind `triggers`.
+//! frame means is the handlers' business, behind `house`.
 
 pub mod auth;
+mod connection;
+mod house;
+mod http;
+mod listener;
+mod meters;
+mod places;
+mod socket;
+mod tickets;
+mod websocket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::ids::NodeId;
+use crate::session;
+use crate::shutdown::Guard;
+use auth::Auth;
+pub use house::{House, Inside};
+pub use listener::bind;
+use meters::Meters;
+use places::Places;
+pub use tickets::Tickets;
+
+/// What all connections of a node share.
+pub struct Gateway {
+    node: NodeId,
+    house: Arc<dyn House>,
+    auth: Arc<Auth>,
+    tickets: Tickets,
+    places: Arc<Places>,
+    session: session::Settings,
+    /// Empty: any.
+    origins: Vec<String>,
+    drain: Duration,
+    meters: Meters,
+}
+
+impl Gateway {
+    pub fn new(
+        config: &Config,
+        node: NodeId,
+        auth: Arc<Auth>,
+        tickets: Tickets,
+        house: Arc<dyn House>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            house,
+            auth,
+            tickets,
+            places: Places::new(config.connections_max, config.connections_per_user_max),
+            session: session::Settings {
+                frames_per_second: config.frames_per_second,
+                frames_burst: config.frames_burst,
+                leeway: Duration::from_secs(config.jwt_leeway_s),
+            },
+            origins: config.origins.clone(),
+            drain: Duration::from_millis(config.drain_ms),
+            meters: Meters::new(),
+        })
+    }
+
+    /// Accepts until the process begins to end, then lets requests finish and connections move, each at its own time.
+    /// Every connection holds a clone of `guard`.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, guard: Guard) {
+        listener::serve(self, listener, guard).await;
+    }
+
+    /// WebSocket connections, signed in or not yet.
+    pub fn connections(&self) -> usize {
+        self.places.taken()
+    }
+
+    /// How long one connection may stay when the node drains: they do not all come to the next node at once.
+    fn patience(&self) -> Duration {
+        self.drain.mul_f64(rand::random())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,8 @@ use serde_json::json;
 use crate::contract::types::{Principal, Problem};
 use crate::ids::UserId;
 use crate::limits::{
-    AUTH_WAIT, BLOCKED_MAX, EXPIRY_WARNING, FLOOD_PAUSE_MS, HEARTBEAT_MS, IDLE_MAX, MALFORMED_FRAMES_MAX,
+    AUTH_WAIT, BLOCKED_LOOK, EXPIRY_WARNING, FLOOD_PAUSE_MS, HEARTBEAT_MS, IDLE_MAX, MALFORMED_FRAMES_MAX,
+    QUEUE_STALL_MS,
 };
 use crate::wire::close::Close;
 use crate::wire::frames::{self, Frame, FrameId, NotAFrame};
@@ -54,12 +55,15 @@ pub enum Input<'a> {
     Verified { verdict: Result<Arc<Credentials>, Problem>, unix_ms: u64 },
     /// [`Action::Welcome`] or [`Action::Call`] is done, and what it had to say is queued.
     Done,
-    /// The socket takes no more bytes although some are queued.
-    Blocked,
+    /// The socket takes no bytes although some wait; since when the queue behind it is full, if it is. Said again whenever
+    /// the deadline comes and it is still so.
+    Blocked { full_since: Option<Instant> },
     /// The socket took bytes.
     Flowing,
     /// The node ends. This connection has so long to move.
     Drain { patience: Duration },
+    /// Somebody else decided that it is over: an operator, a handler, the queue, a bound of the node.
+    End(Close),
     /// [`Session::deadline`] has come.
     Deadline,
 }
@@ -73,8 +77,6 @@ pub enum Action {
     /// The connection is somebody's: queue the greeting, join the hub, ask the handlers what they want to send first, say
     /// [`Input::Done`].
     Welcome { who: Arc<Credentials>, greeting: String },
-    /// The same user with a newer token.
-    Renew(Arc<Credentials>),
     /// Ask the handler of this frame, queue its reply, say [`Input::Done`].
     Call(Frame),
     /// A sign of life, of the person or only of the client.
@@ -88,7 +90,7 @@ pub struct Session {
     phase: Phase,
     work: Option<Work>,
     last_heard: Instant,
-    blocked_since: Option<Instant>,
+    blocked: Option<Blocked>,
     drained_at: Option<Instant>,
     flood: Flood,
     malformed: LastMinute,
@@ -98,6 +100,12 @@ enum Phase {
     Anonymous { until: Instant },
     Open { who: Arc<Credentials>, warn_at: Option<Instant>, expires_at: Instant },
     Closing,
+}
+
+#[derive(Clone, Copy)]
+struct Blocked {
+    look_again: Instant,
+    too_slow_at: Option<Instant>,
 }
 
 /// What somebody else is doing for this connection. While there is any, no frame is handled.
@@ -113,7 +121,7 @@ impl Session {
             phase: Phase::Anonymous { until: now + AUTH_WAIT },
             work: None,
             last_heard: now,
-            blocked_since: None,
+            blocked: None,
             drained_at: None,
             flood: Flood::new(now, settings.frames_burst),
             malformed: LastMinute::default(),
@@ -144,10 +152,14 @@ impl Session {
                 // Nothing was read meanwhile, so silence proves nothing.
                 self.last_heard = now;
             }
-            Input::Blocked => {
-                self.blocked_since.get_or_insert(now);
+            Input::Blocked { full_since } => {
+                self.blocked = Some(Blocked {
+                    look_again: now + BLOCKED_LOOK,
+                    too_slow_at: full_since.map(|since| since + QUEUE_STALL_MAX),
+                });
             }
-            Input::Flowing => self.blocked_since = None,
+            Input::Flowing => self.blocked = None,
+            Input::End(close) => self.close(close, &mut actions),
             Input::Drain { patience } => {
                 let notice = json!({ "reconnect_after_ms": patience.as_millis() as u64 });
                 actions.push(Action::Send(frames::push("draining", &notice)));
@@ -178,7 +190,7 @@ impl Session {
 
     /// When [`Input::Deadline`] is due. It may be said later, and earlier does no harm.
     pub fn deadline(&self) -> Option<Instant> {
-        let blocked = self.blocked_since.map(|since| since + BLOCKED_MAX);
+        let blocked = self.blocked.map(|blocked| blocked.too_slow_at.unwrap_or(blocked.look_again));
         let (always, at_rest) = match self.phase {
             Phase::Anonymous { until } => (Some(until), [None, None]),
             Phase::Open { warn_at, expires_at, .. } => (None, [warn_at, Some(expires_at)]),
@@ -319,7 +331,7 @@ impl Session {
             expires_at: now + left + self.settings.leeway.saturating_sub(over),
         };
         if renewed {
-            actions.extend([Action::Send(greeting), Action::Renew(who)]);
+            actions.push(Action::Send(greeting));
         } else {
             self.work = Some(Work::Other);
             actions.push(Action::Welcome { who, greeting });
@@ -329,7 +341,7 @@ impl Session {
     /// Everything that happens because of the time alone.
     fn keep_time(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let has_come = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if has_come(self.blocked_since.map(|since| since + BLOCKED_MAX)) {
+        if has_come(self.blocked.and_then(|blocked| blocked.too_slow_at)) {
             return self.close(Close::TOO_SLOW, actions);
         }
         match &mut self.phase {
@@ -372,6 +384,8 @@ impl Session {
         actions.push(Action::Close(close));
     }
 }
+
+const QUEUE_STALL_MAX: Duration = Duration::from_millis(QUEUE_STALL_MS);
 
 /// No timer looks further ahead; a token that lasts longer is checked again at the next connect.
 const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -151,7 +151,7 @@ fn a_token_near_its_end_is_announced_renewed_or_the_end() {
     let actions = talk.verified(Ok(credentials("ana", "s2", secs(200))));
     let renewed = frame(&actions[0]);
     assert_eq!((&renewed["type"], &renewed["payload"]["session_id"]), (&"auth.success".into(), &"s1".into()));
-    assert!(matches!(&actions[1], Action::Renew(who) if who.principal.session_id == "s1"));
+    assert_eq!((actions.len(), talk.session.who().unwrap().principal.session_id.as_str()), (1, "s1"));
 
     talk.now += secs(80);
     talk.sends(r#"{"type":"ping"}"#);
@@ -246,16 +246,29 @@ fn a_flood_is_refused_with_its_ids_and_the_third_ends_it() {
 }
 
 #[test]
-fn a_socket_that_takes_nothing_for_thirty_seconds_is_too_slow() {
+fn a_full_queue_of_which_nothing_is_read_for_thirty_seconds_is_too_slow() {
     let mut talk = Talk::signed_in(secs(3600));
     talk.sends(r#"{"type":"x"}"#);
-    talk.says(Input::Blocked);
-    talk.now += secs(20);
+    assert_eq!(talk.says(Input::Blocked { full_since: None }), []);
+    // A reader that sleeps while nothing piles up is not too slow, but looked after.
+    for _ in 0..20 {
+        assert_eq!(talk.sleeps(), (BLOCKED_LOOK, vec![]));
+        assert_eq!(talk.says(Input::Blocked { full_since: None }), []);
+    }
+    let full_since = Some(talk.now - secs(3));
+    talk.says(Input::Blocked { full_since });
     talk.says(Input::Flowing);
-    talk.says(Input::Blocked);
-    talk.now += secs(20);
-    assert_eq!(talk.says(Input::Blocked), []);
-    assert_eq!(talk.sleeps(), (secs(10), vec![Action::Close(Close::TOO_SLOW)]));
+    talk.says(Input::Blocked { full_since });
+    assert_eq!(talk.sleeps(), (secs(27), vec![Action::Close(Close::TOO_SLOW)]));
+}
+
+#[test]
+fn somebody_else_may_end_it_once() {
+    let mut talk = Talk::signed_in(secs(3600));
+    talk.sends(r#"{"type":"x"}"#);
+    assert_eq!(talk.says(Input::End(Close::DISCONNECTED)), [Action::Close(Close::DISCONNECTED)]);
+    assert_eq!(talk.says(Input::End(Close::DISCONNECTED)), []);
+    assert_eq!(talk.says(Input::Done), []);
 }
 
 #[test]
@@ -276,7 +289,8 @@ enum Step {
     Control,
     /// Finish whatever is in progress, well or badly.
     Finish(bool),
-    Blocked,
+    /// Whether the queue is full.
+    Blocked(bool),
     Flowing,
     Drain,
     Wait(u64),
@@ -293,7 +307,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::NotText),
         1 => Just(Step::Control),
         3 => any::<bool>().prop_map(Step::Finish),
-        1 => Just(Step::Blocked),
+        1 => any::<bool>().prop_map(Step::Blocked),
         1 => Just(Step::Flowing),
         1 => Just(Step::Drain),
         2 => (0u64..40_000).prop_map(Step::Wait),
@@ -322,14 +336,21 @@ proptest! {
                 Step::Finish(true) if verifying => talk.verified(Ok(credentials("ana", "s1", secs(300)))),
                 Step::Finish(false) if verifying => talk.verified(Err(Code::Unavailable.problem("busy"))),
                 Step::Finish(_) => talk.says(Input::Done),
-                Step::Blocked => talk.says(Input::Blocked),
+                Step::Blocked(full) => {
+                    let full_since = full.then_some(talk.now);
+                    talk.says(Input::Blocked { full_since })
+                }
                 Step::Flowing => talk.says(Input::Flowing),
                 Step::Drain => talk.says(Input::Drain { patience: secs(1) }),
                 Step::Wait(ms) => {
                     talk.now += Duration::from_millis(ms);
-                    talk.says(Input::Deadline)
+                    let actions = talk.says(Input::Deadline);
+                    if let Some(Blocked { too_slow_at: None, .. }) = talk.session.blocked {
+                        talk.says(Input::Blocked { full_since: None });
+                    }
+                    actions
                 }
-                Step::Sleep if closed => continue,
+                Step::Sleep if closed || talk.session.blocked.is_some() => continue,
                 Step::Sleep => match talk.session.deadline() {
                     Some(_) => talk.sleeps().1,
                     None => continue,

@@ -77,11 +77,7 @@ impl Decoder {
         &'d mut self,
         input: &mut &'i mut [u8],
     ) -> Result<Option<Message<'d>>, Violation> {
-        match std::mem::take(&mut self.lent) {
-            Lent::Nothing => {}
-            Lent::Stash => self.stash = Vec::new(),
-            Lent::Message => self.message = Vec::new(),
-        }
+        self.release();
         loop {
             let Some((head, place)) = self.next_frame(input)? else { return Ok(None) };
             let kind = match (head.opcode, self.assembling) {
@@ -127,6 +123,15 @@ impl Decoder {
                 self.lent = Lent::Message;
                 return Ok(Some(data(kind, &self.message)));
             }
+        }
+    }
+
+    /// Gives back the memory of the last message, where nobody is going to ask for the next one soon.
+    pub fn release(&mut self) {
+        match std::mem::take(&mut self.lent) {
+            Lent::Nothing => {}
+            Lent::Stash => self.stash = Vec::new(),
+            Lent::Message => self.message = Vec::new(),
         }
     }
 

@@ -1,0 +1,258 @@
+//! REST: from a request to a handler's answer, with everything in between that is the same for all routes. It knows one
+//! route of its own, `POST /api/v1/ws-tickets`, because handlers know no sockets, and hands `/ws` to `websocket`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap,
+    HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::json;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::Gateway;
+use super::websocket;
+use crate::contract::http as contract;
+use crate::contract::types::Problem;
+use crate::limits::{BODY_BYTES_MAX, BODY_WAIT, TICKET_SECONDS};
+use crate::session::Credentials;
+use crate::shutdown::Guard;
+use crate::triggers::{HttpIn, Reach};
+use crate::wire::http::{self as wire, Answer, REQUEST_ID};
+use crate::wire::percent;
+use crate::wire::problem::Code;
+
+/// Every answer, whoever made it, leaves through here.
+pub(super) async fn answer(
+    gateway: Arc<Gateway>,
+    request: Request<Incoming>,
+    remote: SocketAddr,
+    guard: Guard,
+) -> Answer {
+    let began = Instant::now();
+    let id = wire::request_id(request.headers());
+    let method = request.method().clone();
+    // Never the query: it may hold a token.
+    let path = request.uri().path().to_owned();
+    let outcome = match path.as_str() {
+        "/ws" => websocket::handshake(&gateway, request, remote, guard).await,
+        "/api/v1/ws-tickets" => ticket(&gateway, &request, &id).await,
+        _ => handled(&gateway, request, &id).await,
+    };
+    let mut answer = outcome.unwrap_or_else(|refusal| refusal.answer(&id));
+    wire::name(&mut answer, &id);
+    let (status, took) = (answer.status().as_u16(), began.elapsed());
+    gateway.meters.answered(label(&method), status, took);
+    debug!(request.id = %id, %method, path, status, took_us = took.as_micros() as u64, "answered");
+    answer
+}
+
+/// A problem, and what else the answer says.
+pub(super) struct Refusal {
+    problem: Problem,
+    header: Option<(HeaderName, String)>,
+}
+
+impl Refusal {
+    pub(super) fn with(problem: Problem, header: HeaderName, value: impl Into<String>) -> Self {
+        Self { problem, header: Some((header, value.into())) }
+    }
+
+    fn answer(self, request_id: &str) -> Answer {
+        let mut answer = wire::problem(&self.problem, request_id);
+        if self.problem.status == 401 {
+            let scheme = HeaderValue::from_static("Bearer");
+            answer.headers_mut().insert(hyper::header::WWW_AUTHENTICATE, scheme);
+        }
+        if self.problem.status == 413 {
+            // The rest of the body is not read, so nothing can follow it.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some((name, value)) = self.header
+            && let Ok(value) = HeaderValue::from_str(&value)
+        {
+            answer.headers_mut().insert(name, value);
+        }
+        answer
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem, header: None }
+    }
+}
+
+/// The one word for a method that exists elsewhere on this path.
+pub(super) fn method_not_allowed(allow: &[String]) -> Refusal {
+    let mut problem = Code::Malformed.problem("this path takes other methods");
+    problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
+    Refusal::with(problem, ALLOW, allow.join(", "))
+}
+
+/// The caller's token out of `Authorization`, where there is one.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
+    value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| Some(token.trim()))
+        .ok_or_else(|| Code::Unauthorized.problem("`Authorization` is not `Bearer` and a token"))
+}
+
+async fn caller(gateway: &Gateway, headers: &HeaderMap) -> Result<Option<Arc<Credentials>>, Problem> {
+    match bearer(headers)? {
+        Some(token) => gateway.auth.verify(token).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn handled(gateway: &Gateway, request: Request<Incoming>, id: &str) -> Result<Answer, Refusal> {
+    let path = request.uri().path();
+    let asked = request.method().as_str();
+    let (method, public) = match (gateway.house.reach(asked, path), request.method()) {
+        (Reach::Bound { public }, _) => (asked, public),
+        // Whoever answers GET answers HEAD; hyper leaves the body out.
+        (Reach::MethodNotAllowed { .. }, &Method::HEAD) => match gateway.house.reach("GET", path) {
+            Reach::Bound { public } => ("GET", public),
+            Reach::MethodNotAllowed { allow } => return Err(method_not_allowed(&allow)),
+            Reach::Nothing => return Err(nothing_there()),
+        },
+        (Reach::MethodNotAllowed { allow }, &Method::OPTIONS) => return Ok(options(&allow)),
+        (Reach::MethodNotAllowed { allow }, _) => return Err(method_not_allowed(&allow)),
+        (Reach::Nothing, _) => return Err(nothing_there()),
+    };
+    let caller = caller(gateway, request.headers()).await?;
+    if caller.is_none() && !public {
+        return Err(Code::Unauthorized.problem("a token is needed").into());
+    }
+    let query = percent::decode_query(request.uri().query().unwrap_or_default())
+        .ok_or_else(|| Code::Malformed.problem("the query holds a wrong percent escape"))?;
+    let headers = forwarded(request.headers());
+    let (method, path) = (method.to_owned(), path.to_owned());
+    let body = body(request).await?;
+    let request = HttpIn {
+        id: id.to_owned(),
+        method,
+        path,
+        query,
+        headers,
+        body,
+        caller: caller.map(|caller| caller.principal.clone()),
+    };
+    let response = gateway.house.http(request).await?;
+    Ok(rendered(response, id))
+}
+
+fn nothing_there() -> Refusal {
+    Code::NotFound.problem("nothing answers on this path").into()
+}
+
+fn options(allow: &[String]) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    if let Ok(allow) = HeaderValue::from_str(&allow.join(", ")) {
+        answer.headers_mut().insert(ALLOW, allow);
+    }
+    answer
+}
+
+/// Whole and JSON, or nothing at all.
+async fn body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
+    let (head, body) = request.into_parts();
+    let takes_one = matches!(head.method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+    if !takes_one {
+        return Ok(Bytes::new());
+    }
+    if let Some(encoding) = head.headers.get(CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        return Err(Code::UnsupportedMediaType
+            .problem("a body is sent as it is, without an encoding")
+            .into());
+    }
+    let bytes = timeout(BODY_WAIT, wire::read_body(&head.headers, body, BODY_BYTES_MAX))
+        .await
+        .map_err(|_| Code::Malformed.problem("the body did not come in time"))??;
+    if !bytes.is_empty() && !is_json(&head.headers) {
+        return Err(Code::UnsupportedMediaType.problem("a body is `application/json`").into());
+    }
+    Ok(bytes)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(value)) = headers.get(CONTENT_TYPE).map(HeaderValue::to_str) else { return false };
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json")
+        || (kind.len() > 17 && kind[..12].eq_ignore_ascii_case("application/") && kind.ends_with("+json"))
+}
+
+/// What a handler may see: text, and no credentials.
+fn forwarded(headers: &HeaderMap) -> Vec<(String, String)> {
+    headers
+        .iter()
+        .filter(|(name, _)| **name != AUTHORIZATION && **name != COOKIE)
+        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+        .collect()
+}
+
+/// A handler says status, body and headers of its own; how the bytes travel is the host's.
+fn rendered(response: contract::Response, request_id: &str) -> Answer {
+    const OURS: [HeaderName; 7] =
+        [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, TE, TRAILER, UPGRADE, REQUEST_ID];
+    let Ok(status @ 200..=599) = u16::try_from(response.status) else {
+        warn!(request.id = request_id, status = response.status, "a handler answered with no HTTP status");
+        let problem = Code::Internal.problem("the answer could not be written");
+        return wire::problem(&problem, request_id);
+    };
+    let has_body = !response.body.is_empty();
+    let mut answer = Response::new(Full::from(response.body));
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    for (name, value) in response.headers {
+        match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value)) {
+            (Ok(name), Ok(value)) if !OURS.contains(&name) => {
+                answer.headers_mut().append(name, value);
+            }
+            _ => warn!(request.id = request_id, header = name, "a handler's header is left out"),
+        }
+    }
+    if has_body && !answer.headers().contains_key(CONTENT_TYPE) {
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    answer
+}
+
+/// `POST /api/v1/ws-tickets`: a token's worth of one connection, for clients that can only put it into a URL.
+async fn ticket(gateway: &Gateway, request: &Request<Incoming>, id: &str) -> Result<Answer, Refusal> {
+    if request.method() != Method::POST {
+        return Err(method_not_allowed(&["POST".to_owned()]));
+    }
+    let caller = caller(gateway, request.headers())
+        .await?
+        .ok_or_else(|| Code::Unauthorized.problem("a token is needed"))?;
+    let ticket = gateway.tickets.issue(&caller).await?;
+    Ok(wire::json(200, &json!({ "ticket": ticket, "expires_in": TICKET_SECONDS }), id))
+}
+
+/// Methods that nobody knows share one label, or strangers could make as many as they like.
+fn label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

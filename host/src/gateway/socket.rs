@@ -1,0 +1,201 @@
+//! The bytes of one WebSocket connection. It owns no buffer: it reads into the thread's, and keeps only what could not be
+//! handled or written at once. It knows messages, not what they say.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::fanout::{Outlet, Taken};
+use crate::limits::{READ_BYTES_MAX, UNWRITTEN_FRAMES_MAX, WRITE_BYTES_MAX};
+use crate::wire::close::Close;
+use crate::wire::websocket::{Decoder, Message, Violation, encode_close};
+
+pub struct Socket {
+    stream: TcpStream,
+    decoder: Decoder,
+    /// Read, and not handled because a call was in progress. At most what one read gives.
+    unread: Vec<u8>,
+    /// To be written before anything else: what the socket did not take, and what the host says before there is an outlet.
+    unwritten: Vec<Bytes>,
+}
+
+/// Per thread, because a connection needs it only while it is polled.
+struct Scratch {
+    input: Box<[u8]>,
+    output: Vec<Bytes>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> =
+        RefCell::new(Scratch { input: vec![0; READ_BYTES_MAX].into(), output: Vec::new() });
+}
+
+/// What the listener of messages wants next.
+pub enum Next {
+    Go,
+    /// Keep the rest until asked again.
+    Stop,
+}
+
+impl Socket {
+    /// `early` is what the client sent right behind its handshake.
+    pub fn new(stream: TcpStream, early: &[u8]) -> Self {
+        Self { stream, decoder: Decoder::default(), unread: early.to_vec(), unwritten: Vec::new() }
+    }
+
+    /// Hands every message that is there to `hear`. Ready once some bytes were handled; an error when there will be no more.
+    pub fn poll_hear(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut hear: impl FnMut(Result<Message<'_>, Violation>) -> Next,
+    ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let mut unread = std::mem::take(&mut self.unread);
+            self.unread = decode(&mut self.decoder, &mut unread, &mut hear);
+            return Poll::Ready(Ok(()));
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut input = ReadBuf::new(&mut scratch.input);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut input))?;
+            if input.filled().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.unread = decode(&mut self.decoder, input.filled_mut(), &mut hear);
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// To be written before anything of the outlet.
+    pub fn say(&mut self, frame: Bytes) {
+        self.unwritten.push(frame);
+    }
+
+    /// The peer does not read what is said to it.
+    pub fn is_backed_up(&self) -> bool {
+        self.unwritten.len() > UNWRITTEN_FRAMES_MAX
+    }
+
+    /// Writes what there is. Ready when all of it is written, with the close that the outlet ended with; pending when the
+    /// socket takes no more.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        outlet: Option<&Outlet>,
+    ) -> Poll<io::Result<Option<Close>>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let output = &mut scratch.output;
+            output.clear();
+            output.append(&mut self.unwritten);
+            let mut close = None;
+            loop {
+                match self.poll_write_all(cx, output) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        self.unwritten.append(output);
+                        return Poll::Pending;
+                    }
+                }
+                if close.is_some() {
+                    break;
+                }
+                match outlet.map(|outlet| outlet.take(output, WRITE_BYTES_MAX)) {
+                    Some(Taken::Close(ending)) => close = Some(ending),
+                    _ if output.is_empty() => break,
+                    _ => {}
+                }
+            }
+            if self.unwritten.capacity() > 0 {
+                self.unwritten = Vec::new();
+            }
+            Poll::Ready(Ok(close))
+        })
+    }
+
+    /// The last words: nothing is said after this.
+    pub fn say_goodbye(&mut self, close: &Close) {
+        self.unwritten.push(encode_close(close));
+    }
+
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    /// Reads and forgets until the peer has closed too. A socket that is dropped with unread bytes resets its connection,
+    /// and the peer may never see the close frame.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.unread = Vec::new();
+        SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                let mut input = ReadBuf::new(&mut scratch.input);
+                match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut input)) {
+                    Ok(()) if !input.filled().is_empty() => {}
+                    _ => return Poll::Ready(()),
+                }
+            }
+        })
+    }
+
+    fn poll_write_all(&mut self, cx: &mut Context<'_>, frames: &mut Vec<Bytes>) -> Poll<io::Result<()>> {
+        let mut written = 0;
+        let outcome = loop {
+            if written == frames.len() {
+                break Poll::Ready(Ok(()));
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            for (slice, frame) in slices.iter_mut().zip(&frames[written..]) {
+                *slice = IoSlice::new(frame);
+            }
+            let count = (frames.len() - written).min(SLICES_MAX);
+            match Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]) {
+                Poll::Ready(Ok(mut bytes)) => {
+                    while let Some(frame) = frames.get_mut(written)
+                        && bytes >= frame.len()
+                    {
+                        bytes -= frame.len();
+                        written += 1;
+                    }
+                    if bytes > 0 {
+                        frames[written].advance(bytes);
+                    }
+                }
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        frames.drain(..written);
+        outcome
+    }
+}
+
+/// Frames of one system call.
+const SLICES_MAX: usize = 64;
+
+/// What was not decoded, because the listener stopped.
+fn decode(
+    decoder: &mut Decoder,
+    bytes: &mut [u8],
+    hear: &mut impl FnMut(Result<Message<'_>, Violation>) -> Next,
+) -> Vec<u8> {
+    let mut input = bytes;
+    let rest = loop {
+        let next = match decoder.decode(&mut input) {
+            Ok(Some(message)) => hear(Ok(message)),
+            Ok(None) => break Vec::new(),
+            Err(violation) => {
+                hear(Err(violation));
+                break Vec::new();
+            }
+        };
+        if matches!(next, Next::Stop) {
+            break input.to_vec();
+        }
+    };
+    decoder.release();
+    rest
+}

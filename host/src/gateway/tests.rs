@@ -1,0 +1,6 @@
+//! The door from outside: real sockets, fastwebsockets as the client, and a house that answers like a few small handlers.
+
+mod door;
+mod frames;
+mod house;
+mod rest;

@@ -1,0 +1,194 @@
+//! Who gets in, how, and how everybody gets out.
+
+use super::house::{Client, Door, Life, Rest, token, token_for, within};
+use crate::config::Config;
+
+#[tokio::test]
+async fn every_form_of_a_token_opens_the_door() {
+    let mut door = Door::open().await;
+    let (jwt, bearer) = (token("ana"), format!("Bearer {}", token("ana")));
+    let listed = format!("switchboard.v1, bearer.{jwt}");
+    let query = format!("/ws?token={jwt}");
+    for (path, headers, selected) in [
+        ("/ws", vec![("authorization", bearer.as_str()), ("user-agent", "a test")], None),
+        ("/ws", vec![("sec-websocket-protocol", listed.as_str())], Some("switchboard.v1")),
+        (query.as_str(), vec![], None),
+    ] {
+        let mut client = door.connect(path, &headers).await.unwrap();
+        assert_eq!(
+            client.response.headers().get("sec-websocket-protocol").map(|it| it.to_str().unwrap()),
+            selected
+        );
+        let greeting = client.expect("auth.success").await;
+        assert_eq!((&greeting["payload"]["user_id"], greeting.get("id")), (&"ana".into(), None));
+        client.expect("message.new").await;
+        client.expect("early.push").await;
+        let Life::Opened { user, user_agent, remote } = door.hears_of().await else { panic!() };
+        assert_eq!((user.as_str(), remote.as_str()), ("ana", "127.0.0.1"));
+        assert_eq!(user_agent.is_some(), headers.len() == 2);
+        drop(client);
+        assert_eq!(door.hears_of().await, Life::Left);
+        assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 1006 });
+    }
+}
+
+#[tokio::test]
+async fn a_first_frame_opens_it_too_and_frames_before_it_are_refused() {
+    let mut door = Door::open().await;
+    let mut client = door.connect("/ws", &[]).await.unwrap();
+    client.send(r#"{"type":"echo","id":1}"#).await;
+    assert_eq!(client.expect("error").await["payload"]["code"], "unauthorized");
+    client.send(&format!(r#"{{"type":"auth","id":"a","payload":{{"token":"{}"}}}}"#, token("ana"))).await;
+    // Behind it, and handled after everything that comes first.
+    client.send(r#"{"type":"echo","id":2,"payload":{"n":1}}"#).await;
+    assert_eq!(client.expect("auth.success").await["id"], "a");
+    client.expect("message.new").await;
+    client.expect("early.push").await;
+    assert_eq!(client.expect("echoed").await["payload"]["n"], 1);
+    assert!(matches!(door.hears_of().await, Life::Opened { .. }));
+}
+
+#[tokio::test]
+async fn a_bad_token_is_401_at_the_door_and_4001_inside() {
+    let door = Door::open().await;
+    let expired = token_for("ana", -31);
+    let key = "dGhlIHNhbXBsZSBub25jZQ==";
+    for header in [
+        format!("authorization: Bearer {expired}"),
+        "authorization: Basic YTpi".to_owned(),
+        "sec-websocket-protocol: switchboard.v1, bearer.nonsense".to_owned(),
+    ] {
+        let answer = door
+            .raw(format!(
+                "GET /ws?token={} HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\
+                 sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n{header}\r\n\r\n",
+                token("ana")
+            ))
+            .await;
+        let answer = Rest::parse(&answer);
+        assert_eq!((answer.status, &answer.problem()["code"]), (401, &"unauthorized".into()), "{header}");
+        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+    }
+    let mut client = door.connect("/ws", &[]).await.unwrap();
+    client.send(&format!(r#"{{"type":"auth","id":1,"payload":{{"token":"{expired}"}}}}"#)).await;
+    assert_eq!(client.expect("error").await["payload"]["code"], "unauthorized");
+    client.expect_close(4001).await;
+}
+
+#[tokio::test]
+async fn what_is_no_handshake_is_told_why() {
+    let door =
+        Door::open_with(Config { origins: vec!["https://ours.example".into()], ..Config::default() }).await;
+    let good = [
+        ("connection", "upgrade, close"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    for (method, wrong, status) in [
+        ("POST", ("x", "y"), 405),
+        ("GET", ("upgrade", "h2c"), 400),
+        ("GET", ("sec-websocket-version", "8"), 400),
+        ("GET", ("sec-websocket-key", "short"), 400),
+        ("GET", ("origin", "https://theirs.example"), 403),
+    ] {
+        let mut request = format!("{method} /ws HTTP/1.1\r\nhost: x\r\n");
+        for (name, value) in good.iter().filter(|(name, _)| *name != wrong.0).chain([&wrong]) {
+            request += &format!("{name}: {value}\r\n");
+        }
+        // Whatever is no upgrade keeps the connection; a second request ends it.
+        request += "\r\nGET /nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let answer = door.raw(request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{wrong:?}: {answer}");
+        assert!(answer.contains("x-request-id"));
+    }
+    assert!(door.connect("/ws", &[("origin", "https://ours.example")]).await.is_ok());
+    assert!(door.connect("/ws", &[]).await.is_ok(), "no browser, no origin");
+}
+
+#[tokio::test]
+async fn a_full_node_refuses_and_has_room_again_when_somebody_left() {
+    let mut door = Door::open_with(Config { connections_max: 1, ..Config::default() }).await;
+    let ana = door.client("ana").await;
+    let refused = door
+        .raw(
+            "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\
+             GET /nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
+        .await;
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: "), "{refused}");
+    assert_eq!(door.gateway.connections(), 1);
+    drop(ana);
+    while door.hears_of().await != (Life::Closed { user: "ana".into(), code: 1006 }) {}
+    within(async {
+        while door.gateway.connections() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    door.client("bo").await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_of_a_user_is_closed() {
+    let mut door = Door::open_with(Config { connections_per_user_max: 1, ..Config::default() }).await;
+    let mut first = door.client("ana").await;
+    let bearer = format!("Bearer {}", token("ana"));
+    let mut second = door.connect("/ws", &[("authorization", &bearer)]).await.unwrap();
+    second.expect_close(4009).await;
+    door.client("bo").await;
+    first.send(r#"{"type":"ping"}"#).await;
+    first.expect("pong").await;
+}
+
+#[tokio::test]
+async fn a_drain_tells_everybody_when_to_come_back_and_finishes_what_was_asked() {
+    let mut door = Door::open_with(Config { drain_ms: 300, ..Config::default() }).await;
+    let mut ana = door.client("ana").await;
+    let mut nobody = door.connect("/ws", &[]).await.unwrap();
+    let address = door.address;
+    let slow = tokio::spawn(async move {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
+        answer
+    });
+    ana.send(r#"{"type":"slow","id":1}"#).await;
+    let mut called = [door.hears_of().await, door.hears_of().await];
+    called.sort_by_key(|life| format!("{life:?}"));
+    assert_eq!(called, [Life::Called("/slow".into()), Life::Called("slow".into())]);
+
+    let shutdown = door.shutdown.take().unwrap();
+    shutdown.begin();
+    for client in [&mut ana, &mut nobody] {
+        let wait = client.expect("draining").await["payload"]["reconnect_after_ms"].as_u64().unwrap();
+        assert!(wait <= 300);
+    }
+    nobody.expect_close(1012).await;
+    within(async { while tokio::net::TcpStream::connect(address).await.is_ok() {} }).await;
+
+    door.rooms.gate.0.add_permits(2);
+    assert!(slow.await.unwrap().starts_with("HTTP/1.1 200"));
+    assert_eq!(ana.expect("echoed").await["id"], 1);
+    ana.expect_close(1012).await;
+    drop((ana, nobody));
+    assert!(shutdown.finished(std::time::Duration::from_secs(10)).await);
+    assert_eq!(door.hears_of().await, Life::Left);
+    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 1012 });
+}
+
+#[tokio::test]
+async fn tickets_need_redis_and_say_so() {
+    let door = Door::open().await;
+    let bearer = format!("Bearer {}", token("ana"));
+    let answer = door.rest("POST", "/api/v1/ws-tickets", &[("authorization", &bearer)], "").await;
+    assert_eq!((answer.status, &answer.problem()["code"]), (503, &"unavailable".into()));
+    assert_eq!(answer.headers["retry-after"], "1");
+    assert_eq!(door.rest("POST", "/api/v1/ws-tickets", &[], "").await.status, 401);
+    assert_eq!(door.rest("GET", "/api/v1/ws-tickets", &[], "").await.status, 405);
+    let refused: Result<Client, String> = door.connect("/ws?ticket=x", &[]).await;
+    assert!(refused.is_err());
+}

@@ -1,0 +1,225 @@
+//! One connection: order, answers, pushes, bounds, ends.
+
+use fastwebsockets::{Frame, OpCode};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::house::{Door, Life, token, within};
+use crate::limits::{FRAME_BYTES_MAX, QUEUE_BYTES_MAX};
+use crate::wire::close::Close;
+
+#[tokio::test]
+async fn every_frame_gets_the_answer_it_asked_for() {
+    let mut door = Door::open().await;
+    let mut ana = door.client("ana").await;
+    for (frame, answer, code) in [
+        (r#"{"type":"echo","id":1,"payload":{"a":"ü"}}"#, "echoed", Value::Null),
+        (r#"{"type":"ping","id":2}"#, "pong", Value::Null),
+        (r#"{"type":"refuse","id":3}"#, "error", "forbidden".into()),
+        (r#"{"type":"garbage","id":4}"#, "error", "internal".into()),
+        (r#"{"type":"unheard-of","id":5}"#, "error", "malformed".into()),
+        (r#"{"type":"silent","id":6}"#, "", Value::Null),
+        (r#"{"type":"echo","id":7.5}"#, "error", "invalid".into()),
+        ("{", "error", "malformed".into()),
+    ] {
+        ana.send(frame).await;
+        if !answer.is_empty() {
+            let reply = ana.expect(answer).await;
+            assert_eq!(reply["payload"]["code"], code, "{frame}");
+            let sent: Option<Value> =
+                serde_json::from_str::<Value>(frame).ok().map(|frame| frame["id"].clone());
+            assert_eq!(reply["id"], sent.filter(Value::is_i64).unwrap_or_default());
+        }
+    }
+    ana.send(r#"{"type":"ping","id":2}"#).await;
+    ana.expect("pong").await;
+    assert_eq!(*door.rooms.kept.lock().unwrap(), [Some(1), None, None, None, Some(0)]);
+    let touches = door.rooms.touches.lock().unwrap();
+    assert!(touches.contains(&("ana".into(), true)) && touches.contains(&("ana".into(), false)));
+}
+
+#[tokio::test]
+async fn frames_wait_for_the_call_before_them_and_pushes_do_not() {
+    let mut door = Door::open().await;
+    let mut ana = door.client("ana").await;
+    ana.send(r#"{"type":"slow","id":1}"#).await;
+    for id in 2..30 {
+        ana.send(&format!(r#"{{"type":"echo","id":{id}}}"#)).await;
+    }
+    assert_eq!(door.hears_of().await, Life::Called("slow".into()));
+    door.outlet("ana").push_reply(r#"{"type":"message.new","payload":{}}"#);
+    ana.expect("message.new").await;
+    door.rooms.gate.0.add_permits(1);
+    for id in 1..30 {
+        assert_eq!(ana.expect("echoed").await["id"], id);
+    }
+}
+
+#[tokio::test]
+async fn fragments_control_frames_and_large_messages_are_understood() {
+    let mut door = Door::open().await;
+    let mut ana = door.client("ana").await;
+    let part = |last, opcode, text: &'static str| Frame::new(last, opcode, None, text.as_bytes().into());
+    ana.socket.write_frame(part(false, OpCode::Text, r#"{"type":"ec"#)).await.unwrap();
+    ana.socket.write_frame(part(true, OpCode::Ping, "there?")).await.unwrap();
+    let pong = within(ana.socket.read_frame()).await.unwrap();
+    assert_eq!((pong.opcode, &*pong.payload), (OpCode::Pong, b"there?".as_slice()));
+    ana.socket.write_frame(part(true, OpCode::Continuation, r#"ho","id":1}"#)).await.unwrap();
+    assert_eq!(ana.expect("echoed").await["id"], 1);
+
+    let envelope = r#"{"type":"echo","id":2,"payload":{"a":""}}"#.len();
+    let largest = "x".repeat(FRAME_BYTES_MAX - envelope);
+    ana.send(&format!(r#"{{"type":"echo","id":2,"payload":{{"a":"{largest}"}}}}"#)).await;
+    assert_eq!(ana.expect("echoed").await["payload"]["a"].as_str().unwrap().len(), largest.len());
+    ana.send(&format!(r#"{{"type":"echo","id":3,"payload":{{"a":"{largest}x"}}}}"#)).await;
+    ana.expect_close(1009).await;
+}
+
+#[tokio::test]
+async fn a_few_bad_frames_are_answered_and_too_many_end_it() {
+    let mut door = Door::open().await;
+    let mut ana = door.client("ana").await;
+    for bad in 0..11 {
+        match bad % 3 {
+            0 => ana.send("nonsense").await,
+            1 => ana.socket.write_frame(Frame::binary(b"\0".as_slice().into())).await.unwrap(),
+            _ => {
+                let not_utf8 = Frame::new(true, OpCode::Text, None, b"\xff".as_slice().into());
+                ana.socket.write_frame(not_utf8).await.unwrap();
+            }
+        }
+        assert_eq!(ana.expect("error").await["payload"]["code"], "malformed");
+    }
+    ana.expect_close(4002).await;
+    assert_eq!(door.hears_of().await, Life::Left);
+    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4002 });
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_code_of_whoever_ended_it() {
+    let mut door = Door::open().await;
+    let mut ana = door.client("ana").await;
+    door.outlet("ana").push_reply(r#"{"type":"last.words","payload":{}}"#);
+    door.outlet("ana").close(Close::DISCONNECTED);
+    ana.expect("last.words").await;
+    ana.expect_close(4003).await;
+    assert_eq!(door.hears_of().await, Life::Left);
+    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4003 });
+
+    let mut bo = door.client("bo").await;
+    bo.send(r#"{"type":"silent"}"#).await;
+    bo.socket.write_frame(Frame::close(1001, b"bye")).await.unwrap();
+    bo.expect_close(1001).await;
+    assert_eq!(door.hears_of().await, Life::Called("silent".into()));
+    assert_eq!(door.hears_of().await, Life::Left);
+    assert_eq!(door.hears_of().await, Life::Closed { user: "bo".into(), code: 1001 });
+}
+
+#[tokio::test]
+async fn a_call_outlives_the_connection_that_asked_for_it() {
+    let mut door = Door::open().await;
+    let mut ana = door.client("ana").await;
+    ana.send(r#"{"type":"slow","id":1}"#).await;
+    assert_eq!(door.hears_of().await, Life::Called("slow".into()));
+    door.outlet("ana").close(Close::DISCONNECTED);
+    ana.expect_close(4003).await;
+    drop(ana);
+    assert_eq!(door.gateway.connections(), 1);
+    door.rooms.gate.0.add_permits(1);
+    assert_eq!(door.hears_of().await, Life::Left);
+    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4003 });
+}
+
+#[tokio::test]
+async fn a_reader_that_reads_slowly_gets_everything_in_order() {
+    let mut door = Door::open().await;
+    let mut ana = door.client("ana").await;
+    let outlet = door.outlet("ana");
+    let filler = "x".repeat(4000);
+    let mut pushed = 0u64;
+    // More than the sockets hold between them, as fast as the queue takes it.
+    let mut received = 0;
+    while received < 3000 {
+        while pushed < 3000 && !outlet.is_full() {
+            outlet.push_reply(&format!(r#"{{"type":"n","payload":{{"n":{pushed},"x":"{filler}"}}}}"#));
+            pushed += 1;
+        }
+        if outlet.is_full() || pushed == 3000 {
+            assert_eq!(ana.expect("n").await["payload"]["n"], received);
+            received += 1;
+        } else {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_reads_nothing_is_closed_and_costs_a_bounded_queue() {
+    let mut door = Door::open().await;
+    let ana = door.client("ana").await;
+    let outlet = door.outlet("ana");
+    let frame = format!(r#"{{"type":"n","payload":"{}"}}"#, "x".repeat(60_000));
+    within(async {
+        // The kernel's buffers take some megabytes first.
+        loop {
+            for _ in 0..2 * QUEUE_BYTES_MAX / frame.len() + 2 {
+                outlet.push_reply(&frame);
+            }
+            tokio::task::yield_now().await;
+            if let Ok(life) = door.try_hear() {
+                assert_eq!(life, Life::Left);
+                break;
+            }
+        }
+    })
+    .await;
+    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4008 });
+    drop(ana);
+}
+
+/// What a hostile or broken peer sends, as bytes behind a good handshake; some of it in the same packet.
+#[tokio::test]
+async fn bytes_behind_the_handshake_are_frames_and_broken_ones_end_it() {
+    let door = Door::open().await;
+    let handshake = format!(
+        "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nauthorization: Bearer {}\r\n\r\n",
+        token("ana")
+    );
+    let ping = |mask: u8| {
+        let text = br#"{"type":"ping","id":"early"}"#;
+        let mut frame = vec![0x81, 0x80 | text.len() as u8, mask, mask, mask, mask];
+        frame.extend(text.iter().map(|byte| byte ^ mask));
+        frame
+    };
+    for (broken, code) in [(vec![0x81, 0x05, b'h'], 1002u16), (vec![0xf1, 0x80, 0, 0, 0, 0], 1002)] {
+        let mut stream = tokio::net::TcpStream::connect(door.address).await.unwrap();
+        let bytes = [handshake.as_bytes(), &ping(0x2a), &broken].concat();
+        stream.write_all(&bytes).await.unwrap();
+        let mut answer = Vec::new();
+        within(stream.read_to_end(&mut answer)).await.unwrap();
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "the accept key of RFC 6455");
+        assert!(text.find("auth.success").unwrap() < text.find(r#""id":"early""#).unwrap());
+        let close = code.to_be_bytes();
+        assert!(answer.windows(2).any(|pair| pair == close), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn frames_beyond_the_rate_are_refused_and_the_connection_stays() {
+    let config = crate::config::Config { frames_per_second: 1, frames_burst: 3, ..Default::default() };
+    let mut door = Door::open_with(config).await;
+    let mut ana = door.client("ana").await;
+    for id in 1..=6 {
+        ana.send(&format!(r#"{{"type":"echo","id":{id}}}"#)).await;
+    }
+    for id in 1..=3 {
+        assert_eq!(ana.expect("echoed").await["id"], id);
+    }
+    for id in 4..=6 {
+        let refused = ana.expect("error").await;
+        assert_eq!((&refused["id"], &refused["payload"]["code"]), (&id.into(), &"rate_limited".into()));
+        assert_eq!(refused["payload"]["retry_after_ms"], 1000);
+    }
+}

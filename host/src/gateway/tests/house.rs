@@ -1,0 +1,363 @@
+//! A house with a few small handlers, and the ways into it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fastwebsockets::{FragmentCollector, Frame, OpCode};
+use futures_util::future::BoxFuture;
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::upgrade::Upgraded;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::contract::connection::{Closed, Opened};
+use crate::contract::frame::{Reply, Subscription};
+use crate::contract::http as contract;
+use crate::contract::types::{Principal, Problem, Push};
+use crate::fanout::{Outlet, Seat};
+use crate::gateway::auth::{Auth, unix_ms};
+use crate::gateway::{Gateway, House, Tickets, bind};
+use crate::ids::{ConnectionId, NodeId, UserId};
+use crate::redis::Redis;
+use crate::shutdown::Shutdown;
+use crate::triggers::{HttpIn, Reach};
+use crate::wire::problem::Code;
+
+pub const SECRET: &str = "a secret of the tests";
+/// Nothing here takes long; what takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("it hangs")
+}
+
+#[derive(Default)]
+pub struct Rooms {
+    pub outlets: Mutex<HashMap<String, Arc<Outlet>>>,
+    pub touches: Mutex<Vec<(String, bool)>>,
+    /// How many subscriptions each call kept; none where it failed.
+    pub kept: Mutex<Vec<Option<usize>>>,
+    /// A `slow` frame and `/slow` wait for a permit.
+    pub gate: Gate,
+}
+
+pub struct Gate(pub Semaphore);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
+    }
+}
+
+struct Handlers {
+    rooms: Arc<Rooms>,
+    drained: mpsc::UnboundedSender<ConnectionId>,
+    /// What was told about the life of connections, in order.
+    life: mpsc::UnboundedSender<Life>,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Life {
+    Opened { user: String, user_agent: Option<String>, remote: String },
+    Called(String),
+    Left,
+    Closed { user: String, code: u16 },
+}
+
+impl House for Handlers {
+    fn reach(&self, method: &str, path: &str) -> Reach {
+        match (method, path) {
+            ("GET" | "POST", "/api/v1/echo") => Reach::Bound { public: false },
+            ("GET", "/public" | "/slow" | "/odd") => Reach::Bound { public: true },
+            (_, "/api/v1/echo") => Reach::MethodNotAllowed { allow: vec!["GET".into(), "POST".into()] },
+            (_, "/public") => Reach::MethodNotAllowed { allow: vec!["GET".into()] },
+            _ => Reach::Nothing,
+        }
+    }
+
+    fn http(&self, request: HttpIn) -> BoxFuture<'_, Result<contract::Response, Problem>> {
+        Box::pin(async move {
+            if request.path == "/slow" {
+                self.life.send(Life::Called("/slow".into())).unwrap();
+                self.rooms.gate.0.acquire().await.unwrap().forget();
+            }
+            if request.path == "/odd" {
+                let headers =
+                    [("content-length", "3"), ("x-own", "yes"), ("x-bad", "a\nb"), ("connection", "x")];
+                let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+                return Ok(contract::Response { status: 201, headers, body: b"{}".to_vec() });
+            }
+            if request.query.iter().any(|(key, _)| key == "limited") {
+                return Err(Code::RateLimited.problem("slow down").retry_after_ms(2500));
+            }
+            let seen = json!({
+                "id": request.id,
+                "method": request.method,
+                "query": request.query,
+                "headers": request.headers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+                "body": String::from_utf8(request.body.to_vec()).unwrap(),
+                "caller": request.caller.map(|caller| caller.user_id),
+            });
+            Ok(contract::Response { status: 200, headers: Vec::new(), body: seen.to_string().into_bytes() })
+        })
+    }
+
+    fn join(&self, seat: Seat) -> BoxFuture<'_, Arc<Outlet>> {
+        let user = seat.user.to_string();
+        let outlet = Arc::new(Outlet::new(seat, self.drained.clone()));
+        self.rooms.outlets.lock().unwrap().insert(user, outlet.clone());
+        // Nothing may come before `auth.success` and what the handlers want first.
+        outlet.push_reply(r#"{"type":"early.push","payload":{}}"#);
+        Box::pin(async { outlet })
+    }
+
+    fn leave(&self, _: ConnectionId) {
+        self.life.send(Life::Left).unwrap();
+    }
+
+    fn opened(&self, opened: Opened) -> BoxFuture<'_, Vec<Push>> {
+        let Opened { caller, user_agent, remote, .. } = opened;
+        self.life.send(Life::Opened { user: caller.user_id, user_agent, remote }).unwrap();
+        Box::pin(async {
+            vec![Push {
+                frame: r#"{"type":"message.new","payload":{"late":true}}"#.to_owned(),
+                position: None,
+            }]
+        })
+    }
+
+    fn frame<'a>(
+        &'a self,
+        seat: &'a Seat,
+        caller: &'a Principal,
+        frame_type: &'a str,
+        payload: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
+        assert_eq!(seat.user.as_str(), caller.user_id);
+        self.life.send(Life::Called(frame_type.to_owned())).unwrap();
+        let reply = |payload: &str| Reply {
+            frame_type: "echoed".to_owned(),
+            payload: payload.to_owned(),
+            subscriptions: vec![Subscription {
+                address: "conv:1".to_owned(),
+                after: Vec::new(),
+                missed: false,
+            }],
+        };
+        Box::pin(async move {
+            match frame_type {
+                "echo" => Ok(Some(reply(payload))),
+                "slow" => {
+                    self.rooms.gate.0.acquire().await.unwrap().forget();
+                    Ok(Some(reply(payload)))
+                }
+                "silent" => Ok(None),
+                "garbage" => Ok(Some(reply("{} garbage"))),
+                "refuse" => Err(Code::Forbidden.problem("not you")),
+                _ => Err(Code::Malformed.problem("no frame of this type is known").field("type")),
+            }
+        })
+    }
+
+    fn closed(&self, closed: Closed) -> BoxFuture<'_, ()> {
+        self.life.send(Life::Closed { user: closed.user_id, code: closed.code }).unwrap();
+        Box::pin(async {})
+    }
+
+    fn touch(&self, _: ConnectionId, user: &UserId, active: bool) {
+        self.rooms.touches.lock().unwrap().push((user.to_string(), active));
+    }
+
+    fn open(&self, _: ConnectionId, subscriptions: &[Subscription]) {
+        self.rooms.kept.lock().unwrap().push(Some(subscriptions.len()));
+    }
+
+    fn take_back(&self, _: ConnectionId) {
+        self.rooms.kept.lock().unwrap().push(None);
+    }
+}
+
+/// A running gateway.
+pub struct Door {
+    pub address: SocketAddr,
+    pub rooms: Arc<Rooms>,
+    pub gateway: Arc<Gateway>,
+    pub shutdown: Option<Shutdown>,
+    life: mpsc::UnboundedReceiver<Life>,
+    _drained: mpsc::UnboundedReceiver<ConnectionId>,
+}
+
+impl Door {
+    pub async fn open() -> Self {
+        Self::open_with(Config::default()).await
+    }
+
+    pub async fn open_with(config: Config) -> Self {
+        let config = Config {
+            jwt_secret: Some(SECRET.to_owned()),
+            // Nobody listens there, unless a test says otherwise.
+            redis_url: config.redis_url.clone().or(Some("redis://127.0.0.1:1".to_owned())),
+            ..config
+        };
+        let (drained, kept) = mpsc::unbounded_channel();
+        let (told, life) = mpsc::unbounded_channel();
+        let rooms = Arc::new(Rooms::default());
+        let handlers = Arc::new(Handlers { rooms: rooms.clone(), drained, life: told });
+        let auth = Arc::new(Auth::new(&config).unwrap());
+        let tickets = Tickets::new(Redis::connect(&config).unwrap());
+        let gateway = Gateway::new(&config, NodeId::random(), auth, tickets, handlers);
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = Shutdown::new();
+        tokio::spawn(gateway.clone().serve(listener, shutdown.guard()));
+        Self { address, rooms, gateway, shutdown: Some(shutdown), life, _drained: kept }
+    }
+
+    pub async fn hears_of(&mut self) -> Life {
+        within(self.life.recv()).await.unwrap()
+    }
+
+    pub fn try_hear(&mut self) -> Result<Life, mpsc::error::TryRecvError> {
+        self.life.try_recv()
+    }
+
+    pub fn outlet(&self, user: &str) -> Arc<Outlet> {
+        self.rooms.outlets.lock().unwrap()[user].clone()
+    }
+
+    /// Signed in with a header, past the greeting.
+    pub async fn client(&mut self, user: &str) -> Client {
+        let bearer = format!("Bearer {}", token(user));
+        let mut client = self.connect("/ws", &[("authorization", &bearer)]).await.unwrap();
+        client.expect("auth.success").await;
+        client.expect("message.new").await;
+        client.expect("early.push").await;
+        assert!(matches!(self.hears_of().await, Life::Opened { .. }));
+        client
+    }
+
+    /// The answer where it was no upgrade.
+    pub async fn connect(&self, path: &str, headers: &[(&str, &str)]) -> Result<Client, String> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let mut request = Request::builder()
+            .uri(format!("http://{}{path}", self.address))
+            .header("host", self.address.to_string())
+            .header("upgrade", "websocket")
+            .header("connection", "upgrade")
+            .header("sec-websocket-key", fastwebsockets::handshake::generate_key())
+            .header("sec-websocket-version", "13");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let shaken = within(fastwebsockets::handshake::client(&TokioExecutor::new(), request, stream)).await;
+        match shaken {
+            Ok((mut socket, response)) => {
+                socket.set_auto_close(false);
+                Ok(Client { socket: FragmentCollector::new(socket), response })
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Bytes as they are, and the whole answer.
+    pub async fn raw(&self, request: impl AsRef<[u8]>) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        // The server may answer and close before it has read everything.
+        let _ = stream.write_all(request.as_ref()).await;
+        let mut answer = Vec::new();
+        let _ = within(stream.read_to_end(&mut answer)).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    pub async fn rest(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Rest {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
+        }
+        if !body.is_empty() {
+            request += &format!("content-length: {}\r\n", body.len());
+        }
+        Rest::parse(&self.raw(format!("{request}\r\n{body}")).await)
+    }
+}
+
+pub struct Rest {
+    pub status: u16,
+    pub headers: HashMap<String, String>,
+    pub body: String,
+}
+
+impl Rest {
+    pub fn parse(answer: &str) -> Self {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
+        Self { status, headers, body: body.to_owned() }
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {:?}", self.body))
+    }
+
+    /// A problem with everything a problem has.
+    pub fn problem(&self) -> Value {
+        let problem = self.json();
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(problem["status"], self.status);
+        assert_eq!(problem["request_id"], self.headers["x-request-id"].as_str());
+        problem
+    }
+}
+
+pub fn token(user: &str) -> String {
+    token_for(user, 3600)
+}
+
+pub fn token_for(user: &str, seconds: i64) -> String {
+    let claims = json!({ "sub": user, "exp": (unix_ms() / 1000) as i64 + seconds });
+    encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+}
+
+pub struct Client {
+    pub socket: FragmentCollector<TokioIo<Upgraded>>,
+    pub response: Response<hyper::body::Incoming>,
+}
+
+impl Client {
+    pub async fn send(&mut self, text: &str) {
+        within(self.socket.write_frame(Frame::text(text.as_bytes().into()))).await.unwrap();
+    }
+
+    pub async fn receive(&mut self) -> Value {
+        let frame = within(self.socket.read_frame()).await.unwrap();
+        assert_eq!(frame.opcode, OpCode::Text, "{:?}", String::from_utf8_lossy(&frame.payload));
+        serde_json::from_slice(&frame.payload).unwrap()
+    }
+
+    pub async fn expect(&mut self, frame_type: &str) -> Value {
+        let frame = self.receive().await;
+        assert_eq!(frame["type"], frame_type, "{frame}");
+        frame
+    }
+
+    pub async fn expect_close(&mut self, code: u16) {
+        let frame = within(self.socket.read_frame()).await.unwrap();
+        assert_eq!(frame.opcode, OpCode::Close, "{:?}", String::from_utf8_lossy(&frame.payload));
+        assert_eq!(u16::from_be_bytes([frame.payload[0], frame.payload[1]]), code);
+    }
+}

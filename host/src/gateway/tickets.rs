@@ -1,0 +1,70 @@
+//! Tickets: what a client that can set no headers puts into the URL of its WebSocket instead of its token. One connection,
+//! one use, half a minute. They live in Redis, so that any node takes what any node gave; without Redis there are none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::contract::redis::Node;
+use crate::contract::types::{Principal, Problem};
+use crate::ids::{Digest, UserId};
+use crate::limits::TICKET_SECONDS;
+use crate::redis::Redis;
+use crate::session::Credentials;
+use crate::wire::problem::Code;
+
+pub struct Tickets(Redis);
+
+/// What a ticket stands for.
+#[derive(Serialize, Deserialize)]
+struct Stub {
+    principal: Principal,
+    expires_ms: u64,
+}
+
+/// A ticket waits no longer for Redis than a client would.
+const WAIT: Duration = Duration::from_secs(2);
+
+impl Tickets {
+    pub fn new(redis: Redis) -> Self {
+        Self(redis)
+    }
+
+    pub async fn issue(&self, who: &Credentials) -> Result<String, Problem> {
+        let ticket: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let stub = Stub { principal: who.principal.clone(), expires_ms: who.expires_ms };
+        let stub = serde_json::to_string(&stub).expect("a principal is plain data");
+        let seconds = TICKET_SECONDS.to_string();
+        self.command(&["SET", &key(&ticket), &stub, "EX", &seconds]).await?;
+        Ok(ticket)
+    }
+
+    /// Its first use is its last.
+    pub async fn redeem(&self, ticket: &str) -> Result<Arc<Credentials>, Problem> {
+        let used = || Code::Unauthorized.problem("the ticket is unknown, used or too old");
+        match self.command(&["GETDEL", &key(ticket)]).await?.as_slice() {
+            [Node::Text(stub)] => {
+                let Stub { principal, expires_ms } = serde_json::from_str(stub).map_err(|_| used())?;
+                let user = UserId::parse(&principal.user_id).ok_or_else(used)?;
+                Ok(Arc::new(Credentials { user, principal, expires_ms }))
+            }
+            _ => Err(used()),
+        }
+    }
+
+    async fn command(&self, args: &[&str]) -> Result<Vec<Node>, Problem> {
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        self.0.command(&args, Instant::now() + WAIT).await.map_err(|error| {
+            warn!(?error, "tickets are not to be had: Redis did not answer");
+            Code::Unavailable.problem("tickets are not available now").retry_after_ms(1000)
+        })
+    }
+}
+
+/// By its digest: who reads Redis can not use what is there.
+fn key(ticket: &str) -> String {
+    format!("switchboard:ticket:{}", Digest::of(ticket.as_bytes()))
+}

@@ -1,0 +1,149 @@
+//! `GET /ws`: who is it, is there a place, and out of hyper's hands. What follows the handshake is `connection`'s.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fastwebsockets::upgrade;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{
+    HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, USER_AGENT,
+};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Version};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use super::Gateway;
+use super::connection::{self, Arrival};
+use super::http::{Refusal, bearer, method_not_allowed};
+use super::socket::Socket;
+use crate::contract::types::Problem;
+use crate::limits::{CONNECTION_RETRY_MS, USER_AGENT_CHARS_MAX};
+use crate::shutdown::Guard;
+use crate::wire::http::Answer;
+use crate::wire::percent;
+use crate::wire::problem::Code;
+
+/// The one subprotocol; the others that clients list carry tokens.
+const SUBPROTOCOL: &str = "switchboard.v1";
+const BEARER: &str = "bearer.";
+
+pub(super) async fn handshake(
+    gateway: &Arc<Gateway>,
+    mut request: Request<Incoming>,
+    remote: SocketAddr,
+    guard: Guard,
+) -> Result<Answer, Refusal> {
+    check(&request, &gateway.origins)?;
+    let busy = |why: &'static str, detail: &str| {
+        gateway.meters.refused(why);
+        let wait = CONNECTION_RETRY_MS + (rand::random::<f32>() * CONNECTION_RETRY_MS as f32) as u32;
+        Code::Unavailable.problem(detail).retry_after_ms(wait)
+    };
+    if guard.has_begun() {
+        return Err(busy("draining", "the node is draining").into());
+    }
+    let place = gateway
+        .places
+        .take()
+        .ok_or_else(|| busy("full", "the node has as many connections as it may have"))?;
+    let credentials = match token(&request)? {
+        Some(Token::Jwt(token)) => Some(gateway.auth.verify(&token).await?),
+        Some(Token::Ticket(ticket)) => Some(gateway.tickets.redeem(&ticket).await?),
+        None => None,
+    };
+    let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let arrival = Arrival {
+        remote,
+        user_agent: user_agent.map(|name| name.chars().take(USER_AGENT_CHARS_MAX).collect()),
+        credentials,
+        place,
+    };
+    let offered = protocols(request.headers()).any(|protocol| protocol == SUBPROTOCOL);
+
+    // Taken before fastwebsockets does, whose future would make a read buffer that is never used.
+    let upgraded = hyper::upgrade::on(&mut request);
+    let (response, _) = upgrade::upgrade(&mut request)
+        .map_err(|error| Code::Malformed.problem(format!("not a WebSocket handshake: {error}")))?;
+    let mut answer = response.map(|_| Full::<Bytes>::default());
+    if offered {
+        let selected = HeaderValue::from_static(SUBPROTOCOL);
+        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, selected);
+    }
+    let gateway = gateway.clone();
+    tokio::spawn(async move {
+        match bare(upgraded).await {
+            Some(socket) => connection::run(gateway, socket, arrival, guard).await,
+            None => debug!("a client left during its handshake"),
+        }
+    });
+    Ok(answer)
+}
+
+/// The socket as it was before hyper took it, and what hyper had already read from it.
+async fn bare(upgraded: OnUpgrade) -> Option<Socket> {
+    let parts = upgraded.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some(Socket::new(parts.io.into_inner(), &parts.read_buf))
+}
+
+fn check(request: &Request<Incoming>, origins: &[String]) -> Result<(), Refusal> {
+    if request.method() != Method::GET {
+        return Err(method_not_allowed(&["GET".to_owned()]));
+    }
+    let headers = request.headers();
+    if request.version() < Version::HTTP_11 || !upgrade::is_upgrade_request(request) {
+        let problem = Code::Malformed.problem("this path is for WebSockets: `Upgrade: websocket` is needed");
+        return Err(Refusal::with(problem, hyper::header::UPGRADE, "websocket"));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let problem = Code::Malformed.problem("`Sec-WebSocket-Version` is 13");
+        return Err(Refusal::with(problem, SEC_WEBSOCKET_VERSION, "13"));
+    }
+    // The base64 of 16 bytes.
+    let key = headers.get(SEC_WEBSOCKET_KEY).map_or(b"".as_slice(), HeaderValue::as_bytes);
+    if key.len() != 24 || !key.ends_with(b"==") {
+        return Err(Code::Malformed.problem("`Sec-WebSocket-Key` is 16 bytes in base64").into());
+    }
+    // No cookie opens a connection, so a foreign page gains nothing by trying; operators may still want to be strict.
+    if let Some(origin) = headers.get(ORIGIN)
+        && !origins.is_empty()
+        && !origins.iter().any(|ours| origin == ours.as_str())
+    {
+        return Err(Code::Forbidden.problem("this origin may not connect").into());
+    }
+    Ok(())
+}
+
+enum Token {
+    Jwt(String),
+    Ticket(String),
+}
+
+/// The first that is there counts, good or bad.
+fn token(request: &Request<Incoming>) -> Result<Option<Token>, Problem> {
+    if let Some(token) = bearer(request.headers())? {
+        return Ok(Some(Token::Jwt(token.to_owned())));
+    }
+    let listed = protocols(request.headers()).find_map(|protocol| protocol.strip_prefix(BEARER));
+    if let Some(token) = listed {
+        return Ok(Some(Token::Jwt(token.to_owned())));
+    }
+    let query = percent::decode_query(request.uri().query().unwrap_or_default())
+        .ok_or_else(|| Code::Malformed.problem("the query holds a wrong percent escape"))?;
+    let find = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    Ok(find("ticket").map(Token::Ticket).or_else(|| find("token").map(Token::Jwt)))
+}
+
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let name: HeaderName = SEC_WEBSOCKET_PROTOCOL;
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
