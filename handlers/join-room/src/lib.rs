@@ -67,7 +67,7 @@ fn subscribe(request: &Request) -> Result<Reply, Problem> {
     let wish = Wish::subscribe(request.payload()?, request.alias.is_some())?;
     let mut answer = Answer::default();
     if wish.join {
-        answer.join(&wish, user);
+        answer.join(&wish, user)?;
     }
 
     let ids: Vec<Id> = wish.ids().into_iter().filter(|id| !answer.is_refused(*id)).collect();
@@ -90,7 +90,17 @@ fn subscribe(request: &Request) -> Result<Reply, Problem> {
         answer.subscriptions.push(Subscription { address: topic, after: Vec::new(), missed: false });
     }
     looking::begin(&request.connection, user, &answer.ids);
-    Ok(answer.reply(&wish, request.alias.is_some()))
+    // Who comes in by the alias is shown where they are.
+    let shown = match (&request.alias, &answer.ids[..]) {
+        (Some(_), [id]) => Some(store::conversation(*id)?),
+        _ => None,
+    };
+    let mut reply = answer.reply(&wish);
+    if let Some(conversation) = shown {
+        reply.payload.truncate(reply.payload.len() - 1);
+        reply.payload += &format!(r#","conversation":{conversation}}}"#);
+    }
+    Ok(reply)
 }
 
 fn unsubscribe(request: &Request) -> Result<Reply, Problem> {
@@ -111,19 +121,23 @@ struct Answer {
     changes: Map<String, Value>,
     refused: Vec<Value>,
     subscriptions: Vec<Subscription>,
-    /// Of the conversation that an alias joined.
-    conversation: Option<String>,
 }
 
 impl Answer {
-    fn join(&mut self, wish: &Wish, user: &str) {
-        for id in wish.ids() {
-            match membership::admit(id, user, Role::Member, user) {
-                Ok(admitted) => self.conversation = admitted.conversation,
-                // A private one that they are in already answers `already`; the rest is refused for its reason.
-                Err(problem) => self.refuse(&id.to_string(), &problem.code),
+    /// Most who join are participants already; only the others need a transaction, and only public channels have one for
+    /// them. Whoever may not is refused behind the gates, like everyone.
+    fn join(&mut self, wish: &Wish, user: &str) -> Result<(), Problem> {
+        for seat in store::seats(user, &wish.ids())? {
+            if seat.seated || !seat.open {
+                continue;
+            }
+            match membership::admit(seat.id, user, Role::Member, user) {
+                Ok(_) => {}
+                Err(problem) if problem.status < 500 => self.refuse(&seat.id.to_string(), &problem.code),
+                Err(problem) => return Err(problem),
             }
         }
+        Ok(())
     }
 
     fn is_refused(&self, id: Id) -> bool {
@@ -144,17 +158,14 @@ impl Answer {
         self.subscriptions.push(Subscription { address, after: positions(after), missed });
     }
 
-    fn reply(self, wish: &Wish, alias: bool) -> Reply {
-        let mut payload = json!({
+    fn reply(self, wish: &Wish) -> Reply {
+        let payload = json!({
             "conversation_ids": self.ids,
             "heads": self.heads,
             "changes": self.changes,
             "refused": self.refused,
             "topics": wish.topics,
         });
-        if let (true, Some(conversation)) = (alias, self.conversation) {
-            payload["conversation"] = serde_json::from_str(&conversation).unwrap_or(Value::Null);
-        }
         let mut reply = Reply::new("subscribed", &payload);
         reply.subscriptions = self.subscriptions;
         reply

@@ -9,6 +9,8 @@ use serde_json::Value;
 /// Of one frame; a client with more sends several.
 pub const CONVERSATIONS_MAX: usize = 200;
 pub const TOPICS_MAX: usize = 50;
+/// Of one frame that joins: each is a transaction of its own.
+pub const JOINS_MAX: usize = 20;
 /// Who lacks more pages `history` instead.
 pub const MISSED_MAX: u64 = 1000;
 
@@ -35,6 +37,10 @@ impl Wish {
     pub fn subscribe(mut payload: Object, alias: bool) -> Result<Self, Problem> {
         let conversations = conversations(&mut payload)?;
         let join = payload.boolean("join")?.unwrap_or(alias);
+        if join && conversations.len() > JOINS_MAX {
+            let rule = format!("has more than {JOINS_MAX} entries to join");
+            return Err(Problem::invalid("conversation_ids", rule));
+        }
         let stands = stands(&mut payload)?;
         Self { conversations, stands, topics: topics(&mut payload)?, join }.of_something()
     }
@@ -174,6 +180,10 @@ mod tests {
             ("conversation_ids", json!({})),
             ("conversation_ids", json!({ "conversation_ids": ROOM })),
             ("conversation_ids", json!({ "conversation_ids": vec!["x"; 201] })),
+            (
+                "conversation_ids",
+                json!({ "conversation_ids": (0..21).map(|i| i.to_string()).collect::<Vec<_>>(), "join": true }),
+            ),
             ("conversation_ids[0]", json!({ "conversation_ids": [7] })),
             ("positions", json!({ "conversation_ids": [ROOM], "positions": [] })),
             ("positions.x", json!({ "conversation_ids": [ROOM], "positions": { "x": -1 } })),

@@ -6,6 +6,8 @@ use sdk::{Id, Problem, Push, channels, clock, params, postgres, time};
 use crate::rules::Heads;
 
 const SEATS: &str = include_str!("sql/seats.sql");
+const CONVERSATION: &str =
+    "select app.conversation_text(conversation) from app.conversations as conversation where id = $1::uuid";
 const HEADS: &str = include_str!("sql/heads.sql");
 const MISSED: &str = include_str!("sql/missed.sql");
 /// Of one page, beside its bound in bytes.
@@ -38,6 +40,12 @@ pub fn seats(user: &str, ids: &[Id]) -> Result<Vec<Seat>, Problem> {
         return Ok(Vec::new());
     }
     Ok(postgres::query(SEATS, &params![user, ids, this_month()])?.all()?)
+}
+
+/// As answers show it.
+pub fn conversation(id: Id) -> Result<String, Problem> {
+    let found: Option<String> = postgres::query(CONVERSATION, &params![id])?.cell()?;
+    found.ok_or_else(|| Problem::not_found("conversation"))
 }
 
 pub fn heads(conversation: Id) -> Result<Heads, Problem> {

@@ -1,5 +1,5 @@
-//! Who is looking at a conversation: connections that are subscribed to it, on nodes that live. Without Redis nobody is
-//! known to look, and people get a notification too many.
+//! Who is looking at a conversation: connections that are subscribed to it, except those of dead nodes. Without Redis
+//! nobody is known to look, and people get a notification too many.
 
 use std::collections::BTreeSet;
 
@@ -19,12 +19,12 @@ pub fn at(conversations: &BTreeSet<Id>) -> Vec<String> {
 
 fn read(conversations: &BTreeSet<Id>) -> Result<Vec<String>, Error> {
     let mut pipeline = Pipeline::new();
-    pipeline.push(&["ZRANGEBYSCORE", keys::NODES, &clock::now_ms().to_string(), "+inf"]);
+    pipeline.push(&["ZRANGEBYSCORE", keys::NODES, "-inf", &clock::now_ms().to_string()]);
     for conversation in conversations {
         pipeline.push(&["HGETALL", &keys::looking(*conversation)]);
     }
     let replies = pipeline.run()?;
-    let alive: BTreeSet<&str> = replies.first().into_iter().flat_map(Reply::texts).collect();
+    let dead: BTreeSet<&str> = replies.first().into_iter().flat_map(Reply::texts).collect();
     let mut seats = Vec::new();
     for (conversation, reply) in conversations.iter().zip(&replies[1..]) {
         seats.extend(pairs(reply).map(|(connection, user)| (*conversation, connection, user)));
@@ -36,7 +36,7 @@ fn read(conversations: &BTreeSet<Id>) -> Result<Vec<String>, Error> {
     }
     let nodes = pipeline.run()?;
     let looking =
-        seats.iter().zip(&nodes).filter(|(_, node)| node.text().is_some_and(|node| alive.contains(node)));
+        seats.iter().zip(&nodes).filter(|(_, node)| node.text().is_some_and(|node| !dead.contains(node)));
     Ok(looking.map(|((conversation, _, user), _)| format!("{conversation} {user}")).collect())
 }
 

@@ -1,5 +1,5 @@
 -- One partition: ends the leases of a node that is dead. How many there were.
--- KEYS due, grace · ARGV node, now
+-- KEYS due, grace, nodes · ARGV node, now
 local tag = string.match(KEYS[1], '^({.-})')
 local prefix = ARGV[1] .. ' '
 local ended = 0
@@ -13,4 +13,5 @@ for _, lease in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
     ended = ended + 1
   end
 end
+redis.call('ZREM', KEYS[3], ARGV[1])
 return ended

@@ -1,6 +1,8 @@
 //! Leases in Redis: who has a connection, until when. Every step of one user is one script, so two nodes that see the same
 //! user at once agree about who was first and who was last.
 
+use std::collections::BTreeSet;
+
 use sdk::connection::{Closed, Opened, Touch};
 use sdk::redis::{self, Error, Pipeline, Reply};
 use sdk::{Id, keys};
@@ -27,7 +29,13 @@ pub fn begin(opened: &Opened, now: u64) -> Result<Begun, Error> {
     let partition = keys::partition(user);
     let reply = redis::script(
         "open",
-        &[&keys::leases(user), &keys::presence(user), &keys::due(partition), &keys::grace(partition)],
+        &[
+            &keys::leases(user),
+            &keys::presence(user),
+            &keys::due(partition),
+            &keys::grace(partition),
+            &keys::nodes_of(partition),
+        ],
         &[
             &opened.connection,
             &opened.node,
@@ -36,10 +44,16 @@ pub fn begin(opened: &Opened, now: u64) -> Result<Begun, Error> {
             &now.to_string(),
             &(now + keys::LEASE_MS).to_string(),
             &keys::LISTED_MS.to_string(),
+            &(now + keys::NODE_LEASE_MS).to_string(),
         ],
     )?;
     let flag = |index: usize| reply.items().get(index).and_then(Reply::integer) == Some(1);
     Ok(Begun { was_offline: flag(0), unlisted: flag(1) })
+}
+
+/// The directory could not be told: the next connection tells it.
+pub fn unlist(user: &str) {
+    let _ = redis::command(&["HDEL", &keys::presence(user), "listed"]);
 }
 
 pub fn end(closed: &Closed, now: u64) -> Result<(), Error> {
@@ -76,64 +90,78 @@ pub fn forget_looks(connection: &str) -> Result<(), Error> {
 
 /// Renews, and makes again what Redis lost: a node that reports its connections uploads their leases.
 pub fn renew(node: &str, touches: &[Touch], now: u64) -> Result<(), Error> {
-    let (now, end) = (now.to_string(), (now + keys::LEASE_MS).to_string());
+    let (at, end) = (now.to_string(), (now + keys::LEASE_MS).to_string());
     let mut pipeline = Pipeline::new();
+    let mut partitions = BTreeSet::new();
     for touch in touches {
         let user = &touch.user_id;
         let lease = keys::lease(node, &touch.connection, user);
+        partitions.insert(keys::partition(user));
         pipeline.push(&["ZADD", &keys::due(keys::partition(user)), &end, &lease]);
         pipeline.push(&["HSET", &keys::leases(user), &touch.connection, node]);
         if touch.active {
-            pipeline.push(&["HSET", &keys::presence(user), "status", "online", "active", &now]);
+            pipeline.push(&["HSET", &keys::presence(user), "status", "online", "active", &at]);
         }
+    }
+    let node_end = (now + keys::NODE_LEASE_MS).to_string();
+    for partition in partitions {
+        pipeline.push(&["ZADD", &keys::nodes_of(partition), &node_end, node]);
     }
     pipeline.run().map(drop)
 }
 
 pub fn heartbeat(node: &str, now: u64) -> Result<(), Error> {
-    redis::command(&["ZADD", keys::NODES, &(now + keys::NODE_LEASE_MS).to_string(), node]).map(drop)
-}
-
-/// Ends the leases of nodes that are silent for longer than theirs.
-pub fn reap(now: u64) -> Result<u64, Error> {
-    let dead = redis::command(&["ZRANGEBYSCORE", keys::NODES, "-inf", &now.to_string()])?;
-    let mut ended = 0;
-    for node in dead.texts() {
-        for partition in 0..keys::PRESENCE_PARTITIONS {
-            let keys = [keys::due(partition), keys::grace(partition)];
-            let reply = redis::script("reap", &[&keys[0], &keys[1]], &[node, &now.to_string()])?;
-            ended += reply.integer().unwrap_or(0).max(0) as u64;
-        }
-        // Last, so that a sweep that was cut short is done again.
-        redis::command(&["ZREM", keys::NODES, node])?;
-    }
-    Ok(ended)
-}
-
-/// Who is offline now. One round trip finds the partitions that have anything due.
-pub fn sweep(now: u64) -> Result<Vec<Gone>, Error> {
-    let now = now.to_string();
     let mut pipeline = Pipeline::new();
+    pipeline.push(&["ZADD", keys::NODES, &(now + keys::NODE_LEASE_MS).to_string(), node]);
+    // Who is dead for long has been reaped everywhere.
+    pipeline.push(&[
+        "ZREMRANGEBYSCORE",
+        keys::NODES,
+        "-inf",
+        &now.saturating_sub(keys::NODE_FORGOTTEN_MS).to_string(),
+    ]);
+    pipeline.run().map(drop)
+}
+
+/// What a sweep did.
+#[derive(Default)]
+pub struct Swept {
+    pub gone: Vec<Gone>,
+    /// Leases ended because their node is dead.
+    pub reaped: u64,
+}
+
+/// Ends what is over: the leases of dead nodes, those that nobody renewed, the graces. One round trip finds the
+/// partitions that have any of it.
+pub fn sweep(now: u64) -> Result<Swept, Error> {
+    let at = now.to_string();
+    let mut pipeline = Pipeline::new();
+    pipeline.push(&["ZRANGEBYSCORE", keys::NODES, &at, "+inf"]);
     for partition in 0..keys::PRESENCE_PARTITIONS {
-        pipeline.push(&["ZCOUNT", &keys::due(partition), "-inf", &now]);
-        pipeline.push(&["ZCOUNT", &keys::grace(partition), "-inf", &now]);
+        pipeline.push(&["ZRANGEBYSCORE", &keys::nodes_of(partition), "-inf", &at]);
+        pipeline.push(&["ZCOUNT", &keys::due(partition), "-inf", &at]);
+        pipeline.push(&["ZCOUNT", &keys::grace(partition), "-inf", &at]);
     }
-    let counts = pipeline.run()?;
-    let mut gone = Vec::new();
-    for (partition, counts) in counts.chunks(2).enumerate() {
-        if counts.iter().all(|count| count.integer() == Some(0)) {
-            continue;
+    let replies = pipeline.run()?;
+    let Some((alive, replies)) = replies.split_first() else { return Ok(Swept::default()) };
+    let alive: BTreeSet<&str> = alive.texts().collect();
+    let mut swept = Swept::default();
+    for (partition, found) in (0..).zip(replies.chunks(3)) {
+        let [nodes, due, grace] = found else { break };
+        let keys = [keys::due(partition), keys::grace(partition), keys::nodes_of(partition)];
+        let mut over = due.integer() != Some(0) || grace.integer() != Some(0);
+        for node in nodes.texts().filter(|node| !alive.contains(node)) {
+            let reply = redis::script("reap", &[&keys[0], &keys[1], &keys[2]], &[node, &at])?;
+            swept.reaped += reply.integer().unwrap_or(0).max(0) as u64;
+            over = true;
         }
-        let partition = partition as u64;
-        let keys = [keys::due(partition), keys::grace(partition)];
-        let reply = redis::script(
-            "sweep",
-            &[&keys[0], &keys[1]],
-            &[&now, &SWEEP_MAX.to_string(), &keys::LEASE_MS.to_string()],
-        )?;
-        gone.extend(read_gone(reply.items()));
+        if over {
+            let bounds = [SWEEP_MAX.to_string(), keys::LEASE_MS.to_string()];
+            let reply = redis::script("sweep", &[&keys[0], &keys[1]], &[&at, &bounds[0], &bounds[1]])?;
+            swept.gone.extend(read_gone(reply.items()));
+        }
     }
-    Ok(gone)
+    Ok(swept)
 }
 
 fn read_gone(items: &[Reply]) -> impl Iterator<Item = Gone> {

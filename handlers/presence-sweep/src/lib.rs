@@ -5,7 +5,7 @@
 mod leases;
 mod store;
 
-use leases::Gone;
+use leases::{Begun, Gone, Swept};
 use sdk::connection::{self, Closed, Opened, Touch};
 use sdk::schedule::{self, Tick};
 use sdk::{Problem, Push, clock, log, outbox, redis, time};
@@ -18,16 +18,10 @@ schedule::export!(PresenceSweep);
 
 impl connection::Handler for PresenceSweep {
     fn open(opened: Opened) -> Result<Vec<Push>, Problem> {
+        // A connection never waits for its directory entry: what fails here is made good by the next one.
         let now = clock::now_ms();
         match leases::begin(&opened, now) {
-            Ok(begun) => {
-                if begun.unlisted {
-                    store::list(&opened.caller)?;
-                }
-                if begun.was_offline {
-                    store::announce(outbox::USER_ONLINE, &[change(&opened.caller.user_id, "online", now)])?;
-                }
-            }
+            Ok(begun) => begin(&opened, &begun, now),
             Err(error) => log::warn("no lease for a connection", &[("why", &redis::describe(&error))]),
         }
         Ok(Vec::new())
@@ -61,12 +55,23 @@ impl schedule::Handler for PresenceSweep {
     }
 }
 
+fn begin(opened: &Opened, begun: &Begun, now: u64) {
+    let user = &opened.caller.user_id;
+    if begun.unlisted && store::list(&opened.caller).is_err() {
+        leases::unlist(user);
+    }
+    if begun.was_offline
+        && let Err(problem) = store::announce(outbox::USER_ONLINE, &[change(user, "online", now)])
+    {
+        log::warn("not announced that somebody is online", &[("why", &problem.code)]);
+    }
+}
+
 fn sweep(now: u64) -> Result<(), String> {
-    let reaped = leases::reap(now).map_err(|error| redis::describe(&error))?;
+    let Swept { gone, reaped } = leases::sweep(now).map_err(|error| redis::describe(&error))?;
     if reaped > 0 {
         log::info("a node is dead, its connections are gone", &[("connections", &reaped.to_string())]);
     }
-    let gone = leases::sweep(now).map_err(|error| redis::describe(&error))?;
     let changes: Vec<_> =
         gone.iter().map(|Gone { user, last_seen_ms }| change(user, "offline", *last_seen_ms)).collect();
     store::announce(outbox::USER_OFFLINE, &changes).map_err(|problem| problem.detail)

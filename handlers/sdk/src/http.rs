@@ -68,10 +68,7 @@ impl Request {
         let Some(declared) = self.header("content-type") else { return Ok(()) };
         let essence = declared.split(';').next().unwrap_or_default().trim();
         let is_json = essence.eq_ignore_ascii_case("application/json")
-            || essence.to_ascii_lowercase().ends_with("+json")
-            // What curl and other simple clients declare when nobody told them.
-            || essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-            || essence.eq_ignore_ascii_case("text/plain");
+            || essence.to_ascii_lowercase().ends_with("+json");
         if is_json { Ok(()) } else { Err(Problem::unsupported_media_type("send application/json")) }
     }
 }

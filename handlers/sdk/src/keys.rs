@@ -107,10 +107,15 @@ pub const LEASE_MS: u64 = 90_000;
 /// A page reload is not "offline, online".
 pub const GRACE_MS: u64 = 5_000;
 
-/// Sorted set of nodes by the time their lease ends.
+/// Sorted set of nodes by the time their lease ends: who is not in it, or late, is dead.
 pub const NODES: &str = "nodes";
+/// Sorted set of the nodes that have leases in a partition, by the time until which they need not be in [`NODES`] yet.
+pub fn nodes_of(partition: u64) -> String {
+    format!("{{p:{partition:02}}}:nodes")
+}
 /// Renewed every 3 s.
 pub const NODE_LEASE_MS: u64 = 9_000;
+pub const NODE_FORGOTTEN_MS: u64 = 3_600_000;
 
 // ---- limits and ephemera -----------------------------------------------------------------------------------------------
 
