@@ -30,9 +30,10 @@ pub mod releases;
 pub mod runtime;
 
 // edges
-pub mod triggers;
 pub mod admin;
 pub mod gateway;
+pub mod triggers;
 
 // wiring
+pub mod app;
 pub mod cli;

@@ -11,6 +11,7 @@ mod migrate;
 mod page;
 mod releases;
 mod rollback;
+mod serve;
 mod token;
 
 use std::error::Error;
@@ -42,6 +43,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a node until it is told to end.
+    Serve(serve::Args),
     /// Handler crates to release files.
     Build(build::Args),
     /// Bring the database to this version.
@@ -90,6 +93,7 @@ impl Command {
         match self {
             // They start without any.
             Self::Build(_) | Self::Compile => Ok(()),
+            Self::Serve(args) => block_on(serve::run(args, config, out)),
             Self::Token(args) => token::run(args, &config, out),
             Self::Migrate => block_on(migrate::run(&config, out)),
             Self::Deploy(args) => block_on(deploy::run(args, &config, out)),

@@ -1,0 +1,223 @@
+//! One node: every part made, joined and started here, in the order of the layers, and ended in the reverse. No part is
+//! made anywhere else, and nothing else is done here.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Admin, Readiness};
+use crate::config::Config;
+use crate::fanout::{Hub, Wakes};
+use crate::gateway::auth::Auth;
+use crate::gateway::{self, Gateway, Inside, Tickets};
+use crate::ids::NodeId;
+use crate::limits;
+use crate::postgres::Postgres;
+use crate::redis::Redis;
+use crate::releases::Rollout;
+use crate::releases::registry::Registry;
+use crate::releases::repository::Repository;
+use crate::runtime::{Backends, Runtime};
+use crate::shutdown::{Guard, Shutdown};
+use crate::telemetry::{self, Metrics};
+use crate::triggers::Triggers;
+
+/// Nodes whose Redis is the same and whose namespace differs do not hear each other.
+const NAMESPACE: &str = "sb";
+/// After a drain, what has not ended by then is cut off.
+const END_WAITS: Duration = Duration::from_secs(10);
+
+/// What kept a node from starting: which part, and what it said.
+#[derive(Debug)]
+pub struct Error {
+    part: &'static str,
+    reason: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.part, self.reason)
+    }
+}
+
+impl std::error::Error for Error {}
+
+fn of<E: fmt::Display>(part: &'static str) -> impl FnOnce(E) -> Error {
+    move |reason| Error { part, reason: reason.to_string() }
+}
+
+/// A node that is being served by tasks until `end` is called.
+pub struct App {
+    /// Where clients and operators really are: a port 0 in the settings is a free one here.
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    postgres: Postgres,
+    hub: Hub,
+    shutdown: Shutdown,
+    drain: Duration,
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+pub async fn serve(config: Config) -> Result<(), Error> {
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate()).map_err(of("signals"))?,
+        signal(SignalKind::interrupt()).map_err(of("signals"))?,
+    );
+    let app = App::start(config).await?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    app.end().await;
+    Ok(())
+}
+
+impl App {
+    pub async fn start(mut config: Config) -> Result<Self, Error> {
+        let began = Instant::now();
+        let node = NodeId::random();
+        let metrics = telemetry::start(&config, node).map_err(of("log"))?;
+
+        // Bound first: a port in use is said before anything else is done, and what is announced is the real one.
+        let clients = gateway::bind(config.listen).map_err(of("listen"))?;
+        let operators = TcpListener::bind(config.admin_listen).await.map_err(of("admin_listen"))?;
+        config.listen = clients.local_addr().map_err(of("listen"))?;
+        config.admin_listen = operators.local_addr().map_err(of("admin_listen"))?;
+        let config = Arc::new(config);
+
+        let auth = Arc::new(Auth::new(&config).map_err(of("jwt"))?);
+        let postgres = Postgres::connect(&config).await.map_err(of("postgres"))?;
+        let redis = Redis::connect(&config).map_err(of("redis"))?;
+        let wakes = Wakes::default();
+        let redis_url = config.redis_url().map_err(of("redis"))?;
+        let hub = Hub::start(redis_url, NAMESPACE, node, wakes.clone()).map_err(of("bus"))?;
+
+        let backends = Backends::new(postgres.clone(), redis.clone(), hub.clone(), wakes.clone());
+        let runtime = Arc::new(Runtime::new(&config, backends).map_err(of("runtime"))?);
+        let registry = Arc::new(Registry::new());
+        let triggers =
+            Triggers::new(node, registry.clone(), runtime.clone(), hub.clone(), postgres.clone(), wakes);
+        let inside = Inside::new(triggers.clone(), hub.clone());
+        let gateway = Gateway::new(&config, node, auth, Tickets::new(redis.clone()), inside);
+        let rollout = Arc::new(Rollout::new(
+            node,
+            config.clone(),
+            runtime,
+            registry,
+            Repository::new(postgres.host().clone()),
+            {
+                let gateway = gateway.clone();
+                move || gateway.connections() as u64
+            },
+        ));
+
+        let shutdown = Shutdown::new();
+        let guard = shutdown.guard();
+        rollout.join().await.map_err(of("releases"))?;
+        spawn_follow(rollout.clone(), &guard);
+        if let Some(directory) = &config.handlers_dir {
+            deploy_new(&rollout, directory).await?;
+        }
+        triggers.start(&guard);
+        tokio::spawn(metrics.clone().upkeep(guard.clone()));
+        tokio::spawn(gateway.clone().serve(clients, guard.clone()));
+        let admin = admin(&config, rollout, metrics, &postgres, &redis, &hub, &guard);
+        tokio::spawn(admin::serve(operators, Arc::new(admin), guard));
+
+        info!(
+            listen = %config.listen,
+            admin_listen = %config.admin_listen,
+            took_ms = began.elapsed().as_millis() as u64,
+            "serving",
+        );
+        Ok(Self {
+            listen: config.listen,
+            admin_listen: config.admin_listen,
+            postgres,
+            hub,
+            shutdown,
+            drain: Duration::from_millis(config.drain_ms),
+        })
+    }
+
+    /// No new connections; those that are there are told to move, each at its own time; calls in flight finish.
+    pub async fn end(self) {
+        info!("draining");
+        self.shutdown.begin();
+        if !self.shutdown.finished(self.drain + END_WAITS).await {
+            warn!("something did not end in time and is cut off");
+        }
+        self.hub.stop().await;
+        self.postgres.close().await;
+        info!("ended");
+    }
+}
+
+fn spawn_follow(rollout: Arc<Rollout>, guard: &Guard) {
+    let guard = guard.clone();
+    tokio::spawn(async move { rollout.follow(guard).await });
+}
+
+/// The releases that came with this node, where the fleet has never seen them.
+async fn deploy_new(rollout: &Rollout, directory: &Path) -> Result<(), Error> {
+    let deployed = rollout.deploy_new(directory).await.map_err(of("handlers_dir"))?;
+    for (file, result) in deployed {
+        match result {
+            Ok(outcome) => {
+                info!(file, handler.release = %outcome.digest.short(), "deployed {}", outcome.name)
+            }
+            // The node serves what it has; what is missing is in the log and in `readyz`.
+            Err(refused) => error!(file, "not deployed: {refused}"),
+        }
+    }
+    Ok(())
+}
+
+fn admin(
+    config: &Config,
+    rollout: Arc<Rollout>,
+    metrics: Metrics,
+    postgres: &Postgres,
+    redis: &Redis,
+    hub: &Hub,
+    guard: &Guard,
+) -> Admin {
+    let (postgres, redis, hub_up, guard) = (postgres.clone(), redis.clone(), hub.clone(), guard.clone());
+    let releases = rollout.clone();
+    let holds = |holds: bool, otherwise: &str| if holds { Ok(()) } else { Err(otherwise.to_owned()) };
+    let readiness = Readiness::default()
+        .check("postgres", move || {
+            let postgres = postgres.clone();
+            async move { holds(postgres.healthy().await, "Postgres does not answer") }
+        })
+        .check("redis", move || {
+            let up = redis.is_up();
+            async move { holds(up, "Redis is away: limits and caches are not kept, presence is not known") }
+        })
+        .check("bus", move || {
+            let up = hub_up.is_up();
+            async move { holds(up, "this node does not hear itself on the bus: delivery waits") }
+        })
+        .check("releases", move || {
+            let converged = releases.has_converged();
+            async move { holds(converged, "not everything that the fleet runs is loaded here yet") }
+        })
+        .check("serving", move || {
+            let draining = guard.has_begun();
+            async move { holds(!draining, "the node is draining") }
+        });
+    Admin {
+        token: config.admin_token.clone(),
+        rollout,
+        metrics,
+        readiness,
+        deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),
+    }
+}
