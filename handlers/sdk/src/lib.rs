@@ -20,6 +20,7 @@
 //! Nothing here keeps state: every call has a fresh instance.
 
 pub mod bindings;
+mod heap;
 
 pub mod connection;
 pub mod event;

@@ -58,7 +58,7 @@ impl Lines {
         if line.len() > limits::LOG_LINE_BYTES_MAX {
             line.truncate(line.floor_char_boundary(limits::LOG_LINE_BYTES_MAX));
         }
-        let (handler, release) = (self.0.terms.handler.as_str(), self.0.terms.release.short());
+        let (handler, release) = (self.0.terms.handler.as_str(), self.0.terms.release_short.as_str());
         let call = &*self.0.call;
         macro_rules! write_at {
             ($level:ident) => {

@@ -34,6 +34,8 @@ use call::{Border, Meters};
 pub struct Terms {
     pub handler: String,
     pub release: Digest,
+    /// Its beginning, as log lines show it.
+    pub release_short: String,
     pub grants: Grants,
     pub limits: Limits,
     /// The manifest's `[config]` under the operator's, as the guest reads them.

@@ -105,7 +105,7 @@ pub(super) async fn run(
     let span = tracing::debug_span!(
         "call",
         handler.name = release.name(),
-        handler.release = release.digest.short(),
+        handler.release = release.terms.release_short,
         call = &*store.data().id,
         trigger = input.trigger().as_str(),
     );
@@ -201,7 +201,7 @@ pub(super) fn log_failure(release: &Release, trigger: Trigger, failure: &Failure
     }
     warn!(
         handler.name = release.name(),
-        handler.release = release.digest.short(),
+        handler.release = release.terms.release_short,
         call = &*state.id,
         user = state.principal.as_ref().map(|principal| principal.user_id.as_str()),
         connection = state.connection.map(tracing::field::display),

@@ -66,6 +66,7 @@ impl Release {
         let terms = Terms {
             handler: manifest.name.clone(),
             release: file.digest,
+            release_short: file.digest.short(),
             grants: manifest.grants.clone(),
             limits: manifest.limits.clone(),
             settings: effective,
