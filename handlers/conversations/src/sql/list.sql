@@ -26,12 +26,8 @@ select
   page.activity,
   rtrim(page.text, '}')
     || ',"my_role":"' || page.role || '","notifications":"' || page.notifications
-    || '","last_read_seq":' || greatest(page.last_read_seq, coalesce(own.seq, 0))
-    || ',"unread":' || (
-      select count(*) from app.messages as message
-      where message.conversation_id = page.id
-        and message.seq > greatest(page.last_read_seq, coalesce(own.seq, 0))
-        and message.type = 'text' and message.sender_id <> $1 and message.deleted_at is null)
+    || '","last_read_seq":' || greatest(page.last_read_seq, coalesce(after.own, 0))
+    || ',"unread":' || after.unread
     || ',"last_message":' || coalesce((
       select '{"id":"' || message.id || '","seq":' || message.seq || ',"sender_id":' || to_json(message.sender_id)
         || ',"type":"' || message.type || '","content":'
@@ -45,8 +41,17 @@ select
       where page.kind = 'direct'), 'null')
     || '}' as conversation
 from page
--- What I wrote after my mark counts as read up to there.
+-- What I wrote after my mark counts as read up to there. One walk along the index finds that and what others wrote since.
 left join lateral (
-  select max(message.seq) as seq from app.messages as message
-  where message.conversation_id = page.id and message.seq > page.last_read_seq and message.sender_id = $1) as own on true
+  select
+    max(own) as own,
+    count(*) filter (where seq > coalesce(own, 0) and type = 'text' and sender_id <> $1 and deleted_at is null) as unread
+  from (
+    select message.*, max(message.seq) filter (where message.sender_id = $1) over () as own
+    from (
+      select message.seq, message.sender_id, message.type, message.deleted_at from app.messages as message
+      where message.conversation_id = page.id and message.seq > page.last_read_seq
+      order by message.seq desc
+      -- Who is further behind than this is shown this many.
+      limit 10000) as message) as message) as after on true
 order by page.activity desc

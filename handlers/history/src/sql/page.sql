@@ -10,13 +10,16 @@ seat as (
 ),
 found as (
   select message.seq, app.message_text(message, app.profile_text(sender)) as text
-  from seat
-  join app.messages as message on message.conversation_id = seat.conversation_id
+  from (
+    -- By itself, so that the limit ends the walk along the index.
+    select message.* from app.messages as message
+    where message.conversation_id = $1::uuid
+      and message.seq < coalesce($3::bigint, 9223372036854775807) and message.seq > coalesce($4::bigint, 0)
+      and message.type = coalesce($5::text, message.type)
+      and exists (select from seat)
+    order by message.seq {direction}
+    limit $6::int + 1) as message
   left join app.users as sender on sender.id = message.sender_id
-  where message.seq < coalesce($3::bigint, 9223372036854775807) and message.seq > coalesce($4::bigint, 0)
-    and message.type = coalesce($5::text, message.type)
-  order by message.seq {direction}
-  limit $6::int + 1
 ),
 measured as (
   select *,
