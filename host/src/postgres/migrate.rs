@@ -23,6 +23,8 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let options = PgConnectOptions::from_str(url).map_err(|error| Error::Url(error.to_string()))?;
     let options = options.application_name("switchboard migrate");
     let mut connection = PgConnection::connect_with(&options).await.map_err(Error::Host)?;
+    // An owner called `switchboard` would look for the history in the schema of that name, once there is one.
+    sqlx::raw_sql("set search_path = public").execute(&mut connection).await.map_err(Error::Host)?;
     all().run(&mut connection).await.map_err(Error::Migrate)?;
     let roles: Vec<String> = sqlx::query_scalar("select name from switchboard.roles order by name")
         .fetch_all(&mut connection)
