@@ -211,9 +211,6 @@ pub const BUS_IDLE_MS: u64 = 10_000;
 /// How often a node publishes to itself, and after how long a silence it knows that it is deaf.
 pub const CANARY_MS: u64 = 500;
 pub const CANARY_DEAF_MS: u64 = 2_000;
-/// Wait before the second attempt to reach Redis; doubled up to the maximum, so that delivery resumes within 2 s.
-pub const BUS_RETRY_MS: u64 = 20;
-pub const BUS_RETRY_MS_MAX: u64 = 500;
 
 // ---- the sandbox -----------------------------------------------------------------------------------------------------
 

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::aio::{MultiplexedConnection, PubSubSink};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
 
 use super::envelope::Envelope;
 use crate::ids::{Address, NodeId};
 use crate::limits;
+use crate::redis::Redis;
+use crate::redis::pubsub::Subscriber;
 
 mod link;
 
@@ -38,15 +39,13 @@ pub(super) struct Unavailable;
 pub(super) struct Bus(Arc<Shared>);
 
 struct Shared {
-    client: redis::Client,
+    redis: Redis,
     names: Names,
     lines: Mutex<HashMap<Address, Line>>,
     /// Sent under the lock of `lines`, so that orders and lines never disagree. At most one for each holder and line.
     orders: mpsc::UnboundedSender<Order>,
-    /// None while there is no connection.
+    /// None while not everything is subscribed.
     connected: watch::Sender<Option<Connected>>,
-    /// A publication failed as only a broken connection fails.
-    broken: Notify,
     up: AtomicBool,
 }
 
@@ -54,8 +53,7 @@ struct Shared {
 struct Connected {
     /// Counts connections from 1.
     epoch: u64,
-    sink: PubSubSink,
-    publisher: MultiplexedConnection,
+    subscriber: Subscriber,
 }
 
 /// An address that this node wants to hear.
@@ -89,14 +87,10 @@ struct Names {
 impl Bus {
     /// Not connected yet: `listen` and `keep_orders` are to be run as long as it is used. Nodes with the same
     /// namespace hear each other.
-    pub(super) fn new(
-        redis_url: &str,
-        namespace: &str,
-        node: NodeId,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Order>), redis::RedisError> {
+    pub(super) fn new(redis: Redis, namespace: &str, node: NodeId) -> (Self, mpsc::UnboundedReceiver<Order>) {
         let (orders, ordered) = mpsc::unbounded_channel();
         let shared = Shared {
-            client: redis::Client::open(redis_url)?,
+            redis,
             names: Names {
                 address: format!("{namespace}:"),
                 control: format!("{namespace}!control"),
@@ -105,10 +99,9 @@ impl Bus {
             lines: Mutex::default(),
             orders,
             connected: watch::Sender::new(None),
-            broken: Notify::new(),
             up: AtomicBool::new(false),
         };
-        Ok((Self(Arc::new(shared)), ordered))
+        (Self(Arc::new(shared)), ordered)
     }
 
     /// Whether this node hears itself.
@@ -163,34 +156,22 @@ impl Bus {
 
     /// In order, in one round trip. An error says nothing about what was taken.
     pub(super) async fn publish(&self, messages: &[(Address, Bytes)]) -> Result<(), Unavailable> {
-        let mut pipeline = redis::pipe();
-        for (address, payload) in messages {
-            pipeline.cmd("PUBLISH").arg(self.0.names.of(address)).arg(&payload[..]).ignore();
-        }
-        self.run(&pipeline).await
+        let messages: Vec<_> =
+            messages.iter().map(|(address, payload)| (self.0.names.of(address), payload)).collect();
+        self.send(&messages).await
     }
 
     /// To every node, this one included.
     pub(super) async fn publish_control(&self, envelope: &Envelope) -> Result<(), Unavailable> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("PUBLISH").arg(&self.0.names.control).arg(&envelope.encode()[..]).ignore();
-        self.run(&pipeline).await
+        self.send(&[(&self.0.names.control, envelope.encode())]).await
     }
 
-    async fn run(&self, pipeline: &redis::Pipeline) -> Result<(), Unavailable> {
-        let publisher = self.0.connected.borrow().as_ref().map(|connected| connected.publisher.clone());
-        let mut publisher = publisher.ok_or(Unavailable)?;
-        match timeout(confirm_within(), pipeline.query_async::<()>(&mut publisher)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "the bus refused a publication");
-                if error.is_unrecoverable_error() {
-                    self.0.broken.notify_one();
-                }
-                Err(Unavailable)
-            }
-            Err(_) => Err(Unavailable),
-        }
+    async fn send(&self, messages: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)]) -> Result<(), Unavailable> {
+        let published = self.0.redis.publish(messages, Instant::now() + confirm_within()).await;
+        published.map_err(|error| {
+            tracing::debug!(?error, "the bus refused a publication");
+            Unavailable
+        })
     }
 
     fn lines(&self) -> MutexGuard<'_, HashMap<Address, Line>> {

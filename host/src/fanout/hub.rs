@@ -21,6 +21,7 @@ use crate::contract::connection::Page;
 use crate::contract::frame::Subscription;
 use crate::ids::{Address, ConnectionId, NodeId, UserId};
 use crate::limits;
+use crate::redis::Redis;
 use crate::wire::close::Close;
 use crate::wire::websocket::encode_text;
 
@@ -36,18 +37,9 @@ struct Shared {
 }
 
 impl Hub {
-    /// Begins to connect and returns at once: a node may start before its Redis. Nodes with the same namespace are one
-    /// fleet.
-    ///
-    /// # Errors
-    /// When the URL is not one of Redis.
-    pub fn start(
-        redis_url: &str,
-        namespace: &str,
-        node: NodeId,
-        wakes: Wakes,
-    ) -> Result<Self, redis::RedisError> {
-        let (bus, orders) = Bus::new(redis_url, namespace, node)?;
+    /// Returns at once: a node may start before its Redis. Nodes with the same namespace are one fleet.
+    pub fn start(redis: &Redis, namespace: &str, node: NodeId, wakes: Wakes) -> Self {
+        let (bus, orders) = Bus::new(redis.clone(), namespace, node);
         let (local, mail) = Local::new();
         let local = Arc::new(local);
         let (gaps, tasks) = (Mutex::default(), tokio::sync::Mutex::default());
@@ -61,7 +53,7 @@ impl Hub {
         tasks.spawn(bus.clone().listen(move |heard| hear(&of, &woken, node, heard)));
         tasks.spawn(pass_wakes_on(wakes, bus.clone(), node));
         tasks.spawn(Keeper { local, bus, retries, drained, emptied, ask }.keep());
-        Ok(Self(Arc::new(hub)))
+        Self(Arc::new(hub))
     }
 
     /// Ends the work of the hub. Nothing is delivered after this.

@@ -340,4 +340,6 @@ impl<K: Hash + Eq, V> Shards<K, V> {
 }
 
 #[cfg(test)]
+mod cost;
+#[cfg(test)]
 mod tests;

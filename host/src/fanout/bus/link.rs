@@ -1,63 +1,50 @@
-//! The bus's connection to Redis: made, listened to, found deaf or dead, made again. One task listens, another keeps
-//! the subscriptions in order, so that many of them share a round trip and a busy stream does not delay them.
+//! The bus's listening: what Redis says, until the connection is lost or found deaf, and again. One task listens, another
+//! keeps the subscriptions in order, so that many of them share a round trip and a busy stream does not delay them.
 
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _};
-use redis::aio::PubSubStream;
-use redis::{AsyncConnectionConfig, ErrorKind, Msg, RedisError};
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{Bus, Connected, Heard, Order, confirm_within};
 use crate::fanout::envelope::{Batch, Envelope};
 use crate::ids::Address;
 use crate::limits;
+use crate::redis::pubsub::{self, Event};
 
 /// Messages heard in one go before anything else gets a turn.
 const BURST_MAX: usize = 256;
 /// Channels in one SUBSCRIBE.
 const CHANNELS_MAX: usize = 1000;
-
-/// Why a connection ended.
-#[derive(Debug)]
-enum Loss {
-    Closed,
-    /// It publishes and hears nothing of it.
-    Deaf,
-    Broken,
-}
+/// So many songs unheard, and the node is deaf.
+const UNHEARD_MAX: u64 = limits::CANARY_DEAF_MS / limits::CANARY_MS;
 
 impl Bus {
     /// Runs until dropped. Everything that is heard goes to `hear`, in the order of Redis.
     pub(in crate::fanout) async fn listen(self, mut hear: impl FnMut(Heard)) {
         let _silent_at_the_end = Silence(self.clone());
-        let (mut epoch, mut retry_ms, mut told) = (1, limits::BUS_RETRY_MS, false);
+        let mut epoch = 0;
         loop {
-            match self.connect(epoch).await {
-                Ok((connected, stream)) => {
-                    if epoch > 1 {
-                        tracing::info!("the bus is back");
-                        hear(Heard::Back);
-                    }
-                    (retry_ms, told) = (limits::BUS_RETRY_MS, false);
+            let (subscriber, mut events) = self.0.redis.subscriber();
+            while let Some(event) = events.next().await {
+                if event == Event::Up {
                     epoch += 1;
-                    self.0.connected.send_replace(Some(connected.clone()));
-                    let loss = self.hear_all(&connected, stream, &mut hear).await;
+                    let connected = Connected { epoch, subscriber: subscriber.clone() };
+                    let end = self.hear_all(connected, &mut events, &mut hear).await;
                     self.0.connected.send_replace(None);
                     self.0.up.store(false, Relaxed);
                     metrics::counter!("switchboard_bus_losses_total").increment(1);
-                    tracing::warn!(?loss, "the bus is lost: connecting again");
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(%error, "the bus cannot be reached: trying on");
+                    if end.is_break() {
+                        tracing::warn!(
+                            "the bus is deaf: it publishes and hears nothing of it; connecting again"
+                        );
+                        break;
                     }
-                    sleep(Duration::from_millis(retry_ms)).await;
-                    retry_ms = (retry_ms * 2).min(limits::BUS_RETRY_MS_MAX);
                 }
             }
         }
@@ -84,77 +71,92 @@ impl Bus {
         }
     }
 
-    async fn connect(&self, epoch: u64) -> Result<(Connected, PubSubStream), RedisError> {
-        let patience = confirm_within();
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(None);
-        let connecting = async {
-            let publisher = self.0.client.get_multiplexed_async_connection_with_config(&config).await?;
-            let (mut sink, stream) = self.0.client.get_async_pubsub().await?.split();
-            sink.subscribe(&[&self.0.names.control, &self.0.names.canary]).await?;
-            Ok::<_, RedisError>((Connected { epoch, sink, publisher }, stream))
-        };
-        let timed_out = || RedisError::from((ErrorKind::Io, "no answer in time"));
-        let (mut connected, stream) = timeout(patience, connecting).await.map_err(|_| timed_out())??;
-
-        // Lines that come from now on order their own subscription.
-        let addresses: Vec<_> = self.lines().keys().cloned().collect();
-        for addresses in addresses.chunks(CHANNELS_MAX) {
-            let names: Vec<_> = addresses.iter().map(|address| self.0.names.of(address)).collect();
-            timeout(patience, connected.sink.subscribe(&names)).await.map_err(|_| timed_out())??;
-            self.confirm(addresses, epoch);
-        }
-        Ok((connected, stream))
-    }
-
+    /// From one connection's beginning to its end; a break when it is deaf and should not go on.
     async fn hear_all(
         &self,
-        connected: &Connected,
-        mut stream: PubSubStream,
+        connected: Connected,
+        events: &mut pubsub::Heard,
         hear: &mut impl FnMut(Heard),
-    ) -> Loss {
+    ) -> ControlFlow<()> {
         let mut sing = interval(Duration::from_millis(limits::CANARY_MS));
         // After a stall of this task, one song and not all that were left out.
         sing.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut unheard, mut singing) = (0, None);
+        // Songs begun, and of those the ones that Redis took, since one was heard.
+        let (mut begun, mut sung) = (0, 0);
+        let mut singing = pin!(futures_util::future::Fuse::terminated());
+        // Beside the listening, for the confirmations come the same way.
+        let mut subscribing = pin!(self.subscribe_to_all(&connected).fuse());
         loop {
-            let song = async {
-                match &mut singing {
-                    Some(song) => std::pin::Pin::as_mut(song).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                message = stream.next() => match message {
-                    None => return Loss::Closed,
-                    Some(message) => {
-                        if self.hear_burst(message, &mut stream, hear) {
-                            unheard = 0;
+                event = events.next() => match event {
+                    Some(Event::Message { channel, payload }) => {
+                        let (heard_itself, ended) = self.hear_burst((channel, payload), events, hear);
+                        if heard_itself {
+                            (begun, sung) = (0, 0);
+                            self.0.up.store(true, Relaxed);
+                        }
+                        if ended {
+                            return ControlFlow::Continue(());
                         }
                     }
+                    Some(Event::Up) => {}
+                    Some(Event::Down) | None => return ControlFlow::Continue(()),
                 },
-                _ = sing.tick() => {
-                    if unheard * limits::CANARY_MS >= limits::CANARY_DEAF_MS {
-                        return Loss::Deaf;
+                subscribed = &mut subscribing => {
+                    if !subscribed {
+                        return ControlFlow::Break(());
                     }
-                    unheard += 1;
-                    singing = Some(Box::pin(sing_to(connected.clone(), self.0.names.canary.clone())));
+                    if connected.epoch > 1 {
+                        tracing::info!("the bus is back");
+                        hear(Heard::Back);
+                    }
+                    self.0.connected.send_replace(Some(connected.clone()));
                 }
-                () = song => singing = None,
-                () = self.0.broken.notified() => return Loss::Broken,
+                _ = sing.tick() => {
+                    if begun >= UNHEARD_MAX {
+                        self.0.up.store(false, Relaxed);
+                    }
+                    if sung >= UNHEARD_MAX {
+                        return ControlFlow::Break(());
+                    }
+                    begun += 1;
+                    singing.set(self.sing().fuse());
+                }
+                taken = &mut singing => sung += u64::from(taken),
             }
         }
     }
 
-    /// What is there already is heard in one go, and what of it concerns the same address is one batch. True when the
-    /// canary was heard.
-    fn hear_burst(&self, first: Msg, stream: &mut PubSubStream, hear: &mut impl FnMut(Heard)) -> bool {
-        let mut canary = false;
+    /// False when the connection ended over it, which its events say too.
+    async fn subscribe_to_all(&self, connected: &Connected) -> bool {
+        let own = [&self.0.names.control, &self.0.names.canary];
+        if connected.subscriber.subscribe(&own).await.is_err() {
+            return false;
+        }
+        // Lines that come from now on order their own subscription.
+        let addresses: Vec<_> = self.lines().keys().cloned().collect();
+        self.subscribe_on(connected, &addresses).await.is_break()
+    }
+
+    /// Whether Redis took it.
+    async fn sing(&self) -> bool {
+        self.send(&[(&self.0.names.canary, Envelope::Canary(0).encode())]).await.is_ok()
+    }
+
+    /// What is there already is heard in one go, and what of it concerns the same address is one batch. Says whether
+    /// the canary was heard, and whether the connection ended.
+    fn hear_burst(
+        &self,
+        first: (Bytes, Bytes),
+        events: &mut pubsub::Heard,
+        hear: &mut impl FnMut(Heard),
+    ) -> (bool, bool) {
+        let (mut heard_itself, mut ended) = (false, false);
         let mut run: Option<(Address, Batch)> = None;
         let mut next = Some(first);
         let mut heard = 0;
-        while let Some(message) = next.take() {
-            match self.read(&message) {
+        while let Some((channel, payload)) = next.take() {
+            match self.read(&channel, payload) {
                 Some((Some(address), Envelope::Publications(batch))) => match &mut run {
                     Some((of, before))
                         if *of == address && before.bytes() + batch.bytes() <= limits::ENVELOPE_BYTES_MAX =>
@@ -167,10 +169,7 @@ impl Bus {
                     flush(run.take(), hear);
                     hear(Heard::At(address, envelope));
                 }
-                Some((None, Envelope::Canary(_))) => {
-                    canary = true;
-                    self.0.up.store(true, Relaxed);
-                }
+                Some((None, Envelope::Canary(_))) => heard_itself = true,
                 Some((None, envelope)) => {
                     flush(run.take(), hear);
                     hear(Heard::Control(envelope));
@@ -179,25 +178,28 @@ impl Bus {
             }
             heard += 1;
             if heard < BURST_MAX {
-                next = stream.next().now_or_never().flatten();
+                match events.next().now_or_never() {
+                    Some(Some(Event::Message { channel, payload })) => next = Some((channel, payload)),
+                    Some(Some(Event::Down) | None) => ended = true,
+                    Some(Some(Event::Up)) | None => {}
+                }
             }
         }
         flush(run, hear);
-        canary
+        (heard_itself, ended)
     }
 
     /// Where it came, and what it says. Nothing, if it is not ours.
-    fn read(&self, message: &Msg) -> Option<(Option<Address>, Envelope)> {
-        let channel = message.get_channel_name();
-        let address = match channel.strip_prefix(&self.0.names.address) {
-            Some(address) => Some(Address::parse(address)?),
+    fn read(&self, channel: &[u8], payload: Bytes) -> Option<(Option<Address>, Envelope)> {
+        let address = match channel.strip_prefix(self.0.names.address.as_bytes()) {
+            Some(address) => Some(Address::parse(std::str::from_utf8(address).ok()?)?),
             None => None,
         };
-        match Envelope::decode(Bytes::copy_from_slice(message.get_payload_bytes())) {
+        match Envelope::decode(payload) {
             Ok(envelope) => Some((address, envelope)),
             Err(malformed) => {
                 metrics::counter!("switchboard_bus_malformed_total").increment(1);
-                tracing::debug!(channel, %malformed, "ignored a message of the bus");
+                tracing::debug!(%malformed, "ignored a message of the bus");
                 None
             }
         }
@@ -210,25 +212,25 @@ impl Bus {
             let connected = connection.borrow_and_update().clone();
             let result = match connected {
                 None => ControlFlow::Continue(()),
-                Some(connected) => self.subscribe_on(connected, &addresses).await,
+                Some(connected) => self.subscribe_on(&connected, &addresses).await,
             };
             if result.is_break() {
                 break;
             }
             // Another connection, or another try on this one; and a look at who still waits.
-            let _ = timeout(Duration::from_millis(limits::BUS_RETRY_MS_MAX), connection.changed()).await;
+            let _ = timeout(Duration::from_millis(limits::BUS_CONFIRM_MS / 4), connection.changed()).await;
         }
         for confirm in waiting {
             let _ = confirm.send(());
         }
     }
 
-    async fn subscribe_on(&self, mut connected: Connected, addresses: &[Address]) -> ControlFlow<()> {
+    async fn subscribe_on(&self, connected: &Connected, addresses: &[Address]) -> ControlFlow<()> {
         for addresses in addresses.chunks(CHANNELS_MAX) {
             let names: Vec<_> = addresses.iter().map(|address| self.0.names.of(address)).collect();
-            match timeout(confirm_within(), connected.sink.subscribe(&names)).await {
+            match timeout(confirm_within(), connected.subscriber.subscribe(&names)).await {
                 Ok(Ok(())) => self.confirm(addresses, connected.epoch),
-                Ok(Err(_)) | Err(_) => return ControlFlow::Continue(()),
+                Ok(Err(pubsub::Away)) | Err(_) => return ControlFlow::Continue(()),
             }
         }
         ControlFlow::Break(())
@@ -237,10 +239,10 @@ impl Bus {
     /// Where this fails the connection fails, and the next one does not subscribe to them.
     async fn unsubscribe(&self, addresses: &[Address]) {
         let connected = self.0.connected.borrow().clone();
-        let Some(mut connected) = connected else { return };
+        let Some(connected) = connected else { return };
         for addresses in addresses.chunks(CHANNELS_MAX) {
             let names: Vec<_> = addresses.iter().map(|address| self.0.names.of(address)).collect();
-            let _ = timeout(confirm_within(), connected.sink.unsubscribe(&names)).await;
+            let _ = timeout(confirm_within(), connected.subscriber.unsubscribe(&names)).await;
         }
     }
 
@@ -258,14 +260,6 @@ fn flush(run: Option<(Address, Batch)>, hear: &mut impl FnMut(Heard)) {
     if let Some((address, batch)) = run {
         hear(Heard::At(address, Envelope::Publications(batch)));
     }
-}
-
-/// Whether it was taken is of no interest: it is heard or not.
-async fn sing_to(mut connected: Connected, canary: String) {
-    let song = Envelope::Canary(connected.epoch).encode();
-    let mut command = redis::cmd("PUBLISH");
-    command.arg(canary).arg(&song[..]);
-    let _ = timeout(confirm_within(), command.query_async::<()>(&mut connected.publisher)).await;
 }
 
 /// Nobody listens: the bus is down, whatever Redis thinks.

@@ -6,16 +6,17 @@ use std::process::{Child, Command, Stdio};
 use tokio::time::timeout;
 
 use super::*;
+use crate::config::Config;
 use crate::contract::types::{Position, Push};
 use crate::fanout::outlet::Taken;
 
 /// A Redis of the test's own. Killed at the end.
-struct Redis {
+struct Server {
     port: u16,
     process: Child,
 }
 
-impl Redis {
+impl Server {
     fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Self { port, process: Self::serve(port) }
@@ -42,14 +43,14 @@ impl Redis {
         self.process = Self::serve(self.port);
     }
 
-    async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let client = redis::Client::open(self.url()).unwrap();
+    async fn ask<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let client = ::redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.unwrap()
+        ::redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.unwrap()
     }
 }
 
-impl Drop for Redis {
+impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -63,15 +64,17 @@ struct Node {
 }
 
 impl Node {
-    async fn start(redis: &Redis) -> Self {
+    async fn start(redis: &Server) -> Self {
         let node = Self::start_without(redis);
         node.is_up(true).await;
         node
     }
 
-    fn start_without(redis: &Redis) -> Self {
+    fn start_without(redis: &Server) -> Self {
         let wakes = Wakes::default();
-        let hub = Hub::start(&redis.url(), "test", NodeId::random(), wakes.clone()).unwrap();
+        let config = Config { redis_url: Some(redis.url()), ..Config::default() };
+        let redis = Redis::connect(&config).unwrap();
+        let hub = Hub::start(&redis, "test", NodeId::random(), wakes.clone());
         let gaps = hub.gaps().unwrap();
         Self { hub, wakes, gaps }
     }
@@ -172,7 +175,7 @@ fn to_user(user: &str, word: &str) -> Publication {
 
 #[tokio::test]
 async fn a_publication_reaches_every_node_in_order() {
-    let redis = Redis::start();
+    let redis = Server::start();
     let (one, two) = (Node::start(&redis).await, Node::start(&redis).await);
     let (ana, bo) = (one.join("ana").await, two.join("bo").await);
     one.subscribe(&ana, 0).await;
@@ -186,7 +189,7 @@ async fn a_publication_reaches_every_node_in_order() {
 
 #[tokio::test]
 async fn a_removal_takes_effect_between_the_messages_around_it() {
-    let redis = Redis::start();
+    let redis = Server::start();
     let (one, two) = (Node::start(&redis).await, Node::start(&redis).await);
     let (ana, bo) = (two.join("ana").await, two.join("bo").await);
     two.subscribe(&ana, 0).await;
@@ -200,7 +203,7 @@ async fn a_removal_takes_effect_between_the_messages_around_it() {
 
 #[tokio::test]
 async fn frames_closes_and_wakes_find_their_way_to_another_node() {
-    let redis = Redis::start();
+    let redis = Server::start();
     let (one, two) = (Node::start(&redis).await, Node::start(&redis).await);
     let ana = two.join("ana").await;
     one.hub.send(ana.connection, "expiring").await.unwrap();
@@ -218,7 +221,7 @@ async fn frames_closes_and_wakes_find_their_way_to_another_node() {
 
 #[tokio::test]
 async fn redis_killed_and_restarted_loses_nothing_that_has_a_position() {
-    let mut redis = Redis::start();
+    let mut redis = Server::start();
     let mut one = Node::start(&redis).await;
     let two = Node::start(&redis).await;
     let ana = one.join("ana").await;
@@ -246,7 +249,7 @@ async fn redis_killed_and_restarted_loses_nothing_that_has_a_position() {
 
 #[tokio::test]
 async fn a_node_whose_redis_comes_later_starts_and_catches_up() {
-    let mut redis = Redis::start();
+    let mut redis = Server::start();
     redis.kill();
     let node = Node::start_without(&redis);
     let ana = node.join("ana").await;
@@ -260,7 +263,7 @@ async fn a_node_whose_redis_comes_later_starts_and_catches_up() {
 
 #[tokio::test]
 async fn a_deaf_node_says_so_and_hears_again() {
-    let redis = Redis::start();
+    let redis = Server::start();
     let node = Node::start(&redis).await;
     let ana = node.join("ana").await;
     // The connection stands, and nothing comes.
@@ -273,7 +276,7 @@ async fn a_deaf_node_says_so_and_hears_again() {
 
 #[tokio::test]
 async fn a_cut_connection_is_made_again_and_everything_subscribed() {
-    let redis = Redis::start();
+    let redis = Server::start();
     let mut node = Node::start(&redis).await;
     let ana = node.join("ana").await;
     node.subscribe(&ana, 7).await;
@@ -286,7 +289,7 @@ async fn a_cut_connection_is_made_again_and_everything_subscribed() {
 
 #[tokio::test]
 async fn an_address_that_nobody_is_in_is_given_up_and_taken_up_again() {
-    let redis = Redis::start();
+    let redis = Server::start();
     let node = Node::start(&redis).await;
     let ana = node.join("ana").await;
     node.subscribe(&ana, 0).await;
