@@ -96,8 +96,7 @@ impl App {
         let postgres = Postgres::connect(&config).await.map_err(of("postgres"))?;
         let redis = Redis::connect(&config).map_err(of("redis"))?;
         let wakes = Wakes::default();
-        let redis_url = config.redis_url().map_err(of("redis"))?;
-        let hub = Hub::start(redis_url, NAMESPACE, node, wakes.clone()).map_err(of("bus"))?;
+        let hub = Hub::start(&redis, NAMESPACE, node, wakes.clone());
 
         let backends = Backends::new(postgres.clone(), redis.clone(), hub.clone(), wakes.clone());
         let runtime = Arc::new(Runtime::new(&config, backends).map_err(of("runtime"))?);
