@@ -10,21 +10,21 @@ use serde_json::value::RawValue;
 
 /// Everything that follows from one event.
 #[derive(Default)]
-pub struct Delivery {
+pub struct Delivery<'a> {
     /// Subscriptions that end, before anything of this event or a later one is published.
     pub revoked: Option<(String, String)>,
     pub publications: Vec<Publication>,
-    pub facts: Vec<Fact>,
+    pub facts: Vec<Fact<'a>>,
 }
 
 /// A change of the read model.
 #[derive(Debug, PartialEq)]
-pub enum Fact {
+pub enum Fact<'a> {
     /// A message stands at this seq, with this JSON: a new one, or one that was edited.
     Message {
         conversation: Id,
         seq: u64,
-        json: String,
+        json: &'a str,
         at_ms: u64,
         is_new: bool,
     },
@@ -112,7 +112,7 @@ struct Published<'a> {
     payload: &'a RawValue,
 }
 
-pub fn deliver(event: &Event) -> Result<Delivery, Unreadable> {
+pub fn deliver(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     match event.event_type.as_str() {
         outbox::MESSAGE_CREATED => message_created(event),
         outbox::MESSAGE_EDITED => message_edited(event),
@@ -127,7 +127,7 @@ pub fn deliver(event: &Event) -> Result<Delivery, Unreadable> {
     }
 }
 
-fn message_created(event: &Event) -> Result<Delivery, Unreadable> {
+fn message_created(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let created: outbox::MessageCreated<'_> = read(event)?;
     let conversation = id(created.conversation_id)?;
     let message = created.message.get();
@@ -143,7 +143,7 @@ fn message_created(event: &Event) -> Result<Delivery, Unreadable> {
         facts: vec![Fact::Message {
             conversation,
             seq: created.seq,
-            json: message.to_owned(),
+            json: message,
             at_ms: event.at_ms,
             is_new: true,
         }],
@@ -151,7 +151,7 @@ fn message_created(event: &Event) -> Result<Delivery, Unreadable> {
     })
 }
 
-fn message_edited(event: &Event) -> Result<Delivery, Unreadable> {
+fn message_edited(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let edited: Edited<'_> = read(event)?;
     let conversation = id(edited.conversation_id)?;
     let message = edited.message.get();
@@ -166,7 +166,7 @@ fn message_edited(event: &Event) -> Result<Delivery, Unreadable> {
         facts: vec![Fact::Message {
             conversation,
             seq: edited.seq,
-            json: message.to_owned(),
+            json: message,
             at_ms: event.at_ms,
             is_new: false,
         }],
@@ -174,7 +174,7 @@ fn message_edited(event: &Event) -> Result<Delivery, Unreadable> {
     })
 }
 
-fn message_deleted(event: &Event) -> Result<Delivery, Unreadable> {
+fn message_deleted(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let deleted: Deleted<'_> = read(event)?;
     let conversation = id(deleted.conversation_id)?;
     let payload = json!({
@@ -194,7 +194,7 @@ fn message_deleted(event: &Event) -> Result<Delivery, Unreadable> {
     })
 }
 
-fn conversation_created(event: &Event) -> Result<Delivery, Unreadable> {
+fn conversation_created(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let created: Created = read(event)?;
     let conversation = id(&created.conversation.id)?;
     let mut delivery = Delivery::default();
@@ -207,7 +207,7 @@ fn conversation_created(event: &Event) -> Result<Delivery, Unreadable> {
     Ok(delivery)
 }
 
-fn conversation_updated(event: &Event) -> Result<Delivery, Unreadable> {
+fn conversation_updated(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let updated: Updated<'_> = read(event)?;
     let named: Named = serde_json::from_str(updated.conversation.get()).map_err(unreadable)?;
     let conversation = id(&named.id)?;
@@ -221,7 +221,7 @@ fn conversation_updated(event: &Event) -> Result<Delivery, Unreadable> {
     })
 }
 
-fn participant_joined(event: &Event) -> Result<Delivery, Unreadable> {
+fn participant_joined(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let moved: Moved = read(event)?;
     let conversation = id(&moved.conversation_id)?;
     let frame = member("member.joined", conversation, &moved.user_id, &moved.role, &moved.by);
@@ -235,7 +235,7 @@ fn participant_joined(event: &Event) -> Result<Delivery, Unreadable> {
     })
 }
 
-fn participant_left(event: &Event) -> Result<Delivery, Unreadable> {
+fn participant_left(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let moved: Moved = read(event)?;
     let conversation = id(&moved.conversation_id)?;
     let frame = member("member.left", conversation, &moved.user_id, &moved.role, &moved.by);
@@ -246,7 +246,7 @@ fn participant_left(event: &Event) -> Result<Delivery, Unreadable> {
     })
 }
 
-fn published(event: &Event) -> Result<Delivery, Unreadable> {
+fn published(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let published: Published<'_> = read(event)?;
     let known = ["topic:", "user:", "conv:"].iter().any(|kind| published.target.starts_with(kind));
     if !known {
@@ -287,7 +287,7 @@ mod tests {
 
     const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
-    fn event(event_type: &str, payload: &str) -> Event {
+    fn event_of(event_type: &str, payload: &str) -> Event {
         Event {
             id: ROOM.into(),
             position: 1,
@@ -304,7 +304,8 @@ mod tests {
     fn a_message_is_published_at_its_seq_as_it_was_written() {
         let payload =
             format!(r#"{{"conversation_id":"{ROOM}","seq":4,"message":{{"id":"m","content":"có \"gì\""}}}}"#);
-        let delivery = deliver(&event("message.created", &payload)).unwrap();
+        let event = event_of("message.created", &payload);
+        let delivery = deliver(&event).unwrap();
         let [publication] = &delivery.publications[..] else { panic!("one publication") };
         assert_eq!(publication.address, format!("conv:{ROOM}"));
         assert_eq!(publication.position, Some(channels::seq(4)));
@@ -320,10 +321,12 @@ mod tests {
     #[test]
     fn changes_are_published_on_their_own_track() {
         let edited = format!(r#"{{"conversation_id":"{ROOM}","seq":4,"change":2,"message":{{"id":"m"}}}}"#);
-        let delivery = deliver(&event("message.edited", &edited)).unwrap();
+        let event = event_of("message.edited", &edited);
+        let delivery = deliver(&event).unwrap();
         assert_eq!(delivery.publications[0].position, Some(channels::change(2)));
         let deleted = format!(r#"{{"conversation_id":"{ROOM}","seq":4,"change":3,"message_id":"m"}}"#);
-        let delivery = deliver(&event("message.deleted", &deleted)).unwrap();
+        let event = event_of("message.deleted", &deleted);
+        let delivery = deliver(&event).unwrap();
         assert_eq!(delivery.publications[0].position, Some(channels::change(3)));
         assert_eq!(delivery.facts, [Fact::Forget { conversation: Id::parse(ROOM).unwrap(), seq: 4 }]);
     }
@@ -333,7 +336,8 @@ mod tests {
         let payload = format!(
             r#"{{"conversation":{{"id":"{ROOM}"}},"by":"ana","participants":[{{"user_id":"ana","role":"owner"}},{{"user_id":"bo","role":"member"}}]}}"#
         );
-        let delivery = deliver(&event("conversation.created", &payload)).unwrap();
+        let event = event_of("conversation.created", &payload);
+        let delivery = deliver(&event).unwrap();
         let addresses: Vec<_> = delivery.publications.iter().map(|p| p.address.as_str()).collect();
         assert_eq!(addresses, ["user:ana", "user:bo"]);
         assert!(delivery.publications[1].frame.contains(r#""type":"member.joined""#));
@@ -342,7 +346,8 @@ mod tests {
     #[test]
     fn who_leaves_is_unsubscribed_first() {
         let payload = format!(r#"{{"conversation_id":"{ROOM}","user_id":"bo","role":"member","by":"ana"}}"#);
-        let delivery = deliver(&event("conversation.participant.left", &payload)).unwrap();
+        let event = event_of("conversation.participant.left", &payload);
+        let delivery = deliver(&event).unwrap();
         assert_eq!(delivery.revoked, Some((format!("conv:{ROOM}"), "bo".to_owned())));
         assert_eq!(delivery.publications.len(), 2);
     }
@@ -350,15 +355,16 @@ mod tests {
     #[test]
     fn an_internal_frame_goes_where_it_says() {
         let payload = r#"{"target":"topic:match:31","type":"match.update","payload":{"scores":[1,2]}}"#;
-        let delivery = deliver(&event("published", payload)).unwrap();
+        let event = event_of("published", payload);
+        let delivery = deliver(&event).unwrap();
         assert_eq!(delivery.publications[0].frame, r#"{"type":"match.update","payload":{"scores":[1,2]}}"#);
-        assert!(deliver(&event("published", r#"{"target":"x","type":"y","payload":{}}"#)).is_err());
+        assert!(deliver(&event_of("published", r#"{"target":"x","type":"y","payload":{}}"#)).is_err());
     }
 
     #[test]
     fn what_concerns_no_subscriber_passes_and_what_is_broken_is_named() {
-        assert!(deliver(&event("user.online", "{}")).unwrap().publications.is_empty());
-        let broken = deliver(&event("message.created", "{}")).err().unwrap();
+        assert!(deliver(&event_of("user.online", "{}")).unwrap().publications.is_empty());
+        let broken = deliver(&event_of("message.created", "{}")).err().unwrap();
         assert!(broken.0.contains("conversation_id"), "{}", broken.0);
     }
 }

@@ -4,7 +4,9 @@
 mod events;
 mod projections;
 
-use events::{Delivery, Unreadable};
+use std::ops::Range;
+
+use events::{Fact, Unreadable};
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
 use sdk::{log, redis};
@@ -14,18 +16,17 @@ event::export!(OutboxRelay);
 
 impl event::Handler for OutboxRelay {
     fn handle(events: Vec<Event>) -> Vec<Verdict> {
-        let deliveries: Vec<_> = events.iter().map(events::deliver).collect();
+        let (batch, facts) = Batch::of(&events);
         // The read model first: who hears of a message finds it there.
-        let outcome = project(&deliveries, &events).and_then(|()| publish(&deliveries));
-        match outcome {
-            Ok(()) => deliveries.into_iter().map(verdict).collect(),
+        match project(&facts, &events).and_then(|()| batch.publish(&batch.parts)) {
+            Ok(()) => batch.parts.iter().map(Part::verdict).collect(),
             Err(Trouble::Away(why)) => {
                 log::warn("deliveries wait", &[("why", &why)]);
                 // What was published already is published again: each message has its position, so nobody sees it twice.
                 event::all(&events, Verdict::Hold(event::RETRY_MS))
             }
             // One of them cannot be published, ever: alone, each shows whether it is the one.
-            Err(Trouble::Refused(_)) => deliveries.into_iter().map(singly).collect(),
+            Err(Trouble::Refused(_)) => batch.parts.iter().map(|part| batch.singly(part)).collect(),
         }
     }
 }
@@ -37,9 +38,8 @@ enum Trouble {
     Refused(String),
 }
 
-fn project(deliveries: &[Result<Delivery, Unreadable>], events: &[Event]) -> Result<(), Trouble> {
-    let facts: Vec<_> = deliveries.iter().flatten().flat_map(|delivery| &delivery.facts).collect();
-    match projections::pipeline(&facts, events).run() {
+fn project(facts: &[Fact<'_>], events: &[Event]) -> Result<(), Trouble> {
+    match projections::pipeline(facts, events).run() {
         Ok(_) => Ok(()),
         Err(error @ (redis::Error::Unavailable | redis::Error::Deadline)) => {
             Err(Trouble::Away(redis::describe(&error)))
@@ -52,63 +52,80 @@ fn project(deliveries: &[Result<Delivery, Unreadable>], events: &[Event]) -> Res
     }
 }
 
-fn publish(deliveries: &[Result<Delivery, Unreadable>]) -> Result<(), Trouble> {
-    let mut steps = Steps::default();
-    for delivery in deliveries.iter().flatten() {
-        steps.add(delivery);
-    }
-    steps.run()
-}
-
-fn singly(delivery: Result<Delivery, Unreadable>) -> Verdict {
-    let delivery = [delivery];
-    match publish(&delivery) {
-        Ok(()) => delivery.into_iter().map(verdict).next().unwrap_or(Verdict::Ack),
-        Err(Trouble::Away(_)) => Verdict::Hold(event::RETRY_MS),
-        Err(Trouble::Refused(why)) => Verdict::Reject(why),
-    }
-}
-
-fn verdict(delivery: Result<Delivery, Unreadable>) -> Verdict {
-    match delivery {
-        Ok(_) => Verdict::Ack,
-        Err(Unreadable(why)) => Verdict::Reject(why),
-    }
-}
-
-/// Publications in order, cut only where a subscription has to end before the next one.
+/// Everything that a batch publishes, in order, and which of it is whose.
 #[derive(Default)]
-struct Steps(Vec<Step>);
-
-enum Step {
-    Revoke { address: String, user: String },
-    Publish(Vec<Publication>),
+struct Batch {
+    publications: Vec<Publication>,
+    parts: Vec<Part>,
 }
 
-impl Steps {
-    fn add(&mut self, delivery: &Delivery) {
-        if let Some((address, user)) = delivery.revoked.clone() {
-            self.0.push(Step::Revoke { address, user });
+/// What one event publishes.
+struct Part {
+    publications: Range<usize>,
+    /// A subscription, address and user, that ends before any of it.
+    revoked: Option<(String, String)>,
+    unreadable: Option<String>,
+}
+
+impl Part {
+    fn verdict(&self) -> Verdict {
+        self.unreadable.clone().map_or(Verdict::Ack, Verdict::Reject)
+    }
+}
+
+impl Batch {
+    fn of(events: &[Event]) -> (Self, Vec<Fact<'_>>) {
+        let (mut batch, mut facts) = (Self::default(), Vec::new());
+        for event in events {
+            let begin = batch.publications.len();
+            let (revoked, unreadable) = match events::deliver(event) {
+                Ok(delivery) => {
+                    batch.publications.extend(delivery.publications);
+                    facts.extend(delivery.facts);
+                    (delivery.revoked, None)
+                }
+                Err(Unreadable(why)) => (None, Some(why)),
+            };
+            batch.parts.push(Part { publications: begin..batch.publications.len(), revoked, unreadable });
         }
-        let publications = delivery.publications.iter().cloned();
-        match self.0.last_mut() {
-            Some(Step::Publish(all)) => all.extend(publications),
-            _ => self.0.push(Step::Publish(publications.collect())),
-        }
+        (batch, facts)
     }
 
-    fn run(&self) -> Result<(), Trouble> {
-        for step in &self.0 {
-            let done = match step {
-                Step::Revoke { address, user } => channels::revoke(address, user),
-                Step::Publish(publications) if publications.is_empty() => Ok(()),
-                Step::Publish(publications) => channels::publish(publications),
-            };
-            done.map_err(|error| match error {
-                channels::Error::Refused(why) => Trouble::Refused(why),
-                other => Trouble::Away(format!("{other:?}")),
-            })?;
+    /// As few calls as there are subscriptions to be ended in between.
+    fn publish(&self, parts: &[Part]) -> Result<(), Trouble> {
+        let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Ok(()) };
+        let mut begin = first.publications.start;
+        for part in parts {
+            if let Some((address, user)) = &part.revoked {
+                self.send(begin..part.publications.start)?;
+                begin = part.publications.start;
+                channels::revoke(address, user)?;
+            }
+        }
+        self.send(begin..last.publications.end)
+    }
+
+    fn send(&self, range: Range<usize>) -> Result<(), Trouble> {
+        if !range.is_empty() {
+            channels::publish(&self.publications[range])?;
         }
         Ok(())
+    }
+
+    fn singly(&self, part: &Part) -> Verdict {
+        match self.publish(std::slice::from_ref(part)) {
+            Ok(()) => part.verdict(),
+            Err(Trouble::Away(_)) => Verdict::Hold(event::RETRY_MS),
+            Err(Trouble::Refused(why)) => Verdict::Reject(why),
+        }
+    }
+}
+
+impl From<channels::Error> for Trouble {
+    fn from(error: channels::Error) -> Self {
+        match error {
+            channels::Error::Refused(why) => Self::Refused(why),
+            other => Self::Away(format!("{other:?}")),
+        }
     }
 }

@@ -14,6 +14,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::ptr;
 
 /// Cleared after every call, at some 30 GB/s; larger costs each call, smaller makes more of them grow their memory.
+#[cfg(target_arch = "wasm32")]
 const ARENA_BYTES: usize = 64 * 1024;
 
 #[cfg(target_arch = "wasm32")]
