@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::Gateway;
 use super::auth::unix_ms;
+use super::house::House;
 use super::places::{Place, UserPlace};
 use super::socket::{Next, Socket};
 use crate::contract::connection::{Closed, Opened};
@@ -45,7 +46,7 @@ struct Connection {
     session: Session,
     work: Option<BoxFuture<'static, Done>>,
     /// Once somebody has signed in and the handlers have said what comes first; until then pushes wait.
-    outlet: Option<Arc<Outlet>>,
+    joined: Option<Joined>,
     user_place: Option<UserPlace>,
     /// The socket took no more bytes when it was last asked.
     blocked: bool,
@@ -53,10 +54,22 @@ struct Connection {
     arrival: Option<Box<(SocketAddr, Option<String>)>>,
 }
 
+/// A seat in the hub, given back also when the task of the connection panics.
+struct Joined {
+    outlet: Arc<Outlet>,
+    house: Arc<dyn House>,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.house.leave(self.outlet.seat().connection);
+    }
+}
+
 /// Work that is done.
 enum Done {
     Verified(Result<Arc<Credentials>, Problem>),
-    Welcomed { outlet: Arc<Outlet>, pushes: Vec<Push> },
+    Welcomed { joined: Joined, pushes: Vec<Push> },
     Answered { id: Option<FrameId>, answer: Result<Option<Reply>, Problem> },
 }
 
@@ -83,7 +96,7 @@ pub async fn run(gateway: Arc<Gateway>, socket: Socket, arrival: Arrival, mut gu
         gateway,
         socket,
         work: None,
-        outlet: None,
+        joined: None,
         user_place: None,
         blocked: false,
         arrival: Some(Box::new((remote, user_agent))),
@@ -150,7 +163,7 @@ impl Connection {
             self.work = None;
             return Poll::Ready(Event::Done(done));
         }
-        let outlet = self.outlet.as_deref();
+        let outlet = self.joined.as_ref().map(|joined| joined.outlet.as_ref());
         loop {
             match self.socket.poll_write(cx, outlet) {
                 Poll::Ready(Ok(None)) if self.blocked => {
@@ -263,16 +276,16 @@ impl Connection {
         };
         let house = self.gateway.house.clone();
         self.work = Some(Box::pin(async move {
-            let outlet = house.join(seat).await;
+            let joined = Joined { outlet: house.join(seat).await, house: house.clone() };
             let pushes = house.opened(opened).await;
-            Done::Welcomed { outlet, pushes }
+            Done::Welcomed { joined, pushes }
         }));
         None
     }
 
     fn call(&mut self, frame: Frame) {
-        let (Some(who), Some(outlet)) = (self.session.who(), &self.outlet) else { return };
-        let (who, outlet, house) = (who.clone(), outlet.clone(), self.gateway.house.clone());
+        let (Some(who), Some(joined)) = (self.session.who(), &self.joined) else { return };
+        let (who, outlet, house) = (who.clone(), joined.outlet.clone(), self.gateway.house.clone());
         self.work = Some(Box::pin(async move {
             let Frame { frame_type, id, payload } = frame;
             let answer = house.frame(outlet.seat(), &who.principal, &frame_type, &payload).await;
@@ -284,12 +297,12 @@ impl Connection {
     fn finish(&mut self, done: Done) -> Input<'static> {
         match done {
             Done::Verified(verdict) => return Input::Verified { verdict, unix_ms: unix_ms() },
-            Done::Welcomed { outlet, pushes } => {
+            Done::Welcomed { joined, pushes } => {
                 // Before anything that was pushed meanwhile.
                 for push in pushes {
                     self.socket.say(encode_text(&push.frame));
                 }
-                self.outlet = Some(outlet);
+                self.joined = Some(joined);
             }
             Done::Answered { id, answer } => self.answer(id.as_ref(), answer),
         }
@@ -298,8 +311,7 @@ impl Connection {
 
     /// The reply first, then what it opens.
     fn answer(&self, id: Option<&FrameId>, answer: Result<Option<Reply>, Problem>) {
-        let Some(outlet) = &self.outlet else { return };
-        let house = &self.gateway.house;
+        let Some(Joined { outlet, house }) = &self.joined else { return };
         let text = match &answer {
             Ok(None) => return house.open(self.id, &[]),
             Ok(Some(reply)) => frames::reply(&reply.frame_type, id, &reply.payload).ok_or_else(|| {
@@ -322,8 +334,8 @@ impl Connection {
     }
 
     fn say(&mut self, text: &str) {
-        match &self.outlet {
-            Some(outlet) => outlet.push_reply(text),
+        match &self.joined {
+            Some(joined) => joined.outlet.push_reply(text),
             None => self.socket.say(encode_text(text)),
         }
     }
@@ -331,14 +343,14 @@ impl Connection {
     /// Says what is queued and the close, as far as the peer reads it in time.
     async fn goodbye(&mut self, close: Close) -> u16 {
         let mut code = close.code();
-        let mut said = self.outlet.is_none();
-        match &self.outlet {
-            Some(outlet) => outlet.close(close),
+        let mut said = self.joined.is_none();
+        match &self.joined {
+            Some(joined) => joined.outlet.close(close),
             None => self.socket.say_goodbye(&close),
         }
         let parting = async {
             loop {
-                let outlet = self.outlet.as_deref().filter(|_| !said);
+                let outlet = self.joined.as_ref().filter(|_| !said).map(|joined| joined.outlet.as_ref());
                 match poll_fn(|cx| self.socket.poll_write(cx, outlet)).await {
                     // Whoever closed first is obeyed: an operator's word counts more than a timer's.
                     Ok(Some(close)) => {
@@ -361,15 +373,14 @@ impl Connection {
     /// A call in progress may have committed or may still do so: its connection has not ended before it has.
     async fn end(mut self, code: u16) {
         if let Some(work) = self.work.take()
-            && let Done::Welcomed { outlet, .. } = work.await
+            && let Done::Welcomed { joined, .. } = work.await
         {
-            self.outlet = Some(outlet);
+            self.joined = Some(joined);
         }
         self.gateway.meters.closed(code);
-        let Some(outlet) = self.outlet.take() else { return };
-        self.gateway.house.leave(self.id);
-        let user = outlet.seat().user.clone();
-        drop((outlet, self.socket, self.user_place.take()));
+        let Some(joined) = self.joined else { return };
+        let user = joined.outlet.seat().user.clone();
+        drop((joined, self.socket, self.user_place));
         debug!(connection.id = %self.id, close.code = code, "connection closed");
         let closed = Closed {
             connection: self.id.to_string(),
@@ -381,7 +392,7 @@ impl Connection {
     }
 
     fn full_since(&self) -> Option<Instant> {
-        Some(self.outlet.as_ref()?.stalled_since()?.into_std())
+        Some(self.joined.as_ref()?.outlet.stalled_since()?.into_std())
     }
 
     /// Moved only to come earlier, or when it has come: an idle connection must not pay for every frame.
