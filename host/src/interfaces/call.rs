@@ -252,7 +252,7 @@ impl Border {
         Ok(answer)
     }
 
-    /// The same for what is answered at once, where the guest's side of it is not asynchronous.
+    /// The same for WASI's clocks and randomness, whose side of the linker is not asynchronous.
     pub(crate) fn call_now<A: Serialize, R: Serialize + DeserializeOwned>(
         &mut self,
         function: Function,

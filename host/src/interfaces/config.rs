@@ -14,6 +14,7 @@ struct Args<'a> {
 impl config::Host for CallState {
     async fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
         let settings = &self.terms.settings;
-        self.border.call_now(Function::ConfigGet, &Args { key: &key }, || settings.get(&key).cloned())
+        let live = async { settings.get(&key).cloned() };
+        self.border.call(Function::ConfigGet, &Args { key: &key }, live).await
     }
 }

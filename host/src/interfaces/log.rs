@@ -28,7 +28,8 @@ impl log::Host for CallState {
     ) -> wasmtime::Result<()> {
         let args = Args { level, message: &message, fields: &fields };
         let lines = &self.log;
-        self.border.call_now(Function::LogLog, &args, || lines.write(level, &message, &fields))
+        let live = async { lines.write(level, &message, &fields) };
+        self.border.call(Function::LogLog, &args, live).await
     }
 }
 

@@ -72,7 +72,7 @@ pub struct CallState {
     pub(crate) memory: MemoryLimit,
     /// When the call ends, host calls included.
     pub(crate) deadline: Instant,
-    backends: Backends,
+    backends: Arc<Backends>,
     /// None without Postgres.
     session: Option<Session>,
     transactions: postgres::Transactions,
@@ -87,7 +87,7 @@ impl CallState {
         principal: Option<Principal>,
         connection: Option<ConnectionId>,
         border: Border,
-        backends: &Backends,
+        backends: &Arc<Backends>,
     ) -> Self {
         let deadline = Instant::now() + Duration::from_millis(terms.limits.deadline_ms);
         Self {

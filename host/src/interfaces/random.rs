@@ -26,8 +26,8 @@ impl random::Host for CallState {
             let rule = format!("random.bytes gives at most {} bytes, not {len}", limits::RANDOM_BYTES_MAX);
             return Err(Stop::Broke(rule).into());
         }
-        let drawn = self.border.call_now(Function::RandomBytes, &Args { len }, || draw(len as usize))?;
-        Ok(drawn.random)
+        let live = async { draw(len as usize) };
+        Ok(self.border.call(Function::RandomBytes, &Args { len }, live).await?.random)
     }
 }
 

@@ -21,13 +21,14 @@ impl wake::Host for CallState {
             return Err(Stop::Broke(format!("wake.outbox takes at most {SHARDS_MAX} shards")).into());
         }
         let (wakes, transactions) = (&self.backends.wakes, &mut self.transactions);
-        self.border.call_now(Function::WakeOutbox, &Args { shards: &shards }, || {
+        let live = async {
             if transactions.is_open {
                 transactions.wakes.extend(&shards);
             } else if let Some(wakes) = wakes {
                 wakes.set(&shards);
             }
-        })
+        };
+        self.border.call(Function::WakeOutbox, &Args { shards: &shards }, live).await
     }
 }
 

@@ -42,11 +42,16 @@ pub enum Compiler {
 /// Compiles, and remembers what it compiled.
 pub(super) struct Artifacts {
     compiler: Compiler,
+    shelf: Arc<Shelf>,
+    at_a_time: Semaphore,
+}
+
+/// What was compiled before, on disk. Reading, checking and writing it block.
+struct Shelf {
     directory: PathBuf,
     key: [u8; 32],
     /// Whatever shapes machine code besides the release itself: compiler, its settings, this machine's processor.
     compatibility: u64,
-    at_a_time: Arc<Semaphore>,
 }
 
 impl Artifacts {
@@ -57,39 +62,32 @@ impl Artifacts {
             Engine::new(&engine::config(Use::Compile))?.precompile_compatibility_hash().hash(&mut hasher);
             hasher.finish()
         };
-        Ok(Self {
-            compiler,
+        let shelf = Arc::new(Shelf {
             directory: data_dir.join("artifacts"),
             key: mac(secret.as_bytes(), &[b"switchboard compiled releases v1"])
                 .finalize()
                 .into_bytes()
                 .into(),
             compatibility,
-            at_a_time: Arc::new(Semaphore::new(limits::COMPILES_AT_A_TIME)),
-        })
+        });
+        Ok(Self { compiler, shelf, at_a_time: Semaphore::new(limits::COMPILES_AT_A_TIME) })
     }
 
-    /// The release's machine code: from the cache, or compiled now.
+    /// The release's machine code: from the shelf, or compiled now.
     pub async fn load(&self, engine: &Engine, file: &ReleaseFile) -> Result<Component, Refusal> {
-        if let Some(artifact) = self.kept(file.digest) {
-            match deserialize(engine, &artifact) {
-                Ok(component) => return Ok(component),
-                // The compatibility hash does not cover all that wasmtime checks; compiling again always helps.
-                Err(error) => warn!(release = %file.digest, "a kept artifact does not load: {error:#}"),
-            }
+        if let Some(component) = self.kept(engine, file.code).await? {
+            return Ok(component);
         }
-        // Closed by nobody, so this only waits.
+        // Closed by nobody, so this only waits. Whoever waited may find what it waited for.
         let _turn = self.at_a_time.acquire().await;
+        if let Some(component) = self.kept(engine, file.code).await? {
+            return Ok(component);
+        }
         let begun = Instant::now();
+        let bytes = file.code_bytes();
         let artifact = match &self.compiler {
-            Compiler::Child(program) => in_child(program, file).await?,
-            Compiler::InProcess => {
-                let bytes = file.bytes.clone();
-                tokio::task::spawn_blocking(move || compile(&bytes))
-                    .await
-                    .map_err(|error| Refusal::of_host(format!("the compiler broke: {error}")))?
-                    .map_err(Refusal::of_release)?
-            }
+            Compiler::Child(program) => in_child(program, &bytes).await?,
+            Compiler::InProcess => blocking(move || compile(&bytes)).await?.map_err(Refusal::of_release)?,
         };
         info!(
             handler.name = file.manifest.name,
@@ -98,43 +96,63 @@ impl Artifacts {
             "compiled in {} ms",
             begun.elapsed().as_millis()
         );
-        let component = deserialize(engine, &Verified(artifact.clone()))
-            .map_err(|error| Refusal::of_host(format!("the compiled release does not load: {error:#}")))?;
-        if let Err(error) = self.keep(file.digest, &artifact) {
-            // It costs the next start a compilation, nothing else.
-            warn!(directory = %self.directory.display(), "cannot keep a compiled release: {error}");
-        }
-        Ok(component)
+        let (shelf, engine, code) = (self.shelf.clone(), engine.clone(), file.code);
+        blocking(move || {
+            let artifact = Verified(artifact);
+            let component = deserialize(&engine, &artifact).map_err(|error| {
+                Refusal::of_host(format!("the compiled release does not load: {error:#}"))
+            })?;
+            if let Err(error) = shelf.keep(code, &artifact) {
+                // It costs the next start a compilation, nothing else.
+                warn!(directory = %shelf.directory.display(), "cannot keep a compiled release: {error}");
+            }
+            Ok(component)
+        })
+        .await?
     }
 
-    fn path(&self, release: Digest) -> PathBuf {
-        self.directory.join(format!("{release}-{:016x}.cwasm", self.compatibility))
+    async fn kept(&self, engine: &Engine, code: Digest) -> Result<Option<Component>, Refusal> {
+        let (shelf, engine) = (self.shelf.clone(), engine.clone());
+        blocking(move || {
+            let artifact = shelf.kept(code)?;
+            // The compatibility hash does not cover all that wasmtime checks; compiling again always helps.
+            deserialize(&engine, &artifact)
+                .inspect_err(|error| warn!(%code, "a kept artifact does not load: {error:#}"))
+                .ok()
+        })
+        .await
+    }
+}
+
+impl Shelf {
+    fn path(&self, code: Digest) -> PathBuf {
+        self.directory.join(format!("{code}-{:016x}.cwasm", self.compatibility))
     }
 
     /// What the MAC covers besides the bytes: an artifact can not stand in for another.
-    fn mac_of(&self, release: Digest, artifact: &[u8]) -> Hmac<Sha256> {
-        mac(&self.key, &[release.bytes(), &self.compatibility.to_le_bytes(), artifact])
+    fn mac_of(&self, code: Digest, artifact: &[u8]) -> Hmac<Sha256> {
+        mac(&self.key, &[code.bytes(), &self.compatibility.to_le_bytes(), artifact])
     }
 
-    fn kept(&self, release: Digest) -> Option<Verified> {
-        let mut bytes = fs::read(self.path(release)).ok()?;
+    fn kept(&self, code: Digest) -> Option<Verified> {
+        let mut bytes = fs::read(self.path(code)).ok()?;
         let (tag, artifact) = bytes.split_at_checked(MAC_BYTES)?;
-        if self.mac_of(release, artifact).verify_slice(tag).is_err() {
-            warn!(%release, "a kept artifact is not ours or is damaged, compiling again");
+        if self.mac_of(code, artifact).verify_slice(tag).is_err() {
+            warn!(%code, "a kept artifact is not ours or is damaged, compiling again");
             return None;
         }
         bytes.drain(..MAC_BYTES);
         Some(Verified(bytes))
     }
 
-    fn keep(&self, release: Digest, artifact: &[u8]) -> io::Result<()> {
+    fn keep(&self, code: Digest, Verified(artifact): &Verified) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
-        let path = self.path(release);
+        let path = self.path(code);
         // Its own name for every writer: two nodes may share the directory.
         let unfinished = path.with_extension(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));
         let written = (|| {
             let mut file = fs::File::create_new(&unfinished)?;
-            file.write_all(&self.mac_of(release, artifact).finalize().into_bytes())?;
+            file.write_all(&self.mac_of(code, artifact).finalize().into_bytes())?;
             file.write_all(artifact)?;
             file.sync_all()?;
             fs::rename(&unfinished, &path)?;
@@ -145,6 +163,13 @@ impl Artifacts {
         }
         written
     }
+}
+
+/// Off the threads that serve.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Refusal::of_host(format!("the compiler broke: {error}")))
 }
 
 /// The child: component on standard input, artifact on standard output, a refusal on standard error.
@@ -175,7 +200,7 @@ fn compile(bytes: &[u8]) -> Result<Vec<u8>, String> {
     engine.precompile_component(bytes).map_err(|error| format!("it does not compile: {error:#}"))
 }
 
-async fn in_child(program: &PathBuf, file: &ReleaseFile) -> Result<Vec<u8>, Refusal> {
+async fn in_child(program: &PathBuf, component: &[u8]) -> Result<Vec<u8>, Refusal> {
     let broke = |error: io::Error| Refusal::of_host(format!("the compiler did not run: {error}"));
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
@@ -196,7 +221,7 @@ async fn in_child(program: &PathBuf, file: &ReleaseFile) -> Result<Vec<u8>, Refu
         let (mut stdout, mut stderr) = (stdout.take(limits::ARTIFACT_BYTES_MAX + 1), stderr.take(16 * 1024));
         let feed = async {
             // A child that refuses early closes its end; its complaint says why.
-            let _ = stdin.write_all(&file.bytes).await;
+            let _ = stdin.write_all(component).await;
             drop(stdin);
             Ok(0)
         };
@@ -267,34 +292,49 @@ mod tests {
         let ground = Ground::new().unwrap();
         let file = guests::returns();
         let ours = artifacts(directory.path(), SECRET);
-        assert!(ours.kept(file.digest).is_none());
+        let shelf = &ours.shelf;
+        assert!(shelf.kept(file.code).is_none());
         ours.load(&ground.engine, &file).await.unwrap();
-        assert!(ours.kept(file.digest).is_some());
+        assert!(shelf.kept(file.code).is_some());
 
         // Another host's secret does not vouch for it.
         let theirs = artifacts(directory.path(), "another secret of at least thirty-two characters");
-        assert!(theirs.kept(file.digest).is_none());
+        assert!(theirs.shelf.kept(file.code).is_none());
 
-        // Nor does ours for one changed bit, or for the artifact of another release.
-        let path = ours.path(file.digest);
+        // Nor does ours for one changed bit, or for the artifact of other code.
+        let path = shelf.path(file.code);
         let mut bytes = fs::read(&path).unwrap();
-        let other = Digest::of(b"another release");
-        fs::copy(&path, ours.path(other)).unwrap();
-        assert!(ours.kept(other).is_none());
+        let other = Digest::of(b"other code");
+        fs::copy(&path, shelf.path(other)).unwrap();
+        assert!(shelf.kept(other).is_none());
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert!(ours.kept(file.digest).is_none());
+        assert!(shelf.kept(file.code).is_none());
 
         // A torn file is compiled again, and then whole.
         fs::write(&path, &bytes[..10]).unwrap();
         ours.load(&ground.engine, &file).await.unwrap();
-        assert!(ours.kept(file.digest).is_some());
-        assert_eq!(fs::read_dir(&ours.directory).unwrap().count(), 2, "no unfinished file is left");
+        assert!(shelf.kept(file.code).is_some());
+        assert_eq!(fs::read_dir(&shelf.directory).unwrap().count(), 2, "no unfinished file is left");
+    }
+
+    #[tokio::test]
+    async fn another_manifest_needs_no_compiler() {
+        let directory = tempfile::tempdir().unwrap();
+        let ground = Ground::new().unwrap();
+        let one = guests::with_manifest("name = \"one\"\non.frame = [{ type = \"x\" }]");
+        let two = guests::with_manifest("name = \"two\"\non.frame = [{ type = \"x\" }]");
+        assert_eq!(one.code, two.code);
+        assert_ne!(one.digest, two.digest);
+        artifacts(directory.path(), SECRET).load(&ground.engine, &one).await.unwrap();
+        let without = Compiler::Child(PathBuf::from("/nowhere/switchboard"));
+        let without = Artifacts::new(without, directory.path().to_owned(), SECRET).unwrap();
+        without.load(&ground.engine, &two).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_compiler_that_does_not_run_is_the_hosts_fault() {
-        let refusal = in_child(&PathBuf::from("/nowhere/switchboard"), &guests::returns()).await.unwrap_err();
+        let refusal = in_child(&PathBuf::from("/nowhere/switchboard"), b"").await.unwrap_err();
         assert_eq!(refusal.blame, crate::error::Blame::Host);
         assert!(refusal.reason.contains("did not run"), "{refusal}");
     }
@@ -302,7 +342,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_child_says_is_the_reason() {
         // Any program that complains and fails stands for the child here; the real one is tried in the tests package.
-        let refusal = in_child(&PathBuf::from("/bin/ls"), &guests::returns()).await.unwrap_err();
+        let refusal = in_child(&PathBuf::from("/bin/ls"), b"").await.unwrap_err();
         assert_eq!(refusal.blame, crate::error::Blame::Guest);
         assert!(refusal.reason.contains(SUBCOMMAND), "{refusal}");
     }

@@ -2,6 +2,7 @@
 //! code: what is hostile in there is for the compiler in its own process.
 
 use std::fmt;
+use std::ops::Range;
 
 use bytes::Bytes;
 use wasmparser::{Encoding, Parser, Payload};
@@ -17,6 +18,10 @@ pub struct ReleaseFile {
     pub bytes: Bytes,
     pub digest: Digest,
     pub manifest: Manifest,
+    /// Names what is left without the manifest. Releases of the same code share what was compiled of it.
+    pub(super) code: Digest,
+    /// Where the manifest's section lies in `bytes`.
+    section: Range<usize>,
 }
 
 /// Why a release is not taken. The sentence is for the person who released it.
@@ -36,20 +41,49 @@ impl ReleaseFile {
                 limits::RELEASE_BYTES_MAX
             )));
         }
-        let manifest = manifest_section(&bytes)?;
-        let text = std::str::from_utf8(manifest)
+        let Found { section, manifest } = manifest_section(&bytes)?;
+        let text = std::str::from_utf8(&bytes[manifest])
             .map_err(|_| Refusal::of_release("the manifest inside the file is not UTF-8"))?;
         let manifest = Manifest::parse(text).map_err(|invalid| Refusal::of_release(invalid.to_string()))?;
-        Ok(Self { digest: Digest::of(&bytes), bytes, manifest })
+        let code = Digest::of(&without(&bytes, &section));
+        Ok(Self { digest: Digest::of(&bytes), bytes, manifest, code, section })
+    }
+
+    /// The component without its manifest: what is compiled.
+    pub(super) fn code_bytes(&self) -> Vec<u8> {
+        without(&self.bytes, &self.section)
     }
 }
 
+fn without(bytes: &[u8], section: &Range<usize>) -> Vec<u8> {
+    [&bytes[..section.start], &bytes[section.end..]].concat()
+}
+
+struct Found {
+    /// With its id and length.
+    section: Range<usize>,
+    manifest: Range<usize>,
+}
+
 /// The one manifest section of the outermost component.
-fn manifest_section(bytes: &[u8]) -> Result<&[u8], Refusal> {
+fn manifest_section(bytes: &[u8]) -> Result<Found, Refusal> {
     let mut found = None;
     let mut depth = 0;
+    // Where the next section's id is.
+    let mut next = 0;
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(|error| Refusal::of_release(format!("not a WebAssembly component: {error}")))? {
+        let payload =
+            payload.map_err(|error| Refusal::of_release(format!("not a WebAssembly component: {error}")))?;
+        let begins = next;
+        if depth == 0 {
+            next = match &payload {
+                Payload::Version { range, .. } => range.end,
+                Payload::ModuleSection { unchecked_range, .. }
+                | Payload::ComponentSection { unchecked_range, .. } => unchecked_range.end,
+                other => other.as_section().map_or(next, |(_, range)| range.end),
+            };
+        }
+        match payload {
             Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
                 return Err(Refusal::of_release(
                     "the file is a core module, not a component: build it with `switchboard build`",
@@ -58,7 +92,11 @@ fn manifest_section(bytes: &[u8]) -> Result<&[u8], Refusal> {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth -= 1,
             Payload::CustomSection(section) if depth == 0 && section.name() == manifest::SECTION => {
-                if found.replace(section.data()).is_some() {
+                // Offsets in a file whose size was checked.
+                let data = section.data_offset() as usize;
+                let data = data..data + section.data().len();
+                if found.replace(Found { section: begins as usize..next as usize, manifest: data }).is_some()
+                {
                     return Err(Refusal::of_release("the file holds two manifests"));
                 }
             }
@@ -115,6 +153,21 @@ mod tests {
         let file = ReleaseFile::parse(bytes.clone()).unwrap();
         assert_eq!(file.manifest.name, "x");
         assert_eq!(file.digest, Digest::of(&bytes));
+    }
+
+    #[test]
+    fn code_is_what_is_left_without_the_manifest() {
+        let mut bytes = component(&[MANIFEST]);
+        let bare = component(&[]);
+        let file = ReleaseFile::parse(bytes.clone()).unwrap();
+        assert_eq!(file.code_bytes(), bare);
+        // Wherever the manifest stands.
+        let mut other = Component::new();
+        other.section(&CustomSection { name: "other".into(), data: b"x"[..].into() });
+        let other = other.finish()[8..].to_vec();
+        bytes.extend_from_slice(&other);
+        let file = ReleaseFile::parse(bytes).unwrap();
+        assert_eq!(file.code_bytes(), [bare, other].concat());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Each exports `schedule.run` and answers `ok` unless something stops it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wasm_encoder::{
     BlockType, CodeSection, ComponentSection as _, ConstExpr, CustomSection, Encode as _, EntityType,
@@ -12,7 +12,7 @@ use wasm_encoder::{
     ValType,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_parser::{Resolve, WorldId};
 
 use super::ReleaseFile;
 use crate::manifest;
@@ -100,6 +100,38 @@ pub fn starts_with_a_host_call() -> ReleaseFile {
     build(MANIFEST, true, |_| ())
 }
 
+/// Made with other tools: it draws and asks the time through WASI 0.2.
+pub fn speaks_wasi() -> ReleaseFile {
+    use ValType::{I32, I64};
+    let mut types = TypeSection::new();
+    types.ty().function([], [I64]);
+    types.ty().function([I32, I32, I32, I32, I64], [I32]);
+    types.ty().function([I32; 4], [I32]);
+    let mut imports = ImportSection::new();
+    imports.import("wasi:random/random@0.2.0", "get-random-u64", EntityType::Function(0));
+    imports.import("wasi:clocks/monotonic-clock@0.2.0", "now", EntityType::Function(0));
+    let mut functions = FunctionSection::new();
+    functions.function(1).function(2);
+    let mut run = Function::new([]);
+    run.instructions().call(0).drop().call(1).drop().i32_const(16).end();
+    let mut module = Module::new();
+    module.section(&types).section(&imports).section(&functions).section(&memory()).section(&heap());
+    module.section(&exports()).section(CodeSection::new().function(&run).function(&realloc()));
+    let world = "package test:guest;
+        world wasi {
+            import wasi:random/random@0.2.0;
+            import wasi:clocks/monotonic-clock@0.2.0;
+            export switchboard:host/schedule@1.0.0;
+        }
+        package wasi:random@0.2.0 { interface random { get-random-u64: func() -> u64; } }
+        package wasi:clocks@0.2.0 { interface monotonic-clock { now: func() -> u64; } }";
+    let mut resolve = Resolve::default();
+    resolve.push_path(wit()).unwrap();
+    let package = resolve.push_str("world.wit", world).unwrap();
+    let world = resolve.select_world(&[package], Some("wasi")).unwrap();
+    ReleaseFile::parse(encode(module.finish(), &resolve, world, MANIFEST)).unwrap()
+}
+
 pub fn with_manifest(text: &str) -> ReleaseFile {
     build(text, false, |body| {
         body.call(NOW).drop();
@@ -130,34 +162,13 @@ fn build(manifest: &str, starts: bool, body: impl Fn(&mut InstructionSink<'_>)) 
     let mut functions = FunctionSection::new();
     functions.function(2).function(3).function(4);
 
-    let mut memories = MemorySection::new();
-    memories.memory(MemoryType {
-        minimum: 1,
-        maximum: None,
-        memory64: false,
-        shared: false,
-        page_size_log2: None,
-    });
-
-    // Where the next argument goes. Results lie below it.
-    let mut globals = GlobalSection::new();
-    globals.global(GlobalType { val_type: I32, mutable: true, shared: false }, &ConstExpr::i32_const(8192));
-
-    let mut exports = ExportSection::new();
-    exports.export("memory", ExportKind::Memory, 0);
-    exports.export("switchboard:host/schedule@1.0.0#run", ExportKind::Func, RUN);
-    exports.export("cabi_realloc", ExportKind::Func, REALLOC);
-
     let mut code = CodeSection::new();
     let mut run = Function::new([]);
     body(&mut run.instructions());
     // A result at address 16, all zeros: `ok`.
     run.instructions().i32_const(16).end();
     code.function(&run);
-    let mut realloc = Function::new([]);
-    realloc.instructions().global_get(0).global_get(0).local_get(3).i32_add().i32_const(15).i32_add();
-    realloc.instructions().i32_const(-16).i32_and().global_set(0).end();
-    code.function(&realloc);
+    code.function(&realloc());
     let mut start = Function::new([]);
     start.instructions().call(NOW).drop().end();
     code.function(&start);
@@ -168,8 +179,8 @@ fn build(manifest: &str, starts: bool, body: impl Fn(&mut InstructionSink<'_>)) 
     names.functions(&of_functions);
 
     let mut module = Module::new();
-    module.section(&types).section(&imports).section(&functions).section(&memories).section(&globals);
-    module.section(&exports);
+    module.section(&types).section(&imports).section(&functions).section(&memory()).section(&heap());
+    module.section(&exports());
     if starts {
         module.section(&StartSection { function_index: START });
     }
@@ -177,12 +188,52 @@ fn build(manifest: &str, starts: bool, body: impl Fn(&mut InstructionSink<'_>)) 
     ReleaseFile::parse(component(module.finish(), "schedule-handler", manifest)).unwrap()
 }
 
+fn memory() -> MemorySection {
+    let mut memories = MemorySection::new();
+    let one = MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None };
+    memories.memory(one);
+    memories
+}
+
+/// Where the next argument goes. Results lie below it.
+fn heap() -> GlobalSection {
+    let mut globals = GlobalSection::new();
+    let mark = GlobalType { val_type: ValType::I32, mutable: true, shared: false };
+    globals.global(mark, &ConstExpr::i32_const(8192));
+    globals
+}
+
+/// Both kinds of guests have two imports, so `run` and `realloc` have the same numbers.
+fn exports() -> ExportSection {
+    let mut exports = ExportSection::new();
+    exports.export("memory", ExportKind::Memory, 0);
+    exports.export("switchboard:host/schedule@1.0.0#run", ExportKind::Func, RUN);
+    exports.export("cabi_realloc", ExportKind::Func, REALLOC);
+    exports
+}
+
+/// Moves the mark, and frees nothing.
+fn realloc() -> Function {
+    let mut realloc = Function::new([]);
+    realloc.instructions().global_get(0).global_get(0).local_get(3).i32_add().i32_const(15).i32_add();
+    realloc.instructions().i32_const(-16).i32_and().global_set(0).end();
+    realloc
+}
+
 /// A core module that implements a world of the contract, as a release file.
-pub fn component(mut module: Vec<u8>, world: &str, manifest: &str) -> Vec<u8> {
+pub fn component(module: Vec<u8>, world: &str, manifest: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
+    let (package, _) = resolve.push_path(wit()).unwrap();
     let world = resolve.select_world(&[package], Some(world)).unwrap();
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).unwrap();
+    encode(module, &resolve, world, manifest)
+}
+
+fn wit() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")
+}
+
+fn encode(mut module: Vec<u8>, resolve: &Resolve, world: WorldId, manifest: &str) -> Vec<u8> {
+    embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8, false).unwrap();
     let mut bytes = ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap();
     let section = CustomSection { name: manifest::SECTION.into(), data: manifest.as_bytes().into() };
     bytes.push(section.id());

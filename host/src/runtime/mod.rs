@@ -69,15 +69,19 @@ pub struct Runtime {
     /// `limits::CALLS_MAX`, over all handlers.
     slots: Semaphore,
     recordings: Option<Recordings>,
-    backends: Backends,
+    backends: Arc<Backends>,
 }
 
 impl Runtime {
     /// Compiles with this program as the child.
     pub fn new(config: &Config, backends: Backends) -> Result<Self, Refusal> {
         let secret = config.secret().map_err(|error| Refusal::of_host(error.to_string()))?.to_owned();
-        let program = std::env::current_exe()
-            .map_err(|error| Refusal::of_host(format!("cannot tell which program this is: {error}")))?;
+        // What runs, also after somebody put another version in its place: that one's code would not load here.
+        let program = match PathBuf::from("/proc/self/exe") {
+            running if running.exists() => running,
+            _ => std::env::current_exe()
+                .map_err(|error| Refusal::of_host(format!("cannot tell which program this is: {error}")))?,
+        };
         let options = Options {
             compiler: Compiler::Child(program),
             data_dir: config.data_dir.clone(),
@@ -95,7 +99,7 @@ impl Runtime {
             artifacts: Artifacts::new(options.compiler, options.data_dir, &options.secret).map_err(broken)?,
             slots: Semaphore::new(limits::CALLS_MAX as usize),
             recordings: options.trace_dir.map(Recordings::new),
-            backends,
+            backends: Arc::new(backends),
         })
     }
 

@@ -36,6 +36,13 @@ impl Sandbox {
         self.runtime.schedule(release, call(), tick).await.map(|answer| answer.unwrap())
     }
 
+    /// The same, answered by a source.
+    async fn tick_with(&self, release: &Arc<Release>, source: Source) -> Result<(), Failure> {
+        let tick = schedule::Tick { name: "tick".into(), node: "node".into(), due_ms: 7 };
+        let (result, _) = self.runtime.run(release, call(), source, None, &Input::Schedule(tick)).await;
+        result.map(|output| assert_eq!(output, Output::Schedule(Ok(()))))
+    }
+
     async fn fails(&self, file: &ReleaseFile) -> Failure {
         let release = self.load(file).await;
         let failure = self.tick(&release).await.unwrap_err();
@@ -224,4 +231,49 @@ async fn a_failed_call_is_recorded_with_its_failure() {
     let trace = sandbox.traces().pop().unwrap();
     assert_eq!(trace.exchanges.len(), 10);
     assert_eq!(trace.outcome, Outcome::Failed { kind: "host_calls".into(), detail: failure.detail });
+}
+
+fn faulty(at: usize, fault: Fault) -> Source {
+    Source::Fault { at, fault, otherwise: Box::new(Source::Live) }
+}
+
+#[tokio::test]
+async fn a_host_call_that_does_not_answer_ends_with_the_deadline() {
+    let sandbox = sandbox();
+    let release = sandbox.load(&guests::asks_the_time(3)).await;
+    let begun = Instant::now();
+    let late = faulty(1, Fault::Delay(Duration::from_secs(3600)));
+    let failure = sandbox.tick_with(&release, late).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Deadline);
+    assert!(begun.elapsed() >= Duration::from_millis(400));
+    assert_eq!(failure.problem().status, 503);
+    assert_eq!(release.calls_in_flight(), 0);
+    sandbox.tick(&release).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fault_meets_the_host_call_it_is_meant_for() {
+    let sandbox = sandbox();
+    let release = sandbox.load(&guests::asks_the_time(3)).await;
+    sandbox.tick_with(&release, faulty(2, Fault::Answer(5.into()))).await.unwrap();
+    sandbox.tick_with(&release, faulty(3, Fault::Trap("never met".into()))).await.unwrap();
+    let failure = sandbox.tick_with(&release, faulty(2, Fault::Trap("cut".into()))).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Trap);
+    assert!(failure.detail.contains("injected fault: cut"), "{failure}");
+    // Not what the function answers.
+    let failure = sandbox.tick_with(&release, faulty(0, Fault::Answer("x".into()))).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Diverged);
+}
+
+#[tokio::test]
+async fn what_speaks_wasi_is_recorded_and_replayed_like_the_rest() {
+    let sandbox = sandbox();
+    let release = sandbox.load(&guests::speaks_wasi()).await;
+    sandbox.tick(&release).await.unwrap();
+    let trace = sandbox.traces().pop().unwrap();
+    let asked: Vec<_> = trace.exchanges.iter().map(|exchange| exchange.function.as_str()).collect();
+    assert_eq!(asked, ["wasi.random", "wasi.monotonic-clock"]);
+    let again = sandbox.runtime.replay(&release, &trace).await.unwrap();
+    assert_eq!(again.exchanges[0].answer, trace.exchanges[0].answer);
+    assert_eq!(again.outcome, trace.outcome);
 }

@@ -549,3 +549,25 @@ fn an_address_without_subscribers_is_forgotten() {
     assert_eq!(ana.reads(), "subscribed subscribed 101");
     node.expect_no_question();
 }
+
+#[test]
+fn what_a_call_sends_its_own_connection_follows_its_reply() {
+    let node = Node::new();
+    let ana = node.join("ana");
+    let say =
+        |word: &str| node.local.send_after_reply(ana.connection, crate::wire::websocket::encode_text(word));
+    assert!(say("resync"));
+    assert_eq!(ana.reads(), "");
+    node.gate(&ana);
+    node.bring([1]);
+    node.open(&ana, &[], false);
+    assert_eq!(ana.reads(), "subscribed resync 1");
+
+    // A call that fails has said nothing.
+    assert!(say("resync"));
+    node.local.take_back(ana.connection);
+    node.local.open(ana.connection, &[]);
+    assert_eq!(ana.reads(), "");
+    node.local.leave(ana.connection);
+    assert!(!say("resync"));
+}
