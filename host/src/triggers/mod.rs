@@ -9,7 +9,7 @@ mod schedule;
 
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::debug;
 
 pub use http::{HttpIn, Reach};
 
@@ -63,9 +63,10 @@ impl Triggers {
     }
 }
 
-/// A call that ended without an answer: logged here, once; the asker gets its problem.
+/// A call that ended without an answer: the asker gets its problem. The runtime has logged it, with all it knows of the
+/// call, unless nothing ran; how often that happens is in the metrics, and a line for each would only add to the load.
 fn told(release: &Release, call: &str, failure: &Failure) -> Problem {
-    warn!(
+    debug!(
         handler.name = release.name(),
         handler.release = %release.digest.short(),
         call,
