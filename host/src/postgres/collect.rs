@@ -299,3 +299,6 @@ fn answer_all(batch: Vec<Waiting>, error: &Error) {
         let _ = waiting.answer.send(Err(error.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -314,3 +314,52 @@ async fn a_changed_table_is_noticed_by_prepared_statements() {
     })
     .await;
 }
+
+/// Text with what array literals give a meaning to.
+fn awkward() -> impl proptest::strategy::Strategy<Value = String> {
+    proptest::string::string_regex("([a-z\u{e9}\u{1f600}]|[\"\\\\{},' \n]|NULL|null){0,12}").unwrap()
+}
+
+#[tokio::test]
+async fn every_column_of_a_collection_arrives_as_it_left() {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::strategy::{Strategy, ValueTree};
+    use proptest::test_runner::TestRunner;
+
+    with_world(2, async |world| {
+        let mut runner = TestRunner::deterministic();
+        let column = vec(
+            (
+                option::of(awkward()),
+                option::of(vec(proptest::num::u8::ANY, 0..8)),
+                option::of(vec(awkward(), 0..4)),
+            ),
+            1..40,
+        );
+        let sql = "select c.n, c.t, c.b, c.a::text[], c.i \
+             from unnest($1::int[], $2::text[], $3::bytea[], $4::text[], $5::int8[]) as c (n, t, b, a, i)";
+        for _ in 0..100 {
+            let rows = column.new_tree(&mut runner).unwrap().current();
+            let calls = rows.iter().enumerate().map(|(n, (text, bytes, texts))| {
+                let row = vec![
+                    text.clone().map_or(Value::Null, Value::Text),
+                    bytes.clone().map_or(Value::Null, Value::Bytes),
+                    texts.clone().map_or(Value::Null, Value::Texts),
+                    Value::Integer(n as i64 - 7),
+                ];
+                let collected = crate::contract::postgres::Collected {
+                    statements: vec![sql.to_owned()],
+                    row: row.clone(),
+                    lane: 0,
+                };
+                let mut session = world.session();
+                async move { (session.collect(collected).await, row) }
+            });
+            for (answer, row) in futures_util::future::join_all(calls).await {
+                assert_eq!(answer.unwrap().cells, row);
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,361 @@
+//! Collections against a real Postgres: who shares a transaction, who gets which answer, and what a loss means.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::super::fixture::{ROLE, World, with_world};
+use super::super::{Postgres, Session};
+use super::*;
+use crate::config::Config;
+
+const INSERT: &str = "insert into sent (lane, body, transaction) \
+     select c.lane, c.body, pg_current_xact_id()::text::bigint \
+     from unnest($1::int[], $2::text[], $3::text[]) as c (n, lane, body) order by c.n";
+/// One row for each call: its number, its own text, and how many share the transaction.
+const ANSWER: &str = "select c.n, c.body as yours, count(*) over ()::int as together \
+     from unnest($1::int[], $2::text[], $3::text[]) as c (n, lane, body)";
+
+async fn table(world: &World) {
+    world
+        .owner(
+            "create table public.sent (id bigserial, lane text, body text unique check (body <> 'evil'), \
+             transaction bigint); \
+             grant all on public.sent to switchboard_test; grant usage on sequence public.sent_id_seq to switchboard_test",
+        )
+        .await;
+}
+
+fn wish(lane: u32, body: &str) -> Collected {
+    Collected {
+        statements: vec![INSERT.to_owned(), ANSWER.to_owned()],
+        row: vec![Value::Text(lane.to_string()), Value::Text(body.to_owned())],
+        lane,
+    }
+}
+
+async fn collect(mut session: Session, wish: Collected) -> Result<Rows, Error> {
+    session.collect(wish).await
+}
+
+fn together(rows: &Rows) -> i64 {
+    match rows.cells[..] {
+        [Value::Text(_), Value::Integer(together)] => together,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+/// All at once, answers in the order of the wishes.
+async fn all(world: &World, wishes: impl IntoIterator<Item = Collected>) -> Vec<Result<Rows, Error>> {
+    let calls = wishes.into_iter().map(|wish| tokio::spawn(collect(world.session(), wish)));
+    let mut answers = Vec::new();
+    for call in calls.collect::<Vec<_>>() {
+        answers.push(call.await.unwrap());
+    }
+    answers
+}
+
+#[tokio::test]
+async fn what_comes_during_a_flight_is_the_next_batch_and_everyone_gets_their_own() {
+    with_world(4, async |world| {
+        table(&world).await;
+        let wishes = (0..200).map(|n| wish(7, &format!("message {n}")));
+        for (n, answer) in all(&world, wishes).await.into_iter().enumerate() {
+            let rows = answer.unwrap();
+            assert_eq!(rows.columns, ["yours", "together"]);
+            assert_eq!(rows.cells[0], Value::Text(format!("message {n}")));
+            assert_eq!(rows.affected, 1);
+            assert!(together(&rows) as usize <= limits::COLLECT_BATCH_MAX);
+        }
+        assert_eq!(world.count("select count(*) from sent").await, 200);
+        // The first alone, then as many as a batch takes.
+        let flights = world.count("select count(distinct transaction) from sent").await;
+        assert!((3..=10).contains(&flights), "{flights} flights");
+        // In the order in which they came.
+        let misplaced = "select count(*) from sent where body <> 'message ' || (id - 1)";
+        assert_eq!(world.count(misplaced).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_of_other_lanes_roles_and_releases_do_not_share() {
+    with_world(8, async |world| {
+        table(&world).await;
+        let mut calls = Vec::new();
+        for n in 0..40 {
+            let generation = Digest::of(if n % 2 == 0 { b"old" } else { b"new" });
+            let session =
+                world.postgres.session(Some(ROLE), generation, Instant::now() + Duration::from_secs(10));
+            calls.push(tokio::spawn(collect(session, wish(n / 2 % 2, &format!("{} {n}", n % 4)))));
+        }
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+        let mixed = "select count(*) from (select from sent group by transaction \
+                     having count(distinct split_part(body, ' ', 1)) > 1) as mixed";
+        assert_eq!(world.count(mixed).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_sql_error_concerns_its_culprits_alone() {
+    with_world(4, async |world| {
+        table(&world).await;
+        let body = |n: usize| match n {
+            13 | 14 | 63 => "evil".to_owned(),
+            // Not text in any encoding.
+            40 => "\0".to_owned(),
+            _ => format!("good {n}"),
+        };
+        let answers = all(&world, (0..100).map(|n| wish(1, &body(n)))).await;
+        for (n, answer) in answers.into_iter().enumerate() {
+            match (n, answer) {
+                (13 | 14 | 63, Err(Error::Sql(error))) => {
+                    assert_eq!(
+                        (error.code.as_str(), error.constraint.as_deref()),
+                        ("23514", Some("sent_body_check"))
+                    );
+                }
+                (40, Err(Error::Sql(error))) => assert_eq!(error.code, "22021"),
+                (_, Ok(rows)) => assert_eq!(rows.cells[0], Value::Text(format!("good {n}"))),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(world.count("select count(*) from sent").await, 96);
+        // One that is wrong for everyone is told to everyone, and costs no splitting.
+        let mut nonsense = wish(2, "x");
+        nonsense.statements[0] = "insert into nowhere select $1::int[], $2::text[], $3::text[]".to_owned();
+        for answer in all(&world, vec![nonsense; 3]).await {
+            assert!(matches!(answer, Err(Error::Sql(error)) if error.code == "42P01"));
+        }
+        assert_eq!(world.postgres.usage().1, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_of_nobody_is_an_error_and_never_anothers() {
+    with_world(2, async |world| {
+        table(&world).await;
+        for last in [
+            "select n + 1, 'x' from unnest($1::int[]) as n",
+            "select -1, 'x'",
+            "select 'text'",
+            "select null::int",
+            "insert into sent (body) values (null)",
+        ] {
+            let mut odd = wish(1, "x");
+            odd.statements = vec!["select $1::int[], $2::text[], $3::text[]".to_owned(), last.to_owned()];
+            assert!(matches!(world.session().collect(odd).await, Err(Error::Refused(_))), "{last}");
+        }
+        // No row, and several.
+        let mut none = wish(1, "x");
+        none.statements[1] = "select 0 where false".to_owned();
+        assert_eq!(world.session().collect(none).await.unwrap().cells, []);
+        let mut several = wish(1, "y");
+        several.statements[1] = "select 0, g from generate_series(1, 3) as g".to_owned();
+        let rows = world.session().collect(several).await.unwrap();
+        assert_eq!((rows.cells.len(), rows.affected), (3, 3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_the_flight_alone() {
+    with_world(4, async |world| {
+        table(&world).await;
+        let mut held = world.session();
+        held.begin().await.unwrap();
+        held.query("select switchboard.lock(array['held'])", &[]).await.unwrap();
+        let locked = |body: &str| {
+            let mut wish = wish(1, body);
+            wish.statements.insert(0, "select switchboard.lock(array['held'])".to_owned());
+            wish
+        };
+        let leaves = tokio::spawn(collect(world.session(), locked("leaves")));
+        while world.count("select count(*) from pg_locks where not granted").await == 0 {
+            tokio::task::yield_now().await;
+        }
+        // In flight it may still be stored, so this is all that can be said.
+        let impatient = world.session_of(Duration::from_millis(50));
+        let stays = tokio::spawn(collect(world.session(), locked("stays")));
+        assert_eq!(collect(impatient, locked("never flew")).await, Err(Error::Deadline));
+        leaves.abort();
+        assert!(leaves.await.unwrap_err().is_cancelled());
+        held.rollback().await.unwrap();
+        stays.await.unwrap().unwrap();
+        assert_eq!(world.count("select count(*) from sent where body = 'leaves'").await, 1);
+        assert_eq!(world.count("select count(*) from sent").await, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_queue_is_busy() {
+    with_world(2, async |world| {
+        table(&world).await;
+        let mut held = world.session();
+        held.begin().await.unwrap();
+        held.query("select switchboard.lock(array['held'])", &[]).await.unwrap();
+        let mut wish = wish(1, "x");
+        wish.statements = vec![
+            "select switchboard.lock(array['held'])".to_owned(),
+            "select n, x from unnest($1::int[], $2::text[], $3::text[]) as c (n, x)".to_owned(),
+        ];
+        // None may leave the queue for a second flight, so the first has boarded when the rest comes.
+        let first = tokio::spawn(collect(world.session(), wish.clone()));
+        while world.count("select count(*) from pg_locks where not granted").await == 0 {
+            tokio::task::yield_now().await;
+        }
+        let waiting: Vec<_> = (0..limits::COLLECT_QUEUE_MAX)
+            .map(|_| tokio::spawn(collect(world.session(), wish.clone())))
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!(collect(world.session(), wish.clone()).await, Err(Error::Busy));
+        held.rollback().await.unwrap();
+        first.await.unwrap().unwrap();
+        for call in waiting {
+            call.await.unwrap().unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_not_a_collection_is_refused() {
+    with_world(2, async |world| {
+        let refused = async |wish: Collected| {
+            let answer = world.session().collect(wish).await;
+            assert!(matches!(answer, Err(Error::Refused(_))), "{answer:?}");
+        };
+        refused(Collected { statements: vec![], row: vec![], lane: 0 }).await;
+        refused(Collected { statements: vec!["commit".to_owned()], row: vec![], lane: 0 }).await;
+        let statement = "select $1::int[]".to_owned();
+        refused(Collected {
+            statements: vec![statement.clone(); limits::COLLECT_STATEMENTS_MAX + 1],
+            row: vec![],
+            lane: 0,
+        })
+        .await;
+        refused(Collected {
+            statements: vec![statement],
+            row: vec![Value::Null; limits::PARAMETERS_MAX + 1],
+            lane: 0,
+        })
+        .await;
+        // More parameters than the row has.
+        refused(Collected {
+            statements: vec!["select $1::int[], $2::text[]".to_owned()],
+            row: vec![],
+            lane: 0,
+        })
+        .await;
+        let mut session = world.session();
+        session.begin().await.unwrap();
+        assert!(matches!(session.collect(wish(0, "x")).await, Err(Error::Refused(_))));
+        session.finish().await;
+    })
+    .await;
+}
+
+/// Passes bytes on until COMMIT comes by. Then it cuts: before it is passed on, or after.
+async fn cutting_proxy(server: SocketAddr, passes_commit: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(server).await.unwrap();
+            tokio::spawn(async move {
+                let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
+                loop {
+                    tokio::select! {
+                        read = client.read(&mut up) => {
+                            let read = read.unwrap_or(0);
+                            let commit = up[..read].windows(7).position(|word| word == b"commit\0");
+                            match commit {
+                                Some(at) if !passes_commit => {
+                                    // All but the last message: the server answers, and nobody hears it.
+                                    let _ = server.write_all(&up[..at - 5]).await;
+                                    return;
+                                }
+                                _ => {}
+                            }
+                            if read == 0 || server.write_all(&up[..read]).await.is_err() {
+                                return;
+                            }
+                            if commit.is_some() {
+                                // Until COMMIT is answered; the answer is kept.
+                                while let Ok(read) = server.read(&mut down).await {
+                                    if read == 0 || down[..read].windows(7).any(|word| word == b"COMMIT\0") {
+                                        return;
+                                    }
+                                }
+                            }
+                        }
+                        read = server.read(&mut down) => {
+                            let read = read.unwrap_or(0);
+                            if read == 0 || client.write_all(&down[..read]).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_an_unknown_outcome_and_is_never_tried_again() {
+    with_world(2, async |world| {
+        table(&world).await;
+        let url = world.config.database_url.clone().unwrap();
+        let (head, tail) = url.split_once('@').unwrap();
+        let (server, database) = tail.split_once('/').unwrap();
+        for (passes_commit, stored) in [(true, 1), (false, 0)] {
+            let proxy = cutting_proxy(server.parse().unwrap(), passes_commit).await;
+            let config = Config {
+                // The host's own pool says COMMIT to nobody here.
+                database_url: Some(format!("{head}@{proxy}/{database}")),
+                ..world.config.clone()
+            };
+            let postgres = Postgres::connect(&config).await.unwrap();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let session = postgres.session(Some(ROLE), Digest::of(b""), deadline);
+            let body = format!("commit passed: {passes_commit}");
+            assert_eq!(collect(session, wish(1, &body)).await, Err(Error::UnknownOutcome));
+            assert_eq!(
+                world.count(&format!("select count(*) from sent where body = '{body}'")).await,
+                stored
+            );
+            postgres.close().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_ends_before_commit_is_retryable() {
+    with_world(4, async |world| {
+        table(&world).await;
+        let mut held = world.session();
+        held.begin().await.unwrap();
+        held.query("select switchboard.lock(array['held'])", &[]).await.unwrap();
+        let mut locked = wish(1, "ended");
+        locked.statements.insert(0, "select switchboard.lock(array['held'])".to_owned());
+        let call = tokio::spawn(collect(world.session(), locked));
+        while world.count("select count(*) from pg_locks where not granted").await == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.owner("select pg_terminate_backend(pid) from pg_locks where not granted").await;
+        assert!(matches!(call.await.unwrap(), Err(Error::Retryable(_))));
+        held.finish().await;
+        assert_eq!(world.count("select count(*) from sent").await, 0);
+    })
+    .await;
+}
