@@ -301,4 +301,6 @@ fn answer_all(batch: Vec<Waiting>, error: &Error) {
 }
 
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::{Postgres, Session, migrate};
@@ -16,6 +16,9 @@ use crate::ids::Digest;
 
 /// `switchboard_test` logs in; what it may touch a test grants it.
 pub(super) const ROLE: &str = "test";
+
+/// Tests wait for states; one that never comes ends here.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) struct World {
     pub postgres: Postgres,
@@ -59,11 +62,12 @@ pub(super) async fn with_world(connections_max: usize, test: impl AsyncFnOnce(Ar
     let config = config_of(&server, &name, connections_max);
     let postgres = Postgres::connect(&config).await.expect("the database of the test");
     let world = Arc::new(World { postgres: postgres.clone(), config });
-    let outcome = AssertUnwindSafe(test(world)).catch_unwind().await;
+    let outcome = AssertUnwindSafe(timeout(PATIENCE, test(world))).catch_unwind().await;
     tokio::time::timeout(Duration::from_secs(10), postgres.close()).await.expect("nothing is left running");
     run(&mut admin, &format!("drop database {name} with (force)")).await;
-    if let Err(failed) = outcome {
-        panic::resume_unwind(failed);
+    match outcome {
+        Ok(in_time) => in_time.expect("the test ends in time"),
+        Err(failed) => panic::resume_unwind(failed),
     }
 }
 

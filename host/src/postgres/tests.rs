@@ -121,7 +121,7 @@ async fn a_handler_can_neither_leave_its_role_nor_leave_anything_behind() {
             "select nextval('switchboard.outbox_position_0')",
             "select switchboard.ensure_role('evil')",
             "select * from switchboard.cursors",
-            "select * from host.releases",
+            "select * from switchboard.releases",
             "select pg_read_file('/etc/passwd')",
         ] {
             let error = session.query(forbidden, &[]).await.unwrap_err();

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -44,6 +46,16 @@ fn together(rows: &Rows) -> i64 {
     match rows.cells[..] {
         [Value::Text(_), Value::Integer(together)] => together,
         ref other => panic!("{other:?}"),
+    }
+}
+
+/// Locks that are waited for, in this database: `pg_locks` shows those of all.
+const WAITING: &str = "from pg_locks where not granted \
+     and database = (select oid from pg_database where datname = current_database())";
+
+async fn somebody_waits(world: &World) {
+    while world.count(&format!("select count(*) {WAITING}")).await == 0 {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -177,9 +189,7 @@ async fn a_caller_that_goes_away_leaves_the_flight_alone() {
             wish
         };
         let leaves = tokio::spawn(collect(world.session(), locked("leaves")));
-        while world.count("select count(*) from pg_locks where not granted").await == 0 {
-            tokio::task::yield_now().await;
-        }
+        somebody_waits(&world).await;
         // In flight it may still be stored, so this is all that can be said.
         let impatient = world.session_of(Duration::from_millis(50));
         let stays = tokio::spawn(collect(world.session(), locked("stays")));
@@ -196,7 +206,7 @@ async fn a_caller_that_goes_away_leaves_the_flight_alone() {
 
 #[tokio::test]
 async fn a_full_queue_is_busy() {
-    with_world(2, async |world| {
+    with_world(4, async |world| {
         table(&world).await;
         let mut held = world.session();
         held.begin().await.unwrap();
@@ -206,20 +216,21 @@ async fn a_full_queue_is_busy() {
             "select switchboard.lock(array['held'])".to_owned(),
             "select n, x from unnest($1::int[], $2::text[], $3::text[]) as c (n, x)".to_owned(),
         ];
-        // None may leave the queue for a second flight, so the first has boarded when the rest comes.
-        let first = tokio::spawn(collect(world.session(), wish.clone()));
-        while world.count("select count(*) from pg_locks where not granted").await == 0 {
-            tokio::task::yield_now().await;
-        }
-        let waiting: Vec<_> = (0..limits::COLLECT_QUEUE_MAX)
-            .map(|_| tokio::spawn(collect(world.session(), wish.clone())))
-            .collect();
-        tokio::task::yield_now().await;
-        assert_eq!(collect(world.session(), wish.clone()).await, Err(Error::Busy));
+        let call = || {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let session = world.postgres.session(Some(ROLE), Digest::of(b"release"), deadline);
+            Box::pin(collect(session, wish.clone()))
+        };
+        // The first has boarded when the rest comes.
+        let first = tokio::spawn(call());
+        somebody_waits(&world).await;
+        let mut waiting: Vec<_> = (0..limits::COLLECT_QUEUE_MAX).map(|_| call()).collect();
+        assert!(waiting.iter_mut().all(|call| call.now_or_never().is_none()));
+        assert_eq!(call().await, Err(Error::Busy));
         held.rollback().await.unwrap();
         first.await.unwrap().unwrap();
-        for call in waiting {
-            call.await.unwrap().unwrap();
+        for answer in join_all(waiting).await {
+            answer.unwrap();
         }
     })
     .await;
@@ -349,10 +360,8 @@ async fn a_session_that_the_server_ends_before_commit_is_retryable() {
         let mut locked = wish(1, "ended");
         locked.statements.insert(0, "select switchboard.lock(array['held'])".to_owned());
         let call = tokio::spawn(collect(world.session(), locked));
-        while world.count("select count(*) from pg_locks where not granted").await == 0 {
-            tokio::task::yield_now().await;
-        }
-        world.owner("select pg_terminate_backend(pid) from pg_locks where not granted").await;
+        somebody_waits(&world).await;
+        world.owner(&format!("select pg_terminate_backend(pid) {WAITING}")).await;
         assert!(matches!(call.await.unwrap(), Err(Error::Retryable(_))));
         held.finish().await;
         assert_eq!(world.count("select count(*) from sent").await, 0);

@@ -42,6 +42,11 @@ async fn step(world: &World, cursor: &mut Cursor) -> Vec<String> {
     events.into_iter().map(|event| event.payload).collect()
 }
 
+/// Transaction ids belong to the whole cluster, so other tests keep holes open for a while.
+async fn is_through(world: &World, cursor: &Cursor) -> bool {
+    cursor.is_through(heads(world.postgres.host()).await.unwrap()[cursor.shard as usize])
+}
+
 #[tokio::test]
 async fn what_commits_late_is_not_skipped() {
     with_world(2, async |world| {
@@ -79,8 +84,8 @@ async fn a_writer_with_the_newest_id_is_waited_for() {
         let mut first = pool.begin().await.unwrap();
         sqlx::query("select pg_current_xact_id()").execute(&mut *first).await.unwrap();
         let mut second = pool.begin().await.unwrap();
-        emit(second.acquire().await.unwrap(), "a", "late").await;
-        emit(first.acquire().await.unwrap(), &other, "early").await;
+        emit(second.acquire().await.unwrap(), "a", "\"late\"").await;
+        emit(first.acquire().await.unwrap(), &other, "\"early\"").await;
         first.commit().await.unwrap();
 
         let mut seen = step(&world, &mut cursor).await;
@@ -89,7 +94,7 @@ async fn a_writer_with_the_newest_id_is_waited_for() {
         }
         second.commit().await.unwrap();
         seen.extend(step(&world, &mut cursor).await);
-        assert_eq!(seen, ["\"early\"".trim_matches('"'), "late"].map(|s| s.to_owned()));
+        assert_eq!(seen, ["\"early\"", "\"late\""]);
     })
     .await;
 }
@@ -102,10 +107,10 @@ async fn what_was_rolled_back_is_forgotten() {
         let mut gone = pool.begin().await.unwrap();
         emit(gone.acquire().await.unwrap(), "a", "1").await;
         gone.rollback().await.unwrap();
-        for _ in 0..5 {
+        assert!(!is_through(&world, &cursor).await);
+        while !is_through(&world, &cursor).await {
             assert!(step(&world, &mut cursor).await.is_empty());
         }
-        assert!(cursor.is_through(heads(pool).await.unwrap()[cursor.shard as usize]), "{cursor:?}");
     })
     .await;
 }
@@ -144,7 +149,7 @@ async fn under_many_writers_nothing_is_skipped_and_each_key_keeps_its_order() {
         for writer in writers {
             writer.await.unwrap();
         }
-        for _ in 0..10 {
+        while !is_through(&world, &cursor).await {
             seen.extend(step(&world, &mut cursor).await);
         }
         let mut last: HashMap<u64, u64> = HashMap::new();
@@ -157,7 +162,6 @@ async fn under_many_writers_nothing_is_skipped_and_each_key_keeps_its_order() {
         }
         let committed = world.count("select count(*) from switchboard.outbox").await;
         assert_eq!(seen.len() as i64, committed);
-        assert!(cursor.is_through(heads(world.postgres.host()).await.unwrap()[cursor.shard as usize]));
     })
     .await;
 }
