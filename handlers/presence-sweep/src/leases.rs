@@ -1,7 +1,7 @@
 //! Leases in Redis: who has a connection, until when. Every step of one user is one script, so two nodes that see the same
 //! user at once agree about who was first and who was last.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sdk::connection::{Closed, Opened, Touch};
 use sdk::redis::{self, Error, Pipeline, Reply};
@@ -61,7 +61,13 @@ pub fn end(closed: &Closed, now: u64) -> Result<(), Error> {
     let partition = keys::partition(user);
     redis::script(
         "close",
-        &[&keys::leases(user), &keys::presence(user), &keys::due(partition), &keys::grace(partition)],
+        &[
+            &keys::leases(user),
+            &keys::presence(user),
+            &keys::due(partition),
+            &keys::grace(partition),
+            &keys::closed(partition),
+        ],
         &[
             &closed.connection,
             user,
@@ -90,24 +96,21 @@ pub fn forget_looks(connection: &str) -> Result<(), Error> {
 
 /// Renews, and makes again what Redis lost: a node that reports its connections uploads their leases.
 pub fn renew(node: &str, touches: &[Touch], now: u64) -> Result<(), Error> {
-    let (at, end) = (now.to_string(), (now + keys::LEASE_MS).to_string());
-    let mut pipeline = Pipeline::new();
-    let mut partitions = BTreeSet::new();
+    let mut partitions: BTreeMap<u64, Vec<&Touch>> = BTreeMap::new();
     for touch in touches {
-        let user = &touch.user_id;
-        let lease = keys::lease(node, &touch.connection, user);
-        partitions.insert(keys::partition(user));
-        pipeline.push(&["ZADD", &keys::due(keys::partition(user)), &end, &lease]);
-        pipeline.push(&["HSET", &keys::leases(user), &touch.connection, node]);
-        if touch.active {
-            pipeline.push(&["HSET", &keys::presence(user), "status", "online", "active", &at]);
+        partitions.entry(keys::partition(&touch.user_id)).or_default().push(touch);
+    }
+    let at = now.to_string();
+    let ends = [(now + keys::LEASE_MS).to_string(), (now + keys::NODE_LEASE_MS).to_string()];
+    for (partition, touches) in partitions {
+        let keys = [keys::due(partition), keys::nodes_of(partition), keys::closed(partition)];
+        let mut args = vec![node, &at, &ends[0], &ends[1]];
+        for touch in touches {
+            args.extend([&*touch.connection, &*touch.user_id, if touch.active { "1" } else { "0" }]);
         }
+        redis::script("renew", &[&keys[0], &keys[1], &keys[2]], &args)?;
     }
-    let node_end = (now + keys::NODE_LEASE_MS).to_string();
-    for partition in partitions {
-        pipeline.push(&["ZADD", &keys::nodes_of(partition), &node_end, node]);
-    }
-    pipeline.run().map(drop)
+    Ok(())
 }
 
 pub fn heartbeat(node: &str, now: u64) -> Result<(), Error> {

@@ -103,6 +103,11 @@ pub fn grace(partition: u64) -> String {
     format!("{{p:{partition:02}}}:grace")
 }
 
+/// Sorted set of connections that ended a moment ago.
+pub fn closed(partition: u64) -> String {
+    format!("{{p:{partition:02}}}:closed")
+}
+
 pub const LEASE_MS: u64 = 90_000;
 /// A page reload is not "offline, online".
 pub const GRACE_MS: u64 = 5_000;

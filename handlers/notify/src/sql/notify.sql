@@ -25,6 +25,8 @@ people as (
     on participant.conversation_id = told.conversation_id and participant.left_at is null
     and participant.user_id <> told.sender_id
     and participant.notifications <> 'none'
+    -- Not what they have read, nor what was said before they came: the mark of a newcomer is at the head.
+    and participant.last_read_seq < told.seq
     -- In a large conversation only those who are mentioned are looked up at all.
     and (sizes.size <= $11 or participant.user_id in (select jsonb_array_elements_text(told.mentions::jsonb)))
   where (told.conversation_id || ' ' || participant.user_id) <> all ($10::text[])
