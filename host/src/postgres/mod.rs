@@ -22,6 +22,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::time::Instant;
 
@@ -33,6 +34,8 @@ pub use session::Session;
 
 /// Connections of the host itself, beside the budget of the handlers.
 const HOST_CONNECTIONS_MAX: u32 = 8;
+/// A connection that did nothing for longer is asked whether it lives before it is used.
+const HOST_REST_MAX: Duration = Duration::from_millis(500);
 /// Longer than this the host's own statement has failed.
 const HOST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -65,8 +68,16 @@ impl Postgres {
         let host = PgPoolOptions::new()
             .max_connections(HOST_CONNECTIONS_MAX)
             .acquire_timeout(HOST_PATIENCE)
-            // A round trip before each statement would be most of its price.
+            // A round trip before each statement would be most of its price. One that rested may have lost its server.
             .test_before_acquire(false)
+            .before_acquire(|connection, rest| {
+                Box::pin(async move {
+                    if rest.idle_for > HOST_REST_MAX {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(host.application_name("switchboard"))
             .await
             .map_err(Error::Host)?;

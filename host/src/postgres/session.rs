@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::ToSql;
@@ -121,11 +122,14 @@ impl Session {
         !matches!(self.transaction, Transaction::None)
     }
 
-    /// The epilogue of a call, however it ended. Past the deadline the connection is thrown away instead.
+    /// The epilogue of a call, however it ended: what it locked is free when this resolves, also past the deadline.
     pub async fn finish(&mut self) {
-        if self.in_transaction() {
+        if let Transaction::Open(mut lease) | Transaction::Failed(mut lease, _) =
+            std::mem::replace(&mut self.transaction, Transaction::None)
+        {
+            let grace = Instant::now() + Duration::from_millis(limits::POSTGRES_CANCEL_GRACE_MS);
             // A failure is no news: then the lease is dropped, and the connection with it.
-            let _ = self.rollback().await;
+            let _ = within(grace, lease.reset()).await;
         }
     }
 

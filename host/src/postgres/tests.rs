@@ -315,6 +315,55 @@ async fn a_changed_table_is_noticed_by_prepared_statements() {
     .await;
 }
 
+#[tokio::test]
+async fn where_nothing_could_be_revoked_a_connection_is_reset_after_each_call() {
+    with_world(1, async |world| {
+        world.owner("grant execute on function pg_catalog.set_config(text, text, boolean), pg_catalog.pg_advisory_lock(bigint), pg_catalog.pg_advisory_unlock_all() to public").await;
+        let mut first = world.session();
+        first.query("select set_config('search_path', 'evil', false), pg_advisory_lock(7)", &[]).await.unwrap();
+        let pid = first.query("select pg_backend_pid()", &[]).await.unwrap();
+        let mut second = world.session();
+        let left = "select pg_backend_pid(), current_setting('search_path'), \
+                    (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())";
+        let rows = second.query(left, &[]).await.unwrap();
+        assert_eq!(rows.cells[0], pid.cells[0], "the same connection");
+        assert_eq!(rows.cells[1..], [text("\"$user\", public"), Value::Integer(0)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_owner_who_is_no_superuser_can_migrate() {
+    with_world(1, async |world| {
+        let (owner, database) = (
+            format!("owner_{}", uuid::Uuid::now_v7().simple()),
+            format!("db_{}", uuid::Uuid::now_v7().simple()),
+        );
+        world.owner(&format!("create role {owner} login createrole createdb password 'owner'")).await;
+        world.owner(&format!("create database {database} owner {owner}")).await;
+        let url = world.config.database_url.clone().unwrap();
+        let (_, server) = url.split_once('@').unwrap();
+        let (server, _) = server.split_once('/').unwrap();
+        let config = Config {
+            database_url: Some(format!("postgres://{owner}:owner@{server}/{database}")),
+            ..world.config.clone()
+        };
+        let migrated = migrate::run(&config).await;
+        if migrated.is_ok() {
+            let postgres = Postgres::connect(&config).await.unwrap();
+            sqlx::query("select switchboard.ensure_role('test')").execute(postgres.host()).await.unwrap();
+            let mut session = postgres.session(Some("test"), Digest::of(b""), Instant::now() + MOMENT * 20);
+            let rows = session.query("select current_user::text", &[]).await;
+            postgres.close().await;
+            assert_eq!(rows.unwrap().cells, [text("switchboard_test")]);
+        }
+        world.owner(&format!("drop database {database} with (force)")).await;
+        world.owner(&format!("drop role {owner}")).await;
+        migrated.unwrap();
+    })
+    .await;
+}
+
 /// Text with what array literals give a meaning to.
 fn awkward() -> impl proptest::strategy::Strategy<Value = String> {
     proptest::string::string_regex("([a-z\u{e9}\u{1f600}]|[\"\\\\{},' \n]|NULL|null){0,12}").unwrap()
