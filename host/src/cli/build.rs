@@ -93,7 +93,22 @@ pub fn build(from: &Path, out: Option<&Path>, std: Option<Std>, names: &[String]
         let digest = Digest::of(&bytes);
         handlers.push(ReleaseFile { name: source.name.clone(), path, bytes: bytes.len(), digest, changed });
     }
+    if names.is_empty() {
+        forget_gone(&out, &handlers)?;
+    }
     Ok(Built { route, handlers })
+}
+
+/// A node that deploys this directory must not find a handler whose sources are gone. Files that are no releases stay.
+fn forget_gone(out: &Path, built: &[ReleaseFile]) -> Result<(), Failure> {
+    for entry in std::fs::read_dir(out)? {
+        let path = entry?.path();
+        let of_a_build = built.iter().any(|file| file.path.file_name() == path.file_name());
+        if !of_a_build && path.extension() == Some("wasm".as_ref()) && component::is_release(&path) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 impl ReleaseFile {

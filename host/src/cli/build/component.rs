@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use wasm_encoder::{CustomSection, Encode, Section};
+use wasmparser::Payload;
 use wit_component::ComponentEncoder;
 
 use crate::manifest;
@@ -19,6 +20,15 @@ pub fn encode(module: &[u8], manifest: &str) -> Result<Vec<u8>, String> {
     component.push(section.id());
     section.encode(&mut component);
     Ok(component)
+}
+
+/// A component with a manifest in it.
+pub fn is_release(path: &Path) -> bool {
+    let Ok(bytes) = fs::read(path) else { return false };
+    let sections = wasmparser::Parser::new(0).parse_all(&bytes);
+    let of_manifest =
+        |payload| matches!(payload, Ok(Payload::CustomSection(s)) if s.name() == manifest::SECTION);
+    sections.into_iter().any(of_manifest)
 }
 
 /// Whoever reads `path` finds the old bytes or the new ones, whatever happens meanwhile. False when they are the same.
@@ -56,6 +66,19 @@ mod tests {
         let why = encode(&module.finish(), "name = \"x\"").unwrap_err();
         assert!(why.contains("no component") && why.contains("`env`"), "{why}");
         assert!(encode(b"not wasm", "name = \"x\"").is_err());
+    }
+
+    #[test]
+    fn a_release_is_known_by_its_manifest() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.wasm");
+        assert!(!is_release(&path));
+        fs::write(&path, wasm_encoder::Component::new().finish()).unwrap();
+        assert!(!is_release(&path));
+        let mut component = wasm_encoder::Component::new();
+        component.section(&CustomSection { name: manifest::SECTION.into(), data: Cow::Borrowed(b"") });
+        fs::write(&path, component.finish()).unwrap();
+        assert!(is_release(&path));
     }
 
     #[test]
