@@ -181,6 +181,31 @@ async fn a_drain_tells_everybody_when_to_come_back_and_finishes_what_was_asked()
 }
 
 #[tokio::test]
+async fn a_ticket_opens_the_door_once() {
+    let redis_url = std::env::var("SWITCHBOARD_TEST_REDIS_URL")
+        .expect("SWITCHBOARD_TEST_REDIS_URL names a Redis that these tests may write to");
+    let door = Door::open_with(Config { redis_url: Some(redis_url), ..Config::default() }).await;
+    let bearer = format!("Bearer {}", token("ana"));
+    // Redis may still be on its way.
+    let ticket = within(async {
+        loop {
+            let answer = door.rest("POST", "/api/v1/ws-tickets", &[("authorization", &bearer)], "").await;
+            match answer.status {
+                503 => tokio::task::yield_now().await,
+                _ => break answer.json(),
+            }
+        }
+    })
+    .await;
+    assert_eq!(ticket["expires_in"], 30);
+    let path = format!("/ws?ticket={}", ticket["ticket"].as_str().unwrap());
+    let mut client = door.connect(&path, &[]).await.unwrap();
+    assert_eq!(client.expect("auth.success").await["payload"]["user_id"], "ana");
+    assert!(door.connect(&path, &[]).await.is_err(), "used");
+    assert!(door.connect("/ws?ticket=invented", &[]).await.is_err());
+}
+
+#[tokio::test]
 async fn tickets_need_redis_and_say_so() {
     let door = Door::open().await;
     let bearer = format!("Bearer {}", token("ana"));
