@@ -43,6 +43,9 @@ impl Triggers {
 
     /// Waits for its turn: when many connections end at once, their handlers are not all called at once.
     pub async fn closed(&self, closed: Closed) {
+        if let Some(connection) = ConnectionId::parse(&closed.connection) {
+            self.touches.forget(connection);
+        }
         let Ok(_turn) = self.closings.0.acquire().await else { return };
         for entry in self.registry.current().closed() {
             let release = Arc::clone(entry.pick(Some(&closed.user_id)));
@@ -68,6 +71,11 @@ impl Touches {
     fn add(&self, connection: ConnectionId, user: &UserId, active: bool) {
         let mut touched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         touched.entry(connection).or_insert_with(|| (user.clone(), false)).1 |= active;
+    }
+
+    /// It has ended: a report after `close` would bring it back to life.
+    fn forget(&self, connection: ConnectionId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
     }
 
     fn take(&self) -> Vec<Touch> {
