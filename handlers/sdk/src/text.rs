@@ -101,7 +101,7 @@ mod tests {
                 seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let letters = ['a', 'o', 'đ', 'ê', '가', '\u{1112}'];
                 let index = (seed >> 16) as usize;
-                if index % 3 == 0 {
+                if index.is_multiple_of(3) {
                     letters[index / 3 % letters.len()]
                 } else {
                     marks[index / 3 % marks.len()]

@@ -14,8 +14,10 @@ type Answer = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 /// What must hold for a node to take traffic; filled where the parts are known.
 #[derive(Default)]
 pub struct Readiness {
-    checks: Vec<(&'static str, Box<dyn Fn() -> Answer + Send + Sync>)>,
+    checks: Vec<(&'static str, Probe)>,
 }
+
+type Probe = Box<dyn Fn() -> Answer + Send + Sync>;
 
 #[derive(Serialize)]
 pub struct Report {

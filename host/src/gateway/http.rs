@@ -209,7 +209,7 @@ fn forwarded(headers: &HeaderMap) -> Vec<(String, String)> {
 fn rendered(response: contract::Response, request_id: &str) -> Answer {
     const OURS: [HeaderName; 7] =
         [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, TE, TRAILER, UPGRADE, REQUEST_ID];
-    let Ok(status @ 200..=599) = u16::try_from(response.status) else {
+    let status @ 200..=599 = response.status else {
         warn!(request.id = request_id, status = response.status, "a handler answered with no HTTP status");
         let problem = Code::Internal.problem("the answer could not be written");
         return wire::problem(&problem, request_id);

@@ -90,6 +90,7 @@ async fn bare(upgraded: OnUpgrade) -> Option<Socket> {
     Some(Socket::new(parts.io.into_inner(), &parts.read_buf))
 }
 
+#[allow(clippy::result_large_err)] // once a connection, and it is on its way out
 fn check(request: &Request<Incoming>, origins: &[String]) -> Result<(), Refusal> {
     if request.method() != Method::GET {
         return Err(method_not_allowed(&["GET".to_owned()]));

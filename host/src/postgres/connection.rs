@@ -230,7 +230,7 @@ impl Connection {
         let statements = begun
             .map_err(Failure::from)
             .and_then(|()| before.into_iter().try_for_each(|done| done.map(drop).map_err(Failure::from)))
-            .and_then(|()| answer);
+            .and(answer);
         let committed = committed.map_err(Failure::from);
         self.running =
             self.is_closed() || matches!(statements, Err(Failure::TooLarge(_) | Failure::Undecodable(_)));

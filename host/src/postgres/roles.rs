@@ -61,6 +61,7 @@ struct Waiter {
     grant: oneshot::Sender<Grant>,
 }
 
+#[allow(clippy::large_enum_variant)] // the large one is what waiters wait for
 enum Grant {
     Connection(Connection, Slot),
     Room(Slot),

@@ -215,7 +215,7 @@ fn find<'a>(keyed: Keyed, words: &[&'a str]) -> Option<Vec<&'a str>> {
         Keyed::First => words.get(..1)?.to_vec(),
         Keyed::FirstTwo => words.get(..2)?.to_vec(),
         Keyed::All => words.to_vec(),
-        Keyed::Pairs if words.len() % 2 == 0 => words.iter().copied().step_by(2).collect(),
+        Keyed::Pairs if words.len().is_multiple_of(2) => words.iter().copied().step_by(2).collect(),
         Keyed::Pairs => return None,
         Keyed::Counted => counted(words)?,
         Keyed::FirstAndCounted => {
@@ -233,7 +233,7 @@ fn find<'a>(keyed: Keyed, words: &[&'a str]) -> Option<Vec<&'a str>> {
                 _ => return None,
             }
             let streams = &words[at + 1..];
-            if streams.len() % 2 != 0 {
+            if !streams.len().is_multiple_of(2) {
                 return None;
             }
             streams[..streams.len() / 2].to_vec()

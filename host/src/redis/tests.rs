@@ -125,7 +125,7 @@ async fn a_script_is_sent_once_and_then_named() {
     let unique = fresh("script");
     let script = Script::new("add", format!("-- {unique}\nreturn {{KEYS[1], ARGV[1] + 1}}"));
     for _ in 0..2 {
-        let answer = redis.script(&script, &[unique.clone()], &["41".to_owned()], soon()).await;
+        let answer = redis.script(&script, std::slice::from_ref(&unique), &["41".to_owned()], soon()).await;
         assert_eq!(answer, Ok(vec![Node::Many(2), text(&unique), Node::Integer(42)]));
     }
     let broken = Script::new("broken", "return redis.call('HGET')");

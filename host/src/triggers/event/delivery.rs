@@ -35,6 +35,7 @@ where
 {
     let mut delivered = Delivered::default();
     // What is still to do, the next part last.
+    #[allow(clippy::single_range_in_vec_init)] // one part so far
     let mut parts = vec![0..events.len()];
     while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
         let batch = &events[part.clone()];
