@@ -108,6 +108,7 @@ impl Roles {
             }
             if state.taken < self.0.connections_max {
                 state.taken += 1;
+                show(&state);
                 return Ok((share, Grant::Room(Slot(Some(self.0.clone())))));
             }
             if let Some(Idle { slot, connection, .. }) = state.idle.pop_front() {
@@ -120,6 +121,7 @@ impl Roles {
             }
             let (grant, waiter) = oneshot::channel();
             state.waiting.push_back(Waiter { role: role.clone(), since: Instant::now(), grant });
+            show(&state);
             break waiter;
         };
         // The sender is dropped only with the pool.
@@ -165,7 +167,9 @@ impl Roles {
                 };
                 let impatient = first.role != role && first.since.elapsed() > PATIENCE;
                 let same = (!impatient).then(|| state.waiting.iter().position(|waiter| waiter.role == role));
-                state.waiting.remove(same.flatten().unwrap_or(0))
+                let waiter = state.waiting.remove(same.flatten().unwrap_or(0));
+                show(&state);
+                waiter
             };
             let Some(waiter) = waiter else { continue };
             if waiter.role != role {
@@ -203,6 +207,12 @@ impl State {
     }
 }
 
+/// Only where the budget is used or waited for; who finds an idle connection changes neither.
+fn show(state: &State) {
+    metrics::gauge!("switchboard_postgres_connections").set(state.taken as f64);
+    metrics::gauge!("switchboard_postgres_waiting").set(state.waiting.len() as f64);
+}
+
 /// Room for one connection. Dropping it lets the next waiter make one.
 struct Slot(Option<Arc<Inner>>);
 
@@ -223,6 +233,7 @@ impl Drop for Slot {
                     Some(waiter) => waiter,
                     None => {
                         state.taken -= 1;
+                        show(&state);
                         return;
                     }
                 }

@@ -26,12 +26,7 @@ const ROUNDS: usize = 40;
 #[ignore = "it measures"]
 async fn a_flight_by_either_driver() {
     with_world(4, async |world| {
-        world
-            .owner(
-                "create table public.sent (id bigserial primary key, body text); grant all on public.sent, \
-                 switchboard.outbox to switchboard_test; grant usage on sequence public.sent_id_seq to switchboard_test",
-            )
-            .await;
+        table(&world).await;
         println!("{:>6} {:>28} {:>28} {:>7}", "batch", "sqlx", "tokio-postgres", "ratio");
         for batch in [1, 8, 16, 32, 64] {
             let (mut sqlx, mut tokio_postgres) = (Vec::new(), Vec::new());
@@ -45,6 +40,59 @@ async fn a_flight_by_either_driver() {
         }
     })
     .await;
+}
+
+/// What collection is for: many callers, each with one row, through `Session`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it measures"]
+async fn many_callers() {
+    with_world(32, async |world| {
+        table(&world).await;
+        println!("{:>8} {:>6} {:>20}", "callers", "lanes", "");
+        for (callers, lanes) in [(1, 1), (16, 1), (64, 1), (256, 1), (64, 2), (64, 8)] {
+            let until = Instant::now() + Duration::from_secs(3);
+            let calling: Vec<_> = (0..callers)
+                .map(|caller| tokio::spawn(call_until(world.clone(), caller, lanes, until)))
+                .collect();
+            let cpu = cpu_us();
+            let mut calls = 0;
+            for caller in calling {
+                calls += caller.await.unwrap();
+            }
+            let cpu = (cpu_us() - cpu) / f64::from(calls);
+            println!(
+                "{callers:>8} {lanes:>6} {:>8.0} calls/s {cpu:>4.0} us CPU a call",
+                f64::from(calls) / 3.0
+            );
+        }
+    })
+    .await;
+}
+
+async fn call_until(world: Arc<World>, caller: u32, lanes: u32, until: Instant) -> u32 {
+    let mut calls = 0;
+    while Instant::now() < until {
+        let collected = Collected {
+            statements: vec![LOCK.to_owned(), APPEND.to_owned()],
+            row: vec![
+                Value::Text(format!("conversation {}", caller % lanes)),
+                Value::Text("a message of a usual length".to_owned()),
+            ],
+            lane: caller % lanes,
+        };
+        world.session().collect(collected).await.unwrap();
+        calls += 1;
+    }
+    calls
+}
+
+async fn table(world: &World) {
+    world
+        .owner(
+            "create table public.sent (id bigserial primary key, body text); grant all on public.sent, \
+             switchboard.outbox to switchboard_test; grant usage on sequence public.sent_id_seq to switchboard_test",
+        )
+        .await;
 }
 
 fn columns(batch: usize) -> [String; 3] {
