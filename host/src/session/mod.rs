@@ -137,7 +137,11 @@ impl Session {
             Input::Text(text) => self.text(now, text, &mut actions),
             Input::NotText => {
                 if self.admits(now, None, &mut actions) {
-                    self.malformed(now, &Code::Malformed.problem("a frame is text, not binary"), &mut actions);
+                    self.malformed(
+                        now,
+                        &Code::Malformed.problem("a frame is text, not binary"),
+                        &mut actions,
+                    );
                 }
             }
             Input::Control => {
