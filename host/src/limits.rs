@@ -256,6 +256,8 @@ pub const REDIS_KEY_BYTES_MAX: usize = 512;
 pub const REDIS_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Commands on their way to one connection. One more waits, within its deadline.
 pub const REDIS_QUEUE_MAX: usize = 1024;
+/// An answer that takes longer is `deadline`, however long the call may last: nothing in Redis is worth the rest of it.
+pub const REDIS_ANSWER_MS_MAX: u64 = 1_000;
 /// Between two attempts to connect, at most.
 pub const REDIS_BACKOFF_MS_MAX: u64 = 1_000;
 /// An attempt to connect that takes longer has failed; a connection that says nothing for so long is dead.

@@ -1,6 +1,5 @@
 //! The operator's side of a host: health, metrics, releases.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use hyper::Method;
@@ -53,17 +52,15 @@ impl Admin {
         self.rest.get("/admin/v1/releases").await.expect(200)
     }
 
-    /// Every sample of `/metrics`, by its name with labels.
-    pub async fn metrics(&self) -> BTreeMap<String, f64> {
+    /// A metric, all its labels together; absent before anything was counted.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
         let answer = self.rest.get("/metrics").await;
         assert_eq!(answer.status, 200, "{answer}");
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        let samples = text.lines().filter(|line| !line.starts_with('#'));
-        samples
-            .filter_map(|line| {
-                let (name, value) = line.rsplit_once(' ')?;
-                Some((name.to_owned(), value.parse().ok()?))
-            })
-            .collect()
+        let samples = text.lines().filter_map(|line| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            (sample.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?
+        });
+        samples.reduce(|all, one| all + one)
     }
 }

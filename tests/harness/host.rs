@@ -257,9 +257,7 @@ impl Host {
             return;
         }
         until("all connections to be gone", async || {
-            let metrics = self.admin.metrics().await;
-            let open = metrics.get("switchboard_connections").copied().unwrap_or(f64::NAN);
-            (open == 0.0).then_some(())
+            (self.admin.metric("switchboard_connections").await == Some(0.0)).then_some(())
         })
         .await;
         until("no transaction to be open", async || {

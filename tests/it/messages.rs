@@ -19,6 +19,7 @@ async fn a_message_reaches_the_other_and_oneself() {
         assert_eq!(pushed["type"], "text");
         assert_eq!(ana.expect_message("hi").await["id"], sent["id"]);
         bo.send("hello").await.expect_sent();
+        bo.expect_message("hello").await;
         ana.expect_message("hello").await;
         ana.expect_silence().await;
         bo.expect_silence().await;

@@ -16,6 +16,7 @@ async fn who_is_not_looking_is_notified_once() {
         let notification = &pushed["notification"];
         assert_eq!(notification["type"], "new_message", "{pushed}");
         assert_eq!(notification["user_id"], "cy");
+        looking.expect_message("added").await;
         // Bo saw the message itself, Ana wrote it.
         looking.expect_message("are you there?").await;
         let rows = host.database.connect().await;

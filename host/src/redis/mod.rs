@@ -188,6 +188,8 @@ impl Redis {
         deadline: Instant,
         sent: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, Error> {
+        // Before the call's own end: a caller that hears of it in time can go on without.
+        let deadline = deadline.min(Instant::now() + Duration::from_millis(limits::REDIS_ANSWER_MS_MAX));
         match timeout_at(deadline, sent).await {
             Err(_) => Err(Error::Deadline),
             Ok(Ok(reply)) => Ok(reply),

@@ -138,6 +138,9 @@ impl Shard {
         let head = self.heads.borrow_and_update()[self.cursor.shard as usize];
         if !self.woken && self.cursor.is_through(head) {
             return Ok(match self.save_sometimes().await? {
+                // Events wait behind each other, one of a key at a time: the next may be due already.
+                Held::Ours if self.looked_aside_at.is_none() => Next::Go,
+                Held::Ours if !self.aside.is_empty() => Next::Wait(TICK),
                 Held::Ours if self.cursor == self.saved => Next::Wait(LOOK_ASIDE_EVERY),
                 Held::Ours => Next::Wait(SAVE_EVERY),
                 Held::Lost => Next::End,
