@@ -247,7 +247,9 @@ async fn in_child(program: &PathBuf, component: &[u8]) -> Result<Vec<u8>, Refusa
     }
     if !status.success() {
         let complaint = String::from_utf8_lossy(&complaint);
-        let complaint = match complaint.trim() {
+        // One sentence for a person, whatever lines it was printed on.
+        let complaint = complaint.split_whitespace().collect::<Vec<_>>().join(" ");
+        let complaint = match complaint.as_str() {
             "" => format!("the compiler ended with {status}: too large, or too slow"),
             said => said.trim_start_matches("error: ").to_owned(),
         };
