@@ -189,7 +189,8 @@ fn admin(
     guard: &Guard,
 ) -> Admin {
     let (postgres, redis, hub_up, guard) = (postgres.clone(), redis.clone(), hub.clone(), guard.clone());
-    let releases = rollout.clone();
+    let (releases, host) = (rollout.clone(), postgres.host().clone());
+    let hub = hub.clone();
     let holds = |holds: bool, otherwise: &str| if holds { Ok(()) } else { Err(otherwise.to_owned()) };
     let readiness = Readiness::default()
         .check("postgres", move || {
@@ -215,6 +216,8 @@ fn admin(
     Admin {
         token: config.admin_token.clone(),
         rollout,
+        postgres: host,
+        hub,
         metrics,
         readiness,
         deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),

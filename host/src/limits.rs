@@ -102,7 +102,7 @@ pub const EVENT_BATCH_MAX: u32 = 256;
 /// A deploy that would add one more is refused.
 pub const HANDLERS_MAX: usize = 256;
 /// Lists of releases and of their history end here, the newest first.
-pub const RELEASES_LISTED_MAX: i64 = 200;
+pub const RELEASES_LISTED_MAX: i64 = 500;
 /// A node that says nothing for so long is dead to a deploy: it is not waited for, and converges when it is back.
 pub const NODE_SILENT_AFTER: Duration = Duration::from_secs(5);
 /// Ready to run, of one handler: what runs, what ran before it, and one that is being tried. The one used longest ago goes;

@@ -3,14 +3,15 @@
 use hyper::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::route::Endpoint;
-use super::{Admin, Asked};
+use super::{Admin, Asked, disconnect};
 use crate::contract::types::Problem;
 use crate::limits;
 use crate::releases::repository::Error;
 use crate::releases::{Load, Refused};
+use crate::wire::close::Close;
 use crate::wire::http::{self, Answer};
 use crate::wire::problem::Code;
 
@@ -23,7 +24,9 @@ impl<L: Load> Admin<L> {
                 Err(Code::NotFound.problem("there is nothing here"))
             }
             Endpoint::Releases => {
-                let releases = repository.releases(asked.parameter("handler")).await.map_err(unavailable)?;
+                let only_current = asked.flag("current")?;
+                let listed = repository.releases(asked.parameter("handler"), only_current);
+                let releases = listed.await.map_err(unavailable)?;
                 Ok(asked.json(&json!({ "releases": releases })))
             }
             Endpoint::History => {
@@ -37,6 +40,11 @@ impl<L: Load> Admin<L> {
             Endpoint::ReleaseFile(hex) => self.release_file(&hex, &asked).await,
             Endpoint::Deploy => self.deploy(asked).await,
             Endpoint::Rollback(handler) => self.rollback(&handler, asked).await,
+            Endpoint::Consumers => self.consumers(&asked).await,
+            Endpoint::Events => self.failed_events(&asked).await,
+            Endpoint::RetryEvent(id) => self.retry_event(&id, &asked).await,
+            Endpoint::DropEvent(id) => self.drop_event(&id, &asked).await,
+            Endpoint::Disconnect => self.disconnect(asked).await,
         }
     }
 
@@ -72,15 +80,35 @@ impl<L: Load> Admin<L> {
         let back = self.rollout.rollback(handler, release.as_deref(), &by, note.as_deref());
         Ok(http::json(200, &back.await.map_err(refused)?, &id))
     }
+
+    /// Answered once every node has been told; how many connections that closes nobody counts.
+    async fn disconnect(&self, asked: Asked) -> Result<Answer, Problem> {
+        let (id, by) = (asked.id.clone(), asked.by.name.clone());
+        let target = disconnect::target(&asked.fields().await?)?;
+        info!(request.id = %id, by, ?target, "an operator disconnects");
+        self.hub.disconnect(&target, &Close::DISCONNECTED).await.map_err(|_| {
+            let told = "closed on this node; the others could not be told, ask again";
+            Code::Unavailable.problem(told).retry_after_ms(1000)
+        })?;
+        Ok(http::json(202, &json!({ "told": true }), &id))
+    }
 }
 
 impl Asked {
-    fn json(&self, document: &Value) -> Answer {
+    pub(super) fn json(&self, document: &Value) -> Answer {
         http::json(200, document, &self.id)
     }
 
-    fn parameter(&self, name: &str) -> Option<&str> {
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.parameter(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Code::Invalid.problem(format!("`{name}` is true or false")).field(name)),
+        }
     }
 
     /// The body as an object; no body is an empty one.
@@ -107,7 +135,7 @@ impl Asked {
 }
 
 /// A text, or nothing where it is absent or null.
-fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Problem> {
+pub(super) fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Problem> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),

@@ -2,6 +2,8 @@
 //! tokens; what a client's token may do ends at the gateway. It decides nothing about releases: that is `releases`.
 
 mod api;
+mod disconnect;
+mod events;
 mod readiness;
 mod route;
 
@@ -14,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sqlx::PgPool;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -21,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::contract::types::Problem;
+use crate::fanout::Hub;
 use crate::ids::Digest;
 use crate::limits;
 use crate::releases::{Load, Rollout};
@@ -38,6 +42,9 @@ pub struct Admin<L: Load = Arc<Runtime>> {
     /// Of the first admin. Without one nobody may do anything here.
     pub token: Option<String>,
     pub rollout: Arc<Rollout<L>>,
+    /// Where the outbox is.
+    pub postgres: PgPool,
+    pub hub: Hub,
     pub metrics: Metrics,
     pub readiness: Readiness,
     /// `limits::DEPLOYS_AT_ONCE`: each holds a whole file.

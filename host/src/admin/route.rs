@@ -15,6 +15,11 @@ pub enum Endpoint {
     Rollback(String),
     History,
     Nodes,
+    Consumers,
+    Events,
+    RetryEvent(String),
+    DropEvent(String),
+    Disconnect,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -48,6 +53,11 @@ pub fn find(method: &Method, path: &str) -> Found {
             ["handlers", name, "rollback"] => write(Endpoint::Rollback(name.to_owned())),
             ["history"] => read(Endpoint::History),
             ["nodes"] => read(Endpoint::Nodes),
+            ["consumers"] => read(Endpoint::Consumers),
+            ["events"] => read(Endpoint::Events),
+            ["events", id, "retry"] => write(Endpoint::RetryEvent(id.to_owned())),
+            ["events", id, "drop"] => write(Endpoint::DropEvent(id.to_owned())),
+            ["disconnect"] => write(Endpoint::Disconnect),
             _ => Found::Nothing,
         },
         _ => Found::Nothing,

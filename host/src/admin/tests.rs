@@ -8,18 +8,29 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Config;
-use crate::ids::NodeId;
+use crate::fanout::{Seat, Taken, Wakes};
+use crate::ids::{ConnectionId, NodeId, UserId};
+use crate::redis::Redis;
 use crate::releases::database::with_database;
 use crate::releases::manifests::{Manifests, SEND, file};
 use crate::releases::repository::Repository;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+use crate::wire::close::Close;
 
 const TOKEN: &str = "token-of-the-admin-tests";
 
 struct Host {
     address: std::net::SocketAddr,
+    hub: Hub,
     _shutdown: Shutdown,
+}
+
+fn hub(node: NodeId) -> Hub {
+    let redis_url = std::env::var("SWITCHBOARD_TEST_REDIS_URL")
+        .expect("SWITCHBOARD_TEST_REDIS_URL names a Redis that these tests may write to");
+    let redis = Redis::connect(&Config { redis_url: Some(redis_url), ..Config::default() }).unwrap();
+    Hub::start(&redis, &node.to_string(), node, Wakes::default())
 }
 
 /// An answer, read whole.
@@ -30,17 +41,21 @@ struct Said {
 }
 
 impl Host {
+    /// With a hub of its own on the test's Redis.
     async fn start(pool: sqlx::PgPool, token: Option<&str>, readiness: Readiness) -> Self {
         let node = NodeId::random();
         let config = Arc::new(Config::default());
         let metrics = telemetry::start(&config, node).unwrap();
         let loader = Manifests { of: "a" };
         let rollout =
-            Arc::new(Rollout::new(node, config, loader, Arc::default(), Repository::new(pool), || 3));
+            Arc::new(Rollout::new(node, config, loader, Arc::default(), Repository::new(pool.clone()), || 3));
         rollout.join().await.unwrap();
+        let hub = hub(node);
         let admin = Admin {
             token: token.map(str::to_owned),
             rollout,
+            postgres: pool,
+            hub: hub.clone(),
             metrics,
             readiness,
             deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),
@@ -49,7 +64,7 @@ impl Host {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         tokio::spawn(serve(listener, Arc::new(admin), shutdown.guard()));
-        Self { address, _shutdown: shutdown }
+        Self { address, hub, _shutdown: shutdown }
     }
 
     async fn send<B>(&self, request: Request<B>) -> Said
@@ -238,6 +253,56 @@ async fn readiness_says_what_is_in_the_way() {
         let expected = json!({"ready": false, "checks": {"postgres": "ok", "redis": "no connection"}});
         assert_eq!(said.json(), expected);
         assert_eq!(host.get("/healthz").await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_is_disconnected_with_4003_and_the_others_stay() {
+    with_host(|host| async move {
+        let seat = |name: &str| Seat {
+            connection: ConnectionId::random(),
+            user: UserId::parse(name).unwrap(),
+            session: name.into(),
+        };
+        let (ana, bo) = (host.hub.join(seat("ana")).await, host.hub.join(seat("bo")).await);
+        let said = host.post("/admin/v1/disconnect", r#"{"user_id":"ana"}"#).await;
+        assert_eq!(said.status, 202, "{}", said.json());
+        assert_eq!(ana.take(&mut Vec::new(), 1), Taken::Close(Close::DISCONNECTED));
+        assert_eq!(bo.take(&mut Vec::new(), 1), Taken::All);
+        assert_eq!(host.post("/admin/v1/disconnect", "{}").await.problem(), (422, "invalid".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_consumer_gave_up_is_listed_delivered_again_or_dropped() {
+    with_database(|pool| async move {
+        let host = Host::start(pool.clone(), Some(TOKEN), Readiness::default()).await;
+        let ids: Vec<String> = sqlx::query_scalar(
+            "insert into switchboard.parked
+               (consumer, shard, position, id, event_type, key, payload, created_at, attempts, error)
+             select 'notify', 1, n, gen_random_uuid(), 'message.created', 'conv:1', '{}', now(), 8, 'trap'
+             from generate_series(1, 2) n returning id::text",
+        )
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+
+        let events = host.get("/admin/v1/events?state=failed").await.json();
+        assert_eq!(events["events"].as_array().unwrap().len(), 2);
+        assert_eq!(events["events"][0]["error"], "trap");
+        let consumers = host.get("/admin/v1/consumers").await.json();
+        assert_eq!(consumers["consumers"], json!([{"consumer":"notify","behind":0,"retries":0,"failed":2}]));
+
+        let retry = format!("/admin/v1/events/{}/retry", ids[0]);
+        assert_eq!(host.post(&retry, "").await.json()["consumers"], 1);
+        assert_eq!(host.post(&retry, "").await.problem(), (404, "not_found".to_owned()));
+        assert_eq!(host.post(&format!("/admin/v1/events/{}/drop", ids[1]), "").await.status, 200);
+        let consumers = host.get("/admin/v1/consumers").await.json();
+        assert_eq!(consumers["consumers"], json!([{"consumer":"notify","behind":0,"retries":1,"failed":0}]));
+        assert_eq!(host.post("/admin/v1/events/x/drop", "").await.status, 404);
+        assert_eq!(host.get("/admin/v1/events?state=done").await.problem(), (422, "invalid".to_owned()));
     })
     .await;
 }

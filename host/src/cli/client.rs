@@ -21,7 +21,7 @@ use crate::limits;
 /// A local call; a node that needs longer has other troubles.
 const CONNECT_WAITS: Duration = Duration::from_secs(5);
 
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct Where {
     /// The admin listener of any node of the fleet; that of the configuration unless given.
     #[arg(long, value_name = "ADDRESS")]

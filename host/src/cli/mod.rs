@@ -6,12 +6,15 @@
 mod build;
 mod client;
 mod deploy;
+mod dev;
+mod events;
 mod inspect;
 mod migrate;
 mod page;
 mod releases;
 mod rollback;
 mod serve;
+mod status;
 mod token;
 
 use std::error::Error;
@@ -45,6 +48,8 @@ struct Cli {
 enum Command {
     /// Run a node until it is told to end.
     Serve(serve::Args),
+    /// Run a node, and rebuild and swap a handler when its files change.
+    Dev(dev::Args),
     /// Handler crates to release files.
     Build(build::Args),
     /// Bring the database to this version.
@@ -57,6 +62,10 @@ enum Command {
     Rollback(rollback::Args),
     /// What a release answers to, may touch and may use.
     Inspect(inspect::Args),
+    /// Nodes, releases, connections, outbox; exit code 1 when something is not as it should be.
+    Status(status::Args),
+    /// What a consumer of the outbox gave up, and what is to become of it.
+    Events(events::Args),
     /// A development token (only with an HS256 secret).
     Token(token::Args),
     /// The child of a node: a component on standard input, its machine code on standard output.
@@ -94,6 +103,9 @@ impl Command {
             // They start without any.
             Self::Build(_) | Self::Compile => Ok(()),
             Self::Serve(args) => block_on(serve::run(args, config, out)),
+            Self::Dev(args) => block_on(dev::run(args, config, out)),
+            Self::Status(args) => block_on(status::run(args, &config, out)),
+            Self::Events(args) => block_on(events::run(args, &config, out)),
             Self::Token(args) => token::run(args, &config, out),
             Self::Migrate => block_on(migrate::run(&config, out)),
             Self::Deploy(args) => block_on(deploy::run(args, &config, out)),

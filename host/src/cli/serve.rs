@@ -10,37 +10,44 @@ use crate::postgres::migrate;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where clients connect.
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<SocketAddr>,
-    /// Where operators connect.
-    #[arg(long, value_name = "ADDRESS")]
-    admin_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    node: Node,
     /// Bring the database to this version first.
     #[arg(long)]
     migrate: bool,
     /// Deploy the release files of this directory that the fleet has never seen.
     #[arg(long, value_name = "DIRECTORY")]
     handlers: Option<PathBuf>,
+}
+
+/// What `dev` takes too.
+#[derive(clap::Args)]
+pub struct Node {
+    /// Where clients connect.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where operators connect.
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
     /// Record every call as a trace into this directory. For development: it holds what users sent.
     #[arg(long, value_name = "DIRECTORY")]
     traces: Option<PathBuf>,
 }
 
-impl Args {
+impl Node {
     /// Flags override every other source.
-    pub fn over(self, mut config: Config) -> (Config, bool) {
+    pub fn over(self, mut config: Config) -> Config {
         config.listen = self.listen.unwrap_or(config.listen);
         config.admin_listen = self.admin_listen.unwrap_or(config.admin_listen);
-        config.handlers_dir = self.handlers.or(config.handlers_dir);
         config.trace_dir = self.traces.or(config.trace_dir);
-        (config, self.migrate)
+        config
     }
 }
 
 pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure> {
-    let (config, migrates) = args.over(config);
-    if migrates {
+    let mut config = args.node.over(config);
+    config.handlers_dir = args.handlers.or(config.handlers_dir);
+    if args.migrate {
         migrate::run(&config).await?;
         out.progress("the database is up to date");
     }

@@ -5,6 +5,7 @@
 //! holes below it. A hole is forgotten when every transaction that could still fill it has ended.
 
 mod holes;
+mod lag;
 mod parked;
 mod retries;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::limits;
 use crate::manifest::Start;
 
 use holes::Holes;
+pub use lag::{Lag, lag};
 pub use parked::{Parked, drop_parked, park, parked, replay};
 pub use retries::{Waiting, due, postpone, settle, waiting_keys};
 

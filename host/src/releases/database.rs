@@ -1,11 +1,20 @@
 //! A database of its own for one test, on the Postgres that `SWITCHBOARD_TEST_DATABASE_URL` names, made from the
-//! migrations of releases alone.
+//! migrations
+//! of the host that these tests touch.
 
 use std::panic;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
+
+const MIGRATIONS: [&str; 5] = [
+    include_str!("../../../migrations/host/1000_roles.sql"),
+    include_str!("../../../migrations/host/1010_locks.sql"),
+    include_str!("../../../migrations/host/1020_outbox.sql"),
+    include_str!("../../../migrations/host/1030_cursors.sql"),
+    include_str!("../../../migrations/host/1100_releases.sql"),
+];
 
 /// Runs a test against a fresh database, and drops it whatever happens.
 pub(crate) async fn with_database<T, F>(test: T)
@@ -21,8 +30,9 @@ where
 
     let options: PgConnectOptions = server.parse().unwrap();
     let pool = PgPoolOptions::new().max_connections(8).connect_with(options.database(&name)).await.unwrap();
-    let migration = include_str!("../../../migrations/host/1100_releases.sql");
-    sqlx::raw_sql(migration).execute(&pool).await.unwrap();
+    for migration in MIGRATIONS {
+        sqlx::raw_sql(migration).execute(&pool).await.unwrap();
+    }
     let outcome = tokio::spawn(test(pool)).await;
 
     sqlx::raw_sql(AssertSqlSafe(format!("drop database {name} with (force)")))

@@ -168,16 +168,17 @@ impl Repository {
             .map_err(trying("read a release"))
     }
 
-    /// The newest first; of one handler, or of all.
-    pub async fn releases(&self, name: Option<&str>) -> Result<Vec<Release>, Error> {
+    /// The newest first; of one handler, or of all; everything kept, or only what runs.
+    pub async fn releases(&self, name: Option<&str>, only_current: bool) -> Result<Vec<Release>, Error> {
         sqlx::query(
             "select r.digest, r.name, octet_length(r.file) as bytes, r.created_by, r.note, switchboard.rfc3339(r.created_at) as at,
                     running.digest is not null as current
              from switchboard.releases r left join switchboard.running using (name, digest)
-             where $1::text is null or r.name = $1
-             order by r.created_at desc limit $2",
+             where ($1::text is null or r.name = $1) and (running.digest is not null or not $2)
+             order by r.created_at desc limit $3",
         )
         .bind(name)
+        .bind(only_current)
         .bind(limits::RELEASES_LISTED_MAX)
         .try_map(|row: PgRow| {
             Ok(Release {

@@ -8,7 +8,7 @@ use super::Stored;
 use crate::limits;
 
 /// As an operator sees it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Parked {
     pub id: Uuid,
     pub consumer: String,

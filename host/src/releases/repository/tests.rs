@@ -33,7 +33,9 @@ async fn a_release_is_kept_once_and_found_by_its_beginning() {
         let digest = kept(&repository, "echo", "first").await;
         repository.keep(digest, &manifest("echo"), b"first", "bo", None).await.unwrap();
 
-        let [release] = &repository.releases(Some("echo")).await.unwrap()[..] else { panic!("one release") };
+        let [release] = &repository.releases(Some("echo"), false).await.unwrap()[..] else {
+            panic!("one release")
+        };
         assert_eq!((release.by.as_str(), release.bytes, release.current), ("ana", 5, false));
         assert!(release.at.ends_with('Z') && release.at.len() == 24, "{}", release.at);
         assert_eq!(repository.file(digest).await.unwrap().as_deref(), Some(b"first".as_slice()));
@@ -59,6 +61,8 @@ async fn a_switch_goes_by_what_the_asker_saw() {
         let (first, second) =
             (kept(&repository, "echo", "first").await, kept(&repository, "echo", "second").await);
         assert_eq!(switched(&repository, deploy("echo", first, 0)).await, 1);
+        let [current] = &repository.releases(None, true).await.unwrap()[..] else { panic!("one runs") };
+        assert_eq!(current.digest, first);
 
         // Two deploys that both saw generation 1.
         let race = |digest| {

@@ -115,7 +115,7 @@ async fn a_bad_file_is_refused_with_a_reason() {
         for bad in [Bytes::from_static(b"garbage"), file("send", "", ""), file("send", SEND, "not on a")] {
             node.deploy(&bad).await.unwrap_err();
         }
-        assert_eq!(node.rollout.repository.releases(None).await.unwrap().len(), 0);
+        assert_eq!(node.rollout.repository.releases(None, false).await.unwrap().len(), 0);
         assert_eq!(node.runs("send"), None);
     })
     .await;
