@@ -67,7 +67,6 @@ async fn what_is_no_websocket_frame_closes_with_its_reason() {
             ("a continuation of nothing", frames::encode(frames::CONTINUATION, ping), 1002),
             ("a fragmented control frame", frames::encode_as(0x09, b"x"), 1002),
             ("a control frame of 126 bytes", frames::encode(frames::PING, &[b'x'; 126]), 1002),
-            ("text that is not UTF-8", frames::encode(frames::TEXT, b"\xff\xfe"), 1007),
             (
                 "a close code that must not be sent",
                 frames::encode(frames::CLOSE, &1005u16.to_be_bytes()),
@@ -90,10 +89,10 @@ async fn a_few_senseless_frames_are_forgiven_and_the_eleventh_is_not() {
     Host::test(Options::default(), async |host| {
         let mut eve = host.client("eve").await;
         let senseless: [Vec<u8>; 10] = [
+            frames::encode(frames::TEXT, b"{\"type\":\"\xff\xfe\"}"),
             frames::encode(frames::TEXT, b""),
             frames::encode(frames::TEXT, b"hello"),
             frames::encode(frames::TEXT, b"[1,2]"),
-            frames::encode(frames::TEXT, b"null"),
             frames::encode(frames::TEXT, b"{}"),
             frames::encode(frames::TEXT, br#"{"type":7}"#),
             frames::encode(frames::TEXT, br#"{"type":"ping""#),

@@ -85,11 +85,12 @@ async fn ours(rig: &Rig, per_second: u32, time: Duration) -> (Figures, Figures) 
     let (acknowledged, delivered) = (Clock::new(), Clock::new());
     let disorder = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let mut tasks = Vec::new();
-    let mut writer = None;
+    // Kept, all of them: a half that is dropped says goodbye.
+    let mut writers = Vec::new();
     for user in &users {
         let (mut reader, half) = rig.subscribed(user, &room).await.into_split();
         let (acknowledged, delivered, disorder) = (acknowledged.clone(), delivered.clone(), disorder.clone());
-        writer.get_or_insert(half);
+        writers.push(half);
         tasks.push(tokio::spawn(async move {
             let (mut pushed, mut replied, mut last) = (0, 0, 0);
             while let Ok(Some(frame)) = reader.next_frame().await {
@@ -108,7 +109,7 @@ async fn ours(rig: &Rig, per_second: u32, time: Duration) -> (Figures, Figures) 
             }
         }));
     }
-    let mut writer = writer.expect("a room has members");
+    let writer = writers.first_mut().expect("a room has members");
     let cpu = process::cpu(rig.host.pid());
     let sent = at_rate(per_second, time, async |n| {
         let frame = rig::message(n, &room, "a message of about the length that people write to each other");
