@@ -133,3 +133,39 @@ impl Requests {
         (self.done.load(Ordering::Relaxed), failed)
     }
 }
+
+/// That the count above can be other than zero: a release that cuts off its calls is felt, by those who were in it, and by
+/// nobody else's books.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_that_drops_calls_is_noticed() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let mut crowd = Vec::new();
+        for user in ["ana", "bo"] {
+            crowd.push(Chatter::start(host.address, Plan::talker(user, &room, Duration::ZERO)).await);
+        }
+        let said = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
+        let refused = |crowd: &[Chatter]| crowd.iter().map(|one| one.record().refusals.len()).sum::<usize>();
+        until("load", async || (said(&crowd) > 20).then_some(())).await;
+        let hasty = Release::built("send-message").with_manifest(|manifest| {
+            manifest["limits"]["deadline_ms"] = 1.into();
+        });
+        host.admin.release(&hasty).await;
+        until("calls to be cut off", async || (refused(&crowd) > 0).then_some(())).await;
+        let back = host.admin.rollback("send-message").await;
+        assert_eq!(back.status, 200, "{back}");
+        for chatter in &mut crowd {
+            chatter.hush().await;
+        }
+        let history = ledger::history(&host.rest("ana"), &room).await;
+        for chatter in &crowd {
+            chatter.sees(&room, *history.last_key_value().expect("messages").0).await;
+        }
+        let records: Vec<_> = crowd.iter().map(Chatter::record).collect();
+        let audit = Audit::of(&[(room, history)].into(), &records);
+        audit.expect_kept();
+        assert!(!audit.refusals.is_empty(), "dropped calls were not counted");
+        drop(crowd);
+    })
+    .await;
+}
