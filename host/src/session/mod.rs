@@ -137,11 +137,7 @@ impl Session {
             Input::Text(text) => self.text(now, text, &mut actions),
             Input::NotText => {
                 if self.admits(now, None, &mut actions) {
-                    self.malformed(
-                        now,
-                        &Code::Malformed.problem("a frame is text, not binary"),
-                        &mut actions,
-                    );
+                    self.malformed(now, &Code::Malformed.problem("a frame is UTF-8 text"), &mut actions);
                 }
             }
             Input::Control => {

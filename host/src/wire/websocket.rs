@@ -12,6 +12,9 @@ use crate::wire::close::Close;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     Text(&'a str),
+    /// A text message that is not UTF-8. RFC 6455 would fail the connection; the product answers a few bad frames before
+    /// it gives up, and these are bad frames.
+    NotUtf8,
     /// The product speaks text only; what was in it does not matter.
     Binary,
     Ping(&'a [u8]),
@@ -24,8 +27,7 @@ pub enum Message<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     Protocol(&'static str),
-    /// A text message, or the reason of a close.
-    NotUtf8,
+    CloseReasonNotUtf8,
     /// A message larger than [`FRAME_BYTES_MAX`], by its header, before it is read.
     TooLarge,
 }
@@ -34,7 +36,7 @@ impl Violation {
     pub fn close(self) -> Close {
         match self {
             Self::Protocol(rule) => Close::protocol_error(rule),
-            Self::NotUtf8 => Close::NOT_UTF8,
+            Self::CloseReasonNotUtf8 => Close::NOT_UTF8,
             Self::TooLarge => Close::TOO_LARGE,
         }
     }
@@ -107,7 +109,7 @@ impl Decoder {
                         &self.stash[head.bytes..]
                     }
                 };
-                return data(kind, payload).map(Some);
+                return Ok(Some(data(kind, payload)));
             }
             match place {
                 Place::Input(payload) => self.message.extend_from_slice(payload),
@@ -119,7 +121,7 @@ impl Decoder {
             self.assembling = (!head.last).then_some(kind);
             if head.last {
                 self.lent = Lent::Message;
-                return data(kind, &self.message).map(Some);
+                return Ok(Some(data(kind, &self.message)));
             }
         }
     }
@@ -266,10 +268,10 @@ impl Head {
 /// RFC 6455 5.5.
 const CONTROL_BYTES_MAX: u64 = 125;
 
-fn data(kind: Kind, payload: &[u8]) -> Result<Message<'_>, Violation> {
+fn data(kind: Kind, payload: &[u8]) -> Message<'_> {
     match kind {
-        Kind::Text => std::str::from_utf8(payload).map(Message::Text).map_err(|_| Violation::NotUtf8),
-        Kind::Binary => Ok(Message::Binary),
+        Kind::Text => std::str::from_utf8(payload).map_or(Message::NotUtf8, Message::Text),
+        Kind::Binary => Message::Binary,
     }
 }
 
@@ -290,7 +292,7 @@ fn close(payload: &[u8]) -> Result<Option<u16>, Violation> {
             if !Close::may_be_sent(code) {
                 return Err(Violation::Protocol("a close code that nobody may send"));
             }
-            std::str::from_utf8(reason).map_err(|_| Violation::NotUtf8)?;
+            std::str::from_utf8(reason).map_err(|_| Violation::CloseReasonNotUtf8)?;
             Ok(Some(code))
         }
     }

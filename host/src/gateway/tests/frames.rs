@@ -80,10 +80,13 @@ async fn a_few_bad_frames_are_answered_and_too_many_end_it() {
     let mut door = Door::open().await;
     let mut ana = door.client("ana").await;
     for bad in 0..11 {
-        if bad % 2 == 0 {
-            ana.send("nonsense").await;
-        } else {
-            ana.socket.write_frame(Frame::binary(b"\0".as_slice().into())).await.unwrap();
+        match bad % 3 {
+            0 => ana.send("nonsense").await,
+            1 => ana.socket.write_frame(Frame::binary(b"\0".as_slice().into())).await.unwrap(),
+            _ => {
+                let not_utf8 = Frame::new(true, OpCode::Text, None, b"\xff".as_slice().into());
+                ana.socket.write_frame(not_utf8).await.unwrap();
+            }
         }
         assert_eq!(ana.expect("error").await["payload"]["code"], "malformed");
     }
@@ -189,7 +192,7 @@ async fn bytes_behind_the_handshake_are_frames_and_broken_ones_end_it() {
         frame.extend(text.iter().map(|byte| byte ^ mask));
         frame
     };
-    for (broken, code) in [(vec![0x81, 0x05, b'h'], 1002u16), (vec![0x81, 0x81, 0, 0, 0, 0, 0xff], 1007)] {
+    for (broken, code) in [(vec![0x81, 0x05, b'h'], 1002u16), (vec![0xf1, 0x80, 0, 0, 0, 0], 1002)] {
         let mut stream = tokio::net::TcpStream::connect(door.address).await.unwrap();
         let bytes = [handshake.as_bytes(), &ping(0x2a), &broken].concat();
         stream.write_all(&bytes).await.unwrap();

@@ -7,6 +7,7 @@ use super::*;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
     Text(String),
+    NotUtf8,
     Binary,
     Ping(Vec<u8>),
     Pong,
@@ -17,6 +18,7 @@ impl From<Message<'_>> for Heard {
     fn from(message: Message<'_>) -> Self {
         match message {
             Message::Text(text) => Self::Text(text.to_owned()),
+            Message::NotUtf8 => Self::NotUtf8,
             Message::Binary => Self::Binary,
             Message::Ping(payload) => Self::Ping(payload.to_vec()),
             Message::Pong => Self::Pong,
@@ -118,11 +120,24 @@ fn what_rfc_6455_forbids_ends_the_connection() {
         (masked(true, 0x8, &[0x03]), 1002),
         (masked(true, 0x8, &1005u16.to_be_bytes()), 1002),
         (masked(true, 0x8, &[0x03, 0xe8, 0xff]), 1007),
-        (masked(true, 0x1, &[0xff]), 1007),
-        ([masked(false, 0x1, &[0xc3]), masked(true, 0x0, &[0x28])].concat(), 1007),
     ] {
         assert_eq!(violation(&bytes), code, "{bytes:x?}");
     }
+}
+
+#[test]
+fn text_that_is_no_utf8_is_a_bad_message_and_the_next_one_is_read() {
+    let bytes = [
+        masked(false, 0x1, &[0xc3]),
+        masked(true, 0x0, &[0x28]),
+        masked(true, 0x2, &[0xff]),
+        masked(true, 0x1, b"good"),
+    ]
+    .concat();
+    assert_eq!(
+        heard([bytes.as_slice()]).unwrap(),
+        [Heard::NotUtf8, Heard::Binary, Heard::Text("good".to_owned())]
+    );
 }
 
 #[test]
