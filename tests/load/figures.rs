@@ -65,7 +65,7 @@ pub enum By {
     Resident,
 }
 
-/// One line of measures.md, beside its control.
+/// One line of the table, beside its control.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     pub name: String,
@@ -73,7 +73,7 @@ pub struct Row {
     pub control_name: String,
     pub control: Figures,
     pub by: By,
-    /// From measures.md, for the reader; nothing asserts it.
+    /// What we aim at, for the reader; nothing asserts it.
     pub to_reach: &'static str,
 }
 

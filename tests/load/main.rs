@@ -1,4 +1,4 @@
-//! The load generator: every row of measures.md that this version has, each beside its control, in one run on one
+//! The load generator: every row that this version has, each beside its control, in one run on one
 //! machine. A process of its own, bounded in count and time, on the loopback only. It prints; it asserts no time.
 
 mod delivery;

@@ -1,5 +1,4 @@
-//! Words of conversations that several handlers share: kinds, roles, and the one table of who may what (`product.md`,
-//! section 2). Pure.
+//! Words of conversations that several handlers share: kinds, roles, and the one table of who may what. Pure.
 
 use crate::Problem;
 

@@ -1,4 +1,4 @@
-//! The words for refusals (`protocol.md`, section 1): one constructor a code, with its status. A refusal names the field
+//! The words for refusals (`docs/protocol.md`, section 1): one constructor a code, with its status. A refusal names the field
 //! and the rule; it never holds what the asker may not see.
 
 use crate::Problem;

@@ -6,7 +6,7 @@
 //! rides. A push that does not follow the last one opens a *gap*: the stream is held back until a page has filled it.
 //!
 //! A gap that cannot be filled ends in a jump, never in a close: a socket's life does not depend on a handler's, and
-//! clients answer a jump by asking for `history` (protocol.md, section 2).
+//! clients answer a jump by asking for `history` (docs/protocol.md, section 2).
 
 use std::sync::Arc;
 

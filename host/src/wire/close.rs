@@ -1,4 +1,4 @@
-//! Every way a connection ends, as a value that says what the client should do about it (protocol.md, section 2).
+//! Every way a connection ends, as a value that says what the client should do about it (docs/protocol.md, section 2).
 
 use std::borrow::Cow;
 

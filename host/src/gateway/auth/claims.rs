@@ -1,4 +1,4 @@
-//! What a token must say, whoever signed it (protocol.md, section 3). Pure: the time is a parameter.
+//! What a token must say, whoever signed it (docs/protocol.md, section 3). Pure: the time is a parameter.
 
 use serde::Deserialize;
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! What an idle connection costs (measures.md: at most 6 KiB resident, with everything).
+//! What an idle connection costs (the aim: at most 6 KiB resident, with everything).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
