@@ -18,8 +18,8 @@ use crate::shutdown::Guard;
 /// What the last turn of following left.
 #[derive(Default)]
 pub(super) struct Turn {
-    /// Everything up to here has been dealt with.
-    generation: i64,
+    /// Everything up to here has been dealt with; none before the first turn, for an empty fleet is at 0.
+    generation: Option<i64>,
     /// Handlers whose wanted release does not load here, by name.
     failed: BTreeMap<String, Failed>,
     /// Postgres has not taken these yet; the newest of each handler.
@@ -42,7 +42,8 @@ impl<L: Load> Rollout<L> {
     pub(super) async fn converge(&self) -> Result<(), Error> {
         let mut turn = self.turn.lock().await;
         let generation = in_time("say the fleet's generation", self.repository.generation()).await?;
-        if turn.generation == generation && turn.unreported.is_empty() && !turn.has_due(Instant::now()) {
+        if turn.generation == Some(generation) && turn.unreported.is_empty() && !turn.has_due(Instant::now())
+        {
             return Ok(());
         }
         let wanted = in_time("say what runs", self.repository.running()).await?;
@@ -57,7 +58,7 @@ impl<L: Load> Rollout<L> {
             }
         }
         self.swap(&mut turn, &wanted, ready);
-        turn.generation = generation;
+        turn.generation = Some(generation);
         while let Some((name, report)) = turn.unreported.pop_first() {
             if let Err(error) = self.repository.report(self.node, &report).await {
                 turn.unreported.insert(name, report);

@@ -195,6 +195,15 @@ async fn a_late_node_starts_with_what_the_fleet_runs() {
 }
 
 #[tokio::test]
+async fn a_node_of_a_fleet_without_handlers_has_everything() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        assert!(node.rollout.has_converged());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_node_that_ended_is_not_waited_for() {
     with_database(|pool| async move {
         let (a, b) = (Node::start("a", &pool).await, Node::start("b", &pool).await);
