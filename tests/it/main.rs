@@ -13,6 +13,7 @@ mod loss;
 mod messages;
 mod nodes;
 mod notifications;
+mod openapi;
 mod presence;
 mod releases;
 mod subscribe;
