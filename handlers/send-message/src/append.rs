@@ -1,13 +1,16 @@
 //! Storing a message: one collected transaction, its verdict, and what a key already stands for.
 
 use sdk::postgres::{self, Collected};
-use sdk::{Id, Problem, clock, config, outbox, params, time, wake};
+use sdk::{Id, Problem, clock, config, log, outbox, params, time, wake};
 
 use crate::rules::Draft;
 
 const LOCK: &str = include_str!("sql/lock.sql");
 const APPEND: &str = include_str!("sql/append.sql");
+const REPLIED_TO: &str = include_str!("sql/replied_to.sql");
 const REPLAY: &str = include_str!("sql/replay.sql");
+/// The statement refuses a message whose clock is further than this from the database's, so ids beyond it do not exist.
+const CLOCK_OFF_MS_MAX: u64 = 86_400_000;
 
 /// A message on its way back: JSON as every answer and push has it.
 pub enum Append {
@@ -21,24 +24,52 @@ sdk::rows! {
     struct Known { fingerprint: i64, message: String }
 }
 
+/// Where the conversation's last message is looked for.
+#[derive(Clone, Copy, PartialEq)]
+enum Search {
+    /// Among the ids of this month and what clocks may be ahead: where it nearly always is.
+    Recent,
+    Everywhere,
+}
+
 /// The outcome is known after COMMIT, and only then.
 pub fn append(draft: &Draft, sender: &str) -> Result<Append, Problem> {
-    let outcome: Option<Outcome> = postgres::collect(&collected(draft, sender))?.one()?;
+    if let Some(original) = draft.reply_to_id {
+        // Messages are never taken away, so this need not be asked under the lock.
+        let asked = params![original, draft.conversation_id, sender];
+        if postgres::query(REPLIED_TO, &asked)?.cell()? == Some(true) {
+            return Err(Problem::invalid("reply_to_id", "is no message of this conversation"));
+        }
+    }
+    match append_after(draft, sender, Search::Recent)? {
+        Some(outcome) => Ok(outcome),
+        // The first message of this month.
+        None => append_after(draft, sender, Search::Everywhere)?.ok_or_else(Problem::internal),
+    }
+}
+
+/// None: the conversation has no message where its last one was looked for.
+fn append_after(draft: &Draft, sender: &str, search: Search) -> Result<Option<Append>, Problem> {
+    let outcome: Option<Outcome> = postgres::collect(&collected(draft, sender, search))?.one()?;
     let Some(outcome) = outcome else { return Err(Problem::internal()) };
     match (outcome.verdict.as_str(), outcome.message) {
         ("accepted", Some(message)) => {
             wake::outbox(&[outcome.shard]);
-            Ok(Append::Stored(message))
+            Ok(Some(Append::Stored(message)))
         }
+        ("cold", _) => Ok(None),
         ("duplicate", _) => match replay(draft, sender)? {
-            Some(message) => Ok(Append::Duplicate(message)),
+            Some(message) => Ok(Some(Append::Duplicate(message))),
             // The key's first user was rolled back while this call waited for it.
             None => Err(Problem::unavailable()),
         },
         ("forbidden", _) => Err(Problem::forbidden("observers read only")),
         ("archived", _) => Err(Problem::archived()),
-        ("unknown_reply", _) => Err(Problem::invalid("reply_to_id", "is no message of this conversation")),
         ("not_found", _) => Err(Problem::not_found("conversation")),
+        ("wrong_clock", _) => {
+            log::error("this node's clock and the database's are more than a day apart", &[]);
+            Err(Problem::unavailable())
+        }
         _ => Err(Problem::internal()),
     }
 }
@@ -54,11 +85,11 @@ pub fn replay(draft: &Draft, sender: &str) -> Result<Option<String>, Problem> {
     }
 }
 
-fn collected(draft: &Draft, sender: &str) -> Collected {
+fn collected(draft: &Draft, sender: &str, search: Search) -> Collected {
     let now = clock::now_ms();
     let lanes = config::number("lanes", 2).max(1);
     Collected {
-        statements: vec![LOCK.to_owned(), APPEND.to_owned()],
+        statements: vec![LOCK.to_owned(), statement(now, search)],
         // In the order of `$2`…, the columns of `asked`.
         row: params![
             outbox::key(draft.conversation_id),
@@ -73,9 +104,23 @@ fn collected(draft: &Draft, sender: &str) -> Collected {
             draft.metadata.as_ref(),
             draft.mentions.as_ref(),
             now,
-            Id::floor(time::month_start(now)),
+            draft.body(sender, now),
         ]
         .to_vec(),
         lane: (draft.conversation_id.spread() % lanes) as u32,
     }
+}
+
+/// The same text all month long: it is planned once, with the partitions that it names.
+fn statement(now: u64, search: Search) -> String {
+    let (recent, everywhere) = match search {
+        Search::Recent => {
+            let from = Id::floor(time::month_start(now));
+            // Behind every clock that may be ahead.
+            let to = Id::floor(time::next_month_start(now + 2 * CLOCK_OFF_MS_MAX));
+            (format!("m.id >= '{from}' and m.id < '{to}'"), "false")
+        }
+        Search::Everywhere => ("true".to_owned(), "true"),
+    };
+    APPEND.replace("{recent}", &recent).replace("{everywhere}", everywhere)
 }

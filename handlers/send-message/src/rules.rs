@@ -1,7 +1,7 @@
 //! What a message may be. Pure: no host calls, so plain `cargo test` runs it.
 
 use sdk::json::{self, Object};
-use sdk::{Id, Problem, text};
+use sdk::{Id, Problem, text, time};
 use serde_json::{Value, json};
 
 pub const CONTENT_CHARS_MAX: usize = 2000;
@@ -65,6 +65,32 @@ impl Draft {
             }
         }
         hash as i64
+    }
+
+    /// The members of the message's JSON that are known before it is stored; the others (`id`, `conversation_id`, `seq`,
+    /// `sender`) are put before these. Together they say what `app.message_text` says of the stored row.
+    pub fn body(&self, sender: &str, now_ms: u64) -> String {
+        let raw = |json: &Option<String>, none: &str| json.as_deref().unwrap_or(none).to_owned();
+        [
+            r#""sender_id":"#,
+            &json!(sender).to_string(),
+            r#","type":"text","content":"#,
+            &json!(self.content).to_string(),
+            r#","reply_to_id":"#,
+            &json!(self.reply_to_id).to_string(),
+            r#","attachments":"#,
+            &raw(&self.attachments, "[]"),
+            r#","metadata":"#,
+            &raw(&self.metadata, "null"),
+            r#","mentions":"#,
+            &raw(&self.mentions, "[]"),
+            r#","client_msg_id":"#,
+            &json!(self.key).to_string(),
+            r#","created_at":""#,
+            &time::rfc3339(now_ms),
+            r#"","edited_at":null,"deleted":false,"change":null"#,
+        ]
+        .concat()
     }
 }
 
@@ -212,6 +238,21 @@ mod tests {
             body[field.split('[').next().unwrap()] = value;
             assert_eq!(refusal(body), (422, Some(field.into())));
         }
+    }
+
+    #[test]
+    fn the_body_is_json_whatever_people_write() {
+        let full =
+            draft(json!({ "content": "a \"b\" \\ \n ô", "metadata": { "k": [1] }, "client_msg_id": "k\"1" }))
+                .unwrap();
+        let body: Value =
+            serde_json::from_str(&format!("{{{}}}", full.body("an\"a", 1_763_618_400_123))).unwrap();
+        let expected = json!({
+            "sender_id": "an\"a", "type": "text", "content": "a \"b\" \\ \n ô", "reply_to_id": null, "attachments": [],
+            "metadata": { "k": [1] }, "mentions": [], "client_msg_id": "k\"1", "created_at": "2025-11-20T06:00:00.123Z",
+            "edited_at": null, "deleted": false, "change": null,
+        });
+        assert_eq!(body, expected);
     }
 
     #[test]

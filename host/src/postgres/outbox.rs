@@ -11,6 +11,7 @@ mod retries;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::postgres::{PgPool, PgRow};
@@ -42,6 +43,7 @@ pub struct Cursor {
 /// An event as it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
+    pub shard: i16,
     pub position: i64,
     pub id: Uuid,
     pub event_type: String,
@@ -50,12 +52,11 @@ pub struct Stored {
     pub created_ms: i64,
 }
 
-/// Whether the cursor is still ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    Ours,
-    /// Another node claimed the shard meanwhile.
-    Lost,
+/// What became visible in one shard, in order, and the cursor as it is once that is handled.
+#[derive(Debug)]
+pub struct Page {
+    pub events: Vec<Stored>,
+    pub after: Cursor,
 }
 
 /// The last position given out in each shard. Asked for *before* a read, it tells what the read may have missed.
@@ -139,19 +140,22 @@ pub async fn renew(pool: &PgPool, consumer: &str, node: NodeId, lease: Duration)
     .await
 }
 
-/// Remembers how far it is; what is not saved comes once more after a crash.
-pub async fn save(pool: &PgPool, cursor: &Cursor) -> sqlx::Result<Held> {
-    let saved = sqlx::query(
-        "update switchboard.cursors set high = $4, holes = $5 where consumer = $1 and shard = $2 and epoch = $3",
+/// Remembers how far a consumer is; what is not saved comes once more after a crash. Returns the shards whose cursors are
+/// still held: the others were claimed by another node meanwhile.
+pub async fn save(pool: &PgPool, consumer: &str, cursors: &[&Cursor]) -> sqlx::Result<Vec<i16>> {
+    sqlx::query_scalar(
+        "update switchboard.cursors as c set high = s.high, holes = s.holes
+         from unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::jsonb[]) as s (shard, epoch, high, holes)
+         where c.consumer = $1 and c.shard = s.shard and c.epoch = s.epoch
+         returning c.shard",
     )
-    .bind(&cursor.consumer)
-    .bind(cursor.shard)
-    .bind(cursor.epoch)
-    .bind(cursor.high)
-    .bind(sqlx::types::Json(&cursor.holes))
-    .execute(pool)
-    .await?;
-    Ok(if saved.rows_affected() == 1 { Held::Ours } else { Held::Lost })
+    .bind(consumer)
+    .bind(cursors.iter().map(|cursor| cursor.shard).collect::<Vec<_>>())
+    .bind(cursors.iter().map(|cursor| cursor.epoch).collect::<Vec<_>>())
+    .bind(cursors.iter().map(|cursor| cursor.high).collect::<Vec<_>>())
+    .bind(cursors.iter().map(|cursor| sqlx::types::Json(&cursor.holes)).collect::<Vec<_>>())
+    .fetch_all(pool)
+    .await
 }
 
 /// Lets others claim it at once.
@@ -184,64 +188,75 @@ pub async fn heads(pool: &PgPool) -> sqlx::Result<Heads> {
     Ok([a, b, c, d, e, f, g, h])
 }
 
-/// What became visible after the cursor, in order, and the cursor as it is once that is handled. `head` is the shard's
-/// head, asked for before.
+/// What became visible after each of a consumer's cursors, at most so many events a shard. `heads` was asked for before.
 ///
 /// Holes and what is above `high` are read under one snapshot: read one after the other, an event could come before
 /// another that its writer waited for.
-pub async fn read(
-    pool: &PgPool,
-    cursor: &Cursor,
-    head: i64,
-    most: usize,
-) -> sqlx::Result<(Vec<Stored>, Cursor)> {
-    let (from, to) = cursor.holes.bounds();
+pub async fn read(pool: &PgPool, cursors: &[&Cursor], heads: &Heads, most: usize) -> sqlx::Result<Vec<Page>> {
+    let (hole_shards, hole_bounds): (Vec<i16>, Vec<(i64, i64)>) =
+        cursors.iter().flat_map(|cursor| cursor.holes.bounds().map(|bounds| (cursor.shard, bounds))).unzip();
+    let (low, high): (Vec<i64>, Vec<i64>) = hole_bounds.into_iter().unzip();
     let rows: Vec<PgRow> = sqlx::query(
         "with seen as materialized (
              select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin
-         ), late as (
-             select o.position, o.id, o.event_type, o.key, o.payload, o.created_at
-             from unnest($3::bigint[], $4::bigint[]) as hole (low, high)
-             join switchboard.outbox as o on o.shard = $1 and o.position between hole.low and hole.high
-         ), next as (
-             select o.position, o.id, o.event_type, o.key, o.payload, o.created_at
-             from switchboard.outbox as o
-             where o.shard = $1 and o.position > $2
-             order by o.position limit $5
          )
-         select seen.xmin, e.position, e.id, e.event_type, e.key, e.payload::text as payload,
+         select seen.xmin, e.shard, e.position, e.id, e.event_type, e.key, e.payload::text as payload,
                 (extract(epoch from e.created_at) * 1000)::bigint as created_ms
          from seen left join lateral (
-             select * from late union all select * from next order by position limit $5
-         ) as e on true",
+             select late.* from unnest($3::smallint[], $4::bigint[], $5::bigint[]) as hole (shard, low, high)
+             cross join lateral (
+                 select * from switchboard.outbox as o
+                 where o.shard = hole.shard and o.position between hole.low and hole.high
+                 order by o.position limit $6) as late
+             union all
+             select next.* from unnest($1::smallint[], $2::bigint[]) as cursor (shard, high)
+             cross join lateral (
+                 select * from switchboard.outbox as o
+                 where o.shard = cursor.shard and o.position > cursor.high
+                 order by o.position limit $6) as next
+         ) as e on true
+         order by e.shard, e.position",
     )
-    .bind(cursor.shard)
-    .bind(cursor.high)
-    .bind(from)
-    .bind(to)
+    .bind(cursors.iter().map(|cursor| cursor.shard).collect::<Vec<_>>())
+    .bind(cursors.iter().map(|cursor| cursor.high).collect::<Vec<_>>())
+    .bind(hole_shards)
+    .bind(low)
+    .bind(high)
     .bind(most as i64)
     .fetch_all(pool)
     .await?;
 
     let mut xmin = 0;
-    let mut events = Vec::with_capacity(rows.len());
+    let mut events: HashMap<i16, Vec<Stored>> = HashMap::new();
     for row in rows {
         xmin = row.try_get("xmin")?;
         // One row that only carries the snapshot, where there is no event.
         if row.try_get::<Option<i64>, _>("position")?.is_some() {
-            events.push(Stored::from_row(&row)?);
+            let event = Stored::from_row(&row)?;
+            events.entry(event.shard).or_default().push(event);
         }
     }
+    let mut pages = Vec::with_capacity(cursors.len());
+    for &cursor in cursors {
+        let page = page(cursor, events.remove(&cursor.shard).unwrap_or_default(), heads, xmin, most);
+        pages.push(page);
+    }
+    if pages.iter().zip(cursors).any(|(page, cursor)| page.after.holes.want_horizon(&cursor.holes)) {
+        let horizon = next_transaction(pool).await?;
+        pages.iter_mut().for_each(|page| page.after.holes.set_horizon(horizon));
+    }
+    Ok(pages)
+}
+
+fn page(cursor: &Cursor, mut events: Vec<Stored>, heads: &Heads, xmin: i64, most: usize) -> Page {
+    events.truncate(most);
     let mut after = cursor.clone();
     // A full page says nothing about what is behind it.
-    let head = (events.len() < most).then_some(head);
+    let head = (events.len() < most).then_some(heads[cursor.shard as usize]);
     let positions = events.iter().map(|event| event.position);
     let kept = after.holes.advance(&mut after.high, positions, head, xmin, limits::OUTBOX_HOLES_MAX);
     events.truncate(kept);
-    if after.holes.want_horizon(&cursor.holes) {
-        after.holes.set_horizon(next_transaction(pool).await?);
-    }
-    Ok((events, after))
+    Page { events, after }
 }
 
 /// An id that no transaction had before this call. It costs one.
@@ -252,6 +267,7 @@ async fn next_transaction(pool: &PgPool) -> sqlx::Result<i64> {
 impl FromRow<'_, PgRow> for Stored {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
         Ok(Self {
+            shard: row.try_get("shard")?,
             position: row.try_get("position")?,
             id: row.try_get("id")?,
             event_type: row.try_get("event_type")?,

@@ -1,12 +1,13 @@
 //! Events of the outbox, to the handlers that consume them. Each consumer has a cursor for each shard; one node at a time
-//! holds a cursor, under a lease, and calls the handler with one batch of a shard at a time. Nothing of it is in Redis.
+//! holds a cursor, under a lease, and calls the handler with one batch of all its shards at a time. Nothing of it is in
+//! Redis.
 //!
-//! This file starts a task for each consumer and probes how far the outbox is; `consumer` holds the leases, `shard` reads
+//! This file starts a task for each consumer and probes how far the outbox is; `consumer` holds the leases, `reader` reads
 //! and settles, `delivery` calls the handler.
 
 mod consumer;
 mod delivery;
-mod shard;
+mod reader;
 
 use std::collections::HashMap;
 use std::sync::Arc;

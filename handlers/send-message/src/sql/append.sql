@@ -1,57 +1,57 @@
 -- Append messages of many callers at once. Their conversations are locked by the statement before, so what this one's
 -- snapshot sees of them is complete, and seqs have neither gaps nor doubles.
+--
+-- Each look into a table is a lateral `limit 1`, whose plan does not turn with the table's statistics. `{recent}` bounds
+-- the ids among which heads are looked for, so that old and future months cost nothing; `{everywhere}` says that nothing
+-- was left out. `body` is what the writer of a message knows of its JSON.
 with
-asked as (
-  select *
+asked as materialized (
+  select *, switchboard.shard(key) as shard
   from unnest(
     $1::int[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::bigint[], $8::text[], $9::uuid[],
-    $10::json[], $11::json[], $12::json[], $13::bigint[])
+    $10::json[], $11::json[], $12::json[], $13::bigint[], $14::text[])
     as asked(n, key, conversation_id, sender_id, id, client_msg_id, fingerprint, content, reply_to_id,
-      attachments, metadata, mentions, at_ms)
+      attachments, metadata, mentions, at_ms, body)
 ),
 -- Who may, and why not.
-judged as (
+judged as materialized (
   select
     asked.*,
-    app.profile_text(sender) as sender,
+    coalesce(person.profile, 'null') as sender,
+    head.seq as head_seq,
+    app.id_after(head.id, asked.id) as message_id,
     case
-      when participant.user_id is null or conversation.deleted_at is not null then 'not_found'
+      when participant.role is null or conversation.deleted_at is not null then 'not_found'
       when participant.role = 'observer' then 'forbidden'
       when conversation.archived_at is not null then 'archived'
-      when asked.reply_to_id is not null and not exists (
-        select from app.messages as original
-        where original.id = asked.reply_to_id and original.conversation_id = asked.conversation_id)
-        then 'unknown_reply'
+      when abs(at_ms / 1000.0 - extract(epoch from now())) > 86400 then 'wrong_clock'
+      when head.seq is null and not {everywhere} then 'cold'
       else 'accepted'
     end as verdict
   from asked
-  left join app.participants as participant
-    on participant.conversation_id = asked.conversation_id
-    and participant.user_id = asked.sender_id
-    and participant.left_at is null
-  left join app.conversations as conversation on conversation.id = asked.conversation_id
-  left join app.users as sender on sender.id = asked.sender_id
-),
--- The head of each conversation, looked up once, at its first message.
-headed as (
-  select
-    accepted.*,
-    first_value(head.seq) over conversation as head_seq,
-    app.id_after(first_value(head.id) over conversation, accepted.id) as message_id
-  from (
-    select *, row_number() over (partition by conversation_id order by id) as nth
-    from judged
-    where verdict = 'accepted') as accepted
-  left join lateral app.head(case when accepted.nth = 1 then accepted.conversation_id end, ($14::uuid[])[1]) as head on true
-  window conversation as (partition by accepted.conversation_id order by accepted.nth)
+  left join lateral (
+    select role from app.participants as p
+    where p.conversation_id = asked.conversation_id and p.user_id = asked.sender_id and p.left_at is null
+    limit 1) as participant on true
+  left join lateral (
+    select archived_at, deleted_at from app.conversations as c where c.id = asked.conversation_id
+    limit 1) as conversation on true
+  left join lateral (
+    select profile from app.users as u where u.id = asked.sender_id
+    limit 1) as person on true
+  left join lateral (
+    select m.seq, m.id from app.messages as m
+    where m.conversation_id = asked.conversation_id and {recent}
+    order by m.seq desc
+    limit 1) as head on true
 ),
 -- A key is taken once: by the first of this batch, unless somebody has it already. One that is being taken elsewhere is
 -- waited for. In the order of the key, so that two batches never wait for each other.
 keys as (
   insert into app.message_keys (user_id, client_msg_id, fingerprint, message_id)
   select distinct on (sender_id, client_msg_id) sender_id, client_msg_id, fingerprint, message_id
-  from headed
-  where client_msg_id is not null
+  from judged
+  where verdict = 'accepted' and client_msg_id is not null
   order by sender_id, client_msg_id, n
   on conflict do nothing
   returning message_id
@@ -59,17 +59,16 @@ keys as (
 -- Only what is really new is numbered, so seqs have no gaps.
 numbered as (
   select
-    headed.*,
-    head_seq + row_number() over (partition by conversation_id order by message_id) as seq,
-    to_timestamp(at_ms / 1000.0) as created_at
-  from headed
-  where client_msg_id is null or message_id in (select message_id from keys)
+    judged.*,
+    coalesce(head_seq, 0) + row_number() over (partition by conversation_id order by message_id) as seq
+  from judged
+  where verdict = 'accepted' and (client_msg_id is null or message_id in (select message_id from keys))
 ),
 written as materialized (
   select
     numbered.*,
-    app.message_text(message_id, conversation_id, seq, sender_id, sender, 'text', content, reply_to_id, attachments,
-      metadata, mentions, client_msg_id, created_at, null, false, null) as message
+    '{"id":"' || message_id || '","conversation_id":"' || conversation_id || '","seq":' || seq || ',"sender":' || sender
+      || ',' || body || '}' as message
   from numbered
 ),
 stored as (
@@ -78,23 +77,21 @@ stored as (
     created_at)
   select
     message_id, conversation_id, seq, sender_id, 'text', content, reply_to_id, attachments, metadata, mentions,
-    client_msg_id, created_at
+    client_msg_id, to_timestamp(at_ms / 1000.0)
   from written
 ),
+-- In the order of seq, as rows of one conversation come out of the window.
 announced as (
   insert into switchboard.outbox (shard, position, id, event_type, key, payload)
   select
     shard, switchboard.next_position(shard), message_id, 'message.created', key,
     ('{"conversation_id":"' || conversation_id || '","seq":' || seq || ',"message":' || message || '}')::json
-  from (
-    select *, switchboard.shard(key) as shard
-    from written
-    order by conversation_id, seq) as ordered
+  from written
 )
 select
   judged.n,
   case when judged.verdict = 'accepted' and written.n is null then 'duplicate' else judged.verdict end as verdict,
-  switchboard.shard(judged.key)::int as shard,
+  judged.shard::int as shard,
   written.message
 from judged
 left join written using (n)

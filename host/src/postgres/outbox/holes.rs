@@ -39,8 +39,8 @@ impl Holes {
         self.0.is_empty()
     }
 
-    pub(super) fn bounds(&self) -> (Vec<i64>, Vec<i64>) {
-        self.0.iter().map(|hole| (hole.from, hole.to)).unzip()
+    pub(super) fn bounds(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.0.iter().map(|hole| (hole.from, hole.to))
     }
 
     /// Moves `high` over what a snapshot showed: `positions`, ascending, those in holes among them. `head` is given when

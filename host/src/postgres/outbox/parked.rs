@@ -43,7 +43,6 @@ impl FromRow<'_, PgRow> for Parked {
 pub async fn park(
     pool: &PgPool,
     consumer: &str,
-    shard: i16,
     event: &Stored,
     attempts: i32,
     error: &str,
@@ -58,7 +57,7 @@ pub async fn park(
          delete from switchboard.retries where consumer = $1 and shard = $2 and position = $3",
     )
     .bind(consumer)
-    .bind(shard)
+    .bind(event.shard)
     .bind(event.position)
     .bind(event.id)
     .bind(&event.event_type)

@@ -23,28 +23,33 @@ impl FromRow<'_, PgRow> for Waiting {
 }
 
 /// The keys that wait, with how many events each.
-pub async fn waiting_keys(pool: &PgPool, consumer: &str, shard: i16) -> sqlx::Result<Vec<(String, i64)>> {
+pub async fn waiting_keys(
+    pool: &PgPool,
+    consumer: &str,
+    shards: &[i16],
+) -> sqlx::Result<Vec<(i16, String, i64)>> {
     sqlx::query_as(
-        "select key, count(*) from switchboard.retries where consumer = $1 and shard = $2 group by key",
+        "select shard, key, count(*) from switchboard.retries
+         where consumer = $1 and shard = any($2) group by shard, key",
     )
     .bind(consumer)
-    .bind(shard)
+    .bind(shards)
     .fetch_all(pool)
     .await
 }
 
-/// The first event of each key whose time has come, oldest position first.
-pub async fn due(pool: &PgPool, consumer: &str, shard: i16, most: usize) -> sqlx::Result<Vec<Waiting>> {
+/// The first event of each key whose time has come; within a shard, the oldest position first.
+pub async fn due(pool: &PgPool, consumer: &str, shards: &[i16], most: usize) -> sqlx::Result<Vec<Waiting>> {
     sqlx::query_as(
-        "select position, id, event_type, key, payload::text as payload,
+        "select shard, position, id, event_type, key, payload::text as payload,
                 (extract(epoch from created_at) * 1000)::bigint as created_ms, attempts
          from (select distinct on (key) * from switchboard.retries
-               where consumer = $1 and shard = $2 order by key, position) as first_of_key
+               where consumer = $1 and shard = any($2) order by key, position) as first_of_key
          where due_at <= now()
-         order by position limit $3",
+         order by shard, position limit $3",
     )
     .bind(consumer)
-    .bind(shard)
+    .bind(shards)
     .bind(most as i64)
     .fetch_all(pool)
     .await
@@ -55,12 +60,12 @@ pub async fn due(pool: &PgPool, consumer: &str, shard: i16, most: usize) -> sqlx
 pub async fn postpone(
     pool: &PgPool,
     consumer: &str,
-    shard: i16,
     events: &[(&Stored, i32, Duration)],
 ) -> sqlx::Result<()> {
     if events.is_empty() {
         return Ok(());
     }
+    let shards: Vec<i16> = events.iter().map(|(event, ..)| event.shard).collect();
     let ids: Vec<Uuid> = events.iter().map(|(event, ..)| event.id).collect();
     let positions: Vec<i64> = events.iter().map(|(event, ..)| event.position).collect();
     let types: Vec<&str> = events.iter().map(|(event, ..)| event.event_type.as_str()).collect();
@@ -72,16 +77,17 @@ pub async fn postpone(
     sqlx::query(
         "insert into switchboard.retries
              (consumer, shard, position, id, event_type, key, payload, created_at, attempts, due_at)
-         select $1, $2, position, id, event_type, key, payload::json, to_timestamp(created_ms / 1000.0), attempts,
+         select $1, shard, position, id, event_type, key, payload::json, to_timestamp(created_ms / 1000.0), attempts,
                 now() + delay * interval '1 second'
-         from unnest($3::bigint[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::int[], $10::float8[])
-             as e (position, id, event_type, key, payload, created_ms, attempts, delay)
+         from unnest($2::smallint[], $3::bigint[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::int[],
+                     $10::float8[])
+             as e (shard, position, id, event_type, key, payload, created_ms, attempts, delay)
          on conflict (consumer, shard, position) do update
          set attempts = greatest(retries.attempts, excluded.attempts),
              due_at = case when excluded.attempts = 0 then retries.due_at else excluded.due_at end",
     )
     .bind(consumer)
-    .bind(shard)
+    .bind(shards)
     .bind(positions)
     .bind(ids)
     .bind(types)
@@ -96,12 +102,18 @@ pub async fn postpone(
 }
 
 /// These are done.
-pub async fn settle(pool: &PgPool, consumer: &str, shard: i16, positions: &[i64]) -> sqlx::Result<()> {
-    sqlx::query("delete from switchboard.retries where consumer = $1 and shard = $2 and position = any($3)")
-        .bind(consumer)
-        .bind(shard)
-        .bind(positions)
-        .execute(pool)
-        .await?;
+pub async fn settle(pool: &PgPool, consumer: &str, events: &[&Stored]) -> sqlx::Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "delete from switchboard.retries
+         where consumer = $1 and (shard, position) in (select * from unnest($2::smallint[], $3::bigint[]))",
+    )
+    .bind(consumer)
+    .bind(events.iter().map(|event| event.shard).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| event.position).collect::<Vec<_>>())
+    .execute(pool)
+    .await?;
     Ok(())
 }

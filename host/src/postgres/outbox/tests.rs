@@ -36,8 +36,8 @@ async fn cursor_of(world: &World, key: &str) -> Cursor {
 
 async fn step(world: &World, cursor: &mut Cursor) -> Vec<String> {
     let pool = world.postgres.host();
-    let head = heads(pool).await.unwrap()[cursor.shard as usize];
-    let (events, after) = read(pool, cursor, head, 100).await.unwrap();
+    let heads = heads(pool).await.unwrap();
+    let Page { events, after } = read(pool, &[cursor], &heads, 100).await.unwrap().remove(0);
     *cursor = after;
     events.into_iter().map(|event| event.payload).collect()
 }
@@ -173,10 +173,10 @@ async fn a_former_owner_saves_nothing() {
         introduce(pool, "reader", Start::Beginning).await.unwrap();
         let (ana, bo) = (NodeId::random(), NodeId::random());
         let held = claim(pool, "reader", ana, Duration::ZERO, 1).await.unwrap().remove(0);
-        assert_eq!(save(pool, &held).await.unwrap(), Held::Ours);
+        assert_eq!(save(pool, "reader", &[&held]).await.unwrap(), [held.shard]);
         let taken = claim(pool, "reader", bo, LEASE, 1).await.unwrap().remove(0);
         assert_eq!(taken.shard, held.shard, "its lease was over");
-        assert_eq!(save(pool, &held).await.unwrap(), Held::Lost);
+        assert!(save(pool, "reader", &[&held]).await.unwrap().is_empty());
         assert!(renew(pool, "reader", ana, LEASE).await.unwrap().is_empty());
         release(pool, &held).await.unwrap();
         assert_eq!(
@@ -193,6 +193,7 @@ async fn retries_go_by_key_and_parked_events_can_come_back() {
     with_world(2, async |world| {
         let pool = world.postgres.host();
         let event = |position, key: &str| Stored {
+            shard: 0,
             position,
             id: Uuid::now_v7(),
             event_type: "test".to_owned(),
@@ -203,20 +204,20 @@ async fn retries_go_by_key_and_parked_events_can_come_back() {
         let (a1, a2, b1) = (event(1, "a"), event(2, "a"), event(3, "b"));
         let at_once = Duration::ZERO;
         let later = Duration::from_secs(3600);
-        postpone(pool, "reader", 0, &[(&a1, 1, later), (&a2, 0, at_once), (&b1, 1, at_once)]).await.unwrap();
-        let due_now = due(pool, "reader", 0, 10).await.unwrap();
+        postpone(pool, "reader", &[(&a1, 1, later), (&a2, 0, at_once), (&b1, 1, at_once)]).await.unwrap();
+        let due_now = due(pool, "reader", &[0], 10).await.unwrap();
         assert_eq!(due_now.iter().map(|w| w.event.position).collect::<Vec<_>>(), [3], "a2 waits behind a1");
         assert_eq!(due_now[0].event, b1);
 
-        settle(pool, "reader", 0, &[3]).await.unwrap();
-        park(pool, "reader", 0, &a1, 8, "poison").await.unwrap();
-        assert_eq!(due(pool, "reader", 0, 10).await.unwrap()[0].event, a2);
+        settle(pool, "reader", &[&b1]).await.unwrap();
+        park(pool, "reader", &a1, 8, "poison").await.unwrap();
+        assert_eq!(due(pool, "reader", &[0], 10).await.unwrap()[0].event, a2);
         let given_up = parked(pool).await.unwrap();
         assert_eq!((given_up[0].id, given_up[0].error.as_str()), (a1.id, "poison"));
         assert_eq!(given_up[0].created_at, "2023-11-14T22:13:20.123Z");
 
         assert_eq!(replay(pool, a1.id).await.unwrap(), 1);
-        assert_eq!(due(pool, "reader", 0, 10).await.unwrap()[0].event, a1, "before a2, as it was");
+        assert_eq!(due(pool, "reader", &[0], 10).await.unwrap()[0].event, a1, "before a2, as it was");
         assert_eq!(drop_parked(pool, a1.id).await.unwrap(), 0);
     })
     .await;
@@ -237,7 +238,7 @@ async fn only_days_that_everybody_passed_are_dropped() {
         maintain(pool).await.unwrap();
         assert_eq!(world.count(days).await, before, "nobody has read it");
         assert_eq!(step(&world, &mut cursor).await, ["1"]);
-        save(pool, &cursor).await.unwrap();
+        save(pool, "reader", &[&cursor]).await.unwrap();
         maintain(pool).await.unwrap();
         assert_eq!(world.count(days).await, before - 1);
     })

@@ -1,16 +1,15 @@
-//! One consumer on this node: claims shards, keeps their leases, runs a task for each, and passes wakes on to them.
+//! One consumer on this node: claims shards, keeps their leases, and tells its reader which ones it has. A task of its own,
+//! because a lease must be kept while a slow call of the handler goes on.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::super::Triggers;
-use super::shard::Shard;
+use super::reader::{Lease, Reader};
 use crate::limits;
 use crate::manifest::EventBinding;
 use crate::postgres::outbox::{self, Heads, SHARDS};
@@ -27,93 +26,75 @@ pub(super) async fn run(
     heads: watch::Receiver<Heads>,
     mut guard: Guard,
 ) {
-    let ear = triggers.wakes.listen();
-    let mut shards: HashMap<i16, Running> = HashMap::new();
-    let mut tasks = JoinSet::new();
-    let mut introduced = false;
+    // Every shard may be lost and claimed anew between two steps of the reader; more waits for the next round.
+    let (tell, leases) = mpsc::channel(2 * SHARDS as usize);
+    let reader = Reader::new(triggers.clone(), name.clone(), heads, leases, guard.clone());
+    let reading = tokio::spawn(reader.run());
+    let mut keeper = Keeper { triggers, name, introduced: false, held: Vec::new(), tell };
     let mut clock = tokio::time::interval(LEASE / 3);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = guard.begun() => break,
-            woken = ear.woken() => {
-                for shard in woken {
-                    if let Some(running) = i16::try_from(shard).ok().and_then(|shard| shards.get(&shard)) {
-                        running.wake.notify_one();
-                    }
-                }
-                continue;
-            }
-            Some(_) = tasks.join_next() => {}
             _ = clock.tick() => {}
         }
-        shards.retain(|_, running| !running.task.is_finished());
-        let Some(binding) = binding(&triggers, &name) else { break };
-        if let Err(error) =
-            hold(&triggers, &name, &binding, &mut introduced, &heads, &guard, &mut shards, &mut tasks).await
-        {
-            warn!(consumer = %name, %error, "cannot keep the shards of a consumer");
+        let Some((_, binding)) = find(&keeper.triggers, &keeper.name) else { break };
+        if let Err(error) = keeper.keep(&binding).await {
+            warn!(consumer = %keeper.name, %error, "cannot keep the shards of a consumer");
         }
-        ear.owns(&shards.keys().map(|shard| *shard as u32).collect::<Vec<_>>());
-    }
-    for running in shards.values() {
-        running.stop.send_replace(true);
-    }
-    // Each saves its cursor and gives its shard back.
-    while tasks.join_next().await.is_some() {}
-}
-
-struct Running {
-    wake: Arc<Notify>,
-    stop: watch::Sender<bool>,
-    task: tokio::task::AbortHandle,
-}
-
-#[allow(clippy::too_many_arguments)] // one caller; a struct for them would be named after it
-async fn hold(
-    triggers: &Arc<Triggers>,
-    name: &str,
-    binding: &EventBinding,
-    introduced: &mut bool,
-    heads: &watch::Receiver<Heads>,
-    guard: &Guard,
-    shards: &mut HashMap<i16, Running>,
-    tasks: &mut JoinSet<()>,
-) -> sqlx::Result<()> {
-    let pool = triggers.postgres.host();
-    if !*introduced {
-        outbox::introduce(pool, name, binding.from).await?;
-        *introduced = true;
-    }
-    let ours = outbox::renew(pool, name, triggers.node, LEASE).await?;
-    for (shard, running) in &*shards {
-        if !ours.contains(shard) {
-            warn!(consumer = name, shard, "lost a shard to another node");
-            running.stop.send_replace(true);
+        if keeper.tell.is_closed() {
+            break;
         }
     }
-    let free = i64::from(SHARDS) - shards.len() as i64;
-    if free == 0 {
-        return Ok(());
+    // Told no more, the reader saves its cursors and gives its shards back.
+    drop(keeper);
+    if let Err(error) = reading.await {
+        tracing::error!(%error, "a reader of the outbox ended badly, it is started again");
     }
-    for cursor in outbox::claim(pool, name, triggers.node, LEASE, free).await? {
-        info!(consumer = name, shard = cursor.shard, "reads a shard of the outbox");
-        let (wake, (stop, stopped)) = (Arc::new(Notify::new()), watch::channel(false));
-        let shard = cursor.shard;
-        let worker =
-            Shard::new(triggers.clone(), cursor, heads.clone(), wake.clone(), stopped, guard.clone());
-        let task = tasks.spawn(worker.run());
-        shards.insert(shard, Running { wake, stop, task });
-    }
-    Ok(())
 }
 
-/// What the running release of a consumer binds.
-fn binding(triggers: &Triggers, name: &str) -> Option<EventBinding> {
-    find(triggers, name).map(|(_, binding)| binding)
+struct Keeper {
+    triggers: Arc<Triggers>,
+    name: String,
+    /// Its cursors are there.
+    introduced: bool,
+    held: Vec<i16>,
+    tell: mpsc::Sender<Lease>,
 }
 
-/// The running release of a consumer, pinned for one batch.
+impl Keeper {
+    async fn keep(&mut self, binding: &EventBinding) -> sqlx::Result<()> {
+        let pool = self.triggers.postgres.host();
+        if !self.introduced {
+            outbox::introduce(pool, &self.name, binding.from).await?;
+            self.introduced = true;
+        }
+        let ours = outbox::renew(pool, &self.name, self.triggers.node, LEASE).await?;
+        let lost: Vec<_> = self.held.iter().copied().filter(|shard| !ours.contains(shard)).collect();
+        for shard in lost {
+            warn!(consumer = %self.name, shard, "lost a shard to another node");
+            self.tell(Lease::Lost(shard)).await;
+        }
+        self.held = ours;
+        let free = i64::from(SHARDS) - self.held.len() as i64;
+        if free == 0 {
+            return Ok(());
+        }
+        for cursor in outbox::claim(pool, &self.name, self.triggers.node, LEASE, free).await? {
+            info!(consumer = %self.name, shard = cursor.shard, "reads a shard of the outbox");
+            self.held.push(cursor.shard);
+            self.tell(Lease::Claimed(cursor)).await;
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, lease: Lease) {
+        // A reader that is gone took its shards' cursors with it; their leases run out.
+        let _ = self.tell.send(lease).await;
+    }
+}
+
+/// The running release of a consumer, pinned for one batch, and what it binds.
 pub(super) fn find(triggers: &Triggers, name: &str) -> Option<(Arc<Release>, EventBinding)> {
     let bindings = triggers.registry.current();
     let of_name = |consumer: &&Consumer<Release>| consumer.entry.name == name;
