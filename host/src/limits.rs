@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// A token whose `sub` is longer is refused.
 pub const USER_ID_CHARS_MAX: usize = 64;
-/// A longer address is `refused` to the handler that names it.
-pub const ADDRESS_BYTES_MAX: usize = 160;
+/// A longer address is `refused` to the handler that names it. The longest user id has 64 characters of four bytes.
+pub const ADDRESS_BYTES_MAX: usize = 264;
 
 // ---- the wire --------------------------------------------------------------------------------------------------------
 

@@ -19,3 +19,9 @@ create function app.rfc3339(at timestamptz) returns text
 create function app.uuid_floor(at timestamptz) returns uuid
   language sql immutable parallel safe
   return (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid;
+
+-- Names as people look for them: without case and accents. Immutable, because the dictionary is named.
+create extension if not exists pg_trgm with schema public;
+create function app.plain(name text) returns text
+  language sql immutable strict parallel safe
+  return lower(public.unaccent('public.unaccent'::regdictionary, name));

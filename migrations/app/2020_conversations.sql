@@ -8,6 +8,8 @@ create table app.conversations (
   slug text,
   -- Groups and channels have one; a direct conversation is named after its people.
   name text,
+  -- As people look for it. Kept, because a search compares many.
+  plain_name text generated always as (app.plain(name)) stored,
   description text,
   settings jsonb not null default '{}',
   -- `public` channels are found by name and joined by anyone signed in; everything else is `private`.
@@ -30,12 +32,17 @@ create table app.conversations (
     check ((kind = 'direct') = (direct_low is not null and direct_high is not null) and direct_low < direct_high)
 );
 
-create unique index conversations_slug_unique on app.conversations (slug) where slug is not null;
+-- Free again once the conversation has ended.
+create unique index conversations_slug_unique on app.conversations (slug) where slug is not null and deleted_at is null;
 create unique index conversations_direct_unique on app.conversations (direct_low, direct_high)
   where direct_low is not null;
--- Public channels by name.
-create index conversations_public on app.conversations (lower(name), id)
-  where visibility = 'public' and deleted_at is null;
+-- Public channels in the order of their names, by how these begin, and by any three characters in them.
+create index conversations_public on app.conversations (plain_name, id)
+  where kind = 'channel' and visibility = 'public' and deleted_at is null;
+create index conversations_public_begin on app.conversations (plain_name text_pattern_ops)
+  where kind = 'channel' and visibility = 'public' and deleted_at is null;
+create index conversations_public_hold on app.conversations using gin (plain_name public.gin_trgm_ops)
+  where kind = 'channel' and visibility = 'public' and deleted_at is null;
 
 -- One row per person and conversation, for good: leaving sets `left_at`, coming back clears it. So the key is plain, and
 -- people can come back.
@@ -61,6 +68,8 @@ create table app.participants (
 
 -- A person's conversations.
 create index participants_of_user on app.participants (user_id, conversation_id) where left_at is null;
+-- Who is there, in the order they came: shown, counted.
+create index participants_present on app.participants (conversation_id, joined_at, user_id) where left_at is null;
 -- One owner at a time.
 create unique index participants_one_owner on app.participants (conversation_id)
   where role = 'owner' and left_at is null;

@@ -4,6 +4,8 @@
 mod auth;
 mod bad_input;
 mod bounds;
+mod channels;
+mod classes;
 mod conversations;
 mod crash;
 mod drain;
@@ -14,7 +16,9 @@ mod messages;
 mod nodes;
 mod notifications;
 mod openapi;
+mod participants;
 mod presence;
 mod releases;
 mod subscribe;
 mod swaps;
+mod users;

@@ -1,16 +1,15 @@
 //! Statements of this handler and what their answers mean.
 
-use sdk::conversation::Kind;
-use sdk::postgres;
-use sdk::{Id, Problem, clock, params, wake};
+use sdk::membership::{Founding, Room, slug_taken};
+use sdk::postgres::{self, Error};
+use sdk::{Id, Problem, params, wake};
 
-use crate::rules::Plan;
+use crate::changes::Changes;
 
-const CREATE: &str = include_str!("sql/create.sql");
 const EXISTING: &str = include_str!("sql/existing.sql");
 const DETAIL: &str = include_str!("sql/detail.sql");
 const LIST: &str = include_str!("sql/list.sql");
-const PEOPLE: &str = include_str!("sql/people.sql");
+const CHANGE: &str = include_str!("sql/change.sql");
 
 pub enum Create {
     Created(Id),
@@ -19,47 +18,54 @@ pub enum Create {
 }
 
 sdk::rows! {
-    struct Created { id: Id, shard: u32 }
     pub struct Listed { activity: Id, conversation: String }
-    struct Person { user_id: Option<String>, participant: Option<String> }
+    struct Existing { id: Id, hidden: bool }
 }
 
-pub fn create(plan: &Plan, owner: &str) -> Result<Create, Problem> {
-    let pair = plan.pair(owner);
-    let now = clock::now_ms();
-    let rows = postgres::query(
-        CREATE,
-        &params![
-            Id::make(),
-            plan.kind.as_str(),
-            plan.name.as_ref(),
-            plan.slug.as_ref(),
-            plan.description.as_ref(),
-            &plan.settings,
-            if plan.public { "public" } else { "private" },
-            plan.capacity,
-            pair.map(|(low, _)| low),
-            pair.map(|(_, high)| high),
-            owner,
-            plan.members.as_slice(),
-            Id::make(),
-            plan.announcement(),
-            Id::make(),
-            now,
-        ],
-    );
-    let rows = rows.map_err(|error| match error.constraint() {
-        Some("conversations_slug_unique") => Problem::conflict("this slug is taken").with_field("slug"),
+pub fn create(plan: &Founding, owner: &str) -> Result<Create, Problem> {
+    if let Some(founded) = plan.found(owner, postgres::query)? {
+        wake::outbox(&[founded.shard]);
+        return Ok(Create::Created(founded.id));
+    }
+    // Only a direct conversation can be there already.
+    let Some((low, high)) = plan.pair(owner) else { return Err(Problem::internal()) };
+    let existing: Option<Existing> = postgres::query(EXISTING, &params![low, high, owner])?.one()?;
+    let existing = existing.ok_or_else(Problem::unavailable)?;
+    if existing.hidden {
+        // In sight again for who asks for it.
+        let mut room = Room::lock(existing.id, owner, owner)?;
+        room.show(owner, room.state.asker()?)?;
+        room.commit()?;
+    }
+    Ok(Create::Existing(existing.id))
+}
+
+pub fn change(id: Id, changes: &Changes, by: &str) -> Result<(), Problem> {
+    let mut room = Room::lock(id, by, by)?;
+    changes.check(&room.state)?;
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let visibility = changes.public.map(|public| if public { "public" } else { "private" });
+    let params = params![
+        id,
+        changes.name.as_ref(),
+        changes.slug.is_some(),
+        changes.slug.as_ref().and_then(Option::as_ref),
+        changes.description.is_some(),
+        changes.description.as_ref().and_then(Option::as_ref),
+        changes.settings.as_ref(),
+        changes.capacity.is_some(),
+        changes.capacity.flatten(),
+        visibility,
+        room.now,
+    ];
+    room.transaction.execute(CHANGE, &params).map_err(|error: Error| match error.constraint() {
+        Some("conversations_slug_unique") => slug_taken(),
         _ => error.into(),
     })?;
-    if let Some(created) = rows.one::<Created>()? {
-        wake::outbox(&[created.shard]);
-        return Ok(Create::Created(created.id));
-    }
-    debug_assert_eq!(plan.kind, Kind::Direct);
-    let Some((low, high)) = pair else { return Err(Problem::internal()) };
-    let existing: Option<Id> = postgres::query(EXISTING, &params![low, high, owner])?.cell()?;
-    existing.map(Create::Existing).ok_or_else(Problem::unavailable)
+    room.updated(by, None)?;
+    room.commit()
 }
 
 pub fn detail(conversation: Id, user: &str) -> Result<String, Problem> {
@@ -70,18 +76,4 @@ pub fn detail(conversation: Id, user: &str) -> Result<String, Problem> {
 /// One more than `limit` when there is a next page.
 pub fn list(user: &str, after: Option<Id>, limit: u64) -> Result<Vec<Listed>, Problem> {
     Ok(postgres::query(LIST, &params![user, after, limit + 1])?.all()?)
-}
-
-/// Likewise.
-pub fn people(
-    conversation: Id,
-    user: &str,
-    after: &str,
-    limit: u64,
-) -> Result<Vec<(String, String)>, Problem> {
-    let rows: Vec<Person> = postgres::query(PEOPLE, &params![conversation, user, after, limit + 1])?.all()?;
-    if rows.is_empty() {
-        return Err(Problem::not_found("conversation"));
-    }
-    Ok(rows.into_iter().filter_map(|row| row.user_id.zip(row.participant)).collect())
 }

@@ -7,7 +7,6 @@ mod store;
 
 use rules::{Heads, Wish};
 use sdk::connection::{self, Gap, Page};
-use sdk::conversation::Role;
 use sdk::frame::{Reply, Request, Subscription};
 use sdk::{Id, Problem, Push, channels, frame, http, membership};
 use serde_json::{Map, Value, json};
@@ -31,8 +30,7 @@ impl http::Handler for JoinRoom {
     fn handle(request: http::Request) -> Result<http::Response, Problem> {
         let user = &request.caller()?.user_id;
         let conversation = membership::find(request.param("conversation_id"))?;
-        let admitted = membership::admit(conversation, user, Role::Member, user)?;
-        let text = admitted.conversation.ok_or_else(Problem::internal)?;
+        let text = membership::join(conversation, user)?;
         Ok(http::Response::text(200, format!(r#"{{"conversation":{text}}}"#)))
     }
 }
@@ -131,7 +129,7 @@ impl Answer {
             if seat.seated || !seat.open {
                 continue;
             }
-            match membership::admit(seat.id, user, Role::Member, user) {
+            match membership::join(seat.id, user) {
                 Ok(_) => {}
                 Err(problem) if problem.status < 500 => self.refuse(&seat.id.to_string(), &problem.code),
                 Err(problem) => return Err(problem),

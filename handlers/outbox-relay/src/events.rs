@@ -92,6 +92,10 @@ struct Person {
 struct Updated<'a> {
     #[serde(borrow)]
     conversation: &'a RawValue,
+    by: String,
+    /// Those whose role changed.
+    #[serde(borrow)]
+    participants: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +104,12 @@ struct Moved {
     user_id: String,
     role: String,
     by: String,
+    /// A direct conversation put away or taken out again: told to the person alone, whose subscriptions stay.
+    #[serde(default)]
+    quiet: bool,
+    /// The conversation is over, for everyone: each is told alone, and nobody of the others.
+    #[serde(default)]
+    ended: bool,
 }
 
 /// Of an internal system: a frame for an address.
@@ -211,8 +221,13 @@ fn conversation_updated(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let updated: Updated<'_> = read(event)?;
     let named: Named = serde_json::from_str(updated.conversation.get()).map_err(unreadable)?;
     let conversation = id(&named.id)?;
-    let payload =
-        format!(r#"{{"conversation_id":"{conversation}","conversation":{}}}"#, updated.conversation.get());
+    let participants =
+        updated.participants.map_or_else(String::new, |people| format!(r#","participants":{people}"#));
+    let payload = format!(
+        r#"{{"conversation_id":"{conversation}","conversation":{},"by":{}{participants}}}"#,
+        updated.conversation,
+        json!(updated.by),
+    );
     let frame = frame::push("conversation.updated", &payload);
     Ok(Delivery {
         publications: vec![Publication::new(channels::conversation(conversation), frame)],
@@ -226,7 +241,7 @@ fn participant_joined(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let conversation = id(&moved.conversation_id)?;
     let frame = member("member.joined", conversation, &moved.user_id, &moved.role, &moved.by);
     Ok(Delivery {
-        publications: to_both(conversation, &moved.user_id, frame),
+        publications: to_whom(conversation, &moved, frame),
         facts: vec![
             Fact::Changed { conversation },
             Fact::Listed { user: moved.user_id, conversation, at_ms: event.at_ms },
@@ -240,8 +255,8 @@ fn participant_left(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let conversation = id(&moved.conversation_id)?;
     let frame = member("member.left", conversation, &moved.user_id, &moved.role, &moved.by);
     Ok(Delivery {
-        revoked: Some((channels::conversation(conversation), moved.user_id.clone())),
-        publications: to_both(conversation, &moved.user_id, frame),
+        revoked: (!moved.quiet).then(|| (channels::conversation(conversation), moved.user_id.clone())),
+        publications: to_whom(conversation, &moved, frame),
         facts: vec![Fact::Changed { conversation }, Fact::Unlisted { user: moved.user_id, conversation }],
     })
 }
@@ -262,10 +277,13 @@ fn member(frame_type: &str, conversation: Id, user: &str, role: &str, by: &str) 
 }
 
 /// To the conversation, and to the person's own connections, whether they look at it or not.
-fn to_both(conversation: Id, user: &str, frame: String) -> Vec<Publication> {
-    let own = Publication::new(channels::user(user), frame.clone());
+fn to_whom(conversation: Id, moved: &Moved, frame: String) -> Vec<Publication> {
+    let own = Publication::new(channels::user(&moved.user_id), frame.clone());
+    if moved.quiet || moved.ended {
+        return vec![own];
+    }
     let mut all = Publication::new(channels::conversation(conversation), frame);
-    all.except_user = Some(user.to_owned());
+    all.except_user = Some(moved.user_id.clone());
     vec![all, own]
 }
 
@@ -350,6 +368,36 @@ mod tests {
         let delivery = deliver(&event).unwrap();
         assert_eq!(delivery.revoked, Some((format!("conv:{ROOM}"), "bo".to_owned())));
         assert_eq!(delivery.publications.len(), 2);
+    }
+
+    #[test]
+    fn a_direct_conversation_put_away_is_told_to_nobody_else() {
+        let payload = format!(
+            r#"{{"conversation_id":"{ROOM}","user_id":"bo","role":"member","by":"bo","quiet":true}}"#
+        );
+        let event = event_of("conversation.participant.left", &payload);
+        let delivery = deliver(&event).unwrap();
+        assert_eq!(delivery.revoked, None);
+        let addresses = |delivery: &Delivery<'_>| -> Vec<String> {
+            delivery.publications.iter().map(|publication| publication.address.clone()).collect()
+        };
+        assert_eq!(addresses(&delivery), ["user:bo"]);
+        // The end of a conversation is told likewise, but nobody stays subscribed.
+        let ended = event_of("conversation.participant.left", &payload.replace("quiet", "ended"));
+        let over = deliver(&ended).unwrap();
+        assert!(over.revoked.is_some());
+        assert_eq!(addresses(&over), ["user:bo"]);
+        assert!(delivery.facts.iter().any(|fact| matches!(fact, Fact::Unlisted { .. })));
+    }
+
+    #[test]
+    fn a_change_says_who_made_it_and_whose_role_it_was() {
+        let payload = format!(
+            r#"{{"conversation":{{"id":"{ROOM}"}},"by":"ana","participants":[{{"user_id":"bo","role":"owner"}}]}}"#
+        );
+        let event = event_of("conversation.updated", &payload);
+        let frame = &deliver(&event).unwrap().publications[0].frame;
+        assert!(frame.contains(r#""by":"ana""#) && frame.contains(r#""role":"owner""#), "{frame}");
     }
 
     #[test]

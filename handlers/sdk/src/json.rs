@@ -54,6 +54,11 @@ impl Object {
         self.fields.contains_key(field)
     }
 
+    /// Whether it is there as `null`, where that means something else than nothing.
+    pub fn is_null(&self, field: &str) -> bool {
+        self.fields.get(field).is_some_and(Value::is_null)
+    }
+
     pub fn text(&mut self, field: &str) -> Result<Option<String>, Problem> {
         match self.take(field) {
             None => Ok(None),
@@ -68,7 +73,7 @@ impl Object {
     pub fn integer(&mut self, field: &str) -> Result<Option<i64>, Problem> {
         match self.take(field) {
             None => Ok(None),
-            Some(value) => match value.as_i64() {
+            Some(value) => match whole(&value) {
                 Some(number) => Ok(Some(number)),
                 None => Err(Problem::invalid(self.name(field), "is not a whole number of 64 bits")),
             },
@@ -194,6 +199,14 @@ impl Object {
     }
 }
 
+/// `7` and `7.0` are one number.
+fn whole(value: &Value) -> Option<i64> {
+    /// From here on not every whole number has a float of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let float = || value.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < EXACT);
+    value.as_i64().or_else(|| float().map(|float| float as i64))
+}
+
 const USER_ID_RULE: &str = "is not a user id: 1 to 64 characters, no control characters";
 
 /// Complains about a field that must be there.
@@ -259,6 +272,13 @@ mod tests {
             }),
             "422 a: is required"
         );
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_as_a_fraction() {
+        let mut object = Object::parse(br#"{"a":7.0,"b":-1e3,"c":9007199254740992.0}"#).unwrap();
+        assert_eq!((object.integer("a").unwrap(), object.integer("b").unwrap()), (Some(7), Some(-1000)));
+        assert!(object.integer("c").is_err());
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub fn unread(conversation: Id) -> String {
 }
 pub const UNREAD_TTL_S: u64 = HOUR_S;
 
-/// A user's directory entry: JSON.
+/// A user's directory entry as others see it: hash of `version`, which only rises, and `entry`, JSON.
 pub fn profile(user: &str) -> String {
     format!("profile:{user}")
 }

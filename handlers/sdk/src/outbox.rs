@@ -13,6 +13,12 @@ pub const CONVERSATION_CREATED: &str = "conversation.created";
 pub const CONVERSATION_UPDATED: &str = "conversation.updated";
 pub const PARTICIPANT_JOINED: &str = "conversation.participant.joined";
 pub const PARTICIPANT_LEFT: &str = "conversation.participant.left";
+/// {class, by}: a class as answers show it, but for `my_role`. Keyed, like those of its members, as its conversation.
+pub const CLASS_CREATED: &str = "class.created";
+/// {class, user_id, role, by}.
+pub const CLASS_MEMBER_ADDED: &str = "class.member.added";
+/// {class, user_id, role, by}: the role that they had.
+pub const CLASS_MEMBER_REMOVED: &str = "class.member.removed";
 /// What an internal system publishes.
 pub const PUBLISHED: &str = "published";
 pub const USER_ONLINE: &str = "user.online";

@@ -1,10 +1,5 @@
--- The direct conversation of a pair, in sight again for who asks for it.
-with pair as (
-  select id from app.conversations where direct_low = $1 and direct_high = $2
-),
-shown as (
-  update app.participants as participant set hidden_seq = null
-  from pair
-  where participant.conversation_id = pair.id and participant.user_id = $3 and participant.hidden_seq is not null
-)
-select id from pair
+-- The direct conversation of a pair, and whether it is out of sight for who asks: $1, $2 the pair · $3 who asks
+select conversation.id, mine.hidden_seq is not null as hidden
+from app.conversations as conversation
+join app.participants as mine on mine.conversation_id = conversation.id and mine.user_id = $3
+where conversation.direct_low = $1 and conversation.direct_high = $2

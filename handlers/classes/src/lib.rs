@@ -1,0 +1,152 @@
+//! Courses over REST: make, list mine, show, change, archive, delete; their members; joining by a code. Members of a class
+//! are participants of its conversation, in the same transaction.
+
+mod class;
+mod rules;
+mod standing;
+mod store;
+
+use class::Class;
+use rules::{Changes, Code, Enrolment, Plan};
+use sdk::http::{self, Request, Response};
+use sdk::{Id, Problem, text};
+use serde_json::Value;
+
+struct Classes;
+http::export!(Classes);
+
+impl http::Handler for Classes {
+    fn handle(request: Request) -> Result<Response, Problem> {
+        match request.endpoint() {
+            ("POST", "/api/v1/classes") => create(&request),
+            ("GET", "/api/v1/classes") => list(&request),
+            ("GET", "/api/v1/classes/{class_id}") => show(&request),
+            ("PUT", "/api/v1/classes/{class_id}") => change(&request),
+            ("DELETE", "/api/v1/classes/{class_id}") => delete(&request),
+            ("GET", "/api/v1/classes/{class_id}/members") => members(&request),
+            ("POST", "/api/v1/classes/{class_id}/members") => add(&request),
+            ("PATCH", "/api/v1/classes/{class_id}/members/{user_id}") => turn(&request),
+            ("DELETE", "/api/v1/classes/{class_id}/members/{user_id}") => remove(&request),
+            ("POST", "/api/v1/classes/join") => join(&request, Code::of_body(request.json()?)?),
+            ("GET", "/api/v1/classes/join/{code}") => join(&request, Code::of_path(request.param("code"))?),
+            _ => http::unknown_endpoint(&request),
+        }
+    }
+}
+
+fn create(request: &Request) -> Result<Response, Problem> {
+    let teacher = &request.caller()?.user_id;
+    let id = store::create(&Plan::parse(request.json()?)?, teacher)?;
+    shown(201, id, teacher)
+}
+
+fn list(request: &Request) -> Result<Response, Problem> {
+    let user = &request.caller()?.user_id;
+    let limit = request.limit(100, 100)?;
+    let after = match request.query("cursor") {
+        None => None,
+        Some(raw) => Some(Id::parse(raw).ok_or_else(|| Problem::invalid("cursor", "is not one of ours"))?),
+    };
+    let found = store::list(user, after, limit)?;
+    Ok(page("classes", found, limit))
+}
+
+fn show(request: &Request) -> Result<Response, Problem> {
+    shown(200, id(request)?, &request.caller()?.user_id)
+}
+
+fn change(request: &Request) -> Result<Response, Problem> {
+    let by = &request.caller()?.user_id;
+    let changes = Changes::parse(request.json()?)?;
+    let id = id(request)?;
+    let class = Class::lock(id, by, by)?;
+    if class.standing.change(&changes)? {
+        class.change(&changes, by)?;
+    }
+    shown(200, id, by)
+}
+
+fn delete(request: &Request) -> Result<Response, Problem> {
+    let by = &request.caller()?.user_id;
+    let class = Class::lock(id(request)?, by, by)?;
+    class.standing.delete()?;
+    class.delete(by)?;
+    Ok(Response::no_content())
+}
+
+fn members(request: &Request) -> Result<Response, Problem> {
+    let user = &request.caller()?.user_id;
+    let limit = request.limit(rules::MEMBERS_PAGE, rules::MEMBERS_PAGE)?;
+    let after = rules::cursor(request.query("cursor"))?;
+    let found = store::members(id(request)?, user, after, limit)?;
+    Ok(page("members", found, limit))
+}
+
+fn add(request: &Request) -> Result<Response, Problem> {
+    let by = &request.caller()?.user_id;
+    let Enrolment { user_id, role } = Enrolment::parse(request.json()?)?;
+    let class = Class::lock(id(request)?, by, &user_id)?;
+    if class.standing.add()?.is_there() {
+        return answer(200, &class.member(&user_id)?);
+    }
+    answer(201, &class.enrol(&user_id, role, by)?)
+}
+
+fn turn(request: &Request) -> Result<Response, Problem> {
+    let by = &request.caller()?.user_id;
+    let role = rules::role(request.json()?)?;
+    let user = person(request)?;
+    let class = Class::lock(id(request)?, by, user)?;
+    if class.standing.turn(role)?.is_there() {
+        return answer(200, &class.member(user)?);
+    }
+    answer(200, &class.turn(user, role, by)?)
+}
+
+fn remove(request: &Request) -> Result<Response, Problem> {
+    let by = &request.caller()?.user_id;
+    let user = person(request)?;
+    let class = Class::lock(id(request)?, by, user)?;
+    let role = class.standing.remove()?;
+    class.withdraw(user, role, by)?;
+    Ok(Response::no_content())
+}
+
+fn join(request: &Request, code: Code) -> Result<Response, Problem> {
+    let user = &request.caller()?.user_id;
+    let id = store::find(&code)?;
+    let class = Class::lock(id, user, user)?;
+    let conversation = class.room.id;
+    if !class.standing.join()?.is_there() {
+        class.enrol(user, rules::Role::Student, user)?;
+    }
+    let class = store::class(id, user)?;
+    Ok(Response::text(200, format!(r#"{{"class":{class},"conversation_id":"{conversation}"}}"#)))
+}
+
+fn shown(status: u16, id: Id, user: &str) -> Result<Response, Problem> {
+    Ok(Response::text(status, format!(r#"{{"class":{}}}"#, store::class(id, user)?)))
+}
+
+fn answer(status: u16, member: &str) -> Result<Response, Problem> {
+    Ok(Response::text(status, format!(r#"{{"member":{member}}}"#)))
+}
+
+/// A list by its plural, from one entry more than a page has: cursor and text of each.
+fn page(plural: &str, mut found: Vec<(String, String)>, limit: u64) -> Response {
+    let more = found.len() as u64 > limit;
+    found.truncate(limit as usize);
+    let next = found.last().filter(|_| more).map_or(Value::Null, |(cursor, _)| Value::from(cursor.as_str()));
+    let texts: Vec<_> = found.into_iter().map(|(_, text)| text).collect();
+    Response::text(200, format!(r#"{{"{plural}":[{}],"next_cursor":{next}}}"#, texts.join(",")))
+}
+
+fn id(request: &Request) -> Result<Id, Problem> {
+    request.param_id("class_id", "class")
+}
+
+/// What is no user id names nobody.
+fn person(request: &Request) -> Result<&str, Problem> {
+    let user = request.param("user_id");
+    if text::is_user_id(user) { Ok(user) } else { Err(Problem::not_found("member")) }
+}

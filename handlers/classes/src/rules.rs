@@ -1,0 +1,266 @@
+//! What clients may ask of classes, and what a role in a class is in its conversation. Pure: no host calls, so plain
+//! `cargo test` runs it.
+
+use sdk::json::{self, Object};
+use sdk::{Problem, conversation, text};
+
+pub const NAME_CHARS_MAX: usize = 255;
+pub const CODE_CHARS_MAX: usize = 50;
+pub const DESCRIPTION_CHARS_MAX: usize = 2000;
+/// Members of one page.
+pub const MEMBERS_PAGE: u64 = 1000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Manages.
+    Teacher,
+    Ta,
+    Student,
+    /// Reads only.
+    Observer,
+}
+
+impl Role {
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "teacher" => Self::Teacher,
+            "ta" => Self::Ta,
+            "student" => Self::Student,
+            "observer" => Self::Observer,
+            _ => return None,
+        })
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Teacher => "teacher",
+            Self::Ta => "ta",
+            Self::Student => "student",
+            Self::Observer => "observer",
+        }
+    }
+
+    /// In the conversation of the class. One of the teachers is its owner instead.
+    pub fn seat(self) -> conversation::Role {
+        match self {
+            Self::Teacher | Self::Ta => conversation::Role::Admin,
+            Self::Student => conversation::Role::Member,
+            Self::Observer => conversation::Role::Observer,
+        }
+    }
+}
+
+/// What people join by.
+#[derive(Debug, PartialEq)]
+pub struct Code(pub String);
+
+impl Code {
+    fn parse(raw: String) -> Option<Self> {
+        let code = text::nfc(raw);
+        let fits = (1..=CODE_CHARS_MAX).contains(&text::length(&code))
+            && !text::has_control(&code)
+            && !code.trim().is_empty();
+        fits.then_some(Self(code))
+    }
+
+    fn of(raw: String) -> Result<Self, Problem> {
+        let rule = format!("is not 1 to {CODE_CHARS_MAX} characters without control characters");
+        Self::parse(raw).ok_or_else(|| Problem::invalid("code", rule))
+    }
+
+    pub fn of_body(mut body: Object) -> Result<Self, Problem> {
+        Self::of(json::required("code", body.text("code")?)?)
+    }
+
+    /// What could be no code is the code of no class.
+    pub fn of_path(raw: &str) -> Result<Self, Problem> {
+        Self::parse(raw.to_owned()).ok_or_else(|| Problem::not_found("class"))
+    }
+}
+
+/// A class to be made.
+#[derive(Debug, PartialEq)]
+pub struct Plan {
+    pub name: String,
+    pub code: Code,
+    pub description: Option<String>,
+}
+
+impl Plan {
+    pub fn parse(mut body: Object) -> Result<Self, Problem> {
+        Ok(Self {
+            name: name(json::required("name", body.text("name")?)?)?,
+            code: Code::of(json::required("code", body.text("code")?)?)?,
+            description: description(body.text("description")?)?,
+        })
+    }
+}
+
+/// What is not there is left as it is.
+#[derive(Debug, Default, PartialEq)]
+pub struct Changes {
+    pub name: Option<String>,
+    pub code: Option<Code>,
+    /// Some of nothing takes it away: `null`.
+    pub description: Option<Option<String>>,
+    pub archived: Option<bool>,
+}
+
+impl Changes {
+    pub fn parse(mut body: Object) -> Result<Self, Problem> {
+        for field in ["name", "code"] {
+            if body.is_null(field) {
+                return Err(Problem::invalid(field, "cannot be taken away"));
+            }
+        }
+        let described = body.has("description");
+        Ok(Self {
+            name: body.text("name")?.map(name).transpose()?,
+            code: body.text("code")?.map(Code::of).transpose()?,
+            description: described.then_some(description(body.text("description")?)?),
+            archived: body.boolean("archived")?,
+        })
+    }
+}
+
+/// Somebody to be added.
+#[derive(Debug, PartialEq)]
+pub struct Enrolment {
+    pub user_id: String,
+    pub role: Role,
+}
+
+impl Enrolment {
+    pub fn parse(mut body: Object) -> Result<Self, Problem> {
+        let user_id = json::required("user_id", body.user_id("user_id")?)?;
+        Ok(Self { user_id, role: role(body)? })
+    }
+}
+
+pub fn role(mut body: Object) -> Result<Role, Problem> {
+    let word = json::required("role", body.text("role")?)?;
+    Role::parse(&word).ok_or_else(|| Problem::invalid("role", "is not teacher, ta, student or observer"))
+}
+
+/// The user id after which a page of members begins.
+pub fn cursor(raw: Option<&str>) -> Result<&str, Problem> {
+    match raw {
+        None => Ok(""),
+        Some(raw) if text::is_user_id(raw) => Ok(raw),
+        Some(_) => Err(Problem::invalid("cursor", "is not one of ours")),
+    }
+}
+
+fn name(raw: String) -> Result<String, Problem> {
+    let name = text::nfc(raw);
+    if !(1..=NAME_CHARS_MAX).contains(&text::length(&name)) || text::has_control(&name) {
+        let rule = format!("is not 1 to {NAME_CHARS_MAX} characters without control characters");
+        return Err(Problem::invalid("name", rule));
+    }
+    if name.trim().is_empty() {
+        return Err(Problem::invalid("name", "is blank"));
+    }
+    Ok(name)
+}
+
+fn description(raw: Option<String>) -> Result<Option<String>, Problem> {
+    let description = raw.map(text::nfc);
+    if description.as_deref().is_some_and(|text| text::length(text) > DESCRIPTION_CHARS_MAX) {
+        let rule = format!("has more than {DESCRIPTION_CHARS_MAX} characters");
+        return Err(Problem::invalid("description", rule));
+    }
+    Ok(description)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn object(body: Value) -> Object {
+        Object::parse(body.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_class_has_a_name_and_a_code() {
+        let plan = Plan::parse(object(json!({ "name": "x".repeat(255), "code": "CS101-2025" }))).unwrap();
+        assert_eq!((plan.code, plan.description), (Code("CS101-2025".into()), None));
+        for (field, value) in [
+            ("name", json!(null)),
+            ("name", json!("")),
+            ("name", json!(" ")),
+            ("name", json!("x".repeat(256))),
+            ("name", json!("a\u{7}")),
+            ("name", json!(7)),
+            ("code", json!(null)),
+            ("code", json!("")),
+            ("code", json!(" ")),
+            ("code", json!("c".repeat(51))),
+            ("code", json!("a\nb")),
+            ("code", json!([])),
+            ("description", json!("d".repeat(2001))),
+            ("description", json!(7)),
+        ] {
+            let mut body = json!({ "name": "x", "code": "c" });
+            body[field] = value.clone();
+            assert_eq!(
+                Plan::parse(object(body)).unwrap_err().field.as_deref(),
+                Some(field),
+                "{field} {value}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_code_is_the_same_however_it_was_typed() {
+        assert_eq!(
+            Code::of_path("Toa\u{301}n").unwrap(),
+            Code::of_body(object(json!({ "code": "Toán" }))).unwrap()
+        );
+        for bad in ["", "\0", &"c".repeat(51)] {
+            assert_eq!(Code::of_path(bad).unwrap_err().code, "not_found");
+        }
+    }
+
+    #[test]
+    fn absent_is_unchanged() {
+        assert_eq!(Changes::parse(object(json!({ "other": 1 }))).unwrap(), Changes::default());
+        let changes = Changes::parse(object(json!({ "description": null, "archived": true }))).unwrap();
+        assert_eq!((changes.description, changes.archived), (Some(None), Some(true)));
+        for (body, field) in [
+            (json!({ "name": null }), "name"),
+            (json!({ "code": null }), "code"),
+            (json!({ "code": "" }), "code"),
+            (json!({ "archived": "yes" }), "archived"),
+        ] {
+            assert_eq!(Changes::parse(object(body)).unwrap_err().field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn a_member_has_a_role() {
+        let parse = |body| Enrolment::parse(object(body));
+        assert_eq!(parse(json!({ "user_id": "bo", "role": "ta" })).unwrap().role, Role::Ta);
+        for (body, field) in [
+            (json!({ "user_id": "bo" }), "role"),
+            (json!({ "user_id": "bo", "role": "owner" }), "role"),
+            (json!({ "role": "ta" }), "user_id"),
+            (json!({ "user_id": "u".repeat(65), "role": "ta" }), "user_id"),
+        ] {
+            assert_eq!(parse(body).unwrap_err().field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn a_role_in_the_class_is_a_role_in_its_conversation() {
+        use conversation::Role as Seat;
+        for (role, seat) in [
+            (Role::Teacher, Seat::Admin),
+            (Role::Ta, Seat::Admin),
+            (Role::Student, Seat::Member),
+            (Role::Observer, Seat::Observer),
+        ] {
+            assert_eq!((role.seat(), Role::parse(role.as_str())), (seat, Some(role)));
+        }
+    }
+}

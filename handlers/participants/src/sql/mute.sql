@@ -1,0 +1,3 @@
+-- $1 conversation · $2 who · $3 what they are notified of
+update app.participants set notifications = $3::text
+where conversation_id = $1::uuid and user_id = $2 and left_at is null

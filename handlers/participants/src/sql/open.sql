@@ -1,0 +1,1 @@
+select kind = 'channel' and visibility = 'public' from app.conversations where id = $1::uuid and deleted_at is null

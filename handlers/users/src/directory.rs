@@ -1,0 +1,82 @@
+//! Directory entries: in Postgres, and for an hour in Redis, which may be away or empty at any time. An entry in Redis
+//! has no email.
+
+use sdk::postgres::{self, Error};
+use sdk::redis::{self, describe};
+use sdk::{Problem, clock, keys, log, params};
+
+use crate::rules::Changes;
+
+const ENTRY: &str = include_str!("sql/entry.sql");
+const CHANGE: &str = include_str!("sql/change.sql");
+
+sdk::rows! {
+    /// `entry` for others, `own` for oneself.
+    struct Stored { version: u64, entry: String, own: String }
+}
+
+/// As everyone sees them.
+pub fn other(user: &str) -> Result<Option<String>, Problem> {
+    if let Some(kept) = recall(user) {
+        return Ok(Some(kept));
+    }
+    let Some(stored) = read(user)? else { return Ok(None) };
+    keep(user, &stored);
+    Ok(Some(stored.entry))
+}
+
+/// As one sees oneself.
+pub fn own(user: &str) -> Result<Option<String>, Problem> {
+    Ok(read(user)?.map(|stored| stored.own))
+}
+
+/// `name` is the token's, for who has no entry yet.
+pub fn change(user: &str, name: Option<&str>, changes: &Changes) -> Result<String, Problem> {
+    let params = params![
+        user,
+        name,
+        changes.display_name.is_some(),
+        changes.display_name.as_ref().and_then(Option::as_ref),
+        changes.username.is_some(),
+        changes.username.as_ref().and_then(Option::as_ref),
+        changes.avatar_url.is_some(),
+        changes.avatar_url.as_ref().and_then(Option::as_ref),
+        changes.email.is_some(),
+        changes.email.as_ref().and_then(Option::as_ref),
+        clock::now_ms(),
+    ];
+    let rows = postgres::query(CHANGE, &params).map_err(taken)?;
+    let stored: Stored = rows.one()?.ok_or_else(Problem::internal)?;
+    keep(user, &stored);
+    Ok(stored.own)
+}
+
+fn taken(error: Error) -> Problem {
+    match error.constraint() {
+        Some("users_username_unique") => Problem::conflict("this username is taken").with_field("username"),
+        Some("users_email_unique") => Problem::conflict("this address is taken").with_field("email"),
+        _ => error.into(),
+    }
+}
+
+fn read(user: &str) -> Result<Option<Stored>, Problem> {
+    Ok(postgres::query(ENTRY, &params![user])?.one()?)
+}
+
+fn recall(user: &str) -> Option<String> {
+    match redis::command(&["HGET", &keys::profile(user), "entry"]) {
+        Ok(reply) => reply.text().map(str::to_owned),
+        Err(error) => {
+            log::warn("the directory is read without its cache", &[("why", &describe(&error))]);
+            None
+        }
+    }
+}
+
+/// Lost at worst: then it is read from Postgres again, or others see the entry before this one for an hour.
+fn keep(user: &str, stored: &Stored) {
+    let (version, ttl) = (stored.version.to_string(), keys::PROFILE_TTL_S.to_string());
+    if let Err(error) = redis::script("keep", &[&keys::profile(user)], &[&version, &stored.entry, &ttl]) {
+        log::warn("a directory entry is not kept", &[("why", &describe(&error))]);
+    }
+}

@@ -1,0 +1,158 @@
+//! What somebody may be called. Pure: no host calls, so plain `cargo test` runs it.
+
+use sdk::json::Object;
+use sdk::{Problem, text};
+use serde_json::json;
+
+pub const DISPLAY_NAME_CHARS_MAX: usize = 100;
+pub const USERNAME_CHARS: std::ops::RangeInclusive<usize> = 3..=50;
+pub const AVATAR_URL_BYTES_MAX: usize = 2048;
+/// RFC 5321.
+pub const EMAIL_BYTES_MAX: usize = 254;
+
+/// What is not there is left as it is; some of nothing, `null`, takes it away.
+#[derive(Debug, Default, PartialEq)]
+pub struct Changes {
+    pub display_name: Option<Option<String>>,
+    pub username: Option<Option<String>>,
+    pub avatar_url: Option<Option<String>>,
+    pub email: Option<Option<String>>,
+}
+
+impl Changes {
+    pub fn parse(mut body: Object) -> Result<Self, Problem> {
+        let mut read = |field: &'static str, check: fn(String) -> Result<String, &'static str>| {
+            if !body.has(field) {
+                return Ok(None);
+            }
+            let text = body.text(field)?;
+            text.map(check).transpose().map(Some).map_err(|rule| Problem::invalid(field, rule))
+        };
+        Ok(Self {
+            display_name: read("display_name", display_name)?,
+            username: read("username", username)?,
+            avatar_url: read("avatar_url", avatar_url)?,
+            email: read("email", email)?,
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Who has a token and nothing else yet.
+pub fn stranger(user: &str, name: Option<&str>) -> String {
+    json!({ "id": user, "display_name": name, "username": null, "avatar_url": null, "email": null })
+        .to_string()
+}
+
+fn display_name(raw: String) -> Result<String, &'static str> {
+    let name = text::nfc(raw);
+    let fits = (1..=DISPLAY_NAME_CHARS_MAX).contains(&text::length(&name)) && !text::has_control(&name);
+    if fits && !name.trim().is_empty() {
+        Ok(name)
+    } else {
+        Err("is not 1 to 100 characters without control characters")
+    }
+}
+
+fn username(raw: String) -> Result<String, &'static str> {
+    // Plain letters only: two names that look the same must be the same.
+    let plain = raw.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if plain && USERNAME_CHARS.contains(&raw.len()) {
+        Ok(raw)
+    } else {
+        Err("is not 3 to 50 letters, digits, `_` and `-`")
+    }
+}
+
+/// Only what a browser fetches as a picture: no `javascript:`, no `data:`.
+fn avatar_url(raw: String) -> Result<String, &'static str> {
+    let rest = raw.strip_prefix("https://").or_else(|| raw.strip_prefix("http://"));
+    let has_host = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '?', '#']));
+    let plain =
+        !raw.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '"' | '<' | '>' | '\\'));
+    if has_host && plain && raw.len() <= AVATAR_URL_BYTES_MAX {
+        Ok(raw)
+    } else {
+        Err("is not an http or https URL of at most 2048 bytes")
+    }
+}
+
+fn email(raw: String) -> Result<String, &'static str> {
+    let email = text::nfc(raw);
+    let parts = email.split_once('@').is_some_and(|(name, host)| {
+        !name.is_empty() && name.len() <= 64 && !host.is_empty() && !host.contains('@')
+    });
+    let plain = !email.chars().any(|c| c.is_control() || c.is_whitespace());
+    if parts && plain && email.len() <= EMAIL_BYTES_MAX {
+        Ok(email)
+    } else {
+        Err("is not an address with one `@`, of at most 254 bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn changes(body: Value) -> Result<Changes, Problem> {
+        Changes::parse(Object::parse(body.to_string().as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn absent_is_unchanged_and_null_takes_away() {
+        assert!(changes(json!({ "unknown": 1 })).unwrap().is_empty());
+        let read = changes(json!({ "username": "Ana_1-x", "email": null })).unwrap();
+        assert_eq!(
+            (read.username, read.email, read.avatar_url),
+            (Some(Some("Ana_1-x".into())), Some(None), None)
+        );
+    }
+
+    #[test]
+    fn a_broken_rule_names_its_field() {
+        for (field, good, bad) in [
+            (
+                "display_name",
+                vec!["A", "Ană ✓", &"x".repeat(100)],
+                vec!["", " ", "a\nb", "\0", &"x".repeat(101)],
+            ),
+            (
+                "username",
+                vec!["abc", &"x".repeat(50)],
+                vec!["", "ab", "a b", "añb", "a.b", "@ana", &"x".repeat(51)],
+            ),
+            (
+                "avatar_url",
+                vec!["https://x.test/a.png", "http://localhost:1/a?b#c"],
+                vec![
+                    "",
+                    "x.png",
+                    "https://",
+                    "https:///a",
+                    "javascript:alert(1)",
+                    "data:x",
+                    "https://a b",
+                    "https://a\"b",
+                ],
+            ),
+            (
+                "email",
+                vec!["a@b", "ană@x.test"],
+                vec!["", "a", "@b", "a@", "a@b@c", "a b@c", &format!("a@{}", "b".repeat(253))],
+            ),
+        ] {
+            for value in good {
+                assert!(changes(json!({ field: value })).is_ok(), "{field} {value}");
+            }
+            for value in bad {
+                let problem = changes(json!({ field: value })).unwrap_err();
+                assert_eq!(problem.field.as_deref(), Some(field), "{value}");
+            }
+            assert_eq!(changes(json!({ field: 7 })).unwrap_err().field.as_deref(), Some(field));
+        }
+    }
+}
