@@ -26,7 +26,7 @@ use crate::releases::registry::Registry;
 use crate::releases::repository::Repository;
 use crate::runtime::{Backends, Runtime};
 use crate::shutdown::{Guard, Shutdown};
-use crate::telemetry::{self, Metrics};
+use crate::telemetry;
 use crate::triggers::Triggers;
 
 /// Nodes whose Redis is the same and whose namespace differs do not hear each other.
@@ -127,7 +127,16 @@ impl App {
         triggers.start(&guard);
         tokio::spawn(metrics.clone().upkeep(guard.clone()));
         tokio::spawn(gateway.clone().serve(clients, guard.clone()));
-        let admin = admin(&config, rollout, metrics, &postgres, &redis, &hub, &guard);
+        let admin = Admin {
+            token: config.admin_token.clone(),
+            readiness: readiness(&rollout, &postgres, &redis, &hub, &guard),
+            rollout,
+            postgres: postgres.host().clone(),
+            hub: hub.clone(),
+            handlers: triggers,
+            metrics,
+            deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),
+        };
         tokio::spawn(admin::serve(operators, Arc::new(admin), guard));
 
         info!(
@@ -179,20 +188,17 @@ async fn deploy_new(rollout: &Rollout, directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn admin(
-    config: &Config,
-    rollout: Arc<Rollout>,
-    metrics: Metrics,
+fn readiness(
+    rollout: &Arc<Rollout>,
     postgres: &Postgres,
     redis: &Redis,
     hub: &Hub,
     guard: &Guard,
-) -> Admin {
-    let (postgres, redis, hub_up, guard) = (postgres.clone(), redis.clone(), hub.clone(), guard.clone());
-    let (releases, host) = (rollout.clone(), postgres.host().clone());
-    let hub = hub.clone();
+) -> Readiness {
+    let (postgres, redis, hub, guard) = (postgres.clone(), redis.clone(), hub.clone(), guard.clone());
+    let releases = rollout.clone();
     let holds = |holds: bool, otherwise: &str| if holds { Ok(()) } else { Err(otherwise.to_owned()) };
-    let readiness = Readiness::default()
+    Readiness::default()
         .check("postgres", move || {
             let postgres = postgres.clone();
             async move { holds(postgres.healthy().await, "Postgres does not answer") }
@@ -202,7 +208,7 @@ fn admin(
             async move { holds(up, "Redis is away: limits and caches are not kept, presence is not known") }
         })
         .check("bus", move || {
-            let up = hub_up.is_up();
+            let up = hub.is_up();
             async move { holds(up, "this node does not hear itself on the bus: delivery waits") }
         })
         .check("releases", move || {
@@ -212,14 +218,5 @@ fn admin(
         .check("serving", move || {
             let draining = guard.has_begun();
             async move { holds(!draining, "the node is draining") }
-        });
-    Admin {
-        token: config.admin_token.clone(),
-        rollout,
-        postgres: host,
-        hub,
-        metrics,
-        readiness,
-        deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),
-    }
+        })
 }

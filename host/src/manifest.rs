@@ -9,6 +9,8 @@ use crate::limits;
 
 /// The name of the custom section that carries `handler.toml` inside a release file.
 pub const SECTION: &str = "switchboard:manifest";
+/// Routes under it are answered on the operators' listener, and never on the clients'.
+pub const OPERATORS: &str = "/admin/v1/";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +53,7 @@ pub struct Bindings {
 #[serde(deny_unknown_fields)]
 pub struct HttpBinding {
     pub method: String,
-    /// Segments in braces are parameters.
+    /// Segments in braces are parameters. Under [`OPERATORS`] it is for operators only.
     pub path: String,
     /// Answer without a token.
     #[serde(default)]
@@ -252,6 +254,10 @@ impl Manifest {
                 binding.path.starts_with('/'),
                 &format!("`on.http` path `{}` does not begin with /", binding.path),
             )?;
+            rule(
+                !binding.path.starts_with(OPERATORS) || !binding.public,
+                &format!("`on.http` path `{}` is for operators and cannot be public", binding.path),
+            )?;
         }
         for binding in &self.on.frame {
             for name in std::iter::once(&binding.frame_type).chain(&binding.aliases) {
@@ -363,6 +369,13 @@ mod tests {
             (SEND.replace("send-message\"\n", "Send Message\"\n"), "`name`"),
             (SEND.replace("POST", "TRACE"), "`on.http` method `TRACE`"),
             (SEND.replace("message.send", "ping"), "`on.frame` type `ping`"),
+            (
+                SEND.replace(
+                    "\"/api/v1/conversations/{conversation_id}/messages\"",
+                    "\"/admin/v1/x\", public = true",
+                ),
+                "cannot be public",
+            ),
             (SEND.replace("1000", "0"), "`limits.deadline_ms`"),
             (SEND.replace("[limits]", "[limits]\ncolour = 1"), "colour"),
             (SEND.replace("\"outbox\"", "\"mail\""), "`grants.wake`"),

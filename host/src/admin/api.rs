@@ -1,5 +1,6 @@
 //! What the admin API does, endpoint by endpoint.
 
+use bytes::Bytes;
 use hyper::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
@@ -45,6 +46,7 @@ impl<L: Load> Admin<L> {
             Endpoint::RetryEvent(id) => self.retry_event(&id, &asked).await,
             Endpoint::DropEvent(id) => self.drop_event(&id, &asked).await,
             Endpoint::Disconnect => self.disconnect(asked).await,
+            Endpoint::Handler => self.ask_handler(asked).await,
         }
     }
 
@@ -112,25 +114,31 @@ impl Asked {
     }
 
     /// The body as an object; no body is an empty one.
-    async fn fields(self) -> Result<Map<String, Value>, Problem> {
-        let says_json =
-            |value: &str| value.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
-        let kind = self.headers.get(CONTENT_TYPE).map(|value| value.to_str().is_ok_and(says_json));
-        let body =
-            timeout(limits::UPLOAD_WAITS, http::read_body(&self.headers, self.body, limits::BODY_BYTES_MAX))
-                .await
-                .unwrap_or_else(|_| Err(Code::Malformed.problem("the body did not arrive in time")))?;
+    async fn fields(mut self) -> Result<Map<String, Value>, Problem> {
+        let body = self.read_body().await?;
         if body.is_empty() {
             return Ok(Map::new());
-        }
-        if kind == Some(false) {
-            return Err(Code::UnsupportedMediaType.problem("the body is application/json"));
         }
         match serde_json::from_slice(&body) {
             Ok(Value::Object(fields)) => Ok(fields),
             Ok(_) => Err(Code::Malformed.problem("the body is not a JSON object")),
             Err(error) => Err(Code::Malformed.problem(format!("the body is not JSON: {error}"))),
         }
+    }
+
+    /// Whole, and JSON by what it says of itself, or empty.
+    pub(super) async fn read_body(&mut self) -> Result<Bytes, Problem> {
+        let says_json =
+            |value: &str| value.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
+        let kind = self.headers.get(CONTENT_TYPE).map(|value| value.to_str().is_ok_and(says_json));
+        let reading = http::read_body(&self.headers, &mut self.body, limits::BODY_BYTES_MAX);
+        let body = timeout(limits::UPLOAD_WAITS, reading)
+            .await
+            .unwrap_or_else(|_| Err(Code::Malformed.problem("the body did not arrive in time")))?;
+        if kind == Some(false) && !body.is_empty() {
+            return Err(Code::UnsupportedMediaType.problem("the body is application/json"));
+        }
+        Ok(body)
     }
 }
 

@@ -4,12 +4,14 @@
 mod api;
 mod disconnect;
 mod events;
+mod handler;
 mod readiness;
 mod route;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
@@ -23,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use crate::contract::http::Response;
 use crate::contract::types::Problem;
 use crate::fanout::Hub;
 use crate::ids::Digest;
@@ -31,6 +34,7 @@ use crate::releases::{Load, Rollout};
 use crate::runtime::Runtime;
 use crate::shutdown::Guard;
 use crate::telemetry::Metrics;
+use crate::triggers::{HttpIn, Triggers};
 use crate::wire::http::{self, Answer};
 use crate::wire::percent;
 use crate::wire::problem::Code;
@@ -45,10 +49,23 @@ pub struct Admin<L: Load = Arc<Runtime>> {
     /// Where the outbox is.
     pub postgres: PgPool,
     pub hub: Hub,
+    /// What the application offers to operators.
+    pub handlers: Arc<dyn Handlers>,
     pub metrics: Metrics,
     pub readiness: Readiness,
     /// `limits::DEPLOYS_AT_ONCE`: each holds a whole file.
     pub deploys: Semaphore,
+}
+
+/// The routes that handlers bind under `/admin/v1/`.
+pub trait Handlers: Send + Sync {
+    fn ask(&self, request: HttpIn) -> BoxFuture<'_, Result<Response, Problem>>;
+}
+
+impl Handlers for Triggers {
+    fn ask(&self, request: HttpIn) -> BoxFuture<'_, Result<Response, Problem>> {
+        Box::pin(self.operator(request))
+    }
 }
 
 /// Who asks, for the history.
@@ -60,6 +77,8 @@ struct Operator {
 struct Asked {
     id: String,
     by: Operator,
+    method: String,
+    path: String,
     query: Vec<(String, String)>,
     headers: HeaderMap,
     body: Incoming,
@@ -147,7 +166,8 @@ impl<L: Load> Admin<L> {
         }
         let asked = self.admit(&parts.headers).and_then(|by| {
             let query = query_of(&parts.uri)?;
-            Ok(Asked { id: id.clone(), by, query, headers: parts.headers, body })
+            let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
+            Ok(Asked { id: id.clone(), by, method, path, query, headers: parts.headers, body })
         });
         let outcome = match asked {
             Ok(asked) => {

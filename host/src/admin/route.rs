@@ -20,6 +20,8 @@ pub enum Endpoint {
     RetryEvent(String),
     DropEvent(String),
     Disconnect,
+    /// What a handler binds here.
+    Handler,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -58,7 +60,8 @@ pub fn find(method: &Method, path: &str) -> Found {
             ["events", id, "retry"] => write(Endpoint::RetryEvent(id.to_owned())),
             ["events", id, "drop"] => write(Endpoint::DropEvent(id.to_owned())),
             ["disconnect"] => write(Endpoint::Disconnect),
-            _ => Found::Nothing,
+            [] => Found::Nothing,
+            _ => Found::Endpoint(Endpoint::Handler),
         },
         _ => Found::Nothing,
     }
@@ -86,5 +89,6 @@ mod tests {
             let is_nothing = matches!(found, Found::Nothing) || nothing.ends_with("releases/");
             assert!(is_nothing, "{nothing}: {found:?}");
         }
+        assert_eq!(find(&Method::POST, "/admin/v1/rebuild"), Found::Endpoint(Endpoint::Handler));
     }
 }

@@ -33,6 +33,31 @@ fn hub(node: NodeId) -> Hub {
     Hub::start(&redis, &node.to_string(), node, Wakes::default())
 }
 
+/// A handler of one route for operators: it says what it was asked.
+struct Echo;
+
+impl Handlers for Echo {
+    fn ask(&self, request: HttpIn) -> BoxFuture<'_, Result<crate::contract::http::Response, Problem>> {
+        Box::pin(async move {
+            if (&*request.method, &*request.path) != ("POST", "/admin/v1/echo") {
+                return Err(Code::NotFound.problem("nothing answers this method and path"));
+            }
+            let caller = request.caller.unwrap();
+            let said = json!({
+                "by": caller.user_id,
+                "roles": caller.roles,
+                "query": request.query,
+                "body": String::from_utf8(request.body.into()).unwrap(),
+            });
+            Ok(crate::contract::http::Response {
+                status: 200,
+                headers: Vec::new(),
+                body: said.to_string().into_bytes(),
+            })
+        })
+    }
+}
+
 /// An answer, read whole.
 struct Said {
     status: u16,
@@ -56,6 +81,7 @@ impl Host {
             rollout,
             postgres: pool,
             hub: hub.clone(),
+            handlers: Arc::new(Echo),
             metrics,
             readiness,
             deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),
@@ -226,6 +252,22 @@ async fn nothing_is_done_without_the_token() {
             assert_eq!(host.send(asked).await.status, 200, "{open}");
         }
         assert_eq!(host.get("/admin/v1/releases").await.json()["releases"], json!([]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_handler_answers_operators_on_a_route_of_its_own() {
+    with_host(|host| async move {
+        let said = host.post("/admin/v1/echo?a=b", "{}").await;
+        assert_eq!(said.status, 200);
+        let said = said.json();
+        assert_eq!(said["by"], "admin");
+        assert_eq!(said["roles"], json!(["operator"]));
+        assert_eq!((&said["query"], &said["body"]), (&json!([["a", "b"]]), &json!("{}")));
+        // What no handler binds is not there.
+        assert_eq!(host.get("/admin/v1/echo").await.status, 404);
+        assert_eq!(host.post("/admin/v1/other", "{}").await.status, 404);
     })
     .await;
 }

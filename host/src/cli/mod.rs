@@ -11,6 +11,7 @@ mod events;
 mod inspect;
 mod migrate;
 mod page;
+mod rebuild;
 mod releases;
 mod rollback;
 mod serve;
@@ -66,6 +67,8 @@ enum Command {
     Status(status::Args),
     /// What a consumer of the outbox gave up, and what is to become of it.
     Events(events::Args),
+    /// The read model in Redis, from Postgres.
+    Rebuild(rebuild::Args),
     /// A development token (only with an HS256 secret).
     Token(token::Args),
     /// The child of a node: a component on standard input, its machine code on standard output.
@@ -106,6 +109,7 @@ impl Command {
             Self::Dev(args) => block_on(dev::run(args, config, out)),
             Self::Status(args) => block_on(status::run(args, &config, out)),
             Self::Events(args) => block_on(events::run(args, &config, out)),
+            Self::Rebuild(args) => block_on(rebuild::run(args, &config, out)),
             Self::Token(args) => token::run(args, &config, out),
             Self::Migrate => block_on(migrate::run(&config, out)),
             Self::Deploy(args) => block_on(deploy::run(args, &config, out)),

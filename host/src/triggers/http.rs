@@ -1,4 +1,4 @@
-//! HTTP requests whose method and path a manifest binds.
+//! HTTP requests whose method and path a manifest binds: of clients, and of operators under `/admin/v1/`.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{Triggers, told};
 use crate::contract::http::{Request, Response};
 use crate::contract::types::{Principal, Problem};
+use crate::manifest::OPERATORS;
 use crate::releases::registry::Found;
 use crate::runtime::Call;
 use crate::wire::percent;
@@ -35,7 +36,11 @@ pub enum Reach {
 }
 
 impl Triggers {
+    /// For clients.
     pub fn reach(&self, method: &str, path: &str) -> Reach {
+        if is_for_operators(path) {
+            return Reach::Nothing;
+        }
         match self.registry.current().http(method, path) {
             Found::Route(route) => Reach::Bound { public: route.public },
             Found::MethodNotAllowed { allow } => {
@@ -45,13 +50,26 @@ impl Triggers {
         }
     }
 
+    /// A client's.
     pub async fn http(&self, request: HttpIn) -> Result<Response, Problem> {
+        if is_for_operators(&request.path) { Err(nothing()) } else { self.answer(request).await }
+    }
+
+    /// An operator's, whom the admin listener has admitted.
+    pub async fn operator(&self, request: HttpIn) -> Result<Response, Problem> {
+        if is_for_operators(&request.path) { self.answer(request).await } else { Err(nothing()) }
+    }
+
+    async fn answer(&self, request: HttpIn) -> Result<Response, Problem> {
         let bindings = self.registry.current();
-        let not_found = || Code::NotFound.problem("nothing answers this method and path");
         // Looked up again: a swap may have come between, and one call sees one release.
         let Found::Route(route) = bindings.http(&request.method, &request.path) else {
-            return Err(not_found());
+            return Err(nothing());
         };
+        // A pattern that begins with a parameter matches everything.
+        if is_for_operators(route.pattern) != is_for_operators(&request.path) {
+            return Err(nothing());
+        }
         if request.caller.is_none() && !route.public {
             return Err(Code::Unauthorized.problem("a token is needed"));
         }
@@ -85,4 +103,13 @@ impl Triggers {
             Err(failure) => Err(told(&release, &call_id, &failure)),
         }
     }
+}
+
+fn nothing() -> Problem {
+    Code::NotFound.problem("nothing answers this method and path")
+}
+
+/// Of a path as it came or as a manifest wrote it.
+fn is_for_operators(path: &str) -> bool {
+    path.starts_with(OPERATORS)
 }
