@@ -228,6 +228,22 @@ impl Host {
         (ana, bo)
     }
 
+    /// A command of `switchboard` that talks to this host; its JSON answer.
+    pub async fn command(&self, args: &[&str]) -> Value {
+        let output = Command::new(paths::switchboard())
+            .args(args)
+            .arg("--admin")
+            .arg(self.admin_address.to_string())
+            .env("SWITCHBOARD_ADMIN_TOKEN", ADMIN_TOKEN)
+            .current_dir(self.directory.path())
+            .output()
+            .await
+            .expect("switchboard runs");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "switchboard {args:?}: {}: {complaint}", output.status);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("switchboard {args:?}: {error}"))
+    }
+
     /// The digest of the current release of a handler.
     pub async fn current(&self, handler: &str) -> Value {
         let releases = self.admin.releases().await;

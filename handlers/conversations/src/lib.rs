@@ -1,5 +1,5 @@
-//! Conversations over REST: create, list mine, look at one, change one. Who is in them is `participants`'; joining by
-//! oneself is `join-room`'s.
+//! Conversations over REST: create, look at one, change one. Who is in them is `participants`'; joining by oneself is
+//! `join-room`'s; listing mine is `lists`'.
 
 mod changes;
 mod rules;
@@ -17,7 +17,6 @@ impl http::Handler for Conversations {
     fn handle(request: Request) -> Result<Response, Problem> {
         match request.endpoint() {
             ("POST", "/api/v1/conversations") => create(&request),
-            ("GET", "/api/v1/conversations") => list(&request),
             ("GET", "/api/v1/conversations/{conversation_id}") => detail(&request),
             ("PATCH", "/api/v1/conversations/{conversation_id}") => change(&request),
             _ => http::unknown_endpoint(&request),
@@ -33,22 +32,6 @@ fn create(request: &Request) -> Result<Response, Problem> {
         Create::Existing(id) => (200, id),
     };
     shown(status, id, owner)
-}
-
-fn list(request: &Request) -> Result<Response, Problem> {
-    let user = &request.caller()?.user_id;
-    let limit = request.limit(20, 100)?;
-    let after = match request.query("cursor") {
-        None => None,
-        Some(raw) => Some(Id::parse(raw).ok_or_else(|| Problem::invalid("cursor", "is not one of ours"))?),
-    };
-    let mut found = store::list(user, after, limit)?;
-    let more = found.len() as u64 > limit;
-    found.truncate(limit as usize);
-    let next =
-        found.last().filter(|_| more).map_or("null".to_owned(), |last| format!(r#""{}""#, last.activity));
-    let texts: Vec<_> = found.into_iter().map(|listed| listed.conversation).collect();
-    Ok(Response::text(200, format!(r#"{{"conversations":[{}],"next_cursor":{next}}}"#, texts.join(","))))
 }
 
 fn detail(request: &Request) -> Result<Response, Problem> {

@@ -8,7 +8,6 @@ use crate::changes::Changes;
 
 const EXISTING: &str = include_str!("sql/existing.sql");
 const DETAIL: &str = include_str!("sql/detail.sql");
-const LIST: &str = include_str!("sql/list.sql");
 const CHANGE: &str = include_str!("sql/change.sql");
 
 pub enum Create {
@@ -18,7 +17,6 @@ pub enum Create {
 }
 
 sdk::rows! {
-    pub struct Listed { activity: Id, conversation: String }
     struct Existing { id: Id, hidden: bool }
 }
 
@@ -71,9 +69,4 @@ pub fn change(id: Id, changes: &Changes, by: &str) -> Result<(), Problem> {
 pub fn detail(conversation: Id, user: &str) -> Result<String, Problem> {
     let found: Option<String> = postgres::query(DETAIL, &params![conversation, user])?.cell()?;
     found.ok_or_else(|| Problem::not_found("conversation"))
-}
-
-/// One more than `limit` when there is a next page.
-pub fn list(user: &str, after: Option<Id>, limit: u64) -> Result<Vec<Listed>, Problem> {
-    Ok(postgres::query(LIST, &params![user, after, limit + 1])?.all()?)
 }

@@ -21,32 +21,15 @@ pub struct Delivery<'a> {
 #[derive(Debug, PartialEq)]
 pub enum Fact<'a> {
     /// A message stands at this seq, with this JSON: a new one, or one that was edited.
-    Message {
-        conversation: Id,
-        seq: u64,
-        json: &'a str,
-        at_ms: u64,
-        is_new: bool,
-    },
+    Message { conversation: Id, seq: u64, json: &'a str, is_new: bool },
     /// What stands at this seq is no longer what it was.
-    Forget {
-        conversation: Id,
-        seq: u64,
-    },
-    /// Somebody is in the conversation since.
-    Listed {
-        user: String,
-        conversation: Id,
-        at_ms: u64,
-    },
-    Unlisted {
-        user: String,
-        conversation: Id,
-    },
+    Forget { conversation: Id, seq: u64 },
+    /// An edit or a deletion of this number.
+    Moved { conversation: Id, change: u64 },
+    /// Somebody came or went: their list is another.
+    Relisted { user: String },
     /// Who is there, or what it is called, has changed.
-    Changed {
-        conversation: Id,
-    },
+    Changed { conversation: Id },
 }
 
 /// The payload of an event is not what its type promises: a fault of the handler that wrote it.
@@ -150,13 +133,7 @@ fn message_created(event: &Event) -> Result<Delivery<'_>, Unreadable> {
             frame::push("message.new", &payload),
             channels::seq(created.seq),
         )],
-        facts: vec![Fact::Message {
-            conversation,
-            seq: created.seq,
-            json: message,
-            at_ms: event.at_ms,
-            is_new: true,
-        }],
+        facts: vec![Fact::Message { conversation, seq: created.seq, json: message, is_new: true }],
         ..Delivery::default()
     })
 }
@@ -173,13 +150,10 @@ fn message_edited(event: &Event) -> Result<Delivery<'_>, Unreadable> {
             frame::push("message.edited", &payload),
             channels::change(edited.change),
         )],
-        facts: vec![Fact::Message {
-            conversation,
-            seq: edited.seq,
-            json: message,
-            at_ms: event.at_ms,
-            is_new: false,
-        }],
+        facts: vec![
+            Fact::Message { conversation, seq: edited.seq, json: message, is_new: false },
+            Fact::Moved { conversation, change: edited.change },
+        ],
         ..Delivery::default()
     })
 }
@@ -199,7 +173,10 @@ fn message_deleted(event: &Event) -> Result<Delivery<'_>, Unreadable> {
             frame::push("message.deleted", &payload.to_string()),
             channels::change(deleted.change),
         )],
-        facts: vec![Fact::Forget { conversation, seq: deleted.seq }],
+        facts: vec![
+            Fact::Forget { conversation, seq: deleted.seq },
+            Fact::Moved { conversation, change: deleted.change },
+        ],
         ..Delivery::default()
     })
 }
@@ -212,7 +189,7 @@ fn conversation_created(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         // Nobody can be subscribed yet: each learns of it on their own connections.
         let joined = member("member.joined", conversation, &person.user_id, &person.role, &created.by);
         delivery.publications.push(Publication::new(channels::user(&person.user_id), joined));
-        delivery.facts.push(Fact::Listed { user: person.user_id, conversation, at_ms: event.at_ms });
+        delivery.facts.push(Fact::Relisted { user: person.user_id });
     }
     Ok(delivery)
 }
@@ -242,10 +219,7 @@ fn participant_joined(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let frame = member("member.joined", conversation, &moved.user_id, &moved.role, &moved.by);
     Ok(Delivery {
         publications: to_whom(conversation, &moved, frame),
-        facts: vec![
-            Fact::Changed { conversation },
-            Fact::Listed { user: moved.user_id, conversation, at_ms: event.at_ms },
-        ],
+        facts: vec![Fact::Changed { conversation }, Fact::Relisted { user: moved.user_id }],
         ..Delivery::default()
     })
 }
@@ -257,7 +231,7 @@ fn participant_left(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     Ok(Delivery {
         revoked: (!moved.quiet).then(|| (channels::conversation(conversation), moved.user_id.clone())),
         publications: to_whom(conversation, &moved, frame),
-        facts: vec![Fact::Changed { conversation }, Fact::Unlisted { user: moved.user_id, conversation }],
+        facts: vec![Fact::Changed { conversation }, Fact::Relisted { user: moved.user_id }],
     })
 }
 
@@ -346,7 +320,11 @@ mod tests {
         let event = event_of("message.deleted", &deleted);
         let delivery = deliver(&event).unwrap();
         assert_eq!(delivery.publications[0].position, Some(channels::change(3)));
-        assert_eq!(delivery.facts, [Fact::Forget { conversation: Id::parse(ROOM).unwrap(), seq: 4 }]);
+        let conversation = Id::parse(ROOM).unwrap();
+        assert_eq!(
+            delivery.facts,
+            [Fact::Forget { conversation, seq: 4 }, Fact::Moved { conversation, change: 3 }]
+        );
     }
 
     #[test]

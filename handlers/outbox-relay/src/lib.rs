@@ -39,7 +39,9 @@ enum Trouble {
 }
 
 fn project(facts: &[Fact<'_>], events: &[Event]) -> Result<(), Trouble> {
-    match projections::pipeline(facts, events).run() {
+    let pipeline = projections::pipeline(facts, events);
+    let outcome = pipeline.run().and_then(|replies| projections::unwritten(&pipeline, &replies).run());
+    match outcome {
         Ok(_) => Ok(()),
         Err(error @ (redis::Error::Unavailable | redis::Error::Deadline)) => {
             Err(Trouble::Away(redis::describe(&error)))

@@ -1,9 +1,12 @@
 //! The read model in Redis, from facts. One pipeline a batch; what one conversation learns several times in a batch is
-//! written once. Everything here can be lost: readers fall back to Postgres.
+//! written once. Everything here can be lost: readers fall back to Postgres, and put back what they found (`lists`).
 
-use std::collections::BTreeMap;
+mod preview;
 
-use sdk::redis::Pipeline;
+use std::collections::{BTreeMap, BTreeSet};
+
+use preview::Preview;
+use sdk::redis::{Pipeline, Reply};
 use sdk::{Id, event::Event, keys};
 
 use crate::events::Fact;
@@ -13,8 +16,10 @@ use crate::events::Fact;
 struct Conversation<'a> {
     /// Message JSON by seq; none where the message is to be forgotten.
     messages: BTreeMap<u64, Option<&'a str>>,
-    /// The newest message's place and time.
-    head: Option<(u64, u64)>,
+    /// The seq and the JSON of the newest message.
+    head: Option<(u64, &'a str)>,
+    /// The number of the newest edit or deletion.
+    change: Option<u64>,
     /// Not only appended to: what stood at these seqs is replaced.
     replaced: Vec<u64>,
     people_changed: bool,
@@ -24,13 +29,14 @@ struct Conversation<'a> {
 pub fn pipeline(facts: &[Fact<'_>], events: &[Event]) -> Pipeline {
     let mut pipeline = Pipeline::new();
     let mut conversations: BTreeMap<Id, Conversation<'_>> = BTreeMap::new();
+    let mut relisted: BTreeSet<&str> = BTreeSet::new();
     for fact in facts {
         match fact {
-            Fact::Message { conversation, seq, json, at_ms, is_new } => {
+            Fact::Message { conversation, seq, json, is_new } => {
                 let learned = conversations.entry(*conversation).or_default();
                 learned.messages.insert(*seq, Some(json));
                 if *is_new {
-                    learned.head = Some((*seq, *at_ms));
+                    learned.head = Some((*seq, json));
                 } else {
                     learned.replaced.push(*seq);
                 }
@@ -40,18 +46,20 @@ pub fn pipeline(facts: &[Fact<'_>], events: &[Event]) -> Pipeline {
                 learned.messages.insert(*seq, None);
                 learned.replaced.push(*seq);
             }
-            Fact::Listed { user, conversation, at_ms } => {
-                let list = keys::list(user);
-                pipeline.push(&["ZADD", &list, &at_ms.to_string(), &conversation.to_string()]);
-                pipeline.push(&["ZREMRANGEBYRANK", &list, "0", &format!("-{}", keys::LIST_MAX + 1)]);
+            Fact::Moved { conversation, change } => {
+                conversations.entry(*conversation).or_default().change = Some(*change);
             }
-            Fact::Unlisted { user, conversation } => {
-                pipeline.push(&["ZREM", &keys::list(user), &conversation.to_string()]);
+            // Not added to: a set that was lost would come back with this one alone.
+            Fact::Relisted { user } => {
+                relisted.insert(user);
             }
             Fact::Changed { conversation } => {
                 conversations.entry(*conversation).or_default().people_changed = true;
             }
         }
+    }
+    for user in relisted {
+        pipeline.push(&["UNLINK", &keys::list(user)]);
     }
     for (id, learned) in &conversations {
         learned.write(*id, &mut pipeline);
@@ -79,6 +87,20 @@ pub fn pipeline(facts: &[Fact<'_>], events: &[Event]) -> Pipeline {
     pipeline
 }
 
+/// Drops what was to be written and was not, because Redis is full, say: what stands there now is not true any more, and
+/// what is missing readers find in Postgres.
+pub fn unwritten(pipeline: &Pipeline, replies: &[Reply]) -> Pipeline {
+    let mut drops = Pipeline::new();
+    for (command, reply) in pipeline.commands().iter().zip(replies) {
+        if let ([name, key, ..], Reply::Failed(_)) = (&command[..], reply)
+            && matches!(name.as_str(), "HSET" | "ZADD")
+        {
+            drops.push(&["UNLINK", key]);
+        }
+    }
+    drops
+}
+
 impl Conversation<'_> {
     fn write(&self, id: Id, pipeline: &mut Pipeline) {
         let recent = keys::recent(id);
@@ -97,21 +119,28 @@ impl Conversation<'_> {
             pipeline.push(&["ZREMRANGEBYRANK", &recent, "0", &format!("-{}", keys::RECENT_MAX + 1)]);
             pipeline.push(&["EXPIRE", &recent, &keys::RECENT_TTL_S.to_string()]);
         }
-        if let Some((seq, at_ms)) = self.head {
-            pipeline.push(&[
-                "HSET",
-                &keys::meta(id),
-                "head",
-                &seq.to_string(),
-                "last_at",
-                &at_ms.to_string(),
-            ]);
-        }
-        if !self.messages.is_empty() {
-            pipeline.push(&["UNLINK", &keys::unread(id)]);
-        }
+        self.write_meta(&keys::meta(id), pipeline);
         if self.people_changed {
             pipeline.push(&["UNLINK", &keys::participants(id)]);
+        }
+    }
+
+    /// One write for a message, however many lists it moves in.
+    fn write_meta(&self, meta: &str, pipeline: &mut Pipeline) {
+        if let Some(change) = self.change {
+            pipeline.push(&["HSET", meta, "change", &change.to_string()]);
+        }
+        let preview = self.head.and_then(|(seq, json)| Some((seq, Preview::of(json)?)));
+        match (preview, self.change) {
+            (Some((seq, preview)), None) => {
+                let (seq, last) = (seq.to_string(), preview.json(seq));
+                pipeline.push(&["HSET", meta, "head", &seq, "activity", preview.id, "last", &last]);
+            }
+            // The last message may be the one that changed: whoever reads next looks it up.
+            _ if self.head.is_some() || self.change.is_some() => {
+                pipeline.push(&["HDEL", meta, "head", "activity", "last"]);
+            }
+            _ => {}
         }
     }
 }
@@ -121,10 +150,12 @@ mod tests {
     use super::*;
 
     const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const JSON: &str =
+        r#"{"id":"m","sender_id":"ana","type":"text","content":"x","created_at":"2025-11-20T06:00:00.123Z"}"#;
 
     fn message(seq: u64, is_new: bool) -> Fact<'static> {
         let conversation = Id::parse(ROOM).unwrap();
-        Fact::Message { conversation, seq, json: "{}", at_ms: 5, is_new }
+        Fact::Message { conversation, seq, json: JSON, is_new }
     }
 
     fn written(facts: &[Fact<'_>]) -> Vec<String> {
@@ -136,12 +167,13 @@ mod tests {
         assert_eq!(
             written(&[message(1, true), message(2, true)]),
             [
-                format!("ZADD recent:{ROOM} 1 {{}}"),
-                format!("ZADD recent:{ROOM} 2 {{}}"),
+                format!("ZADD recent:{ROOM} 1 {JSON}"),
+                format!("ZADD recent:{ROOM} 2 {JSON}"),
                 format!("ZREMRANGEBYRANK recent:{ROOM} 0 -101"),
                 format!("EXPIRE recent:{ROOM} 2592000"),
-                format!("HSET meta:{ROOM} head 2 last_at 5"),
-                format!("UNLINK unread:{ROOM}"),
+                format!(
+                    r#"HSET meta:{ROOM} head 2 activity m last {{"id":"m","seq":2,"sender_id":"ana","type":"text","content":"x","created_at":"2025-11-20T06:00:00.123Z"}}"#
+                ),
             ]
         );
     }
@@ -151,6 +183,41 @@ mod tests {
         let written = written(&[message(1, false)]);
         assert_eq!(written[0], format!("ZREMRANGEBYSCORE recent:{ROOM} 1 1"));
         assert!(!written.iter().any(|command| command.starts_with("HSET")));
+    }
+
+    #[test]
+    fn a_change_sends_readers_to_postgres_for_the_last_message() {
+        let conversation = Id::parse(ROOM).unwrap();
+        let moved = Fact::Moved { conversation, change: 4 };
+        let written = written(&[message(7, true), message(7, false), moved]);
+        let meta: Vec<_> = written.iter().filter(|command| command.contains("meta:")).collect();
+        assert_eq!(
+            meta,
+            [&format!("HSET meta:{ROOM} change 4"), &format!("HDEL meta:{ROOM} head activity last")]
+        );
+    }
+
+    #[test]
+    fn who_comes_or_goes_has_another_list() {
+        let relisted = |user: &str| Fact::Relisted { user: user.to_owned() };
+        assert_eq!(
+            written(&[relisted("bo"), relisted("ana"), relisted("bo")]),
+            ["UNLINK list:ana", "UNLINK list:bo"]
+        );
+    }
+
+    #[test]
+    fn what_was_not_written_is_dropped() {
+        let pipeline = pipeline(&[message(1, true)], &[]);
+        let mut replies = vec![Reply::Integer(1); pipeline.commands().len()];
+        assert!(unwritten(&pipeline, &replies).is_empty());
+        for (command, reply) in pipeline.commands().iter().zip(&mut replies) {
+            if command[0] == "HSET" {
+                *reply = Reply::Failed("OOM command not allowed".into());
+            }
+        }
+        let drops = unwritten(&pipeline, &replies);
+        assert_eq!(drops.commands(), [["UNLINK".to_owned(), format!("meta:{ROOM}")]]);
     }
 
     #[test]

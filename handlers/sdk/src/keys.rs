@@ -10,14 +10,17 @@ const DAY_S: u64 = 24 * HOUR_S;
 
 // ---- read model: projections without TTL come back by `switchboard rebuild` or on a miss ------------------------------
 
-/// Sorted set of a user's conversations, scored by the time of the last activity in milliseconds.
+/// Sorted set of a user's conversations, the newest [`LIST_MAX`], by the time of the last activity in milliseconds as it was
+/// when the set was written; what has moved since is known by [`meta`]. Also in it: `whole`, or `more` where there are older
+/// ones. Without either it is no list. Whatever adds or removes a conversation deletes it (`lists`).
 pub fn list(user: &str) -> String {
     format!("list:{user}")
 }
 /// Older conversations still come from Postgres.
 pub const LIST_MAX: usize = 500;
 
-/// Hash of a conversation: `head` (its last seq) and `last_at` (when, in milliseconds).
+/// Hash of a conversation: `head` (its last seq), `activity` (the last message's id), `last` (that message as lists show it,
+/// JSON) and `change` (the number of the last change). Without one of the first three it says nothing.
 pub fn meta(conversation: Id) -> String {
     format!("meta:{conversation}")
 }
@@ -36,7 +39,7 @@ pub fn participants(conversation: Id) -> String {
 }
 pub const PARTICIPANTS_TTL_S: u64 = 5 * MINUTE_S;
 
-/// Hash of a conversation's unread counts by user. Derived; dropped as a whole by what changes them.
+/// Hash of a conversation's unread counts by user. Each says what it was made of, and holds for nothing else.
 pub fn unread(conversation: Id) -> String {
     format!("unread:{conversation}")
 }

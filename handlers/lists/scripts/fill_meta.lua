@@ -1,0 +1,9 @@
+-- What Postgres knew of a conversation, unless the relay has brought newer news since, or Redis lost the claim.
+-- KEYS meta · ARGV claim, head, change, activity, last
+if redis.call('HGET', KEYS[1], 'claim') ~= ARGV[1] then return 0 end
+redis.call('HDEL', KEYS[1], 'claim')
+local head = tonumber(redis.call('HGET', KEYS[1], 'head') or '0')
+local change = tonumber(redis.call('HGET', KEYS[1], 'change') or '0')
+if head > tonumber(ARGV[2]) or change > tonumber(ARGV[3]) then return 0 end
+redis.call('HSET', KEYS[1], 'head', ARGV[2], 'change', ARGV[3], 'activity', ARGV[4], 'last', ARGV[5])
+return 1

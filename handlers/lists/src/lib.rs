@@ -1,0 +1,64 @@
+//! Lists of conversations: a page of mine from the read model in Redis, from Postgres where there is none; and the whole
+//! model anew, when an operator asks for it. What it keeps and why it is never wrong for long is said in `model`.
+
+mod entry;
+mod list;
+mod model;
+mod presence;
+mod rebuild;
+mod store;
+
+use sdk::http::{self, Request, Response};
+use sdk::{Id, Problem, log};
+
+use list::Trouble;
+
+struct Lists;
+http::export!(Lists);
+
+/// Beyond every conversation: where the first page begins.
+const NEWEST: &str = "ffffffff-ffff-ffff-ffff-ffffffffffff";
+
+impl http::Handler for Lists {
+    fn handle(request: Request) -> Result<Response, Problem> {
+        match request.endpoint() {
+            ("GET", "/api/v1/conversations") => list(&request),
+            ("POST", "/admin/v1/rebuild") => rebuild(&request),
+            _ => http::unknown_endpoint(&request),
+        }
+    }
+}
+
+fn list(request: &Request) -> Result<Response, Problem> {
+    let user = &request.caller()?.user_id;
+    let limit = request.limit(20, 100)? as usize;
+    let cursor = request.query("cursor").unwrap_or(NEWEST);
+    let after = Id::parse(cursor).ok_or_else(|| Problem::invalid("cursor", "is not one of ours"))?;
+    let mut entries = match list::of(user, after, limit + 1) {
+        Ok(entries) => entries,
+        Err(Trouble::Problem(problem)) => return Err(problem),
+        Err(Trouble::Away(why)) => {
+            log::debug("a list without Redis", &[("why", &why)]);
+            store::page(user, after, limit + 1)?
+        }
+    };
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    presence::add(&mut entries);
+    let next =
+        entries.last().filter(|_| more).map_or("null".to_owned(), |last| format!(r#""{}""#, last.activity));
+    let texts: Vec<_> = entries.iter().map(entry::Entry::json).collect();
+    Ok(Response::text(200, format!(r#"{{"conversations":[{}],"next_cursor":{next}}}"#, texts.join(","))))
+}
+
+fn rebuild(request: &Request) -> Result<Response, Problem> {
+    let cursor = request.json_or_empty()?.text("cursor")?;
+    let step = match cursor {
+        None => rebuild::Step::first(store::size()?),
+        Some(raw) => {
+            rebuild::Step::parse(&raw).ok_or_else(|| Problem::invalid("cursor", "is not one of ours"))?
+        }
+    };
+    let step = rebuild::run(step)?;
+    Ok(Response::json(200, &step.answer()))
+}

@@ -1,0 +1,115 @@
+//! The whole read model anew, a step at a time: first every conversation, then every person's list. Each step says where
+//! the next begins, so whoever asks needs to remember nothing else, and traffic goes on meanwhile.
+
+use std::collections::BTreeSet;
+
+use sdk::{Id, Problem};
+use serde_json::{Value, json};
+
+use crate::list::{self, Trouble};
+use crate::{model, store};
+
+/// In one step: a few hundred milliseconds at most.
+const CONVERSATIONS_AT_ONCE: usize = 200;
+const PEOPLE_AT_ONCE: usize = 100;
+
+/// Where a step begins.
+#[derive(Debug, PartialEq)]
+pub struct Step {
+    done: u64,
+    total: u64,
+    next: Next,
+}
+
+#[derive(Debug, PartialEq)]
+enum Next {
+    Conversations(Id),
+    People(String),
+    End,
+}
+
+impl Step {
+    pub fn first(total: u64) -> Self {
+        Self { done: 0, total, next: Next::Conversations(Id::floor(0)) }
+    }
+
+    pub fn parse(cursor: &str) -> Option<Self> {
+        let mut words = cursor.splitn(4, ' ');
+        let (done, total) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let next = match (words.next()?, words.next()?) {
+            ("conversations", id) => Next::Conversations(Id::parse(id)?),
+            ("people", user) => Next::People(user.to_owned()),
+            _ => return None,
+        };
+        Some(Self { done, total, next })
+    }
+
+    fn cursor(&self) -> Option<String> {
+        let (what, after) = match &self.next {
+            Next::Conversations(id) => ("conversations", id.to_string()),
+            Next::People(user) => ("people", user.clone()),
+            Next::End => return None,
+        };
+        Some(format!("{} {} {what} {after}", self.done, self.total))
+    }
+
+    pub fn answer(&self) -> Value {
+        // What came into being meanwhile is visited too.
+        json!({ "done": self.done, "total": self.total.max(self.done), "cursor": self.cursor() })
+    }
+}
+
+pub fn run(step: Step) -> Result<Step, Problem> {
+    let Step { done, total, next } = step;
+    let ran = match next {
+        Next::Conversations(after) => conversations(after),
+        Next::People(after) => people(&after),
+        Next::End => Ok((0, Next::End)),
+    };
+    match ran {
+        Ok((count, next)) => Ok(Step { done: done + count, total, next }),
+        Err(Trouble::Problem(problem)) => Err(problem),
+        Err(Trouble::Away(_)) => Err(Problem::unavailable()),
+    }
+}
+
+fn conversations(after: Id) -> Result<(u64, Next), Trouble> {
+    let ids = store::conversations(after, CONVERSATIONS_AT_ONCE)?;
+    let Some(last) = ids.last() else { return Ok((0, Next::People(String::new()))) };
+    let claim = model::claim_metas(&ids, true)?;
+    let metas = store::metas(&ids)?;
+    for meta in &metas {
+        model::fill_meta(&claim, meta)?;
+    }
+    let there: BTreeSet<Id> = metas.iter().map(|meta| meta.id).collect();
+    model::forget_metas(ids.iter().copied().filter(|id| !there.contains(id)))?;
+    Ok((ids.len() as u64, Next::Conversations(*last)))
+}
+
+fn people(after: &str) -> Result<(u64, Next), Trouble> {
+    let people = store::people(after, PEOPLE_AT_ONCE)?;
+    for user in &people {
+        list::learn_list(user, true)?;
+    }
+    let next = people.last().map_or(Next::End, |last| Next::People(last.clone()));
+    Ok((people.len() as u64, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_says_where_the_next_step_begins() {
+        let id = Id::parse("019a9fd9-277b-7fff-bfff-ffffffffffff").unwrap();
+        for next in [Next::Conversations(id), Next::People("ana von b".into()), Next::People(String::new())] {
+            let step = Step { done: 3, total: 9, next };
+            assert_eq!(Step::parse(&step.cursor().unwrap()), Some(step));
+        }
+        let end = Step { done: 11, total: 9, next: Next::End };
+        assert_eq!(end.answer(), json!({ "done": 11, "total": 11, "cursor": null }));
+        for bad in ["", "1", "1 2 people", "1 2 cats x", "x 2 people a", "1 2 conversations x"] {
+            assert_eq!(Step::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Lists of conversations: order, pages, what is unread; and that the read model in Redis may be lost at any time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::patience::{until, within};
+use switchboard_tests::rest::Rest;
+
+const CONVERSATIONS: &str = "/api/v1/conversations";
+/// A list may lag by a second; the rest is for a machine that is busy with other tests.
+const LAG: Duration = Duration::from_secs(5);
+
+/// What a list says of a conversation, and what Postgres does.
+#[derive(Clone, Debug, PartialEq)]
+struct Line {
+    id: String,
+    last_seq: i64,
+    last: String,
+    last_read_seq: i64,
+    unread: i64,
+}
+
+/// The whole list, page by page.
+async fn list(rest: &Rest, limit: usize) -> Vec<Line> {
+    let (mut lines, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = rest.get(&format!("{CONVERSATIONS}?limit={limit}{cursor}")).await.expect(200);
+        let entries = page["conversations"].as_array().expect("a list");
+        assert!(entries.len() <= limit);
+        lines.extend(entries.iter().map(|entry| Line {
+            id: entry["id"].as_str().expect("an id").to_owned(),
+            last_seq: entry["last_message"]["seq"].as_i64().expect("a seq"),
+            last: entry["last_message"]["content"].as_str().expect("a text").to_owned(),
+            last_read_seq: entry["last_read_seq"].as_i64().expect("a mark"),
+            unread: entry["unread"].as_i64().expect("a count"),
+        }));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return lines,
+        }
+        assert_eq!(entries.len(), limit, "only the last page is short");
+    }
+}
+
+/// The same from the tables, said as plainly as can be.
+async fn truth(host: &Host, user: &str) -> Vec<Line> {
+    let statement = format!(
+        "with mine as (
+           select p.conversation_id, p.hidden_seq,
+             (select max(seq) from app.messages m where m.conversation_id = p.conversation_id) as head,
+             greatest(p.last_read_seq, (select max(seq) from app.messages m
+               where m.conversation_id = p.conversation_id and m.sender_id = p.user_id and m.type = 'text')) as mark
+           from app.participants p join app.conversations c on c.id = p.conversation_id
+           where p.user_id = '{user}' and p.left_at is null and c.deleted_at is null)
+         select mine.conversation_id::text, head, mark,
+           (select count(*) from app.messages m where m.conversation_id = mine.conversation_id and m.seq > mark
+             and m.type = 'text' and m.sender_id <> '{user}' and m.deleted_at is null),
+           case when last.deleted_at is null then left(last.content, 100) else '' end
+         from mine join app.messages last on last.conversation_id = mine.conversation_id and last.seq = mine.head
+         where hidden_seq is null or head > hidden_seq
+         order by last.id desc"
+    );
+    let rows = host.database.connect().await.rows(&statement).await;
+    let line = |row: &tokio_postgres::Row| Line {
+        id: row.get(0),
+        last_seq: row.get(1),
+        last_read_seq: row.get(2),
+        unread: row.get(3),
+        last: row.get(4),
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Waits until what a person is shown is what Postgres has. When it never is, the difference is shown.
+async fn agrees(host: &Host, user: &str) {
+    let (mut shown, mut stored) = (Vec::new(), Vec::new());
+    let agreed = async {
+        loop {
+            (shown, stored) = (list(&host.rest(user), 7).await, truth(host, user).await);
+            if shown == stored {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(LAG, agreed).await.is_err() {
+        assert_eq!(shown, stored, "the list of {user} beside Postgres");
+    }
+}
+
+async fn redis(host: &Host) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(host.redis.url_at(None)).expect("the test's Redis");
+    client.get_multiplexed_async_connection().await.expect("the test's Redis")
+}
+
+async fn send(rest: &Rest, room: &str, content: &str) {
+    rest.post(&format!("{CONVERSATIONS}/{room}/messages"), json!({"content": content})).await.expect(201);
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_and_what_moves_comes_first() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let mut rooms = Vec::new();
+        for n in 0..25 {
+            rooms.push(host.group(&format!("room {n}"), &["ana", "bo"]).await);
+        }
+        agrees(host, "bo").await;
+        let first = host.rest("bo").get(CONVERSATIONS).await.expect(200);
+        assert_eq!(first["conversations"].as_array().unwrap().len(), 20);
+        assert_eq!(first["conversations"][0]["id"], rooms[24]);
+        let cursor = first["next_cursor"].as_str().expect("a second page");
+        let second = host.rest("bo").get(&format!("{CONVERSATIONS}?cursor={cursor}")).await.expect(200);
+        assert_eq!(second["conversations"].as_array().unwrap().len(), 5);
+        assert_eq!(second["next_cursor"], Value::Null);
+
+        send(&host.rest("ana"), &rooms[3], "up").await;
+        until("the moved one to be first", async || {
+            let list = host.rest("bo").get(&format!("{CONVERSATIONS}?limit=1")).await.expect(200);
+            let entry = &list["conversations"][0];
+            (entry["id"] == rooms[3] && entry["unread"] == 1).then_some(())
+        })
+        .await;
+        agrees(host, "bo").await;
+        agrees(host, "ana").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_entry_is_a_conversation_with_what_is_mine() {
+    Host::test(Options::default(), async |host| {
+        let direct = json!({"type": "direct", "members": ["bo"]});
+        let made = host.rest("ana").post(CONVERSATIONS, direct).await.expect(201);
+        let room = made["conversation"]["id"].as_str().unwrap();
+        let long = "đ".repeat(150);
+        send(&host.rest("ana"), room, &long).await;
+
+        let shown = async |user: &str, status: &str| {
+            until(format!("{user} to be shown as {status}"), async || {
+                let list = host.rest("ana").get(CONVERSATIONS).await.expect(200);
+                let entry = list["conversations"][0].clone();
+                (entry["presence"]["status"] == status && entry["last_message"]["seq"] == 2).then_some(entry)
+            })
+            .await
+        };
+        let entry = shown("bo", "offline").await;
+        assert_eq!((&entry["type"], &entry["my_role"]), (&json!("direct"), &json!("member")));
+        assert_eq!(entry["last_message"]["content"], "đ".repeat(100));
+        assert_eq!(entry["last_message"]["sender_id"], "ana");
+        assert_eq!((&entry["unread"], &entry["last_read_seq"]), (&json!(0), &json!(2)));
+        // Who never connected has no profile.
+        assert_eq!(entry["peer"], json!({"user_id": "bo", "user": null}));
+        assert_eq!(entry["presence"]["user_id"], "bo");
+
+        let bo = host.client("bo").await;
+        shown("bo", "online").await;
+        until("bo to be in the directory", async || {
+            let list = host.rest("ana").get(CONVERSATIONS).await.expect(200);
+            (list["conversations"][0]["peer"]["user"]["user_id"] == "bo").then_some(())
+        })
+        .await;
+        drop(bo);
+        let entry = shown("bo", "offline").await;
+        assert!(entry["presence"]["last_seen"].is_string(), "{entry}");
+
+        let group = host.group("lobby", &["ana", "bo"]).await;
+        agrees(host, "ana").await;
+        let list = host.rest("ana").get(CONVERSATIONS).await.expect(200);
+        let entry = &list["conversations"][0];
+        assert_eq!((&entry["id"], &entry["name"]), (&json!(group), &json!("lobby")));
+        assert!(entry["peer"].is_null() && entry["presence"].is_null());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_named() {
+    Host::test(Options::default(), async |host| {
+        for (query, field) in [
+            ("limit=0", "limit"),
+            ("limit=101", "limit"),
+            ("limit=-1", "limit"),
+            ("limit=x", "limit"),
+            ("limit=1.5", "limit"),
+            ("limit=99999999999999999999", "limit"),
+            ("cursor=", "cursor"),
+            ("cursor=x", "cursor"),
+            ("cursor=%00", "cursor"),
+            ("cursor=1%27%20or%201=1", "cursor"),
+        ] {
+            host.rest("ana").get(&format!("{CONVERSATIONS}?{query}")).await.expect_invalid(field);
+        }
+        let none = host.rest("ana").get(CONVERSATIONS).await.expect(200);
+        assert_eq!(none, json!({"conversations": [], "next_cursor": null}));
+        host.rest("ana").anonymous().get(CONVERSATIONS).await.expect_problem(401, "unauthorized");
+        // What is for operators is not there for clients, whatever their token says.
+        host.rest("ana").post("/admin/v1/rebuild", json!({})).await.expect_problem(404, "not_found");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn beyond_what_redis_keeps_the_list_goes_on_in_postgres() {
+    const ROOMS: usize = 520;
+    Host::test(Options::default(), async |host| {
+        // As if they had grown over the last days: with ids of their time and no events, because nobody looked.
+        host.database
+            .connect()
+            .await
+            .run(&format!(
+                "create temp table rooms as select n, (lpad(to_hex((extract(epoch from now() - (600 - n) * interval \
+                   '1 minute') * 1000)::bigint), 12, '0') || '70008' || lpad(to_hex(n), 15, '0'))::uuid as id \
+                   from generate_series(1, {ROOMS}) as n;
+                 insert into app.conversations (id, kind, name, created_by) select id, 'group', 'n' || n, 'ana' from rooms;
+                 insert into app.participants (conversation_id, user_id, role) select id, 'ana', 'owner' from rooms;
+                 insert into app.participants (conversation_id, user_id, role) select id, 'bo', 'member' from rooms;
+                 insert into app.messages (id, conversation_id, seq, sender_id, type, content, created_at) \
+                   select id, id, 1, 'ana', 'text', 'first', now() from rooms"
+            ))
+            .await;
+        let rest = host.rest("bo");
+        for limit in [100, 7] {
+            let all = list(&rest, limit).await;
+            assert_eq!(all.len(), ROOMS);
+            assert_eq!(all, truth(host, "bo").await);
+        }
+        let kept: i64 = redis::cmd("ZCARD").arg("list:bo").query_async(&mut redis(host).await).await.unwrap();
+        assert_eq!(kept, 501, "500 and the word that there are more");
+        // The oldest of all, which Redis does not keep, wakes up.
+        let oldest = truth(host, "bo").await.last().unwrap().id.clone();
+        send(&host.rest("ana"), &oldest, "after all").await;
+        until("the oldest to be first", async || {
+            let first = rest.get(&format!("{CONVERSATIONS}?limit=1")).await.expect(200);
+            (first["conversations"][0]["id"] == *oldest).then_some(())
+        })
+        .await;
+        agrees(host, "bo").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_redis_the_list_comes_from_postgres() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        send(&host.rest("ana"), &room, "before").await;
+        agrees(host, "bo").await;
+        host.redis.kill();
+        send(&host.rest("ana"), &room, "meanwhile").await;
+        // Nothing lags that is read from where it is written.
+        assert_eq!(list(&host.rest("bo"), 20).await, truth(host, "bo").await);
+        host.redis.start_again().await;
+        agrees(host, "bo").await;
+    })
+    .await;
+}
+
+/// People who write, join, read and look at their lists until they are told to stop.
+async fn live(rest: Rest, user: String, rooms: Vec<String>, stop: Arc<AtomicBool>) {
+    let mut n = 0_usize;
+    while !stop.load(Ordering::Relaxed) {
+        let room = &rooms[(n * 7 + user.len()) % rooms.len()];
+        let path = format!("{CONVERSATIONS}/{room}/messages");
+        // Whoever is not in the room gets a 404, which is no matter here.
+        let said = rest.post(&path, json!({"content": format!("{user} says {n}")})).await;
+        assert!(matches!(said.status, 201 | 404), "{said}");
+        match n % 4 {
+            0 => drop(rest.get(&format!("{CONVERSATIONS}?limit=5")).await.expect(200)),
+            1 => {
+                let body =
+                    json!({"type": "group", "name": format!("of {user} {n}"), "members": ["ana", "bo"]});
+                rest.post(CONVERSATIONS, body).await.expect(201);
+            }
+            2 => drop(rest.post(&format!("{CONVERSATIONS}/news/join"), json!({})).await.expect(200)),
+            _ => {}
+        }
+        n += 1;
+    }
+}
+
+#[tokio::test]
+async fn redis_loses_everything_in_the_middle_of_it_and_every_list_is_right() {
+    const PEOPLE: [&str; 4] = ["ana", "bo", "cy", "dee"];
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let mut rooms = Vec::new();
+        for n in 0..6 {
+            rooms.push(host.group(&format!("room {n}"), &[PEOPLE[n % 4], PEOPLE[(n + 1) % 4]]).await);
+        }
+        let news = json!({"type": "channel", "name": "news", "slug": "news", "members": ["eve"]});
+        let news = host.rest("zoe").post(CONVERSATIONS, news).await.expect(201);
+        rooms.push(news["conversation"]["id"].as_str().unwrap().to_owned());
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let lives: Vec<_> = PEOPLE
+            .iter()
+            .map(|user| tokio::spawn(live(host.rest(user), (*user).to_owned(), rooms.clone(), stop.clone())))
+            .collect();
+        let mut redis = redis(host).await;
+        for flush in 1..=8 {
+            let so_far = async || {
+                let connection = host.database.connect().await;
+                connection.rows("select count(*) from app.messages").await[0].get::<_, i64>(0)
+            };
+            let before = so_far().await;
+            within(Duration::from_secs(60), "people to go on", async || {
+                (so_far().await > before + 20).then_some(())
+            })
+            .await;
+            let () = redis::cmd("FLUSHALL")
+                .query_async(&mut redis)
+                .await
+                .unwrap_or_else(|e| panic!("{flush}: {e}"));
+        }
+        stop.store(true, Ordering::Relaxed);
+        for life in lives {
+            life.await.expect("a life without an unexpected answer");
+        }
+        let everyone: Vec<_> = PEOPLE.into_iter().chain(["eve", "zoe"]).collect();
+        for user in &everyone {
+            agrees(host, user).await;
+        }
+
+        // Made anew as a whole: the same again, and what was wrong in it is right.
+        let before: BTreeMap<_, _> = lists(host, &everyone).await;
+        let room = before["ana"][0].id.clone();
+        let wrong = ["head", "1", "activity", "00000000-0000-7000-8000-000000000000"];
+        let () =
+            redis::cmd("HSET").arg(format!("meta:{room}")).arg(&wrong).query_async(&mut redis).await.unwrap();
+        let gone = before["bo"][0].id.as_str();
+        let () = redis::cmd("ZREM").arg("list:bo").arg(gone).query_async(&mut redis).await.unwrap();
+        assert_ne!(lists(host, &everyone).await, before);
+        let rebuilt = host.command(&["rebuild", "--json"]).await;
+        assert!(rebuilt["done"].as_u64().is_some_and(|done| done > 10), "{rebuilt}");
+        assert_eq!(lists(host, &everyone).await, before);
+        let list: i64 = redis::cmd("EXISTS").arg("list:bo").query_async(&mut redis).await.unwrap();
+        assert_eq!(list, 1, "the rebuilt list is in Redis, not only read around it");
+    })
+    .await;
+}
+
+async fn lists<'a>(host: &Host, users: &[&'a str]) -> BTreeMap<&'a str, Vec<Line>> {
+    let mut all = BTreeMap::new();
+    for user in users {
+        all.insert(*user, list(&host.rest(user), 50).await);
+    }
+    all
+}
