@@ -365,7 +365,7 @@ mod tests {
         let over = deliver(&ended).unwrap();
         assert!(over.revoked.is_some());
         assert_eq!(addresses(&over), ["user:bo"]);
-        assert!(delivery.facts.iter().any(|fact| matches!(fact, Fact::Unlisted { .. })));
+        assert!(delivery.facts.iter().any(|fact| matches!(fact, Fact::Relisted { .. })));
     }
 
     #[test]

@@ -1,0 +1,36 @@
+-- What was found, as it is now and as far as it may be seen now: $1 who asks · $2 conversation or null · $3 words · $4 ids ·
+-- $5 how many. Always one row: whether they are in that conversation, and the results.
+with
+asked as (
+  select plainto_tsquery('app.search', $3) as query, tsvector_to_array(to_tsvector('simple', $3)) as exact
+),
+ranked as (
+  select message.*, app.search_rank(message.search, message.content, asked.query, asked.exact) as rank
+  from asked
+  cross join unnest($4::uuid[]) as found(id)
+  join app.messages as message on message.id = found.id
+  join app.participants as mine
+    on mine.conversation_id = message.conversation_id and mine.user_id = $1 and mine.left_at is null
+  join app.conversations as conversation on conversation.id = message.conversation_id and conversation.deleted_at is null
+  where message.deleted_at is null and message.search @@ asked.query
+  order by rank desc, message.id desc
+  limit $5::int
+)
+select
+  $2::uuid is null or exists (
+    select from app.participants as mine
+    join app.conversations as conversation on conversation.id = mine.conversation_id and conversation.deleted_at is null
+    where mine.conversation_id = $2 and mine.user_id = $1 and mine.left_at is null) as seated,
+  coalesce((
+    select '[' || string_agg('{"message":' || app.message_text(
+        ranked.id, ranked.conversation_id, ranked.seq, ranked.sender_id, app.profile_text(sender), ranked.type,
+        ranked.content, ranked.reply_to_id, ranked.attachments, ranked.metadata, ranked.mentions, ranked.client_msg_id,
+        ranked.created_at, ranked.edited_at, false, ranked.change)
+      -- Escaped before it is marked: whatever people wrote, the marks are the only tags. What is short is shown whole.
+      || ',"snippet":' || to_json(ts_headline('app.search', app.html_text(ranked.content), asked.query,
+        'StartSel=<mark>, StopSel=</mark>, '
+          || case when char_length(ranked.content) <= 200 then 'HighlightAll=true'
+            else 'MaxFragments=1, MaxWords=30, MinWords=10' end))
+      || ',"rank":' || round(ranked.rank::numeric, 6) || '}', ',' order by ranked.rank desc, ranked.id desc) || ']'
+    from ranked cross join asked
+    left join app.users as sender on sender.id = ranked.sender_id), '[]') as results
