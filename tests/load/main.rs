@@ -7,8 +7,10 @@ mod figures;
 mod idle;
 mod native;
 mod overhead;
+mod pgbench;
 mod plot;
 mod process;
+mod reads;
 mod rig;
 mod sends;
 mod swaps;
@@ -92,6 +94,11 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
     }
     if wanted("fan-out") {
         keep(fanout::rows(&rig, &[200, 1000], seconds(5, 15)).await);
+    }
+    if ["history", "search", "lists"].into_iter().any(wanted) {
+        // A million messages take a minute to make, so the quick run has a small version of each row.
+        let size = if quick { reads::Size::SMALL } else { reads::Size::FULL };
+        keep(reads::rows(&rig, size, seconds(4, 20), wanted).await);
     }
     if wanted("delivery") {
         keep(delivery::rows(&rig, if quick { 200 } else { 500 }, seconds(8, 30)).await);

@@ -1,8 +1,6 @@
 //! Durable sends: so many senders, each waiting for its acknowledgement before the next. The control is pgbench running
 //! the handler's statement one by one.
 
-use std::fs;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +9,7 @@ use switchboard_tests::frames;
 use switchboard_tests::socket::Socket;
 
 use crate::figures::{By, Figures, Latencies, Row};
+use crate::pgbench;
 use crate::process;
 use crate::rig::{self, Rig};
 
@@ -184,7 +183,6 @@ fn script(rooms: usize) -> String {
 }
 
 async fn pgbench(rig: &Rig, clients: usize, rooms: &[String], time: Duration) -> Figures {
-    let directory = tempfile::tempdir().expect("a temporary directory");
     let connection = rig.host.database.connect().await;
     connection
         .run("drop table if exists pgbench_rooms; create table pgbench_rooms (n int primary key, id uuid)")
@@ -192,41 +190,5 @@ async fn pgbench(rig: &Rig, clients: usize, rooms: &[String], time: Duration) ->
     for (n, room) in rooms.iter().enumerate() {
         connection.run(&format!("insert into pgbench_rooms values ({n}, '{room}')")).await;
     }
-    let file = directory.path().join("send.sql");
-    fs::write(&file, script(rooms.len())).expect("the script");
-    let output = tokio::process::Command::from(command(rig, clients, time, &file))
-        .current_dir(directory.path())
-        .output()
-        .await
-        .expect("pgbench runs");
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "pgbench: {complaint}");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let tps = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
-    Figures { per_second: tps, spread: logged(directory.path()).spread(), ..Figures::default() }
-}
-
-fn command(rig: &Rig, clients: usize, time: Duration, file: &std::path::Path) -> Command {
-    let mut command = Command::new("pgbench");
-    command
-        .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--log"])
-        .arg(format!("--client={clients}"))
-        .arg(format!("--time={}", time.as_secs()))
-        .arg(format!("--file={}", file.display()))
-        .arg(rig.host.database.url_at(None))
-        .stdin(Stdio::null());
-    command
-}
-
-/// Every transaction's time stands in pgbench's log: client, number, microseconds, …
-fn logged(directory: &std::path::Path) -> Latencies {
-    let mut latencies = Latencies::default();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with("pgbench_log") {
-            let text = fs::read_to_string(entry.path()).unwrap_or_default();
-            let times = text.lines().filter_map(|line| line.split(' ').nth(2)?.parse().ok());
-            times.for_each(|us| latencies.add(Duration::from_micros(us)));
-        }
-    }
-    latencies
+    pgbench::run(rig, clients, time, &script(rooms.len())).await
 }

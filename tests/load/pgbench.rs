@@ -1,0 +1,62 @@
+//! The control of whatever asks Postgres: the same statements, said by pgbench.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::figures::{Figures, Latencies};
+use crate::rig::Rig;
+
+/// One script by so many clients, for so long.
+pub async fn run(rig: &Rig, clients: usize, time: Duration, script: &str) -> Figures {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("script.sql");
+    fs::write(&file, script).expect("the script");
+    let output = tokio::process::Command::from(command(rig, clients, time, &file))
+        .current_dir(directory.path())
+        .output()
+        .await
+        .expect("pgbench runs");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pgbench: {complaint}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let tps = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    Figures { per_second: tps, spread: logged(directory.path()).spread(), ..Figures::default() }
+}
+
+/// A statement with these in the places of its parameters, from `$1`.
+pub fn filled(statement: &str, values: &[&str]) -> String {
+    let statement = statement.trim_end().trim_end_matches(';').to_owned();
+    // From the last, so that `$1` is not taken for the beginning of `$14`.
+    values
+        .iter()
+        .enumerate()
+        .rev()
+        .fold(statement, |statement, (place, value)| statement.replace(&format!("${}", place + 1), value))
+}
+
+fn command(rig: &Rig, clients: usize, time: Duration, file: &Path) -> Command {
+    let mut command = Command::new("pgbench");
+    command
+        .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--log"])
+        .arg(format!("--client={clients}"))
+        .arg(format!("--time={}", time.as_secs()))
+        .arg(format!("--file={}", file.display()))
+        .arg(rig.host.database.url_at(None))
+        .stdin(Stdio::null());
+    command
+}
+
+/// Every transaction's time stands in pgbench's log: client, number, microseconds, …
+fn logged(directory: &Path) -> Latencies {
+    let mut latencies = Latencies::default();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("pgbench_log") {
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            let times = text.lines().filter_map(|line| line.split(' ').nth(2)?.parse().ok());
+            times.for_each(|us| latencies.add(Duration::from_micros(us)));
+        }
+    }
+    latencies
+}
