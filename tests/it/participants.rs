@@ -290,12 +290,10 @@ async fn leaving_is_told_by_who_leaves() {
             (&leave["message"]["sender_id"], &leave["message"]["content"]),
             (&json!("bo"), &json!("left"))
         );
-        let list = host.rest("bo").get(CONVERSATIONS).await;
         until("the list to lack it", async || {
             (host.rest("bo").get(CONVERSATIONS).await.expect(200)["conversations"] == json!([])).then_some(())
         })
         .await;
-        drop(list);
     })
     .await;
 }
@@ -376,8 +374,13 @@ async fn everyone_mutes_for_themself() {
             let body = json!({"notifications": notifications});
             let muted = host.rest(user).patch(&person(&room, user), body).await.expect(200);
             assert_eq!(muted["participant"]["notifications"], notifications);
-            let list = host.rest(user).get(CONVERSATIONS).await.expect(200);
-            assert_eq!(list["conversations"][0]["notifications"], notifications);
+            let detail = host.rest(user).get(&format!("{CONVERSATIONS}/{room}")).await.expect(200);
+            assert_eq!(detail["conversation"]["notifications"], notifications);
+            until("the list to show it", async || {
+                let list = host.rest(user).get(CONVERSATIONS).await.expect(200);
+                (list["conversations"][0]["notifications"] == notifications).then_some(())
+            })
+            .await;
         }
         let body = json!({"notifications": "none"});
         host.rest("ana").patch(&person(&room, "mem"), body).await.expect_problem(403, "forbidden");

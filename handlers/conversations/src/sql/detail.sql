@@ -2,6 +2,7 @@
 select
   rtrim(app.conversation_text(conversation), '}')
     || ',"my_role":' || coalesce('"' || mine.role || '"', 'null')
+    || ',"notifications":' || coalesce('"' || mine.notifications || '"', 'null')
     || ',"last_read_seq":' || coalesce(mine.last_read_seq, 0)
     || ',"participants":' || case when mine.user_id is null then '[]' else coalesce((
       select '[' || string_agg(app.participant_text(participant, app.profile_text(person)), ','
