@@ -204,6 +204,25 @@ async fn what_is_asked_wrongly_is_named() {
 }
 
 #[tokio::test]
+async fn a_direct_that_was_left_is_hidden_until_the_next_message() {
+    Host::test(Options::default(), async |host| {
+        let direct = json!({"type": "direct", "members": ["bo"]});
+        let made = host.rest("ana").post(CONVERSATIONS, direct).await.expect(201);
+        let room = made["conversation"]["id"].as_str().unwrap().to_owned();
+        agrees(host, "ana").await;
+        assert_eq!(list(&host.rest("ana"), 20).await.len(), 1);
+        host.rest("ana").delete(&format!("{CONVERSATIONS}/{room}")).await.expect(204);
+        until("it to be hidden", async || list(&host.rest("ana"), 20).await.is_empty().then_some(())).await;
+        assert_eq!(list(&host.rest("bo"), 20).await.len(), 1);
+        send(&host.rest("bo"), &room, "still there?").await;
+        until("it to be in sight", async || (list(&host.rest("ana"), 20).await.len() == 1).then_some(()))
+            .await;
+        agrees(host, "ana").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn beyond_what_redis_keeps_the_list_goes_on_in_postgres() {
     const ROOMS: usize = 520;
     Host::test(Options::default(), async |host| {
@@ -259,7 +278,7 @@ async fn without_redis_the_list_comes_from_postgres() {
     .await;
 }
 
-/// People who write, join, read and look at their lists until they are told to stop.
+/// People who write, join, leave and look at their lists until they are told to stop.
 async fn live(rest: Rest, user: String, rooms: Vec<String>, stop: Arc<AtomicBool>) {
     let mut n = 0_usize;
     while !stop.load(Ordering::Relaxed) {
@@ -268,7 +287,7 @@ async fn live(rest: Rest, user: String, rooms: Vec<String>, stop: Arc<AtomicBool
         // Whoever is not in the room gets a 404, which is no matter here.
         let said = rest.post(&path, json!({"content": format!("{user} says {n}")})).await;
         assert!(matches!(said.status, 201 | 404), "{said}");
-        match n % 4 {
+        match n % 5 {
             0 => drop(rest.get(&format!("{CONVERSATIONS}?limit=5")).await.expect(200)),
             1 => {
                 let body =
@@ -276,6 +295,7 @@ async fn live(rest: Rest, user: String, rooms: Vec<String>, stop: Arc<AtomicBool
                 rest.post(CONVERSATIONS, body).await.expect(201);
             }
             2 => drop(rest.post(&format!("{CONVERSATIONS}/news/join"), json!({})).await.expect(200)),
+            3 => drop(rest.delete(&format!("{CONVERSATIONS}/news")).await),
             _ => {}
         }
         n += 1;
