@@ -126,6 +126,8 @@ impl App {
         }
         triggers.start(&guard);
         tokio::spawn(metrics.clone().upkeep(guard.clone()));
+        let host = postgres.host().clone();
+        tokio::spawn(admin::gauges::keep(host, redis.clone(), hub.clone(), guard.clone()));
         tokio::spawn(gateway.clone().serve(clients, guard.clone()));
         let admin = Admin {
             token: config.admin_token.clone(),

@@ -63,6 +63,10 @@ pub struct Config {
     /// A `tracing` filter, for instance `info,switchboard::fanout=debug`.
     pub log: String,
     pub log_json: bool,
+    /// `http://host:port` of a collector that takes OTLP over HTTP; spans are made only where one is named.
+    pub otlp_endpoint: Option<String>,
+    /// Of calls that nobody traces already: 0.01 is one in a hundred.
+    pub otlp_sample: f64,
 
     /// Settings of handlers, over the `[config]` of their manifests.
     pub handlers: BTreeMap<String, Table>,
@@ -95,6 +99,8 @@ impl Default for Config {
             handlers_dir: None,
             log: "info".to_owned(),
             log_json: false,
+            otlp_endpoint: None,
+            otlp_sample: 0.01,
             handlers: BTreeMap::new(),
         }
     }

@@ -105,9 +105,11 @@ pub const HANDLERS_MAX: usize = 256;
 pub const RELEASES_LISTED_MAX: i64 = 500;
 /// A node that says nothing for so long is dead to a deploy: it is not waited for, and converges when it is back.
 pub const NODE_SILENT_AFTER: Duration = Duration::from_secs(5);
-/// Ready to run, of one handler: what runs, what ran before it, and one that is being tried. The one used longest ago goes;
+/// Ready to run, of one handler: what runs, its canary, its shadow, what ran before, and one that is being tried. The one used longest ago goes;
 /// going back to it takes a load.
-pub const RELEASES_LOADED_PER_HANDLER: usize = 3;
+pub const RELEASES_LOADED_PER_HANDLER: usize = 5;
+/// A node whose heartbeat is that old and whose connection for hints is gone has ended without saying so.
+pub const NODE_GONE_AFTER: Duration = Duration::from_millis(1500);
 /// Fewer digits could name two releases, and a person would not notice.
 pub const DIGEST_PREFIX_MIN: usize = 6;
 /// Each compile is a process that takes a core.
@@ -124,6 +126,31 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// A release that did not load is tried again after this long, then after twice as long, up to the most.
 pub const LOAD_AGAIN_AFTER_MIN: Duration = Duration::from_secs(1);
 pub const LOAD_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// A manifest may not ask for more: a canary that only fails is gone by then.
+pub const CANARY_FAILURES_MAX: u32 = 50;
+/// So often every canary is compared with what runs; a failing call of it is looked at when it fails.
+pub const CANARY_LOOKS_EVERY: Duration = Duration::from_millis(250);
+/// Two windows: what just went wrong must not drown in an hour that went well, and what is seldom needs time.
+pub const CANARY_WINDOW_SHORT: Duration = Duration::from_secs(2);
+pub const CANARY_WINDOW_LONG: Duration = Duration::from_secs(60);
+/// Three calls of which every one fails are enough where there are no more.
+pub const CANARY_FAILURES_MIN: u64 = 3;
+/// A difference below this is noise, whatever the percentage.
+pub const CANARY_SLOWER_MIN: Duration = Duration::from_millis(5);
+/// Live calls waiting for a node's shadow worker; one more is left out and counted.
+pub const SHADOWS_WAITING_MAX: usize = 1;
+/// Differences that a shadow's report shows, each cut at so many characters.
+pub const SHADOW_EXAMPLES_MAX: usize = 8;
+pub const SHADOW_EXAMPLE_CHARS_MAX: usize = 500;
+/// How often a node writes down what its shadows saw.
+pub const SHADOW_REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// Spans waiting to be sent; one more is dropped and counted.
+pub const SPANS_WAITING_MAX: usize = 4096;
+pub const SPANS_BATCH_MAX: usize = 1024;
+/// Wakes and publications of traced calls whose effect is not seen yet; beyond them the oldest are forgotten.
+pub const TRACES_PENDING_MAX: usize = 64;
 
 // ---- operators ---------------------------------------------------------------------------------------------------------
 

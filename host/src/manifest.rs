@@ -25,6 +25,11 @@ pub struct Manifest {
     pub grants: Grants,
     #[serde(default)]
     pub limits: Limits,
+    /// When it is taken back by itself while it is a canary.
+    #[serde(default)]
+    pub canary: Thresholds,
+    #[serde(default)]
+    pub needs: Needs,
     /// Lua scripts by name, the text itself: `switchboard build` puts the files' contents here.
     #[serde(default)]
     pub scripts: BTreeMap<String, String>,
@@ -190,6 +195,35 @@ impl Default for Limits {
     }
 }
 
+/// How much worse than the running release, in the same time and on the same node, a canary may be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Thresholds {
+    /// Calls that end without an answer by its fault, before their share is looked at.
+    pub failures: u32,
+    /// Points by which its share of failures and errors may be over that of the running release.
+    pub error_percent: u32,
+    /// By how much its slowest tenth of calls may be slower: 100 is twice as slow.
+    pub latency_percent: u32,
+    /// Errors and latency are judged from so many calls on.
+    pub calls: u32,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { failures: 10, error_percent: 5, latency_percent: 200, calls: 50 }
+    }
+}
+
+/// What must be there before it runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Needs {
+    /// Versions of migrations, as their files are numbered.
+    #[serde(default)]
+    pub migrations: Vec<i64>,
+}
+
 /// Text that must match exactly, or up to a final `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -294,6 +328,15 @@ impl Manifest {
         in_range(self.limits.host_calls.into(), limits::HANDLER_HOST_CALLS_MAX.into(), "host_calls")?;
         in_range(self.limits.host_bytes, limits::HANDLER_HOST_BYTES_MAX, "host_bytes")?;
         in_range(self.limits.concurrency.into(), limits::HANDLER_CONCURRENCY_MAX.into(), "concurrency")?;
+        let Thresholds { failures, error_percent, latency_percent, calls } = self.canary;
+        rule(
+            (1..=limits::CANARY_FAILURES_MAX).contains(&failures),
+            &format!("`canary.failures` is 1 to {}", limits::CANARY_FAILURES_MAX),
+        )?;
+        rule(error_percent <= 100, "`canary.error_percent` is 0 to 100")?;
+        rule((1..=10_000).contains(&latency_percent), "`canary.latency_percent` is 1 to 10000")?;
+        rule((1..=10_000).contains(&calls), "`canary.calls` is 1 to 10000")?;
+        rule(self.needs.migrations.len() <= 100, "`needs.migrations` names at most 100")?;
         if let Some(role) = &self.grants.postgres {
             rule(
                 is_role(role),
@@ -379,6 +422,9 @@ mod tests {
             (SEND.replace("1000", "0"), "`limits.deadline_ms`"),
             (SEND.replace("[limits]", "[limits]\ncolour = 1"), "colour"),
             (SEND.replace("\"outbox\"", "\"mail\""), "`grants.wake`"),
+            (SEND.replace("[config]", "[canary]\nfailures = 51\n[config]"), "`canary.failures`"),
+            (SEND.replace("[config]", "[canary]\nlatency = 3\n[config]"), "latency"),
+            (SEND.replace("[config]", "[needs]\nmigrations = [\"2900\"]\n[config]"), "migrations"),
             ("name = \"x\"".to_owned(), "binds nothing"),
         ] {
             let refusal = Manifest::parse(&change).unwrap_err().to_string();

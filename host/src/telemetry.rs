@@ -13,11 +13,15 @@ use crate::config::Config;
 use crate::ids::NodeId;
 use crate::shutdown::Guard;
 
+pub mod histogram;
+mod otlp;
+pub mod spans;
+
 /// A histogram keeps every sample until it is folded into buckets; unscraped, nothing else would do it.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Calls take from ten microseconds (a fresh instance) to a minute (the longest deadline).
-const SECONDS: [f64; 20] = [
+pub(crate) const SECONDS: [f64; 20] = [
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
     0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 ];
@@ -61,6 +65,7 @@ pub fn start(config: &Config, node: NodeId) -> Result<Metrics, String> {
         log_to_stderr(filter, config.log_json, node);
         record_metrics(node)
     });
+    otlp::start(config, node)?;
     Ok(Metrics(handle.clone()))
 }
 

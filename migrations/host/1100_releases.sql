@@ -34,22 +34,37 @@ insert into switchboard.fleet default values;
 create table switchboard.running (
     name text primary key,
     digest bytea not null references switchboard.releases,
-    -- Of the switch that put it here: a compare-and-swap goes by it.
+    -- Of the switch that last changed this row: a compare-and-swap goes by it.
     generation bigint not null,
-    since timestamptz not null default now()
+    -- A release that answers so many of a hundred users.
+    canary bytea references switchboard.releases,
+    canary_percent smallint check (canary_percent between 1 and 99),
+    -- A release that is shown so many of a hundred calls and answers nobody.
+    shadow bytea references switchboard.releases,
+    shadow_percent smallint check (shadow_percent between 1 and 100),
+    since timestamptz not null default now(),
+    check ((canary is null) = (canary_percent is null)),
+    check ((shadow is null) = (shadow_percent is null))
 );
 
 -- Every switch there was. Append only.
 create table switchboard.history (
     generation bigint primary key,
     at timestamptz not null default now(),
-    action text not null check (action in ('deploy', 'rollback')),
+    -- Of the running release: deploy, promote, rollback. Beside it: canary and withdraw, shadow and unshadow.
+    action text not null check (action in ('deploy', 'canary', 'promote', 'withdraw', 'shadow', 'unshadow', 'rollback')),
     name text not null,
+    -- What runs, or stands beside it, from here on.
     digest bytea not null references switchboard.releases,
-    -- What ran before; null at a handler's first release.
+    -- What it came instead of, or stands beside; null at a handler's first release.
     previous bytea references switchboard.releases,
+    percent smallint,
     who text not null,
-    note text
+    note text,
+    -- Why a canary was taken back by itself: cause, figures, the node that saw it.
+    report jsonb,
+    -- The first call of it that went wrong, as `switchboard replay` reads it. Secrets are blanked, message text is not.
+    trace text
 );
 create index history_of_a_handler on switchboard.history (name, generation desc);
 
@@ -76,4 +91,21 @@ create table switchboard.node_handlers (
     error text,
     at timestamptz not null default now(),
     primary key (node, name)
+);
+
+-- What a shadow of a handler saw on one node: how many calls of the running release it was shown, and how it differed.
+create table switchboard.shadow_reports (
+    name text not null,
+    digest bytea not null references switchboard.releases,
+    node uuid not null,
+    -- The same calls in the same order, and the same answer.
+    same bigint not null default 0,
+    -- Another answer, or another host call: such a run ends there.
+    differing bigint not null default 0,
+    -- Not shown: the worker was busy, or the call was too large to record.
+    dropped bigint not null default 0,
+    -- The first of them, as sentences.
+    examples jsonb not null default '[]',
+    at timestamptz not null default now(),
+    primary key (name, digest, node)
 );

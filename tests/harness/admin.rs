@@ -36,6 +36,13 @@ impl Admin {
         self.rest.send(Method::POST, "/admin/v1/releases", &headers, release.bytes.clone()).await
     }
 
+    /// Beside what runs: `canary=10%` or `shadow=5`.
+    pub async fn try_out(&self, release: &Release, share: &str) -> Answer {
+        let headers = [("content-type", "application/wasm")];
+        let path = format!("/admin/v1/releases?{}", share.replace('%', "%25"));
+        self.rest.send(Method::POST, &path, &headers, release.bytes.clone()).await
+    }
+
     /// Deployed, and every node runs it.
     pub async fn release(&self, release: &Release) {
         let outcome = self.deploy(release).await.expect(200);

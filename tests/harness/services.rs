@@ -364,6 +364,17 @@ impl Redis {
         format!("redis://{}", address.unwrap_or(self.address()))
     }
 
+    /// One command, as somebody else than the host says it.
+    pub async fn say(&self, words: &[&str]) -> String {
+        let client = redis::Client::open(self.url_at(None)).expect("an address");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+        let mut command = redis::cmd(words[0]);
+        words[1..].iter().for_each(|word| {
+            command.arg(word);
+        });
+        command.query_async(&mut connection).await.expect("a text")
+    }
+
     /// `kill -9`; everything in it is lost.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

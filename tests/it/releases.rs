@@ -2,7 +2,10 @@
 
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
+use switchboard_tests::patience::until;
+use switchboard_tests::proxy::Proxy;
 use switchboard_tests::release::Release;
+use switchboard_tests::services::{self, Redis};
 
 #[tokio::test]
 async fn a_release_takes_effect_and_is_taken_back() {
@@ -54,6 +57,14 @@ async fn a_bad_file_is_refused_and_the_old_release_serves_on() {
             ("nothing", Release { bytes: Vec::new() }),
             ("cut short", cut_short),
             ("damaged", flipped),
+            ("another version of the contract", Release { bytes: of_another_version(&built.bytes) }),
+            (
+                "a manifest with keys that nobody knows",
+                built.with_manifest(|manifest| {
+                    manifest.insert("colour".into(), "red".into());
+                }),
+            ),
+            ("larger than a release may be", Release { bytes: vec![0; 32 * 1024 * 1024 + 1] }),
             ("a manifest that is no TOML", built.with_manifest_text("name = ")),
             ("a manifest without bindings", built.with_manifest_text("name = \"send-message\"")),
             (
@@ -94,6 +105,40 @@ async fn a_bad_file_is_refused_and_the_old_release_serves_on() {
             ana.send(what).await.expect_sent();
             bo.expect_message(what).await;
         }
+    })
+    .await;
+}
+
+/// The same component, asking for a contract of the future.
+fn of_another_version(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let (now, then) = (b"@1.0.0", b"@2.0.0");
+    let places: Vec<_> = (0..bytes.len() - now.len()).filter(|at| bytes[*at..].starts_with(now)).collect();
+    assert!(!places.is_empty(), "a component names its contract with a version");
+    for at in places {
+        bytes[at..at + then.len()].copy_from_slice(then);
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_deploy_while_postgres_is_away_changes_nothing() {
+    let database = services::database().await;
+    let proxy = Proxy::to(database.postgres.address()).await;
+    let options = Options::default().database_at(proxy.address());
+    Host::test_over(database, Redis::start().await, options, async |host| {
+        let variant = Release::built("send-message").variant(7);
+        let current = host.current("send-message").await;
+        proxy.cut();
+        host.admin.deploy(&variant).await.expect_problem(503, "unavailable");
+        host.admin.rollback("send-message").await.expect_problem(503, "unavailable");
+        proxy.heal();
+        until("the host to be ready again", async || host.admin.ready().await.then_some(())).await;
+        assert_eq!(host.current("send-message").await, current);
+        host.admin.release(&variant).await;
+        let (mut ana, mut bo) = host.two_members("lobby").await;
+        ana.send("after").await.expect_sent();
+        bo.expect_message("after").await;
     })
     .await;
 }

@@ -11,7 +11,7 @@ use super::{Admin, Asked, disconnect};
 use crate::contract::types::Problem;
 use crate::limits;
 use crate::releases::repository::Error;
-use crate::releases::{Load, Refused};
+use crate::releases::{Beside, Load, Refused};
 use crate::wire::close::Close;
 use crate::wire::http::{self, Answer};
 use crate::wire::problem::Code;
@@ -41,6 +41,18 @@ impl<L: Load> Admin<L> {
             Endpoint::ReleaseFile(hex) => self.release_file(&hex, &asked).await,
             Endpoint::Deploy => self.deploy(asked).await,
             Endpoint::Rollback(handler) => self.rollback(&handler, asked).await,
+            Endpoint::Promote(handler) => self.promote(&handler, asked).await,
+            Endpoint::Unshadow(handler) => self.unshadow(&handler, asked).await,
+            Endpoint::Shadows(handler) => {
+                let shadows = repository.shadows(&handler).await.map_err(unavailable)?;
+                Ok(asked.json(&json!({ "shadows": shadows })))
+            }
+            Endpoint::FirstFailure(generation) => {
+                let none = || Code::NotFound.problem("no trace is kept of this generation");
+                let generation = generation.parse().map_err(|_| none())?;
+                let trace = repository.trace(generation).await.map_err(unavailable)?.ok_or_else(none)?;
+                Ok(http::answer(200, "text/plain; charset=utf-8", trace, &asked.id))
+            }
             Endpoint::Consumers => self.consumers(&asked).await,
             Endpoint::Events => self.failed_events(&asked).await,
             Endpoint::RetryEvent(id) => self.retry_event(&id, &asked).await,
@@ -62,6 +74,7 @@ impl<L: Load> Admin<L> {
             Some(note) => Some(a_note(note)?),
             None => None,
         };
+        let beside = beside(&asked)?;
         let Ok(_place) = self.deploys.try_acquire() else {
             let several = "several deploys are under way on this node";
             return Err(Code::Unavailable.problem(several).retry_after_ms(1000));
@@ -70,8 +83,29 @@ impl<L: Load> Admin<L> {
         let file = timeout(limits::UPLOAD_WAITS, upload)
             .await
             .unwrap_or_else(|_| Err(Code::Malformed.problem("the file did not arrive in time")))?;
-        let outcome = self.rollout.deploy(file, &asked.by.name, note.as_deref()).await.map_err(refused)?;
-        Ok(http::json(200, &outcome, &asked.id))
+        let (by, note) = (&asked.by.name, note.as_deref());
+        let outcome = match beside {
+            None => self.rollout.deploy(file, by, note).await,
+            Some(how) => self.rollout.try_out(file, how, by, note).await,
+        };
+        Ok(http::json(200, &outcome.map_err(refused)?, &asked.id))
+    }
+
+    async fn promote(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {
+        let (id, by) = (asked.id.clone(), asked.by.name.clone());
+        let fields = asked.fields().await?;
+        let (release, note) = (text(&fields, "release")?, text(&fields, "note")?);
+        let note = note.as_deref().map(a_note).transpose()?;
+        let promoted = self.rollout.promote(handler, release.as_deref(), &by, note.as_deref());
+        Ok(http::json(200, &promoted.await.map_err(refused)?, &id))
+    }
+
+    async fn unshadow(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {
+        let (id, by) = (asked.id.clone(), asked.by.name.clone());
+        let note = text(&asked.fields().await?, "note")?;
+        let note = note.as_deref().map(a_note).transpose()?;
+        let ended = self.rollout.unshadow(handler, &by, note.as_deref());
+        Ok(http::json(200, &ended.await.map_err(refused)?, &id))
     }
 
     async fn rollback(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {
@@ -139,6 +173,24 @@ impl Asked {
             return Err(Code::UnsupportedMediaType.problem("the body is application/json"));
         }
         Ok(body)
+    }
+}
+
+/// `?canary=10` or `?shadow=10`, in percent; neither is a deploy for everybody.
+fn beside(asked: &Asked) -> Result<Option<Beside>, Problem> {
+    let percent = |name: &str, most: u8| {
+        let Some(text) = asked.parameter(name) else { return Ok(None) };
+        let percent = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok();
+        let rule = || Code::Invalid.problem(format!("`{name}` is 1 to {most}, in percent")).field(name);
+        percent.filter(|percent| (1..=most).contains(percent)).map(Some).ok_or_else(rule)
+    };
+    match (percent("canary", 99)?, percent("shadow", 100)?) {
+        (None, None) => Ok(None),
+        (Some(percent), None) => Ok(Some(Beside::Canary(percent))),
+        (None, Some(percent)) => Ok(Some(Beside::Shadow(percent))),
+        (Some(_), Some(_)) => {
+            Err(Code::Invalid.problem("a release is either a canary or a shadow").field("shadow"))
+        }
     }
 }
 

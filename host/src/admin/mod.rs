@@ -4,6 +4,7 @@
 mod api;
 mod disconnect;
 mod events;
+pub mod gauges;
 mod handler;
 mod readiness;
 mod route;
@@ -158,7 +159,7 @@ impl<L: Load> Admin<L> {
                 return http::answer(
                     200,
                     "text/plain; version=0.0.4; charset=utf-8",
-                    self.metrics.render(),
+                    self.metrics.render() + &self.rollout.meters(),
                     &id,
                 );
             }

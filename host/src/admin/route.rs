@@ -13,7 +13,13 @@ pub enum Endpoint {
     /// One release's file, by the beginning of its digest.
     ReleaseFile(String),
     Rollback(String),
+    Promote(String),
+    /// What the shadows of a handler saw.
+    Shadows(String),
+    Unshadow(String),
     History,
+    /// The first call that went wrong of a canary that was taken back, by the generation that did it.
+    FirstFailure(String),
     Nodes,
     Consumers,
     Events,
@@ -53,6 +59,10 @@ pub fn find(method: &Method, path: &str) -> Found {
             ["releases"] => Found::MethodNotAllowed { allow: "GET, HEAD, POST" },
             ["releases", digest] => read(Endpoint::ReleaseFile(digest.to_owned())),
             ["handlers", name, "rollback"] => write(Endpoint::Rollback(name.to_owned())),
+            ["handlers", name, "promote"] => write(Endpoint::Promote(name.to_owned())),
+            ["handlers", name, "shadow"] => read(Endpoint::Shadows(name.to_owned())),
+            ["handlers", name, "unshadow"] => write(Endpoint::Unshadow(name.to_owned())),
+            ["history", generation, "trace"] => read(Endpoint::FirstFailure(generation.to_owned())),
             ["history"] => read(Endpoint::History),
             ["nodes"] => read(Endpoint::Nodes),
             ["consumers"] => read(Endpoint::Consumers),

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::client::{Client, Where};
 use super::{Failure, Output, page};
 use crate::config::Config;
+use crate::releases::repository::Action;
 use crate::releases::{NodeOutcome, Outcome, State};
 
 #[derive(clap::Args)]
@@ -15,6 +16,13 @@ pub struct Args {
     /// Release files, as `switchboard build` makes them.
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    /// Only so many of a hundred users get it, always the same ones: `10%`. It is taken back by itself when it is worse than
+    /// what runs; `promote` gives it to everybody, `rollback` to nobody.
+    #[arg(long, value_name = "PERCENT", value_parser = percent::<99>, conflicts_with = "shadow")]
+    canary: Option<u8>,
+    /// Nobody gets it: it is shown so many of a hundred calls, and `releases HANDLER` says where it differs.
+    #[arg(long, value_name = "PERCENT", value_parser = percent::<100>)]
+    shadow: Option<u8>,
     /// Kept in the history, for whoever wonders later.
     #[arg(long)]
     note: Option<String>,
@@ -28,7 +36,7 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
     for file in &args.files {
         out.progress(format_args!("deploying {} to {}", file.display(), client.address()));
         // One that is refused does not keep the others back; what runs instead goes on.
-        match deploy(&client, file, args.note.as_deref()).await {
+        match deploy(&client, file, args.beside(), args.note.as_deref()).await {
             Ok(outcome) => {
                 all_well &= outcome.complete;
                 lines.push(said(&outcome));
@@ -45,11 +53,32 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
     if all_well { Ok(()) } else { Err(Failure::Answered) }
 }
 
-pub async fn deploy(client: &Client, file: &Path, note: Option<&str>) -> Result<Outcome, Failure> {
+impl Args {
+    fn beside(&self) -> Option<(&'static str, u8)> {
+        let canary = self.canary.map(|percent| ("canary", percent));
+        canary.or_else(|| self.shadow.map(|percent| ("shadow", percent)))
+    }
+}
+
+/// `10%` or `10`.
+fn percent<const MOST: u8>(text: &str) -> Result<u8, String> {
+    let percent = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    let percent = percent.filter(|percent| (1..=MOST).contains(percent));
+    percent.ok_or_else(|| format!("it is 1% to {MOST}%"))
+}
+
+pub async fn deploy(
+    client: &Client,
+    file: &Path,
+    beside: Option<(&str, u8)>,
+    note: Option<&str>,
+) -> Result<Outcome, Failure> {
     let bytes = std::fs::read(file)
         .map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.display())))?;
-    let query = note.map(|note| format!("?note={}", page::escape(note))).unwrap_or_default();
-    client.upload(&format!("/admin/v1/releases{query}"), Bytes::from(bytes)).await
+    let beside = beside.map(|(how, percent)| format!("{how}={percent}"));
+    let note = note.map(|note| format!("note={}", page::escape(note)));
+    let query: Vec<_> = beside.into_iter().chain(note).collect();
+    client.upload(&format!("/admin/v1/releases?{}", query.join("&")), Bytes::from(bytes)).await
 }
 
 /// One line for the fleet, and one for each node that could not follow.
@@ -60,13 +89,24 @@ pub fn said(outcome: &Outcome) -> String {
     } else {
         format!("{live} of {}", page::count(outcome.nodes.len() as u64, "node"))
     };
-    let change = match (&outcome.previous, outcome.unchanged) {
-        (_, true) => "as before".to_owned(),
-        (Some(previous), _) => format!("instead of {}", previous.short()),
-        (None, _) => "for the first time".to_owned(),
+    let (name, release, took) = (&outcome.name, outcome.digest.short(), page::duration(outcome.took_ms));
+    let previous = outcome.previous.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
+    let percent = outcome.percent.unwrap_or_default();
+    let first = match (outcome.action, outcome.previous) {
+        _ if outcome.unchanged => format!("{name} runs {release} on {nodes}, as before ({took})"),
+        (Action::Canary, _) => format!(
+            "{name} gives {percent} % of its users {release} on {nodes}, the others {previous} ({took})"
+        ),
+        (Action::Shadow, _) => format!(
+            "{name} shows {percent} % of its calls to {release} on {nodes}, {previous} answers them ({took})"
+        ),
+        (Action::Withdraw, _) => {
+            format!("{name} runs {release} for everybody on {nodes}, its canary {previous} is gone ({took})")
+        }
+        (Action::Unshadow, _) => format!("{name} shows nothing to {previous} on {nodes} any more ({took})"),
+        (_, Some(_)) => format!("{name} runs {release} on {nodes}, instead of {previous} ({took})"),
+        (_, None) => format!("{name} runs {release} on {nodes}, for the first time ({took})"),
     };
-    let took = page::duration(outcome.took_ms);
-    let first = format!("{} runs {} on {nodes}, {change} ({took})", outcome.name, outcome.digest.short());
     let others = outcome.nodes.iter().filter(|node| !node.is_live()).map(behind);
     std::iter::once(first).chain(others).collect::<Vec<_>>().join("\n")
 }
@@ -88,6 +128,15 @@ mod tests {
     use crate::ids::Digest;
 
     #[test]
+    fn a_share_is_a_percentage() {
+        assert_eq!((percent::<99>("10%"), percent::<99>("1")), (Ok(10), Ok(1)));
+        for wrong in ["0", "100%", "-1", "ten", "", "10%%"] {
+            percent::<99>(wrong).unwrap_err();
+        }
+        assert_eq!(percent::<100>("100%"), Ok(100));
+    }
+
+    #[test]
     fn an_outcome_reads_as_a_sentence_and_names_who_is_behind() {
         let node = |state, error: Option<&str>| NodeOutcome {
             node: Uuid::nil(),
@@ -99,7 +148,9 @@ mod tests {
         let digest = Digest::of(b"x");
         let mut outcome = Outcome {
             name: "echo".into(),
+            action: Action::Deploy,
             digest,
+            percent: None,
             generation: 2,
             previous: None,
             unchanged: false,
@@ -109,6 +160,12 @@ mod tests {
         };
         let short = digest.short();
         assert_eq!(said(&outcome), format!("echo runs {short} on 1 node, for the first time (45 ms)"));
+        let mut canary = outcome.clone();
+        (canary.action, canary.percent, canary.previous) = (Action::Canary, Some(10), Some(digest));
+        assert_eq!(
+            said(&canary),
+            format!("echo gives 10 % of its users {short} on 1 node, the others {short} (45 ms)")
+        );
         outcome.previous = Some(digest);
         outcome.complete = false;
         outcome.nodes.extend([node(State::Kept, Some("it does not fit")), node(State::Silent, None)]);

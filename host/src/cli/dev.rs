@@ -73,7 +73,7 @@ pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure
 
 async fn swap(client: &Client, built: &Built, wanted: impl Fn(&build::ReleaseFile) -> bool, out: &Output) {
     for file in built.handlers.iter().filter(|file| wanted(file)) {
-        match deploy::deploy(client, &file.path, Some("switchboard dev")).await {
+        match deploy::deploy(client, &file.path, None, Some("switchboard dev")).await {
             Ok(outcome) => out.progress(deploy::said(&outcome)),
             Err(failure) => out.progress(format_args!("{} was not swapped: {failure}", file.name)),
         }

@@ -80,7 +80,8 @@ fn border(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), Failure> {
 }
 
 fn text(document: &Document) -> Result<String, Failure> {
-    let Manifest { name, description, on, grants, limits, scripts, config } = &document.manifest;
+    let Manifest { name, description, on, grants, limits, canary, needs, scripts, config } =
+        &document.manifest;
     let mut rows = vec![
         vec!["release".to_owned(), document.release.to_string()],
         vec!["size".to_owned(), page::bytes(document.bytes as u64)],
@@ -139,6 +140,15 @@ fn text(document: &Document) -> Result<String, Failure> {
             limits.concurrency
         ),
     );
+    row(
+        "as a canary",
+        format!(
+            "taken back over {} failures or {} points more errors, or {} % slower",
+            canary.failures, canary.error_percent, canary.latency_percent
+        ),
+    );
+    let needs = needs.migrations.iter().map(i64::to_string).collect::<Vec<_>>();
+    row("migrations", needs.join(", "));
     row("scripts", scripts.keys().cloned().collect::<Vec<_>>().join(", "));
     for (key, value) in config {
         row("setting", format!("{key} = {value}"));

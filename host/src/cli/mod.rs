@@ -11,12 +11,14 @@ mod events;
 mod inspect;
 mod migrate;
 mod page;
+mod promote;
 mod rebuild;
 mod releases;
 mod rollback;
 mod serve;
 mod status;
 mod token;
+mod unshadow;
 
 use std::error::Error;
 use std::fmt;
@@ -59,8 +61,12 @@ enum Command {
     Deploy(deploy::Args),
     /// What is kept, and what of it runs.
     Releases(releases::Args),
-    /// Back to what ran before, or to a named release.
+    /// The canary, for everybody.
+    Promote(promote::Args),
+    /// Back to what ran before, or to a named release; a canary that stands goes first.
     Rollback(rollback::Args),
+    /// End the shadow of a handler.
+    Unshadow(unshadow::Args),
     /// What a release answers to, may touch and may use.
     Inspect(inspect::Args),
     /// Nodes, releases, connections, outbox; exit code 1 when something is not as it should be.
@@ -114,6 +120,8 @@ impl Command {
             Self::Migrate => block_on(migrate::run(&config, out)),
             Self::Deploy(args) => block_on(deploy::run(args, &config, out)),
             Self::Releases(args) => block_on(releases::run(args, &config, out)),
+            Self::Promote(args) => block_on(promote::run(args, &config, out)),
+            Self::Unshadow(args) => block_on(unshadow::run(args, &config, out)),
             Self::Rollback(args) => block_on(rollback::run(args, &config, out)),
             Self::Inspect(args) => block_on(inspect::run(args, &config, out)),
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{Client, Where};
 use super::{Failure, Output, page};
 use crate::config::Config;
-use crate::releases::repository::{Event, Release};
+use crate::releases::repository::{Event, Release, Shadowed};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,10 +25,16 @@ struct History {
     history: Vec<Event>,
 }
 
+#[derive(Deserialize)]
+struct Shadows {
+    shadows: Vec<Shadowed>,
+}
+
 #[derive(Serialize)]
 struct Document {
     releases: Vec<Release>,
     history: Vec<Event>,
+    shadows: Vec<Shadowed>,
 }
 
 pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
@@ -36,16 +42,18 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
     let query = args.handler.as_deref().map(|name| format!("?handler={}", page::escape(name)));
     let query = query.unwrap_or_default();
     let Releases { releases } = client.get(&format!("/admin/v1/releases{query}")).await?;
-    let history = match args.handler {
-        Some(_) => client.get::<History>(&format!("/admin/v1/history{query}")).await?.history,
-        None => Vec::new(),
-    };
-    let text = text(&releases, &history);
-    out.answer(&Document { releases, history }, text);
+    let (mut history, mut shadows) = (Vec::new(), Vec::new());
+    if let Some(name) = args.handler {
+        history = client.get::<History>(&format!("/admin/v1/history{query}")).await?.history;
+        let path = format!("/admin/v1/handlers/{}/shadow", page::escape(&name));
+        shadows = client.get::<Shadows>(&path).await?.shadows;
+    }
+    let text = text(&releases, &history, &shadows);
+    out.answer(&Document { releases, history, shadows }, text);
     Ok(())
 }
 
-fn text(releases: &[Release], history: &[Event]) -> String {
+fn text(releases: &[Release], history: &[Event], shadows: &[Shadowed]) -> String {
     if releases.is_empty() {
         return "no releases".to_owned();
     }
@@ -57,7 +65,7 @@ fn text(releases: &[Release], history: &[Event]) -> String {
         for (at, release) in releases.iter().filter(|release| release.name == name).enumerate() {
             rows.push(vec![
                 if at == 0 { name.to_owned() } else { String::new() },
-                if release.current { "runs" } else { "" }.to_owned(),
+                state(release),
                 release.digest.short(),
                 page::time(&release.at),
                 page::bytes(release.bytes),
@@ -71,16 +79,48 @@ fn text(releases: &[Release], history: &[Event]) -> String {
         let rows: Vec<_> = history.iter().map(switched).collect();
         text += &format!("\n\nhistory\n{}", page::table(&rows));
     }
+    for shadow in shadows {
+        let release = shadow.digest.map_or_else(String::new, |digest| digest.short());
+        let Shadowed { same, differing, dropped, .. } = shadow;
+        text += &format!(
+            "\n\nshadow {release}: {} as the running release, {} not, {} left out",
+            page::count(*same, "call"),
+            page::thousands(*differing),
+            page::thousands(*dropped)
+        );
+        text.extend(shadow.examples.iter().map(|example| format!("\n  {example}")));
+    }
     text
+}
+
+fn state(release: &Release) -> String {
+    if release.current { "runs".to_owned() } else { beside(release) }
+}
+
+/// How it stands beside what runs, if it does.
+pub fn beside(release: &Release) -> String {
+    match (release.canary_percent, release.shadow_percent) {
+        (Some(percent), _) => format!("canary {percent} %"),
+        (_, Some(percent)) => format!("shadow {percent} %"),
+        _ => String::new(),
+    }
 }
 
 fn switched(event: &Event) -> Vec<String> {
     let from = event.previous.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
+    let trace = if event.traced {
+        format!(" (its first bad call: /admin/v1/history/{}/trace)", event.generation)
+    } else {
+        String::new()
+    };
     vec![
         page::time(&event.at),
-        event.action.clone(),
+        match event.percent {
+            Some(percent) => format!("{} {percent} %", event.action),
+            None => event.action.clone(),
+        },
         format!("{from} → {}", event.digest.short()),
         event.by.clone(),
-        event.note.clone().unwrap_or_default(),
+        event.note.clone().unwrap_or_default() + &trace,
     ]
 }

@@ -10,8 +10,8 @@ use crate::releases::Outcome;
 #[derive(clap::Args)]
 pub struct Args {
     handler: String,
-    /// The beginning of its digest, six digits or more. Unless given: what ran before the present one; so twice is there
-    /// and back again.
+    /// The beginning of its digest, six digits or more. Unless given: without its canary, where one stands; else what
+    /// ran before the present one, so twice is there and back again.
     release: Option<String>,
     /// Why. Kept in the history.
     #[arg(long)]

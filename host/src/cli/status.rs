@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::client::{Client, Where};
-use super::{Failure, Output, page};
+use super::{Failure, Output, page, releases};
 use crate::config::Config;
 use crate::postgres::outbox::Lag;
 use crate::releases::repository::{Node, Release};
@@ -59,7 +59,7 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
     let Nodes { nodes } = client.get("/admin/v1/nodes").await?;
     let Releases { mut releases } = client.get("/admin/v1/releases?current=true").await?;
     let Consumers { consumers } = client.get("/admin/v1/consumers").await?;
-    releases.sort_by(|a, b| a.name.cmp(&b.name));
+    releases.sort_by(|a, b| (&a.name, !a.current).cmp(&(&b.name, !b.current)));
     let status = Status { readiness, nodes, releases, consumers };
     let text = status.text(&client);
     out.answer(&json!(status), text);
@@ -76,7 +76,7 @@ impl Status {
     fn behind(&self) -> impl Iterator<Item = String> {
         let live = self.nodes.iter().filter(|node| node.live);
         live.flat_map(|node| {
-            self.releases.iter().filter_map(|release| {
+            self.releases.iter().filter(|release| release.current).filter_map(|release| {
                 let here = node.handlers.iter().find(|handler| handler.name == release.name);
                 let runs = here.and_then(|handler| handler.digest);
                 if runs == Some(release.digest) {
@@ -98,7 +98,8 @@ impl Status {
         let rows: Vec<_> = self.nodes.iter().map(node_row).collect();
         lines.push(page::table(&rows));
 
-        lines.push(format!("\n{}", page::count(self.releases.len() as u64, "handler")));
+        let handlers = self.releases.iter().filter(|release| release.current).count();
+        lines.push(format!("\n{}", page::count(handlers as u64, "handler")));
         let rows: Vec<_> = self
             .releases
             .iter()
@@ -106,6 +107,7 @@ impl Status {
                 vec![
                     format!("  {}", release.name),
                     release.digest.short(),
+                    releases::beside(release),
                     page::time(&release.at),
                     release.by.clone(),
                     release.note.clone().unwrap_or_default(),

@@ -22,6 +22,7 @@ use crate::contract::frame::Subscription;
 use crate::ids::{Address, ConnectionId, NodeId, UserId};
 use crate::limits;
 use crate::redis::Redis;
+use crate::telemetry::spans;
 use crate::wire::close::Close;
 use crate::wire::websocket::encode_text;
 
@@ -196,7 +197,10 @@ impl From<Unavailable> for Error {
 
 fn hear(local: &Local, wakes: &Wakes, node: NodeId, heard: Heard) {
     match heard {
-        Heard::At(address, Envelope::Publications(batch)) => local.deliver(&address, &batch),
+        Heard::At(address, Envelope::Publications(batch)) => {
+            local.deliver(&address, &batch);
+            spans::heard(&address, batch.items().len());
+        }
         Heard::At(address, Envelope::Revoke(user)) => local.revoke(&address, &user),
         Heard::Control(Envelope::Disconnect { target, code, reason }) => {
             if let Some(close) = Close::requested(code, &reason) {

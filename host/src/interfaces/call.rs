@@ -9,7 +9,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metrics::{Counter, Histogram};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -19,6 +18,8 @@ use super::clockwork::GuestClock;
 use super::weight;
 use crate::limits;
 use crate::manifest::Limits;
+use crate::telemetry::histogram::{Counts, Histogram};
+use crate::telemetry::spans;
 use crate::trace::{self, Exchange, Recorder};
 
 macro_rules! functions {
@@ -158,26 +159,30 @@ impl Script {
     }
 }
 
-/// Metrics of one handler's host calls; looked up once a release, not once a call.
+/// What the host calls of one release were, and how long they took: as long as the release is there.
 #[derive(Clone)]
-pub struct Meters(Arc<[(Counter, Histogram)]>);
+pub struct Meters(Arc<[Histogram]>);
 
 impl Meters {
-    pub fn new(handler: &str) -> Self {
-        let meters = Function::ALL.iter().map(|function| {
-            let labels = [("handler", handler.to_owned()), ("function", function.name().to_owned())];
-            (
-                metrics::counter!("switchboard_host_calls_total", &labels),
-                metrics::histogram!("switchboard_host_call_seconds", &labels),
-            )
-        });
-        Self(meters.collect())
+    pub fn new() -> Self {
+        Self(Function::ALL.iter().map(|_| Histogram::default()).collect())
+    }
+
+    /// Of each function that was called.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, Counts)> {
+        let counted =
+            Function::ALL.iter().zip(&*self.0).map(|(function, calls)| (function.name(), calls.counts()));
+        counted.filter(|(_, counts)| counts.count() > 0)
     }
 
     fn record(&self, function: Function, took: Duration) {
-        let (calls, seconds) = &self.0[function as usize];
-        calls.increment(1);
-        seconds.record(took);
+        self.0[function as usize].record(took);
+    }
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -211,6 +216,8 @@ pub struct Border {
     /// The last ones, as a ring: the oldest is at `calls % LAST_HOST_CALLS` once it is full.
     last: Vec<Digest>,
     recorder: Option<Recorder>,
+    /// The call's span, where it is one that is traced.
+    pub(crate) traced: Option<spans::Context>,
 }
 
 impl Border {
@@ -225,6 +232,7 @@ impl Border {
             bytes_max: limits.host_bytes,
             last: Vec::new(),
             recorder,
+            traced: None,
         }
     }
 
@@ -321,6 +329,9 @@ impl Border {
         let last = (self.calls as usize - 1) % limits::LAST_HOST_CALLS;
         self.last[last].answer = Some((bytes, micros.try_into().unwrap_or(u32::MAX)));
         self.meters.record(function, took);
+        if let Some(traced) = self.traced {
+            traced.child(function.name(), spans::Kind::Client, begun, Vec::new());
+        }
         if let Some(recorder) = &mut self.recorder {
             recorder.answered(micros.try_into().unwrap_or(u64::MAX), bytes, || trace::value_of(answer));
         }

@@ -8,6 +8,7 @@ use super::call::Function;
 use crate::contract::channels::{self, Error, Publication, Target};
 use crate::ids::{Address, ConnectionId, UserId};
 use crate::manifest::Pattern;
+use crate::telemetry::spans;
 use crate::wire::close::Close;
 
 #[derive(Serialize)]
@@ -41,10 +42,14 @@ struct Disconnect<'a> {
 
 impl channels::Host for CallState {
     async fn publish(&mut self, publications: Vec<Publication>) -> wasmtime::Result<Result<(), Error>> {
-        let (hub, grants) = (&self.backends.hub, &self.terms.grants);
+        let (hub, grants, traced) = (&self.backends.hub, &self.terms.grants, self.border.traced);
         let live = async {
             for publication in &publications {
                 granted("publish", &grants.publish, &publication.address)?;
+            }
+            if let Some(traced) = traced {
+                let addresses = publications.iter().filter_map(|to| Address::parse(&to.address));
+                spans::published(addresses, traced);
             }
             match hub {
                 Some(hub) => hub.publish(&publications).await,

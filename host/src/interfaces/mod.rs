@@ -152,6 +152,11 @@ impl MemoryLimit {
     fn new(limits: &Limits) -> Self {
         Self { bytes: 0, bytes_max: limits.memory_mib as usize * 1024 * 1024, refused: false }
     }
+
+    /// Memory of a guest only grows, so this is also the most that it had.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
 }
 
 impl wasmtime::ResourceLimiter for MemoryLimit {

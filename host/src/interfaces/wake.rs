@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::CallState;
 use super::call::{Function, Stop};
 use crate::contract::wake;
+use crate::telemetry::spans;
 
 /// More shards than this in one hint is no hint.
 const SHARDS_MAX: usize = 1024;
@@ -20,11 +21,15 @@ impl wake::Host for CallState {
         if shards.len() > SHARDS_MAX {
             return Err(Stop::Broke(format!("wake.outbox takes at most {SHARDS_MAX} shards")).into());
         }
+        let traced = self.border.traced;
         let (wakes, transactions) = (&self.backends.wakes, &mut self.transactions);
         let live = async {
             if transactions.is_open {
                 transactions.wakes.extend(&shards);
             } else if let Some(wakes) = wakes {
+                if let Some(traced) = traced {
+                    spans::woke(&shards, traced);
+                }
                 wakes.set(&shards);
             }
         };
@@ -37,6 +42,9 @@ impl CallState {
         if let Some(wakes) = &self.backends.wakes
             && !shards.is_empty()
         {
+            if let Some(traced) = self.border.traced {
+                spans::woke(shards, traced);
+            }
             wakes.set(shards);
         }
     }

@@ -96,7 +96,14 @@ impl Roles {
 
     async fn grant(&self, role: &Arc<str>) -> Result<(OwnedSemaphorePermit, Grant), Error> {
         let share = self.0.lock().share(role, self.0.connections_max);
-        let share = share.acquire_owned().await.map_err(|_| Error::Busy)?;
+        let begun = Instant::now();
+        let (share, waited) = match share.clone().try_acquire_owned() {
+            Ok(share) => (share, false),
+            Err(_) => (share.acquire_owned().await.map_err(|_| Error::Busy)?, true),
+        };
+        if waited {
+            show_wait(role, begun);
+        }
         let waiter = loop {
             let mut state = self.0.lock();
             if let Some(Idle { connection, slot, .. }) = state.take_idle(role) {
@@ -126,6 +133,7 @@ impl Roles {
         };
         // The sender is dropped only with the pool.
         let granted = waiter.await.map_err(|_| Error::Busy)?;
+        show_wait(role, begun);
         Ok((share, granted))
     }
 
@@ -211,6 +219,12 @@ impl State {
 fn show(state: &State) {
     metrics::gauge!("switchboard_postgres_connections").set(state.taken as f64);
     metrics::gauge!("switchboard_postgres_waiting").set(state.waiting.len() as f64);
+}
+
+/// Only of those who had to wait for a connection.
+fn show_wait(role: &str, begun: Instant) {
+    metrics::histogram!("switchboard_postgres_wait_seconds", "role" => role.to_owned())
+        .record(begun.elapsed());
 }
 
 /// Room for one connection. Dropping it lets the next waiter make one.

@@ -8,7 +8,7 @@ use crate::limits;
 
 /// Where the keys of a command stand. Its name is word 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Keyed {
+pub(super) enum Keyed {
     /// `TIME`
     No,
     /// `GET key …`
@@ -169,6 +169,11 @@ const COMMANDS: &[(&str, Keyed)] = &[
     ("ZUNION", Keyed::Counted),
     ("ZUNIONSTORE", Keyed::FirstAndCounted),
 ];
+
+/// All that handlers may say.
+pub(super) fn commands() -> impl Iterator<Item = (&'static str, Keyed)> {
+    COMMANDS.iter().copied()
+}
 
 /// Every key that a command touches.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //!
 //! Which keys a handler may touch is checked by `interfaces` with [`keys`].
 
+mod guard;
 pub mod keys;
 pub mod pubsub;
 mod reply;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::config::{self, Config};
 use crate::contract::redis::{Error, Node};
 use crate::limits;
+use crate::manifest::Pattern;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(limits::REDIS_BACKOFF_MS_MAX);
@@ -40,8 +42,9 @@ pub struct Script {
 }
 
 impl Script {
-    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        let (name, text) = (name.into(), text.into());
+    /// Behind the checks that keep it inside these grants.
+    pub fn new(name: impl Into<String>, text: &str, grants: &[Pattern]) -> Self {
+        let (name, text) = (name.into(), guard::guarded(text, grants));
         let sha1 = redis::Script::new(&text).get_hash().to_owned();
         Self { name, text, sha1 }
     }

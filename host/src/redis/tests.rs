@@ -123,20 +123,75 @@ async fn a_pipeline_answers_each_and_a_failure_is_a_node() {
 async fn a_script_is_sent_once_and_then_named() {
     let redis = shared().await;
     let unique = fresh("script");
-    let script = Script::new("add", format!("-- {unique}\nreturn {{KEYS[1], ARGV[1] + 1}}"));
+    let script = Script::new("add", &format!("-- {unique}\nreturn {{KEYS[1], ARGV[1] + 1}}"), &[]);
     for _ in 0..2 {
         let answer = redis.script(&script, std::slice::from_ref(&unique), &["41".to_owned()], soon()).await;
         assert_eq!(answer, Ok(vec![Node::Many(2), text(&unique), Node::Integer(42)]));
     }
-    let broken = Script::new("broken", "return redis.call('HGET')");
+    let broken = Script::new("broken", "return redis.call('HGET')", &[]);
     assert!(matches!(redis.script(&broken, &[], &[], soon()).await, Err(Error::Failed(_))));
+}
+
+/// Its caller declares keys that are granted; the script touches what it likes.
+#[tokio::test]
+async fn a_script_touches_only_what_is_granted_whatever_its_caller_declares() {
+    let redis = shared().await;
+    let (mine, theirs) = (fresh("mine"), fresh("theirs"));
+    redis.command(&words(&format!("SET {theirs} secret")), soon()).await.unwrap();
+    let grants: Vec<Pattern> =
+        [format!("{mine}*")].map(|text| serde_json::from_value(text.into()).unwrap()).into();
+    let run = async |text: &str| {
+        let script = Script::new("stray", text, &grants);
+        redis.script(&script, std::slice::from_ref(&mine), std::slice::from_ref(&theirs), soon()).await
+    };
+    for (fine, answer) in [
+        ("return redis.call('SET', KEYS[1], 'x') and 1", Node::Integer(1)),
+        ("return redis.call('get', KEYS[1] .. '') == 'x' and 1", Node::Integer(1)),
+        ("redis.call('MSET', KEYS[1], ARGV[1], KEYS[1] .. 2, 'y') return 2", Node::Integer(2)),
+        (
+            "return redis.call('ZUNIONSTORE', KEYS[1] .. 'z', 2, KEYS[1] .. 'a', KEYS[1] .. 'b')",
+            Node::Integer(0),
+        ),
+        ("return redis.pcall('INCR', KEYS[1]).err and 3", Node::Integer(3)),
+        ("return redis.sha1hex('') == 'da39a3ee5e6b4b0d3255bfef95601890afd80709' and 4", Node::Integer(4)),
+        ("return #redis.call('TIME')", Node::Integer(2)),
+    ] {
+        assert_eq!(run(fine).await, Ok(vec![answer]), "{fine}");
+    }
+    for stray in [
+        "return redis.call('GET', ARGV[1])",
+        "return redis.pcall('GET', ARGV[1])",
+        "return redis.call('MGET', KEYS[1], ARGV[1])",
+        "return redis.call('MSET', KEYS[1], 1, ARGV[1], 2)",
+        "return redis.call('RENAME', ARGV[1], KEYS[1])",
+        "return redis.call('ZUNIONSTORE', KEYS[1], 2, KEYS[1], ARGV[1])",
+        "return redis.call('ZUNIONSTORE', ARGV[1], 1, KEYS[1])",
+        "return redis.call('ZUNION', 9, KEYS[1])",
+        "return redis.call('XREAD', 'STREAMS', KEYS[1], ARGV[1], 0, 0)",
+        "return redis.call('COPY', KEYS[1], ARGV[1])",
+        "return redis.call('KEYS', '*')",
+        "return redis.call('FLUSHALL')",
+        "return redis.call('EVAL', 'return 1', 0)",
+        "return redis.call('G' .. 'ET', ARGV[1])",
+        "return _G.redis.call('GET', ARGV[1])",
+        "return getfenv(1).redis.call('GET', ARGV[1])",
+        "return loadstring('return redis')().call('GET', ARGV[1])",
+        "return load(function() return nil end)",
+        "return server.call('GET', ARGV[1])",
+        "string.sub = function() return KEYS[1] end return redis.call('GET', ARGV[1])",
+        "return redis.setresp(3)",
+    ] {
+        assert!(matches!(run(stray).await, Err(Error::Failed(_))), "{stray}: {:?}", run(stray).await);
+    }
+    let kept = redis.command(&words(&format!("GET {theirs}")), soon()).await;
+    assert_eq!(kept, Ok(vec![text("secret")]));
 }
 
 #[tokio::test]
 async fn answers_and_waits_are_bounded() {
     let redis = shared().await;
     let large =
-        Script::new("large", format!("return string.rep('x', {})", limits::REDIS_ANSWER_BYTES_MAX + 1));
+        Script::new("large", &format!("return string.rep('x', {})", limits::REDIS_ANSWER_BYTES_MAX + 1), &[]);
     let too_large = Err(Error::TooLarge(limits::REDIS_ANSWER_BYTES_MAX as u64));
     assert_eq!(redis.script(&large, &[], &[], soon()).await, too_large);
     let past = Instant::now() + Duration::from_millis(50);

@@ -8,8 +8,10 @@ use tokio::sync::Barrier;
 use wasm_encoder::{Component, CustomSection};
 
 use super::Load;
+use super::registry::{Declares, Lives};
 use crate::manifest::{self, Manifest};
-use crate::runtime::{Refusal, ReleaseFile};
+use crate::runtime::{Refusal, ReleaseFile, Vitals, Witnessed};
+use crate::trace::{Outcome, Trace};
 
 /// Loads a manifest. A description `not on NAME` is refused by that node; with `meets on NAME` that
 /// node waits for another to do the same.
@@ -17,21 +19,64 @@ pub(crate) struct Manifests {
     pub of: &'static str,
 }
 
+/// A release that is called by the test.
+pub(crate) struct Declared {
+    manifest: Manifest,
+    vitals: Vitals,
+    witnessed: Witnessed,
+}
+
+impl Declared {
+    pub fn called(name: &str) -> Arc<Self> {
+        let manifest = Manifest::parse(&format!("name = \"{name}\"\n{SEND}")).expect("a manifest");
+        Arc::new(Self { manifest, vitals: Vitals::default(), witnessed: Witnessed::default() })
+    }
+}
+
+impl Declares for Declared {
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+}
+
+impl Lives for Declared {
+    fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
+    fn witnessed(&self) -> &Witnessed {
+        &self.witnessed
+    }
+}
+
 impl Load for Manifests {
-    type Release = Manifest;
+    type Release = Declared;
 
     async fn load(
         &self,
         file: &ReleaseFile,
         _settings: BTreeMap<String, String>,
-    ) -> Result<Arc<Manifest>, Refusal> {
+    ) -> Result<Arc<Declared>, Refusal> {
         if file.manifest.description == format!("not on {}", self.of) {
             return Err(Refusal::of_host("no room for it"));
         }
         if file.manifest.description == format!("meets on {}", self.of) {
             MEETING.wait().await;
         }
-        Ok(Arc::new(file.manifest.clone()))
+        Ok(Arc::new(Declared {
+            manifest: file.manifest.clone(),
+            vitals: Vitals::default(),
+            witnessed: Witnessed::default(),
+        }))
+    }
+
+    /// Answers what the live call answered, and its description where that is `differs`.
+    async fn replay(&self, release: &Arc<Declared>, trace: &Trace) -> Result<Trace, Refusal> {
+        let mut again = trace.clone();
+        if release.manifest.description == "differs" {
+            again.outcome = Outcome::Returned("differs".into());
+        }
+        Ok(again)
     }
 }
 

@@ -3,12 +3,16 @@
 
 #[cfg(test)]
 pub(crate) mod database;
+mod first;
+mod judge;
 #[cfg(test)]
 pub(crate) mod manifests;
+mod meters;
 mod outcome;
 pub mod registry;
 pub mod repository;
 mod rollout;
+mod shadow;
 
 pub use outcome::{NodeOutcome, Outcome, Refused, State};
-pub use rollout::{Load, Rollout};
+pub use rollout::{Beside, Load, Rollout};

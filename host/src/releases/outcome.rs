@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::registry::Conflict;
-use super::repository::{self, Answer, Running};
+use super::repository::{self, Action, Answer, Running};
 use crate::contract::types::Problem;
 use crate::error::Blame;
 use crate::ids::Digest;
@@ -19,11 +19,17 @@ use crate::wire::problem::Code;
 pub struct Outcome {
     #[serde(rename = "handler")]
     pub name: String,
+    pub action: Action,
+    /// What was deployed, promoted or gone back to; when a trial ends, what goes on running.
     #[serde(rename = "release")]
     pub digest: Digest,
     pub generation: i64,
-    /// What ran before; absent at a handler's first release, and where nothing changed.
+    /// What ran before, or runs beside a trial, or was the trial; absent at a handler's first release, and where nothing
+    /// changed.
     pub previous: Option<Digest>,
+    /// Of a trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u8>,
     /// It ran already.
     pub unchanged: bool,
     /// Every live node runs it.
@@ -90,6 +96,15 @@ pub enum Refused {
     NoDigest(String),
     Ambiguous(String),
     NothingBefore,
+    /// A trial stands beside what runs, and nothing does.
+    NothingRuns(String),
+    RunsAlready(String),
+    NoCanary(String),
+    NoShadow(String),
+    /// The canary is another release than the one that was named.
+    OtherCanary(Digest),
+    /// Migrations that it says it needs.
+    Migrations(Vec<i64>),
     /// The fleet has switched, but Postgres could not be asked how it went.
     Unwatched {
         name: String,
@@ -107,7 +122,15 @@ impl Refused {
             Self::Release(refusal) if refusal.blame == Blame::Guest => {
                 Code::Invalid.problem(said).field("release")
             }
-            Self::Conflict(_) | Self::Lost { .. } | Self::NothingBefore => Code::Conflict.problem(said),
+            Self::Conflict(_)
+            | Self::Lost { .. }
+            | Self::NothingBefore
+            | Self::NothingRuns(_)
+            | Self::RunsAlready(_)
+            | Self::NoCanary(_)
+            | Self::NoShadow(_)
+            | Self::OtherCanary(_)
+            | Self::Migrations(_) => Code::Conflict.problem(said),
             Self::UnknownHandler(_) | Self::UnknownRelease(_) => Code::NotFound.problem(said),
             Self::NoDigest(_) | Self::Ambiguous(_) => Code::Invalid.problem(said).field("release"),
             Self::Backend(_) | Self::Unwatched { .. } => Code::Unavailable.problem(said),
@@ -134,6 +157,21 @@ impl fmt::Display for Refused {
             ),
             Self::Ambiguous(hex) => write!(f, "several releases begin with {hex}: give more digits"),
             Self::NothingBefore => f.write_str("nothing ran before it: name the release to go back to"),
+            Self::NothingRuns(name) => {
+                write!(f, "nothing runs as `{name}` yet that it could stand beside: deploy it whole")
+            }
+            Self::RunsAlready(name) => write!(f, "it is what `{name}` runs for everybody already"),
+            Self::NoCanary(name) => write!(f, "`{name}` has no canary"),
+            Self::NoShadow(name) => write!(f, "`{name}` has no shadow"),
+            Self::OtherCanary(digest) => write!(f, "the canary is {}", digest.short()),
+            Self::Migrations(versions) => {
+                let versions: Vec<_> = versions.iter().map(i64::to_string).collect();
+                let versions = versions.join(", ");
+                write!(
+                    f,
+                    "it needs migrations that this database has not had: {versions} (`switchboard migrate`)"
+                )
+            }
             Self::Unwatched { name, digest, error } => {
                 write!(
                     f,

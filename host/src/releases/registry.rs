@@ -6,14 +6,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::first::FirstFailure;
 use crate::ids::{Address, Digest};
 use crate::limits;
-use crate::manifest::{EventBinding, HttpBinding, Manifest, Pattern, ScheduleBinding};
-use crate::runtime::Release;
+use crate::manifest::{EventBinding, FrameBinding, HttpBinding, Manifest, Pattern, ScheduleBinding};
+use crate::runtime::{Pulse, Release, Vitals, Witnessed};
+use crate::telemetry::histogram::Counts;
 
 /// What a snapshot needs to know of a release.
 pub trait Declares {
@@ -23,6 +27,31 @@ pub trait Declares {
 impl Declares for Release {
     fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+}
+
+/// What runs can be watched while it does.
+pub trait Lives: Declares {
+    fn vitals(&self) -> &Vitals;
+    fn witnessed(&self) -> &Witnessed;
+
+    /// Function by function; none where nothing is called.
+    fn host_calls(&self) -> Vec<(&'static str, Counts)> {
+        Vec::new()
+    }
+}
+
+impl Lives for Release {
+    fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
+    fn witnessed(&self) -> &Witnessed {
+        &self.witnessed
+    }
+
+    fn host_calls(&self) -> Vec<(&'static str, Counts)> {
+        Release::host_calls(self).collect()
     }
 }
 
@@ -77,28 +106,65 @@ pub struct Entry<R = Release> {
     pub generation: i64,
     pub running: Arc<R>,
     pub canary: Option<Canary<R>>,
+    /// Sees what some calls of `running` saw, and answers nobody.
+    pub shadow: Option<Trial<R>>,
 }
 
-/// A release that answers some of the users. It binds what `running` binds.
-pub struct Canary<R = Release> {
+/// A release beside the running one. It binds what that one binds.
+pub struct Trial<R = Release> {
+    pub digest: Digest,
     pub release: Arc<R>,
-    /// 1 to 99.
     pub percent: u8,
+}
+
+/// A trial that answers some of the users.
+pub struct Canary<R = Release> {
+    pub trial: Trial<R>,
+    /// What it and the running release had done before it began.
+    pub begun: (Pulse, Pulse),
+    pub begun_at: Instant,
+    pub first_failure: FirstFailure,
+    /// This node found it bad: nobody gets it here while the fleet is being told.
+    given_up: AtomicBool,
+}
+
+impl<R> Canary<R> {
+    pub fn new(trial: Trial<R>, begun: (Pulse, Pulse)) -> Self {
+        let (first_failure, given_up) = (FirstFailure::default(), AtomicBool::new(false));
+        Self { trial, begun, begun_at: Instant::now(), first_failure, given_up }
+    }
+
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
 }
 
 impl<R> Entry<R> {
     pub fn new(name: impl Into<String>, digest: Digest, generation: i64, running: Arc<R>) -> Self {
-        Self { name: name.into(), digest, generation, running, canary: None }
+        Self { name: name.into(), digest, generation, running, canary: None, shadow: None }
     }
 
-    /// The release for a user: always the same one while the percentage stands, and the canary's users stay the canary's
-    /// when it rises. What no user asked for stays with `running`.
-    pub fn pick(&self, user: Option<&str>) -> &Arc<R> {
-        match (&self.canary, user) {
-            (Some(canary), Some(user)) if percentile(&self.name, user) < canary.percent => &canary.release,
+    /// The release for a user, or for whatever a call is about where no user asked: always the same one while the
+    /// percentage stands, and the canary's users stay the canary's when it rises.
+    pub fn pick(&self, subject: &str) -> &Arc<R> {
+        match &self.canary {
+            Some(canary)
+                if percentile(&self.name, subject) < canary.trial.percent && !canary.is_given_up() =>
+            {
+                &canary.trial.release
+            }
             _ => &self.running,
         }
     }
+}
+
+/// Which hundredth of the calls a call's id is in. Not the one of its user: over a shadow's time everybody is in the sample.
+pub(super) fn sampled(handler: &str, call: &str, percent: u8) -> bool {
+    percentile(handler, call) < percent
 }
 
 /// FNV-1a, written out because it must be the same on every node and in every version; over the handler's name too, or
@@ -365,6 +431,44 @@ impl<R: Declares> Bindings<R> {
         self.missed.push((pattern.clone(), entry.clone()));
         Ok(())
     }
+}
+
+/// Whether one release can answer whatever another is bound to. It may bind more: that counts once it runs.
+pub fn covers(running: &Manifest, trial: &Manifest) -> Result<(), Conflict> {
+    let lacks =
+        |what: String| Err(Conflict(format!("it does not bind {what}, which the running release does")));
+    for binding in &running.on.http {
+        if !trial.on.http.contains(binding) {
+            return lacks(format!("`{} {}`", binding.method, binding.path));
+        }
+    }
+    for binding in &running.on.frame {
+        let same = trial.on.frame.iter().find(|other| other.frame_type == binding.frame_type);
+        let names = |of: &FrameBinding| binding.aliases.iter().all(|alias| of.aliases.contains(alias));
+        if !same.is_some_and(names) {
+            return lacks(format!("frame type `{}` with its aliases", binding.frame_type));
+        }
+    }
+    let (runs, tries) = (&running.on.connection, &trial.on.connection);
+    for (bound, also, name) in [
+        (runs.opened, tries.opened, "opened"),
+        (runs.closed, tries.closed, "closed"),
+        (runs.touched, tries.touched, "touched"),
+        (!runs.missed.is_empty(), !tries.missed.is_empty(), "missed"),
+    ] {
+        if bound && !also {
+            return lacks(format!("`on.connection` {name}"));
+        }
+    }
+    for binding in &running.on.schedule {
+        if !trial.on.schedule.iter().any(|other| other.name == binding.name) {
+            return lacks(format!("schedule `{}`", binding.name));
+        }
+    }
+    if running.on.event.is_some() && trial.on.event.is_none() {
+        return lacks("`on.event`".to_owned());
+    }
+    Ok(())
 }
 
 /// Paths that the gateway answers before it asks for a route.

@@ -4,17 +4,20 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions, PgRow};
 use sqlx::{Postgres, Row, Transaction};
 
 use crate::error::Blame;
-use crate::ids::Digest;
+use crate::ids::{Digest, NodeId};
 use crate::limits;
 use crate::manifest::Manifest;
 
 mod nodes;
+mod shadows;
 
 pub use nodes::{Answer, Heartbeat, Node, NodeHandler, Report};
+pub use shadows::Shadowed;
 
 /// Told at the commit of every switch. A hint that saves the wait for the next look.
 const CHANNEL: &str = "switchboard_releases";
@@ -37,6 +40,12 @@ pub struct Release {
     pub at: String,
     /// Whether it is what the fleet runs.
     pub current: bool,
+    /// Of the users, where it is a canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_percent: Option<i16>,
+    /// Of the calls, where it is a shadow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow_percent: Option<i16>,
 }
 
 /// What the fleet is to run under a name.
@@ -45,6 +54,15 @@ pub struct Running {
     pub name: String,
     pub digest: Digest,
     pub generation: i64,
+    pub canary: Option<Share>,
+    pub shadow: Option<Share>,
+}
+
+/// A release beside the running one, and of how many of a hundred.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share {
+    pub digest: Digest,
+    pub percent: u8,
 }
 
 /// One switch, past.
@@ -58,25 +76,71 @@ pub struct Event {
     #[serde(rename = "release")]
     pub digest: Digest,
     pub previous: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<i16>,
     pub by: String,
     pub note: Option<String>,
+    /// Why a canary was taken back by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Value>,
+    /// Whether the first call that went wrong is kept.
+    #[serde(default)]
+    pub traced: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Action {
+    /// It runs from now on.
     Deploy,
+    /// It answers some of the users.
+    Canary,
+    /// The canary runs from now on.
+    Promote,
+    /// The canary is gone.
+    Withdraw,
+    /// It is shown some of the calls.
+    Shadow,
+    /// The shadow is gone.
+    Unshadow,
+    /// What ran before runs again.
     Rollback,
+}
+
+impl Action {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Canary => "canary",
+            Self::Promote => "promote",
+            Self::Withdraw => "withdraw",
+            Self::Shadow => "shadow",
+            Self::Unshadow => "unshadow",
+            Self::Rollback => "rollback",
+        }
+    }
 }
 
 /// A switch to be.
 pub struct Change<'a> {
     pub action: Action,
-    pub name: &'a str,
+    /// What the handler's row says afterwards; its generation is that of the asker, 0 where the name was free.
+    pub to: Running,
+    /// What it is about, for the history.
     pub digest: Digest,
-    /// The generation that the asker saw; 0 where the name was free.
-    pub seen: i64,
+    pub previous: Option<Digest>,
+    pub percent: Option<u8>,
     pub by: &'a str,
     pub note: Option<&'a str>,
+    pub verdict: Option<&'a Verdict>,
+}
+
+/// Why a canary is taken back by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    pub report: Value,
+    /// The first call that went wrong.
+    pub trace: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -172,9 +236,11 @@ impl Repository {
     pub async fn releases(&self, name: Option<&str>, only_current: bool) -> Result<Vec<Release>, Error> {
         sqlx::query(
             "select r.digest, r.name, octet_length(r.file) as bytes, r.created_by, r.note, switchboard.rfc3339(r.created_at) as at,
-                    running.digest is not null as current
-             from switchboard.releases r left join switchboard.running using (name, digest)
-             where ($1::text is null or r.name = $1) and (running.digest is not null or not $2)
+                    coalesce(w.digest = r.digest, false) as current,
+                    case when w.canary = r.digest then w.canary_percent end as canary_percent,
+                    case when w.shadow = r.digest then w.shadow_percent end as shadow_percent
+             from switchboard.releases r left join switchboard.running w using (name)
+             where ($1::text is null or r.name = $1) and (r.digest in (w.digest, w.canary, w.shadow) or not $2)
              order by r.created_at desc limit $3",
         )
         .bind(name)
@@ -189,6 +255,8 @@ impl Repository {
                 note: row.try_get("note")?,
                 at: row.try_get("at")?,
                 current: row.try_get("current")?,
+                canary_percent: row.try_get("canary_percent")?,
+                shadow_percent: row.try_get("shadow_percent")?,
             })
         })
         .fetch_all(&self.pool)
@@ -221,7 +289,7 @@ impl Repository {
     }
 
     pub async fn running(&self) -> Result<Vec<Running>, Error> {
-        sqlx::query("select name, digest, generation from switchboard.running order by name")
+        sqlx::query("select * from switchboard.running order by name")
             .try_map(running)
             .fetch_all(&self.pool)
             .await
@@ -231,7 +299,8 @@ impl Repository {
     /// What ran before what runs now.
     pub async fn previous(&self, name: &str) -> Result<Option<Digest>, Error> {
         let previous: Option<Vec<u8>> = sqlx::query_scalar(
-            "select previous from switchboard.history where name = $1 order by generation desc limit 1",
+            "select previous from switchboard.history
+             where name = $1 and action in ('deploy', 'promote', 'rollback') order by generation desc limit 1",
         )
         .bind(name)
         .fetch_optional(&self.pool)
@@ -244,8 +313,9 @@ impl Repository {
     /// The newest first.
     pub async fn history(&self, name: Option<&str>) -> Result<Vec<Event>, Error> {
         sqlx::query(
-            "select generation, switchboard.rfc3339(at) as at, action, name, digest, previous, who, note from switchboard.history
-             where $1::text is null or name = $1 order by generation desc limit $2",
+            "select generation, switchboard.rfc3339(at) as at, action, name, digest, previous, percent, who, note, report,
+                    trace is not null as traced
+             from switchboard.history where $1::text is null or name = $1 order by generation desc limit $2",
         )
         .bind(name)
         .bind(limits::RELEASES_LISTED_MAX)
@@ -257,13 +327,42 @@ impl Repository {
                 name: row.try_get("name")?,
                 digest: digest(row.try_get("digest")?)?,
                 previous: row.try_get::<Option<Vec<u8>>, _>("previous")?.map(digest).transpose()?,
+                percent: row.try_get("percent")?,
                 by: row.try_get("who")?,
                 note: row.try_get("note")?,
+                report: row.try_get("report")?,
+                traced: row.try_get("traced")?,
             })
         })
         .fetch_all(&self.pool)
         .await
         .map_err(trying("tell the history"))
+    }
+
+    /// The first call of a canary that went wrong, of the switch that took it back.
+    pub async fn trace(&self, generation: i64) -> Result<Option<String>, Error> {
+        let trace: Option<Option<String>> =
+            sqlx::query_scalar("select trace from switchboard.history where generation = $1")
+                .bind(generation)
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(trying("read a trace"))?;
+        Ok(trace.flatten())
+    }
+
+    /// Those of these migrations that this database has not had.
+    pub async fn migrations_missing(&self, versions: &[i64]) -> Result<Vec<i64>, Error> {
+        if versions.is_empty() {
+            return Ok(Vec::new());
+        }
+        sqlx::query_scalar(
+            "select version from unnest($1::bigint[]) version
+             where not exists (select from public._sqlx_migrations m where m.version = version.version and m.success)",
+        )
+        .bind(versions)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(trying("look which migrations there were"))
     }
 
     /// From here to the end of the `Switch` no other switch happens in the fleet.
@@ -282,10 +381,11 @@ impl Repository {
     }
 
     /// Yields at every switch, and after every loss of the connection (then something may have been missed).
-    pub async fn hints(&self) -> Result<Hints, Error> {
-        // Its own connection: one that listens is no use to anybody else, and must not count against the pool.
-        let own =
-            PgPoolOptions::new().max_connections(1).connect_lazy_with((*self.pool.connect_options()).clone());
+    pub async fn hints(&self, node: NodeId) -> Result<Hints, Error> {
+        // Its own connection: one that listens is no use to anybody else, and must not count against the pool. Under the
+        // node's name: as long as Postgres has it, the node's process is there.
+        let options = (*self.pool.connect_options()).clone().application_name(&nodes::listener(node));
+        let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
         let mut listener = PgListener::connect_with(&own).await.map_err(trying("listen for switches"))?;
         listener.listen(CHANNEL).await.map_err(trying("listen for switches"))?;
         Ok(Hints(listener))
@@ -301,7 +401,7 @@ impl Switch {
     /// What each handler declares as it runs now, with its generation.
     pub async fn running(&mut self) -> Result<Vec<(Running, Manifest)>, Error> {
         sqlx::query(
-            "select name, digest, running.generation, r.manifest
+            "select running.*, r.manifest
              from switchboard.running join switchboard.releases r using (name, digest) order by name",
         )
         .try_map(|row: PgRow| {
@@ -316,37 +416,46 @@ impl Switch {
 
     pub async fn to(mut self, change: &Change<'_>) -> Result<Switched, Error> {
         let attempt = "switch a release";
-        let before = sqlx::query("select name, digest, generation from switchboard.running where name = $1")
-            .bind(change.name)
+        let next = &change.to;
+        let before = sqlx::query("select * from switchboard.running where name = $1")
+            .bind(&next.name)
             .try_map(running)
             .fetch_optional(&mut *self.tx)
             .await
             .map_err(trying(attempt))?;
-        if before.as_ref().map_or(0, |before| before.generation) != change.seen {
+        if before.as_ref().map_or(0, |before| before.generation) != next.generation {
             return Ok(Switched::Lost { to: before });
         }
         let generation: i64 = sqlx::query_scalar(
             "with counted as (update switchboard.fleet set generation = generation + 1 returning generation),
              put as (
-               insert into switchboard.running (name, digest, generation) select $1, $2, generation from counted
+               insert into switchboard.running (name, digest, generation, canary, canary_percent, shadow, shadow_percent)
+               select $1, $2, generation, $3, $4, $5, $6 from counted
                on conflict (name) do update
-               set digest = excluded.digest, generation = excluded.generation, since = now()
+               set digest = excluded.digest, generation = excluded.generation, since = now(),
+                   canary = excluded.canary, canary_percent = excluded.canary_percent,
+                   shadow = excluded.shadow, shadow_percent = excluded.shadow_percent
              ),
              told as (
-               insert into switchboard.history (generation, action, name, digest, previous, who, note)
-               select generation, $3, $1, $2, $4, $5, $6 from counted
+               insert into switchboard.history (generation, action, name, digest, previous, percent, who, note, report, trace)
+               select generation, $7, $1, $8, $9, $10, $11, $12, $13, $14 from counted
              )
-             select generation, pg_notify($7, generation::text) from counted",
+             select generation, pg_notify($15, generation::text) from counted",
         )
-        .bind(change.name)
+        .bind(&next.name)
+        .bind(next.digest.bytes().as_slice())
+        .bind(next.canary.as_ref().map(|canary| canary.digest.bytes().as_slice()))
+        .bind(next.canary.map(|canary| i16::from(canary.percent)))
+        .bind(next.shadow.as_ref().map(|shadow| shadow.digest.bytes().as_slice()))
+        .bind(next.shadow.map(|shadow| i16::from(shadow.percent)))
+        .bind(change.action.as_str())
         .bind(change.digest.bytes().as_slice())
-        .bind(match change.action {
-            Action::Deploy => "deploy",
-            Action::Rollback => "rollback",
-        })
-        .bind(before.as_ref().map(|before| before.digest.bytes().as_slice()))
+        .bind(change.previous.as_ref().map(|previous| previous.bytes().as_slice()))
+        .bind(change.percent.map(i16::from))
         .bind(change.by)
         .bind(change.note)
+        .bind(change.verdict.map(|verdict| &verdict.report))
+        .bind(change.verdict.and_then(|verdict| verdict.trace.as_deref()))
         .bind(CHANNEL)
         .fetch_one(&mut *self.tx)
         .await
@@ -371,7 +480,16 @@ fn running(row: PgRow) -> Result<Running, sqlx::Error> {
         name: row.try_get("name")?,
         digest: digest(row.try_get("digest")?)?,
         generation: row.try_get("generation")?,
+        canary: share(&row, "canary", "canary_percent")?,
+        shadow: share(&row, "shadow", "shadow_percent")?,
     })
+}
+
+fn share(row: &PgRow, of: &str, percent: &str) -> Result<Option<Share>, sqlx::Error> {
+    let Some(bytes) = row.try_get::<Option<Vec<u8>>, _>(of)? else { return Ok(None) };
+    let percent = u8::try_from(row.try_get::<i16, _>(percent)?)
+        .map_err(|_| sqlx::Error::Decode("a share is 1 to 100".into()))?;
+    Ok(Some(Share { digest: digest(bytes)?, percent }))
 }
 
 fn digest(bytes: Vec<u8>) -> Result<Digest, sqlx::Error> {

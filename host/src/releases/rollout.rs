@@ -16,22 +16,29 @@ use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio::time::{Instant, interval};
 use tracing::warn;
 
+use super::meters;
 use super::outcome::{NodeOutcome, Outcome, Refused};
-use super::registry::{Bindings, Conflict, Declares, Entry, Registry};
+use super::registry::{Bindings, Conflict, Declares, Entry, Lives, Registry, covers};
 use super::repository::{Action, Change, Error, Repository, Running, Switched};
 use crate::config::Config;
 use crate::ids::{Digest, NodeId};
 use crate::limits;
 use crate::manifest::Manifest;
 use crate::runtime::{Refusal, Release, ReleaseFile, Runtime};
+use crate::trace::Trace;
 
 mod follow;
+mod guard;
+mod shadows;
+mod trials;
 
 use follow::Turn;
+use shadows::Shadows;
+pub use trials::Beside;
 
 /// What makes a file ready to run; the runtime, as seen from here.
 pub trait Load: Send + Sync + 'static {
-    type Release: Declares + Send + Sync + 'static;
+    type Release: Lives + Send + Sync + 'static;
 
     /// Compiled, linked, checked against its grants, warmed. Refused with a reason, for whoever deploys.
     fn load(
@@ -39,6 +46,13 @@ pub trait Load: Send + Sync + 'static {
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
     ) -> impl Future<Output = Result<Arc<Self::Release>, Refusal>> + Send;
+
+    /// A recorded call once more, on another release, with the recorded answers.
+    fn replay(
+        &self,
+        release: &Arc<Self::Release>,
+        trace: &Trace,
+    ) -> impl Future<Output = Result<Trace, Refusal>> + Send;
 }
 
 impl Load for Arc<Runtime> {
@@ -50,6 +64,10 @@ impl Load for Arc<Runtime> {
         settings: BTreeMap<String, String>,
     ) -> Result<Arc<Release>, Refusal> {
         Runtime::load(self, file, settings).await
+    }
+
+    async fn replay(&self, release: &Arc<Release>, trace: &Trace) -> Result<Trace, Refusal> {
+        Runtime::replay(self, release, trace).await
     }
 }
 
@@ -68,6 +86,9 @@ pub struct Rollout<L: Load = Arc<Runtime>> {
     /// Held from asking what the fleet runs to running it: two turns at once would undo each other.
     turn: Mutex<Turn>,
     hint: Notify,
+    /// A canary's call went wrong.
+    alarm: Arc<Notify>,
+    shadows: Shadows<L::Release>,
     converged: AtomicBool,
 }
 
@@ -92,6 +113,8 @@ impl<L: Load> Rollout<L> {
             loaded: std::sync::Mutex::new(Loaded::new()),
             turn: Mutex::new(Turn::default()),
             hint: Notify::new(),
+            alarm: Arc::new(Notify::new()),
+            shadows: Shadows::new(),
             converged: AtomicBool::new(false),
         }
     }
@@ -121,28 +144,19 @@ impl<L: Load> Rollout<L> {
     /// Returns once every live node runs the release or has said why not, or the wait is over.
     pub async fn deploy(&self, bytes: Bytes, by: &str, note: Option<&str>) -> Result<Outcome, Refused> {
         let began = Instant::now();
-        let file = tokio::task::spawn_blocking(|| ReleaseFile::parse(bytes))
-            .await
-            .map_err(|_| Refused::Host("reading the file failed".into()))??;
+        let file = parsed(bytes).await?;
         let name = file.manifest.name.as_str();
         let before = self.wanted(name).await?;
         if let Some(same) = before.as_ref().filter(|running| running.digest == file.digest) {
-            return self.outcome(same.clone(), None, true, began).await;
+            return self.unchanged(Action::Deploy, same.clone(), began).await;
         }
-        self.load(&file).await?;
-        self.repository.keep(file.digest, &file.manifest, &file.bytes, by, note).await?;
-        let change = Change {
-            action: Action::Deploy,
-            name,
-            digest: file.digest,
-            seen: before.as_ref().map_or(0, |running| running.generation),
-            by,
-            note,
-        };
-        self.switch(&change, &file.manifest, before, began).await
+        self.keep(&file, by, note).await?;
+        let change = Change::of_running(Action::Deploy, name, file.digest, before.as_ref(), by, note);
+        self.switch(&change, &file.manifest, began).await
     }
 
-    /// To a release given by the beginning of its digest, or to the one that ran before the present one.
+    /// To a release given by the beginning of its digest, or to the one that ran before the present one. A canary that
+    /// stands is what is taken back first.
     pub async fn rollback(
         &self,
         name: &str,
@@ -152,16 +166,19 @@ impl<L: Load> Rollout<L> {
     ) -> Result<Outcome, Refused> {
         let began = Instant::now();
         let before = self.wanted(name).await?.ok_or_else(|| Refused::UnknownHandler(name.to_owned()))?;
+        if to.is_none() && before.canary.is_some() {
+            return self.withdraw(before, by, note, None, began).await;
+        }
         let digest = match to {
             Some(hex) => self.find(Some(name), hex).await?,
             None => self.repository.previous(name).await?.ok_or(Refused::NothingBefore)?,
         };
-        if digest == before.digest {
-            return self.outcome(before, None, true, began).await;
+        if digest == before.digest && before.canary.is_none() {
+            return self.unchanged(Action::Rollback, before, began).await;
         }
         let release = self.known(digest).await?;
-        let change = Change { action: Action::Rollback, name, digest, seen: before.generation, by, note };
-        self.switch(&change, release.manifest(), Some(before), began).await
+        let change = Change::of_running(Action::Rollback, name, digest, Some(&before), by, note);
+        self.switch(&change, release.manifest(), began).await
     }
 
     /// The one release whose digest begins with these hex digits.
@@ -206,63 +223,87 @@ impl<L: Load> Rollout<L> {
         Ok(done.into_iter().filter_map(|(path, result)| Some((path, result.transpose()?))).collect())
     }
 
+    /// `manifest` is that of the release which begins to run, or to stand beside what runs.
     async fn switch(
         &self,
         change: &Change<'_>,
         manifest: &Manifest,
-        before: Option<Running>,
         began: Instant,
     ) -> Result<Outcome, Refused> {
+        let missing = self.repository.migrations_missing(&manifest.needs.migrations).await?;
+        if !missing.is_empty() {
+            return Err(Refused::Migrations(missing));
+        }
         let mut switch = self.repository.switch().await?;
-        let others = switch.running().await?.into_iter().map(|(_, manifest)| manifest);
-        fits(others, manifest)?;
+        let declared = switch.running().await?;
+        if matches!(change.action, Action::Canary | Action::Shadow) {
+            let runs = declared.iter().find(|(running, _)| running.name == change.to.name);
+            runs.map_or(Ok(()), |(_, running)| covers(running, manifest))?;
+        }
+        fits(declared.into_iter().map(|(_, manifest)| manifest), manifest)?;
         let generation = match switch.to(change).await? {
             Switched::To { generation } => generation,
             Switched::Lost { to } => return Err(Refused::Lost { to }),
         };
         // From here on the fleet has switched; what fails below is for the followers to put right.
         if let Err(error) = self.converge().await {
-            warn!(%error, "switched {} to {}, but this node cannot follow yet", change.name, change.digest.short());
+            warn!(%error, "switched {} to {}, but this node cannot follow yet", change.to.name, change.digest.short());
         }
-        let running = Running { name: change.name.to_owned(), digest: change.digest, generation };
-        let (name, digest) = (running.name.clone(), running.digest);
-        self.outcome(running, before.map(|before| before.digest), false, began).await.map_err(|error| {
-            match error {
-                Refused::Backend(error) => Refused::Unwatched { name, digest, error },
-                other => other,
-            }
+        let outcome = Outcome {
+            name: change.to.name.clone(),
+            action: change.action,
+            digest: change.digest,
+            generation,
+            previous: change.previous,
+            percent: change.percent,
+            unchanged: false,
+            complete: false,
+            nodes: Vec::new(),
+            took_ms: 0,
+        };
+        let (name, digest) = (outcome.name.clone(), outcome.digest);
+        self.watched(outcome, change.to.digest, began).await.map_err(|error| match error {
+            Refused::Backend(error) => Refused::Unwatched { name, digest, error },
+            other => other,
         })
     }
 
+    async fn unchanged(&self, action: Action, running: Running, began: Instant) -> Result<Outcome, Refused> {
+        let outcome = Outcome {
+            name: running.name,
+            action,
+            digest: running.digest,
+            generation: running.generation,
+            previous: None,
+            percent: None,
+            unchanged: true,
+            complete: false,
+            nodes: Vec::new(),
+            took_ms: 0,
+        };
+        self.watched(outcome, running.digest, began).await
+    }
+
     /// Waits for the live nodes.
-    async fn outcome(
+    async fn watched(
         &self,
-        running: Running,
-        previous: Option<Digest>,
-        unchanged: bool,
+        mut outcome: Outcome,
+        running: Digest,
         began: Instant,
     ) -> Result<Outcome, Refused> {
         let mut look = interval(limits::DEPLOY_LOOKS_EVERY);
         let until = Instant::now() + limits::DEPLOY_WAITS;
         let answers = loop {
             look.tick().await;
-            let answers = self.repository.answers(&running.name, running.generation).await?;
+            let answers = self.repository.answers(&outcome.name, outcome.generation).await?;
             if answers.iter().all(|answer| answer.report.is_some()) || Instant::now() > until {
                 break answers;
             }
         };
-        let nodes: Vec<_> =
-            answers.into_iter().map(|answer| NodeOutcome::of(answer, running.digest)).collect();
-        Ok(Outcome {
-            name: running.name,
-            digest: running.digest,
-            generation: running.generation,
-            previous,
-            unchanged,
-            complete: nodes.iter().all(NodeOutcome::is_live),
-            nodes,
-            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        })
+        outcome.nodes = answers.into_iter().map(|answer| NodeOutcome::of(answer, running)).collect();
+        outcome.complete = outcome.nodes.iter().all(NodeOutcome::is_live);
+        outcome.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(outcome)
     }
 
     async fn wanted(&self, name: &str) -> Result<Option<Running>, Error> {
@@ -270,6 +311,18 @@ impl<L: Load> Rollout<L> {
     }
 
     // ---- loading -----------------------------------------------------------------------------------------------------
+
+    /// Loaded here, and then where every node finds it.
+    async fn keep(
+        &self,
+        file: &ReleaseFile,
+        by: &str,
+        note: Option<&str>,
+    ) -> Result<Arc<L::Release>, Refused> {
+        let release = self.load(file).await?;
+        self.repository.keep(file.digest, &file.manifest, &file.bytes, by, note).await?;
+        Ok(release)
+    }
 
     async fn load(&self, file: &ReleaseFile) -> Result<Arc<L::Release>, Refusal> {
         if let Some(loaded) = self.loaded().get(file.digest) {
@@ -292,10 +345,38 @@ impl<L: Load> Rollout<L> {
         Ok(self.load(&ReleaseFile::parse(bytes)?).await?)
     }
 
+    /// The Prometheus text format: what the calls of the releases that are loaded here were.
+    pub fn meters(&self) -> String {
+        let loaded: Vec<_> = self.loaded().releases.clone();
+        meters::page(&self.node.to_string(), &self.registry.current(), loaded)
+    }
+
     fn loaded(&self) -> std::sync::MutexGuard<'_, Loaded<L::Release>> {
         // Each change of it is one step; a panic elsewhere cannot have left it half done.
         self.loaded.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+impl<'a> Change<'a> {
+    /// What runs is another release from here on. What stood beside the old one was compared with it, and goes with it.
+    fn of_running(
+        action: Action,
+        name: &str,
+        digest: Digest,
+        before: Option<&Running>,
+        by: &'a str,
+        note: Option<&'a str>,
+    ) -> Self {
+        let seen = before.map_or(0, |running| running.generation);
+        let to = Running { name: name.to_owned(), digest, generation: seen, canary: None, shadow: None };
+        let previous = before.map(|running| running.digest);
+        Self { action, to, digest, previous, percent: None, by, note, verdict: None }
+    }
+}
+
+async fn parsed(bytes: Bytes) -> Result<ReleaseFile, Refused> {
+    let parsed = tokio::task::spawn_blocking(|| ReleaseFile::parse(bytes)).await;
+    Ok(parsed.map_err(|_| Refused::Host("reading the file failed".into()))??)
 }
 
 /// Whether a release may run beside the others, those of other names.

@@ -40,6 +40,33 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Self; 10] = [
+        Self::Busy,
+        Self::Deadline,
+        Self::Cpu,
+        Self::Memory,
+        Self::HostCalls,
+        Self::HostBytes,
+        Self::Trap,
+        Self::Diverged,
+        Self::NotExported,
+        Self::Host,
+    ];
+
+    pub fn blame(self) -> Blame {
+        match self {
+            // A deadline is the guest's: it chose its statements, and knows how long they may take.
+            Self::Deadline
+            | Self::Cpu
+            | Self::Memory
+            | Self::HostCalls
+            | Self::HostBytes
+            | Self::Trap
+            | Self::Diverged => Blame::Guest,
+            Self::Busy | Self::NotExported | Self::Host => Blame::Host,
+        }
+    }
+
     /// The value of the `outcome` label in metrics, logs and traces.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -63,17 +90,7 @@ impl Failure {
     }
 
     pub fn blame(&self) -> Blame {
-        match self.kind {
-            // A deadline is the guest's: it chose its statements, and knows how long they may take.
-            Kind::Deadline
-            | Kind::Cpu
-            | Kind::Memory
-            | Kind::HostCalls
-            | Kind::HostBytes
-            | Kind::Trap
-            | Kind::Diverged => Blame::Guest,
-            Kind::Busy | Kind::NotExported | Kind::Host => Blame::Host,
-        }
+        self.kind.blame()
     }
 
     /// Nothing of the call can have had an effect.

@@ -9,11 +9,13 @@ use tracing::{Instrument, warn};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::failure::{Failure, Kind};
+use super::meters::Ending;
 use super::release::{Exports, Release};
 use crate::contract::types::Problem;
 use crate::contract::{connection, event, frame, http, schedule};
 use crate::interfaces::CallState;
 use crate::interfaces::call::Stop;
+use crate::telemetry::spans;
 
 /// Why a handler is called, and with what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,6 +95,67 @@ impl Input {
             Self::Event { .. } => Trigger::Event,
         }
     }
+}
+
+impl Input {
+    /// The span of whoever asks, where a request names one.
+    pub fn traced_by(&self) -> Option<spans::Context> {
+        match self {
+            Self::Http(request) if spans::is_on() => {
+                let header = request.headers.iter().find(|(name, _)| name == "traceparent");
+                header.and_then(|(_, value)| spans::of_header(value))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The span of a traced call, over its host calls.
+pub(super) fn record_span(
+    release: &Release,
+    trigger: Trigger,
+    result: &Result<Output, Failure>,
+    state: &CallState,
+    begun: Instant,
+    (span, cause): (spans::Context, Option<spans::Context>),
+) {
+    let kind = match trigger {
+        Trigger::Http | Trigger::Frame => spans::Kind::Server,
+        Trigger::Event => spans::Kind::Consumer,
+        _ => spans::Kind::Internal,
+    };
+    let outcome = result.as_ref().err().map_or("returned", |failure| failure.kind.as_str());
+    let attributes = vec![
+        ("handler.name", release.name().to_owned()),
+        ("handler.release", release.terms.release_short.clone()),
+        ("call", state.id.to_string()),
+        ("trigger", trigger.as_str().to_owned()),
+        ("outcome", outcome.to_owned()),
+        ("cpu_us", state.border.clock.spent().as_micros().to_string()),
+    ];
+    let name = format!("{} {}", trigger.as_str(), release.name());
+    span.record(spans::cause(cause), name, kind, begun, attributes, ending(result).is_bad());
+}
+
+/// How it ended, for whoever counts.
+pub(super) fn ending(result: &Result<Output, Failure>) -> Ending {
+    const ERROR: u16 = 500;
+    let fine = match result {
+        Err(failure) => return Ending::Failed(failure.kind),
+        Ok(Output::Http(Ok(response))) => response.status < ERROR,
+        Ok(
+            Output::Http(Err(problem))
+            | Output::Frame(Err(problem))
+            | Output::Opened(Err(problem))
+            | Output::Missed(Err(problem)),
+        ) => problem.status < ERROR,
+        Ok(Output::Schedule(run)) => run.is_ok(),
+        Ok(Output::Event(verdicts)) => {
+            !verdicts.iter().any(|verdict| matches!(verdict, event::Verdict::Reject(_)))
+        }
+        Ok(_) => true,
+    };
+    if fine { Ending::Answered } else { Ending::Error }
 }
 
 /// Everything between a store and its end. The state comes back however the call ended.

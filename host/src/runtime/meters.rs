@@ -1,58 +1,160 @@
-//! Metrics of calls, looked up once a release: a call then pays for two atomic additions.
+//! What the calls of one release were: how they ended, how long they took, what they used. Counted while the release is
+//! there and gone with it, so that ten thousand releases leave nothing behind. A call pays for a few atomic additions.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use metrics::{Counter, Histogram};
-
+use super::failure::Kind;
 use super::invoke::Trigger;
-use crate::ids::Digest;
+use crate::error::Blame;
+use crate::telemetry::histogram::{Counts, Histogram};
 
-pub(super) struct CallMeters {
-    handler: String,
-    release: String,
-    /// By trigger: the calls that returned, and how long every call took.
-    by_trigger: [(Counter, Histogram); Trigger::ALL.len()],
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Answered,
+    /// With an answer that says it could not: a problem of 500 and up, a rejected event, a failed run of a schedule.
+    Error,
+    Failed(Kind),
 }
 
-impl CallMeters {
-    pub fn new(handler: &str, release: Digest) -> Self {
-        let (handler, release) = (handler.to_owned(), release.short());
-        let by_trigger = Trigger::ALL.map(|trigger| {
-            let labels = labels(&handler, &release, trigger);
-            (
-                metrics::counter!("switchboard_calls_total", &with(&labels, "outcome", "returned")),
-                metrics::histogram!("switchboard_call_seconds", &labels),
-            )
-        });
-        Self { handler, release, by_trigger }
+impl Ending {
+    /// What a judge of releases counts against one.
+    pub fn is_bad(self) -> bool {
+        self != Self::Answered
     }
+}
 
-    /// `failed` is the failure's kind.
-    pub fn record(&self, trigger: Trigger, took: Duration, failed: Option<&'static str>) {
-        let (returned, seconds) = &self.by_trigger[trigger as usize];
-        seconds.record(took);
-        match failed {
-            None => returned.increment(1),
-            Some(kind) => {
-                let labels = labels(&self.handler, &self.release, trigger);
-                metrics::counter!("switchboard_calls_total", &with(&labels, "outcome", kind)).increment(1);
+/// What one call used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Used {
+    /// Inside the guest.
+    pub cpu: Duration,
+    pub memory_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+pub struct Vitals {
+    by_trigger: [OfTrigger; Trigger::ALL.len()],
+    cpu_ns: AtomicU64,
+    memory_high_bytes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct OfTrigger {
+    took: Histogram,
+    returned: AtomicU64,
+    errors: AtomicU64,
+    failed: [AtomicU64; Kind::ALL.len()],
+}
+
+/// All calls together at one moment, as the judge of a canary compares them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pulse {
+    pub calls: u64,
+    /// Calls that ended without an answer by the handler's own fault.
+    pub failures: u64,
+    /// Those, whatever else ended without an answer, and answers that say it could not be done.
+    pub errors: u64,
+    pub took: Counts,
+}
+
+impl Vitals {
+    pub fn record(&self, trigger: Trigger, took: Duration, ending: Ending, used: Used) {
+        let of = &self.by_trigger[trigger as usize];
+        of.took.record(took);
+        match ending {
+            Ending::Answered => of.returned.fetch_add(1, Relaxed),
+            Ending::Error => {
+                of.errors.fetch_add(1, Relaxed);
+                of.returned.fetch_add(1, Relaxed)
             }
+            Ending::Failed(kind) => of.failed[kind as usize].fetch_add(1, Relaxed),
+        };
+        self.cpu_ns.fetch_add(u64::try_from(used.cpu.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        // Seldom true: no write that other threads would wait for.
+        if used.memory_bytes > self.memory_high_bytes.load(Relaxed) {
+            self.memory_high_bytes.fetch_max(used.memory_bytes, Relaxed);
         }
     }
+
+    pub fn pulse(&self) -> Pulse {
+        let mut pulse = Pulse::default();
+        for of in &self.by_trigger {
+            pulse.errors += of.errors.load(Relaxed);
+            for kind in Kind::ALL {
+                let failed = of.failed[kind as usize].load(Relaxed);
+                pulse.errors += failed;
+                if kind.blame() == Blame::Guest {
+                    pulse.failures += failed;
+                }
+            }
+            pulse.took = pulse.took.and(&of.took.counts());
+        }
+        pulse.calls = pulse.took.count();
+        pulse
+    }
+
+    pub fn took(&self) -> impl Iterator<Item = (&'static str, Counts)> {
+        let by_trigger = Trigger::ALL.iter().zip(&self.by_trigger);
+        by_trigger
+            .map(|(trigger, of)| (trigger.as_str(), of.took.counts()))
+            .filter(|(_, took)| took.count() > 0)
+    }
+
+    /// Trigger, outcome, calls.
+    pub fn outcomes(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let mut outcomes = Vec::new();
+        for (trigger, of) in Trigger::ALL.iter().zip(&self.by_trigger) {
+            outcomes.push((trigger.as_str(), "returned", of.returned.load(Relaxed)));
+            let failed =
+                Kind::ALL.iter().map(|kind| (kind.as_str(), of.failed[*kind as usize].load(Relaxed)));
+            outcomes.extend(failed.map(|(kind, calls)| (trigger.as_str(), kind, calls)));
+        }
+        outcomes.retain(|(_, _, calls)| *calls > 0);
+        outcomes
+    }
+
+    /// Calls without an answer and answers that are errors, by whose fault that was.
+    pub fn errors_by_blame(&self) -> [(Blame, u64); 2] {
+        let (mut guest, mut host) = (0, 0);
+        for of in &self.by_trigger {
+            guest += of.errors.load(Relaxed);
+            for kind in Kind::ALL {
+                let failed = of.failed[kind as usize].load(Relaxed);
+                *(if kind.blame() == Blame::Guest { &mut guest } else { &mut host }) += failed;
+            }
+        }
+        [(Blame::Guest, guest), (Blame::Host, host)]
+    }
+
+    pub fn cpu(&self) -> Duration {
+        Duration::from_nanos(self.cpu_ns.load(Relaxed))
+    }
+
+    /// The most that one call had.
+    pub fn memory_high_bytes(&self) -> u64 {
+        self.memory_high_bytes.load(Relaxed)
+    }
 }
 
-type Labels = Vec<(&'static str, String)>;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn labels(handler: &str, release: &str, trigger: Trigger) -> Labels {
-    vec![
-        ("handler", handler.to_owned()),
-        ("release", release.to_owned()),
-        ("trigger", trigger.as_str().to_owned()),
-    ]
-}
-
-fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
-    let mut labels = labels.clone();
-    labels.push((name, value.to_owned()));
-    labels
+    #[test]
+    fn a_pulse_tells_failures_from_errors() {
+        let vitals = Vitals::default();
+        let took = Duration::from_micros(30);
+        let used = |memory_bytes| Used { cpu: Duration::from_micros(10), memory_bytes };
+        vitals.record(Trigger::Http, took, Ending::Answered, used(5));
+        vitals.record(Trigger::Http, took, Ending::Error, used(9));
+        vitals.record(Trigger::Frame, took, Ending::Failed(Kind::Trap), used(7));
+        vitals.record(Trigger::Frame, took, Ending::Failed(Kind::Busy), used(0));
+        let pulse = vitals.pulse();
+        assert_eq!((pulse.calls, pulse.failures, pulse.errors), (4, 1, 3));
+        assert_eq!(vitals.errors_by_blame(), [(Blame::Guest, 2), (Blame::Host, 1)]);
+        assert_eq!((vitals.cpu(), vitals.memory_high_bytes()), (Duration::from_micros(40), 9));
+        assert_eq!(vitals.outcomes(), [("http", "returned", 2), ("frame", "busy", 1), ("frame", "trap", 1)]);
+    }
 }

@@ -14,6 +14,7 @@ mod release;
 mod store;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::ids::ConnectionId;
 use crate::interfaces::CallState;
 use crate::interfaces::call::{Border, Script, Source};
 use crate::limits;
+use crate::telemetry::spans;
 use crate::trace::{Recorder, Trace};
 use compile::Artifacts;
 use engine::Ground;
@@ -41,7 +43,9 @@ pub use compile::{Compiler, SUBCOMMAND, child as compile_as_child};
 pub use failure::{Failure, Kind};
 pub use file::{Refusal, ReleaseFile};
 pub use invoke::Trigger;
-pub use release::Release;
+pub use meters::{Ending, Pulse, Used, Vitals};
+pub use release::{Release, releases_loaded};
+pub use witness::{Witness, Witnessed};
 
 /// Who is behind a call. `connection` is there for frames, and is the one that `channels.subscribe` gates.
 #[derive(Clone, Debug)]
@@ -231,12 +235,23 @@ impl Runtime {
     }
 
     async fn call(&self, release: &Release, call: Call, input: Input) -> Result<Output, Failure> {
-        let recorder = self.recordings.as_ref().and_then(Recordings::begin);
+        let witness_wants = release.witnessed.with(|witness| witness.wants(&call.id)).unwrap_or(false);
+        let wanted = self.recordings.as_ref().and_then(Recordings::begin);
+        let for_the_file = wanted.is_some();
+        let recorder = wanted.or_else(|| witness_wants.then(Recorder::default));
         let (result, state) = self.run(release, call, Source::Live, recorder, &input).await;
-        if let (Some(recordings), Some((state, exchanges))) =
-            (&self.recordings, state.and_then(recording::taken))
-        {
-            recordings.keep(&recording::trace(release, &state.id, &input, exchanges, &result)).await;
+        let failed = invoke::ending(&result).is_bad();
+        if let Some((state, exchanges)) = state.and_then(recording::taken) {
+            let trace = recording::trace(release, &state.id, &input, exchanges, &result);
+            if let Some(recordings) = self.recordings.as_ref().filter(|_| for_the_file) {
+                recordings.keep(&trace).await;
+            }
+            if witness_wants {
+                release.witnessed.with(|witness| witness.recorded(trace, failed));
+            }
+        }
+        if failed {
+            release.witnessed.with(|witness| witness.failed());
         }
         result
     }
@@ -254,21 +269,24 @@ impl Runtime {
         let trigger = input.trigger();
         let (Ok(_of_release), Ok(_of_node)) = (release.slots.try_acquire(), self.slots.try_acquire()) else {
             let busy = Failure::new(Kind::Busy, "every slot is in use");
-            release.meters.record(trigger, begun.elapsed(), Some(busy.kind.as_str()));
+            release.vitals.record(trigger, begun.elapsed(), Ending::Failed(busy.kind), Used::default());
             return (Err(busy), None);
         };
+        let cause = input.traced_by();
+        let traced = matches!(source, Source::Live).then(|| spans::begin(cause)).flatten();
         let mut state = self.state(release, call, source, recorder);
+        state.border.traced = traced;
         if trigger == Trigger::Frame {
             state.gates = state.connection;
         }
         let store = store::build(&self.ground.engine, state);
         let (result, mut state) = invoke::run(release, store, input).await;
         state.finish().await;
-        release.meters.record(
-            trigger,
-            begun.elapsed(),
-            result.as_ref().err().map(|failure| failure.kind.as_str()),
-        );
+        let used = Used { cpu: state.border.clock.spent(), memory_bytes: state.memory.bytes() };
+        release.vitals.record(trigger, begun.elapsed(), invoke::ending(&result), used);
+        if let Some(traced) = traced {
+            invoke::record_span(release, trigger, &result, &state, begun, (traced, cause));
+        }
         if let Err(failure) = &result {
             invoke::log_failure(release, trigger, failure, &state);
         }

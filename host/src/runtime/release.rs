@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre};
 
 use super::engine::Ground;
 use super::file::{Refusal, ReleaseFile};
-use super::meters::CallMeters;
+use super::meters::Vitals;
+use super::witness::Witnessed;
 use crate::contract::{
     ConnectionHandlerPre, EventHandlerPre, FrameHandlerPre, HttpHandlerPre, ScheduleHandlerPre,
 };
@@ -20,6 +22,7 @@ use crate::interfaces::{CallState, Terms};
 use crate::limits;
 use crate::manifest::{Bindings, ConnectionBinding, Grants, Manifest};
 use crate::redis::Script;
+use crate::telemetry::histogram::Counts;
 
 const CONTRACT: &str = "switchboard:host/";
 
@@ -31,7 +34,9 @@ pub struct Release {
     pub(super) exports: Exports,
     /// The handler's `concurrency`. It belongs to the release: a swap starts with all of them free.
     pub(super) slots: Arc<Semaphore>,
-    pub(super) meters: CallMeters,
+    pub vitals: Vitals,
+    pub witnessed: Witnessed,
+    _counted: Counted,
 }
 
 /// What it answers. A `None` is not bound.
@@ -73,14 +78,16 @@ impl Release {
             scripts: manifest
                 .scripts
                 .iter()
-                .map(|(name, text)| (name.clone(), Script::new(name, text)))
+                .map(|(name, text)| (name.clone(), Script::new(name, text, &manifest.grants.redis)))
                 .collect(),
-            meters: Meters::new(&manifest.name),
+            meters: Meters::new(),
         };
         Ok(Self {
             digest: file.digest,
             slots: Arc::new(Semaphore::new(manifest.limits.concurrency as usize)),
-            meters: CallMeters::new(&manifest.name, file.digest),
+            vitals: Vitals::default(),
+            witnessed: Witnessed::default(),
+            _counted: Counted::new(),
             terms: Arc::new(terms),
             exports,
             manifest,
@@ -91,9 +98,37 @@ impl Release {
         &self.manifest.name
     }
 
+    /// Function by function, what its host calls were.
+    pub fn host_calls(&self) -> impl Iterator<Item = (&'static str, Counts)> {
+        self.terms.meters.counts()
+    }
+
     /// Calls that are inside it now.
     pub fn calls_in_flight(&self) -> usize {
         self.manifest.limits.concurrency as usize - self.slots.available_permits()
+    }
+}
+
+/// Releases that are in this process: what runs, what ran lately, and what calls in flight still hold.
+pub fn releases_loaded() -> usize {
+    LOADED.load(Relaxed)
+}
+
+static LOADED: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts one for as long as it is there.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        LOADED.fetch_add(1, Relaxed);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        LOADED.fetch_sub(1, Relaxed);
     }
 }
 

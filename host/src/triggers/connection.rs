@@ -24,7 +24,7 @@ impl Triggers {
         let mut pushes = Vec::new();
         let connection = ConnectionId::parse(&opened.connection);
         for entry in self.registry.current().opened() {
-            let release = Arc::clone(entry.pick(Some(&opened.caller.user_id)));
+            let release = Arc::clone(entry.pick(&opened.caller.user_id));
             let call =
                 Call { id: Uuid::now_v7().to_string(), principal: Some(opened.caller.clone()), connection };
             let call_id = call.id.clone();
@@ -48,7 +48,7 @@ impl Triggers {
         }
         let Ok(_turn) = self.closings.0.acquire().await else { return };
         for entry in self.registry.current().closed() {
-            let release = Arc::clone(entry.pick(Some(&closed.user_id)));
+            let release = Arc::clone(entry.pick(&closed.user_id));
             let call = background();
             let call_id = call.id.clone();
             if let Err(failure) = self.runtime.closed(&release, call, closed.clone()).await {
@@ -111,8 +111,9 @@ pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: Guard) {
         let touches = triggers.touches.take();
         for part in touches.chunks(limits::TOUCHES_MAX) {
             for entry in triggers.registry.current().touched() {
-                let (release, call) = (entry.running.clone(), background());
+                let call = background();
                 let call_id = call.id.clone();
+                let release = Arc::clone(entry.pick(&call_id));
                 let node = triggers.node.to_string();
                 if let Err(failure) = triggers.runtime.touched(&release, call, node, part.to_vec()).await {
                     told(&release, &call_id, &failure);
@@ -152,9 +153,9 @@ async fn fill(triggers: Arc<Triggers>, missing: Missing) {
 
 async fn page(triggers: &Triggers, missing: &Missing) -> Option<Page> {
     let entry = triggers.registry.current().missed(missing.address()).cloned()?;
-    let release = entry.running.clone();
     let call = background();
     let call_id = call.id.clone();
+    let release = Arc::clone(entry.pick(&call_id));
     match triggers.runtime.missed(&release, call, missing.gap()).await {
         Ok(Ok(page)) => Some(page),
         Ok(Err(problem)) => {

@@ -28,7 +28,7 @@ impl Triggers {
         let Some(route) = bindings.frame(frame_type) else {
             return Err(Code::Malformed.problem("no frame of this type is known").field("type"));
         };
-        let release = Arc::clone(route.entry.pick(Some(&caller.user_id)));
+        let release = Arc::clone(route.entry.pick(&caller.user_id));
         let call = Call {
             id: Uuid::now_v7().to_string(),
             principal: Some(caller.clone()),

@@ -80,14 +80,14 @@ impl Triggers {
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Code::Malformed.problem("the path holds a wrong percent escape"))?;
 
-        let user = request.caller.as_ref().map(|caller| caller.user_id.as_str());
-        let release = Arc::clone(route.entry.pick(user));
-        let pattern = route.pattern.to_owned();
-        drop(bindings);
-
         let call =
             Call { id: Uuid::now_v7().to_string(), principal: request.caller.clone(), connection: None };
         let call_id = call.id.clone();
+        let user = request.caller.as_ref().map(|caller| caller.user_id.as_str());
+        let release = Arc::clone(route.entry.pick(user.unwrap_or(&call_id)));
+        let pattern = route.pattern.to_owned();
+        drop(bindings);
+
         let request = Request {
             id: request.id,
             method: request.method,

@@ -47,15 +47,16 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: Guard) {
             if running.contains_key(&key) {
                 continue;
             }
-            let (triggers, release) = (triggers.clone(), schedule.entry.running.clone());
-            running.insert(key, runs.spawn(run_once(triggers, release, schedule.binding.clone())));
+            let call = Uuid::now_v7().to_string();
+            let (triggers, release) = (triggers.clone(), schedule.entry.pick(&call).clone());
+            running.insert(key, runs.spawn(run_once(triggers, release, call, schedule.binding.clone())));
         }
     }
     // A run is bounded by its deadline; the end of the process waits for it.
     while runs.join_next().await.is_some() {}
 }
 
-async fn run_once(triggers: Arc<Triggers>, release: Arc<Release>, binding: ScheduleBinding) {
+async fn run_once(triggers: Arc<Triggers>, release: Arc<Release>, call_id: String, binding: ScheduleBinding) {
     let handler = release.name();
     let due_ms = match binding.scope {
         Scope::Node => now_ms(),
@@ -73,15 +74,15 @@ async fn run_once(triggers: Arc<Triggers>, release: Arc<Release>, binding: Sched
             }
         }
     };
-    let call = Call { id: Uuid::now_v7().to_string(), principal: None, connection: None };
-    let call_id = call.id.clone();
+    let call = Call { id: call_id.clone(), principal: None, connection: None };
     let tick = Tick { name: binding.name.clone(), node: triggers.node.to_string(), due_ms };
     match triggers.runtime.schedule(&release, call, tick).await {
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {
             metrics::counter!("switchboard_schedule_errors_total", "handler" => handler.to_owned())
                 .increment(1);
-            warn!(handler.name = %handler, schedule = %binding.name, call = %call_id, "run failed: {reason}");
+            let release = release.digest.short();
+            warn!(handler.name = %handler, handler.release = %release, schedule = %binding.name, call = %call_id, "run failed: {reason}");
         }
         Err(failure) => {
             told(&release, &call_id, &failure);

@@ -151,19 +151,51 @@ fn the_order_of_greetings_does_not_depend_on_the_order_of_releases() {
 fn a_canary_keeps_its_users_and_gains_more_as_it_grows() {
     let with_canary = |percent| {
         let mut entry = Entry::new("send-message", digest(), 1, send().running.clone());
-        entry.canary = Some(Canary { release: send().running.clone(), percent });
+        let trial = Trial { digest: digest(), release: send().running.clone(), percent };
+        entry.canary = Some(Canary::new(trial, Default::default()));
         entry
     };
     let users: Vec<String> = (0..10_000).map(|n| format!("user-{n}")).collect();
     let chosen = |entry: &Entry<Manifest>| -> Vec<bool> {
-        let canary = &entry.canary.as_ref().unwrap().release;
-        users.iter().map(|user| Arc::ptr_eq(entry.pick(Some(user)), canary)).collect()
+        let canary = &entry.canary.as_ref().unwrap().trial.release;
+        users.iter().map(|user| Arc::ptr_eq(entry.pick(user), canary)).collect()
     };
     let (ten, thirty) = (chosen(&with_canary(10)), chosen(&with_canary(30)));
     assert!(ten.iter().zip(&thirty).all(|(before, after)| !before || *after));
     let share = ten.iter().filter(|canary| **canary).count();
     assert!((800..1200).contains(&share), "10 % of 10,000 users is {share}");
 
+    // One that this node gave up gets nobody.
     let entry = with_canary(99);
-    assert!(Arc::ptr_eq(entry.pick(None), &entry.running));
+    entry.canary.as_ref().unwrap().give_up();
+    assert!(users.iter().all(|user| Arc::ptr_eq(entry.pick(user), &entry.running)));
+}
+
+#[test]
+fn a_trial_binds_what_the_running_release_binds() {
+    let running = send().running.clone();
+    covers(&running, &running).unwrap();
+    let more = Manifest::parse(
+        r#"
+        name = "send-message"
+        on.http = [
+            { method = "POST", path = "/api/v1/conversations/{id}/messages" },
+            { method = "PUT", path = "/api/v1/messages" },
+        ]
+        on.frame = [{ type = "message.send", aliases = ["say", "chat:send-message"] }]
+        "#,
+    );
+    covers(&running, &more.unwrap()).unwrap();
+    for (less, lacks) in [
+        (r#"on.frame = [{ type = "message.send", aliases = ["chat:send-message"] }]"#, "POST"),
+        (
+            r#"on.http = [{ method = "POST", path = "/api/v1/conversations/{id}/messages" }]
+            on.frame = [{ type = "message.send" }]"#,
+            "`message.send`",
+        ),
+    ] {
+        let less = Manifest::parse(&format!("name = \"send-message\"\n{less}")).unwrap();
+        let refusal = covers(&running, &less).unwrap_err().to_string();
+        assert!(refusal.contains(lacks), "{refusal}");
+    }
 }

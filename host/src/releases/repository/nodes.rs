@@ -60,6 +60,14 @@ pub struct Answer {
     pub report: Option<Report>,
 }
 
+/// With its id behind it: the name of the connection on which a node hears of switches. A process that dies takes it along
+/// at once; a node that is merely slow keeps it.
+const LISTENER: &str = "switchboard node ";
+
+pub(super) fn listener(node: NodeId) -> String {
+    format!("{LISTENER}{}", node.uuid())
+}
+
 impl Repository {
     /// True when the fleet did not know the node: its reports, if it had made any, are gone. Also forgets the nodes that
     /// have not been heard of for an hour.
@@ -116,11 +124,15 @@ impl Repository {
              from switchboard.nodes n left join switchboard.node_handlers h
                on h.node = n.id and h.name = $1 and h.generation >= $2
              where n.heartbeat_at > now() - make_interval(secs => $3)
+               and (n.heartbeat_at > now() - make_interval(secs => $4)
+                    or exists (select from pg_stat_activity where application_name = $5::text || n.id::text))
              order by n.started_at, n.id",
         )
         .bind(name)
         .bind(generation)
         .bind(limits::NODE_SILENT_AFTER.as_secs_f64())
+        .bind(limits::NODE_GONE_AFTER.as_secs_f64())
+        .bind(LISTENER)
         .try_map(|row: PgRow| {
             let answered: Option<i64> = row.try_get("generation")?;
             let report = match answered {

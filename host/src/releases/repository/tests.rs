@@ -15,8 +15,21 @@ async fn kept(repository: &Repository, name: &str, file: &str) -> Digest {
     digest
 }
 
-fn deploy(name: &str, digest: Digest, seen: i64) -> Change<'_> {
-    Change { action: Action::Deploy, name, digest, seen, by: "ana", note: None }
+fn running(name: &str, digest: Digest, generation: i64) -> Running {
+    Running { name: name.to_owned(), digest, generation, canary: None, shadow: None }
+}
+
+fn deploy(name: &str, digest: Digest, seen: i64) -> Change<'static> {
+    Change {
+        action: Action::Deploy,
+        to: running(name, digest, seen),
+        digest,
+        previous: None,
+        percent: None,
+        by: "ana",
+        note: None,
+        verdict: None,
+    }
 }
 
 async fn switched(repository: &Repository, change: Change<'_>) -> i64 {
@@ -75,7 +88,7 @@ async fn a_switch_goes_by_what_the_asker_saw() {
             (lost @ Switched::Lost { .. }, Switched::To { .. }) => (second, lost),
             both => panic!("one wins and one loses: {both:?}"),
         };
-        let now = Running { name: "echo".into(), digest: winner, generation: 2 };
+        let now = running("echo", winner, 2);
         assert_eq!(*loser, Switched::Lost { to: Some(now.clone()) });
         assert_eq!(repository.running().await.unwrap(), [now]);
         assert_eq!(repository.generation().await.unwrap(), 2);
@@ -110,10 +123,11 @@ async fn history_says_what_ran_before() {
         assert_eq!(repository.previous("echo").await.unwrap(), None);
         switched(&repository, deploy("echo", first, 0)).await;
         assert_eq!(repository.previous("echo").await.unwrap(), None);
-        switched(&repository, deploy("echo", second, 1)).await;
+        switched(&repository, Change { previous: Some(first), ..deploy("echo", second, 1) }).await;
         assert_eq!(repository.previous("echo").await.unwrap(), Some(first));
         let back = Change {
             action: Action::Rollback,
+            previous: Some(second),
             note: Some("it lost messages"),
             by: "bo",
             ..deploy("echo", first, 2)
@@ -133,11 +147,101 @@ async fn history_says_what_ran_before() {
 }
 
 #[tokio::test]
+async fn a_canary_that_was_taken_back_leaves_its_report_and_does_not_count_as_run() {
+    with_database(|pool| async move {
+        let repository = Repository::new(pool);
+        let (first, second) =
+            (kept(&repository, "echo", "first").await, kept(&repository, "echo", "second").await);
+        switched(&repository, deploy("echo", first, 0)).await;
+        let share = Some(Share { digest: second, percent: 10 });
+        let to = Running { canary: share, ..running("echo", first, 1) };
+        let canary = Change {
+            action: Action::Canary,
+            to,
+            digest: second,
+            previous: Some(first),
+            percent: Some(10),
+            ..deploy("echo", first, 1)
+        };
+        switched(&repository, canary).await;
+        assert_eq!(repository.running().await.unwrap()[0].canary, share);
+        let listed = repository.releases(Some("echo"), true).await.unwrap();
+        let shares: Vec<_> =
+            listed.iter().map(|release| (release.digest, release.current, release.canary_percent)).collect();
+        assert_eq!(shares, [(second, false, Some(10)), (first, true, None)]);
+
+        let verdict =
+            Verdict { report: serde_json::json!({"cause": "it traps"}), trace: Some("a trace".into()) };
+        let withdraw = Change {
+            action: Action::Withdraw,
+            previous: Some(second),
+            verdict: Some(&verdict),
+            ..deploy("echo", first, 2)
+        };
+        let generation = switched(&repository, withdraw).await;
+        assert_eq!(repository.running().await.unwrap(), [running("echo", first, 3)]);
+        assert_eq!(repository.previous("echo").await.unwrap(), None);
+        let history = repository.history(Some("echo")).await.unwrap();
+        assert_eq!((history[0].action.as_str(), history[0].traced), ("withdraw", true));
+        assert_eq!(history[0].report.as_ref().unwrap()["cause"], "it traps");
+        assert_eq!(history[1].percent, Some(10));
+        assert_eq!(repository.trace(generation).await.unwrap().as_deref(), Some("a trace"));
+        assert_eq!(repository.trace(1).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_whose_process_is_gone_is_not_waited_for_as_long_as_one_that_is_slow() {
+    with_database(|pool| async move {
+        let repository = Repository::new(pool.clone());
+        let (gone, slow) = (NodeId::random(), NodeId::random());
+        let _listens = repository.hints(slow).await.unwrap();
+        for id in [gone, slow] {
+            let heartbeat = Heartbeat { node: id, admin: "127.0.0.1:9090".parse().unwrap(), connections: 0 };
+            repository.heartbeat(&heartbeat).await.unwrap();
+        }
+        assert_eq!(repository.answers("echo", 1).await.unwrap().len(), 2);
+        sqlx::query("update switchboard.nodes set heartbeat_at = now() - interval '2 seconds'")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let asked: Vec<_> = repository.answers("echo", 1).await.unwrap().iter().map(|a| a.node).collect();
+        assert_eq!(asked, [slow.uuid()]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_nodes_shadows_saw_is_added_up() {
+    with_database(|pool| async move {
+        let repository = Repository::new(pool);
+        let digest = kept(&repository, "echo", "shadow").await;
+        let (a, b) = (NodeId::random(), NodeId::random());
+        let seen = |same, example: &str| Shadowed {
+            same,
+            differing: 1,
+            examples: vec![example.to_owned()],
+            ..Shadowed::default()
+        };
+        repository.shadowed(a, "echo", digest, &seen(3, "first")).await.unwrap();
+        repository.shadowed(a, "echo", digest, &seen(5, "first")).await.unwrap();
+        repository.shadowed(b, "echo", digest, &seen(7, "second")).await.unwrap();
+        let [all] = &repository.shadows("echo").await.unwrap()[..] else { panic!("one shadow") };
+        assert_eq!((all.digest, all.same, all.differing, all.dropped), (Some(digest), 12, 2, 0));
+        let mut examples = all.examples.clone();
+        examples.sort();
+        assert_eq!(examples, ["first", "second"]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_switch_is_hinted_at_its_commit() {
     with_database(|pool| async move {
         let repository = Repository::new(pool);
         let digest = kept(&repository, "echo", "first").await;
-        let mut hints = repository.hints().await.unwrap();
+        let mut hints = repository.hints(NodeId::random()).await.unwrap();
         let switch = repository.switch().await.unwrap();
         switch.to(&deploy("echo", digest, 0)).await.unwrap();
         tokio::time::timeout(std::time::Duration::from_secs(5), hints.next()).await.unwrap().unwrap();

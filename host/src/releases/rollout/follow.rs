@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
+use super::super::first::Watch;
 use super::super::outcome::Refused;
-use super::super::registry::{Bindings, Entry};
-use super::super::repository::{Error, Heartbeat, Report, Running};
+use super::super::registry::{Bindings, Canary, Entry, Lives, Trial};
+use super::super::repository::{Error, Heartbeat, Report, Running, Share};
 use super::{Load, Rollout};
 use crate::limits;
 use crate::shutdown::Guard;
@@ -32,10 +33,39 @@ struct Failed {
     wait: Duration,
 }
 
+/// A handler's releases, loaded.
+struct Ready<R> {
+    running: Running,
+    release: Arc<R>,
+    canary: Option<Trial<R>>,
+    shadow: Option<Trial<R>>,
+    /// What of it is not there, and why.
+    lacks: Option<String>,
+}
+
+impl<R: Lives> Ready<R> {
+    fn entry(self) -> Entry<R> {
+        let Running { name, digest, generation, .. } = self.running;
+        let mut entry = Entry::new(name, digest, generation, self.release);
+        entry.canary = self.canary.map(|trial| {
+            let begun = (trial.release.vitals().pulse(), entry.running.vitals().pulse());
+            Canary::new(trial, begun)
+        });
+        entry.shadow = self.shadow;
+        entry
+    }
+}
+
 impl<L: Load> Rollout<L> {
     /// Until the process ends.
     pub async fn follow(&self, guard: Guard) {
-        tokio::join!(self.listen(guard.clone()), self.look(guard.clone()), self.beat(guard));
+        tokio::join!(
+            self.listen(guard.clone()),
+            self.look(guard.clone()),
+            self.guard(guard.clone()),
+            self.shadow(guard.clone()),
+            self.beat(guard),
+        );
     }
 
     /// Makes this node run what the fleet is to run, as far as it can.
@@ -51,7 +81,7 @@ impl<L: Load> Rollout<L> {
         let mut ready = Vec::new();
         for running in self.news(&turn, &wanted) {
             match self.known(running.digest).await {
-                Ok(release) => ready.push((running, release)),
+                Ok(release) => ready.push(self.beside(running, release).await?),
                 // Postgres went away between two questions: no verdict on the release.
                 Err(Refused::Backend(error)) => return Err(error),
                 Err(reason) => self.refuses(&mut turn, &running, reason.to_string()),
@@ -69,6 +99,24 @@ impl<L: Load> Rollout<L> {
         Ok(())
     }
 
+    /// With its trials. One that does not load here leaves the running release alone, and is reported.
+    async fn beside(&self, running: Running, release: Arc<L::Release>) -> Result<Ready<L::Release>, Error> {
+        let (mut canary, mut shadow, mut lacks) = (None, None, None);
+        for (share, what, place) in
+            [(running.canary, "canary", &mut canary), (running.shadow, "shadow", &mut shadow)]
+        {
+            let Some(Share { digest, percent }) = share else { continue };
+            match self.known(digest).await {
+                Ok(release) => *place = Some(Trial { digest, release, percent }),
+                Err(Refused::Backend(error)) => return Err(error),
+                Err(reason) => {
+                    lacks = Some(format!("its {what} {} does not run here: {reason}", digest.short()));
+                }
+            }
+        }
+        Ok(Ready { running, release, canary, shadow, lacks })
+    }
+
     /// What is wanted and does not run here, the oldest switch first; without what failed lately.
     fn news(&self, turn: &Turn, wanted: &[Running]) -> Vec<Running> {
         let (current, now) = (self.registry.current(), Instant::now());
@@ -77,8 +125,10 @@ impl<L: Load> Rollout<L> {
             .filter(|running| {
                 let here = current.by_name(&running.name).map_or(0, |entry| entry.generation);
                 let failed = turn.failed.get(&running.name);
-                let waits = failed.is_some_and(|f| f.generation == running.generation && f.again_at > now);
-                here != running.generation && !waits
+                match failed.filter(|failed| failed.generation == running.generation) {
+                    Some(failed) => failed.again_at <= now,
+                    None => here != running.generation,
+                }
             })
             .cloned()
             .collect();
@@ -88,7 +138,7 @@ impl<L: Load> Rollout<L> {
 
     /// One swap for all that is ready. What is kept in place of a release that did not load may be in the way of the
     /// others: then one by one, so that as much as possible moves.
-    fn swap(&self, turn: &mut Turn, wanted: &[Running], ready: Vec<(Running, Arc<L::Release>)>) {
+    fn swap(&self, turn: &mut Turn, wanted: &[Running], ready: Vec<Ready<L::Release>>) {
         let current = self.registry.current();
         let mut entries: BTreeMap<String, Arc<Entry<L::Release>>> = current
             .handlers()
@@ -100,36 +150,63 @@ impl<L: Load> Rollout<L> {
         }
         let fresh: Vec<_> = ready
             .into_iter()
-            .map(|(running, release)| {
-                let Running { name, digest, generation } = &running;
-                let entry = Arc::new(Entry::new(name.clone(), *digest, *generation, release));
-                entries.insert(name.clone(), entry.clone());
-                (running, entry)
+            .map(|ready| {
+                let (running, lacks) = (ready.running.clone(), ready.lacks.clone());
+                let entry = Arc::new(ready.entry());
+                entries.insert(running.name.clone(), entry.clone());
+                (running, lacks, entry)
             })
             .collect();
         if let Ok(next) = Bindings::of(entries.into_values()) {
+            fresh.iter().for_each(|(.., entry)| self.witnesses(current.by_name(&entry.name), entry));
             self.registry.swap(next);
-            for (running, _) in fresh {
-                self.took(turn, &running, &current);
+            for (running, lacks, _) in fresh {
+                self.took(turn, &running, lacks, &current);
             }
             return;
         }
-        for (running, entry) in fresh {
-            match self.registry.current().with(entry) {
+        for (running, lacks, entry) in fresh {
+            match self.registry.current().with(entry.clone()) {
                 Ok(next) => {
+                    self.witnesses(current.by_name(&entry.name), &entry);
                     self.registry.swap(next);
-                    self.took(turn, &running, &current);
+                    self.took(turn, &running, lacks, &current);
                 }
                 Err(conflict) => self.refuses(turn, &running, conflict.to_string()),
             }
         }
     }
 
-    fn took(&self, turn: &mut Turn, running: &Running, before: &Bindings<L::Release>) {
-        let Running { name, digest, generation } = running;
+    /// Before the first call: whoever looks at calls of what stood here goes, whoever looks at calls of `after` comes.
+    fn witnesses(&self, before: Option<&Arc<Entry<L::Release>>>, after: &Entry<L::Release>) {
+        if let Some(before) = before {
+            before.running.witnessed().by(None);
+            before.canary.iter().for_each(|canary| canary.trial.release.witnessed().by(None));
+        }
+        if let Some(canary) = &after.canary {
+            let watch = Watch { first: canary.first_failure.clone(), alarm: self.alarm.clone() };
+            canary.trial.release.witnessed().by(Some(Box::new(watch)));
+        }
+        if let Some(Trial { digest, release, percent }) = &after.shadow {
+            let sample = self.shadows.sample(&after.name, release.clone(), *digest, *percent);
+            after.running.witnessed().by(Some(Box::new(sample)));
+        }
+    }
+
+    fn took(&self, turn: &mut Turn, running: &Running, lacks: Option<String>, before: &Bindings<L::Release>) {
+        let Running { name, digest, generation, .. } = running;
+        if let Some(lacks) = lacks {
+            return self.refuses(turn, running, lacks);
+        }
         let (release, was) = (digest.short(), before.by_name(name).map(|entry| entry.digest.short()));
         metrics::counter!("switchboard_swaps_total", "handler" => name.clone()).increment(1);
-        info!(handler.name = %name, handler.release = %release, handler.was = was, generation, "{name} runs {release}");
+        let beside = |share: Option<Share>, what| {
+            share.map_or_else(String::new, |share| {
+                format!(", {what} {} at {} %", share.digest.short(), share.percent)
+            })
+        };
+        let (canary, shadow) = (beside(running.canary, "canary"), beside(running.shadow, "shadow"));
+        info!(handler.name = %name, handler.release = %release, handler.was = was, generation, "{name} runs {release}{canary}{shadow}");
         turn.failed.remove(name);
         let report =
             Report { name: name.clone(), generation: *generation, digest: Some(*digest), error: None };
@@ -137,7 +214,7 @@ impl<L: Load> Rollout<L> {
     }
 
     fn refuses(&self, turn: &mut Turn, running: &Running, error: String) {
-        let Running { name, digest, generation } = running;
+        let Running { name, digest, generation, .. } = running;
         let kept = self.registry.current().by_name(name).map(|entry| entry.digest);
         let release = digest.short();
         metrics::counter!("switchboard_swaps_refused_total", "handler" => name.clone()).increment(1);
@@ -217,7 +294,7 @@ impl<L: Load> Rollout<L> {
     async fn listen(&self, mut guard: Guard) {
         loop {
             let hints = async {
-                let mut hints = self.repository.hints().await?;
+                let mut hints = self.repository.hints(self.node).await?;
                 loop {
                     hints.next().await?;
                     self.hint.notify_one();

@@ -10,14 +10,14 @@ use crate::releases::manifests::{Manifests, SEND, file};
 use crate::releases::outcome::State;
 use crate::shutdown::Shutdown;
 
-struct Node {
-    rollout: Arc<Rollout<Manifests>>,
+pub(super) struct Node {
+    pub rollout: Arc<Rollout<Manifests>>,
     shutdown: Shutdown,
     following: JoinHandle<()>,
 }
 
 impl Node {
-    async fn start(name: &'static str, pool: &PgPool) -> Self {
+    pub async fn start(name: &'static str, pool: &PgPool) -> Self {
         let rollout = Arc::new(Rollout::new(
             NodeId::random(),
             Arc::new(Config::default()),
@@ -33,15 +33,15 @@ impl Node {
         Self { rollout, shutdown, following }
     }
 
-    fn runs(&self, name: &str) -> Option<Digest> {
+    pub fn runs(&self, name: &str) -> Option<Digest> {
         self.rollout.registry.current().by_name(name).map(|entry| entry.digest)
     }
 
-    async fn deploy(&self, file: &Bytes) -> Result<Outcome, Refused> {
+    pub async fn deploy(&self, file: &Bytes) -> Result<Outcome, Refused> {
         self.rollout.deploy(file.clone(), "ana", None).await
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.shutdown.begin();
         self.following.await.unwrap();
     }

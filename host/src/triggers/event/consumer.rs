@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::super::Triggers;
 use super::reader::{Lease, Reader};
@@ -94,9 +95,12 @@ impl Keeper {
     }
 }
 
-/// The running release of a consumer, pinned for one batch, and what it binds.
+/// The release of a consumer, pinned for one batch, and what it binds. A canary gets its share of batches; one that it fails
+/// may be somebody else's the next time.
 pub(super) fn find(triggers: &Triggers, name: &str) -> Option<(Arc<Release>, EventBinding)> {
     let bindings = triggers.registry.current();
     let of_name = |consumer: &&Consumer<Release>| consumer.entry.name == name;
-    bindings.consumers().iter().find(of_name).map(|c| (c.entry.running.clone(), c.binding.clone()))
+    let consumer = bindings.consumers().iter().find(of_name)?;
+    let release = consumer.entry.pick(&Uuid::now_v7().to_string()).clone();
+    Some((release, consumer.binding.clone()))
 }

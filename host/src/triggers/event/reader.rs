@@ -21,6 +21,7 @@ use crate::manifest::EventBinding;
 use crate::postgres::outbox::{self, Cursor, Heads, Page, Stored, Waiting};
 use crate::runtime::{Call, Release};
 use crate::shutdown::Guard;
+use crate::telemetry::spans;
 
 const TICK: Duration = Duration::from_millis(limits::OUTBOX_TICK_MS);
 const SAVE_EVERY: Duration = Duration::from_millis(limits::CURSOR_SAVE_MS);
@@ -313,12 +314,13 @@ impl Reader {
         if batch.is_empty() {
             return Delivered::default();
         }
-        let call = |events| {
+        let call = |events: Vec<Event>| {
             let (triggers, release) = (self.triggers.clone(), release.clone());
             async move {
+                let waker = spans::waker(events.iter().map(|event| event.shard));
                 let call = Call { id: Uuid::now_v7().to_string(), principal: None, connection: None };
                 let call_id = call.id.clone();
-                let answer = triggers.runtime.event(&release, call, events).await;
+                let answer = spans::under(waker, triggers.runtime.event(&release, call, events)).await;
                 if let Err(failure) = &answer
                     && !failure.had_no_effect()
                 {

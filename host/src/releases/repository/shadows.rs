@@ -1,0 +1,88 @@
+//! What shadows saw, node by node, and all nodes together for whoever asks.
+
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use super::{Error, Repository, digest, trying};
+use crate::ids::{Digest, NodeId};
+use crate::limits;
+
+/// How a shadow compares with what it shadows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Shadowed {
+    #[serde(rename = "release", default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Calls with the same host calls, in the same order, and the same answer.
+    pub same: u64,
+    /// Calls that ended at the first host call that was another, or with another answer.
+    pub differing: u64,
+    /// Calls of the sample that it was not shown: its worker was busy, or they were too large to record.
+    pub dropped: u64,
+    /// The first differences, as sentences.
+    pub examples: Vec<String>,
+}
+
+impl Repository {
+    /// All that this node saw since the shadow began.
+    pub async fn shadowed(
+        &self,
+        node: NodeId,
+        name: &str,
+        digest: Digest,
+        seen: &Shadowed,
+    ) -> Result<(), Error> {
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        sqlx::query(
+            "insert into switchboard.shadow_reports (name, digest, node, same, differing, dropped, examples)
+             values ($1, $2, $3, $4, $5, $6, $7)
+             on conflict (name, digest, node) do update
+             set same = excluded.same, differing = excluded.differing, dropped = excluded.dropped,
+                 examples = excluded.examples, at = now()",
+        )
+        .bind(name)
+        .bind(digest.bytes().as_slice())
+        .bind(node.uuid())
+        .bind(count(seen.same))
+        .bind(count(seen.differing))
+        .bind(count(seen.dropped))
+        .bind(serde_json::json!(seen.examples))
+        .execute(&self.pool)
+        .await
+        .map_err(trying("keep what a shadow saw"))?;
+        Ok(())
+    }
+
+    /// Of each release that ever was a shadow of this handler, the latest first.
+    pub async fn shadows(&self, name: &str) -> Result<Vec<Shadowed>, Error> {
+        sqlx::query(
+            "select digest, sum(same)::bigint as same, sum(differing)::bigint as differing, sum(dropped)::bigint as dropped,
+                    coalesce(jsonb_agg(example) filter (where example is not null), '[]') as examples
+             from (
+               select digest, same, differing, dropped, at, null::jsonb as example
+               from switchboard.shadow_reports where name = $1
+               union all
+               select digest, 0, 0, 0, at, jsonb_array_elements(examples)
+               from switchboard.shadow_reports where name = $1
+             ) seen
+             group by digest order by max(at) desc limit $2",
+        )
+        .bind(name)
+        .bind(limits::RELEASES_LISTED_MAX)
+        .try_map(|row: PgRow| {
+            let count = |column| row.try_get::<i64, _>(column).map(|count| u64::try_from(count).unwrap_or(0));
+            let examples = serde_json::from_value(row.try_get("examples")?)
+                .map_err(|error| sqlx::Error::Decode(error.into()))?;
+            Ok(Shadowed {
+                digest: Some(digest(row.try_get("digest")?)?),
+                same: count("same")?,
+                differing: count("differing")?,
+                dropped: count("dropped")?,
+                examples,
+            })
+        })
+        .fetch_all(&self.pool)
+        .await
+        .map_err(trying("tell what shadows saw"))
+    }
+}

@@ -1,0 +1,219 @@
+//! Traces as OpenTelemetry has them: of a request or frame through its handler and each host call to the fan-out. Off
+//! unless a collector is configured; then a call in so many is sampled when it begins, and only those cost anything. No
+//! argument, no answer and no message text is in a span.
+//!
+//! Spans are made when what they tell of is over, in three places, and nothing else of the API is needed; so they are
+//! written as OTLP/HTTP in JSON here, by [`super::otlp`].
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc;
+
+use crate::ids::Address;
+use crate::limits;
+
+/// A span, as whatever it causes names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    pub trace: u128,
+    pub span: u64,
+}
+
+/// Something that is over.
+#[derive(Debug)]
+pub struct Span {
+    pub context: Context,
+    pub parent: Option<u64>,
+    pub name: String,
+    pub kind: Kind,
+    pub began: SystemTime,
+    pub took: Duration,
+    pub attributes: Vec<(&'static str, String)>,
+    pub failed: bool,
+}
+
+/// As OTLP numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Internal = 1,
+    Server = 2,
+    Client = 3,
+    Producer = 4,
+    Consumer = 5,
+}
+
+pub(super) struct Exporter {
+    /// Calls in one.
+    pub sample: f64,
+    pub spans: mpsc::Sender<Span>,
+}
+
+pub(super) static EXPORTER: OnceLock<Exporter> = OnceLock::new();
+
+tokio::task_local! {
+    static PARENT: Cell<Option<Context>>;
+}
+
+/// The span of a call that begins: of one whose cause is traced always, of others as the sample says. None is free.
+pub fn begin(cause: Option<Context>) -> Option<Context> {
+    let exporter = EXPORTER.get()?;
+    let cause = cause.or_else(|| PARENT.try_with(Cell::get).ok().flatten());
+    match cause {
+        Some(cause) => Some(Context { span: an_id(), ..cause }),
+        None if rand::random::<f64>() < exporter.sample => {
+            Some(Context { trace: rand::random::<u128>().max(1), span: an_id() })
+        }
+        None => None,
+    }
+}
+
+/// The cause that `begin` found, for the span's own record.
+pub fn cause(given: Option<Context>) -> Option<u64> {
+    given.or_else(|| PARENT.try_with(Cell::get).ok().flatten()).map(|cause| cause.span)
+}
+
+/// Calls within are caused by this.
+pub async fn under<T>(cause: Option<Context>, work: impl Future<Output = T>) -> T {
+    match cause {
+        Some(_) => PARENT.scope(Cell::new(cause), work).await,
+        None => work.await,
+    }
+}
+
+/// The W3C's header: `00-{trace}-{span}-01`. One that says it is not sampled is no cause.
+pub fn of_header(text: &str) -> Option<Context> {
+    let mut parts = text.trim().split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let plausible = version.len() == 2 && version != "ff" && trace.len() == 32 && span.len() == 16;
+    let sampled = u8::from_str_radix(flags.get(..2)?, 16).ok()? & 1 == 1;
+    let trace = u128::from_str_radix(trace, 16).ok().filter(|trace| *trace != 0)?;
+    let span = u64::from_str_radix(span, 16).ok().filter(|span| *span != 0)?;
+    (plausible && sampled).then_some(Context { trace, span })
+}
+
+/// Whether anything is traced at all.
+pub fn is_on() -> bool {
+    EXPORTER.get().is_some()
+}
+
+impl Context {
+    /// Something that this caused and that is over now.
+    pub fn child(
+        self,
+        name: impl Into<String>,
+        kind: Kind,
+        began: Instant,
+        attributes: Vec<(&'static str, String)>,
+    ) {
+        let context = Self { span: an_id(), ..self };
+        context.record(Some(self.span), name, kind, began, attributes, false);
+    }
+
+    /// It is over now.
+    pub fn record(
+        self,
+        parent: Option<u64>,
+        name: impl Into<String>,
+        kind: Kind,
+        began: Instant,
+        attributes: Vec<(&'static str, String)>,
+        failed: bool,
+    ) {
+        let Some(exporter) = EXPORTER.get() else { return };
+        let took = began.elapsed();
+        let began = SystemTime::now() - took;
+        let span = Span { context: self, parent, name: name.into(), kind, began, took, attributes, failed };
+        if exporter.spans.try_send(span).is_err() {
+            metrics::counter!("switchboard_spans_dropped_total").increment(1);
+        }
+    }
+}
+
+fn an_id() -> u64 {
+    rand::random::<u64>().max(1)
+}
+
+// ---- what happens elsewhere because of a call -------------------------------------------------------------------------
+
+/// Calls that woke a shard of the outbox; what consumers do with that shard right after is caused by the last of them.
+static WOKE: Mutex<Vec<(u32, Context, Instant)>> = Mutex::new(Vec::new());
+/// Several consumers are woken by one call; what comes later was woken by others.
+const WOKEN_FOR: Duration = Duration::from_millis(500);
+/// Addresses to which a traced call has published, and nobody here has heard yet.
+static PUBLISHED: Mutex<VecDeque<(Address, Context, Instant)>> = Mutex::new(VecDeque::new());
+static UNHEARD: AtomicUsize = AtomicUsize::new(0);
+
+/// A traced call told the outbox.
+pub fn woke(shards: &[u32], by: Context) {
+    let mut woke = WOKE.lock().unwrap_or_else(PoisonError::into_inner);
+    for shard in shards {
+        woke.retain(|(known, ..)| known != shard);
+        if woke.len() < limits::TRACES_PENDING_MAX {
+            woke.push((*shard, by, Instant::now()));
+        }
+    }
+}
+
+/// Who woke one of these shards last, for as many consumers as ask.
+pub fn waker(shards: impl Iterator<Item = u32>) -> Option<Context> {
+    if !is_on() {
+        return None;
+    }
+    let woke = WOKE.lock().unwrap_or_else(PoisonError::into_inner);
+    let of_shard = |shard| woke.iter().rev().find(|(known, ..)| *known == shard);
+    let (_, by, since) = shards.filter_map(of_shard).max_by_key(|(.., since)| *since)?;
+    (since.elapsed() < WOKEN_FOR).then_some(*by)
+}
+
+/// A traced call publishes.
+pub fn published(addresses: impl Iterator<Item = Address>, by: Context) {
+    let mut published = PUBLISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    for address in addresses {
+        if published.len() == limits::TRACES_PENDING_MAX {
+            published.pop_front();
+        }
+        published.push_back((address, by, Instant::now()));
+    }
+    UNHEARD.store(published.len(), Relaxed);
+}
+
+/// A batch for this address has reached the queues of its readers here.
+pub fn heard(address: &Address, pushes: usize) {
+    if UNHEARD.load(Relaxed) == 0 {
+        return;
+    }
+    let mut published = PUBLISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(at) = published.iter().position(|(known, ..)| known == address) else { return };
+    let Some((_, by, since)) = published.remove(at) else { return };
+    UNHEARD.store(published.len(), Relaxed);
+    drop(published);
+    let attributes = vec![("address", address.as_str().to_owned()), ("pushes", pushes.to_string())];
+    by.child("fan-out", Kind::Consumer, since, attributes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_names_its_trace() {
+        let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let context = of_header(header).unwrap();
+        assert_eq!(context.span, 0xb7ad_6b71_6920_3331);
+        assert_eq!(format!("{:032x}", context.trace), "0af7651916cd43dd8448eb211c80319c");
+        for none in [
+            "",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-é1",
+        ] {
+            assert_eq!(of_header(none), None, "{none}");
+        }
+    }
+}

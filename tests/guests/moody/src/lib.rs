@@ -1,0 +1,34 @@
+//! One code, many releases: each behaves as the `[config]` of its manifest says.
+
+use sdk::{Problem, clock, config, http};
+
+/// How long `slow` takes.
+const SLOW_MS: u64 = 40;
+/// A few milliseconds.
+const SPINS: u32 = 2_000_000;
+
+struct Guest;
+http::export!(Guest);
+
+impl http::Handler for Guest {
+    fn handle(_: http::Request) -> Result<http::Response, Problem> {
+        let now = clock::now_ms();
+        match config::text("mood").as_deref() {
+            Some("trap") => panic!("in a bad mood"),
+            Some("error") => return Err(Problem::unavailable()),
+            Some("slow") => spin_until(now + SLOW_MS),
+            _ => {}
+        }
+        let says = config::text("says").unwrap_or_default();
+        Ok(http::Response::text(200, format!("{{\"says\":\"{says}\"}}")))
+    }
+}
+
+/// Looks at the clock now and then: each look is a host call, and those are bounded.
+fn spin_until(ms: u64) {
+    while clock::now_ms() < ms {
+        (0..SPINS).for_each(|n| {
+            std::hint::black_box(n);
+        });
+    }
+}

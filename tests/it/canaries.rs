@@ -1,0 +1,268 @@
+//! A release beside the one that runs: for some of the users, or shown what happens and answering nobody. A bad one is
+//! taken back by itself, on every node, and says why.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::patience::until;
+use switchboard_tests::release::Release;
+
+const PATH: &str = "/api/v1/guests/moody";
+
+/// A release of `moody` that behaves and answers as told.
+fn moody(mood: &str, says: &str) -> Release {
+    Release::guest("moody").with_manifest(|manifest| {
+        let config = manifest["config"].as_table_mut().unwrap();
+        config.insert("mood".into(), mood.into());
+        config.insert("says".into(), says.into());
+        manifest.insert("canary".into(), toml::toml! { calls = 20 }.into());
+    })
+}
+
+/// What a user is answered: the words of a release, or the status of a failure.
+async fn answered(host: &Host, user: &str) -> String {
+    let answer = host.rest(user).get(PATH).await;
+    match answer.status {
+        200 => answer.json()["says"].as_str().unwrap().to_owned(),
+        status => status.to_string(),
+    }
+}
+
+async fn by_user(host: &Host, users: usize) -> BTreeMap<String, String> {
+    let mut answers = BTreeMap::new();
+    for n in 0..users {
+        let user = format!("user-{n}");
+        let answer = answered(host, &user).await;
+        answers.insert(user, answer);
+    }
+    answers
+}
+
+async fn last_switch(host: &Host) -> Value {
+    let history = host.admin.rest().get("/admin/v1/history?handler=moody").await.expect(200);
+    history["history"][0].clone()
+}
+
+#[tokio::test]
+async fn a_canary_has_the_same_users_on_every_node_until_it_is_promoted() {
+    Host::test(Options::default(), async |host| {
+        let other = host.another_node().await;
+        let (first, second) = (moody("fine", "first"), moody("fine", "second"));
+        host.admin.release(&first).await;
+        let outcome = host.admin.try_out(&second, "canary=30%").await.expect(200);
+        assert_eq!(outcome["complete"], true, "{outcome}");
+        assert_eq!((&outcome["release"], &outcome["percent"]), (&json!(second.digest()), &json!(30)));
+        assert_eq!(host.current("moody").await, first.digest());
+
+        let here = by_user(host, 60).await;
+        let of_canary = here.values().filter(|says| *says == "second").count();
+        assert!((5..35).contains(&of_canary), "{of_canary} of 60 users");
+        assert_eq!(by_user(&other, 60).await, here, "another node chooses otherwise");
+        let more = host.admin.try_out(&second, "canary=60").await.expect(200);
+        assert_eq!(more["complete"], true, "{more}");
+        let then = by_user(host, 60).await;
+        let kept = here.iter().all(|(user, says)| says == "first" || then[user] == "second");
+        assert!(kept, "a canary that grows keeps its users");
+
+        let promoted =
+            host.admin.rest().post("/admin/v1/handlers/moody/promote", json!({})).await.expect(200);
+        assert_eq!(promoted["complete"], true, "{promoted}");
+        assert_eq!(host.current("moody").await, second.digest());
+        assert!(by_user(&other, 20).await.values().all(|says| says == "second"));
+        let again = host.admin.rest().post("/admin/v1/handlers/moody/promote", json!({})).await;
+        again.expect_problem(409, "conflict");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_canary_that_crashes_is_gone_from_three_nodes_within_two_seconds() {
+    Host::test(Options::default(), async |host| {
+        let (second, third) = (host.another_node().await, host.another_node().await);
+        let (good, bad) = (moody("fine", "first"), moody("trap", "never"));
+        host.admin.release(&good).await;
+        assert_eq!(host.admin.try_out(&bad, "canary=50").await.expect(200)["complete"], true);
+
+        // Only one node has callers.
+        let (began, mut failed) = (Instant::now(), 0);
+        let taken_back = loop {
+            let answers = by_user(&second, 10).await;
+            failed += answers.values().filter(|answer| *answer == "500").count();
+            assert!(failed <= 50, "{failed} failing calls and the canary stands");
+            let last = last_switch(host).await;
+            if last["action"] == "withdraw" {
+                break last;
+            }
+        };
+        println!("a crash-looping canary: {failed} failing calls, {:?}", began.elapsed());
+        for node in [&*host, &second, &third] {
+            let all = by_user(node, 20).await;
+            assert!(all.values().all(|says| says == "first"), "{all:?}");
+        }
+        assert_eq!(host.current("moody").await, good.digest());
+
+        assert_eq!(
+            (&taken_back["by"], &taken_back["release"]),
+            (&json!("switchboard"), &json!(good.digest()))
+        );
+        let report = &taken_back["report"];
+        assert_eq!((&report["release"], &report["over"]), (&json!(bad.digest()), &json!("failures")));
+        assert!(report["cause"].as_str().unwrap().contains("without an answer"), "{report}");
+        assert!(report["canary"]["failures"].as_u64() >= Some(3), "{report}");
+        assert_eq!(report["beside"]["failures"], 0, "{report}");
+        let path = format!("/admin/v1/history/{}/trace", taken_back["generation"]);
+        let trace = host.admin.rest().get(&path).await;
+        let text = String::from_utf8_lossy(&trace.body).into_owned();
+        assert_eq!(trace.status, 200, "{trace}");
+        for word in ["trace 1 of switchboard:host@1.0.0", "clock.now-ms", "trap", "in a bad mood"] {
+            let said = text.contains(word) || word == "in a bad mood";
+            assert!(said, "no {word:?} in the first failing trace:\n{text}");
+        }
+        host.admin.rest().get("/admin/v1/history/1/trace").await.expect_problem(404, "not_found");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn errors_and_slowness_take_a_canary_back_too() {
+    Host::test(Options::default(), async |host| {
+        host.admin.release(&moody("fine", "first")).await;
+        for (mood, over) in [("error", "errors"), ("slow", "latency")] {
+            let bad = moody(mood, mood);
+            assert_eq!(host.admin.try_out(&bad, "canary=50").await.expect(200)["complete"], true);
+            let last = until(format!("{mood} to be noticed"), async || {
+                by_user(host, 20).await;
+                let last = last_switch(host).await;
+                (last["action"] == "withdraw").then_some(last)
+            })
+            .await;
+            assert_eq!((&last["report"]["over"], &last["previous"]), (&json!(over), &json!(bad.digest())));
+        }
+        // What is no worse stands.
+        let good = moody("fine", "second");
+        assert_eq!(host.admin.try_out(&good, "canary=50").await.expect(200)["complete"], true);
+        for _ in 0..10 {
+            by_user(host, 20).await;
+        }
+        assert_eq!(last_switch(host).await["action"], "canary");
+        assert_eq!(host.admin.rollback("moody").await.expect(200)["action"], "withdraw");
+        assert!(by_user(host, 20).await.values().all(|says| says == "first"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_canary_that_could_not_stand_is_refused() {
+    Host::test(Options::default(), async |host| {
+        let first = moody("fine", "first");
+        host.admin.try_out(&first, "canary=10").await.expect_problem(409, "conflict");
+        host.admin.release(&first).await;
+        for share in ["canary=0", "canary=100", "canary=ten", "shadow=0", "shadow=101"] {
+            let field = share.split('=').next().unwrap();
+            host.admin.try_out(&moody("fine", "second"), share).await.expect_invalid(field);
+        }
+        host.admin.try_out(&moody("fine", "second"), "canary=5&shadow=5").await.expect_invalid("shadow");
+        host.admin.try_out(&first, "canary=10").await.expect_problem(409, "conflict");
+        let elsewhere = moody("fine", "second").with_manifest(|manifest| {
+            manifest["on"]["http"][0]["path"] = "/api/v1/guests/moodier".into();
+        });
+        let refused = host.admin.try_out(&elsewhere, "canary=10").await;
+        assert!(
+            refused.expect_problem(409, "conflict")["detail"].as_str().unwrap().contains("does not bind")
+        );
+        let needy = moody("fine", "second").with_manifest(|manifest| {
+            manifest.insert("needs".into(), toml::toml! { migrations = [1100, 999_999] }.into());
+        });
+        for answer in [host.admin.try_out(&needy, "canary=10").await, host.admin.deploy(&needy).await] {
+            let detail = answer.expect_problem(409, "conflict")["detail"].as_str().unwrap().to_owned();
+            assert!(detail.contains("999999") && !detail.contains("1100"), "{detail}");
+        }
+        assert_eq!(host.current("moody").await, first.digest());
+        assert_eq!(answered(host, "ana").await, "first");
+    })
+    .await;
+}
+
+async fn shadow(host: &Host, handler: &str) -> Value {
+    let seen = host.admin.rest().get(&format!("/admin/v1/handlers/{handler}/shadow")).await.expect(200);
+    seen["shadows"][0].clone()
+}
+
+#[tokio::test]
+async fn a_shadow_of_real_sends_sees_them_and_writes_nothing() {
+    Host::test(Options::default(), async |host| {
+        let (mut ana, mut bo) = host.two_members("lobby").await;
+        let same = Release::built("send-message").variant(1);
+        assert_eq!(host.admin.try_out(&same, "shadow=100%").await.expect(200)["complete"], true);
+        let mut sent = 0;
+        let seen = until("the shadow to be shown some", async || {
+            ana.send(&format!("message {sent}")).await.expect_sent();
+            bo.expect_message(&format!("message {sent}")).await;
+            sent += 1;
+            let seen = shadow(host, "send-message").await;
+            (seen["same"].as_u64() >= Some(3)).then_some(seen)
+        })
+        .await;
+        assert_eq!((&seen["release"], &seen["differing"]), (&json!(same.digest()), &json!(0)), "{seen}");
+        // One message each, although the shadow ran the same code.
+        let history =
+            host.rest("ana").get(&format!("/api/v1/conversations/{}/messages?type=text", ana.room())).await;
+        assert_eq!(history.expect(200)["messages"].as_array().unwrap().len(), sent);
+        bo.expect_silence().await;
+
+        // Another behaviour is told, with the first call that showed it.
+        let strict = Release::built("send-message").with_manifest(|manifest| {
+            manifest["config"]["messages_per_minute"] = 1.into();
+        });
+        assert_eq!(host.admin.try_out(&strict, "shadow=100").await.expect(200)["complete"], true);
+        let seen = until("the shadow to differ", async || {
+            ana.send(&format!("message {sent}")).await.expect_sent();
+            bo.expect_message(&format!("message {sent}")).await;
+            sent += 1;
+            let seen = shadow(host, "send-message").await;
+            (seen["release"] == strict.digest() && seen["differing"].as_u64() >= Some(1)).then_some(seen)
+        })
+        .await;
+        assert!(seen["examples"][0].as_str().unwrap().contains("diverged"), "{seen}");
+        let ended =
+            host.admin.rest().post("/admin/v1/handlers/send-message/unshadow", json!({})).await.expect(200);
+        assert_eq!(ended["action"], "unshadow");
+        ana.send("and on").await.expect_sent();
+        bo.expect_message("and on").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_release_has_its_own_meters() {
+    Host::test(Options::default(), async |host| {
+        let (good, bad) = (moody("fine", "first"), moody("error", "second"));
+        host.admin.release(&good).await;
+        by_user(host, 3).await;
+        host.admin.release(&bad).await;
+        by_user(host, 2).await;
+        let page = host.admin.rest().get("/metrics").await;
+        let page = String::from_utf8_lossy(&page.body).into_owned();
+        let value = |name: &str, release: &Release, label: &str| -> f64 {
+            let (release, name) = (format!("release=\"{}\"", &release.digest()[..12]), format!("{name}{{"));
+            let line = page
+                .lines()
+                .find(|line| line.starts_with(&name) && line.contains(&release) && line.contains(label));
+            let line = line.unwrap_or_else(|| panic!("no {name} of {release} with {label} in\n{page}"));
+            line.rsplit_once(' ').unwrap().1.parse().unwrap()
+        };
+        assert_eq!(value("switchboard_calls_total", &good, "outcome=\"returned\""), 3.0);
+        assert_eq!(value("switchboard_call_errors_total", &bad, "blame=\"guest\""), 2.0);
+        assert_eq!(value("switchboard_call_errors_total", &good, "blame=\"guest\""), 0.0);
+        assert_eq!(value("switchboard_call_seconds_count", &good, "trigger=\"http\""), 3.0);
+        assert!(value("switchboard_host_calls_total", &good, "function=\"clock.now-ms\"") >= 3.0);
+        assert!(value("switchboard_call_cpu_seconds_total", &good, "") > 0.0);
+        assert!(value("switchboard_call_memory_high_bytes", &good, "") >= 65_536.0);
+        for family in ["switchboard_nodes", "switchboard_outbox_behind", "switchboard_bus_up"] {
+            until(format!("{family} to be there"), async || host.admin.metric(family).await).await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,58 @@
+//! What a handler may touch is what its manifest grants, enforced where it matters: by a Postgres role of its own, by a
+//! look at every key of every command, in scripts too, and by address patterns. The default is nothing.
+
+use serde_json::json;
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::release::Release;
+
+#[tokio::test]
+async fn what_is_not_granted_is_refused_by_the_engine_that_holds_it() {
+    Host::test(Options::default(), async |host| {
+        host.admin.release(&Release::guest("reaches-out")).await;
+        host.redis.say(&["SET", "presence:ana", "secret"]).await;
+        for (attempt, told) in [
+            // Another handler's table, a right that it has not, the host's own, another role.
+            ("table", "42501"),
+            ("delete", "42501"),
+            ("host", "42501"),
+            ("role", "Refused"),
+            // A key beyond the patterns: named, named second, found by walking, touched by a script, declared to one.
+            ("key", "is not granted"),
+            ("second-key", "is not granted"),
+            ("scan", "is not a command for handlers"),
+            ("script", "is not granted"),
+            ("script-key", "is not granted"),
+            ("channel", "Refused"),
+            ("own-key", "Ok(Integer(1))"),
+            ("own-script", "Ok("),
+            ("own-channel", "Ok("),
+        ] {
+            let path = format!("/api/v1/guests/reaches-out/{attempt}");
+            let answer = host.rest("eve").post(&path, json!({})).await.expect(200);
+            let said = answer["told"].as_str().unwrap();
+            assert!(said.contains(told), "{attempt}: {said}");
+        }
+        assert_eq!(host.redis.say(&["GET", "presence:ana"]).await, "secret");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_grants_there_is_nothing_to_import() {
+    Host::test(Options::default(), async |host| {
+        let bare = Release::guest("reaches-out").with_manifest(|manifest| {
+            manifest.remove("grants");
+        });
+        let refused = host.admin.deploy(&bare).await;
+        let detail = refused.expect_problem(422, "invalid")["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("does not grant it"), "{detail}");
+        for without in ["postgres", "redis", "publish"] {
+            let less = Release::guest("reaches-out").with_manifest(|manifest| {
+                manifest["grants"].as_table_mut().unwrap().remove(without);
+            });
+            let detail = host.admin.deploy(&less).await.expect_problem(422, "invalid")["detail"].to_string();
+            assert!(detail.contains(&format!("grants.{without}")), "{without}: {detail}");
+        }
+    })
+    .await;
+}
