@@ -90,7 +90,13 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         keep(vec![sends::held(&rig, seconds(10, 60)).await]);
     }
     if wanted("swaps") {
-        keep(swaps::rows(&rig, seconds(5, 20)).await);
+        let (sockets, count) = if quick { (400, 100) } else { (2_000, 1_000) };
+        let size = swaps::Size { sockets, swaps: count, time: seconds(5, 20) };
+        keep(swaps::rows(&rig, &size).await);
+    }
+    // Minutes, and about memory alone: only when it is asked for by its name.
+    if cli.only == "ten thousand swaps" {
+        swaps::many(&rig, if quick { 1_000 } else { 10_000 }).await;
     }
     if wanted("fan-out") {
         keep(fanout::rows(&rig, &[200, 1000], seconds(5, 15)).await);
