@@ -32,7 +32,9 @@ pub fn words(raw: Option<&str>) -> Result<String, Problem> {
     }
     let words = text::nfc(raw.to_owned());
     match text::length(&words) {
-        _ if words.trim().is_empty() => Err(Problem::invalid("q", "is empty")),
+        _ if words.chars().all(|c| c.is_whitespace() || c.is_control()) => {
+            Err(Problem::invalid("q", "is empty"))
+        }
         length if length > WORDS_CHARS_MAX => Err(too_long()),
         _ => Ok(words),
     }
@@ -89,7 +91,7 @@ mod tests {
         for bad in [
             None,
             Some(""),
-            Some("  \u{a0}\n"),
+            Some("  \u{a0}\n\u{1}"),
             Some("a\0b"),
             Some(&*"đ".repeat(201)),
             Some(&*"x".repeat(60_000)),
