@@ -1,119 +1,132 @@
-//! Turns messages into notifications: rows first, then frames. However often an event comes, a person has one
+//! Turns events into notifications: rows first, then the cache, then frames. However often an event comes, a person has one
 //! notification of it, because its id is made from both.
 
 mod looking;
 mod rules;
+mod store;
 
-use std::collections::BTreeSet;
-
-use rules::News;
+use rules::{Given, Message, News};
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
-use sdk::postgres::{self, Error};
-use sdk::{config, frame, log, params};
-use serde_json::json;
+use sdk::{Id, frame, log, notification, redis};
+use store::Notification;
 
-const NOTIFY: &str = include_str!("sql/notify.sql");
+/// Messages of one statement: each may be of a thousand people.
+const MESSAGES_AT_ONCE: usize = 8;
+/// People of one statement, where everyone in a conversation is notified.
+const PEOPLE_AT_ONCE: usize = 1000;
 /// Publications of one call to the bus.
 const PUBLISH_MAX: usize = 500;
 
 struct Notify;
 event::export!(Notify);
 
-sdk::rows! {
-    struct Notification { user_id: String, notification: String }
-}
-
 impl event::Handler for Notify {
     fn handle(events: Vec<Event>) -> Vec<Verdict> {
-        let mut news = Vec::new();
-        let mut verdicts = Vec::with_capacity(events.len());
-        for event in &events {
-            match rules::news(event) {
-                Ok(told) => {
-                    news.extend(told);
-                    verdicts.push(Verdict::Ack);
-                }
-                Err(why) => verdicts.push(Verdict::Reject(why)),
-            }
-        }
-        match tell(&news) {
-            Ok(()) => verdicts,
+        let news: Vec<_> = events.iter().map(rules::news).collect();
+        match tell(news.iter().flatten()) {
+            Ok(()) => news.iter().map(verdict).collect(),
             Err(Trouble::Away(why)) => {
                 log::warn("notifications wait", &[("why", &why)]);
                 event::all(&events, Verdict::Hold(event::RETRY_MS))
             }
-            Err(Trouble::Failed(why)) if events.len() == 1 => vec![Verdict::Reject(why)],
-            // One of them is to blame: each comes back alone and shows whether it is the one.
-            Err(Trouble::Failed(_)) => events.iter().map(alone).collect(),
+            // One of them is to blame: alone, each shows whether it is the one.
+            Err(Trouble::Failed(_)) => news.iter().map(alone).collect(),
         }
     }
 }
 
+/// Why something was not told.
 enum Trouble {
-    /// Postgres or the bus: it comes back.
+    /// Postgres, Redis or the bus: it comes back.
     Away(String),
     Failed(String),
 }
 
-fn alone(event: &Event) -> Verdict {
-    let told = match rules::news(event) {
-        Ok(told) => told,
-        Err(why) => return Verdict::Reject(why),
-    };
-    match tell(told.as_slice()) {
-        Ok(()) => Verdict::Ack,
+fn verdict(news: &Result<News, rules::Unreadable>) -> Verdict {
+    news.as_ref().err().map_or(Verdict::Ack, |why| Verdict::Reject(why.clone()))
+}
+
+fn alone(news: &Result<News, rules::Unreadable>) -> Verdict {
+    match tell(news.iter()) {
+        Ok(()) => verdict(news),
         Err(Trouble::Away(_)) => Verdict::Hold(event::RETRY_MS),
         Err(Trouble::Failed(why)) => Verdict::Reject(why),
     }
 }
 
-fn tell(news: &[News]) -> Result<(), Trouble> {
-    if news.is_empty() {
+fn tell<'a>(news: impl Iterator<Item = &'a News>) -> Result<(), Trouble> {
+    let (mut messages, mut given, mut everyone, mut changed) = (vec![], vec![], vec![], vec![]);
+    for one in news {
+        match one {
+            News::Nothing => {}
+            News::Message(message) => messages.push(message),
+            News::Given(one) => given.push(one),
+            News::Everyone(conversation, one) => everyone.push((*conversation, one)),
+            News::Changed(user) => changed.push(user.as_str()),
+        }
+    }
+    for some in messages.chunks(MESSAGES_AT_ONCE) {
+        tell_of_messages(some)?;
+    }
+    if !given.is_empty() {
+        push(&store::given(&given)?)?;
+    }
+    everyone.into_iter().try_for_each(|(conversation, one)| tell_everyone(conversation, one))?;
+    forget(changed)
+}
+
+fn tell_of_messages(messages: &[&Message]) -> Result<(), Trouble> {
+    let conversations = messages.iter().map(|message| message.conversation_id).collect();
+    push(&store::messages(messages, &looking::at(&conversations))?)
+}
+
+fn tell_everyone(conversation: Id, given: &Given) -> Result<(), Trouble> {
+    let mut after = String::new();
+    loop {
+        let people = store::people(conversation, &after, PEOPLE_AT_ONCE)?;
+        let each: Vec<_> = people.iter().map(|user| given.to(user)).collect();
+        push(&store::given(&each)?)?;
+        match people.into_iter().next_back() {
+            Some(last) if each.len() == PEOPLE_AT_ONCE => after = last,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Who hears of a notification finds it in the list.
+fn push(notifications: &[Notification]) -> Result<(), Trouble> {
+    if notifications.is_empty() {
         return Ok(());
     }
-    let notifications = store(news)?;
-    let publications: Vec<_> = notifications
-        .iter()
-        .map(|row| {
-            let payload = format!(r#"{{"notification":{}}}"#, row.notification);
-            Publication::new(channels::user(&row.user_id), frame::push("notification.new", &payload))
-        })
-        .collect();
-    for some in publications.chunks(PUBLISH_MAX) {
-        channels::publish(some).map_err(|error| match error {
-            channels::Error::Refused(why) => Trouble::Failed(why),
-            other => Trouble::Away(format!("{other:?}")),
-        })?;
+    forget(notifications.iter().map(|row| row.user_id.as_str()).collect())?;
+    for some in notifications.chunks(PUBLISH_MAX) {
+        let publications: Vec<_> = some.iter().map(publication).collect();
+        channels::publish(&publications)?;
     }
     Ok(())
 }
 
-fn store(news: &[News]) -> Result<Vec<Notification>, Trouble> {
-    let conversations: BTreeSet<_> = news.iter().map(|told| told.conversation_id).collect();
-    let texts = |of: fn(&News) -> String| news.iter().map(of).collect::<Vec<_>>();
-    let numbers = |of: fn(&News) -> u64| news.iter().map(|told| of(told) as i64).collect::<Vec<_>>();
-    let rows = postgres::query(
-        NOTIFY,
-        &params![
-            texts(|told| told.event_id.clone()),
-            texts(|told| told.conversation_id.to_string()),
-            texts(|told| told.message_id.clone()),
-            numbers(|told| told.seq),
-            texts(|told| told.sender_id.clone()),
-            texts(|told| told.title.clone()),
-            texts(|told| told.body.clone()),
-            texts(|told| json!(told.mentions).to_string()),
-            numbers(|told| told.at_ms),
-            looking::at(&conversations),
-            config::number("participants_max", 1000),
-        ],
-    );
-    let rows = rows.map_err(|error| match error {
-        Error::Busy | Error::Deadline | Error::Retryable(_) | Error::UnknownOutcome => {
-            Trouble::Away(format!("{error:?}"))
+/// Drops what is cached of these people.
+fn forget(mut users: Vec<&str>) -> Result<(), Trouble> {
+    users.sort_unstable();
+    users.dedup();
+    if users.is_empty() {
+        return Ok(());
+    }
+    notification::changed(users).map_err(|error| Trouble::Away(redis::describe(&error)))
+}
+
+fn publication(row: &Notification) -> Publication {
+    let payload = format!(r#"{{"notification":{}}}"#, row.notification);
+    Publication::new(channels::user(&row.user_id), frame::push("notification.new", &payload))
+}
+
+impl From<channels::Error> for Trouble {
+    fn from(error: channels::Error) -> Self {
+        match error {
+            channels::Error::Refused(why) => Self::Failed(why),
+            other => Self::Away(format!("{other:?}")),
         }
-        other => Trouble::Failed(format!("{other:?}")),
-    })?;
-    rows.all().map_err(|mismatch| Trouble::Failed(mismatch.to_string()))
+    }
 }

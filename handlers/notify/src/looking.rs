@@ -5,9 +5,16 @@ use std::collections::BTreeSet;
 
 use sdk::redis::{self, Error, Pipeline, Reply};
 use sdk::{Id, clock, keys, log};
+use serde::Serialize;
 
-/// `conversation user` for everyone who looks.
-pub fn at(conversations: &BTreeSet<Id>) -> Vec<String> {
+#[derive(Serialize)]
+pub struct Looker {
+    conversation_id: Id,
+    user_id: String,
+}
+
+/// Everyone who looks.
+pub fn at(conversations: &BTreeSet<Id>) -> Vec<Looker> {
     match read(conversations) {
         Ok(looking) => looking,
         Err(error) => {
@@ -17,7 +24,7 @@ pub fn at(conversations: &BTreeSet<Id>) -> Vec<String> {
     }
 }
 
-fn read(conversations: &BTreeSet<Id>) -> Result<Vec<String>, Error> {
+fn read(conversations: &BTreeSet<Id>) -> Result<Vec<Looker>, Error> {
     let mut pipeline = Pipeline::new();
     pipeline.push(&["ZRANGEBYSCORE", keys::NODES, "-inf", &clock::now_ms().to_string()]);
     for conversation in conversations {
@@ -37,7 +44,12 @@ fn read(conversations: &BTreeSet<Id>) -> Result<Vec<String>, Error> {
     let nodes = pipeline.run()?;
     let looking =
         seats.iter().zip(&nodes).filter(|(_, node)| node.text().is_some_and(|node| !dead.contains(node)));
-    Ok(looking.map(|((conversation, _, user), _)| format!("{conversation} {user}")).collect())
+    Ok(looking
+        .map(|((conversation, _, user), _)| Looker {
+            conversation_id: *conversation,
+            user_id: (*user).to_owned(),
+        })
+        .collect())
 }
 
 /// A hash, however the protocol wrote it.

@@ -95,16 +95,6 @@ struct Moved {
     ended: bool,
 }
 
-/// Of an internal system: a frame for an address.
-#[derive(Deserialize)]
-struct Published<'a> {
-    target: String,
-    #[serde(rename = "type")]
-    frame_type: String,
-    #[serde(borrow)]
-    payload: &'a RawValue,
-}
-
 pub fn deliver(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     match event.event_type.as_str() {
         outbox::MESSAGE_CREATED => message_created(event),
@@ -236,7 +226,7 @@ fn participant_left(event: &Event) -> Result<Delivery<'_>, Unreadable> {
 }
 
 fn published(event: &Event) -> Result<Delivery<'_>, Unreadable> {
-    let published: Published<'_> = read(event)?;
+    let published: outbox::Published<'_> = read(event)?;
     let known = ["topic:", "user:", "conv:"].iter().any(|kind| published.target.starts_with(kind));
     if !known {
         return Err(Unreadable(format!("target `{}` is no address", published.target)));

@@ -57,10 +57,13 @@ pub fn search(user: &str, query_digest: &str) -> String {
 }
 pub const SEARCH_TTL_S: u64 = MINUTE_S;
 
-/// The last notifications of a user: list of JSON.
+/// Hash of a user's notifications: the `newest` as JSON, and a `version` that every change replaces, so that nobody keeps
+/// what was read before it.
 pub fn notifications(user: &str) -> String {
     format!("notifications:{user}")
 }
+pub const NOTIFICATIONS_NEWEST: &str = "newest";
+pub const NOTIFICATIONS_VERSION: &str = "version";
 pub const NOTIFICATIONS_TTL_S: u64 = 7 * DAY_S;
 pub const NOTIFICATIONS_MAX: usize = 100;
 

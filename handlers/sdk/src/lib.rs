@@ -42,6 +42,7 @@ pub mod id;
 pub mod json;
 pub mod keys;
 pub mod membership;
+pub mod notification;
 pub mod outbox;
 pub mod problem;
 pub mod rate;

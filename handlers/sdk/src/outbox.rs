@@ -38,3 +38,29 @@ pub struct MessageCreated<'a> {
     #[serde(borrow)]
     pub message: &'a RawValue,
 }
+
+/// `published`: a frame for an address, and what to remember of it for the people behind it.
+#[derive(Deserialize)]
+pub struct Published<'a> {
+    pub target: String,
+    #[serde(rename = "type")]
+    pub frame_type: String,
+    #[serde(borrow)]
+    pub payload: &'a RawValue,
+    #[serde(borrow)]
+    pub notify: Option<Notice<'a>>,
+}
+
+/// A notification as an internal system wishes it; the publish API has checked it.
+#[derive(Debug, Deserialize)]
+pub struct Notice<'a> {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub level: String,
+    pub title: String,
+    pub body: Option<String>,
+    pub entity_type: Option<String>,
+    pub entity_id: Option<String>,
+    #[serde(borrow)]
+    pub data: Option<&'a RawValue>,
+}

@@ -1,0 +1,84 @@
+-- Notifications of messages: `new_message` for who is not looking, `mention` instead of it for who is mentioned.
+-- $1 the messages, JSON · $2 who looks, JSON · $3 the largest conversation that is told of everything
+with
+told as materialized (
+  select * from json_to_recordset($1::json) as told(
+    event_id uuid, position bigint, conversation_id uuid, message_id text, seq bigint, sender_id text, title text,
+    body text, mentions text[], names text[], at_ms bigint)
+),
+looking as (
+  select distinct conversation_id, user_id
+  from json_to_recordset($2::json) as looking(conversation_id uuid, user_id text)
+),
+sizes as (
+  select conversation_id, (
+    select count(*) from (
+      select from app.participants as participant
+      where participant.conversation_id = asked.conversation_id and participant.left_at is null
+      limit $3::int + 1) as counted) as size
+  from (select distinct conversation_id from told) as asked
+),
+-- By id, or by name: a probe for each, never a scan of the directory.
+mentioned as (
+  select told.event_id, mention as user_id from told, unnest(told.mentions) as mention
+  union
+  select told.event_id, (
+    select person.id from app.users as person
+    where person.username is not null and lower(person.username) = lower(name))
+  from told, unnest(told.names) as name
+),
+-- Everyone; in a large conversation only those who are mentioned are looked up at all. `offset 0` keeps each a probe of the
+-- index: the planner, who knows nothing of JSON, would rather read the table.
+reached as (
+  select told.event_id, participant.*
+  from told
+  join sizes on sizes.conversation_id = told.conversation_id and sizes.size <= $3
+  cross join lateral (
+    select participant.user_id, participant.notifications, participant.last_read_seq
+    from app.participants as participant
+    where participant.conversation_id = told.conversation_id and participant.left_at is null
+    offset 0) as participant
+  union
+  select told.event_id, participant.*
+  from mentioned
+  join told using (event_id)
+  cross join lateral (
+    select participant.user_id, participant.notifications, participant.last_read_seq
+    from app.participants as participant
+    where participant.conversation_id = told.conversation_id and participant.user_id = mentioned.user_id
+      and participant.left_at is null
+    offset 0) as participant
+),
+named as materialized (
+  select
+    app.notification_id(told.event_id, told.position, reached.user_id) as id, reached.user_id,
+    case when mentioned.user_id is null then 'new_message' else 'mention' end as type, told.*
+  from reached
+  join told using (event_id)
+  left join mentioned on mentioned.event_id = reached.event_id and mentioned.user_id = reached.user_id
+  left join looking on looking.conversation_id = told.conversation_id and looking.user_id = reached.user_id
+  where reached.user_id <> told.sender_id
+    and case when mentioned.user_id is not null then reached.notifications <> 'none'
+      -- Not what they see, nor what they have read, nor what was said before they came: their mark began at the head.
+      else reached.notifications = 'all' and looking.user_id is null and reached.last_read_seq < told.seq end
+),
+stored as (
+  insert into app.notifications (id, user_id, type, title, body, entity_type, entity_id, data, created_at)
+  select
+    id, user_id, type, title, body, 'message', message_id,
+    json_build_object('conversation_id', conversation_id, 'seq', seq, 'sender_id', sender_id),
+    to_timestamp(at_ms / 1000.0)
+  from named
+  order by id
+  on conflict (id) do nothing
+  returning id
+)
+-- Also what was stored before, as long as it is news: whether it was pushed then, nobody knows.
+select user_id, app.notification_text(id, user_id, type, 'info', title, body, 'message', message_id,
+  json_build_object('conversation_id', conversation_id, 'seq', seq, 'sender_id', sender_id), null,
+  to_timestamp(at_ms / 1000.0)) as notification
+from named
+where id in (select id from stored)
+  or coalesce((select known.read_at is null and known.deleted_at is null
+    from app.notifications as known where known.id = named.id), true)
+order by conversation_id, seq

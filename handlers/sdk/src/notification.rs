@@ -1,0 +1,27 @@
+//! Words of notifications that several handlers share, and how their cache is kept true.
+
+use crate::{keys, random, redis};
+
+/// What a notification can be of.
+pub const TYPES: [&str; 7] =
+    ["new_message", "mention", "class_invite", "system", "progress", "tournament", "match"];
+/// Those that internal systems may make.
+pub const PUBLISHED_TYPES: [&str; 4] = ["system", "progress", "tournament", "match"];
+pub const LEVELS: [&str; 3] = ["info", "warning", "alert"];
+
+pub const TITLE_CHARS_MAX: usize = 255;
+
+/// Whoever changed something of these users says so after COMMIT: what is cached of them is dropped, and what a reader is
+/// about to keep, read before, is not kept (the cache's version is another one).
+pub fn changed<'a>(users: impl IntoIterator<Item = &'a str>) -> Result<(), redis::Error> {
+    let version = random::bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let ttl = keys::NOTIFICATIONS_TTL_S.to_string();
+    let mut pipeline = redis::Pipeline::new();
+    for user in users {
+        let key = keys::notifications(user);
+        // The version first: whoever keeps something between the two has seen the old one.
+        pipeline.push(&["HSET", &key, keys::NOTIFICATIONS_VERSION, &version]);
+        pipeline.push(&["HDEL", &key, keys::NOTIFICATIONS_NEWEST]).push(&["EXPIRE", &key, &ttl]);
+    }
+    pipeline.run().map(drop)
+}
