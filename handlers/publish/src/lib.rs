@@ -1,0 +1,49 @@
+//! Takes what internal systems publish. What it accepts is committed; delivery is the outbox's business.
+
+mod rules;
+mod store;
+
+use rules::{Publication, Target};
+use sdk::schedule::{self, Tick};
+use sdk::{Problem, http, log};
+use store::Publish;
+
+/// Of tokens that internal systems have.
+const SERVICE: &str = "service";
+
+struct Publisher;
+http::export!(Publisher);
+schedule::export!(Publisher);
+
+impl http::Handler for Publisher {
+    fn handle(request: http::Request) -> Result<http::Response, Problem> {
+        let caller = request.caller()?;
+        if !caller.roles.iter().any(|role| role == SERVICE) {
+            return Err(Problem::forbidden(
+                "only internal systems publish: a token with role `service` is needed",
+            ));
+        }
+        let publication = Publication::parse(request.json()?, request.header("idempotency-key"))?;
+        if let Target::Conversation(id) = publication.kind
+            && !store::has_conversation(id)?
+        {
+            return Err(Problem::not_found("conversation").with_field("target"));
+        }
+        Ok(match store::publish(&publication, &caller.user_id)? {
+            Publish::Accepted(id) => http::Response::text(202, format!(r#"{{"id":"{id}"}}"#)),
+            Publish::Duplicate(id) => {
+                http::Response::text(202, format!(r#"{{"id":"{id}","duplicate":true}}"#))
+            }
+        })
+    }
+}
+
+impl schedule::Handler for Publisher {
+    fn run(_: Tick) -> Result<(), String> {
+        let forgotten = store::clean().map_err(|error| format!("{error:?}"))?;
+        if forgotten > 0 {
+            log::info("keys of publications are forgotten", &[("count", &forgotten.to_string())]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! Statements of this handler and what their answers mean.
+
+use sdk::{Id, Problem, params, postgres, wake};
+
+use crate::rules::Publication;
+
+const PUBLISH: &str = include_str!("sql/publish.sql");
+const REPLAY: &str = include_str!("sql/replay.sql");
+const CONVERSATION: &str = include_str!("sql/conversation.sql");
+const CLEAN: &str = include_str!("sql/clean.sql");
+
+/// Keys that one statement forgets, and statements of one run.
+const CLEAN_AT_ONCE: u64 = 5000;
+const CLEAN_STATEMENTS_MAX: usize = 40;
+
+pub enum Publish {
+    /// Committed, as this event.
+    Accepted(Id),
+    /// Its key was used before, for the same thing.
+    Duplicate(Id),
+}
+
+sdk::rows! {
+    struct Known { id: Id, fingerprint: i64 }
+}
+
+pub fn publish(publication: &Publication, publisher: &str) -> Result<Publish, Problem> {
+    let (id, key) = (Id::make(), publication.key.as_ref());
+    let fingerprint = publication.fingerprint();
+    let row = params![id, &publication.target, publication.event(), publisher, key, fingerprint];
+    let shard: Option<u32> = postgres::query(PUBLISH, &row)?.cell()?;
+    if let Some(shard) = shard {
+        wake::outbox(&[shard]);
+        return Ok(Publish::Accepted(id));
+    }
+    let known: Option<Known> = postgres::query(REPLAY, &params![publisher, key])?.one()?;
+    match known {
+        Some(known) if known.fingerprint == fingerprint => Ok(Publish::Duplicate(known.id)),
+        Some(_) => Err(Problem::idempotency_conflict().with_field("Idempotency-Key")),
+        // The key's first user was rolled back while this call waited for it.
+        None => Err(Problem::unavailable()),
+    }
+}
+
+pub fn has_conversation(id: Id) -> Result<bool, Problem> {
+    Ok(postgres::query(CONVERSATION, &params![id])?.cell()?.unwrap_or(false))
+}
+
+/// Returns how many keys were forgotten.
+pub fn clean() -> Result<u64, postgres::Error> {
+    let mut all = 0;
+    for _ in 0..CLEAN_STATEMENTS_MAX {
+        let some = postgres::execute(CLEAN, &params![CLEAN_AT_ONCE])?;
+        all += some;
+        if some < CLEAN_AT_ONCE {
+            break;
+        }
+    }
+    Ok(all)
+}
