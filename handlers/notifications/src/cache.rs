@@ -1,0 +1,58 @@
+//! The newest notifications of a person, in Redis. Never stale: whoever changes something replaces the version after its
+//! COMMIT (`sdk::notification::changed`), and nothing is kept that was read under another version. Without Redis everything
+//! comes from Postgres.
+
+use sdk::redis::{self, Error, Pipeline, Reply};
+use sdk::{keys, log, random};
+
+/// What is cached of a person.
+pub enum Cached {
+    Newest(String),
+    /// Nothing. What is read now may be kept, if nothing changes meanwhile.
+    Missing(Version),
+    /// Redis is away.
+    Unknown,
+}
+
+/// What the cache had when it was missed.
+pub struct Version(String);
+
+pub fn read(user: &str) -> Cached {
+    match try_read(user) {
+        Ok(cached) => cached,
+        Err(error) => {
+            log::warn("notifications are not read from the cache", &[("why", &redis::describe(&error))]);
+            Cached::Unknown
+        }
+    }
+}
+
+fn try_read(user: &str) -> Result<Cached, Error> {
+    let key = keys::notifications(user);
+    let fields = [keys::NOTIFICATIONS_NEWEST, keys::NOTIFICATIONS_VERSION];
+    let reply = redis::command(&["HMGET", &key, fields[0], fields[1]])?;
+    match reply.items() {
+        [Reply::Text(newest), _] => Ok(Cached::Newest(newest.clone())),
+        [_, Reply::Text(version)] => Ok(Cached::Missing(Version(version.clone()))),
+        _ => begin(&key),
+    }
+}
+
+/// A version where there is none: whoever keeps something must be able to see that nothing changed.
+fn begin(key: &str) -> Result<Cached, Error> {
+    let random = u64::from_be_bytes(random::bytes::<8>());
+    let mut pipeline = Pipeline::new();
+    pipeline.push(&["HSETNX", key, keys::NOTIFICATIONS_VERSION, &format!("{random:016x}")]);
+    pipeline.push(&["EXPIRE", key, &keys::NOTIFICATIONS_TTL_S.to_string()]);
+    pipeline.push(&["HGET", key, keys::NOTIFICATIONS_VERSION]);
+    let replies = pipeline.run()?;
+    let version = replies.get(2).and_then(Reply::text);
+    Ok(version.map_or(Cached::Unknown, |version| Cached::Missing(Version(version.to_owned()))))
+}
+
+pub fn keep(user: &str, version: &Version, newest: &str) {
+    let ttl = keys::NOTIFICATIONS_TTL_S.to_string();
+    if let Err(error) = redis::script("keep", &[&keys::notifications(user)], &[&version.0, newest, &ttl]) {
+        log::warn("notifications are not cached", &[("why", &redis::describe(&error))]);
+    }
+}

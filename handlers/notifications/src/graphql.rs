@@ -1,0 +1,137 @@
+//! Notifications by GraphQL. The schema is made for each call: it takes less time than a round trip to Postgres. It does not
+//! know what a notification may do; `inbox` does.
+
+mod schema;
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use async_graphql::parser::types::{ExecutableDocument, OperationType, Selection, SelectionSet};
+use async_graphql::{Request, ServerError, Variables};
+use sdk::{config, http};
+use serde_json::{Value, json};
+
+use crate::media::{Asked, Media, Outcome, Refusal};
+
+/// `notifications { edges { node { … } } }` is three deep.
+const DEPTH_MAX: usize = 8;
+/// A schema that tells itself nests deeper.
+const DEPTH_OF_INTROSPECTION: usize = 20;
+
+/// Always an answer: what goes wrong stands in it.
+pub fn answer(request: &http::Request, user: &str) -> http::Response {
+    let Some(media) = Media::accepted(request.header("accept")) else {
+        let why = "accept application/graphql-response+json or application/json".to_owned();
+        return refusal(Media::Json, &Refusal { status: 406, code: "invalid", why });
+    };
+    match run(request, user) {
+        Ok((outcome, document)) => respond(outcome.status(media), media, &document),
+        Err(why) => refusal(media, &why),
+    }
+}
+
+fn run(request: &http::Request, user: &str) -> Result<(Outcome, Value), Refusal> {
+    let asked = match request.method.as_str() {
+        "GET" => Asked::of_query(&request.query)?,
+        _ => Asked::of_body(request.header("content-type"), &request.body)?,
+    };
+    let document = match async_graphql::parser::parse_query(&asked.query) {
+        Ok(document) => document,
+        Err(error) => return Ok(rejected(&[ServerError::from(error)], "malformed")),
+    };
+    if request.method == "GET" && changes_something(&document, asked.operation.as_deref()) {
+        let why = "mutations are sent by POST".to_owned();
+        return Err(Refusal { status: 405, code: "malformed", why });
+    }
+    let introspection = config::text("introspection").is_some_and(|value| value == "true");
+    if !introspection && asks_for_schema(&document) {
+        let error = ServerError::new("the schema is not told here", None);
+        return Ok(rejected(&[error], "forbidden"));
+    }
+    let depth = if introspection { DEPTH_OF_INTROSPECTION } else { DEPTH_MAX };
+    let schema = schema::of(user, introspection, depth);
+    let mut prepared =
+        Request::new(asked.query).variables(Variables::from_json(Value::Object(asked.variables)));
+    prepared.operation_name = asked.operation;
+    prepared.set_parsed_query(document);
+    let response = finish(schema.execute(prepared));
+
+    // Whatever went wrong while a field was resolved has its path.
+    let failed_before =
+        !response.errors.is_empty() && response.errors.iter().all(|error| error.path.is_empty());
+    if failed_before {
+        return Ok(rejected(&response.errors, "invalid"));
+    }
+    let mut told = json!({ "data": response.data });
+    if !response.errors.is_empty() {
+        told["errors"] = errors(&response.errors, "internal");
+    }
+    Ok((Outcome::Executed, told))
+}
+
+fn rejected(why: &[ServerError], code: &str) -> (Outcome, Value) {
+    (Outcome::Rejected, json!({ "errors": errors(why, code) }))
+}
+
+/// Every error has a code; those of resolvers bring their own.
+fn errors(errors: &[ServerError], code: &str) -> Value {
+    let coded = errors.iter().map(|error| {
+        let mut value = json!(error);
+        if value["extensions"]["code"].is_null() {
+            value["extensions"]["code"] = code.into();
+        }
+        value
+    });
+    coded.collect()
+}
+
+fn refusal(media: Media, refusal: &Refusal) -> http::Response {
+    let document = json!({ "errors": [{ "message": refusal.why, "extensions": { "code": refusal.code } }] });
+    let mut response = respond(refusal.status, media, &document);
+    if refusal.status == 405 {
+        response.headers.push(("allow".to_owned(), "POST".to_owned()));
+    }
+    response
+}
+
+fn respond(status: u16, media: Media, document: &Value) -> http::Response {
+    let mut response = http::Response::text(status, document.to_string());
+    response.headers = vec![("content-type".to_owned(), media.name().to_owned())];
+    response
+}
+
+/// Nothing in a handler waits: a future that is not ready is one that wants to be asked again. One that never is, the
+/// call's limit of CPU ends.
+fn finish<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut context) {
+            return done;
+        }
+    }
+}
+
+fn changes_something(document: &ExecutableDocument, operation: Option<&str>) -> bool {
+    document
+        .operations
+        .iter()
+        .filter(|(name, _)| operation.is_none_or(|wanted| name.is_some_and(|name| name.as_str() == wanted)))
+        .any(|(_, definition)| definition.node.ty != OperationType::Query)
+}
+
+/// `__schema`, anywhere. `__type` may be asked for: nothing of the schema is visible to it.
+fn asks_for_schema(document: &ExecutableDocument) -> bool {
+    fn within(set: &SelectionSet) -> bool {
+        set.items.iter().any(|item| match &item.node {
+            Selection::Field(field) => {
+                field.node.name.node == "__schema" || within(&field.node.selection_set.node)
+            }
+            Selection::InlineFragment(fragment) => within(&fragment.node.selection_set.node),
+            Selection::FragmentSpread(_) => false,
+        })
+    }
+    let operations = document.operations.iter().map(|(_, definition)| &definition.node.selection_set.node);
+    let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
+    operations.chain(fragments).any(within)
+}

@@ -1,0 +1,312 @@
+//! GraphQL over HTTP, without GraphQL: which media types go in and out, what a request must look like, which status an
+//! outcome has. Pure: no host calls, so plain `cargo test` runs it.
+// Natively only the tests use it: the schema is compiled for where it runs.
+#![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+
+use serde_json::{Map, Value};
+
+/// Braces, brackets and parentheses within each other. The parser recurses, on a stack of 64 KiB.
+pub const NESTING_MAX: usize = 24;
+
+/// What the answer is written as.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Media {
+    Json,
+    /// `application/graphql-response+json`: the status says what became of the request.
+    Response,
+}
+
+impl Media {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "application/json; charset=utf-8",
+            Self::Response => "application/graphql-response+json; charset=utf-8",
+        }
+    }
+
+    /// What the client prefers; of equals the first. None if it takes neither.
+    pub fn accepted(header: Option<&str>) -> Option<Self> {
+        let Some(header) = header.filter(|header| !header.trim().is_empty()) else { return Some(Self::Json) };
+        let mut best: Option<(f32, Self)> = None;
+        for range in header.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let media = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+                "application/graphql-response+json" => Self::Response,
+                "application/json" | "application/*" | "*/*" => Self::Json,
+                _ => continue,
+            };
+            let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |q| q.parse().ok());
+            let weight: f32 = weight.unwrap_or(0.0);
+            if weight > 0.0 && best.is_none_or(|(most, _)| weight > most) {
+                best = Some((weight, media));
+            }
+        }
+        best.map(|(_, media)| media)
+    }
+}
+
+/// Why a request is not even tried: its status, its code and one sentence.
+#[derive(Debug, PartialEq)]
+pub struct Refusal {
+    pub status: u16,
+    pub code: &'static str,
+    pub why: String,
+}
+
+fn refused<T>(status: u16, code: &'static str, why: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { status, code, why: why.into() })
+}
+
+fn malformed<T>(why: impl Into<String>) -> Result<T, Refusal> {
+    refused(400, "malformed", why)
+}
+
+/// A well-formed request.
+#[derive(Debug, PartialEq)]
+pub struct Asked {
+    pub query: String,
+    pub operation: Option<String>,
+    pub variables: Map<String, Value>,
+}
+
+impl Asked {
+    pub fn of_body(content_type: Option<&str>, body: &[u8]) -> Result<Self, Refusal> {
+        let mut parts = content_type.unwrap_or_default().split(';').map(str::trim);
+        let is_json = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
+        let charset = parts.find_map(|part| {
+            let (name, value) = part.split_once('=')?;
+            name.trim()
+                .eq_ignore_ascii_case("charset")
+                .then(|| value.trim().trim_matches('"').to_ascii_lowercase())
+        });
+        if !is_json || charset.is_some_and(|charset| charset != "utf-8" && charset != "utf8") {
+            return refused(415, "unsupported_media_type", "send application/json in UTF-8");
+        }
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(fields)) => Self::of(fields),
+            Ok(_) => malformed("the body is not a JSON object"),
+            Err(error) => malformed(format!("the body is not JSON: {error}")),
+        }
+    }
+
+    /// `variables` and `extensions` are JSON inside the query string.
+    pub fn of_query(query: &[(String, String)]) -> Result<Self, Refusal> {
+        let mut fields = Map::new();
+        for (name, text) in query {
+            let value = match name.as_str() {
+                "query" | "operationName" => Value::String(text.clone()),
+                "variables" | "extensions" => match serde_json::from_str(text) {
+                    Ok(value) => value,
+                    Err(error) => return malformed(format!("{name}: is not JSON: {error}")),
+                },
+                _ => continue,
+            };
+            fields.insert(name.clone(), value);
+        }
+        Self::of(fields)
+    }
+
+    fn of(mut fields: Map<String, Value>) -> Result<Self, Refusal> {
+        let mut take = |name: &str| fields.remove(name).unwrap_or_default();
+        let query = match take("query") {
+            Value::String(query) => query,
+            Value::Null => return malformed("query: is required"),
+            _ => return malformed("query: is not a text"),
+        };
+        let operation = match take("operationName") {
+            Value::Null => None,
+            Value::String(name) if name.is_empty() => None,
+            Value::String(name) => Some(name),
+            _ => return malformed("operationName: is not a text"),
+        };
+        let variables = match take("variables") {
+            Value::Null => Map::new(),
+            Value::Object(variables) => variables,
+            _ => return malformed("variables: is not an object"),
+        };
+        if !matches!(take("extensions"), Value::Null | Value::Object(_)) {
+            return malformed("extensions: is not an object");
+        }
+        if nesting(&query) > NESTING_MAX {
+            return malformed(format!("query: is nested deeper than {NESTING_MAX}"));
+        }
+        Ok(Self { query, operation, variables })
+    }
+}
+
+/// How deep a document goes, without understanding it: strings and comments do not count.
+fn nesting(query: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut rest = query;
+    while let Some(c) = rest.chars().next() {
+        let skip = match c {
+            '{' | '[' | '(' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+                1
+            }
+            '}' | ']' | ')' => {
+                depth = depth.saturating_sub(1);
+                1
+            }
+            '#' => rest.find(['\n', '\r']).unwrap_or(rest.len()),
+            '"' if rest.starts_with("\"\"\"") => block_end(rest),
+            '"' => string_end(rest),
+            other => other.len_utf8(),
+        };
+        rest = &rest[skip..];
+    }
+    deepest
+}
+
+/// Behind a string that begins here; what is never closed the parser refuses.
+fn string_end(text: &str) -> usize {
+    let mut escaped = false;
+    for (place, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return place + 1,
+            // A string has one line: what follows may nest again.
+            '\n' | '\r' => return place,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn block_end(text: &str) -> usize {
+    let mut from = 3;
+    while let Some(place) = text[from..].find("\"\"\"").map(|place| from + place) {
+        if !text[..place].ends_with('\\') {
+            return place + 3;
+        }
+        from = place + 3;
+    }
+    text.len()
+}
+
+/// What became of a request that was tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome {
+    /// Executed, perhaps with errors in it.
+    Executed,
+    /// Its document does not parse, does not fit the schema, or goes beyond a limit: nothing was executed.
+    Rejected,
+}
+
+impl Outcome {
+    pub fn status(self, media: Media) -> u16 {
+        match (self, media) {
+            (Self::Rejected, Media::Response) => 400,
+            // Who takes plain JSON looks into the answer.
+            _ => 200,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_media_type_is_what_the_client_prefers() {
+        for (header, expected) in [
+            (None, Some(Media::Json)),
+            (Some(""), Some(Media::Json)),
+            (Some("*/*"), Some(Media::Json)),
+            (Some("application/json"), Some(Media::Json)),
+            (Some("application/graphql-response+json; charset=utf-8"), Some(Media::Response)),
+            (Some("application/graphql-response+json, application/json;q=0.9"), Some(Media::Response)),
+            (Some("application/graphql-response+json;q=0.5, application/json"), Some(Media::Json)),
+            (Some("text/html, application/graphql-response+json;q=0.1"), Some(Media::Response)),
+            (Some("text/html"), None),
+            (Some("application/json;q=0"), None),
+        ] {
+            assert_eq!(Media::accepted(header), expected, "{header:?}");
+        }
+    }
+
+    fn asked(body: Value) -> Result<Asked, Refusal> {
+        Asked::of_body(Some("application/json"), body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_request_has_a_query_and_perhaps_more() {
+        let full = json!({"query": "{ a }", "operationName": "A", "variables": {"x": 1}, "extensions": {}, "other": 1});
+        let full = asked(full).unwrap();
+        assert_eq!(
+            (full.query.as_str(), full.operation.as_deref(), full.variables.len()),
+            ("{ a }", Some("A"), 1)
+        );
+        let bare =
+            asked(json!({"query": "{ a }", "operationName": null, "variables": null, "extensions": null}));
+        assert_eq!(bare.unwrap().operation, None);
+        for (field, value) in [
+            ("query", json!(null)),
+            ("query", json!({"a": 1})),
+            ("query", json!(0)),
+            ("operationName", json!(["a"])),
+            ("variables", json!("x")),
+            ("variables", json!([1])),
+            ("extensions", json!(false)),
+        ] {
+            let mut body = json!({"query": "{ a }"});
+            body[field] = value;
+            let refusal = asked(body).unwrap_err();
+            assert!(refusal.status == 400 && refusal.why.starts_with(field), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn only_json_in_utf_8_is_read() {
+        let body = br#"{"query":"{a}"}"#;
+        for good in
+            ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""]
+        {
+            assert!(Asked::of_body(Some(good), body).is_ok(), "{good}");
+        }
+        for bad in [None, Some(""), Some("text/plain"), Some("application/json; charset=latin1")] {
+            assert_eq!(Asked::of_body(bad, body).unwrap_err().status, 415, "{bad:?}");
+        }
+        for bad in [&b""[..], b"{", b"[]", b"\xff"] {
+            assert_eq!(Asked::of_body(Some("application/json"), bad).unwrap_err().status, 400);
+        }
+    }
+
+    #[test]
+    fn a_query_string_carries_json_in_two_of_its_fields() {
+        let query = |pairs: &[(&str, &str)]| {
+            let owned: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            Asked::of_query(&owned)
+        };
+        let asked = query(&[("query", "{ a }"), ("variables", r#"{"x":[1]}"#), ("token", "t")]).unwrap();
+        assert_eq!(asked.variables["x"], json!([1]));
+        assert_eq!(query(&[("query", "{ a }"), ("variables", "{")]).unwrap_err().code, "malformed");
+        assert_eq!(query(&[]).unwrap_err().why, "query: is required");
+    }
+
+    #[test]
+    fn depth_is_counted_before_the_parser_sees_it() {
+        assert_eq!(nesting("query A($x: [Int]) { a(b: {c: [1]}) { d } }"), 4);
+        assert_eq!(
+            nesting(
+                r#"{ a(b: "{{{{\"{{{", c: """ {{{ \""" {{{ """) # {{{{
+          }"#
+            ),
+            2
+        );
+        assert_eq!(nesting("{ a(b: \"unclosed {{{\n {{{"), 5);
+        let deep = "{a".repeat(30_000);
+        assert_eq!(asked(json!({"query": deep})).unwrap_err().code, "malformed");
+        assert_eq!(nesting(&"đ\"".repeat(3)), 0);
+    }
+
+    #[test]
+    fn a_rejected_request_is_told_by_its_status_where_the_media_type_says_so() {
+        assert_eq!(Outcome::Rejected.status(Media::Response), 400);
+        assert_eq!(Outcome::Rejected.status(Media::Json), 200);
+        assert_eq!(Outcome::Executed.status(Media::Response), 200);
+    }
+}

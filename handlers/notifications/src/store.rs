@@ -1,0 +1,105 @@
+//! Statements of this handler and what their answers mean.
+
+use sdk::postgres::{self, Transaction};
+use sdk::{Id, Problem, channels, clock, params, wake};
+
+use crate::rules::Wish;
+
+const LIST: &str = include_str!("sql/list.sql");
+const LIST_TYPED: &str = include_str!("sql/list_typed.sql");
+const LIST_UNREAD: &str = include_str!("sql/list_unread.sql");
+const LOCK: &str = include_str!("sql/lock.sql");
+const MARK: &str = include_str!("sql/mark.sql");
+const MARK_ALL: &str = include_str!("sql/mark_all.sql");
+const TELL_ALL: &str = include_str!("sql/tell_all.sql");
+const DELETE: &str = include_str!("sql/delete.sql");
+
+/// Rows that one statement marks.
+const MARK_AT_ONCE: u64 = 5000;
+/// Statements of one call. Who has more unread calls again.
+const MARK_STATEMENTS_MAX: usize = 40;
+
+sdk::rows! {
+    /// A JSON array, newest first, and how many of all are unread.
+    pub struct Listed { unread: u64, notifications: String }
+    /// A notification that is read now, and how many still are not. A shard where this call did it.
+    struct Mark { notification: String, unread: u64, shard: Option<u32> }
+}
+
+/// Marked read.
+pub struct Marked {
+    pub notification: String,
+    pub unread: u64,
+    /// It was not before.
+    pub is_new: bool,
+}
+
+/// The newest, so many of them.
+pub fn newest(user: &str, most: u64) -> Result<Listed, Problem> {
+    listed(postgres::query(LIST, &params![user, None::<Id>, most])?)
+}
+
+/// One more than the page has, when there is a next one.
+pub fn list(user: &str, wish: &Wish) -> Result<Listed, Problem> {
+    let (after, most) = (wish.after, wish.limit + 1);
+    let kind = wish.kind.as_deref();
+    listed(match kind {
+        _ if wish.only_unread => postgres::query(LIST_UNREAD, &params![user, after, most, kind])?,
+        Some(kind) => postgres::query(LIST_TYPED, &params![user, after, most, kind])?,
+        None => postgres::query(LIST, &params![user, after, most])?,
+    })
+}
+
+fn listed(rows: postgres::Rows) -> Result<Listed, Problem> {
+    rows.one()?.ok_or_else(Problem::internal)
+}
+
+pub fn mark(id: Id, user: &str) -> Result<Marked, Problem> {
+    let transaction = locked(user)?;
+    let row: Option<Mark> =
+        transaction.query(MARK, &params![id, user, clock::now_ms(), Id::make()])?.one()?;
+    let Some(row) = row else { return Err(Problem::not_found("notification")) };
+    transaction.commit()?;
+    wake::outbox(row.shard.as_slice());
+    Ok(Marked { notification: row.notification, unread: row.unread, is_new: row.shard.is_some() })
+}
+
+/// Everything that is there now. Returns how many were unread.
+pub fn mark_all(user: &str) -> Result<u64, Problem> {
+    let now = clock::now_ms();
+    // Of this millisecond too: ids of one moment are not in the order of their coming.
+    let up_to = Id::floor(now + 1);
+    let mut all = 0;
+    for _ in 0..MARK_STATEMENTS_MAX {
+        let transaction = locked(user)?;
+        let marked =
+            transaction.query(MARK_ALL, &params![user, up_to, now, MARK_AT_ONCE])?.cell()?.unwrap_or(0);
+        if marked > 0 {
+            let shard: Option<u32> =
+                transaction.query(TELL_ALL, &params![user, up_to, now, Id::make()])?.cell()?;
+            transaction.commit()?;
+            wake::outbox(shard.as_slice());
+        }
+        all += marked;
+        if marked < MARK_AT_ONCE {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+pub fn delete(id: Id, user: &str) -> Result<(), Problem> {
+    let transaction = locked(user)?;
+    let shard: Option<u32> =
+        transaction.query(DELETE, &params![id, user, clock::now_ms(), Id::make()])?.cell()?;
+    let Some(shard) = shard else { return Err(Problem::not_found("notification")) };
+    transaction.commit()?;
+    wake::outbox(&[shard]);
+    Ok(())
+}
+
+fn locked(user: &str) -> Result<Transaction, Problem> {
+    let transaction = postgres::begin()?;
+    transaction.execute(LOCK, &params![channels::user(user)])?;
+    Ok(transaction)
+}
