@@ -142,6 +142,12 @@ impl Client {
         }
     }
 
+    /// A push of this type that has been put aside, its payload; what has not been read yet is not looked for.
+    pub fn aside(&mut self, frame_type: &str) -> Option<Value> {
+        let place = self.aside.iter().position(|frame| frame["type"] == frame_type)?;
+        self.aside.remove(place).map(|mut frame| frame["payload"].take())
+    }
+
     /// The next message of the conversation entered, which must be this one.
     pub async fn expect_message(&mut self, text: &str) -> Value {
         let room = self.room().to_owned();

@@ -199,6 +199,22 @@ impl Host {
         self.process.as_ref().and_then(Child::id).expect("it runs")
     }
 
+    /// The command line, as an operator of this host: its exit code and the document it printed.
+    pub async fn switchboard(&self, arguments: &[&str]) -> (i32, Value) {
+        let mut command = Command::new(paths::switchboard());
+        let output = command
+            .args(arguments)
+            .env("SWITCHBOARD_ADMIN_LISTEN", self.admin_address.to_string())
+            .env("SWITCHBOARD_ADMIN_TOKEN", ADMIN_TOKEN)
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .expect("the command runs");
+        let code = output.status.code().expect("it was not killed");
+        (code, serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+
     pub async fn client(&self, user: &str) -> Client {
         Client::sign_in(self.address, user).await
     }

@@ -10,6 +10,7 @@ pub mod token;
 // the world
 pub mod admin;
 pub mod host;
+pub mod notices;
 pub mod paths;
 pub mod patience;
 pub mod proxy;

@@ -1,7 +1,34 @@
-//! Notifications made from messages: once for each person who was not looking.
+//! Notifications: who is told of what, exactly once, whatever happens to the handler; and what a person does with them on
+//! two devices.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use switchboard_tests::client::Client;
 use switchboard_tests::host::{Host, Options};
+use switchboard_tests::patience::until;
+use switchboard_tests::proxy::Proxy;
+use switchboard_tests::services::{self, Redis};
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(kind, body)| ((*kind).to_owned(), (*body).to_owned())).collect()
+}
+
+/// A message by REST, so that nobody needs to look at the conversation.
+async fn say(host: &Host, user: &str, room: &str, body: Value) {
+    host.rest(user).post(&format!("/api/v1/conversations/{room}/messages"), body).await.expect(201);
+}
+
+async fn mute(host: &Host, user: &str, room: &str, setting: &str) {
+    let path = format!("/api/v1/conversations/{room}/participants/{user}");
+    host.rest(user).patch(&path, json!({"notifications": setting})).await.expect(200);
+}
+
+async fn named(host: &Host, user: &str, username: &str) {
+    host.rest(user).put("/api/v1/users/me", json!({"username": username})).await.expect(200);
+}
+
+fn id_of(push: &Value) -> String {
+    push["notification"]["id"].as_str().expect("a notification with an id").to_owned()
+}
 
 #[tokio::test]
 async fn who_is_not_looking_is_notified_once() {
@@ -10,21 +37,502 @@ async fn who_is_not_looking_is_notified_once() {
         let room = ana.room().to_owned();
         let path = format!("/api/v1/conversations/{room}/participants");
         host.rest("ana").post(&path, json!({"user_id": "cy"})).await.expect(201);
+        // Another device of his that looks at nothing.
+        let _pocket = host.client("bo").await;
         let mut cy = host.client("cy").await;
         let sent = ana.send("are you there?").await.expect_sent();
         let pushed = cy.expect("notification.new").await;
         let notification = &pushed["notification"];
         assert_eq!(notification["type"], "new_message", "{pushed}");
+        assert_eq!(notification["level"], "info");
         assert_eq!(notification["user_id"], "cy");
+        assert_eq!(
+            (&notification["title"], &notification["body"]),
+            (&json!("ana"), &json!("are you there?"))
+        );
+        assert_eq!(
+            (&notification["entity_type"], &notification["entity_id"]),
+            (&json!("message"), &sent["id"])
+        );
+        assert_eq!(notification["data"]["conversation_id"], room);
+        assert_eq!(notification["read_at"], Value::Null);
         looking.expect_message("added").await;
-        // Bo saw the message itself, Ana wrote it.
         looking.expect_message("are you there?").await;
-        let rows = host.database.connect().await;
-        let count = rows
-            .rows("select user_id, count(*) from app.notifications where type = 'new_message' group by 1")
+        // Bo saw the message itself on one of his devices, Ana wrote it; who joined notifies nobody.
+        assert_eq!(host.notified("cy").await, pairs(&[("new_message", "are you there?")]));
+        assert_eq!(host.notified("bo").await, []);
+        assert_eq!(host.notified("ana").await, []);
+
+        looking.request("unsubscribe", json!({"conversation_ids": [room]})).await.expect("unsubscribed");
+        ana.send("and now?").await.expect_sent();
+        looking.expect("notification.new").await;
+        assert_eq!(host.notified("bo").await, pairs(&[("new_message", "and now?")]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_mention_replaces_the_message_and_passes_mutes() {
+    Host::test(Options::default(), async |host| {
+        let users = ["ana", "bo", "cy", "dee", "eve"];
+        let room = host.group("lobby", &users).await;
+        named(host, "bo", "Bo_the-1st").await;
+        named(host, "fay", "fay").await;
+        mute(host, "cy", &room, "mentions").await;
+        mute(host, "dee", &room, "none").await;
+        // Eve looks, and is told of what is for her all the same.
+        host.client("eve").await.enter(&room).await;
+        let mut eve = host.client("eve").await;
+        eve.enter(&room).await;
+
+        say(host, "ana", &room, json!({"content": "hello all"})).await;
+        let all =
+            json!({"content": "you all", "mentions": ["ana", "bo", "cy", "dee", "eve", "fay", "nobody"]});
+        say(host, "ana", &room, all).await;
+        say(host, "ana", &room, json!({"content": "you, @bo_THE-1ST! mail fay@fay.net, @fay, @nobody"}))
             .await;
-        let counts: Vec<(String, i64)> = count.iter().map(|row| (row.get(0), row.get(1))).collect();
-        assert_eq!(counts, [("cy".to_owned(), 1)], "{sent}");
+        say(host, "ana", &room, json!({"content": "twice @bo_the-1st", "mentions": ["bo"]})).await;
+
+        let (at_bo, twice) = ("you, @bo_THE-1ST! mail fay@fay.net, @fay, @nobody", "twice @bo_the-1st");
+        assert_eq!(
+            host.notified("bo").await,
+            pairs(&[
+                ("new_message", "hello all"),
+                ("mention", "you all"),
+                ("mention", at_bo),
+                ("mention", twice)
+            ])
+        );
+        assert_eq!(host.notified("cy").await, pairs(&[("mention", "you all")]));
+        assert_eq!(host.notified("eve").await, pairs(&[("mention", "you all")]));
+        for nobody in ["ana", "dee", "fay"] {
+            assert_eq!(host.notified(nobody).await, [], "{nobody}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn in_a_large_conversation_only_mentions_notify() {
+    let options = Options::default().set("HANDLERS__NOTIFY__PARTICIPANTS_MAX", 3);
+    Host::test(options, async |host| {
+        let small = host.group("small", &["ana", "bo", "cy"]).await;
+        let large = host.group("large", &["ana", "bo", "cy", "dee"]).await;
+        for room in [&small, &large] {
+            say(host, "ana", room, json!({"content": "hello"})).await;
+            say(host, "ana", room, json!({"content": "bo", "mentions": ["bo"]})).await;
+        }
+        assert_eq!(
+            host.notified("bo").await,
+            pairs(&[("new_message", "hello"), ("mention", "bo"), ("mention", "bo")])
+        );
+        assert_eq!(host.notified("cy").await, pairs(&[("new_message", "hello"), ("new_message", "bo")]));
+        assert_eq!(host.notified("dee").await, []);
+    })
+    .await;
+}
+
+/// Two conversations, plain words and mentions, from people who take turns. Returns how many bo is to be told of.
+async fn talk(host: &Host, rooms: &[String], from: usize) -> usize {
+    let messages = 10;
+    for n in from..from + messages {
+        let mentions = if n % 3 == 0 { json!(["bo"]) } else { json!([]) };
+        let body = json!({"content": format!("message {n}"), "mentions": mentions});
+        say(host, if n % 2 == 0 { "ana" } else { "cy" }, &rooms[n % rooms.len()], body).await;
+    }
+    messages
+}
+
+async fn expect_rows(host: &Host, user: &str, expected: usize) {
+    host.outbox_read().await;
+    let query = format!(
+        "select count(*), count(distinct (entity_id, title)) from app.notifications where user_id = '{user}'"
+    );
+    let rows = host.database.connect().await.rows(&query).await;
+    let counts: (i64, i64) = (rows[0].get(0), rows[0].get(1));
+    assert_eq!(counts, (expected as i64, expected as i64), "notifications of {user}");
+}
+
+#[tokio::test]
+async fn every_event_again_and_again_makes_no_second_notification() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let mut rooms = Vec::new();
+        for name in ["one", "two"] {
+            rooms.push(host.group(name, &["ana", "bo", "cy"]).await);
+        }
+        let expected = talk(host, &rooms, 0).await;
+        host.notice("bo", "from outside").await;
+        let of_room = json!({"target": format!("conv:{}", rooms[0]), "type": "lesson.moved", "payload": {},
+            "notify": {"type": "progress", "title": "for all"}});
+        host.publish(of_room).await.expect(202);
+        expect_rows(host, "bo", expected + 2).await;
+        let before = host.notifications("bo", "").await;
+        let read = before["notifications"][0]["id"].as_str().unwrap().to_owned();
+        let deleted = before["notifications"][1]["id"].as_str().unwrap().to_owned();
+        host.rest("bo").put(&format!("/api/v1/notifications/{read}/read"), json!({})).await.expect(200);
+        host.rest("bo").delete(&format!("/api/v1/notifications/{deleted}")).await.expect(204);
+        let standing = host.notifications("bo", "?limit=100").await;
+
+        for _ in 0..2 {
+            host.terminate();
+            assert!(host.ended().await.success());
+            let rewind = "update switchboard.cursors set high = 0, holes = '[]' where consumer = 'notify'";
+            host.database.connect().await.run(rewind).await;
+            host.start().await;
+            let mut bo = host.client("bo").await;
+            expect_rows(host, "bo", expected + 2).await;
+            // What he read stays read, what he deleted stays away, and he is not told of either.
+            assert_eq!(host.notifications("bo", "?limit=100").await, standing);
+            bo.expect_alive().await;
+            while let Some(again) = bo.aside("notification.new") {
+                assert!(id_of(&again) != read && id_of(&again) != deleted, "told again of {again}");
+            }
+        }
+        assert_eq!(standing["unread"], expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn killed_between_its_write_and_its_ack_it_writes_no_second_one() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(redis.address()).await;
+    // Without a limit on messages a sender needs no Redis.
+    let options =
+        Options::default().set("HANDLERS__SEND_MESSAGE__MESSAGES_PER_MINUTE", 0).redis_at(proxy.address());
+    Host::test_over(services::database().await, redis, options, async |host| {
+        let room = host.group("lobby", &["ana", "bo", "cy"]).await;
+        host.outbox_read().await;
+        for kill in 0..3 {
+            // The bus stands still: the row is written, and then the handler waits to tell of it.
+            proxy.freeze();
+            say(host, "ana", &room, json!({"content": format!("message {kill}")})).await;
+            let written = format!("select from app.notifications where user_id = 'bo' offset {kill}");
+            let connection = host.database.connect().await;
+            until("the row to be written", async || {
+                (!connection.rows(&written).await.is_empty()).then_some(())
+            })
+            .await;
+            let waiting = host.database.outbox_unread().await;
+            assert!(waiting.iter().any(|line| line.starts_with("notify")), "acknowledged: {waiting:?}");
+            host.kill().await;
+            proxy.heal();
+            host.start().await;
+            expect_rows(host, "bo", kill + 1).await;
+            expect_rows(host, "cy", kill + 1).await;
+        }
+        assert_eq!(host.notifications("bo", "").await["unread"], 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_nodes_tell_everyone_once_on_every_device() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let mut other = host.another_node().await;
+        let rooms =
+            [host.group("one", &["ana", "bo", "cy"]).await, host.group("two", &["ana", "bo", "cy"]).await];
+        let (mut here, mut there) = (host.client("bo").await, other.client("bo").await);
+        let mut expected = talk(host, &rooms, 0).await;
+        let mut told: Vec<Vec<String>> = Vec::new();
+        for device in [&mut here, &mut there] {
+            let mut ids = Vec::new();
+            for _ in 0..expected {
+                ids.push(id_of(&device.expect("notification.new").await));
+            }
+            ids.sort();
+            ids.dedup();
+            told.push(ids);
+        }
+        assert_eq!(told[0].len(), expected);
+        assert_eq!(told[0], told[1]);
+
+        // Read here, known there; whichever node's handler did it.
+        let read =
+            there.request("notification.read", json!({"id": told[0][0]})).await.expect("notification.ok");
+        assert_eq!(read["id"], told[0][0]);
+        let heard = here.expect("notification.read").await;
+        assert_eq!((&heard["id"], &heard["unread"]), (&json!(told[0][0]), &json!(expected - 1)));
+
+        // A node dies with its shards in the middle of it.
+        drop(there);
+        expected += talk(host, &rooms, expected).await;
+        other.kill().await;
+        expected += talk(host, &rooms, expected).await;
+        expect_rows(host, "bo", expected).await;
+        expect_rows(host, "ana", expected / 2).await;
+        drop(here);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_done_on_one_device_shows_on_the_other() {
+    Host::test(Options::default(), async |host| {
+        let (mut phone, mut desk) = (host.client("bo").await, host.client("bo").await);
+        let mut ids = Vec::new();
+        for n in 0..4 {
+            host.notice("bo", &format!("notice {n}")).await;
+            let (on_phone, on_desk) =
+                (phone.expect("notification.new").await, desk.expect("notification.new").await);
+            assert_eq!(on_phone, on_desk);
+            ids.push(id_of(&on_phone));
+        }
+        let unread = async |expected: usize| {
+            let page = host.notifications("bo", "").await;
+            assert_eq!(page["unread"], expected, "{page}");
+        };
+        unread(4).await;
+
+        let ok = phone.request("notification.read", json!({"id": ids[0]})).await.expect("notification.ok");
+        assert!(ok["notification"]["read_at"].is_string(), "{ok}");
+        assert_eq!((&ok["id"], &ok["unread"]), (&json!(ids[0]), &json!(3)));
+        unread(3).await;
+        let heard = desk.expect("notification.read").await;
+        assert_eq!((&heard["id"], &heard["unread"]), (&json!(ids[0]), &json!(3)), "{heard}");
+        assert_eq!(heard["notification"], ok["notification"]);
+
+        // Again changes nothing, and nobody hears of it.
+        let again = phone.request("notification.read", json!({"id": ids[0]})).await.expect("notification.ok");
+        assert_eq!(again, ok);
+
+        let path = format!("/api/v1/notifications/{}/read", ids[1]);
+        let marked = host.rest("bo").put(&path, json!({})).await.expect(200);
+        assert_eq!(marked["notification"]["id"], ids[1]);
+        assert_eq!(desk.expect("notification.read").await["id"], ids[1]);
+        unread(2).await;
+
+        host.rest("bo").delete(&format!("/api/v1/notifications/{}", ids[2])).await.expect(204);
+        let gone = desk.expect("notification.read").await;
+        assert_eq!(
+            (&gone["id"], &gone["deleted"], &gone["unread"]),
+            (&json!(ids[2]), &json!(true), &json!(1))
+        );
+        unread(1).await;
+
+        let all = host.rest("bo").put("/api/v1/notifications/read-all", json!({})).await.expect(200);
+        assert_eq!(all["updated"], 1);
+        let heard = desk.expect("notification.read").await;
+        assert_eq!((&heard["all"], &heard["unread"]), (&json!(true), &json!(0)));
+        unread(0).await;
+        let nothing = host.rest("bo").put("/api/v1/notifications/read-all", json!({})).await.expect(200);
+        assert_eq!(nothing["updated"], 0);
+        for expected in [&ids[0], &ids[1], &ids[2]] {
+            assert_eq!(phone.expect("notification.read").await["id"], **expected);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_list_has_pages_and_filters() {
+    Host::test(Options::default(), async |host| {
+        // More than the hundred that are cached.
+        let rows = "insert into app.notifications (id, user_id, type, title, created_at, read_at)
+            select app.notification_id(switchboard.uuid_floor(now() - n * interval '1 second'), n, 'bo'), 'bo',
+              case when n % 10 = 0 then 'system' else 'new_message' end, 'number ' || n, now() - n * interval '1 second',
+              case when n % 2 = 0 then now() end
+            from generate_series(1, 250) as n";
+        host.database.connect().await.run(rows).await;
+        let walk = async |query: &str, limit: usize| {
+            let (mut titles, mut cursor) = (Vec::new(), String::new());
+            loop {
+                let page = host.notifications("bo", &format!("?limit={limit}{query}{cursor}")).await;
+                assert_eq!(page["unread"], 125);
+                let list = page["notifications"].as_array().unwrap();
+                assert!(list.len() <= limit);
+                titles.extend(list.iter().map(|one| one["title"].as_str().unwrap().to_owned()));
+                match page["next_cursor"].as_str() {
+                    Some(next) => cursor = format!("&cursor={next}"),
+                    None => return titles,
+                }
+            }
+        };
+        let numbers = |fits: fn(&usize) -> bool| -> Vec<String> {
+            (1..=250).filter(fits).map(|n| format!("number {n}")).collect()
+        };
+        // From Postgres, then from the cache.
+        for _ in 0..2 {
+            assert_eq!(walk("", 100).await, numbers(|_| true));
+            assert_eq!(walk("", 7).await, numbers(|_| true));
+            assert_eq!(walk("&unread=true", 20).await, numbers(|n| n % 2 == 1));
+            assert_eq!(walk("&type=system", 4).await, numbers(|n| n % 10 == 0));
+            assert_eq!(walk("&type=system&unread=false", 25).await, numbers(|n| n % 10 == 0));
+            assert_eq!(walk("&type=system&unread=1", 20).await, Vec::<String>::new());
+        }
+        assert_eq!(host.notifications("bo", "").await["notifications"].as_array().unwrap().len(), 20);
+
+        let get = async |query: &str| host.rest("bo").get(&format!("/api/v1/notifications{query}")).await;
+        for (query, field) in [
+            ("?limit=0", "limit"),
+            ("?limit=101", "limit"),
+            ("?limit=x", "limit"),
+            ("?cursor=x", "cursor"),
+            ("?cursor=", "cursor"),
+            ("?unread=maybe", "unread"),
+            ("?type=gossip", "type"),
+            ("?type=a%00b", "type"),
+        ] {
+            get(query).await.expect_invalid(field);
+        }
+        host.rest("bo").anonymous().get("/api/v1/notifications").await.expect_problem(401, "unauthorized");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_not_yours_is_not_there() {
+    Host::test(Options::default(), async |host| {
+        let mut bo = host.client("bo").await;
+        host.notice("bo", "for bo").await;
+        let id = id_of(&bo.expect("notification.new").await);
+        let cy = host.rest("cy");
+        let nothing = "019aa007-76bb-7fff-bfff-ffffffffffff";
+        for name in [id.as_str(), nothing, "x", "%00"] {
+            cy.put(&format!("/api/v1/notifications/{name}/read"), json!({}))
+                .await
+                .expect_problem(404, "not_found");
+            cy.delete(&format!("/api/v1/notifications/{name}")).await.expect_problem(404, "not_found");
+        }
+        let mut of_cy = host.client("cy").await;
+        of_cy.request("notification.read", json!({"id": id})).await.expect_error("not_found");
+        for (payload, field) in [(json!({}), "id"), (json!({"id": 7}), "id"), (json!({"id": "x"}), "id")] {
+            of_cy.request("notification.read", payload).await.expect_invalid(field);
+        }
+        assert_eq!(host.notifications("cy", "").await["notifications"], json!([]));
+        assert_eq!(host.notifications("bo", "").await["unread"], 1);
+
+        // Once deleted it is not there for its owner either.
+        host.rest("bo").delete(&format!("/api/v1/notifications/{id}")).await.expect(204);
+        host.rest("bo").delete(&format!("/api/v1/notifications/{id}")).await.expect_problem(404, "not_found");
+        bo.request("notification.read", json!({"id": id})).await.expect_error("not_found");
+        assert_eq!(host.notifications("bo", "").await["notifications"], json!([]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_cache_is_never_stale_and_never_needed() {
+    Host::test(Options::default(), async |host| {
+        let mut bo = host.client("bo").await;
+        let titles = async |host: &Host| -> Vec<String> {
+            let page = host.notifications("bo", "").await;
+            let list = page["notifications"].as_array().unwrap();
+            list.iter().map(|one| one["title"].as_str().unwrap().to_owned()).collect()
+        };
+        let mut ids = Vec::new();
+        for n in 0..20 {
+            // Cached by the list of the round before; what is pushed is in the list at once.
+            host.notice("bo", &format!("{n}")).await;
+            ids.push(id_of(&bo.expect("notification.new").await));
+            assert_eq!(titles(host).await.first(), Some(&n.to_string()));
+            if n % 5 == 4 {
+                let id = ids.remove(0);
+                host.rest("bo").delete(&format!("/api/v1/notifications/{id}")).await.expect(204);
+                assert_eq!(titles(host).await.len(), ids.len());
+                bo.request("notification.read", json!({"id": ids[0]})).await.expect("notification.ok");
+                assert_eq!(host.notifications("bo", "?unread=true").await["unread"], n - n / 5 - 1);
+            }
+        }
+        // Gone with Redis, and back from Postgres.
+        let before = host.notifications("bo", "").await;
+        host.redis.kill();
+        assert_eq!(host.notifications("bo", "").await, before);
+        host.redis.start_again().await;
+        assert_eq!(host.notifications("bo", "").await, before);
+        assert_eq!(host.notifications("bo", "").await, before);
+    })
+    .await;
+}
+
+/// Whoever reads while others change gets what was true at some moment of the call, and in the end the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_and_writers_at_once_leave_the_truth_in_the_cache() {
+    Host::test(Options::default(), async |host| {
+        for n in 0..40 {
+            host.notice("bo", &format!("{n}")).await;
+        }
+        host.outbox_read().await;
+        let page = host.notifications("bo", "?limit=100").await;
+        let ids: Vec<_> = page["notifications"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["id"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(ids.len(), 40);
+        let mut tasks = Vec::new();
+        for some in ids.chunks(10) {
+            let (rest, some) = (host.rest("bo"), some.to_vec());
+            tasks.push(tokio::spawn(async move {
+                for id in some {
+                    rest.put(&format!("/api/v1/notifications/{id}/read"), json!({})).await.expect(200);
+                    // Who was answered sees it.
+                    let page = rest.get("/api/v1/notifications?limit=100").await.expect(200);
+                    let list = page["notifications"].as_array().unwrap();
+                    let mine = list.iter().find(|one| one["id"] == *id).expect("it is listed");
+                    assert!(mine["read_at"].is_string(), "stale: {mine}");
+                }
+            }));
+        }
+        for task in tasks {
+            task.await.expect("a task ends");
+        }
+        assert_eq!(host.notifications("bo", "?unread=true").await["notifications"], json!([]));
+        assert_eq!(host.notifications("bo", "").await["unread"], 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_invitation_to_a_class_is_told_to_who_is_invited() {
+    Host::test(Options::default(), async |host| {
+        let mut bo = host.client("bo").await;
+        let tess = host.rest("tess");
+        let made =
+            tess.post("/api/v1/classes", json!({"name": "Computing", "code": "CS101"})).await.expect(201);
+        let class = &made["class"];
+        let members = format!("/api/v1/classes/{}/members", class["id"].as_str().unwrap());
+        tess.post(&members, json!({"user_id": "bo", "role": "student"})).await.expect(201);
+        host.rest("cy").post("/api/v1/classes/join", json!({"code": "CS101"})).await.expect(200);
+        let told = bo.expect("notification.new").await;
+        let notification = &told["notification"];
+        assert_eq!(
+            (&notification["type"], &notification["title"]),
+            (&json!("class_invite"), &json!("Computing"))
+        );
+        assert_eq!(
+            (&notification["entity_type"], &notification["entity_id"]),
+            (&json!("class"), &class["id"])
+        );
+        assert_eq!(
+            (&notification["data"]["role"], &notification["data"]["by"]),
+            (&json!("student"), &json!("tess"))
+        );
+        assert_eq!(notification["data"]["conversation_id"], class["conversation_id"]);
+        // Who came by the code knows it.
+        assert_eq!(host.notified("cy").await, []);
+        assert_eq!(host.notified("tess").await, []);
+    })
+    .await;
+}
+
+/// What an acknowledgement costs does not depend on who is notified, nor on whether that works at all.
+#[tokio::test]
+async fn a_sender_never_waits_for_notifications() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let connection = host.database.connect().await;
+        // Nothing can be written to the table until this ends.
+        connection.run("begin; lock table app.notifications in access exclusive mode").await;
+        let mut ana: Client = host.client("ana").await;
+        ana.enter(&room).await;
+        for n in 0..5 {
+            ana.send(&format!("message {n}")).await.expect_sent();
+            ana.expect_message(&format!("message {n}")).await;
+        }
+        connection.run("rollback").await;
+        assert_eq!(host.notified("bo").await.len(), 5);
     })
     .await;
 }

@@ -1,0 +1,99 @@
+//! Events that a handler cannot handle: delivered again with growing delay, then parked with their error, where an operator
+//! sees them, has them delivered again, or drops them.
+
+use serde_json::{Value, json};
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::patience::until;
+use switchboard_tests::release::Release;
+
+async fn say(host: &Host, user: &str, word: &str) {
+    let body = json!({"target": format!("user:{user}"), "type": "word", "payload": {"word": word}});
+    host.publish(body).await.expect(202);
+}
+
+async fn failed(host: &Host) -> Vec<Value> {
+    let (status, answer) = host.switchboard(&["events", "failed", "--json"]).await;
+    assert_eq!(status, 0, "{answer}");
+    answer["events"].as_array().expect("a list").clone()
+}
+
+/// Milliseconds between two times of one day.
+fn between(from: &Value, to: &Value) -> i64 {
+    let ms = |time: &Value| -> i64 {
+        let text = time.as_str().expect("a time");
+        let number =
+            |from: usize, to: usize| text[from..to].parse::<i64>().expect("RFC 3339 with milliseconds");
+        ((number(11, 13) * 60 + number(14, 16)) * 60 + number(17, 19)) * 1000 + number(20, 23)
+    };
+    (ms(to) - ms(from)).rem_euclid(86_400_000)
+}
+
+#[tokio::test]
+async fn a_failing_event_is_retried_then_parked_then_an_operators() {
+    Host::test(Options::default(), async |host| {
+        let guest = Release::guest("poisoned");
+        host.admin.release(&guest).await;
+        let (mut bo, mut cy) = (host.client("bo").await, host.client("cy").await);
+        let word = |push: Value| push["payload"]["word"].clone();
+        // A consumer that is new begins now: it is there once it has seen something.
+        until("the guest to listen", async || {
+            say(host, "cy", "are you there?").await;
+            cy.expect_alive().await;
+            cy.aside("seen")
+        })
+        .await;
+
+        for said in ["before", "poison", "after"] {
+            say(host, "bo", said).await;
+        }
+        say(host, "cy", "poison too").await;
+        assert_eq!(word(bo.expect("seen").await), "before");
+        // The next of the same person waits for it, those of others do not, and in the end it goes on.
+        say(host, "dee", "meanwhile").await;
+        assert_eq!(word(bo.expect("seen").await), "after");
+        let parked =
+            until("both to be parked", async || Some(failed(host).await).filter(|list| list.len() == 2))
+                .await;
+        for event in &parked {
+            assert_eq!((&event["consumer"], &event["event_type"]), (&json!("poisoned"), &json!("published")));
+            assert_eq!(event["attempts"], 3, "{event}");
+            let error = event["error"].as_str().unwrap_or_default();
+            assert!(
+                error.contains("on purpose") || error.contains("unreachable") || error.contains("trap"),
+                "{event}"
+            );
+            // 250 ms after the first delivery, 500 after the second.
+            let waited = between(&event["created_at"], &event["parked_at"]);
+            assert!(waited >= 700, "parked after {waited} ms: {event}");
+        }
+        let of = |user: &str| -> String {
+            let key = format!("user:{user}");
+            let event = parked.iter().find(|event| event["key"] == *key).expect("one of this person's");
+            event["id"].as_str().expect("an id").to_owned()
+        };
+
+        // Again before it is repaired: it comes back, with its attempts counted anew.
+        let (status, answer) = host.switchboard(&["events", "retry", &of("bo"), "--json"]).await;
+        assert_eq!(status, 0, "{answer}");
+        until("it to be parked again", async || Some(failed(host).await).filter(|list| list.len() == 2))
+            .await;
+
+        let repaired = guest.with_manifest(|manifest| manifest["config"]["repaired"] = true.into());
+        host.admin.release(&repaired).await;
+        let (status, answer) = host.switchboard(&["events", "retry", &of("bo"), "--json"]).await;
+        assert_eq!(status, 0, "{answer}");
+        assert_eq!(word(bo.expect("seen").await), "poison");
+
+        let (status, answer) = host.switchboard(&["events", "drop", &of("cy"), "--json"]).await;
+        assert_eq!(status, 0, "{answer}");
+        until("nothing to be left", async || failed(host).await.is_empty().then_some(())).await;
+        // What is not there is said, and is a failure.
+        for verb in ["retry", "drop"] {
+            assert_eq!(host.switchboard(&["events", verb, &of("cy"), "--json"]).await.0, 1);
+        }
+        assert_eq!(host.switchboard(&["events", "drop", "x"]).await.0, 2);
+        cy.expect_alive().await;
+        assert!(cy.aside("seen").is_none(), "what was dropped was delivered");
+    })
+    .await;
+}
