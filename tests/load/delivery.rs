@@ -139,7 +139,7 @@ fn seq_of(frame: &[u8]) -> u64 {
 }
 
 /// Says so many a second, whatever comes back. Returns how many.
-async fn at_rate(per_second: u32, time: Duration, mut say: impl AsyncFnMut(u64)) -> usize {
+pub async fn at_rate(per_second: u32, time: Duration, mut say: impl AsyncFnMut(u64)) -> usize {
     let mut beat = tokio::time::interval(Duration::from_secs(1) / per_second);
     let messages = u64::from(per_second) * time.as_secs();
     for n in 0..messages {

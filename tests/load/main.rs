@@ -6,6 +6,8 @@ mod fanout;
 mod figures;
 mod idle;
 mod native;
+mod notifications;
+mod outbox;
 mod overhead;
 mod pgbench;
 mod plot;
@@ -108,6 +110,12 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
     }
     if wanted("delivery") {
         keep(delivery::rows(&rig, if quick { 200 } else { 500 }, seconds(8, 30)).await);
+    }
+    if wanted("notification") {
+        keep(notifications::rows(&rig, 200, seconds(8, 30)).await);
+    }
+    if wanted("outbox") {
+        keep(outbox::rows(&rig, if quick { 20_000 } else { 100_000 }).await);
     }
     let file = paths::target().join("bench").join(if quick { "quick" } else { "full" });
     figures::write(&file.with_extension("json"), profile, quick, cli.flush, &rows)?;
