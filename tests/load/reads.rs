@@ -199,7 +199,7 @@ impl World {
 
     fn page_script(&self) -> String {
         const PAGE: &str = include_str!("../../handlers/history/src/sql/page.sql");
-        let page = PAGE.replace("{direction}", "desc");
+        let page = PAGE.replace("{direction}", "desc").replace("{beside_texts}", "");
         let values = [":conversation", "'person-' || :person", ":before", "null", "null", "50", "3145728"];
         format!(
             "{}\\set before random(1, {})\n{};\n",
