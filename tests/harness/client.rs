@@ -78,6 +78,12 @@ impl Client {
         self.aside.clear();
     }
 
+    /// What was put aside of this type, their payloads.
+    pub fn aside_of(&self, frame_type: &str) -> Vec<Value> {
+        let fitting = self.aside.iter().filter(|frame| frame["type"] == frame_type);
+        fitting.map(|frame| frame["payload"].clone()).collect()
+    }
+
     pub fn room(&self) -> &str {
         self.room.as_deref().expect("entered a conversation first")
     }
@@ -154,6 +160,11 @@ impl Client {
         let push = self.expect_where("message.new", |payload| payload["conversation_id"] == *room).await;
         assert_eq!(push["message"]["content"], text, "{}: another message came first: {push}", self.user);
         push["message"].clone()
+    }
+
+    /// The next message of the conversation entered that is the one meant.
+    pub async fn expect_message_where(&mut self, meant: impl Fn(&Value) -> bool) -> Value {
+        self.expect_where("message.new", |payload| meant(&payload["message"])).await["message"].clone()
     }
 
     /// The next frame that carries no `id`, whatever it is.

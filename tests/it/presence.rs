@@ -1,25 +1,66 @@
-//! Presence as the outbox tells it: many connections are one person, and a node that dies takes nobody's presence along.
+//! Presence: many connections are one person; who shares a conversation sees them, others see nobody; what is told is never
+//! a lie, whoever dies or is emptied meanwhile.
 
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard_tests::client::Client;
 use switchboard_tests::host::{Host, Options};
-use switchboard_tests::patience::until;
+use switchboard_tests::patience::{until, within};
 
-/// Every `user.online` and `user.offline` of a user so far, in order.
-async fn told_of(host: &Host, user: &str) -> Vec<String> {
+/// A grace as short as a test can wait for.
+fn quick() -> Options {
+    Options::default().set("HANDLERS__PRESENCE_SWEEP__GRACE_MS", 300)
+}
+
+/// What this client heard of somebody and was not asked about.
+fn unasked(client: &Client, user: &str) -> Vec<Value> {
+    client.aside_of("presence.update").into_iter().filter(|push| push["user_id"] == user).collect()
+}
+
+/// Every event of one of these types about a user so far, in order.
+async fn told_of(host: &Host, user: &str, types: &str) -> Vec<String> {
     let rows = host.database.connect().await;
     let statement = format!(
         "select event_type from switchboard.outbox \
-         where event_type like 'user.%' and payload ->> 'user_id' = '{user}' order by position"
+         where event_type like '{types}' and payload ->> 'user_id' = '{user}' order by position"
     );
     rows.rows(&statement).await.iter().map(|row| row.get(0)).collect()
 }
 
 async fn becomes(host: &Host, user: &str, told: &[&str]) {
-    until(format!("{user} to be {told:?}"), async || (told_of(host, user).await == told).then_some(())).await;
+    until(format!("{user} to be {told:?}"), async || {
+        (told_of(host, user, "user.o%").await == told).then_some(())
+    })
+    .await;
+}
+
+/// What one person is shown of another.
+async fn seen(host: &Host, viewer: &str, user: &str) -> Value {
+    let path = format!("/api/v1/presence?user_ids={user}");
+    let answer = host.rest(viewer).get(&path).await.expect(200);
+    assert_eq!(answer["presence"].as_array().map(Vec::len), Some(1), "{answer}");
+    assert_eq!(answer["presence"][0]["user_id"], *user);
+    answer["presence"][0].clone()
+}
+
+async fn is_seen(host: &Host, viewer: &str, user: &str, status: &str) {
+    until(format!("{viewer} to see {user} {status}"), async || {
+        (seen(host, viewer, user).await["status"] == status).then_some(())
+    })
+    .await;
+}
+
+async fn hears(client: &mut Client, user: &str, status: &str) -> Value {
+    let meant = |push: &Value| push["user_id"] == user;
+    let push = client.expect_where("presence.update", meant).await;
+    assert_eq!(push["status"], status, "{push}");
+    push
 }
 
 #[tokio::test]
 async fn many_connections_are_one_person() {
-    Host::test(Options::default(), async |host| {
+    Host::test(quick(), async |host| {
         let phone = host.client("bo").await;
         becomes(host, "bo", &["user.online"]).await;
         let mut laptop = host.client("bo").await;
@@ -32,17 +73,208 @@ async fn many_connections_are_one_person() {
         becomes(host, "bo", &["user.online", "user.offline"]).await;
         let _back = host.client("bo").await;
         becomes(host, "bo", &["user.online", "user.offline", "user.online"]).await;
+        let sockets = told_of(host, "bo", "socket.%").await;
+        assert_eq!(sockets.iter().filter(|told| *told == "socket.connect").count(), 4);
+        until("every end to be told", async || {
+            let sockets = told_of(host, "bo", "socket.disconnect").await;
+            (sockets.len() == 3).then_some(())
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_shares_a_conversation_sees_and_hears_and_others_do_not() {
+    Host::test(quick(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let mut ana = host.client("ana").await;
+        ana.enter(&room).await;
+        // She shares a conversation with both, and is subscribed to nothing.
+        host.group("elsewhere", &["cy", "bo"]).await;
+        let mut cy = host.client("cy").await;
+        let mut eve = host.client("eve").await;
+        assert_eq!(
+            seen(host, "ana", "bo").await,
+            json!({"user_id": "bo", "status": "offline", "last_seen": null})
+        );
+
+        let bo = host.client("bo").await;
+        let push = hears(&mut ana, "bo", "online").await;
+        assert!(push["last_seen"].is_string(), "{push}");
+        is_seen(host, "ana", "bo", "online").await;
+        is_seen(host, "cy", "bo", "online").await;
+        is_seen(host, "bo", "bo", "online").await;
+        // To a stranger, somebody who is here and somebody who does not exist look the same.
+        for name in ["bo", "nobody"] {
+            let hidden = json!({"user_id": name, "status": "offline", "last_seen": null});
+            assert_eq!(seen(host, "eve", name).await, hidden);
+        }
+
+        drop(bo);
+        hears(&mut ana, "bo", "offline").await;
+        let gone = seen(host, "ana", "bo").await;
+        assert_eq!(gone["status"], "offline");
+        assert!(gone["last_seen"].is_string(), "{gone}");
+        for client in [&mut cy, &mut eve] {
+            client.expect_alive().await;
+            assert!(client.aside_of("presence.update").is_empty());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_is_heard_once_however_many_conversations_are_shared() {
+    Host::test(quick(), async |host| {
+        let mut ana = host.client("ana").await;
+        for n in 0..5 {
+            let room = host.group(&format!("room {n}"), &["ana", "bo"]).await;
+            ana.enter(&room).await;
+        }
+        ana.request("presence.watch", json!({"user_ids": ["bo"]})).await.expect("presence.snapshot");
+        let mut bo = host.client("bo").await;
+        hears(&mut ana, "bo", "online").await;
+        bo.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
+        hears(&mut ana, "bo", "busy").await;
+        drop(bo);
+        hears(&mut ana, "bo", "offline").await;
+        ana.expect_silence().await;
+        assert_eq!(unasked(&ana, "bo"), Vec::<Value>::new());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn away_comes_by_itself_and_busy_by_hand() {
+    let options =
+        quick().set("HANDLERS__PRESENCE_SWEEP__IDLE_MS", 2_000).set("HANDLERS__PRESENCE__IDLE_MS", 2_000);
+    Host::test(options, async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let mut ana = host.client("ana").await;
+        ana.enter(&room).await;
+        let mut bo = host.client("bo").await;
+        hears(&mut ana, "bo", "online").await;
+        // Pings keep the connection, not the person.
+        let pinging = within(Duration::from_secs(20), "bo to be away", async || {
+            bo.expect_alive().await;
+            (seen(host, "ana", "bo").await["status"] == "away").then_some(())
+        });
+        pinging.await;
+        hears(&mut ana, "bo", "away").await;
+        bo.request("history", json!({"conversation_id": room})).await.expect("history");
+        hears(&mut ana, "bo", "online").await;
+
+        bo.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
+        hears(&mut ana, "bo", "busy").await;
+        // Whatever is done, busy stays.
+        bo.request("history", json!({"conversation_id": room})).await.expect("history");
+        bo.request("presence.set", json!({"status": "online"})).await.expect("presence.ok");
+        hears(&mut ana, "bo", "online").await;
+        // It ends with the last connection.
+        bo.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
+        hears(&mut ana, "bo", "busy").await;
+        drop(bo);
+        hears(&mut ana, "bo", "offline").await;
+        let mut bo = host.client("bo").await;
+        hears(&mut ana, "bo", "online").await;
+        for (payload, field) in [
+            (json!({"status": "offline"}), "status"),
+            (json!({"status": 7}), "status"),
+            (json!({}), "status"),
+        ] {
+            bo.request("presence.set", payload).await.expect_invalid(field);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whom_one_watches_is_heard_of_as_long_as_one_may() {
+    Host::test(quick(), async |host| {
+        let room = host.group("lobby", &["cy", "ana", "bo"]).await;
+        let mut ana = host.client("ana").await;
+        let watch = json!({"user_ids": ["bo", "eve", "nobody"]});
+        let snapshot = ana.request("presence.watch", watch).await.expect("presence.snapshot");
+        let offline = |user: &str| json!({"user_id": user, "status": "offline", "last_seen": null});
+        assert_eq!(snapshot["presence"], json!([offline("bo"), offline("eve"), offline("nobody")]));
+
+        let bo = host.client("bo").await;
+        let _eve = host.client("eve").await;
+        hears(&mut ana, "bo", "online").await;
+        // A stranger is watched in vain, until there is something to share.
+        is_seen(host, "eve", "eve", "online").await;
+        assert!(unasked(&ana, "eve").is_empty() && unasked(&ana, "bo").is_empty());
+        drop(bo);
+        hears(&mut ana, "bo", "offline").await;
+
+        // The last list counts.
+        let snapshot = ana.request("presence.watch", json!({"user_ids": ["cy"]})).await;
+        assert_eq!(snapshot.expect("presence.snapshot")["presence"][0]["user_id"], "cy");
+        let _bo = host.client("bo").await;
+        is_seen(host, "ana", "bo", "online").await;
+        let mut cy = host.client("cy").await;
+        hears(&mut ana, "cy", "online").await;
+        assert!(unasked(&ana, "bo").is_empty());
+
+        // Who shares nothing any more hears nothing any more.
+        let path = format!("/api/v1/conversations/{room}/participants/ana");
+        host.rest("cy").delete(&path).await.expect(204);
+        cy.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
+        is_seen(host, "bo", "cy", "busy").await;
+        is_seen(host, "ana", "cy", "offline").await;
+        ana.expect_silence().await;
+        assert!(unasked(&ana, "cy").is_empty());
+        ana.request("presence.watch", json!({"user_ids": []})).await.expect("presence.snapshot");
+        for (payload, field) in [
+            (json!({}), "user_ids"),
+            (json!({"user_ids": "bo"}), "user_ids"),
+            (json!({"user_ids": vec!["x"; 501]}), "user_ids"),
+            (json!({"user_ids": ["ok", ""]}), "user_ids[1]"),
+        ] {
+            ana.request("presence.watch", payload).await.expect_invalid(field);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_question_about_presence_is_checked() {
+    Host::test(Options::default(), async |host| {
+        let ana = host.rest("ana");
+        let many = |n: usize| (0..n).map(|i| format!("u{i}")).collect::<Vec<_>>().join(",");
+        let answer = ana.get(&format!("/api/v1/presence?user_ids={}", many(100))).await.expect(200);
+        assert_eq!(answer["presence"].as_array().map(Vec::len), Some(100));
+        for query in [
+            format!("user_ids={}", many(101)),
+            "user_ids=".into(),
+            String::new(),
+            "user_ids=a%00b".into(),
+            format!("user_ids={}", "x".repeat(65)),
+        ] {
+            let problem = ana.get(&format!("/api/v1/presence?{query}")).await;
+            assert_eq!(problem.expect_problem(422, "invalid")["field"], "user_ids", "{query}");
+        }
+        host.rest_with(None).get("/api/v1/presence?user_ids=a").await.expect_problem(401, "unauthorized");
     })
     .await;
 }
 
 #[tokio::test]
 async fn the_users_of_a_node_that_died_go_offline() {
-    Host::test(Options::default(), async |host| {
-        let _bo = host.client("bo").await;
-        becomes(host, "bo", &["user.online"]).await;
-        host.kill().await;
-        host.start().await;
+    Host::test(quick(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let mut other = host.another_node().await;
+        let mut ana = host.client("ana").await;
+        ana.enter(&room).await;
+        let _bo = other.client("bo").await;
+        hears(&mut ana, "bo", "online").await;
+        other.kill().await;
+        within(Duration::from_secs(15), "bo to be offline", async || {
+            (seen(host, "ana", "bo").await["status"] == "offline").then_some(())
+        })
+        .await;
+        hears(&mut ana, "bo", "offline").await;
         becomes(host, "bo", &["user.online", "user.offline"]).await;
     })
     .await;
@@ -51,18 +283,29 @@ async fn the_users_of_a_node_that_died_go_offline() {
 #[tokio::test]
 async fn who_stays_through_the_loss_of_redis_is_not_announced_as_gone() {
     Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana", "eve"]).await;
         let mut ana = host.client("ana").await;
+        ana.enter(&room).await;
         becomes(host, "ana", &["user.online"]).await;
         host.redis.kill();
+        // What was told last is shown as long as nothing else is known.
+        assert_eq!(seen(host, "eve", "ana").await["status"], "online");
         host.redis.start_again().await;
         until("the host to be well again", async || host.admin.ready().await.then_some(())).await;
+        // Her node tells of her at once, though she has said nothing since.
+        is_seen(host, "eve", "ana", "online").await;
         // Somebody who comes and goes meanwhile shows that the sweep has gone on.
         let eve = host.client("eve").await;
         becomes(host, "eve", &["user.online"]).await;
         drop(eve);
+        within(Duration::from_secs(40), "eve to be gone", async || {
+            let told = told_of(host, "eve", "user.o%").await;
+            (told == ["user.online", "user.offline"]).then_some(())
+        })
+        .await;
         ana.expect_alive().await;
-        becomes(host, "eve", &["user.online", "user.offline"]).await;
-        assert!(!told_of(host, "ana").await.contains(&"user.offline".to_owned()));
+        assert_eq!(seen(host, "eve", "ana").await["status"], "online");
+        assert!(!told_of(host, "ana", "user.%").await.contains(&"user.offline".to_owned()));
     })
     .await;
 }

@@ -11,6 +11,7 @@ mod outbox;
 mod overhead;
 mod pgbench;
 mod plot;
+mod presence;
 mod process;
 mod reads;
 mod rig;
@@ -107,6 +108,9 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         // A million messages take a minute to make, so the quick run has a small version of each row.
         let size = if quick { reads::Size::SMALL } else { reads::Size::FULL };
         keep(reads::rows(&rig, size, seconds(4, 20), wanted).await);
+    }
+    if wanted("presence") {
+        keep(presence::rows(&rig, if quick { 2_000 } else { 10_000 }).await);
     }
     if wanted("delivery") {
         keep(delivery::rows(&rig, if quick { 200 } else { 500 }, seconds(8, 30)).await);

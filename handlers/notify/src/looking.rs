@@ -1,8 +1,9 @@
-//! Who is looking at a conversation: connections that are subscribed to it, except those of dead nodes. Without Redis
-//! nobody is known to look, and people get a notification too many.
+//! Who is looking at a conversation: connections that are subscribed to it, except those of dead nodes and those that said
+//! they look elsewhere. Without Redis nobody is known to look, and people get a notification too many.
 
 use std::collections::BTreeSet;
 
+use sdk::presence::Lease;
 use sdk::redis::{self, Error, Pipeline, Reply};
 use sdk::{Id, clock, keys, log};
 use serde::Serialize;
@@ -41,9 +42,15 @@ fn read(conversations: &BTreeSet<Id>) -> Result<Vec<Looker>, Error> {
     for (_, connection, user) in &seats {
         pipeline.push(&["HGET", &keys::leases(user), connection]);
     }
-    let nodes = pipeline.run()?;
-    let looking =
-        seats.iter().zip(&nodes).filter(|(_, node)| node.text().is_some_and(|node| !dead.contains(node)));
+    let leases = pipeline.run()?;
+    let looks = |conversation: Id, lease: &str| {
+        let lease = Lease::parse(lease);
+        !dead.contains(lease.node) && lease.looks_at(conversation)
+    };
+    let looking = seats
+        .iter()
+        .zip(&leases)
+        .filter(|((conversation, ..), lease)| lease.text().is_some_and(|lease| looks(*conversation, lease)));
     Ok(looking
         .map(|((conversation, _, user), _)| Looker {
             conversation_id: *conversation,

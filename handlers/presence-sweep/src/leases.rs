@@ -1,54 +1,47 @@
-//! Leases in Redis: who has a connection, until when. Every step of one user is one script, so two nodes that see the same
-//! user at once agree about who was first and who was last.
+//! Leases in Redis: who has a connection, until when. Every step of one person is one script, so two nodes that see the
+//! same person at once agree about who was first and who was last.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sdk::connection::{Closed, Opened, Touch};
+use sdk::presence::{self, Change};
 use sdk::redis::{self, Error, Pipeline, Reply};
-use sdk::{Id, keys};
+use sdk::{Id, clock, config, keys};
 
 /// Of one partition and one sweep; the rest has its turn a second later.
-const SWEEP_MAX: usize = 500;
+const SWEEP_MAX: &str = "500";
+/// Of what a client says about itself, as much as helps to recognise it.
+const USER_AGENT_CHARS_MAX: usize = 100;
+/// The peer said nothing for long, or took nothing: it was last there when it was last heard of.
+const LOST_IN_SILENCE: [u16; 2] = [4008, 4010];
 
 /// What a new connection changes.
 pub struct Begun {
-    pub was_offline: bool,
+    pub changes: Vec<Change>,
     /// The directory has not heard of them for a while.
     pub unlisted: bool,
 }
 
-/// Somebody who has no connection any more.
-#[derive(Debug, PartialEq)]
-pub struct Gone {
-    pub user: String,
-    pub last_seen_ms: u64,
-}
-
-pub fn begin(opened: &Opened, now: u64) -> Result<Begun, Error> {
-    let user = &opened.caller.user_id;
-    let partition = keys::partition(user);
-    let reply = redis::script(
+pub fn begin(opened: &Opened) -> Result<Begun, Error> {
+    let (user, now) = (&opened.caller.user_id, clock::now_ms());
+    let agent = opened.user_agent.as_deref().unwrap_or("-");
+    let reply = presence::run(
         "open",
-        &[
-            &keys::leases(user),
-            &keys::presence(user),
-            &keys::due(partition),
-            &keys::grace(partition),
-            &keys::nodes_of(partition),
-        ],
+        keys::partition(user),
         &[
             &opened.connection,
             &opened.node,
             user,
-            &keys::lease(&opened.node, &opened.connection, user),
-            &now.to_string(),
+            sdk::text::cut(agent, USER_AGENT_CHARS_MAX),
             &(now + keys::LEASE_MS).to_string(),
-            &keys::LISTED_MS.to_string(),
             &(now + keys::NODE_LEASE_MS).to_string(),
+            &keys::LISTED_MS.to_string(),
         ],
     )?;
-    let flag = |index: usize| reply.items().get(index).and_then(Reply::integer) == Some(1);
-    Ok(Begun { was_offline: flag(0), unlisted: flag(1) })
+    Ok(Begun {
+        unlisted: reply.items().first().and_then(Reply::integer) == Some(1),
+        changes: reply.items().get(1).map(presence::changes).unwrap_or_default(),
+    })
 }
 
 /// The directory could not be told: the next connection tells it.
@@ -56,64 +49,65 @@ pub fn unlist(user: &str) {
     let _ = redis::command(&["HDEL", &keys::presence(user), "listed"]);
 }
 
-pub fn end(closed: &Closed, now: u64) -> Result<(), Error> {
-    let user = &closed.user_id;
-    let partition = keys::partition(user);
-    redis::script(
+pub fn end(closed: &Closed) -> Result<(), Error> {
+    let grace_ends = clock::now_ms() + config::number("grace_ms", 5_000);
+    let silence = if LOST_IN_SILENCE.contains(&closed.code) { keys::LEASE_MS } else { 0 };
+    presence::run(
         "close",
-        &[
-            &keys::leases(user),
-            &keys::presence(user),
-            &keys::due(partition),
-            &keys::grace(partition),
-            &keys::closed(partition),
-        ],
-        &[
-            &closed.connection,
-            user,
-            &keys::lease(&closed.node, &closed.connection, user),
-            &now.to_string(),
-            &(now + keys::GRACE_MS).to_string(),
-        ],
+        keys::partition(&closed.user_id),
+        &[&closed.connection, &closed.node, &closed.user_id, &grace_ends.to_string(), &silence.to_string()],
     )?;
     Ok(())
 }
 
-/// What the connection looked at is not looked at any more.
-pub fn forget_looks(connection: &str) -> Result<(), Error> {
-    let looks = keys::looks(connection);
-    let reply = redis::command(&["SMEMBERS", &looks])?;
+/// What these connections looked at and watched is looked at and watched no more.
+pub fn forget<'a>(connections: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+    let connections: Vec<_> = connections.into_iter().collect();
     let mut pipeline = Pipeline::new();
-    for conversation in reply.texts().filter_map(Id::parse) {
-        pipeline.push(&["HDEL", &keys::looking(conversation), connection]);
+    for connection in &connections {
+        pipeline.push(&["SMEMBERS", &keys::looks(connection)]);
+        pipeline.push(&["SMEMBERS", &keys::watches(connection)]);
     }
-    if !pipeline.is_empty() {
-        pipeline.push(&["DEL", &looks]);
-        pipeline.run()?;
+    let replies = pipeline.run()?;
+    let mut pipeline = Pipeline::new();
+    for (connection, seen) in connections.iter().zip(replies.chunks(2)) {
+        let [looks, watches] = seen else { break };
+        for conversation in looks.texts().filter_map(Id::parse) {
+            pipeline.push(&["HDEL", &keys::looking(conversation), connection]);
+        }
+        for user in watches.texts() {
+            pipeline.push(&["HDEL", &keys::watchers(user), connection]);
+        }
+        for (set, key) in [(looks, keys::looks(connection)), (watches, keys::watches(connection))] {
+            if !set.items().is_empty() {
+                pipeline.push(&["UNLINK", &key]);
+            }
+        }
     }
-    Ok(())
+    pipeline.run().map(drop)
 }
 
 /// Renews, and makes again what Redis lost: a node that reports its connections uploads their leases.
-pub fn renew(node: &str, touches: &[Touch], now: u64) -> Result<(), Error> {
+pub fn renew(node: &str, touches: &[Touch]) -> Result<Vec<Change>, Error> {
     let mut partitions: BTreeMap<u64, Vec<&Touch>> = BTreeMap::new();
     for touch in touches {
         partitions.entry(keys::partition(&touch.user_id)).or_default().push(touch);
     }
-    let at = now.to_string();
+    let now = clock::now_ms();
     let ends = [(now + keys::LEASE_MS).to_string(), (now + keys::NODE_LEASE_MS).to_string()];
+    let mut changes = Vec::new();
     for (partition, touches) in partitions {
-        let keys = [keys::due(partition), keys::nodes_of(partition), keys::closed(partition)];
-        let mut args = vec![node, &at, &ends[0], &ends[1]];
+        let mut args = vec![node, &ends[0], &ends[1]];
         for touch in touches {
             args.extend([&*touch.connection, &*touch.user_id, if touch.active { "1" } else { "0" }]);
         }
-        redis::script("renew", &[&keys[0], &keys[1], &keys[2]], &args)?;
+        changes.extend(presence::changes(&presence::run("renew", partition, &args)?));
     }
-    Ok(())
+    Ok(changes)
 }
 
-pub fn heartbeat(node: &str, now: u64) -> Result<(), Error> {
+pub fn heartbeat(node: &str) -> Result<(), Error> {
+    let now = clock::now_ms();
     let mut pipeline = Pipeline::new();
     pipeline.push(&["ZADD", keys::NODES, &(now + keys::NODE_LEASE_MS).to_string(), node]);
     // Who is dead for long has been reaped everywhere.
@@ -129,64 +123,42 @@ pub fn heartbeat(node: &str, now: u64) -> Result<(), Error> {
 /// What a sweep did.
 #[derive(Default)]
 pub struct Swept {
-    pub gone: Vec<Gone>,
-    /// Leases ended because their node is dead.
-    pub reaped: u64,
+    pub changes: Vec<Change>,
+    /// Connections whose node is dead.
+    pub reaped: Vec<String>,
 }
 
-/// Ends what is over: the leases of dead nodes, those that nobody renewed, the graces. One round trip finds the
-/// partitions that have any of it.
-pub fn sweep(now: u64) -> Result<Swept, Error> {
-    let at = now.to_string();
+/// Ends what is over: the leases of dead nodes, those that nobody renewed, graces, activity; and tells what was not told.
+/// One round trip finds the partitions that have any of it. While Redis is young nobody is announced as gone: not every
+/// node has said yet who is there.
+pub fn sweep(is_young: bool) -> Result<Swept, Error> {
+    let now = clock::now_ms().to_string();
     let mut pipeline = Pipeline::new();
-    pipeline.push(&["ZRANGEBYSCORE", keys::NODES, &at, "+inf"]);
+    pipeline.push(&["ZRANGEBYSCORE", keys::NODES, &now, "+inf"]);
     for partition in 0..keys::PRESENCE_PARTITIONS {
-        pipeline.push(&["ZRANGEBYSCORE", &keys::nodes_of(partition), "-inf", &at]);
-        pipeline.push(&["ZCOUNT", &keys::due(partition), "-inf", &at]);
-        pipeline.push(&["ZCOUNT", &keys::grace(partition), "-inf", &at]);
+        pipeline.push(&["ZRANGEBYSCORE", &keys::presence_set(partition, "nodes"), "-inf", &now]);
+        for set in ["due", "grace", "idle"] {
+            pipeline.push(&["ZCOUNT", &keys::presence_set(partition, set), "-inf", &now]);
+        }
+        pipeline.push(&["ZCARD", &keys::presence_set(partition, "changed")]);
     }
     let replies = pipeline.run()?;
     let Some((alive, replies)) = replies.split_first() else { return Ok(Swept::default()) };
     let alive: BTreeSet<&str> = alive.texts().collect();
+    let (lease, young) = (keys::LEASE_MS.to_string(), if is_young { "1" } else { "0" });
     let mut swept = Swept::default();
-    for (partition, found) in (0..).zip(replies.chunks(3)) {
-        let [nodes, due, grace] = found else { break };
-        let keys = [keys::due(partition), keys::grace(partition), keys::nodes_of(partition)];
-        let mut over = due.integer() != Some(0) || grace.integer() != Some(0);
+    for (partition, found) in (0..).zip(replies.chunks(5)) {
+        let Some((nodes, counts)) = found.split_first() else { break };
+        let mut over = counts.iter().any(|count| count.integer() != Some(0));
         for node in nodes.texts().filter(|node| !alive.contains(node)) {
-            let reply = redis::script("reap", &[&keys[0], &keys[1], &keys[2]], &[node, &at])?;
-            swept.reaped += reply.integer().unwrap_or(0).max(0) as u64;
+            let reply = presence::run("reap", partition, &[node, &keys::NODE_LEASE_MS.to_string()])?;
+            swept.reaped.extend(reply.texts().map(str::to_owned));
             over = true;
         }
         if over {
-            let bounds = [SWEEP_MAX.to_string(), keys::LEASE_MS.to_string()];
-            let reply = redis::script("sweep", &[&keys[0], &keys[1]], &[&at, &bounds[0], &bounds[1]])?;
-            swept.gone.extend(read_gone(reply.items()));
+            let reply = presence::run("sweep", partition, &[SWEEP_MAX, &lease, young])?;
+            swept.changes.extend(presence::changes(&reply));
         }
     }
     Ok(swept)
-}
-
-fn read_gone(items: &[Reply]) -> impl Iterator<Item = Gone> {
-    items.chunks(2).filter_map(|pair| {
-        let user = pair.first()?.text()?.to_owned();
-        let last_seen_ms = pair.get(1).and_then(Reply::integer).unwrap_or(0).max(0) as u64;
-        Some(Gone { user, last_seen_ms })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_gone_comes_in_pairs() {
-        let text = |text: &str| Reply::Text(text.to_owned());
-        let reply = [text("ana"), text("17"), text("bo c"), Reply::Nil];
-        let gone: Vec<_> = read_gone(&reply).collect();
-        assert_eq!(
-            gone,
-            [Gone { user: "ana".into(), last_seen_ms: 17 }, Gone { user: "bo c".into(), last_seen_ms: 0 }]
-        );
-    }
 }

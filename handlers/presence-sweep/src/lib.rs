@@ -1,16 +1,20 @@
-//! Keeps the leases of connections, and from them says who is online and who is gone. A lease ends with its connection,
+//! Keeps the leases of connections, and from them says who is there and who is gone. A lease ends with its connection,
 //! when nobody renews it, or with its node. Without Redis nothing is known and nobody is announced; leases come back with
-//! the next heartbeats.
+//! the reports of their nodes.
 
+mod epoch;
 mod leases;
 mod store;
 
-use leases::{Begun, Gone, Swept};
+use epoch::Age;
+use leases::Swept;
 use sdk::connection::{self, Closed, Opened, Touch};
+use sdk::presence::{self, Change};
 use sdk::schedule::{self, Tick};
-use sdk::{Problem, Push, clock, log, outbox, redis, time};
-use serde_json::json;
-use store::Change;
+use sdk::{Problem, Push, log, redis};
+
+/// Looked at once more after Redis was lost; who is beyond is found gone when they next come and go.
+const ACCOUNTED_MAX: u64 = 100_000;
 
 struct PresenceSweep;
 connection::export!(PresenceSweep);
@@ -18,27 +22,39 @@ schedule::export!(PresenceSweep);
 
 impl connection::Handler for PresenceSweep {
     fn open(opened: Opened) -> Result<Vec<Push>, Problem> {
-        // A connection never waits for its directory entry: what fails here is made good by the next one.
-        let now = clock::now_ms();
-        match leases::begin(&opened, now) {
-            Ok(begun) => begin(&opened, &begun, now),
+        // A connection never fails for this: what is not told here is told by the next one, or by the sweep.
+        let mut unlisted = true;
+        match leases::begin(&opened) {
+            Ok(begun) => {
+                unlisted = begun.unlisted;
+                announce(&begun.changes);
+            }
             Err(error) => log::warn("no lease for a connection", &[("why", &redis::describe(&error))]),
+        }
+        if let Err(problem) = store::arrived(&opened, unlisted) {
+            log::warn("not noted that a connection began", &[("why", &problem.code)]);
+            if unlisted {
+                leases::unlist(&opened.caller.user_id);
+            }
         }
         Ok(Vec::new())
     }
 
     fn close(closed: Closed) {
-        let ended = leases::end(&closed, clock::now_ms());
-        let ended = ended.and_then(|()| leases::forget_looks(&closed.connection));
+        let ended = leases::end(&closed).and_then(|()| leases::forget([&*closed.connection]));
         if let Err(error) = ended {
             // It ends by itself when nobody renews it.
             log::warn("a lease was not ended", &[("why", &redis::describe(&error))]);
         }
+        if let Err(problem) = store::left(&closed) {
+            log::warn("not noted that a connection ended", &[("why", &problem.code)]);
+        }
     }
 
     fn touched(node: String, touches: Vec<Touch>) {
-        if let Err(error) = leases::renew(&node, &touches, clock::now_ms()) {
-            log::warn("leases were not renewed", &[("why", &redis::describe(&error))]);
+        match leases::renew(&node, &touches) {
+            Ok(changes) => announce(&changes),
+            Err(error) => log::warn("leases were not renewed", &[("why", &redis::describe(&error))]),
         }
     }
 }
@@ -46,38 +62,31 @@ impl connection::Handler for PresenceSweep {
 impl schedule::Handler for PresenceSweep {
     fn run(tick: Tick) -> Result<(), String> {
         match tick.name.as_str() {
-            "heartbeat" => {
-                leases::heartbeat(&tick.node, clock::now_ms()).map_err(|error| redis::describe(&error))
-            }
-            "sweep" => sweep(clock::now_ms()),
+            "heartbeat" => leases::heartbeat(&tick.node).map_err(|error| redis::describe(&error)),
+            "sweep" => sweep(),
             other => Err(format!("no schedule `{other}`")),
         }
     }
 }
 
-fn begin(opened: &Opened, begun: &Begun, now: u64) {
-    let user = &opened.caller.user_id;
-    if begun.unlisted && store::list(&opened.caller).is_err() {
-        leases::unlist(user);
+fn sweep() -> Result<(), String> {
+    let describe = |error| redis::describe(&error);
+    let age = epoch::read().map_err(describe)?;
+    let Swept { changes, reaped } = leases::sweep(age == Age::Young).map_err(describe)?;
+    if !reaped.is_empty() {
+        log::info("a node is dead, its connections are gone", &[("connections", &reaped.len().to_string())]);
+        leases::forget(reaped.iter().map(String::as_str)).map_err(describe)?;
     }
-    if begun.was_offline
-        && let Err(problem) = store::announce(outbox::USER_ONLINE, &[change(user, "online", now)])
-    {
-        log::warn("not announced that somebody is online", &[("why", &problem.code)]);
+    presence::announce(&changes).map_err(|problem| problem.detail)?;
+    if age == Age::Gathered {
+        let here = store::said_to_be_here(ACCOUNTED_MAX).map_err(|problem| problem.detail)?;
+        epoch::account(&here).map_err(describe)?;
     }
+    Ok(())
 }
 
-fn sweep(now: u64) -> Result<(), String> {
-    let Swept { gone, reaped } = leases::sweep(now).map_err(|error| redis::describe(&error))?;
-    if reaped > 0 {
-        log::info("a node is dead, its connections are gone", &[("connections", &reaped.to_string())]);
+fn announce(changes: &[Change]) {
+    if let Err(problem) = presence::announce(changes) {
+        log::warn("a status is told later", &[("why", &problem.code)]);
     }
-    let changes: Vec<_> =
-        gone.iter().map(|Gone { user, last_seen_ms }| change(user, "offline", *last_seen_ms)).collect();
-    store::announce(outbox::USER_OFFLINE, &changes).map_err(|problem| problem.detail)
-}
-
-fn change(user: &str, status: &str, last_seen_ms: u64) -> Change {
-    let payload = json!({ "user_id": user, "status": status, "last_seen": time::rfc3339(last_seen_ms) });
-    Change { user: user.to_owned(), payload: payload.to_string() }
 }

@@ -84,46 +84,28 @@ pub fn partition(user: &str) -> u64 {
     hash % PRESENCE_PARTITIONS
 }
 
-/// Hash of a user's leases: connection → the node it is on.
+/// Hash of a user's leases, by connection; a value is a [`crate::presence::Lease`]. Never evicted while there is one.
 pub fn leases(user: &str) -> String {
     format!("{{p:{:02}}}:leases:{user}", partition(user))
 }
 
-/// Hash of a user's aggregate: `status`, `last_seen` and `active` in milliseconds, `listed` when the directory was told.
+/// Hash of a user's aggregate; its fields stand in `presence.lua`. It ends a while after its user went offline.
 pub fn presence(user: &str) -> String {
     format!("{{p:{:02}}}:presence:{user}", partition(user))
 }
 
-/// Sorted set of `node connection user` by the time the lease ends.
-pub fn due(partition: u64) -> String {
-    format!("{{p:{partition:02}}}:due")
+/// A sorted set of a partition; which there are, and what is in them, stands in `presence.lua`.
+pub fn presence_set(partition: u64, name: &str) -> String {
+    format!("{{p:{partition:02}}}:{name}")
 }
 
-/// How a lease stands in `due`.
-pub fn lease(node: &str, connection: &str, user: &str) -> String {
-    format!("{node} {connection} {user}")
-}
-
-/// Sorted set of users who have no connection, by the time the grace ends.
-pub fn grace(partition: u64) -> String {
-    format!("{{p:{partition:02}}}:grace")
-}
-
-/// Sorted set of connections that ended a moment ago.
-pub fn closed(partition: u64) -> String {
-    format!("{{p:{partition:02}}}:closed")
-}
+/// When the keys of presence were first written since Redis was empty, in milliseconds.
+pub const PRESENCE_EPOCH: &str = "presence-epoch";
 
 pub const LEASE_MS: u64 = 90_000;
-/// A page reload is not "offline, online".
-pub const GRACE_MS: u64 = 5_000;
 
 /// Sorted set of nodes by the time their lease ends: who is not in it, or late, is dead.
 pub const NODES: &str = "nodes";
-/// Sorted set of the nodes that have leases in a partition, by the time until which they need not be in [`NODES`] yet.
-pub fn nodes_of(partition: u64) -> String {
-    format!("{{p:{partition:02}}}:nodes")
-}
 /// Renewed every 3 s.
 pub const NODE_LEASE_MS: u64 = 9_000;
 pub const NODE_FORGOTTEN_MS: u64 = 3_600_000;
@@ -135,7 +117,8 @@ pub fn rate(what: &str, user: &str) -> String {
     format!("rate:{what}:{user}")
 }
 
-/// Hash of who looks at a conversation: connection → user. An entry counts only while its node lives.
+/// Hash of who is subscribed to a conversation: connection → user. An entry counts only while its lease stands, on a node
+/// that lives, and, where the lease has a focus, while the focus is on this conversation.
 pub fn looking(conversation: Id) -> String {
     format!("looking:{conversation}")
 }
@@ -144,19 +127,30 @@ pub fn looking(conversation: Id) -> String {
 pub fn looks(connection: &str) -> String {
     format!("looks:{connection}")
 }
-pub const LOOKING_TTL_S: u64 = DAY_S;
+/// Behind the end of its connection, which takes all of it away.
+pub const LOOKING_TTL_S: u64 = 7 * DAY_S;
 
-/// Users typing in a conversation: sorted set by the time it expires.
+/// Hash of who watches a user's presence: connection → its user.
+pub fn watchers(user: &str) -> String {
+    format!("watchers:{user}")
+}
+
+/// Set of the users whom a connection watches.
+pub fn watches(connection: &str) -> String {
+    format!("watches:{connection}")
+}
+
+/// Partitions of typing.
+pub const TYPING_PARTITIONS: u64 = 8;
+
+/// Sorted set of `conversation user` by the time at which it is over. One script touches it and its sibling.
 pub fn typing(conversation: Id) -> String {
-    format!("typing:{conversation}")
+    typing_of(conversation.spread() % TYPING_PARTITIONS)
+}
+pub fn typing_of(partition: u64) -> String {
+    format!("{{typing:{partition}}}:due")
 }
 pub const TYPING_MS: u64 = 10_000;
-
-/// Messages that came while a user had no connection: list of `conversation:seq`.
-pub fn offline(user: &str) -> String {
-    format!("offline:{user}")
-}
-pub const OFFLINE_MAX: usize = 200;
 
 /// The directory is told again who somebody is, after this long.
 pub const LISTED_MS: u64 = 3_600_000;
@@ -169,8 +163,8 @@ mod tests {
     fn what_one_script_touches_has_one_hash_tag() {
         let tag = |key: String| key[..=key.find('}').unwrap()].to_owned();
         for user in ["ana", "bo", "{odd}"] {
-            assert_eq!(tag(leases(user)), tag(due(partition(user))));
-            assert_eq!(tag(presence(user)), tag(grace(partition(user))));
+            assert_eq!(tag(leases(user)), tag(presence_set(partition(user), "due")));
+            assert_eq!(tag(presence(user)), tag(presence_set(partition(user), "idle")));
         }
         assert_eq!(leases("ana"), "{p:05}:leases:ana");
     }

@@ -44,6 +44,7 @@ pub mod keys;
 pub mod membership;
 pub mod notification;
 pub mod outbox;
+pub mod presence;
 pub mod problem;
 pub mod rate;
 pub mod text;

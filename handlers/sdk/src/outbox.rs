@@ -23,6 +23,10 @@ pub const CLASS_MEMBER_REMOVED: &str = "class.member.removed";
 pub const PUBLISHED: &str = "published";
 pub const USER_ONLINE: &str = "user.online";
 pub const USER_OFFLINE: &str = "user.offline";
+/// Online, away or busy, among those who are not offline.
+pub const USER_STATUS: &str = "user.status";
+pub const SOCKET_CONNECT: &str = "socket.connect";
+pub const SOCKET_DISCONNECT: &str = "socket.disconnect";
 
 /// Every event of a conversation has this key, so they are in the order of their commits.
 pub fn key(conversation: Id) -> String {

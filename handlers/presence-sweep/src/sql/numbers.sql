@@ -1,1 +1,0 @@
-select n from unnest($1::int[]) as n

@@ -1,0 +1,57 @@
+//! What one person sees of others: Redis knows the present, Postgres who may see whom and what was last told.
+
+use std::collections::BTreeMap;
+
+use sdk::presence;
+use sdk::redis::{self, Error, Pipeline, Reply};
+use sdk::{Problem, keys, log, params, postgres};
+use serde_json::Value;
+
+const SEEN: &str = include_str!("sql/seen.sql");
+
+sdk::rows! {
+    struct Seen { user_id: String, status: Option<String>, last_seen_ms: Option<u64> }
+}
+
+/// One entry for each, in order. Whoever may not be seen is offline, like somebody who never was here.
+pub fn of(viewer: &str, users: &[String]) -> Result<Vec<Value>, Problem> {
+    let told: Vec<Seen> = postgres::query(SEEN, &params![viewer, users])?.all()?;
+    let mut visible: BTreeMap<&str, (&str, Option<u64>)> = told
+        .iter()
+        .map(|seen| {
+            let status = seen.status.as_deref().unwrap_or("offline");
+            (seen.user_id.as_str(), (status, seen.last_seen_ms))
+        })
+        .collect();
+    let present = present(visible.keys().copied());
+    let present = present.unwrap_or_else(|error| {
+        // What was last told is true until something else is.
+        log::warn("presence as it was last told", &[("why", &redis::describe(&error))]);
+        BTreeMap::new()
+    });
+    for (user, (status, last_seen)) in &present {
+        visible.insert(user, (status, *last_seen));
+    }
+    let shown = users.iter().map(|user| {
+        let (status, last_seen) = visible.get(user.as_str()).copied().unwrap_or(("offline", None));
+        presence::shown(user, status, last_seen)
+    });
+    Ok(shown.collect())
+}
+
+/// Of those whom Redis knows.
+fn present<'a>(
+    users: impl Iterator<Item = &'a str> + Clone,
+) -> Result<BTreeMap<String, (String, Option<u64>)>, Error> {
+    let mut pipeline = Pipeline::new();
+    for user in users.clone() {
+        pipeline.push(&["HMGET", &keys::presence(user), "status", "seen"]);
+    }
+    let replies = pipeline.run()?;
+    let known = users.zip(&replies).filter_map(|(user, reply)| {
+        let [status, seen] = reply.items() else { return None };
+        let seen = seen.integer().and_then(|ms| u64::try_from(ms).ok());
+        Some((user.to_owned(), (Reply::text(status)?.to_owned(), seen)))
+    });
+    Ok(known.collect())
+}

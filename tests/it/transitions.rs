@@ -1,0 +1,445 @@
+//! No order of connections, ends, reports, sweeps and dead nodes announces a lie: `presence.lua`, driven at random against a
+//! real Redis, beside a model that knows who is really connected.
+//!
+//! What is a lie? To tell that somebody is offline who is connected, or was within the grace. And, once everything has come
+//! to rest, to have told something else last than what is. What is told may be delayed, lost on its way, or written twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use switchboard_tests::services::Redis;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../handlers/presence-sweep/scripts/presence.lua");
+const DUE: &str = "{p:00}:due";
+const IDLE_MS: u64 = 300_000;
+const GRACE_MS: u64 = 5_000;
+const LEASE_MS: u64 = 90_000;
+const NODE_LEASE_MS: u64 = 9_000;
+/// As often as in the product.
+const HEARTBEAT_MS: u64 = 3_000;
+const PING_MS: u64 = 30_000;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Open {
+        user: usize,
+        node: usize,
+    },
+    /// One of the connections that stand ends, and its node says so.
+    Close {
+        which: usize,
+    },
+    /// One of them does something, or only pings; the report comes at once or when the next steps are done.
+    Touch {
+        which: usize,
+        active: bool,
+        late: bool,
+    },
+    /// A person chooses.
+    Set {
+        which: usize,
+        status: &'static str,
+    },
+    /// The node dies with all its connections and says nothing.
+    Die {
+        node: usize,
+    },
+    Pass {
+        ms: u64,
+    },
+    Sweep,
+    /// What is to be told is told: the oldest that is on its way, or the newest.
+    Write {
+        newest: bool,
+    },
+    /// It is lost: the node that carried it died, or Postgres was away.
+    Lose,
+    /// Redis is emptied; every node uploads what it has.
+    Empty,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..2usize, 0..2usize).prop_map(|(user, node)| Step::Open { user, node }),
+        4 => any::<usize>().prop_map(|which| Step::Close { which }),
+        3 => (any::<usize>(), any::<bool>(), any::<bool>())
+            .prop_map(|(which, active, late)| Step::Touch { which, active, late }),
+        2 => (any::<usize>(), prop::sample::select(vec!["online", "away", "busy"]))
+            .prop_map(|(which, status)| Step::Set { which, status }),
+        1 => (0..2usize).prop_map(|node| Step::Die { node }),
+        4 => prop::sample::select(vec![1, 100, 300, 999, 2_500, 5_000, 8_000, 31_000, 310_000])
+            .prop_map(|ms| Step::Pass { ms }),
+        5 => Just(Step::Sweep),
+        6 => any::<bool>().prop_map(|newest| Step::Write { newest }),
+        1 => Just(Step::Lose),
+        1 => Just(Step::Empty),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Change {
+    user: String,
+    status: String,
+    version: u64,
+}
+
+struct Link {
+    id: String,
+    user: String,
+    node: String,
+    last_ping: u64,
+}
+
+/// The world as it is, and what was told of it.
+struct World {
+    redis: redis::Connection,
+    script: String,
+    now: u64,
+    links: Vec<Link>,
+    made: usize,
+    /// Nodes are born again under other names.
+    nodes: [usize; 2],
+    /// When a person last had a connection. Of a dead node's people: when it died.
+    here: BTreeMap<String, u64>,
+    late: Vec<(String, String, String, bool)>,
+    on_the_way: Vec<Change>,
+    /// Postgres: a newer version stays.
+    told: BTreeMap<String, (u64, String)>,
+    young_until: u64,
+    /// When Postgres is asked whom it believes to be here.
+    account_at: Option<u64>,
+    next_heartbeat: u64,
+}
+
+impl World {
+    fn new(server: &Redis) -> Self {
+        let client = redis::Client::open(server.url_at(None)).expect("a URL");
+        let mut redis = client.get_connection().expect("Redis answers");
+        redis::cmd("FLUSHALL").exec(&mut redis).expect("flushed");
+        Self {
+            redis,
+            script: std::fs::read_to_string(SCRIPT).expect("the script"),
+            now: 1_763_000_000_000,
+            links: Vec::new(),
+            made: 0,
+            nodes: [0, 1],
+            here: BTreeMap::new(),
+            late: Vec::new(),
+            on_the_way: Vec::new(),
+            told: BTreeMap::new(),
+            young_until: 0,
+            account_at: None,
+            next_heartbeat: 0,
+        }
+    }
+
+    fn run<T: redis::FromRedisValue>(&mut self, operation: &str, args: &[&str]) -> T {
+        let mut command = redis::cmd("EVAL");
+        command.arg(&self.script).arg(1).arg(DUE).arg(operation).arg(self.now).arg(IDLE_MS).arg(args);
+        command.query(&mut self.redis).unwrap_or_else(|error| panic!("{operation}: {error}"))
+    }
+
+    fn tells(&mut self, flat: Vec<String>) {
+        for change in flat.chunks(4) {
+            let (user, status) = (change[0].clone(), change[1].clone());
+            if status == "offline" {
+                let gone = self.here.get(&user).copied().unwrap_or(0);
+                let is_here = self.links.iter().any(|link| link.user == user);
+                assert!(!is_here, "{user} is told to be gone, and is here");
+                assert!(gone + GRACE_MS <= self.now, "{user} is told to be gone within the grace");
+            }
+            self.on_the_way.push(Change { user, status, version: change[2].parse().expect("a version") });
+        }
+    }
+
+    fn node(&self, node: usize) -> String {
+        format!("node-{}", self.nodes[node])
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Open { user, node } => {
+                self.made += 1;
+                let link = Link {
+                    id: format!("c{}", self.made),
+                    user: format!("user {user}"),
+                    node: self.node(*node),
+                    last_ping: self.now,
+                };
+                let (lease, node_lease) = (self.now + LEASE_MS, self.now + NODE_LEASE_MS);
+                let (lease, node_lease) = (lease.to_string(), node_lease.to_string());
+                let (_, told): (i64, Vec<String>) = self
+                    .run("open", &[&link.id, &link.node, &link.user, "test", &lease, &node_lease, "3600000"]);
+                self.links.push(link);
+                self.tells(told);
+            }
+            Step::Close { which } => {
+                if self.links.is_empty() {
+                    return;
+                }
+                let link = self.links.remove(which % self.links.len());
+                self.leaves(&link);
+                let grace = (self.now + GRACE_MS).to_string();
+                self.run::<()>("close", &[&link.id, &link.node, &link.user, &grace, "0"]);
+            }
+            Step::Touch { which, active, late } => {
+                let count = self.links.len().max(1);
+                let now = self.now;
+                let Some(link) = self.links.get_mut(which % count) else { return };
+                link.last_ping = now;
+                let touch = (link.node.clone(), link.id.clone(), link.user.clone(), *active);
+                if *late { self.late.push(touch) } else { self.report(touch) }
+            }
+            Step::Set { which, status } => {
+                let count = self.links.len().max(1);
+                let Some(link) = self.links.get(which % count) else { return };
+                let user = link.user.clone();
+                let told = self.run("set", &[&user, status]);
+                self.tells(told);
+            }
+            Step::Die { node } => {
+                let name = self.node(*node);
+                let (dead, alive) = std::mem::take(&mut self.links).into_iter().partition(|l| l.node == name);
+                self.links = alive;
+                let dead: Vec<Link> = dead;
+                dead.iter().for_each(|link| self.leaves(link));
+                self.late.retain(|(from, ..)| *from != name);
+                self.nodes[*node] += 2;
+            }
+            Step::Pass { ms } => self.pass(*ms),
+            Step::Sweep => self.sweep(),
+            Step::Write { newest } => {
+                if self.on_the_way.is_empty() {
+                    return;
+                }
+                let place = if *newest { self.on_the_way.len() - 1 } else { 0 };
+                let change = self.on_the_way.remove(place);
+                self.write(&change);
+            }
+            Step::Lose => {
+                self.on_the_way.pop();
+            }
+            Step::Empty => {
+                redis::cmd("FLUSHALL").exec(&mut self.redis).expect("flushed");
+                self.young_until = self.now + NODE_LEASE_MS;
+                self.heartbeat();
+                let everybody: Vec<_> = self
+                    .links
+                    .iter()
+                    .map(|link| (link.node.clone(), link.id.clone(), link.user.clone(), false))
+                    .collect();
+                everybody.into_iter().for_each(|touch| self.report(touch));
+                self.account_at = Some(self.now + LEASE_MS);
+            }
+        }
+    }
+
+    fn leaves(&mut self, link: &Link) {
+        if !self.links.iter().any(|other| other.user == link.user) {
+            self.here.insert(link.user.clone(), self.now);
+        }
+    }
+
+    fn report(&mut self, (node, id, user, active): (String, String, String, bool)) {
+        let (lease, node_lease) = (self.now + LEASE_MS, self.now + NODE_LEASE_MS);
+        let (lease, node_lease) = (lease.to_string(), node_lease.to_string());
+        let active = if active { "1" } else { "0" };
+        let told = self.run("renew", &[&node, &lease, &node_lease, &id, &user, active]);
+        self.tells(told);
+    }
+
+    /// Whether it told anything new.
+    fn write(&mut self, change: &Change) -> bool {
+        let known = self.told.get(&change.user).map_or(0, |(version, _)| *version);
+        let is_new = known < change.version;
+        if is_new {
+            self.told.insert(change.user.clone(), (change.version, change.status.clone()));
+        }
+        let [version, known] = [change.version, known.max(change.version)].map(|version| version.to_string());
+        self.run::<Vec<String>>("settle", &[&change.user, &change.status, &version, &known]);
+        is_new
+    }
+
+    fn heartbeat(&mut self) {
+        for node in [self.node(0), self.node(1)] {
+            let ends = self.now + NODE_LEASE_MS;
+            redis::cmd("ZADD").arg("nodes").arg(ends).arg(node).exec(&mut self.redis).unwrap();
+        }
+    }
+
+    /// Time goes on, and with it what the nodes do by themselves.
+    fn pass(&mut self, ms: u64) {
+        let end = self.now + ms;
+        loop {
+            let ping = self.links.iter().map(|link| link.last_ping + PING_MS).min().unwrap_or(u64::MAX);
+            let next = self.next_heartbeat.min(ping);
+            if next > end {
+                break;
+            }
+            self.now = next.max(self.now);
+            if self.next_heartbeat <= self.now {
+                self.heartbeat();
+                self.next_heartbeat = self.now + HEARTBEAT_MS;
+            }
+            let now = self.now;
+            let due = self.links.iter_mut().filter(|link| link.last_ping + PING_MS <= now);
+            let pings: Vec<_> = due
+                .map(|link| {
+                    link.last_ping = now;
+                    (link.node.clone(), link.id.clone(), link.user.clone(), false)
+                })
+                .collect();
+            pings.into_iter().for_each(|touch| self.report(touch));
+        }
+        self.now = end;
+        std::mem::take(&mut self.late).into_iter().for_each(|touch| self.report(touch));
+    }
+
+    fn sweep(&mut self) {
+        let alive: BTreeSet<String> = redis::cmd("ZRANGEBYSCORE")
+            .arg("nodes")
+            .arg(self.now)
+            .arg("+inf")
+            .query(&mut self.redis)
+            .unwrap();
+        let late: Vec<String> = redis::cmd("ZRANGEBYSCORE")
+            .arg("{p:00}:nodes")
+            .arg("-inf")
+            .arg(self.now)
+            .query(&mut self.redis)
+            .unwrap();
+        for dead in late.iter().filter(|node| !alive.contains(*node)) {
+            self.run::<Vec<String>>("reap", &[dead, &NODE_LEASE_MS.to_string()]);
+        }
+        if self.account_at.is_some_and(|at| at <= self.now) {
+            self.account_at = None;
+            self.account();
+        }
+        let young = if self.now < self.young_until { "1" } else { "0" };
+        let told = self.run("sweep", &["500", &LEASE_MS.to_string(), young]);
+        self.tells(told);
+    }
+
+    /// Whom Postgres believes to be here is looked at again.
+    fn account(&mut self) {
+        for (user, (_, status)) in &self.told {
+            if status != "offline" {
+                redis::cmd("ZADD").arg("{p:00}:grace").arg(self.now).arg(user).exec(&mut self.redis).unwrap();
+            }
+        }
+    }
+
+    /// Nothing happens any more but time, sweeps and writing: everything told is true then.
+    fn comes_to_rest(&mut self) {
+        for _ in 0..40 {
+            self.pass(3_000);
+            self.sweep();
+            for change in std::mem::take(&mut self.on_the_way) {
+                self.write(&change);
+            }
+        }
+        for user in ["user 0", "user 1"] {
+            let is_here = self.links.iter().any(|link| link.user == user);
+            let told = self.told.get(user).map_or("offline", |(_, status)| status);
+            assert_eq!(told != "offline", is_here, "{user} was last told to be {told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_order_of_events_announces_a_lie() {
+    let server = Redis::start().await;
+    let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
+    let outcome = tokio::task::spawn_blocking(move || {
+        TestRunner::new(config).run(&prop::collection::vec(step(), 1..60), |steps| {
+            let mut world = World::new(&server);
+            steps.iter().for_each(|step| world.step(step));
+            world.comes_to_rest();
+            Ok(())
+        })
+    });
+    outcome.await.unwrap().unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// The cases that were thought of, by name.
+#[tokio::test]
+async fn what_each_step_does() {
+    let server = Redis::start().await;
+    tokio::task::spawn_blocking(move || {
+        let mut world = World::new(&server);
+        // What Postgres takes of what was told meanwhile.
+        let statuses = |world: &mut World| {
+            let told = std::mem::take(&mut world.on_the_way);
+            let new = told.into_iter().filter(|change| world.write(change));
+            new.map(|change| change.status).collect::<Vec<_>>()
+        };
+        let settle = |world: &mut World| {
+            world.pass(1_000);
+            world.sweep();
+        };
+        world.step(&Step::Open { user: 0, node: 0 });
+        assert_eq!(statuses(&mut world), ["online"]);
+        // A second device is the same person.
+        world.step(&Step::Open { user: 0, node: 1 });
+        world.step(&Step::Close { which: 0 });
+        world.pass(6_000);
+        world.sweep();
+        assert!(statuses(&mut world).is_empty());
+        // Pings are no activity; something done is.
+        world.pass(IDLE_MS - 6_001);
+        world.sweep();
+        assert!(statuses(&mut world).is_empty());
+        settle(&mut world);
+        assert_eq!(statuses(&mut world), ["away"]);
+        world.pass(300);
+        world.step(&Step::Touch { which: 0, active: true, late: false });
+        assert_eq!(statuses(&mut world), ["online"]);
+        // Busy lasts, whatever is done or not done.
+        world.pass(1_000);
+        world.step(&Step::Set { which: 0, status: "busy" });
+        assert_eq!(statuses(&mut world), ["busy"]);
+        world.pass(IDLE_MS + 1_000);
+        world.step(&Step::Touch { which: 0, active: true, late: false });
+        world.sweep();
+        assert!(statuses(&mut world).is_empty());
+        // What is chosen in a burst is told once, as it is in the end.
+        world.step(&Step::Set { which: 0, status: "away" });
+        assert_eq!(statuses(&mut world), ["away"]);
+        for status in ["busy", "online", "busy", "online"] {
+            world.step(&Step::Set { which: 0, status });
+        }
+        assert!(statuses(&mut world).is_empty());
+        settle(&mut world);
+        assert_eq!(statuses(&mut world), ["online"]);
+        // Away by hand ends with the next thing done; the report of the choice itself is none.
+        world.pass(1_000);
+        world.step(&Step::Set { which: 0, status: "away" });
+        world.step(&Step::Touch { which: 0, active: true, late: false });
+        assert_eq!(statuses(&mut world), ["away"]);
+        world.pass(3_000);
+        world.step(&Step::Touch { which: 0, active: true, late: false });
+        assert_eq!(statuses(&mut world), ["online"]);
+        // A page that is loaded again; then one that is closed.
+        world.step(&Step::Close { which: 0 });
+        world.pass(4_900);
+        world.sweep();
+        world.step(&Step::Open { user: 0, node: 0 });
+        world.pass(6_000);
+        world.sweep();
+        assert!(statuses(&mut world).is_empty());
+        world.step(&Step::Close { which: 0 });
+        world.pass(5_100);
+        world.sweep();
+        assert_eq!(statuses(&mut world), ["offline"]);
+        // A node that dies takes its people along within its lease and two sweeps.
+        world.step(&Step::Open { user: 1, node: 1 });
+        assert_eq!(statuses(&mut world), ["online"]);
+        world.step(&Step::Die { node: 1 });
+        world.pass(NODE_LEASE_MS + 1_000);
+        world.sweep();
+        assert_eq!(statuses(&mut world), ["offline"]);
+    })
+    .await
+    .unwrap();
+}

@@ -1,0 +1,149 @@
+//! Presence: reading it over REST, sweeping leases that all end at once, and how long a dead node's people are still shown.
+
+use std::time::{Duration, Instant};
+
+use switchboard_tests::patience::within;
+use switchboard_tests::rest::Rest;
+use switchboard_tests::services::Redis;
+use switchboard_tests::token::Token;
+
+use crate::figures::{By, Figures, Latencies, Row};
+use crate::rig::Rig;
+
+const SCRIPT: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../handlers/presence-sweep/scripts/presence.lua"));
+const PARTITIONS: u64 = 64;
+/// Of one question.
+const ASKED: usize = 100;
+const QUESTIONS: usize = 500;
+
+pub async fn rows(rig: &Rig, people: usize) -> Vec<Row> {
+    let mut rows = vec![read(rig).await];
+    rows.push(sweep(people).await);
+    rows.push(death(rig, people / 10).await);
+    rows
+}
+
+/// A hundred people who share a room with the asker and are connected.
+async fn read(rig: &Rig) -> Row {
+    let users: Vec<String> = (0..=ASKED).map(|n| format!("seen-{n}")).collect();
+    rig.room(&users).await;
+    let mut sockets = Vec::new();
+    for user in &users[1..] {
+        sockets.push(rig.signed_in(user).await);
+    }
+    let rest = Rest::new(rig.host.address, Token::of(&users[0]).sign());
+    let path = format!("/api/v1/presence?user_ids={}", users[1..].join(","));
+    let (mut took, mut wrong) = (Latencies::default(), 0);
+    for _ in 0..QUESTIONS {
+        let begin = Instant::now();
+        let answer = rest.get(&path).await.expect(200);
+        took.add(begin.elapsed());
+        let online = answer["presence"]
+            .as_array()
+            .map_or(0, |list| list.iter().filter(|person| person["status"] == "online").count());
+        wrong += u64::from(online != ASKED);
+    }
+    let mut control = Latencies::default();
+    for _ in 0..QUESTIONS {
+        let begin = Instant::now();
+        rest.get("/api/v1/nothing-here").await;
+        control.add(begin.elapsed());
+    }
+    Row {
+        name: format!("presence: read of {ASKED}"),
+        figures: Figures { spread: took.spread(), wrong, ..Figures::default() },
+        control_name: "a request that asks nobody".into(),
+        control: Figures { spread: control.spread(), ..Figures::default() },
+        by: By::P99,
+        to_reach: "p99 < 5 ms",
+    }
+}
+
+/// Every lease of this many people ends at the same moment: the worst that a sweep can meet.
+async fn sweep(people: usize) -> Row {
+    const NOW: u64 = 1_763_000_000_000;
+    let server = Redis::start().await;
+    let client = redis::Client::open(server.url_at(None)).expect("a URL");
+    let (took, control, wrong) = tokio::task::spawn_blocking(move || {
+        let mut redis = client.get_connection().expect("Redis answers");
+        let due = |partition: u64| format!("{{p:{partition:02}}}:due");
+        let run = |partition: u64, operation: &str, now: u64| {
+            let mut command = redis::cmd("EVAL");
+            command.arg(SCRIPT).arg(1).arg(due(partition)).arg(operation).arg(now).arg(300_000);
+            command
+        };
+        for n in 0..people as u64 {
+            let mut open = run(n % PARTITIONS, "open", NOW);
+            open.arg(format!("c{n}")).arg("node").arg(format!("user {n}")).arg("-");
+            open.arg(NOW + 90_000).arg(NOW + 9_000).arg(3_600_000).exec(&mut redis).expect("opened");
+        }
+        let mut looks = Latencies::default();
+        for _ in 0..20 {
+            let begin = Instant::now();
+            let mut pipeline = redis::pipe();
+            for partition in 0..PARTITIONS {
+                pipeline.cmd("ZCOUNT").arg(due(partition)).arg("-inf").arg(NOW);
+            }
+            pipeline.query::<Vec<u64>>(&mut redis).expect("counted");
+            looks.add(begin.elapsed());
+        }
+        let (mut took, mut gone) = (Latencies::default(), 0);
+        let begin = Instant::now();
+        for partition in 0..PARTITIONS {
+            let mut sweep = run(partition, "sweep", NOW + 100_000);
+            let told: Vec<String> = sweep.arg(500).arg(90_000).arg(0).query(&mut redis).expect("swept");
+            gone += told.len() / 4;
+        }
+        took.add(begin.elapsed());
+        (took, looks, people.abs_diff(gone) as u64)
+    })
+    .await
+    .expect("a sweep");
+    Row {
+        name: format!("presence: sweep of {people}, all gone"),
+        figures: Figures { spread: took.spread(), wrong, ..Figures::default() },
+        control_name: "the same look at leases that stand".into(),
+        control: Figures { spread: control.spread(), ..Figures::default() },
+        by: By::P50,
+        to_reach: "< 100 ms",
+    }
+}
+
+/// From `kill -9` of a node to the last of its people being told gone.
+async fn death(rig: &Rig, people: usize) -> Row {
+    let mut node = rig.host.another_node().await;
+    let mut sockets = Vec::new();
+    for n in 0..people {
+        let handshake =
+            switchboard_tests::socket::Handshake::bearer(&Token::of(&format!("mortal-{n}")).sign());
+        let opened = switchboard_tests::socket::Socket::open(node.address, &handshake).await;
+        sockets.push(opened.unwrap_or_else(|why| panic!("mortal-{n}: {why}")));
+    }
+    let database = rig.host.database.connect().await;
+    let count = async |status: &str| -> usize {
+        let statement = format!(
+            "select count(*) from app.presence where user_id like 'mortal-%' and status = '{status}'"
+        );
+        database.rows(&statement).await[0].get::<_, i64>(0) as usize
+    };
+    let patience = Duration::from_secs(60);
+    within(patience, "all to be here", async || (count("online").await == people).then_some(())).await;
+    node.kill().await;
+    let begin = Instant::now();
+    within(patience, "all to be gone", async || (count("offline").await == people).then_some(())).await;
+    let mut took = Latencies::default();
+    took.add(begin.elapsed());
+    Row {
+        name: format!("presence: death of a node of {people}"),
+        figures: Figures { spread: took.spread(), ..Figures::default() },
+        control_name: "its lease".into(),
+        control: {
+            let mut lease = Latencies::default();
+            lease.add(Duration::from_secs(9));
+            Figures { spread: lease.spread(), ..Figures::default() }
+        },
+        by: By::P50,
+        to_reach: "≤ 15 s",
+    }
+}
