@@ -1,0 +1,96 @@
+//! What a `typing` frame says, and what is remembered of it. Pure: no host calls, so plain `cargo test` runs it.
+
+use sdk::json::{Object, required};
+use sdk::{Id, Problem, channels::Publication, frame};
+use serde_json::json;
+
+/// Whoever goes on typing is told of again after this long, well before it would be over.
+pub const FRESH_MS: u64 = 5_000;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum State {
+    Start,
+    Stop,
+}
+
+pub fn read(mut payload: Object) -> Result<(Id, State), Problem> {
+    let conversation = required("conversation_id", payload.id("conversation_id")?)?;
+    let state = match payload.text("state")?.as_deref() {
+        None | Some("start") => State::Start,
+        Some("stop") => State::Stop,
+        Some(_) => return Err(Problem::invalid("state", "is neither start nor stop")),
+    };
+    Ok((conversation, state))
+}
+
+pub fn entry(conversation: Id, user: &str) -> String {
+    format!("{conversation} {user}")
+}
+
+pub fn read_entry(entry: &str) -> Option<(Id, &str)> {
+    let (conversation, user) = entry.split_once(' ')?;
+    Some((Id::parse(conversation)?, user))
+}
+
+/// To everybody in the conversation but the person. A slow reader keeps only the last word on it.
+pub fn push(conversation: Id, user: &str, state: State) -> Publication {
+    let frame_type = match state {
+        State::Start => "typing.start",
+        State::Stop => "typing.stop",
+    };
+    let payload = json!({ "conversation_id": conversation, "user_id": user }).to_string();
+    Publication {
+        merge_key: Some(format!("typing:{conversation}:{user}")),
+        except_user: Some(user.to_owned()),
+        ..Publication::new(sdk::channels::conversation(conversation), frame::push(frame_type, &payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+
+    fn read(payload: Value) -> Result<(Id, State), Problem> {
+        super::read(Object::parse(payload.to_string().as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn typing_starts_unless_it_says_otherwise() {
+        let room = Id::parse(ROOM).unwrap();
+        for (state, meant) in
+            [(Value::Null, State::Start), ("start".into(), State::Start), ("stop".into(), State::Stop)]
+        {
+            let payload = json!({ "conversation_id": ROOM, "state": state });
+            assert_eq!(read(payload).unwrap(), (room, meant));
+        }
+    }
+
+    #[test]
+    fn a_bad_frame_names_its_field() {
+        for (field, payload) in [
+            ("conversation_id", json!({})),
+            ("conversation_id", json!({ "conversation_id": "x" })),
+            ("state", json!({ "conversation_id": ROOM, "state": "maybe" })),
+            ("state", json!({ "conversation_id": ROOM, "state": true })),
+        ] {
+            assert_eq!(read(payload).unwrap_err().field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_read_again_whatever_a_name_holds() {
+        let room = Id::parse(ROOM).unwrap();
+        assert_eq!(read_entry(&entry(room, "a b:c")), Some((room, "a b:c")));
+        assert_eq!(read_entry("x"), None);
+    }
+
+    #[test]
+    fn nobody_hears_of_their_own_typing() {
+        let push = push(Id::parse(ROOM).unwrap(), "bo", State::Stop);
+        assert_eq!(push.except_user.as_deref(), Some("bo"));
+        assert!(push.frame.starts_with(r#"{"type":"typing.stop","payload":{"#));
+    }
+}
