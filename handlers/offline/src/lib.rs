@@ -1,0 +1,114 @@
+//! What was said to somebody while they had no connection goes to the next one, right behind its greeting. There is no
+//! queue to lose: who was away since when is known, and what was said since then is read from the truth. It sends nothing
+//! live; that is what subscriptions are for.
+
+mod rules;
+
+use std::collections::BTreeMap;
+
+use rules::{Greeting, Message, Waiting};
+use sdk::connection::{self, Opened};
+use sdk::postgres::{self, Collected};
+use sdk::redis::{self, Error, Pipeline, Reply};
+use sdk::{Id, Problem, Push, clock, frame, keys, log, params, time};
+use serde_json::json;
+
+const WAITING: &str = include_str!("sql/waiting.sql");
+const DELIVER: &str = include_str!("sql/deliver.sql");
+const PAGE: &str = include_str!("sql/page.sql");
+
+struct Offline;
+connection::export!(Offline);
+
+sdk::rows! {
+    struct Found { since: String, waiting: String }
+    struct Said { conversation_id: Id, seq: u64, frame: String }
+}
+
+impl connection::Handler for Offline {
+    fn open(opened: Opened) -> Result<Vec<Push>, Problem> {
+        let gone_ms = match absence(&opened) {
+            Ok(Absence::None) => return Ok(Vec::new()),
+            Ok(Absence::Since(gone_ms)) => gone_ms,
+            // What they have already may come again; clients know it by its seq.
+            Err(error) => {
+                log::warn("not known how long somebody was away", &[("why", &redis::describe(&error))]);
+                None
+            }
+        };
+        let user = &opened.caller.user_id;
+        let Some(Missed { since, waiting }) = missed(user, gone_ms)? else { return Ok(Vec::new()) };
+        let messages = page(user, &waiting, &since)?;
+        let heads = waiting.iter().map(|(id, waiting)| (*id, waiting.head)).collect();
+        let Greeting { frames, delivered, resync } = rules::greeting(&heads, messages);
+        // Not being marked is no reason to not be sent.
+        if let Err(problem) = mark(user, &delivered) {
+            log::warn("sent and not marked delivered", &[("why", &problem.code)]);
+        }
+        let resync = (!resync.is_empty())
+            .then(|| frame::push("resync", &json!({ "conversation_ids": resync }).to_string()));
+        Ok(frames.into_iter().chain(resync).map(|frame| Push { frame, position: None }).collect())
+    }
+}
+
+enum Absence {
+    /// They have another connection.
+    None,
+    /// In milliseconds, where Redis knows.
+    Since(Option<u64>),
+}
+
+fn absence(opened: &Opened) -> Result<Absence, Error> {
+    let user = &opened.caller.user_id;
+    let mut pipeline = Pipeline::new();
+    pipeline.push(&["HKEYS", &keys::leases(user)]);
+    pipeline.push(&["HGET", &keys::presence(user), "gone"]);
+    let replies = pipeline.run()?;
+    let [leases, gone] = &replies[..] else { return Ok(Absence::Since(None)) };
+    if leases.texts().any(|connection| connection != opened.connection) {
+        return Ok(Absence::None);
+    }
+    Ok(Absence::Since(Reply::integer(gone).and_then(|ms| u64::try_from(ms).ok())))
+}
+
+/// Where something was said, by conversation, and the first id of the absence.
+struct Missed {
+    since: String,
+    waiting: BTreeMap<Id, Waiting>,
+}
+
+/// Many who come at once ask at once.
+fn missed(user: &str, gone_ms: Option<u64>) -> Result<Option<Missed>, Problem> {
+    let rows = postgres::collect(&Collected {
+        statements: vec![WAITING.to_owned()],
+        row: params![user, gone_ms, Id::floor(time::month_start(clock::now_ms()))].to_vec(),
+        lane: 0,
+    })?;
+    let Some(found) = rows.one::<Found>()? else { return Ok(None) };
+    let waiting: Vec<Waiting> = serde_json::from_str(&found.waiting).map_err(|error| {
+        log::error("what waits is not what the code expects", &[("why", &error.to_string())]);
+        Problem::internal()
+    })?;
+    let by_id = |waiting: Waiting| Some((Id::parse(&waiting.conversation_id)?, waiting));
+    let waiting: BTreeMap<Id, Waiting> = waiting.into_iter().filter_map(by_id).collect();
+    Ok((!waiting.is_empty()).then_some(Missed { since: found.since, waiting }))
+}
+
+fn mark(user: &str, delivered: &BTreeMap<Id, u64>) -> Result<(), Problem> {
+    if !delivered.is_empty() {
+        let (ids, seqs): (Vec<Id>, Vec<i64>) = delivered.iter().map(|(id, seq)| (*id, *seq as i64)).unzip();
+        postgres::execute(DELIVER, &params![user, ids.as_slice(), seqs])?;
+    }
+    Ok(())
+}
+
+fn page(user: &str, waiting: &BTreeMap<Id, Waiting>, since: &str) -> Result<Vec<Message>, Problem> {
+    let conversations: Vec<Id> = waiting.keys().copied().collect();
+    let after: Vec<i64> = waiting.values().map(|waiting| waiting.after as i64).collect();
+    let most = rules::MESSAGES_MAX as u64 + 1;
+    let rows = postgres::query(PAGE, &params![user, conversations.as_slice(), after, since, most])?;
+    let said: Vec<Said> = rows.all()?;
+    let message =
+        |said: Said| Message { conversation: said.conversation_id, seq: said.seq, frame: said.frame };
+    Ok(said.into_iter().map(message).collect())
+}

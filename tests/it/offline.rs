@@ -1,0 +1,149 @@
+//! What was said while somebody had no connection follows the greeting of the next one, oldest first.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard_tests::client::Client;
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::patience::until;
+
+async fn say(host: &Host, who: &str, room: &str, text: &str) {
+    let path = format!("/api/v1/conversations/{room}/messages");
+    host.rest(who).post(&path, json!({"content": text})).await.expect(201);
+}
+
+/// What came with the greeting: everything before the first reply.
+async fn greeted(client: &mut Client) -> Vec<Value> {
+    client.expect_alive().await;
+    let mut frames = Vec::new();
+    for frame_type in ["message.new", "resync"] {
+        frames.extend(client.aside_of(frame_type));
+    }
+    frames
+}
+
+fn texts(frames: &[Value]) -> Vec<&str> {
+    frames.iter().filter_map(|frame| frame["message"]["content"].as_str()).collect()
+}
+
+async fn is_gone(host: &Host, user: &str) {
+    until(format!("the end of {user}'s connection to be noted"), async || {
+        let rows = host.database.connect().await;
+        let count = |event: &str| {
+            format!(
+                "select count(*) from switchboard.outbox \
+                 where event_type = 'socket.{event}' and payload ->> 'user_id' = '{user}'"
+            )
+        };
+        let (came, went) = (rows.rows(&count("connect")).await, rows.rows(&count("disconnect")).await);
+        (came[0].get::<_, i64>(0) == went[0].get::<_, i64>(0)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_missed_is_sent_once_oldest_first_and_marked() {
+    Host::test(Options::default(), async |host| {
+        let (one, two) = (host.group("one", &["ana", "bo"]).await, host.group("two", &["ana", "bo"]).await);
+        // Somebody who has never been here yet.
+        say(host, "ana", &one, "first").await;
+        say(host, "ana", &two, "second").await;
+        say(host, "ana", &one, "third").await;
+        let mut bo = host.client("bo").await;
+        let frames = greeted(&mut bo).await;
+        assert_eq!(texts(&frames), ["first", "second", "third"]);
+        let seqs: Vec<_> = frames.iter().map(|frame| &frame["message"]["seq"]).collect();
+        assert_eq!(seqs, [2, 2, 3]);
+        assert_eq!(frames[0]["conversation_id"], *one);
+        // It is delivered, and does not come again, on another device or later.
+        let rows = host.database.connect().await;
+        let marks = rows
+            .rows(&format!("select delivered_seq from app.participants where conversation_id = '{one}' and user_id = 'bo'"))
+            .await;
+        assert_eq!(marks[0].get::<_, i64>(0), 3);
+        let mut phone = host.client("bo").await;
+        assert!(greeted(&mut phone).await.is_empty());
+        drop((bo, phone));
+        is_gone(host, "bo").await;
+        let mut bo = host.client("bo").await;
+        assert!(greeted(&mut bo).await.is_empty());
+        // What one was there for does not come, read or not.
+        bo.enter(&one).await;
+        say(host, "ana", &one, "heard").await;
+        bo.expect_message("heard").await;
+        drop(bo);
+        is_gone(host, "bo").await;
+        say(host, "ana", &one, "missed").await;
+        say(host, "bo", &two, "my own").await;
+        let mut bo = host.client("bo").await;
+        assert_eq!(texts(&greeted(&mut bo).await), ["missed"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_hundred_are_sent_and_what_has_more_is_named() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let (much, little) =
+            (host.group("much", &["ana", "bo"]).await, host.group("little", &["ana", "bo"]).await);
+        say(host, "ana", &little, "the oldest").await;
+        let mut ana = host.client("ana").await;
+        ana.enter(&much).await;
+        for n in 0..205 {
+            ana.send(&format!("message {n}")).await.expect_sent();
+        }
+        let mut bo = host.client("bo").await;
+        let frames = greeted(&mut bo).await;
+        let (resync, messages) = frames.split_last().unwrap();
+        assert_eq!(messages.len(), 200);
+        assert_eq!((texts(messages)[0], texts(messages)[199]), ("the oldest", "message 198"));
+        assert_eq!(*resync, json!({"conversation_ids": [much]}));
+        // The rest is in the history.
+        let path = format!("/api/v1/conversations/{much}/messages?after_seq=200");
+        let rest = host.rest("bo").get(&path).await.expect(200);
+        assert_eq!(rest["messages"].as_array().map(Vec::len), Some(6));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_survives_the_loss_of_redis_and_of_the_node() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let bo = host.client("bo").await;
+        drop(bo);
+        is_gone(host, "bo").await;
+        tokio::time::timeout(Duration::from_secs(30), async {
+            until("bo to be told gone", async || {
+                let rows = host.database.connect().await;
+                let told = rows.rows("select status from app.presence where user_id = 'bo'").await;
+                (told.first().map(|row| row.get::<_, String>(0)).as_deref() == Some("offline")).then_some(())
+            })
+            .await;
+        })
+        .await
+        .unwrap();
+        say(host, "ana", &room, "kept").await;
+        host.redis.kill();
+        host.redis.start_again().await;
+        host.kill().await;
+        host.start().await;
+        let mut bo = host.client("bo").await;
+        assert_eq!(texts(&greeted(&mut bo).await), ["kept"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_left_is_sent_nothing() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        say(host, "ana", &room, "before").await;
+        let database = host.database.connect().await;
+        let leave = "update app.participants set left_at = now() where user_id = 'bo'";
+        database.run(leave).await;
+        let mut bo = host.client("bo").await;
+        assert!(greeted(&mut bo).await.is_empty());
+    })
+    .await;
+}
