@@ -51,6 +51,14 @@ pub struct Config {
     pub connections_per_user_max: usize,
     pub frames_per_second: u32,
     pub frames_burst: u32,
+    /// A connection without a token by then is closed with 4001.
+    pub auth_wait_ms: u64,
+    /// A connection that says nothing for so long is closed with 4010; clients are told to speak three times as often.
+    pub idle_ms: u64,
+    /// A connection that reads nothing of a full queue for so long is closed with 4008.
+    pub stall_ms: u64,
+    /// So long before the end of its token a connection hears `auth.expiring`.
+    pub expiry_warning_ms: u64,
     /// A drain spreads the reconnects of its clients over this time.
     pub drain_ms: u64,
 
@@ -93,6 +101,10 @@ impl Default for Config {
             connections_per_user_max: 50,
             frames_per_second: 100,
             frames_burst: 500,
+            auth_wait_ms: 10_000,
+            idle_ms: 90_000,
+            stall_ms: 30_000,
+            expiry_warning_ms: 60_000,
             drain_ms: 10_000,
             data_dir: PathBuf::from(".switchboard"),
             trace_dir: None,

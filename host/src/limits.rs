@@ -65,15 +65,7 @@ pub const VERIFICATIONS_WAITING_MAX: usize = 4_096;
 
 // ---- one connection ----------------------------------------------------------------------------------------------------
 
-/// Without a token by then, a connection is closed with 4001.
-pub const AUTH_WAIT: Duration = Duration::from_secs(10);
-/// So long before the end of its token a connection hears `auth.expiring`.
-pub const EXPIRY_WARNING: Duration = Duration::from_secs(60);
-/// Without a frame for so long, a connection is closed with 4010.
-pub const IDLE_MAX: Duration = Duration::from_secs(90);
-/// What clients are told; three may be missed.
-pub const HEARTBEAT_MS: u64 = 30_000;
-/// While a socket takes no bytes, its queue is looked at so often: once it is full, [`QUEUE_STALL_MS`] counts.
+/// While a socket takes no bytes, its queue is looked at so often: once it is full, `stall_ms` counts.
 pub const BLOCKED_LOOK: Duration = Duration::from_secs(5);
 /// One more within a minute closes the connection with 4002.
 pub const MALFORMED_FRAMES_MAX: usize = 10;
@@ -208,8 +200,6 @@ pub const COLLECT_STATEMENTS_MAX: usize = 8;
 pub const QUEUE_BYTES_MAX: usize = 256 * 1024;
 /// Replies and pushes that cannot be asked for again may go this far; then close 4008, the client resumes.
 pub const QUEUE_BYTES_HARD: usize = 2 * QUEUE_BYTES_MAX;
-/// A queue that was full and from which nothing was read for so long is closed with 4008.
-pub const QUEUE_STALL_MS: u64 = 30_000;
 /// Above it a push with a merge key replaces the one before it with the same key.
 pub const QUEUE_MERGE_BYTES: usize = 16 * 1024;
 /// One page of `connection.missed`; a page is asked for only when the reader's queue has room for it.

@@ -41,6 +41,10 @@ impl connection::Handler for JoinRoom {
             channels::conversation_of(&gap.address).ok_or_else(|| Problem::not_found("conversation"))?;
         let after = Heads { seq: gap.after(channels::SEQ), change: gap.after(channels::CHANGE) };
         let heads = store::heads(conversation)?;
+        // What was missed may hold that somebody was removed: first they hear no more, then the others what was missed.
+        for user in store::gone(conversation, after, heads)? {
+            channels::revoke(&gap.address, &user)?;
+        }
         if heads.is_far_from(after) {
             let payload = json!({ "conversation_ids": [conversation] }).to_string();
             let resync = Push { frame: frame::push("resync", &payload), position: None };

@@ -9,6 +9,9 @@ const SEATS: &str = include_str!("sql/seats.sql");
 const CONVERSATION: &str =
     "select app.conversation_text(conversation) from app.conversations as conversation where id = $1::uuid";
 const HEADS: &str = include_str!("sql/heads.sql");
+const GONE: &str = include_str!("sql/gone.sql");
+/// Messages back from the head in which it is looked for leaves: far more than a node misses before it is noticed.
+const LEAVES_MAX: u64 = 20_000;
 const MISSED: &str = include_str!("sql/missed.sql");
 /// Of one page, beside its bound in bytes.
 const ROWS_MAX: u64 = 256;
@@ -51,6 +54,16 @@ pub fn conversation(id: Id) -> Result<String, Problem> {
 pub fn heads(conversation: Id) -> Result<Heads, Problem> {
     let head: Option<Head> = postgres::query(HEADS, &params![conversation, this_month()])?.one()?;
     Ok(head.map_or(Heads { seq: 0, change: 0 }, |head| Heads { seq: head.seq, change: head.change }))
+}
+
+/// Who left between two positions and has not come back.
+pub fn gone(conversation: Id, after: Heads, heads: Heads) -> Result<Vec<String>, Problem> {
+    if after.seq >= heads.seq {
+        return Ok(Vec::new());
+    }
+    let rows =
+        postgres::query(GONE, &params![conversation, after.seq.max(heads.seq.saturating_sub(LEAVES_MAX))])?;
+    Ok(rows.iter().map(|row| row.get("user_id")).collect::<Result<_, _>>()?)
 }
 
 /// A page of what follows the gap's position, in order.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -34,6 +34,8 @@ struct Shared {
     local: Arc<Local>,
     bus: Bus,
     gaps: Mutex<Option<mpsc::UnboundedReceiver<Missing>>>,
+    /// Counts losses of the bus that are over.
+    losses: watch::Sender<u64>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -44,14 +46,21 @@ impl Hub {
         let (local, mail) = Local::new();
         let local = Arc::new(local);
         let (gaps, tasks) = (Mutex::default(), tokio::sync::Mutex::default());
-        let mut hub = Shared { local: local.clone(), bus: bus.clone(), gaps, tasks };
+        let losses = watch::Sender::new(0);
+        let mut hub = Shared { local: local.clone(), bus: bus.clone(), gaps, losses: losses.clone(), tasks };
         let Mail { asks, retries, drained, emptied, ask } = mail;
         *hub.gaps.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(asks);
 
         let tasks = hub.tasks.get_mut();
         tasks.spawn(bus.clone().keep_orders(orders));
         let (of, woken) = (local.clone(), wakes.clone());
-        tasks.spawn(bus.clone().listen(move |heard| hear(&of, &woken, node, heard)));
+        tasks.spawn(bus.clone().listen(move |heard| {
+            let is_back = matches!(heard, Heard::Back);
+            hear(&of, &woken, node, heard);
+            if is_back {
+                losses.send_modify(|count| *count += 1);
+            }
+        }));
         tasks.spawn(pass_wakes_on(wakes, bus.clone(), node));
         tasks.spawn(Keeper { local, bus, retries, drained, emptied, ask }.keep());
         Self(Arc::new(hub))
@@ -65,6 +74,16 @@ impl Hub {
     /// Whether publications of any node reach this one, as far as it can tell by hearing itself.
     pub fn is_up(&self) -> bool {
         self.0.bus.is_up()
+    }
+
+    /// Changes whenever the bus is back after a loss: Redis may be empty.
+    pub fn losses(&self) -> watch::Receiver<u64> {
+        self.0.losses.subscribe()
+    }
+
+    /// Who is connected to this node.
+    pub fn seats(&self) -> Vec<(ConnectionId, UserId)> {
+        self.0.local.seats()
     }
 
     /// Connections of this node.
@@ -138,8 +157,10 @@ impl Hub {
         Ok(())
     }
 
-    /// Ends the subscriptions of a user before anything that is published to the address after this.
+    /// Ends the subscriptions of a user before anything that is published to the address after this. Here it ends at
+    /// once: who fills a gap may know that somebody left, and what fills it must not reach them.
     pub async fn revoke(&self, address: &Address, user: &UserId) -> Result<(), Error> {
+        self.0.local.revoke(address, user);
         let message = (address.clone(), Envelope::Revoke(user.clone()).encode());
         Ok(self.0.bus.publish(&[message]).await?)
     }

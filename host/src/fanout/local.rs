@@ -102,6 +102,12 @@ impl Local {
         self.connections.len()
     }
 
+    pub(super) fn seats(&self) -> Vec<(ConnectionId, UserId)> {
+        let mut seats = Vec::with_capacity(self.connected());
+        self.connections.each(|id, known| seats.push((*id, known.outlet.seat().user.clone())));
+        seats
+    }
+
     /// False when it is not connected here.
     pub(super) fn send(&self, connection: ConnectionId, frame: Bytes) -> bool {
         self.outlet(connection).map(|outlet| outlet.push(frame)).is_some()

@@ -4,8 +4,10 @@
 //! It does not know what was delivered to whom: a room that is refused here remembers where its reader stands.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -59,7 +61,12 @@ struct State {
     told: bool,
     /// When something was refused, unless something was read since.
     full_since: Option<Instant>,
+    /// The last droppable word, and when. Boxed: most connections never hear one.
+    said: Option<Box<(u64, Instant)>>,
 }
+
+/// Who is told the same through several rooms is told within this time.
+const SAID_ONCE: Duration = Duration::from_secs(1);
 
 struct Queued {
     frame: Bytes,
@@ -133,7 +140,7 @@ impl Outlet {
         self.lock().bytes >= limits::QUEUE_BYTES_MAX
     }
 
-    /// Since when it is full without anything being read. After [`limits::QUEUE_STALL_MS`] the gateway closes with 4008.
+    /// Since when it is full without anything being read. After `stall_ms` the gateway closes with 4008.
     pub fn stalled_since(&self) -> Option<Instant> {
         self.lock().full_since
     }
@@ -166,10 +173,18 @@ impl Outlet {
         wake(state);
     }
 
-    /// For what may be dropped: a slow reader keeps only the newest of each key.
-    pub(super) fn push_droppable(&self, frame: Bytes, merge_key: u64) {
+    /// What a droppable push says, as a number. Its merge key does not count: it is another one in each room.
+    pub(super) fn word(frame: &Bytes) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        frame.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// For what may be dropped: a slow reader keeps only the newest of each key. The same word that comes again through
+    /// another room is said once.
+    pub(super) fn push_droppable(&self, frame: Bytes, merge_key: u64, word: u64) {
         let mut state = self.lock();
-        if state.closing.is_some() {
+        if state.closing.is_some() || state.has_just_said(word) {
             return;
         }
         if state.bytes > limits::QUEUE_MERGE_BYTES && state.droppable > 0 {
@@ -269,6 +284,16 @@ impl State {
         self.queue.push_back(Queued { frame, merge_key });
     }
 
+    fn has_just_said(&mut self, word: u64) -> bool {
+        let now = Instant::now();
+        match &mut self.said {
+            Some(said) if said.0 == word && now.duration_since(said.1) < SAID_ONCE => return true,
+            Some(said) => **said = (word, now),
+            None => self.said = Some(Box::new((word, now))),
+        }
+        false
+    }
+
     fn drop_droppable(&mut self) {
         let before = self.queue.len();
         self.queue.retain(|queued| queued.merge_key == 0);
@@ -348,7 +373,7 @@ mod tests {
         assert!(ana.outlet.ready().now_or_never().is_none());
         ana.outlet.push_reply("{}");
         assert!(ana.outlet.push_durable(&frame(1, 10), &lobby()));
-        ana.outlet.push_droppable(frame(2, 10), 7);
+        ana.outlet.push_droppable(frame(2, 10), 7, 101);
         assert!(ana.outlet.ready().now_or_never().is_some());
         assert_eq!(ana.reads(14), (vec![encode_text("{}"), frame(1, 10)], Taken::More));
         assert_eq!(ana.reads(100), (vec![frame(2, 10)], Taken::All));
@@ -358,25 +383,41 @@ mod tests {
     #[test]
     fn a_slow_reader_keeps_only_the_newest_of_a_key() {
         let ana = Reader::new();
-        ana.outlet.push_droppable(frame(1, 10), 7);
-        ana.outlet.push_droppable(frame(2, 10), 7);
+        ana.outlet.push_droppable(frame(1, 10), 7, 102);
+        ana.outlet.push_droppable(frame(2, 10), 7, 103);
         assert_eq!(ana.reads_all().len(), 2, "a reader that keeps up gets both");
 
         ana.outlet.push(frame(0, limits::QUEUE_MERGE_BYTES + 1));
-        ana.outlet.push_droppable(frame(1, 10), 7);
-        ana.outlet.push_droppable(frame(2, 10), 8);
-        ana.outlet.push_droppable(frame(3, 10), 7);
+        ana.outlet.push_droppable(frame(1, 10), 7, 104);
+        ana.outlet.push_droppable(frame(2, 10), 8, 105);
+        ana.outlet.push_droppable(frame(3, 10), 7, 106);
         assert_eq!(ana.reads_all()[1..], [frame(2, 10), frame(3, 10)]);
+    }
+
+    #[test]
+    fn the_same_word_through_several_rooms_is_said_once() {
+        let ana = Reader::new();
+        let says = |of: u8, key: u64| {
+            let frame = frame(of, 10);
+            let word = Outlet::word(&frame);
+            ana.outlet.push_droppable(frame, key, word);
+        };
+        says(1, 7);
+        says(1, 8);
+        says(2, 7);
+        // It is said again where something else was said in between.
+        says(1, 7);
+        assert_eq!(ana.reads_all(), [frame(1, 10), frame(2, 10), frame(1, 10)]);
     }
 
     #[test]
     fn what_may_be_dropped_makes_room_for_what_may_not() {
         let ana = Reader::new();
         let half = limits::QUEUE_BYTES_MAX / 2;
-        ana.outlet.push_droppable(frame(1, half), 7);
+        ana.outlet.push_droppable(frame(1, half), 7, 107);
         assert!(ana.outlet.push_durable(&frame(2, half), &lobby()));
         assert!(ana.outlet.push_durable(&frame(3, half), &lobby()), "the droppable one went");
-        ana.outlet.push_droppable(frame(4, 1), 8);
+        ana.outlet.push_droppable(frame(4, 1), 8, 108);
         assert_eq!(ana.reads_all(), [frame(2, half), frame(3, half)]);
     }
 

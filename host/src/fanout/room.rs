@@ -300,6 +300,7 @@ impl Room {
 
     /// A push without a place in the stream: to everybody whose reply is out.
     fn spread_loose(&mut self, frame: Bytes, merge_key: u64, except: Option<&UserId>) {
+        let word = if merge_key == 0 { 0 } else { Outlet::word(&frame) };
         for member in self.members.iter_mut() {
             if except.is_some_and(|user| member.outlet.seat().user == *user) {
                 continue;
@@ -313,7 +314,7 @@ impl Room {
                     }
                     gate.loose.push((frame.clone(), merge_key));
                 }
-                _ => push_loose(&member.outlet, frame.clone(), merge_key),
+                _ => push_loose(&member.outlet, frame.clone(), merge_key, word),
             }
         }
         count_deliveries(self.members.len());
@@ -355,10 +356,10 @@ fn placed(batch: &Batch, at: usize, position: Position) -> Placed {
     Placed { frame: batch.frames(at..at + 1), position, except: batch.items()[at].except.clone() }
 }
 
-fn push_loose(outlet: &Outlet, frame: Bytes, merge_key: u64) {
+fn push_loose(outlet: &Outlet, frame: Bytes, merge_key: u64, word: u64) {
     match merge_key {
         0 => outlet.push(frame),
-        key => outlet.push_droppable(frame, key),
+        key => outlet.push_droppable(frame, key, word),
     }
 }
 

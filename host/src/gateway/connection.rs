@@ -22,8 +22,8 @@ use crate::contract::frame::Reply;
 use crate::contract::types::{Problem, Push};
 use crate::fanout::{Outlet, Seat};
 use crate::ids::ConnectionId;
-use crate::limits::{GOODBYE_WAIT, IDLE_MAX};
-use crate::session::{Action, Credentials, Input, Session};
+use crate::limits::GOODBYE_WAIT;
+use crate::session::{Action, Credentials, Input, Session, Stage};
 use crate::shutdown::Guard;
 use crate::wire::close::Close;
 use crate::wire::frames::{self, Frame, FrameId};
@@ -39,6 +39,9 @@ pub struct Arrival {
     pub place: Place,
 }
 
+/// While nothing is due, the timer of a connection looks again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(90);
+
 struct Connection {
     gateway: Arc<Gateway>,
     id: ConnectionId,
@@ -50,6 +53,8 @@ struct Connection {
     user_place: Option<UserPlace>,
     /// The socket took no more bytes when it was last asked.
     blocked: bool,
+    /// The last stage of its life that was counted.
+    stage: Stage,
     /// Told to the handlers once, when somebody has signed in.
     arrival: Option<Box<(SocketAddr, Option<String>)>>,
 }
@@ -92,15 +97,17 @@ pub async fn run(gateway: Arc<Gateway>, socket: Socket, arrival: Arrival, mut gu
     let Arrival { remote, user_agent, credentials, place } = arrival;
     let mut connection = Connection {
         id: ConnectionId::random(),
-        session: Session::new(Instant::now(), gateway.session),
+        session: Session::new(Instant::now(), gateway.session.clone()),
         gateway,
         socket,
         work: None,
         joined: None,
         user_place: None,
         blocked: false,
+        stage: Stage::Connecting,
         arrival: Some(Box::new((remote, user_agent))),
     };
+    connection.reached(Stage::Connecting);
     let code = connection.live(credentials, &mut guard).await;
     connection.end(code).await;
     drop(place);
@@ -109,7 +116,7 @@ pub async fn run(gateway: Arc<Gateway>, socket: Socket, arrival: Arrival, mut gu
 impl Connection {
     /// Until there is nothing more to hear; gives the close code.
     async fn live(&mut self, credentials: Option<Arc<Credentials>>, guard: &mut Guard) -> u16 {
-        let mut timer = pin!(tokio::time::sleep(IDLE_MAX));
+        let mut timer = pin!(tokio::time::sleep(LOOK_AGAIN));
         let mut begun = pin!(guard.begun());
         let mut draining = false;
         let mut actions = credentials.map_or_else(Vec::new, |credentials| {
@@ -121,6 +128,9 @@ impl Connection {
                 if let Some(close) = self.perform(action) {
                     return self.goodbye(close).await;
                 }
+            }
+            if self.session.stage() != self.stage {
+                self.reached(self.session.stage());
             }
             self.set(timer.as_mut());
             let event = poll_fn(|cx| {
@@ -378,6 +388,7 @@ impl Connection {
             self.joined = Some(joined);
         }
         self.gateway.meters.closed(code);
+        self.reached(self.stage.ended());
         let Some(joined) = self.joined else { return };
         let user = joined.outlet.seat().user.clone();
         drop((joined, self.socket, self.user_place));
@@ -391,6 +402,12 @@ impl Connection {
         self.gateway.house.closed(closed).await;
     }
 
+    fn reached(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.gateway.meters.reached(stage);
+        debug!(connection.id = %self.id, stage = stage.as_str(), "connection {}", stage.as_str());
+    }
+
     fn full_since(&self) -> Option<Instant> {
         Some(self.joined.as_ref()?.outlet.stalled_since()?.into_std())
     }
@@ -398,7 +415,7 @@ impl Connection {
     /// Moved only to come earlier, or when it has come: an idle connection must not pay for every frame.
     fn set(&self, mut timer: Pin<&mut Sleep>) {
         let now = tokio::time::Instant::now();
-        let wanted = self.session.deadline().map_or(now + IDLE_MAX, tokio::time::Instant::from_std);
+        let wanted = self.session.deadline().map_or(now + LOOK_AGAIN, tokio::time::Instant::from_std);
         if wanted < timer.deadline() || timer.is_elapsed() {
             timer.as_mut().reset(wanted.max(now + Duration::from_millis(1)));
         }

@@ -4,13 +4,22 @@ use std::time::Duration;
 
 use metrics::{Counter, counter, histogram};
 
+use crate::session::Stage;
+
 pub struct Meters {
     pub frames_in: Counter,
+    stages: [Counter; Stage::ALL.len()],
 }
 
 impl Meters {
     pub fn new() -> Self {
-        Self { frames_in: counter!("switchboard_frames_received_total") }
+        let stage = |stage: Stage| counter!("switchboard_connection_stages_total", "stage" => stage.as_str());
+        Self { frames_in: counter!("switchboard_frames_received_total"), stages: Stage::ALL.map(stage) }
+    }
+
+    /// A connection has come to this stage of its life.
+    pub fn reached(&self, stage: Stage) {
+        self.stages[stage as usize].increment(1);
     }
 
     pub fn closed(&self, code: u16) {

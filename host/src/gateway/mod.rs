@@ -35,7 +35,7 @@ pub struct Gateway {
     auth: Arc<Auth>,
     tickets: Tickets,
     places: Arc<Places>,
-    session: session::Settings,
+    session: Arc<session::Settings>,
     /// Empty: any.
     origins: Vec<String>,
     drain: Duration,
@@ -56,11 +56,15 @@ impl Gateway {
             auth,
             tickets,
             places: Places::new(config.connections_max, config.connections_per_user_max),
-            session: session::Settings {
+            session: Arc::new(session::Settings {
                 frames_per_second: config.frames_per_second,
                 frames_burst: config.frames_burst,
                 leeway: Duration::from_secs(config.jwt_leeway_s),
-            },
+                auth_wait: Duration::from_millis(config.auth_wait_ms),
+                idle: Duration::from_millis(config.idle_ms),
+                stall: Duration::from_millis(config.stall_ms),
+                expiry_warning: Duration::from_millis(config.expiry_warning_ms),
+            }),
             origins: config.origins.clone(),
             drain: Duration::from_millis(config.drain_ms),
             meters: Meters::new(),

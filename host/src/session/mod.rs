@@ -4,6 +4,9 @@
 //! every other frame is a [`Action::Call`], one at a time, in order.
 
 mod flood;
+mod stage;
+
+pub use stage::Stage;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +15,7 @@ use serde_json::json;
 
 use crate::contract::types::{Principal, Problem};
 use crate::ids::UserId;
-use crate::limits::{
-    AUTH_WAIT, BLOCKED_LOOK, EXPIRY_WARNING, FLOOD_PAUSE_MS, HEARTBEAT_MS, IDLE_MAX, MALFORMED_FRAMES_MAX,
-    QUEUE_STALL_MS,
-};
+use crate::limits::{BLOCKED_LOOK, FLOOD_PAUSE_MS, MALFORMED_FRAMES_MAX};
 use crate::wire::close::Close;
 use crate::wire::frames::{self, Frame, FrameId, NotAFrame};
 use crate::wire::problem::Code;
@@ -39,6 +39,14 @@ pub struct Settings {
     pub frames_burst: u32,
     /// How long after its `exp` a token counts as expired.
     pub leeway: Duration,
+    /// How long a connection may be without a token.
+    pub auth_wait: Duration,
+    /// How long it may say nothing. Clients are told to speak three times as often.
+    pub idle: Duration,
+    /// How long it may take nothing of a full queue.
+    pub stall: Duration,
+    /// How long before the end of its token it is warned.
+    pub expiry_warning: Duration,
 }
 
 #[derive(Debug)]
@@ -86,7 +94,7 @@ pub enum Action {
 }
 
 pub struct Session {
-    settings: Settings,
+    settings: Arc<Settings>,
     phase: Phase,
     work: Option<Work>,
     last_heard: Instant,
@@ -97,9 +105,20 @@ pub struct Session {
 }
 
 enum Phase {
-    Anonymous { until: Instant },
-    Open { who: Arc<Credentials>, warn_at: Option<Instant>, expires_at: Instant },
-    Closing,
+    Anonymous {
+        until: Instant,
+    },
+    Open {
+        who: Arc<Credentials>,
+        /// The handlers have said what comes first.
+        greeted: bool,
+        warn_at: Option<Instant>,
+        expires_at: Instant,
+    },
+    Closing {
+        /// It was connected before.
+        was_connected: bool,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -115,22 +134,22 @@ enum Work {
 }
 
 impl Session {
-    pub fn new(now: Instant, settings: Settings) -> Self {
+    pub fn new(now: Instant, settings: Arc<Settings>) -> Self {
         Self {
-            settings,
-            phase: Phase::Anonymous { until: now + AUTH_WAIT },
+            phase: Phase::Anonymous { until: now + settings.auth_wait },
             work: None,
             last_heard: now,
             blocked: None,
             drained_at: None,
             flood: Flood::new(now, settings.frames_burst),
             malformed: LastMinute::default(),
+            settings,
         }
     }
 
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Vec<Action> {
         let mut actions = Vec::new();
-        if matches!(self.phase, Phase::Closing) {
+        if self.is_closing() {
             return actions;
         }
         match input {
@@ -149,13 +168,16 @@ impl Session {
             Input::Verified { verdict, unix_ms } => self.verified(now, verdict, unix_ms, &mut actions),
             Input::Done => {
                 self.work = None;
+                if let Phase::Open { greeted, .. } = &mut self.phase {
+                    *greeted = true;
+                }
                 // Nothing was read meanwhile, so silence proves nothing.
                 self.last_heard = now;
             }
             Input::Blocked { full_since } => {
                 self.blocked = Some(Blocked {
                     look_again: now + BLOCKED_LOOK,
-                    too_slow_at: full_since.map(|since| since + QUEUE_STALL_MAX),
+                    too_slow_at: full_since.map(|since| since + self.settings.stall),
                 });
             }
             Input::Flowing => self.blocked = None,
@@ -177,7 +199,17 @@ impl Session {
     }
 
     pub fn is_closing(&self) -> bool {
-        matches!(self.phase, Phase::Closing)
+        matches!(self.phase, Phase::Closing { .. })
+    }
+
+    pub fn stage(&self) -> Stage {
+        match self.phase {
+            Phase::Anonymous { .. } => Stage::Connecting,
+            Phase::Open { greeted: false, .. } => Stage::Authenticated,
+            Phase::Open { greeted: true, .. } => Stage::Connected,
+            Phase::Closing { was_connected: true } => Stage::Disconnected,
+            Phase::Closing { was_connected: false } => Stage::Rejected,
+        }
     }
 
     /// Who is connected, once the token is verified.
@@ -194,12 +226,12 @@ impl Session {
         let (always, at_rest) = match self.phase {
             Phase::Anonymous { until } => (Some(until), [None, None]),
             Phase::Open { warn_at, expires_at, .. } => (None, [warn_at, Some(expires_at)]),
-            Phase::Closing => return None,
+            Phase::Closing { .. } => return None,
         };
         // While somebody works for the connection its end can wait: the answer is on its way, and every call is bounded.
         let at_rest = at_rest
             .into_iter()
-            .chain([self.drained_at, Some(self.last_heard + IDLE_MAX)])
+            .chain([self.drained_at, Some(self.last_heard + self.settings.idle)])
             .filter(|_| self.work.is_none());
         [blocked, always].into_iter().chain(at_rest).flatten().min()
     }
@@ -265,7 +297,7 @@ impl Session {
                 self.work = Some(Work::Other);
                 actions.push(Action::Call(frame));
             }
-            (_, Phase::Anonymous { .. } | Phase::Closing) => {
+            (_, Phase::Anonymous { .. } | Phase::Closing { .. }) => {
                 let problem = Code::Unauthorized.problem("the first frame is `auth` with a token");
                 refuse(frame.id.as_ref(), &problem, actions);
             }
@@ -318,7 +350,7 @@ impl Session {
                 "user_id": who.user.as_str(),
                 "session_id": who.principal.session_id,
                 "expires_at": timestamp::rfc3339(who.expires_ms),
-                "heartbeat_ms": HEARTBEAT_MS,
+                "heartbeat_ms": self.settings.idle.as_millis() as u64 / 3,
                 "server_time": timestamp::rfc3339(unix_ms),
             }),
         );
@@ -327,7 +359,8 @@ impl Session {
         let over = Duration::from_millis(unix_ms.saturating_sub(who.expires_ms));
         self.phase = Phase::Open {
             who: who.clone(),
-            warn_at: Some(now + left.saturating_sub(EXPIRY_WARNING)),
+            greeted: renewed,
+            warn_at: Some(now + left.saturating_sub(self.settings.expiry_warning)),
             expires_at: now + left + self.settings.leeway.saturating_sub(over),
         };
         if renewed {
@@ -345,7 +378,7 @@ impl Session {
             return self.close(Close::TOO_SLOW, actions);
         }
         match &mut self.phase {
-            Phase::Closing => return,
+            Phase::Closing { .. } => return,
             Phase::Anonymous { until } if *until <= now => {
                 refuse(None, &Code::Unauthorized.problem("no token came in time"), actions);
                 return self.close(Close::TOKEN, actions);
@@ -367,7 +400,7 @@ impl Session {
             self.close(Close::TOKEN, actions);
         } else if has_come(self.drained_at) {
             self.close(Close::DRAINING, actions);
-        } else if self.last_heard + IDLE_MAX <= now {
+        } else if self.last_heard + self.settings.idle <= now {
             self.close(Close::IDLE, actions);
         }
     }
@@ -379,13 +412,11 @@ impl Session {
     }
 
     fn close(&mut self, close: Close, actions: &mut Vec<Action>) {
-        self.phase = Phase::Closing;
+        self.phase = Phase::Closing { was_connected: self.stage() == Stage::Connected };
         self.work = None;
         actions.push(Action::Close(close));
     }
 }
-
-const QUEUE_STALL_MAX: Duration = Duration::from_millis(QUEUE_STALL_MS);
 
 /// No timer looks further ahead; a token that lasts longer is checked again at the next connect.
 const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);

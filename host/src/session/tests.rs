@@ -4,8 +4,19 @@ use serde_json::Value;
 use super::*;
 
 const UNIX_MS: u64 = 1_763_600_000_000;
-const SETTINGS: Settings =
-    Settings { frames_per_second: 100, frames_burst: 500, leeway: Duration::from_secs(30) };
+const IDLE_MAX: Duration = Duration::from_secs(90);
+
+fn settings() -> Arc<Settings> {
+    Arc::new(Settings {
+        frames_per_second: 100,
+        frames_burst: 500,
+        leeway: Duration::from_secs(30),
+        auth_wait: Duration::from_secs(10),
+        idle: IDLE_MAX,
+        stall: Duration::from_secs(30),
+        expiry_warning: Duration::from_secs(60),
+    })
+}
 
 /// A session with a clock of its own.
 struct Talk {
@@ -30,7 +41,7 @@ fn credentials(user: &str, session_id: &str, lasts: Duration) -> Arc<Credentials
 impl Talk {
     fn begin() -> Self {
         let now = Instant::now();
-        Self { session: Session::new(now, SETTINGS), start: now, now }
+        Self { session: Session::new(now, settings()), start: now, now }
     }
 
     fn signed_in(lasts: Duration) -> Self {

@@ -103,10 +103,15 @@ impl Default for Closings {
 pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: Guard) {
     let mut clock = tokio::time::interval(Duration::from_millis(limits::TOUCH_REPORT_MS));
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut losses = triggers.hub.losses();
     loop {
         tokio::select! {
             () = guard.begun() => return,
             _ = clock.tick() => {}
+            // Redis may have lost every lease: whoever is here is told of, heard of lately or not.
+            Ok(()) = losses.changed() => {
+                triggers.hub.seats().iter().for_each(|(id, user)| triggers.touches.add(*id, user, false));
+            }
         }
         let touches = triggers.touches.take();
         for part in touches.chunks(limits::TOUCHES_MAX) {

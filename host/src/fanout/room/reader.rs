@@ -155,7 +155,8 @@ impl Room {
     fn let_through(&mut self, place: usize, mailbox: &Mailbox) {
         let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
         for (frame, merge_key) in std::mem::take(&mut gate.loose) {
-            push_loose(outlet, frame, merge_key);
+            let word = Outlet::word(&frame);
+            push_loose(outlet, frame, merge_key, word);
         }
         if std::mem::take(&mut gate.suspect) || !self.is_covered(place) {
             self.ask(place, mailbox);
