@@ -23,3 +23,4 @@ pub mod standing;
 pub mod client;
 pub mod crowd;
 pub mod ledger;
+pub mod reference;

@@ -1,0 +1,330 @@
+//! The reference client: the rules of `docs/client.md`, followed to the letter. It reconnects with full jitter wherever a
+//! node lives, resumes from its positions, shows everything once and in order, and sends again what was not acknowledged.
+//!
+//! `crowd` notes what a host says; this one judges what a person would have seen.
+
+pub mod stream;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::socket::{Handshake, Incoming, Socket};
+use crate::token::Token;
+use stream::{Need, Stream};
+
+/// The first wait lies anywhere up to this; each further one may be twice as long, up to the most.
+const WAIT_MIN: Duration = Duration::from_millis(250);
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// An answer that takes longer will not come on this connection.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the client has seen so far.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub streams: BTreeMap<String, Stream>,
+    /// What was sent and acknowledged: key and seq.
+    pub acknowledged: Vec<(String, u64)>,
+    /// Why each connection ended.
+    pub ends: Vec<String>,
+    /// It was told not to come back.
+    pub stopped: bool,
+}
+
+/// A client that runs by itself until it is dropped.
+pub struct Reference {
+    view: Arc<Mutex<View>>,
+    say: mpsc::UnboundedSender<(String, String)>,
+    task: JoinHandle<()>,
+}
+
+impl Reference {
+    /// Tries these hosts in turn, and follows these conversations.
+    pub fn start(hosts: Vec<SocketAddr>, user: &str, conversations: &[String]) -> Self {
+        let view = Arc::new(Mutex::new(View::default()));
+        let (say, said) = mpsc::unbounded_channel();
+        let life = Life {
+            hosts,
+            user: user.to_owned(),
+            conversations: conversations.to_vec(),
+            view: view.clone(),
+            said,
+            unsent: VecDeque::new(),
+            sent: 0,
+            retry_after: None,
+        };
+        Self { view, say, task: tokio::spawn(life.live()) }
+    }
+
+    /// Sends as soon as it can, and again until it is acknowledged.
+    pub fn say(&self, conversation: &str, text: &str) {
+        // It runs as long as we do.
+        let _ = self.say.send((conversation.to_owned(), text.to_owned()));
+    }
+
+    pub fn view(&self) -> View {
+        self.lock().clone()
+    }
+
+    /// Where it stands in a conversation; 0 before it is subscribed.
+    pub fn seq(&self, conversation: &str) -> u64 {
+        self.lock().streams.get(conversation).map_or(0, |stream| stream.seq)
+    }
+
+    pub fn acknowledged(&self) -> usize {
+        self.lock().acknowledged.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How a connection ended, as far as it matters for the next one.
+enum End {
+    /// Try the next host, after a wait.
+    Again(String),
+    /// The host said when.
+    After(String, Duration),
+    /// Never again.
+    Stop(String),
+}
+
+struct Message {
+    key: String,
+    conversation: String,
+    text: String,
+}
+
+struct Life {
+    hosts: Vec<SocketAddr>,
+    user: String,
+    conversations: Vec<String>,
+    view: Arc<Mutex<View>>,
+    said: mpsc::UnboundedReceiver<(String, String)>,
+    /// In order; the first is on its way.
+    unsent: VecDeque<Message>,
+    sent: u64,
+    /// What the host last said to wait.
+    retry_after: Option<Duration>,
+}
+
+impl Life {
+    async fn live(mut self) {
+        let mut attempt = 0;
+        loop {
+            let host = self.hosts[0];
+            let (why, wait) = match self.session(host, &mut attempt).await {
+                End::Stop(why) => {
+                    return self.note(|view| {
+                        view.ends.push(why);
+                        view.stopped = true;
+                    });
+                }
+                End::After(why, wait) => (why, wait),
+                End::Again(why) => (why, jitter(attempt)),
+            };
+            self.note(|view| {
+                view.ends.push(why);
+                view.streams.values_mut().for_each(Stream::cut);
+            });
+            attempt += 1;
+            // It may have died: another lets us in as well.
+            self.hosts.rotate_left(1);
+            sleep(wait).await;
+        }
+    }
+
+    async fn session(&mut self, host: SocketAddr, attempt: &mut u32) -> End {
+        // A fresh token for each connection, so that 4001 needs no case of its own.
+        let handshake = Handshake::bearer(&Token::of(&self.user).sign());
+        let mut socket = match Socket::open(host, &handshake).await {
+            Ok((socket, _)) => socket,
+            Err(why) => return End::Again(format!("handshake: {why}")),
+        };
+        let positions: BTreeMap<String, Value> = self
+            .view
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .streams
+            .iter()
+            .map(|(id, stream)| (id.clone(), stream.position()))
+            .collect();
+        let subscribe = json!({"type": "subscribe", "id": "subscribe", "payload": {
+            "conversation_ids": self.conversations, "positions": positions }});
+        if let Err(error) = socket.write_json(&subscribe).await {
+            return End::Again(format!("subscribing: {error}"));
+        }
+        let mut heartbeat = tokio::time::interval(Duration::from_secs(25));
+        let (mut subscribed, mut speaking): (bool, Option<Instant>) = (false, None);
+        loop {
+            let overdue = speaking.map(|since| since + ANSWER_WITHIN);
+            let mut out = Vec::new();
+            tokio::select! {
+                incoming = socket.next() => match incoming {
+                    Incoming::Json(frame) => match frame["id"].as_str() {
+                        Some("subscribe") => {
+                            if frame["type"] != "subscribed" {
+                                return End::Again(format!("subscribe: {frame}"));
+                            }
+                            (subscribed, *attempt) = (true, 0);
+                            self.subscribed(&frame["payload"]);
+                        }
+                        Some(id) if id.starts_with("history:") => out.extend(self.paged(id, &frame)),
+                        Some(_) => {
+                            speaking = None;
+                            self.answered(&frame);
+                        }
+                        None => out.extend(self.pushed(&frame)),
+                    },
+                    Incoming::Closed(code, reason) => return self.closed(code, &reason),
+                    Incoming::Lost(why) => return End::Again(format!("lost: {why}")),
+                },
+                Some((conversation, text)) = self.said.recv() => {
+                    self.sent += 1;
+                    let key = format!("{}-{}", self.user, self.sent);
+                    self.unsent.push_back(Message { key, conversation, text });
+                }
+                _ = heartbeat.tick() => out.push(json!({"type": "ping"})),
+                () = at(overdue) => return End::Again("no answer to a message".to_owned()),
+            }
+            if subscribed
+                && speaking.is_none()
+                && let Some(message) = self.unsent.front()
+            {
+                speaking = Some(Instant::now());
+                out.push(json!({"type": "message.send", "id": message.key, "payload": {
+                    "conversation_id": message.conversation, "content": message.text,
+                    "client_msg_id": message.key }}));
+            }
+            for frame in out {
+                if let Err(error) = socket.write_json(&frame).await {
+                    return End::Again(format!("writing: {error}"));
+                }
+            }
+        }
+    }
+
+    fn subscribed(&self, payload: &Value) {
+        self.note(|view| {
+            for id in &self.conversations {
+                let (head, change) = (payload["heads"][id].as_u64(), payload["changes"][id].as_u64());
+                if let (Some(head), Some(change)) = (head, change) {
+                    view.streams.entry(id.clone()).or_insert_with(|| Stream::at(head, change));
+                }
+            }
+        });
+    }
+
+    /// What to write because of a push.
+    fn pushed(&mut self, frame: &Value) -> Option<Value> {
+        let payload = &frame["payload"];
+        let of = payload["conversation_id"].as_str().unwrap_or_default();
+        match frame["type"].as_str()? {
+            "message.new" => self.with(of, |stream| stream.message(&payload["message"])),
+            "message.edited" | "message.deleted" => self.with(of, |stream| {
+                stream.changed(payload["change"].as_u64().unwrap_or(0));
+                Need::Nothing
+            }),
+            "resync" => {
+                // One after the other: each page says which is next.
+                let ids = payload["conversation_ids"].as_array()?;
+                ids.iter().filter_map(Value::as_str).find_map(|id| self.with(id, Stream::resync))
+            }
+            "draining" => {
+                self.retry_after = payload["reconnect_after_ms"].as_u64().map(Duration::from_millis);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn paged(&self, id: &str, frame: &Value) -> Option<Value> {
+        let conversation = id.strip_prefix("history:")?;
+        let none = Vec::new();
+        let messages = frame["payload"]["messages"].as_array().unwrap_or(&none);
+        let has_more = frame["payload"]["has_more"] == true;
+        self.with(conversation, |stream| stream.page(messages, has_more))
+    }
+
+    fn with(&self, conversation: &str, tell: impl FnOnce(&mut Stream) -> Need) -> Option<Value> {
+        // Offline delivery may name what we do not follow (yet): it is in the history when we do.
+        let need = self.note(|view| view.streams.get_mut(conversation).map(tell))?;
+        match need {
+            Need::Nothing => None,
+            Need::History(after) => Some(json!({
+                "type": "history", "id": format!("history:{conversation}"),
+                "payload": {"conversation_id": conversation, "after_seq": after, "limit": 100 }})),
+        }
+    }
+
+    fn answered(&mut self, frame: &Value) {
+        let is_ours = self.unsent.front().is_some_and(|message| frame["id"] == *message.key);
+        if !is_ours {
+            return;
+        }
+        let payload = &frame["payload"];
+        if let (true, Some(seq)) = (frame["type"] == "message.sent", payload["message"]["seq"].as_u64()) {
+            if let Some(message) = self.unsent.pop_front() {
+                self.note(|view| view.acknowledged.push((message.key, seq)));
+            }
+        } else if payload["retryable"] != true {
+            // It never will be: a person is told.
+            self.unsent.pop_front();
+        }
+    }
+
+    fn closed(&mut self, code: u16, reason: &str) -> End {
+        let why = format!("closed {code} {reason}");
+        match (code, self.retry_after.take()) {
+            (4003 | 4009, _) => End::Stop(why),
+            (1012 | 4029, Some(wait)) => End::After(why, wait),
+            (4029, None) => End::After(why, Duration::from_secs(1)),
+            _ => End::Again(why),
+        }
+    }
+
+    fn note<T>(&self, write: impl FnOnce(&mut View) -> T) -> T {
+        write(&mut self.view.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Full jitter: anywhere between nothing and the bound, so that those who were cut off together do not come together.
+fn jitter(attempt: u32) -> Duration {
+    let most = WAIT_MIN.saturating_mul(1 << attempt.min(16)).min(WAIT_MAX);
+    // A random UUID's tail is as random as needed here.
+    most.mul_f64(f64::from(uuid::Uuid::now_v7().as_u128() as u32) / f64::from(u32::MAX))
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_spread_over_a_bound_that_doubles_up_to_the_most() {
+        for (attempt, most) in [(0, WAIT_MIN), (2, WAIT_MIN * 4), (40, WAIT_MAX)] {
+            let waits: Vec<_> = (0..200).map(|_| jitter(attempt)).collect();
+            assert!(waits.iter().all(|wait| *wait <= most));
+            assert!(waits.iter().any(|wait| *wait < most / 4) && waits.iter().any(|wait| *wait > most / 2));
+        }
+    }
+}

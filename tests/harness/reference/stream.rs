@@ -1,0 +1,171 @@
+//! What a client knows of one conversation: where it stands, and what it does with each message that comes. No socket, no
+//! clock: the rules of `docs/client.md` as code.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+/// Held back while something before it is missing. More than this, and it is asked for again instead.
+const HELD_MAX: usize = 1_000;
+
+/// One conversation as one client has it.
+#[derive(Clone, Debug, Default)]
+pub struct Stream {
+    /// Everything up to here is shown.
+    pub seq: u64,
+    pub change: u64,
+    /// Above a gap, by seq.
+    held: BTreeMap<u64, Value>,
+    /// A page of history was asked for and has not come.
+    asking: bool,
+    /// What was shown, in order: seq and message.
+    pub shown: Vec<(u64, Value)>,
+    /// Came twice, and was shown once.
+    pub duplicates: u64,
+    /// Jumps that were filled from the history.
+    pub gaps: u64,
+}
+
+/// What the client has to do next.
+#[derive(Debug, PartialEq)]
+pub enum Need {
+    Nothing,
+    /// Ask for `history` after this seq.
+    History(u64),
+}
+
+impl Stream {
+    /// A stream that begins here: what came before was shown from elsewhere.
+    pub fn at(seq: u64, change: u64) -> Self {
+        Self { seq, change, ..Self::default() }
+    }
+
+    /// What `subscribe` says of it.
+    pub fn position(&self) -> Value {
+        json!({ "seq": self.seq, "change": self.change })
+    }
+
+    /// A message, from a push or out of a page.
+    pub fn message(&mut self, message: &Value) -> Need {
+        let Some(seq) = message["seq"].as_u64() else { return Need::Nothing };
+        if seq <= self.seq || self.held.contains_key(&seq) {
+            self.duplicates += 1;
+            return Need::Nothing;
+        }
+        if self.held.len() < HELD_MAX {
+            self.held.insert(seq, message.clone());
+        }
+        self.show();
+        self.need()
+    }
+
+    /// A page of history, in answer to [`Need::History`].
+    pub fn page(&mut self, messages: &[Value], has_more: bool) -> Need {
+        self.asking = false;
+        for message in messages {
+            let Some(seq) = message["seq"].as_u64() else { continue };
+            if seq > self.seq {
+                self.held.insert(seq, message.clone());
+            }
+        }
+        self.show();
+        if has_more { self.ask() } else { self.need() }
+    }
+
+    /// The host says that it does not know what we lack.
+    pub fn resync(&mut self) -> Need {
+        self.ask()
+    }
+
+    /// An edit or a deletion. Its number rises by one like that of the messages; here only the last is kept.
+    pub fn changed(&mut self, change: u64) {
+        self.change = self.change.max(change);
+    }
+
+    /// The connection is gone, and with it what was asked on it.
+    pub fn cut(&mut self) {
+        self.asking = false;
+        // What is held comes again: the position that is sent lies before it.
+        self.held.clear();
+    }
+
+    fn show(&mut self) {
+        while let Some(message) = self.held.remove(&(self.seq + 1)) {
+            self.seq += 1;
+            self.shown.push((self.seq, message));
+        }
+        self.held = self.held.split_off(&(self.seq + 1));
+    }
+
+    fn need(&mut self) -> Need {
+        if self.held.is_empty() || self.asking {
+            return Need::Nothing;
+        }
+        self.gaps += 1;
+        self.ask()
+    }
+
+    fn ask(&mut self) -> Need {
+        if self.asking {
+            return Need::Nothing;
+        }
+        self.asking = true;
+        Need::History(self.seq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(seq: u64) -> Value {
+        json!({ "seq": seq, "content": seq.to_string() })
+    }
+
+    fn shown(stream: &Stream) -> Vec<u64> {
+        stream.shown.iter().map(|(seq, _)| *seq).collect()
+    }
+
+    #[test]
+    fn what_comes_twice_is_shown_once() {
+        let mut stream = Stream::at(3, 0);
+        for seq in [3, 4, 4, 5, 2] {
+            assert_eq!(stream.message(&message(seq)), Need::Nothing);
+        }
+        assert_eq!((shown(&stream), stream.duplicates), (vec![4, 5], 3));
+    }
+
+    #[test]
+    fn a_jump_is_filled_before_anything_above_it_is_shown() {
+        let mut stream = Stream::at(0, 0);
+        stream.message(&message(1));
+        assert_eq!(stream.message(&message(4)), Need::History(1));
+        // Asked once, however much comes meanwhile.
+        assert_eq!(stream.message(&message(5)), Need::Nothing);
+        assert_eq!(shown(&stream), [1]);
+        assert_eq!(stream.page(&[message(2)], true), Need::History(2));
+        assert_eq!(stream.page(&[message(3), message(4)], false), Need::Nothing);
+        assert_eq!((shown(&stream), stream.gaps), (vec![1, 2, 3, 4, 5], 1));
+    }
+
+    #[test]
+    fn a_resync_pages_from_where_it_stands() {
+        let mut stream = Stream::at(7, 0);
+        assert_eq!(stream.resync(), Need::History(7));
+        assert_eq!(stream.resync(), Need::Nothing);
+        assert_eq!(stream.page(&[message(8)], false), Need::Nothing);
+        assert_eq!(stream.seq, 8);
+    }
+
+    #[test]
+    fn after_a_cut_it_resumes_below_what_it_held() {
+        let mut stream = Stream::at(1, 2);
+        stream.message(&message(5));
+        stream.cut();
+        assert_eq!(stream.position(), json!({ "seq": 1, "change": 2 }));
+        for seq in 2..=5 {
+            assert_eq!(stream.message(&message(seq)), Need::Nothing);
+        }
+        assert_eq!(shown(&stream), [2, 3, 4, 5]);
+    }
+}
