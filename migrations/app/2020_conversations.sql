@@ -74,17 +74,21 @@ create index participants_present on app.participants (conversation_id, joined_a
 create unique index participants_one_owner on app.participants (conversation_id)
   where role = 'owner' and left_at is null;
 
--- Exactly when what was delivered to and read by whom, for disputes. Only ever appended to.
+-- Exactly when what was delivered to and read by whom, for disputes. Only ever appended to, one row for each rise of a
+-- mark (`app.mark`).
 create table app.marks (
   conversation_id uuid not null,
   user_id text not null,
   kind text not null,
+  -- Where the mark stood before: the row tells of the messages after it, through `up_to_seq`. What was passed over, by
+  -- leaving and coming back, is in no row.
+  from_seq bigint not null,
   up_to_seq bigint not null,
   at timestamptz not null default now(),
   constraint marks_kind_known check (kind in ('delivered', 'read'))
 );
 
--- Message N was read at the first mark at or beyond N.
+-- Message N was read by the row whose `from_seq` < N <= `up_to_seq`: the first one with `up_to_seq` >= N, or none.
 create index marks_by_seq on app.marks (conversation_id, user_id, kind, up_to_seq);
 
 -- A conversation as answers show it, without who is there and what was said: compact JSON, as text.

@@ -12,7 +12,8 @@ create table app.messages (
   -- Of `join`, `leave` and `system` messages: who did it.
   sender_id text not null,
   type text not null,
-  -- NFC, 1 to 2000 characters; the handler has checked. What was deleted keeps its text here, for auditors only.
+  -- NFC, 1 to 2000 characters; the handler has checked. What was deleted is empty here, attachments and the rest too:
+  -- auditors find it in `message_changes`, and no other query can show it by mistake.
   content text not null,
   reply_to_id uuid,
   -- [{url, name, mime, size}], at most 10.
@@ -33,6 +34,8 @@ create table app.messages (
 
 -- Heads and pages. Uniqueness rests on the lock: a unique index would need the partition key.
 create index messages_by_seq on app.messages (conversation_id, seq desc);
+-- Joins, leaves and what the system says: few among many texts.
+create index messages_beside_texts on app.messages (conversation_id, seq desc) where type <> 'text';
 create index messages_by_words on app.messages using gin (search);
 create table app.messages_default partition of app.messages default;
 
@@ -47,14 +50,17 @@ create table app.message_changes (
   kind text not null,
   by_user text not null,
   at timestamptz not null,
-  -- For auditors: the text, attachments and metadata that this change replaced.
+  -- For auditors: what this change replaced.
   original_content text not null,
   original_attachments json,
   original_metadata json,
+  original_mentions json,
   constraint message_changes_kind_known check (kind in ('edit', 'delete'))
 ) partition by range (id);
 
 create index message_changes_by_change on app.message_changes (conversation_id, change desc);
+-- What became of a message.
+create index message_changes_of_message on app.message_changes (message_id, change);
 create table app.message_changes_default partition of app.message_changes default;
 
 -- What makes a retry find the first result. Not partitioned, because a partitioned table refuses this key; cleaned in

@@ -19,4 +19,5 @@ grant insert on switchboard.outbox to switchboard_join_room;
 
 select switchboard.ensure_role('history');
 grant usage on schema app to switchboard_history;
-grant select on app.conversations, app.participants, app.users, app.messages to switchboard_history;
+grant select on app.conversations, app.participants, app.users, app.messages, app.message_changes
+  to switchboard_history;

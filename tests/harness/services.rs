@@ -298,6 +298,15 @@ impl Database {
         self.postgres.connect(&self.name).await
     }
 
+    /// Statements over a connection of their own.
+    pub async fn run(&self, statements: &str) {
+        self.connect().await.run(statements).await;
+    }
+
+    pub async fn rows(&self, statement: &str) -> Vec<Row> {
+        self.connect().await.rows(statement).await
+    }
+
     pub async fn open_transactions(&self) -> i64 {
         let connection = self.connect().await;
         let rows = connection

@@ -1,10 +1,12 @@
 //! The product through its protocol, as one binary: linking is the slow part. Every test has its own host, database and
 //! Redis, and leaves nothing behind (`harness/host.rs`).
 
+mod audit;
 mod auth;
 mod bad_input;
 mod bounds;
 mod canaries;
+mod changes;
 mod channels;
 mod classes;
 mod conversations;
@@ -15,9 +17,11 @@ mod grants;
 mod graphql;
 mod guests;
 mod history;
+mod housekeeping;
 mod lifecycle;
 mod lists;
 mod loss;
+mod marks;
 mod messages;
 mod nodes;
 mod notifications;

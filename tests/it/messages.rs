@@ -94,6 +94,85 @@ async fn one_key_sent_many_times_at_once_is_stored_once() {
     .await;
 }
 
+/// The same key from two devices, over REST and as frames, all at once: one message, one push, everyone gets it.
+#[tokio::test]
+async fn one_key_raced_over_both_ways_is_one_message() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let (mut ana, mut bo) = host.two_members("lobby").await;
+        let room = ana.room().to_owned();
+        let path = format!("/api/v1/conversations/{room}/messages");
+        let (mut phone, mut tablet) = (host.client("ana").await, host.client("ana").await);
+        for round in 0..10 {
+            let key = format!("k{round}");
+            let body = json!({"conversation_id": room, "content": "once", "client_msg_id": key});
+            let sends = (0..8).map(|_| {
+                let (rest, path, body) = (host.rest("ana"), path.clone(), body.clone());
+                tokio::spawn(async move { rest.post(&path, body).await })
+            });
+            let sends: Vec<_> = sends.collect();
+            let frames =
+                [phone.request("message.send", body.clone()), tablet.request("message.send", body.clone())];
+            let (mut created, mut ids) = (0, BTreeSet::new());
+            for reply in futures_util::future::join_all(frames).await {
+                let payload = reply.expect("message.sent");
+                created += usize::from(payload["duplicate"] == false);
+                ids.insert(payload["message"]["id"].to_string());
+            }
+            for send in sends {
+                let answer = send.await.unwrap();
+                created += usize::from(answer.status == 201);
+                assert!(matches!(answer.status, 200 | 201), "{answer}");
+                ids.insert(answer.json()["message"]["id"].to_string());
+            }
+            assert_eq!((created, ids.len()), (1, 1), "round {round}");
+            bo.expect_message("once").await;
+            ana.expect_message("once").await;
+        }
+        bo.expect_silence().await;
+        // The key names what was said, not what became of it.
+        let sent =
+            host.rest("ana").post(&path, json!({"content": "once", "client_msg_id": "k0"})).await.expect(200);
+        let one = format!("{path}/{}", sent["message"]["id"].as_str().unwrap());
+        host.rest("ana").put(&one, json!({"content": "twice"})).await.expect(200);
+        let replay =
+            host.rest("ana").post(&path, json!({"content": "once", "client_msg_id": "k0"})).await.expect(200);
+        assert_eq!((&replay["message"]["content"], &replay["duplicate"]), (&json!("twice"), &json!(true)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sixty_four_writers_leave_no_gap() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let mut reader = host.client("bo").await;
+        let head = reader.enter(&room).await;
+        let writers = (0..64).map(|n| {
+            let (rest, path) =
+                (host.rest(["ana", "bo"][n % 2]), format!("/api/v1/conversations/{room}/messages"));
+            tokio::spawn(async move {
+                let mut seqs = Vec::new();
+                for m in 0..5 {
+                    let sent = rest.post(&path, json!({"content": format!("{n}.{m}")})).await.expect(201);
+                    seqs.push(sent["message"]["seq"].as_u64().unwrap());
+                }
+                seqs
+            })
+        });
+        let mut given = BTreeSet::new();
+        for writer in writers.collect::<Vec<_>>() {
+            let seqs = writer.await.unwrap();
+            assert!(seqs.is_sorted(), "one writer's messages are in its order: {seqs:?}");
+            given.extend(seqs);
+        }
+        assert_eq!(given, (head + 1..=head + 320).collect());
+        for seq in head + 1..=head + 320 {
+            assert_eq!(reader.expect("message.new").await["message"]["seq"], seq);
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn seq_has_no_gaps_whoever_sends_at_once() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -200,6 +279,65 @@ async fn after_25_in_a_minute_the_sender_waits() {
         let replay = json!({"conversation_id": ana.room(), "content": "x", "client_msg_id": "k0"});
         assert_eq!(ana.request("message.send", replay).await.expect("message.sent")["duplicate"], true);
         bo.send("I may").await.expect_sent();
+    })
+    .await;
+}
+
+/// The window begins with its first message and ends where it would, however many follow; then there are 25 again.
+#[tokio::test]
+async fn the_window_is_fixed() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana"]).await;
+        let path = format!("/api/v1/conversations/{room}/messages");
+        let ana = host.rest("ana");
+        let client = redis::Client::open(host.redis.url_at(None)).unwrap();
+        let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+        // What is refused takes no place.
+        ana.post(&path, json!({"content": ""})).await.expect_invalid("content");
+        host.rest("ana")
+            .post(&path.replace(&room, &uuid_of_nothing()), json!({"content": "x"}))
+            .await
+            .expect(404);
+        for _ in 0..25 {
+            ana.post(&path, json!({"content": "x"})).await.expect(201);
+        }
+        let key = "rate:send:ana";
+        let before: i64 = redis::cmd("PTTL").arg(key).query_async(&mut redis).await.unwrap();
+        assert!((1..=60_000).contains(&before), "{before}");
+        let refused = ana.post(&path, json!({"content": "x"})).await;
+        let wait = refused.expect_problem(429, "rate_limited")["retry_after_ms"].as_i64().unwrap();
+        assert!(wait <= before, "refused until {wait}, the window ends in {before}");
+        // As if the minute were over.
+        let () = redis::cmd("PEXPIRE").arg(key).arg(1).query_async(&mut redis).await.unwrap();
+        switchboard_tests::patience::until("the end of the window", async || {
+            let left: i64 = redis::cmd("EXISTS").arg(key).query_async(&mut redis).await.unwrap();
+            (left == 0).then_some(())
+        })
+        .await;
+        for _ in 0..25 {
+            ana.post(&path, json!({"content": "x"})).await.expect(201);
+        }
+        ana.post(&path, json!({"content": "x"})).await.expect_problem(429, "rate_limited");
+    })
+    .await;
+}
+
+fn uuid_of_nothing() -> String {
+    "0199aaaa-0000-7000-8000-000000000000".to_owned()
+}
+
+#[tokio::test]
+async fn without_redis_nobody_is_held_back() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana"]).await;
+        let path = format!("/api/v1/conversations/{room}/messages");
+        host.redis.kill();
+        for _ in 0..30 {
+            host.rest("ana").post(&path, json!({"content": "x"})).await.expect(201);
+        }
+        let page = host.rest("ana").get(&path).await.expect(200);
+        assert_eq!(page["messages"].as_array().map(Vec::len), Some(31));
+        host.redis.start_again().await;
     })
     .await;
 }

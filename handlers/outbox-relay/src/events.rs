@@ -95,6 +95,14 @@ struct Moved {
     ended: bool,
 }
 
+#[derive(Deserialize)]
+struct Receipt<'a> {
+    conversation_id: &'a str,
+    user_id: String,
+    up_to_seq: u64,
+    at: &'a str,
+}
+
 pub fn deliver(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     match event.event_type.as_str() {
         outbox::MESSAGE_CREATED => message_created(event),
@@ -104,6 +112,7 @@ pub fn deliver(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         outbox::CONVERSATION_UPDATED => conversation_updated(event),
         outbox::PARTICIPANT_JOINED => participant_joined(event),
         outbox::PARTICIPANT_LEFT => participant_left(event),
+        outbox::RECEIPT_READ | outbox::RECEIPT_DELIVERED => receipt(event),
         outbox::PUBLISHED => published(event),
         // The others concern no subscriber; they are only noted in the stream of events.
         _ => Ok(Delivery::default()),
@@ -223,6 +232,24 @@ fn participant_left(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         publications: to_whom(conversation, &moved, frame),
         facts: vec![Fact::Changed { conversation }, Fact::Relisted { user: moved.user_id }],
     })
+}
+
+/// A later mark says all that an earlier one did, so a slow reader may miss the earlier.
+fn receipt(event: &Event) -> Result<Delivery<'_>, Unreadable> {
+    let receipt: Receipt<'_> = read(event)?;
+    let conversation = id(receipt.conversation_id)?;
+    let payload = json!({
+        "conversation_id": conversation,
+        "user_id": receipt.user_id,
+        "up_to_seq": receipt.up_to_seq,
+        "at": receipt.at,
+    });
+    let frame = frame::push(&event.event_type, &payload.to_string());
+    let mut publications = to_both(conversation, &receipt.user_id, frame);
+    for publication in &mut publications {
+        publication.merge_key = Some(format!("{}:{conversation}:{}", event.event_type, receipt.user_id));
+    }
+    Ok(Delivery { publications, ..Delivery::default() })
 }
 
 fn published(event: &Event) -> Result<Delivery<'_>, Unreadable> {
@@ -366,6 +393,24 @@ mod tests {
         let event = event_of("conversation.updated", &payload);
         let frame = &deliver(&event).unwrap().publications[0].frame;
         assert!(frame.contains(r#""by":"ana""#) && frame.contains(r#""role":"owner""#), "{frame}");
+    }
+
+    #[test]
+    fn a_mark_is_told_to_everyone_once() {
+        let payload = format!(
+            r#"{{"conversation_id":"{ROOM}","user_id":"bo","up_to_seq":4,"at":"2025-11-20T06:00:00.123Z"}}"#
+        );
+        let event = event_of("receipt.read", &payload);
+        let delivery = deliver(&event).unwrap();
+        let [all, own] = &delivery.publications[..] else { panic!("the conversation and the reader") };
+        assert_eq!(
+            (all.address.as_str(), all.except_user.as_deref()),
+            (&*format!("conv:{ROOM}"), Some("bo"))
+        );
+        assert_eq!((own.address.as_str(), own.except_user.as_deref()), ("user:bo", None));
+        assert!(all.frame.starts_with(r#"{"type":"receipt.read","payload":{"#) && all.frame == own.frame);
+        assert!(all.merge_key.is_some() && all.position.is_none());
+        assert!(delivery.facts.is_empty());
     }
 
     #[test]

@@ -33,6 +33,13 @@ pub const RECENT_TTL_S: u64 = 30 * DAY_S;
 /// Longer histories are read from Postgres.
 pub const RECENT_MAX: usize = 100;
 
+/// A page of a conversation's history. The name says all that it depends on, so what changes makes another page; only the
+/// names of people in it may be as old as it is.
+pub fn page(conversation: Id, name: &str) -> String {
+    format!("page:{conversation}:{name}")
+}
+pub const PAGE_TTL_S: u64 = 5 * MINUTE_S;
+
 /// A conversation's participants with their profiles: JSON.
 pub fn participants(conversation: Id) -> String {
     format!("participants:{conversation}")

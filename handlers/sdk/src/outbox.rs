@@ -27,6 +27,9 @@ pub const USER_OFFLINE: &str = "user.offline";
 pub const USER_STATUS: &str = "user.status";
 pub const SOCKET_CONNECT: &str = "socket.connect";
 pub const SOCKET_DISCONNECT: &str = "socket.disconnect";
+/// A mark rose (`marks`): how far somebody has read, or been delivered to.
+pub const RECEIPT_READ: &str = "receipt.read";
+pub const RECEIPT_DELIVERED: &str = "receipt.delivered";
 
 /// Every event of a conversation has this key, so they are in the order of their commits.
 pub fn key(conversation: Id) -> String {

@@ -1,14 +1,12 @@
 //! What a message may be. Pure: no host calls, so plain `cargo test` runs it.
 
 use sdk::json::{self, Object};
-use sdk::{Id, Problem, text, time};
+use sdk::{Id, Problem, message, text, time};
 use serde_json::{Value, json};
 
-pub const CONTENT_CHARS_MAX: usize = 2000;
 pub const ATTACHMENTS_MAX: usize = 10;
 pub const ATTACHMENTS_BYTES_MAX: usize = 8 * 1024;
 pub const METADATA_BYTES_MAX: usize = 4 * 1024;
-pub const MENTIONS_MAX: usize = 100;
 pub const KEY_CHARS_MAX: usize = 128;
 const URL_CHARS_MAX: usize = 2048;
 const NAME_CHARS_MAX: usize = 255;
@@ -40,11 +38,11 @@ impl Draft {
         };
         Ok(Self {
             conversation_id,
-            content: content(json::required("content", body.text("content")?)?)?,
+            content: message::content(json::required("content", body.text("content")?)?)?,
             reply_to_id: body.id("reply_to_id")?,
             attachments: attachments(&mut body)?,
             metadata: body.free("metadata", METADATA_BYTES_MAX)?,
-            mentions: mentions(&mut body)?,
+            mentions: message::mentions(&mut body)?,
             key: key(body.text("client_msg_id")?, idempotency_key)?,
         })
     }
@@ -94,21 +92,6 @@ impl Draft {
     }
 }
 
-fn content(raw: String) -> Result<String, Problem> {
-    // Composing never makes a text longer than three times: what is far too long is refused before the work.
-    if raw.len() > CONTENT_CHARS_MAX * 4 * 3 {
-        return Err(Problem::invalid("content", format!("has more than {CONTENT_CHARS_MAX} characters")));
-    }
-    let content = text::nfc(raw);
-    match text::length(&content) {
-        0 => Err(Problem::invalid("content", "is empty")),
-        length if length > CONTENT_CHARS_MAX => {
-            Err(Problem::invalid("content", format!("has more than {CONTENT_CHARS_MAX} characters")))
-        }
-        _ => Ok(content),
-    }
-}
-
 fn attachments(body: &mut Object) -> Result<Option<String>, Problem> {
     let Some(items) = body.array("attachments", ATTACHMENTS_MAX)? else { return Ok(None) };
     if items.is_empty() {
@@ -141,14 +124,21 @@ fn attachment(mut item: Object) -> Result<Value, Problem> {
     let (url, name, mime) =
         (short("url", URL_CHARS_MAX)?, short("name", NAME_CHARS_MAX)?, short("mime", NAME_CHARS_MAX)?);
     let url = json::required(&item.name("url"), url)?;
+    if !is_link(&url) {
+        return Err(Problem::invalid(
+            item.name("url"),
+            "is no web address: no spaces, http or https if it has a scheme",
+        ));
+    }
     Ok(json!({ "url": url, "name": name, "mime": mime, "size": item.number("size")? }))
 }
 
-fn mentions(body: &mut Object) -> Result<Option<String>, Problem> {
-    let Some(mut users) = body.user_ids("mentions", MENTIONS_MAX)? else { return Ok(None) };
-    users.sort_unstable();
-    users.dedup();
-    Ok((!users.is_empty()).then(|| json!(users).to_string()))
+/// Others will open it: never a script, a file or data that calls itself an address. Relative ones are the client's own.
+fn is_link(url: &str) -> bool {
+    let scheme =
+        url.split_once(':').map(|(before, _)| before).filter(|before| !before.contains(['/', '?', '#']));
+    !url.contains(char::is_whitespace)
+        && scheme.is_none_or(|scheme| ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web)))
 }
 
 fn key(client_msg_id: Option<String>, idempotency_key: Option<&str>) -> Result<Option<String>, Problem> {
@@ -224,7 +214,18 @@ mod tests {
             ("attachments[0]", json!(["x"])),
             ("attachments[0].url", json!([{ "name": "y" }])),
             ("attachments[0].url", json!([{ "url": "" }])),
+            ("attachments[0].url", json!([{ "url": "javascript:alert(1)" }])),
+            ("attachments[0].url", json!([{ "url": "JavaScript:alert(1)" }])),
+            ("attachments[0].url", json!([{ "url": "data:text/html,x" }])),
+            ("attachments[0].url", json!([{ "url": " https://x" }])),
+            ("attachments[0].url", json!([{ "url": "https://x/\u{0}" }])),
+            ("attachments[0].url", json!([{ "url": 7 }])),
+            ("attachments[0].name", json!([{ "url": "u", "name": "a\nb" }])),
+            ("attachments[0].name", json!([{ "url": "u", "name": "x".repeat(256) }])),
+            ("attachments[0].mime", json!([{ "url": "u", "mime": [] }])),
             ("attachments[0].size", json!([{ "url": "u", "size": -1 }])),
+            ("attachments[0].size", json!([{ "url": "u", "size": "3" }])),
+            ("attachments[1].url", json!([{ "url": "/relative?at=10:30" }, {}])),
             ("metadata", json!("x")),
             ("metadata", json!({ "k": "x".repeat(4096) })),
             ("mentions", json!("ana")),

@@ -1,5 +1,5 @@
 -- One page: $1 conversation · $2 who asks · $3 before · $4 after · $5 type or null · $6 limit · $7 bytes.
--- Always one row: whether they are there, the messages, whether there are more.
+-- The messages, and whether there are more. No row for who is not there.
 with
 seat as (
   select participant.conversation_id
@@ -14,8 +14,8 @@ found as (
     -- By itself, so that the limit ends the walk along the index.
     select message.* from app.messages as message
     where message.conversation_id = $1::uuid
-      and message.seq < coalesce($3::bigint, 9223372036854775807) and message.seq > coalesce($4::bigint, 0)
-      and message.type = coalesce($5::text, message.type)
+      and message.seq < $3::bigint and message.seq > coalesce($4::bigint, 0)
+      and message.type = coalesce($5::text, message.type) {beside_texts}
       and exists (select from seat)
     order by message.seq {direction}
     limit $6::int + 1) as message
@@ -31,6 +31,6 @@ kept as (
   select * from measured where nth = 1 or (nth <= $6 and bytes <= $7::bigint)
 )
 select
-  exists (select from seat) as seated,
   coalesce((select '[' || string_agg(text, ',' order by seq) || ']' from kept), '[]') as messages,
   (select count(*) from found) > (select count(*) from kept) as has_more
+from seat

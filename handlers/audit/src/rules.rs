@@ -1,0 +1,91 @@
+//! Who may audit, and what an access must say. Pure: no host calls, so plain `cargo test` runs it.
+
+use sdk::{Problem, text};
+use serde_json::json;
+
+pub const LIMIT_DEFAULT: u64 = 50;
+pub const LIMIT_MAX: u64 = 100;
+/// Of one page; what a message once said counts too. The rest is `has_more`.
+pub const BYTES_MAX: u64 = 3 * 1024 * 1024;
+pub const REASON_CHARS_MAX: usize = 500;
+
+pub fn may_audit(roles: &[String]) -> Result<(), Problem> {
+    if roles.iter().any(|role| role == "auditor" || role == "admin") {
+        return Ok(());
+    }
+    Err(Problem::forbidden("auditors and admins only"))
+}
+
+/// A page, cursors as in `history`, and why it is looked at.
+#[derive(Debug, PartialEq)]
+pub struct Access {
+    pub reason: Option<String>,
+    pub before: Option<u64>,
+    pub after: Option<u64>,
+    pub limit: u64,
+    /// Only what was changed before this change: a message that was edited very often shows its latest changes first.
+    pub before_change: Option<u64>,
+    pub kind: Option<String>,
+}
+
+impl Access {
+    pub fn check(mut self) -> Result<Self, Problem> {
+        let reason = self.reason.take().map(|reason| reason.trim().to_owned()).unwrap_or_default();
+        if !(1..=REASON_CHARS_MAX).contains(&text::length(&reason)) || text::has_control(&reason) {
+            let rule = format!("is required: 1 to {REASON_CHARS_MAX} characters, no control characters");
+            return Err(Problem::invalid("reason", rule));
+        }
+        self.reason = Some(reason);
+        match self.kind.as_deref() {
+            None | Some("text" | "system" | "join" | "leave") => Ok(self),
+            Some(_) => Err(Problem::invalid("type", "is not text, system, join or leave")),
+        }
+    }
+
+    /// As it is recorded.
+    pub fn page(&self) -> String {
+        json!({ "before_seq": self.before, "after_seq": self.after, "limit": self.limit, "type": self.kind,
+            "before_change": self.before_change })
+        .to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(reason: Option<&str>, kind: Option<&str>) -> Access {
+        Access {
+            reason: reason.map(str::to_owned),
+            before: Some(9),
+            after: None,
+            limit: 50,
+            before_change: None,
+            kind: kind.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn only_auditors_and_admins() {
+        let roles = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(may_audit(&roles(&["x", "auditor"])).is_ok() && may_audit(&roles(&["admin"])).is_ok());
+        for others in [&[][..], &["service"], &["Admin"], &["auditors"]] {
+            assert_eq!(may_audit(&roles(others)).unwrap_err().status, 403);
+        }
+    }
+
+    #[test]
+    fn an_access_says_why() {
+        let checked = access(Some("  case 7 "), Some("text")).check().unwrap();
+        assert_eq!(checked.reason.as_deref(), Some("case 7"));
+        assert_eq!(
+            checked.page(),
+            r#"{"after_seq":null,"before_change":null,"before_seq":9,"limit":50,"type":"text"}"#
+        );
+        assert!(access(Some(&"ü".repeat(500)), None).check().is_ok());
+        for bad in [None, Some(""), Some("   "), Some("a\nb"), Some(&*"x".repeat(501))] {
+            assert_eq!(access(bad, None).check().unwrap_err().field.as_deref(), Some("reason"));
+        }
+        assert_eq!(access(Some("x"), Some("y")).check().unwrap_err().field.as_deref(), Some("type"));
+    }
+}

@@ -1,0 +1,67 @@
+//! Edits and deletes messages, by REST and by frame. What it acknowledges is committed, with what stood there before;
+//! telling the others is the outbox's business.
+
+mod rules;
+mod store;
+
+use rules::{Change, Target};
+use sdk::http::{self, Request, Response};
+use sdk::{Id, Problem, frame, json, membership};
+use store::Changed;
+
+struct ChangeMessage;
+http::export!(ChangeMessage);
+frame::export!(ChangeMessage);
+
+impl http::Handler for ChangeMessage {
+    fn handle(request: Request) -> Result<Response, Problem> {
+        let change = match request.method.as_str() {
+            "PUT" => Change::edit(request.json()?)?,
+            "DELETE" => Change::Delete,
+            _ => return http::unknown_endpoint(&request),
+        };
+        let message = request.param_id("message_id", "message")?;
+        let conversation = membership::find(request.param("conversation_id"))?;
+        let changed = store::change(Target { conversation, message }, &request.caller()?.user_id, &change)?;
+        Ok(match change {
+            Change::Edit { .. } => Response::text(200, format!(r#"{{"message":{}}}"#, changed.message)),
+            Change::Delete => Response::no_content(),
+        })
+    }
+}
+
+impl frame::Handler for ChangeMessage {
+    fn handle(request: frame::Request) -> Result<Option<frame::Reply>, Problem> {
+        let (mut payload, user) = (request.payload()?, &request.caller.user_id);
+        let target = Target {
+            conversation: json::required("conversation_id", payload.id("conversation_id")?)?,
+            message: json::required("message_id", payload.id("message_id")?)?,
+        };
+        Ok(Some(match request.frame_type.as_str() {
+            "message.edit" => {
+                let changed = store::change(target, user, &Change::edit(payload)?)?;
+                frame::Reply::text("message.edited", edited(target.conversation, &changed))
+            }
+            "message.delete" => {
+                let changed = store::change(target, user, &Change::Delete)?;
+                frame::Reply::text("message.deleted", deleted(target, &changed))
+            }
+            _ => return frame::unknown_type(&request),
+        }))
+    }
+}
+
+// Replies say what the pushes to the others say.
+
+fn edited(conversation: Id, changed: &Changed) -> String {
+    let change = changed.change.map_or("null".to_owned(), |change| change.to_string());
+    format!(r#"{{"conversation_id":"{conversation}","message":{},"change":{change}}}"#, changed.message)
+}
+
+fn deleted(Target { conversation, message }: Target, changed: &Changed) -> String {
+    let change = changed.change.map_or("null".to_owned(), |change| change.to_string());
+    format!(
+        r#"{{"conversation_id":"{conversation}","message_id":"{message}","seq":{},"change":{change}}}"#,
+        changed.seq
+    )
+}

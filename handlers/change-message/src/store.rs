@@ -1,0 +1,79 @@
+//! One change, one transaction: the lock of the conversation, the look at what stands there, the change with its event.
+
+use sdk::conversation::Role;
+use sdk::{Id, Problem, clock, outbox, params, postgres, wake};
+
+use crate::rules::{Change, Standing, Target, Verdict};
+
+const LOCK: &str = "select switchboard.lock($1::text[])";
+const LOOK: &str = include_str!("sql/look.sql");
+const CHANGE: &str = include_str!("sql/change.sql");
+
+sdk::rows! {
+    struct Found {
+        role: String, sender_id: String, is_text: bool, is_archived: bool, is_deleted: bool, content: String,
+        mentions: Option<String>, seq: u64, change: Option<u64>, message: String,
+    }
+    struct Written { seq: u64, change: Option<u64>, message: String, shard: u32 }
+}
+
+/// The message as it is now, and its latest change: none where an edit had nothing to change.
+pub struct Changed {
+    pub seq: u64,
+    pub change: Option<u64>,
+    /// JSON as every answer and push has it.
+    pub message: String,
+}
+
+pub fn change(target: Target, user: &str, change: &Change) -> Result<Changed, Problem> {
+    let transaction = postgres::begin()?;
+    // A statement of its own, so that the next one sees what the last holder of the lock committed.
+    transaction.query(LOCK, &params![vec![outbox::key(target.conversation)]])?;
+    let found: Option<Found> =
+        transaction.query(LOOK, &params![target.conversation, user, target.message])?.one()?;
+    let found = found.ok_or_else(|| Problem::not_found("message"))?;
+    if found.standing(user)?.judge(change)? == Verdict::Done {
+        // Nothing was written: the transaction may end as it likes.
+        return Ok(Changed { seq: found.seq, change: found.change, message: found.message });
+    }
+    let (content, mentions, keeps_mentions) = match change {
+        Change::Edit { content, mentions } => {
+            (content.as_str(), mentions.clone().flatten(), mentions.is_none())
+        }
+        Change::Delete => ("", None, false),
+    };
+    let written: Option<Written> = transaction
+        .query(
+            CHANGE,
+            &params![
+                target.conversation,
+                user,
+                target.message,
+                change.kind(),
+                content,
+                mentions,
+                keeps_mentions,
+                Id::make(),
+                clock::now_ms()
+            ],
+        )?
+        .one()?;
+    let written = written.ok_or_else(Problem::internal)?;
+    wake::outbox(&[written.shard]);
+    transaction.commit()?;
+    Ok(Changed { seq: written.seq, change: written.change, message: written.message })
+}
+
+impl Found {
+    fn standing(&self, user: &str) -> Result<Standing, Problem> {
+        Ok(Standing {
+            role: Role::parse(&self.role).ok_or_else(Problem::internal)?,
+            is_own: self.sender_id == user,
+            is_text: self.is_text,
+            is_archived: self.is_archived,
+            is_deleted: self.is_deleted,
+            content: self.content.clone(),
+            mentions: self.mentions.clone(),
+        })
+    }
+}

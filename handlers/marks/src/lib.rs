@@ -1,0 +1,63 @@
+//! How far people have read and been delivered to: they say it here, and here it is looked up. What a mark may do is in
+//! `sdk::marks` and `app.mark`; pushing it to the others is the outbox's business.
+
+mod rules;
+mod store;
+
+use rules::{Positions, Question};
+use sdk::http::{self, Request, Response};
+use sdk::{Id, Problem, frame, json, marks, membership};
+
+struct Marks;
+http::export!(Marks);
+frame::export!(Marks);
+
+impl http::Handler for Marks {
+    fn handle(request: Request) -> Result<Response, Problem> {
+        match request.endpoint() {
+            ("POST", "/api/v1/conversations/{conversation_id}/read") => {
+                let up_to = rules::up_to_seq(&mut request.json()?)?;
+                let conversation = membership::find(request.param("conversation_id"))?;
+                Ok(Response::text(200, read(conversation, &request.caller()?.user_id, up_to)?))
+            }
+            ("GET", "/api/v1/conversations/{conversation_id}/receipts") => receipts(&request),
+            _ => http::unknown_endpoint(&request),
+        }
+    }
+}
+
+impl frame::Handler for Marks {
+    fn handle(request: frame::Request) -> Result<Option<frame::Reply>, Problem> {
+        let (user, mut payload) = (&request.caller.user_id, request.payload()?);
+        match request.frame_type.as_str() {
+            "read" => {
+                let conversation = json::required("conversation_id", payload.id("conversation_id")?)?;
+                let up_to = rules::up_to_seq(&mut payload)?;
+                Ok(Some(frame::Reply::text("read.ok", read(conversation, user, up_to)?)))
+            }
+            "delivered" => {
+                marks::deliver(user, &Positions::parse(payload)?.0)?;
+                Ok(None)
+            }
+            _ => frame::unknown_type(&request),
+        }
+    }
+}
+
+fn read(conversation: Id, user: &str, up_to: u64) -> Result<String, Problem> {
+    let standing = store::read(conversation, user, up_to)?;
+    Ok(format!(
+        r#"{{"conversation_id":"{conversation}","last_read_seq":{},"unread":{}}}"#,
+        standing.through_seq, standing.unread
+    ))
+}
+
+fn receipts(request: &Request) -> Result<Response, Problem> {
+    let question = Question {
+        seq: json::required("seq", request.query_number("seq")?)?,
+        after: rules::cursor(request.query("cursor"))?,
+        limit: request.limit(rules::RECEIPTS_MAX, rules::RECEIPTS_MAX)?,
+    };
+    let conversation = membership::find(request.param("conversation_id"))?;
+    Ok(Response::text(200, store::receipts(conversation, &request.caller()?.user_id, &question)?))
+}

@@ -1,0 +1,117 @@
+//! What a mark may say, and which receipts are asked for. Pure: no host calls, so plain `cargo test` runs it.
+
+use std::collections::BTreeMap;
+
+use sdk::json::{self, Object};
+use sdk::{Id, Problem, marks, text};
+use serde_json::Value;
+
+/// Of one page; most conversations are one.
+pub const RECEIPTS_MAX: u64 = 1000;
+
+/// Who has received a message: its seq, the last person of the page before, how many people.
+#[derive(Debug, PartialEq)]
+pub struct Question {
+    pub seq: u64,
+    pub after: Option<String>,
+    pub limit: u64,
+}
+
+/// Beyond the head is the head; nothing is no mark.
+pub fn up_to_seq(body: &mut Object) -> Result<u64, Problem> {
+    json::required("up_to_seq", body.number("up_to_seq")?)
+}
+
+/// A page ends with a person, and the cursor is that person.
+pub fn cursor(raw: Option<&str>) -> Result<Option<String>, Problem> {
+    match raw {
+        Some(raw) if !text::is_user_id(raw) => Err(Problem::invalid("cursor", "is not one of ours")),
+        other => Ok(other.map(str::to_owned)),
+    }
+}
+
+/// What `delivered` says: through which seq, by conversation.
+#[derive(Debug, PartialEq)]
+pub struct Positions(pub BTreeMap<Id, u64>);
+
+impl Positions {
+    /// Like the positions of `subscribe`, each is a seq or `{seq, change}`. What is no id is a conversation that is not
+    /// there, and is passed over like one.
+    pub fn parse(mut payload: Object) -> Result<Self, Problem> {
+        let given = json::required("positions", payload.map("positions", marks::POSITIONS_MAX)?)?;
+        let mut positions = BTreeMap::new();
+        for (name, value) in given {
+            let field = format!("positions.{name}");
+            let rule = || Problem::invalid(&field, "is neither a seq nor {seq, change}");
+            let seq = match value {
+                Value::Number(number) => number.as_u64(),
+                Value::Object(_) => Object::of(value, &field)?.number("seq")?,
+                _ => None,
+            };
+            let seq = seq.filter(|seq| i64::try_from(*seq).is_ok()).ok_or_else(rule)?;
+            if let Some(id) = Id::parse(&name) {
+                let known: &mut u64 = positions.entry(id).or_default();
+                *known = seq.max(*known);
+            }
+        }
+        Ok(Self(positions))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+
+    fn object(value: Value) -> Object {
+        Object::parse(value.to_string().as_bytes()).unwrap()
+    }
+
+    fn refusal<T: std::fmt::Debug>(result: Result<T, Problem>) -> (u16, String) {
+        let problem = result.unwrap_err();
+        (problem.status, problem.field.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_read_mark_is_a_seq() {
+        for good in [0, 7, i64::MAX] {
+            assert_eq!(up_to_seq(&mut object(json!({ "up_to_seq": good }))), Ok(good as u64));
+        }
+        for bad in
+            [json!({}), json!({ "up_to_seq": -1 }), json!({ "up_to_seq": "7" }), json!({ "up_to_seq": 1.5 })]
+        {
+            assert_eq!(refusal(up_to_seq(&mut object(bad))), (422, "up_to_seq".into()));
+        }
+    }
+
+    #[test]
+    fn positions_are_seqs_by_conversation() {
+        let parse = |positions: Value| Positions::parse(object(json!({ "positions": positions })));
+        let room = Id::parse(ROOM).unwrap();
+        assert_eq!(parse(json!({ ROOM: 7 })), Ok(Positions([(room, 7)].into())));
+        assert_eq!(parse(json!({ ROOM: { "seq": 7, "change": 2 } })), Ok(Positions([(room, 7)].into())));
+        // The same conversation twice, in two writings.
+        let twice = json!({ ROOM: 9, (ROOM.to_uppercase()): 4 });
+        assert_eq!(parse(twice), Ok(Positions([(room, 9)].into())));
+        assert_eq!(parse(json!({ "no id": 7 })), Ok(Positions(BTreeMap::new())));
+        for bad in [json!("7"), json!(-1), json!(1.5), json!(null), json!([]), json!({}), json!(u64::MAX)] {
+            assert_eq!(refusal(parse(json!({ ROOM: bad }))), (422, format!("positions.{ROOM}")));
+        }
+        let many: serde_json::Map<_, _> =
+            (0..=marks::POSITIONS_MAX).map(|n| (n.to_string(), json!(1))).collect();
+        for bad in [json!(null), json!([1]), Value::Object(many)] {
+            assert_eq!(refusal(parse(bad)), (422, "positions".into()));
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_a_person() {
+        assert_eq!(cursor(Some("bo")), Ok(Some("bo".into())));
+        assert_eq!(cursor(None), Ok(None));
+        for bad in ["", "a\0", &"x".repeat(65)] {
+            assert_eq!(refusal(cursor(Some(bad))), (422, "cursor".into()));
+        }
+    }
+}
