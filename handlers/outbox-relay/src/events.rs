@@ -245,7 +245,11 @@ fn receipt(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         "at": receipt.at,
     });
     let frame = frame::push(&event.event_type, &payload.to_string());
-    let mut publications = to_both(conversation, &receipt.user_id, frame);
+    // To the conversation, and to the person's own connections, whether they look at it or not.
+    let own = Publication::new(channels::user(&receipt.user_id), frame.clone());
+    let mut all = Publication::new(channels::conversation(conversation), frame);
+    all.except_user = Some(receipt.user_id.clone());
+    let mut publications = vec![all, own];
     for publication in &mut publications {
         publication.merge_key = Some(format!("{}:{conversation}:{}", event.event_type, receipt.user_id));
     }
