@@ -315,6 +315,8 @@ fn kind_of(key: &str) -> Option<Kind> {
 fn scalar(value: &str) -> Value {
     if let Ok(number) = value.parse() {
         Value::Integer(number)
+    } else if let Ok(number) = value.parse() {
+        Value::Float(number)
     } else if let Ok(flag) = value.parse() {
         Value::Boolean(flag)
     } else {

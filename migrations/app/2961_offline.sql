@@ -21,4 +21,4 @@ end $$;
 select switchboard.ensure_role('offline');
 grant usage on schema app to switchboard_offline;
 grant select on app.conversations, app.participants, app.users, app.messages, app.presence to switchboard_offline;
-grant update (delivered_seq) on app.participants to switchboard_offline;
+grant execute on function app.mark(int[], text[], text[], json[]) to switchboard_offline;

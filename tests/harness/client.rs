@@ -128,6 +128,20 @@ impl Client {
         self.socket.write_raw(bytes).await
     }
 
+    /// The next frame that is meant, whole. The others are put aside.
+    pub async fn expect_frame(&mut self, what: &str, meant: impl Fn(&Value) -> bool) -> Value {
+        if let Some(place) = self.aside.iter().position(&meant) {
+            return self.aside.remove(place).unwrap_or_default();
+        }
+        loop {
+            let frame = self.read(what).await;
+            if meant(&frame) {
+                return frame;
+            }
+            self.put_aside(frame);
+        }
+    }
+
     /// The next push of this type, its payload. Pushes of other types are put aside.
     pub async fn expect(&mut self, frame_type: &str) -> Value {
         self.expect_where(frame_type, |_| true).await

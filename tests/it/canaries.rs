@@ -194,7 +194,12 @@ async fn shadow(host: &Host, handler: &str) -> Value {
 async fn a_shadow_of_real_sends_sees_them_and_writes_nothing() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
-        let same = Release::built("send-message").variant(1);
+        // A shadow that is busy passes calls over, so it may take many until it has seen some.
+        let patient = Release::built("send-message").with_manifest(|manifest| {
+            manifest["config"]["messages_per_minute"] = 1_000_000.into();
+        });
+        host.admin.release(&patient).await;
+        let same = patient.variant(1);
         assert_eq!(host.admin.try_out(&same, "shadow=100%").await.expect(200)["complete"], true);
         let mut sent = 0;
         let seen = until("the shadow to be shown some", async || {

@@ -10,11 +10,10 @@ use rules::{Greeting, Message, Waiting};
 use sdk::connection::{self, Opened};
 use sdk::postgres::{self, Collected};
 use sdk::redis::{self, Error, Pipeline, Reply};
-use sdk::{Id, Problem, Push, clock, frame, keys, log, params, time};
+use sdk::{Id, Problem, Push, clock, frame, keys, log, marks, params, time};
 use serde_json::json;
 
 const WAITING: &str = include_str!("sql/waiting.sql");
-const DELIVER: &str = include_str!("sql/deliver.sql");
 const PAGE: &str = include_str!("sql/page.sql");
 
 struct Offline;
@@ -42,7 +41,7 @@ impl connection::Handler for Offline {
         let heads = waiting.iter().map(|(id, waiting)| (*id, waiting.head)).collect();
         let Greeting { frames, delivered, resync } = rules::greeting(&heads, messages);
         // Not being marked is no reason to not be sent.
-        if let Err(problem) = mark(user, &delivered) {
+        if let Err(problem) = marks::deliver(user, &delivered) {
             log::warn("sent and not marked delivered", &[("why", &problem.code)]);
         }
         let resync = (!resync.is_empty())
@@ -92,14 +91,6 @@ fn missed(user: &str, gone_ms: Option<u64>) -> Result<Option<Missed>, Problem> {
     let by_id = |waiting: Waiting| Some((Id::parse(&waiting.conversation_id)?, waiting));
     let waiting: BTreeMap<Id, Waiting> = waiting.into_iter().filter_map(by_id).collect();
     Ok((!waiting.is_empty()).then_some(Missed { since: found.since, waiting }))
-}
-
-fn mark(user: &str, delivered: &BTreeMap<Id, u64>) -> Result<(), Problem> {
-    if !delivered.is_empty() {
-        let (ids, seqs): (Vec<Id>, Vec<i64>) = delivered.iter().map(|(id, seq)| (*id, *seq as i64)).unzip();
-        postgres::execute(DELIVER, &params![user, ids.as_slice(), seqs])?;
-    }
-    Ok(())
 }
 
 fn page(user: &str, waiting: &BTreeMap<Id, Waiting>, since: &str) -> Result<Vec<Message>, Problem> {

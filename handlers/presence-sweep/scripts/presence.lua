@@ -20,6 +20,8 @@ local IDLE, NODES, CHANGED = tag .. ':idle', tag .. ':nodes', tag .. ':changed'
 local APART_MS = 250
 -- A touch may be reported so long after it happened: it does not undo what the person has just chosen.
 local REPORT_MS = 2000
+-- More changes of one person do not happen at one moment.
+local UNKNOWN_MS = 1000
 -- An offline person's last seen is in Postgres.
 local FORGET_S = 86400
 
@@ -47,8 +49,8 @@ local function refresh(user)
     status = 'online'
   end
   if status == known[1] then return end
-  -- Also above what was told before Redis lost everything.
-  local version = math.max(tonumber(known[4] or '0') + 1, now)
+  -- Whoever is new here may have been told of before Redis lost everything, with a version a little above the clock.
+  local version = known[4] and math.max(tonumber(known[4]) + 1, now) or now + UNKNOWN_MS
   redis.call('HSET', key, 'status', status, 'version', text(version))
   redis.call('ZADD', CHANGED, text(version), user)
 end

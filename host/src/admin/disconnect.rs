@@ -55,7 +55,7 @@ mod tests {
             (json!({"user_id": 7}), "user_id"),
             (json!({"user_id": ""}), "user_id"),
             (json!({"session_id": "x".repeat(limits::SESSION_ID_CHARS_MAX + 1)}), "session_id"),
-            (json!({"conversation_id": "a b"}), "conversation_id"),
+            (json!({"conversation_id": "a\nb"}), "conversation_id"),
         ] {
             let problem = read(bad).unwrap_err();
             assert_eq!((problem.status, problem.field.as_deref()), (422, Some(field)));

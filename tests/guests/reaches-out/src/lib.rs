@@ -15,7 +15,7 @@ impl http::Handler for Guest {
             "delete" => format!("{:?}", postgres::execute("delete from app.messages", &[])),
             "host" => format!("{:?}", postgres::query("select name from switchboard.releases", &[])),
             "role" => format!("{:?}", postgres::execute("set role postgres", &[])),
-            "own-key" => format!("{:?}", redis::command(&["INCR", "rate:mine"])),
+            "own-key" => format!("{:?}", redis::command(&["INCR", "rate:own"])),
             "key" => format!("{:?}", redis::command(&["GET", "presence:ana"])),
             "second-key" => format!("{:?}", redis::command(&["RENAME", "rate:mine", "presence:ana"])),
             "scan" => format!("{:?}", redis::command(&["KEYS", "*"])),
