@@ -111,8 +111,8 @@ async fn who_may_change_what() {
         let people = format!("/api/v1/conversations/{room}/participants");
         host.rest("ana").post(&people, json!({"user_id": "adam", "role": "admin"})).await.expect(201);
         let olga = said(&host.rest("oz"), &room, json!({"content": "before I only watch"})).await;
-        let demote = format!("update app.participants set role = 'observer' where user_id = 'oz'");
-        host.database.run(&demote).await;
+        let demote = "update app.participants set role = 'observer' where user_id = 'oz'";
+        host.database.run(demote).await;
 
         let text = json!({"content": "changed"});
         let mine = said(&host.rest("bo"), &room, json!({"content": "bo's"})).await;

@@ -42,8 +42,9 @@ pub async fn rows(rig: &Rig, time: Duration) -> Vec<Row> {
 /// The same load with and without a transaction held open elsewhere.
 pub async fn held(rig: &Rig, time: Duration) -> Row {
     let rooms = rooms(rig, CONVERSATIONS).await;
-    // Both sides start from the same warm state.
+    // Both sides start from the same warm state, statistics included: the server would gather them during one of the two.
     send(rig, 16, &rooms, time / 10).await;
+    rig.host.database.connect().await.run("analyze").await;
     let without = send(rig, 16, &rooms, time).await;
     let holder = rig.host.database.connect().await;
     holder.run("begin isolation level repeatable read; select pg_current_xact_id()").await;

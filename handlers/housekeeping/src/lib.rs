@@ -16,7 +16,7 @@ schedule::export!(Housekeeping);
 
 impl schedule::Handler for Housekeeping {
     fn run(tick: Tick) -> Result<(), String> {
-        let settings = Settings::of(|key, default| config::number(key, default));
+        let settings = Settings::of(config::number);
         let done = match tick.name.as_str() {
             "months" => months(&settings),
             "keys" => keys(&settings),
