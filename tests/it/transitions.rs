@@ -325,7 +325,13 @@ impl World {
     fn account(&mut self) {
         for (user, (_, status)) in &self.told {
             if status != "offline" {
-                redis::cmd("ZADD").arg("{p:00}:grace").arg(self.now).arg(user).exec(&mut self.redis).unwrap();
+                redis::cmd("ZADD")
+                    .arg("{p:00}:grace")
+                    .arg("NX")
+                    .arg(self.now)
+                    .arg(user)
+                    .exec(&mut self.redis)
+                    .unwrap();
             }
         }
     }

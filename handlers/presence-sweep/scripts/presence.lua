@@ -66,6 +66,8 @@ local function claim(user, into)
   end
   if known[3] and tonumber(known[3]) + APART_MS > now then return end
   redis.call('HSET', key, 'claimed', text(now))
+  -- Until this is settled nobody knows what Postgres has: what comes after it is told in any case.
+  redis.call('HDEL', key, 'told')
   into[#into + 1] = user
   into[#into + 1] = known[1]
   into[#into + 1] = known[4]

@@ -47,7 +47,8 @@ pub fn account(people: &[(String, u64)]) -> Result<(), Error> {
     let mut pipeline = Pipeline::new();
     for (user, last_seen_ms) in people {
         pipeline.push(&["HSETNX", &keys::presence(user), "seen", &last_seen_ms.to_string()]);
-        pipeline.push(&["ZADD", &keys::presence_set(keys::partition(user), "grace"), &now, user]);
+        // Who has just gone keeps the grace that they have.
+        pipeline.push(&["ZADD", &keys::presence_set(keys::partition(user), "grace"), "NX", &now, user]);
     }
     pipeline.push(&["SET", keys::PRESENCE_EPOCH, "0"]);
     pipeline.run().map(drop)
