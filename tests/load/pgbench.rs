@@ -41,6 +41,8 @@ pub fn filled(statement: &str, values: &[&str]) -> String {
 fn command(rig: &Rig, clients: usize, time: Duration, file: &Path) -> Command {
     let mut command = Command::new("pgbench");
     command
+        // As the host's connections have it: otherwise the control is planned for empty tables.
+        .env("PGOPTIONS", "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off")
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--log"])
         .arg(format!("--client={clients}"))
         .arg(format!("--time={}", time.as_secs()))
