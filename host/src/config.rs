@@ -289,7 +289,7 @@ impl Kind {
 }
 
 fn kind_of(key: &str) -> Option<Kind> {
-    const WITHOUT_DEFAULT: [&str; 9] = [
+    const WITHOUT_DEFAULT: [&str; 10] = [
         "admin_token",
         "database_url",
         "redis_url",
@@ -299,6 +299,7 @@ fn kind_of(key: &str) -> Option<Kind> {
         "jwt_audience",
         "trace_dir",
         "handlers_dir",
+        "otlp_endpoint",
     ];
     if WITHOUT_DEFAULT.contains(&key) {
         return Some(Kind::Text);
@@ -353,6 +354,17 @@ mod tests {
         let settings = config.handler_settings("send-message", &defaults);
         assert_eq!(settings["messages_per_minute"], "99");
         assert_eq!(settings["lanes"], "2");
+    }
+
+    #[test]
+    fn every_setting_can_be_given_in_the_environment() {
+        let told = toml::from_str::<Config>("no_such_setting = 1").map(drop).unwrap_err().to_string();
+        let (_, expected) = told.split_once("expected one of").expect("it names what there is");
+        let names: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
+        assert!(names.contains(&"listen") && names.contains(&"otlp_endpoint"), "{names:?}");
+        for name in names.into_iter().filter(|name| *name != "handlers") {
+            assert!(kind_of(name).is_some(), "SWITCHBOARD_{} is passed over", name.to_uppercase());
+        }
     }
 
     #[test]
