@@ -18,6 +18,8 @@ const LEASE_MS: u64 = 90_000;
 const NODE_LEASE_MS: u64 = 9_000;
 /// As often as in the product.
 const HEARTBEAT_MS: u64 = 3_000;
+/// A call that tells lasts no longer; Postgres takes nothing of it afterwards.
+const CALL_MS: u64 = 5_000;
 const PING_MS: u64 = 30_000;
 
 #[derive(Clone, Debug)]
@@ -82,6 +84,8 @@ struct Change {
     user: String,
     status: String,
     version: u64,
+    /// When it set out.
+    since: u64,
 }
 
 struct Link {
@@ -149,7 +153,8 @@ impl World {
                 assert!(!is_here, "{user} is told to be gone, and is here");
                 assert!(gone + GRACE_MS <= self.now, "{user} is told to be gone within the grace");
             }
-            self.on_the_way.push(Change { user, status, version: change[2].parse().expect("a version") });
+            let version = change[2].parse().expect("a version");
+            self.on_the_way.push(Change { user, status, version, since: self.now });
         }
     }
 
@@ -222,6 +227,8 @@ impl World {
             }
             Step::Empty => {
                 redis::cmd("FLUSHALL").exec(&mut self.redis).expect("flushed");
+                // It is not gone and back within a millisecond.
+                self.now += 1;
                 self.young_until = self.now + NODE_LEASE_MS;
                 self.heartbeat();
                 let everybody: Vec<_> = self
@@ -293,6 +300,7 @@ impl World {
             pings.into_iter().for_each(|touch| self.report(touch));
         }
         self.now = end;
+        self.on_the_way.retain(|change| change.since + CALL_MS > end);
         std::mem::take(&mut self.late).into_iter().for_each(|touch| self.report(touch));
     }
 

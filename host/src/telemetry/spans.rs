@@ -181,14 +181,16 @@ pub fn published(addresses: impl Iterator<Item = Address>, by: Context) {
     UNHEARD.store(published.len(), Relaxed);
 }
 
-/// A batch for this address has reached the queues of its readers here.
+/// A batch for this address has reached the queues of its readers here. Where more than one was published to it, this is
+/// the newest: of the others the batch is a part, or nobody here listened.
 pub fn heard(address: &Address, pushes: usize) {
     if UNHEARD.load(Relaxed) == 0 {
         return;
     }
     let mut published = PUBLISHED.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(at) = published.iter().position(|(known, ..)| known == address) else { return };
-    let Some((_, by, since)) = published.remove(at) else { return };
+    let newest = published.iter().rfind(|(known, ..)| known == address);
+    let Some((by, since)) = newest.map(|(_, by, since)| (*by, *since)) else { return };
+    published.retain(|(known, ..)| known != address);
     UNHEARD.store(published.len(), Relaxed);
     drop(published);
     let attributes = vec![("address", address.as_str().to_owned()), ("pushes", pushes.to_string())];
