@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         compiler: Compiler::InProcess,
         data_dir: data.path().to_owned(),
         secret: "no secret of anyone, only of this run".to_owned(),
-        trace_dir: None,
+        traces: None,
     };
     let runtime = Runtime::with(options, Backends::default())?;
     let file = ReleaseFile::parse(std::fs::read(file)?)?;

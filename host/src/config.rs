@@ -64,8 +64,14 @@ pub struct Config {
 
     /// Cached artifacts and other things that can be made again.
     pub data_dir: PathBuf,
-    /// Record every call as a trace into this directory. For development: it holds what users sent.
+    /// Keep calls as traces in this directory, to be read and replayed.
     pub trace_dir: Option<PathBuf>,
+    /// `failed`: those that ended without an answer, or with one that is our fault. `all`: every one.
+    pub trace_calls: Traced,
+    /// Of so many calls one is recorded, decided as it begins. Recording a call costs some microseconds.
+    pub trace_one_in: u32,
+    /// With what people wrote and what the services hold. Without, sizes stand for it, and the trace can only be read.
+    pub trace_bodies: bool,
     /// Release files that `serve` deploys at start where they are not current yet.
     pub handlers_dir: Option<PathBuf>,
     /// A `tracing` filter, for instance `info,switchboard::fanout=debug`.
@@ -108,6 +114,9 @@ impl Default for Config {
             drain_ms: 10_000,
             data_dir: PathBuf::from(".switchboard"),
             trace_dir: None,
+            trace_calls: Traced::Failed,
+            trace_one_in: 1,
+            trace_bodies: false,
             handlers_dir: None,
             log: "info".to_owned(),
             log_json: false,
@@ -116,6 +125,23 @@ impl Default for Config {
             handlers: BTreeMap::new(),
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Traced {
+    #[default]
+    Failed,
+    All,
+}
+
+/// Which calls a node keeps as traces, and how.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    pub directory: PathBuf,
+    pub calls: Traced,
+    pub one_in: u32,
+    pub bodies: bool,
 }
 
 #[derive(Debug)]
@@ -178,6 +204,16 @@ impl Config {
         let mut config = Self::deserialize(settings).map_err(|error| invalid(source, &error))?;
         config.refuse_blank_secrets()?;
         Ok(config)
+    }
+
+    /// None where no call is kept.
+    pub fn traces(&self) -> Option<Traces> {
+        Some(Traces {
+            directory: self.trace_dir.clone()?,
+            calls: self.trace_calls,
+            one_in: self.trace_one_in.max(1),
+            bodies: self.trace_bodies,
+        })
     }
 
     pub fn database_url(&self) -> Result<&str, Error> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{Failure, Output};
 use crate::app;
-use crate::config::Config;
+use crate::config::{Config, Traced};
 use crate::postgres::migrate;
 
 #[derive(clap::Args)]
@@ -39,7 +39,11 @@ impl Node {
     pub fn over(self, mut config: Config) -> Config {
         config.listen = self.listen.unwrap_or(config.listen);
         config.admin_listen = self.admin_listen.unwrap_or(config.admin_listen);
-        config.trace_dir = self.traces.or(config.trace_dir);
+        if let Some(directory) = self.traces {
+            config.trace_dir = Some(directory);
+            config.trace_calls = Traced::All;
+            config.trace_bodies = true;
+        }
         config
     }
 }

@@ -87,6 +87,10 @@ pub enum Stop {
     },
     /// An injected fault.
     Fault(String),
+    /// The traced call was waiting for this answer when its time was up. A replay need not wait.
+    Deadline {
+        after_ms: u64,
+    },
 }
 
 impl fmt::Display for Stop {
@@ -98,6 +102,7 @@ impl fmt::Display for Stop {
             Self::Broke(rule) => f.write_str(rule),
             Self::Diverged { at, why } => write!(f, "diverged at host call {at}: {why}"),
             Self::Fault(what) => write!(f, "injected fault: {what}"),
+            Self::Deadline { after_ms } => write!(f, "no answer after {after_ms} ms"),
         }
     }
 }
@@ -105,17 +110,16 @@ impl fmt::Display for Stop {
 impl std::error::Error for Stop {}
 
 /// Who answers.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub enum Source {
     #[default]
     Live,
+    /// The answers of a trace; the first call that it does not hold ends the replay.
     Replay(Script),
+    /// A test decides, call by call.
+    Stage(Box<dyn Stage>),
     /// The host call with this number, counted from 0, meets the fault; the others are answered by `otherwise`.
-    Fault {
-        at: usize,
-        fault: Fault,
-        otherwise: Box<Source>,
-    },
+    Fault { at: usize, fault: Fault, otherwise: Box<Source> },
 }
 
 #[derive(Clone, Debug)]
@@ -126,6 +130,31 @@ pub enum Fault {
     Delay(Duration),
     /// The call ends here.
     Trap(String),
+}
+
+/// Stands between a handler and the world, or in the world's place.
+pub trait Stage: Send {
+    /// The host call with this number, counted from 0. `args` are as a trace has them.
+    fn cue(&mut self, at: usize, function: &'static str, args: &Value) -> Cue;
+}
+
+/// What a stage says to one host call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cue {
+    /// The world answers.
+    Live,
+    /// This, as a trace writes it.
+    Answer(Value),
+    /// The world does it, and then this is the answer all the same.
+    DoneBut(Value),
+    /// The world answers, so much later.
+    Late(Duration),
+    /// It never comes back: the call ends like one whose time is up.
+    Never,
+    /// The call ends here.
+    Trap(String),
+    /// Nothing in the script fits; why.
+    Diverged(String),
 }
 
 /// The answers of a trace, in order.
@@ -147,15 +176,18 @@ impl Script {
     /// None where the traced call ended while it waited for this answer.
     fn answer(&mut self, at: usize, function: &str, args: Value) -> Result<Option<Value>, Stop> {
         let diverged = |why: String| Stop::Diverged { at, why };
-        let expected =
-            self.left.pop_front().ok_or_else(|| diverged(format!("the trace ends before {function}")))?;
-        if expected.function != function {
-            return Err(diverged(format!("{function} instead of {}", expected.function)));
+        let Some(expected) = self.left.front() else {
+            return Err(diverged(format!("the trace ends before {function}")));
+        };
+        let group = 1 + self.left.iter().skip(1).take_while(|exchange| exchange.unordered).count();
+        let is_it = |exchange: &Exchange| exchange.function == function && exchange.args == args;
+        match self.left.iter().take(group).position(is_it) {
+            Some(place) => Ok(self.left.remove(place).and_then(|exchange| exchange.answer)),
+            None if expected.function != function => {
+                Err(diverged(format!("{function} instead of {}", expected.function)))
+            }
+            None => Err(diverged(format!("{function} with {args} instead of {}", expected.args))),
         }
-        if expected.args != args {
-            return Err(diverged(format!("{function} with {args} instead of {}", expected.args)));
-        }
-        Ok(expected.answer)
     }
 }
 
@@ -208,6 +240,7 @@ impl fmt::Display for Digest {
 pub struct Border {
     source: Source,
     meters: Meters,
+    deadline_ms: u64,
     pub(crate) clock: Arc<GuestClock>,
     calls: u32,
     calls_max: u32,
@@ -225,6 +258,7 @@ impl Border {
         Self {
             source,
             meters,
+            deadline_ms: limits.deadline_ms,
             clock: Arc::new(GuestClock::new(Duration::from_millis(limits.cpu_ms))),
             calls: 0,
             calls_max: limits.host_calls,
@@ -246,15 +280,19 @@ impl Border {
         let begun = self.enter(function, args)?;
         let at = self.calls as usize - 1;
         let answer = match self.source.word(at, function, args)? {
-            Word::Live { delay } => {
+            Word::Live { delay, instead } => {
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
                 }
-                live.instrument(tracing::debug_span!("host call", function = function.name())).await
+                let answer =
+                    live.instrument(tracing::debug_span!("host call", function = function.name())).await;
+                match instead {
+                    Some(value) => read(at, function, value)?,
+                    None => answer,
+                }
             }
-            Word::Scripted(Some(value)) => read(at, function, value)?,
-            // What the traced call met here was its end, a deadline most likely. So does this one.
-            Word::Scripted(None) => std::future::pending().await,
+            Word::Scripted(value) => read(at, function, value)?,
+            Word::Never => return Err(Stop::Deadline { after_ms: self.deadline_ms }.into()),
         };
         self.leave(function, begun, &answer)?;
         Ok(answer)
@@ -271,8 +309,9 @@ impl Border {
         let at = self.calls as usize - 1;
         let answer = match self.source.word(at, function, args)? {
             // What is answered at once is not delayed.
-            Word::Live { .. } => live(),
-            Word::Scripted(value) => read(at, function, value.unwrap_or(Value::Null))?,
+            Word::Live { instead: None, .. } => live(),
+            Word::Live { instead: Some(value), .. } | Word::Scripted(value) => read(at, function, value)?,
+            Word::Never => return Err(Stop::Deadline { after_ms: self.deadline_ms }.into()),
         };
         self.leave(function, begun, &answer)?;
         Ok(answer)
@@ -348,10 +387,14 @@ impl Border {
 
 /// What a source says to one host call.
 enum Word {
-    /// The world answers, so much later.
-    Live { delay: Duration },
-    /// None where the traced call met its end here.
-    Scripted(Option<Value>),
+    /// The world does it, so much later; its answer counts unless there is another.
+    Live {
+        delay: Duration,
+        instead: Option<Value>,
+    },
+    Scripted(Value),
+    /// The call ends here, for want of time.
+    Never,
 }
 
 impl Source {
@@ -360,14 +403,26 @@ impl Source {
         let mut source = self;
         loop {
             match source {
-                Self::Live => return Ok(Word::Live { delay }),
+                Self::Live => return Ok(Word::Live { delay, instead: None }),
                 Self::Replay(script) => {
-                    return script.answer(at, function.name(), trace::value_of(args)).map(Word::Scripted);
+                    let answer = script.answer(at, function.name(), trace::value_of(args))?;
+                    return Ok(answer.map_or(Word::Never, Word::Scripted));
+                }
+                Self::Stage(stage) => {
+                    return match stage.cue(at, function.name(), &trace::value_of(args)) {
+                        Cue::Live => Ok(Word::Live { delay, instead: None }),
+                        Cue::Late(more) => Ok(Word::Live { delay: delay + more, instead: None }),
+                        Cue::DoneBut(answer) => Ok(Word::Live { delay, instead: Some(answer) }),
+                        Cue::Answer(answer) => Ok(Word::Scripted(answer)),
+                        Cue::Never => Ok(Word::Never),
+                        Cue::Trap(what) => Err(Stop::Fault(what)),
+                        Cue::Diverged(why) => Err(Stop::Diverged { at, why }),
+                    };
                 }
                 Self::Fault { at: faulty, fault, otherwise } => {
                     match fault {
                         Fault::Answer(answer) if *faulty == at => {
-                            return Ok(Word::Scripted(Some(answer.clone())));
+                            return Ok(Word::Scripted(answer.clone()));
                         }
                         Fault::Trap(what) if *faulty == at => return Err(Stop::Fault(what.clone())),
                         Fault::Delay(more) if *faulty == at => delay += *more,

@@ -159,15 +159,17 @@ mod tests {
     fn trace(outcome: Outcome, host_calls: usize) -> Trace {
         let exchange = Exchange {
             function: "clock.now-ms".to_owned(),
+            unordered: false,
             args: json!({}),
             answer: Some(json!(1)),
             micros: 3,
         };
         Trace {
             handler: "echo".to_owned(),
-            release: Digest::of(b"any"),
+            release: Some(Digest::of(b"any")),
             call: "c1".to_owned(),
             trigger: "http".to_owned(),
+            scenario: None,
             input: json!({}),
             exchanges: vec![exchange; host_calls],
             left_out: 0,

@@ -299,8 +299,11 @@ pub(super) fn classify(error: &wasmtime::Error, state: &CallState) -> Failure {
             Stop::Cpu { .. } => Kind::Cpu,
             Stop::Broke(_) | Stop::Fault(_) => Kind::Trap,
             Stop::Diverged { .. } => Kind::Diverged,
+            Stop::Deadline { .. } => Kind::Deadline,
         };
-        return Failure::new(kind, format!("{stop}{}", place(error)));
+        // Where a guest waited when its time was up is not known of a call that really waited either.
+        let place = if kind == Kind::Deadline { String::new() } else { place(error) };
+        return Failure::new(kind, format!("{stop}{place}"));
     }
     if let Some(limit) = error.downcast_ref::<PoolConcurrencyLimitError>() {
         return Failure::new(Kind::Busy, limit.to_string());

@@ -23,12 +23,12 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-use crate::config::Config;
+use crate::config::{Config, Traces};
 use crate::contract::types::{Principal, Problem, Push};
 use crate::contract::{connection, event, frame, http, schedule};
 use crate::ids::ConnectionId;
 use crate::interfaces::CallState;
-use crate::interfaces::call::{Border, Script, Source};
+use crate::interfaces::call::{Border, Script};
 use crate::limits;
 use crate::telemetry::spans;
 use crate::trace::{Recorder, Trace};
@@ -38,7 +38,7 @@ use invoke::{Input, Output};
 use recording::Recordings;
 
 pub use crate::interfaces::Backends;
-pub use crate::interfaces::call::Fault;
+pub use crate::interfaces::call::{Cue, Fault, Function, Source, Stage};
 pub use compile::{Compiler, SUBCOMMAND, child as compile_as_child};
 pub use failure::{Failure, Kind};
 pub use file::{Refusal, ReleaseFile};
@@ -63,7 +63,7 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// The key of the artifact cache is derived from it.
     pub secret: String,
-    pub trace_dir: Option<PathBuf>,
+    pub traces: Option<Traces>,
 }
 
 /// One a process. Cheap to share behind an `Arc`.
@@ -90,7 +90,7 @@ impl Runtime {
             compiler: Compiler::Child(program),
             data_dir: config.data_dir.clone(),
             secret,
-            trace_dir: config.trace_dir.clone(),
+            traces: config.traces(),
         };
         Self::with(options, backends)
     }
@@ -102,7 +102,7 @@ impl Runtime {
             ground: Ground::new().map_err(broken)?,
             artifacts: Artifacts::new(options.compiler, options.data_dir, &options.secret).map_err(broken)?,
             slots: Semaphore::new(limits::CALLS_MAX as usize),
-            recordings: options.trace_dir.map(Recordings::new),
+            recordings: options.traces.map(Recordings::new),
             backends: Arc::new(backends),
         })
     }
@@ -234,17 +234,30 @@ impl Runtime {
         recording::replay(self, release, trace).await
     }
 
+    /// The same with whatever source of answers, also the world's. Up to `bytes_max` of host calls are recorded. Its
+    /// outcome is in the trace; a refusal says that `input` is none of `trigger`.
+    pub async fn play(
+        &self,
+        release: &Arc<Release>,
+        call: Call,
+        trigger: &str,
+        input: serde_json::Value,
+        source: Source,
+        bytes_max: u64,
+    ) -> Result<Trace, Refusal> {
+        recording::play(self, release, call, (trigger, input), source, bytes_max).await
+    }
+
     async fn call(&self, release: &Release, call: Call, input: Input) -> Result<Output, Failure> {
         let witness_wants = release.witnessed.with(|witness| witness.wants(&call.id)).unwrap_or(false);
-        let wanted = self.recordings.as_ref().and_then(Recordings::begin);
-        let for_the_file = wanted.is_some();
-        let recorder = wanted.or_else(|| witness_wants.then(Recorder::default));
+        let keeps = self.recordings.as_ref().filter(|recordings| recordings.begin());
+        let recorder = (keeps.is_some() || witness_wants).then(Recorder::default);
         let (result, state) = self.run(release, call, Source::Live, recorder, &input).await;
         let failed = invoke::ending(&result).is_bad();
-        if let Some((state, exchanges)) = state.and_then(recording::taken) {
-            let trace = recording::trace(release, &state.id, &input, exchanges, &result);
-            if let Some(recordings) = self.recordings.as_ref().filter(|_| for_the_file) {
-                recordings.keep(&trace).await;
+        if let Some((state, taken)) = state.and_then(recording::taken) {
+            let trace = recording::trace(release, &state.id, &input, taken, &result);
+            if let Some(recordings) = keeps {
+                recordings.keep(&trace, failed).await;
             }
             if witness_wants {
                 release.witnessed.with(|witness| witness.recorded(trace, failed));

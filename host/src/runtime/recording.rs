@@ -1,7 +1,7 @@
-//! Calls as traces: written to `trace_dir` where an operator set one, and run again from them.
+//! Calls as traces: kept in `trace_dir` where an operator set one, made again from what was kept, and made for the first
+//! time by tests.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -13,48 +13,58 @@ use super::file::Refusal;
 use super::invoke::{Input, Output, Trigger};
 use super::release::Release;
 use super::{Call, Runtime};
+use crate::config::{Traced, Traces};
 use crate::interfaces::CallState;
 use crate::interfaces::call::{Script, Source};
 use crate::limits;
-use crate::trace::{self, Exchange, Outcome, Recorder, Trace, redact_secrets};
+use crate::trace::{self, Exchange, Outcome, Recorder, Trace, redact_bodies, redact_secrets};
 
 type Taken = (Vec<Exchange>, u32);
 
-/// Where traces are kept, one file a call: `{trace_dir}/{handler}/{call}.trace`.
+/// Where traces are kept, one file a call: `{trace_dir}/{handler}/{trigger}-{call}.trace`.
 pub(super) struct Recordings {
-    directory: PathBuf,
-    begun: AtomicU32,
+    traces: Traces,
+    seen: AtomicU32,
+    kept: AtomicU32,
 }
 
 impl Recordings {
-    pub fn new(directory: PathBuf) -> Self {
-        Self { directory, begun: AtomicU32::new(0) }
+    pub fn new(traces: Traces) -> Self {
+        Self { traces, seen: AtomicU32::new(0), kept: AtomicU32::new(0) }
     }
 
-    /// None once there are enough.
-    pub fn begin(&self) -> Option<Recorder> {
-        let begun = self.begun.fetch_add(1, Relaxed);
-        if begun == limits::TRACES_MAX {
-            warn!("{begun} traces were recorded, no more are");
-        }
-        (begun < limits::TRACES_MAX).then(Recorder::default)
+    /// Decided as a call begins: a failure is not known before it happened.
+    pub fn begin(&self) -> bool {
+        self.seen.fetch_add(1, Relaxed) % self.traces.one_in == 0
+            && self.kept.load(Relaxed) < limits::TRACES_MAX
     }
 
     /// A trace that cannot be written is logged; the call it is of has its answer.
-    pub async fn keep(&self, trace: &Trace) {
+    pub async fn keep(&self, trace: &Trace, failed: bool) {
+        if !failed && self.traces.calls == Traced::Failed {
+            return;
+        }
+        match self.kept.fetch_add(1, Relaxed) {
+            kept if kept < limits::TRACES_MAX => {}
+            limits::TRACES_MAX => {
+                return warn!("{} traces were kept, no more are", limits::TRACES_MAX);
+            }
+            _ => return,
+        }
         if let Err(error) = self.write(trace).await {
-            warn!(directory = %self.directory.display(), "cannot write a trace: {error}");
+            warn!(directory = %self.traces.directory.display(), "cannot write a trace: {error}");
         }
     }
 
     async fn write(&self, trace: &Trace) -> io::Result<()> {
-        let directory = self.directory.join(&trace.handler);
+        let directory = self.traces.directory.join(&trace.handler);
         tokio::fs::create_dir_all(&directory).await?;
         // A call's id may come from outside (`x-request-id`); a file's name may not.
         let name: String =
             trace.call.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).take(64).collect();
         let path = directory.join(format!("{}-{name}.trace", trace.trigger));
-        tokio::fs::write(path, trace.write(redact_secrets)).await
+        let redact = if self.traces.bodies { redact_secrets } else { redact_bodies };
+        tokio::fs::write(path, trace.write(redact)).await
     }
 }
 
@@ -73,9 +83,10 @@ pub(super) fn trace(
 ) -> Trace {
     Trace {
         handler: release.name().to_owned(),
-        release: release.digest,
+        release: Some(release.digest),
         call: call.to_owned(),
         trigger: input.trigger().as_str().to_owned(),
+        scenario: None,
         input: trace::value_of(input),
         exchanges,
         left_out,
@@ -99,19 +110,32 @@ pub(super) async fn replay(
             trace.left_out
         )));
     }
-    let input = input(&trace.trigger, trace.input.clone())
-        .ok_or_else(|| Refusal::of_release(format!("the trace's input is not one of `{}`", trace.trigger)))?;
     // Answers do not depend on who asks; principal and connection are in the input where a guest sees them.
     let call = Call { id: trace.call.clone(), principal: None, connection: None };
     let source = Source::Replay(Script::new(trace.exchanges.clone()));
-    let (result, state) = runtime.run(release, call, source, Some(Recorder::default()), &input).await;
-    let taken = state.and_then(taken).map_or_else(Default::default, |(_, taken)| taken);
-    Ok(self::trace(release, &trace.call, &input, taken, &result))
+    play(runtime, release, call, (&trace.trigger, trace.input.clone()), source, limits::TRACE_BYTES_MAX * 2)
+        .await
 }
 
-fn input(trigger: &str, value: Value) -> Option<Input> {
-    let trigger = Trigger::ALL.into_iter().find(|known| known.as_str() == trigger)?;
-    let input = match trigger {
+pub(super) async fn play(
+    runtime: &Runtime,
+    release: &Arc<Release>,
+    call: Call,
+    (trigger, asked): (&str, Value),
+    source: Source,
+    bytes_max: u64,
+) -> Result<Trace, Refusal> {
+    let input = input(trigger, asked)
+        .map_err(|why| Refusal::of_release(format!("the input is not one of `{trigger}`: {why}")))?;
+    let id = call.id.clone();
+    let (result, state) = runtime.run(release, call, source, Some(Recorder::up_to(bytes_max)), &input).await;
+    let taken = state.and_then(taken).map_or_else(Default::default, |(_, taken)| taken);
+    Ok(self::trace(release, &id, &input, taken, &result))
+}
+
+fn input(trigger: &str, value: Value) -> Result<Input, String> {
+    let known = Trigger::ALL.into_iter().find(|known| known.as_str() == trigger);
+    let input = match known.ok_or("there is no such trigger")? {
         Trigger::Http => trace::value_from(value).map(Input::Http),
         Trigger::Frame => trace::value_from(value).map(Input::Frame),
         Trigger::Opened => trace::value_from(value).map(Input::Opened),
@@ -124,7 +148,7 @@ fn input(trigger: &str, value: Value) -> Option<Input> {
             trace::value_from(value).map(|handed: Handed| Input::Event { events: handed.events })
         }
     };
-    input.ok()
+    input.map_err(|error| error.to_string())
 }
 
 #[derive(serde::Deserialize)]

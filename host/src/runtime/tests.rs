@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::config::Traced;
 use crate::error::Blame;
 use crate::trace::{Outcome, redact_secrets};
 
@@ -17,7 +18,12 @@ fn sandbox() -> Sandbox {
         compiler: Compiler::InProcess,
         data_dir: data.path().to_owned(),
         secret: "a secret of at least thirty-two characters".into(),
-        trace_dir: Some(data.path().join("traces")),
+        traces: Some(Traces {
+            directory: data.path().join("traces"),
+            calls: Traced::All,
+            one_in: 1,
+            bodies: true,
+        }),
     };
     Sandbox { runtime: Arc::new(Runtime::with(options, Backends::default()).unwrap()), _data: data }
 }
@@ -263,6 +269,43 @@ async fn a_fault_meets_the_host_call_it_is_meant_for() {
     // Not what the function answers.
     let failure = sandbox.tick_with(&release, faulty(0, Fault::Answer("x".into()))).await.unwrap_err();
     assert_eq!(failure.kind, Kind::Diverged);
+}
+
+#[tokio::test]
+async fn a_call_that_ran_out_of_time_is_replayed_without_waiting() {
+    let sandbox = sandbox();
+    let release = sandbox.load(&guests::asks_the_time(3)).await;
+    let late = faulty(1, Fault::Delay(Duration::from_secs(3600)));
+    let input = serde_json::json!({ "name": "tick", "node": "node", "due_ms": 7 });
+    let trace = sandbox.runtime.play(&release, call(), "schedule", input, late, 1000).await.unwrap();
+    assert_eq!(trace.exchanges[1].answer, None);
+    let begun = Instant::now();
+    let again = sandbox.runtime.replay(&release, &trace).await.unwrap();
+    assert!(trace.agrees_with(&again), "{:?} {:?}", trace.outcome, again.outcome);
+    assert!(begun.elapsed() < Duration::from_millis(400), "it waited for the deadline");
+}
+
+#[tokio::test]
+async fn a_stage_decides_call_by_call() {
+    struct Second;
+    impl Stage for Second {
+        fn cue(&mut self, at: usize, function: &'static str, _: &serde_json::Value) -> Cue {
+            assert_eq!(function, "clock.now-ms");
+            match at {
+                0 => Cue::Answer(5.into()),
+                1 => Cue::DoneBut(6.into()),
+                _ => Cue::Trap("enough".into()),
+            }
+        }
+    }
+    let sandbox = sandbox();
+    let release = sandbox.load(&guests::asks_the_time(3)).await;
+    let input = serde_json::json!({ "name": "tick", "node": "node", "due_ms": 7 });
+    let source = Source::Stage(Box::new(Second));
+    let trace = sandbox.runtime.play(&release, call(), "schedule", input, source, 1000).await.unwrap();
+    let answers: Vec<_> = trace.exchanges.iter().map(|exchange| exchange.answer.clone()).collect();
+    assert_eq!(answers, [Some(5.into()), Some(6.into()), None]);
+    assert!(matches!(trace.outcome, Outcome::Failed { kind, .. } if kind == "trap"));
 }
 
 #[tokio::test]

@@ -3,15 +3,23 @@
 //!
 //! A trace may hold message text; it is written only where an operator asked for it, after redaction.
 
+mod diff;
+mod raw;
 mod readable;
+mod recorder;
+mod redact;
+mod scenario;
 mod text;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::Digest;
-use crate::limits;
 
+pub use diff::{Difference, Place, differences};
+pub use recorder::Recorder;
+pub use redact::{Redact, keep_all, redact_bodies, redact_secrets};
+pub use scenario::{Injection, Scenario};
 pub use text::Unreadable;
 
 /// The contract whose types the arguments and answers have. A trace of another version is not replayed.
@@ -20,11 +28,14 @@ pub const CONTRACT: &str = "switchboard:host@1.0.0";
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     pub handler: String,
-    pub release: Digest,
+    /// None in a scenario that was never recorded.
+    pub release: Option<Digest>,
     /// The call's id.
     pub call: String,
     /// `http`, `frame`, `opened`, `closed`, `touched`, `missed`, `schedule` or `event`.
     pub trigger: String,
+    /// How a test makes this call happen again. A call of a node has none.
+    pub scenario: Option<Scenario>,
     /// What the export was called with: an object, a member for each field or parameter.
     pub input: Value,
     pub exchanges: Vec<Exchange>,
@@ -38,10 +49,13 @@ pub struct Trace {
 pub struct Exchange {
     /// For instance `postgres.query`.
     pub function: String,
+    /// It and the ones before it, back to the first that is not marked so, may come in any order.
+    pub unordered: bool,
     /// An object, a member for each parameter.
     pub args: Value,
     /// None when the call ended while it was waiting for this answer.
     pub answer: Option<Value>,
+    /// 0 where nobody measured: in the traces of tests, so that they differ only where behaviour does.
     pub micros: u64,
 }
 
@@ -51,34 +65,14 @@ pub enum Outcome {
     Returned(Value),
     /// A word such as `trap` or `deadline`, and the details.
     Failed { kind: String, detail: String },
-}
-
-/// Blanks what must not be kept, in place, before anything is written. Called with every member of input, arguments and
-/// answers that is an object's, at any depth.
-pub type Redact = fn(member: &str, value: &mut Value);
-
-/// Tokens and passwords, by the name of the member that holds them.
-pub fn redact_secrets(member: &str, value: &mut Value) {
-    const SECRET: [&str; 6] = ["token", "ticket", "secret", "password", "authorization", "cookie"];
-    if SECRET.contains(&member.to_ascii_lowercase().as_str()) {
-        *value = Value::String("[redacted]".into());
-    }
+    /// A scenario that waits for its first recording.
+    Unknown,
 }
 
 impl Trace {
     pub fn write(&self, redact: Redact) -> String {
         let mut trace = self.clone();
-        let outcome = match &mut trace.outcome {
-            Outcome::Returned(value) => Some(value),
-            Outcome::Failed { .. } => None,
-        };
-        for value in std::iter::once(&mut trace.input).chain(outcome) {
-            redact_all(value, redact);
-        }
-        for exchange in &mut trace.exchanges {
-            redact_all(&mut exchange.args, redact);
-            exchange.answer.iter_mut().for_each(|answer| redact_all(answer, redact));
-        }
+        redact::apply(&mut trace, redact);
         text::write(&trace)
     }
 
@@ -90,65 +84,10 @@ impl Trace {
     pub fn is_whole(&self) -> bool {
         self.left_out == 0
     }
-}
 
-fn redact_all(value: &mut Value, redact: Redact) {
-    match value {
-        Value::Object(members) => {
-            for (name, member) in members {
-                redact(name, member);
-                redact_all(member, redact);
-            }
-        }
-        Value::Array(elements) => elements.iter_mut().for_each(|element| redact_all(element, redact)),
-        _ => {}
-    }
-}
-
-/// Takes down the host calls of one call, up to a bound.
-#[derive(Debug, Default)]
-pub struct Recorder {
-    exchanges: Vec<Exchange>,
-    bytes: u64,
-    left_out: u32,
-}
-
-impl Recorder {
-    /// A host call begins. `bytes` is what its arguments weigh.
-    pub fn asked(&mut self, function: &str, bytes: u64, args: impl FnOnce() -> Value) {
-        if self.left_out > 0 || self.bytes + bytes > limits::TRACE_BYTES_MAX {
-            self.left_out += 1;
-            return;
-        }
-        self.bytes += bytes;
-        self.exchanges.push(Exchange {
-            function: function.to_owned(),
-            args: args(),
-            answer: None,
-            micros: 0,
-        });
-    }
-
-    /// The host call that began last is over.
-    pub fn answered(&mut self, micros: u64, bytes: u64, answer: impl FnOnce() -> Value) {
-        if self.left_out > 0 {
-            return;
-        }
-        if self.bytes + bytes > limits::TRACE_BYTES_MAX {
-            self.exchanges.pop();
-            self.left_out = 1;
-            return;
-        }
-        self.bytes += bytes;
-        if let Some(exchange) = self.exchanges.last_mut() {
-            exchange.answer = Some(answer());
-            exchange.micros = micros;
-        }
-    }
-
-    /// The host calls, and how many did not fit.
-    pub fn finish(self) -> (Vec<Exchange>, u32) {
-        (self.exchanges, self.left_out)
+    /// Whether it is the same call with the same end, whenever and by whatever release it was made.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        differences(self, other).is_empty()
     }
 }
 
@@ -163,31 +102,4 @@ pub fn value_of(value: &impl Serialize) -> Value {
 pub fn value_from<T: for<'de> Deserialize<'de>>(mut value: Value) -> Result<T, serde_json::Error> {
     readable::unfold(&mut value);
     serde_json::from_value(value)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn what_does_not_fit_is_left_out_and_counted() {
-        let mut recorder = Recorder::default();
-        recorder.asked("clock.now-ms", 0, || json!({}));
-        recorder.answered(1, 8, || json!(5));
-        recorder.asked("redis.command", 10, || json!({}));
-        recorder.answered(1, limits::TRACE_BYTES_MAX, || panic!("not encoded for nothing"));
-        recorder.asked("clock.now-ms", 0, || panic!("not encoded for nothing"));
-        recorder.answered(1, 8, || panic!("not encoded for nothing"));
-        let (exchanges, left_out) = recorder.finish();
-        assert_eq!((exchanges.len(), left_out), (1, 2));
-    }
-
-    #[test]
-    fn a_call_that_ended_while_waiting_has_no_answer() {
-        let mut recorder = Recorder::default();
-        recorder.asked("postgres.query", 10, || json!({}));
-        assert_eq!(recorder.finish().0[0].answer, None);
-    }
 }

@@ -1,6 +1,7 @@
 //! The two values that JSON carries badly, in a readable form. `list<u8>` is an array of numbers to serde; a person wants
 //! `{"text": …}`, or `{"hex": …}` where it is not UTF-8. A float read back by `serde_json` may be off by its last bit; as
-//! text it is not. Only members that the contract knows to be such are touched, so the way back is certain.
+//! text it is not. And SQL values, whose case says no more than JSON does, stand without it. Only members that the contract
+//! knows to be such are touched, so the way back is certain.
 
 use serde_json::{Value, json};
 
@@ -9,9 +10,15 @@ use serde_json::{Value, json};
 const BYTES: [&str; 3] = ["body", "Bytes", "random"];
 /// The same for `f64`: the `float` case of SQL values.
 const FLOAT: &str = "Float";
+/// Lists of SQL values: parameters, the row of a collection, the cells of an answer.
+const SQL_VALUES: [&str; 3] = ["params", "row", "cells"];
 
 pub(super) fn fold(value: &mut Value) {
     walk(value, &|name, member| {
+        if SQL_VALUES.contains(&name) {
+            member.as_array_mut().into_iter().flatten().for_each(fold_sql_value);
+            return;
+        }
         if name == FLOAT {
             if let Some(float) = member.as_f64() {
                 *member = json!(float.to_string());
@@ -29,6 +36,10 @@ pub(super) fn fold(value: &mut Value) {
 
 pub(super) fn unfold(value: &mut Value) {
     walk(value, &|name, member| {
+        if SQL_VALUES.contains(&name) {
+            member.as_array_mut().into_iter().flatten().for_each(unfold_sql_value);
+            return;
+        }
         if name == FLOAT {
             if let Some(float) = member.as_str().and_then(|text| text.parse::<f64>().ok()) {
                 *member = json!(float);
@@ -46,11 +57,42 @@ pub(super) fn unfold(value: &mut Value) {
     });
 }
 
+/// `{"Text": "x"}` is `"x"`, `"Null"` is `null`; the cases that JSON has no word for keep theirs.
+fn fold_sql_value(value: &mut Value) {
+    if value == "Null" {
+        *value = Value::Null;
+        return;
+    }
+    let plain = ["Text", "Integer", "Boolean"].iter().find_map(|case| value.get_mut(case).map(Value::take));
+    match plain {
+        Some(plain) => *value = plain,
+        None => fold(value),
+    }
+}
+
+/// A pair of an HTTP request's `params` is a list, and no SQL value.
+fn unfold_sql_value(value: &mut Value) {
+    let case = match value {
+        Value::Null => {
+            *value = json!("Null");
+            return;
+        }
+        Value::String(_) => "Text",
+        Value::Number(_) => "Integer",
+        Value::Bool(_) => "Boolean",
+        Value::Array(_) => return,
+        Value::Object(_) => return unfold(value),
+    };
+    *value = json!({ case: value.take() });
+}
+
+/// `change` gets the members with a name that means something here, and goes on inside where there is more.
 fn walk(value: &mut Value, change: &impl Fn(&str, &mut Value)) {
     match value {
         Value::Object(members) => {
             for (name, member) in members {
-                if name == FLOAT || BYTES.contains(&name.as_str()) {
+                let name = name.as_str();
+                if name == FLOAT || BYTES.contains(&name) || SQL_VALUES.contains(&name) {
                     change(name, member);
                 } else {
                     walk(member, change);
@@ -81,7 +123,7 @@ fn unhex(hex: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::contract::http::Response;
-    use crate::contract::postgres::Value as Cell;
+    use crate::contract::postgres::{Rows, Value as Cell};
     use crate::trace::{value_from, value_of};
 
     #[test]
@@ -98,6 +140,40 @@ mod tests {
         let value = value_of(&cells);
         assert_eq!(value[0], json!({ "Bytes": { "hex": "ff00" } }));
         assert_eq!(value_from::<Vec<Cell>>(value).unwrap(), cells);
+    }
+
+    #[test]
+    fn sql_values_stand_without_their_case_where_json_has_the_word() {
+        let rows = Rows {
+            columns: vec!["a".into()],
+            cells: vec![
+                Cell::Null,
+                Cell::Text("Null".into()),
+                Cell::Integer(-7),
+                Cell::Boolean(true),
+                Cell::Float(1.5),
+                Cell::Bytes(vec![0xff]),
+                Cell::Texts(vec!["x".into()]),
+                Cell::Integers(vec![1]),
+            ],
+            affected: 1,
+        };
+        let value = value_of(&rows);
+        assert_eq!(
+            value["cells"],
+            json!([null, "Null", -7, true, { "Float": "1.5" }, { "Bytes": { "hex": "ff" } }, { "Texts": ["x"] },
+                   { "Integers": [1] }])
+        );
+        assert_eq!(value_from::<Rows>(value).unwrap(), rows);
+    }
+
+    #[test]
+    fn the_parameters_of_a_path_are_no_sql_values() {
+        let params = json!({ "params": [["id", "Null"], ["x", "y"]] });
+        let mut value = params.clone();
+        fold(&mut value);
+        unfold(&mut value);
+        assert_eq!(value, params);
     }
 
     #[test]

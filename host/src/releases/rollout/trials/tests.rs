@@ -46,7 +46,7 @@ fn call(release: &Declared, ending: Ending) {
 
 fn trace(id: &str) -> Trace {
     let exchange =
-        Exchange { function: "clock.now-ms".into(), args: json!({}), answer: Some(json!(1)), micros: 1 };
+        Exchange { function: "clock.now-ms".into(), unordered: false, args: json!({}), answer: Some(json!(1)), micros: 1 };
     Trace {
         handler: "send".into(),
         release: Digest::of(b"live"),

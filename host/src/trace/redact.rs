@@ -1,0 +1,137 @@
+//! What is not kept: a rule looks at every member of input, arguments, answers and outcome, before anything is written.
+
+use serde_json::Value;
+
+use super::{Outcome, Trace};
+
+/// Blanks what must not be kept, in place. Called with every member of an object, at any depth, and with every pair of a
+/// list of pairs (headers, a query).
+pub type Redact = fn(member: &str, value: &mut Value);
+
+/// For tests: what they hold was written for them.
+pub fn keep_all(_: &str, _: &mut Value) {}
+
+/// Tokens and passwords, by the name of the member that holds them.
+pub fn redact_secrets(member: &str, value: &mut Value) {
+    const SECRET: [&str; 6] = ["token", "ticket", "secret", "password", "authorization", "cookie"];
+    if SECRET.contains(&member.to_ascii_lowercase().as_str()) {
+        *value = Value::String("[redacted]".into());
+    }
+}
+
+/// Besides secrets, whatever people wrote or the services hold: what stays says who called what, when, how long it took and
+/// how it ended, and the sizes of the rest. Such a trace can be read, but not replayed.
+pub fn redact_bodies(member: &str, value: &mut Value) {
+    const BODY: [&str; 18] = [
+        "args",
+        "body",
+        "cells",
+        "commands",
+        "fields",
+        "frame",
+        "keys",
+        "message",
+        "params",
+        "payload",
+        "publications",
+        "pushes",
+        "query",
+        "random",
+        "row",
+        "Many",
+        "detail",
+        "Text",
+    ];
+    redact_secrets(member, value);
+    if BODY.contains(&member) {
+        blank(value);
+    }
+}
+
+fn blank(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = format!("[{} bytes]", text.len()),
+        Value::Array(elements) => elements.iter_mut().for_each(blank),
+        Value::Object(members) => members.values_mut().for_each(blank),
+        Value::Number(_) => *value = Value::String("[number]".to_owned()),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+pub(super) fn apply(trace: &mut Trace, redact: Redact) {
+    if let Outcome::Returned(value) = &mut trace.outcome {
+        walk(value, redact);
+    }
+    walk(&mut trace.input, redact);
+    for exchange in &mut trace.exchanges {
+        walk(&mut exchange.args, redact);
+        exchange.answer.iter_mut().for_each(|answer| walk(answer, redact));
+    }
+}
+
+fn walk(value: &mut Value, redact: Redact) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                redact(name, member);
+                walk(member, redact);
+            }
+        }
+        Value::Array(elements) => {
+            if let [Value::String(name), member] = &mut elements[..] {
+                redact(name, member);
+            }
+            elements.iter_mut().for_each(|element| walk(element, redact));
+        }
+        Value::String(text) if text.starts_with(['{', '[']) => inside(text, redact),
+        _ => {}
+    }
+}
+
+/// Text that is JSON: a payload, a body. It is written anew only where something was blanked.
+fn inside(text: &mut String, redact: Redact) {
+    let Ok(before) = serde_json::from_str::<Value>(text) else { return };
+    let mut after = before.clone();
+    walk(&mut after, redact);
+    if after != before {
+        *text = after.to_string();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn redacted(mut value: Value, redact: Redact) -> String {
+        walk(&mut value, redact);
+        value.to_string()
+    }
+
+    #[test]
+    fn secrets_are_blanked_at_any_depth_in_pairs_and_in_text() {
+        let value = json!({
+            "caller": { "Token": "abc" },
+            "list": [{ "password": 1 }],
+            "headers": [["Cookie", "abc"], ["accept", "kept"]],
+            "payload": "{\"ticket\":\"abc\",\"content\":\"kept\"}",
+            "other": "{kept",
+        });
+        let text = redacted(value, redact_secrets);
+        assert!(!text.contains("abc"), "{text}");
+        assert_eq!(text.matches("[redacted]").count(), 4, "{text}");
+        assert_eq!(text.matches("kept").count(), 3, "{text}");
+    }
+
+    #[test]
+    fn without_bodies_who_and_what_stay() {
+        let value = json!({
+            "statement": "select 1", "params": ["hello", 7, null], "caller": { "user_id": "ana" },
+            "body": { "text": "hello" }, "Ok": [{ "Text": "hello" }],
+        });
+        let text = redacted(value, redact_bodies);
+        assert!(!text.contains("hello") && !text.contains('7'), "{text}");
+        assert!(text.contains("select 1") && text.contains("ana") && text.contains("[5 bytes]"), "{text}");
+    }
+}
