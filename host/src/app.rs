@@ -30,7 +30,7 @@ use crate::telemetry;
 use crate::triggers::Triggers;
 
 /// Nodes whose Redis is the same and whose namespace differs do not hear each other.
-const NAMESPACE: &str = "sb";
+pub const NAMESPACE: &str = "sb";
 /// After a drain, what has not ended by then is cut off.
 const END_WAITS: Duration = Duration::from_secs(10);
 

@@ -32,6 +32,7 @@ pub mod runtime;
 // edges
 pub mod admin;
 pub mod gateway;
+pub mod harness;
 pub mod triggers;
 
 // wiring

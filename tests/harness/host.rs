@@ -195,6 +195,11 @@ impl Host {
         status
     }
 
+    /// Where operators connect.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.as_ref().and_then(Child::id).expect("it runs")
     }

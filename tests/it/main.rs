@@ -16,6 +16,8 @@ mod events;
 mod grants;
 mod graphql;
 mod guests;
+mod guide;
+mod harness;
 mod history;
 mod housekeeping;
 mod lifecycle;

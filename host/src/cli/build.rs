@@ -2,7 +2,7 @@
 //! when one handler is named: cargo unifies the features of what it builds together, and the digest of a handler must not
 //! depend on what was built beside it.
 
-mod component;
+pub(super) mod component;
 mod guests;
 mod route;
 mod source;
@@ -14,9 +14,8 @@ use serde::Serialize;
 use super::{Failure, Output};
 use crate::ids::Digest;
 use guests::Workspace;
-use source::Source;
-
 pub use route::{Route, Std};
+pub use source::Source;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -1,6 +1,7 @@
 //! The admin API, from the command line: one request, one connection. What went wrong is said so that the person can act.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +15,27 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Failure;
+use super::{Failure, page};
 use crate::config::Config;
 use crate::limits;
 
 /// A local call; a node that needs longer has other troubles.
 const CONNECT_WAITS: Duration = Duration::from_secs(5);
+
+/// A release by its file, or by the beginning of its digest from a fleet that keeps it.
+pub async fn release(config: &Config, at: &Where, named: &str) -> Result<Bytes, Failure> {
+    if Path::new(named).exists() {
+        let read = std::fs::read(named);
+        return Ok(Bytes::from(
+            read.map_err(|error| Failure::failed(format!("cannot read {named}: {error}")))?,
+        ));
+    }
+    if named.contains(['/', '.']) {
+        return Err(Failure::Usage(format!("there is no file {named}")));
+    }
+    let path = format!("/admin/v1/releases/{}", page::escape(named));
+    Client::of(config, at).download(&path).await
+}
 
 #[derive(Default, clap::Args)]
 pub struct Where {

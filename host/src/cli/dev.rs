@@ -1,7 +1,7 @@
 //! `switchboard dev`: a node in this process, and its handlers built and swapped when their files change. Sockets stay open:
 //! a change is a deploy like any other, through the admin API.
 
-mod watch;
+pub(super) mod watch;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

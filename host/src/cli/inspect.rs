@@ -1,13 +1,11 @@
 //! `switchboard inspect`: what a release answers to, may touch and may use, from its file or from a fleet.
 
 use std::fmt::Write;
-use std::path::Path;
 
-use bytes::Bytes;
 use serde::Serialize;
 use wasmparser::{Parser, Payload};
 
-use super::client::{Client, Where};
+use super::client::{Where, release};
 use super::{Failure, Output, page};
 use crate::config::Config;
 use crate::ids::Digest;
@@ -33,15 +31,7 @@ struct Document {
 }
 
 pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
-    let bytes = if Path::new(&args.release).exists() {
-        let read = std::fs::read(&args.release);
-        Bytes::from(read.map_err(|error| Failure::failed(format!("cannot read {}: {error}", args.release)))?)
-    } else if args.release.contains(['/', '.']) {
-        return Err(Failure::Usage(format!("there is no file {}", args.release)));
-    } else {
-        let path = format!("/admin/v1/releases/{}", page::escape(&args.release));
-        Client::of(config, &args.at).download(&path).await?
-    };
+    let bytes = release(config, &args.at, &args.release).await?;
     let file = ReleaseFile::parse(bytes)?;
     let (imports, exports) = border(&file.bytes)?;
     let document = Document {

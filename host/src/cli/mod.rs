@@ -9,14 +9,19 @@ mod deploy;
 mod dev;
 mod events;
 mod inspect;
+mod invoke;
 mod migrate;
+mod new;
+mod pack;
 mod page;
 mod promote;
 mod rebuild;
 mod releases;
+mod replay;
 mod rollback;
 mod serve;
 mod status;
+mod test;
 mod token;
 mod unshadow;
 
@@ -55,6 +60,16 @@ enum Command {
     Dev(dev::Args),
     /// Handler crates to release files.
     Build(build::Args),
+    /// A component of another language's tools to a release file.
+    Pack(pack::Args),
+    /// A handler with a passing test, to begin with.
+    New(new::Args),
+    /// The tests of handlers, without any service; recorded with real ones.
+    Test(test::Args),
+    /// A recorded call on one release, or on two to see where they differ.
+    Replay(replay::Args),
+    /// One call of a handler, and the host calls it makes.
+    Invoke(invoke::Args),
     /// Bring the database to this version.
     Migrate,
     /// Release files to a running fleet.
@@ -88,6 +103,8 @@ pub fn main() -> ExitCode {
     let out = Output { json: cli.json };
     let result = match cli.command {
         Command::Build(args) => build::run(args, &out),
+        Command::Pack(args) => pack::run(args, &out),
+        Command::New(args) => new::run(args, &out),
         Command::Compile => crate::runtime::compile_as_child().map_err(Failure::failed),
         configured => Config::load(cli.config.as_deref())
             .map_err(Failure::from)
@@ -110,7 +127,10 @@ impl Command {
     fn run(self, config: Config, out: &Output) -> Result<(), Failure> {
         match self {
             // They start without any.
-            Self::Build(_) | Self::Compile => Ok(()),
+            Self::Build(_) | Self::Pack(_) | Self::New(_) | Self::Compile => Ok(()),
+            Self::Test(args) => block_on(test::run(args, &config, out)),
+            Self::Replay(args) => block_on(replay::run(args, &config, out)),
+            Self::Invoke(args) => block_on(invoke::run(args, &config, out)),
             Self::Serve(args) => block_on(serve::run(args, config, out)),
             Self::Dev(args) => block_on(dev::run(args, config, out)),
             Self::Status(args) => block_on(status::run(args, &config, out)),

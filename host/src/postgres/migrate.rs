@@ -84,8 +84,8 @@ async fn alter(
     transaction.commit().await
 }
 
-#[cfg(test)]
-pub(super) fn fingerprint_of_all() -> String {
+/// Changes with any migration: the name of a database that was migrated to this version.
+pub fn fingerprint_of_all() -> String {
     let all: String = MIGRATIONS.iter().map(|(_, _, sql)| *sql).collect();
     crate::ids::Digest::of(all.as_bytes()).short()
 }

@@ -35,7 +35,7 @@ impl Recordings {
 
     /// Decided as a call begins: a failure is not known before it happened.
     pub fn begin(&self) -> bool {
-        self.seen.fetch_add(1, Relaxed) % self.traces.one_in == 0
+        self.seen.fetch_add(1, Relaxed).is_multiple_of(self.traces.one_in)
             && self.kept.load(Relaxed) < limits::TRACES_MAX
     }
 

@@ -103,6 +103,15 @@ impl Release {
         self.terms.meters.counts()
     }
 
+    /// What `config.get` tells it.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        self.terms.settings.get(key).map(String::as_str)
+    }
+
+    pub fn settings(&self) -> &BTreeMap<String, String> {
+        &self.terms.settings
+    }
+
     /// Calls that are inside it now.
     pub fn calls_in_flight(&self) -> usize {
         self.manifest.limits.concurrency as usize - self.slots.available_permits()

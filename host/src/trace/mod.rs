@@ -10,6 +10,7 @@ mod recorder;
 mod redact;
 mod scenario;
 mod text;
+mod times;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +22,7 @@ pub use recorder::Recorder;
 pub use redact::{Redact, keep_all, redact_bodies, redact_secrets};
 pub use scenario::{Injection, Scenario};
 pub use text::Unreadable;
+pub use times::without_times;
 
 /// The contract whose types the arguments and answers have. A trace of another version is not replayed.
 pub const CONTRACT: &str = "switchboard:host@1.0.0";

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{Difference, Place};
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Scenario {
@@ -26,10 +28,22 @@ pub struct Scenario {
     /// What goes wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inject: Vec<Injection>,
-    /// Functions whose answers the services make up anew each time (a time to live, a plan): they are not compared with
-    /// what real services say.
+    /// Functions whose answers the services make up anew each time (what is left of a time to live), and `outcome` where it
+    /// tells of one: they are not compared with what real services say.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volatile: Vec<String>,
+}
+
+impl Scenario {
+    /// Whether the services, not the handler, make up what differs here.
+    pub fn is_volatile(&self, difference: &Difference) -> bool {
+        let name = match &difference.place {
+            Place::Call(_, function) if difference.path.starts_with("=> ") => function.as_str(),
+            Place::Call(..) => return false,
+            Place::Outcome => "outcome",
+        };
+        self.volatile.iter().any(|volatile| volatile == name)
+    }
 }
 
 /// One host call that does not go as it should.

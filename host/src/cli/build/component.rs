@@ -14,12 +14,15 @@ use crate::manifest;
 
 pub fn encode(module: &[u8], manifest: &str) -> Result<Vec<u8>, String> {
     let encode = || ComponentEncoder::default().validate(true).module(module)?.encode();
-    let mut component = encode().map_err(|error| format!("it makes no component: {error:#}"))?;
+    let component = encode().map_err(|error| format!("it makes no component: {error:#}"))?;
+    Ok(with_manifest(component, manifest))
+}
 
+pub fn with_manifest(mut component: Vec<u8>, manifest: &str) -> Vec<u8> {
     let section = CustomSection { name: manifest::SECTION.into(), data: Cow::Borrowed(manifest.as_bytes()) };
     component.push(section.id());
     section.encode(&mut component);
-    Ok(component)
+    component
 }
 
 /// A component with a manifest in it.

@@ -1,0 +1,47 @@
+// Answers who writes a word that is known, in the conversation where it was written. `wit/event.wit` is what it exports,
+// the imports are the files of the same names.
+import { get } from "switchboard:host/config@1.0.0";
+import { publish } from "switchboard:host/channels@1.0.0";
+import { log } from "switchboard:host/log@1.0.0";
+
+const AGAIN_MS = 500;
+
+export const event = {
+  // One verdict for each event, in order. An event comes again until it is acknowledged: to say twice what was said once
+  // is harmless here.
+  handle(events) {
+    return events.map(one);
+  },
+};
+
+function one({ payload }) {
+  let conversation, message;
+  try {
+    ({ conversation_id: conversation, message } = JSON.parse(payload));
+    if (typeof conversation !== "string" || typeof message?.content !== "string") throw new Error("not a message");
+  } catch (error) {
+    // It will not become readable: parked, for an operator to see.
+    return { tag: "reject", val: String(error.message) };
+  }
+  const answer = answerTo(message, get("word") ?? "!hours", get("answer") ?? "");
+  if (answer === undefined) return { tag: "ack" };
+  const frame = JSON.stringify({
+    type: "auto.reply",
+    payload: { conversation_id: conversation, in_reply_to: message.id, content: answer },
+  });
+  try {
+    publish([{ address: `conv:${conversation}`, frame, position: undefined, mergeKey: undefined, exceptUser: undefined }]);
+    return { tag: "ack" };
+  } catch (error) {
+    const { tag, val } = error.payload ?? {};
+    if (tag === "refused") return { tag: "reject", val };
+    log("warn", "an answer waits", [["why", String(tag ?? error)]]);
+    return { tag: "hold", val: AGAIN_MS };
+  }
+}
+
+/** What is said to a message, if anything. */
+export function answerTo(message, word, answer) {
+  const asked = message.type === "text" && message.content.trim().toLowerCase() === word.toLowerCase();
+  return asked && answer !== "" ? answer : undefined;
+}

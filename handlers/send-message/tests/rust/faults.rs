@@ -1,0 +1,70 @@
+//! What `send-message` does when a host call goes wrong, where a trace could only show one of many.
+
+use serde_json::{Value, json};
+use switchboard::harness::{Handler, Harness};
+
+async fn send_message() -> Handler {
+    let harness = Harness::alone().unwrap();
+    harness.load(crate::built("send-message")).await.unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+fn hi() -> Value {
+    let payload = json!({ "conversation_id": "019b0000-0000-7000-8000-000000000001", "content": "hi" });
+    json!({ "type": "message.send", "payload": payload, "caller": "ana" })
+}
+
+/// What a collected append answers when it stored the message.
+fn stored() -> Value {
+    let cells = json!([1, "accepted", 3, "{\"seq\":4}"]);
+    json!({ "Ok": { "columns": ["n", "verdict", "shard", "message"], "cells": cells, "affected": 1 } })
+}
+
+#[tokio::test]
+async fn acknowledges_what_is_stored_and_wakes_its_consumers() {
+    let send = send_message().await;
+    let call = send.call("frame", hi()).answer("redis.script", json!({ "Ok": [{ "Integer": 0 }] }));
+    let ran = call.answer("postgres.collect", stored()).run().await;
+    assert_eq!(ran.answer(), json!({ "message": { "seq": 4 }, "duplicate": false }));
+    assert_eq!(ran.calls_of("wake.outbox").next().unwrap().args, json!({ "shards": [3] }));
+}
+
+#[tokio::test]
+async fn never_acknowledges_what_postgres_did_not_store() {
+    let send = send_message().await;
+    for error in [
+        json!("Busy"),
+        json!("Deadline"),
+        json!("UnknownOutcome"),
+        json!({ "Retryable": "deadlock" }),
+        json!({ "Sql": { "code": "23505", "message": "duplicate", "constraint": "messages_pkey" } }),
+        json!({ "Refused": "no" }),
+        json!({ "TooLarge": 1 }),
+    ] {
+        let call = send.call("frame", hi()).answer("redis.script", json!({ "Ok": [{ "Integer": 0 }] }));
+        let ran = call.fail("postgres.collect", 1, json!({ "Err": error })).run().await;
+        let status = ran.returned()["Err"]["status"].as_u64();
+        assert!(status.is_some_and(|status| status >= 500), "{ran}");
+        assert_eq!(ran.calls_of("wake.outbox").count(), 0, "{ran}");
+        // The place in the window is given back.
+        assert_eq!(ran.calls_of("redis.script").count(), 2, "{ran}");
+    }
+}
+
+#[tokio::test]
+async fn a_postgres_that_hangs_costs_the_deadline_and_nothing_else() {
+    let send = send_message().await;
+    send.call("frame", hi()).hang("postgres.collect", 1).run().await.expect_failure("deadline");
+    let call = send.call("frame", hi()).answer("postgres.collect", stored());
+    call.run().await.expect_ok();
+}
+
+#[tokio::test]
+async fn the_same_clock_and_dice_make_the_same_call() {
+    let send = send_message().await;
+    let run = async |now: &str| {
+        let ran = send.call("frame", hi()).at(now).answer("postgres.collect", stored()).run().await;
+        ran.calls_of("postgres.collect").next().unwrap().args["row"].clone()
+    };
+    assert_eq!(run("2026-12-31T23:59:59.999Z").await, run("2026-12-31T23:59:59.999Z").await);
+    assert_ne!(run("2026-12-31T23:59:59.999Z").await, run("2027-01-01T00:00:00Z").await);
+}

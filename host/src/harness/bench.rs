@@ -1,0 +1,233 @@
+//! One call of one handler, for tests in Rust: script what its host calls are answered, then assert on what it did.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::props::Live;
+use super::{Props, TEST_BYTES_MAX, World, complete};
+use crate::ids::ConnectionId;
+use crate::manifest::Manifest;
+use crate::runtime::{self, Cue, Release, Runtime, Source, Stage};
+use crate::trace::{Exchange, Injection, Outcome, Scenario, Trace, keep_all, value_from};
+
+/// A loaded release, on its own or in a [`World`].
+#[derive(Clone)]
+pub struct Handler {
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) release: Arc<Release>,
+    pub(super) world: Option<Arc<World>>,
+}
+
+/// A call that is being prepared.
+pub struct Call<'a> {
+    handler: &'a Handler,
+    trigger: String,
+    input: Value,
+    scenario: Scenario,
+    script: HashMap<String, VecDeque<Cue>>,
+}
+
+/// A call that was made.
+#[derive(Debug)]
+pub struct Ran {
+    pub trace: Trace,
+}
+
+impl Handler {
+    pub fn manifest(&self) -> &Manifest {
+        &self.release.manifest
+    }
+
+    /// `input` is completed by [`complete`].
+    pub fn call(&self, trigger: &str, input: Value) -> Call<'_> {
+        Call {
+            handler: self,
+            trigger: trigger.to_owned(),
+            input,
+            scenario: Scenario::default(),
+            script: HashMap::new(),
+        }
+    }
+
+    /// The input and the circumstances of a trace; its answers only where nothing real answers.
+    pub fn again<'a>(&'a self, trace: &Trace) -> Call<'a> {
+        let mut call = self.call(&trace.trigger, trace.input.clone());
+        call.scenario = trace.scenario.clone().unwrap_or_default();
+        if self.world.is_none() {
+            for Exchange { function, answer, .. } in &trace.exchanges {
+                let cue = answer.clone().map_or(Cue::Never, Cue::Answer);
+                call.script.entry(function.clone()).or_default().push_back(cue);
+            }
+            call.scenario.inject.clear();
+        }
+        call
+    }
+
+    pub fn digest(&self) -> crate::ids::Digest {
+        self.release.digest
+    }
+
+    /// One call as it comes, with today's clock. What the handler reaches answers; what it does not reach is down.
+    pub async fn invoke(&self, trigger: &str, input: Value) -> Result<Trace, String> {
+        self.play_timed(trigger, input, Live).await
+    }
+
+    /// Runs a prepared stage.
+    pub(super) async fn play(
+        &self,
+        trigger: &str,
+        input: Value,
+        stage: impl Stage + 'static,
+    ) -> Result<Trace, String> {
+        let mut trace = self.play_timed(trigger, input, stage).await?;
+        // Nobody's business in a test, and different each time.
+        trace.exchanges.iter_mut().for_each(|exchange| exchange.micros = 0);
+        Ok(trace)
+    }
+
+    async fn play_timed(
+        &self,
+        trigger: &str,
+        input: Value,
+        stage: impl Stage + 'static,
+    ) -> Result<Trace, String> {
+        let input = complete(self.manifest(), trigger, input)?;
+        let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let call = runtime::Call {
+            id: text("/id").unwrap_or_else(|| "test".to_owned()),
+            principal: input.get("caller").and_then(|caller| value_from(caller.clone()).ok()),
+            connection: text("/connection").and_then(|id| ConnectionId::parse(&id)),
+        };
+        let played = self.runtime.play(
+            &self.release,
+            call,
+            trigger,
+            input,
+            Source::Stage(Box::new(stage)),
+            TEST_BYTES_MAX,
+        );
+        played.await.map_err(|refusal| refusal.to_string())
+    }
+}
+
+impl Call<'_> {
+    /// The next host call of this function is answered so, as a trace writes it. Unscripted ones are answered by the world
+    /// where there is one; without, clock, randomness, settings and log answer by themselves and the rest is away.
+    pub fn answer(mut self, function: &str, answer: Value) -> Self {
+        self.script.entry(function.to_owned()).or_default().push_back(Cue::Answer(answer));
+        self
+    }
+
+    /// The next host call of this function is answered so late.
+    pub fn delay(mut self, function: &str, by: Duration) -> Self {
+        self.script.entry(function.to_owned()).or_default().push_back(Cue::Late(by));
+        self
+    }
+
+    /// The nth host call of this function, counted from 1, goes wrong with this answer.
+    pub fn fail(mut self, function: &str, nth: u32, answer: Value) -> Self {
+        self.scenario.inject.push(Injection {
+            call: function.to_owned(),
+            nth,
+            answer: Some(answer),
+            done: false,
+        });
+        self
+    }
+
+    /// It is done, but its answer is lost: this comes instead.
+    pub fn lose(mut self, function: &str, nth: u32, answer: Value) -> Self {
+        self.scenario.inject.push(Injection {
+            call: function.to_owned(),
+            nth,
+            answer: Some(answer),
+            done: true,
+        });
+        self
+    }
+
+    /// It never comes back.
+    pub fn hang(mut self, function: &str, nth: u32) -> Self {
+        self.scenario.inject.push(Injection { call: function.to_owned(), nth, answer: None, done: false });
+        self
+    }
+
+    /// RFC 3339. The clock advances a millisecond a look.
+    pub fn at(mut self, now: &str) -> Self {
+        self.scenario.now = Some(now.to_owned());
+        self
+    }
+
+    pub async fn run(self) -> Ran {
+        let stage =
+            Props::of(&self.scenario, Scripted { script: self.script }).unwrap_or_else(|why| panic!("{why}"));
+        let trace = self.handler.play(&self.trigger, self.input, stage).await;
+        Ran { trace: trace.unwrap_or_else(|why| panic!("{why}")) }
+    }
+}
+
+/// What is not scripted is answered by the world; where there is none, settings and log work and the rest is away.
+struct Scripted {
+    script: HashMap<String, VecDeque<Cue>>,
+}
+
+impl Stage for Scripted {
+    fn cue(&mut self, _: usize, function: &'static str, _: &Value) -> Cue {
+        self.script.get_mut(function).and_then(VecDeque::pop_front).unwrap_or(Cue::Live)
+    }
+}
+
+impl Ran {
+    /// The host calls, in order.
+    pub fn calls(&self) -> &[Exchange] {
+        &self.trace.exchanges
+    }
+
+    pub fn calls_of<'a>(&'a self, function: &'a str) -> impl Iterator<Item = &'a Exchange> {
+        self.trace.exchanges.iter().filter(move |exchange| exchange.function == function)
+    }
+
+    /// What the export returned, as a trace writes it; or, where it did not return, a test fails with the whole call.
+    pub fn returned(&self) -> &Value {
+        match &self.trace.outcome {
+            Outcome::Returned(value) => value,
+            _ => panic!("it did not return:\n{self}"),
+        }
+    }
+
+    /// The `Ok` of what it returned.
+    pub fn expect_ok(&self) -> &Value {
+        self.returned().get("Ok").unwrap_or_else(|| panic!("it was refused:\n{self}"))
+    }
+
+    /// The JSON that a client would get: the body of a response, the payload of a reply.
+    pub fn answer(&self) -> Value {
+        let ok = self.expect_ok();
+        let text = ok.pointer("/body/text").or_else(|| ok.get("payload")).and_then(Value::as_str);
+        serde_json::from_str(text.unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// A refusal with this code.
+    pub fn expect_problem(&self, code: &str) -> &Value {
+        let problem = self.returned().get("Err").unwrap_or_else(|| panic!("it was not refused:\n{self}"));
+        assert_eq!(problem["code"], code, "{self}");
+        problem
+    }
+
+    /// It ended without an answer: `trap`, `deadline`, `cpu`, …
+    pub fn expect_failure(&self, expected: &str) {
+        match &self.trace.outcome {
+            Outcome::Failed { kind, .. } => assert_eq!(kind, expected, "{self}"),
+            _ => panic!("it returned:\n{self}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Ran {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.trace.write(keep_all))
+    }
+}

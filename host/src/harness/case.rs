@@ -1,0 +1,82 @@
+//! Tests in files: `handlers/{handler}/tests/*.trace`, one a test, named by its file. A trace that has a scenario can be
+//! recorded again; one that was saved from a node can only be replayed.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::trace::{Trace, keep_all};
+
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The handler's directory.
+    pub handler: String,
+    pub name: String,
+    pub path: PathBuf,
+    pub trace: Trace,
+}
+
+/// A file that is no test.
+#[derive(Debug)]
+pub struct Broken {
+    pub path: PathBuf,
+    pub reason: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.reason)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// The tests of a handler's directory, by name.
+pub fn find(handler: &str, directory: &Path) -> Result<Vec<Case>, Broken> {
+    let tests = directory.join("tests");
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(&tests) else { return Ok(found) };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.extension() == Some("trace".as_ref()) {
+            found.push(read(handler, &path)?);
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+pub fn read(handler: &str, path: &Path) -> Result<Case, Broken> {
+    let broken = |reason: String| Broken { path: path.to_owned(), reason };
+    let text = fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
+    let trace = Trace::parse(&text).map_err(|error| broken(error.to_string()))?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Case { handler: handler.to_owned(), name, path: path.to_owned(), trace })
+}
+
+impl Case {
+    /// `send-message/replay`.
+    pub fn title(&self) -> String {
+        format!("{}/{}", self.handler, self.name)
+    }
+
+    /// Writes what was recorded in the place of what was there. What a person wrote into it, its scenario and the marks
+    /// of calls that may come in any order, stays. False when nothing but the release differs.
+    pub fn replace(&self, mut recorded: Trace) -> std::io::Result<bool> {
+        recorded.scenario = self.trace.scenario.clone();
+        let mut old = self.trace.exchanges.iter();
+        for exchange in &mut recorded.exchanges {
+            let mut further = old.clone();
+            if let Some(same) = further.find(|old| old.function == exchange.function) {
+                exchange.unordered = same.unordered;
+                old = further;
+            }
+        }
+        let mut same = recorded.clone();
+        same.release = self.trace.release;
+        if same == self.trace {
+            return Ok(false);
+        }
+        fs::write(&self.path, recorded.write(keep_all)).map(|()| true)
+    }
+}

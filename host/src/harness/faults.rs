@@ -1,0 +1,303 @@
+//! Every host call of every test goes wrong once, in every way that the contract knows. A handler may refuse, wait or go on
+//! without; it may not fall over, and it may not say that something is done which is not.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::case::Case;
+use super::player::Player;
+use super::props::{Live, Props};
+use super::suite::Subject;
+use super::world::Place;
+use super::{Handler, Harness};
+use crate::runtime::{Cue, Refusal, Stage};
+use crate::trace::{Outcome, Scenario, Trace};
+
+/// What was tried, and what was found.
+#[derive(Debug, Default)]
+pub struct Faults {
+    pub tried: usize,
+    pub found: Vec<Finding>,
+}
+
+#[derive(Debug)]
+pub struct Finding {
+    /// `send-message/sends`.
+    pub test: String,
+    /// Of the host calls, from 1.
+    pub call: usize,
+    pub function: String,
+    pub fault: String,
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { test, call, function, fault, what } = self;
+        write!(f, "{test}: call {call}, {function}, answered {fault}: {what}")
+    }
+}
+
+/// What a function may answer instead, as a trace writes it.
+fn wrong_answers(function: &str) -> Vec<Value> {
+    let err = |error: Value| json!({ "Err": error });
+    match function {
+        name if name.starts_with("postgres.")
+            || (name.starts_with("transaction.") && !name.ends_with("drop")) =>
+        {
+            vec![
+                err(json!("Busy")),
+                err(json!({ "Retryable": "injected" })),
+                err(json!("Deadline")),
+                err(json!("UnknownOutcome")),
+                err(json!({ "Sql": { "code": "57014", "message": "injected", "constraint": null } })),
+                err(json!({ "Refused": "injected" })),
+                err(json!({ "TooLarge": 1 })),
+            ]
+        }
+        name if name.starts_with("redis.") => vec![
+            err(json!("Unavailable")),
+            err(json!("Deadline")),
+            err(json!({ "Failed": "injected" })),
+            err(json!({ "Refused": "injected" })),
+            err(json!({ "TooLarge": 1 })),
+        ],
+        name if name.starts_with("channels.") => {
+            vec![
+                err(json!("Unavailable")),
+                err(json!("Gone")),
+                err(json!("Full")),
+                err(json!({ "Refused": "injected" })),
+            ]
+        }
+        // A setting that nobody set.
+        "config.get" => vec![Value::Null],
+        _ => Vec::new(),
+    }
+}
+
+/// Without services: after the fault, what the trace still has an answer for gets it, and everything else is away.
+pub async fn scripted(harness: &Harness, subjects: &[Subject]) -> Result<Faults, Refusal> {
+    let mut faults = Faults::default();
+    for subject in subjects {
+        let handler = harness.load_bytes(subject.file.bytes.clone()).await?;
+        for case in subject.cases.iter().filter(|case| is_undisturbed(case)) {
+            for (at, exchange) in case.trace.exchanges.iter().enumerate() {
+                for wrong in wrong_answers(&exchange.function) {
+                    let stage = Broken::new(&handler, &case.trace, at, wrong.clone());
+                    let ran = handler.play(&case.trace.trigger, case.trace.input.clone(), stage).await;
+                    faults.tried += 1;
+                    let what = match ran {
+                        Ok(ran) => wrong_end(&case.trace, &ran, &exchange.function, at),
+                        Err(why) => Some(why),
+                    };
+                    faults.note(case, at, &wrong, what);
+                }
+            }
+        }
+    }
+    Ok(faults)
+}
+
+/// With real services: the answer is lost before or after the world did it, or the call is cut off there. What is in the
+/// database afterwards is all or nothing, and all where the handler said that it is done.
+pub async fn real(place: &Place, subjects: &[Subject], each: impl Fn(&Finding)) -> Result<Faults, String> {
+    let mut faults = Faults::default();
+    for subject in subjects {
+        for case in subject.cases.iter().filter(|case| is_undisturbed(case)) {
+            let Some(scenario) = &case.trace.scenario else { continue };
+            let calls = &case.trace.exchanges;
+            if !calls.iter().any(|exchange| exchange.function.starts_with("postgres.")) {
+                continue;
+            }
+            let (before, after, _) = state_after(place, subject, case, scenario, None).await?;
+            if before == after {
+                continue;
+            }
+            for (at, exchange) in calls.iter().enumerate() {
+                for (name, cue) in real_faults(&exchange.function) {
+                    let (_, state, ran) =
+                        state_after(place, subject, case, scenario, Some((at, cue))).await?;
+                    faults.tried += 1;
+                    let what = match (state == before, state == after, acknowledged(&ran)) {
+                        (true, _, true) => Some("acknowledged, but nothing is stored".to_owned()),
+                        (false, false, _) => Some("half of it is stored".to_owned()),
+                        _ => None,
+                    };
+                    let known = faults.found.len();
+                    faults.note(case, at, &json!(name), what);
+                    faults.found[known..].iter().for_each(&each);
+                }
+            }
+        }
+    }
+    Ok(faults)
+}
+
+type State = Vec<(String, String)>;
+
+async fn state_after(
+    place: &Place,
+    subject: &Subject,
+    case: &Case,
+    scenario: &Scenario,
+    fault: Option<(usize, Cue)>,
+) -> Result<(State, State, Trace), String> {
+    let directory = case.path.parent().unwrap_or(Path::new("."));
+    let world = Arc::new(place.world(scenario, directory).await?);
+    let ran = async {
+        let before = world.state().await?;
+        let handler = world.load(&subject.file, scenario.settings.clone()).await?;
+        let stage = Props::of(scenario, Live)?;
+        let (trace, _) = handler.live(&case.trace, At { fault, rest: stage }).await?;
+        Ok((before, world.state().await?, trace))
+    };
+    let ran = ran.await;
+    world.end().await?;
+    ran
+}
+
+fn real_faults(function: &str) -> Vec<(&'static str, Cue)> {
+    let mut faults = vec![("nothing: the call was cut off", Cue::Trap("cut off".to_owned()))];
+    if function.starts_with("postgres.") {
+        faults.push(("busy", Cue::Answer(json!({ "Err": "Busy" }))));
+        faults.push(("unknown-outcome, and it was done", Cue::DoneBut(json!({ "Err": "UnknownOutcome" }))));
+    } else if function.starts_with("transaction.") && !function.ends_with("drop") {
+        faults.push(("retryable", Cue::Answer(json!({ "Err": { "Retryable": "injected" } }))));
+        faults.push(("unknown-outcome, and it was done", Cue::DoneBut(json!({ "Err": "UnknownOutcome" }))));
+    } else if function.starts_with("redis.") || function.starts_with("channels.") {
+        faults.push(("unavailable", Cue::Answer(json!({ "Err": "Unavailable" }))));
+    }
+    faults
+}
+
+/// The fault at one call, the rest by another stage.
+struct At<S> {
+    fault: Option<(usize, Cue)>,
+    rest: S,
+}
+
+impl<S: Stage> Stage for At<S> {
+    fn cue(&mut self, at: usize, function: &'static str, args: &Value) -> Cue {
+        // Always asked: it counts.
+        let cue = self.rest.cue(at, function, args);
+        match &self.fault {
+            Some((faulty, fault)) if *faulty == at => fault.clone(),
+            _ => cue,
+        }
+    }
+}
+
+/// The trace's answers up to the fault; afterwards those that still fit.
+struct Broken {
+    player: Player,
+    left: VecDeque<(String, Value)>,
+    at: usize,
+    wrong: Option<Value>,
+    /// A statement of the open transaction failed: Postgres takes no more of it.
+    aborted: bool,
+}
+
+impl Broken {
+    fn new(handler: &Handler, trace: &Trace, at: usize, wrong: Value) -> Self {
+        Self {
+            player: Player::of(trace, handler.release.settings()),
+            left: trace.exchanges.iter().map(|call| (call.function.clone(), call.args.clone())).collect(),
+            at,
+            wrong: Some(wrong),
+            aborted: false,
+        }
+    }
+}
+
+impl Stage for Broken {
+    fn cue(&mut self, at: usize, function: &'static str, args: &Value) -> Cue {
+        if at == self.at
+            && let Some(wrong) = self.wrong.take()
+        {
+            self.left.pop_front();
+            self.player.cue(at, function, args);
+            self.aborted = function.starts_with("transaction.");
+            return Cue::Answer(wrong);
+        }
+        if self.aborted && function.starts_with("transaction.") && function != "transaction.drop" {
+            return Cue::Answer(
+                json!({ "Err": { "Sql": { "code": "25P02", "message": "aborted", "constraint": null } } }),
+            );
+        }
+        let fits = self.left.iter().position(|(name, known)| name == function && known == args);
+        match fits {
+            Some(place) => {
+                self.left.drain(..=place);
+                self.player.cue(at, function, args)
+            }
+            None => Cue::Live,
+        }
+    }
+}
+
+fn is_undisturbed(case: &Case) -> bool {
+    let injected = case.trace.scenario.as_ref().is_some_and(|scenario| !scenario.inject.is_empty());
+    !injected && case.trace.is_whole() && matches!(case.trace.outcome, Outcome::Returned(_))
+}
+
+/// What is wrong with how a disturbed call ended, if anything is.
+fn wrong_end(undisturbed: &Trace, ran: &Trace, function: &str, at: usize) -> Option<String> {
+    let returned = match &ran.outcome {
+        Outcome::Failed { kind, detail } => return Some(format!("it fell over ({kind}: {detail})")),
+        Outcome::Returned(returned) => returned,
+        Outcome::Unknown => return None,
+    };
+    let of_postgres = function.starts_with("postgres.") || function.starts_with("transaction.");
+    // It asked once more, and the second answer counts.
+    let again = ran.exchanges.get(at).is_some_and(|failed| {
+        ran.exchanges[at + 1..].iter().any(|later| {
+            later.function == failed.function
+                && later.args == failed.args
+                && later.answer.as_ref().is_some_and(|answer| answer.get("Ok").is_some())
+        })
+    });
+    if of_postgres && !again && acknowledged(undisturbed) && acknowledged(ran) {
+        return Some("it says that it is done, although Postgres did not".to_owned());
+    }
+    if of_postgres && acknowledged(undisturbed) {
+        let code = returned.pointer("/Err/status").and_then(Value::as_u64);
+        if let Some(status @ (400..=404 | 409..=428)) = code {
+            return Some(format!("it blames the asker ({status}) for what Postgres could not do"));
+        }
+    }
+    let publishes = function == "channels.publish" && ran.trigger == "event";
+    if publishes && !again && acknowledged(ran) {
+        return Some("it acknowledges events that nobody heard of".to_owned());
+    }
+    None
+}
+
+/// Somebody was told that it is done.
+fn acknowledged(trace: &Trace) -> bool {
+    let Outcome::Returned(returned) = &trace.outcome else { return false };
+    match trace.trigger.as_str() {
+        "event" => returned.as_array().is_some_and(|all| all.iter().any(|verdict| verdict == "Ack")),
+        // They promise nothing: what a connection's begin and end could not do is made good by the next heartbeat.
+        "opened" | "closed" | "touched" => false,
+        "http" => returned.pointer("/Ok/status").and_then(Value::as_u64).is_some_and(|status| status < 400),
+        _ => returned.get("Ok").is_some(),
+    }
+}
+
+impl Faults {
+    fn note(&mut self, case: &Case, at: usize, fault: &Value, what: Option<String>) {
+        let Some(what) = what else { return };
+        self.found.push(Finding {
+            test: case.title(),
+            call: at + 1,
+            function: case.trace.exchanges[at].function.clone(),
+            fault: fault.as_str().map_or_else(|| fault.to_string(), str::to_owned),
+            what,
+        });
+    }
+}

@@ -1,0 +1,243 @@
+//! What a call is asked, from the little that matters: a test or a person leaves out what any value would do for.
+
+use serde_json::{Map, Value, json};
+
+use crate::manifest::Manifest;
+use crate::wire::percent;
+
+const CONNECTION: &str = "00000000-0000-4000-8000-000000000001";
+const NODE: &str = "00000000-0000-4000-8000-00000000000f";
+const CALL: &str = "00000000-0000-7000-8000-000000000001";
+const EVENT: &str = "00000000-0000-7000-8000-0000000000e";
+
+/// Every member that the contract's type of the trigger has. What is there stays; besides the names of the contract it may
+/// have the short ones below.
+///
+/// - `caller`: `"ana"` for a principal of that id. Unless given it is ana.
+/// - http: `path` for route, params and query, by the manifest's bindings; `body` as JSON; `headers` as an object.
+/// - frame: `type` for frame_type; `payload` as JSON.
+/// - event: `events`, each with `type` for event_type and its `payload` as JSON.
+pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Value, String> {
+    let Value::Object(mut input) = input else { return Err("the input is no object".to_owned()) };
+    match trigger {
+        "http" => http(manifest, &mut input)?,
+        "frame" => frame(manifest, &mut input)?,
+        "opened" => {
+            caller(&mut input);
+            default(&mut input, "connection", json!(CONNECTION));
+            default(&mut input, "node", json!(NODE));
+            default(&mut input, "user_agent", Value::Null);
+            default(&mut input, "remote", json!("127.0.0.1:50000"));
+        }
+        "closed" => {
+            default(&mut input, "connection", json!(CONNECTION));
+            default(&mut input, "user_id", json!("ana"));
+            default(&mut input, "node", json!(NODE));
+            default(&mut input, "code", json!(1000));
+        }
+        "touched" => {
+            default(&mut input, "node", json!(NODE));
+            default(&mut input, "touches", json!([{}]));
+            for touch in objects(&mut input, "touches")? {
+                default(touch, "connection", json!(CONNECTION));
+                default(touch, "user_id", json!("ana"));
+                default(touch, "active", json!(true));
+            }
+        }
+        "missed" => {
+            default(&mut input, "after", json!([]));
+            default(&mut input, "bytes_max", json!(crate::limits::PAGE_BYTES_MAX));
+        }
+        "schedule" => {
+            let first = manifest.on.schedule.first().map(|schedule| schedule.name.as_str());
+            default(&mut input, "name", json!(first));
+            default(&mut input, "node", json!(NODE));
+            default(&mut input, "due_ms", json!(super::props::NOW_MS));
+        }
+        "event" => events(&mut input)?,
+        other => return Err(format!("there is no trigger `{other}`")),
+    }
+    Ok(Value::Object(input))
+}
+
+fn http(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), String> {
+    if input.get("caller") != Some(&Value::Null) {
+        caller(input);
+    }
+    default(input, "id", json!(CALL));
+    default(input, "method", json!("GET"));
+    if let Some(path) = input.remove("path") {
+        let path = path.as_str().ok_or("`path` is no text")?.to_owned();
+        let method = input["method"].as_str().unwrap_or_default().to_owned();
+        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+        let (route, params) = route(manifest, &method, path)
+            .ok_or_else(|| format!("{} answers no {method} {path}", manifest.name))?;
+        default(input, "route", json!(route));
+        default(input, "params", json!(params));
+        default(
+            input,
+            "query",
+            json!(percent::decode_query(query).ok_or("a wrong percent escape in the query")?),
+        );
+    }
+    default(input, "params", json!([]));
+    default(input, "query", json!([]));
+    let has_body = input.get("body").is_some_and(|body| !body.is_null());
+    default(
+        input,
+        "headers",
+        if has_body { json!({ "content-type": "application/json" }) } else { json!({}) },
+    );
+    if let Some(Value::Object(headers)) = input.get("headers") {
+        let pairs: Vec<_> = headers.iter().map(|(name, value)| json!([name.to_lowercase(), value])).collect();
+        input.insert("headers".to_owned(), Value::Array(pairs));
+    }
+    default(input, "body", json!({ "text": "" }));
+    if let Some(body) = input.get_mut("body") {
+        let as_written = body.as_object().is_some_and(|body| {
+            body.len() == 1 && (body.get("text").is_some_and(Value::is_string) || body.contains_key("hex"))
+        });
+        if !as_written {
+            *body = json!({ "text": text(body) });
+        }
+    }
+    Ok(())
+}
+
+fn frame(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), String> {
+    caller(input);
+    default(input, "id", json!(CALL));
+    default(input, "connection", json!(CONNECTION));
+    if let Some(said) = input.remove("type") {
+        let said = said.as_str().ok_or("`type` is no text")?.to_owned();
+        let binding =
+            manifest.on.frame.iter().find(|binding| {
+                binding.frame_type == said || binding.aliases.contains(&said)
+            });
+        let binding = binding.ok_or_else(|| format!("{} answers no frame `{said}`", manifest.name))?;
+        let alias = (binding.frame_type != said).then_some(said);
+        default(input, "frame_type", json!(binding.frame_type));
+        default(input, "alias", json!(alias));
+    }
+    default(input, "alias", Value::Null);
+    default(input, "payload", json!({}));
+    if let Some(payload) = input.get_mut("payload") {
+        *payload = json!(text(payload));
+    }
+    Ok(())
+}
+
+fn events(input: &mut Map<String, Value>) -> Result<(), String> {
+    for (at, event) in objects(input, "events")?.into_iter().enumerate() {
+        if let Some(said) = event.remove("type") {
+            default(event, "event_type", said);
+        }
+        default(event, "id", json!(format!("{EVENT}{:x}", (at + 1) % 16)));
+        default(event, "position", json!(at + 1));
+        default(event, "shard", json!(0));
+        default(event, "key", json!(""));
+        default(event, "at_ms", json!(super::props::NOW_MS));
+        default(event, "attempt", json!(1));
+        default(event, "payload", json!({}));
+        if let Some(payload) = event.get_mut("payload") {
+            *payload = json!(text(payload));
+        }
+    }
+    Ok(())
+}
+
+fn default(input: &mut Map<String, Value>, name: &str, value: Value) {
+    input.entry(name).or_insert(value);
+}
+
+fn caller(input: &mut Map<String, Value>) {
+    default(input, "caller", json!("ana"));
+    let Some(caller) = input.get_mut("caller") else { return };
+    if let Value::String(user) = caller {
+        *caller = json!({ "user_id": user });
+    }
+    if let Value::Object(caller) = caller {
+        let user = caller.get("user_id").cloned().unwrap_or_default();
+        default(caller, "name", Value::Null);
+        default(caller, "roles", json!([]));
+        default(caller, "session_id", json!(format!("session-of-{}", user.as_str().unwrap_or_default())));
+    }
+}
+
+fn objects<'a>(
+    input: &'a mut Map<String, Value>,
+    name: &str,
+) -> Result<Vec<&'a mut Map<String, Value>>, String> {
+    let list =
+        input.get_mut(name).and_then(Value::as_array_mut).ok_or_else(|| format!("`{name}` is no list"))?;
+    list.iter_mut()
+        .map(|element| element.as_object_mut().ok_or_else(|| format!("an element of `{name}` is no object")))
+        .collect()
+}
+
+/// Text as it is, anything else as compact JSON.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// As the gateway finds it: the pattern, and its parameters.
+fn route(manifest: &Manifest, method: &str, path: &str) -> Option<(String, Vec<(String, String)>)> {
+    let of_method = manifest.on.http.iter().filter(|binding| binding.method == method);
+    let mut router = matchit::Router::new();
+    for binding in of_method {
+        router.insert(binding.path.as_str(), binding.path.as_str()).ok()?;
+    }
+    let found = router.at(path).ok()?;
+    let params = found.params.iter().map(|(name, value)| Some((name.to_owned(), percent::decode(value)?)));
+    Some((found.value.to_string(), params.collect::<Option<_>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest::parse(
+            "name = \"x\"\non.http = [{ method = \"POST\", path = \"/a/{id}\" }, { method = \"POST\", path = \"/b\" }]\n\
+             on.frame = [{ type = \"say\", aliases = [\"chat:say\"] }]",
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_path_becomes_route_params_and_query() {
+        let input = json!({ "method": "POST", "path": "/a/b%20c?x=1&y=%C3%BC", "body": { "k": [1] }, "caller": "bo" });
+        let input = complete(&manifest(), "http", input).unwrap();
+        assert_eq!(input["route"], "/a/{id}");
+        assert_eq!(input["params"], json!([["id", "b c"]]));
+        assert_eq!(input["query"], json!([["x", "1"], ["y", "ü"]]));
+        assert_eq!(input["body"], json!({ "text": "{\"k\":[1]}" }));
+        assert_eq!(input["headers"], json!([["content-type", "application/json"]]));
+        assert_eq!(input["caller"]["user_id"], "bo");
+        let again = complete(&manifest(), "http", input.clone()).unwrap();
+        assert_eq!(again, input, "what is complete stays as it is");
+    }
+
+    #[test]
+    fn an_alias_is_told_with_its_type() {
+        let input =
+            complete(&manifest(), "frame", json!({ "type": "chat:say", "payload": { "a": 1 } })).unwrap();
+        assert_eq!((&input["frame_type"], &input["alias"]), (&json!("say"), &json!("chat:say")));
+        assert_eq!(input["payload"], "{\"a\":1}");
+    }
+
+    #[test]
+    fn what_the_handler_does_not_answer_is_told() {
+        for (trigger, input) in [
+            ("http", json!({ "path": "/a/1" })),
+            ("frame", json!({ "type": "shout" })),
+            ("event", json!({})),
+            ("moon", json!({})),
+        ] {
+            assert!(complete(&manifest(), trigger, input).is_err(), "{trigger}");
+        }
+    }
+}

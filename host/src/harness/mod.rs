@@ -1,0 +1,102 @@
+//! A handler alone, exactly, in milliseconds. Its only way to touch the world is a host call, so a test is a trace: the
+//! call's input, the host calls with their answers, the end. Replayed without Postgres, Redis or sockets; recorded, and
+//! checked, against real ones.
+//!
+//! Tests in files (`handlers/*/tests/*.trace`) are found and run by [`suite`], for `switchboard test`. Tests in Rust use
+//! [`Harness`]:
+//!
+//! ```ignore
+//! let send = Harness::alone()?.load("target/handlers/send-message.wasm").await?;
+//! let ran = send.call("frame", json!({ "type": "message.send", "payload": { "content": "hi" }, "caller": "ana" }))
+//!     .answer("postgres.collect", json!({ "Err": "Busy" }))
+//!     .run().await;
+//! ran.expect_problem("unavailable");
+//! ```
+
+mod bench;
+pub mod case;
+pub mod faults;
+mod input;
+mod player;
+mod props;
+pub mod report;
+pub mod statements;
+pub mod suite;
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::runtime::{Backends, Compiler, Options, Refusal, Release, ReleaseFile, Runtime};
+
+pub use bench::{Call, Handler, Ran};
+pub use input::complete;
+pub use props::Props;
+pub use world::{Place, World};
+
+/// Host calls of one test, arguments and answers together. A trace that is larger is no test to be read.
+pub const TEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// A sandbox whose handlers reach nothing. What their host calls are answered is a test's to say.
+pub struct Harness {
+    runtime: Arc<Runtime>,
+}
+
+impl Harness {
+    /// What it compiles is kept in the system's directory for temporary files, for the next run.
+    pub fn alone() -> Result<Self, Refusal> {
+        Self::keeping(&std::env::temp_dir().join("switchboard-harness"))
+    }
+
+    /// The same with another place for what it compiles.
+    pub fn keeping(directory: &Path) -> Result<Self, Refusal> {
+        Ok(Self { runtime: Arc::new(sandbox(directory.to_owned(), Backends::default())?) })
+    }
+
+    /// Handlers that reach these.
+    pub fn over(directory: &Path, backends: Backends) -> Result<Self, Refusal> {
+        Ok(Self { runtime: Arc::new(sandbox(directory.to_owned(), backends)?) })
+    }
+
+    pub async fn load(&self, file: impl AsRef<Path>) -> Result<Handler, Refusal> {
+        self.load_with(&read(file.as_ref())?, BTreeMap::new()).await
+    }
+
+    /// With settings over the manifest's.
+    pub async fn load_with(
+        &self,
+        file: &ReleaseFile,
+        settings: BTreeMap<String, String>,
+    ) -> Result<Handler, Refusal> {
+        Ok(Handler::new(self.runtime.clone(), self.runtime.load(file, settings).await?))
+    }
+
+    pub async fn load_bytes(&self, bytes: impl Into<bytes::Bytes>) -> Result<Handler, Refusal> {
+        self.load_with(&ReleaseFile::parse(bytes)?, BTreeMap::new()).await
+    }
+}
+
+impl Handler {
+    fn new(runtime: Arc<Runtime>, release: Arc<Release>) -> Self {
+        Self { runtime, release, world: None }
+    }
+}
+
+/// A release file from disk.
+pub fn read(path: &Path) -> Result<ReleaseFile, Refusal> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Refusal::of_host(format!("cannot read {}: {error}", path.display())))?;
+    ReleaseFile::parse(bytes)
+}
+
+/// It serves nobody, so it compiles by itself; and what it compiled is worth no secret.
+fn sandbox(data_dir: PathBuf, backends: Backends) -> Result<Runtime, Refusal> {
+    let options = Options {
+        compiler: Compiler::InProcess,
+        data_dir,
+        secret: "the harness keeps what it compiled from its own user's files".to_owned(),
+        traces: None,
+    };
+    Runtime::with(options, backends)
+}

@@ -1,0 +1,129 @@
+//! Plays the answers of a trace to a handler that may have changed since. It goes on after a difference as long as an
+//! answer can be told, so that a reader sees all that changed and not only the first of it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::{Value, json};
+
+use crate::runtime::{Cue, Stage};
+use crate::trace::{Exchange, Outcome, Trace};
+
+pub struct Player {
+    left: VecDeque<Exchange>,
+    /// How the traced call ended where it got no answer.
+    end: Cue,
+    settings: BTreeMap<String, String>,
+    now: Value,
+}
+
+impl Player {
+    pub fn of(trace: &Trace, settings: &BTreeMap<String, String>) -> Self {
+        let end = match &trace.outcome {
+            Outcome::Failed { kind, detail } if kind == "trap" => {
+                Cue::Trap(detail.trim_start_matches("injected fault: ").to_owned())
+            }
+            _ => Cue::Never,
+        };
+        Self {
+            left: trace.exchanges.clone().into(),
+            end,
+            settings: settings.clone(),
+            now: json!(super::props::NOW_MS),
+        }
+    }
+
+    fn take(&mut self, place: usize) -> Cue {
+        match self.left.remove(place).and_then(|exchange| exchange.answer) {
+            Some(answer) => Cue::Answer(answer),
+            None => self.end.clone(),
+        }
+    }
+
+    /// The nearest call that is this one. Those before it were not made, which the comparison will tell.
+    fn same(&self, function: &str, args: &Value) -> Option<usize> {
+        self.left.iter().position(|exchange| exchange.function == function && exchange.args == *args)
+    }
+
+    /// The next call where it is of the same function; lines of the log may have come or gone before it.
+    fn alike(&self, function: &str) -> Option<usize> {
+        let next = self.left.iter().position(|exchange| exchange.function != "log.log")?;
+        (self.left[next].function == function).then_some(next)
+    }
+}
+
+impl Stage for Player {
+    fn cue(&mut self, _: usize, function: &'static str, args: &Value) -> Cue {
+        // A group that may come in any order keeps those that were passed over.
+        let group = 1 + self.left.iter().skip(1).take_while(|exchange| exchange.unordered).count();
+        if let Some(place) = self.same(function, args) {
+            if place >= group {
+                self.left.drain(..place);
+                return self.take(0);
+            }
+            let cue = self.take(place);
+            if function == "clock.now-ms"
+                && let Cue::Answer(now) = &cue
+            {
+                self.now = now.clone();
+            }
+            return cue;
+        }
+        match function {
+            "log.log" => return Cue::Answer(Value::Null),
+            "config.get" => {
+                let key = args.get("key").and_then(Value::as_str).unwrap_or_default();
+                return Cue::Answer(json!(self.settings.get(key)));
+            }
+            _ => {}
+        }
+        if let Some(place) = self.alike(function) {
+            self.left.drain(..place);
+            return self.take(0);
+        }
+        match function {
+            "clock.now-ms" => Cue::Answer(self.now.clone()),
+            _ => Cue::Diverged(match self.left.front() {
+                Some(expected) => format!("{function} instead of {}", expected.function),
+                None => format!("the trace ends before {function}"),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(function: &str, args: Value, answer: Value) -> Exchange {
+        Exchange { function: function.into(), unordered: false, args, answer: Some(answer), micros: 0 }
+    }
+
+    fn player(exchanges: Vec<Exchange>) -> Player {
+        let settings = [("most".to_owned(), "5".to_owned())].into();
+        Player { left: exchanges.into(), end: Cue::Never, settings, now: json!(7) }
+    }
+
+    #[test]
+    fn goes_on_after_what_it_can_answer() {
+        let query = |n: u32| json!({ "statement": n });
+        let mut player = player(vec![
+            exchange("log.log", json!({ "message": "gone" }), json!(null)),
+            exchange("postgres.query", query(1), json!("one")),
+            exchange("postgres.query", query(2), json!("two")),
+        ]);
+        assert_eq!(player.cue(0, "log.log", &json!({ "message": "new" })), Cue::Answer(json!(null)));
+        assert_eq!(player.cue(1, "config.get", &json!({ "key": "most" })), Cue::Answer(json!("5")));
+        assert_eq!(player.cue(2, "clock.now-ms", &json!({})), Cue::Answer(json!(7)));
+        assert_eq!(player.cue(3, "postgres.query", &query(9)), Cue::Answer(json!("one")));
+        assert_eq!(player.cue(4, "postgres.query", &query(2)), Cue::Answer(json!("two")));
+        let Cue::Diverged(why) = player.cue(5, "postgres.query", &query(3)) else { panic!() };
+        assert_eq!(why, "the trace ends before postgres.query");
+    }
+
+    #[test]
+    fn another_function_has_no_answer() {
+        let mut player = player(vec![exchange("postgres.query", json!({}), json!("one"))]);
+        let Cue::Diverged(why) = player.cue(0, "redis.command", &json!({})) else { panic!() };
+        assert_eq!(why, "redis.command instead of postgres.query");
+    }
+}

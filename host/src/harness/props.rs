@@ -1,0 +1,155 @@
+//! Clock and randomness as a test has them: every run sees the same times and draws the same bytes, in whatever order it
+//! asks. And what is to go wrong.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use crate::ids::Digest;
+use crate::runtime::{Cue, Stage};
+use crate::trace::{Injection, Scenario};
+
+/// 2026-11-20T12:00:00Z.
+pub const NOW_MS: u64 = 1_795_176_000_000;
+
+/// Stands before a stage that answers the rest.
+pub struct Props<S> {
+    began_ms: u64,
+    now_ms: u64,
+    drawn: u64,
+    asked: HashMap<&'static str, u32>,
+    inject: Vec<Injection>,
+    rest: S,
+}
+
+/// The world itself.
+pub struct Live;
+
+impl Stage for Live {
+    fn cue(&mut self, _: usize, _: &'static str, _: &Value) -> Cue {
+        Cue::Live
+    }
+}
+
+impl<S> Props<S> {
+    pub fn of(scenario: &Scenario, rest: S) -> Result<Self, String> {
+        let now_ms = match &scenario.now {
+            None => NOW_MS,
+            Some(text) => unix_ms(text).ok_or_else(|| format!("`now` is no RFC 3339 time: {text}"))?,
+        };
+        Ok(Self {
+            began_ms: now_ms,
+            now_ms,
+            drawn: 0,
+            asked: HashMap::new(),
+            inject: scenario.inject.clone(),
+            rest,
+        })
+    }
+
+    fn now(&mut self) -> u64 {
+        self.now_ms += 1;
+        self.now_ms - 1
+    }
+
+    fn draw(&mut self, len: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < len {
+            self.drawn += 1;
+            bytes.extend_from_slice(Digest::of(&self.drawn.to_le_bytes()).bytes());
+        }
+        bytes.truncate(len as usize);
+        bytes
+    }
+
+    fn injected(&mut self, function: &'static str) -> Option<Cue> {
+        let nth = self.asked.entry(function).or_default();
+        *nth += 1;
+        let injection = self.inject.iter().find(|wrong| wrong.call == function && wrong.nth == *nth)?;
+        Some(match (&injection.answer, injection.done) {
+            (Some(answer), true) => Cue::DoneBut(answer.clone()),
+            (Some(answer), false) => Cue::Answer(answer.clone()),
+            (None, _) => Cue::Never,
+        })
+    }
+}
+
+impl<S: Stage> Stage for Props<S> {
+    fn cue(&mut self, at: usize, function: &'static str, args: &Value) -> Cue {
+        if let Some(cue) = self.injected(function) {
+            return cue;
+        }
+        let len = args.get("len").and_then(Value::as_u64).unwrap_or(0);
+        match function {
+            "clock.now-ms" => Cue::Answer(json!(self.now())),
+            "wasi.wall-clock" => {
+                let now = self.now();
+                Cue::Answer(json!([now / 1000, now % 1000 * 1_000_000]))
+            }
+            "wasi.monotonic-clock" => {
+                let since = self.now() - self.began_ms;
+                Cue::Answer(json!(since * 1_000_000))
+            }
+            "random.bytes" | "wasi.random" => Cue::Answer(json!({ "random": self.draw(len) })),
+            _ => self.rest.cue(at, function, args),
+        }
+    }
+}
+
+fn unix_ms(text: &str) -> Option<u64> {
+    use time::OffsetDateTime;
+    use time::format_description::well_known::Rfc3339;
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn props(inject: Vec<Injection>) -> Props<Live> {
+        Props::of(&Scenario { inject, ..Scenario::default() }, Live).unwrap()
+    }
+
+    #[test]
+    fn every_run_sees_the_same() {
+        let run = || {
+            let mut props = props(Vec::new());
+            let draw = json!({ "len": 40 });
+            [
+                ("clock.now-ms", json!({})),
+                ("random.bytes", draw.clone()),
+                ("clock.now-ms", json!({})),
+                ("random.bytes", draw),
+            ]
+            .map(|(function, args)| props.cue(0, function, &args))
+        };
+        let first = run();
+        assert_eq!(first, run());
+        assert_eq!(first[0], Cue::Answer(json!(NOW_MS)));
+        assert_eq!(first[2], Cue::Answer(json!(NOW_MS + 1)));
+        assert_ne!(first[1], first[3]);
+    }
+
+    #[test]
+    fn the_nth_call_of_a_function_goes_wrong() {
+        let mut props = props(vec![Injection {
+            call: "redis.command".into(),
+            nth: 2,
+            answer: Some(json!({ "Err": "Unavailable" })),
+            done: false,
+        }]);
+        let cues: Vec<_> = ["redis.command", "redis.script", "redis.command", "redis.command"]
+            .map(|function| props.cue(0, function, &json!({})))
+            .to_vec();
+        assert_eq!(cues, [Cue::Live, Cue::Live, Cue::Answer(json!({ "Err": "Unavailable" })), Cue::Live]);
+    }
+
+    #[test]
+    fn the_clock_can_be_set() {
+        let scenario = Scenario { now: Some("2027-01-01T00:00:00.005Z".into()), ..Scenario::default() };
+        let mut props = Props::of(&scenario, Live).unwrap();
+        assert_eq!(props.cue(0, "clock.now-ms", &json!({})), Cue::Answer(json!(1_798_761_600_005_u64)));
+        assert!(Props::of(&Scenario { now: Some("noon".into()), ..Scenario::default() }, Live).is_err());
+    }
+}

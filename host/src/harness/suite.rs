@@ -1,0 +1,192 @@
+//! The tests of many handlers at once: replayed, all cores busy; or run against real services, one after the other, to be
+//! recorded or to see that the recorded answers are still the real ones.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::case::{self, Broken, Case};
+use super::player::Player;
+use super::props::{Live, Props};
+use super::report::{Report, Tested, Verdict};
+use super::world::{Place, World};
+use super::{Handler, Harness, complete, read};
+use crate::ids::ConnectionId;
+use crate::runtime::{Refusal, ReleaseFile};
+use crate::trace::{self, Difference, Outcome, Scenario, Trace, differences};
+
+/// A handler with its tests.
+pub struct Subject {
+    /// Its directory's name.
+    pub name: String,
+    pub cases: Vec<Case>,
+    /// The release under test.
+    pub file: ReleaseFile,
+}
+
+impl Subject {
+    pub fn read(name: &str, directory: &Path, file: &Path) -> Result<Self, String> {
+        let cases = case::find(name, directory).map_err(|broken: Broken| broken.to_string())?;
+        let file = read(file).map_err(|refusal| refusal.to_string())?;
+        Ok(Self { name: name.to_owned(), cases, file })
+    }
+}
+
+/// Without services. `update` writes what handlers ask and return now into traces whose answers still serve.
+pub async fn replay(harness: &Harness, subjects: &[Subject], update: bool) -> Result<Report, Refusal> {
+    let begun = Instant::now();
+    let mut work = Vec::new();
+    for subject in subjects {
+        let handler = harness.load_bytes(subject.file.bytes.clone()).await?;
+        work.extend(subject.cases.iter().map(|case| (handler.clone(), case.clone())));
+    }
+    let work = Arc::new(work);
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let tasks: Vec<_> = (0..workers)
+        .map(|worker| {
+            let work = work.clone();
+            tokio::spawn(async move {
+                let mut done = Vec::new();
+                // Every worker its own share, in the order of all.
+                for at in (worker..work.len()).step_by(workers) {
+                    let (handler, case) = &work[at];
+                    let begun = Instant::now();
+                    let verdict = replay_one(handler, case, update).await;
+                    done.push((at, Tested::new(case, verdict, begun.elapsed())));
+                }
+                done
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for task in tasks {
+        all.extend(task.await.map_err(|error| Refusal::of_host(format!("a test broke off: {error}")))?);
+    }
+    all.sort_by_key(|(at, _)| *at);
+    let tested = all.into_iter().map(|(_, tested)| tested).collect();
+    Ok(Report::of(subjects, tested, begun.elapsed()))
+}
+
+async fn replay_one(handler: &Handler, case: &Case, update: bool) -> Verdict {
+    let recorded = &case.trace;
+    if recorded.outcome == Outcome::Unknown {
+        return Verdict::Failed("it was never recorded: `switchboard test --record`".to_owned());
+    }
+    if !recorded.is_whole() {
+        return Verdict::Failed(format!("{} of its host calls were left out", recorded.left_out));
+    }
+    let got = match again(handler, recorded).await {
+        Ok(got) => got,
+        Err(why) => return Verdict::Failed(why),
+    };
+    let found = differences(recorded, &got);
+    let diverged = matches!(&got.outcome, Outcome::Failed { kind, .. } if kind == "diverged");
+    match (found.is_empty(), update, diverged) {
+        (true, ..) => Verdict::Passed,
+        (false, true, false) => written(case, got, Verdict::Updated),
+        (false, ..) => Verdict::Differs(found),
+    }
+}
+
+/// The call of a trace with the trace's answers, going on after differences as long as an answer can be told.
+pub async fn again(handler: &Handler, recorded: &Trace) -> Result<Trace, String> {
+    let settings = settings_of(handler, recorded.scenario.as_ref());
+    let player = Player::of(recorded, &settings);
+    handler.play(&recorded.trigger, recorded.input.clone(), player).await
+}
+
+fn settings_of(handler: &Handler, scenario: Option<&Scenario>) -> BTreeMap<String, String> {
+    let mut settings = handler.release.settings().clone();
+    settings.extend(scenario.into_iter().flat_map(|scenario| scenario.settings.clone()));
+    settings
+}
+
+fn written(case: &Case, got: Trace, verdict: Verdict) -> Verdict {
+    match case.replace(got) {
+        Ok(true) => verdict,
+        Ok(false) => Verdict::Passed,
+        Err(error) => Verdict::Failed(format!("cannot write {}: {error}", case.path.display())),
+    }
+}
+
+/// Against real services. `record` writes what they answer; else it is compared with what is written.
+pub async fn real(place: &Place, subjects: &[Subject], record: bool, each: impl Fn(&Tested)) -> Report {
+    let begun = Instant::now();
+    let mut tested = Vec::new();
+    for subject in subjects {
+        for case in &subject.cases {
+            let begun = Instant::now();
+            let verdict = match &case.trace.scenario {
+                // Saved from a node: there is nothing to make it happen again.
+                None => Verdict::Skipped("it has no scenario".to_owned()),
+                Some(scenario) => match run(place, subject, case, scenario).await {
+                    Ok(got) => judged(case, scenario, got, record),
+                    Err(why) => Verdict::Failed(why),
+                },
+            };
+            tested.push(Tested::new(case, verdict, begun.elapsed()));
+            tested.last().into_iter().for_each(&each);
+        }
+    }
+    Report::of(subjects, tested, begun.elapsed())
+}
+
+fn judged(case: &Case, scenario: &Scenario, got: Trace, record: bool) -> Verdict {
+    let recorded = &case.trace;
+    let is_new = recorded.outcome == Outcome::Unknown;
+    let found: Vec<Difference> = differences(&trace::without_times(recorded), &trace::without_times(&got))
+        .into_iter()
+        .filter(|difference| !scenario.is_volatile(difference))
+        .collect();
+    match (record, is_new || !found.is_empty() || recorded.input != got.input) {
+        (_, false) => Verdict::Passed,
+        (true, true) => written(case, got, Verdict::Recorded),
+        (false, true) if is_new => Verdict::Failed("it was never recorded".to_owned()),
+        (false, true) if found.is_empty() => Verdict::Passed,
+        (false, true) => Verdict::Differs(found),
+    }
+}
+
+async fn run(place: &Place, subject: &Subject, case: &Case, scenario: &Scenario) -> Result<Trace, String> {
+    let directory = case.path.parent().map_or_else(PathBuf::new, Path::to_owned);
+    let world = Arc::new(place.world(scenario, &directory).await?);
+    let ran = in_world(&world, subject, case, scenario).await;
+    world.end().await?;
+    ran
+}
+
+async fn in_world(
+    world: &Arc<World>,
+    subject: &Subject,
+    case: &Case,
+    scenario: &Scenario,
+) -> Result<Trace, String> {
+    let handler = world.load(&subject.file, scenario.settings.clone()).await?;
+    let stage = Props::of(scenario, Live)?;
+    let (trace, _) = handler.live(&case.trace, stage).await?;
+    Ok(trace)
+}
+
+impl Handler {
+    /// The call of a trace in the handler's world, its connection joined to the hub.
+    pub(super) async fn live(
+        &self,
+        recorded: &Trace,
+        stage: impl crate::runtime::Stage + 'static,
+    ) -> Result<(Trace, Value), String> {
+        let input = complete(self.manifest(), &recorded.trigger, recorded.input.clone())?;
+        let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str);
+        let mut seat = None;
+        if let (Some(world), Some(connection), Some(user)) =
+            (&self.world, text("/connection").and_then(ConnectionId::parse), text("/caller/user_id"))
+        {
+            seat = world.seat(connection, user).await;
+        }
+        let trace = self.play(&recorded.trigger, input.clone(), stage).await?;
+        drop(seat);
+        Ok((trace, input))
+    }
+}

@@ -1,0 +1,281 @@
+//! Real services for one test: a database of its own, copied from a migrated template, an emptied Redis, a hub. They are
+//! gone with the test. The clock and the dice are still the test's.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Handler, sandbox};
+use crate::config::Config;
+use crate::fanout::{Hub, Outlet, Seat, Wakes};
+use crate::ids::{ConnectionId, NodeId, UserId};
+use crate::postgres::{Postgres, migrate};
+use crate::redis::Redis;
+use crate::runtime::{Backends, ReleaseFile, Runtime};
+use crate::trace::Scenario;
+
+/// Of the Redis that is named, this database is the tests', and is emptied before each.
+const REDIS_DATABASE: u32 = 15;
+/// Says in it that emptying it is right.
+const REDIS_MARK: &str = "switchboard-harness";
+/// The lock that makers of templates and copies take, in the database that is named.
+const TEMPLATE_LOCK: &str = "7171";
+/// Services of a test answer by then, or it has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+const SECRET: &str = "the secret of databases that live for one test";
+
+/// Where real services are.
+pub struct Place {
+    database_url: String,
+    redis_url: String,
+    secret: String,
+    cache: PathBuf,
+    template: OnceCell<String>,
+}
+
+/// One test's share of them.
+pub struct World {
+    pub(super) runtime: Arc<Runtime>,
+    postgres: Postgres,
+    hub: Hub,
+    name: String,
+    server: String,
+}
+
+type Said<T> = Result<T, String>;
+
+impl Place {
+    /// `database_url` names a server on which databases may be made and dropped; `secret` is the one of a node that lives
+    /// there too, whose roles must keep their passwords.
+    pub fn new(database_url: &str, redis_url: &str, secret: Option<&str>, cache: &Path) -> Said<Self> {
+        Ok(Self {
+            database_url: database_url.to_owned(),
+            redis_url: with_path(redis_url, &REDIS_DATABASE.to_string())?,
+            secret: secret.unwrap_or(SECRET).to_owned(),
+            cache: cache.to_owned(),
+            template: OnceCell::new(),
+        })
+    }
+
+    /// A new world, furnished as the scenario says. Its files of SQL lie in `directory`.
+    pub async fn world(&self, scenario: &Scenario, directory: &Path) -> Said<World> {
+        let template = self.template.get_or_try_init(|| self.make_template()).await?;
+        let name = format!("switchboard_harness_{}", Uuid::now_v7().simple());
+        let mut admin = connect(&self.database_url).await?;
+        run(&mut admin, &format!("select pg_advisory_lock({TEMPLATE_LOCK})")).await?;
+        run(&mut admin, &format!("create database {name} template {template}")).await?;
+        // Privileges on the database itself are not copied with it.
+        run(&mut admin, &format!("revoke temporary on database {name} from public")).await?;
+        run(&mut admin, &format!("select pg_advisory_unlock({TEMPLATE_LOCK})")).await?;
+        let _ = admin.close().await;
+
+        let config = self.config(&name)?;
+        let made = self.furnish(&config, scenario, directory).await;
+        match made {
+            Ok((postgres, hub, runtime)) => {
+                Ok(World { runtime, postgres, hub, name, server: self.database_url.clone() })
+            }
+            Err(why) => {
+                drop_database(&self.database_url, &name).await?;
+                Err(why)
+            }
+        }
+    }
+
+    async fn furnish(
+        &self,
+        config: &Config,
+        scenario: &Scenario,
+        directory: &Path,
+    ) -> Said<(Postgres, Hub, Arc<Runtime>)> {
+        let postgres = Postgres::connect(config).await.map_err(|error| error.to_string())?;
+        let redis = Redis::connect(config).map_err(|error| error.to_string())?;
+        tokio::time::timeout(PATIENCE, redis.up()).await.map_err(|_| "Redis does not answer".to_owned())?;
+        empty(&redis).await?;
+        let wakes = Wakes::default();
+        let hub = Hub::start(&redis, "switchboard-harness", NodeId::random(), wakes.clone());
+        let mut roles = false;
+        for file in &scenario.sql {
+            let path = directory.join(file);
+            let sql =
+                std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            roles |= sql.contains("ensure_role");
+            let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(postgres.host()).await;
+            done.map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        if roles {
+            // They can log in like those of the migrations.
+            migrate::run(config).await.map_err(|error| error.to_string())?;
+        }
+        for args in &scenario.redis {
+            command(&redis, args).await?;
+        }
+        let mut looks = tokio::time::interval(Duration::from_millis(2));
+        let begun = Instant::now();
+        while !hub.is_up() {
+            looks.tick().await;
+            if begun.elapsed() > PATIENCE {
+                return Err("the bus does not come up".to_owned());
+            }
+        }
+        let backends = Backends::new(postgres.clone(), redis, hub.clone(), wakes);
+        let runtime = sandbox(self.cache.clone(), backends).map_err(|refusal| refusal.to_string())?;
+        Ok((postgres, hub, Arc::new(runtime)))
+    }
+
+    fn config(&self, database: &str) -> Said<Config> {
+        Ok(Config {
+            database_url: Some(with_path(&self.database_url, database)?),
+            redis_url: Some(self.redis_url.clone()),
+            secret: Some(self.secret.clone()),
+            postgres_connections_max: 4,
+            ..Config::default()
+        })
+    }
+
+    /// Migrated once for each content of the migrations. Passwords belong to the cluster and are set in each run.
+    async fn make_template(&self) -> Said<String> {
+        let name = format!("switchboard_harness_template_{}", migrate::fingerprint_of_all());
+        let mut admin = connect(&self.database_url).await?;
+        run(&mut admin, &format!("select pg_advisory_lock({TEMPLATE_LOCK})")).await?;
+        let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
+            .bind(&name)
+            .fetch_one(&mut admin)
+            .await
+            .map_err(|error| error.to_string())?;
+        if exists {
+            migrate::run(&self.config(&name)?).await.map_err(|error| error.to_string())?;
+        } else {
+            let making = format!("{name}_making");
+            run(&mut admin, &format!("drop database if exists {making} with (force)")).await?;
+            run(&mut admin, &format!("create database {making}")).await?;
+            migrate::run(&self.config(&making)?).await.map_err(|error| error.to_string())?;
+            run(&mut admin, &format!("alter database {making} rename to {name}")).await?;
+        }
+        run(&mut admin, &format!("select pg_advisory_unlock({TEMPLATE_LOCK})")).await?;
+        let _ = admin.close().await;
+        Ok(name)
+    }
+}
+
+impl World {
+    pub async fn load(
+        self: &Arc<Self>,
+        file: &ReleaseFile,
+        settings: BTreeMap<String, String>,
+    ) -> Said<Handler> {
+        let release = self.runtime.load(file, settings).await.map_err(|refusal| refusal.to_string())?;
+        Ok(Handler { runtime: self.runtime.clone(), release, world: Some(self.clone()) })
+    }
+
+    /// As the owner of the database.
+    pub fn owner(&self) -> &sqlx::PgPool {
+        self.postgres.host()
+    }
+
+    /// A connection that calls may gate and send to.
+    pub async fn seat(&self, connection: ConnectionId, user: &str) -> Option<Arc<Outlet>> {
+        let user = UserId::parse(user)?;
+        Some(self.hub.join(Seat { connection, user, session: "session".into() }).await)
+    }
+
+    /// Every row of the product and of the outbox, without what each run makes anew: ids, times, positions.
+    pub async fn state(&self) -> Said<Vec<(String, String)>> {
+        const TABLES: &str = "select format('%I.%I', nspname, relname) from pg_class join pg_namespace on relnamespace \
+                              = pg_namespace.oid where (nspname = 'app' or (nspname, relname) = ('switchboard', \
+                              'outbox')) and relkind in ('r', 'p') and not relispartition order by 1";
+        const UUIDS: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+        const TIMES: &str = "\\d{4}-\\d\\d-\\d\\dT[0-9:.]+(\\+00:00|Z)";
+        let broken = |error: sqlx::Error| error.to_string();
+        let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(self.owner()).await.map_err(broken)?;
+        let mut state = Vec::new();
+        for table in tables {
+            let rows = format!(
+                "select coalesce(string_agg(row, E'\\n' order by row), '') from (select regexp_replace(regexp_replace(\
+                 (to_jsonb(t) - 'position' - 'fingerprint' - 'search')::text, '{UUIDS}', 'U', 'g'), '{TIMES}', 'T', 'g') as row \
+                 from {table} as t) as rows"
+            );
+            let rows: String =
+                sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(self.owner()).await.map_err(broken)?;
+            state.push((table, rows));
+        }
+        Ok(state)
+    }
+
+    /// Nothing of it is left.
+    pub async fn end(&self) -> Said<()> {
+        self.hub.stop().await;
+        self.postgres.close().await;
+        drop_database(&self.server, &self.name).await
+    }
+}
+
+async fn empty(redis: &Redis) -> Said<()> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let size = format!("{:?}", command(redis, &words(&["DBSIZE"])).await?);
+    let marked = format!("{:?}", command(redis, &words(&["EXISTS", REDIS_MARK])).await?);
+    if !size.contains("(0)") && !marked.contains("(1)") {
+        return Err(format!(
+            "database {REDIS_DATABASE} of that Redis holds something that is not the harness's; empty it first"
+        ));
+    }
+    command(redis, &words(&["FLUSHDB"])).await?;
+    command(redis, &words(&["SET", REDIS_MARK, "1"])).await.map(drop)
+}
+
+async fn command(redis: &Redis, args: &[String]) -> Said<Vec<crate::contract::redis::Node>> {
+    let done = redis.command(args, Instant::now() + PATIENCE).await;
+    done.map_err(|error| format!("redis {}: {error:?}", args.join(" ")))
+}
+
+async fn connect(url: &str) -> Said<PgConnection> {
+    let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| error.to_string())?;
+    let connecting = PgConnection::connect_with(&options);
+    connecting.await.map_err(|error| format!("Postgres does not let the tests in: {error}"))
+}
+
+async fn run(connection: &mut PgConnection, sql: &str) -> Said<()> {
+    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await;
+    done.map(drop).map_err(|error| format!("{sql}: {error}"))
+}
+
+async fn drop_database(server: &str, name: &str) -> Said<()> {
+    let mut admin = connect(server).await?;
+    run(&mut admin, &format!("drop database if exists {name} with (force)")).await?;
+    let _ = admin.close().await;
+    Ok(())
+}
+
+/// The same server, another database.
+fn with_path(url: &str, path: &str) -> Said<String> {
+    let no_url = || "a URL like postgres://user@host:5432/database or redis://host:6379 is wanted".to_owned();
+    let (scheme, rest) = url.split_once("://").ok_or_else(no_url)?;
+    let (before, query) = rest.split_once('?').map_or((rest, None), |(before, query)| (before, Some(query)));
+    let authority = before.split_once('/').map_or(before, |(authority, _)| authority);
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    Ok(format!("{scheme}://{authority}/{path}{query}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_database_of_the_same_server() {
+        for (url, expected) in [
+            ("postgres://me:pw@host:1/a", "postgres://me:pw@host:1/b"),
+            ("postgres://host", "postgres://host/b"),
+            ("postgres://host/a?sslmode=disable", "postgres://host/b?sslmode=disable"),
+        ] {
+            assert_eq!(with_path(url, "b").unwrap(), expected);
+        }
+        assert!(with_path("host", "b").is_err());
+    }
+}

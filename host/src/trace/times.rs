@@ -1,0 +1,86 @@
+//! Times in texts, of which a service makes new ones each time it is asked.
+
+use serde_json::Value;
+
+use super::{Outcome, Trace};
+
+/// Every RFC 3339 time in UTC as `T`.
+pub fn without_times(trace: &Trace) -> Trace {
+    let mut trace = trace.clone();
+    blank(&mut trace.input);
+    for exchange in &mut trace.exchanges {
+        blank(&mut exchange.args);
+        exchange.answer.iter_mut().for_each(blank);
+    }
+    if let Outcome::Returned(value) = &mut trace.outcome {
+        blank(value);
+    }
+    trace
+}
+
+fn blank(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = blanked(text),
+        Value::Array(elements) => elements.iter_mut().for_each(blank),
+        Value::Object(members) => members.values_mut().for_each(blank),
+        _ => {}
+    }
+}
+
+fn blanked(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let length = time(rest).unwrap_or(0);
+        if length > 0 {
+            out.push('T');
+        }
+        // Digits that begin no time begin none further on either.
+        let skipped = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        if length == 0 {
+            out.push_str(&rest[..skipped]);
+        }
+        rest = &rest[if length > 0 { length } else { skipped }..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The bytes of the time that the text begins with: `2026-11-20T12:00:00.000Z`.
+fn time(text: &str) -> Option<usize> {
+    const PATTERN: &[u8] = b"0000-00-00T00:00:00";
+    let bytes = text.as_bytes();
+    let fits = bytes.len() > PATTERN.len()
+        && bytes.iter().zip(PATTERN).all(|(byte, pattern)| match pattern {
+            b'0' => byte.is_ascii_digit(),
+            pattern => byte == pattern,
+        });
+    if !fits {
+        return None;
+    }
+    let mut end = PATTERN.len();
+    if bytes[end] == b'.' {
+        end += 1 + bytes[end + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    }
+    (bytes.get(end) == Some(&b'Z')).then_some(end + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_nothing_else() {
+        for (text, expected) in [
+            (r#"{"at":"2026-11-20T12:00:00.000Z","n":12}"#, r#"{"at":"T","n":12}"#),
+            ("2026-11-20T12:00:00Z 2026-11-20", "T 2026-11-20"),
+            ("019aa007-76bb-7fff", "019aa007-76bb-7fff"),
+            ("2026-11-20T12:00:00+01:00", "2026-11-20T12:00:00+01:00"),
+            ("ünö 7", "ünö 7"),
+        ] {
+            assert_eq!(blanked(text), expected);
+        }
+    }
+}
