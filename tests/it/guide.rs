@@ -20,7 +20,10 @@ async fn every_command_of_the_guide_does_what_it_says() {
         let tree = tree(root);
         let admin = host.admin_address().to_string();
         let script = commands(&guide).replace("127.0.0.1:8080", &host.address.to_string());
-        assert!(script.contains("switchboard new hello") && script.contains("switchboard deploy"), "{script}");
+        assert!(
+            script.contains("switchboard new hello") && script.contains("switchboard deploy"),
+            "{script}"
+        );
 
         let path = std::env::var("PATH").unwrap_or_default();
         let own = paths::switchboard().parent().expect("a directory").display().to_string();

@@ -6,8 +6,8 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options, SECRET};
-use switchboard_tests::patience::until;
 use switchboard_tests::paths;
+use switchboard_tests::patience::until;
 use switchboard_tests::services::{self, Redis};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -44,7 +44,8 @@ fn handlers_with(name: &str, traces: &[(String, String)]) -> TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let handler = directory.path().join(name);
     fs::create_dir_all(handler.join("tests")).expect("a directory");
-    fs::copy(root().join("handlers").join(name).join("handler.toml"), handler.join("handler.toml")).expect("a copy");
+    fs::copy(root().join("handlers").join(name).join("handler.toml"), handler.join("handler.toml"))
+        .expect("a copy");
     for (file, text) in traces {
         fs::write(handler.join("tests").join(file), text).expect("a trace");
     }
@@ -92,7 +93,8 @@ async fn no_fault_makes_a_handler_fall_over_or_lie() {
 
 #[tokio::test]
 async fn a_change_is_told_by_call_and_argument() {
-    let changed = trace("sends").replace("`{\"conversation_id\"", "`{ \"conversation_id\"").replace("\"hi\"", "\"HI\"");
+    let changed =
+        trace("sends").replace("`{\"conversation_id\"", "`{ \"conversation_id\"").replace("\"hi\"", "\"HI\"");
     let handlers = handlers_with("send-message", &[("sends.trace".to_owned(), changed)]);
     let from = handlers.path().display().to_string();
     let junit = handlers.path().join("junit.xml").display().to_string();
@@ -110,7 +112,8 @@ async fn a_change_is_told_by_call_and_argument() {
 async fn a_handler_without_a_test_fails() {
     let handlers = handlers_with("send-message", &[]);
     let from = handlers.path().display().to_string();
-    let output = switchboard(&["test", "--from", &from, "--built", &built()]).output().await.expect("it runs");
+    let output =
+        switchboard(&["test", "--from", &from, "--built", &built()]).output().await.expect("it runs");
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("send-message has no test"), "{}", said(&output));
     let output = switchboard(&["test", "nothing", "--built", &built()]).output().await.expect("it runs");
@@ -182,6 +185,7 @@ async fn one_event_is_invoked_and_its_calls_are_shown() {
     let event = event.display().to_string();
     let out = passes(&["invoke", "send-message", &event, "--built", &built()]).await;
     assert!(out.contains("conversation_id") && out.contains("returned"), "{out}");
-    let output = switchboard(&["invoke", "nothing", &event, "--built", &built()]).output().await.expect("it runs");
+    let output =
+        switchboard(&["invoke", "nothing", &event, "--built", &built()]).output().await.expect("it runs");
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
 }

@@ -66,12 +66,14 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
 
 async fn once(args: &Args, config: &Config, harness: &Harness, out: &Output) -> Result<(), Failure> {
     let subjects = subjects(args)?;
+    let mut told = false;
     let report = if args.faults {
         return find_faults(args, config, harness, &subjects, out).await;
     } else if args.record || args.real {
         let place = place(args, config)?;
         let each = |tested: &Tested| tested.said().into_iter().for_each(|said| out.progress(said));
         let mut report = suite::real(&place, &subjects, args.record, each).await;
+        told = true;
         if args.real {
             plan_statements(&place, &subjects, &mut report, out).await?;
         }
@@ -83,7 +85,7 @@ async fn once(args: &Args, config: &Config, harness: &Harness, out: &Output) -> 
         std::fs::write(path, report.junit())
             .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
     }
-    out.answer(&report.json(), report.text());
+    out.answer(&report.json(), if told { report.summary() } else { report.text() });
     if report.is_well() { Ok(()) } else { Err(Failure::Answered) }
 }
 
@@ -137,6 +139,7 @@ async fn plan_statements(
 ) -> Result<(), Failure> {
     let checked = statements::check(place, subjects).await.map_err(Failure::failed)?;
     out.progress(format_args!("{} statements planned as their handlers' roles", checked.planned));
+    checked.refused.iter().for_each(|refused| out.progress(refused));
     report.refused_statements(checked.refused);
     Ok(())
 }
@@ -156,13 +159,14 @@ async fn find_faults(
         faults::scripted(harness, subjects).await?
     };
     let lines: Vec<_> = faults.found.iter().map(ToString::to_string).collect();
+    let told: &[String] = if args.real { &[] } else { &lines };
     let last = format!(
         "{} faults tried, {} findings ({} ms)",
         faults.tried,
         faults.found.len(),
         begun.elapsed().as_millis()
     );
-    let text = lines.iter().chain([&last]).map(String::as_str).collect::<Vec<_>>().join("\n");
+    let text = told.iter().chain([&last]).map(String::as_str).collect::<Vec<_>>().join("\n");
     out.answer(&json!({ "tried": faults.tried, "findings": lines }), text);
     if faults.found.is_empty() { Ok(()) } else { Err(Failure::Answered) }
 }

@@ -110,10 +110,11 @@ fn frame(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), Stri
     default(input, "connection", json!(CONNECTION));
     if let Some(said) = input.remove("type") {
         let said = said.as_str().ok_or("`type` is no text")?.to_owned();
-        let binding =
-            manifest.on.frame.iter().find(|binding| {
-                binding.frame_type == said || binding.aliases.contains(&said)
-            });
+        let binding = manifest
+            .on
+            .frame
+            .iter()
+            .find(|binding| binding.frame_type == said || binding.aliases.contains(&said));
         let binding = binding.ok_or_else(|| format!("{} answers no frame `{said}`", manifest.name))?;
         let alias = (binding.frame_type != said).then_some(said);
         default(input, "frame_type", json!(binding.frame_type));

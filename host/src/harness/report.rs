@@ -117,6 +117,12 @@ impl Report {
         for said in self.tested.iter().filter_map(Tested::said) {
             let _ = writeln!(text, "{said}");
         }
+        text + &self.summary()
+    }
+
+    /// The same, where each test was told when it was done.
+    pub fn summary(&self) -> String {
+        let mut text = String::new();
         for handler in &self.untested {
             let _ = writeln!(text, "{handler} has no test: write {handler}/tests/….trace, or copy one");
         }

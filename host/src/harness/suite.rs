@@ -82,7 +82,10 @@ async fn replay_one(handler: &Handler, case: &Case, update: bool) -> Verdict {
         Ok(got) => got,
         Err(why) => return Verdict::Failed(why),
     };
-    let found = differences(recorded, &got);
+    let mut found = differences(recorded, &got);
+    if let Some(scenario) = &recorded.scenario {
+        found.retain(|difference| !scenario.is_volatile(difference));
+    }
     let diverged = matches!(&got.outcome, Outcome::Failed { kind, .. } if kind == "diverged");
     match (found.is_empty(), update, diverged) {
         (true, ..) => Verdict::Passed,

@@ -28,21 +28,25 @@ pub struct Scenario {
     /// What goes wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inject: Vec<Injection>,
-    /// Functions whose answers the services make up anew each time (what is left of a time to live), and `outcome` where it
-    /// tells of one: they are not compared with what real services say.
+    /// What is made up anew each time (what is left of a time to live, a document that everybody edits) and so not compared:
+    /// functions by name, for their answers; `outcome`, or a part of it, `outcome Ok.body.text`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volatile: Vec<String>,
 }
 
 impl Scenario {
-    /// Whether the services, not the handler, make up what differs here.
+    /// Whether this is no news.
     pub fn is_volatile(&self, difference: &Difference) -> bool {
-        let name = match &difference.place {
-            Place::Call(_, function) if difference.path.starts_with("=> ") => function.as_str(),
+        let place = match &difference.place {
+            Place::Call(_, function) if difference.path.starts_with("=> ") => function.clone(),
             Place::Call(..) => return false,
-            Place::Outcome => "outcome",
+            Place::Outcome => format!("outcome {}", difference.path),
         };
-        self.volatile.iter().any(|volatile| volatile == name)
+        let covers = |volatile: &String| match place.strip_prefix(volatile.as_str()) {
+            Some(rest) => rest.is_empty() || rest.starts_with([' ', '.', '[']),
+            None => false,
+        };
+        self.volatile.iter().any(covers)
     }
 }
 
@@ -71,5 +75,29 @@ impl Injection {
 
     fn is_first(nth: &u32) -> bool {
         *nth == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_volatile_is_named_by_its_place() {
+        let scenario = Scenario {
+            volatile: vec!["redis.script".into(), "outcome Err.retry_after_ms".into()],
+            ..Scenario::default()
+        };
+        let differs = |place, path: &str| {
+            scenario.is_volatile(&Difference { place, path: path.into(), expected: None, got: None })
+        };
+        assert!(differs(Place::Call(1, "redis.script".into()), "=> Ok[0].Integer"));
+        assert!(
+            !differs(Place::Call(1, "redis.script".into()), "args[0]"),
+            "what the handler asks is its own"
+        );
+        assert!(!differs(Place::Call(1, "redis.scripts".into()), "=> Ok"));
+        assert!(differs(Place::Outcome, "Err.retry_after_ms"));
+        assert!(!differs(Place::Outcome, "Err.code"));
     }
 }

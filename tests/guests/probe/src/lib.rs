@@ -21,11 +21,14 @@ impl frame::Handler for Probe {
 
 fn one(call: &serde_json::Value, transaction: &mut Option<Transaction>) -> String {
     let text = |at: usize| call[at].as_str().unwrap_or_default().to_owned();
-    let params = |at: usize| -> Vec<Value> {
-        call[at].as_array().into_iter().flatten().map(param).collect()
-    };
+    let params = |at: usize| -> Vec<Value> { call[at].as_array().into_iter().flatten().map(param).collect() };
     let texts = |at: usize| -> Vec<String> {
-        call[at].as_array().into_iter().flatten().map(|text| text.as_str().unwrap_or_default().to_owned()).collect()
+        call[at]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|text| text.as_str().unwrap_or_default().to_owned())
+            .collect()
     };
     match text(0).as_str() {
         "query" => match transaction {
