@@ -1,7 +1,8 @@
 //! Every SQL statement that the tests hold, planned against a migrated database as the handler's role: types, names and
 //! grants hold, whatever the trace says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row};
@@ -9,7 +10,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::suite::Subject;
 use super::world::Place;
 use crate::postgres::ROLE_PREFIX;
-use crate::trace::Scenario;
+use crate::trace::{Exchange, Scenario};
 
 #[derive(Debug, Default)]
 pub struct Statements {
@@ -18,36 +19,60 @@ pub struct Statements {
     pub refused: Vec<String>,
 }
 
-/// The handler's role and the statement, with a test that uses it.
-fn of(subjects: &[Subject]) -> BTreeMap<(String, String), String> {
-    let mut found = BTreeMap::new();
+/// In which database a statement is planned: one with the tables that its scenario makes, where it makes any.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Furniture {
+    directory: PathBuf,
+    sql: Vec<String>,
+}
+
+/// The handler's role and the statement, with a test that uses it. What Postgres itself refuses in every test is meant so.
+type Planned = BTreeMap<(String, String), String>;
+
+fn of(subjects: &[Subject]) -> BTreeMap<Furniture, Planned> {
+    let mut found = BTreeMap::<_, Planned>::new();
     for subject in subjects {
         let Some(role) = &subject.file.manifest.grants.postgres else { continue };
+        let mut seen = BTreeSet::new();
         for case in &subject.cases {
-            for exchange in &case.trace.exchanges {
+            let sql = case.trace.scenario.iter().flat_map(|scenario| scenario.sql.clone()).collect();
+            let directory = case.path.parent().unwrap_or(Path::new(".")).to_owned();
+            let planned = found.entry(Furniture { directory, sql }).or_default();
+            let answered = case.trace.exchanges.iter().filter(|exchange| !is_refused(exchange));
+            for exchange in answered {
                 let one = exchange.args.get("statement").and_then(Value::as_str);
                 let many = exchange.args.get("statements").and_then(Value::as_array);
                 for statement in one.into_iter().chain(many.into_iter().flatten().filter_map(Value::as_str)) {
-                    found.entry((role.clone(), statement.to_owned())).or_insert_with(|| case.title());
+                    if seen.insert(statement) {
+                        planned.insert((role.clone(), statement.to_owned()), case.title());
+                    }
                 }
             }
         }
     }
+    found.retain(|_, planned| !planned.is_empty());
     found
 }
 
+fn is_refused(exchange: &Exchange) -> bool {
+    exchange.answer.as_ref().is_some_and(|answer| answer.get("Err").is_some())
+}
+
 pub async fn check(place: &Place, subjects: &[Subject]) -> Result<Statements, String> {
-    let world = place.world(&Scenario::default(), std::path::Path::new(".")).await?;
     let mut checked = Statements::default();
-    for ((role, statement), test) in of(subjects) {
-        checked.planned += 1;
-        if let Err(error) = plan(world.owner(), &role, &statement).await {
-            let first =
-                statement.lines().find(|line| !line.trim_start().starts_with("--")).unwrap_or_default();
-            checked.refused.push(format!("{test}, as {role}: {error}\n  {}", first.trim()));
+    for (furniture, planned) in of(subjects) {
+        let scenario = Scenario { sql: furniture.sql, ..Scenario::default() };
+        let world = place.world(&scenario, &furniture.directory).await?;
+        for ((role, statement), test) in planned {
+            checked.planned += 1;
+            if let Err(error) = plan(world.owner(), &role, &statement).await {
+                let first =
+                    statement.lines().find(|line| !line.trim_start().starts_with("--")).unwrap_or_default();
+                checked.refused.push(format!("{test}, as {role}: {error}\n  {}", first.trim()));
+            }
         }
+        world.end().await?;
     }
-    world.end().await?;
     Ok(checked)
 }
 
