@@ -191,7 +191,6 @@ async fn shadow(host: &Host, handler: &str) -> Value {
 }
 
 #[tokio::test]
-#[ignore = "sees the same as the live release, as it should, but not that another limit differs"]
 async fn a_shadow_of_real_sends_sees_them_and_writes_nothing() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;

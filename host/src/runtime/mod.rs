@@ -228,7 +228,7 @@ impl Runtime {
         }
     }
 
-    /// The call of a trace once more, on any release, with the trace's answers. The result is a trace again, to be
+    /// The call of a trace once more, on any release, with its settings and the trace's answers. The result is a trace again, to be
     /// compared with the first.
     pub async fn replay(&self, release: &Arc<Release>, trace: &Trace) -> Result<Trace, Refusal> {
         recording::replay(self, release, trace).await

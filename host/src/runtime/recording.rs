@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::warn;
 
 use super::failure::Failure;
@@ -15,7 +15,7 @@ use super::release::Release;
 use super::{Call, Runtime};
 use crate::config::{Traced, Traces};
 use crate::interfaces::CallState;
-use crate::interfaces::call::{Script, Source};
+use crate::interfaces::call::{Function, Script, Source};
 use crate::limits;
 use crate::trace::{self, Exchange, Outcome, Recorder, Trace, redact_bodies, redact_secrets};
 
@@ -112,9 +112,19 @@ pub(super) async fn replay(
     }
     // Answers do not depend on who asks; principal and connection are in the input where a guest sees them.
     let call = Call { id: trace.call.clone(), principal: None, connection: None };
-    let source = Source::Replay(Script::new(trace.exchanges.clone()));
+    let source = Source::Replay(Script::new(with_settings_of(release, trace.exchanges.clone())));
     play(runtime, release, call, (&trace.trigger, trace.input.clone()), source, limits::TRACE_BYTES_MAX * 2)
         .await
+}
+
+/// What the world answered stands in the trace; settings are a release's own.
+fn with_settings_of(release: &Release, mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
+    for asked in exchanges.iter_mut().filter(|exchange| exchange.function == Function::ConfigGet.name()) {
+        if let Some(key) = asked.args["key"].as_str() {
+            asked.answer = Some(json!(release.setting(key)));
+        }
+    }
+    exchanges
 }
 
 pub(super) async fn play(
