@@ -21,7 +21,7 @@ impl http::Handler for ChangeMessage {
             _ => return http::unknown_endpoint(&request),
         };
         let message = request.param_id("message_id", "message")?;
-        let conversation = membership::find(request.param("conversation_id"))?;
+        let conversation = membership::find(request.param("conversation_id")).map_err(like_of_others)?;
         let changed = store::change(Target { conversation, message }, &request.caller()?.user_id, &change)?;
         Ok(match change {
             Change::Edit { .. } => Response::text(200, format!(r#"{{"message":{}}}"#, changed.message)),
@@ -49,6 +49,11 @@ impl frame::Handler for ChangeMessage {
             _ => return frame::unknown_type(&request),
         }))
     }
+}
+
+/// A slug that nobody has is answered like a conversation of others: who is not in it learns nothing of its name.
+fn like_of_others(problem: Problem) -> Problem {
+    if problem.status == 404 { Problem::not_found("message") } else { problem }
 }
 
 // Replies say what the pushes to the others say.
