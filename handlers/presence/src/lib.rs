@@ -45,9 +45,8 @@ impl event::Handler for Presence {
 fn set(request: &Request) -> Result<Reply, Problem> {
     let (user, status) = (&request.caller.user_id, rules::chosen(request.payload()?)?);
     let changes = presence::run("set", keys::partition(user), &[user, &status]).map_err(unavailable)?;
-    if let Err(problem) = presence::announce(&presence::changes(&changes)) {
-        log::warn("a status is told later", &[("why", &problem.code)]);
-    }
+    // What is chosen stands: where it can not be told now, the next sweep tells it, or whoever asks again.
+    presence::announce(&presence::changes(&changes))?;
     Ok(Reply::new("presence.ok", &json!({ "status": status })))
 }
 

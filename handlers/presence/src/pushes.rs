@@ -9,7 +9,7 @@ use sdk::postgres::{self, Error};
 use sdk::{Id, config, frame, log, params};
 
 use crate::rules;
-use crate::watch::{self, Trouble};
+use crate::watch;
 
 const AUDIENCE: &str = include_str!("sql/audience.sql");
 /// Publications of one call to the bus.
@@ -22,58 +22,91 @@ sdk::rows! {
 pub fn tell(events: &[Event]) -> Vec<Verdict> {
     let (latest, read) = rules::latest(events);
     match publish(&latest) {
-        Ok(()) => read.into_iter().map(|read| read.map_or_else(Verdict::Reject, |()| Verdict::Ack)).collect(),
-        Err(Outage(why)) => {
+        Ok(refused) => read.into_iter().map(|read| verdict(read, &refused)).collect(),
+        Err(Trouble::Away(why)) => {
             log::warn("presence is told later", &[("why", &why)]);
             event::all(events, Verdict::Hold(event::RETRY_MS))
+        }
+        // All of them, or one would be told behind a later one of the same person. The others go on.
+        Err(Trouble::Failed(why)) => {
+            log::error("presence is not told", &[("why", &why)]);
+            let again = |_| Verdict::Retry(event::RETRY_MS);
+            read.into_iter().map(|read| read.map_or_else(Verdict::Reject, again)).collect()
         }
     }
 }
 
-/// Something behind us is away, and comes back.
-struct Outage(String);
+/// Whose changes the bus never takes, and why.
+type Refused = BTreeMap<String, String>;
 
-fn publish(latest: &BTreeMap<String, &str>) -> Result<(), Outage> {
+fn verdict(read: Result<String, String>, refused: &Refused) -> Verdict {
+    match read.map(|user| refused.get(&user)) {
+        Ok(None) => Verdict::Ack,
+        Ok(Some(why)) => Verdict::Reject(why.clone()),
+        Err(why) => Verdict::Reject(why),
+    }
+}
+
+/// Why nobody was told.
+enum Trouble {
+    /// Something behind us, which comes back.
+    Away(String),
+    /// A statement, perhaps never again.
+    Failed(String),
+}
+
+fn publish(latest: &BTreeMap<String, &str>) -> Result<Refused, Trouble> {
     if latest.is_empty() {
-        return Ok(());
+        return Ok(Refused::new());
     }
     let users: Vec<String> = latest.keys().cloned().collect();
     let mut audience = audience(users)?;
     for (watched, watchers) in watchers(latest)? {
         audience.entry(watched).or_default().extend(watchers.iter().map(|user| channels::user(user)));
     }
-    let mut publications = Vec::new();
-    for (user, addresses) in &audience {
+    let publications = |user: &str, addresses: &[String]| -> Vec<Publication> {
         let frame = frame::push("presence.update", latest[user]);
-        publications.extend(addresses.iter().map(|address| Publication {
+        let publication = |address: &String| Publication {
             merge_key: Some(format!("presence:{user}")),
             ..Publication::new(address.clone(), frame.clone())
-        }));
+        };
+        addresses.iter().map(publication).collect()
+    };
+    let all: Vec<_> = audience.iter().flat_map(|(user, addresses)| publications(user, addresses)).collect();
+    if send(&all)?.is_ok() {
+        return Ok(Refused::new());
     }
+    // One of them is to blame: alone, each shows whether it is the one.
+    let mut refused = Refused::new();
+    for (user, addresses) in &audience {
+        if let Err(why) = send(&publications(user, addresses))? {
+            refused.insert(user.clone(), why);
+        }
+    }
+    Ok(refused)
+}
+
+/// The inner error is why the bus never takes it.
+fn send(publications: &[Publication]) -> Result<Result<(), String>, Trouble> {
     for some in publications.chunks(PUBLISH_MAX) {
         match channels::publish(some) {
             Ok(()) => {}
-            // A name that is no address hears nothing; the others must not wait for it.
-            Err(channels::Error::Refused(why)) => log::error("presence refused", &[("why", &why)]),
-            Err(other) => return Err(Outage(format!("{other:?}"))),
+            Err(channels::Error::Refused(why)) => return Ok(Err(why)),
+            Err(other) => return Err(Trouble::Away(format!("{other:?}"))),
         }
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
-fn audience(users: Vec<String>) -> Result<BTreeMap<String, Vec<String>>, Outage> {
+fn audience(users: Vec<String>) -> Result<BTreeMap<String, Vec<String>>, Trouble> {
     let most = config::number("participants_max", 1000);
-    let heard = match postgres::query(AUDIENCE, &params![users, most]) {
-        Ok(rows) => rows.all::<Heard>().map_err(|mismatch| Outage(mismatch.to_string()))?,
-        Err(error @ (Error::Busy | Error::Deadline | Error::Retryable(_) | Error::UnknownOutcome)) => {
-            return Err(Outage(format!("{error:?}")));
+    let rows = postgres::query(AUDIENCE, &params![users, most]).map_err(|error| match error {
+        Error::Busy | Error::Deadline | Error::Retryable(_) | Error::UnknownOutcome => {
+            Trouble::Away(format!("{error:?}"))
         }
-        // Told to nobody rather than never again to anybody.
-        Err(error) => {
-            log::error("no audience for presence", &[("why", &format!("{error:?}"))]);
-            Vec::new()
-        }
-    };
+        other => Trouble::Failed(format!("{other:?}")),
+    })?;
+    let heard = rows.all::<Heard>().map_err(|mismatch| Trouble::Failed(mismatch.to_string()))?;
     let mut audience = BTreeMap::<String, Vec<String>>::new();
     for Heard { user_id, conversation_id } in heard {
         audience.entry(user_id).or_default().push(channels::conversation(conversation_id));
@@ -81,11 +114,10 @@ fn audience(users: Vec<String>) -> Result<BTreeMap<String, Vec<String>>, Outage>
     Ok(audience)
 }
 
-fn watchers(latest: &BTreeMap<String, &str>) -> Result<BTreeMap<String, Vec<String>>, Outage> {
-    match watch::watchers(latest.keys().map(String::as_str)) {
-        Ok(watchers) => Ok(watchers),
-        Err(Trouble::Redis(why)) => Err(Outage(why)),
-        Err(Trouble::Postgres(problem)) if problem.status == 503 => Err(Outage(problem.code)),
-        Err(Trouble::Postgres(_)) => Ok(BTreeMap::new()),
-    }
+fn watchers(latest: &BTreeMap<String, &str>) -> Result<BTreeMap<String, Vec<String>>, Trouble> {
+    watch::watchers(latest.keys().map(String::as_str)).map_err(|trouble| match trouble {
+        watch::Trouble::Redis(why) => Trouble::Away(why),
+        watch::Trouble::Postgres(problem) if problem.status == 503 => Trouble::Away(problem.code),
+        watch::Trouble::Postgres(problem) => Trouble::Failed(problem.code),
+    })
 }

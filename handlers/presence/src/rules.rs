@@ -57,13 +57,13 @@ pub fn focus(mut payload: Object) -> Result<Option<Id>, Problem> {
     payload.id("conversation_id")
 }
 
-/// Who changed: the last that is told of each, as the payload of a frame.
-pub fn latest(events: &[Event]) -> (BTreeMap<String, &str>, Vec<Result<(), String>>) {
+/// Who changed: the last that is told of each, as the payload of a frame; and whom each event is of.
+pub fn latest(events: &[Event]) -> (BTreeMap<String, &str>, Vec<Result<String, String>>) {
     let mut latest = BTreeMap::new();
     let read = events.iter().map(|event| {
         let user = user_of(&event.payload)?;
-        latest.insert(user, event.payload.as_str());
-        Ok(())
+        latest.insert(user.clone(), event.payload.as_str());
+        Ok(user)
     });
     let read = read.collect();
     (latest, read)
@@ -134,6 +134,7 @@ mod tests {
         let events = [event(first), event("{}"), event(last)];
         let (latest, read) = latest(&events);
         assert_eq!(latest["bo"], last);
-        assert!(read[0].is_ok() && read[1].is_err() && read[2].is_ok());
+        assert!(read[1].is_err());
+        assert_eq!((read[0].as_deref(), read[2].as_deref()), (Ok("bo"), Ok("bo")));
     }
 }

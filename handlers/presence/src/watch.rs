@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sdk::redis::{self, Error, Pipeline};
+use sdk::redis::{self, Error, Pipeline, Reply};
 use sdk::{Problem, keys, params, postgres};
 
 const WATCHING: &str = include_str!("sql/watching.sql");
@@ -30,7 +30,12 @@ pub fn replace(connection: &str, viewer: &str, users: &[String]) -> Result<(), E
         pipeline.push(&["HSET", &watchers, connection, viewer]).push(&["EXPIRE", &watchers, &ttl]);
     }
     pipeline.push(&["EXPIRE", &watches, &ttl]);
-    pipeline.run().map(drop)
+    // Whoever is told that they watch does: also where Redis is there and takes nothing more.
+    let failed = pipeline.run()?.into_iter().find_map(|reply| match reply {
+        Reply::Failed(why) => Some(why),
+        _ => None,
+    });
+    failed.map_or(Ok(()), |why| Err(Error::Failed(why)))
 }
 
 /// For each of these users, the people who watch them and may.

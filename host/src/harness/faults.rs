@@ -285,9 +285,21 @@ fn acknowledged(trace: &Trace) -> bool {
         "event" => returned.as_array().is_some_and(|all| all.iter().any(|verdict| verdict == "Ack")),
         // They promise nothing: what a connection's begin and end could not do is made good by later ones.
         "opened" | "closed" | "touched" => false,
-        "http" => returned.pointer("/Ok/status").and_then(Value::as_u64).is_some_and(|status| status < 400),
+        "http" => {
+            let status = returned.pointer("/Ok/status").and_then(Value::as_u64);
+            status.is_some_and(|status| status < 400) && !is_failed_graphql(returned)
+        }
         _ => returned.get("Ok").is_some(),
     }
+}
+
+/// GraphQL says in a 200 what went wrong: no data, and errors.
+fn is_failed_graphql(returned: &Value) -> bool {
+    let body = returned.pointer("/Ok/body/text").and_then(Value::as_str);
+    let document = body.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    document.is_some_and(|document| {
+        document.get("data") == Some(&Value::Null) && document.get("errors").is_some_and(Value::is_array)
+    })
 }
 
 impl Faults {
@@ -345,6 +357,13 @@ mod tests {
         assert!(found(problem(404)).unwrap().contains("blames the asker"));
         assert_eq!(found(problem(503)), None);
         assert_eq!(found(problem(500)), None);
+        let graphql = |body: &str| json!({ "Ok": { "status": 200, "body": { "text": body } } });
+        let done = graphql(r#"{"data":{"delete":true}}"#);
+        let failed = graphql(r#"{"data":null,"errors":[{"message":"busy"}]}"#);
+        assert_eq!(verdict("http", "postgres.begin", done.clone(), failed), None);
+        assert!(
+            verdict("http", "postgres.begin", done.clone(), done).unwrap().contains("says that it is done")
+        );
         // A cache that is away is no reason to refuse.
         assert_eq!(verdict("http", "redis.command", ok.clone(), ok.clone()), None);
         let ack = json!(["Ack"]);

@@ -65,11 +65,9 @@ impl Query {
             }
         };
         let unread = if unread == Some(true) { Some("true") } else { None };
-        let wish = Wish::parse(unread, None, after.as_deref(), limit).map_err(|mut problem| {
-            problem.field =
-                problem.field.map(|field| if field == "cursor" { "after".to_owned() } else { field });
-            refused(problem)
-        })?;
+        // Of what it checks only the cursor is theirs, and has another name here.
+        let wish = Wish::parse(unread, None, after.as_deref(), limit)
+            .map_err(|_| refused(Problem::invalid("after", "is not one of ours")))?;
         let page = inbox::list(user, &wish).map_err(refused)?;
         let nodes =
             page.notifications.iter().map(|text| Notification::read(text)).collect::<Result<Vec<_>, _>>()?;

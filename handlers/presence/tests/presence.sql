@@ -1,0 +1,5 @@
+-- What was last told: bo is here, cy is gone.
+
+insert into app.presence (user_id, status, was, version, last_seen) values
+  ('bo', 'online', 'offline', 1795175940000, '2026-11-20 11:59Z'),
+  ('cy', 'offline', 'online', 1795174200000, '2026-11-20 11:30Z');
