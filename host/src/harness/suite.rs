@@ -1,7 +1,7 @@
 //! The tests of many handlers at once: replayed, all cores busy; or run against real services, one after the other, to be
 //! recorded or to see that the recorded answers are still the real ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -134,6 +134,9 @@ pub async fn real(place: &Place, subjects: &[Subject], record: bool, each: impl 
             tested.last().into_iter().for_each(&each);
         }
     }
+    if let Err(why) = place.end().await {
+        tracing::warn!("databases of the tests are left: {why}");
+    }
     Report::of(subjects, tested, begun.elapsed())
 }
 
@@ -155,10 +158,35 @@ fn judged(case: &Case, scenario: &Scenario, got: Trace, record: bool) -> Verdict
 
 async fn run(place: &Place, subject: &Subject, case: &Case, scenario: &Scenario) -> Result<Trace, String> {
     let directory = case.path.parent().map_or_else(PathBuf::new, Path::to_owned);
-    let world = Arc::new(place.world(scenario, &directory).await?);
+    let recorded = &case.trace;
+    let writing = place.writing_functions().await?;
+    let reads = recorded.outcome != Outcome::Unknown && only_reads(recorded, writing);
+    let world = match reads {
+        true => place.world_to_read(scenario, &directory).await?,
+        false => place.world(scenario, &directory).await?,
+    };
+    let world = Arc::new(world);
     let ran = in_world(&world, subject, case, scenario).await;
-    world.end().await?;
+    match &ran {
+        Ok(got) if reads && only_reads(got, writing) => place.keep_unchanged(&world).await?,
+        _ => world.end().await?,
+    }
     ran
+}
+
+/// Whether no statement of the call changes anything, nor calls a function that may.
+fn only_reads(trace: &Trace, writing: &HashSet<String>) -> bool {
+    const WRITE: [&str; 6] = ["insert", "update", "delete", "merge", "truncate", "create"];
+    let reads = |statement: &Value| {
+        let statement = statement.as_str().unwrap_or_default().to_lowercase();
+        let mut words = statement.split(|c: char| !c.is_ascii_alphanumeric() && !"_.".contains(c));
+        !words.any(|word| WRITE.contains(&word) || writing.contains(word))
+    };
+    trace.exchanges.iter().all(|exchange| {
+        let one = exchange.args.get("statement").into_iter();
+        let many = exchange.args.get("statements").and_then(Value::as_array).into_iter().flatten();
+        one.chain(many).all(reads)
+    })
 }
 
 async fn in_world(
@@ -191,5 +219,48 @@ impl Handler {
         let trace = self.play(&recorded.trigger, input.clone(), stage).await?;
         drop(seat);
         Ok((trace, input))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::trace::Exchange;
+
+    #[test]
+    fn what_a_statement_may_change() {
+        for (statement, reads) in [
+            ("select user_id from app.participants where left_at is null", true),
+            ("select switchboard.shard($1), count(*) from (select 1) as one", true),
+            ("-- who\nselect inserted from app.things", true),
+            ("with gone as (delete from app.things returning 1) select count(*) from gone", false),
+            ("(update app.things set a = 1)", false),
+            ("select app.deliver($1)", false),
+            ("select app.head($1)", true),
+            ("select * from app.things for update", false),
+        ] {
+            let exchange = Exchange {
+                function: "postgres.query".to_owned(),
+                unordered: false,
+                args: json!({ "statement": statement }),
+                answer: None,
+                micros: 0,
+            };
+            let trace = Trace {
+                handler: "marks".to_owned(),
+                release: None,
+                call: "c1".to_owned(),
+                trigger: "http".to_owned(),
+                scenario: None,
+                input: json!({}),
+                exchanges: vec![exchange],
+                left_out: 0,
+                outcome: Outcome::Unknown,
+            };
+            let writing = HashSet::from(["app.deliver".to_owned()]);
+            assert_eq!(only_reads(&trace, &writing), reads, "{statement}");
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Real services for one test: a database of its own, copied from a migrated template, an emptied Redis, a hub. They are
 //! gone with the test. The clock and the dice are still the test's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -38,7 +38,14 @@ pub struct Place {
     secret: String,
     cache: PathBuf,
     template: OnceCell<String>,
+    writing_functions: OnceCell<HashSet<String>>,
+    /// Databases that nobody has written to since they were furnished, by the SQL that furnished them.
+    unchanged: Mutex<HashMap<Furniture, String>>,
 }
+
+/// Files of SQL, in order.
+type Furniture = Vec<PathBuf>;
+type Opened = (Postgres, Hub, Arc<Runtime>);
 
 /// One test's share of them.
 pub struct World {
@@ -46,6 +53,7 @@ pub struct World {
     postgres: Postgres,
     hub: Hub,
     name: String,
+    furniture: Furniture,
     server: String,
 }
 
@@ -61,11 +69,94 @@ impl Place {
             secret: secret.unwrap_or(SECRET).to_owned(),
             cache: cache.to_owned(),
             template: OnceCell::new(),
+            writing_functions: OnceCell::new(),
+            unchanged: Mutex::default(),
         })
     }
 
     /// A new world, furnished as the scenario says. Its files of SQL lie in `directory`.
     pub async fn world(&self, scenario: &Scenario, directory: &Path) -> Said<World> {
+        let furniture = furniture_of(scenario, directory);
+        let name = self.new_database().await?;
+        let furnish = async {
+            let config = self.config(&name)?;
+            furnish(&config, &furniture).await?;
+            self.open(&config, scenario).await
+        };
+        let opened = furnish.await;
+        self.opened(opened, name, furniture).await
+    }
+
+    /// The same for a test that only reads: making and dropping a database takes half a second, so one that was left
+    /// `unchanged` serves again.
+    pub async fn world_to_read(&self, scenario: &Scenario, directory: &Path) -> Said<World> {
+        let furniture = furniture_of(scenario, directory);
+        let Some(name) = self.unchanged().remove(&furniture) else {
+            return self.world(scenario, directory).await;
+        };
+        let opened = self.open(&self.config(&name)?, scenario).await;
+        self.opened(opened, name, furniture).await
+    }
+
+    async fn opened(&self, opened: Said<Opened>, name: String, furniture: Furniture) -> Said<World> {
+        match opened {
+            Ok((postgres, hub, runtime)) => {
+                Ok(World { runtime, postgres, hub, name, furniture, server: self.database_url.clone() })
+            }
+            Err(why) => {
+                drop_database(&self.database_url, &name).await?;
+                Err(why)
+            }
+        }
+    }
+
+    /// The world ends, and its database waits for the next reader.
+    pub async fn keep_unchanged(&self, world: &World) -> Said<()> {
+        world.close().await;
+        // Handlers' connections end when their pools are forgotten, which may be later than the next test begins.
+        let mut admin = connect(&self.database_url).await?;
+        let lingering = format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}'",
+            world.name
+        );
+        run(&mut admin, &lingering).await?;
+        let _ = admin.close().await;
+        let before = self.unchanged().insert(world.furniture.clone(), world.name.clone());
+        match before {
+            Some(name) => drop_database(&self.database_url, &name).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Functions of the migrations, `schema.name`, that may change something: Postgres holds the others to their word.
+    pub async fn writing_functions(&self) -> Said<&HashSet<String>> {
+        const VOLATILE: &str = "select nspname || '.' || proname from pg_proc join pg_namespace on pronamespace = \
+                                pg_namespace.oid where provolatile = 'v' and nspname not in ('pg_catalog', \
+                                'information_schema')";
+        let look = async || {
+            let template = self.template.get_or_try_init(|| self.make_template()).await?;
+            let mut owner = connect(&with_path(&self.database_url, template)?).await?;
+            let found: sqlx::Result<Vec<String>> = sqlx::query_scalar(VOLATILE).fetch_all(&mut owner).await;
+            let _ = owner.close().await;
+            Ok(found.map_err(|error| error.to_string())?.into_iter().collect())
+        };
+        self.writing_functions.get_or_try_init(look).await
+    }
+
+    /// Nothing is left but the template.
+    pub async fn end(&self) -> Said<()> {
+        let names = std::mem::take(&mut *self.unchanged()).into_values().collect::<Vec<_>>();
+        for name in names {
+            drop_database(&self.database_url, &name).await?;
+        }
+        Ok(())
+    }
+
+    fn unchanged(&self) -> MutexGuard<'_, HashMap<Furniture, String>> {
+        self.unchanged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn new_database(&self) -> Said<String> {
         let template = self.template.get_or_try_init(|| self.make_template()).await?;
         let name = format!("switchboard_harness_{}", Uuid::now_v7().simple());
         let mut admin = connect(&self.database_url).await?;
@@ -75,45 +166,16 @@ impl Place {
         run(&mut admin, &format!("revoke temporary on database {name} from public")).await?;
         run(&mut admin, &format!("select pg_advisory_unlock({TEMPLATE_LOCK})")).await?;
         let _ = admin.close().await;
-
-        let config = self.config(&name)?;
-        let made = self.furnish(&config, scenario, directory).await;
-        match made {
-            Ok((postgres, hub, runtime)) => {
-                Ok(World { runtime, postgres, hub, name, server: self.database_url.clone() })
-            }
-            Err(why) => {
-                drop_database(&self.database_url, &name).await?;
-                Err(why)
-            }
-        }
+        Ok(name)
     }
 
-    async fn furnish(
-        &self,
-        config: &Config,
-        scenario: &Scenario,
-        directory: &Path,
-    ) -> Said<(Postgres, Hub, Arc<Runtime>)> {
+    async fn open(&self, config: &Config, scenario: &Scenario) -> Said<Opened> {
         let postgres = Postgres::connect(config).await.map_err(|error| error.to_string())?;
         let redis = Redis::connect(config).map_err(|error| error.to_string())?;
         tokio::time::timeout(PATIENCE, redis.up()).await.map_err(|_| "Redis does not answer".to_owned())?;
         empty(&redis).await?;
         let wakes = Wakes::default();
         let hub = Hub::start(&redis, "switchboard-harness", NodeId::random(), wakes.clone());
-        let mut roles = false;
-        for file in &scenario.sql {
-            let path = directory.join(file);
-            let sql =
-                std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            roles |= sql.contains("ensure_role");
-            let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(postgres.host()).await;
-            done.map_err(|error| format!("{}: {error}", path.display()))?;
-        }
-        if roles {
-            // They can log in like those of the migrations.
-            migrate::run(config).await.map_err(|error| error.to_string())?;
-        }
         for args in &scenario.redis {
             command(&redis, args).await?;
         }
@@ -211,10 +273,34 @@ impl World {
 
     /// Nothing of it is left.
     pub async fn end(&self) -> Said<()> {
-        self.hub.stop().await;
-        self.postgres.close().await;
+        self.close().await;
         drop_database(&self.server, &self.name).await
     }
+
+    async fn close(&self) {
+        self.hub.stop().await;
+        self.postgres.close().await;
+    }
+}
+
+fn furniture_of(scenario: &Scenario, directory: &Path) -> Furniture {
+    scenario.sql.iter().map(|file| directory.join(file)).collect()
+}
+
+async fn furnish(config: &Config, furniture: &Furniture) -> Said<()> {
+    let mut owner = connect(config.database_url.as_deref().unwrap_or_default()).await?;
+    let mut roles = false;
+    for path in furniture {
+        let sql = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        roles |= sql.contains("ensure_role");
+        run(&mut owner, &sql).await.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let _ = owner.close().await;
+    if roles {
+        // They can log in like those of the migrations.
+        migrate::run(config).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 async fn empty(redis: &Redis) -> Said<()> {
@@ -243,7 +329,7 @@ async fn connect(url: &str) -> Said<PgConnection> {
 
 async fn run(connection: &mut PgConnection, sql: &str) -> Said<()> {
     let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await;
-    done.map(drop).map_err(|error| format!("{sql}: {error}"))
+    done.map(drop).map_err(|error| format!("{}: {error}", sql.lines().next().unwrap_or_default()))
 }
 
 async fn drop_database(server: &str, name: &str) -> Said<()> {
