@@ -15,6 +15,7 @@ pub mod paths;
 pub mod patience;
 pub mod proxy;
 pub mod release;
+pub mod sentinels;
 pub mod server;
 pub mod services;
 pub mod standing;

@@ -34,6 +34,7 @@ mod presence;
 mod publish;
 mod releases;
 mod search;
+mod sentinel;
 mod subscribe;
 mod swaps;
 mod three_nodes;
