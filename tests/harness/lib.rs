@@ -9,6 +9,7 @@ pub mod token;
 
 // the world
 pub mod admin;
+pub mod document;
 pub mod host;
 pub mod notices;
 pub mod paths;
@@ -19,6 +20,7 @@ pub mod sentinels;
 pub mod server;
 pub mod services;
 pub mod standing;
+pub mod tls;
 
 // people
 pub mod client;
