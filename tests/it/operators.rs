@@ -134,9 +134,13 @@ async fn a_fleet_that_demands_signatures_runs_nothing_else() {
         );
         assert!(failed(&run(Some(host), &["deploy", &send]).await).contains("not of this file"));
         std::fs::remove_file(format!("{send}.sig")).unwrap();
-        assert!(failed(&run(Some(host), &["deploy", &send]).await).contains("not signed"));
+        for how in [&[][..], &["--canary", "10%"], &["--shadow", "10%"]] {
+            let deploy: Vec<&str> = ["deploy", &send].into_iter().chain(how.iter().copied()).collect();
+            assert!(failed(&run(Some(host), &deploy).await).contains("not signed"), "{how:?}");
+        }
         done(&run(None, &["sign", "--key", "ours.key", &send]).await);
-        done(&run(Some(host), &["deploy", &send]).await);
+        done(&run(Some(host), &["deploy", &send, "--canary", "10%"]).await);
+        done(&run(Some(host), &["promote", "send-message"]).await);
         done(&run(Some(host), &["rollback", "send-message"]).await);
 
         // A node that takes everything from the repository checks for itself.

@@ -1,5 +1,7 @@
 //! HTTPS and WSS: the protocol over TLS, certificates that change while clients stay, and clients that speak something else.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use switchboard_tests::client::Client;
 use switchboard_tests::host::{Host, Options};
@@ -71,6 +73,54 @@ async fn the_protocol_is_the_same_over_tls() {
         ana.reply_to(&json!(1)).await.expect("pong");
         ana.write_text(&"x".repeat(70_000)).await;
         assert_eq!(ana.expect_close().await, 1009);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_over_tls_is_taken_for_gone_too() {
+    let certificate = Certificate::make();
+    let directory = files(&certificate);
+    let options = with_tls(&directory).set("IDLE_MS", 1_500).set("AUTH_WAIT_MS", 300);
+    Host::test(options, async |host| {
+        let door = Door::to(host.address, &certificate).await;
+        let (mut nobody, _) = Client::connect(door.address, &Handshake::bare()).await.unwrap();
+        let mut ana = Client::sign_in(door.address, "ana").await;
+        assert_eq!(nobody.expect_close().await, 4001);
+        assert_eq!(ana.expect_close().await, 4010);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_reads_nothing_over_tls_is_closed_too() {
+    let certificate = Certificate::make();
+    let directory = files(&certificate);
+    let options = with_tls(&directory).without_rate_limits().set("STALL_MS", 500);
+    Host::test(options, async |host| {
+        let door = Door::to(host.address, &certificate).await;
+        let rest = Rest::new(door.address, Token::of("ana").sign());
+        let body = json!({"type": "group", "name": "tls", "members": ["bo"]});
+        let made = rest.post("/api/v1/conversations", body).await.expect(201);
+        let room = made["conversation"]["id"].as_str().unwrap();
+        let (mut ana, mut bo) =
+            (Client::sign_in(door.address, "ana").await, Client::sign_in(door.address, "bo").await);
+        ana.enter(room).await;
+        bo.enter(room).await;
+        // Bo reads nothing from here on. What the kernel and TLS hold fills, then the queue.
+        let (text, begin) = ("€".repeat(2000), Instant::now());
+        while host.admin.metric("switchboard_connections_closed_total").await < Some(1.0) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "never closed");
+            for _ in 0..200 {
+                ana.send(&text).await.expect_sent();
+            }
+            ana.forget_pushes();
+        }
+        drop(bo);
+        ana.expect_alive().await;
+        let metrics = host.admin.rest().get("/metrics").await;
+        let text = String::from_utf8_lossy(&metrics.body).into_owned();
+        assert!(text.contains("code=\"4008\""), "closed, but not for that");
     })
     .await;
 }

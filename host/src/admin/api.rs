@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::roles::Role;
 use super::route::Endpoint;
 use super::{Admin, Asked, disconnect};
 use crate::contract::types::Problem;
@@ -49,7 +50,11 @@ impl<L: Load> Admin<L> {
             Endpoint::Promote(handler) => self.promote(&handler, asked).await,
             Endpoint::Unshadow(handler) => self.unshadow(&handler, asked).await,
             Endpoint::Shadows(handler) => {
-                let shadows = repository.shadows(&handler).await.map_err(unavailable)?;
+                let mut shadows = repository.shadows(&handler).await.map_err(unavailable)?;
+                if asked.by.role < Role::Deploy {
+                    // They quote what users were answered.
+                    shadows.iter_mut().for_each(|shadow| shadow.examples.clear());
+                }
                 Ok(asked.json(&json!({ "shadows": shadows })))
             }
             Endpoint::FirstFailure(generation) => {
@@ -94,8 +99,15 @@ impl<L: Load> Admin<L> {
         let file = timeout(limits::UPLOAD_WAITS, upload)
             .await
             .unwrap_or_else(|_| Err(Code::Malformed.problem("the file did not arrive in time")))?;
+        let digest = Digest::of(&file);
+        let how = match beside {
+            None => String::new(),
+            Some(Beside::Canary(percent)) => format!(", canary {percent} %"),
+            Some(Beside::Shadow(percent)) => format!(", shadow {percent} %"),
+        };
+        let detail = asked.detail.clone();
+        detail.say(format!("{}{how}", digest.short()));
         if !signatures.is_empty() {
-            let digest = Digest::of(&file);
             if !signatures.iter().all(|signature| signature.is_of(digest)) {
                 return Err(no_signature("a signature is not of this file"));
             }
@@ -107,16 +119,21 @@ impl<L: Load> Admin<L> {
             None => self.rollout.deploy(file, by, note).await,
             Some(how) => self.rollout.try_out(file, how, by, note).await,
         };
-        Ok(http::json(200, &outcome.map_err(refused)?, &asked.id))
+        let outcome = outcome.map_err(refused)?;
+        detail.say(format!("{} {}{how}", outcome.name, digest.short()));
+        Ok(http::json(200, &outcome, &asked.id))
     }
 
     async fn promote(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {
         let (id, by) = (asked.id.clone(), asked.by.name.clone());
+        let detail = asked.detail.clone();
         let fields = asked.fields().await?;
         let (release, note) = (text(&fields, "release")?, text(&fields, "note")?);
         let note = note.as_deref().map(a_note).transpose()?;
         let promoted = self.rollout.promote(handler, release.as_deref(), &by, note.as_deref());
-        Ok(http::json(200, &promoted.await.map_err(refused)?, &id))
+        let promoted = promoted.await.map_err(refused)?;
+        detail.say(promoted.digest.short());
+        Ok(http::json(200, &promoted, &id))
     }
 
     async fn unshadow(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {
@@ -129,11 +146,14 @@ impl<L: Load> Admin<L> {
 
     async fn rollback(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {
         let (id, by) = (asked.id.clone(), asked.by.name.clone());
+        let detail = asked.detail.clone();
         let fields = asked.fields().await?;
         let (release, note) = (text(&fields, "release")?, text(&fields, "note")?);
         let note = note.as_deref().map(a_note).transpose()?;
         let back = self.rollout.rollback(handler, release.as_deref(), &by, note.as_deref());
-        Ok(http::json(200, &back.await.map_err(refused)?, &id))
+        let back = back.await.map_err(refused)?;
+        detail.say(back.digest.short());
+        Ok(http::json(200, &back, &id))
     }
 
     /// Answered once every node has been told; how many connections that closes nobody counts.

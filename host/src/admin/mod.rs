@@ -45,7 +45,7 @@ use crate::wire::percent;
 use crate::wire::problem::Code;
 
 pub use api::SIGNATURE;
-use operators::{Detail, Operator};
+use operators::{Act, Detail, Operator};
 pub use readiness::Readiness;
 use route::{Endpoint, Found};
 
@@ -138,7 +138,7 @@ async fn converse<L: Load>(stream: TcpStream, admin: Arc<Admin<L>>, mut guard: G
 }
 
 impl<L: Load> Admin<L> {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         let id = http::request_id(request.headers());
         let (parts, body) = request.into_parts();
         let endpoint = match route::find(&parts.method, parts.uri.path()) {
@@ -179,18 +179,25 @@ impl<L: Load> Admin<L> {
         };
         let outcome = match asked {
             Ok(asked) => {
-                let (by, detail, path) = (asked.by.clone(), asked.detail.clone(), parts.uri.path());
-                info!(request.id = %id, by = %by.name, method = %parts.method, path, "an operator asks");
+                let act = Act {
+                    by: asked.by.clone(),
+                    method: parts.method.clone(),
+                    path: asked.path.clone(),
+                    request_id: id.clone(),
+                    detail: asked.detail.clone(),
+                };
+                info!(request.id = %id, by = %act.by.name, method = %act.method, path = act.path, "an operator asks");
+                let admin = self.clone();
                 // A slow sender holds one of few connections.
-                let done = async {
-                    timeout(limits::ADMIN_ANSWER_WAITS, self.perform(endpoint, asked)).await.unwrap_or_else(
+                let perform = async move {
+                    timeout(limits::ADMIN_ANSWER_WAITS, admin.perform(endpoint, asked)).await.unwrap_or_else(
                         |_| {
                             Err(Code::Unavailable
                                 .problem("this took too long; what became of it is not known"))
                         },
                     )
                 };
-                self.on_record(&by, &parts.method, path, &id, detail, done).await
+                self.act(act, perform).await
             }
             Err(problem) => Err(problem),
         };

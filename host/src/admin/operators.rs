@@ -1,10 +1,11 @@
 //! Operators: whose token this is, what they may, and the record of what they did. A token is shown once, when it is made.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use hyper::{Method, StatusCode};
 use serde_json::json;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::api::text;
@@ -22,6 +23,9 @@ use crate::wire::problem::Code;
 const PREFIX: &str = "sbadm_";
 /// Name of whom `admin_token` is.
 const FIRST: &str = "admin";
+/// The host's own, as the history names it: what a node deploys at its start, canaries that it takes back. Nobody may be
+/// taken for it.
+const HOSTS: [&str; 2] = ["serve", "switchboard"];
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -32,13 +36,26 @@ pub(super) struct Operator {
 
 /// What an action was done on, where its path does not say: for the audit.
 #[derive(Clone, Default)]
-pub(super) struct Detail(Arc<OnceLock<String>>);
+pub(super) struct Detail(Arc<Mutex<Option<String>>>);
 
 impl Detail {
+    /// The last word counts: what is known at first may be less.
     pub(super) fn say(&self, what: impl Into<String>) {
-        // Said once for each action.
-        let _ = self.0.set(what.into());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.into());
     }
+
+    fn said(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What is about to be done.
+pub(super) struct Act {
+    pub by: Operator,
+    pub method: Method,
+    pub path: String,
+    pub request_id: String,
+    pub detail: Detail,
 }
 
 impl<L: Load> Admin<L> {
@@ -64,47 +81,57 @@ impl<L: Load> Admin<L> {
         if !given.starts_with(PREFIX) {
             return Err(unknown());
         }
-        let found = operators::find(&self.postgres, Digest::of(given.as_bytes())).await;
+        let found = in_time(operators::find(&self.postgres, Digest::of(given.as_bytes()))).await;
         let (name, role) = found.map_err(unavailable)?.ok_or_else(unknown)?;
         let role = Role::parse(&role).ok_or_else(unknown)?;
         Ok(Operator { name, role })
     }
 
-    /// Does what changes something: on record before, with its outcome after. What cannot be recorded is not done.
-    pub(super) async fn on_record(
+    /// Does it, where the role allows it. What changes something is on record before, with its outcome after, also where
+    /// the asker does not wait for it; what cannot be recorded is not done.
+    pub(super) async fn act(
+        self: &Arc<Self>,
+        act: Act,
+        perform: impl Future<Output = Result<Answer, Problem>> + Send + 'static,
+    ) -> Result<Answer, Problem> {
+        let needed = roles::needed(&act.method, &act.path);
+        if roles::is_read(&act.method) {
+            return if act.by.role < needed { act.forbidden(needed) } else { perform.await };
+        }
+        // In a task of its own: whoever hangs up would else end it halfway, and its entry with it.
+        let admin = self.clone();
+        let acting = tokio::spawn(async move { admin.on_record(act, needed, perform).await });
+        acting.await.unwrap_or_else(|error| {
+            error!(%error, "an operator's wish broke off");
+            Err(Code::Internal.problem("this broke off; what became of it is not known"))
+        })
+    }
+
+    async fn on_record(
         &self,
-        by: &Operator,
-        method: &Method,
-        path: &str,
-        request_id: &str,
-        detail: Detail,
+        act: Act,
+        needed: Role,
         perform: impl Future<Output = Result<Answer, Problem>>,
     ) -> Result<Answer, Problem> {
-        let needed = roles::needed(method, path);
-        let forbidden = || {
-            let detail = format!("the token of {} may {}; this needs the role {needed}", by.name, by.role);
-            Err(Code::Forbidden.problem(detail))
-        };
-        if roles::is_read(method) {
-            return if by.role < needed { forbidden() } else { perform.await };
-        }
-        let action = format!("{method} {path}");
-        let action: String = action.chars().take(limits::AUDIT_ACTION_CHARS_MAX).collect();
+        let Act { by, method, path, request_id, detail } = &act;
+        let action: String =
+            format!("{method} {path}").chars().take(limits::AUDIT_ACTION_CHARS_MAX).collect();
         let begun = operators::Begun { who: &by.name, role: by.role.as_str(), action: &action, request_id };
-        let entry = operators::begin(&self.postgres, &begun).await.map_err(unavailable)?;
+        let entry = in_time(operators::begin(&self.postgres, &begun)).await.map_err(unavailable)?;
         if entry % limits::AUDIT_FORGETS_EVERY == 0
-            && let Err(error) = operators::forget(&self.postgres, limits::AUDIT_DAYS).await
+            && let Err(error) = in_time(operators::forget(&self.postgres, limits::AUDIT_DAYS)).await
         {
             warn!(%error, "old entries of the audit stay for now");
         }
-        let outcome = if by.role < needed { forbidden() } else { perform.await };
+        let outcome = if by.role < needed { act.forbidden(needed) } else { perform.await };
         let (status, said) = match &outcome {
             Ok(answer) if answer.status() < StatusCode::BAD_REQUEST => (answer.status().as_u16(), "done"),
             Ok(answer) => (answer.status().as_u16(), "refused"),
             Err(problem) => (problem.status, problem.code.as_str()),
         };
-        let detail = detail.0.get().map(String::as_str);
-        if let Err(error) = operators::end(&self.postgres, entry, status, said, detail).await {
+        let detail = detail.said();
+        let ended = operators::end(&self.postgres, entry, status, said, detail.as_deref());
+        if let Err(error) = in_time(ended).await {
             // It was done, and its beginning is on record.
             error!(%error, request.id = request_id, by = by.name, action, detail, status, "an outcome is not on record");
         }
@@ -137,10 +164,12 @@ impl<L: Load> Admin<L> {
         let token: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
         let token = format!("{PREFIX}{token}");
         let digest = Digest::of(token.as_bytes());
-        let is_new = name != FIRST
-            && operators::add(&self.postgres, &name, role.as_str(), digest, &by)
-                .await
-                .map_err(unavailable)?;
+        if name == FIRST || HOSTS.contains(&name.as_str()) {
+            let taken = format!("{name} is a name of the host's own");
+            return Err(Code::Conflict.problem(taken).field("name"));
+        }
+        let is_new =
+            operators::add(&self.postgres, &name, role.as_str(), digest, &by).await.map_err(unavailable)?;
         if !is_new {
             return Err(Code::Conflict.problem(format!("{name} has a token already")).field("name"));
         }
@@ -176,6 +205,19 @@ impl<L: Load> Admin<L> {
         let next_before = entries.last().filter(|_| has_more).map(|entry| entry.id);
         Ok(asked.json(&json!({ "audit": entries, "next_before": next_before })))
     }
+}
+
+impl Act {
+    fn forbidden(&self, needed: Role) -> Result<Answer, Problem> {
+        let Operator { name, role } = &self.by;
+        let detail = format!("the token of {name} may {role}; this needs the role {needed}");
+        Err(Code::Forbidden.problem(detail))
+    }
+}
+
+/// Connections of operators are few: a Postgres that hangs must not hold them.
+async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    timeout(limits::FOLLOW_WAITS, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// In a time that tells nothing about where they differ, nor about their lengths.

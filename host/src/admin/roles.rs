@@ -44,13 +44,16 @@ pub fn is_read(method: &Method) -> bool {
 }
 
 pub fn needed(method: &Method, path: &str) -> Role {
-    let below = |place: &str| path.strip_prefix("/admin/v1/").is_some_and(|path| path.starts_with(place));
-    if is_read(method) {
-        Role::Read
-    } else if below("releases") || below("handlers/") || below("events/") {
-        Role::Deploy
-    } else {
-        Role::Admin
+    let segments: Vec<&str> = path.strip_prefix("/admin/v1/").unwrap_or_default().split('/').collect();
+    match (is_read(method), &segments[..]) {
+        // A whole call, with what a user sent.
+        (true, ["history", _, "trace"]) => Role::Deploy,
+        (true, _) => Role::Read,
+        (false, ["releases"])
+        | (false, ["handlers", _, "promote" | "rollback" | "unshadow"])
+        | (false, ["events", _, "retry" | "drop"]) => Role::Deploy,
+        // Also what a handler binds here.
+        (false, _) => Role::Admin,
     }
 }
 
@@ -63,10 +66,22 @@ mod tests {
         for (method, path, role) in [
             ("GET", "/admin/v1/nodes", Role::Read),
             ("HEAD", "/admin/v1/audit", Role::Read),
+            ("GET", "/admin/v1/history", Role::Read),
+            ("GET", "/admin/v1/handlers/echo/shadow", Role::Read),
+            ("GET", "/admin/v1/history/7/trace", Role::Deploy),
+            ("HEAD", "/admin/v1/history/7/trace", Role::Deploy),
             ("POST", "/admin/v1/releases", Role::Deploy),
             ("POST", "/admin/v1/handlers/echo/rollback", Role::Deploy),
             ("POST", "/admin/v1/handlers/echo/promote", Role::Deploy),
+            ("POST", "/admin/v1/handlers/echo/unshadow", Role::Deploy),
+            ("POST", "/admin/v1/events/1/retry", Role::Deploy),
             ("POST", "/admin/v1/events/1/drop", Role::Deploy),
+            ("POST", "/admin/v1/rebuild", Role::Admin),
+            ("POST", "/admin/v1/releases-of-a-handler", Role::Admin),
+            ("POST", "/admin/v1/releases/0123ab", Role::Admin),
+            ("POST", "/admin/v1/handlers/echo/anything-new", Role::Admin),
+            ("POST", "/admin/v1/events/1/drop/more", Role::Admin),
+            ("POST", "/elsewhere", Role::Admin),
             ("POST", "/admin/v1/disconnect", Role::Admin),
             ("POST", "/admin/v1/revocations", Role::Admin),
             ("POST", "/admin/v1/tokens", Role::Admin),

@@ -1,10 +1,13 @@
 //! Over TCP, against a real Postgres. Releases are their manifests here: what a compiler says to a file is tested elsewhere.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Response;
 use hyper::client::conn::http1::handshake;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::config::Config;
@@ -14,7 +17,7 @@ use crate::redis::Redis;
 use crate::releases::Trust;
 use crate::releases::database::with_database;
 use crate::releases::manifests::{Manifests, SEND, file};
-use crate::releases::repository::Repository;
+use crate::releases::repository::{Repository, Shadowed};
 use crate::releases::signature::{self, Signature};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -25,6 +28,7 @@ const TOKEN: &str = "token-of-the-admin-tests";
 struct Host {
     address: std::net::SocketAddr,
     hub: Hub,
+    echo: Arc<Echo>,
     _shutdown: Shutdown,
 }
 
@@ -35,14 +39,23 @@ fn hub(node: NodeId) -> Hub {
     Hub::start(&redis, &node.to_string(), node, Wakes::default())
 }
 
-/// A handler of one route for operators: it says what it was asked.
-struct Echo;
+/// A handler of two routes for operators: one says what it was asked, one takes as long as the test wants.
+#[derive(Default)]
+struct Echo {
+    begun: Notify,
+    may_end: Notify,
+}
 
 impl Handlers for Echo {
     fn ask(&self, request: HttpIn) -> BoxFuture<'_, Result<crate::contract::http::Response, Problem>> {
         Box::pin(async move {
-            if (&*request.method, &*request.path) != ("POST", "/admin/v1/echo") {
-                return Err(Code::NotFound.problem("nothing answers this method and path"));
+            match (&*request.method, &*request.path) {
+                ("POST", "/admin/v1/echo") => {}
+                ("POST", "/admin/v1/slow") => {
+                    self.begun.notify_one();
+                    self.may_end.notified().await;
+                }
+                _ => return Err(Code::NotFound.problem("nothing answers this method and path")),
             }
             let caller = request.caller.unwrap();
             let said = json!({
@@ -77,13 +90,13 @@ impl Host {
         let rollout =
             Arc::new(Rollout::new(node, config, loader, Arc::default(), repository, Trust::default(), || 3));
         rollout.join().await.unwrap();
-        let hub = hub(node);
+        let (hub, echo) = (hub(node), Arc::<Echo>::default());
         let admin = Admin {
             token: token.map(str::to_owned),
             rollout,
             postgres: pool.clone(),
             hub: hub.clone(),
-            handlers: Arc::new(Echo),
+            handlers: echo.clone(),
             revocations: Revocations::start(pool, hub.clone()).await.unwrap(),
             metrics,
             readiness,
@@ -93,7 +106,7 @@ impl Host {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         tokio::spawn(serve(listener, Arc::new(admin), shutdown.guard()));
-        Self { address, hub, _shutdown: shutdown }
+        Self { address, hub, echo, _shutdown: shutdown }
     }
 
     async fn send<B>(&self, request: Request<B>) -> Said
@@ -291,11 +304,17 @@ async fn every_role_may_what_it_says_and_everything_is_on_record() {
         };
         let tokens = [make("eyes", "read").await, make("ci", "deploy").await, make("second", "admin").await];
         let release = file("send", SEND, "");
-        let calls: [(&str, &str, Bytes, [u16; 3]); 7] = [
+        let digest = Digest::of(&release).short();
+        let calls: [(&str, &str, Bytes, [u16; 3]); 12] = [
             ("GET", "/admin/v1/nodes", Bytes::new(), [200, 200, 200]),
             ("GET", "/admin/v1/audit", Bytes::new(), [200, 200, 200]),
             ("POST", "/admin/v1/releases", release, [403, 200, 200]),
             ("POST", "/admin/v1/handlers/none/rollback", Bytes::new(), [403, 404, 404]),
+            ("POST", "/admin/v1/handlers/send/promote", Bytes::new(), [403, 409, 409]),
+            ("POST", "/admin/v1/handlers/send/unshadow", Bytes::new(), [403, 409, 409]),
+            ("GET", "/admin/v1/handlers/send/shadow", Bytes::new(), [200, 200, 200]),
+            ("GET", "/admin/v1/history/1/trace", Bytes::new(), [403, 404, 404]),
+            ("POST", "/admin/v1/echo", Bytes::new(), [403, 403, 200]),
             ("POST", "/admin/v1/disconnect", Bytes::from_static(br#"{"user_id":"ana"}"#), [403, 403, 202]),
             ("POST", "/admin/v1/revocations", Bytes::from_static(br#"{"jti":"j7"}"#), [403, 403, 201]),
             (
@@ -330,15 +349,19 @@ async fn every_role_may_what_it_says_and_everything_is_on_record() {
         for (place, expected) in [
             (0, "admin admin POST /admin/v1/tokens eyes read 201"),
             (3, "eyes read POST /admin/v1/releases - 403"),
-            (4, "ci deploy POST /admin/v1/releases - 200"),
+            (4, &format!("ci deploy POST /admin/v1/releases send {digest} 200")),
             (7, "ci deploy POST /admin/v1/handlers/none/rollback - 404"),
-            (11, "second admin POST /admin/v1/disconnect user ana 202"),
-            (14, "second admin POST /admin/v1/revocations token j7 201"),
-            (17, "second admin POST /admin/v1/tokens x read 201"),
+            (10, "ci deploy POST /admin/v1/handlers/send/promote - 409"),
+            (13, "ci deploy POST /admin/v1/handlers/send/unshadow - 409"),
+            (16, "ci deploy POST /admin/v1/echo - 403"),
+            (17, "second admin POST /admin/v1/echo - 200"),
+            (20, "second admin POST /admin/v1/disconnect user ana 202"),
+            (23, "second admin POST /admin/v1/revocations token j7 201"),
+            (26, "second admin POST /admin/v1/tokens x read 201"),
         ] {
             assert_eq!(all[place], expected, "{all:#?}");
         }
-        assert_eq!(all.len(), 18, "reading is not on record, refusals are");
+        assert_eq!(all.len(), 27, "reading is not on record, refusals are");
         assert_eq!(entries[0]["outcome"], "done");
         assert!(!audit.to_string().contains("sbadm_"), "a token is on record");
         let older = host.get(&format!("/admin/v1/audit?limit=1&before={}", entries[1]["id"])).await.json();
@@ -355,7 +378,11 @@ async fn a_token_is_made_once_and_taken_back() {
         let token = made["token"].as_str().unwrap().to_owned();
         let again = host.post("/admin/v1/tokens", r#"{"name":"ci","role":"admin"}"#).await;
         assert_eq!(again.problem(), (409, "conflict".to_owned()));
-        assert_eq!(host.post("/admin/v1/tokens", r#"{"name":"admin","role":"read"}"#).await.status, 409);
+        // Nor is anybody called as the host is in history and audit.
+        for name in ["admin", "serve", "switchboard"] {
+            let said = host.post("/admin/v1/tokens", json!({"name": name, "role": "read"}).to_string()).await;
+            assert_eq!(said.status, 409, "{name}");
+        }
         for (body, field) in [
             (json!({"role": "read"}), "name"),
             (json!({"name": "", "role": "read"}), "name"),
@@ -389,6 +416,78 @@ async fn a_token_is_made_once_and_taken_back() {
             (401, "unauthorized".into())
         );
         assert_eq!(host.post("/admin/v1/tokens/ci/revoke", "").await.status, 404);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_trial_is_on_record_with_its_share_and_quotes_no_user_to_who_may_only_read() {
+    with_database(|pool| async move {
+        let host = Host::start(pool.clone(), Some(TOKEN), Readiness::default()).await;
+        let made = host.post("/admin/v1/tokens", r#"{"name":"eyes","role":"read"}"#).await.json();
+        let eyes = made["token"].as_str().unwrap();
+        let (first, second) = (file("send", SEND, "first"), file("send", SEND, "second"));
+        assert_eq!(host.post("/admin/v1/releases", first.clone()).await.status, 200);
+        for (query, said) in [("canary=10", ", canary 10 %"), ("shadow=20", ", shadow 20 %")] {
+            let tried = host.post(&format!("/admin/v1/releases?{query}"), second.clone()).await;
+            assert_eq!(tried.status, 200, "{}", tried.json());
+            let audit = host.get("/admin/v1/audit?limit=1").await.json();
+            let expected = format!("send {}{said}", Digest::of(&second).short());
+            assert_eq!(audit["audit"][0]["detail"], expected, "{audit}");
+        }
+        // The same file is refused while it runs; the record says which it was.
+        assert_eq!(host.post("/admin/v1/releases?canary=10", first.clone()).await.status, 409);
+        let audit = host.get("/admin/v1/audit?limit=1").await.json();
+        let entry = &audit["audit"][0];
+        let expected = format!("{}, canary 10 %", Digest::of(&first).short());
+        assert_eq!((&entry["detail"], &entry["outcome"]), (&json!(expected), &json!("conflict")));
+
+        let seen = Shadowed {
+            digest: None,
+            same: 5,
+            differing: 1,
+            dropped: 0,
+            examples: vec!["it answered \"hello bo\"".to_owned()],
+        };
+        let repository = Repository::new(pool);
+        repository.shadowed(NodeId::random(), "send", Digest::of(&second), &seen).await.unwrap();
+        for (token, examples) in [(TOKEN, json!(seen.examples)), (eyes, json!([]))] {
+            let said = host.ask(token, "GET", "/admin/v1/handlers/send/shadow", "").await.json();
+            let shadow = &said["shadows"][0];
+            assert_eq!((&shadow["same"], &shadow["examples"]), (&json!(5), &examples));
+        }
+
+        assert_eq!(host.post("/admin/v1/handlers/send/promote", "").await.status, 200);
+        let audit = host.get("/admin/v1/audit?limit=1").await.json();
+        assert_eq!(audit["audit"][0]["detail"], Digest::of(&second).short());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_operator_does_not_wait_for_is_on_record_too() {
+    with_host(|host| async move {
+        let asking = async { host.post("/admin/v1/slow", "").await.status };
+        tokio::select! {
+            status = asking => panic!("it was answered: {status}"),
+            () = host.echo.begun.notified() => {}
+        }
+        // Its connection is closed; the node notices sooner or later.
+        host.echo.may_end.notify_one();
+        let entry = timeout(Duration::from_secs(10), async {
+            loop {
+                let audit = host.get("/admin/v1/audit?limit=1").await.json();
+                if !audit["audit"][0]["status"].is_null() {
+                    return audit["audit"][0].clone();
+                }
+            }
+        });
+        let entry = entry.await.expect("an outcome");
+        assert_eq!(
+            (&entry["action"], &entry["outcome"]),
+            (&json!("POST /admin/v1/slow"), &json!("done")),
+            "{entry}"
+        );
     })
     .await;
 }

@@ -24,6 +24,8 @@ use crate::shutdown::Guard;
 pub struct Tls {
     files: Files,
     config: ArcSwap<ServerConfig>,
+    /// The files, just before they were read for the first time.
+    seen: Looks,
 }
 
 #[derive(Clone, Debug)]
@@ -61,8 +63,10 @@ impl Tls {
             (Some(certificate), Some(key)) => Files { certificate: certificate.clone(), key: key.clone() },
             _ => return Err(Error::Half),
         };
+        // In this order: a change between the two is found by `follow`, however long after this it starts.
+        let seen = files.looks();
         let config = ArcSwap::new(files.read()?);
-        Ok(Some(Arc::new(Self { files, config })))
+        Ok(Some(Arc::new(Self { files, config, seen })))
     }
 
     /// A client that takes longer, or speaks something else, is no client.
@@ -81,7 +85,7 @@ impl Tls {
     /// Looks at the files until the process ends.
     pub async fn follow(self: Arc<Self>, mut guard: Guard) {
         let mut tick = interval(TLS_FILES_LOOKED_AT_EVERY);
-        let mut seen = self.files.looks();
+        let mut seen = self.seen;
         loop {
             tokio::select! {
                 _ = tick.tick() => {}

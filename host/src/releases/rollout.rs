@@ -344,7 +344,7 @@ impl<L: Load> Rollout<L> {
         Ok(release)
     }
 
-    async fn load(&self, file: &ReleaseFile) -> Result<Arc<L::Release>, Refusal> {
+    async fn load(&self, file: &ReleaseFile) -> Result<Arc<L::Release>, Refused> {
         if let Some(loaded) = self.loaded().get(file.digest) {
             return Ok(loaded);
         }
@@ -357,19 +357,16 @@ impl<L: Load> Rollout<L> {
     }
 
     /// Asked of Postgres and verified here, whoever uploaded it and whatever other nodes say.
-    async fn vouched_for(&self, digest: Digest) -> Result<(), Refusal> {
+    async fn vouched_for(&self, digest: Digest) -> Result<(), Refused> {
         if !self.trust.is_needed() {
             return Ok(());
         }
-        let signatures = self.repository.signatures(digest, &self.trust.keys()).await;
-        let signatures = signatures.map_err(|error| Refusal::of_host(error.to_string()))?;
+        let signatures = self.repository.signatures(digest, &self.trust.keys()).await?;
         if self.trust.accepts(digest, &signatures) {
             return Ok(());
         }
-        Err(Refusal::of_release(format!(
-            "release {} is not signed by a key that this fleet trusts",
-            digest.short()
-        )))
+        let unsigned = format!("release {} is not signed by a key that this fleet trusts", digest.short());
+        Err(Refusal::of_release(unsigned).into())
     }
 
     /// A release that the fleet has kept.
@@ -379,7 +376,7 @@ impl<L: Load> Rollout<L> {
         }
         let bytes =
             self.repository.file(digest).await?.ok_or_else(|| Refused::UnknownRelease(digest.to_string()))?;
-        Ok(self.load(&ReleaseFile::parse(bytes)?).await?)
+        self.load(&ReleaseFile::parse(bytes)?).await
     }
 
     /// The Prometheus text format: what the calls of the releases that are loaded here were.

@@ -279,8 +279,36 @@ async fn a_node_loads_only_what_a_key_that_it_trusts_has_signed() {
         assert!(node.deploy(&good).await.unwrap().complete);
 
         // A node that trusts another key takes nothing on the word of the first.
-        let strict = Node::that_trusts(&[their_key], "b", &pool).await;
+        let strict = Node::that_trusts(std::slice::from_ref(&their_key), "b", &pool).await;
         assert_eq!(strict.runs("send"), Some(Digest::of(&good)));
+
+        // Beside what runs it is the same.
+        let trial = file("send", SEND, "trial");
+        for how in [Beside::Canary(50), Beside::Shadow(50)] {
+            let refused = node.rollout.try_out(trial.clone(), how, "ana", None).await.unwrap_err();
+            assert_eq!(refused.problem().status, 422, "{how:?}");
+            assert!(refused.to_string().contains("not signed"), "{how:?}: {refused}");
+        }
+        sign(&trial, &ours).await;
+        for how in [Beside::Canary(50), Beside::Shadow(50)] {
+            let outcome = node.rollout.try_out(trial.clone(), how, "ana", None).await.unwrap();
+            let lacks = outcome.nodes.iter().find(|node| !node.is_live()).unwrap();
+            assert!(lacks.error.as_deref().unwrap().contains("not signed"), "{how:?}: {lacks:?}");
+            let late = Node::that_trusts(std::slice::from_ref(&their_key), "c", &pool).await;
+            for (node, has_it) in [(&node, true), (&strict, false), (&late, false)] {
+                let entry = node.rollout.registry.current().by_name("send").unwrap().clone();
+                let (canary, shadow) = (entry.canary.is_some(), entry.shadow.is_some());
+                let beside = matches!(how, Beside::Canary(_)) && canary || shadow;
+                assert_eq!((entry.digest, beside), (Digest::of(&good), has_it), "{how:?}");
+            }
+            late.stop().await;
+        }
+        let promoted = node.rollout.promote("send", None, "ana", None).await.unwrap();
+        assert!(!promoted.complete, "{promoted:?}");
+        assert_eq!(
+            (node.runs("send"), strict.runs("send")),
+            (Some(Digest::of(&trial)), Some(Digest::of(&good)))
+        );
         sign(&bad, &ours).await;
         let outcome = node.deploy(&bad).await.unwrap();
         assert!(!outcome.complete);

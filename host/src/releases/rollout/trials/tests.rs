@@ -45,7 +45,13 @@ fn call(release: &Declared, ending: Ending) {
 }
 
 fn trace(id: &str) -> Trace {
-    let exchange = Exchange { function: "clock.now-ms".into(), unordered: false, args: json!({}), answer: Some(json!(1)), micros: 1 };
+    let exchange = Exchange {
+        function: "clock.now-ms".into(),
+        unordered: false,
+        args: json!({}),
+        answer: Some(json!(1)),
+        micros: 1,
+    };
     Trace {
         handler: "send".into(),
         release: Some(Digest::of(b"live")),
