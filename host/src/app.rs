@@ -16,14 +16,15 @@ use crate::admin::{self, Admin, Readiness};
 use crate::config::Config;
 use crate::fanout::{Hub, Wakes};
 use crate::gateway::auth::Auth;
-use crate::gateway::{self, Gateway, Inside, Tickets};
+use crate::gateway::{self, Gateway, Inside, Tickets, Tls};
 use crate::ids::NodeId;
 use crate::limits;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
-use crate::releases::Rollout;
 use crate::releases::registry::Registry;
 use crate::releases::repository::Repository;
+use crate::releases::{Rollout, Trust};
+use crate::revocations::Revocations;
 use crate::runtime::{Backends, Runtime};
 use crate::shutdown::{Guard, Shutdown};
 use crate::telemetry;
@@ -92,11 +93,15 @@ impl App {
         config.admin_listen = operators.local_addr().map_err(of("admin_listen"))?;
         let config = Arc::new(config);
 
-        let auth = Arc::new(Auth::new(&config).map_err(of("jwt"))?);
         let postgres = Postgres::connect(&config).await.map_err(of("postgres"))?;
         let redis = Redis::connect(&config).map_err(of("redis"))?;
         let wakes = Wakes::default();
         let hub = Hub::start(&redis, NAMESPACE, node, wakes.clone());
+        let revocations =
+            Revocations::start(postgres.host().clone(), hub.clone()).await.map_err(of("revocations"))?;
+        let auth = Arc::new(Auth::new(&config, revocations.known()).map_err(of("jwt"))?);
+        // A provider of identities that is away does not keep a node from starting.
+        let keys_again_after = auth.read_keys().await;
 
         let backends = Backends::new(postgres.clone(), redis.clone(), hub.clone(), wakes.clone());
         let runtime = Arc::new(Runtime::new(&config, backends).map_err(of("runtime"))?);
@@ -104,13 +109,16 @@ impl App {
         let triggers =
             Triggers::new(node, registry.clone(), runtime.clone(), hub.clone(), postgres.clone(), wakes);
         let inside = Inside::new(triggers.clone(), hub.clone());
-        let gateway = Gateway::new(&config, node, auth, Tickets::new(redis.clone()), inside);
+        let tls = Tls::of(&config).map_err(of("tls"))?;
+        let gateway =
+            Gateway::new(&config, node, auth.clone(), Tickets::new(redis.clone()), tls.clone(), inside);
         let rollout = Arc::new(Rollout::new(
             node,
             config.clone(),
             runtime,
             registry,
             Repository::new(postgres.host().clone()),
+            Trust::of(&config).map_err(of("release_keys"))?,
             {
                 let gateway = gateway.clone();
                 move || gateway.connections() as u64
@@ -119,8 +127,16 @@ impl App {
 
         let shutdown = Shutdown::new();
         let guard = shutdown.guard();
+        if rollout.demands_signatures() {
+            info!("only releases that a key of `release_keys` vouches for are loaded");
+        }
         rollout.join().await.map_err(of("releases"))?;
         spawn_follow(rollout.clone(), &guard);
+        tokio::spawn(revocations.clone().follow(guard.clone()));
+        tokio::spawn(auth.follow(keys_again_after, guard.clone()));
+        if let Some(tls) = tls {
+            tokio::spawn(tls.follow(guard.clone()));
+        }
         if let Some(directory) = &config.handlers_dir {
             deploy_new(&rollout, directory).await?;
         }
@@ -135,6 +151,7 @@ impl App {
             rollout,
             postgres: postgres.host().clone(),
             hub: hub.clone(),
+            revocations,
             handlers: triggers,
             metrics,
             deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),

@@ -21,6 +21,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where operators connect: health, metrics, releases.
     pub admin_listen: SocketAddr,
+    /// Certificate chain and private key in PEM, for clients: HTTPS and WSS. Read again when the files change.
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
     /// The first admin's token.
     pub admin_token: Option<String>,
 
@@ -37,6 +40,9 @@ pub struct Config {
     pub jwt_secret: Option<String>,
     /// PEM files of public keys, for RS256, ES256 and EdDSA tokens.
     pub jwt_keys: Vec<PathBuf>,
+    /// Key sets (JWKS) with such keys: files, or URLs (https, or http to this machine). Read again when a token names a key
+    /// that they lack.
+    pub jwt_jwks: Vec<String>,
     pub jwt_algorithms: Vec<String>,
     pub jwt_issuer: Option<String>,
     pub jwt_audience: Option<String>,
@@ -74,6 +80,9 @@ pub struct Config {
     pub trace_bodies: bool,
     /// Release files that `serve` deploys at start where they are not current yet.
     pub handlers_dir: Option<PathBuf>,
+    /// Public keys, in hex or files of `switchboard keys`. Where there are any, nodes load only releases that one of them
+    /// has signed.
+    pub release_keys: Vec<String>,
     /// A `tracing` filter, for instance `info,switchboard::fanout=debug`.
     pub log: String,
     pub log_json: bool,
@@ -91,6 +100,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            tls_cert: None,
+            tls_key: None,
             admin_token: None,
             database_url: None,
             postgres_connections_max: 32,
@@ -98,6 +109,7 @@ impl Default for Config {
             secret: None,
             jwt_secret: None,
             jwt_keys: Vec::new(),
+            jwt_jwks: Vec::new(),
             jwt_algorithms: ["HS256", "RS256", "ES256", "EdDSA"].map(str::to_owned).to_vec(),
             jwt_issuer: None,
             jwt_audience: None,
@@ -118,6 +130,7 @@ impl Default for Config {
             trace_one_in: 1,
             trace_bodies: false,
             handlers_dir: None,
+            release_keys: Vec::new(),
             log: "info".to_owned(),
             log_json: false,
             otlp_endpoint: None,
@@ -325,7 +338,9 @@ impl Kind {
 }
 
 fn kind_of(key: &str) -> Option<Kind> {
-    const WITHOUT_DEFAULT: [&str; 10] = [
+    const WITHOUT_DEFAULT: [&str; 12] = [
+        "tls_cert",
+        "tls_key",
         "admin_token",
         "database_url",
         "redis_url",

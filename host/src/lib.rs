@@ -23,6 +23,7 @@ pub mod redis;
 
 // outside, and between the nodes
 pub mod fanout;
+pub mod revocations;
 
 // guests
 pub mod interfaces;

@@ -35,6 +35,10 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
 pub const REQUEST_HEADERS_MAX: usize = 64;
 /// A head that takes longer, and an idle connection between two requests, are closed.
 pub const REQUEST_HEAD_WAIT: Duration = Duration::from_secs(30);
+/// A client that has not finished its TLS handshake by then is gone.
+pub const TLS_HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
+/// A new certificate is in use this long after its files were replaced.
+pub const TLS_FILES_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
 /// A body that takes longer is refused.
 pub const BODY_WAIT: Duration = Duration::from_secs(30);
 /// What a client is told to wait when the node is full; up to twice as long, so that they do not come back together.
@@ -62,6 +66,35 @@ pub const SESSION_ID_CHARS_MAX: usize = 128;
 pub const TOKENS_REMEMBERED_MAX: usize = 32_768;
 /// Tokens waiting for a worker; one more is answered 503.
 pub const VERIFICATIONS_WAITING_MAX: usize = 4_096;
+/// A larger key set is not read.
+pub const JWKS_BYTES_MAX: usize = 256 * 1024;
+/// Nor is one with more keys: a token is tried with each of them that it may be of.
+pub const JWKS_KEYS_MAX: usize = 64;
+/// Keys of RSA outside of this are left out: smaller ones are forged, larger ones are slow.
+pub const RSA_MODULUS_BYTES_MIN: usize = 256;
+pub const RSA_MODULUS_BYTES_MAX: usize = 512;
+/// A key set that is not read by then could not be read.
+pub const JWKS_WAIT: Duration = Duration::from_secs(5);
+/// Key sets are read so often, whatever tokens name: a key that was taken out of one is good no longer than this.
+pub const JWKS_EVERY: Duration = Duration::from_secs(600);
+/// When that failed, again after this, then after twice as long.
+pub const JWKS_AGAIN_AFTER_MIN: Duration = Duration::from_secs(1);
+/// Readings that tokens with unknown keys may cause one after the other; anyone can write such a token.
+pub const JWKS_READS_AT_ONCE: u32 = 5;
+/// After so long they may cause one more.
+pub const JWKS_READ_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Tokens with unknown keys that wait for a reading; one more is answered 503.
+pub const JWKS_WAITING_MAX: usize = 256;
+/// Every node keeps all of them in memory; one more is refused.
+pub const REVOCATIONS_MAX: usize = 1_000_000;
+/// A revocation is forgotten after this, unless it says when its token ends: no token may be good for longer.
+pub const REVOCATION_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
+/// And so long after the end of its token: clocks differ.
+pub const REVOCATION_MARGIN: Duration = Duration::from_secs(3600);
+/// Taken from Postgres in one question.
+pub const REVOCATIONS_PAGE: i64 = 10_000;
+/// How often those that are over are deleted.
+pub const REVOCATIONS_CLEANED_EVERY: Duration = Duration::from_secs(600);
 
 // ---- one connection ----------------------------------------------------------------------------------------------------
 
@@ -157,6 +190,18 @@ pub const ADMIN_ANSWER_WAITS: Duration = Duration::from_secs(180);
 pub const DEPLOYS_AT_ONCE: usize = 4;
 /// A longer note is 422.
 pub const NOTE_CHARS_MAX: usize = 1000;
+/// A longer name of whom a token is, is 422.
+pub const OPERATOR_NAME_CHARS_MAX: usize = 64;
+/// Of what was asked for, kept in the audit; a path may be as long as a head.
+pub const AUDIT_ACTION_CHARS_MAX: usize = 256;
+/// Entries in one list.
+pub const AUDIT_LISTED_MAX: i64 = 200;
+/// Older entries of the audit are deleted.
+pub const AUDIT_DAYS: i32 = 731;
+/// With every so many entries.
+pub const AUDIT_FORGETS_EVERY: i64 = 100;
+/// Signatures of one release in one file or header.
+pub const SIGNATURES_MAX: usize = 16;
 /// A check that takes longer has failed.
 pub const READY_WAITS: Duration = Duration::from_secs(1);
 /// When accepting fails, descriptors are short: others must end first.

@@ -9,15 +9,18 @@ pub mod token;
 
 // the world
 pub mod admin;
+pub mod document;
 pub mod host;
 pub mod notices;
 pub mod paths;
 pub mod patience;
 pub mod proxy;
 pub mod release;
+pub mod sentinels;
 pub mod server;
 pub mod services;
 pub mod standing;
+pub mod tls;
 
 // people
 pub mod client;

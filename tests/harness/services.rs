@@ -21,14 +21,14 @@ use crate::patience::until;
 use crate::{paths, server};
 
 /// A process that a small shell watches over: it ends when the pipe to it closes, which the system does when we end.
-struct Watched {
+pub(crate) struct Watched {
     shell: Child,
     pipe: Option<ChildStdin>,
 }
 
 impl Watched {
     /// `signal` ends the process the way its data directory likes it.
-    fn start(program: &str, arguments: &[String], signal: &str, log: &Path) -> Self {
+    pub(crate) fn start(program: &str, arguments: &[String], signal: &str, log: &Path) -> Self {
         const WATCH: &str = r#"
             signal=$1 log=$2; shift 2
             "$@" >>"$log" 2>&1 </dev/null & pid=$!
@@ -49,7 +49,7 @@ impl Watched {
     }
 
     /// Ends it by this signal and waits for its end.
-    fn end(&mut self, signal: &str) {
+    pub(crate) fn end(&mut self, signal: &str) {
         if let Some(mut pipe) = self.pipe.take() {
             use std::io::Write;
             // An error means that it has ended already.

@@ -46,7 +46,12 @@ impl Token {
     }
 
     pub fn sign_with(&self, algorithm: Algorithm, key: &EncodingKey) -> String {
-        jsonwebtoken::encode(&Header::new(algorithm), &self.claims, key).expect("claims sign")
+        self.sign_as(&Header::new(algorithm), key)
+    }
+
+    /// Under any header.
+    pub fn sign_as(&self, header: &Header, key: &EncodingKey) -> String {
+        jsonwebtoken::encode(header, &self.claims, key).expect("claims sign")
     }
 
     /// `alg: none`, the oldest trick.

@@ -199,3 +199,92 @@ async fn a_fresh_token_renews_the_connection_in_place() {
     })
     .await;
 }
+
+/// With everything that this process and its crates ever say.
+#[tokio::test]
+async fn no_token_is_ever_in_the_log() {
+    Host::test(Options::default().set("LOG", "trace"), async |host| {
+        let mut secrets = Vec::new();
+        let mut sign = |token: Token| {
+            let text = token.sign();
+            secrets.push(text.rsplit_once('.').expect("a signature").1.to_owned());
+            text
+        };
+        for handshake in [
+            Handshake::bearer(&sign(Token::of("ana").claim("n", json!(1)))),
+            Handshake::subprotocol(&sign(Token::of("ana").claim("n", json!(2)))),
+            Handshake::query(&sign(Token::of("ana").claim("n", json!(3)))),
+        ] {
+            Client::open(host.address, "ana", &handshake).await;
+        }
+        let bad = Token::of("ana").expires_in_s(-100);
+        for handshake in
+            [Handshake::bearer(&sign(bad.clone())), Handshake::query(&sign(bad.claim("n", json!(4))))]
+        {
+            assert_eq!(refused(host, &handshake).await.0, 401);
+        }
+        let (mut ana, _) = Client::connect(host.address, &Handshake::bare()).await.unwrap();
+        let frame = json!({"token": sign(Token::of("ana").claim("n", json!(5)))});
+        ana.request("auth", frame).await.expect("auth.success");
+        let frame = json!({"token": sign(Token::of("ana").claim("n", json!(6)))});
+        ana.request("auth.refresh", frame).await.expect("auth.success");
+        let frame = json!({"token": sign(Token::of("bo").claim("n", json!(7)))});
+        ana.request("auth.refresh", frame).await.expect_error("forbidden");
+        let rest = host.rest_with(sign(Token::of("ana").claim("n", json!(8))));
+        let ticket = rest.post("/api/v1/ws-tickets", json!({})).await.expect(200);
+        secrets.push(ticket["ticket"].as_str().unwrap().to_owned());
+        Client::open(host.address, "ana", &Handshake::ticket(secrets.last().unwrap())).await;
+
+        let log = host.log();
+        assert!(log.contains("DEBUG") && log.contains("/ws"), "the log says little");
+        for (place, secret) in secrets.iter().enumerate() {
+            let line = log.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "secret {place}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_are_kept_out_where_origins_are_listed() {
+    let listed = "https://chat.example,http://localhost:3000";
+    Host::test(Options::default().set("ORIGINS", listed), async |host| {
+        let token = Token::of("ana").sign();
+        for (origin, is_admitted) in
+            [("https://chat.example", true), ("https://evil.example", false), ("null", false)]
+        {
+            let handshake = Handshake::bearer(&token).header("origin", origin);
+            match Client::connect(host.address, &handshake).await {
+                Ok((mut client, _)) => {
+                    assert!(is_admitted, "{origin}");
+                    client.expect("auth.success").await;
+                }
+                Err(NotOpened::Refused(head, body)) => {
+                    assert!(!is_admitted && head.status == 403, "{origin}: {body}");
+                }
+                Err(lost) => panic!("{origin}: {lost}"),
+            }
+            let headers = [("origin", origin), ("access-control-request-method", "POST")];
+            let allowed = |answer: &switchboard_tests::rest::Answer, name: &str| {
+                answer.headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+            };
+            // Signed in or not: the browser asks without the token.
+            let asked = host
+                .rest_with(None)
+                .send(hyper::Method::OPTIONS, "/api/v1/conversations", &headers, "")
+                .await;
+            assert_eq!(asked.status, 204, "{asked}");
+            let expected = is_admitted.then(|| origin.to_owned());
+            assert_eq!(allowed(&asked, "access-control-allow-origin"), expected);
+            let methods = allowed(&asked, "access-control-allow-methods");
+            assert_eq!(methods.is_some_and(|methods| methods.contains("POST")), is_admitted);
+            let answer =
+                host.rest("ana").send(hyper::Method::GET, "/api/v1/conversations", &headers, "").await;
+            assert_eq!(allowed(&answer, "access-control-allow-origin"), expected);
+            assert_eq!(allowed(&answer, "vary").as_deref(), Some("origin"));
+        }
+        // Who is no browser says none.
+        Client::open(host.address, "ana", &Handshake::bearer(&token)).await;
+    })
+    .await;
+}

@@ -1,27 +1,33 @@
 //! What the admin API does, endpoint by endpoint.
 
 use bytes::Bytes;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::roles::Role;
 use super::route::Endpoint;
 use super::{Admin, Asked, disconnect};
 use crate::contract::types::Problem;
+use crate::ids::Digest;
 use crate::limits;
 use crate::releases::repository::Error;
+use crate::releases::signature::Signature;
 use crate::releases::{Beside, Load, Refused};
 use crate::wire::close::Close;
 use crate::wire::http::{self, Answer};
 use crate::wire::problem::Code;
+
+/// Signatures of the release that is uploaded, separated by commas, each as its line in a `.sig` file.
+pub const SIGNATURE: &str = "x-release-signature";
 
 impl<L: Load> Admin<L> {
     pub(super) async fn perform(&self, endpoint: Endpoint, asked: Asked) -> Result<Answer, Problem> {
         let repository = self.rollout.repository();
         match endpoint {
             // Answered before anyone was asked who they are.
-            Endpoint::Healthz | Endpoint::Readyz | Endpoint::Metrics => {
+            Endpoint::Healthz | Endpoint::Readyz | Endpoint::Metrics | Endpoint::Console(_) => {
                 Err(Code::NotFound.problem("there is nothing here"))
             }
             Endpoint::Releases => {
@@ -44,7 +50,11 @@ impl<L: Load> Admin<L> {
             Endpoint::Promote(handler) => self.promote(&handler, asked).await,
             Endpoint::Unshadow(handler) => self.unshadow(&handler, asked).await,
             Endpoint::Shadows(handler) => {
-                let shadows = repository.shadows(&handler).await.map_err(unavailable)?;
+                let mut shadows = repository.shadows(&handler).await.map_err(unavailable)?;
+                if asked.by.role < Role::Deploy {
+                    // They quote what users were answered.
+                    shadows.iter_mut().for_each(|shadow| shadow.examples.clear());
+                }
                 Ok(asked.json(&json!({ "shadows": shadows })))
             }
             Endpoint::FirstFailure(generation) => {
@@ -59,6 +69,11 @@ impl<L: Load> Admin<L> {
             Endpoint::DropEvent(id) => self.drop_event(&id, &asked).await,
             Endpoint::Disconnect => self.disconnect(asked).await,
             Endpoint::Handler => self.ask_handler(asked).await,
+            Endpoint::Revoke => self.revoke(asked).await,
+            Endpoint::Tokens => self.tokens(&asked).await,
+            Endpoint::MakeToken => self.make_token(asked).await,
+            Endpoint::RevokeToken(name) => self.revoke_token(&name, &asked).await,
+            Endpoint::Audit => self.audit(&asked).await,
         }
     }
 
@@ -79,25 +94,46 @@ impl<L: Load> Admin<L> {
             let several = "several deploys are under way on this node";
             return Err(Code::Unavailable.problem(several).retry_after_ms(1000));
         };
+        let signatures = signatures_in(&asked.headers)?;
         let upload = http::read_body(&asked.headers, asked.body, limits::RELEASE_BYTES_MAX);
         let file = timeout(limits::UPLOAD_WAITS, upload)
             .await
             .unwrap_or_else(|_| Err(Code::Malformed.problem("the file did not arrive in time")))?;
+        let digest = Digest::of(&file);
+        let how = match beside {
+            None => String::new(),
+            Some(Beside::Canary(percent)) => format!(", canary {percent} %"),
+            Some(Beside::Shadow(percent)) => format!(", shadow {percent} %"),
+        };
+        let detail = asked.detail.clone();
+        detail.say(format!("{}{how}", digest.short()));
+        if !signatures.is_empty() {
+            if !signatures.iter().all(|signature| signature.is_of(digest)) {
+                return Err(no_signature("a signature is not of this file"));
+            }
+            let repository = self.rollout.repository();
+            repository.keep_signatures(digest, &signatures, &asked.by.name).await.map_err(unavailable)?;
+        }
         let (by, note) = (&asked.by.name, note.as_deref());
         let outcome = match beside {
             None => self.rollout.deploy(file, by, note).await,
             Some(how) => self.rollout.try_out(file, how, by, note).await,
         };
-        Ok(http::json(200, &outcome.map_err(refused)?, &asked.id))
+        let outcome = outcome.map_err(refused)?;
+        detail.say(format!("{} {}{how}", outcome.name, digest.short()));
+        Ok(http::json(200, &outcome, &asked.id))
     }
 
     async fn promote(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {
         let (id, by) = (asked.id.clone(), asked.by.name.clone());
+        let detail = asked.detail.clone();
         let fields = asked.fields().await?;
         let (release, note) = (text(&fields, "release")?, text(&fields, "note")?);
         let note = note.as_deref().map(a_note).transpose()?;
         let promoted = self.rollout.promote(handler, release.as_deref(), &by, note.as_deref());
-        Ok(http::json(200, &promoted.await.map_err(refused)?, &id))
+        let promoted = promoted.await.map_err(refused)?;
+        detail.say(promoted.digest.short());
+        Ok(http::json(200, &promoted, &id))
     }
 
     async fn unshadow(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {
@@ -110,17 +146,22 @@ impl<L: Load> Admin<L> {
 
     async fn rollback(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {
         let (id, by) = (asked.id.clone(), asked.by.name.clone());
+        let detail = asked.detail.clone();
         let fields = asked.fields().await?;
         let (release, note) = (text(&fields, "release")?, text(&fields, "note")?);
         let note = note.as_deref().map(a_note).transpose()?;
         let back = self.rollout.rollback(handler, release.as_deref(), &by, note.as_deref());
-        Ok(http::json(200, &back.await.map_err(refused)?, &id))
+        let back = back.await.map_err(refused)?;
+        detail.say(back.digest.short());
+        Ok(http::json(200, &back, &id))
     }
 
     /// Answered once every node has been told; how many connections that closes nobody counts.
     async fn disconnect(&self, asked: Asked) -> Result<Answer, Problem> {
         let (id, by) = (asked.id.clone(), asked.by.name.clone());
+        let detail = asked.detail.clone();
         let target = disconnect::target(&asked.fields().await?)?;
+        detail.say(disconnect::said(&target));
         info!(request.id = %id, by, ?target, "an operator disconnects");
         self.hub.disconnect(&target, &Close::DISCONNECTED).await.map_err(|_| {
             let told = "closed on this node; the others could not be told, ask again";
@@ -148,7 +189,7 @@ impl Asked {
     }
 
     /// The body as an object; no body is an empty one.
-    async fn fields(mut self) -> Result<Map<String, Value>, Problem> {
+    pub(super) async fn fields(mut self) -> Result<Map<String, Value>, Problem> {
         let body = self.read_body().await?;
         if body.is_empty() {
             return Ok(Map::new());
@@ -192,6 +233,17 @@ fn beside(asked: &Asked) -> Result<Option<Beside>, Problem> {
             Err(Code::Invalid.problem("a release is either a canary or a shadow").field("shadow"))
         }
     }
+}
+
+/// Beside the file, so that its digest stays what it is.
+fn signatures_in(headers: &HeaderMap) -> Result<Vec<Signature>, Problem> {
+    let Some(value) = headers.get(SIGNATURE) else { return Ok(Vec::new()) };
+    let text = value.to_str().unwrap_or("not text");
+    Signature::parse_all(text).ok_or_else(|| no_signature("the header holds something else than signatures"))
+}
+
+fn no_signature(what: &str) -> Problem {
+    Code::Invalid.problem(what).field(SIGNATURE)
 }
 
 /// A text, or nothing where it is absent or null.

@@ -33,6 +33,16 @@ pub fn target(fields: &Map<String, Value>) -> Result<Target, Problem> {
     }
 }
 
+/// For the audit.
+pub fn said(target: &Target) -> String {
+    match target {
+        Target::User(user) => format!("user {user}"),
+        Target::Session(session) => format!("session {session}"),
+        Target::Connection(connection) => format!("connection {connection}"),
+        Target::Address(address) => address.clone(),
+    }
+}
+
 fn invalid(field: &str, rule: &str) -> Problem {
     Code::Invalid.problem(format!("`{field}` {rule}")).field(field)
 }

@@ -2,11 +2,15 @@
 //! tokens; what a client's token may do ends at the gateway. It decides nothing about releases: that is `releases`.
 
 mod api;
+mod console;
 mod disconnect;
 mod events;
 pub mod gauges;
 mod handler;
+mod operators;
 mod readiness;
+mod revoke;
+mod roles;
 mod route;
 
 use std::convert::Infallible;
@@ -14,7 +18,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Uri};
@@ -29,9 +33,9 @@ use tracing::{debug, info, warn};
 use crate::contract::http::Response;
 use crate::contract::types::Problem;
 use crate::fanout::Hub;
-use crate::ids::Digest;
 use crate::limits;
 use crate::releases::{Load, Rollout};
+use crate::revocations::Revocations;
 use crate::runtime::Runtime;
 use crate::shutdown::Guard;
 use crate::telemetry::Metrics;
@@ -40,11 +44,13 @@ use crate::wire::http::{self, Answer};
 use crate::wire::percent;
 use crate::wire::problem::Code;
 
+pub use api::SIGNATURE;
+use operators::{Act, Detail, Operator};
 pub use readiness::Readiness;
 use route::{Endpoint, Found};
 
 pub struct Admin<L: Load = Arc<Runtime>> {
-    /// Of the first admin. Without one nobody may do anything here.
+    /// Of the first admin, who makes the others.
     pub token: Option<String>,
     pub rollout: Arc<Rollout<L>>,
     /// Where the outbox is.
@@ -52,6 +58,7 @@ pub struct Admin<L: Load = Arc<Runtime>> {
     pub hub: Hub,
     /// What the application offers to operators.
     pub handlers: Arc<dyn Handlers>,
+    pub revocations: Revocations,
     pub metrics: Metrics,
     pub readiness: Readiness,
     /// `limits::DEPLOYS_AT_ONCE`: each holds a whole file.
@@ -69,17 +76,13 @@ impl Handlers for Triggers {
     }
 }
 
-/// Who asks, for the history.
-struct Operator {
-    name: String,
-}
-
 /// A request whose path, method and asker are known.
 struct Asked {
     id: String,
     by: Operator,
     method: String,
     path: String,
+    detail: Detail,
     query: Vec<(String, String)>,
     headers: HeaderMap,
     body: Incoming,
@@ -135,7 +138,7 @@ async fn converse<L: Load>(stream: TcpStream, admin: Arc<Admin<L>>, mut guard: G
 }
 
 impl<L: Load> Admin<L> {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         let id = http::request_id(request.headers());
         let (parts, body) = request.into_parts();
         let endpoint = match route::find(&parts.method, parts.uri.path()) {
@@ -151,6 +154,7 @@ impl<L: Load> Admin<L> {
         };
         match endpoint {
             Endpoint::Healthz => return http::answer(200, "text/plain; charset=utf-8", "alive\n", &id),
+            Endpoint::Console(part) => return console::answer(part, &id),
             Endpoint::Readyz => {
                 let report = self.readiness.report().await;
                 return http::json(if report.ready { 200 } else { 503 }, &report, &id);
@@ -165,18 +169,35 @@ impl<L: Load> Admin<L> {
             }
             _ => {}
         }
-        let asked = self.admit(&parts.headers).and_then(|by| {
-            let query = query_of(&parts.uri)?;
-            let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
-            Ok(Asked { id: id.clone(), by, method, path, query, headers: parts.headers, body })
-        });
+        let asked = match (self.admit(&parts.headers).await, query_of(&parts.uri)) {
+            (Ok(by), Ok(query)) => {
+                let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
+                let (id, detail) = (id.clone(), Detail::default());
+                Ok(Asked { id, by, detail, method, path, query, headers: parts.headers, body })
+            }
+            (Err(problem), _) | (_, Err(problem)) => Err(problem),
+        };
         let outcome = match asked {
             Ok(asked) => {
-                info!(request.id = %id, by = %asked.by.name, method = %parts.method, path = parts.uri.path(), "an operator asks");
+                let act = Act {
+                    by: asked.by.clone(),
+                    method: parts.method.clone(),
+                    path: asked.path.clone(),
+                    request_id: id.clone(),
+                    detail: asked.detail.clone(),
+                };
+                info!(request.id = %id, by = %act.by.name, method = %act.method, path = act.path, "an operator asks");
+                let admin = self.clone();
                 // A slow sender holds one of few connections.
-                timeout(limits::ADMIN_ANSWER_WAITS, self.perform(endpoint, asked)).await.unwrap_or_else(
-                    |_| Err(Code::Unavailable.problem("this took too long; what became of it is not known")),
-                )
+                let perform = async move {
+                    timeout(limits::ADMIN_ANSWER_WAITS, admin.perform(endpoint, asked)).await.unwrap_or_else(
+                        |_| {
+                            Err(Code::Unavailable
+                                .problem("this took too long; what became of it is not known"))
+                        },
+                    )
+                };
+                self.act(act, perform).await
             }
             Err(problem) => Err(problem),
         };
@@ -188,31 +209,6 @@ impl<L: Load> Admin<L> {
             answer
         })
     }
-
-    fn admit(&self, headers: &HeaderMap) -> Result<Operator, Problem> {
-        let Some(token) = &self.token else {
-            return Err(
-                Code::Unauthorized.problem("this node has no admin token: set SWITCHBOARD_ADMIN_TOKEN")
-            );
-        };
-        let given = headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
-            .ok_or_else(|| {
-                Code::Unauthorized.problem("this needs `Authorization: Bearer` with an admin token")
-            })?;
-        if !same(given.trim(), token) {
-            return Err(Code::Unauthorized.problem("this is no admin token of this node"));
-        }
-        Ok(Operator { name: "admin".to_owned() })
-    }
-}
-
-/// In a time that tells nothing about where they differ, nor about their lengths.
-fn same(given: &str, token: &str) -> bool {
-    let (given, token) = (Digest::of(given.as_bytes()), Digest::of(token.as_bytes()));
-    let differences = given.bytes().iter().zip(token.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
-    std::hint::black_box(differences) == 0
 }
 
 fn query_of(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {

@@ -2,12 +2,15 @@
 
 use hyper::Method;
 
+use super::console::Part;
+
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     Healthz,
     Readyz,
     Metrics,
+    Console(Part),
     Releases,
     Deploy,
     /// One release's file, by the beginning of its digest.
@@ -28,6 +31,11 @@ pub enum Endpoint {
     Disconnect,
     /// What a handler binds here.
     Handler,
+    Revoke,
+    Tokens,
+    MakeToken,
+    RevokeToken(String),
+    Audit,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +61,9 @@ pub fn find(method: &Method, path: &str) -> Found {
         ["healthz"] => read(Endpoint::Healthz),
         ["readyz"] => read(Endpoint::Readyz),
         ["metrics"] => read(Endpoint::Metrics),
+        [""] | ["console"] => read(Endpoint::Console(Part::Page)),
+        ["console", "console.js"] => read(Endpoint::Console(Part::Script)),
+        ["console", "console.css"] => read(Endpoint::Console(Part::Style)),
         ["admin", "v1", ref rest @ ..] => match *rest {
             ["releases"] if is_read => read(Endpoint::Releases),
             ["releases"] if is_write => write(Endpoint::Deploy),
@@ -70,6 +81,12 @@ pub fn find(method: &Method, path: &str) -> Found {
             ["events", id, "retry"] => write(Endpoint::RetryEvent(id.to_owned())),
             ["events", id, "drop"] => write(Endpoint::DropEvent(id.to_owned())),
             ["disconnect"] => write(Endpoint::Disconnect),
+            ["revocations"] => write(Endpoint::Revoke),
+            ["tokens"] if is_read => read(Endpoint::Tokens),
+            ["tokens"] if is_write => write(Endpoint::MakeToken),
+            ["tokens"] => Found::MethodNotAllowed { allow: "GET, HEAD, POST" },
+            ["tokens", name, "revoke"] => write(Endpoint::RevokeToken(name.to_owned())),
+            ["audit"] => read(Endpoint::Audit),
             [] => Found::Nothing,
             _ => Found::Endpoint(Endpoint::Handler),
         },
@@ -92,9 +109,16 @@ mod tests {
             Found::MethodNotAllowed { allow: "GET, HEAD, POST" }
         );
         assert_eq!(find(&Method::POST, "/readyz"), Found::MethodNotAllowed { allow: "GET, HEAD" });
-        for nothing in
-            ["", "/", "/admin", "/admin/v1", "/admin/v1/releases/", "/admin/v2/nodes", "/healthz/x"]
-        {
+        for nothing in [
+            "",
+            "/x",
+            "/console/x",
+            "/admin",
+            "/admin/v1",
+            "/admin/v1/releases/",
+            "/admin/v2/nodes",
+            "/healthz/x",
+        ] {
             let found = find(&Method::GET, nothing);
             let is_nothing = matches!(found, Found::Nothing) || nothing.ends_with("releases/");
             assert!(is_nothing, "{nothing}: {found:?}");

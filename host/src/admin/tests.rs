@@ -1,19 +1,24 @@
 //! Over TCP, against a real Postgres. Releases are their manifests here: what a compiler says to a file is tested elsewhere.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Response;
 use hyper::client::conn::http1::handshake;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::config::Config;
 use crate::fanout::{Seat, Taken, Wakes};
-use crate::ids::{ConnectionId, NodeId, UserId};
+use crate::ids::{ConnectionId, Digest, NodeId, UserId};
 use crate::redis::Redis;
+use crate::releases::Trust;
 use crate::releases::database::with_database;
 use crate::releases::manifests::{Manifests, SEND, file};
-use crate::releases::repository::Repository;
+use crate::releases::repository::{Repository, Shadowed};
+use crate::releases::signature::{self, Signature};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::wire::close::Close;
@@ -23,6 +28,7 @@ const TOKEN: &str = "token-of-the-admin-tests";
 struct Host {
     address: std::net::SocketAddr,
     hub: Hub,
+    echo: Arc<Echo>,
     _shutdown: Shutdown,
 }
 
@@ -33,14 +39,23 @@ fn hub(node: NodeId) -> Hub {
     Hub::start(&redis, &node.to_string(), node, Wakes::default())
 }
 
-/// A handler of one route for operators: it says what it was asked.
-struct Echo;
+/// A handler of two routes for operators: one says what it was asked, one takes as long as the test wants.
+#[derive(Default)]
+struct Echo {
+    begun: Notify,
+    may_end: Notify,
+}
 
 impl Handlers for Echo {
     fn ask(&self, request: HttpIn) -> BoxFuture<'_, Result<crate::contract::http::Response, Problem>> {
         Box::pin(async move {
-            if (&*request.method, &*request.path) != ("POST", "/admin/v1/echo") {
-                return Err(Code::NotFound.problem("nothing answers this method and path"));
+            match (&*request.method, &*request.path) {
+                ("POST", "/admin/v1/echo") => {}
+                ("POST", "/admin/v1/slow") => {
+                    self.begun.notify_one();
+                    self.may_end.notified().await;
+                }
+                _ => return Err(Code::NotFound.problem("nothing answers this method and path")),
             }
             let caller = request.caller.unwrap();
             let said = json!({
@@ -71,17 +86,18 @@ impl Host {
         let node = NodeId::random();
         let config = Arc::new(Config::default());
         let metrics = telemetry::start(&config, node).unwrap();
-        let loader = Manifests { of: "a" };
+        let (loader, repository) = (Manifests { of: "a" }, Repository::new(pool.clone()));
         let rollout =
-            Arc::new(Rollout::new(node, config, loader, Arc::default(), Repository::new(pool.clone()), || 3));
+            Arc::new(Rollout::new(node, config, loader, Arc::default(), repository, Trust::default(), || 3));
         rollout.join().await.unwrap();
-        let hub = hub(node);
+        let (hub, echo) = (hub(node), Arc::<Echo>::default());
         let admin = Admin {
             token: token.map(str::to_owned),
             rollout,
-            postgres: pool,
+            postgres: pool.clone(),
             hub: hub.clone(),
-            handlers: Arc::new(Echo),
+            handlers: echo.clone(),
+            revocations: Revocations::start(pool, hub.clone()).await.unwrap(),
             metrics,
             readiness,
             deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),
@@ -90,7 +106,7 @@ impl Host {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         tokio::spawn(serve(listener, Arc::new(admin), shutdown.guard()));
-        Self { address, hub, _shutdown: shutdown }
+        Self { address, hub, echo, _shutdown: shutdown }
     }
 
     async fn send<B>(&self, request: Request<B>) -> Said
@@ -107,6 +123,12 @@ impl Host {
 
     async fn get(&self, path: &str) -> Said {
         self.send(request("GET", path, Bytes::new())).await
+    }
+
+    async fn ask(&self, token: &str, method: &str, path: &str, body: impl Into<Bytes>) -> Said {
+        let mut asked = request(method, path, body);
+        asked.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        self.send(asked).await
     }
 
     async fn post(&self, path: &str, body: impl Into<Bytes>) -> Said {
@@ -273,6 +295,258 @@ async fn a_handler_answers_operators_on_a_route_of_its_own() {
 }
 
 #[tokio::test]
+async fn every_role_may_what_it_says_and_everything_is_on_record() {
+    with_host(|host| async move {
+        let make = async |name: &str, role: &str| {
+            let made = host.post("/admin/v1/tokens", json!({"name": name, "role": role}).to_string()).await;
+            assert_eq!(made.status, 201, "{}", made.json());
+            made.json()["token"].as_str().unwrap().to_owned()
+        };
+        let tokens = [make("eyes", "read").await, make("ci", "deploy").await, make("second", "admin").await];
+        let release = file("send", SEND, "");
+        let digest = Digest::of(&release).short();
+        let calls: [(&str, &str, Bytes, [u16; 3]); 12] = [
+            ("GET", "/admin/v1/nodes", Bytes::new(), [200, 200, 200]),
+            ("GET", "/admin/v1/audit", Bytes::new(), [200, 200, 200]),
+            ("POST", "/admin/v1/releases", release, [403, 200, 200]),
+            ("POST", "/admin/v1/handlers/none/rollback", Bytes::new(), [403, 404, 404]),
+            ("POST", "/admin/v1/handlers/send/promote", Bytes::new(), [403, 409, 409]),
+            ("POST", "/admin/v1/handlers/send/unshadow", Bytes::new(), [403, 409, 409]),
+            ("GET", "/admin/v1/handlers/send/shadow", Bytes::new(), [200, 200, 200]),
+            ("GET", "/admin/v1/history/1/trace", Bytes::new(), [403, 404, 404]),
+            ("POST", "/admin/v1/echo", Bytes::new(), [403, 403, 200]),
+            ("POST", "/admin/v1/disconnect", Bytes::from_static(br#"{"user_id":"ana"}"#), [403, 403, 202]),
+            ("POST", "/admin/v1/revocations", Bytes::from_static(br#"{"jti":"j7"}"#), [403, 403, 201]),
+            (
+                "POST",
+                "/admin/v1/tokens",
+                Bytes::from_static(br#"{"name":"x","role":"read"}"#),
+                [403, 403, 201],
+            ),
+        ];
+        for (method, path, body, expected) in calls {
+            for (token, expected) in tokens.iter().zip(expected) {
+                let said = host.ask(token, method, path, body.clone()).await;
+                assert_eq!(said.status, expected, "{method} {path}: {}", said.json());
+                if expected == 403 {
+                    assert_eq!(said.problem().1, "forbidden");
+                }
+            }
+        }
+
+        let audit = host.get("/admin/v1/audit").await.json();
+        let entries = audit["audit"].as_array().unwrap();
+        let all: Vec<String> = entries
+            .iter()
+            .rev()
+            .map(|entry| {
+                let word = |name: &str| entry[name].as_str().unwrap_or("-").to_owned();
+                assert!(entry["at"].is_string() && entry["request_id"].is_string(), "{entry}");
+                [word("who"), word("role"), word("action"), word("detail"), entry["status"].to_string()]
+                    .join(" ")
+            })
+            .collect();
+        for (place, expected) in [
+            (0, "admin admin POST /admin/v1/tokens eyes read 201"),
+            (3, "eyes read POST /admin/v1/releases - 403"),
+            (4, &format!("ci deploy POST /admin/v1/releases send {digest} 200")),
+            (7, "ci deploy POST /admin/v1/handlers/none/rollback - 404"),
+            (10, "ci deploy POST /admin/v1/handlers/send/promote - 409"),
+            (13, "ci deploy POST /admin/v1/handlers/send/unshadow - 409"),
+            (16, "ci deploy POST /admin/v1/echo - 403"),
+            (17, "second admin POST /admin/v1/echo - 200"),
+            (20, "second admin POST /admin/v1/disconnect user ana 202"),
+            (23, "second admin POST /admin/v1/revocations token j7 201"),
+            (26, "second admin POST /admin/v1/tokens x read 201"),
+        ] {
+            assert_eq!(all[place], expected, "{all:#?}");
+        }
+        assert_eq!(all.len(), 27, "reading is not on record, refusals are");
+        assert_eq!(entries[0]["outcome"], "done");
+        assert!(!audit.to_string().contains("sbadm_"), "a token is on record");
+        let older = host.get(&format!("/admin/v1/audit?limit=1&before={}", entries[1]["id"])).await.json();
+        assert_eq!((&older["audit"][0]["id"], &older["next_before"]), (&entries[2]["id"], &entries[2]["id"]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_is_made_once_and_taken_back() {
+    with_database(|pool| async move {
+        let host = Host::start(pool.clone(), Some(TOKEN), Readiness::default()).await;
+        let made = host.post("/admin/v1/tokens", r#"{"name":"ci","role":"deploy"}"#).await.json();
+        let token = made["token"].as_str().unwrap().to_owned();
+        let again = host.post("/admin/v1/tokens", r#"{"name":"ci","role":"admin"}"#).await;
+        assert_eq!(again.problem(), (409, "conflict".to_owned()));
+        // Nor is anybody called as the host is in history and audit.
+        for name in ["admin", "serve", "switchboard"] {
+            let said = host.post("/admin/v1/tokens", json!({"name": name, "role": "read"}).to_string()).await;
+            assert_eq!(said.status, 409, "{name}");
+        }
+        for (body, field) in [
+            (json!({"role": "read"}), "name"),
+            (json!({"name": "", "role": "read"}), "name"),
+            (json!({"name": "a b", "role": "read"}), "name"),
+            (json!({"name": "-a", "role": "read"}), "name"),
+            (json!({"name": "x".repeat(65), "role": "read"}), "name"),
+            (json!({"name": "x"}), "role"),
+            (json!({"name": "x", "role": "root"}), "role"),
+        ] {
+            let said = host.post("/admin/v1/tokens", body.to_string()).await;
+            assert_eq!((said.problem().0, &said.json()["field"]), (422, &json!(field)), "{body}");
+        }
+        let listed = host.get("/admin/v1/tokens").await.json();
+        assert_eq!(listed["tokens"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            (&listed["tokens"][0]["name"], &listed["tokens"][0]["role"]),
+            (&json!("ci"), &json!("deploy"))
+        );
+        assert!(!listed.to_string().contains(&token));
+        // Who reads the database can not use what is there.
+        let kept: Vec<u8> = sqlx::query_scalar("select token_digest from switchboard.operators")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert_eq!(kept, Digest::of(token.as_bytes()).bytes());
+
+        assert_eq!(host.ask(&token, "GET", "/admin/v1/nodes", "").await.status, 200);
+        assert_eq!(host.post("/admin/v1/tokens/ci/revoke", "").await.status, 200);
+        assert_eq!(
+            host.ask(&token, "GET", "/admin/v1/nodes", "").await.problem(),
+            (401, "unauthorized".into())
+        );
+        assert_eq!(host.post("/admin/v1/tokens/ci/revoke", "").await.status, 404);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_trial_is_on_record_with_its_share_and_quotes_no_user_to_who_may_only_read() {
+    with_database(|pool| async move {
+        let host = Host::start(pool.clone(), Some(TOKEN), Readiness::default()).await;
+        let made = host.post("/admin/v1/tokens", r#"{"name":"eyes","role":"read"}"#).await.json();
+        let eyes = made["token"].as_str().unwrap();
+        let (first, second) = (file("send", SEND, "first"), file("send", SEND, "second"));
+        assert_eq!(host.post("/admin/v1/releases", first.clone()).await.status, 200);
+        for (query, said) in [("canary=10", ", canary 10 %"), ("shadow=20", ", shadow 20 %")] {
+            let tried = host.post(&format!("/admin/v1/releases?{query}"), second.clone()).await;
+            assert_eq!(tried.status, 200, "{}", tried.json());
+            let audit = host.get("/admin/v1/audit?limit=1").await.json();
+            let expected = format!("send {}{said}", Digest::of(&second).short());
+            assert_eq!(audit["audit"][0]["detail"], expected, "{audit}");
+        }
+        // The same file is refused while it runs; the record says which it was.
+        assert_eq!(host.post("/admin/v1/releases?canary=10", first.clone()).await.status, 409);
+        let audit = host.get("/admin/v1/audit?limit=1").await.json();
+        let entry = &audit["audit"][0];
+        let expected = format!("{}, canary 10 %", Digest::of(&first).short());
+        assert_eq!((&entry["detail"], &entry["outcome"]), (&json!(expected), &json!("conflict")));
+
+        let seen = Shadowed {
+            digest: None,
+            same: 5,
+            differing: 1,
+            dropped: 0,
+            examples: vec!["it answered \"hello bo\"".to_owned()],
+        };
+        let repository = Repository::new(pool);
+        repository.shadowed(NodeId::random(), "send", Digest::of(&second), &seen).await.unwrap();
+        for (token, examples) in [(TOKEN, json!(seen.examples)), (eyes, json!([]))] {
+            let said = host.ask(token, "GET", "/admin/v1/handlers/send/shadow", "").await.json();
+            let shadow = &said["shadows"][0];
+            assert_eq!((&shadow["same"], &shadow["examples"]), (&json!(5), &examples));
+        }
+
+        assert_eq!(host.post("/admin/v1/handlers/send/promote", "").await.status, 200);
+        let audit = host.get("/admin/v1/audit?limit=1").await.json();
+        assert_eq!(audit["audit"][0]["detail"], Digest::of(&second).short());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_operator_does_not_wait_for_is_on_record_too() {
+    with_host(|host| async move {
+        let asking = async { host.post("/admin/v1/slow", "").await.status };
+        tokio::select! {
+            status = asking => panic!("it was answered: {status}"),
+            () = host.echo.begun.notified() => {}
+        }
+        // Its connection is closed; the node notices sooner or later.
+        host.echo.may_end.notify_one();
+        let entry = timeout(Duration::from_secs(10), async {
+            loop {
+                let audit = host.get("/admin/v1/audit?limit=1").await.json();
+                if !audit["audit"][0]["status"].is_null() {
+                    return audit["audit"][0].clone();
+                }
+            }
+        });
+        let entry = entry.await.expect("an outcome");
+        assert_eq!(
+            (&entry["action"], &entry["outcome"]),
+            (&json!("POST /admin/v1/slow"), &json!("done")),
+            "{entry}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_console_is_a_page_without_secrets() {
+    with_host(|host| async move {
+        for (path, kind) in [
+            ("/", "text/html"),
+            ("/console", "text/html"),
+            ("/console/console.js", "text/javascript"),
+            ("/console/console.css", "text/css"),
+        ] {
+            let mut asked = request("GET", path, "");
+            asked.headers_mut().remove("authorization");
+            let said = host.send(asked).await;
+            assert_eq!(said.status, 200, "{path}");
+            assert!(said.headers["content-type"].to_str().unwrap().starts_with(kind), "{path}");
+            assert!(
+                said.headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'")
+            );
+        }
+        assert_eq!(host.post("/console", "").await.status, 405);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_signature_comes_with_its_file_or_the_deploy_is_refused() {
+    with_database(|pool| async move {
+        let host = Host::start(pool.clone(), Some(TOKEN), Readiness::default()).await;
+        let (release, other) = (file("send", SEND, "signed"), file("send", SEND, "other"));
+        let (secret, _) = signature::new_key();
+        let key = signature::parse_secret(&secret).unwrap();
+        let deploy = async |release: &Bytes, header: &str| {
+            let mut asked = request("POST", "/admin/v1/releases", release.clone());
+            asked.headers_mut().insert("x-release-signature", header.parse().unwrap());
+            host.send(asked).await
+        };
+        let good = Signature::sign(Digest::of(&release), &key).to_string();
+        for bad in ["nonsense", &Signature::sign(Digest::of(&other), &key).to_string()] {
+            let said = deploy(&release, bad).await;
+            assert_eq!(
+                (said.problem().0, &said.json()["field"]),
+                (422, &json!("x-release-signature")),
+                "{bad}"
+            );
+        }
+        assert_eq!(deploy(&release, &good).await.status, 200);
+        let kept = Repository::new(pool)
+            .signatures(Digest::of(&release), &[key.verifying_key().to_bytes().to_vec()])
+            .await
+            .unwrap();
+        assert_eq!(kept.iter().map(ToString::to_string).collect::<Vec<_>>(), [good]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn without_a_token_of_its_own_a_node_lets_nobody_in() {
     with_database(|pool| async move {
         let host = Host::start(pool, None, Readiness::default()).await;
@@ -313,6 +587,18 @@ async fn a_user_is_disconnected_with_4003_and_the_others_stay() {
         assert_eq!(ana.take(&mut Vec::new(), 1), Taken::Close(Close::DISCONNECTED));
         assert_eq!(bo.take(&mut Vec::new(), 1), Taken::All);
         assert_eq!(host.post("/admin/v1/disconnect", "{}").await.problem(), (422, "invalid".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revocation_counts_at_once_and_a_wrong_one_names_its_field() {
+    with_host(|host| async move {
+        let said = host.post("/admin/v1/revocations", r#"{"user_id":"ana"}"#).await;
+        assert_eq!(said.status, 201, "{}", said.json());
+        assert_eq!(said.json()["revocation"]["user_id"], "ana");
+        let said = host.post("/admin/v1/revocations", r#"{"user_id":"ana","before":"soon"}"#).await;
+        assert_eq!((said.problem(), &said.json()["field"]), ((422, "invalid".to_owned()), &json!("before")));
     })
     .await;
 }

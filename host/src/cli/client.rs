@@ -16,8 +16,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Failure, page};
+use crate::admin::SIGNATURE;
 use crate::config::Config;
 use crate::limits;
+use crate::releases::signature::Signature;
 
 /// A local call; a node that needs longer has other troubles.
 const CONNECT_WAITS: Duration = Duration::from_secs(5);
@@ -81,8 +83,18 @@ impl Client {
         self.call(Method::POST, path, "application/json", body.to_string().into()).await
     }
 
-    pub async fn upload<T: DeserializeOwned>(&self, path: &str, file: Bytes) -> Result<T, Failure> {
-        self.call(Method::POST, path, "application/wasm", file).await
+    /// Signatures go beside the file, in a header.
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        file: Bytes,
+        signatures: &[Signature],
+    ) -> Result<T, Failure> {
+        let listed: Vec<String> = signatures.iter().map(ToString::to_string).collect();
+        let header = (SIGNATURE, listed.join(", "));
+        let headers: &[(&str, String)] = if signatures.is_empty() { &[] } else { &[header] };
+        let answer = self.ask_with(headers, Method::POST, path, "application/wasm", file).await?;
+        self.taken(&answer)
     }
 
     pub async fn download(&self, path: &str) -> Result<Bytes, Failure> {
@@ -93,6 +105,17 @@ impl Client {
 
     /// Whatever the status: readiness says no with a document.
     pub async fn ask(&self, method: Method, path: &str, kind: &str, body: Bytes) -> Result<Answer, Failure> {
+        self.ask_with(&[], method, path, kind, body).await
+    }
+
+    async fn ask_with(
+        &self,
+        headers: &[(&str, String)],
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: Bytes,
+    ) -> Result<Answer, Failure> {
         let address = self.address;
         let unreachable = |why: &dyn std::fmt::Display| {
             Failure::failed(format!(
@@ -102,6 +125,9 @@ impl Client {
         let mut request = Request::builder().method(method).uri(path).header(HOST, address.to_string());
         if !kind.is_empty() {
             request = request.header(CONTENT_TYPE, kind);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, value);
         }
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
@@ -146,7 +172,11 @@ impl Client {
         body: Bytes,
     ) -> Result<T, Failure> {
         let answer = self.ask(method, path, kind, body).await?;
-        self.wanted(&answer)?;
+        self.taken(&answer)
+    }
+
+    fn taken<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, Failure> {
+        self.wanted(answer)?;
         serde_json::from_slice(&answer.body).map_err(|error| {
             Failure::failed(format!("{} speaks another version of the admin API: {error}", self.address))
         })

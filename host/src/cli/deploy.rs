@@ -6,14 +6,14 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::client::{Client, Where};
-use super::{Failure, Output, page};
+use super::{Failure, Output, page, sign};
 use crate::config::Config;
 use crate::releases::repository::Action;
 use crate::releases::{NodeOutcome, Outcome, State};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Release files, as `switchboard build` makes them.
+    /// Release files, as `switchboard build` makes them; their signatures, FILE.sig, go along.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Only so many of a hundred users get it, always the same ones: `10%`. It is taken back by itself when it is worse than
@@ -78,7 +78,8 @@ pub async fn deploy(
     let beside = beside.map(|(how, percent)| format!("{how}={percent}"));
     let note = note.map(|note| format!("note={}", page::escape(note)));
     let query: Vec<_> = beside.into_iter().chain(note).collect();
-    client.upload(&format!("/admin/v1/releases?{}", query.join("&")), Bytes::from(bytes)).await
+    let signatures = sign::beside(file)?;
+    client.upload(&format!("/admin/v1/releases?{}", query.join("&")), Bytes::from(bytes), &signatures).await
 }
 
 /// One line for the fleet, and one for each node that could not follow.

@@ -3,6 +3,7 @@
 //! Answers go to standard output (one JSON document with `--json`), progress and complaints to standard error.
 //! Exit codes: 0 done, 1 failed, 2 usage.
 
+mod admin_token;
 mod build;
 mod client;
 mod deploy;
@@ -10,6 +11,7 @@ mod dev;
 mod events;
 mod inspect;
 mod invoke;
+mod keys;
 mod migrate;
 mod new;
 mod pack;
@@ -20,10 +22,12 @@ mod releases;
 mod replay;
 mod rollback;
 mod serve;
+mod sign;
 mod status;
 mod test;
 mod token;
 mod unshadow;
+mod verify;
 
 use std::error::Error;
 use std::fmt;
@@ -92,6 +96,14 @@ enum Command {
     Rebuild(rebuild::Args),
     /// A development token (only with an HS256 secret).
     Token(token::Args),
+    /// A token for the admin listener, of a role; or take one back.
+    AdminToken(admin_token::Args),
+    /// A pair of keys for signing releases.
+    Keys(keys::Args),
+    /// Vouch for release files: FILE.sig beside each.
+    Sign(sign::Args),
+    /// Whether release files are signed by a key that counts.
+    Verify(verify::Args),
     /// The child of a node: a component on standard input, its machine code on standard output.
     #[command(name = crate::runtime::SUBCOMMAND, hide = true)]
     Compile,
@@ -105,6 +117,8 @@ pub fn main() -> ExitCode {
         Command::Build(args) => build::run(args, &out),
         Command::Pack(args) => pack::run(args, &out),
         Command::New(args) => new::run(args, &out),
+        Command::Keys(args) => keys::run(args, &out),
+        Command::Sign(args) => sign::run(args, &out),
         Command::Compile => crate::runtime::compile_as_child().map_err(Failure::failed),
         configured => Config::load(cli.config.as_deref())
             .map_err(Failure::from)
@@ -127,10 +141,14 @@ impl Command {
     fn run(self, config: Config, out: &Output) -> Result<(), Failure> {
         match self {
             // They start without any.
-            Self::Build(_) | Self::Pack(_) | Self::New(_) | Self::Compile => Ok(()),
+            Self::Build(_) | Self::Pack(_) | Self::New(_) | Self::Compile | Self::Keys(_) | Self::Sign(_) => {
+                Ok(())
+            }
             Self::Test(args) => block_on(test::run(args, &config, out)),
             Self::Replay(args) => block_on(replay::run(args, &config, out)),
             Self::Invoke(args) => block_on(invoke::run(args, &config, out)),
+            Self::AdminToken(args) => block_on(admin_token::run(args, &config, out)),
+            Self::Verify(args) => verify::run(args, config, out),
             Self::Serve(args) => block_on(serve::run(args, config, out)),
             Self::Dev(args) => block_on(dev::run(args, config, out)),
             Self::Status(args) => block_on(status::run(args, &config, out)),

@@ -22,6 +22,7 @@ use crate::contract::frame::Subscription;
 use crate::ids::{Address, ConnectionId, NodeId, UserId};
 use crate::limits;
 use crate::redis::Redis;
+use crate::session::Credentials;
 use crate::telemetry::spans;
 use crate::wire::close::Close;
 use crate::wire::websocket::encode_text;
@@ -190,6 +191,11 @@ impl Hub {
         self.0.local.disconnect(target, close);
         let (code, reason) = (close.code(), close.reason().to_owned());
         Ok(self.0.bus.publish_control(&Envelope::Disconnect { target: target.clone(), code, reason }).await?)
+    }
+
+    /// Closes the connections of this node whose token this says of; how many. Every node has to do it for its own.
+    pub fn close_where(&self, close: &Close, is_meant: impl Fn(&Credentials) -> bool) -> usize {
+        self.0.local.close_where(close, is_meant)
     }
 
     // ---- gaps ----

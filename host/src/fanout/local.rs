@@ -19,6 +19,7 @@ use crate::contract::channels::{Error, Target};
 use crate::contract::frame::Subscription;
 use crate::ids::{Address, ConnectionId, UserId};
 use crate::limits;
+use crate::session::Credentials;
 use crate::wire::close::Close;
 
 pub(super) struct Local {
@@ -143,6 +144,18 @@ impl Local {
             Target::User(user) => close_room(UserId::parse(user).map(|user| Address::of_user(&user))),
             Target::Address(address) => close_room(Address::parse(address)),
         }
+    }
+
+    /// Every connection whose token this says of. How many.
+    pub(super) fn close_where(&self, close: &Close, is_meant: impl Fn(&Credentials) -> bool) -> usize {
+        let mut closed = 0;
+        self.connections.each(|_, known| {
+            if known.outlet.token().is_some_and(|token| is_meant(&token)) {
+                known.outlet.close(close.clone());
+                closed += 1;
+            }
+        });
+        closed
     }
 
     // ---- subscriptions ----

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::ids::{Address, ConnectionId, UserId};
 use crate::limits;
+use crate::session::Credentials;
 use crate::wire::close::Close;
 use crate::wire::websocket::encode_text;
 
@@ -63,6 +64,8 @@ struct State {
     full_since: Option<Instant>,
     /// The last droppable word, and when. Boxed: most connections never hear one.
     said: Option<Box<(u64, Instant)>>,
+    /// The present token's, once the gateway has said so: a revocation finds the connection by it.
+    token: Option<Arc<Credentials>>,
 }
 
 /// Who is told the same through several rooms is told within this time.
@@ -84,6 +87,15 @@ impl Outlet {
     }
 
     // ---- the gateway's side ----
+
+    /// Whose token this connection goes by from here on.
+    pub fn hold(&self, token: Arc<Credentials>) {
+        self.lock().token = Some(token);
+    }
+
+    pub(crate) fn token(&self) -> Option<Arc<Credentials>> {
+        self.lock().token.clone()
+    }
 
     /// Resolves when there is something to take, a close included. Cancel safe; for one task at a time.
     pub async fn ready(&self) {

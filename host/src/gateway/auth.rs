@@ -2,40 +2,43 @@
 //! and decides nothing about what the caller may do.
 
 mod claims;
+mod fetch;
+mod keys;
+mod set;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, Header};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::contract::types::Problem;
-use crate::limits::{TOKEN_BYTES_MAX, TOKENS_REMEMBERED_MAX, VERIFICATIONS_WAITING_MAX};
+use crate::limits::{JWKS_WAITING_MAX, TOKEN_BYTES_MAX, TOKENS_REMEMBERED_MAX, VERIFICATIONS_WAITING_MAX};
+use crate::revocations::Known;
 use crate::session::Credentials;
+use crate::shutdown::Guard;
 use crate::wire::problem::Code;
-use claims::{Claims, Rejected, Rules};
+use claims::{Rejected, Rules};
+use keys::Keys;
+use set::Learned;
 
 pub struct Auth {
-    /// Several of one algorithm are tried in turn: that is how keys are rotated without a key id.
-    keys: Vec<Key>,
+    keys: Keys,
     rules: Rules,
+    revoked: Arc<Known>,
     remembered: Mutex<Remembered>,
     /// Places on the blocking threads. Asymmetric signatures cost a tenth of a millisecond and more: on the threads that
     /// serve sockets they would be felt by everyone.
     workers: Semaphore,
     /// Callers that hold a place or wait for one.
     waiting: Semaphore,
-}
-
-struct Key {
-    algorithm: Algorithm,
-    key: DecodingKey,
+    /// Callers whose tokens name a key that nobody knows, while key sets are read for them.
+    asking: Semaphore,
 }
 
 #[derive(Debug)]
@@ -43,6 +46,7 @@ pub enum Error {
     Algorithm(String),
     Read(PathBuf, std::io::Error),
     Key(PathBuf),
+    KeySet(String, String),
     /// Nobody could ever sign in.
     NoKey,
 }
@@ -57,9 +61,10 @@ impl fmt::Display for Error {
             Self::Key(path) => {
                 write!(f, "{} holds no public key of a listed algorithm in PEM", path.display())
             }
-            Self::NoKey => {
-                f.write_str("neither `jwt_secret` nor `jwt_keys` gives a key for a listed algorithm")
-            }
+            Self::KeySet(place, reason) => write!(f, "`jwt_jwks`: {place}: {reason}"),
+            Self::NoKey => f.write_str(
+                "neither `jwt_secret` nor `jwt_keys` nor `jwt_jwks` gives a key for a listed algorithm",
+            ),
         }
     }
 }
@@ -67,94 +72,139 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Auth {
-    pub fn new(config: &Config) -> Result<Self, Error> {
-        let algorithms =
-            config.jwt_algorithms.iter().map(|name| algorithm(name)).collect::<Result<Vec<_>, _>>()?;
-        let mut keys = Vec::new();
-        if let Some(secret) = &config.jwt_secret
-            && algorithms.contains(&Algorithm::HS256)
-        {
-            let key = DecodingKey::from_secret(secret.as_bytes());
-            keys.push(Key { algorithm: Algorithm::HS256, key });
-        }
-        for path in &config.jwt_keys {
-            keys.push(public_key(path, &algorithms)?);
-        }
-        if keys.is_empty() {
-            return Err(Error::NoKey);
-        }
+    pub fn new(config: &Config, revoked: Arc<Known>) -> Result<Self, Error> {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
-            keys,
+            keys: Keys::new(config)?,
             rules: Rules {
                 leeway_ms: config.jwt_leeway_s.saturating_mul(1000),
                 issuer: config.jwt_issuer.clone(),
                 audience: config.jwt_audience.clone(),
             },
+            revoked,
             remembered: Mutex::default(),
             workers: Semaphore::new(workers),
             waiting: Semaphore::new(VERIFICATIONS_WAITING_MAX),
+            asking: Semaphore::new(JWKS_WAITING_MAX),
         })
+    }
+
+    /// Reads the key sets, each in its time, until the process ends. The first time is the caller's to wait for.
+    pub async fn follow(self: Arc<Self>, first: Option<Duration>, mut guard: Guard) {
+        let Some(mut wait) = first else { return };
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = guard.begun() => return,
+            }
+            match self.read_keys().await {
+                Some(next) => wait = next,
+                None => return,
+            }
+        }
+    }
+
+    /// When they are to be read again; `None` where there are none.
+    pub async fn read_keys(&self) -> Option<Duration> {
+        self.keys.read_again().await
+    }
+
+    /// For credentials that were verified before.
+    pub fn is_revoked(&self, who: &Credentials) -> bool {
+        self.revoked.has(who)
     }
 
     /// `unauthorized` where the token is not good, `unavailable` where it could not be looked at.
     pub async fn verify(self: &Arc<Self>, token: &str) -> Result<Arc<Credentials>, Problem> {
         let digest = digest(token);
         let now_ms = unix_ms();
-        if let Some(known) = self.recall(&digest, now_ms) {
+        let generation = self.keys.generation();
+        if let Some(known) = self.recall(&digest, generation, now_ms) {
             return known.map_err(Rejected::problem);
         }
-        let verdict = match header(token) {
-            Ok(Algorithm::HS256) => self.verify_now(token, now_ms),
-            Ok(algorithm) if self.keys.iter().any(|key| key.algorithm == algorithm) => {
-                let busy = || {
-                    metrics::counter!("switchboard_tokens_total", "verdict" => "busy").increment(1);
-                    Code::Unavailable.problem("too many tokens to verify").retry_after_ms(1000)
-                };
-                let _waiting = self.waiting.try_acquire().map_err(|_| busy())?;
-                let _worker = self.workers.acquire().await.map_err(|_| busy())?;
-                let (auth, token) = (Arc::clone(self), token.to_owned());
-                tokio::task::spawn_blocking(move || auth.verify_now(&token, now_ms))
-                    .await
-                    .map_err(|_| Code::Internal.problem("the token could not be verified"))?
-            }
-            Ok(_) => Err(Rejected::Algorithm),
-            Err(rejected) => Err(rejected),
-        };
+        let verdict = self.judge(token, now_ms).await?;
         let label = verdict.as_ref().map_or_else(|rejected| rejected.as_str(), |_| "good");
         metrics::counter!("switchboard_tokens_total", "verdict" => label).increment(1);
         let credentials = Arc::new(verdict.map_err(Rejected::problem)?);
-        self.remember(digest, &credentials);
+        self.remembered().insert(digest, generation, Arc::clone(&credentials));
         Ok(credentials)
     }
 
-    fn verify_now(&self, token: &str, now_ms: u64) -> Result<Credentials, Rejected> {
-        let algorithm = header(token)?;
-        let mut verdict = Err(Rejected::Algorithm);
-        for key in self.keys.iter().filter(|key| key.algorithm == algorithm) {
-            verdict = match jsonwebtoken::decode::<Claims>(token, &key.key, &signature_only(algorithm)) {
-                Ok(token) => return self.rules.admit(token.claims, now_ms),
-                Err(error) => Err(match error.kind() {
-                    jsonwebtoken::errors::ErrorKind::Json(_) => Rejected::Claims,
-                    _ => Rejected::Signature,
-                }),
-            };
+    async fn judge(
+        self: &Arc<Self>,
+        token: &str,
+        now_ms: u64,
+    ) -> Result<Result<Credentials, Rejected>, Problem> {
+        let header = match header(token) {
+            Ok(header) => Arc::new(header),
+            Err(rejected) => return Ok(Err(rejected)),
+        };
+        if header.alg == Algorithm::HS256 {
+            return Ok(self.verify_now(token, &header, now_ms));
         }
-        verdict
+        let verdict = self.verify_apart(token, &header, now_ms).await?;
+        let is_unknown = matches!(verdict, Err(Rejected::Algorithm | Rejected::Key | Rejected::Signature));
+        if !is_unknown || !self.keys.may_learn(&header) {
+            return Ok(verdict);
+        }
+        let _asking = self.asking.try_acquire().map_err(|_| busy())?;
+        match self.keys.learn(&header).await {
+            Learned::Changed => self.verify_apart(token, &header, now_ms).await,
+            Learned::Unreadable if verdict != Err(Rejected::Signature) => {
+                let detail = "the token's key is not known here, and the key set could not be read";
+                Err(Code::Unavailable.problem(detail).retry_after_ms(1000))
+            }
+            Learned::Unreadable | Learned::Nothing => Ok(verdict),
+        }
     }
 
-    fn recall(&self, digest: &TokenDigest, now_ms: u64) -> Option<Result<Arc<Credentials>, Rejected>> {
-        let known = self.remembered().get(digest)?;
-        Some(if self.rules.is_over(known.expires_ms, now_ms) { Err(Rejected::Expired) } else { Ok(known) })
+    /// On a thread where it keeps nobody waiting.
+    async fn verify_apart(
+        self: &Arc<Self>,
+        token: &str,
+        header: &Arc<Header>,
+        now_ms: u64,
+    ) -> Result<Result<Credentials, Rejected>, Problem> {
+        if !self.keys.may_know(header) {
+            return Ok(self.verify_now(token, header, now_ms));
+        }
+        let _waiting = self.waiting.try_acquire().map_err(|_| busy())?;
+        let _worker = self.workers.acquire().await.map_err(|_| busy())?;
+        let (auth, token, header) = (Arc::clone(self), token.to_owned(), header.clone());
+        tokio::task::spawn_blocking(move || auth.verify_now(&token, &header, now_ms))
+            .await
+            .map_err(|_| Code::Internal.problem("the token could not be verified"))
     }
 
-    fn remember(&self, digest: TokenDigest, credentials: &Arc<Credentials>) {
-        self.remembered().insert(digest, Arc::clone(credentials));
+    fn verify_now(&self, token: &str, header: &Header, now_ms: u64) -> Result<Credentials, Rejected> {
+        let credentials = self.rules.admit(self.keys.verify(token, header)?, now_ms)?;
+        if self.revoked.has(&credentials) { Err(Rejected::Revoked) } else { Ok(credentials) }
+    }
+
+    fn recall(
+        &self,
+        digest: &TokenDigest,
+        generation: u64,
+        now_ms: u64,
+    ) -> Option<Result<Arc<Credentials>, Rejected>> {
+        let known = self.remembered().get(digest, generation)?;
+        Some(if self.rules.is_over(known.expires_ms, now_ms) {
+            Err(Rejected::Expired)
+        } else if self.revoked.has(&known) {
+            Err(Rejected::Revoked)
+        } else {
+            Ok(known)
+        })
     }
 
     fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn busy() -> Problem {
+    metrics::counter!("switchboard_tokens_total", "verdict" => "busy").increment(1);
+    Code::Unavailable.problem("too many tokens to verify").retry_after_ms(1000)
 }
 
 /// Milliseconds since 1970 UTC.
@@ -164,29 +214,43 @@ pub fn unix_ms() -> u64 {
 
 type TokenDigest = [u8; 32];
 
-/// What was verified, by the token's digest: a token is never kept. Two generations: when the young one is full the old one
-/// is forgotten, and whoever is asked for meanwhile is young again.
+/// What was verified, by the token's digest: a token is never kept. Two halves: when the young one is full the old one
+/// is forgotten, and whoever is asked for meanwhile is young again. When keys change, everything is verified anew: what a
+/// key vouched for ends with the key.
 #[derive(Default)]
 struct Remembered {
+    generation: u64,
     young: HashMap<TokenDigest, Arc<Credentials>>,
     old: HashMap<TokenDigest, Arc<Credentials>>,
 }
 
 impl Remembered {
-    fn get(&mut self, digest: &TokenDigest) -> Option<Arc<Credentials>> {
+    fn get(&mut self, digest: &TokenDigest, generation: u64) -> Option<Arc<Credentials>> {
+        self.at(generation);
         if let Some(known) = self.young.get(digest) {
             return Some(Arc::clone(known));
         }
         let known = self.old.remove(digest)?;
-        self.insert(*digest, Arc::clone(&known));
+        self.insert(*digest, generation, Arc::clone(&known));
         Some(known)
     }
 
-    fn insert(&mut self, digest: TokenDigest, credentials: Arc<Credentials>) {
+    /// `generation` is that of the keys before it was verified.
+    fn insert(&mut self, digest: TokenDigest, generation: u64, credentials: Arc<Credentials>) {
+        self.at(generation);
+        if generation < self.generation {
+            return;
+        }
         if self.young.len() >= TOKENS_REMEMBERED_MAX / 2 {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(digest, credentials);
+    }
+
+    fn at(&mut self, generation: u64) {
+        if generation > self.generation {
+            *self = Self { generation, ..Self::default() };
+        }
     }
 }
 
@@ -194,46 +258,13 @@ fn digest(token: &str) -> TokenDigest {
     Sha256::digest(token).into()
 }
 
-fn header(token: &str) -> Result<Algorithm, Rejected> {
+fn header(token: &str) -> Result<Header, Rejected> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(Rejected::NoToken);
     }
-    jsonwebtoken::decode_header(token).map(|header| header.alg).map_err(|_| Rejected::NoToken)
-}
-
-/// The crate checks signatures; claims are checked by [`Rules`], whose clock is a parameter.
-fn signature_only(algorithm: Algorithm) -> Validation {
-    let mut validation = Validation::new(algorithm);
-    validation.required_spec_claims.clear();
-    validation.validate_exp = false;
-    validation.validate_aud = false;
-    validation
-}
-
-fn algorithm(name: &str) -> Result<Algorithm, Error> {
-    match name {
-        "HS256" => Ok(Algorithm::HS256),
-        "RS256" => Ok(Algorithm::RS256),
-        "ES256" => Ok(Algorithm::ES256),
-        "EdDSA" => Ok(Algorithm::EdDSA),
-        _ => Err(Error::Algorithm(name.to_owned())),
-    }
-}
-
-/// The kind of the key says the algorithm, never the token: a public key is no HMAC secret.
-fn public_key(path: &Path, algorithms: &[Algorithm]) -> Result<Key, Error> {
-    let pem = fs::read(path).map_err(|error| Error::Read(path.to_owned(), error))?;
-    type Parse = fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>;
-    let kinds: [(Algorithm, Parse); 3] = [
-        (Algorithm::EdDSA, DecodingKey::from_ed_pem),
-        (Algorithm::ES256, DecodingKey::from_ec_pem),
-        (Algorithm::RS256, DecodingKey::from_rsa_pem),
-    ];
-    kinds
-        .into_iter()
-        .filter(|(algorithm, _)| algorithms.contains(algorithm))
-        .find_map(|(algorithm, parse)| Some(Key { algorithm, key: parse(&pem).ok()? }))
-        .ok_or_else(|| Error::Key(path.to_owned()))
+    let header = jsonwebtoken::decode_header(token).map_err(|_| Rejected::NoToken)?;
+    // Whoever does not understand what is critical must not accept it, and nothing is understood here (RFC 7515, 4.1.11).
+    if header.crit.is_some() { Err(Rejected::Critical) } else { Ok(header) }
 }
 
 #[cfg(test)]

@@ -251,6 +251,7 @@ impl Connection {
                 self.work = Some(Box::pin(async move { Done::Verified(auth.verify(&token).await) }));
             }
             Action::Welcome { who, greeting } => return self.welcome(&who, &greeting),
+            Action::Renewed(who) => return self.hold(who),
             Action::Call(frame) => self.call(frame),
             Action::Touch { active } => {
                 if let Some(who) = self.session.who() {
@@ -293,6 +294,13 @@ impl Connection {
         None
     }
 
+    /// From here on a revocation of this token finds the connection; one that came before is found here.
+    fn hold(&self, who: Arc<Credentials>) -> Option<Close> {
+        let Some(Joined { outlet, .. }) = &self.joined else { return None };
+        outlet.hold(who.clone());
+        self.gateway.auth.is_revoked(&who).then_some(Close::TOKEN)
+    }
+
     fn call(&mut self, frame: Frame) {
         let (Some(who), Some(joined)) = (self.session.who(), &self.joined) else { return };
         let (who, outlet, house) = (who.clone(), joined.outlet.clone(), self.gateway.house.clone());
@@ -313,6 +321,9 @@ impl Connection {
                     self.socket.say(encode_text(&push.frame));
                 }
                 self.joined = Some(joined);
+                if let Some(close) = self.session.who().cloned().and_then(|who| self.hold(who)) {
+                    return Input::End(close);
+                }
             }
             Done::Answered { id, answer } => self.answer(id.as_ref(), answer),
         }

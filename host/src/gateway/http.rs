@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap,
-    HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    HeaderName, HeaderValue, ORIGIN, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
@@ -41,6 +41,7 @@ pub(super) async fn answer(
     let method = request.method().clone();
     // Never the query: it may hold a token.
     let path = request.uri().path().to_owned();
+    let origin = request.headers().get(ORIGIN).cloned();
     let outcome = match path.as_str() {
         "/ws" => websocket::handshake(&gateway, request, remote, guard).await,
         "/api/v1/ws-tickets" => ticket(&gateway, &request, &id).await,
@@ -48,6 +49,7 @@ pub(super) async fn answer(
     };
     let mut answer = outcome.unwrap_or_else(|refusal| refusal.answer(&id));
     wire::name(&mut answer, &id);
+    gateway.origins.say(origin.as_ref(), method == Method::OPTIONS, &mut answer);
     let (status, took) = (answer.status().as_u16(), began.elapsed());
     gateway.meters.answered(label(&method), status, took);
     debug!(request.id = %id, %method, path, status, took_us = took.as_micros() as u64, "answered");
@@ -233,6 +235,9 @@ fn rendered(response: contract::Response, request_id: &str) -> Answer {
 
 /// `POST /api/v1/ws-tickets`: a token's worth of one connection, for clients that can only put it into a URL.
 async fn ticket(gateway: &Gateway, request: &Request<Incoming>, id: &str) -> Result<Answer, Refusal> {
+    if request.method() == Method::OPTIONS {
+        return Ok(options(&["POST".to_owned()]));
+    }
     if request.method() != Method::POST {
         return Err(method_not_allowed(&["POST".to_owned()]));
     }

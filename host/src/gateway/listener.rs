@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, info, warn};
 
+use super::courtesy::Courtesy;
+use super::stream::Stream;
 use super::{Gateway, http};
 use crate::limits::{
     BACKLOG, HTTP_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEAD_WAIT, REQUEST_HEADERS_MAX,
@@ -64,6 +66,17 @@ async fn converse(
 ) {
     // A frame is written whole; waiting for more to put into the packet only delays it.
     let _ = stream.set_nodelay(true);
+    let stream = match &gateway.tls {
+        None => Stream::Tcp(stream),
+        // Boxed: it is gone when the connection is there.
+        Some(tls) => tokio::select! {
+            accepted = Box::pin(tls.accept(stream)) => match accepted {
+                Some(stream) => stream,
+                None => return,
+            },
+            () = guard.begun() => return,
+        },
+    };
     let service = {
         let guard = guard.clone();
         service_fn(move |request| {
@@ -76,7 +89,7 @@ async fn converse(
         .header_read_timeout(REQUEST_HEAD_WAIT)
         .max_headers(REQUEST_HEADERS_MAX)
         .max_buf_size(REQUEST_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Courtesy::new(stream)), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {

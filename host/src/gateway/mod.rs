@@ -3,13 +3,17 @@
 
 pub mod auth;
 mod connection;
+mod courtesy;
 mod house;
 mod http;
 mod listener;
 mod meters;
+mod origins;
 mod places;
 mod socket;
+mod stream;
 mod tickets;
+pub mod tls;
 mod websocket;
 
 use std::sync::Arc;
@@ -25,8 +29,10 @@ use auth::Auth;
 pub use house::{House, Inside};
 pub use listener::bind;
 use meters::Meters;
+use origins::Origins;
 use places::Places;
 pub use tickets::Tickets;
+pub use tls::Tls;
 
 /// What all connections of a node share.
 pub struct Gateway {
@@ -36,8 +42,9 @@ pub struct Gateway {
     tickets: Tickets,
     places: Arc<Places>,
     session: Arc<session::Settings>,
-    /// Empty: any.
-    origins: Vec<String>,
+    origins: Origins,
+    /// None: clients speak plainly, to a proxy in front or on this machine.
+    tls: Option<Arc<Tls>>,
     drain: Duration,
     meters: Meters,
 }
@@ -48,6 +55,7 @@ impl Gateway {
         node: NodeId,
         auth: Arc<Auth>,
         tickets: Tickets,
+        tls: Option<Arc<Tls>>,
         house: Arc<dyn House>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -65,7 +73,8 @@ impl Gateway {
                 stall: Duration::from_millis(config.stall_ms),
                 expiry_warning: Duration::from_millis(config.expiry_warning_ms),
             }),
-            origins: config.origins.clone(),
+            origins: Origins::new(&config.origins),
+            tls,
             drain: Duration::from_millis(config.drain_ms),
             meters: Meters::new(),
         })

@@ -8,15 +8,15 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
+use super::stream::Stream;
 use crate::fanout::{Outlet, Taken};
 use crate::limits::{READ_BYTES_MAX, UNWRITTEN_FRAMES_MAX, WRITE_BYTES_MAX};
 use crate::wire::close::Close;
 use crate::wire::websocket::{Decoder, Message, Violation, encode_close};
 
 pub struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     decoder: Decoder,
     /// Read, and not handled because a call was in progress. At most what one read gives.
     unread: Vec<u8>,
@@ -44,7 +44,7 @@ pub enum Next {
 
 impl Socket {
     /// `early` is what the client sent right behind its handshake.
-    pub fn new(stream: TcpStream, early: &[u8]) -> Self {
+    pub fn new(stream: Stream, early: &[u8]) -> Self {
         Self { stream, decoder: Decoder::default(), unread: early.to_vec(), unwritten: Vec::new() }
     }
 
@@ -145,7 +145,7 @@ impl Socket {
         let mut written = 0;
         let outcome = loop {
             if written == frames.len() {
-                break Poll::Ready(Ok(()));
+                break Pin::new(&mut self.stream).poll_flush(cx);
             }
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             for (slice, frame) in slices.iter_mut().zip(&frames[written..]) {

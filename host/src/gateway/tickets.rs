@@ -23,6 +23,7 @@ pub struct Tickets(Redis);
 struct Stub {
     principal: Principal,
     expires_ms: u64,
+    issued_ms: u64,
 }
 
 /// A ticket waits no longer for Redis than a client would.
@@ -35,7 +36,8 @@ impl Tickets {
 
     pub async fn issue(&self, who: &Credentials) -> Result<String, Problem> {
         let ticket: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
-        let stub = Stub { principal: who.principal.clone(), expires_ms: who.expires_ms };
+        let stub =
+            Stub { principal: who.principal.clone(), expires_ms: who.expires_ms, issued_ms: who.issued_ms };
         let stub = serde_json::to_string(&stub).expect("a principal is plain data");
         let seconds = TICKET_SECONDS.to_string();
         self.command(&["SET", &key(&ticket), &stub, "EX", &seconds]).await?;
@@ -47,9 +49,10 @@ impl Tickets {
         let used = || Code::Unauthorized.problem("the ticket is unknown, used or too old");
         match self.command(&["GETDEL", &key(ticket)]).await?.as_slice() {
             [Node::Text(stub)] => {
-                let Stub { principal, expires_ms } = serde_json::from_str(stub).map_err(|_| used())?;
+                let Stub { principal, expires_ms, issued_ms } =
+                    serde_json::from_str(stub).map_err(|_| used())?;
                 let user = UserId::parse(&principal.user_id).ok_or_else(used)?;
-                Ok(Arc::new(Credentials { user, principal, expires_ms }))
+                Ok(Arc::new(Credentials { user, principal, expires_ms, issued_ms, renewed_as: None }))
             }
             _ => Err(used()),
         }

@@ -14,13 +14,15 @@ use hyper::header::{
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Version};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::Gateway;
 use super::connection::{self, Arrival};
+use super::courtesy::Courtesy;
 use super::http::{Refusal, bearer, method_not_allowed};
+use super::origins::Origins;
 use super::socket::Socket;
+use super::stream::Stream;
 use crate::contract::types::Problem;
 use crate::limits::{CONNECTION_RETRY_MS, USER_AGENT_CHARS_MAX};
 use crate::shutdown::Guard;
@@ -53,7 +55,13 @@ pub(super) async fn handshake(
         .ok_or_else(|| busy("full", "the node has as many connections as it may have"))?;
     let credentials = match token(&request)? {
         Some(Token::Jwt(token)) => Some(gateway.auth.verify(&token).await?),
-        Some(Token::Ticket(ticket)) => Some(gateway.tickets.redeem(&ticket).await?),
+        Some(Token::Ticket(ticket)) => {
+            let who = gateway.tickets.redeem(&ticket).await?;
+            if gateway.auth.is_revoked(&who) {
+                return Err(Code::Unauthorized.problem("the token behind the ticket was revoked").into());
+            }
+            Some(who)
+        }
         None => None,
     };
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
@@ -86,12 +94,12 @@ pub(super) async fn handshake(
 
 /// The socket as it was before hyper took it, and what hyper had already read from it.
 async fn bare(upgraded: OnUpgrade) -> Option<Socket> {
-    let parts = upgraded.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some(Socket::new(parts.io.into_inner(), &parts.read_buf))
+    let parts = upgraded.await.ok()?.downcast::<TokioIo<Courtesy<Stream>>>().ok()?;
+    Some(Socket::new(parts.io.into_inner().into_inner(), &parts.read_buf))
 }
 
 #[allow(clippy::result_large_err)] // once a connection, and it is on its way out
-fn check(request: &Request<Incoming>, origins: &[String]) -> Result<(), Refusal> {
+fn check(request: &Request<Incoming>, origins: &Origins) -> Result<(), Refusal> {
     if request.method() != Method::GET {
         return Err(method_not_allowed(&["GET".to_owned()]));
     }
@@ -109,10 +117,8 @@ fn check(request: &Request<Incoming>, origins: &[String]) -> Result<(), Refusal>
     if key.len() != 24 || !key.ends_with(b"==") {
         return Err(Code::Malformed.problem("`Sec-WebSocket-Key` is 16 bytes in base64").into());
     }
-    // No cookie opens a connection, so a foreign page gains nothing by trying; operators may still want to be strict.
     if let Some(origin) = headers.get(ORIGIN)
-        && !origins.is_empty()
-        && !origins.iter().any(|ours| origin == ours.as_str())
+        && !origins.admit(origin)
     {
         return Err(Code::Forbidden.problem("this origin may not connect").into());
     }

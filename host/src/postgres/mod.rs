@@ -7,7 +7,9 @@ mod failure;
 #[cfg(test)]
 mod fixture;
 pub mod migrate;
+pub mod operators;
 pub mod outbox;
+pub mod revocations;
 mod roles;
 pub mod schedules;
 mod session;

@@ -126,16 +126,24 @@ pub async fn claim(
     Ok(rows.into_iter().map(cursor).collect())
 }
 
-/// Holds on to everything that `consumer` holds here. Returns the shards.
-pub async fn renew(pool: &PgPool, consumer: &str, node: NodeId, lease: Duration) -> sqlx::Result<Vec<i16>> {
+/// Holds on to those of `held` that `consumer` still holds here. Returns them. What was claimed for this node in an answer
+/// that was lost is not among them: nobody reads it, so its lease has to run out.
+pub async fn renew(
+    pool: &PgPool,
+    consumer: &str,
+    node: NodeId,
+    lease: Duration,
+    held: &[i16],
+) -> sqlx::Result<Vec<i16>> {
     sqlx::query_scalar(
         "update switchboard.cursors set lease_until = now() + $3 * interval '1 millisecond'
-         where consumer = $1 and owner = $2 and lease_until >= now()
+         where consumer = $1 and owner = $2 and lease_until >= now() and shard = any($4)
          returning shard",
     )
     .bind(consumer)
     .bind(node.uuid())
     .bind(lease.as_millis() as f64)
+    .bind(held)
     .fetch_all(pool)
     .await
 }

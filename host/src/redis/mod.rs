@@ -3,8 +3,10 @@
 //!
 //! Which keys a handler may touch is checked by `interfaces` with [`keys`].
 
+mod cluster;
 mod guard;
 pub mod keys;
+mod place;
 pub mod pubsub;
 mod reply;
 #[cfg(test)]
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -25,6 +27,8 @@ use crate::config::{self, Config};
 use crate::contract::redis::{Error, Node};
 use crate::limits;
 use crate::manifest::Pattern;
+use cluster::{Cluster, slot_of_command, slot_of_key};
+use place::Place;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(limits::REDIS_BACKOFF_MS_MAX);
@@ -55,7 +59,9 @@ pub struct Redis(Arc<Inner>);
 
 struct Inner {
     link: Arc<Link>,
-    client: Client,
+    place: Place,
+    /// Then every command goes by it, and the link above only says whether it is up.
+    cluster: Option<Cluster>,
     keeper: JoinHandle<()>,
 }
 
@@ -72,18 +78,27 @@ impl Redis {
     /// Only a setting can be wrong here: a Redis that is away is tried again and again.
     pub fn connect(config: &Config) -> Result<Self, config::Error> {
         let url = config.redis_url()?;
-        let client = Client::open(url).map_err(|error| config::Error::Invalid {
+        let place = Place::parse(url).map_err(|reason| config::Error::Invalid {
             source: "redis_url".to_owned(),
             // The text of a URL that does not parse may hold a password.
-            reason: format!("not a Redis URL ({})", error.category()),
+            reason: format!("not a Redis URL ({reason})"),
         })?;
         let link = Arc::new(Link::default());
-        let keeper = tokio::spawn(keep(link.clone(), client.clone()));
-        Ok(Self(Arc::new(Inner { link, client, keeper })))
+        let (cluster, keeper) = match &place {
+            Place::Among(seeds) => {
+                let (cluster, keeper) = Cluster::start(seeds.clone(), link.clone());
+                (Some(cluster), keeper)
+            }
+            place => (None, tokio::spawn(keep(link.clone(), place.clone()))),
+        };
+        Ok(Self(Arc::new(Inner { link, place, cluster, keeper })))
     }
 
     pub fn is_up(&self) -> bool {
-        self.0.link.connection.load().is_some()
+        match &self.0.cluster {
+            Some(_) => *self.0.link.is_up.borrow(),
+            None => self.0.link.connection.load().is_some(),
+        }
     }
 
     /// Resolves when it is up; for whoever starts.
@@ -94,7 +109,7 @@ impl Redis {
 
     pub async fn command(&self, args: &[String], deadline: Instant) -> Result<Vec<Node>, Error> {
         check(&[args])?;
-        reply::nodes(self.send(&packed(args), deadline).await?)
+        reply::nodes(self.send(slot_of_command(args), packed(args), deadline).await?)
     }
 
     pub async fn pipeline(
@@ -109,12 +124,9 @@ impl Redis {
             let most = limits::REDIS_PIPELINE_MAX;
             return Err(Error::Refused(format!("a pipeline has at most {most} commands")));
         }
-        let mut pipeline = Pipeline::with_capacity(commands.len());
         check(commands)?;
-        for args in commands {
-            pipeline.add_command(packed(args));
-        }
-        reply::replies(self.send_all(&pipeline, commands.len(), deadline).await?)
+        let commands = commands.iter().map(|args| (slot_of_command(args), packed(args)));
+        reply::replies(self.send_all(commands.collect(), deadline).await?)
     }
 
     /// By its hash; the text goes along only where Redis does not know it.
@@ -133,13 +145,14 @@ impl Redis {
                 head.into_iter().chain(keys.iter().chain(args).map(String::as_str)).collect();
             packed(&words)
         };
-        match self.send(&say("EVALSHA", &script.sha1), deadline).await {
+        let slot = keys.first().map(|key| slot_of_key(key));
+        match self.send(slot, say("EVALSHA", &script.sha1), deadline).await {
             Ok(redis::Value::ServerError(error)) if error.code() == "NOSCRIPT" => {}
             Ok(reply) => return reply::nodes(reply),
             Err(Error::Failed(reason)) if reason.contains("NOSCRIPT") => {}
             Err(error) => return Err(error),
         }
-        reply::nodes(self.send(&say("EVAL", &script.text), deadline).await?)
+        reply::nodes(self.send(slot, say("EVAL", &script.text), deadline).await?)
     }
 
     /// Messages for the bus, in one round trip. How many heard them is not looked at.
@@ -149,11 +162,11 @@ impl Redis {
         deadline: Instant,
     ) -> Result<(), Error> {
         for messages in messages.chunks(limits::REDIS_PIPELINE_MAX) {
-            let mut pipeline = Pipeline::with_capacity(messages.len());
-            for (channel, payload) in messages {
-                pipeline.add_command(packed(&[b"PUBLISH", channel.as_ref(), payload.as_ref()]));
-            }
-            for reply in self.send_all(&pipeline, messages.len(), deadline).await? {
+            let publish = |(channel, payload): &(_, _)| {
+                let (channel, payload): (&[u8], &[u8]) = (AsRef::as_ref(channel), AsRef::as_ref(payload));
+                (None, packed(&[b"PUBLISH", channel, payload]))
+            };
+            for reply in self.send_all(messages.iter().map(publish).collect(), deadline).await? {
                 if let redis::Value::ServerError(error) = reply {
                     return Err(Error::Failed(error.to_string()));
                 }
@@ -164,9 +177,38 @@ impl Redis {
 
     /// Where the bus listens.
     pub fn subscriber(&self) -> (pubsub::Subscriber, pubsub::Heard) {
-        pubsub::listen(self.0.client.get_connection_info().clone())
+        pubsub::listen(self.0.place.clone())
     }
 
+    async fn send(&self, slot: Option<u16>, command: Cmd, deadline: Instant) -> Result<redis::Value, Error> {
+        let Some(cluster) = &self.0.cluster else {
+            return self.0.link.send(&command, deadline).await;
+        };
+        match cluster.run(&[(slot, command)], deadline).await?.pop() {
+            Some(redis::Value::ServerError(error)) if is_away(error.code()) => Err(Error::Unavailable),
+            Some(reply) => Ok(reply),
+            None => Err(Error::Unavailable),
+        }
+    }
+
+    async fn send_all(
+        &self,
+        commands: Vec<(Option<u16>, Cmd)>,
+        deadline: Instant,
+    ) -> Result<Vec<redis::Value>, Error> {
+        if let Some(cluster) = &self.0.cluster {
+            return cluster.run(&commands, deadline).await;
+        }
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        let count = commands.len();
+        for (_, command) in commands {
+            pipeline.add_command(command);
+        }
+        self.0.link.send_all(&pipeline, count, deadline).await
+    }
+}
+
+impl Link {
     async fn send(&self, command: &Cmd, deadline: Instant) -> Result<redis::Value, Error> {
         let mut connection = self.connection()?;
         self.answer(deadline, connection.send_packed_command(command)).await
@@ -183,7 +225,7 @@ impl Redis {
     }
 
     fn connection(&self) -> Result<MultiplexedConnection, Error> {
-        self.0.link.connection.load().as_deref().cloned().ok_or(Error::Unavailable)
+        self.connection.load().as_deref().cloned().ok_or(Error::Unavailable)
     }
 
     async fn answer<T>(
@@ -200,7 +242,7 @@ impl Redis {
                 Err(Error::Failed(error.to_string()))
             }
             Ok(Err(_)) => {
-                self.0.link.broken.notify_one();
+                self.broken.notify_one();
                 Err(Error::Unavailable)
             }
         }
@@ -245,7 +287,7 @@ fn is_away(code: &str) -> bool {
 }
 
 /// Connects, watches, and connects again, for as long as anyone holds the `Redis`.
-async fn keep(link: Arc<Link>, client: Client) {
+async fn keep(link: Arc<Link>, place: Place) {
     let settings = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(SILENCE_MAX))
         // Each call has its own deadline.
@@ -253,26 +295,41 @@ async fn keep(link: Arc<Link>, client: Client) {
         .set_pipeline_buffer_size(limits::REDIS_QUEUE_MAX);
     let mut backoff = BACKOFF_MIN;
     loop {
-        match client.get_multiplexed_async_connection_with_config(&settings).await {
-            Ok(connection) => {
+        match connect(&place, &settings).await {
+            Ok((info, connection)) => {
                 tracing::info!("Redis is there");
                 backoff = BACKOFF_MIN;
                 link.connection.store(Some(Arc::new(connection.clone())));
                 link.is_up.send_replace(true);
-                until_dead(&link, connection).await;
+                until_dead(&link, &place, &info, connection).await;
                 link.connection.store(None);
                 link.is_up.send_replace(false);
                 tracing::warn!("Redis is away: caches, limits and the bus are without it until it is back");
             }
-            Err(error) => tracing::debug!("no connection to Redis: {}", error.category()),
+            Err(why) => tracing::debug!("no connection to Redis: {why}"),
         }
         tokio::time::sleep(backoff).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }
 
-/// Until the connection is dead: a command found it so, or it does not answer.
-async fn until_dead(link: &Link, mut connection: MultiplexedConnection) {
+async fn connect(
+    place: &Place,
+    settings: &AsyncConnectionConfig,
+) -> Result<(ConnectionInfo, MultiplexedConnection), String> {
+    let info = place.find().await?;
+    let client = Client::open(info.clone()).map_err(|error| error.category().to_owned())?;
+    let connection = client.get_multiplexed_async_connection_with_config(settings).await;
+    Ok((info, connection.map_err(|error| error.category().to_owned())?))
+}
+
+/// Until the connection is dead: a command found it so, it does not answer, or the primary is elsewhere.
+async fn until_dead(
+    link: &Link,
+    place: &Place,
+    info: &ConnectionInfo,
+    mut connection: MultiplexedConnection,
+) {
     let ping = redis::cmd("PING");
     loop {
         let _ = timeout(PULSE, link.broken.notified()).await;
@@ -281,6 +338,10 @@ async fn until_dead(link: &Link, mut connection: MultiplexedConnection) {
             Ok(Ok(_)) => {}
             Ok(Err(error)) if error.code().is_some() => {}
             Ok(Err(_)) | Err(_) => return,
+        }
+        if place.has_moved_from(info).await {
+            tracing::warn!("the primary of Redis is another server now");
+            return;
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::place::Place;
 use super::{BACKOFF_MAX, BACKOFF_MIN, SILENCE_MAX};
 use crate::limits;
 
@@ -95,17 +96,19 @@ struct Order {
     done: oneshot::Sender<()>,
 }
 
-pub(super) fn listen(server: ConnectionInfo) -> (Subscriber, Heard) {
+pub(super) fn listen(place: Place) -> (Subscriber, Heard) {
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
     let (event, events) = mpsc::channel(limits::REDIS_HEARD_MAX);
-    let task = tokio::spawn(keep(server, ordered, event));
+    let task = tokio::spawn(keep(place, ordered, event));
     (Subscriber { orders }, Heard { events, task })
 }
 
-async fn keep(server: ConnectionInfo, mut orders: mpsc::Receiver<Order>, events: mpsc::Sender<Event>) {
+async fn keep(place: Place, mut orders: mpsc::Receiver<Order>, events: mpsc::Sender<Event>) {
     let mut backoff = BACKOFF_MIN;
     loop {
-        if let Ok(Ok(stream)) = timeout(SILENCE_MAX, connect(&server)).await {
+        if let Ok(server) = place.find().await
+            && let Ok(Ok(stream)) = timeout(SILENCE_MAX, connect(&server)).await
+        {
             backoff = BACKOFF_MIN;
             if events.send(Event::Up).await.is_err() {
                 return;

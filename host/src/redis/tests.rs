@@ -24,16 +24,43 @@ async fn shared() -> Redis {
 /// A server that may be killed. Started again it is empty.
 struct Private {
     port: u16,
+    more: &'static [&'static str],
     directory: TempDir,
     process: Option<Child>,
 }
 
 impl Private {
     fn new() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut private = Self { port, directory: TempDir::new().unwrap(), process: None };
+        Self::of(&[])
+    }
+
+    fn of(more: &'static [&'static str]) -> Self {
+        // A cluster's servers speak to each other 10,000 above.
+        let port =
+            std::iter::repeat_with(|| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+                .find(|port| *port < 50_000)
+                .unwrap();
+        let mut private = Self { port, more, directory: TempDir::new().unwrap(), process: None };
         private.start();
         private
+    }
+
+    /// On a connection of its own, as text.
+    async fn say(&self, command: &str) -> String {
+        let client = Client::open(format!("redis://:secret@127.0.0.1:{}", self.port)).unwrap();
+        let mut connection = loop {
+            match client.get_multiplexed_async_connection().await {
+                Ok(connection) => break connection,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        match packed(&words(command)).query_async(&mut connection).await.unwrap() {
+            redis::Value::BulkString(bytes) => String::from_utf8(bytes).unwrap(),
+            redis::Value::VerbatimString { text, .. } | redis::Value::SimpleString(text) => text,
+            redis::Value::Int(number) => number.to_string(),
+            redis::Value::Okay => "OK".to_owned(),
+            other => format!("{other:?}"),
+        }
     }
 
     fn start(&mut self) {
@@ -43,7 +70,8 @@ impl Private {
             .args(arguments)
             .arg("--dir")
             .arg(self.directory.path())
-            .args(["--requirepass", "secret"])
+            .args(["--requirepass", "secret", "--masterauth", "secret"])
+            .args(self.more)
             .stdout(Stdio::null())
             .spawn();
         self.process = Some(process.expect("redis-server is installed"));
@@ -259,4 +287,102 @@ async fn the_bus_is_told_of_a_loss_and_of_the_return() {
         redis.up().await;
     }
     assert!(matches!(heard.next().await, Some(Event::Message { .. })));
+}
+
+/// Three servers of a cluster, each with a third of the slots.
+struct Three {
+    servers: Vec<Private>,
+}
+
+impl Three {
+    async fn start() -> Self {
+        let servers: Vec<_> = (0..3).map(|_| Private::of(&["--cluster-enabled", "yes"])).collect();
+        let three = Self { servers };
+        for (number, server) in three.servers.iter().enumerate() {
+            let (first, last) = (number * 5462, (number * 5462 + 5461).min(16383));
+            server.say(&format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await;
+            server.say(&format!("CLUSTER MEET 127.0.0.1 {}", three.servers[0].port)).await;
+        }
+        for server in &three.servers {
+            while !server.say("CLUSTER INFO").await.contains("cluster_state:ok")
+                || !server.say("CLUSTER INFO").await.contains("cluster_known_nodes:3")
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        three
+    }
+
+    /// Only one of them is told: the others are learnt.
+    fn redis(&self) -> Redis {
+        Redis::connect(&config(format!("redis-cluster://:secret@127.0.0.1:{}", self.servers[0].port)))
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_is_one_redis_to_whoever_asks() {
+    let three = Three::start().await;
+    let redis = three.redis();
+    redis.up().await;
+    let say = async |command: &str| redis.command(&words(command), soon()).await;
+    for number in 0..60 {
+        // Right after the start a server may not be connected yet.
+        while say(&format!("SET key:{number} {number}")).await == Err(Error::Unavailable) {
+            redis.up().await;
+        }
+    }
+    let commands: Vec<_> = (0..60).map(|number| words(&format!("GET key:{number}"))).collect();
+    let replies = redis.pipeline(&commands, soon()).await.unwrap();
+    let expected: Vec<_> = (0..60).map(|number: i32| vec![text(&number.to_string())]).collect();
+    assert_eq!(replies, expected);
+    let mut spread = Vec::new();
+    for server in &three.servers {
+        spread.push(server.say("DBSIZE").await != "0");
+    }
+    assert_eq!(spread, [true; 3], "all keys are on one server");
+
+    let grants: Vec<Pattern> = [serde_json::from_value("key:*".into()).unwrap()].into();
+    let script = Script::new("get", "return redis.call('GET', KEYS[1])", &grants);
+    for number in 0..6 {
+        let key = format!("key:{number}");
+        assert_eq!(redis.script(&script, &[key], &[], soon()).await, Ok(vec![text(&number.to_string())]));
+    }
+    assert!(matches!(say("HGET key:1 f").await, Err(Error::Failed(reason)) if reason.contains("WRONGTYPE")));
+    // Keys of several slots in one command: Redis refuses, and says so.
+    assert!(matches!(say("MGET key:1 key:2").await, Err(Error::Failed(_))));
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_is_followed_and_the_bus_spans_the_cluster() {
+    let three = Three::start().await;
+    let redis = three.redis();
+    redis.up().await;
+    while redis.command(&words("SET foo v"), soon()).await == Err(Error::Unavailable) {}
+    // `foo` is in slot 12182, on the third server; it goes to the first while it is being asked for.
+    let (to, from) = (&three.servers[0], &three.servers[2]);
+    let (to_id, from_id) = (to.say("CLUSTER MYID").await, from.say("CLUSTER MYID").await);
+    to.say(&format!("CLUSTER SETSLOT 12182 IMPORTING {from_id}")).await;
+    from.say(&format!("CLUSTER SETSLOT 12182 MIGRATING {to_id}")).await;
+    from.say(&format!("MIGRATE 127.0.0.1 {} foo 0 5000 AUTH secret", to.port)).await;
+    assert_eq!(redis.command(&words("GET foo"), soon()).await, Ok(vec![text("v")]));
+    for server in [to, from] {
+        server.say(&format!("CLUSTER SETSLOT 12182 NODE {to_id}")).await;
+    }
+    assert_eq!(redis.command(&words("GET foo"), soon()).await, Ok(vec![text("v")]));
+    assert_eq!(to.say("GET foo").await, "v");
+
+    // Heard at one server, published to whichever.
+    let (subscriber, mut heard) = redis.subscriber();
+    assert_eq!(heard.next().await, Some(Event::Up));
+    subscriber.subscribe(&["c"]).await.unwrap();
+    three.servers[1].say("PUBLISH c afar").await;
+    redis.publish(&[("c", "near")], soon()).await.unwrap();
+    let mut said = Vec::new();
+    for _ in 0..2 {
+        let Some(Event::Message { payload, .. }) = heard.next().await else { panic!("a message") };
+        said.push(payload);
+    }
+    said.sort();
+    assert_eq!(said, ["afar", "near"]);
 }

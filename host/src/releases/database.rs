@@ -8,12 +8,15 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("../../../migrations/host/1000_roles.sql"),
     include_str!("../../../migrations/host/1010_locks.sql"),
     include_str!("../../../migrations/host/1020_outbox.sql"),
     include_str!("../../../migrations/host/1030_cursors.sql"),
     include_str!("../../../migrations/host/1100_releases.sql"),
+    include_str!("../../../migrations/host/1300_revocations.sql"),
+    include_str!("../../../migrations/host/1301_operators.sql"),
+    include_str!("../../../migrations/host/1302_signatures.sql"),
 ];
 
 /// Runs a test against a fresh database, and drops it whatever happens.

@@ -13,6 +13,8 @@ pub mod registry;
 pub mod repository;
 mod rollout;
 mod shadow;
+pub mod signature;
 
 pub use outcome::{NodeOutcome, Outcome, Refused, State};
 pub use rollout::{Beside, Load, Rollout};
+pub use signature::Trust;

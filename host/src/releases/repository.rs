@@ -15,6 +15,7 @@ use crate::manifest::Manifest;
 
 mod nodes;
 mod shadows;
+mod signatures;
 
 pub use nodes::{Answer, Heartbeat, Node, NodeHandler, Report};
 pub use shadows::Shadowed;

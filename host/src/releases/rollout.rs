@@ -20,6 +20,7 @@ use super::meters;
 use super::outcome::{NodeOutcome, Outcome, Refused};
 use super::registry::{Bindings, Conflict, Declares, Entry, Lives, Registry, covers};
 use super::repository::{Action, Change, Error, Repository, Running, Switched};
+use super::signature::{Signature, Trust};
 use crate::config::Config;
 use crate::ids::{Digest, NodeId};
 use crate::limits;
@@ -79,6 +80,8 @@ pub struct Rollout<L: Load = Arc<Runtime>> {
     loader: L,
     registry: Arc<Registry<L::Release>>,
     repository: Repository,
+    /// Who must vouch for a release before it is loaded here.
+    trust: Trust,
     /// For the heartbeat.
     connections: Box<dyn Fn() -> u64 + Send + Sync>,
     compiles: Semaphore,
@@ -99,6 +102,7 @@ impl<L: Load> Rollout<L> {
         loader: L,
         registry: Arc<Registry<L::Release>>,
         repository: Repository,
+        trust: Trust,
         connections: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -108,6 +112,7 @@ impl<L: Load> Rollout<L> {
             loader,
             registry,
             repository,
+            trust,
             connections: Box::new(connections),
             compiles: Semaphore::new(limits::COMPILES_AT_ONCE),
             loaded: std::sync::Mutex::new(Loaded::new()),
@@ -125,6 +130,10 @@ impl<L: Load> Rollout<L> {
 
     pub fn registry(&self) -> &Arc<Registry<L::Release>> {
         &self.registry
+    }
+
+    pub fn demands_signatures(&self) -> bool {
+        self.trust.is_needed()
     }
 
     /// Whether this node has once had everything that the fleet runs.
@@ -211,6 +220,7 @@ impl<L: Load> Rollout<L> {
             let deployed = async {
                 let bytes =
                     Bytes::from(tokio::fs::read(&path).await.map_err(|e| Refused::Host(e.to_string()))?);
+                self.take_signatures(&path, Digest::of(&bytes)).await?;
                 let seen = self.repository.beginning_with(None, &Digest::of(&bytes).to_string()).await?;
                 if !seen.is_empty() {
                     return Ok(None);
@@ -221,6 +231,16 @@ impl<L: Load> Rollout<L> {
         });
         let done = deploys.buffered(limits::COMPILES_AT_ONCE).collect::<Vec<_>>().await;
         Ok(done.into_iter().filter_map(|(path, result)| Some((path, result.transpose()?))).collect())
+    }
+
+    /// Those that lie beside a file.
+    async fn take_signatures(&self, file: &Path, digest: Digest) -> Result<(), Refused> {
+        let mut beside = file.as_os_str().to_owned();
+        beside.push(".sig");
+        let Ok(text) = tokio::fs::read_to_string(beside).await else { return Ok(()) };
+        let mut signatures = Signature::parse_all(&text).unwrap_or_default();
+        signatures.retain(|signature| signature.is_of(digest));
+        Ok(self.repository.keep_signatures(digest, &signatures, "serve").await?)
     }
 
     /// `manifest` is that of the release which begins to run, or to stand beside what runs.
@@ -324,15 +344,29 @@ impl<L: Load> Rollout<L> {
         Ok(release)
     }
 
-    async fn load(&self, file: &ReleaseFile) -> Result<Arc<L::Release>, Refusal> {
+    async fn load(&self, file: &ReleaseFile) -> Result<Arc<L::Release>, Refused> {
         if let Some(loaded) = self.loaded().get(file.digest) {
             return Ok(loaded);
         }
+        self.vouched_for(file.digest).await?;
         let _turn = self.compiles.acquire().await.map_err(|_| Refusal::of_host("the node ends"))?;
         let settings = self.config.handler_settings(&file.manifest.name, &file.manifest.config);
         let release = self.loader.load(file, settings).await?;
         self.loaded().put(file.digest, &file.manifest.name, release.clone());
         Ok(release)
+    }
+
+    /// Asked of Postgres and verified here, whoever uploaded it and whatever other nodes say.
+    async fn vouched_for(&self, digest: Digest) -> Result<(), Refused> {
+        if !self.trust.is_needed() {
+            return Ok(());
+        }
+        let signatures = self.repository.signatures(digest, &self.trust.keys()).await?;
+        if self.trust.accepts(digest, &signatures) {
+            return Ok(());
+        }
+        let unsigned = format!("release {} is not signed by a key that this fleet trusts", digest.short());
+        Err(Refusal::of_release(unsigned).into())
     }
 
     /// A release that the fleet has kept.
@@ -342,7 +376,7 @@ impl<L: Load> Rollout<L> {
         }
         let bytes =
             self.repository.file(digest).await?.ok_or_else(|| Refused::UnknownRelease(digest.to_string()))?;
-        Ok(self.load(&ReleaseFile::parse(bytes)?).await?)
+        self.load(&ReleaseFile::parse(bytes)?).await
     }
 
     /// The Prometheus text format: what the calls of the releases that are loaded here were.

@@ -30,6 +30,10 @@ pub struct Credentials {
     pub principal: Principal,
     /// `exp`, in milliseconds since 1970 UTC.
     pub expires_ms: u64,
+    /// `iat`, likewise; 0 where the token does not say, and then it is older than any revocation.
+    pub issued_ms: u64,
+    /// The `jti` of the present token, where a renewal made it another than the session's.
+    pub renewed_as: Option<Box<str>>,
 }
 
 /// The operator's numbers, the same for all connections.
@@ -85,6 +89,8 @@ pub enum Action {
     /// The connection is somebody's: queue the greeting, join the hub, ask the handlers what they want to send first, say
     /// [`Input::Done`].
     Welcome { who: Arc<Credentials>, greeting: String },
+    /// The connection has another token from here on.
+    Renewed(Arc<Credentials>),
     /// Ask the handler of this frame, queue its reply, say [`Input::Done`].
     Call(Frame),
     /// A sign of life, of the person or only of the client.
@@ -338,7 +344,9 @@ impl Session {
             // The connection stays the session it was: that is what a forced disconnect names.
             Some(before) if before.principal.session_id != fresh.principal.session_id => {
                 let mut who = Credentials::clone(&fresh);
-                who.principal.session_id.clone_from(&before.principal.session_id);
+                let session_id = before.principal.session_id.clone();
+                let token_id = std::mem::replace(&mut who.principal.session_id, session_id);
+                who.renewed_as = Some(token_id.into());
                 Arc::new(who)
             }
             _ => fresh,
@@ -364,7 +372,7 @@ impl Session {
             expires_at: now + left + self.settings.leeway.saturating_sub(over),
         };
         if renewed {
-            actions.push(Action::Send(greeting));
+            actions.extend([Action::Send(greeting), Action::Renewed(who)]);
         } else {
             self.work = Some(Work::Other);
             actions.push(Action::Welcome { who, greeting });

@@ -35,6 +35,8 @@ fn credentials(user: &str, session_id: &str, lasts: Duration) -> Arc<Credentials
             session_id: session_id.to_owned(),
         },
         expires_ms: UNIX_MS + lasts.as_millis() as u64,
+        issued_ms: 0,
+        renewed_as: None,
     })
 }
 
@@ -162,7 +164,10 @@ fn a_token_near_its_end_is_announced_renewed_or_the_end() {
     let actions = talk.verified(Ok(credentials("ana", "s2", secs(200))));
     let renewed = frame(&actions[0]);
     assert_eq!((&renewed["type"], &renewed["payload"]["session_id"]), (&"auth.success".into(), &"s1".into()));
-    assert_eq!((actions.len(), talk.session.who().unwrap().principal.session_id.as_str()), (1, "s1"));
+    let who = talk.session.who().unwrap().clone();
+    // The session stays; what a revocation may name is both.
+    assert_eq!((who.principal.session_id.as_str(), who.renewed_as.as_deref()), ("s1", Some("s2")));
+    assert_eq!(actions[1..], [Action::Renewed(who)]);
 
     talk.now += secs(80);
     talk.sends(r#"{"type":"ping"}"#);

@@ -15,6 +15,7 @@ pub struct Claims {
     /// Seconds since 1970 UTC; RFC 7519 permits fractions.
     exp: Option<f64>,
     nbf: Option<f64>,
+    iat: Option<f64>,
     iss: Option<String>,
     aud: Option<Audience>,
     jti: Option<String>,
@@ -41,6 +42,8 @@ pub struct Rules {
 pub enum Rejected {
     NoToken,
     Algorithm,
+    Critical,
+    Key,
     Signature,
     Claims,
     NoExpiry,
@@ -50,6 +53,7 @@ pub enum Rejected {
     Audience,
     Subject,
     SessionId,
+    Revoked,
 }
 
 impl Rejected {
@@ -58,6 +62,8 @@ impl Rejected {
         match self {
             Self::NoToken => "no_token",
             Self::Algorithm => "algorithm",
+            Self::Critical => "critical",
+            Self::Key => "key",
             Self::Signature => "signature",
             Self::Claims => "claims",
             Self::NoExpiry => "no_expiry",
@@ -67,6 +73,7 @@ impl Rejected {
             Self::Audience => "audience",
             Self::Subject => "subject",
             Self::SessionId => "session_id",
+            Self::Revoked => "revoked",
         }
     }
 
@@ -74,6 +81,8 @@ impl Rejected {
         Code::Unauthorized.problem(match self {
             Self::NoToken => "this is no JSON Web Token",
             Self::Algorithm => "the token's algorithm is not accepted here",
+            Self::Critical => "the token's header demands what is not understood here",
+            Self::Key => "the token names a key that is not known here",
             Self::Signature => "the token's signature is wrong",
             Self::Claims => "a claim of the token has the wrong type",
             Self::NoExpiry => "the token has no `exp`",
@@ -83,6 +92,7 @@ impl Rejected {
             Self::Audience => "the token is for another audience",
             Self::Subject => "the token's `sub` is no user id of 1 to 64 characters",
             Self::SessionId => "the token's `jti` is too long",
+            Self::Revoked => "the token was revoked",
         })
     }
 }
@@ -123,7 +133,8 @@ impl Rules {
             roles: claims.roles,
             session_id,
         };
-        Ok(Credentials { user, principal, expires_ms })
+        let issued_ms = claims.iat.map_or(0, milliseconds);
+        Ok(Credentials { user, principal, expires_ms, issued_ms, renewed_as: None })
     }
 
     /// "Expired" means `exp` and the skew, everywhere.

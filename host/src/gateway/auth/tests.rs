@@ -1,3 +1,6 @@
+use std::fs;
+use std::path::Path;
+
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
@@ -15,7 +18,7 @@ fn config(keys: &[&str]) -> Config {
 }
 
 fn auth(config: &Config) -> Arc<Auth> {
-    Arc::new(Auth::new(config).unwrap())
+    Arc::new(Auth::new(config, Arc::default()).unwrap())
 }
 
 fn signed(claims: &Value, secret: &str) -> String {
@@ -86,8 +89,8 @@ async fn a_remembered_token_expires_like_any_other() {
     let first = auth.verify(&token).await.unwrap();
     assert!(Arc::ptr_eq(&first, &auth.verify(&token).await.unwrap()));
     let end = first.expires_ms + 30_000;
-    assert!(auth.recall(&digest(&token), end - 1).unwrap().is_ok());
-    assert_eq!(auth.recall(&digest(&token), end), Some(Err(Rejected::Expired)));
+    assert!(auth.recall(&digest(&token), 0, end - 1).unwrap().is_ok());
+    assert_eq!(auth.recall(&digest(&token), 0, end), Some(Err(Rejected::Expired)));
 }
 
 #[test]
@@ -102,22 +105,28 @@ fn what_is_remembered_is_bounded_and_what_is_asked_for_stays() {
             session_id: "s".to_owned(),
         },
         expires_ms: 0,
+        issued_ms: 0,
+        renewed_as: None,
     });
     let favourite = digest("favourite");
-    remembered.insert(favourite, credentials.clone());
+    remembered.insert(favourite, 0, credentials.clone());
     for number in 0..3 * TOKENS_REMEMBERED_MAX {
-        remembered.insert(digest(&number.to_string()), credentials.clone());
+        remembered.insert(digest(&number.to_string()), 0, credentials.clone());
         if number % 1000 == 0 {
-            assert!(remembered.get(&favourite).is_some());
+            assert!(remembered.get(&favourite, 0).is_some());
         }
         assert!(remembered.young.len() + remembered.old.len() <= TOKENS_REMEMBERED_MAX);
     }
-    assert!(remembered.get(&digest("0")).is_none());
+    assert!(remembered.get(&digest("0"), 0).is_none());
+    // Keys have changed: nothing that they vouched for is remembered, nor what was verified before and comes late.
+    assert!(remembered.get(&favourite, 1).is_none());
+    remembered.insert(favourite, 0, credentials);
+    assert!(remembered.get(&favourite, 1).is_none());
 }
 
 #[test]
 fn a_bad_setting_is_refused_at_the_start() {
-    let complaint = |config: &Config| Auth::new(config).err().unwrap().to_string();
+    let complaint = |config: &Config| Auth::new(config, Arc::default()).err().unwrap().to_string();
     assert!(complaint(&Config::default()).contains("jwt_secret"));
     assert!(complaint(&Config { jwt_algorithms: vec!["none".to_owned()], ..config(&[]) }).contains("`none`"));
     assert!(complaint(&config(&["absent"])).contains("cannot read"));

@@ -214,9 +214,9 @@ impl Door {
         let (told, life) = mpsc::unbounded_channel();
         let rooms = Arc::new(Rooms::default());
         let handlers = Arc::new(Handlers { rooms: rooms.clone(), drained, life: told });
-        let auth = Arc::new(Auth::new(&config).unwrap());
+        let auth = Arc::new(Auth::new(&config, Arc::default()).unwrap());
         let tickets = Tickets::new(Redis::connect(&config).unwrap());
-        let gateway = Gateway::new(&config, NodeId::random(), auth, tickets, handlers);
+        let gateway = Gateway::new(&config, NodeId::random(), auth, tickets, None, handlers);
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();

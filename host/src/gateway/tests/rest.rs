@@ -132,12 +132,22 @@ async fn broken_requests_cost_their_own_connection() {
     ] {
         let answer = door.raw(broken).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{broken:?}: {answer}");
+        // Also what is no request is answered like everything else.
+        assert!(answer.is_empty() || is_problem(&answer), "{broken:?}: {answer}");
     }
     let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
     let answer = door.raw(format!("GET /public HTTP/1.1\r\nhost: x\r\n{many}\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 431") && is_problem(&answer), "{answer}");
     let long = "x".repeat(100_000);
     let answer = door.raw(format!("GET /{long} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 4") && is_problem(&answer), "{answer}");
     assert_eq!(door.rest("GET", "/public", &[], "").await.status, 200);
+}
+
+/// With one request id in its head and in its body.
+fn is_problem(answer: &str) -> bool {
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return false };
+    let id = head.lines().find_map(|line| line.strip_prefix("x-request-id: "));
+    let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    head.contains("application/problem+json") && id.is_some() && body["request_id"].as_str() == id
 }

@@ -177,13 +177,15 @@ async fn a_former_owner_saves_nothing() {
         let taken = claim(pool, "reader", bo, LEASE, 1).await.unwrap().remove(0);
         assert_eq!(taken.shard, held.shard, "its lease was over");
         assert!(save(pool, "reader", &[&held]).await.unwrap().is_empty());
-        assert!(renew(pool, "reader", ana, LEASE).await.unwrap().is_empty());
+        assert!(renew(pool, "reader", ana, LEASE, &[held.shard]).await.unwrap().is_empty());
         release(pool, &held).await.unwrap();
         assert_eq!(
-            renew(pool, "reader", bo, LEASE).await.unwrap(),
+            renew(pool, "reader", bo, LEASE, &[taken.shard]).await.unwrap(),
             [taken.shard],
             "only its holder gives it back"
         );
+        // It was claimed, but the answer never came: nobody reads it, so nobody holds on to it.
+        assert!(renew(pool, "reader", bo, LEASE, &[]).await.unwrap().is_empty());
     })
     .await;
 }

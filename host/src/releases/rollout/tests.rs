@@ -4,10 +4,13 @@
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 
+use ed25519_dalek::SigningKey;
+
 use super::*;
 use crate::releases::database::with_database;
 use crate::releases::manifests::{Manifests, SEND, file};
 use crate::releases::outcome::State;
+use crate::releases::signature;
 use crate::shutdown::Shutdown;
 
 pub(super) struct Node {
@@ -18,12 +21,19 @@ pub(super) struct Node {
 
 impl Node {
     pub async fn start(name: &'static str, pool: &PgPool) -> Self {
+        Self::that_trusts(&[], name, pool).await
+    }
+
+    /// Loads only what one of these keys has signed.
+    async fn that_trusts(keys: &[String], name: &'static str, pool: &PgPool) -> Self {
+        let trust = Trust::of(&Config { release_keys: keys.to_vec(), ..Config::default() }).unwrap();
         let rollout = Arc::new(Rollout::new(
             NodeId::random(),
             Arc::new(Config::default()),
             Manifests { of: name },
             Arc::default(),
             Repository::new(pool.clone()),
+            trust,
             || 0,
         ));
         rollout.join().await.unwrap();
@@ -229,6 +239,84 @@ async fn a_start_deploys_what_the_fleet_never_saw_and_undoes_nothing() {
         node.rollout.rollback("send", None, "ana", Some("it was worse")).await.unwrap();
         assert!(node.rollout.deploy_new(directory.path()).await.unwrap().is_empty());
         assert_eq!(node.runs("send"), Some(Digest::of(&old)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_loads_only_what_a_key_that_it_trusts_has_signed() {
+    with_database(|pool| async move {
+        let pair = || {
+            let (secret, public) = signature::new_key();
+            (signature::parse_secret(&secret).unwrap(), public.trim().rsplit(' ').next().unwrap().to_owned())
+        };
+        let ((ours, our_key), (theirs, their_key)) = (pair(), pair());
+        let node = Node::that_trusts(std::slice::from_ref(&our_key), "a", &pool).await;
+        let repository = Repository::new(pool.clone());
+        let (good, bad) = (file("send", SEND, "good"), file("send", SEND, "bad"));
+        let refused = node.deploy(&good).await.unwrap_err();
+        assert_eq!(refused.problem().status, 422);
+        assert!(refused.to_string().contains("not signed by a key that this fleet trusts"), "{refused}");
+        // By somebody else, of another release: neither counts.
+        let sign = async |file: &Bytes, key: &SigningKey| {
+            let signature = Signature::sign(Digest::of(file), key);
+            repository.keep_signatures(Digest::of(file), &[signature], "ana").await.unwrap();
+        };
+        sign(&good, &theirs).await;
+        sign(&bad, &ours).await;
+        assert!(node.deploy(&good).await.is_err());
+        // A row that was written by hand proves nothing.
+        sqlx::query("insert into switchboard.signatures select $1, key, signature, 'eve' from switchboard.signatures where digest = $2")
+            .bind(Digest::of(&good).bytes().as_slice())
+            .bind(Digest::of(&bad).bytes().as_slice())
+            .execute(&pool)
+            .await
+            .unwrap();
+        assert!(node.deploy(&good).await.is_err());
+        assert_eq!(node.runs("send"), None);
+        sqlx::query("delete from switchboard.signatures where made_by = 'eve'").execute(&pool).await.unwrap();
+        sign(&good, &ours).await;
+        assert!(node.deploy(&good).await.unwrap().complete);
+
+        // A node that trusts another key takes nothing on the word of the first.
+        let strict = Node::that_trusts(std::slice::from_ref(&their_key), "b", &pool).await;
+        assert_eq!(strict.runs("send"), Some(Digest::of(&good)));
+
+        // Beside what runs it is the same.
+        let trial = file("send", SEND, "trial");
+        for how in [Beside::Canary(50), Beside::Shadow(50)] {
+            let refused = node.rollout.try_out(trial.clone(), how, "ana", None).await.unwrap_err();
+            assert_eq!(refused.problem().status, 422, "{how:?}");
+            assert!(refused.to_string().contains("not signed"), "{how:?}: {refused}");
+        }
+        sign(&trial, &ours).await;
+        for how in [Beside::Canary(50), Beside::Shadow(50)] {
+            let outcome = node.rollout.try_out(trial.clone(), how, "ana", None).await.unwrap();
+            let lacks = outcome.nodes.iter().find(|node| !node.is_live()).unwrap();
+            assert!(lacks.error.as_deref().unwrap().contains("not signed"), "{how:?}: {lacks:?}");
+            let late = Node::that_trusts(std::slice::from_ref(&their_key), "c", &pool).await;
+            for (node, has_it) in [(&node, true), (&strict, false), (&late, false)] {
+                let entry = node.rollout.registry.current().by_name("send").unwrap().clone();
+                let (canary, shadow) = (entry.canary.is_some(), entry.shadow.is_some());
+                let beside = matches!(how, Beside::Canary(_)) && canary || shadow;
+                assert_eq!((entry.digest, beside), (Digest::of(&good), has_it), "{how:?}");
+            }
+            late.stop().await;
+        }
+        let promoted = node.rollout.promote("send", None, "ana", None).await.unwrap();
+        assert!(!promoted.complete, "{promoted:?}");
+        assert_eq!(
+            (node.runs("send"), strict.runs("send")),
+            (Some(Digest::of(&trial)), Some(Digest::of(&good)))
+        );
+        sign(&bad, &ours).await;
+        let outcome = node.deploy(&bad).await.unwrap();
+        assert!(!outcome.complete);
+        let kept = outcome.nodes.iter().find(|node| !node.is_live()).unwrap();
+        assert!(kept.error.as_deref().unwrap().contains("not signed"), "{kept:?}");
+        assert_eq!(strict.runs("send"), Some(Digest::of(&good)));
+        node.stop().await;
+        strict.stop().await;
     })
     .await;
 }

@@ -70,7 +70,7 @@ impl Keeper {
             outbox::introduce(pool, &self.name, binding.from).await?;
             self.introduced = true;
         }
-        let ours = outbox::renew(pool, &self.name, self.triggers.node, LEASE).await?;
+        let ours = outbox::renew(pool, &self.name, self.triggers.node, LEASE, &self.held).await?;
         let lost: Vec<_> = self.held.iter().copied().filter(|shard| !ours.contains(shard)).collect();
         for shard in lost {
             warn!(consumer = %self.name, shard, "lost a shard to another node");

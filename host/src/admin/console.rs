@@ -1,0 +1,56 @@
+//! The console: one page for operators, which reads `/admin/v1` with the token that it asks for. The page itself is no
+//! secret. It loads nothing from elsewhere, and its policy would not let it.
+
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+
+use crate::wire::http::{self, Answer};
+
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+    img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Page,
+    Script,
+    Style,
+}
+
+pub fn answer(part: Part, request_id: &str) -> Answer {
+    let (kind, text) = match part {
+        Part::Page => ("text/html; charset=utf-8", include_str!("console/index.html")),
+        Part::Script => ("text/javascript; charset=utf-8", include_str!("console/console.js")),
+        Part::Style => ("text/css; charset=utf-8", include_str!("console/console.css")),
+    };
+    let mut answer = http::answer(200, kind, text, request_id);
+    let headers: [(HeaderName, &str); 4] = [
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        // It belongs to this version of the host.
+        (CACHE_CONTROL, "no-cache"),
+    ];
+    for (name, value) in headers {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_loads_only_what_its_policy_allows() {
+        let page = include_str!("console/index.html");
+        for inline in ["style=", "onclick", "<style", "javascript:", "http://", "https://"] {
+            assert!(!page.contains(inline), "{inline}");
+        }
+        assert_eq!(page.matches("<script").count(), 1);
+        assert!(page.contains(r#"<script src="/console/console.js" defer></script>"#));
+        // What a fleet says is text to the page, never markup.
+        let script = include_str!("console/console.js");
+        for markup in ["innerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+            assert!(!script.contains(markup), "{markup}");
+        }
+    }
+}

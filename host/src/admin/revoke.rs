@@ -1,0 +1,157 @@
+//! `POST /revocations`: which tokens are no longer good, on every node, from now until they would have expired.
+
+use serde_json::{Map, Value, json};
+use tracing::{info, warn};
+
+use super::api::text;
+use super::{Admin, Asked};
+use crate::contract::types::Problem;
+use crate::ids::UserId;
+use crate::limits;
+use crate::releases::Load;
+use crate::revocations::{Error, Revocation, Revoked};
+use crate::wire::http::{self, Answer};
+use crate::wire::problem::Code;
+use crate::wire::timestamp;
+
+impl<L: Load> Admin<L> {
+    /// Answered once this node goes by it; the others do within a second.
+    pub(super) async fn revoke(&self, asked: Asked) -> Result<Answer, Problem> {
+        let (id, by) = (asked.id.clone(), asked.by.name.clone());
+        let detail = asked.detail.clone();
+        let revocation = revocation(&asked.fields().await?, timestamp::now_ms())?;
+        detail.say(match &revocation.revoked {
+            Revoked::Token(jti) => format!("token {jti}"),
+            Revoked::User { user_id, before_ms } => {
+                format!("tokens of {user_id} of before {}", timestamp::rfc3339(*before_ms))
+            }
+        });
+        self.revocations.add(&revocation, &by).await.map_err(refused)?;
+        info!(request.id = %id, by, revoked = ?revocation.revoked, "tokens are revoked");
+        let forgotten_at = timestamp::rfc3339(revocation.forget_ms);
+        let said = match revocation.revoked {
+            Revoked::Token(jti) => json!({ "jti": jti, "forgotten_at": forgotten_at }),
+            Revoked::User { user_id, before_ms } => json!({
+                "user_id": user_id, "before": timestamp::rfc3339(before_ms), "forgotten_at": forgotten_at,
+            }),
+        };
+        Ok(http::json(201, &json!({ "revocation": said }), &id))
+    }
+}
+
+/// Either one token by its `jti`, or those of a user that were issued before a time: now, unless it is given. When the last
+/// of them expires may be said; else they are taken to last as long as any may.
+fn revocation(fields: &Map<String, Value>, now_ms: u64) -> Result<Revocation, Problem> {
+    let before_ms = time(fields, "before")?;
+    let revoked = match (text(fields, "jti")?, text(fields, "user_id")?) {
+        (Some(jti), None) => {
+            let fits = (1..=limits::SESSION_ID_CHARS_MAX).contains(&jti.chars().count());
+            if !fits || jti.contains('\0') {
+                return Err(invalid("jti", "is the `jti` of a token"));
+            }
+            Revoked::Token(jti)
+        }
+        (None, Some(user)) => {
+            let user = UserId::parse(&user)
+                .ok_or_else(|| invalid("user_id", "is a user's id: 1 to 64 characters"))?;
+            Revoked::User { user_id: user.as_str().to_owned(), before_ms: before_ms.unwrap_or(now_ms) }
+        }
+        (None, None) => return Err(invalid("jti", "or `user_id` says which tokens")),
+        (Some(_), Some(_)) => return Err(invalid("jti", "and `user_id` are not said together")),
+    };
+    let issued_until = match revoked {
+        Revoked::Token(_) => now_ms,
+        Revoked::User { before_ms, .. } => before_ms.max(now_ms),
+    };
+    let forget_ms = match time(fields, "expires_at")? {
+        Some(expires_ms) => expires_ms + limits::REVOCATION_MARGIN.as_millis() as u64,
+        None => issued_until + limits::REVOCATION_KEPT.as_millis() as u64,
+    };
+    Ok(Revocation { revoked, forget_ms: forget_ms.min(timestamp::LAST_MS) })
+}
+
+/// As the wire writes times, or as tokens do: whole seconds since 1970.
+fn time(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>, Problem> {
+    let ms = match fields.get(name) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => timestamp::parse(text),
+        Some(Value::Number(seconds)) => seconds.as_u64().and_then(|seconds| seconds.checked_mul(1000)),
+        Some(_) => None,
+    };
+    match ms.filter(|ms| *ms <= timestamp::LAST_MS) {
+        Some(ms) => Ok(Some(ms)),
+        None => Err(invalid(name, "is a time in RFC 3339, or seconds since 1970")),
+    }
+}
+
+fn invalid(field: &str, rule: &str) -> Problem {
+    Code::Invalid.problem(format!("`{field}` {rule}")).field(field)
+}
+
+/// Logged here, once.
+fn refused(error: Error) -> Problem {
+    warn!(%error, "tokens could not be revoked");
+    match error {
+        Error::Full => Code::Conflict.problem("too many tokens are revoked: revoke them by their users"),
+        Error::Postgres(_) => Code::Unavailable.problem("Postgres did not answer").retry_after_ms(1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_763_600_000_000;
+
+    fn read(fields: Value) -> Result<Revocation, Problem> {
+        revocation(fields.as_object().unwrap(), NOW)
+    }
+
+    #[test]
+    fn a_token_or_a_user_before_a_time() {
+        let kept = limits::REVOCATION_KEPT.as_millis() as u64;
+        let margin = limits::REVOCATION_MARGIN.as_millis() as u64;
+        let user = |before_ms| Revoked::User { user_id: "ana".into(), before_ms };
+        for (said, revoked, forget_ms) in [
+            (json!({"jti": "j"}), Revoked::Token("j".into()), NOW + kept),
+            (
+                json!({"jti": "j", "expires_at": "1970-01-01T00:00:01Z"}),
+                Revoked::Token("j".into()),
+                1000 + margin,
+            ),
+            (json!({"user_id": "ana"}), user(NOW), NOW + kept),
+            (json!({"user_id": "ana", "before": "1970-01-01T01:00:00.5+01:00"}), user(500), NOW + kept),
+            (json!({"user_id": "ana", "before": NOW / 1000 + 7}), user(NOW + 7000), NOW + 7000 + kept),
+            (
+                json!({"user_id": "ana", "before": "9999-12-31T23:59:59Z"}),
+                user(253_402_300_799_000),
+                timestamp::LAST_MS,
+            ),
+        ] {
+            assert_eq!(read(said.clone()), Ok(Revocation { revoked, forget_ms }), "{said}");
+        }
+    }
+
+    #[test]
+    fn anything_else_names_its_field() {
+        let long = "x".repeat(limits::SESSION_ID_CHARS_MAX + 1);
+        for (said, field) in [
+            (json!({}), "jti"),
+            (json!({"jti": "j", "user_id": "ana"}), "jti"),
+            (json!({"jti": ""}), "jti"),
+            (json!({"jti": "a\0b"}), "jti"),
+            (json!({"jti": long}), "jti"),
+            (json!({"jti": 7}), "jti"),
+            (json!({"user_id": "x".repeat(65)}), "user_id"),
+            (json!({"user_id": "ana", "before": "yesterday"}), "before"),
+            (json!({"user_id": "ana", "before": -1}), "before"),
+            (json!({"user_id": "ana", "before": 1.5}), "before"),
+            (json!({"user_id": "ana", "before": u64::MAX}), "before"),
+            (json!({"user_id": "ana", "before": "1969-12-31T23:59:59Z"}), "before"),
+            (json!({"jti": "j", "expires_at": []}), "expires_at"),
+        ] {
+            let problem = read(said.clone()).unwrap_err();
+            assert_eq!((problem.status, problem.field.as_deref()), (422, Some(field)), "{said}");
+        }
+    }
+}

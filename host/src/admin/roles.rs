@@ -1,0 +1,99 @@
+//! Who may do what. Told by method and path, so that a new way to change something is the admin's until it is said
+//! otherwise here.
+
+use std::fmt;
+
+use hyper::Method;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Read,
+    /// And change what runs: releases, and the events that one could not handle.
+    Deploy,
+    /// And whom the fleet serves: sessions, tokens.
+    Admin,
+}
+
+impl Role {
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "read" => Self::Read,
+            "deploy" => Self::Deploy,
+            "admin" => Self::Admin,
+            _ => return None,
+        })
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Deploy => "deploy",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+pub fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+pub fn needed(method: &Method, path: &str) -> Role {
+    let segments: Vec<&str> = path.strip_prefix("/admin/v1/").unwrap_or_default().split('/').collect();
+    match (is_read(method), &segments[..]) {
+        // A whole call, with what a user sent.
+        (true, ["history", _, "trace"]) => Role::Deploy,
+        (true, _) => Role::Read,
+        (false, ["releases"])
+        | (false, ["handlers", _, "promote" | "rollback" | "unshadow"])
+        | (false, ["events", _, "retry" | "drop"]) => Role::Deploy,
+        // Also what a handler binds here.
+        (false, _) => Role::Admin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_something_needs_more_than_reading() {
+        for (method, path, role) in [
+            ("GET", "/admin/v1/nodes", Role::Read),
+            ("HEAD", "/admin/v1/audit", Role::Read),
+            ("GET", "/admin/v1/history", Role::Read),
+            ("GET", "/admin/v1/handlers/echo/shadow", Role::Read),
+            ("GET", "/admin/v1/history/7/trace", Role::Deploy),
+            ("HEAD", "/admin/v1/history/7/trace", Role::Deploy),
+            ("POST", "/admin/v1/releases", Role::Deploy),
+            ("POST", "/admin/v1/handlers/echo/rollback", Role::Deploy),
+            ("POST", "/admin/v1/handlers/echo/promote", Role::Deploy),
+            ("POST", "/admin/v1/handlers/echo/unshadow", Role::Deploy),
+            ("POST", "/admin/v1/events/1/retry", Role::Deploy),
+            ("POST", "/admin/v1/events/1/drop", Role::Deploy),
+            ("POST", "/admin/v1/rebuild", Role::Admin),
+            ("POST", "/admin/v1/releases-of-a-handler", Role::Admin),
+            ("POST", "/admin/v1/releases/0123ab", Role::Admin),
+            ("POST", "/admin/v1/handlers/echo/anything-new", Role::Admin),
+            ("POST", "/admin/v1/events/1/drop/more", Role::Admin),
+            ("POST", "/elsewhere", Role::Admin),
+            ("POST", "/admin/v1/disconnect", Role::Admin),
+            ("POST", "/admin/v1/revocations", Role::Admin),
+            ("POST", "/admin/v1/tokens", Role::Admin),
+            ("POST", "/admin/v1/anything-new", Role::Admin),
+            ("DELETE", "/admin/v1/nodes", Role::Admin),
+        ] {
+            assert_eq!(needed(&method.parse().unwrap(), path), role, "{method} {path}");
+        }
+        assert!(Role::Read < Role::Deploy && Role::Deploy < Role::Admin);
+        for role in [Role::Read, Role::Deploy, Role::Admin] {
+            assert_eq!(Role::parse(role.as_str()), Some(role));
+        }
+        assert_eq!(Role::parse("Admin"), None);
+    }
+}

@@ -1,0 +1,210 @@
+//! What tokens are verified with: the secret, public keys in PEM, and key sets (JWKS), which are read again when a token
+//! names a key that they do not hold. The kind of a key says its algorithm, never the token: a public key is no secret.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
+use serde_json::Value;
+
+use super::Error;
+use super::claims::{Claims, Rejected};
+use super::set::{KeySet, Learned};
+use crate::config::Config;
+use crate::limits::{JWKS_KEYS_MAX, RSA_MODULUS_BYTES_MAX, RSA_MODULUS_BYTES_MIN};
+
+pub(super) struct Keys {
+    algorithms: Vec<Algorithm>,
+    /// Several of one algorithm are tried in turn: that is how keys are rotated without a key id.
+    fixed: Vec<Key>,
+    sets: Vec<KeySet>,
+    /// Counts the changes of the sets: what was verified before one may have been by a key that is gone.
+    generation: AtomicU64,
+}
+
+pub(super) struct Key {
+    algorithm: Algorithm,
+    id: Option<Box<str>>,
+    key: DecodingKey,
+}
+
+impl Keys {
+    /// Files are read here, and a bad one is an error; URLs are asked by [`Keys::read_again`].
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+        let algorithms =
+            config.jwt_algorithms.iter().map(|name| algorithm(name)).collect::<Result<Vec<_>, _>>()?;
+        let mut fixed = Vec::new();
+        if let Some(secret) = &config.jwt_secret
+            && algorithms.contains(&Algorithm::HS256)
+        {
+            let key = DecodingKey::from_secret(secret.as_bytes());
+            fixed.push(Key { algorithm: Algorithm::HS256, id: None, key });
+        }
+        for path in &config.jwt_keys {
+            fixed.push(pem(path, &algorithms)?);
+        }
+        let sets = config
+            .jwt_jwks
+            .iter()
+            .map(|place| KeySet::of(place, &algorithms))
+            .collect::<Result<Vec<_>, _>>()?;
+        if fixed.is_empty() && sets.is_empty() {
+            return Err(Error::NoKey);
+        }
+        Ok(Self { algorithms, fixed, sets, generation: AtomicU64::new(0) })
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether any key here could have signed it.
+    pub(super) fn may_know(&self, header: &Header) -> bool {
+        self.fixed.iter().any(|key| key.may_have_signed(header))
+            || self.sets.iter().any(|set| set.keys().iter().any(|key| key.may_have_signed(header)))
+    }
+
+    /// Whether reading the sets again could bring the key that it names. Never for HMAC: a secret is in no set.
+    pub(super) fn may_learn(&self, header: &Header) -> bool {
+        let is_public = header.alg != Algorithm::HS256 && self.algorithms.contains(&header.alg);
+        is_public
+            && self.sets.iter().any(|set| !set.is_read() || header.kid.is_some())
+            && !self.sets.iter().any(|set| set.keys().iter().any(|key| key.is_named(header)))
+    }
+
+    /// The signature is right; what the claims say is not looked at here.
+    pub(super) fn verify(&self, token: &str, header: &Header) -> Result<Claims, Rejected> {
+        let mut verdict = Err(match self.algorithms.contains(&header.alg) {
+            true if header.kid.is_some() && !self.sets.is_empty() => Rejected::Key,
+            _ => Rejected::Algorithm,
+        });
+        let mut try_with = |key: &Key| {
+            verdict = match jsonwebtoken::decode::<Claims>(token, &key.key, &signature_only(key.algorithm)) {
+                Ok(token) => Ok(token.claims),
+                Err(error) => Err(match error.kind() {
+                    jsonwebtoken::errors::ErrorKind::Json(_) => Rejected::Claims,
+                    _ => Rejected::Signature,
+                }),
+            };
+            verdict.is_ok()
+        };
+        let fixed = self.fixed.iter().filter(|key| key.may_have_signed(header)).any(&mut try_with);
+        if !fixed {
+            let _ = self
+                .sets
+                .iter()
+                .any(|set| set.keys().iter().filter(|key| key.may_have_signed(header)).any(&mut try_with));
+        }
+        verdict
+    }
+
+    /// Reads the sets for the key that this token names, as far as they may be asked.
+    pub(super) async fn learn(&self, header: &Header) -> Learned {
+        let is_there = |keys: &[Key]| keys.iter().any(|key| key.is_named(header));
+        let learned = join_all(self.sets.iter().map(|set| set.learn(&self.algorithms, is_there))).await;
+        self.note(learned.contains(&Learned::Changed));
+        learned.into_iter().max().unwrap_or(Learned::Nothing)
+    }
+
+    /// All sets, because it is time. How long until it is time again.
+    pub(super) async fn read_again(&self) -> Option<Duration> {
+        let read = join_all(self.sets.iter().map(|set| set.read_again(&self.algorithms))).await;
+        self.note(read.iter().any(|(learned, _)| *learned == Learned::Changed));
+        read.into_iter().map(|(_, wait)| wait).min()
+    }
+
+    fn note(&self, changed: bool) {
+        if changed {
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Key {
+    fn may_have_signed(&self, header: &Header) -> bool {
+        self.algorithm == header.alg
+            && match (&self.id, &header.kid) {
+                (Some(ours), Some(named)) => **ours == **named,
+                _ => true,
+            }
+    }
+
+    fn is_named(&self, header: &Header) -> bool {
+        self.algorithm == header.alg && header.kid.is_some() && self.id.as_deref() == header.kid.as_deref()
+    }
+}
+
+/// The keys of a set that this host can use. A key of a kind, use or size that it can not is left out, as RFC 7517 says.
+pub(super) fn parse_set(document: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
+    let document: Value = serde_json::from_slice(document).map_err(|error| format!("no JSON: {error}"))?;
+    let listed = document["keys"].as_array().ok_or("no JSON Web Key Set: `keys` is no list")?;
+    if listed.len() > JWKS_KEYS_MAX {
+        return Err(format!("more than {JWKS_KEYS_MAX} keys"));
+    }
+    let read = |jwk: &Value| key(&serde_json::from_value::<Jwk>(jwk.clone()).ok()?, algorithms);
+    Ok(listed.iter().filter_map(read).collect())
+}
+
+fn key(jwk: &Jwk, algorithms: &[Algorithm]) -> Option<Key> {
+    let (algorithm, declared) = match &jwk.algorithm {
+        AlgorithmParameters::RSA(rsa) => {
+            // Base64 of the modulus; a leading zero byte more or less does not matter here.
+            let bytes = rsa.n.len() * 3 / 4;
+            if !(RSA_MODULUS_BYTES_MIN..=RSA_MODULUS_BYTES_MAX + 1).contains(&bytes) {
+                return None;
+            }
+            (Algorithm::RS256, KeyAlgorithm::RS256)
+        }
+        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
+        AlgorithmParameters::OctetKeyPair(ed) if ed.curve == EllipticCurve::Ed25519 => {
+            (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+        }
+        // Also a symmetric key: a secret that is published is none.
+        _ => return None,
+    };
+    let is_for_us = algorithms.contains(&algorithm)
+        && jwk.common.key_algorithm.is_none_or(|named| named == declared)
+        && jwk.common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature);
+    let key = is_for_us.then(|| DecodingKey::from_jwk(jwk).ok())??;
+    Some(Key { algorithm, id: jwk.common.key_id.as_deref().map(Into::into), key })
+}
+
+fn pem(path: &Path, algorithms: &[Algorithm]) -> Result<Key, Error> {
+    let pem = fs::read(path).map_err(|error| Error::Read(path.to_owned(), error))?;
+    type Parse = fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>;
+    let kinds: [(Algorithm, Parse); 3] = [
+        (Algorithm::EdDSA, DecodingKey::from_ed_pem),
+        (Algorithm::ES256, DecodingKey::from_ec_pem),
+        (Algorithm::RS256, DecodingKey::from_rsa_pem),
+    ];
+    kinds
+        .into_iter()
+        .filter(|(algorithm, _)| algorithms.contains(algorithm))
+        .find_map(|(algorithm, parse)| Some(Key { algorithm, id: None, key: parse(&pem).ok()? }))
+        .ok_or_else(|| Error::Key(path.to_owned()))
+}
+
+/// The crate checks signatures; claims are checked by `claims::Rules`, whose clock is a parameter.
+fn signature_only(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, Error> {
+    match name {
+        "HS256" => Ok(Algorithm::HS256),
+        "RS256" => Ok(Algorithm::RS256),
+        "ES256" => Ok(Algorithm::ES256),
+        "EdDSA" => Ok(Algorithm::EdDSA),
+        _ => Err(Error::Algorithm(name.to_owned())),
+    }
+}

@@ -1,0 +1,222 @@
+//! One key set (JWKS), from a file or a URL. It is read at intervals, and again when a token names a key that it lacks:
+//! one reading at a time, a bounded number of them. What cannot be read leaves the keys as they are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use hyper::Uri;
+use jsonwebtoken::Algorithm;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+
+use super::keys::{Key, parse_set};
+use super::{Error, fetch};
+use crate::ids::Digest;
+use crate::limits::{
+    JWKS_AGAIN_AFTER_MIN, JWKS_BYTES_MAX, JWKS_EVERY, JWKS_READ_AGAIN_AFTER, JWKS_READS_AT_ONCE, JWKS_WAIT,
+};
+
+pub(super) struct KeySet {
+    source: Source,
+    /// None before it was read for the first time.
+    read: ArcSwapOption<Read>,
+    reading: Mutex<Reading>,
+}
+
+struct Read {
+    document: Digest,
+    keys: Vec<Key>,
+}
+
+#[derive(Debug)]
+enum Source {
+    File(PathBuf),
+    Url(Uri),
+}
+
+/// Held while it is read: whoever also finds an unknown key waits for that reading, not for one of its own.
+struct Reading {
+    /// Readings that tokens may still cause; one comes back every [`JWKS_READ_AGAIN_AFTER`].
+    left: u32,
+    counted_at: Instant,
+    /// Consecutive failures of the periodic reading.
+    failures: u32,
+}
+
+/// What reading a set brought, the best last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Learned {
+    Nothing,
+    /// It could not be read, so nobody knows.
+    Unreadable,
+    Changed,
+}
+
+impl KeySet {
+    pub(super) fn of(place: &str, algorithms: &[Algorithm]) -> Result<Self, Error> {
+        let reading = Reading { left: JWKS_READS_AT_ONCE, counted_at: Instant::now(), failures: 0 };
+        let set = Self {
+            source: Source::parse(place)?,
+            read: ArcSwapOption::empty(),
+            reading: Mutex::new(reading),
+        };
+        // A file that is wrong at the start is a wrong setting.
+        if let Source::File(path) = &set.source {
+            let document = std::fs::read(path).map_err(|error| Error::Read(path.clone(), error))?;
+            set.take(&document, algorithms).map_err(|reason| Error::KeySet(place.to_owned(), reason))?;
+        }
+        Ok(set)
+    }
+
+    pub(super) fn is_read(&self) -> bool {
+        self.read.load().is_some()
+    }
+
+    pub(super) fn keys(&self) -> KeysOfSet {
+        KeysOfSet(self.read.load_full())
+    }
+
+    /// For a token that names a key which is not there.
+    pub(super) async fn learn(&self, algorithms: &[Algorithm], is_there: impl Fn(&[Key]) -> bool) -> Learned {
+        let reading = async {
+            let mut reading = self.reading.lock().await;
+            if is_there(&self.keys()) {
+                return Learned::Changed;
+            }
+            if !reading.takes_one(Instant::now()) {
+                return Learned::Nothing;
+            }
+            self.read_now(algorithms).await
+        };
+        timeout(JWKS_WAIT, reading).await.unwrap_or(Learned::Unreadable)
+    }
+
+    /// Because it is time; says when it is time again.
+    pub(super) async fn read_again(&self, algorithms: &[Algorithm]) -> (Learned, Duration) {
+        let mut reading = self.reading.lock().await;
+        let learned = timeout(JWKS_WAIT, self.read_now(algorithms)).await.unwrap_or(Learned::Unreadable);
+        if learned != Learned::Unreadable {
+            reading.failures = 0;
+            return (learned, JWKS_EVERY);
+        }
+        let wait = JWKS_AGAIN_AFTER_MIN * 2u32.saturating_pow(reading.failures.min(16));
+        reading.failures += 1;
+        (learned, wait.min(JWKS_EVERY))
+    }
+
+    async fn read_now(&self, algorithms: &[Algorithm]) -> Learned {
+        let taken = self.source.read().await.and_then(|document| self.take(&document, algorithms));
+        taken.unwrap_or_else(|reason| {
+            warn!(source = %self.source, reason, "a key set could not be read; its keys stay as they were");
+            Learned::Unreadable
+        })
+    }
+
+    fn take(&self, document: &[u8], algorithms: &[Algorithm]) -> Result<Learned, String> {
+        let digest = Digest::of(document);
+        if self.read.load().as_ref().is_some_and(|read| read.document == digest) {
+            return Ok(Learned::Nothing);
+        }
+        let keys = parse_set(document, algorithms)?;
+        info!(source = %self.source, keys = keys.len(), "a key set was read");
+        self.read.store(Some(Arc::new(Read { document: digest, keys })));
+        Ok(Learned::Changed)
+    }
+}
+
+/// The keys as they were when asked for.
+pub(super) struct KeysOfSet(Option<Arc<Read>>);
+
+impl std::ops::Deref for KeysOfSet {
+    type Target = [Key];
+
+    fn deref(&self) -> &[Key] {
+        self.0.as_ref().map_or(&[], |read| &read.keys)
+    }
+}
+
+impl Source {
+    fn parse(place: &str) -> Result<Self, Error> {
+        if !place.contains("://") {
+            return Ok(Self::File(place.into()));
+        }
+        let wrong = |reason: &str| Error::KeySet(place.to_owned(), reason.to_owned());
+        let url: Uri = place.parse().map_err(|_| wrong("no URL"))?;
+        fetch::check(&url).map_err(|reason| wrong(&reason))?;
+        Ok(Self::Url(url))
+    }
+
+    async fn read(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Url(url) => fetch::get(url, JWKS_BYTES_MAX).await.map(|body| body.to_vec()),
+            Self::File(path) => {
+                let length = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?.len();
+                if length > JWKS_BYTES_MAX as u64 {
+                    return Err(format!("larger than {JWKS_BYTES_MAX} bytes"));
+                }
+                tokio::fs::read(path).await.map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            // Without its query, which may hold a key of the asker's.
+            Self::Url(url) => {
+                write!(f, "{}://{}{}", url.scheme_str().unwrap_or(""), url.host().unwrap_or(""), url.path())
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn takes_one(&mut self, now: Instant) -> bool {
+        let back = now.duration_since(self.counted_at).as_secs() / JWKS_READ_AGAIN_AFTER.as_secs();
+        if back > 0 {
+            self.left = self.left.saturating_add(back.min(1000) as u32).min(JWKS_READS_AT_ONCE);
+            self.counted_at = now;
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_cause_a_bounded_number_of_readings() {
+        let now = Instant::now();
+        let mut reading = Reading { left: JWKS_READS_AT_ONCE, counted_at: now, failures: 0 };
+        let mut taken = |at: Instant| (0..1000).filter(|_| reading.takes_one(at)).count() as u32;
+        assert_eq!(taken(now), JWKS_READS_AT_ONCE);
+        assert_eq!(taken(now + JWKS_READ_AGAIN_AFTER), 1);
+        assert_eq!(taken(now + JWKS_READ_AGAIN_AFTER * 1000), JWKS_READS_AT_ONCE);
+    }
+
+    #[test]
+    fn a_source_is_a_file_https_or_this_machine() {
+        let parse = |place: &str| Source::parse(place).map_err(|error| error.to_string());
+        assert!(matches!(parse("keys/set.json"), Ok(Source::File(_))));
+        for url in
+            ["https://id.example/keys", "http://127.0.0.1:9/keys", "http://localhost/k", "http://[::1]:1/"]
+        {
+            assert!(matches!(parse(url), Ok(Source::Url(_))), "{url}");
+        }
+        for bad in
+            ["http://id.example/keys", "http://10.0.0.1/", "ftp://id.example/keys", "https:///x", "://"]
+        {
+            assert!(parse(bad).unwrap_err().contains(bad), "{bad}");
+        }
+        let shown = Source::parse("https://id.example/keys?token=hidden").unwrap().to_string();
+        assert_eq!(shown, "https://id.example/keys");
+    }
+}

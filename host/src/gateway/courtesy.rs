@@ -1,0 +1,158 @@
+//! What is too broken to be a request never reaches us: hyper answers it by itself, in two lines. This stands under hyper
+//! while it speaks HTTP and puts a whole answer in place of those lines: a problem, with a request id, like every other.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::wire::http::REQUEST_ID;
+use crate::wire::problem::Code;
+
+pub struct Courtesy<S> {
+    stream: S,
+    /// An answer of ours on its way, and how many bytes of hyper's it stands for.
+    instead: Option<(Bytes, usize)>,
+}
+
+impl<S> Courtesy<S> {
+    pub fn new(stream: S) -> Self {
+        Self { stream, instead: None }
+    }
+
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Courtesy<S> {
+    /// Hyper closes the connection behind such an answer, so nothing comes after it.
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some((ours, stands_for)) = &mut self.instead else { return Poll::Ready(Ok(0)) };
+        while ours.has_remaining() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, ours))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            ours.advance(written);
+        }
+        let stands_for = *stands_for;
+        self.instead = None;
+        Poll::Ready(Ok(stands_for))
+    }
+}
+
+/// The answer to be given in place of these bytes, where they are an answer that hyper made up.
+fn instead_of(bytes: &[u8]) -> Option<Bytes> {
+    let rest = bytes.strip_prefix(b"HTTP/1.1 ")?;
+    if !matches!(rest.first(), Some(b'4' | b'5')) {
+        return None;
+    }
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&bytes[..end]).ok()?;
+    // Everything that we say has one.
+    let is_ours = head.lines().any(|line| {
+        line.split_once(':').is_some_and(|(name, _)| name.eq_ignore_ascii_case(REQUEST_ID.as_str()))
+    });
+    if is_ours || end + 4 < bytes.len() {
+        return None;
+    }
+    let (line, _) = head.split_once("\r\n").unwrap_or((head, ""));
+    let (status, reason) = line.strip_prefix("HTTP/1.1 ")?.split_once(' ')?;
+    let mut problem = match status {
+        "431" | "414" | "413" => Code::TooLarge.problem("the head of the request is too large"),
+        _ => Code::Malformed.problem("this is no HTTP request"),
+    };
+    problem.status = status.parse().ok()?;
+    let id = Uuid::now_v7();
+    let body = problem.document(&id.to_string()).to_string();
+    debug!(request.id = %id, status, "answered what is no request");
+    let answer = format!(
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: application/problem+json\r\n{REQUEST_ID}: {id}\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    Some(answer.into())
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Courtesy<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Courtesy<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.instead.is_none() {
+            match instead_of(bytes) {
+                Some(ours) => self.instead = Some((ours, bytes.len())),
+                None => return Pin::new(&mut self.stream).poll_write(cx, bytes),
+            }
+        }
+        self.poll_instead(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // What hyper makes up is one slice; an answer of ours begins with its head.
+        if self.instead.is_some() || slices.len() == 1 && instead_of(&slices[0]).is_some() {
+            return self.poll_write(cx, &slices[0]);
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_hyper_made_up_is_replaced() {
+        let say = async |text: &str| {
+            let mut stream = Courtesy::new(Vec::new());
+            stream.write_all(text.as_bytes()).await.unwrap();
+            String::from_utf8(stream.into_inner()).unwrap()
+        };
+        let said = say("HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        let (head, body) = said.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"));
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert!(head.contains(&format!("x-request-id: {}", body["request_id"].as_str().unwrap())));
+        let said = say("HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n").await;
+        assert!(said.contains(r#""code":"too_large""#) && said.contains(r#""status":431"#), "{said}");
+
+        for ours in [
+            "HTTP/1.1 400 Bad Request\r\nx-request-id: r\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+            "\u{1}\u{2} 400",
+        ] {
+            assert_eq!(say(ours).await, ours);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Which pages a browser lets talk to this node. Tokens are no cookies, so a foreign page gains nothing by trying, and any
+//! origin may unless the setting `origins` lists some; operators may still want to be strict.
+
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, HeaderValue, ORIGIN, VARY,
+};
+
+use crate::wire::http::Answer;
+
+/// Empty: any.
+pub struct Origins(Vec<String>);
+
+impl Origins {
+    pub fn new(listed: &[String]) -> Self {
+        Self(listed.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect())
+    }
+
+    /// Scheme and host are the same in any case.
+    pub fn admit(&self, origin: &HeaderValue) -> bool {
+        let is = |ours: &String| origin.as_bytes().eq_ignore_ascii_case(ours.as_bytes());
+        self.0.is_empty() || self.0.iter().any(is)
+    }
+
+    /// Says to a browser whether its page may read this answer, and what it may ask for where it asks first.
+    pub fn say(&self, origin: Option<&HeaderValue>, asks_first: bool, answer: &mut Answer) {
+        let headers = answer.headers_mut();
+        if !self.0.is_empty() {
+            // Also without an origin: a cache must not give this answer to a page.
+            headers.append(VARY, HeaderValue::from(ORIGIN));
+        }
+        let Some(origin) = origin.filter(|origin| self.admit(origin)) else { return };
+        let allowed = if self.0.is_empty() { HeaderValue::from_static("*") } else { origin.clone() };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        if asks_first && let Some(methods) = headers.get(ALLOW).cloned() {
+            const HEADERS: &str = "authorization, content-type, idempotency-key, x-request-id";
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(HEADERS));
+            headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        } else {
+            let readable = HeaderValue::from_static("x-request-id, retry-after");
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, readable);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_compared_whole() {
+        let origins = Origins::new(&["https://chat.example/".to_owned(), "http://localhost:3000".to_owned()]);
+        for (origin, is_admitted) in [
+            ("https://chat.example", true),
+            ("https://CHAT.example", true),
+            ("http://localhost:3000", true),
+            ("http://localhost:30001", false),
+            ("https://chat.example.evil.test", false),
+            ("http://chat.example", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert_eq!(origins.admit(&HeaderValue::from_static(origin)), is_admitted, "{origin}");
+            assert!(Origins::new(&[]).admit(&HeaderValue::from_static(origin)));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! TLS for clients: the certificate and its key from files, read again when they change. New handshakes take what was read
+//! last; connections that stand are not touched, and files that do not fit together change nothing.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
+use tokio::time::{interval, timeout};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info, warn};
+
+use super::stream::Stream;
+use crate::config::Config;
+use crate::limits::{TLS_FILES_LOOKED_AT_EVERY, TLS_HANDSHAKE_WAIT};
+use crate::shutdown::Guard;
+
+pub struct Tls {
+    files: Files,
+    config: ArcSwap<ServerConfig>,
+    /// The files, just before they were read for the first time.
+    seen: Looks,
+}
+
+#[derive(Clone, Debug)]
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Debug)]
+pub enum Error {
+    /// One of the two settings alone.
+    Half,
+    Read(PathBuf, String),
+    /// They are no pair, or not for TLS.
+    Unusable(rustls::Error),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Half => f.write_str("`tls_cert` and `tls_key` are set together or not at all"),
+            Self::Read(path, reason) => write!(f, "{}: {reason}", path.display()),
+            Self::Unusable(error) => write!(f, "the certificate and its key cannot be used: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Tls {
+    /// `None` where the settings name no files.
+    pub fn of(config: &Config) -> Result<Option<Arc<Self>>, Error> {
+        let files = match (&config.tls_cert, &config.tls_key) {
+            (None, None) => return Ok(None),
+            (Some(certificate), Some(key)) => Files { certificate: certificate.clone(), key: key.clone() },
+            _ => return Err(Error::Half),
+        };
+        // In this order: a change between the two is found by `follow`, however long after this it starts.
+        let seen = files.looks();
+        let config = ArcSwap::new(files.read()?);
+        Ok(Some(Arc::new(Self { files, config, seen })))
+    }
+
+    /// A client that takes longer, or speaks something else, is no client.
+    pub(super) async fn accept(&self, stream: TcpStream) -> Option<Stream> {
+        let handshake = TlsAcceptor::from(self.config.load_full()).accept(stream);
+        let outcome = match timeout(TLS_HANDSHAKE_WAIT, handshake).await {
+            Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(Err(error)) => Err(("failed", error)),
+            Err(_) => Err(("late", io::ErrorKind::TimedOut.into())),
+        };
+        let label = outcome.as_ref().map_or_else(|(label, _)| *label, |_| "done");
+        metrics::counter!("switchboard_tls_handshakes_total", "outcome" => label).increment(1);
+        outcome.inspect_err(|(_, error)| debug!(%error, "a TLS handshake failed")).ok()
+    }
+
+    /// Looks at the files until the process ends.
+    pub async fn follow(self: Arc<Self>, mut guard: Guard) {
+        let mut tick = interval(TLS_FILES_LOOKED_AT_EVERY);
+        let mut seen = self.seen;
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = guard.begun() => return,
+            }
+            let looks = self.files.looks();
+            if looks == seen {
+                continue;
+            }
+            seen = looks;
+            let certificate = self.files.certificate.display();
+            match self.files.read() {
+                Ok(config) => {
+                    self.config.store(config);
+                    info!(%certificate, "the certificate was read again");
+                }
+                // Half of a change, most likely: the other file is looked at too.
+                Err(error) => warn!(%certificate, %error, "the certificate in use stays"),
+            }
+        }
+    }
+}
+
+/// What tells that a file is another: a new one under its name, or new contents.
+type Looks = [Option<(u64, u64, SystemTime)>; 2];
+
+impl Files {
+    fn looks(&self) -> Looks {
+        use std::os::unix::fs::MetadataExt;
+        [&self.certificate, &self.key].map(|path| {
+            let metadata = fs::metadata(path).ok()?;
+            Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
+        })
+    }
+
+    fn read(&self) -> Result<Arc<ServerConfig>, Error> {
+        let unreadable = |path: &Path| {
+            let path = path.to_owned();
+            move |reason: &dyn std::fmt::Display| Error::Read(path, reason.to_string())
+        };
+        let of_certificate = unreadable(&self.certificate);
+        let chain = CertificateDer::pem_file_iter(&self.certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| of_certificate(&error))?;
+        if chain.is_empty() {
+            return Err(unreadable(&self.certificate)(&"no certificate in PEM"));
+        }
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| match error {
+            pem::Error::NoItemsFound => unreadable(&self.key)(&"no private key in PEM"),
+            error => unreadable(&self.key)(&error),
+        })?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
+            .map_err(Error::Unusable)?;
+        // WebSockets are upgraded out of HTTP/1.1.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // A crowd that comes back after a drain resumes without a signature each; one ticket a connection is enough.
+        config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(Error::Unusable)?;
+        config.send_tls13_tickets = 1;
+        Ok(Arc::new(config))
+    }
+}

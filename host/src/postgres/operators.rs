@@ -1,0 +1,152 @@
+//! Admin tokens and what was done with them. A token is kept as its digest: it is 32 random bytes, so there is nothing to
+//! guess and nothing to salt.
+
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+use sqlx::postgres::{PgPool, PgRow};
+
+use crate::ids::Digest;
+
+/// A token, without the token. Times are RFC 3339, UTC, to the millisecond.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Operator {
+    pub name: String,
+    pub role: String,
+    pub made_by: String,
+    pub made_at: String,
+}
+
+/// One thing that somebody wanted done. `status` is null while it is, and stays so where the node died over it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    pub id: i64,
+    pub at: String,
+    pub who: String,
+    pub role: String,
+    pub action: String,
+    /// On what, where the action itself does not say.
+    pub detail: Option<String>,
+    pub request_id: String,
+    pub status: Option<i32>,
+    pub outcome: Option<String>,
+}
+
+/// What is known before it is done.
+pub struct Begun<'a> {
+    pub who: &'a str,
+    pub role: &'a str,
+    pub action: &'a str,
+    pub request_id: &'a str,
+}
+
+// ---- tokens ----------------------------------------------------------------------------------------------------------
+
+/// False when the name is taken.
+pub async fn add(pool: &PgPool, name: &str, role: &str, token: Digest, by: &str) -> sqlx::Result<bool> {
+    let added = sqlx::query(
+        "insert into switchboard.operators (name, role, token_digest, made_by) values ($1, $2, $3, $4)
+         on conflict (name) do nothing",
+    )
+    .bind(name)
+    .bind(role)
+    .bind(token.bytes().as_slice())
+    .bind(by)
+    .execute(pool)
+    .await?;
+    Ok(added.rows_affected() == 1)
+}
+
+/// Name and role of whom the token is.
+pub async fn find(pool: &PgPool, token: Digest) -> sqlx::Result<Option<(String, String)>> {
+    sqlx::query("select name, role from switchboard.operators where token_digest = $1")
+        .bind(token.bytes().as_slice())
+        .try_map(|row: PgRow| Ok((row.try_get("name")?, row.try_get("role")?)))
+        .fetch_optional(pool)
+        .await
+}
+
+pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Operator>> {
+    sqlx::query(
+        "select name, role, made_by, switchboard.rfc3339(made_at) as made_at
+         from switchboard.operators order by name",
+    )
+    .try_map(|row: PgRow| {
+        Ok(Operator {
+            name: row.try_get("name")?,
+            role: row.try_get("role")?,
+            made_by: row.try_get("made_by")?,
+            made_at: row.try_get("made_at")?,
+        })
+    })
+    .fetch_all(pool)
+    .await
+}
+
+/// False when there is none of that name.
+pub async fn remove(pool: &PgPool, name: &str) -> sqlx::Result<bool> {
+    let removed = sqlx::query("delete from switchboard.operators where name = $1").bind(name);
+    Ok(removed.execute(pool).await?.rows_affected() == 1)
+}
+
+// ---- the audit -------------------------------------------------------------------------------------------------------
+
+/// Before it is done, so that nothing is done that is not there.
+pub async fn begin(pool: &PgPool, begun: &Begun<'_>) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "insert into switchboard.audit (who, role, action, request_id) values ($1, $2, $3, $4) returning id",
+    )
+    .bind(begun.who)
+    .bind(begun.role)
+    .bind(begun.action)
+    .bind(begun.request_id)
+    .fetch_one(pool)
+    .await
+}
+
+pub async fn end(
+    pool: &PgPool,
+    id: i64,
+    status: u16,
+    outcome: &str,
+    detail: Option<&str>,
+) -> sqlx::Result<()> {
+    sqlx::query("update switchboard.audit set status = $2, outcome = $3, detail = $4 where id = $1")
+        .bind(id)
+        .bind(i32::from(status))
+        .bind(outcome)
+        .bind(detail)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// The newest first, older than an id where one is given.
+pub async fn entries(pool: &PgPool, before: Option<i64>, limit: i64) -> sqlx::Result<Vec<Entry>> {
+    sqlx::query(
+        "select id, switchboard.rfc3339(at) as at, who, role, action, detail, request_id, status, outcome
+         from switchboard.audit where id < coalesce($1, 9223372036854775807) order by id desc limit $2",
+    )
+    .bind(before)
+    .bind(limit)
+    .try_map(|row: PgRow| {
+        Ok(Entry {
+            id: row.try_get("id")?,
+            at: row.try_get("at")?,
+            who: row.try_get("who")?,
+            role: row.try_get("role")?,
+            action: row.try_get("action")?,
+            detail: row.try_get("detail")?,
+            request_id: row.try_get("request_id")?,
+            status: row.try_get("status")?,
+            outcome: row.try_get("outcome")?,
+        })
+    })
+    .fetch_all(pool)
+    .await
+}
+
+/// What is older than `days`. Asked for with every so many entries, it never has much to do.
+pub async fn forget(pool: &PgPool, days: i32) -> sqlx::Result<u64> {
+    let deleted = sqlx::query("delete from switchboard.audit where at < now() - make_interval(days => $1)");
+    Ok(deleted.bind(days).execute(pool).await?.rows_affected())
+}

@@ -1,0 +1,299 @@
+//! A Redis Cluster: which server has which keys, and a connection to each. Commands go where their first key is, those of a
+//! pipeline at once to all servers concerned; a server that says that a key is elsewhere is believed. Messages of the bus
+//! may be published to any server: a cluster hands them on to all of its servers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, Pipeline, Value};
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, timeout};
+
+use super::place::{Place, once};
+use super::{BACKOFF_MIN, Link, keep, keys, packed};
+use crate::contract::redis::Error;
+
+const SLOTS: u16 = 16_384;
+/// The table of slots is asked for this often, and at once when a server says that it is wrong.
+const TABLE_EVERY: Duration = Duration::from_secs(2);
+/// A key that is still elsewhere after so many hints is in a cluster that is not at rest; its caller is told to come back.
+const HINTS_MAX: usize = 4;
+
+pub(super) struct Cluster(Arc<Shared>);
+
+struct Shared {
+    seeds: Vec<ConnectionInfo>,
+    table: ArcSwap<Table>,
+    servers: Mutex<HashMap<String, Server>>,
+    /// The table was found wrong.
+    doubted: Notify,
+}
+
+/// By the last slot of each range: the server that has it.
+#[derive(Default)]
+struct Table(BTreeMap<u16, String>);
+
+struct Server {
+    link: Arc<Link>,
+    keeper: AbortHandle,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// Where a command belongs. None: anywhere.
+type Slot = Option<u16>;
+
+/// A command on its way: its place among all, and where it is to go.
+struct Errand {
+    index: usize,
+    to: String,
+    /// Said first to a server that is only about to have the key.
+    asking: bool,
+}
+
+impl Cluster {
+    /// The task keeps the table and ends with the process, or with its handle.
+    pub(super) fn start(seeds: Vec<ConnectionInfo>, state: Arc<Link>) -> (Self, JoinHandle<()>) {
+        let shared = Arc::new(Shared {
+            seeds,
+            table: ArcSwap::default(),
+            servers: Mutex::default(),
+            doubted: Notify::new(),
+        });
+        let keeper = tokio::spawn(shared.clone().keep_table(state));
+        (Self(shared), keeper)
+    }
+
+    /// A reply for each command, in their order; what a server refuses is a reply too.
+    pub(super) async fn run(&self, commands: &[(Slot, Cmd)], deadline: Instant) -> Result<Vec<Value>, Error> {
+        let mut replies: Vec<Option<Value>> = commands.iter().map(|_| None).collect();
+        let mut errands: Vec<Errand> = Vec::new();
+        for (index, (slot, _)) in commands.iter().enumerate() {
+            errands.push(Errand { index, to: self.0.server_of(*slot)?, asking: false });
+        }
+        for _ in 0..HINTS_MAX {
+            let mut by_server: BTreeMap<String, Vec<Errand>> = BTreeMap::new();
+            errands.drain(..).for_each(|errand| by_server.entry(errand.to.clone()).or_default().push(errand));
+            let sent =
+                by_server.into_iter().map(|(server, errands)| self.send(server, errands, commands, deadline));
+            for answered in join_all(sent).await {
+                for (errand, reply) in answered? {
+                    match hint(&reply) {
+                        Some((to, asking)) => {
+                            if !asking {
+                                self.0.doubted.notify_one();
+                            }
+                            errands.push(Errand { index: errand.index, to, asking });
+                        }
+                        None => replies[errand.index] = Some(reply),
+                    }
+                }
+            }
+            if errands.is_empty() {
+                return Ok(replies.into_iter().flatten().collect());
+            }
+            errands.sort_by_key(|errand| errand.index);
+        }
+        Err(Error::Unavailable)
+    }
+
+    async fn send(
+        &self,
+        server: String,
+        errands: Vec<Errand>,
+        commands: &[(Slot, Cmd)],
+        deadline: Instant,
+    ) -> Result<Vec<(Errand, Value)>, Error> {
+        let mut pipeline = Pipeline::with_capacity(errands.len());
+        for errand in &errands {
+            if errand.asking {
+                pipeline.add_command(packed(&["ASKING"]));
+            }
+            pipeline.add_command(commands[errand.index].1.clone());
+        }
+        let count = errands.len() + errands.iter().filter(|errand| errand.asking).count();
+        let answered = self.0.link_to(&server).send_all(&pipeline, count, deadline).await;
+        if answered == Err(Error::Unavailable) {
+            // Whoever took over for it stands in a newer table.
+            self.0.doubted.notify_one();
+        }
+        let mut replies = answered?.into_iter();
+        let reply_of = |errand: Errand| {
+            if errand.asking {
+                replies.next();
+            }
+            let reply = replies.next()?;
+            Some((errand, reply))
+        };
+        Ok(errands.into_iter().map_while(reply_of).collect())
+    }
+}
+
+impl Shared {
+    fn server_of(&self, slot: Slot) -> Result<String, Error> {
+        let table = self.table.load();
+        let server = match slot {
+            Some(slot) => table.0.range(slot..).next().map(|(_, server)| server),
+            None => table.0.values().find(|server| self.link_to(server).connection.load().is_some()),
+        };
+        server.cloned().ok_or(Error::Unavailable)
+    }
+
+    fn link_to(&self, server: &str) -> Arc<Link> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = servers.get(server) {
+            return known.link.clone();
+        }
+        let link = Arc::new(Link::default());
+        if let (Some((host, port)), Some(seed)) = (server.rsplit_once(':'), self.seeds.first())
+            && let Ok(port) = port.parse()
+        {
+            let info = seed.clone().set_addr(ConnectionAddr::Tcp(host.to_owned(), port));
+            let keeper = tokio::spawn(keep(link.clone(), Place::At(info))).abort_handle();
+            servers.insert(server.to_owned(), Server { link: link.clone(), keeper });
+        }
+        link
+    }
+
+    async fn keep_table(self: Arc<Self>, state: Arc<Link>) {
+        loop {
+            let table = self.ask_for_table().await;
+            if let Some(table) = table {
+                let named: BTreeSet<&String> = table.0.values().collect();
+                named.iter().for_each(|server| drop(self.link_to(server)));
+                // A server that lost all its slots is forgotten, with its connection.
+                let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+                servers.retain(|server, _| named.contains(server));
+                drop(servers);
+                self.table.store(Arc::new(table));
+            }
+            let is_up = self.server_of(None).is_ok();
+            let was_up = state.is_up.send_replace(is_up);
+            match (was_up, is_up) {
+                (false, true) => tracing::info!("the Redis Cluster is there"),
+                (true, false) => tracing::warn!("no server of the Redis Cluster can be reached"),
+                _ => {}
+            }
+            // A wrong table is said by many at once, and a new one takes the cluster a moment.
+            tokio::time::sleep(BACKOFF_MIN * 2).await;
+            let wait = if is_up { TABLE_EVERY } else { BACKOFF_MIN * 5 };
+            let _ = timeout(wait, self.doubted.notified()).await;
+        }
+    }
+
+    /// Of whoever answers first: those that are known, then the seeds.
+    async fn ask_for_table(&self) -> Option<Table> {
+        let known: BTreeSet<String> = self.table.load().0.values().cloned().collect();
+        let seed = self.seeds.first()?;
+        let known = known.into_iter().filter_map(|server| {
+            let (host, port) = server.rsplit_once(':')?;
+            Some(seed.clone().set_addr(ConnectionAddr::Tcp(host.to_owned(), port.parse().ok()?)))
+        });
+        for server in known.chain(self.seeds.iter().cloned()) {
+            let mut command = redis::cmd("CLUSTER");
+            command.arg("SLOTS");
+            let asked = timeout(Duration::from_secs(1), once::<Value>(&server, &command)).await;
+            if let Ok(Some(said)) = asked
+                && let Some(table) = table_of(&said, &server)
+            {
+                return Some(table);
+            }
+        }
+        None
+    }
+}
+
+/// `[[first, last, [host, port, …], replicas…], …]`. A host that is not named is the one that was asked.
+fn table_of(said: &Value, asked: &ConnectionInfo) -> Option<Table> {
+    let Value::Array(ranges) = said else { return None };
+    let mut table = BTreeMap::new();
+    for range in ranges {
+        let Value::Array(range) = range else { return None };
+        let [Value::Int(_), Value::Int(last), Value::Array(primary), ..] = &range[..] else { return None };
+        let [host, Value::Int(port), ..] = &primary[..] else { return None };
+        let host = match (host, asked.addr()) {
+            (Value::BulkString(host), _) if !host.is_empty() => String::from_utf8(host.clone()).ok()?,
+            (_, ConnectionAddr::Tcp(host, _)) => host.clone(),
+            _ => return None,
+        };
+        table.insert(u16::try_from(*last).ok()?, format!("{host}:{port}"));
+    }
+    (!table.is_empty()).then_some(Table(table))
+}
+
+/// Where a server says that the key is; true when it is only about to be there.
+fn hint(reply: &Value) -> Option<(String, bool)> {
+    let Value::ServerError(error) = reply else { return None };
+    let asking = match error.code() {
+        "MOVED" => false,
+        "ASK" => true,
+        _ => return None,
+    };
+    let (_, to) = error.details()?.split_once(' ')?;
+    Some((to.trim().to_owned(), asking))
+}
+
+/// Where a command belongs: all of its keys must be there, which the server checks.
+pub(super) fn slot_of_command(args: &[String]) -> Slot {
+    let keys = keys::of(args).ok()?;
+    keys.iter().next().map(slot_of_key)
+}
+
+/// CRC16 (XMODEM) of the key, or of what stands in its first braces.
+pub(super) fn slot_of_key(key: &str) -> u16 {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+    let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
+    let crc =
+        hashed.bytes().fold(0u16, |crc, byte| {
+            (0..8).fold(crc ^ u16::from(byte) << 8, |crc, _| {
+                if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 }
+            })
+        });
+    crc % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_where_redis_says_that_it_is() {
+        // By `CLUSTER KEYSLOT`.
+        for (key, slot) in
+            [("foo", 12182), ("123456789", 12739), ("", 0), ("{foo}:bar", 12182), ("a{foo}{b}", 12182)]
+        {
+            assert_eq!(slot_of_key(key), slot, "{key}");
+        }
+        assert_eq!(slot_of_key("{}foo"), slot_of_key("{}foo"));
+        assert_ne!(slot_of_key("{}foo"), slot_of_key("foo"));
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(slot_of_command(&words("GET foo")), Some(12182));
+        assert_eq!(slot_of_command(&words("XREAD COUNT 1 STREAMS foo 0")), Some(12182));
+        assert_eq!(slot_of_command(&words("PING")), None);
+    }
+
+    #[test]
+    fn a_table_names_a_server_for_every_slot() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let range = |first, last, host, port| {
+            let primary = Value::Array(vec![text(host), Value::Int(port), text("id")]);
+            Value::Array(vec![Value::Int(first), Value::Int(last), primary])
+        };
+        let Ok(Place::At(asked)) = Place::parse("redis://10.0.0.9:1") else { panic!("a URL") };
+        let said = Value::Array(vec![range(0, 99, "10.0.0.1", 7), range(100, 16383, "", 8)]);
+        let table = table_of(&said, &asked).unwrap();
+        let of = |slot: u16| table.0.range(slot..).next().map(|(_, server)| server.as_str());
+        assert_eq!((of(0), of(99), of(100)), (Some("10.0.0.1:7"), Some("10.0.0.1:7"), Some("10.0.0.9:8")));
+        for nonsense in [Value::Nil, Value::Array(vec![]), Value::Array(vec![Value::Int(1)])] {
+            assert!(table_of(&nonsense, &asked).is_none());
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Signatures of releases, beside them. They may come before the file does, and more of them later.
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use super::{Error, Repository, trying};
+use crate::ids::Digest;
+use crate::releases::signature::Signature;
+
+impl Repository {
+    /// A key signs a release once; said again it changes nothing.
+    pub async fn keep_signatures(
+        &self,
+        digest: Digest,
+        signatures: &[Signature],
+        by: &str,
+    ) -> Result<(), Error> {
+        for signature in signatures {
+            let (key, bytes) = signature.bytes();
+            sqlx::query(
+                "insert into switchboard.signatures (digest, key, signature, made_by) values ($1, $2, $3, $4)
+                 on conflict (digest, key) do nothing",
+            )
+            .bind(digest.bytes().as_slice())
+            .bind(key.as_slice())
+            .bind(bytes.as_slice())
+            .bind(by)
+            .execute(&self.pool)
+            .await
+            .map_err(trying("keep a signature"))?;
+        }
+        Ok(())
+    }
+
+    /// Those of these keys: others do not matter, however many there are.
+    pub async fn signatures(&self, digest: Digest, keys: &[Vec<u8>]) -> Result<Vec<Signature>, Error> {
+        let rows = sqlx::query(
+            "select key, signature from switchboard.signatures where digest = $1 and key = any($2)",
+        )
+        .bind(digest.bytes().as_slice())
+        .bind(keys)
+        .try_map(|row: PgRow| Ok((row.try_get("key")?, row.try_get("signature")?)))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(trying("read the signatures of a release"))?;
+        // One that is not well formed vouches for nothing.
+        let parse = |(key, signature): (Vec<u8>, Vec<u8>)| Signature::from_bytes(&key, &signature);
+        Ok(rows.into_iter().filter_map(parse).collect())
+    }
+}

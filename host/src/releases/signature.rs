@@ -1,0 +1,242 @@
+//! Who vouches for a release: ed25519 signatures over its digest. They travel beside the file, so that the digest stays
+//! what it is, and each node that requires them checks them itself before it compiles anything.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+
+use crate::config::Config;
+use crate::ids::Digest;
+use crate::limits;
+
+/// What is signed is this and the 32 bytes of the digest: a signature made for another purpose is none here.
+const PURPOSE: &[u8] = b"switchboard release v1\0";
+/// How each line of a file of keys or signatures begins.
+const KIND: &str = "ed25519";
+
+/// One line: `ed25519 <public key> <signature>`, both in hex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    key: VerifyingKey,
+    signature: ed25519_dalek::Signature,
+}
+
+impl Signature {
+    pub fn sign(digest: Digest, key: &SigningKey) -> Self {
+        Self { key: key.verifying_key(), signature: key.sign(&message(digest)) }
+    }
+
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let (kind, key, signature) = (words.next()?, words.next()?, words.next()?);
+        let is_whole = kind == KIND && words.next().is_none();
+        is_whole.then_some(())?;
+        Some(Self { key: public(key)?, signature: ed25519_dalek::Signature::from_bytes(&hex(signature)?) })
+    }
+
+    /// As a file or a header holds them: one a line, or separated by commas. None where one of them is no signature.
+    pub fn parse_all(text: &str) -> Option<Vec<Self>> {
+        let lines = text.split(['\n', ',']).map(str::trim).filter(|line| !line.is_empty());
+        let all: Vec<_> = lines.map(Self::parse).collect::<Option<_>>()?;
+        (all.len() <= limits::SIGNATURES_MAX).then_some(all)
+    }
+
+    pub fn key(&self) -> &VerifyingKey {
+        &self.key
+    }
+
+    pub fn is_of(&self, digest: Digest) -> bool {
+        // Strictly: no two signatures of one key and message, no key of small order.
+        self.key.verify_strict(&message(digest), &self.signature).is_ok()
+    }
+
+    /// Key and signature, as Postgres keeps them.
+    pub fn bytes(&self) -> ([u8; 32], [u8; 64]) {
+        (self.key.to_bytes(), self.signature.to_bytes())
+    }
+
+    pub fn from_bytes(key: &[u8], signature: &[u8]) -> Option<Self> {
+        let key = VerifyingKey::from_bytes(key.try_into().ok()?).ok()?;
+        Some(Self { key, signature: ed25519_dalek::Signature::from_bytes(signature.try_into().ok()?) })
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, signature) = self.bytes();
+        write!(f, "{KIND} {} {}", in_hex(&key), in_hex(&signature))
+    }
+}
+
+/// Whose signatures a node demands.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    keys: Vec<VerifyingKey>,
+}
+
+#[derive(Debug)]
+pub struct NoKey(String);
+
+impl fmt::Display for NoKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`release_keys`: {}: neither a public key in hex nor a file of `switchboard keys`", self.0)
+    }
+}
+
+impl std::error::Error for NoKey {}
+
+impl Trust {
+    pub fn of(config: &Config) -> Result<Self, NoKey> {
+        let keys = config.release_keys.iter().map(|place| public_key(place).ok_or(NoKey(place.clone())));
+        Ok(Self { keys: keys.collect::<Result<_, _>>()? })
+    }
+
+    /// Without keys nothing is demanded.
+    pub fn is_needed(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// As Postgres keeps them.
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        self.keys.iter().map(|key| key.to_bytes().to_vec()).collect()
+    }
+
+    /// Whether one of the keys vouches for the release.
+    pub fn accepts(&self, digest: Digest, signatures: &[Signature]) -> bool {
+        !self.is_needed()
+            || signatures
+                .iter()
+                .any(|signature| self.keys.contains(&signature.key) && signature.is_of(digest))
+    }
+}
+
+// ---- files -----------------------------------------------------------------------------------------------------------
+
+/// The text of a file with a new key, and of the file with its public half.
+pub fn new_key() -> (String, String) {
+    let key = SigningKey::from_bytes(&rand::random());
+    (format!("{KIND}-secret {}\n", in_hex(&key.to_bytes())), public_line(&key.verifying_key()))
+}
+
+pub fn public_line(key: &VerifyingKey) -> String {
+    format!("{KIND} {}\n", in_hex(key.as_bytes()))
+}
+
+pub fn parse_secret(text: &str) -> Option<SigningKey> {
+    let (kind, key) = text.trim().split_once(' ')?;
+    (kind == format!("{KIND}-secret")).then(|| hex(key.trim()))?.map(|bytes| SigningKey::from_bytes(&bytes))
+}
+
+/// In hex, or the file that holds it.
+pub fn public_key(place: &str) -> Option<VerifyingKey> {
+    public(place).or_else(|| {
+        let text = fs::read_to_string(Path::new(place)).ok()?;
+        let (kind, key) = text.trim().split_once(' ')?;
+        (kind == KIND).then(|| public(key.trim()))?
+    })
+}
+
+fn message(digest: Digest) -> Vec<u8> {
+    [PURPOSE, digest.bytes().as_slice()].concat()
+}
+
+fn public(text: &str) -> Option<VerifyingKey> {
+    let key = VerifyingKey::from_bytes(&hex(text)?).ok()?;
+    (!key.is_weak()).then_some(key)
+}
+
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+fn in_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_bytes(&[seed; 32])
+    }
+
+    fn trust(seeds: &[u8]) -> Trust {
+        let release_keys = seeds.iter().map(|seed| in_hex(key(*seed).verifying_key().as_bytes())).collect();
+        Trust::of(&Config { release_keys, ..Config::default() }).unwrap()
+    }
+
+    #[test]
+    fn one_signature_of_a_key_that_counts_is_enough() {
+        let (ours, other) = (Digest::of(b"release"), Digest::of(b"another"));
+        let good = Signature::sign(ours, &key(1));
+        assert!(trust(&[1]).accepts(ours, std::slice::from_ref(&good)));
+        assert!(trust(&[2, 1]).accepts(ours, &[Signature::sign(ours, &key(3)), good.clone()]));
+        // Nothing is demanded.
+        assert!(trust(&[]).accepts(ours, &[]));
+        for (what, digest, signatures) in [
+            ("unsigned", ours, vec![]),
+            ("by another", ours, vec![Signature::sign(ours, &key(2))]),
+            ("of another release", other, vec![good.clone()]),
+            (
+                "under another's name",
+                ours,
+                vec![Signature { key: key(1).verifying_key(), ..Signature::sign(ours, &key(2)) }],
+            ),
+        ] {
+            assert!(!trust(&[1]).accepts(digest, &signatures), "{what}");
+        }
+        // The digest alone is not what is signed.
+        let bare = Signature { key: key(1).verifying_key(), signature: key(1).sign(ours.bytes()) };
+        assert!(!trust(&[1]).accepts(ours, &[bare]));
+    }
+
+    #[test]
+    fn a_signature_and_a_key_survive_their_text() {
+        let digest = Digest::of(b"release");
+        let (secret, public) = new_key();
+        let key = parse_secret(&secret).unwrap();
+        assert_eq!(public_line(&key.verifying_key()), public);
+        let signature = Signature::sign(digest, &key);
+        assert_eq!(Signature::parse(&signature.to_string()), Some(signature.clone()));
+        let text = format!("{signature}\n{signature}\n");
+        assert_eq!(Signature::parse_all(&text).map(|all| all.len()), Some(2));
+        let (of_key, of_signature) = signature.bytes();
+        assert_eq!(Signature::from_bytes(&of_key, &of_signature), Some(signature.clone()));
+        let many = format!("{signature},").repeat(limits::SIGNATURES_MAX + 1);
+        assert_eq!(Signature::parse_all(&many), None);
+        assert_eq!(Signature::parse_all(""), Some(vec![]));
+    }
+
+    #[test]
+    fn what_is_no_signature_or_key_is_refused() {
+        let zeros = "00".repeat(32);
+        for bad in [
+            "ed25519".to_owned(),
+            format!("ed25519 {zeros}"),
+            format!("rsa {zeros} {zeros}{zeros}"),
+            format!("ed25519 {zeros} {zeros}"),
+            format!("ed25519 xx{} {zeros}{zeros}", &zeros[2..]),
+            format!("ed25519 {zeros} {zeros}{zeros} more"),
+        ] {
+            assert_eq!(Signature::parse(&bad), None, "{bad}");
+        }
+        // A key of small order signs everything.
+        assert!(public(&format!("01{}", &zeros[2..])).is_none());
+        for bad in ["", "ed25519-secret", "ed25519-secret 00", &format!("ed25519 {zeros}")] {
+            assert!(parse_secret(bad).is_none(), "{bad}");
+        }
+        assert!(
+            Trust::of(&Config { release_keys: vec!["nowhere.pub".into()], ..Config::default() }).is_err()
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! The revocations that a node knows, as every verified token is compared with them. No clock: time comes in.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{Revocation, Revoked};
+use crate::session::Credentials;
+
+#[derive(Default)]
+pub struct Known(RwLock<Lists>);
+
+#[derive(Default)]
+struct Lists {
+    /// By `jti`: when it may be forgotten.
+    tokens: HashMap<Box<str>, u64>,
+    users: HashMap<Box<str>, Before>,
+}
+
+struct Before {
+    before_ms: u64,
+    forget_ms: u64,
+}
+
+impl Known {
+    /// A token without `iat` is older than any time.
+    pub fn has(&self, who: &Credentials) -> bool {
+        let lists = self.read();
+        let names = [Some(who.principal.session_id.as_str()), who.renewed_as.as_deref()];
+        // Both are empty nearly always.
+        !lists.tokens.is_empty() && names.into_iter().flatten().any(|jti| lists.tokens.contains_key(jti))
+            || !lists.users.is_empty()
+                && lists.users.get(who.user.as_str()).is_some_and(|user| who.issued_ms < user.before_ms)
+    }
+
+    pub fn learn(&self, revocations: impl Iterator<Item = Revocation>) {
+        let mut lists = self.write();
+        for Revocation { revoked, forget_ms } in revocations {
+            match revoked {
+                Revoked::Token(jti) => drop(lists.tokens.insert(jti.into(), forget_ms)),
+                Revoked::User { user_id, before_ms } => {
+                    lists.users.insert(user_id.into(), Before { before_ms, forget_ms });
+                }
+            }
+        }
+    }
+
+    /// Those whose tokens have all expired.
+    pub fn forget(&self, now_ms: u64) {
+        let mut lists = self.write();
+        lists.tokens.retain(|_, forget_ms| *forget_ms > now_ms);
+        lists.users.retain(|_, user| user.forget_ms > now_ms);
+    }
+
+    pub fn len(&self) -> usize {
+        let lists = self.read();
+        lists.tokens.len() + lists.users.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Lists> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Lists> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::types::Principal;
+    use crate::ids::UserId;
+
+    fn token(user: &str, jti: &str, issued_ms: u64) -> Credentials {
+        Credentials {
+            user: UserId::parse(user).unwrap(),
+            principal: Principal {
+                user_id: user.to_owned(),
+                name: None,
+                roles: Vec::new(),
+                session_id: jti.to_owned(),
+            },
+            expires_ms: 0,
+            issued_ms,
+            renewed_as: None,
+        }
+    }
+
+    #[test]
+    fn a_token_is_revoked_by_its_name_or_by_its_age() {
+        let known = Known::default();
+        assert!(!known.has(&token("ana", "j1", 0)));
+        let user = Revoked::User { user_id: "bo".into(), before_ms: 1000 };
+        let all = [(Revoked::Token("j1".into()), 50), (user, 60)];
+        known.learn(all.into_iter().map(|(revoked, forget_ms)| Revocation { revoked, forget_ms }));
+        for (who, is_revoked) in [
+            (token("ana", "j1", 5000), true),
+            (token("ana", "j2", 0), false),
+            (token("bo", "j3", 999), true),
+            (token("bo", "j3", 1000), false),
+            (token("bo", "j3", 0), true),
+        ] {
+            assert_eq!(known.has(&who), is_revoked, "{who:?}");
+        }
+        // A connection goes by the token that opened it and by the one it was renewed with.
+        let renewed = |jti: &str| Credentials { renewed_as: Some(jti.into()), ..token("ana", "j9", 0) };
+        assert!(known.has(&renewed("j1")) && !known.has(&renewed("j2")));
+
+        known.forget(50);
+        assert!(!known.has(&token("ana", "j1", 0)) && known.has(&token("bo", "j3", 999)));
+        known.forget(60);
+        assert!(known.is_empty());
+    }
+}

@@ -1,0 +1,118 @@
+//! Against a real Postgres and Redis, two nodes of one fleet.
+
+use super::*;
+use crate::config::Config;
+use crate::contract::types::Principal;
+use crate::fanout::{Seat, Taken, Wakes};
+use crate::ids::{ConnectionId, NodeId, UserId};
+use crate::redis::Redis;
+use crate::releases::database::with_database;
+use crate::session::Credentials;
+use crate::shutdown::Shutdown;
+
+async fn node(pool: &PgPool) -> (Revocations, Hub) {
+    let redis_url = std::env::var("SWITCHBOARD_TEST_REDIS_URL")
+        .expect("SWITCHBOARD_TEST_REDIS_URL names a Redis that these tests may write to");
+    let redis = Redis::connect(&Config { redis_url: Some(redis_url), ..Config::default() }).unwrap();
+    let node = NodeId::random();
+    let hub = Hub::start(&redis, &node.to_string(), node, Wakes::default());
+    (Revocations::start(pool.clone(), hub.clone()).await.unwrap(), hub)
+}
+
+fn ana(issued_ms: u64) -> Arc<Credentials> {
+    Arc::new(Credentials {
+        user: UserId::parse("ana").unwrap(),
+        principal: Principal {
+            user_id: "ana".to_owned(),
+            name: None,
+            roles: Vec::new(),
+            session_id: format!("j{issued_ms}"),
+        },
+        expires_ms: u64::MAX,
+        issued_ms,
+        renewed_as: None,
+    })
+}
+
+fn of_user(before_ms: u64, forget_ms: u64) -> Revocation {
+    Revocation { revoked: Revoked::User { user_id: "ana".into(), before_ms }, forget_ms }
+}
+
+const LATER: u64 = 4_000_000_000_000;
+
+#[tokio::test]
+async fn what_one_node_revokes_the_others_know_and_close() {
+    with_database(|pool| async move {
+        let ((here, _hub), (there, hub)) = (node(&pool).await, node(&pool).await);
+        let shutdown = Shutdown::new();
+        tokio::spawn(there.clone().follow(shutdown.guard()));
+        let join = async |token: Arc<Credentials>| {
+            let seat =
+                Seat { connection: ConnectionId::random(), user: token.user.clone(), session: "s".into() };
+            let outlet = hub.join(seat).await;
+            outlet.hold(token);
+            outlet
+        };
+        let (old, young) = (join(ana(1_000)).await, join(ana(9_000)).await);
+        here.add(&of_user(5_000, LATER), "ops").await.unwrap();
+        assert!(here.known().has(&ana(1_000)));
+        // A quarter of a second where the machine has time; far less than this where it has none.
+        let told = tokio::time::timeout(std::time::Duration::from_secs(20), old.ready()).await;
+        assert!(told.is_ok(), "it was not told");
+        assert_eq!(old.take(&mut Vec::new(), 1), Taken::Close(Close::TOKEN));
+        assert_eq!(young.take(&mut Vec::new(), 1), Taken::All);
+        assert!(there.known().has(&ana(1_000)) && !there.known().has(&ana(9_000)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_later_time_counts_and_survives_a_restart_until_its_tokens_are_over() {
+    with_database(|pool| async move {
+        let (first, _hub) = node(&pool).await;
+        first.add(&of_user(5_000, LATER), "ops").await.unwrap();
+        // Said again for an earlier time: nothing that was revoked becomes good.
+        first.add(&of_user(2_000, LATER - 1), "ops").await.unwrap();
+        first
+            .add(
+                &Revocation { revoked: Revoked::Token("j9000".into()), forget_ms: timestamp::now_ms() - 1 },
+                "ops",
+            )
+            .await
+            .unwrap();
+        assert!(first.known().has(&ana(4_000)) && first.known().has(&ana(9_000)));
+
+        let (restarted, _hub) = node(&pool).await;
+        assert!(restarted.known().has(&ana(4_000)));
+        // Its token is over: it was deleted.
+        assert!(!restarted.known().has(&ana(9_000)));
+        assert_eq!(restarted.known().len(), 1);
+        let rows: i64 = sqlx::query_scalar("select count(*) from switchboard.revocations")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert_eq!(rows, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_at_once_are_all_known_in_the_end() {
+    with_database(|pool| async move {
+        let ((one, _a), (two, _b)) = (node(&pool).await, node(&pool).await);
+        let shutdown = Shutdown::new();
+        tokio::spawn(two.clone().follow(shutdown.guard()));
+        let adds = (0..40).map(|number| {
+            let by = if number % 2 == 0 { one.clone() } else { two.clone() };
+            async move {
+                let revoked = Revoked::Token(format!("t{number}"));
+                by.add(&Revocation { revoked, forget_ms: LATER }, "ops").await.unwrap();
+            }
+        });
+        futures_util::future::join_all(adds).await;
+        one.read_on().await.unwrap();
+        two.read_on().await.unwrap();
+        assert_eq!((one.known().len(), two.known().len()), (40, 40));
+    })
+    .await;
+}

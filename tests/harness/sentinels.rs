@@ -1,0 +1,148 @@
+//! A Redis with a replica, watched by three sentinels: real processes on private ports, which end with the test.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::host::free_address;
+use crate::patience::{PATIENCE, within};
+use crate::services::Watched;
+
+/// What the sentinels call it.
+const SERVICE: &str = "main";
+
+pub struct Sentinels {
+    directory: TempDir,
+    servers: [Server; 2],
+    sentinels: Vec<Server>,
+}
+
+struct Server {
+    port: u16,
+    process: Option<Watched>,
+}
+
+impl Sentinels {
+    /// When every sentinel knows the replica and the other sentinels.
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let [primary, replica] = [free_address().port(), free_address().port()];
+        let of_replica = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), primary.to_string()];
+        let servers = [
+            Server::redis(directory.path(), primary, &[]),
+            Server::redis(directory.path(), replica, &of_replica),
+        ];
+        let sentinels = (0..3).map(|_| Server::sentinel(directory.path(), free_address().port(), primary));
+        let started = Self { sentinels: sentinels.collect(), servers, directory };
+        for sentinel in &started.sentinels {
+            within(PATIENCE * 2, "the sentinels to know each other", async || {
+                let known = ask(sentinel.port, &["SENTINEL", "MASTER", SERVICE]).await?;
+                let known: Vec<String> = redis::from_redis_value(known).ok()?;
+                let count = |name: &str| known.iter().skip_while(|word| *word != name).nth(1).cloned();
+                let is_whole = count("num-slaves")? == "1" && count("num-other-sentinels")? == "2";
+                is_whole.then_some(())
+            })
+            .await;
+        }
+        started
+    }
+
+    pub fn url(&self) -> String {
+        let sentinels: Vec<_> = self.sentinels.iter().map(|one| format!("127.0.0.1:{}", one.port)).collect();
+        format!("redis-sentinel://{}/{SERVICE}", sentinels.join(","))
+    }
+
+    /// Where the sentinels say that it is.
+    pub async fn primary(&self) -> Option<u16> {
+        let asked = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
+        let (_, port): (String, u16) =
+            redis::from_redis_value(ask(self.sentinels[0].port, &asked).await?).ok()?;
+        Some(port)
+    }
+
+    /// `kill -9`, and wait for the other to be the primary.
+    pub async fn kill_primary(&mut self) {
+        let was = self.primary().await.expect("a primary");
+        let server = self.servers.iter_mut().find(|server| server.port == was).expect("one of ours");
+        server.process.take().expect("it runs").end("KILL");
+        self.moved_from(was).await;
+    }
+
+    /// It comes back where it was, and the sentinels make a replica of it.
+    pub async fn start_killed(&mut self) {
+        let directory = self.directory.path();
+        let server = self.servers.iter_mut().find(|server| server.process.is_none()).expect("one was killed");
+        *server = Server::redis(directory, server.port, &[]);
+        let port = server.port;
+        within(PATIENCE * 2, "the old primary to be a replica that is whole", async || {
+            let said = ask(port, &["INFO", "replication"]).await?;
+            let said: String = redis::from_redis_value(said).ok()?;
+            (said.contains("role:slave") && said.contains("master_link_status:up")).then_some(())
+        })
+        .await;
+    }
+
+    /// The primary is demoted and lives on: connections to it stay open.
+    pub async fn fail_over(&mut self) {
+        let was = self.primary().await.expect("a primary");
+        within(PATIENCE, "the sentinels to agree to a failover", async || {
+            ask(self.sentinels[0].port, &["SENTINEL", "FAILOVER", SERVICE]).await.map(drop)
+        })
+        .await;
+        self.moved_from(was).await;
+    }
+
+    async fn moved_from(&self, was: u16) {
+        within(PATIENCE * 2, "the other to be the primary", async || {
+            (self.primary().await? != was).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Server {
+    fn redis(directory: &Path, port: u16, more: &[String]) -> Self {
+        let own = directory.join(port.to_string());
+        std::fs::create_dir_all(&own).expect("a directory");
+        let mut arguments: Vec<String> = [
+            ["--port", &port.to_string()],
+            ["--bind", "127.0.0.1"],
+            ["--save", ""],
+            ["--appendonly", "no"],
+            ["--repl-diskless-sync-delay", "0"],
+            ["--dir", &own.display().to_string()],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+        arguments.extend_from_slice(more);
+        Self { port, process: Some(Watched::start("redis-server", &arguments, "TERM", &own.join("log"))) }
+    }
+
+    fn sentinel(directory: &Path, port: u16, primary: u16) -> Self {
+        let own = directory.join(port.to_string());
+        std::fs::create_dir_all(&own).expect("a directory");
+        // Its own file: it writes what it learns into it.
+        let file = own.join("sentinel.conf");
+        let settings = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 3000\n\
+             sentinel parallel-syncs {SERVICE} 1\n",
+            own.display()
+        );
+        std::fs::write(&file, settings).expect("a file");
+        let arguments = [file.display().to_string(), "--sentinel".to_owned()];
+        Self { port, process: Some(Watched::start("redis-server", &arguments, "TERM", &own.join("log"))) }
+    }
+}
+
+async fn ask(port: u16, words: &[&str]) -> Option<redis::Value> {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).ok()?;
+    let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+    let mut command = redis::Cmd::new();
+    words.iter().for_each(|word| {
+        command.arg(word);
+    });
+    command.query_async(&mut connection).await.ok()
+}

@@ -1,0 +1,153 @@
+//! Operators at their command line: tokens with roles, and releases that somebody vouches for.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::{Value, json};
+use switchboard_tests::admin::ADMIN_TOKEN;
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::paths;
+use tokio::process::Command;
+
+/// A command as an operator types it, who holds this token.
+async fn switchboard(host: Option<&Host>, directory: &Path, token: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(paths::switchboard());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SWITCHBOARD_")) {
+        command.env_remove(name);
+    }
+    command.current_dir(directory).env("SWITCHBOARD_ADMIN_TOKEN", token).args(arguments);
+    if let Some(host) = host {
+        command.env("SWITCHBOARD_ADMIN_LISTEN", host.admin_address().to_string());
+    }
+    command.output().await.expect("the command runs")
+}
+
+/// Its answer, where it ended with 0.
+fn done(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Everything it said, where it ended with 1.
+fn failed(output: &Output) -> String {
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn a_token_of_a_role_is_made_used_and_taken_back() {
+    Host::test(Options::default(), async |host| {
+        let here = tempfile::tempdir().unwrap();
+        let run = async |token: &str, arguments: &[&str]| {
+            switchboard(Some(host), here.path(), token, arguments).await
+        };
+        let ci = done(&run(ADMIN_TOKEN, &["admin-token", "ci", "--role", "deploy"]).await);
+        let eyes = done(&run(ADMIN_TOKEN, &["--json", "admin-token", "eyes", "--role", "read"]).await);
+        let eyes: Value = serde_json::from_str(&eyes).unwrap();
+        let eyes = eyes["token"].as_str().unwrap();
+        let file = paths::handlers().join("send-message.wasm").display().to_string();
+        done(&run(&ci, &["deploy", &file]).await);
+        assert!(failed(&run(eyes, &["deploy", &file]).await).contains("needs the role deploy"));
+        done(&run(eyes, &["releases"]).await);
+        assert!(failed(&run(&ci, &["admin-token", "more", "--role", "admin"]).await).contains("role admin"));
+        let listed = done(&run(eyes, &["admin-token", "--list"]).await);
+        assert!(listed.contains("ci may deploy, by admin") && listed.contains("eyes may read"), "{listed}");
+        assert_eq!(run(ADMIN_TOKEN, &["admin-token", "x"]).await.status.code(), Some(2));
+        assert_eq!(run(ADMIN_TOKEN, &["admin-token", "x", "--role", "root"]).await.status.code(), Some(2));
+
+        done(&run(ADMIN_TOKEN, &["admin-token", "ci", "--revoke"]).await);
+        assert!(failed(&run(&ci, &["releases"]).await).contains("no admin token"));
+        let audit = host.admin.rest().get("/admin/v1/audit?limit=1").await.expect(200);
+        assert_eq!(audit["audit"][0]["action"], "POST /admin/v1/tokens/ci/revoke");
+        assert_eq!(audit["audit"][0]["status"], json!(200));
+        for secret in [ci.as_str(), eyes, ADMIN_TOKEN] {
+            assert!(!host.log().contains(secret), "a token is in the log");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fleet_that_demands_signatures_runs_nothing_else() {
+    let here = tempfile::tempdir().unwrap();
+    let handlers = here.path().join("handlers");
+    std::fs::create_dir(&handlers).unwrap();
+    for entry in std::fs::read_dir(paths::handlers()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().extension().is_some_and(|extension| extension == "wasm") {
+            std::fs::copy(entry.path(), handlers.join(entry.file_name())).unwrap();
+        }
+    }
+    let run = async |host: Option<&Host>, arguments: &[&str]| {
+        switchboard(host, here.path(), ADMIN_TOKEN, arguments).await
+    };
+    done(&run(None, &["keys", "ours"]).await);
+    done(&run(None, &["keys", "theirs"]).await);
+    let mode = std::fs::metadata(here.path().join("ours.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // Never over another key.
+    assert!(failed(&run(None, &["keys", "ours"]).await).contains("ours.key"));
+
+    let files: Vec<String> = std::fs::read_dir(&handlers)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().display().to_string())
+        .collect();
+    let unsigned = handlers.join("notify.wasm").display().to_string();
+    let sign: Vec<&str> = ["sign", "--key", "ours.key"]
+        .into_iter()
+        .chain(files.iter().map(String::as_str).filter(|file| *file != unsigned))
+        .collect();
+    done(&run(None, &sign).await);
+    done(&run(None, &["sign", "--key", "theirs.key", &unsigned]).await);
+    let send = handlers.join("send-message.wasm").display().to_string();
+    assert!(done(&run(None, &["verify", "--key", "ours.pub", &send]).await).contains("is signed by"));
+    assert!(
+        failed(&run(None, &["verify", "--key", "ours.pub", &unsigned]).await).contains("none of them good")
+    );
+    assert_eq!(run(None, &["verify", &send]).await.status.code(), Some(2), "no key to verify with");
+
+    let options = Options::default()
+        .set("RELEASE_KEYS", here.path().join("ours.pub").display())
+        .set("HANDLERS_DIR", handlers.display());
+    Host::test(options, async |host| {
+        host.current("send-message").await;
+        let running = host.admin.releases().await;
+        assert!(!running.to_string().contains("\"notify\""), "{running}");
+        assert!(host.log().contains("is not signed by a key that this fleet trusts"));
+        let refused = failed(&run(Some(host), &["deploy", &unsigned]).await);
+        assert!(refused.contains("not signed by a key that this fleet trusts"), "{refused}");
+
+        // Ours beside theirs: one that counts is enough.
+        done(&run(None, &["sign", "--key", "ours.key", &unsigned]).await);
+        done(&run(Some(host), &["deploy", &unsigned]).await);
+        host.current("notify").await;
+
+        // One byte more in a section that nothing reads: another digest, which nobody has signed.
+        let mut bytes = std::fs::read(&send).unwrap();
+        bytes.extend([0, 2, 1, b'x']);
+        std::fs::write(&send, bytes).unwrap();
+        assert!(
+            failed(&run(None, &["verify", "--key", "ours.pub", &send]).await).contains("none of them good")
+        );
+        assert!(failed(&run(Some(host), &["deploy", &send]).await).contains("not of this file"));
+        std::fs::remove_file(format!("{send}.sig")).unwrap();
+        for how in [&[][..], &["--canary", "10%"], &["--shadow", "10%"]] {
+            let deploy: Vec<&str> = ["deploy", &send].into_iter().chain(how.iter().copied()).collect();
+            assert!(failed(&run(Some(host), &deploy).await).contains("not signed"), "{how:?}");
+        }
+        done(&run(None, &["sign", "--key", "ours.key", &send]).await);
+        done(&run(Some(host), &["deploy", &send, "--canary", "10%"]).await);
+        done(&run(Some(host), &["promote", "send-message"]).await);
+        done(&run(Some(host), &["rollback", "send-message"]).await);
+
+        // A node that takes everything from the repository checks for itself.
+        let mut other = host.another_node().await;
+        assert_eq!(other.current("send-message").await, host.current("send-message").await);
+        other.terminate();
+        other.ended().await;
+    })
+    .await;
+}

@@ -1,0 +1,53 @@
+//! Redis behind sentinels: nodes find the primary, and after a failover none of them is deaf.
+
+use switchboard_tests::client::Client;
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::patience::{PATIENCE, within};
+use switchboard_tests::sentinels::Sentinels;
+
+#[tokio::test]
+async fn a_failover_leaves_no_node_deaf() {
+    let mut redis = Sentinels::start().await;
+    let options = Options::default().set("REDIS_URL", redis.url()).without_rate_limits();
+    Host::test(options, async |host| {
+        let mut other = host.another_node().await;
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let (mut ana, mut bo) = (host.client("ana").await, other.client("bo").await);
+        ana.enter(&room).await;
+        bo.enter(&room).await;
+        talk(&mut ana, &mut bo, "before").await;
+
+        redis.kill_primary().await;
+        recovered(&[host, &other]).await;
+        talk(&mut ana, &mut bo, "after the primary died").await;
+
+        // The old one lives on as a replica: connections to it stay open and look healthy.
+        redis.start_killed().await;
+        redis.fail_over().await;
+        recovered(&[host, &other]).await;
+        talk(&mut ana, &mut bo, "after it was demoted").await;
+        drop((ana, bo));
+        other.terminate();
+        other.ended().await;
+    })
+    .await;
+}
+
+/// Both ways, for each node may be the deaf one. What was said while Redis was away comes too, or is asked for.
+async fn talk(ana: &mut Client, bo: &mut Client, when: &str) {
+    for number in 0..3 {
+        let (from_ana, from_bo) = (format!("ana, {when}, {number}"), format!("bo, {when}, {number}"));
+        ana.send(&from_ana).await.expect_sent();
+        bo.expect_where("message.new", |push| push["message"]["content"] == from_ana).await;
+        bo.send(&from_bo).await.expect_sent();
+        ana.expect_where("message.new", |push| push["message"]["content"] == from_bo).await;
+    }
+}
+
+/// Every node says itself that it hears.
+async fn recovered(hosts: &[&Host]) {
+    for host in hosts {
+        within(PATIENCE * 2, "the node to be ready again", async || host.admin.ready().await.then_some(()))
+            .await;
+    }
+}
