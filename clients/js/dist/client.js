@@ -4,7 +4,7 @@ import { SwitchboardError } from './error.js';
 import { Following } from './following.js';
 import { Life } from './life.js';
 import { Marks } from './marks.js';
-import { Outbox } from './outbox.js';
+import { newKey, Outbox } from './outbox.js';
 import { Typists } from './typing.js';
 const UNSENT_MAX = 1_000;
 export class Client extends Emitter {
@@ -173,9 +173,4 @@ export class Client extends Emitter {
                 this.emit('presence', presence);
         });
     }
-}
-/** Not `randomUUID`: a page that came over plain HTTP has none. */
-function newKey() {
-    const bytes = crypto.getRandomValues(new Uint8Array(16));
-    return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

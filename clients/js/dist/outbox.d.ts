@@ -15,3 +15,5 @@ export declare class Outbox {
     /** Nobody will send them any more. */
     stopped(error: SwitchboardError): void;
 }
+/** For a message that nobody has tried to send yet. Not `randomUUID`: a page that came over plain HTTP has none. */
+export declare function newKey(): string;

@@ -80,3 +80,8 @@ export class Outbox {
         this.#changed();
     }
 }
+/** For a message that nobody has tried to send yet. Not `randomUUID`: a page that came over plain HTTP has none. */
+export function newKey() {
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

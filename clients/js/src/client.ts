@@ -6,7 +6,7 @@ import { SwitchboardError } from './error.js';
 import { Following } from './following.js';
 import { Life, type State } from './life.js';
 import { Marks } from './marks.js';
-import { Outbox } from './outbox.js';
+import { newKey, Outbox } from './outbox.js';
 import { Typists, type Typing } from './typing.js';
 import type { Deleted, Draft, Edited, Frame, Message, Page, Position, Presence } from './wire.js';
 
@@ -220,10 +220,4 @@ export class Client extends Emitter<Events> {
       for (const presence of snapshot.presence as Presence[]) this.emit('presence', presence);
     });
   }
-}
-
-/** Not `randomUUID`: a page that came over plain HTTP has none. */
-function newKey(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

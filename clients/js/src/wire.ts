@@ -1,8 +1,8 @@
 /** What goes over the wire, as `docs/protocol.md` has it. Fields may be added; whoever reads passes over what they do not know. */
 
 export interface Profile {
-  id: string;
-  display_name: string | null;
+  user_id: string;
+  name: string | null;
   username: string | null;
   avatar_url: string | null;
 }
@@ -13,7 +13,7 @@ export interface Message {
   /** The order within the conversation, without gaps. */
   seq: number;
   sender_id: string;
-  sender: Profile;
+  sender: Profile | null;
   type: 'text' | 'system' | 'join' | 'leave' | (string & {});
   content: string;
   reply_to_id: string | null;
