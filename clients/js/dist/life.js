@@ -20,6 +20,7 @@ export class Life {
     /** The token in use, and the one that was refused. */
     #token;
     #refused;
+    /** Under way, or tried again when this fires. */
     #renewing;
     constructor(ways, watcher) {
         this.#ways = ways;
@@ -91,8 +92,10 @@ export class Life {
         this.#connection = connection;
     }
     #pushed(frame) {
-        if (frame.type === 'auth.expiring')
-            this.#renewing ??= (void this.#renew(new Backoff()), true);
+        if (frame.type === 'auth.expiring' && !this.#renewing) {
+            this.#renewing = true;
+            void this.#renew(new Backoff());
+        }
         this.#watcher.pushed(frame);
     }
     #ended(end) {
@@ -147,7 +150,7 @@ export class Life {
     #drop() {
         const connection = this.#connection;
         this.#connection = undefined;
-        if (typeof this.#renewing !== 'boolean')
+        if (this.#renewing !== true)
             clearTimeout(this.#renewing);
         this.#renewing = undefined;
         connection?.close();

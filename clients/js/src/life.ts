@@ -49,6 +49,7 @@ export class Life {
   /** The token in use, and the one that was refused. */
   #token: string | undefined;
   #refused: string | undefined;
+  /** Under way, or tried again when this fires. */
   #renewing: ReturnType<typeof setTimeout> | true | undefined;
 
   constructor(ways: Ways, watcher: Watcher) {
@@ -120,7 +121,10 @@ export class Life {
   }
 
   #pushed(frame: Frame): void {
-    if (frame.type === 'auth.expiring') this.#renewing ??= (void this.#renew(new Backoff()), true);
+    if (frame.type === 'auth.expiring' && !this.#renewing) {
+      this.#renewing = true;
+      void this.#renew(new Backoff());
+    }
     this.#watcher.pushed(frame);
   }
 
@@ -175,7 +179,7 @@ export class Life {
   #drop(): void {
     const connection = this.#connection;
     this.#connection = undefined;
-    if (typeof this.#renewing !== 'boolean') clearTimeout(this.#renewing);
+    if (this.#renewing !== true) clearTimeout(this.#renewing);
     this.#renewing = undefined;
     connection?.close();
     if (connection) this.#watcher.lost();
