@@ -1,0 +1,176 @@
+/** The client: what an application sees of Switchboard. It puts the parts together; each rule is in a part. */
+import { Emitter } from './emitter.js';
+import { SwitchboardError } from './error.js';
+import { Following } from './following.js';
+import { Life } from './life.js';
+import { Marks } from './marks.js';
+import { newKey, Outbox } from './outbox.js';
+import { Typists } from './typing.js';
+const UNSENT_MAX = 1_000;
+export class Client extends Emitter {
+    #life;
+    #following;
+    #outbox;
+    #marks = new Marks();
+    #typists = new Typists((typing) => this.emit('typing', typing));
+    #connection;
+    #watched = [];
+    /** `undefined` until the application has said which. */
+    #focused;
+    constructor(options) {
+        super();
+        const urls = [options.url].flat();
+        const WebSocket = options.WebSocket ?? globalThis.WebSocket;
+        if (urls.length === 0)
+            throw new TypeError('a client needs a `url`');
+        if (!WebSocket)
+            throw new TypeError('this platform has no WebSocket: pass one in the options');
+        this.#outbox = new Outbox(options.unsentMax ?? UNSENT_MAX, () => this.emit('unsent', this.#outbox.drafts));
+        this.#following = new Following({
+            message: (message) => this.emit('message', message),
+            changed: (change) => this.emit('changed', change),
+            elsewhere: (conversation_id, message) => this.emit('elsewhere', { conversation_id, message }),
+            refused: (conversation_id, code) => this.emit('refused', { conversation_id, code }),
+            settled: () => this.#life.settled(),
+        });
+        this.#life = new Life({ urls, token: options.token, WebSocket }, {
+            state: (state) => this.#state(state),
+            opened: (connection) => this.#opened(connection),
+            pushed: (frame) => this.#pushed(frame),
+            lost: () => this.#lost(),
+        });
+    }
+    get state() {
+        return this.#life.state;
+    }
+    start() {
+        this.#life.start();
+    }
+    /** Ends the connection. What was not acknowledged fails with `stopped`; `unsent` was told of it before. */
+    stop() {
+        this.#life.stop();
+    }
+    /** Connects now instead of later: the network is back, or the person is. */
+    wake() {
+        this.#life.wake();
+    }
+    /**
+     * Hears a conversation from now on, or from `from`: what one has of it already. On every connection again, until
+     * `unfollow`. `join` makes the user a participant of a public channel first.
+     *
+     * @param id its id; a slug names nothing here
+     * @returns where it stands
+     */
+    follow(id, { from, join = false } = {}) {
+        return this.#following.follow(id, from, join);
+    }
+    unfollow(id) {
+        this.#following.unfollow(id);
+    }
+    /** Where a followed conversation stands; worth keeping, for `from`. */
+    position(id) {
+        return this.#following.position(id);
+    }
+    /** Hears these topics, and no others, as `push`. At most 50. */
+    topics(names) {
+        this.#following.topics(names);
+    }
+    /** Resolves once the message is durable, however many connections that takes; fails when the host refuses it. */
+    send(draft) {
+        return this.#outbox.add({ client_msg_id: newKey(), ...draft });
+    }
+    /** What waits for its acknowledgement. To send it after a restart: `send` with the same `client_msg_id`. */
+    get unsent() {
+        return this.#outbox.drafts;
+    }
+    /** A page of messages, ascending; without a cursor the newest. Nothing of it is an event. */
+    history(id, page = {}) {
+        return this.call('history', { conversation_id: id, ...page });
+    }
+    /** Was seen up to here. A mark only rises; it arrives sooner or later. */
+    read(id, seq) {
+        this.#marks.read(id, seq);
+    }
+    /** Was stored on this device up to here. */
+    delivered(positions) {
+        this.#connection?.hint('delivered', { positions });
+    }
+    /** The person types, or emptied the text. Call it at every key: it says no more than is news. */
+    typing(id, state = 'start') {
+        if (this.#connection && this.#typists.isNews(id, state)) {
+            this.#connection.hint('typing', { conversation_id: id, state });
+        }
+    }
+    /** Which conversation the person looks at; `null` when the window is hidden. */
+    focus(id) {
+        this.#focused = id;
+        this.#connection?.hint('focus', { conversation_id: id });
+    }
+    /** Hears the presence of these people, and no others, as `presence`. At most 500. */
+    watch(users) {
+        this.#watched = [...users];
+        this.#watch();
+    }
+    /** Any frame that has a reply, on the present connection: it fails with `lost` when that ends first. */
+    call(type, payload = {}) {
+        return new Promise((resolve, reject) => {
+            if (!this.#connection)
+                return reject(new SwitchboardError('lost', 'there is no connection', { retryable: true }));
+            this.#connection.ask(type, payload, (error, answer) => (error ? reject(error) : resolve(answer)));
+        });
+    }
+    #opened(connection) {
+        this.#connection = connection;
+        this.#following.opened(connection);
+        this.#outbox.opened(connection);
+        this.#marks.opened(connection);
+        this.#watch();
+        if (this.#focused !== undefined)
+            this.focus(this.#focused);
+    }
+    #lost() {
+        this.#connection = undefined;
+        this.#following.lost();
+        this.#outbox.lost();
+        this.#marks.lost();
+        this.#typists.lost();
+    }
+    #state(state) {
+        this.emit('state', state);
+        if (state.name !== 'stopped')
+            return;
+        const error = new SwitchboardError('stopped', `the client was stopped: ${state.end.reason}`);
+        this.#following.stopped(error);
+        this.#outbox.stopped(error);
+    }
+    #pushed(frame) {
+        const { type, payload } = frame;
+        if (type === 'message.new')
+            this.#typists.stopped(payload.conversation_id, payload.message.sender_id);
+        if (this.#following.pushed(frame))
+            return;
+        switch (type) {
+            case 'typing.start':
+                return this.#typists.started(payload.conversation_id, payload.user_id);
+            case 'typing.stop':
+                return this.#typists.stopped(payload.conversation_id, payload.user_id);
+            case 'presence.update':
+                return this.emit('presence', payload);
+            case 'resync':
+                // What is lost may have been a presence.
+                this.#watch();
+        }
+        this.emit('push', frame);
+    }
+    #watch() {
+        if (this.#watched.length === 0)
+            return;
+        const watched = this.#watched;
+        this.#connection?.ask('presence.watch', { user_ids: watched }, (error, snapshot) => {
+            if (error || watched !== this.#watched)
+                return;
+            for (const presence of snapshot.presence)
+                this.emit('presence', presence);
+        });
+    }
+}

@@ -1,0 +1,137 @@
+/** One WebSocket, from its handshake to its end: authenticates, keeps it alive, matches answers. It never reconnects. */
+import { Calls } from './calls.js';
+import { DRAINING, FLOOD, LOST } from './close.js';
+import { SwitchboardError } from './error.js';
+import { FRAME_BYTES_MAX } from './wire.js';
+/** Until `auth.success`. */
+const OPEN_WITHIN_MS = 10_000;
+/** Hints (typing, focus) are left out while more than this is unwritten: by the time they arrive they are no news. */
+const UNWRITTEN_HINTS_MAX = 64 * 1024;
+/** Unwritten frames beyond it: the network takes nothing any more. */
+const UNWRITTEN_MAX = 1024 * 1024;
+export class Connection {
+    #socket;
+    #ears;
+    #calls = new Calls();
+    #session;
+    /** What the host said to wait, by the close code that it is about. */
+    #waits = new Map();
+    #handshaken = false;
+    #ended = false;
+    #opening;
+    /** Nothing was written for `heartbeat_ms`. */
+    #quiet;
+    /** A ping was not answered. */
+    #deaf;
+    constructor(handshake, ears) {
+        const { url, token, inFrame, WebSocket } = handshake;
+        this.#ears = ears;
+        this.#socket = new WebSocket(url, inFrame ? ['switchboard.v1'] : ['switchboard.v1', `bearer.${token}`]);
+        this.#opening = setTimeout(() => this.#end({ code: LOST, reason: 'no welcome in time' }), OPEN_WITHIN_MS);
+        this.#socket.onopen = () => {
+            this.#handshaken = true;
+            if (inFrame)
+                this.#write(JSON.stringify({ type: 'auth', payload: { token } }));
+        };
+        this.#socket.onmessage = (event) => this.#received(event.data);
+        this.#socket.onclose = (event) => this.#end({ code: event.code, reason: event.reason });
+        // Browsers tell of the close as well; Node is silent after a handshake that failed.
+        this.#socket.onerror = () => this.#end({ code: LOST, reason: 'the network failed' });
+    }
+    /** Asks; `done` is called exactly once. */
+    ask(type, payload, done) {
+        if (this.#ended)
+            return done(new SwitchboardError('lost', 'the connection ended', { retryable: true }), undefined);
+        const id = this.#calls.open(done);
+        if (id === undefined)
+            return;
+        const text = JSON.stringify({ type, id, payload });
+        if (isTooLarge(text)) {
+            this.#calls.fail(id, new SwitchboardError('too_large', `a frame has at most ${FRAME_BYTES_MAX} bytes`));
+        }
+        else {
+            this.#write(text);
+        }
+    }
+    /** Says what has no answer and may be lost. */
+    hint(type, payload) {
+        if (!this.#session || this.#ended || this.#socket.bufferedAmount > UNWRITTEN_HINTS_MAX)
+            return;
+        this.#write(JSON.stringify({ type, payload }));
+    }
+    /** Ends it from this side. */
+    close() {
+        this.#end({ code: 1000, reason: 'closed here' });
+    }
+    #received(data) {
+        clearTimeout(this.#deaf);
+        this.#deaf = undefined;
+        const frame = parse(data);
+        if (!frame)
+            return;
+        if (frame.type === 'draining')
+            this.#waits.set(DRAINING, frame.payload.reconnect_after_ms);
+        if (frame.type === 'error' && frame.payload.code === 'rate_limited') {
+            this.#waits.set(FLOOD, frame.payload.retry_after_ms);
+        }
+        if (frame.id !== undefined) {
+            this.#calls.answer(frame);
+        }
+        else if (frame.type === 'auth.success') {
+            this.#welcome(frame.payload);
+        }
+        else if (frame.type !== 'pong') {
+            this.#ears.pushed(frame);
+        }
+    }
+    #welcome(session) {
+        clearTimeout(this.#opening);
+        this.#session = session;
+        this.#keepAlive();
+        this.#ears.opened(session);
+    }
+    #write(text) {
+        if (this.#socket.bufferedAmount > UNWRITTEN_MAX) {
+            return this.#end({ code: LOST, reason: 'the network takes nothing' });
+        }
+        this.#socket.send(text);
+        this.#keepAlive();
+    }
+    /** A ping when nothing else was written for `heartbeat_ms`; without any word within as long, the connection is dead. */
+    #keepAlive() {
+        if (!this.#session)
+            return;
+        const every = this.#session.heartbeat_ms;
+        clearTimeout(this.#quiet);
+        this.#quiet = setTimeout(() => {
+            this.#deaf ??= setTimeout(() => this.#end({ code: LOST, reason: 'no answer to a ping' }), every);
+            this.#write('{"type":"ping"}');
+        }, every);
+    }
+    #end(end) {
+        if (this.#ended)
+            return;
+        this.#ended = true;
+        for (const timer of [this.#opening, this.#quiet, this.#deaf])
+            clearTimeout(timer);
+        // A dead network answers no closing handshake: whoever waited for it would wait for minutes.
+        this.#socket.onmessage = this.#socket.onclose = this.#socket.onerror = null;
+        this.#socket.close();
+        // First that it is over, so that nobody who hears of a lost call tries it here again.
+        this.#ears.ended({ ...end, waitMs: this.#waits.get(end.code) }, this.#handshaken);
+        this.#calls.lost(`the connection ended with ${end.code} ${end.reason}`.trimEnd());
+    }
+}
+function parse(data) {
+    try {
+        const frame = JSON.parse(String(data));
+        return typeof frame?.type === 'string' ? frame : undefined;
+    }
+    catch {
+        return undefined;
+    }
+}
+/** Counted only where it may matter: a character has at most three bytes for each of its UTF-16 units. */
+function isTooLarge(text) {
+    return text.length * 3 > FRAME_BYTES_MAX && new TextEncoder().encode(text).length > FRAME_BYTES_MAX;
+}

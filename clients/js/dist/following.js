@@ -1,0 +1,210 @@
+/**
+ * The conversations a client follows: subscribes them on every connection from where each stands, and asks `history` for
+ * what a push passed over.
+ */
+import { Backoff } from './backoff.js';
+import { SwitchboardError } from './error.js';
+import { Stream } from './stream.js';
+import { JOINS_MAX, PAGE_MAX, SUBSCRIBE_MAX } from './wire.js';
+export class Following {
+    #heard;
+    #followed = new Map();
+    #topics = new Set();
+    /** What the next `subscribe` names; gathered, so that many calls make few frames. */
+    #due = new Set();
+    #gathering = false;
+    #connection;
+    #backoff = new Backoff();
+    constructor(heard) {
+        this.#heard = heard;
+    }
+    follow(id, from, join) {
+        const known = this.#followed.get(id);
+        if (known?.stream)
+            return Promise.resolve(known.stream.position);
+        const followed = known ?? { stream: from && this.#stream(id, from), join, waiting: [] };
+        this.#followed.set(id, followed);
+        this.#due.add(id);
+        this.#gather();
+        return new Promise((resolve, reject) => followed.waiting.push({ resolve, reject }));
+    }
+    unfollow(id) {
+        if (!this.#forget(id, new SwitchboardError('stopped', 'it is not followed any more')))
+            return;
+        this.#connection?.ask('unsubscribe', { conversation_ids: [id] }, () => { });
+    }
+    topics(names) {
+        const gone = [...this.#topics].filter((name) => !names.includes(name));
+        this.#topics.clear();
+        for (const name of names)
+            this.#topics.add(name);
+        if (gone.length > 0)
+            this.#connection?.ask('unsubscribe', { conversation_ids: [], topics: gone }, () => { });
+        this.#gather();
+    }
+    position(id) {
+        return this.#followed.get(id)?.stream?.position;
+    }
+    opened(connection) {
+        this.#connection = connection;
+        for (const id of this.#followed.keys())
+            this.#due.add(id);
+        this.#subscribe();
+    }
+    lost() {
+        this.#connection = undefined;
+        for (const { stream } of this.#followed.values())
+            stream?.cut();
+    }
+    stopped(error) {
+        for (const followed of this.#followed.values()) {
+            for (const { reject } of followed.waiting.splice(0))
+                reject(error);
+        }
+    }
+    /** @returns whether the frame was about the order of messages. */
+    pushed({ type, payload }) {
+        switch (type) {
+            case 'message.new': {
+                const stream = this.#followed.get(payload.conversation_id)?.stream;
+                if (!stream)
+                    this.#heard.elsewhere(payload.conversation_id, payload.message);
+                else
+                    this.#ask(payload.conversation_id, stream.message(payload.message));
+                return true;
+            }
+            case 'message.edited':
+            case 'message.deleted': {
+                const seq = payload.seq ?? payload.message.seq;
+                this.#followed.get(payload.conversation_id)?.stream?.changed(payload.change, seq);
+                this.#heard.changed({ type, ...payload });
+                return true;
+            }
+            case 'resync':
+                for (const id of payload.conversation_ids) {
+                    this.#ask(id, this.#followed.get(id)?.stream?.resync());
+                }
+                return false;
+            default:
+                return false;
+        }
+    }
+    #stream(id, position) {
+        // Whoever stops following while messages are shown hears no more of them.
+        return new Stream(position, (message) => this.#followed.has(id) && this.#heard.message(message));
+    }
+    #gather() {
+        if (this.#gathering || !this.#connection)
+            return;
+        this.#gathering = true;
+        queueMicrotask(() => {
+            this.#gathering = false;
+            this.#subscribe();
+        });
+    }
+    #subscribe() {
+        if (!this.#connection)
+            return;
+        const due = [...this.#due].filter((id) => this.#followed.has(id));
+        this.#due.clear();
+        const joins = due.filter((id) => this.#followed.get(id).join);
+        const others = due.filter((id) => !this.#followed.get(id).join);
+        const topics = [...this.#topics];
+        if (topics.length > 0)
+            this.#chunk([], topics);
+        for (const ids of chunked(joins, JOINS_MAX))
+            this.#chunk(ids, []);
+        for (const ids of chunked(others, SUBSCRIBE_MAX))
+            this.#chunk(ids, []);
+        if (due.length === 0 && topics.length === 0)
+            this.#heard.settled();
+    }
+    #chunk(ids, topics) {
+        const connection = this.#connection;
+        if (!connection)
+            return;
+        const positions = {};
+        for (const id of ids) {
+            const position = this.position(id);
+            if (position)
+                positions[id] = position;
+        }
+        const join = ids.some((id) => this.#followed.get(id)?.join);
+        const payload = { conversation_ids: ids, positions, topics, ...(join && { join }) };
+        connection.ask('subscribe', payload, (error, subscribed) => {
+            if (connection !== this.#connection)
+                return;
+            if (!error) {
+                this.#backoff.reset();
+                this.#subscribed(subscribed);
+                this.#heard.settled();
+            }
+            else if (error.retryable) {
+                this.#later(error, () => this.#chunk(ids.filter((id) => this.#followed.has(id)), topics));
+            }
+            else if (ids.length > 1) {
+                // One of them spoils it for the others: each alone.
+                for (const id of ids)
+                    this.#chunk([id], []);
+            }
+            else {
+                for (const id of ids)
+                    this.#refuse(id, error);
+            }
+        });
+    }
+    #subscribed({ heads, changes, refused }) {
+        for (const [id, seq] of Object.entries(heads)) {
+            const followed = this.#followed.get(id);
+            if (!followed)
+                continue;
+            followed.join = false;
+            const stream = (followed.stream ??= this.#stream(id, { seq, change: changes[id] ?? 0 }));
+            for (const { resolve } of followed.waiting.splice(0))
+                resolve(stream.position);
+        }
+        for (const { id, code } of refused)
+            this.#refuse(id, new SwitchboardError(code, 'the conversation is refused'));
+    }
+    #ask(id, need) {
+        const connection = this.#connection;
+        const stream = this.#followed.get(id)?.stream;
+        if (need === undefined || !stream || !connection)
+            return;
+        const ask = { conversation_id: id, after_seq: need, limit: PAGE_MAX };
+        connection.ask('history', ask, (error, page) => {
+            if (connection !== this.#connection || this.#followed.get(id)?.stream !== stream)
+                return;
+            if (error && !error.retryable)
+                return this.#refuse(id, error);
+            if (error)
+                return this.#later(error, () => this.#ask(id, stream.failed()));
+            const next = stream.page(page.messages, page.has_more);
+            // A page that filled nothing: the same question at once would get the same answer.
+            if (next === need)
+                this.#later(undefined, () => this.#ask(id, next));
+            else
+                this.#ask(id, next);
+        });
+    }
+    /** On the same connection, or not at all: the next one begins from the positions. */
+    #later(error, again) {
+        const connection = this.#connection;
+        setTimeout(() => connection === this.#connection && again(), error?.details.retryAfterMs ?? this.#backoff.next());
+    }
+    #refuse(id, error) {
+        if (this.#forget(id, error))
+            this.#heard.refused(id, error.code);
+    }
+    #forget(id, error) {
+        const followed = this.#followed.get(id);
+        this.#due.delete(id);
+        for (const { reject } of followed?.waiting ?? [])
+            reject(error);
+        return this.#followed.delete(id);
+    }
+}
+function* chunked(items, size) {
+    for (let at = 0; at < items.length; at += size)
+        yield items.slice(at, at + size);
+}

@@ -1,0 +1,87 @@
+/**
+ * Messages on their way out. Each keeps its key until the host has acknowledged it; whatever happens to the connection, it
+ * is sent again under that key. In order within a conversation: one at a time of each, while the others go on.
+ */
+import { Backoff } from './backoff.js';
+import { SwitchboardError } from './error.js';
+export class Outbox {
+    /** By conversation; the first of each is on its way. */
+    #lines = new Map();
+    #max;
+    #changed;
+    #count = 0;
+    #connection;
+    #backoff = new Backoff();
+    constructor(max, changed) {
+        this.#max = max;
+        this.#changed = changed;
+    }
+    add(draft) {
+        if (this.#count >= this.#max) {
+            return Promise.reject(new SwitchboardError('full', `${this.#max} messages wait to be sent`, { retryable: true }));
+        }
+        return new Promise((resolve, reject) => {
+            const line = this.#lines.get(draft.conversation_id) ?? [];
+            this.#lines.set(draft.conversation_id, line);
+            line.push({ draft, resolve, reject });
+            this.#count += 1;
+            this.#changed();
+            if (line.length === 1)
+                this.#send(line);
+        });
+    }
+    get drafts() {
+        return [...this.#lines.values()].flat().map((entry) => entry.draft);
+    }
+    opened(connection) {
+        this.#connection = connection;
+        for (const line of this.#lines.values())
+            this.#send(line);
+    }
+    lost() {
+        this.#connection = undefined;
+    }
+    /** Nobody will send them any more. */
+    stopped(error) {
+        const entries = [...this.#lines.values()].flat();
+        this.#lines.clear();
+        this.#count = 0;
+        for (const entry of entries)
+            entry.reject(error);
+    }
+    #send(line) {
+        const connection = this.#connection;
+        const entry = line[0];
+        if (!connection || !entry)
+            return;
+        connection.ask('message.send', entry.draft, (error, sent) => {
+            // On the next connection it was sent again.
+            if (connection !== this.#connection)
+                return;
+            if (error?.retryable) {
+                const wait = error.details.retryAfterMs ?? this.#backoff.next();
+                setTimeout(() => connection === this.#connection && this.#send(line), wait);
+                return;
+            }
+            this.#backoff.reset();
+            this.#shift(line);
+            if (error)
+                entry.reject(error);
+            else
+                entry.resolve(sent.message);
+            this.#send(line);
+        });
+    }
+    #shift(line) {
+        const entry = line.shift();
+        this.#count -= 1;
+        if (entry && line.length === 0)
+            this.#lines.delete(entry.draft.conversation_id);
+        this.#changed();
+    }
+}
+/** For a message that nobody has tried to send yet. Not `randomUUID`: a page that came over plain HTTP has none. */
+export function newKey() {
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

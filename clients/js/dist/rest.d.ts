@@ -1,0 +1,15 @@
+/** REST with a token: `/api/v1`, JSON both ways, a refusal as {@link SwitchboardError}. It retries nothing. */
+export interface RestOptions {
+    /** `https://host`; nothing means where the page came from. */
+    origin?: string;
+    token: () => string | Promise<string>;
+}
+export declare class Rest {
+    #private;
+    constructor({ origin, token }: RestOptions);
+    get(path: string): Promise<any>;
+    post(path: string, body?: object): Promise<any>;
+    put(path: string, body?: object): Promise<any>;
+    patch(path: string, body: object): Promise<any>;
+    delete(path: string): Promise<any>;
+}

@@ -1,0 +1,82 @@
+/**
+ * Where a client stands in one conversation, and what it does with each message that comes. No socket, no clock: the rules
+ * of `docs/client.md` as code, like `tests/harness/reference/stream.rs`.
+ */
+/** Held back while something before it is missing. What comes beyond it is asked for again instead. */
+const HELD_MAX = 1_000;
+export class Stream {
+    /** Everything up to here was shown. */
+    #seq;
+    #change;
+    /** Above a gap, by seq. */
+    #held = new Map();
+    /** A page of history was asked for and has not come. */
+    #asking = false;
+    #show;
+    /** Begins behind `position`; what comes after it is shown once each, in order. */
+    constructor(position, show) {
+        this.#seq = position.seq;
+        this.#change = position.change;
+        this.#show = show;
+    }
+    get position() {
+        return { seq: this.#seq, change: this.#change };
+    }
+    /** A message that was pushed. */
+    message(message) {
+        if (message.seq > this.#seq && this.#held.size < HELD_MAX) {
+            this.#held.set(message.seq, message);
+        }
+        this.#advance();
+        return this.#held.size > 0 ? this.#ask() : undefined;
+    }
+    /** A page of history, in answer to a {@link Need}. */
+    page(messages, hasMore) {
+        this.#asking = false;
+        for (const message of messages) {
+            if (message.seq > this.#seq) {
+                this.#held.set(message.seq, message);
+            }
+        }
+        this.#advance();
+        return hasMore || this.#held.size > 0 ? this.#ask() : undefined;
+    }
+    /** The page will not come; it may be asked for again. */
+    failed() {
+        this.#asking = false;
+        return this.#ask();
+    }
+    /** The host does not know what we lack. */
+    resync() {
+        return this.#ask();
+    }
+    /** An edit or a deletion of the message with this seq. */
+    changed(change, seq) {
+        this.#change = Math.max(this.#change, change);
+        // As it was held, it is no more: the page that fills the gap brings it as it is.
+        this.#held.delete(seq);
+    }
+    /** The connection is gone, and with it what was asked on it. What was held comes again: the position lies before it. */
+    cut() {
+        this.#asking = false;
+        this.#held.clear();
+    }
+    #advance() {
+        for (let next; (next = this.#held.get(this.#seq + 1));) {
+            this.#held.delete(next.seq);
+            this.#seq = next.seq;
+            this.#show(next);
+        }
+        // What a page brought in the meantime.
+        for (const seq of this.#held.keys()) {
+            if (seq <= this.#seq)
+                this.#held.delete(seq);
+        }
+    }
+    #ask() {
+        if (this.#asking)
+            return undefined;
+        this.#asking = true;
+        return this.#seq;
+    }
+}

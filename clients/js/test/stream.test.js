@@ -1,0 +1,67 @@
+/** The order of messages, without a host: the same cases as `tests/harness/reference/stream.rs`. */
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { Stream } from '../dist/stream.js';
+
+/** @param {number} seq @returns {any} */
+const message = (seq) => ({ seq, content: String(seq) });
+
+/** @param {number} seq @param {number} [change] */
+function stream(seq, change = 0) {
+  /** @type {number[]} */
+  const shown = [];
+  return { shown, stream: new Stream({ seq, change }, (each) => shown.push(each.seq)) };
+}
+
+test('what comes twice is shown once', () => {
+  const { stream: s, shown } = stream(3);
+  for (const seq of [3, 4, 4, 5, 2]) assert.equal(s.message(message(seq)), undefined);
+  assert.deepEqual(shown, [4, 5]);
+});
+
+test('a jump is filled before anything above it is shown', () => {
+  const { stream: s, shown } = stream(0);
+  s.message(message(1));
+  assert.equal(s.message(message(4)), 1);
+  assert.equal(s.message(message(5)), undefined, 'asked once, however much comes meanwhile');
+  assert.deepEqual(shown, [1]);
+  assert.equal(s.page([message(2)], true), 2);
+  assert.equal(s.page([message(3), message(4)], false), undefined);
+  assert.deepEqual(shown, [1, 2, 3, 4, 5]);
+});
+
+test('a resync pages from where it stands', () => {
+  const { stream: s } = stream(7);
+  assert.equal(s.resync(), 7);
+  assert.equal(s.resync(), undefined);
+  assert.equal(s.page([message(8)], false), undefined);
+  assert.equal(s.position.seq, 8);
+});
+
+test('after a cut it resumes below what it held', () => {
+  const { stream: s, shown } = stream(1, 2);
+  s.message(message(5));
+  s.cut();
+  assert.deepEqual(s.position, { seq: 1, change: 2 });
+  for (const seq of [2, 3, 4, 5]) s.message(message(seq));
+  assert.deepEqual(shown, [2, 3, 4, 5]);
+});
+
+test('what was edited while it was held is shown as the page brings it', () => {
+  const { stream: s, shown } = stream(0);
+  s.message(message(2));
+  s.changed(1, 2);
+  assert.equal(s.page([message(1), message(2)], false), undefined);
+  assert.deepEqual(shown, [1, 2]);
+  assert.deepEqual(s.position, { seq: 2, change: 1 });
+});
+
+test('no more is held than is bounded', () => {
+  const { stream: s, shown } = stream(0);
+  for (let seq = 2; seq < 5_000; seq += 1) s.message(message(seq));
+  assert.equal(s.page([message(1)], false), undefined);
+  assert.equal(shown.length, 1_001, 'the rest is asked for when the next message shows the gap');
+  assert.equal(s.message(message(5_000)), 1_001);
+});

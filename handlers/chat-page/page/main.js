@@ -1,0 +1,220 @@
+/** The chat page: what `/chat/client` hears becomes what a person sees. */
+
+import { Client, newKey, Rest } from '/chat/client/index.js';
+
+import { $, paint, say } from './dom.js';
+import { enter, leave, token } from './door.js';
+import { List, nameOf } from './list.js';
+import { Room } from './room.js';
+
+const PAGE = 50;
+const UNSENT = 'switchboard.unsent';
+
+const me = await enter();
+const rest = new Rest({ token });
+const client = new Client({ url: `${location.origin.replace(/^http/, 'ws')}/ws`, token });
+const list = new List(me, open);
+/** @type {Room | undefined} */
+let room;
+/** @type {Map<string, string>} */
+const names = new Map();
+
+$('app').hidden = false;
+paint($('me-avatar'), me);
+$('me-name').textContent = me;
+
+// ---- what is heard
+
+client.on('state', (state) => {
+  const text = { idle: '', connecting: 'connecting', online: 'online', waiting: 'offline', stopped: 'offline' }[state.name];
+  $('me-state').textContent = text;
+  document.body.dataset.state = state.name;
+  if (state.name === 'online') {
+    banner('');
+    void refresh();
+    void greet();
+  }
+  if (state.name === 'waiting') banner('The connection is lost. What you write is sent when it is back.');
+  if (state.name === 'stopped' && state.end.code === 4001) void enter('The token was refused, or has ended.').then(() => location.reload());
+  else if (state.name === 'stopped') banner(`You were disconnected: ${state.end.reason}.`);
+});
+client.on('message', (message) => {
+  names.set(message.sender_id, message.sender?.name ?? message.sender_id);
+  const isOpen = room?.id === message.conversation_id;
+  if (isOpen) room?.put(message);
+  list.heard(message, isOpen && !document.hidden);
+  if (isOpen) look();
+});
+client.on('changed', (change) => room?.id === change.conversation_id && room.changed(change));
+client.on('presence', (presence) => {
+  list.present(presence);
+  head();
+});
+client.on('typing', ({ conversation_id, user_id, typing }) => {
+  if (user_id === me) return;
+  if (typing) list.typing.add(conversation_id);
+  else list.typing.delete(conversation_id);
+  list.draw();
+  if (room?.id === conversation_id) room.typing(user_id, names.get(user_id) ?? user_id, typing);
+});
+client.on('elsewhere', () => void refresh());
+client.on('refused', ({ conversation_id }) => {
+  list.conversations.delete(conversation_id);
+  list.draw();
+});
+client.on('push', ({ type, payload }) => {
+  if (type === 'receipt.read' && payload.user_id === me) list.seen(payload.conversation_id);
+  if (type === 'receipt.read' && payload.user_id !== me && room?.id === payload.conversation_id) room?.readByOther(payload.up_to_seq);
+  if (type === 'resync' || type === 'conversation.updated' || type.startsWith('member.')) void refresh();
+});
+// Kept in this tab: a reload loses nothing that was not acknowledged.
+client.on('unsent', (drafts) => sessionStorage.setItem(UNSENT, JSON.stringify(drafts)));
+
+// ---- what is done
+
+/** The list as the host has it; what is in it is followed. */
+async function refresh() {
+  const { conversations } = await rest.get('/conversations?limit=100').catch(() => ({ conversations: undefined }));
+  // Offline: the next connection asks again.
+  if (!conversations) return;
+  const known = new Set(list.conversations.keys());
+  list.replace(conversations);
+  for (const each of list.conversations.values()) {
+    known.delete(each.id);
+    if (each.peer) names.set(each.peer.user_id, nameOf(each));
+    client.follow(each.id).catch(() => {});
+  }
+  for (const id of known) client.unfollow(id);
+  client.watch([...list.conversations.values()].flatMap((each) => each.peer?.user_id ?? []));
+  head();
+}
+
+/** Under one's own name, where one has one. */
+async function greet() {
+  const { user } = await rest.get('/users/me').catch(() => ({ user: undefined }));
+  const name = user?.display_name ?? me;
+  $('me-name').textContent = name;
+  paint($('me-avatar'), name);
+}
+
+/** @param {string} id */
+async function open(id) {
+  list.open = id;
+  list.draw();
+  const opened = (room = new Room(id, me));
+  $('nothing').hidden = true;
+  $('room').hidden = false;
+  document.body.classList.add('in-room');
+  for (const draft of client.unsent) if (draft.conversation_id === id) opened.sending(draft);
+  head();
+  $('text').focus();
+  // Followed before the page is asked: between the two nothing is missed, and what comes twice is shown once.
+  await client.follow(id).catch(() => {});
+  const page = await client.history(id, { limit: PAGE }).catch(() => undefined);
+  if (room !== opened || !page) return;
+  opened.earlier(page.messages, page.has_more);
+  opened.down();
+  look();
+}
+
+/** The person sees what is open. */
+function look() {
+  const isSeen = room && !document.hidden;
+  client.focus(isSeen ? (room?.id ?? null) : null);
+  if (!room || !isSeen || room.last === 0) return;
+  client.read(room.id, room.last);
+  list.seen(room.id);
+}
+
+/** @param {import('/chat/client/index.js').Draft} draft */
+function send(draft) {
+  if (room?.id === draft.conversation_id) room.sending(draft);
+  client.send(draft).catch((error) => {
+    // Disconnected by an operator: it waits for the next start.
+    if (error.code === 'stopped') return send(draft);
+    const here = room?.id === draft.conversation_id ? room : undefined;
+    here?.failed(draft.client_msg_id, error.message, () => send(draft), () => here.dismiss(draft.client_msg_id));
+  });
+}
+
+function head() {
+  const conversation = room && list.conversations.get(room.id);
+  if (!conversation) return;
+  $('room-name').textContent = nameOf(conversation);
+  paint($('room-avatar'), nameOf(conversation));
+  $('room-state').textContent = conversation.presence?.status ?? conversation.type;
+  $('room-state').className = conversation.presence?.status ?? '';
+}
+
+/** @param {string} text */
+function banner(text) {
+  $('banner').hidden = text === '';
+  $('banner-text').textContent = text;
+}
+
+// ---- what a person does
+
+const text = /** @type {HTMLTextAreaElement} */ ($('text'));
+
+function grow() {
+  text.rows = Math.min(6, text.value.split('\n').length);
+}
+
+$('composer').addEventListener('submit', (event) => {
+  event.preventDefault();
+  const content = text.value.trim();
+  if (!content || !room) return;
+  send({ conversation_id: room.id, content, client_msg_id: newKey() });
+  text.value = '';
+  grow();
+});
+text.addEventListener('keydown', (event) => {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  /** @type {HTMLFormElement} */ ($('composer')).requestSubmit();
+});
+text.addEventListener('input', () => {
+  grow();
+  if (room) client.typing(room.id, text.value === '' ? 'stop' : 'start');
+});
+$('begin').addEventListener('submit', async (event) => {
+  event.preventDefault();
+  const field = /** @type {HTMLInputElement} */ ($('begin-with'));
+  const members = field.value.split(',').map((name) => name.trim()).filter(Boolean);
+  if (members.length === 0) return;
+  const wanted = members.length === 1 ? { type: 'direct', members } : { type: 'group', name: members.join(', '), members };
+  try {
+    const { conversation } = await rest.post('/conversations', wanted);
+    say($('begin-error'), '');
+    field.value = '';
+    list.add(conversation);
+    await open(conversation.id);
+    await refresh();
+  } catch (error) {
+    say($('begin-error'), /** @type {Error} */ (error).message);
+  }
+});
+$('earlier').addEventListener('click', async () => {
+  const asked = room;
+  const page = asked && (await client.history(asked.id, { before_seq: asked.first, limit: PAGE }).catch(() => undefined));
+  if (page && room === asked) asked.earlier(page.messages, page.has_more);
+});
+$('back').addEventListener('click', () => {
+  room = list.open = undefined;
+  $('room').hidden = true;
+  $('nothing').hidden = false;
+  document.body.classList.remove('in-room');
+  list.draw();
+  look();
+});
+$('banner-now').addEventListener('click', () => (client.state.name === 'stopped' ? client.start() : client.wake()));
+$('leave').addEventListener('click', leave);
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden) client.wake();
+  look();
+});
+addEventListener('online', () => client.wake());
+
+const kept = JSON.parse(sessionStorage.getItem(UNSENT) ?? '[]');
+client.start();
+for (const draft of kept) send(draft);
