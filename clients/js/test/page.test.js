@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test';
 
 import { chromium } from 'playwright-core';
 
-import { between, listen, person, rest, token } from './harness/host.js';
+import { between, listen, operate, person, rest, token } from './harness/host.js';
 import { Proxy } from './harness/proxy.js';
 
 const screenshots = process.env.SWITCHBOARD_SCREENSHOTS ?? 'screenshots';
@@ -168,4 +168,14 @@ test('without a token there is a door, and a bad one is refused at it', async ()
   await page.locator('#door-token').fill(token(person('ana')));
   await page.locator('#door button').click();
   await page.locator('[data-state=online]').waitFor();
+});
+
+test('whom an operator disconnects is told so, and may come back', async () => {
+  const ana = person('ana');
+  const one = await visitor(ana, listen);
+  await operate('/disconnect', { user_id: ana });
+  await one.page.locator('#banner-text', { hasText: 'You were disconnected' }).waitFor();
+  await one.page.locator('#banner-now').click();
+  await one.page.locator('#banner').waitFor({ state: 'hidden' });
+  await one.page.locator('[data-state=online]').waitFor();
 });
