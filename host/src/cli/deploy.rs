@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Client, Where};
 use super::{Failure, Output, page, sign};
@@ -80,6 +80,19 @@ pub async fn deploy(
     let query: Vec<_> = beside.into_iter().chain(note).collect();
     let signatures = sign::beside(file)?;
     client.upload(&format!("/admin/v1/releases?{}", query.join("&")), Bytes::from(bytes), &signatures).await
+}
+
+/// What is done to a handler that the fleet has: `promote`, `rollback` and the like.
+pub async fn change(
+    client: &Client,
+    (handler, what): (&str, &str),
+    body: &Value,
+    out: &Output,
+) -> Result<(), Failure> {
+    let path = format!("/admin/v1/handlers/{}/{what}", page::escape(handler));
+    let outcome: Outcome = client.post(&path, body).await?;
+    out.answer(&outcome, said(&outcome));
+    if outcome.complete { Ok(()) } else { Err(Failure::Answered) }
 }
 
 /// One line for the fleet, and one for each node that could not follow.

@@ -3,9 +3,8 @@
 use serde_json::json;
 
 use super::client::{Client, Where};
-use super::{Failure, Output, deploy, page};
+use super::{Failure, Output, deploy};
 use crate::config::Config;
-use crate::releases::Outcome;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,9 +20,6 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
-    let path = format!("/admin/v1/handlers/{}/rollback", page::escape(&args.handler));
     let body = json!({ "release": args.release, "note": args.note });
-    let outcome: Outcome = Client::of(config, &args.at).post(&path, &body).await?;
-    out.answer(&outcome, deploy::said(&outcome));
-    if outcome.complete { Ok(()) } else { Err(Failure::Answered) }
+    deploy::change(&Client::of(config, &args.at), (&args.handler, "rollback"), &body, out).await
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,9 +37,63 @@ fn every_stream_is_the_history_after_its_start() {
     }
 }
 
+/// A simulation that never fails says nothing: each of these mistakes is one that somebody could make around the rooms, in
+/// the hub, the gateway or a handler, and each is noticed within few seeds.
+#[test]
+fn every_bug_is_noticed() {
+    for bug in Bug::ALL {
+        let noticed = (0..SEEDS).find(|seed| catch_unwind(|| run_with(*seed, Some(bug))).is_err());
+        assert!(noticed.is_some(), "nobody noticed {bug:?}");
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    /// The gate opens before the reply is in the queue.
+    PushBeforeReply,
+    /// The bus is back, and the rooms are not told.
+    LostOnResubscribe,
+    /// A batch is lost, and nobody ever says so.
+    LossNotTold,
+    /// The handler reads the head, and is gated after something more was published.
+    HeadBeforeGate,
+    /// A page says that it reaches further than it does.
+    PageLeavesOutOne,
+    /// A question is neither answered nor given up.
+    QuestionForgotten,
+    /// The reader has room again, and the rooms are not told.
+    DrainNotTold,
+    /// The gateway writes the same piece again after a short write.
+    PieceWrittenTwice,
+    /// A failed call leaves its gate shut.
+    CallNotTakenBack,
+    /// The client has unsubscribed, and the rooms are not told.
+    UnsubscribeNotTold,
+}
+
+impl Bug {
+    const ALL: [Self; 10] = [
+        Self::PushBeforeReply,
+        Self::LostOnResubscribe,
+        Self::LossNotTold,
+        Self::HeadBeforeGate,
+        Self::PageLeavesOutOne,
+        Self::QuestionForgotten,
+        Self::DrainNotTold,
+        Self::PieceWrittenTwice,
+        Self::CallNotTakenBack,
+        Self::UnsubscribeNotTold,
+    ];
+}
+
 /// Panics with the seed in the message.
 fn run(seed: u64) {
+    run_with(seed, None);
+}
+
+fn run_with(seed: u64, bug: Option<Bug>) {
     let mut world = World::new(seed);
+    world.bug = bug;
     for _ in 0..STEPS {
         world.step();
     }
@@ -47,6 +102,7 @@ fn run(seed: u64) {
 
 struct World {
     seed: u64,
+    bug: Option<Bug>,
     random: StdRng,
     nodes: Vec<Node>,
     /// By address: the last number of each track, and how far the relay has published, in commit order.
@@ -90,6 +146,8 @@ struct Call {
     address: usize,
     /// What the client has, read when the call began.
     has: [u64; TRACKS as usize],
+    /// Where the stream stood, if the handler read that too early.
+    head: Option<[u64; TRACKS as usize]>,
 }
 
 impl World {
@@ -125,7 +183,7 @@ impl World {
         });
         let clients = clients.collect();
         let histories = (0..ADDRESSES).map(|_| History::default()).collect();
-        Self { seed, random, nodes, histories, clients, clock: 0 }
+        Self { seed, bug: None, random, nodes, histories, clients, clock: 0 }
     }
 
     fn step(&mut self) {
@@ -163,8 +221,14 @@ impl World {
         for node in &mut self.nodes {
             // A real bus tells of every loss. Where there was none, no doubt may be needed to get everything.
             if !node.connected || node.unaware {
+                let is_told = match node.connected {
+                    true => self.bug != Some(Bug::LossNotTold),
+                    false => self.bug != Some(Bug::LostOnResubscribe),
+                };
                 node.connected = true;
-                node.local.doubt();
+                if is_told {
+                    node.local.doubt();
+                }
             }
             while let Some((address, positions)) = node.coming.pop_front() {
                 node.local.deliver(&name(address), &encode(address, &positions));
@@ -260,6 +324,7 @@ impl World {
         let node = &mut self.nodes[node];
         node.connected = !node.connected;
         match node.connected {
+            true if self.bug == Some(Bug::LostOnResubscribe) => {}
             true => {
                 node.unaware = false;
                 node.local.doubt();
@@ -280,12 +345,21 @@ impl World {
         let which = self.random.random_range(0..self.nodes[node].asked.len());
         let missing = self.nodes[node].asked.swap_remove(which);
         if may_fail && self.random.random_bool(0.1) {
+            if self.bug == Some(Bug::QuestionForgotten) {
+                return true;
+            }
             self.nodes[node].local.give_up(&missing);
             return true;
         }
         let pushes_max = self.random.random_range(1..20);
         let address = index(missing.address());
-        let page = self.histories[address].page(address, missing.gap().after, pushes_max);
+        let mut page = self.histories[address].page(address, missing.gap().after, pushes_max);
+        if self.bug == Some(Bug::PageLeavesOutOne)
+            && let Some(last) = page.reached.last_mut()
+            && self.histories[address].ends()[usize::from(last.track)] > last.number
+        {
+            last.number += 1;
+        }
         self.nodes[node].local.fill(&missing, &page);
         true
     }
@@ -301,7 +375,9 @@ impl World {
     fn drained(&mut self) {
         for node in &mut self.nodes {
             while let Ok(connection) = node.mail.drained.try_recv() {
-                node.local.drained(connection);
+                if self.bug != Some(Bug::DrainNotTold) {
+                    node.local.drained(connection);
+                }
             }
         }
     }
@@ -316,29 +392,43 @@ impl World {
             return self.end_call(id, fails);
         }
         let address = self.random.random_range(0..ADDRESSES);
-        let client = &mut self.clients[id];
-        self.nodes[client.node].local.gate(client.connection, &[name(address)]).unwrap();
         // Somewhere in the history, or at its end.
         let ends = self.histories[address].ends();
         let resumes = self.random.random_bool(0.5);
         let has = ends.map(|end| if resumes { self.random.random_range(0..=end) } else { end });
-        client.calling = Some(Call { address, has });
+        let head = (self.bug == Some(Bug::HeadBeforeGate)).then(|| {
+            self.commit();
+            self.publish_of(address);
+            self.deliver();
+            ends
+        });
+        let client = &mut self.clients[id];
+        self.nodes[client.node].local.gate(client.connection, &[name(address)]).unwrap();
+        client.calling = Some(Call { address, has, head });
     }
 
     fn end_call(&mut self, id: usize, fails: bool) {
         let client = &mut self.clients[id];
-        let Some(Call { address, has }) = client.calling.take() else { return };
+        let Some(Call { address, has, head }) = client.calling.take() else { return };
         let local = &self.nodes[client.node].local;
+        if fails && self.bug == Some(Bug::CallNotTakenBack) {
+            return;
+        }
         if fails {
             return local.take_back(client.connection);
         }
         // The head as the handler reads it, after the gate. A client that has it all misses nothing.
-        let ends = self.histories[address].ends();
+        let ends = head.unwrap_or_else(|| self.histories[address].ends());
         let after = (0..TRACKS).map(|track| Position { track, number: has[usize::from(track)] });
         let subscription =
             Subscription { address: name(address).to_string(), after: after.collect(), missed: has != ends };
-        client.outlet.push_reply(&format!("reply {}", self.clock));
         client.replies.insert(self.clock, (address, has.map(|number| number + 1)));
+        let reply = format!("reply {}", self.clock);
+        if self.bug == Some(Bug::PushBeforeReply) {
+            local.open(client.connection, &[subscription]);
+            return client.outlet.push_reply(&reply);
+        }
+        client.outlet.push_reply(&reply);
         local.open(client.connection, &[subscription]);
     }
 
@@ -351,7 +441,9 @@ impl World {
         // What is on its way is read first, so that nothing of the old subscription is taken for the next.
         while self.read(id, 1_000_000) > 0 {}
         let client = &mut self.clients[id];
-        self.nodes[client.node].local.unsubscribe(client.connection, &[name(address)]);
+        if self.bug != Some(Bug::UnsubscribeNotTold) {
+            self.nodes[client.node].local.unsubscribe(client.connection, &[name(address)]);
+        }
         while self.read(id, 1_000_000) > 0 {}
         self.clients[id].expects[address] = None;
     }
@@ -361,6 +453,9 @@ impl World {
         let client = &mut self.clients[id];
         let mut pieces = Vec::new();
         client.outlet.take(&mut pieces, bytes_max);
+        if self.bug == Some(Bug::PieceWrittenTwice) && bytes_max.is_multiple_of(50) {
+            pieces.extend(pieces.last().cloned());
+        }
         let frames: Vec<_> = pieces.into_iter().flat_map(texts).collect();
         for frame in &frames {
             let mut words = frame.split(' ');
