@@ -396,22 +396,18 @@ async fn every_bug_tells_a_lie() {
             "",
         ),
         ("an old announcement settles a newer one", "if known[1] ~= ARGV[i + 2] then", "if false then"),
-        (
-            "a late report revives what has ended",
-            "if not redis.call('ZSCORE', CLOSED, connection) then",
-            "do",
-        ),
         ("what was lost on its way counts as told", "redis.call('HDEL', key, 'told')", ""),
         ("there is no grace", "math.max(grace_ends, tonumber(known[2] or '0'))", "now"),
         ("versions stand still", "math.max(tonumber(known[4]) + 1, now)", "tonumber(known[4])"),
     ];
     tokio::task::spawn_blocking(move || {
-        for (bug, right, wrong) in bugs {
-            let script = script();
+        let script = script();
+        let unnoticed = bugs.into_iter().filter(|(bug, right, wrong)| {
             assert_eq!(script.matches(right).count(), 1, "{bug}: the script has changed");
             let config = Config { max_shrink_iters: 0, ..Config::default() };
-            assert!(lie(&server, &script.replace(right, wrong), config).is_some(), "nobody noticed: {bug}");
-        }
+            lie(&server, &script.replace(right, wrong), config).is_none()
+        });
+        assert_eq!(unnoticed.map(|(bug, ..)| bug).collect::<Vec<_>>(), [""; 0]);
     })
     .await
     .unwrap();

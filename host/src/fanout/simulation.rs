@@ -41,10 +41,9 @@ fn every_stream_is_the_history_after_its_start() {
 /// the hub, the gateway or a handler, and each is noticed within few seeds.
 #[test]
 fn every_bug_is_noticed() {
-    for bug in Bug::ALL {
-        let noticed = (0..SEEDS).find(|seed| catch_unwind(|| run_with(*seed, Some(bug))).is_err());
-        assert!(noticed.is_some(), "nobody noticed {bug:?}");
-    }
+    let notices = |bug| (0..SEEDS).any(|seed| catch_unwind(|| run_with(seed, Some(bug))).is_err());
+    let unnoticed: Vec<_> = Bug::ALL.into_iter().filter(|bug| !notices(*bug)).collect();
+    assert!(unnoticed.is_empty(), "{unnoticed:?}");
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -426,7 +425,8 @@ impl World {
         let reply = format!("reply {}", self.clock);
         if self.bug == Some(Bug::PushBeforeReply) {
             local.open(client.connection, &[subscription]);
-            return client.outlet.push_reply(&reply);
+            while self.answer(false) {}
+            return self.clients[id].outlet.push_reply(&reply);
         }
         client.outlet.push_reply(&reply);
         local.open(client.connection, &[subscription]);
