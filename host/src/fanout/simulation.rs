@@ -52,10 +52,10 @@ enum Bug {
     PushBeforeReply,
     /// The bus is back, and the rooms are not told.
     LostOnResubscribe,
-    /// A batch is lost, and nobody ever says so.
-    LossNotTold,
-    /// The handler reads the head, and is gated after something more was published.
-    HeadBeforeGate,
+    /// The reply says that the client has one more than it has.
+    AfterTooFar,
+    /// A page has the newest first.
+    PageInReverse,
     /// A page says that it reaches further than it does.
     PageLeavesOutOne,
     /// A question is neither answered nor given up.
@@ -74,8 +74,8 @@ impl Bug {
     const ALL: [Self; 10] = [
         Self::PushBeforeReply,
         Self::LostOnResubscribe,
-        Self::LossNotTold,
-        Self::HeadBeforeGate,
+        Self::AfterTooFar,
+        Self::PageInReverse,
         Self::PageLeavesOutOne,
         Self::QuestionForgotten,
         Self::DrainNotTold,
@@ -145,8 +145,6 @@ struct Call {
     address: usize,
     /// What the client has, read when the call began.
     has: [u64; TRACKS as usize],
-    /// Where the stream stood, if the handler read that too early.
-    head: Option<[u64; TRACKS as usize]>,
 }
 
 impl World {
@@ -220,14 +218,10 @@ impl World {
         for node in &mut self.nodes {
             // A real bus tells of every loss. Where there was none, no doubt may be needed to get everything.
             if !node.connected || node.unaware {
-                let is_told = match node.connected {
-                    true => self.bug != Some(Bug::LossNotTold),
-                    false => self.bug != Some(Bug::LostOnResubscribe),
-                };
-                node.connected = true;
-                if is_told {
+                if node.connected || self.bug != Some(Bug::LostOnResubscribe) {
                     node.local.doubt();
                 }
+                node.connected = true;
             }
             while let Some((address, positions)) = node.coming.pop_front() {
                 node.local.deliver(&name(address), &encode(address, &positions));
@@ -352,7 +346,8 @@ impl World {
         }
         let pushes_max = self.random.random_range(1..20);
         let address = index(missing.address());
-        let mut page = self.histories[address].page(address, missing.gap().after, pushes_max);
+        let in_reverse = self.bug == Some(Bug::PageInReverse);
+        let mut page = self.histories[address].page(address, missing.gap().after, pushes_max, in_reverse);
         if self.bug == Some(Bug::PageLeavesOutOne)
             && let Some(last) = page.reached.last_mut()
             && self.histories[address].ends()[usize::from(last.track)] > last.number
@@ -395,20 +390,14 @@ impl World {
         let ends = self.histories[address].ends();
         let resumes = self.random.random_bool(0.5);
         let has = ends.map(|end| if resumes { self.random.random_range(0..=end) } else { end });
-        let head = (self.bug == Some(Bug::HeadBeforeGate)).then(|| {
-            self.commit();
-            self.publish_of(address);
-            self.deliver();
-            ends
-        });
         let client = &mut self.clients[id];
         self.nodes[client.node].local.gate(client.connection, &[name(address)]).unwrap();
-        client.calling = Some(Call { address, has, head });
+        client.calling = Some(Call { address, has });
     }
 
     fn end_call(&mut self, id: usize, fails: bool) {
         let client = &mut self.clients[id];
-        let Some(Call { address, has, head }) = client.calling.take() else { return };
+        let Some(Call { address, has }) = client.calling.take() else { return };
         let local = &self.nodes[client.node].local;
         if fails && self.bug == Some(Bug::CallNotTakenBack) {
             return;
@@ -417,8 +406,9 @@ impl World {
             return local.take_back(client.connection);
         }
         // The head as the handler reads it, after the gate. A client that has it all misses nothing.
-        let ends = head.unwrap_or_else(|| self.histories[address].ends());
-        let after = (0..TRACKS).map(|track| Position { track, number: has[usize::from(track)] });
+        let ends = self.histories[address].ends();
+        let too_far = u64::from(self.bug == Some(Bug::AfterTooFar));
+        let after = (0..TRACKS).map(|track| Position { track, number: has[usize::from(track)] + too_far });
         let subscription =
             Subscription { address: name(address).to_string(), after: after.collect(), missed: has != ends };
         client.replies.insert(self.clock, (address, has.map(|number| number + 1)));
@@ -491,7 +481,7 @@ impl History {
     }
 
     /// As a handler would: track after track.
-    fn page(&self, address: usize, after: Vec<Position>, pushes_max: usize) -> Page {
+    fn page(&self, address: usize, after: Vec<Position>, pushes_max: usize, in_reverse: bool) -> Page {
         let mut reached = after;
         let mut missed = Vec::new();
         for track in 0..TRACKS {
@@ -505,7 +495,10 @@ impl History {
         missed.truncate(pushes_max);
         reached.extend(&missed);
         let push = |position: &Position| Push { frame: text(address, position), position: Some(*position) };
-        let pushes: Vec<_> = missed.iter().map(push).collect();
+        let mut pushes: Vec<_> = missed.iter().map(push).collect();
+        if in_reverse {
+            pushes.reverse();
+        }
         Page { pushes: Batch::of_page(&pushes), reached, more }
     }
 }
