@@ -111,6 +111,7 @@ async fn list(rig: &Rig, calls: usize) -> Figures {
             .body(Empty::<Bytes>::new())
             .expect("a request");
         let asked = Instant::now();
+        sender.ready().await.expect("the connection stands");
         let response = sender.send_request(request).await.expect("an answer");
         let status = response.status();
         response.into_body().collect().await.expect("a body");
