@@ -19,8 +19,10 @@ pub enum Search {
 
 impl Search {
     pub fn parse(raw: Option<&str>) -> Result<Self, Problem> {
-        let query = text::nfc(raw.unwrap_or_default().trim().to_owned());
-        if text::length(&query) > QUERY_CHARS_MAX || text::has_control(&query) {
+        let raw = raw.unwrap_or_default();
+        let query = text::nfc(raw.trim().to_owned());
+        // A tab at the end is one too, although it would be trimmed.
+        if text::length(&query) > QUERY_CHARS_MAX || text::has_control(raw) {
             let rule = format!("has more than {QUERY_CHARS_MAX} characters, or control characters");
             return Err(Problem::invalid("q", rule));
         }
@@ -48,11 +50,13 @@ impl Search {
     }
 }
 
-/// SQL with `$3`, the last one of the page before.
+/// SQL with `$3`, the last one of the page before. What is not public is no place to go on from: where a private name stands
+/// among the public ones is nobody's business.
 pub fn after(is_next: bool) -> &'static str {
     if is_next {
         "(channel.plain_name, channel.id) > (
-          select before.plain_name, before.id from app.conversations as before where before.id = $3::uuid)"
+          select before.plain_name, before.id from app.conversations as before
+          where before.id = $3::uuid and before.kind = 'channel' and before.visibility = 'public')"
     } else {
         "$3::uuid is null"
     }
@@ -91,7 +95,7 @@ mod tests {
     #[test]
     fn a_query_is_no_longer_than_a_name() {
         assert!(Search::parse(Some(&"x".repeat(100))).is_ok());
-        for bad in ["x".repeat(101), "a\0b".to_owned()] {
+        for bad in ["x".repeat(101), "a\0b".to_owned(), "a\t".to_owned()] {
             assert_eq!(Search::parse(Some(&bad)).unwrap_err().field.as_deref(), Some("q"));
         }
     }

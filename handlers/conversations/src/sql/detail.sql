@@ -1,9 +1,12 @@
 -- A conversation as one of its people sees it: $1 id · $2 who. A public channel is shown to others without its people.
+-- What one wrote oneself counts as read up to there, as in lists.
 select
   rtrim(app.conversation_text(conversation), '}')
     || ',"my_role":' || coalesce('"' || mine.role || '"', 'null')
     || ',"notifications":' || coalesce('"' || mine.notifications || '"', 'null')
-    || ',"last_read_seq":' || coalesce(mine.last_read_seq, 0)
+    || ',"last_read_seq":' || coalesce((
+      select since.through_seq from app.unread(conversation.id, $2, mine.last_read_seq) as since
+      where mine.user_id is not null), 0)
     || ',"participants":' || case when mine.user_id is null then '[]' else coalesce((
       select '[' || string_agg(app.participant_text(participant, app.profile_text(person)), ','
         order by participant.joined_at, participant.user_id) || ']'
