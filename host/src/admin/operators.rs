@@ -141,7 +141,7 @@ impl<L: Load> Admin<L> {
     // ---- endpoints ---------------------------------------------------------------------------------------------------
 
     pub(super) async fn tokens(&self, asked: &Asked) -> Result<Answer, Problem> {
-        let tokens = operators::list(&self.postgres).await.map_err(unavailable)?;
+        let tokens = in_time(operators::list(&self.postgres)).await.map_err(unavailable)?;
         Ok(asked.json(&json!({ "tokens": tokens })))
     }
 
@@ -168,8 +168,9 @@ impl<L: Load> Admin<L> {
             let taken = format!("{name} is a name of the host's own");
             return Err(Code::Conflict.problem(taken).field("name"));
         }
-        let is_new =
-            operators::add(&self.postgres, &name, role.as_str(), digest, &by).await.map_err(unavailable)?;
+        let is_new = in_time(operators::add(&self.postgres, &name, role.as_str(), digest, &by))
+            .await
+            .map_err(unavailable)?;
         if !is_new {
             return Err(Code::Conflict.problem(format!("{name} has a token already")).field("name"));
         }
@@ -178,7 +179,7 @@ impl<L: Load> Admin<L> {
     }
 
     pub(super) async fn revoke_token(&self, name: &str, asked: &Asked) -> Result<Answer, Problem> {
-        if !operators::remove(&self.postgres, name).await.map_err(unavailable)? {
+        if !in_time(operators::remove(&self.postgres, name)).await.map_err(unavailable)? {
             return Err(Code::NotFound.problem("nobody of that name has a token"));
         }
         info!(request.id = %asked.id, by = asked.by.name, name, "an admin token was revoked");
@@ -198,8 +199,9 @@ impl<L: Load> Admin<L> {
             let rule = format!("`limit` is 1 to {}", limits::AUDIT_LISTED_MAX);
             return Err(Code::Invalid.problem(rule).field("limit"));
         }
-        let mut entries =
-            operators::entries(&self.postgres, number("before")?, limit + 1).await.map_err(unavailable)?;
+        let mut entries = in_time(operators::entries(&self.postgres, number("before")?, limit + 1))
+            .await
+            .map_err(unavailable)?;
         let has_more = entries.len() as i64 > limit;
         entries.truncate(limit as usize);
         let next_before = entries.last().filter(|_| has_more).map(|entry| entry.id);

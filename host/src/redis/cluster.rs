@@ -87,6 +87,11 @@ impl Cluster {
             for answered in join_all(sent).await {
                 for (errand, reply) in answered? {
                     match hint(&reply) {
+                        // A script can make up a hint: nobody is told our password on a reply's word.
+                        Some((to, _)) if !self.0.knows(&to) => {
+                            self.0.doubted.notify_one();
+                            return Err(Error::Unavailable);
+                        }
                         Some((to, asking)) => {
                             if !asking {
                                 self.0.doubted.notify_one();
@@ -145,6 +150,11 @@ impl Shared {
             None => table.0.values().find(|server| self.link_to(server).connection.load().is_some()),
         };
         server.cloned().ok_or(Error::Unavailable)
+    }
+
+    /// Whether a table has named it.
+    fn knows(&self, server: &str) -> bool {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(server)
     }
 
     fn link_to(&self, server: &str) -> Arc<Link> {
