@@ -1,31 +1,30 @@
-//! Lists of conversations: order, pages, what is unread; and that the read model in Redis may be lost at any time.
+//! Lists of conversations: order, pages, what is unread; and that they are there without Redis. What it loses in the middle
+//! of everything is in `flushed`.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt::Debug;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
-use switchboard_tests::patience::{until, within};
+use switchboard_tests::patience::until;
 use switchboard_tests::rest::Rest;
 
-const CONVERSATIONS: &str = "/api/v1/conversations";
+pub const CONVERSATIONS: &str = "/api/v1/conversations";
 /// A list may lag by a second; the rest is for a machine that is busy with other tests.
 const LAG: Duration = Duration::from_secs(5);
 
 /// What a list says of a conversation, and what Postgres does.
 #[derive(Clone, Debug, PartialEq)]
-struct Line {
-    id: String,
-    last_seq: i64,
+pub struct Line {
+    pub id: String,
+    pub last_seq: i64,
     last: String,
-    last_read_seq: i64,
+    pub last_read_seq: i64,
     unread: i64,
 }
 
 /// The whole list, page by page.
-async fn list(rest: &Rest, limit: usize) -> Vec<Line> {
+pub async fn list(rest: &Rest, limit: usize) -> Vec<Line> {
     let (mut lines, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = rest.get(&format!("{CONVERSATIONS}?limit={limit}{cursor}")).await.expect(200);
@@ -47,7 +46,7 @@ async fn list(rest: &Rest, limit: usize) -> Vec<Line> {
 }
 
 /// The same from the tables, said as plainly as can be.
-async fn truth(host: &Host, user: &str) -> Vec<Line> {
+pub async fn truth(host: &Host, user: &str) -> Vec<Line> {
     let statement = format!(
         "with mine as (
            select p.conversation_id, p.hidden_seq,
@@ -75,24 +74,32 @@ async fn truth(host: &Host, user: &str) -> Vec<Line> {
     rows.iter().map(line).collect()
 }
 
-/// Waits until what a person is shown is what Postgres has. When it never is, the difference is shown.
-async fn agrees(host: &Host, user: &str) {
-    let (mut shown, mut stored) = (Vec::new(), Vec::new());
+/// Waits until a person's list is what Postgres has.
+pub async fn agrees(host: &Host, user: &str) {
+    let rest = host.rest(user);
+    let what = format!("the list of {user}");
+    settles(&what, async || list(&rest, 7).await, async || truth(host, user).await).await;
+}
+
+/// Waits until what is shown is what is stored. When it never is, the difference is shown.
+pub async fn settles<T: PartialEq + Debug>(
+    what: &str,
+    show: impl AsyncFn() -> T,
+    store: impl AsyncFn() -> T,
+) {
+    let (mut shown, mut stored) = (show().await, store().await);
     let agreed = async {
-        loop {
-            (shown, stored) = (list(&host.rest(user), 7).await, truth(host, user).await);
-            if shown == stored {
-                return;
-            }
+        while shown != stored {
             tokio::time::sleep(Duration::from_millis(20)).await;
+            (shown, stored) = (show().await, store().await);
         }
     };
     if tokio::time::timeout(LAG, agreed).await.is_err() {
-        assert_eq!(shown, stored, "the list of {user} beside Postgres");
+        assert_eq!(shown, stored, "{what} beside Postgres");
     }
 }
 
-async fn redis(host: &Host) -> redis::aio::MultiplexedConnection {
+pub async fn redis(host: &Host) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(host.redis.url_at(None)).expect("the test's Redis");
     client.get_multiplexed_async_connection().await.expect("the test's Redis")
 }
@@ -276,96 +283,4 @@ async fn without_redis_the_list_comes_from_postgres() {
         agrees(host, "bo").await;
     })
     .await;
-}
-
-/// People who write, join, leave and look at their lists until they are told to stop.
-async fn live(rest: Rest, user: String, rooms: Vec<String>, stop: Arc<AtomicBool>) {
-    let mut n = 0_usize;
-    while !stop.load(Ordering::Relaxed) {
-        let room = &rooms[(n * 7 + user.len()) % rooms.len()];
-        let path = format!("{CONVERSATIONS}/{room}/messages");
-        // Whoever is not in the room gets a 404, which is no matter here.
-        let said = rest.post(&path, json!({"content": format!("{user} says {n}")})).await;
-        assert!(matches!(said.status, 201 | 404), "{said}");
-        match n % 5 {
-            0 => drop(rest.get(&format!("{CONVERSATIONS}?limit=5")).await.expect(200)),
-            1 => {
-                let body =
-                    json!({"type": "group", "name": format!("of {user} {n}"), "members": ["ana", "bo"]});
-                rest.post(CONVERSATIONS, body).await.expect(201);
-            }
-            2 => drop(rest.post(&format!("{CONVERSATIONS}/news/join"), json!({})).await.expect(200)),
-            3 => drop(rest.delete(&format!("{CONVERSATIONS}/news")).await),
-            _ => {}
-        }
-        n += 1;
-    }
-}
-
-#[tokio::test]
-async fn redis_loses_everything_in_the_middle_of_it_and_every_list_is_right() {
-    const PEOPLE: [&str; 4] = ["ana", "bo", "cy", "dee"];
-    Host::test(Options::default().without_rate_limits(), async |host| {
-        let mut rooms = Vec::new();
-        for n in 0..6 {
-            rooms.push(host.group(&format!("room {n}"), &[PEOPLE[n % 4], PEOPLE[(n + 1) % 4]]).await);
-        }
-        let news = json!({"type": "channel", "name": "news", "slug": "news", "members": ["eve"]});
-        let news = host.rest("zoe").post(CONVERSATIONS, news).await.expect(201);
-        rooms.push(news["conversation"]["id"].as_str().unwrap().to_owned());
-
-        let stop = Arc::new(AtomicBool::new(false));
-        let lives: Vec<_> = PEOPLE
-            .iter()
-            .map(|user| tokio::spawn(live(host.rest(user), (*user).to_owned(), rooms.clone(), stop.clone())))
-            .collect();
-        let mut redis = redis(host).await;
-        for flush in 1..=8 {
-            let so_far = async || {
-                let connection = host.database.connect().await;
-                connection.rows("select count(*) from app.messages").await[0].get::<_, i64>(0)
-            };
-            let before = so_far().await;
-            within(Duration::from_secs(60), "people to go on", async || {
-                (so_far().await > before + 20).then_some(())
-            })
-            .await;
-            let () = redis::cmd("FLUSHALL")
-                .query_async(&mut redis)
-                .await
-                .unwrap_or_else(|e| panic!("{flush}: {e}"));
-        }
-        stop.store(true, Ordering::Relaxed);
-        for life in lives {
-            life.await.expect("a life without an unexpected answer");
-        }
-        let everyone: Vec<_> = PEOPLE.into_iter().chain(["eve", "zoe"]).collect();
-        for user in &everyone {
-            agrees(host, user).await;
-        }
-
-        // Made anew as a whole: the same again, and what was wrong in it is right.
-        let before: BTreeMap<_, _> = lists(host, &everyone).await;
-        let room = before["ana"][0].id.clone();
-        let wrong = ["head", "1", "activity", "00000000-0000-7000-8000-000000000000"];
-        let () =
-            redis::cmd("HSET").arg(format!("meta:{room}")).arg(&wrong).query_async(&mut redis).await.unwrap();
-        let gone = before["bo"][0].id.as_str();
-        let () = redis::cmd("ZREM").arg("list:bo").arg(gone).query_async(&mut redis).await.unwrap();
-        assert_ne!(lists(host, &everyone).await, before);
-        let rebuilt = host.command(&["rebuild", "--json"]).await;
-        assert!(rebuilt["done"].as_u64().is_some_and(|done| done > 10), "{rebuilt}");
-        assert_eq!(lists(host, &everyone).await, before);
-        let list: i64 = redis::cmd("EXISTS").arg("list:bo").query_async(&mut redis).await.unwrap();
-        assert_eq!(list, 1, "the rebuilt list is in Redis, not only read around it");
-    })
-    .await;
-}
-
-async fn lists<'a>(host: &Host, users: &[&'a str]) -> BTreeMap<&'a str, Vec<Line>> {
-    let mut all = BTreeMap::new();
-    for user in users {
-        all.insert(*user, list(&host.rest(user), 50).await);
-    }
-    all
 }

@@ -21,7 +21,7 @@ async fn the_document_is_served_to_everyone() {
 }
 
 /// `GET /conversations` and the like, as the description has them: a path is indented by two, its methods by four.
-fn described() -> BTreeSet<String> {
+pub fn described() -> BTreeSet<String> {
     let mut routes = BTreeSet::new();
     let mut path = "";
     let (_, paths) = DOCUMENT.split_once("\npaths:\n").expect("paths");
