@@ -47,6 +47,7 @@ impl Options {
     /// For tests that send more than a person would: the limits on frames and messages are out of the way.
     pub fn without_rate_limits(self) -> Self {
         self.set("HANDLERS__SEND_MESSAGE__MESSAGES_PER_MINUTE", 100_000_000)
+            .set("HANDLERS__CHANGE_MESSAGE__CHANGES_PER_MINUTE", 100_000_000)
             .set("FRAMES_PER_SECOND", 1_000_000)
             .set("FRAMES_BURST", 1_000_000)
     }

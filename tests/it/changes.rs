@@ -358,3 +358,35 @@ async fn beyond_a_thousand_changes_the_client_is_told_to_page() {
     })
     .await;
 }
+
+/// Edits and deletions together, by REST and by frame; what changes nothing takes no place.
+#[tokio::test]
+async fn who_changes_too_much_waits() {
+    let few = Options::default().set("HANDLERS__CHANGE_MESSAGE__CHANGES_PER_MINUTE", 3);
+    Host::test(few, async |host| {
+        let (mut ana, _bo) = host.two_members("lobby").await;
+        let room = ana.room().to_owned();
+        let rest = host.rest("ana");
+        let mut messages = Vec::new();
+        for _ in 0..3 {
+            messages.push(said(&rest, &room, json!({"content": "x"})).await);
+        }
+        let [first, second, third] = [0, 1, 2].map(|n| path(&room, &messages[n]));
+        for (content, status) in [("", 422), ("x", 200), ("one", 200), ("one", 200)] {
+            rest.put(&first, json!({"content": content})).await.expect(status);
+        }
+        host.rest("eve").put(&first, json!({"content": "not mine"})).await.expect(404);
+        let named = json!({"conversation_id": room, "message_id": messages[1]["id"]});
+        ana.request("message.delete", named.clone()).await.expect("message.deleted");
+        ana.request("message.delete", named.clone()).await.expect("message.deleted");
+        rest.put(&third, json!({"content": "three"})).await.expect(200);
+        let refused = rest.delete(&third).await;
+        let wait = refused.expect_problem(429, "rate_limited")["retry_after_ms"].as_u64().expect("when");
+        assert!((1..=60_000).contains(&wait), "{refused}");
+        let mut edit = named;
+        edit["content"] = json!("y");
+        ana.request("message.edit", edit).await.expect_error("rate_limited");
+        rest.put(&second, json!({"content": "y"})).await.expect_problem(429, "rate_limited");
+    })
+    .await;
+}

@@ -6,6 +6,7 @@ mod store;
 
 use rules::{Change, Target};
 use sdk::http::{self, Request, Response};
+use sdk::rate::{self, Place, Window};
 use sdk::{Id, Problem, frame, json, membership};
 use store::Changed;
 
@@ -21,8 +22,8 @@ impl http::Handler for ChangeMessage {
             _ => return http::unknown_endpoint(&request),
         };
         let message = request.param_id("message_id", "message")?;
-        let conversation = membership::find(request.param("conversation_id")).map_err(like_of_others)?;
-        let changed = store::change(Target { conversation, message }, &request.caller()?.user_id, &change)?;
+        let conversation = membership::find_for("message", request.param("conversation_id"))?;
+        let changed = change_limited(Target { conversation, message }, &request.caller()?.user_id, &change)?;
         Ok(match change {
             Change::Edit { .. } => Response::text(200, format!(r#"{{"message":{}}}"#, changed.message)),
             Change::Delete => Response::no_content(),
@@ -39,11 +40,11 @@ impl frame::Handler for ChangeMessage {
         };
         Ok(Some(match request.frame_type.as_str() {
             "message.edit" => {
-                let changed = store::change(target, user, &Change::edit(payload)?)?;
+                let changed = change_limited(target, user, &Change::edit(payload)?)?;
                 frame::Reply::text("message.edited", edited(target.conversation, &changed))
             }
             "message.delete" => {
-                let changed = store::change(target, user, &Change::Delete)?;
+                let changed = change_limited(target, user, &Change::Delete)?;
                 frame::Reply::text("message.deleted", deleted(target, &changed))
             }
             _ => return frame::unknown_type(&request),
@@ -51,9 +52,19 @@ impl frame::Handler for ChangeMessage {
     }
 }
 
-/// A slug that nobody has is answered like a conversation of others: who is not in it learns nothing of its name.
-fn like_of_others(problem: Problem) -> Problem {
-    if problem.status == 404 { Problem::not_found("message") } else { problem }
+/// Each change is stored for good and pushed to everyone, so they are bounded as messages are. What changed nothing is free:
+/// a retry of what was done, what was refused.
+fn change_limited(target: Target, user: &str, change: &Change) -> Result<Changed, Problem> {
+    let most = rate::most("changes_per_minute", 120);
+    let window = Window { what: "change", user, most, window_ms: 60_000 };
+    let place = window.take();
+    let taken = place == Place::Taken;
+    place.or_refuse()?;
+    let outcome = store::change(target, user, change);
+    if taken && !outcome.as_ref().is_ok_and(|changed| changed.is_new) {
+        window.give_back();
+    }
+    outcome
 }
 
 // Replies say what the pushes to the others say.

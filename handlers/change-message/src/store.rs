@@ -1,7 +1,7 @@
 //! One change, one transaction: the lock of the conversation, the look at what stands there, the change with its event.
 
 use sdk::conversation::Role;
-use sdk::{Id, Problem, clock, outbox, params, postgres, wake};
+use sdk::{Id, Problem, clock, membership, outbox, params, postgres, wake};
 
 use crate::rules::{Change, Standing, Target, Verdict};
 
@@ -23,6 +23,8 @@ pub struct Changed {
     pub change: Option<u64>,
     /// JSON as every answer and push has it.
     pub message: String,
+    /// It was not so before.
+    pub is_new: bool,
 }
 
 pub fn change(target: Target, user: &str, change: &Change) -> Result<Changed, Problem> {
@@ -31,10 +33,10 @@ pub fn change(target: Target, user: &str, change: &Change) -> Result<Changed, Pr
     transaction.query(LOCK, &params![vec![outbox::key(target.conversation)]])?;
     let found: Option<Found> =
         transaction.query(LOOK, &params![target.conversation, user, target.message])?.one()?;
-    let found = found.ok_or_else(|| Problem::not_found("message"))?;
+    let found = found.ok_or_else(|| membership::unseen(target.conversation, user, "message"))?;
     if found.standing(user)?.judge(change)? == Verdict::Done {
         // Nothing was written: the transaction may end as it likes.
-        return Ok(Changed { seq: found.seq, change: found.change, message: found.message });
+        return Ok(Changed { seq: found.seq, change: found.change, message: found.message, is_new: false });
     }
     let (content, mentions, keeps_mentions) = match change {
         Change::Edit { content, mentions } => {
@@ -61,7 +63,7 @@ pub fn change(target: Target, user: &str, change: &Change) -> Result<Changed, Pr
     let written = written.ok_or_else(Problem::internal)?;
     wake::outbox(&[written.shard]);
     transaction.commit()?;
-    Ok(Changed { seq: written.seq, change: written.change, message: written.message })
+    Ok(Changed { seq: written.seq, change: written.change, message: written.message, is_new: true })
 }
 
 impl Found {

@@ -1,7 +1,7 @@
 //! Where pages come from: a cache under a name that says all that a page depends on, and Postgres behind it. Who asks is
 //! always looked up in Postgres, and so is where the conversation stands: a cached page is as current as any.
 
-use sdk::{Id, Problem, clock, keys, log, params, postgres, redis, time};
+use sdk::{Id, Problem, clock, keys, log, membership, params, postgres, redis, time};
 
 use crate::rules::{Page, Stand};
 
@@ -20,7 +20,7 @@ pub fn read(conversation: Id, user: &str, page: &Page) -> Result<Answer, Problem
     let this_month = Id::floor(time::month_start(clock::now_ms()));
     let standing: Option<Standing> =
         postgres::query(STAND, &params![conversation, user, this_month])?.one()?;
-    let standing = standing.ok_or_else(|| Problem::not_found("conversation"))?;
+    let standing = standing.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
     let stand = Stand { seq: standing.seq, change: standing.change };
     let key = keys::page(conversation, &page.name(stand));
     if let Some(answer) = recall(&key) {
@@ -43,7 +43,7 @@ pub fn read(conversation: Id, user: &str, page: &Page) -> Result<Answer, Problem
         ],
     )?;
     let answer: Option<Answer> = rows.one()?;
-    let answer = answer.ok_or_else(|| Problem::not_found("conversation"))?;
+    let answer = answer.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
     remember(&key, &answer);
     Ok(answer)
 }

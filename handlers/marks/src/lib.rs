@@ -58,11 +58,6 @@ fn receipts(request: &Request) -> Result<Response, Problem> {
         after: rules::cursor(request.query("cursor"))?,
         limit: request.limit(rules::RECEIPTS_MAX, rules::RECEIPTS_MAX)?,
     };
-    let conversation = membership::find(request.param("conversation_id")).map_err(like_of_others)?;
+    let conversation = membership::find_for("message", request.param("conversation_id"))?;
     Ok(Response::text(200, store::receipts(conversation, &request.caller()?.user_id, &question)?))
-}
-
-/// A slug that nobody has is answered like a conversation of others: who is not in it learns nothing of its name.
-fn like_of_others(problem: Problem) -> Problem {
-    if problem.status == 404 { Problem::not_found("message") } else { problem }
 }

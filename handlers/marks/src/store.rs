@@ -1,6 +1,6 @@
 //! Statements of this handler and what their answers mean.
 
-use sdk::{Id, Problem, marks, params, postgres};
+use sdk::{Id, Problem, marks, membership, params, postgres};
 
 use crate::rules::Question;
 
@@ -16,7 +16,7 @@ sdk::rows! {
 pub fn read(conversation: Id, user: &str, up_to: u64) -> Result<Standing, Problem> {
     let marked = postgres::collect(&marks::collected(READ, user, "read", &[(conversation, up_to)].into()))?;
     let standing: Option<Standing> = marked.one()?;
-    let standing = standing.ok_or_else(|| Problem::not_found("conversation"))?;
+    let standing = standing.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
     marks::wake(standing.moved.then_some(standing.shard).into_iter());
     Ok(standing)
 }
@@ -30,6 +30,6 @@ pub fn receipts(conversation: Id, user: &str, question: &Question) -> Result<Str
     let receipts: Option<Receipts> = found.one()?;
     match receipts {
         Some(Receipts { known: true, answer }) => Ok(answer),
-        _ => Err(Problem::not_found("message")),
+        _ => Err(membership::unseen(conversation, user, "message")),
     }
 }

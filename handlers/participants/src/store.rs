@@ -1,11 +1,10 @@
 //! Statements of this handler and what their answers mean.
 
-use sdk::membership::Room;
+use sdk::membership::{self, Room};
 use sdk::redis::{self, describe};
 use sdk::{Id, Problem, keys, log, params, postgres};
 
 const PEOPLE: &str = include_str!("sql/people.sql");
-const OPEN: &str = include_str!("sql/open.sql");
 const PARTICIPANT: &str = include_str!("sql/participant.sql");
 const MUTE: &str = include_str!("sql/mute.sql");
 
@@ -22,12 +21,7 @@ pub fn people(
 ) -> Result<Vec<(String, String)>, Problem> {
     let rows: Vec<Person> = postgres::query(PEOPLE, &params![conversation, user, after, limit + 1])?.all()?;
     if rows.is_empty() {
-        // What is public is known to everyone; who is in it is not.
-        let open: Option<bool> = postgres::query(OPEN, &params![conversation])?.cell()?;
-        return Err(match open {
-            Some(true) => Problem::forbidden("participants only"),
-            _ => Problem::not_found("conversation"),
-        });
+        return Err(membership::unseen(conversation, user, "conversation"));
     }
     Ok(rows.into_iter().filter_map(|row| row.user_id.zip(row.participant)).collect())
 }

@@ -63,7 +63,7 @@ fn find(user: &str, question: &Question) -> Result<Vec<Id>, Problem> {
         &params![user, question.conversation(), &question.words, CANDIDATES, FOUND_MAX],
     )?;
     let found: Option<Option<Vec<String>>> = rows.cell()?;
-    let found = found.flatten().ok_or_else(|| Problem::not_found("conversation"))?;
+    let found = found.flatten().ok_or_else(|| unseen(user, question))?;
     Ok(found.iter().filter_map(|id| Id::parse(id)).collect())
 }
 
@@ -73,6 +73,14 @@ fn show(user: &str, question: &Question, found: &[Id], limit: u64) -> Result<Str
         &params![user, question.conversation(), &question.words, found, limit],
     )?;
     let shown: Option<Shown> = rows.one()?;
-    let shown = shown.filter(|shown| shown.seated).ok_or_else(|| Problem::not_found("conversation"))?;
+    let shown = shown.filter(|shown| shown.seated).ok_or_else(|| unseen(user, question))?;
     Ok(shown.results)
+}
+
+fn unseen(user: &str, question: &Question) -> Problem {
+    match question.conversation() {
+        Some(conversation) => membership::unseen(conversation, user, "conversation"),
+        // Of all that is mine, nothing is somebody else's.
+        None => Problem::internal(),
+    }
 }

@@ -1,7 +1,7 @@
 //! Storing a message: one collected transaction, its verdict, and what a key already stands for.
 
 use sdk::postgres::{self, Collected};
-use sdk::{Id, Problem, clock, config, log, outbox, params, time, wake};
+use sdk::{Id, Problem, clock, config, log, membership, outbox, params, time, wake};
 
 use crate::rules::Draft;
 
@@ -65,7 +65,7 @@ fn append_after(draft: &Draft, sender: &str, search: Search) -> Result<Option<Ap
         },
         ("forbidden", _) => Err(Problem::forbidden("observers read only")),
         ("archived", _) => Err(Problem::archived()),
-        ("not_found", _) => Err(Problem::not_found("conversation")),
+        ("not_found", _) => Err(membership::unseen(draft.conversation_id, sender, "conversation")),
         ("wrong_clock", _) => {
             log::error("this node's clock and the database's are more than a day apart", &[]);
             Err(Problem::unavailable())

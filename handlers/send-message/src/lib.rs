@@ -6,7 +6,7 @@ mod rules;
 use append::Append;
 use rules::Draft;
 use sdk::rate::{self, Place, Window};
-use sdk::{Problem, frame, http};
+use sdk::{Problem, frame, http, membership};
 
 struct SendMessage;
 http::export!(SendMessage);
@@ -16,7 +16,7 @@ impl http::Handler for SendMessage {
     fn handle(request: http::Request) -> Result<http::Response, Problem> {
         let conversation_id = match request.endpoint() {
             ("POST", "/api/v1/conversations/{conversation_id}/messages") => {
-                Some(request.param_id("conversation_id", "conversation")?)
+                Some(membership::find(request.param("conversation_id"))?)
             }
             ("POST", "/api/v1/messages") => None,
             _ => return http::unknown_endpoint(&request),

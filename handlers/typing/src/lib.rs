@@ -9,7 +9,7 @@ use sdk::conversation::{Act, Role};
 use sdk::frame::{self, Reply, Request};
 use sdk::redis::{self, Error, Pipeline};
 use sdk::schedule::{self, Tick};
-use sdk::{Id, Problem, clock, keys, log, params, postgres};
+use sdk::{Id, Problem, clock, keys, log, membership, params, postgres};
 
 const SEAT: &str = include_str!("sql/seat.sql");
 /// Of one partition at a time; the rest has its turn a second later.
@@ -92,7 +92,7 @@ fn stop(conversation: Id, user: &str) -> Result<(), Trouble> {
 
 fn must_type(conversation: Id, user: &str) -> Result<(), Problem> {
     let seat: Option<Seat> = postgres::query(SEAT, &params![conversation, user])?.one()?;
-    let seat = seat.ok_or_else(|| Problem::not_found("conversation"))?;
+    let seat = seat.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
     Role::parse(&seat.role).ok_or_else(Problem::internal)?.must(Act::Send)?;
     if seat.archived { Err(Problem::archived()) } else { Ok(()) }
 }

@@ -51,13 +51,18 @@ pub enum Turn {
     HandsOver,
 }
 
+/// What is said where nothing is seen. Who stands before a public channel knows that it is there, and only that; whatever
+/// else somebody does not see looks like what does not exist.
+pub fn unseen(before_a_public_channel: bool, thing: &str) -> Problem {
+    if before_a_public_channel { Problem::forbidden("participants only") } else { Problem::not_found(thing) }
+}
+
 impl State {
     /// The role of who asks. What is public is known to everyone, everything else only to who is in it.
     pub fn asker(&self) -> Result<Role, Problem> {
         match self.asker {
             Some(role) => Ok(role),
-            None if self.is_open() => Err(Problem::forbidden("participants only")),
-            None => Err(Problem::not_found("conversation")),
+            None => Err(unseen(self.is_open(), "conversation")),
         }
     }
 
@@ -70,7 +75,7 @@ impl State {
     pub fn join(&self) -> Result<Coming, Problem> {
         match self.asker {
             Some(_) => Ok(Coming::Already),
-            None if !self.is_open() => Err(Problem::not_found("conversation")),
+            None if !self.is_open() => Err(unseen(false, "conversation")),
             None => {
                 self.has_a_place()?;
                 // An empty channel has lost its owner: never is one without, once somebody is in it.

@@ -1,1 +1,0 @@
-select kind = 'channel' and visibility = 'public' from app.conversations where id = $1::uuid and deleted_at is null
