@@ -5,6 +5,12 @@
 -- A message's id is never older than that of the message before it in its conversation (the writer sees to it), so the
 -- newest partition in which a conversation has anything also has its head: one probe, whatever the age of the history.
 
+-- A conversation as a word of its messages, so that the index of words finds those of a conversation too. It begins with a
+-- space, as no word of a text does. Two conversations may share one.
+create function app.place_word(conversation uuid) returns text
+  language sql immutable strict parallel safe
+  return ' ' || right(conversation::text, 12);
+
 create table app.messages (
   id uuid primary key,
   conversation_id uuid not null,
@@ -28,7 +34,8 @@ create table app.messages (
   deleted_at timestamptz,
   -- Its latest edit or deletion; null for most.
   change bigint,
-  search tsvector generated always as (to_tsvector('app.search', content)) stored,
+  search tsvector generated always as (
+    to_tsvector('app.search', content) || array_to_tsvector(array[app.place_word(conversation_id)])) stored,
   constraint messages_type_known check (type in ('text', 'system', 'join', 'leave'))
 ) partition by range (id);
 

@@ -20,19 +20,26 @@ create function app.search_rank(found tsvector, content text, query tsquery, exa
 -- `me` is not in that one; no words, no messages.
 --
 -- However many there are, `candidates` of the newest are ranked and no more: the common words of a language are in every
--- other message. Which way there is fast depends on how common the words are and on how many conversations there are, so
--- it is planned anew each time, with both known; that takes half a millisecond, and a wrong plan takes seconds.
+-- other message. So they are looked for from the newest on, in windows of one month, one, two, four and so on, until there
+-- are enough: a common word is answered by this month's partition, and a rare one costs little in any. The index knows
+-- conversations as words. Which way through a window is fast depends on how common all of these are, so each is planned
+-- with them known; that takes a millisecond, and a wrong plan takes seconds.
 create function app.search_ids(me text, conversation uuid, words text, candidates integer, most integer) returns uuid[]
   language plpgsql stable set plan_cache_mode = force_custom_plan as $$
 declare
-  query tsquery := plainto_tsquery('app.search', words);
+  asked tsquery := plainto_tsquery('app.search', words);
   exact text[] := tsvector_to_array(to_tsvector('simple', words));
   mine uuid[];
-  -- The words' index knows nothing of conversations: to read it for two common words takes a hundred milliseconds, to walk
-  -- through five thousand messages ten.
-  walk boolean := false;
+  query tsquery := asked;
+  -- The window: ids from `low` on, below `high`. First this month and what is ahead of it.
+  month timestamp := date_trunc('month', now() at time zone 'UTC');
+  low uuid := app.uuid_floor(month at time zone 'UTC');
+  high uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  step integer := 1;
+  ids uuid[] := '{}';
+  ranks double precision[] := '{}';
 begin
-  select array_agg(participant.conversation_id) into mine
+  select array_agg(participant.conversation_id order by participant.conversation_id) into mine
     from app.participants as participant
     join app.conversations as known on known.id = participant.conversation_id and known.deleted_at is null
     where participant.user_id = me and participant.left_at is null
@@ -41,33 +48,36 @@ begin
     -- Of somebody who is nowhere there is nothing to be found.
     return case when conversation is null then '{}'::uuid[] end;
   end if;
-  if numnode(query) = 0 then
+  if numnode(asked) = 0 then
     return '{}';
   end if;
-  if conversation is not null then
-    select coalesce(max(head.seq), 0) <= 5000 into walk from (
-      select message.seq from app.messages as message
-      where message.conversation_id = conversation order by message.seq desc limit 1) as head;
-    return (
-      select coalesce(array_agg(id order by rank desc, id desc), '{}') from (
-        select newest.id, app.search_rank(newest.search, newest.content, query, exact) as rank
-        from (
-          select message.id, message.content, message.search from app.messages as message
-          where message.conversation_id = conversation and message.type = 'text' and message.deleted_at is null
-            -- No index answers `is true`, and `walk` is a constant to the planner.
-            and (walk or message.search @@ query) and (message.search @@ query) is true
-          order by message.seq desc limit candidates) as newest
-        order by rank desc, newest.id desc limit most) as best);
+  -- Of more than so many, the words alone are looked for: most of what they find is mine anyway.
+  if cardinality(mine) <= 500 then
+    select asked && string_agg(quote_literal(app.place_word(room)), '|')::tsquery into query from unnest(mine) as room;
   end if;
-  return (
-    select coalesce(array_agg(id order by rank desc, id desc), '{}') from (
-      select newest.id, app.search_rank(newest.search, newest.content, query, exact) as rank
+  loop
+    select ids || coalesce(array_agg(newest.id), '{}'),
+        ranks || coalesce(array_agg(app.search_rank(newest.search, newest.content, asked, exact)), '{}')
+      into ids, ranks
       from (
         select message.id, message.content, message.search from app.messages as message
-        where message.conversation_id = any (mine) and message.search @@ query
+        where message.search @@ query and message.conversation_id = any (mine)
+          and message.id >= low and message.id < high
           and message.type = 'text' and message.deleted_at is null
-        order by message.id desc limit candidates) as newest
-      order by rank desc, newest.id desc limit most) as best);
+        order by message.id desc limit candidates - cardinality(ids)) as newest;
+    exit when cardinality(ids) >= candidates or low = '00000000-0000-0000-0000-000000000000';
+    high := low;
+    month := month - make_interval(months => step);
+    step := step * 2;
+    low := app.uuid_floor(month at time zone 'UTC');
+    -- No message is older than its conversation: this is the last window, and to be sure it holds all that is left.
+    if low <= mine[1] then
+      low := '00000000-0000-0000-0000-000000000000';
+    end if;
+  end loop;
+  return (
+    select coalesce(array_agg(id order by rank desc, id desc), '{}')
+    from (select id, rank from unnest(ids, ranks) as found(id, rank) order by rank desc, id desc limit most) as best);
 end $$;
 
 select switchboard.ensure_role('search');

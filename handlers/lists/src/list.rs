@@ -9,7 +9,7 @@ use sdk::{Id, Problem, keys};
 
 use crate::entry::Entry;
 use crate::model::{self, Count, Kept};
-use crate::store::{self, Meta, Place, Seat};
+use crate::store::{self, Counted, Meta, Place, Seat};
 
 /// Read at once at least, so that a list of much that is hidden is not read one by one.
 const READ_MIN: usize = 20;
@@ -125,22 +125,35 @@ impl Reader<'_> {
                 (meta, count.filter(|count| meta.is_some_and(|meta| count.is_of(meta))))
             })
             .collect();
-        let marks: Vec<_> = known.iter().map(|(_, count)| count.map(|count| count.mark)).collect();
         let mut seats: BTreeMap<Id, Seat> =
-            store::seats(self.user, &ids, &marks)?.into_iter().map(|seat| (seat.id, seat)).collect();
+            store::seats(self.user, &ids)?.into_iter().map(|seat| (seat.id, seat)).collect();
+        let mut seen = Vec::new();
         for (place, (meta, count)) in places.iter().zip(known) {
             let (Some(meta), Some(seat)) = (meta, seats.remove(&place.id)) else { continue };
-            if seat.hidden_seq.is_some_and(|hidden| hidden >= meta.head) {
-                continue;
+            if seat.hidden_seq.is_none_or(|hidden| hidden < meta.head) {
+                let count = count.filter(|count| count.mark == seat.mark);
+                seen.push((place, meta, seat, count));
             }
-            let count = count.filter(|count| count.mark == seat.mark).unwrap_or_else(|| {
-                let count = counted(meta, &seat);
+        }
+        let uncounted = seen.iter().filter(|(.., count)| count.is_none()).map(|(place, ..)| place.id);
+        let mut counted = self.count(uncounted.collect())?;
+        for (place, meta, seat, count) in seen {
+            let count = count.or_else(|| {
+                let count = count_of(meta, &counted.remove(&place.id)?);
                 counts.push((place.id, count));
-                count
+                Some(count)
             });
-            entries.push(entry(place, meta, seat, count));
+            // Who left while this was read is not shown what they left.
+            entries.extend(count.map(|count| entry(place, meta, seat, count)));
         }
         Ok(())
+    }
+
+    fn count(&self, ids: Vec<Id>) -> Result<BTreeMap<Id, Counted>, Problem> {
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        Ok(store::counts(self.user, &ids)?.into_iter().map(|counted| (counted.id, counted)).collect())
     }
 }
 
@@ -163,13 +176,13 @@ fn ordered(mut places: Vec<Place>, after: Id) -> Vec<Place> {
 
 /// What Postgres counted just now is at least as new as what is known of the conversation. Where it is newer, the news
 /// make the count void.
-fn counted(meta: &Meta, seat: &Seat) -> Count {
+fn count_of(meta: &Meta, counted: &Counted) -> Count {
     Count {
         head: meta.head,
         change: meta.change,
-        mark: seat.mark,
-        last_read_seq: seat.last_read_seq,
-        unread: seat.unread,
+        mark: counted.mark,
+        last_read_seq: counted.last_read_seq,
+        unread: counted.unread,
     }
 }
 

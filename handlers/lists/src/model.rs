@@ -127,7 +127,7 @@ pub fn claim_metas(ids: &[Id], anew: bool) -> Result<Claim, Error> {
     let (claim, mut pipeline) = (Claim::new(), Pipeline::new());
     for id in ids {
         if anew {
-            let gone = [keys::meta(*id), keys::unread(*id), keys::participants(*id), keys::recent(*id)];
+            let gone = [keys::meta(*id), keys::unread(*id), keys::participants(*id)];
             gone.iter().for_each(|key| {
                 pipeline.push(&["UNLINK", key]);
             });

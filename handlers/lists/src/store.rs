@@ -21,11 +21,12 @@ sdk::rows! {
         notifications: String,
         mark: u64,
         hidden_seq: Option<u64>,
-        last_read_seq: u64,
-        unread: u64,
         peer: Option<String>,
         profile: Option<String>,
     }
+
+    /// What I have not read of a conversation, from this mark on.
+    pub struct Counted { id: Id, mark: u64, last_read_seq: u64, unread: u64 }
 
     struct Row {
         activity: Id,
@@ -63,11 +64,14 @@ pub fn metas(ids: &[Id]) -> Result<Vec<Meta>, Problem> {
     Ok(postgres::query(include_str!("sql/metas.sql"), &params![ids, month()])?.all()?)
 }
 
-/// `marks`: from which mark a count is known already. None of those I am not in.
-pub fn seats(user: &str, ids: &[Id], marks: &[Option<u64>]) -> Result<Vec<Seat>, Problem> {
-    let marks: Vec<_> = marks.iter().map(|mark| mark.map_or("null".to_owned(), |m| m.to_string())).collect();
-    let marks = format!("{{{}}}", marks.join(","));
-    Ok(postgres::query(include_str!("sql/seats.sql"), &params![user, ids, marks])?.all()?)
+/// None of those I am not in.
+pub fn seats(user: &str, ids: &[Id]) -> Result<Vec<Seat>, Problem> {
+    Ok(postgres::query(include_str!("sql/seats.sql"), &params![user, ids])?.all()?)
+}
+
+/// Likewise.
+pub fn counts(user: &str, ids: &[Id]) -> Result<Vec<Counted>, Problem> {
+    Ok(postgres::query(include_str!("sql/counts.sql"), &params![user, ids])?.all()?)
 }
 
 /// A page without Redis.

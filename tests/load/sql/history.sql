@@ -41,6 +41,13 @@ select id, 'person-' || (c + place * 37) % {people}, case when place = 0 then 'o
 from public.generated_conversations, generate_series(0, 9) as place
 on conflict do nothing;
 
+create table public.generated_lists as
+select n, array_agg(conversation_id) as ids
+from generate_series(0, {people} - 1) as n
+join app.participants on user_id = 'person-' || n
+group by n;
+create unique index on public.generated_lists (n);
+
 insert into app.users (id, display_name)
 select 'person-' || n, 'Person ' || n from generate_series(0, {people} - 1) as n;
 
@@ -61,4 +68,5 @@ from (
 create unique index on public.generated_words (n);
 create unique index on public.generated_conversations (c);
 drop table public.generated_phrases;
-analyze app.messages, app.participants, app.conversations, app.users, public.generated_words, public.generated_conversations;
+analyze app.messages, app.participants, app.conversations, app.users, public.generated_words, public.generated_conversations,
+  public.generated_lists;
