@@ -67,6 +67,20 @@ async fn an_auditor_sees_every_text_and_is_seen_doing_so() {
 }
 
 #[tokio::test]
+async fn a_slug_names_what_is_audited_too() {
+    Host::test(Options::default(), async |host| {
+        let body = json!({"type": "group", "name": "lobby", "slug": "lobby"});
+        let made = host.rest("ana").post("/api/v1/conversations", body).await.expect(201);
+        let auditor = with_role(host, "aud", "auditor");
+        let seen = auditor.get("/api/v1/admin/conversations/lobby/messages?reason=x").await.expect(200);
+        assert_eq!(seen["messages"][0]["conversation_id"], made["conversation"]["id"]);
+        let noted = host.database.rows("select conversation_id::text from app.audits").await;
+        assert_eq!(json!(noted[0].get::<_, String>(0)), made["conversation"]["id"]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn others_may_not_and_a_reason_is_needed() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
@@ -98,6 +112,8 @@ async fn others_may_not_and_a_reason_is_needed() {
             auditor.get(&format!("{path}?{query}")).await.expect_invalid(field);
         }
         auditor.get(&format!("{nowhere}?reason=x")).await.expect_problem(404, "not_found");
+        let nobodys = path.replace(&room, "no-such-slug");
+        auditor.get(&format!("{nobodys}?reason=x")).await.expect_problem(404, "not_found");
         auditor
             .get("/api/v1/admin/conversations/nonsense/messages?reason=x")
             .await

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::until;
 
+use crate::participants::admitted;
+
 const CLASSES: &str = "/api/v1/classes";
 const CONVERSATIONS: &str = "/api/v1/conversations";
 
@@ -419,15 +421,7 @@ async fn a_class_holds_as_many_as_its_conversation() {
             let rest = host.rest(&format!("s{n}"));
             tokio::spawn(async move { rest.post(&format!("{CLASSES}/join"), json!({"code": "A1"})).await })
         });
-        let mut joined = 0;
-        for answer in joins.collect::<Vec<_>>() {
-            let answer = answer.await.unwrap();
-            if answer.status == 200 {
-                joined += 1;
-            } else {
-                answer.expect_problem(409, "conversation_full");
-            }
-        }
+        let joined = admitted(joins.collect()).await;
         assert_eq!((joined, members(host, "tea", &id).await.len()), (1, 2));
     })
     .await;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::until;
+use switchboard_tests::rest::Answer;
+use tokio::task::JoinHandle;
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 
@@ -199,6 +201,20 @@ async fn an_heir_who_leaves_at_the_same_moment() {
     .await;
 }
 
+/// How many of these came in; to the others it was full.
+pub async fn admitted(joins: Vec<JoinHandle<Answer>>) -> usize {
+    let mut admitted = 0;
+    for answer in joins {
+        let answer = answer.await.unwrap();
+        if answer.status == 200 {
+            admitted += 1;
+        } else {
+            answer.expect_problem(409, "conversation_full");
+        }
+    }
+    admitted
+}
+
 #[tokio::test]
 async fn the_last_seat_is_taken_once_by_fifty() {
     Host::test(Options::default(), async |host| {
@@ -207,15 +223,7 @@ async fn the_last_seat_is_taken_once_by_fifty() {
             let (rest, path) = (host.rest(&format!("u{n}")), format!("{CONVERSATIONS}/{room}/join"));
             tokio::spawn(async move { rest.post(&path, json!({})).await })
         });
-        let mut joined = 0;
-        for answer in joins.collect::<Vec<_>>() {
-            let answer = answer.await.unwrap();
-            if answer.status == 200 {
-                joined += 1;
-            } else {
-                answer.expect_problem(409, "conversation_full");
-            }
-        }
+        let joined = admitted(joins.collect()).await;
         assert_eq!((joined, roles(host, "ana", &room).await.len()), (1, 2));
         // A smaller capacity pushes nobody out, a larger one lets the next in.
         let path = format!("{CONVERSATIONS}/{room}");

@@ -223,6 +223,24 @@ async fn a_key_publishes_once() {
     .await;
 }
 
+/// Whoever did not hear the answer asks again, and the conversation may have ended since.
+#[tokio::test]
+async fn what_was_accepted_stays_accepted_when_its_conversation_ends() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("short", &["ana"]).await;
+        let service = host.rest_with(Token::of("billing").roles(&["service"]).sign());
+        let body = json!({"target": format!("conv:{room}"), "type": "once", "payload": {"n": 1}});
+        let first = publish_with_key(&service, "k", &body).await.expect(202);
+        host.rest("ana").delete(&format!("/api/v1/conversations/{room}")).await.expect(204);
+        let again = publish_with_key(&service, "k", &body).await.expect(202);
+        assert_eq!((&again["id"], &again["duplicate"]), (&first["id"], &json!(true)));
+        let other = json!({"target": format!("conv:{room}"), "type": "once", "payload": {"n": 2}});
+        publish_with_key(&service, "k", &other).await.expect_problem(409, "idempotency_conflict");
+        publish_with_key(&service, "new", &body).await.expect_problem(404, "not_found");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_was_accepted_survives_the_loss_of_redis_and_of_the_host() {
     Host::test(Options::default(), async |host| {

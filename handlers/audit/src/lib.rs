@@ -4,7 +4,7 @@
 mod rules;
 
 use rules::Access;
-use sdk::{Id, Principal, Problem, http, params, postgres};
+use sdk::{Id, Principal, Problem, http, membership, params, postgres};
 
 const READ: &str = include_str!("sql/read.sql");
 
@@ -28,7 +28,7 @@ impl http::Handler for Audit {
             kind: request.query("type").map(str::to_owned),
         }
         .check()?;
-        let conversation = request.param_id("conversation_id", "conversation")?;
+        let conversation = membership::find(request.param("conversation_id"))?;
         let answer = read(conversation, auditor, &access)?;
         let body = format!(r#"{{"messages":{},"has_more":{}}}"#, answer.messages, answer.has_more);
         Ok(http::Response::text(200, body))

@@ -6,7 +6,6 @@ use sdk::{Problem, conversation, text};
 
 pub const NAME_CHARS_MAX: usize = 255;
 pub const CODE_CHARS_MAX: usize = 50;
-pub const DESCRIPTION_CHARS_MAX: usize = 2000;
 /// Members of one page.
 pub const MEMBERS_PAGE: u64 = 1000;
 
@@ -89,9 +88,9 @@ pub struct Plan {
 impl Plan {
     pub fn parse(mut body: Object) -> Result<Self, Problem> {
         Ok(Self {
-            name: name(json::required("name", body.text("name")?)?)?,
+            name: conversation::name(json::required("name", body.text("name")?)?, NAME_CHARS_MAX)?,
             code: Code::of(json::required("code", body.text("code")?)?)?,
-            description: description(body.text("description")?)?,
+            description: conversation::description(body.text("description")?)?,
         })
     }
 }
@@ -115,9 +114,9 @@ impl Changes {
         }
         let described = body.has("description");
         Ok(Self {
-            name: body.text("name")?.map(name).transpose()?,
+            name: body.text("name")?.map(|name| conversation::name(name, NAME_CHARS_MAX)).transpose()?,
             code: body.text("code")?.map(Code::of).transpose()?,
-            description: described.then_some(description(body.text("description")?)?),
+            description: described.then_some(conversation::description(body.text("description")?)?),
             archived: body.boolean("archived")?,
         })
     }
@@ -149,27 +148,6 @@ pub fn cursor(raw: Option<&str>) -> Result<&str, Problem> {
         Some(raw) if text::is_user_id(raw) => Ok(raw),
         Some(_) => Err(Problem::invalid("cursor", "is not one of ours")),
     }
-}
-
-fn name(raw: String) -> Result<String, Problem> {
-    let name = text::nfc(raw);
-    if !(1..=NAME_CHARS_MAX).contains(&text::length(&name)) || text::has_control(&name) {
-        let rule = format!("is not 1 to {NAME_CHARS_MAX} characters without control characters");
-        return Err(Problem::invalid("name", rule));
-    }
-    if name.trim().is_empty() {
-        return Err(Problem::invalid("name", "is blank"));
-    }
-    Ok(name)
-}
-
-fn description(raw: Option<String>) -> Result<Option<String>, Problem> {
-    let description = raw.map(text::nfc);
-    if description.as_deref().is_some_and(|text| text::length(text) > DESCRIPTION_CHARS_MAX) {
-        let rule = format!("has more than {DESCRIPTION_CHARS_MAX} characters");
-        return Err(Problem::invalid("description", rule));
-    }
-    Ok(description)
 }
 
 #[cfg(test)]

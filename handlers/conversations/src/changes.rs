@@ -1,7 +1,7 @@
 //! What may be changed of a conversation that is there. Pure: no host calls, so plain `cargo test` runs it.
 
 use sdk::Problem;
-use sdk::conversation::Kind;
+use sdk::conversation::{self, Kind};
 use sdk::json::Object;
 use sdk::membership::rules::State;
 
@@ -30,7 +30,7 @@ impl Changes {
         Ok(Self {
             name: body.text("name")?.map(rules::name).transpose()?,
             slug: slug.then_some(rules::slug(body.text("slug")?)?),
-            description: description.then_some(rules::description(body.text("description")?)?),
+            description: description.then_some(conversation::description(body.text("description")?)?),
             capacity: capacity.then_some(rules::capacity(body.number("capacity")?)?),
             settings: settings.then_some(rules::settings(&mut body)?),
             public: rules::visibility(body.text("visibility")?)?,

@@ -1,13 +1,12 @@
 //! What a conversation may be when it is made. Pure: no host calls, so plain `cargo test` runs it.
 
-use sdk::conversation::Kind;
+use sdk::Problem;
+use sdk::conversation::{self, Kind};
 use sdk::json::{self, Object};
 use sdk::membership::rules::PARTICIPANTS_MAX;
 use sdk::membership::{self, Founding};
-use sdk::{Problem, text};
 
 pub const NAME_CHARS_MAX: usize = 100;
-pub const DESCRIPTION_CHARS_MAX: usize = 2000;
 pub const SETTINGS_BYTES_MAX: usize = 4 * 1024;
 /// Named at once when a conversation is made; more are added later.
 pub const MEMBERS_MAX: usize = 500;
@@ -39,7 +38,7 @@ pub fn plan(mut body: Object, owner: &str) -> Result<Founding, Problem> {
         kind,
         name: Some(name(json::required("name", body.text("name")?)?)?),
         slug: slug(body.text("slug")?)?,
-        description: description(body.text("description")?)?,
+        description: conversation::description(body.text("description")?)?,
         settings: settings(&mut body)?,
         public: public(kind, visibility(body.text("visibility")?)?)?,
         capacity: capacity(body.number("capacity")?)?,
@@ -60,15 +59,7 @@ fn kind(word: &str) -> Result<Kind, Problem> {
 }
 
 pub fn name(raw: String) -> Result<String, Problem> {
-    let name = text::nfc(raw);
-    if !(1..=NAME_CHARS_MAX).contains(&text::length(&name)) || text::has_control(&name) {
-        let rule = format!("is not 1 to {NAME_CHARS_MAX} characters without control characters");
-        return Err(Problem::invalid("name", rule));
-    }
-    if name.trim().is_empty() {
-        return Err(Problem::invalid("name", "is blank"));
-    }
-    Ok(name)
+    conversation::name(raw, NAME_CHARS_MAX)
 }
 
 pub fn slug(raw: Option<String>) -> Result<Option<String>, Problem> {
@@ -78,15 +69,6 @@ pub fn slug(raw: Option<String>) -> Result<Option<String>, Problem> {
         }
         slug => Ok(slug),
     }
-}
-
-pub fn description(raw: Option<String>) -> Result<Option<String>, Problem> {
-    let description = raw.map(text::nfc);
-    if description.as_deref().is_some_and(|text| text::length(text) > DESCRIPTION_CHARS_MAX) {
-        let rule = format!("has more than {DESCRIPTION_CHARS_MAX} characters");
-        return Err(Problem::invalid("description", rule));
-    }
-    Ok(description)
 }
 
 /// JSON text of an object.

@@ -20,10 +20,8 @@ pub struct Delivery<'a> {
 /// A change of the read model.
 #[derive(Debug, PartialEq)]
 pub enum Fact<'a> {
-    /// A message stands at this seq, with this JSON: a new one, or one that was edited.
-    Message { conversation: Id, seq: u64, json: &'a str, is_new: bool },
-    /// What stands at this seq is no longer what it was.
-    Forget { conversation: Id, seq: u64 },
+    /// A new message stands at this seq, with this JSON.
+    Message { conversation: Id, seq: u64, json: &'a str },
     /// An edit or a deletion of this number.
     Moved { conversation: Id, change: u64 },
     /// Somebody came or went: their list is another.
@@ -39,7 +37,6 @@ pub struct Unreadable(pub String);
 #[derive(Deserialize)]
 struct Edited<'a> {
     conversation_id: &'a str,
-    seq: u64,
     change: u64,
     #[serde(borrow)]
     message: &'a RawValue,
@@ -132,7 +129,7 @@ fn message_created(event: &Event) -> Result<Delivery<'_>, Unreadable> {
             frame::push("message.new", &payload),
             channels::seq(created.seq),
         )],
-        facts: vec![Fact::Message { conversation, seq: created.seq, json: message, is_new: true }],
+        facts: vec![Fact::Message { conversation, seq: created.seq, json: message }],
         ..Delivery::default()
     })
 }
@@ -149,10 +146,7 @@ fn message_edited(event: &Event) -> Result<Delivery<'_>, Unreadable> {
             frame::push("message.edited", &payload),
             channels::change(edited.change),
         )],
-        facts: vec![
-            Fact::Message { conversation, seq: edited.seq, json: message, is_new: false },
-            Fact::Moved { conversation, change: edited.change },
-        ],
+        facts: vec![Fact::Moved { conversation, change: edited.change }],
         ..Delivery::default()
     })
 }
@@ -172,10 +166,7 @@ fn message_deleted(event: &Event) -> Result<Delivery<'_>, Unreadable> {
             frame::push("message.deleted", &payload.to_string()),
             channels::change(deleted.change),
         )],
-        facts: vec![
-            Fact::Forget { conversation, seq: deleted.seq },
-            Fact::Moved { conversation, change: deleted.change },
-        ],
+        facts: vec![Fact::Moved { conversation, change: deleted.change }],
         ..Delivery::default()
     })
 }
@@ -328,7 +319,7 @@ mod tests {
                 r#"{{"type":"message.new","payload":{{"conversation_id":"{ROOM}","message":{{"id":"m","content":"có \"gì\""}}}}}}"#
             )
         );
-        assert!(matches!(&delivery.facts[..], [Fact::Message { seq: 4, is_new: true, .. }]));
+        assert!(matches!(&delivery.facts[..], [Fact::Message { seq: 4, .. }]));
     }
 
     #[test]
@@ -342,10 +333,7 @@ mod tests {
         let delivery = deliver(&event).unwrap();
         assert_eq!(delivery.publications[0].position, Some(channels::change(3)));
         let conversation = Id::parse(ROOM).unwrap();
-        assert_eq!(
-            delivery.facts,
-            [Fact::Forget { conversation, seq: 4 }, Fact::Moved { conversation, change: 3 }]
-        );
+        assert_eq!(delivery.facts, [Fact::Moved { conversation, change: 3 }]);
     }
 
     #[test]

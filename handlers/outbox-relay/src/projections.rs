@@ -14,14 +14,10 @@ use crate::events::Fact;
 /// What a batch teaches about one conversation.
 #[derive(Default)]
 struct Conversation<'a> {
-    /// Message JSON by seq; none where the message is to be forgotten.
-    messages: BTreeMap<u64, Option<&'a str>>,
     /// The seq and the JSON of the newest message.
     head: Option<(u64, &'a str)>,
     /// The number of the newest edit or deletion.
     change: Option<u64>,
-    /// Not only appended to: what stood at these seqs is replaced.
-    replaced: Vec<u64>,
     people_changed: bool,
 }
 
@@ -32,19 +28,8 @@ pub fn pipeline(facts: &[Fact<'_>], events: &[Event]) -> Pipeline {
     let mut relisted: BTreeSet<&str> = BTreeSet::new();
     for fact in facts {
         match fact {
-            Fact::Message { conversation, seq, json, is_new } => {
-                let learned = conversations.entry(*conversation).or_default();
-                learned.messages.insert(*seq, Some(json));
-                if *is_new {
-                    learned.head = Some((*seq, json));
-                } else {
-                    learned.replaced.push(*seq);
-                }
-            }
-            Fact::Forget { conversation, seq } => {
-                let learned = conversations.entry(*conversation).or_default();
-                learned.messages.insert(*seq, None);
-                learned.replaced.push(*seq);
+            Fact::Message { conversation, seq, json } => {
+                conversations.entry(*conversation).or_default().head = Some((*seq, json));
             }
             Fact::Moved { conversation, change } => {
                 conversations.entry(*conversation).or_default().change = Some(*change);
@@ -93,7 +78,7 @@ pub fn unwritten(pipeline: &Pipeline, replies: &[Reply]) -> Pipeline {
     let mut drops = Pipeline::new();
     for (command, reply) in pipeline.commands().iter().zip(replies) {
         if let ([name, key, ..], Reply::Failed(_)) = (&command[..], reply)
-            && matches!(name.as_str(), "HSET" | "ZADD")
+            && name == "HSET"
         {
             drops.push(&["UNLINK", key]);
         }
@@ -103,22 +88,6 @@ pub fn unwritten(pipeline: &Pipeline, replies: &[Reply]) -> Pipeline {
 
 impl Conversation<'_> {
     fn write(&self, id: Id, pipeline: &mut Pipeline) {
-        let recent = keys::recent(id);
-        for seq in &self.replaced {
-            let seq = seq.to_string();
-            pipeline.push(&["ZREMRANGEBYSCORE", &recent, &seq, &seq]);
-        }
-        let kept: Vec<_> =
-            self.messages.iter().filter_map(|(seq, json)| json.map(|json| (seq.to_string(), json))).collect();
-        // Only the last are kept, so more of one batch need not be written at all.
-        let kept = &kept[kept.len().saturating_sub(keys::RECENT_MAX)..];
-        for (seq, json) in kept {
-            pipeline.push(&["ZADD", &recent, seq, json]);
-        }
-        if !kept.is_empty() {
-            pipeline.push(&["ZREMRANGEBYRANK", &recent, "0", &format!("-{}", keys::RECENT_MAX + 1)]);
-            pipeline.push(&["EXPIRE", &recent, &keys::RECENT_TTL_S.to_string()]);
-        }
         self.write_meta(&keys::meta(id), pipeline);
         if self.people_changed {
             pipeline.push(&["UNLINK", &keys::participants(id)]);
@@ -153,9 +122,8 @@ mod tests {
     const JSON: &str =
         r#"{"id":"m","sender_id":"ana","type":"text","content":"x","created_at":"2025-11-20T06:00:00.123Z"}"#;
 
-    fn message(seq: u64, is_new: bool) -> Fact<'static> {
-        let conversation = Id::parse(ROOM).unwrap();
-        Fact::Message { conversation, seq, json: JSON, is_new }
+    fn message(seq: u64) -> Fact<'static> {
+        Fact::Message { conversation: Id::parse(ROOM).unwrap(), seq, json: JSON }
     }
 
     fn written(facts: &[Fact<'_>]) -> Vec<String> {
@@ -165,35 +133,20 @@ mod tests {
     #[test]
     fn a_conversation_is_written_once_a_batch() {
         assert_eq!(
-            written(&[message(1, true), message(2, true)]),
-            [
-                format!("ZADD recent:{ROOM} 1 {JSON}"),
-                format!("ZADD recent:{ROOM} 2 {JSON}"),
-                format!("ZREMRANGEBYRANK recent:{ROOM} 0 -101"),
-                format!("EXPIRE recent:{ROOM} 2592000"),
-                format!(
-                    r#"HSET meta:{ROOM} head 2 activity m last {{"id":"m","seq":2,"sender_id":"ana","type":"text","content":"x","created_at":"2025-11-20T06:00:00.123Z"}}"#
-                ),
-            ]
+            written(&[message(1), message(2)]),
+            [format!(
+                r#"HSET meta:{ROOM} head 2 activity m last {{"id":"m","seq":2,"sender_id":"ana","type":"text","content":"x","created_at":"2025-11-20T06:00:00.123Z"}}"#
+            )]
         );
-    }
-
-    #[test]
-    fn an_edit_replaces_what_stood_there() {
-        let written = written(&[message(1, false)]);
-        assert_eq!(written[0], format!("ZREMRANGEBYSCORE recent:{ROOM} 1 1"));
-        assert!(!written.iter().any(|command| command.starts_with("HSET")));
     }
 
     #[test]
     fn a_change_sends_readers_to_postgres_for_the_last_message() {
         let conversation = Id::parse(ROOM).unwrap();
         let moved = Fact::Moved { conversation, change: 4 };
-        let written = written(&[message(7, true), message(7, false), moved]);
-        let meta: Vec<_> = written.iter().filter(|command| command.contains("meta:")).collect();
         assert_eq!(
-            meta,
-            [&format!("HSET meta:{ROOM} change 4"), &format!("HDEL meta:{ROOM} head activity last")]
+            written(&[message(7), moved]),
+            [format!("HSET meta:{ROOM} change 4"), format!("HDEL meta:{ROOM} head activity last")]
         );
     }
 
@@ -208,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_was_not_written_is_dropped() {
-        let pipeline = pipeline(&[message(1, true)], &[]);
+        let pipeline = pipeline(&[message(1)], &[]);
         let mut replies = vec![Reply::Integer(1); pipeline.commands().len()];
         assert!(unwritten(&pipeline, &replies).is_empty());
         for (command, reply) in pipeline.commands().iter().zip(&mut replies) {
@@ -218,13 +171,5 @@ mod tests {
         }
         let drops = unwritten(&pipeline, &replies);
         assert_eq!(drops.commands(), [["UNLINK".to_owned(), format!("meta:{ROOM}")]]);
-    }
-
-    #[test]
-    fn only_as_many_messages_as_are_kept_are_written() {
-        let facts: Vec<_> = (1..=300).map(|seq| message(seq, true)).collect();
-        let written = written(&facts);
-        assert_eq!(written.iter().filter(|command| command.starts_with("ZADD")).count(), keys::RECENT_MAX);
-        assert!(written[0].starts_with(&format!("ZADD recent:{ROOM} 201 ")));
     }
 }

@@ -24,12 +24,18 @@ impl http::Handler for Publisher {
             ));
         }
         let publication = Publication::parse(request.json()?, request.header("idempotency-key"))?;
-        if let Target::Conversation(id) = publication.kind
-            && !store::has_conversation(id)?
-        {
-            return Err(Problem::not_found("conversation").with_field("target"));
-        }
-        Ok(match store::publish(&publication, &caller.user_id)? {
+        let missing = match publication.kind {
+            Target::Conversation(id) => !store::has_conversation(id)?,
+            _ => false,
+        };
+        let published = if missing {
+            // What was accepted while it was there stays accepted.
+            let known = store::replay(&publication, &caller.user_id)?;
+            known.ok_or_else(|| Problem::not_found("conversation").with_field("target"))?
+        } else {
+            store::publish(&publication, &caller.user_id)?
+        };
+        Ok(match published {
             Publish::Accepted(id) => http::Response::text(202, format!(r#"{{"id":"{id}"}}"#)),
             Publish::Duplicate(id) => {
                 http::Response::text(202, format!(r#"{{"id":"{id}","duplicate":true}}"#))
@@ -40,7 +46,7 @@ impl http::Handler for Publisher {
 
 impl schedule::Handler for Publisher {
     fn run(_: Tick) -> Result<(), String> {
-        let forgotten = store::clean().map_err(|error| format!("{error:?}"))?;
+        let forgotten = store::clean().map_err(|problem| format!("keys are kept: {}", problem.detail))?;
         if forgotten > 0 {
             log::info("keys of publications are forgotten", &[("count", &forgotten.to_string())]);
         }

@@ -26,19 +26,27 @@ sdk::rows! {
 
 pub fn publish(publication: &Publication, publisher: &str) -> Result<Publish, Problem> {
     let (id, key) = (Id::make(), publication.key.as_ref());
-    let fingerprint = publication.fingerprint();
-    let row = params![id, &publication.target, publication.event(), publisher, key, fingerprint];
+    let row =
+        params![id, &publication.target, publication.event(), publisher, key, publication.fingerprint()];
     let shard: Option<u32> = postgres::query(PUBLISH, &row)?.cell()?;
     if let Some(shard) = shard {
         wake::outbox(&[shard]);
         return Ok(Publish::Accepted(id));
     }
+    // None: the key's first user was rolled back while this call waited for it.
+    replay(publication, publisher)?.ok_or_else(Problem::unavailable)
+}
+
+/// What the publication's key stands for, where it has one.
+pub fn replay(publication: &Publication, publisher: &str) -> Result<Option<Publish>, Problem> {
+    let Some(key) = &publication.key else { return Ok(None) };
     let known: Option<Known> = postgres::query(REPLAY, &params![publisher, key])?.one()?;
     match known {
-        Some(known) if known.fingerprint == fingerprint => Ok(Publish::Duplicate(known.id)),
+        None => Ok(None),
+        Some(known) if known.fingerprint == publication.fingerprint() => {
+            Ok(Some(Publish::Duplicate(known.id)))
+        }
         Some(_) => Err(Problem::idempotency_conflict().with_field("Idempotency-Key")),
-        // The key's first user was rolled back while this call waited for it.
-        None => Err(Problem::unavailable()),
     }
 }
 
@@ -47,7 +55,7 @@ pub fn has_conversation(id: Id) -> Result<bool, Problem> {
 }
 
 /// Returns how many keys were forgotten.
-pub fn clean() -> Result<u64, postgres::Error> {
+pub fn clean() -> Result<u64, Problem> {
     let mut all = 0;
     for _ in 0..CLEAN_STATEMENTS_MAX {
         let some = postgres::execute(CLEAN, &params![CLEAN_AT_ONCE])?;

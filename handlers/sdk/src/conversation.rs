@@ -1,6 +1,6 @@
 //! Words of conversations that several handlers share: kinds, roles, and the one table of who may what. Pure.
 
-use crate::Problem;
+use crate::{Problem, text};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -95,6 +95,31 @@ impl Role {
         let (_, _, refusal) = TABLE[act as usize];
         if self.may(act) { Ok(()) } else { Err(Problem::forbidden(refusal)) }
     }
+}
+
+/// What a conversation or a class is called: as it is stored.
+pub fn name(raw: String, chars_max: usize) -> Result<String, Problem> {
+    let name = text::nfc(raw);
+    if !(1..=chars_max).contains(&text::length(&name)) || text::has_control(&name) {
+        let rule = format!("is not 1 to {chars_max} characters without control characters");
+        return Err(Problem::invalid("name", rule));
+    }
+    if name.trim().is_empty() {
+        return Err(Problem::invalid("name", "is blank"));
+    }
+    Ok(name)
+}
+
+pub const DESCRIPTION_CHARS_MAX: usize = 2000;
+
+/// What it is about, likewise.
+pub fn description(raw: Option<String>) -> Result<Option<String>, Problem> {
+    let description = raw.map(text::nfc);
+    if description.as_deref().is_some_and(|text| text::length(text) > DESCRIPTION_CHARS_MAX) {
+        let rule = format!("has more than {DESCRIPTION_CHARS_MAX} characters");
+        return Err(Problem::invalid("description", rule));
+    }
+    Ok(description)
 }
 
 #[cfg(test)]

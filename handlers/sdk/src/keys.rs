@@ -25,14 +25,6 @@ pub fn meta(conversation: Id) -> String {
     format!("meta:{conversation}")
 }
 
-/// The last messages of a conversation: sorted set of message JSON by seq.
-pub fn recent(conversation: Id) -> String {
-    format!("recent:{conversation}")
-}
-pub const RECENT_TTL_S: u64 = 30 * DAY_S;
-/// Longer histories are read from Postgres.
-pub const RECENT_MAX: usize = 100;
-
 /// A page of a conversation's history. The name says all that it depends on, so what changes makes another page; only the
 /// names of people in it may be as old as it is.
 pub fn page(conversation: Id, name: &str) -> String {
