@@ -5,6 +5,7 @@
 mod document;
 mod judge;
 mod requests;
+mod scans;
 mod schema;
 mod variants;
 mod world;

@@ -165,6 +165,50 @@ async fn only_what_is_mine_and_only_as_long_as_it_is() {
     .await;
 }
 
+/// Months are looked through from the newest on, and none is left out: not one whose partition is missing, not one before
+/// the conversation's own. A word that is in more messages than are ranked is answered by the newest of them.
+#[tokio::test]
+async fn however_old_it_is_it_is_found() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana"]).await;
+        let old = "insert into app.conversations (id, kind, name, created_by)
+             select app.uuid_at(now() - interval '40 months'), 'group', 'old', 'ana';
+             insert into app.participants (conversation_id, user_id, role)
+             select id, 'ana', 'owner' from app.conversations where name = 'old'";
+        host.database.run(old).await;
+        for ago in [0, 1, 2, 3, 7, 20, 39] {
+            // Beside it the same in a conversation that is as new as can be.
+            let said = format!(
+                "insert into app.messages (id, conversation_id, seq, sender_id, type, content, created_at)
+                 select app.uuid_at(at), id, {seq}, 'ana', 'text', 'tháng ' || {ago}, at
+                 from app.conversations, (select now() - make_interval(months => {ago})) as moment(at)
+                 where name = 'old' or id = '{room}'",
+                seq = 100 - ago,
+            );
+            host.database.run(&said).await;
+        }
+        let ana = host.rest("ana");
+        let all = ["tháng 0", "tháng 1", "tháng 2", "tháng 3", "tháng 7", "tháng 20", "tháng 39"];
+        assert_eq!(contents(&search_in(&ana, &room, "thang").await), all);
+        let twice: Vec<_> = all.into_iter().flat_map(|content| [content, content]).collect();
+        assert_eq!(contents(&search(&ana, "thang").await), twice);
+        assert_eq!(contents(&search(&ana, "thang 20").await), ["tháng 20", "tháng 20"]);
+
+        // Exact, but older than the 300 newest that hold it without its mark.
+        let many = format!(
+            "insert into app.messages (id, conversation_id, seq, sender_id, type, content, created_at)
+             select app.uuid_at(now() - n * interval '1 millisecond'), '{room}', 1000 - n, 'ana', 'text', 'thang ' || n, now()
+             from generate_series(1, 300) as n"
+        );
+        host.database.run(&many).await;
+        let found = ana.get(&format!("{CONVERSATIONS}/{room}/search?q={}&limit=100", encoded("tháng"))).await.expect(200);
+        let found = found["results"].as_array().expect("results").clone();
+        assert_eq!(found.len(), 100);
+        assert!(contents(&found).iter().all(|content| content.starts_with("thang") || *content == "tháng 0"));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_ids_of_a_search_are_remembered_and_redis_may_forget_them() {
     Host::test(Options::default().without_rate_limits(), async |host| {

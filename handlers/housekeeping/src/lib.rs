@@ -1,5 +1,5 @@
 //! What nobody waits for: months of the partitioned tables made ahead, months past keeping dropped, old message keys
-//! cleaned. It holds no rights over tables: it calls functions that do just this (`migrations/app`).
+//! cleaned, new words sorted into their index. It holds no rights over tables: it calls functions that do just this (`migrations/app`).
 
 mod rules;
 
@@ -9,6 +9,7 @@ use sdk::{Problem, config, log, params, postgres};
 
 const ENSURE: &str = "select app.ensure_partitions($1::int)";
 const DROP: &str = "select app.drop_months($1::text, $2::int)";
+const SORT: &str = "select app.sort_words()";
 const CLEAN: &str = include_str!("clean_keys.sql");
 
 struct Housekeeping;
@@ -20,6 +21,7 @@ impl schedule::Handler for Housekeeping {
         let done = match tick.name.as_str() {
             "months" => months(&settings),
             "keys" => keys(&settings),
+            "words" => words(),
             other => return Err(format!("no schedule `{other}`")),
         };
         // What could not be done now is done by the next run: everything is made ahead, nothing is urgent.
@@ -41,6 +43,12 @@ fn months(settings: &Settings) -> Result<(), Problem> {
             );
         }
     }
+    Ok(())
+}
+
+/// So that no search reads a long list of what is not in its index yet.
+fn words() -> Result<(), Problem> {
+    postgres::query(SORT, &[])?;
     Ok(())
 }
 

@@ -70,3 +70,5 @@ create unique index on public.generated_conversations (c);
 drop table public.generated_phrases;
 analyze app.messages, app.participants, app.conversations, app.users, public.generated_words, public.generated_conversations,
   public.generated_lists;
+-- As housekeeping does every two seconds.
+select app.sort_words();
