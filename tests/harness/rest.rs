@@ -96,7 +96,8 @@ impl Rest {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            // Bytes: text beyond ASCII is allowed too.
+            request = request.header(*name, value.as_bytes());
         }
         let request = request.body(Full::new(body.into())).map_err(|error| error.to_string())?;
         let exchange = async {

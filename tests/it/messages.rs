@@ -71,6 +71,27 @@ async fn a_key_makes_a_retry_return_the_first_result() {
     .await;
 }
 
+/// A header that is no ASCII is a key like any other, or a broken one; it is never as if it were not there.
+#[tokio::test]
+async fn a_key_in_a_header_is_seen_whatever_it_is() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana"]).await;
+        let (path, ana) = (format!("/api/v1/conversations/{room}/messages"), host.rest("ana"));
+        let send = async |key: &str| {
+            let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+            ana.send(Method::POST, &path, &headers, json!({"content": "hi"}).to_string()).await
+        };
+        let first = send("chìa khóa").await.expect(201);
+        assert_eq!(first["message"]["client_msg_id"], "chìa khóa");
+        let again = send("chìa khóa").await.expect(200);
+        assert_eq!((&again["message"]["id"], &again["duplicate"]), (&first["message"]["id"], &json!(true)));
+        for broken in ["a\u{85}b", "", &"k".repeat(129)] {
+            assert_eq!(send(broken).await.expect_problem(422, "invalid")["code"], "invalid", "{broken:?}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn one_key_sent_many_times_at_once_is_stored_once() {
     Host::test(Options::default().without_rate_limits(), async |host| {

@@ -203,8 +203,17 @@ fn forwarded(headers: &HeaderMap) -> Vec<(String, String)> {
     headers
         .iter()
         .filter(|(name, _)| **name != AUTHORIZATION && **name != COOKIE)
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+        .map(|(name, value)| (name.as_str().to_owned(), text(value)))
         .collect()
+}
+
+/// UTF-8, and what is none of it as HTTP once had it, a character a byte. Nothing is left out: a key that a handler does not
+/// see would be no key, and a retry a second message.
+fn text(value: &HeaderValue) -> String {
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => text.to_owned(),
+        Err(_) => value.as_bytes().iter().map(|byte| char::from(*byte)).collect(),
+    }
 }
 
 /// A handler says status, body and headers of its own; how the bytes travel is the host's.
