@@ -11,6 +11,8 @@ use crate::rest::Rest;
 pub struct Stored {
     pub id: String,
     pub content: String,
+    /// The protocol's `type`.
+    pub kind: String,
 }
 
 /// One conversation, by seq.
@@ -27,7 +29,7 @@ pub async fn history(member: &Rest, conversation: &str) -> History {
         for message in messages {
             let text = |member: &str| message[member].as_str().unwrap_or_default().to_owned();
             let seq = message["seq"].as_u64().expect("a seq");
-            let stored = Stored { id: text("id"), content: text("content") };
+            let stored = Stored { id: text("id"), content: text("content"), kind: text("type") };
             assert_eq!(history.insert(seq, stored), None, "{path}: seq {seq} twice");
         }
         if page["has_more"] != true {
@@ -183,16 +185,16 @@ mod tests {
     use crate::crowd::{Acknowledged, Pushed};
 
     fn stored(n: u64) -> Stored {
-        Stored { id: format!("id{n}"), content: format!("text {n}") }
+        Stored { id: format!("id{n}"), content: format!("text {n}"), kind: "text".into() }
     }
 
     fn push(seq: u64) -> Pushed {
-        let Stored { id, content } = stored(seq);
+        let Stored { id, content, .. } = stored(seq);
         Pushed { connection: 0, conversation: "c".into(), seq, id, content }
     }
 
     fn acknowledged(seq: u64) -> Acknowledged {
-        let Stored { id, content } = stored(seq);
+        let Stored { id, content, .. } = stored(seq);
         let key = format!("key{seq}");
         Acknowledged { key, conversation: "c".into(), seq, id, content, at: Instant::now() }
     }

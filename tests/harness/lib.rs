@@ -23,6 +23,7 @@ pub mod standing;
 pub mod tls;
 
 // people
+pub mod checker;
 pub mod client;
 pub mod crowd;
 pub mod ledger;

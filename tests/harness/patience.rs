@@ -9,6 +9,8 @@ use tokio::time::Instant;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at a state that can not tell of its own change.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// A look that began in time may end so much later: on a loaded machine one takes long, and its answer counts.
+const LAST_LOOK: Duration = Duration::from_secs(10);
 
 /// Looks until `probe` has an answer.
 ///
@@ -25,10 +27,12 @@ pub async fn within<T>(
 ) -> T {
     let deadline = Instant::now() + patience;
     loop {
-        if let Some(answer) = probe().await {
-            return answer;
+        // A probe that hangs is no answer either.
+        match tokio::time::timeout_at(deadline + LAST_LOOK, probe()).await {
+            Ok(Some(answer)) => return answer,
+            Ok(None) => assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}"),
+            Err(_) => panic!("waited {patience:?} in vain, the last look did not end: {what}"),
         }
-        assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

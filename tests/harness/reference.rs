@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::checker::Said;
 use crate::socket::{Handshake, Incoming, Socket};
 use crate::token::Token;
 use stream::{Need, Stream};
@@ -29,8 +30,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub struct View {
     pub streams: BTreeMap<String, Stream>,
-    /// What was sent and acknowledged: key and seq.
-    pub acknowledged: Vec<(String, u64)>,
+    /// What was sent and acknowledged, with its conversation.
+    pub acknowledged: Vec<(String, Said)>,
     /// Why each connection ended.
     pub ends: Vec<String>,
     /// It was told not to come back.
@@ -276,9 +277,11 @@ impl Life {
             return;
         }
         let payload = &frame["payload"];
-        if let (true, Some(seq)) = (frame["type"] == "message.sent", payload["message"]["seq"].as_u64()) {
+        let (seq, id) = (payload["message"]["seq"].as_u64(), payload["message"]["id"].as_str());
+        if let (true, Some(seq), Some(id)) = (frame["type"] == "message.sent", seq, id) {
             if let Some(message) = self.unsent.pop_front() {
-                self.note(|view| view.acknowledged.push((message.key, seq)));
+                let said = Said::new(seq, id);
+                self.note(|view| view.acknowledged.push((message.conversation, said)));
             }
         } else if payload["retryable"] != true {
             // It never will be: a person is told.

@@ -1,14 +1,17 @@
 //! Delivery: one sender at a fixed rate, a room of 100, every message stored. How long until it is acknowledged, and until
-//! the last one has it. The control is publish and subscribe on raw Redis: nothing stored, nothing checked.
+//! the last one has it; meanwhile some come and go, and resume. The control is publish and subscribe on raw Redis: nothing stored, nothing checked.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+use switchboard_tests::checker::{Books, Said, Wrong};
 use switchboard_tests::frames;
 use switchboard_tests::services::Redis;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use crate::fanout::FRAME_BYTES;
 use crate::figures::{By, Figures, Latencies, Row};
@@ -16,9 +19,15 @@ use crate::process;
 use crate::rig::{self, Rig};
 
 const ROOM: usize = 100;
+/// Also there, and not waited for: they leave when they have heard so many, and resume from where they stand.
+const VISITORS: usize = 3;
+const VISIT_MESSAGES: usize = 50;
+/// Once the last message was sent, whoever hears nothing for so long will hear nothing more.
+const SILENCE: Duration = Duration::from_secs(5);
 
-pub async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Vec<Row> {
-    let (acknowledged, delivered) = ours(rig, per_second, time).await;
+pub async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<Vec<Row>, Wrong> {
+    let (acknowledged, delivered) = ours(rig, per_second, time).await?;
+    rig.is("publish and subscribe on raw Redis");
     let control = redis(per_second, time).await;
     let row = |name: &str, figures: Figures, to_reach| Row {
         name: format!("{name}, room of {ROOM}, {per_second}/s"),
@@ -28,10 +37,10 @@ pub async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Vec<Row> {
         by: By::P50,
         to_reach,
     };
-    vec![
+    Ok(vec![
         row("send → commit and acknowledgement", acknowledged, "p50 ≤ 1 ms"),
         row("send → last receiver", delivered, "p50 ≤ 2, p99 ≤ 10 ms"),
-    ]
+    ])
 }
 
 /// When each message was sent, and how many have it. Everyone gets them in the order they were sent.
@@ -79,63 +88,107 @@ impl Clock {
     }
 }
 
-async fn ours(rig: &Rig, per_second: u32, time: Duration) -> (Figures, Figures) {
-    let users: Vec<_> = (0..ROOM).map(|n| format!("near-{n}")).collect();
+async fn ours(rig: &Rig, per_second: u32, time: Duration) -> Result<(Figures, Figures), Wrong> {
+    let users: Vec<_> = (0..ROOM + VISITORS).map(|n| format!("near-{n}")).collect();
     let room = rig.room(&users).await;
+    let (users, visitors) = users.split_at(ROOM);
     let (acknowledged, delivered) = (Clock::new(), Clock::new());
-    let disorder = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    // The seq of the last message, once it is known; zero until then.
+    let (last, ending) = watch::channel(0);
+    rig.is(format!("{ROOM} people subscribe"));
     let mut tasks = Vec::new();
     // Kept, all of them: a half that is dropped says goodbye.
     let mut writers = Vec::new();
-    for user in &users {
-        let (mut reader, half) = rig.subscribed(user, &room).await.into_split();
-        let (acknowledged, delivered, disorder) = (acknowledged.clone(), delivered.clone(), disorder.clone());
+    let mut head = 0;
+    for user in users {
+        let (socket, from) = rig.subscribed(user, &room, None).await;
+        let (mut reader, half) = socket.into_split();
+        let (acknowledged, delivered) = (acknowledged.clone(), delivered.clone());
         writers.push(half);
+        head = from;
+        let mut ending = ending.clone();
         tasks.push(tokio::spawn(async move {
-            let (mut pushed, mut replied, mut last) = (0, 0, 0);
-            while let Ok(Some(frame)) = reader.next_frame().await {
+            let (mut pushed, mut told) = (Vec::new(), Vec::new());
+            loop {
+                let frame = tokio::select! {
+                    frame = reader.next_frame() => frame,
+                    _ = ending.changed() => break,
+                };
+                let Ok(Some(frame)) = frame else { break };
                 if rig::is(&frame.payload, b"message.new") {
-                    delivered.arrives(pushed, ROOM);
-                    pushed += 1;
-                    let seq = seq_of(&frame.payload);
-                    if seq <= last {
-                        disorder.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    }
-                    last = seq;
+                    delivered.arrives(pushed.len(), ROOM);
+                    pushed.extend(Said::of(&frame.payload));
                 } else if rig::is(&frame.payload, b"message.sent") {
-                    acknowledged.arrives(replied, 1);
-                    replied += 1;
+                    acknowledged.arrives(told.len(), 1);
+                    told.extend(Said::of(&frame.payload));
                 }
             }
+            (from, pushed, told)
         }));
     }
+    let visits = join_all(visitors.iter().map(|user| visit(rig, user, &room, ending.clone())));
     let writer = writers.first_mut().expect("a room has members");
     let cpu = process::cpu(rig.host.pid());
-    let sent = at_rate(per_second, time, async |n| {
+    rig.is(format!("{per_second} messages a second for {time:?}"));
+    let talk = at_rate(per_second, time, async |n| {
         let frame = rig::message(n, &room, "a message of about the length that people write to each other");
         acknowledged.sends();
         delivered.sends();
         writer.write_all(&frames::encode(frames::TEXT, frame.as_bytes())).await.expect("a frame is taken");
-    })
-    .await;
-    delivered.all_arrived(sent).await;
-    let cpu = process::cpu(rig.host.pid()) - cpu;
-    tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    let disorder = disorder.load(std::sync::atomic::Ordering::Relaxed);
+    });
+    let talk = async {
+        let sent = talk.await;
+        delivered.all_arrived(sent).await;
+        let cpu = process::cpu(rig.host.pid()) - cpu;
+        last.send_replace(head + sent as u64);
+        (sent, cpu)
+    };
+    let ((sent, cpu), visits) = tokio::join!(talk, visits);
+    let mut books = Books::default();
+    for (user, task) in users.iter().zip(tasks) {
+        let (from, pushed, told) = task.await.expect("a reader ends");
+        books.heard(&room, user, from, pushed);
+        books.acknowledged(&room, told);
+    }
+    for (user, (from, said)) in visitors.iter().zip(visits) {
+        books.heard(&room, user, from, said);
+    }
+    let again = rig.check(&books, &users[0]).await?;
     let acknowledged = acknowledged.figures(sent, 0);
     let delivered = Figures {
         server_cpu_us: Some(cpu.as_micros() as f64 / (sent * ROOM) as f64),
-        ..delivered.figures(sent, disorder)
+        ..delivered.figures(sent, again)
     };
-    (acknowledged, delivered)
+    Ok((acknowledged, delivered))
 }
 
-/// The first number behind `"seq":`.
-fn seq_of(frame: &[u8]) -> u64 {
-    const NAME: &[u8] = b"\"seq\":";
-    let Some(place) = frame.windows(NAME.len()).position(|window| window == NAME) else { return 0 };
-    let digits = frame[place + NAME.len()..].iter().take_while(|byte| byte.is_ascii_digit());
-    digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+/// Somebody who comes and goes until they have the last message: where they began, and all that they heard.
+async fn visit(rig: &Rig, user: &str, room: &str, mut last: watch::Receiver<u64>) -> (u64, Vec<Said>) {
+    let (mut socket, from) = rig.subscribed(user, room, None).await;
+    let (mut said, mut heard): (Vec<Said>, usize) = (Vec::new(), 0);
+    loop {
+        let (has, end) = (said.last().map_or(from, |said| said.seq), *last.borrow_and_update());
+        if end != 0 && has >= end {
+            return (from, said);
+        }
+        if heard == VISIT_MESSAGES {
+            drop(socket);
+            socket = rig.subscribed(user, room, Some(has)).await.0;
+            heard = 0;
+        }
+        tokio::select! {
+            frame = socket.next_frame() => match frame {
+                Ok(Some(frame)) if rig::is(&frame.payload, b"message.new") => {
+                    said.extend(Said::of(&frame.payload));
+                    heard += 1;
+                }
+                Ok(Some(_)) => {}
+                _ => return (from, said),
+            },
+            Ok(()) = last.changed() => {}
+            () = tokio::time::sleep(SILENCE), if end != 0 => return (from, said),
+        }
+    }
 }
 
 /// Says so many a second, whatever comes back. Returns how many.

@@ -1,15 +1,17 @@
 //! Fan-out: a room, so many messages in flight, a new one as soon as an old one has reached everybody. The control is a
 //! bare broadcast loop with frames of the same length.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use switchboard_tests::checker::{Books, Said, Wrong};
 use switchboard_tests::frames;
 use switchboard_tests::socket::{Handshake, Reader, Socket};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::figures::{By, Figures, Row};
 use crate::native::Native;
@@ -20,12 +22,17 @@ use crate::rig::{self, Rig};
 pub const FRAME_BYTES: usize = 500;
 /// Beyond so many messages a run ends early; its figures hold all the same.
 const MESSAGES_MAX: usize = 4_000_000;
+/// Longer than any run.
+const LIFE_MAX: Duration = Duration::from_secs(300);
+/// What is in flight when a run ends arrives by then, or never.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-pub async fn rows(rig: &Rig, sizes: &[usize], time: Duration) -> Vec<Row> {
+pub async fn rows(rig: &Rig, sizes: &[usize], time: Duration) -> Result<Vec<Row>, Wrong> {
     let mut rows = Vec::new();
     for &size in sizes {
         for (in_flight, to_reach) in [(4, "70 %, 1.2 µs"), (64, "70 %, 0.35 µs")] {
-            let (figures, frame_bytes) = ours(rig, size, in_flight, time).await;
+            let (figures, frame_bytes) = ours(rig, size, in_flight, time).await?;
+            rig.is("the bare broadcast");
             let control = native(size, in_flight, frame_bytes, time).await;
             rows.push(Row {
                 name: format!("fan-out: room of {size}, {in_flight} in flight"),
@@ -37,21 +44,31 @@ pub async fn rows(rig: &Rig, sizes: &[usize], time: Duration) -> Vec<Row> {
             });
         }
     }
-    rows
+    Ok(rows)
 }
 
 /// The senders are among the receivers, so nobody in the room has to be notified.
-async fn ours(rig: &Rig, size: usize, in_flight: usize, time: Duration) -> (Figures, usize) {
+async fn ours(rig: &Rig, size: usize, in_flight: usize, time: Duration) -> Result<(Figures, usize), Wrong> {
     let users: Vec<_> = (0..size).map(|n| format!("fan-{n}")).collect();
     let room = rig.room(&users).await;
-    let mut sockets = Vec::new();
+    let (mut sockets, mut heads) = (Vec::new(), Vec::new());
+    rig.is(format!("{size} people subscribe"));
     for user in &users {
-        sockets.push(rig.subscribed(user, &room).await);
+        let (socket, head) = rig.subscribed(user, &room, None).await;
+        sockets.push(socket);
+        heads.push(head);
     }
+    rig.is(format!("a room of {size} for {time:?}"));
     let frame = |n| rig::message(n, &room, "a message of about the length that people write to each other");
-    let run = Run::new(size, in_flight);
-    let figures = run.clone().measure(sockets, rig.host.pid(), frame, time).await;
-    (figures, run.frame_bytes.load(Ordering::Relaxed))
+    let run = Run::new(size, in_flight, true);
+    let (figures, heard) = run.clone().measure(sockets, rig.host.pid(), frame, time).await;
+    let mut books = Books::default();
+    for ((user, head), Heard { pushed, told, .. }) in users.iter().zip(heads).zip(heard) {
+        books.heard(&room, user, head, pushed);
+        books.acknowledged(&room, told);
+    }
+    rig.check(&books, &users[0]).await?;
+    Ok((figures, run.frame_bytes.load(Ordering::Relaxed)))
 }
 
 pub async fn native(size: usize, in_flight: usize, frame_bytes: usize, time: Duration) -> Figures {
@@ -63,7 +80,7 @@ pub async fn native(size: usize, in_flight: usize, frame_bytes: usize, time: Dur
     }
     let head = r#"{"type":"message.new","payload":""#;
     let text = format!("{head}{}\"}}", "x".repeat(frame_bytes.saturating_sub(head.len() + 2)));
-    Run::new(size, in_flight).measure(sockets, native.pid(), |_| text.clone(), time).await
+    Run::new(size, in_flight, false).measure(sockets, native.pid(), |_| text.clone(), time).await.0
 }
 
 struct Run {
@@ -75,10 +92,20 @@ struct Run {
     deliveries: AtomicU64,
     places: Semaphore,
     frame_bytes: AtomicUsize,
+    /// Its frames say which message they are.
+    compares: bool,
+}
+
+/// What came to one connection.
+#[derive(Default)]
+struct Heard {
+    pushed: Vec<Said>,
+    told: Vec<Said>,
+    refused: usize,
 }
 
 impl Run {
-    fn new(size: usize, in_flight: usize) -> Arc<Self> {
+    fn new(size: usize, in_flight: usize, compares: bool) -> Arc<Self> {
         Arc::new(Self {
             size: size as u32,
             in_flight,
@@ -87,6 +114,7 @@ impl Run {
             deliveries: AtomicU64::new(0),
             places: Semaphore::new(in_flight),
             frame_bytes: AtomicUsize::new(0),
+            compares,
         })
     }
 
@@ -96,18 +124,19 @@ impl Run {
         pid: u32,
         frame: impl Fn(u64) -> String,
         time: Duration,
-    ) -> Figures {
+    ) -> (Figures, Vec<Heard>) {
         let (mut writers, mut readers) = (Vec::new(), Vec::new());
         for socket in sockets {
             let (reader, writer) = socket.into_split();
-            readers.push(tokio::spawn(self.clone().receive(reader)));
+            let (end, ending) = oneshot::channel();
+            readers.push((tokio::spawn(self.clone().receive(reader, ending)), end));
             writers.push(writer);
         }
         let (cpu, start) = (process::cpu(pid), Instant::now());
         // One connection's frames are handled one after another, so each message in flight has its own.
         let mut sent = 0;
         while start.elapsed() < time && sent < MESSAGES_MAX {
-            let place = tokio::time::timeout(Duration::from_secs(20), self.places.acquire()).await;
+            let place = tokio::time::timeout(PATIENCE, self.places.acquire()).await;
             let Ok(Ok(place)) = place else { break };
             place.forget();
             let writer: &mut OwnedWriteHalf = &mut writers[sent % self.in_flight];
@@ -119,41 +148,69 @@ impl Run {
         let deliveries = self.deliveries.load(Ordering::Relaxed) as f64;
         let cpu = process::cpu(pid) - cpu;
         // What is still in flight arrives, or is counted as wrong.
-        let all =
-            tokio::time::timeout(Duration::from_secs(20), self.places.acquire_many(self.in_flight as u32))
-                .await;
+        let all = tokio::time::timeout(PATIENCE, self.places.acquire_many(self.in_flight as u32)).await;
         let missing = if all.is_ok() { 0 } else { sent - self.complete.load(Ordering::Relaxed) };
         let mut wrong = missing as u64;
-        for reader in readers {
-            if reader.is_finished() {
-                wrong += 1;
-            }
-            reader.abort();
+        let mut heard = Vec::new();
+        for (n, (reader, end)) in readers.into_iter().enumerate() {
+            wrong += u64::from(reader.is_finished());
+            // The n-th connection sent the n-th message, and each that is a round later.
+            let _ = end.send(if n < self.in_flight {
+                (sent + self.in_flight - 1 - n) / self.in_flight
+            } else {
+                0
+            });
+            heard.push(reader.await.expect("a reader ends"));
         }
-        Figures {
+        wrong += heard.iter().map(|heard: &Heard| heard.refused as u64).sum::<u64>();
+        let figures = Figures {
             per_second: Some(deliveries / took),
             server_cpu_us: Some(cpu.as_micros() as f64 / deliveries),
             wrong,
             ..Figures::default()
-        }
+        };
+        (figures, heard)
     }
 
-    async fn receive(self: Arc<Self>, mut reader: Reader) {
-        let mut number = 0;
-        while let Ok(Some(frame)) = reader.next_frame().await {
+    /// Until it is told how many answers are its own, and has them.
+    async fn receive(self: Arc<Self>, mut reader: Reader, mut ending: oneshot::Receiver<usize>) -> Heard {
+        let mut heard = Heard::default();
+        let (mut number, mut owed) = (0, None);
+        let mut deadline = pin!(tokio::time::sleep(LIFE_MAX));
+        while owed.is_none_or(|owed| heard.told.len() + heard.refused < owed) {
+            let frame = tokio::select! {
+                frame = reader.next_frame() => frame,
+                sent = &mut ending, if owed.is_none() => {
+                    // The control answers nobody.
+                    owed = Some(if self.compares { sent.unwrap_or_default() } else { 0 });
+                    deadline.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
+                    continue;
+                }
+                () = &mut deadline => break,
+            };
+            let Ok(Some(frame)) = frame else { break };
             if !rig::is(&frame.payload, b"message.new") {
+                if rig::is(&frame.payload, b"message.sent") {
+                    heard.told.extend(Said::of(&frame.payload));
+                } else if rig::is(&frame.payload, b"\"error\"") {
+                    heard.refused += 1;
+                }
                 continue;
             }
             if number == 0 {
                 self.frame_bytes.store(frame.payload.len(), Ordering::Relaxed);
             }
+            if self.compares {
+                heard.pushed.extend(Said::of(&frame.payload));
+            }
             self.deliveries.fetch_add(1, Ordering::Relaxed);
-            let Some(arrived) = self.arrived.get(number) else { return };
+            let Some(arrived) = self.arrived.get(number) else { break };
             if arrived.fetch_add(1, Ordering::Relaxed) + 1 == self.size {
                 self.complete.fetch_add(1, Ordering::Relaxed);
                 self.places.add_permits(1);
             }
             number += 1;
         }
+        heard
     }
 }

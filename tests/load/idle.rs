@@ -1,13 +1,17 @@
-//! Idle connections: how fast they come in, and what each costs to keep. The control keeps bare sockets.
+//! Idle connections: how fast they come in, what each costs to keep, and how long one waits that comes in a steady stream
+//! of others while all of them are there. The control keeps bare sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use switchboard_tests::checker::Wrong;
 use switchboard_tests::frames;
+use switchboard_tests::patience::PATIENCE;
 use switchboard_tests::socket::{Handshake, Socket};
 use switchboard_tests::token::Token;
+use tokio::task::JoinSet;
 
 use crate::figures::{By, Figures, Latencies, Row};
 use crate::native::Native;
@@ -16,31 +20,64 @@ use crate::rig::Rig;
 
 /// Handshakes under way at the same time.
 const AT_ONCE: usize = 64;
+/// Before anything is measured.
+const WARM: usize = 2_000;
 /// One address has about 28,000 ports to come from.
-const PER_SOURCE: usize = 20_000;
+const SOURCES: usize = 8;
+/// Of the steady stream, whatever comes of those before.
+const PER_SECOND: u32 = 500;
 /// Resident memory is read once it has stood still for so many looks.
 const STILL_LOOKS: usize = 4;
 
-pub async fn rows(rig: &Rig, connections: usize) -> Vec<Row> {
-    let figures = measure(rig.host.address, rig.host.pid(), connections, signing_in, true).await;
-    let control = native(connections).await;
-    let row = |name: String, by, to_reach| Row {
+#[derive(Clone, Copy)]
+pub struct Size {
+    pub connections: usize,
+    /// How long the steady stream goes on.
+    pub stream_s: u64,
+}
+
+impl Size {
+    pub const QUICK: Self = Self { connections: 2_000, stream_s: 3 };
+    pub const FULL: Self = Self { connections: 10_000, stream_s: 10 };
+}
+
+/// What came of one side.
+pub struct Measured {
+    pub idle: Figures,
+    pub stream: Figures,
+}
+
+pub async fn rows(rig: &Rig, size: Size) -> Result<Vec<Row>, Wrong> {
+    rig.is(format!("{} sockets sign in and stay", size.connections));
+    let ours = measure(rig.host.address, rig.host.pid(), size, signing_in, true).await;
+    rig.is("the same with the control");
+    let control = native(size).await;
+    let row = |name: String, by, to_reach, pick: fn(&Measured) -> &Figures| Row {
         name,
-        figures: figures.clone(),
+        figures: pick(&ours).clone(),
         control_name: "bare hyper + fastwebsockets, no token".into(),
-        control: control.clone(),
+        control: pick(&control).clone(),
         by,
         to_reach,
     };
-    vec![
-        row(format!("idle connections: {connections}, memory each"), By::Resident, "≤ 6 KiB, then 4"),
-        row(format!("handshakes, {AT_ONCE} at once"), By::PerSecond, "≥ 15,000/s"),
-    ]
+    let connections = size.connections;
+    Ok(vec![
+        row(
+            format!("idle connections: {connections}, memory each"),
+            By::Resident,
+            "≤ 6 KiB, then 4",
+            |all| &all.idle,
+        ),
+        row(format!("handshakes, {AT_ONCE} at once"), By::PerSecond, "≥ 15,000/s", |all| &all.idle),
+        row(format!("handshakes, {PER_SECOND}/s beside {connections}"), By::P99, "p99 < 100 ms", |all| {
+            &all.stream
+        }),
+    ])
 }
 
-pub async fn native(connections: usize) -> Figures {
+pub async fn native(size: Size) -> Measured {
     let native = Native::start();
-    measure(native.address, native.pid(), connections, |_| Handshake::bare(), false).await
+    measure(native.address, native.pid(), size, |_| Handshake::bare(), false).await
 }
 
 fn signing_in(number: usize) -> Handshake {
@@ -50,14 +87,15 @@ fn signing_in(number: usize) -> Handshake {
 async fn measure(
     address: SocketAddr,
     pid: u32,
-    connections: usize,
+    size: Size,
     handshake: impl Fn(usize) -> Handshake,
     signs_in: bool,
-) -> Figures {
-    // Half as many first, and they stay: what is allocated once (instances, pools) is not counted as a connection's.
-    let warm = open_all(address, (0..connections / 2).map(&handshake).collect(), signs_in).await.0;
+) -> Measured {
+    let connections = size.connections;
+    // Some first, and they stay: what is allocated once (instances, pools) is not counted as a connection's.
+    let warm = open_all(address, (0..WARM).map(&handshake).collect(), signs_in).await.0;
     let before = settled(pid).await;
-    let handshakes: Vec<_> = (0..connections).map(|n| handshake(connections / 2 + n)).collect();
+    let handshakes: Vec<_> = (0..connections).map(|n| handshake(WARM + n)).collect();
     let (cpu, start) = (process::cpu(pid), Instant::now());
     let (mut sockets, latencies) = open_all(address, handshakes, signs_in).await;
     let took = start.elapsed().as_secs_f64();
@@ -74,18 +112,55 @@ async fn measure(
     }
     let after = settled(pid).await;
     let opened = sockets.len();
+    let first = WARM + connections;
+    let handshakes =
+        (0..PER_SECOND as usize * size.stream_s as usize).map(|n| handshake(first + n)).collect();
+    let stream = stream(address, handshakes, signs_in).await;
     drop((sockets, warm));
-    Figures {
+    let idle = Figures {
         per_second: Some(opened as f64 / took),
         spread: latencies.spread(),
         server_cpu_us: Some(cpu.as_micros() as f64 / opened as f64),
         resident_kib: Some((after - before) / opened as f64),
         wrong: (connections - opened) as u64,
         ..Figures::default()
-    }
+    };
+    Measured { idle, stream }
 }
 
-async fn open_all(
+/// One every so often, and each counts from when it was due. They stay, as the others do.
+async fn stream(address: SocketAddr, handshakes: Vec<Handshake>, signs_in: bool) -> Figures {
+    let (begin, wanted) = (Instant::now(), handshakes.len());
+    let mut coming = JoinSet::new();
+    for (number, handshake) in handshakes.into_iter().enumerate() {
+        let due = begin + Duration::from_secs(1) * number as u32 / PER_SECOND;
+        tokio::time::sleep_until(due.into()).await;
+        coming.spawn(async move { (open(address, number, &handshake, signs_in).await, due.elapsed()) });
+    }
+    let (mut latencies, mut sockets) = (Latencies::default(), Vec::new());
+    while let Some(come) = coming.join_next().await {
+        let (socket, took) = come.expect("a handshake ends");
+        if let Some(socket) = socket {
+            latencies.add(took);
+            sockets.push(socket);
+        }
+    }
+    let wrong = (wanted - sockets.len()) as u64;
+    let per_second = Some(sockets.len() as f64 / begin.elapsed().as_secs_f64());
+    Figures { per_second, spread: latencies.spread(), wrong, ..Figures::default() }
+}
+
+/// Signed in is when the host says so.
+async fn open(address: SocketAddr, number: usize, handshake: &Handshake, signs_in: bool) -> Option<Socket> {
+    let source = SocketAddr::from(([127, 0, 0, 1 + (number % SOURCES) as u8], 0));
+    let opening = async {
+        let (mut socket, _) = Socket::open_from(Some(source), address, handshake).await.ok()?;
+        (!signs_in || matches!(socket.next_frame().await, Ok(Some(_)))).then_some(socket)
+    };
+    tokio::time::timeout(PATIENCE, opening).await.ok().flatten()
+}
+
+pub async fn open_all(
     address: SocketAddr,
     handshakes: Vec<Handshake>,
     signs_in: bool,
@@ -100,14 +175,8 @@ async fn open_all(
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(handshake) = handshakes.get(number) else { return (sockets, latencies) };
-                    let source = SocketAddr::from(([127, 0, 0, 1 + (number / PER_SOURCE) as u8], 0));
                     let began = Instant::now();
-                    let Ok((mut socket, _)) = Socket::open_from(Some(source), address, handshake).await
-                    else {
-                        continue;
-                    };
-                    // Signed in is when the host says so.
-                    if !signs_in || matches!(socket.next_frame().await, Ok(Some(_))) {
+                    if let Some(socket) = open(address, number, handshake, signs_in).await {
                         latencies.add(began.elapsed());
                         sockets.push(socket);
                     }

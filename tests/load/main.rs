@@ -18,12 +18,20 @@ mod rig;
 mod sends;
 mod swaps;
 
+use std::future::Future;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use figures::Row;
 use rig::Rig;
+use switchboard_tests::checker::Wrong;
 use switchboard_tests::paths;
+
+/// Open files of this process, and of the host, which inherits the bound: ten thousand sockets, what comes before, and the
+/// steady stream behind them.
+const DESCRIPTORS: u64 = 20_000;
+/// Every row ends by then, whatever it waits for. The longest of them takes a third of it.
+const ROW_MAX: Duration = Duration::from_secs(900);
 
 #[derive(Parser)]
 #[command(about = "Measures a host of its own beside native controls")]
@@ -53,7 +61,7 @@ enum Part {
 fn main() -> std::io::Result<()> {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         match &cli.command {
             Some(Part::Native) => native::run().await,
             Some(Part::Controls) => {
@@ -62,7 +70,10 @@ fn main() -> std::io::Result<()> {
             }
             None => run(&cli).await,
         }
-    })
+    });
+    // Not waited for: whatever blocks a thread is why the run ended.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn run(cli: &Cli) -> std::io::Result<()> {
@@ -74,66 +85,95 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
     let disk = if cli.flush { "waits for the disk" } else { "does not wait for the disk (--flush)" };
     println!("{profile} profile; a COMMIT {disk}, for the host and for pgbench");
+    process::raise_descriptors(DESCRIPTORS);
     let rig = Rig::start(cli.flush).await;
-    let mut rows: Vec<Row> = Vec::new();
+    let mut run = Run { rig: &rig, rows: Vec::new() };
     figures::print_header();
-    let mut keep = |new: Vec<Row>| {
-        new.iter().for_each(Row::print);
-        rows.extend(new);
-    };
     if wanted("overhead") {
-        keep(overhead::row().into_iter().collect());
+        run.keep("overhead", async { Ok(overhead::row().into_iter().collect()) }).await?;
     }
     // Memory first: what later rows allocate would hide it.
     if wanted("connections") {
-        keep(idle::rows(&rig, if quick { 2_000 } else { 10_000 }).await);
+        let size = if quick { idle::Size::QUICK } else { idle::Size::FULL };
+        run.keep("connections", idle::rows(&rig, size)).await?;
     }
     if wanted("sends") {
-        keep(sends::rows(&rig, seconds(5, 20)).await);
+        run.keep("sends", sends::rows(&rig, seconds(5, 20))).await?;
     }
     if wanted("held") {
-        keep(vec![sends::held(&rig, seconds(10, 60)).await]);
+        run.keep("held", async { Ok(vec![sends::held(&rig, seconds(10, 60)).await?]) }).await?;
     }
     if wanted("swaps") {
         let (sockets, count) = if quick { (400, 100) } else { (2_000, 1_000) };
         let size = swaps::Size { sockets, swaps: count, time: seconds(5, 20) };
-        keep(swaps::rows(&rig, &size).await);
+        run.keep("swaps", swaps::rows(&rig, &size)).await?;
     }
     // Minutes, and about memory alone: only when it is asked for by its name.
     if cli.only == "ten thousand swaps" {
         swaps::many(&rig, if quick { 1_000 } else { 10_000 }).await;
     }
     if wanted("fan-out") {
-        keep(fanout::rows(&rig, &[200, 1000], seconds(5, 15)).await);
+        run.keep("fan-out", fanout::rows(&rig, &[200, 1000], seconds(5, 15))).await?;
     }
     if long("history") || long("search") || long("lists") {
         // A million messages take a minute to make; a quick run of this row alone has fewer.
         let size = if quick { reads::Size::SMALL } else { reads::Size::FULL };
-        keep(reads::rows(&rig, size, seconds(4, 20), wanted).await);
+        run.keep("history, search, lists", async {
+            Ok(reads::rows(&rig, size, seconds(4, 20), wanted).await)
+        })
+        .await?;
     }
     if long("presence") {
-        keep(presence::rows(&rig, if quick { 2_000 } else { 10_000 }).await);
+        run.keep("presence", async { Ok(presence::rows(&rig, if quick { 2_000 } else { 10_000 }).await) })
+            .await?;
     }
     if wanted("delivery") {
-        keep(delivery::rows(&rig, if quick { 200 } else { 500 }, seconds(8, 30)).await);
+        run.keep("delivery", delivery::rows(&rig, if quick { 200 } else { 500 }, seconds(8, 30))).await?;
     }
     if long("notification") {
-        keep(notifications::rows(&rig, 200, seconds(8, 30)).await);
+        run.keep("notification", notifications::rows(&rig, 200, seconds(8, 30))).await?;
     }
     if long("outbox") {
-        keep(outbox::rows(&rig, if quick { 20_000 } else { 100_000 }).await);
+        run.keep("outbox", async { Ok(outbox::rows(&rig, if quick { 20_000 } else { 100_000 }).await) })
+            .await?;
     }
     let file = paths::target().join("bench").join(if quick { "quick" } else { "full" });
-    figures::write(&file.with_extension("json"), profile, quick, cli.flush, &rows)?;
-    plot::write(&file.with_extension("svg"), &rows)?;
+    figures::write(&file.with_extension("json"), profile, quick, cli.flush, &run.rows)?;
+    plot::write(&file.with_extension("svg"), &run.rows)?;
     println!("\nwritten to {}.json and .svg", file.display());
     Ok(())
+}
+
+/// The rows so far.
+struct Run<'a> {
+    rig: &'a Rig,
+    rows: Vec<Row>,
+}
+
+impl Run<'_> {
+    /// Measured, or an error that says why not: a history that is wrong, or a wait that did not end.
+    async fn keep(
+        &mut self,
+        name: &str,
+        rows: impl Future<Output = Result<Vec<Row>, Wrong>>,
+    ) -> std::io::Result<()> {
+        self.rig.is("it began");
+        let rows = tokio::time::timeout(ROW_MAX, rows).await.map_err(|_| {
+            let doing = self.rig.doing();
+            std::io::Error::other(format!("`{name}` is not done after {ROW_MAX:?}; where it stood: {doing}"))
+        })??;
+        rows.iter().for_each(Row::print);
+        self.rows.extend(rows);
+        Ok(())
+    }
 }
 
 async fn controls() {
     let time = Duration::from_secs(3);
     figures::print_header();
-    figures::print_line("idle connections: 2000", &idle::native(2000).await, "", "");
+    let idle = idle::native(idle::Size::QUICK).await;
+    figures::print_line("idle connections: 2000", &idle.idle, "", "");
+    figures::print_line("handshakes, a steady stream", &idle.stream, "", "");
     for (size, in_flight) in [(200, 4), (200, 64), (1000, 4), (1000, 64)] {
         let figures = fanout::native(size, in_flight, fanout::FRAME_BYTES, time).await;
         figures::print_line(&format!("fan-out: room of {size}, {in_flight} in flight"), &figures, "", "");

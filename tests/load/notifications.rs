@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use switchboard_tests::checker::{Books, Said, Wrong};
 use switchboard_tests::frames;
 use switchboard_tests::token::Token;
 use tokio::io::AsyncWriteExt;
@@ -20,10 +21,11 @@ use crate::rig::{self, Rig};
 const PEOPLE: usize = 50;
 const SENDER: &str = "notifier";
 
-pub async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Vec<Row> {
-    let told = told(rig, per_second, time).await;
+pub async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<Vec<Row>, Wrong> {
+    let told = told(rig, per_second, time).await?;
+    rig.is("lists of notifications");
     let list = list(rig, 2000).await;
-    vec![
+    Ok(vec![
         Row {
             name: format!("notification: send → row and push, {per_second}/s"),
             figures: told,
@@ -40,10 +42,11 @@ pub async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Vec<Row> {
             by: By::P99,
             to_reach: "p99 < 5 ms",
         },
-    ]
+    ])
 }
 
-async fn told(rig: &Rig, per_second: u32, time: Duration) -> Figures {
+async fn told(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures, Wrong> {
+    rig.is(format!("{PEOPLE} people sign in"));
     let sent: Arc<Mutex<Vec<Option<Instant>>>> = Arc::default();
     let latencies: Arc<Mutex<Latencies>> = Arc::default();
     let (mut rooms, mut tasks, mut halves) = (Vec::new(), Vec::new(), Vec::new());
@@ -65,7 +68,19 @@ async fn told(rig: &Rig, per_second: u32, time: Duration) -> Figures {
         }));
     }
     let (mut answers, mut writer) = rig.signed_in(SENDER).await.into_split();
-    tasks.push(tokio::spawn(async move { while let Ok(Some(_)) = answers.next_frame().await {} }));
+    let acknowledged: Arc<Mutex<Vec<Said>>> = Arc::default();
+    tasks.push(tokio::spawn({
+        let acknowledged = acknowledged.clone();
+        async move {
+            while let Ok(Some(frame)) = answers.next_frame().await {
+                if rig::is(&frame.payload, b"message.sent") {
+                    let said = Said::of(&frame.payload);
+                    acknowledged.lock().unwrap_or_else(PoisonError::into_inner).extend(said);
+                }
+            }
+        }
+    }));
+    rig.is(format!("{per_second} messages a second for {time:?}"));
     let count = delivery::at_rate(per_second, time, async |n| {
         let frame =
             rig::message(n, &rooms[n as usize % PEOPLE], &format!("{n} is the number of this message"));
@@ -75,13 +90,20 @@ async fn told(rig: &Rig, per_second: u32, time: Duration) -> Figures {
     .await;
     let arrived = || latencies.lock().unwrap_or_else(PoisonError::into_inner).count();
     let deadline = Instant::now() + Duration::from_secs(20);
-    while arrived() < count && Instant::now() < deadline {
+    let answered = || acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len();
+    while (arrived() < count || answered() < count) && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    // One connection's frames are answered in order, so the n-th answer is the n-th message's.
+    let mut books = Books::default();
+    for (n, said) in acknowledged.lock().unwrap_or_else(PoisonError::into_inner).iter().enumerate() {
+        books.acknowledged(&rooms[n % PEOPLE], [*said]);
+    }
+    rig.check(&books, SENDER).await?;
     let wrong = (count - arrived()) as u64;
     let spread = latencies.lock().unwrap_or_else(PoisonError::into_inner).clone().spread();
-    Figures { spread, wrong, ..Figures::default() }
+    Ok(Figures { spread, wrong, ..Figures::default() })
 }
 
 /// The number that a notification's body begins with.

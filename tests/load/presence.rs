@@ -1,13 +1,15 @@
 //! Presence: reading it over REST, sweeping leases that all end at once, and how long a dead node's people are still shown.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use switchboard_tests::patience::within;
 use switchboard_tests::rest::Rest;
 use switchboard_tests::services::Redis;
+use switchboard_tests::socket::{Handshake, Socket};
 use switchboard_tests::token::Token;
 
 use crate::figures::{By, Figures, Latencies, Row};
+use crate::idle;
 use crate::rig::Rig;
 
 const SCRIPT: &str =
@@ -16,26 +18,31 @@ const PARTITIONS: u64 = 64;
 /// Of one question.
 const ASKED: usize = 100;
 const QUESTIONS: usize = 500;
+/// Four times what a dead node's people may take.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 pub async fn rows(rig: &Rig, people: usize) -> Vec<Row> {
-    let mut rows = vec![read(rig).await];
+    let mut rows = vec![read(rig, people).await];
+    rig.is("a sweep");
     rows.push(sweep(people).await);
-    rows.push(death(rig, people / 10).await);
+    rows.push(death(rig, people).await);
     rows
 }
 
-/// A hundred people who share a room with the asker and are connected.
-async fn read(rig: &Rig) -> Row {
-    let users: Vec<String> = (0..=ASKED).map(|n| format!("seen-{n}")).collect();
+/// People who share a room with the asker and are connected; a hundred of them are asked for, others each time.
+async fn read(rig: &Rig, people: usize) -> Row {
+    let users: Vec<String> = (0..=people).map(|n| format!("seen-{n}")).collect();
     rig.room(&users).await;
-    let mut sockets = Vec::new();
-    for user in &users[1..] {
-        sockets.push(rig.signed_in(user).await);
-    }
+    rig.is(format!("{people} people sign in"));
+    let sockets = sign_in(rig.host.address, &users[1..]).await;
+    until_told(rig, "seen", "online", people).await;
+    rig.is("reading who is there");
     let rest = Rest::new(rig.host.address, Token::of(&users[0]).sign());
-    let path = format!("/api/v1/presence?user_ids={}", users[1..].join(","));
     let (mut took, mut wrong) = (Latencies::default(), 0);
-    for _ in 0..QUESTIONS {
+    for n in 0..QUESTIONS {
+        let from = 1 + n * ASKED % (people - ASKED + 1);
+        let path = format!("/api/v1/presence?user_ids={}", users[from..from + ASKED].join(","));
         let begin = Instant::now();
         let answer = rest.get(&path).await.expect(200);
         took.add(begin.elapsed());
@@ -50,8 +57,9 @@ async fn read(rig: &Rig) -> Row {
         rest.get("/api/v1/nothing-here").await;
         control.add(begin.elapsed());
     }
+    drop(sockets);
     Row {
-        name: format!("presence: read of {ASKED}"),
+        name: format!("presence: read of {ASKED} of {people}"),
         figures: Figures { spread: took.spread(), wrong, ..Figures::default() },
         control_name: "a request that asks nobody".into(),
         control: Figures { spread: control.spread(), ..Figures::default() },
@@ -113,25 +121,14 @@ async fn sweep(people: usize) -> Row {
 /// From `kill -9` of a node to the last of its people being told gone.
 async fn death(rig: &Rig, people: usize) -> Row {
     let mut node = rig.host.another_node().await;
-    let mut sockets = Vec::new();
-    for n in 0..people {
-        let handshake =
-            switchboard_tests::socket::Handshake::bearer(&Token::of(&format!("mortal-{n}")).sign());
-        let opened = switchboard_tests::socket::Socket::open(node.address, &handshake).await;
-        sockets.push(opened.unwrap_or_else(|why| panic!("mortal-{n}: {why}")));
-    }
-    let database = rig.host.database.connect().await;
-    let count = async |status: &str| -> usize {
-        let statement = format!(
-            "select count(*) from app.presence where user_id like 'mortal-%' and status = '{status}'"
-        );
-        database.rows(&statement).await[0].get::<_, i64>(0) as usize
-    };
-    let patience = Duration::from_secs(60);
-    within(patience, "all to be here", async || (count("online").await == people).then_some(())).await;
+    let users: Vec<String> = (0..people).map(|n| format!("mortal-{n}")).collect();
+    rig.is(format!("{people} people sign in on a node that is to die"));
+    let sockets = sign_in(node.address, &users).await;
+    until_told(rig, "mortal", "online", people).await;
     node.kill().await;
     let begin = Instant::now();
-    within(patience, "all to be gone", async || (count("offline").await == people).then_some(())).await;
+    until_told(rig, "mortal", "offline", people).await;
+    drop(sockets);
     let mut took = Latencies::default();
     took.add(begin.elapsed());
     Row {
@@ -145,5 +142,32 @@ async fn death(rig: &Rig, people: usize) -> Row {
         },
         by: By::P50,
         to_reach: "≤ 15 s",
+    }
+}
+
+async fn sign_in(node: SocketAddr, users: &[String]) -> Vec<Socket> {
+    let handshakes = users.iter().map(|user| Handshake::bearer(&Token::of(user).sign())).collect();
+    let (sockets, _) = idle::open_all(node, handshakes, true).await;
+    assert_eq!(sockets.len(), users.len(), "not everybody could sign in");
+    sockets
+}
+
+/// Until Postgres has been told so of all of them.
+async fn until_told(rig: &Rig, whose: &str, status: &str, people: usize) {
+    rig.is(format!("all {people} of `{whose}` to be told {status}"));
+    let database = rig.host.database.connect().await;
+    let statement =
+        format!("select count(*) from app.presence where user_id like '{whose}-%' and status = '{status}'");
+    let deadline = Instant::now() + TOLD_WITHIN;
+    loop {
+        let told: i64 = database.rows(&statement).await[0].get(0);
+        if told == people as i64 {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {TOLD_WITHIN:?}: {told} of {people} `{whose}` are {status}"
+        );
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Of the clock that /proc counts in; the same on every Linux.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -24,4 +26,19 @@ pub fn resident_kib(pid: u32) -> f64 {
 /// Open files and sockets.
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// As many open files as are wanted, or as this process may have: what it starts inherits them.
+pub fn raise_descriptors(wanted: u64) {
+    let now = getrlimit(Resource::Nofile);
+    let most = now.maximum.map_or(wanted, |most| most.max(wanted));
+    // Only a privileged process raises its own bound; others go as far as theirs.
+    let tries = [most, now.maximum.unwrap_or(wanted)];
+    let raised = tries.into_iter().find(|most| {
+        let limit = Rlimit { current: Some(wanted.min(*most)), maximum: Some(*most) };
+        setrlimit(Resource::Nofile, limit).is_ok()
+    });
+    if raised.is_none_or(|most| most < wanted) {
+        println!("  no more than {raised:?} open files: rows with many sockets will be short of them");
+    }
 }

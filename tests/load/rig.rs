@@ -1,6 +1,9 @@
 //! What a run is made on: a Postgres, a Redis, a host without rate limits, and people who signed in.
 
+use std::sync::{Mutex, PoisonError};
+
 use serde_json::{Value, json};
+use switchboard_tests::checker::{Books, Wrong};
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::services::{Postgres, Redis};
 use switchboard_tests::socket::{Handshake, Incoming, Socket};
@@ -14,6 +17,7 @@ const MEMBERS_AT_ONCE: usize = 500;
 
 pub struct Rig {
     pub host: Host,
+    doing: Mutex<String>,
 }
 
 impl Rig {
@@ -29,7 +33,27 @@ impl Rig {
             .set("LOG", "warn");
         let mut host = Host::over(database, Redis::start().await, options).await;
         host.start().await;
-        Self { host }
+        Self { host, doing: Mutex::default() }
+    }
+
+    /// Said before whatever may take long: a row that comes to its bound in time says where it stood.
+    pub fn is(&self, doing: impl Into<String>) {
+        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing.into();
+    }
+
+    pub fn doing(&self) -> String {
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The history of everything that a row sent, read as `member`. Returns how many frames came twice.
+    pub async fn check(&self, books: &Books, member: &str) -> Result<u64, Wrong> {
+        self.is("comparing what everybody was told with the histories");
+        let checked = books.check(self.host.address, |_| member.to_owned()).await?;
+        println!(
+            "  checked: {} stored, {} acknowledged, {} deliveries, {} of them again",
+            checked.stored, checked.acknowledged, checked.delivered, checked.duplicates
+        );
+        Ok(checked.duplicates as u64)
     }
 
     /// A conversation of these users, the first its owner. Beyond what one request may name they are put there directly:
@@ -48,16 +72,18 @@ impl Rig {
     }
 
     /// Signed in and subscribed, ready to be read by whoever measures.
-    pub async fn subscribed(&self, user: &str, room: &str) -> Socket {
+    /// With a position where somebody comes back; with the head that the host told.
+    pub async fn subscribed(&self, user: &str, room: &str, position: Option<u64>) -> (Socket, u64) {
         let mut socket = self.signed_in(user).await;
-        let payload = json!({"conversation_ids": [room]});
+        let positions = position.map_or(json!({}), |seq| json!({ room: seq }));
+        let payload = json!({"conversation_ids": [room], "positions": positions});
         socket
             .write_json(&json!({"type": "subscribe", "id": "s", "payload": payload}))
             .await
             .expect("a frame is taken");
         let reply = read_until(&mut socket, |frame| frame["id"] == "s").await;
-        assert_eq!(reply["type"], "subscribed", "{reply}");
-        socket
+        let head = reply["payload"]["heads"][room].as_u64();
+        (socket, head.unwrap_or_else(|| panic!("subscribed without a head: {reply}")))
     }
 
     pub async fn signed_in(&self, user: &str) -> Socket {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use switchboard_tests::checker::{Books, Said, Wrong};
 use switchboard_tests::frames;
 use switchboard_tests::socket::Socket;
 
@@ -17,7 +18,7 @@ use crate::rig::{self, Rig};
 const SENDER: &str = "sender";
 const CONVERSATIONS: usize = 100;
 
-pub async fn rows(rig: &Rig, time: Duration) -> Vec<Row> {
+pub async fn rows(rig: &Rig, time: Duration) -> Result<Vec<Row>, Wrong> {
     let mut all = Vec::new();
     for (senders, conversations, to_reach) in [
         (16, CONVERSATIONS, "more than pgbench"),
@@ -25,7 +26,10 @@ pub async fn rows(rig: &Rig, time: Duration) -> Vec<Row> {
         (16, 1, "5 × pgbench"),
     ] {
         let rooms = rooms(rig, conversations).await;
-        let figures = send(rig, senders, &rooms, time).await;
+        let mut books = Books::default();
+        let figures = send(rig, senders, &rooms, time, &mut books).await;
+        check(rig, &books).await?;
+        rig.is("pgbench");
         let control = pgbench(rig, senders, &rooms, time).await;
         all.push(Row {
             name: format!("durable sends: {senders} senders, {conversations} conversations"),
@@ -36,28 +40,30 @@ pub async fn rows(rig: &Rig, time: Duration) -> Vec<Row> {
             to_reach,
         });
     }
-    all
+    Ok(all)
 }
 
 /// The same load with and without a transaction held open elsewhere.
-pub async fn held(rig: &Rig, time: Duration) -> Row {
+pub async fn held(rig: &Rig, time: Duration) -> Result<Row, Wrong> {
     let rooms = rooms(rig, CONVERSATIONS).await;
     // Both sides start from the same warm state, statistics included: the server would gather them during one of the two.
-    send(rig, 16, &rooms, time / 10).await;
+    let mut books = Books::default();
+    send(rig, 16, &rooms, time / 10, &mut books).await;
     rig.host.database.connect().await.run("analyze").await;
-    let without = send(rig, 16, &rooms, time).await;
+    let without = send(rig, 16, &rooms, time, &mut books).await;
     let holder = rig.host.database.connect().await;
     holder.run("begin isolation level repeatable read; select pg_current_xact_id()").await;
-    let with = send(rig, 16, &rooms, time).await;
+    let with = send(rig, 16, &rooms, time, &mut books).await;
     holder.run("rollback").await;
-    Row {
+    check(rig, &books).await?;
+    Ok(Row {
         name: "durable sends, a transaction held open".into(),
         figures: with,
         control_name: "the same without it".into(),
         control: without,
         by: By::PerSecond,
         to_reach: "within 10 %",
-    }
+    })
 }
 
 /// Conversations of the sender's.
@@ -69,8 +75,14 @@ pub async fn rooms(rig: &Rig, conversations: usize) -> Vec<String> {
     rooms
 }
 
-/// The senders, for so long.
-pub async fn send(rig: &Rig, senders: usize, rooms: &[String], time: Duration) -> Figures {
+/// That what the senders were told is what is stored.
+pub async fn check(rig: &Rig, books: &Books) -> Result<(), Wrong> {
+    rig.check(books, SENDER).await.map(drop)
+}
+
+/// The senders, for so long. What they were told goes into the books.
+pub async fn send(rig: &Rig, senders: usize, rooms: &[String], time: Duration, books: &mut Books) -> Figures {
+    rig.is(format!("{senders} senders for {time:?}"));
     let mut sockets = Vec::new();
     for _ in 0..senders {
         sockets.push(rig.signed_in(SENDER).await);
@@ -86,8 +98,11 @@ pub async fn send(rig: &Rig, senders: usize, rooms: &[String], time: Duration) -
         .collect();
     let (mut latencies, mut wrong) = (Latencies::default(), 0);
     for task in tasks {
-        let (mine, refused) = task.await.expect("a sender ends");
+        let (mine, told, refused) = task.await.expect("a sender ends");
         latencies.merge(mine);
+        for (room, said) in told {
+            books.acknowledged(&rooms[room], [said]);
+        }
         wrong += refused;
     }
     let took = start.elapsed().as_secs_f64();
@@ -110,22 +125,24 @@ async fn sender(
     start: Instant,
     time: Duration,
     seconds: Arc<[AtomicU64]>,
-) -> (Latencies, u64) {
-    let (mut latencies, mut wrong) = (Latencies::default(), 0);
+) -> (Latencies, Vec<(usize, Said)>, u64) {
+    let (mut latencies, mut told, mut wrong) = (Latencies::default(), Vec::new(), 0);
     for n in 0_u64.. {
         let sent = Instant::now();
         if sent - start >= time {
             break;
         }
         // A stride that is prime to the number of rooms visits them all, each sender in another order.
-        let room = &rooms[(number * 31 + n as usize * 37) % rooms.len()];
-        let frame = rig::message(n, room, "a message of about the length that people write to each other");
+        let room = (number * 31 + n as usize * 37) % rooms.len();
+        let frame =
+            rig::message(n, &rooms[room], "a message of about the length that people write to each other");
         socket.write_raw(&frames::encode(frames::TEXT, frame.as_bytes())).await.expect("a frame is taken");
         loop {
             let frame =
                 socket.next_frame().await.expect("a whole frame").expect("the host keeps the connection");
             if rig::is(&frame.payload, b"message.sent") {
                 latencies.add(sent.elapsed());
+                told.extend(Said::of(&frame.payload).map(|said| (room, said)));
                 if let Some(second) = seconds.get(start.elapsed().as_secs() as usize) {
                     second.fetch_add(1, Ordering::Relaxed);
                 }
@@ -137,7 +154,7 @@ async fn sender(
             }
         }
     }
-    (latencies, wrong)
+    (latencies, told, wrong)
 }
 
 /// As much as the handler writes of a message's JSON. No colon before a letter or a digit: pgbench takes it for a variable.

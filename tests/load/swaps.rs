@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use switchboard_tests::admin::Admin;
+use switchboard_tests::checker::{Books, Wrong};
 use switchboard_tests::crowd::{Chatter, Plan};
 use switchboard_tests::ledger::{self, Audit};
 use switchboard_tests::patience::until;
@@ -34,13 +35,15 @@ pub struct Size {
     pub time: Duration,
 }
 
-pub async fn rows(rig: &Rig, size: &Size) -> Vec<Row> {
+pub async fn rows(rig: &Rig, size: &Size) -> Result<Vec<Row>, Wrong> {
+    rig.is("releases to three nodes");
     let mut rows = release_to_live(rig).await;
-    rows.push(under_load(rig, size).await);
-    rows
+    rows.push(under_load(rig, size).await?);
+    Ok(rows)
 }
 
-async fn under_load(rig: &Rig, size: &Size) -> Row {
+async fn under_load(rig: &Rig, size: &Size) -> Result<Row, Wrong> {
+    rig.is(format!("{} sockets begin to talk", size.sockets));
     let mut rooms = Vec::new();
     let mut crowd = Vec::new();
     for room in 0..size.sockets / SOCKETS_A_ROOM {
@@ -52,7 +55,8 @@ async fn under_load(rig: &Rig, size: &Size) -> Row {
         rooms.push(id);
     }
     let senders_rooms = sends::rooms(rig, CONVERSATIONS).await;
-    let without = sends::send(rig, SENDERS, &senders_rooms, size.time).await;
+    let mut books = Books::default();
+    let without = sends::send(rig, SENDERS, &senders_rooms, size.time, &mut books).await;
 
     let built = Release::built("send-message");
     let (stop, swaps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -65,15 +69,17 @@ async fn under_load(rig: &Rig, size: &Size) -> Row {
             }
         }
     });
-    let mut with = sends::send(rig, SENDERS, &senders_rooms, size.time).await;
+    let mut with = sends::send(rig, SENDERS, &senders_rooms, size.time, &mut books).await;
     // The figure is of senders beside swaps; what is left of the swaps has senders too.
     while swaps.load(Ordering::Relaxed) < size.swaps {
-        with.wrong += sends::send(rig, SENDERS, &senders_rooms, Duration::from_secs(2)).await.wrong;
+        let more = sends::send(rig, SENDERS, &senders_rooms, Duration::from_secs(2), &mut books).await;
+        with.wrong += more.wrong;
     }
     stop.store(true, Ordering::Relaxed);
     swapping.await.expect("the swaps end");
 
-    let audit = audit(rig, crowd, &rooms).await;
+    sends::check(rig, &books).await?;
+    let audit = audit(rig, crowd, &rooms).await?;
     let swaps = swaps.load(Ordering::Relaxed);
     println!(
         "  {swaps} swaps, {} sockets: {} disconnects, {} lost, {} duplicated, {} reordered, {} refused, {} failed sends; {} \
@@ -94,17 +100,18 @@ async fn under_load(rig: &Rig, size: &Size) -> Row {
         + audit.reordered.len()
         + audit.acknowledged_lost.len()
         + audit.refusals.len()) as u64;
-    Row {
+    Ok(Row {
         name: format!("swap: {swaps} releases under load with {} sockets", size.sockets),
         figures: with,
         control_name: "the same without swaps".into(),
         control: without,
         by: By::P99,
         to_reach: "added p99 < 1 ms, nothing wrong",
-    }
+    })
 }
 
-async fn audit(rig: &Rig, mut crowd: Vec<Chatter>, rooms: &[String]) -> Audit {
+async fn audit(rig: &Rig, mut crowd: Vec<Chatter>, rooms: &[String]) -> Result<Audit, Wrong> {
+    rig.is("the crowd falls silent");
     for chatter in &mut crowd {
         chatter.hush().await;
     }
@@ -118,7 +125,14 @@ async fn audit(rig: &Rig, mut crowd: Vec<Chatter>, rooms: &[String]) -> Audit {
         histories.insert(room.clone(), history);
     }
     let records: Vec<_> = crowd.iter().map(Chatter::record).collect();
-    Audit::of(&histories, &records)
+    let mut books = Books::default();
+    for (n, room) in rooms.iter().enumerate() {
+        for record in &records[n * SOCKETS_A_ROOM..(n + 1) * SOCKETS_A_ROOM] {
+            books.record(room, record);
+        }
+        books.compare(room, &histories[room])?;
+    }
+    Ok(Audit::of(&histories, &records))
 }
 
 /// From the file in hand to the answer that each of three nodes runs it.

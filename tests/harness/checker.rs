@@ -1,0 +1,352 @@
+//! The history checker, for whatever sends stored messages: loads beside their figures, tests beside what they are about.
+//! Per conversation the seqs are dense, what was acknowledged is stored once, and every subscriber's stream, the one of
+//! somebody who resumes included, is what history holds. It keeps sixteen bytes a message, for loads deliver millions; who
+//! needs every anomaly counted and named has the `ledger`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use crate::crowd::Record;
+use crate::ledger::{self, History};
+use crate::patience::PATIENCE;
+use crate::rest::Rest;
+use crate::socket::{Handshake, Incoming, Socket};
+use crate::token::Token;
+
+/// Less than what a resume sends by itself.
+const RESUMED_MAX: u64 = 500;
+
+/// A message as far as it is compared: its place and which it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub seq: u64,
+    id: u64,
+}
+
+impl Said {
+    pub fn new(seq: u64, id: &str) -> Self {
+        // FNV-1a: two ids of one conversation that share it would have to be meant.
+        let id = id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self { seq, id }
+    }
+
+    /// Out of a `message.new` or a `message.sent`, without reading it as JSON: a load must cost less than what it measures.
+    pub fn of(frame: &[u8]) -> Option<Self> {
+        let id = behind(frame, b"\"id\":\"")?;
+        let id = &id[..id.iter().position(|byte| *byte == b'"')?];
+        let seq = behind(frame, b"\"seq\":")?.iter().take_while(|byte| byte.is_ascii_digit());
+        let seq = seq.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+        Some(Self::new(seq, std::str::from_utf8(id).ok()?))
+    }
+}
+
+fn behind<'a>(frame: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let place = frame.windows(name.len()).position(|window| window == name)?;
+    Some(&frame[place + name.len()..])
+}
+
+/// Where the books do not balance: the first place that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wrong {
+    pub conversation: String,
+    pub seq: u64,
+    pub what: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "conversation {}, seq {}: {}", self.conversation, self.seq, self.what)
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+impl From<Wrong> for std::io::Error {
+    fn from(wrong: Wrong) -> Self {
+        Self::other(wrong)
+    }
+}
+
+/// What was compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Checked {
+    pub stored: usize,
+    pub acknowledged: usize,
+    pub delivered: usize,
+    /// Came again. Clients know them by their seq, so nothing is wrong with them after a resume.
+    pub duplicates: usize,
+}
+
+/// What everybody was told, by conversation.
+#[derive(Default)]
+pub struct Books(BTreeMap<String, Book>);
+
+#[derive(Default)]
+struct Book {
+    acknowledged: Vec<Said>,
+    streams: Vec<Stream>,
+}
+
+struct Stream {
+    whose: String,
+    from: u64,
+    said: Vec<Said>,
+}
+
+impl Books {
+    /// A conversation that is checked also where nobody was told anything.
+    pub fn open(&mut self, conversation: &str) {
+        self.0.entry(conversation.to_owned()).or_default();
+    }
+
+    pub fn acknowledged(&mut self, conversation: &str, said: impl IntoIterator<Item = Said>) {
+        self.0.entry(conversation.to_owned()).or_default().acknowledged.extend(said);
+    }
+
+    /// What one of a crowd was told about this conversation.
+    pub fn record(&mut self, conversation: &str, record: &Record) {
+        let told = record.acknowledged.iter().filter(|told| told.conversation == conversation);
+        self.acknowledged(conversation, told.map(|told| Said::new(told.seq, &told.id)));
+        if let Some(from) = record.from.get(conversation) {
+            let pushed = record.pushed.iter().filter(|push| push.conversation == conversation);
+            let said = pushed.map(|push| Said::new(push.seq, &push.id)).collect();
+            self.heard(conversation, record.user.as_str(), *from, said);
+        }
+    }
+
+    /// All that a subscriber had behind `from`, where it subscribed, in the order in which it came, over however many
+    /// connections.
+    pub fn heard(&mut self, conversation: &str, whose: impl Into<String>, from: u64, said: Vec<Said>) {
+        let stream = Stream { whose: whose.into(), from, said };
+        self.0.entry(conversation.to_owned()).or_default().streams.push(stream);
+    }
+
+    /// With a history that was read already.
+    pub fn compare(&self, conversation: &str, history: &History) -> Result<Checked, Wrong> {
+        let mut checked = Checked::default();
+        if let Some(book) = self.0.get(conversation) {
+            book.compare(conversation, history, &mut checked)?;
+        }
+        Ok(checked)
+    }
+
+    /// Reads every conversation whole and compares; then somebody resumes in each, and has to be sent the end of it.
+    /// Nothing may be in flight any more, and nobody else may have written.
+    pub async fn check(&self, host: SocketAddr, member: impl Fn(&str) -> String) -> Result<Checked, Wrong> {
+        let mut checked = Checked::default();
+        for (conversation, book) in &self.0 {
+            let token = Token::of(&member(conversation)).sign();
+            let history = ledger::history(&Rest::new(host, token.clone()), conversation).await;
+            book.compare(conversation, &history, &mut checked)?;
+            let head = history.last_key_value().map_or(0, |(seq, _)| *seq);
+            let from = head.saturating_sub(RESUMED_MAX);
+            let resumed = Stream {
+                whose: "who resumes".into(),
+                from,
+                said: resume(host, &token, conversation, from, head).await,
+            };
+            resumed.compare(conversation, &history, &mut checked)?;
+        }
+        Ok(checked)
+    }
+}
+
+impl Book {
+    fn compare(&self, conversation: &str, history: &History, checked: &mut Checked) -> Result<(), Wrong> {
+        let wrong =
+            |seq, what: &str| Err(Wrong { conversation: conversation.into(), seq, what: what.into() });
+        for (expected, seq) in (1..).zip(history.keys()) {
+            if *seq != expected {
+                return wrong(expected, "history lacks it");
+            }
+        }
+        checked.stored += history.len();
+        let mut stored_for = BTreeSet::new();
+        for said in &self.acknowledged {
+            match history.get(&said.seq) {
+                None => return wrong(said.seq, "acknowledged and not stored"),
+                Some(stored) if Said::new(said.seq, &stored.id) != *said => {
+                    return wrong(said.seq, "acknowledged, and history holds another message there");
+                }
+                Some(_) if !stored_for.insert(said.seq) => return wrong(said.seq, "acknowledged twice"),
+                Some(_) => checked.acknowledged += 1,
+            }
+        }
+        if let Some((seq, _)) = history
+            .iter()
+            .find(|(seq, stored)| stored.kind == "text" && !stored_for.contains(seq))
+            .filter(|_| !self.acknowledged.is_empty())
+        {
+            return wrong(*seq, "stored, and nobody was told so");
+        }
+        self.streams.iter().try_for_each(|stream| stream.compare(conversation, history, checked))
+    }
+}
+
+impl Stream {
+    fn compare(&self, conversation: &str, history: &History, checked: &mut Checked) -> Result<(), Wrong> {
+        let wrong = |seq, what: String| {
+            let what = format!("{}: {what}", self.whose);
+            Err(Wrong { conversation: conversation.into(), seq, what })
+        };
+        let mut next = self.from + 1;
+        for said in &self.said {
+            if said.seq > next {
+                return wrong(next, format!("was sent {} in its place", said.seq));
+            }
+            match history.get(&said.seq) {
+                None => return wrong(said.seq, "was sent what history does not hold".into()),
+                Some(stored) if Said::new(said.seq, &stored.id) != *said => {
+                    return wrong(said.seq, "was sent another message than history holds".into());
+                }
+                Some(_) => checked.delivered += 1,
+            }
+            if said.seq == next {
+                next += 1;
+            } else {
+                checked.duplicates += 1;
+            }
+        }
+        match history.last_key_value() {
+            Some((head, _)) if *head >= next => wrong(next, format!("was never sent it; the head is {head}")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What comes to somebody who says that they have everything up to `from`, until they have the head.
+async fn resume(host: SocketAddr, token: &str, conversation: &str, from: u64, head: u64) -> Vec<Said> {
+    let mut said = Vec::new();
+    let reading = async {
+        let (mut socket, _) = match Socket::open(host, &Handshake::bearer(token)).await {
+            Ok(opened) => opened,
+            Err(why) => panic!("a handshake to resume: {why}"),
+        };
+        let payload = json!({"conversation_ids": [conversation], "positions": {conversation: from}});
+        let subscribe = json!({"type": "subscribe", "id": "resume", "payload": payload});
+        socket.write_json(&subscribe).await.expect("a frame is taken");
+        let mut subscribed = false;
+        while !subscribed || said.last().map_or(from, |said: &Said| said.seq) < head {
+            match socket.next().await {
+                Incoming::Json(frame) if frame["id"] == "resume" => {
+                    assert_eq!(frame["type"], "subscribed", "{frame}");
+                    subscribed = true;
+                }
+                // What comes before is offline delivery: it knows nothing of the position.
+                Incoming::Json(frame) if subscribed && frame["type"] == "message.new" => {
+                    let message = &frame["payload"]["message"];
+                    if frame["payload"]["conversation_id"] == conversation {
+                        let seq = message["seq"].as_u64().unwrap_or_default();
+                        said.push(Said::new(seq, message["id"].as_str().unwrap_or_default()));
+                    }
+                }
+                Incoming::Json(_) => {}
+                // What is missing is found by whoever compares.
+                Incoming::Closed(..) | Incoming::Lost(_) => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE, reading).await;
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Stored;
+
+    fn stored(seq: u64) -> Stored {
+        let kind = if seq == 1 { "system" } else { "text" };
+        Stored { id: format!("id{seq}"), content: String::new(), kind: kind.into() }
+    }
+
+    fn said(seq: u64) -> Said {
+        Said::new(seq, &stored(seq).id)
+    }
+
+    /// One to five are stored, all but the first were acknowledged, and bo has had them since two.
+    fn compared(damage: impl FnOnce(&mut History, &mut Book)) -> Result<Checked, (u64, String)> {
+        let mut history: History = (1..=5).map(|seq| (seq, stored(seq))).collect();
+        let stream = Stream { whose: "bo".into(), from: 2, said: (3..=5).map(said).collect() };
+        let mut book = Book { acknowledged: (2..=5).map(said).collect(), streams: vec![stream] };
+        damage(&mut history, &mut book);
+        let mut checked = Checked::default();
+        book.compare("c", &history, &mut checked).map_err(|wrong| (wrong.seq, wrong.what))?;
+        Ok(checked)
+    }
+
+    #[test]
+    fn good_books_balance() {
+        let all = Checked { stored: 5, acknowledged: 4, delivered: 3, duplicates: 0 };
+        assert_eq!(compared(|_, _| {}), Ok(all));
+        let again = compared(|_, book| book.streams[0].said.insert(2, said(3)));
+        assert_eq!(again, Ok(Checked { delivered: 4, duplicates: 1, ..all }));
+    }
+
+    #[test]
+    fn every_damage_is_named_with_its_seq() {
+        let seq_of = |damage: fn(&mut History, &mut Book)| compared(damage).unwrap_err().0;
+        assert_eq!(
+            seq_of(|history, _| {
+                history.remove(&3);
+            }),
+            3
+        );
+        assert_eq!(
+            seq_of(|history, _| {
+                history.remove(&5);
+            }),
+            5
+        );
+        assert_eq!(
+            seq_of(|history, _| {
+                history.insert(6, stored(6));
+            }),
+            6
+        );
+        assert_eq!(
+            seq_of(|history, _| {
+                history.insert(4, stored(3));
+            }),
+            4
+        );
+        assert_eq!(seq_of(|_, book| book.acknowledged.push(said(2))), 2);
+        assert_eq!(
+            seq_of(|_, book| {
+                book.acknowledged.remove(1);
+            }),
+            3
+        );
+        assert_eq!(
+            seq_of(|_, book| {
+                book.streams[0].said.remove(0);
+            }),
+            3
+        );
+        assert_eq!(
+            seq_of(|_, book| {
+                book.streams[0].said.pop();
+            }),
+            5
+        );
+        assert_eq!(seq_of(|_, book| book.streams[0].said.swap(0, 1)), 3);
+        assert_eq!(seq_of(|_, book| book.streams[0].said[1] = Said::new(4, "forged")), 4);
+        assert_eq!(seq_of(|_, book| book.streams[0].said.push(said(7))), 6);
+        let wrong = Wrong { conversation: "c".into(), seq: 3, what: "history lacks it".into() };
+        assert_eq!(wrong.to_string(), "conversation c, seq 3: history lacks it");
+    }
+
+    #[test]
+    fn a_frame_is_compared_without_being_read() {
+        let frame = br#"{"type":"message.new","payload":{"conversation_id":"c","message":{"id":"id4","conversation_id":"c","seq":4,"content":"\"seq\":9"}}}"#;
+        assert_eq!(Said::of(frame), Some(said(4)));
+        let reply = br#"{"type":"message.sent","id":17,"payload":{"message":{"id":"id12","seq":12},"duplicate":false}}"#;
+        assert_eq!(Said::of(reply), Some(Said::new(12, "id12")));
+        assert_eq!(Said::of(br#"{"type":"pong","payload":{}}"#), None);
+    }
+}
