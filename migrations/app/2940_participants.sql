@@ -7,6 +7,11 @@ grant insert, update on app.participants to switchboard_participants;
 grant update (deleted_at) on app.conversations to switchboard_participants;
 grant insert on app.messages, switchboard.outbox to switchboard_participants;
 
+-- Whether who left is there again.
+select switchboard.ensure_role('outbox_relay');
+grant usage on schema app to switchboard_outbox_relay;
+grant select (conversation_id, user_id, left_at) on app.participants to switchboard_outbox_relay;
+
 select switchboard.ensure_role('channels');
 grant usage on schema app to switchboard_channels;
 grant select on app.conversations, app.participants to switchboard_channels;

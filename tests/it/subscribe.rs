@@ -205,3 +205,39 @@ async fn resuming_under_load_leaves_nothing_out() {
     })
     .await;
 }
+
+/// Whoever left and is there again has subscribed anew: that must outlive the news of their leaving, which comes after it.
+#[tokio::test]
+async fn who_comes_back_before_it_is_known_that_they_left_stays_subscribed() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana", "bo", "cy"]).await;
+        let (mut bo, mut cy) = (host.client("bo").await, host.client("cy").await);
+        bo.enter(&room).await;
+        cy.enter(&room).await;
+        let database = host.database.connect().await;
+        let elsewhere = "update switchboard.cursors set epoch = epoch + 1, owner = gen_random_uuid(), \
+             lease_until = now() + interval '1 hour' where consumer = 'outbox-relay'";
+        database.run(elsewhere).await;
+        let path = format!("/api/v1/conversations/{room}");
+        host.rest("cy").delete(&path).await.expect(204);
+        host.rest("bo").delete(&path).await.expect(204);
+        let again = json!({"user_id": "bo"});
+        host.rest("ana").post(&format!("{path}/participants"), again).await.expect(201);
+        bo.enter(&room).await;
+        database
+            .run(
+                "update switchboard.cursors set lease_until = '-infinity', owner = null \
+                 where consumer = 'outbox-relay'",
+            )
+            .await;
+        bo.expect_where("member.left", |left| left["user_id"] == "bo").await;
+        let said = json!({"content": "you again"});
+        host.rest("ana").post(&format!("{path}/messages"), said).await.expect(201);
+        bo.expect_message("you again").await;
+        // Who stays away hears nothing, not even of those who come back.
+        cy.expect_where("member.left", |left| left["user_id"] == "cy").await;
+        cy.forget_pushes();
+        cy.expect_silence().await;
+    })
+    .await;
+}

@@ -11,10 +11,19 @@ use serde_json::value::RawValue;
 /// Everything that follows from one event.
 #[derive(Default)]
 pub struct Delivery<'a> {
-    /// Subscriptions that end, before anything of this event or a later one is published.
-    pub revoked: Option<(String, String)>,
+    /// Whose subscriptions end, before anything of this event or a later one is published.
+    pub revoked: Option<Gone>,
     pub publications: Vec<Publication>,
     pub facts: Vec<Fact<'a>>,
+}
+
+/// Somebody who left a conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gone {
+    pub conversation: Id,
+    pub user: String,
+    /// So is the conversation: nobody can have come back.
+    pub for_good: bool,
 }
 
 /// A change of the read model.
@@ -219,7 +228,11 @@ fn participant_left(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let conversation = id(&moved.conversation_id)?;
     let frame = member("member.left", conversation, &moved.user_id, &moved.role, &moved.by);
     Ok(Delivery {
-        revoked: (!moved.quiet).then(|| (channels::conversation(conversation), moved.user_id.clone())),
+        revoked: (!moved.quiet).then(|| Gone {
+            conversation,
+            user: moved.user_id.clone(),
+            for_good: moved.ended,
+        }),
         publications: to_whom(conversation, &moved, frame),
         facts: vec![Fact::Changed { conversation }, Fact::Relisted { user: moved.user_id }],
     })
@@ -353,7 +366,8 @@ mod tests {
         let payload = format!(r#"{{"conversation_id":"{ROOM}","user_id":"bo","role":"member","by":"ana"}}"#);
         let event = event_of("conversation.participant.left", &payload);
         let delivery = deliver(&event).unwrap();
-        assert_eq!(delivery.revoked, Some((format!("conv:{ROOM}"), "bo".to_owned())));
+        let gone = Gone { conversation: Id::parse(ROOM).unwrap(), user: "bo".to_owned(), for_good: false };
+        assert_eq!(delivery.revoked, Some(gone));
         assert_eq!(delivery.publications.len(), 2);
     }
 
@@ -372,7 +386,7 @@ mod tests {
         // The end of a conversation is told likewise, but nobody stays subscribed.
         let ended = event_of("conversation.participant.left", &payload.replace("quiet", "ended"));
         let over = deliver(&ended).unwrap();
-        assert!(over.revoked.is_some());
+        assert!(over.revoked.as_ref().is_some_and(|gone| gone.for_good));
         assert_eq!(addresses(&over), ["user:bo"]);
         assert!(delivery.facts.iter().any(|fact| matches!(fact, Fact::Relisted { .. })));
     }

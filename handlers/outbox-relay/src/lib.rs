@@ -1,12 +1,14 @@
 //! Delivers the outbox: what each event changes in the read model goes to Redis in one round trip, what subscribers hear
-//! goes to the bus in another, in order. It decides nothing: everything it needs is in the events.
+//! goes to the bus in another, in order. It decides nothing: everything it needs is in the events, but for one thing that
+//! an event cannot know: whether who left is there again.
 
 mod events;
 mod projections;
+mod returned;
 
 use std::ops::Range;
 
-use events::{Fact, Unreadable};
+use events::{Fact, Gone, Unreadable};
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
 use sdk::{log, redis};
@@ -16,9 +18,10 @@ event::export!(OutboxRelay);
 
 impl event::Handler for OutboxRelay {
     fn handle(events: Vec<Event>) -> Vec<Verdict> {
-        let (batch, facts) = Batch::of(&events);
+        let (mut batch, facts) = Batch::of(&events);
+        let spared = batch.spare_who_came_back();
         // The read model first: who hears of a message finds it there.
-        match project(&facts, &events).and_then(|()| batch.publish(&batch.parts)) {
+        match spared.and_then(|()| project(&facts, &events)).and_then(|()| batch.publish(&batch.parts)) {
             Ok(()) => batch.parts.iter().map(Part::verdict).collect(),
             Err(Trouble::Away(why)) => {
                 log::warn("deliveries wait", &[("why", &why)]);
@@ -32,7 +35,7 @@ impl event::Handler for OutboxRelay {
 }
 
 enum Trouble {
-    /// Redis or the bus: it comes back.
+    /// Postgres, Redis or the bus: it comes back.
     Away(String),
     /// Too large or outside the grants: it never will.
     Refused(String),
@@ -64,8 +67,8 @@ struct Batch {
 /// What one event publishes.
 struct Part {
     publications: Range<usize>,
-    /// A subscription, address and user, that ends before any of it.
-    revoked: Option<(String, String)>,
+    /// Whose subscriptions end before any of it.
+    revoked: Option<Gone>,
     unreadable: Option<String>,
 }
 
@@ -93,15 +96,26 @@ impl Batch {
         (batch, facts)
     }
 
+    /// Who has come back may have subscribed already: what they subscribed to then must not end because of what was
+    /// before. Leaving once more is another event.
+    fn spare_who_came_back(&mut self) -> Result<(), Trouble> {
+        let gone = self.parts.iter().filter_map(|part| part.revoked.as_ref()).filter(|gone| !gone.for_good);
+        let returned = returned::among(&gone.collect::<Vec<_>>()).map_err(Trouble::Away)?;
+        for part in &mut self.parts {
+            part.revoked.take_if(|gone| returned.contains(&(gone.conversation, gone.user.clone())));
+        }
+        Ok(())
+    }
+
     /// As few calls as there are subscriptions to be ended in between.
     fn publish(&self, parts: &[Part]) -> Result<(), Trouble> {
         let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Ok(()) };
         let mut begin = first.publications.start;
         for part in parts {
-            if let Some((address, user)) = &part.revoked {
+            if let Some(Gone { conversation, user, .. }) = &part.revoked {
                 self.send(begin..part.publications.start)?;
                 begin = part.publications.start;
-                channels::revoke(address, user)?;
+                channels::revoke(&channels::conversation(*conversation), user)?;
             }
         }
         self.send(begin..last.publications.end)
