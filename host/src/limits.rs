@@ -332,8 +332,13 @@ pub const REDIS_HEARD_MAX: usize = 1024;
 pub const REDIS_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 // ---- triggers ----------------------------------------------------------------------------------------------------------
 
+/// `open` calls at a time; further connections wait for their turn, first come first served, and are not read meanwhile. A
+/// crowd that comes back after a node has ended must not be refused by its handlers: nobody would do for it what they do.
+pub const OPENINGS_AT_ONCE_MAX: usize = 64;
 /// `closed` calls at a time; the ends of further connections wait for their turn.
 pub const CLOSINGS_AT_ONCE_MAX: usize = 32;
+/// Between tries of a call about a connection that found no slot. After the last the call is lost, and counted as `busy`.
+pub const SLOT_TRIES_APART_MS: [u64; 8] = [50, 100, 200, 400, 800, 1600, 3200, 6400];
 /// How often handlers hear which connections were touched.
 pub const TOUCH_REPORT_MS: u64 = 1000;
 /// Touched connections in one call; more make more calls.

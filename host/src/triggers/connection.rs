@@ -15,20 +15,29 @@ use crate::contract::types::Push;
 use crate::fanout::Missing;
 use crate::ids::{ConnectionId, UserId};
 use crate::limits;
-use crate::runtime::Call;
+use crate::runtime::{Call, Failure, Kind};
 use crate::shutdown::Guard;
 
 impl Triggers {
-    /// What the handlers want the client to have first. A handler that fails costs its own part of it.
+    /// What the handlers want the client to have first. A handler that fails costs its own part of it. Waits for its turn:
+    /// a crowd must not take all slots, and find none.
     pub async fn opened(&self, opened: Opened) -> Vec<Push> {
         let mut pushes = Vec::new();
         let connection = ConnectionId::parse(&opened.connection);
+        let Ok(_turn) = self.turns.openings.acquire().await else { return pushes };
         for entry in self.registry.current().opened() {
             let release = Arc::clone(entry.pick(&opened.caller.user_id));
             let call =
                 Call { id: Uuid::now_v7().to_string(), principal: Some(opened.caller.clone()), connection };
             let call_id = call.id.clone();
-            match self.runtime.opened(&release, call, opened.clone()).await {
+            let mut tries = Tries::default();
+            let answer = loop {
+                let answer = self.runtime.opened(&release, call.clone(), opened.clone()).await;
+                if tries.end_with(&answer).await {
+                    break answer;
+                }
+            };
+            match answer {
                 Ok(Ok(more)) => pushes.extend(more),
                 Ok(Err(problem)) => {
                     tracing::warn!(handler.name = %entry.name, call = %call_id, code = %problem.code, "greeting refused");
@@ -46,12 +55,19 @@ impl Triggers {
         if let Some(connection) = ConnectionId::parse(&closed.connection) {
             self.touches.forget(connection);
         }
-        let Ok(_turn) = self.closings.0.acquire().await else { return };
+        let Ok(_turn) = self.turns.closings.acquire().await else { return };
         for entry in self.registry.current().closed() {
             let release = Arc::clone(entry.pick(&closed.user_id));
             let call = background();
             let call_id = call.id.clone();
-            if let Err(failure) = self.runtime.closed(&release, call, closed.clone()).await {
+            let mut tries = Tries::default();
+            let answer = loop {
+                let answer = self.runtime.closed(&release, call.clone(), closed.clone()).await;
+                if tries.end_with(&answer).await {
+                    break answer;
+                }
+            };
+            if let Err(failure) = answer {
                 told(&release, &call_id, &failure);
             }
         }
@@ -91,12 +107,36 @@ impl Touches {
     }
 }
 
-/// Places for `closed` calls that run at a time.
-pub(super) struct Closings(Semaphore);
+/// Places for calls that run at a time.
+pub(super) struct Turns {
+    openings: Semaphore,
+    closings: Semaphore,
+}
 
-impl Default for Closings {
+impl Default for Turns {
     fn default() -> Self {
-        Self(Semaphore::new(limits::CLOSINGS_AT_ONCE_MAX))
+        Self {
+            openings: Semaphore::new(limits::OPENINGS_AT_ONCE_MAX),
+            closings: Semaphore::new(limits::CLOSINGS_AT_ONCE_MAX),
+        }
+    }
+}
+
+/// Nobody asks for such a call again: one that found no slot, and so did nothing, is tried again after a wait.
+#[derive(Default)]
+struct Tries(usize);
+
+impl Tries {
+    async fn end_with<T>(&mut self, answer: &Result<T, Failure>) -> bool {
+        let is_busy = matches!(answer, Err(Failure { kind: Kind::Busy, .. }));
+        match limits::SLOT_TRIES_APART_MS.get(self.0) {
+            Some(wait) if is_busy => {
+                self.0 += 1;
+                tokio::time::sleep(Duration::from_millis(*wait)).await;
+                false
+            }
+            _ => true,
+        }
     }
 }
 
@@ -120,7 +160,15 @@ pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: Guard) {
                 let call_id = call.id.clone();
                 let release = Arc::clone(entry.pick(&call_id));
                 let node = triggers.node.to_string();
-                if let Err(failure) = triggers.runtime.touched(&release, call, node, part.to_vec()).await {
+                let mut tries = Tries::default();
+                let answer = loop {
+                    let (call, node) = (call.clone(), node.clone());
+                    let answer = triggers.runtime.touched(&release, call, node, part.to_vec()).await;
+                    if tries.end_with(&answer).await {
+                        break answer;
+                    }
+                };
+                if let Err(failure) = answer {
                     told(&release, &call_id, &failure);
                 }
             }

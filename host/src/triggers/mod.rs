@@ -29,7 +29,7 @@ pub struct Triggers {
     postgres: Postgres,
     wakes: Wakes,
     touches: connection::Touches,
-    closings: connection::Closings,
+    turns: connection::Turns,
 }
 
 impl Triggers {
@@ -49,7 +49,7 @@ impl Triggers {
             postgres,
             wakes,
             touches: connection::Touches::default(),
-            closings: connection::Closings::default(),
+            turns: connection::Turns::default(),
         })
     }
 
