@@ -16,6 +16,7 @@ mod outlet;
 mod positions;
 mod ring;
 mod room;
+mod seeded;
 #[cfg(test)]
 mod simulation;
 pub mod wakes;

@@ -18,6 +18,7 @@ use super::local::{Local, Mail};
 use super::missing::{Missing, Reader};
 use super::outlet::{Outlet, Seat};
 use super::room::Page;
+use super::seeded::{self, Mistake};
 use crate::contract::channels::Publication;
 use crate::contract::frame::Subscription;
 use crate::contract::types::{Position, Push};
@@ -43,6 +44,19 @@ fn every_stream_is_the_history_after_its_start() {
 fn every_bug_is_noticed() {
     let notices = |bug| (0..SEEDS).any(|seed| catch_unwind(|| run_with(seed, Some(bug))).is_err());
     let unnoticed: Vec<_> = Bug::ALL.into_iter().filter(|bug| !notices(*bug)).collect();
+    assert!(unnoticed.is_empty(), "{unnoticed:?}");
+}
+
+/// Likewise for mistakes inside the rooms.
+#[test]
+fn every_mistake_is_noticed() {
+    let notices = |mistake| {
+        seeded::make(Some(mistake));
+        let noticed = (0..SEEDS).any(|seed| catch_unwind(|| run(seed)).is_err());
+        seeded::make(None);
+        noticed
+    };
+    let unnoticed: Vec<_> = Mistake::ALL.into_iter().filter(|mistake| !notices(*mistake)).collect();
     assert!(unnoticed.is_empty(), "{unnoticed:?}");
 }
 
