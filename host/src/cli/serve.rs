@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
+
 use super::{Failure, Output};
 use crate::app;
 use crate::config::{Config, Traced};
@@ -49,6 +52,7 @@ impl Node {
 }
 
 pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure> {
+    raise_open_files();
     let mut config = args.node.over(config);
     config.handlers_dir = args.handlers.or(config.handlers_dir);
     if args.migrate {
@@ -56,4 +60,13 @@ pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure
         out.progress("the database is up to date");
     }
     Ok(app::serve(config).await?)
+}
+
+/// Every socket is an open file: as many as the system grants, not the few that are the custom for programs of old.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        warn!(%error, "no more than {:?} open files", limit.current);
+    }
 }
