@@ -62,6 +62,22 @@ impl Release {
         })
     }
 
+    /// With a mistake: a text that stands once in the code is another, no longer one.
+    ///
+    /// # Panics
+    /// When it does not stand there once: the handler has changed, and the mistake has to follow.
+    pub fn with_mistake(&self, right: &str, wrong: &str) -> Self {
+        assert!(wrong.len() <= right.len(), "a longer text has no room: {wrong}");
+        let places: Vec<_> =
+            (0..self.bytes.len()).filter(|at| self.bytes[*at..].starts_with(right.as_bytes())).collect();
+        assert_eq!(places.len(), 1, "`{right}` stands {} times in the code", places.len());
+        let mut bytes = self.bytes.clone();
+        let place = &mut bytes[places[0]..places[0] + right.len()];
+        place.fill(b' ');
+        place[..wrong.len()].copy_from_slice(wrong.as_bytes());
+        Self { bytes }
+    }
+
     pub fn with_manifest_text(&self, text: &str) -> Self {
         let mut bytes = self.bytes[..PREAMBLE].to_vec();
         for section in sections(&self.bytes).filter(|section| section.custom(SECTION).is_none()) {

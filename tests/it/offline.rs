@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use switchboard_tests::client::Client;
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::until;
+use switchboard_tests::release::Release;
 
 async fn say(host: &Host, who: &str, room: &str, text: &str) {
     let path = format!("/api/v1/conversations/{room}/messages");
@@ -144,6 +146,107 @@ async fn who_left_is_sent_nothing() {
         database.run(leave).await;
         let mut bo = host.client("bo").await;
         assert!(greeted(&mut bo).await.is_empty());
+    })
+    .await;
+}
+
+/// Visits of somebody who hears, leaves, and comes back: whatever is not as it should be.
+async fn wrongs(host: &mut Host) -> Vec<String> {
+    let rooms = [host.group("one", &["ana", "bo"]).await, host.group("two", &["ana", "bo"]).await];
+    let left = host.group("left", &["ana", "bo"]).await;
+    say(host, "ana", &left, "before").await;
+    let database = host.database.connect().await;
+    database
+        .run(&format!(
+            "update app.participants set left_at = now() where user_id = 'bo' and conversation_id = '{left}'"
+        ))
+        .await;
+    let mut wrongs = Vec::new();
+    let mut compare = |when: &str, frames: &[Value], expected: &[&str]| {
+        if texts(frames) != expected {
+            wrongs.push(format!("{when}: {:?} in place of {expected:?}", texts(frames)));
+        }
+    };
+    say(host, "ana", &rooms[0], "first").await;
+    let mut bo = host.client("bo").await;
+    compare("at first", &greeted(&mut bo).await, &["first"]);
+    let mut phone = host.client("bo").await;
+    compare("on another device", &greeted(&mut phone).await, &[]);
+    bo.enter(&rooms[0]).await;
+    say(host, "ana", &rooms[0], "heard").await;
+    bo.expect_message("heard").await;
+    drop((bo, phone));
+    is_gone(host, "bo").await;
+    say(host, "ana", &rooms[1], "second").await;
+    say(host, "bo", &rooms[1], "my own").await;
+    let mut bo = host.client("bo").await;
+    compare("after an absence", &greeted(&mut bo).await, &["second"]);
+    let marks = database
+        .rows(
+            "select count(*) from app.participants \
+             where user_id = 'bo' and left_at is null and delivered_seq < 2",
+        )
+        .await;
+    if marks[0].get::<_, i64>(0) != 0 {
+        wrongs.push("sent and not marked".to_owned());
+    }
+    wrongs
+}
+
+/// That nothing comes twice says something only where it can: each of these is a mistake that the handler could make.
+#[tokio::test]
+async fn every_mistake_of_the_flush_is_noticed() {
+    let built = Release::built("offline");
+    let mistakes = [
+        (
+            "it is flushed again, whenever they went",
+            built.with_mistake(
+                "coalesce(to_timestamp(asked.gone_ms / 1000.0), known.last_seen, 'epoch')",
+                "'epoch'::timestamptz",
+            ),
+        ),
+        ("what was sent is not marked", built.with_mistake("app.mark($1::int[],", "app.none($1::int[],")),
+        ("their own words come too", built.with_mistake("message.sender_id <> $1", "$1 is not null")),
+        ("what they left is flushed", built.with_mistake("and participant.left_at is null", "")),
+    ];
+    Host::test(Options::default(), async |host| {
+        assert_eq!(wrongs(host).await, [""; 0]);
+    })
+    .await;
+    for (mistake, release) in mistakes {
+        Host::test(Options::default(), async |host| {
+            host.admin.release(&release).await;
+            assert!(!wrongs(host).await.is_empty(), "nobody notices: {mistake}");
+        })
+        .await;
+    }
+}
+
+/// A node has ended, and everybody comes to this one. Its handlers have fewer places than there are people.
+#[tokio::test]
+async fn a_crowd_that_comes_at_once_is_greeted_one_and_all() {
+    const CROWD: usize = 40;
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        for handler in ["offline", "presence-sweep"] {
+            let narrow = Release::built(handler).with_manifest(|manifest| {
+                manifest["limits"]["concurrency"] = 16.into();
+            });
+            host.admin.release(&narrow).await;
+        }
+        let users: Vec<String> = (0..CROWD).map(|n| format!("user-{n}")).collect();
+        let members: Vec<&str> = ["ana"].into_iter().chain(users.iter().map(String::as_str)).collect();
+        let room = host.group("lobby", &members).await;
+        say(host, "ana", &room, "welcome").await;
+        let clients = join_all(users.iter().map(|user| host.client(user))).await;
+        for mut client in clients {
+            assert_eq!(texts(&greeted(&mut client).await), ["welcome"]);
+        }
+        let here = "select count(*) from app.presence where user_id like 'user-%' and status <> 'offline'";
+        let database = host.database.connect().await;
+        until("all of them to be told here", async || {
+            (database.rows(here).await[0].get::<_, i64>(0) == CROWD as i64).then_some(())
+        })
+        .await;
     })
     .await;
 }
