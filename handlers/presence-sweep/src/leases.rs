@@ -120,7 +120,7 @@ pub fn heartbeat(node: &str) -> Result<(), Error> {
     pipeline.run().map(drop)
 }
 
-/// What a sweep did.
+/// What a sweep did in one partition.
 #[derive(Default)]
 pub struct Swept {
     pub changes: Vec<Change>,
@@ -129,9 +129,11 @@ pub struct Swept {
 }
 
 /// Ends what is over: the leases of dead nodes, those that nobody renewed, graces, activity; and tells what was not told.
-/// One round trip finds the partitions that have any of it. While Redis is young nobody is announced as gone: not every
-/// node has said yet who is there.
-pub fn sweep(is_young: bool) -> Result<Swept, Error> {
+/// One round trip finds the partitions that have any of it; what each of them had is handed on before the next has its
+/// turn, so that a sweep which finds more than one run can tell gets on with every run. While Redis is young nobody is
+/// announced as gone: not every node has said yet who is there.
+pub fn sweep(is_young: bool, mut each: impl FnMut(Swept) -> Result<(), String>) -> Result<(), String> {
+    let describe = |error| redis::describe(&error);
     let now = clock::now_ms().to_string();
     let mut pipeline = Pipeline::new();
     pipeline.push(&["ZRANGEBYSCORE", keys::NODES, &now, "+inf"]);
@@ -142,23 +144,25 @@ pub fn sweep(is_young: bool) -> Result<Swept, Error> {
         }
         pipeline.push(&["ZCARD", &keys::presence_set(partition, "changed")]);
     }
-    let replies = pipeline.run()?;
-    let Some((alive, replies)) = replies.split_first() else { return Ok(Swept::default()) };
+    let replies = pipeline.run().map_err(describe)?;
+    let Some((alive, replies)) = replies.split_first() else { return Ok(()) };
     let alive: BTreeSet<&str> = alive.texts().collect();
     let (lease, young) = (keys::LEASE_MS.to_string(), if is_young { "1" } else { "0" });
-    let mut swept = Swept::default();
     for (partition, found) in (0..).zip(replies.chunks(5)) {
         let Some((nodes, counts)) = found.split_first() else { break };
+        let mut swept = Swept::default();
         let mut over = counts.iter().any(|count| count.integer() != Some(0));
         for node in nodes.texts().filter(|node| !alive.contains(node)) {
-            let reply = presence::run("reap", partition, &[node, &keys::NODE_LEASE_MS.to_string()])?;
+            let reply = presence::run("reap", partition, &[node, &keys::NODE_LEASE_MS.to_string()]);
+            let reply = reply.map_err(describe)?;
             swept.reaped.extend(reply.texts().map(str::to_owned));
             over = true;
         }
         if over {
-            let reply = presence::run("sweep", partition, &[SWEEP_MAX, &lease, young])?;
+            let reply = presence::run("sweep", partition, &[SWEEP_MAX, &lease, young]).map_err(describe)?;
             swept.changes.extend(presence::changes(&reply));
+            each(swept)?;
         }
     }
-    Ok(swept)
+    Ok(())
 }

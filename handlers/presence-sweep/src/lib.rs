@@ -72,12 +72,17 @@ impl schedule::Handler for PresenceSweep {
 fn sweep() -> Result<(), String> {
     let describe = |error| redis::describe(&error);
     let age = epoch::read().map_err(describe)?;
-    let Swept { changes, reaped } = leases::sweep(age == Age::Young).map_err(describe)?;
-    if !reaped.is_empty() {
-        log::info("a node is dead, its connections are gone", &[("connections", &reaped.len().to_string())]);
-        leases::forget(reaped.iter().map(String::as_str)).map_err(describe)?;
+    let mut dead = 0;
+    leases::sweep(age == Age::Young, |Swept { changes, reaped }| {
+        if !reaped.is_empty() {
+            dead += reaped.len();
+            leases::forget(reaped.iter().map(String::as_str)).map_err(describe)?;
+        }
+        presence::announce(&changes).map_err(|problem| problem.detail)
+    })?;
+    if dead > 0 {
+        log::info("a node is dead, its connections are gone", &[("connections", &dead.to_string())]);
     }
-    presence::announce(&changes).map_err(|problem| problem.detail)?;
     if age == Age::Gathered {
         let here = store::said_to_be_here(ACCOUNTED_MAX).map_err(|problem| problem.detail)?;
         epoch::account(&here).map_err(describe)?;
