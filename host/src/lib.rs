@@ -18,6 +18,7 @@ pub mod trace;
 pub mod wire;
 
 // outside
+pub mod fetch;
 pub mod postgres;
 pub mod redis;
 

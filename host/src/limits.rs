@@ -23,6 +23,12 @@ pub const FRAME_ID_CHARS_MAX: usize = 64;
 pub const JSON_DEPTH_MAX: usize = 64;
 /// A release is uploaded whole; a larger one is 413.
 pub const RELEASE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A larger manifest in a registry is none; nor is a longer token taken.
+pub const REGISTRY_MANIFEST_BYTES_MAX: usize = 256 * 1024;
+/// Registries keep their blobs elsewhere; one that leads on more often leads nowhere.
+pub const REGISTRY_REDIRECTS_MAX: u32 = 4;
+/// A release that a registry has not given by then is not waited for.
+pub const REGISTRY_WAIT: Duration = Duration::from_secs(60);
 
 // ---- the gateway -----------------------------------------------------------------------------------------------------
 
@@ -85,8 +91,12 @@ pub const JWKS_READS_AT_ONCE: u32 = 5;
 pub const JWKS_READ_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Tokens with unknown keys that wait for a reading; one more is answered 503.
 pub const JWKS_WAITING_MAX: usize = 256;
-/// Every node keeps all of them in memory; one more is refused.
-pub const REVOCATIONS_MAX: usize = 1_000_000;
+/// Single tokens that are revoked: every node keeps all of them in memory. One more is refused; its user's can be revoked.
+pub const REVOKED_TOKENS_MAX: usize = 1_000_000;
+/// Users whose tokens are, likewise and besides. One more is refused.
+pub const REVOKED_USERS_MAX: usize = 1_000_000;
+/// A user's tokens are not revoked from further ahead: nothing takes such a thing back. So far clocks may differ.
+pub const REVOKED_AHEAD_MAX: Duration = Duration::from_secs(3600);
 /// A revocation is forgotten after this, unless it says when its token ends: no token may be good for longer.
 pub const REVOCATION_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 /// And so long after the end of its token: clocks differ.

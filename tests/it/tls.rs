@@ -1,6 +1,8 @@
 //! HTTPS and WSS: the protocol over TLS, certificates that change while clients stay, and clients that speak something else.
 
-use std::time::{Duration, Instant};
+use std::fs::File;
+use std::io::Write;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 use switchboard_tests::client::Client;
@@ -162,6 +164,36 @@ async fn a_certificate_is_changed_while_clients_stay() {
         // And back to a pair.
         old.write(directory.path());
         until("the pair to be shown", async || old.connect(host.address).await.is_ok().then_some(())).await;
+    })
+    .await;
+}
+
+/// What hinders may leave no trace in how a file looks: a right, or a write that goes on within one tick of its clock.
+#[tokio::test]
+async fn a_certificate_that_could_not_be_read_is_tried_again() {
+    let (old, new) = (Certificate::make(), Certificate::make());
+    let directory = files(&old);
+    let path = directory.path().join("cert.pem");
+    Host::test(with_tls(&directory), async |host| {
+        // In place once it is there, so that number, length and time of the file stay the same.
+        let apart = files(&new);
+        let whole = std::fs::read(apart.path().join("cert.pem")).unwrap();
+        let modified = SystemTime::now();
+        std::fs::remove_file(&path).unwrap();
+        let write = |bytes: &[u8]| {
+            let mut file = File::options().create(true).truncate(false).write(true).open(&path).unwrap();
+            file.write_all(bytes).unwrap();
+            file.set_modified(modified).unwrap();
+        };
+        write(&vec![b'x'; whole.len()]);
+        std::fs::copy(apart.path().join("key.pem"), directory.path().join("key.pem")).unwrap();
+        until("the nonsense to be noticed", async || {
+            (host.log().matches("no certificate in PEM").count() > 0).then_some(())
+        })
+        .await;
+        write(&whole);
+        until("the whole one to be shown", async || new.connect(host.address).await.is_ok().then_some(()))
+            .await;
     })
     .await;
 }

@@ -43,6 +43,10 @@ impl<L: Load> Admin<L> {
 /// of them expires may be said; else they are taken to last as long as any may.
 fn revocation(fields: &Map<String, Value>, now_ms: u64) -> Result<Revocation, Problem> {
     let before_ms = time(fields, "before")?;
+    if before_ms.is_some_and(|before_ms| before_ms > now_ms + limits::REVOKED_AHEAD_MAX.as_millis() as u64) {
+        // Every token that the user gets until then would be refused, and a revocation is not taken back.
+        return Err(invalid("before", "is at most an hour ahead"));
+    }
     let revoked = match (text(fields, "jti")?, text(fields, "user_id")?) {
         (Some(jti), None) => {
             let fits = (1..=limits::SESSION_ID_CHARS_MAX).contains(&jti.chars().count());
@@ -92,7 +96,10 @@ fn invalid(field: &str, rule: &str) -> Problem {
 fn refused(error: Error) -> Problem {
     warn!(%error, "tokens could not be revoked");
     match error {
-        Error::Full => Code::Conflict.problem("too many tokens are revoked: revoke them by their users"),
+        Error::TokensFull => {
+            Code::Conflict.problem("too many tokens are revoked: revoke them by their users")
+        }
+        Error::UsersFull => Code::Conflict.problem("the tokens of too many users are revoked"),
         Error::Postgres(_) => Code::Unavailable.problem("Postgres did not answer").retry_after_ms(1000),
     }
 }
@@ -123,9 +130,9 @@ mod tests {
             (json!({"user_id": "ana", "before": "1970-01-01T01:00:00.5+01:00"}), user(500), NOW + kept),
             (json!({"user_id": "ana", "before": NOW / 1000 + 7}), user(NOW + 7000), NOW + 7000 + kept),
             (
-                json!({"user_id": "ana", "before": "9999-12-31T23:59:59Z"}),
-                user(253_402_300_799_000),
-                timestamp::LAST_MS,
+                json!({"user_id": "ana", "before": NOW / 1000 + 3600}),
+                user(NOW + 3_600_000),
+                NOW + 3_600_000 + kept,
             ),
         ] {
             assert_eq!(read(said.clone()), Ok(Revocation { revoked, forget_ms }), "{said}");
@@ -147,6 +154,8 @@ mod tests {
             (json!({"user_id": "ana", "before": -1}), "before"),
             (json!({"user_id": "ana", "before": 1.5}), "before"),
             (json!({"user_id": "ana", "before": u64::MAX}), "before"),
+            (json!({"user_id": "ana", "before": "9999-12-31T23:59:59Z"}), "before"),
+            (json!({"user_id": "ana", "before": NOW / 1000 + 3601}), "before"),
             (json!({"user_id": "ana", "before": "1969-12-31T23:59:59Z"}), "before"),
             (json!({"jti": "j", "expires_at": []}), "expires_at"),
         ] {

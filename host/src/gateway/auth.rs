@@ -2,7 +2,6 @@
 //! and decides nothing about what the caller may do.
 
 mod claims;
-mod fetch;
 mod keys;
 mod set;
 

@@ -13,19 +13,29 @@ use uuid::Uuid;
 use crate::wire::http::REQUEST_ID;
 use crate::wire::problem::Code;
 
+/// Longer than what hyper makes up.
+const MADE_UP_BYTES_MAX: usize = 256;
+
 pub struct Courtesy<S> {
     stream: S,
     /// An answer of ours on its way, and how many bytes of hyper's it stands for.
     instead: Option<(Bytes, usize)>,
+    /// The last write was not taken whole: what comes next is the rest of it, whatever it looks like.
+    is_within: bool,
 }
 
 impl<S> Courtesy<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, instead: None }
+        Self { stream, instead: None, is_within: false }
     }
 
     pub fn into_inner(self) -> S {
         self.stream
+    }
+
+    /// Only at the start of an answer.
+    fn instead_of(&self, bytes: &[u8]) -> Option<Bytes> {
+        if self.is_within { None } else { instead_of(bytes) }
     }
 }
 
@@ -46,25 +56,27 @@ impl<S: AsyncWrite + Unpin> Courtesy<S> {
     }
 }
 
-/// The answer to be given in place of these bytes, where they are an answer that hyper made up.
+/// The answer to be given in place of these bytes, where they are one of the heads that hyper makes up: a status of a few,
+/// and no header but those that it adds by itself.
 fn instead_of(bytes: &[u8]) -> Option<Bytes> {
-    let rest = bytes.strip_prefix(b"HTTP/1.1 ")?;
-    if !matches!(rest.first(), Some(b'4' | b'5')) {
+    let head = bytes.strip_prefix(b"HTTP/1.1 ")?.strip_suffix(b"\r\n\r\n")?;
+    if head.len() > MADE_UP_BYTES_MAX {
         return None;
     }
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&bytes[..end]).ok()?;
-    // Everything that we say has one.
-    let is_ours = head.lines().any(|line| {
-        line.split_once(':').is_some_and(|(name, _)| name.eq_ignore_ascii_case(REQUEST_ID.as_str()))
-    });
-    if is_ours || end + 4 < bytes.len() {
+    let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
+    let (status, reason) = lines.next()?.split_once(' ')?;
+    let is_made_up = matches!(status, "400" | "414" | "431")
+        && lines.all(|line| match line.split_once(": ") {
+            Some(("connection", value)) => value == "close",
+            Some(("content-length", value)) => value == "0",
+            Some((name, _)) => name == "date",
+            None => false,
+        });
+    if !is_made_up {
         return None;
     }
-    let (line, _) = head.split_once("\r\n").unwrap_or((head, ""));
-    let (status, reason) = line.strip_prefix("HTTP/1.1 ")?.split_once(' ')?;
     let mut problem = match status {
-        "431" | "414" | "413" => Code::TooLarge.problem("the head of the request is too large"),
+        "431" | "414" => Code::TooLarge.problem("the head of the request is too large"),
         _ => Code::Malformed.problem("this is no HTTP request"),
     };
     problem.status = status.parse().ok()?;
@@ -92,9 +104,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Courtesy<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Courtesy<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.instead.is_none() {
-            match instead_of(bytes) {
+            match self.instead_of(bytes) {
                 Some(ours) => self.instead = Some((ours, bytes.len())),
-                None => return Pin::new(&mut self.stream).poll_write(cx, bytes),
+                None => {
+                    let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+                    self.is_within = written < bytes.len();
+                    return Poll::Ready(Ok(written));
+                }
             }
         }
         self.poll_instead(cx)
@@ -106,10 +122,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Courtesy<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         // What hyper makes up is one slice; an answer of ours begins with its head.
-        if self.instead.is_some() || slices.len() == 1 && instead_of(&slices[0]).is_some() {
+        if self.instead.is_some() || slices.len() == 1 && self.instead_of(&slices[0]).is_some() {
             return self.poll_write(cx, &slices[0]);
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+        self.is_within = written < slices.iter().map(|slice| slice.len()).sum();
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -127,7 +145,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Courtesy<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -148,11 +166,43 @@ mod tests {
 
         for ours in [
             "HTTP/1.1 400 Bad Request\r\nx-request-id: r\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 3\r\n\r\nno!",
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 101 Switching Protocols\r\n\r\n",
             "\u{1}\u{2} 400",
         ] {
             assert_eq!(say(ours).await, ours);
+        }
+    }
+    /// Nobody's `poll_write` has to take everything: the rest of an answer may look like a head of hyper's.
+    #[tokio::test]
+    async fn what_goes_on_within_an_answer_is_left_as_it_is() {
+        let head = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        let before = format!("HTTP/1.1 200 OK\r\ncontent-length: 168\r\n\r\n{}", "x".repeat(100));
+        let ours = format!("{before}{head}");
+        for is_vectored in [false, true] {
+            // It holds what comes before, then what looks like a head.
+            let (stream, mut client) = tokio::io::duplex(before.len());
+            let (mut stream, mut rest, mut arrived) = (Courtesy::new(stream), ours.as_bytes(), Vec::new());
+            while !rest.is_empty() {
+                let written = match is_vectored {
+                    true => stream.write_vectored(&[IoSlice::new(rest)]).await.unwrap(),
+                    false => stream.write(rest).await.unwrap(),
+                };
+                rest = &rest[written..];
+                while arrived.len() < ours.len() - rest.len() {
+                    client.read_buf(&mut arrived).await.unwrap();
+                }
+            }
+            assert_eq!(String::from_utf8(arrived).unwrap(), ours);
+            // The next answer is one of its own again.
+            stream.write_all(head.as_bytes()).await.unwrap();
+            drop(stream);
+            let mut said = String::new();
+            client.read_to_string(&mut said).await.unwrap();
+            assert!(said.contains("application/problem+json"), "{said}");
         }
     }
 }

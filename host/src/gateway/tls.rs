@@ -85,7 +85,7 @@ impl Tls {
     /// Looks at the files until the process ends.
     pub async fn follow(self: Arc<Self>, mut guard: Guard) {
         let mut tick = interval(TLS_FILES_LOOKED_AT_EVERY);
-        let mut seen = self.seen;
+        let (mut seen, mut complained_of) = (self.seen, None);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -95,15 +95,20 @@ impl Tls {
             if looks == seen {
                 continue;
             }
-            seen = looks;
             let certificate = self.files.certificate.display();
             match self.files.read() {
                 Ok(config) => {
                     self.config.store(config);
+                    seen = looks;
                     info!(%certificate, "the certificate was read again");
                 }
-                // Half of a change, most likely: the other file is looked at too.
-                Err(error) => warn!(%certificate, %error, "the certificate in use stays"),
+                // Half of a change, most likely. Tried again until it is whole, also where files change and look the
+                // same: what hinders may be a right, or a write that goes on. Said once.
+                Err(error) if complained_of != Some(looks) => {
+                    complained_of = Some(looks);
+                    warn!(%certificate, %error, "the certificate in use stays");
+                }
+                Err(_) => {}
             }
         }
     }

@@ -77,13 +77,10 @@ impl Place {
 
     /// Whether the primary is known to be elsewhere, or this server is none any more. Nobody who answers is no answer.
     pub(super) async fn has_moved_from(&self, info: &ConnectionInfo) -> bool {
-        let Self::Behind(sentinels) = self else { return false };
-        for sentinel in &sentinels.sentinels {
-            if let Some(now) = sentinels.ask(sentinel).await {
-                return now != *info.addr();
-            }
+        match self {
+            Self::Behind(sentinels) => sentinels.name_another_than(info).await,
+            Self::At(_) | Self::Among(_) => false,
         }
-        false
     }
 }
 
@@ -94,12 +91,34 @@ impl Sentinels {
         for sentinel in &self.sentinels {
             let Some(address) = self.ask(sentinel).await else { continue };
             let info = self.server.clone().set_addr(address);
-            if is_primary(&info).await {
+            if is_primary(&info).await == Some(true) {
                 return Ok(info);
             }
             why = "the server that the sentinels name is no primary";
         }
         Err(why)
+    }
+
+    /// The first sentinel that names a primary decides, as in [`Self::primary`]: or a connection would be given up only to
+    /// be made again.
+    async fn name_another_than(&self, info: &ConnectionInfo) -> bool {
+        // A replica that answers looks healthy, and takes no writes.
+        if is_primary(info).await == Some(false) {
+            return true;
+        }
+        for sentinel in &self.sentinels {
+            match self.ask(sentinel).await {
+                None => {}
+                Some(address) if address == *info.addr() => return false,
+                Some(address) => {
+                    let other = self.server.clone().set_addr(address);
+                    if is_primary(&other).await == Some(true) {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
     }
 
     async fn ask(&self, sentinel: &ConnectionInfo) -> Option<ConnectionAddr> {
@@ -136,14 +155,15 @@ fn info(url: &str) -> Result<ConnectionInfo, String> {
     url.into_connection_info().map_err(|error| error.category().to_owned())
 }
 
-async fn is_primary(info: &ConnectionInfo) -> bool {
+/// None where it does not say.
+async fn is_primary(info: &ConnectionInfo) -> Option<bool> {
     let role = redis::cmd("ROLE");
-    let asked = timeout(SENTINEL_WAIT, once::<redis::Value>(info, &role)).await;
-    match asked {
-        Ok(Some(redis::Value::Array(role))) => {
-            matches!(role.first(), Some(redis::Value::BulkString(word)) if word == b"master")
-        }
-        _ => false,
+    match timeout(SENTINEL_WAIT, once::<redis::Value>(info, &role)).await.ok()?? {
+        redis::Value::Array(role) => match role.first()? {
+            redis::Value::BulkString(word) => Some(word == b"master"),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -157,7 +177,88 @@ pub(super) async fn once<T: redis::FromRedisValue>(info: &ConnectionInfo, comman
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::super::tests::Private;
     use super::*;
+
+    /// A sentinel that has been told of a primary, and can agree with nobody about another.
+    struct Sentinel {
+        port: u16,
+        process: Child,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Sentinel {
+        fn of(primary: u16) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("sentinel.conf");
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            drop(listener);
+            let settings = format!(
+                "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {primary} 9\n\
+                 sentinel auth-pass main secret\n"
+            );
+            std::fs::write(&file, settings).unwrap();
+            let process =
+                Command::new("redis-server").arg(&file).arg("--sentinel").stdout(Stdio::null()).spawn();
+            Self { port, process: process.expect("redis-server is installed"), _directory: directory }
+        }
+    }
+
+    impl Drop for Sentinel {
+        fn drop(&mut self) {
+            self.process.kill().unwrap();
+            self.process.wait().unwrap();
+        }
+    }
+
+    fn behind(sentinels: &[&Sentinel]) -> Place {
+        let hosts: Vec<_> = sentinels.iter().map(|one| format!("127.0.0.1:{}", one.port)).collect();
+        Place::parse(&format!("redis-sentinel://:secret@{}/main", hosts.join(","))).unwrap()
+    }
+
+    /// As soon as all of them listen.
+    async fn found(place: &Place) -> ConnectionInfo {
+        loop {
+            match place.find().await {
+                Ok(info) => return info,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_server_that_says_it_is_the_primary_takes_over() {
+        let (first, second, gone) = (Private::new(), Private::new(), Private::new());
+        let (stale, of_first) = (Sentinel::of(gone.port), Sentinel::of(first.port));
+        let of_second = Sentinel::of(second.port);
+        drop(gone);
+        first.say("PING").await;
+        second.say("PING").await;
+        let at = |info: &ConnectionInfo| info.addr().to_string();
+
+        // Who asks first is behind: it neither leads anywhere nor away.
+        let place = behind(&[&stale, &of_first]);
+        let info = found(&place).await;
+        assert_eq!(at(&info), format!("127.0.0.1:{}", first.port));
+        assert!(!place.has_moved_from(&info).await, "a sentinel that is behind made it flap");
+
+        // Another that is a primary indeed. It is found again where it is, so nothing flaps.
+        let other = behind(&[&stale, &of_second, &of_first]);
+        let elsewhere = found(&other).await;
+        assert_eq!(at(&elsewhere), format!("127.0.0.1:{}", second.port));
+        assert!(other.has_moved_from(&info).await && !other.has_moved_from(&elsewhere).await);
+
+        // Demoted, whatever sentinels say meanwhile: it lives on, and takes no writes.
+        first.say(&format!("REPLICAOF 127.0.0.1 {}", second.port)).await;
+        assert!(place.has_moved_from(&info).await, "a replica passed for the primary");
+        // Nobody who answers is no answer.
+        drop(first);
+        drop((stale, of_first));
+        assert!(!place.has_moved_from(&info).await);
+    }
 
     #[test]
     fn sentinels_are_listed_with_a_service() {

@@ -22,15 +22,15 @@ async fn shared() -> Redis {
 }
 
 /// A server that may be killed. Started again it is empty.
-struct Private {
-    port: u16,
+pub(super) struct Private {
+    pub(super) port: u16,
     more: &'static [&'static str],
     directory: TempDir,
     process: Option<Child>,
 }
 
 impl Private {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::of(&[])
     }
 
@@ -46,7 +46,7 @@ impl Private {
     }
 
     /// On a connection of its own, as text.
-    async fn say(&self, command: &str) -> String {
+    pub(super) async fn say(&self, command: &str) -> String {
         let client = Client::open(format!("redis://:secret@127.0.0.1:{}", self.port)).unwrap();
         let mut connection = loop {
             match client.get_multiplexed_async_connection().await {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Revocation, Revoked};
+use crate::limits::{REVOKED_TOKENS_MAX, REVOKED_USERS_MAX};
 use crate::session::Credentials;
 
 #[derive(Default)]
@@ -30,6 +31,20 @@ impl Known {
         !lists.tokens.is_empty() && names.into_iter().flatten().any(|jti| lists.tokens.contains_key(jti))
             || !lists.users.is_empty()
                 && lists.users.get(who.user.as_str()).is_some_and(|user| who.issued_ms < user.before_ms)
+    }
+
+    /// Tokens and users have room of their own: however many tokens are revoked, those of a user still can be, all at once.
+    /// Said again, it takes no room.
+    pub fn has_room_for(&self, revoked: &Revoked) -> bool {
+        let lists = self.read();
+        match revoked {
+            Revoked::Token(jti) => {
+                lists.tokens.len() < REVOKED_TOKENS_MAX || lists.tokens.contains_key(jti.as_str())
+            }
+            Revoked::User { user_id, .. } => {
+                lists.users.len() < REVOKED_USERS_MAX || lists.users.contains_key(user_id.as_str())
+            }
+        }
     }
 
     pub fn learn(&self, revocations: impl Iterator<Item = Revocation>) {
@@ -114,5 +129,22 @@ mod tests {
         assert!(!known.has(&token("ana", "j1", 0)) && known.has(&token("bo", "j3", 999)));
         known.forget(60);
         assert!(known.is_empty());
+    }
+
+    #[test]
+    fn tokens_leave_users_their_room_and_what_is_known_needs_none() {
+        let known = Known::default();
+        let token = |number: usize| Revoked::Token(format!("j{number}"));
+        let user = |number: usize| Revoked::User { user_id: format!("u{number}"), before_ms: 1 };
+        let fill = |revoked: &dyn Fn(usize) -> Revoked, count: usize| {
+            known.learn((0..count).map(|number| Revocation { revoked: revoked(number), forget_ms: 1 }));
+        };
+        fill(&token, REVOKED_TOKENS_MAX - 1);
+        assert!(known.has_room_for(&token(REVOKED_TOKENS_MAX)));
+        fill(&token, REVOKED_TOKENS_MAX);
+        assert!(!known.has_room_for(&token(REVOKED_TOKENS_MAX)) && known.has_room_for(&token(7)));
+        assert!(known.has_room_for(&user(0)));
+        fill(&user, REVOKED_USERS_MAX);
+        assert!(!known.has_room_for(&user(REVOKED_USERS_MAX)) && known.has_room_for(&user(7)));
     }
 }

@@ -38,8 +38,10 @@ struct Inner {
 
 #[derive(Debug)]
 pub enum Error {
-    /// [`limits::REVOCATIONS_MAX`] are known.
-    Full,
+    /// [`limits::REVOKED_TOKENS_MAX`] are known.
+    TokensFull,
+    /// [`limits::REVOKED_USERS_MAX`] are.
+    UsersFull,
     Postgres(sqlx::Error),
 }
 
@@ -60,8 +62,11 @@ impl Revocations {
 
     /// Returns when it is kept and this node goes by it.
     pub async fn add(&self, revocation: &Revocation, by: &str) -> Result<(), Error> {
-        if self.0.known.len() >= limits::REVOCATIONS_MAX {
-            return Err(Error::Full);
+        if !self.0.known.has_room_for(&revocation.revoked) {
+            return Err(match revocation.revoked {
+                Revoked::Token(_) => Error::TokensFull,
+                Revoked::User { .. } => Error::UsersFull,
+            });
         }
         in_time(revocations::add(&self.0.pool, revocation, by)).await?;
         self.read_on().await
@@ -133,7 +138,10 @@ async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> Result<T, E
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Full => write!(f, "{} tokens are revoked already", limits::REVOCATIONS_MAX),
+            Self::TokensFull => write!(f, "{} tokens are revoked already", limits::REVOKED_TOKENS_MAX),
+            Self::UsersFull => {
+                write!(f, "the tokens of {} users are revoked already", limits::REVOKED_USERS_MAX)
+            }
             Self::Postgres(error) => write!(f, "Postgres did not keep or tell revocations: {error}"),
         }
     }

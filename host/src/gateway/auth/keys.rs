@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,12 +19,12 @@ use crate::config::Config;
 use crate::limits::{JWKS_KEYS_MAX, RSA_MODULUS_BYTES_MAX, RSA_MODULUS_BYTES_MIN};
 
 pub(super) struct Keys {
-    algorithms: Vec<Algorithm>,
+    algorithms: Arc<[Algorithm]>,
     /// Several of one algorithm are tried in turn: that is how keys are rotated without a key id.
     fixed: Vec<Key>,
-    sets: Vec<KeySet>,
+    sets: Vec<Arc<KeySet>>,
     /// Counts the changes of the sets: what was verified before one may have been by a key that is gone.
-    generation: AtomicU64,
+    generation: Arc<AtomicU64>,
 }
 
 pub(super) struct Key {
@@ -35,8 +36,8 @@ pub(super) struct Key {
 impl Keys {
     /// Files are read here, and a bad one is an error; URLs are asked by [`Keys::read_again`].
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
-        let algorithms =
-            config.jwt_algorithms.iter().map(|name| algorithm(name)).collect::<Result<Vec<_>, _>>()?;
+        let algorithms: Arc<[Algorithm]> =
+            config.jwt_algorithms.iter().map(|name| algorithm(name)).collect::<Result<_, _>>()?;
         let mut fixed = Vec::new();
         if let Some(secret) = &config.jwt_secret
             && algorithms.contains(&Algorithm::HS256)
@@ -47,15 +48,16 @@ impl Keys {
         for path in &config.jwt_keys {
             fixed.push(pem(path, &algorithms)?);
         }
+        let generation = Arc::default();
         let sets = config
             .jwt_jwks
             .iter()
-            .map(|place| KeySet::of(place, &algorithms))
+            .map(|place| KeySet::of(place, &algorithms, &generation))
             .collect::<Result<Vec<_>, _>>()?;
         if fixed.is_empty() && sets.is_empty() {
             return Err(Error::NoKey);
         }
-        Ok(Self { algorithms, fixed, sets, generation: AtomicU64::new(0) })
+        Ok(Self { algorithms, fixed, sets, generation })
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -105,22 +107,13 @@ impl Keys {
     /// Reads the sets for the key that this token names, as far as they may be asked.
     pub(super) async fn learn(&self, header: &Header) -> Learned {
         let is_there = |keys: &[Key]| keys.iter().any(|key| key.is_named(header));
-        let learned = join_all(self.sets.iter().map(|set| set.learn(&self.algorithms, is_there))).await;
-        self.note(learned.contains(&Learned::Changed));
+        let learned = join_all(self.sets.iter().map(|set| set.learn(is_there))).await;
         learned.into_iter().max().unwrap_or(Learned::Nothing)
     }
 
     /// All sets, because it is time. How long until it is time again.
     pub(super) async fn read_again(&self) -> Option<Duration> {
-        let read = join_all(self.sets.iter().map(|set| set.read_again(&self.algorithms))).await;
-        self.note(read.iter().any(|(learned, _)| *learned == Learned::Changed));
-        read.into_iter().map(|(_, wait)| wait).min()
-    }
-
-    fn note(&self, changed: bool) {
-        if changed {
-            self.generation.fetch_add(1, Ordering::AcqRel);
-        }
+        join_all(self.sets.iter().map(|set| set.read_again())).await.into_iter().min()
     }
 }
 

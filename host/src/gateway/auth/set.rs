@@ -3,17 +3,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use hyper::Uri;
+use hyper::header::ACCEPT;
 use jsonwebtoken::Algorithm;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+use super::Error;
 use super::keys::{Key, parse_set};
-use super::{Error, fetch};
+use crate::fetch;
 use crate::ids::Digest;
 use crate::limits::{
     JWKS_AGAIN_AFTER_MIN, JWKS_BYTES_MAX, JWKS_EVERY, JWKS_READ_AGAIN_AFTER, JWKS_READS_AT_ONCE, JWKS_WAIT,
@@ -21,9 +24,12 @@ use crate::limits::{
 
 pub(super) struct KeySet {
     source: Source,
+    algorithms: Arc<[Algorithm]>,
     /// None before it was read for the first time.
     read: ArcSwapOption<Read>,
-    reading: Mutex<Reading>,
+    reading: Arc<Mutex<Reading>>,
+    /// Counts the changes of all sets. Counted here, where they happen: whoever caused one may have left.
+    generation: Arc<AtomicU64>,
 }
 
 struct Read {
@@ -44,6 +50,8 @@ struct Reading {
     counted_at: Instant,
     /// Consecutive failures of the periodic reading.
     failures: u32,
+    /// The last reading failed, so a key that is not here may well be there.
+    last_unreadable: bool,
 }
 
 /// What reading a set brought, the best last.
@@ -56,19 +64,24 @@ pub(super) enum Learned {
 }
 
 impl KeySet {
-    pub(super) fn of(place: &str, algorithms: &[Algorithm]) -> Result<Self, Error> {
-        let reading = Reading { left: JWKS_READS_AT_ONCE, counted_at: Instant::now(), failures: 0 };
+    pub(super) fn of(
+        place: &str,
+        algorithms: &Arc<[Algorithm]>,
+        generation: &Arc<AtomicU64>,
+    ) -> Result<Arc<Self>, Error> {
         let set = Self {
             source: Source::parse(place)?,
+            algorithms: algorithms.clone(),
             read: ArcSwapOption::empty(),
-            reading: Mutex::new(reading),
+            reading: Arc::new(Mutex::new(Reading::at(Instant::now()))),
+            generation: generation.clone(),
         };
         // A file that is wrong at the start is a wrong setting.
         if let Source::File(path) = &set.source {
             let document = std::fs::read(path).map_err(|error| Error::Read(path.clone(), error))?;
-            set.take(&document, algorithms).map_err(|reason| Error::KeySet(place.to_owned(), reason))?;
+            set.take(&document).map_err(|reason| Error::KeySet(place.to_owned(), reason))?;
         }
-        Ok(set)
+        Ok(Arc::new(set))
     }
 
     pub(super) fn is_read(&self) -> bool {
@@ -79,50 +92,57 @@ impl KeySet {
         KeysOfSet(self.read.load_full())
     }
 
-    /// For a token that names a key which is not there.
-    pub(super) async fn learn(&self, algorithms: &[Algorithm], is_there: impl Fn(&[Key]) -> bool) -> Learned {
-        let reading = async {
-            let mut reading = self.reading.lock().await;
+    /// For a token that names a key which is not there. A reading that it starts is finished also when the asker leaves:
+    /// it was counted, and who asks next is to find what it brought.
+    pub(super) async fn learn(self: &Arc<Self>, is_there: impl Fn(&[Key]) -> bool) -> Learned {
+        let asked = async {
+            let mut reading = self.reading.clone().lock_owned().await;
             if is_there(&self.keys()) {
                 return Learned::Changed;
             }
             if !reading.takes_one(Instant::now()) {
-                return Learned::Nothing;
+                let nobody_knows = reading.last_unreadable || !self.is_read();
+                return if nobody_knows { Learned::Unreadable } else { Learned::Nothing };
             }
-            self.read_now(algorithms).await
+            let set = self.clone();
+            let read = tokio::spawn(async move { set.read_now(&mut reading).await });
+            read.await.unwrap_or(Learned::Unreadable)
         };
-        timeout(JWKS_WAIT, reading).await.unwrap_or(Learned::Unreadable)
+        timeout(JWKS_WAIT, asked).await.unwrap_or(Learned::Unreadable)
     }
 
     /// Because it is time; says when it is time again.
-    pub(super) async fn read_again(&self, algorithms: &[Algorithm]) -> (Learned, Duration) {
+    pub(super) async fn read_again(&self) -> Duration {
         let mut reading = self.reading.lock().await;
-        let learned = timeout(JWKS_WAIT, self.read_now(algorithms)).await.unwrap_or(Learned::Unreadable);
-        if learned != Learned::Unreadable {
+        if self.read_now(&mut reading).await != Learned::Unreadable {
             reading.failures = 0;
-            return (learned, JWKS_EVERY);
+            return JWKS_EVERY;
         }
         let wait = JWKS_AGAIN_AFTER_MIN * 2u32.saturating_pow(reading.failures.min(16));
         reading.failures += 1;
-        (learned, wait.min(JWKS_EVERY))
+        wait.min(JWKS_EVERY)
     }
 
-    async fn read_now(&self, algorithms: &[Algorithm]) -> Learned {
-        let taken = self.source.read().await.and_then(|document| self.take(&document, algorithms));
-        taken.unwrap_or_else(|reason| {
+    async fn read_now(&self, reading: &mut Reading) -> Learned {
+        let document = timeout(JWKS_WAIT, self.source.read()).await;
+        let document = document.unwrap_or_else(|_| Err(format!("no answer within {JWKS_WAIT:?}")));
+        let learned = document.and_then(|document| self.take(&document)).unwrap_or_else(|reason| {
             warn!(source = %self.source, reason, "a key set could not be read; its keys stay as they were");
             Learned::Unreadable
-        })
+        });
+        reading.last_unreadable = learned == Learned::Unreadable;
+        learned
     }
 
-    fn take(&self, document: &[u8], algorithms: &[Algorithm]) -> Result<Learned, String> {
+    fn take(&self, document: &[u8]) -> Result<Learned, String> {
         let digest = Digest::of(document);
         if self.read.load().as_ref().is_some_and(|read| read.document == digest) {
             return Ok(Learned::Nothing);
         }
-        let keys = parse_set(document, algorithms)?;
+        let keys = parse_set(document, &self.algorithms)?;
         info!(source = %self.source, keys = keys.len(), "a key set was read");
         self.read.store(Some(Arc::new(Read { document: digest, keys })));
+        self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(Learned::Changed)
     }
 }
@@ -151,7 +171,15 @@ impl Source {
 
     async fn read(&self) -> Result<Vec<u8>, String> {
         match self {
-            Self::Url(url) => fetch::get(url, JWKS_BYTES_MAX).await.map(|body| body.to_vec()),
+            Self::Url(url) => {
+                let accept = [(ACCEPT, "application/json")];
+                let answer =
+                    fetch::get(url, &accept, JWKS_BYTES_MAX).await.map_err(|error| error.to_string())?;
+                match answer.status {
+                    200 => Ok(answer.body.to_vec()),
+                    status => Err(format!("status {status}")),
+                }
+            }
             Self::File(path) => {
                 let length = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?.len();
                 if length > JWKS_BYTES_MAX as u64 {
@@ -176,6 +204,10 @@ impl std::fmt::Display for Source {
 }
 
 impl Reading {
+    fn at(now: Instant) -> Self {
+        Self { left: JWKS_READS_AT_ONCE, counted_at: now, failures: 0, last_unreadable: false }
+    }
+
     fn takes_one(&mut self, now: Instant) -> bool {
         let back = now.duration_since(self.counted_at).as_secs() / JWKS_READ_AGAIN_AFTER.as_secs();
         if back > 0 {
@@ -190,16 +222,61 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
     fn tokens_cause_a_bounded_number_of_readings() {
         let now = Instant::now();
-        let mut reading = Reading { left: JWKS_READS_AT_ONCE, counted_at: now, failures: 0 };
+        let mut reading = Reading::at(now);
         let mut taken = |at: Instant| (0..1000).filter(|_| reading.takes_one(at)).count() as u32;
         assert_eq!(taken(now), JWKS_READS_AT_ONCE);
         assert_eq!(taken(now + JWKS_READ_AGAIN_AFTER), 1);
         assert_eq!(taken(now + JWKS_READ_AGAIN_AFTER * 1000), JWKS_READS_AT_ONCE);
+    }
+
+    /// A set by URL, and the provider of it.
+    async fn provided() -> (Arc<KeySet>, TcpListener) {
+        let provider = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = format!("http://{}/keys", provider.local_addr().unwrap());
+        (KeySet::of(&place, &[Algorithm::EdDSA].into(), &Arc::default()).unwrap(), provider)
+    }
+
+    #[tokio::test]
+    async fn a_reading_that_was_counted_is_finished_also_when_the_asker_leaves() {
+        let (set, provider) = provided().await;
+        let mut asks = Box::pin(set.learn(|_| false));
+        let (mut asked, _) = tokio::select! {
+            asked = provider.accept() => asked.unwrap(),
+            _ = &mut asks => panic!("nobody answered"),
+        };
+        drop(asks);
+        let body = r#"{"keys":[]}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        asked.write_all(answer.as_bytes()).await.unwrap();
+        // Its place is free once the reading is over.
+        let reading = timeout(JWKS_WAIT, set.reading.lock()).await.expect("the reading ends");
+        assert!(set.is_read() && !reading.last_unreadable);
+        assert_eq!((set.generation.load(Ordering::Acquire), reading.left), (1, JWKS_READS_AT_ONCE - 1));
+    }
+
+    #[tokio::test]
+    async fn without_readings_left_a_set_that_could_not_be_read_is_still_unknown() {
+        let (set, provider) = provided().await;
+        // Nobody is there any more.
+        drop(provider);
+        for _ in 0..3 * JWKS_READS_AT_ONCE {
+            assert_eq!(set.learn(|_| false).await, Learned::Unreadable);
+        }
+        assert_eq!(set.reading.lock().await.left, 0);
+
+        // One that was read long ago and cannot be now: also then nobody knows.
+        set.take(br#"{"keys":[]}"#).unwrap();
+        assert_eq!(set.learn(|_| false).await, Learned::Unreadable);
+        set.reading.lock().await.last_unreadable = false;
+        assert_eq!(set.learn(|_| false).await, Learned::Nothing);
     }
 
     #[test]

@@ -1,0 +1,143 @@
+//! One document by HTTP GET, from elsewhere: key sets, releases in registries. HTTPS by the roots that this system trusts;
+//! plain HTTP only to this machine. No redirects, no compression, one connection a question: these things are rarely asked
+//! for. The caller bounds the time; dropped, the connection ends.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::client::conn::http1::handshake;
+use hyper::header::{HOST, HeaderMap, HeaderName, USER_AGENT};
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// Empty unless the status is 200.
+    pub body: Bytes,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Nobody was asked.
+    Unreachable(String),
+    /// More than was asked for.
+    TooLarge(usize),
+    BrokenOff(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(why) => write!(f, "no connection: {why}"),
+            Self::TooLarge(bytes_max) => write!(f, "an answer of more than {bytes_max} bytes"),
+            Self::BrokenOff(why) => write!(f, "no whole answer: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Whether it may be asked at all.
+pub fn check(url: &Uri) -> Result<(), String> {
+    let host = host(url).filter(|host| !host.is_empty()).ok_or("a URL without a host")?;
+    match url.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if is_here(host) => Ok(()),
+        Some("http") => {
+            Err("http:// is for this machine only: whoever is between could exchange what it brings"
+                .to_owned())
+        }
+        _ => Err("neither https:// nor http://".to_owned()),
+    }
+}
+
+pub async fn get(url: &Uri, headers: &[(HeaderName, &str)], bytes_max: usize) -> Result<Answer, Error> {
+    let unreachable = |why: &dyn fmt::Display| Error::Unreachable(why.to_string());
+    let broken = |why: &dyn fmt::Display| Error::BrokenOff(why.to_string());
+    check(url).map_err(|why| unreachable(&why))?;
+    let host = host(url).unwrap_or_default();
+    let is_tls = url.scheme_str() == Some("https");
+    let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| unreachable(&error))?;
+    let stream: Box<dyn Stream> = if is_tls {
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|_| unreachable(&"a host without a name"))?;
+        let connector = connector().map_err(|why| unreachable(&why))?;
+        let tls = connector.connect(name, stream).await;
+        Box::new(tls.map_err(|error| unreachable(&format!("no TLS: {error}")))?)
+    } else {
+        Box::new(stream)
+    };
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+    // Without credentials that a URL may hold.
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let mut request = Request::get(url.path_and_query().map_or("/", |path| path.as_str()))
+        .header(HOST, authority)
+        .header(USER_AGENT, concat!("switchboard/", env!("CARGO_PKG_VERSION")));
+    for (name, value) in headers {
+        request = request.header(name, *value);
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| broken(&error))?;
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let (head, body) = answer.into_parts();
+        let (status, headers) = (head.status.as_u16(), head.headers);
+        if status != 200 {
+            return Ok(Answer { status, headers, body: Bytes::new() });
+        }
+        match Limited::new(body, bytes_max).collect().await {
+            Ok(body) => Ok(Answer { status, headers, body: body.to_bytes() }),
+            Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLarge(bytes_max)),
+            Err(error) => Err(broken(&error)),
+        }
+    };
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        done = answer.as_mut() => done,
+        // Its end comes first only when it breaks; then the answer says so too.
+        _ = connection => answer.await,
+    }
+}
+
+/// Without the brackets of an IPv6 address.
+fn host(url: &Uri) -> Option<&str> {
+    url.host().map(|host| host.trim_start_matches('[').trim_end_matches(']'))
+}
+
+/// Whether a host of this name is this machine.
+pub fn is_here(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn connector() -> Result<TlsConnector, String> {
+    static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
+    let config = CONFIG.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err("this system trusts no certificates (install ca-certificates)".to_owned());
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Arc::new(config))
+    });
+    config.clone().map(TlsConnector::from)
+}
