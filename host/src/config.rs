@@ -83,6 +83,9 @@ pub struct Config {
     /// Public keys, in hex or files of `switchboard keys`. Where there are any, nodes load only releases that one of them
     /// has signed.
     pub release_keys: Vec<String>,
+    /// For `deploy oci://…`, where the registry asks who it is. No node uses them.
+    pub registry_user: Option<String>,
+    pub registry_password: Option<String>,
     /// A `tracing` filter, for instance `info,switchboard::fanout=debug`.
     pub log: String,
     pub log_json: bool,
@@ -131,6 +134,8 @@ impl Default for Config {
             trace_bodies: false,
             handlers_dir: None,
             release_keys: Vec::new(),
+            registry_user: None,
+            registry_password: None,
             log: "info".to_owned(),
             log_json: false,
             otlp_endpoint: None,
@@ -338,7 +343,7 @@ impl Kind {
 }
 
 fn kind_of(key: &str) -> Option<Kind> {
-    const WITHOUT_DEFAULT: [&str; 12] = [
+    const WITHOUT_DEFAULT: [&str; 14] = [
         "tls_cert",
         "tls_key",
         "admin_token",
@@ -350,6 +355,8 @@ fn kind_of(key: &str) -> Option<Kind> {
         "jwt_audience",
         "trace_dir",
         "handlers_dir",
+        "registry_user",
+        "registry_password",
         "otlp_endpoint",
     ];
     if WITHOUT_DEFAULT.contains(&key) {

@@ -44,6 +44,23 @@ impl Options {
         self
     }
 
+    /// A node whose clock is off: `+1h`, `-30m`. Its timers go on as they should. None where libfaketime is not installed.
+    pub fn with_clock(mut self, offset: &str) -> Option<Self> {
+        let library = std::fs::read_dir("/usr/lib").ok()?.flatten().find_map(|entry| {
+            let library = entry.path().join("faketime/libfaketimeMT.so.1");
+            library.exists().then_some(library)
+        })?;
+        for (name, value) in [
+            ("LD_PRELOAD", library.to_str()?),
+            ("FAKETIME", offset),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("DONT_FAKE_MONOTONIC", "1"),
+        ] {
+            self.environment.push((name.to_owned(), value.to_owned()));
+        }
+        Some(self)
+    }
+
     /// For tests that send more than a person would: the limits on frames and messages are out of the way.
     pub fn without_rate_limits(self) -> Self {
         self.set("HANDLERS__SEND_MESSAGE__MESSAGES_PER_MINUTE", 100_000_000)
@@ -124,7 +141,12 @@ impl Host {
 
     /// Another node of the same fleet: the same database and Redis, its own ports. Running.
     pub async fn another_node(&self) -> Self {
-        let mut node = Self::over(self.database.clone(), self.redis.shared(), self.options.clone()).await;
+        self.another_node_with(self.options.clone()).await
+    }
+
+    /// One that differs.
+    pub async fn another_node_with(&self, options: Options) -> Self {
+        let mut node = Self::over(self.database.clone(), self.redis.shared(), options).await;
         node.start().await;
         node
     }
@@ -207,11 +229,17 @@ impl Host {
 
     /// The command line, as an operator of this host: its exit code and the document it printed.
     pub async fn switchboard(&self, arguments: &[&str]) -> (i32, Value) {
+        self.switchboard_with(&[], arguments).await
+    }
+
+    /// Likewise, with these in its environment.
+    pub async fn switchboard_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> (i32, Value) {
         let mut command = Command::new(paths::switchboard());
         let output = command
             .args(arguments)
             .env("SWITCHBOARD_ADMIN_LISTEN", self.admin_address.to_string())
             .env("SWITCHBOARD_ADMIN_TOKEN", ADMIN_TOKEN)
+            .envs(variables.iter().copied())
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .output()
@@ -219,6 +247,13 @@ impl Host {
             .expect("the command runs");
         let code = output.status.code().expect("it was not killed");
         (code, serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+
+    /// A command that needs no host.
+    pub async fn switchboard_alone(arguments: &[&str]) {
+        let output = Command::new(paths::switchboard()).args(arguments).output().await.expect("it runs");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "switchboard {arguments:?}: {}: {complaint}", output.status);
     }
 
     pub async fn client(&self, user: &str) -> Client {

@@ -15,6 +15,7 @@ pub mod notices;
 pub mod paths;
 pub mod patience;
 pub mod proxy;
+pub mod registry;
 pub mod release;
 pub mod sentinels;
 pub mod server;

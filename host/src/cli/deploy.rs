@@ -1,21 +1,23 @@
 //! `switchboard deploy`: release files to a running fleet. Returns when every live node runs them, or names those that do not.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::client::{Client, Where};
-use super::{Failure, Output, page, sign};
+use super::{Failure, Output, page, registry, sign};
 use crate::config::Config;
 use crate::releases::repository::Action;
+use crate::releases::signature::Signature;
 use crate::releases::{NodeOutcome, Outcome, State};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Release files, as `switchboard build` makes them; their signatures, FILE.sig, go along.
-    #[arg(required = true)]
-    files: Vec<PathBuf>,
+    /// Release files, as `switchboard build` makes them; their signatures, FILE.sig, go along. Or `oci://host/repository:tag`
+    /// and `…@sha256:…`: then they come from that registry.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
     /// Only so many of a hundred users get it, always the same ones: `10%`. It is taken back by itself when it is worse than
     /// what runs; `promote` gives it to everybody, `rollback` to nobody.
     #[arg(long, value_name = "PERCENT", value_parser = percent::<99>, conflicts_with = "shadow")]
@@ -34,9 +36,13 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
     let client = Client::of(config, &args.at);
     let (mut documents, mut lines, mut all_well) = (Vec::new(), Vec::new(), true);
     for file in &args.files {
-        out.progress(format_args!("deploying {} to {}", file.display(), client.address()));
+        out.progress(format_args!("deploying {file} to {}", client.address()));
+        let deployed = async {
+            let (bytes, signatures) = read(file, config).await?;
+            deploy(&client, bytes, &signatures, args.beside(), args.note.as_deref()).await
+        };
         // One that is refused does not keep the others back; what runs instead goes on.
-        match deploy(&client, file, args.beside(), args.note.as_deref()).await {
+        match deployed.await {
             Ok(outcome) => {
                 all_well &= outcome.complete;
                 lines.push(said(&outcome));
@@ -44,7 +50,7 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
             }
             Err(failure) => {
                 all_well = false;
-                lines.push(format!("{} was not deployed: {failure}", file.display()));
+                lines.push(format!("{file} was not deployed: {failure}"));
                 documents.push(json!({ "file": file, "error": failure.to_string() }));
             }
         }
@@ -67,19 +73,28 @@ fn percent<const MOST: u8>(text: &str) -> Result<u8, String> {
     percent.ok_or_else(|| format!("it is 1% to {MOST}%"))
 }
 
+/// A release and who vouches for it.
+async fn read(file: &str, config: &Config) -> Result<(Vec<u8>, Vec<Signature>), Failure> {
+    if registry::is_named_by(file) {
+        let pulled = registry::pull(file, config).await?;
+        return Ok((pulled.file, pulled.signatures));
+    }
+    let bytes =
+        std::fs::read(file).map_err(|error| Failure::failed(format!("cannot read {file}: {error}")))?;
+    Ok((bytes, sign::beside(Path::new(file))?))
+}
+
 pub async fn deploy(
     client: &Client,
-    file: &Path,
+    file: Vec<u8>,
+    signatures: &[Signature],
     beside: Option<(&str, u8)>,
     note: Option<&str>,
 ) -> Result<Outcome, Failure> {
-    let bytes = std::fs::read(file)
-        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.display())))?;
     let beside = beside.map(|(how, percent)| format!("{how}={percent}"));
     let note = note.map(|note| format!("note={}", page::escape(note)));
     let query: Vec<_> = beside.into_iter().chain(note).collect();
-    let signatures = sign::beside(file)?;
-    client.upload(&format!("/admin/v1/releases?{}", query.join("&")), Bytes::from(bytes), &signatures).await
+    client.upload(&format!("/admin/v1/releases?{}", query.join("&")), Bytes::from(file), signatures).await
 }
 
 /// What is done to a handler that the fleet has: `promote`, `rollback` and the like.

@@ -18,8 +18,10 @@ mod pack;
 mod page;
 mod promote;
 mod rebuild;
+mod registry;
 mod releases;
 mod replay;
+mod report;
 mod rollback;
 mod serve;
 mod sign;
@@ -82,6 +84,8 @@ enum Command {
     Releases(releases::Args),
     /// The canary, for everybody.
     Promote(promote::Args),
+    /// Why a canary was taken back by itself, with the first call that went wrong.
+    Report(report::Args),
     /// Back to what ran before, or to a named release; a canary that stands goes first.
     Rollback(rollback::Args),
     /// End the shadow of a handler.
@@ -159,6 +163,7 @@ impl Command {
             Self::Deploy(args) => block_on(deploy::run(args, &config, out)),
             Self::Releases(args) => block_on(releases::run(args, &config, out)),
             Self::Promote(args) => block_on(promote::run(args, &config, out)),
+            Self::Report(args) => block_on(report::run(args, &config, out)),
             Self::Unshadow(args) => block_on(unshadow::run(args, &config, out)),
             Self::Rollback(args) => block_on(rollback::run(args, &config, out)),
             Self::Inspect(args) => block_on(inspect::run(args, &config, out)),

@@ -108,8 +108,8 @@ pub fn beside(release: &Release) -> String {
 
 fn switched(event: &Event) -> Vec<String> {
     let from = event.previous.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
-    let trace = if event.traced {
-        format!(" (its first bad call: /admin/v1/history/{}/trace)", event.generation)
+    let report = if event.report.is_some() {
+        format!(" (`switchboard report {} --generation {}`)", event.name, event.generation)
     } else {
         String::new()
     };
@@ -121,6 +121,6 @@ fn switched(event: &Event) -> Vec<String> {
         },
         format!("{from} → {}", event.digest.short()),
         event.by.clone(),
-        event.note.clone().unwrap_or_default() + &trace,
+        event.note.clone().unwrap_or_default() + &report,
     ]
 }

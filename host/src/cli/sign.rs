@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ed25519_dalek::SigningKey;
 use serde_json::json;
 
 use super::{Failure, Output};
@@ -21,11 +22,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
-    let secret = fs::read_to_string(&args.key)
-        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", args.key.display())))?;
-    let key = signature::parse_secret(&secret).ok_or_else(|| {
-        Failure::failed(format!("{} holds no secret key of `switchboard keys`", args.key.display()))
-    })?;
+    let key = secret(&args.key)?;
     let (mut documents, mut lines) = (Vec::new(), Vec::new());
     for file in &args.files {
         let bytes = fs::read(file)
@@ -45,6 +42,15 @@ pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
     }
     out.answer(&json!({ "signed": documents }), lines.join("\n"));
     Ok(())
+}
+
+/// The secret half that `switchboard keys` wrote.
+pub fn secret(path: &Path) -> Result<SigningKey, Failure> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
+    signature::parse_secret(&text).ok_or_else(|| {
+        Failure::failed(format!("{} holds no secret key of `switchboard keys`", path.display()))
+    })
 }
 
 /// The signatures of a release file: none where there is no file of them.
