@@ -34,7 +34,15 @@ impl Collector {
     fn spans(&self) -> Vec<Value> {
         let said = self.said.lock().unwrap();
         let spans = said.iter().flat_map(|document| {
-            document["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().cloned().expect("spans")
+            let of_node = &document["resourceSpans"][0];
+            let attributes = of_node["resource"]["attributes"].as_array().expect("attributes");
+            let node = attributes.iter().find(|of| of["key"] == "service.instance.id").expect("its node");
+            let node = node["value"]["stringValue"].clone();
+            let spans = of_node["scopeSpans"][0]["spans"].as_array().cloned().expect("spans");
+            spans.into_iter().map(move |mut span| {
+                span["node"] = node.clone();
+                span
+            })
         });
         spans.collect()
     }
@@ -92,7 +100,7 @@ async fn a_message_is_one_trace_from_its_frame_to_the_fan_out() {
         assert_eq!(publish["parentSpanId"], relay["spanId"]);
         let fan_out = of_trace(&spans, "fan-out", trace).expect("heard here");
         assert_eq!(fan_out["parentSpanId"], relay["spanId"]);
-        println!("{}", page(&spans, trace));
+        println!("{}", tree(&spans, trace));
 
         let all = serde_json::to_string(&*collector.said.lock().unwrap()).unwrap();
         assert!(!all.contains("nobody else is to read"), "a text is in a span");
@@ -103,18 +111,94 @@ async fn a_message_is_one_trace_from_its_frame_to_the_fan_out() {
     .await;
 }
 
-/// One line a span, as a person would read it.
-fn page(spans: &[Value], trace: &Value) -> String {
-    let nanos =
-        |span: &Value, key: &str| span[key].as_str().and_then(|text| text.parse::<u128>().ok()).unwrap_or(0);
-    let mut of_trace: Vec<&Value> = spans.iter().filter(|span| span["traceId"] == *trace).collect();
-    of_trace.sort_by_key(|span| nanos(span, "startTimeUnixNano"));
-    let start = of_trace.first().map_or(0, |span| nanos(span, "startTimeUnixNano"));
-    let lines = of_trace.iter().map(|span| {
-        let (from, to) = (nanos(span, "startTimeUnixNano"), nanos(span, "endTimeUnixNano"));
-        format!("{:>8} us  {:>7} us  {}", (from - start) / 1000, (to - from) / 1000, span["name"])
+/// As a collector shows it: each span beneath what caused it, with its beginning, its length, and its node.
+fn tree(spans: &[Value], trace: &Value) -> String {
+    let of_trace: Vec<&Value> = spans.iter().filter(|span| span["traceId"] == *trace).collect();
+    let start = of_trace.iter().map(|span| micros(span, "startTimeUnixNano")).min().unwrap_or_default();
+    let nodes: Vec<&str> = of_trace.iter().fold(Vec::new(), |mut nodes, span| {
+        let node = span["node"].as_str().unwrap_or_default();
+        if !nodes.contains(&node) {
+            nodes.push(node);
+        }
+        nodes
     });
-    lines.collect::<Vec<_>>().join("\n")
+    let mut lines = Vec::new();
+    branch(&of_trace, &json!(""), 0, &mut |depth, span| {
+        let (from, to) = (micros(span, "startTimeUnixNano"), micros(span, "endTimeUnixNano"));
+        let node = nodes.iter().position(|node| span["node"] == **node).map_or(0, |at| at + 1);
+        let name = format!("{}{}", "  ".repeat(depth), span["name"].as_str().unwrap_or_default());
+        lines.push(format!("{:>7} us {:>6} us  node {node}  {name}", from - start, to - from));
+    });
+    lines.join("\n")
+}
+
+fn branch<'a>(spans: &[&'a Value], parent: &Value, depth: usize, see: &mut impl FnMut(usize, &'a Value)) {
+    let mut children: Vec<_> = spans.iter().filter(|span| span["parentSpanId"] == *parent).collect();
+    children.sort_by_key(|span| micros(span, "startTimeUnixNano"));
+    for child in children {
+        see(depth, child);
+        branch(spans, &child["spanId"], depth + 1, see);
+    }
+}
+
+fn micros(span: &Value, key: &str) -> i128 {
+    span[key].as_str().and_then(|text| text.parse::<i128>().ok()).unwrap_or_default() / 1000
+}
+
+/// Everything that another node does for it is beneath it too: its readers' fan-out, and the consumers it owns.
+#[tokio::test]
+async fn a_message_is_one_trace_over_two_nodes() {
+    let collector = Collector::start().await;
+    let options = Options::default()
+        .set("OTLP_ENDPOINT", format!("http://{}", collector.address))
+        .set("OTLP_SAMPLE", "1.0");
+    Host::test(options, async |host| {
+        let mut other = host.another_node().await;
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let (mut ana, mut bo) = (host.client("ana").await, other.client("bo").await);
+        ana.enter(&room).await;
+        bo.enter(&room).await;
+        // Each says something: whichever node owns the room's shard, one of the two messages comes from the other.
+        let mut traces = Vec::new();
+        for (number, text) in ["from here", "from there"].into_iter().enumerate() {
+            let (from, to) = if number == 0 { (&mut ana, &mut bo) } else { (&mut bo, &mut ana) };
+            from.send(text).await.expect_sent();
+            to.expect_message(text).await;
+            from.expect_message(text).await;
+            let (trace, spans) = until("the whole trace", async || {
+                let spans = collector.spans();
+                let frame = spans.iter().find(|span| {
+                    span["name"] == "frame send-message" && !traces.contains(&span["traceId"])
+                })?;
+                let trace = frame["traceId"].clone();
+                let named = |name: &str| {
+                    let of = |span: &&Value| span["name"] == name && span["traceId"] == trace;
+                    spans.iter().filter(of).collect::<Vec<_>>()
+                };
+                let relay = named("event outbox-relay").first()?["spanId"].clone();
+                // To the room, on both nodes.
+                let to_room: Vec<_> = named("fan-out")
+                    .into_iter()
+                    .filter(|span| span["attributes"].to_string().contains(&format!("conv:{room}")))
+                    .collect();
+                let nodes: std::collections::BTreeSet<_> =
+                    to_room.iter().map(|span| span["node"].to_string()).collect();
+                assert!(to_room.iter().all(|span| span["parentSpanId"] == relay), "{to_room:?}");
+                (nodes.len() == 2).then(|| (trace.clone(), spans.clone()))
+            })
+            .await;
+            println!("{}\n", tree(&spans, &trace));
+            let whole: Vec<_> = spans.iter().filter(|span| span["traceId"] == trace).collect();
+            let mut seen = 0;
+            branch(&whole, &json!(""), 0, &mut |_, _| seen += 1);
+            assert_eq!(seen, whole.len(), "a span whose cause is not in the trace");
+            traces.push(trace);
+        }
+        drop((ana, bo));
+        other.terminate();
+        other.ended().await;
+    })
+    .await;
 }
 
 #[tokio::test]

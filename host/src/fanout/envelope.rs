@@ -8,6 +8,7 @@ use crate::contract::channels::{Publication, Target};
 use crate::contract::types::{Position, Push};
 use crate::ids::{Address, UserId};
 use crate::limits;
+use crate::telemetry::spans::Context;
 use crate::wire::websocket::TextHeader;
 
 const VERSION: u8 = 1;
@@ -24,6 +25,9 @@ pub enum Envelope {
     Send { connection: String, frame: Bytes },
     /// On the control channel: shards of the outbox that have new events, says a node.
     Wake { node: Uuid, shards: u64 },
+    /// On the control channel, ahead of what it tells of: a traced call on that node has woken these shards, or publishes
+    /// to these addresses.
+    Traced { node: Uuid, by: Context, shards: u64, addresses: Vec<Address> },
     /// On a node's own channel: it hears itself.
     Canary(u64),
 }
@@ -170,6 +174,7 @@ mod kind {
     pub(super) const SEND: u8 = 3;
     pub(super) const WAKE: u8 = 4;
     pub(super) const CANARY: u8 = 5;
+    pub(super) const TRACED: u8 = 6;
 }
 
 mod flag {
@@ -222,6 +227,14 @@ impl Envelope {
                 out.put_u128(node.as_u128());
                 out.put_u64(*shards);
             }
+            Self::Traced { node, by, shards, addresses } => {
+                out.put_u8(kind::TRACED);
+                out.put_u128(node.as_u128());
+                out.put_u128(by.trace);
+                out.put_u64(by.span);
+                out.put_u64(*shards);
+                addresses.iter().for_each(|address| put_text(&mut out, address.as_str()));
+            }
             Self::Canary(number) => {
                 out.put_u8(kind::CANARY);
                 out.put_u64(*number);
@@ -263,6 +276,21 @@ impl Envelope {
             kind::WAKE => {
                 let node = Uuid::from_u128(bytes.try_get_u128().map_err(short)?);
                 Ok(Self::Wake { node, shards: bytes.try_get_u64().map_err(short)? })
+            }
+            kind::TRACED => {
+                let node = Uuid::from_u128(bytes.try_get_u128().map_err(short)?);
+                let trace = bytes.try_get_u128().map_err(short)?;
+                let by = Context { trace, span: bytes.try_get_u64().map_err(short)? };
+                let shards = bytes.try_get_u64().map_err(short)?;
+                let mut addresses = Vec::new();
+                while !bytes.is_empty() {
+                    if addresses.len() == limits::TRACES_PENDING_MAX {
+                        return Err(Malformed("too many addresses"));
+                    }
+                    let address = Address::parse(&get_text(&mut bytes)?);
+                    addresses.push(address.ok_or(Malformed("not an address"))?);
+                }
+                Ok(Self::Traced { node, by, shards, addresses })
             }
             kind::CANARY => bytes.try_get_u64().map(Self::Canary).map_err(short),
             _ => Err(Malformed("no such kind")),
@@ -462,10 +490,29 @@ mod tests {
             },
             Envelope::Send { connection: SOMEONE.into(), frame: encode_text("{}") },
             Envelope::Wake { node: Uuid::now_v7(), shards: 1 << 63 },
+            Envelope::Traced {
+                node: Uuid::now_v7(),
+                by: Context { trace: 1 << 127, span: u64::MAX },
+                shards: 5,
+                addresses: vec![Address::parse("conv:1").unwrap(), Address::parse("user:ană").unwrap()],
+            },
             Envelope::Canary(7),
         ] {
             assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
         }
+    }
+
+    #[test]
+    fn a_trace_names_no_more_addresses_than_are_remembered() {
+        let traced = |count| Envelope::Traced {
+            node: Uuid::nil(),
+            by: Context { trace: 1, span: 1 },
+            shards: 0,
+            addresses: vec![Address::parse("conv:1").unwrap(); count],
+        };
+        assert!(Envelope::decode(traced(limits::TRACES_PENDING_MAX).encode()).is_ok());
+        let many = Envelope::decode(traced(limits::TRACES_PENDING_MAX + 1).encode());
+        assert_eq!(many, Err(Malformed("too many addresses")));
     }
 
     const SOMEONE: &str = "0197d3a4-0000-7000-8000-000000000000";

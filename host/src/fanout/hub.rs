@@ -15,7 +15,7 @@ use super::local::{Local, Mail};
 use super::missing::Missing;
 use super::outlet::{Outlet, Seat};
 use super::room;
-use super::wakes::Wakes;
+use super::wakes::{self, Wakes};
 use crate::contract::channels::{Error, Publication, Target};
 use crate::contract::connection::Page;
 use crate::contract::frame::Subscription;
@@ -32,6 +32,7 @@ use crate::wire::websocket::encode_text;
 pub struct Hub(Arc<Shared>);
 
 struct Shared {
+    node: NodeId,
     local: Arc<Local>,
     bus: Bus,
     gaps: Mutex<Option<mpsc::UnboundedReceiver<Missing>>>,
@@ -48,7 +49,8 @@ impl Hub {
         let local = Arc::new(local);
         let (gaps, tasks) = (Mutex::default(), tokio::sync::Mutex::default());
         let losses = watch::Sender::new(0);
-        let mut hub = Shared { local: local.clone(), bus: bus.clone(), gaps, losses: losses.clone(), tasks };
+        let mut hub =
+            Shared { node, local: local.clone(), bus: bus.clone(), gaps, losses: losses.clone(), tasks };
         let Mail { asks, retries, drained, emptied, ask } = mail;
         *hub.gaps.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(asks);
 
@@ -153,6 +155,12 @@ impl Hub {
     pub async fn publish(&self, publications: &[Publication]) -> Result<(), Error> {
         let packed = pack(publications).map_err(Error::Refused)?;
         if !packed.is_empty() {
+            // So that the other nodes' part is in the same trace: a round trip more, of traced calls only.
+            for (by, addresses) in spans::to_tell(packed.iter().map(|(address, _)| address)) {
+                let node = self.0.node.uuid();
+                let _ =
+                    self.0.bus.publish_control(&Envelope::Traced { node, by, shards: 0, addresses }).await;
+            }
             self.0.bus.publish(&packed).await?;
         }
         Ok(())
@@ -242,6 +250,12 @@ fn hear(local: &Local, wakes: &Wakes, node: NodeId, heard: Heard) {
         Heard::Control(Envelope::Wake { node: from, shards }) if from != node.uuid() => {
             wakes.set_from_afar(shards);
         }
+        Heard::Control(Envelope::Traced { node: from, by, shards, addresses }) if from != node.uuid() => {
+            if spans::is_on() {
+                spans::woke(&wakes::shards(shards), by);
+                spans::published_elsewhere(addresses, by);
+            }
+        }
         Heard::Back => local.doubt(),
         // An envelope on a channel where it does not belong says nothing.
         Heard::At(..) | Heard::Control(_) => {}
@@ -252,8 +266,12 @@ fn hear(local: &Local, wakes: &Wakes, node: NodeId, heard: Heard) {
 async fn pass_wakes_on(wakes: Wakes, bus: Bus, node: NodeId) {
     loop {
         let shards = wakes.abroad().await;
+        let node = node.uuid();
+        if let Some(by) = spans::waker(wakes::shards(shards).into_iter()) {
+            let _ = bus.publish_control(&Envelope::Traced { node, by, shards, addresses: Vec::new() }).await;
+        }
         // Lost with the bus: a wake is a hint, and a tick stands behind it.
-        let _ = bus.publish_control(&Envelope::Wake { node: node.uuid(), shards }).await;
+        let _ = bus.publish_control(&Envelope::Wake { node, shards }).await;
     }
 }
 

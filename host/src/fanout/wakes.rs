@@ -76,8 +76,7 @@ impl Wakes {
 impl Listener {
     /// The shards set since the last return, at least one. Cancel safe.
     pub async fn woken(&self) -> Vec<u32> {
-        let bits = self.0.heard().await;
-        (0..SHARDS_MAX).filter(|shard| bits & (1 << shard) != 0).collect()
+        shards(self.0.heard().await)
     }
 
     /// Replaces what was said before.
@@ -105,6 +104,10 @@ impl Bell {
 
 fn bits(shards: &[u32]) -> u64 {
     shards.iter().filter(|shard| **shard < SHARDS_MAX).fold(0, |bits, shard| bits | (1 << shard))
+}
+
+pub(super) fn shards(bits: u64) -> Vec<u32> {
+    (0..SHARDS_MAX).filter(|shard| bits & (1 << shard) != 0).collect()
 }
 
 #[cfg(test)]
