@@ -78,6 +78,18 @@ impl Release {
         Self { bytes }
     }
 
+    /// The same behaviour as code that nobody has compiled yet.
+    pub fn other_code(&self, number: usize) -> Self {
+        let mut body = vec![5];
+        body.extend_from_slice(b"other");
+        body.extend_from_slice(number.to_string().as_bytes());
+        let mut bytes = self.bytes.clone();
+        bytes.push(CUSTOM);
+        push_leb(&mut bytes, body.len());
+        bytes.extend_from_slice(&body);
+        Self { bytes }
+    }
+
     pub fn with_manifest_text(&self, text: &str) -> Self {
         let mut bytes = self.bytes[..PREAMBLE].to_vec();
         for section in sections(&self.bytes).filter(|section| section.custom(SECTION).is_none()) {

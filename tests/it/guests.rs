@@ -1,9 +1,10 @@
 //! Handlers that misbehave, released to a running host: each costs its own call and nothing else. Between every two of
 //! its calls somebody says something, and it arrives.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use switchboard_tests::crowd::{Chatter, Plan};
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::ledger::{self, Audit};
@@ -78,6 +79,32 @@ async fn a_bad_guest_costs_its_own_call_only() {
         let records: Vec<_> = crowd.iter().map(Chatter::record).collect();
         Audit::of(&[(room, history)].into(), &records).expect_untouched();
         drop(crowd);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_line_of_a_log_names_handler_release_and_call() {
+    Host::test(Options::default().set("LOG_JSON", true), async |host| {
+        let guest = Release::guest("floods-log");
+        host.admin.release(&guest).await;
+        for _ in 0..2 {
+            host.rest("eve").post("/api/v1/guests/floods-log", json!({})).await;
+        }
+        let lines: Vec<Value> = until("both calls' lines", async || {
+            let log = host.log();
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let lines: Vec<_> = lines.filter(|line| line["target"] == "handler").collect();
+            (lines.len() >= 128).then_some(lines)
+        })
+        .await;
+        let mut calls = BTreeSet::new();
+        for line in &lines {
+            assert_eq!(line["handler.name"], "floods-log");
+            assert!(guest.digest().starts_with(line["handler.release"].as_str().unwrap()));
+            calls.insert(line["call"].as_str().expect("its call").to_owned());
+        }
+        assert_eq!(calls.len(), 2, "{calls:?}");
     })
     .await;
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
+use switchboard_tests::paths;
 use switchboard_tests::patience::until;
 use switchboard_tests::proxy::Proxy;
 use switchboard_tests::release::Release;
@@ -119,6 +120,32 @@ fn of_another_version(bytes: &[u8]) -> Vec<u8> {
         bytes[at..at + then.len()].copy_from_slice(then);
     }
     bytes
+}
+
+/// What compiles a release is a process of its own, and may become neither large nor old.
+#[tokio::test]
+async fn the_compiler_is_bounded_by_the_system() {
+    let mut child = tokio::process::Command::new(paths::switchboard())
+        .arg("compile")
+        .env_clear()
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let file = format!("/proc/{}/limits", child.id().unwrap());
+    until("the compiler to bound itself", async || {
+        let limits = std::fs::read_to_string(&file).ok()?;
+        let bound = |name: &str| {
+            let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        let bounds = (bound("Max address space")?, bound("Max cpu time")?, bound("Max file size")?);
+        (bounds == (4 * 1024 * 1024 * 1024, 60, 0)).then_some(())
+    })
+    .await;
+    drop(child.stdin.take());
+    assert!(!child.wait().await.unwrap().success(), "nothing was compiled");
 }
 
 #[tokio::test]

@@ -86,7 +86,9 @@ impl Artifacts {
         let begun = Instant::now();
         let bytes = file.code_bytes();
         let artifact = match &self.compiler {
-            Compiler::Child(program) => in_child(program, &bytes).await?,
+            Compiler::Child(program) => {
+                in_child(program, &bytes, Duration::from_secs(limits::COMPILE_SECONDS_MAX)).await?
+            }
             Compiler::InProcess => blocking(move || compile(&bytes)).await?.map_err(Refusal::of_release)?,
         };
         info!(
@@ -200,7 +202,7 @@ fn compile(bytes: &[u8]) -> Result<Vec<u8>, String> {
     engine.precompile_component(bytes).map_err(|error| format!("it does not compile: {error:#}"))
 }
 
-async fn in_child(program: &PathBuf, component: &[u8]) -> Result<Vec<u8>, Refusal> {
+async fn in_child(program: &PathBuf, component: &[u8], wait: Duration) -> Result<Vec<u8>, Refusal> {
     let broke = |error: io::Error| Refusal::of_host(format!("the compiler did not run: {error}"));
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
@@ -230,14 +232,9 @@ async fn in_child(program: &PathBuf, component: &[u8]) -> Result<Vec<u8>, Refusa
         drop((stdout, stderr));
         child.wait().await
     };
-    let status = match tokio::time::timeout(Duration::from_secs(limits::COMPILE_SECONDS_MAX), talk).await {
+    let status = match tokio::time::timeout(wait, talk).await {
         Ok(status) => status.map_err(broke)?,
-        Err(_) => {
-            return Err(Refusal::of_release(format!(
-                "it takes more than {} s to compile",
-                limits::COMPILE_SECONDS_MAX
-            )));
-        }
+        Err(_) => return Err(Refusal::of_release(format!("it takes more than {wait:?} to compile"))),
     };
     if artifact.len() as u64 > limits::ARTIFACT_BYTES_MAX {
         return Err(Refusal::of_release(format!(
@@ -282,6 +279,7 @@ mod tests {
     use crate::runtime::engine::Ground;
     use crate::runtime::guests;
 
+    const WAIT: Duration = Duration::from_secs(60);
     const SECRET: &str = "a secret of at least thirty-two characters";
 
     fn artifacts(directory: &std::path::Path, secret: &str) -> Artifacts {
@@ -336,15 +334,38 @@ mod tests {
 
     #[tokio::test]
     async fn a_compiler_that_does_not_run_is_the_hosts_fault() {
-        let refusal = in_child(&PathBuf::from("/nowhere/switchboard"), b"").await.unwrap_err();
+        let refusal = in_child(&PathBuf::from("/nowhere/switchboard"), b"", WAIT).await.unwrap_err();
         assert_eq!(refusal.blame, crate::error::Blame::Host);
         assert!(refusal.reason.contains("did not run"), "{refusal}");
     }
 
     #[tokio::test]
+    async fn a_compiler_that_does_not_end_is_killed_and_the_release_to_blame() {
+        let directory = tempfile::tempdir().unwrap();
+        let (program, started) = (directory.path().join("endless"), directory.path().join("pid"));
+        let script = format!("#!/bin/sh\necho $$ >{}\nexec /bin/sleep 600\n", started.display());
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        // Until it has begun, however busy the machine is.
+        let (refusal, pid) = loop {
+            let refusal = in_child(&program, b"", Duration::from_millis(300)).await.unwrap_err();
+            if let Ok(pid) = fs::read_to_string(&started) {
+                break (refusal, pid);
+            }
+        };
+        assert_eq!(refusal.blame, crate::error::Blame::Guest);
+        assert!(refusal.reason.contains("300ms to compile"), "{refusal}");
+        let state = format!("/proc/{}/cmdline", pid.trim());
+        // Ended, and soon reaped.
+        while fs::read_to_string(&state).is_ok_and(|line| line.contains("sleep")) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
     async fn what_the_child_says_is_the_reason() {
         // Any program that complains and fails stands for the child here; the real one is tried in the tests package.
-        let refusal = in_child(&PathBuf::from("/bin/ls"), b"").await.unwrap_err();
+        let refusal = in_child(&PathBuf::from("/bin/ls"), b"", WAIT).await.unwrap_err();
         assert_eq!(refusal.blame, crate::error::Blame::Guest);
         assert!(refusal.reason.contains(SUBCOMMAND), "{refusal}");
     }
