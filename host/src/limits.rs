@@ -131,6 +131,8 @@ pub const HANDLER_CONCURRENCY_MAX: u32 = 1024;
 pub const SCHEDULE_EVERY_MS_MIN: u64 = 100;
 /// Events of one call, so that a batch fits the memory of a guest.
 pub const EVENT_BATCH_MAX: u32 = 256;
+/// Slower than this is a schedule.
+pub const EVENT_PACE_MS_MAX: u32 = 1_000;
 
 // ---- releases ----------------------------------------------------------------------------------------------------------
 
@@ -363,6 +365,8 @@ pub const RETRIES_MAX: i64 = 10_000;
 pub const PARKED_LISTED_MAX: i64 = 200;
 /// Behind every wake: how long an event waits that nobody told about.
 pub const OUTBOX_TICK_MS: u64 = 100;
+/// A consumer that Postgres does not answer within this reads on another connection.
+pub const OUTBOX_READ_MS_MAX: u64 = 5_000;
 /// A shard whose node died is somebody else's after this.
 pub const CURSOR_LEASE_MS: u64 = 3_000;
 /// What was handled since the last save of a cursor comes once more after a crash.

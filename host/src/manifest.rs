@@ -120,6 +120,9 @@ pub struct EventBinding {
     /// Where a consumer that was never here before begins.
     #[serde(default)]
     pub from: Start,
+    /// From one read to the next at least so long, so that what nobody waits for comes together.
+    #[serde(default)]
+    pub pace_ms: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -316,6 +319,10 @@ impl Manifest {
             rule(
                 (1..=limits::EVENT_BATCH_MAX).contains(&binding.batch),
                 &format!("`on.event` batch is 1 to {}", limits::EVENT_BATCH_MAX),
+            )?;
+            rule(
+                binding.pace_ms <= limits::EVENT_PACE_MS_MAX,
+                &format!("`on.event` pace_ms is at most {}", limits::EVENT_PACE_MS_MAX),
             )?;
             rule((1..=100).contains(&binding.attempts), "`on.event` attempts is 1 to 100")?;
         }

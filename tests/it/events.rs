@@ -97,3 +97,45 @@ async fn a_failing_event_is_retried_then_parked_then_an_operators() {
     })
     .await;
 }
+
+/// How often a guest was called with events.
+async fn calls(host: &Host, handler: &str) -> f64 {
+    let page = host.admin.rest().get("/metrics").await;
+    let metrics = String::from_utf8_lossy(&page.body).into_owned();
+    let of = format!("handler=\"{handler}\"");
+    let lines = metrics.lines().filter(|line| {
+        line.starts_with("switchboard_call_seconds_count") && line.contains(&of) && line.contains("event")
+    });
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test]
+async fn who_reads_at_a_pace_gets_what_was_said_meanwhile_together() {
+    Host::test(Options::default(), async |host| {
+        let guest = Release::guest("poisoned");
+        let slow = guest.with_manifest(|manifest| {
+            let event = manifest["on"]["event"].as_table_mut().expect("what it is called with");
+            event.insert("pace_ms".into(), 1000.into());
+        });
+        host.admin.release(&slow).await;
+        let mut bo = host.client("bo").await;
+        until("the guest to listen", async || {
+            say(host, "bo", "are you there?").await;
+            bo.expect_alive().await;
+            bo.aside("seen")
+        })
+        .await;
+        let before = calls(host, "poisoned").await;
+        for word in ["one", "two", "three", "four", "five"] {
+            say(host, "bo", word).await;
+        }
+        let mut seen = bo.expect("seen").await["payload"]["word"].clone();
+        while seen != "five" {
+            seen = bo.expect("seen").await["payload"]["word"].clone();
+        }
+        // Some of the first question may have been on their way; five by themselves would be five calls.
+        let called = calls(host, "poisoned").await - before;
+        assert!(called <= 3.0, "{called} calls");
+    })
+    .await;
+}

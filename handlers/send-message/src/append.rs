@@ -87,7 +87,7 @@ pub fn replay(draft: &Draft, sender: &str) -> Result<Option<String>, Problem> {
 
 fn collected(draft: &Draft, sender: &str, search: Search) -> Collected {
     let now = clock::now_ms();
-    let lanes = config::number("lanes", 2).max(1);
+    let lanes = config::number("lanes", 1).max(1);
     Collected {
         statements: vec![LOCK.to_owned(), statement(now, search)],
         // In the order of `$2`…, the columns of `asked`.

@@ -102,10 +102,14 @@ fn text(document: &Document) -> Result<String, Failure> {
         row("schedule", format!("{} every {}", schedule.name, page::duration(schedule.every_ms)));
     }
     if let Some(event) = &on.event {
+        let pace = match event.pace_ms {
+            0 => String::new(),
+            pace => format!(", a read each {}", page::duration(pace.into())),
+        };
         row(
             "events",
             format!(
-                "{}  (up to {} at once, {} attempts)",
+                "{}  (up to {} at once, {} attempts{pace})",
                 patterns(&event.types),
                 event.batch,
                 event.attempts

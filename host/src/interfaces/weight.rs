@@ -2,8 +2,9 @@
 //! the value, this adds up. Text and bytes count as long as they are, every other scalar as eight bytes.
 
 use std::fmt::{self, Display};
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::{BuildHasher, Hasher};
 
+use foldhash::fast::{FixedState, FoldHasher};
 use serde::Serialize;
 use serde::ser::{self, Impossible};
 
@@ -15,7 +16,7 @@ pub(crate) struct Weight {
 }
 
 pub(crate) fn of(value: &impl Serialize) -> Weight {
-    let mut scale = Scale { bytes: 0, hasher: DefaultHasher::new() };
+    let mut scale = Scale { bytes: 0, hasher: FixedState::default().build_hasher() };
     // The scale refuses nothing, and the contract's types have no serializer of their own that could.
     let _ = value.serialize(&mut scale);
     Weight { bytes: scale.bytes, digest: scale.hasher.finish() as u32 }
@@ -26,7 +27,7 @@ const HASHED_BYTES: usize = 64;
 
 struct Scale {
     bytes: u64,
-    hasher: DefaultHasher,
+    hasher: FoldHasher<'static>,
 }
 
 impl Scale {

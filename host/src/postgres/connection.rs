@@ -21,7 +21,7 @@ use crate::limits;
 /// not depend on the server's locale. A prepared statement is planned once (left to itself, Postgres plans the send
 /// statement anew for every small batch: 2 ms instead of 0.7 ms of its processor), so its plan must also be right when the
 /// tables have grown since: an index wherever there is one, and no time spent on compiling a plan of milliseconds.
-const OPTIONS: &str = "-c TimeZone=UTC -c DateStyle=ISO -c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
+pub(super) const OPTIONS: &str = "-c TimeZone=UTC -c DateStyle=ISO -c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
      -c jit=off -c statement_timeout=65s -c idle_in_transaction_session_timeout=65s \
      -c client_connection_check_interval=1s";
 

@@ -55,6 +55,7 @@ pub struct Postgres(Arc<Inner>);
 
 struct Inner {
     host: PgPool,
+    login: tokio_postgres::Config,
     roles: roles::Roles,
     collector: collect::Collector,
     work: work::Work,
@@ -84,14 +85,19 @@ impl Postgres {
             .await
             .map_err(Error::Host)?;
         let work = work::Work::default();
-        let roles = roles::Roles::new(login, secret, config.postgres_connections_max, work.clone());
+        let roles = roles::Roles::new(login.clone(), secret, config.postgres_connections_max, work.clone());
         let collector = collect::Collector::new(roles.clone());
-        Ok(Self(Arc::new(Inner { host, roles, collector, work })))
+        Ok(Self(Arc::new(Inner { host, login, roles, collector, work })))
     }
 
     /// The host's own tables, as the owner of the database.
     pub fn host(&self) -> &PgPool {
         &self.0.host
+    }
+
+    /// What one consumer of the outbox reads by.
+    pub fn feed(&self) -> outbox::Feed {
+        outbox::Feed::new(self.0.login.clone())
     }
 
     /// One call's use of Postgres. `role` is `grants.postgres`, without its prefix.

@@ -4,6 +4,7 @@
 //! Positions come from a sequence, so one may become visible after a later one. A cursor is therefore `high` and the
 //! holes below it. A hole is forgotten when every transaction that could still fill it has ended.
 
+mod feed;
 mod holes;
 mod lag;
 mod parked;
@@ -11,7 +12,6 @@ mod retries;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::postgres::{PgPool, PgRow};
@@ -22,6 +22,7 @@ use crate::ids::NodeId;
 use crate::limits;
 use crate::manifest::Start;
 
+pub use feed::{Error, Feed};
 use holes::Holes;
 pub use lag::{Lag, lag};
 pub use parked::{Parked, drop_parked, park, parked, replay};
@@ -194,82 +195,6 @@ pub async fn heads(pool: &PgPool) -> sqlx::Result<Heads> {
     .fetch_one(pool)
     .await?;
     Ok([a, b, c, d, e, f, g, h])
-}
-
-/// What became visible after each of a consumer's cursors, at most so many events a shard. `heads` was asked for before.
-///
-/// Holes and what is above `high` are read under one snapshot: read one after the other, an event could come before
-/// another that its writer waited for.
-pub async fn read(pool: &PgPool, cursors: &[&Cursor], heads: &Heads, most: usize) -> sqlx::Result<Vec<Page>> {
-    let (hole_shards, hole_bounds): (Vec<i16>, Vec<(i64, i64)>) =
-        cursors.iter().flat_map(|cursor| cursor.holes.bounds().map(|bounds| (cursor.shard, bounds))).unzip();
-    let (low, high): (Vec<i64>, Vec<i64>) = hole_bounds.into_iter().unzip();
-    let rows: Vec<PgRow> = sqlx::query(
-        "with seen as materialized (
-             select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin
-         )
-         select seen.xmin, e.shard, e.position, e.id, e.event_type, e.key, e.payload::text as payload,
-                (extract(epoch from e.created_at) * 1000)::bigint as created_ms
-         from seen left join lateral (
-             select late.* from unnest($3::smallint[], $4::bigint[], $5::bigint[]) as hole (shard, low, high)
-             cross join lateral (
-                 select * from switchboard.outbox as o
-                 where o.shard = hole.shard and o.position between hole.low and hole.high
-                 order by o.position limit $6) as late
-             union all
-             select next.* from unnest($1::smallint[], $2::bigint[]) as cursor (shard, high)
-             cross join lateral (
-                 select * from switchboard.outbox as o
-                 where o.shard = cursor.shard and o.position > cursor.high
-                 order by o.position limit $6) as next
-         ) as e on true
-         order by e.shard, e.position",
-    )
-    .bind(cursors.iter().map(|cursor| cursor.shard).collect::<Vec<_>>())
-    .bind(cursors.iter().map(|cursor| cursor.high).collect::<Vec<_>>())
-    .bind(hole_shards)
-    .bind(low)
-    .bind(high)
-    .bind(most as i64)
-    .fetch_all(pool)
-    .await?;
-
-    let mut xmin = 0;
-    let mut events: HashMap<i16, Vec<Stored>> = HashMap::new();
-    for row in rows {
-        xmin = row.try_get("xmin")?;
-        // One row that only carries the snapshot, where there is no event.
-        if row.try_get::<Option<i64>, _>("position")?.is_some() {
-            let event = Stored::from_row(&row)?;
-            events.entry(event.shard).or_default().push(event);
-        }
-    }
-    let mut pages = Vec::with_capacity(cursors.len());
-    for &cursor in cursors {
-        let page = page(cursor, events.remove(&cursor.shard).unwrap_or_default(), heads, xmin, most);
-        pages.push(page);
-    }
-    if pages.iter().zip(cursors).any(|(page, cursor)| page.after.holes.want_horizon(&cursor.holes)) {
-        let horizon = next_transaction(pool).await?;
-        pages.iter_mut().for_each(|page| page.after.holes.set_horizon(horizon));
-    }
-    Ok(pages)
-}
-
-fn page(cursor: &Cursor, mut events: Vec<Stored>, heads: &Heads, xmin: i64, most: usize) -> Page {
-    events.truncate(most);
-    let mut after = cursor.clone();
-    // A full page says nothing about what is behind it.
-    let head = (events.len() < most).then_some(heads[cursor.shard as usize]);
-    let positions = events.iter().map(|event| event.position);
-    let kept = after.holes.advance(&mut after.high, positions, head, xmin, limits::OUTBOX_HOLES_MAX);
-    events.truncate(kept);
-    Page { events, after }
-}
-
-/// An id that no transaction had before this call. It costs one.
-async fn next_transaction(pool: &PgPool) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select pg_current_xact_id()::text::bigint").fetch_one(pool).await
 }
 
 impl FromRow<'_, PgRow> for Stored {

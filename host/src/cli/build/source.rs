@@ -115,6 +115,7 @@ mod tests {
     fn a_bad_manifest_is_told_by_file_field_and_rule() {
         for (manifest, field) in [
             (MINIMAL.replace("1000", "1"), "every_ms"),
+            ("name = \"slow\"\non.event = { types = [\"a\"], pace_ms = 1001 }\n".to_owned(), "pace_ms"),
             (MINIMAL.replace("name = \"sweep\"\n", ""), "missing field `name`"),
             (format!("{MINIMAL}[limits]\nmemory_mib = 4096\n"), "limits.memory_mib"),
             (format!("{MINIMAL}[scripts]\nsweep = \"../sweep.lua\"\n"), "`scripts.sweep` is the path"),

@@ -37,7 +37,7 @@ async fn cursor_of(world: &World, key: &str) -> Cursor {
 async fn step(world: &World, cursor: &mut Cursor) -> Vec<String> {
     let pool = world.postgres.host();
     let heads = heads(pool).await.unwrap();
-    let Page { events, after } = read(pool, &[cursor], &heads, 100).await.unwrap().remove(0);
+    let Page { events, after } = world.postgres.feed().read(&[cursor], &heads, 100).await.unwrap().remove(0);
     *cursor = after;
     events.into_iter().map(|event| event.payload).collect()
 }

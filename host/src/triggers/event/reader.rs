@@ -18,7 +18,7 @@ use crate::contract::event::Event;
 use crate::fanout::wakes::Listener;
 use crate::limits;
 use crate::manifest::EventBinding;
-use crate::postgres::outbox::{self, Cursor, Heads, Page, Stored, Waiting};
+use crate::postgres::outbox::{self, Cursor, Feed, Heads, Page, Stored, Waiting};
 use crate::runtime::{Call, Release};
 use crate::shutdown::Guard;
 use crate::telemetry::spans;
@@ -40,12 +40,14 @@ pub(super) enum Lease {
 pub(super) struct Reader {
     triggers: Arc<Triggers>,
     consumer: String,
+    feed: Feed,
     places: BTreeMap<i16, Place>,
     leases: mpsc::Receiver<Lease>,
     heads: watch::Receiver<Heads>,
     ear: Listener,
     guard: Guard,
     saved_at: Instant,
+    read_at: Option<Instant>,
     looked_aside_at: Option<Instant>,
     failing: bool,
 }
@@ -61,6 +63,12 @@ struct Place {
     woken: bool,
     /// So many events wait for a retry that no more may join them.
     choked: bool,
+}
+
+/// What a step fails of.
+enum Trouble {
+    Read(outbox::Error),
+    Said(sqlx::Error),
 }
 
 /// What to do after a step.
@@ -85,6 +93,7 @@ impl Reader {
     ) -> Self {
         Self {
             ear: triggers.wakes.listen(),
+            feed: triggers.postgres.feed(),
             triggers,
             consumer,
             places: BTreeMap::new(),
@@ -92,6 +101,7 @@ impl Reader {
             heads,
             guard,
             saved_at: Instant::now(),
+            read_at: None,
             looked_aside_at: None,
             failing: false,
         }
@@ -164,13 +174,14 @@ impl Reader {
         }
     }
 
-    async fn step(&mut self) -> sqlx::Result<Next> {
+    async fn step(&mut self) -> Result<Next, Trouble> {
         let Some((release, binding)) = consumer::find(&self.triggers, &self.consumer) else {
             return Ok(Next::End);
         };
         if let Some(hold) = self.retry(&release, &binding).await? {
             return Ok(Next::Hold(hold));
         }
+        let pace = Duration::from_millis(u64::from(binding.pace_ms));
         let heads = *self.heads.borrow_and_update();
         self.places.values_mut().for_each(|place| place.see_whether_choked(&self.consumer));
         let behind: Vec<&Cursor> = self
@@ -180,10 +191,16 @@ impl Reader {
             .map(|place| &place.cursor)
             .collect();
         if behind.is_empty() {
-            return self.rest().await;
+            return Ok(self.rest().await?);
+        }
+        if let Some(rest) = self.read_at.and_then(|at| pace.checked_sub(at.elapsed())) {
+            return Ok(Next::Hold(rest));
         }
         let most = (binding.batch as usize).div_ceil(behind.len());
-        let pages = outbox::read(self.triggers.postgres.host(), &behind, &heads, most).await?;
+        let read_at = Instant::now();
+        let pages = self.feed.read(&behind, &heads, most).await?;
+        // Who is far behind does not pace.
+        self.read_at = pages.iter().all(|page| page.events.len() < most).then_some(read_at);
         let something = pages.iter().any(|page| !page.events.is_empty());
         let next = if something {
             self.handle(&release, &binding, pages).await?
@@ -433,5 +450,26 @@ fn delivery_of(stored: &Stored, attempts: i32) -> Event {
         payload: stored.payload.clone(),
         at_ms: stored.created_ms as u64,
         attempt: attempts as u32 + 1,
+    }
+}
+
+impl From<outbox::Error> for Trouble {
+    fn from(error: outbox::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<sqlx::Error> for Trouble {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Said(error)
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Read(error) => error.fmt(f),
+            Self::Said(error) => error.fmt(f),
+        }
     }
 }

@@ -1,0 +1,184 @@
+//! How a consumer reads: on a connection of its own, as what it reads is what people wait for, and by the handlers' driver,
+//! which takes half as long as the pool's for so small a statement (`docs/decisions/tokio-postgres-for-handlers.md`).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::{Client, NoTls, Row, Statement};
+
+use super::super::connection;
+use super::{Cursor, Heads, Page, Stored};
+use crate::limits;
+
+/// What became visible after each of some cursors, at most so many events a shard, beside the oldest transaction that runs.
+///
+/// Holes and what is above `high` are read under one snapshot: read one after the other, an event could come before
+/// another that its writer waited for.
+const READ: &str = "
+    with seen as materialized (
+        select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin
+    )
+    select seen.xmin, e.shard, e.position, e.id, e.event_type, e.key, e.payload::text as payload,
+           (extract(epoch from e.created_at) * 1000)::bigint as created_ms
+    from seen left join lateral (
+        select late.* from unnest($3::smallint[], $4::bigint[], $5::bigint[]) as hole (shard, low, high)
+        cross join lateral (
+            select * from switchboard.outbox as o
+            where o.shard = hole.shard and o.position between hole.low and hole.high
+            order by o.position limit $6) as late
+        union all
+        select next.* from unnest($1::smallint[], $2::bigint[]) as cursor (shard, high)
+        cross join lateral (
+            select * from switchboard.outbox as o
+            where o.shard = cursor.shard and o.position > cursor.high
+            order by o.position limit $6) as next
+    ) as e on true
+    order by e.shard, e.position";
+
+/// An id that no transaction had before this call. It costs one.
+const NEXT_TRANSACTION: &str = "select pg_current_xact_id()::text::bigint";
+
+pub struct Feed {
+    login: tokio_postgres::Config,
+    line: Option<Line>,
+}
+
+/// Open, and what is said on it prepared.
+struct Line {
+    client: Client,
+    driver: JoinHandle<()>,
+    read: Statement,
+    next_transaction: Statement,
+}
+
+#[derive(Debug)]
+pub enum Error {
+    Postgres(tokio_postgres::Error),
+    /// No answer in time; the connection is given up.
+    Late,
+}
+
+impl Feed {
+    /// Connects when it is first read by, and again whenever its connection is lost.
+    pub(in super::super) fn new(mut login: tokio_postgres::Config) -> Self {
+        login.application_name("switchboard").options(connection::OPTIONS);
+        Self { login, line: None }
+    }
+
+    /// `heads` was asked for before.
+    pub async fn read(
+        &mut self,
+        cursors: &[&Cursor],
+        heads: &Heads,
+        most: usize,
+    ) -> Result<Vec<Page>, Error> {
+        let patience = Duration::from_millis(limits::OUTBOX_READ_MS_MAX);
+        let pages = timeout(patience, async {
+            let line = match &self.line {
+                Some(line) => line,
+                None => self.line.insert(Line::open(&self.login).await?),
+            };
+            line.pages(cursors, heads, most).await
+        });
+        let pages = pages.await.map_err(|_| Error::Late).and_then(|pages| pages.map_err(Error::Postgres));
+        if pages.is_err() {
+            self.line = None;
+        }
+        pages
+    }
+}
+
+impl Line {
+    async fn open(login: &tokio_postgres::Config) -> Result<Self, tokio_postgres::Error> {
+        let (client, driver) = login.connect(NoTls).await?;
+        let driver = tokio::spawn(async move {
+            // The error reaches whoever waits for an answer.
+            let _ = driver.await;
+        });
+        let read = client.prepare(READ).await?;
+        let next_transaction = client.prepare(NEXT_TRANSACTION).await?;
+        Ok(Self { client, driver, read, next_transaction })
+    }
+
+    async fn pages(
+        &self,
+        cursors: &[&Cursor],
+        heads: &Heads,
+        most: usize,
+    ) -> Result<Vec<Page>, tokio_postgres::Error> {
+        let (shards, highs): (Vec<i16>, Vec<i64>) =
+            cursors.iter().map(|cursor| (cursor.shard, cursor.high)).unzip();
+        let holes = cursors.iter().flat_map(|cursor| cursor.holes.bounds().map(|hole| (cursor.shard, hole)));
+        let (hole_shards, holes): (Vec<i16>, Vec<(i64, i64)>) = holes.unzip();
+        let (lows, his): (Vec<i64>, Vec<i64>) = holes.into_iter().unzip();
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+            [&shards, &highs, &hole_shards, &lows, &his, &(most as i64)];
+        let rows = self.client.query(&self.read, &params).await?;
+
+        let mut xmin = 0;
+        let mut events: HashMap<i16, Vec<Stored>> = HashMap::new();
+        for row in rows {
+            xmin = row.try_get("xmin")?;
+            // One row that only carries the snapshot, where there is no event.
+            if row.try_get::<_, Option<i64>>("position")?.is_some() {
+                let event = stored(&row)?;
+                events.entry(event.shard).or_default().push(event);
+            }
+        }
+        let mut pages = Vec::with_capacity(cursors.len());
+        for &cursor in cursors {
+            let page = page(cursor, events.remove(&cursor.shard).unwrap_or_default(), heads, xmin, most);
+            pages.push(page);
+        }
+        if pages.iter().zip(cursors).any(|(page, cursor)| page.after.holes.want_horizon(&cursor.holes)) {
+            let horizon = self.client.query_one(&self.next_transaction, &[]).await?.try_get(0)?;
+            pages.iter_mut().for_each(|page| page.after.holes.set_horizon(horizon));
+        }
+        Ok(pages)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+fn page(cursor: &Cursor, mut events: Vec<Stored>, heads: &Heads, xmin: i64, most: usize) -> Page {
+    events.truncate(most);
+    let mut after = cursor.clone();
+    // A full page says nothing about what is behind it.
+    let head = (events.len() < most).then_some(heads[cursor.shard as usize]);
+    let positions = events.iter().map(|event| event.position);
+    let kept = after.holes.advance(&mut after.high, positions, head, xmin, limits::OUTBOX_HOLES_MAX);
+    events.truncate(kept);
+    Page { events, after }
+}
+
+fn stored(row: &Row) -> Result<Stored, tokio_postgres::Error> {
+    Ok(Stored {
+        shard: row.try_get("shard")?,
+        position: row.try_get("position")?,
+        id: row.try_get("id")?,
+        event_type: row.try_get("event_type")?,
+        key: row.try_get("key")?,
+        payload: row.try_get("payload")?,
+        created_ms: row.try_get("created_ms")?,
+    })
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Postgres(error) => match error.as_db_error() {
+                Some(refused) => write!(f, "{}: {}", refused.code().code(), refused.message()),
+                None => error.fmt(f),
+            },
+            Self::Late => f.write_str("no answer in time"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
