@@ -198,10 +198,14 @@ mod tests {
             }
             assert_eq!(String::from_utf8(arrived).unwrap(), ours);
             // The next answer is one of its own again.
-            stream.write_all(head.as_bytes()).await.unwrap();
-            drop(stream);
+            let speaks = async {
+                stream.write_all(head.as_bytes()).await.unwrap();
+                drop(stream);
+            };
+            // More than fits into what is between them.
             let mut said = String::new();
-            client.read_to_string(&mut said).await.unwrap();
+            let (_, heard) = tokio::join!(speaks, client.read_to_string(&mut said));
+            heard.unwrap();
             assert!(said.contains("application/problem+json"), "{said}");
         }
     }
