@@ -245,7 +245,8 @@ mod tests {
         assert_eq!(at(&info), format!("127.0.0.1:{}", first.port));
         assert!(!place.has_moved_from(&info).await, "a sentinel that is behind made it flap");
 
-        // Another that is a primary indeed. It is found again where it is, so nothing flaps.
+        // Another that is a primary indeed, once its sentinel listens. It is found again where it is, so nothing flaps.
+        found(&behind(&[&of_second])).await;
         let other = behind(&[&stale, &of_second, &of_first]);
         let elsewhere = found(&other).await;
         assert_eq!(at(&elsewhere), format!("127.0.0.1:{}", second.port));

@@ -3,10 +3,23 @@
 
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
+use switchboard_tests::patience::until;
 
 use super::document;
 use super::requests::Draft;
 use super::world::{World, token};
+
+/// How often each table that was looked into was read from end to end.
+async fn counted(host: &Host) -> Vec<(String, i64)> {
+    let rows = host
+        .database
+        .rows(
+            "select relname::text, seq_scan from pg_stat_user_tables
+             where schemaname = 'app' and (seq_scan > 0 or idx_scan > 0) order by relname",
+        )
+        .await;
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_reads_a_table_from_end_to_end() {
@@ -71,17 +84,16 @@ async fn nothing_reads_a_table_from_end_to_end() {
         host.command(&["rebuild", "--json"]).await;
         host.outbox_read().await;
 
-        // A server process tells what it has counted when it ends, and those of the host end with it.
+        // A server process tells what it has counted when it ends, and those of the host end soon after it.
         host.terminate();
         assert!(host.ended().await.success());
-        let counted = host
-            .database
-            .rows(
-                "select relname::text, seq_scan from pg_stat_user_tables
-                 where schemaname = 'app' and (seq_scan > 0 or idx_scan > 0) order by relname",
-            )
-            .await;
-        let counted: Vec<(String, i64)> = counted.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let of_the_host = "select pid from pg_stat_activity
+             where datname = current_database() and application_name like 'switchboard%'";
+        until("the connections of the host to end", async || {
+            host.database.rows(of_the_host).await.is_empty().then_some(())
+        })
+        .await;
+        let counted = counted(host).await;
         let known = |name: &str| counted.iter().any(|(table, _)| table.starts_with(name));
         assert!(
             ["messages_2", "participants", "class_members", "marks"].iter().all(|name| known(name)),
