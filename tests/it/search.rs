@@ -194,11 +194,11 @@ async fn however_old_it_is_it_is_found() {
         assert_eq!(contents(&search(&ana, "thang").await), twice);
         assert_eq!(contents(&search(&ana, "thang 20").await), ["tháng 20", "tháng 20"]);
 
-        // Exact, but older than the 300 newest that hold it without its mark.
+        // Exact, but older than the 200 newest that hold it without its mark.
         let many = format!(
             "insert into app.messages (id, conversation_id, seq, sender_id, type, content, created_at)
              select app.uuid_at(now() - n * interval '1 millisecond'), '{room}', 1000 - n, 'ana', 'text', 'thang ' || n, now()
-             from generate_series(1, 300) as n"
+             from generate_series(1, 200) as n"
         );
         host.database.run(&many).await;
         let found = ana.get(&format!("{CONVERSATIONS}/{room}/search?q={}&limit=100", encoded("tháng"))).await.expect(200);

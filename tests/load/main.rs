@@ -101,7 +101,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         run.keep("sends", sends::rows(&rig, seconds(5, 20))).await?;
     }
     if wanted("held") {
-        run.keep("held", async { Ok(vec![sends::held(&rig, seconds(10, 60)).await?]) }).await?;
+        run.keep("held", async { Ok(vec![sends::held(&rig, seconds(8, 60)).await?]) }).await?;
     }
     if wanted("swaps") {
         let (sockets, count) = if quick { (400, 100) } else { (2_000, 1_000) };
@@ -113,7 +113,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         swaps::many(&rig, if quick { 1_000 } else { 10_000 }).await;
     }
     if wanted("fan-out") {
-        run.keep("fan-out", fanout::rows(&rig, &[200, 1000], seconds(5, 15))).await?;
+        run.keep("fan-out", fanout::rows(&rig, &[200, 1000], seconds(4, 15))).await?;
     }
     if long("history") || long("search") || long("lists") {
         // A million messages take a minute to make; a quick run of this row alone has fewer.

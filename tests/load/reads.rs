@@ -225,7 +225,7 @@ impl World {
             place = self.place(),
             a = word("a"),
             b = word("b"),
-            find = filled(FIND, &[me, room, ":words::text", "300", "100"]),
+            find = filled(FIND, &[me, room, ":words::text", "200", "100"]),
             show = filled(SHOW, &[me, room, ":words::text", ":ids::text", "20"]),
         )
     }

@@ -15,12 +15,6 @@ pub fn month_start(ms: u64) -> u64 {
     (days - (day - 1)) * 86_400_000
 }
 
-/// The first millisecond of the month after a moment's.
-pub fn next_month_start(ms: u64) -> u64 {
-    // The 1st and 31 days are always in the next one.
-    month_start(month_start(ms) + 31 * 86_400_000)
-}
-
 /// Days since 1970 as year, month, day. Eras of 400 years, years that begin in March: the leap day comes last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
@@ -53,10 +47,7 @@ mod tests {
     #[test]
     fn months_begin_on_their_first_day() {
         for ms in [0, 951_782_400_000, 1_709_251_199_999, 4_102_444_800_000] {
-            let (start, text) = (month_start(ms), rfc3339(ms));
-            assert_eq!(rfc3339(start), format!("{}-01T00:00:00.000Z", &text[..7]));
-            assert_eq!(month_start(next_month_start(ms) - 1), start, "{text}");
-            assert_eq!(month_start(next_month_start(ms)), next_month_start(ms));
+            assert_eq!(rfc3339(month_start(ms)), format!("{}-01T00:00:00.000Z", &rfc3339(ms)[..7]));
         }
     }
 }

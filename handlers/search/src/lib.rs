@@ -11,7 +11,7 @@ struct Search;
 http::export!(Search);
 
 /// Of the newest messages that hold the words so many are ranked. Each costs some microseconds.
-const CANDIDATES: u64 = 300;
+const CANDIDATES: u64 = 200;
 /// Kept of them: as many as one can ask for, so that the limit does not make another question.
 const FOUND_MAX: u64 = rules::LIMIT_MAX;
 

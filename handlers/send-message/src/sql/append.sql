@@ -2,7 +2,7 @@
 -- snapshot sees of them is complete, and seqs have neither gaps nor doubles.
 --
 -- Each look into a table is a lateral `limit 1`, whose plan does not turn with the table's statistics. `{recent}` bounds
--- the ids among which heads are looked for, so that old and future months cost nothing; `{everywhere}` says that nothing
+-- the ids among which heads are looked for, so that old months cost nothing; `{everywhere}` says that nothing
 -- was left out. `body` is what the writer of a message knows of its JSON.
 with
 asked as materialized (
