@@ -27,7 +27,7 @@ const NEW_FILES: usize = 10;
 /// More than a node keeps loaded, so that each swap of the long row loads one release and lets one go.
 const VARIANTS: usize = 20;
 /// The long row measures from here on: pools, caches and histories have their size by then.
-const WARM_UP_SWAPS: usize = 1_000;
+const WARM_UP_SWAPS: usize = 4_000;
 
 pub struct Size {
     pub sockets: usize,
