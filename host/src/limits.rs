@@ -347,6 +347,9 @@ pub const REDIS_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// `open` calls at a time; further connections wait for their turn, first come first served, and are not read meanwhile. A
 /// crowd that comes back after a node has ended must not be refused by its handlers: nobody would do for it what they do.
 pub const OPENINGS_AT_ONCE_MAX: usize = 64;
+/// A connection whose turn has not come by then goes on without a greeting: a handler that hangs must not make every later
+/// one wait for all before it.
+pub const OPENING_WAIT: Duration = Duration::from_secs(15);
 /// `closed` calls at a time; the ends of further connections wait for their turn.
 pub const CLOSINGS_AT_ONCE_MAX: usize = 32;
 /// Between tries of a call about a connection that found no slot. After the last the call is lost, and counted as `busy`.

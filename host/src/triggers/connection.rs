@@ -24,7 +24,11 @@ impl Triggers {
     pub async fn opened(&self, opened: Opened) -> Vec<Push> {
         let mut pushes = Vec::new();
         let connection = ConnectionId::parse(&opened.connection);
-        let Ok(_turn) = self.turns.openings.acquire().await else { return pushes };
+        let turn = tokio::time::timeout(limits::OPENING_WAIT, self.turns.openings.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            tracing::warn!(connection.id = %opened.connection, "not greeted: its turn did not come");
+            return pushes;
+        };
         for entry in self.registry.current().opened() {
             let release = Arc::clone(entry.pick(&opened.caller.user_id));
             let call =
