@@ -118,6 +118,9 @@ impl Host {
         if let Err(panic) = outcome {
             eprintln!("---- the host's log ends with:\n{}", host.log_tail());
             eprintln!("---- the outbox: {:?}", host.database.outbox_unread().await);
+            eprintln!("---- deadlocks: {}", host.database.deadlocks().await);
+            // Said before all this already, where a report that shows only the end of it does not show it.
+            eprintln!("---- it failed with: {}", said(&*panic));
             host.kill().await;
             std::panic::resume_unwind(panic);
         }
@@ -346,7 +349,13 @@ impl Host {
         assert!(status.success(), "the host ended with {status} ({:?})", status.signal());
         let log = self.log();
         assert!(!log.contains("panicked"), "the host panicked:\n{log}");
+        assert_eq!(self.database.deadlocks().await, 0, "statements waited for each other in a circle");
     }
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text")
 }
 
 /// A port nobody listens on, below those the system gives to outgoing connections: a server that is started again must

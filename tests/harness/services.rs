@@ -318,6 +318,13 @@ impl Database {
         rows[0].get(0)
     }
 
+    /// How often Postgres had to end one of two that waited for each other. Complete when the host has ended.
+    pub async fn deadlocks(&self) -> i64 {
+        let connection = self.connect().await;
+        let statement = "select deadlocks from pg_stat_database where datname = current_database()";
+        connection.rows(statement).await[0].get(0)
+    }
+
     /// What the consumers of the outbox have still to do, one line each; empty when all is done and nothing was parked.
     pub async fn outbox_unread(&self) -> Vec<String> {
         let connection = self.connect().await;

@@ -1,6 +1,6 @@
 //! Statements of this handler and what their answers mean.
 
-use sdk::postgres::{self, Error, Rows, Value};
+use sdk::postgres::{self, Rows, Value};
 use sdk::{Id, config, params};
 use serde::Serialize;
 
@@ -39,11 +39,9 @@ fn json(value: &impl Serialize) -> String {
 }
 
 fn query(statement: &str, params: &[Value]) -> Result<Rows, Trouble> {
-    postgres::query(statement, params).map_err(|error| match error {
-        Error::Busy | Error::Deadline | Error::Retryable(_) | Error::UnknownOutcome => {
-            Trouble::Away(format!("{error:?}"))
-        }
-        other => Trouble::Failed(format!("{other:?}")),
+    postgres::query(statement, params).map_err(|error| {
+        let trouble = if error.passes() { Trouble::Away } else { Trouble::Failed };
+        trouble(format!("{error:?}"))
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
-use sdk::postgres::{self, Error};
+use sdk::postgres;
 use sdk::{Id, config, frame, log, params};
 
 use crate::rules;
@@ -100,11 +100,9 @@ fn send(publications: &[Publication]) -> Result<Result<(), String>, Trouble> {
 
 fn audience(users: Vec<String>) -> Result<BTreeMap<String, Vec<String>>, Trouble> {
     let most = config::number("participants_max", 1000);
-    let rows = postgres::query(AUDIENCE, &params![users, most]).map_err(|error| match error {
-        Error::Busy | Error::Deadline | Error::Retryable(_) | Error::UnknownOutcome => {
-            Trouble::Away(format!("{error:?}"))
-        }
-        other => Trouble::Failed(format!("{other:?}")),
+    let rows = postgres::query(AUDIENCE, &params![users, most]).map_err(|error| {
+        let trouble = if error.passes() { Trouble::Away } else { Trouble::Failed };
+        trouble(format!("{error:?}"))
     })?;
     let heard = rows.all::<Heard>().map_err(|mismatch| Trouble::Failed(mismatch.to_string()))?;
     let mut audience = BTreeMap::<String, Vec<String>>::new();

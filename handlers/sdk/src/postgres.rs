@@ -163,6 +163,11 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 }
 
 impl Error {
+    /// No fault of the statement: asking again may help.
+    pub const fn passes(&self) -> bool {
+        matches!(self, Self::Retryable(_) | Self::Busy | Self::Deadline | Self::UnknownOutcome)
+    }
+
     /// The constraint that a row broke: the word to map to a problem.
     pub fn constraint(&self) -> Option<&str> {
         match self {

@@ -6,6 +6,8 @@ use wasmtime::component::Resource;
 
 use super::CallState;
 use super::call::Function;
+use super::log::Lines;
+use crate::contract::log::Level;
 use crate::contract::postgres::{self, Collected, Error, Rows, Value};
 
 /// The type behind a guest's handle. The handle's number says which of the call's transactions it is; the transaction
@@ -41,6 +43,13 @@ fn none<T>() -> Result<T, Error> {
     Err(Error::Busy)
 }
 
+/// A handler passes these on as 503, which tells the client all it needs; whoever runs the fleet needs the reason.
+fn note(lines: &Lines, error: &Error) {
+    if matches!(error, Error::Retryable(_) | Error::Busy | Error::Deadline | Error::UnknownOutcome) {
+        lines.write(Level::Warn, "Postgres could not do it now", &[("why".to_owned(), format!("{error:?}"))]);
+    }
+}
+
 fn ended() -> Error {
     Error::Refused("the transaction has ended".to_owned())
 }
@@ -52,10 +61,12 @@ impl postgres::Host for CallState {
         params: Vec<Value>,
     ) -> wasmtime::Result<Result<Rows, Error>> {
         let args = Statement { statement: &statement, params: &params };
-        let session = &mut self.session;
+        let (session, lines) = (&mut self.session, &self.log);
         let live = async {
             match session {
-                Some(session) => session.query(&statement, &params).await,
+                Some(session) => {
+                    session.query(&statement, &params).await.inspect_err(|error| note(lines, error))
+                }
                 None => none(),
             }
         };
@@ -68,10 +79,12 @@ impl postgres::Host for CallState {
         params: Vec<Value>,
     ) -> wasmtime::Result<Result<u64, Error>> {
         let args = Statement { statement: &statement, params: &params };
-        let session = &mut self.session;
+        let (session, lines) = (&mut self.session, &self.log);
         let live = async {
             match session {
-                Some(session) => session.execute(&statement, &params).await,
+                Some(session) => {
+                    session.execute(&statement, &params).await.inspect_err(|error| note(lines, error))
+                }
                 None => none(),
             }
         };
@@ -80,10 +93,10 @@ impl postgres::Host for CallState {
 
     async fn collect(&mut self, collected: Collected) -> wasmtime::Result<Result<Rows, Error>> {
         let args = collected.clone();
-        let session = &mut self.session;
+        let (session, lines) = (&mut self.session, &self.log);
         let live = async {
             match session {
-                Some(session) => session.collect(collected).await,
+                Some(session) => session.collect(collected).await.inspect_err(|error| note(lines, error)),
                 None => none(),
             }
         };
@@ -91,10 +104,10 @@ impl postgres::Host for CallState {
     }
 
     async fn begin(&mut self) -> wasmtime::Result<Result<Resource<Transaction>, Error>> {
-        let session = &mut self.session;
+        let (session, lines) = (&mut self.session, &self.log);
         let live = async {
             match session {
-                Some(session) => session.begin().await,
+                Some(session) => session.begin().await.inspect_err(|error| note(lines, error)),
                 None => none(),
             }
         };
@@ -116,11 +129,14 @@ impl postgres::HostTransaction for CallState {
         params: Vec<Value>,
     ) -> wasmtime::Result<Result<Rows, Error>> {
         let args = Statement { statement: &statement, params: &params };
-        let (session, is_open) = (&mut self.session, self.transactions.is(&handle));
+        let (session, lines, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
         let live = async {
             match session {
                 _ if !is_open => Err(ended()),
-                Some(session) => session.transaction_query(&statement, &params).await,
+                Some(session) => session
+                    .transaction_query(&statement, &params)
+                    .await
+                    .inspect_err(|error| note(lines, error)),
                 None => none(),
             }
         };
@@ -134,11 +150,14 @@ impl postgres::HostTransaction for CallState {
         params: Vec<Value>,
     ) -> wasmtime::Result<Result<u64, Error>> {
         let args = Statement { statement: &statement, params: &params };
-        let (session, is_open) = (&mut self.session, self.transactions.is(&handle));
+        let (session, lines, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
         let live = async {
             match session {
                 _ if !is_open => Err(ended()),
-                Some(session) => session.transaction_execute(&statement, &params).await,
+                Some(session) => session
+                    .transaction_execute(&statement, &params)
+                    .await
+                    .inspect_err(|error| note(lines, error)),
                 None => none(),
             }
         };
@@ -146,11 +165,11 @@ impl postgres::HostTransaction for CallState {
     }
 
     async fn commit(&mut self, handle: Resource<Transaction>) -> wasmtime::Result<Result<(), Error>> {
-        let (session, is_open) = (&mut self.session, self.transactions.is(&handle));
+        let (session, lines, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
         let live = async {
             match session {
                 _ if !is_open => Err(ended()),
-                Some(session) => session.commit().await,
+                Some(session) => session.commit().await.inspect_err(|error| note(lines, error)),
                 None => none(),
             }
         };

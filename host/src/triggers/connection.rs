@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 use uuid::Uuid;
 
 use super::{Triggers, told};
@@ -24,8 +24,7 @@ impl Triggers {
     pub async fn opened(&self, opened: Opened) -> Vec<Push> {
         let mut pushes = Vec::new();
         let connection = ConnectionId::parse(&opened.connection);
-        let turn = tokio::time::timeout(limits::OPENING_WAIT, self.turns.openings.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
+        let Some(_turn) = turn(&self.turns.openings, limits::OPENING_WAIT).await else {
             tracing::warn!(connection.id = %opened.connection, "not greeted: its turn did not come");
             return pushes;
         };
@@ -124,6 +123,11 @@ impl Default for Turns {
             closings: Semaphore::new(limits::CLOSINGS_AT_ONCE_MAX),
         }
     }
+}
+
+/// A handler that hangs has all places in the end: then nothing, after a while.
+async fn turn(places: &Semaphore, wait: Duration) -> Option<SemaphorePermit<'_>> {
+    timeout(wait, places.acquire()).await.ok()?.ok()
 }
 
 /// Nobody asks for such a call again: one that found no slot, and so did nothing, is tried again after a wait.
@@ -229,4 +233,19 @@ async fn page(triggers: &Triggers, missing: &Missing) -> Option<Page> {
 /// A call that no user asked for.
 fn background() -> Call {
     Call { id: Uuid::now_v7().to_string(), principal: None, connection: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn behind_calls_that_hang_a_wait_ends() {
+        const SHORT: Duration = Duration::from_millis(20);
+        let places = Semaphore::new(1);
+        let held = turn(&places, SHORT).await.expect("a place");
+        assert!(turn(&places, SHORT).await.is_none());
+        drop(held);
+        assert!(turn(&places, SHORT).await.is_some());
+    }
 }

@@ -1,6 +1,7 @@
 //! Requests made from the description: good ones, and each with one thing about it that is not.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hyper::Method;
 use serde_json::Value;
@@ -11,6 +12,8 @@ use super::schema::{Sampler, accepts, core, shapes};
 use super::variants::{self, Given};
 use super::world::{World, fresh};
 
+/// Of one request, while the host says that it is busy.
+const TRIES_MAX: usize = 3;
 /// A body may have so much; more is refused whatever is in it.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Parameters travel in the head of a request, which has at most 32 KiB.
@@ -49,10 +52,24 @@ pub struct Case<'a> {
 }
 
 impl Request {
+    /// As a client does: whoever is told to come again does so. On a machine that stands still for the deadline of a call
+    /// nothing is wrong with the answer; one that is busy every time is at fault.
     pub async fn send(&self, rest: &Rest) -> Result<Answer, String> {
         let headers: Vec<_> =
             self.headers.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-        rest.try_send(self.method.clone(), &self.path, &headers, self.body.clone()).await
+        let mut tries = 0;
+        loop {
+            let answer = rest.try_send(self.method.clone(), &self.path, &headers, self.body.clone()).await?;
+            let wait = answer.headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            tries += 1;
+            match wait {
+                Some(seconds) if answer.status == 503 && tries < TRIES_MAX => {
+                    println!("{answer}");
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                }
+                _ => return Ok(answer),
+            }
+        }
     }
 
     /// The same under an id of its own, so that two answers can be compared byte by byte.
