@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::description;
 use crate::patience::PATIENCE;
 use crate::socket::{Handshake, Head, Incoming, NotOpened, Socket};
 use crate::token::Token;
@@ -259,6 +260,11 @@ impl Client {
             let types: Vec<_> = self.aside.iter().map(|frame| &frame["type"]).collect();
             panic!("{}: waited {PATIENCE:?} in vain for {what}; put aside: {types:?}", self.user)
         };
+        if let Incoming::Json(frame) = &incoming
+            && let Some(complaint) = description::complaint(frame)
+        {
+            panic!("{}: {complaint}", self.user);
+        }
         incoming
     }
 

@@ -2,8 +2,10 @@
 //! host; what it knows of it stands in `docs/protocol.md`.
 
 // the wire
+pub mod description;
 pub mod frames;
 pub mod rest;
+pub mod schema;
 pub mod socket;
 pub mod token;
 

@@ -3,10 +3,11 @@
 //! it is described; `openapi.rs` sees to it that every one is.
 
 mod document;
+mod frames;
 mod judge;
 mod requests;
+mod sampler;
 mod scans;
-mod schema;
 mod variants;
 mod world;
 

@@ -1,8 +1,8 @@
 //! The description of the REST interface is there for everyone, it is the one of this tree, and it tells of every route.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
+use switchboard_tests::description::bindings;
 use switchboard_tests::host::{Host, Options};
 
 const DOCUMENT: &str = include_str!("../../docs/openapi.yaml");
@@ -40,17 +40,11 @@ pub fn described() -> BTreeSet<String> {
 
 /// The same as the manifests bind them, of those below the prefix.
 fn bound() -> BTreeSet<String> {
-    let handlers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../handlers");
     let mut routes = BTreeSet::new();
-    for handler in std::fs::read_dir(handlers).expect("the handlers").flatten() {
-        let Ok(manifest) = std::fs::read_to_string(handler.path().join("handler.toml")) else { continue };
-        let manifest: toml::Table = manifest.parse().expect("a manifest");
-        let http = manifest.get("on").and_then(|on| on.get("http")).and_then(toml::Value::as_array);
-        for route in http.into_iter().flatten() {
-            let path = route["path"].as_str().expect("a path");
-            if let Some(path) = path.strip_prefix(PREFIX) {
-                routes.insert(format!("{} {path}", route["method"].as_str().expect("a method")));
-            }
+    for route in bindings("http") {
+        let path = route["path"].as_str().expect("a path");
+        if let Some(path) = path.strip_prefix(PREFIX) {
+            routes.insert(format!("{} {path}", route["method"].as_str().expect("a method")));
         }
     }
     routes

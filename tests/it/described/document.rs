@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 
 use hyper::Method;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use switchboard_tests::description::{self, whole};
 
-pub const TEXT: &str = include_str!("../../../docs/openapi.yaml");
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
-/// Schemas of requests are finite; a deeper one refers to itself.
-const DEPTH_MAX: usize = 40;
 
 pub struct Operation {
     pub id: String,
@@ -39,12 +37,12 @@ pub struct Parameter {
 }
 
 pub fn operations() -> Vec<Operation> {
-    let document: Value = serde_yaml_ng::from_str(TEXT).expect("docs/openapi.yaml is YAML");
+    let document = description::openapi();
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {
         for method in METHODS {
             if item.get(method).is_some() {
-                operations.push(Operation::read(&document, path, item, method));
+                operations.push(Operation::read(document, path, item, method));
             }
         }
     }
@@ -66,9 +64,9 @@ impl Operation {
             needs_token: operation.get("security").is_none_or(|ways| *ways != Value::Array(Vec::new())),
             parameters: parameters
                 .flatten()
-                .map(|parameter| Parameter::read(&whole(document, parameter, 0)))
+                .map(|parameter| Parameter::read(&whole(document, parameter)))
                 .collect(),
-            body: body.map(|schema| whole(document, schema, 0)),
+            body: body.map(|schema| whole(document, schema)),
             statuses: statuses.keys().map(|status| status.parse().expect("a status")).collect(),
         }
     }
@@ -89,38 +87,6 @@ impl Parameter {
             schema: parameter["schema"].clone(),
         }
     }
-}
-
-/// The same without references and without `allOf`.
-fn whole(document: &Value, value: &Value, depth: usize) -> Value {
-    assert!(depth < DEPTH_MAX, "a schema that refers to itself: {value}");
-    match value {
-        Value::Object(fields) => {
-            if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
-                let target = reference.strip_prefix('#').and_then(|pointer| document.pointer(pointer));
-                let target = target.unwrap_or_else(|| panic!("{reference} leads nowhere"));
-                return whole(document, target, depth + 1);
-            }
-            let each = fields.iter().map(|(name, value)| (name.clone(), whole(document, value, depth + 1)));
-            together(each.collect())
-        }
-        Value::Array(items) => items.iter().map(|item| whole(document, item, depth + 1)).collect(),
-        other => other.clone(),
-    }
-}
-
-/// What `allOf` lists are objects: one with the fields of all.
-fn together(mut schema: Map<String, Value>) -> Value {
-    let Some(Value::Array(parts)) = schema.remove("allOf") else { return Value::Object(schema) };
-    let (mut properties, mut required) = (Map::new(), Vec::new());
-    for part in parts {
-        properties.extend(part["properties"].as_object().expect("properties of a part").clone());
-        required.extend(part["required"].as_array().cloned().unwrap_or_default());
-    }
-    schema.insert("type".into(), "object".into());
-    schema.insert("properties".into(), properties.into());
-    schema.insert("required".into(), required.into());
-    Value::Object(schema)
 }
 
 fn text(value: &Value) -> String {

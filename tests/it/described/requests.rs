@@ -6,9 +6,10 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::Value;
 use switchboard_tests::rest::{Answer, Rest};
+use switchboard_tests::schema::{accepts, core};
 
 use super::document::{Operation, Parameter, Place};
-use super::schema::{Sampler, accepts, core, shapes};
+use super::sampler::{Sampler, shapes};
 use super::variants::{self, Given};
 use super::world::{World, fresh};
 

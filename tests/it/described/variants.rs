@@ -1,8 +1,7 @@
 //! Ways to give a field that no client should: missing, empty, one past each bound, of another type, hostile.
 
 use serde_json::{Map, Value, json};
-
-use super::schema::core;
+use switchboard_tests::schema::core;
 
 /// One way to give a field of a body.
 pub enum Given {

@@ -1,11 +1,8 @@
-//! JSON Schema as far as requests are described with it: what a schema accepts, and a value that it does.
+//! JSON Schema as far as the documents of the wire use it: what a schema accepts.
 
 use regex_lite::Regex;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use uuid::Uuid;
-
-/// A whole number that has no small bound is taken from its lower end.
-const SMALL: i64 = 1_000_000;
 
 pub fn accepts(schema: &Value, value: &Value) -> bool {
     let Some(rules) = schema.as_object() else { panic!("no schema: {schema}") };
@@ -46,9 +43,18 @@ fn keeps(word: &str, rule: &Value, value: &Value, rules: &Map<String, Value>) ->
             let mut named = rule.as_object().expect("properties").iter();
             named.all(|(name, schema)| of(name).is_none_or(|value| accepts(schema, value)))
         }
+        "additionalProperties" => {
+            let named = rules.get("properties").and_then(Value::as_object);
+            let mut others = value
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(name, _)| named.is_none_or(|named| !named.contains_key(name.as_str())));
+            others.all(|(_, value)| accepts(rule, value))
+        }
         "description" | "default" => true,
         // Passed over, what it forbids would be passed over too.
-        other => panic!("docs/openapi.yaml uses `{other}`, which is not read here: {rules:?}"),
+        other => panic!("`{other}` is not read here: {rules:?}"),
     }
 }
 
@@ -79,6 +85,7 @@ fn regex(pattern: &Value) -> Regex {
 fn has_format(format: &Value, text: &str) -> bool {
     match format.as_str() {
         Some("uuid") => text.len() == 36 && Uuid::try_parse(text).is_ok(),
+        Some("date-time") => regex(&r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$".into()).is_match(text),
         other => panic!("a format {other:?}"),
     }
 }
@@ -90,76 +97,10 @@ pub fn core(schema: &Value) -> &Value {
     found.map_or(schema, core)
 }
 
-/// Ways to be this, one each.
-pub fn shapes(schema: &Value) -> Vec<&Value> {
-    schema.get("oneOf").and_then(Value::as_array).map_or(vec![schema], |all| all.iter().collect())
-}
-
-/// Makes values that a schema accepts.
-pub struct Sampler<'a> {
-    /// What is known to exist under a name.
-    pub known: &'a dyn Fn(&str) -> Option<Value>,
-    /// A number that was not used before, for what must be unique.
-    pub fresh: &'a dyn Fn() -> u64,
-    /// Only what is required.
-    pub least: bool,
-}
-
-impl Sampler<'_> {
-    pub fn value(&self, name: &str, schema: &Value) -> Value {
-        let made = (self.known)(name)
-            .filter(|value| accepts(schema, value))
-            .unwrap_or_else(|| self.made(name, core(schema)));
-        assert!(accepts(schema, &made), "no value for `{name}`: {made} is not {schema}");
-        made
-    }
-
-    fn made(&self, name: &str, schema: &Value) -> Value {
-        if let Some(only) = schema.get("const") {
-            return only.clone();
-        }
-        if let Some(words) = schema["enum"].as_array() {
-            return words.iter().rfind(|word| !word.is_null()).expect("a word").clone();
-        }
-        let number = |word: &str| schema[word].as_i64();
-        match schema["type"].as_str().or_else(|| schema["type"][0].as_str()).expect("a type") {
-            "string" => self.text(schema),
-            "boolean" => json!(false),
-            "integer" => json!(
-                number("maximum").filter(|most| *most <= SMALL).or(number("minimum")).unwrap_or_default()
-            ),
-            "array" => (0..schema["minItems"].as_u64().unwrap_or(1))
-                .map(|_| self.value(name, &schema["items"]))
-                .collect(),
-            "object" => self.object(schema),
-            other => panic!("a type `{other}`"),
-        }
-    }
-
-    fn object(&self, schema: &Value) -> Value {
-        let is_required =
-            |name: &str| schema["required"].as_array().is_some_and(|all| all.contains(&json!(name)));
-        let fields = schema["properties"].as_object().into_iter().flatten();
-        let wanted = fields.filter(|(name, _)| !self.least || is_required(name));
-        wanted.map(|(name, schema)| (name.clone(), self.value(name, schema))).collect()
-    }
-
-    fn text(&self, schema: &Value) -> Value {
-        let n = (self.fresh)();
-        let ways = [
-            format!("x-{n}"),
-            format!("https://x.test/{n}"),
-            format!("x{n}@x.test"),
-            format!("user:x-{n}"),
-            Uuid::from_u128(0x0199_aaaa_0000_7000_8000_0000_0000_0000 + u128::from(n)).to_string(),
-        ];
-        let fits = ways.into_iter().map(Value::from).find(|text| accepts(schema, text));
-        fits.unwrap_or_else(|| panic!("no text is known that is {schema}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -169,10 +110,13 @@ mod tests {
             "b": {"type": "integer", "minimum": 0, "maximum": i64::MAX},
             "c": {"anyOf": [{"type": "array", "maxItems": 1, "items": {"enum": ["x"]}}, {"type": "null"}]},
             "d": {"type": "string", "format": "uuid"},
+            "e": {"type": ["string", "null"], "format": "date-time"},
+            "f": {"type": "object", "additionalProperties": {"type": "integer"}, "properties": {"a": {"type": "string"}}},
         }});
         for good in [
             json!({"a": "đđ", "other": 1}),
             json!({"a": null, "b": i64::MAX, "c": null}),
+            json!({"a": "abc", "e": "2026-11-20T12:00:00.000Z", "f": {"a": "x", "b": 1}}),
             json!({"a": "abc", "b": 7.0, "c": ["x"], "d": "0199aaaa-0000-7000-8000-000000000000"}),
         ] {
             assert!(accepts(&schema, &good), "{good}");
@@ -191,6 +135,8 @@ mod tests {
             json!({"a": "ab", "b": null}),
             json!({"a": "ab", "c": ["x", "x"]}),
             json!({"a": "ab", "c": ["y"]}),
+            json!({"a": "ab", "e": "2026-11-20 12:00:00Z"}),
+            json!({"a": "ab", "f": {"b": "x"}}),
             json!({"a": "ab", "d": "0199aaaa00007000800000000000000000000"}),
         ] {
             assert!(!accepts(&schema, &bad), "{bad}");

@@ -1,0 +1,146 @@
+//! The wire as it is described for machines: `docs/openapi.yaml`, `docs/asyncapi.yaml`. Every frame that a client of a test
+//! hears is held against the second.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+
+use crate::schema::accepts;
+
+/// Schemas are finite; a deeper one refers to itself.
+const DEPTH_MAX: usize = 40;
+
+pub fn openapi() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| parsed(include_str!("../../docs/openapi.yaml")));
+    &DOCUMENT
+}
+
+pub fn asyncapi() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| parsed(include_str!("../../docs/asyncapi.yaml")));
+    &DOCUMENT
+}
+
+fn parsed(text: &str) -> Value {
+    serde_yaml_ng::from_str(text).expect("a description is YAML")
+}
+
+/// A frame as it is described.
+pub struct Message {
+    pub name: String,
+    pub aliases: Vec<String>,
+    /// Of the whole frame.
+    pub schema: Value,
+}
+
+/// What the host receives, with what it replies, and what it pushes.
+pub fn operations() -> Vec<(Vec<Message>, Vec<Message>)> {
+    let document = asyncapi();
+    let messages = |list: &Value| -> Vec<Message> {
+        let list = list.as_array().into_iter().flatten();
+        list.map(|message| Message::read(&whole(document, message))).collect()
+    };
+    let of = |operation: &Value| match operation["action"].as_str() {
+        Some("receive") => (messages(&operation["messages"]), messages(&operation["reply"]["messages"])),
+        Some("send") => (Vec::new(), messages(&operation["messages"])),
+        other => panic!("an action {other:?}"),
+    };
+    document["operations"].as_object().expect("operations").values().map(of).collect()
+}
+
+impl Message {
+    fn read(message: &Value) -> Self {
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let aliases = message["x-aliases"].as_array().into_iter().flatten().map(text).collect();
+        Self { name: text(&message["name"]), aliases, schema: message["payload"].clone() }
+    }
+}
+
+/// What is wrong with a frame of the host. Frames of other types are their publisher's.
+pub fn complaint(frame: &Value) -> Option<String> {
+    static SAID: LazyLock<BTreeMap<String, Vec<Value>>> = LazyLock::new(|| {
+        let mut said = BTreeMap::<_, Vec<_>>::new();
+        for message in operations().into_iter().flat_map(|(_, said)| said) {
+            said.entry(message.name).or_default().push(message.schema);
+        }
+        said
+    });
+    let schemas = SAID.get(frame["type"].as_str()?)?;
+    let fits = schemas.iter().any(|schema| accepts(schema, frame));
+    (!fits).then(|| format!("docs/asyncapi.yaml describes it otherwise: {frame}"))
+}
+
+/// All that the product's manifests bind of a kind: `http`, `frame`.
+pub fn bindings(kind: &str) -> Vec<toml::Value> {
+    let handlers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../handlers");
+    let mut bindings = Vec::new();
+    for handler in std::fs::read_dir(handlers).expect("the handlers").flatten() {
+        let Ok(manifest) = std::fs::read_to_string(handler.path().join("handler.toml")) else { continue };
+        let manifest: toml::Table = manifest.parse().expect("a manifest");
+        let bound = manifest.get("on").and_then(|on| on.get(kind)).and_then(toml::Value::as_array);
+        bindings.extend(bound.into_iter().flatten().cloned());
+    }
+    bindings
+}
+
+/// The same without references and without `allOf`.
+pub fn whole(document: &Value, value: &Value) -> Value {
+    resolved(document, value, 0)
+}
+
+fn resolved(document: &Value, value: &Value, depth: usize) -> Value {
+    assert!(depth < DEPTH_MAX, "a schema that refers to itself: {value}");
+    match value {
+        Value::Object(fields) => {
+            if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
+                let (file, pointer) = reference.split_once('#').unwrap_or((reference, ""));
+                let document = if file == "openapi.yaml" { openapi() } else { document };
+                let target = document.pointer(pointer);
+                let target = target.unwrap_or_else(|| panic!("{reference} leads nowhere"));
+                return resolved(document, target, depth + 1);
+            }
+            let each =
+                fields.iter().map(|(name, value)| (name.clone(), resolved(document, value, depth + 1)));
+            together(each.collect())
+        }
+        Value::Array(items) => items.iter().map(|item| resolved(document, item, depth + 1)).collect(),
+        other => other.clone(),
+    }
+}
+
+/// What `allOf` lists are objects: one with the fields of all.
+fn together(mut schema: Map<String, Value>) -> Value {
+    let Some(Value::Array(parts)) = schema.remove("allOf") else { return Value::Object(schema) };
+    let (mut properties, mut required) = (Map::new(), Vec::new());
+    for part in parts {
+        properties.extend(part["properties"].as_object().expect("properties of a part").clone());
+        required.extend(part["required"].as_array().cloned().unwrap_or_default());
+    }
+    schema.insert("type".into(), "object".into());
+    schema.insert("properties".into(), properties.into());
+    schema.insert("required".into(), required.into());
+    Value::Object(schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_that_is_not_as_described_is_noticed() {
+        let typing = |payload: Value| complaint(&json!({"type": "typing.start", "payload": payload}));
+        let conversation_id = "0199aaaa-0000-7000-8000-000000000000";
+        assert_eq!(typing(json!({"conversation_id": conversation_id, "user_id": "ana"})), None);
+        assert!(typing(json!({"conversation_id": conversation_id})).is_some());
+        assert!(typing(json!({"conversation_id": 7, "user_id": "ana"})).is_some());
+        assert!(complaint(&json!({"type": "pong"})).is_some());
+        // One of the ways to say it.
+        let read = |payload: Value| complaint(&json!({"type": "notification.read", "payload": payload}));
+        assert_eq!(read(json!({"id": conversation_id, "deleted": true, "unread": 0})), None);
+        assert!(read(json!({"id": conversation_id, "unread": 0})).is_some());
+        assert_eq!(complaint(&json!({"type": "score", "payload": 7})), None);
+    }
+}
