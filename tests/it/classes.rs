@@ -290,6 +290,9 @@ async fn what_is_archived_can_be_read() {
         let (id, room) = class(host, "tea", "A1").await;
         add(host, "tea", &id, "stu", "student").await;
         let (path, tea) = (format!("{CLASSES}/{id}"), host.rest("tea"));
+        let messages = format!("{CONVERSATIONS}/{room}/messages");
+        let kept = json!({"content": "kept", "client_msg_id": "k"});
+        host.rest("stu").post(&messages, kept.clone()).await.expect(201);
         let archived = tea.put(&path, json!({"archived": true})).await.expect(200);
         assert_eq!(archived["class"]["archived"], true);
         let members_path = format!("{path}/members");
@@ -306,8 +309,16 @@ async fn what_is_archived_can_be_read() {
             .await
             .expect_problem(409, "archived");
         let body = json!({"content": "hello"});
-        let messages = format!("{CONVERSATIONS}/{room}/messages");
         host.rest("stu").post(&messages, body.clone()).await.expect_problem(409, "archived");
+        // What was stored before is, and a retry is told so.
+        assert_eq!(host.rest("stu").post(&messages, kept).await.expect(200)["duplicate"], true);
+        // One may begin like that.
+        let made =
+            tea.post(CLASSES, json!({"name": "Old", "code": "A2", "archived": true})).await.expect(201);
+        assert_eq!(made["class"]["archived"], true);
+        let of_old =
+            format!("{CONVERSATIONS}/{}/messages", made["class"]["conversation_id"].as_str().unwrap());
+        tea.post(&of_old, body.clone()).await.expect_problem(409, "archived");
         let changed = json!({"settings": {"a": 1}});
         tea.patch(&format!("{CONVERSATIONS}/{room}"), changed).await.expect_problem(409, "archived");
         // Reading goes on.

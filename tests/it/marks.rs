@@ -198,8 +198,8 @@ async fn the_log_answers_disputes() {
         // Page by page.
         let path = format!("/api/v1/conversations/{room}/receipts?seq=2&limit=2");
         let page = ana.get(&path).await.expect(200);
-        assert_eq!(page["next_cursor"], "cy");
-        let rest = ana.get(&format!("{path}&cursor=cy")).await.expect(200);
+        let next = page["next_cursor"].as_str().expect("a next page");
+        let rest = ana.get(&format!("{path}&cursor={next}")).await.expect(200);
         assert_eq!(
             (rest["receipts"].as_array().map(Vec::len), &rest["next_cursor"]),
             (Some(1), &Value::Null)

@@ -73,6 +73,40 @@ async fn a_key_makes_a_retry_return_the_first_result() {
 
 /// A header that is no ASCII is a key like any other, or a broken one; it is never as if it were not there.
 #[tokio::test]
+async fn a_retry_is_answered_whatever_came_to_be_since() {
+    Host::test(Options::default(), async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let path = format!("/api/v1/conversations/{room}/messages");
+        let (seat, ana, bo) =
+            (format!("/api/v1/conversations/{room}/participants/bo"), host.rest("ana"), host.rest("bo"));
+        let once = json!({"content": "x", "client_msg_id": "k"});
+        let first = bo.post(&path, once.clone()).await.expect(201);
+        let again = async || {
+            let replay = bo.post(&path, once.clone()).await.expect(200);
+            assert_eq!(
+                (&replay["message"]["id"], &replay["duplicate"]),
+                (&first["message"]["id"], &json!(true))
+            );
+        };
+        // Who may no longer write has written it.
+        ana.patch(&seat, json!({"role": "observer"})).await.expect(200);
+        again().await;
+        bo.post(&path, json!({"content": "y", "client_msg_id": "l"})).await.expect_problem(403, "forbidden");
+        ana.patch(&seat, json!({"role": "member"})).await.expect(200);
+        // Nor does the limit matter.
+        for _ in 0..24 {
+            bo.post(&path, json!({"content": "z"})).await.expect(201);
+        }
+        bo.post(&path, json!({"content": "z"})).await.expect_problem(429, "rate_limited");
+        again().await;
+        // Who has left sees nothing of it, whatever the limit says.
+        ana.delete(&seat).await.expect(204);
+        bo.post(&path, once.clone()).await.expect_problem(404, "not_found");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_key_in_a_header_is_seen_whatever_it_is() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;

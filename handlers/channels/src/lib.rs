@@ -4,7 +4,7 @@ mod rules;
 
 use rules::Search;
 use sdk::http::{self, Request, Response};
-use sdk::{Id, Problem, params, postgres};
+use sdk::{Id, Problem, cursor, params, postgres};
 
 const PAGE: &str = include_str!("sql/page.sql");
 
@@ -20,7 +20,8 @@ impl http::Handler for Channels {
         let user = &request.caller()?.user_id;
         let limit = request.limit(20, 100)?;
         let search = Search::parse(request.query("q"))?;
-        let after = request.query("cursor").map(cursor).transpose()?;
+        // The last channel of the page before, wherever it stands now.
+        let after = cursor::id(request.query("cursor"))?;
         // Postgres plans a statement once, so each way to search is its own.
         let statement =
             PAGE.replace("{matches}", search.condition()).replace("{after}", rules::after(after.is_some()));
@@ -33,9 +34,4 @@ impl http::Handler for Channels {
         let texts: Vec<_> = found.into_iter().map(|found| found.conversation).collect();
         Ok(Response::text(200, format!(r#"{{"conversations":[{}],"next_cursor":{next}}}"#, texts.join(","))))
     }
-}
-
-/// The last channel of the page before, wherever it stands now.
-fn cursor(raw: &str) -> Result<Id, Problem> {
-    Id::parse(raw).ok_or_else(|| Problem::invalid("cursor", "is not one of ours"))
 }

@@ -9,7 +9,7 @@ mod store;
 use class::Class;
 use rules::{Changes, Code, Enrolment, Plan};
 use sdk::http::{self, Request, Response};
-use sdk::{Id, Problem, text};
+use sdk::{Id, Problem, cursor, text};
 use serde_json::Value;
 
 struct Classes;
@@ -36,17 +36,19 @@ impl http::Handler for Classes {
 
 fn create(request: &Request) -> Result<Response, Problem> {
     let teacher = &request.caller()?.user_id;
-    let id = store::create(&Plan::parse(request.json()?)?, teacher)?;
+    let plan = Plan::parse(request.json()?)?;
+    let id = store::create(&plan, teacher)?;
+    if plan.archived {
+        let archived = Changes { archived: Some(true), ..Changes::default() };
+        Class::lock(id, teacher, teacher)?.change(&archived, teacher)?;
+    }
     shown(201, id, teacher)
 }
 
 fn list(request: &Request) -> Result<Response, Problem> {
     let user = &request.caller()?.user_id;
     let limit = request.limit(100, 100)?;
-    let after = match request.query("cursor") {
-        None => None,
-        Some(raw) => Some(Id::parse(raw).ok_or_else(|| Problem::invalid("cursor", "is not one of ours"))?),
-    };
+    let after = cursor::id(request.query("cursor"))?;
     let found = store::list(user, after, limit)?;
     Ok(page("classes", found, limit))
 }
@@ -77,8 +79,8 @@ fn delete(request: &Request) -> Result<Response, Problem> {
 fn members(request: &Request) -> Result<Response, Problem> {
     let user = &request.caller()?.user_id;
     let limit = request.limit(rules::MEMBERS_PAGE, rules::MEMBERS_PAGE)?;
-    let after = rules::cursor(request.query("cursor"))?;
-    let found = store::members(id(request)?, user, after, limit)?;
+    let after = cursor::person(request.query("cursor"))?.unwrap_or_default();
+    let found = store::members(id(request)?, user, &after, limit)?;
     Ok(page("members", found, limit))
 }
 

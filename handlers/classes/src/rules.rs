@@ -83,6 +83,7 @@ pub struct Plan {
     pub name: String,
     pub code: Code,
     pub description: Option<String>,
+    pub archived: bool,
 }
 
 impl Plan {
@@ -91,6 +92,7 @@ impl Plan {
             name: conversation::name(json::required("name", body.text("name")?)?, NAME_CHARS_MAX)?,
             code: Code::of(json::required("code", body.text("code")?)?)?,
             description: conversation::description(body.text("description")?)?,
+            archived: body.boolean("archived")?.unwrap_or(false),
         })
     }
 }
@@ -139,15 +141,6 @@ impl Enrolment {
 pub fn role(mut body: Object) -> Result<Role, Problem> {
     let word = json::required("role", body.text("role")?)?;
     Role::parse(&word).ok_or_else(|| Problem::invalid("role", "is not teacher, ta, student or observer"))
-}
-
-/// The user id after which a page of members begins.
-pub fn cursor(raw: Option<&str>) -> Result<&str, Problem> {
-    match raw {
-        None => Ok(""),
-        Some(raw) if text::is_user_id(raw) => Ok(raw),
-        Some(_) => Err(Problem::invalid("cursor", "is not one of ours")),
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use sdk::conversation::Kind;
 use sdk::membership::Founding;
 use sdk::postgres::{self, Error};
-use sdk::{Id, Problem, clock, params, wake};
+use sdk::{Id, Problem, clock, cursor, params, wake};
 
 use crate::rules::{Code, Plan};
 
@@ -17,7 +17,7 @@ const MEMBERS: &str = include_str!("sql/members.sql");
 
 sdk::rows! {
     struct Listed { cursor: String, text: String }
-    struct Member { cursor: Option<String>, text: Option<String> }
+    struct Member { user_id: Option<String>, text: Option<String> }
 }
 
 /// Its conversation, its first teacher, itself.
@@ -87,5 +87,5 @@ pub fn members(class: Id, user: &str, after: &str, limit: u64) -> Result<Vec<(St
     if rows.is_empty() {
         return Err(Problem::not_found("class"));
     }
-    Ok(rows.into_iter().filter_map(|row| row.cursor.zip(row.text)).collect())
+    Ok(rows.into_iter().filter_map(|row| Some((cursor::of_person(&row.user_id?), row.text?))).collect())
 }

@@ -1,6 +1,6 @@
 //! What a client asks to see, and what it lacks. Pure: no host calls, so plain `cargo test` runs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sdk::json::Object;
 use sdk::{Id, Problem, channels};
@@ -35,6 +35,7 @@ pub struct Wish {
 impl Wish {
     /// `subscribe`, or `chat:join` and `join_room`, which name one conversation and join it.
     pub fn subscribe(mut payload: Object, alias: bool) -> Result<Self, Problem> {
+        names_something(&payload)?;
         let conversations = conversations(&mut payload)?;
         let join = payload.boolean("join")?.unwrap_or(alias);
         if join && conversations.len() > JOINS_MAX {
@@ -42,20 +43,13 @@ impl Wish {
             return Err(Problem::invalid("conversation_ids", rule));
         }
         let stands = stands(&mut payload)?;
-        Self { conversations, stands, topics: topics(&mut payload)?, join }.of_something()
+        Ok(Self { conversations, stands, topics: topics(&mut payload)?, join })
     }
 
     pub fn unsubscribe(mut payload: Object) -> Result<Self, Problem> {
+        names_something(&payload)?;
         let conversations = conversations(&mut payload)?;
-        Self { conversations, stands: BTreeMap::new(), topics: topics(&mut payload)?, join: false }
-            .of_something()
-    }
-
-    fn of_something(self) -> Result<Self, Problem> {
-        if self.conversations.is_empty() && self.topics.is_empty() {
-            return Err(Problem::invalid("conversation_ids", "is required, or topics"));
-        }
-        Ok(self)
+        Ok(Self { conversations, stands: BTreeMap::new(), topics: topics(&mut payload)?, join: false })
     }
 
     pub fn ids(&self) -> Vec<Id> {
@@ -63,18 +57,21 @@ impl Wish {
     }
 }
 
+/// Empty lists are fine: a client that comes back may have nothing.
+fn names_something(payload: &Object) -> Result<(), Problem> {
+    let names = ["conversation_ids", "conversation_id", "topics"];
+    let found = names.iter().any(|name| payload.has(name) && !payload.is_null(name));
+    if found { Ok(()) } else { Err(Problem::invalid("conversation_ids", "is required, or topics")) }
+}
+
 fn conversations(payload: &mut Object) -> Result<Vec<(String, Option<Id>)>, Problem> {
     let mut names = payload.texts("conversation_ids", CONVERSATIONS_MAX)?.unwrap_or_default();
     names.extend(payload.text("conversation_id")?);
-    let mut seen = std::collections::BTreeSet::new();
-    names.retain(|name| seen.insert(name.clone()));
-    Ok(names
-        .into_iter()
-        .map(|name| {
-            let id = Id::parse(&name);
-            (name, id)
-        })
-        .collect())
+    // One id can be written in two ways.
+    let mut seen = BTreeSet::new();
+    let named = names.into_iter().map(|name| (Id::parse(&name), name));
+    let once = named.filter(|(id, name)| seen.insert(id.map_or_else(|| name.clone(), |id| id.to_string())));
+    Ok(once.map(|(id, name)| (name, id)).collect())
 }
 
 fn topics(payload: &mut Object) -> Result<Vec<String>, Problem> {
@@ -155,7 +152,7 @@ mod tests {
     fn a_wish_names_conversations_positions_and_topics() {
         let room = Id::parse(ROOM).unwrap();
         let full = wish(json!({
-            "conversation_ids": [ROOM, "nonsense", ROOM],
+            "conversation_ids": [ROOM, "nonsense", ROOM, ROOM.to_uppercase()],
             "positions": { ROOM: { "seq": 3, "change": 1 }, "other": 7 },
             "topics": ["match:31", "match:31"],
         }))
@@ -165,6 +162,13 @@ mod tests {
         assert_eq!((full.topics.len(), full.join, full.ids()), (1, false, vec![room]));
         let seq_only = wish(json!({ "conversation_ids": [ROOM], "positions": { ROOM: 5 } })).unwrap();
         assert_eq!(seq_only.stands[&room], Stand { seq: 5, change: None });
+    }
+
+    #[test]
+    fn who_has_nothing_asks_for_nothing() {
+        for nothing in [json!({ "conversation_ids": [] }), json!({ "topics": [] })] {
+            assert!(wish(nothing).unwrap().conversations.is_empty());
+        }
     }
 
     #[test]
@@ -178,6 +182,7 @@ mod tests {
     fn a_bad_wish_names_its_field() {
         for (field, payload) in [
             ("conversation_ids", json!({})),
+            ("conversation_ids", json!({ "conversation_ids": null })),
             ("conversation_ids", json!({ "conversation_ids": ROOM })),
             ("conversation_ids", json!({ "conversation_ids": vec!["x"; 201] })),
             (

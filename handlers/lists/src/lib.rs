@@ -9,15 +9,12 @@ mod rebuild;
 mod store;
 
 use sdk::http::{self, Request, Response};
-use sdk::{Id, Problem, log};
+use sdk::{Id, Problem, cursor, log};
 
 use list::Trouble;
 
 struct Lists;
 http::export!(Lists);
-
-/// Beyond every conversation: where the first page begins.
-const NEWEST: &str = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 
 impl http::Handler for Lists {
     fn handle(request: Request) -> Result<Response, Problem> {
@@ -32,8 +29,8 @@ impl http::Handler for Lists {
 fn list(request: &Request) -> Result<Response, Problem> {
     let user = &request.caller()?.user_id;
     let limit = request.limit(20, 100)? as usize;
-    let cursor = request.query("cursor").unwrap_or(NEWEST);
-    let after = Id::parse(cursor).ok_or_else(|| Problem::invalid("cursor", "is not one of ours"))?;
+    // The first page begins beyond every conversation.
+    let after = cursor::id(request.query("cursor"))?.unwrap_or(Id::LAST);
     let mut entries = match list::of(user, after, limit + 1) {
         Ok(entries) => entries,
         Err(Trouble::Problem(problem)) => return Err(problem),
@@ -55,9 +52,7 @@ fn rebuild(request: &Request) -> Result<Response, Problem> {
     let cursor = request.json_or_empty()?.text("cursor")?;
     let step = match cursor {
         None => rebuild::Step::first(store::size()?),
-        Some(raw) => {
-            rebuild::Step::parse(&raw).ok_or_else(|| Problem::invalid("cursor", "is not one of ours"))?
-        }
+        Some(raw) => rebuild::Step::parse(&raw).ok_or_else(cursor::refused)?,
     };
     let step = rebuild::run(step)?;
     Ok(Response::json(200, &step.answer()))

@@ -6,7 +6,7 @@ mod store;
 
 use rules::{Positions, Question};
 use sdk::http::{self, Request, Response};
-use sdk::{Id, Problem, frame, json, marks, membership};
+use sdk::{Id, Problem, cursor, frame, json, marks, membership};
 
 struct Marks;
 http::export!(Marks);
@@ -55,7 +55,7 @@ fn read(conversation: Id, user: &str, up_to: u64) -> Result<String, Problem> {
 fn receipts(request: &Request) -> Result<Response, Problem> {
     let question = Question {
         seq: json::required("seq", request.query_number("seq")?)?,
-        after: rules::cursor(request.query("cursor"))?,
+        after: cursor::person(request.query("cursor"))?,
         limit: request.limit(rules::RECEIPTS_MAX, rules::RECEIPTS_MAX)?,
     };
     let conversation = membership::find_for("message", request.param("conversation_id"))?;

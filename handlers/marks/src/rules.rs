@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sdk::json::{self, Object};
-use sdk::{Id, Problem, marks, text};
+use sdk::{Id, Problem, marks};
 use serde_json::Value;
 
 /// Of one page; most conversations are one.
@@ -20,14 +20,6 @@ pub struct Question {
 /// Beyond the head is the head; nothing is no mark.
 pub fn up_to_seq(body: &mut Object) -> Result<u64, Problem> {
     json::required("up_to_seq", body.number("up_to_seq")?)
-}
-
-/// A page ends with a person, and the cursor is that person.
-pub fn cursor(raw: Option<&str>) -> Result<Option<String>, Problem> {
-    match raw {
-        Some(raw) if !text::is_user_id(raw) => Err(Problem::invalid("cursor", "is not one of ours")),
-        other => Ok(other.map(str::to_owned)),
-    }
 }
 
 /// What `delivered` says: through which seq, by conversation.
@@ -103,15 +95,6 @@ mod tests {
             (0..=marks::POSITIONS_MAX).map(|n| (n.to_string(), json!(1))).collect();
         for bad in [json!(null), json!([1]), Value::Object(many)] {
             assert_eq!(refusal(parse(bad)), (422, "positions".into()));
-        }
-    }
-
-    #[test]
-    fn a_cursor_is_a_person() {
-        assert_eq!(cursor(Some("bo")), Ok(Some("bo".into())));
-        assert_eq!(cursor(None), Ok(None));
-        for bad in ["", "a\0", &"x".repeat(65)] {
-            assert_eq!(refusal(cursor(Some(bad))), (422, "cursor".into()));
         }
     }
 }

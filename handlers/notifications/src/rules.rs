@@ -1,7 +1,7 @@
 //! What may be asked of a person's notifications, and which of it the newest hundred answer. Pure: no host calls, so plain
 //! `cargo test` runs it.
 
-use sdk::{Id, Problem, notification};
+use sdk::{Id, Problem, cursor, notification};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -39,12 +39,7 @@ impl Wish {
                 format!("is not one of {}", notification::TYPES.join(", ")),
             ));
         }
-        let after = match cursor {
-            None => None,
-            Some(raw) => {
-                Some(Id::parse(raw).ok_or_else(|| Problem::invalid("cursor", "is not one of ours"))?)
-            }
-        };
+        let after = cursor::id(cursor)?;
         Ok(Self { only_unread, kind: kind.map(str::to_owned), after, limit })
     }
 }

@@ -9,8 +9,8 @@ use sdk::conversation::Role;
 use sdk::http::{self, Request, Response};
 use sdk::membership::rules::{Coming, Going, Turn};
 use sdk::membership::{self, Move, Room};
-use sdk::{Id, Problem, text};
-use serde_json::Value;
+use sdk::{Id, Problem, cursor, text};
+use serde_json::json;
 
 struct Participants;
 http::export!(Participants);
@@ -31,15 +31,17 @@ impl http::Handler for Participants {
 fn show(request: &Request) -> Result<Response, Problem> {
     let user = &request.caller()?.user_id;
     let limit = request.limit(rules::PAGE, rules::PAGE)?;
-    let after = rules::cursor(request.query("cursor"))?;
+    let after = cursor::person(request.query("cursor"))?.unwrap_or_default();
     let id = conversation(request)?;
-    let mut found = store::people(id, user, after, limit)?;
+    let mut found = store::people(id, user, &after, limit)?;
     let more = found.len() as u64 > limit;
     found.truncate(limit as usize);
-    let next =
-        found.last().filter(|_| more).map_or(Value::Null, |(user_id, _)| Value::from(user_id.as_str()));
+    let next = found.last().filter(|_| more).map(|(user, _)| cursor::of_person(user));
     let texts: Vec<_> = found.into_iter().map(|(_, participant)| participant).collect();
-    Ok(Response::text(200, format!(r#"{{"participants":[{}],"next_cursor":{next}}}"#, texts.join(","))))
+    Ok(Response::text(
+        200,
+        format!(r#"{{"participants":[{}],"next_cursor":{}}}"#, texts.join(","), json!(next)),
+    ))
 }
 
 fn add(request: &Request) -> Result<Response, Problem> {

@@ -1,9 +1,9 @@
 //! What clients may ask of participants. Pure: no host calls, so plain `cargo test` runs it.
 
+use sdk::Problem;
 use sdk::conversation::Role;
 use sdk::json::{self, Object};
 use sdk::membership::rules::State;
-use sdk::{Problem, text};
 
 /// Participants of one page.
 pub const PAGE: u64 = 1000;
@@ -69,15 +69,6 @@ impl Wish {
     }
 }
 
-/// The user id after which a page begins.
-pub fn cursor(raw: Option<&str>) -> Result<&str, Problem> {
-    match raw {
-        None => Ok(""),
-        Some(raw) if text::is_user_id(raw) => Ok(raw),
-        Some(_) => Err(Problem::invalid("cursor", "is not one of ours")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,13 +125,5 @@ mod tests {
         assert!(mute.check(&room(true, Some(Role::Member))).is_ok());
         assert_eq!(mute.check(&room(false, Some(Role::Owner))).unwrap_err().code, "forbidden");
         assert_eq!(mute.check(&room(false, None)).unwrap_err().code, "not_found");
-    }
-
-    #[test]
-    fn a_cursor_is_a_user_id() {
-        assert_eq!((cursor(None), cursor(Some("bo"))), (Ok(""), Ok("bo")));
-        for bad in ["", "\0", &"x".repeat(65)] {
-            assert_eq!(cursor(Some(bad)).unwrap_err().field.as_deref(), Some("cursor"));
-        }
     }
 }

@@ -12,6 +12,9 @@ pub struct Id(Uuid);
 
 impl Id {
     /// A new one, at the host's present.
+    /// Beyond every other.
+    pub const LAST: Self = Self(Uuid::max());
+
     pub fn make() -> Self {
         Self::at(clock::now_ms(), &random::bytes::<10>())
     }

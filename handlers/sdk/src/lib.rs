@@ -38,6 +38,7 @@ pub mod redis;
 pub mod wake;
 
 pub mod conversation;
+pub mod cursor;
 pub mod id;
 pub mod json;
 pub mod keys;

@@ -19,7 +19,7 @@ pub enum Append {
 
 sdk::rows! {
     struct Outcome { verdict: String, shard: u32, message: Option<String> }
-    struct Known { fingerprint: i64, message: String }
+    struct Known { fingerprint: i64, message: Option<String> }
 }
 
 /// Where the conversation's last message is looked for.
@@ -61,8 +61,12 @@ fn append_after(draft: &Draft, sender: &str, search: Search) -> Result<Option<Ap
             // The key's first user was rolled back while this call waited for it.
             None => Err(Problem::unavailable()),
         },
-        ("forbidden", _) => Err(Problem::forbidden("observers read only")),
-        ("archived", _) => Err(Problem::archived()),
+        // What was stored before it came to this is stored.
+        (refusal @ ("forbidden" | "archived"), _) => match replay(draft, sender)? {
+            Some(message) => Ok(Some(Append::Duplicate(message))),
+            None if refusal == "forbidden" => Err(Problem::forbidden("observers read only")),
+            None => Err(Problem::archived()),
+        },
         ("not_found", _) => Err(membership::unseen(draft.conversation_id, sender, "conversation")),
         ("wrong_clock", _) => {
             log::error("this node's clock and the database's are more than a day apart", &[]);
@@ -78,8 +82,9 @@ pub fn replay(draft: &Draft, sender: &str) -> Result<Option<String>, Problem> {
     let known: Option<Known> = postgres::query(REPLAY, &params![sender, key])?.one()?;
     match known {
         None => Ok(None),
-        Some(known) if known.fingerprint == draft.fingerprint() => Ok(Some(known.message)),
-        Some(_) => Err(Problem::idempotency_conflict()),
+        Some(known) if known.fingerprint != draft.fingerprint() => Err(Problem::idempotency_conflict()),
+        Some(Known { message: Some(message), .. }) => Ok(Some(message)),
+        Some(_) => Err(membership::unseen(draft.conversation_id, sender, "conversation")),
     }
 }
 

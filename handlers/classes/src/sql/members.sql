@@ -1,6 +1,6 @@
--- Who is in it, by id: $1 class · $2 who asks · $3 the cursor, a user id · $4 how many, one more than the page has.
+-- Who is in it, by id: $1 class · $2 who asks · $3 after whom · $4 how many, one more than the page has.
 -- No row at all for who is not in it.
-select member.user_id as cursor, member.text
+select member.user_id, member.text
 from app.class_members as mine
 join app.classes as class on class.id = mine.class_id and class.deleted_at is null
 left join lateral (

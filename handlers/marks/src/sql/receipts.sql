@@ -1,4 +1,4 @@
--- When a message reached its people and when they read it: $1 conversation · $2 who asks · $3 seq · $4 the cursor, a user,
+-- When a message reached its people and when they read it: $1 conversation · $2 who asks · $3 seq · $4 after whom,
 -- or null · $5 how many people. Always one row: whether they may see such a message, and the answer.
 --
 -- A message was read with the first rise of the mark that passed over it, or when the person wrote something themself at
@@ -70,6 +70,7 @@ select
     -- Who has left is of interest where the message had reached them.
     where left_at is null or delivered_at is not null), '[]')
     || ',"next_cursor":'
-    || coalesce((select to_json(max(page.user_id))::text from page
+    -- As `sdk::cursor` has it.
+    || coalesce((select to_json('p' || encode(convert_to(max(page.user_id), 'UTF8'), 'hex'))::text from page
          where (select count(*) from people) > (select count(*) from page)), 'null')
     || '}' as answer

@@ -1,4 +1,4 @@
--- Who is there, by id: $1 conversation · $2 who asks · $3 the cursor, a user id · $4 how many, one more than the page has.
+-- Who is there, by id: $1 conversation · $2 who asks · $3 after whom · $4 how many, one more than the page has.
 -- No row at all for who is not there.
 select participant.user_id, participant.text as participant
 from app.participants as mine
