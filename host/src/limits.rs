@@ -34,6 +34,9 @@ pub const REGISTRY_WAIT: Duration = Duration::from_secs(60);
 
 /// Handshakes that the kernel keeps while all places below are taken.
 pub const BACKLOG: u32 = 4096;
+/// What the kernel takes of a connection's bytes before they are on their way. With a peer that does not read it would be
+/// megabytes, and only what it does not take counts for [`QUEUE_BYTES_MAX`].
+pub const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 /// TCP connections that are not WebSockets (yet). At the bound the next ones wait in the backlog.
 pub const HTTP_CONNECTIONS_MAX: usize = 4096;
 /// A request's line and headers together; a longer head is 431.

@@ -171,6 +171,11 @@ async fn away_comes_by_itself_and_busy_by_hand() {
         bo.request("history", json!({"conversation_id": room})).await.expect("history");
         bo.request("presence.set", json!({"status": "online"})).await.expect("presence.ok");
         hears(&mut ana, "bo", "online").await;
+        // Away by hand ends with the next thing done, however soon.
+        bo.request("presence.set", json!({"status": "away"})).await.expect("presence.ok");
+        hears(&mut ana, "bo", "away").await;
+        bo.request("history", json!({"conversation_id": room})).await.expect("history");
+        hears(&mut ana, "bo", "online").await;
         // It ends with the last connection.
         bo.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
         hears(&mut ana, "bo", "busy").await;

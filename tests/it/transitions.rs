@@ -106,7 +106,7 @@ struct World {
     nodes: [usize; 2],
     /// When a person last had a connection. Of a dead node's people: when it died.
     here: BTreeMap<String, u64>,
-    late: Vec<(String, String, String, bool)>,
+    late: Vec<(String, String, String, Option<u64>)>,
     on_the_way: Vec<Change>,
     /// Postgres: a newer version stays.
     told: BTreeMap<String, (u64, String)>,
@@ -193,7 +193,7 @@ impl World {
                 let now = self.now;
                 let Some(link) = self.links.get_mut(which % count) else { return };
                 link.last_ping = now;
-                let touch = (link.node.clone(), link.id.clone(), link.user.clone(), *active);
+                let touch = (link.node.clone(), link.id.clone(), link.user.clone(), active.then_some(now));
                 if *late { self.late.push(touch) } else { self.report(touch) }
             }
             Step::Set { which, status } => {
@@ -234,7 +234,7 @@ impl World {
                 let everybody: Vec<_> = self
                     .links
                     .iter()
-                    .map(|link| (link.node.clone(), link.id.clone(), link.user.clone(), false))
+                    .map(|link| (link.node.clone(), link.id.clone(), link.user.clone(), None))
                     .collect();
                 everybody.into_iter().for_each(|touch| self.report(touch));
                 self.account_at = Some(self.now + LEASE_MS);
@@ -248,11 +248,11 @@ impl World {
         }
     }
 
-    fn report(&mut self, (node, id, user, active): (String, String, String, bool)) {
+    fn report(&mut self, (node, id, user, active): (String, String, String, Option<u64>)) {
         let (lease, node_lease) = (self.now + LEASE_MS, self.now + NODE_LEASE_MS);
         let (lease, node_lease) = (lease.to_string(), node_lease.to_string());
-        let active = if active { "1" } else { "0" };
-        let told = self.run("renew", &[&node, &lease, &node_lease, &id, &user, active]);
+        let active = active.map_or("-".to_owned(), |ms| ms.to_string());
+        let told = self.run("renew", &[&node, &lease, &node_lease, &id, &user, &active]);
         self.tells(told);
     }
 
@@ -294,7 +294,7 @@ impl World {
             let pings: Vec<_> = due
                 .map(|link| {
                     link.last_ping = now;
-                    (link.node.clone(), link.id.clone(), link.user.clone(), false)
+                    (link.node.clone(), link.id.clone(), link.user.clone(), None)
                 })
                 .collect();
             pings.into_iter().for_each(|touch| self.report(touch));
@@ -464,10 +464,12 @@ async fn what_each_step_does() {
         assert_eq!(statuses(&mut world), ["online"]);
         // Away by hand ends with the next thing done; the report of the choice itself is none.
         world.pass(1_000);
+        world.step(&Step::Touch { which: 0, active: true, late: true });
         world.step(&Step::Set { which: 0, status: "away" });
-        world.step(&Step::Touch { which: 0, active: true, late: false });
         assert_eq!(statuses(&mut world), ["away"]);
-        world.pass(3_000);
+        world.pass(300);
+        world.sweep();
+        assert!(statuses(&mut world).is_empty());
         world.step(&Step::Touch { which: 0, active: true, late: false });
         assert_eq!(statuses(&mut world), ["online"]);
         // A page that is loaded again; then one that is closed.

@@ -18,8 +18,6 @@ local DUE, CLOSED, GRACE = tag .. ':due', tag .. ':closed', tag .. ':grace'
 local IDLE, NODES, CHANGED = tag .. ':idle', tag .. ':nodes', tag .. ':changed'
 -- Announcements of one person are at least so far apart; what changes meanwhile is told by the sweep, as it is then.
 local APART_MS = 250
--- A touch may be reported so long after it happened: it does not undo what the person has just chosen.
-local REPORT_MS = 2000
 -- More changes of one person do not happen at one moment.
 local UNKNOWN_MS = 1000
 -- An offline person's last seen is in Postgres.
@@ -74,14 +72,16 @@ local function claim(user, into)
   into[#into + 1] = known[5] or text(now)
 end
 
--- A sign of life. Where a whole Redis was lost, the first one after it makes everything again.
-local function touch(user, is_active)
+-- A sign of life, and when the person did something, if they did: it may be reported a moment later, and does not undo what
+-- they chose after it. Where a whole Redis was lost, the first one after it makes everything again.
+local function touch(user, active)
   local key = presence(user)
-  if is_active then
-    redis.call('HSET', key, 'active', text(now), 'seen', text(now))
-    redis.call('ZADD', IDLE, text(now + idle_ms), user)
-    local hand = redis.call('HMGET', key, 'hand', 'hand_at')
-    if hand[1] == 'away' and tonumber(hand[2]) + REPORT_MS <= now then redis.call('HDEL', key, 'hand', 'hand_at') end
+  if active then
+    local known = redis.call('HMGET', key, 'active', 'hand', 'hand_at')
+    active = math.max(math.min(active, now), tonumber(known[1] or '0'))
+    redis.call('HSET', key, 'active', text(active), 'seen', text(now))
+    redis.call('ZADD', IDLE, text(active + idle_ms), user)
+    if known[2] == 'away' and active > tonumber(known[3]) then redis.call('HDEL', key, 'hand', 'hand_at') end
   elseif redis.call('HSETNX', key, 'active', text(now)) == 1 then
     redis.call('HSET', key, 'seen', text(now))
     redis.call('ZADD', IDLE, text(now + idle_ms), user)
@@ -115,7 +115,7 @@ if operation == 'open' then
   redis.call('ZADD', NODES, ARGV[9], node)
   redis.call('ZREM', GRACE, user)
   redis.call('PERSIST', key)
-  touch(user, true)
+  touch(user, now)
   refresh(user)
   claim(user, told)
   local listed = tonumber(redis.call('HGET', key, 'listed') or '0')
@@ -136,7 +136,7 @@ elseif operation == 'close' then
   lose(user, connection, lease, gone, tonumber(ARGV[7]))
 
 elseif operation == 'renew' then
-  -- node, end of the leases, end of the node's own, then connection, user, and 1 where the person was active
+  -- node, end of the leases, end of the node's own, then connection, user, and when the person was active, or `-`
   local node = ARGV[4]
   redis.call('ZADD', NODES, ARGV[6], node)
   for i = 7, #ARGV, 3 do
@@ -148,7 +148,7 @@ elseif operation == 'renew' then
         redis.call('ZREM', GRACE, user)
         redis.call('PERSIST', presence(user))
       end
-      touch(user, ARGV[i + 2] == '1')
+      touch(user, tonumber(ARGV[i + 2]))
       refresh(user)
       claim(user, told)
     end
@@ -164,7 +164,7 @@ elseif operation == 'set' then
   end
   -- Without a lease Redis has lost it, and the next report brings both.
   if is_connected(user) then
-    touch(user, true)
+    touch(user, now)
     refresh(user)
     claim(user, told)
   end

@@ -97,10 +97,12 @@ pub fn renew(node: &str, touches: &[Touch]) -> Result<Vec<Change>, Error> {
     let ends = [(now + keys::LEASE_MS).to_string(), (now + keys::NODE_LEASE_MS).to_string()];
     let mut changes = Vec::new();
     for (partition, touches) in partitions {
-        let mut args = vec![node, &ends[0], &ends[1]];
+        let mut args = vec![node.to_owned(), ends[0].clone(), ends[1].clone()];
         for touch in touches {
-            args.extend([&*touch.connection, &*touch.user_id, if touch.active { "1" } else { "0" }]);
+            args.extend([touch.connection.clone(), touch.user_id.clone()]);
+            args.push(touch.active_ms.map_or("-".to_owned(), |ms| ms.to_string()));
         }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
         changes.extend(presence::changes(&presence::run("renew", partition, &args)?));
     }
     Ok(changes)

@@ -107,9 +107,17 @@ impl Outlet {
         if !state.queue.is_empty() || state.closing.is_some() {
             return Poll::Ready(());
         }
-        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            state.waker = Some(cx.waker().clone());
+        state.listen(cx);
+        Poll::Pending
+    }
+
+    /// For a reader whose peer takes nothing: only the end is news to it.
+    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Close> {
+        let mut state = self.lock();
+        if let Some(closing) = &state.closing {
+            return Poll::Ready(Close::clone(closing));
         }
+        state.listen(cx);
         Poll::Pending
     }
 
@@ -322,6 +330,12 @@ impl State {
             self.bytes -= older.frame.len();
             self.droppable -= 1;
             metrics::counter!("switchboard_fanout_dropped_total", "reason" => "merged").increment(1);
+        }
+    }
+
+    fn listen(&mut self, cx: &Context<'_>) {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
         }
     }
 

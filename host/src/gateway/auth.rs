@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, Header};
 use sha2::{Digest, Sha256};
@@ -22,6 +22,7 @@ use crate::revocations::Known;
 use crate::session::Credentials;
 use crate::shutdown::Guard;
 use crate::wire::problem::Code;
+use crate::wire::timestamp;
 use claims::{Rejected, Rules};
 use keys::Keys;
 use set::Learned;
@@ -116,7 +117,7 @@ impl Auth {
     /// `unauthorized` where the token is not good, `unavailable` where it could not be looked at.
     pub async fn verify(self: &Arc<Self>, token: &str) -> Result<Arc<Credentials>, Problem> {
         let digest = digest(token);
-        let now_ms = unix_ms();
+        let now_ms = timestamp::now_ms();
         let generation = self.keys.generation();
         if let Some(known) = self.recall(&digest, generation, now_ms) {
             return known.map_err(Rejected::problem);
@@ -204,11 +205,6 @@ impl Auth {
 fn busy() -> Problem {
     metrics::counter!("switchboard_tokens_total", "verdict" => "busy").increment(1);
     Code::Unavailable.problem("too many tokens to verify").retry_after_ms(1000)
-}
-
-/// Milliseconds since 1970 UTC.
-pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 type TokenDigest = [u8; 32];

@@ -13,7 +13,6 @@ use tokio::time::{Sleep, timeout};
 use tracing::{debug, warn};
 
 use super::Gateway;
-use super::auth::unix_ms;
 use super::house::House;
 use super::places::{Place, UserPlace};
 use super::socket::{Next, Socket};
@@ -28,6 +27,7 @@ use crate::shutdown::Guard;
 use crate::wire::close::Close;
 use crate::wire::frames::{self, Frame, FrameId};
 use crate::wire::problem::Code;
+use crate::wire::timestamp;
 use crate::wire::websocket::{Message, encode_pong, encode_text};
 
 /// What the handshake learned.
@@ -120,7 +120,7 @@ impl Connection {
         let mut begun = pin!(guard.begun());
         let mut draining = false;
         let mut actions = credentials.map_or_else(Vec::new, |credentials| {
-            let input = Input::Verified { verdict: Ok(credentials), unix_ms: unix_ms() };
+            let input = Input::Verified { verdict: Ok(credentials), unix_ms: timestamp::now_ms() };
             self.session.handle(Instant::now(), input)
         });
         loop {
@@ -183,7 +183,10 @@ impl Connection {
                 Poll::Ready(Ok(None)) => {}
                 Poll::Ready(Ok(Some(close))) => return Poll::Ready(Event::Ended(close)),
                 Poll::Ready(Err(_)) => return Poll::Ready(Event::Gone(Close::LOST)),
-                Poll::Pending if self.blocked => break,
+                Poll::Pending if self.blocked => match outlet.map(|outlet| outlet.poll_ended(cx)) {
+                    Some(Poll::Ready(close)) => return Poll::Ready(Event::Ended(close)),
+                    _ => break,
+                },
                 Poll::Pending => {
                     self.blocked = true;
                     return Poll::Ready(Event::Blocked);
@@ -314,7 +317,7 @@ impl Connection {
     /// Queues what the work has to say, and says so to the session.
     fn finish(&mut self, done: Done) -> Input<'static> {
         match done {
-            Done::Verified(verdict) => return Input::Verified { verdict, unix_ms: unix_ms() },
+            Done::Verified(verdict) => return Input::Verified { verdict, unix_ms: timestamp::now_ms() },
             Done::Welcomed { joined, pushes } => {
                 // Before anything that was pushed meanwhile.
                 for push in pushes {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, info, warn};
@@ -18,6 +19,7 @@ use super::stream::Stream;
 use super::{Gateway, http};
 use crate::limits::{
     BACKLOG, HTTP_CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_HEAD_WAIT, REQUEST_HEADERS_MAX,
+    UNSENT_BYTES_MAX,
 };
 use crate::shutdown::Guard;
 
@@ -25,6 +27,9 @@ use crate::shutdown::Guard;
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
+    // Inherited by what is accepted. Else the kernel takes megabytes for a peer that does not read, and the bound on what a
+    // connection may have unread is none.
+    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

@@ -41,7 +41,7 @@ pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Valu
             for touch in objects(&mut input, "touches")? {
                 default(touch, "connection", json!(CONNECTION));
                 default(touch, "user_id", json!("ana"));
-                default(touch, "active", json!(true));
+                default(touch, "active_ms", json!(super::props::NOW_MS));
             }
         }
         "missed" => {

@@ -162,7 +162,12 @@ impl Session {
             Input::Text(text) => self.text(now, text, &mut actions),
             Input::NotText => {
                 if self.admits(now, None, &mut actions) {
-                    self.malformed(now, &Code::Malformed.problem("a frame is UTF-8 text"), &mut actions);
+                    self.malformed(
+                        now,
+                        None,
+                        &Code::Malformed.problem("a frame is UTF-8 text"),
+                        &mut actions,
+                    );
                 }
             }
             Input::Control => {
@@ -248,7 +253,7 @@ impl Session {
         }
         match Frame::parse(text) {
             Ok(frame) => self.frame(frame, actions),
-            Err(NotAFrame::Malformed(problem)) => self.malformed(now, &problem, actions),
+            Err(NotAFrame::Malformed { id, problem }) => self.malformed(now, id.as_ref(), &problem, actions),
             Err(NotAFrame::Invalid { id, problem }) => refuse(id.as_ref(), &problem, actions),
         }
     }
@@ -272,8 +277,14 @@ impl Session {
         false
     }
 
-    fn malformed(&mut self, now: Instant, problem: &Problem, actions: &mut Vec<Action>) {
-        refuse(None, problem, actions);
+    fn malformed(
+        &mut self,
+        now: Instant,
+        id: Option<&FrameId>,
+        problem: &Problem,
+        actions: &mut Vec<Action>,
+    ) {
+        refuse(id, problem, actions);
         if self.malformed.count(now) > MALFORMED_FRAMES_MAX {
             self.close(Close::MALFORMED, actions);
         }

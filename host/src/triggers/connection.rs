@@ -17,6 +17,7 @@ use crate::ids::{ConnectionId, UserId};
 use crate::limits;
 use crate::runtime::{Call, Failure, Kind};
 use crate::shutdown::Guard;
+use crate::wire::timestamp;
 
 impl Triggers {
     /// What the handlers want the client to have first. A handler that fails costs its own part of it. Waits for its turn:
@@ -84,12 +85,15 @@ impl Triggers {
 
 /// Connections that sent something since the last report.
 #[derive(Default)]
-pub(super) struct Touches(Mutex<HashMap<ConnectionId, (UserId, bool)>>);
+pub(super) struct Touches(Mutex<HashMap<ConnectionId, (UserId, Option<u64>)>>);
 
 impl Touches {
     fn add(&self, connection: ConnectionId, user: &UserId, active: bool) {
         let mut touched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        touched.entry(connection).or_insert_with(|| (user.clone(), false)).1 |= active;
+        let (_, active_ms) = touched.entry(connection).or_insert_with(|| (user.clone(), None));
+        if active {
+            *active_ms = Some(timestamp::now_ms());
+        }
     }
 
     /// It has ended: a report after `close` would bring it back to life.
@@ -101,10 +105,10 @@ impl Touches {
         let touched = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         touched
             .into_iter()
-            .map(|(connection, (user, active))| Touch {
+            .map(|(connection, (user, active_ms))| Touch {
                 connection: connection.to_string(),
                 user_id: user.as_str().to_owned(),
-                active,
+                active_ms,
             })
             .collect()
     }

@@ -29,14 +29,15 @@ pub struct FrameId(Box<str>);
 #[derive(Clone, Debug, PartialEq)]
 pub enum NotAFrame {
     /// No JSON object with a `type`. Too many of these in a minute end the connection.
-    Malformed(Problem),
+    Malformed { id: Option<FrameId>, problem: Problem },
     /// A frame, with something else wrong.
     Invalid { id: Option<FrameId>, problem: Problem },
 }
 
 impl Frame {
     pub fn parse(text: &str) -> Result<Self, NotAFrame> {
-        let malformed = |detail: String| NotAFrame::Malformed(Code::Malformed.problem(detail));
+        let malformed =
+            |detail: String| NotAFrame::Malformed { id: None, problem: Code::Malformed.problem(detail) };
         if is_deeper_than(text, JSON_DEPTH_MAX) {
             return Err(malformed(format!("the frame is nested deeper than {JSON_DEPTH_MAX} levels")));
         }
@@ -49,7 +50,14 @@ impl Frame {
         let invalid = |id: Option<FrameId>, code: Code, field: &str, rule: String| {
             Err(NotAFrame::Invalid { id, problem: code.problem(rule).field(field) })
         };
-        let id = match envelope.id.map(|raw| FrameId::parse(raw.get())) {
+        let id = envelope.id.map(|raw| FrameId::parse(raw.get()));
+        let Some(frame_type) =
+            envelope.frame_type.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
+        else {
+            let problem = Code::Malformed.problem("`type` is a text").field("type");
+            return Err(NotAFrame::Malformed { id: id.flatten(), problem });
+        };
+        let id = match id {
             None => None,
             Some(Some(id)) => Some(id),
             Some(None) => {
@@ -58,8 +66,7 @@ impl Frame {
                 return invalid(None, Code::Invalid, "id", rule);
             }
         };
-        if envelope.frame_type.len() > FRAME_TYPE_BYTES_MAX || envelope.frame_type.contains(char::is_control)
-        {
+        if frame_type.len() > FRAME_TYPE_BYTES_MAX || frame_type.contains(char::is_control) {
             return invalid(id, Code::Invalid, "type", "no frame has such a `type`".to_owned());
         }
         let payload = match envelope.payload.map(RawValue::get) {
@@ -69,7 +76,7 @@ impl Frame {
                 return invalid(id, Code::Invalid, "payload", "`payload` is a JSON object".to_owned());
             }
         };
-        Ok(Self { frame_type: envelope.frame_type.into_owned(), id, payload: payload.to_owned() })
+        Ok(Self { frame_type, id, payload: payload.to_owned() })
     }
 }
 
@@ -88,8 +95,8 @@ impl FrameId {
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    #[serde(rename = "type", borrow)]
-    frame_type: Cow<'a, str>,
+    #[serde(rename = "type", borrow, default)]
+    frame_type: Option<&'a RawValue>,
     #[serde(borrow, default)]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -163,7 +170,7 @@ mod tests {
 
     fn problem(text: &str) -> (bool, Problem) {
         match Frame::parse(text).unwrap_err() {
-            NotAFrame::Malformed(problem) => (true, problem),
+            NotAFrame::Malformed { problem, .. } => (true, problem),
             NotAFrame::Invalid { problem, .. } => (false, problem),
         }
     }
@@ -214,6 +221,16 @@ mod tests {
         ] {
             let (counts, problem) = problem(text);
             assert_eq!((counts, problem.code.as_str()), (true, "malformed"), "{text}");
+        }
+    }
+
+    #[test]
+    fn without_a_type_it_is_still_answered_under_its_id() {
+        for text in
+            [r#"{"id":5}"#, r#"{"id":5,"type":null}"#, r#"{"id":5,"type":7}"#, r#"{"id":5,"type":"\ud800"}"#]
+        {
+            let Err(NotAFrame::Malformed { id, problem }) = Frame::parse(text) else { panic!("{text}") };
+            assert_eq!((id, problem.field.as_deref()), (FrameId::parse("5"), Some("type")), "{text}");
         }
     }
 

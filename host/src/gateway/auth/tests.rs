@@ -26,7 +26,7 @@ fn signed(claims: &Value, secret: &str) -> String {
 }
 
 fn good() -> Value {
-    json!({ "sub": "ana", "exp": unix_ms() / 1000 + 60 })
+    json!({ "sub": "ana", "exp": timestamp::now_ms() / 1000 + 60 })
 }
 
 async fn detail(auth: &Arc<Auth>, token: &str) -> String {

@@ -160,7 +160,7 @@ async fn a_reader_that_reads_nothing_is_closed_and_costs_a_bounded_queue() {
     let outlet = door.outlet("ana");
     let frame = format!(r#"{{"type":"n","payload":"{}"}}"#, "x".repeat(60_000));
     within(async {
-        // The kernel's buffers take some megabytes first.
+        // Some is with the kernels by then.
         loop {
             for _ in 0..2 * QUEUE_BYTES_MAX / frame.len() + 2 {
                 outlet.push_reply(&frame);
@@ -174,6 +174,29 @@ async fn a_reader_that_reads_nothing_is_closed_and_costs_a_bounded_queue() {
     })
     .await;
     assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4008 });
+    drop(ana);
+}
+
+#[tokio::test]
+async fn a_reader_that_reads_nothing_can_be_sent_away() {
+    let mut door = Door::open().await;
+    let ana = door.client("ana").await;
+    let outlet = door.outlet("ana");
+    let frame = format!(r#"{{"type":"n","payload":"{}"}}"#, "x".repeat(60_000));
+    let mut pushed = 0;
+    within(async {
+        while !outlet.is_full() {
+            outlet.push_reply(&frame);
+            pushed += frame.len();
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // The kernels have some of it, and not the megabytes that they could.
+    assert!(pushed < 4 * QUEUE_BYTES_MAX, "{pushed} bytes");
+    outlet.close(Close::DISCONNECTED);
+    assert_eq!(door.hears_of().await, Life::Left);
+    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4003 });
     drop(ana);
 }
 

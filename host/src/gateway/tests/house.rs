@@ -25,13 +25,14 @@ use crate::contract::frame::{Reply, Subscription};
 use crate::contract::http as contract;
 use crate::contract::types::{Principal, Problem, Push};
 use crate::fanout::{Outlet, Seat};
-use crate::gateway::auth::{Auth, unix_ms};
+use crate::gateway::auth::Auth;
 use crate::gateway::{Gateway, House, Tickets, bind};
 use crate::ids::{ConnectionId, NodeId, UserId};
 use crate::redis::Redis;
 use crate::shutdown::Shutdown;
 use crate::triggers::{HttpIn, Reach};
 use crate::wire::problem::Code;
+use crate::wire::timestamp;
 
 pub const SECRET: &str = "a secret of the tests";
 /// Nothing here takes long; what takes longer hangs.
@@ -330,7 +331,7 @@ pub fn token(user: &str) -> String {
 }
 
 pub fn token_for(user: &str, seconds: i64) -> String {
-    let claims = json!({ "sub": user, "exp": (unix_ms() / 1000) as i64 + seconds });
+    let claims = json!({ "sub": user, "exp": (timestamp::now_ms() / 1000) as i64 + seconds });
     encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
 
