@@ -26,7 +26,7 @@ use crate::releases::repository::Repository;
 use crate::releases::{Rollout, Trust};
 use crate::revocations::Revocations;
 use crate::runtime::{Backends, Runtime};
-use crate::shutdown::{Guard, Shutdown};
+use crate::shutdown::{Guard, Onlooker, Shutdown};
 use crate::telemetry;
 use crate::triggers::Triggers;
 
@@ -34,6 +34,8 @@ use crate::triggers::Triggers;
 pub const NAMESPACE: &str = "sb";
 /// After a drain, what has not ended by then is cut off.
 const END_WAITS: Duration = Duration::from_secs(10);
+/// What operators are being answered when a drain has used up all of its time.
+const OPERATORS_WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// What kept a node from starting: which part, and what it said.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub struct App {
     postgres: Postgres,
     hub: Hub,
     shutdown: Shutdown,
+    /// Apart from the others: the admin listener says that the node drains until it has.
+    operators: Shutdown,
     drain: Duration,
 }
 
@@ -125,7 +129,7 @@ impl App {
             },
         ));
 
-        let shutdown = Shutdown::new();
+        let (shutdown, operators_end) = (Shutdown::new(), Shutdown::new());
         let guard = shutdown.guard();
         if rollout.demands_signatures() {
             info!("only releases that a key of `release_keys` vouches for are loaded");
@@ -144,10 +148,10 @@ impl App {
         tokio::spawn(metrics.clone().upkeep(guard.clone()));
         let host = postgres.host().clone();
         tokio::spawn(admin::gauges::keep(host, redis.clone(), hub.clone(), guard.clone()));
-        tokio::spawn(gateway.clone().serve(clients, guard.clone()));
+        tokio::spawn(gateway.clone().serve(clients, guard));
         let admin = Admin {
             token: config.admin_token.clone(),
-            readiness: readiness(&rollout, &postgres, &redis, &hub, &guard),
+            readiness: readiness(&rollout, &postgres, &redis, &hub, shutdown.onlooker()),
             rollout,
             postgres: postgres.host().clone(),
             hub: hub.clone(),
@@ -156,7 +160,7 @@ impl App {
             metrics,
             deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),
         };
-        tokio::spawn(admin::serve(operators, Arc::new(admin), guard));
+        tokio::spawn(admin::serve(operators, Arc::new(admin), operators_end.guard()));
 
         info!(
             listen = %config.listen,
@@ -170,16 +174,24 @@ impl App {
             postgres,
             hub,
             shutdown,
+            operators: operators_end,
             drain: Duration::from_millis(config.drain_ms),
         })
     }
 
     /// No new connections; those that are there are told to move, each at its own time; calls in flight finish.
+    /// Operators are served until all of that is done.
     pub async fn end(self) {
         info!("draining");
+        let until = Instant::now() + self.drain + END_WAITS;
         self.shutdown.begin();
         if !self.shutdown.finished(self.drain + END_WAITS).await {
             warn!("something did not end in time and is cut off");
+        }
+        self.operators.begin();
+        let left = until.saturating_duration_since(Instant::now());
+        if !self.operators.finished(left.max(OPERATORS_WAIT_MIN)).await {
+            warn!("an operator was not answered in time and is cut off");
         }
         self.hub.stop().await;
         self.postgres.close().await;
@@ -212,9 +224,9 @@ fn readiness(
     postgres: &Postgres,
     redis: &Redis,
     hub: &Hub,
-    guard: &Guard,
+    shutdown: Onlooker,
 ) -> Readiness {
-    let (postgres, redis, hub, guard) = (postgres.clone(), redis.clone(), hub.clone(), guard.clone());
+    let (postgres, redis, hub) = (postgres.clone(), redis.clone(), hub.clone());
     let releases = rollout.clone();
     let holds = |holds: bool, otherwise: &str| if holds { Ok(()) } else { Err(otherwise.to_owned()) };
     Readiness::default()
@@ -232,10 +244,15 @@ fn readiness(
         })
         .check("releases", move || {
             let converged = releases.has_converged();
-            async move { holds(converged, "not everything that the fleet runs is loaded here yet") }
+            async move {
+                holds(
+                    converged,
+                    "of what the fleet runs nothing is loaded here; the log and `switchboard status` say why",
+                )
+            }
         })
         .check("serving", move || {
-            let draining = guard.has_begun();
+            let draining = shutdown.has_begun();
             async move { holds(!draining, "the node is draining") }
         })
 }

@@ -18,6 +18,12 @@ pub struct Guard {
     _alive: mpsc::Sender<()>,
 }
 
+/// Held by who only wants to know. The end does not wait for it.
+#[derive(Clone)]
+pub struct Onlooker {
+    begun: watch::Receiver<bool>,
+}
+
 impl Shutdown {
     pub fn new() -> Self {
         let (guards, last_guard) = mpsc::channel(1);
@@ -26,6 +32,10 @@ impl Shutdown {
 
     pub fn guard(&self) -> Guard {
         Guard { begun: self.begun.subscribe(), _alive: self.guards.clone() }
+    }
+
+    pub fn onlooker(&self) -> Onlooker {
+        Onlooker { begun: self.begun.subscribe() }
     }
 
     pub fn begin(&self) {
@@ -42,6 +52,12 @@ impl Shutdown {
 impl Default for Shutdown {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Onlooker {
+    pub fn has_begun(&self) -> bool {
+        *self.begun.borrow()
     }
 }
 

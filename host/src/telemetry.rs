@@ -73,10 +73,10 @@ pub fn start(config: &Config, node: NodeId) -> Result<Metrics, String> {
 fn log_to_stderr(filter: EnvFilter, json: bool, node: NodeId) {
     let lines = tracing_subscriber::fmt().with_env_filter(filter);
     let _ = if json {
-        let writer = NodeLines { field: format!("{{\"node\":\"{node}\",") };
+        let writer = Lines { field: Some(format!("{{\"node\":\"{node}\",")) };
         lines.json().flatten_event(true).with_writer(writer).try_init()
     } else {
-        lines.with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).try_init()
+        lines.with_ansi(io::stderr().is_terminal()).with_writer(Lines { field: None }).try_init()
     };
 }
 
@@ -98,35 +98,38 @@ fn record_metrics(node: NodeId) -> PrometheusHandle {
     handle
 }
 
-/// Puts the node first in every JSON line: the subscriber knows no constant fields, and writes each line in one piece.
-struct NodeLines {
-    field: String,
+/// To standard error. A line that nobody takes is dropped: the subscriber would complain of a failed write on standard error,
+/// which is what failed, and panic there.
+struct Lines {
+    /// Puts the node first in every JSON line: the subscriber knows no constant fields, and writes each line in one piece.
+    field: Option<String>,
 }
 
-impl<'a> MakeWriter<'a> for NodeLines {
-    type Writer = NodeLine<'a>;
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a, io::Stderr>;
 
-    fn make_writer(&'a self) -> NodeLine<'a> {
-        NodeLine { field: &self.field }
+    fn make_writer(&'a self) -> Self::Writer {
+        Line { field: self.field.as_deref(), to: io::stderr() }
     }
 }
 
-struct NodeLine<'a> {
-    field: &'a str,
+struct Line<'a, W> {
+    field: Option<&'a str>,
+    to: W,
 }
 
-impl Write for NodeLine<'_> {
+impl<W: Write> Write for Line<'_, W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut stderr = io::stderr().lock();
-        match line.strip_prefix(b"{") {
-            Some(rest) => stderr.write_all(&[self.field.as_bytes(), rest].concat())?,
-            None => stderr.write_all(line)?,
-        }
+        let _ = match (self.field, line.strip_prefix(b"{")) {
+            (Some(field), Some(rest)) => self.to.write_all(&[field.as_bytes(), rest].concat()),
+            _ => self.to.write_all(line),
+        };
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        let _ = self.to.flush();
+        Ok(())
     }
 }
 
@@ -144,6 +147,20 @@ mod tests {
         let page = metrics.render();
         assert!(page.contains("switchboard_test_total{node=\""), "{page}");
         assert!(page.contains("le=\"0.0025\"} 1"), "{page}");
+    }
+
+    #[test]
+    fn a_line_goes_out_with_its_node_or_is_dropped() {
+        let mut taken = Vec::new();
+        let mut line = Line { field: Some("{\"node\":\"n\","), to: &mut taken };
+        line.write_all(b"{\"level\":\"INFO\"}\n").unwrap();
+        assert_eq!(taken, b"{\"node\":\"n\",\"level\":\"INFO\"}\n");
+
+        let (reader, to) = io::pipe().unwrap();
+        drop(reader);
+        let mut line = Line { field: None, to };
+        line.write_all(b"nobody reads this\n").unwrap();
+        line.flush().unwrap();
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub struct Options {
     environment: Vec<(String, String)>,
     database_at: Option<SocketAddr>,
     redis_at: Option<SocketAddr>,
+    log_is_unread: bool,
 }
 
 impl Options {
@@ -67,6 +68,12 @@ impl Options {
             .set("HANDLERS__CHANGE_MESSAGE__CHANGES_PER_MINUTE", 100_000_000)
             .set("FRAMES_PER_SECOND", 1_000_000)
             .set("FRAMES_BURST", 1_000_000)
+    }
+
+    /// Whoever read its log has gone away: every line fails.
+    pub fn without_reader_of_its_log(mut self) -> Self {
+        self.log_is_unread = true;
+        self
     }
 
     /// Reach Postgres at another address: a proxy's.
@@ -195,6 +202,10 @@ impl Host {
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .kill_on_drop(true);
+        if self.options.log_is_unread {
+            let (_, writer) = std::io::pipe().expect("a pipe");
+            command.stderr(writer);
+        }
         self.process = Some(command.spawn().expect("the host starts"));
     }
 
@@ -207,9 +218,23 @@ impl Host {
 
     /// SIGTERM, without waiting for the end.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// It hangs: nothing of it runs, and its connections stay.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let pid = self.pid();
-        let sent = std::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "SIGTERM to {pid}");
+        let sent =
+            std::process::Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{signal} to {pid}");
     }
 
     /// Waits for the end that was asked for.

@@ -10,6 +10,8 @@ use switchboard_tests::ledger::{self, Audit};
 use switchboard_tests::patience::until;
 use switchboard_tests::socket::Handshake;
 use switchboard_tests::token::Token;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn a_drain_tells_everyone_when_to_come_back() {
@@ -30,6 +32,48 @@ async fn a_drain_tells_everyone_when_to_come_back() {
         assert!(status.success(), "{status}");
         let handshake = Handshake::bearer(&Token::of("late").sign());
         assert!(Client::connect(host.address, &handshake).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn operators_are_told_of_a_drain_until_it_is_done() {
+    Host::test(Options::default().set("DRAIN_MS", 5_000), async |host| {
+        let mut clients = Vec::new();
+        for n in 0..20 {
+            clients.push(host.client(&format!("user-{n}")).await);
+        }
+        // Of one who asked something once and stays: the end does not wait for him.
+        let mut idle = TcpStream::connect(host.admin_address()).await.unwrap();
+        idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"alive\n") {
+            assert_ne!(idle.read_buf(&mut answer).await.unwrap(), 0, "it hung up");
+        }
+
+        host.terminate();
+        let rest = host.admin.rest().anonymous();
+        let (ready, others) = until("readyz to say that the node drains", async || {
+            let ready = rest.get("/readyz").await;
+            if ready.status == 200 {
+                return None;
+            }
+            Some((ready, (rest.get("/healthz").await.status, rest.get("/metrics").await.status)))
+        })
+        .await;
+        let ready = ready.expect(503);
+        assert_eq!(ready["checks"]["serving"], "the node is draining", "{ready}");
+        assert_eq!(others, (200, 200));
+        let handshake = Handshake::bearer(&Token::of("late").sign());
+        assert!(Client::connect(host.address, &handshake).await.is_err(), "a new client was let in");
+
+        for client in &mut clients {
+            client.expect("draining").await;
+            assert_eq!(client.expect_close().await, 1012);
+        }
+        assert!(host.ended().await.success());
+        assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
+        assert!(!host.log().contains("cut off"), "{}", host.log());
     })
     .await;
 }

@@ -81,6 +81,54 @@ async fn a_release_reaches_every_node_and_one_that_was_away() {
     .await;
 }
 
+#[tokio::test]
+async fn status_complains_of_a_node_that_died_and_not_of_one_that_ended() {
+    Host::test(Options::default(), async |host| {
+        let mut other = host.another_node().await;
+        other.terminate();
+        assert!(other.ended().await.success());
+        let (code, status) = host.switchboard(&["status", "--json"]).await;
+        assert_eq!(status["nodes"].as_array().map(Vec::len), Some(1), "{status}");
+        assert_eq!(code, 0, "{status}");
+
+        other.start().await;
+        other.kill().await;
+        let (code, status) = until("the node that died to be silent", async || {
+            let (code, status) = host.switchboard(&["status", "--json"]).await;
+            let nodes = status["nodes"].as_array()?;
+            nodes.iter().any(|node| node["live"] == false).then(|| (code, status.clone()))
+        })
+        .await;
+        assert_eq!(code, 1, "{status}");
+        assert_eq!(status["readiness"]["ready"], true, "{status}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_during_a_deploy_is_named_and_follows_when_it_is_back() {
+    Host::test(Options::default(), async |host| {
+        let other = host.another_node().await;
+        let release = Release::built("send-message").variant(1);
+        other.freeze();
+        let outcome = host.admin.deploy(&release).await.expect(200);
+        assert_eq!(outcome["complete"], false, "{outcome}");
+        let nodes = outcome["nodes"].as_array().expect("nodes");
+        let state = |of: &Host| {
+            let address = of.admin_address().to_string();
+            nodes.iter().find(|node| node["address"] == address).map(|node| node["state"].clone())
+        };
+        assert_eq!((state(host), state(&other)), (Some(json!("live")), Some(json!("silent"))), "{outcome}");
+        other.thaw();
+        until("the other node to follow", async || {
+            let outcome = host.admin.deploy(&release).await.expect(200);
+            (outcome["complete"] == true && outcome["nodes"].as_array()?.len() == 2).then_some(())
+        })
+        .await;
+    })
+    .await;
+}
+
 /// The node that owned the outbox's shards dies; the other takes them over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_other_node_takes_over_from_one_that_dies() {

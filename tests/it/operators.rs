@@ -2,12 +2,16 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 use switchboard_tests::admin::ADMIN_TOKEN;
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::paths;
+use switchboard_tests::patience::until;
+use switchboard_tests::proxy::Proxy;
+use switchboard_tests::release::Release;
+use switchboard_tests::services::{self, Redis};
 use tokio::process::Command;
 
 /// A command as an operator types it, who holds this token.
@@ -55,6 +59,7 @@ async fn a_token_of_a_role_is_made_used_and_taken_back() {
         assert!(failed(&run(&ci, &["admin-token", "more", "--role", "admin"]).await).contains("role admin"));
         let listed = done(&run(eyes, &["admin-token", "--list"]).await);
         assert!(listed.contains("ci may deploy, by admin") && listed.contains("eyes may read"), "{listed}");
+        assert_eq!(done(&run(eyes, &["admin-token"]).await), listed);
         assert_eq!(run(ADMIN_TOKEN, &["admin-token", "x"]).await.status.code(), Some(2));
         assert_eq!(run(ADMIN_TOKEN, &["admin-token", "x", "--role", "root"]).await.status.code(), Some(2));
 
@@ -68,6 +73,61 @@ async fn a_token_of_a_role_is_made_used_and_taken_back() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn status_shows_what_it_has_while_postgres_is_away() {
+    let database = services::database().await;
+    let proxy = Proxy::to(database.postgres.address()).await;
+    let options = Options::default().database_at(proxy.address());
+    Host::test_over(database, Redis::start().await, options, async |host| {
+        let here = tempfile::tempdir().unwrap();
+        proxy.cut();
+        let (code, status) = host.switchboard(&["status", "--json"]).await;
+        assert_eq!(code, 1, "{status}");
+        let checks = &status["readiness"]["checks"];
+        assert!(checks["postgres"].is_string() && checks["postgres"] != "ok", "{status}");
+        assert_eq!(checks["redis"], "ok", "{status}");
+        assert!(status["error"].is_string() && status["nodes"].is_null(), "{status}");
+        let said = failed(&switchboard(Some(host), here.path(), ADMIN_TOKEN, &["status"]).await);
+        assert!(said.contains("the fleet is not known") && said.contains("is not ready"), "{said}");
+        proxy.heal();
+        until("the host to be ready again", async || host.admin.ready().await.then_some(())).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_goes_on_without_a_reader_of_its_log() {
+    Host::test(Options::default().without_reader_of_its_log(), async |host| {
+        // Every swap writes a line; the second comes by the tasks that the first could have ended.
+        let first = Release::built("send-message").variant(1);
+        host.admin.release(&first).await;
+        host.admin.release(&first.variant(2)).await;
+        let (mut ana, mut bo) = host.two_members("lobby").await;
+        ana.send("unheard of").await.expect_sent();
+        bo.expect_message("unheard of").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_ends_quietly_and_one_that_is_lost_does_not() {
+    let here = tempfile::tempdir().unwrap();
+    let run = async |name: &str, stdout: Stdio| {
+        let mut command = Command::new(paths::switchboard());
+        command.current_dir(here.path()).args(["--json", "keys", name]).stdin(Stdio::null());
+        let child = command.stdout(stdout).stderr(Stdio::piped()).spawn().expect("the command runs");
+        let output = child.wait_with_output().await.expect("it ends");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(run("unread", writer.into()).await, (Some(0), String::new()));
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let (code, said) = run("lost", full.into()).await;
+    assert!(said.contains("cannot write the answer"), "{said}");
+    assert_eq!(code, Some(1), "{said}");
 }
 
 #[tokio::test]

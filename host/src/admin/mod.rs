@@ -88,7 +88,7 @@ struct Asked {
     body: Incoming,
 }
 
-/// Until the process ends; then what is being answered is answered.
+/// Until `guard` says so, after the drain; then what is being answered is answered.
 pub async fn serve<L: Load>(listener: TcpListener, admin: Arc<Admin<L>>, mut guard: Guard) {
     let mut connections = JoinSet::new();
     loop {

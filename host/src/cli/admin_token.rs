@@ -15,12 +15,12 @@ pub struct Args {
     /// Whose it is, as the audit will name them. All tokens are listed where it is not given.
     name: Option<String>,
     /// Read only; also release; or everything.
-    #[arg(long, value_enum, requires = "name", required_unless_present_any = ["revoke", "list"])]
+    #[arg(long, value_enum, requires = "name")]
     role: Option<Role>,
     /// Take the token back.
     #[arg(long, requires = "name", conflicts_with = "role")]
     revoke: bool,
-    /// Who has a token.
+    /// Who has a token; the same without any argument.
     #[arg(long, conflicts_with_all = ["name", "role", "revoke"])]
     list: bool,
     #[command(flatten)]
@@ -60,7 +60,11 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
         Some(Role::Read) => "read",
         Some(Role::Deploy) => "deploy",
         Some(Role::Admin) => "admin",
-        None => return Err(Failure::Usage("--role read, deploy or admin".into())),
+        None => {
+            let said =
+                format!("what may {name} do? --role read, deploy or admin; --revoke takes the token back");
+            return Err(Failure::Usage(said));
+        }
     };
     let made: Value = client.post("/admin/v1/tokens", &json!({ "name": name, "role": role })).await?;
     out.progress(format_args!("the token of {name}, who may {role}; it is not shown again:"));

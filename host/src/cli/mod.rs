@@ -1,7 +1,7 @@
 //! The command line: one file a command, each an `Args` and a `run`. Nothing else of the product is decided here.
 //!
 //! Answers go to standard output (one JSON document with `--json`), progress and complaints to standard error.
-//! Exit codes: 0 done, 1 failed, 2 usage.
+//! Exit codes: 0 done, 1 failed, 2 usage. A reader who goes away ends no command and changes no code.
 
 mod admin_token;
 mod build;
@@ -33,8 +33,10 @@ mod verify;
 
 use std::error::Error;
 use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 use serde::Serialize;
@@ -116,7 +118,7 @@ enum Command {
 pub fn main() -> ExitCode {
     // Clap answers `--help` with 0 and a wrong usage with 2.
     let cli = Cli::parse();
-    let out = Output { json: cli.json };
+    let out = Output { json: cli.json, lost: OnceLock::new() };
     let result = match cli.command {
         Command::Build(args) => build::run(args, &out),
         Command::Pack(args) => pack::run(args, &out),
@@ -128,7 +130,7 @@ pub fn main() -> ExitCode {
             .map_err(Failure::from)
             .and_then(|config| configured.run(config, &out)),
     };
-    match result {
+    match result.and_then(|()| out.said()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out.failure(&failure);
@@ -214,20 +216,40 @@ impl fmt::Display for Failure {
 /// Where a command speaks.
 pub struct Output {
     json: bool,
+    /// Why an answer could not be written.
+    lost: OnceLock<io::Error>,
 }
 
 impl Output {
     /// What it is doing now: standard error, for people.
     pub fn progress(&self, line: impl fmt::Display) {
-        eprintln!("{line}");
+        // The macros panic where a reader has gone away. Complaints that nobody takes are dropped.
+        let _ = writeln!(io::stderr(), "{line}");
     }
 
     /// The result: the document with `--json`, else the text.
     pub fn answer(&self, document: &impl Serialize, text: impl fmt::Display) {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(document).expect("an answer is plain data"));
+            self.print(serde_json::to_string_pretty(document).expect("an answer is plain data"));
         } else {
-            println!("{text}");
+            self.print(text);
+        }
+    }
+
+    fn print(&self, line: impl fmt::Display) {
+        let mut stdout = io::stdout().lock();
+        if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+            let _ = self.lost.set(error);
+        }
+    }
+
+    /// Whether the answers were written. A reader who has gone away (`| head`) had enough.
+    fn said(&self) -> Result<(), Failure> {
+        match self.lost.get() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Failure::failed(format!("cannot write the answer: {error}")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -236,9 +258,9 @@ impl Output {
             return;
         }
         if self.json {
-            println!("{}", serde_json::json!({ "error": failure.to_string() }));
+            self.print(serde_json::json!({ "error": failure.to_string() }));
         }
-        eprintln!("error: {failure}");
+        self.progress(format_args!("error: {failure}"));
     }
 }
 

@@ -44,6 +44,15 @@ struct Readiness {
 struct Status {
     /// Of the node that was asked.
     readiness: Readiness,
+    #[serde(flatten)]
+    fleet: Option<Fleet>,
+    /// Why the fleet is not known: Postgres is away, for instance, and with it what all nodes know together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Fleet {
     nodes: Vec<Node>,
     /// What the fleet is to run.
     releases: Vec<Release>,
@@ -56,20 +65,45 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
     let ready = client.ask(Method::GET, "/readyz", "", Bytes::new()).await?;
     let readiness = serde_json::from_slice(&ready.body)
         .map_err(|error| Failure::failed(format!("{} is no admin listener: {error}", client.address())))?;
-    let Nodes { nodes } = client.get("/admin/v1/nodes").await?;
-    let Releases { mut releases } = client.get("/admin/v1/releases?current=true").await?;
-    let Consumers { consumers } = client.get("/admin/v1/consumers").await?;
-    releases.sort_by(|a, b| (&a.name, !a.current).cmp(&(&b.name, !b.current)));
-    let status = Status { readiness, nodes, releases, consumers };
+    let (fleet, error) = match Fleet::ask(&client).await {
+        Ok(fleet) => (Some(fleet), None),
+        Err(failure) => (None, Some(failure.to_string())),
+    };
+    let status = Status { readiness, fleet, error };
     let text = status.text(&client);
     out.answer(&json!(status), text);
     if status.is_well() { Ok(()) } else { Err(Failure::Answered) }
 }
 
 impl Status {
-    /// Parked events are for someone to look at, but nothing is broken.
     fn is_well(&self) -> bool {
-        self.readiness.ready && self.behind().next().is_none()
+        self.readiness.ready && self.fleet.as_ref().is_some_and(Fleet::is_well)
+    }
+
+    fn text(&self, client: &Client) -> String {
+        let mut lines = self.fleet.as_ref().map_or_else(Vec::new, Fleet::lines);
+        lines.extend(self.error.iter().map(|error| format!("the fleet is not known: {error}")));
+        let verdict = if self.readiness.ready { "ready" } else { "not ready" };
+        lines.push(format!("\n{} is {verdict}", client.address()));
+        let checks = self.readiness.checks.iter().filter(|(_, said)| *said != "ok");
+        lines.extend(checks.map(|(name, said)| format!("  {name}: {said}")));
+        lines.join("\n")
+    }
+}
+
+impl Fleet {
+    async fn ask(client: &Client) -> Result<Self, Failure> {
+        let Nodes { nodes } = client.get("/admin/v1/nodes").await?;
+        let Releases { mut releases } = client.get("/admin/v1/releases?current=true").await?;
+        let Consumers { consumers } = client.get("/admin/v1/consumers").await?;
+        releases.sort_by(|a, b| (&a.name, !a.current).cmp(&(&b.name, !b.current)));
+        Ok(Self { nodes, releases, consumers })
+    }
+
+    /// A node that ends in order takes itself off the list: a silent one has died or is cut off. Parked events are for
+    /// someone to look at, but nothing is broken.
+    fn is_well(&self) -> bool {
+        self.nodes.iter().all(|node| node.live) && self.behind().next().is_none()
     }
 
     /// Live nodes that do not run what the fleet is to run.
@@ -89,7 +123,7 @@ impl Status {
         })
     }
 
-    fn text(&self, client: &Client) -> String {
+    fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let live: Vec<&Node> = self.nodes.iter().filter(|node| node.live).collect();
         let connections: i64 = live.iter().map(|node| node.connections).sum();
@@ -122,11 +156,7 @@ impl Status {
             let rows: Vec<_> = self.consumers.iter().map(consumer_row).collect();
             lines.push(page::table(&rows));
         }
-        let verdict = if self.readiness.ready { "ready" } else { "not ready" };
-        lines.push(format!("\n{} is {verdict}", client.address()));
-        let checks = self.readiness.checks.iter().filter(|(_, said)| *said != "ok");
-        lines.extend(checks.map(|(name, said)| format!("  {name}: {said}")));
-        lines.join("\n")
+        lines
     }
 }
 
