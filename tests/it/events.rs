@@ -30,7 +30,7 @@ fn between(from: &Value, to: &Value) -> i64 {
 
 #[tokio::test]
 async fn a_failing_event_is_retried_then_parked_then_an_operators() {
-    Host::test(Options::default(), async |host| {
+    Host::test(Options::default().set("LOG_JSON", true), async |host| {
         let guest = Release::guest("poisoned");
         host.admin.release(&guest).await;
         let (mut bo, mut cy) = (host.client("bo").await, host.client("cy").await);
@@ -65,6 +65,17 @@ async fn a_failing_event_is_retried_then_parked_then_an_operators() {
             // 250 ms after the first delivery, 500 after the second.
             let waited = between(&event["created_at"], &event["parked_at"]);
             assert!(waited >= 700, "parked after {waited} ms: {event}");
+        }
+        for what in ["an event is delivered again later", "an event is parked"] {
+            let line = until("its line in the log", async || {
+                let log = host.log();
+                let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+                lines.find(|line| line["message"].as_str().is_some_and(|said| said.starts_with(what)))
+            })
+            .await;
+            assert_eq!(line["handler.name"], "poisoned", "{line}");
+            let release = line["handler.release"].as_str().unwrap_or_default();
+            assert!(!release.is_empty() && guest.digest().starts_with(release), "{line}");
         }
         let of = |user: &str| -> String {
             let key = format!("user:{user}");

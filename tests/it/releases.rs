@@ -91,6 +91,19 @@ async fn a_bad_file_is_refused_and_the_old_release_serves_on() {
                 }),
             ),
             (
+                "a role that nobody made",
+                built.with_manifest(|manifest| manifest["grants"]["postgres"] = "nosuchrole".into()),
+            ),
+            (
+                "a script that is not Lua",
+                built.with_manifest(|manifest| {
+                    manifest["scripts"]
+                        .as_table_mut()
+                        .unwrap()
+                        .insert("cut".into(), "return redis.call(".into());
+                }),
+            ),
+            (
                 "more memory than there is",
                 built.with_manifest(|manifest| {
                     manifest.entry("limits").or_insert_with(|| toml::Value::Table(toml::Table::new()));

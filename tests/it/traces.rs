@@ -100,6 +100,14 @@ async fn a_message_is_one_trace_from_its_frame_to_the_fan_out() {
         assert_eq!(publish["parentSpanId"], relay["spanId"]);
         let fan_out = of_trace(&spans, "fan-out", trace).expect("heard here");
         assert_eq!(fan_out["parentSpanId"], relay["spanId"]);
+        // Each host call says whose it is, as the call itself does.
+        for (call, by) in [(&collect, &frame), (&publish, &relay)] {
+            for key in ["handler.name", "handler.release", "call"] {
+                let said = attribute(call, key);
+                assert!(said.is_some() && said == attribute(by, key), "{key} of {call}, by {by}");
+            }
+        }
+        assert_eq!(attribute(&collect, "handler.name"), Some(&json!("send-message")));
         println!("{}", tree(&spans, trace));
 
         let all = serde_json::to_string(&*collector.said.lock().unwrap()).unwrap();
@@ -109,6 +117,11 @@ async fn a_message_is_one_trace_from_its_frame_to_the_fan_out() {
         assert!(resource.contains("service.name") && resource.contains("switchboard"), "{resource}");
     })
     .await;
+}
+
+fn attribute<'a>(span: &'a Value, key: &str) -> Option<&'a Value> {
+    let attributes = span["attributes"].as_array()?;
+    Some(&attributes.iter().find(|of| of["key"] == key)?["value"]["stringValue"])
 }
 
 /// As a collector shows it: each span beneath what caused it, with its beginning, its length, and its node.

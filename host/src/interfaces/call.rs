@@ -251,6 +251,8 @@ pub struct Border {
     recorder: Option<Recorder>,
     /// The call's span, where it is one that is traced.
     pub(crate) traced: Option<spans::Context>,
+    /// Of the spans of its host calls: whose they are. Empty where nothing is traced.
+    pub(crate) span_attributes: Vec<(&'static str, String)>,
 }
 
 impl Border {
@@ -267,6 +269,7 @@ impl Border {
             last: Vec::new(),
             recorder,
             traced: None,
+            span_attributes: Vec::new(),
         }
     }
 
@@ -369,7 +372,7 @@ impl Border {
         self.last[last].answer = Some((bytes, micros.try_into().unwrap_or(u32::MAX)));
         self.meters.record(function, took);
         if let Some(traced) = self.traced {
-            traced.child(function.name(), spans::Kind::Client, begun, Vec::new());
+            traced.child(function.name(), spans::Kind::Client, begun, self.span_attributes.clone());
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.answered(micros.try_into().unwrap_or(u64::MAX), bytes, || trace::value_of(answer));

@@ -155,6 +155,16 @@ impl Redis {
         reply::nodes(self.send(slot, say("EVAL", &script.text), deadline).await?)
     }
 
+    /// What Redis says to a script that is not Lua. It is compiled, not run. None where it compiles, and where nobody can
+    /// say: Redis is away, or does not let this user load scripts.
+    pub async fn complaint(&self, script: &Script, deadline: Instant) -> Option<String> {
+        let load = packed(&["SCRIPT", "LOAD", &script.text]);
+        match self.send(None, load, deadline).await.and_then(reply::nodes) {
+            Err(Error::Failed(said)) if said.contains("compiling script") => Some(said),
+            _ => None,
+        }
+    }
+
     /// Messages for the bus, in one round trip. How many heard them is not looked at.
     pub async fn publish(
         &self,

@@ -160,6 +160,23 @@ async fn a_script_is_sent_once_and_then_named() {
     assert!(matches!(redis.script(&broken, &[], &[], soon()).await, Err(Error::Failed(_))));
 }
 
+#[tokio::test]
+async fn a_script_that_is_not_lua_is_known_without_running_it() {
+    let redis = shared().await;
+    let mark = fresh("compiled");
+    let grants: Vec<Pattern> = vec![serde_json::from_value(mark.clone().into()).unwrap()];
+    let writes = format!("return redis.call('SET', '{mark}', 'x')");
+    assert_eq!(redis.complaint(&Script::new("writes", &writes, &grants), soon()).await, None);
+    assert_eq!(redis.command(&words(&format!("EXISTS {mark}")), soon()).await, Ok(vec![Node::Integer(0)]));
+    let said = redis.complaint(&Script::new("cut", "return redis.call(", &grants), soon()).await;
+    assert!(said.as_deref().is_some_and(|said| said.contains("user_script:1")), "{said:?}");
+
+    let mut private = Private::new();
+    private.kill();
+    let away = private.redis();
+    assert_eq!(away.complaint(&Script::new("cut", "return redis.call(", &grants), soon()).await, None);
+}
+
 /// Its caller declares keys that are granted; the script touches what it likes.
 #[tokio::test]
 async fn a_script_touches_only_what_is_granted_whatever_its_caller_declares() {

@@ -70,6 +70,10 @@ impl Load for Manifests {
         }))
     }
 
+    async fn vet(&self, _release: &Arc<Declared>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     /// Answers what the live call answered, and its description where that is `differs`.
     async fn replay(&self, release: &Arc<Declared>, trace: &Trace) -> Result<Trace, Refusal> {
         let mut again = trace.clone();

@@ -11,6 +11,7 @@ use crate::contract::types::Problem;
 use crate::error::Blame;
 use crate::ids::Digest;
 use crate::limits;
+use crate::postgres::ROLE_PREFIX;
 use crate::runtime::Refusal;
 use crate::wire::problem::Code;
 
@@ -105,6 +106,8 @@ pub enum Refused {
     OtherCanary(Digest),
     /// Migrations that it says it needs.
     Migrations(Vec<i64>),
+    /// That of its Postgres grant does not exist.
+    Role(String),
     /// The fleet has switched, but Postgres could not be asked how it went.
     Unwatched {
         name: String,
@@ -130,7 +133,8 @@ impl Refused {
             | Self::NoCanary(_)
             | Self::NoShadow(_)
             | Self::OtherCanary(_)
-            | Self::Migrations(_) => Code::Conflict.problem(said),
+            | Self::Migrations(_)
+            | Self::Role(_) => Code::Conflict.problem(said),
             Self::UnknownHandler(_) | Self::UnknownRelease(_) => Code::NotFound.problem(said),
             Self::NoDigest(_) | Self::Ambiguous(_) => Code::Invalid.problem(said).field("release"),
             Self::Backend(_) | Self::Unwatched { .. } => Code::Unavailable.problem(said),
@@ -172,6 +176,10 @@ impl fmt::Display for Refused {
                     "it needs migrations that this database has not had: {versions} (`switchboard migrate`)"
                 )
             }
+            Self::Role(role) => write!(
+                f,
+                "it logs in to Postgres as a role that does not exist: `{ROLE_PREFIX}{role}` (`grants.postgres`; a migration makes it)"
+            ),
             Self::Unwatched { name, digest, error } => {
                 write!(
                     f,

@@ -12,6 +12,7 @@ use crate::error::Blame;
 use crate::ids::{Digest, NodeId};
 use crate::limits;
 use crate::manifest::Manifest;
+use crate::postgres::ROLE_PREFIX;
 
 mod nodes;
 mod shadows;
@@ -364,6 +365,15 @@ impl Repository {
         .fetch_all(&self.pool)
         .await
         .map_err(trying("look which migrations there were"))
+    }
+
+    /// Whether a handler that is granted this role can log in. Roles belong to the whole cluster.
+    pub async fn has_role(&self, role: &str) -> Result<bool, Error> {
+        sqlx::query_scalar("select exists (select from pg_roles where rolname = $1 and rolcanlogin)")
+            .bind(format!("{ROLE_PREFIX}{role}"))
+            .fetch_one(&self.pool)
+            .await
+            .map_err(trying("look for a handler's role"))
     }
 
     /// From here to the end of the `Switch` no other switch happens in the fleet.

@@ -48,6 +48,9 @@ pub trait Load: Send + Sync + 'static {
         settings: BTreeMap<String, String>,
     ) -> impl Future<Output = Result<Arc<Self::Release>, Refusal>> + Send;
 
+    /// What is looked at once, at the deploy, and not by every node that takes the release over.
+    fn vet(&self, release: &Arc<Self::Release>) -> impl Future<Output = Result<(), Refusal>> + Send;
+
     /// A recorded call once more, on another release, with the recorded answers.
     fn replay(
         &self,
@@ -65,6 +68,10 @@ impl Load for Arc<Runtime> {
         settings: BTreeMap<String, String>,
     ) -> Result<Arc<Release>, Refusal> {
         Runtime::load(self, file, settings).await
+    }
+
+    async fn vet(&self, release: &Arc<Release>) -> Result<(), Refusal> {
+        self.read_scripts(release).await
     }
 
     async fn replay(&self, release: &Arc<Release>, trace: &Trace) -> Result<Trace, Refusal> {
@@ -254,6 +261,12 @@ impl<L: Load> Rollout<L> {
         if !missing.is_empty() {
             return Err(Refused::Migrations(missing));
         }
+        // After the migrations: they make the roles.
+        if let Some(role) = &manifest.grants.postgres
+            && !self.repository.has_role(role).await?
+        {
+            return Err(Refused::Role(role.clone()));
+        }
         let mut switch = self.repository.switch().await?;
         let declared = switch.running().await?;
         if matches!(change.action, Action::Canary | Action::Shadow) {
@@ -304,7 +317,7 @@ impl<L: Load> Rollout<L> {
         self.watched(outcome, running.digest, began).await
     }
 
-    /// Waits for the live nodes.
+    /// Waits for the nodes that are live now. One that falls silent meanwhile is not forgotten for that: it is named.
     async fn watched(
         &self,
         mut outcome: Outcome,
@@ -312,10 +325,11 @@ impl<L: Load> Rollout<L> {
         began: Instant,
     ) -> Result<Outcome, Refused> {
         let mut look = interval(limits::DEPLOY_LOOKS_EVERY);
-        let until = Instant::now() + limits::DEPLOY_WAITS;
+        let since = Instant::now();
+        let until = since + limits::DEPLOY_WAITS;
         let answers = loop {
             look.tick().await;
-            let answers = self.repository.answers(&outcome.name, outcome.generation).await?;
+            let answers = self.repository.answers(&outcome.name, outcome.generation, since.elapsed()).await?;
             if answers.iter().all(|answer| answer.report.is_some()) || Instant::now() > until {
                 break answers;
             }
@@ -340,6 +354,7 @@ impl<L: Load> Rollout<L> {
         note: Option<&str>,
     ) -> Result<Arc<L::Release>, Refused> {
         let release = self.load(file).await?;
+        self.loader.vet(&release).await?;
         self.repository.keep(file.digest, &file.manifest, &file.bytes, by, note).await?;
         Ok(release)
     }

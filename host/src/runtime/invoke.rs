@@ -110,6 +110,15 @@ impl Input {
     }
 }
 
+/// What the spans of a traced call and of its host calls say alike.
+pub(super) fn whose(release: &Release, state: &CallState) -> Vec<(&'static str, String)> {
+    vec![
+        ("handler.name", release.name().to_owned()),
+        ("handler.release", release.terms.release_short.clone()),
+        ("call", state.id.to_string()),
+    ]
+}
+
 /// The span of a traced call, over its host calls.
 pub(super) fn record_span(
     release: &Release,
@@ -125,14 +134,12 @@ pub(super) fn record_span(
         _ => spans::Kind::Internal,
     };
     let outcome = result.as_ref().err().map_or("returned", |failure| failure.kind.as_str());
-    let attributes = vec![
-        ("handler.name", release.name().to_owned()),
-        ("handler.release", release.terms.release_short.clone()),
-        ("call", state.id.to_string()),
+    let mut attributes = whose(release, state);
+    attributes.extend([
         ("trigger", trigger.as_str().to_owned()),
         ("outcome", outcome.to_owned()),
         ("cpu_us", state.border.clock.spent().as_micros().to_string()),
-    ];
+    ]);
     let name = format!("{} {}", trigger.as_str(), release.name());
     span.record(spans::cause(cause), name, kind, begun, attributes, ending(result).is_bad());
 }

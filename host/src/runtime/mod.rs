@@ -19,7 +19,7 @@ mod witness;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -121,6 +121,20 @@ impl Runtime {
         let release = Release::link(&self.ground, &component, file, settings)?;
         self.warm(&release).await?;
         Ok(Arc::new(release))
+    }
+
+    /// For whoever deploys, beyond what it takes to load: a script that is not Lua would fail in every call. No Redis, no
+    /// verdict: a release is not kept back for that.
+    pub async fn read_scripts(&self, release: &Release) -> Result<(), Refusal> {
+        let Some(redis) = &self.backends.redis else { return Ok(()) };
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(limits::REDIS_ANSWER_MS_MAX);
+        for script in release.terms.scripts.values() {
+            if let Some(said) = redis.complaint(script, deadline).await {
+                let name = &script.name;
+                return Err(Refusal::of_release(format!("its script `{name}` does not compile: {said}")));
+            }
+        }
+        Ok(())
     }
 
     async fn warm(&self, release: &Release) -> Result<(), Refusal> {
@@ -289,6 +303,9 @@ impl Runtime {
         let traced = matches!(source, Source::Live).then(|| spans::begin(cause)).flatten();
         let mut state = self.state(release, call, source, recorder);
         state.border.traced = traced;
+        if traced.is_some() {
+            state.border.span_attributes = invoke::whose(release, &state);
+        }
         if trigger == Trigger::Frame {
             state.gates = state.connection;
         }

@@ -1,6 +1,7 @@
 //! What nodes say of themselves and of their handlers, as the fleet remembers it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
@@ -117,8 +118,9 @@ impl Repository {
         Ok(())
     }
 
-    /// What every live node says to a switch of a handler.
-    pub async fn answers(&self, name: &str, generation: i64) -> Result<Vec<Answer>, Error> {
+    /// What every node says to a switch of a handler that was live so long ago, when the wait began, or has come since;
+    /// without those that ended meanwhile.
+    pub async fn answers(&self, name: &str, generation: i64, waited: Duration) -> Result<Vec<Answer>, Error> {
         sqlx::query(
             "select n.id, n.address, h.generation, h.digest, h.error
              from switchboard.nodes n left join switchboard.node_handlers h
@@ -130,7 +132,7 @@ impl Repository {
         )
         .bind(name)
         .bind(generation)
-        .bind(limits::NODE_SILENT_AFTER.as_secs_f64())
+        .bind((limits::NODE_SILENT_AFTER + waited).as_secs_f64())
         .bind(limits::NODE_GONE_AFTER.as_secs_f64())
         .bind(LISTENER)
         .try_map(|row: PgRow| {

@@ -1,5 +1,7 @@
 //! Against a real Postgres: each test has a database of its own, made from the migrations of releases alone.
 
+use std::time::Duration;
+
 use super::*;
 use crate::ids::NodeId;
 use crate::releases::database::with_database;
@@ -201,13 +203,26 @@ async fn a_node_whose_process_is_gone_is_not_waited_for_as_long_as_one_that_is_s
             let heartbeat = Heartbeat { node: id, admin: "127.0.0.1:9090".parse().unwrap(), connections: 0 };
             repository.heartbeat(&heartbeat).await.unwrap();
         }
-        assert_eq!(repository.answers("echo", 1).await.unwrap().len(), 2);
+        assert_eq!(repository.answers("echo", 1, Duration::ZERO).await.unwrap().len(), 2);
         sqlx::query("update switchboard.nodes set heartbeat_at = now() - interval '2 seconds'")
             .execute(&pool)
             .await
             .unwrap();
-        let asked: Vec<_> = repository.answers("echo", 1).await.unwrap().iter().map(|a| a.node).collect();
-        assert_eq!(asked, [slow.uuid()]);
+        let asked = async |waited| {
+            let answers = repository.answers("echo", 1, waited).await.unwrap();
+            answers.iter().map(|answer| answer.node).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(Duration::ZERO).await, [slow.uuid()]);
+
+        // It hangs, and is too old to be asked anew; whoever asked it before goes on.
+        sqlx::query("update switchboard.nodes set heartbeat_at = now() - interval '7 seconds'")
+            .execute(&pool)
+            .await
+            .unwrap();
+        assert!(asked(Duration::ZERO).await.is_empty());
+        assert_eq!(asked(Duration::from_secs(9)).await, [slow.uuid()]);
+        repository.leave(slow).await.unwrap();
+        assert!(asked(Duration::from_secs(9)).await.is_empty(), "it ended in order");
     })
     .await;
 }
@@ -270,15 +285,15 @@ async fn a_live_node_is_asked_until_it_answers_and_a_silent_one_is_not() {
             digest: None,
             error: error.map(str::to_owned),
         };
-        let answers = repository.answers("echo", 3).await.unwrap();
+        let answers = repository.answers("echo", 3, Duration::ZERO).await.unwrap();
         assert_eq!(answers.len(), 1);
         assert_eq!((answers[0].node, &answers[0].report), (node.uuid(), &None));
 
         repository.report(node, &report(2, None)).await.unwrap();
-        assert_eq!(repository.answers("echo", 3).await.unwrap()[0].report, None);
+        assert_eq!(repository.answers("echo", 3, Duration::ZERO).await.unwrap()[0].report, None);
         repository.report(node, &report(3, Some("it does not fit"))).await.unwrap();
         repository.report(node, &report(2, None)).await.unwrap();
-        let answers = repository.answers("echo", 3).await.unwrap();
+        let answers = repository.answers("echo", 3, Duration::ZERO).await.unwrap();
         assert_eq!(answers[0].report, Some(report(3, Some("it does not fit"))));
 
         let nodes = repository.nodes().await.unwrap();
@@ -286,7 +301,7 @@ async fn a_live_node_is_asked_until_it_answers_and_a_silent_one_is_not() {
         assert_eq!((nodes[0].connections, nodes[0].handlers.len()), (7, 1));
 
         repository.leave(node).await.unwrap();
-        assert_eq!(repository.answers("echo", 3).await.unwrap(), []);
+        assert_eq!(repository.answers("echo", 3, Duration::ZERO).await.unwrap(), []);
     })
     .await;
 }

@@ -95,7 +95,10 @@ impl<L: Load> Rollout<L> {
                 return Err(error);
             }
         }
-        self.converged.store(true, Ordering::Relaxed);
+        // One release that does not load keeps no node away from its clients; a node that runs none has nothing for them.
+        if wanted.is_empty() || self.registry.current().handlers().next().is_some() {
+            self.converged.store(true, Ordering::Relaxed);
+        }
         Ok(())
     }
 

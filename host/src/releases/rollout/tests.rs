@@ -10,6 +10,7 @@ use super::*;
 use crate::releases::database::with_database;
 use crate::releases::manifests::{Manifests, SEND, file};
 use crate::releases::outcome::State;
+use crate::releases::repository::Heartbeat;
 use crate::releases::signature;
 use crate::shutdown::Shutdown;
 
@@ -205,6 +206,26 @@ async fn a_late_node_starts_with_what_the_fleet_runs() {
 }
 
 #[tokio::test]
+async fn a_node_that_runs_none_of_the_fleets_releases_is_not_there_yet() {
+    with_database(|pool| async move {
+        let early = Node::start("early", &pool).await;
+        early.deploy(&file("send", SEND, "not on late")).await.unwrap();
+        let late = Node::start("late", &pool).await;
+        assert!(!late.rollout.has_converged());
+
+        // The first that loads is enough.
+        early.deploy(&file("other", r#"on.frame = [{ type = "other" }]"#, "")).await.unwrap();
+        assert!(late.runs("other").is_some());
+        // A node reports in the middle of its turn; this one comes after it.
+        late.rollout.converge().await.unwrap();
+        assert!(late.rollout.has_converged());
+        early.stop().await;
+        late.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_node_of_a_fleet_without_handlers_has_everything() {
     with_database(|pool| async move {
         let node = Node::start("a", &pool).await;
@@ -220,6 +241,33 @@ async fn a_node_that_ended_is_not_waited_for() {
         b.stop().await;
         let outcome = a.deploy(&file("send", SEND, "")).await.unwrap();
         assert!(outcome.complete && outcome.nodes.len() == 1, "{outcome:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_during_a_deploy_is_named() {
+    with_database(|pool| async move {
+        let a = Node::start("a", &pool).await;
+        let repository = a.rollout.repository();
+        let hung = NodeId::random();
+        let heartbeat = Heartbeat { node: hung, admin: "127.0.0.1:9090".parse().unwrap(), connections: 0 };
+        repository.heartbeat(&heartbeat).await.unwrap();
+        // As a stopped process has it: Postgres keeps its connection, and its last heartbeat grows old during the wait.
+        let _listens = repository.hints(hung).await.unwrap();
+        sqlx::query("update switchboard.nodes set heartbeat_at = now() - interval '3 seconds' where id = $1")
+            .bind(hung.uuid())
+            .execute(&pool)
+            .await
+            .unwrap();
+        let outcome = a.deploy(&file("send", SEND, "")).await.unwrap();
+        assert!(!outcome.complete, "{outcome:?}");
+        let state = |id: NodeId| {
+            let node = outcome.nodes.iter().find(|node| node.node == id.uuid());
+            node.map(|node| node.state)
+        };
+        assert_eq!((state(a.rollout.node), state(hung)), (Some(State::Live), Some(State::Silent)));
+        a.stop().await;
     })
     .await;
 }

@@ -260,7 +260,7 @@ impl Reader {
         let handled = fresh.get(delivered.fates.len()).map_or(events.len(), |(at, _)| *at);
         let fates: Vec<_> =
             fresh.iter().zip(&delivered.fates).map(|((_, event), fate)| (*event, 0, fate)).collect();
-        self.settle(&fates).await?;
+        self.settle(release, &fates).await?;
         let behind: Vec<_> = waiting
             .iter()
             .filter(|(at, _)| *at < handled)
@@ -319,7 +319,7 @@ impl Reader {
             .zip(&delivered.fates)
             .map(|(waiting, fate)| (&waiting.event, waiting.attempts, fate))
             .collect();
-        self.settle(&fates).await?;
+        self.settle(release, &fates).await?;
         if fates.iter().any(|(.., fate)| **fate == Fate::Done) {
             // The next of the same key may go at once.
             self.looked_aside_at = None;
@@ -350,7 +350,7 @@ impl Reader {
     }
 
     /// Writes down what became of events that were delivered once more than `attempts` says.
-    async fn settle(&mut self, fates: &[(&Stored, i32, &Fate)]) -> sqlx::Result<()> {
+    async fn settle(&mut self, release: &Release, fates: &[(&Stored, i32, &Fate)]) -> sqlx::Result<()> {
         let (pool, consumer) = (self.triggers.postgres.host(), &self.consumer);
         let mut aside = Vec::new();
         let mut gone = Vec::new();
@@ -359,11 +359,25 @@ impl Reader {
                 Fate::Done if self.waits(event) => gone.push(*event),
                 Fate::Done => {}
                 Fate::Retry { after, error } => {
-                    warn!(%consumer, event.id = %event.id, attempts = attempts + 1, "an event is delivered again later: {error}");
+                    warn!(
+                        %consumer,
+                        handler.name = release.name(),
+                        handler.release = %release.digest.short(),
+                        event.id = %event.id,
+                        attempts = attempts + 1,
+                        "an event is delivered again later: {error}",
+                    );
                     aside.push((*event, attempts + 1, *after));
                 }
                 Fate::Park { error } => {
-                    error!(%consumer, event.id = %event.id, attempts = attempts + 1, "an event is parked: {error}");
+                    error!(
+                        %consumer,
+                        handler.name = release.name(),
+                        handler.release = %release.digest.short(),
+                        event.id = %event.id,
+                        attempts = attempts + 1,
+                        "an event is parked: {error}",
+                    );
                     metrics::counter!("switchboard_outbox_parked_total", "consumer" => consumer.clone())
                         .increment(1);
                     outbox::park(pool, consumer, event, attempts + 1, error).await?;

@@ -149,6 +149,11 @@ async fn what_cannot_stand_beside_is_refused() {
         for refused in [canary_of(&needy).await.unwrap_err(), node.deploy(&needy).await.unwrap_err()] {
             assert!(refused.to_string().contains("9999"), "{refused}");
         }
+        let homeless = file("send", &format!("{SEND}\n[grants]\npostgres = \"nosuchrole\""), "");
+        for refused in [canary_of(&homeless).await.unwrap_err(), node.deploy(&homeless).await.unwrap_err()] {
+            assert_eq!(refused.problem().status, 409);
+            assert!(refused.to_string().contains("`switchboard_nosuchrole`"), "{refused}");
+        }
         node.rollout.unshadow("send", "ana", None).await.unwrap_err();
         assert_eq!((canary(&node), node.runs("send")), (None, Some(Digest::of(&first))));
     })
