@@ -1,6 +1,8 @@
 //! `postgres`: SQL through the handler's own role. Statements, parameters, deadlines and transactions are `postgres::
 //! Session`'s to judge; here each becomes a host call, and a transaction a handle that dies with its transaction.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use serde::Serialize;
 use wasmtime::component::Resource;
 
@@ -9,6 +11,7 @@ use super::call::Function;
 use super::log::Lines;
 use crate::contract::log::Level;
 use crate::contract::postgres::{self, Collected, Error, Rows, Value};
+use crate::wire::timestamp;
 
 /// The type behind a guest's handle. The handle's number says which of the call's transactions it is; the transaction
 /// itself is the session's.
@@ -43,9 +46,20 @@ fn none<T>() -> Result<T, Error> {
     Err(Error::Busy)
 }
 
-/// A handler passes these on as 503, which tells the client all it needs; whoever runs the fleet needs the reason.
+/// A handler passes these on as 503, which tells the client all it needs; whoever runs the fleet needs the reason. All are
+/// counted; one a second stands in the log, where an outage would fill it.
 fn note(lines: &Lines, error: &Error) {
-    if matches!(error, Error::Retryable(_) | Error::Busy | Error::Deadline | Error::UnknownOutcome) {
+    static TOLD_S: AtomicU64 = AtomicU64::new(0);
+    let why = match error {
+        Error::Retryable(_) => "retryable",
+        Error::Busy => "busy",
+        Error::Deadline => "deadline",
+        Error::UnknownOutcome => "unknown-outcome",
+        Error::Sql(_) | Error::Refused(_) | Error::TooLarge(_) => return,
+    };
+    metrics::counter!("switchboard_postgres_unavailable_total", "why" => why).increment(1);
+    let now_s = timestamp::now_ms() / 1000;
+    if TOLD_S.swap(now_s, Relaxed) != now_s {
         lines.write(Level::Warn, "Postgres could not do it now", &[("why".to_owned(), format!("{error:?}"))]);
     }
 }
