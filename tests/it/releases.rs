@@ -172,6 +172,10 @@ async fn a_deploy_while_postgres_is_away_changes_nothing() {
         proxy.cut();
         host.admin.deploy(&variant).await.expect_problem(503, "unavailable");
         host.admin.rollback("send-message").await.expect_problem(503, "unavailable");
+        // The caller of a handler is asked to retry, and the operator finds the reason in the log.
+        host.rest("ana").get("/api/v1/classes").await.expect_problem(503, "unavailable");
+        assert!(host.admin.metric("switchboard_postgres_unavailable_total").await >= Some(1.0));
+        assert!(host.log().contains("Postgres could not do it now"));
         proxy.heal();
         until("the host to be ready again", async || host.admin.ready().await.then_some(())).await;
         assert_eq!(host.current("send-message").await, current);
