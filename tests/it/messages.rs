@@ -6,6 +6,7 @@ use hyper::Method;
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::ledger;
+use switchboard_tests::services;
 
 #[tokio::test]
 async fn a_message_reaches_the_other_and_oneself() {
@@ -395,4 +396,47 @@ async fn without_redis_nobody_is_held_back() {
         host.redis.start_again().await;
     })
     .await;
+}
+
+/// `app.id_after` over random pairs of the same four milliseconds: always a UUIDv7, always above the head, the id itself
+/// where that is above the head already, and never the same for two ids above one head. Then heads whose counter is full,
+/// and a chain made by clocks that jump back and forth.
+#[tokio::test]
+async fn the_next_id_is_above_the_head_whatever_the_clock_says() {
+    const RANDOM: &str = "create temp view random_id as select lpad(to_hex((1764410400000 + floor(random() * 4))::bigint), 12, '0') \
+            || '7' || right(replace(gen_random_uuid()::text, '-', ''), 3) \
+            || substr('89ab', 1 + floor(random() * 4)::int, 1) || right(replace(gen_random_uuid()::text, '-', ''), 15) as hex";
+    const PAIRS: &str = "with pair as materialized ( \
+            select (select hex from random_id where n > 0)::uuid as head, (select hex from random_id where n > 0)::uuid as id \
+            from generate_series(1, 20000) as n), \
+        made as (select head, id, app.id_after(head, id) as next from pair) \
+        select count(*) filter (where next <= head), \
+            count(*) filter (where id > head and next <> id), \
+            count(*) filter (where next::text !~ '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-'), \
+            count(*) - count(distinct next) \
+        from made";
+    const FULL: &str = "select app.id_above('019aa117-0000-7fff-bfff-ffffffffffff', '019aa117-0000-7000-8000-000000000000')::text, \
+            app.id_above('019aa117-0000-7ffe-bfff-ffffffffffff', '019aa117-0000-7000-8000-ffffffffffff')::text, \
+            app.id_after(null, '019aa117-0000-7000-8000-000000000000')::text";
+    const CHAIN: &str = "with recursive chain as ( \
+            select 1 as n, (select hex from random_id)::uuid as id, true as rises \
+            union all \
+            select n + 1, next.id, next.id > chain.id from chain cross join lateral ( \
+                select app.id_after(chain.id, (select hex from random_id where n > 0)::uuid) as id) as next \
+            where n < 5000) \
+        select count(*) filter (where not rises) from chain";
+    let database = services::database().await;
+    let connection = database.connect().await;
+    connection.run(RANDOM).await;
+    let pairs = &connection.rows(PAIRS).await[0];
+    for (at, rule) in ["above the head", "the id itself", "a UUIDv7", "distinct"].iter().enumerate() {
+        assert_eq!(pairs.get::<_, i64>(at), 0, "ids that are not {rule}");
+    }
+    let full = &connection.rows(FULL).await[0];
+    assert_eq!(full.get::<_, String>(0), "019aa117-0001-7000-8000-000000000000");
+    assert_eq!(full.get::<_, String>(1), "019aa117-0000-7fff-8000-ffffffffffff");
+    assert_eq!(full.get::<_, String>(2), "019aa117-0000-7000-8000-000000000000");
+    assert_eq!(connection.rows(CHAIN).await[0].get::<_, i64>(0), 0, "ids that do not rise");
+    drop(connection);
+    database.drop_it().await;
 }

@@ -108,6 +108,38 @@ async fn two_hundred_are_sent_and_what_has_more_is_named() {
     .await;
 }
 
+/// Many ids of one millisecond: the order of the flush is seq, and ids strictly increase with it.
+#[tokio::test]
+async fn what_thirteen_people_send_at_once_is_flushed_in_the_order_of_seq() {
+    const SENDERS: usize = 13;
+    const MESSAGES: usize = 20;
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let senders: Vec<String> = (0..SENDERS).map(|n| format!("sender-{n}")).collect();
+        let members: Vec<&str> = senders.iter().map(String::as_str).chain(["bo"]).collect();
+        let room = host.group("busy", &members).await;
+        let (host, room) = (&*host, room.as_str());
+        join_all(senders.iter().map(async |sender| {
+            for n in 0..MESSAGES {
+                say(host, sender, room, &format!("{sender} {n}")).await;
+            }
+        }))
+        .await;
+        let mut bo = host.client("bo").await;
+        let frames = greeted(&mut bo).await;
+        let seqs: Vec<u64> = frames.iter().filter_map(|frame| frame["message"]["seq"].as_u64()).collect();
+        assert_eq!(seqs, (2..=201).collect::<Vec<_>>());
+        let rows = host
+            .database
+            .rows(&format!("select id::text from app.messages where conversation_id = '{room}' order by seq"))
+            .await;
+        let ids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(ids.len(), SENDERS * MESSAGES + 1);
+        let fallen = ids.windows(2).find(|pair| pair[0] >= pair[1]);
+        assert_eq!(fallen, None, "an id is not above the id of the message before it");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn it_survives_the_loss_of_redis_and_of_the_node() {
     Host::test(Options::default(), async |host| {
