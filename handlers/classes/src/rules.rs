@@ -55,15 +55,13 @@ pub struct Code(pub String);
 
 impl Code {
     fn parse(raw: String) -> Option<Self> {
-        let code = text::nfc(raw);
-        let fits = (1..=CODE_CHARS_MAX).contains(&text::length(&code))
-            && !text::has_control(&code)
-            && !code.trim().is_empty();
-        fits.then_some(Self(code))
+        text::name(raw, CODE_CHARS_MAX).map(Self)
     }
 
     fn of(raw: String) -> Result<Self, Problem> {
-        let rule = format!("is not 1 to {CODE_CHARS_MAX} characters without control characters");
+        let rule = format!(
+            "is not 1 to {CODE_CHARS_MAX} characters, of which one can be seen and none is a control character"
+        );
         Self::parse(raw).ok_or_else(|| Problem::invalid("code", rule))
     }
 

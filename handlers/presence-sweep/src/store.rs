@@ -2,7 +2,7 @@
 
 use sdk::connection::{Closed, Opened};
 use sdk::postgres::{self, Collected};
-use sdk::{Id, Problem, outbox, params, wake};
+use sdk::{Id, Problem, outbox, params, text, wake};
 use serde_json::{Value, json};
 
 const LIST: &str = include_str!("sql/list.sql");
@@ -24,7 +24,9 @@ pub fn arrived(opened: &Opened, unlisted: bool) -> Result<(), Problem> {
     });
     // Whom it has heard of is not listed again: a null is nobody.
     let listed = unlisted.then_some(&opened.caller.user_id);
-    tell(outbox::SOCKET_CONNECT, &opened.caller.user_id, &payload, listed, opened.caller.name.as_ref())
+    // A token's name in which nothing can be seen is no name.
+    let name = text::name_in_token(opened.caller.name.as_deref());
+    tell(outbox::SOCKET_CONNECT, &opened.caller.user_id, &payload, listed, name.as_ref())
 }
 
 pub fn left(closed: &Closed) -> Result<(), Problem> {

@@ -99,15 +99,12 @@ impl Role {
 
 /// What a conversation or a class is called: as it is stored.
 pub fn name(raw: String, chars_max: usize) -> Result<String, Problem> {
-    let name = text::nfc(raw);
-    if !(1..=chars_max).contains(&text::length(&name)) || text::has_control(&name) {
-        let rule = format!("is not 1 to {chars_max} characters without control characters");
-        return Err(Problem::invalid("name", rule));
-    }
-    if name.trim().is_empty() {
-        return Err(Problem::invalid("name", "is blank"));
-    }
-    Ok(name)
+    text::name(raw, chars_max).ok_or_else(|| {
+        let rule = format!(
+            "is not 1 to {chars_max} characters, of which one can be seen and none is a control character"
+        );
+        Problem::invalid("name", rule)
+    })
 }
 
 pub const DESCRIPTION_CHARS_MAX: usize = 2000;

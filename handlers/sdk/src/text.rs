@@ -1,6 +1,8 @@
 //! Text from people: NFC, its length in Unicode scalar values, and what it may not contain.
 
-use unicode_normalization::char::{canonical_combining_class, compose, decompose_canonical};
+use unicode_normalization::char::{
+    canonical_combining_class, compose, decompose_canonical, is_combining_mark,
+};
 
 /// Normalisation form C, so that the same text typed on two keyboards is the same text.
 ///
@@ -54,6 +56,42 @@ pub fn has_control(text: &str) -> bool {
 /// A user id is a token's `sub`, verbatim: 1 to 64 characters, none of them a control character.
 pub fn is_user_id(text: &str) -> bool {
     (1..=64).contains(&length(text)) && !has_control(text)
+}
+
+/// A name that people see, of a person, a conversation or a class: in NFC, 1 to `chars_max` characters, without control
+/// characters. Characters that only deceive are removed first (`deceives`), spaces at both ends too. None for a name in
+/// which nothing can be seen.
+pub fn name(raw: String, chars_max: usize) -> Option<String> {
+    if has_control(&raw) {
+        return None;
+    }
+    let kept: String = raw.chars().filter(|c| !deceives(*c)).collect();
+    let name = nfc(kept.trim().to_owned());
+    (name.chars().any(is_visible) && length(&name) <= chars_max).then_some(name)
+}
+
+pub const DISPLAY_NAME_CHARS_MAX: usize = 100;
+
+/// What a token calls its user, cut at the length of a display name; None where nothing of it can be seen.
+pub fn name_in_token(name: Option<&str>) -> Option<String> {
+    self::name(cut(name?, DISPLAY_NAME_CHARS_MAX).to_owned(), DISPLAY_NAME_CHARS_MAX)
+}
+
+/// Characters that show nothing and change how others are shown or compared: they turn the direction of the text, or make
+/// two names that look the same differ. The joiners U+200C and U+200D stay, because Persian, Hindi and emoji need them.
+fn deceives(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Whether a character alone puts something on the screen: no space, no joiner, no mark without its letter, no filler.
+fn is_visible(c: char) -> bool {
+    let blank = matches!(c,
+        '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{200c}' | '\u{200d}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}');
+    !(blank || c.is_whitespace() || c.is_control() || is_combining_mark(c))
 }
 
 /// The first so many characters.
@@ -123,6 +161,43 @@ mod tests {
     fn user_ids_are_kept_as_they_are_within_bounds() {
         assert!(is_user_id("Ană ✓") && is_user_id(&"ü".repeat(64)));
         assert!(!is_user_id("") && !is_user_id("a\0") && !is_user_id(&"ü".repeat(65)));
+    }
+
+    #[test]
+    fn a_name_shows_something_and_does_not_deceive() {
+        let named = |raw: &str| name(raw.to_owned(), 10);
+        for blank in [
+            "",
+            " ",
+            "\u{a0}\u{3000}",
+            "\u{200b}",
+            "\u{3164}",
+            "\u{2800}",
+            "\u{202e}",
+            "\u{301}\u{302}",
+            "\u{feff}",
+            "\u{ad}",
+            "\u{115f}\u{1160}",
+            "\u{ffa0}",
+            "\u{200d}\u{200c}",
+            "\u{fe0f}",
+            "\u{20dd}",
+            "\u{180e}",
+            "\u{e0041}",
+            "\u{2066}\u{2069}",
+            "a\u{0}",
+            "a\n",
+            "\u{85}a",
+        ] {
+            assert_eq!(named(blank), None, "{:?}", blank.escape_unicode().to_string());
+        }
+        assert_eq!(named(" An\u{202e}a\u{200b} "), Some("Ana".to_owned()));
+        assert_eq!(named("a\u{0301}"), Some("á".to_owned()));
+        for kept in ["Ana", "می\u{200c}خواهم", "👩\u{200d}🎓", "ก็", "한", "❤\u{fe0f}", "-", "a b"]
+        {
+            assert_eq!(named(kept).as_deref(), Some(kept));
+        }
+        assert_eq!((named("đđđđđđđđđđ").is_some(), named("đđđđđđđđđđđ")), (true, None));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use sdk::postgres::{self, Error};
 use sdk::redis::{self, describe};
-use sdk::{Problem, clock, keys, log, params};
+use sdk::{Problem, clock, keys, log, params, text};
 
 use crate::rules::Changes;
 
@@ -34,7 +34,7 @@ pub fn own(user: &str) -> Result<Option<String>, Problem> {
 pub fn change(user: &str, name: Option<&str>, changes: &Changes) -> Result<String, Problem> {
     let params = params![
         user,
-        name,
+        text::name_in_token(name),
         changes.display_name.is_some(),
         changes.display_name.as_ref().and_then(Option::as_ref),
         changes.username.is_some(),

@@ -4,7 +4,6 @@ use sdk::json::Object;
 use sdk::{Problem, text};
 use serde_json::json;
 
-pub const DISPLAY_NAME_CHARS_MAX: usize = 100;
 pub const USERNAME_CHARS: std::ops::RangeInclusive<usize> = 3..=50;
 pub const AVATAR_URL_BYTES_MAX: usize = 2048;
 /// RFC 5321.
@@ -43,18 +42,13 @@ impl Changes {
 
 /// Who has a token and nothing else yet.
 pub fn stranger(user: &str, name: Option<&str>) -> String {
-    json!({ "id": user, "display_name": name, "username": null, "avatar_url": null, "email": null })
+    json!({ "id": user, "display_name": text::name_in_token(name), "username": null, "avatar_url": null, "email": null })
         .to_string()
 }
 
 fn display_name(raw: String) -> Result<String, &'static str> {
-    let name = text::nfc(raw);
-    let fits = (1..=DISPLAY_NAME_CHARS_MAX).contains(&text::length(&name)) && !text::has_control(&name);
-    if fits && !name.trim().is_empty() {
-        Ok(name)
-    } else {
-        Err("is not 1 to 100 characters without control characters")
-    }
+    text::name(raw, text::DISPLAY_NAME_CHARS_MAX)
+        .ok_or("is not 1 to 100 characters, of which one can be seen and none is a control character")
 }
 
 fn username(raw: String) -> Result<String, &'static str> {
