@@ -92,6 +92,43 @@ async fn words_are_found_with_and_without_their_marks() {
     .await;
 }
 
+/// Words stand between punctuation, marks on letters do not count, and in scripts without spaces every part is a word.
+#[tokio::test]
+async fn words_are_found_within_punctuation_marks_and_scripts_without_spaces() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let room = host.group("lobby", &["ana"]).await;
+        let ana = host.rest("ana");
+        for (content, words, marked) in [
+            ("thầy/cô giáo", "co", "thầy/<mark>cô</mark> giáo"),
+            ("lớp CS-101 sáng", "101", "lớp CS-<mark>101</mark> sáng"),
+            ("hạn 2026-12-24 nhé", "24", "hạn 2026-12-<mark>24</mark> nhé"),
+            ("xem baitap.docx", "baitap", "xem <mark>baitap</mark>.docx"),
+            (
+                "http://a.example/vo_toan?trang=7",
+                "vo toan 7",
+                "http://a.example/<mark>vo</mark>_<mark>toan</mark>?trang=<mark>7</mark>",
+            ),
+            ("hoa.tran@school.example", "tran school", "hoa.<mark>tran</mark>@<mark>school</mark>.example"),
+            ("مُحَمَّد هنا", "محمد", "<mark>مُحَمَّد</mark> هنا"),
+            ("ο δρόμος", "ΔΡΟΜΟΣ", "ο <mark>δρόμος</mark>"),
+            ("我要搜索词吗", "搜索词", "我要<mark>搜索词</mark>吗"),
+            ("他在图书馆", "馆", "他在图书<mark>馆</mark>"),
+            ("明日は東京タワーへ", "東京", "明日は<mark>東京</mark>タワーへ"),
+            ("ฉันกินข้าวแล้ว", "ข้าว", "ฉันกิน<mark>ข้าว</mark>แล้ว"),
+            ("서울에서 만나요", "서울", "<mark>서울</mark>에서 만나요"),
+        ] {
+            send(&ana, &room, content).await;
+            let results = search_in(&ana, &room, words).await;
+            assert_eq!(contents(&results), [content], "{words}");
+            assert_eq!(results[0]["snippet"], marked, "{words}");
+        }
+        for words in ["docx.baitap.pdf", "索要", "東タ", "CS-102"] {
+            assert!(search_in(&ana, &room, words).await.is_empty(), "{words}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_snippet_is_safe_html_with_its_hits_marked() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -251,6 +288,7 @@ async fn what_is_asked_wrongly_is_named() {
                 ("?q=%20%20".into(), "q"),
                 ("?q=a%00b".into(), "q"),
                 (format!("?q={}", "x".repeat(201)), "q"),
+                (format!("?q={}", "x+".repeat(17)), "q"),
                 (format!("?q={}", "%C4%91".repeat(201)), "q"),
                 ("?q=x&limit=0".into(), "limit"),
                 ("?q=x&limit=101".into(), "limit"),

@@ -2,7 +2,7 @@
 -- $5 how many. Always one row: whether they are in that conversation, and the results.
 with
 asked as (
-  select plainto_tsquery('app.search', $3) as query, tsvector_to_array(to_tsvector('simple', $3)) as exact
+  select app.search_query(app.search_terms($3)) as query, app.search_terms($3) as terms, app.search_exact($3) as exact
 ),
 mine as materialized (
   select participant.conversation_id
@@ -29,11 +29,7 @@ select
         ranked.id, ranked.conversation_id, ranked.seq, ranked.sender_id, app.profile_text(sender), ranked.type,
         ranked.content, ranked.reply_to_id, ranked.attachments, ranked.metadata, ranked.mentions, ranked.client_msg_id,
         ranked.created_at, ranked.edited_at, false, ranked.change)
-      -- Escaped before it is marked: whatever people wrote, the marks are the only tags. What is short is shown whole.
-      || ',"snippet":' || to_json(ts_headline('app.search', app.html_text(ranked.content), asked.query,
-        'StartSel=<mark>, StopSel=</mark>, '
-          || case when char_length(ranked.content) <= 200 then 'HighlightAll=true'
-            else 'MaxFragments=1, MaxWords=30, MinWords=10' end))
+      || ',"snippet":' || to_json(app.search_snippet(ranked.content, asked.terms))
       || ',"rank":' || round(ranked.rank::numeric, 6) || '}', ',' order by ranked.rank desc, ranked.id desc) || ']'
     from ranked cross join asked
     left join app.users as sender on sender.id = ranked.sender_id), '[]') as results
