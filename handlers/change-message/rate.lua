@@ -1,1 +1,1 @@
-../send-message/rate.lua
+../sdk/scripts/rate.lua

@@ -1,17 +1,1 @@
--- A place in a fixed window that begins with its first call.
--- KEYS[1] the counter · ARGV[1] places in a window · ARGV[2] the window in milliseconds: 0 when a place was taken,
--- otherwise the milliseconds until the window ends. Without ARGV: gives a place back, unless its window has ended.
-if #ARGV == 0 then
-  if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DECR', KEYS[1]) end
-  return 0
-end
-local used = tonumber(redis.call('GET', KEYS[1]) or '0')
-if used >= tonumber(ARGV[1]) then
-  local wait = redis.call('PTTL', KEYS[1])
-  if wait > 0 then return wait end
-  redis.call('DEL', KEYS[1])
-  used = 0
-end
-redis.call('INCR', KEYS[1])
-if used == 0 and redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-return 0
+../sdk/scripts/rate.lua

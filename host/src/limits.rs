@@ -55,6 +55,8 @@ pub const CONNECTION_RETRY_MS: u32 = 2_000;
 /// Handlers see this much of a client's name for itself.
 pub const USER_AGENT_CHARS_MAX: usize = 256;
 /// A ticket not used by then is none.
+/// Tickets that a user may ask for in a minute, on all nodes together; beyond it 429. Each is a key in Redis for its time.
+pub const TICKETS_PER_MINUTE: i64 = 120;
 pub const TICKET_SECONDS: u64 = 30;
 /// Bytes of one read, and of one thread's buffer for it.
 pub const READ_BYTES_MAX: usize = 32 * 1024;

@@ -25,6 +25,7 @@ mod history;
 mod housekeeping;
 mod key_sets;
 mod lifecycle;
+mod limits;
 mod lists;
 mod loss;
 mod marks;

@@ -9,7 +9,7 @@ mod store;
 use class::Class;
 use rules::{Changes, Code, Enrolment, Plan};
 use sdk::http::{self, Request, Response};
-use sdk::{Id, Problem, cursor, text};
+use sdk::{Id, Problem, cursor, rate, text};
 use serde_json::Value;
 
 struct Classes;
@@ -37,6 +37,7 @@ impl http::Handler for Classes {
 fn create(request: &Request) -> Result<Response, Problem> {
     let teacher = &request.caller()?.user_id;
     let plan = Plan::parse(request.json()?)?;
+    rate::per_minute("create", teacher, "classes_per_minute", 120)?;
     let id = store::create(&plan, teacher)?;
     if plan.archived {
         let archived = Changes { archived: Some(true), ..Changes::default() };
@@ -87,6 +88,7 @@ fn members(request: &Request) -> Result<Response, Problem> {
 fn add(request: &Request) -> Result<Response, Problem> {
     let by = &request.caller()?.user_id;
     let Enrolment { user_id, role } = Enrolment::parse(request.json()?)?;
+    rate::invitation(by, &user_id)?;
     let class = Class::lock(id(request)?, by, &user_id)?;
     if class.standing.add()?.is_there() {
         return answer(200, &class.member(&user_id)?);
@@ -116,6 +118,8 @@ fn remove(request: &Request) -> Result<Response, Problem> {
 
 fn join(request: &Request, code: Code) -> Result<Response, Problem> {
     let user = &request.caller()?.user_id;
+    // A code is short enough to be guessed by many attempts.
+    rate::per_minute("code", user, "codes_per_minute", 20)?;
     let id = store::find(&code)?;
     let class = Class::lock(id, user, user)?;
     let conversation = class.room.id;

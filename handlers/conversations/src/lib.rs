@@ -7,7 +7,7 @@ mod store;
 
 use changes::Changes;
 use sdk::http::{self, Request, Response};
-use sdk::{Id, Problem, membership};
+use sdk::{Id, Problem, membership, rate};
 use store::Create;
 
 struct Conversations;
@@ -27,6 +27,7 @@ impl http::Handler for Conversations {
 fn create(request: &Request) -> Result<Response, Problem> {
     let owner = &request.caller()?.user_id;
     let plan = rules::plan(request.json()?, owner)?;
+    rate::per_minute("create", owner, "conversations_per_minute", 120)?;
     let (status, id) = match store::create(&plan, owner)? {
         Create::Created(id) => (201, id),
         Create::Existing(id) => (200, id),

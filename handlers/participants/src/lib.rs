@@ -9,7 +9,7 @@ use sdk::conversation::Role;
 use sdk::http::{self, Request, Response};
 use sdk::membership::rules::{Coming, Going, Turn};
 use sdk::membership::{self, Move, Room};
-use sdk::{Id, Problem, cursor, text};
+use sdk::{Id, Problem, cursor, rate, text};
 use serde_json::json;
 
 struct Participants;
@@ -47,6 +47,7 @@ fn show(request: &Request) -> Result<Response, Problem> {
 fn add(request: &Request) -> Result<Response, Problem> {
     let by = &request.caller()?.user_id;
     let invitation = Invitation::parse(request.json()?)?;
+    rate::invitation(by, &invitation.user_id)?;
     let mut room = Room::lock(conversation(request)?, by, &invitation.user_id)?;
     let (status, participant) = match room.state.add(invitation.role)? {
         Coming::Already => (200, store::participant(&room, &invitation.user_id)?),

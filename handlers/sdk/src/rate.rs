@@ -1,6 +1,6 @@
 //! Fixed windows, counted in Redis from the first call of a window. Without Redis everything is allowed: a limit is a
-//! courtesy to the others, not a truth. Needs the script `rate` in the manifest
-//! (`handlers/send-message/rate.lua`).
+//! courtesy to the others, not a truth. A handler that uses it has the script `rate` in its manifest, a link to
+//! `handlers/sdk/scripts/rate.lua`, and the grant `redis = ["rate:WHAT:*"]`.
 
 use crate::{Problem, config, keys, log, redis};
 
@@ -57,6 +57,18 @@ impl Place {
             Self::Full(wait_ms) => Err(Problem::rate_limited(wait_ms)),
         }
     }
+}
+
+/// Counts one call of `what` by `user` in the running minute; refuses it when the setting's number is reached. 0 is no limit.
+pub fn per_minute(what: &str, user: &str, setting: &str, default: u64) -> Result<(), Problem> {
+    Window { what, user, most: most(setting, default), window_ms: 60_000 }.take().or_refuse()
+}
+
+/// An invitation of `invited` by `user` into a conversation or class. Two limits protect people from strangers: how many
+/// invitations a user sends, and how often the same user invites the same person.
+pub fn invitation(user: &str, invited: &str) -> Result<(), Problem> {
+    per_minute("invite", user, "invitations_per_minute", 300)?;
+    per_minute("invite-again", &format!("{user}:{invited}"), "invitations_per_person_per_minute", 20)
 }
 
 /// The setting that names how many calls of `what` a user has.

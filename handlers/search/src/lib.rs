@@ -5,7 +5,7 @@ mod rules;
 
 use rules::{Question, Scope};
 use sdk::http::{self, Request, Response};
-use sdk::{Id, Problem, keys, log, membership, params, postgres, redis};
+use sdk::{Id, Problem, keys, log, membership, params, postgres, rate, redis};
 
 struct Search;
 http::export!(Search);
@@ -32,6 +32,7 @@ impl http::Handler for Search {
             _ => return http::unknown_endpoint(&request),
         };
         let question = Question { scope, words };
+        rate::per_minute("search", user, "searches_per_minute", 120)?;
         let found = found(user, &question)?;
         let results = show(user, &question, &found, limit)?;
         Ok(Response::text(200, format!(r#"{{"results":{results}}}"#)))

@@ -7,6 +7,7 @@ use rules::State;
 use sdk::channels::{self, Publication};
 use sdk::conversation::{Act, Role};
 use sdk::frame::{self, Reply, Request};
+use sdk::rate::{self, Place, Window};
 use sdk::redis::{self, Error, Pipeline};
 use sdk::schedule::{self, Tick};
 use sdk::{Id, Problem, clock, keys, log, membership, params, postgres};
@@ -77,6 +78,12 @@ fn start(conversation: Id, user: &str) -> Result<(), Trouble> {
         return Ok(());
     }
     must_type(conversation, user)?;
+    // Beyond the limit nobody is told. It is no error: the person may well be typing.
+    let most = rate::most("pushes_per_ten_seconds", 6);
+    let window = Window { what: "typing", user: &entry, most, window_ms: 10_000 };
+    if let Place::Full(_) = window.take() {
+        return Ok(());
+    }
     run("begin", &key, &[&entry, &over])?;
     publish(&[rules::push(conversation, user, State::Start)])
 }

@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::contract::redis::Node;
 use crate::contract::types::{Principal, Problem};
 use crate::ids::{Digest, UserId};
-use crate::limits::TICKET_SECONDS;
+use crate::limits::{TICKET_SECONDS, TICKETS_PER_MINUTE};
 use crate::redis::Redis;
 use crate::session::Credentials;
 use crate::wire::problem::Code;
@@ -35,6 +35,7 @@ impl Tickets {
     }
 
     pub async fn issue(&self, who: &Credentials) -> Result<String, Problem> {
+        self.count(&who.user).await?;
         let ticket: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
         let stub =
             Stub { principal: who.principal.clone(), expires_ms: who.expires_ms, issued_ms: who.issued_ms };
@@ -42,6 +43,18 @@ impl Tickets {
         let seconds = TICKET_SECONDS.to_string();
         self.command(&["SET", &key(&ticket), &stub, "EX", &seconds]).await?;
         Ok(ticket)
+    }
+
+    /// Counts one ticket of this user, in a window that begins with its first.
+    async fn count(&self, user: &UserId) -> Result<(), Problem> {
+        let key = format!("switchboard:tickets-of:{}", Digest::of(user.as_str().as_bytes()));
+        self.command(&["SET", &key, "0", "EX", "60", "NX"]).await?;
+        match self.command(&["INCR", &key]).await?.as_slice() {
+            [Node::Integer(issued)] if *issued > TICKETS_PER_MINUTE => Err(Code::RateLimited
+                .problem(format!("more than {TICKETS_PER_MINUTE} tickets a minute"))
+                .retry_after_ms(60_000)),
+            _ => Ok(()),
+        }
     }
 
     /// Its first use is its last.

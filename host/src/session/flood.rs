@@ -32,6 +32,9 @@ pub enum Verdict {
     Within,
     /// Answer `rate_limited`, and do nothing else with the frame.
     Over,
+    /// The client has just been answered so. Answer only a frame that has an `id`, because its sender waits for a reply; to
+    /// answer every frame would send twenty times the bytes of a ping.
+    Paused,
     /// Once too often within a minute.
     Hopeless,
 }
@@ -50,7 +53,7 @@ impl Flood {
             return Verdict::Within;
         }
         if self.paused_until.is_some_and(|until| now < until) {
-            return Verdict::Over;
+            return Verdict::Paused;
         }
         self.paused_until = Some(now + Duration::from_millis(FLOOD_PAUSE_MS));
         if self.overflows.count(now) < FLOODS_MAX { Verdict::Over } else { Verdict::Hopeless }
@@ -80,11 +83,15 @@ mod tests {
         let mut flood = Flood::new(start, 1);
         let mut at = |ms: u64| {
             let now = start + Duration::from_millis(ms);
-            while flood.frame(now, 1, 1) == Verdict::Within {}
-            flood.frame(now, 1, 1)
+            loop {
+                let verdict = flood.frame(now, 1, 1);
+                if verdict != Verdict::Within {
+                    break verdict;
+                }
+            }
         };
         assert_eq!(at(0), Verdict::Over);
-        assert_eq!(at(FLOOD_PAUSE_MS - 1), Verdict::Over);
+        assert_eq!(at(FLOOD_PAUSE_MS - 1), Verdict::Paused);
         assert_eq!(at(30_000), Verdict::Over);
         // The first is forgotten, the second is not.
         assert_eq!(at(61_000), Verdict::Over);

@@ -268,9 +268,11 @@ impl Session {
         let problem = Code::RateLimited
             .problem(format!("more than {} frames a second", self.settings.frames_per_second))
             .retry_after_ms(FLOOD_PAUSE_MS as u32);
-        // It is not handled, but whoever waits for its answer gets one.
+        // The frame is not handled, but a client that waits for its reply gets one.
         let id = text.and_then(|text| Frame::parse(text).ok()?.id);
-        refuse(id.as_ref(), &problem, actions);
+        if id.is_some() || verdict != Verdict::Paused {
+            refuse(id.as_ref(), &problem, actions);
+        }
         if verdict == Verdict::Hopeless {
             self.close(Close::FLOOD, actions);
         }

@@ -1,0 +1,109 @@
+//! What one person may do in a minute, so that nobody pays for it: neither a stranger nor the other users of the node.
+
+use serde_json::json;
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::rest::Rest;
+
+const CONVERSATIONS: &str = "/api/v1/conversations";
+
+/// Creating, inviting, guessing codes, searching: each has a setting of its handler. Another user is not limited by it.
+#[tokio::test]
+async fn what_a_user_may_do_in_a_minute_is_bounded() {
+    let options = Options::default()
+        .set("HANDLERS__CONVERSATIONS__CONVERSATIONS_PER_MINUTE", 3)
+        .set("HANDLERS__PARTICIPANTS__INVITATIONS_PER_MINUTE", 4)
+        .set("HANDLERS__PARTICIPANTS__INVITATIONS_PER_PERSON_PER_MINUTE", 2)
+        .set("HANDLERS__CLASSES__CODES_PER_MINUTE", 3)
+        .set("HANDLERS__SEARCH__SEARCHES_PER_MINUTE", 3);
+    Host::test(options, async |host| {
+        let (eve, ana) = (host.rest("eve"), host.rest("ana"));
+        let group = json!({"type": "group", "name": "g", "members": ["ana"]});
+        let room = eve.post(CONVERSATIONS, group.clone()).await.expect(201)["conversation"]["id"].clone();
+        for _ in 0..2 {
+            eve.post(CONVERSATIONS, group.clone()).await.expect(201);
+        }
+        eve.post(CONVERSATIONS, group.clone()).await.expect_problem(429, "rate_limited");
+        ana.post(CONVERSATIONS, group).await.expect(201);
+
+        let participants = format!("{CONVERSATIONS}/{}/participants", room.as_str().expect("an id"));
+        let invite = async |user: &str| eve.post(&participants, json!({"user_id": user})).await;
+        // The same person, whether the invitation changes anything or not.
+        invite("bo").await.expect(201);
+        invite("bo").await.expect(200);
+        invite("bo").await.expect_problem(429, "rate_limited");
+        invite("cy").await.expect(201);
+        invite("di").await.expect_problem(429, "rate_limited");
+
+        for guess in 0..3 {
+            let code = json!({"code": format!("CS{guess}")});
+            eve.post("/api/v1/classes/join", code).await.expect_problem(404, "not_found");
+        }
+        eve.get("/api/v1/classes/join/CS4").await.expect_problem(429, "rate_limited");
+        ana.get("/api/v1/classes/join/CS4").await.expect_problem(404, "not_found");
+
+        for _ in 0..3 {
+            eve.get("/api/v1/search?q=x").await.expect(200);
+        }
+        let refused = eve.get("/api/v1/search?q=x").await;
+        assert!(refused.headers.contains_key("retry-after"));
+        refused.expect_problem(429, "rate_limited");
+        ana.get("/api/v1/search?q=x").await.expect(200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tickets_of_a_user_are_bounded() {
+    Host::test(Options::default(), async |host| {
+        let ask = async |who: &Rest| who.post("/api/v1/ws-tickets", json!({})).await;
+        let eve = host.rest("eve");
+        for _ in 0..120 {
+            ask(&eve).await.expect(200);
+        }
+        ask(&eve).await.expect_problem(429, "rate_limited");
+        ask(&host.rest("ana")).await.expect(200);
+    })
+    .await;
+}
+
+/// However fast people start and stop, a reader gets few pushes of it.
+#[tokio::test]
+async fn typing_is_pushed_a_few_times_in_ten_seconds() {
+    Host::test(Options::default().without_rate_limits(), async |host| {
+        let (mut ana, mut bo) = host.two_members("lobby").await;
+        let room = ana.room().to_owned();
+        for n in 0..50 {
+            for state in ["start", "stop"] {
+                ana.write(
+                    json!({"type": "typing", "id": n, "payload": {"conversation_id": room, "state": state}}),
+                )
+                .await;
+            }
+        }
+        ana.send("the last").await.expect_sent();
+        bo.expect_message("the last").await;
+        // Six in a window, and the frames may fall into two of them.
+        let (starts, stops) = (bo.aside_of("typing.start").len(), bo.aside_of("typing.stop").len());
+        assert!((1..=12).contains(&starts) && stops <= starts, "{starts} starts, {stops} stops of 50");
+    })
+    .await;
+}
+
+/// A client that pings beyond its limit gets one answer for all of them, not one each.
+#[tokio::test]
+async fn pings_beyond_the_limit_are_answered_once() {
+    let options = Options::default().set("FRAMES_PER_SECOND", 1).set("FRAMES_BURST", 5);
+    Host::test(options, async |host| {
+        let mut ana = host.client("ana").await;
+        for _ in 0..200 {
+            ana.write(json!({"type": "ping"})).await;
+        }
+        // Its `id` makes this one answered, after whatever was said to the others.
+        ana.write(json!({"type": "ping", "id": "end"})).await;
+        ana.reply_to(&json!("end")).await.expect_error("rate_limited");
+        // One for each second that the pings take.
+        let errors = ana.aside_of("error").len();
+        assert!((1..=2).contains(&errors), "{errors} answers to 195 pings");
+    })
+    .await;
+}
