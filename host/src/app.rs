@@ -3,14 +3,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Readiness};
 use crate::config::Config;
@@ -142,7 +141,8 @@ impl App {
             tokio::spawn(tls.follow(guard.clone()));
         }
         if let Some(directory) = &config.handlers_dir {
-            deploy_new(&rollout, directory).await?;
+            // What cannot be deployed now is logged, in `readyz`, and tried again by `follow`.
+            rollout.deploy_found(directory).await.map_err(of("handlers_dir"))?;
         }
         triggers.start(&guard);
         tokio::spawn(metrics.clone().upkeep(guard.clone()));
@@ -202,21 +202,6 @@ impl App {
 fn spawn_follow(rollout: Arc<Rollout>, guard: &Guard) {
     let guard = guard.clone();
     tokio::spawn(async move { rollout.follow(guard).await });
-}
-
-/// The releases that came with this node, where the fleet has never seen them.
-async fn deploy_new(rollout: &Rollout, directory: &Path) -> Result<(), Error> {
-    let deployed = rollout.deploy_new(directory).await.map_err(of("handlers_dir"))?;
-    for (file, result) in deployed {
-        match result {
-            Ok(outcome) => {
-                info!(file, handler.release = %outcome.digest.short(), "deployed {}", outcome.name)
-            }
-            // The node serves what it has; what is missing is in the log and in `readyz`.
-            Err(refused) => error!(file, "not deployed: {refused}"),
-        }
-    }
-    Ok(())
 }
 
 fn readiness(

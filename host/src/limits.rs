@@ -168,6 +168,8 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// A release that did not load is tried again after this long, then after twice as long, up to the most.
 pub const LOAD_AGAIN_AFTER_MIN: Duration = Duration::from_secs(1);
 pub const LOAD_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+/// The longest wait before a file of `handlers_dir` that was refused for what is in it is tried again.
+pub const FILE_REFUSED_AGAIN_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// A manifest may not ask for more: a canary that only fails is gone by then.
 pub const CANARY_FAILURES_MAX: u32 = 50;

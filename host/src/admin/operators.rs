@@ -16,6 +16,7 @@ use crate::ids::Digest;
 use crate::limits;
 use crate::postgres::operators;
 use crate::releases::Load;
+use crate::releases::repository::{FOUND_BY, GUARDED_BY};
 use crate::wire::http::{self, Answer};
 use crate::wire::problem::Code;
 
@@ -25,7 +26,7 @@ const PREFIX: &str = "sbadm_";
 const FIRST: &str = "admin";
 /// The host's own, as the history names it: what a node deploys at its start, canaries that it takes back. Nobody may be
 /// taken for it.
-const HOSTS: [&str; 2] = ["serve", "switchboard"];
+const HOSTS: [&str; 2] = [FOUND_BY, GUARDED_BY];
 
 /// Who asks.
 #[derive(Clone, Debug)]

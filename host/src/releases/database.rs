@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/host/1000_roles.sql"),
     include_str!("../../../migrations/host/1010_locks.sql"),
     include_str!("../../../migrations/host/1020_outbox.sql"),
@@ -17,6 +17,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("../../../migrations/host/1300_revocations.sql"),
     include_str!("../../../migrations/host/1301_operators.sql"),
     include_str!("../../../migrations/host/1302_signatures.sql"),
+    include_str!("../../../migrations/host/1320_found_files.sql"),
 ];
 
 /// Runs a test against a fresh database, and drops it whatever happens.
@@ -34,7 +35,7 @@ where
     let options: PgConnectOptions = server.parse().unwrap();
     let pool = PgPoolOptions::new().max_connections(8).connect_with(options.database(&name)).await.unwrap();
     for migration in MIGRATIONS {
-        sqlx::raw_sql(migration).execute(&pool).await.unwrap();
+        sqlx::raw_sql(*migration).execute(&pool).await.unwrap();
     }
     let outcome = tokio::spawn(test(pool)).await;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::registry::Conflict;
-use super::repository::{self, Action, Answer, Running};
+use super::repository::{self, Action, Answer, Running, Settled};
 use crate::contract::types::Problem;
 use crate::error::Blame;
 use crate::ids::Digest;
@@ -85,8 +85,12 @@ impl NodeOutcome {
 pub enum Refused {
     /// The file, by the rules of releases.
     Release(Refusal),
+    /// The release has no signature of a key in `release_keys`.
+    Unsigned(Digest),
     /// It binds what another handler binds.
     Conflict(Conflict),
+    /// A file of `handlers_dir` that is not to be deployed, or not now.
+    Settled(Settled),
     /// Someone else switched the handler meanwhile.
     Lost {
         to: Option<Running>,
@@ -125,7 +129,9 @@ impl Refused {
             Self::Release(refusal) if refusal.blame == Blame::Guest => {
                 Code::Invalid.problem(said).field("release")
             }
+            Self::Unsigned(_) => Code::Invalid.problem(said).field("release"),
             Self::Conflict(_)
+            | Self::Settled(_)
             | Self::Lost { .. }
             | Self::NothingBefore
             | Self::NothingRuns(_)
@@ -147,7 +153,11 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Release(refusal) => refusal.fmt(f),
+            Self::Unsigned(digest) => {
+                write!(f, "release {} is not signed by a key that this fleet trusts", digest.short())
+            }
             Self::Conflict(conflict) => conflict.fmt(f),
+            Self::Settled(settled) => settled.fmt(f),
             Self::Lost { to: Some(to) } => {
                 write!(f, "`{}` was switched to {} by someone else meanwhile", to.name, to.digest.short())
             }

@@ -14,10 +14,12 @@ use crate::limits;
 use crate::manifest::Manifest;
 use crate::postgres::ROLE_PREFIX;
 
+mod files;
 mod nodes;
 mod shadows;
 mod signatures;
 
+pub use files::{FOUND_BY, GUARDED_BY, Settled};
 pub use nodes::{Answer, Heartbeat, Node, NodeHandler, Report};
 pub use shadows::Shadowed;
 

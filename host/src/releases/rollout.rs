@@ -6,12 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio::time::{Instant, interval};
 use tracing::warn;
@@ -19,8 +17,8 @@ use tracing::warn;
 use super::meters;
 use super::outcome::{NodeOutcome, Outcome, Refused};
 use super::registry::{Bindings, Conflict, Declares, Entry, Lives, Registry, covers};
-use super::repository::{Action, Change, Error, Repository, Running, Switched};
-use super::signature::{Signature, Trust};
+use super::repository::{Action, Change, Error, FOUND_BY, Repository, Running, Switched};
+use super::signature::Trust;
 use crate::config::Config;
 use crate::ids::{Digest, NodeId};
 use crate::limits;
@@ -28,11 +26,13 @@ use crate::manifest::Manifest;
 use crate::runtime::{Refusal, Release, ReleaseFile, Runtime};
 use crate::trace::Trace;
 
+mod files;
 mod follow;
 mod guard;
 mod shadows;
 mod trials;
 
+use files::Files;
 use follow::Turn;
 use shadows::Shadows;
 pub use trials::Beside;
@@ -99,6 +99,7 @@ pub struct Rollout<L: Load = Arc<Runtime>> {
     /// A canary's call went wrong.
     alarm: Arc<Notify>,
     shadows: Shadows<L::Release>,
+    files: Files,
     converged: AtomicBool,
 }
 
@@ -127,6 +128,7 @@ impl<L: Load> Rollout<L> {
             hint: Notify::new(),
             alarm: Arc::new(Notify::new()),
             shadows: Shadows::new(),
+            files: Files::default(),
             converged: AtomicBool::new(false),
         }
     }
@@ -161,12 +163,22 @@ impl<L: Load> Rollout<L> {
     pub async fn deploy(&self, bytes: Bytes, by: &str, note: Option<&str>) -> Result<Outcome, Refused> {
         let began = Instant::now();
         let file = parsed(bytes).await?;
+        self.deploy_file(&file, by, note, began).await
+    }
+
+    async fn deploy_file(
+        &self,
+        file: &ReleaseFile,
+        by: &str,
+        note: Option<&str>,
+        began: Instant,
+    ) -> Result<Outcome, Refused> {
         let name = file.manifest.name.as_str();
         let before = self.wanted(name).await?;
         if let Some(same) = before.as_ref().filter(|running| running.digest == file.digest) {
             return self.unchanged(Action::Deploy, same.clone(), began).await;
         }
-        self.keep(&file, by, note).await?;
+        self.keep(file, by, note).await?;
         let change = Change::of_running(Action::Deploy, name, file.digest, before.as_ref(), by, note);
         self.switch(&change, &file.manifest, began).await
     }
@@ -212,44 +224,6 @@ impl<L: Load> Rollout<L> {
         }
     }
 
-    /// Deploys the files of a directory that the fleet has never seen. One that it has seen and does not run was replaced
-    /// or rolled back on purpose; a node that starts does not undo that.
-    pub async fn deploy_new(
-        &self,
-        directory: &Path,
-    ) -> std::io::Result<Vec<(String, Result<Outcome, Refused>)>> {
-        let mut files: Vec<_> = std::fs::read_dir(directory)?
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
-            .collect();
-        files.sort();
-        let deploys = futures_util::stream::iter(files).map(|path| async move {
-            let deployed = async {
-                let bytes =
-                    Bytes::from(tokio::fs::read(&path).await.map_err(|e| Refused::Host(e.to_string()))?);
-                self.take_signatures(&path, Digest::of(&bytes)).await?;
-                let seen = self.repository.beginning_with(None, &Digest::of(&bytes).to_string()).await?;
-                if !seen.is_empty() {
-                    return Ok(None);
-                }
-                self.deploy(bytes, "serve", Some("found at start")).await.map(Some)
-            };
-            (path.display().to_string(), deployed.await)
-        });
-        let done = deploys.buffered(limits::COMPILES_AT_ONCE).collect::<Vec<_>>().await;
-        Ok(done.into_iter().filter_map(|(path, result)| Some((path, result.transpose()?))).collect())
-    }
-
-    /// Those that lie beside a file.
-    async fn take_signatures(&self, file: &Path, digest: Digest) -> Result<(), Refused> {
-        let mut beside = file.as_os_str().to_owned();
-        beside.push(".sig");
-        let Ok(text) = tokio::fs::read_to_string(beside).await else { return Ok(()) };
-        let mut signatures = Signature::parse_all(&text).unwrap_or_default();
-        signatures.retain(|signature| signature.is_of(digest));
-        Ok(self.repository.keep_signatures(digest, &signatures, "serve").await?)
-    }
-
     /// `manifest` is that of the release which begins to run, or to stand beside what runs.
     async fn switch(
         &self,
@@ -268,6 +242,11 @@ impl<L: Load> Rollout<L> {
             return Err(Refused::Role(role.clone()));
         }
         let mut switch = self.repository.switch().await?;
+        if change.by == FOUND_BY
+            && let Some(settled) = switch.settled(change.to.digest, &change.to.name).await?
+        {
+            return Err(Refused::Settled(settled));
+        }
         let declared = switch.running().await?;
         if matches!(change.action, Action::Canary | Action::Shadow) {
             let runs = declared.iter().find(|(running, _)| running.name == change.to.name);
@@ -380,8 +359,7 @@ impl<L: Load> Rollout<L> {
         if self.trust.accepts(digest, &signatures) {
             return Ok(());
         }
-        let unsigned = format!("release {} is not signed by a key that this fleet trusts", digest.short());
-        Err(Refusal::of_release(unsigned).into())
+        Err(Refused::Unsigned(digest))
     }
 
     /// A release that the fleet has kept.

@@ -64,6 +64,7 @@ impl<L: Load> Rollout<L> {
             self.look(guard.clone()),
             self.guard(guard.clone()),
             self.shadow(guard.clone()),
+            self.retry_files(guard.clone()),
             self.beat(guard),
         );
     }

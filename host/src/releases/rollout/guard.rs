@@ -11,13 +11,10 @@ use tracing::{info, warn};
 use super::super::judge::{Cause, Judge};
 use super::super::outcome::Refused;
 use super::super::registry::{Canary, Declares, Entry, Lives};
-use super::super::repository::Verdict;
+use super::super::repository::{GUARDED_BY, Verdict};
 use super::{Load, Rollout};
 use crate::limits;
 use crate::shutdown::Guard;
-
-/// Who took it back, in the history.
-const BY: &str = "switchboard";
 
 /// One canary, as long as its generation stands.
 struct Case {
@@ -111,7 +108,7 @@ impl<L: Load> Rollout<L> {
         let before = self.wanted(&entry.name).await?.filter(|now| now.generation == entry.generation);
         let before = before.ok_or(Refused::Lost { to: None })?;
         let note = format!("by itself: {said}");
-        let taken_back = self.withdraw(before, BY, Some(&note), Some(&verdict), Instant::now());
+        let taken_back = self.withdraw(before, GUARDED_BY, Some(&note), Some(&verdict), Instant::now());
         // Nodes that are silent are not waited for: other canaries are to be looked at. If nothing was switched, the next
         // look tries again.
         let Ok(outcome) = timeout(limits::CANARY_WINDOW_SHORT, taken_back).await else { return Ok(()) };

@@ -11,7 +11,7 @@ use crate::releases::database::with_database;
 use crate::releases::manifests::{Manifests, SEND, file};
 use crate::releases::outcome::State;
 use crate::releases::repository::Heartbeat;
-use crate::releases::signature;
+use crate::releases::signature::{self, Signature};
 use crate::shutdown::Shutdown;
 
 pub(super) struct Node {
@@ -282,13 +282,95 @@ async fn a_start_deploys_what_the_fleet_never_saw_and_undoes_nothing() {
         std::fs::write(directory.path().join("notes.txt"), "not a release").unwrap();
         node.deploy(&old).await.unwrap();
 
-        let deployed = node.rollout.deploy_new(directory.path()).await.unwrap();
+        let deployed = node.rollout.deploy_found(directory.path()).await.unwrap();
         assert!(matches!(&deployed[..], [(path, Ok(_))] if path.ends_with("send.wasm")), "{deployed:?}");
         node.rollout.rollback("send", None, "ana", Some("it was worse")).await.unwrap();
-        assert!(node.rollout.deploy_new(directory.path()).await.unwrap().is_empty());
+        assert!(node.rollout.deploy_found(directory.path()).await.unwrap().is_empty());
         assert_eq!(node.runs("send"), Some(Digest::of(&old)));
+        assert_eq!(node.rollout.files_missing(), [""; 0]);
     })
     .await;
+}
+
+/// As a loss of Postgres between the two steps of a deploy leaves it.
+#[tokio::test]
+async fn a_file_that_was_kept_and_never_ran_is_deployed_by_the_next_start() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        let directory = tempfile::tempdir().unwrap();
+        let send = file("send", SEND, "");
+        std::fs::write(directory.path().join("send.wasm"), &send).unwrap();
+        let parsed = ReleaseFile::parse(send.clone()).unwrap();
+        let repository = node.rollout.repository();
+        repository.keep(parsed.digest, &parsed.manifest, &send, "serve", None).await.unwrap();
+        assert_eq!(node.runs("send"), None);
+
+        node.rollout.deploy_found(directory.path()).await.unwrap();
+        assert_eq!(node.runs("send"), Some(parsed.digest));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_could_not_be_deployed_is_tried_again_until_it_runs() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("send.wasm");
+        let send = file("send", SEND, "");
+        std::fs::write(&path, &send).unwrap();
+        // The step after the file was kept fails.
+        sqlx::query("alter table switchboard.running rename to gone").execute(&pool).await.unwrap();
+        let deployed = node.rollout.deploy_found(directory.path()).await.unwrap();
+        assert!(matches!(&deployed[..], [(_, Err(Refused::Backend(_)))]), "{deployed:?}");
+        let [missing] = &node.rollout.files_missing()[..] else { panic!("one file waits") };
+        assert!(missing.contains("send.wasm") && missing.contains("postgres could not"), "{missing}");
+
+        sqlx::query("alter table switchboard.gone rename to running").execute(&pool).await.unwrap();
+        until(|| node.runs("send") == Some(Digest::of(&send))).await;
+        until(|| node.rollout.files_missing().is_empty()).await;
+        node.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_operator_released_after_a_file_was_found_stays() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("send.wasm");
+        // Refused by this node: it waits.
+        std::fs::write(&path, file("send", SEND, "not on a")).unwrap();
+        node.rollout.deploy_found(directory.path()).await.unwrap();
+        assert_eq!(node.rollout.files_missing().len(), 1);
+
+        let by_hand = file("send", SEND, "by hand");
+        node.deploy(&by_hand).await.unwrap();
+        // An operator has decided; nothing is missing any more, now and after a restart on a machine with room for it.
+        until(|| node.rollout.files_missing().is_empty()).await;
+        node.stop().await;
+        let other = Node::start("b", &pool).await;
+        assert!(other.rollout.deploy_found(directory.path()).await.unwrap().is_empty());
+        assert_eq!(other.runs("send"), Some(Digest::of(&by_hand)));
+        // A file that is found after that is news.
+        let newer = file("send", SEND, "of the next version");
+        std::fs::write(&path, &newer).unwrap();
+        other.rollout.deploy_found(directory.path()).await.unwrap();
+        assert_eq!(other.runs("send"), Some(Digest::of(&newer)));
+        other.stop().await;
+    })
+    .await;
+}
+
+/// Waits for a state of this process.
+async fn until(mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("it comes to hold");
 }
 
 #[tokio::test]
