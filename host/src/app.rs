@@ -1,6 +1,8 @@
 //! One node: every part made, joined and started here, in the order of the layers, and ended in the reverse. No part is
 //! made anywhere else, and nothing else is done here.
 
+mod readiness;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use crate::admin::{self, Admin, Readiness};
+use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::fanout::{Hub, Wakes};
 use crate::gateway::auth::Auth;
@@ -25,7 +27,7 @@ use crate::releases::repository::Repository;
 use crate::releases::{Rollout, Trust};
 use crate::revocations::Revocations;
 use crate::runtime::{Backends, Runtime};
-use crate::shutdown::{Guard, Onlooker, Shutdown};
+use crate::shutdown::{Guard, Shutdown};
 use crate::telemetry;
 use crate::triggers::Triggers;
 
@@ -151,7 +153,7 @@ impl App {
         tokio::spawn(gateway.clone().serve(clients, guard));
         let admin = Admin {
             token: config.admin_token.clone(),
-            readiness: readiness(&rollout, &postgres, &redis, &hub, shutdown.onlooker()),
+            readiness: readiness::checks(&rollout, &triggers, &postgres, &redis, &hub, shutdown.onlooker()),
             rollout,
             postgres: postgres.host().clone(),
             hub: hub.clone(),
@@ -202,42 +204,4 @@ impl App {
 fn spawn_follow(rollout: Arc<Rollout>, guard: &Guard) {
     let guard = guard.clone();
     tokio::spawn(async move { rollout.follow(guard).await });
-}
-
-fn readiness(
-    rollout: &Arc<Rollout>,
-    postgres: &Postgres,
-    redis: &Redis,
-    hub: &Hub,
-    shutdown: Onlooker,
-) -> Readiness {
-    let (postgres, redis, hub) = (postgres.clone(), redis.clone(), hub.clone());
-    let releases = rollout.clone();
-    let holds = |holds: bool, otherwise: &str| if holds { Ok(()) } else { Err(otherwise.to_owned()) };
-    Readiness::default()
-        .check("postgres", move || {
-            let postgres = postgres.clone();
-            async move { holds(postgres.healthy().await, "Postgres does not answer") }
-        })
-        .check("redis", move || {
-            let up = redis.is_up();
-            async move { holds(up, "Redis is away: limits and caches are not kept, presence is not known") }
-        })
-        .check("bus", move || {
-            let up = hub.is_up();
-            async move { holds(up, "this node does not hear itself on the bus: delivery waits") }
-        })
-        .check("releases", move || {
-            let converged = releases.has_converged();
-            async move {
-                holds(
-                    converged,
-                    "of what the fleet runs nothing is loaded here; the log and `switchboard status` say why",
-                )
-            }
-        })
-        .check("serving", move || {
-            let draining = shutdown.has_begun();
-            async move { holds(!draining, "the node is draining") }
-        })
 }

@@ -221,8 +221,12 @@ pub const AUDIT_DAYS: i32 = 731;
 pub const AUDIT_FORGETS_EVERY: i64 = 100;
 /// Signatures of one release in one file or header.
 pub const SIGNATURES_MAX: usize = 16;
-/// A check that takes longer has failed.
+/// A check of `/readyz` that takes longer has failed.
 pub const READY_WAITS: Duration = Duration::from_secs(1);
+/// The checks of `/readyz` run at most so often. In between, the last answers are given.
+pub const READY_KEPT: Duration = Duration::from_millis(200);
+/// A check that was ok and then failed counts as failed until it has not failed for so long, so that it does not flap.
+pub const READY_HOLDS: Duration = Duration::from_secs(2);
 /// When accepting fails, descriptors are short: others must end first.
 pub const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
@@ -379,6 +383,9 @@ pub const OUTBOX_TICK_MS: u64 = 100;
 pub const OUTBOX_READ_MS_MAX: u64 = 5_000;
 /// A shard whose node died is somebody else's after this.
 pub const CURSOR_LEASE_MS: u64 = 3_000;
+/// A consumer on this node whose cursor does not move for longer, beyond the deadline of its handler, although there are
+/// events, makes this node not ready.
+pub const CONSUMER_STANDS_AFTER: Duration = Duration::from_secs(10);
 /// What was handled since the last save of a cursor comes once more after a crash.
 pub const CURSOR_SAVE_MS: u64 = 250;
 /// The wait before an event's second delivery; doubled before each further one, up to the maximum.

@@ -69,6 +69,11 @@ impl Cursor {
         self.high >= head && self.holes.is_empty()
     }
 
+    /// Every position up to here was seen, except the holes.
+    pub fn high(&self) -> i64 {
+        self.high
+    }
+
     /// Moves over the first events of a read whose rest was not handled.
     pub fn pass(&mut self, events: &[Stored]) {
         let positions = events.iter().map(|event| event.position);

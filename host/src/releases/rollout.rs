@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, Notify, Semaphore};
@@ -33,7 +32,7 @@ mod shadows;
 mod trials;
 
 use files::Files;
-use follow::Turn;
+use follow::{Lacking, Turn};
 use shadows::Shadows;
 pub use trials::Beside;
 
@@ -100,7 +99,7 @@ pub struct Rollout<L: Load = Arc<Runtime>> {
     alarm: Arc<Notify>,
     shadows: Shadows<L::Release>,
     files: Files,
-    converged: AtomicBool,
+    lacking: Lacking,
 }
 
 impl<L: Load> Rollout<L> {
@@ -129,7 +128,7 @@ impl<L: Load> Rollout<L> {
             alarm: Arc::new(Notify::new()),
             shadows: Shadows::new(),
             files: Files::default(),
-            converged: AtomicBool::new(false),
+            lacking: Lacking::default(),
         }
     }
 
@@ -143,11 +142,6 @@ impl<L: Load> Rollout<L> {
 
     pub fn demands_signatures(&self) -> bool {
         self.trust.is_needed()
-    }
-
-    /// Whether this node has once had everything that the fleet runs.
-    pub fn has_converged(&self) -> bool {
-        self.converged.load(Ordering::Relaxed)
     }
 
     /// Joins the fleet: says that it is there, and takes over what runs. A release that does not load here is reported,

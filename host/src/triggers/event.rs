@@ -7,6 +7,7 @@
 
 mod consumer;
 mod delivery;
+mod progress;
 mod reader;
 
 use std::collections::HashMap;
@@ -17,6 +18,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{error, warn};
+
+pub(super) use progress::Progress;
 
 use super::Triggers;
 use crate::limits;
@@ -67,6 +70,7 @@ async fn probe(triggers: Arc<Triggers>, heads: watch::Sender<Heads>, mut guard: 
         match outbox::heads(triggers.postgres.host()).await {
             Ok(now) => {
                 failing = false;
+                triggers.progress.heads(now, Instant::now());
                 heads.send_if_modified(|before| std::mem::replace(before, now) != now);
             }
             Err(error) if !failing => {

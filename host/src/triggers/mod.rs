@@ -30,6 +30,7 @@ pub struct Triggers {
     wakes: Wakes,
     touches: connection::Touches,
     turns: connection::Turns,
+    progress: event::Progress,
 }
 
 impl Triggers {
@@ -50,7 +51,13 @@ impl Triggers {
             wakes,
             touches: connection::Touches::default(),
             turns: connection::Turns::default(),
+            progress: event::Progress::default(),
         })
+    }
+
+    /// One sentence for each consumer of this node that does not make progress; for readiness.
+    pub fn consumers_standing(&self) -> Vec<String> {
+        self.progress.standing(tokio::time::Instant::now())
     }
 
     /// Starts what runs by itself: events, schedules, the report of touched connections, the filling of gaps. Each task

@@ -1,8 +1,7 @@
 //! How one node follows the fleet: it asks for the generation, loads what is new, swaps its pointer and says so.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -13,6 +12,7 @@ use super::super::outcome::Refused;
 use super::super::registry::{Bindings, Canary, Entry, Lives, Trial};
 use super::super::repository::{Error, Heartbeat, Report, Running, Share};
 use super::{Load, Rollout};
+use crate::ids::Digest;
 use crate::limits;
 use crate::shutdown::Guard;
 
@@ -31,6 +31,59 @@ struct Failed {
     generation: i64,
     again_at: Instant,
     wait: Duration,
+    error: String,
+}
+
+/// What the fleet runs and this node does not. Apart from `Turn`, which is locked while a release is compiled.
+#[derive(Default)]
+pub(super) struct Lacking(Mutex<Option<BTreeMap<String, Lack>>>);
+
+struct Lack {
+    digest: Digest,
+    since: Instant,
+    /// None: it is being loaded.
+    error: Option<String>,
+}
+
+impl Lacking {
+    /// Takes over what the fleet is to run, beside what runs here and why the rest does not.
+    fn look<R>(&self, wanted: &[Running], current: &Bindings<R>, turn: &Turn)
+    where
+        R: Lives,
+    {
+        let mut lacking = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = lacking.take().unwrap_or_default();
+        let runs = |running: &Running| {
+            current.by_name(&running.name).is_some_and(|entry| entry.digest == running.digest)
+        };
+        let lacks = wanted.iter().filter(|running| !runs(running)).map(|running| {
+            let known = before.remove(&running.name).filter(|lack| lack.digest == running.digest);
+            let since = known.map_or_else(Instant::now, |lack| lack.since);
+            let failed = turn.failed.get(&running.name);
+            let failed = failed.filter(|failed| failed.generation == running.generation);
+            let error = failed.map(|failed| failed.error.clone());
+            (running.name.clone(), Lack { digest: running.digest, since, error })
+        });
+        *lacking = Some(lacks.collect());
+    }
+
+    fn said(&self) -> Vec<String> {
+        let lacking = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(lacking) = &*lacking else {
+            return vec!["what the fleet runs has not been read from Postgres yet".to_owned()];
+        };
+        let said = lacking.iter().filter_map(|(name, lack)| {
+            let release = lack.digest.short();
+            match &lack.error {
+                Some(error) => Some(format!("`{name}` does not run its release {release} here: {error}")),
+                None if lack.since.elapsed() > limits::DEPLOY_WAITS => Some(format!(
+                    "`{name}` does not run its release {release} here yet: it is still being loaded"
+                )),
+                None => None,
+            }
+        });
+        said.collect()
+    }
 }
 
 /// A handler's releases, loaded.
@@ -69,6 +122,12 @@ impl<L: Load> Rollout<L> {
         );
     }
 
+    /// One sentence for each handler whose release, as the fleet runs it, does not run here. A canary or a shadow that does
+    /// not load is none: everybody gets the running release.
+    pub fn releases_missing(&self) -> Vec<String> {
+        self.lacking.said()
+    }
+
     /// Makes this node run what the fleet is to run, as far as it can.
     pub(super) async fn converge(&self) -> Result<(), Error> {
         let mut turn = self.turn.lock().await;
@@ -79,6 +138,7 @@ impl<L: Load> Rollout<L> {
         }
         let wanted = in_time("say what runs", self.repository.running()).await?;
         turn.failed.retain(|name, _| wanted.iter().any(|running| running.name == *name));
+        self.lacking.look(&wanted, &self.registry.current(), &turn);
         let mut ready = Vec::new();
         for running in self.news(&turn, &wanted) {
             match self.known(running.digest).await {
@@ -89,16 +149,13 @@ impl<L: Load> Rollout<L> {
             }
         }
         self.swap(&mut turn, &wanted, ready);
+        self.lacking.look(&wanted, &self.registry.current(), &turn);
         turn.generation = Some(generation);
         while let Some((name, report)) = turn.unreported.pop_first() {
             if let Err(error) = self.repository.report(self.node, &report).await {
                 turn.unreported.insert(name, report);
                 return Err(error);
             }
-        }
-        // One release that does not load keeps no node away from its clients; a node that runs none has nothing for them.
-        if wanted.is_empty() || self.registry.current().handlers().next().is_some() {
-            self.converged.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -230,7 +287,8 @@ impl<L: Load> Rollout<L> {
             }
             _ => limits::LOAD_AGAIN_AFTER_MIN,
         };
-        let failed = Failed { generation: *generation, again_at: Instant::now() + wait, wait };
+        let again_at = Instant::now() + wait;
+        let failed = Failed { generation: *generation, again_at, wait, error: error.clone() };
         turn.failed.insert(name.clone(), failed);
         let report = Report { name: name.clone(), generation: *generation, digest: kept, error: Some(error) };
         turn.unreported.insert(name.clone(), report);

@@ -193,7 +193,9 @@ async fn a_late_node_starts_with_what_the_fleet_runs() {
 
         // One release that does not load there does not keep the others away.
         let late = Node::start("late", &pool).await;
-        assert!(late.rollout.has_converged());
+        let [missing] = &late.rollout.releases_missing()[..] else { panic!("one is missing") };
+        assert!(missing.contains("`send`") && missing.contains("no room for it"), "{missing}");
+        assert_eq!(early.rollout.releases_missing(), [""; 0]);
         assert_eq!((late.runs("send"), late.runs("other").is_some()), (None, true));
 
         let known = late.rollout.repository.nodes().await.unwrap();
@@ -206,19 +208,22 @@ async fn a_late_node_starts_with_what_the_fleet_runs() {
 }
 
 #[tokio::test]
-async fn a_node_that_runs_none_of_the_fleets_releases_is_not_there_yet() {
+async fn a_node_misses_a_release_until_it_loads_or_the_fleet_runs_another() {
     with_database(|pool| async move {
         let early = Node::start("early", &pool).await;
         early.deploy(&file("send", SEND, "not on late")).await.unwrap();
         let late = Node::start("late", &pool).await;
-        assert!(!late.rollout.has_converged());
+        assert_eq!(late.rollout.releases_missing().len(), 1);
 
-        // The first that loads is enough.
+        // Another handler that loads does not make up for it.
         early.deploy(&file("other", r#"on.frame = [{ type = "other" }]"#, "")).await.unwrap();
         assert!(late.runs("other").is_some());
-        // A node reports in the middle of its turn; this one comes after it.
-        late.rollout.converge().await.unwrap();
-        assert!(late.rollout.has_converged());
+        assert_eq!(late.rollout.releases_missing().len(), 1);
+        // A canary that does not load leaves everybody the running release.
+        early.deploy(&file("send", SEND, "")).await.unwrap();
+        let canary = file("send", SEND, "not on late");
+        early.rollout.try_out(canary, Beside::Canary(50), "ana", None).await.unwrap();
+        until(|| late.rollout.releases_missing().is_empty()).await;
         early.stop().await;
         late.stop().await;
     })
@@ -229,7 +234,7 @@ async fn a_node_that_runs_none_of_the_fleets_releases_is_not_there_yet() {
 async fn a_node_of_a_fleet_without_handlers_has_everything() {
     with_database(|pool| async move {
         let node = Node::start("a", &pool).await;
-        assert!(node.rollout.has_converged());
+        assert_eq!(node.rollout.releases_missing(), [""; 0]);
     })
     .await;
 }

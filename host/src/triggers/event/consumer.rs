@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -27,6 +27,10 @@ pub(super) async fn run(
     heads: watch::Receiver<Heads>,
     mut guard: Guard,
 ) {
+    if let Some((release, _)) = find(&triggers, &name) {
+        let deadline = Duration::from_millis(release.manifest.limits.deadline_ms);
+        triggers.progress.begun(&name, deadline, Instant::now());
+    }
     // Every shard may be lost and claimed anew between two steps of the reader; more waits for the next round.
     let (tell, leases) = mpsc::channel(2 * SHARDS as usize);
     let reader = Reader::new(triggers.clone(), name.clone(), heads, leases, guard.clone());
@@ -40,18 +44,22 @@ pub(super) async fn run(
             _ = clock.tick() => {}
         }
         let Some((_, binding)) = find(&keeper.triggers, &keeper.name) else { break };
-        if let Err(error) = keeper.keep(&binding).await {
+        let kept = keeper.keep(&binding).await;
+        if let Err(error) = &kept {
             warn!(consumer = %keeper.name, %error, "cannot keep the shards of a consumer");
         }
+        let kept = kept.map_err(|error| error.to_string());
+        keeper.triggers.progress.kept(&keeper.name, kept, Instant::now());
         if keeper.tell.is_closed() {
             break;
         }
     }
     // Told no more, the reader saves its cursors and gives its shards back.
-    drop(keeper);
+    let Keeper { triggers, name, .. } = keeper;
     if let Err(error) = reading.await {
         tracing::error!(%error, "a reader of the outbox ended badly, it is started again");
     }
+    triggers.progress.ended(&name);
 }
 
 struct Keeper {

@@ -77,8 +77,10 @@ enum Next {
     Go,
     /// Until something happens, at most so long.
     Wait(Duration),
-    /// Until this moment, whatever happens.
+    /// Until this moment, whatever happens: the handler wants the events later, or nothing can be done now.
     Hold(Duration),
+    /// Until this moment: the next read comes at the pace that the manifest sets.
+    Pace(Duration),
     /// Nothing consumes any more.
     End,
 }
@@ -115,19 +117,21 @@ impl Reader {
             let next = match self.step().await {
                 Ok(next) => {
                     self.failing = false;
+                    self.note(self.held_by(&next));
                     next
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.failing, true) {
                         warn!(consumer = %self.consumer, %error, "the outbox cannot be read");
                     }
+                    self.note(Some(format!("the outbox cannot be read: {error}")));
                     Next::Hold(BACK_OFF)
                 }
             };
             let (listening, most) = match next {
                 Next::Go => continue,
                 Next::Wait(most) => (true, most),
-                Next::Hold(time) => (false, time),
+                Next::Hold(time) | Next::Pace(time) => (false, time),
                 Next::End => break,
             };
             tokio::select! {
@@ -164,6 +168,20 @@ impl Reader {
         self.tell_what_is_owned();
     }
 
+    /// For readiness: how far the cursors are, and what holds them up.
+    fn note(&self, held_by: Option<String>) {
+        let cursors = self.places.values().map(|place| (place.cursor.shard, place.cursor.high()));
+        self.triggers.progress.step(&self.consumer, cursors, held_by, Instant::now());
+    }
+
+    fn held_by(&self, next: &Next) -> Option<String> {
+        if self.places.values().any(|place| place.choked) {
+            return Some(format!("{} of its events wait for a retry in one shard", limits::RETRIES_MAX));
+        }
+        matches!(next, Next::Hold(_))
+            .then(|| "its handler holds the events back, or has no free slot".to_owned())
+    }
+
     fn tell_what_is_owned(&self) {
         self.ear.owns(&self.places.keys().map(|shard| *shard as u32).collect::<Vec<_>>());
     }
@@ -194,7 +212,7 @@ impl Reader {
             return Ok(self.rest().await?);
         }
         if let Some(rest) = self.read_at.and_then(|at| pace.checked_sub(at.elapsed())) {
-            return Ok(Next::Hold(rest));
+            return Ok(Next::Pace(rest));
         }
         let most = (binding.batch as usize).div_ceil(behind.len());
         let read_at = Instant::now();

@@ -1,0 +1,58 @@
+//! What `/readyz` asks, part by part. `docs/operations.md` says what each check means and what to do about it.
+
+use std::sync::Arc;
+
+use crate::admin::Readiness;
+use crate::fanout::Hub;
+use crate::postgres::Postgres;
+use crate::redis::Redis;
+use crate::releases::Rollout;
+use crate::shutdown::Onlooker;
+use crate::triggers::Triggers;
+
+pub(super) fn checks(
+    rollout: &Arc<Rollout>,
+    triggers: &Arc<Triggers>,
+    postgres: &Postgres,
+    redis: &Redis,
+    hub: &Hub,
+    shutdown: Onlooker,
+) -> Readiness {
+    let (postgres, redis, hub) = (postgres.clone(), redis.clone(), hub.clone());
+    let (releases, files, triggers) = (rollout.clone(), rollout.clone(), triggers.clone());
+    Readiness::default()
+        .check("postgres", move || {
+            let postgres = postgres.clone();
+            async move { holds(postgres.healthy().await, "Postgres does not answer") }
+        })
+        .check("redis", move || {
+            let up = redis.is_up();
+            async move { holds(up, "Redis is away: limits and caches are not kept, presence is not known") }
+        })
+        .check("bus", move || {
+            let up = hub.is_up();
+            async move { holds(up, "this node does not hear itself on the bus: delivery waits") }
+        })
+        .check("releases", move || {
+            let missing = releases.releases_missing();
+            async move { none(&missing) }
+        })
+        .check("handlers_dir", move || {
+            let missing = files.files_missing();
+            async move { none(&missing) }
+        })
+        .check("consumers", move || {
+            let standing = triggers.consumers_standing();
+            async move { none(&standing) }
+        })
+        .look("serving", move || holds(!shutdown.has_begun(), "the node is draining"))
+}
+
+fn holds(holds: bool, otherwise: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(otherwise.to_owned()) }
+}
+
+/// Every sentence is one thing that is not as it should be.
+fn none(sentences: &[String]) -> Result<(), String> {
+    if sentences.is_empty() { Ok(()) } else { Err(sentences.join("; ")) }
+}
