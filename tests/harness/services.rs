@@ -332,7 +332,8 @@ impl Database {
             .rows(
                 "select format('%s has not read shard %s', consumer, shard) \
                  from (select shard, max(position) as head from switchboard.outbox group by shard) as heads \
-                 cross join (select distinct consumer from switchboard.cursors) as consumers \
+                 cross join (select distinct consumer from switchboard.cursors \
+                             where consumer <> all (switchboard.consumers_gone())) as consumers \
                  left join switchboard.cursors using (consumer, shard) \
                  where coalesce(high, 0) < head or holes <> '[]' \
                  union all \

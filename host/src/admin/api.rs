@@ -48,6 +48,7 @@ impl<L: Load> Admin<L> {
             Endpoint::Deploy => self.deploy(asked).await,
             Endpoint::Rollback(handler) => self.rollback(&handler, asked).await,
             Endpoint::Promote(handler) => self.promote(&handler, asked).await,
+            Endpoint::Retire(handler) => self.retire(&handler, asked).await,
             Endpoint::Unshadow(handler) => self.unshadow(&handler, asked).await,
             Endpoint::Shadows(handler) => {
                 let mut shadows = repository.shadows(&handler).await.map_err(unavailable)?;
@@ -142,6 +143,16 @@ impl<L: Load> Admin<L> {
         let note = note.as_deref().map(a_note).transpose()?;
         let ended = self.rollout.unshadow(handler, &by, note.as_deref());
         Ok(http::json(200, &ended.await.map_err(refused)?, &id))
+    }
+
+    async fn retire(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {
+        let (id, by) = (asked.id.clone(), asked.by.name.clone());
+        let detail = asked.detail.clone();
+        let note = text(&asked.fields().await?, "note")?;
+        let note = note.as_deref().map(a_note).transpose()?;
+        let retired = self.rollout.retire(handler, &by, note.as_deref()).await.map_err(refused)?;
+        detail.say(retired.digest.short());
+        Ok(http::json(200, &retired, &id))
     }
 
     async fn rollback(&self, handler: &str, asked: Asked) -> Result<Answer, Problem> {

@@ -35,7 +35,9 @@ pub async fn keep(postgres: PgPool, redis: Redis, hub: Hub, mut guard: Guard) {
             metrics::gauge!("switchboard_nodes").set(nodes.iter().filter(|node| node.live).count() as f64);
             for lag in outbox::lag(&postgres).await.map_err(|error| error.to_string())? {
                 let labels = [("consumer", lag.consumer)];
-                metrics::gauge!("switchboard_outbox_behind", &labels).set(lag.behind as f64);
+                // Nobody reads for a retired consumer, and nobody waits for it: an alarm on this would never end.
+                let behind = if lag.retired { 0 } else { lag.behind };
+                metrics::gauge!("switchboard_outbox_behind", &labels).set(behind as f64);
                 metrics::gauge!("switchboard_outbox_retries", &labels).set(lag.retries as f64);
                 metrics::gauge!("switchboard_outbox_failed", &labels).set(lag.failed as f64);
             }

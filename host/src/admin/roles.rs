@@ -50,7 +50,7 @@ pub fn needed(method: &Method, path: &str) -> Role {
         (true, ["history", _, "trace"]) => Role::Deploy,
         (true, _) => Role::Read,
         (false, ["releases"])
-        | (false, ["handlers", _, "promote" | "rollback" | "unshadow"])
+        | (false, ["handlers", _, "promote" | "rollback" | "unshadow" | "retire"])
         | (false, ["events", _, "retry" | "drop"]) => Role::Deploy,
         // Also what a handler binds here.
         (false, _) => Role::Admin,
@@ -74,6 +74,7 @@ mod tests {
             ("POST", "/admin/v1/handlers/echo/rollback", Role::Deploy),
             ("POST", "/admin/v1/handlers/echo/promote", Role::Deploy),
             ("POST", "/admin/v1/handlers/echo/unshadow", Role::Deploy),
+            ("POST", "/admin/v1/handlers/echo/retire", Role::Deploy),
             ("POST", "/admin/v1/events/1/retry", Role::Deploy),
             ("POST", "/admin/v1/events/1/drop", Role::Deploy),
             ("POST", "/admin/v1/rebuild", Role::Admin),

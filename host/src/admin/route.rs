@@ -17,6 +17,8 @@ pub enum Endpoint {
     ReleaseFile(String),
     Rollback(String),
     Promote(String),
+    /// Takes a handler out of the fleet.
+    Retire(String),
     /// What the shadows of a handler saw.
     Shadows(String),
     Unshadow(String),
@@ -70,6 +72,7 @@ pub fn find(method: &Method, path: &str) -> Found {
             ["releases"] => Found::MethodNotAllowed { allow: "GET, HEAD, POST" },
             ["releases", digest] => read(Endpoint::ReleaseFile(digest.to_owned())),
             ["handlers", name, "rollback"] => write(Endpoint::Rollback(name.to_owned())),
+            ["handlers", name, "retire"] => write(Endpoint::Retire(name.to_owned())),
             ["handlers", name, "promote"] => write(Endpoint::Promote(name.to_owned())),
             ["handlers", name, "shadow"] => read(Endpoint::Shadows(name.to_owned())),
             ["handlers", name, "unshadow"] => write(Endpoint::Unshadow(name.to_owned())),

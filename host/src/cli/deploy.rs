@@ -122,6 +122,10 @@ pub fn said(outcome: &Outcome) -> String {
     let previous = outcome.previous.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
     let percent = outcome.percent.unwrap_or_default();
     let first = match (outcome.action, outcome.previous) {
+        (Action::Retire, _) if outcome.unchanged => {
+            format!("{name} is retired on {nodes}, as before ({took})")
+        }
+        (Action::Retire, _) => format!("{name} is retired on {nodes}, it ran {release} ({took})"),
         _ if outcome.unchanged => format!("{name} runs {release} on {nodes}, as before ({took})"),
         (Action::Canary, _) => format!(
             "{name} gives {percent} % of its users {release} on {nodes}, the others {previous} ({took})"
@@ -195,6 +199,9 @@ mod tests {
             said(&canary),
             format!("echo gives 10 % of its users {short} on 1 node, the others {short} (45 ms)")
         );
+        let mut retired = outcome.clone();
+        retired.action = Action::Retire;
+        assert_eq!(said(&retired), format!("echo is retired on 1 node, it ran {short} (45 ms)"));
         outcome.previous = Some(digest);
         outcome.complete = false;
         outcome.nodes.extend([node(State::Kept, Some("it does not fit")), node(State::Silent, None)]);

@@ -22,6 +22,7 @@ mod registry;
 mod releases;
 mod replay;
 mod report;
+mod retire;
 mod rollback;
 mod serve;
 mod sign;
@@ -90,6 +91,8 @@ enum Command {
     Report(report::Args),
     /// Back to what ran before, or to a named release; a canary that stands goes first.
     Rollback(rollback::Args),
+    /// Take a handler out of the fleet; a deploy or a rollback brings it back.
+    Retire(retire::Args),
     /// End the shadow of a handler.
     Unshadow(unshadow::Args),
     /// What a release answers to, may touch and may use.
@@ -167,6 +170,7 @@ impl Command {
             Self::Promote(args) => block_on(promote::run(args, &config, out)),
             Self::Report(args) => block_on(report::run(args, &config, out)),
             Self::Unshadow(args) => block_on(unshadow::run(args, &config, out)),
+            Self::Retire(args) => block_on(retire::run(args, &config, out)),
             Self::Rollback(args) => block_on(rollback::run(args, &config, out)),
             Self::Inspect(args) => block_on(inspect::run(args, &config, out)),
         }

@@ -108,6 +108,7 @@ pub fn beside(release: &Release) -> String {
 
 fn switched(event: &Event) -> Vec<String> {
     let from = event.previous.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
+    let to = if event.action == "retire" { "nothing".to_owned() } else { event.digest.short() };
     let report = if event.report.is_some() {
         format!(" (`switchboard report {} --generation {}`)", event.name, event.generation)
     } else {
@@ -119,7 +120,7 @@ fn switched(event: &Event) -> Vec<String> {
             Some(percent) => format!("{} {percent} %", event.action),
             None => event.action.clone(),
         },
-        format!("{from} → {}", event.digest.short()),
+        format!("{from} → {to}"),
         event.by.clone(),
         event.note.clone().unwrap_or_default() + &report,
     ]

@@ -179,6 +179,17 @@ fn consumer_row(consumer: &Lag) -> Vec<String> {
         many => format!("{} {what}", page::thousands(many.unsigned_abs())),
     };
     let behind = some(consumer.behind, "behind");
+    if consumer.retired {
+        let state = if behind.is_empty() { "retired".to_owned() } else { format!("retired, {behind}") };
+        let (retries, failed) = (some(consumer.retries, "to try again"), some(consumer.failed, "failed"));
+        return vec![
+            format!("  {}", consumer.consumer),
+            state,
+            some(consumer.missed, "missed"),
+            retries,
+            failed,
+        ];
+    }
     vec![
         format!("  {}", consumer.consumer),
         if behind.is_empty() { "up to date".to_owned() } else { behind },

@@ -216,10 +216,23 @@ impl FromRow<'_, PgRow> for Stored {
     }
 }
 
-/// Partitions ahead, and partitions gone that every consumer has passed. Safe to run on every node.
-pub async fn maintain(pool: &PgPool) -> sqlx::Result<()> {
+/// Partitions ahead, and partitions gone that every consumer has passed. Safe to run on every node. Returns the consumers
+/// whose handler is retired and that have missed events of the partitions that went, with the number of all they have missed.
+pub async fn maintain(pool: &PgPool) -> sqlx::Result<Vec<(String, i64)>> {
+    let before = missed(pool).await?;
     sqlx::query("select switchboard.ensure_outbox(2), switchboard.drop_passed_outbox(2)")
         .execute(pool)
         .await?;
-    Ok(())
+    let mut after = missed(pool).await?;
+    after.retain(|now| !before.contains(now));
+    Ok(after)
+}
+
+async fn missed(pool: &PgPool) -> sqlx::Result<Vec<(String, i64)>> {
+    sqlx::query_as(
+        "select consumer, sum(missed)::bigint from switchboard.cursors
+         group by consumer having sum(missed) > 0 order by consumer",
+    )
+    .fetch_all(pool)
+    .await
 }

@@ -17,7 +17,9 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/host/1300_revocations.sql"),
     include_str!("../../../migrations/host/1301_operators.sql"),
     include_str!("../../../migrations/host/1302_signatures.sql"),
+    include_str!("../../../migrations/host/1210_outbox_cleaning.sql"),
     include_str!("../../../migrations/host/1320_found_files.sql"),
+    include_str!("../../../migrations/host/1321_retired_handlers.sql"),
 ];
 
 /// Runs a test against a fresh database, and drops it whatever happens.

@@ -21,7 +21,8 @@ pub struct Outcome {
     #[serde(rename = "handler")]
     pub name: String,
     pub action: Action,
-    /// What was deployed, promoted or gone back to; when a trial ends, what goes on running.
+    /// What was deployed, promoted or gone back to; when a trial ends, what goes on running; of a retirement, what was taken
+    /// out.
     #[serde(rename = "release")]
     pub digest: Digest,
     pub generation: i64,
@@ -33,7 +34,7 @@ pub struct Outcome {
     pub percent: Option<u8>,
     /// It ran already.
     pub unchanged: bool,
-    /// Every live node runs it.
+    /// Every live node runs it; of a retirement, none does.
     pub complete: bool,
     pub nodes: Vec<NodeOutcome>,
     pub took_ms: u64,
@@ -53,7 +54,7 @@ pub struct NodeOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Its next call uses the release.
+    /// Its next call uses the release. Of a retirement: the handler is gone there.
     Live,
     /// The release does not load there, it goes on with the old one.
     Kept,
@@ -62,11 +63,12 @@ pub enum State {
 }
 
 impl NodeOutcome {
-    pub(super) fn of(answer: Answer, digest: Digest) -> Self {
+    /// `expected`: what the node is to run, nothing after a retirement.
+    pub(super) fn of(answer: Answer, expected: Option<Digest>) -> Self {
         let Answer { node, address, report } = answer;
         match report {
             None => Self { node, address, state: State::Silent, kept: None, error: None },
-            Some(report) if report.digest == Some(digest) && report.error.is_none() => {
+            Some(report) if report.digest == expected && report.error.is_none() => {
                 Self { node, address, state: State::Live, kept: None, error: None }
             }
             Some(report) => {

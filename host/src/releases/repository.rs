@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions, PgRow};
-use sqlx::{Postgres, Row, Transaction};
+use sqlx::{PgConnection, Postgres, Row, Transaction};
 
 use crate::error::Blame;
 use crate::ids::{Digest, NodeId};
@@ -69,6 +69,43 @@ pub struct Share {
     pub percent: u8,
 }
 
+/// One handler as the fleet has it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    /// It never ran.
+    Unknown,
+    Runs(Running),
+    Retired(Retired),
+}
+
+/// A handler that an operator has taken out of the fleet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retired {
+    pub name: String,
+    /// The release that was taken out.
+    pub digest: Digest,
+    /// Of the switch that did it.
+    pub generation: i64,
+}
+
+impl Standing {
+    /// Of the switch that it stands on; a change names it.
+    pub fn generation(&self) -> i64 {
+        match self {
+            Self::Unknown => 0,
+            Self::Runs(running) => running.generation,
+            Self::Retired(retired) => retired.generation,
+        }
+    }
+
+    pub fn running(&self) -> Option<&Running> {
+        match self {
+            Self::Runs(running) => Some(running),
+            Self::Unknown | Self::Retired(_) => None,
+        }
+    }
+}
+
 /// One switch, past.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
@@ -109,6 +146,8 @@ pub enum Action {
     Unshadow,
     /// What ran before runs again.
     Rollback,
+    /// The handler is gone: it answers nothing until a deploy or a rollback brings it back.
+    Retire,
 }
 
 impl Action {
@@ -121,6 +160,7 @@ impl Action {
             Self::Shadow => "shadow",
             Self::Unshadow => "unshadow",
             Self::Rollback => "rollback",
+            Self::Retire => "retire",
         }
     }
 }
@@ -128,7 +168,8 @@ impl Action {
 /// A switch to be.
 pub struct Change<'a> {
     pub action: Action,
-    /// What the handler's row says afterwards; its generation is that of the asker, 0 where the name was free.
+    /// What the handler's row says afterwards. Its generation is the one that the asker saw, 0 where the handler never ran.
+    /// A retirement takes the row away; its digest is the release that goes.
     pub to: Running,
     /// What it is about, for the history.
     pub digest: Digest,
@@ -300,11 +341,31 @@ impl Repository {
             .map_err(trying("say what runs"))
     }
 
-    /// What ran before what runs now.
+    pub async fn standing(&self, name: &str) -> Result<Standing, Error> {
+        let mut connection = self.pool.acquire().await.map_err(trying("say what runs"))?;
+        standing(&mut connection, name).await
+    }
+
+    /// The handlers that do not run because an operator has retired them.
+    pub async fn retired(&self) -> Result<Vec<Retired>, Error> {
+        sqlx::query(
+            "select distinct on (h.name) h.name, h.digest, h.generation
+             from switchboard.history h
+             where h.action = 'retire' and not exists (select from switchboard.running w where w.name = h.name)
+             order by h.name, h.generation desc",
+        )
+        .try_map(retired)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(trying("say what is retired"))
+    }
+
+    /// What ran before what runs now. Of a retired handler: what was taken out.
     pub async fn previous(&self, name: &str) -> Result<Option<Digest>, Error> {
         let previous: Option<Vec<u8>> = sqlx::query_scalar(
             "select previous from switchboard.history
-             where name = $1 and action in ('deploy', 'promote', 'rollback') order by generation desc limit 1",
+             where name = $1 and action in ('deploy', 'promote', 'rollback', 'retire')
+             order by generation desc limit 1",
         )
         .bind(name)
         .fetch_optional(&self.pool)
@@ -430,20 +491,16 @@ impl Switch {
     pub async fn to(mut self, change: &Change<'_>) -> Result<Switched, Error> {
         let attempt = "switch a release";
         let next = &change.to;
-        let before = sqlx::query("select * from switchboard.running where name = $1")
-            .bind(&next.name)
-            .try_map(running)
-            .fetch_optional(&mut *self.tx)
-            .await
-            .map_err(trying(attempt))?;
-        if before.as_ref().map_or(0, |before| before.generation) != next.generation {
-            return Ok(Switched::Lost { to: before });
+        let before = standing(&mut self.tx, &next.name).await?;
+        if before.generation() != next.generation {
+            return Ok(Switched::Lost { to: before.running().cloned() });
         }
         let generation: i64 = sqlx::query_scalar(
             "with counted as (update switchboard.fleet set generation = generation + 1 returning generation),
+             gone as (delete from switchboard.running where name = $1 and $7 = 'retire'),
              put as (
                insert into switchboard.running (name, digest, generation, canary, canary_percent, shadow, shadow_percent)
-               select $1, $2, generation, $3, $4, $5, $6 from counted
+               select $1, $2, generation, $3, $4, $5, $6 from counted where $7 <> 'retire'
                on conflict (name) do update
                set digest = excluded.digest, generation = excluded.generation, since = now(),
                    canary = excluded.canary, canary_percent = excluded.canary_percent,
@@ -486,6 +543,36 @@ impl Hints {
     pub async fn next(&mut self) -> Result<(), Error> {
         self.0.try_recv().await.map(drop).map_err(trying("listen for switches"))
     }
+}
+
+async fn standing(connection: &mut PgConnection, name: &str) -> Result<Standing, Error> {
+    let runs = sqlx::query("select * from switchboard.running where name = $1")
+        .bind(name)
+        .try_map(running)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(trying("say what runs"))?;
+    if let Some(running) = runs {
+        return Ok(Standing::Runs(running));
+    }
+    let gone = sqlx::query(
+        "select name, digest, generation from switchboard.history
+         where name = $1 and action = 'retire' order by generation desc limit 1",
+    )
+    .bind(name)
+    .try_map(retired)
+    .fetch_optional(connection)
+    .await
+    .map_err(trying("say what runs"))?;
+    Ok(gone.map_or(Standing::Unknown, Standing::Retired))
+}
+
+fn retired(row: PgRow) -> Result<Retired, sqlx::Error> {
+    Ok(Retired {
+        name: row.try_get("name")?,
+        digest: digest(row.try_get("digest")?)?,
+        generation: row.try_get("generation")?,
+    })
 }
 
 fn running(row: PgRow) -> Result<Running, sqlx::Error> {

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::meters;
 use super::outcome::{NodeOutcome, Outcome, Refused};
 use super::registry::{Bindings, Conflict, Declares, Entry, Lives, Registry, covers};
-use super::repository::{Action, Change, Error, FOUND_BY, Repository, Running, Switched};
+use super::repository::{Action, Change, Error, FOUND_BY, Repository, Retired, Running, Standing, Switched};
 use super::signature::Trust;
 use crate::config::Config;
 use crate::ids::{Digest, NodeId};
@@ -168,17 +168,17 @@ impl<L: Load> Rollout<L> {
         began: Instant,
     ) -> Result<Outcome, Refused> {
         let name = file.manifest.name.as_str();
-        let before = self.wanted(name).await?;
-        if let Some(same) = before.as_ref().filter(|running| running.digest == file.digest) {
+        let before = self.repository.standing(name).await?;
+        if let Some(same) = before.running().filter(|running| running.digest == file.digest) {
             return self.unchanged(Action::Deploy, same.clone(), began).await;
         }
         self.keep(file, by, note).await?;
-        let change = Change::of_running(Action::Deploy, name, file.digest, before.as_ref(), by, note);
-        self.switch(&change, &file.manifest, began).await
+        let change = Change::of_running(Action::Deploy, name, file.digest, &before, by, note);
+        self.switch(&change, Some(&file.manifest), began).await
     }
 
-    /// To a release given by the beginning of its digest, or to the one that ran before the present one. A canary that
-    /// stands is what is taken back first.
+    /// To a release given by the beginning of its digest, or to the one that ran before the present one; of a retired
+    /// handler, to the one that was taken out. A canary that stands is what is taken back first.
     pub async fn rollback(
         &self,
         name: &str,
@@ -187,20 +187,45 @@ impl<L: Load> Rollout<L> {
         note: Option<&str>,
     ) -> Result<Outcome, Refused> {
         let began = Instant::now();
-        let before = self.wanted(name).await?.ok_or_else(|| Refused::UnknownHandler(name.to_owned()))?;
-        if to.is_none() && before.canary.is_some() {
-            return self.withdraw(before, by, note, None, began).await;
+        let before = self.repository.standing(name).await?;
+        match &before {
+            Standing::Unknown => return Err(Refused::UnknownHandler(name.to_owned())),
+            Standing::Runs(running) if to.is_none() && running.canary.is_some() => {
+                return self.withdraw(running.clone(), by, note, None, began).await;
+            }
+            Standing::Runs(_) | Standing::Retired(_) => {}
         }
         let digest = match to {
             Some(hex) => self.find(Some(name), hex).await?,
             None => self.repository.previous(name).await?.ok_or(Refused::NothingBefore)?,
         };
-        if digest == before.digest && before.canary.is_none() {
-            return self.unchanged(Action::Rollback, before, began).await;
+        if let Some(same) = before.running().filter(|now| now.digest == digest && now.canary.is_none()) {
+            return self.unchanged(Action::Rollback, same.clone(), began).await;
         }
         let release = self.known(digest).await?;
-        let change = Change::of_running(Action::Rollback, name, digest, Some(&before), by, note);
-        self.switch(&change, release.manifest(), began).await
+        let change = Change::of_running(Action::Rollback, name, digest, &before, by, note);
+        self.switch(&change, Some(release.manifest()), began).await
+    }
+
+    /// Takes a handler out of the whole fleet, with its canary and its shadow. Calls in flight finish. A deploy or a rollback
+    /// brings it back; the files of `handlers_dir` do not.
+    pub async fn retire(&self, name: &str, by: &str, note: Option<&str>) -> Result<Outcome, Refused> {
+        let began = Instant::now();
+        let running = match self.repository.standing(name).await? {
+            Standing::Unknown => return Err(Refused::UnknownHandler(name.to_owned())),
+            Standing::Runs(running) => running,
+            Standing::Retired(Retired { name, digest, generation }) => {
+                let gone = Running { name, digest, generation, canary: None, shadow: None };
+                return self.unchanged(Action::Retire, gone, began).await;
+            }
+        };
+        let digest = running.digest;
+        let to = Running { canary: None, shadow: None, ..running };
+        // What ran before the retirement is what a rollback goes back to.
+        let previous = Some(digest);
+        let action = Action::Retire;
+        let change = Change { action, to, digest, previous, percent: None, by, note, verdict: None };
+        self.switch(&change, None, began).await
     }
 
     /// The one release whose digest begins with these hex digits.
@@ -218,13 +243,61 @@ impl<L: Load> Rollout<L> {
         }
     }
 
-    /// `manifest` is that of the release which begins to run, or to stand beside what runs.
+    /// `manifest` is that of the release which begins to run, or to stand beside what runs; none at a retirement.
     async fn switch(
         &self,
         change: &Change<'_>,
-        manifest: &Manifest,
+        manifest: Option<&Manifest>,
         began: Instant,
     ) -> Result<Outcome, Refused> {
+        if let Some(manifest) = manifest {
+            self.has_what_it_needs(manifest).await?;
+        }
+        let mut switch = self.repository.switch().await?;
+        if change.by == FOUND_BY
+            && let Some(settled) = switch.settled(change.to.digest, &change.to.name).await?
+        {
+            return Err(Refused::Settled(settled));
+        }
+        if let Some(manifest) = manifest {
+            let declared = switch.running().await?;
+            if matches!(change.action, Action::Canary | Action::Shadow) {
+                let runs = declared.iter().find(|(running, _)| running.name == change.to.name);
+                runs.map_or(Ok(()), |(_, running)| covers(running, manifest))?;
+            }
+            fits(declared.into_iter().map(|(_, manifest)| manifest), manifest)?;
+        }
+        let generation = match switch.to(change).await? {
+            Switched::To { generation } => generation,
+            Switched::Lost { to } => return Err(Refused::Lost { to }),
+        };
+        // From here on the fleet has switched; what fails below is for the followers to put right.
+        if let Err(error) = self.converge().await {
+            let (name, action) = (&change.to.name, change.action.as_str());
+            warn!(%error, "the fleet has switched {name} ({action}), but this node cannot follow yet");
+        }
+        let outcome = Outcome {
+            name: change.to.name.clone(),
+            action: change.action,
+            digest: change.digest,
+            generation,
+            // The history of a retirement names what a rollback goes back to; that is what was taken out.
+            previous: change.previous.filter(|_| change.action != Action::Retire),
+            percent: change.percent,
+            unchanged: false,
+            complete: false,
+            nodes: Vec::new(),
+            took_ms: 0,
+        };
+        let (name, digest) = (outcome.name.clone(), outcome.digest);
+        let expected = (change.action != Action::Retire).then_some(change.to.digest);
+        self.watched(outcome, expected, began).await.map_err(|error| match error {
+            Refused::Backend(error) => Refused::Unwatched { name, digest, error },
+            other => other,
+        })
+    }
+
+    async fn has_what_it_needs(&self, manifest: &Manifest) -> Result<(), Refused> {
         let missing = self.repository.migrations_missing(&manifest.needs.migrations).await?;
         if !missing.is_empty() {
             return Err(Refused::Migrations(missing));
@@ -235,43 +308,7 @@ impl<L: Load> Rollout<L> {
         {
             return Err(Refused::Role(role.clone()));
         }
-        let mut switch = self.repository.switch().await?;
-        if change.by == FOUND_BY
-            && let Some(settled) = switch.settled(change.to.digest, &change.to.name).await?
-        {
-            return Err(Refused::Settled(settled));
-        }
-        let declared = switch.running().await?;
-        if matches!(change.action, Action::Canary | Action::Shadow) {
-            let runs = declared.iter().find(|(running, _)| running.name == change.to.name);
-            runs.map_or(Ok(()), |(_, running)| covers(running, manifest))?;
-        }
-        fits(declared.into_iter().map(|(_, manifest)| manifest), manifest)?;
-        let generation = match switch.to(change).await? {
-            Switched::To { generation } => generation,
-            Switched::Lost { to } => return Err(Refused::Lost { to }),
-        };
-        // From here on the fleet has switched; what fails below is for the followers to put right.
-        if let Err(error) = self.converge().await {
-            warn!(%error, "switched {} to {}, but this node cannot follow yet", change.to.name, change.digest.short());
-        }
-        let outcome = Outcome {
-            name: change.to.name.clone(),
-            action: change.action,
-            digest: change.digest,
-            generation,
-            previous: change.previous,
-            percent: change.percent,
-            unchanged: false,
-            complete: false,
-            nodes: Vec::new(),
-            took_ms: 0,
-        };
-        let (name, digest) = (outcome.name.clone(), outcome.digest);
-        self.watched(outcome, change.to.digest, began).await.map_err(|error| match error {
-            Refused::Backend(error) => Refused::Unwatched { name, digest, error },
-            other => other,
-        })
+        Ok(())
     }
 
     async fn unchanged(&self, action: Action, running: Running, began: Instant) -> Result<Outcome, Refused> {
@@ -287,14 +324,15 @@ impl<L: Load> Rollout<L> {
             nodes: Vec::new(),
             took_ms: 0,
         };
-        self.watched(outcome, running.digest, began).await
+        let expected = (action != Action::Retire).then_some(running.digest);
+        self.watched(outcome, expected, began).await
     }
 
     /// Waits for the nodes that are live now. One that falls silent meanwhile is not forgotten for that: it is named.
     async fn watched(
         &self,
         mut outcome: Outcome,
-        running: Digest,
+        expected: Option<Digest>,
         began: Instant,
     ) -> Result<Outcome, Refused> {
         let mut look = interval(limits::DEPLOY_LOOKS_EVERY);
@@ -307,7 +345,7 @@ impl<L: Load> Rollout<L> {
                 break answers;
             }
         };
-        outcome.nodes = answers.into_iter().map(|answer| NodeOutcome::of(answer, running)).collect();
+        outcome.nodes = answers.into_iter().map(|answer| NodeOutcome::of(answer, expected)).collect();
         outcome.complete = outcome.nodes.iter().all(NodeOutcome::is_live);
         outcome.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(outcome)
@@ -384,13 +422,13 @@ impl<'a> Change<'a> {
         action: Action,
         name: &str,
         digest: Digest,
-        before: Option<&Running>,
+        before: &Standing,
         by: &'a str,
         note: Option<&'a str>,
     ) -> Self {
-        let seen = before.map_or(0, |running| running.generation);
+        let seen = before.generation();
         let to = Running { name: name.to_owned(), digest, generation: seen, canary: None, shadow: None };
-        let previous = before.map(|running| running.digest);
+        let previous = before.running().map(|running| running.digest);
         Self { action, to, digest, previous, percent: None, by, note, verdict: None }
     }
 }
@@ -438,6 +476,11 @@ impl<R> Loaded<R> {
             let oldest = self.releases.iter().position(|(_, known, _)| known == name);
             oldest.map(|at| self.releases.remove(at));
         }
+    }
+
+    /// A retired handler's go; calls in flight hold theirs.
+    fn forget(&mut self, name: &str) {
+        self.releases.retain(|(_, known, _)| known != name);
     }
 }
 

@@ -90,9 +90,18 @@ async fn maintain(triggers: Arc<Triggers>, mut guard: Guard) {
             () = tokio::time::sleep_until(next) => {}
         }
         next = Instant::now() + MAINTENANCE;
-        if let Err(error) = outbox::maintain(triggers.postgres.host()).await {
+        match outbox::maintain(triggers.postgres.host()).await {
+            Ok(missed) => {
+                for (consumer, events) in missed {
+                    warn!(
+                        consumer,
+                        events,
+                        "the retired consumer {consumer} has missed {events} events of the outbox that were cleaned"
+                    );
+                }
+            }
             // Rows without a partition of their day go to the default one meanwhile.
-            warn!(%error, "cannot keep the outbox's partitions");
+            Err(error) => warn!(%error, "cannot keep the outbox's partitions"),
         }
     }
 }

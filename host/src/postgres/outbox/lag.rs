@@ -16,17 +16,33 @@ pub struct Lag {
     pub retries: i64,
     /// Events that it gave up.
     pub failed: i64,
+    /// No release consumes for it any more: its handler is retired, or binds no events. Its cursors stay, and hold nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retired: bool,
+    /// Events that were cleaned away meanwhile and that it never saw.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub missed: i64,
+}
+
+fn is_none(count: &i64) -> bool {
+    *count == 0
 }
 
 /// By name.
 pub async fn lag(pool: &PgPool) -> sqlx::Result<Vec<Lag>> {
     let heads = heads(pool).await?;
-    let cursors: Vec<(String, i16, i64)> =
-        sqlx::query_as("select consumer, shard, high from switchboard.cursors").fetch_all(pool).await?;
+    let cursors: Vec<(String, i16, i64, i64, bool)> = sqlx::query_as(
+        "select consumer, shard, high, missed, consumer = any (switchboard.consumers_gone())
+         from switchboard.cursors",
+    )
+    .fetch_all(pool)
+    .await?;
     let mut lags: BTreeMap<String, Lag> = BTreeMap::new();
-    for (consumer, shard, high) in cursors {
+    for (consumer, shard, high, missed, retired) in cursors {
         let lag = of(&mut lags, consumer);
         lag.behind += behind(&heads, shard, high);
+        lag.missed += missed;
+        lag.retired = retired;
     }
     // A consumer whose handler is gone may have left some.
     let waiting: Vec<(String, i64, bool)> = sqlx::query_as(

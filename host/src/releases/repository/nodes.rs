@@ -20,7 +20,7 @@ pub struct Heartbeat {
     pub connections: u64,
 }
 
-/// What a node says of one handler.
+/// What a node says of one handler. Neither digest nor error: the handler is retired, and gone from this node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     pub name: String,
@@ -177,7 +177,9 @@ impl Repository {
         .await
         .map_err(trying("list the nodes"))?;
         let handlers = sqlx::query(
-            "select node, name, generation, digest, error from switchboard.node_handlers order by name",
+            // A node's answer to a retirement, which has neither, is no handler.
+            "select node, name, generation, digest, error from switchboard.node_handlers
+             where digest is not null or error is not null order by name",
         )
         .try_map(|row: PgRow| {
             let handler = NodeHandler {

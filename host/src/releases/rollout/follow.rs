@@ -137,6 +137,7 @@ impl<L: Load> Rollout<L> {
             return Ok(());
         }
         let wanted = in_time("say what runs", self.repository.running()).await?;
+        let retired = in_time("say what is retired", self.repository.retired()).await?;
         turn.failed.retain(|name, _| wanted.iter().any(|running| running.name == *name));
         self.lacking.look(&wanted, &self.registry.current(), &turn);
         let mut ready = Vec::new();
@@ -149,6 +150,14 @@ impl<L: Load> Rollout<L> {
             }
         }
         self.swap(&mut turn, &wanted, ready);
+        let seen = turn.generation;
+        // What is in `wanted` was brought back between the two questions.
+        let gone = retired.iter().filter(|gone| wanted.iter().all(|running| running.name != gone.name));
+        for gone in gone.filter(|gone| seen.is_none_or(|seen| seen < gone.generation)) {
+            self.loaded().forget(&gone.name);
+            let (name, generation) = (gone.name.clone(), gone.generation);
+            turn.unreported.insert(name.clone(), Report { name, generation, digest: None, error: None });
+        }
         self.lacking.look(&wanted, &self.registry.current(), &turn);
         turn.generation = Some(generation);
         while let Some((name, report)) = turn.unreported.pop_first() {
@@ -206,7 +215,22 @@ impl<L: Load> Rollout<L> {
             .filter(|entry| wanted.iter().any(|running| running.name == entry.name))
             .map(|entry| (entry.name.clone(), entry.clone()))
             .collect();
-        if ready.is_empty() && entries.len() == current.handlers().count() {
+        let gone: Vec<_> =
+            current.handlers().filter(|entry| !entries.contains_key(&entry.name)).cloned().collect();
+        if ready.is_empty() && gone.is_empty() {
+            return;
+        }
+        // First and by itself: it cannot be in the way of anything, and what comes may bind what it bound.
+        if !gone.is_empty()
+            && let Ok(next) = Bindings::of(entries.values().cloned())
+        {
+            gone.iter().for_each(|entry| self.unwatch(entry));
+            self.registry.swap(next);
+            for entry in gone {
+                info!(handler.name = %entry.name, handler.was = entry.digest.short(), "{} is retired", entry.name);
+            }
+        }
+        if ready.is_empty() {
             return;
         }
         let fresh: Vec<_> = ready
@@ -241,8 +265,7 @@ impl<L: Load> Rollout<L> {
     /// Before the first call: whoever looks at calls of what stood here goes, whoever looks at calls of `after` comes.
     fn witnesses(&self, before: Option<&Arc<Entry<L::Release>>>, after: &Entry<L::Release>) {
         if let Some(before) = before {
-            before.running.witnessed().by(None);
-            before.canary.iter().for_each(|canary| canary.trial.release.witnessed().by(None));
+            self.unwatch(before);
         }
         if let Some(canary) = &after.canary {
             let watch = Watch { first: canary.first_failure.clone(), alarm: self.alarm.clone() };
@@ -252,6 +275,11 @@ impl<L: Load> Rollout<L> {
             let sample = self.shadows.sample(&after.name, release.clone(), *digest, *percent);
             after.running.witnessed().by(Some(Box::new(sample)));
         }
+    }
+
+    fn unwatch(&self, entry: &Entry<L::Release>) {
+        entry.running.witnessed().by(None);
+        entry.canary.iter().for_each(|canary| canary.trial.release.witnessed().by(None));
     }
 
     fn took(&self, turn: &mut Turn, running: &Running, lacks: Option<String>, before: &Bindings<L::Release>) {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::super::outcome::{Outcome, Refused};
 use super::super::registry::Declares;
-use super::super::repository::{Action, Change, Running, Share, Verdict};
+use super::super::repository::{Action, Change, Running, Share, Standing, Verdict};
 use super::{Load, Rollout, parsed};
 
 /// How a release stands beside what runs.
@@ -47,7 +47,7 @@ impl<L: Load> Rollout<L> {
         };
         let digest = file.digest;
         let change = Change { action, to, digest, previous, percent: Some(percent), by, note, verdict: None };
-        self.switch(&change, &file.manifest, began).await
+        self.switch(&change, Some(&file.manifest), began).await
     }
 
     /// The canary runs for everybody. `release` says which one the asker means.
@@ -67,8 +67,9 @@ impl<L: Load> Rollout<L> {
             return Err(Refused::OtherCanary(canary.digest));
         }
         let release = self.known(canary.digest).await?;
-        let change = Change::of_running(Action::Promote, name, canary.digest, Some(&before), by, note);
-        self.switch(&change, release.manifest(), began).await
+        let before = Standing::Runs(before);
+        let change = Change::of_running(Action::Promote, name, canary.digest, &before, by, note);
+        self.switch(&change, Some(release.manifest()), began).await
     }
 
     /// The shadow is shown nothing any more. What it saw stays to be read.
@@ -111,7 +112,7 @@ impl<L: Load> Rollout<L> {
         };
         let previous = Some(trial.digest);
         let change = Change { action, to, digest, previous, percent: None, by, note, verdict };
-        self.switch(&change, running.manifest(), began).await
+        self.switch(&change, Some(running.manifest()), began).await
     }
 }
 
