@@ -90,6 +90,34 @@ impl Release {
         Self { bytes }
     }
 
+    /// The same behaviour, beside so many more core modules that are instantiated, each with a memory of so many pages.
+    pub fn with_memories(&self, count: usize, pages: usize) -> Self {
+        const CORE_MODULE: u8 = 1;
+        const CORE_INSTANCE: u8 = 2;
+        let own = sections(&self.bytes).filter(|section| section.id == CORE_MODULE).count();
+        let mut memory = vec![1, 0];
+        push_leb(&mut memory, pages);
+        let mut module = b"\0asm\x01\0\0\0\x05".to_vec();
+        push_leb(&mut module, memory.len());
+        module.extend_from_slice(&memory);
+        let mut bytes = self.bytes.clone();
+        let mut instances = Vec::new();
+        push_leb(&mut instances, count);
+        for number in 0..count {
+            bytes.push(CORE_MODULE);
+            push_leb(&mut bytes, module.len());
+            bytes.extend_from_slice(&module);
+            // Instantiate, with no imports.
+            instances.push(0);
+            push_leb(&mut instances, own + number);
+            instances.push(0);
+        }
+        bytes.push(CORE_INSTANCE);
+        push_leb(&mut bytes, instances.len());
+        bytes.extend_from_slice(&instances);
+        Self { bytes }
+    }
+
     pub fn with_manifest_text(&self, text: &str) -> Self {
         let mut bytes = self.bytes[..PREAMBLE].to_vec();
         for section in sections(&self.bytes).filter(|section| section.custom(SECTION).is_none()) {

@@ -110,6 +110,8 @@ async fn a_bad_file_is_refused_and_the_old_release_serves_on() {
                     manifest["limits"].as_table_mut().unwrap().insert("memory_mib".into(), 65.into());
                 }),
             ),
+            ("more memories than an instance may have", built.with_memories(3, 1)),
+            ("a memory that begins larger than any may be", built.with_memories(1, 2000)),
         ] {
             let answer = host.admin.deploy(&release).await;
             assert!(matches!(answer.status, 400 | 409 | 413 | 422), "{what}: {answer}");
@@ -118,6 +120,22 @@ async fn a_bad_file_is_refused_and_the_old_release_serves_on() {
             assert_eq!(host.current("send-message").await, current, "{what}");
             ana.send(what).await.expect_sent();
             bo.expect_message(what).await;
+        }
+    })
+    .await;
+}
+
+/// It compiles; what is wrong with it shows when it is loaded.
+#[tokio::test]
+async fn a_refusal_after_compiling_names_its_reason_and_the_file() {
+    Host::test(Options::default(), async |host| {
+        let release = Release::built("send-message").with_memories(3, 1);
+        for share in ["", "canary=10", "shadow=10"] {
+            let answer = host.admin.try_out(&release, share).await;
+            let problem = answer.expect_problem(422, "invalid");
+            assert_eq!(problem["field"], "release", "{problem}");
+            let detail = problem["detail"].as_str().unwrap_or_default();
+            assert!(detail.contains("memories, at most 2 fit"), "{share}: {detail}");
         }
     })
     .await;

@@ -22,8 +22,10 @@ use wasmtime::component::Component;
 
 use super::engine::{self, Use};
 use super::file::{Refusal, ReleaseFile};
+use super::release::fits;
 use crate::ids::Digest;
 use crate::limits;
+use crate::manifest::Manifest;
 
 /// The hidden subcommand that is the child.
 pub const SUBCOMMAND: &str = "compile";
@@ -98,12 +100,11 @@ impl Artifacts {
             "compiled in {} ms",
             begun.elapsed().as_millis()
         );
-        let (shelf, engine, code) = (self.shelf.clone(), engine.clone(), file.code);
+        let (shelf, engine, file) = (self.shelf.clone(), engine.clone(), file.clone());
         blocking(move || {
-            let artifact = Verified(artifact);
-            let component = deserialize(&engine, &artifact).map_err(|error| {
-                Refusal::of_host(format!("the compiled release does not load: {error:#}"))
-            })?;
+            let (artifact, code) = (Verified(artifact), file.code);
+            let component = deserialize(&engine, &artifact)
+                .map_err(|error| why_refused(&artifact, &file.manifest, &error))?;
             if let Err(error) = shelf.keep(code, &artifact) {
                 // It costs the next start a compilation, nothing else.
                 warn!(directory = %shelf.directory.display(), "cannot keep a compiled release: {error}");
@@ -253,6 +254,18 @@ async fn in_child(program: &PathBuf, component: &[u8], wait: Duration) -> Result
         return Err(Refusal::of_release(complaint));
     }
     Ok(artifact)
+}
+
+/// Why the serving engine refused what was just compiled. Where an engine without a pool takes it, the release wants more than
+/// the pool gives to one instance, and the sentence says what; else this host is to blame.
+fn why_refused(artifact: &Verified, manifest: &Manifest, error: &wasmtime::Error) -> Refusal {
+    let inspected =
+        Engine::new(&engine::config(Use::Inspect)).and_then(|engine| deserialize(&engine, artifact));
+    match inspected.map(|component| fits(&component, manifest)) {
+        Ok(Err(refusal)) => refusal,
+        Ok(Ok(())) => Refusal::of_release(format!("it does not fit this host: {error:#}")),
+        Err(_) => Refusal::of_host(format!("the compiled release does not load: {error:#}")),
+    }
 }
 
 /// Bytes that this host's own compiler wrote: fresh from it, or read from disk under our MAC.

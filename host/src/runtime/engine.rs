@@ -17,6 +17,8 @@ pub(super) enum Use {
     Serve,
     /// Compiles, in a process of its own; has no pool, whose reserved addresses would not fit the child's bound.
     Compile,
+    /// Looks into an artifact that the first one refuses. No pool, so it takes whatever was compiled.
+    Inspect,
 }
 
 /// Where guests run: an engine with its linker and its ticking clock.
@@ -55,6 +57,10 @@ pub(super) fn config(used: Use) -> Config {
             config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
         }
         Use::Compile => {
+            config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        }
+        Use::Inspect => {
+            config.enable_compiler(false);
             config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         }
     }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use wasm_encoder::{
     BlockType, CodeSection, ComponentSection as _, ConstExpr, CustomSection, Encode as _, EntityType,
     ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType, ImportSection,
-    InstructionSink, MemorySection, MemoryType, Module, NameMap, NameSection, StartSection, TypeSection,
-    ValType,
+    InstanceSection, InstructionSink, MemorySection, MemoryType, Module, ModuleArg, ModuleSection, NameMap,
+    NameSection, StartSection, TypeSection, ValType,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, WorldId};
@@ -35,6 +35,47 @@ const LOG: u32 = 1;
 
 pub fn returns() -> ReleaseFile {
     guest(|_| ())
+}
+
+/// Returns, and instantiates so many other modules besides, each with a memory of so many pages, or with none.
+pub fn with_modules(count: u32, pages: u64) -> ReleaseFile {
+    let mut bytes = returns().bytes.to_vec();
+    // The modules that the component has itself.
+    let own = wasmparser::Parser::new(0).parse_all(&bytes).scan(0, |depth, payload| {
+        match payload.expect("a component") {
+            wasmparser::Payload::ModuleSection { .. } => {
+                *depth += 1;
+                Some(u32::from(*depth == 1))
+            }
+            wasmparser::Payload::End(_) => {
+                *depth -= 1;
+                Some(0)
+            }
+            _ => Some(0),
+        }
+    });
+    let own: u32 = own.sum();
+    let mut module = Module::new();
+    if pages > 0 {
+        let kind = MemoryType {
+            minimum: pages,
+            maximum: None,
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        };
+        module.section(MemorySection::new().memory(kind));
+    }
+    let mut instances = InstanceSection::new();
+    for number in 0..count {
+        let section = ModuleSection(&module);
+        bytes.push(section.id());
+        section.encode(&mut bytes);
+        instances.instantiate(own + number, std::iter::empty::<(&str, ModuleArg)>());
+    }
+    bytes.push(instances.id());
+    instances.encode(&mut bytes);
+    ReleaseFile::parse(bytes).expect("a release file")
 }
 
 pub fn loops() -> ReleaseFile {

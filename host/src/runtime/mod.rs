@@ -148,7 +148,8 @@ impl Runtime {
                 Ok(Err(error)) => invoke::classify(&error, store.data()),
                 Err(_) => Failure::new(Kind::Deadline, "no instance in time"),
             };
-        Err(Refusal::of_release(format!("it cannot be instantiated: {failure}")))
+        // A pool without a free slot says nothing about the release.
+        Err(Refusal { reason: format!("it cannot be instantiated: {failure}"), blame: failure.blame() })
     }
 
     pub async fn http(

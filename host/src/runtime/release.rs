@@ -25,6 +25,8 @@ use crate::redis::Script;
 use crate::telemetry::histogram::Counts;
 
 const CONTRACT: &str = "switchboard:host/";
+/// Of WebAssembly's memory.
+const PAGE_BYTES: u64 = 64 * 1024;
 
 /// Dropping the last one frees its code; calls in flight hold it.
 pub struct Release {
@@ -202,7 +204,7 @@ impl Exports {
 }
 
 /// What one instance of it needs must be in one slot of the pool, and within its own `memory_mib`.
-fn fits(component: &Component, manifest: &Manifest) -> Result<(), Refusal> {
+pub(super) fn fits(component: &Component, manifest: &Manifest) -> Result<(), Refusal> {
     let Some(needs) = component.resources_required() else {
         return Err(Refusal::of_release("it imports core modules, which this host does not have"));
     };
@@ -220,7 +222,8 @@ fn fits(component: &Component, manifest: &Manifest) -> Result<(), Refusal> {
         elements <= limits::TABLE_ELEMENTS_MAX as u64,
         format!("a table begins with {elements} elements, at most {} fit", limits::TABLE_ELEMENTS_MAX),
     )?;
-    let initial = needs.max_initial_memory_size.unwrap_or(0);
+    // Told in pages.
+    let initial = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE_BYTES);
     let most = u64::from(manifest.limits.memory_mib) * 1024 * 1024;
     rule(
         initial <= most,

@@ -78,6 +78,21 @@ async fn a_handler_answers_and_answers_again() {
     }
 }
 
+/// The pool refuses these when they are loaded, after they were compiled.
+#[tokio::test]
+async fn what_does_not_fit_the_pool_is_refused_with_its_sentence_and_the_release_is_to_blame() {
+    let sandbox = sandbox();
+    for (file, reason) in [
+        (guests::with_modules(3, 1), "it has 4 memories, at most 2 fit"),
+        (guests::with_modules(1, 2000), "its memory begins with 131072000 bytes, `limits.memory_mib` allows"),
+        (guests::with_modules(70, 0), "core module instances"),
+    ] {
+        let refusal = sandbox.runtime.load(&file, BTreeMap::new()).await.unwrap_err();
+        assert_eq!(refusal.blame, Blame::Guest, "{refusal}");
+        assert!(refusal.reason.contains(reason), "{refusal}");
+    }
+}
+
 #[tokio::test]
 async fn a_loop_ends_at_its_processor_time_and_others_have_their_turn() {
     let sandbox = sandbox();
