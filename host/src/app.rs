@@ -33,8 +33,12 @@ use crate::triggers::Triggers;
 
 /// Nodes whose Redis is the same and whose namespace differs do not hear each other.
 pub const NAMESPACE: &str = "sb";
-/// After a drain, what has not ended by then is cut off.
+/// So long after the drain the whole end is over; what has not ended by then is cut off.
 const END_WAITS: Duration = Duration::from_secs(10);
+/// So long after the drain clients that are still there are cut off.
+const CLIENTS_WAIT: Duration = Duration::from_secs(7);
+/// What the node does by itself has so long to end where clients have used up all of the time before.
+const WORK_WAITS_MIN: Duration = Duration::from_secs(2);
 /// What operators are being answered when a drain has used up all of its time.
 const OPERATORS_WAIT_MIN: Duration = Duration::from_secs(1);
 
@@ -64,8 +68,11 @@ pub struct App {
     pub admin_listen: SocketAddr,
     postgres: Postgres,
     hub: Hub,
-    shutdown: Shutdown,
-    /// Apart from the others: the admin listener says that the node drains until it has.
+    /// Ends first, over the drain: clients, and the calls that they wait for.
+    clients: Shutdown,
+    /// Ends when the last client is gone: until then events are delivered, schedules run, and the node follows the fleet.
+    work: Shutdown,
+    /// Ends last: the admin listener says that the node drains until it has.
     operators: Shutdown,
     drain: Duration,
 }
@@ -130,8 +137,8 @@ impl App {
             },
         ));
 
-        let (shutdown, operators_end) = (Shutdown::new(), Shutdown::new());
-        let guard = shutdown.guard();
+        let (clients_end, work_end, operators_end) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
+        let guard = work_end.guard();
         if rollout.demands_signatures() {
             info!("only releases that a key of `release_keys` vouches for are loaded");
         }
@@ -150,10 +157,17 @@ impl App {
         tokio::spawn(metrics.clone().upkeep(guard.clone()));
         let host = postgres.host().clone();
         tokio::spawn(admin::gauges::keep(host, redis.clone(), hub.clone(), guard.clone()));
-        tokio::spawn(gateway.clone().serve(clients, guard));
+        tokio::spawn(gateway.clone().serve(clients, clients_end.guard()));
         let admin = Admin {
             token: config.admin_token.clone(),
-            readiness: readiness::checks(&rollout, &triggers, &postgres, &redis, &hub, shutdown.onlooker()),
+            readiness: readiness::checks(
+                &rollout,
+                &triggers,
+                &postgres,
+                &redis,
+                &hub,
+                clients_end.onlooker(),
+            ),
             rollout,
             postgres: postgres.host().clone(),
             hub: hub.clone(),
@@ -175,24 +189,31 @@ impl App {
             admin_listen: config.admin_listen,
             postgres,
             hub,
-            shutdown,
+            clients: clients_end,
+            work: work_end,
             operators: operators_end,
             drain: Duration::from_millis(config.drain_ms),
         })
     }
 
-    /// No new connections; those that are there are told to move, each at its own time; calls in flight finish.
-    /// Operators are served until all of that is done.
+    /// 1. No new connections; the clients that are there are told to move, each at its own time; calls in flight finish.
+    ///    What they send until they have gone is acknowledged, so it is also delivered: the rest of the node works on.
+    /// 2. With the last client gone, consumers give back their shards, schedules end, and the node leaves the fleet.
+    /// 3. Operators are served until all of that is done.
     pub async fn end(self) {
         info!("draining");
         let until = Instant::now() + self.drain + END_WAITS;
-        self.shutdown.begin();
-        if !self.shutdown.finished(self.drain + END_WAITS).await {
+        let left = || until.saturating_duration_since(Instant::now());
+        self.clients.begin();
+        if !self.clients.finished(self.drain + CLIENTS_WAIT).await {
+            warn!("a client or its call did not end in time and is cut off");
+        }
+        self.work.begin();
+        if !self.work.finished(left().max(WORK_WAITS_MIN)).await {
             warn!("something did not end in time and is cut off");
         }
         self.operators.begin();
-        let left = until.saturating_duration_since(Instant::now());
-        if !self.operators.finished(left.max(OPERATORS_WAIT_MIN)).await {
+        if !self.operators.finished(left().max(OPERATORS_WAIT_MIN)).await {
             warn!("an operator was not answered in time and is cut off");
         }
         self.hub.stop().await;

@@ -12,6 +12,7 @@ use switchboard_tests::socket::Handshake;
 use switchboard_tests::token::Token;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 #[tokio::test]
 async fn a_drain_tells_everyone_when_to_come_back() {
@@ -114,6 +115,112 @@ async fn a_drain_under_load_loses_nothing() {
         let untold: Vec<_> = audit.breaks.iter().filter(|why| !told(why)).collect();
         assert!(untold.is_empty(), "cut off without a word: {untold:?}");
         drop(crowd);
+    })
+    .await;
+}
+
+/// Long enough to send a good deal before the last two clients of a crowd are closed.
+const DRAIN_MS: u64 = 6_000;
+
+/// Of a crowd that is being drained: the two that stay longest, and for how long both do.
+async fn who_stays(clients: Vec<Client>) -> (Client, Client, Duration) {
+    let mut by_time = Vec::new();
+    for mut client in clients {
+        let draining = client.expect("draining").await;
+        by_time.push((draining["reconnect_after_ms"].as_u64().expect("a time"), client));
+    }
+    by_time.sort_by_key(|(ms, _)| *ms);
+    let (_, writer) = by_time.pop().expect("a client");
+    let (ms, reader) = by_time.pop().expect("a second client");
+    (writer, reader, Duration::from_millis(ms))
+}
+
+/// Sends as long as both are there; every message that is acknowledged must reach the reader.
+async fn everything_is_delivered(writer: &mut Client, reader: &mut Client, stays: Duration) {
+    let until = Instant::now() + stays.saturating_sub(Duration::from_millis(500));
+    let mut sent = 0;
+    while Instant::now() < until {
+        let text = format!("during the drain {sent}");
+        writer.send(&text).await.expect_sent();
+        reader.expect_message(&text).await;
+        sent += 1;
+    }
+    assert!(sent > 0, "both were there for {stays:?} only");
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_during_the_drain_of_the_only_node_is_delivered() {
+    let options = Options::default().without_rate_limits().set("DRAIN_MS", DRAIN_MS);
+    Host::test(options, async |host| {
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let mut clients = Vec::new();
+        for n in 0..12 {
+            let mut client = host.client(if n % 2 == 0 { "ana" } else { "bo" }).await;
+            client.enter(&room).await;
+            clients.push(client);
+        }
+        host.terminate();
+        let (mut writer, mut reader, stays) = who_stays(clients).await;
+        everything_is_delivered(&mut writer, &mut reader, stays).await;
+        drop((writer, reader));
+        let status = host.ended().await;
+        assert!(status.success(), "{status}");
+        assert!(!host.log().contains("cut off"), "{}", host.log());
+        // What was not delivered, because nobody was there any more, waits for the next start.
+        host.start().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_while_all_nodes_drain_is_delivered_on_each() {
+    let options = Options::default().without_rate_limits().set("DRAIN_MS", DRAIN_MS);
+    Host::test(options, async |host| {
+        let mut other = host.another_node().await;
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let (mut here, mut there) = (Vec::new(), Vec::new());
+        for _ in 0..8 {
+            for (node, user, clients) in [(&*host, "ana", &mut here), (&other, "bo", &mut there)] {
+                let mut client = node.client(user).await;
+                client.enter(&room).await;
+                clients.push(client);
+            }
+        }
+        host.terminate();
+        other.terminate();
+        let (mut ana, _a, ana_stays) = who_stays(here).await;
+        let (mut bo, _b, bo_stays) = who_stays(there).await;
+        everything_is_delivered(&mut ana, &mut bo, ana_stays.min(bo_stays)).await;
+        drop((ana, bo, _a, _b));
+        assert!(other.ended().await.success());
+        assert!(host.ended().await.success());
+        host.start().await;
+    })
+    .await;
+}
+
+/// A node that nobody is connected to ends at once, and gives its shards to one that still drains.
+#[tokio::test]
+async fn a_draining_node_takes_over_the_shards_of_one_that_ended_before_it() {
+    let options = Options::default().without_rate_limits().set("DRAIN_MS", DRAIN_MS);
+    Host::test(options, async |host| {
+        // The first node was there first, so it has the shards.
+        let mut other = host.another_node().await;
+        let room = host.group("lobby", &["ana", "bo"]).await;
+        let mut clients = Vec::new();
+        for n in 0..12 {
+            let mut client = other.client(if n % 2 == 0 { "ana" } else { "bo" }).await;
+            client.enter(&room).await;
+            clients.push(client);
+        }
+        other.terminate();
+        host.terminate();
+        assert!(host.ended().await.success());
+        let (mut writer, mut reader, stays) = who_stays(clients).await;
+        everything_is_delivered(&mut writer, &mut reader, stays).await;
+        drop((writer, reader));
+        assert!(other.ended().await.success());
+        host.start().await;
     })
     .await;
 }
