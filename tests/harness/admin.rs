@@ -55,6 +55,11 @@ impl Admin {
         self.rest.post(&format!("/admin/v1/handlers/{handler}/rollback"), json!({})).await
     }
 
+    /// Out of the fleet.
+    pub async fn retire(&self, handler: &str) -> Answer {
+        self.rest.post(&format!("/admin/v1/handlers/{handler}/retire"), json!({})).await
+    }
+
     pub async fn releases(&self) -> Value {
         self.rest.get("/admin/v1/releases").await.expect(200)
     }

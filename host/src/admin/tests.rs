@@ -339,6 +339,28 @@ async fn without_a_token_of_its_own_a_node_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn a_handler_is_retired_and_comes_back_by_a_rollback() {
+    with_host(|host| async move {
+        let upload = file("send", SEND, "");
+        let deployed = host.post("/admin/v1/releases", upload).await;
+        assert_eq!(deployed.status, 200, "{}", deployed.json());
+        let retire = "/admin/v1/handlers/send/retire";
+        let said = host.post(retire, r#"{"note":"nobody uses it"}"#).await.json();
+        assert_eq!((&said["action"], &said["unchanged"]), (&json!("retire"), &json!(false)), "{said}");
+        assert_eq!(host.post(retire, "").await.json()["unchanged"], true);
+        assert_eq!(
+            host.post("/admin/v1/handlers/x/retire", "").await.problem(),
+            (404, "not_found".to_owned())
+        );
+        assert_eq!(host.post(retire, r#"{"note":1}"#).await.problem(), (422, "invalid".to_owned()));
+        let history = host.get("/admin/v1/history?handler=send").await.json();
+        assert_eq!(history["history"][0]["note"], "nobody uses it");
+        assert_eq!(host.post("/admin/v1/handlers/send/rollback", "").await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn readiness_says_what_is_in_the_way() {
     with_database(|pool| async move {
         let readiness = Readiness::default()

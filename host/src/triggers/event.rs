@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{error, warn};
 
@@ -33,10 +33,17 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: Guard) {
     let (heads_out, heads) = watch::channel(Heads::default());
     let mut changes = triggers.registry.changes();
     let mut tasks = JoinSet::new();
-    let mut consumers: HashMap<String, tokio::task::AbortHandle> = HashMap::new();
-    tasks.spawn(probe(triggers.clone(), heads_out, guard.clone()));
-    tasks.spawn(maintain(triggers.clone(), guard.clone()));
+    let mut consumers: HashMap<String, AbortHandle> = HashMap::new();
+    // None has begun; then each is started again if it panics.
+    let (mut probing, mut maintaining) = (None, None);
+    let ended = |task: &Option<AbortHandle>| task.as_ref().is_none_or(AbortHandle::is_finished);
     loop {
+        if ended(&probing) {
+            probing = Some(tasks.spawn(probe(triggers.clone(), heads_out.clone(), guard.clone())));
+        }
+        if ended(&maintaining) {
+            maintaining = Some(tasks.spawn(maintain(triggers.clone(), guard.clone())));
+        }
         // A consumer's task ends by itself when its handler is gone.
         consumers.retain(|_, task| !task.is_finished());
         for consumer in triggers.registry.current().consumers() {

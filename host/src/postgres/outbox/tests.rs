@@ -247,6 +247,47 @@ async fn only_days_that_everybody_passed_are_dropped() {
     .await;
 }
 
+#[tokio::test]
+async fn a_retired_consumer_holds_no_partition_and_what_it_misses_is_counted() {
+    with_world(2, async |world| {
+        let pool = world.postgres.host();
+        world.owner("select switchboard.ensure_outbox_day((now() at time zone 'UTC')::date - 9)").await;
+        let _never_read = cursor_of(&world, "a").await;
+        world
+            .owner(
+                "insert into switchboard.outbox (shard, position, id, event_type, key, payload)
+                 select s, switchboard.next_position(s), switchboard.uuid_floor(now() - interval '9 days'), 'test', 'a', '1'
+                 from switchboard.shard('a') as s",
+            )
+            .await;
+        let days = "select count(*) from pg_inherits where inhparent = 'switchboard.outbox'::regclass";
+        let before = world.count(days).await;
+        assert_eq!(maintain(pool).await.unwrap(), []);
+        assert_eq!(world.count(days).await, before);
+
+        world
+            .owner(
+                r#"insert into switchboard.releases (digest, name, manifest, file, created_by)
+                   values (sha256('r'), 'reader', '{"on": {"event": {"types": ["*"]}}}', '', 'ana');
+                   insert into switchboard.history (generation, action, name, digest, who)
+                   values (1, 'retire', 'reader', sha256('r'), 'ana')"#,
+            )
+            .await;
+        let lag = async || lag(pool).await.unwrap().into_iter().find(|lag| lag.consumer == "reader").unwrap();
+        assert!(lag().await.retired);
+        assert_eq!(maintain(pool).await.unwrap(), [("reader".to_owned(), 1)]);
+        assert_eq!(world.count(days).await, before - 1);
+        assert_eq!(lag().await.missed, 1);
+        assert_eq!(maintain(pool).await.unwrap(), [], "it is said once");
+        // It runs again, and its cursor is where it was.
+        world
+            .owner("insert into switchboard.running (name, digest, generation) values ('reader', sha256('r'), 2)")
+            .await;
+        assert!(!lag().await.retired);
+    })
+    .await;
+}
+
 /// Another key of the same shard.
 async fn same_shard(world: &World, key: &str) -> String {
     sqlx::query_scalar(

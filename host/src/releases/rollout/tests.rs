@@ -455,3 +455,79 @@ async fn a_node_loads_only_what_a_key_that_it_trusts_has_signed() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_retired_handler_is_gone_everywhere_until_an_operator_brings_it_back() {
+    with_database(|pool| async move {
+        let (a, b) = (Node::start("a", &pool).await, Node::start("b", &pool).await);
+        let directory = tempfile::tempdir().unwrap();
+        let (first, second) = (file("send", SEND, "first"), file("send", SEND, "second"));
+        std::fs::write(directory.path().join("send.wasm"), file("send", SEND, "never seen")).unwrap();
+        a.deploy(&first).await.unwrap();
+        a.rollout.try_out(second.clone(), Beside::Canary(50), "ana", None).await.unwrap();
+        a.rollout.try_out(second.clone(), Beside::Shadow(50), "ana", None).await.unwrap();
+
+        let outcome = b.rollout.retire("send", "bo", Some("nobody uses it")).await.unwrap();
+        assert!(outcome.complete && outcome.nodes.len() == 2, "{outcome:?}");
+        assert_eq!((outcome.action, outcome.digest), (Action::Retire, Digest::of(&first)));
+        for node in [&a, &b] {
+            let current = node.rollout.registry.current();
+            assert!(current.by_name("send").is_none() && current.frame("message.send").is_none());
+            assert_eq!(node.rollout.releases_missing(), [""; 0]);
+        }
+        let repository = a.rollout.repository();
+        assert!(repository.releases(None, true).await.unwrap().is_empty());
+        let history = repository.history(Some("send")).await.unwrap();
+        assert_eq!((history[0].action.as_str(), history[0].by.as_str()), ("retire", "bo"));
+        assert!(repository.nodes().await.unwrap().iter().all(|node| node.handlers.is_empty()));
+
+        // Once is enough, and what does not run cannot be tried out, promoted or retired by mistake.
+        let again = a.rollout.retire("send", "ana", None).await.unwrap();
+        assert!(again.unchanged && again.complete && again.generation == outcome.generation, "{again:?}");
+        assert_eq!(a.rollout.retire("other", "ana", None).await.unwrap_err().problem().status, 404);
+        let trial = a.rollout.try_out(second.clone(), Beside::Canary(1), "ana", None).await.unwrap_err();
+        assert_eq!(trial.problem().status, 409);
+        assert_eq!(a.rollout.promote("send", None, "ana", None).await.unwrap_err().problem().status, 404);
+
+        // Neither a node that was away nor a file that the fleet never saw brings it back.
+        let late = Node::start("late", &pool).await;
+        assert!(late.rollout.deploy_found(directory.path()).await.unwrap().is_empty());
+        assert_eq!((late.runs("send"), late.rollout.files_missing().len()), (None, 0));
+        // What it bound is free.
+        let other = file("other", SEND, "");
+        a.deploy(&other).await.unwrap();
+        assert_eq!(a.rollout.rollback("send", None, "ana", None).await.unwrap_err().problem().status, 409);
+        a.rollout.retire("other", "ana", None).await.unwrap();
+
+        let back = a.rollout.rollback("send", None, "ana", Some("somebody does")).await.unwrap();
+        assert!(back.complete && back.nodes.len() == 3, "{back:?}");
+        assert_eq!((back.digest, back.previous), (Digest::of(&first), None));
+        a.rollout.retire("send", "ana", None).await.unwrap();
+        assert!(b.deploy(&second).await.unwrap().complete);
+        for node in [a, b, late] {
+            assert_eq!(node.runs("send"), Some(Digest::of(&second)));
+            node.stop().await;
+        }
+    })
+    .await;
+}
+
+/// A deploy and a retirement that saw the same: the later one is told.
+#[tokio::test]
+async fn a_retirement_is_a_switch_like_another() {
+    with_database(|pool| async move {
+        let node = Node::start("a", &pool).await;
+        node.deploy(&file("send", SEND, "first")).await.unwrap();
+        let repository = node.rollout.repository();
+        let before = repository.standing("send").await.unwrap();
+        let next = file("send", SEND, "second");
+        let parsed = ReleaseFile::parse(next.clone()).unwrap();
+        repository.keep(parsed.digest, &parsed.manifest, &next, "ana", None).await.unwrap();
+        node.rollout.retire("send", "bo", None).await.unwrap();
+        let late = Change::of_running(Action::Deploy, "send", parsed.digest, &before, "ana", None);
+        let lost = repository.switch().await.unwrap().to(&late).await.unwrap();
+        assert_eq!(lost, Switched::Lost { to: None });
+        assert_eq!(node.runs("send"), None);
+    })
+    .await;
+}

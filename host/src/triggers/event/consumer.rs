@@ -55,7 +55,8 @@ pub(super) async fn run(
         }
     }
     // Told no more, the reader saves its cursors and gives its shards back.
-    let Keeper { triggers, name, .. } = keeper;
+    let Keeper { triggers, name, tell, .. } = keeper;
+    drop(tell);
     if let Err(error) = reading.await {
         tracing::error!(%error, "a reader of the outbox ended badly, it is started again");
     }
