@@ -174,6 +174,39 @@ async fn what_goes_beyond_the_limits_of_a_document_is_refused() {
             assert_eq!(code_of, code, "{query}: {answer}");
             assert!(answer.get("data").is_none(), "{answer}");
         }
+        // Small documents whose validation, or whose answer, would take more than a call has.
+        let doubling = |root: &str, count: usize| -> String {
+            let steps = (0..count).map(|n| format!(" fragment f{n} on Query {{ ...f{0} ...f{0} }}", n + 1));
+            let steps: String = steps.collect();
+            format!("{root}{steps} fragment f{count} on Query {{ __typename }}")
+        };
+        let aliased =
+            |field: &str, count: usize| -> String { (0..count).map(|n| format!("a{n}: {field} ")).collect() };
+        let delete = "deleteNotification(id: \"019aa007-76bb-7fff-bfff-ffffffffffff\")";
+        for query in [
+            doubling("{ ...f0 }", 28),
+            doubling("{ ...f0 }", 20),
+            doubling("{ __typename }", 20),
+            format!("{{ {} }}", aliased("notifications(first: 1) { unread }", 100)),
+            format!("mutation {{ {} }}", aliased(delete, 500)),
+            format!("mutation {{ {} }}", aliased(delete, 11)),
+            format!("{{ notifications(first: 100) {{ nodes {{ {} }} }} }}", aliased("data", 40)),
+            format!("{{ {} }}", "__typename ".repeat(5_900)),
+            format!("{{ {} }}", aliased("__typename", 1_500)),
+        ] {
+            let answer = ask(&bo, &query, json!({})).await;
+            assert_eq!(answer["errors"][0]["extensions"]["code"], "invalid", "{query}: {answer}");
+            assert!(answer.get("data").is_none(), "{answer}");
+        }
+        // The most that is allowed is answered.
+        let lists =
+            format!("{{ {} }}", aliased("notifications(first: 20) { unread nodes { id title } }", 20));
+        assert!(ask(&bo, &lists, json!({})).await["errors"].is_null());
+        let deletions = format!("mutation {{ {} }}", aliased(delete, 10));
+        let answer = ask(&bo, &deletions, json!({})).await;
+        let codes = answer["errors"].as_array().unwrap_or_else(|| panic!("{answer}"));
+        assert_eq!(codes.len(), 10, "{answer}");
+        assert!(codes.iter().all(|error| error["extensions"]["code"] == "not_found"), "{answer}");
         for levels in [25, 100, 20_000] {
             let answer = bo.post("/graphql", json!({"query": deep(levels)})).await.expect(400);
             error(&answer, "malformed");

@@ -6,12 +6,14 @@ mod schema;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use async_graphql::parser::types::{ExecutableDocument, OperationType, Selection, SelectionSet};
+use async_graphql::parser::types::{ExecutableDocument, Field, OperationType, Selection, SelectionSet};
 use async_graphql::{Request, ServerError, Variables};
 use sdk::{config, http};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::media::{Asked, Media, Outcome, Refusal};
+use crate::bounds;
+use crate::media::{self, Asked, Media, Outcome, Refusal};
+use crate::rules::{LIMIT_DEFAULT, LIMIT_MAX};
 
 /// `notifications { edges { node { … } } }` is three deep.
 const DEPTH_MAX: usize = 8;
@@ -35,6 +37,11 @@ fn run(request: &http::Request, user: &str) -> Result<(Outcome, Value), Refusal>
         "GET" => Asked::of_query(&request.query)?,
         _ => Asked::of_body(request.header("content-type"), &request.body)?,
     };
+    let tokens = media::extent(&asked.query).tokens;
+    if tokens > bounds::TOKENS_MAX {
+        let why = format!("the document has {tokens} tokens, at most {}", bounds::TOKENS_MAX);
+        return Ok(rejected(&[ServerError::new(why, None)], "invalid"));
+    }
     let document = match async_graphql::parser::parse_query(&asked.query) {
         Ok(document) => document,
         Err(error) => return Ok(rejected(&[ServerError::from(error)], "malformed")),
@@ -47,6 +54,9 @@ fn run(request: &http::Request, user: &str) -> Result<(Outcome, Value), Refusal>
     if !introspection && asks_for_schema(&document) {
         let error = ServerError::new("the schema is not told here", None);
         return Ok(rejected(&[error], "forbidden"));
+    }
+    if let Err(why) = bounds::check(&shape(&document, &asked.variables)) {
+        return Ok(rejected(&[ServerError::new(why, None)], "invalid"));
     }
     let depth = if introspection { DEPTH_OF_INTROSPECTION } else { DEPTH_MAX };
     let schema = schema::of(user, introspection, depth);
@@ -134,4 +144,62 @@ fn asks_for_schema(document: &ExecutableDocument) -> bool {
     let operations = document.operations.iter().map(|(_, definition)| &definition.node.selection_set.node);
     let fragments = document.fragments.values().map(|fragment| &fragment.node.selection_set.node);
     operations.chain(fragments).any(within)
+}
+
+/// A parsed document as `bounds` counts it.
+fn shape<'a>(document: &'a ExecutableDocument, variables: &Map<String, Value>) -> bounds::Document<'a> {
+    let operations = document.operations.iter().map(|(_, operation)| {
+        let defaults = operation.node.variable_definitions.iter().filter_map(|definition| {
+            let default = definition.node.default_value.as_ref()?;
+            Some((definition.node.name.node.to_string(), default.node.clone().into_json().ok()?))
+        });
+        let mut known: Map<String, Value> = defaults.collect();
+        known.extend(variables.clone());
+        bounds::Operation {
+            is_mutation: operation.node.ty == OperationType::Mutation,
+            selections: selections(&operation.node.selection_set.node, &known),
+        }
+    });
+    bounds::Document {
+        operations: operations.collect(),
+        fragments: document
+            .fragments
+            .iter()
+            .map(|(name, fragment)| (name.as_str(), selections(&fragment.node.selection_set.node, variables)))
+            .collect(),
+    }
+}
+
+fn selections<'a>(set: &'a SelectionSet, variables: &Map<String, Value>) -> Vec<bounds::Selection<'a>> {
+    let shaped = set.items.iter().map(|item| match &item.node {
+        Selection::Field(field) => bounds::Selection::Field {
+            name: field.node.name.node.as_str(),
+            rows: rows(&field.node, variables),
+            selections: selections(&field.node.selection_set.node, variables),
+        },
+        Selection::InlineFragment(inline) => {
+            bounds::Selection::Inline(selections(&inline.node.selection_set.node, variables))
+        }
+        Selection::FragmentSpread(spread) => {
+            bounds::Selection::Spread(spread.node.fragment_name.node.as_str())
+        }
+    });
+    shaped.collect()
+}
+
+/// How many notifications a list may return. A variable that is not known here, and what is no number, count as the most.
+fn rows(field: &Field, variables: &Map<String, Value>) -> Option<u64> {
+    if field.name.node != "notifications" {
+        return None;
+    }
+    let Some(first) = field.get_argument("first") else { return Some(LIMIT_DEFAULT) };
+    let first = first.node.clone().into_const_with(|name| {
+        let value = variables.get(name.as_str()).ok_or(())?;
+        async_graphql::Value::from_json(value.clone()).map_err(drop)
+    });
+    match first.ok().and_then(|first| first.into_json().ok()) {
+        Some(Value::Null) => Some(LIMIT_DEFAULT),
+        Some(Value::Number(first)) => Some(first.as_u64().unwrap_or(LIMIT_MAX).min(LIMIT_MAX)),
+        _ => Some(LIMIT_MAX),
+    }
 }

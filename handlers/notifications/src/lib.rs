@@ -1,6 +1,7 @@
 //! A person's notifications: list, mark, delete. REST and frames are here, GraphQL in `graphql`; all of them say the same
 //! to `inbox`. What another connection must learn of goes through the outbox, in the transaction of the change.
 
+mod bounds;
 mod cache;
 #[cfg(target_arch = "wasm32")]
 mod graphql;

@@ -127,22 +127,41 @@ impl Asked {
         if !matches!(take("extensions"), Value::Null | Value::Object(_)) {
             return malformed("extensions: is not an object");
         }
-        if nesting(&query) > NESTING_MAX {
+        if extent(&query).nesting > NESTING_MAX {
             return malformed(format!("query: is nested deeper than {NESTING_MAX}"));
         }
         Ok(Self { query, operation, variables })
     }
 }
 
-/// How deep a document goes, without understanding it: strings and comments do not count.
-fn nesting(query: &str) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
+/// The size of a document, measured without understanding it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Extent {
+    /// Braces, brackets and parentheses within each other; those in strings and comments do not count.
+    pub nesting: usize,
+    /// Names, numbers, strings and punctuation marks. Commas, spaces and comments are none, as in GraphQL itself.
+    pub tokens: usize,
+}
+
+pub fn extent(query: &str) -> Extent {
+    let mut extent = Extent::default();
+    let mut depth = 0_usize;
+    let mut in_word = false;
     let mut rest = query;
     while let Some(c) = rest.chars().next() {
+        let is_of_word = c.is_alphanumeric() || matches!(c, '_' | '-' | '+');
+        let is_ignored = c.is_whitespace() || matches!(c, ',' | '#' | '\u{feff}');
+        // A word, and the three dots of a spread, are one token.
+        let goes_on =
+            (is_of_word && in_word) || (c == '.' && query[..query.len() - rest.len()].ends_with('.'));
+        if !is_ignored && !goes_on {
+            extent.tokens += 1;
+        }
+        in_word = is_of_word;
         let skip = match c {
             '{' | '[' | '(' => {
                 depth += 1;
-                deepest = deepest.max(depth);
+                extent.nesting = extent.nesting.max(depth);
                 1
             }
             '}' | ']' | ')' => {
@@ -156,7 +175,7 @@ fn nesting(query: &str) -> usize {
         };
         rest = &rest[skip..];
     }
-    deepest
+    extent
 }
 
 /// Behind a string that begins here; what is never closed the parser refuses.
@@ -288,7 +307,21 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_counted_before_the_parser_sees_them() {
+        for (query, tokens) in [
+            ("", 0),
+            ("{ a }", 3),
+            ("{ab(c:\"d e\",f:-15e3){...g}}", 15),
+            ("{ a # and a comment\n, , b }", 4),
+            ("query($x:[Int!]=[1]){a(b:$x)}", 23),
+        ] {
+            assert_eq!(extent(query).tokens, tokens, "{query}");
+        }
+    }
+
+    #[test]
     fn depth_is_counted_before_the_parser_sees_it() {
+        let nesting = |query: &str| extent(query).nesting;
         assert_eq!(nesting("query A($x: [Int]) { a(b: {c: [1]}) { d } }"), 4);
         assert_eq!(
             nesting(

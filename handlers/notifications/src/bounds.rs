@@ -1,0 +1,280 @@
+//! How much a GraphQL document asks for, counted before the library sees it: the library expands every fragment wherever it
+//! is spread, so a document of two kilobytes can keep it busy for ever. Here each fragment is counted once. Pure: it knows
+//! the shape of a document and no library, so plain `cargo test` runs it.
+// Natively only the tests use it: the schema is compiled for where it runs.
+#![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+
+use std::collections::HashMap;
+
+/// A document with more tokens is refused unparsed. The largest that fits the other bounds has fewer.
+pub const TOKENS_MAX: usize = 6000;
+/// Fields and spreads of all operations, with every fragment expanded wherever it is spread. The library validates so many.
+pub const SELECTIONS_MAX: u64 = 2000;
+/// Selection sets within each other, fragments expanded. The library recurses that deep on a stack of 64 KiB.
+pub const SETS_WITHIN_EACH_OTHER_MAX: usize = 24;
+/// Fields of a query itself. Each list takes up to 8 host calls of the 256 that a call has.
+pub const QUERY_FIELDS_MAX: u64 = 20;
+/// Fields of a mutation itself. Each change takes up to 14 host calls.
+pub const MUTATION_FIELDS_MAX: u64 = 10;
+/// Notifications that all lists of an operation may return together.
+pub const ROWS_MAX: u64 = 400;
+/// Values that an operation may return, each as heavy as [`weight`] says: some 4 MB at the most.
+pub const WEIGHT_MAX: u64 = 10_000;
+
+/// What a document is made of.
+#[derive(Debug, Default)]
+pub struct Document<'a> {
+    pub operations: Vec<Operation<'a>>,
+    pub fragments: HashMap<&'a str, Vec<Selection<'a>>>,
+}
+
+#[derive(Debug)]
+pub struct Operation<'a> {
+    pub is_mutation: bool,
+    pub selections: Vec<Selection<'a>>,
+}
+
+#[derive(Debug)]
+pub enum Selection<'a> {
+    Field {
+        name: &'a str,
+        /// Of a list: how many rows it may return.
+        rows: Option<u64>,
+        selections: Vec<Selection<'a>>,
+    },
+    Inline(Vec<Selection<'a>>),
+    Spread(&'a str),
+}
+
+/// One value of this field, in units of some 400 bytes.
+fn weight(field: &str) -> u64 {
+    match field {
+        // At most 8 KiB.
+        "data" => 20,
+        // At most 2000 characters.
+        "body" => 5,
+        _ => 1,
+    }
+}
+
+/// What a selection set comes to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    /// Of the set itself, fragments expanded.
+    fields: u64,
+    selections: u64,
+    rows: u64,
+    weight: u64,
+}
+
+impl Count {
+    fn add(&mut self, other: Self) {
+        self.fields = self.fields.saturating_add(other.fields);
+        self.selections = self.selections.saturating_add(other.selections);
+        self.rows = self.rows.saturating_add(other.rows);
+        self.weight = self.weight.saturating_add(other.weight);
+    }
+}
+
+/// The bound that a document exceeds, as a sentence for its author.
+pub fn check(document: &Document<'_>) -> Result<(), String> {
+    let mut counted = Counted { fragments: &document.fragments, known: HashMap::new(), open: Vec::new() };
+    let mut selections = 0_u64;
+    for operation in &document.operations {
+        let count = counted.set(&operation.selections, 1)?;
+        selections = selections.saturating_add(count.selections);
+        let (kind, fields_max) = if operation.is_mutation {
+            ("mutation", MUTATION_FIELDS_MAX)
+        } else {
+            ("query", QUERY_FIELDS_MAX)
+        };
+        within(&format!("fields of a {kind}"), count.fields, fields_max)?;
+        within("notifications of all lists", count.rows, ROWS_MAX)?;
+        within("values of the answer, by weight", count.weight, WEIGHT_MAX)?;
+    }
+    // The library validates fragments that nobody spreads, too.
+    for name in document.fragments.keys() {
+        selections = selections.saturating_add(counted.fragment(name, 1)?.selections);
+    }
+    within("fields and spreads, fragments expanded", selections, SELECTIONS_MAX)
+}
+
+fn within(what: &str, count: u64, most: u64) -> Result<(), String> {
+    if count > most {
+        return Err(format!("the document asks for too much: {what}: {count}, at most {most}"));
+    }
+    Ok(())
+}
+
+struct Counted<'d, 'a> {
+    fragments: &'d HashMap<&'a str, Vec<Selection<'a>>>,
+    /// Each fragment with how deep it goes.
+    known: HashMap<&'d str, (Count, usize)>,
+    /// Fragments that are being counted: one that spreads itself has no end.
+    open: Vec<&'d str>,
+}
+
+impl<'d> Counted<'d, '_> {
+    fn set(&mut self, selections: &'d [Selection<'d>], depth: usize) -> Result<Count, String> {
+        let mut deepest = depth;
+        self.measured(selections, depth, &mut deepest)
+    }
+
+    fn measured(
+        &mut self,
+        selections: &'d [Selection<'d>],
+        depth: usize,
+        deepest: &mut usize,
+    ) -> Result<Count, String> {
+        if depth > SETS_WITHIN_EACH_OTHER_MAX {
+            let most = SETS_WITHIN_EACH_OTHER_MAX;
+            return Err(format!(
+                "the document is nested too deep: at most {most} selection sets within each other"
+            ));
+        }
+        *deepest = (*deepest).max(depth);
+        let mut all = Count::default();
+        for selection in selections {
+            match selection {
+                Selection::Field { name, rows, selections } => {
+                    let within = self.measured(selections, depth + 1, deepest)?;
+                    let each = weight(name).saturating_add(within.weight);
+                    all.add(Count {
+                        fields: 1,
+                        selections: within.selections.saturating_add(1),
+                        rows: within.rows.saturating_add(rows.unwrap_or(0)),
+                        weight: each.saturating_mul(rows.unwrap_or(1).max(1)),
+                    });
+                }
+                Selection::Inline(selections) => all.add(self.measured(selections, depth + 1, deepest)?),
+                Selection::Spread(name) => {
+                    all.add(Count { selections: 1, ..Count::default() });
+                    all.add(self.spread(name, depth, deepest)?);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn fragment(&mut self, name: &str, depth: usize) -> Result<Count, String> {
+        let mut deepest = depth;
+        self.spread(name, depth, &mut deepest)
+    }
+
+    fn spread(&mut self, name: &str, depth: usize, deepest: &mut usize) -> Result<Count, String> {
+        // What does not exist the library refuses.
+        let Some((name, selections)) = self.fragments.get_key_value(name) else {
+            return Ok(Count::default());
+        };
+        let (count, height) = match self.known.get(name) {
+            Some(known) => *known,
+            None if self.open.contains(name) => {
+                return Err(format!("the fragment `{name}` spreads itself"));
+            }
+            None => {
+                self.open.push(name);
+                let mut reached = depth;
+                let count = self.measured(selections, depth + 1, &mut reached)?;
+                self.open.pop();
+                self.known.insert(name, (count, reached - depth));
+                (count, reached - depth)
+            }
+        };
+        if depth + height > SETS_WITHIN_EACH_OTHER_MAX {
+            let most = SETS_WITHIN_EACH_OTHER_MAX;
+            return Err(format!(
+                "the document is nested too deep: at most {most} selection sets within each other"
+            ));
+        }
+        *deepest = (*deepest).max(depth + height);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field<'a>(name: &'a str, selections: Vec<Selection<'a>>) -> Selection<'a> {
+        Selection::Field { name, rows: None, selections }
+    }
+
+    fn list(first: u64, fields: &[&'static str]) -> Selection<'static> {
+        let leaves = fields.iter().map(|name| field(name, Vec::new())).collect();
+        Selection::Field {
+            name: "notifications",
+            rows: Some(first),
+            selections: vec![field("nodes", leaves)],
+        }
+    }
+
+    fn of(is_mutation: bool, selections: Vec<Selection<'_>>) -> Document<'_> {
+        Document { operations: vec![Operation { is_mutation, selections }], fragments: HashMap::new() }
+    }
+
+    #[track_caller]
+    fn refused(document: &Document<'_>, why: &str) {
+        let refusal = check(document).expect_err("more than the bounds");
+        assert!(refusal.contains(why), "{refusal}");
+    }
+
+    #[test]
+    fn a_usual_document_passes() {
+        let everything = ["id", "userId", "type", "level", "title", "body", "data", "readAt", "createdAt"];
+        check(&of(false, vec![list(100, &everything), list(20, &everything)])).unwrap();
+        check(&of(true, (0..10).map(|_| field("deleteNotification", Vec::new())).collect())).unwrap();
+    }
+
+    #[test]
+    fn fragments_that_double_at_each_step_are_counted_without_being_expanded() {
+        let names: Vec<String> = (0..20).map(|n| format!("f{n}")).collect();
+        let mut document = of(false, vec![Selection::Spread("f0")]);
+        for (n, name) in names.iter().enumerate() {
+            let inside = match names.get(n + 1) {
+                Some(next) => vec![Selection::Spread(next), Selection::Spread(next)],
+                None => vec![field("__typename", Vec::new())],
+            };
+            document.fragments.insert(name, inside);
+        }
+        // 2^19 of them.
+        refused(&document, "fields of a query: 524288, at most 20");
+        // Where they are not fields of the query itself.
+        document.operations[0].selections = vec![field("notifications", vec![Selection::Spread("f0")])];
+        refused(&document, "by weight");
+        // Where nobody spreads them.
+        document.operations[0].selections = vec![field("__typename", Vec::new())];
+        refused(&document, "fragments expanded");
+    }
+
+    #[test]
+    fn a_chain_of_fragments_is_no_deeper_than_the_stack_bears() {
+        let names: Vec<String> = (0..500).map(|n| format!("f{n}")).collect();
+        let mut document = of(false, vec![Selection::Spread("f0")]);
+        for pair in names.windows(2) {
+            document.fragments.insert(&pair[0], vec![Selection::Spread(&pair[1])]);
+        }
+        refused(&document, "nested too deep");
+    }
+
+    #[test]
+    fn a_fragment_that_spreads_itself_is_refused() {
+        let mut document = of(false, vec![Selection::Spread("a")]);
+        document.fragments.insert("a", vec![Selection::Spread("b")]);
+        document.fragments.insert("b", vec![field("x", vec![Selection::Spread("a")])]);
+        refused(&document, "spreads itself");
+        check(&of(false, vec![Selection::Spread("unknown")])).unwrap();
+    }
+
+    #[test]
+    fn aliases_and_rows_are_bounded() {
+        refused(
+            &of(false, (0..100).map(|_| list(1, &["id"])).collect()),
+            "fields of a query: 100, at most 20",
+        );
+        let deletions = (0..500).map(|_| field("deleteNotification", Vec::new())).collect();
+        refused(&of(true, deletions), "fields of a mutation: 500, at most 10");
+        refused(&of(false, (0..5).map(|_| list(100, &["id"])).collect()), "notifications of all lists: 500");
+        // The heaviest field of each row under fifty names.
+        refused(&of(false, vec![list(100, &["data"; 50])]), "by weight");
+    }
+}
