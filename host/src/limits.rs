@@ -189,6 +189,24 @@ pub const SHADOW_EXAMPLES_MAX: usize = 8;
 pub const SHADOW_EXAMPLE_CHARS_MAX: usize = 500;
 /// How often a node writes down what its shadows saw.
 pub const SHADOW_REPORT_EVERY: Duration = Duration::from_secs(1);
+/// A canary is taken back for what at least so many callers met. One person can send what no release can answer.
+pub const CANARY_CALLERS_MIN: usize = 3;
+/// And only if it is worse without the two callers who met the most, and without one more for each so many callers.
+pub const CANARY_CALLERS_PER_SUSPECT: usize = 20;
+/// Calls that one caller counts for; of more, as large a part went wrong. Five users are thus enough for
+/// [`CANARY_FAILURES_MAX`].
+pub const CANARY_CALLS_PER_CALLER: u64 = 10;
+/// A difference that would come about by chance more often than this is none. Canaries are compared some 10,000 times an hour;
+/// most of these comparisons are of nearly the same calls.
+pub const CANARY_CHANCE_MAX: f64 = 1e-4;
+/// Where the running release had fewer calls in a window, it is supposed to have answered the rest of so many: it has run
+/// before.
+pub const CANARY_CALLS_SUPPOSED: u64 = 100;
+/// Calls that are kept of a canary, and of the release beside it, to compare them. At more than some 270 a second the long window
+/// is shorter than a minute, for both.
+pub const CANARY_CALLS_MAX: usize = 16_384;
+/// Between two comparisons at failing calls: a comparison of full logs takes about a millisecond.
+pub const CANARY_LOOKS_APART: Duration = Duration::from_millis(10);
 
 /// Spans waiting to be sent; one more is dropped and counted.
 pub const SPANS_WAITING_MAX: usize = 4096;

@@ -129,6 +129,47 @@ async fn a_canary_that_crashes_is_gone_from_three_nodes_within_two_seconds() {
 }
 
 #[tokio::test]
+async fn one_user_whose_calls_all_fail_does_not_take_a_canary_back() {
+    Host::test(Options::default(), async |host| {
+        let (good, bad) = (moody("fine", "first"), moody("trap", "never"));
+        host.admin.release(&good).await;
+        assert_eq!(host.admin.try_out(&bad, "canary=50").await.expect(200)["complete"], true);
+        // Somebody in the canary's half, and somebody who is not.
+        let mut eve = None;
+        for n in 0..64 {
+            let user = format!("eve-{n}");
+            if answered(host, &user).await == "500" {
+                eve = Some(user);
+                break;
+            }
+        }
+        let eve = eve.expect("half of all users have the canary");
+        let began = Instant::now();
+        let mut failed = 0;
+        while failed < 60 || began.elapsed() < limits_of_the_short_window() {
+            assert_eq!(answered(host, &eve).await, "500", "after {failed} failing calls of one user");
+            failed += 1;
+        }
+        assert_eq!(last_switch(host).await["action"], "canary");
+        // Others meet the same: then it is the release.
+        let last = until("the canary to be taken back", async || {
+            by_user(host, 20).await;
+            let last = last_switch(host).await;
+            (last["action"] == "withdraw").then_some(last)
+        })
+        .await;
+        let seen = &last["report"]["canary"];
+        assert!(seen["callers_with_errors"].as_u64() >= Some(3), "{seen}");
+    })
+    .await;
+}
+
+/// A verdict that is not there after this is not made: both windows have been looked at.
+fn limits_of_the_short_window() -> std::time::Duration {
+    std::time::Duration::from_millis(2500)
+}
+
+#[tokio::test]
 async fn errors_and_slowness_take_a_canary_back_too() {
     Host::test(Options::default(), async |host| {
         host.admin.release(&moody("fine", "first")).await;

@@ -1,28 +1,19 @@
-//! Whether a canary is worse than what runs beside it, on the same node and in the same time: pure, the figures and the time
-//! come in, a verdict goes out.
+//! Whether a canary is worse than the release that runs beside it, on the same node and in the same time. Pure: the calls and
+//! the time come in, a verdict goes out. A difference counts if it is large enough, if it can hardly be chance
+//! ([`by_chance`]), and if it does not come from a few callers: one person can send what no release can answer, and always
+//! reaches the same release.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::chance::{Count, by_chance};
 use crate::limits;
 use crate::manifest::Thresholds;
-use crate::runtime::Pulse;
-
-/// What a canary and the running release did since the canary stands, as far as the windows reach back.
-pub struct Judge {
-    /// The oldest first; the first is the beginning of the long window.
-    seen: VecDeque<Seen>,
-}
-
-struct Seen {
-    at: Instant,
-    canary: Pulse,
-    running: Pulse,
-}
+use crate::runtime::{CallLog, Logged};
 
 /// Why a canary is to go.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,91 +39,158 @@ pub struct Figures {
     pub calls: u64,
     pub failures: u64,
     pub errors: u64,
-    /// Nine of ten calls took no longer.
+    /// Nine of ten calls took no longer, each caller counted for at most [`limits::CANARY_CALLS_PER_CALLER`].
     pub p90_us: Option<u64>,
+    pub callers: u64,
+    /// Callers of whom at least one call was an error or a failure.
+    pub callers_with_errors: u64,
 }
 
-impl Judge {
-    /// From what both had done when the canary began.
-    pub fn new(now: Instant, canary: Pulse, running: Pulse) -> Self {
-        Self { seen: VecDeque::from([Seen { at: now, canary, running }]) }
-    }
-
-    pub fn look(
-        &mut self,
-        now: Instant,
-        canary: &Pulse,
-        running: &Pulse,
-        thresholds: &Thresholds,
-    ) -> Option<Cause> {
-        // The one before the window's edge stays: it is where the window begins.
-        while self.seen.get(1).is_some_and(|second| now - second.at >= limits::CANARY_WINDOW_LONG) {
-            self.seen.pop_front();
-        }
-        let short = self.seen.iter().rev().find(|seen| now - seen.at >= limits::CANARY_WINDOW_SHORT);
-        let windows = [short, self.seen.front()];
-        let cause = windows.into_iter().flatten().find_map(|from| {
-            let (canary, running) = (since(canary, &from.canary), since(running, &from.running));
-            judged(&canary, &running, thresholds).map(|over| Cause {
-                over,
-                window_ms: (now - from.at).as_millis() as u64,
-                canary: Figures::of(&canary),
-                running: Figures::of(&running),
-            })
-        });
-        if self.seen.back().is_none_or(|last| now - last.at >= limits::CANARY_LOOKS_EVERY) {
-            self.seen.push_back(Seen { at: now, canary: canary.clone(), running: running.clone() });
-        }
-        cause
-    }
+/// Compares what both have done since the canary began, as far as the windows and the logs reach back.
+pub fn look(
+    now: Instant,
+    begun: Instant,
+    canary: &CallLog,
+    running: &CallLog,
+    thresholds: &Thresholds,
+) -> Option<Cause> {
+    let complete = [canary, running].into_iter().filter_map(CallLog::complete_since);
+    // Both from the same moment on: what befell everybody must not be seen on one side only.
+    let earliest = complete.fold(begun, Instant::max);
+    let windows = [(limits::CANARY_WINDOW_SHORT, false), (limits::CANARY_WINDOW_LONG, true)];
+    windows.into_iter().find_map(|(window, is_long)| {
+        let from = now.checked_sub(window).unwrap_or(earliest).max(earliest);
+        let (canary, running) = (Seen::of(canary.since(from)), Seen::of(running.since(from)));
+        judged(&canary, &running, thresholds, is_long).map(|over| Cause {
+            over,
+            window_ms: (now - from).as_millis() as u64,
+            canary: canary.figures(),
+            running: running.figures(),
+        })
+    })
 }
 
-fn since(now: &Pulse, before: &Pulse) -> Pulse {
-    Pulse {
-        calls: now.calls.saturating_sub(before.calls),
-        failures: now.failures.saturating_sub(before.failures),
-        errors: now.errors.saturating_sub(before.errors),
-        took: now.took.since(&before.took),
-    }
-}
-
-fn judged(canary: &Pulse, running: &Pulse, thresholds: &Thresholds) -> Option<Over> {
-    let worse_by = |canary_bad: u64, running_bad: u64| {
-        share(canary_bad, canary.calls)
-            > share(running_bad, running.calls) + f64::from(thresholds.error_percent)
-    };
-    let fails_always = canary.failures == canary.calls && canary.failures >= limits::CANARY_FAILURES_MIN;
-    let enough = fails_always || canary.failures >= u64::from(thresholds.failures);
-    if enough && worse_by(canary.failures, running.failures) {
+fn judged(canary: &Seen, running: &Seen, thresholds: &Thresholds, is_long: bool) -> Option<Over> {
+    let points = f64::from(thresholds.error_percent);
+    let (calls, failures) = (canary.calls.len() as u64, canary.count(|call| call.is_failure));
+    // A few callers who are alone for two seconds must not stand for all. In a minute everything must have failed.
+    let fails_always = is_long && failures == calls && failures >= limits::CANARY_FAILURES_MIN;
+    let enough = fails_always || failures >= u64::from(thresholds.failures);
+    if enough && is_worse(canary, running, points, |call| call.is_failure) {
         return Some(Over::Failures);
     }
-    let calls = u64::from(thresholds.calls);
-    if canary.calls >= calls && worse_by(canary.errors, running.errors) {
+    let calls_min = u64::from(thresholds.calls);
+    if calls >= calls_min && is_worse(canary, running, points, |call| call.is_error) {
         return Some(Over::Errors);
     }
     // Both need calls: there is no latency of nothing to compare with.
-    if canary.calls >= calls && running.calls >= calls {
-        let (slow, usual) = (canary.took.percentile(90)?, running.took.percentile(90)?);
+    if calls >= calls_min && running.calls.len() as u64 >= calls_min {
+        let (slow, usual) = (canary.p90()?, running.p90()?);
         let most = usual.mul_f64(1.0 + f64::from(thresholds.latency_percent) / 100.0);
-        if slow > most && slow - usual >= limits::CANARY_SLOWER_MIN {
+        let most = most.max(usual + limits::CANARY_SLOWER_MIN);
+        // More than a tenth of its calls are slower, where of the running release at most a tenth is even slower than usual.
+        if slow > most && is_worse(canary, running, 0.0, |call| call.took > most) {
             return Some(Over::Latency);
         }
     }
     None
 }
 
-/// In percent.
-fn share(of: u64, all: u64) -> f64 {
-    if all == 0 { 0.0 } else { of as f64 * 100.0 / all as f64 }
+/// Whether so many more of the canary's calls are hits that it is neither chance nor the doing of a few callers.
+fn is_worse(canary: &Seen, running: &Seen, points: f64, is_hit: impl Fn(&Logged) -> bool) -> bool {
+    let of_canary = canary.by_caller(&is_hit);
+    let beside = total(&running.by_caller(&is_hit));
+    if of_canary.iter().filter(|of| of.hits > 0.0).count() < limits::CANARY_CALLERS_MIN {
+        return false;
+    }
+    let all = total(&of_canary);
+    let is_over = |count: Count| count.share() > beside.share() + points;
+    // A release that runs has answered before: where it is seldom called, that counts for some calls.
+    let supposed = limits::CANARY_CALLS_SUPPOSED.saturating_sub(beside.all);
+    let beside_for_long = Count { all: beside.all + supposed, ..beside };
+    is_over(all)
+        && is_over(total(without_the_worst(&of_canary)))
+        && by_chance(all, beside_for_long) < limits::CANARY_CHANCE_MAX
 }
 
-impl Figures {
-    fn of(pulse: &Pulse) -> Self {
-        Self {
-            calls: pulse.calls,
-            failures: pulse.failures,
-            errors: pulse.errors,
-            p90_us: pulse.took.percentile(90).map(|took| took.as_micros() as u64),
+/// What one caller met. It counts for at most [`limits::CANARY_CALLS_PER_CALLER`] calls, of which as large a part are hits.
+#[derive(Clone, Copy, Debug)]
+struct OfCaller {
+    calls: f64,
+    hits: f64,
+}
+
+/// `callers` begins with those who met the most hits.
+fn without_the_worst(callers: &[OfCaller]) -> &[OfCaller] {
+    let spared = limits::CANARY_CALLERS_MIN - 1 + callers.len() / limits::CANARY_CALLERS_PER_SUSPECT;
+    callers.get(spared..).unwrap_or_default()
+}
+
+fn total(callers: &[OfCaller]) -> Count {
+    let calls: f64 = callers.iter().map(|of| of.calls).sum();
+    let hits: f64 = callers.iter().map(|of| of.hits).sum();
+    Count { hits: hits.round() as u64, all: calls.round() as u64 }
+}
+
+/// The calls of one release in a window, with how often each caller called.
+struct Seen {
+    calls: Vec<Logged>,
+    callers: HashMap<u64, u64>,
+}
+
+impl Seen {
+    fn of(calls: Vec<Logged>) -> Self {
+        let mut callers = HashMap::new();
+        for call in &calls {
+            *callers.entry(call.caller).or_insert(0) += 1;
+        }
+        Self { calls, callers }
+    }
+
+    fn count(&self, is_hit: impl Fn(&Logged) -> bool) -> u64 {
+        self.calls.iter().filter(|call| is_hit(call)).count() as u64
+    }
+
+    /// Those who met the most hits first.
+    fn by_caller(&self, is_hit: impl Fn(&Logged) -> bool) -> Vec<OfCaller> {
+        let mut hits: HashMap<u64, u64> = HashMap::new();
+        for call in self.calls.iter().filter(|call| is_hit(call)) {
+            *hits.entry(call.caller).or_insert(0) += 1;
+        }
+        let callers = self.callers.iter().map(|(caller, calls)| {
+            let counted = (*calls).min(limits::CANARY_CALLS_PER_CALLER) as f64;
+            let hits = hits.get(caller).copied().unwrap_or(0) as f64;
+            OfCaller { calls: counted, hits: counted * hits / *calls as f64 }
+        });
+        let mut callers: Vec<_> = callers.collect();
+        callers.sort_by(|a, b| b.hits.total_cmp(&a.hits));
+        callers
+    }
+
+    fn p90(&self) -> Option<Duration> {
+        let weight = |call: &Logged| {
+            let calls = self.callers.get(&call.caller).copied().unwrap_or(1);
+            calls.min(limits::CANARY_CALLS_PER_CALLER) as f64 / calls as f64
+        };
+        let mut took: Vec<_> = self.calls.iter().map(|call| (call.took, weight(call))).collect();
+        took.sort_by_key(|(took, _)| *took);
+        let mut left = took.iter().map(|(_, weight)| weight).sum::<f64>() * 0.9;
+        let ninth = took.iter().find(|(_, weight)| {
+            left -= weight;
+            left <= 1e-9
+        });
+        ninth.or(took.last()).map(|(took, _)| *took)
+    }
+
+    fn figures(&self) -> Figures {
+        let with_errors = self.by_caller(|call| call.is_error).iter().filter(|of| of.hits > 0.0).count();
+        Figures {
+            calls: self.calls.len() as u64,
+            failures: self.count(|call| call.is_failure),
+            errors: self.count(|call| call.is_error),
+            p90_us: self.p90().map(|took| took.as_micros() as u64),
+            callers: self.callers.len() as u64,
+            callers_with_errors: with_errors as u64,
         }
     }
 }
@@ -163,125 +221,13 @@ impl fmt::Display for Cause {
                 )?;
             }
         }
-        write!(f, " (within {:.1} s)", Duration::from_millis(self.window_ms).as_secs_f64())
+        write!(f, " (within {:.1} s", Duration::from_millis(self.window_ms).as_secs_f64())?;
+        if self.over != Over::Latency {
+            write!(f, "; {} of its {} callers met errors", canary.callers_with_errors, canary.callers)?;
+        }
+        f.write_str(")")
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runtime::{Ending, Kind, Trigger, Used, Vitals};
-
-    /// Two releases that are called.
-    struct Both {
-        canary: Vitals,
-        running: Vitals,
-        judge: Judge,
-        now: Instant,
-    }
-
-    impl Both {
-        fn new() -> Self {
-            let now = Instant::now();
-            let judge = Judge::new(now, Pulse::default(), Pulse::default());
-            Self { canary: Vitals::default(), running: Vitals::default(), judge, now }
-        }
-
-        fn look(&mut self) -> Option<Over> {
-            let (canary, running) = (self.canary.pulse(), self.running.pulse());
-            self.judge.look(self.now, &canary, &running, &Thresholds::default()).map(|cause| cause.over)
-        }
-
-        fn pass(&mut self, ms: u64) {
-            self.now += Duration::from_millis(ms);
-        }
-    }
-
-    fn calls(vitals: &Vitals, count: usize, ending: Ending, took_ms: u64) {
-        for _ in 0..count {
-            vitals.record(Trigger::Http, Duration::from_millis(took_ms), ending, Used::default());
-        }
-    }
-
-    const TRAP: Ending = Ending::Failed(Kind::Trap);
-
-    #[test]
-    fn a_crash_loop_ends_at_its_tenth_failure_and_sooner_where_nothing_else_comes() {
-        let mut both = Both::new();
-        calls(&both.canary, 40, Ending::Answered, 1);
-        calls(&both.canary, 9, TRAP, 1);
-        assert_eq!(both.look(), None);
-        calls(&both.canary, 1, TRAP, 1);
-        assert_eq!(both.look(), Some(Over::Failures));
-
-        let mut quiet = Both::new();
-        calls(&quiet.canary, 2, TRAP, 1);
-        assert_eq!(quiet.look(), None);
-        quiet.pass(20_000);
-        calls(&quiet.canary, 1, TRAP, 1);
-        assert_eq!(quiet.look(), Some(Over::Failures));
-    }
-
-    #[test]
-    fn what_the_running_release_suffers_too_is_not_the_canarys_fault() {
-        let mut both = Both::new();
-        calls(&both.canary, 30, Ending::Failed(Kind::Deadline), 1);
-        calls(&both.running, 300, Ending::Failed(Kind::Deadline), 1);
-        assert_eq!(both.look(), None);
-    }
-
-    #[test]
-    fn a_good_hour_hides_no_bad_second() {
-        let mut both = Both::new();
-        for _ in 0..4 * 59 {
-            calls(&both.canary, 5, Ending::Answered, 1);
-            both.pass(250);
-            assert_eq!(both.look(), None);
-        }
-        // 10 of 1,190 is nothing, 10 of 50 is.
-        calls(&both.canary, 10, TRAP, 1);
-        assert_eq!(both.look(), Some(Over::Failures));
-    }
-
-    #[test]
-    fn errors_count_from_enough_calls_on() {
-        let mut both = Both::new();
-        calls(&both.canary, 40, Ending::Answered, 1);
-        calls(&both.canary, 9, Ending::Error, 1);
-        assert_eq!(both.look(), None);
-        calls(&both.canary, 1, Ending::Answered, 1);
-        assert_eq!(both.look(), Some(Over::Errors));
-        calls(&both.running, 80, Ending::Answered, 1);
-        calls(&both.running, 20, Ending::Error, 1);
-        assert_eq!(both.look(), None, "18 % beside 20 %");
-    }
-
-    #[test]
-    fn slowness_is_compared_and_noise_is_none() {
-        let mut both = Both::new();
-        calls(&both.running, 100, Ending::Answered, 2);
-        calls(&both.canary, 50, Ending::Answered, 4);
-        assert_eq!(both.look(), None);
-        let mut slow = Both::new();
-        calls(&slow.running, 100, Ending::Answered, 2);
-        calls(&slow.canary, 50, Ending::Answered, 40);
-        assert_eq!(slow.look(), Some(Over::Latency));
-        let mut alone = Both::new();
-        calls(&alone.canary, 500, Ending::Answered, 40);
-        assert_eq!(alone.look(), None, "nothing to compare with");
-    }
-
-    #[test]
-    fn old_failures_are_forgotten() {
-        let mut both = Both::new();
-        calls(&both.canary, 40, Ending::Answered, 1);
-        calls(&both.canary, 9, TRAP, 1);
-        for _ in 0..4 * 70 {
-            both.pass(250);
-            assert_eq!(both.look(), None);
-        }
-        calls(&both.canary, 40, Ending::Answered, 1);
-        calls(&both.canary, 9, TRAP, 1);
-        assert_eq!(both.look(), None);
-    }
-}
+mod tests;

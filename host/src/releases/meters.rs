@@ -134,19 +134,31 @@ mod tests {
     use super::*;
     use crate::releases::manifests::Declared;
     use crate::releases::registry::{Canary, Entry, Trial};
-    use crate::runtime::{Ending, Kind, Trigger, Used};
+    use crate::runtime::{Caller, Ending, Kind, Trigger, Used};
 
     #[test]
     fn each_release_has_its_own_series_and_one_that_is_gone_has_none() {
         let (running, canary, kept) =
             (Declared::called("echo"), Declared::called("echo"), Declared::called("echo"));
         let used = Used { cpu: Duration::from_millis(2), memory_bytes: 65_536 };
-        running.vitals().record(Trigger::Http, Duration::from_millis(3), Ending::Answered, used);
-        canary.vitals().record(Trigger::Frame, Duration::from_millis(3), Ending::Failed(Kind::Trap), used);
+        running.vitals().record(
+            Trigger::Http,
+            Caller::Itself,
+            Duration::from_millis(3),
+            Ending::Answered,
+            used,
+        );
+        canary.vitals().record(
+            Trigger::Frame,
+            Caller::Itself,
+            Duration::from_millis(3),
+            Ending::Failed(Kind::Trap),
+            used,
+        );
         let [of_running, of_canary, of_kept] = [b"a", b"b", b"c"].map(|text| Digest::of(text));
         let mut entry = Entry::new("echo", of_running, 1, running);
         let trial = Trial { digest: of_canary, release: canary, percent: 10 };
-        entry.canary = Some(Canary::new(trial, Default::default()));
+        entry.canary = Some(Canary::new(trial));
         let bindings = Bindings::of([Arc::new(entry)]).unwrap();
 
         let page = page("n1", &bindings, vec![(of_kept, "echo".to_owned(), kept)]);

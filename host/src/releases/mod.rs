@@ -1,6 +1,7 @@
 //! Which release of each handler runs: the atomic pointer, the records in Postgres, and how a fleet moves from one
 //! release to the next. It never looks into a component; that is `runtime`.
 
+mod chance;
 #[cfg(test)]
 pub(crate) mod database;
 mod first;

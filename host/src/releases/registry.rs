@@ -16,7 +16,7 @@ use super::first::FirstFailure;
 use crate::ids::{Address, Digest};
 use crate::limits;
 use crate::manifest::{EventBinding, FrameBinding, HttpBinding, Manifest, Pattern, ScheduleBinding};
-use crate::runtime::{Pulse, Release, Vitals, Witnessed};
+use crate::runtime::{CallLog, Release, Vitals, Witnessed};
 use crate::telemetry::histogram::Counts;
 
 /// What a snapshot needs to know of a release.
@@ -120,8 +120,9 @@ pub struct Trial<R = Release> {
 /// A trial that answers some of the users.
 pub struct Canary<R = Release> {
     pub trial: Trial<R>,
-    /// What it and the running release had done before it began.
-    pub begun: (Pulse, Pulse),
+    /// Its calls, and those of the running release beside it, since it began.
+    pub calls: Arc<CallLog>,
+    pub calls_beside: Arc<CallLog>,
     pub begun_at: Instant,
     pub first_failure: FirstFailure,
     /// This node found it bad: nobody gets it here while the fleet is being told.
@@ -129,9 +130,15 @@ pub struct Canary<R = Release> {
 }
 
 impl<R> Canary<R> {
-    pub fn new(trial: Trial<R>, begun: (Pulse, Pulse)) -> Self {
-        let (first_failure, given_up) = (FirstFailure::default(), AtomicBool::new(false));
-        Self { trial, begun, begun_at: Instant::now(), first_failure, given_up }
+    pub fn new(trial: Trial<R>) -> Self {
+        Self {
+            trial,
+            calls: Arc::default(),
+            calls_beside: Arc::default(),
+            begun_at: Instant::now(),
+            first_failure: FirstFailure::default(),
+            given_up: AtomicBool::new(false),
+        }
     }
 
     pub fn give_up(&self) {

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use tracing::{Instrument, warn};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
+use super::callers::Caller;
 use super::failure::{Failure, Kind};
 use super::meters::Ending;
 use super::release::{Exports, Release};
-use crate::contract::types::Problem;
+use crate::contract::types::{Principal, Problem};
 use crate::contract::{connection, event, frame, http, schedule};
 use crate::interfaces::CallState;
 use crate::interfaces::call::Stop;
@@ -98,6 +99,18 @@ impl Input {
 }
 
 impl Input {
+    /// Whose doing the call is.
+    pub fn caller<'a>(&'a self, principal: Option<&'a Principal>) -> Caller<'a> {
+        match (principal, self) {
+            (Some(principal), _) => Caller::User(&principal.user_id),
+            (None, Self::Http(_) | Self::Frame(_)) => Caller::Anonymous,
+            (None, Self::Event { events }) => {
+                events.first().map_or(Caller::Itself, |event| Caller::Event(&event.id))
+            }
+            (None, _) => Caller::Itself,
+        }
+    }
+
     /// The span of whoever asks, where a request names one.
     pub fn traced_by(&self) -> Option<spans::Context> {
         match self {

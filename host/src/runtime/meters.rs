@@ -1,9 +1,14 @@
 //! What the calls of one release were: how they ended, how long they took, what they used. Counted while the release is
 //! there and gone with it, so that ten thousand releases leave nothing behind. A call pays for a few atomic additions.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+use tokio::time::Instant;
+
+use super::callers::{CallLog, Caller};
 use super::failure::Kind;
 use super::invoke::Trigger;
 use crate::error::Blame;
@@ -38,6 +43,8 @@ pub struct Vitals {
     by_trigger: [OfTrigger; Trigger::ALL.len()],
     cpu_ns: AtomicU64,
     memory_high_bytes: AtomicU64,
+    /// There while somebody compares this release with another. Otherwise it costs a call one load.
+    calls: ArcSwapOption<CallLog>,
 }
 
 #[derive(Debug, Default)]
@@ -48,19 +55,16 @@ struct OfTrigger {
     failed: [AtomicU64; Kind::ALL.len()],
 }
 
-/// All calls together at one moment, as the judge of a canary compares them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Pulse {
-    pub calls: u64,
-    /// Calls that ended without an answer by the handler's own fault.
-    pub failures: u64,
-    /// Those, whatever else ended without an answer, and answers that say it could not be done.
-    pub errors: u64,
-    pub took: Counts,
-}
-
 impl Vitals {
-    pub fn record(&self, trigger: Trigger, took: Duration, ending: Ending, used: Used) {
+    /// Keeps every call with its caller from now on, or no longer.
+    pub fn keep_calls(&self, log: Option<Arc<CallLog>>) {
+        self.calls.store(log);
+    }
+
+    pub fn record(&self, trigger: Trigger, caller: Caller<'_>, took: Duration, ending: Ending, used: Used) {
+        if let Some(log) = &*self.calls.load() {
+            log.record(Instant::now(), caller, took, ending);
+        }
         let of = &self.by_trigger[trigger as usize];
         of.took.record(took);
         match ending {
@@ -76,23 +80,6 @@ impl Vitals {
         if used.memory_bytes > self.memory_high_bytes.load(Relaxed) {
             self.memory_high_bytes.fetch_max(used.memory_bytes, Relaxed);
         }
-    }
-
-    pub fn pulse(&self) -> Pulse {
-        let mut pulse = Pulse::default();
-        for of in &self.by_trigger {
-            pulse.errors += of.errors.load(Relaxed);
-            for kind in Kind::ALL {
-                let failed = of.failed[kind as usize].load(Relaxed);
-                pulse.errors += failed;
-                if kind.blame() == Blame::Guest {
-                    pulse.failures += failed;
-                }
-            }
-            pulse.took = pulse.took.and(&of.took.counts());
-        }
-        pulse.calls = pulse.took.count();
-        pulse
     }
 
     pub fn took(&self) -> impl Iterator<Item = (&'static str, Counts)> {
@@ -143,16 +130,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pulse_tells_failures_from_errors() {
+    fn failures_are_told_from_errors() {
         let vitals = Vitals::default();
         let took = Duration::from_micros(30);
         let used = |memory_bytes| Used { cpu: Duration::from_micros(10), memory_bytes };
-        vitals.record(Trigger::Http, took, Ending::Answered, used(5));
-        vitals.record(Trigger::Http, took, Ending::Error, used(9));
-        vitals.record(Trigger::Frame, took, Ending::Failed(Kind::Trap), used(7));
-        vitals.record(Trigger::Frame, took, Ending::Failed(Kind::Busy), used(0));
-        let pulse = vitals.pulse();
-        assert_eq!((pulse.calls, pulse.failures, pulse.errors), (4, 1, 3));
+        vitals.record(Trigger::Http, Caller::Itself, took, Ending::Answered, used(5));
+        vitals.record(Trigger::Http, Caller::Itself, took, Ending::Error, used(9));
+        vitals.record(Trigger::Frame, Caller::Itself, took, Ending::Failed(Kind::Trap), used(7));
+        vitals.record(Trigger::Frame, Caller::Itself, took, Ending::Failed(Kind::Busy), used(0));
         assert_eq!(vitals.errors_by_blame(), [(Blame::Guest, 2), (Blame::Host, 1)]);
         assert_eq!((vitals.cpu(), vitals.memory_high_bytes()), (Duration::from_micros(40), 9));
         assert_eq!(vitals.outcomes(), [("http", "returned", 2), ("frame", "busy", 1), ("frame", "trap", 1)]);

@@ -1,6 +1,7 @@
 //! The sandbox: release files become releases, and a call into one gets a fresh instance with its share of time, memory
 //! and world, and ends within its bounds, whatever the guest does. It knows no HTTP and no sockets.
 
+mod callers;
 mod compile;
 mod engine;
 mod failure;
@@ -38,12 +39,13 @@ use invoke::{Input, Output};
 use recording::Recordings;
 
 pub use crate::interfaces::Backends;
+pub use callers::{CallLog, Caller, Logged};
 pub use crate::interfaces::call::{Cue, Fault, Function, Source, Stage};
 pub use compile::{Compiler, SUBCOMMAND, child as compile_as_child};
 pub use failure::{Failure, Kind};
 pub use file::{Refusal, ReleaseFile};
 pub use invoke::Trigger;
-pub use meters::{Ending, Pulse, Used, Vitals};
+pub use meters::{Ending, Used, Vitals};
 pub use release::{Release, releases_loaded};
 pub use witness::{Witness, Witnessed};
 
@@ -297,7 +299,9 @@ impl Runtime {
         let trigger = input.trigger();
         let (Ok(_of_release), Ok(_of_node)) = (release.slots.try_acquire(), self.slots.try_acquire()) else {
             let busy = Failure::new(Kind::Busy, "every slot is in use");
-            release.vitals.record(trigger, begun.elapsed(), Ending::Failed(busy.kind), Used::default());
+            let caller = input.caller(call.principal.as_ref());
+            let ending = Ending::Failed(busy.kind);
+            release.vitals.record(trigger, caller, begun.elapsed(), ending, Used::default());
             return (Err(busy), None);
         };
         let cause = input.traced_by();
@@ -314,7 +318,8 @@ impl Runtime {
         let (result, mut state) = invoke::run(release, store, input).await;
         state.finish().await;
         let used = Used { cpu: state.border.clock.spent(), memory_bytes: state.memory.bytes() };
-        release.vitals.record(trigger, begun.elapsed(), invoke::ending(&result), used);
+        let caller = input.caller(state.principal.as_ref());
+        release.vitals.record(trigger, caller, begun.elapsed(), invoke::ending(&result), used);
         if let Some(traced) = traced {
             invoke::record_span(release, trigger, &result, &state, begun, (traced, cause));
         }

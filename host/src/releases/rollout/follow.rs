@@ -100,10 +100,7 @@ impl<R: Lives> Ready<R> {
     fn entry(self) -> Entry<R> {
         let Running { name, digest, generation, .. } = self.running;
         let mut entry = Entry::new(name, digest, generation, self.release);
-        entry.canary = self.canary.map(|trial| {
-            let begun = (trial.release.vitals().pulse(), entry.running.vitals().pulse());
-            Canary::new(trial, begun)
-        });
+        entry.canary = self.canary.map(Canary::new);
         entry.shadow = self.shadow;
         entry
     }
@@ -270,6 +267,8 @@ impl<L: Load> Rollout<L> {
         if let Some(canary) = &after.canary {
             let watch = Watch { first: canary.first_failure.clone(), alarm: self.alarm.clone() };
             canary.trial.release.witnessed().by(Some(Box::new(watch)));
+            canary.trial.release.vitals().keep_calls(Some(canary.calls.clone()));
+            after.running.vitals().keep_calls(Some(canary.calls_beside.clone()));
         }
         if let Some(Trial { digest, release, percent }) = &after.shadow {
             let sample = self.shadows.sample(&after.name, release.clone(), *digest, *percent);
@@ -279,7 +278,11 @@ impl<L: Load> Rollout<L> {
 
     fn unwatch(&self, entry: &Entry<L::Release>) {
         entry.running.witnessed().by(None);
-        entry.canary.iter().for_each(|canary| canary.trial.release.witnessed().by(None));
+        entry.running.vitals().keep_calls(None);
+        if let Some(canary) = &entry.canary {
+            canary.trial.release.witnessed().by(None);
+            canary.trial.release.vitals().keep_calls(None);
+        }
     }
 
     fn took(&self, turn: &mut Turn, running: &Running, lacks: Option<String>, before: &Bindings<L::Release>) {

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::super::judge::{Cause, Judge};
+use super::super::judge::{self, Cause};
 use super::super::outcome::Refused;
-use super::super::registry::{Canary, Declares, Entry, Lives};
+use super::super::registry::{Canary, Declares, Entry};
 use super::super::repository::{GUARDED_BY, Verdict};
 use super::{Load, Rollout};
 use crate::limits;
@@ -19,7 +19,6 @@ use crate::shutdown::Guard;
 /// One canary, as long as its generation stands.
 struct Case {
     generation: i64,
-    judge: Judge,
     /// Found bad; the fleet has not been told yet.
     cause: Option<Cause>,
 }
@@ -29,12 +28,16 @@ impl<L: Load> Rollout<L> {
         let mut tick = interval(limits::CANARY_LOOKS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut cases: HashMap<String, Case> = HashMap::new();
+        let mut looked_at = Instant::now();
         loop {
+            // Whoever makes calls fail on purpose must not keep a processor busy with comparisons.
+            sleep_until(looked_at + limits::CANARY_LOOKS_APART).await;
             tokio::select! {
                 _ = tick.tick() => {}
                 () = self.alarm.notified() => {}
                 () = guard.begun() => return,
             }
+            looked_at = Instant::now();
             let current = self.registry.current();
             let canaries = current.handlers().filter(|entry| entry.canary.is_some());
             let canaries: Vec<_> = canaries.cloned().collect();
@@ -50,19 +53,12 @@ impl<L: Load> Rollout<L> {
 
     async fn look_at(&self, entry: &Arc<Entry<L::Release>>, cases: &mut HashMap<String, Case>) {
         let Some(canary) = &entry.canary else { return };
-        let case = cases.entry(entry.name.clone()).or_insert_with(|| {
-            let (of_canary, of_running) = canary.begun.clone();
-            Case {
-                generation: entry.generation,
-                judge: Judge::new(canary.begun_at, of_canary, of_running),
-                cause: None,
-            }
-        });
+        let fresh = || Case { generation: entry.generation, cause: None };
+        let case = cases.entry(entry.name.clone()).or_insert_with(fresh);
         if case.cause.is_none() {
-            let (of_canary, of_running) =
-                (canary.trial.release.vitals().pulse(), entry.running.vitals().pulse());
             let thresholds = &canary.trial.release.manifest().canary;
-            case.cause = case.judge.look(Instant::now(), &of_canary, &of_running, thresholds);
+            let (calls, beside) = (&canary.calls, &canary.calls_beside);
+            case.cause = judge::look(Instant::now(), canary.begun_at, calls, beside, thresholds);
             let Some(cause) = &case.cause else { return };
             canary.give_up();
             let release = canary.trial.digest.short();

@@ -12,7 +12,7 @@ use super::*;
 use crate::ids::Digest;
 use crate::releases::database::with_database;
 use crate::releases::manifests::{Declared, SEND, file};
-use crate::runtime::{Ending, Kind, Trigger, Used};
+use crate::runtime::{Caller, Ending, Kind, Trigger, Used};
 use crate::trace::{Exchange, Outcome as Ended, Trace};
 
 async fn three(pool: &PgPool) -> [Node; 3] {
@@ -37,8 +37,13 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     waited.await.unwrap_or_else(|_| panic!("waited in vain for {what}"));
 }
 
+/// Of nobody, so that each call speaks for itself.
 fn call(release: &Declared, ending: Ending) {
-    release.vitals().record(Trigger::Frame, Duration::from_millis(1), ending, Used::default());
+    call_of(Caller::Itself, release, ending);
+}
+
+fn call_of(caller: Caller<'_>, release: &Declared, ending: Ending) {
+    release.vitals().record(Trigger::Frame, caller, Duration::from_millis(1), ending, Used::default());
     if ending.is_bad() {
         release.witnessed().with(|witness| witness.failed());
     }
