@@ -27,6 +27,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let data = tempfile::tempdir()?;
     let options = Options {
+        guest_memory_mib: 1024,
         compiler: Compiler::InProcess,
         data_dir: data.path().to_owned(),
         secret: "no secret of anyone, only of this run".to_owned(),

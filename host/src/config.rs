@@ -9,6 +9,8 @@ use std::{fmt, fs, io};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::limits;
+
 /// Environment variables begin with this; `__` separates levels: `SWITCHBOARD_HANDLERS__SEND_MESSAGE__…`.
 const PREFIX: &str = "SWITCHBOARD_";
 /// The file that is read from the working directory when no other is named.
@@ -31,6 +33,8 @@ pub struct Config {
     pub database_url: Option<String>,
     /// All roles together; what is left of the server's `max_connections` serves other nodes.
     pub postgres_connections_max: usize,
+    /// Memory of all calls inside handlers together, beyond what each call has for nothing.
+    pub guest_memory_mib: u32,
     pub redis_url: Option<String>,
     /// What role passwords and the key of the artifact cache are derived from: at least 32 characters, the same on
     /// every node.
@@ -108,6 +112,7 @@ impl Default for Config {
             admin_token: None,
             database_url: None,
             postgres_connections_max: 32,
+            guest_memory_mib: 1024,
             redis_url: None,
             secret: None,
             jwt_secret: None,
@@ -221,6 +226,13 @@ impl Config {
         }
         let mut config = Self::deserialize(settings).map_err(|error| invalid(source, &error))?;
         config.refuse_blank_secrets()?;
+        if config.guest_memory_mib < limits::GUEST_MEMORY_MIB_MIN {
+            let least = limits::GUEST_MEMORY_MIB_MIN;
+            return Err(invalid(
+                "guest_memory_mib",
+                &format!("it is at least {least}, so that large calls fit"),
+            ));
+        }
         Ok(config)
     }
 

@@ -317,9 +317,23 @@ pub const CANARY_DEAF_MS: u64 = 2_000;
 
 // ---- the sandbox -----------------------------------------------------------------------------------------------------
 
-/// Calls inside guests at a time on one node, and so the slots of the instance pool. Beyond it callers are told to come
-/// back, as at a handler's own `concurrency`.
-pub const CALLS_MAX: u32 = 1024;
+/// Calls inside guests at a time on one node, and so the slots of the instance pool. A quarter is shared out among the loaded
+/// releases and always there for each of them; the rest is lent, and every borrower leaves a part of it to others. A call that
+/// gets no slot is answered 503, as at a handler's own `concurrency`, which is at most half of this.
+pub const CALLS_MAX: u32 = 2048;
+/// Memory of a call that is not counted against the node's `guest_memory_mib`: what the pool keeps for its slot anyway.
+pub const MEMORY_FREE_BYTES: usize = 512 * 1024;
+/// Memory beyond that is granted in such units, the size of a page of WebAssembly. A quarter of `guest_memory_mib` is shared
+/// out among the loaded releases, the rest is lent. A guest that gets no more has run out of memory: 503.
+pub const MEMORY_UNIT_BYTES: usize = 64 * 1024;
+/// A smaller `guest_memory_mib` is refused: the largest call would fit only on an idle node.
+pub const GUEST_MEMORY_MIB_MIN: u32 = 128;
+/// A call that has been inside its guest for longer goes on only with one of the node's turns (one for each processor but
+/// one, at least one). Waiting for a turn counts against the call's deadline, not against its `cpu_ms`. Calls take some
+/// 100 µs; a shorter time would make batches of events wait, a longer one gives every call of a flood more of it.
+pub const LONG_CPU_AFTER: Duration = Duration::from_millis(2);
+/// A turn passes to the next release after this where one waits.
+pub const LONG_CPU_TURN: Duration = Duration::from_millis(4);
 /// A release that wants more in one instance is refused when it is loaded.
 pub const MEMORIES_PER_INSTANCE_MAX: u32 = 2;
 pub const TABLES_PER_INSTANCE_MAX: u32 = 8;

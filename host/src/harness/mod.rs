@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::Config;
 use crate::runtime::{Backends, Compiler, Options, Refusal, Release, ReleaseFile, Runtime};
 
 pub use bench::{Call, Handler, Ran};
@@ -93,6 +94,7 @@ pub fn read(path: &Path) -> Result<ReleaseFile, Refusal> {
 /// It serves nobody, so it compiles by itself; and what it compiled is worth no secret.
 fn sandbox(data_dir: PathBuf, backends: Backends) -> Result<Runtime, Refusal> {
     let options = Options {
+        guest_memory_mib: Config::default().guest_memory_mib,
         compiler: Compiler::InProcess,
         data_dir,
         secret: "the harness keeps what it compiled from its own user's files".to_owned(),

@@ -346,6 +346,7 @@ impl Border {
     fn enter<A: Serialize>(&mut self, function: Function, args: &A) -> Result<Instant, Stop> {
         let now = Instant::now();
         self.clock.leave_guest(now)?;
+        self.clock.give_up_turn();
         if self.calls == self.calls_max {
             return Err(Stop::HostCalls { most: self.calls_max });
         }

@@ -1,9 +1,12 @@
 //! How long one call has been inside its guest: between host calls, and between the turns that the scheduler gives it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::call::Stop;
+use super::turns::{Place, Turn};
+use crate::limits;
 
 /// How often the engine's epoch ticks, and so how long a guest can hold a worker thread before another task has its turn.
 /// Longer makes its neighbours wait; shorter costs a wake-up of the ticker and an atomic increment each time.
@@ -22,11 +25,19 @@ pub(crate) struct GuestClock {
     spent_ns: AtomicU64,
     /// When the guest last began to run, in nanoseconds since `begun`.
     entered_ns: AtomicU64,
+    /// Held by a call that has run for long, while it is in its guest.
+    turn: Mutex<Option<Turn>>,
 }
 
 impl GuestClock {
     pub fn new(budget: Duration) -> Self {
-        Self { begun: Instant::now(), budget, spent_ns: AtomicU64::new(0), entered_ns: AtomicU64::new(0) }
+        Self {
+            begun: Instant::now(),
+            budget,
+            spent_ns: AtomicU64::new(0),
+            entered_ns: AtomicU64::new(0),
+            turn: Mutex::new(None),
+        }
     }
 
     pub fn enter_guest(&self, now: Instant) {
@@ -43,6 +54,33 @@ impl GuestClock {
             return Err(Stop::Cpu { most_ms: self.budget.as_millis() as u64 });
         }
         Ok(())
+    }
+
+    /// Between two ticks that find the guest running. Others have their turn on this thread; a guest that has run for long
+    /// goes on only with one of the node's few turns, and waits here until it has one.
+    pub async fn pause(&self, turns: &Place) {
+        if self.spent() >= limits::LONG_CPU_AFTER {
+            let over = self.turn().take_if(|turn| turn.is_over());
+            drop(over);
+            if self.turn().is_none() {
+                let turn = turns.turn().await;
+                *self.turn() = Some(turn);
+            }
+        }
+        // tokio's own yield puts the task at the end of the queue; wasmtime's is polled again at once, and a guest that
+        // loops would starve every other task of its thread.
+        tokio::task::yield_now().await;
+        self.enter_guest(Instant::now());
+    }
+
+    /// A guest that waits for a host call needs no processor.
+    pub fn give_up_turn(&self) {
+        let turn = self.turn().take();
+        drop(turn);
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Option<Turn>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn spent(&self) -> Duration {

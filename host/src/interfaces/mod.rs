@@ -10,6 +10,7 @@ mod log;
 pub mod postgres;
 mod random;
 mod redis;
+pub(crate) mod turns;
 mod wake;
 mod wasi;
 mod weight;
@@ -25,10 +26,13 @@ use crate::contract;
 use crate::contract::types::Principal;
 use crate::fanout::{Hub, Wakes};
 use crate::ids::{ConnectionId, Digest};
+use crate::limits;
 use crate::manifest::{Grants, Limits};
 use crate::postgres::{Postgres, Session};
+use crate::quota::{Claim, Grant};
 use crate::redis::{Redis, Script};
 use call::{Border, Meters};
+use turns::Place;
 
 /// What a release may do and what it is told: made when it is loaded, shared by all its calls.
 pub struct Terms {
@@ -42,6 +46,10 @@ pub struct Terms {
     pub settings: BTreeMap<String, String>,
     pub scripts: BTreeMap<String, Script>,
     pub meters: Meters,
+    /// Where the memory of its calls comes from, beyond [`limits::MEMORY_FREE_BYTES`] of each.
+    pub(crate) memory: Claim,
+    /// Where its calls wait that have run for long.
+    pub(crate) turns: Place,
 }
 
 /// What host calls reach. A runtime without backends (the harness, the warming of a release) answers as if they were
@@ -98,7 +106,7 @@ impl CallState {
             deadline,
             backends: backends.clone(),
             transactions: postgres::Transactions::default(),
-            memory: MemoryLimit::new(&terms.limits),
+            memory: MemoryLimit::new(&terms),
             log: log::Lines::new(terms.clone(), id.clone()),
             terms,
             id,
@@ -140,22 +148,53 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
 
 impl contract::types::Host for CallState {}
 
-/// The guest's memory, all its linear memories together.
+/// The guest's memory, all its linear memories together: at most `memory_mib`, and beyond [`limits::MEMORY_FREE_BYTES`] only
+/// what the node has left for its release.
 pub(crate) struct MemoryLimit {
     bytes: usize,
     bytes_max: usize,
-    /// It wanted more than it may have. Most guests trap then; this says why.
-    pub(crate) refused: bool,
+    claim: Claim,
+    /// Of the node's memory, until the call ends.
+    grant: Option<Grant>,
+    /// Why it did not get more. Most guests trap then.
+    pub(crate) refused: Option<MemoryRefused>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MemoryRefused {
+    /// It wanted more than its manifest allows.
+    ByManifest,
+    /// Its release already has what it may have of this node's memory.
+    ByNode,
 }
 
 impl MemoryLimit {
-    fn new(limits: &Limits) -> Self {
-        Self { bytes: 0, bytes_max: limits.memory_mib as usize * 1024 * 1024, refused: false }
+    fn new(terms: &Terms) -> Self {
+        Self {
+            bytes: 0,
+            bytes_max: terms.limits.memory_mib as usize * 1024 * 1024,
+            claim: terms.memory.clone(),
+            grant: None,
+            refused: None,
+        }
     }
 
     /// Memory of a guest only grows, so this is also the most that it had.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes as u64
+    }
+
+    /// Units of the node's memory for a guest of so many bytes, or none more than it has.
+    fn is_granted(&mut self, bytes: usize) -> bool {
+        let needs = bytes.saturating_sub(limits::MEMORY_FREE_BYTES).div_ceil(limits::MEMORY_UNIT_BYTES);
+        match &mut self.grant {
+            _ if needs == 0 => true,
+            Some(grant) => grant.grow(needs.saturating_sub(grant.units())),
+            None => {
+                self.grant = self.claim.take(needs);
+                self.grant.is_some()
+            }
+        }
     }
 }
 
@@ -163,7 +202,11 @@ impl wasmtime::ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let bytes = self.bytes - current.min(self.bytes) + desired;
         if bytes > self.bytes_max {
-            self.refused = true;
+            self.refused = Some(MemoryRefused::ByManifest);
+            return Ok(false);
+        }
+        if !self.is_granted(bytes) {
+            self.refused = Some(MemoryRefused::ByNode);
             return Ok(false);
         }
         self.bytes = bytes;
@@ -171,6 +214,6 @@ impl wasmtime::ResourceLimiter for MemoryLimit {
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= crate::limits::TABLE_ELEMENTS_MAX)
+        Ok(desired <= limits::TABLE_ELEMENTS_MAX)
     }
 }

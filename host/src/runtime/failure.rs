@@ -27,6 +27,8 @@ pub enum Kind {
     Cpu,
     /// The guest asked for more than `memory_mib` and gave up.
     Memory,
+    /// The guest asked for more than this node has left for its release and gave up.
+    NodeMemory,
     HostCalls,
     HostBytes,
     /// It trapped, recursed without end, or broke the contract.
@@ -40,11 +42,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Busy,
         Self::Deadline,
         Self::Cpu,
         Self::Memory,
+        Self::NodeMemory,
         Self::HostCalls,
         Self::HostBytes,
         Self::Trap,
@@ -63,7 +66,7 @@ impl Kind {
             | Self::HostBytes
             | Self::Trap
             | Self::Diverged => Blame::Guest,
-            Self::Busy | Self::NotExported | Self::Host => Blame::Host,
+            Self::Busy | Self::NodeMemory | Self::NotExported | Self::Host => Blame::Host,
         }
     }
 
@@ -74,6 +77,7 @@ impl Kind {
             Self::Deadline => "deadline",
             Self::Cpu => "cpu",
             Self::Memory => "memory",
+            Self::NodeMemory => "node_memory",
             Self::HostCalls => "host_calls",
             Self::HostBytes => "host_bytes",
             Self::Trap => "trap",
@@ -104,6 +108,9 @@ impl Failure {
             Kind::Busy => {
                 Code::Unavailable.problem("too many calls at a time, try again").retry_after_ms(BUSY_RETRY_MS)
             }
+            Kind::NodeMemory => Code::Unavailable
+                .problem("the node has no memory left for this request, it may or may not have been done")
+                .retry_after_ms(BUSY_RETRY_MS),
             Kind::Deadline => Code::Unavailable
                 .problem("the answer took too long, it may or may not have been done")
                 .retry_after_ms(BUSY_RETRY_MS),

@@ -173,6 +173,38 @@ pub fn speaks_wasi() -> ReleaseFile {
     ReleaseFile::parse(encode(module.finish(), &resolve, world, MANIFEST)).unwrap()
 }
 
+/// Of a name and limits of its own: it grows its memory by so many pages, and asks the time.
+pub fn named(name: &str, limits: &str, pages: i32) -> ReleaseFile {
+    build(&manifest(name, limits), false, |body| {
+        if pages > 0 {
+            body.i32_const(pages).memory_grow(0).i32_const(-1).i32_eq();
+            body.if_(BlockType::Empty).unreachable().end();
+        }
+        body.call(NOW).drop();
+    })
+}
+
+/// The same, working so many rounds of a nanosecond or less; without a number it never ends.
+pub fn works(name: &str, limits: &str, rounds: Option<i32>) -> ReleaseFile {
+    build(&manifest(name, limits), false, |body| {
+        body.i32_const(0).local_set(0);
+        body.loop_(BlockType::Empty);
+        match rounds {
+            Some(rounds) => {
+                body.local_get(0).i32_const(1).i32_add().local_tee(0);
+                body.i32_const(rounds).i32_lt_u().br_if(0).end();
+            }
+            None => {
+                body.br(0).end();
+            }
+        }
+    })
+}
+
+fn manifest(name: &str, limits: &str) -> String {
+    format!("name = \"{name}\"\non.schedule = [{{ name = \"tick\", every_ms = 1000 }}]\n[limits]\n{limits}\n")
+}
+
 pub fn with_manifest(text: &str) -> ReleaseFile {
     build(text, false, |body| {
         body.call(NOW).drop();

@@ -14,8 +14,8 @@ use super::meters::Ending;
 use super::release::{Exports, Release};
 use crate::contract::types::{Principal, Problem};
 use crate::contract::{connection, event, frame, http, schedule};
-use crate::interfaces::CallState;
 use crate::interfaces::call::Stop;
+use crate::interfaces::{CallState, MemoryRefused};
 use crate::telemetry::spans;
 
 /// Why a handler is called, and with what.
@@ -196,6 +196,8 @@ pub(super) async fn run(
     // fiber and whatever host call it was in.
     let ended =
         tokio::time::timeout_at(deadline, enter(&mut store, &release.exports, input).instrument(span)).await;
+    // What follows needs no turn: the epilogue may wait for Postgres.
+    store.data().border.clock.give_up_turn();
     // The guest's stack is gone; its store too once the state is out.
     let result = match ended {
         Ok(Ok(output)) => Ok(output),
@@ -331,9 +333,21 @@ pub(super) fn classify(error: &wasmtime::Error, state: &CallState) -> Failure {
     if let Some(missing) = error.downcast_ref::<NotExported>() {
         return Failure::new(Kind::NotExported, missing.to_string());
     }
-    if state.memory.refused {
-        let most = state.terms.limits.memory_mib;
-        return Failure::new(Kind::Memory, format!("wanted more than {most} MiB{}", place(error)));
+    match state.memory.refused {
+        Some(MemoryRefused::ByManifest) => {
+            let most = state.terms.limits.memory_mib;
+            return Failure::new(Kind::Memory, format!("wanted more than {most} MiB{}", place(error)));
+        }
+        Some(MemoryRefused::ByNode) => {
+            let had = state.memory.bytes() / 1024;
+            let detail = format!(
+                "the node had no memory left for this release when a call of {had} KiB wanted more \
+                 (`guest_memory_mib`){}",
+                place(error)
+            );
+            return Failure::new(Kind::NodeMemory, detail);
+        }
+        None => {}
     }
     if let Some(trap) = error.downcast_ref::<Trap>() {
         return Failure::new(Kind::Trap, format!("{trap}{}", place(error)));

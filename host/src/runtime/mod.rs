@@ -1,6 +1,7 @@
 //! The sandbox: release files become releases, and a call into one gets a fresh instance with its share of time, memory
 //! and world, and ends within its bounds, whatever the guest does. It knows no HTTP and no sockets.
 
+mod budget;
 mod callers;
 mod compile;
 mod engine;
@@ -22,8 +23,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
-
 use crate::config::{Config, Traces};
 use crate::contract::types::{Principal, Problem, Push};
 use crate::contract::{connection, event, frame, http, schedule};
@@ -33,14 +32,15 @@ use crate::interfaces::call::{Border, Script};
 use crate::limits;
 use crate::telemetry::spans;
 use crate::trace::{Recorder, Trace};
+use budget::Budget;
 use compile::Artifacts;
 use engine::Ground;
 use invoke::{Input, Output};
 use recording::Recordings;
 
 pub use crate::interfaces::Backends;
-pub use callers::{CallLog, Caller, Logged};
 pub use crate::interfaces::call::{Cue, Fault, Function, Source, Stage};
+pub use callers::{CallLog, Caller, Logged};
 pub use compile::{Compiler, SUBCOMMAND, child as compile_as_child};
 pub use failure::{Failure, Kind};
 pub use file::{Refusal, ReleaseFile};
@@ -66,14 +66,15 @@ pub struct Options {
     /// The key of the artifact cache is derived from it.
     pub secret: String,
     pub traces: Option<Traces>,
+    /// Of all calls together, beyond [`limits::MEMORY_FREE_BYTES`] of each.
+    pub guest_memory_mib: u32,
 }
 
 /// One a process. Cheap to share behind an `Arc`.
 pub struct Runtime {
     ground: Ground,
     artifacts: Artifacts,
-    /// `limits::CALLS_MAX`, over all handlers.
-    slots: Semaphore,
+    budget: Budget,
     recordings: Option<Recordings>,
     backends: Arc<Backends>,
 }
@@ -93,6 +94,7 @@ impl Runtime {
             data_dir: config.data_dir.clone(),
             secret,
             traces: config.traces(),
+            guest_memory_mib: config.guest_memory_mib,
         };
         Self::with(options, backends)
     }
@@ -103,7 +105,7 @@ impl Runtime {
         Ok(Self {
             ground: Ground::new().map_err(broken)?,
             artifacts: Artifacts::new(options.compiler, options.data_dir, &options.secret).map_err(broken)?,
-            slots: Semaphore::new(limits::CALLS_MAX as usize),
+            budget: Budget::new(options.guest_memory_mib),
             recordings: options.traces.map(Recordings::new),
             backends: Arc::new(backends),
         })
@@ -120,7 +122,7 @@ impl Runtime {
         component
             .initialize_copy_on_write_image()
             .map_err(|error| Refusal::of_host(format!("its memory cannot be prepared: {error:#}")))?;
-        let release = Release::link(&self.ground, &component, file, settings)?;
+        let release = Release::link(&self.ground, self.budget.claims(), &component, file, settings)?;
         self.warm(&release).await?;
         Ok(Arc::new(release))
     }
@@ -297,8 +299,8 @@ impl Runtime {
     ) -> (Result<Output, Failure>, Option<CallState>) {
         let begun = Instant::now();
         let trigger = input.trigger();
-        let (Ok(_of_release), Ok(_of_node)) = (release.slots.try_acquire(), self.slots.try_acquire()) else {
-            let busy = Failure::new(Kind::Busy, "every slot is in use");
+        let (Ok(_of_release), Some(_of_node)) = (release.slots.try_acquire(), release.calls.take(1)) else {
+            let busy = Failure::new(Kind::Busy, "every call slot that this release may use now is in use");
             let caller = input.caller(call.principal.as_ref());
             let ending = Ending::Failed(busy.kind);
             release.vitals.record(trigger, caller, begun.elapsed(), ending, Used::default());

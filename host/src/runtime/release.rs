@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre};
 
+use super::budget::Claims;
 use super::engine::Ground;
 use super::file::{Refusal, ReleaseFile};
 use super::meters::Vitals;
@@ -21,6 +22,7 @@ use crate::interfaces::call::Meters;
 use crate::interfaces::{CallState, Terms};
 use crate::limits;
 use crate::manifest::{Bindings, ConnectionBinding, Grants, Manifest};
+use crate::quota::Claim;
 use crate::redis::Script;
 use crate::telemetry::histogram::Counts;
 
@@ -36,6 +38,8 @@ pub struct Release {
     pub(super) exports: Exports,
     /// The handler's `concurrency`. It belongs to the release: a swap starts with all of them free.
     pub(super) slots: Arc<Semaphore>,
+    /// Its share of the node's call slots, and what it may borrow of the others.
+    pub(super) calls: Claim,
     pub vitals: Vitals,
     pub witnessed: Witnessed,
     _counted: Counted,
@@ -54,6 +58,7 @@ impl Release {
     /// Links and checks. What instantiating it shows is `Runtime::load`'s to try.
     pub(super) fn link(
         ground: &Ground,
+        claims: Claims,
         component: &Component,
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
@@ -83,10 +88,13 @@ impl Release {
                 .map(|(name, text)| (name.clone(), Script::new(name, text, &manifest.grants.redis)))
                 .collect(),
             meters: Meters::new(),
+            memory: claims.memory,
+            turns: claims.turns,
         };
         Ok(Self {
             digest: file.digest,
             slots: Arc::new(Semaphore::new(manifest.limits.concurrency as usize)),
+            calls: claims.calls,
             vitals: Vitals::default(),
             witnessed: Witnessed::default(),
             _counted: Counted::new(),

@@ -15,18 +15,11 @@ pub(super) fn build(engine: &Engine, state: CallState) -> Store<CallState> {
     // The next tick of the engine's clock. Larger and a guest holds its thread for as many ticks.
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|mut context| {
-        let clock = &context.data_mut().border.clock;
+        let state = context.data_mut();
+        let clock = state.border.clock.clone();
         clock.leave_guest(std::time::Instant::now())?;
-        let clock = clock.clone();
-        // tokio's own yield puts the task at the end of the queue; wasmtime's is polled again at once, and a guest that
-        // loops would starve every other task of its thread.
-        Ok(UpdateDeadline::YieldCustom(
-            1,
-            Box::pin(async move {
-                tokio::task::yield_now().await;
-                clock.enter_guest(std::time::Instant::now());
-            }),
-        ))
+        let turns = state.terms.turns.clone();
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(async move { clock.pause(&turns).await })))
     });
     store
 }

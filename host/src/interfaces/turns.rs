@@ -1,0 +1,188 @@
+//! Who may go on after it has run for long. Calls take microseconds; one that has been inside its guest for
+//! [`limits::LONG_CPU_AFTER`] needs one of few turns to go on, so that such calls never hold all processors. The releases
+//! take their turns one after the other, however many calls each of them has.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::limits;
+
+/// Things that wait, each for a claimant. The claimants are served one after the other, each in its own order.
+#[derive(Debug)]
+struct Rotation<T> {
+    /// The next to be served first. None of the queues is empty.
+    queues: VecDeque<(u64, VecDeque<T>)>,
+}
+
+impl<T> Rotation<T> {
+    fn push(&mut self, claimant: u64, item: T) {
+        match self.queues.iter_mut().find(|(waiting, _)| *waiting == claimant) {
+            Some((_, queue)) => queue.push_back(item),
+            None => self.queues.push_back((claimant, VecDeque::from([item]))),
+        }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let (claimant, mut queue) = self.queues.pop_front()?;
+        let item = queue.pop_front();
+        if !queue.is_empty() {
+            self.queues.push_back((claimant, queue));
+        }
+        item
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+}
+
+/// The turns of one node.
+#[derive(Clone)]
+pub(crate) struct Turns(Arc<Mutex<State>>);
+
+struct State {
+    free: usize,
+    /// At most one entry a call, so at most [`limits::CALLS_MAX`]. Empty while a turn is free.
+    waiting: Rotation<oneshot::Sender<Turn>>,
+}
+
+impl Turns {
+    pub fn new(at_once: usize) -> Self {
+        let waiting = Rotation { queues: VecDeque::new() };
+        Self(Arc::new(Mutex::new(State { free: at_once.max(1), waiting })))
+    }
+
+    /// One processor stays for calls that take no time.
+    pub fn of_this_machine() -> Self {
+        Self::new(std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1))
+    }
+
+    /// Calls that wait for a turn.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting.queues.iter().map(|(_, queue)| queue.len()).sum()
+    }
+
+    /// Of a new claimant.
+    pub fn place(&self) -> Place {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Place { turns: self.clone(), claimant: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Waits until it is the claimant's turn.
+    async fn take(&self, claimant: u64) -> Turn {
+        loop {
+            let waiter = {
+                let mut state = self.lock();
+                if state.free > 0 {
+                    state.free -= 1;
+                    return self.begin();
+                }
+                let (sender, waiter) = oneshot::channel();
+                state.waiting.push(claimant, sender);
+                waiter
+            };
+            // The sender is dropped only with these turns, which this call holds.
+            if let Ok(turn) = waiter.await {
+                return turn;
+            }
+        }
+    }
+
+    fn begin(&self) -> Turn {
+        Turn { turns: self.clone(), since: Instant::now() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One claimant's place in the rotation: a release's, for all of its calls.
+#[derive(Clone)]
+pub(crate) struct Place {
+    turns: Turns,
+    claimant: u64,
+}
+
+impl Place {
+    /// Waits for a turn.
+    pub async fn turn(&self) -> Turn {
+        self.turns.take(self.claimant).await
+    }
+}
+
+/// The right to go on. Dropping it passes it to the next.
+pub(crate) struct Turn {
+    turns: Turns,
+    since: Instant,
+}
+
+impl Turn {
+    /// It lasted long enough, and somebody else waits.
+    pub fn is_over(&self) -> bool {
+        self.since.elapsed() >= limits::LONG_CPU_TURN && !self.turns.lock().waiting.is_empty()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let next = {
+            let mut state = self.turns.lock();
+            // Calls that ended while they waited have left their places behind.
+            let next = std::iter::from_fn(|| state.waiting.pop()).find(|waiting| !waiting.is_closed());
+            if next.is_none() {
+                state.free += 1;
+            }
+            next
+        };
+        if let Some(next) = next {
+            // Where that call ends at this very moment, the turn comes back and is dropped in its place.
+            let _ = next.send(self.turns.begin());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn claimants_are_served_one_after_the_other() {
+        let mut rotation = Rotation { queues: VecDeque::new() };
+        for n in 0..100 {
+            rotation.push(1, n);
+        }
+        rotation.push(2, 1000);
+        rotation.push(3, 2000);
+        rotation.push(2, 1001);
+        let first: Vec<_> = std::iter::from_fn(|| rotation.pop()).take(7).collect();
+        assert_eq!(first, [0, 1000, 2000, 1, 1001, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_turn_passes_to_who_waits_and_past_who_left() {
+        let turns = Turns::new(1);
+        let held = turns.take(1).await;
+        let mut left = Box::pin(turns.take(1));
+        let mut waits = Box::pin(turns.take(2));
+        assert!((&mut left).now_or_never().is_none() && (&mut waits).now_or_never().is_none());
+        drop(left);
+        drop(held);
+        drop((&mut waits).now_or_never().expect("nobody else holds it"));
+        assert_eq!(turns.lock().free, 1);
+        // One that was given to a call which ended before it looked.
+        let held = turns.take(1).await;
+        let mut waits = Box::pin(turns.take(2));
+        assert!((&mut waits).now_or_never().is_none());
+        drop(held);
+        drop(waits);
+        assert_eq!(turns.lock().free, 1);
+    }
+}
