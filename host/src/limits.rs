@@ -275,6 +275,8 @@ pub const COLLECT_BATCH_MAX: usize = 64;
 /// Calls waiting in one lane for the next flight. One more is `busy`.
 pub const COLLECT_QUEUE_MAX: usize = 1024;
 /// Lanes with a flight or a queue, all handlers together. One more is `busy`.
+/// Calls of one role among them. One more is `busy`, so that no role takes the places of the others.
+pub const POSTGRES_WAITING_PER_ROLE_MAX: usize = 1024;
 pub const COLLECT_LANES_MAX: usize = 4096;
 /// Statements of one collection.
 pub const COLLECT_STATEMENTS_MAX: usize = 8;
@@ -284,6 +286,8 @@ pub const COLLECT_STATEMENTS_MAX: usize = 8;
 /// Unsent bytes of one connection. Beyond it what may be dropped is dropped, and what is durable is not queued: the
 /// reader gets it later as pages of `connection.missed`. Full means the reader is slower than its rooms.
 pub const QUEUE_BYTES_MAX: usize = 256 * 1024;
+/// Calls of one role among them. One more is `busy`, so that no role takes the places of the others.
+pub const POSTGRES_WAITING_PER_ROLE_MAX: usize = 1024;
 /// Replies and pushes that cannot be asked for again may go this far; then close 4008, the client resumes.
 pub const QUEUE_BYTES_HARD: usize = 2 * QUEUE_BYTES_MAX;
 /// Above it a push with a merge key replaces the one before it with the same key.

@@ -15,6 +15,7 @@ mod crash;
 mod described;
 mod drain;
 mod events;
+mod fairness;
 mod flushed;
 mod grants;
 mod graphql;

@@ -1,16 +1,18 @@
-//! Who may use which connection when. A handler's role is the role its connection logs in with, one budget bounds the
-//! connections of all roles on this node, and no connection passes to another call before it is clean.
+//! Which call may use which connection, and when. A handler's role is the role that its connection logs in as. One budget
+//! bounds the connections of all roles on this node: each role has a share of it, and borrows more while the rest is free. No
+//! connection passes to another call before it is clean.
 //!
-//! While anybody waits nothing is idle: a connection that comes back is handed on, or closed to make room.
+//! While a call waits that may have a connection, none is idle: a connection that comes back is passed on, or closed to make
+//! room.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::Connection;
@@ -19,11 +21,13 @@ use super::socket::Endpoint;
 use super::work::Work;
 use crate::contract::postgres::Error;
 use crate::limits;
+use crate::shares::{Division, Shares};
 
 /// Before the role's name in `grants.postgres`.
 pub const ROLE_PREFIX: &str = "switchboard_";
 
-/// A connection of the same role is handed on past a waiter of another, but not for longer than this.
+/// A connection of the same role is handed on past a waiter of another, but not for longer than this: a login takes
+/// milliseconds.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 #[derive(Clone)]
@@ -38,43 +42,47 @@ struct Inner {
     work: Work,
 }
 
-#[derive(Default)]
+/// Each connection that exists or is being made is idle or belongs to a [`Permit`], so there are never more than the budget
+/// has units.
 struct State {
-    /// Connections that exist or are being made.
-    taken: usize,
+    /// The connections in use, by role.
+    shares: Shares<Arc<str>>,
     /// Least recently used first.
     idle: VecDeque<Idle>,
-    waiting: VecDeque<Waiter>,
-    /// Each role's share, so that one whose statements hang leaves connections to the others.
-    shares: HashMap<Arc<str>, Arc<Semaphore>>,
+    /// By role, first come first served. A role's entry is removed with its last waiter.
+    waiting: BTreeMap<Arc<str>, VecDeque<Waiter>>,
 }
 
 struct Idle {
     role: Arc<str>,
     connection: Connection,
-    slot: Slot,
 }
 
 struct Waiter {
-    role: Arc<str>,
     since: Instant,
     grant: oneshot::Sender<Grant>,
 }
 
 #[allow(clippy::large_enum_variant)] // the large one is what waiters wait for
 enum Grant {
-    Connection(Connection, Slot),
-    Room(Slot),
+    Connection(Connection, Permit),
+    /// The right to make a connection.
+    Room(Permit),
 }
 
 impl Roles {
     pub fn new(login: tokio_postgres::Config, secret: &str, connections_max: usize, work: Work) -> Self {
+        let connections_max = connections_max.max(1);
+        // Alone a role may have half of all connections and some more; three roles whose statements hang leave a third to
+        // others.
+        let division = Division { total: connections_max, reserve: connections_max.div_ceil(4), lent: 2 };
+        let state = State { shares: Shares::new(division), idle: VecDeque::new(), waiting: BTreeMap::new() };
         Self(Arc::new(Inner {
             endpoints: Endpoint::of(&login),
             login,
             secret: secret.to_owned(),
-            connections_max: connections_max.max(1),
-            state: Mutex::default(),
+            connections_max,
+            state: Mutex::new(state),
             work,
         }))
     }
@@ -82,59 +90,35 @@ impl Roles {
     /// A clean connection that logged in as the role. Waits for its turn, but not past the deadline.
     pub async fn acquire(&self, role: &Arc<str>, deadline: Instant) -> Result<Lease, Error> {
         let Ok(granted) = timeout_at(deadline, self.grant(role)).await else { return Err(Error::Busy) };
-        let (share, granted) = granted?;
-        let (connection, slot) = match granted {
-            Grant::Connection(connection, slot) => (connection, slot),
-            Grant::Room(slot) => (self.log_in(role, deadline).await?, slot),
+        let (connection, permit) = match granted? {
+            Grant::Connection(connection, permit) => (connection, permit),
+            Grant::Room(permit) => (self.log_in(role, deadline).await?, permit),
         };
-        Ok(Lease {
-            held: Some(Held { connection, slot, _share: share }),
-            role: role.clone(),
-            roles: self.clone(),
-        })
+        Ok(Lease { held: Some(Held { connection, permit }) })
     }
 
-    async fn grant(&self, role: &Arc<str>) -> Result<(OwnedSemaphorePermit, Grant), Error> {
-        let share = self.0.lock().share(role, self.0.connections_max);
+    async fn grant(&self, role: &Arc<str>) -> Result<Grant, Error> {
         let begun = Instant::now();
-        let (share, waited) = match share.clone().try_acquire_owned() {
-            Ok(share) => (share, false),
-            Err(_) => (share.acquire_owned().await.map_err(|_| Error::Busy)?, true),
-        };
-        if waited {
-            show_wait(role, begun);
-        }
-        let waiter = loop {
+        let waiter = {
             let mut state = self.0.lock();
-            if let Some(Idle { connection, slot, .. }) = state.take_idle(role) {
-                drop(state);
-                if connection.is_closed() {
-                    continue;
+            if state.shares.take(role, 1) {
+                let (found, closed) = state.connection_for(role, self.0.connections_max);
+                if found.is_none() {
+                    show(&state);
                 }
-                return Ok((share, Grant::Connection(connection, slot)));
-            }
-            if state.taken < self.0.connections_max {
-                state.taken += 1;
-                show(&state);
-                return Ok((share, Grant::Room(Slot(Some(self.0.clone())))));
-            }
-            if let Some(Idle { slot, connection, .. }) = state.idle.pop_front() {
                 drop(state);
-                drop(connection);
-                return Ok((share, Grant::Room(slot)));
-            }
-            if state.waiting.len() >= limits::POSTGRES_WAITING_MAX {
-                return Err(Error::Busy);
+                drop(closed);
+                return Ok(self.0.granted(role, found));
             }
             let (grant, waiter) = oneshot::channel();
-            state.waiting.push_back(Waiter { role: role.clone(), since: Instant::now(), grant });
+            state.wait(role, grant)?;
             show(&state);
-            break waiter;
+            waiter
         };
         // The sender is dropped only with the pool.
         let granted = waiter.await.map_err(|_| Error::Busy)?;
         show_wait(role, begun);
-        Ok((share, granted))
+        Ok(granted)
     }
 
     async fn log_in(&self, role: &str, deadline: Instant) -> Result<Connection, Error> {
@@ -157,41 +141,13 @@ impl Roles {
 
     /// Connections that exist or are being made, and calls that wait for one.
     pub fn usage(&self) -> (usize, usize) {
-        let state = self.0.lock();
-        (state.taken, state.waiting.len())
+        let mut state = self.0.lock();
+        state.forget_the_gone(true);
+        (state.connections(), state.waiters())
     }
 
     pub fn work(&self) -> &Work {
         &self.0.work
-    }
-
-    fn put_back(&self, role: Arc<str>, mut connection: Connection, mut slot: Slot) {
-        loop {
-            let waiter = {
-                let mut state = self.0.lock();
-                let Some(first) = state.waiting.front() else {
-                    state.idle.push_back(Idle { role, connection, slot });
-                    return;
-                };
-                let impatient = first.role != role && first.since.elapsed() > PATIENCE;
-                let same = (!impatient).then(|| state.waiting.iter().position(|waiter| waiter.role == role));
-                let waiter = state.waiting.remove(same.flatten().unwrap_or(0));
-                show(&state);
-                waiter
-            };
-            let Some(waiter) = waiter else { continue };
-            if waiter.role != role {
-                // The server counts the connection until it noticed the end; its reserve covers that moment.
-                drop(connection);
-                drop(slot.pass_to(waiter));
-                return;
-            }
-            match waiter.grant.send(Grant::Connection(connection, slot)) {
-                Ok(()) => return,
-                Err(Grant::Connection(back, its_slot)) => (connection, slot) = (back, its_slot),
-                Err(Grant::Room(_)) => return,
-            }
-        }
     }
 }
 
@@ -200,25 +156,119 @@ impl Inner {
         // Every change of the state is complete before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn granted(self: &Arc<Self>, role: &Arc<str>, connection: Option<Connection>) -> Grant {
+        let permit = Permit { inner: self.clone(), role: role.clone(), clean: None };
+        match connection {
+            Some(connection) => Grant::Connection(connection, permit),
+            None => Grant::Room(permit),
+        }
+    }
+
+    /// The role has one connection less in use. If that one is clean it stays, for the next call.
+    fn give_back(self: &Arc<Self>, role: &Arc<str>, connection: Option<Connection>) {
+        let mut state = self.lock();
+        state.shares.give(role, 1);
+        let is_seen = connection.is_none() || !state.waiting.is_empty();
+        if let Some(connection) = connection {
+            state.idle.push_back(Idle { role: role.clone(), connection });
+        }
+        // Usually one waiter gets what came back. The next one may be of a role that could have nothing before.
+        let mut first = true;
+        while let Some((of_role, waiter)) = state.next(role, first) {
+            first = false;
+            let (found, closed) = state.connection_for(&of_role, self.connections_max);
+            drop(state);
+            // The server counts the connection until it noticed the end; its reserve covers that moment.
+            drop(closed);
+            // If that call ended at this very moment, the grant comes back and its permit is given back here.
+            drop(waiter.grant.send(self.granted(&of_role, found)));
+            state = self.lock();
+        }
+        if is_seen {
+            show(&state);
+        }
+    }
 }
 
 impl State {
-    fn share(&mut self, role: &Arc<str>, connections_max: usize) -> Arc<Semaphore> {
-        let share = || Arc::new(Semaphore::new(connections_max.div_ceil(2)));
-        self.shares.entry(role.clone()).or_insert_with(share).clone()
+    fn connections(&self) -> usize {
+        self.idle.len() + self.shares.taken()
     }
 
-    /// The most recently used one.
-    fn take_idle(&mut self, role: &str) -> Option<Idle> {
-        let at = self.idle.iter().rposition(|idle| *idle.role == *role)?;
-        self.idle.remove(at)
+    fn waiters(&self) -> usize {
+        self.waiting.values().map(VecDeque::len).sum()
+    }
+
+    /// The most recently used one of the role that lives, or none where one is to be made. For that the least recently used
+    /// one of another role may have to be closed, which is the second.
+    fn connection_for(&mut self, role: &str, most: usize) -> (Option<Connection>, Option<Idle>) {
+        while let Some(at) = self.idle.iter().rposition(|idle| *idle.role == *role) {
+            let Some(Idle { connection, .. }) = self.idle.remove(at) else { break };
+            if !connection.is_closed() {
+                return (Some(connection), None);
+            }
+        }
+        // The one that is to be made is counted already.
+        let closed = if self.connections() > most { self.idle.pop_front() } else { None };
+        (None, closed)
+    }
+
+    /// Calls that ended while they waited have left their places behind: at the front of each queue, or anywhere.
+    fn forget_the_gone(&mut self, anywhere: bool) {
+        self.waiting.retain(|_, queue| {
+            if anywhere {
+                queue.retain(|waiter| !waiter.grant.is_closed());
+            }
+            while queue.front().is_some_and(|waiter| waiter.grant.is_closed()) {
+                queue.pop_front();
+            }
+            !queue.is_empty()
+        });
+    }
+
+    fn wait(&mut self, role: &Arc<str>, grant: oneshot::Sender<Grant>) -> Result<(), Error> {
+        let of_role = self.waiting.get(role).map_or(0, VecDeque::len);
+        if of_role >= limits::POSTGRES_WAITING_PER_ROLE_MAX || self.waiters() >= limits::POSTGRES_WAITING_MAX
+        {
+            self.forget_the_gone(true);
+        }
+        let others = self.waiters();
+        let queue = self.waiting.entry(role.clone()).or_default();
+        if queue.len() >= limits::POSTGRES_WAITING_PER_ROLE_MAX || others >= limits::POSTGRES_WAITING_MAX {
+            return Err(Error::Busy);
+        }
+        queue.push_back(Waiter { since: Instant::now(), grant });
+        Ok(())
+    }
+
+    /// The waiter that gets the next connection, whose role has taken its unit: those whose role is below its share come first,
+    /// then whoever waits longest. `freed` is the role whose connection came back.
+    fn next(&mut self, freed: &Arc<str>, prefers_freed: bool) -> Option<(Arc<str>, Waiter)> {
+        self.forget_the_gone(false);
+        let may_have_one = self.waiting.iter().filter(|(role, _)| self.shares.may_take(role, 1));
+        let by_urgency = may_have_one.filter_map(|(role, queue)| {
+            let since = queue.front()?.since;
+            Some((!self.shares.is_below_share(role), since, role.clone()))
+        });
+        let (lent, since, first) = by_urgency.min()?;
+        let can_wait = prefers_freed && first != *freed && since.elapsed() <= PATIENCE;
+        let as_urgent = self.shares.may_take(freed, 1) && (lent || self.shares.is_below_share(freed));
+        let stays = self.waiting.contains_key(freed) && can_wait && as_urgent;
+        let role = if stays { freed.clone() } else { first };
+        let queue = self.waiting.get_mut(&role)?;
+        let waiter = queue.pop_front()?;
+        if queue.is_empty() {
+            self.waiting.remove(&role);
+        }
+        self.shares.take(&role, 1).then_some((role, waiter))
     }
 }
 
 /// Only where the budget is used or waited for; who finds an idle connection changes neither.
 fn show(state: &State) {
-    metrics::gauge!("switchboard_postgres_connections").set(state.taken as f64);
-    metrics::gauge!("switchboard_postgres_waiting").set(state.waiting.len() as f64);
+    metrics::gauge!("switchboard_postgres_connections").set(state.connections() as f64);
+    metrics::gauge!("switchboard_postgres_waiting").set(state.waiters() as f64);
 }
 
 /// Only of those who had to wait for a connection.
@@ -227,52 +277,36 @@ fn show_wait(role: &str, begun: Instant) {
         .record(begun.elapsed());
 }
 
-/// Room for one connection. Dropping it lets the next waiter make one.
-struct Slot(Option<Arc<Inner>>);
+/// One connection in use by a role. Dropping it lets the next waiter have one.
+struct Permit {
+    inner: Arc<Inner>,
+    role: Arc<str>,
+    /// What the next call of the role can use again.
+    clean: Option<Connection>,
+}
 
-impl Slot {
-    /// What comes back is to be dropped.
-    fn pass_to(self, waiter: Waiter) -> Option<Grant> {
-        waiter.grant.send(Grant::Room(self)).err()
+impl Permit {
+    /// With the connection, which is clean.
+    fn give_back(mut self, connection: Connection) {
+        self.clean = Some(connection);
     }
 }
 
-impl Drop for Slot {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let Some(inner) = self.0.take() else { return };
-        loop {
-            let waiter = {
-                let mut state = inner.lock();
-                match state.waiting.pop_front() {
-                    Some(waiter) => waiter,
-                    None => {
-                        state.taken -= 1;
-                        show(&state);
-                        return;
-                    }
-                }
-            };
-            match Slot(Some(inner.clone())).pass_to(waiter) {
-                None => return,
-                // That waiter had gone: take the slot back without letting its drop come here again.
-                Some(Grant::Room(mut slot)) => drop(slot.0.take()),
-                Some(Grant::Connection(..)) => return,
-            }
-        }
+        let clean = self.clean.take();
+        self.inner.give_back(&self.role, clean);
     }
 }
 
 /// A connection in use by one call. However it is dropped, the connection reaches the next call clean or not at all.
 pub(super) struct Lease {
     held: Option<Held>,
-    role: Arc<str>,
-    roles: Roles,
 }
 
 struct Held {
     connection: Connection,
-    slot: Slot,
-    _share: OwnedSemaphorePermit,
+    permit: Permit,
 }
 
 impl Deref for Lease {
@@ -291,24 +325,26 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(Held { mut connection, slot, _share }) = self.held.take() else { return };
-        let (role, roles) = (self.role.clone(), self.roles.clone());
+        let Some(Held { mut connection, permit }) = self.held.take() else { return };
         if connection.is_clean() {
-            roles.put_back(role, connection, slot);
+            permit.give_back(connection);
         } else if connection.is_running() {
-            // The slot and the share are free once the statement has stopped, or had its time to stop.
-            self.roles.0.work.spawn(async move {
+            // The permit is free once the statement has stopped, or had its time to stop.
+            permit.inner.work.clone().spawn(async move {
                 connection.canceller().cancel().await;
-                drop((connection, slot, _share));
+                drop(connection);
+                drop(permit);
             });
         } else if connection.is_resettable() {
-            self.roles.0.work.spawn(async move {
+            permit.inner.work.clone().spawn(async move {
                 let patience = Duration::from_millis(limits::POSTGRES_CANCEL_GRACE_MS);
                 if let Ok(Ok(())) = tokio::time::timeout(patience, connection.reset()).await {
-                    drop(_share);
-                    roles.put_back(role, connection, slot);
+                    permit.give_back(connection);
                 }
             });
+        } else {
+            drop(connection);
+            drop(permit);
         }
     }
 }

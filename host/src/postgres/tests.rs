@@ -283,6 +283,49 @@ async fn one_budget_serves_all_roles_and_nobody_waits_past_the_deadline() {
 }
 
 #[tokio::test]
+async fn two_roles_whose_statements_hang_leave_connections_to_a_third() {
+    with_world(8, async |world| {
+        for role in ["hangs_a", "hangs_b"] {
+            world.owner(&format!("select switchboard.ensure_role('{role}')")).await;
+        }
+        migrate::run(&world.config).await.unwrap();
+        let session = |role: &str, patience| {
+            world.postgres.session(Some(role), Digest::of(role.as_bytes()), Instant::now() + patience)
+        };
+        // More calls than there are connections; each holds its own for as long as it gets one.
+        let mut held = Vec::new();
+        for role in ["hangs_a", "hangs_b"].repeat(8) {
+            let mut one = session(role, MOMENT);
+            if one.begin().await.is_ok() {
+                held.push(one);
+            }
+        }
+        assert!((4..8).contains(&held.len()), "{} held", held.len());
+        // Others of theirs wait, more than there are connections.
+        let waiting: Vec<_> = (0..20)
+            .map(|_| {
+                let mut one = session("hangs_a", MOMENT * 20);
+                tokio::spawn(async move { one.begin().await.map(|()| one) })
+            })
+            .collect();
+        until(async || world.postgres.usage().1 == waiting.len()).await;
+        // A third role does not even wait.
+        for _ in 0..20 {
+            world.session_of(MOMENT).query("select 1", &[]).await.unwrap();
+        }
+        assert_eq!(world.postgres.usage().1, waiting.len());
+        // What comes back goes to them, but never so that nothing is left.
+        for mut one in held {
+            one.finish().await;
+            drop(one);
+            world.session_of(MOMENT).query("select 1", &[]).await.unwrap();
+        }
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_server_ending_a_session_is_retryable_before_commit() {
     with_world(4, async |world| {
         table(&world).await;
