@@ -134,6 +134,15 @@ pub const HANDLER_HOST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const HANDLER_CONCURRENCY_MAX: u32 = 1024;
 /// More often than this is not a schedule but a loop.
 pub const SCHEDULE_EVERY_MS_MIN: u64 = 100;
+/// Runs of one handler's schedules that begin within [`SCHEDULE_EVERY_MS_MIN`] on one node; more begin at the next ticks. Each
+/// costs a call, and a statement of the host to find out which node's turn it is.
+pub const SCHEDULE_STARTS_PER_TICK: usize = 4;
+/// Runs of one handler at a time on one node; more wait until one has ended.
+pub const SCHEDULE_RUNS_PER_HANDLER_MAX: usize = 8;
+/// Runs of all handlers at a time on one node. Each handler has a share and borrows while the rest is free.
+pub const SCHEDULE_RUNS_MAX: usize = 64;
+/// Schedules of one handler; a manifest with more is refused.
+pub const SCHEDULES_PER_HANDLER_MAX: usize = 256;
 /// Events of one call, so that a batch fits the memory of a guest.
 pub const EVENT_BATCH_MAX: u32 = 256;
 /// Slower than this is a schedule.
@@ -180,15 +189,6 @@ pub const CANARY_WINDOW_SHORT: Duration = Duration::from_secs(2);
 pub const CANARY_WINDOW_LONG: Duration = Duration::from_secs(60);
 /// Three calls of which every one fails are enough where there are no more.
 pub const CANARY_FAILURES_MIN: u64 = 3;
-/// A difference below this is noise, whatever the percentage.
-pub const CANARY_SLOWER_MIN: Duration = Duration::from_millis(5);
-/// Live calls waiting for a node's shadow worker; one more is left out and counted.
-pub const SHADOWS_WAITING_MAX: usize = 1;
-/// Differences that a shadow's report shows, each cut at so many characters.
-pub const SHADOW_EXAMPLES_MAX: usize = 8;
-pub const SHADOW_EXAMPLE_CHARS_MAX: usize = 500;
-/// How often a node writes down what its shadows saw.
-pub const SHADOW_REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A canary is taken back for what at least so many callers met. One person can send what no release can answer.
 pub const CANARY_CALLERS_MIN: usize = 3;
 /// And only if it is worse without the two callers who met the most, and without one more for each so many callers.
@@ -207,6 +207,15 @@ pub const CANARY_CALLS_SUPPOSED: u64 = 100;
 pub const CANARY_CALLS_MAX: usize = 16_384;
 /// Between two comparisons at failing calls: a comparison of full logs takes about a millisecond.
 pub const CANARY_LOOKS_APART: Duration = Duration::from_millis(10);
+/// A difference below this is noise, whatever the percentage.
+pub const CANARY_SLOWER_MIN: Duration = Duration::from_millis(5);
+/// Live calls waiting for a node's shadow worker; one more is left out and counted.
+pub const SHADOWS_WAITING_MAX: usize = 1;
+/// Differences that a shadow's report shows, each cut at so many characters.
+pub const SHADOW_EXAMPLES_MAX: usize = 8;
+pub const SHADOW_EXAMPLE_CHARS_MAX: usize = 500;
+/// How often a node writes down what its shadows saw.
+pub const SHADOW_REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Spans waiting to be sent; one more is dropped and counted.
 pub const SPANS_WAITING_MAX: usize = 4096;
@@ -266,6 +275,8 @@ pub const POSTGRES_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const STATEMENTS_CACHED_MAX: usize = 128;
 /// Calls waiting for a connection, all roles together. One more is `busy`.
 pub const POSTGRES_WAITING_MAX: usize = 4096;
+/// Calls of one role among them. One more is `busy`, so that no role takes the places of the others.
+pub const POSTGRES_WAITING_PER_ROLE_MAX: usize = 1024;
 /// A login that takes longer has failed.
 pub const POSTGRES_CONNECT_MS_MAX: u64 = 5_000;
 /// After a cancel request the statement gets this long to end before its connection is closed under it.
@@ -275,8 +286,6 @@ pub const COLLECT_BATCH_MAX: usize = 64;
 /// Calls waiting in one lane for the next flight. One more is `busy`.
 pub const COLLECT_QUEUE_MAX: usize = 1024;
 /// Lanes with a flight or a queue, all handlers together. One more is `busy`.
-/// Calls of one role among them. One more is `busy`, so that no role takes the places of the others.
-pub const POSTGRES_WAITING_PER_ROLE_MAX: usize = 1024;
 pub const COLLECT_LANES_MAX: usize = 4096;
 /// Statements of one collection.
 pub const COLLECT_STATEMENTS_MAX: usize = 8;
@@ -286,8 +295,6 @@ pub const COLLECT_STATEMENTS_MAX: usize = 8;
 /// Unsent bytes of one connection. Beyond it what may be dropped is dropped, and what is durable is not queued: the
 /// reader gets it later as pages of `connection.missed`. Full means the reader is slower than its rooms.
 pub const QUEUE_BYTES_MAX: usize = 256 * 1024;
-/// Calls of one role among them. One more is `busy`, so that no role takes the places of the others.
-pub const POSTGRES_WAITING_PER_ROLE_MAX: usize = 1024;
 /// Replies and pushes that cannot be asked for again may go this far; then close 4008, the client resumes.
 pub const QUEUE_BYTES_HARD: usize = 2 * QUEUE_BYTES_MAX;
 /// Above it a push with a merge key replaces the one before it with the same key.

@@ -304,6 +304,11 @@ impl Manifest {
                 )?;
             }
         }
+        let schedules_max = limits::SCHEDULES_PER_HANDLER_MAX;
+        rule(
+            self.on.schedule.len() <= schedules_max,
+            &format!("`on.schedule` names at most {schedules_max} schedules"),
+        )?;
         for binding in &self.on.schedule {
             rule(
                 is_name(&binding.name),

@@ -1,5 +1,8 @@
 //! Work by the clock. A schedule of scope `node` runs on each; one of scope `fleet` on whichever node moves its row in
-//! Postgres first. A run that is still going when the next is due makes that next one be skipped.
+//! Postgres first. A run that is still going when the next is due makes that next one be skipped. How many begin at a time
+//! is decided in `starts`.
+
+mod starts;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,11 +13,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 use uuid::Uuid;
 
+use starts::Starts;
+
 use super::{Triggers, told};
 use crate::contract::schedule::Tick;
 use crate::limits;
 use crate::manifest::{ScheduleBinding, Scope};
 use crate::postgres::schedules;
+use crate::releases::registry::Schedule;
 use crate::runtime::{Call, Release};
 use crate::shutdown::Guard;
 
@@ -26,6 +32,7 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: Guard) {
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut next: HashMap<Key, Instant> = HashMap::new();
     let mut running: HashMap<Key, tokio::task::AbortHandle> = HashMap::new();
+    let mut starts = Starts::new();
     let mut runs = JoinSet::new();
     loop {
         tokio::select! {
@@ -33,9 +40,16 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: Guard) {
             _ = clock.tick() => {}
             Some(_) = runs.join_next() => continue,
         }
-        running.retain(|_, run| !run.is_finished());
+        running.retain(|key, run: &mut tokio::task::AbortHandle| {
+            let ended = run.is_finished();
+            if ended {
+                starts.ended(key);
+            }
+            !ended
+        });
         let now = Instant::now();
-        for schedule in triggers.registry.current().schedules() {
+        let current = triggers.registry.current();
+        for schedule in current.schedules() {
             let key = (schedule.entry.name.clone(), schedule.binding.name.clone());
             let every = Duration::from_millis(schedule.binding.every_ms);
             let due = next.entry(key.clone()).or_insert(now);
@@ -47,6 +61,15 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: Guard) {
             if running.contains_key(&key) {
                 continue;
             }
+            starts.is_due(&key);
+        }
+        for key in starts.begin() {
+            let is_it = |schedule: &&Schedule| schedule.entry.name == key.0 && schedule.binding.name == key.1;
+            // It may have waited while another release without it took over.
+            let Some(schedule) = current.schedules().iter().find(is_it) else {
+                starts.ended(&key);
+                continue;
+            };
             let call = Uuid::now_v7().to_string();
             let (triggers, release) = (triggers.clone(), schedule.entry.pick(&call).clone());
             running.insert(key, runs.spawn(run_once(triggers, release, call, schedule.binding.clone())));
