@@ -281,6 +281,16 @@ pub const POSTGRES_WAITING_PER_ROLE_MAX: usize = 1024;
 pub const POSTGRES_CONNECT_MS_MAX: u64 = 5_000;
 /// After a cancel request the statement gets this long to end before its connection is closed under it.
 pub const POSTGRES_CANCEL_GRACE_MS: u64 = 100;
+/// A probe of readiness that is not committed by then has failed.
+pub const POSTGRES_PROBE_MS_MAX: u64 = 2_000;
+/// An answer of the probe is given again for so long, so that several askers cost one COMMIT.
+pub const POSTGRES_PROBE_FRESH_MS: u64 = 400;
+/// After a probe without an answer no other begins for so long, so that backends that hang do not add up.
+pub const POSTGRES_PROBE_REST_MS: u64 = 3_000;
+/// A role is probed for so long; then the next role logs in.
+pub const POSTGRES_PROBE_TURN_MS: u64 = 5_000;
+/// Temporary files of one session of a handler. A statement that needs more fails with 53400.
+pub const POSTGRES_TEMP_FILES_MB_MAX: u32 = 64;
 /// Calls in one flight: beyond this the server gains little and a culprit costs more.
 pub const COLLECT_BATCH_MAX: usize = 64;
 /// Calls waiting in one lane for the next flight. One more is `busy`.

@@ -4,10 +4,22 @@ use serde_json::json;
 
 use super::{Failure, Output};
 use crate::config::Config;
-use crate::postgres::migrate;
+use crate::postgres::migrate::{self, Claim};
 
-pub async fn run(config: &Config, out: &Output) -> Result<(), Failure> {
-    migrate::run(config).await?;
+#[derive(clap::Args)]
+pub struct Args {
+    /// Give the handlers' roles the passwords of this database's secret, although other databases of the server use these
+    /// roles with another secret. Nodes of those databases can then not log in until they have the same secret.
+    #[arg(long)]
+    take_roles: bool,
+}
+
+pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+    let claim = if args.take_roles { Claim::Take } else { Claim::IfUnused };
+    let migrated = migrate::run_with(config, claim).await?;
+    if let Some(warning) = migrated.warning() {
+        out.progress(format_args!("warning: {warning}"));
+    }
     out.answer(&json!({ "migrated": true }), "the database is up to date");
     Ok(())
 }

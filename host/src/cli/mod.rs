@@ -80,7 +80,7 @@ enum Command {
     /// One call of a handler, and the host calls it makes.
     Invoke(invoke::Args),
     /// Bring the database to this version.
-    Migrate,
+    Migrate(migrate::Args),
     /// Release files to a running fleet.
     Deploy(deploy::Args),
     /// What is kept, and what of it runs.
@@ -164,7 +164,7 @@ impl Command {
             Self::Events(args) => block_on(events::run(args, &config, out)),
             Self::Rebuild(args) => block_on(rebuild::run(args, &config, out)),
             Self::Token(args) => token::run(args, &config, out),
-            Self::Migrate => block_on(migrate::run(&config, out)),
+            Self::Migrate(args) => block_on(migrate::run(args, &config, out)),
             Self::Deploy(args) => block_on(deploy::run(args, &config, out)),
             Self::Releases(args) => block_on(releases::run(args, &config, out)),
             Self::Promote(args) => block_on(promote::run(args, &config, out)),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use super::{Handler, sandbox};
 use crate::config::Config;
 use crate::fanout::{Hub, Outlet, Seat, Wakes};
 use crate::ids::{ConnectionId, NodeId, UserId};
-use crate::postgres::{Postgres, migrate};
+use crate::postgres::{Postgres, migrate, owner};
 use crate::redis::Redis;
 use crate::runtime::{Backends, ReleaseFile, Runtime};
 use crate::trace::Scenario;
@@ -322,8 +322,7 @@ async fn command(redis: &Redis, args: &[String]) -> Said<Vec<crate::contract::re
 }
 
 async fn connect(url: &str) -> Said<PgConnection> {
-    let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| error.to_string())?;
-    let connecting = PgConnection::connect_with(&options);
+    let connecting = owner::connect(url, "switchboard test");
     connecting.await.map_err(|error| format!("Postgres does not let the tests in: {error}"))
 }
 

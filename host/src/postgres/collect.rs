@@ -216,7 +216,7 @@ impl Lane {
                     pending.push(batch);
                     continue;
                 }
-                Ok(Err(Transacted::NotCommitted(Failure::Sql(_) | Failure::Retryable(_))))
+                Ok(Err(Transacted::NotCommitted(Failure::Sql(_) | Failure::Conflict(_))))
                     if batch.len() > 1 =>
                 {
                     let second = batch.split_off(batch.len() / 2);

@@ -9,23 +9,24 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{CancelToken, Client, NoTls, RowStream};
+use tokio_postgres::{CancelToken, Client, NoTls, RowStream, SimpleQueryMessage};
 
 use super::failure::Failure;
+use super::settings::{self, Purpose};
 use super::socket::{Endpoint, Oversize};
 use super::value::{self, Cell, Decode};
 use crate::contract::postgres::{Rows, Value};
 use crate::limits;
 
-/// Why each is set: an idle transaction or a statement outlives no call, also when this process is gone; text forms do
-/// not depend on the server's locale. A prepared statement is planned once (left to itself, Postgres plans the send
-/// statement anew for every small batch: 2 ms instead of 0.7 ms of its processor), so its plan must also be right when the
-/// tables have grown since: an index wherever there is one, and no time spent on compiling a plan of milliseconds.
-pub(super) const OPTIONS: &str = "-c TimeZone=UTC -c DateStyle=ISO -c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
-     -c jit=off -c statement_timeout=65s -c idle_in_transaction_session_timeout=65s \
-     -c client_connection_check_interval=1s";
+/// What a fresh session is asked once: whether a handler could leave something in it, and whether it can be used at all.
+const CHECK: &str = "select not (has_function_privilege('pg_catalog.set_config(text,text,boolean)', 'execute') \
+     or has_function_privilege('pg_catalog.pg_advisory_lock(bigint)', 'execute') \
+     or has_function_privilege('pg_catalog.pg_notify(text,text)', 'execute') \
+     or has_database_privilege(current_database(), 'temp')) as guarded, \
+     current_setting('transaction_read_only') as read_only, current_setting('synchronous_commit') as durable";
 
-/// Undoes what a handler could leave in a session. Needed only where the migrations could not revoke it.
+/// Undoes what a handler could leave in a session. Needed only where the migrations could not revoke it. The settings
+/// follow it.
 const RESET: &str = "rollback; close all; reset all; unlisten *; select pg_advisory_unlock_all(); \
      discard temp; discard sequences";
 
@@ -40,6 +41,12 @@ pub(super) struct Connection {
     /// Something was sent whose answer was not read to its end, or a transaction is open.
     dirty: bool,
     running: bool,
+    /// An error said that the session, or the server behind it, is of no use any more.
+    spoiled: bool,
+    /// The server was read-only, or became it.
+    read_only: bool,
+    /// The server's `synchronous_commit` is off, so the session sets its own.
+    sets_durable: bool,
 }
 
 /// Prepared on this connection, with what is needed to read its rows.
@@ -64,9 +71,7 @@ impl Connection {
 
     async fn open_at(login: &tokio_postgres::Config, endpoint: &Endpoint) -> Result<Self, Failure> {
         let (socket, oversize) = endpoint.connect().await.map_err(|_| Failure::Lost)?;
-        let mut login = login.clone();
-        login.options(OPTIONS);
-        let (client, driver) = login.connect_raw(socket, NoTls).await?;
+        let (client, driver) = login.connect_raw(socket, NoTls).await.map_err(Failure::of_login)?;
         let driver = tokio::spawn(async move {
             // The error reaches whoever waits for an answer, and `is_closed` tells the rest.
             let _ = driver.await;
@@ -80,19 +85,32 @@ impl Connection {
             guarded: false,
             dirty: false,
             running: false,
+            spoiled: false,
+            read_only: false,
+            sets_durable: false,
         };
-        let guarded = connection
-            .client
-            .query_one(
-                "select not (has_function_privilege('pg_catalog.set_config(text,text,boolean)', 'execute') \
-                 or has_function_privilege('pg_catalog.pg_advisory_lock(bigint)', 'execute') \
-                 or has_function_privilege('pg_catalog.pg_notify(text,text)', 'execute') \
-                 or has_database_privilege(current_database(), 'temp'))",
-                &[],
-            )
-            .await?;
-        connection.guarded = guarded.try_get(0)?;
+        connection.prepare_session().await?;
         Ok(connection)
+    }
+
+    /// Gives the session its settings, and refuses one that cannot write: a standby, or a server that was made read-only.
+    async fn prepare_session(&mut self) -> Result<(), Failure> {
+        let ask = format!("{}{CHECK}", settings::statements(Purpose::Handler));
+        let answers = self.client.simple_query(&ask).await?;
+        let row = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let said = |column: &str| row.and_then(|row| row.try_get(column).ok().flatten());
+        self.guarded = said("guarded") == Some("t");
+        if said("read_only") != Some("off") {
+            return Err(Failure::read_only());
+        }
+        self.sets_durable = said("durable") == Some("off");
+        if self.sets_durable {
+            self.client.batch_execute(settings::DURABLE).await?;
+        }
+        Ok(())
     }
 
     pub fn is_closed(&self) -> bool {
@@ -101,23 +119,33 @@ impl Connection {
 
     /// It can be used by another call without any work.
     pub fn is_clean(&self) -> bool {
-        !self.dirty && !self.running && self.guarded && !self.is_closed()
+        self.is_reusable() && self.guarded
     }
 
     /// Its next statement may follow; for whoever holds it.
     pub fn is_reusable(&self) -> bool {
-        !self.dirty && !self.running && !self.is_closed()
+        !self.dirty && self.is_resettable()
     }
 
     /// It can be used by another call after [`Self::reset`].
     pub fn is_resettable(&self) -> bool {
-        !self.running && !self.is_closed()
+        !self.running && !self.spoiled && !self.is_closed()
+    }
+
+    /// The server did not write. What was opened to it before is not worth keeping.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     pub async fn reset(&mut self) -> Result<(), Failure> {
-        let sql = if self.guarded { "rollback" } else { RESET };
         self.running = true;
-        self.client.batch_execute(sql).await?;
+        if self.guarded {
+            self.client.batch_execute("rollback").await?;
+        } else {
+            let durable = if self.sets_durable { settings::DURABLE } else { "" };
+            let sql = format!("{RESET}; {}{durable}", settings::statements(Purpose::Handler));
+            self.client.batch_execute(&sql).await?;
+        }
         (self.running, self.dirty) = (false, false);
         Ok(())
     }
@@ -232,13 +260,16 @@ impl Connection {
             .and_then(|()| before.into_iter().try_for_each(|done| done.map(drop).map_err(Failure::from)))
             .and(answer);
         let committed = committed.map_err(Failure::from);
+        statements.as_ref().err().into_iter().chain(committed.as_ref().err()).for_each(|failure| {
+            self.heed(failure);
+        });
         self.running =
             self.is_closed() || matches!(statements, Err(Failure::TooLarge(_) | Failure::Undecodable(_)));
         self.dirty = self.running || committed.is_err();
         match (statements, committed) {
             (Ok(rows), Ok(())) => Ok(rows),
             // The statements went through and COMMIT was sent with them.
-            (Ok(_), Err(Failure::Lost | Failure::Ended(_))) | (Err(Failure::Lost), _) => {
+            (Ok(_), Err(Failure::Lost | Failure::Unavailable(_))) | (Err(Failure::Lost), _) => {
                 Err(Transacted::Unknown(self.loss()))
             }
             (Ok(_), Err(refused)) => Err(Transacted::NotCommitted(refused)),
@@ -253,6 +284,9 @@ impl Connection {
     fn ended<T, E: Into<Failure>>(&mut self, answer: Result<T, E>) -> Result<T, Failure> {
         let answer = answer.map_err(Into::into);
         self.running = answer.as_ref().is_err_and(|failure| !failure.ends_the_answer());
+        if let Err(failure) = &answer {
+            self.heed(failure);
+        }
         answer.map_err(|failure| match failure {
             Failure::Lost => self.loss(),
             Failure::Stale => {
@@ -261,6 +295,11 @@ impl Connection {
             }
             other => other,
         })
+    }
+
+    fn heed(&mut self, failure: &Failure) {
+        self.spoiled |= failure.spoils_the_connection();
+        self.read_only |= failure.is_read_only();
     }
 
     /// What a lost connection is: our own guard may have cut it.

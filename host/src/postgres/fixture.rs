@@ -77,7 +77,8 @@ fn config_of(server: &str, database: &str, connections_max: usize) -> Config {
             "{}/{database}",
             server.rsplit_once('/').expect("a URL with a database").0
         )),
-        secret: Some("a secret of at least 32 characters for tests".to_owned()),
+        // The one of the black-box tests: roles belong to the server that both may share.
+        secret: Some("secret-of-the-black-box-tests-0123456789abcdef".to_owned()),
         postgres_connections_max: connections_max,
         ..Config::default()
     }

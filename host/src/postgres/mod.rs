@@ -3,16 +3,20 @@
 
 mod collect;
 mod connection;
-mod failure;
+pub(crate) mod failure;
 #[cfg(test)]
 mod fixture;
 pub mod migrate;
 pub mod operators;
 pub mod outbox;
+pub(crate) mod owner;
+mod probe;
 pub mod revocations;
 mod roles;
 pub mod schedules;
+mod server;
 mod session;
+mod settings;
 mod socket;
 mod statement;
 #[cfg(test)]
@@ -22,24 +26,20 @@ mod work;
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::Connection as _;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::PgPool;
 use tokio::time::Instant;
 
 use crate::config::{self, Config};
 use crate::ids::Digest;
 
+use owner::{HOST_PATIENCE, Suspicion};
+pub use probe::CannotWrite;
 pub use roles::ROLE_PREFIX;
+pub use server::Unfit;
 pub use session::Session;
-
-/// Connections of the host itself, beside the budget of the handlers.
-const HOST_CONNECTIONS_MAX: u32 = 8;
-/// A connection that did nothing for longer is asked whether it lives before it is used.
-const HOST_REST_MAX: Duration = Duration::from_millis(500);
-/// Longer than this the host's own statement has failed.
-const HOST_PATIENCE: Duration = Duration::from_secs(5);
+use settings::Purpose;
 
 #[derive(Debug)]
 pub enum Error {
@@ -47,7 +47,11 @@ pub enum Error {
     /// Never with its URL: that holds a password.
     Url(String),
     Host(sqlx::Error),
+    /// The server answers, and cannot be used as it is.
+    Unfit(Unfit),
     Migrate(sqlx::migrate::MigrateError),
+    /// Roles of handlers belong to other databases with another secret.
+    Owned(migrate::Owned),
 }
 
 #[derive(Clone)]
@@ -58,36 +62,28 @@ struct Inner {
     login: tokio_postgres::Config,
     roles: roles::Roles,
     collector: collect::Collector,
+    probe: probe::Probe,
     work: work::Work,
 }
 
 impl Postgres {
-    /// Fails when the server does not answer, so that a node says so at start.
+    /// Fails when the server does not answer or cannot be used as it is, so that a node says so at start.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let url = config.database_url().map_err(Error::Config)?;
         let secret = config.secret().map_err(Error::Config)?;
-        let host = PgConnectOptions::from_str(url).map_err(|error| Error::Url(error.to_string()))?;
         let login = tokio_postgres::Config::from_str(url).map_err(|error| Error::Url(error.to_string()))?;
-        let host = PgPoolOptions::new()
-            .max_connections(HOST_CONNECTIONS_MAX)
-            .acquire_timeout(HOST_PATIENCE)
-            // A round trip before each statement would be most of its price. One that rested may have lost its server.
-            .test_before_acquire(false)
-            .before_acquire(|connection, rest| {
-                Box::pin(async move {
-                    if rest.idle_for > HOST_REST_MAX {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_with(host.application_name("switchboard"))
-            .await
-            .map_err(Error::Host)?;
+        let options = owner::options(url, "switchboard")?;
+        let checked = server::connect(&options, Purpose::Host).await?;
+        checked.close().await.map_err(Error::Host)?;
+        let suspicion = Suspicion::default();
+        let host = owner::pool(options, suspicion.clone()).await?;
+        warn_of_unbounded(&host).await;
         let work = work::Work::default();
-        let roles = roles::Roles::new(login.clone(), secret, config.postgres_connections_max, work.clone());
+        let connections_max = config.postgres_connections_max;
+        let roles = roles::Roles::new(login.clone(), secret, connections_max, work.clone(), suspicion);
         let collector = collect::Collector::new(roles.clone());
-        Ok(Self(Arc::new(Inner { host, login, roles, collector, work })))
+        let probe = probe::Probe::new(roles.clone());
+        Ok(Self(Arc::new(Inner { host, login, roles, collector, probe, work })))
     }
 
     /// The host's own tables, as the owner of the database.
@@ -111,6 +107,20 @@ impl Postgres {
         matches!(tokio::time::timeout(HOST_PATIENCE, probe).await, Ok(Ok(_)))
     }
 
+    /// Whether a write with a handler's role works now, and if not, why not. `roles` are `grants.postgres` of the loaded
+    /// releases; each is tried in turn, and at once when it was refused a login. Cheap enough to ask once a second, by
+    /// several callers: one COMMIT a call at most, bounded by `POSTGRES_PROBE_MS_MAX`.
+    pub async fn can_write(&self, roles: &[String]) -> Result<(), CannotWrite> {
+        self.0.probe.can_write(roles).await
+    }
+
+    /// Tells that a statement of the host failed. After a server that does not write, the pool checks its connections.
+    pub fn note(&self, error: &sqlx::Error) {
+        if failure::is_read_only(error) {
+            self.0.roles.suspicion().raise();
+        }
+    }
+
     /// Connections of the handlers that exist, and calls that wait for one.
     pub fn usage(&self) -> (usize, usize) {
         self.0.roles.usage()
@@ -123,6 +133,14 @@ impl Postgres {
     }
 }
 
+/// A handler can fill the disk where nobody bounded its temporary files. A database that was never migrated has no roles.
+async fn warn_of_unbounded(pool: &PgPool) {
+    let roles = migrate::unbounded_roles(pool).await.unwrap_or_default();
+    if let Some(warning) = migrate::unbounded_warning(&roles) {
+        tracing::warn!("{warning}");
+    }
+}
+
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -130,6 +148,8 @@ impl std::fmt::Display for Error {
             Self::Url(reason) => write!(f, "`database_url` is not a Postgres URL: {reason}"),
             Self::Migrate(error) => write!(f, "the database cannot be migrated: {error}"),
             Self::Host(error) => write!(f, "Postgres does not serve the host: {error}"),
+            Self::Unfit(unfit) => unfit.fmt(f),
+            Self::Owned(owned) => owned.fmt(f),
         }
     }
 }

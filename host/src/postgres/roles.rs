@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connection::Connection;
 use super::failure::Failure;
+use super::owner::Suspicion;
 use super::socket::Endpoint;
 use super::work::Work;
 use crate::contract::postgres::Error;
@@ -40,6 +41,7 @@ struct Inner {
     connections_max: usize,
     state: Mutex<State>,
     work: Work,
+    suspicion: Suspicion,
 }
 
 /// Each connection that exists or is being made is idle or belongs to a [`Permit`], so there are never more than the budget
@@ -51,6 +53,8 @@ struct State {
     idle: VecDeque<Idle>,
     /// By role, first come first served. A role's entry is removed with its last waiter.
     waiting: BTreeMap<Arc<str>, VecDeque<Waiter>>,
+    /// The role that was last refused a login.
+    refused: Option<Arc<str>>,
 }
 
 struct Idle {
@@ -71,12 +75,23 @@ enum Grant {
 }
 
 impl Roles {
-    pub fn new(login: tokio_postgres::Config, secret: &str, connections_max: usize, work: Work) -> Self {
+    pub fn new(
+        login: tokio_postgres::Config,
+        secret: &str,
+        connections_max: usize,
+        work: Work,
+        suspicion: Suspicion,
+    ) -> Self {
         let connections_max = connections_max.max(1);
         // Alone a role may have half of all connections and some more; three roles whose statements hang leave a third to
         // others.
         let division = Division { total: connections_max, reserve: connections_max.div_ceil(4), lent: 2 };
-        let state = State { shares: Shares::new(division), idle: VecDeque::new(), waiting: BTreeMap::new() };
+        let state = State {
+            shares: Shares::new(division),
+            idle: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            refused: None,
+        };
         Self(Arc::new(Inner {
             endpoints: Endpoint::of(&login),
             login,
@@ -84,6 +99,7 @@ impl Roles {
             connections_max,
             state: Mutex::new(state),
             work,
+            suspicion,
         }))
     }
 
@@ -92,7 +108,7 @@ impl Roles {
         let Ok(granted) = timeout_at(deadline, self.grant(role)).await else { return Err(Error::Busy) };
         let (connection, permit) = match granted? {
             Grant::Connection(connection, permit) => (connection, permit),
-            Grant::Room(permit) => (self.log_in(role, deadline).await?, permit),
+            Grant::Room(permit) => (self.log_in_by(role, deadline).await?, permit),
         };
         Ok(Lease { held: Some(Held { connection, permit }) })
     }
@@ -121,22 +137,43 @@ impl Roles {
         Ok(granted)
     }
 
-    async fn log_in(&self, role: &str, deadline: Instant) -> Result<Connection, Error> {
-        let name = format!("{ROLE_PREFIX}{role}");
-        let mut login = self.0.login.clone();
-        login.user(&name).password(password(&self.0.secret, &name)).application_name(&name);
+    async fn log_in_by(&self, role: &Arc<str>, deadline: Instant) -> Result<Connection, Error> {
         let patience = Instant::now() + Duration::from_millis(limits::POSTGRES_CONNECT_MS_MAX);
-        match timeout_at(deadline.min(patience), Connection::open(&login, &self.0.endpoints)).await {
+        match timeout_at(deadline.min(patience), self.log_in(role)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(failure)) => {
-                tracing::warn!(postgres.role = %name, "no login as {name}: {failure:?}");
+                let name = format!("{ROLE_PREFIX}{role}");
+                tracing::warn!(postgres.role = %name, "the role {name} cannot log in to Postgres: {failure}");
+                if failure.is_read_only() {
+                    self.0.suspicion.raise();
+                }
+                self.0.lock().refused = Some(role.clone());
                 Err(match failure {
+                    // Whatever the server said: no statement was sent, and an operator can mend it.
+                    Failure::Sql(error) => Failure::Unavailable(error).uncommitted(),
                     Failure::Lost => Error::Retryable("no connection to Postgres".to_owned()),
                     other => other.uncommitted(),
                 })
             }
             Err(_) => Err(Error::Busy),
         }
+    }
+
+    /// A connection beside the budget. Its caller owns it.
+    pub async fn log_in(&self, role: &str) -> Result<Connection, Failure> {
+        let name = format!("{ROLE_PREFIX}{role}");
+        let mut login = self.0.login.clone();
+        login.user(&name).password(password(&self.0.secret, &name)).application_name(&name);
+        Connection::open(&login, &self.0.endpoints).await
+    }
+
+    /// The role that was last refused a login, once.
+    pub fn take_refused(&self) -> Option<Arc<str>> {
+        self.0.lock().refused.take()
+    }
+
+    pub fn suspicion(&self) -> &Suspicion {
+        &self.0.suspicion
     }
 
     /// Connections that exist or are being made, and calls that wait for one.
@@ -155,6 +192,14 @@ impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change of the state is complete before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes what is idle: the server behind these connections does not write.
+    fn forget_idle(&self) {
+        self.suspicion.raise();
+        let idle = std::mem::take(&mut self.lock().idle);
+        // Outside the lock: closing takes time.
+        drop(idle);
     }
 
     fn granted(self: &Arc<Self>, role: &Arc<str>, connection: Option<Connection>) -> Grant {
@@ -326,6 +371,9 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(Held { mut connection, permit }) = self.held.take() else { return };
+        if connection.is_read_only() {
+            permit.inner.forget_idle();
+        }
         if connection.is_clean() {
             permit.give_back(connection);
         } else if connection.is_running() {

@@ -95,7 +95,7 @@ impl Session {
             Transaction::None => Err(no_transaction()),
             Transaction::Open(mut lease) => match within(self.deadline, lease.commit()).await {
                 Ok(done) => done.map_err(|failure| match failure {
-                    Failure::Ended(_) => Error::UnknownOutcome,
+                    Failure::Unavailable(_) => Error::UnknownOutcome,
                     other => other.committing(),
                 }),
                 // The lease is dropped in the middle of COMMIT.

@@ -5,14 +5,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::postgres::{PgListener, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgListener, PgPool, PgRow};
 use sqlx::{PgConnection, Postgres, Row, Transaction};
 
 use crate::error::Blame;
 use crate::ids::{Digest, NodeId};
 use crate::limits;
 use crate::manifest::Manifest;
-use crate::postgres::ROLE_PREFIX;
+use crate::postgres::failure::blame_of_sqlx;
+use crate::postgres::{ROLE_PREFIX, owner};
 
 mod files;
 mod nodes;
@@ -209,10 +210,7 @@ impl Error {
     }
 
     pub fn blame(&self) -> Blame {
-        match self.source {
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Blame::Host,
-            _ => Blame::Backend,
-        }
+        blame_of_sqlx(&self.source)
     }
 }
 
@@ -458,8 +456,7 @@ impl Repository {
     pub async fn hints(&self, node: NodeId) -> Result<Hints, Error> {
         // Its own connection: one that listens is no use to anybody else, and must not count against the pool. Under the
         // node's name: as long as Postgres has it, the node's process is there.
-        let options = (*self.pool.connect_options()).clone().application_name(&nodes::listener(node));
-        let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+        let own = owner::listener(&self.pool, &nodes::listener(node));
         let mut listener = PgListener::connect_with(&own).await.map_err(trying("listen for switches"))?;
         listener.listen(CHANNEL).await.map_err(trying("listen for switches"))?;
         Ok(Hints(listener))

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{Client, NoTls, Row, Statement};
 
-use super::super::connection;
+use super::super::settings::{self, Purpose};
 use super::{Cursor, Heads, Page, Stored};
 use crate::limits;
 
@@ -63,7 +64,8 @@ pub enum Error {
 impl Feed {
     /// Connects when it is first read by, and again whenever its connection is lost.
     pub(in super::super) fn new(mut login: tokio_postgres::Config) -> Self {
-        login.application_name("switchboard").options(connection::OPTIONS);
+        // A standby is behind: what it does not show yet would be passed over.
+        login.application_name("switchboard").target_session_attrs(TargetSessionAttrs::ReadWrite);
         Self { login, line: None }
     }
 
@@ -97,6 +99,7 @@ impl Line {
             // The error reaches whoever waits for an answer.
             let _ = driver.await;
         });
+        client.batch_execute(settings::statements(Purpose::Handler)).await?;
         let read = client.prepare(READ).await?;
         let next_transaction = client.prepare(NEXT_TRANSACTION).await?;
         Ok(Self { client, driver, read, next_transaction })

@@ -46,6 +46,7 @@ pub(super) async fn run(
         let Some((_, binding)) = find(&keeper.triggers, &keeper.name) else { break };
         let kept = keeper.keep(&binding).await;
         if let Err(error) = &kept {
+            keeper.triggers.postgres.note(error);
             warn!(consumer = %keeper.name, %error, "cannot keep the shards of a consumer");
         }
         let kept = kept.map_err(|error| error.to_string());

@@ -121,6 +121,9 @@ impl Reader {
                     next
                 }
                 Err(error) => {
+                    if let Trouble::Said(error) = &error {
+                        self.triggers.postgres.note(error);
+                    }
                     if !std::mem::replace(&mut self.failing, true) {
                         warn!(consumer = %self.consumer, %error, "the outbox cannot be read");
                     }

@@ -1,0 +1,106 @@
+//! Sessions as the owner of the database: the host's pool, and single connections for migrations and listeners. Each has
+//! the settings of [`settings`], and a pool keeps no session that cannot write.
+
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{Connection, Row};
+use tokio::time::Instant;
+
+use super::Error;
+use super::settings::{self, Purpose};
+
+/// Connections of the host itself, beside the budget of the handlers.
+const HOST_CONNECTIONS_MAX: u32 = 8;
+/// A connection that was idle for longer is checked before it is used.
+const HOST_REST_MAX: Duration = Duration::from_millis(500);
+/// Longer than this the host's own statement has failed.
+pub(super) const HOST_PATIENCE: Duration = Duration::from_secs(5);
+/// After a server was seen to be read-only, each connection is checked before each use for so long.
+const SUSPICION: Duration = Duration::from_secs(5);
+
+/// "The server behind the connections may have become read-only." Raised by whoever sees it, read by the host's pool: a
+/// check costs a round trip, so a busy connection is checked only then.
+#[derive(Clone, Default)]
+pub(super) struct Suspicion(Arc<Mutex<Option<Instant>>>);
+
+impl Suspicion {
+    pub fn raise(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SUSPICION);
+    }
+
+    fn is_raised(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+}
+
+/// How the owner logs in. `application` is what `pg_stat_activity` shows.
+pub(super) fn options(url: &str, application: &str) -> Result<PgConnectOptions, Error> {
+    let options = PgConnectOptions::from_str(url).map_err(|error| Error::Url(error.to_string()))?;
+    // The driver sends this one at start-up, which PgBouncer refuses. `settings` has it.
+    Ok(options.application_name(application).extra_float_digits(None))
+}
+
+/// Opens the host's pool. Fails when the server does not answer.
+pub(super) async fn pool(options: PgConnectOptions, suspicion: Suspicion) -> Result<PgPool, Error> {
+    let pool = pool_options(HOST_CONNECTIONS_MAX)
+        // A round trip before each statement would be most of its price. A connection that rested may have lost its
+        // server.
+        .test_before_acquire(false)
+        .before_acquire(move |connection, rest| {
+            let doubtful = rest.idle_for > HOST_REST_MAX || suspicion.is_raised();
+            Box::pin(async move { Ok(!doubtful || can_write(connection).await?) })
+        });
+    pool.connect_with(options).await.map_err(Error::Host)
+}
+
+/// A pool of one for a listener, which keeps its connection for itself. Opened when it is first used.
+pub(crate) fn listener(of: &PgPool, application: &str) -> PgPool {
+    let options = (*of.connect_options()).clone().application_name(application);
+    pool_options(1).connect_lazy_with(options)
+}
+
+fn pool_options(connections_max: u32) -> PgPoolOptions {
+    PgPoolOptions::new().max_connections(connections_max).acquire_timeout(HOST_PATIENCE).after_connect(
+        |connection, _| {
+            Box::pin(async move {
+                prepare(connection, Purpose::Host).await?;
+                if can_write(connection).await? { Ok(()) } else { Err(read_only()) }
+            })
+        },
+    )
+}
+
+/// A single session with the settings of a migration, for tools that write as the owner.
+pub(crate) async fn connect(url: &str, application: &str) -> Result<PgConnection, Error> {
+    let mut connection =
+        PgConnection::connect_with(&options(url, application)?).await.map_err(Error::Host)?;
+    prepare(&mut connection, Purpose::Migration).await.map_err(Error::Host)?;
+    Ok(connection)
+}
+
+/// Gives a session its settings.
+pub(super) async fn prepare(connection: &mut PgConnection, purpose: Purpose) -> sqlx::Result<()> {
+    sqlx::raw_sql(settings::statements(purpose)).execute(&mut *connection).await?;
+    if shown(connection, "select current_setting('synchronous_commit')").await? == "off" {
+        sqlx::raw_sql(settings::DURABLE).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// False on a standby, and where an operator or a provider made the database or the server read-only.
+pub(super) async fn can_write(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    Ok(shown(connection, "show transaction_read_only").await? == "off")
+}
+
+async fn shown(connection: &mut PgConnection, show: &'static str) -> sqlx::Result<String> {
+    sqlx::raw_sql(show).fetch_one(connection).await?.try_get(0)
+}
+
+/// What the pool's log says of a connection that it does not keep.
+fn read_only() -> sqlx::Error {
+    let why = "the server is a standby or was made read-only; the connection is not used, and the next attempt follows";
+    sqlx::Error::Io(std::io::Error::other(why))
+}

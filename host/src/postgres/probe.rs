@@ -1,0 +1,161 @@
+//! Whether a handler's role can write now, for readiness. The probe is a handler as far as Postgres can tell: it logs in as
+//! the role and commits one row (`switchboard.probe_write`). So it also fails where COMMIT hangs, for instance on a
+//! synchronous standby that is gone.
+//!
+//! Its connection is beside the budget of the handlers: a handler that takes every connection does not make the node look
+//! unready.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::connection::Connection;
+use super::failure::Failure;
+use super::roles::{ROLE_PREFIX, Roles};
+use crate::contract::postgres::Value;
+use crate::limits;
+
+/// Rows of a role in `switchboard.write_probes`: nodes that probe at the same time do not wait for each other.
+const SLOTS: u8 = 32;
+
+const WITHIN: Duration = Duration::from_millis(limits::POSTGRES_PROBE_MS_MAX);
+/// An answer is given again for so long.
+const FRESH: Duration = Duration::from_millis(limits::POSTGRES_PROBE_FRESH_MS);
+/// After a probe that had no answer, none is begun for so long: its backend may still hang.
+const REST: Duration = Duration::from_millis(limits::POSTGRES_PROBE_REST_MS);
+/// A role is tried for so long, then the next one logs in.
+const TURN: Duration = Duration::from_millis(limits::POSTGRES_PROBE_TURN_MS);
+
+/// Why a role cannot write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CannotWrite {
+    /// As Postgres knows it, with its prefix.
+    pub role: String,
+    pub reason: String,
+    /// The reason is this role's own (it may not log in, or its password is another). Other roles may work.
+    pub is_of_one_role: bool,
+}
+
+impl fmt::Display for CannotWrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the role {} cannot write to Postgres: {}", self.role, self.reason)
+    }
+}
+
+impl std::error::Error for CannotWrite {}
+
+#[derive(Clone)]
+pub(super) struct Probe {
+    roles: Roles,
+    slot: i64,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    role: String,
+    /// The role's, since when it has its turn.
+    connection: Option<(Connection, Instant)>,
+    /// The last answer, and until when it is given again.
+    last: Option<(Instant, Result<(), CannotWrite>)>,
+}
+
+impl Probe {
+    pub fn new(roles: Roles) -> Self {
+        let slot = i64::from(rand::random::<u8>() % SLOTS);
+        Self { roles, slot, state: Arc::default() }
+    }
+
+    pub async fn can_write(&self, roles: &[String]) -> Result<(), CannotWrite> {
+        if roles.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.state.lock().await;
+        let fresh = state.last.clone().filter(|(until, _)| Instant::now() < *until);
+        if let Some((_, Err(why))) = fresh {
+            return Err(why);
+        }
+        let refused = self.roles.take_refused();
+        if fresh.is_some() && refused.is_none() {
+            return Ok(());
+        }
+        state.choose(roles, refused.as_deref());
+        let (answer, rest) = match timeout(WITHIN, self.write(&mut state)).await {
+            Ok(Ok(())) => (Ok(()), FRESH),
+            Ok(Err(failure)) => {
+                state.connection = None;
+                if failure.is_read_only() {
+                    self.roles.suspicion().raise();
+                }
+                (Err(state.cannot(explain(&failure), is_of_one_role(&failure))), FRESH)
+            }
+            Err(_) => {
+                if let Some((connection, _)) = state.connection.take() {
+                    self.roles.work().spawn(async move { connection.canceller().cancel().await });
+                }
+                (Err(state.cannot(format!("no COMMIT within {} ms", WITHIN.as_millis()), false)), REST)
+            }
+        };
+        state.last = Some((Instant::now() + rest, answer.clone()));
+        answer
+    }
+
+    async fn write(&self, state: &mut State) -> Result<(), Failure> {
+        if state.connection.as_ref().is_none_or(|(connection, _)| !connection.is_reusable()) {
+            let connection = self.roles.log_in(&state.role).await?;
+            state.connection = Some((connection, Instant::now()));
+        }
+        let Some((connection, _)) = &mut state.connection else { return Err(Failure::Lost) };
+        let prepared = connection.prepare("select switchboard.probe_write($1)").await?;
+        let slot = super::value::Param(&Value::Integer(self.slot));
+        connection.query(&prepared, &[&slot]).await.map(drop)
+    }
+}
+
+impl State {
+    /// The role whose turn it is. A role that failed keeps its turn until it can write.
+    fn choose(&mut self, roles: &[String], refused: Option<&str>) {
+        let at = roles.iter().position(|role| *role == self.role);
+        let failed = matches!(&self.last, Some((_, Err(_))));
+        let refused = refused.and_then(|refused| roles.iter().find(|role| *role == refused));
+        let over = self.connection.as_ref().is_none_or(|(_, since)| since.elapsed() > TURN);
+        let next = match (at, refused) {
+            (_, Some(refused)) => refused,
+            (Some(at), None) if failed || !over => &roles[at],
+            (Some(at), None) => &roles[(at + 1) % roles.len()],
+            (None, None) => &roles[0],
+        };
+        // A refused role is tried by a login, though a connection of it may still be there.
+        if *next != self.role || refused.is_some() {
+            self.connection = None;
+            self.role.clone_from(next);
+        }
+    }
+
+    fn cannot(&self, reason: String, is_of_one_role: bool) -> CannotWrite {
+        CannotWrite { role: format!("{ROLE_PREFIX}{}", self.role), reason, is_of_one_role }
+    }
+}
+
+fn explain(failure: &Failure) -> String {
+    match failure {
+        Failure::Sql(error) if error.code == "42883" => {
+            format!("{failure}; this database was not migrated to this version: run `switchboard migrate`")
+        }
+        Failure::Unavailable(error) if error.code == "28P01" => format!(
+            "{failure}; `secret` is not the one with which `switchboard migrate` gave the role its password"
+        ),
+        Failure::Unavailable(error) if error.code == "28000" => {
+            format!("{failure}; let the role log in again (alter role … login), or look into pg_hba.conf")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Logins that are refused because of the role. A connection limit (53300) may be the role's or the server's.
+fn is_of_one_role(failure: &Failure) -> bool {
+    matches!(failure, Failure::Unavailable(error) if error.code.starts_with("28"))
+}

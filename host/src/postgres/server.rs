@@ -1,0 +1,173 @@
+//! What the server must be. A node and `migrate` check it before anything else: what a session cannot set, and what stands
+//! between it and the server, must be right, or the start is refused with the reason and the remedy.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{Connection, Row};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Error;
+use super::owner::{self, HOST_PATIENCE};
+use super::settings::Purpose;
+
+/// The migrations use MERGE and primary keys of partitioned tables as they are since Postgres 15.
+const VERSION_MIN: i32 = 150_000;
+/// Between two attempts to reach a server that is starting up.
+const REACH_AGAIN: Duration = Duration::from_millis(100);
+/// A pooler may hand out the same server twice by chance.
+const POOLER_TRIALS: usize = 3;
+
+/// Why this server cannot be used. Each sentence says what to do.
+#[derive(Debug, PartialEq)]
+pub enum Unfit {
+    Version(String),
+    Encoding { database: String, encoding: String },
+    FloatingDatetimes,
+    Replication(String),
+    ReadOnly { database: String },
+    Pooled,
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Version(version) => write!(
+                f,
+                "Postgres {version} is too old: Switchboard needs Postgres 15 or newer. Upgrade the server, or name \
+                 another one in `database_url`"
+            ),
+            Self::Encoding { database, encoding } => write!(
+                f,
+                "the database {database} has the encoding {encoding}, in which not every text can be stored: \
+                 Switchboard needs UTF8. Create another database (create database … encoding 'UTF8' template \
+                 template0) and name it in `database_url`"
+            ),
+            Self::FloatingDatetimes => f.write_str(
+                "the server was built with floating-point timestamps (integer_datetimes = off), which the drivers \
+                 cannot read. Use a server that was built without this option",
+            ),
+            Self::Replication(role) => write!(
+                f,
+                "session_replication_role is {role} for the owner of the database, which turns triggers and foreign \
+                 keys off. Reset this setting of the server, the database or the role"
+            ),
+            Self::ReadOnly { database } => write!(
+                f,
+                "the database {database} is read-only: the server is a standby, or default_transaction_read_only is \
+                 on. Name the primary in `database_url`, or reset this setting"
+            ),
+            Self::Pooled => f.write_str(
+                "a connection pooler in transaction or statement mode (for instance PgBouncer) stands between this \
+                 process and Postgres. It changes the server session between two transactions, so prepared \
+                 statements, settings, LISTEN and locks are lost. Set `pool_mode = session` for this database, or name \
+                 Postgres itself in `database_url`",
+            ),
+        }
+    }
+}
+
+/// Opens a session with its settings, on a server that was found fit.
+pub(super) async fn connect(options: &PgConnectOptions, purpose: Purpose) -> Result<PgConnection, Error> {
+    let opened = async {
+        let mut connection = reach(options).await?;
+        let unfit = match of_server(&mut connection).await? {
+            Some(unfit) => Some(unfit),
+            None if is_pooled(options, &mut connection).await? => Some(Unfit::Pooled),
+            None => None,
+        };
+        if unfit.is_none() {
+            owner::prepare(&mut connection, purpose).await?;
+        }
+        Ok((connection, unfit))
+    };
+    match timeout(HOST_PATIENCE, opened).await {
+        Ok(Ok((connection, None))) => Ok(connection),
+        Ok(Ok((_, Some(unfit)))) => Err(Error::Unfit(unfit)),
+        Ok(Err(error)) => Err(Error::Host(error)),
+        Err(_) => Err(Error::Host(sqlx::Error::PoolTimedOut)),
+    }
+}
+
+/// A server that is starting up, or has no connection left for the moment, is tried again while a node may wait for it.
+async fn reach(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+    let until = Instant::now() + HOST_PATIENCE / 2;
+    loop {
+        let error = match PgConnection::connect_with(options).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        let starting = match &error {
+            sqlx::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+            error => {
+                let code = error.as_database_error().and_then(|error| error.code());
+                matches!(code.as_deref(), Some("57P03" | "53300"))
+            }
+        };
+        if !starting || Instant::now() > until {
+            return Err(error);
+        }
+        sleep(REACH_AGAIN).await;
+    }
+}
+
+async fn of_server(connection: &mut PgConnection) -> sqlx::Result<Option<Unfit>> {
+    // Simple queries: a pooler in transaction mode fails prepared statements, and that shall be told apart.
+    let row = sqlx::raw_sql(
+        "select current_setting('server_version_num') as number, current_setting('server_version') as version,
+                current_setting('server_encoding') as encoding, current_setting('integer_datetimes') as datetimes,
+                current_setting('session_replication_role') as replication,
+                current_setting('transaction_read_only') as read_only, current_database()::text as database",
+    )
+    .fetch_one(connection)
+    .await?;
+    judge(&row)
+}
+
+fn judge(row: &PgRow) -> sqlx::Result<Option<Unfit>> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let number: i32 = text("number")?.parse().unwrap_or(0);
+    let database = text("database")?;
+    Ok(if number < VERSION_MIN {
+        Some(Unfit::Version(text("version")?))
+    } else if text("encoding")? != "UTF8" {
+        Some(Unfit::Encoding { database, encoding: text("encoding")? })
+    } else if text("datetimes")? != "on" {
+        Some(Unfit::FloatingDatetimes)
+    } else if text("replication")? != "origin" {
+        Some(Unfit::Replication(text("replication")?))
+    } else if text("read_only")? == "on" {
+        Some(Unfit::ReadOnly { database })
+    } else {
+        None
+    })
+}
+
+/// Two connections that are open at the same time have two server sessions, and each keeps its own. A pooler in
+/// transaction or statement mode gives the session of one to the other, or changes it while the other is in a transaction.
+async fn is_pooled(options: &PgConnectOptions, one: &mut PgConnection) -> sqlx::Result<bool> {
+    let mut two = PgConnection::connect_with(options).await?;
+    let first = session(one).await?;
+    for _ in 0..POOLER_TRIALS {
+        if session(&mut two).await? == first {
+            return Ok(true);
+        }
+        if let Err(error) = sqlx::raw_sql("begin").execute(&mut two).await {
+            // "Transaction blocks not allowed in statement pooling mode": no server refuses a BEGIN.
+            return if matches!(error, sqlx::Error::Database(_)) { Ok(true) } else { Err(error) };
+        }
+        let other = session(&mut two).await?;
+        let again = session(one).await?;
+        sqlx::raw_sql("rollback").execute(&mut two).await?;
+        if other == first || again != first {
+            return Ok(true);
+        }
+    }
+    two.close().await?;
+    Ok(false)
+}
+
+async fn session(connection: &mut PgConnection) -> sqlx::Result<String> {
+    sqlx::raw_sql("select pg_backend_pid()::text").fetch_one(connection).await?.try_get(0)
+}
