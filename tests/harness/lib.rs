@@ -16,6 +16,7 @@ pub mod host;
 pub mod notices;
 pub mod paths;
 pub mod patience;
+pub mod pooler;
 pub mod proxy;
 pub mod registry;
 pub mod release;

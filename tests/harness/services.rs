@@ -66,14 +66,22 @@ impl Drop for Watched {
     }
 }
 
-/// Postgres refuses to run as root.
-fn as_service_user(program: &str) -> Vec<String> {
-    let postgres = program.ends_with("postgres") || program.ends_with("initdb");
+/// Postgres and PgBouncer refuse to run as root.
+pub(crate) fn as_service_user(program: &str) -> Vec<String> {
+    let postgres = ["postgres", "initdb", "pgbouncer"].iter().any(|name| program.ends_with(name));
     if postgres && is_root() {
         let switch = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", program];
         switch.map(str::to_owned).to_vec()
     } else {
         vec![program.to_owned()]
+    }
+}
+
+/// Lets the service user read and write what is in the directory.
+pub(crate) fn own_as_service_user(directory: &Path) {
+    if is_root() {
+        let owner = Command::new("chown").args(["-R", "postgres"]).arg(directory).status();
+        assert!(owner.is_ok_and(|status| status.success()), "chown to postgres");
     }
 }
 
@@ -113,10 +121,7 @@ impl Postgres {
         let directory = directory.expect("a temporary directory");
         let data = directory.path().join("data");
         std::fs::create_dir(&data).expect("an empty directory");
-        if is_root() {
-            let owner = Command::new("chown").args(["-R", "postgres"]).arg(directory.path()).status();
-            assert!(owner.is_ok_and(|status| status.success()), "chown to postgres");
-        }
+        own_as_service_user(directory.path());
         let initdb = as_service_user(&binary("initdb"));
         let made = Command::new(&initdb[0])
             .args(&initdb[1..])

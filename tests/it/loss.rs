@@ -158,6 +158,42 @@ async fn postgres_killed_and_started_again_under_load() {
     .await;
 }
 
+/// As a provider does when the disk is nearly full, or a failover that leaves the old server behind the same address: it
+/// answers, and does not write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_made_read_only_and_writable_again_under_load() {
+    let database = services::database().await;
+    let (name, owner) = (database.name.clone(), database.connect().await);
+    let options = Options::default().without_rate_limits();
+    Host::test_over(database, Redis::start().await, options, async |host| {
+        let load = Load::begin(host).await;
+        owner.run(&format!("alter database {name} set default_transaction_read_only = on")).await;
+        owner
+            .run(
+                "select pg_terminate_backend(pid) from pg_stat_activity \
+                 where datname = current_database() and pid <> pg_backend_pid()",
+            )
+            .await;
+        let refused = load.refused();
+        until("sends to be refused", async || (load.refused() > refused + 30).then_some(())).await;
+
+        owner.run(&format!("alter database {name} reset default_transaction_read_only")).await;
+        load.goes_on("with Postgres writable again").await;
+        until("the host to be ready again", async || host.admin.ready().await.then_some(())).await;
+        for record in load.records() {
+            for (_, frame) in &record.refusals {
+                assert_eq!(frame["payload"]["code"], "unavailable", "{frame}");
+                assert_eq!(frame["payload"]["retryable"], true, "{frame}");
+            }
+        }
+        let audit = load.end(host).await;
+        assert!(audit.breaks.is_empty(), "sockets were closed: {:?}", audit.breaks);
+        let parked = host.database.rows("select 1 from switchboard.parked").await;
+        assert!(parked.is_empty(), "{} events were given up", parked.len());
+    })
+    .await;
+}
+
 /// Worse than dead: the connections stand and nothing answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_frozen_and_thawed_under_load() {

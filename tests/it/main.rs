@@ -37,6 +37,7 @@ mod offline;
 mod openapi;
 mod operators;
 mod participants;
+mod pooler;
 mod presence;
 mod publish;
 mod readiness;
