@@ -281,8 +281,8 @@ pub const POSTGRES_WAITING_PER_ROLE_MAX: usize = 1024;
 pub const POSTGRES_CONNECT_MS_MAX: u64 = 5_000;
 /// After a cancel request the statement gets this long to end before its connection is closed under it.
 pub const POSTGRES_CANCEL_GRACE_MS: u64 = 100;
-/// A probe of readiness that is not committed by then has failed.
-pub const POSTGRES_PROBE_MS_MAX: u64 = 2_000;
+/// A probe of readiness that is not committed by then has failed. Below `READY_WAITS`, so that the check says why.
+pub const POSTGRES_PROBE_MS_MAX: u64 = 900;
 /// An answer of the probe is given again for so long, so that several askers cost one COMMIT.
 pub const POSTGRES_PROBE_FRESH_MS: u64 = 400;
 /// After a probe without an answer no other begins for so long, so that backends that hang do not add up.

@@ -109,7 +109,8 @@ async fn a_file_that_should_run_and_does_not_keeps_a_node_from_being_ready() {
 async fn every_check_has_a_name() {
     Host::test(Options::default(), async |host| {
         let checks = checks(host).await;
-        for name in ["postgres", "redis", "bus", "releases", "handlers_dir", "consumers", "serving"] {
+        for name in ["postgres", "writes", "redis", "bus", "releases", "handlers_dir", "consumers", "serving"]
+        {
             assert_eq!(checks[name], "ok", "{checks}");
         }
         // Many ask at a time: they share the probes.

@@ -19,11 +19,16 @@ pub(super) fn checks(
     shutdown: Onlooker,
 ) -> Readiness {
     let (postgres, redis, hub) = (postgres.clone(), redis.clone(), hub.clone());
+    let (writes, running) = (postgres.clone(), triggers.clone());
     let (releases, files, triggers) = (rollout.clone(), rollout.clone(), triggers.clone());
     Readiness::default()
         .check("postgres", move || {
             let postgres = postgres.clone();
             async move { holds(postgres.healthy().await, "Postgres does not answer") }
+        })
+        .check("writes", move || {
+            let (postgres, roles) = (writes.clone(), running.postgres_roles());
+            async move { postgres.can_write(&roles).await.map_err(|why| why.to_string()) }
         })
         .check("redis", move || {
             let up = redis.is_up();

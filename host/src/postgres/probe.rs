@@ -78,6 +78,10 @@ impl Probe {
         if let Some((_, Err(why))) = fresh {
             return Err(why);
         }
+        // An asker that went away left a probe in the middle.
+        if state.connection.as_ref().is_some_and(|(connection, _)| connection.is_running()) {
+            return Err(self.give_up(&mut state));
+        }
         let refused = self.roles.take_refused();
         if fresh.is_some() && refused.is_none() {
             return Ok(());
@@ -92,15 +96,20 @@ impl Probe {
                 }
                 (Err(state.cannot(explain(&failure), is_of_one_role(&failure))), FRESH)
             }
-            Err(_) => {
-                if let Some((connection, _)) = state.connection.take() {
-                    self.roles.work().spawn(async move { connection.canceller().cancel().await });
-                }
-                (Err(state.cannot(format!("no COMMIT within {} ms", WITHIN.as_millis()), false)), REST)
-            }
+            Err(_) => return Err(self.give_up(&mut state)),
         };
         state.last = Some((Instant::now() + rest, answer.clone()));
         answer
+    }
+
+    /// The server does not answer: its backend is cancelled, and the next probe waits.
+    fn give_up(&self, state: &mut State) -> CannotWrite {
+        if let Some((connection, _)) = state.connection.take() {
+            self.roles.work().spawn(async move { connection.canceller().cancel().await });
+        }
+        let why = state.cannot(format!("no COMMIT within {} ms", WITHIN.as_millis()), false);
+        state.last = Some((Instant::now() + REST, Err(why.clone())));
+        why
     }
 
     async fn write(&self, state: &mut State) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ mod frame;
 mod http;
 mod schedule;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tracing::debug;
@@ -53,6 +54,13 @@ impl Triggers {
             turns: connection::Turns::default(),
             progress: event::Progress::default(),
         })
+    }
+
+    /// The Postgres roles of the releases that run here, each once, without their prefix.
+    pub fn postgres_roles(&self) -> Vec<String> {
+        let bindings = self.registry.current();
+        let granted = bindings.handlers().filter_map(|entry| entry.running.manifest.grants.postgres.clone());
+        granted.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// One sentence for each consumer of this node that does not make progress; for readiness.
