@@ -1,5 +1,6 @@
 //! Notifications: who is told of what, exactly once, whatever happens to the handler.
 
+mod follow;
 mod inbox;
 
 use serde_json::{Value, json};

@@ -1,11 +1,16 @@
 //! Turns events into notifications: rows first, then the cache, then frames. However often an event comes, a person has one
-//! notification of it, because its id is made from both.
+//! notification of it, because its id is made from both. What becomes of a message, and how far it was read, its
+//! notifications follow (`follow`).
 
+mod follow;
 mod looking;
+mod names;
 mod rules;
 mod store;
 
-use rules::{Given, Message, News};
+use std::collections::BTreeSet;
+
+use rules::{Given, Message, News, Rewritten};
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
 use sdk::{Id, frame, log, notification, redis};
@@ -57,10 +62,20 @@ fn alone(news: &Result<News, rules::Unreadable>) -> Verdict {
 
 fn tell<'a>(news: impl Iterator<Item = &'a News>) -> Result<(), Trouble> {
     let (mut messages, mut given, mut everyone, mut changed) = (vec![], vec![], vec![], vec![]);
+    let (mut rewritten, mut edits, mut seen, mut departures) = (BTreeSet::new(), vec![], vec![], vec![]);
     for one in news {
         match one {
             News::Nothing => {}
-            News::Message(message) => messages.push(message),
+            News::Message(message) => {
+                messages.push(message);
+                seen.push(message.seen_by_sender());
+            }
+            News::Rewritten(Rewritten { message_id, edit }) => {
+                rewritten.insert(*message_id);
+                edits.extend(edit.as_ref().filter(|edit| edit.mentions_somebody()));
+            }
+            News::Read(one) => seen.push(one.clone()),
+            News::Left(one) => departures.push(one.clone()),
             News::Given(one) => given.push(one),
             News::Everyone(conversation, one) => everyone.push((*conversation, one)),
             News::Changed(user) => changed.push(user.as_str()),
@@ -73,12 +88,33 @@ fn tell<'a>(news: impl Iterator<Item = &'a News>) -> Result<(), Trouble> {
         push(&store::given(&given)?)?;
     }
     everyone.into_iter().try_for_each(|(conversation, one)| tell_everyone(conversation, one))?;
+    // After what is new, which may be of the same messages.
+    rewritten.into_iter().try_for_each(follow::message)?;
+    for some in edits.chunks(MESSAGES_AT_ONCE) {
+        tell_of_mentions(some)?;
+    }
+    follow::leave(&departures)?;
+    follow::read(&rules::furthest(seen))?;
     forget(changed)
 }
 
 fn tell_of_messages(messages: &[&Message]) -> Result<(), Trouble> {
     let conversations = messages.iter().map(|message| message.conversation_id).collect();
     push(&store::messages(messages, &looking::at(&conversations))?)
+}
+
+/// Who is mentioned since an edit, and was not before.
+fn tell_of_mentions(edits: &[&Message]) -> Result<(), Trouble> {
+    let originals = store::originals(edits)?;
+    let mut after = Vec::with_capacity(edits.len());
+    for edit in edits {
+        let Some(original) = originals.iter().find(|original| original.id == edit.event_id()) else {
+            continue;
+        };
+        let edit = edit.after(&original.content, original.mentions.as_deref());
+        after.push(edit.map_err(Trouble::Failed)?);
+    }
+    if after.is_empty() { Ok(()) } else { push(&store::mentions(&after)?) }
 }
 
 fn tell_everyone(conversation: Id, given: &Given) -> Result<(), Trouble> {

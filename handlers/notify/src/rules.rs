@@ -2,16 +2,15 @@
 
 use sdk::event::Event;
 use sdk::notification::TITLE_CHARS_MAX;
-use sdk::{Id, outbox, text};
+use sdk::{Id, notification, outbox, text};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::names::names;
+
 /// Characters of a message that a notification repeats.
 pub const BODY_CHARS_MAX: usize = 200;
-/// Names after an `@` that are looked up; a message that holds more is no call but noise.
-pub const NAMES_MAX: usize = 50;
-const NAME_CHARS: std::ops::RangeInclusive<usize> = 3..=50;
 
 /// What follows from one event.
 #[derive(Debug, PartialEq)]
@@ -23,8 +22,14 @@ pub enum News {
     Given(Given),
     /// For everyone in a conversation, each the same.
     Everyone(Id, Given),
-    /// None is made, but one of this person's was read or deleted: what is cached of them must go, also if who changed it
-    /// could not see to it.
+    /// A message was edited or deleted: its notifications follow.
+    Rewritten(Rewritten),
+    /// A person has read a conversation up to a seq, and so its notifications.
+    Read(Seen),
+    /// A person is no longer in a conversation: its notifications are retracted.
+    Left(Departure),
+    /// None is made, but one of this person's was read, deleted or given another text: what is cached of them must go, also
+    /// if the handler that changed it could not see to it.
     Changed(String),
 }
 
@@ -34,16 +39,48 @@ pub struct Message {
     event_id: String,
     position: u64,
     pub conversation_id: Id,
-    message_id: String,
+    message_id: Id,
     seq: u64,
     sender_id: String,
     title: String,
-    body: String,
+    content: String,
     /// User ids that the sender named.
     mentions: Vec<String>,
     /// Usernames in the text, without their `@`.
     names: Vec<String>,
     at_ms: u64,
+}
+
+/// A message that is not what it was.
+#[derive(Debug, PartialEq)]
+pub struct Rewritten {
+    pub message_id: Id,
+    /// What it says now, where it was edited: it may mention people whom it did not mention before. `None`: it was deleted.
+    pub edit: Option<Message>,
+}
+
+/// An edit and whom the message mentioned before it.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Edit<'a> {
+    #[serde(flatten)]
+    message: &'a Message,
+    mentions_before: Vec<String>,
+    names_before: Vec<String>,
+}
+
+/// How far a person has read a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Seen {
+    pub conversation_id: Id,
+    pub user_id: String,
+    pub up_to_seq: u64,
+}
+
+/// Who left which conversation, by themself or removed by another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Departure {
+    pub conversation_id: Id,
+    pub user_id: String,
 }
 
 /// A notification that lacks nothing but, where it is for many, whose it is.
@@ -68,7 +105,11 @@ pub type Unreadable = String;
 
 pub fn news(event: &Event) -> Result<News, Unreadable> {
     match event.event_type.as_str() {
-        outbox::MESSAGE_CREATED => message(event),
+        outbox::MESSAGE_CREATED => created(event),
+        outbox::MESSAGE_EDITED => edited(event),
+        outbox::MESSAGE_DELETED => deleted(event),
+        outbox::RECEIPT_READ => seen(event),
+        outbox::PARTICIPANT_LEFT => departure(event),
         outbox::CLASS_MEMBER_ADDED => invitation(event),
         outbox::PUBLISHED => published(event),
         _ => Ok(News::Nothing),
@@ -92,23 +133,31 @@ struct Sender {
 }
 
 /// Nothing for what notifies nobody: only people's own words do.
-fn message(event: &Event) -> Result<News, Unreadable> {
+fn created(event: &Event) -> Result<News, Unreadable> {
     let created: outbox::MessageCreated<'_> = read(&event.payload, "payload")?;
-    let written: Written = read(created.message.get(), "message")?;
+    let message = message(event, created.conversation_id, created.seq, created.message)?;
+    Ok(message.map_or(News::Nothing, News::Message))
+}
+
+fn message(
+    event: &Event,
+    conversation: &str,
+    seq: u64,
+    message: &RawValue,
+) -> Result<Option<Message>, Unreadable> {
+    let written: Written = read(message.get(), "message")?;
     if written.kind != "text" {
-        return Ok(News::Nothing);
+        return Ok(None);
     }
-    let conversation_id =
-        Id::parse(created.conversation_id).ok_or_else(|| "conversation_id is no id".to_owned())?;
     let name = written.sender.and_then(|sender| sender.name).unwrap_or_else(|| written.sender_id.clone());
-    Ok(News::Message(Message {
+    Ok(Some(Message {
         event_id: event.id.clone(),
         position: event.position,
-        conversation_id,
-        message_id: written.id,
-        seq: created.seq,
+        conversation_id: id(conversation, "conversation_id")?,
+        message_id: id(&written.id, "message.id")?,
+        seq,
         title: text::cut(&name, TITLE_CHARS_MAX).to_owned(),
-        body: text::cut(&written.content, BODY_CHARS_MAX).to_owned(),
+        content: text::cut(&written.content, BODY_CHARS_MAX).to_owned(),
         sender_id: written.sender_id,
         mentions: written.mentions,
         names: names(&written.content),
@@ -116,29 +165,108 @@ fn message(event: &Event) -> Result<News, Unreadable> {
     }))
 }
 
-/// What could be usernames: 3 to 50 letters, digits, `_` and `-` after an `@` that stands at the beginning of a word, so
-/// that an address of mail is none. A dash or underscore at the end may also be punctuation: both readings are looked up.
-fn names(content: &str) -> Vec<String> {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-    let mut names: Vec<String> = Vec::new();
-    for (place, _) in content.match_indices('@') {
-        if content[..place].chars().next_back().is_some_and(|before| is_word(before) || before == '@') {
-            continue;
-        }
-        let rest = &content[place + 1..];
-        let whole = &rest[..rest.find(|c: char| !is_word(c)).unwrap_or(rest.len())];
-        for name in [whole, whole.trim_end_matches(['-', '_'])] {
-            let fits = NAME_CHARS.contains(&text::length(name));
-            if fits && !names.iter().any(|known| known == name) {
-                names.push(name.to_owned());
-            }
-        }
-        if names.len() >= NAMES_MAX {
-            names.truncate(NAMES_MAX);
-            break;
-        }
+#[derive(Deserialize)]
+struct Edited<'a> {
+    conversation_id: &'a str,
+    seq: u64,
+    #[serde(borrow)]
+    message: &'a RawValue,
+}
+
+fn edited(event: &Event) -> Result<News, Unreadable> {
+    let edited: Edited<'_> = read(&event.payload, "payload")?;
+    let message = message(event, edited.conversation_id, edited.seq, edited.message)?;
+    Ok(message.map_or(News::Nothing, |message| {
+        News::Rewritten(Rewritten { message_id: message.message_id, edit: Some(message) })
+    }))
+}
+
+#[derive(Deserialize)]
+struct Deleted<'a> {
+    message_id: &'a str,
+}
+
+fn deleted(event: &Event) -> Result<News, Unreadable> {
+    let deleted: Deleted<'_> = read(&event.payload, "payload")?;
+    Ok(News::Rewritten(Rewritten { message_id: id(deleted.message_id, "message_id")?, edit: None }))
+}
+
+#[derive(Deserialize)]
+struct Receipt<'a> {
+    conversation_id: &'a str,
+    user_id: String,
+    up_to_seq: u64,
+}
+
+fn seen(event: &Event) -> Result<News, Unreadable> {
+    let receipt: Receipt<'_> = read(&event.payload, "payload")?;
+    Ok(News::Read(Seen {
+        conversation_id: id(receipt.conversation_id, "conversation_id")?,
+        user_id: receipt.user_id,
+        up_to_seq: receipt.up_to_seq,
+    }))
+}
+
+#[derive(Deserialize)]
+struct Moved<'a> {
+    conversation_id: &'a str,
+    user_id: String,
+    /// A direct conversation that its person hid: they are still in it.
+    #[serde(default)]
+    quiet: bool,
+}
+
+fn departure(event: &Event) -> Result<News, Unreadable> {
+    let moved: Moved<'_> = read(&event.payload, "payload")?;
+    if moved.quiet {
+        return Ok(News::Nothing);
     }
-    names
+    Ok(News::Left(Departure {
+        conversation_id: id(moved.conversation_id, "conversation_id")?,
+        user_id: moved.user_id,
+    }))
+}
+
+fn id(raw: &str, what: &str) -> Result<Id, Unreadable> {
+    Id::parse(raw).ok_or_else(|| format!("{what} is no id"))
+}
+
+impl Message {
+    pub fn event_id(&self) -> &str {
+        &self.event_id
+    }
+
+    /// The sender has read what they wrote, and everything before it.
+    pub fn seen_by_sender(&self) -> Seen {
+        Seen { conversation_id: self.conversation_id, user_id: self.sender_id.clone(), up_to_seq: self.seq }
+    }
+
+    /// Whether it could mention anybody at all.
+    pub fn mentions_somebody(&self) -> bool {
+        !self.mentions.is_empty() || !self.names.is_empty()
+    }
+
+    /// This edit, after `content` and `mentions` (JSON, an array of user ids) stood there.
+    pub fn after<'a>(&'a self, content: &str, mentions: Option<&str>) -> Result<Edit<'a>, Unreadable> {
+        Ok(Edit {
+            message: self,
+            mentions_before: mentions
+                .map(|mentions| read(mentions, "original_mentions"))
+                .transpose()?
+                .unwrap_or_default(),
+            names_before: names(content),
+        })
+    }
+}
+
+/// The furthest that each person has read each conversation, in order.
+pub fn furthest(seen: impl IntoIterator<Item = Seen>) -> Vec<Seen> {
+    let mut all: Vec<Seen> = seen.into_iter().collect();
+    // The furthest of each last, which is the one that stays.
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    all.dedup_by(|next, kept| next.conversation_id == kept.conversation_id && next.user_id == kept.user_id);
+    all.reverse();
+    all
 }
 
 #[derive(Deserialize)]
@@ -184,8 +312,9 @@ fn invitation(event: &Event) -> Result<News, Unreadable> {
 fn published(event: &Event) -> Result<News, Unreadable> {
     let published: outbox::Published<'_> = read(&event.payload, "payload")?;
     let Some(notice) = published.notify else {
-        let own =
-            published.target.strip_prefix("user:").filter(|_| published.frame_type == "notification.read");
+        let is_change =
+            published.frame_type == notification::READ || published.frame_type == notification::UPDATED;
+        let own = published.target.strip_prefix("user:").filter(|_| is_change);
         return Ok(own.map_or(News::Nothing, |user| News::Changed(user.to_owned())));
     };
     let data = notice.data.map(RawValue::get).map(|data| read(data, "data")).transpose()?;
@@ -239,6 +368,7 @@ mod tests {
     use super::*;
 
     const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const MESSAGE: &str = "019a9fd9-277b-7fff-bfff-fffffffffffe";
 
     fn event(event_type: &str, payload: &Value) -> Event {
         Event {
@@ -254,7 +384,7 @@ mod tests {
     }
 
     fn of_message(kind: &str, content: &str, sender: Value) -> Result<News, Unreadable> {
-        let message = json!({ "id": "m", "sender_id": "ana", "sender": sender, "type": kind, "content": content, "mentions": ["bo"] });
+        let message = json!({ "id": MESSAGE, "sender_id": "ana", "sender": sender, "type": kind, "content": content, "mentions": ["bo"] });
         news(&event("message.created", &json!({ "conversation_id": ROOM, "seq": 3, "message": message })))
     }
 
@@ -268,7 +398,7 @@ mod tests {
     #[test]
     fn a_text_tells_who_wrote_and_how_it_begins() {
         let message = told(&"ü".repeat(300), json!({ "name": "Ana" }));
-        assert_eq!((message.title.as_str(), text::length(&message.body)), ("Ana", 200));
+        assert_eq!((message.title.as_str(), text::length(&message.content)), ("Ana", 200));
         assert_eq!((message.seq, message.mentions), (3, vec!["bo".to_owned()]));
         assert_eq!(told("hi", Value::Null).title, "ana");
     }
@@ -278,22 +408,6 @@ mod tests {
         for kind in ["join", "leave", "system"] {
             assert_eq!(of_message(kind, "x", Value::Null), Ok(News::Nothing));
         }
-    }
-
-    #[test]
-    fn names_are_words_after_an_at() {
-        for (text, expected) in [
-            ("@anna, and (@Đường) @b0_b-c!", &["anna", "Đường", "b0_b-c"][..]),
-            ("mail me: ana@example.com, @@anna", &[]),
-            ("@ab is too short, so is @", &[]),
-            ("@anna @anna", &["anna"]),
-            ("thanks @anna-", &["anna-", "anna"]),
-        ] {
-            assert_eq!(names(text), expected, "{text}");
-        }
-        assert_eq!(names(&format!("@{}", "x".repeat(51))), Vec::<String>::new());
-        let many: String = (0..200).map(|n| format!("@user{n} ")).collect();
-        assert_eq!(names(&many).len(), NAMES_MAX);
     }
 
     #[test]
@@ -331,8 +445,51 @@ mod tests {
 
     #[test]
     fn what_was_read_is_no_longer_cached() {
-        let payload = json!({ "target": "user:bo", "type": "notification.read", "payload": { "id": ROOM } });
-        assert_eq!(news(&event("published", &payload)), Ok(News::Changed("bo".to_owned())));
+        for kind in ["notification.read", "notification.updated"] {
+            let payload = json!({ "target": "user:bo", "type": kind, "payload": { "id": ROOM } });
+            assert_eq!(news(&event("published", &payload)), Ok(News::Changed("bo".to_owned())));
+        }
+    }
+
+    #[test]
+    fn an_edit_knows_whom_the_message_mentioned_before() {
+        let message = json!({ "id": MESSAGE, "sender_id": "ana", "sender": null, "type": "text", "content": "@carla",
+            "mentions": ["bo", "cy"] });
+        let payload = json!({ "conversation_id": ROOM, "seq": 3, "change": 1, "message": message });
+        let Ok(News::Rewritten(Rewritten { edit: Some(edit), .. })) =
+            news(&event("message.edited", &payload))
+        else {
+            panic!("an edit")
+        };
+        assert!(edit.mentions_somebody());
+        let after = serde_json::to_value(edit.after("@anna", Some(r#"["bo"]"#)).unwrap()).unwrap();
+        assert_eq!((&after["mentions_before"], &after["names_before"]), (&json!(["bo"]), &json!(["anna"])));
+        assert_eq!((&after["mentions"], &after["names"]), (&json!(["bo", "cy"]), &json!(["carla"])));
+
+        let payload = json!({ "conversation_id": ROOM, "message_id": MESSAGE, "seq": 3, "change": 2 });
+        let deleted = news(&event("message.deleted", &payload)).unwrap();
+        assert!(matches!(deleted, News::Rewritten(Rewritten { edit: None, .. })));
+    }
+
+    #[test]
+    fn who_hides_a_direct_conversation_has_not_left_it() {
+        let left = |quiet: bool| {
+            let payload = json!({ "conversation_id": ROOM, "user_id": "bo", "role": "member", "by": "bo", "quiet": quiet });
+            news(&event("conversation.participant.left", &payload)).unwrap()
+        };
+        assert!(matches!(left(false), News::Left(Departure { user_id, .. }) if user_id == "bo"));
+        assert_eq!(left(true), News::Nothing);
+    }
+
+    #[test]
+    fn of_several_marks_the_furthest_counts() {
+        let seen = |user: &str, up_to_seq| Seen {
+            conversation_id: Id::parse(ROOM).unwrap(),
+            user_id: user.to_owned(),
+            up_to_seq,
+        };
+        let all = furthest([seen("bo", 3), seen("ana", 7), seen("bo", 5), seen("bo", 4)]);
+        assert_eq!(all, [seen("ana", 7), seen("bo", 5)]);
     }
 
     #[test]

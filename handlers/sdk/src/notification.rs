@@ -9,6 +9,10 @@ pub const TYPES: [&str; 7] =
 pub const PUBLISHED_TYPES: [&str; 4] = ["system", "progress", "tournament", "match"];
 pub const LEVELS: [&str; 3] = ["info", "warning", "alert"];
 
+/// Pushes to a person's own connections: what was read or retracted, and what has another text.
+pub const READ: &str = "notification.read";
+pub const UPDATED: &str = "notification.updated";
+
 pub const TITLE_CHARS_MAX: usize = 255;
 
 /// Whoever changed something of these users says so after COMMIT: what is cached of them is dropped, and what a reader is

@@ -1,10 +1,19 @@
 -- Notifications of messages: `new_message` for who is not looking, `mention` instead of it for who is mentioned.
--- $1 the messages, JSON · $2 who looks, JSON · $3 the largest conversation that is told of everything
+-- $1 the messages, JSON · $2 who looks, JSON · $3 the largest conversation that is told of everything · $4 characters of
+-- a message that a notification repeats
+--
+-- The text is the message's as it is now, not as the event has it: the event may come late, or again, after an edit.
 with
 told as materialized (
-  select * from json_to_recordset($1::json) as told(
-    event_id uuid, position bigint, conversation_id uuid, message_id text, seq bigint, sender_id text, title text,
-    body text, mentions text[], names text[], at_ms bigint)
+  select told.*, coalesce(left(message.content, $4::int), told.content) as body
+  from json_to_recordset($1::json) as told(
+    event_id uuid, position bigint, conversation_id uuid, message_id uuid, seq bigint, sender_id text, title text,
+    content text, mentions text[], names text[], at_ms bigint)
+  left join lateral (
+    select message.content, message.deleted_at from app.messages as message
+    where message.id = told.message_id
+    limit 1) as message on true
+  where message.deleted_at is null
 ),
 looking as (
   select distinct conversation_id, user_id
@@ -52,7 +61,10 @@ reached as (
 named as materialized (
   select
     app.notification_id(told.event_id, told.position, reached.user_id) as id, reached.user_id,
-    case when mentioned.user_id is null then 'new_message' else 'mention' end as type, told.*
+    case when mentioned.user_id is null then 'new_message' else 'mention' end as type,
+    -- A mention is kept although the person has read the message already, and counts as read then.
+    case when reached.last_read_seq >= told.seq then to_timestamp(told.at_ms / 1000.0) end as read_at,
+    told.*
   from reached
   join told using (event_id)
   left join mentioned on mentioned.event_id = reached.event_id and mentioned.user_id = reached.user_id
@@ -63,10 +75,10 @@ named as materialized (
       else reached.notifications = 'all' and looking.user_id is null and reached.last_read_seq < told.seq end
 ),
 stored as (
-  insert into app.notifications (id, user_id, type, title, body, entity_type, entity_id, data, created_at)
+  insert into app.notifications (id, user_id, type, title, body, entity_type, entity_id, data, read_at, created_at)
   select
-    id, user_id, type, title, body, 'message', message_id,
-    json_build_object('conversation_id', conversation_id, 'seq', seq, 'sender_id', sender_id),
+    id, user_id, type, title, body, 'message', message_id::text,
+    json_build_object('conversation_id', conversation_id, 'seq', seq, 'sender_id', sender_id), read_at,
     to_timestamp(at_ms / 1000.0)
   from named
   order by id
@@ -74,8 +86,8 @@ stored as (
   returning id
 )
 -- Also what was stored before, as long as it is news: whether it was pushed then, nobody knows.
-select user_id, app.notification_text(id, user_id, type, 'info', title, body, 'message', message_id,
-  json_build_object('conversation_id', conversation_id, 'seq', seq, 'sender_id', sender_id), null,
+select user_id, app.notification_text(id, user_id, type, 'info', title, body, 'message', message_id::text,
+  json_build_object('conversation_id', conversation_id, 'seq', seq, 'sender_id', sender_id), read_at,
   to_timestamp(at_ms / 1000.0)) as notification
 from named
 where id in (select id from stored)

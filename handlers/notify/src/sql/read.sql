@@ -1,0 +1,4 @@
+-- Marks notifications read: $1 ids · $2 now in milliseconds.
+update app.notifications as notification set read_at = to_timestamp($2::bigint / 1000.0)
+where notification.id = any($1::uuid[]) and notification.deleted_at is null and notification.read_at is null
+returning notification.id, notification.user_id

@@ -1,0 +1,2 @@
+update app.participants set left_at = '2026-11-20 11:59Z'
+where conversation_id = '019b0000-0000-7000-8000-000000000001' and user_id = 'cy';

@@ -1,0 +1,1 @@
+update app.users set username = 'carla' where id = 'cy';
