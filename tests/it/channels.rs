@@ -259,18 +259,131 @@ async fn a_slug_belongs_to_one() {
         let problem =
             host.rest("ana").patch(&path, json!({"slug": "place"})).await.expect_problem(409, "conflict");
         assert_eq!(problem["field"], "slug");
-        // Taken by ten at once: one gets it.
-        let tries = (0..10).map(|n| {
-            let rest = host.rest(&format!("u{n}"));
-            let body = json!({"type": "group", "name": "x", "members": [], "slug": "hot"});
-            tokio::spawn(async move { rest.post(CONVERSATIONS, body).await.status })
-        });
-        let mut statuses = Vec::new();
-        for answer in tries.collect::<Vec<_>>() {
-            statuses.push(answer.await.unwrap());
+        // Taken ten times at once: of public channels, or by one person, one gets it.
+        for (kind, user) in [("channel", "u"), ("group", "one")] {
+            let tries = (0..10).map(|n| {
+                let user = if kind == "channel" { format!("{user}{n}") } else { user.to_owned() };
+                let rest = host.rest(&user);
+                let body = json!({"type": kind, "name": "x", "members": [], "slug": format!("hot-{kind}")});
+                tokio::spawn(async move { rest.post(CONVERSATIONS, body).await.status })
+            });
+            let mut statuses = Vec::new();
+            for answer in tries.collect::<Vec<_>>() {
+                statuses.push(answer.await.unwrap());
+            }
+            statuses.sort_unstable();
+            assert_eq!(statuses, [[201].as_slice(), &[409; 9]].concat(), "{kind}");
         }
-        statuses.sort_unstable();
-        assert_eq!(statuses, [[201].as_slice(), &[409; 9]].concat());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slug_tells_strangers_nothing() {
+    Host::test(Options::default(), async |host| {
+        let private = json!({"type": "group", "name": "plan", "slug": "plan-b", "members": ["cy"]});
+        let theirs = make(host, private).await;
+        // A stranger takes the slug as if nobody had it, by each way, and it means each one's own conversation.
+        let bo = host.rest("bo");
+        let made = bo.post(CONVERSATIONS, json!({"type": "group", "name": "x", "slug": "plan-b"})).await;
+        let own = made.expect(201)["conversation"]["id"].clone();
+        let third = host.rest("eve").post(CONVERSATIONS, json!({"type": "channel", "name": "y"})).await;
+        let third = third.expect(201)["conversation"]["id"].as_str().unwrap().to_owned();
+        let path = format!("{CONVERSATIONS}/{third}");
+        host.rest("eve").patch(&path, json!({"slug": "plan-b"})).await.expect(200);
+        let by_slug = format!("{CONVERSATIONS}/plan-b");
+        for (user, meant) in
+            [("ana", json!(theirs)), ("cy", json!(theirs)), ("bo", own), ("dee", json!(third))]
+        {
+            let answer = host.rest(user).get(&by_slug).await.expect(200);
+            assert_eq!(answer["conversation"]["id"], meant, "{user}");
+        }
+        // Whoever sees it is told.
+        for user in ["cy", "bo", "dee"] {
+            let body = json!({"type": "group", "name": "z", "slug": "plan-b"});
+            host.rest(user).post(CONVERSATIONS, body).await.expect_problem(409, "conflict");
+        }
+        // A second public channel cannot have it, whoever opens it.
+        let closed = json!({"type": "channel", "name": "z", "visibility": "private", "slug": "plan-c"});
+        let closed =
+            host.rest("fay").post(CONVERSATIONS, closed).await.expect(201)["conversation"]["id"].clone();
+        let open = json!({"type": "channel", "name": "z", "slug": "plan-c"});
+        host.rest("gus").post(CONVERSATIONS, open).await.expect(201);
+        let path = format!("{CONVERSATIONS}/{}", closed.as_str().unwrap());
+        let taken = host.rest("fay").patch(&path, json!({"visibility": "public"})).await;
+        assert_eq!(taken.expect_problem(409, "conflict")["field"], "slug");
+        // Added to another one by this name, cy means the one that they joined first.
+        let people = format!("{CONVERSATIONS}/{third}/participants");
+        host.rest("eve").post(&people, json!({"user_id": "cy"})).await.expect(201);
+        assert_eq!(host.rest("cy").get(&by_slug).await.expect(200)["conversation"]["id"], theirs);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_frame_takes_a_slug() {
+    Host::test(Options::default(), async |host| {
+        let body = json!({"type": "group", "name": "Lobby", "slug": "lobby", "members": ["bo"]});
+        let room = make(host, body).await;
+        let (mut ana, mut bo, mut eve) =
+            (host.client("ana").await, host.client("bo").await, host.client("eve").await);
+        for client in [&mut ana, &mut bo] {
+            let positions = json!({"lobby": 1});
+            let wish = json!({"conversation_ids": ["lobby"], "positions": positions});
+            let answer = client.request("subscribe", wish).await.expect("subscribed");
+            assert_eq!(answer["conversation_ids"], json!([room]), "{answer}");
+            assert_eq!((&answer["slugs"], &answer["heads"]), (&json!({"lobby": room}), &json!({(&*room): 1})));
+        }
+        let send = json!({"conversation_id": "lobby", "content": "hi"});
+        let sent = ana.request("message.send", send.clone()).await.expect("message.sent")["message"].clone();
+        assert_eq!(sent["conversation_id"], room);
+        host.rest("ana").post("/api/v1/messages", send).await.expect(201);
+        bo.expect_where("message.new", |push| push["message"]["content"] == "hi").await;
+        ana.write(json!({"type": "typing", "payload": {"conversation_id": "lobby"}})).await;
+        assert_eq!(bo.expect("typing.start").await["conversation_id"], room);
+        bo.write(json!({"type": "focus", "payload": {"conversation_id": "lobby"}})).await;
+        bo.write(json!({"type": "delivered", "payload": {"positions": {"lobby": 2}}})).await;
+        let receipt = |push: &Value| push["user_id"] == "bo" && push["up_to_seq"] == 2;
+        assert_eq!(ana.expect_where("receipt.delivered", receipt).await["conversation_id"], room);
+        let read = bo.request("read", json!({"conversation_id": "lobby", "up_to_seq": 2})).await;
+        assert_eq!(read.expect("read.ok")["conversation_id"], room);
+        let page = bo.request("history", json!({"conversation_id": "lobby"})).await.expect("history");
+        assert_eq!(page["messages"].as_array().map(Vec::len), Some(3), "{page}");
+        let named = json!({"conversation_id": "lobby", "message_id": sent["id"], "content": "hello"});
+        let edited = ana.request("message.edit", named.clone()).await.expect("message.edited");
+        assert_eq!(edited["conversation_id"], room);
+        let deleted = ana.request("message.delete", named).await.expect("message.deleted");
+        assert_eq!(deleted["conversation_id"], room);
+        let event = json!({"target": "conv:lobby", "type": "lesson.moved", "payload": {"n": 1}});
+        host.publish(event).await.expect(202);
+        bo.expect("lesson.moved").await;
+        let gone = bo.request("unsubscribe", json!({"conversation_ids": ["lobby"]})).await.expect("unsubscribed");
+        assert_eq!(gone["conversation_ids"], json!([room]));
+
+        // To a stranger it is like a name that nobody has.
+        for slug in ["lobby", "no-such-slug"] {
+            let refused = eve.request("subscribe", json!({"conversation_ids": [slug]})).await.expect("subscribed");
+            assert_eq!(refused["refused"], json!([{"id": slug, "code": "not_found"}]));
+            for (frame, more) in [
+                ("message.send", json!({"content": "x"})),
+                ("history", json!({})),
+                ("read", json!({"up_to_seq": 1})),
+                ("typing", json!({})),
+                ("focus", json!({})),
+                ("message.edit", json!({"message_id": sent["id"], "content": "x"})),
+                ("message.delete", json!({"message_id": sent["id"]})),
+            ] {
+                let mut payload = more;
+                payload["conversation_id"] = json!(slug);
+                eve.request(frame, payload).await.expect_error("not_found");
+            }
+        }
+        for frame in ["message.send", "history", "read", "typing", "focus", "message.edit", "message.delete"] {
+            let payload = json!({"conversation_id": "No Slug", "content": "x", "up_to_seq": 1, "message_id": sent["id"]});
+            eve.request(frame, payload).await.expect_invalid("conversation_id");
+        }
+        let nobodys = json!({"target": "conv:no-such-slug", "type": "lesson.moved", "payload": {}});
+        assert_eq!(host.publish(nobodys).await.expect_problem(404, "not_found")["field"], "target");
     })
     .await;
 }

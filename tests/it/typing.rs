@@ -51,7 +51,7 @@ async fn who_may_not_speak_does_not_type() {
             let payload = json!({"conversation_id": room, "state": state});
             eve.request("typing", payload).await.expect_error("not_found");
         }
-        eve.request("typing", json!({"conversation_id": "x"})).await.expect_invalid("conversation_id");
+        eve.request("typing", json!({"conversation_id": "No Slug"})).await.expect_invalid("conversation_id");
         eve.request("typing", json!({})).await.expect_invalid("conversation_id");
         let maybe = json!({"conversation_id": room, "state": "maybe"});
         bo.request("typing", maybe).await.expect_invalid("state");

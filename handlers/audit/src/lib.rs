@@ -4,7 +4,8 @@
 mod rules;
 
 use rules::Access;
-use sdk::{Id, Principal, Problem, http, membership, params, postgres};
+use sdk::membership::Name;
+use sdk::{Id, Principal, Problem, http, params, postgres};
 
 const READ: &str = include_str!("sql/read.sql");
 
@@ -28,7 +29,8 @@ impl http::Handler for Audit {
             kind: request.query("type").map(str::to_owned),
         }
         .check()?;
-        let conversation = membership::find(request.param("conversation_id"))?;
+        let name = Name::parse(request.param("conversation_id"));
+        let conversation = name.ok_or_else(|| Problem::not_found("conversation"))?.find_any()?;
         let answer = read(conversation, auditor, &access)?;
         let body = format!(r#"{{"messages":{},"has_more":{}}}"#, answer.messages, answer.has_more);
         Ok(http::Response::text(200, body))

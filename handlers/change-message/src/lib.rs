@@ -6,8 +6,9 @@ mod store;
 
 use rules::{Change, Target};
 use sdk::http::{self, Request, Response};
+use sdk::membership::{self, Name};
 use sdk::rate::{self, Place, Window};
-use sdk::{Id, Problem, frame, json, membership};
+use sdk::{Id, Problem, frame, json};
 use store::Changed;
 
 struct ChangeMessage;
@@ -22,8 +23,9 @@ impl http::Handler for ChangeMessage {
             _ => return http::unknown_endpoint(&request),
         };
         let message = request.param_id("message_id", "message")?;
-        let conversation = membership::find_for("message", request.param("conversation_id"))?;
-        let changed = change_limited(Target { conversation, message }, &request.caller()?.user_id, &change)?;
+        let user = &request.caller()?.user_id;
+        let conversation = membership::find_for("message", request.param("conversation_id"), user)?;
+        let changed = change_limited(Target { conversation, message }, user, &change)?;
         Ok(match change {
             Change::Edit { .. } => Response::text(200, format!(r#"{{"message":{}}}"#, changed.message)),
             Change::Delete => Response::no_content(),
@@ -34,16 +36,20 @@ impl http::Handler for ChangeMessage {
 impl frame::Handler for ChangeMessage {
     fn handle(request: frame::Request) -> Result<Option<frame::Reply>, Problem> {
         let (mut payload, user) = (request.payload()?, &request.caller.user_id);
-        let target = Target {
-            conversation: json::required("conversation_id", payload.id("conversation_id")?)?,
-            message: json::required("message_id", payload.id("message_id")?)?,
+        let conversation = Name::of_field(&mut payload)?;
+        let message = json::required("message_id", payload.id("message_id")?)?;
+        let target = || -> Result<Target, Problem> {
+            Ok(Target { conversation: conversation.find_for("message", user)?, message })
         };
         Ok(Some(match request.frame_type.as_str() {
             "message.edit" => {
-                let changed = change_limited(target, user, &Change::edit(payload)?)?;
+                let change = Change::edit(payload)?;
+                let target = target()?;
+                let changed = change_limited(target, user, &change)?;
                 frame::Reply::text("message.edited", edited(target.conversation, &changed))
             }
             "message.delete" => {
+                let target = target()?;
                 let changed = change_limited(target, user, &Change::Delete)?;
                 frame::Reply::text("message.deleted", deleted(target, &changed))
             }

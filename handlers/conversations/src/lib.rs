@@ -36,14 +36,15 @@ fn create(request: &Request) -> Result<Response, Problem> {
 }
 
 fn detail(request: &Request) -> Result<Response, Problem> {
-    let id = membership::find(request.param("conversation_id"))?;
-    shown(200, id, &request.caller()?.user_id)
+    let user = &request.caller()?.user_id;
+    let id = membership::find(request.param("conversation_id"), user)?;
+    shown(200, id, user)
 }
 
 fn change(request: &Request) -> Result<Response, Problem> {
     let user = &request.caller()?.user_id;
     let changes = Changes::parse(request.json()?)?;
-    let id = membership::find(request.param("conversation_id"))?;
+    let id = membership::find(request.param("conversation_id"), user)?;
     store::change(id, &changes, user)?;
     shown(200, id, user)
 }

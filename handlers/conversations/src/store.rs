@@ -1,6 +1,6 @@
 //! Statements of this handler and what their answers mean.
 
-use sdk::membership::{Founding, Room, slug_taken};
+use sdk::membership::{self, Founding, Room, slug_taken};
 use sdk::postgres::{self, Error};
 use sdk::{Id, Problem, params, wake};
 
@@ -21,7 +21,17 @@ sdk::rows! {
 }
 
 pub fn create(plan: &Founding, owner: &str) -> Result<Create, Problem> {
-    if let Some(founded) = plan.found(owner, postgres::query)? {
+    let founded = match &plan.slug {
+        None => plan.found(owner, postgres::query)?,
+        Some(slug) => {
+            let transaction = postgres::begin()?;
+            membership::must_be_free(&transaction, slug, owner, None)?;
+            let founded = plan.found(owner, |statement, params| transaction.query(statement, params))?;
+            transaction.commit()?;
+            founded
+        }
+    };
+    if let Some(founded) = founded {
         wake::outbox(&[founded.shard]);
         return Ok(Create::Created(founded.id));
     }
@@ -43,6 +53,9 @@ pub fn change(id: Id, changes: &Changes, by: &str) -> Result<(), Problem> {
     changes.check(&room.state)?;
     if changes.is_empty() {
         return Ok(());
+    }
+    if let Some(Some(slug)) = &changes.slug {
+        membership::must_be_free(&room.transaction, slug, by, Some(id))?;
     }
     let visibility = changes.public.map(|public| if public { "public" } else { "private" });
     let params = params![

@@ -5,7 +5,8 @@ mod rules;
 mod store;
 
 use rules::{Form, Page};
-use sdk::{Problem, frame, http, json, membership};
+use sdk::membership::{self, Name};
+use sdk::{Problem, frame, http};
 
 struct History;
 http::export!(History);
@@ -13,6 +14,7 @@ frame::export!(History);
 
 impl http::Handler for History {
     fn handle(request: http::Request) -> Result<http::Response, Problem> {
+        let user = &request.caller()?.user_id;
         let page = Page {
             before: request.query_number("before_seq")?,
             after: request.query_number("after_seq")?,
@@ -21,8 +23,8 @@ impl http::Handler for History {
             form: Form::Rest,
         }
         .check()?;
-        let conversation = membership::find(request.param("conversation_id"))?;
-        let answer = store::read(conversation, &request.caller()?.user_id, &page)?;
+        let conversation = membership::find(request.param("conversation_id"), user)?;
+        let answer = store::read(conversation, user, &page)?;
         let body = format!(r#"{{"messages":{},"has_more":{}}}"#, answer.messages, answer.has_more);
         Ok(http::Response::text(200, body))
     }
@@ -30,8 +32,8 @@ impl http::Handler for History {
 
 impl frame::Handler for History {
     fn handle(request: frame::Request) -> Result<Option<frame::Reply>, Problem> {
-        let mut payload = request.payload()?;
-        let conversation = json::required("conversation_id", payload.id("conversation_id")?)?;
+        let (mut payload, user) = (request.payload()?, &request.caller.user_id);
+        let conversation = Name::of_field(&mut payload)?;
         let page = Page {
             before: payload.number("before_seq")?,
             after: payload.number("after_seq")?,
@@ -40,7 +42,8 @@ impl frame::Handler for History {
             form: Form::Frame,
         }
         .check()?;
-        let answer = store::read(conversation, &request.caller.user_id, &page)?;
+        let conversation = conversation.find(user)?;
+        let answer = store::read(conversation, user, &page)?;
         let payload = format!(
             r#"{{"conversation_id":"{conversation}","messages":{},"has_more":{}}}"#,
             answer.messages, answer.has_more

@@ -5,7 +5,7 @@ mod looking;
 mod rules;
 mod store;
 
-use rules::{Heads, Wish};
+use rules::{Found, Heads, Wish};
 use sdk::connection::{self, Gap, Page};
 use sdk::frame::{Reply, Request, Subscription};
 use sdk::{Id, Problem, Push, channels, frame, http, membership};
@@ -29,7 +29,7 @@ impl frame::Handler for JoinRoom {
 impl http::Handler for JoinRoom {
     fn handle(request: http::Request) -> Result<http::Response, Problem> {
         let user = &request.caller()?.user_id;
-        let conversation = membership::find(request.param("conversation_id"))?;
+        let conversation = membership::find(request.param("conversation_id"), user)?;
         let text = membership::join(conversation, user)?;
         Ok(http::Response::text(200, format!(r#"{{"conversation":{text}}}"#)))
     }
@@ -67,12 +67,13 @@ impl connection::Handler for JoinRoom {
 fn subscribe(request: &Request) -> Result<Reply, Problem> {
     let user = &request.caller.user_id;
     let wish = Wish::subscribe(request.payload()?, request.alias.is_some())?;
+    let wish = wish.found_for(user)?;
     let mut answer = Answer::default();
     if wish.join {
         answer.join(&wish, user)?;
     }
 
-    let ids: Vec<Id> = wish.ids().into_iter().filter(|id| !answer.is_refused(*id)).collect();
+    let ids: Vec<Id> = wish.ids.iter().copied().filter(|id| !answer.is_refused(*id)).collect();
     let topics: Vec<String> = wish.topics.iter().filter_map(|topic| channels::topic(topic)).collect();
     let addresses: Vec<String> =
         ids.iter().map(|id| channels::conversation(*id)).chain(topics.iter().cloned()).collect();
@@ -85,7 +86,7 @@ fn subscribe(request: &Request) -> Result<Reply, Problem> {
             None => answer.open(seat.id, seat.heads(), wish.stands.get(&seat.id).copied()),
         }
     }
-    for (name, _) in wish.conversations.iter().filter(|(_, id)| id.is_none()) {
+    for name in &wish.unknown {
         answer.refuse(name, "not_found");
     }
     for topic in topics {
@@ -106,13 +107,21 @@ fn subscribe(request: &Request) -> Result<Reply, Problem> {
 }
 
 fn unsubscribe(request: &Request) -> Result<Reply, Problem> {
-    let wish = Wish::unsubscribe(request.payload()?)?;
-    let ids = wish.ids();
+    let wish = Wish::unsubscribe(request.payload()?)?.found_for(&request.caller.user_id)?;
+    let ids = wish.ids;
     let topics = wish.topics.iter().filter_map(|topic| channels::topic(topic));
     let addresses: Vec<String> = ids.iter().map(|id| channels::conversation(*id)).chain(topics).collect();
     channels::unsubscribe(&addresses)?;
     looking::end(&request.connection, &ids);
     Ok(Reply::new("unsubscribed", &json!({ "conversation_ids": ids, "topics": wish.topics })))
+}
+
+impl Wish {
+    /// With the conversations that this user means by these names, in one question.
+    fn found_for(self, user: &str) -> Result<Found, Problem> {
+        let ids = membership::find_all(self.names().chain(self.stands.keys()), user)?;
+        Ok(self.found(&ids))
+    }
 }
 
 /// What the reply to `subscribe` says, while it is found out.
@@ -128,8 +137,8 @@ struct Answer {
 impl Answer {
     /// Most who join are participants already; only the others need a transaction, and only public channels have one for
     /// them. Whoever may not is refused behind the gates, like everyone.
-    fn join(&mut self, wish: &Wish, user: &str) -> Result<(), Problem> {
-        for seat in store::seats(user, &wish.ids())? {
+    fn join(&mut self, wish: &Found, user: &str) -> Result<(), Problem> {
+        for seat in store::seats(user, &wish.ids)? {
             if seat.seated || !seat.open {
                 continue;
             }
@@ -160,14 +169,17 @@ impl Answer {
         self.subscriptions.push(Subscription { address, after: positions(after), missed });
     }
 
-    fn reply(self, wish: &Wish) -> Reply {
-        let payload = json!({
+    fn reply(self, wish: &Found) -> Reply {
+        let mut payload = json!({
             "conversation_ids": self.ids,
             "heads": self.heads,
             "changes": self.changes,
             "refused": self.refused,
             "topics": wish.topics,
         });
+        if !wish.slugs.is_empty() {
+            payload["slugs"] = json!(wish.slugs);
+        }
         let mut reply = Reply::new("subscribed", &payload);
         reply.subscriptions = self.subscriptions;
         reply

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sdk::json::Object;
+use sdk::membership::Name;
 use sdk::{Id, Problem, channels};
 use serde_json::Value;
 
@@ -24,9 +25,9 @@ pub struct Stand {
 
 #[derive(Debug, PartialEq)]
 pub struct Wish {
-    /// As the client wrote them, each once. What is no id is answered like a conversation that is not there.
-    pub conversations: Vec<(String, Option<Id>)>,
-    pub stands: BTreeMap<Id, Stand>,
+    /// As the client wrote them, each once. What can name no conversation is answered like one that is not there.
+    pub conversations: Vec<(String, Option<Name>)>,
+    pub stands: BTreeMap<Name, Stand>,
     pub topics: Vec<String>,
     /// Become a participant of public channels first.
     pub join: bool,
@@ -52,9 +53,48 @@ impl Wish {
         Ok(Self { conversations, stands: BTreeMap::new(), topics: topics(&mut payload)?, join: false })
     }
 
-    pub fn ids(&self) -> Vec<Id> {
-        self.conversations.iter().filter_map(|(_, id)| *id).collect()
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.conversations.iter().filter_map(|(_, name)| name.as_ref())
     }
+
+    /// With the conversations that this user means.
+    pub fn found(self, ids: &BTreeMap<Name, Id>) -> Found {
+        let mut found = Found { join: self.join, topics: self.topics, ..Found::default() };
+        for (written, name) in self.conversations {
+            match name.as_ref().and_then(|name| ids.get(name)) {
+                None => found.unknown.push(written),
+                Some(id) => {
+                    if let Some(Name::Slug(slug)) = name {
+                        found.slugs.insert(slug, *id);
+                    }
+                    if !found.ids.contains(id) {
+                        found.ids.push(*id);
+                    }
+                }
+            }
+        }
+        for (name, stand) in &self.stands {
+            // A position in a conversation that is not named matters to nobody.
+            if let Some(id) = ids.get(name) {
+                found.stands.insert(*id, *stand);
+            }
+        }
+        found
+    }
+}
+
+/// A wish whose conversations are known.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Each once, in the order in which they were named.
+    pub ids: Vec<Id>,
+    /// Those that were named by a slug.
+    pub slugs: BTreeMap<String, Id>,
+    /// What names no conversation of this user, as it was written.
+    pub unknown: Vec<String>,
+    pub stands: BTreeMap<Id, Stand>,
+    pub topics: Vec<String>,
+    pub join: bool,
 }
 
 /// Empty lists are fine: a client that comes back may have nothing.
@@ -64,14 +104,19 @@ fn names_something(payload: &Object) -> Result<(), Problem> {
     if found { Ok(()) } else { Err(Problem::invalid("conversation_ids", "is required, or topics")) }
 }
 
-fn conversations(payload: &mut Object) -> Result<Vec<(String, Option<Id>)>, Problem> {
+fn conversations(payload: &mut Object) -> Result<Vec<(String, Option<Name>)>, Problem> {
     let mut names = payload.texts("conversation_ids", CONVERSATIONS_MAX)?.unwrap_or_default();
     names.extend(payload.text("conversation_id")?);
     // One id can be written in two ways.
     let mut seen = BTreeSet::new();
-    let named = names.into_iter().map(|name| (Id::parse(&name), name));
-    let once = named.filter(|(id, name)| seen.insert(id.map_or_else(|| name.clone(), |id| id.to_string())));
-    Ok(once.map(|(id, name)| (name, id)).collect())
+    let named = names.into_iter().map(|written| (Name::parse(&written), written));
+    let once = named.filter(|(name, written)| {
+        seen.insert(match name {
+            Some(Name::Id(id)) => id.to_string(),
+            _ => written.clone(),
+        })
+    });
+    Ok(once.map(|(name, written)| (written, name)).collect())
 }
 
 fn topics(payload: &mut Object) -> Result<Vec<String>, Problem> {
@@ -84,7 +129,7 @@ fn topics(payload: &mut Object) -> Result<Vec<String>, Problem> {
     }
 }
 
-fn stands(payload: &mut Object) -> Result<BTreeMap<Id, Stand>, Problem> {
+fn stands(payload: &mut Object) -> Result<BTreeMap<Name, Stand>, Problem> {
     let mut stands = BTreeMap::new();
     for (name, value) in payload.map("positions", CONVERSATIONS_MAX)?.unwrap_or_default() {
         let field = format!("positions.{name}");
@@ -97,9 +142,9 @@ fn stands(payload: &mut Object) -> Result<BTreeMap<Id, Stand>, Problem> {
             }
             _ => return Err(Problem::invalid(field, "is neither a seq nor {seq, change}")),
         };
-        // A position in something that has no id matters to nobody.
-        if let Some(id) = Id::parse(&name) {
-            stands.insert(id, stand);
+        // A position in something that can have no name matters to nobody.
+        if let Some(name) = Name::parse(&name) {
+            stands.insert(name, stand);
         }
     }
     Ok(stands)
@@ -150,16 +195,29 @@ mod tests {
 
     #[test]
     fn a_wish_names_conversations_positions_and_topics() {
-        let room = Id::parse(ROOM).unwrap();
+        let id = Id::parse(ROOM).unwrap();
+        let room = Name::Id(id);
         let full = wish(json!({
-            "conversation_ids": [ROOM, "nonsense", ROOM, ROOM.to_uppercase()],
-            "positions": { ROOM: { "seq": 3, "change": 1 }, "other": 7 },
+            "conversation_ids": [ROOM, "No Name", ROOM, ROOM.to_uppercase(), "lobby", "mine"],
+            "positions": { ROOM: { "seq": 3, "change": 1 }, "lobby": 7, "No Name": 7, "gone": 7 },
             "topics": ["match:31", "match:31"],
         }))
         .unwrap();
-        assert_eq!(full.conversations, [(ROOM.to_owned(), Some(room)), ("nonsense".to_owned(), None)]);
+        assert_eq!(
+            full.conversations[..2],
+            [(ROOM.to_owned(), Some(room.clone())), ("No Name".to_owned(), None)]
+        );
         assert_eq!(full.stands[&room], Stand { seq: 3, change: Some(1) });
-        assert_eq!((full.topics.len(), full.join, full.ids()), (1, false, vec![room]));
+        assert_eq!((full.topics.len(), full.join), (1, false));
+
+        // `mine` is the conversation that was named by its id too; nobody knows `lobby`.
+        let mine = Name::Slug("mine".to_owned());
+        let found = full.found(&[(room.clone(), id), (mine, id)].into());
+        assert_eq!(
+            (&found.ids[..], &found.unknown[..]),
+            (&[id][..], &["No Name".to_owned(), "lobby".to_owned()][..])
+        );
+        assert_eq!((found.slugs, found.stands.len()), ([("mine".to_owned(), id)].into(), 1));
         let seq_only = wish(json!({ "conversation_ids": [ROOM], "positions": { ROOM: 5 } })).unwrap();
         assert_eq!(seq_only.stands[&room], Stand { seq: 5, change: None });
     }

@@ -6,7 +6,8 @@ mod store;
 
 use rules::{Positions, Question};
 use sdk::http::{self, Request, Response};
-use sdk::{Id, Problem, cursor, frame, json, marks, membership};
+use sdk::membership::{self, Name};
+use sdk::{Id, Problem, cursor, frame, json, marks};
 
 struct Marks;
 http::export!(Marks);
@@ -17,8 +18,9 @@ impl http::Handler for Marks {
         match request.endpoint() {
             ("POST", "/api/v1/conversations/{conversation_id}/read") => {
                 let up_to = rules::up_to_seq(&mut request.json()?)?;
-                let conversation = membership::find(request.param("conversation_id"))?;
-                Ok(Response::text(200, read(conversation, &request.caller()?.user_id, up_to)?))
+                let user = &request.caller()?.user_id;
+                let conversation = membership::find(request.param("conversation_id"), user)?;
+                Ok(Response::text(200, read(conversation, user, up_to)?))
             }
             ("GET", "/api/v1/conversations/{conversation_id}/receipts") => receipts(&request),
             _ => http::unknown_endpoint(&request),
@@ -31,12 +33,13 @@ impl frame::Handler for Marks {
         let (user, mut payload) = (&request.caller.user_id, request.payload()?);
         match request.frame_type.as_str() {
             "read" => {
-                let conversation = json::required("conversation_id", payload.id("conversation_id")?)?;
+                let conversation = Name::of_field(&mut payload)?;
                 let up_to = rules::up_to_seq(&mut payload)?;
+                let conversation = conversation.find(user)?;
                 Ok(Some(frame::Reply::text("read.ok", read(conversation, user, up_to)?)))
             }
             "delivered" => {
-                marks::deliver(user, &Positions::parse(payload)?.0)?;
+                marks::deliver(user, &Positions::parse(payload)?.of(user)?)?;
                 Ok(None)
             }
             _ => frame::unknown_type(&request),
@@ -58,6 +61,7 @@ fn receipts(request: &Request) -> Result<Response, Problem> {
         after: cursor::person(request.query("cursor"))?,
         limit: request.limit(rules::RECEIPTS_MAX, rules::RECEIPTS_MAX)?,
     };
-    let conversation = membership::find_for("message", request.param("conversation_id"))?;
-    Ok(Response::text(200, store::receipts(conversation, &request.caller()?.user_id, &question)?))
+    let user = &request.caller()?.user_id;
+    let conversation = membership::find_for("message", request.param("conversation_id"), user)?;
+    Ok(Response::text(200, store::receipts(conversation, user, &question)?))
 }

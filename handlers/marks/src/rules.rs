@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sdk::json::{self, Object};
+use sdk::membership::{self, Name};
 use sdk::{Id, Problem, marks};
 use serde_json::Value;
 
@@ -24,11 +25,11 @@ pub fn up_to_seq(body: &mut Object) -> Result<u64, Problem> {
 
 /// What `delivered` says: through which seq, by conversation.
 #[derive(Debug, PartialEq)]
-pub struct Positions(pub BTreeMap<Id, u64>);
+pub struct Positions(BTreeMap<Name, u64>);
 
 impl Positions {
-    /// Like the positions of `subscribe`, each is a seq or `{seq, change}`. What is no id is a conversation that is not
-    /// there, and is passed over like one.
+    /// Like the positions of `subscribe`, each is a seq or `{seq, change}`. What can name no conversation is passed over, like
+    /// a conversation that is not there.
     pub fn parse(mut payload: Object) -> Result<Self, Problem> {
         let given = json::required("positions", payload.map("positions", marks::POSITIONS_MAX)?)?;
         let mut positions = BTreeMap::new();
@@ -41,12 +42,26 @@ impl Positions {
                 _ => None,
             };
             let seq = seq.filter(|seq| i64::try_from(*seq).is_ok()).ok_or_else(rule)?;
-            if let Some(id) = Id::parse(&name) {
-                let known: &mut u64 = positions.entry(id).or_default();
+            if let Some(name) = Name::parse(&name) {
+                let known: &mut u64 = positions.entry(name).or_default();
                 *known = seq.max(*known);
             }
         }
         Ok(Self(positions))
+    }
+
+    /// By conversation, as this user means their names.
+    pub fn of(&self, user: &str) -> Result<BTreeMap<Id, u64>, Problem> {
+        let ids = membership::find_all(self.0.keys(), user)?;
+        let mut positions = BTreeMap::new();
+        for (name, seq) in &self.0 {
+            if let Some(id) = ids.get(name) {
+                // A conversation can be named twice, by its id and its slug.
+                let known: &mut u64 = positions.entry(*id).or_default();
+                *known = (*seq).max(*known);
+            }
+        }
+        Ok(positions)
     }
 }
 
@@ -81,13 +96,16 @@ mod tests {
     #[test]
     fn positions_are_seqs_by_conversation() {
         let parse = |positions: Value| Positions::parse(object(json!({ "positions": positions })));
-        let room = Id::parse(ROOM).unwrap();
-        assert_eq!(parse(json!({ ROOM: 7 })), Ok(Positions([(room, 7)].into())));
-        assert_eq!(parse(json!({ ROOM: { "seq": 7, "change": 2 } })), Ok(Positions([(room, 7)].into())));
+        let room = Name::parse(ROOM).unwrap();
+        assert_eq!(parse(json!({ ROOM: 7 })), Ok(Positions([(room.clone(), 7)].into())));
+        assert_eq!(
+            parse(json!({ ROOM: { "seq": 7, "change": 2 } })),
+            Ok(Positions([(room.clone(), 7)].into()))
+        );
         // The same conversation twice, in two writings.
         let twice = json!({ ROOM: 9, (ROOM.to_uppercase()): 4 });
         assert_eq!(parse(twice), Ok(Positions([(room, 9)].into())));
-        assert_eq!(parse(json!({ "no id": 7 })), Ok(Positions(BTreeMap::new())));
+        assert_eq!(parse(json!({ "no name": 7 })), Ok(Positions(BTreeMap::new())));
         for bad in [json!("7"), json!(-1), json!(1.5), json!(null), json!([]), json!({}), json!(u64::MAX)] {
             assert_eq!(refusal(parse(json!({ ROOM: bad }))), (422, format!("positions.{ROOM}")));
         }

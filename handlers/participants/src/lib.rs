@@ -105,7 +105,7 @@ fn go(mut room: Room, user: &str, by: &str) -> Result<Response, Problem> {
 }
 
 fn conversation(request: &Request) -> Result<Id, Problem> {
-    membership::find(request.param("conversation_id"))
+    membership::find(request.param("conversation_id"), &request.caller()?.user_id)
 }
 
 /// What is no user id names nobody.

@@ -23,7 +23,11 @@ impl http::Handler for Publisher {
                 "only internal systems publish: a token with role `service` is needed",
             ));
         }
-        let publication = Publication::parse(request.json()?, request.header("idempotency-key"))?;
+        let mut publication = Publication::parse(request.json()?, request.header("idempotency-key"))?;
+        if let Target::Slug(name) = &publication.kind {
+            let conversation = name.find_any().map_err(|problem| problem.with_field("target"))?;
+            publication = publication.to(conversation);
+        }
         let missing = match publication.kind {
             Target::Conversation(id) => !store::has_conversation(id)?,
             _ => false,

@@ -1,6 +1,7 @@
 //! What may be published. Pure: no host calls, so plain `cargo test` runs it.
 
 use sdk::json::{self, Object};
+use sdk::membership::Name;
 use sdk::notification::{LEVELS, PUBLISHED_TYPES, TITLE_CHARS_MAX};
 use sdk::{Id, Problem, channels, text};
 use serde_json::{Value, json};
@@ -53,6 +54,8 @@ pub enum Target {
     Topic,
     User,
     Conversation(Id),
+    /// A conversation by its slug, whose id is not known yet.
+    Slug(Name),
 }
 
 /// Something to publish that keeps the rules.
@@ -86,6 +89,15 @@ impl Publication {
         Ok(Self { kind, target, frame_type, payload, notify, key: key(idempotency_key)? })
     }
 
+    /// The same for a conversation whose slug it named.
+    pub fn to(self, conversation: Id) -> Self {
+        Self {
+            kind: Target::Conversation(conversation),
+            target: channels::conversation(conversation),
+            ..self
+        }
+    }
+
     /// The payload of the event `published`.
     pub fn event(&self) -> String {
         let notify = self.notify.as_ref().map_or(String::new(), |notify| format!(r#","notify":{notify}"#));
@@ -104,16 +116,17 @@ impl Publication {
 }
 
 fn target(raw: String) -> Result<(Target, String), Problem> {
-    let rule = "is not `topic:` and a name, `user:` and a user's id, or `conv:` and a conversation's id";
+    let rule =
+        "is not `topic:` and a name, `user:` and a user's id, or `conv:` and a conversation's id or slug";
     let refuse = || Problem::invalid("target", rule);
     match raw.split_once(':') {
         Some(("topic", name)) => Ok((Target::Topic, channels::topic(name).ok_or_else(refuse)?)),
         Some(("user", id)) if text::is_user_id(id) => Ok((Target::User, channels::user(id))),
-        Some(("conv", id)) => {
-            let id = Id::parse(id).ok_or_else(refuse)?;
+        Some(("conv", name)) => match Name::parse(name).ok_or_else(refuse)? {
             // Written as everybody subscribes to it.
-            Ok((Target::Conversation(id), channels::conversation(id)))
-        }
+            Name::Id(id) => Ok((Target::Conversation(id), channels::conversation(id))),
+            slug @ Name::Slug(_) => Ok((Target::Slug(slug), raw)),
+        },
         _ => Err(refuse()),
     }
 }
@@ -225,7 +238,7 @@ mod tests {
             "user:",
             "topic:",
             "topic:a b",
-            "conv:x",
+            "conv:No Slug",
             "room:7",
             "USER:bo",
             "user:a\u{7}",
@@ -265,6 +278,7 @@ mod tests {
             "conversation.updated",
             "notification.new",
             "notification.read",
+            "notification.updated",
             "typing.start",
             "typing",
             "auth.success",

@@ -27,7 +27,7 @@ impl http::Handler for Search {
         let scope = match request.endpoint() {
             ("GET", "/api/v1/search") => Scope::Mine,
             ("GET", "/api/v1/conversations/{conversation_id}/search") => {
-                Scope::One(membership::find(request.param("conversation_id"))?)
+                Scope::One(membership::find(request.param("conversation_id"), user)?)
             }
             _ => return http::unknown_endpoint(&request),
         };

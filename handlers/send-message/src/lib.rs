@@ -5,8 +5,9 @@ mod rules;
 
 use append::Append;
 use rules::Draft;
+use sdk::membership::{self, Name};
 use sdk::rate::{self, Place, Window};
-use sdk::{Problem, frame, http, membership};
+use sdk::{Problem, frame, http};
 
 struct SendMessage;
 http::export!(SendMessage);
@@ -14,15 +15,21 @@ frame::export!(SendMessage);
 
 impl http::Handler for SendMessage {
     fn handle(request: http::Request) -> Result<http::Response, Problem> {
+        let user = &request.caller()?.user_id;
         let conversation_id = match request.endpoint() {
             ("POST", "/api/v1/conversations/{conversation_id}/messages") => {
-                Some(membership::find(request.param("conversation_id"))?)
+                Some(membership::find(request.param("conversation_id"), user)?)
             }
             ("POST", "/api/v1/messages") => None,
             _ => return http::unknown_endpoint(&request),
         };
-        let draft = Draft::parse(request.json()?, conversation_id, request.header("idempotency-key"))?;
-        Ok(match send(&draft, &request.caller()?.user_id)? {
+        let mut body = request.json()?;
+        let conversation_id = match conversation_id {
+            Some(id) => id,
+            None => Name::of_field(&mut body)?.find(user)?,
+        };
+        let draft = Draft::parse(body, conversation_id, request.header("idempotency-key"))?;
+        Ok(match send(&draft, user)? {
             Append::Stored(message) => http::Response::text(201, format!(r#"{{"message":{message}}}"#)),
             Append::Duplicate(message) => {
                 http::Response::text(200, format!(r#"{{"message":{message},"duplicate":true}}"#))
@@ -33,8 +40,10 @@ impl http::Handler for SendMessage {
 
 impl frame::Handler for SendMessage {
     fn handle(request: frame::Request) -> Result<Option<frame::Reply>, Problem> {
-        let draft = Draft::parse(request.payload()?, None, None)?;
-        let (message, duplicate) = match send(&draft, &request.caller.user_id)? {
+        let (mut payload, user) = (request.payload()?, &request.caller.user_id);
+        let conversation_id = Name::of_field(&mut payload)?.find(user)?;
+        let draft = Draft::parse(payload, conversation_id, None)?;
+        let (message, duplicate) = match send(&draft, user)? {
             Append::Stored(message) => (message, false),
             Append::Duplicate(message) => (message, true),
         };

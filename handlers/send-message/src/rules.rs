@@ -26,16 +26,12 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// From a body or payload. The conversation and the key may also come from the path and a header.
+    /// From a body or payload. The key may also come from a header.
     pub fn parse(
         mut body: Object,
-        conversation_id: Option<Id>,
+        conversation_id: Id,
         idempotency_key: Option<&str>,
     ) -> Result<Self, Problem> {
-        let conversation_id = match conversation_id {
-            Some(id) => id,
-            None => json::required("conversation_id", body.id("conversation_id")?)?,
-        };
         Ok(Self {
             conversation_id,
             content: message::content(json::required("content", body.text("content")?)?)?,
@@ -164,7 +160,7 @@ mod tests {
     const ROOM: &str = "019aa007-76bb-7fff-bfff-ffffffffffff";
 
     fn draft(body: Value) -> Result<Draft, Problem> {
-        let room = Id::parse(ROOM);
+        let room = Id::parse(ROOM).unwrap();
         Draft::parse(Object::parse(body.to_string().as_bytes()).unwrap(), room, None)
     }
 
@@ -257,15 +253,17 @@ mod tests {
     }
 
     #[test]
-    fn the_conversation_and_the_key_come_from_either_place() {
-        let parse = |body: Value, room: Option<Id>, header: Option<&str>| {
-            Draft::parse(Object::parse(body.to_string().as_bytes()).unwrap(), room, header)
+    fn the_key_comes_from_either_place() {
+        let parse = |body: Value, header: Option<&str>| {
+            Draft::parse(
+                Object::parse(body.to_string().as_bytes()).unwrap(),
+                Id::parse(ROOM).unwrap(),
+                header,
+            )
         };
-        let both = parse(json!({ "content": "x", "conversation_id": ROOM }), None, Some("k")).unwrap();
-        assert_eq!((both.conversation_id, both.key.as_deref()), (Id::parse(ROOM).unwrap(), Some("k")));
-        let missing = parse(json!({ "content": "x" }), None, None).unwrap_err();
-        assert_eq!(missing.field.as_deref(), Some("conversation_id"));
-        let torn = parse(json!({ "content": "x", "client_msg_id": "a" }), Id::parse(ROOM), Some("b"));
+        let of_header = parse(json!({ "content": "x" }), Some("k")).unwrap();
+        assert_eq!(of_header.key.as_deref(), Some("k"));
+        let torn = parse(json!({ "content": "x", "client_msg_id": "a" }), Some("b"));
         assert_eq!(torn.unwrap_err().field.as_deref(), Some("client_msg_id"));
     }
 

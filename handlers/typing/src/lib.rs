@@ -29,10 +29,12 @@ impl frame::Handler for Typing {
         if request.frame_type != "typing" {
             return frame::unknown_type(&request);
         }
+        let user = &request.caller.user_id;
         let (conversation, state) = rules::read(request.payload()?)?;
+        let conversation = conversation.find(user)?;
         let told = match state {
-            State::Start => start(conversation, &request.caller.user_id),
-            State::Stop => stop(conversation, &request.caller.user_id),
+            State::Start => start(conversation, user),
+            State::Stop => stop(conversation, user),
         };
         match told {
             Ok(()) => {}

@@ -1,6 +1,7 @@
 //! What a `typing` frame says, and what is remembered of it. Pure: no host calls, so plain `cargo test` runs it.
 
-use sdk::json::{Object, required};
+use sdk::json::Object;
+use sdk::membership::Name;
 use sdk::{Id, Problem, channels::Publication, frame};
 use serde_json::json;
 
@@ -13,8 +14,8 @@ pub enum State {
     Stop,
 }
 
-pub fn read(mut payload: Object) -> Result<(Id, State), Problem> {
-    let conversation = required("conversation_id", payload.id("conversation_id")?)?;
+pub fn read(mut payload: Object) -> Result<(Name, State), Problem> {
+    let conversation = Name::of_field(&mut payload)?;
     let state = match payload.text("state")?.as_deref() {
         None | Some("start") => State::Start,
         Some("stop") => State::Stop,
@@ -53,18 +54,18 @@ mod tests {
 
     const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
-    fn read(payload: Value) -> Result<(Id, State), Problem> {
+    fn read(payload: Value) -> Result<(Name, State), Problem> {
         super::read(Object::parse(payload.to_string().as_bytes()).unwrap())
     }
 
     #[test]
     fn typing_starts_unless_it_says_otherwise() {
-        let room = Id::parse(ROOM).unwrap();
+        let room = Name::parse(ROOM).unwrap();
         for (state, meant) in
             [(Value::Null, State::Start), ("start".into(), State::Start), ("stop".into(), State::Stop)]
         {
             let payload = json!({ "conversation_id": ROOM, "state": state });
-            assert_eq!(read(payload).unwrap(), (room, meant));
+            assert_eq!(read(payload).unwrap(), (room.clone(), meant));
         }
     }
 
@@ -72,7 +73,7 @@ mod tests {
     fn a_bad_frame_names_its_field() {
         for (field, payload) in [
             ("conversation_id", json!({})),
-            ("conversation_id", json!({ "conversation_id": "x" })),
+            ("conversation_id", json!({ "conversation_id": "No Slug" })),
             ("state", json!({ "conversation_id": ROOM, "state": "maybe" })),
             ("state", json!({ "conversation_id": ROOM, "state": true })),
         ] {

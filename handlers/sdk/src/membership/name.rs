@@ -1,0 +1,165 @@
+//! What a client calls a conversation: its id or its slug. Every path, frame and body that names one goes through here, so
+//! that all of them take the same names.
+//!
+//! A slug is unique among what one person can see, not among all conversations: otherwise a refusal would tell strangers
+//! that a private conversation exists. So a slug always means something for somebody.
+
+use std::collections::BTreeMap;
+
+use super::slug_taken;
+use crate::json::{self, Object};
+use crate::postgres::{self, Transaction};
+use crate::{Id, Problem, params};
+
+const FIND: &str = include_str!("sql/find.sql");
+const FIND_ANY: &str = include_str!("sql/find_any.sql");
+const TAKEN: &str = include_str!("sql/taken.sql");
+const LOCK: &str = "select switchboard.lock($1::text[])";
+
+pub const SLUG_BYTES_MAX: usize = 100;
+
+crate::rows! {
+    struct Found { slug: String, id: Id }
+}
+
+/// The name of a conversation, whether or not there is one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Name {
+    Id(Id),
+    Slug(String),
+}
+
+impl Name {
+    /// `None` for what can name no conversation.
+    pub fn parse(raw: &str) -> Option<Self> {
+        match Id::parse(raw) {
+            Some(id) => Some(Self::Id(id)),
+            None => is_slug(raw).then(|| Self::Slug(raw.to_owned())),
+        }
+    }
+
+    /// The field `conversation_id` of a frame or a body.
+    pub fn of_field(body: &mut Object) -> Result<Self, Problem> {
+        json::required("conversation_id", Self::of_optional(body)?)
+    }
+
+    /// The same field where it may be absent or null.
+    pub fn of_optional(body: &mut Object) -> Result<Option<Self>, Problem> {
+        const FIELD: &str = "conversation_id";
+        let Some(raw) = body.text(FIELD)? else { return Ok(None) };
+        let rule = || Problem::invalid(body.name(FIELD), "is neither a UUID nor a slug");
+        Self::parse(&raw).map(Some).ok_or_else(rule)
+    }
+
+    /// The conversation, as this user means it.
+    pub fn find(&self, user: &str) -> Result<Id, Problem> {
+        self.find_for("conversation", user)
+    }
+
+    /// The same for a user who wants a `thing` of it: a slug that nobody has is answered like a conversation of others, where
+    /// it is the thing that is not found.
+    pub fn find_for(&self, thing: &str, user: &str) -> Result<Id, Problem> {
+        match self {
+            Self::Id(id) => Ok(*id),
+            Self::Slug(slug) => {
+                slugs(vec![slug.clone()], user)?.remove(slug).ok_or_else(|| Problem::not_found(thing))
+            }
+        }
+    }
+
+    /// The conversation for a caller who stands outside of all of them: an auditor, an internal system. The handler's role
+    /// reads conversations.
+    pub fn find_any(&self) -> Result<Id, Problem> {
+        let slug = match self {
+            Self::Id(id) => return Ok(*id),
+            Self::Slug(slug) => slug,
+        };
+        let rows = postgres::query(FIND_ANY, &params![slug])?;
+        let found: Vec<Id> = rows.iter().map(|row| row.get("id")).collect::<Result<_, _>>()?;
+        match found[..] {
+            [] => Err(Problem::not_found("conversation")),
+            [one] => Ok(one),
+            _ => Err(Problem::conflict(
+                "several conversations have this slug; name the one you mean by its id",
+            )),
+        }
+    }
+}
+
+/// Lower-case letters, digits and dashes; never the writing of an id.
+pub fn is_slug(name: &str) -> bool {
+    (1..=SLUG_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && Id::parse(name).is_none()
+}
+
+/// The conversations that a user means by these names, in one question. A name that means nothing to them is missing. The
+/// handler's role reads conversations and participants.
+pub fn find_all<'a>(
+    names: impl IntoIterator<Item = &'a Name>,
+    user: &str,
+) -> Result<BTreeMap<Name, Id>, Problem> {
+    let (mut known, mut unknown) = (BTreeMap::new(), Vec::new());
+    for name in names {
+        match name {
+            Name::Id(id) => drop(known.insert(name.clone(), *id)),
+            Name::Slug(slug) => unknown.push(slug.clone()),
+        }
+    }
+    known.extend(slugs(unknown, user)?.into_iter().map(|(slug, id)| (Name::Slug(slug), id)));
+    Ok(known)
+}
+
+fn slugs(slugs: Vec<String>, user: &str) -> Result<BTreeMap<String, Id>, Problem> {
+    if slugs.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let found: Vec<Found> = postgres::query(FIND, &params![slugs, user])?.all()?;
+    Ok(found.into_iter().map(|found| (found.slug, found.id)).collect())
+}
+
+/// Refuses a slug that this user knows another conversation by. The slug is locked until COMMIT, so that two conversations
+/// never take it at once. `conversation` is the one that is to have it, where there is one already.
+pub fn must_be_free(
+    transaction: &Transaction,
+    slug: &str,
+    user: &str,
+    conversation: Option<Id>,
+) -> Result<(), Problem> {
+    transaction.query(LOCK, &params![vec![format!("slug:{slug}")]])?;
+    match transaction.query(TAKEN, &params![slug, user, conversation])?.cell()? {
+        Some(false) => Ok(()),
+        _ => Err(slug_taken()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+
+    #[test]
+    fn slugs_are_plain_and_never_look_like_ids() {
+        assert!(is_slug("cs-101") && is_slug("a"));
+        for bad in ["", "CS", "a b", "ü", ROOM, &"x".repeat(101)] {
+            assert!(!is_slug(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_names_a_conversation_by_id_or_slug() {
+        let of = |json: &str| Name::of_field(&mut Object::parse(json.as_bytes()).unwrap());
+        let id = format!(r#"{{"conversation_id":"{}"}}"#, ROOM.to_uppercase());
+        assert_eq!(of(&id), Ok(Name::Id(Id::parse(ROOM).unwrap())));
+        assert_eq!(of(r#"{"conversation_id":"lobby-2"}"#), Ok(Name::Slug("lobby-2".to_owned())));
+        for bad in [
+            "{}",
+            r#"{"conversation_id":"No Slug"}"#,
+            r#"{"conversation_id":7}"#,
+            r#"{"conversation_id":""}"#,
+        ] {
+            assert_eq!(of(bad).unwrap_err().field.as_deref(), Some("conversation_id"), "{bad}");
+        }
+    }
+}
