@@ -13,9 +13,13 @@ use crate::limits;
 pub struct UserId(Arc<str>);
 
 impl UserId {
+    /// Names that stand for something else in a path: `/users/me` is the caller, and clients take `.` and `..` out of a path
+    /// before they send it. A user of that name could not be addressed. The handlers' sdk has the same list (`text.rs`).
+    pub const RESERVED: [&str; 3] = ["me", ".", ".."];
+
     pub fn parse(raw: &str) -> Option<Self> {
         let chars = raw.chars().count();
-        let fits = (1..=limits::USER_ID_CHARS_MAX).contains(&chars);
+        let fits = (1..=limits::USER_ID_CHARS_MAX).contains(&chars) && !Self::RESERVED.contains(&raw);
         (fits && !raw.chars().any(char::is_control)).then(|| Self(raw.into()))
     }
 
@@ -173,7 +177,7 @@ mod tests {
         for good in ["a", "65f1c0ffee65f1c0ffee65f1", "Ană ✓", &"ü".repeat(64)] {
             assert_eq!(UserId::parse(good).unwrap().as_str(), good);
         }
-        for bad in ["", "a\0b", "line\nbreak", &"ü".repeat(65)] {
+        for bad in ["", "a\0b", "line\nbreak", &"ü".repeat(65), "me", ".", ".."] {
             assert!(UserId::parse(bad).is_none(), "{bad:?}");
         }
     }

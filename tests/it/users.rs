@@ -1,8 +1,10 @@
 //! The directory: who somebody is, what they want to be called, and who sees what of it.
 
 use serde_json::{Value, json};
+use switchboard_tests::client::Client;
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::until;
+use switchboard_tests::socket::Handshake;
 use switchboard_tests::token::Token;
 
 const ME: &str = "/api/v1/users/me";
@@ -109,6 +111,31 @@ async fn the_directory_is_kept_and_never_behind_a_change() {
             (name(&bo).await == before).then_some(())
         })
         .await;
+    })
+    .await;
+}
+
+/// `/users/me` is whoever asks, so nobody can be called so; nor what clients take out of a path.
+#[tokio::test]
+async fn a_reserved_name_signs_in_nobody_and_names_nobody() {
+    Host::test(Options::default(), async |host| {
+        let ana = host.rest("ana");
+        for name in ["me", ".", ".."] {
+            let refused =
+                host.rest(name).get("/api/v1/conversations").await.expect_problem(401, "unauthorized");
+            assert!(refused["detail"].as_str().unwrap().contains("reserved"), "{refused}");
+            let handshake = Handshake::bearer(&Token::of(name).sign());
+            assert!(Client::connect(host.address, &handshake).await.is_err(), "{name} signed in");
+            let body = json!({"type": "direct", "members": [name]});
+            ana.post("/api/v1/conversations", body).await.expect_invalid("members[0]");
+            let body = json!({"target": format!("user:{name}"), "type": "x", "payload": {}});
+            host.publish(body).await.expect_invalid("target");
+        }
+        assert_eq!(ana.get(ME).await.expect(200)["user"]["id"], "ana");
+        // Names that only look like it are names.
+        for name in ["Me", "me2", "..."] {
+            assert_eq!(host.rest(name).get(ME).await.expect(200)["user"]["id"], name);
+        }
     })
     .await;
 }

@@ -207,7 +207,8 @@ fn whole(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| float().map(|float| float as i64))
 }
 
-const USER_ID_RULE: &str = "is not a user id: 1 to 64 characters, no control characters";
+const USER_ID_RULE: &str =
+    "is not a user id: 1 to 64 characters, no control characters, not `me`, `.` or `..`";
 
 /// Complains about a field that must be there.
 pub fn required<T>(field: &str, value: Option<T>) -> Result<T, Problem> {

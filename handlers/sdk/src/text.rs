@@ -53,9 +53,13 @@ pub fn has_control(text: &str) -> bool {
     text.chars().any(char::is_control)
 }
 
+/// User ids that stand for something else in a path: `/users/me` is the caller, and clients take `.` and `..` out of a path
+/// before they send it. The host refuses tokens of such a user (`ids.rs`).
+const RESERVED_USER_IDS: [&str; 3] = ["me", ".", ".."];
+
 /// A user id is a token's `sub`, verbatim: 1 to 64 characters, none of them a control character.
 pub fn is_user_id(text: &str) -> bool {
-    (1..=64).contains(&length(text)) && !has_control(text)
+    (1..=64).contains(&length(text)) && !has_control(text) && !RESERVED_USER_IDS.contains(&text)
 }
 
 /// A name that people see, of a person, a conversation or a class: in NFC, 1 to `chars_max` characters, without control

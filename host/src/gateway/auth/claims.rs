@@ -52,6 +52,7 @@ pub enum Rejected {
     Issuer,
     Audience,
     Subject,
+    ReservedSubject,
     SessionId,
     Revoked,
 }
@@ -72,6 +73,7 @@ impl Rejected {
             Self::Issuer => "issuer",
             Self::Audience => "audience",
             Self::Subject => "subject",
+            Self::ReservedSubject => "reserved_subject",
             Self::SessionId => "session_id",
             Self::Revoked => "revoked",
         }
@@ -91,6 +93,9 @@ impl Rejected {
             Self::Issuer => "the token is from another issuer",
             Self::Audience => "the token is for another audience",
             Self::Subject => "the token's `sub` is no user id of 1 to 64 characters",
+            Self::ReservedSubject => {
+                "the token's `sub` is reserved: no user can be called `me`, `.` or `..`; issue the token with another `sub`"
+            }
             Self::SessionId => "the token's `jti` is too long",
             Self::Revoked => "the token was revoked",
         })
@@ -118,6 +123,9 @@ impl Rules {
             if !is_ours {
                 return Err(Rejected::Audience);
             }
+        }
+        if claims.sub.as_deref().is_some_and(|sub| UserId::RESERVED.contains(&sub)) {
+            return Err(Rejected::ReservedSubject);
         }
         let user = claims.sub.as_deref().and_then(UserId::parse).ok_or(Rejected::Subject)?;
         let session_id = match claims.jti {
@@ -220,6 +228,9 @@ mod tests {
     fn a_subject_is_a_user_id() {
         for bad in [serde_json::Value::Null, "".into(), "a\0b".into(), "x".repeat(65).into()] {
             assert_eq!(verdict(&rules(), with("sub", bad)), Err(Rejected::Subject));
+        }
+        for reserved in UserId::RESERVED {
+            assert_eq!(verdict(&rules(), with("sub", reserved.into())), Err(Rejected::ReservedSubject));
         }
         let long = "x".repeat(SESSION_ID_CHARS_MAX + 1);
         assert_eq!(verdict(&rules(), with("jti", long.into())), Err(Rejected::SessionId));
