@@ -144,13 +144,15 @@ async fn an_entry_is_a_conversation_with_what_is_mine() {
         let made = host.rest("ana").post(CONVERSATIONS, direct).await.expect(201);
         let room = made["conversation"]["id"].as_str().unwrap();
         let long = "đ".repeat(150);
+        // Both have written, so they see each other.
+        send(&host.rest("bo"), room, "hi").await;
         send(&host.rest("ana"), room, &long).await;
 
         let shown = async |user: &str, status: &str| {
             until(format!("{user} to be shown as {status}"), async || {
                 let list = host.rest("ana").get(CONVERSATIONS).await.expect(200);
                 let entry = list["conversations"][0].clone();
-                (entry["presence"]["status"] == status && entry["last_message"]["seq"] == 2).then_some(entry)
+                (entry["presence"]["status"] == status && entry["last_message"]["seq"] == 3).then_some(entry)
             })
             .await
         };
@@ -158,7 +160,7 @@ async fn an_entry_is_a_conversation_with_what_is_mine() {
         assert_eq!((&entry["type"], &entry["my_role"]), (&json!("direct"), &json!("member")));
         assert_eq!(entry["last_message"]["content"], "đ".repeat(100));
         assert_eq!(entry["last_message"]["sender_id"], "ana");
-        assert_eq!((&entry["unread"], &entry["last_read_seq"]), (&json!(0), &json!(2)));
+        assert_eq!((&entry["unread"], &entry["last_read_seq"]), (&json!(0), &json!(3)));
         // Who never connected has no profile.
         assert_eq!(entry["peer"], json!({"user_id": "bo", "user": null}));
         assert_eq!(entry["presence"]["user_id"], "bo");

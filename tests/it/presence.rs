@@ -13,6 +13,20 @@ fn quick() -> Options {
     Options::default().set("HANDLERS__PRESENCE_SWEEP__GRACE_MS", 300)
 }
 
+/// A group in which everybody has written something, so that they see each other.
+async fn acquainted(host: &Host, name: &str, members: &[&str]) -> String {
+    let room = host.group(name, members).await;
+    for user in members {
+        writes(host, user, &room).await;
+    }
+    room
+}
+
+async fn writes(host: &Host, user: &str, room: &str) {
+    let path = format!("/api/v1/conversations/{room}/messages");
+    host.rest(user).post(&path, json!({"content": "here"})).await.expect(201);
+}
+
 /// What this client heard of somebody and was not asked about.
 fn unasked(client: &Client, user: &str) -> Vec<Value> {
     client.aside_of("presence.update").into_iter().filter(|push| push["user_id"] == user).collect()
@@ -87,11 +101,11 @@ async fn many_connections_are_one_person() {
 #[tokio::test]
 async fn who_shares_a_conversation_sees_and_hears_and_others_do_not() {
     Host::test(quick(), async |host| {
-        let room = host.group("lobby", &["ana", "bo"]).await;
+        let room = acquainted(host, "lobby", &["ana", "bo"]).await;
         let mut ana = host.client("ana").await;
         ana.enter(&room).await;
         // She shares a conversation with both, and is subscribed to nothing.
-        host.group("elsewhere", &["cy", "bo"]).await;
+        acquainted(host, "elsewhere", &["cy", "bo"]).await;
         let mut cy = host.client("cy").await;
         let mut eve = host.client("eve").await;
         assert_eq!(
@@ -129,7 +143,7 @@ async fn a_change_is_heard_once_however_many_conversations_are_shared() {
     Host::test(quick(), async |host| {
         let mut ana = host.client("ana").await;
         for n in 0..5 {
-            let room = host.group(&format!("room {n}"), &["ana", "bo"]).await;
+            let room = acquainted(host, &format!("room {n}"), &["ana", "bo"]).await;
             ana.enter(&room).await;
         }
         ana.request("presence.watch", json!({"user_ids": ["bo"]})).await.expect("presence.snapshot");
@@ -150,7 +164,7 @@ async fn away_comes_by_itself_and_busy_by_hand() {
     let options =
         quick().set("HANDLERS__PRESENCE_SWEEP__IDLE_MS", 2_000).set("HANDLERS__PRESENCE__IDLE_MS", 2_000);
     Host::test(options, async |host| {
-        let room = host.group("lobby", &["ana", "bo"]).await;
+        let room = acquainted(host, "lobby", &["ana", "bo"]).await;
         let mut ana = host.client("ana").await;
         ana.enter(&room).await;
         let mut bo = host.client("bo").await;
@@ -197,7 +211,7 @@ async fn away_comes_by_itself_and_busy_by_hand() {
 #[tokio::test]
 async fn whom_one_watches_is_heard_of_as_long_as_one_may() {
     Host::test(quick(), async |host| {
-        let room = host.group("lobby", &["cy", "ana", "bo"]).await;
+        let room = acquainted(host, "lobby", &["cy", "ana", "bo"]).await;
         let mut ana = host.client("ana").await;
         let watch = json!({"user_ids": ["bo", "eve", "nobody"]});
         let snapshot = ana.request("presence.watch", watch).await.expect("presence.snapshot");
@@ -228,7 +242,8 @@ async fn whom_one_watches_is_heard_of_as_long_as_one_may() {
         cy.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
         is_seen(host, "bo", "cy", "busy").await;
         is_seen(host, "ana", "cy", "offline").await;
-        ana.expect_silence().await;
+        host.outbox_read().await;
+        ana.expect_alive().await;
         assert!(unasked(&ana, "cy").is_empty());
         ana.request("presence.watch", json!({"user_ids": []})).await.expect("presence.snapshot");
         for (payload, field) in [
@@ -239,6 +254,136 @@ async fn whom_one_watches_is_heard_of_as_long_as_one_may() {
         ] {
             ana.request("presence.watch", payload).await.expect_invalid(field);
         }
+    })
+    .await;
+}
+
+/// How a list of conversations shows the other person of a direct one.
+async fn listed(host: &Host, viewer: &str) -> Value {
+    let page = host.rest(viewer).get("/api/v1/conversations").await.expect(200);
+    let list = page["conversations"].as_array().expect("a list");
+    list.iter().find(|entry| entry["type"] == "direct").expect("a direct conversation")["presence"].clone()
+}
+
+#[tokio::test]
+async fn a_stranger_is_not_seen_because_somebody_added_them() {
+    Host::test(quick(), async |host| {
+        let body = json!({"type": "direct", "members": ["bo"]});
+        let direct = host.rest("ana").post("/api/v1/conversations", body).await.expect(201);
+        let direct = direct["conversation"]["id"].as_str().unwrap().to_owned();
+        let group = host.group("strangers", &["ana", "bo", "cy"]).await;
+        writes(host, "ana", &direct).await;
+        writes(host, "ana", &group).await;
+        let mut ana = host.client("ana").await;
+        for room in [&direct, &group] {
+            ana.enter(room).await;
+        }
+        let watch = json!({"user_ids": ["bo", "cy"]});
+        ana.request("presence.watch", watch.clone()).await.expect("presence.snapshot");
+        let mut bo = host.client("bo").await;
+        bo.enter(&direct).await;
+        bo.enter(&group).await;
+        let _cy = host.client("cy").await;
+        for user in ["ana", "bo", "cy"] {
+            is_seen(host, user, user, "online").await;
+        }
+        // By no way out: asked, in the list, in the snapshot, by a push. Nor does bo see her, who has shown nothing of himself.
+        let hidden = |user: &str| json!({"user_id": user, "status": "offline", "last_seen": null});
+        for user in ["bo", "cy"] {
+            assert_eq!(seen(host, "ana", user).await, hidden(user));
+            assert_eq!(seen(host, user, "ana").await, hidden("ana"));
+        }
+        assert_eq!((listed(host, "ana").await, listed(host, "bo").await), (hidden("bo"), hidden("ana")));
+        let snapshot = ana.request("presence.watch", watch).await.expect("presence.snapshot");
+        assert_eq!(snapshot["presence"], json!([hidden("bo"), hidden("cy")]));
+        let status = async |client: &mut Client, status: &str| {
+            client.request("presence.set", json!({"status": status})).await.expect("presence.ok");
+        };
+        status(&mut bo, "busy").await;
+        is_seen(host, "bo", "bo", "busy").await;
+        status(&mut ana, "busy").await;
+        is_seen(host, "ana", "ana", "busy").await;
+        host.outbox_read().await;
+        for (client, other) in [(&mut ana, "bo"), (&mut bo, "ana")] {
+            client.expect_alive().await;
+            assert_eq!(unasked(client, other), Vec::<Value>::new());
+        }
+
+        // He answers in the group: there both see each other, cy still nobody and nobody him.
+        writes(host, "bo", &group).await;
+        is_seen(host, "ana", "bo", "busy").await;
+        is_seen(host, "bo", "ana", "busy").await;
+        assert_eq!(listed(host, "ana").await["status"], "busy");
+        assert_eq!(
+            (seen(host, "cy", "bo").await, seen(host, "ana", "cy").await),
+            (hidden("bo"), hidden("cy"))
+        );
+        let mut cy = host.client("cy").await;
+        cy.enter(&group).await;
+        status(&mut bo, "away").await;
+        hears(&mut ana, "bo", "away").await;
+        status(&mut ana, "online").await;
+        hears(&mut bo, "ana", "online").await;
+        cy.expect_silence().await;
+        assert!(unasked(&cy, "bo").is_empty() && unasked(&cy, "ana").is_empty());
+
+        // After he left it there is nothing again, although the direct conversation is still there.
+        host.rest("bo").delete(&format!("/api/v1/conversations/{group}")).await.expect(204);
+        assert_eq!(seen(host, "ana", "bo").await, hidden("bo"));
+        assert_eq!(listed(host, "ana").await, hidden("bo"));
+        // Added once more, he begins anew.
+        let people = format!("/api/v1/conversations/{group}/participants");
+        host.rest("ana").post(&people, json!({"user_id": "bo"})).await.expect(201);
+        assert_eq!(seen(host, "ana", "bo").await, hidden("bo"));
+        writes(host, "bo", &direct).await;
+        is_seen(host, "ana", "bo", "away").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn several_who_are_not_engaged_hear_nothing_and_the_others_do() {
+    Host::test(quick(), async |host| {
+        // A class: one came by its code, another wrote, two were only added.
+        let class = json!({"name": "Computing", "code": "CS101"});
+        let made = host.rest("tess").post("/api/v1/classes", class).await.expect(201)["class"].clone();
+        let room = made["conversation_id"].as_str().unwrap().to_owned();
+        let members = format!("/api/v1/classes/{}/members", made["id"].as_str().unwrap());
+        for student in ["ana", "cy", "dee"] {
+            let body = json!({"user_id": student, "role": "student"});
+            host.rest("tess").post(&members, body).await.expect(201);
+        }
+        writes(host, "ana", &room).await;
+        host.rest("bo").post("/api/v1/classes/join", json!({"code": "CS101"})).await.expect(200);
+        let mut clients = Vec::new();
+        for user in ["tess", "ana", "cy", "dee"] {
+            let mut client = host.client(user).await;
+            client.enter(&room).await;
+            clients.push(client);
+        }
+        let mut bo = host.client("bo").await;
+        for client in &mut clients[..2] {
+            hears(client, "bo", "online").await;
+        }
+        bo.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
+        for client in &mut clients[..2] {
+            hears(client, "bo", "busy").await;
+        }
+        host.outbox_read().await;
+        for client in &mut clients[2..] {
+            client.expect_silence().await;
+            assert_eq!(client.aside_of("presence.update"), Vec::<Value>::new());
+        }
+        is_seen(host, "tess", "bo", "busy").await;
+        assert_eq!(seen(host, "cy", "bo").await["status"], "offline");
+        // Who joins a public channel is seen by those who are there by themselves.
+        let channel = json!({"type": "channel", "name": "square", "members": ["dee"]});
+        let channel = host.rest("cy").post("/api/v1/conversations", channel).await.expect(201);
+        let join = format!("/api/v1/conversations/{}/join", channel["conversation"]["id"].as_str().unwrap());
+        host.rest("bo").post(&join, json!({})).await.expect(200);
+        is_seen(host, "cy", "bo", "busy").await;
+        is_seen(host, "bo", "cy", "online").await;
+        assert_eq!(seen(host, "dee", "bo").await["status"], "offline");
     })
     .await;
 }
@@ -268,7 +413,7 @@ async fn a_question_about_presence_is_checked() {
 #[tokio::test]
 async fn the_users_of_a_node_that_died_go_offline() {
     Host::test(quick(), async |host| {
-        let room = host.group("lobby", &["ana", "bo"]).await;
+        let room = acquainted(host, "lobby", &["ana", "bo"]).await;
         let mut other = host.another_node().await;
         let mut ana = host.client("ana").await;
         ana.enter(&room).await;
@@ -288,7 +433,7 @@ async fn the_users_of_a_node_that_died_go_offline() {
 #[tokio::test]
 async fn who_stays_through_the_loss_of_redis_is_not_announced_as_gone() {
     Host::test(Options::default(), async |host| {
-        let room = host.group("lobby", &["ana", "eve"]).await;
+        let room = acquainted(host, "lobby", &["ana", "eve"]).await;
         let mut ana = host.client("ana").await;
         ana.enter(&room).await;
         becomes(host, "ana", &["user.online"]).await;

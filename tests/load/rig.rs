@@ -63,9 +63,10 @@ impl Rig {
         let first: Vec<_> = first.iter().map(String::as_str).collect();
         let room = self.host.group("load", &first).await;
         if !rest.is_empty() {
-            let rows: Vec<_> = rest.iter().map(|user| format!("('{room}', '{user}', 'member')")).collect();
+            let rows: Vec<_> =
+                rest.iter().map(|user| format!("('{room}', '{user}', 'member', true)")).collect();
             let connection = self.host.database.connect().await;
-            let insert = "insert into app.participants (conversation_id, user_id, role) values";
+            let insert = "insert into app.participants (conversation_id, user_id, role, engaged) values";
             connection.run(&format!("{insert} {}", rows.join(", "))).await;
         }
         room

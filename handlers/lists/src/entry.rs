@@ -16,6 +16,8 @@ pub struct Peer {
     pub user_id: String,
     /// JSON text; none for who never connected.
     pub profile: Option<String>,
+    /// I may see their presence.
+    pub is_seen: bool,
     /// None where it is not known: Redis is away.
     pub presence: Option<Presence>,
 }
@@ -81,7 +83,8 @@ mod tests {
         assert!(json["peer"].is_null() && json["presence"].is_null() && json["settings"].is_object());
 
         let presence = Presence { status: "online".into(), last_seen: None };
-        entry.peer = Some(Peer { user_id: "b\"o".into(), profile: None, presence: Some(presence) });
+        entry.peer =
+            Some(Peer { user_id: "b\"o".into(), profile: None, is_seen: true, presence: Some(presence) });
         let json: Value = serde_json::from_str(&entry.json()).unwrap();
         assert_eq!(json["peer"], serde_json::json!({ "user_id": "b\"o", "user": null }));
         assert_eq!(json["presence"]["status"], "online");

@@ -195,6 +195,6 @@ fn entry(place: &Place, meta: &Meta, seat: Seat, count: Count) -> Entry {
         last_read_seq: count.last_read_seq,
         unread: count.unread,
         last: meta.last.clone(),
-        peer: store::peer(seat.peer, seat.profile),
+        peer: store::peer(seat.peer, seat.profile, seat.is_seen),
     }
 }

@@ -8,12 +8,15 @@ use crate::entry::{Entry, Presence};
 /// Left out where Redis is away: then nobody knows.
 pub fn add(entries: &mut [Entry]) {
     let mut pipeline = Pipeline::new();
-    for peer in entries.iter().filter_map(|entry| entry.peer.as_ref()) {
+    for peer in entries.iter().filter_map(|entry| entry.peer.as_ref()).filter(|peer| peer.is_seen) {
         pipeline.push(&["HMGET", &keys::presence(&peer.user_id), "status", "seen", "last_seen"]);
     }
     let Ok(replies) = pipeline.run() else { return };
-    for (peer, reply) in entries.iter_mut().filter_map(|entry| entry.peer.as_mut()).zip(&replies) {
-        peer.presence = Some(shown(reply.items()));
+    let mut replies = replies.iter();
+    for peer in entries.iter_mut().filter_map(|entry| entry.peer.as_mut()) {
+        // Whoever may not be seen looks like somebody who never was here.
+        let reply = if peer.is_seen { replies.next() } else { None };
+        peer.presence = Some(shown(reply.map_or(&[], Reply::items)));
     }
 }
 

@@ -23,6 +23,7 @@ sdk::rows! {
         hidden_seq: Option<u64>,
         peer: Option<String>,
         profile: Option<String>,
+        is_seen: bool,
     }
 
     /// What I have not read of a conversation, from this mark on.
@@ -38,6 +39,7 @@ sdk::rows! {
         last: String,
         peer: Option<String>,
         profile: Option<String>,
+        is_seen: bool,
     }
 }
 
@@ -91,13 +93,13 @@ impl Row {
             last_read_seq: self.last_read_seq,
             unread: self.unread,
             last: self.last,
-            peer: peer(self.peer, self.profile),
+            peer: peer(self.peer, self.profile, self.is_seen),
         }
     }
 }
 
-pub fn peer(user_id: Option<String>, profile: Option<String>) -> Option<Peer> {
-    user_id.map(|user_id| Peer { user_id, profile, presence: None })
+pub fn peer(user_id: Option<String>, profile: Option<String>, is_seen: bool) -> Option<Peer> {
+    user_id.map(|user_id| Peer { user_id, profile, is_seen, presence: None })
 }
 
 /// How many conversations and people a whole rebuild visits.

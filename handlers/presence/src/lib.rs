@@ -1,4 +1,5 @@
-//! Shows people's presence to those who share a conversation with them, takes what they choose, and pushes what changed.
+//! Shows people's presence to those with whom they share a conversation that both joined by themselves or wrote in, takes
+//! what they choose, and pushes what changed.
 //! Who is there is found out by `presence-sweep`; both run one script, `presence.lua`, so there is one truth.
 
 mod pushes;
@@ -61,6 +62,7 @@ fn watch(request: &Request) -> Result<Reply, Problem> {
 /// What the connection looks at is part of its lease: whoever notifies reads it there.
 fn focus(request: &Request) -> Result<(), Problem> {
     let (user, focus) = (&request.caller.user_id, rules::focus(request.payload()?)?);
+    let focus = focus.map(|name| name.find(user)).transpose()?;
     let focus = focus.map_or_else(|| "none".to_owned(), |id| id.to_string());
     let noted = presence::run("focus", keys::partition(user), &[user, &request.connection, &focus]);
     if let Err(error) = noted {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use sdk::event::Event;
 use sdk::json::{Object, required};
-use sdk::{Id, Problem, text};
+use sdk::membership::Name;
+use sdk::{Problem, text};
 use serde::Deserialize;
 
 /// Of one question over REST.
@@ -50,11 +51,11 @@ pub fn chosen(mut payload: Object) -> Result<String, Problem> {
 }
 
 /// A conversation, or null for none of them.
-pub fn focus(mut payload: Object) -> Result<Option<Id>, Problem> {
+pub fn focus(mut payload: Object) -> Result<Option<Name>, Problem> {
     if !payload.has("conversation_id") {
         return Err(Problem::invalid("conversation_id", "is required; null looks at nothing"));
     }
-    payload.id("conversation_id")
+    Name::of_optional(&mut payload)
 }
 
 /// Who changed: the last that is told of each, as the payload of a frame; and whom each event is of.
@@ -113,7 +114,7 @@ mod tests {
     #[test]
     fn a_focus_is_a_conversation_or_nothing() {
         assert_eq!(focus(object(json!({ "conversation_id": null }))).unwrap(), None);
-        for bad in [json!({}), json!({ "conversation_id": "x" }), json!({ "conversation_id": 7 })] {
+        for bad in [json!({}), json!({ "conversation_id": "No Slug" }), json!({ "conversation_id": 7 })] {
             assert_eq!(focus(object(bad)).unwrap_err().field.as_deref(), Some("conversation_id"));
         }
     }

@@ -1,5 +1,5 @@
 //! Who watches whom, by connection: in Redis, because it ends with the connection. Whoever asks to watch a stranger hears
-//! nothing of them until they share a conversation; that is judged when there is something to hear.
+//! nothing of them until both are engaged in a conversation; that is judged when there is something to hear.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -40,6 +40,9 @@ insert into app.participants (conversation_id, user_id, role, joined_at, last_re
   ('019b0000-0000-7000-8000-000000000006', 'ana', 'owner', '2026-11-20 11:00Z', 1, 1),
   ('019b0000-0000-7000-8000-000000000006', 'bo', 'member', '2026-11-20 11:00Z', 1, 1);
 
+-- Everybody came by themself.
+update app.participants set engaged = true;
+
 insert into app.messages (id, conversation_id, seq, sender_id, type, content, created_at) values
   ('019aa117-0000-7000-8000-000000000001', '019b0000-0000-7000-8000-000000000001', 1, 'ana', 'system', 'Group created',
     '2026-11-20 11:00Z'),

@@ -24,7 +24,14 @@ select
   case when conversation.direct_low = $1 then conversation.direct_high else conversation.direct_low end as peer,
   (select app.profile_text(person) from app.users as person
     where person.id = case when conversation.direct_low = $1 then conversation.direct_high else conversation.direct_low end)
-    as profile
+    as profile,
+  -- The direct conversation itself is the cheapest to ask, and nearly always enough.
+  conversation.direct_low is not null and (
+    (page.engaged and exists (
+      select from app.participants as peer
+      where peer.conversation_id = conversation.id and peer.user_id <> $1 and peer.left_at is null and peer.engaged))
+    or app.sees($1,
+      case when conversation.direct_low = $1 then conversation.direct_high else conversation.direct_low end)) as is_seen
 from page
 join app.conversations as conversation on conversation.id = page.conversation_id
 cross join lateral app.unread(page.conversation_id, $1, page.last_read_seq) as since

@@ -74,7 +74,9 @@ impl Room {
 
     /// They come, or come back: anew. The participant, as JSON.
     pub fn admit(&mut self, coming: Move<'_>) -> Result<String, Problem> {
-        let params = params![self.id, coming.user, coming.role.as_str(), self.head_seq + 1, self.now];
+        let by_themself = coming.user == coming.by;
+        let params =
+            params![self.id, coming.user, coming.role.as_str(), self.head_seq + 1, self.now, by_themself];
         let participant: Option<String> = self.transaction.query(ADMIT, &params)?.cell()?;
         let content = if coming.user == coming.by { "joined" } else { "added" };
         self.say(coming, "join", content)?;

@@ -19,6 +19,7 @@ judged as materialized (
     asked.*,
     coalesce(person.profile, 'null') as sender,
     head.seq as head_seq,
+    participant.engaged,
     app.id_after(head.id, asked.id) as message_id,
     case
       when participant.role is null or conversation.deleted_at is not null then 'not_found'
@@ -30,7 +31,7 @@ judged as materialized (
     end as verdict
   from asked
   left join lateral (
-    select role from app.participants as p
+    select role, engaged from app.participants as p
     where p.conversation_id = asked.conversation_id and p.user_id = asked.sender_id and p.left_at is null
     limit 1) as participant on true
   left join lateral (
@@ -79,6 +80,13 @@ stored as (
     message_id, conversation_id, seq, sender_id, 'text', content, reply_to_id, attachments, metadata, mentions,
     client_msg_id, to_timestamp(at_ms / 1000.0)
   from written
+),
+-- Their first text here, so they may be seen by the others and see them.
+appeared as (
+  update app.participants as participant set engaged = true
+  from (select distinct conversation_id, sender_id from written where not engaged) as writer
+  where participant.conversation_id = writer.conversation_id and participant.user_id = writer.sender_id
+    and participant.left_at is null and not participant.engaged
 ),
 -- In the order of seq, as rows of one conversation come out of the window.
 announced as (

@@ -15,11 +15,11 @@ created as (
 ),
 people as (
   insert into app.participants as participant (
-    conversation_id, user_id, role, joined_at, last_read_seq, delivered_seq)
+    conversation_id, user_id, role, joined_at, last_read_seq, delivered_seq, engaged)
   select
     created.id, person,
     case when created.kind <> 'direct' and person = $11 then 'owner' else 'member' end,
-    created.created_at, 1, 1
+    created.created_at, 1, 1, person = $11
   from created, unnest(array[$11] || $12::text[]) as person
   returning participant.*
 ),

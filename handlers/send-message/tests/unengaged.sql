@@ -1,0 +1,1 @@
+update app.participants set engaged = false;
