@@ -31,13 +31,14 @@ found as (
   select notification.id, message.deleted_at, left(message.content, 200) as body
   from event
   join app.messages as message on message.id = event.message_id
+  -- By the ids alone, so that the planner takes the primary key.
   cross join lateral (
-    select notification.id from app.notifications as notification
+    select notification.* from app.notifications as notification
     where notification.id >= app.notification_low(event.event_id)
       and notification.id <= app.notification_high(event.event_id)
-      and notification.deleted_at is null and notification.type in ('new_message', 'mention')
-      and notification.entity_id = event.message_id::text
     offset 0) as notification
+  where notification.deleted_at is null and notification.type in ('new_message', 'mention')
+    and notification.entity_id = event.message_id::text
 ),
 changed as (
   update app.notifications as notification set

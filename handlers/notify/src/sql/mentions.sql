@@ -46,11 +46,12 @@ made as (
 known as materialized (
   select made.event_id, notification.id, notification.user_id
   from made
+  -- By the ids alone, as in `outdated.sql`.
   cross join lateral (
-    select notification.id, notification.user_id from app.notifications as notification
+    select notification.* from app.notifications as notification
     where notification.id >= app.notification_low(made.made_by) and notification.id <= app.notification_high(made.made_by)
-      and notification.type = 'mention' and notification.entity_id = made.message_id::text
     offset 0) as notification
+  where notification.type = 'mention' and notification.entity_id = made.message_id::text
 ),
 named as materialized (
   select app.notification_id(told.event_id, told.position, added.user_id) as id, added.user_id, told.*
