@@ -15,6 +15,7 @@
 
 mod bench;
 pub mod case;
+pub(crate) mod clock;
 pub mod faults;
 mod input;
 mod player;

@@ -33,10 +33,7 @@ impl Stage for Live {
 
 impl<S> Props<S> {
     pub fn of(scenario: &Scenario, rest: S) -> Result<Self, String> {
-        let now_ms = match &scenario.now {
-            None => NOW_MS,
-            Some(text) => unix_ms(text).ok_or_else(|| format!("`now` is no RFC 3339 time: {text}"))?,
-        };
+        let now_ms = now_ms_of(scenario)?;
         Ok(Self {
             began_ms: now_ms,
             now_ms,
@@ -93,6 +90,16 @@ impl<S: Stage> Stage for Props<S> {
             "random.bytes" | "wasi.random" => Cue::Answer(json!({ "random": self.draw(len) })),
             _ => self.rest.cue(at, function, args),
         }
+    }
+}
+
+/// When a scenario happens, for the guest's clock and for that of its database.
+pub fn now_ms_of(scenario: &Scenario) -> Result<u64, String> {
+    match &scenario.now {
+        None => Ok(NOW_MS),
+        Some(text) => unix_ms(text).ok_or_else(|| {
+            format!("the scenario's `now` is `{text}`: write an RFC 3339 time such as 2026-11-20T12:00:00Z")
+        }),
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row};
 
+use super::clock;
 use super::suite::Subject;
 use super::world::Place;
 use crate::postgres::ROLE_PREFIX;
@@ -65,6 +66,12 @@ pub async fn check(place: &Place, subjects: &[Subject]) -> Result<Statements, St
         let world = place.world(&scenario, &furniture.directory).await?;
         for ((role, statement), test) in planned {
             checked.planned += 1;
+            if let Some(keyword) = clock::server_clock_in(&statement) {
+                checked.refused.push(format!(
+                    "{test}, as {role}: `{keyword}` reads the server's clock, so the recording depends on the day on \
+                     which it was made; write now()"
+                ));
+            }
             if let Err(error) = plan(world.owner(), &role, &statement).await {
                 let first =
                     statement.lines().find(|line| !line.trim_start().starts_with("--")).unwrap_or_default();
@@ -82,7 +89,9 @@ async fn plan(pool: &sqlx::PgPool, role: &str, statement: &str) -> Result<(), St
     let planned = async {
         let run = |sql: String| AssertSqlSafe(sql);
         sqlx::raw_sql(run(format!("set role \"{ROLE_PREFIX}{role}\""))).execute(&mut *connection).await?;
-        sqlx::raw_sql(run(format!("prepare planned as {statement}"))).execute(&mut *connection).await?;
+        sqlx::raw_sql(run(format!("prepare planned as {}", clock::qualified(statement))))
+            .execute(&mut *connection)
+            .await?;
         let count = "select cardinality(parameter_types) from pg_prepared_statements where name = 'planned'";
         let row = sqlx::raw_sql(run(count.to_owned())).fetch_one(&mut *connection).await?;
         let count: i32 = row.try_get(0)?;

@@ -1,5 +1,5 @@
 //! Real services for one test: a database of its own, copied from a migrated template, an emptied Redis, a hub. They are
-//! gone with the test. The clock and the dice are still the test's.
+//! gone with the test. The clock and the random bytes are still the test's: the database has a clock of its own (`clock`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Handler, sandbox};
+use super::props::{NOW_MS, now_ms_of};
+use super::{Handler, clock, sandbox};
 use crate::config::Config;
 use crate::fanout::{Hub, Outlet, Seat, Wakes};
 use crate::ids::{ConnectionId, NodeId, UserId};
@@ -43,8 +44,12 @@ pub struct Place {
     unchanged: Mutex<HashMap<Furniture, String>>,
 }
 
-/// Files of SQL, in order.
-type Furniture = Vec<PathBuf>;
+/// Files of SQL, in order, and the time at which the database's clock stands.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Furniture {
+    files: Vec<PathBuf>,
+    now_ms: u64,
+}
 type Opened = (Postgres, Hub, Arc<Runtime>);
 
 /// One test's share of them.
@@ -76,7 +81,7 @@ impl Place {
 
     /// A new world, furnished as the scenario says. Its files of SQL lie in `directory`.
     pub async fn world(&self, scenario: &Scenario, directory: &Path) -> Said<World> {
-        let furniture = furniture_of(scenario, directory);
+        let furniture = Furniture::of(scenario, directory)?;
         let name = self.new_database().await?;
         let furnish = async {
             let config = self.config(&name)?;
@@ -90,7 +95,7 @@ impl Place {
     /// The same for a test that only reads: making and dropping a database takes half a second, so one that was left
     /// `unchanged` serves again.
     pub async fn world_to_read(&self, scenario: &Scenario, directory: &Path) -> Said<World> {
-        let furniture = furniture_of(scenario, directory);
+        let furniture = Furniture::of(scenario, directory)?;
         let Some(name) = self.unchanged().remove(&furniture) else {
             return self.world(scenario, directory).await;
         };
@@ -187,7 +192,8 @@ impl Place {
                 return Err("the bus does not come up".to_owned());
             }
         }
-        let backends = Backends::new(postgres.clone(), redis, hub.clone(), wakes);
+        let mut backends = Backends::new(postgres.clone(), redis, hub.clone(), wakes);
+        backends.statement = Some(clock::qualified);
         let runtime = sandbox(self.cache.clone(), backends).map_err(|refusal| refusal.to_string())?;
         Ok((postgres, hub, Arc::new(runtime)))
     }
@@ -204,7 +210,7 @@ impl Place {
 
     /// Migrated once for each content of the migrations. Passwords belong to the cluster and are set in each run.
     async fn make_template(&self) -> Said<String> {
-        let name = format!("switchboard_harness_template_{}", migrate::fingerprint_of_all());
+        let name = format!("switchboard_harness_template_{}_{}", migrate::fingerprint_of_all(), clock::FORM);
         let mut admin = connect(&self.database_url).await?;
         run(&mut admin, &format!("select pg_advisory_lock({TEMPLATE_LOCK})")).await?;
         let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
@@ -213,12 +219,15 @@ impl Place {
             .await
             .map_err(|error| error.to_string())?;
         if exists {
-            migrate::run(&self.config(&name)?).await.map_err(|error| error.to_string())?;
+            migrate::run_with_own_clock(&self.config(&name)?).await.map_err(|error| error.to_string())?;
         } else {
             let making = format!("{name}_making");
             run(&mut admin, &format!("drop database if exists {making} with (force)")).await?;
             run(&mut admin, &format!("create database {making}")).await?;
-            migrate::run(&self.config(&making)?).await.map_err(|error| error.to_string())?;
+            let mut owner = connect(&with_path(&self.database_url, &making)?).await?;
+            run(&mut owner, &clock::stand_at(NOW_MS)).await?;
+            let _ = owner.close().await;
+            migrate::run_with_own_clock(&self.config(&making)?).await.map_err(|error| error.to_string())?;
             run(&mut admin, &format!("alter database {making} rename to {name}")).await?;
         }
         run(&mut admin, &format!("select pg_advisory_unlock({TEMPLATE_LOCK})")).await?;
@@ -283,22 +292,35 @@ impl World {
     }
 }
 
-fn furniture_of(scenario: &Scenario, directory: &Path) -> Furniture {
-    scenario.sql.iter().map(|file| directory.join(file)).collect()
+impl Furniture {
+    fn of(scenario: &Scenario, directory: &Path) -> Said<Self> {
+        let files = scenario.sql.iter().map(|file| directory.join(file)).collect();
+        Ok(Self { files, now_ms: now_ms_of(scenario)? })
+    }
 }
 
 async fn furnish(config: &Config, furniture: &Furniture) -> Said<()> {
     let mut owner = connect(config.database_url.as_deref().unwrap_or_default()).await?;
+    run(&mut owner, &clock::stand_at(furniture.now_ms)).await?;
     let mut roles = false;
-    for path in furniture {
+    for path in &furniture.files {
         let sql = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        if let Some(keyword) = clock::server_clock_in(&sql) {
+            return Err(format!(
+                "{}: `{keyword}` reads the server's clock, so the recording depends on the day on which it was \
+                 made; write now()",
+                path.display()
+            ));
+        }
         roles |= sql.contains("ensure_role");
-        run(&mut owner, &sql).await.map_err(|error| format!("{}: {error}", path.display()))?;
+        run(&mut owner, &clock::qualified(&sql))
+            .await
+            .map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let _ = owner.close().await;
     if roles {
         // They can log in like those of the migrations.
-        migrate::run(config).await.map_err(|error| error.to_string())?;
+        migrate::run_with_own_clock(config).await.map_err(|error| error.to_string())?;
     }
     Ok(())
 }

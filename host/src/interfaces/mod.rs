@@ -15,6 +15,7 @@ mod wake;
 mod wasi;
 mod weight;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,11 +61,24 @@ pub struct Backends {
     pub redis: Option<Redis>,
     pub hub: Option<Hub>,
     pub wakes: Option<Wakes>,
+    /// What a handler's statement becomes before Postgres gets it, for a database of the harness. Recordings hold the
+    /// statement as the handler wrote it.
+    pub statement: Option<fn(&str) -> String>,
 }
 
 impl Backends {
     pub fn new(postgres: Postgres, redis: Redis, hub: Hub, wakes: Wakes) -> Self {
-        Self { postgres: Some(postgres), redis: Some(redis), hub: Some(hub), wakes: Some(wakes) }
+        Self {
+            postgres: Some(postgres),
+            redis: Some(redis),
+            hub: Some(hub),
+            wakes: Some(wakes),
+            statement: None,
+        }
+    }
+
+    fn sql<'a>(&self, statement: &'a str) -> Cow<'a, str> {
+        self.statement.map_or(Cow::Borrowed(statement), |change| Cow::Owned(change(statement)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `postgres`: SQL through the handler's own role. Statements, parameters, deadlines and transactions are `postgres::
 //! Session`'s to judge; here each becomes a host call, and a transaction a handle that dies with its transaction.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
@@ -75,12 +76,11 @@ impl postgres::Host for CallState {
         params: Vec<Value>,
     ) -> wasmtime::Result<Result<Rows, Error>> {
         let args = Statement { statement: &statement, params: &params };
+        let sql = self.backends.sql(&statement);
         let (session, lines) = (&mut self.session, &self.log);
         let live = async {
             match session {
-                Some(session) => {
-                    session.query(&statement, &params).await.inspect_err(|error| note(lines, error))
-                }
+                Some(session) => session.query(&sql, &params).await.inspect_err(|error| note(lines, error)),
                 None => none(),
             }
         };
@@ -93,20 +93,24 @@ impl postgres::Host for CallState {
         params: Vec<Value>,
     ) -> wasmtime::Result<Result<u64, Error>> {
         let args = Statement { statement: &statement, params: &params };
+        let sql = self.backends.sql(&statement);
         let (session, lines) = (&mut self.session, &self.log);
         let live = async {
             match session {
-                Some(session) => {
-                    session.execute(&statement, &params).await.inspect_err(|error| note(lines, error))
-                }
+                Some(session) => session.execute(&sql, &params).await.inspect_err(|error| note(lines, error)),
                 None => none(),
             }
         };
         self.border.call(Function::PostgresExecute, &args, live).await
     }
 
-    async fn collect(&mut self, collected: Collected) -> wasmtime::Result<Result<Rows, Error>> {
+    async fn collect(&mut self, mut collected: Collected) -> wasmtime::Result<Result<Rows, Error>> {
         let args = collected.clone();
+        for statement in &mut collected.statements {
+            if let Cow::Owned(sql) = self.backends.sql(statement) {
+                *statement = sql;
+            }
+        }
         let (session, lines) = (&mut self.session, &self.log);
         let live = async {
             match session {
@@ -143,14 +147,14 @@ impl postgres::HostTransaction for CallState {
         params: Vec<Value>,
     ) -> wasmtime::Result<Result<Rows, Error>> {
         let args = Statement { statement: &statement, params: &params };
+        let sql = self.backends.sql(&statement);
         let (session, lines, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
         let live = async {
             match session {
                 _ if !is_open => Err(ended()),
-                Some(session) => session
-                    .transaction_query(&statement, &params)
-                    .await
-                    .inspect_err(|error| note(lines, error)),
+                Some(session) => {
+                    session.transaction_query(&sql, &params).await.inspect_err(|error| note(lines, error))
+                }
                 None => none(),
             }
         };
@@ -164,14 +168,14 @@ impl postgres::HostTransaction for CallState {
         params: Vec<Value>,
     ) -> wasmtime::Result<Result<u64, Error>> {
         let args = Statement { statement: &statement, params: &params };
+        let sql = self.backends.sql(&statement);
         let (session, lines, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
         let live = async {
             match session {
                 _ if !is_open => Err(ended()),
-                Some(session) => session
-                    .transaction_execute(&statement, &params)
-                    .await
-                    .inspect_err(|error| note(lines, error)),
+                Some(session) => {
+                    session.transaction_execute(&sql, &params).await.inspect_err(|error| note(lines, error))
+                }
                 None => none(),
             }
         };

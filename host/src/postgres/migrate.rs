@@ -5,7 +5,7 @@ use std::fmt;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection, SqlSafeStr};
+use sqlx::{AssertSqlSafe, Connection, SqlSafeStr, SqlStr};
 
 use super::roles::{ROLE_PREFIX, fingerprint, password};
 use super::settings::Purpose;
@@ -51,6 +51,19 @@ pub async fn run(config: &Config) -> Result<Migrated, Error> {
 }
 
 pub async fn run_with(config: &Config, claim: Claim) -> Result<Migrated, Error> {
+    migrate(config, claim, |sql| sql.into_sql_str()).await
+}
+
+/// The same for a database of the harness, whose clock is its own. Its history has checksums of its own, so only this
+/// function migrates it further.
+pub async fn run_with_own_clock(config: &Config) -> Result<Migrated, Error> {
+    migrate(config, Claim::IfUnused, |sql| {
+        AssertSqlSafe(crate::harness::clock::qualified(sql)).into_sql_str()
+    })
+    .await
+}
+
+async fn migrate(config: &Config, claim: Claim, text: fn(&'static str) -> SqlStr) -> Result<Migrated, Error> {
     let secret = config.secret().map_err(Error::Config)?;
     let options = owner::options(config.database_url().map_err(Error::Config)?, "switchboard migrate")?;
     let mut connection = server::connect(&options, Purpose::Migration).await?;
@@ -59,7 +72,7 @@ pub async fn run_with(config: &Config, claim: Claim) -> Result<Migrated, Error> 
         let known: Vec<String> = roles_of_migrations().map(str::to_owned).collect();
         owners_with_another_secret(&mut connection, secret, &known).await?;
     }
-    all().run(&mut connection).await.map_err(Error::Migrate)?;
+    all(text).run(&mut connection).await.map_err(Error::Migrate)?;
     let roles: Vec<String> = sqlx::query_scalar("select name from switchboard.roles order by name")
         .fetch_all(&mut connection)
         .await
@@ -124,9 +137,9 @@ pub(super) async fn owners_with_another_secret(
 }
 
 /// One history, so that a database ahead of this build is noticed.
-fn all() -> Migrator {
+fn all(text: fn(&'static str) -> SqlStr) -> Migrator {
     let migrations = MIGRATIONS.iter().map(|&(version, description, sql)| {
-        Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
+        Migration::new(version, description.into(), MigrationType::Simple, text(sql), false)
     });
     Migrator::with_migrations(migrations.collect())
 }
