@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// After a signal that asks for the end at once; then the server is killed.
+const END_AT_ONCE: Duration = Duration::from_secs(10);
 /// Far longer than a server takes on a loaded machine; only a broken one waits it out.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a state that can not tell of its own change.
@@ -65,6 +67,8 @@ pub enum Life {
 /// One running server. It is known again by its pid and the time it was started, which no other process shares.
 #[derive(Debug)]
 pub struct Server {
+    /// `postgres` or `redis`.
+    name: &'static str,
     pub pid: u32,
     started: u64,
     pub port: u16,
@@ -74,6 +78,7 @@ pub struct Server {
 
 impl Server {
     pub fn start(
+        name: &'static str,
         program: &Path,
         arguments: &[String],
         account: Option<Account>,
@@ -102,14 +107,15 @@ impl Server {
         let child = quiet(command.args(arguments), log)?.process_group(0).spawn()?;
         let pid = child.id();
         let (_, started) = state(pid).ok_or_else(|| io::Error::other("it ended at once"))?;
-        Ok(Self { pid, started, port, child: Some(child) })
+        Ok(Self { name, pid, started, port, child: Some(child) })
     }
 
     /// From a line that `remember` wrote. `None` when it does not run any more.
-    pub fn recall(file: &Path) -> Option<Self> {
+    pub fn recall(name: &'static str, file: &Path) -> Option<Self> {
         let text = fs::read_to_string(file).ok()?;
         let mut words = text.split_whitespace();
         let server = Self {
+            name,
             pid: words.next()?.parse().ok()?,
             started: words.next()?.parse().ok()?,
             port: words.next()?.parse().ok()?,
@@ -127,14 +133,46 @@ impl Server {
             .is_some_and(|(state, started)| started == self.started && state != 'Z' && state != 'X')
     }
 
-    /// Returns when it has ended.
-    pub fn end(&mut self, signal: &str) -> io::Result<()> {
+    /// Ends it so that its data can be used again. Returns when it has ended.
+    pub fn end(&mut self) -> io::Result<()> {
+        // Postgres ends at TERM only when its last client has gone; at INT it closes their connections.
+        let signal = if self.name == "postgres" { "INT" } else { "TERM" };
+        self.end_by(signal, PATIENCE)
+    }
+
+    /// Ends it at once. Its data are not used again. A server that does not end at the signal is killed, and the reason is
+    /// logged.
+    pub fn end_at_once(&mut self) -> io::Result<()> {
+        // Postgres writes no checkpoint at QUIT. Redis has no handler for QUIT: it ignores that signal where its parent did,
+        // as in every command that a script runs in the background.
+        let signal = if self.name == "postgres" { "QUIT" } else { "TERM" };
+        self.end_by(signal, END_AT_ONCE).or_else(|error| {
+            eprintln!("{error}; it is killed");
+            self.end_by("KILL", PATIENCE)
+        })
+    }
+
+    /// As a crash ends it.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.end_by("KILL", PATIENCE)
+    }
+
+    fn end_by(&mut self, signal: &str, patience: Duration) -> io::Result<()> {
         if self.runs() {
             // Every shell has `kill`; the program of that name is not on every machine.
             let kill = "kill -s \"$1\" \"$2\"";
             let pid = self.pid.to_string();
-            Command::new("sh").args(["-c", kill, "sh", signal, &pid]).stderr(Stdio::null()).status()?;
-            wait_until("the server's end", || Ok((!self.runs()).then_some(())))?;
+            let sent =
+                Command::new("sh").args(["-c", kill, "sh", signal, &pid]).stderr(Stdio::null()).status()?;
+            let ended = wait_for(patience, || Ok((!self.runs()).then_some(())))?;
+            if ended.is_none() {
+                let Self { name, pid, port, .. } = self;
+                let state = state(*pid).map_or('?', |(state, _)| state);
+                return Err(io::Error::other(format!(
+                    "{name} (pid {pid}, port {port}) has not ended {patience:?} after SIG{signal} ({sent}); its state \
+                     is {state}"
+                )));
+            }
         }
         if let Some(mut child) = self.child.take() {
             child.wait()?;
@@ -193,14 +231,23 @@ pub fn free_port() -> io::Result<u16> {
 }
 
 /// Looks until there is an answer. An error of the probe ends the wait.
-pub fn wait_until<T>(what: &str, mut probe: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until<T>(what: &str, probe: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+    wait_for(PATIENCE, probe)?
+        .ok_or_else(|| io::Error::other(format!("waited {PATIENCE:?} in vain for {what}")))
+}
+
+/// Looks until there is an answer, or so long. An error of the probe ends the wait.
+fn wait_for<T>(
+    patience: Duration,
+    mut probe: impl FnMut() -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(answer) = probe()? {
-            return Ok(answer);
+            return Ok(Some(answer));
         }
         if Instant::now() >= deadline {
-            return Err(io::Error::other(format!("waited {PATIENCE:?} in vain for {what}")));
+            return Ok(None);
         }
         thread::sleep(LOOK_AGAIN);
     }

@@ -49,7 +49,7 @@ impl Standing {
             format!("postgres://{DATABASE}:{password}@127.0.0.1:{}/{DATABASE}", server.port)
         };
 
-        if let Some(server) = Server::recall(&self.record("postgres")) {
+        if let Some(server) = Server::recall("postgres", &self.record("postgres")) {
             self.wait_for_postgres(&server)?;
             return Ok(Up { url: url(&server), server, ours: false });
         }
@@ -59,8 +59,15 @@ impl Standing {
         for _ in 0..ATTEMPTS {
             let port = server::free_port()?;
             let program = server::postgres_program("postgres")?;
-            let server =
-                Server::start(&program, &postgres_settings(&data, port), account, self.life, port, &log)?;
+            let server = Server::start(
+                "postgres",
+                &program,
+                &postgres_settings(&data, port),
+                account,
+                self.life,
+                port,
+                &log,
+            )?;
             if self.wait_for_postgres(&server)? {
                 server.remember(&self.record("postgres"))?;
                 self.make_database(port, &password)?;
@@ -75,15 +82,22 @@ impl Standing {
         let (room, log) = (self.room("redis", account)?, self.log("redis"));
         let url = |server: &Server| format!("redis://127.0.0.1:{}", server.port);
 
-        if let Some(server) = Server::recall(&self.record("redis")) {
+        if let Some(server) = Server::recall("redis", &self.record("redis")) {
             wait_for_redis(&server)?;
             return Ok(Up { url: url(&server), server, ours: false });
         }
         for _ in 0..ATTEMPTS {
             let port = server::free_port()?;
             let program = server::program("redis-server")?;
-            let server =
-                Server::start(&program, &redis_settings(&room, port), account, self.life, port, &log)?;
+            let server = Server::start(
+                "redis",
+                &program,
+                &redis_settings(&room, port),
+                account,
+                self.life,
+                port,
+                &log,
+            )?;
             if wait_for_redis(&server)? {
                 server.remember(&self.record("redis"))?;
                 return Ok(Up { url: url(&server), server, ours: true });
@@ -95,10 +109,10 @@ impl Standing {
     /// Ends what runs here. The names of what was ended.
     pub fn down(&self) -> io::Result<Vec<&'static str>> {
         let mut ended = Vec::new();
-        for (name, signal) in [("postgres", "INT"), ("redis", "TERM")] {
+        for name in ["postgres", "redis"] {
             let record = self.record(name);
-            if let Some(mut server) = Server::recall(&record) {
-                server.end(signal)?;
+            if let Some(mut server) = Server::recall(name, &record) {
+                server.end()?;
                 ended.push(name);
             }
             if record.exists() {
@@ -350,7 +364,7 @@ mod tests {
         let mut up = standing.postgres().unwrap();
         psql(&up.url, "create table kept (n int)");
         psql(&up.url, "insert into kept values (7)");
-        up.server.end("KILL").unwrap();
+        up.server.kill().unwrap();
 
         let up = standing.postgres().unwrap();
         assert!(up.ours);

@@ -146,8 +146,7 @@ async fn run(prefix: &str, dir: Option<&Path>, command: &[String]) -> Done {
 
     for (_, up) in started.into_iter().flatten().filter(|(_, up)| up.ours) {
         let mut server = up.server;
-        // Data that nobody will read need no checkpoint.
-        server.end(if temporary.is_some() { "QUIT" } else { "INT" })?;
+        if temporary.is_some() { server.end_at_once()? } else { server.end()? }
     }
     if temporary.is_some() {
         Standing::at(dir, Life::Ours)?.remove()?;
