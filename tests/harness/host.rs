@@ -45,20 +45,11 @@ impl Options {
         self
     }
 
-    /// A node whose clock is off: `+1h`, `-30m`. Its timers go on as they should. None where libfaketime is not installed.
-    pub fn with_clock(mut self, offset: &str) -> Option<Self> {
-        let library = std::fs::read_dir("/usr/lib").ok()?.flatten().find_map(|entry| {
-            let library = entry.path().join("faketime/libfaketimeMT.so.1");
-            library.exists().then_some(library)
-        })?;
-        for (name, value) in [
-            ("LD_PRELOAD", library.to_str()?),
-            ("FAKETIME", offset),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ("DONT_FAKE_MONOTONIC", "1"),
-        ] {
-            self.environment.push((name.to_owned(), value.to_owned()));
-        }
+    /// A node whose clock is off by so many seconds. Its timers go on as they should. None where libfaketime is not
+    /// installed.
+    pub fn with_clock(mut self, offset_s: i64) -> Option<Self> {
+        let variables = crate::faketime::variables(offset_s)?;
+        self.environment.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Some(self)
     }
 
@@ -275,6 +266,16 @@ impl Host {
             .expect("the command runs");
         let code = output.status.code().expect("it was not killed");
         (code, serde_json::from_slice(&output.stdout).unwrap_or_default())
+    }
+
+    /// Its exit code, and everything that it printed.
+    pub async fn switchboard_text(&self, arguments: &[&str]) -> (i32, String) {
+        let mut command = Command::new(paths::switchboard());
+        let output =
+            command.args(arguments).current_dir(self.directory.path()).stdin(Stdio::null()).output().await;
+        let output = output.expect("the command runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().expect("it was not killed"), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// A command that needs no host.

@@ -12,6 +12,7 @@ pub mod token;
 // the world
 pub mod admin;
 pub mod document;
+pub mod faketime;
 pub mod host;
 pub mod notices;
 pub mod paths;

@@ -54,8 +54,10 @@ async fn says(host: &Host, user: &str) -> String {
 #[tokio::test]
 async fn clocks_that_differ_by_hours_change_nothing_that_the_fleet_agrees_on() {
     let options = Options::default().without_rate_limits();
-    let (Some(fast), Some(slow)) = (options.clone().with_clock("+2h"), options.clone().with_clock("-2h"))
-    else {
+    let (Some(fast), Some(slow)) = (
+        options.clone().with_clock(2 * HOUR_S.cast_signed()),
+        options.clone().with_clock(-2 * HOUR_S.cast_signed()),
+    ) else {
         println!("libfaketime is not installed: clocks cannot be set apart here");
         return;
     };

@@ -48,6 +48,7 @@ mod revocations;
 mod search;
 mod sentinel;
 mod subscribe;
+mod services;
 mod swaps;
 mod three_nodes;
 mod tls;

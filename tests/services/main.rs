@@ -7,6 +7,7 @@ use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use switchboard_tests::faketime::{self, Moment};
 use switchboard_tests::server::Life;
 use switchboard_tests::standing::{Standing, Up};
 use tokio::process::{Child, Command};
@@ -39,6 +40,14 @@ enum Task {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// Run a command, and all that it starts, at another time: tomorrow, month-end, month-begin, leap-day, next-year, or at each
+    /// of them. Needs libfaketime; without it, says so and runs nothing.
+    At {
+        #[arg(value_name = "MOMENT|each")]
+        moments: String,
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<String>,
+    },
     /// Start, run a command, end what was started. Passes on the command's exit code.
     Run {
         /// The data stay here; without it they are new and go with the command.
@@ -57,6 +66,7 @@ async fn main() -> ExitCode {
         Task::Up { dir } => up(&cli.prefix, &dir),
         Task::Down { dir } => down(&dir),
         Task::Env { dir } => env(&cli.prefix, &dir),
+        Task::At { moments, command } => at(&moments, &command),
         Task::Run { dir, command } => run(&cli.prefix, dir.as_deref(), &command).await,
     };
     done.unwrap_or_else(|error| {
@@ -100,6 +110,37 @@ fn env(prefix: &str, dir: &Path) -> Done {
         println!("export {variable}='{}'", up.url);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One moment after the other, also after one at which the command failed.
+fn at(moments: &str, command: &[String]) -> Done {
+    let moments = match moments {
+        "each" => Moment::ALL.to_vec(),
+        name => vec![name.parse()?],
+    };
+    let mut failed = Vec::new();
+    for moment in moments {
+        let Some(variables) = faketime::variables(moment.offset_s()) else {
+            eprintln!(
+                "services: libfaketime is not installed, so nothing is run at another time; as root: apt-get install \
+                 libfaketime"
+            );
+            return Ok(ExitCode::SUCCESS);
+        };
+        eprintln!("services: at {}", moment.name());
+        let status = std::process::Command::new(&command[0])
+            .args(&command[1..])
+            .envs(variables)
+            .status()
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", command[0])))?;
+        if !status.success() {
+            failed.push(moment.name());
+        }
+    }
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(format!("the command failed at {}", failed.join(", ")).into())
 }
 
 async fn run(prefix: &str, dir: Option<&Path>, command: &[String]) -> Done {

@@ -1,0 +1,36 @@
+//! `services`, which starts the servers of a run of tests: they end, whoever started it, and its clock can be set.
+
+use std::process::{Command, Output, Stdio};
+
+use switchboard_tests::faketime::{self, Moment};
+use switchboard_tests::{paths, token};
+
+fn services(line: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).arg(paths::sibling("services")).args(arguments).stdin(Stdio::null());
+    command.output().expect("sh runs")
+}
+
+/// A script that runs a command in the background makes it ignore INT and QUIT, and so everything that it starts.
+#[test]
+fn servers_end_where_a_script_ran_them_in_the_background() {
+    // The variables of the run name servers already; others are started for variables that nobody has set.
+    let output =
+        services("\"$0\" \"$@\" & wait $!", &["--prefix", "SWITCHBOARD_BACKGROUND", "run", "--", "true"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("not ended"), "{}: {said}", output.status);
+}
+
+#[test]
+fn a_command_runs_at_another_time() {
+    if faketime::variables(0).is_none() {
+        println!("libfaketime is not installed: no command can run at another time here");
+        return;
+    }
+    let output = services("\"$0\" \"$@\"", &["at", "leap-day", "--", "date", "-u", "+%s %d"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (at_s, day) = said.trim().split_once(' ').unwrap_or_else(|| panic!("{output:?}"));
+    let expected_s = token::now_s() + Moment::LeapDay.offset_s();
+    assert!(at_s.parse::<i64>().unwrap().abs_diff(expected_s) < 60, "{at_s} is not near {expected_s}");
+    assert_eq!(day, "29");
+}
