@@ -13,6 +13,22 @@ pub const ADDRESS_BYTES_MAX: usize = 264;
 
 /// A larger REST body is 413, before it is read whole.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The body of a handler's HTTP answer. Pages of the largest messages stay below it. A larger one is not sent: the caller
+/// gets 500, and the release has failed.
+pub const ANSWER_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Headers of a handler's HTTP answer, and the bytes of their names and values together. More is 500 likewise.
+pub const ANSWER_HEADERS_MAX: usize = 64;
+pub const ANSWER_HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// The payload of a handler's reply to a frame. A larger one is answered by `error` with `internal` likewise.
+pub const REPLY_BYTES_MAX: usize = 256 * 1024;
+/// What one handler sends to a connection that has just opened, all frames together: 200 of the largest fit. More is a
+/// failure of the release, and the connection opens without them.
+pub const OPENED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A sentence of a handler: the detail of a problem, the error of a schedule, the reason of a rejected event. A longer one
+/// is cut.
+pub const REASON_BYTES_MAX: usize = 4 * 1024;
+/// The code of a handler's problem. A longer one is a failure of the release.
+pub const PROBLEM_CODE_BYTES_MAX: usize = 64;
 /// A larger frame closes its connection with 1009.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// A frame with a longer `type` is answered by an error: no binding has such a name.

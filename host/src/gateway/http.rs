@@ -216,18 +216,14 @@ fn text(value: &HeaderValue) -> String {
     }
 }
 
-/// A handler says status, body and headers of its own; how the bytes travel is the host's.
+/// The handler sets status, body and headers, which the runtime has checked. The host decides how the bytes travel, so
+/// headers about that are left out.
 fn rendered(response: contract::Response, request_id: &str) -> Answer {
     const OURS: [HeaderName; 7] =
         [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, TE, TRAILER, UPGRADE, REQUEST_ID];
-    let status @ 200..=599 = response.status else {
-        warn!(request.id = request_id, status = response.status, "a handler answered with no HTTP status");
-        let problem = Code::Internal.problem("the answer could not be written");
-        return wire::problem(&problem, request_id);
-    };
     let has_body = !response.body.is_empty();
     let mut answer = Response::new(Full::from(response.body));
-    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    *answer.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in response.headers {
         match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value)) {
             (Ok(name), Ok(value)) if !OURS.contains(&name) => {

@@ -8,6 +8,7 @@ use super::call::Function;
 use crate::contract::channels::{self, Error, Publication, Target};
 use crate::ids::{Address, ConnectionId, UserId};
 use crate::manifest::Pattern;
+use crate::runtime::answer;
 use crate::telemetry::spans;
 use crate::wire::close::Close;
 
@@ -46,6 +47,7 @@ impl channels::Host for CallState {
         let live = async {
             for publication in &publications {
                 granted("publish", &grants.publish, &publication.address)?;
+                answer::frame(&publication.frame).map_err(Error::Refused)?;
             }
             if let Some(traced) = traced {
                 let addresses = publications.iter().filter_map(|to| Address::parse(&to.address));
@@ -115,6 +117,7 @@ impl channels::Host for CallState {
                     "the manifest grants no `publish`, and so no `send` to others".to_owned(),
                 ));
             }
+            answer::frame(&frame).map_err(Error::Refused)?;
             match hub {
                 Some(hub) if is_own => hub.send_after_reply(to, &frame),
                 Some(hub) => hub.send(to, &frame).await,

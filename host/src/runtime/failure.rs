@@ -33,6 +33,8 @@ pub enum Kind {
     HostBytes,
     /// It trapped, recursed without end, or broke the contract.
     Trap,
+    /// What it returned breaks a rule of the contract (`answer.rs`) and was not sent.
+    Answer,
     /// A replay met a host call that the trace does not hold.
     Diverged,
     /// The release does not answer this trigger. `Runtime::load` makes sure that a bound trigger is answered.
@@ -42,7 +44,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Busy,
         Self::Deadline,
         Self::Cpu,
@@ -51,6 +53,7 @@ impl Kind {
         Self::HostCalls,
         Self::HostBytes,
         Self::Trap,
+        Self::Answer,
         Self::Diverged,
         Self::NotExported,
         Self::Host,
@@ -65,6 +68,7 @@ impl Kind {
             | Self::HostCalls
             | Self::HostBytes
             | Self::Trap
+            | Self::Answer
             | Self::Diverged => Blame::Guest,
             Self::Busy | Self::NodeMemory | Self::NotExported | Self::Host => Blame::Host,
         }
@@ -81,6 +85,7 @@ impl Kind {
             Self::HostCalls => "host_calls",
             Self::HostBytes => "host_bytes",
             Self::Trap => "trap",
+            Self::Answer => "answer",
             Self::Diverged => "diverged",
             Self::NotExported => "not_exported",
             Self::Host => "host",

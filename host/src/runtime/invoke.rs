@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{Instrument, warn};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
+use super::answer;
 use super::callers::Caller;
 use super::failure::{Failure, Kind};
 use super::meters::Ending;
@@ -200,7 +201,10 @@ pub(super) async fn run(
     store.data().border.clock.give_up_turn();
     // The guest's stack is gone; its store too once the state is out.
     let result = match ended {
-        Ok(Ok(output)) => Ok(output),
+        Ok(Ok(mut output)) => match answer::settle(&mut output) {
+            Ok(()) => Ok(output),
+            Err(broken) => Err(Failure::new(Kind::Answer, broken)),
+        },
         Ok(Err(error)) => Err(classify(&error, store.data())),
         Err(_) => Err(Failure::new(
             Kind::Deadline,

@@ -1,6 +1,7 @@
 //! The sandbox: release files become releases, and a call into one gets a fresh instance with its share of time, memory
 //! and world, and ends within its bounds, whatever the guest does. It knows no HTTP and no sockets.
 
+pub(crate) mod answer;
 mod budget;
 mod callers;
 mod compile;

@@ -32,7 +32,10 @@ pub fn request_id(headers: &HeaderMap) -> String {
 /// An answer with a body of a type.
 pub fn answer(status: u16, content_type: &'static str, body: impl Into<Bytes>, request_id: &str) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *answer.status_mut() = StatusCode::from_u16(status)
+        .ok()
+        .filter(|status| !status.is_informational())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     name(&mut answer, request_id);
     answer

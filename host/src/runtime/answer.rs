@@ -1,0 +1,214 @@
+//! The one check of what a handler returns, before anybody else sees it. A handler that breaks a rule here has failed: its
+//! caller gets 500 `internal`, and the failure counts against the release.
+//!
+//! What handlers hand to host calls (`channels.publish`) is checked there, and refused to the handler.
+
+use hyper::header::{HeaderName, HeaderValue};
+use serde::de::IgnoredAny;
+
+use super::invoke::Output;
+use crate::contract::event::Verdict;
+use crate::contract::frame::Reply;
+use crate::contract::http::Response;
+use crate::contract::types::{Problem, Push};
+use crate::limits;
+
+/// Cuts sentences that are too long, since their length may be a client's doing, and tells the rule that the rest breaks, for
+/// the log.
+pub(super) fn settle(output: &mut Output) -> Result<(), String> {
+    match output {
+        Output::Http(Err(problem))
+        | Output::Frame(Err(problem))
+        | Output::Opened(Err(problem))
+        | Output::Missed(Err(problem)) => {
+            cut(&mut problem.detail);
+            problem.field.iter_mut().for_each(cut);
+        }
+        Output::Schedule(Err(reason)) => cut(reason),
+        Output::Event(verdicts) => verdicts.iter_mut().for_each(|verdict| {
+            if let Verdict::Reject(reason) = verdict {
+                cut(reason);
+            }
+        }),
+        _ => {}
+    }
+    check(output)
+}
+
+fn cut(sentence: &mut String) {
+    sentence.truncate(sentence.floor_char_boundary(limits::REASON_BYTES_MAX));
+}
+
+fn check(output: &Output) -> Result<(), String> {
+    match output {
+        Output::Http(answer) => answer.as_ref().map_or_else(problem, response),
+        Output::Frame(answer) => {
+            answer.as_ref().map_or_else(problem, |answer| answer.as_ref().map_or(Ok(()), reply))
+        }
+        Output::Opened(answer) => answer.as_ref().map_or_else(problem, |pushes| {
+            bounded("pushes", pushes.len(), limits::PAGE_PUSHES_MAX)?;
+            let bytes = pushes.iter().map(|push| push.frame.len()).sum();
+            bounded("bytes of pushes", bytes, limits::OPENED_BYTES_MAX)?;
+            pushes.iter().try_for_each(push)
+        }),
+        // The hub cuts a long page and asks again for the rest.
+        Output::Missed(answer) => {
+            answer.as_ref().map_or_else(problem, |page| page.pushes.iter().try_for_each(push))
+        }
+        Output::Closed(()) | Output::Touched(()) | Output::Schedule(_) | Output::Event(_) => Ok(()),
+    }
+}
+
+fn response(response: &Response) -> Result<(), String> {
+    rule(matches!(response.status, 200..=599), || format!("status {} is not 200 to 599", response.status))?;
+    bounded("bytes of a body", response.body.len(), limits::ANSWER_BODY_BYTES_MAX)?;
+    bounded("headers", response.headers.len(), limits::ANSWER_HEADERS_MAX)?;
+    let bytes = response.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    bounded("bytes of headers", bytes, limits::ANSWER_HEADERS_BYTES_MAX)?;
+    response.headers.iter().try_for_each(|(name, value)| {
+        let valid = HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok();
+        rule(valid, || format!("`{}` is not a header that HTTP can carry", shown(name)))
+    })
+}
+
+fn problem(problem: &Problem) -> Result<(), String> {
+    let Problem { status, code, .. } = problem;
+    rule(matches!(status, 400..=599), || format!("status {status} of a problem is not 400 to 599"))?;
+    let is_word = (1..=limits::PROBLEM_CODE_BYTES_MAX).contains(&code.len())
+        && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    rule(is_word, || {
+        format!("code `{}` of a problem is not lower-case letters, digits and underscores", shown(code))
+    })
+}
+
+fn reply(reply: &Reply) -> Result<(), String> {
+    let fits = (1..=limits::FRAME_TYPE_BYTES_MAX).contains(&reply.frame_type.len());
+    rule(fits, || format!("the type of a reply has {} bytes", reply.frame_type.len()))?;
+    bounded("bytes of a reply", reply.payload.len(), limits::REPLY_BYTES_MAX)?;
+    bounded("subscriptions", reply.subscriptions.len(), limits::SUBSCRIPTIONS_MAX)?;
+    rule(is_json_object(&reply.payload), || "the payload of a reply is not a JSON object".to_owned())
+}
+
+fn push(push: &Push) -> Result<(), String> {
+    frame(&push.frame)
+}
+
+/// A whole frame that clients get as it is: pushes, publications, frames to one connection.
+pub(crate) fn frame(text: &str) -> Result<(), String> {
+    bounded("bytes of a frame", text.len(), limits::FRAME_BYTES_MAX)?;
+    rule(is_json_object(text), || "a frame is not a JSON object".to_owned())
+}
+
+fn is_json_object(text: &str) -> bool {
+    text.trim_ascii_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+fn bounded(what: &str, count: usize, most: usize) -> Result<(), String> {
+    rule(count <= most, || format!("{count} {what}, at most {most} are sent"))
+}
+
+fn rule(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(broken()) }
+}
+
+/// The beginning of a text of the handler's.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect::<String>().escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, headers: Vec<(String, String)>, body: usize) -> Output {
+        Output::Http(Ok(Response { status, headers, body: vec![b'x'; body] }))
+    }
+
+    fn refusal(status: u16, code: &str) -> Output {
+        let (code, detail) = (code.to_owned(), "no".to_owned());
+        Output::Frame(Err(Problem { status, code, detail, field: None, retry_after_ms: None }))
+    }
+
+    fn replies(frame_type: &str, payload: String) -> Output {
+        Output::Frame(Ok(Some(Reply {
+            frame_type: frame_type.to_owned(),
+            payload,
+            subscriptions: Vec::new(),
+        })))
+    }
+
+    fn opened(frames: &[&str]) -> Output {
+        let push = |frame: &&str| Push { frame: (*frame).to_owned(), position: None };
+        Output::Opened(Ok(frames.iter().map(push).collect()))
+    }
+
+    fn header(name: &str, value: &str) -> Vec<(String, String)> {
+        vec![(name.to_owned(), value.to_owned())]
+    }
+
+    #[test]
+    fn what_keeps_the_rules_goes_out() {
+        let padded = format!("{{\"a\":\"{}\"}}", "x".repeat(limits::REPLY_BYTES_MAX - 8));
+        for output in [
+            answer(200, header("content-type", "text/plain"), limits::ANSWER_BODY_BYTES_MAX),
+            answer(599, vec![("x-a".to_owned(), "1".to_owned()); limits::ANSWER_HEADERS_MAX], 0),
+            refusal(400, "not_found"),
+            replies("pong", padded),
+            Output::Frame(Ok(None)),
+            opened(&[r#"{"type":"x","payload":{}}"#]),
+            Output::Event(vec![Verdict::Ack, Verdict::Reject("no".to_owned())]),
+        ] {
+            let mut output = output;
+            assert_eq!(settle(&mut output), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_long_sentence_is_cut_between_characters() {
+        let long = "é".repeat(limits::REASON_BYTES_MAX);
+        let (detail, field) = (long.clone(), Some(long.clone()));
+        let problem =
+            Problem { status: 404, code: "not_found".to_owned(), detail, field, retry_after_ms: None };
+        let mut outputs = [
+            Output::Http(Err(problem)),
+            Output::Schedule(Err(long.clone())),
+            Output::Event(vec![Verdict::Reject(long)]),
+        ];
+        for output in &mut outputs {
+            assert_eq!(settle(output), Ok(()));
+            let bytes = serde_json::to_string(output).unwrap().len();
+            assert!((limits::REASON_BYTES_MAX..3 * limits::REASON_BYTES_MAX).contains(&bytes), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_named() {
+        let many = vec![("x-a".to_owned(), "1".to_owned()); 32_768];
+        for (output, rule) in [
+            (answer(101, Vec::new(), 0), "status 101 "),
+            (answer(600, Vec::new(), 0), "status 600 "),
+            (answer(200, many, 0), "32768 headers"),
+            (
+                answer(200, header("x-a", &"1".repeat(limits::ANSWER_HEADERS_BYTES_MAX)), 0),
+                "bytes of headers",
+            ),
+            (answer(200, header("x a", "1"), 0), "`x a` is not a header"),
+            (answer(200, header("x-a", "1\r\nset-cookie: b"), 0), "`x-a` is not a header"),
+            (answer(200, Vec::new(), limits::ANSWER_BODY_BYTES_MAX + 1), "bytes of a body"),
+            (refusal(101, "gone"), "status 101 of a problem"),
+            (refusal(200, "gone"), "status 200 of a problem"),
+            (refusal(404, "Not found"), "code `Not found`"),
+            (refusal(404, ""), "code ``"),
+            (replies("", "{}".to_owned()), "type of a reply"),
+            (replies("x", "{},".to_owned()), "not a JSON object"),
+            (replies("x", "[]".to_owned()), "not a JSON object"),
+            (replies("x", "x".repeat(limits::REPLY_BYTES_MAX + 1)), "bytes of a reply"),
+            (opened(&["{}", "hello"]), "not a JSON object"),
+            (opened(&vec!["{}"; limits::PAGE_PUSHES_MAX + 1]), "1001 pushes"),
+        ] {
+            let mut output = output;
+            let broken = settle(&mut output).unwrap_err();
+            assert!(broken.contains(rule), "{broken}");
+        }
+    }
+}
