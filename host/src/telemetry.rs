@@ -1,19 +1,23 @@
 //! What the process says about itself: log lines and metrics. One of each a process, started once; a second start (several
 //! hosts in one test process) shares the first. What may be said is a matter of each line: never payloads, never secrets.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+
+use lines::Lines;
+
+pub use lines::in_one_line;
 
 use crate::config::Config;
 use crate::ids::NodeId;
 use crate::shutdown::Guard;
 
 pub mod histogram;
+mod lines;
 mod otlp;
 pub mod spans;
 
@@ -73,10 +77,11 @@ pub fn start(config: &Config, node: NodeId) -> Result<Metrics, String> {
 fn log_to_stderr(filter: EnvFilter, json: bool, node: NodeId) {
     let lines = tracing_subscriber::fmt().with_env_filter(filter);
     let _ = if json {
-        let writer = Lines { field: Some(format!("{{\"node\":\"{node}\",")) };
+        let writer = Lines::json(format!("{{\"node\":\"{node}\","));
         lines.json().flatten_event(true).with_writer(writer).try_init()
     } else {
-        lines.with_ansi(io::stderr().is_terminal()).with_writer(Lines { field: None }).try_init()
+        let ansi = io::stderr().is_terminal();
+        lines.with_ansi(ansi).with_writer(Lines::text(ansi)).try_init()
     };
 }
 
@@ -98,41 +103,6 @@ fn record_metrics(node: NodeId) -> PrometheusHandle {
     handle
 }
 
-/// To standard error. A line that nobody takes is dropped: the subscriber would complain of a failed write on standard error,
-/// which is what failed, and panic there.
-struct Lines {
-    /// Puts the node first in every JSON line: the subscriber knows no constant fields, and writes each line in one piece.
-    field: Option<String>,
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line<'a, io::Stderr>;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        Line { field: self.field.as_deref(), to: io::stderr() }
-    }
-}
-
-struct Line<'a, W> {
-    field: Option<&'a str>,
-    to: W,
-}
-
-impl<W: Write> Write for Line<'_, W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let _ = match (self.field, line.strip_prefix(b"{")) {
-            (Some(field), Some(rest)) => self.to.write_all(&[field.as_bytes(), rest].concat()),
-            _ => self.to.write_all(line),
-        };
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let _ = self.to.flush();
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,20 +117,6 @@ mod tests {
         let page = metrics.render();
         assert!(page.contains("switchboard_test_total{node=\""), "{page}");
         assert!(page.contains("le=\"0.0025\"} 1"), "{page}");
-    }
-
-    #[test]
-    fn a_line_goes_out_with_its_node_or_is_dropped() {
-        let mut taken = Vec::new();
-        let mut line = Line { field: Some("{\"node\":\"n\","), to: &mut taken };
-        line.write_all(b"{\"level\":\"INFO\"}\n").unwrap();
-        assert_eq!(taken, b"{\"node\":\"n\",\"level\":\"INFO\"}\n");
-
-        let (reader, to) = io::pipe().unwrap();
-        drop(reader);
-        let mut line = Line { field: None, to };
-        line.write_all(b"nobody reads this\n").unwrap();
-        line.flush().unwrap();
     }
 
     #[test]

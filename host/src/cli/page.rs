@@ -1,9 +1,13 @@
 //! How answers look to a person: aligned columns, ages and sizes in words.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Columns as wide as their widest cell; no space at the ends of lines.
 pub fn table(rows: &[Vec<String>]) -> String {
+    // Notes, names and reasons are other people's texts: none may pass for another row.
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| crate::telemetry::in_one_line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -85,6 +89,7 @@ mod tests {
             [vec!["a".into(), "bé".into(), String::new()], vec!["long".into(), "b".into(), "c".into()]];
         assert_eq!(table(&rows), "a     bé\nlong  b   c");
         assert_eq!(table(&[]), "");
+        assert_eq!(table(&[vec!["a\nb\u{202e}".into(), "c".into()]]), "a\\nb\\u{202e}  c");
     }
 
     #[test]

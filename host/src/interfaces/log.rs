@@ -54,7 +54,11 @@ impl Lines {
         }
         let mut line = message.to_owned();
         for (name, value) in fields {
-            let _ = write!(line, " {name}={value:?}");
+            line.push(' ');
+            line.extend(
+                name.chars().map(|c| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '_' }),
+            );
+            let _ = write!(line, "={:?}", secrets.conceal_text(value));
         }
         if line.len() > limits::LOG_LINE_BYTES_MAX {
             line.truncate(line.floor_char_boundary(limits::LOG_LINE_BYTES_MAX));
