@@ -378,6 +378,11 @@ pub const TABLES_PER_INSTANCE_MAX: u32 = 8;
 pub const CORE_INSTANCES_PER_INSTANCE_MAX: u32 = 64;
 /// A table of functions that grows past this fails to grow.
 pub const TABLE_ELEMENTS_MAX: usize = 20_000;
+/// A secret setting of at least so many bytes is concealed wherever its value appears in a recording or a log line. A
+/// shorter one is concealed only where `config.get` answers it: `5` or `true` would be found everywhere.
+pub const SECRET_BYTES_MIN: usize = 8;
+/// Keys of `public_settings` in a manifest; a manifest with more is refused.
+pub const PUBLIC_SETTINGS_MAX: usize = 64;
 /// Lines of one call's log; the rest is dropped and counted.
 pub const LOG_LINES_MAX: u32 = 64;
 /// Bytes of one line with its fields; the rest of the line is cut off.

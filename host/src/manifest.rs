@@ -12,7 +12,7 @@ pub const SECTION: &str = "switchboard:manifest";
 /// Routes under it are answered on the operators' listener, and never on the clients'.
 pub const OPERATORS: &str = "/admin/v1/";
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Lower case, digits and dashes; the handler's identity across releases.
@@ -33,6 +33,9 @@ pub struct Manifest {
     /// Lua scripts by name, the text itself: `switchboard build` puts the files' contents here.
     #[serde(default)]
     pub scripts: BTreeMap<String, String>,
+    /// The settings whose values recordings, reports and `inspect` may show. The values of all others are concealed there.
+    #[serde(default)]
+    pub public_settings: Vec<String>,
     /// Defaults of the handler's settings; the operator overrides them.
     #[serde(default)]
     pub config: toml::Table,
@@ -358,10 +361,23 @@ impl Manifest {
         for queue in &self.grants.wake {
             rule(queue == "outbox", &format!("`grants.wake` knows `outbox`, not `{queue}`"))?;
         }
+        rule(
+            self.public_settings.len() <= limits::PUBLIC_SETTINGS_MAX,
+            &format!("`public_settings` names at most {} settings", limits::PUBLIC_SETTINGS_MAX),
+        )?;
         for (key, value) in &self.config {
             rule(!value.is_table() && !value.is_array(), &format!("`config.{key}` is not a plain value"))?;
         }
         Ok(())
+    }
+
+    /// A copy to be shown: the value of a setting that is not public is its placeholder.
+    pub fn to_show(&self) -> Self {
+        let mut shown = self.clone();
+        for (key, value) in shown.config.iter_mut().filter(|(key, _)| !self.public_settings.contains(key)) {
+            *value = toml::Value::String(crate::trace::placeholder(key));
+        }
+        shown
     }
 
     /// A setting as the guest reads it.
@@ -370,6 +386,20 @@ impl Manifest {
             toml::Value::String(text) => text.clone(),
             other => other.to_string(),
         }
+    }
+}
+
+/// Only the values of public settings.
+impl std::fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = self.to_show();
+        f.debug_struct("Manifest")
+            .field("name", &shown.name)
+            .field("on", &shown.on)
+            .field("grants", &shown.grants)
+            .field("limits", &shown.limits)
+            .field("config", &shown.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -442,6 +472,18 @@ mod tests {
             let refusal = Manifest::parse(&change).unwrap_err().to_string();
             assert!(refusal.contains(complaint), "{refusal}");
         }
+    }
+
+    #[test]
+    fn only_public_settings_are_shown() {
+        let text = SEND.replace("[grants]", "public_settings = [\"messages_per_minute\"]\n[grants]")
+            + "key = \"s3cret\"";
+        let manifest = Manifest::parse(&text).unwrap();
+        let shown = format!("{manifest:?} {}", serde_json::to_string(&manifest.to_show()).unwrap());
+        assert!(
+            !shown.contains("s3cret") && shown.contains("[setting key]") && shown.contains("25"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod audit;
 mod auth;
+mod bad_answers;
 mod bad_input;
 mod bounds;
 mod canaries;
@@ -47,8 +48,8 @@ mod retired;
 mod revocations;
 mod search;
 mod sentinel;
-mod subscribe;
 mod services;
+mod subscribe;
 mod swaps;
 mod three_nodes;
 mod tls;

@@ -40,7 +40,7 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
         bytes: file.bytes.len(),
         imports,
         exports,
-        manifest: file.manifest,
+        manifest: file.manifest.to_show(),
     };
     out.answer(&document, text(&document)?);
     Ok(())
@@ -70,7 +70,7 @@ fn border(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), Failure> {
 }
 
 fn text(document: &Document) -> Result<String, Failure> {
-    let Manifest { name, description, on, grants, limits, canary, needs, scripts, config } =
+    let Manifest { name, description, on, grants, limits, canary, needs, scripts, config, public_settings } =
         &document.manifest;
     let mut rows = vec![
         vec!["release".to_owned(), document.release.to_string()],
@@ -145,6 +145,10 @@ fn text(document: &Document) -> Result<String, Failure> {
     row("migrations", needs.join(", "));
     row("scripts", scripts.keys().cloned().collect::<Vec<_>>().join(", "));
     for (key, value) in config {
+        let value = match public_settings.contains(key) {
+            true => value.to_string(),
+            false => "(not shown: not in `public_settings`)".to_owned(),
+        };
         row("setting", format!("{key} = {value}"));
     }
     row("imports", document.imports.join(", "));

@@ -15,7 +15,7 @@ use super::suite::Subject;
 use super::world::Place;
 use super::{Handler, Harness};
 use crate::runtime::{Cue, Refusal, Stage};
-use crate::trace::{Outcome, Scenario, Trace};
+use crate::trace::{Outcome, Scenario, Secrets, Trace};
 
 /// What was tried, and what was found.
 #[derive(Debug, Default)]
@@ -205,8 +205,13 @@ struct Broken {
 
 impl Broken {
     fn new(handler: &Handler, trace: &Trace, at: usize, wrong: Value) -> Self {
+        let settings = super::suite::settings_of(handler, trace.scenario.as_ref());
         Self {
-            player: Player::of(trace, handler.release.settings()),
+            player: Player::of(
+                trace,
+                &settings,
+                Secrets::new(&settings, &handler.manifest().public_settings),
+            ),
             left: trace.exchanges.iter().map(|call| (call.function.clone(), call.args.clone())).collect(),
             at,
             wrong: Some(wrong),

@@ -6,30 +6,39 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::{Value, json};
 
 use crate::runtime::{Cue, Stage};
-use crate::trace::{Exchange, Outcome, Trace};
+use crate::trace::{Exchange, Outcome, Secrets, Trace, is_concealed, reveal};
 
 pub struct Player {
     left: VecDeque<Exchange>,
     /// How the traced call ended where it got no answer.
     end: Cue,
     settings: BTreeMap<String, String>,
+    secrets: Secrets,
     now: Value,
 }
 
 impl Player {
-    pub fn of(trace: &Trace, settings: &BTreeMap<String, String>) -> Self {
+    /// `secrets` are those of `settings`: the recording holds placeholders in their place.
+    pub fn of(trace: &Trace, settings: &BTreeMap<String, String>, secrets: Secrets) -> Self {
         let end = match &trace.outcome {
             Outcome::Failed { kind, detail } if kind == "trap" => {
                 Cue::Trap(detail.trim_start_matches("injected fault: ").to_owned())
             }
             _ => Cue::Never,
         };
-        Self {
-            left: trace.exchanges.clone().into(),
-            end,
-            settings: settings.clone(),
-            now: json!(super::props::NOW_MS),
+        let mut left: VecDeque<_> = trace.exchanges.clone().into();
+        for exchange in &mut left {
+            let key = exchange.args.get("key").and_then(Value::as_str);
+            if let Some(answer) = &mut exchange.answer {
+                match key {
+                    Some(key) if exchange.function == "config.get" && is_concealed(answer) => {
+                        *answer = json!(settings.get(key));
+                    }
+                    _ => reveal(settings, answer),
+                }
+            }
         }
+        Self { left, end, settings: settings.clone(), secrets, now: json!(super::props::NOW_MS) }
     }
 
     fn take(&mut self, place: usize) -> Cue {
@@ -53,6 +62,9 @@ impl Player {
 
 impl Stage for Player {
     fn cue(&mut self, _: usize, function: &'static str, args: &Value) -> Cue {
+        let mut args = args.clone();
+        self.secrets.conceal(&mut args);
+        let args = &args;
         // A group that may come in any order keeps those that were passed over.
         let group = 1 + self.left.iter().skip(1).take_while(|exchange| exchange.unordered).count();
         if let Some(place) = self.same(function, args) {
@@ -100,7 +112,13 @@ mod tests {
 
     fn player(exchanges: Vec<Exchange>) -> Player {
         let settings = [("most".to_owned(), "5".to_owned())].into();
-        Player { left: exchanges.into(), end: Cue::Never, settings, now: json!(7) }
+        Player {
+            left: exchanges.into(),
+            end: Cue::Never,
+            settings,
+            secrets: Secrets::default(),
+            now: json!(7),
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::world::{Place, World};
 use super::{Handler, Harness, complete, read};
 use crate::ids::ConnectionId;
 use crate::runtime::{Refusal, ReleaseFile};
-use crate::trace::{self, Difference, Outcome, Scenario, Trace, differences};
+use crate::trace::{self, Difference, Outcome, Scenario, Secrets, Trace, differences};
 
 /// A handler with its tests.
 pub struct Subject {
@@ -97,11 +97,17 @@ async fn replay_one(handler: &Handler, case: &Case, update: bool) -> Verdict {
 /// The call of a trace with the trace's answers, going on after differences as long as an answer can be told.
 pub async fn again(handler: &Handler, recorded: &Trace) -> Result<Trace, String> {
     let settings = settings_of(handler, recorded.scenario.as_ref());
-    let player = Player::of(recorded, &settings);
-    handler.play(&recorded.trigger, recorded.input.clone(), player).await
+    let secrets = Secrets::new(&settings, &handler.manifest().public_settings);
+    let mut input = recorded.input.clone();
+    trace::reveal(&settings, &mut input);
+    let player = Player::of(recorded, &settings, secrets.clone());
+    let mut got = handler.play(&recorded.trigger, input, player).await?;
+    // The release knows only the settings of its manifest, and not those of the scenario.
+    secrets.conceal_trace(&mut got);
+    Ok(got)
 }
 
-fn settings_of(handler: &Handler, scenario: Option<&Scenario>) -> BTreeMap<String, String> {
+pub(super) fn settings_of(handler: &Handler, scenario: Option<&Scenario>) -> BTreeMap<String, String> {
     let mut settings = handler.release.settings().clone();
     settings.extend(scenario.into_iter().flat_map(|scenario| scenario.settings.clone()));
     settings

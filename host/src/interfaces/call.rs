@@ -20,7 +20,7 @@ use crate::limits;
 use crate::manifest::Limits;
 use crate::telemetry::histogram::{Counts, Histogram};
 use crate::telemetry::spans;
-use crate::trace::{self, Exchange, Recorder};
+use crate::trace::{self, Exchange, Recorder, Secrets};
 
 macro_rules! functions {
     ($($variant:ident = $name:literal,)*) => {
@@ -249,6 +249,7 @@ pub struct Border {
     /// The last ones, as a ring: the oldest is at `calls % LAST_HOST_CALLS` once it is full.
     last: Vec<Digest>,
     recorder: Option<Recorder>,
+    secrets: Secrets,
     /// The call's span, where it is one that is traced.
     pub(crate) traced: Option<spans::Context>,
     /// Of the spans of its host calls: whose they are. Empty where nothing is traced.
@@ -256,7 +257,13 @@ pub struct Border {
 }
 
 impl Border {
-    pub fn new(limits: &Limits, meters: Meters, source: Source, recorder: Option<Recorder>) -> Self {
+    pub fn new(
+        limits: &Limits,
+        meters: Meters,
+        secrets: Secrets,
+        source: Source,
+        recorder: Option<Recorder>,
+    ) -> Self {
         Self {
             source,
             meters,
@@ -268,6 +275,7 @@ impl Border {
             bytes_max: limits.host_bytes,
             last: Vec::new(),
             recorder,
+            secrets,
             traced: None,
             span_attributes: Vec::new(),
         }
@@ -282,7 +290,7 @@ impl Border {
     ) -> wasmtime::Result<R> {
         let begun = self.enter(function, args)?;
         let at = self.calls as usize - 1;
-        let answer = match self.source.word(at, function, args)? {
+        let answer = match self.source.word(at, function, args, &self.secrets)? {
             Word::Live { delay, instead } => {
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
@@ -310,7 +318,7 @@ impl Border {
     ) -> wasmtime::Result<R> {
         let begun = self.enter(function, args)?;
         let at = self.calls as usize - 1;
-        let answer = match self.source.word(at, function, args)? {
+        let answer = match self.source.word(at, function, args, &self.secrets)? {
             // What is answered at once is not delayed.
             Word::Live { instead: None, .. } => live(),
             Word::Live { instead: Some(value), .. } | Word::Scripted(value) => read(at, function, value)?,
@@ -402,18 +410,30 @@ enum Word {
 }
 
 impl Source {
-    fn word<A: Serialize>(&mut self, at: usize, function: Function, args: &A) -> Result<Word, Stop> {
+    /// What answers instead of the world sees arguments as a recording has them, without secret settings.
+    fn word<A: Serialize>(
+        &mut self,
+        at: usize,
+        function: Function,
+        args: &A,
+        secrets: &Secrets,
+    ) -> Result<Word, Stop> {
+        let shown = || {
+            let mut args = trace::value_of(args);
+            secrets.conceal(&mut args);
+            args
+        };
         let mut delay = Duration::ZERO;
         let mut source = self;
         loop {
             match source {
                 Self::Live => return Ok(Word::Live { delay, instead: None }),
                 Self::Replay(script) => {
-                    let answer = script.answer(at, function.name(), trace::value_of(args))?;
+                    let answer = script.answer(at, function.name(), shown())?;
                     return Ok(answer.map_or(Word::Never, Word::Scripted));
                 }
                 Self::Stage(stage) => {
-                    return match stage.cue(at, function.name(), &trace::value_of(args)) {
+                    return match stage.cue(at, function.name(), &shown()) {
                         Cue::Live => Ok(Word::Live { delay, instead: None }),
                         Cue::Late(more) => Ok(Word::Live { delay: delay + more, instead: None }),
                         Cue::DoneBut(answer) => Ok(Word::Live { delay, instead: Some(answer) }),

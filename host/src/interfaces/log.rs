@@ -52,7 +52,8 @@ impl Lines {
         if self.0.written.fetch_add(1, Relaxed) >= limits::LOG_LINES_MAX {
             return;
         }
-        let mut line = message.to_owned();
+        let secrets = &self.0.terms.secrets;
+        let mut line = secrets.conceal_text(message).into_owned();
         for (name, value) in fields {
             line.push(' ');
             line.extend(

@@ -32,6 +32,7 @@ use crate::manifest::{Grants, Limits};
 use crate::postgres::{Postgres, Session};
 use crate::quota::{Claim, Grant};
 use crate::redis::{Redis, Script};
+use crate::trace::Secrets;
 use call::{Border, Meters};
 use turns::Place;
 
@@ -45,6 +46,8 @@ pub struct Terms {
     pub limits: Limits,
     /// The manifest's `[config]` under the operator's, as the guest reads them.
     pub settings: BTreeMap<String, String>,
+    /// The values of settings that nothing kept or shown may hold.
+    pub secrets: Secrets,
     pub scripts: BTreeMap<String, Script>,
     pub meters: Meters,
     /// Where the memory of its calls comes from, beyond [`limits::MEMORY_FREE_BYTES`] of each.

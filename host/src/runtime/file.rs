@@ -13,7 +13,7 @@ use crate::limits;
 use crate::manifest::{self, Manifest};
 
 /// Parsed once; whoever holds one holds a component with a valid manifest. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ReleaseFile {
     pub bytes: Bytes,
     pub digest: Digest,
@@ -52,6 +52,16 @@ impl ReleaseFile {
     /// The component without its manifest: what is compiled.
     pub(super) fn code_bytes(&self) -> Vec<u8> {
         without(&self.bytes, &self.section)
+    }
+}
+
+/// Without its bytes, which hold the settings of the manifest.
+impl fmt::Debug for ReleaseFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReleaseFile")
+            .field("digest", &self.digest)
+            .field("manifest", &self.manifest)
+            .finish_non_exhaustive()
     }
 }
 

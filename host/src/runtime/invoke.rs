@@ -211,6 +211,11 @@ pub(super) async fn run(
             format!("no answer after {} ms", release.terms.limits.deadline_ms),
         )),
     };
+    // What it says may hold texts of the guest.
+    let result = result.map_err(|failure| Failure {
+        detail: release.terms.secrets.conceal_text(&failure.detail).into_owned(),
+        ..failure
+    });
     (result, store.into_data())
 }
 

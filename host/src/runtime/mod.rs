@@ -334,7 +334,8 @@ impl Runtime {
 
     fn state(&self, release: &Release, call: Call, source: Source, recorder: Option<Recorder>) -> CallState {
         let terms = release.terms.clone();
-        let border = Border::new(&terms.limits, terms.meters.clone(), source, recorder);
+        let border =
+            Border::new(&terms.limits, terms.meters.clone(), terms.secrets.clone(), source, recorder);
         CallState::new(terms, call.id.into(), call.principal, call.connection, border, &self.backends)
     }
 }

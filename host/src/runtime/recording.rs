@@ -81,7 +81,7 @@ pub(super) fn trace(
     (exchanges, left_out): Taken,
     result: &Result<Output, Failure>,
 ) -> Trace {
-    Trace {
+    let mut trace = Trace {
         handler: release.name().to_owned(),
         release: Some(release.digest),
         call: call.to_owned(),
@@ -96,7 +96,10 @@ pub(super) fn trace(
                 Outcome::Failed { kind: failure.kind.as_str().to_owned(), detail: failure.detail.clone() }
             }
         },
-    }
+    };
+    // The only place where a recording of a call is made: whoever keeps or shows it holds no secret setting.
+    release.terms.secrets.conceal_trace(&mut trace);
+    trace
 }
 
 pub(super) async fn replay(
@@ -124,6 +127,9 @@ fn with_settings_of(release: &Release, mut exchanges: Vec<Exchange>) -> Vec<Exch
             asked.answer = Some(json!(release.setting(key)));
         }
     }
+    for answer in exchanges.iter_mut().filter_map(|exchange| exchange.answer.as_mut()) {
+        trace::reveal(release.settings(), answer);
+    }
     exchanges
 }
 
@@ -131,10 +137,11 @@ pub(super) async fn play(
     runtime: &Runtime,
     release: &Arc<Release>,
     call: Call,
-    (trigger, asked): (&str, Value),
+    (trigger, mut asked): (&str, Value),
     source: Source,
     bytes_max: u64,
 ) -> Result<Trace, Refusal> {
+    trace::reveal(release.settings(), &mut asked);
     let input = input(trigger, asked)
         .map_err(|why| Refusal::of_release(format!("the input is not one of `{trigger}`: {why}")))?;
     let id = call.id.clone();

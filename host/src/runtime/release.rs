@@ -25,6 +25,7 @@ use crate::manifest::{Bindings, ConnectionBinding, Grants, Manifest};
 use crate::quota::Claim;
 use crate::redis::Script;
 use crate::telemetry::histogram::Counts;
+use crate::trace::Secrets;
 
 const CONTRACT: &str = "switchboard:host/";
 /// Of WebAssembly's memory.
@@ -81,6 +82,7 @@ impl Release {
             release_short: file.digest.short(),
             grants: manifest.grants.clone(),
             limits: manifest.limits.clone(),
+            secrets: Secrets::new(&effective, &manifest.public_settings),
             settings: effective,
             scripts: manifest
                 .scripts

@@ -1,0 +1,174 @@
+//! Settings that may be secrets: every setting that the manifest does not call public. Their values are concealed in
+//! whatever is kept or shown of a call. Each is replaced by a placeholder that names the setting, so that a replay can put the
+//! value of its own release in the place again.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Outcome, Trace};
+use crate::limits::SECRET_BYTES_MIN;
+
+/// The values to conceal. Cheap to ask when there are none.
+#[derive(Clone, Default)]
+pub struct Secrets(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    public: Vec<String>,
+    /// (value, placeholder), the longest value first: one may contain another.
+    values: Vec<(String, String)>,
+}
+
+impl Secrets {
+    /// Of `settings`, those whose keys are not in `public`. The list names at most
+    /// [`crate::limits::PUBLIC_SETTINGS_MAX`] keys.
+    pub fn new(settings: &BTreeMap<String, String>, public: &[String]) -> Self {
+        let secret =
+            settings.iter().filter(|(key, value)| !public.contains(key) && value.len() >= SECRET_BYTES_MIN);
+        let mut values: Vec<_> = secret.map(|(key, value)| (value.clone(), placeholder(key))).collect();
+        values.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+        Self(Arc::new(Inner { public: public.to_vec(), values }))
+    }
+
+    /// The text without any of the values.
+    pub fn conceal_text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut concealed = Cow::Borrowed(text);
+        for (value, placeholder) in &self.0.values {
+            if concealed.contains(value.as_str()) {
+                concealed = Cow::Owned(concealed.replace(value.as_str(), placeholder));
+            }
+        }
+        concealed
+    }
+
+    /// Every text in it, at any depth.
+    pub fn conceal(&self, value: &mut Value) {
+        if !self.0.values.is_empty() {
+            each_text(value, &mut |text| {
+                if let Cow::Owned(concealed) = self.conceal_text(text) {
+                    *text = concealed;
+                }
+            });
+        }
+    }
+
+    /// Input, host calls and outcome. What `config.get` answered is concealed whatever its length. Doing it twice changes
+    /// nothing more.
+    pub fn conceal_trace(&self, trace: &mut Trace) {
+        self.conceal(&mut trace.input);
+        for exchange in &mut trace.exchanges {
+            if let (Some(key), Some(answer @ Value::String(_))) = (setting_of(exchange), &mut exchange.answer)
+                && !self.0.public.contains(&key)
+            {
+                *answer = Value::String(placeholder(&key));
+            }
+            self.conceal(&mut exchange.args);
+            exchange.answer.iter_mut().for_each(|answer| self.conceal(answer));
+        }
+        match &mut trace.outcome {
+            Outcome::Returned(value) => self.conceal(value),
+            Outcome::Failed { detail, .. } => *detail = self.conceal_text(detail).into_owned(),
+            Outcome::Unknown => {}
+        }
+    }
+}
+
+/// Puts values in the place of their placeholders.
+pub fn reveal(settings: &BTreeMap<String, String>, value: &mut Value) {
+    each_text(value, &mut |text| {
+        if !text.contains(PREFIX) {
+            return;
+        }
+        for (key, value) in settings {
+            let placeholder = placeholder(key);
+            if text.contains(&placeholder) {
+                *text = text.replace(&placeholder, value);
+            }
+        }
+    });
+}
+
+/// Whether a recorded answer of `config.get` is a placeholder.
+pub fn is_concealed(answer: &Value) -> bool {
+    answer.as_str().is_some_and(|text| text.starts_with(PREFIX) && text.ends_with(']'))
+}
+
+const PREFIX: &str = "[setting ";
+
+/// Stands in the place of a value.
+pub fn placeholder(key: &str) -> String {
+    format!("{PREFIX}{key}]")
+}
+
+/// The key, where the host call is `config.get`.
+fn setting_of(exchange: &super::Exchange) -> Option<String> {
+    (exchange.function == "config.get")
+        .then(|| exchange.args.get("key")?.as_str().map(str::to_owned))
+        .flatten()
+}
+
+fn each_text(value: &mut Value, change: &mut impl FnMut(&mut String)) {
+    match value {
+        Value::String(text) => change(text),
+        Value::Array(elements) => elements.iter_mut().for_each(|element| each_text(element, change)),
+        Value::Object(members) => members.values_mut().for_each(|member| each_text(member, change)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::trace::Exchange;
+
+    fn settings() -> BTreeMap<String, String> {
+        [("key", "s3cret-key"), ("longer", "s3cret-key-and-more"), ("most", "25"), ("pin", "4711")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    fn exchange(function: &str, args: Value, answer: Value) -> Exchange {
+        Exchange { function: function.into(), unordered: false, args, answer: Some(answer), micros: 0 }
+    }
+
+    #[test]
+    fn values_are_concealed_everywhere_and_come_back_in_a_replay() {
+        let secrets = Secrets::new(&settings(), &["most".to_owned()]);
+        let trace = Trace {
+            handler: "hook".to_owned(),
+            release: None,
+            call: "c1".to_owned(),
+            trigger: "http".to_owned(),
+            scenario: None,
+            input: json!({ "headers": [["x-key", "s3cret-key"]] }),
+            exchanges: vec![
+                exchange("config.get", json!({ "key": "most" }), json!("25")),
+                exchange("config.get", json!({ "key": "pin" }), json!("4711")),
+                exchange("config.get", json!({ "key": "nothing" }), json!(null)),
+                exchange("log.log", json!({ "message": "it is s3cret-key-and-more 4711" }), json!(null)),
+            ],
+            left_out: 0,
+            outcome: Outcome::Failed { kind: "trap".to_owned(), detail: "bad s3cret-key".to_owned() },
+        };
+        let mut concealed = trace.clone();
+        secrets.conceal_trace(&mut concealed);
+        let mut twice = concealed.clone();
+        secrets.conceal_trace(&mut twice);
+        assert_eq!(concealed, twice);
+        let shown = format!("{concealed:?}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+        assert_eq!(concealed.exchanges[0].answer, Some(json!("25")), "it is public");
+        assert_eq!(concealed.exchanges[1].answer, Some(json!("[setting pin]")));
+        assert_eq!(concealed.exchanges[2].answer, Some(json!(null)));
+        assert_eq!(concealed.exchanges[3].args["message"], "it is [setting longer] 4711");
+
+        let mut input = concealed.input;
+        reveal(&settings(), &mut input);
+        assert_eq!(input, trace.input);
+    }
+}
