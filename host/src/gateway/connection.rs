@@ -213,7 +213,7 @@ impl Connection {
         let heard = self.socket.poll_hear(cx, |message| {
             let input = match message {
                 Ok(Message::Text(text)) => Input::Text(text),
-                Ok(Message::NotUtf8 | Message::Binary) => Input::NotText,
+                Ok(Message::Binary) => Input::NotText,
                 Ok(Message::Ping(payload)) => {
                     pongs.push(encode_pong(payload));
                     Input::Control

@@ -165,7 +165,7 @@ impl Session {
                     self.malformed(
                         now,
                         None,
-                        &Code::Malformed.problem("a frame is UTF-8 text"),
+                        &Code::Malformed.problem("a frame is text, not binary"),
                         &mut actions,
                     );
                 }

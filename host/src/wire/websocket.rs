@@ -12,9 +12,6 @@ use crate::wire::close::Close;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     Text(&'a str),
-    /// A text message that is not UTF-8. RFC 6455 would fail the connection; the product answers a few bad frames before
-    /// it gives up, and these are bad frames.
-    NotUtf8,
     /// The product speaks text only; what was in it does not matter.
     Binary,
     Ping(&'a [u8]),
@@ -27,7 +24,8 @@ pub enum Message<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     Protocol(&'static str),
-    CloseReasonNotUtf8,
+    /// A text message, or the reason of a close.
+    NotUtf8,
     /// A message larger than [`FRAME_BYTES_MAX`], by its header, before it is read.
     TooLarge,
 }
@@ -36,7 +34,7 @@ impl Violation {
     pub fn close(self) -> Close {
         match self {
             Self::Protocol(rule) => Close::protocol_error(rule),
-            Self::CloseReasonNotUtf8 => Close::NOT_UTF8,
+            Self::NotUtf8 => Close::NOT_UTF8,
             Self::TooLarge => Close::TOO_LARGE,
         }
     }
@@ -49,6 +47,8 @@ pub struct Decoder {
     stash: Vec<u8>,
     /// The fragments so far, unmasked.
     message: Vec<u8>,
+    /// Bytes of a fragmented text message that are known to be UTF-8. The rest is the beginning of a character.
+    utf8_bytes: usize,
     /// Set while a fragmented message is open.
     assembling: Option<Kind>,
     /// What was handed out last time and may go now.
@@ -109,7 +109,7 @@ impl Decoder {
                         &self.stash[head.bytes..]
                     }
                 };
-                return Ok(Some(data(kind, payload)));
+                return data(kind, payload).map(Some);
             }
             match place {
                 Place::Input(payload) => self.message.extend_from_slice(payload),
@@ -118,10 +118,14 @@ impl Decoder {
                     self.stash = Vec::new();
                 }
             }
+            if kind == Kind::Text {
+                self.utf8_bytes = utf8_prefix(&self.message, self.utf8_bytes)?;
+            }
             self.assembling = (!head.last).then_some(kind);
             if head.last {
                 self.lent = Lent::Message;
-                return Ok(Some(data(kind, &self.message)));
+                self.utf8_bytes = 0;
+                return data(kind, &self.message).map(Some);
             }
         }
     }
@@ -268,10 +272,20 @@ impl Head {
 /// RFC 6455 5.5.
 const CONTROL_BYTES_MAX: u64 = 125;
 
-fn data(kind: Kind, payload: &[u8]) -> Message<'_> {
+fn data(kind: Kind, payload: &[u8]) -> Result<Message<'_>, Violation> {
     match kind {
-        Kind::Text => std::str::from_utf8(payload).map_or(Message::NotUtf8, Message::Text),
-        Kind::Binary => Message::Binary,
+        Kind::Text => std::str::from_utf8(payload).map(Message::Text).map_err(|_| Violation::NotUtf8),
+        Kind::Binary => Ok(Message::Binary),
+    }
+}
+
+/// How much of a message is UTF-8, of which `known` bytes are known to be. A violation where no further fragment can make it
+/// UTF-8: the connection fails at the first wrong fragment, not at the last one.
+fn utf8_prefix(message: &[u8], known: usize) -> Result<usize, Violation> {
+    match std::str::from_utf8(&message[known..]) {
+        Ok(_) => Ok(message.len()),
+        Err(error) if error.error_len().is_none() => Ok(known + error.valid_up_to()),
+        Err(_) => Err(Violation::NotUtf8),
     }
 }
 
@@ -292,7 +306,7 @@ fn close(payload: &[u8]) -> Result<Option<u16>, Violation> {
             if !Close::may_be_sent(code) {
                 return Err(Violation::Protocol("a close code that nobody may send"));
             }
-            std::str::from_utf8(reason).map_err(|_| Violation::CloseReasonNotUtf8)?;
+            std::str::from_utf8(reason).map_err(|_| Violation::NotUtf8)?;
             Ok(Some(code))
         }
     }

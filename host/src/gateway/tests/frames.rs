@@ -80,19 +80,26 @@ async fn a_few_bad_frames_are_answered_and_too_many_end_it() {
     let mut door = Door::open().await;
     let mut ana = door.client("ana").await;
     for bad in 0..11 {
-        match bad % 3 {
+        match bad % 2 {
             0 => ana.send("nonsense").await,
-            1 => ana.socket.write_frame(Frame::binary(b"\0".as_slice().into())).await.unwrap(),
-            _ => {
-                let not_utf8 = Frame::new(true, OpCode::Text, None, b"\xff".as_slice().into());
-                ana.socket.write_frame(not_utf8).await.unwrap();
-            }
+            _ => ana.socket.write_frame(Frame::binary(b"\0".as_slice().into())).await.unwrap(),
         }
         assert_eq!(ana.expect("error").await["payload"]["code"], "malformed");
     }
     ana.expect_close(4002).await;
     assert_eq!(door.hears_of().await, Life::Left);
     assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4002 });
+}
+
+#[tokio::test]
+async fn text_that_is_not_utf8_closes_with_1007() {
+    let mut door = Door::open().await;
+    let mut ana = door.client("ana").await;
+    let not_utf8 = Frame::new(false, OpCode::Text, None, b"{\xff".as_slice().into());
+    ana.socket.write_frame(not_utf8).await.unwrap();
+    ana.expect_close(1007).await;
+    assert_eq!(door.hears_of().await, Life::Left);
+    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 1007 });
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@ use super::*;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
     Text(String),
-    NotUtf8,
     Binary,
     Ping(Vec<u8>),
     Pong,
@@ -18,7 +17,6 @@ impl From<Message<'_>> for Heard {
     fn from(message: Message<'_>) -> Self {
         match message {
             Message::Text(text) => Self::Text(text.to_owned()),
-            Message::NotUtf8 => Self::NotUtf8,
             Message::Binary => Self::Binary,
             Message::Ping(payload) => Self::Ping(payload.to_vec()),
             Message::Pong => Self::Pong,
@@ -125,19 +123,41 @@ fn what_rfc_6455_forbids_ends_the_connection() {
     }
 }
 
+/// The sequences of the Autobahn cases 6.x.
 #[test]
-fn text_that_is_no_utf8_is_a_bad_message_and_the_next_one_is_read() {
-    let bytes = [
-        masked(false, 0x1, &[0xc3]),
-        masked(true, 0x0, &[0x28]),
-        masked(true, 0x2, &[0xff]),
-        masked(true, 0x1, b"good"),
-    ]
-    .concat();
-    assert_eq!(
-        heard([bytes.as_slice()]).unwrap(),
-        [Heard::NotUtf8, Heard::Binary, Heard::Text("good".to_owned())]
-    );
+fn text_that_is_no_utf8_ends_the_connection_at_the_first_wrong_fragment() {
+    let begin = "κόσμε".as_bytes();
+    for wrong in [
+        &[0xff][..],
+        &[0x80],
+        &[0xc0, 0xaf],
+        &[0xc3, 0x28],
+        &[0xe0, 0x80, 0xaf],
+        &[0xed, 0xa0, 0x80],
+        &[0xf4, 0x90, 0x80, 0x80],
+        &[0xf8, 0x88, 0x80, 0x80, 0x80],
+        &[0xfe, 0xff],
+    ] {
+        let text = [begin, wrong, b"edited"].concat();
+        assert_eq!(violation(&masked(true, 0x1, &text)), 1007, "{wrong:x?}");
+        // In one fragment, and each byte in a fragment of its own; the last fragment never comes.
+        let whole = [masked(false, 0x1, begin), masked(false, 0x0, wrong), masked(false, 0x0, b"e")].concat();
+        assert_eq!(violation(&whole), 1007, "{wrong:x?}");
+        let bytes: Vec<u8> = text
+            .iter()
+            .enumerate()
+            .flat_map(|(at, byte)| masked(false, u8::from(at == 0), &[*byte]))
+            .collect();
+        assert_eq!(violation(&bytes), 1007, "{wrong:x?}");
+    }
+    // A character that the message cuts off.
+    assert_eq!(violation(&masked(true, 0x1, &[0xce])), 1007);
+    let cut = [masked(false, 0x1, &[0xce]), masked(true, 0x0, b"")].concat();
+    assert_eq!(violation(&cut), 1007);
+    // What is not text may hold anything.
+    let binary =
+        [masked(false, 0x2, &[0xff]), masked(true, 0x0, &[0xff]), masked(true, 0x1, b"good")].concat();
+    assert_eq!(heard([binary.as_slice()]).unwrap(), [Heard::Binary, Heard::Text("good".to_owned())]);
 }
 
 #[test]
