@@ -85,12 +85,14 @@ pub const GOODBYE_WAIT: Duration = Duration::from_secs(2);
 
 // ---- tokens ----------------------------------------------------------------------------------------------------------
 
-/// A longer token is refused unread.
-pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// A longer token is refused unread. 200 groups with names of 100 characters fit.
+pub const TOKEN_BYTES_MAX: usize = 32 * 1024;
 /// A token with a longer `jti` is refused.
 pub const SESSION_ID_CHARS_MAX: usize = 128;
 /// Verified tokens, by digest; at the bound those that nobody asked for lately are forgotten, and verified again.
 pub const TOKENS_REMEMBERED_MAX: usize = 32_768;
+/// What those tokens say, in memory; likewise.
+pub const TOKENS_REMEMBERED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Tokens waiting for a worker; one more is answered 503.
 pub const VERIFICATIONS_WAITING_MAX: usize = 4_096;
 /// A larger key set is not read.

@@ -44,6 +44,30 @@ async fn every_form_of_handshake_signs_in() {
     .await;
 }
 
+/// As a large identity provider makes it.
+#[tokio::test]
+async fn a_token_with_200_groups_signs_in_in_every_form() {
+    Host::test(Options::default(), async |host| {
+        let groups: Vec<_> =
+            (0..200).map(|n| format!("cn=group {n:03},ou=groups,{}", "dc=example,".repeat(7))).collect();
+        let token = Token::of("ana").claim("groups", json!(groups)).claim("roles", json!(null)).sign();
+        assert!(token.len() > 24 * 1024);
+        for handshake in [Handshake::bearer(&token), Handshake::subprotocol(&token), Handshake::query(&token)]
+        {
+            Client::open(host.address, "ana", &handshake).await;
+        }
+        let (mut ana, _) = Client::connect(host.address, &Handshake::bare()).await.unwrap();
+        ana.request("auth", json!({"token": token})).await.expect("auth.success");
+        let ticket = host.rest_with(token).post("/api/v1/ws-tickets", json!({})).await.expect(200);
+        Client::open(host.address, "ana", &Handshake::ticket(ticket["ticket"].as_str().unwrap())).await;
+
+        let longer = Token::of("ana").claim("groups", json!("x".repeat(32 * 1024))).sign();
+        let (status, body) = refused(host, &Handshake::bearer(&longer)).await;
+        assert!(status == 401 && body.contains("longer than 32768 bytes"), "{body}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_first_frame_may_carry_the_token() {
     Host::test(Options::default(), async |host| {

@@ -17,7 +17,10 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::contract::types::Problem;
-use crate::limits::{JWKS_WAITING_MAX, TOKEN_BYTES_MAX, TOKENS_REMEMBERED_MAX, VERIFICATIONS_WAITING_MAX};
+use crate::limits::{
+    JWKS_WAITING_MAX, RSA_MODULUS_BYTES_MAX, RSA_MODULUS_BYTES_MIN, TOKEN_BYTES_MAX,
+    TOKENS_REMEMBERED_BYTES_MAX, TOKENS_REMEMBERED_MAX, VERIFICATIONS_WAITING_MAX,
+};
 use crate::revocations::Known;
 use crate::session::Credentials;
 use crate::shutdown::Guard;
@@ -46,6 +49,8 @@ pub enum Error {
     Algorithm(String),
     Read(PathBuf, std::io::Error),
     Key(PathBuf),
+    /// The bits of its modulus are outside of what is accepted.
+    RsaSize(PathBuf, usize),
     KeySet(String, String),
     /// Nobody could ever sign in.
     NoKey,
@@ -58,6 +63,14 @@ impl fmt::Display for Error {
                 write!(f, "`jwt_algorithms` names `{name}`; known are HS256, RS256, ES256 and EdDSA")
             }
             Self::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::RsaSize(path, bits) => write!(
+                f,
+                "{} holds an RSA key of {bits} bits; a key has {} to {} bits, because shorter ones can be forged and longer \
+                 ones are slow",
+                path.display(),
+                RSA_MODULUS_BYTES_MIN * 8,
+                RSA_MODULUS_BYTES_MAX * 8,
+            ),
             Self::Key(path) => {
                 write!(f, "{} holds no public key of a listed algorithm in PEM", path.display())
             }
@@ -215,6 +228,8 @@ type TokenDigest = [u8; 32];
 #[derive(Default)]
 struct Remembered {
     generation: u64,
+    /// Of the young half.
+    bytes: usize,
     young: HashMap<TokenDigest, Arc<Credentials>>,
     old: HashMap<TokenDigest, Arc<Credentials>>,
 }
@@ -236,9 +251,14 @@ impl Remembered {
         if generation < self.generation {
             return;
         }
-        if self.young.len() >= TOKENS_REMEMBERED_MAX / 2 {
+        let bytes = credentials.bytes();
+        let is_full = self.young.len() >= TOKENS_REMEMBERED_MAX / 2
+            || self.bytes + bytes > TOKENS_REMEMBERED_BYTES_MAX / 2;
+        if is_full {
             self.old = std::mem::take(&mut self.young);
+            self.bytes = 0;
         }
+        self.bytes += bytes;
         self.young.insert(digest, credentials);
     }
 
@@ -255,7 +275,7 @@ fn digest(token: &str) -> TokenDigest {
 
 fn header(token: &str) -> Result<Header, Rejected> {
     if token.len() > TOKEN_BYTES_MAX {
-        return Err(Rejected::NoToken);
+        return Err(Rejected::TooLong);
     }
     let header = jsonwebtoken::decode_header(token).map_err(|_| Rejected::NoToken)?;
     // Whoever does not understand what is critical must not accept it, and nothing is understood here (RFC 7515, 4.1.11).

@@ -36,6 +36,15 @@ pub struct Credentials {
     pub renewed_as: Option<Box<str>>,
 }
 
+impl Credentials {
+    /// What they take in memory, roughly.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.principal.user_id, &self.principal.session_id].into_iter();
+        let texts = texts.chain(&self.principal.name).chain(&self.principal.roles);
+        texts.map(|text| size_of::<String>() + text.len()).sum::<usize>() + size_of::<Self>()
+    }
+}
+
 /// The operator's numbers, the same for all connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {

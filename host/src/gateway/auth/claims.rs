@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::contract::types::{Principal, Problem};
 use crate::ids::UserId;
-use crate::limits::SESSION_ID_CHARS_MAX;
+use crate::limits::{SESSION_ID_CHARS_MAX, TOKEN_BYTES_MAX};
 use crate::session::Credentials;
 use crate::wire::problem::Code;
 
@@ -20,8 +20,7 @@ pub struct Claims {
     aud: Option<Audience>,
     jti: Option<String>,
     name: Option<String>,
-    #[serde(default)]
-    roles: Vec<String>,
+    roles: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -41,6 +40,7 @@ pub struct Rules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejected {
     NoToken,
+    TooLong,
     Algorithm,
     Critical,
     Key,
@@ -62,6 +62,7 @@ impl Rejected {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoToken => "no_token",
+            Self::TooLong => "too_long",
             Self::Algorithm => "algorithm",
             Self::Critical => "critical",
             Self::Key => "key",
@@ -80,7 +81,13 @@ impl Rejected {
     }
 
     pub fn problem(self) -> Problem {
+        if self == Self::TooLong {
+            return Code::Unauthorized.problem(format!(
+                "the token is longer than {TOKEN_BYTES_MAX} bytes, which is the bound here"
+            ));
+        }
         Code::Unauthorized.problem(match self {
+            Self::TooLong => "the token is too long",
             Self::NoToken => "this is no JSON Web Token",
             Self::Algorithm => "the token's algorithm is not accepted here",
             Self::Critical => "the token's header demands what is not understood here",
@@ -138,7 +145,7 @@ impl Rules {
         let principal = Principal {
             user_id: user.as_str().to_owned(),
             name: claims.name,
-            roles: claims.roles,
+            roles: claims.roles.unwrap_or_default(),
             session_id,
         };
         let issued_ms = claims.iat.map_or(0, milliseconds);
@@ -186,6 +193,21 @@ mod tests {
         let principal = credentials.principal;
         assert_eq!((principal.user_id.as_str(), principal.session_id.as_str()), ("ana", "j1"));
         assert_eq!((principal.name.as_deref(), principal.roles), (Some("Ana"), vec!["auditor".to_owned()]));
+    }
+
+    /// As some providers write a claim that has no value.
+    #[test]
+    fn a_claim_that_is_null_counts_as_absent() {
+        for name in ["nbf", "iat", "iss", "aud", "jti", "name", "roles"] {
+            let credentials = verdict(&rules(), with(name, serde_json::Value::Null)).unwrap();
+            assert_eq!(
+                (credentials.principal.name, credentials.principal.roles),
+                (None, Vec::new()),
+                "{name}"
+            );
+            assert_eq!(credentials.issued_ms, 0, "{name}");
+        }
+        assert_eq!(verdict(&rules(), with("sub", serde_json::Value::Null)), Err(Rejected::Subject));
     }
 
     #[test]

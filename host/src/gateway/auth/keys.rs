@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde_json::Value;
+use tracing::warn;
 
 use super::Error;
 use super::claims::{Claims, Rejected};
@@ -145,9 +148,14 @@ pub(super) fn parse_set(document: &[u8], algorithms: &[Algorithm]) -> Result<Vec
 fn key(jwk: &Jwk, algorithms: &[Algorithm]) -> Option<Key> {
     let (algorithm, declared) = match &jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => {
-            // Base64 of the modulus; a leading zero byte more or less does not matter here.
-            let bytes = rsa.n.len() * 3 / 4;
-            if !(RSA_MODULUS_BYTES_MIN..=RSA_MODULUS_BYTES_MAX + 1).contains(&bytes) {
+            let modulus = BASE64_URL_SAFE_NO_PAD.decode(&rsa.n).ok()?;
+            if !is_rsa_size(bits(&modulus)) {
+                let key = jwk.common.key_id.as_deref().unwrap_or("");
+                warn!(
+                    key,
+                    bits = bits(&modulus),
+                    "an RSA key of a key set is left out: its size is not accepted"
+                );
                 return None;
             }
             (Algorithm::RS256, KeyAlgorithm::RS256)
@@ -176,11 +184,54 @@ fn pem(path: &Path, algorithms: &[Algorithm]) -> Result<Key, Error> {
         (Algorithm::ES256, DecodingKey::from_ec_pem),
         (Algorithm::RS256, DecodingKey::from_rsa_pem),
     ];
-    kinds
+    let key = kinds
         .into_iter()
         .filter(|(algorithm, _)| algorithms.contains(algorithm))
         .find_map(|(algorithm, parse)| Some(Key { algorithm, id: None, key: parse(&pem).ok()? }))
-        .ok_or_else(|| Error::Key(path.to_owned()))
+        .ok_or_else(|| Error::Key(path.to_owned()))?;
+    if key.algorithm == Algorithm::RS256 {
+        let modulus = key.key.try_get_as_bytes().ok().and_then(modulus);
+        // The first number of a private key is its version.
+        let modulus = modulus.filter(|modulus| modulus.len() > 1);
+        let bits = bits(modulus.ok_or_else(|| Error::Key(path.to_owned()))?);
+        if !is_rsa_size(bits) {
+            return Err(Error::RsaSize(path.to_owned(), bits));
+        }
+    }
+    Ok(key)
+}
+
+fn is_rsa_size(bits: usize) -> bool {
+    (RSA_MODULUS_BYTES_MIN * 8..=RSA_MODULUS_BYTES_MAX * 8).contains(&bits)
+}
+
+/// Of a number, its most significant byte first; leading zeros do not count.
+fn bits(number: &[u8]) -> usize {
+    let significant = number.iter().position(|byte| *byte != 0).map_or(&[][..], |first| &number[first..]);
+    significant.first().map_or(0, |first| significant.len() * 8 - first.leading_zeros() as usize)
+}
+
+/// The modulus of an `RSAPublicKey` of PKCS #1 in DER: a sequence whose first element is this integer.
+fn modulus(der: &[u8]) -> Option<&[u8]> {
+    const SEQUENCE: u8 = 0x30;
+    const INTEGER: u8 = 0x02;
+    content(content(der, SEQUENCE)?, INTEGER)
+}
+
+/// The content of the first element of `der`, where it has this tag.
+fn content(der: &[u8], tag: u8) -> Option<&[u8]> {
+    let rest = der.strip_prefix(&[tag])?;
+    let (&first, rest) = rest.split_first()?;
+    // A short length, or the number of bytes that hold it.
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81 | 0x82 => {
+            let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            (length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+        }
+        _ => return None,
+    };
+    rest.get(..length)
 }
 
 /// The crate checks signatures; claims are checked by `claims::Rules`, whose clock is a parameter.

@@ -74,9 +74,10 @@ async fn only_listed_algorithms_are_accepted() {
 async fn what_is_no_token_is_refused_without_a_fuss() {
     let auth = auth(&config(&[]));
     let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbmEiLCJleHAiOjQxMDI0NDQ4MDB9.";
-    for bad in ["", ".", "..", "a.b.c", "ana", unsigned, &"x".repeat(TOKEN_BYTES_MAX + 1), "\0.\0.\0"] {
+    for bad in ["", ".", "..", "a.b.c", "ana", unsigned, &"x".repeat(TOKEN_BYTES_MAX), "\0.\0.\0"] {
         assert!(detail(&auth, bad).await.contains("no JSON Web Token"), "{bad:.20}");
     }
+    assert!(detail(&auth, &"x".repeat(TOKEN_BYTES_MAX + 1)).await.contains("longer than 32768 bytes"));
     let mut claims = good();
     claims["roles"] = "admin".into();
     assert!(detail(&auth, &signed(&claims, SECRET)).await.contains("wrong type"));
@@ -91,6 +92,47 @@ async fn a_remembered_token_expires_like_any_other() {
     let end = first.expires_ms + 30_000;
     assert!(auth.recall(&digest(&token), 0, end - 1).unwrap().is_ok());
     assert_eq!(auth.recall(&digest(&token), 0, end), Some(Err(Rejected::Expired)));
+}
+
+/// As large identity providers write them.
+#[tokio::test]
+async fn a_token_may_hold_200_groups_and_claims_without_a_value() {
+    let auth = auth(&config(&[]));
+    let mut claims = good();
+    let groups: Vec<_> =
+        (0..200).map(|n| format!("cn=group {n:03},ou=groups,{}", "dc=example,".repeat(7))).collect();
+    claims["groups"] = json!(groups);
+    claims["roles"] = Value::Null;
+    claims["name"] = Value::Null;
+    claims["nbf"] = Value::Null;
+    let token = signed(&claims, SECRET);
+    assert!(token.len() > 24 * 1024, "{}", token.len());
+    assert!(auth.verify(&token).await.unwrap().principal.roles.is_empty());
+}
+
+#[test]
+fn what_is_remembered_is_bounded_in_bytes_too() {
+    let mut remembered = Remembered::default();
+    let credentials = |roles: usize| {
+        Arc::new(Credentials {
+            user: crate::ids::UserId::parse("ana").unwrap(),
+            principal: crate::contract::types::Principal {
+                user_id: "ana".to_owned(),
+                name: None,
+                roles: vec!["r".repeat(100); roles],
+                session_id: "s".to_owned(),
+            },
+            expires_ms: 0,
+            issued_ms: 0,
+            renewed_as: None,
+        })
+    };
+    let large = credentials(200);
+    for number in 0..10_000 {
+        remembered.insert(digest(&number.to_string()), 0, large.clone());
+    }
+    let kept = remembered.young.len() + remembered.old.len();
+    assert!(kept * large.bytes() <= TOKENS_REMEMBERED_BYTES_MAX && kept > 1000, "{kept}");
 }
 
 #[test]
@@ -130,6 +172,16 @@ fn a_bad_setting_is_refused_at_the_start() {
     assert!(complaint(&Config::default()).contains("jwt_secret"));
     assert!(complaint(&Config { jwt_algorithms: vec!["none".to_owned()], ..config(&[]) }).contains("`none`"));
     assert!(complaint(&config(&["absent"])).contains("cannot read"));
+    for (name, bits) in [("RSA-1024", 1024), ("RSA-1024-pkcs1", 1024), ("RSA-2047", 2047), ("RSA-4104", 4104)]
+    {
+        let refusal = complaint(&config(&["RS256", name]));
+        assert!(
+            refusal.contains(&format!(
+                "{name}.pub.pem holds an RSA key of {bits} bits; a key has 2048 to 4096 bits"
+            )),
+            "{refusal}"
+        );
+    }
     let listed = Config { jwt_algorithms: vec!["RS256".to_owned()], ..config(&["EdDSA"]) };
     assert!(complaint(&listed).contains("EdDSA.pub.pem holds no public key"));
 }
