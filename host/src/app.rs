@@ -97,10 +97,13 @@ impl App {
         let began = Instant::now();
         let node = NodeId::random();
         let metrics = telemetry::start(&config, node).map_err(of("log"))?;
+        for variable in &config.unknown_variables {
+            warn!(variable, "the variable {variable} names no setting and has no effect");
+        }
 
         // Bound first: a port in use is said before anything else is done, and what is announced is the real one.
-        let clients = gateway::bind(config.listen).map_err(of("listen"))?;
-        let operators = TcpListener::bind(config.admin_listen).await.map_err(of("admin_listen"))?;
+        let clients = http_server::bind(config.listen).map_err(of("listen"))?;
+        let operators = http_server::bind(config.admin_listen).map_err(of("admin_listen"))?;
         config.listen = clients.local_addr().map_err(of("listen"))?;
         config.admin_listen = operators.local_addr().map_err(of("admin_listen"))?;
         let config = Arc::new(config);

@@ -1,7 +1,11 @@
 //! The settings of a node: defaults, overridden by `switchboard.toml`, by `SWITCHBOARD_…`, by flags. The only place that
-//! reads the environment. Secrets have no default; who needs one that is missing says so.
+//! reads the environment; an empty variable counts as unset. Secrets have no default; who needs one that is missing says so.
+
+mod environment;
+mod origins;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
@@ -10,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::limits;
+pub use environment::variable;
 
 /// Environment variables begin with this; `__` separates levels: `SWITCHBOARD_HANDLERS__SEND_MESSAGE__…`.
 const PREFIX: &str = "SWITCHBOARD_";
@@ -26,6 +31,8 @@ pub struct Config {
     /// Certificate chain and private key in PEM, for clients: HTTPS and WSS. Read again when the files change.
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
+    /// Names in a `Host` header under which operators reach the admin listener, beside those that need no setting.
+    pub admin_hosts: Vec<String>,
     /// The first admin's token.
     pub admin_token: Option<String>,
 
@@ -57,6 +64,12 @@ pub struct Config {
 
     /// Beyond it a handshake is answered 503.
     pub connections_max: usize,
+    /// Connections of one remote address on which nobody has signed in, HTTP and WebSocket together; 0 is no bound. Beyond it
+    /// the oldest of the address that waits for its client is closed.
+    pub anonymous_per_address_max: usize,
+    /// An HTTP connection that is idle for so long is closed. Above the idle time of a load balancer in front, which would
+    /// otherwise send a request into a connection that is being closed.
+    pub keep_alive_ms: u64,
     /// Beyond it the newest connection of the user is closed with 4009.
     pub connections_per_user_max: usize,
     pub frames_per_second: u32,
@@ -65,7 +78,8 @@ pub struct Config {
     pub auth_wait_ms: u64,
     /// A connection that says nothing for so long is closed with 4010; clients are told to speak three times as often.
     pub idle_ms: u64,
-    /// A connection that reads nothing of a full queue for so long is closed with 4008.
+    /// A connection that takes no bytes of what waits for it for so long ends; a WebSocket with 4008. So does a WebSocket
+    /// whose queue is full for so long.
     pub stall_ms: u64,
     /// So long before the end of its token a connection hears `auth.expiring`.
     pub expiry_warning_ms: u64,
@@ -100,6 +114,10 @@ pub struct Config {
 
     /// Settings of handlers, over the `[config]` of their manifests.
     pub handlers: BTreeMap<String, Table>,
+
+    /// Variables that begin with `SWITCHBOARD_` and name nothing.
+    #[serde(skip)]
+    pub unknown_variables: Vec<String>,
 }
 
 impl Default for Config {
@@ -109,6 +127,7 @@ impl Default for Config {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
             tls_cert: None,
             tls_key: None,
+            admin_hosts: Vec::new(),
             admin_token: None,
             database_url: None,
             postgres_connections_max: 32,
@@ -124,6 +143,8 @@ impl Default for Config {
             jwt_leeway_s: 30,
             origins: Vec::new(),
             connections_max: 10_000,
+            anonymous_per_address_max: 1024,
+            keep_alive_ms: 75_000,
             connections_per_user_max: 50,
             frames_per_second: 100,
             frames_burst: 500,
@@ -146,6 +167,7 @@ impl Default for Config {
             otlp_endpoint: None,
             otlp_sample: 0.01,
             handlers: BTreeMap::new(),
+            unknown_variables: Vec::new(),
         }
     }
 }
@@ -200,13 +222,13 @@ impl Config {
             },
         };
         let source = file.unwrap_or(Path::new(FILE)).display().to_string();
-        Self::from_sources(&source, &text, std::env::vars())
+        Self::from_sources(&source, &text, std::env::vars_os())
     }
 
     fn from_sources(
         source: &str,
         text: &str,
-        environment: impl Iterator<Item = (String, String)>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, Error> {
         let invalid = |source: &str, reason: &dyn fmt::Display| Error::Invalid {
             source: source.to_owned(),
@@ -216,15 +238,31 @@ impl Config {
         // Checked before the environment is laid over it, so that an error names its source.
         Self::deserialize(settings.clone()).map_err(|error| invalid(source, &error))?;
 
+        let mut unknown_variables = Vec::new();
         for (variable, value) in environment {
+            // Other programs' variables may be anything, also no text.
+            let Some(variable) = variable.to_str() else { continue };
             let Some(name) = variable.strip_prefix(PREFIX) else { continue };
-            let mut with = settings.clone();
-            if overlay(&mut with, name, &value) {
-                Self::deserialize(with.clone()).map_err(|error| invalid(&variable, &error))?;
-                settings = with;
+            if value.is_empty() {
+                continue;
             }
+            let mut with = settings.clone();
+            if !overlay(&mut with, name, value.to_str().unwrap_or_default()) {
+                if !environment::is_known(variable) {
+                    unknown_variables.push(variable.to_owned());
+                }
+                continue;
+            }
+            if value.to_str().is_none() {
+                return Err(invalid(variable, &"its value is not UTF-8 text"));
+            }
+            Self::deserialize(with.clone()).map_err(|error| invalid(variable, &error))?;
+            settings = with;
         }
         let mut config = Self::deserialize(settings).map_err(|error| invalid(source, &error))?;
+        unknown_variables.sort_unstable();
+        config.unknown_variables = unknown_variables;
+        config.unset_empty();
         config.refuse_blank_secrets()?;
         if config.guest_memory_mib < limits::GUEST_MEMORY_MIB_MIN {
             let least = limits::GUEST_MEMORY_MIB_MIN;
@@ -232,6 +270,9 @@ impl Config {
                 "guest_memory_mib",
                 &format!("it is at least {least}, so that large calls fit"),
             ));
+        }
+        for origin in &mut config.origins {
+            *origin = origins::normal(origin).map_err(|reason| invalid("origins", &reason))?;
         }
         Ok(config)
     }
@@ -270,6 +311,27 @@ impl Config {
             .chain(overrides)
             .map(|(key, value)| (key.clone(), crate::manifest::Manifest::setting(value)))
             .collect()
+    }
+
+    /// What has no default counts as unset where the file leaves it empty, as in the environment.
+    fn unset_empty(&mut self) {
+        for text in [
+            &mut self.admin_token,
+            &mut self.database_url,
+            &mut self.redis_url,
+            &mut self.secret,
+            &mut self.jwt_secret,
+            &mut self.jwt_issuer,
+            &mut self.jwt_audience,
+            &mut self.registry_user,
+            &mut self.registry_password,
+            &mut self.otlp_endpoint,
+        ] {
+            text.take_if(|text| text.is_empty());
+        }
+        for path in [&mut self.tls_cert, &mut self.tls_key, &mut self.trace_dir, &mut self.handlers_dir] {
+            path.take_if(|path| path.as_os_str().is_empty());
+        }
     }
 
     fn refuse_blank_secrets(&mut self) -> Result<(), Error> {
@@ -400,7 +462,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config, Error> {
-        let variables = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let variables = environment.iter().map(|(name, value)| (name.into(), value.into()));
         Config::from_sources("switchboard.toml", text, variables)
     }
 
@@ -427,6 +489,51 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_variable_is_unset_and_an_empty_text_of_the_file_too() {
+        let config = read(
+            "jwt_audience = \"\"\ntls_cert = \"\"\nlog = \"warn\"\n[handlers.send-message]\nlanes = 2",
+            &[
+                ("SWITCHBOARD_JWT_ISSUER", ""),
+                ("SWITCHBOARD_LISTEN", ""),
+                ("SWITCHBOARD_CONNECTIONS_MAX", ""),
+                ("SWITCHBOARD_SECRET", ""),
+                ("SWITCHBOARD_LOG", ""),
+                ("SWITCHBOARD_HANDLERS__SEND_MESSAGE__LANES", ""),
+                ("SWITCHBOARD_NO_SUCH_THING", ""),
+            ],
+        )
+        .unwrap();
+        assert_eq!((&config.jwt_issuer, &config.jwt_audience, &config.secret), (&None, &None, &None));
+        assert_eq!((config.tls_cert, config.log.as_str(), config.connections_max), (None, "warn", 10_000));
+        assert_eq!(config.handlers["send-message"]["lanes"].as_integer(), Some(2));
+        assert!(config.unknown_variables.is_empty());
+    }
+
+    #[test]
+    fn only_a_setting_that_is_no_text_is_refused_and_names_that_nobody_knows_are_kept() {
+        use std::os::unix::ffi::OsStringExt;
+        let garbage = || OsString::from_vec(vec![b'a', 0xff]);
+        let read = |variables: Vec<(OsString, OsString)>| {
+            Config::from_sources("switchboard.toml", "", variables.into_iter())
+        };
+        let others = vec![
+            ("LC_PAPER".into(), garbage()),
+            (garbage(), "x".into()),
+            ("SWITCHBOARD_TEST_REDIS_URL".into(), garbage()),
+            ("SWITCHBOARD_WASM_ROUTE".into(), "x".into()),
+            ("SWITCHBOARD_JWT_ISUER".into(), garbage()),
+            ("SWITCHBOARD_CONECTIONS_MAX".into(), "5".into()),
+            ("SWITCHBOARD_HANDLERS__SEND_MESSAGE".into(), "5".into()),
+        ];
+        assert_eq!(
+            read(others).unwrap().unknown_variables,
+            ["SWITCHBOARD_CONECTIONS_MAX", "SWITCHBOARD_HANDLERS__SEND_MESSAGE", "SWITCHBOARD_JWT_ISUER"]
+        );
+        let error = read(vec![("SWITCHBOARD_LOG".into(), garbage())]).unwrap_err().to_string();
+        assert!(error.starts_with("SWITCHBOARD_LOG: ") && error.contains("UTF-8"), "{error}");
+    }
+
+    #[test]
     fn every_setting_can_be_given_in_the_environment() {
         let told = toml::from_str::<Config>("no_such_setting = 1").map(drop).unwrap_err().to_string();
         let (_, expected) = told.split_once("expected one of").expect("it names what there is");
@@ -444,6 +551,7 @@ mod tests {
             ("", vec![("SWITCHBOARD_LISTEN", "nowhere")], "SWITCHBOARD_LISTEN: "),
             ("", vec![("SWITCHBOARD_CONNECTIONS_MAX", "many")], "SWITCHBOARD_CONNECTIONS_MAX: "),
             ("secret = \"short\"", vec![], "at least 32"),
+            ("", vec![("SWITCHBOARD_ORIGINS", "*")], "origins: `*`"),
         ] {
             let error = read(text, &environment).unwrap_err().to_string();
             assert!(error.contains(complaint), "{error}");

@@ -76,6 +76,31 @@ async fn a_token_of_a_role_is_made_used_and_taken_back() {
 }
 
 #[tokio::test]
+async fn variables_of_others_end_no_command_and_unknown_names_are_in_the_log() {
+    use std::os::unix::ffi::OsStrExt;
+    let here = tempfile::tempdir().unwrap();
+    let garbage = std::ffi::OsStr::from_bytes(b"\xff\xfe");
+    let token = |name: &'static str, value: &'static std::ffi::OsStr| {
+        let mut command = Command::new(paths::switchboard());
+        command.current_dir(here.path()).args(["token", "--sub", "ana"]);
+        command.env("SWITCHBOARD_JWT_SECRET", "a secret of the tests").env(name, value);
+        command.output()
+    };
+    done(&token("LC_PAPER", garbage).await.unwrap());
+    done(&token("SWITCHBOARD_LISTEN", std::ffi::OsStr::new("")).await.unwrap());
+    let said = failed(&token("SWITCHBOARD_LOG", garbage).await.unwrap());
+    assert!(said.contains("SWITCHBOARD_LOG: its value is not UTF-8"), "{said}");
+
+    let options = Options::default().set("CONECTIONS_MAX", 5).set("JWT_ISSUER", "").set("TEST_BINARY", "x");
+    Host::test(options, async |host| {
+        host.client("ana").await.expect_alive().await;
+        assert!(host.log().contains("SWITCHBOARD_CONECTIONS_MAX names no setting"), "{}", host.log());
+        assert_eq!(host.log().matches("names no setting").count(), 1, "{}", host.log());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn status_shows_what_it_has_while_postgres_is_away() {
     let database = services::database().await;
     let proxy = Proxy::to(database.postgres.address()).await;

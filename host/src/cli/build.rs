@@ -27,8 +27,8 @@ pub struct Args {
     /// Where the release files go; `handlers` in cargo's target directory unless given.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Where the std of wasm32-unknown-unknown comes from, when it is not to be found out.
-    #[arg(long, env = "SWITCHBOARD_WASM_ROUTE")]
+    /// Where the std of wasm32-unknown-unknown comes from, when it is not to be found out; SWITCHBOARD_WASM_ROUTE unless given.
+    #[arg(long)]
     std: Option<Std>,
 }
 
@@ -50,7 +50,15 @@ pub struct ReleaseFile {
 }
 
 pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
-    let built = build(&args.from, args.out.as_deref(), args.std, &args.handlers)?;
+    const VARIABLE: &str = "SWITCHBOARD_WASM_ROUTE";
+    let std =
+        match (args.std, crate::config::variable(VARIABLE)) {
+            (None, Some(name)) => Some(<Std as clap::ValueEnum>::from_str(&name, true).map_err(|_| {
+                Failure::Usage(format!("{VARIABLE}: `{name}` is not `installed` or `debian`"))
+            })?),
+            (std, _) => std,
+        };
+    let built = build(&args.from, args.out.as_deref(), std, &args.handlers)?;
     out.progress(format_args!("std for wasm32-unknown-unknown: {}", built.route));
     let width = built.handlers.iter().map(|file| file.name.len()).max().unwrap_or(0);
     let lines: Vec<String> = built.handlers.iter().map(|file| file.line(width)).collect();

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::build::{self, Source};
 use super::dev::watch::Watch;
 use super::{Failure, Output};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::harness::report::{Report, Tested};
 use crate::harness::suite::{self, Subject};
 use crate::harness::{Harness, Place, faults, statements};
@@ -40,11 +40,12 @@ pub struct Args {
     /// Write the results for CI.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// A Postgres where databases may be made and dropped; that of the configuration unless given.
-    #[arg(long, env = "SWITCHBOARD_TEST_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    /// A Postgres where databases may be made and dropped; that of SWITCHBOARD_TEST_DATABASE_URL or of the configuration unless
+    /// given.
+    #[arg(long, value_name = "URL")]
     database_url: Option<String>,
-    /// A Redis whose database 15 may be emptied; that of the configuration unless given.
-    #[arg(long, env = "SWITCHBOARD_TEST_REDIS_URL", value_name = "URL", hide_env_values = true)]
+    /// A Redis whose database 15 may be emptied; that of SWITCHBOARD_TEST_REDIS_URL or of the configuration unless given.
+    #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
 }
 
@@ -123,12 +124,17 @@ fn place(args: &Args, config: &Config) -> Result<Place, Failure> {
             "{what}; `target/debug/services run -- switchboard test …` starts private ones"
         ))
     };
-    let database = args.database_url.as_deref().or(config.database_url.as_deref());
-    let database = database.ok_or_else(|| missing("no Postgres: --database-url"))?;
-    let redis = args.redis_url.as_deref().or(config.redis_url.as_deref());
-    let redis = redis.ok_or_else(|| missing("no Redis: --redis-url"))?;
+    let database = named(&args.database_url, "SWITCHBOARD_TEST_DATABASE_URL", &config.database_url);
+    let database = database.as_deref().ok_or_else(|| missing("no Postgres: --database-url"))?;
+    let redis = named(&args.redis_url, "SWITCHBOARD_TEST_REDIS_URL", &config.redis_url);
+    let redis = redis.as_deref().ok_or_else(|| missing("no Redis: --redis-url"))?;
     let cache: &Path = &config.data_dir.join("harness");
     Place::new(database, redis, config.secret.as_deref(), cache).map_err(Failure::Usage)
+}
+
+/// A flag overrides a variable, and that the configuration.
+fn named(flag: &Option<String>, variable: &str, configured: &Option<String>) -> Option<String> {
+    flag.clone().or_else(|| config::variable(variable)).or_else(|| configured.clone())
 }
 
 async fn plan_statements(
