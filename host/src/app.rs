@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
@@ -17,7 +16,8 @@ use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::fanout::{Hub, Wakes};
 use crate::gateway::auth::Auth;
-use crate::gateway::{self, Gateway, Inside, Tickets, Tls};
+use crate::gateway::{Gateway, Inside, Tickets, Tls};
+use crate::http_server;
 use crate::ids::NodeId;
 use crate::limits;
 use crate::postgres::Postgres;
@@ -179,7 +179,8 @@ impl App {
             metrics,
             deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),
         };
-        tokio::spawn(admin::serve(operators, Arc::new(admin), operators_end.guard()));
+        let settings = admin::Settings::of(&config);
+        tokio::spawn(admin::serve(operators, Arc::new(admin), settings, operators_end.guard()));
 
         info!(
             listen = %config.listen,

@@ -33,6 +33,9 @@ pub mod interfaces;
 pub mod releases;
 pub mod runtime;
 
+// what both edges listen with
+pub mod http_server;
+
 // edges
 pub mod admin;
 pub mod gateway;

@@ -53,13 +53,27 @@ pub const BACKLOG: u32 = 4096;
 /// What the kernel takes of a connection's bytes before they are on their way. With a peer that does not read it would be
 /// megabytes, and only what it does not take counts for [`QUEUE_BYTES_MAX`].
 pub const UNSENT_BYTES_MAX: u32 = 64 * 1024;
-/// TCP connections that are not WebSockets (yet). At the bound the next ones wait in the backlog.
+/// TCP connections of clients that are not WebSockets (yet). At the bound, the node closes the oldest connection that waits
+/// for its client. When there is none, further connections wait in the backlog.
 pub const HTTP_CONNECTIONS_MAX: usize = 4096;
-/// A request's line and headers together; a longer head is 431.
-pub const REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
-pub const REQUEST_HEADERS_MAX: usize = 64;
-/// A head that takes longer, and an idle connection between two requests, are closed.
+/// A connection that has waited for its client for less time is not closed for another: its bytes may be on the way.
+pub const DROPPED_AFTER_MIN: Duration = Duration::from_secs(2);
+/// While no connection can be closed for a new one, the node looks again after this time.
+pub const SLOTS_LOOKED_AT_EVERY: Duration = Duration::from_millis(100);
+/// The request line and headers together. A longer head is answered with 431. It holds a token of [`TOKEN_BYTES_MAX`] and
+/// as many bytes of other headers.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Other servers take 100 headers that a proxy adds to its own. One more is answered with 431.
+pub const REQUEST_HEADERS_MAX: usize = 128;
+/// A connection whose request head is not complete by then is closed.
 pub const REQUEST_HEAD_WAIT: Duration = Duration::from_secs(30);
+/// A peer that takes fewer bytes in `stall_ms`, while more wait for it, has stalled, and its connection ends.
+pub const STALL_BYTES_MIN: u32 = 16 * 1024;
+/// Answers of this size count for [`LARGE_ANSWERS_BYTES_MAX`] until their clients have read them.
+pub const LARGE_ANSWER_BYTES_MIN: usize = 64 * 1024;
+/// Large answers that clients of one listener have not read, together. At the bound, the node closes the connections whose
+/// answers have waited longest. When these are too young, the new answer is a 503.
+pub const LARGE_ANSWERS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// A client that has not finished its TLS handshake by then is gone.
 pub const TLS_HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// A new certificate is in use this long after its files were replaced.
@@ -243,9 +257,23 @@ pub const TRACES_PENDING_MAX: usize = 64;
 
 // ---- operators ---------------------------------------------------------------------------------------------------------
 
-/// One more waits in the kernel's queue.
-pub const ADMIN_CONNECTIONS_MAX: usize = 64;
-pub const ADMIN_HEADERS_WAIT: Duration = Duration::from_secs(10);
+/// Requests of operators at a time, without health checks. One more is answered with 503.
+pub const ADMIN_REQUESTS_MAX: usize = 64;
+/// Connections to the admin listener: those for [`ADMIN_REQUESTS_MAX`], and 16 that only health checks can use. At the bound,
+/// the node closes the oldest connection that waits for its client.
+pub const ADMIN_CONNECTIONS_MAX: usize = ADMIN_REQUESTS_MAX + 16;
+/// The answer to the first wrong admin token of an address is held back for this time; for each further one twice as long, up
+/// to the maximum.
+pub const ADMIN_ATTEMPT_DELAY_MIN: Duration = Duration::from_millis(50);
+pub const ADMIN_ATTEMPT_DELAY_MAX: Duration = Duration::from_secs(5);
+/// Answers held back at a time. Beyond it, tokens from addresses that were wrong before are refused unread, with 429.
+pub const ADMIN_ATTEMPTS_DELAYED_MAX: usize = 16;
+/// Addresses with wrong tokens that a node remembers; at the bound the one that was wrong longest ago is forgotten.
+pub const ADMIN_ATTEMPTS_ADDRESSES_MAX: usize = 1024;
+/// An address that was not wrong for so long is forgotten.
+pub const ADMIN_ATTEMPTS_FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+/// Wrong tokens have one line in the log in this time, with their number.
+pub const ADMIN_ATTEMPTS_LOGGED_EVERY: Duration = Duration::from_secs(1);
 /// An uploader that takes longer is refused; it holds one of few places.
 pub const UPLOAD_WAITS: Duration = Duration::from_secs(60);
 /// Everything an operator asks ends by then, a deploy of a large file included.

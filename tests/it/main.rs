@@ -11,6 +11,7 @@ mod changes;
 mod channels;
 mod classes;
 mod clocks;
+mod connections;
 mod conversations;
 mod crash;
 mod described;

@@ -29,6 +29,8 @@ impl Rig {
         let options = Options::default()
             .without_rate_limits()
             .set("CONNECTIONS_MAX", CONNECTIONS_MAX)
+            // All of them come from this machine.
+            .set("ANONYMOUS_PER_ADDRESS_MAX", 0)
             .set("CONNECTIONS_PER_USER_MAX", CONNECTIONS_MAX)
             .set("LOG", "warn");
         let mut host = Host::over(database, Redis::start().await, options).await;

@@ -2,37 +2,38 @@
 //! tokens; what a client's token may do ends at the gateway. It decides nothing about releases: that is `releases`.
 
 mod api;
+mod attempts;
 mod console;
 mod disconnect;
 mod events;
 pub mod gauges;
 mod handler;
+mod hosts;
 mod operators;
 mod readiness;
 mod revoke;
 mod roles;
 mod route;
 
-use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Uri};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use sqlx::PgPool;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tokio::time::timeout;
+use tracing::info;
 
+use crate::config::Config;
 use crate::contract::http::Response;
 use crate::contract::types::Problem;
 use crate::fanout::Hub;
+use crate::http_server::{self, Slots, Stream, Transport};
 use crate::limits;
 use crate::releases::{Load, Rollout};
 use crate::revocations::Revocations;
@@ -45,6 +46,8 @@ use crate::wire::percent;
 use crate::wire::problem::Code;
 
 pub use api::SIGNATURE;
+use attempts::Attempts;
+use hosts::Hosts;
 use operators::{Act, Detail, Operator};
 pub use readiness::Readiness;
 use route::{Endpoint, Found};
@@ -88,91 +91,109 @@ struct Asked {
     body: Incoming,
 }
 
-/// Until `guard` says so, after the drain; then what is being answered is answered.
-pub async fn serve<L: Load>(listener: TcpListener, admin: Arc<Admin<L>>, mut guard: Guard) {
-    let mut connections = JoinSet::new();
-    loop {
-        // At the bound the next one waits in the kernel's queue.
-        while connections.len() >= limits::ADMIN_CONNECTIONS_MAX {
-            connections.join_next().await;
-        }
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-            () = guard.begun() => break,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(converse(stream, admin.clone(), guard.clone()));
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: there is nothing to do but to let others end first.
-                warn!(%error, "the admin listener cannot accept");
-                sleep(limits::ACCEPT_AGAIN_AFTER).await;
-            }
-        }
-    }
-    while connections.join_next().await.is_some() {}
+/// Settings of the admin listener.
+pub struct Settings {
+    hosts: Hosts,
+    keep_alive: Duration,
+    stall: Duration,
 }
 
-async fn converse<L: Load>(stream: TcpStream, admin: Arc<Admin<L>>, mut guard: Guard) {
-    let service = service_fn(move |request| {
-        let admin = admin.clone();
-        async move { Ok::<_, Infallible>(admin.answer(request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::ADMIN_HEADERS_WAIT)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = guard.begun() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+impl Settings {
+    pub fn of(config: &Config) -> Self {
+        Self {
+            hosts: Hosts::new(&config.admin_hosts, config.admin_listen.ip()),
+            keep_alive: Duration::from_millis(config.keep_alive_ms),
+            stall: Duration::from_millis(config.stall_ms),
         }
+    }
+}
+
+/// What the listener keeps beside the admin API itself.
+struct Desk<L: Load> {
+    admin: Arc<Admin<L>>,
+    hosts: Hosts,
+    attempts: Attempts,
+    /// `limits::ADMIN_REQUESTS_MAX`. Health checks need none.
+    requests: Semaphore,
+}
+
+/// Serves operators until `guard` begins, which is after the drain. Requests that are being handled are answered.
+pub async fn serve<L: Load>(listener: TcpListener, admin: Arc<Admin<L>>, settings: Settings, guard: Guard) {
+    let Settings { hosts, keep_alive, stall } = settings;
+    let requests = Semaphore::new(limits::ADMIN_REQUESTS_MAX);
+    let desk = Arc::new(Desk { admin, hosts, attempts: Attempts::default(), requests });
+    let slots = Slots::new(limits::ADMIN_CONNECTIONS_MAX, 0);
+    let converse = move |stream, remote: SocketAddr, slot, guard| {
+        let desk = desk.clone();
+        let answer = move |request| {
+            let desk = desk.clone();
+            async move { desk.answer(request, remote).await }
+        };
+        http_server::converse(Stream::new(Transport::Tcp(stream), stall), slot, keep_alive, guard, answer)
     };
-    if let Err(error) = ended {
-        debug!(%error, "an operator's connection ended early");
+    http_server::accept(listener, slots, guard, converse).await;
+}
+
+impl<L: Load> Desk<L> {
+    async fn answer(&self, request: Request<Incoming>, remote: SocketAddr) -> Answer {
+        let id = http::request_id(request.headers());
+        if let Err(problem) = self.hosts.check(request.headers()) {
+            return http::problem(&problem, &id);
+        }
+        let is_health = matches!(request.uri().path(), "/healthz" | "/readyz");
+        let _permit = match self.requests.try_acquire() {
+            Ok(permit) => Some(permit),
+            Err(_) if is_health => None,
+            Err(_) => {
+                let detail = "the node answers as many requests of operators as it may";
+                return http::problem(&Code::Unavailable.problem(detail).retry_after_ms(1000), &id);
+            }
+        };
+        self.admin.answer(request, &id, &self.attempts, remote).await
     }
 }
 
 impl<L: Load> Admin<L> {
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
-        let id = http::request_id(request.headers());
+    async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        id: &str,
+        attempts: &Attempts,
+        remote: SocketAddr,
+    ) -> Answer {
         let (parts, body) = request.into_parts();
         let endpoint = match route::find(&parts.method, parts.uri.path()) {
             Found::Endpoint(endpoint) => endpoint,
             Found::MethodNotAllowed { allow } => {
                 let detail = format!("{} is not for this path", parts.method);
                 let mut answer =
-                    http::problem(&Problem { status: 405, ..Code::Malformed.problem(detail) }, &id);
+                    http::problem(&Problem { status: 405, ..Code::Malformed.problem(detail) }, id);
                 answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
                 return answer;
             }
-            Found::Nothing => return http::problem(&Code::NotFound.problem("there is nothing here"), &id),
+            Found::Nothing => return http::problem(&Code::NotFound.problem("there is nothing here"), id),
         };
         match endpoint {
-            Endpoint::Healthz => return http::answer(200, "text/plain; charset=utf-8", "alive\n", &id),
-            Endpoint::Console(part) => return console::answer(part, &id),
+            Endpoint::Healthz => return http::answer(200, "text/plain; charset=utf-8", "alive\n", id),
+            Endpoint::Console(part) => return console::answer(part, id),
             Endpoint::Readyz => {
                 let report = self.readiness.report().await;
-                return http::json(if report.ready { 200 } else { 503 }, &report, &id);
+                return http::json(if report.ready { 200 } else { 503 }, &report, id);
             }
             Endpoint::Metrics => {
                 return http::answer(
                     200,
                     "text/plain; version=0.0.4; charset=utf-8",
                     self.metrics.render() + &self.rollout.meters(),
-                    &id,
+                    id,
                 );
             }
             _ => {}
         }
-        let asked = match (self.admit(&parts.headers).await, query_of(&parts.uri)) {
+        let asked = match (self.admit_after(attempts, remote, &parts.headers).await, query_of(&parts.uri)) {
             (Ok(by), Ok(query)) => {
                 let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
-                let (id, detail) = (id.clone(), Detail::default());
+                let (id, detail) = (id.to_owned(), Detail::default());
                 Ok(Asked { id, by, detail, method, path, query, headers: parts.headers, body })
             }
             (Err(problem), _) | (_, Err(problem)) => Err(problem),
@@ -183,7 +204,7 @@ impl<L: Load> Admin<L> {
                     by: asked.by.clone(),
                     method: parts.method.clone(),
                     path: asked.path.clone(),
-                    request_id: id.clone(),
+                    request_id: id.to_owned(),
                     detail: asked.detail.clone(),
                 };
                 info!(request.id = %id, by = %act.by.name, method = %act.method, path = act.path, "an operator asks");
@@ -202,7 +223,7 @@ impl<L: Load> Admin<L> {
             Err(problem) => Err(problem),
         };
         outcome.unwrap_or_else(|problem| {
-            let mut answer = http::problem(&problem, &id);
+            let mut answer = http::problem(&problem, id);
             if problem.status == 401 {
                 answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }

@@ -1,5 +1,6 @@
 //! Operators: whose token this is, what they may, and the record of what they did. A token is shown once, when it is made.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
@@ -9,6 +10,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::api::text;
+use super::attempts::Attempts;
 use super::roles::{self, Role};
 use super::{Admin, Asked};
 use crate::contract::types::Problem;
@@ -60,7 +62,25 @@ pub(super) struct Act {
 }
 
 impl<L: Load> Admin<L> {
-    pub(super) async fn admit(&self, headers: &HeaderMap) -> Result<Operator, Problem> {
+    /// As [`Admin::admit`]; a wrong token is counted for its address, and its answer held back.
+    pub(super) async fn admit_after(
+        &self,
+        attempts: &Attempts,
+        remote: SocketAddr,
+        headers: &HeaderMap,
+    ) -> Result<Operator, Problem> {
+        if !headers.contains_key(AUTHORIZATION) {
+            return self.admit(headers).await;
+        }
+        attempts.may_try(remote.ip())?;
+        let outcome = self.admit(headers).await;
+        if outcome.as_ref().is_err_and(|problem| problem.status == StatusCode::UNAUTHORIZED.as_u16()) {
+            attempts.wrong(remote.ip()).await;
+        }
+        outcome
+    }
+
+    async fn admit(&self, headers: &HeaderMap) -> Result<Operator, Problem> {
         let given = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))

@@ -2,13 +2,15 @@
 
 mod operators;
 
-use std::time::Duration;
+use std::convert::Infallible;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Response;
 use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::*;
@@ -107,7 +109,8 @@ impl Host {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
-        tokio::spawn(serve(listener, Arc::new(admin), shutdown.guard()));
+        let settings = Settings::of(&Config::default());
+        tokio::spawn(serve(listener, Arc::new(admin), settings, shutdown.guard()));
         Self { address, hub, echo, _shutdown: shutdown }
     }
 

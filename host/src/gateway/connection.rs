@@ -14,12 +14,14 @@ use tracing::{debug, warn};
 
 use super::Gateway;
 use super::house::House;
-use super::places::{Place, UserPlace};
+use super::places::UserPlace;
 use super::socket::{Next, Socket};
 use crate::contract::connection::{Closed, Opened};
 use crate::contract::frame::Reply;
 use crate::contract::types::{Problem, Push};
 use crate::fanout::{Outlet, Seat};
+use crate::http_server::slots::Held;
+use crate::http_server::{Slot, Stalled};
 use crate::ids::ConnectionId;
 use crate::limits::GOODBYE_WAIT;
 use crate::session::{Action, Credentials, Input, Session, Stage};
@@ -34,9 +36,24 @@ use crate::wire::websocket::{Message, encode_pong, encode_text};
 pub struct Arrival {
     pub remote: SocketAddr,
     pub user_agent: Option<String>,
-    /// Where the handshake carried a token.
-    pub credentials: Option<Arc<Credentials>>,
-    pub place: Place,
+    pub standing: Standing,
+}
+
+/// Whether somebody has signed in, and what the connection holds for its place among those of the node.
+pub enum Standing {
+    /// Closed for another connection when the node is full; the slot holds the place.
+    Anonymous(Slot),
+    /// The handshake carried a token.
+    SignedIn(Arc<Credentials>, Held),
+}
+
+/// The place of a connection among those of the node.
+enum Place {
+    Anonymous(Slot),
+    /// Somebody has signed in. `None`: the place was given to another connection at that moment.
+    SignedIn {
+        _held: Option<Held>,
+    },
 }
 
 /// While nothing is due, the timer of a connection looks again after this long.
@@ -51,6 +68,7 @@ struct Connection {
     /// Once somebody has signed in and the handlers have said what comes first; until then pushes wait.
     joined: Option<Joined>,
     user_place: Option<UserPlace>,
+    place: Place,
     /// The socket took no more bytes when it was last asked.
     blocked: bool,
     /// The last stage of its life that was counted.
@@ -94,7 +112,11 @@ enum Event {
 
 /// The code with which it ended is told to the handlers and counted.
 pub async fn run(gateway: Arc<Gateway>, socket: Socket, arrival: Arrival, mut guard: Guard) {
-    let Arrival { remote, user_agent, credentials, place } = arrival;
+    let Arrival { remote, user_agent, standing } = arrival;
+    let (credentials, place) = match standing {
+        Standing::Anonymous(slot) => (None, Place::Anonymous(slot)),
+        Standing::SignedIn(who, held) => (Some(who), Place::SignedIn { _held: Some(held) }),
+    };
     let mut connection = Connection {
         id: ConnectionId::random(),
         session: Session::new(Instant::now(), gateway.session.clone()),
@@ -103,6 +125,7 @@ pub async fn run(gateway: Arc<Gateway>, socket: Socket, arrival: Arrival, mut gu
         work: None,
         joined: None,
         user_place: None,
+        place,
         blocked: false,
         stage: Stage::Connecting,
         arrival: Some(Box::new((remote, user_agent))),
@@ -110,7 +133,6 @@ pub async fn run(gateway: Arc<Gateway>, socket: Socket, arrival: Arrival, mut gu
     connection.reached(Stage::Connecting);
     let code = connection.live(credentials, &mut guard).await;
     connection.end(code).await;
-    drop(place);
 }
 
 impl Connection {
@@ -173,6 +195,11 @@ impl Connection {
             self.work = None;
             return Poll::Ready(Event::Done(done));
         }
+        if let Place::Anonymous(slot) = &self.place
+            && slot.poll_dropped(cx).is_ready()
+        {
+            return Poll::Ready(Event::Ended(Close::NO_ROOM));
+        }
         let outlet = self.joined.as_ref().map(|joined| joined.outlet.as_ref());
         loop {
             match self.socket.poll_write(cx, outlet) {
@@ -182,6 +209,10 @@ impl Connection {
                 }
                 Poll::Ready(Ok(None)) => {}
                 Poll::Ready(Ok(Some(close))) => return Poll::Ready(Event::Ended(close)),
+                // Nothing can be written to it any more, so it never sees the close frame.
+                Poll::Ready(Err(error)) if Stalled::is(&error) => {
+                    return Poll::Ready(Event::Gone(Close::TOO_SLOW.code()));
+                }
                 Poll::Ready(Err(_)) => return Poll::Ready(Event::Gone(Close::LOST)),
                 Poll::Pending if self.blocked => match outlet.map(|outlet| outlet.poll_ended(cx)) {
                     Some(Poll::Ready(close)) => return Poll::Ready(Event::Ended(close)),
@@ -267,10 +298,16 @@ impl Connection {
     }
 
     fn welcome(&mut self, who: &Arc<Credentials>, greeting: &str) -> Option<Close> {
+        if let Place::Anonymous(slot) = &self.place {
+            let held = slot.sign_in();
+            let is_closed = held.is_none();
+            self.place = Place::SignedIn { _held: held };
+            if is_closed {
+                return self.close_with(Close::NO_ROOM);
+            }
+        }
         let Some(place) = self.gateway.places.take_for(&who.user) else {
-            let close = Input::End(Close::TOO_MANY_CONNECTIONS);
-            let actions = self.session.handle(Instant::now(), close);
-            return actions.into_iter().find_map(|action| self.perform(action));
+            return self.close_with(Close::TOO_MANY_CONNECTIONS);
         };
         self.user_place = Some(place);
         // Queued here, before the first push can be.
@@ -295,6 +332,11 @@ impl Connection {
             Done::Welcomed { joined, pushes }
         }));
         None
+    }
+
+    fn close_with(&mut self, close: Close) -> Option<Close> {
+        let actions = self.session.handle(Instant::now(), Input::End(close));
+        actions.into_iter().find_map(|action| self.perform(action))
     }
 
     /// From here on a revocation of this token finds the connection; one that came before is found here.

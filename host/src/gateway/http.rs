@@ -1,7 +1,6 @@
 //! REST: from a request to a handler's answer, with everything in between that is the same for all routes. It knows one
 //! route of its own, `POST /api/v1/ws-tickets`, because handlers know no sockets, and hands `/ws` to `websocket`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,8 +16,8 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::Gateway;
-use super::websocket;
+use super::listener::Remote;
+use super::{Gateway, websocket};
 use crate::contract::http as contract;
 use crate::contract::types::Problem;
 use crate::limits::{BODY_BYTES_MAX, BODY_WAIT, TICKET_SECONDS};
@@ -33,7 +32,7 @@ use crate::wire::problem::Code;
 pub(super) async fn answer(
     gateway: Arc<Gateway>,
     request: Request<Incoming>,
-    remote: SocketAddr,
+    remote: Remote,
     guard: Guard,
 ) -> Answer {
     let began = Instant::now();
@@ -43,9 +42,9 @@ pub(super) async fn answer(
     let path = request.uri().path().to_owned();
     let origin = request.headers().get(ORIGIN).cloned();
     let outcome = match path.as_str() {
-        "/ws" => websocket::handshake(&gateway, request, remote, guard).await,
-        "/api/v1/ws-tickets" => ticket(&gateway, &request, &id).await,
-        _ => handled(&gateway, request, &id).await,
+        "/ws" => websocket::handshake(&gateway, request, &remote, guard).await,
+        "/api/v1/ws-tickets" => ticket(&gateway, &remote, &request, &id).await,
+        _ => handled(&gateway, &remote, request, &id).await,
     };
     let mut answer = outcome.unwrap_or_else(|refusal| refusal.answer(&id));
     wire::name(&mut answer, &id);
@@ -111,14 +110,23 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         .ok_or_else(|| Code::Unauthorized.problem("`Authorization` is not `Bearer` and a token"))
 }
 
-async fn caller(gateway: &Gateway, headers: &HeaderMap) -> Result<Option<Arc<Credentials>>, Problem> {
-    match bearer(headers)? {
-        Some(token) => gateway.auth.verify(token).await.map(Some),
-        None => Ok(None),
-    }
+async fn caller(
+    gateway: &Gateway,
+    remote: &Remote,
+    headers: &HeaderMap,
+) -> Result<Option<Arc<Credentials>>, Problem> {
+    let Some(token) = bearer(headers)? else { return Ok(None) };
+    let credentials = gateway.auth.verify(token).await?;
+    remote.slot.sign_in();
+    Ok(Some(credentials))
 }
 
-async fn handled(gateway: &Gateway, request: Request<Incoming>, id: &str) -> Result<Answer, Refusal> {
+async fn handled(
+    gateway: &Gateway,
+    remote: &Remote,
+    request: Request<Incoming>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     let path = request.uri().path();
     let asked = request.method().as_str();
     let (method, public) = match (gateway.house.reach(asked, path), request.method()) {
@@ -133,7 +141,7 @@ async fn handled(gateway: &Gateway, request: Request<Incoming>, id: &str) -> Res
         (Reach::MethodNotAllowed { allow }, _) => return Err(method_not_allowed(&allow)),
         (Reach::Nothing, _) => return Err(nothing_there()),
     };
-    let caller = caller(gateway, request.headers()).await?;
+    let caller = caller(gateway, remote, request.headers()).await?;
     if caller.is_none() && !public {
         return Err(Code::Unauthorized.problem("a token is needed").into());
     }
@@ -141,7 +149,10 @@ async fn handled(gateway: &Gateway, request: Request<Incoming>, id: &str) -> Res
         .ok_or_else(|| Code::Malformed.problem("the query holds a wrong percent escape"))?;
     let headers = forwarded(request.headers());
     let (method, path) = (method.to_owned(), path.to_owned());
-    let body = body(request).await?;
+    remote.slot.reading_body();
+    let body = body(request).await;
+    remote.slot.handling();
+    let body = body?;
     let request = HttpIn {
         id: id.to_owned(),
         method,
@@ -239,14 +250,19 @@ fn rendered(response: contract::Response, request_id: &str) -> Answer {
 }
 
 /// `POST /api/v1/ws-tickets`: a token's worth of one connection, for clients that can only put it into a URL.
-async fn ticket(gateway: &Gateway, request: &Request<Incoming>, id: &str) -> Result<Answer, Refusal> {
+async fn ticket(
+    gateway: &Gateway,
+    remote: &Remote,
+    request: &Request<Incoming>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     if request.method() == Method::OPTIONS {
         return Ok(options(&["POST".to_owned()]));
     }
     if request.method() != Method::POST {
         return Err(method_not_allowed(&["POST".to_owned()]));
     }
-    let caller = caller(gateway, request.headers())
+    let caller = caller(gateway, remote, request.headers())
         .await?
         .ok_or_else(|| Code::Unauthorized.problem("a token is needed"))?;
     let ticket = gateway.tickets.issue(&caller).await?;

@@ -3,7 +3,6 @@
 
 pub mod auth;
 mod connection;
-mod courtesy;
 mod house;
 mod http;
 mod listener;
@@ -11,7 +10,6 @@ mod meters;
 mod origins;
 mod places;
 mod socket;
-mod stream;
 mod tickets;
 pub mod tls;
 mod websocket;
@@ -22,12 +20,13 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
+use crate::http_server::Slots;
 use crate::ids::NodeId;
+use crate::limits::HTTP_CONNECTIONS_MAX;
 use crate::session;
 use crate::shutdown::Guard;
 use auth::Auth;
 pub use house::{House, Inside};
-pub use listener::bind;
 use meters::Meters;
 use origins::Origins;
 use places::Places;
@@ -41,11 +40,16 @@ pub struct Gateway {
     auth: Arc<Auth>,
     tickets: Tickets,
     places: Arc<Places>,
+    slots: Arc<Slots>,
     session: Arc<session::Settings>,
     origins: Origins,
     /// None: clients speak plainly, to a proxy in front or on this machine.
     tls: Option<Arc<Tls>>,
     drain: Duration,
+    /// How long an HTTP connection may be idle.
+    keep_alive: Duration,
+    /// How long a write may wait for a client that does not read.
+    stall: Duration,
     meters: Meters,
 }
 
@@ -64,6 +68,7 @@ impl Gateway {
             auth,
             tickets,
             places: Places::new(config.connections_max, config.connections_per_user_max),
+            slots: Slots::new(HTTP_CONNECTIONS_MAX, config.anonymous_per_address_max),
             session: Arc::new(session::Settings {
                 frames_per_second: config.frames_per_second,
                 frames_burst: config.frames_burst,
@@ -76,6 +81,8 @@ impl Gateway {
             origins: Origins::new(&config.origins),
             tls,
             drain: Duration::from_millis(config.drain_ms),
+            keep_alive: Duration::from_millis(config.keep_alive_ms),
+            stall: Duration::from_millis(config.stall_ms),
             meters: Meters::new(),
         })
     }

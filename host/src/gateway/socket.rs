@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::stream::Stream;
 use crate::fanout::{Outlet, Taken};
+use crate::http_server::Stream;
 use crate::limits::{READ_BYTES_MAX, UNWRITTEN_FRAMES_MAX, WRITE_BYTES_MAX};
 use crate::wire::close::Close;
 use crate::wire::websocket::{Decoder, Message, Violation, encode_close};

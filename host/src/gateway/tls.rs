@@ -16,8 +16,8 @@ use tokio::time::{interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use super::stream::Stream;
 use crate::config::Config;
+use crate::http_server::Transport;
 use crate::limits::{TLS_FILES_LOOKED_AT_EVERY, TLS_HANDSHAKE_WAIT};
 use crate::shutdown::Guard;
 
@@ -70,10 +70,10 @@ impl Tls {
     }
 
     /// A client that takes longer, or speaks something else, is no client.
-    pub(super) async fn accept(&self, stream: TcpStream) -> Option<Stream> {
+    pub(super) async fn accept(&self, stream: TcpStream) -> Option<Transport> {
         let handshake = TlsAcceptor::from(self.config.load_full()).accept(stream);
         let outcome = match timeout(TLS_HANDSHAKE_WAIT, handshake).await {
-            Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(Ok(stream)) => Ok(Transport::Tls(Box::new(stream))),
             Ok(Err(error)) => Err(("failed", error)),
             Err(_) => Err(("late", io::ErrorKind::TimedOut.into())),
         };

@@ -1,15 +1,16 @@
 //! `GET /ws`: who is it, is there a place, and out of hyper's hands. What follows the handshake is `connection`'s.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use fastwebsockets::upgrade;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, USER_AGENT,
+    CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, USER_AGENT,
 };
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Version};
@@ -17,13 +18,13 @@ use hyper_util::rt::TokioIo;
 use tracing::debug;
 
 use super::Gateway;
-use super::connection::{self, Arrival};
-use super::courtesy::Courtesy;
+use super::connection::{self, Arrival, Standing};
 use super::http::{Refusal, bearer, method_not_allowed};
+use super::listener::Remote;
 use super::origins::Origins;
 use super::socket::Socket;
-use super::stream::Stream;
 use crate::contract::types::Problem;
+use crate::http_server::{Courtesy, Stream};
 use crate::limits::{CONNECTION_RETRY_MS, USER_AGENT_CHARS_MAX};
 use crate::shutdown::Guard;
 use crate::wire::http::Answer;
@@ -37,7 +38,7 @@ const BEARER: &str = "bearer.";
 pub(super) async fn handshake(
     gateway: &Arc<Gateway>,
     mut request: Request<Incoming>,
-    remote: SocketAddr,
+    remote: &Remote,
     guard: Guard,
 ) -> Result<Answer, Refusal> {
     check(&request, &gateway.origins)?;
@@ -52,6 +53,8 @@ pub(super) async fn handshake(
     let place = gateway
         .places
         .take()
+        // Connections on which nobody has signed in give way to others.
+        .or_else(|| gateway.slots.drop_anonymous().then(|| gateway.places.take())?)
         .ok_or_else(|| busy("full", "the node has as many connections as it may have"))?;
     let credentials = match token(&request)? {
         Some(Token::Jwt(token)) => Some(gateway.auth.verify(&token).await?),
@@ -65,11 +68,14 @@ pub(super) async fn handshake(
         None => None,
     };
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let standing = match credentials {
+        Some(who) => Standing::SignedIn(who, Box::new(place)),
+        None => Standing::Anonymous(gateway.slots.anonymous(remote.address.ip(), Box::new(place))),
+    };
     let arrival = Arrival {
-        remote,
+        remote: remote.address,
         user_agent: user_agent.map(|name| name.chars().take(USER_AGENT_CHARS_MAX).collect()),
-        credentials,
-        place,
+        standing,
     };
     let offered = protocols(request.headers()).any(|protocol| protocol == SUBPROTOCOL);
 
@@ -95,7 +101,9 @@ pub(super) async fn handshake(
 /// The socket as it was before hyper took it, and what hyper had already read from it.
 async fn bare(upgraded: OnUpgrade) -> Option<Socket> {
     let parts = upgraded.await.ok()?.downcast::<TokioIo<Courtesy<Stream>>>().ok()?;
-    Some(Socket::new(parts.io.into_inner().into_inner(), &parts.read_buf))
+    let mut stream = parts.io.into_inner().into_inner();
+    stream.release_slot();
+    Some(Socket::new(stream, &parts.read_buf))
 }
 
 #[allow(clippy::result_large_err)] // once a connection, and it is on its way out
@@ -108,13 +116,25 @@ fn check(request: &Request<Incoming>, origins: &Origins) -> Result<(), Refusal> 
         let problem = Code::Malformed.problem("this path is for WebSockets: `Upgrade: websocket` is needed");
         return Err(Refusal::with(problem, hyper::header::UPGRADE, "websocket"));
     }
+    // A header that stands there twice may be read in two ways, and so may bytes behind the head (RFC 6455, 4.2.1).
+    for name in [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION] {
+        if headers.get_all(&name).iter().nth(1).is_some() {
+            return Err(Code::Malformed
+                .problem(format!("the handshake has more than one `{name}` header"))
+                .into());
+        }
+    }
+    if headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+    {
+        return Err(Code::Malformed.problem("the handshake of a WebSocket has no body").into());
+    }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let problem = Code::Malformed.problem("`Sec-WebSocket-Version` is 13");
         return Err(Refusal::with(problem, SEC_WEBSOCKET_VERSION, "13"));
     }
-    // The base64 of 16 bytes.
     let key = headers.get(SEC_WEBSOCKET_KEY).map_or(b"".as_slice(), HeaderValue::as_bytes);
-    if key.len() != 24 || !key.ends_with(b"==") {
+    if !BASE64_STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
         return Err(Code::Malformed.problem("`Sec-WebSocket-Key` is 16 bytes in base64").into());
     }
     if let Some(origin) = headers.get(ORIGIN)

@@ -33,6 +33,7 @@ impl Close {
     pub const NOT_UTF8: Self = Self::named(1007, "the text is not UTF-8");
     pub const TOO_LARGE: Self = Self::named(1009, "the frame is larger than 64 KiB");
     pub const INTERNAL: Self = Self::named(1011, "the host failed");
+    pub const NO_ROOM: Self = Self::named(1013, "too many connections on which nobody has signed in");
     pub const DRAINING: Self = Self::named(1012, "the node is draining");
     pub const TOKEN: Self = Self::named(4001, "the token is missing, bad or expired");
     pub const MALFORMED: Self = Self::named(4002, "too many malformed frames");
@@ -113,7 +114,9 @@ mod tests {
             (Close::DONE, 1000, Advice::AsYouLike),
             (Close::GOING_AWAY, 1001, Advice::AsYouLike),
             (Close::TOO_LARGE, 1009, Advice::Fix),
+            (Close::NOT_UTF8, 1007, Advice::Fix),
             (Close::DRAINING, 1012, Advice::ReconnectLater),
+            (Close::NO_ROOM, 1013, Advice::ReconnectLater),
             (Close::TOKEN, 4001, Advice::NewToken),
             (Close::MALFORMED, 4002, Advice::Fix),
             (Close::DISCONNECTED, 4003, Advice::StayAway),

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 use uuid::Uuid;
 
+use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 use crate::wire::http::REQUEST_ID;
 use crate::wire::problem::Code;
 
@@ -76,7 +77,9 @@ fn instead_of(bytes: &[u8]) -> Option<Bytes> {
         return None;
     }
     let mut problem = match status {
-        "431" | "414" => Code::TooLarge.problem("the head of the request is too large"),
+        "431" | "414" => Code::TooLarge.problem(format!(
+            "the head of the request has more than {REQUEST_HEADERS_MAX} headers or {REQUEST_HEAD_BYTES_MAX} bytes"
+        )),
         _ => Code::Malformed.problem("this is no HTTP request"),
     };
     problem.status = status.parse().ok()?;

@@ -1,0 +1,169 @@
+//! Wrong admin tokens: counted, written to the log, and answered more slowly with every further one of an address.
+//!
+//! Only so many answers are held back at a time. When they are, a request from an address that was wrong before is refused
+//! unread, also with a right token, because otherwise many connections at once would guess as fast as without any delay.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use crate::contract::types::Problem;
+use crate::http_server::slots::Address;
+use crate::limits::{
+    ADMIN_ATTEMPT_DELAY_MAX, ADMIN_ATTEMPT_DELAY_MIN, ADMIN_ATTEMPTS_ADDRESSES_MAX,
+    ADMIN_ATTEMPTS_DELAYED_MAX, ADMIN_ATTEMPTS_FORGOTTEN_AFTER, ADMIN_ATTEMPTS_LOGGED_EVERY,
+};
+use crate::wire::problem::Code;
+
+pub(super) struct Attempts {
+    known: Mutex<Known>,
+    delayed: Semaphore,
+}
+
+#[derive(Default)]
+struct Known {
+    addresses: HashMap<Address, Wrong>,
+    logged_at: Option<Instant>,
+    /// Since the last line in the log.
+    unlogged: u64,
+}
+
+struct Wrong {
+    times: u32,
+    last: Instant,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self { known: Mutex::default(), delayed: Semaphore::new(ADMIN_ATTEMPTS_DELAYED_MAX) }
+    }
+}
+
+impl Attempts {
+    /// Whether a token from this address is looked at now.
+    pub fn may_try(&self, remote: IpAddr) -> Result<(), Problem> {
+        let was_wrong = self.lock().is_suspect(remote.into(), Instant::now());
+        if !was_wrong || self.delayed.available_permits() > 0 {
+            return Ok(());
+        }
+        metrics::counter!("switchboard_admin_tokens_refused_total", "why" => "unread").increment(1);
+        let detail = "too many wrong admin tokens came from this address; this one was not looked at";
+        let wait_ms = ADMIN_ATTEMPT_DELAY_MAX.as_millis() as u32;
+        Err(Code::RateLimited.problem(detail).retry_after_ms(wait_ms))
+    }
+
+    /// A token was wrong: comes back when the answer may go out.
+    pub async fn wrong(&self, remote: IpAddr) {
+        metrics::counter!("switchboard_admin_tokens_refused_total", "why" => "wrong").increment(1);
+        let now = Instant::now();
+        let (delay, logged) = {
+            let mut known = self.lock();
+            (known.wrong(remote.into(), now), known.log(now))
+        };
+        if let Some(count) = logged {
+            warn!(%remote, count, "a request to the admin listener was refused: its token is no admin token");
+        }
+        // Without a permit others of this kind are waiting already, and the next request of the address is not looked at.
+        if let Ok(_permit) = self.delayed.try_acquire() {
+            sleep(delay).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn is_suspect(&self, address: Address, now: Instant) -> bool {
+        self.addresses.get(&address).is_some_and(|wrong| wrong.counts(now))
+    }
+
+    /// How long the answer is held back.
+    fn wrong(&mut self, address: Address, now: Instant) -> Duration {
+        if self.addresses.len() >= ADMIN_ATTEMPTS_ADDRESSES_MAX && !self.addresses.contains_key(&address) {
+            self.addresses.retain(|_, wrong| wrong.counts(now));
+            let oldest =
+                self.addresses.iter().min_by_key(|(_, wrong)| wrong.last).map(|(address, _)| *address);
+            if let Some(oldest) = oldest.filter(|_| self.addresses.len() >= ADMIN_ATTEMPTS_ADDRESSES_MAX) {
+                self.addresses.remove(&oldest);
+            }
+        }
+        let wrong = self.addresses.entry(address).or_insert(Wrong { times: 0, last: now });
+        if !wrong.counts(now) {
+            wrong.times = 0;
+        }
+        let delay = ADMIN_ATTEMPT_DELAY_MIN * 2u32.saturating_pow(wrong.times.min(16));
+        wrong.times += 1;
+        wrong.last = now;
+        delay.min(ADMIN_ATTEMPT_DELAY_MAX)
+    }
+
+    /// How many tokens were wrong since the last line, when it is time for another.
+    fn log(&mut self, now: Instant) -> Option<u64> {
+        self.unlogged += 1;
+        if self.logged_at.is_some_and(|at| now.duration_since(at) < ADMIN_ATTEMPTS_LOGGED_EVERY) {
+            return None;
+        }
+        self.logged_at = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
+    }
+}
+
+impl Wrong {
+    fn counts(&self, now: Instant) -> bool {
+        now.duration_since(self.last) < ADMIN_ATTEMPTS_FORGOTTEN_AFTER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const BO: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+    #[test]
+    fn every_further_wrong_token_of_an_address_waits_longer_up_to_a_bound() {
+        let (mut known, now) = (Known::default(), Instant::now());
+        let delays: Vec<_> = (0..10).map(|_| known.wrong(ANA.into(), now).as_millis()).collect();
+        assert_eq!(delays, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+        assert_eq!(known.wrong(BO.into(), now), ADMIN_ATTEMPT_DELAY_MIN);
+        let later = now + ADMIN_ATTEMPTS_FORGOTTEN_AFTER;
+        assert!(known.is_suspect(ANA.into(), now) && !known.is_suspect(ANA.into(), later));
+        assert_eq!(known.wrong(ANA.into(), later), ADMIN_ATTEMPT_DELAY_MIN);
+    }
+
+    #[test]
+    fn addresses_are_bounded_and_the_log_has_a_line_a_second() {
+        let (mut known, now) = (Known::default(), Instant::now());
+        for number in 0..2 * ADMIN_ATTEMPTS_ADDRESSES_MAX as u32 {
+            let address = IpAddr::from(number.to_be_bytes());
+            known.wrong(address.into(), now + Duration::from_micros(number.into()));
+        }
+        assert_eq!(known.addresses.len(), ADMIN_ATTEMPTS_ADDRESSES_MAX);
+        assert_eq!([known.log(now), known.log(now), known.log(now)], [Some(1), None, None]);
+        assert_eq!(known.log(now + ADMIN_ATTEMPTS_LOGGED_EVERY), Some(3));
+    }
+
+    #[tokio::test]
+    async fn guesses_in_parallel_are_not_looked_at_and_other_addresses_are() {
+        let attempts = Attempts::default();
+        let began = Instant::now();
+        attempts.wrong(ANA).await;
+        assert!(began.elapsed() >= ADMIN_ATTEMPT_DELAY_MIN);
+        assert!(attempts.may_try(ANA).is_ok());
+        let all = attempts.delayed.try_acquire_many(ADMIN_ATTEMPTS_DELAYED_MAX as u32).unwrap();
+        assert_eq!(attempts.may_try(ANA).unwrap_err().status, 429);
+        assert!(attempts.may_try(BO).is_ok());
+        // Nor is a further answer held back without a bound on how many are.
+        attempts.wrong(ANA).await;
+        drop(all);
+        assert!(attempts.may_try(ANA).is_ok());
+    }
+}
