@@ -80,7 +80,7 @@ async fn health_is_told_while_nobody_reads_the_metrics() {
         }
         let operator = Rest::new(host.admin_address(), None);
         for path in ["/healthz", "/readyz", "/metrics"] {
-            operator.get(path).await.expect(200);
+            assert_eq!(operator.get(path).await.status, 200, "{path}");
         }
         drop(deaf);
     })

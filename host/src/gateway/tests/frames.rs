@@ -5,6 +5,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::house::{Door, Life, token, within};
+use crate::config::Config;
 use crate::limits::{FRAME_BYTES_MAX, QUEUE_BYTES_MAX};
 use crate::wire::close::Close;
 
@@ -205,6 +206,29 @@ async fn a_reader_that_reads_nothing_can_be_sent_away() {
     assert_eq!(door.hears_of().await, Life::Left);
     assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4003 });
     drop(ana);
+}
+
+/// Its queue is empty: what nobody reads are the answers of the host itself.
+#[tokio::test]
+async fn a_client_that_pings_and_reads_nothing_is_closed() {
+    let config =
+        Config { stall_ms: 300, frames_per_second: 1 << 30, frames_burst: 1 << 30, ..Config::default() };
+    let mut door = Door::open_with(config).await;
+    let mut stream = tokio::net::TcpStream::connect(door.address).await.unwrap();
+    let handshake = format!(
+        "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nauthorization: Bearer {}\r\n\r\n",
+        token("ana")
+    );
+    stream.write_all(handshake.as_bytes()).await.unwrap();
+    assert!(matches!(door.hears_of().await, Life::Opened { .. }));
+    let ping = [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[b'x'; 125]].concat().repeat(100);
+    let pings = async { while stream.write_all(&ping).await.is_ok() {} };
+    let ends = async {
+        assert_eq!(door.hears_of().await, Life::Left);
+        assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4008 });
+    };
+    tokio::join!(pings, ends);
 }
 
 /// What a hostile or broken peer sends, as bytes behind a good handshake; some of it in the same packet.
