@@ -297,7 +297,7 @@ pub const SIGNATURES_MAX: usize = 16;
 /// A check of `/readyz` that takes longer has failed.
 pub const READY_WAITS: Duration = Duration::from_secs(1);
 /// The checks of `/readyz` run at most so often. In between, the last answers are given.
-pub const READY_KEPT: Duration = Duration::from_millis(200);
+pub const READY_KEPT: Duration = Duration::from_millis(20);
 /// A check that was ok and then failed counts as failed until it has not failed for so long, so that it does not flap.
 pub const READY_HOLDS: Duration = Duration::from_secs(2);
 /// When accepting fails, descriptors are short: others must end first.
