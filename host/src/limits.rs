@@ -483,6 +483,8 @@ pub const RETRIES_MAX: i64 = 10_000;
 pub const PARKED_LISTED_MAX: i64 = 200;
 /// Behind every wake: how long an event waits that nobody told about.
 pub const OUTBOX_TICK_MS: u64 = 100;
+/// How long a new position epoch (a failover, a restore) goes unnoticed by a node at most, beside its writes.
+pub const EPOCH_LOOK_MS: u64 = 500;
 /// A consumer that Postgres does not answer within this reads on another connection.
 pub const OUTBOX_READ_MS_MAX: u64 = 5_000;
 /// A shard whose node died is somebody else's after this.

@@ -84,6 +84,11 @@ impl Hub {
         self.0.losses.subscribe()
     }
 
+    /// The positions of every stream may have gone back: each room with readers asks what they lack.
+    pub fn history_changed(&self) {
+        self.0.local.doubt();
+    }
+
     /// Who is connected to this node.
     pub fn seats(&self) -> Vec<(ConnectionId, UserId)> {
         self.0.local.seats()

@@ -280,7 +280,7 @@ impl Local {
         }
     }
 
-    /// The bus was lost and is back.
+    /// The bus was lost and is back, or history went back: anything may have been missed.
     pub(super) fn doubt(&self) {
         self.rooms.each(|_, room| room.doubt(&self.mailbox));
     }

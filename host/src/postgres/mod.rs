@@ -3,6 +3,7 @@
 
 mod collect;
 mod connection;
+pub mod epochs;
 pub(crate) mod failure;
 #[cfg(test)]
 mod fixture;

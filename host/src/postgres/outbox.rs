@@ -18,6 +18,7 @@ use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
+use super::epochs::Epoch;
 use crate::ids::NodeId;
 use crate::limits;
 use crate::manifest::Start;
@@ -37,6 +38,9 @@ pub struct Cursor {
     pub consumer: String,
     pub shard: i16,
     epoch: i64,
+    /// The position epoch in which it was claimed. In another one the positions of the outbox are other ones, so it can
+    /// neither be renewed nor saved: it has to be claimed anew, from where that history has it.
+    history: Epoch,
     high: i64,
     holes: Holes,
 }
@@ -99,68 +103,85 @@ pub async fn introduce(pool: &PgPool, consumer: &str, start: Start) -> sqlx::Res
     Ok(())
 }
 
-/// Takes up to `most` shards that nobody holds.
+/// Takes up to `most` shards that nobody holds. Nobody holds what is leased to this node and not in `held`: the answer to
+/// its claim was lost, or it was claimed in an earlier position epoch.
 pub async fn claim(
     pool: &PgPool,
     consumer: &str,
     node: NodeId,
     lease: Duration,
     most: i64,
+    held: &[Held],
 ) -> sqlx::Result<Vec<Cursor>> {
-    let rows: Vec<(i16, i64, i64, sqlx::types::Json<Holes>)> = sqlx::query_as(
+    let rows: Vec<(i16, i64, i64, sqlx::types::Json<Holes>, Epoch)> = sqlx::query_as(
         "update switchboard.cursors as c
          set owner = $2, epoch = c.epoch + 1, lease_until = now() + $3 * interval '1 millisecond'
          from (select shard from switchboard.cursors
-               where consumer = $1 and lease_until < now()
+               where consumer = $1 and (lease_until < now() or owner = $2 and shard <> all($5))
                order by shard limit $4 for update skip locked) as free
          where c.consumer = $1 and c.shard = free.shard
-         returning c.shard, c.epoch, c.high, c.holes",
+         returning c.shard, c.epoch, c.high, c.holes, switchboard.current_epoch()",
     )
     .bind(consumer)
     .bind(node.uuid())
     .bind(lease.as_millis() as f64)
     .bind(most)
+    .bind(held.iter().map(|held| held.shard).collect::<Vec<_>>())
     .fetch_all(pool)
     .await?;
-    let cursor = |(shard, epoch, high, holes): (i16, i64, i64, sqlx::types::Json<Holes>)| Cursor {
-        consumer: consumer.to_owned(),
-        shard,
-        epoch,
-        high,
-        holes: holes.0,
+    let cursor = |(shard, epoch, high, holes, history)| {
+        let sqlx::types::Json(holes) = holes;
+        Cursor { consumer: consumer.to_owned(), shard, epoch, history, high, holes }
     };
     Ok(rows.into_iter().map(cursor).collect())
 }
 
-/// Holds on to those of `held` that `consumer` still holds here. Returns them. What was claimed for this node in an answer
-/// that was lost is not among them: nobody reads it, so its lease has to run out.
+/// A shard that a node holds for a consumer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Held {
+    pub shard: i16,
+    history: Epoch,
+}
+
+impl Cursor {
+    pub fn held(&self) -> Held {
+        Held { shard: self.shard, history: self.history }
+    }
+}
+
+/// Holds on to those of `held` that `consumer` still holds here, in the same position epoch. Returns their shards.
 pub async fn renew(
     pool: &PgPool,
     consumer: &str,
     node: NodeId,
     lease: Duration,
-    held: &[i16],
+    held: &[Held],
 ) -> sqlx::Result<Vec<i16>> {
     sqlx::query_scalar(
-        "update switchboard.cursors set lease_until = now() + $3 * interval '1 millisecond'
-         where consumer = $1 and owner = $2 and lease_until >= now() and shard = any($4)
-         returning shard",
+        "update switchboard.cursors as c set lease_until = now() + $3 * interval '1 millisecond'
+         from unnest($4::smallint[], $5::int[]) as held (shard, history)
+         where c.consumer = $1 and c.owner = $2 and c.lease_until >= now() and c.shard = held.shard
+           and held.history = (select switchboard.current_epoch())
+         returning c.shard",
     )
     .bind(consumer)
     .bind(node.uuid())
     .bind(lease.as_millis() as f64)
-    .bind(held)
+    .bind(held.iter().map(|held| held.shard).collect::<Vec<_>>())
+    .bind(held.iter().map(|held| held.history).collect::<Vec<_>>())
     .fetch_all(pool)
     .await
 }
 
 /// Remembers how far a consumer is; what is not saved comes once more after a crash. Returns the shards whose cursors are
-/// still held: the others were claimed by another node meanwhile.
+/// still held: the others were claimed by another node meanwhile, or are of another position epoch.
 pub async fn save(pool: &PgPool, consumer: &str, cursors: &[&Cursor]) -> sqlx::Result<Vec<i16>> {
     sqlx::query_scalar(
         "update switchboard.cursors as c set high = s.high, holes = s.holes
-         from unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::jsonb[]) as s (shard, epoch, high, holes)
+         from unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::jsonb[], $6::int[])
+           as s (shard, epoch, high, holes, history)
          where c.consumer = $1 and c.shard = s.shard and c.epoch = s.epoch
+           and s.history = (select switchboard.current_epoch())
          returning c.shard",
     )
     .bind(consumer)
@@ -168,6 +189,7 @@ pub async fn save(pool: &PgPool, consumer: &str, cursors: &[&Cursor]) -> sqlx::R
     .bind(cursors.iter().map(|cursor| cursor.epoch).collect::<Vec<_>>())
     .bind(cursors.iter().map(|cursor| cursor.high).collect::<Vec<_>>())
     .bind(cursors.iter().map(|cursor| sqlx::types::Json(&cursor.holes)).collect::<Vec<_>>())
+    .bind(cursors.iter().map(|cursor| cursor.history).collect::<Vec<_>>())
     .fetch_all(pool)
     .await
 }

@@ -19,6 +19,7 @@ pub use known::Known;
 
 use crate::fanout::Hub;
 use crate::limits;
+use crate::postgres::epochs::{self, Epoch};
 use crate::postgres::revocations;
 use crate::shutdown::Guard;
 use crate::wire::close::Close;
@@ -32,8 +33,8 @@ struct Inner {
     pool: PgPool,
     hub: Hub,
     known: Arc<Known>,
-    /// The position up to which everything is known. Held while reading on.
-    read: Mutex<i64>,
+    /// The position up to which everything is known, and the position epoch in which it was read. Held while reading on.
+    read: Mutex<(i64, Option<Epoch>)>,
 }
 
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub enum Error {
 impl Revocations {
     /// Knows what is there. A node must not take a token before it does.
     pub async fn start(pool: PgPool, hub: Hub) -> Result<Self, Error> {
-        let inner = Inner { pool, hub, known: Arc::default(), read: Mutex::new(0) };
+        let inner = Inner { pool, hub, known: Arc::default(), read: Mutex::default() };
         let revocations = Self(Arc::new(inner));
         revocations.clean().await?;
         revocations.read_on().await?;
@@ -107,8 +108,13 @@ impl Revocations {
     async fn read_on(&self) -> Result<(), Error> {
         let Inner { pool, hub, known, read } = &*self.0;
         let mut read = read.lock().await;
+        let epoch = in_time(epochs::current(pool)).await?;
+        if read.1 != Some(epoch) {
+            // After a failover positions may be given out again, for other revocations.
+            *read = (0, Some(epoch));
+        }
         loop {
-            let page = in_time(revocations::after(pool, *read, limits::REVOCATIONS_PAGE)).await?;
+            let page = in_time(revocations::after(pool, read.0, limits::REVOCATIONS_PAGE)).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             let (last, is_all) = (*last, page.len() < limits::REVOCATIONS_PAGE as usize);
             known.learn(page.into_iter().map(|(_, revocation)| revocation));
@@ -116,7 +122,7 @@ impl Revocations {
             if closed > 0 {
                 info!(closed, "connections of revoked tokens are closed");
             }
-            *read = last;
+            read.0 = last;
             if is_all {
                 return Ok(());
             }

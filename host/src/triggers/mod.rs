@@ -2,6 +2,7 @@
 //! serves this caller, and calls it. `gateway` knows no WebAssembly and `runtime` no HTTP; both end here.
 
 mod connection;
+mod epochs;
 mod event;
 mod frame;
 mod http;
@@ -10,6 +11,7 @@ mod schedule;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tracing::debug;
 
 pub use http::{HttpIn, Reach};
@@ -18,6 +20,7 @@ use crate::contract::types::Problem;
 use crate::fanout::{Hub, Wakes};
 use crate::ids::NodeId;
 use crate::postgres::Postgres;
+use crate::postgres::epochs::Epoch;
 use crate::releases::registry::Registry;
 use crate::runtime::{Failure, Release, Runtime};
 use crate::shutdown::Guard;
@@ -29,6 +32,8 @@ pub struct Triggers {
     hub: Hub,
     postgres: Postgres,
     wakes: Wakes,
+    /// The position epoch, once it is known; changes when history went back.
+    epochs: watch::Sender<Option<Epoch>>,
     touches: connection::Touches,
     turns: connection::Turns,
     progress: event::Progress,
@@ -50,6 +55,7 @@ impl Triggers {
             hub,
             postgres,
             wakes,
+            epochs: watch::Sender::new(None),
             touches: connection::Touches::default(),
             turns: connection::Turns::default(),
             progress: event::Progress::default(),
@@ -73,6 +79,7 @@ impl Triggers {
     pub fn start(self: &Arc<Self>, guard: &Guard) {
         tokio::spawn(connection::report_touches(self.clone(), guard.clone()));
         tokio::spawn(connection::fill_gaps(self.clone(), guard.clone()));
+        tokio::spawn(epochs::run(self.clone(), guard.clone()));
         tokio::spawn(schedule::run(self.clone(), guard.clone()));
         tokio::spawn(event::run(self.clone(), guard.clone()));
     }

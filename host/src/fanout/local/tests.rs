@@ -571,3 +571,5 @@ fn what_a_call_sends_its_own_connection_follows_its_reply() {
     node.local.leave(ana.connection);
     assert!(!say("resync"));
 }
+
+mod epochs;

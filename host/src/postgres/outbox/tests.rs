@@ -30,7 +30,7 @@ async fn cursor_of(world: &World, key: &str) -> Cursor {
     let shard: i16 =
         sqlx::query_scalar("select switchboard.shard($1)").bind(key).fetch_one(pool).await.unwrap();
     introduce(pool, "reader", Start::Beginning).await.unwrap();
-    let claimed = claim(pool, "reader", NodeId::random(), LEASE, SHARDS.into()).await.unwrap();
+    let claimed = claim(pool, "reader", NodeId::random(), LEASE, SHARDS.into(), &[]).await.unwrap();
     claimed.into_iter().find(|cursor| cursor.shard == shard).expect("all shards were free")
 }
 
@@ -172,20 +172,48 @@ async fn a_former_owner_saves_nothing() {
         let pool = world.postgres.host();
         introduce(pool, "reader", Start::Beginning).await.unwrap();
         let (ana, bo) = (NodeId::random(), NodeId::random());
-        let held = claim(pool, "reader", ana, Duration::ZERO, 1).await.unwrap().remove(0);
+        let held = claim(pool, "reader", ana, Duration::ZERO, 1, &[]).await.unwrap().remove(0);
         assert_eq!(save(pool, "reader", &[&held]).await.unwrap(), [held.shard]);
-        let taken = claim(pool, "reader", bo, LEASE, 1).await.unwrap().remove(0);
+        let taken = claim(pool, "reader", bo, LEASE, 1, &[]).await.unwrap().remove(0);
         assert_eq!(taken.shard, held.shard, "its lease was over");
         assert!(save(pool, "reader", &[&held]).await.unwrap().is_empty());
-        assert!(renew(pool, "reader", ana, LEASE, &[held.shard]).await.unwrap().is_empty());
+        assert!(renew(pool, "reader", ana, LEASE, &[held.held()]).await.unwrap().is_empty());
         release(pool, &held).await.unwrap();
         assert_eq!(
-            renew(pool, "reader", bo, LEASE, &[taken.shard]).await.unwrap(),
+            renew(pool, "reader", bo, LEASE, &[taken.held()]).await.unwrap(),
             [taken.shard],
             "only its holder gives it back"
         );
-        // It was claimed, but the answer never came: nobody reads it, so nobody holds on to it.
+        // It was claimed, but the answer never came: nobody reads it, so nobody holds on to it, and its node may claim it
+        // again before the lease runs out.
         assert!(renew(pool, "reader", bo, LEASE, &[]).await.unwrap().is_empty());
+        let shards = |claimed: Vec<Cursor>| claimed.iter().map(|cursor| cursor.shard).collect::<Vec<_>>();
+        let all = SHARDS.into();
+        let others = claim(pool, "reader", bo, LEASE, all, &[taken.held()]).await.unwrap();
+        assert_eq!(others.len(), SHARDS as usize - 1);
+        assert_eq!(shards(claim(pool, "reader", bo, LEASE, all, &[]).await.unwrap()).len(), SHARDS as usize);
+        assert!(claim(pool, "reader", ana, LEASE, all, &[]).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+/// After a failover the positions of the outbox may be given out again, and the row says where the consumer was in the
+/// history that is left: a cursor from before must not be saved over it.
+#[tokio::test]
+async fn a_cursor_of_another_position_epoch_is_neither_renewed_nor_saved() {
+    with_world(2, async |world| {
+        let pool = world.postgres.host();
+        introduce(pool, "reader", Start::Beginning).await.unwrap();
+        let ana = NodeId::random();
+        let mut held = claim(pool, "reader", ana, LEASE, 1, &[]).await.unwrap().remove(0);
+        assert_eq!(renew(pool, "reader", ana, LEASE, &[held.held()]).await.unwrap(), [held.shard]);
+        held.high = 7;
+        world.owner("select switchboard.begin_epoch()").await;
+        assert!(renew(pool, "reader", ana, LEASE, &[held.held()]).await.unwrap().is_empty());
+        assert!(save(pool, "reader", &[&held]).await.unwrap().is_empty());
+        let again = claim(pool, "reader", ana, LEASE, 1, &[]).await.unwrap().remove(0);
+        assert_eq!((again.shard, again.high), (held.shard, 0), "its own lease does not keep it away");
+        assert_eq!(save(pool, "reader", &[&again]).await.unwrap(), [again.shard]);
     })
     .await;
 }

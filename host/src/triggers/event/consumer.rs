@@ -13,7 +13,7 @@ use super::super::Triggers;
 use super::reader::{Lease, Reader};
 use crate::limits;
 use crate::manifest::EventBinding;
-use crate::postgres::outbox::{self, Heads, SHARDS};
+use crate::postgres::outbox::{self, Heads, Held, SHARDS};
 use crate::releases::registry::Consumer;
 use crate::runtime::Release;
 use crate::shutdown::Guard;
@@ -38,10 +38,13 @@ pub(super) async fn run(
     let mut keeper = Keeper { triggers, name, introduced: false, held: Vec::new(), tell };
     let mut clock = tokio::time::interval(LEASE / 3);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut epochs = keeper.triggers.epochs.subscribe();
     loop {
         tokio::select! {
             () = guard.begun() => break,
             _ = clock.tick() => {}
+            // Every cursor is of another history: claim them anew at once.
+            Ok(()) = epochs.changed() => {}
         }
         let Some((_, binding)) = find(&keeper.triggers, &keeper.name) else { break };
         let kept = keeper.keep(&binding).await;
@@ -69,7 +72,7 @@ struct Keeper {
     name: String,
     /// Its cursors are there.
     introduced: bool,
-    held: Vec<i16>,
+    held: Vec<Held>,
     tell: mpsc::Sender<Lease>,
 }
 
@@ -81,19 +84,19 @@ impl Keeper {
             self.introduced = true;
         }
         let ours = outbox::renew(pool, &self.name, self.triggers.node, LEASE, &self.held).await?;
-        let lost: Vec<_> = self.held.iter().copied().filter(|shard| !ours.contains(shard)).collect();
-        for shard in lost {
-            warn!(consumer = %self.name, shard, "lost a shard to another node");
+        let (kept, lost): (Vec<_>, Vec<_>) = self.held.iter().partition(|held| ours.contains(&held.shard));
+        for Held { shard, .. } in lost {
+            warn!(consumer = %self.name, shard, "lost a shard: another node has it, or history went back");
             self.tell(Lease::Lost(shard)).await;
         }
-        self.held = ours;
+        self.held = kept;
         let free = i64::from(SHARDS) - self.held.len() as i64;
         if free == 0 {
             return Ok(());
         }
-        for cursor in outbox::claim(pool, &self.name, self.triggers.node, LEASE, free).await? {
+        for cursor in outbox::claim(pool, &self.name, self.triggers.node, LEASE, free, &self.held).await? {
             info!(consumer = %self.name, shard = cursor.shard, "reads a shard of the outbox");
-            self.held.push(cursor.shard);
+            self.held.push(cursor.held());
             self.tell(Lease::Claimed(cursor)).await;
         }
         Ok(())

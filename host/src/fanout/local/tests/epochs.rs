@@ -1,0 +1,77 @@
+//! History went back under the readers: the database failed over to a replica that lagged. Positions of the new epoch are
+//! above all of the older one (`docs/decisions/position-epochs.md`), whatever their seq.
+
+use super::*;
+
+/// A seq of the epoch with this ordinal, as the sdk packs the two.
+fn of(epoch: u64, number: u64) -> Position {
+    seq(epoch << 36 | number)
+}
+
+fn stored(epoch: u64, number: u64) -> Publication {
+    Publication { position: Some(of(epoch, number)), ..said(&format!("{number}'{epoch}")) }
+}
+
+/// The handler's page for a reader of an older epoch: the common point, what is stored above it, and where that leaves them.
+fn page_of(epoch: u64, common: u64, numbers: std::ops::RangeInclusive<u64>) -> Page {
+    let reset = Push { frame: format!("reset-to-{common}"), position: None };
+    let last = *numbers.end();
+    let messages = numbers.map(|n| Push { frame: format!("{n}'{epoch}"), position: Some(of(epoch, n)) });
+    let pushes: Vec<_> = [reset].into_iter().chain(messages).collect();
+    Page { pushes: Batch::of_page(&pushes), reached: vec![of(epoch, last.max(common))], more: false }
+}
+
+#[test]
+fn what_a_new_epoch_publishes_is_not_taken_for_a_duplicate() {
+    let mut node = Node::new();
+    let ana = node.join("ana");
+    node.subscribe(&ana, &[of(0, 300)]);
+    // 251 to 300 were lost, and 251 is another message now.
+    node.publish(&[stored(1, 251)]);
+    let missing = node.expect_question(&[of(0, 300)]);
+    node.local.fill(&missing, &page_of(1, 250, 251..=251));
+    assert_eq!(ana.reads(), "subscribed reset-to-250 251'1");
+    // What a relay still publishes that reads the former primary.
+    node.publish(&[stored(0, 301), stored(0, 302)]);
+    node.publish(&[stored(1, 252)]);
+    assert_eq!(ana.reads(), "252'1");
+    node.expect_no_question();
+}
+
+#[test]
+fn readers_are_told_of_a_new_epoch_before_anybody_writes() {
+    let mut node = Node::new();
+    let (ana, bo) = (node.join("ana"), node.join("bo"));
+    node.subscribe(&ana, &[of(0, 300)]);
+    node.subscribe(&bo, &[of(0, 300)]);
+    assert_eq!((ana.reads(), bo.reads()), ("subscribed".to_owned(), "subscribed".to_owned()));
+    node.local.doubt();
+    let missing = node.expect_question(&[of(0, 300)]);
+    #[allow(clippy::reversed_empty_ranges)] // nothing is stored above the common point
+    node.local.fill(&missing, &page_of(1, 250, 251..=250));
+    assert_eq!((ana.reads(), bo.reads()), ("reset-to-250".to_owned(), "reset-to-250".to_owned()));
+    // What comes then follows without a question.
+    node.publish(&[stored(1, 251)]);
+    assert_eq!(ana.reads(), "251'1");
+    node.expect_no_question();
+}
+
+#[test]
+fn who_resumes_in_the_new_epoch_is_not_sent_what_is_lost() {
+    let mut node = Node::new();
+    let ana = node.join("ana");
+    node.subscribe(&ana, &[of(0, 300)]);
+    assert_eq!(ana.reads(), "subscribed");
+    let cy = node.join("cy");
+    node.gate(&cy);
+    // It was on its way, and is in the ring when the reply is out.
+    node.publish(&[stored(0, 301)]);
+    node.open(&cy, &[of(1, 250)], false);
+    assert_eq!(cy.reads(), "subscribed");
+    node.publish(&[stored(1, 251)]);
+    let missing = node.expect_question(&[of(0, 301)]);
+    node.local.fill(&missing, &page_of(1, 250, 251..=251));
+    assert!(ana.reads().ends_with("reset-to-250 251'1"));
+    assert_eq!(cy.reads(), "reset-to-250 251'1");
+    node.expect_no_question();
+}
