@@ -46,6 +46,8 @@ client.on('message', (message) => {
   if (isOpen) look();
 });
 client.on('changed', (change) => room?.id === change.conversation_id && room.changed(change));
+// The servers lost messages that were shown: the page is loaded anew, and drafts are kept.
+client.on('reset', () => location.reload());
 client.on('presence', (presence) => {
   list.present(presence);
   head();

@@ -35,11 +35,12 @@ impl Form {
     }
 }
 
-/// The heads of a conversation: its last message and its last edit or deletion.
+/// The heads of a conversation: its last message and its last edit or deletion, and the position epoch that they are of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stand {
     pub seq: u64,
     pub change: u64,
+    pub epoch: u32,
 }
 
 impl Page {
@@ -61,7 +62,7 @@ impl Page {
     }
 
     /// Two pages of a conversation with one name hold the same: a new message gives the newest page another end, an edit or
-    /// a deletion gives all of them another change.
+    /// a deletion gives all of them another change. A failover that lost messages gives both out again, in another epoch.
     pub fn name(&self, stand: Stand) -> String {
         let after = self.after.map_or("-".to_owned(), |after| after.to_string());
         let kind = self.kind.as_deref().unwrap_or("-");
@@ -69,7 +70,8 @@ impl Page {
             Form::Rest => "rest",
             Form::Frame => "frame",
         };
-        format!("{}:{}:{after}:{}:{kind}:{form}", stand.change, self.end(stand), self.limit)
+        let epoch = if stand.epoch == 0 { String::new() } else { format!("{}.", stand.epoch) };
+        format!("{epoch}{}:{}:{after}:{}:{kind}:{form}", stand.change, self.end(stand), self.limit)
     }
 
     pub fn check(self) -> Result<Self, Problem> {
@@ -99,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_name_says_all_that_a_page_depends_on() {
-        let stand = Stand { seq: 9, change: 2 };
+        let stand = Stand { seq: 9, change: 2, epoch: 0 };
         let page = |before, after, kind: Option<&str>, form| Page {
             before,
             after,
@@ -114,6 +116,7 @@ mod tests {
         let older = page(Some(5), None, None, Form::Rest);
         assert_eq!(older.name(Stand { seq: 10, ..stand }), older.name(stand));
         assert_ne!(older.name(Stand { change: 3, ..stand }), older.name(stand));
+        assert_ne!(older.name(Stand { epoch: 3, ..stand }), older.name(stand));
         // Beyond the head is the head.
         assert_eq!(page(Some(99), None, None, Form::Rest).name(stand), newest.name(stand));
         assert_eq!(page(Some(u64::MAX), None, None, Form::Rest).end(stand), 10);

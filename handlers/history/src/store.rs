@@ -11,7 +11,7 @@ const PAGE: &str = include_str!("sql/page.sql");
 const CACHED_BYTES_MAX: usize = 256 * 1024;
 
 sdk::rows! {
-    struct Standing { seq: u64, change: u64 }
+    struct Standing { seq: u64, change: u64, epoch: u32 }
     /// The messages are JSON.
     pub struct Answer { messages: String, has_more: bool }
 }
@@ -21,7 +21,7 @@ pub fn read(conversation: Id, user: &str, page: &Page) -> Result<Answer, Problem
     let standing: Option<Standing> =
         postgres::query(STAND, &params![conversation, user, this_month])?.one()?;
     let standing = standing.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
-    let stand = Stand { seq: standing.seq, change: standing.change };
+    let stand = Stand { seq: standing.seq, change: standing.change, epoch: standing.epoch };
     let key = keys::page(conversation, &page.name(stand));
     if let Some(answer) = recall(&key) {
         return Ok(answer);

@@ -5,11 +5,12 @@ mod looking;
 mod rules;
 mod store;
 
-use rules::{Found, Heads, Wish};
+use rules::{Beginning, Found, Heads, Stand, Wish};
 use sdk::connection::{self, Gap, Page};
 use sdk::frame::{Reply, Request, Subscription};
 use sdk::{Id, Problem, Push, channels, frame, http, membership};
 use serde_json::{Map, Value, json};
+use store::{Epoch, Seat, Standing};
 
 struct JoinRoom;
 frame::export!(JoinRoom);
@@ -39,29 +40,48 @@ impl connection::Handler for JoinRoom {
     fn missed(gap: Gap) -> Result<Page, Problem> {
         let conversation =
             channels::conversation_of(&gap.address).ok_or_else(|| Problem::not_found("conversation"))?;
-        let after = Heads { seq: gap.after(channels::SEQ), change: gap.after(channels::CHANGE) };
-        let heads = store::heads(conversation)?;
+        let (seq, change) = (gap.after(channels::SEQ), gap.after(channels::CHANGE));
+        let Standing { heads, epoch, common, is_another_epoch } = store::standing(conversation, seq, change)?;
+        let has = Heads { seq: seq.number, change: change.number };
+        // History went back under this reader: what follows is sent from the point that both have.
+        let after = if is_another_epoch { has.and(common) } else { has };
+        let mut pushes = Vec::new();
+        if is_another_epoch {
+            pushes.push(Push { frame: reset(conversation, &epoch, common), position: None });
+        }
         // What was missed may hold that somebody was removed: first they hear no more, then the others what was missed.
         for user in store::gone(conversation, after, heads)? {
             channels::revoke(&gap.address, &user)?;
         }
         if heads.is_far_from(after) {
             let payload = json!({ "conversation_ids": [conversation] }).to_string();
-            let resync = Push { frame: frame::push("resync", &payload), position: None };
-            return Ok(Page { pushes: vec![resync], reached: positions(heads), more: false });
+            pushes.push(Push { frame: frame::push("resync", &payload), position: None });
+            return Ok(Page { pushes, reached: positions(heads, &epoch), more: false });
         }
-        let pushes = store::missed(conversation, &gap)?;
+        let missed = store::missed(conversation, after, gap.bytes_max)?;
         let mut reached = after;
-        for position in pushes.iter().filter_map(|push| push.position) {
-            match position.track {
-                channels::SEQ => reached.seq = position.number,
-                _ => reached.change = position.number,
+        for one in &missed {
+            match one.track {
+                channels::SEQ => reached.seq = one.number,
+                _ => reached.change = one.number,
             }
         }
         // The page may have gone beyond the heads read before it.
-        let more = !pushes.is_empty() && (reached.seq < heads.seq || reached.change < heads.change);
-        Ok(Page { pushes, reached: positions(reached), more })
+        let more = !missed.is_empty() && (reached.seq < heads.seq || reached.change < heads.change);
+        pushes.extend(missed.into_iter().map(|one| one.into_push(&epoch)));
+        Ok(Page { pushes, reached: positions(reached, &epoch), more })
     }
+}
+
+/// The frame that tells the subscribers of a conversation of a new epoch: what they have above `common` is not in its history.
+/// What is there instead follows it. A client that does not know of epochs asks `history`, as for any `resync`.
+fn reset(conversation: Id, epoch: &Epoch, common: Heads) -> String {
+    let payload = json!({
+        "conversation_ids": [conversation],
+        "epoch": epoch.name,
+        "reset": { conversation.to_string(): { "seq": common.seq, "change": common.change } },
+    });
+    frame::push("resync", &payload.to_string())
 }
 
 fn subscribe(request: &Request) -> Result<Reply, Problem> {
@@ -80,10 +100,11 @@ fn subscribe(request: &Request) -> Result<Reply, Problem> {
     channels::subscribe(&addresses)?;
 
     // Asked behind the gates: whoever is removed from here on is removed from these too.
-    for seat in store::seats(user, &ids)? {
+    let epoch_of = |id: &Id| wish.stands.get(id).and_then(|stand| stand.epoch.as_deref());
+    for seat in store::seats(user, &ids, epoch_of)? {
         match seat.refusal() {
             Some(code) => answer.refuse(&seat.id.to_string(), code),
-            None => answer.open(seat.id, seat.heads(), wish.stands.get(&seat.id).copied()),
+            None => answer.open(&seat, wish.stands.get(&seat.id)),
         }
     }
     for name in &wish.unknown {
@@ -93,6 +114,11 @@ fn subscribe(request: &Request) -> Result<Reply, Problem> {
         answer.subscriptions.push(Subscription { address: topic, after: Vec::new(), missed: false });
     }
     looking::begin(&request.connection, user, &answer.ids);
+    if !answer.lost.is_empty() {
+        // Sent after the reply, in which a client that does not know of epochs finds nothing of this.
+        let payload = json!({ "conversation_ids": answer.lost }).to_string();
+        channels::send(&request.connection, &frame::push("resync", &payload))?;
+    }
     // Who comes in by the alias is shown where they are.
     let shown = match (&request.alias, &answer.ids[..]) {
         (Some(_), [id]) => Some(store::conversation(*id)?),
@@ -130,6 +156,12 @@ struct Answer {
     ids: Vec<Id>,
     heads: Map<String, Value>,
     changes: Map<String, Value>,
+    /// The present epoch, once a conversation was looked at.
+    epoch: Option<String>,
+    /// Where the client's history and this one part, for clients that know of epochs.
+    reset: Map<String, Value>,
+    /// Where they part for the others: the same as a position above the head.
+    lost: Vec<Id>,
     refused: Vec<Value>,
     subscriptions: Vec<Subscription>,
 }
@@ -138,7 +170,7 @@ impl Answer {
     /// Most who join are participants already; only the others need a transaction, and only public channels have one for
     /// them. Whoever may not is refused behind the gates, like everyone.
     fn join(&mut self, wish: &Found, user: &str) -> Result<(), Problem> {
-        for seat in store::seats(user, &wish.ids)? {
+        for seat in store::seats(user, &wish.ids, |_| None)? {
             if seat.seated || !seat.open {
                 continue;
             }
@@ -160,13 +192,20 @@ impl Answer {
         self.refused.push(json!({ "id": id, "code": code }));
     }
 
-    fn open(&mut self, id: Id, heads: Heads, stand: Option<rules::Stand>) {
-        let (after, missed) = heads.begin(stand);
+    fn open(&mut self, seat: &Seat, stand: Option<&Stand>) {
+        let (id, heads, epoch) = (seat.id, seat.heads(), seat.epoch());
+        let Beginning { after, missed, has_lost } = heads.begin(stand, seat.common());
         self.ids.push(id);
+        if has_lost && stand.is_some_and(|stand| stand.epoch.is_some()) {
+            self.reset.insert(id.to_string(), json!({ "seq": after.seq, "change": after.change }));
+        } else if has_lost {
+            self.lost.push(id);
+        }
         self.heads.insert(id.to_string(), heads.seq.into());
         self.changes.insert(id.to_string(), heads.change.into());
         let address = channels::conversation(id);
-        self.subscriptions.push(Subscription { address, after: positions(after), missed });
+        self.subscriptions.push(Subscription { address, after: positions(after, &epoch), missed });
+        self.epoch = Some(epoch.name);
     }
 
     fn reply(self, wish: &Found) -> Reply {
@@ -180,12 +219,18 @@ impl Answer {
         if !wish.slugs.is_empty() {
             payload["slugs"] = json!(wish.slugs);
         }
+        if let Some(epoch) = self.epoch {
+            payload["epoch"] = epoch.into();
+        }
+        if !self.reset.is_empty() {
+            payload["reset"] = self.reset.into();
+        }
         let mut reply = Reply::new("subscribed", &payload);
         reply.subscriptions = self.subscriptions;
         reply
     }
 }
 
-fn positions(heads: Heads) -> Vec<sdk::Position> {
-    vec![channels::seq(heads.seq), channels::change(heads.change)]
+fn positions(heads: Heads, epoch: &Epoch) -> Vec<sdk::Position> {
+    vec![channels::seq(epoch.ordinal, heads.seq), channels::change(epoch.ordinal, heads.change)]
 }

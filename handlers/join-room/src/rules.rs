@@ -15,12 +15,17 @@ pub const JOINS_MAX: usize = 20;
 /// Who lacks more pages `history` instead.
 pub const MISSED_MAX: u64 = 1000;
 
+/// A position epoch is a UUID; a client may send anything.
+pub const EPOCH_BYTES_MAX: usize = 64;
+
 /// Where a client stands in a conversation.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stand {
     pub seq: u64,
     /// Absent in a position that is just a seq: the client counts no changes.
     pub change: Option<u64>,
+    /// The position epoch that the client was last told. Absent where the client does not know of epochs.
+    pub epoch: Option<String>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -76,7 +81,7 @@ impl Wish {
         for (name, stand) in &self.stands {
             // A position in a conversation that is not named matters to nobody.
             if let Some(id) = ids.get(name) {
-                found.stands.insert(*id, *stand);
+                found.stands.insert(*id, stand.clone());
             }
         }
         found
@@ -134,13 +139,14 @@ fn stands(payload: &mut Object) -> Result<BTreeMap<Name, Stand>, Problem> {
     for (name, value) in payload.map("positions", CONVERSATIONS_MAX)?.unwrap_or_default() {
         let field = format!("positions.{name}");
         let stand = match value {
-            Value::Number(number) => Stand { seq: seq(number.as_u64(), &field)?, change: None },
+            Value::Number(number) => Stand { seq: seq(number.as_u64(), &field)?, change: None, epoch: None },
             Value::Object(_) => {
                 let mut position = Object::of(value, &field)?;
                 let seq = seq(position.number("seq")?, &format!("{field}.seq"))?;
-                Stand { seq, change: position.number("change")? }
+                let change = position.number("change")?;
+                Stand { seq, change, epoch: epoch(position.text("epoch")?, &field)? }
             }
-            _ => return Err(Problem::invalid(field, "is neither a seq nor {seq, change}")),
+            _ => return Err(Problem::invalid(field, "is neither a seq nor {seq, change, epoch}")),
         };
         // A position in something that can have no name matters to nobody.
         if let Some(name) = Name::parse(&name) {
@@ -148,6 +154,16 @@ fn stands(payload: &mut Object) -> Result<BTreeMap<Name, Stand>, Problem> {
         }
     }
     Ok(stands)
+}
+
+fn epoch(name: Option<String>, field: &str) -> Result<Option<String>, Problem> {
+    match name {
+        Some(name) if name.is_empty() || name.len() > EPOCH_BYTES_MAX => {
+            let rule = format!("is not 1 to {EPOCH_BYTES_MAX} bytes");
+            Err(Problem::invalid(format!("{field}.epoch"), rule))
+        }
+        name => Ok(name.map(|name| name.to_ascii_lowercase())),
+    }
 }
 
 fn seq(number: Option<u64>, field: &str) -> Result<u64, Problem> {
@@ -163,16 +179,32 @@ pub struct Heads {
     pub change: u64,
 }
 
+/// How a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Beginning {
+    /// The client has this of the present history.
+    pub after: Heads,
+    /// Something is missing between that and the present.
+    pub missed: bool,
+    /// The client has more, which is not in this history: it was lost in a failover or a restore.
+    pub has_lost: bool,
+}
+
 impl Heads {
-    /// Where the subscription begins, and whether something is missing before the present. Without a position it begins
-    /// now; one from the future counts as now, or the client would never hear what is below it.
-    pub fn begin(&self, stand: Option<Stand>) -> (Heads, bool) {
-        let Some(stand) = stand else { return (*self, false) };
-        let after = Heads {
-            seq: stand.seq.min(self.seq),
-            change: stand.change.map_or(self.change, |change| change.min(self.change)),
-        };
-        (after, after != *self)
+    /// Without a position the subscription begins now. A position above the heads, or above what the client's epoch has in
+    /// common with this history, is lowered to that: otherwise the client would never be sent what is below it.
+    pub fn begin(&self, stand: Option<&Stand>, common: Option<Heads>) -> Beginning {
+        let Some(stand) = stand else { return Beginning { after: *self, missed: false, has_lost: false } };
+        let most = common.map_or(*self, |common| common.and(*self));
+        let change = stand.change.unwrap_or(most.change);
+        let after = most.and(Heads { seq: stand.seq, change });
+        let has_lost = stand.seq > after.seq || change > after.change;
+        Beginning { after, missed: after != *self, has_lost }
+    }
+
+    /// What both have.
+    pub fn and(self, other: Heads) -> Heads {
+        Heads { seq: self.seq.min(other.seq), change: self.change.min(other.change) }
     }
 
     /// Whether it is too much to be sent one by one.
@@ -199,7 +231,7 @@ mod tests {
         let room = Name::Id(id);
         let full = wish(json!({
             "conversation_ids": [ROOM, "No Name", ROOM, ROOM.to_uppercase(), "lobby", "mine"],
-            "positions": { ROOM: { "seq": 3, "change": 1 }, "lobby": 7, "No Name": 7, "gone": 7 },
+            "positions": { ROOM: { "seq": 3, "change": 1, "epoch": "E1" }, "lobby": 7, "No Name": 7, "gone": 7 },
             "topics": ["match:31", "match:31"],
         }))
         .unwrap();
@@ -207,7 +239,7 @@ mod tests {
             full.conversations[..2],
             [(ROOM.to_owned(), Some(room.clone())), ("No Name".to_owned(), None)]
         );
-        assert_eq!(full.stands[&room], Stand { seq: 3, change: Some(1) });
+        assert_eq!(full.stands[&room], Stand { seq: 3, change: Some(1), epoch: Some("e1".to_owned()) });
         assert_eq!((full.topics.len(), full.join), (1, false));
 
         // `mine` is the conversation that was named by its id too; nobody knows `lobby`.
@@ -219,7 +251,7 @@ mod tests {
         );
         assert_eq!((found.slugs, found.stands.len()), ([("mine".to_owned(), id)].into(), 1));
         let seq_only = wish(json!({ "conversation_ids": [ROOM], "positions": { ROOM: 5 } })).unwrap();
-        assert_eq!(seq_only.stands[&room], Stand { seq: 5, change: None });
+        assert_eq!(seq_only.stands[&room], Stand { seq: 5, change: None, epoch: None });
     }
 
     #[test]
@@ -254,6 +286,10 @@ mod tests {
             ("positions.x", json!({ "conversation_ids": [ROOM], "positions": { "x": "7" } })),
             ("positions.x", json!({ "conversation_ids": [ROOM], "positions": { "x": u64::MAX } })),
             ("positions.x.seq", json!({ "conversation_ids": [ROOM], "positions": { "x": {} } })),
+            (
+                "positions.x.epoch",
+                json!({ "conversation_ids": [ROOM], "positions": { "x": { "seq": 1, "epoch": "" } } }),
+            ),
             ("topics", json!({ "topics": ["a b"] })),
             ("topics", json!({ "topics": vec!["x"; 51] })),
             ("join", json!({ "conversation_ids": [ROOM], "join": "yes" })),
@@ -265,12 +301,27 @@ mod tests {
     #[test]
     fn a_subscription_begins_where_the_client_stands_or_now() {
         let heads = Heads { seq: 10, change: 4 };
-        let at = |seq, change| Some(Stand { seq, change });
-        assert_eq!(heads.begin(None), (heads, false));
-        assert_eq!(heads.begin(at(10, None)), (heads, false));
-        assert_eq!(heads.begin(at(7, None)), (Heads { seq: 7, change: 4 }, true));
-        assert_eq!(heads.begin(at(10, Some(1))), (Heads { seq: 10, change: 1 }, true));
-        assert_eq!(heads.begin(at(999, Some(999))), (heads, false));
+        let begin = |stand: Option<(u64, Option<u64>)>, common| {
+            let stand = stand.map(|(seq, change)| Stand { seq, change, epoch: None });
+            let begun = heads.begin(stand.as_ref(), common);
+            assert_eq!(begun.missed, begun.after != heads);
+            (begun.after.seq, begun.after.change, begun.has_lost)
+        };
+        assert_eq!(begin(None, None), (10, 4, false));
+        assert_eq!(begin(Some((10, None)), None), (10, 4, false));
+        assert_eq!(begin(Some((7, None)), None), (7, 4, false));
+        assert_eq!(begin(Some((10, Some(1))), None), (10, 1, false));
+        // Beyond the head: whoever said so, that is not in this history.
+        assert_eq!(begin(Some((999, Some(999))), None), (10, 4, true));
+        assert_eq!(begin(Some((11, None)), None), (10, 4, true));
+        // Of an older epoch only what both have counts.
+        let common = Some(Heads { seq: 8, change: 3 });
+        assert_eq!(begin(Some((9, Some(3))), common), (8, 3, true));
+        assert_eq!(begin(Some((8, Some(4))), common), (8, 3, true));
+        assert_eq!(begin(Some((7, Some(2))), common), (7, 2, false));
+        assert_eq!(begin(Some((7, None)), common), (7, 3, false));
+        // Of an epoch that nobody here knows, nothing does.
+        assert_eq!(begin(Some((7, Some(2))), Some(Heads { seq: 0, change: 0 })), (0, 0, true));
     }
 
     #[test]

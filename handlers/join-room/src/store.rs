@@ -1,6 +1,6 @@
 //! Statements of this handler and what their answers mean.
 
-use sdk::connection::Gap;
+use sdk::channels::Place;
 use sdk::{Id, Problem, Push, channels, clock, params, postgres, time};
 
 use crate::rules::Heads;
@@ -18,14 +18,29 @@ const ROWS_MAX: u64 = 256;
 
 sdk::rows! {
     /// A conversation as a user stands to it.
-    pub struct Seat { id: Id, seated: bool, open: bool, seq: Option<u64>, change: u64 }
-    struct Head { seq: u64, change: u64 }
+    pub struct Seat {
+        id: Id, seated: bool, open: bool, seq: Option<u64>, change: u64, epoch: u32, epoch_name: String,
+        common_seq: Option<u64>, common_change: Option<u64>,
+    }
+    struct Head {
+        seq: u64, change: u64, epoch: u32, epoch_name: String, common_seq: Option<u64>, common_change: Option<u64>,
+    }
     struct Frame { track: u32, number: u64, frame: String }
 }
 
 impl Seat {
     pub fn heads(&self) -> Heads {
         Heads { seq: self.seq.unwrap_or(0), change: self.change }
+    }
+
+    /// What the epoch of the client's position has in common with this history; none where that is the present epoch, or the
+    /// client names none.
+    pub fn common(&self) -> Option<Heads> {
+        Some(Heads { seq: self.common_seq?, change: self.common_change? })
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        Epoch { ordinal: self.epoch, name: self.epoch_name.clone() }
     }
 
     /// Why not, for who may not see it.
@@ -38,11 +53,26 @@ impl Seat {
     }
 }
 
-pub fn seats(user: &str, ids: &[Id]) -> Result<Vec<Seat>, Problem> {
+/// A position epoch: which history a position belongs to (`docs/decisions/position-epochs.md`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Epoch {
+    /// In positions between nodes.
+    pub ordinal: u32,
+    /// What clients are told.
+    pub name: String,
+}
+
+/// `epoch_of` names the epoch of the client's position in a conversation.
+pub fn seats<'a>(
+    user: &str,
+    ids: &[Id],
+    epoch_of: impl Fn(&Id) -> Option<&'a str>,
+) -> Result<Vec<Seat>, Problem> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(postgres::query(SEATS, &params![user, ids, this_month()])?.all()?)
+    let epochs: Vec<String> = ids.iter().map(|id| epoch_of(id).unwrap_or_default().to_owned()).collect();
+    Ok(postgres::query(SEATS, &params![user, ids, this_month(), epochs])?.all()?)
 }
 
 /// As answers show it.
@@ -51,9 +81,30 @@ pub fn conversation(id: Id) -> Result<String, Problem> {
     found.ok_or_else(|| Problem::not_found("conversation"))
 }
 
-pub fn heads(conversation: Id) -> Result<Heads, Problem> {
-    let head: Option<Head> = postgres::query(HEADS, &params![conversation, this_month()])?.one()?;
-    Ok(head.map_or(Heads { seq: 0, change: 0 }, |head| Heads { seq: head.seq, change: head.change }))
+/// Where a conversation stands, for a reader who stands at these places.
+pub struct Standing {
+    pub heads: Heads,
+    pub epoch: Epoch,
+    /// What the reader has in common with this history; all of it, where its places are of the present epoch.
+    pub common: Heads,
+    /// A place of the reader is of another epoch.
+    pub is_another_epoch: bool,
+}
+
+pub fn standing(conversation: Id, seq: Place, change: Place) -> Result<Standing, Problem> {
+    let asked = params![conversation, this_month(), seq.epoch, change.epoch];
+    let head: Option<Head> = postgres::query(HEADS, &asked)?.one()?;
+    let head = head.ok_or_else(Problem::internal)?;
+    let heads = Heads { seq: head.seq, change: head.change };
+    Ok(Standing {
+        heads,
+        common: heads.and(Heads {
+            seq: head.common_seq.unwrap_or(u64::MAX),
+            change: head.common_change.unwrap_or(u64::MAX),
+        }),
+        is_another_epoch: head.common_seq.is_some() || head.common_change.is_some(),
+        epoch: Epoch { ordinal: head.epoch, name: head.epoch_name },
+    })
 }
 
 /// Who left between two positions and has not come back.
@@ -66,24 +117,30 @@ pub fn gone(conversation: Id, after: Heads, heads: Heads) -> Result<Vec<String>,
     Ok(rows.iter().map(|row| row.get("user_id")).collect::<Result<_, _>>()?)
 }
 
-/// A page of what follows the gap's position, in order.
-pub fn missed(conversation: Id, gap: &Gap) -> Result<Vec<Push>, Problem> {
-    let rows = postgres::query(
-        MISSED,
-        &params![
-            conversation,
-            gap.after(channels::SEQ),
-            gap.after(channels::CHANGE),
-            u64::from(gap.bytes_max),
-            ROWS_MAX
-        ],
-    )?;
-    let frames: Vec<Frame> = rows.all()?;
-    let push = |row: Frame| {
-        let position = if row.track == 0 { channels::seq(row.number) } else { channels::change(row.number) };
-        Push { frame: row.frame, position: Some(position) }
+/// A message or a change, as its frame, and its number on its track.
+pub struct Missed {
+    pub track: u8,
+    pub number: u64,
+    frame: String,
+}
+
+impl Missed {
+    pub fn into_push(self, epoch: &Epoch) -> Push {
+        let position = Place::new(epoch.ordinal, self.number).on(self.track);
+        Push { frame: self.frame, position: Some(position) }
+    }
+}
+
+/// A page of what follows, in order.
+pub fn missed(conversation: Id, after: Heads, bytes_max: u32) -> Result<Vec<Missed>, Problem> {
+    let asked = params![conversation, after.seq, after.change, u64::from(bytes_max), ROWS_MAX];
+    let frames: Vec<Frame> = postgres::query(MISSED, &asked)?.all()?;
+    let missed = |row: Frame| Missed {
+        track: if row.track == 0 { channels::SEQ } else { channels::CHANGE },
+        number: row.number,
+        frame: row.frame,
     };
-    Ok(frames.into_iter().map(push).collect())
+    Ok(frames.into_iter().map(missed).collect())
 }
 
 fn this_month() -> Id {

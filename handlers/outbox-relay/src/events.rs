@@ -47,6 +47,9 @@ pub struct Unreadable(pub String);
 struct Edited<'a> {
     conversation_id: &'a str,
     change: u64,
+    /// The ordinal of the position epoch; absent in the first one.
+    #[serde(default)]
+    epoch: u32,
     #[serde(borrow)]
     message: &'a RawValue,
 }
@@ -57,6 +60,8 @@ struct Deleted<'a> {
     message_id: &'a str,
     seq: u64,
     change: u64,
+    #[serde(default)]
+    epoch: u32,
 }
 
 #[derive(Deserialize)]
@@ -136,7 +141,7 @@ fn message_created(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         publications: vec![Publication::at(
             channels::conversation(conversation),
             frame::push("message.new", &payload),
-            channels::seq(created.seq),
+            channels::seq(created.epoch, created.seq),
         )],
         facts: vec![Fact::Message { conversation, seq: created.seq, json: message }],
         ..Delivery::default()
@@ -153,7 +158,7 @@ fn message_edited(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         publications: vec![Publication::at(
             channels::conversation(conversation),
             frame::push("message.edited", &payload),
-            channels::change(edited.change),
+            channels::change(edited.epoch, edited.change),
         )],
         facts: vec![Fact::Moved { conversation, change: edited.change }],
         ..Delivery::default()
@@ -173,7 +178,7 @@ fn message_deleted(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         publications: vec![Publication::at(
             channels::conversation(conversation),
             frame::push("message.deleted", &payload.to_string()),
-            channels::change(deleted.change),
+            channels::change(deleted.epoch, deleted.change),
         )],
         facts: vec![Fact::Moved { conversation, change: deleted.change }],
         ..Delivery::default()
@@ -325,7 +330,7 @@ mod tests {
         let delivery = deliver(&event).unwrap();
         let [publication] = &delivery.publications[..] else { panic!("one publication") };
         assert_eq!(publication.address, format!("conv:{ROOM}"));
-        assert_eq!(publication.position, Some(channels::seq(4)));
+        assert_eq!(publication.position, Some(channels::seq(0, 4)));
         assert_eq!(
             publication.frame,
             format!(
@@ -340,11 +345,12 @@ mod tests {
         let edited = format!(r#"{{"conversation_id":"{ROOM}","seq":4,"change":2,"message":{{"id":"m"}}}}"#);
         let event = event_of("message.edited", &edited);
         let delivery = deliver(&event).unwrap();
-        assert_eq!(delivery.publications[0].position, Some(channels::change(2)));
-        let deleted = format!(r#"{{"conversation_id":"{ROOM}","seq":4,"change":3,"message_id":"m"}}"#);
+        assert_eq!(delivery.publications[0].position, Some(channels::change(0, 2)));
+        let deleted =
+            format!(r#"{{"conversation_id":"{ROOM}","seq":4,"change":3,"epoch":7,"message_id":"m"}}"#);
         let event = event_of("message.deleted", &deleted);
         let delivery = deliver(&event).unwrap();
-        assert_eq!(delivery.publications[0].position, Some(channels::change(3)));
+        assert_eq!(delivery.publications[0].position, Some(channels::change(7, 3)));
         let conversation = Id::parse(ROOM).unwrap();
         assert_eq!(delivery.facts, [Fact::Moved { conversation, change: 3 }]);
     }

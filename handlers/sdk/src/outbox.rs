@@ -41,6 +41,9 @@ pub fn key(conversation: Id) -> String {
 pub struct MessageCreated<'a> {
     pub conversation_id: &'a str,
     pub seq: u64,
+    /// The ordinal of the position epoch in which it was written; absent in the first one.
+    #[serde(default)]
+    pub epoch: u32,
     /// The message as clients see it.
     #[serde(borrow)]
     pub message: &'a RawValue,

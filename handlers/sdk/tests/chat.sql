@@ -1,6 +1,9 @@
 -- The people and conversations of the handlers' tests. The hour before every test is 2026-11-20 11:00; the test's own clock
 -- begins at 12:00.
 
+-- Elsewhere its name is random.
+update switchboard.epochs set epoch = '019b0000-0000-7000-8000-0000000000e0' where ordinal = 0;
+
 insert into app.users (id, display_name, username, avatar_url, created_at, updated_at) values
   ('ana', 'Ana Lima', 'ana', 'https://img.example/ana.png', '2026-11-01 09:00Z', '2026-11-01 09:00Z'),
   ('bo', 'Bo', 'bo', null, '2026-11-01 09:00Z', '2026-11-01 09:00Z'),

@@ -2,9 +2,10 @@
 -- `delete` · $5 content · $6 mentions · $7 whether those that are there stay · $8 id of the change and its event · $9 now in
 -- milliseconds. The conversation is locked by a statement before, so changes are numbered without gaps and doubles.
 with
-next as (
+next as materialized (
   select
     to_timestamp($9::bigint / 1000.0) as at,
+    switchboard.current_epoch() as epoch,
     coalesce((
       select change.change from app.message_changes as change
       where change.conversation_id = $1::uuid
@@ -13,10 +14,10 @@ next as (
 kept as (
   insert into app.message_changes (
     id, conversation_id, change, message_id, seq, kind, by_user, at, original_content, original_attachments,
-    original_metadata, original_mentions)
+    original_metadata, original_mentions, epoch)
   select
     $8::uuid, message.conversation_id, next.change, message.id, message.seq, $4::text, $2::text, next.at, message.content,
-    message.attachments, message.metadata, message.mentions
+    message.attachments, message.metadata, message.mentions, next.epoch
   from app.messages as message, next
   where message.id = $3::uuid
 ),
@@ -35,9 +36,9 @@ changed as (
   returning message.*
 ),
 written as (
-  select changed.seq, changed.change, 'conv:' || changed.conversation_id as key,
+  select changed.seq, changed.change, next.epoch, 'conv:' || changed.conversation_id as key,
     app.message_text(changed, app.profile_text(sender)) as message
-  from changed
+  from changed cross join next
   left join app.users as sender on sender.id = changed.sender_id
 ),
 announced as (
@@ -45,9 +46,11 @@ announced as (
   select shard, switchboard.next_position(shard), $8, 'message.' || case $4 when 'edit' then 'edited' else 'deleted' end, key,
     case $4
       when 'edit' then
-        ('{"conversation_id":"' || $1 || '","seq":' || seq || ',"change":' || change || ',"message":' || message || '}')::json
+        ('{"conversation_id":"' || $1 || '","seq":' || seq || ',"change":' || change
+          || case when epoch > 0 then ',"epoch":' || epoch else '' end || ',"message":' || message || '}')::json
       else
-        json_build_object('conversation_id', $1, 'message_id', $3, 'seq', seq, 'change', change)
+        ('{"conversation_id":"' || $1 || '","message_id":"' || $3 || '","seq":' || seq || ',"change":' || change
+          || case when epoch > 0 then ',"epoch":' || epoch else '' end || '}')::json
     end
   from (select written.*, switchboard.shard(written.key) as shard from written) as told
 )

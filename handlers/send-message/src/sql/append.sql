@@ -13,6 +13,10 @@ asked as materialized (
     as asked(n, key, conversation_id, sender_id, id, client_msg_id, fingerprint, content, reply_to_id,
       attachments, metadata, mentions, at_ms, body)
 ),
+-- Which history this is: once for all of them.
+present as materialized (
+  select switchboard.current_epoch() as epoch
+),
 -- Who may, and why not.
 judged as materialized (
   select
@@ -60,9 +64,9 @@ keys as (
 -- Only what is really new is numbered, so seqs have no gaps.
 numbered as (
   select
-    judged.*,
+    judged.*, present.epoch,
     coalesce(head_seq, 0) + row_number() over (partition by conversation_id order by message_id) as seq
-  from judged
+  from judged cross join present
   where verdict = 'accepted' and (client_msg_id is null or message_id in (select message_id from keys))
 ),
 written as materialized (
@@ -75,10 +79,10 @@ written as materialized (
 stored as (
   insert into app.messages (
     id, conversation_id, seq, sender_id, type, content, reply_to_id, attachments, metadata, mentions, client_msg_id,
-    created_at)
+    created_at, epoch)
   select
     message_id, conversation_id, seq, sender_id, 'text', content, reply_to_id, attachments, metadata, mentions,
-    client_msg_id, to_timestamp(at_ms / 1000.0)
+    client_msg_id, to_timestamp(at_ms / 1000.0), epoch
   from written
 ),
 -- Their first text here, so they may be seen by the others and see them.
@@ -93,7 +97,8 @@ announced as (
   insert into switchboard.outbox (shard, position, id, event_type, key, payload)
   select
     shard, switchboard.next_position(shard), message_id, 'message.created', key,
-    ('{"conversation_id":"' || conversation_id || '","seq":' || seq || ',"message":' || message || '}')::json
+    ('{"conversation_id":"' || conversation_id || '","seq":' || seq
+      || case when epoch > 0 then ',"epoch":' || epoch else '' end || ',"message":' || message || '}')::json
   from written
 )
 select

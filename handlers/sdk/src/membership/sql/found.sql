@@ -26,7 +26,7 @@ people as (
 said as (
   insert into app.messages as message (id, conversation_id, seq, sender_id, type, content, created_at)
   select $13::uuid, id, 1, $11, 'system', $14::text, created_at from created
-  returning message.id, message.conversation_id, app.message_text(message,
+  returning message.id, message.conversation_id, message.epoch, app.message_text(message,
     (select app.profile_text(person) from app.users as person where person.id = $11)) as text
 ),
 announced as (
@@ -41,7 +41,8 @@ announced as (
     from created
     union all
     select 2, switchboard.shard('conv:' || conversation_id), 'conv:' || conversation_id, id, 'message.created',
-      ('{"conversation_id":"' || conversation_id || '","seq":1,"message":' || text || '}')::json
+      ('{"conversation_id":"' || conversation_id || '","seq":1'
+        || case when epoch > 0 then ',"epoch":' || epoch else '' end || ',"message":' || text || '}')::json
     from said
     order by place) as ordered
 )

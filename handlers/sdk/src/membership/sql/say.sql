@@ -8,6 +8,7 @@ said as materialized (
     $1::uuid as conversation_id,
     app.id_after($8::uuid, $9::uuid) as id,
     $7::bigint as seq,
+    switchboard.current_epoch() as epoch,
     $4::text as sender_id,
     $5::text as type,
     $6::text as content,
@@ -17,8 +18,8 @@ said as materialized (
     (select app.profile_text(person) from app.users as person where person.id = $4) as sender
 ),
 stored as (
-  insert into app.messages (id, conversation_id, seq, sender_id, type, content, metadata, created_at)
-  select id, conversation_id, seq, sender_id, type, content, metadata, at from said
+  insert into app.messages (id, conversation_id, seq, sender_id, type, content, metadata, created_at, epoch)
+  select id, conversation_id, seq, sender_id, type, content, metadata, at, epoch from said
 ),
 announced as (
   insert into switchboard.outbox (shard, position, id, event_type, key, payload)
@@ -30,7 +31,8 @@ announced as (
     from said
     union all
     select 2, switchboard.shard(key), key, id, 'message.created',
-      ('{"conversation_id":"' || conversation_id || '","seq":' || seq || ',"message":'
+      ('{"conversation_id":"' || conversation_id || '","seq":' || seq
+        || case when epoch > 0 then ',"epoch":' || epoch else '' end || ',"message":'
         || app.message_text(id, conversation_id, seq, sender_id, sender, type, content, null, null, metadata, null, null,
              at, null, false, null) || '}')::json
     from said
