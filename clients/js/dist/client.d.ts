@@ -2,7 +2,7 @@
 import { Emitter } from './emitter.js';
 import { type State } from './life.js';
 import { type Typing } from './typing.js';
-import type { Deleted, Draft, Edited, Frame, Message, Page, Position, Presence } from './wire.js';
+import type { Deleted, Draft, Edited, Frame, Message, Page, Position, Presence, Reset } from './wire.js';
 export interface Options {
     /** Where nodes are, `ws(s)://host/ws`. Of several, the next is tried whenever one is lost. */
     url: string | string[];
@@ -18,6 +18,14 @@ export interface Events {
     /** Of a followed conversation: once each, in order, without holes. */
     message: Message;
     changed: Edited | Deleted;
+    /**
+     * The servers lost messages that they had acknowledged (a failover, a restore). Of this conversation, forget the messages with a
+     * higher `seq`, and load those with a higher `change` again: they are not stored like that. What is stored instead follows
+     * as `message` and `changed`.
+     */
+    reset: {
+        conversation_id: string;
+    } & Reset;
     /** Of a conversation that is not followed: its entry in a list is out of date. */
     elsewhere: {
         conversation_id: string;

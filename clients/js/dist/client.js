@@ -29,6 +29,10 @@ export class Client extends Emitter {
         this.#following = new Following({
             message: (message) => this.emit('message', message),
             changed: (change) => this.emit('changed', change),
+            reset: (conversation_id, reset) => {
+                this.#marks.reset(conversation_id, reset.seq);
+                this.emit('reset', { conversation_id, ...reset });
+            },
             elsewhere: (conversation_id, message) => this.emit('elsewhere', { conversation_id, message }),
             refused: (conversation_id, code) => this.emit('refused', { conversation_id, code }),
             settled: () => this.#life.settled(),

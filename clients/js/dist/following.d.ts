@@ -4,11 +4,13 @@
  */
 import type { Connection } from './connection.js';
 import { SwitchboardError } from './error.js';
-import { type Deleted, type Edited, type Frame, type Message, type Position } from './wire.js';
+import { type Deleted, type Edited, type Frame, type Message, type Position, type Reset } from './wire.js';
 export interface Heard {
     /** Once each, in order. */
     message(message: Message): void;
     changed(change: Edited | Deleted): void;
+    /** Of what was shown, nothing above this point is stored; what is stored instead follows. */
+    reset(conversation: string, reset: Reset): void;
     /** A message of a conversation that is not followed. */
     elsewhere(conversation: string, message: Message): void;
     refused(conversation: string, code: string): void;

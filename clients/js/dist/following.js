@@ -22,7 +22,7 @@ export class Following {
         const known = this.#followed.get(id);
         if (known?.stream)
             return Promise.resolve(known.stream.position);
-        const followed = known ?? { stream: from && this.#stream(id, from), join, waiting: [] };
+        const followed = known ?? { stream: from && this.#stream(id, from), era: 0, join, waiting: [] };
         this.#followed.set(id, followed);
         this.#due.add(id);
         this.#gather();
@@ -82,7 +82,15 @@ export class Following {
             }
             case 'resync':
                 for (const id of payload.conversation_ids) {
-                    this.#ask(id, this.#followed.get(id)?.stream?.resync());
+                    const reset = payload.reset?.[id];
+                    if (reset) {
+                        // It may come twice. What is stored instead follows by itself.
+                        if (this.#followed.get(id)?.stream?.epoch !== payload.epoch)
+                            this.#reset(id, payload.epoch, reset);
+                    }
+                    else {
+                        this.#ask(id, this.#followed.get(id)?.stream?.resync());
+                    }
                 }
                 return false;
             default:
@@ -153,36 +161,51 @@ export class Following {
             }
         });
     }
-    #subscribed({ heads, changes, refused }) {
+    #subscribed({ heads, changes, epoch, reset, refused }) {
+        for (const [id, point] of Object.entries(reset ?? {}))
+            this.#reset(id, epoch, point);
         for (const [id, seq] of Object.entries(heads)) {
             const followed = this.#followed.get(id);
             if (!followed)
                 continue;
             followed.join = false;
             const stream = (followed.stream ??= this.#stream(id, { seq, change: changes[id] ?? 0 }));
+            stream.epochIs(epoch);
             for (const { resolve } of followed.waiting.splice(0))
                 resolve(stream.position);
         }
         for (const { id, code } of refused)
             this.#refuse(id, new SwitchboardError(code, 'the conversation is refused'));
     }
+    #reset(id, epoch, reset) {
+        const followed = this.#followed.get(id);
+        if (!followed?.stream)
+            return;
+        followed.era += 1;
+        const shown = followed.stream.reset(reset);
+        followed.stream.epochIs(epoch);
+        if (shown)
+            this.#heard.reset(id, reset);
+    }
     #ask(id, need) {
         const connection = this.#connection;
-        const stream = this.#followed.get(id)?.stream;
+        const followed = this.#followed.get(id);
+        const stream = followed?.stream;
         if (need === undefined || !stream || !connection)
             return;
+        const { era } = followed;
         const ask = { conversation_id: id, after_seq: need, limit: PAGE_MAX };
         connection.ask('history', ask, (error, page) => {
-            if (connection !== this.#connection || this.#followed.get(id)?.stream !== stream)
+            if (connection !== this.#connection || this.#followed.get(id)?.stream !== stream || followed.era !== era)
                 return;
             if (error && !error.retryable)
                 return this.#refuse(id, error);
             if (error)
-                return this.#later(error, () => this.#ask(id, stream.failed()));
+                return this.#later(error, () => followed.era === era && this.#ask(id, stream.failed()));
             const next = stream.page(page.messages, page.has_more);
             // A page that filled nothing: the same question at once would get the same answer.
             if (next === need)
-                this.#later(undefined, () => this.#ask(id, next));
+                this.#later(undefined, () => followed.era === era && this.#ask(id, next));
             else
                 this.#ask(id, next);
         });

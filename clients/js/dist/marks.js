@@ -10,6 +10,11 @@ export class Marks {
         this.#due.set(conversation, seq);
         this.#send(conversation);
     }
+    /** Nothing above this is there any more; what comes to be there is unread. */
+    reset(conversation, seq) {
+        if ((this.#due.get(conversation) ?? 0) > seq)
+            this.#due.set(conversation, seq);
+    }
     opened(connection) {
         this.#connection = connection;
         for (const conversation of this.#due.keys())

@@ -8,6 +8,8 @@ export class Stream {
     /** Everything up to here was shown. */
     #seq;
     #change;
+    /** Which history that is of. */
+    #epoch;
     /** Above a gap, by seq. */
     #held = new Map();
     /** A page of history was asked for and has not come. */
@@ -17,10 +19,31 @@ export class Stream {
     constructor(position, show) {
         this.#seq = position.seq;
         this.#change = position.change;
+        this.#epoch = position.epoch;
         this.#show = show;
     }
     get position() {
-        return { seq: this.#seq, change: this.#change };
+        const position = { seq: this.#seq, change: this.#change };
+        return this.#epoch === undefined ? position : { ...position, epoch: this.#epoch };
+    }
+    get epoch() {
+        return this.#epoch;
+    }
+    /** The host said which history positions are of from now on. */
+    epochIs(epoch) {
+        this.#epoch = epoch ?? this.#epoch;
+    }
+    /**
+     * History went back: what lies above this point is not stored, and what comes next is another message with the same seq.
+     * @returns whether anything that was shown lies above it.
+     */
+    reset({ seq, change }) {
+        const shown = this.#seq > seq || this.#change > change;
+        this.#seq = Math.min(this.#seq, seq);
+        this.#change = Math.min(this.#change, change);
+        // Held, and asked for, in the history that is no more. The caller drops the answer.
+        this.cut();
+        return shown;
     }
     /** A message that was pushed. */
     message(message) {

@@ -8,7 +8,7 @@ import { Life, type State } from './life.js';
 import { Marks } from './marks.js';
 import { newKey, Outbox } from './outbox.js';
 import { Typists, type Typing } from './typing.js';
-import type { Deleted, Draft, Edited, Frame, Message, Page, Position, Presence } from './wire.js';
+import type { Deleted, Draft, Edited, Frame, Message, Page, Position, Presence, Reset } from './wire.js';
 
 export interface Options {
   /** Where nodes are, `ws(s)://host/ws`. Of several, the next is tried whenever one is lost. */
@@ -26,6 +26,12 @@ export interface Events {
   /** Of a followed conversation: once each, in order, without holes. */
   message: Message;
   changed: Edited | Deleted;
+  /**
+   * The servers lost messages that they had acknowledged (a failover, a restore). Of this conversation, forget the messages with a
+   * higher `seq`, and load those with a higher `change` again: they are not stored like that. What is stored instead follows
+   * as `message` and `changed`.
+   */
+  reset: { conversation_id: string } & Reset;
   /** Of a conversation that is not followed: its entry in a list is out of date. */
   elsewhere: { conversation_id: string; message: Message };
   /** It is not followed any more: `not_found`, `forbidden`, `conversation_full`. */
@@ -62,6 +68,10 @@ export class Client extends Emitter<Events> {
     this.#following = new Following({
       message: (message) => this.emit('message', message),
       changed: (change) => this.emit('changed', change),
+      reset: (conversation_id, reset) => {
+        this.#marks.reset(conversation_id, reset.seq);
+        this.emit('reset', { conversation_id, ...reset });
+      },
       elsewhere: (conversation_id, message) => this.emit('elsewhere', { conversation_id, message }),
       refused: (conversation_id, code) => this.emit('refused', { conversation_id, code }),
       settled: () => this.#life.settled(),

@@ -7,12 +7,14 @@ import { Backoff } from './backoff.js';
 import type { Connection } from './connection.js';
 import { SwitchboardError } from './error.js';
 import { Stream, type Need } from './stream.js';
-import { JOINS_MAX, PAGE_MAX, SUBSCRIBE_MAX, type Deleted, type Edited, type Frame, type Message, type Page, type Position, type Subscribed } from './wire.js';
+import { JOINS_MAX, PAGE_MAX, SUBSCRIBE_MAX, type Deleted, type Edited, type Frame, type Message, type Page, type Position, type Reset, type Subscribed } from './wire.js';
 
 export interface Heard {
   /** Once each, in order. */
   message(message: Message): void;
   changed(change: Edited | Deleted): void;
+  /** Of what was shown, nothing above this point is stored; what is stored instead follows. */
+  reset(conversation: string, reset: Reset): void;
   /** A message of a conversation that is not followed. */
   elsewhere(conversation: string, message: Message): void;
   refused(conversation: string, code: string): void;
@@ -23,6 +25,8 @@ export interface Heard {
 interface Followed {
   /** There is none until the host has said where now is. */
   stream: Stream | undefined;
+  /** Raised by every reset: a page that was asked for before it is of the history before it. */
+  era: number;
   join: boolean;
   waiting: { resolve: (position: Position) => void; reject: (error: SwitchboardError) => void }[];
 }
@@ -44,7 +48,7 @@ export class Following {
   follow(id: string, from: Position | undefined, join: boolean): Promise<Position> {
     const known = this.#followed.get(id);
     if (known?.stream) return Promise.resolve(known.stream.position);
-    const followed: Followed = known ?? { stream: from && this.#stream(id, from), join, waiting: [] };
+    const followed: Followed = known ?? { stream: from && this.#stream(id, from), era: 0, join, waiting: [] };
     this.#followed.set(id, followed);
     this.#due.add(id);
     this.#gather();
@@ -103,7 +107,13 @@ export class Following {
       }
       case 'resync':
         for (const id of payload.conversation_ids as string[]) {
-          this.#ask(id, this.#followed.get(id)?.stream?.resync());
+          const reset = payload.reset?.[id];
+          if (reset) {
+            // It may come twice. What is stored instead follows by itself.
+            if (this.#followed.get(id)?.stream?.epoch !== payload.epoch) this.#reset(id, payload.epoch, reset);
+          } else {
+            this.#ask(id, this.#followed.get(id)?.stream?.resync());
+          }
         }
         return false;
       default:
@@ -165,29 +175,42 @@ export class Following {
     });
   }
 
-  #subscribed({ heads, changes, refused }: Subscribed): void {
+  #subscribed({ heads, changes, epoch, reset, refused }: Subscribed): void {
+    for (const [id, point] of Object.entries(reset ?? {})) this.#reset(id, epoch, point);
     for (const [id, seq] of Object.entries(heads)) {
       const followed = this.#followed.get(id);
       if (!followed) continue;
       followed.join = false;
       const stream = (followed.stream ??= this.#stream(id, { seq, change: changes[id] ?? 0 }));
+      stream.epochIs(epoch);
       for (const { resolve } of followed.waiting.splice(0)) resolve(stream.position);
     }
     for (const { id, code } of refused) this.#refuse(id, new SwitchboardError(code, 'the conversation is refused'));
   }
 
+  #reset(id: string, epoch: string | undefined, reset: Reset): void {
+    const followed = this.#followed.get(id);
+    if (!followed?.stream) return;
+    followed.era += 1;
+    const shown = followed.stream.reset(reset);
+    followed.stream.epochIs(epoch);
+    if (shown) this.#heard.reset(id, reset);
+  }
+
   #ask(id: string, need: Need): void {
     const connection = this.#connection;
-    const stream = this.#followed.get(id)?.stream;
+    const followed = this.#followed.get(id);
+    const stream = followed?.stream;
     if (need === undefined || !stream || !connection) return;
+    const { era } = followed;
     const ask = { conversation_id: id, after_seq: need, limit: PAGE_MAX };
     connection.ask('history', ask, (error, page: Page) => {
-      if (connection !== this.#connection || this.#followed.get(id)?.stream !== stream) return;
+      if (connection !== this.#connection || this.#followed.get(id)?.stream !== stream || followed.era !== era) return;
       if (error && !error.retryable) return this.#refuse(id, error);
-      if (error) return this.#later(error, () => this.#ask(id, stream.failed()));
+      if (error) return this.#later(error, () => followed.era === era && this.#ask(id, stream.failed()));
       const next = stream.page(page.messages, page.has_more);
       // A page that filled nothing: the same question at once would get the same answer.
-      if (next === need) this.#later(undefined, () => this.#ask(id, next));
+      if (next === need) this.#later(undefined, () => followed.era === era && this.#ask(id, next));
       else this.#ask(id, next);
     });
   }

@@ -5,4 +5,4 @@ export type { State } from './life.js';
 export { newKey } from './outbox.js';
 export { Rest, type RestOptions } from './rest.js';
 export type { Typing } from './typing.js';
-export type { Deleted, Draft, Edited, Frame, Message, Page, Position, Presence, Profile, Session } from './wire.js';
+export type { Deleted, Draft, Edited, Frame, Message, Page, Position, Presence, Profile, Reset, Session } from './wire.js';

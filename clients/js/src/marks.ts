@@ -14,6 +14,11 @@ export class Marks {
     this.#send(conversation);
   }
 
+  /** Nothing above this is there any more; what comes to be there is unread. */
+  reset(conversation: string, seq: number): void {
+    if ((this.#due.get(conversation) ?? 0) > seq) this.#due.set(conversation, seq);
+  }
+
   opened(connection: Connection): void {
     this.#connection = connection;
     for (const conversation of this.#due.keys()) this.#send(conversation);

@@ -3,7 +3,7 @@
  * of `docs/client.md` as code, like `tests/harness/reference/stream.rs`.
  */
 
-import type { Message, Position } from './wire.js';
+import type { Message, Position, Reset } from './wire.js';
 
 /** Held back while something before it is missing. What comes beyond it is asked for again instead. */
 const HELD_MAX = 1_000;
@@ -15,6 +15,8 @@ export class Stream {
   /** Everything up to here was shown. */
   #seq: number;
   #change: number;
+  /** Which history that is of. */
+  #epoch: string | undefined;
   /** Above a gap, by seq. */
   readonly #held = new Map<number, Message>();
   /** A page of history was asked for and has not come. */
@@ -25,11 +27,35 @@ export class Stream {
   constructor(position: Position, show: (message: Message) => void) {
     this.#seq = position.seq;
     this.#change = position.change;
+    this.#epoch = position.epoch;
     this.#show = show;
   }
 
   get position(): Position {
-    return { seq: this.#seq, change: this.#change };
+    const position = { seq: this.#seq, change: this.#change };
+    return this.#epoch === undefined ? position : { ...position, epoch: this.#epoch };
+  }
+
+  get epoch(): string | undefined {
+    return this.#epoch;
+  }
+
+  /** The host said which history positions are of from now on. */
+  epochIs(epoch: string | undefined): void {
+    this.#epoch = epoch ?? this.#epoch;
+  }
+
+  /**
+   * History went back: what lies above this point is not stored, and what comes next is another message with the same seq.
+   * @returns whether anything that was shown lies above it.
+   */
+  reset({ seq, change }: Reset): boolean {
+    const shown = this.#seq > seq || this.#change > change;
+    this.#seq = Math.min(this.#seq, seq);
+    this.#change = Math.min(this.#change, change);
+    // Held, and asked for, in the history that is no more. The caller drops the answer.
+    this.cut();
+    return shown;
   }
 
   /** A message that was pushed. */

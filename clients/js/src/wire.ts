@@ -32,6 +32,14 @@ export interface Message {
 export interface Position {
   seq: number;
   change: number;
+  /** Which history it is of; hosts that know of epochs tell it. Kept with the position. */
+  epoch?: string;
+}
+
+/** What one still has, after history went back: everything up to here is stored, nothing above it is. */
+export interface Reset {
+  seq: number;
+  change: number;
 }
 
 export interface Presence {
@@ -58,6 +66,10 @@ export interface Subscribed {
   conversation_ids: string[];
   heads: Record<string, number>;
   changes: Record<string, number>;
+  /** Of all positions from here on. */
+  epoch?: string;
+  /** Where this client had more than there is. */
+  reset?: Record<string, Reset>;
   refused: { id: string; code: string }[];
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { between, person, rest, secondNode, Witness } from './harness/host.js';
+import { between, person, rest, secondNode, sql, Witness } from './harness/host.js';
 import { Proxy } from './harness/proxy.js';
 
 /** @type {Proxy} */
@@ -86,6 +86,26 @@ test('after more than the host keeps ready, the client pages to the end', async 
   await other.until('all of them', () => other.messages.length >= count);
   assert.deepEqual(other.seqs, numbers(count, seq));
   assert.ok(other.heard.push?.some((frame) => frame.type === 'resync'), 'the host said that it is too much');
+});
+
+test('what the servers lost is forgotten, and what they have instead is shown', async () => {
+  const { room, one, other, seq } = await two();
+  for (const content of ['kept', 'lost', 'lost too']) await one.client.send({ conversation_id: room, content });
+  await other.until('all three', () => other.messages.length === 3);
+  // As a database is put back to an older state.
+  await sql(`delete from app.messages where conversation_id = '${room}' and seq > ${seq + 1}; select switchboard.begin_epoch()`);
+  await other.until('the reset', () => other.heard.reset?.length === 1);
+  assert.deepEqual(other.heard.reset, [{ conversation_id: room, seq: seq + 1, change: 0 }]);
+  const anew = await one.client.send({ conversation_id: room, content: 'anew' });
+  assert.equal(anew.seq, seq + 2);
+  await other.until('the new message', () => other.texts.at(-1) === 'anew');
+  assert.deepEqual(other.seqs, [...numbers(3, seq), seq + 2]);
+  // Who was away meanwhile learns it when it resumes.
+  const away = new Witness(one.user);
+  await away.client.follow(room, { from: { seq: seq + 3, change: 0, epoch: '00000000-0000-7000-8000-000000000000' } });
+  await away.until('the reset', () => away.heard.reset?.length === 1);
+  await away.until('what is stored', () => away.texts.at(-1) === 'anew');
+  assert.deepEqual(away.seqs, numbers(seq + 2));
 });
 
 test('a network that went silent is noticed by the heartbeat', async () => {

@@ -49,6 +49,20 @@ test('after a cut it resumes below what it held', () => {
   assert.deepEqual(shown, [2, 3, 4, 5]);
 });
 
+test('a reset forgets what is not stored, and shows what is there instead', () => {
+  /** @type {number[]} */
+  const shown = [];
+  const s = new Stream({ seq: 1, change: 4, epoch: 'old' }, (each) => shown.push(each.seq));
+  for (const seq of [2, 3, 4, 6]) s.message(message(seq));
+  assert.equal(s.reset({ seq: 2, change: 3 }), true);
+  s.epochIs('new');
+  assert.deepEqual(s.position, { seq: 2, change: 3, epoch: 'new' });
+  assert.equal(s.message(message(3)), undefined, 'nothing is held any more, so there is no gap');
+  assert.deepEqual(shown, [2, 3, 4, 3]);
+  assert.equal(s.reset({ seq: 7, change: 9 }), false, 'one that has less keeps what it has');
+  assert.deepEqual(s.position, { seq: 3, change: 3, epoch: 'new' });
+});
+
 test('what was edited while it was held is shown as the page brings it', () => {
   const { stream: s, shown } = stream(0);
   s.message(message(2));

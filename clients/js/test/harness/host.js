@@ -1,9 +1,10 @@
 /** The running host, as the environment names it (`scripts/with-host`): tokens, operators, clients that remember what they heard. */
 
 import { createHmac, randomUUID } from 'node:crypto';
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { afterEach } from 'node:test';
+import { promisify } from 'node:util';
 
 import { Client, Rest } from '../../dist/index.js';
 
@@ -63,6 +64,11 @@ export async function publish(topic, type, payload) {
   if (!answer.ok) throw new Error(`${topic}: ${answer.status} ${await answer.text()}`);
 }
 
+/** What the owner of the database does to it. @param {string} statements */
+export async function sql(statements) {
+  await promisify(execFile)('psql', [variable('SWITCHBOARD_DATABASE_URL'), '--quiet', '--set=ON_ERROR_STOP=1', '--command', statements]);
+}
+
 /** Another node of the same fleet. @param {string} address */
 export function secondNode(address) {
   const node = spawn(variable('SWITCHBOARD_PROGRAM'), ['serve'], {
@@ -97,7 +103,7 @@ export class Witness {
   constructor(user, options = {}) {
     this.user = user;
     this.client = new Client({ url: `ws://${listen}/ws`, token: () => token(user), ...options });
-    for (const name of /** @type {const} */ (['state', 'message', 'changed', 'elsewhere', 'refused', 'presence', 'typing', 'unsent', 'push'])) {
+    for (const name of /** @type {const} */ (['state', 'message', 'changed', 'reset', 'elsewhere', 'refused', 'presence', 'typing', 'unsent', 'push'])) {
       /** @type {any[]} */
       const heard = (this.heard[name] = []);
       this.client.on(name, (event) => {
