@@ -18,6 +18,7 @@ enum Line {
 
 pub struct Proxy {
     address: SocketAddr,
+    upstream: watch::Sender<SocketAddr>,
     line: watch::Sender<Line>,
     accepting: JoinHandle<()>,
 }
@@ -27,8 +28,14 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener");
         let line = watch::Sender::new(Line::Open);
-        let accepting = tokio::spawn(accept(listener, upstream, line.subscribe()));
-        Self { address, line, accepting }
+        let upstream = watch::Sender::new(upstream);
+        let accepting = tokio::spawn(accept(listener, upstream.subscribe(), line.subscribe()));
+        Self { address, upstream, line, accepting }
+    }
+
+    /// New connections go to another server from now on. Those that stand stay.
+    pub fn redirect(&self, upstream: SocketAddr) {
+        self.upstream.send_replace(upstream);
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -56,9 +63,10 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, upstream: SocketAddr, line: watch::Receiver<Line>) {
+async fn accept(listener: TcpListener, upstream: watch::Receiver<SocketAddr>, line: watch::Receiver<Line>) {
     while let Ok((client, _)) = listener.accept().await {
         if *line.borrow() != Line::Cut {
+            let upstream = *upstream.borrow();
             tokio::spawn(join(client, upstream, line.clone()));
         }
     }

@@ -219,11 +219,16 @@ impl Life {
     }
 
     fn subscribed(&self, payload: &Value) {
+        let epoch = payload["epoch"].as_str();
         self.note(|view| {
             for id in &self.conversations {
+                if let Some(stream) = view.streams.get_mut(id) {
+                    reset(stream, &payload["reset"][id]);
+                }
                 let (head, change) = (payload["heads"][id].as_u64(), payload["changes"][id].as_u64());
                 if let (Some(head), Some(change)) = (head, change) {
-                    view.streams.entry(id.clone()).or_insert_with(|| Stream::at(head, change));
+                    let stream = view.streams.entry(id.clone()).or_insert_with(|| Stream::at(head, change));
+                    stream.epoch = epoch.map(str::to_owned);
                 }
             }
         });
@@ -240,9 +245,23 @@ impl Life {
                 Need::Nothing
             }),
             "resync" => {
+                let epoch = payload["epoch"].as_str();
+                let ids = payload["conversation_ids"].as_array()?.iter().filter_map(Value::as_str);
                 // One after the other: each page says which is next.
-                let ids = payload["conversation_ids"].as_array()?;
-                ids.iter().filter_map(Value::as_str).find_map(|id| self.with(id, Stream::resync))
+                ids.filter_map(|id| {
+                    let point = &payload["reset"][id];
+                    self.with(id, |stream| match point {
+                        Value::Null => stream.resync(),
+                        // It may come twice. What is stored instead follows by itself.
+                        _ if stream.epoch.as_deref() == epoch => Need::Nothing,
+                        point => {
+                            reset(stream, point);
+                            stream.epoch = epoch.map(str::to_owned);
+                            Need::Nothing
+                        }
+                    })
+                })
+                .next()
             }
             "draining" => {
                 self.retry_after = payload["reconnect_after_ms"].as_u64().map(Duration::from_millis);
@@ -253,20 +272,24 @@ impl Life {
     }
 
     fn paged(&self, id: &str, frame: &Value) -> Option<Value> {
-        let conversation = id.strip_prefix("history:")?;
+        let (era, conversation) = id.strip_prefix("history:")?.split_once(':')?;
         let none = Vec::new();
         let messages = frame["payload"]["messages"].as_array().unwrap_or(&none);
         let has_more = frame["payload"]["has_more"] == true;
-        self.with(conversation, |stream| stream.page(messages, has_more))
+        self.with(conversation, |stream| match stream.era.to_string() == era {
+            true => stream.page(messages, has_more),
+            false => Need::Nothing,
+        })
     }
 
     fn with(&self, conversation: &str, tell: impl FnOnce(&mut Stream) -> Need) -> Option<Value> {
         // Offline delivery may name what we do not follow (yet): it is in the history when we do.
-        let need = self.note(|view| view.streams.get_mut(conversation).map(tell))?;
+        let (need, era) =
+            self.note(|view| view.streams.get_mut(conversation).map(|stream| (tell(stream), stream.era)))?;
         match need {
             Need::Nothing => None,
             Need::History(after) => Some(json!({
-                "type": "history", "id": format!("history:{conversation}"),
+                "type": "history", "id": format!("history:{era}:{conversation}"),
                 "payload": {"conversation_id": conversation, "after_seq": after, "limit": 100 }})),
         }
     }
@@ -301,6 +324,13 @@ impl Life {
 
     fn note<T>(&self, write: impl FnOnce(&mut View) -> T) -> T {
         write(&mut self.view.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// To the point that a host names, if it names one.
+fn reset(stream: &mut Stream, point: &Value) {
+    if let (Some(seq), Some(change)) = (point["seq"].as_u64(), point["change"].as_u64()) {
+        stream.reset(seq, change);
     }
 }
 

@@ -68,7 +68,8 @@ impl Drop for Watched {
 
 /// Postgres and PgBouncer refuse to run as root.
 pub(crate) fn as_service_user(program: &str) -> Vec<String> {
-    let postgres = ["postgres", "initdb", "pgbouncer"].iter().any(|name| program.ends_with(name));
+    let service = ["postgres", "initdb", "pg_basebackup", "pgbouncer"];
+    let postgres = service.iter().any(|name| program.ends_with(name));
     if postgres && is_root() {
         let switch = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", program];
         switch.map(str::to_owned).to_vec()
@@ -135,7 +136,7 @@ impl Postgres {
         let port = free_address().port();
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nmax_connections = 300\nunix_socket_directories = ''\n\
-             shared_buffers = '256MB'\nmax_wal_size = '2GB'\n{lines}"
+             shared_buffers = '256MB'\nmax_wal_size = '2GB'\n{lines}\n"
         );
         let file = data.join("postgresql.auto.conf");
         std::fs::write(file, settings).expect("the settings");
@@ -149,6 +150,58 @@ impl Postgres {
         };
         postgres.start_again().await;
         Arc::new(postgres)
+    }
+
+    /// A streaming replica, which reaches this server at `primary`: a proxy's address, so that it can be left behind. It is
+    /// asynchronous: nothing waits for it.
+    pub async fn replica(&self, primary: SocketAddr) -> Arc<Self> {
+        let directory = tempfile::Builder::new().prefix("switchboard-replica-").tempdir();
+        let directory = directory.expect("a temporary directory");
+        let data = directory.path().join("data");
+        own_as_service_user(directory.path());
+        let copy = as_service_user(&binary("pg_basebackup"));
+        let (host, port) = (primary.ip().to_string(), primary.port().to_string());
+        let copied = tokio::process::Command::new(&copy[0])
+            .args(&copy[1..])
+            .args(["--host", &host, "--port", &port, "--username", &self.user])
+            .args(["--checkpoint=fast", "--write-recovery-conf", "--no-sync", "--pgdata"])
+            .arg(&data)
+            .current_dir(directory.path())
+            .output()
+            .await
+            .expect("pg_basebackup runs");
+        assert!(copied.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&copied.stderr));
+        let port = free_address().port();
+        let file = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.auto.conf"));
+        // The last line of a setting counts.
+        use std::io::Write;
+        writeln!(file.expect("the copied settings"), "port = {port}").expect("the replica's port");
+        let replica = Self {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            user: self.user.clone(),
+            password: None,
+            ours: Some(std::sync::Mutex::new(Cluster { directory, process: None })),
+            template: OnceCell::new(),
+        };
+        replica.start_again().await;
+        Arc::new(replica)
+    }
+
+    /// Waits until this replica has everything that `primary` has written so far.
+    pub async fn has_caught_up_with(&self, primary: &Self) {
+        let (source, copy) = (primary.connect("postgres").await, self.connect("postgres").await);
+        let lsn = source.rows("select pg_current_wal_lsn()::text").await[0].get::<_, String>(0);
+        let reached = format!("select pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn");
+        until("the replica to catch up", async || {
+            copy.rows(&reached).await[0].get::<_, bool>(0).then_some(())
+        })
+        .await;
+    }
+
+    /// Makes this replica a primary, on a timeline of its own.
+    pub async fn promote(&self) {
+        let promoted = self.connect("postgres").await.rows("select pg_promote()").await;
+        assert!(promoted[0].get::<_, bool>(0), "pg_promote");
     }
 
     fn named(url: &str) -> Self {

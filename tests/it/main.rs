@@ -17,6 +17,7 @@ mod crash;
 mod described;
 mod drain;
 mod events;
+mod failover;
 mod fairness;
 mod flushed;
 mod grants;

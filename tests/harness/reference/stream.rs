@@ -14,6 +14,10 @@ pub struct Stream {
     /// Everything up to here is shown.
     pub seq: u64,
     pub change: u64,
+    /// Which history that is of.
+    pub epoch: Option<String>,
+    /// Raised by every reset: a page that was asked for before it is of the history before it.
+    pub era: u64,
     /// Above a gap, by seq.
     held: BTreeMap<u64, Value>,
     /// A page of history was asked for and has not come.
@@ -42,7 +46,19 @@ impl Stream {
 
     /// What `subscribe` says of it.
     pub fn position(&self) -> Value {
-        json!({ "seq": self.seq, "change": self.change })
+        match &self.epoch {
+            Some(epoch) => json!({ "seq": self.seq, "change": self.change, "epoch": epoch }),
+            None => json!({ "seq": self.seq, "change": self.change }),
+        }
+    }
+
+    /// History went back: what was shown above this point is not stored, and is forgotten.
+    pub fn reset(&mut self, seq: u64, change: u64) {
+        self.seq = self.seq.min(seq);
+        self.change = self.change.min(change);
+        self.shown.retain(|(shown, _)| *shown <= seq);
+        self.era += 1;
+        self.cut();
     }
 
     /// A message, from a push or out of a page.
@@ -155,6 +171,22 @@ mod tests {
         assert_eq!(stream.resync(), Need::Nothing);
         assert_eq!(stream.page(&[message(8)], false), Need::Nothing);
         assert_eq!(stream.seq, 8);
+    }
+
+    #[test]
+    fn a_reset_forgets_what_is_not_stored_and_shows_what_is_there_instead() {
+        let mut stream = Stream { epoch: Some("old".to_owned()), ..Stream::at(1, 4) };
+        for seq in [2, 3, 4, 6] {
+            stream.message(&message(seq));
+        }
+        stream.reset(2, 3);
+        stream.epoch = Some("new".to_owned());
+        assert_eq!(stream.position(), json!({ "seq": 2, "change": 3, "epoch": "new" }));
+        assert_eq!(stream.message(&message(3)), Need::Nothing);
+        assert_eq!(shown(&stream), [2, 3]);
+        // One that has less keeps what it has.
+        stream.reset(7, 9);
+        assert_eq!((stream.seq, stream.change), (3, 3));
     }
 
     #[test]
