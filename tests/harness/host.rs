@@ -53,10 +53,18 @@ impl Options {
         Some(self)
     }
 
-    /// For tests that send more than a person would: the limits on frames and messages are out of the way.
+    /// For tests that send more than a person would: the limits per person are out of the way.
     pub fn without_rate_limits(self) -> Self {
         self.set("HANDLERS__SEND_MESSAGE__MESSAGES_PER_MINUTE", 100_000_000)
             .set("HANDLERS__CHANGE_MESSAGE__CHANGES_PER_MINUTE", 100_000_000)
+            .set("HANDLERS__CONVERSATIONS__CONVERSATIONS_PER_MINUTE", 0)
+            .set("HANDLERS__PARTICIPANTS__INVITATIONS_PER_MINUTE", 0)
+            .set("HANDLERS__PARTICIPANTS__INVITATIONS_PER_PERSON_PER_MINUTE", 0)
+            .set("HANDLERS__CLASSES__CLASSES_PER_MINUTE", 0)
+            .set("HANDLERS__CLASSES__CODES_PER_MINUTE", 0)
+            .set("HANDLERS__CLASSES__INVITATIONS_PER_MINUTE", 0)
+            .set("HANDLERS__CLASSES__INVITATIONS_PER_PERSON_PER_MINUTE", 0)
+            .set("HANDLERS__SEARCH__SEARCHES_PER_MINUTE", 0)
             .set("FRAMES_PER_SECOND", 1_000_000)
             .set("FRAMES_BURST", 1_000_000)
     }

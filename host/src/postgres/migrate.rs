@@ -94,6 +94,12 @@ async fn migrate(config: &Config, claim: Claim, text: fn(&'static str) -> SqlStr
     Ok(migrated)
 }
 
+/// The host's own migrations, in their order, for tests that need no application.
+#[cfg(test)]
+pub(crate) fn of_the_host() -> impl Iterator<Item = &'static str> {
+    MIGRATIONS.iter().filter(|(version, ..)| *version < 2000).map(|(_, _, sql)| *sql)
+}
+
 /// The names in `ensure_role('…')`.
 fn roles_of_migrations() -> impl Iterator<Item = &'static str> {
     MIGRATIONS

@@ -1,6 +1,5 @@
 //! A database of its own for one test, on the Postgres that `SWITCHBOARD_TEST_DATABASE_URL` names, made from the
-//! migrations
-//! of the host that these tests touch.
+//! migrations of the host.
 
 use std::panic;
 
@@ -8,19 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
-const MIGRATIONS: &[&str] = &[
-    include_str!("../../../migrations/host/1000_roles.sql"),
-    include_str!("../../../migrations/host/1010_locks.sql"),
-    include_str!("../../../migrations/host/1020_outbox.sql"),
-    include_str!("../../../migrations/host/1030_cursors.sql"),
-    include_str!("../../../migrations/host/1100_releases.sql"),
-    include_str!("../../../migrations/host/1300_revocations.sql"),
-    include_str!("../../../migrations/host/1301_operators.sql"),
-    include_str!("../../../migrations/host/1302_signatures.sql"),
-    include_str!("../../../migrations/host/1210_outbox_cleaning.sql"),
-    include_str!("../../../migrations/host/1320_found_files.sql"),
-    include_str!("../../../migrations/host/1321_retired_handlers.sql"),
-];
+use crate::postgres::migrate;
 
 /// Runs a test against a fresh database, and drops it whatever happens.
 pub(crate) async fn with_database<T, F>(test: T)
@@ -36,8 +23,8 @@ where
 
     let options: PgConnectOptions = server.parse().unwrap();
     let pool = PgPoolOptions::new().max_connections(8).connect_with(options.database(&name)).await.unwrap();
-    for migration in MIGRATIONS {
-        sqlx::raw_sql(*migration).execute(&pool).await.unwrap();
+    for migration in migrate::of_the_host() {
+        sqlx::raw_sql(migration).execute(&pool).await.unwrap();
     }
     let outcome = tokio::spawn(test(pool)).await;
 
