@@ -88,8 +88,9 @@ fn members(request: &Request) -> Result<Response, Problem> {
 fn add(request: &Request) -> Result<Response, Problem> {
     let by = &request.caller()?.user_id;
     let Enrolment { user_id, role } = Enrolment::parse(request.json()?)?;
+    let id = id(request)?;
     rate::invitation(by, &user_id)?;
-    let class = Class::lock(id(request)?, by, &user_id)?;
+    let class = Class::lock(id, by, &user_id)?;
     if class.standing.add()?.is_there() {
         return answer(200, &class.member(&user_id)?);
     }
