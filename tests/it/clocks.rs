@@ -96,9 +96,16 @@ async fn clocks_that_differ_by_hours_change_nothing_that_the_fleet_agrees_on() {
             (history["history"][0]["action"] == "withdraw").then_some(())
         })
         .await;
-        for n in 0..10 {
-            assert_eq!(says(&behind, &format!("user-{n}")).await, "by one ahead");
-        }
+        // The history has the switch a moment before the nodes follow it.
+        until("everybody to get the running release again", async || {
+            for n in 0..10 {
+                if says(&behind, &format!("user-{n}")).await != "by one ahead" {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
 
         // Whoever did it: the history is in order, by one clock.
         let history = host.admin.rest().get("/admin/v1/history?handler=moody").await.expect(200);
