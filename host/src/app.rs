@@ -20,8 +20,8 @@ use crate::gateway::{Gateway, Inside, Tickets, Tls};
 use crate::http_server;
 use crate::ids::NodeId;
 use crate::limits;
-use crate::postgres::Postgres;
-use crate::redis::Redis;
+use crate::postgres::{Postgres, fleet};
+use crate::redis::{self, Keyspace, Redis};
 use crate::releases::registry::Registry;
 use crate::releases::repository::Repository;
 use crate::releases::{Rollout, Trust};
@@ -31,8 +31,6 @@ use crate::shutdown::{Guard, Shutdown};
 use crate::telemetry;
 use crate::triggers::Triggers;
 
-/// Nodes whose Redis is the same and whose namespace differs do not hear each other.
-pub const NAMESPACE: &str = "sb";
 /// So long after the drain the whole end is over; what has not ended by then is cut off.
 const END_WAITS: Duration = Duration::from_secs(10);
 /// So long after the drain clients that are still there are cut off.
@@ -109,9 +107,11 @@ impl App {
         let config = Arc::new(config);
 
         let postgres = Postgres::connect(&config).await.map_err(of("postgres"))?;
-        let redis = Redis::connect(&config).map_err(of("redis"))?;
+        let fleet = fleet::identify(postgres.host()).await.map_err(of("postgres"))?;
+        let keyspace = Keyspace::of(&fleet, postgres.host().clone());
+        let redis = Redis::connect(&config, keyspace).map_err(of("redis"))?;
         let wakes = Wakes::default();
-        let hub = Hub::start(&redis, NAMESPACE, node, wakes.clone());
+        let hub = Hub::start(&redis, &redis::namespace(&fleet), node, wakes.clone());
         let revocations =
             Revocations::start(postgres.host().clone(), hub.clone()).await.map_err(of("revocations"))?;
         let auth = Arc::new(Auth::new(&config, revocations.known()).map_err(of("jwt"))?);
@@ -174,6 +174,7 @@ impl App {
             rollout,
             postgres: postgres.host().clone(),
             hub: hub.clone(),
+            redis,
             revocations,
             handlers: triggers,
             metrics,

@@ -436,7 +436,8 @@ pub const ARTIFACT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 // ---- Redis -------------------------------------------------------------------------------------------------------------
 
-/// The arguments of a command, or of all commands of a pipeline, together. More is `refused`.
+/// The arguments of a command, or of all commands of a pipeline, together, and what an offset adds to a value. More is
+/// `refused`.
 pub const REDIS_COMMAND_BYTES_MAX: usize = 1024 * 1024;
 /// A longer pipeline is `refused`.
 pub const REDIS_PIPELINE_MAX: usize = 1024;
@@ -444,6 +445,24 @@ pub const REDIS_PIPELINE_MAX: usize = 1024;
 pub const REDIS_KEY_BYTES_MAX: usize = 512;
 /// A larger answer is `too-large`. A node counts its bytes and [`CELL_BYTES`].
 pub const REDIS_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Members that a command picks at random, in either sign. More is `refused`: a negative count repeats members without end.
+pub const REDIS_RANDOM_MEMBERS_MAX: u64 = 10_000;
+/// Keys of a command that walks over sets or sorted sets. More is `refused`: a set that is named again is walked over again.
+pub const REDIS_SETS_MAX: usize = 32;
+/// Loop rounds, function calls and commands of one run of a script. One more ends the script with an error; what it wrote
+/// stays. Without a bound, an endless loop stops Redis for everybody.
+pub const REDIS_SCRIPT_STEPS_MAX: u64 = 2_000_000;
+/// Processor time of one run of a script, looked at every 256 steps. Beyond it the script is ended with an error.
+pub const REDIS_SCRIPT_MS_MAX: u64 = 1_000;
+/// Commands of one run of a script. One more ends it with an error. A sweep of presence needs some 5,000.
+pub const REDIS_SCRIPT_COMMANDS_MAX: u64 = 100_000;
+/// Bytes that the commands of one run of a script send, and those that an offset adds. More ends it with an error.
+pub const REDIS_SCRIPT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// The answer to `SCRIPT KILL` is waited for so long: Redis reads it only once its own `busy-reply-threshold` (5 s by default)
+/// has passed. Then it is sent again, as long as the script runs.
+pub const REDIS_SCRIPT_KILL_MS_MAX: u64 = 10_000;
+/// Patterns of keys that one request of an operator deletes. More is refused.
+pub const FORGET_PATTERNS_MAX: usize = 32;
 /// Commands on their way to one connection. One more waits, within its deadline.
 pub const REDIS_QUEUE_MAX: usize = 1024;
 /// An answer that takes longer is `deadline`, however long the call may last: nothing in Redis is worth the rest of it.

@@ -293,6 +293,12 @@ impl Host {
         assert!(output.status.success(), "switchboard {arguments:?}: {}: {complaint}", output.status);
     }
 
+    /// What Redis calls a key that handlers know by this name.
+    pub async fn redis_key(&self, name: &str) -> String {
+        let rows = self.database.rows("select switchboard.redis_prefix()").await;
+        format!("{}{name}", rows[0].get::<_, String>(0))
+    }
+
     pub async fn client(&self, user: &str) -> Client {
         Client::sign_in(self.address, user).await
     }

@@ -9,7 +9,8 @@ use switchboard_tests::release::Release;
 async fn what_is_not_granted_is_refused_by_the_engine_that_holds_it() {
     Host::test(Options::default(), async |host| {
         host.admin.release(&Release::guest("reaches-out")).await;
-        host.redis.say(&["SET", "presence:ana", "secret"]).await;
+        let theirs = host.redis_key("presence:ana").await;
+        host.redis.say(&["SET", &theirs, "secret"]).await;
         for (attempt, told) in [
             // Another handler's table, a right that it has not, the host's own, another role.
             ("table", "42501"),
@@ -33,7 +34,7 @@ async fn what_is_not_granted_is_refused_by_the_engine_that_holds_it() {
             let said = answer["told"].as_str().unwrap();
             assert!(said.contains(told), "{attempt}: {said}");
         }
-        assert_eq!(host.redis.say(&["GET", "presence:ana"]).await, "secret");
+        assert_eq!(host.redis.say(&["GET", &theirs]).await, "secret");
     })
     .await;
 }

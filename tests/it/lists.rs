@@ -256,7 +256,7 @@ async fn beyond_what_redis_keeps_the_list_goes_on_in_postgres() {
             assert_eq!(all.len(), ROOMS);
             assert_eq!(all, truth(host, "bo").await);
         }
-        let kept: i64 = redis::cmd("ZCARD").arg("list:bo").query_async(&mut redis(host).await).await.unwrap();
+        let kept: i64 = redis::cmd("ZCARD").arg(host.redis_key("list:bo").await).query_async(&mut redis(host).await).await.unwrap();
         assert_eq!(kept, 501, "500 and the word that there are more");
         // The oldest of all, which Redis does not keep, wakes up.
         let oldest = truth(host, "bo").await.last().unwrap().id.clone();

@@ -357,7 +357,7 @@ async fn the_window_is_fixed() {
         for _ in 0..25 {
             ana.post(&path, json!({"content": "x"})).await.expect(201);
         }
-        let key = "rate:send:ana";
+        let key = &host.redis_key("rate:send:ana").await;
         let before: i64 = redis::cmd("PTTL").arg(key).query_async(&mut redis).await.unwrap();
         assert!((1..=60_000).contains(&before), "{before}");
         let refused = ana.post(&path, json!({"content": "x"})).await;

@@ -261,7 +261,11 @@ async fn the_ids_of_a_search_are_remembered_and_redis_may_forget_them() {
 
         let client = redis::Client::open(host.redis.url_at(None)).unwrap();
         let mut redis = client.get_multiplexed_async_connection().await.unwrap();
-        let keys: Vec<String> = redis::cmd("KEYS").arg("search:bo:*").query_async(&mut redis).await.unwrap();
+        let keys: Vec<String> = redis::cmd("KEYS")
+            .arg(host.redis_key("search:bo:*").await)
+            .query_async(&mut redis)
+            .await
+            .unwrap();
         assert_eq!(keys.len(), 2);
         for key in &keys {
             let left: i64 = redis::cmd("TTL").arg(key).query_async(&mut redis).await.unwrap();

@@ -148,11 +148,12 @@ async fn list(rig: &Rig, calls: usize) -> Figures {
 async fn raw(rig: &Rig, calls: usize) -> Figures {
     let client = redis::Client::open(rig.host.redis.url_at(None)).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+    let key = rig.host.redis_key("notifications:told-0").await;
     let (mut latencies, mut wrong, start) = (Latencies::default(), 0, Instant::now());
     for _ in 0..calls {
         let asked = Instant::now();
         let mut command = redis::cmd("HMGET");
-        command.arg("notifications:told-0").arg("newest").arg("version");
+        command.arg(&key).arg("newest").arg("version");
         let answer: Result<Vec<Option<String>>, _> = command.query_async(&mut connection).await;
         latencies.add(asked.elapsed());
         wrong += u64::from(!matches!(answer.as_deref(), Ok([Some(_), Some(_)])));

@@ -12,6 +12,7 @@ use super::{Admin, Asked, disconnect};
 use crate::contract::types::Problem;
 use crate::ids::Digest;
 use crate::limits;
+use crate::manifest::Pattern;
 use crate::releases::repository::Error;
 use crate::releases::signature::Signature;
 use crate::releases::{Beside, Load, Refused};
@@ -69,6 +70,7 @@ impl<L: Load> Admin<L> {
             Endpoint::RetryEvent(id) => self.retry_event(&id, &asked).await,
             Endpoint::DropEvent(id) => self.drop_event(&id, &asked).await,
             Endpoint::Disconnect => self.disconnect(asked).await,
+            Endpoint::Forget => self.forget(asked).await,
             Endpoint::Handler => self.ask_handler(asked).await,
             Endpoint::Revoke => self.revoke(asked).await,
             Endpoint::Tokens => self.tokens(&asked).await,
@@ -179,6 +181,30 @@ impl<L: Load> Admin<L> {
             Code::Unavailable.problem(told).retry_after_ms(1000)
         })?;
         Ok(http::json(202, &json!({ "told": true }), &id))
+    }
+
+    /// `{"keys": ["page:*"]}`: what Redis holds under these names comes back from Postgres.
+    async fn forget(&self, asked: Asked) -> Result<Answer, Problem> {
+        let (id, detail) = (asked.id.clone(), asked.detail.clone());
+        let wrong = || {
+            let rule = format!(
+                "`keys` is a list of 1 to {} names or patterns `name:*`",
+                limits::FORGET_PATTERNS_MAX
+            );
+            Code::Invalid.problem(rule).field("keys")
+        };
+        let keys = asked.fields().await?.remove("keys").ok_or_else(wrong)?;
+        let patterns: Vec<Pattern> = serde_json::from_value(keys).map_err(|_| wrong())?;
+        if !(1..=limits::FORGET_PATTERNS_MAX).contains(&patterns.len()) {
+            return Err(wrong());
+        }
+        let named: Vec<&str> = patterns.iter().map(Pattern::as_str).collect();
+        detail.say(format!("keys {}", named.join(" ")));
+        let forgotten = self.redis.forget(&patterns).await.map_err(|error| {
+            warn!(?error, "keys in Redis were not deleted");
+            Code::Unavailable.problem("Redis did not delete the keys; ask again").retry_after_ms(1000)
+        })?;
+        Ok(http::json(200, &json!({ "forgotten": forgotten }), &id))
     }
 }
 

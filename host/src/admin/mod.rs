@@ -35,6 +35,7 @@ use crate::contract::types::Problem;
 use crate::fanout::Hub;
 use crate::http_server::{self, Slots, Stream, Transport};
 use crate::limits;
+use crate::redis::Redis;
 use crate::releases::{Load, Rollout};
 use crate::revocations::Revocations;
 use crate::runtime::Runtime;
@@ -59,6 +60,7 @@ pub struct Admin<L: Load = Arc<Runtime>> {
     /// Where the outbox is.
     pub postgres: PgPool,
     pub hub: Hub,
+    pub redis: Redis,
     /// What the application offers to operators.
     pub handlers: Arc<dyn Handlers>,
     pub revocations: Revocations,

@@ -31,6 +31,8 @@ pub enum Endpoint {
     RetryEvent(String),
     DropEvent(String),
     Disconnect,
+    /// Delete keys in Redis.
+    Forget,
     /// What a handler binds here.
     Handler,
     Revoke,
@@ -84,6 +86,7 @@ pub fn find(method: &Method, path: &str) -> Found {
             ["events", id, "retry"] => write(Endpoint::RetryEvent(id.to_owned())),
             ["events", id, "drop"] => write(Endpoint::DropEvent(id.to_owned())),
             ["disconnect"] => write(Endpoint::Disconnect),
+            ["redis", "forget"] => write(Endpoint::Forget),
             ["revocations"] => write(Endpoint::Revoke),
             ["tokens"] if is_read => read(Endpoint::Tokens),
             ["tokens"] if is_write => write(Endpoint::MakeToken),

@@ -17,7 +17,7 @@ use super::*;
 use crate::config::Config;
 use crate::fanout::{Seat, Taken, Wakes};
 use crate::ids::{ConnectionId, Digest, NodeId, UserId};
-use crate::redis::Redis;
+use crate::redis::{Keyspace, Redis};
 use crate::releases::Trust;
 use crate::releases::database::with_database;
 use crate::releases::manifests::{Manifests, SEND, file};
@@ -36,11 +36,12 @@ struct Host {
     _shutdown: Shutdown,
 }
 
-fn hub(node: NodeId) -> Hub {
+fn hub(node: NodeId) -> (Hub, Redis) {
     let redis_url = std::env::var("SWITCHBOARD_TEST_REDIS_URL")
         .expect("SWITCHBOARD_TEST_REDIS_URL names a Redis that these tests may write to");
-    let redis = Redis::connect(&Config { redis_url: Some(redis_url), ..Config::default() }).unwrap();
-    Hub::start(&redis, &node.to_string(), node, Wakes::default())
+    let config = Config { redis_url: Some(redis_url), ..Config::default() };
+    let redis = Redis::connect(&config, Keyspace::bare()).unwrap();
+    (Hub::start(&redis, &node.to_string(), node, Wakes::default()), redis)
 }
 
 /// A handler of two routes for operators: one says what it was asked, one takes as long as the test wants.
@@ -94,12 +95,13 @@ impl Host {
         let rollout =
             Arc::new(Rollout::new(node, config, loader, Arc::default(), repository, Trust::default(), || 3));
         rollout.join().await.unwrap();
-        let (hub, echo) = (hub(node), Arc::<Echo>::default());
+        let ((hub, redis), echo) = (hub(node), Arc::<Echo>::default());
         let admin = Admin {
             token: token.map(str::to_owned),
             rollout,
             postgres: pool.clone(),
             hub: hub.clone(),
+            redis,
             handlers: echo.clone(),
             revocations: Revocations::start(pool, hub.clone()).await.unwrap(),
             metrics,

@@ -31,8 +31,8 @@ pub(super) fn checks(
             async move { postgres.can_write(&roles).await.map_err(|why| why.to_string()) }
         })
         .check("redis", move || {
-            let up = redis.is_up();
-            async move { holds(up, "Redis is away: limits and caches are not kept, presence is not known") }
+            let writable = redis.writable_primary();
+            async move { writable.map_err(|why| format!("Redis is not a writable primary: {why}")) }
         })
         .check("bus", move || {
             let up = hub.is_up();

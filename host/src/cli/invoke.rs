@@ -10,8 +10,8 @@ use crate::config::Config;
 use crate::fanout::{Hub, Wakes};
 use crate::harness::{Harness, case};
 use crate::ids::NodeId;
-use crate::postgres::Postgres;
-use crate::redis::Redis;
+use crate::postgres::{Postgres, fleet};
+use crate::redis::{self, Keyspace, Redis};
 use crate::runtime::Backends;
 use crate::trace::{Outcome, Trace, keep_all};
 
@@ -73,11 +73,12 @@ fn event(path: &Path) -> Result<(String, Value), Failure> {
 
 async fn backends(config: &Config) -> Result<Backends, Failure> {
     let postgres = Postgres::connect(config).await?;
-    let redis = Redis::connect(config)?;
+    let fleet = fleet::identify(postgres.host()).await.map_err(|error| Failure::failed(error.to_string()))?;
+    let redis = Redis::connect(config, Keyspace::of(&fleet, postgres.host().clone()))?;
     let patience = std::time::Duration::from_secs(5);
     tokio::time::timeout(patience, redis.up()).await.map_err(|_| Failure::failed("Redis does not answer"))?;
     let wakes = Wakes::default();
-    let hub = Hub::start(&redis, crate::app::NAMESPACE, NodeId::random(), wakes.clone());
+    let hub = Hub::start(&redis, &redis::namespace(&fleet), NodeId::random(), wakes.clone());
     Ok(Backends::new(postgres, redis, hub, wakes))
 }
 

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::fanout::{Hub, Outlet, Seat, Wakes};
 use crate::ids::{ConnectionId, NodeId, UserId};
 use crate::postgres::{Postgres, migrate, owner};
-use crate::redis::Redis;
+use crate::redis::{Keyspace, Redis};
 use crate::runtime::{Backends, ReleaseFile, Runtime};
 use crate::trace::Scenario;
 
@@ -176,7 +176,7 @@ impl Place {
 
     async fn open(&self, config: &Config, scenario: &Scenario) -> Said<Opened> {
         let postgres = Postgres::connect(config).await.map_err(|error| error.to_string())?;
-        let redis = Redis::connect(config).map_err(|error| error.to_string())?;
+        let redis = Redis::connect(config, Keyspace::bare()).map_err(|error| error.to_string())?;
         tokio::time::timeout(PATIENCE, redis.up()).await.map_err(|_| "Redis does not answer".to_owned())?;
         empty(&redis).await?;
         let wakes = Wakes::default();

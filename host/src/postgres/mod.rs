@@ -7,6 +7,7 @@ pub mod epochs;
 pub(crate) mod failure;
 #[cfg(test)]
 mod fixture;
+pub mod fleet;
 pub mod migrate;
 pub mod operators;
 pub mod outbox;

@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, Pipeline, Value};
-use tokio::sync::Notify;
-use tokio::task::{AbortHandle, JoinHandle};
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, Value};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use super::fault::Fault;
+use super::keyspace::Keyspace;
+use super::link::{Health, Link, batch};
 use super::place::{Place, once};
-use super::{BACKOFF_MIN, Link, keep, keys, packed};
+use super::{BACKOFF_MIN, keys, packed, spawn_keeper};
 use crate::contract::redis::Error;
 
 const SLOTS: u16 = 16_384;
@@ -29,6 +32,7 @@ struct Shared {
     seeds: Vec<ConnectionInfo>,
     table: ArcSwap<Table>,
     servers: Mutex<HashMap<String, Server>>,
+    keyspace: Keyspace,
     /// The table was found wrong.
     doubted: Notify,
 }
@@ -39,12 +43,28 @@ struct Table(BTreeMap<u16, String>);
 
 struct Server {
     link: Arc<Link>,
-    keeper: AbortHandle,
+    /// A hash tag whose slot this server has: there its guard stands.
+    tag: watch::Sender<String>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Table {
+    fn server_of(&self, slot: u16) -> Option<&String> {
+        self.0.range(slot..).next().map(|(_, server)| server)
+    }
+
+    /// The first `{n}` whose slot the server has.
+    fn tag_of(&self, server: &str) -> String {
+        let tags = (0..u32::from(SLOTS)).map(|number| format!("{{{number}}}"));
+        let mut own =
+            tags.filter(|tag| self.server_of(slot_of_key(tag)).is_some_and(|named| named == server));
+        own.next().unwrap_or_else(|| super::GUARD_TAG.to_owned())
     }
 }
 
@@ -61,11 +81,16 @@ struct Errand {
 
 impl Cluster {
     /// The task keeps the table and ends with the process, or with its handle.
-    pub(super) fn start(seeds: Vec<ConnectionInfo>, state: Arc<Link>) -> (Self, JoinHandle<()>) {
+    pub(super) fn start(
+        seeds: Vec<ConnectionInfo>,
+        state: Arc<Link>,
+        keyspace: Keyspace,
+    ) -> (Self, JoinHandle<()>) {
         let shared = Arc::new(Shared {
             seeds,
             table: ArcSwap::default(),
             servers: Mutex::default(),
+            keyspace,
             doubted: Notify::new(),
         });
         let keeper = tokio::spawn(shared.clone().keep_table(state));
@@ -73,7 +98,14 @@ impl Cluster {
     }
 
     /// A reply for each command, in their order; what a server refuses is a reply too.
-    pub(super) async fn run(&self, commands: &[(Slot, Cmd)], deadline: Instant) -> Result<Vec<Value>, Error> {
+    pub(super) async fn run(
+        &self,
+        commands: &[(Slot, Cmd)],
+        generation: i64,
+        has_script: bool,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, Error> {
+        let of = (generation, has_script);
         let mut replies: Vec<Option<Value>> = commands.iter().map(|_| None).collect();
         let mut errands: Vec<Errand> = Vec::new();
         for (index, (slot, _)) in commands.iter().enumerate() {
@@ -82,8 +114,9 @@ impl Cluster {
         for _ in 0..HINTS_MAX {
             let mut by_server: BTreeMap<String, Vec<Errand>> = BTreeMap::new();
             errands.drain(..).for_each(|errand| by_server.entry(errand.to.clone()).or_default().push(errand));
-            let sent =
-                by_server.into_iter().map(|(server, errands)| self.send(server, errands, commands, deadline));
+            let sent = by_server
+                .into_iter()
+                .map(|(server, errands)| self.send(server, errands, commands, of, deadline));
             for answered in join_all(sent).await {
                 for (errand, reply) in answered? {
                     match hint(&reply) {
@@ -98,6 +131,8 @@ impl Cluster {
                             }
                             errands.push(Errand { index: errand.index, to, asking });
                         }
+                        // Keys of one command are on two servers while their slot moves.
+                        None if is_moving(&reply) => return Err(Error::Unavailable),
                         None => replies[errand.index] = Some(reply),
                     }
                 }
@@ -110,22 +145,34 @@ impl Cluster {
         Err(Error::Unavailable)
     }
 
+    /// One for each server.
+    pub(super) fn links(&self) -> Vec<Arc<Link>> {
+        let named: BTreeSet<String> = self.0.table.load().0.values().cloned().collect();
+        named.iter().map(|server| self.0.link_to(server)).collect()
+    }
+
+    /// Any server that is connected.
+    pub(super) fn any_link(&self) -> Result<Arc<Link>, Error> {
+        self.0.server_of(None).map(|server| self.0.link_to(&server))
+    }
+
     async fn send(
         &self,
         server: String,
         errands: Vec<Errand>,
         commands: &[(Slot, Cmd)],
+        (generation, has_script): (i64, bool),
         deadline: Instant,
     ) -> Result<Vec<(Errand, Value)>, Error> {
-        let mut pipeline = Pipeline::with_capacity(errands.len());
+        let mut sent = Vec::with_capacity(errands.len());
         for errand in &errands {
             if errand.asking {
-                pipeline.add_command(packed(&["ASKING"]));
+                sent.push(packed(&["ASKING"]));
             }
-            pipeline.add_command(commands[errand.index].1.clone());
+            sent.push(commands[errand.index].1.clone());
         }
-        let count = errands.len() + errands.iter().filter(|errand| errand.asking).count();
-        let answered = self.0.link_to(&server).send_all(&pipeline, count, deadline).await;
+        let batch = batch(sent, generation, has_script);
+        let answered = self.0.link_to(&server).send(batch, deadline).await;
         if answered == Err(Error::Unavailable) {
             // Whoever took over for it stands in a newer table.
             self.0.doubted.notify_one();
@@ -146,8 +193,8 @@ impl Shared {
     fn server_of(&self, slot: Slot) -> Result<String, Error> {
         let table = self.table.load();
         let server = match slot {
-            Some(slot) => table.0.range(slot..).next().map(|(_, server)| server),
-            None => table.0.values().find(|server| self.link_to(server).connection.load().is_some()),
+            Some(slot) => table.server_of(slot),
+            None => table.0.values().find(|server| self.link_to(server).is_up()),
         };
         server.cloned().ok_or(Error::Unavailable)
     }
@@ -167,31 +214,56 @@ impl Shared {
             && let Ok(port) = port.parse()
         {
             let info = seed.clone().set_addr(ConnectionAddr::Tcp(host.to_owned(), port));
-            let keeper = tokio::spawn(keep(link.clone(), Place::At(info))).abort_handle();
-            servers.insert(server.to_owned(), Server { link: link.clone(), keeper });
+            let (tag, tags) = watch::channel(self.table.load().tag_of(server));
+            let tasks = spawn_keeper(link.clone(), Place::At(info), self.keyspace.clone(), tags);
+            servers.insert(server.to_owned(), Server { link: link.clone(), tag, tasks });
         }
         link
+    }
+
+    /// The guards stand where the table says.
+    fn place_guards(&self, table: &Table) {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, server) in servers.iter() {
+            let tag = table.tag_of(name);
+            server.tag.send_if_modified(|before| {
+                let is_new = *before != tag;
+                *before = tag;
+                is_new
+            });
+        }
+    }
+
+    /// Every server must be a writable primary for all to be well; one is enough to be up.
+    fn health(&self) -> Health {
+        let named: BTreeSet<String> = self.table.load().0.values().cloned().collect();
+        let each: Vec<_> =
+            named.iter().map(|server| (server, self.link_to(server).health.borrow().clone())).collect();
+        if !each.iter().any(|(_, health)| health.takes_commands()) {
+            let first = each.first().and_then(|(_, health)| health.writable().err());
+            return Health::Away(first.unwrap_or_else(|| "no server of the cluster answers".to_owned()));
+        }
+        let refusing = each.iter().find_map(|(server, health)| Some((server, health.writable().err()?)));
+        refusing.map_or(Health::Writable, |(server, why)| Health::Full(format!("{server}: {why}")))
     }
 
     async fn keep_table(self: Arc<Self>, state: Arc<Link>) {
         loop {
             let table = self.ask_for_table().await;
             if let Some(table) = table {
-                let named: BTreeSet<&String> = table.0.values().collect();
+                let named: BTreeSet<String> = table.0.values().cloned().collect();
+                // First the table: a new server finds in it where its guard stands.
+                self.table.store(Arc::new(table));
                 named.iter().for_each(|server| drop(self.link_to(server)));
+                self.place_guards(&self.table.load());
                 // A server that lost all its slots is forgotten, with its connection.
                 let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
                 servers.retain(|server, _| named.contains(server));
                 drop(servers);
-                self.table.store(Arc::new(table));
             }
-            let is_up = self.server_of(None).is_ok();
-            let was_up = state.is_up.send_replace(is_up);
-            match (was_up, is_up) {
-                (false, true) => tracing::info!("the Redis Cluster is there"),
-                (true, false) => tracing::warn!("no server of the Redis Cluster can be reached"),
-                _ => {}
-            }
+            let health = self.health();
+            let is_up = health.takes_commands();
+            state.set(None, health);
             // A wrong table is said by many at once, and a new one takes the cluster a moment.
             tokio::time::sleep(BACKOFF_MIN * 2).await;
             let wait = if is_up { TABLE_EVERY } else { BACKOFF_MIN * 5 };
@@ -251,9 +323,14 @@ fn hint(reply: &Value) -> Option<(String, bool)> {
     Some((to.trim().to_owned(), asking))
 }
 
+fn is_moving(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if Fault::of(error) == Fault::Moved)
+}
+
 /// Where a command belongs: all of its keys must be there, which the server checks.
-pub(super) fn slot_of_command(args: &[String]) -> Slot {
-    let keys = keys::of(args).ok()?;
+pub(super) fn slot_of_command(args: &[impl AsRef<str>]) -> Slot {
+    let args: Vec<String> = args.iter().map(|word| word.as_ref().to_owned()).collect();
+    let keys = keys::of(&args).ok()?;
     keys.iter().next().map(slot_of_key)
 }
 

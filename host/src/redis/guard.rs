@@ -1,22 +1,28 @@
-//! What keeps a script inside its release's grants. A script is Lua, and Lua may make up any key while it runs; the keys
-//! that its caller declares say nothing about that. So its text is put behind a prelude that lends it another `redis`:
-//! one that looks at every command and every key as they come, with the same table as commands from outside. Pure.
+//! What keeps a script inside its release's grants and bounds. A script is Lua, and Lua may make up any key while it runs; the
+//! keys that its caller declares say nothing about that. So its text is put behind a prelude that lends it another `redis`:
+//! one that looks at every command and every key as they come, with the same table as commands from outside. The prelude
+//! also puts the prefix of the fleet before every key, so that a script knows only the names that its handler uses; it counts
+//! commands, bytes and the steps of loops (`steps`), and ends the script at a bound. Pure.
 //!
 //! A user of Redis's own access lists would do the same in the server, but takes a connection for each handler and rights
 //! that a hosted Redis does not give.
 
 use std::fmt::Write;
 
-use super::keys::{Keyed, commands};
+use super::bounds;
+use super::keys::commands;
+use super::steps::counted;
+use crate::limits;
 use crate::manifest::Pattern;
 
 /// The checks, with the script behind them. Only commands whose names the text holds are known to the prelude: it runs at
-/// every call, and a table of all would cost more than most scripts do.
+/// every call, and a table of all would cost more than most scripts do. The caller sends the prefix of keys as the last of
+/// `ARGV`, and `KEYS` with that prefix; the script sees neither.
 pub(super) fn guarded(text: &str, grants: &[Pattern]) -> String {
     let upper = text.to_ascii_uppercase();
     let mut keyed = String::new();
     for (name, how) in commands().filter(|(name, _)| upper.contains(name)) {
-        let _ = write!(keyed, "{name}={},", number(how));
+        let _ = write!(keyed, "{name}={},", bounds::code(name, how));
     }
     let (mut prefixes, mut exact) = (String::new(), String::new());
     for grant in grants {
@@ -31,21 +37,21 @@ pub(super) fn guarded(text: &str, grants: &[Pattern]) -> String {
     }
     // In one line: a script's complaint names the line of its own text.
     let prelude: Vec<&str> = PRELUDE.lines().map(str::trim).collect();
-    let prelude = prelude.join(" ");
-    format!("{prelude}(redis,{{{keyed}}},{{{prefixes}}},{{{exact}}}) {CLOSED} {text}")
-}
-
-fn number(keyed: Keyed) -> u8 {
-    match keyed {
-        Keyed::No => 0,
-        Keyed::First => 1,
-        Keyed::FirstTwo => 2,
-        Keyed::All => 3,
-        Keyed::Pairs => 4,
-        Keyed::Counted => 5,
-        Keyed::FirstAndCounted => 6,
-        Keyed::Streams => 7,
+    let mut prelude = prelude.join(" ");
+    for (name, bound) in [
+        ("STEPS_MAX", limits::REDIS_SCRIPT_STEPS_MAX),
+        ("COMMANDS_MAX", limits::REDIS_SCRIPT_COMMANDS_MAX),
+        ("BYTES_MAX", limits::REDIS_SCRIPT_BYTES_MAX),
+        ("MS_MAX", limits::REDIS_SCRIPT_MS_MAX),
+        ("MEMBERS_MAX", limits::REDIS_RANDOM_MEMBERS_MAX),
+        ("SETS_MAX", limits::REDIS_SETS_MAX as u64),
+    ] {
+        prelude = prelude.replace(name, &bound.to_string());
     }
+    format!(
+        "{prelude}(redis,{{{keyed}}},{{{prefixes}}},{{{exact}}},KEYS,ARGV,pcall(function() return os.clock end)) {CLOSED} {}",
+        counted(text)
+    )
 }
 
 /// Every byte that is not plainly itself in Lua is escaped.
@@ -69,40 +75,74 @@ fn quoted(text: &str) -> String {
 const CLOSED: &str =
     "local server,_G,getfenv,setfenv,load,loadstring,loadfile,dofile,require,module,package,debug=redis;";
 
+/// `how` has three digits, see `bounds::code`. The bounds are put in by name. Not every version of Redis has `os.clock`; without
+/// it the steps alone are the bound.
 const PRELUDE: &str = r##"
-local redis=(function(real,keyed,prefixes,exact)
-local sub,upper,select,tonumber,tostring,error=string.sub,string.upper,select,tonumber,tostring,error
+local redis,KEYS,ARGV,switchboard_step=(function(real,keyed,prefixes,exact,KEYS,ARGV,has_clock,clock)
+local sub,upper,floor,select,tonumber,tostring,type,error,unpack=string.sub,string.upper,math.floor,select,tonumber,tostring,type,error,unpack
+local prefix=ARGV[#ARGV] ARGV[#ARGV]=nil
+local keys={} for i=1,#KEYS do keys[i]=sub(KEYS[i],#prefix+1) end
+if not has_clock then clock=function() return 0 end end
+local steps,commands,bytes,began=0,0,0,clock()
+local function step()
+steps=steps+1
+if steps>STEPS_MAX then error("the script was ended: it took more than STEPS_MAX steps or MS_MAX ms",0) end
+if steps%256==0 and (clock()-began)*1000>MS_MAX then steps=STEPS_MAX step() end
+end
 local function may(key)
 if type(key)=="number" then key=tostring(key) end
-if exact[key] then return end
-for i=1,#prefixes do local prefix=prefixes[i] if sub(key,1,#prefix)==prefix then return end end
+if exact[key] then return prefix..key end
+for i=1,#prefixes do local granted=prefixes[i] if sub(key,1,#granted)==granted then return prefix..key end end
 error("the key `"..key.."` is not granted",0)
 end
 local function look(name,...)
-local how=keyed[upper(tostring(name))]
-if not how then error("`"..tostring(name).."` is not a command for scripts of handlers",0) end
+name=upper(tostring(name))
+local how=keyed[name]
+if not how then error("`"..name.."` is not a command for scripts of handlers",0) end
+step() commands=commands+1
+if commands>COMMANDS_MAX then error("the script was ended: it ran more than COMMANDS_MAX commands",0) end
 local words,count={...},select("#",...)
-local first,last,step=1,0,1
-if how==1 then last=1
-elseif how==2 then last=2
-elseif how==3 then last=count
-elseif how==4 then last=count step=2
-elseif how==5 then first=2 last=1+(tonumber(words[1]) or count)
-elseif how==6 then may(words[1] or "") first=3 last=2+(tonumber(words[2]) or count)
-elseif how==7 then
+for i=1,count do if type(words[i])=="string" then bytes=bytes+#words[i] end end
+local first,last,stride,keys_are,excess=1,0,1,how%10,floor(how/10)%10
+if keys_are==1 then last=1
+elseif keys_are==2 then last=2
+elseif keys_are==3 then last=count
+elseif keys_are==4 then last=count stride=2
+elseif keys_are==5 then first=2 last=1+(tonumber(words[1]) or count)
+elseif keys_are==7 then
 local at=1 while at<=count and upper(tostring(words[at]))~="STREAMS" do at=at+1 end
 first=at+1 last=at+(count-at)/2
 end
-if last>count then error("`"..tostring(name).."` does not have its keys where they belong",0) end
-for i=first,last,step do may(words[i]) end
+if last>count then error("`"..name.."` does not have its keys where they belong",0) end
+if excess==1 or excess==2 then
+local offset=tonumber(words[2]) or 0
+if excess==2 then offset=offset/8 end
+if not (offset<=BYTES_MAX) then error("an offset of `"..name.."` is at most BYTES_MAX bytes",0) end
+if offset>0 then bytes=bytes+offset end
+elseif excess==3 then
+local many=tonumber(words[2]) or 0
+if not (many<=MEMBERS_MAX and many>=-MEMBERS_MAX) then error("`"..name.."` answers with at most MEMBERS_MAX members",0) end
+elseif excess==4 and last-first>=SETS_MAX then error("`"..name.."` has at most SETS_MAX keys",0)
 end
+if not (bytes<=BYTES_MAX) then error("the script was ended: its commands have more than BYTES_MAX bytes",0) end
+for i=first,last,stride do words[i]=may(words[i]) end
+return how,name,unpack(words,1,count)
+end
+local function known(how,reply)
+if how<100 or type(reply)~="table" or reply.err then return reply end
+if how<200 then reply[1]=sub(reply[1],#prefix+1)
+else for i=1,#reply do reply[i][1]=sub(reply[i][1],#prefix+1) end end
+return reply
+end
+local function call(how,...) return known(how,real.call(...)) end
+local function pcall(how,...) return known(how,real.pcall(...)) end
 return {
-call=function(...) look(...) return real.call(...) end,
-pcall=function(...) look(...) return real.pcall(...) end,
+call=function(...) return call(look(...)) end,
+pcall=function(...) return pcall(look(...)) end,
 error_reply=real.error_reply,status_reply=real.status_reply,sha1hex=real.sha1hex,
 log=function() end,LOG_DEBUG=0,LOG_VERBOSE=1,LOG_NOTICE=2,LOG_WARNING=3,
 replicate_commands=function() return true end
-}
+},keys,ARGV,step
 end)
 "##;
 
@@ -117,6 +157,9 @@ mod tests {
         let text = "-- a counter\nreturn redis.call('incr', KEYS[1])";
         let guarded = guarded(text, &grants);
         assert!(guarded.ends_with(text), "{guarded}");
+        for name in ["STEPS_MAX", "COMMANDS_MAX", "BYTES_MAX", "MS_MAX", "MEMBERS_MAX", "SETS_MAX"] {
+            assert!(!guarded.contains(name), "{name}");
+        }
         assert_eq!(guarded.lines().count(), 2);
         assert!(guarded.contains("INCR=1,") && !guarded.contains("HSET="), "{guarded}");
         assert!(guarded.contains(r#"{"rate:",},{["it\039s"]=true,}"#), "{guarded}");

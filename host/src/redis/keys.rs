@@ -1,6 +1,7 @@
 //! Which commands a handler may say, and which of their words are keys. Pure. Not in the table is what walks over keys
 //! (`KEYS`, `SCAN`), blocks (`BLPOP`), administers (`FLUSHALL`, `CONFIG`), runs code (`EVAL`), names keys by pattern
-//! (`SORT … BY`), or belongs to the bus (`PUBLISH`).
+//! (`SORT … BY`), belongs to the bus (`PUBLISH`), or takes memory that its caller does not send (`COPY`, `…STORE`, `APPEND`;
+//! what is left of that kind is bounded by [`super::bounds`]).
 
 use std::fmt;
 
@@ -21,18 +22,14 @@ pub(super) enum Keyed {
     Pairs,
     /// `ZUNION n key…`
     Counted,
-    /// `ZUNIONSTORE key n key…`
-    FirstAndCounted,
     /// `XREAD … STREAMS key… id…`
     Streams,
 }
 
 /// By name, in order: it is searched by halves.
 const COMMANDS: &[(&str, Keyed)] = &[
-    ("APPEND", Keyed::First),
     ("BITCOUNT", Keyed::First),
     ("BITPOS", Keyed::First),
-    ("COPY", Keyed::FirstTwo),
     ("DECR", Keyed::First),
     ("DECRBY", Keyed::First),
     ("DEL", Keyed::All),
@@ -104,7 +101,6 @@ const COMMANDS: &[(&str, Keyed)] = &[
     ("SADD", Keyed::First),
     ("SCARD", Keyed::First),
     ("SDIFF", Keyed::All),
-    ("SDIFFSTORE", Keyed::All),
     ("SET", Keyed::First),
     ("SETBIT", Keyed::First),
     ("SETEX", Keyed::First),
@@ -112,7 +108,6 @@ const COMMANDS: &[(&str, Keyed)] = &[
     ("SETRANGE", Keyed::First),
     ("SINTER", Keyed::All),
     ("SINTERCARD", Keyed::Counted),
-    ("SINTERSTORE", Keyed::All),
     ("SISMEMBER", Keyed::First),
     ("SMEMBERS", Keyed::First),
     ("SMISMEMBER", Keyed::First),
@@ -123,7 +118,6 @@ const COMMANDS: &[(&str, Keyed)] = &[
     ("SSCAN", Keyed::First),
     ("STRLEN", Keyed::First),
     ("SUNION", Keyed::All),
-    ("SUNIONSTORE", Keyed::All),
     ("TIME", Keyed::No),
     ("TOUCH", Keyed::All),
     ("TTL", Keyed::First),
@@ -140,11 +134,9 @@ const COMMANDS: &[(&str, Keyed)] = &[
     ("ZCARD", Keyed::First),
     ("ZCOUNT", Keyed::First),
     ("ZDIFF", Keyed::Counted),
-    ("ZDIFFSTORE", Keyed::FirstAndCounted),
     ("ZINCRBY", Keyed::First),
     ("ZINTER", Keyed::Counted),
     ("ZINTERCARD", Keyed::Counted),
-    ("ZINTERSTORE", Keyed::FirstAndCounted),
     ("ZLEXCOUNT", Keyed::First),
     ("ZMPOP", Keyed::Counted),
     ("ZMSCORE", Keyed::First),
@@ -154,7 +146,6 @@ const COMMANDS: &[(&str, Keyed)] = &[
     ("ZRANGE", Keyed::First),
     ("ZRANGEBYLEX", Keyed::First),
     ("ZRANGEBYSCORE", Keyed::First),
-    ("ZRANGESTORE", Keyed::FirstTwo),
     ("ZRANK", Keyed::First),
     ("ZREM", Keyed::First),
     ("ZREMRANGEBYLEX", Keyed::First),
@@ -167,7 +158,6 @@ const COMMANDS: &[(&str, Keyed)] = &[
     ("ZSCAN", Keyed::First),
     ("ZSCORE", Keyed::First),
     ("ZUNION", Keyed::Counted),
-    ("ZUNIONSTORE", Keyed::FirstAndCounted),
 ];
 
 /// All that handlers may say.
@@ -177,11 +167,42 @@ pub(super) fn commands() -> impl Iterator<Item = (&'static str, Keyed)> {
 
 /// Every key that a command touches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keys<'a>(Vec<&'a str>);
+pub struct Keys<'a> {
+    args: &'a [String],
+    positions: Vec<usize>,
+}
 
 impl<'a> Keys<'a> {
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + '_ {
-        self.0.iter().copied()
+        self.positions.iter().map(|at| self.args[*at].as_str())
+    }
+
+    /// Where they stand among the words of the command; its name is word 0.
+    pub(super) fn positions(&self) -> impl Iterator<Item = usize> + '_ {
+        self.positions.iter().copied()
+    }
+}
+
+/// Whether keys stand in the answer of a command.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Answer {
+    NoKeys,
+    /// `[key, …]`
+    KeyFirst,
+    /// `[[key, …], …]`
+    KeyOfEach,
+}
+
+impl Answer {
+    pub(super) fn of(command: &str) -> Self {
+        let is = |name: &str| command.eq_ignore_ascii_case(name);
+        if is("LMPOP") || is("ZMPOP") {
+            Self::KeyFirst
+        } else if is("XREAD") {
+            Self::KeyOfEach
+        } else {
+            Self::NoKeys
+        }
     }
 }
 
@@ -204,30 +225,32 @@ pub fn of(args: &[String]) -> Result<Keys<'_>, Refused> {
     let index = COMMANDS
         .binary_search_by(|(known, _)| (*known).cmp(&upper))
         .map_err(|_| Refused(format!("`{}` is not a command for handlers", shown(name))))?;
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let keys = find(COMMANDS[index].1, &words)
-        .filter(|keys| !keys.is_empty() || COMMANDS[index].1 == Keyed::No)
+    let keyed = COMMANDS[index].1;
+    let positions = find(keyed, words)
+        .filter(|keys| !keys.is_empty() || keyed == Keyed::No)
         .ok_or_else(|| Refused(format!("`{upper}` does not have its keys where they belong")))?;
+    // The name of the command stands before the words.
+    let keys = Keys { args, positions: positions.into_iter().map(|at| at + 1).collect() };
     if keys.iter().any(|key| key.len() > limits::REDIS_KEY_BYTES_MAX) {
         return Err(Refused(format!("a key has at most {} bytes", limits::REDIS_KEY_BYTES_MAX)));
     }
-    Ok(Keys(keys))
+    Ok(keys)
 }
 
-fn find<'a>(keyed: Keyed, words: &[&'a str]) -> Option<Vec<&'a str>> {
-    Some(match keyed {
-        Keyed::No => Vec::new(),
-        Keyed::First => words.get(..1)?.to_vec(),
-        Keyed::FirstTwo => words.get(..2)?.to_vec(),
-        Keyed::All => words.to_vec(),
-        Keyed::Pairs if words.len().is_multiple_of(2) => words.iter().copied().step_by(2).collect(),
-        Keyed::Pairs => return None,
-        Keyed::Counted => counted(words)?,
-        Keyed::FirstAndCounted => {
-            let (first, rest) = words.split_first()?;
-            let mut keys = counted(rest)?;
-            keys.push(first);
-            keys
+/// Positions among the words behind the name.
+fn find(keyed: Keyed, words: &[String]) -> Option<Vec<usize>> {
+    let up_to = |count: usize| (count <= words.len()).then(|| (0..count).collect());
+    match keyed {
+        Keyed::No => Some(Vec::new()),
+        Keyed::First => up_to(1),
+        Keyed::FirstTwo => up_to(2),
+        Keyed::All => up_to(words.len()),
+        Keyed::Pairs if words.len().is_multiple_of(2) => Some((0..words.len()).step_by(2).collect()),
+        Keyed::Pairs => None,
+        Keyed::Counted => {
+            let count: usize = words.first()?.parse().ok()?;
+            let end = count.checked_add(1).filter(|end| *end <= words.len())?;
+            Some((1..end).collect())
         }
         Keyed::Streams => {
             let at = words.iter().position(|word| word.eq_ignore_ascii_case("STREAMS"))?;
@@ -237,18 +260,10 @@ fn find<'a>(keyed: Keyed, words: &[&'a str]) -> Option<Vec<&'a str>> {
                 [count, _] if count.eq_ignore_ascii_case("COUNT") => {}
                 _ => return None,
             }
-            let streams = &words[at + 1..];
-            if !streams.len().is_multiple_of(2) {
-                return None;
-            }
-            streams[..streams.len() / 2].to_vec()
+            let streams = words.len() - at - 1;
+            streams.is_multiple_of(2).then(|| (at + 1..at + 1 + streams / 2).collect())
         }
-    })
-}
-
-fn counted<'a>(words: &[&'a str]) -> Option<Vec<&'a str>> {
-    let (count, rest) = words.split_first()?;
-    rest.get(..count.parse().ok()?).map(<[_]>::to_vec)
+    }
 }
 
 /// A name that somebody made up is repeated only as far as it could be a name.
@@ -281,8 +296,6 @@ mod tests {
             ("LMOVE a b LEFT RIGHT", "a b"),
             ("ZRANGEBYSCORE a -inf +inf LIMIT 0 5", "a"),
             ("ZUNION 2 a b WEIGHTS 1 2", "a b"),
-            ("ZUNIONSTORE to 2 a b", "a b to"),
-            ("ZRANGESTORE to from 0 -1", "to from"),
             ("SINTERCARD 1 a LIMIT 3", "a"),
             ("XADD s MAXLEN ~ 100 * f v", "s"),
             ("XREAD COUNT 5 STREAMS a b 0 0", "a b"),
@@ -333,6 +346,15 @@ mod tests {
             "RANDOMKEY",
             "DBSIZE",
             "GEORADIUS a 1 1 1 m STORE b",
+            // These take memory that their caller does not send.
+            "COPY a b",
+            "APPEND a x",
+            "BITOP NOT a b",
+            "BITFIELD a SET u8 4294967288 1",
+            "SUNIONSTORE to a b",
+            "ZUNIONSTORE to 2 a b",
+            "ZRANGESTORE to from 0 -1",
+            "GEOSEARCHSTORE to from FROMMEMBER m BYRADIUS 1 m",
             "",
             "GE",
         ] {
@@ -352,7 +374,6 @@ mod tests {
             "ZUNION x a",
             "ZUNION 0",
             "ZUNION -1 a",
-            "ZUNIONSTORE to",
             "XREAD STREAMS a b 0",
             "XREAD BLOCK 0 STREAMS a 0",
             "XREAD a 0",

@@ -1,40 +1,54 @@
-//! Redis: one connection for the commands of all handlers, which comes back by itself, and one for what the bus hears
-//! (`pubsub`). Nothing in Redis is the truth, so while it is away everything is answered `unavailable` at once.
+//! Redis: one connection for the commands of all handlers (`link`), kept by a task that makes sure that its server is the
+//! writable primary of this fleet (`keeper`), and one for what the bus hears (`pubsub`). Nothing in Redis is the truth, so
+//! while it is away everything is answered `unavailable` at once.
 //!
-//! Which keys a handler may touch is checked by `interfaces` with [`keys`].
+//! Handlers and their scripts know keys by their own names; `keyspace` puts the fleet and the generation before them. Which
+//! keys a handler may touch is checked by `interfaces` with [`keys`].
 
+mod bounds;
 mod cluster;
+mod fault;
 mod guard;
+mod keeper;
 pub mod keys;
+mod keyspace;
+mod kill;
+mod link;
 mod place;
 pub mod pubsub;
 mod reply;
+mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisError};
-use tokio::sync::{Notify, watch};
+use redis::{Cmd, Pipeline, Value};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 
 use crate::config::{self, Config};
 use crate::contract::redis::{Error, Node};
 use crate::limits;
 use crate::manifest::Pattern;
 use cluster::{Cluster, slot_of_command, slot_of_key};
+use keeper::Keeper;
+use keyspace::Names;
+use link::{Health, Link, batch};
 use place::Place;
+
+pub use keyspace::{Keyspace, namespace};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(limits::REDIS_BACKOFF_MS_MAX);
 const SILENCE_MAX: Duration = Duration::from_millis(limits::REDIS_SILENCE_MS_MAX);
-/// Between two looks at an idle connection.
-const PULSE: Duration = Duration::from_millis(500);
+/// Keys that one step of `forget` walks over.
+const FORGET_KEYS: &str = "2000";
+/// The hash tag of the guard of a Redis that is one server.
+const GUARD_TAG: &str = "{0}";
 
 /// A Lua script of a release, run by its hash.
 #[derive(Clone, Debug)]
@@ -60,23 +74,15 @@ pub struct Redis(Arc<Inner>);
 struct Inner {
     link: Arc<Link>,
     place: Place,
+    keyspace: Keyspace,
     /// Then every command goes by it, and the link above only says whether it is up.
     cluster: Option<Cluster>,
-    keeper: JoinHandle<()>,
-}
-
-/// The connection as it is now, shared with the task that keeps it.
-#[derive(Default)]
-struct Link {
-    connection: ArcSwapOption<MultiplexedConnection>,
-    is_up: watch::Sender<bool>,
-    /// A command found the connection dead.
-    broken: Notify,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Redis {
     /// Only a setting can be wrong here: a Redis that is away is tried again and again.
-    pub fn connect(config: &Config) -> Result<Self, config::Error> {
+    pub fn connect(config: &Config, keyspace: Keyspace) -> Result<Self, config::Error> {
         let url = config.redis_url()?;
         let place = Place::parse(url).map_err(|reason| config::Error::Invalid {
             source: "redis_url".to_owned(),
@@ -84,32 +90,56 @@ impl Redis {
             reason: format!("not a Redis URL ({reason})"),
         })?;
         let link = Arc::new(Link::default());
-        let (cluster, keeper) = match &place {
+        let (cluster, tasks) = match &place {
             Place::Among(seeds) => {
-                let (cluster, keeper) = Cluster::start(seeds.clone(), link.clone());
-                (Some(cluster), keeper)
+                let (cluster, keeper) = Cluster::start(seeds.clone(), link.clone(), keyspace.clone());
+                (Some(cluster), vec![keeper])
             }
-            place => (None, tokio::spawn(keep(link.clone(), place.clone()))),
+            place => {
+                let (_, tag) = watch::channel(GUARD_TAG.to_owned());
+                (None, spawn_keeper(link.clone(), place.clone(), keyspace.clone(), tag))
+            }
         };
-        Ok(Self(Arc::new(Inner { link, place, cluster, keeper })))
+        Ok(Self(Arc::new(Inner { link, place, keyspace, cluster, tasks })))
     }
 
+    /// Whether commands are taken now.
     pub fn is_up(&self) -> bool {
-        match &self.0.cluster {
-            Some(_) => *self.0.link.is_up.borrow(),
-            None => self.0.link.connection.load().is_some(),
-        }
+        self.0.link.is_up()
+    }
+
+    /// Whether Redis is a writable primary now, and if not, why. It asks nobody: the answer is at most half a second old, so
+    /// a readiness check may ask as often as it likes. In a cluster every server must be one.
+    pub fn writable_primary(&self) -> Result<(), String> {
+        self.0.link.health.borrow().writable()
     }
 
     /// Resolves when it is up; for whoever starts.
     pub async fn up(&self) {
         // The sender lives in the same link.
-        let _ = self.0.link.is_up.subscribe().wait_for(|up| *up).await;
+        let _ = self.0.link.health.subscribe().wait_for(Health::takes_commands).await;
+    }
+
+    /// Everything that Redis holds for the fleet is void from now on: no node reads or writes it again, and the read model
+    /// is rebuilt from Postgres. For whoever finds that Redis may hold what is not true any more. The other nodes follow
+    /// within a second; until then a node's writes to what is void are answered `unavailable` once one node has begun.
+    pub async fn void(&self, why: &str) -> Result<(), String> {
+        let expected = self.0.keyspace.truth().await?;
+        let generation = self.0.keyspace.raise(expected, self.0.keyspace.names().generation).await?;
+        tracing::warn!(generation, "what Redis holds is dropped and rebuilt from Postgres: {why}");
+        metrics::counter!("switchboard_redis_voids_total").increment(1);
+        // The links follow, and answer `unavailable` until their servers have confirmed it.
+        self.0.keyspace.adopt(generation);
+        Ok(())
     }
 
     pub async fn command(&self, args: &[String], deadline: Instant) -> Result<Vec<Node>, Error> {
         check(&[args])?;
-        reply::nodes(self.send(slot_of_command(args), packed(args), deadline).await?)
+        let names = self.0.keyspace.names();
+        let words = names.command(args)?;
+        let slot = self.slot_of(&words);
+        let reply = self.send(&names, slot, packed_words(&words), false, deadline).await?;
+        reply::nodes(names.answer(&args[0], reply))
     }
 
     pub async fn pipeline(
@@ -125,8 +155,54 @@ impl Redis {
             return Err(Error::Refused(format!("a pipeline has at most {most} commands")));
         }
         check(commands)?;
-        let commands = commands.iter().map(|args| (slot_of_command(args), packed(args)));
-        reply::replies(self.send_all(commands.collect(), deadline).await?)
+        let names = self.0.keyspace.names();
+        let mut sent = Vec::with_capacity(commands.len());
+        for args in commands {
+            let words = names.command(args)?;
+            sent.push((self.slot_of(&words), packed_words(&words)));
+        }
+        let replies = self.send_all(&names, sent, false, deadline).await?;
+        let named = commands.iter().zip(replies).map(|(args, reply)| names.answer(&args[0], reply));
+        reply::replies(named.collect())
+    }
+
+    /// Deletes every key of the fleet that matches one of the patterns, a step at a time: for an operator, not for a handler.
+    /// Returns how many keys were deleted.
+    pub async fn forget(&self, patterns: &[Pattern]) -> Result<u64, Error> {
+        let links = match &self.0.cluster {
+            Some(cluster) => cluster.links(),
+            None => vec![self.0.link.clone()],
+        };
+        let mut forgotten = 0;
+        for link in &links {
+            forgotten += self.forget_on(link, patterns).await?;
+        }
+        Ok(forgotten)
+    }
+
+    async fn forget_on(&self, link: &Link, patterns: &[Pattern]) -> Result<u64, Error> {
+        let names = self.0.keyspace.names();
+        let (mut cursor, mut forgotten) = ("0".to_owned(), 0);
+        loop {
+            let matching = format!("{}*", names.prefix());
+            let scan = packed(&["SCAN", &cursor, "MATCH", &matching, "COUNT", FORGET_KEYS]);
+            let scan = batch([scan], names.generation, false);
+            let reply = link.send(scan, Instant::now() + SILENCE_MAX).await?.pop();
+            let Some(Value::Array(found)) = reply else { return Err(Error::Unavailable) };
+            let [Value::BulkString(next), Value::Array(keys)] = &found[..] else {
+                return Err(Error::Unavailable);
+            };
+            let unlinks = unlinks(&names, keys, patterns);
+            if !unlinks.is_empty() {
+                forgotten += unlinks.len() as u64;
+                let unlinks = batch(unlinks, names.generation, false);
+                link.send(unlinks, Instant::now() + SILENCE_MAX).await?;
+            }
+            if next == b"0" {
+                return Ok(forgotten);
+            }
+            cursor = String::from_utf8_lossy(next).into_owned();
+        }
     }
 
     /// By its hash; the text goes along only where Redis does not know it.
@@ -138,28 +214,32 @@ impl Redis {
         deadline: Instant,
     ) -> Result<Vec<Node>, Error> {
         check_size(&[keys, args])?;
+        let names = self.0.keyspace.names();
+        let keys: Vec<String> = keys.iter().map(|key| names.key(key)).collect();
         let count = keys.len().to_string();
         let say = |how, what| {
             let head = [how, what, count.as_str()];
-            let words: Vec<&str> =
-                head.into_iter().chain(keys.iter().chain(args).map(String::as_str)).collect();
+            let words = head.into_iter().chain(keys.iter().chain(args).map(String::as_str));
+            // The prelude takes the prefix of keys away again (`guard`).
+            let words: Vec<&str> = words.chain([names.prefix()]).collect();
             packed(&words)
         };
         let slot = keys.first().map(|key| slot_of_key(key));
-        match self.send(slot, say("EVALSHA", &script.sha1), deadline).await {
-            Ok(redis::Value::ServerError(error)) if error.code() == "NOSCRIPT" => {}
+        match self.send(&names, slot, say("EVALSHA", &script.sha1), true, deadline).await {
+            Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {}
             Ok(reply) => return reply::nodes(reply),
             Err(Error::Failed(reason)) if reason.contains("NOSCRIPT") => {}
             Err(error) => return Err(error),
         }
-        reply::nodes(self.send(slot, say("EVAL", &script.text), deadline).await?)
+        reply::nodes(self.send(&names, slot, say("EVAL", &script.text), true, deadline).await?)
     }
 
     /// What Redis says to a script that is not Lua. It is compiled, not run. None where it compiles, and where nobody can
     /// say: Redis is away, or does not let this user load scripts.
     pub async fn complaint(&self, script: &Script, deadline: Instant) -> Option<String> {
         let load = packed(&["SCRIPT", "LOAD", &script.text]);
-        match self.send(None, load, deadline).await.and_then(reply::nodes) {
+        let names = self.0.keyspace.names();
+        match self.send(&names, None, load, false, deadline).await.and_then(reply::nodes) {
             Err(Error::Failed(said)) if said.contains("compiling script") => Some(said),
             _ => None,
         }
@@ -174,10 +254,18 @@ impl Redis {
         for messages in messages.chunks(limits::REDIS_PIPELINE_MAX) {
             let publish = |(channel, payload): &(_, _)| {
                 let (channel, payload): (&[u8], &[u8]) = (AsRef::as_ref(channel), AsRef::as_ref(payload));
-                (None, packed(&[b"PUBLISH", channel, payload]))
+                packed(&[b"PUBLISH", channel, payload])
             };
-            for reply in self.send_all(messages.iter().map(publish).collect(), deadline).await? {
-                if let redis::Value::ServerError(error) = reply {
+            let mut pipeline = Pipeline::with_capacity(messages.len());
+            for message in messages {
+                pipeline.add_command(publish(message));
+            }
+            let link = match &self.0.cluster {
+                Some(cluster) => cluster.any_link()?,
+                None => self.0.link.clone(),
+            };
+            for reply in link.publish(&pipeline, messages.len(), deadline).await? {
+                if let Value::ServerError(error) = reply {
                     return Err(Error::Failed(error.to_string()));
                 }
             }
@@ -187,93 +275,78 @@ impl Redis {
 
     /// Where the bus listens.
     pub fn subscriber(&self) -> (pubsub::Subscriber, pubsub::Heard) {
-        pubsub::listen(self.0.place.clone())
+        // Every server of a cluster hears everything.
+        let primary = self.0.cluster.is_none().then(|| self.0.link.primary.subscribe());
+        pubsub::listen(self.0.place.clone(), primary)
     }
 
-    async fn send(&self, slot: Option<u16>, command: Cmd, deadline: Instant) -> Result<redis::Value, Error> {
-        let Some(cluster) = &self.0.cluster else {
-            return self.0.link.send(&command, deadline).await;
-        };
-        match cluster.run(&[(slot, command)], deadline).await?.pop() {
-            Some(redis::Value::ServerError(error)) if is_away(error.code()) => Err(Error::Unavailable),
-            Some(reply) => Ok(reply),
-            None => Err(Error::Unavailable),
-        }
+    /// Only a cluster asks where a command belongs.
+    fn slot_of(&self, words: &[Cow<'_, str>]) -> Option<u16> {
+        self.0.cluster.as_ref().and_then(|_| slot_of_command(words))
+    }
+
+    async fn send(
+        &self,
+        names: &Names,
+        slot: Option<u16>,
+        command: Cmd,
+        is_script: bool,
+        deadline: Instant,
+    ) -> Result<Value, Error> {
+        let sent = vec![(slot, command)];
+        self.send_all(names, sent, is_script, deadline).await?.pop().ok_or(Error::Unavailable)
     }
 
     async fn send_all(
         &self,
+        names: &Names,
         commands: Vec<(Option<u16>, Cmd)>,
+        has_script: bool,
         deadline: Instant,
-    ) -> Result<Vec<redis::Value>, Error> {
+    ) -> Result<Vec<Value>, Error> {
         if let Some(cluster) = &self.0.cluster {
-            return cluster.run(&commands, deadline).await;
+            return cluster.run(&commands, names.generation, has_script, deadline).await;
         }
-        let mut pipeline = Pipeline::with_capacity(commands.len());
-        let count = commands.len();
-        for (_, command) in commands {
-            pipeline.add_command(command);
-        }
-        self.0.link.send_all(&pipeline, count, deadline).await
-    }
-}
-
-impl Link {
-    async fn send(&self, command: &Cmd, deadline: Instant) -> Result<redis::Value, Error> {
-        let mut connection = self.connection()?;
-        self.answer(deadline, connection.send_packed_command(command)).await
-    }
-
-    async fn send_all(
-        &self,
-        pipeline: &Pipeline,
-        count: usize,
-        deadline: Instant,
-    ) -> Result<Vec<redis::Value>, Error> {
-        let mut connection = self.connection()?;
-        self.answer(deadline, connection.send_packed_commands(pipeline, 0, count)).await
-    }
-
-    fn connection(&self) -> Result<MultiplexedConnection, Error> {
-        self.connection.load().as_deref().cloned().ok_or(Error::Unavailable)
-    }
-
-    async fn answer<T>(
-        &self,
-        deadline: Instant,
-        sent: impl Future<Output = Result<T, RedisError>>,
-    ) -> Result<T, Error> {
-        // Before the call's own end: a caller that hears of it in time can go on without.
-        let deadline = deadline.min(Instant::now() + Duration::from_millis(limits::REDIS_ANSWER_MS_MAX));
-        match timeout_at(deadline, sent).await {
-            Err(_) => Err(Error::Deadline),
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) if error.code().is_some_and(|code| !is_away(code)) => {
-                Err(Error::Failed(error.to_string()))
-            }
-            Ok(Err(_)) => {
-                self.broken.notify_one();
-                Err(Error::Unavailable)
-            }
-        }
+        let commands = commands.into_iter().map(|(_, command)| command);
+        self.0.link.send(batch(commands, names.generation, has_script), deadline).await
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// The tasks of one link: one keeps it, one ends scripts that do not end.
+fn spawn_keeper(
+    link: Arc<Link>,
+    place: Place,
+    keyspace: Keyspace,
+    tag: watch::Receiver<String>,
+) -> Vec<JoinHandle<()>> {
+    let killer = tokio::spawn(kill::run(link.clone(), place.clone()));
+    vec![tokio::spawn(Keeper { link, place, keyspace, tag }.run()), killer]
 }
 
 fn check(commands: &[impl AsRef<[String]>]) -> Result<(), Error> {
     if commands.iter().any(|args| args.as_ref().is_empty()) {
         return Err(Error::Refused("a command without a name".to_owned()));
     }
-    check_size(commands)
+    let mut bytes = 0;
+    for args in commands.iter().map(AsRef::as_ref) {
+        let excess = bounds::excess(args).map_err(Error::Refused)?;
+        bytes += args.iter().map(String::len).sum::<usize>() + excess;
+    }
+    within(bytes)
 }
 
 fn check_size(words: &[impl AsRef<[String]>]) -> Result<(), Error> {
     let bytes: usize = words.iter().flat_map(|words| words.as_ref()).map(String::len).sum();
+    within(bytes)
+}
+
+fn within(bytes: usize) -> Result<(), Error> {
     if bytes > limits::REDIS_COMMAND_BYTES_MAX {
         return Err(Error::Refused(format!(
             "commands have at most {} bytes",
@@ -291,67 +364,22 @@ fn packed(args: &[impl AsRef<[u8]>]) -> Cmd {
     command
 }
 
-/// Redis answers, but not for now; the same as if it were away.
-fn is_away(code: &str) -> bool {
-    matches!(code, "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" | "BUSY")
-}
-
-/// Connects, watches, and connects again, for as long as anyone holds the `Redis`.
-async fn keep(link: Arc<Link>, place: Place) {
-    let settings = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(SILENCE_MAX))
-        // Each call has its own deadline.
-        .set_response_timeout(None)
-        .set_pipeline_buffer_size(limits::REDIS_QUEUE_MAX);
-    let mut backoff = BACKOFF_MIN;
-    loop {
-        match connect(&place, &settings).await {
-            Ok((info, connection)) => {
-                tracing::info!("Redis is there");
-                backoff = BACKOFF_MIN;
-                link.connection.store(Some(Arc::new(connection.clone())));
-                link.is_up.send_replace(true);
-                until_dead(&link, &place, &info, connection).await;
-                link.connection.store(None);
-                link.is_up.send_replace(false);
-                tracing::warn!("Redis is away: caches, limits and the bus are without it until it is back");
-            }
-            Err(why) => tracing::debug!("no connection to Redis: {why}"),
-        }
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(BACKOFF_MAX);
-    }
-}
-
-async fn connect(
-    place: &Place,
-    settings: &AsyncConnectionConfig,
-) -> Result<(ConnectionInfo, MultiplexedConnection), String> {
-    let info = place.find().await?;
-    let client = Client::open(info.clone()).map_err(|error| error.category().to_owned())?;
-    let connection = client.get_multiplexed_async_connection_with_config(settings).await;
-    Ok((info, connection.map_err(|error| error.category().to_owned())?))
-}
-
-/// Until the connection is dead: a command found it so, it does not answer, or the primary is elsewhere.
-async fn until_dead(
-    link: &Link,
-    place: &Place,
-    info: &ConnectionInfo,
-    mut connection: MultiplexedConnection,
-) {
-    let ping = redis::cmd("PING");
-    loop {
-        let _ = timeout(PULSE, link.broken.notified()).await;
-        match timeout(SILENCE_MAX, connection.send_packed_command(&ping)).await {
-            // An error with a code is an answer: loading, or a replica without its primary.
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) if error.code().is_some() => {}
-            Ok(Err(_)) | Err(_) => return,
-        }
-        if place.has_moved_from(info).await {
-            tracing::warn!("the primary of Redis is another server now");
-            return;
+/// The deletions of those keys whose names match one of the patterns.
+fn unlinks(names: &Names, keys: &[Value], patterns: &[Pattern]) -> Vec<Cmd> {
+    let mut unlinks = Vec::new();
+    for key in keys {
+        if let Value::BulkString(key) = key
+            && let Ok(key) = std::str::from_utf8(key)
+            && let Some(name) = key.strip_prefix(names.prefix())
+            && patterns.iter().any(|pattern| pattern.matches(name))
+        {
+            unlinks.push(packed(&["UNLINK", key]));
         }
     }
+    unlinks
+}
+
+fn packed_words(words: &[Cow<'_, str>]) -> Cmd {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    packed(&words)
 }

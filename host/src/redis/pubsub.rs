@@ -3,13 +3,15 @@
 //! business, because only the bus knows what it still wants.
 
 use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use redis::{ConnectionAddr, ConnectionInfo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -19,6 +21,8 @@ use crate::limits;
 
 /// Between two questions whether the connection still lives.
 const PULSE: Duration = Duration::from_millis(1000);
+/// The connection for commands may find the primary so much later than this one.
+const AGREE_WITHIN: Duration = Duration::from_secs(2);
 /// Orders to subscribe that wait for the connection's task; one more waits outside.
 const ORDERS_MAX: usize = 1024;
 
@@ -96,24 +100,33 @@ struct Order {
     done: oneshot::Sender<()>,
 }
 
-pub(super) fn listen(place: Place) -> (Subscriber, Heard) {
+/// The run id of the server that takes publications. None: any server will do.
+pub(super) type Primary = Option<watch::Receiver<Option<Arc<str>>>>;
+
+pub(super) fn listen(place: Place, primary: Primary) -> (Subscriber, Heard) {
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
     let (event, events) = mpsc::channel(limits::REDIS_HEARD_MAX);
-    let task = tokio::spawn(keep(place, ordered, event));
+    let task = tokio::spawn(keep(place, primary, ordered, event));
     (Subscriber { orders }, Heard { events, task })
 }
 
-async fn keep(place: Place, mut orders: mpsc::Receiver<Order>, events: mpsc::Sender<Event>) {
+async fn keep(
+    place: Place,
+    primary: Primary,
+    mut orders: mpsc::Receiver<Order>,
+    events: mpsc::Sender<Event>,
+) {
     let mut backoff = BACKOFF_MIN;
     loop {
         if let Ok(server) = place.find().await
-            && let Ok(Ok(stream)) = timeout(SILENCE_MAX, connect(&server)).await
+            && let Ok(Ok((stream, run_id))) =
+                timeout(SILENCE_MAX, connect_to_primary(&server, &primary)).await
         {
             backoff = BACKOFF_MIN;
             if events.send(Event::Up).await.is_err() {
                 return;
             }
-            let ended = Line::new(stream).run(&mut orders, &events).await;
+            let ended = Line::new(stream).run(&mut orders, &events, moved(primary.clone(), run_id)).await;
             tracing::warn!("the bus lost its connection to Redis: {ended}");
             if events.send(Event::Down).await.is_err() {
                 return;
@@ -129,10 +142,65 @@ async fn keep(place: Place, mut orders: mpsc::Receiver<Order>, events: mpsc::Sen
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn connect(server: &ConnectionInfo) -> std::io::Result<Box<dyn Stream>> {
+/// A connection to a server that is no replica, and its run id. Behind one address there may be another server each time.
+async fn connect_to_primary(
+    server: &ConnectionInfo,
+    primary: &Primary,
+) -> std::io::Result<(Box<dyn Stream>, String)> {
+    let mut stream = connect(server).await?;
+    if primary.is_none() {
+        return Ok((stream, String::new()));
+    }
+    let mut info = String::new();
+    for section in ["server", "replication"] {
+        let mut text = Vec::new();
+        array(&mut text, 2);
+        bulk(&mut text, b"INFO");
+        bulk(&mut text, section.as_bytes());
+        stream.write_all(&text).await?;
+        info.push_str(&read_bulk(&mut stream).await?);
+    }
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    if field("role") == Some("slave") {
+        return Err(broken("the server is a replica"));
+    }
+    let run_id = field("run_id").unwrap_or("-").to_owned();
+    Ok((stream, run_id))
+}
+
+/// The text of a bulk reply.
+async fn read_bulk(stream: &mut Box<dyn Stream>) -> std::io::Result<String> {
+    let mut buffer = BytesMut::new();
+    loop {
+        if let Some((head, begin)) = line(&buffer, 0)? {
+            let length = number(head.strip_prefix(b"$").ok_or_else(|| broken("INFO was refused"))?)?;
+            if buffer.len() >= begin + length + 2 {
+                return Ok(String::from_utf8_lossy(&buffer[begin..begin + length]).into_owned());
+            }
+        }
+        if stream.read_buf(&mut buffer).await? == 0 {
+            return Err(broken("closed"));
+        }
+    }
+}
+
+/// Resolves when publications go to another server than this one.
+async fn moved(primary: Primary, run_id: String) {
+    if let Some(mut primary) = primary {
+        let is_another = |now: &Option<Arc<str>>| now.as_deref().is_some_and(|now| now != run_id.as_str());
+        // After a restart this connection may know the server before the other one does.
+        let _ = timeout(AGREE_WITHIN, primary.wait_for(|now| !is_another(now))).await;
+        if primary.wait_for(is_another).await.is_ok() {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+pub(super) async fn connect(server: &ConnectionInfo) -> std::io::Result<Box<dyn Stream>> {
     let unsupported =
         || std::io::Error::new(std::io::ErrorKind::Unsupported, "an address that is neither TCP nor a path");
     let mut stream: Box<dyn Stream> = match server.addr() {
@@ -183,7 +251,9 @@ impl Line {
         mut self,
         orders: &mut mpsc::Receiver<Order>,
         events: &mpsc::Sender<Event>,
+        moved: impl Future<Output = ()>,
     ) -> std::io::Error {
+        let mut moved = pin!(moved);
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard_at = Instant::now();
@@ -204,6 +274,7 @@ impl Line {
                     // Nobody will subscribe any more, but what is subscribed is still heard.
                     None => std::future::pending().await,
                 },
+                () = &mut moved => Err(broken("the primary is another server now")),
                 _ = pulse.tick() => {
                     if heard_at.elapsed() > SILENCE_MAX {
                         Err(broken("Redis was silent for too long"))

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::contract::types::Principal;
 use crate::fanout::{Seat, Taken, Wakes};
 use crate::ids::{ConnectionId, NodeId, UserId};
-use crate::redis::Redis;
+use crate::redis::{Keyspace, Redis};
 use crate::releases::database::with_database;
 use crate::session::Credentials;
 use crate::shutdown::Shutdown;
@@ -13,7 +13,8 @@ use crate::shutdown::Shutdown;
 async fn node(pool: &PgPool) -> (Revocations, Hub) {
     let redis_url = std::env::var("SWITCHBOARD_TEST_REDIS_URL")
         .expect("SWITCHBOARD_TEST_REDIS_URL names a Redis that these tests may write to");
-    let redis = Redis::connect(&Config { redis_url: Some(redis_url), ..Config::default() }).unwrap();
+    let config = Config { redis_url: Some(redis_url), ..Config::default() };
+    let redis = Redis::connect(&config, Keyspace::bare()).unwrap();
     let node = NodeId::random();
     let hub = Hub::start(&redis, &node.to_string(), node, Wakes::default());
     (Revocations::start(pool.clone(), hub.clone()).await.unwrap(), hub)

@@ -73,7 +73,7 @@ impl Node {
     fn start_without(redis: &Server) -> Self {
         let wakes = Wakes::default();
         let config = Config { redis_url: Some(redis.url()), ..Config::default() };
-        let redis = Redis::connect(&config).unwrap();
+        let redis = Redis::connect(&config, crate::redis::Keyspace::bare()).unwrap();
         let hub = Hub::start(&redis, "test", NodeId::random(), wakes.clone());
         let gaps = hub.gaps().unwrap();
         Self { hub, wakes, gaps }

@@ -29,7 +29,7 @@ use crate::gateway::auth::Auth;
 use crate::gateway::{Gateway, House, Tickets};
 use crate::http_server::bind;
 use crate::ids::{ConnectionId, NodeId, UserId};
-use crate::redis::Redis;
+use crate::redis::{Keyspace, Redis};
 use crate::shutdown::Shutdown;
 use crate::triggers::{HttpIn, Reach};
 use crate::wire::problem::Code;
@@ -217,7 +217,7 @@ impl Door {
         let rooms = Arc::new(Rooms::default());
         let handlers = Arc::new(Handlers { rooms: rooms.clone(), drained, life: told });
         let auth = Arc::new(Auth::new(&config, Arc::default()).unwrap());
-        let tickets = Tickets::new(Redis::connect(&config).unwrap());
+        let tickets = Tickets::new(Redis::connect(&config, Keyspace::bare()).unwrap());
         let gateway = Gateway::new(&config, NodeId::random(), auth, tickets, None, handlers);
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();

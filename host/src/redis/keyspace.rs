@@ -1,0 +1,227 @@
+//! The names of this fleet in Redis. Every key is `sb:{fleet}:{generation}:` and then the name that a handler uses; every
+//! channel begins with `sb:{fleet}`. Fleets that share a Redis therefore neither see nor hear each other, and raising the
+//! generation makes everything in Redis unreadable at once, without walking over keys.
+//!
+//! A prefix has no braces, so the hash tag of a name stays the hash tag of its key.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+
+use redis::Value;
+use sqlx::PgPool;
+use tokio::sync::watch;
+
+use super::keys;
+use crate::contract::redis::Error;
+use crate::postgres::fleet::{self, Fleet};
+
+#[derive(Clone)]
+pub struct Keyspace(Arc<Inner>);
+
+struct Inner {
+    /// Of channels, and the beginning of every key. None: keys are used as they are.
+    namespace: Option<String>,
+    truth: Truth,
+    /// The generation that this node uses.
+    names: watch::Sender<Arc<Names>>,
+}
+
+/// Where the generation of the whole fleet is kept.
+enum Truth {
+    Nowhere,
+    Postgres(PgPool),
+    #[cfg(test)]
+    Memory(Arc<AtomicI64>),
+}
+
+/// The keys of one generation.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub(super) generation: i64,
+    prefix: String,
+}
+
+impl Keyspace {
+    /// The keys of a fleet.
+    pub fn of(fleet: &Fleet, postgres: PgPool) -> Self {
+        Self::new(namespace(fleet), fleet.redis_generation, Truth::Postgres(postgres))
+    }
+
+    /// Keys as they are, for a Redis that belongs to one user. Nothing guards against a server that lost its data.
+    pub fn bare() -> Self {
+        let names = Names { generation: 0, prefix: String::new() };
+        Self(Arc::new(Inner {
+            namespace: None,
+            truth: Truth::Nowhere,
+            names: watch::Sender::new(Arc::new(names)),
+        }))
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_memory(name: &str, generation: Arc<AtomicI64>) -> Self {
+        let now = generation.load(SeqCst);
+        Self::new(format!("sb:{name}"), now, Truth::Memory(generation))
+    }
+
+    fn new(namespace: String, generation: i64, truth: Truth) -> Self {
+        let names = watch::Sender::new(Arc::new(Names::of(&namespace, generation)));
+        Self(Arc::new(Inner { namespace: Some(namespace), truth, names }))
+    }
+
+    /// What every key and channel of the fleet begins with.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.0.namespace.as_deref()
+    }
+
+    pub(super) fn names(&self) -> Arc<Names> {
+        self.0.names.borrow().clone()
+    }
+
+    /// Tells when the node begins to use another generation.
+    pub(super) fn changes(&self) -> watch::Receiver<Arc<Names>> {
+        self.0.names.subscribe()
+    }
+
+    /// This node uses the generation from now on. A link serves it only after its server has confirmed it.
+    pub(super) fn adopt(&self, generation: i64) {
+        let Some(namespace) = self.namespace() else { return };
+        self.0.names.send_if_modified(|names| {
+            let is_new = names.generation != generation;
+            if is_new {
+                *names = Arc::new(Names::of(namespace, generation));
+            }
+            is_new
+        });
+    }
+
+    /// The generation of the fleet. The error says why it is not known.
+    pub(super) async fn truth(&self) -> Result<i64, String> {
+        match &self.0.truth {
+            Truth::Nowhere => Ok(0),
+            Truth::Postgres(pool) => fleet::redis_generation(pool).await.map_err(unknown),
+            #[cfg(test)]
+            Truth::Memory(generation) => Ok(generation.load(SeqCst)),
+        }
+    }
+
+    /// Raises the generation above `known`, unless somebody has raised it since `expected` was read. Returns what it is then.
+    pub(super) async fn raise(&self, expected: i64, known: i64) -> Result<i64, String> {
+        match &self.0.truth {
+            Truth::Nowhere => Ok(0),
+            Truth::Postgres(pool) => {
+                fleet::raise_redis_generation(pool, expected, known).await.map_err(unknown)
+            }
+            #[cfg(test)]
+            Truth::Memory(generation) => {
+                let raised = generation.compare_exchange(expected, expected.max(known) + 1, SeqCst, SeqCst);
+                Ok(raised.map_or_else(|now| now, |before| before.max(known) + 1))
+            }
+        }
+    }
+}
+
+/// What the channels of a fleet begin with.
+pub fn namespace(fleet: &Fleet) -> String {
+    format!("sb:{}", fleet.name)
+}
+
+fn unknown(error: sqlx::Error) -> String {
+    format!("Postgres does not say which generation of keys is valid: {error}")
+}
+
+impl Names {
+    fn of(namespace: &str, generation: i64) -> Self {
+        Self { generation, prefix: format!("{namespace}:{generation}:") }
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The key that Redis knows by this name.
+    pub(super) fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// A command with the keys that Redis knows. Which of its words are keys must be known.
+    pub(super) fn command<'a>(&self, args: &'a [String]) -> Result<Vec<Cow<'a, str>>, Error> {
+        let mut words: Vec<Cow<'a, str>> = args.iter().map(|word| Cow::Borrowed(word.as_str())).collect();
+        if !self.prefix.is_empty() {
+            let keys = keys::of(args).map_err(|refused| Error::Refused(refused.to_string()))?;
+            keys.positions().for_each(|at| words[at] = Cow::Owned(self.key(&args[at])));
+        }
+        Ok(words)
+    }
+
+    /// The answer with the names that the asker knows: a few commands answer with keys.
+    pub(super) fn answer(&self, command: &str, mut reply: Value) -> Value {
+        if self.prefix.is_empty() {
+            return reply;
+        }
+        let strip = |value: &mut Value| {
+            if let Value::BulkString(key) = value
+                && key.starts_with(self.prefix.as_bytes())
+            {
+                key.drain(..self.prefix.len());
+            }
+        };
+        match (keys::Answer::of(command), &mut reply) {
+            (keys::Answer::KeyFirst, Value::Array(items)) => items.iter_mut().take(1).for_each(strip),
+            (keys::Answer::KeyOfEach, Value::Array(items)) => items.iter_mut().for_each(|item| {
+                if let Value::Array(pair) = item {
+                    pair.iter_mut().take(1).for_each(strip);
+                }
+            }),
+            (keys::Answer::KeyOfEach, Value::Map(pairs)) => {
+                pairs.iter_mut().for_each(|(key, _)| strip(key));
+            }
+            _ => {}
+        }
+        reply
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::slot_of_key;
+    use super::*;
+
+    fn words(command: &str) -> Vec<String> {
+        command.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_key_gets_the_prefix_and_nothing_else_does() {
+        let names = Names::of("sb:f", 3);
+        for (command, expected) in [
+            ("GET a", "GET sb:f:3:a"),
+            ("MSET a a b b", "MSET sb:f:3:a a sb:f:3:b b"),
+            ("SMOVE a b a", "SMOVE sb:f:3:a sb:f:3:b a"),
+            ("ZUNION 2 a b WEIGHTS 1 2", "ZUNION 2 sb:f:3:a sb:f:3:b WEIGHTS 1 2"),
+            ("XREAD COUNT 1 STREAMS a b 0 0", "XREAD COUNT 1 STREAMS sb:f:3:a sb:f:3:b 0 0"),
+            ("TIME", "TIME"),
+        ] {
+            assert_eq!(names.command(&words(command)).unwrap().join(" "), expected);
+        }
+        assert!(matches!(names.command(&words("FLUSHALL")), Err(Error::Refused(_))));
+        assert_eq!(slot_of_key(&names.key("{p:05}:due")), slot_of_key("{p:05}:leases:ana"));
+    }
+
+    #[test]
+    fn an_answer_has_the_names_that_were_asked_for() {
+        let names = Names::of("sb:f", 3);
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let popped = |key: &str| Value::Array(vec![text(key), Value::Array(vec![text("sb:f:3:value")])]);
+        assert_eq!(names.answer("zmpop", popped("sb:f:3:z")), popped("z"));
+        let read = |key: &str| Value::Array(vec![Value::Array(vec![text(key), Value::Array(vec![])])]);
+        assert_eq!(names.answer("XREAD", read("sb:f:3:s")), read("s"));
+        // What people wrote is theirs.
+        assert_eq!(
+            names.answer("LRANGE", Value::Array(vec![text("sb:f:3:l")])),
+            Value::Array(vec![text("sb:f:3:l")])
+        );
+        assert_eq!(names.answer("XREAD", Value::Nil), Value::Nil);
+    }
+}
