@@ -293,14 +293,33 @@ async fn made_anew(host: &Host, redis: &mut redis::aio::MultiplexedConnection) {
     let before = lists(host).await;
     let room = before["ana"][0].id.clone();
     let wrong = ["head", "1", "activity", "00000000-0000-7000-8000-000000000000"];
-    let () = redis::cmd("HSET").arg(format!("meta:{room}")).arg(&wrong).query_async(redis).await.unwrap();
+    let () = redis::cmd("HSET")
+        .arg(host.redis_key(&format!("meta:{room}")).await)
+        .arg(&wrong)
+        .query_async(redis)
+        .await
+        .unwrap();
     let gone = before["bo"][0].id.as_str();
-    let () = redis::cmd("ZREM").arg("list:bo").arg(gone).query_async(redis).await.unwrap();
+    let () =
+        redis::cmd("ZREM").arg(host.redis_key("list:bo").await).arg(gone).query_async(redis).await.unwrap();
     assert_ne!(lists(host).await, before);
+    // What nothing writes anew is deleted; what is no part of the read model stays.
+    let mut wrong_keys = Vec::new();
+    for name in ["unread:x", "page:x:y", "participants:x", "profile:x", "notifications:x", "search:x:y"] {
+        wrong_keys.push(host.redis_key(name).await);
+    }
+    let kept = host.redis_key("rate:send:x").await;
+    for key in wrong_keys.iter().chain([&kept]) {
+        let () = redis::cmd("SET").arg(key).arg("wrong").query_async(redis).await.unwrap();
+    }
     let rebuilt = host.command(&["rebuild", "--json"]).await;
     assert!(rebuilt["done"].as_u64().is_some_and(|done| done > 10), "{rebuilt}");
     assert_eq!(lists(host).await, before);
-    let list: i64 = redis::cmd("EXISTS").arg("list:bo").query_async(redis).await.unwrap();
+    let wrong: i64 = redis::cmd("EXISTS").arg(&wrong_keys).query_async(redis).await.unwrap();
+    let kept: i64 = redis::cmd("EXISTS").arg(&kept).query_async(redis).await.unwrap();
+    assert_eq!((wrong, kept), (0, 1));
+    let list: i64 =
+        redis::cmd("EXISTS").arg(host.redis_key("list:bo").await).query_async(redis).await.unwrap();
     assert_eq!(list, 1, "the rebuilt list is in Redis, not only read around it");
 }
 

@@ -50,10 +50,11 @@ fn list(request: &Request) -> Result<Response, Problem> {
 
 fn rebuild(request: &Request) -> Result<Response, Problem> {
     let cursor = request.json_or_empty()?.text("cursor")?;
+    let is_first = cursor.is_none();
     let step = match cursor {
         None => rebuild::Step::first(store::size()?),
         Some(raw) => rebuild::Step::parse(&raw).ok_or_else(cursor::refused)?,
     };
     let step = rebuild::run(step)?;
-    Ok(Response::json(200, &step.answer()))
+    Ok(Response::json(200, &step.answer(is_first)))
 }

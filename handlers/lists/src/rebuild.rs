@@ -13,6 +13,10 @@ use crate::{model, store};
 const CONVERSATIONS_AT_ONCE: usize = 200;
 const PEOPLE_AT_ONCE: usize = 100;
 
+/// Keys of the read model that the steps do not write anew. Readers put them back from Postgres.
+const FORGOTTEN: [&str; 6] =
+    ["unread:*", "page:*", "participants:*", "profile:*", "notifications:*", "search:*"];
+
 /// Where a step begins.
 #[derive(Debug, PartialEq)]
 pub struct Step {
@@ -53,9 +57,15 @@ impl Step {
         Some(format!("{} {} {what} {after}", self.done, self.total))
     }
 
-    pub fn answer(&self) -> Value {
+    /// The first step also names what the host is to delete.
+    pub fn answer(&self, is_first: bool) -> Value {
         // What came into being meanwhile is visited too.
-        json!({ "done": self.done, "total": self.total.max(self.done), "cursor": self.cursor() })
+        let mut answer =
+            json!({ "done": self.done, "total": self.total.max(self.done), "cursor": self.cursor() });
+        if is_first {
+            answer["forget"] = json!(FORGOTTEN);
+        }
+        answer
     }
 }
 
@@ -107,7 +117,8 @@ mod tests {
             assert_eq!(Step::parse(&step.cursor().unwrap()), Some(step));
         }
         let end = Step { done: 11, total: 9, next: Next::End };
-        assert_eq!(end.answer(), json!({ "done": 11, "total": 11, "cursor": null }));
+        assert_eq!(end.answer(false), json!({ "done": 11, "total": 11, "cursor": null }));
+        assert_eq!(end.answer(true)["forget"], json!(FORGOTTEN));
         for bad in ["", "1", "1 2 people", "1 2 cats x", "x 2 people a", "1 2 conversations x"] {
             assert_eq!(Step::parse(bad), None, "{bad}");
         }

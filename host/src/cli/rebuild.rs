@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Client, Where};
 use super::{Failure, Output, page};
 use crate::config::Config;
 
 const PATH: &str = "/admin/v1/rebuild";
+const FORGET: &str = "/admin/v1/redis/forget";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,6 +26,9 @@ struct Step {
     total: u64,
     /// Where the next step begins; none at the end.
     cursor: Option<String>,
+    /// Keys in Redis that are to be deleted, because nothing writes them anew: patterns, with the first step only.
+    #[serde(default)]
+    forget: Vec<String>,
 }
 
 pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
@@ -33,6 +37,9 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
     let mut asked = json!({});
     let done = loop {
         let step: Step = client.post(PATH, &asked).await?;
+        if !step.forget.is_empty() {
+            let _: Value = client.post(FORGET, &json!({ "keys": step.forget })).await?;
+        }
         bar.set_length(step.total);
         bar.set_position(step.done);
         match step.cursor {
