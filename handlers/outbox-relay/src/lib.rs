@@ -45,6 +45,10 @@ fn project(facts: &[Fact<'_>], events: &[Event]) -> Result<(), Trouble> {
     let pipeline = projections::pipeline(facts, events);
     let outcome = pipeline.run().and_then(|replies| projections::unwritten(&pipeline, &replies).run());
     match outcome {
+        // What stands in the read model is old, and would be shown.
+        Ok(dropped) if dropped.iter().any(|reply| matches!(reply, redis::Reply::Failed(_))) => {
+            Err(Trouble::Away("the read model can neither be written nor dropped".to_owned()))
+        }
         Ok(_) => Ok(()),
         Err(error @ (redis::Error::Unavailable | redis::Error::Deadline)) => {
             Err(Trouble::Away(redis::describe(&error)))

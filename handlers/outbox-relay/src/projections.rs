@@ -73,12 +73,12 @@ pub fn pipeline(facts: &[Fact<'_>], events: &[Event]) -> Pipeline {
 }
 
 /// Drops what was to be written and was not, because Redis is full, say: what stands there now is not true any more, and
-/// what is missing readers find in Postgres.
+/// what is missing readers find in Postgres. The stream of events is for analytics only.
 pub fn unwritten(pipeline: &Pipeline, replies: &[Reply]) -> Pipeline {
     let mut drops = Pipeline::new();
     for (command, reply) in pipeline.commands().iter().zip(replies) {
         if let ([name, key, ..], Reply::Failed(_)) = (&command[..], reply)
-            && name == "HSET"
+            && name != "XADD"
         {
             drops.push(&["UNLINK", key]);
         }

@@ -21,11 +21,20 @@ pub fn changed<'a>(users: impl IntoIterator<Item = &'a str>) -> Result<(), redis
     let version = random::bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let ttl = keys::NOTIFICATIONS_TTL_S.to_string();
     let mut pipeline = redis::Pipeline::new();
-    for user in users {
+    let users: Vec<&str> = users.into_iter().collect();
+    for user in &users {
         let key = keys::notifications(user);
         // The version first: whoever keeps something between the two has seen the old one.
         pipeline.push(&["HSET", &key, keys::NOTIFICATIONS_VERSION, &version]);
         pipeline.push(&["HDEL", &key, keys::NOTIFICATIONS_NEWEST]).push(&["EXPIRE", &key, &ttl]);
     }
-    pipeline.run().map(drop)
+    let replies = pipeline.run()?;
+    // A Redis that is full takes no version; without a version nobody keeps anything either.
+    let mut drops = redis::Pipeline::new();
+    for (user, reply) in users.iter().zip(replies.iter().step_by(3)) {
+        if matches!(reply, redis::Reply::Failed(_)) {
+            drops.push(&["UNLINK", &keys::notifications(user)]);
+        }
+    }
+    drops.run().map(drop)
 }
