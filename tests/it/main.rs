@@ -19,6 +19,7 @@ mod drain;
 mod events;
 mod failover;
 mod fairness;
+mod fleets;
 mod flushed;
 mod grants;
 mod graphql;
