@@ -27,7 +27,7 @@ use crate::releases::repository::Repository;
 use crate::releases::{Rollout, Trust};
 use crate::revocations::Revocations;
 use crate::runtime::{Backends, Runtime};
-use crate::shutdown::{Guard, Shutdown};
+use crate::shutdown::{ShutdownGuard, Shutdown};
 use crate::telemetry;
 use crate::triggers::Triggers;
 
@@ -169,7 +169,7 @@ impl App {
                 &postgres,
                 &redis,
                 &hub,
-                clients_end.onlooker(),
+                clients_end.watch(),
             ),
             rollout,
             postgres: postgres.host().clone(),
@@ -227,7 +227,7 @@ impl App {
     }
 }
 
-fn spawn_follow(rollout: Arc<Rollout>, guard: &Guard) {
+fn spawn_follow(rollout: Arc<Rollout>, guard: &ShutdownGuard) {
     let guard = guard.clone();
     tokio::spawn(async move { rollout.follow(guard).await });
 }

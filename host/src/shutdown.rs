@@ -1,26 +1,27 @@
-//! How the process ends: one signal, many guards. Spawned work holds a guard; the end waits for all of them, up to a bound.
+//! Orderly end of the process: one signal, many guards. Spawned work holds a guard. The process waits until all guards
+//! are dropped, up to a bound.
 
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-/// Held by the owner of the process. `begin` tells everyone; `finished` waits until every guard is dropped.
+/// The signal's sender, held by the owner of the process.
 pub struct Shutdown {
     begun: watch::Sender<bool>,
     guards: mpsc::Sender<()>,
     last_guard: mpsc::Receiver<()>,
 }
 
-/// Held by spawned work, cloned for its children. Dropping it says: ended.
+/// The signal's receiver, held by spawned work and cloned for its children. The process does not end before it is dropped.
 #[derive(Clone)]
-pub struct Guard {
+pub struct ShutdownGuard {
     begun: watch::Receiver<bool>,
     _alive: mpsc::Sender<()>,
 }
 
-/// Held by who only wants to know. The end does not wait for it.
+/// A receiver of the signal for code that only reads it. The end of the process does not wait for it.
 #[derive(Clone)]
-pub struct Onlooker {
+pub struct ShutdownWatch {
     begun: watch::Receiver<bool>,
 }
 
@@ -30,22 +31,23 @@ impl Shutdown {
         Self { begun: watch::Sender::new(false), guards, last_guard }
     }
 
-    pub fn guard(&self) -> Guard {
-        Guard { begun: self.begun.subscribe(), _alive: self.guards.clone() }
+    pub fn guard(&self) -> ShutdownGuard {
+        ShutdownGuard { begun: self.begun.subscribe(), _alive: self.guards.clone() }
     }
 
-    pub fn onlooker(&self) -> Onlooker {
-        Onlooker { begun: self.begun.subscribe() }
+    pub fn watch(&self) -> ShutdownWatch {
+        ShutdownWatch { begun: self.begun.subscribe() }
     }
 
+    /// Sends the signal to every guard and watch.
     pub fn begin(&self) {
         self.begun.send_replace(true);
     }
 
-    /// False when guards were still held after `patience`.
-    pub async fn finished(mut self, patience: Duration) -> bool {
+    /// Waits until every guard is dropped, at most `wait`. Returns false when guards were still held then.
+    pub async fn finished(mut self, wait: Duration) -> bool {
         drop(self.guards);
-        tokio::time::timeout(patience, self.last_guard.recv()).await.is_ok()
+        tokio::time::timeout(wait, self.last_guard.recv()).await.is_ok()
     }
 }
 
@@ -55,20 +57,20 @@ impl Default for Shutdown {
     }
 }
 
-impl Onlooker {
+impl ShutdownWatch {
     pub fn has_begun(&self) -> bool {
         *self.begun.borrow()
     }
 }
 
-impl Guard {
+impl ShutdownGuard {
     pub fn has_begun(&self) -> bool {
         *self.begun.borrow()
     }
 
-    /// Resolves when the process begins to end. Cancel safe.
+    /// Resolves when the shutdown begins. Cancel safe.
     pub async fn begun(&mut self) {
-        // An error means that the owner is gone, which is an end too.
+        // An error means that the owner was dropped, which ends the process too.
         let _ = self.begun.wait_for(|begun| *begun).await;
     }
 }

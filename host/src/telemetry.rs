@@ -14,7 +14,7 @@ pub use lines::in_one_line;
 
 use crate::config::Config;
 use crate::ids::NodeId;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 pub mod histogram;
 mod lines;
@@ -45,7 +45,7 @@ impl Metrics {
     }
 
     /// Until the process ends.
-    pub async fn upkeep(self, mut guard: Guard) {
+    pub async fn upkeep(self, mut guard: ShutdownGuard) {
         let mut tick = tokio::time::interval(UPKEEP_EVERY);
         loop {
             tokio::select! {

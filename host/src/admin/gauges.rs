@@ -12,12 +12,12 @@ use crate::limits;
 use crate::postgres::outbox;
 use crate::redis::Redis;
 use crate::releases::repository::Repository;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Until the process ends.
-pub async fn keep(postgres: PgPool, redis: Redis, hub: Hub, mut guard: Guard) {
+pub async fn keep(postgres: PgPool, redis: Redis, hub: Hub, mut guard: ShutdownGuard) {
     let repository = Repository::new(postgres.clone());
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

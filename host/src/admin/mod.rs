@@ -39,7 +39,7 @@ use crate::redis::Redis;
 use crate::releases::{Load, Rollout};
 use crate::revocations::Revocations;
 use crate::runtime::Runtime;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 use crate::telemetry::Metrics;
 use crate::triggers::{HttpIn, Triggers};
 use crate::wire::http::{self, Answer};
@@ -120,7 +120,7 @@ struct Desk<L: Load> {
 }
 
 /// Serves operators until `guard` begins, which is after the drain. Requests that are being handled are answered.
-pub async fn serve<L: Load>(listener: TcpListener, admin: Arc<Admin<L>>, settings: Settings, guard: Guard) {
+pub async fn serve<L: Load>(listener: TcpListener, admin: Arc<Admin<L>>, settings: Settings, guard: ShutdownGuard) {
     let Settings { hosts, keep_alive, stall } = settings;
     let requests = Semaphore::new(limits::ADMIN_REQUESTS_MAX);
     let desk = Arc::new(Desk { admin, hosts, attempts: Attempts::default(), requests });

@@ -7,7 +7,7 @@ use crate::fanout::Hub;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
 use crate::releases::Rollout;
-use crate::shutdown::Onlooker;
+use crate::shutdown::ShutdownWatch;
 use crate::triggers::Triggers;
 
 pub(super) fn checks(
@@ -16,7 +16,7 @@ pub(super) fn checks(
     postgres: &Postgres,
     redis: &Redis,
     hub: &Hub,
-    shutdown: Onlooker,
+    shutdown: ShutdownWatch,
 ) -> Readiness {
     let (postgres, redis, hub) = (postgres.clone(), redis.clone(), hub.clone());
     let (writes, running) = (postgres.clone(), triggers.clone());

@@ -23,7 +23,7 @@ use crate::limits::{
 };
 use crate::revocations::Known;
 use crate::session::Credentials;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 use crate::wire::problem::Code;
 use crate::wire::timestamp;
 use claims::{Rejected, Rules};
@@ -103,7 +103,7 @@ impl Auth {
     }
 
     /// Reads the key sets, each in its time, until the process ends. The first time is the caller's to wait for.
-    pub async fn follow(self: Arc<Self>, first: Option<Duration>, mut guard: Guard) {
+    pub async fn follow(self: Arc<Self>, first: Option<Duration>, mut guard: ShutdownGuard) {
         let Some(mut wait) = first else { return };
         loop {
             tokio::select! {

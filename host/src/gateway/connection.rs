@@ -25,7 +25,7 @@ use crate::http_server::{Slot, Stalled};
 use crate::ids::ConnectionId;
 use crate::limits::GOODBYE_WAIT;
 use crate::session::{Action, Credentials, Input, Session, Stage};
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 use crate::wire::close::Close;
 use crate::wire::frames::{self, Frame, FrameId};
 use crate::wire::problem::Code;
@@ -111,7 +111,7 @@ enum Event {
 }
 
 /// The code with which it ended is told to the handlers and counted.
-pub async fn run(gateway: Arc<Gateway>, socket: Socket, arrival: Arrival, mut guard: Guard) {
+pub async fn run(gateway: Arc<Gateway>, socket: Socket, arrival: Arrival, mut guard: ShutdownGuard) {
     let Arrival { remote, user_agent, standing } = arrival;
     let (credentials, place) = match standing {
         Standing::Anonymous(slot) => (None, Place::Anonymous(slot)),
@@ -137,7 +137,7 @@ pub async fn run(gateway: Arc<Gateway>, socket: Socket, arrival: Arrival, mut gu
 
 impl Connection {
     /// Until there is nothing more to hear; gives the close code.
-    async fn live(&mut self, credentials: Option<Arc<Credentials>>, guard: &mut Guard) -> u16 {
+    async fn live(&mut self, credentials: Option<Arc<Credentials>>, guard: &mut ShutdownGuard) -> u16 {
         let mut timer = pin!(tokio::time::sleep(LOOK_AGAIN));
         let mut begun = pin!(guard.begun());
         let mut draining = false;

@@ -22,7 +22,7 @@ use crate::contract::http as contract;
 use crate::contract::types::Problem;
 use crate::limits::{BODY_BYTES_MAX, BODY_WAIT, TICKET_SECONDS};
 use crate::session::Credentials;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 use crate::triggers::{HttpIn, Reach};
 use crate::wire::http::{self as wire, Answer, REQUEST_ID};
 use crate::wire::percent;
@@ -33,7 +33,7 @@ pub(super) async fn answer(
     gateway: Arc<Gateway>,
     request: Request<Incoming>,
     remote: Remote,
-    guard: Guard,
+    guard: ShutdownGuard,
 ) -> Answer {
     let began = Instant::now();
     let id = wire::request_id(request.headers());

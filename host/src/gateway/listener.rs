@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::{Gateway, http};
 use crate::http_server::{self, Slot, Stream, Transport};
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 /// The client of an HTTP connection.
 #[derive(Clone)]
@@ -17,7 +17,7 @@ pub(super) struct Remote {
     pub slot: Arc<Slot>,
 }
 
-pub(super) async fn serve(gateway: Arc<Gateway>, listener: TcpListener, guard: Guard) {
+pub(super) async fn serve(gateway: Arc<Gateway>, listener: TcpListener, guard: ShutdownGuard) {
     let converse = {
         let gateway = gateway.clone();
         move |stream, address, slot, guard| converse(gateway.clone(), stream, Remote { address, slot }, guard)
@@ -26,7 +26,7 @@ pub(super) async fn serve(gateway: Arc<Gateway>, listener: TcpListener, guard: G
     info!("no longer listening; {} connections drain", gateway.connections());
 }
 
-async fn converse(gateway: Arc<Gateway>, stream: TcpStream, remote: Remote, mut guard: Guard) {
+async fn converse(gateway: Arc<Gateway>, stream: TcpStream, remote: Remote, mut guard: ShutdownGuard) {
     let transport = match &gateway.tls {
         None => Transport::Tcp(stream),
         // Boxed: its memory is free when the handshake is done.

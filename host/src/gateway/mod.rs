@@ -24,7 +24,7 @@ use crate::http_server::Slots;
 use crate::ids::NodeId;
 use crate::limits::HTTP_CONNECTIONS_MAX;
 use crate::session;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 use auth::Auth;
 pub use house::{House, Inside};
 use meters::Meters;
@@ -89,7 +89,7 @@ impl Gateway {
 
     /// Accepts until the process begins to end, then lets requests finish and connections move, each at its own time.
     /// Every connection holds a clone of `guard`.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, guard: Guard) {
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, guard: ShutdownGuard) {
         listener::serve(self, listener, guard).await;
     }
 

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::http_server::Transport;
 use crate::limits::{TLS_FILES_LOOKED_AT_EVERY, TLS_HANDSHAKE_WAIT};
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 pub struct Tls {
     files: Files,
@@ -83,7 +83,7 @@ impl Tls {
     }
 
     /// Looks at the files until the process ends.
-    pub async fn follow(self: Arc<Self>, mut guard: Guard) {
+    pub async fn follow(self: Arc<Self>, mut guard: ShutdownGuard) {
         let mut tick = interval(TLS_FILES_LOOKED_AT_EVERY);
         let (mut seen, mut complained_of) = (self.seen, None);
         loop {

@@ -26,7 +26,7 @@ use super::socket::Socket;
 use crate::contract::types::Problem;
 use crate::http_server::{Courtesy, Stream};
 use crate::limits::{CONNECTION_RETRY_MS, USER_AGENT_CHARS_MAX};
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 use crate::wire::http::Answer;
 use crate::wire::percent;
 use crate::wire::problem::Code;
@@ -39,7 +39,7 @@ pub(super) async fn handshake(
     gateway: &Arc<Gateway>,
     mut request: Request<Incoming>,
     remote: &Remote,
-    guard: Guard,
+    guard: ShutdownGuard,
 ) -> Result<Answer, Refusal> {
     check(&request, &gateway.origins)?;
     let busy = |why: &'static str, detail: &str| {

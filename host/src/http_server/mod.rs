@@ -34,7 +34,7 @@ use crate::contract::types::Problem;
 use crate::limits::{
     ACCEPT_AGAIN_AFTER, BACKLOG, GOODBYE_WAIT, REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX, UNSENT_BYTES_MAX,
 };
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 use crate::wire::http::{self as wire, Answer};
 use crate::wire::problem::Code;
 
@@ -53,8 +53,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn accept<F>(
     listener: TcpListener,
     slots: Arc<Slots>,
-    mut guard: Guard,
-    converse: impl Fn(TcpStream, SocketAddr, Arc<Slot>, Guard) -> F,
+    mut guard: ShutdownGuard,
+    converse: impl Fn(TcpStream, SocketAddr, Arc<Slot>, ShutdownGuard) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -89,7 +89,7 @@ pub async fn converse<A, F>(
     stream: Stream,
     slot: Arc<Slot>,
     keep_alive: Duration,
-    mut guard: Guard,
+    mut guard: ShutdownGuard,
     answer: A,
 ) where
     A: Fn(Request<Incoming>) -> F,

@@ -21,7 +21,7 @@ use crate::fanout::Hub;
 use crate::limits;
 use crate::postgres::epochs::{self, Epoch};
 use crate::postgres::revocations;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 use crate::wire::close::Close;
 use crate::wire::timestamp;
 
@@ -74,7 +74,7 @@ impl Revocations {
     }
 
     /// Until the process ends.
-    pub async fn follow(self, mut guard: Guard) {
+    pub async fn follow(self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::FOLLOW_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut reachable, mut clean_at) = (true, Instant::now() + limits::REVOCATIONS_CLEANED_EVERY);

@@ -16,7 +16,7 @@ use crate::fanout::Missing;
 use crate::ids::{ConnectionId, UserId};
 use crate::limits;
 use crate::runtime::{Call, Failure, Kind};
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 use crate::wire::timestamp;
 
 impl Triggers {
@@ -152,7 +152,7 @@ impl Tries {
     }
 }
 
-pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: Guard) {
+pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let mut clock = tokio::time::interval(Duration::from_millis(limits::TOUCH_REPORT_MS));
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut losses = triggers.hub.losses();
@@ -189,7 +189,7 @@ pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: Guard) {
 }
 
 /// Drains the hub's mailbox of gaps. Each is one page; the hub asks again where there is more.
-pub(super) async fn fill_gaps(triggers: Arc<Triggers>, mut guard: Guard) {
+pub(super) async fn fill_gaps(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let Some(mut gaps) = triggers.hub.gaps() else {
         tracing::error!("the mailbox of gaps is drained elsewhere");
         return;

@@ -10,9 +10,9 @@ use tracing::{info, warn};
 use super::Triggers;
 use crate::limits;
 use crate::postgres::epochs;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
-pub(super) async fn run(triggers: Arc<Triggers>, mut guard: Guard) {
+pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let mut clock = tokio::time::interval(Duration::from_millis(limits::EPOCH_LOOK_MS));
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

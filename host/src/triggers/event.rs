@@ -24,12 +24,12 @@ pub(super) use progress::Progress;
 use super::Triggers;
 use crate::limits;
 use crate::postgres::outbox::{self, Heads};
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 /// How often partitions are made ahead and dropped behind.
 const MAINTENANCE: Duration = Duration::from_secs(3600);
 
-pub(super) async fn run(triggers: Arc<Triggers>, mut guard: Guard) {
+pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let (heads_out, heads) = watch::channel(Heads::default());
     let mut changes = triggers.registry.changes();
     let mut tasks = JoinSet::new();
@@ -65,7 +65,7 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: Guard) {
 }
 
 /// What stands behind every wake: how far the sequences of the shards are, ten times a second.
-async fn probe(triggers: Arc<Triggers>, heads: watch::Sender<Heads>, mut guard: Guard) {
+async fn probe(triggers: Arc<Triggers>, heads: watch::Sender<Heads>, mut guard: ShutdownGuard) {
     let mut clock = tokio::time::interval(Duration::from_millis(limits::OUTBOX_TICK_MS));
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut failing = false;
@@ -89,7 +89,7 @@ async fn probe(triggers: Arc<Triggers>, heads: watch::Sender<Heads>, mut guard: 
     }
 }
 
-async fn maintain(triggers: Arc<Triggers>, mut guard: Guard) {
+async fn maintain(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let mut next = Instant::now();
     loop {
         tokio::select! {

@@ -23,7 +23,7 @@ use crate::postgres::Postgres;
 use crate::postgres::epochs::Epoch;
 use crate::releases::registry::Registry;
 use crate::runtime::{Failure, Release, Runtime};
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 pub struct Triggers {
     node: NodeId,
@@ -76,7 +76,7 @@ impl Triggers {
 
     /// Starts what runs by itself: events, schedules, the report of touched connections, the filling of gaps. Each task
     /// holds a clone of `guard` and ends when it says so.
-    pub fn start(self: &Arc<Self>, guard: &Guard) {
+    pub fn start(self: &Arc<Self>, guard: &ShutdownGuard) {
         tokio::spawn(connection::report_touches(self.clone(), guard.clone()));
         tokio::spawn(connection::fill_gaps(self.clone(), guard.clone()));
         tokio::spawn(epochs::run(self.clone(), guard.clone()));

@@ -22,12 +22,12 @@ use crate::manifest::{ScheduleBinding, Scope};
 use crate::postgres::schedules;
 use crate::releases::registry::Schedule;
 use crate::runtime::{Call, Release};
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 /// A handler's name and its schedule's.
 type Key = (String, String);
 
-pub(super) async fn run(triggers: Arc<Triggers>, mut guard: Guard) {
+pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let mut clock = tokio::time::interval(Duration::from_millis(limits::SCHEDULE_EVERY_MS_MIN));
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut next: HashMap<Key, Instant> = HashMap::new();

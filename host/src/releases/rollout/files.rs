@@ -19,7 +19,7 @@ use super::{Load, Rollout, parsed};
 use crate::error::Blame;
 use crate::ids::Digest;
 use crate::limits;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 /// Files that are to run and do not.
 #[derive(Default)]
@@ -122,7 +122,7 @@ impl<L: Load> Rollout<L> {
     }
 
     /// Until the process ends.
-    pub(super) async fn retry_files(&self, mut guard: Guard) {
+    pub(super) async fn retry_files(&self, mut guard: ShutdownGuard) {
         let mut changes = self.registry.changes();
         loop {
             let next = self.files.next();

@@ -14,7 +14,7 @@ use super::super::repository::{Error, Heartbeat, Report, Running, Share};
 use super::{Load, Rollout};
 use crate::ids::Digest;
 use crate::limits;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 /// What the last turn of following left.
 #[derive(Default)]
@@ -108,7 +108,7 @@ impl<R: Lives> Ready<R> {
 
 impl<L: Load> Rollout<L> {
     /// Until the process ends.
-    pub async fn follow(&self, guard: Guard) {
+    pub async fn follow(&self, guard: ShutdownGuard) {
         tokio::join!(
             self.listen(guard.clone()),
             self.look(guard.clone()),
@@ -325,7 +325,7 @@ impl<L: Load> Rollout<L> {
         turn.unreported.insert(name.clone(), report);
     }
 
-    async fn look(&self, mut guard: Guard) {
+    async fn look(&self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::FOLLOW_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reachable = true;
@@ -352,7 +352,7 @@ impl<L: Load> Rollout<L> {
     }
 
     /// Apart from `look`: a node that compiles for long is not a silent one.
-    async fn beat(&self, mut guard: Guard) {
+    async fn beat(&self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::HEARTBEAT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -384,7 +384,7 @@ impl<L: Load> Rollout<L> {
     }
 
     /// Hints only: `look` comes around without them.
-    async fn listen(&self, mut guard: Guard) {
+    async fn listen(&self, mut guard: ShutdownGuard) {
         loop {
             let hints = async {
                 let mut hints = self.repository.hints(self.node).await?;

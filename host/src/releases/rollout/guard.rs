@@ -14,7 +14,7 @@ use super::super::registry::{Canary, Declares, Entry};
 use super::super::repository::{GUARDED_BY, Verdict};
 use super::{Load, Rollout};
 use crate::limits;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 /// One canary, as long as its generation stands.
 struct Case {
@@ -24,7 +24,7 @@ struct Case {
 }
 
 impl<L: Load> Rollout<L> {
-    pub(super) async fn guard(&self, mut guard: Guard) {
+    pub(super) async fn guard(&self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::CANARY_LOOKS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut cases: HashMap<String, Case> = HashMap::new();

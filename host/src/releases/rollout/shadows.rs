@@ -10,7 +10,7 @@ use super::super::shadow::{Sample, Shown, Tally, difference};
 use super::{Load, Rollout};
 use crate::ids::Digest;
 use crate::limits;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 pub(super) struct Shadows<R> {
     worker: mpsc::Sender<Shown<R>>,
@@ -40,11 +40,11 @@ impl<R> Shadows<R> {
 }
 
 impl<L: Load> Rollout<L> {
-    pub(super) async fn shadow(&self, guard: Guard) {
+    pub(super) async fn shadow(&self, guard: ShutdownGuard) {
         tokio::join!(self.run_shadows(guard.clone()), self.report_shadows(guard));
     }
 
-    async fn run_shadows(&self, mut guard: Guard) {
+    async fn run_shadows(&self, mut guard: ShutdownGuard) {
         let taken = self.shadows.shown.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut shown) = taken else { return };
         loop {
@@ -62,7 +62,7 @@ impl<L: Load> Rollout<L> {
         }
     }
 
-    async fn report_shadows(&self, mut guard: Guard) {
+    async fn report_shadows(&self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::SHADOW_REPORT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

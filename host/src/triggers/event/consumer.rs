@@ -16,7 +16,7 @@ use crate::manifest::EventBinding;
 use crate::postgres::outbox::{self, Heads, Held, SHARDS};
 use crate::releases::registry::Consumer;
 use crate::runtime::Release;
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 
 const LEASE: Duration = Duration::from_millis(limits::CURSOR_LEASE_MS);
 
@@ -25,7 +25,7 @@ pub(super) async fn run(
     triggers: Arc<Triggers>,
     name: String,
     heads: watch::Receiver<Heads>,
-    mut guard: Guard,
+    mut guard: ShutdownGuard,
 ) {
     if let Some((release, _)) = find(&triggers, &name) {
         let deadline = Duration::from_millis(release.manifest.limits.deadline_ms);

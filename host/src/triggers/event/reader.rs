@@ -20,7 +20,7 @@ use crate::limits;
 use crate::manifest::EventBinding;
 use crate::postgres::outbox::{self, Cursor, Feed, Heads, Page, Stored, Waiting};
 use crate::runtime::{Call, Release};
-use crate::shutdown::Guard;
+use crate::shutdown::ShutdownGuard;
 use crate::telemetry::spans;
 
 const TICK: Duration = Duration::from_millis(limits::OUTBOX_TICK_MS);
@@ -45,7 +45,7 @@ pub(super) struct Reader {
     leases: mpsc::Receiver<Lease>,
     heads: watch::Receiver<Heads>,
     ear: Listener,
-    guard: Guard,
+    guard: ShutdownGuard,
     saved_at: Instant,
     read_at: Option<Instant>,
     looked_aside_at: Option<Instant>,
@@ -91,7 +91,7 @@ impl Reader {
         consumer: String,
         heads: watch::Receiver<Heads>,
         leases: mpsc::Receiver<Lease>,
-        guard: Guard,
+        guard: ShutdownGuard,
     ) -> Self {
         Self {
             ear: triggers.wakes.listen(),
