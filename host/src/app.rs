@@ -27,7 +27,7 @@ use crate::releases::repository::Repository;
 use crate::releases::{Rollout, Trust};
 use crate::revocations::Revocations;
 use crate::runtime::{Backends, Runtime};
-use crate::shutdown::{ShutdownGuard, Shutdown};
+use crate::shutdown::{Shutdown, ShutdownGuard};
 use crate::telemetry;
 use crate::triggers::Triggers;
 
@@ -163,14 +163,7 @@ impl App {
         tokio::spawn(gateway.clone().serve(clients, clients_end.guard()));
         let admin = Admin {
             token: config.admin_token.clone(),
-            readiness: readiness::checks(
-                &rollout,
-                &triggers,
-                &postgres,
-                &redis,
-                &hub,
-                clients_end.watch(),
-            ),
+            readiness: readiness::checks(&rollout, &triggers, &postgres, &redis, &hub, clients_end.watch()),
             rollout,
             postgres: postgres.host().clone(),
             hub: hub.clone(),

@@ -120,7 +120,12 @@ struct Desk<L: Load> {
 }
 
 /// Serves operators until `guard` begins, which is after the drain. Requests that are being handled are answered.
-pub async fn serve<L: Load>(listener: TcpListener, admin: Arc<Admin<L>>, settings: Settings, guard: ShutdownGuard) {
+pub async fn serve<L: Load>(
+    listener: TcpListener,
+    admin: Arc<Admin<L>>,
+    settings: Settings,
+    guard: ShutdownGuard,
+) {
     let Settings { hosts, keep_alive, stall } = settings;
     let requests = Semaphore::new(limits::ADMIN_REQUESTS_MAX);
     let desk = Arc::new(Desk { admin, hosts, attempts: Attempts::default(), requests });

@@ -10,14 +10,14 @@ use super::props::Live;
 use super::{Props, TEST_BYTES_MAX, World, complete};
 use crate::ids::ConnectionId;
 use crate::manifest::Manifest;
-use crate::runtime::{self, Cue, Release, Runtime, Source, Stage};
+use crate::runtime::{self, Cue, LoadedRelease, Runtime, Source, Stage};
 use crate::trace::{Exchange, Injection, Outcome, Scenario, Trace, keep_all, value_from};
 
 /// A loaded release, on its own or in a [`World`].
 #[derive(Clone)]
 pub struct Handler {
     pub(super) runtime: Arc<Runtime>,
-    pub(super) release: Arc<Release>,
+    pub(super) release: Arc<LoadedRelease>,
     pub(super) world: Option<Arc<World>>,
 }
 

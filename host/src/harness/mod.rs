@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::runtime::{Backends, Compiler, Options, Refusal, Release, ReleaseFile, Runtime};
+use crate::runtime::{Backends, Compiler, LoadedRelease, Options, Refusal, ReleaseFile, Runtime};
 
 pub use bench::{Call, Handler, Ran};
 pub use input::complete;
@@ -80,7 +80,7 @@ impl Harness {
 }
 
 impl Handler {
-    fn new(runtime: Arc<Runtime>, release: Arc<Release>) -> Self {
+    fn new(runtime: Arc<Runtime>, release: Arc<LoadedRelease>) -> Self {
         Self { runtime, release, world: None }
     }
 }

@@ -16,7 +16,7 @@ use super::first::FirstFailure;
 use crate::ids::{Address, Digest};
 use crate::limits;
 use crate::manifest::{EventBinding, FrameBinding, HttpBinding, Manifest, Pattern, ScheduleBinding};
-use crate::runtime::{CallLog, Release, Vitals, Witnessed};
+use crate::runtime::{CallLog, LoadedRelease, Vitals, Witnessed};
 use crate::telemetry::histogram::Counts;
 
 /// What a snapshot needs to know of a release.
@@ -24,7 +24,7 @@ pub trait Declares {
     fn manifest(&self) -> &Manifest;
 }
 
-impl Declares for Release {
+impl Declares for LoadedRelease {
     fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -41,7 +41,7 @@ pub trait Lives: Declares {
     }
 }
 
-impl Lives for Release {
+impl Lives for LoadedRelease {
     fn vitals(&self) -> &Vitals {
         &self.vitals
     }
@@ -51,7 +51,7 @@ impl Lives for Release {
     }
 
     fn host_calls(&self) -> Vec<(&'static str, Counts)> {
-        Release::host_calls(self).collect()
+        LoadedRelease::host_calls(self).collect()
     }
 }
 
@@ -63,7 +63,7 @@ impl Declares for Manifest {
 }
 
 /// The pointer. Shared by everyone who calls handlers.
-pub struct Registry<R = Release> {
+pub struct Registry<R = LoadedRelease> {
     current: ArcSwap<Bindings<R>>,
     changes: watch::Sender<u64>,
 }
@@ -98,7 +98,7 @@ impl<R: Declares> Default for Registry<R> {
 }
 
 /// What runs under a handler's name.
-pub struct Entry<R = Release> {
+pub struct Entry<R = LoadedRelease> {
     pub name: String,
     /// Of `running`: what log lines and metrics call it.
     pub digest: Digest,
@@ -111,14 +111,14 @@ pub struct Entry<R = Release> {
 }
 
 /// A release beside the running one. It binds what that one binds.
-pub struct Trial<R = Release> {
+pub struct Trial<R = LoadedRelease> {
     pub digest: Digest,
     pub release: Arc<R>,
     pub percent: u8,
 }
 
 /// A trial that answers some of the users.
-pub struct Canary<R = Release> {
+pub struct Canary<R = LoadedRelease> {
     pub trial: Trial<R>,
     /// Its calls, and those of the running release beside it, since it began.
     pub calls: Arc<CallLog>,
@@ -186,7 +186,7 @@ fn percentile(handler: &str, user: &str) -> u8 {
 }
 
 /// One immutable answer to every "who answers this?".
-pub struct Bindings<R = Release> {
+pub struct Bindings<R = LoadedRelease> {
     handlers: BTreeMap<String, Arc<Entry<R>>>,
     /// One router a method: a path may belong to one handler for GET and to another for POST.
     http: BTreeMap<String, matchit::Router<HttpTarget<R>>>,
@@ -211,7 +211,7 @@ struct FrameTarget<R> {
 }
 
 /// Where a request goes.
-pub enum Found<'a, R = Release> {
+pub enum Found<'a, R = LoadedRelease> {
     Route(Route<'a, R>),
     /// The path is bound, for these methods only.
     MethodNotAllowed {
@@ -220,7 +220,7 @@ pub enum Found<'a, R = Release> {
     Nothing,
 }
 
-pub struct Route<'a, R = Release> {
+pub struct Route<'a, R = LoadedRelease> {
     pub entry: &'a Arc<Entry<R>>,
     /// As the manifest writes it.
     pub pattern: &'a str,
@@ -229,20 +229,20 @@ pub struct Route<'a, R = Release> {
     pub params: Vec<(&'a str, &'a str)>,
 }
 
-pub struct FrameRoute<'a, R = Release> {
+pub struct FrameRoute<'a, R = LoadedRelease> {
     pub entry: &'a Arc<Entry<R>>,
     pub canonical: &'a str,
     /// The name that the client used, where it is not the canonical one.
     pub alias: Option<&'a str>,
 }
 
-pub struct Schedule<R = Release> {
+pub struct Schedule<R = LoadedRelease> {
     pub entry: Arc<Entry<R>>,
     pub binding: ScheduleBinding,
 }
 
 /// A consumer of the outbox; its cursor goes by the handler's name.
-pub struct Consumer<R = Release> {
+pub struct Consumer<R = LoadedRelease> {
     pub entry: Arc<Entry<R>>,
     pub binding: EventBinding,
 }

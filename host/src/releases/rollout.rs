@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::ids::{Digest, NodeId};
 use crate::limits;
 use crate::manifest::Manifest;
-use crate::runtime::{Refusal, Release, ReleaseFile, Runtime};
+use crate::runtime::{LoadedRelease, Refusal, ReleaseFile, Runtime};
 use crate::trace::Trace;
 
 mod files;
@@ -59,21 +59,21 @@ pub trait Load: Send + Sync + 'static {
 }
 
 impl Load for Arc<Runtime> {
-    type Release = Release;
+    type Release = LoadedRelease;
 
     async fn load(
         &self,
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
-    ) -> Result<Arc<Release>, Refusal> {
+    ) -> Result<Arc<LoadedRelease>, Refusal> {
         Runtime::load(self, file, settings).await
     }
 
-    async fn vet(&self, release: &Arc<Release>) -> Result<(), Refusal> {
+    async fn vet(&self, release: &Arc<LoadedRelease>) -> Result<(), Refusal> {
         self.read_scripts(release).await
     }
 
-    async fn replay(&self, release: &Arc<Release>, trace: &Trace) -> Result<Trace, Refusal> {
+    async fn replay(&self, release: &Arc<LoadedRelease>, trace: &Trace) -> Result<Trace, Refusal> {
         Runtime::replay(self, release, trace).await
     }
 }

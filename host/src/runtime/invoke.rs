@@ -12,7 +12,7 @@ use super::answer;
 use super::callers::Caller;
 use super::failure::{Failure, Kind};
 use super::meters::Ending;
-use super::release::{Exports, Release};
+use super::release::{Exports, LoadedRelease};
 use crate::contract::types::{Principal, Problem};
 use crate::contract::{connection, event, frame, http, schedule};
 use crate::interfaces::call::Stop;
@@ -125,7 +125,7 @@ impl Input {
 }
 
 /// What the spans of a traced call and of its host calls say alike.
-pub(super) fn whose(release: &Release, state: &CallState) -> Vec<(&'static str, String)> {
+pub(super) fn whose(release: &LoadedRelease, state: &CallState) -> Vec<(&'static str, String)> {
     vec![
         ("handler.name", release.name().to_owned()),
         ("handler.release", release.terms.release_short.clone()),
@@ -135,7 +135,7 @@ pub(super) fn whose(release: &Release, state: &CallState) -> Vec<(&'static str, 
 
 /// The span of a traced call, over its host calls.
 pub(super) fn record_span(
-    release: &Release,
+    release: &LoadedRelease,
     trigger: Trigger,
     result: &Result<Output, Failure>,
     state: &CallState,
@@ -181,7 +181,7 @@ pub(super) fn ending(result: &Result<Output, Failure>) -> Ending {
 
 /// Everything between a store and its end. The state comes back however the call ended.
 pub(super) async fn run(
-    release: &Release,
+    release: &LoadedRelease,
     mut store: Store<CallState>,
     input: &Input,
 ) -> (Result<Output, Failure>, CallState) {
@@ -288,7 +288,7 @@ pub(super) async fn warm(store: &mut Store<CallState>, exports: &Exports) -> was
 }
 
 /// The log line of a failed call: who, what, how far it came. No argument and no answer is in it.
-pub(super) fn log_failure(release: &Release, trigger: Trigger, failure: &Failure, state: &CallState) {
+pub(super) fn log_failure(release: &LoadedRelease, trigger: Trigger, failure: &Failure, state: &CallState) {
     let mut last = String::new();
     for digest in state.border.last() {
         let _ = write!(last, "{}{digest}", if last.is_empty() { "" } else { "; " });

@@ -47,7 +47,7 @@ pub use failure::{Failure, Kind};
 pub use file::{Refusal, ReleaseFile};
 pub use invoke::Trigger;
 pub use meters::{Ending, Used, Vitals};
-pub use release::{Release, releases_loaded};
+pub use release::{LoadedRelease, releases_loaded};
 pub use witness::{Witness, Witnessed};
 
 /// Who is behind a call. `connection` is there for frames, and is the one that `channels.subscribe` gates.
@@ -117,20 +117,20 @@ impl Runtime {
         &self,
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
-    ) -> Result<Arc<Release>, Refusal> {
+    ) -> Result<Arc<LoadedRelease>, Refusal> {
         let component = self.artifacts.load(&self.ground.engine, file).await?;
         // Here and not in the first call: the image that every instance's memory begins as.
         component
             .initialize_copy_on_write_image()
             .map_err(|error| Refusal::of_host(format!("its memory cannot be prepared: {error:#}")))?;
-        let release = Release::link(&self.ground, self.budget.claims(), &component, file, settings)?;
+        let release = LoadedRelease::link(&self.ground, self.budget.claims(), &component, file, settings)?;
         self.warm(&release).await?;
         Ok(Arc::new(release))
     }
 
     /// For whoever deploys, beyond what it takes to load: a script that is not Lua would fail in every call. No Redis, no
     /// verdict: a release is not kept back for that.
-    pub async fn read_scripts(&self, release: &Release) -> Result<(), Refusal> {
+    pub async fn read_scripts(&self, release: &LoadedRelease) -> Result<(), Refusal> {
         let Some(redis) = &self.backends.redis else { return Ok(()) };
         let deadline = tokio::time::Instant::now() + Duration::from_millis(limits::REDIS_ANSWER_MS_MAX);
         for script in release.terms.scripts.values() {
@@ -142,7 +142,7 @@ impl Runtime {
         Ok(())
     }
 
-    async fn warm(&self, release: &Release) -> Result<(), Refusal> {
+    async fn warm(&self, release: &LoadedRelease) -> Result<(), Refusal> {
         // Nothing happened yet that could answer, so a host call of a start function ends the trial.
         let state = self.state(release, warming(), Source::Replay(Script::new(Vec::new())), None);
         let mut store = store::build(&self.ground.engine, state);
@@ -159,7 +159,7 @@ impl Runtime {
 
     pub async fn http(
         &self,
-        release: &Arc<Release>,
+        release: &Arc<LoadedRelease>,
         call: Call,
         request: http::Request,
     ) -> Result<Result<http::Response, Problem>, Failure> {
@@ -171,7 +171,7 @@ impl Runtime {
 
     pub async fn frame(
         &self,
-        release: &Arc<Release>,
+        release: &Arc<LoadedRelease>,
         call: Call,
         request: frame::Request,
     ) -> Result<Result<Option<frame::Reply>, Problem>, Failure> {
@@ -183,7 +183,7 @@ impl Runtime {
 
     pub async fn opened(
         &self,
-        release: &Arc<Release>,
+        release: &Arc<LoadedRelease>,
         call: Call,
         opened: connection::Opened,
     ) -> Result<Result<Vec<Push>, Problem>, Failure> {
@@ -195,7 +195,7 @@ impl Runtime {
 
     pub async fn closed(
         &self,
-        release: &Arc<Release>,
+        release: &Arc<LoadedRelease>,
         call: Call,
         closed: connection::Closed,
     ) -> Result<(), Failure> {
@@ -204,7 +204,7 @@ impl Runtime {
 
     pub async fn touched(
         &self,
-        release: &Arc<Release>,
+        release: &Arc<LoadedRelease>,
         call: Call,
         node: String,
         touches: Vec<connection::Touch>,
@@ -214,7 +214,7 @@ impl Runtime {
 
     pub async fn missed(
         &self,
-        release: &Arc<Release>,
+        release: &Arc<LoadedRelease>,
         call: Call,
         gap: connection::Gap,
     ) -> Result<Result<connection::Page, Problem>, Failure> {
@@ -226,7 +226,7 @@ impl Runtime {
 
     pub async fn schedule(
         &self,
-        release: &Arc<Release>,
+        release: &Arc<LoadedRelease>,
         call: Call,
         tick: schedule::Tick,
     ) -> Result<Result<(), String>, Failure> {
@@ -238,7 +238,7 @@ impl Runtime {
 
     pub async fn event(
         &self,
-        release: &Arc<Release>,
+        release: &Arc<LoadedRelease>,
         call: Call,
         events: Vec<event::Event>,
     ) -> Result<Vec<event::Verdict>, Failure> {
@@ -250,7 +250,7 @@ impl Runtime {
 
     /// The call of a trace once more, on any release, with its settings and the trace's answers. The result is a trace again, to be
     /// compared with the first.
-    pub async fn replay(&self, release: &Arc<Release>, trace: &Trace) -> Result<Trace, Refusal> {
+    pub async fn replay(&self, release: &Arc<LoadedRelease>, trace: &Trace) -> Result<Trace, Refusal> {
         recording::replay(self, release, trace).await
     }
 
@@ -258,7 +258,7 @@ impl Runtime {
     /// outcome is in the trace; a refusal says that `input` is none of `trigger`.
     pub async fn play(
         &self,
-        release: &Arc<Release>,
+        release: &Arc<LoadedRelease>,
         call: Call,
         trigger: &str,
         input: serde_json::Value,
@@ -268,7 +268,7 @@ impl Runtime {
         recording::play(self, release, call, (trigger, input), source, bytes_max).await
     }
 
-    async fn call(&self, release: &Release, call: Call, input: Input) -> Result<Output, Failure> {
+    async fn call(&self, release: &LoadedRelease, call: Call, input: Input) -> Result<Output, Failure> {
         let witness_wants = release.witnessed.with(|witness| witness.wants(&call.id)).unwrap_or(false);
         let keeps = self.recordings.as_ref().filter(|recordings| recordings.begin());
         let recorder = (keeps.is_some() || witness_wants).then(Recorder::default);
@@ -292,7 +292,7 @@ impl Runtime {
     /// The state is there unless the call found no slot.
     async fn run(
         &self,
-        release: &Release,
+        release: &LoadedRelease,
         call: Call,
         source: Source,
         recorder: Option<Recorder>,
@@ -332,7 +332,13 @@ impl Runtime {
         (result, Some(state))
     }
 
-    fn state(&self, release: &Release, call: Call, source: Source, recorder: Option<Recorder>) -> CallState {
+    fn state(
+        &self,
+        release: &LoadedRelease,
+        call: Call,
+        source: Source,
+        recorder: Option<Recorder>,
+    ) -> CallState {
         let terms = release.terms.clone();
         let border =
             Border::new(&terms.limits, terms.meters.clone(), terms.secrets.clone(), source, recorder);

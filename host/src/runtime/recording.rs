@@ -11,7 +11,7 @@ use tracing::warn;
 use super::failure::Failure;
 use super::file::Refusal;
 use super::invoke::{Input, Output, Trigger};
-use super::release::Release;
+use super::release::LoadedRelease;
 use super::{Call, Runtime};
 use crate::config::{Traced, Traces};
 use crate::interfaces::CallState;
@@ -75,7 +75,7 @@ pub(super) fn taken(mut state: CallState) -> Option<(CallState, Taken)> {
 }
 
 pub(super) fn trace(
-    release: &Release,
+    release: &LoadedRelease,
     call: &str,
     input: &Input,
     (exchanges, left_out): Taken,
@@ -104,7 +104,7 @@ pub(super) fn trace(
 
 pub(super) async fn replay(
     runtime: &Runtime,
-    release: &Arc<Release>,
+    release: &Arc<LoadedRelease>,
     trace: &Trace,
 ) -> Result<Trace, Refusal> {
     if !trace.is_whole() {
@@ -121,7 +121,7 @@ pub(super) async fn replay(
 }
 
 /// What the world answered stands in the trace; settings are a release's own.
-fn with_settings_of(release: &Release, mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
+fn with_settings_of(release: &LoadedRelease, mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
     for asked in exchanges.iter_mut().filter(|exchange| exchange.function == Function::ConfigGet.name()) {
         if let Some(key) = asked.args["key"].as_str() {
             asked.answer = Some(json!(release.setting(key)));
@@ -135,7 +135,7 @@ fn with_settings_of(release: &Release, mut exchanges: Vec<Exchange>) -> Vec<Exch
 
 pub(super) async fn play(
     runtime: &Runtime,
-    release: &Arc<Release>,
+    release: &Arc<LoadedRelease>,
     call: Call,
     (trigger, mut asked): (&str, Value),
     source: Source,

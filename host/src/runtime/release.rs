@@ -1,4 +1,4 @@
-//! One release, ready to be called: linked, checked against its manifest, warmed. Whoever holds a `Release` holds one
+//! One release, ready to be called: linked, checked against its manifest, warmed. Whoever holds a `LoadedRelease` holds one
 //! whose imports are granted, whose exports answer its bindings, and which fits the pool.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ const CONTRACT: &str = "switchboard:host/";
 const PAGE_BYTES: u64 = 64 * 1024;
 
 /// Dropping the last one frees its code; calls in flight hold it.
-pub struct Release {
+pub struct LoadedRelease {
     pub digest: Digest,
     pub manifest: Manifest,
     pub(super) terms: Arc<Terms>,
@@ -55,7 +55,7 @@ pub(super) struct Exports {
     pub event: Option<EventHandlerPre<CallState>>,
 }
 
-impl Release {
+impl LoadedRelease {
     /// Links and checks. What instantiating it shows is `Runtime::load`'s to try.
     pub(super) fn link(
         ground: &Ground,
@@ -153,7 +153,7 @@ impl Drop for Counted {
     }
 }
 
-impl fmt::Debug for Release {
+impl fmt::Debug for LoadedRelease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}", self.manifest.name, self.digest.short())
     }

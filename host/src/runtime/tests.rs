@@ -32,7 +32,7 @@ fn sandbox() -> Sandbox {
 }
 
 impl Sandbox {
-    async fn load(&self, file: &ReleaseFile) -> Arc<Release> {
+    async fn load(&self, file: &ReleaseFile) -> Arc<LoadedRelease> {
         self.runtime.load(file, BTreeMap::new()).await.unwrap()
     }
 
@@ -40,13 +40,13 @@ impl Sandbox {
         self.runtime.load(file, BTreeMap::new()).await.unwrap_err().reason
     }
 
-    async fn tick(&self, release: &Arc<Release>) -> Result<(), Failure> {
+    async fn tick(&self, release: &Arc<LoadedRelease>) -> Result<(), Failure> {
         let tick = schedule::Tick { name: "tick".into(), node: "node".into(), due_ms: 7 };
         self.runtime.schedule(release, call(), tick).await.map(|answer| answer.unwrap())
     }
 
     /// The same, answered by a source.
-    async fn tick_with(&self, release: &Arc<Release>, source: Source) -> Result<(), Failure> {
+    async fn tick_with(&self, release: &Arc<LoadedRelease>, source: Source) -> Result<(), Failure> {
         let tick = schedule::Tick { name: "tick".into(), node: "node".into(), due_ms: 7 };
         let (result, _) = self.runtime.run(release, call(), source, None, &Input::Schedule(tick)).await;
         result.map(|output| assert_eq!(output, Output::Schedule(Ok(()))))

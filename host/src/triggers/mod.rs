@@ -22,12 +22,12 @@ use crate::ids::NodeId;
 use crate::postgres::Postgres;
 use crate::postgres::epochs::Epoch;
 use crate::releases::registry::Registry;
-use crate::runtime::{Failure, Release, Runtime};
+use crate::runtime::{Failure, LoadedRelease, Runtime};
 use crate::shutdown::ShutdownGuard;
 
 pub struct Triggers {
     node: NodeId,
-    registry: Arc<Registry<Release>>,
+    registry: Arc<Registry<LoadedRelease>>,
     runtime: Arc<Runtime>,
     hub: Hub,
     postgres: Postgres,
@@ -42,7 +42,7 @@ pub struct Triggers {
 impl Triggers {
     pub fn new(
         node: NodeId,
-        registry: Arc<Registry<Release>>,
+        registry: Arc<Registry<LoadedRelease>>,
         runtime: Arc<Runtime>,
         hub: Hub,
         postgres: Postgres,
@@ -87,7 +87,7 @@ impl Triggers {
 
 /// A call that ended without an answer: the asker gets its problem. The runtime has logged it, with all it knows of the
 /// call, unless nothing ran; how often that happens is in the metrics, and a line for each would only add to the load.
-fn told(release: &Release, call: &str, failure: &Failure) -> Problem {
+fn told(release: &LoadedRelease, call: &str, failure: &Failure) -> Problem {
     debug!(
         handler.name = release.name(),
         handler.release = %release.digest.short(),

@@ -21,7 +21,7 @@ use crate::limits;
 use crate::manifest::{ScheduleBinding, Scope};
 use crate::postgres::schedules;
 use crate::releases::registry::Schedule;
-use crate::runtime::{Call, Release};
+use crate::runtime::{Call, LoadedRelease};
 use crate::shutdown::ShutdownGuard;
 
 /// A handler's name and its schedule's.
@@ -79,7 +79,12 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     while runs.join_next().await.is_some() {}
 }
 
-async fn run_once(triggers: Arc<Triggers>, release: Arc<Release>, call_id: String, binding: ScheduleBinding) {
+async fn run_once(
+    triggers: Arc<Triggers>,
+    release: Arc<LoadedRelease>,
+    call_id: String,
+    binding: ScheduleBinding,
+) {
     let handler = release.name();
     let due_ms = match binding.scope {
         Scope::Node => now_ms(),

@@ -12,16 +12,16 @@ struct Flood(Vec<JoinHandle<Result<(), Failure>>>);
 
 impl Flood {
     /// Each waits in its first host call for an hour.
-    fn that_waits(sandbox: &Sandbox, release: &Arc<Release>, calls: usize) -> Self {
-        let call = |runtime: Arc<Runtime>, release: Arc<Release>| async move {
+    fn that_waits(sandbox: &Sandbox, release: &Arc<LoadedRelease>, calls: usize) -> Self {
+        let call = |runtime: Arc<Runtime>, release: Arc<LoadedRelease>| async move {
             let hour = faulty(0, Fault::Delay(Duration::from_secs(3600)));
             runtime.run(&release, call(), hour, None, &Input::Schedule(due())).await.0.map(drop)
         };
         Self((0..calls).map(|_| tokio::spawn(call(sandbox.runtime.clone(), release.clone()))).collect())
     }
 
-    fn that_loops(sandbox: &Sandbox, release: &Arc<Release>, calls: usize) -> Self {
-        let call = |runtime: Arc<Runtime>, release: Arc<Release>| async move {
+    fn that_loops(sandbox: &Sandbox, release: &Arc<LoadedRelease>, calls: usize) -> Self {
+        let call = |runtime: Arc<Runtime>, release: Arc<LoadedRelease>| async move {
             runtime.schedule(&release, call(), due()).await.map(drop)
         };
         Self((0..calls).map(|_| tokio::spawn(call(sandbox.runtime.clone(), release.clone()))).collect())
@@ -113,7 +113,7 @@ async fn calls_that_take_much_memory_leave_some_to_the_others() {
 }
 
 /// How long a call of the release takes, the median of some.
-async fn median(sandbox: &Sandbox, release: &Arc<Release>) -> Duration {
+async fn median(sandbox: &Sandbox, release: &Arc<LoadedRelease>) -> Duration {
     let mut took = Vec::new();
     for _ in 0..21 {
         let begun = Instant::now();

@@ -15,7 +15,7 @@ use crate::limits;
 use crate::manifest::EventBinding;
 use crate::postgres::outbox::{self, Heads, Held, SHARDS};
 use crate::releases::registry::Consumer;
-use crate::runtime::Release;
+use crate::runtime::LoadedRelease;
 use crate::shutdown::ShutdownGuard;
 
 const LEASE: Duration = Duration::from_millis(limits::CURSOR_LEASE_MS);
@@ -110,9 +110,9 @@ impl Keeper {
 
 /// The release of a consumer, pinned for one batch, and what it binds. A canary gets its share of batches; one that it fails
 /// may be somebody else's the next time.
-pub(super) fn find(triggers: &Triggers, name: &str) -> Option<(Arc<Release>, EventBinding)> {
+pub(super) fn find(triggers: &Triggers, name: &str) -> Option<(Arc<LoadedRelease>, EventBinding)> {
     let bindings = triggers.registry.current();
-    let of_name = |consumer: &&Consumer<Release>| consumer.entry.name == name;
+    let of_name = |consumer: &&Consumer<LoadedRelease>| consumer.entry.name == name;
     let consumer = bindings.consumers().iter().find(of_name)?;
     let release = consumer.entry.pick(&Uuid::now_v7().to_string()).clone();
     Some((release, consumer.binding.clone()))

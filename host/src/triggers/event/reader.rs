@@ -19,7 +19,7 @@ use crate::fanout::wakes::Listener;
 use crate::limits;
 use crate::manifest::EventBinding;
 use crate::postgres::outbox::{self, Cursor, Feed, Heads, Page, Stored, Waiting};
-use crate::runtime::{Call, Release};
+use crate::runtime::{Call, LoadedRelease};
 use crate::shutdown::ShutdownGuard;
 use crate::telemetry::spans;
 
@@ -262,7 +262,7 @@ impl Reader {
     /// A batch from the cursors on.
     async fn handle(
         &mut self,
-        release: &Arc<Release>,
+        release: &Arc<LoadedRelease>,
         binding: &EventBinding,
         pages: Vec<Page>,
     ) -> sqlx::Result<Next> {
@@ -310,7 +310,7 @@ impl Reader {
     /// What was put aside and is due. Returns how long to hold, where the handler asks for it.
     async fn retry(
         &mut self,
-        release: &Arc<Release>,
+        release: &Arc<LoadedRelease>,
         binding: &EventBinding,
     ) -> sqlx::Result<Option<Duration>> {
         let now = Instant::now();
@@ -348,7 +348,12 @@ impl Reader {
         Ok(delivered.hold)
     }
 
-    async fn deliver(&self, release: &Arc<Release>, binding: &EventBinding, batch: Vec<Event>) -> Delivered {
+    async fn deliver(
+        &self,
+        release: &Arc<LoadedRelease>,
+        binding: &EventBinding,
+        batch: Vec<Event>,
+    ) -> Delivered {
         if batch.is_empty() {
             return Delivered::default();
         }
@@ -371,7 +376,7 @@ impl Reader {
     }
 
     /// Writes down what became of events that were delivered once more than `attempts` says.
-    async fn settle(&mut self, release: &Release, fates: &[(&Stored, i32, &Fate)]) -> sqlx::Result<()> {
+    async fn settle(&mut self, release: &LoadedRelease, fates: &[(&Stored, i32, &Fate)]) -> sqlx::Result<()> {
         let (pool, consumer) = (self.triggers.postgres.host(), &self.consumer);
         let mut aside = Vec::new();
         let mut gone = Vec::new();
