@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
-use crate::runtime::Witness;
+use crate::runtime::CallObserver;
 use crate::trace::{Trace, redact_secrets};
 
 /// Where it is kept until somebody writes a report.
@@ -19,7 +19,7 @@ struct Inner {
     trace: OnceLock<String>,
 }
 
-/// The canary's witness.
+/// The canary's observer.
 pub(super) struct Watch {
     pub first: FirstFailure,
     /// Told at every failing call.
@@ -32,7 +32,7 @@ impl FirstFailure {
     }
 }
 
-impl Witness for Watch {
+impl CallObserver for Watch {
     fn wants(&self, _call: &str) -> bool {
         !self.first.0.begun.load(Ordering::Relaxed)
     }

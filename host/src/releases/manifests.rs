@@ -10,7 +10,7 @@ use wasm_encoder::{Component, CustomSection};
 use super::Load;
 use super::registry::{Declares, Lives};
 use crate::manifest::{self, Manifest};
-use crate::runtime::{Refusal, ReleaseFile, Vitals, Witnessed};
+use crate::runtime::{ObserverSlot, Refusal, ReleaseFile, Vitals};
 use crate::trace::{Outcome, Trace};
 
 /// Loads a manifest. A description `not on NAME` is refused by that node; with `meets on NAME` that
@@ -23,13 +23,13 @@ pub(crate) struct Manifests {
 pub(crate) struct Declared {
     manifest: Manifest,
     vitals: Vitals,
-    witnessed: Witnessed,
+    observer: ObserverSlot,
 }
 
 impl Declared {
     pub fn called(name: &str) -> Arc<Self> {
         let manifest = Manifest::parse(&format!("name = \"{name}\"\n{SEND}")).expect("a manifest");
-        Arc::new(Self { manifest, vitals: Vitals::default(), witnessed: Witnessed::default() })
+        Arc::new(Self { manifest, vitals: Vitals::default(), observer: ObserverSlot::default() })
     }
 }
 
@@ -44,8 +44,8 @@ impl Lives for Declared {
         &self.vitals
     }
 
-    fn witnessed(&self) -> &Witnessed {
-        &self.witnessed
+    fn observer(&self) -> &ObserverSlot {
+        &self.observer
     }
 }
 
@@ -66,7 +66,7 @@ impl Load for Manifests {
         Ok(Arc::new(Declared {
             manifest: file.manifest.clone(),
             vitals: Vitals::default(),
-            witnessed: Witnessed::default(),
+            observer: ObserverSlot::default(),
         }))
     }
 

@@ -16,7 +16,7 @@ use super::first::FirstFailure;
 use crate::ids::{Address, Digest};
 use crate::limits;
 use crate::manifest::{EventBinding, FrameBinding, HttpBinding, Manifest, Pattern, ScheduleBinding};
-use crate::runtime::{CallLog, LoadedRelease, Vitals, Witnessed};
+use crate::runtime::{CallLog, LoadedRelease, ObserverSlot, Vitals};
 use crate::telemetry::histogram::Counts;
 
 /// What a snapshot needs to know of a release.
@@ -33,7 +33,7 @@ impl Declares for LoadedRelease {
 /// What runs can be watched while it does.
 pub trait Lives: Declares {
     fn vitals(&self) -> &Vitals;
-    fn witnessed(&self) -> &Witnessed;
+    fn observer(&self) -> &ObserverSlot;
 
     /// Function by function; none where nothing is called.
     fn host_calls(&self) -> Vec<(&'static str, Counts)> {
@@ -46,8 +46,8 @@ impl Lives for LoadedRelease {
         &self.vitals
     }
 
-    fn witnessed(&self) -> &Witnessed {
-        &self.witnessed
+    fn observer(&self) -> &ObserverSlot {
+        &self.observer
     }
 
     fn host_calls(&self) -> Vec<(&'static str, Counts)> {

@@ -12,7 +12,7 @@ use super::registry;
 use super::repository::Shadowed;
 use crate::ids::Digest;
 use crate::limits;
-use crate::runtime::Witness;
+use crate::runtime::CallObserver;
 use crate::trace::{Outcome, Trace, redact_secrets};
 
 /// What one shadow saw on this node.
@@ -75,7 +75,7 @@ pub(super) struct Shown<R> {
     pub tally: Arc<Tally>,
 }
 
-/// The running release's witness.
+/// The running release's observer.
 pub(super) struct Sample<R> {
     pub handler: String,
     pub percent: u8,
@@ -85,7 +85,7 @@ pub(super) struct Sample<R> {
     pub worker: mpsc::Sender<Shown<R>>,
 }
 
-impl<R: Send + Sync + 'static> Witness for Sample<R> {
+impl<R: Send + Sync + 'static> CallObserver for Sample<R> {
     fn wants(&self, call: &str) -> bool {
         if !registry::sampled(&self.handler, call, self.percent) {
             return false;

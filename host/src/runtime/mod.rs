@@ -12,12 +12,12 @@ mod file;
 mod guests;
 mod invoke;
 mod meters;
+mod observer;
 mod recording;
 mod release;
 mod store;
 #[cfg(test)]
 mod tests;
-mod witness;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -47,8 +47,8 @@ pub use failure::{Failure, Kind};
 pub use file::{Refusal, ReleaseFile};
 pub use invoke::Trigger;
 pub use meters::{Ending, Used, Vitals};
+pub use observer::{CallObserver, ObserverSlot};
 pub use release::{LoadedRelease, releases_loaded};
-pub use witness::{Witness, Witnessed};
 
 /// Who is behind a call. `connection` is there for frames, and is the one that `channels.subscribe` gates.
 #[derive(Clone, Debug)]
@@ -269,9 +269,9 @@ impl Runtime {
     }
 
     async fn call(&self, release: &LoadedRelease, call: Call, input: Input) -> Result<Output, Failure> {
-        let witness_wants = release.witnessed.with(|witness| witness.wants(&call.id)).unwrap_or(false);
+        let is_observed = release.observer.with(|observer| observer.wants(&call.id)).unwrap_or(false);
         let keeps = self.recordings.as_ref().filter(|recordings| recordings.begin());
-        let recorder = (keeps.is_some() || witness_wants).then(Recorder::default);
+        let recorder = (keeps.is_some() || is_observed).then(Recorder::default);
         let (result, state) = self.run(release, call, Source::Live, recorder, &input).await;
         let failed = invoke::ending(&result).is_bad();
         if let Some((state, taken)) = state.and_then(recording::taken) {
@@ -279,12 +279,12 @@ impl Runtime {
             if let Some(recordings) = keeps {
                 recordings.keep(&trace, failed).await;
             }
-            if witness_wants {
-                release.witnessed.with(|witness| witness.recorded(trace, failed));
+            if is_observed {
+                release.observer.with(|observer| observer.recorded(trace, failed));
             }
         }
         if failed {
-            release.witnessed.with(|witness| witness.failed());
+            release.observer.with(|observer| observer.failed());
         }
         result
     }

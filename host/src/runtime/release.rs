@@ -13,7 +13,7 @@ use super::budget::Claims;
 use super::engine::Ground;
 use super::file::{Refusal, ReleaseFile};
 use super::meters::Vitals;
-use super::witness::Witnessed;
+use super::observer::ObserverSlot;
 use crate::contract::{
     ConnectionHandlerPre, EventHandlerPre, FrameHandlerPre, HttpHandlerPre, ScheduleHandlerPre,
 };
@@ -42,7 +42,7 @@ pub struct LoadedRelease {
     /// Its share of the node's call slots, and what it may borrow of the others.
     pub(super) calls: Claim,
     pub vitals: Vitals,
-    pub witnessed: Witnessed,
+    pub observer: ObserverSlot,
     _counted: Counted,
 }
 
@@ -98,7 +98,7 @@ impl LoadedRelease {
             slots: Arc::new(Semaphore::new(manifest.limits.concurrency as usize)),
             calls: claims.calls,
             vitals: Vitals::default(),
-            witnessed: Witnessed::default(),
+            observer: ObserverSlot::default(),
             _counted: Counted::new(),
             terms: Arc::new(terms),
             exports,

@@ -266,21 +266,21 @@ impl<L: Load> Rollout<L> {
         }
         if let Some(canary) = &after.canary {
             let watch = Watch { first: canary.first_failure.clone(), alarm: self.alarm.clone() };
-            canary.trial.release.witnessed().by(Some(Box::new(watch)));
+            canary.trial.release.observer().set(Some(Box::new(watch)));
             canary.trial.release.vitals().keep_calls(Some(canary.calls.clone()));
             after.running.vitals().keep_calls(Some(canary.calls_beside.clone()));
         }
         if let Some(Trial { digest, release, percent }) = &after.shadow {
             let sample = self.shadows.sample(&after.name, release.clone(), *digest, *percent);
-            after.running.witnessed().by(Some(Box::new(sample)));
+            after.running.observer().set(Some(Box::new(sample)));
         }
     }
 
     fn unwatch(&self, entry: &Entry<L::Release>) {
-        entry.running.witnessed().by(None);
+        entry.running.observer().set(None);
         entry.running.vitals().keep_calls(None);
         if let Some(canary) = &entry.canary {
-            canary.trial.release.witnessed().by(None);
+            canary.trial.release.observer().set(None);
             canary.trial.release.vitals().keep_calls(None);
         }
     }

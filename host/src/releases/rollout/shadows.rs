@@ -26,7 +26,7 @@ impl<R> Shadows<R> {
         Self { worker, shown: Mutex::new(Some(shown)), tallies: Mutex::default() }
     }
 
-    /// The witness of what a shadow stands beside. The same shadow goes on counting where it was.
+    /// The observer of what a shadow stands beside. The same shadow goes on counting where it was.
     pub fn sample(&self, handler: &str, shadow: Arc<R>, digest: Digest, percent: u8) -> Sample<R> {
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         let known = tallies.iter().find(|(name, known, _)| name == handler && *known == digest);

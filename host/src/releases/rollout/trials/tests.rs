@@ -45,7 +45,7 @@ fn call(release: &Declared, ending: Ending) {
 fn call_of(caller: Caller<'_>, release: &Declared, ending: Ending) {
     release.vitals().record(Trigger::Frame, caller, Duration::from_millis(1), ending, Used::default());
     if ending.is_bad() {
-        release.witnessed().with(|witness| witness.failed());
+        release.observer().with(|observer| observer.failed());
     }
 }
 
@@ -175,9 +175,9 @@ async fn a_canary_that_traps_on_one_node_is_taken_back_on_all_with_a_report() {
         let there = entry(&nodes[1]);
         let bad = there.canary.as_ref().unwrap();
         let release = bad.trial.release.clone();
-        assert_eq!(release.witnessed().with(|witness| witness.wants("c1")), Some(true));
-        release.witnessed().with(|witness| witness.recorded(trace("c1"), true));
-        assert_eq!(release.witnessed().with(|witness| witness.wants("c2")), Some(false), "one is enough");
+        assert_eq!(release.observer().with(|observer| observer.wants("c1")), Some(true));
+        release.observer().with(|observer| observer.recorded(trace("c1"), true));
+        assert_eq!(release.observer().with(|observer| observer.wants("c2")), Some(false), "one is enough");
 
         (0..40).for_each(|_| call(&there.running, Ending::Answered));
         let began = Instant::now();
@@ -193,7 +193,7 @@ async fn a_canary_that_traps_on_one_node_is_taken_back_on_all_with_a_report() {
         let took = began.elapsed();
         assert!(took < Duration::from_secs(2), "{took:?}");
         assert!(nodes.iter().all(|node| node.runs("send") == Some(Digest::of(&first))));
-        assert!(release.witnessed().with(|_| ()).is_none(), "nobody looks at it any more");
+        assert!(release.observer().with(|_| ()).is_none(), "nobody looks at it any more");
 
         let repository = nodes[0].rollout.repository();
         let history = repository.history(Some("send")).await.unwrap();
@@ -226,9 +226,9 @@ async fn a_shadow_is_shown_a_sample_and_what_differs_is_written_down() {
             let running = entry(node).running.clone();
             for call in 0..100 {
                 let id = format!("call {n} {call}");
-                let wants = || running.witnessed().with(|witness| witness.wants(&id)) == Some(true);
+                let wants = || running.observer().with(|observer| observer.wants(&id)) == Some(true);
                 if wants() {
-                    running.witnessed().with(|witness| witness.recorded(trace(&id), false));
+                    running.observer().with(|observer| observer.recorded(trace(&id), false));
                     shown[n] += 1;
                     tokio::task::yield_now().await;
                 }
@@ -252,7 +252,7 @@ async fn a_shadow_is_shown_a_sample_and_what_differs_is_written_down() {
         assert!(seen.differing > 0 && seen.examples[0].contains("it answered"), "{seen:?}");
 
         nodes[2].rollout.unshadow("send", "ana", None).await.unwrap();
-        assert!(nodes.iter().all(|node| entry(node).running.witnessed().with(|_| ()).is_none()));
+        assert!(nodes.iter().all(|node| entry(node).running.observer().with(|_| ()).is_none()));
         for node in nodes {
             node.stop().await;
         }
