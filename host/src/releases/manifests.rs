@@ -10,7 +10,7 @@ use wasm_encoder::{Component, CustomSection};
 use super::Load;
 use super::registry::{Declares, Lives};
 use crate::manifest::{self, Manifest};
-use crate::runtime::{ObserverSlot, Refusal, ReleaseFile, Vitals};
+use crate::runtime::{ObserverSlot, Refusal, ReleaseFile, ReleaseStats};
 use crate::trace::{Outcome, Trace};
 
 /// Loads a manifest. A description `not on NAME` is refused by that node; with `meets on NAME` that
@@ -22,14 +22,14 @@ pub(crate) struct Manifests {
 /// A release that is called by the test.
 pub(crate) struct Declared {
     manifest: Manifest,
-    vitals: Vitals,
+    stats: ReleaseStats,
     observer: ObserverSlot,
 }
 
 impl Declared {
     pub fn called(name: &str) -> Arc<Self> {
         let manifest = Manifest::parse(&format!("name = \"{name}\"\n{SEND}")).expect("a manifest");
-        Arc::new(Self { manifest, vitals: Vitals::default(), observer: ObserverSlot::default() })
+        Arc::new(Self { manifest, stats: ReleaseStats::default(), observer: ObserverSlot::default() })
     }
 }
 
@@ -40,8 +40,8 @@ impl Declares for Declared {
 }
 
 impl Lives for Declared {
-    fn vitals(&self) -> &Vitals {
-        &self.vitals
+    fn stats(&self) -> &ReleaseStats {
+        &self.stats
     }
 
     fn observer(&self) -> &ObserverSlot {
@@ -65,7 +65,7 @@ impl Load for Manifests {
         }
         Ok(Arc::new(Declared {
             manifest: file.manifest.clone(),
-            vitals: Vitals::default(),
+            stats: ReleaseStats::default(),
             observer: ObserverSlot::default(),
         }))
     }

@@ -58,28 +58,28 @@ fn render<R: Lives>(node: &str, lines: &[Line<R>]) -> String {
     }
     page.family("switchboard_calls_total", "counter");
     for Line { labels, release, .. } in lines {
-        for (trigger, outcome, calls) in release.vitals().outcomes() {
+        for (trigger, outcome, calls) in release.stats().outcomes() {
             let labels = format!("{labels},trigger=\"{trigger}\",outcome=\"{outcome}\"");
             page.sample("switchboard_calls_total", &labels, calls);
         }
     }
     page.family("switchboard_call_errors_total", "counter");
     for Line { labels, release, .. } in lines {
-        for (blame, calls) in release.vitals().errors_by_blame() {
+        for (blame, calls) in release.stats().errors_by_blame() {
             page.sample("switchboard_call_errors_total", &format!("{labels},blame=\"{blame}\""), calls);
         }
     }
     page.family("switchboard_call_cpu_seconds_total", "counter");
     for Line { labels, release, .. } in lines {
-        page.sample("switchboard_call_cpu_seconds_total", labels, release.vitals().cpu().as_secs_f64());
+        page.sample("switchboard_call_cpu_seconds_total", labels, release.stats().cpu().as_secs_f64());
     }
     page.family("switchboard_call_memory_high_bytes", "gauge");
     for Line { labels, release, .. } in lines {
-        page.sample("switchboard_call_memory_high_bytes", labels, release.vitals().memory_high_bytes());
+        page.sample("switchboard_call_memory_high_bytes", labels, release.stats().memory_high_bytes());
     }
     page.family("switchboard_call_seconds", "histogram");
     for Line { labels, release, .. } in lines {
-        for (trigger, took) in release.vitals().took() {
+        for (trigger, took) in release.stats().took() {
             page.histogram("switchboard_call_seconds", &format!("{labels},trigger=\"{trigger}\""), &took);
         }
     }
@@ -141,14 +141,14 @@ mod tests {
         let (running, canary, kept) =
             (Declared::called("echo"), Declared::called("echo"), Declared::called("echo"));
         let used = Used { cpu: Duration::from_millis(2), memory_bytes: 65_536 };
-        running.vitals().record(
+        running.stats().record(
             Trigger::Http,
             Caller::Itself,
             Duration::from_millis(3),
             Ending::Answered,
             used,
         );
-        canary.vitals().record(
+        canary.stats().record(
             Trigger::Frame,
             Caller::Itself,
             Duration::from_millis(3),

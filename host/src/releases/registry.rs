@@ -16,7 +16,7 @@ use super::first::FirstFailure;
 use crate::ids::{Address, Digest};
 use crate::limits;
 use crate::manifest::{EventBinding, FrameBinding, HttpBinding, Manifest, Pattern, ScheduleBinding};
-use crate::runtime::{CallLog, LoadedRelease, ObserverSlot, Vitals};
+use crate::runtime::{CallLog, LoadedRelease, ObserverSlot, ReleaseStats};
 use crate::telemetry::histogram::Counts;
 
 /// What a snapshot needs to know of a release.
@@ -32,7 +32,7 @@ impl Declares for LoadedRelease {
 
 /// What runs can be watched while it does.
 pub trait Lives: Declares {
-    fn vitals(&self) -> &Vitals;
+    fn stats(&self) -> &ReleaseStats;
     fn observer(&self) -> &ObserverSlot;
 
     /// Function by function; none where nothing is called.
@@ -42,8 +42,8 @@ pub trait Lives: Declares {
 }
 
 impl Lives for LoadedRelease {
-    fn vitals(&self) -> &Vitals {
-        &self.vitals
+    fn stats(&self) -> &ReleaseStats {
+        &self.stats
     }
 
     fn observer(&self) -> &ObserverSlot {

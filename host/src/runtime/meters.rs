@@ -39,7 +39,7 @@ pub struct Used {
 }
 
 #[derive(Debug, Default)]
-pub struct Vitals {
+pub struct ReleaseStats {
     by_trigger: [OfTrigger; Trigger::ALL.len()],
     cpu_ns: AtomicU64,
     memory_high_bytes: AtomicU64,
@@ -55,7 +55,7 @@ struct OfTrigger {
     failed: [AtomicU64; Kind::ALL.len()],
 }
 
-impl Vitals {
+impl ReleaseStats {
     /// Keeps every call with its caller from now on, or no longer.
     pub fn keep_calls(&self, log: Option<Arc<CallLog>>) {
         self.calls.store(log);
@@ -131,15 +131,15 @@ mod tests {
 
     #[test]
     fn failures_are_told_from_errors() {
-        let vitals = Vitals::default();
+        let stats = ReleaseStats::default();
         let took = Duration::from_micros(30);
         let used = |memory_bytes| Used { cpu: Duration::from_micros(10), memory_bytes };
-        vitals.record(Trigger::Http, Caller::Itself, took, Ending::Answered, used(5));
-        vitals.record(Trigger::Http, Caller::Itself, took, Ending::Error, used(9));
-        vitals.record(Trigger::Frame, Caller::Itself, took, Ending::Failed(Kind::Trap), used(7));
-        vitals.record(Trigger::Frame, Caller::Itself, took, Ending::Failed(Kind::Busy), used(0));
-        assert_eq!(vitals.errors_by_blame(), [(Blame::Guest, 2), (Blame::Host, 1)]);
-        assert_eq!((vitals.cpu(), vitals.memory_high_bytes()), (Duration::from_micros(40), 9));
-        assert_eq!(vitals.outcomes(), [("http", "returned", 2), ("frame", "busy", 1), ("frame", "trap", 1)]);
+        stats.record(Trigger::Http, Caller::Itself, took, Ending::Answered, used(5));
+        stats.record(Trigger::Http, Caller::Itself, took, Ending::Error, used(9));
+        stats.record(Trigger::Frame, Caller::Itself, took, Ending::Failed(Kind::Trap), used(7));
+        stats.record(Trigger::Frame, Caller::Itself, took, Ending::Failed(Kind::Busy), used(0));
+        assert_eq!(stats.errors_by_blame(), [(Blame::Guest, 2), (Blame::Host, 1)]);
+        assert_eq!((stats.cpu(), stats.memory_high_bytes()), (Duration::from_micros(40), 9));
+        assert_eq!(stats.outcomes(), [("http", "returned", 2), ("frame", "busy", 1), ("frame", "trap", 1)]);
     }
 }

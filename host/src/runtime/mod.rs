@@ -46,7 +46,7 @@ pub use compile::{Compiler, SUBCOMMAND, child as compile_as_child};
 pub use failure::{Failure, Kind};
 pub use file::{Refusal, ReleaseFile};
 pub use invoke::Trigger;
-pub use meters::{Ending, Used, Vitals};
+pub use meters::{Ending, ReleaseStats, Used};
 pub use observer::{CallObserver, ObserverSlot};
 pub use release::{LoadedRelease, releases_loaded};
 
@@ -304,7 +304,7 @@ impl Runtime {
             let busy = Failure::new(Kind::Busy, "every call slot that this release may use now is in use");
             let caller = input.caller(call.principal.as_ref());
             let ending = Ending::Failed(busy.kind);
-            release.vitals.record(trigger, caller, begun.elapsed(), ending, Used::default());
+            release.stats.record(trigger, caller, begun.elapsed(), ending, Used::default());
             return (Err(busy), None);
         };
         let cause = input.traced_by();
@@ -322,7 +322,7 @@ impl Runtime {
         state.finish().await;
         let used = Used { cpu: state.border.clock.spent(), memory_bytes: state.memory.bytes() };
         let caller = input.caller(state.principal.as_ref());
-        release.vitals.record(trigger, caller, begun.elapsed(), invoke::ending(&result), used);
+        release.stats.record(trigger, caller, begun.elapsed(), invoke::ending(&result), used);
         if let Some(traced) = traced {
             invoke::record_span(release, trigger, &result, &state, begun, (traced, cause));
         }

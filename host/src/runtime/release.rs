@@ -12,7 +12,7 @@ use wasmtime::component::{Component, InstancePre};
 use super::budget::Claims;
 use super::engine::Ground;
 use super::file::{Refusal, ReleaseFile};
-use super::meters::Vitals;
+use super::meters::ReleaseStats;
 use super::observer::ObserverSlot;
 use crate::contract::{
     ConnectionHandlerPre, EventHandlerPre, FrameHandlerPre, HttpHandlerPre, ScheduleHandlerPre,
@@ -41,7 +41,7 @@ pub struct LoadedRelease {
     pub(super) slots: Arc<Semaphore>,
     /// Its share of the node's call slots, and what it may borrow of the others.
     pub(super) calls: Claim,
-    pub vitals: Vitals,
+    pub stats: ReleaseStats,
     pub observer: ObserverSlot,
     _counted: Counted,
 }
@@ -97,7 +97,7 @@ impl LoadedRelease {
             digest: file.digest,
             slots: Arc::new(Semaphore::new(manifest.limits.concurrency as usize)),
             calls: claims.calls,
-            vitals: Vitals::default(),
+            stats: ReleaseStats::default(),
             observer: ObserverSlot::default(),
             _counted: Counted::new(),
             terms: Arc::new(terms),

@@ -267,8 +267,8 @@ impl<L: Load> Rollout<L> {
         if let Some(canary) = &after.canary {
             let watch = Watch { first: canary.first_failure.clone(), alarm: self.alarm.clone() };
             canary.trial.release.observer().set(Some(Box::new(watch)));
-            canary.trial.release.vitals().keep_calls(Some(canary.calls.clone()));
-            after.running.vitals().keep_calls(Some(canary.calls_beside.clone()));
+            canary.trial.release.stats().keep_calls(Some(canary.calls.clone()));
+            after.running.stats().keep_calls(Some(canary.calls_beside.clone()));
         }
         if let Some(Trial { digest, release, percent }) = &after.shadow {
             let sample = self.shadows.sample(&after.name, release.clone(), *digest, *percent);
@@ -278,10 +278,10 @@ impl<L: Load> Rollout<L> {
 
     fn unwatch(&self, entry: &Entry<L::Release>) {
         entry.running.observer().set(None);
-        entry.running.vitals().keep_calls(None);
+        entry.running.stats().keep_calls(None);
         if let Some(canary) = &entry.canary {
             canary.trial.release.observer().set(None);
-            canary.trial.release.vitals().keep_calls(None);
+            canary.trial.release.stats().keep_calls(None);
         }
     }
 

@@ -43,7 +43,7 @@ fn call(release: &Declared, ending: Ending) {
 }
 
 fn call_of(caller: Caller<'_>, release: &Declared, ending: Ending) {
-    release.vitals().record(Trigger::Frame, caller, Duration::from_millis(1), ending, Used::default());
+    release.stats().record(Trigger::Frame, caller, Duration::from_millis(1), ending, Used::default());
     if ending.is_bad() {
         release.observer().with(|observer| observer.failed());
     }
