@@ -44,12 +44,12 @@ pub enum Compiler {
 /// Compiles, and remembers what it compiled.
 pub(super) struct Artifacts {
     compiler: Compiler,
-    shelf: Arc<Shelf>,
+    cache: Arc<ArtifactCache>,
     at_a_time: Semaphore,
 }
 
 /// What was compiled before, on disk. Reading, checking and writing it block.
-struct Shelf {
+struct ArtifactCache {
     directory: PathBuf,
     key: [u8; 32],
     /// Whatever shapes machine code besides the release itself: compiler, its settings, this machine's processor.
@@ -64,7 +64,7 @@ impl Artifacts {
             Engine::new(&engine::config(Use::Compile))?.precompile_compatibility_hash().hash(&mut hasher);
             hasher.finish()
         };
-        let shelf = Arc::new(Shelf {
+        let cache = Arc::new(ArtifactCache {
             directory: data_dir.join("artifacts"),
             key: mac(secret.as_bytes(), &[b"switchboard compiled releases v1"])
                 .finalize()
@@ -72,10 +72,10 @@ impl Artifacts {
                 .into(),
             compatibility,
         });
-        Ok(Self { compiler, shelf, at_a_time: Semaphore::new(limits::COMPILES_AT_A_TIME) })
+        Ok(Self { compiler, cache, at_a_time: Semaphore::new(limits::COMPILES_AT_A_TIME) })
     }
 
-    /// The release's machine code: from the shelf, or compiled now.
+    /// The release's machine code: from the cache, or compiled now.
     pub async fn load(&self, engine: &Engine, file: &ReleaseFile) -> Result<Component, Refusal> {
         if let Some(component) = self.kept(engine, file.code).await? {
             return Ok(component);
@@ -100,14 +100,14 @@ impl Artifacts {
             "compiled in {} ms",
             begun.elapsed().as_millis()
         );
-        let (shelf, engine, file) = (self.shelf.clone(), engine.clone(), file.clone());
+        let (cache, engine, file) = (self.cache.clone(), engine.clone(), file.clone());
         blocking(move || {
             let (artifact, code) = (Verified(artifact), file.code);
             let component = deserialize(&engine, &artifact)
                 .map_err(|error| why_refused(&artifact, &file.manifest, &error))?;
-            if let Err(error) = shelf.keep(code, &artifact) {
+            if let Err(error) = cache.keep(code, &artifact) {
                 // It costs the next start a compilation, nothing else.
-                warn!(directory = %shelf.directory.display(), "cannot keep a compiled release: {error}");
+                warn!(directory = %cache.directory.display(), "cannot keep a compiled release: {error}");
             }
             Ok(component)
         })
@@ -115,9 +115,9 @@ impl Artifacts {
     }
 
     async fn kept(&self, engine: &Engine, code: Digest) -> Result<Option<Component>, Refusal> {
-        let (shelf, engine) = (self.shelf.clone(), engine.clone());
+        let (cache, engine) = (self.cache.clone(), engine.clone());
         blocking(move || {
-            let artifact = shelf.kept(code)?;
+            let artifact = cache.kept(code)?;
             // The compatibility hash does not cover all that wasmtime checks; compiling again always helps.
             deserialize(&engine, &artifact)
                 .inspect_err(|error| warn!(%code, "a kept artifact does not load: {error:#}"))
@@ -127,7 +127,7 @@ impl Artifacts {
     }
 }
 
-impl Shelf {
+impl ArtifactCache {
     fn path(&self, code: Digest) -> PathBuf {
         self.directory.join(format!("{code}-{:016x}.cwasm", self.compatibility))
     }
@@ -289,7 +289,7 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::engine::Ground;
+    use crate::runtime::engine::EngineEnv;
     use crate::runtime::guests;
 
     const WAIT: Duration = Duration::from_secs(60);
@@ -302,47 +302,47 @@ mod tests {
     #[tokio::test]
     async fn what_was_compiled_is_kept_and_trusted_only_with_its_mac() {
         let directory = tempfile::tempdir().unwrap();
-        let ground = Ground::new().unwrap();
+        let env = EngineEnv::new().unwrap();
         let file = guests::returns();
         let ours = artifacts(directory.path(), SECRET);
-        let shelf = &ours.shelf;
-        assert!(shelf.kept(file.code).is_none());
-        ours.load(&ground.engine, &file).await.unwrap();
-        assert!(shelf.kept(file.code).is_some());
+        let cache = &ours.cache;
+        assert!(cache.kept(file.code).is_none());
+        ours.load(&env.engine, &file).await.unwrap();
+        assert!(cache.kept(file.code).is_some());
 
         // Another host's secret does not vouch for it.
         let theirs = artifacts(directory.path(), "another secret of at least thirty-two characters");
-        assert!(theirs.shelf.kept(file.code).is_none());
+        assert!(theirs.cache.kept(file.code).is_none());
 
         // Nor does ours for one changed bit, or for the artifact of other code.
-        let path = shelf.path(file.code);
+        let path = cache.path(file.code);
         let mut bytes = fs::read(&path).unwrap();
         let other = Digest::of(b"other code");
-        fs::copy(&path, shelf.path(other)).unwrap();
-        assert!(shelf.kept(other).is_none());
+        fs::copy(&path, cache.path(other)).unwrap();
+        assert!(cache.kept(other).is_none());
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert!(shelf.kept(file.code).is_none());
+        assert!(cache.kept(file.code).is_none());
 
         // A torn file is compiled again, and then whole.
         fs::write(&path, &bytes[..10]).unwrap();
-        ours.load(&ground.engine, &file).await.unwrap();
-        assert!(shelf.kept(file.code).is_some());
-        assert_eq!(fs::read_dir(&shelf.directory).unwrap().count(), 2, "no unfinished file is left");
+        ours.load(&env.engine, &file).await.unwrap();
+        assert!(cache.kept(file.code).is_some());
+        assert_eq!(fs::read_dir(&cache.directory).unwrap().count(), 2, "no unfinished file is left");
     }
 
     #[tokio::test]
     async fn another_manifest_needs_no_compiler() {
         let directory = tempfile::tempdir().unwrap();
-        let ground = Ground::new().unwrap();
+        let env = EngineEnv::new().unwrap();
         let one = guests::with_manifest("name = \"one\"\non.frame = [{ type = \"x\" }]");
         let two = guests::with_manifest("name = \"two\"\non.frame = [{ type = \"x\" }]");
         assert_eq!(one.code, two.code);
         assert_ne!(one.digest, two.digest);
-        artifacts(directory.path(), SECRET).load(&ground.engine, &one).await.unwrap();
+        artifacts(directory.path(), SECRET).load(&env.engine, &one).await.unwrap();
         let without = Compiler::Child(PathBuf::from("/nowhere/switchboard"));
         let without = Artifacts::new(without, directory.path().to_owned(), SECRET).unwrap();
-        without.load(&ground.engine, &two).await.unwrap();
+        without.load(&env.engine, &two).await.unwrap();
     }
 
     #[tokio::test]

@@ -22,12 +22,12 @@ pub(super) enum Use {
 }
 
 /// Where guests run: an engine with its linker and its ticking clock.
-pub(super) struct Ground {
+pub(super) struct EngineEnv {
     pub engine: Engine,
     pub linker: Linker<CallState>,
 }
 
-impl Ground {
+impl EngineEnv {
     pub fn new() -> wasmtime::Result<Self> {
         let engine = Engine::new(&config(Use::Serve))?;
         let mut linker = Linker::new(&engine);

@@ -35,7 +35,7 @@ use crate::telemetry::spans;
 use crate::trace::{Recorder, Trace};
 use budget::Budget;
 use compile::Artifacts;
-use engine::Ground;
+use engine::EngineEnv;
 use invoke::{Input, Output};
 use recording::Recordings;
 
@@ -73,7 +73,7 @@ pub struct Options {
 
 /// One a process. Cheap to share behind an `Arc`.
 pub struct Runtime {
-    ground: Ground,
+    env: EngineEnv,
     artifacts: Artifacts,
     budget: Budget,
     recordings: Option<Recordings>,
@@ -104,7 +104,7 @@ impl Runtime {
         let broken =
             |error: wasmtime::Error| Refusal::of_host(format!("the sandbox does not start: {error:#}"));
         Ok(Self {
-            ground: Ground::new().map_err(broken)?,
+            env: EngineEnv::new().map_err(broken)?,
             artifacts: Artifacts::new(options.compiler, options.data_dir, &options.secret).map_err(broken)?,
             budget: Budget::new(options.guest_memory_mib),
             recordings: options.traces.map(Recordings::new),
@@ -118,12 +118,12 @@ impl Runtime {
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
     ) -> Result<Arc<LoadedRelease>, Refusal> {
-        let component = self.artifacts.load(&self.ground.engine, file).await?;
+        let component = self.artifacts.load(&self.env.engine, file).await?;
         // Here and not in the first call: the image that every instance's memory begins as.
         component
             .initialize_copy_on_write_image()
             .map_err(|error| Refusal::of_host(format!("its memory cannot be prepared: {error:#}")))?;
-        let release = LoadedRelease::link(&self.ground, self.budget.claims(), &component, file, settings)?;
+        let release = LoadedRelease::link(&self.env, self.budget.claims(), &component, file, settings)?;
         self.warm(&release).await?;
         Ok(Arc::new(release))
     }
@@ -145,7 +145,7 @@ impl Runtime {
     async fn warm(&self, release: &LoadedRelease) -> Result<(), Refusal> {
         // Nothing happened yet that could answer, so a host call of a start function ends the trial.
         let state = self.state(release, warming(), Source::Replay(Script::new(Vec::new())), None);
-        let mut store = store::build(&self.ground.engine, state);
+        let mut store = store::build(&self.env.engine, state);
         let deadline = store.data().deadline;
         let failure =
             match tokio::time::timeout_at(deadline, invoke::warm(&mut store, &release.exports)).await {
@@ -317,7 +317,7 @@ impl Runtime {
         if trigger == Trigger::Frame {
             state.gates = state.connection;
         }
-        let store = store::build(&self.ground.engine, state);
+        let store = store::build(&self.env.engine, state);
         let (result, mut state) = invoke::run(release, store, input).await;
         state.finish().await;
         let used = Used { cpu: state.border.clock.spent(), memory_bytes: state.memory.bytes() };

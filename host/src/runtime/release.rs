@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre};
 
 use super::budget::Claims;
-use super::engine::Ground;
+use super::engine::EngineEnv;
 use super::file::{Refusal, ReleaseFile};
 use super::meters::ReleaseStats;
 use super::observer::ObserverSlot;
@@ -58,7 +58,7 @@ pub(super) struct Exports {
 impl LoadedRelease {
     /// Links and checks. What instantiating it shows is `Runtime::load`'s to try.
     pub(super) fn link(
-        ground: &Ground,
+        env: &EngineEnv,
         claims: Claims,
         component: &Component,
         file: &ReleaseFile,
@@ -66,12 +66,12 @@ impl LoadedRelease {
     ) -> Result<Self, Refusal> {
         let manifest = file.manifest.clone();
         fits(component, &manifest)?;
-        imports_are_granted(ground, component, &manifest.grants)?;
-        let linked = ground
+        imports_are_granted(env, component, &manifest.grants)?;
+        let linked = env
             .linker
             .instantiate_pre(component)
             .map_err(|error| Refusal::of_release(format!("it does not fit this host: {error:#}")))?;
-        let exports = Exports::of(ground, component, &linked, &manifest.on)?;
+        let exports = Exports::of(env, component, &linked, &manifest.on)?;
 
         let mut effective: BTreeMap<String, String> =
             manifest.config.iter().map(|(key, value)| (key.clone(), Manifest::setting(value))).collect();
@@ -161,14 +161,14 @@ impl fmt::Debug for LoadedRelease {
 
 impl Exports {
     fn of(
-        ground: &Ground,
+        env: &EngineEnv,
         component: &Component,
         linked: &InstancePre<CallState>,
         on: &Bindings,
     ) -> Result<Self, Refusal> {
         let ty = component.component_type();
         let exported: Vec<_> =
-            ty.exports(&ground.engine).map(|(name, _)| unversioned(name).to_owned()).collect();
+            ty.exports(&env.engine).map(|(name, _)| unversioned(name).to_owned()).collect();
         let bound = |interface: &str, is_bound: bool| {
             let name = format!("{CONTRACT}{interface}");
             match (is_bound, exported.contains(&name)) {
@@ -242,10 +242,10 @@ pub(super) fn fits(component: &Component, manifest: &Manifest) -> Result<(), Ref
 }
 
 /// Imports that are not used vanish when a component is built, so whatever is imported is meant.
-fn imports_are_granted(ground: &Ground, component: &Component, grants: &Grants) -> Result<(), Refusal> {
+fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) -> Result<(), Refusal> {
     const FREE: [&str; 5] = ["types", "clock", "random", "log", "config"];
     let ty = component.component_type();
-    for (name, _) in ty.imports(&ground.engine) {
+    for (name, _) in ty.imports(&env.engine) {
         if name.starts_with("wasi:") {
             // Locked down; what this host does not have of it is found when it is linked.
             continue;
