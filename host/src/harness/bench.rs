@@ -10,7 +10,7 @@ use super::props::Live;
 use super::{Props, TEST_BYTES_MAX, World, complete};
 use crate::ids::ConnectionId;
 use crate::manifest::Manifest;
-use crate::runtime::{self, Cue, LoadedRelease, Runtime, Source, Stage};
+use crate::runtime::{self, LoadedRelease, Responder, Response, Runtime, Source};
 use crate::trace::{Exchange, Injection, Outcome, Scenario, Trace, keep_all, value_from};
 
 /// A loaded release, on its own or in a [`World`].
@@ -27,7 +27,7 @@ pub struct Call<'a> {
     trigger: String,
     input: Value,
     scenario: Scenario,
-    script: HashMap<String, VecDeque<Cue>>,
+    script: HashMap<String, VecDeque<Response>>,
 }
 
 /// A call that was made.
@@ -58,8 +58,8 @@ impl Handler {
         call.scenario = trace.scenario.clone().unwrap_or_default();
         if self.world.is_none() {
             for Exchange { function, answer, .. } in &trace.exchanges {
-                let cue = answer.clone().map_or(Cue::Never, Cue::Answer);
-                call.script.entry(function.clone()).or_default().push_back(cue);
+                let response = answer.clone().map_or(Response::Never, Response::Answer);
+                call.script.entry(function.clone()).or_default().push_back(response);
             }
             call.scenario.inject.clear();
         }
@@ -75,14 +75,14 @@ impl Handler {
         self.play_timed(trigger, input, Live).await
     }
 
-    /// Runs a prepared stage.
+    /// Runs a prepared responder.
     pub(super) async fn play(
         &self,
         trigger: &str,
         input: Value,
-        stage: impl Stage + 'static,
+        responder: impl Responder + 'static,
     ) -> Result<Trace, String> {
-        let mut trace = self.play_timed(trigger, input, stage).await?;
+        let mut trace = self.play_timed(trigger, input, responder).await?;
         // Nobody's business in a test, and different each time.
         trace.exchanges.iter_mut().for_each(|exchange| exchange.micros = 0);
         Ok(trace)
@@ -92,7 +92,7 @@ impl Handler {
         &self,
         trigger: &str,
         input: Value,
-        stage: impl Stage + 'static,
+        responder: impl Responder + 'static,
     ) -> Result<Trace, String> {
         let input = complete(self.manifest(), trigger, input)?;
         let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
@@ -106,7 +106,7 @@ impl Handler {
             call,
             trigger,
             input,
-            Source::Stage(Box::new(stage)),
+            Source::Responder(Box::new(responder)),
             TEST_BYTES_MAX,
         );
         played.await.map_err(|refusal| refusal.to_string())
@@ -117,13 +117,13 @@ impl Call<'_> {
     /// The next host call of this function is answered so, as a trace writes it. Unscripted ones are answered by the world
     /// where there is one; without, clock, randomness, settings and log answer by themselves and the rest is away.
     pub fn answer(mut self, function: &str, answer: Value) -> Self {
-        self.script.entry(function.to_owned()).or_default().push_back(Cue::Answer(answer));
+        self.script.entry(function.to_owned()).or_default().push_back(Response::Answer(answer));
         self
     }
 
     /// The next host call of this function is answered so late.
     pub fn delay(mut self, function: &str, by: Duration) -> Self {
-        self.script.entry(function.to_owned()).or_default().push_back(Cue::Late(by));
+        self.script.entry(function.to_owned()).or_default().push_back(Response::Late(by));
         self
     }
 
@@ -162,21 +162,21 @@ impl Call<'_> {
     }
 
     pub async fn run(self) -> Ran {
-        let stage =
+        let responder =
             Props::of(&self.scenario, Scripted { script: self.script }).unwrap_or_else(|why| panic!("{why}"));
-        let trace = self.handler.play(&self.trigger, self.input, stage).await;
+        let trace = self.handler.play(&self.trigger, self.input, responder).await;
         Ran { trace: trace.unwrap_or_else(|why| panic!("{why}")) }
     }
 }
 
 /// What is not scripted is answered by the world; where there is none, settings and log work and the rest is away.
 struct Scripted {
-    script: HashMap<String, VecDeque<Cue>>,
+    script: HashMap<String, VecDeque<Response>>,
 }
 
-impl Stage for Scripted {
-    fn cue(&mut self, _: usize, function: &'static str, _: &Value) -> Cue {
-        self.script.get_mut(function).and_then(VecDeque::pop_front).unwrap_or(Cue::Live)
+impl Responder for Scripted {
+    fn respond(&mut self, _: usize, function: &'static str, _: &Value) -> Response {
+        self.script.get_mut(function).and_then(VecDeque::pop_front).unwrap_or(Response::Live)
     }
 }
 

@@ -14,7 +14,7 @@ use super::props::{Live, Props};
 use super::suite::Subject;
 use super::world::Place;
 use super::{Handler, Harness};
-use crate::runtime::{Cue, Refusal, Stage};
+use crate::runtime::{Refusal, Responder, Response};
 use crate::trace::{Outcome, Scenario, Secrets, Trace};
 
 /// What was tried, and what was found.
@@ -88,8 +88,8 @@ pub async fn scripted(harness: &Harness, subjects: &[Subject]) -> Result<Faults,
         for case in subject.cases.iter().filter(|case| is_undisturbed(case)) {
             for (at, exchange) in case.trace.exchanges.iter().enumerate() {
                 for wrong in wrong_answers(&exchange.function) {
-                    let stage = Broken::new(&handler, &case.trace, at, wrong.clone());
-                    let ran = handler.play(&case.trace.trigger, case.trace.input.clone(), stage).await;
+                    let responder = Broken::new(&handler, &case.trace, at, wrong.clone());
+                    let ran = handler.play(&case.trace.trigger, case.trace.input.clone(), responder).await;
                     faults.tried += 1;
                     let what = match ran {
                         Ok(ran) => wrong_end(&case.trace, &ran, &exchange.function, at),
@@ -119,9 +119,9 @@ pub async fn real(place: &Place, subjects: &[Subject], each: impl Fn(&Finding)) 
                 continue;
             }
             for (at, exchange) in calls.iter().enumerate() {
-                for (name, cue) in real_faults(&exchange.function) {
+                for (name, response) in real_faults(&exchange.function) {
                     let (_, state, ran) =
-                        state_after(place, subject, case, scenario, Some((at, cue))).await?;
+                        state_after(place, subject, case, scenario, Some((at, response))).await?;
                     faults.tried += 1;
                     let promises = !matches!(ran.trigger.as_str(), "opened" | "closed" | "touched");
                     let what = match (state == before, state == after, acknowledged(&ran)) {
@@ -146,15 +146,15 @@ async fn state_after(
     subject: &Subject,
     case: &Case,
     scenario: &Scenario,
-    fault: Option<(usize, Cue)>,
+    fault: Option<(usize, Response)>,
 ) -> Result<(State, State, Trace), String> {
     let directory = case.path.parent().unwrap_or(Path::new("."));
     let world = Arc::new(place.world(scenario, directory).await?);
     let ran = async {
         let before = world.state().await?;
         let handler = world.load(&subject.file, scenario.settings.clone()).await?;
-        let stage = Props::of(scenario, Live)?;
-        let (trace, _) = handler.live(&case.trace, At { fault, rest: stage }).await?;
+        let responder = Props::of(scenario, Live)?;
+        let (trace, _) = handler.live(&case.trace, At { fault, rest: responder }).await?;
         Ok((before, world.state().await?, trace))
     };
     let ran = ran.await;
@@ -162,33 +162,39 @@ async fn state_after(
     ran
 }
 
-fn real_faults(function: &str) -> Vec<(&'static str, Cue)> {
-    let mut faults = vec![("nothing: the call was cut off", Cue::Trap("cut off".to_owned()))];
+fn real_faults(function: &str) -> Vec<(&'static str, Response)> {
+    let mut faults = vec![("nothing: the call was cut off", Response::Trap("cut off".to_owned()))];
     if function.starts_with("postgres.") {
-        faults.push(("busy", Cue::Answer(json!({ "Err": "Busy" }))));
-        faults.push(("unknown-outcome, and it was done", Cue::DoneBut(json!({ "Err": "UnknownOutcome" }))));
+        faults.push(("busy", Response::Answer(json!({ "Err": "Busy" }))));
+        faults.push((
+            "unknown-outcome, and it was done",
+            Response::DoneBut(json!({ "Err": "UnknownOutcome" })),
+        ));
     } else if function.starts_with("transaction.") && !function.ends_with("drop") {
-        faults.push(("retryable", Cue::Answer(json!({ "Err": { "Retryable": "injected" } }))));
-        faults.push(("unknown-outcome, and it was done", Cue::DoneBut(json!({ "Err": "UnknownOutcome" }))));
+        faults.push(("retryable", Response::Answer(json!({ "Err": { "Retryable": "injected" } }))));
+        faults.push((
+            "unknown-outcome, and it was done",
+            Response::DoneBut(json!({ "Err": "UnknownOutcome" })),
+        ));
     } else if function.starts_with("redis.") || function.starts_with("channels.") {
-        faults.push(("unavailable", Cue::Answer(json!({ "Err": "Unavailable" }))));
+        faults.push(("unavailable", Response::Answer(json!({ "Err": "Unavailable" }))));
     }
     faults
 }
 
-/// The fault at one call, the rest by another stage.
+/// The fault at one call, the rest by another responder.
 struct At<S> {
-    fault: Option<(usize, Cue)>,
+    fault: Option<(usize, Response)>,
     rest: S,
 }
 
-impl<S: Stage> Stage for At<S> {
-    fn cue(&mut self, at: usize, function: &'static str, args: &Value) -> Cue {
+impl<S: Responder> Responder for At<S> {
+    fn respond(&mut self, at: usize, function: &'static str, args: &Value) -> Response {
         // Always asked: it counts.
-        let cue = self.rest.cue(at, function, args);
+        let response = self.rest.respond(at, function, args);
         match &self.fault {
             Some((faulty, fault)) if *faulty == at => fault.clone(),
-            _ => cue,
+            _ => response,
         }
     }
 }
@@ -220,18 +226,18 @@ impl Broken {
     }
 }
 
-impl Stage for Broken {
-    fn cue(&mut self, at: usize, function: &'static str, args: &Value) -> Cue {
+impl Responder for Broken {
+    fn respond(&mut self, at: usize, function: &'static str, args: &Value) -> Response {
         if at == self.at
             && let Some(wrong) = self.wrong.take()
         {
             self.left.pop_front();
-            self.player.cue(at, function, args);
+            self.player.respond(at, function, args);
             self.aborted = function.starts_with("transaction.");
-            return Cue::Answer(wrong);
+            return Response::Answer(wrong);
         }
         if self.aborted && function.starts_with("transaction.") && function != "transaction.drop" {
-            return Cue::Answer(
+            return Response::Answer(
                 json!({ "Err": { "Sql": { "code": "25P02", "message": "aborted", "constraint": null } } }),
             );
         }
@@ -239,9 +245,9 @@ impl Stage for Broken {
         match fits {
             Some(place) => {
                 self.left.drain(..=place);
-                self.player.cue(at, function, args)
+                self.player.respond(at, function, args)
             }
-            None => Cue::Live,
+            None => Response::Live,
         }
     }
 }

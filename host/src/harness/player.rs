@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
 
-use crate::runtime::{Cue, Stage};
+use crate::runtime::{Responder, Response};
 use crate::trace::{Exchange, Outcome, Secrets, Trace, is_concealed, reveal};
 
 pub struct Player {
     left: VecDeque<Exchange>,
     /// How the traced call ended where it got no answer.
-    end: Cue,
+    end: Response,
     settings: BTreeMap<String, String>,
     secrets: Secrets,
     now: Value,
@@ -22,9 +22,9 @@ impl Player {
     pub fn of(trace: &Trace, settings: &BTreeMap<String, String>, secrets: Secrets) -> Self {
         let end = match &trace.outcome {
             Outcome::Failed { kind, detail } if kind == "trap" => {
-                Cue::Trap(detail.trim_start_matches("injected fault: ").to_owned())
+                Response::Trap(detail.trim_start_matches("injected fault: ").to_owned())
             }
-            _ => Cue::Never,
+            _ => Response::Never,
         };
         let mut left: VecDeque<_> = trace.exchanges.clone().into();
         for exchange in &mut left {
@@ -41,9 +41,9 @@ impl Player {
         Self { left, end, settings: settings.clone(), secrets, now: json!(super::props::NOW_MS) }
     }
 
-    fn take(&mut self, place: usize) -> Cue {
+    fn take(&mut self, place: usize) -> Response {
         match self.left.remove(place).and_then(|exchange| exchange.answer) {
-            Some(answer) => Cue::Answer(answer),
+            Some(answer) => Response::Answer(answer),
             None => self.end.clone(),
         }
     }
@@ -60,8 +60,8 @@ impl Player {
     }
 }
 
-impl Stage for Player {
-    fn cue(&mut self, _: usize, function: &'static str, args: &Value) -> Cue {
+impl Responder for Player {
+    fn respond(&mut self, _: usize, function: &'static str, args: &Value) -> Response {
         let mut args = args.clone();
         self.secrets.conceal(&mut args);
         let args = &args;
@@ -72,19 +72,19 @@ impl Stage for Player {
                 self.left.drain(..place);
                 return self.take(0);
             }
-            let cue = self.take(place);
+            let response = self.take(place);
             if function == "clock.now-ms"
-                && let Cue::Answer(now) = &cue
+                && let Response::Answer(now) = &response
             {
                 self.now = now.clone();
             }
-            return cue;
+            return response;
         }
         match function {
-            "log.log" => return Cue::Answer(Value::Null),
+            "log.log" => return Response::Answer(Value::Null),
             "config.get" => {
                 let key = args.get("key").and_then(Value::as_str).unwrap_or_default();
-                return Cue::Answer(json!(self.settings.get(key)));
+                return Response::Answer(json!(self.settings.get(key)));
             }
             _ => {}
         }
@@ -93,8 +93,8 @@ impl Stage for Player {
             return self.take(0);
         }
         match function {
-            "clock.now-ms" => Cue::Answer(self.now.clone()),
-            _ => Cue::Diverged(match self.left.front() {
+            "clock.now-ms" => Response::Answer(self.now.clone()),
+            _ => Response::Diverged(match self.left.front() {
                 Some(expected) => format!("{function} instead of {}", expected.function),
                 None => format!("the trace ends before {function}"),
             }),
@@ -114,7 +114,7 @@ mod tests {
         let settings = [("most".to_owned(), "5".to_owned())].into();
         Player {
             left: exchanges.into(),
-            end: Cue::Never,
+            end: Response::Never,
             settings,
             secrets: Secrets::default(),
             now: json!(7),
@@ -129,19 +129,19 @@ mod tests {
             exchange("postgres.query", query(1), json!("one")),
             exchange("postgres.query", query(2), json!("two")),
         ]);
-        assert_eq!(player.cue(0, "log.log", &json!({ "message": "new" })), Cue::Answer(json!(null)));
-        assert_eq!(player.cue(1, "config.get", &json!({ "key": "most" })), Cue::Answer(json!("5")));
-        assert_eq!(player.cue(2, "clock.now-ms", &json!({})), Cue::Answer(json!(7)));
-        assert_eq!(player.cue(3, "postgres.query", &query(9)), Cue::Answer(json!("one")));
-        assert_eq!(player.cue(4, "postgres.query", &query(2)), Cue::Answer(json!("two")));
-        let Cue::Diverged(why) = player.cue(5, "postgres.query", &query(3)) else { panic!() };
+        assert_eq!(player.respond(0, "log.log", &json!({ "message": "new" })), Response::Answer(json!(null)));
+        assert_eq!(player.respond(1, "config.get", &json!({ "key": "most" })), Response::Answer(json!("5")));
+        assert_eq!(player.respond(2, "clock.now-ms", &json!({})), Response::Answer(json!(7)));
+        assert_eq!(player.respond(3, "postgres.query", &query(9)), Response::Answer(json!("one")));
+        assert_eq!(player.respond(4, "postgres.query", &query(2)), Response::Answer(json!("two")));
+        let Response::Diverged(why) = player.respond(5, "postgres.query", &query(3)) else { panic!() };
         assert_eq!(why, "the trace ends before postgres.query");
     }
 
     #[test]
     fn another_function_has_no_answer() {
         let mut player = player(vec![exchange("postgres.query", json!({}), json!("one"))]);
-        let Cue::Diverged(why) = player.cue(0, "redis.command", &json!({})) else { panic!() };
+        let Response::Diverged(why) = player.respond(0, "redis.command", &json!({})) else { panic!() };
         assert_eq!(why, "redis.command instead of postgres.query");
     }
 }

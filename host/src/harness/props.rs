@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use crate::ids::Digest;
-use crate::runtime::{Cue, Stage};
+use crate::runtime::{Responder, Response};
 use crate::trace::{Injection, Scenario};
 
 /// 2026-11-20T12:00:00Z.
 pub const NOW_MS: u64 = 1_795_176_000_000;
 
-/// Stands before a stage that answers the rest.
+/// Stands before a responder that answers the rest.
 pub struct Props<S> {
     began_ms: u64,
     now_ms: u64,
@@ -25,9 +25,9 @@ pub struct Props<S> {
 /// The world itself.
 pub struct Live;
 
-impl Stage for Live {
-    fn cue(&mut self, _: usize, _: &'static str, _: &Value) -> Cue {
-        Cue::Live
+impl Responder for Live {
+    fn respond(&mut self, _: usize, _: &'static str, _: &Value) -> Response {
+        Response::Live
     }
 }
 
@@ -59,36 +59,36 @@ impl<S> Props<S> {
         bytes
     }
 
-    fn injected(&mut self, function: &'static str) -> Option<Cue> {
+    fn injected(&mut self, function: &'static str) -> Option<Response> {
         let nth = self.asked.entry(function).or_default();
         *nth += 1;
         let injection = self.inject.iter().find(|wrong| wrong.call == function && wrong.nth == *nth)?;
         Some(match (&injection.answer, injection.done) {
-            (Some(answer), true) => Cue::DoneBut(answer.clone()),
-            (Some(answer), false) => Cue::Answer(answer.clone()),
-            (None, _) => Cue::Never,
+            (Some(answer), true) => Response::DoneBut(answer.clone()),
+            (Some(answer), false) => Response::Answer(answer.clone()),
+            (None, _) => Response::Never,
         })
     }
 }
 
-impl<S: Stage> Stage for Props<S> {
-    fn cue(&mut self, at: usize, function: &'static str, args: &Value) -> Cue {
-        if let Some(cue) = self.injected(function) {
-            return cue;
+impl<S: Responder> Responder for Props<S> {
+    fn respond(&mut self, at: usize, function: &'static str, args: &Value) -> Response {
+        if let Some(response) = self.injected(function) {
+            return response;
         }
         let len = args.get("len").and_then(Value::as_u64).unwrap_or(0);
         match function {
-            "clock.now-ms" => Cue::Answer(json!(self.now())),
+            "clock.now-ms" => Response::Answer(json!(self.now())),
             "wasi.wall-clock" => {
                 let now = self.now();
-                Cue::Answer(json!([now / 1000, now % 1000 * 1_000_000]))
+                Response::Answer(json!([now / 1000, now % 1000 * 1_000_000]))
             }
             "wasi.monotonic-clock" => {
                 let since = self.now() - self.began_ms;
-                Cue::Answer(json!(since * 1_000_000))
+                Response::Answer(json!(since * 1_000_000))
             }
-            "random.bytes" | "wasi.random" => Cue::Answer(json!({ "random": self.draw(len) })),
-            _ => self.rest.cue(at, function, args),
+            "random.bytes" | "wasi.random" => Response::Answer(json!({ "random": self.draw(len) })),
+            _ => self.rest.respond(at, function, args),
         }
     }
 }
@@ -129,12 +129,12 @@ mod tests {
                 ("clock.now-ms", json!({})),
                 ("random.bytes", draw),
             ]
-            .map(|(function, args)| props.cue(0, function, &args))
+            .map(|(function, args)| props.respond(0, function, &args))
         };
         let first = run();
         assert_eq!(first, run());
-        assert_eq!(first[0], Cue::Answer(json!(NOW_MS)));
-        assert_eq!(first[2], Cue::Answer(json!(NOW_MS + 1)));
+        assert_eq!(first[0], Response::Answer(json!(NOW_MS)));
+        assert_eq!(first[2], Response::Answer(json!(NOW_MS + 1)));
         assert_ne!(first[1], first[3]);
     }
 
@@ -146,17 +146,28 @@ mod tests {
             answer: Some(json!({ "Err": "Unavailable" })),
             done: false,
         }]);
-        let cues: Vec<_> = ["redis.command", "redis.script", "redis.command", "redis.command"]
-            .map(|function| props.cue(0, function, &json!({})))
+        let responses: Vec<_> = ["redis.command", "redis.script", "redis.command", "redis.command"]
+            .map(|function| props.respond(0, function, &json!({})))
             .to_vec();
-        assert_eq!(cues, [Cue::Live, Cue::Live, Cue::Answer(json!({ "Err": "Unavailable" })), Cue::Live]);
+        assert_eq!(
+            responses,
+            [
+                Response::Live,
+                Response::Live,
+                Response::Answer(json!({ "Err": "Unavailable" })),
+                Response::Live
+            ]
+        );
     }
 
     #[test]
     fn the_clock_can_be_set() {
         let scenario = Scenario { now: Some("2027-01-01T00:00:00.005Z".into()), ..Scenario::default() };
         let mut props = Props::of(&scenario, Live).unwrap();
-        assert_eq!(props.cue(0, "clock.now-ms", &json!({})), Cue::Answer(json!(1_798_761_600_005_u64)));
+        assert_eq!(
+            props.respond(0, "clock.now-ms", &json!({})),
+            Response::Answer(json!(1_798_761_600_005_u64))
+        );
         assert!(Props::of(&Scenario { now: Some("noon".into()), ..Scenario::default() }, Live).is_err());
     }
 }

@@ -202,8 +202,8 @@ async fn in_world(
     scenario: &Scenario,
 ) -> Result<Trace, String> {
     let handler = world.load(&subject.file, scenario.settings.clone()).await?;
-    let stage = Props::of(scenario, Live)?;
-    let (trace, _) = handler.live(&case.trace, stage).await?;
+    let responder = Props::of(scenario, Live)?;
+    let (trace, _) = handler.live(&case.trace, responder).await?;
     Ok(trace)
 }
 
@@ -212,7 +212,7 @@ impl Handler {
     pub(super) async fn live(
         &self,
         recorded: &Trace,
-        stage: impl crate::runtime::Stage + 'static,
+        responder: impl crate::runtime::Responder + 'static,
     ) -> Result<(Trace, Value), String> {
         let input = complete(self.manifest(), &recorded.trigger, recorded.input.clone())?;
         let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str);
@@ -222,7 +222,7 @@ impl Handler {
         {
             seat = world.seat(connection, user).await;
         }
-        let trace = self.play(&recorded.trigger, input.clone(), stage).await?;
+        let trace = self.play(&recorded.trigger, input.clone(), responder).await?;
         drop(seat);
         Ok((trace, input))
     }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::props::{NOW_MS, now_ms_of};
 use super::{Handler, clock, sandbox};
 use crate::config::Config;
-use crate::fanout::{Hub, Outlet, Seat, Wakes};
+use crate::fanout::{ConnectionInfo, Hub, Outlet, Wakes};
 use crate::ids::{ConnectionId, NodeId, UserId};
 use crate::postgres::{Postgres, migrate, owner};
 use crate::redis::{Keyspace, Redis};
@@ -254,7 +254,7 @@ impl World {
     /// A connection that calls may gate and send to.
     pub async fn seat(&self, connection: ConnectionId, user: &str) -> Option<Arc<Outlet>> {
         let user = UserId::parse(user)?;
-        Some(self.hub.join(Seat { connection, user, session: "session".into() }).await)
+        Some(self.hub.join(ConnectionInfo { connection, user, session: "session".into() }).await)
     }
 
     /// Every row of the product and of the outbox, without what each run makes anew: ids, times, positions.

@@ -1,4 +1,4 @@
-//! The border: the one wrapper that every host call of every handler goes through. It counts the call against the
+//! The middleware: the one wrapper that every host call of every handler goes through. It counts the call against the
 //! budgets, stops the guest's clock, opens a span, asks whoever answers (the world, a trace, an injected fault), and takes
 //! down what was asked and answered. It knows no interface: those bring the function, its arguments and a future that
 //! does the work, which is never polled when something else answers.
@@ -66,7 +66,7 @@ functions! {
     WasiRandom = "wasi.random",
 }
 
-/// Why the border ended a call. It travels out of the guest as the error of the host call.
+/// Why the middleware ended a call. It travels out of the guest as the error of the host call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stop {
     HostCalls {
@@ -117,13 +117,13 @@ pub enum Source {
     /// The answers of a trace; the first call that it does not hold ends the replay.
     Replay(Script),
     /// A test decides, call by call.
-    Stage(Box<dyn Stage>),
+    Responder(Box<dyn Responder>),
     /// The host call with this number, counted from 0, meets the fault; the others are answered by `otherwise`.
-    Fault { at: usize, fault: Fault, otherwise: Box<Source> },
+    Fault { at: usize, fault: InjectedFault, otherwise: Box<Source> },
 }
 
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub enum InjectedFault {
     /// This instead of the answer, as a trace writes it.
     Answer(Value),
     /// The answer comes so much later.
@@ -133,14 +133,14 @@ pub enum Fault {
 }
 
 /// Stands between a handler and the world, or in the world's place.
-pub trait Stage: Send {
+pub trait Responder: Send {
     /// The host call with this number, counted from 0. `args` are as a trace has them.
-    fn cue(&mut self, at: usize, function: &'static str, args: &Value) -> Cue;
+    fn respond(&mut self, at: usize, function: &'static str, args: &Value) -> Response;
 }
 
 /// What a stage says to one host call.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Cue {
+pub enum Response {
     /// The world answers.
     Live,
     /// This, as a trace writes it.
@@ -193,9 +193,9 @@ impl Script {
 
 /// What the host calls of one release were, and how long they took: as long as the release is there.
 #[derive(Clone)]
-pub struct Meters(Arc<[Histogram]>);
+pub struct HostCallStats(Arc<[Histogram]>);
 
-impl Meters {
+impl HostCallStats {
     pub fn new() -> Self {
         Self(Function::ALL.iter().map(|_| Histogram::default()).collect())
     }
@@ -212,7 +212,7 @@ impl Meters {
     }
 }
 
-impl Default for Meters {
+impl Default for HostCallStats {
     fn default() -> Self {
         Self::new()
     }
@@ -220,14 +220,14 @@ impl Default for Meters {
 
 /// One host call as a failure's log line names it: no argument, no answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Digest {
+pub struct HostCallSummary {
     function: Function,
     args: weight::Weight,
     /// Bytes of the answer and microseconds; None while it is on its way.
     answer: Option<(u64, u32)>,
 }
 
-impl fmt::Display for Digest {
+impl fmt::Display for HostCallSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{:08x} {} B", self.function.name(), self.args.digest, self.args.bytes)?;
         match self.answer {
@@ -237,9 +237,9 @@ impl fmt::Display for Digest {
     }
 }
 
-pub struct Border {
+pub struct Middleware {
     source: Source,
-    meters: Meters,
+    host_call_stats: HostCallStats,
     deadline_ms: u64,
     pub(crate) clock: Arc<GuestClock>,
     calls: u32,
@@ -247,7 +247,7 @@ pub struct Border {
     bytes: u64,
     bytes_max: u64,
     /// The last ones, as a ring: the oldest is at `calls % LAST_HOST_CALLS` once it is full.
-    last: Vec<Digest>,
+    last: Vec<HostCallSummary>,
     recorder: Option<Recorder>,
     secrets: Secrets,
     /// The call's span, where it is one that is traced.
@@ -256,17 +256,17 @@ pub struct Border {
     pub(crate) span_attributes: Vec<(&'static str, String)>,
 }
 
-impl Border {
+impl Middleware {
     pub fn new(
         limits: &Limits,
-        meters: Meters,
+        host_call_stats: HostCallStats,
         secrets: Secrets,
         source: Source,
         recorder: Option<Recorder>,
     ) -> Self {
         Self {
             source,
-            meters,
+            host_call_stats,
             deadline_ms: limits.deadline_ms,
             clock: Arc::new(GuestClock::new(Duration::from_millis(limits.cpu_ms))),
             calls: 0,
@@ -290,8 +290,8 @@ impl Border {
     ) -> wasmtime::Result<R> {
         let begun = self.enter(function, args)?;
         let at = self.calls as usize - 1;
-        let answer = match self.source.word(at, function, args, &self.secrets)? {
-            Word::Live { delay, instead } => {
+        let answer = match self.source.decide(at, function, args, &self.secrets)? {
+            Action::Run { delay, instead } => {
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
                 }
@@ -302,8 +302,8 @@ impl Border {
                     None => answer,
                 }
             }
-            Word::Scripted(value) => read(at, function, value)?,
-            Word::Never => return Err(Stop::Deadline { after_ms: self.deadline_ms }.into()),
+            Action::Answer(value) => read(at, function, value)?,
+            Action::TimeOut => return Err(Stop::Deadline { after_ms: self.deadline_ms }.into()),
         };
         self.leave(function, begun, &answer)?;
         Ok(answer)
@@ -318,18 +318,18 @@ impl Border {
     ) -> wasmtime::Result<R> {
         let begun = self.enter(function, args)?;
         let at = self.calls as usize - 1;
-        let answer = match self.source.word(at, function, args, &self.secrets)? {
+        let answer = match self.source.decide(at, function, args, &self.secrets)? {
             // What is answered at once is not delayed.
-            Word::Live { instead: None, .. } => live(),
-            Word::Live { instead: Some(value), .. } | Word::Scripted(value) => read(at, function, value)?,
-            Word::Never => return Err(Stop::Deadline { after_ms: self.deadline_ms }.into()),
+            Action::Run { instead: None, .. } => live(),
+            Action::Run { instead: Some(value), .. } | Action::Answer(value) => read(at, function, value)?,
+            Action::TimeOut => return Err(Stop::Deadline { after_ms: self.deadline_ms }.into()),
         };
         self.leave(function, begun, &answer)?;
         Ok(answer)
     }
 
     /// The last host calls, oldest first.
-    pub fn last(&self) -> impl Iterator<Item = &Digest> {
+    pub fn last(&self) -> impl Iterator<Item = &HostCallSummary> {
         let oldest =
             if self.last.len() < limits::LAST_HOST_CALLS { 0 } else { self.calls as usize % self.last.len() };
         self.last[oldest..].iter().chain(&self.last[..oldest])
@@ -360,7 +360,7 @@ impl Border {
         }
         let args_weight = weight::of(args);
         self.carry(args_weight.bytes)?;
-        let digest = Digest { function, args: args_weight, answer: None };
+        let digest = HostCallSummary { function, args: args_weight, answer: None };
         match self.calls as usize {
             filling if filling < limits::LAST_HOST_CALLS => self.last.push(digest),
             full => self.last[full % limits::LAST_HOST_CALLS] = digest,
@@ -379,7 +379,7 @@ impl Border {
         let micros = took.as_micros();
         let last = (self.calls as usize - 1) % limits::LAST_HOST_CALLS;
         self.last[last].answer = Some((bytes, micros.try_into().unwrap_or(u32::MAX)));
-        self.meters.record(function, took);
+        self.host_call_stats.record(function, took);
         if let Some(traced) = self.traced {
             traced.child(function.name(), spans::Kind::Client, begun, self.span_attributes.clone());
         }
@@ -398,26 +398,26 @@ impl Border {
 }
 
 /// What a source says to one host call.
-enum Word {
+enum Action {
     /// The world does it, so much later; its answer counts unless there is another.
-    Live {
+    Run {
         delay: Duration,
         instead: Option<Value>,
     },
-    Scripted(Value),
+    Answer(Value),
     /// The call ends here, for want of time.
-    Never,
+    TimeOut,
 }
 
 impl Source {
     /// What answers instead of the world sees arguments as a recording has them, without secret settings.
-    fn word<A: Serialize>(
+    fn decide<A: Serialize>(
         &mut self,
         at: usize,
         function: Function,
         args: &A,
         secrets: &Secrets,
-    ) -> Result<Word, Stop> {
+    ) -> Result<Action, Stop> {
         let shown = || {
             let mut args = trace::value_of(args);
             secrets.conceal(&mut args);
@@ -427,29 +427,29 @@ impl Source {
         let mut source = self;
         loop {
             match source {
-                Self::Live => return Ok(Word::Live { delay, instead: None }),
+                Self::Live => return Ok(Action::Run { delay, instead: None }),
                 Self::Replay(script) => {
                     let answer = script.answer(at, function.name(), shown())?;
-                    return Ok(answer.map_or(Word::Never, Word::Scripted));
+                    return Ok(answer.map_or(Action::TimeOut, Action::Answer));
                 }
-                Self::Stage(stage) => {
-                    return match stage.cue(at, function.name(), &shown()) {
-                        Cue::Live => Ok(Word::Live { delay, instead: None }),
-                        Cue::Late(more) => Ok(Word::Live { delay: delay + more, instead: None }),
-                        Cue::DoneBut(answer) => Ok(Word::Live { delay, instead: Some(answer) }),
-                        Cue::Answer(answer) => Ok(Word::Scripted(answer)),
-                        Cue::Never => Ok(Word::Never),
-                        Cue::Trap(what) => Err(Stop::Fault(what)),
-                        Cue::Diverged(why) => Err(Stop::Diverged { at, why }),
+                Self::Responder(responder) => {
+                    return match responder.respond(at, function.name(), &shown()) {
+                        Response::Live => Ok(Action::Run { delay, instead: None }),
+                        Response::Late(more) => Ok(Action::Run { delay: delay + more, instead: None }),
+                        Response::DoneBut(answer) => Ok(Action::Run { delay, instead: Some(answer) }),
+                        Response::Answer(answer) => Ok(Action::Answer(answer)),
+                        Response::Never => Ok(Action::TimeOut),
+                        Response::Trap(what) => Err(Stop::Fault(what)),
+                        Response::Diverged(why) => Err(Stop::Diverged { at, why }),
                     };
                 }
                 Self::Fault { at: faulty, fault, otherwise } => {
                     match fault {
-                        Fault::Answer(answer) if *faulty == at => {
-                            return Ok(Word::Scripted(answer.clone()));
+                        InjectedFault::Answer(answer) if *faulty == at => {
+                            return Ok(Action::Answer(answer.clone()));
                         }
-                        Fault::Trap(what) if *faulty == at => return Err(Stop::Fault(what.clone())),
-                        Fault::Delay(more) if *faulty == at => delay += *more,
+                        InjectedFault::Trap(what) if *faulty == at => return Err(Stop::Fault(what.clone())),
+                        InjectedFault::Delay(more) if *faulty == at => delay += *more,
                         _ => {}
                     }
                     source = otherwise;

@@ -43,7 +43,7 @@ struct Disconnect<'a> {
 
 impl channels::Host for CallState {
     async fn publish(&mut self, publications: Vec<Publication>) -> wasmtime::Result<Result<(), Error>> {
-        let (hub, grants, traced) = (&self.backends.hub, &self.terms.grants, self.border.traced);
+        let (hub, grants, traced) = (&self.backends.hub, &self.terms.grants, self.middleware.traced);
         let live = async {
             for publication in &publications {
                 granted("publish", &grants.publish, &publication.address)?;
@@ -59,7 +59,7 @@ impl channels::Host for CallState {
             }
         };
         let args = Publications { publications: &publications };
-        self.border.call(Function::ChannelsPublish, &args, live).await
+        self.middleware.call(Function::ChannelsPublish, &args, live).await
     }
 
     async fn subscribe(&mut self, addresses: Vec<String>) -> wasmtime::Result<Result<(), Error>> {
@@ -72,7 +72,7 @@ impl channels::Host for CallState {
                 None => Err(Error::Unavailable),
             }
         };
-        self.border.call(Function::ChannelsSubscribe, &Addresses { addresses: &addresses }, live).await
+        self.middleware.call(Function::ChannelsSubscribe, &Addresses { addresses: &addresses }, live).await
     }
 
     async fn unsubscribe(&mut self, addresses: Vec<String>) -> wasmtime::Result<Result<(), Error>> {
@@ -88,7 +88,7 @@ impl channels::Host for CallState {
                 None => Err(Error::Unavailable),
             }
         };
-        self.border.call(Function::ChannelsUnsubscribe, &Addresses { addresses: &addresses }, live).await
+        self.middleware.call(Function::ChannelsUnsubscribe, &Addresses { addresses: &addresses }, live).await
     }
 
     async fn revoke(&mut self, address: String, user_id: String) -> wasmtime::Result<Result<(), Error>> {
@@ -103,7 +103,7 @@ impl channels::Host for CallState {
             }
         };
         let args = Revoke { address: &address, user_id: &user_id };
-        self.border.call(Function::ChannelsRevoke, &args, live).await
+        self.middleware.call(Function::ChannelsRevoke, &args, live).await
     }
 
     async fn send(&mut self, connection: String, frame: String) -> wasmtime::Result<Result<(), Error>> {
@@ -125,7 +125,7 @@ impl channels::Host for CallState {
             }
         };
         let args = Send { connection: &connection, frame: &frame };
-        self.border.call(Function::ChannelsSend, &args, live).await
+        self.middleware.call(Function::ChannelsSend, &args, live).await
     }
 
     async fn disconnect(
@@ -147,7 +147,7 @@ impl channels::Host for CallState {
             }
         };
         let args = Disconnect { target: &target, code, reason: &reason };
-        self.border.call(Function::ChannelsDisconnect, &args, live).await
+        self.middleware.call(Function::ChannelsDisconnect, &args, live).await
     }
 }
 

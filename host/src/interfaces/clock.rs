@@ -13,6 +13,6 @@ struct Args {}
 impl clock::Host for CallState {
     async fn now_ms(&mut self) -> wasmtime::Result<u64> {
         let live = async { timestamp::now_ms() };
-        self.border.call(Function::ClockNow, &Args {}, live).await
+        self.middleware.call(Function::ClockNow, &Args {}, live).await
     }
 }

@@ -15,6 +15,6 @@ impl config::Host for CallState {
     async fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
         let settings = &self.terms.settings;
         let live = async { settings.get(&key).cloned() };
-        self.border.call(Function::ConfigGet, &Args { key: &key }, live).await
+        self.middleware.call(Function::ConfigGet, &Args { key: &key }, live).await
     }
 }

@@ -29,7 +29,7 @@ impl log::Host for CallState {
         let args = Args { level, message: &message, fields: &fields };
         let lines = &self.log;
         let live = async { lines.write(level, &message, &fields) };
-        self.border.call(Function::LogLog, &args, live).await
+        self.middleware.call(Function::LogLog, &args, live).await
     }
 }
 

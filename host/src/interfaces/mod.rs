@@ -33,7 +33,7 @@ use crate::postgres::{Postgres, Session};
 use crate::quota::{Claim, Grant};
 use crate::redis::{Redis, Script};
 use crate::trace::Secrets;
-use call::{Border, Meters};
+use call::{HostCallStats, Middleware};
 use turns::Place;
 
 /// What a release may do and what it is told: made when it is loaded, shared by all its calls.
@@ -49,7 +49,7 @@ pub struct Terms {
     /// The values of settings that nothing kept or shown may hold.
     pub secrets: Secrets,
     pub scripts: BTreeMap<String, Script>,
-    pub meters: Meters,
+    pub host_call_stats: HostCallStats,
     /// Where the memory of its calls comes from, beyond [`limits::MEMORY_FREE_BYTES`] of each.
     pub(crate) memory: Claim,
     /// Where its calls wait that have run for long.
@@ -93,7 +93,7 @@ pub struct CallState {
     pub(crate) connection: Option<ConnectionId>,
     /// The same where its frame is being handled: the connection that may subscribe.
     pub(crate) gates: Option<ConnectionId>,
-    pub(crate) border: Border,
+    pub(crate) middleware: Middleware,
     pub(crate) memory: MemoryLimit,
     /// When the call ends, host calls included.
     pub(crate) deadline: Instant,
@@ -111,7 +111,7 @@ impl CallState {
         id: Arc<str>,
         principal: Option<Principal>,
         connection: Option<ConnectionId>,
-        border: Border,
+        middleware: Middleware,
         backends: &Arc<Backends>,
     ) -> Self {
         let deadline = Instant::now() + Duration::from_millis(terms.limits.deadline_ms);
@@ -130,7 +130,7 @@ impl CallState {
             principal,
             connection,
             gates: None,
-            border,
+            middleware,
             wasi: None,
         }
     }

@@ -84,7 +84,7 @@ impl postgres::Host for CallState {
                 None => none(),
             }
         };
-        self.border.call(Function::PostgresQuery, &args, live).await
+        self.middleware.call(Function::PostgresQuery, &args, live).await
     }
 
     async fn execute(
@@ -101,7 +101,7 @@ impl postgres::Host for CallState {
                 None => none(),
             }
         };
-        self.border.call(Function::PostgresExecute, &args, live).await
+        self.middleware.call(Function::PostgresExecute, &args, live).await
     }
 
     async fn collect(&mut self, mut collected: Collected) -> wasmtime::Result<Result<Rows, Error>> {
@@ -118,7 +118,7 @@ impl postgres::Host for CallState {
                 None => none(),
             }
         };
-        self.border.call(Function::PostgresCollect, &args, live).await
+        self.middleware.call(Function::PostgresCollect, &args, live).await
     }
 
     async fn begin(&mut self) -> wasmtime::Result<Result<Resource<Transaction>, Error>> {
@@ -129,7 +129,7 @@ impl postgres::Host for CallState {
                 None => none(),
             }
         };
-        let begun = self.border.call(Function::PostgresBegin, &NoArgs {}, live).await?;
+        let begun = self.middleware.call(Function::PostgresBegin, &NoArgs {}, live).await?;
         Ok(begun.map(|()| {
             self.transactions.begun += 1;
             self.transactions.is_open = true;
@@ -158,7 +158,7 @@ impl postgres::HostTransaction for CallState {
                 None => none(),
             }
         };
-        self.border.call(Function::TransactionQuery, &args, live).await
+        self.middleware.call(Function::TransactionQuery, &args, live).await
     }
 
     async fn execute(
@@ -179,7 +179,7 @@ impl postgres::HostTransaction for CallState {
                 None => none(),
             }
         };
-        self.border.call(Function::TransactionExecute, &args, live).await
+        self.middleware.call(Function::TransactionExecute, &args, live).await
     }
 
     async fn commit(&mut self, handle: Resource<Transaction>) -> wasmtime::Result<Result<(), Error>> {
@@ -191,7 +191,7 @@ impl postgres::HostTransaction for CallState {
                 None => none(),
             }
         };
-        let committed = self.border.call(Function::TransactionCommit, &NoArgs {}, live).await?;
+        let committed = self.middleware.call(Function::TransactionCommit, &NoArgs {}, live).await?;
         if is_open {
             self.transactions.is_open = false;
             let wakes = std::mem::take(&mut self.transactions.wakes);
@@ -216,6 +216,6 @@ impl postgres::HostTransaction for CallState {
                 let _ = session.rollback().await;
             }
         };
-        self.border.call(Function::TransactionDrop, &NoArgs {}, live).await
+        self.middleware.call(Function::TransactionDrop, &NoArgs {}, live).await
     }
 }

@@ -27,7 +27,7 @@ impl random::Host for CallState {
             return Err(Stop::Broke(rule).into());
         }
         let live = async { draw(len as usize) };
-        Ok(self.border.call(Function::RandomBytes, &Args { len }, live).await?.random)
+        Ok(self.middleware.call(Function::RandomBytes, &Args { len }, live).await?.random)
     }
 }
 

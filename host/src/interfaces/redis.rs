@@ -36,7 +36,7 @@ impl redis::Host for CallState {
                 None => Err(Error::Unavailable),
             }
         };
-        self.border.call(Function::RedisCommand, &Command { args: &args }, live).await
+        self.middleware.call(Function::RedisCommand, &Command { args: &args }, live).await
     }
 
     async fn pipeline(
@@ -52,7 +52,7 @@ impl redis::Host for CallState {
                 None => Err(Error::Unavailable),
             }
         };
-        self.border.call(Function::RedisPipeline, &Commands { commands: &commands }, live).await
+        self.middleware.call(Function::RedisPipeline, &Commands { commands: &commands }, live).await
     }
 
     async fn script(
@@ -74,7 +74,7 @@ impl redis::Host for CallState {
             }
         };
         let asked = ScriptCall { name: &name, keys: &keys, args: &args };
-        self.border.call(Function::RedisScript, &asked, live).await
+        self.middleware.call(Function::RedisScript, &asked, live).await
     }
 }
 

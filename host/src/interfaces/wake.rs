@@ -21,7 +21,7 @@ impl wake::Host for CallState {
         if shards.len() > SHARDS_MAX {
             return Err(Stop::Broke(format!("wake.outbox takes at most {SHARDS_MAX} shards")).into());
         }
-        let traced = self.border.traced;
+        let traced = self.middleware.traced;
         let (wakes, transactions) = (&self.backends.wakes, &mut self.transactions);
         let live = async {
             if transactions.is_open {
@@ -33,7 +33,7 @@ impl wake::Host for CallState {
                 wakes.set(&shards);
             }
         };
-        self.border.call(Function::WakeOutbox, &Args { shards: &shards }, live).await
+        self.middleware.call(Function::WakeOutbox, &Args { shards: &shards }, live).await
     }
 }
 
@@ -42,7 +42,7 @@ impl CallState {
         if let Some(wakes) = &self.backends.wakes
             && !shards.is_empty()
         {
-            if let Some(traced) = self.border.traced {
+            if let Some(traced) = self.middleware.traced {
                 spans::woke(shards, traced);
             }
             wakes.set(shards);

@@ -1,5 +1,5 @@
 //! WASI 0.2 for components built elsewhere, locked down: no files, no network, no environment, no arguments. Standard
-//! output and error become log lines. Clocks and randomness cross the same border as `clock` and `random`, so that a
+//! output and error become log lines. Clocks and randomness cross the same middleware as `clock` and `random`, so that a
 //! replay is exact. A handler of ours imports none of it, and its calls then pay nothing for it.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -81,7 +81,7 @@ impl CallState {
             ))
             .into());
         }
-        Ok(self.border.call_now(Function::WasiRandom, &Args { len }, || draw(len as usize))?.random)
+        Ok(self.middleware.call_now(Function::WasiRandom, &Args { len }, || draw(len as usize))?.random)
     }
 
     fn draw_u64_for_wasi(&mut self) -> wasmtime::Result<u64> {
@@ -102,7 +102,7 @@ struct NoArgs {}
 
 impl wall_clock::Host for CallState {
     fn now(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
-        let (seconds, nanoseconds) = self.border.call_now(Function::WasiWallClock, &NoArgs {}, || {
+        let (seconds, nanoseconds) = self.middleware.call_now(Function::WasiWallClock, &NoArgs {}, || {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             (since.as_secs(), since.subsec_nanos())
         })?;
@@ -118,7 +118,7 @@ impl monotonic_clock::Host for CallState {
     fn now(&mut self) -> wasmtime::Result<u64> {
         let begun = self.wasi().begun;
         let now = self
-            .border
+            .middleware
             .call_now(Function::WasiMonotonicClock, &NoArgs {}, || begun.elapsed().as_nanos() as u64)?;
         self.wasi().heard_ns = now;
         Ok(now)

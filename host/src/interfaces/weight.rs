@@ -1,4 +1,4 @@
-//! How many bytes a value carries across the border, and a short digest of it, without encoding it anywhere: serde walks
+//! How many bytes a value carries across the middleware, and a short digest of it, without encoding it anywhere: serde walks
 //! the value, this adds up. Text and bytes count as long as they are, every other scalar as eight bytes.
 
 use std::fmt::{self, Display};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::meters::Ending;
+use super::stats::Ending;
 use crate::error::Blame;
 use crate::limits;
 

@@ -11,8 +11,8 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 use super::answer;
 use super::callers::Caller;
 use super::failure::{Failure, Kind};
-use super::meters::Ending;
 use super::release::{Exports, LoadedRelease};
+use super::stats::Ending;
 use crate::contract::types::{Principal, Problem};
 use crate::contract::{connection, event, frame, http, schedule};
 use crate::interfaces::call::Stop;
@@ -152,7 +152,7 @@ pub(super) fn record_span(
     attributes.extend([
         ("trigger", trigger.as_str().to_owned()),
         ("outcome", outcome.to_owned()),
-        ("cpu_us", state.border.clock.spent().as_micros().to_string()),
+        ("cpu_us", state.middleware.clock.spent().as_micros().to_string()),
     ]);
     let name = format!("{} {}", trigger.as_str(), release.name());
     span.record(spans::cause(cause), name, kind, begun, attributes, ending(result).is_bad());
@@ -198,7 +198,7 @@ pub(super) async fn run(
     let ended =
         tokio::time::timeout_at(deadline, enter(&mut store, &release.exports, input).instrument(span)).await;
     // What follows needs no turn: the epilogue may wait for Postgres.
-    store.data().border.clock.give_up_turn();
+    store.data().middleware.clock.give_up_turn();
     // The guest's stack is gone; its store too once the state is out.
     let result = match ended {
         Ok(Ok(mut output)) => match answer::settle(&mut output) {
@@ -221,7 +221,7 @@ pub(super) async fn run(
 
 /// A fresh instance, and the export that the input asks for.
 async fn enter(store: &mut Store<CallState>, exports: &Exports, input: &Input) -> wasmtime::Result<Output> {
-    store.data().border.clock.enter_guest(Instant::now());
+    store.data().middleware.clock.enter_guest(Instant::now());
     macro_rules! instance {
         ($export:ident, $interface:ident) => {
             match &exports.$export {
@@ -268,7 +268,7 @@ async fn enter(store: &mut Store<CallState>, exports: &Exports, input: &Input) -
 
 /// An instance of everything it exports, called by nobody: types and start functions are tried before traffic is.
 pub(super) async fn warm(store: &mut Store<CallState>, exports: &Exports) -> wasmtime::Result<()> {
-    store.data().border.clock.enter_guest(Instant::now());
+    store.data().middleware.clock.enter_guest(Instant::now());
     if let Some(pre) = &exports.http {
         pre.instantiate_async(&mut *store).await?;
     }
@@ -290,7 +290,7 @@ pub(super) async fn warm(store: &mut Store<CallState>, exports: &Exports) -> was
 /// The log line of a failed call: who, what, how far it came. No argument and no answer is in it.
 pub(super) fn log_failure(release: &LoadedRelease, trigger: Trigger, failure: &Failure, state: &CallState) {
     let mut last = String::new();
-    for digest in state.border.last() {
+    for digest in state.middleware.last() {
         let _ = write!(last, "{}{digest}", if last.is_empty() { "" } else { "; " });
     }
     warn!(
@@ -302,8 +302,8 @@ pub(super) fn log_failure(release: &LoadedRelease, trigger: Trigger, failure: &F
         trigger = trigger.as_str(),
         failure = failure.kind.as_str(),
         blame = failure.blame().as_str(),
-        cpu_us = state.border.clock.spent().as_micros() as u64,
-        host_calls = state.border.calls(),
+        cpu_us = state.middleware.clock.spent().as_micros() as u64,
+        host_calls = state.middleware.calls(),
         lines_dropped = state.lines_dropped(),
         last_host_calls = last,
         "{} ended a call without an answer: {failure}",

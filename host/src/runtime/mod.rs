@@ -11,10 +11,10 @@ mod file;
 #[cfg(test)]
 mod guests;
 mod invoke;
-mod meters;
 mod observer;
 mod recording;
 mod release;
+mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -29,7 +29,7 @@ use crate::contract::types::{Principal, Problem, Push};
 use crate::contract::{connection, event, frame, http, schedule};
 use crate::ids::ConnectionId;
 use crate::interfaces::CallState;
-use crate::interfaces::call::{Border, Script};
+use crate::interfaces::call::{Middleware, Script};
 use crate::limits;
 use crate::telemetry::spans;
 use crate::trace::{Recorder, Trace};
@@ -40,15 +40,15 @@ use invoke::{Input, Output};
 use recording::Recordings;
 
 pub use crate::interfaces::Backends;
-pub use crate::interfaces::call::{Cue, Fault, Function, Source, Stage};
+pub use crate::interfaces::call::{Function, InjectedFault, Responder, Response, Source};
 pub use callers::{CallLog, Caller, Logged};
 pub use compile::{Compiler, SUBCOMMAND, child as compile_as_child};
 pub use failure::{Failure, Kind};
 pub use file::{Refusal, ReleaseFile};
 pub use invoke::Trigger;
-pub use meters::{Ending, ReleaseStats, Used};
 pub use observer::{CallObserver, ObserverSlot};
 pub use release::{LoadedRelease, releases_loaded};
+pub use stats::{Ending, ReleaseStats, Used};
 
 /// Who is behind a call. `connection` is there for frames, and is the one that `channels.subscribe` gates.
 #[derive(Clone, Debug)]
@@ -310,9 +310,9 @@ impl Runtime {
         let cause = input.traced_by();
         let traced = matches!(source, Source::Live).then(|| spans::begin(cause)).flatten();
         let mut state = self.state(release, call, source, recorder);
-        state.border.traced = traced;
+        state.middleware.traced = traced;
         if traced.is_some() {
-            state.border.span_attributes = invoke::whose(release, &state);
+            state.middleware.span_attributes = invoke::whose(release, &state);
         }
         if trigger == Trigger::Frame {
             state.gates = state.connection;
@@ -320,7 +320,7 @@ impl Runtime {
         let store = store::build(&self.env.engine, state);
         let (result, mut state) = invoke::run(release, store, input).await;
         state.finish().await;
-        let used = Used { cpu: state.border.clock.spent(), memory_bytes: state.memory.bytes() };
+        let used = Used { cpu: state.middleware.clock.spent(), memory_bytes: state.memory.bytes() };
         let caller = input.caller(state.principal.as_ref());
         release.stats.record(trigger, caller, begun.elapsed(), invoke::ending(&result), used);
         if let Some(traced) = traced {
@@ -340,9 +340,14 @@ impl Runtime {
         recorder: Option<Recorder>,
     ) -> CallState {
         let terms = release.terms.clone();
-        let border =
-            Border::new(&terms.limits, terms.meters.clone(), terms.secrets.clone(), source, recorder);
-        CallState::new(terms, call.id.into(), call.principal, call.connection, border, &self.backends)
+        let middleware = Middleware::new(
+            &terms.limits,
+            terms.host_call_stats.clone(),
+            terms.secrets.clone(),
+            source,
+            recorder,
+        );
+        CallState::new(terms, call.id.into(), call.principal, call.connection, middleware, &self.backends)
     }
 }
 

@@ -70,7 +70,7 @@ impl Recordings {
 
 /// What the call recorded, if it did.
 pub(super) fn taken(mut state: CallState) -> Option<(CallState, Taken)> {
-    let taken = state.border.take_recorder()?.finish();
+    let taken = state.middleware.take_recorder()?.finish();
     Some((state, taken))
 }
 

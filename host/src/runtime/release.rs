@@ -12,13 +12,13 @@ use wasmtime::component::{Component, InstancePre};
 use super::budget::Claims;
 use super::engine::EngineEnv;
 use super::file::{Refusal, ReleaseFile};
-use super::meters::ReleaseStats;
 use super::observer::ObserverSlot;
+use super::stats::ReleaseStats;
 use crate::contract::{
     ConnectionHandlerPre, EventHandlerPre, FrameHandlerPre, HttpHandlerPre, ScheduleHandlerPre,
 };
 use crate::ids::Digest;
-use crate::interfaces::call::Meters;
+use crate::interfaces::call::HostCallStats;
 use crate::interfaces::{CallState, Terms};
 use crate::limits;
 use crate::manifest::{Bindings, ConnectionBinding, Grants, Manifest};
@@ -89,7 +89,7 @@ impl LoadedRelease {
                 .iter()
                 .map(|(name, text)| (name.clone(), Script::new(name, text, &manifest.grants.redis)))
                 .collect(),
-            meters: Meters::new(),
+            host_call_stats: HostCallStats::new(),
             memory: claims.memory,
             turns: claims.turns,
         };
@@ -112,7 +112,7 @@ impl LoadedRelease {
 
     /// Function by function, what its host calls were.
     pub fn host_calls(&self) -> impl Iterator<Item = (&'static str, Counts)> {
-        self.terms.meters.counts()
+        self.terms.host_call_stats.counts()
     }
 
     /// What `config.get` tells it.

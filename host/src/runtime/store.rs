@@ -10,13 +10,13 @@ pub(super) fn build(engine: &Engine, state: CallState) -> Store<CallState> {
     // Without it a guest grows to the pool's ceiling, whatever its manifest says.
     store.limiter(|state| &mut state.memory);
     // What one host call can make this process allocate while its arguments are read. It is twice the budget and some,
-    // so that what is merely over the budget is refused by the border, with a word.
+    // so that what is merely over the budget is refused by the middleware, with a word.
     store.set_hostcall_fuel(usize::try_from(host_bytes).unwrap_or(usize::MAX / 4) * 2 + 64 * 1024);
     // The next tick of the engine's clock. Larger and a guest holds its thread for as many ticks.
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|mut context| {
         let state = context.data_mut();
-        let clock = state.border.clock.clone();
+        let clock = state.middleware.clock.clone();
         clock.leave_guest(std::time::Instant::now())?;
         let turns = state.terms.turns.clone();
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(async move { clock.pause(&turns).await })))

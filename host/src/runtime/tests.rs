@@ -258,7 +258,7 @@ async fn a_failed_call_is_recorded_with_its_failure() {
     assert_eq!(trace.outcome, Outcome::Failed { kind: "host_calls".into(), detail: failure.detail });
 }
 
-fn faulty(at: usize, fault: Fault) -> Source {
+fn faulty(at: usize, fault: InjectedFault) -> Source {
     Source::Fault { at, fault, otherwise: Box::new(Source::Live) }
 }
 
@@ -267,7 +267,7 @@ async fn a_host_call_that_does_not_answer_ends_with_the_deadline() {
     let sandbox = sandbox();
     let release = sandbox.load(&guests::asks_the_time(3)).await;
     let begun = Instant::now();
-    let late = faulty(1, Fault::Delay(Duration::from_secs(3600)));
+    let late = faulty(1, InjectedFault::Delay(Duration::from_secs(3600)));
     let failure = sandbox.tick_with(&release, late).await.unwrap_err();
     assert_eq!(failure.kind, Kind::Deadline);
     assert!(begun.elapsed() >= Duration::from_millis(400));
@@ -280,13 +280,15 @@ async fn a_host_call_that_does_not_answer_ends_with_the_deadline() {
 async fn a_fault_meets_the_host_call_it_is_meant_for() {
     let sandbox = sandbox();
     let release = sandbox.load(&guests::asks_the_time(3)).await;
-    sandbox.tick_with(&release, faulty(2, Fault::Answer(5.into()))).await.unwrap();
-    sandbox.tick_with(&release, faulty(3, Fault::Trap("never met".into()))).await.unwrap();
-    let failure = sandbox.tick_with(&release, faulty(2, Fault::Trap("cut".into()))).await.unwrap_err();
+    sandbox.tick_with(&release, faulty(2, InjectedFault::Answer(5.into()))).await.unwrap();
+    sandbox.tick_with(&release, faulty(3, InjectedFault::Trap("never met".into()))).await.unwrap();
+    let failure =
+        sandbox.tick_with(&release, faulty(2, InjectedFault::Trap("cut".into()))).await.unwrap_err();
     assert_eq!(failure.kind, Kind::Trap);
     assert!(failure.detail.contains("injected fault: cut"), "{failure}");
     // Not what the function answers.
-    let failure = sandbox.tick_with(&release, faulty(0, Fault::Answer("x".into()))).await.unwrap_err();
+    let failure =
+        sandbox.tick_with(&release, faulty(0, InjectedFault::Answer("x".into()))).await.unwrap_err();
     assert_eq!(failure.kind, Kind::Diverged);
 }
 
@@ -294,7 +296,7 @@ async fn a_fault_meets_the_host_call_it_is_meant_for() {
 async fn a_call_that_ran_out_of_time_is_replayed_without_waiting() {
     let sandbox = sandbox();
     let release = sandbox.load(&guests::asks_the_time(3)).await;
-    let late = faulty(1, Fault::Delay(Duration::from_secs(3600)));
+    let late = faulty(1, InjectedFault::Delay(Duration::from_secs(3600)));
     let input = serde_json::json!({ "name": "tick", "node": "node", "due_ms": 7 });
     let trace = sandbox.runtime.play(&release, call(), "schedule", input, late, 1000).await.unwrap();
     assert_eq!(trace.exchanges[1].answer, None);
@@ -307,20 +309,20 @@ async fn a_call_that_ran_out_of_time_is_replayed_without_waiting() {
 #[tokio::test]
 async fn a_stage_decides_call_by_call() {
     struct Second;
-    impl Stage for Second {
-        fn cue(&mut self, at: usize, function: &'static str, _: &serde_json::Value) -> Cue {
+    impl Responder for Second {
+        fn respond(&mut self, at: usize, function: &'static str, _: &serde_json::Value) -> Response {
             assert_eq!(function, "clock.now-ms");
             match at {
-                0 => Cue::Answer(5.into()),
-                1 => Cue::DoneBut(6.into()),
-                _ => Cue::Trap("enough".into()),
+                0 => Response::Answer(5.into()),
+                1 => Response::DoneBut(6.into()),
+                _ => Response::Trap("enough".into()),
             }
         }
     }
     let sandbox = sandbox();
     let release = sandbox.load(&guests::asks_the_time(3)).await;
     let input = serde_json::json!({ "name": "tick", "node": "node", "due_ms": 7 });
-    let source = Source::Stage(Box::new(Second));
+    let source = Source::Responder(Box::new(Second));
     let trace = sandbox.runtime.play(&release, call(), "schedule", input, source, 1000).await.unwrap();
     let answers: Vec<_> = trace.exchanges.iter().map(|exchange| exchange.answer.clone()).collect();
     assert_eq!(answers, [Some(5.into()), Some(6.into()), None]);

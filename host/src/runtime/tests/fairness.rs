@@ -14,7 +14,7 @@ impl Flood {
     /// Each waits in its first host call for an hour.
     fn that_waits(sandbox: &Sandbox, release: &Arc<LoadedRelease>, calls: usize) -> Self {
         let call = |runtime: Arc<Runtime>, release: Arc<LoadedRelease>| async move {
-            let hour = faulty(0, Fault::Delay(Duration::from_secs(3600)));
+            let hour = faulty(0, InjectedFault::Delay(Duration::from_secs(3600)));
             runtime.run(&release, call(), hour, None, &Input::Schedule(due())).await.0.map(drop)
         };
         Self((0..calls).map(|_| tokio::spawn(call(sandbox.runtime.clone(), release.clone()))).collect())
