@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::config::Config;
-use crate::fanout::{Seat, Taken, Wakes};
+use crate::fanout::{ConnectionInfo, Taken, Wakes};
 use crate::ids::{ConnectionId, Digest, NodeId, UserId};
 use crate::redis::{Keyspace, Redis};
 use crate::releases::Trust;
@@ -384,12 +384,12 @@ async fn readiness_says_what_is_in_the_way() {
 #[tokio::test]
 async fn a_user_is_disconnected_with_4003_and_the_others_stay() {
     with_host(|host| async move {
-        let seat = |name: &str| Seat {
+        let info = |name: &str| ConnectionInfo {
             connection: ConnectionId::random(),
             user: UserId::parse(name).unwrap(),
             session: name.into(),
         };
-        let (ana, bo) = (host.hub.join(seat("ana")).await, host.hub.join(seat("bo")).await);
+        let (ana, bo) = (host.hub.join(info("ana")).await, host.hub.join(info("bo")).await);
         let said = host.post("/admin/v1/disconnect", r#"{"user_id":"ana"}"#).await;
         assert_eq!(said.status, 202, "{}", said.json());
         assert_eq!(ana.take(&mut Vec::new(), 1), Taken::Close(Close::DISCONNECTED));

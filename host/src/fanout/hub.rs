@@ -13,7 +13,7 @@ use super::bus::{Bus, Heard, Unavailable};
 use super::envelope::{Batch, Envelope, pack};
 use super::local::{Local, Mail};
 use super::missing::Missing;
-use super::outlet::{Outlet, Seat};
+use super::outlet::{ConnectionInfo, Outlet};
 use super::room;
 use super::wakes::{self, Wakes};
 use crate::contract::channels::{Error, Publication, Target};
@@ -90,8 +90,8 @@ impl Hub {
     }
 
     /// Who is connected to this node.
-    pub fn seats(&self) -> Vec<(ConnectionId, UserId)> {
-        self.0.local.seats()
+    pub fn connections(&self) -> Vec<(ConnectionId, UserId)> {
+        self.0.local.connections()
     }
 
     /// Connections of this node.
@@ -108,9 +108,9 @@ impl Hub {
 
     /// From here on pushes for it, for its user and for its session arrive. Without a bus it waits for one a bounded
     /// time and then goes on, for those pushes are best effort.
-    pub async fn join(&self, seat: Seat) -> Arc<Outlet> {
-        let own = Address::of_user(&seat.user);
-        let outlet = self.0.local.join(seat);
+    pub async fn join(&self, info: ConnectionInfo) -> Arc<Outlet> {
+        let own = Address::of_user(&info.user);
+        let outlet = self.0.local.join(info);
         if self.0.bus.hold(std::slice::from_ref(&own)).await.is_err() {
             tracing::debug!("a connection begins without the bus");
         }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::envelope::Batch;
 use super::missing::{Mailbox, Missing, Reader};
-use super::outlet::{Outlet, Seat};
+use super::outlet::{ConnectionInfo, Outlet};
 use super::room::{Page, Room};
 use crate::contract::channels::{Error, Target};
 use crate::contract::frame::Subscription;
@@ -71,11 +71,11 @@ impl Local {
 
     // ---- connections ----
 
-    pub(super) fn join(&self, seat: Seat) -> Arc<Outlet> {
-        let (connection, own) = (seat.connection, Address::of_user(&seat.user));
-        let outlet = Arc::new(Outlet::new(seat, self.drained.clone()));
+    pub(super) fn join(&self, info: ConnectionInfo) -> Arc<Outlet> {
+        let (connection, own) = (info.connection, Address::of_user(&info.user));
+        let outlet = Arc::new(Outlet::new(info, self.drained.clone()));
         let mut connections = self.connections.of(&connection);
-        self.rooms.of(&own).entry(own.clone()).or_insert_with(|| Room::new(own.clone())).seat(&outlet);
+        self.rooms.of(&own).entry(own.clone()).or_insert_with(|| Room::new(own.clone())).add_live(&outlet);
         connections.insert(
             connection,
             Connection {
@@ -103,10 +103,10 @@ impl Local {
         self.connections.len()
     }
 
-    pub(super) fn seats(&self) -> Vec<(ConnectionId, UserId)> {
-        let mut seats = Vec::with_capacity(self.connected());
-        self.connections.each(|id, known| seats.push((*id, known.outlet.seat().user.clone())));
-        seats
+    pub(super) fn connections(&self) -> Vec<(ConnectionId, UserId)> {
+        let mut connections = Vec::with_capacity(self.connected());
+        self.connections.each(|id, known| connections.push((*id, known.outlet.info().user.clone())));
+        connections
     }
 
     /// False when it is not connected here.
@@ -137,7 +137,7 @@ impl Local {
             }
             // Rare, so there is no index to pay for.
             Target::Session(session) => self.connections.each(|_, known| {
-                if *known.outlet.seat().session == **session {
+                if *known.outlet.info().session == **session {
                     known.outlet.close(close.clone());
                 }
             }),

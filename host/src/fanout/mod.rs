@@ -23,5 +23,5 @@ pub mod wakes;
 
 pub use hub::Hub;
 pub use missing::Missing;
-pub use outlet::{Outlet, Seat, Taken};
+pub use outlet::{ConnectionInfo, Outlet, Taken};
 pub use wakes::Wakes;

@@ -21,7 +21,7 @@ use crate::wire::websocket::encode_text;
 
 /// Who sits at a connection.
 #[derive(Clone, Debug)]
-pub struct Seat {
+pub struct ConnectionInfo {
     pub connection: ConnectionId,
     pub user: UserId,
     /// The token's session: what a forced disconnect may name.
@@ -39,7 +39,7 @@ pub enum Taken {
 }
 
 pub struct Outlet {
-    seat: Seat,
+    info: ConnectionInfo,
     state: Mutex<State>,
     /// Told when addresses wait here and there is room again.
     drained: mpsc::UnboundedSender<ConnectionId>,
@@ -78,12 +78,12 @@ struct Queued {
 }
 
 impl Outlet {
-    pub(crate) fn new(seat: Seat, drained: mpsc::UnboundedSender<ConnectionId>) -> Self {
-        Self { seat, state: Mutex::default(), drained }
+    pub(crate) fn new(info: ConnectionInfo, drained: mpsc::UnboundedSender<ConnectionId>) -> Self {
+        Self { info, state: Mutex::default(), drained }
     }
 
-    pub fn seat(&self) -> &Seat {
-        &self.seat
+    pub fn info(&self) -> &ConnectionInfo {
+        &self.info
     }
 
     // ---- the gateway's side ----
@@ -279,7 +279,7 @@ impl Outlet {
         if state.waiting.is_some() && !state.told && state.has_room_for_page() {
             state.told = true;
             // The hub asks `next_waiting` until there is none or no room. It outlives all connections but at the end.
-            let _ = self.drained.send(self.seat.connection);
+            let _ = self.drained.send(self.info.connection);
         }
     }
 
@@ -365,13 +365,13 @@ mod tests {
 
     impl Reader {
         fn new() -> Self {
-            let seat = Seat {
+            let info = ConnectionInfo {
                 connection: ConnectionId::random(),
                 user: UserId::parse("ana").unwrap(),
                 session: "s".into(),
             };
             let (told, drained) = mpsc::unbounded_channel();
-            Self { outlet: Arc::new(Outlet::new(seat, told)), drained }
+            Self { outlet: Arc::new(Outlet::new(info, told)), drained }
         }
 
         fn reads(&self, bytes_max: usize) -> (Vec<Bytes>, Taken) {
@@ -462,7 +462,7 @@ mod tests {
         assert!(ana.drained.try_recv().is_err(), "not yet room for a page");
         assert_eq!(ana.outlet.next_waiting(), None);
         ana.reads(eighth);
-        assert_eq!(ana.drained.try_recv(), Ok(ana.outlet.seat().connection));
+        assert_eq!(ana.drained.try_recv(), Ok(ana.outlet.info().connection));
         assert_eq!(ana.outlet.next_waiting(), Some(lobby()));
         ana.reads_all();
         assert!(ana.outlet.stalled_since().is_none());

@@ -67,8 +67,8 @@ impl Room {
     // ---- who reads ----
 
     /// Rides from now on, without a gate: for addresses whose pushes nobody resumes.
-    pub(super) fn seat(&mut self, outlet: &Arc<Outlet>) {
-        let connection = outlet.seat().connection;
+    pub(super) fn add_live(&mut self, outlet: &Arc<Outlet>) {
+        let connection = outlet.info().connection;
         if self.members.find(connection).is_none() {
             self.members.add(Member { connection, outlet: outlet.clone(), gate: None });
         }
@@ -82,7 +82,7 @@ impl Room {
 
     /// Ends the subscriptions of a user; returns whose.
     pub(super) fn revoke(&mut self, user: &UserId) -> Vec<ConnectionId> {
-        let of_user = |member: &&Member| member.outlet.seat().user == *user;
+        let of_user = |member: &&Member| member.outlet.info().user == *user;
         let gone: Vec<_> = self.members.iter().filter(of_user).map(|member| member.connection).collect();
         for connection in &gone {
             self.remove(*connection);
@@ -268,7 +268,7 @@ impl Room {
     fn spread_placed(&mut self, whole: &Bytes, before: &Positions, pushes: &[Placed]) {
         let except = pushes.first().and_then(|push| push.except.as_ref());
         for member in self.members.iter_mut() {
-            let excepted = except.is_some_and(|user| member.outlet.seat().user == *user);
+            let excepted = except.is_some_and(|user| member.outlet.info().user == *user);
             match &mut member.gate {
                 None if excepted => {}
                 None => {
@@ -304,7 +304,7 @@ impl Room {
     fn spread_loose(&mut self, frame: Bytes, merge_key: u64, except: Option<&UserId>) {
         let word = if merge_key == 0 { 0 } else { Outlet::word(&frame) };
         for member in self.members.iter_mut() {
-            if except.is_some_and(|user| member.outlet.seat().user == *user) {
+            if except.is_some_and(|user| member.outlet.info().user == *user) {
                 continue;
             }
             match &mut member.gate {

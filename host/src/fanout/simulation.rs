@@ -16,7 +16,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::envelope::{Batch, Envelope, pack};
 use super::local::{Local, Mail};
 use super::missing::{Missing, Reader};
-use super::outlet::{Outlet, Seat};
+use super::outlet::{ConnectionInfo, Outlet};
 use super::room::Page;
 use super::seeded::{self, Mistake};
 use crate::contract::channels::Publication;
@@ -181,7 +181,7 @@ impl World {
             let node = id % NODES;
             let connection = ConnectionId::parse(&format!("00000000-0000-7000-8000-{id:012}")).unwrap();
             let user = UserId::parse(&format!("user{id}")).unwrap();
-            let outlet = nodes[node].local.join(Seat { connection, user, session: "s".into() });
+            let outlet = nodes[node].local.join(ConnectionInfo { connection, user, session: "s".into() });
             Client {
                 node,
                 connection,

@@ -19,7 +19,7 @@ use super::socket::{Next, Socket};
 use crate::contract::connection::{Closed, Opened};
 use crate::contract::frame::Reply;
 use crate::contract::types::{Problem, Push};
-use crate::fanout::{Outlet, Seat};
+use crate::fanout::{ConnectionInfo, Outlet};
 use crate::http_server::slots::Held;
 use crate::http_server::{Slot, Stalled};
 use crate::ids::ConnectionId;
@@ -77,7 +77,7 @@ struct Connection {
     arrival: Option<Box<(SocketAddr, Option<String>)>>,
 }
 
-/// A seat in the hub, given back also when the task of the connection panics.
+/// A connection that is open in the hub. It is closed there also when the task of the connection panics.
 struct Joined {
     outlet: Arc<Outlet>,
     house: Arc<dyn House>,
@@ -85,7 +85,7 @@ struct Joined {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        self.house.leave(self.outlet.seat().connection);
+        self.house.leave(self.outlet.info().connection);
     }
 }
 
@@ -312,7 +312,7 @@ impl Connection {
         self.user_place = Some(place);
         // Queued here, before the first push can be.
         self.socket.say(encode_text(greeting));
-        let seat = Seat {
+        let info = ConnectionInfo {
             connection: self.id,
             user: who.user.clone(),
             session: who.principal.session_id.as_str().into(),
@@ -327,7 +327,7 @@ impl Connection {
         };
         let house = self.gateway.house.clone();
         self.work = Some(Box::pin(async move {
-            let joined = Joined { outlet: house.join(seat).await, house: house.clone() };
+            let joined = Joined { outlet: house.join(info).await, house: house.clone() };
             let pushes = house.opened(opened).await;
             Done::Welcomed { joined, pushes }
         }));
@@ -351,7 +351,7 @@ impl Connection {
         let (who, outlet, house) = (who.clone(), joined.outlet.clone(), self.gateway.house.clone());
         self.work = Some(Box::pin(async move {
             let Frame { frame_type, id, payload } = frame;
-            let answer = house.frame(outlet.seat(), &who.principal, &frame_type, &payload).await;
+            let answer = house.frame(outlet.info(), &who.principal, &frame_type, &payload).await;
             Done::Answered { id, answer }
         }));
     }
@@ -446,7 +446,7 @@ impl Connection {
         self.gateway.meters.closed(code);
         self.reached(self.stage.ended());
         let Some(joined) = self.joined else { return };
-        let user = joined.outlet.seat().user.clone();
+        let user = joined.outlet.info().user.clone();
         drop((joined, self.socket, self.user_place));
         debug!(connection.id = %self.id, close.code = code, "connection closed");
         let closed = Closed {

@@ -9,7 +9,7 @@ use crate::contract::connection::{Closed, Opened};
 use crate::contract::frame::{Reply, Subscription};
 use crate::contract::http::Response;
 use crate::contract::types::{Principal, Problem, Push};
-use crate::fanout::{Hub, Outlet, Seat};
+use crate::fanout::{ConnectionInfo, Hub, Outlet};
 use crate::ids::{ConnectionId, UserId};
 use crate::triggers::{HttpIn, Reach, Triggers};
 
@@ -19,13 +19,13 @@ pub trait House: Send + Sync + 'static {
     fn http(&self, request: HttpIn) -> BoxFuture<'_, Result<Response, Problem>>;
 
     /// From now on pushes to the user's address go into the outlet.
-    fn join(&self, seat: Seat) -> BoxFuture<'_, Arc<Outlet>>;
+    fn join(&self, info: ConnectionInfo) -> BoxFuture<'_, Arc<Outlet>>;
     fn leave(&self, connection: ConnectionId);
 
     fn opened(&self, opened: Opened) -> BoxFuture<'_, Vec<Push>>;
     fn frame<'a>(
         &'a self,
-        seat: &'a Seat,
+        info: &'a ConnectionInfo,
         caller: &'a Principal,
         frame_type: &'a str,
         payload: &'a str,
@@ -60,8 +60,8 @@ impl House for Inside {
         Box::pin(self.triggers.http(request))
     }
 
-    fn join(&self, seat: Seat) -> BoxFuture<'_, Arc<Outlet>> {
-        Box::pin(self.hub.join(seat))
+    fn join(&self, info: ConnectionInfo) -> BoxFuture<'_, Arc<Outlet>> {
+        Box::pin(self.hub.join(info))
     }
 
     fn leave(&self, connection: ConnectionId) {
@@ -74,12 +74,12 @@ impl House for Inside {
 
     fn frame<'a>(
         &'a self,
-        seat: &'a Seat,
+        info: &'a ConnectionInfo,
         caller: &'a Principal,
         frame_type: &'a str,
         payload: &'a str,
     ) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
-        Box::pin(self.triggers.frame(seat, caller, frame_type, payload))
+        Box::pin(self.triggers.frame(info, caller, frame_type, payload))
     }
 
     fn closed(&self, closed: Closed) -> BoxFuture<'_, ()> {

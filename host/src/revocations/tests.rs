@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::Config;
 use crate::contract::types::Principal;
-use crate::fanout::{Seat, Taken, Wakes};
+use crate::fanout::{ConnectionInfo, Taken, Wakes};
 use crate::ids::{ConnectionId, NodeId, UserId};
 use crate::redis::{Keyspace, Redis};
 use crate::releases::database::with_database;
@@ -48,9 +48,12 @@ async fn what_one_node_revokes_the_others_know_and_close() {
         let shutdown = Shutdown::new();
         tokio::spawn(there.clone().follow(shutdown.guard()));
         let join = async |token: Arc<Credentials>| {
-            let seat =
-                Seat { connection: ConnectionId::random(), user: token.user.clone(), session: "s".into() };
-            let outlet = hub.join(seat).await;
+            let info = ConnectionInfo {
+                connection: ConnectionId::random(),
+                user: token.user.clone(),
+                session: "s".into(),
+            };
+            let outlet = hub.join(info).await;
             outlet.hold(token);
             outlet
         };

@@ -162,7 +162,7 @@ pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: ShutdownG
             _ = clock.tick() => {}
             // Redis may have lost every lease: whoever is here is told of, heard of lately or not.
             Ok(()) = losses.changed() => {
-                triggers.hub.seats().iter().for_each(|(id, user)| triggers.touches.add(*id, user, false));
+                triggers.hub.connections().iter().for_each(|(id, user)| triggers.touches.add(*id, user, false));
             }
         }
         let touches = triggers.touches.take();

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Triggers, told};
 use crate::contract::frame::{Reply, Request};
 use crate::contract::types::{Principal, Problem};
-use crate::fanout::Seat;
+use crate::fanout::ConnectionInfo;
 use crate::runtime::Call;
 use crate::wire::problem::Code;
 
@@ -19,7 +19,7 @@ impl Triggers {
 
     pub async fn frame(
         &self,
-        seat: &Seat,
+        info: &ConnectionInfo,
         caller: &Principal,
         frame_type: &str,
         payload: &str,
@@ -32,7 +32,7 @@ impl Triggers {
         let call = Call {
             id: Uuid::now_v7().to_string(),
             principal: Some(caller.clone()),
-            connection: Some(seat.connection),
+            connection: Some(info.connection),
         };
         let call_id = call.id.clone();
         let request = Request {
@@ -41,7 +41,7 @@ impl Triggers {
             alias: route.alias.map(str::to_owned),
             payload: payload.to_owned(),
             caller: caller.clone(),
-            connection: seat.connection.to_string(),
+            connection: info.connection.to_string(),
         };
         drop(bindings);
         match self.runtime.frame(&release, call, request).await {

@@ -91,7 +91,8 @@ impl Node {
     async fn join(&self, user: &str) -> Client {
         let connection = ConnectionId::random();
         let user = UserId::parse(user).unwrap();
-        let outlet = self.hub.join(Seat { connection, user, session: connection.to_string().into() }).await;
+        let outlet =
+            self.hub.join(ConnectionInfo { connection, user, session: connection.to_string().into() }).await;
         Client { connection, outlet }
     }
 

@@ -46,7 +46,7 @@ fn of_a_delivery() {
 fn reader(local: &Local, lobby: &Address, id: usize) -> Arc<Outlet> {
     let connection = ConnectionId::random();
     let user = UserId::parse(&format!("user{id}")).unwrap();
-    let outlet = local.join(Seat { connection, user, session: "s".into() });
+    let outlet = local.join(ConnectionInfo { connection, user, session: "s".into() });
     local.gate(connection, std::slice::from_ref(lobby)).unwrap();
     let after = vec![Position { track: 0, number: 0 }];
     local.open(connection, &[Subscription { address: lobby.to_string(), after, missed: false }]);

@@ -28,7 +28,7 @@ impl Node {
     fn join(&self, user: &str) -> Client {
         let connection = ConnectionId::random();
         let user = UserId::parse(user).unwrap();
-        let outlet = self.local.join(Seat { connection, user, session: "session".into() });
+        let outlet = self.local.join(ConnectionInfo { connection, user, session: "session".into() });
         Client { connection, outlet }
     }
 

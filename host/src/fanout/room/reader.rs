@@ -17,7 +17,7 @@ use crate::limits;
 impl Room {
     /// Holds back everything for this connection until `open` or `take_back`. True when it is new here.
     pub(in crate::fanout) fn gate(&mut self, outlet: &Arc<Outlet>) -> bool {
-        let connection = outlet.seat().connection;
+        let connection = outlet.info().connection;
         let Some(place) = self.members.find(connection) else {
             let gate = Gate::new(self.heads.clone(), Phase::Shut);
             self.members.add(Member { connection, outlet: outlet.clone(), gate: Some(Box::new(gate)) });
@@ -173,7 +173,7 @@ impl Room {
             return self.join_stream(place);
         }
         let phase = if outlet.reserve_page(&self.address) {
-            let reader = Reader::One(outlet.seat().connection);
+            let reader = Reader::One(outlet.info().connection);
             Phase::Asking(mailbox.ask(&self.address, reader, &gate.has, gate.attempt))
         } else {
             Phase::Waiting
@@ -209,7 +209,7 @@ impl Room {
             if gate.has.includes(&push.position) {
                 continue;
             }
-            let excepted = push.except.as_ref().is_some_and(|user| outlet.seat().user == *user);
+            let excepted = push.except.as_ref().is_some_and(|user| outlet.info().user == *user);
             if !excepted && !outlet.push_durable(&push.frame, &self.address) {
                 refused = true;
                 break;

@@ -24,7 +24,7 @@ use crate::contract::connection::{Closed, Opened};
 use crate::contract::frame::{Reply, Subscription};
 use crate::contract::http as contract;
 use crate::contract::types::{Principal, Problem, Push};
-use crate::fanout::{Outlet, Seat};
+use crate::fanout::{ConnectionInfo, Outlet};
 use crate::gateway::auth::Auth;
 use crate::gateway::{Gateway, House, Tickets};
 use crate::http_server::bind;
@@ -114,9 +114,9 @@ impl House for Handlers {
         })
     }
 
-    fn join(&self, seat: Seat) -> BoxFuture<'_, Arc<Outlet>> {
-        let user = seat.user.to_string();
-        let outlet = Arc::new(Outlet::new(seat, self.drained.clone()));
+    fn join(&self, info: ConnectionInfo) -> BoxFuture<'_, Arc<Outlet>> {
+        let user = info.user.to_string();
+        let outlet = Arc::new(Outlet::new(info, self.drained.clone()));
         self.rooms.outlets.lock().unwrap().insert(user, outlet.clone());
         // Nothing may come before `auth.success` and what the handlers want first.
         outlet.push_reply(r#"{"type":"early.push","payload":{}}"#);
@@ -141,12 +141,12 @@ impl House for Handlers {
 
     fn frame<'a>(
         &'a self,
-        seat: &'a Seat,
+        info: &'a ConnectionInfo,
         caller: &'a Principal,
         frame_type: &'a str,
         payload: &'a str,
     ) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
-        assert_eq!(seat.user.as_str(), caller.user_id);
+        assert_eq!(info.user.as_str(), caller.user_id);
         self.life.send(Life::Called(frame_type.to_owned())).unwrap();
         let reply = |payload: &str| Reply {
             frame_type: "echoed".to_owned(),
