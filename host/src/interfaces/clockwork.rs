@@ -59,7 +59,7 @@ impl GuestClock {
     /// Between two ticks that find the guest running. Others have their turn on this thread; a guest that has run for long
     /// goes on only with one of the node's few turns, and waits here until it has one.
     pub async fn pause(&self, turns: &Place) {
-        if self.spent() >= limits::LONG_CPU_AFTER {
+        if self.is_long() {
             let over = self.turn().take_if(|turn| turn.is_over());
             drop(over);
             if self.turn().is_none() {
@@ -81,6 +81,11 @@ impl GuestClock {
 
     fn turn(&self) -> MutexGuard<'_, Option<Turn>> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the call has been inside its guest for so long that it needs a turn.
+    pub fn is_long(&self) -> bool {
+        self.spent() >= limits::LONG_CPU_AFTER
     }
 
     pub fn spent(&self) -> Duration {

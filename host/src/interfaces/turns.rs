@@ -56,9 +56,13 @@ impl Turns {
         Self(Arc::new(Mutex::new(State { free: at_once.max(1), waiting })))
     }
 
-    /// One processor stays for calls that take no time.
     pub fn of_this_machine() -> Self {
-        Self::new(std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1))
+        Self::new(Self::count())
+    }
+
+    /// How many turns this machine has. One processor stays for calls that take no time.
+    pub fn count() -> usize {
+        std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1)
     }
 
     /// Calls that wait for a turn.

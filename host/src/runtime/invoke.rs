@@ -2,6 +2,7 @@
 //! failure decides what the asker hears; what happened is logged here, once, where everything about it is known.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,12 @@ impl Input {
         }
     }
 
+    /// Whether a long call may go on in the background. Not where a handler reads events: such calls are few, one for each
+    /// shard and consumer, and deliveries to clients wait for them.
+    pub fn may_wait(&self) -> bool {
+        !matches!(self, Self::Event { .. })
+    }
+
     /// The span of whoever asks, where a request names one.
     pub fn traced_by(&self) -> Option<spans::Context> {
         match self {
@@ -179,11 +186,12 @@ pub(super) fn ending(result: &Result<Output, Failure>) -> Ending {
     if fine { Ending::Answered } else { Ending::Error }
 }
 
-/// Everything between a store and its end. The state comes back however the call ended.
+/// Everything between a store and its end. The state comes back however the call ended. The future owns all that it uses, so
+/// that it can move to another thread while it runs.
 pub(super) async fn run(
-    release: &LoadedRelease,
+    release: Arc<LoadedRelease>,
     mut store: Store<CallState>,
-    input: &Input,
+    input: Arc<Input>,
 ) -> (Result<Output, Failure>, CallState) {
     let deadline = store.data().deadline;
     let span = tracing::debug_span!(
@@ -196,7 +204,7 @@ pub(super) async fn run(
     // Over everything: epochs do not interrupt a guest that waits for a host call. Dropping the future ends the guest's
     // fiber and whatever host call it was in.
     let ended =
-        tokio::time::timeout_at(deadline, enter(&mut store, &release.exports, input).instrument(span)).await;
+        tokio::time::timeout_at(deadline, enter(&mut store, &release.exports, &input).instrument(span)).await;
     // What follows needs no turn: the epilogue may wait for Postgres.
     store.data().middleware.clock.give_up_turn();
     // The guest's stack is gone; its store too once the state is out.

@@ -2,6 +2,7 @@
 //! and world, and ends within its bounds, whatever the guest does. It knows no HTTP and no sockets.
 
 pub(crate) mod answer;
+mod background;
 mod budget;
 mod callers;
 mod compile;
@@ -30,9 +31,11 @@ use crate::contract::{connection, event, frame, http, schedule};
 use crate::ids::ConnectionId;
 use crate::interfaces::CallState;
 use crate::interfaces::call::{Middleware, Script};
+use crate::interfaces::turns::Turns;
 use crate::limits;
 use crate::telemetry::spans;
 use crate::trace::{Recorder, Trace};
+use background::BackgroundThreads;
 use budget::Budget;
 use compile::Artifacts;
 use engine::EngineEnv;
@@ -76,6 +79,7 @@ pub struct Runtime {
     env: EngineEnv,
     artifacts: Artifacts,
     budget: Budget,
+    background: BackgroundThreads,
     recordings: Option<Recordings>,
     backends: Arc<Backends>,
 }
@@ -107,6 +111,7 @@ impl Runtime {
             env: EngineEnv::new().map_err(broken)?,
             artifacts: Artifacts::new(options.compiler, options.data_dir, &options.secret).map_err(broken)?,
             budget: Budget::new(options.guest_memory_mib),
+            background: BackgroundThreads::new(Turns::count()),
             recordings: options.traces.map(Recordings::new),
             backends: Arc::new(backends),
         })
@@ -268,11 +273,12 @@ impl Runtime {
         recording::play(self, release, call, (trigger, input), source, bytes_max).await
     }
 
-    async fn call(&self, release: &LoadedRelease, call: Call, input: Input) -> Result<Output, Failure> {
+    async fn call(&self, release: &Arc<LoadedRelease>, call: Call, input: Input) -> Result<Output, Failure> {
         let is_observed = release.observer.with(|observer| observer.wants(&call.id)).unwrap_or(false);
         let keeps = self.recordings.as_ref().filter(|recordings| recordings.begin());
         let recorder = (keeps.is_some() || is_observed).then(Recorder::default);
-        let (result, state) = self.run(release, call, Source::Live, recorder, &input).await;
+        let input = Arc::new(input);
+        let (result, state) = self.run(release, call, Source::Live, recorder, input.clone()).await;
         let failed = invoke::ending(&result).is_bad();
         if let Some((state, taken)) = state.and_then(recording::taken) {
             let trace = recording::trace(release, &state.id, &input, taken, &result);
@@ -292,15 +298,17 @@ impl Runtime {
     /// The state is there unless the call found no slot.
     async fn run(
         &self,
-        release: &LoadedRelease,
+        release: &Arc<LoadedRelease>,
         call: Call,
         source: Source,
         recorder: Option<Recorder>,
-        input: &Input,
+        input: Arc<Input>,
     ) -> (Result<Output, Failure>, Option<CallState>) {
         let begun = Instant::now();
         let trigger = input.trigger();
-        let (Ok(_of_release), Some(_of_node)) = (release.slots.try_acquire(), release.calls.take(1)) else {
+        let (Ok(of_release), Some(of_node)) =
+            (release.slots.clone().try_acquire_owned(), release.calls.take(1))
+        else {
             let busy = Failure::new(Kind::Busy, "every call slot that this release may use now is in use");
             let caller = input.caller(call.principal.as_ref());
             let ending = Ending::Failed(busy.kind);
@@ -318,8 +326,16 @@ impl Runtime {
             state.gates = state.connection;
         }
         let store = store::build(&self.env.engine, state);
-        let (result, mut state) = invoke::run(release, store, input).await;
-        state.finish().await;
+        let clock = store.data().middleware.clock.clone();
+        let (release_of_call, input_of_call) = (release.clone(), input.clone());
+        let call = async move {
+            let (result, mut state) = invoke::run(release_of_call, store, input_of_call).await;
+            state.finish().await;
+            // The instance is gone, on whichever thread it was.
+            drop((of_release, of_node));
+            (result, state)
+        };
+        let (result, state) = self.background.run(call, || clock.is_long() && input.may_wait()).await;
         let used = Used { cpu: state.middleware.clock.spent(), memory_bytes: state.memory.bytes() };
         let caller = input.caller(state.principal.as_ref());
         release.stats.record(trigger, caller, begun.elapsed(), invoke::ending(&result), used);

@@ -144,8 +144,9 @@ pub(super) async fn play(
     trace::reveal(release.settings(), &mut asked);
     let input = input(trigger, asked)
         .map_err(|why| Refusal::of_release(format!("the input is not one of `{trigger}`: {why}")))?;
-    let id = call.id.clone();
-    let (result, state) = runtime.run(release, call, source, Some(Recorder::up_to(bytes_max)), &input).await;
+    let (id, input) = (call.id.clone(), Arc::new(input));
+    let recorder = Some(Recorder::up_to(bytes_max));
+    let (result, state) = runtime.run(release, call, source, recorder, input.clone()).await;
     let taken = state.and_then(taken).map_or_else(Default::default, |(_, taken)| taken);
     Ok(self::trace(release, &id, &input, taken, &result))
 }

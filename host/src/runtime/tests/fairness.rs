@@ -15,7 +15,7 @@ impl Flood {
     fn that_waits(sandbox: &Sandbox, release: &Arc<LoadedRelease>, calls: usize) -> Self {
         let call = |runtime: Arc<Runtime>, release: Arc<LoadedRelease>| async move {
             let hour = faulty(0, InjectedFault::Delay(Duration::from_secs(3600)));
-            runtime.run(&release, call(), hour, None, &Input::Schedule(due())).await.0.map(drop)
+            runtime.run(&release, call(), hour, None, Arc::new(Input::Schedule(due()))).await.0.map(drop)
         };
         Self((0..calls).map(|_| tokio::spawn(call(sandbox.runtime.clone(), release.clone()))).collect())
     }
@@ -41,16 +41,6 @@ impl Flood {
 
 fn due() -> schedule::Tick {
     schedule::Tick { name: "tick".into(), node: "node".into(), due_ms: 7 }
-}
-
-/// Lets the others run until it is so.
-async fn until(what: &str, so: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(60), async {
-        while !so() {
-            tokio::task::yield_now().await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("waited in vain for {what}"));
 }
 
 #[tokio::test]
@@ -80,7 +70,8 @@ async fn releases_whose_calls_hang_leave_slots_to_the_others() {
     for flood in floods {
         assert!(flood.end().await.iter().all(|failure| failure.kind == Kind::Busy));
     }
-    assert_eq!(sandbox.runtime.budget.calls.free(), limits::CALLS_MAX as usize);
+    until("every slot to be free", || sandbox.runtime.budget.calls.free() == limits::CALLS_MAX as usize)
+        .await;
 }
 
 #[tokio::test]
@@ -112,47 +103,44 @@ async fn calls_that_take_much_memory_leave_some_to_the_others() {
     sandbox.tick(&greedy).await.unwrap();
 }
 
-/// How long a call of the release takes, the median of some.
-async fn median(sandbox: &Sandbox, release: &Arc<LoadedRelease>) -> Duration {
+/// How long calls of the release take: the 99th percentile of two hundred.
+async fn p99(sandbox: &Sandbox, release: &Arc<LoadedRelease>) -> Duration {
     let mut took = Vec::new();
-    for _ in 0..21 {
+    for _ in 0..200 {
         let begun = Instant::now();
-        // It comes from outside: whoever is ready goes first.
+        // The call comes from outside: tasks that are ready go first.
         tokio::task::yield_now().await;
         sandbox.tick_with(release, Source::Live).await.unwrap();
         took.push(begun.elapsed());
     }
     took.sort();
-    took[took.len() / 2]
+    took[took.len() * 99 / 100]
 }
 
-/// One thread for all: a call waits for as many ticks as there are guests that run. Without turns those are ninety.
+/// The looping calls leave the thread of this test, which is the only worker. On it, each of them would delay every call of the
+/// other release by a tick, so by 1 ms.
 #[tokio::test]
-async fn ninety_calls_that_loop_are_no_worse_than_as_many_as_have_a_turn() {
-    let turns = std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
+async fn calls_beside_ninety_that_loop_are_as_fast_as_alone() {
+    let turns = crate::interfaces::turns::Turns::count();
     let sandbox = sandbox();
     let looping = sandbox.load(&guests::works("looping", PATIENT, None)).await;
     let other = sandbox.load(&guests::returns()).await;
-    let waiting = || sandbox.runtime.budget.turns.waiting();
-    let (mut few, mut many) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        for (calls, medians) in [(turns, &mut few), (turns + 89, &mut many)] {
-            let flood = Flood::that_loops(&sandbox, &looping, calls);
-            until("all but the turns to wait", || {
-                waiting() == calls - turns && looping.calls_in_flight() == calls
-            })
-            .await;
-            medians.push(median(&sandbox, &other).await);
-            assert!(flood.end().await.is_empty(), "none of them was out of time");
-            assert_eq!(looping.calls_in_flight(), 0);
-        }
+    let (mut alone, mut beside) = (Duration::MAX, Duration::MAX);
+    // The best of some rounds: other processes of this machine disturb single ones.
+    for _ in 0..5 {
+        alone = alone.min(p99(&sandbox, &other).await);
+        let flood = Flood::that_loops(&sandbox, &looping, turns + 89);
+        until("all but the turns to wait", || {
+            sandbox.runtime.budget.turns.waiting() == 89 && looping.calls_in_flight() == turns + 89
+        })
+        .await;
+        beside = beside.min(p99(&sandbox, &other).await);
+        assert!(flood.end().await.is_empty(), "none of them was out of time");
+        until("the looping calls to end on their threads", || looping.calls_in_flight() == 0).await;
     }
-    few.sort();
-    many.sort();
-    let (few, many) = (few[1], many[1]);
-    println!("a call beside {turns} looping calls: {few:?}, beside {}: {many:?}", turns + 89);
-    // It is about 1 to 3 on a busy machine, and 90 where each call has its tick.
-    assert!(many < few * 15, "{many:?} beside ninety looping calls, {few:?} beside {turns}");
+    println!("p99 of a call: {alone:?} alone, {beside:?} beside {} looping calls", turns + 89);
+    // A tenth, and what a clock and a busy machine add to some microseconds.
+    assert!(beside < alone + alone / 10 + Duration::from_micros(500), "{beside:?} instead of {alone:?}");
 }
 
 #[tokio::test]
@@ -168,6 +156,7 @@ async fn a_long_call_of_another_release_has_its_turn_before_ninety_of_one() {
     until("all but the turns to wait", || sandbox.runtime.budget.turns.waiting() == 89).await;
     sandbox.tick(&long).await.unwrap();
     assert!(flood.end().await.is_empty());
+    until("the looping calls to end on their threads", || looping.calls_in_flight() == 0).await;
     // Their turns are free again.
     sandbox.tick(&long).await.unwrap();
     assert_eq!(sandbox.runtime.budget.turns.waiting(), 0);

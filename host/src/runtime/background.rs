@@ -1,0 +1,189 @@
+//! Background threads: where a call goes on that has been inside its guest for long.
+//!
+//! A call begins on the task of its caller, and a short call also ends there. After [`limits::LONG_CPU_AFTER`] inside its
+//! guest the call moves to a background thread. These threads have the lowest priority that the operating system knows for
+//! ordinary work, so a guest that computes for long slows down the other calls of the node as little as possible. Which of the
+//! long calls may compute at a time is not decided here, but in `interfaces::turns`.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::thread;
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+
+/// The "nice" value of a background thread: the largest one.
+const NICE: i32 = 19;
+
+type Moved = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Ended<T> = Result<T, Box<dyn Any + Send>>;
+
+/// The background threads of a runtime: as many as there are turns. They start with the first long call and end when the
+/// runtime is dropped.
+pub(super) struct BackgroundThreads {
+    count: usize,
+    /// Each queue holds a call at most once, so all of them together hold at most [`limits::CALLS_MAX`].
+    queues: OnceLock<Vec<mpsc::UnboundedSender<Moved>>>,
+    next: AtomicUsize,
+}
+
+impl BackgroundThreads {
+    pub fn new(count: usize) -> Self {
+        Self { count, queues: OnceLock::new(), next: AtomicUsize::new(0) }
+    }
+
+    /// Runs the call on the task of the caller until the call waits and `is_long` says that it is long; from then on, on a
+    /// background thread. Dropping the returned future ends the call: at once on the caller's task, at its next wait on a
+    /// background thread.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = T> + Send + 'static,
+        is_long: impl Fn() -> bool,
+    ) -> T {
+        let mut call = Box::pin(call);
+        let ended = poll_fn(|context| match call.as_mut().poll(context) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending if is_long() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        if let Some(value) = ended.await {
+            return value;
+        }
+        let (mut caller, ended) = oneshot::channel::<Ended<T>>();
+        let moved: Moved = Box::pin(async move {
+            // A panic belongs to the caller, and must not end the calls that share this thread.
+            let mut call = AssertUnwindSafe(call).catch_unwind();
+            let ended = tokio::select! {
+                biased;
+                () = caller.closed() => return,
+                ended = &mut call => ended,
+            };
+            // The caller may have gone at this moment; then nobody waits for the value.
+            let _ = caller.send(ended);
+        });
+        if let Err(here) = self.send(moved) {
+            // No thread could be started. The call goes on where it is, at the priority of the others.
+            here.await;
+        }
+        match ended.await {
+            Ok(Ok(value)) => value,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => unreachable!("a background thread ends after the calls that were moved to it"),
+        }
+    }
+
+    fn send(&self, call: Moved) -> Result<(), Moved> {
+        let queues = self.queues.get_or_init(|| start(self.count));
+        if queues.is_empty() {
+            return Err(call);
+        }
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % queues.len();
+        queues[next].send(call).map_err(|refused| refused.0)
+    }
+}
+
+/// Starts the threads. The calls keep the timers and sockets of the runtime from which this is called.
+fn start(count: usize) -> Vec<mpsc::UnboundedSender<Moved>> {
+    let runtime = Handle::current();
+    let mut queues = Vec::new();
+    for number in 0..count {
+        let (queue, calls) = mpsc::unbounded_channel();
+        let runtime = runtime.clone();
+        let started = thread::Builder::new().name(format!("background-{number}")).spawn(move || {
+            if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+                warn!(%error, "a background thread keeps the normal priority; long calls can slow down the others");
+            }
+            runtime.block_on(poll_all(calls));
+        });
+        match started {
+            Ok(_) => queues.push(queue),
+            Err(error) => {
+                warn!(%error, "cannot start a background thread; long calls can slow down the others")
+            }
+        }
+    }
+    queues
+}
+
+/// Polls the calls of one thread, one after the other, until the last one has ended and no further one can come.
+async fn poll_all(mut queue: mpsc::UnboundedReceiver<Moved>) {
+    let mut calls = FuturesUnordered::new();
+    let mut open = true;
+    while open || !calls.is_empty() {
+        tokio::select! {
+            next = queue.recv(), if open => match next {
+                Some(call) => calls.push(call),
+                None => open = false,
+            },
+            Some(()) = calls.next(), if !calls.is_empty() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn thread_name() -> String {
+        thread::current().name().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_short_call_ends_on_the_callers_thread_and_a_long_one_on_a_background_thread() {
+        let threads = BackgroundThreads::new(1);
+        let here = thread_name();
+        let call = || async {
+            tokio::task::yield_now().await;
+            thread_name()
+        };
+        assert_eq!(threads.run(call(), || false).await, here);
+        assert_eq!(threads.run(call(), || true).await, "background-0");
+        // A timer of the caller's runtime wakes the call on its new thread.
+        let sleeps = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let nice = rustix::process::getpriority_process(None).expect("every thread has a priority");
+            (thread_name(), nice)
+        };
+        assert_eq!(threads.run(sleeps, || true).await, ("background-0".to_owned(), NICE));
+    }
+
+    #[tokio::test]
+    async fn a_long_call_ends_when_its_caller_is_gone() {
+        let threads = BackgroundThreads::new(1);
+        let (held, dropped) = oneshot::channel::<()>();
+        let call = async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+        };
+        let mut run = Box::pin(threads.run(call, || true));
+        assert!((&mut run).now_or_never().is_none());
+        drop(run);
+        assert!(dropped.await.is_err(), "the call was dropped on its thread");
+    }
+
+    #[tokio::test]
+    async fn a_panic_reaches_the_caller_and_no_other_call() {
+        let threads = BackgroundThreads::new(1);
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("of this call");
+        };
+        let caught = AssertUnwindSafe(threads.run(panics, || true)).catch_unwind().await;
+        assert!(caught.is_err());
+        let next = async {
+            tokio::task::yield_now().await;
+            7
+        };
+        assert_eq!(threads.run(next, || true).await, 7);
+    }
+}
