@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use switchboard_tests::services::Redis;
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../handlers/presence-sweep/scripts/presence.lua");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../handlers/chat/scripts/presence.lua");
 const DUE: &str = "{p:00}:due";
 const IDLE_MS: u64 = 300_000;
 const GRACE_MS: u64 = 5_000;

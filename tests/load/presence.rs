@@ -13,7 +13,7 @@ use crate::idle;
 use crate::rig::Rig;
 
 const SCRIPT: &str =
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../handlers/presence-sweep/scripts/presence.lua"));
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../handlers/chat/scripts/presence.lua"));
 const PARTITIONS: u64 = 64;
 /// Of one question.
 const ASKED: usize = 100;

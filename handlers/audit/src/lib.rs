@@ -3,8 +3,8 @@
 
 mod rules;
 
+use chat::membership::Name;
 use rules::Access;
-use sdk::membership::Name;
 use sdk::{Id, Principal, Problem, http, params, postgres};
 
 const READ: &str = include_str!("sql/read.sql");

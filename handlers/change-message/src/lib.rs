@@ -4,9 +4,9 @@
 mod rules;
 mod store;
 
+use chat::membership::{self, Name};
 use rules::{Change, Target};
 use sdk::http::{self, Request, Response};
-use sdk::membership::{self, Name};
 use sdk::rate::{self, Place, Window};
 use sdk::{Id, Problem, frame, json};
 use store::Changed;

@@ -1,8 +1,9 @@
 //! Who may change which message, and into what. Pure: no host calls, so plain `cargo test` runs it.
 
-use sdk::conversation::{Act, Role};
+use chat::conversation::{Act, Role};
+use chat::{message, problem};
 use sdk::json::{self, Object};
-use sdk::{Id, Problem, message};
+use sdk::{Id, Problem};
 
 /// A message, where it is said to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,7 +69,7 @@ impl Standing {
             }
         }
         if self.is_archived {
-            return Err(Problem::archived());
+            return Err(problem::archived());
         }
         if !self.is_text {
             return Err(Problem::forbidden("what the system says stays"));

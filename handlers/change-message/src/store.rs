@@ -1,7 +1,8 @@
 //! One change, one transaction: the lock of the conversation, the look at what stands there, the change with its event.
 
-use sdk::conversation::Role;
-use sdk::{Id, Problem, clock, membership, outbox, params, postgres, wake};
+use chat::conversation::Role;
+use chat::{membership, outbox};
+use sdk::{Id, Problem, clock, params, postgres, wake};
 
 use crate::rules::{Change, Standing, Target, Verdict};
 

@@ -1,9 +1,9 @@
 //! A class under the lock of its conversation: members and participants change together, or not at all. It writes what it
 //! is told; who may is `standing`. Whatever changes something here also commits it.
 
-use sdk::conversation;
-use sdk::membership::{Move, Room};
-use sdk::{Id, Problem, outbox, params};
+use chat::membership::{Move, Room};
+use chat::{conversation, outbox};
+use sdk::{Id, Problem, params};
 
 use crate::rules::{Changes, Code, Role};
 use crate::standing::Standing;

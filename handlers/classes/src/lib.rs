@@ -6,6 +6,7 @@ mod rules;
 mod standing;
 mod store;
 
+use chat::invitation;
 use class::Class;
 use rules::{Changes, Code, Enrolment, Plan};
 use sdk::http::{self, Request, Response};
@@ -89,7 +90,7 @@ fn add(request: &Request) -> Result<Response, Problem> {
     let by = &request.caller()?.user_id;
     let Enrolment { user_id, role } = Enrolment::parse(request.json()?)?;
     let id = id(request)?;
-    rate::invitation(by, &user_id)?;
+    invitation::count(by, &user_id)?;
     let class = Class::lock(id, by, &user_id)?;
     if class.standing.add()?.is_there() {
         return answer(200, &class.member(&user_id)?);

@@ -1,8 +1,9 @@
 //! What clients may ask of classes, and what a role in a class is in its conversation. Pure: no host calls, so plain
 //! `cargo test` runs it.
 
+use chat::conversation;
 use sdk::json::{self, Object};
-use sdk::{Problem, conversation, text};
+use sdk::{Problem, text};
 
 pub const NAME_CHARS_MAX: usize = 255;
 pub const CODE_CHARS_MAX: usize = 50;

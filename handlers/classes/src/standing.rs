@@ -7,8 +7,9 @@
 //!
 //! The last teacher stays a teacher. Archived: nothing changes but that, and the end of the class.
 
+use chat::membership::rules::State;
+use chat::problem;
 use sdk::Problem;
-use sdk::membership::rules::State;
 
 use crate::rules::{Changes, Code, Role};
 
@@ -85,7 +86,7 @@ impl Standing {
             || changes.code.as_ref().is_some_and(|Code(code)| *code != self.code)
             || changes.description.as_ref().is_some_and(|description| *description != self.description);
         if differs && self.archived && changes.archived != Some(false) {
-            return Err(Problem::archived());
+            return Err(problem::archived());
         }
         Ok(differs || changes.archived.is_some_and(|archived| archived != self.archived))
     }
@@ -103,7 +104,7 @@ impl Standing {
     }
 
     fn changes(&self) -> Result<(), Problem> {
-        if self.archived { Err(Problem::archived()) } else { Ok(()) }
+        if self.archived { Err(problem::archived()) } else { Ok(()) }
     }
 
     fn comes(&self, had: Option<Role>) -> Result<Already, Problem> {
@@ -131,7 +132,7 @@ fn no_member() -> Problem {
 mod tests {
     use super::*;
     use Role::{Observer, Student, Ta, Teacher};
-    use sdk::conversation::Kind;
+    use chat::conversation::Kind;
 
     fn class(asker: Option<Role>, subject: Option<Role>) -> Standing {
         Standing {

@@ -1,7 +1,7 @@
 //! What is read of classes without a lock, and how one begins.
 
-use sdk::conversation::Kind;
-use sdk::membership::Founding;
+use chat::conversation::Kind;
+use chat::membership::Founding;
 use sdk::postgres::{self, Error};
 use sdk::{Id, Problem, clock, cursor, params, wake};
 

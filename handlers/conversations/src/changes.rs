@@ -1,9 +1,10 @@
 //! What may be changed of a conversation that is there. Pure: no host calls, so plain `cargo test` runs it.
 
+use chat::conversation::{self, Kind};
+use chat::membership::rules::State;
+use chat::problem;
 use sdk::Problem;
-use sdk::conversation::{self, Kind};
 use sdk::json::Object;
-use sdk::membership::rules::State;
 
 use crate::rules;
 
@@ -42,14 +43,14 @@ impl Changes {
         room.configure()?;
         if self.name.is_some() && room.kind == Kind::Class {
             // It is called like its class.
-            return Err(Problem::managed_by_class().with_field("name"));
+            return Err(problem::managed_by_class().with_field("name"));
         }
         if self.public == Some(true) && room.kind != Kind::Channel {
             return Err(rules::only_channels_are_public());
         }
         match self.capacity.flatten() {
             Some(capacity) if capacity < room.present => {
-                Err(Problem::conversation_full().with_field("capacity"))
+                Err(problem::conversation_full().with_field("capacity"))
             }
             _ => Ok(()),
         }
@@ -63,7 +64,7 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sdk::conversation::Role;
+    use chat::conversation::Role;
     use serde_json::{Value, json};
 
     fn changes(body: Value) -> Result<Changes, Problem> {

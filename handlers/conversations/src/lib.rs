@@ -6,8 +6,9 @@ mod rules;
 mod store;
 
 use changes::Changes;
+use chat::membership;
 use sdk::http::{self, Request, Response};
-use sdk::{Id, Problem, membership, rate};
+use sdk::{Id, Problem, rate};
 use store::Create;
 
 struct Conversations;

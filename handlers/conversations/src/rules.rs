@@ -1,10 +1,11 @@
 //! What a conversation may be when it is made. Pure: no host calls, so plain `cargo test` runs it.
 
+use chat::conversation::{self, Kind};
+use chat::membership::rules::PARTICIPANTS_MAX;
+use chat::membership::{self, Founding};
+use chat::problem;
 use sdk::Problem;
-use sdk::conversation::{self, Kind};
 use sdk::json::{self, Object};
-use sdk::membership::rules::PARTICIPANTS_MAX;
-use sdk::membership::{self, Founding};
 
 pub const NAME_CHARS_MAX: usize = 100;
 pub const SETTINGS_BYTES_MAX: usize = 4 * 1024;
@@ -45,7 +46,7 @@ pub fn plan(mut body: Object, owner: &str) -> Result<Founding, Problem> {
         members,
     };
     match plan.capacity {
-        Some(capacity) if capacity < plan.members.len() as u64 + 1 => Err(Problem::conversation_full()),
+        Some(capacity) if capacity < plan.members.len() as u64 + 1 => Err(problem::conversation_full()),
         _ => Ok(plan),
     }
 }

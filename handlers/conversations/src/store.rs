@@ -1,6 +1,6 @@
 //! Statements of this handler and what their answers mean.
 
-use sdk::membership::{self, Founding, Room, slug_taken};
+use chat::membership::{self, Founding, Room, slug_taken};
 use sdk::postgres::{self, Error};
 use sdk::{Id, Problem, params, wake};
 

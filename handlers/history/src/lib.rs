@@ -4,8 +4,8 @@
 mod rules;
 mod store;
 
+use chat::membership::{self, Name};
 use rules::{Form, Page};
-use sdk::membership::{self, Name};
 use sdk::{Problem, frame, http};
 
 struct History;

@@ -1,7 +1,8 @@
 //! Where pages come from: a cache under a name that says all that a page depends on, and Postgres behind it. Who asks is
 //! always looked up in Postgres, and so is where the conversation stands: a cached page is as current as any.
 
-use sdk::{Id, Problem, clock, keys, log, membership, params, postgres, redis, time};
+use chat::{keys, membership};
+use sdk::{Id, Problem, clock, log, params, postgres, redis, time};
 
 use crate::rules::{Page, Stand};
 

@@ -5,10 +5,11 @@ mod looking;
 mod rules;
 mod store;
 
+use chat::{address, membership};
 use rules::{Beginning, Found, Heads, Stand, Wish};
 use sdk::connection::{self, Gap, Page};
 use sdk::frame::{Reply, Request, Subscription};
-use sdk::{Id, Problem, Push, channels, frame, http, membership};
+use sdk::{Id, Problem, Push, channels, frame, http};
 use serde_json::{Map, Value, json};
 use store::{Epoch, Seat, Standing};
 
@@ -39,8 +40,8 @@ impl http::Handler for JoinRoom {
 impl connection::Handler for JoinRoom {
     fn missed(gap: Gap) -> Result<Page, Problem> {
         let conversation =
-            channels::conversation_of(&gap.address).ok_or_else(|| Problem::not_found("conversation"))?;
-        let (seq, change) = (gap.after(channels::SEQ), gap.after(channels::CHANGE));
+            address::conversation_of(&gap.address).ok_or_else(|| Problem::not_found("conversation"))?;
+        let (seq, change) = (gap.after(address::SEQ), gap.after(address::CHANGE));
         let Standing { heads, epoch, common, is_another_epoch } = store::standing(conversation, seq, change)?;
         let has = Heads { seq: seq.number, change: change.number };
         // History went back under this reader: what follows is sent from the point that both have.
@@ -62,7 +63,7 @@ impl connection::Handler for JoinRoom {
         let mut reached = after;
         for one in &missed {
             match one.track {
-                channels::SEQ => reached.seq = one.number,
+                address::SEQ => reached.seq = one.number,
                 _ => reached.change = one.number,
             }
         }
@@ -94,9 +95,9 @@ fn subscribe(request: &Request) -> Result<Reply, Problem> {
     }
 
     let ids: Vec<Id> = wish.ids.iter().copied().filter(|id| !answer.is_refused(*id)).collect();
-    let topics: Vec<String> = wish.topics.iter().filter_map(|topic| channels::topic(topic)).collect();
+    let topics: Vec<String> = wish.topics.iter().filter_map(|topic| address::topic(topic)).collect();
     let addresses: Vec<String> =
-        ids.iter().map(|id| channels::conversation(*id)).chain(topics.iter().cloned()).collect();
+        ids.iter().map(|id| address::conversation(*id)).chain(topics.iter().cloned()).collect();
     channels::subscribe(&addresses)?;
 
     // Asked behind the gates: whoever is removed from here on is removed from these too.
@@ -135,8 +136,8 @@ fn subscribe(request: &Request) -> Result<Reply, Problem> {
 fn unsubscribe(request: &Request) -> Result<Reply, Problem> {
     let wish = Wish::unsubscribe(request.payload()?)?.found_for(&request.caller.user_id)?;
     let ids = wish.ids;
-    let topics = wish.topics.iter().filter_map(|topic| channels::topic(topic));
-    let addresses: Vec<String> = ids.iter().map(|id| channels::conversation(*id)).chain(topics).collect();
+    let topics = wish.topics.iter().filter_map(|topic| address::topic(topic));
+    let addresses: Vec<String> = ids.iter().map(|id| address::conversation(*id)).chain(topics).collect();
     channels::unsubscribe(&addresses)?;
     looking::end(&request.connection, &ids);
     Ok(Reply::new("unsubscribed", &json!({ "conversation_ids": ids, "topics": wish.topics })))
@@ -203,7 +204,7 @@ impl Answer {
         }
         self.heads.insert(id.to_string(), heads.seq.into());
         self.changes.insert(id.to_string(), heads.change.into());
-        let address = channels::conversation(id);
+        let address = address::conversation(id);
         self.subscriptions.push(Subscription { address, after: positions(after, &epoch), missed });
         self.epoch = Some(epoch.name);
     }
@@ -232,5 +233,5 @@ impl Answer {
 }
 
 fn positions(heads: Heads, epoch: &Epoch) -> Vec<sdk::Position> {
-    vec![channels::seq(epoch.ordinal, heads.seq), channels::change(epoch.ordinal, heads.change)]
+    vec![address::seq(epoch.ordinal, heads.seq), address::change(epoch.ordinal, heads.change)]
 }

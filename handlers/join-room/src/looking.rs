@@ -1,8 +1,9 @@
 //! Who looks at a conversation: kept in Redis, so that nobody is notified of what is on their screen. A hint; without
 //! Redis people get a notification too many.
 
+use chat::keys;
 use sdk::redis::{self, Pipeline};
-use sdk::{Id, keys, log};
+use sdk::{Id, log};
 
 pub fn begin(connection: &str, user: &str, conversations: &[Id]) {
     let mut pipeline = Pipeline::new();

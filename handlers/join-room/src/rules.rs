@@ -1,10 +1,11 @@
 //! What a client asks to see, and what it lacks. Pure: no host calls, so plain `cargo test` runs it.
 
+use chat::address;
 use std::collections::{BTreeMap, BTreeSet};
 
+use chat::membership::Name;
 use sdk::json::Object;
-use sdk::membership::Name;
-use sdk::{Id, Problem, channels};
+use sdk::{Id, Problem};
 use serde_json::Value;
 
 /// Of one frame; a client with more sends several.
@@ -128,7 +129,7 @@ fn topics(payload: &mut Object) -> Result<Vec<String>, Problem> {
     let mut topics = payload.texts("topics", TOPICS_MAX)?.unwrap_or_default();
     topics.sort_unstable();
     topics.dedup();
-    match topics.iter().find(|topic| channels::topic(topic).is_none()) {
+    match topics.iter().find(|topic| address::topic(topic).is_none()) {
         None => Ok(topics),
         Some(_) => Err(Problem::invalid("topics", "holds a name that is not 1 to 128 bytes without spaces")),
     }

@@ -1,7 +1,8 @@
 //! Statements of this handler and what their answers mean.
 
-use sdk::channels::Place;
-use sdk::{Id, Problem, Push, channels, clock, params, postgres, time};
+use chat::address;
+use sdk::channels::EpochNumber;
+use sdk::{Id, Problem, Push, clock, params, postgres, time};
 
 use crate::rules::Heads;
 
@@ -91,7 +92,7 @@ pub struct Standing {
     pub is_another_epoch: bool,
 }
 
-pub fn standing(conversation: Id, seq: Place, change: Place) -> Result<Standing, Problem> {
+pub fn standing(conversation: Id, seq: EpochNumber, change: EpochNumber) -> Result<Standing, Problem> {
     let asked = params![conversation, this_month(), seq.epoch, change.epoch];
     let head: Option<Head> = postgres::query(HEADS, &asked)?.one()?;
     let head = head.ok_or_else(Problem::internal)?;
@@ -126,7 +127,7 @@ pub struct Missed {
 
 impl Missed {
     pub fn into_push(self, epoch: &Epoch) -> Push {
-        let position = Place::new(epoch.ordinal, self.number).on(self.track);
+        let position = EpochNumber::new(epoch.ordinal, self.number).on(self.track);
         Push { frame: self.frame, position: Some(position) }
     }
 }
@@ -136,7 +137,7 @@ pub fn missed(conversation: Id, after: Heads, bytes_max: u32) -> Result<Vec<Miss
     let asked = params![conversation, after.seq, after.change, u64::from(bytes_max), ROWS_MAX];
     let frames: Vec<Frame> = postgres::query(MISSED, &asked)?.all()?;
     let missed = |row: Frame| Missed {
-        track: if row.track == 0 { channels::SEQ } else { channels::CHANGE },
+        track: if row.track == 0 { address::SEQ } else { address::CHANGE },
         number: row.number,
         frame: row.frame,
     };

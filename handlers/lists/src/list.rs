@@ -1,11 +1,12 @@
 //! A page of somebody's list: order from Redis, seats from Postgres, whatever Redis lacks from Postgres too and back into
 //! it.
 
+use chat::keys;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use sdk::redis::{self, Error};
-use sdk::{Id, Problem, keys};
+use sdk::{Id, Problem};
 
 use crate::entry::Entry;
 use crate::model::{self, Count, Kept};

@@ -10,8 +10,9 @@
 //! Whoever writes from Postgres first puts down a claim. What it read is written only while the claim is still there: news
 //! that came in between take it away, and so does a Redis that lost everything.
 
+use chat::keys;
 use sdk::redis::{self, Error, Pipeline, Reply};
-use sdk::{Id, keys, random};
+use sdk::{Id, random};
 
 use crate::store::{Meta, Place};
 

@@ -1,7 +1,8 @@
 //! Whether the other person of a direct conversation is there, from the leases in Redis: one round trip for a page.
 
+use chat::keys;
 use sdk::redis::{Pipeline, Reply};
-use sdk::{keys, time};
+use sdk::time;
 
 use crate::entry::{Entry, Presence};
 

@@ -4,10 +4,11 @@
 mod rules;
 mod store;
 
+use chat::marks;
+use chat::membership::{self, Name};
 use rules::{Positions, Question};
 use sdk::http::{self, Request, Response};
-use sdk::membership::{self, Name};
-use sdk::{Id, Problem, cursor, frame, json, marks};
+use sdk::{Id, Problem, cursor, frame, json};
 
 struct Marks;
 http::export!(Marks);

@@ -1,10 +1,11 @@
 //! What a mark may say, and which receipts are asked for. Pure: no host calls, so plain `cargo test` runs it.
 
+use chat::marks;
 use std::collections::BTreeMap;
 
+use chat::membership::{self, Name};
 use sdk::json::{self, Object};
-use sdk::membership::{self, Name};
-use sdk::{Id, Problem, marks};
+use sdk::{Id, Problem};
 use serde_json::Value;
 
 /// Of one page; most conversations are one.

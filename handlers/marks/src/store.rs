@@ -1,6 +1,7 @@
 //! Statements of this handler and what their answers mean.
 
-use sdk::{Id, Problem, marks, membership, params, postgres};
+use chat::{marks, membership};
+use sdk::{Id, Problem, params, postgres};
 
 use crate::rules::Question;
 

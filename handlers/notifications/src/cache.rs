@@ -1,9 +1,10 @@
 //! The newest notifications of a person, in Redis. Never stale: whoever changes something replaces the version after its
-//! COMMIT (`sdk::notification::changed`), and nothing is kept that was read under another version. Without Redis everything
+//! COMMIT (`chat::notification::changed`), and nothing is kept that was read under another version. Without Redis everything
 //! comes from Postgres.
 
+use chat::keys;
 use sdk::redis::{self, Error, Pipeline, Reply};
-use sdk::{keys, log, random};
+use sdk::{log, random};
 
 /// What is cached of a person.
 pub enum Cached {

@@ -1,6 +1,7 @@
 //! What a person may do with their notifications: the same functions behind REST, GraphQL and frames.
 
-use sdk::{Id, Problem, keys, log, notification, redis};
+use chat::{keys, notification};
+use sdk::{Id, Problem, log, redis};
 
 use crate::cache::{self, Cached};
 use crate::rules::{self, Newest, Page, Wish};

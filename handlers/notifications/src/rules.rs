@@ -1,7 +1,8 @@
 //! What may be asked of a person's notifications, and which of it the newest hundred answer. Pure: no host calls, so plain
 //! `cargo test` runs it.
 
-use sdk::{Id, Problem, cursor, notification};
+use chat::notification;
+use sdk::{Id, Problem, cursor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 

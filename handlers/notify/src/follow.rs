@@ -4,10 +4,11 @@
 //! bounded size. Each step finds what is not yet as it should be, so an event that comes again finds nothing left to do, and
 //! one that is cut off half way goes on where it was.
 
+use chat::{address, notification};
 use std::collections::BTreeMap;
 
 use sdk::postgres::{self, Transaction};
-use sdk::{Id, channels, clock, log, notification, params, redis, time, wake};
+use sdk::{Id, clock, log, params, redis, time, wake};
 use serde::Serialize;
 
 use crate::Trouble;
@@ -150,7 +151,7 @@ fn change<'a>(
     people.dedup();
     let now = clock::now_ms();
     let transaction = postgres::begin()?;
-    let keys: Vec<String> = people.iter().map(|user| channels::user(user)).collect();
+    let keys: Vec<String> = people.iter().map(|user| address::user(user)).collect();
     transaction.query(LOCK, &params![keys])?;
     let mut told = write(&transaction, now)?;
     if told.is_empty() {

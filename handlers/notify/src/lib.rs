@@ -8,12 +8,13 @@ mod names;
 mod rules;
 mod store;
 
+use chat::{address, notification};
 use std::collections::BTreeSet;
 
 use rules::{Given, Message, News, Rewritten};
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
-use sdk::{Id, frame, log, notification, redis};
+use sdk::{Id, frame, log, redis};
 use store::Notification;
 
 /// Messages of one statement: each may be of a thousand people.
@@ -155,7 +156,7 @@ fn forget(mut users: Vec<&str>) -> Result<(), Trouble> {
 
 fn publication(row: &Notification) -> Publication {
     let payload = format!(r#"{{"notification":{}}}"#, row.notification);
-    Publication::new(channels::user(&row.user_id), frame::push("notification.new", &payload))
+    Publication::new(address::user(&row.user_id), frame::push("notification.new", &payload))
 }
 
 impl From<channels::Error> for Trouble {

@@ -1,11 +1,12 @@
 //! Who is looking at a conversation: connections that are subscribed to it, except those of dead nodes and those that said
 //! they look elsewhere. Without Redis nobody is known to look, and people get a notification too many.
 
+use chat::keys;
 use std::collections::BTreeSet;
 
-use sdk::presence::Lease;
+use chat::presence::Lease;
 use sdk::redis::{self, Error, Pipeline, Reply};
-use sdk::{Id, clock, keys, log};
+use sdk::{Id, clock, log};
 use serde::Serialize;
 
 #[derive(Serialize)]

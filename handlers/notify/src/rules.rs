@@ -1,8 +1,9 @@
 //! Which events notify, and of what. Pure: no host calls, so plain `cargo test` runs it.
 
+use chat::notification::TITLE_CHARS_MAX;
+use chat::{notification, outbox};
 use sdk::event::Event;
-use sdk::notification::TITLE_CHARS_MAX;
-use sdk::{Id, notification, outbox, text};
+use sdk::{Id, text};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};

@@ -4,13 +4,14 @@
 
 mod rules;
 
+use chat::{keys, marks};
 use std::collections::BTreeMap;
 
 use rules::{Greeting, Message, Waiting};
 use sdk::connection::{self, Opened};
 use sdk::postgres::{self, Collected};
 use sdk::redis::{self, Error, Pipeline, Reply};
-use sdk::{Id, Problem, Push, clock, frame, keys, log, marks, params, time};
+use sdk::{Id, Problem, Push, clock, frame, log, params, time};
 use serde_json::json;
 
 const WAITING: &str = include_str!("sql/waiting.sql");

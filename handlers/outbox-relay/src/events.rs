@@ -1,9 +1,10 @@
 //! What each event means for whoever looks: the frames to be published and what the projections must learn. Pure: an event
 //! goes in, a `Delivery` comes out.
 
-use sdk::channels::{self, Publication};
+use chat::{address, outbox};
+use sdk::channels::Publication;
 use sdk::event::Event;
-use sdk::{Id, frame, outbox};
+use sdk::{Id, frame};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -139,9 +140,9 @@ fn message_created(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         [r#"{"conversation_id":""#, created.conversation_id, r#"","message":"#, message, "}"].concat();
     Ok(Delivery {
         publications: vec![Publication::at(
-            channels::conversation(conversation),
+            address::conversation(conversation),
             frame::push("message.new", &payload),
-            channels::seq(created.epoch, created.seq),
+            address::seq(created.epoch, created.seq),
         )],
         facts: vec![Fact::Message { conversation, seq: created.seq, json: message }],
         ..Delivery::default()
@@ -156,9 +157,9 @@ fn message_edited(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         format!(r#"{{"conversation_id":"{conversation}","message":{message},"change":{}}}"#, edited.change);
     Ok(Delivery {
         publications: vec![Publication::at(
-            channels::conversation(conversation),
+            address::conversation(conversation),
             frame::push("message.edited", &payload),
-            channels::change(edited.epoch, edited.change),
+            address::change(edited.epoch, edited.change),
         )],
         facts: vec![Fact::Moved { conversation, change: edited.change }],
         ..Delivery::default()
@@ -176,9 +177,9 @@ fn message_deleted(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     });
     Ok(Delivery {
         publications: vec![Publication::at(
-            channels::conversation(conversation),
+            address::conversation(conversation),
             frame::push("message.deleted", &payload.to_string()),
-            channels::change(deleted.epoch, deleted.change),
+            address::change(deleted.epoch, deleted.change),
         )],
         facts: vec![Fact::Moved { conversation, change: deleted.change }],
         ..Delivery::default()
@@ -192,7 +193,7 @@ fn conversation_created(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     for person in created.participants {
         // Nobody can be subscribed yet: each learns of it on their own connections.
         let joined = member("member.joined", conversation, &person.user_id, &person.role, &created.by);
-        delivery.publications.push(Publication::new(channels::user(&person.user_id), joined));
+        delivery.publications.push(Publication::new(address::user(&person.user_id), joined));
         delivery.facts.push(Fact::Relisted { user: person.user_id });
     }
     Ok(delivery)
@@ -211,7 +212,7 @@ fn conversation_updated(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     );
     let frame = frame::push("conversation.updated", &payload);
     Ok(Delivery {
-        publications: vec![Publication::new(channels::conversation(conversation), frame)],
+        publications: vec![Publication::new(address::conversation(conversation), frame)],
         facts: vec![Fact::Changed { conversation }],
         ..Delivery::default()
     })
@@ -255,8 +256,8 @@ fn receipt(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     });
     let frame = frame::push(&event.event_type, &payload.to_string());
     // To the conversation, and to the person's own connections, whether they look at it or not.
-    let own = Publication::new(channels::user(&receipt.user_id), frame.clone());
-    let mut all = Publication::new(channels::conversation(conversation), frame);
+    let own = Publication::new(address::user(&receipt.user_id), frame.clone());
+    let mut all = Publication::new(address::conversation(conversation), frame);
     all.except_user = Some(receipt.user_id.clone());
     let mut publications = vec![all, own];
     for publication in &mut publications {
@@ -282,11 +283,11 @@ fn member(frame_type: &str, conversation: Id, user: &str, role: &str, by: &str) 
 
 /// To the conversation, and to the person's own connections, whether they look at it or not.
 fn to_whom(conversation: Id, moved: &Moved, frame: String) -> Vec<Publication> {
-    let own = Publication::new(channels::user(&moved.user_id), frame.clone());
+    let own = Publication::new(address::user(&moved.user_id), frame.clone());
     if moved.quiet || moved.ended {
         return vec![own];
     }
-    let mut all = Publication::new(channels::conversation(conversation), frame);
+    let mut all = Publication::new(address::conversation(conversation), frame);
     all.except_user = Some(moved.user_id.clone());
     vec![all, own]
 }
@@ -330,7 +331,7 @@ mod tests {
         let delivery = deliver(&event).unwrap();
         let [publication] = &delivery.publications[..] else { panic!("one publication") };
         assert_eq!(publication.address, format!("conv:{ROOM}"));
-        assert_eq!(publication.position, Some(channels::seq(0, 4)));
+        assert_eq!(publication.position, Some(address::seq(0, 4)));
         assert_eq!(
             publication.frame,
             format!(
@@ -345,12 +346,12 @@ mod tests {
         let edited = format!(r#"{{"conversation_id":"{ROOM}","seq":4,"change":2,"message":{{"id":"m"}}}}"#);
         let event = event_of("message.edited", &edited);
         let delivery = deliver(&event).unwrap();
-        assert_eq!(delivery.publications[0].position, Some(channels::change(0, 2)));
+        assert_eq!(delivery.publications[0].position, Some(address::change(0, 2)));
         let deleted =
             format!(r#"{{"conversation_id":"{ROOM}","seq":4,"change":3,"epoch":7,"message_id":"m"}}"#);
         let event = event_of("message.deleted", &deleted);
         let delivery = deliver(&event).unwrap();
-        assert_eq!(delivery.publications[0].position, Some(channels::change(7, 3)));
+        assert_eq!(delivery.publications[0].position, Some(address::change(7, 3)));
         let conversation = Id::parse(ROOM).unwrap();
         assert_eq!(delivery.facts, [Fact::Moved { conversation, change: 3 }]);
     }

@@ -6,6 +6,7 @@ mod events;
 mod projections;
 mod returned;
 
+use chat::address;
 use std::ops::Range;
 
 use events::{Fact, Gone, Unreadable};
@@ -119,7 +120,7 @@ impl Batch {
             if let Some(Gone { conversation, user, .. }) = &part.revoked {
                 self.send(begin..part.publications.start)?;
                 begin = part.publications.start;
-                channels::revoke(&channels::conversation(*conversation), user)?;
+                channels::revoke(&address::conversation(*conversation), user)?;
             }
         }
         self.send(begin..last.publications.end)

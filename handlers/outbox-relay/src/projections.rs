@@ -3,11 +3,12 @@
 
 mod preview;
 
+use chat::keys;
 use std::collections::{BTreeMap, BTreeSet};
 
 use preview::Preview;
 use sdk::redis::{Pipeline, Reply};
-use sdk::{Id, event::Event, keys};
+use sdk::{Id, event::Event};
 
 use crate::events::Fact;
 

@@ -1,15 +1,16 @@
 //! Who is in a conversation, over REST: show, add, remove, give roles, hand over, mute, leave. What may be is
-//! `sdk::membership::rules`; joining by oneself is `join-room`'s.
+//! `chat::membership::rules`; joining by oneself is `join-room`'s.
 
 mod rules;
 mod store;
 
+use chat::conversation::Role;
+use chat::invitation;
+use chat::membership::rules::{Coming, Going, Turn};
+use chat::membership::{self, Move, Room};
 use rules::{Invitation, Wish};
-use sdk::conversation::Role;
 use sdk::http::{self, Request, Response};
-use sdk::membership::rules::{Coming, Going, Turn};
-use sdk::membership::{self, Move, Room};
-use sdk::{Id, Problem, cursor, rate, text};
+use sdk::{Id, Problem, cursor, text};
 use serde_json::json;
 
 struct Participants;
@@ -47,7 +48,7 @@ fn show(request: &Request) -> Result<Response, Problem> {
 fn add(request: &Request) -> Result<Response, Problem> {
     let by = &request.caller()?.user_id;
     let invitation = Invitation::parse(request.json()?)?;
-    rate::invitation(by, &invitation.user_id)?;
+    invitation::count(by, &invitation.user_id)?;
     let mut room = Room::lock(conversation(request)?, by, &invitation.user_id)?;
     let (status, participant) = match room.state.add(invitation.role)? {
         Coming::Already => (200, store::participant(&room, &invitation.user_id)?),

@@ -1,9 +1,9 @@
 //! What clients may ask of participants. Pure: no host calls, so plain `cargo test` runs it.
 
+use chat::conversation::Role;
+use chat::membership::rules::State;
 use sdk::Problem;
-use sdk::conversation::Role;
 use sdk::json::{self, Object};
-use sdk::membership::rules::State;
 
 /// Participants of one page.
 pub const PAGE: u64 = 1000;
@@ -72,7 +72,7 @@ impl Wish {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sdk::conversation::Kind;
+    use chat::conversation::Kind;
     use serde_json::{Value, json};
 
     fn object(body: Value) -> Object {

@@ -1,8 +1,9 @@
 //! Statements of this handler and what their answers mean.
 
-use sdk::membership::{self, Room};
+use chat::keys;
+use chat::membership::{self, Room};
 use sdk::redis::{self, describe};
-use sdk::{Id, Problem, keys, log, params, postgres};
+use sdk::{Id, Problem, log, params, postgres};
 
 const PEOPLE: &str = include_str!("sql/people.sql");
 const PARTICIPANT: &str = include_str!("sql/participant.sql");

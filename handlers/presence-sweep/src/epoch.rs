@@ -1,8 +1,9 @@
 //! Whether Redis was emptied a moment ago, and what was told before that still holds. A key says since when the leases in
 //! it are gathered; 0 once everything before is accounted for.
 
+use chat::keys;
+use sdk::clock;
 use sdk::redis::{self, Error, Pipeline};
-use sdk::{clock, keys};
 
 use crate::store;
 

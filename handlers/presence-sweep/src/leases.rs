@@ -1,12 +1,13 @@
 //! Leases in Redis: who has a connection, until when. Every step of one person is one script, so two nodes that see the
 //! same person at once agree about who was first and who was last.
 
+use chat::keys;
 use std::collections::{BTreeMap, BTreeSet};
 
+use chat::presence::{self, Change};
 use sdk::connection::{Closed, Opened, Touch};
-use sdk::presence::{self, Change};
 use sdk::redis::{self, Error, Pipeline, Reply};
-use sdk::{Id, clock, config, keys};
+use sdk::{Id, clock, config};
 
 /// Of one partition and one sweep; the rest has its turn a second later.
 const SWEEP_MAX: &str = "500";

@@ -6,10 +6,10 @@ mod epoch;
 mod leases;
 mod store;
 
+use chat::presence::{self, Change};
 use epoch::Age;
 use leases::Swept;
 use sdk::connection::{self, Closed, Opened, Touch};
-use sdk::presence::{self, Change};
 use sdk::schedule::{self, Tick};
 use sdk::{Problem, Push, log, redis};
 

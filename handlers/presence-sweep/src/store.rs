@@ -1,8 +1,9 @@
 //! Statements of this handler and what their answers mean.
 
+use chat::outbox;
 use sdk::connection::{Closed, Opened};
 use sdk::postgres::{self, Collected};
-use sdk::{Id, Problem, outbox, params, text, wake};
+use sdk::{Id, Problem, params, text, wake};
 use serde_json::{Value, json};
 
 const LIST: &str = include_str!("sql/list.sql");

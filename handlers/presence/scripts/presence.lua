@@ -1,1 +1,1 @@
-../../presence-sweep/scripts/presence.lua
+../../chat/scripts/presence.lua

@@ -7,9 +7,10 @@ mod rules;
 mod view;
 mod watch;
 
+use chat::{keys, presence};
 use sdk::event::{self, Event, Verdict};
 use sdk::frame::{Reply, Request};
-use sdk::{Problem, frame, http, keys, log, presence, redis};
+use sdk::{Problem, frame, http, log, redis};
 use serde_json::json;
 
 struct Presence;

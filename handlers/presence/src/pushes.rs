@@ -5,13 +5,14 @@
 //! Nearly always everyone in a conversation is engaged, or all but one: then one publication to the conversation is enough.
 //! Where several are not, those who are engaged and subscribed hear it on their own connections.
 
+use chat::{address, keys};
 use std::collections::{BTreeMap, BTreeSet};
 
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
 use sdk::postgres::{self, FromRow, Value};
 use sdk::redis::{self, Pipeline};
-use sdk::{Id, config, frame, keys, log, params};
+use sdk::{Id, config, frame, log, params};
 
 use crate::rules;
 use crate::watch;
@@ -35,7 +36,7 @@ struct Address {
 
 impl Address {
     fn of_user(user: &str) -> Self {
-        Self { address: channels::user(user), except_user: None }
+        Self { address: address::user(user), except_user: None }
     }
 }
 
@@ -129,7 +130,7 @@ fn audience(users: Vec<String>) -> Result<Audience, Trouble> {
         if unengaged.len() > 1 {
             mixed.entry(conversation_id).or_default().push(user_id);
         } else {
-            let address = channels::conversation(conversation_id);
+            let address = address::conversation(conversation_id);
             let to = Address { address, except_user: unengaged.pop() };
             audience.entry(user_id).or_default().insert(to);
         }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use chat::membership::Name;
 use sdk::event::Event;
 use sdk::json::{Object, required};
-use sdk::membership::Name;
 use sdk::{Problem, text};
 use serde::Deserialize;
 

@@ -1,10 +1,10 @@
 //! What one person sees of others: Redis knows the present, Postgres who may see whom and what was last told.
 
+use chat::{keys, presence};
 use std::collections::BTreeMap;
 
-use sdk::presence;
 use sdk::redis::{self, Error, Pipeline, Reply};
-use sdk::{Problem, keys, log, params, postgres};
+use sdk::{Problem, log, params, postgres};
 use serde_json::Value;
 
 const SEEN: &str = include_str!("sql/seen.sql");

@@ -1,10 +1,11 @@
 //! Who watches whom, by connection: in Redis, because it ends with the connection. Whoever asks to watch a stranger hears
 //! nothing of them until both are engaged in a conversation; that is judged when there is something to hear.
 
+use chat::keys;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sdk::redis::{self, Error, Pipeline, Reply};
-use sdk::{Problem, keys, params, postgres};
+use sdk::{Problem, params, postgres};
 
 const WATCHING: &str = include_str!("sql/watching.sql");
 

@@ -1,9 +1,10 @@
 //! What may be published. Pure: no host calls, so plain `cargo test` runs it.
 
+use chat::address;
+use chat::membership::Name;
+use chat::notification::{LEVELS, PUBLISHED_TYPES, TITLE_CHARS_MAX};
 use sdk::json::{self, Object};
-use sdk::membership::Name;
-use sdk::notification::{LEVELS, PUBLISHED_TYPES, TITLE_CHARS_MAX};
-use sdk::{Id, Problem, channels, text};
+use sdk::{Id, Problem, text};
 use serde_json::{Value, json};
 
 /// With its type and target it stays a frame, and the whole body under 64 KiB.
@@ -91,11 +92,7 @@ impl Publication {
 
     /// The same for a conversation whose slug it named.
     pub fn to(self, conversation: Id) -> Self {
-        Self {
-            kind: Target::Conversation(conversation),
-            target: channels::conversation(conversation),
-            ..self
-        }
+        Self { kind: Target::Conversation(conversation), target: address::conversation(conversation), ..self }
     }
 
     /// The payload of the event `published`.
@@ -120,11 +117,11 @@ fn target(raw: String) -> Result<(Target, String), Problem> {
         "is not `topic:` and a name, `user:` and a user's id, or `conv:` and a conversation's id or slug";
     let refuse = || Problem::invalid("target", rule);
     match raw.split_once(':') {
-        Some(("topic", name)) => Ok((Target::Topic, channels::topic(name).ok_or_else(refuse)?)),
-        Some(("user", id)) if text::is_user_id(id) => Ok((Target::User, channels::user(id))),
+        Some(("topic", name)) => Ok((Target::Topic, address::topic(name).ok_or_else(refuse)?)),
+        Some(("user", id)) if text::is_user_id(id) => Ok((Target::User, address::user(id))),
         Some(("conv", name)) => match Name::parse(name).ok_or_else(refuse)? {
             // Written as everybody subscribes to it.
-            Name::Id(id) => Ok((Target::Conversation(id), channels::conversation(id))),
+            Name::Id(id) => Ok((Target::Conversation(id), address::conversation(id))),
             slug @ Name::Slug(_) => Ok((Target::Slug(slug), raw)),
         },
         _ => Err(refuse()),

@@ -1,5 +1,6 @@
 //! Statements of this handler and what their answers mean.
 
+use chat::problem;
 use sdk::{Id, Problem, params, postgres, wake};
 
 use crate::rules::Publication;
@@ -46,7 +47,7 @@ pub fn replay(publication: &Publication, publisher: &str) -> Result<Option<Publi
         Some(known) if known.fingerprint == publication.fingerprint() => {
             Ok(Some(Publish::Duplicate(known.id)))
         }
-        Some(_) => Err(Problem::idempotency_conflict().with_field("Idempotency-Key")),
+        Some(_) => Err(problem::idempotency_conflict().with_field("Idempotency-Key")),
     }
 }
 

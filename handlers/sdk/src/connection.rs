@@ -1,7 +1,7 @@
 //! The life of connections. `wit/connection.wit`. Implement what `on.connection` of the manifest binds.
 
 use crate::bindings::connection::exports::switchboard::host::connection as wit;
-use crate::channels::Place;
+use crate::channels::EpochNumber;
 pub use crate::connection_export as export;
 use crate::{Position, Problem, Push, log};
 pub use wit::{Closed, Gap, Opened, Page, Touch};
@@ -26,9 +26,9 @@ pub trait Handler {
 }
 
 impl Gap {
-    /// Where the subscriber stands on a track; at 0 of the first epoch when it has nothing of it.
-    pub fn after(&self, track: u8) -> Place {
-        Place::of(number(&self.after, track))
+    /// The last number that the subscriber has on a track; 0 of the first epoch if it has none.
+    pub fn after(&self, track: u8) -> EpochNumber {
+        EpochNumber::unpack(number(&self.after, track))
     }
 }
 

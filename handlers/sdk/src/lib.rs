@@ -1,6 +1,6 @@
-//! What a handler author reads first: the world as a handler sees it.
+//! The platform as a handler sees it. An author of a handler reads this file first.
 //!
-//! A handler is a library crate that implements one or more of five traits and says so:
+//! A handler is a library crate. It implements one or more of five traits and exports each of them:
 //!
 //! ```ignore
 //! struct Greet;
@@ -15,9 +15,11 @@
 //! }
 //! ```
 //!
-//! The modules of the first group answer the host (`wit/`: one interface a file, the same name here). Those of the
-//! second call it. The third are the words of the chat product: names, shapes and rules that several handlers share.
-//! Nothing here keeps state: every call has a fresh instance.
+//! The modules below are in three groups. The host calls the handler through the modules of the first group. The handler
+//! calls the host through those of the second group. Each of these modules has the name of its interface in `wit/`. The
+//! third group makes no new host calls: it reads input, and it formats ids, times and errors.
+//!
+//! A handler keeps no state in memory between calls: the host makes a fresh instance for each call.
 
 pub mod bindings;
 mod heap;
@@ -37,17 +39,9 @@ pub mod random;
 pub mod redis;
 pub mod wake;
 
-pub mod conversation;
 pub mod cursor;
 pub mod id;
 pub mod json;
-pub mod keys;
-pub mod marks;
-pub mod membership;
-pub mod message;
-pub mod notification;
-pub mod outbox;
-pub mod presence;
 pub mod problem;
 pub mod rate;
 pub mod text;

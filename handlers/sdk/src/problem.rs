@@ -30,27 +30,6 @@ impl Problem {
         Self::new(409, "conflict", detail)
     }
 
-    pub fn idempotency_conflict() -> Self {
-        Self::new(409, "idempotency_conflict", "this key was used before, for something else")
-            .with_field("client_msg_id")
-    }
-
-    pub fn conversation_full() -> Self {
-        Self::new(409, "conversation_full", "the conversation has as many participants as it may")
-    }
-
-    pub fn archived() -> Self {
-        Self::new(409, "archived", "archived: it can be read, nothing changes")
-    }
-
-    pub fn managed_by_class() -> Self {
-        Self::new(409, "managed_by_class", "participants of this conversation change through its class")
-    }
-
-    pub fn owner_must_hand_over() -> Self {
-        Self::new(409, "owner_must_hand_over", "the owner hands over before leaving")
-    }
-
     pub fn too_large(detail: impl Into<String>) -> Self {
         Self::new(413, "too_large", detail)
     }

@@ -2,7 +2,7 @@
 //! courtesy to the others, not a truth. A handler that uses it has the script `rate` in its manifest, a link to
 //! `handlers/sdk/scripts/rate.lua`, and the grant `redis = ["rate:WHAT:*"]`.
 
-use crate::{Problem, config, keys, log, redis};
+use crate::{Problem, config, log, redis};
 
 pub struct Window<'a> {
     /// What is counted: part of the key.
@@ -25,12 +25,16 @@ pub enum Place {
 }
 
 impl Window<'_> {
+    fn key(&self) -> String {
+        format!("rate:{}:{}", self.what, self.user)
+    }
+
     pub fn take(&self) -> Place {
         if self.most == 0 {
             return Place::Free;
         }
         let (most, window) = (self.most.to_string(), self.window_ms.to_string());
-        match redis::script("rate", &[&keys::rate(self.what, self.user)], &[&most, &window]) {
+        match redis::script("rate", &[&self.key()], &[&most, &window]) {
             Ok(reply) => match reply.integer() {
                 Some(0) => Place::Taken,
                 Some(wait_ms) => Place::Full(u32::try_from(wait_ms).unwrap_or(1000)),
@@ -46,7 +50,7 @@ impl Window<'_> {
     /// The place was not needed after all: a replay is free.
     pub fn give_back(&self) {
         // Lost with Redis at worst: the user has one call less in this window.
-        let _ = redis::script("rate", &[&keys::rate(self.what, self.user)], &[]);
+        let _ = redis::script("rate", &[&self.key()], &[]);
     }
 }
 
@@ -62,13 +66,6 @@ impl Place {
 /// Counts one call of `what` by `user` in the running minute; refuses it when the setting's number is reached. 0 is no limit.
 pub fn per_minute(what: &str, user: &str, setting: &str, default: u64) -> Result<(), Problem> {
     Window { what, user, most: most(setting, default), window_ms: 60_000 }.take().or_refuse()
-}
-
-/// An invitation of `invited` by `user` into a conversation or class. Two limits protect people from strangers: how many
-/// invitations a user sends, and how often the same user invites the same person.
-pub fn invitation(user: &str, invited: &str) -> Result<(), Problem> {
-    per_minute("invite", user, "invitations_per_minute", 300)?;
-    per_minute("invite-again", &format!("{user}:{invited}"), "invitations_per_person_per_minute", 20)
 }
 
 /// The setting that names how many calls of `what` a user has.

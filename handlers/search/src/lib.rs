@@ -3,9 +3,10 @@
 
 mod rules;
 
+use chat::{keys, membership};
 use rules::{Question, Scope};
 use sdk::http::{self, Request, Response};
-use sdk::{Id, Problem, keys, log, membership, params, postgres, rate, redis};
+use sdk::{Id, Problem, log, params, postgres, rate, redis};
 
 struct Search;
 http::export!(Search);

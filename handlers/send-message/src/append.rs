@@ -1,7 +1,8 @@
 //! Storing a message: one collected transaction, its verdict, and what a key already stands for.
 
+use chat::{membership, outbox, problem};
 use sdk::postgres::{self, Collected};
-use sdk::{Id, Problem, clock, config, log, membership, outbox, params, time, wake};
+use sdk::{Id, Problem, clock, config, log, params, time, wake};
 
 use crate::rules::Draft;
 
@@ -65,7 +66,7 @@ fn append_after(draft: &Draft, sender: &str, search: Search) -> Result<Option<Ap
         (refusal @ ("forbidden" | "archived"), _) => match replay(draft, sender)? {
             Some(message) => Ok(Some(Append::Duplicate(message))),
             None if refusal == "forbidden" => Err(Problem::forbidden("observers read only")),
-            None => Err(Problem::archived()),
+            None => Err(problem::archived()),
         },
         ("not_found", _) => Err(membership::unseen(draft.conversation_id, sender, "conversation")),
         ("wrong_clock", _) => {
@@ -82,7 +83,7 @@ pub fn replay(draft: &Draft, sender: &str) -> Result<Option<String>, Problem> {
     let known: Option<Known> = postgres::query(REPLAY, &params![sender, key])?.one()?;
     match known {
         None => Ok(None),
-        Some(known) if known.fingerprint != draft.fingerprint() => Err(Problem::idempotency_conflict()),
+        Some(known) if known.fingerprint != draft.fingerprint() => Err(problem::idempotency_conflict()),
         Some(Known { message: Some(message), .. }) => Ok(Some(message)),
         Some(_) => Err(membership::unseen(draft.conversation_id, sender, "conversation")),
     }

@@ -4,8 +4,8 @@ mod append;
 mod rules;
 
 use append::Append;
+use chat::membership::{self, Name};
 use rules::Draft;
-use sdk::membership::{self, Name};
 use sdk::rate::{self, Place, Window};
 use sdk::{Problem, frame, http};
 

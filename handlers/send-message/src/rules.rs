@@ -1,7 +1,8 @@
 //! What a message may be. Pure: no host calls, so plain `cargo test` runs it.
 
+use chat::message;
 use sdk::json::{self, Object};
-use sdk::{Id, Problem, message, text, time};
+use sdk::{Id, Problem, text, time};
 use serde_json::{Value, json};
 
 pub const ATTACHMENTS_MAX: usize = 10;

@@ -3,14 +3,15 @@
 
 mod rules;
 
+use chat::conversation::{Act, Role};
+use chat::{keys, membership, problem};
 use rules::State;
 use sdk::channels::{self, Publication};
-use sdk::conversation::{Act, Role};
 use sdk::frame::{self, Reply, Request};
 use sdk::rate::{self, Place, Window};
 use sdk::redis::{self, Error, Pipeline};
 use sdk::schedule::{self, Tick};
-use sdk::{Id, Problem, clock, keys, log, membership, params, postgres};
+use sdk::{Id, Problem, clock, log, params, postgres};
 
 const SEAT: &str = include_str!("sql/seat.sql");
 /// Of one partition at a time; the rest has its turn a second later.
@@ -103,7 +104,7 @@ fn must_type(conversation: Id, user: &str) -> Result<(), Problem> {
     let seat: Option<Seat> = postgres::query(SEAT, &params![conversation, user])?.one()?;
     let seat = seat.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
     Role::parse(&seat.role).ok_or_else(Problem::internal)?.must(Act::Send)?;
-    if seat.archived { Err(Problem::archived()) } else { Ok(()) }
+    if seat.archived { Err(problem::archived()) } else { Ok(()) }
 }
 
 fn run(operation: &str, key: &str, args: &[&str]) -> Result<redis::Reply, Error> {

@@ -1,7 +1,8 @@
 //! What a `typing` frame says, and what is remembered of it. Pure: no host calls, so plain `cargo test` runs it.
 
+use chat::address;
+use chat::membership::Name;
 use sdk::json::Object;
-use sdk::membership::Name;
 use sdk::{Id, Problem, channels::Publication, frame};
 use serde_json::json;
 
@@ -43,7 +44,7 @@ pub fn push(conversation: Id, user: &str, state: State) -> Publication {
     Publication {
         merge_key: Some(format!("typing:{conversation}:{user}")),
         except_user: Some(user.to_owned()),
-        ..Publication::new(sdk::channels::conversation(conversation), frame::push(frame_type, &payload))
+        ..Publication::new(address::conversation(conversation), frame::push(frame_type, &payload))
     }
 }
 

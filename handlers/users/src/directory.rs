@@ -1,9 +1,10 @@
 //! Directory entries: in Postgres, and for an hour in Redis, which may be away or empty at any time. An entry in Redis
 //! has no email.
 
+use chat::keys;
 use sdk::postgres::{self, Error};
 use sdk::redis::{self, describe};
-use sdk::{Problem, clock, keys, log, params, text};
+use sdk::{Problem, clock, log, params, text};
 
 use crate::rules::Changes;
 

@@ -1,6 +1,7 @@
 //! Words of notifications that several handlers share, and how their cache is kept true.
 
-use crate::{keys, random, redis};
+use crate::keys;
+use sdk::{random, redis};
 
 /// What a notification can be of.
 pub const TYPES: [&str; 7] =

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use super::slug_taken;
-use crate::json::{self, Object};
-use crate::postgres::{self, Transaction};
-use crate::{Id, Problem, params};
+use sdk::json::{self, Object};
+use sdk::postgres::{self, Transaction};
+use sdk::{Id, Problem, params};
 
 const FIND: &str = include_str!("sql/find.sql");
 const FIND_ANY: &str = include_str!("sql/find_any.sql");
@@ -18,7 +18,7 @@ const LOCK: &str = "select switchboard.lock($1::text[])";
 
 pub const SLUG_BYTES_MAX: usize = 100;
 
-crate::rows! {
+sdk::rows! {
     struct Found { slug: String, id: Id }
 }
 

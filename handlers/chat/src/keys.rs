@@ -2,7 +2,7 @@
 //! Postgres. A key begins with the word that grants name (`grants.redis = ["list:*"]`). Presence keys carry the hash tag
 //! `{p:NN}`, because one script touches several of them; all others stand alone, so a Redis Cluster can spread them.
 
-use crate::Id;
+use sdk::Id;
 
 const MINUTE_S: u64 = 60;
 const HOUR_S: u64 = 60 * MINUTE_S;
@@ -36,7 +36,6 @@ pub const PAGE_TTL_S: u64 = 5 * MINUTE_S;
 pub fn participants(conversation: Id) -> String {
     format!("participants:{conversation}")
 }
-pub const PARTICIPANTS_TTL_S: u64 = 5 * MINUTE_S;
 
 /// Hash of a conversation's unread counts by user. Each says what it was made of, and holds for nothing else.
 pub fn unread(conversation: Id) -> String {
@@ -110,11 +109,6 @@ pub const NODE_LEASE_MS: u64 = 9_000;
 pub const NODE_FORGOTTEN_MS: u64 = 3_600_000;
 
 // ---- limits and ephemera -----------------------------------------------------------------------------------------------
-
-/// Calls in the running window.
-pub fn rate(what: &str, user: &str) -> String {
-    format!("rate:{what}:{user}")
-}
 
 /// Hash of who is subscribed to a conversation: connection → user. An entry counts only while its lease stands, on a node
 /// that lives, and, where the lease has a focus, while the focus is on this conversation.

@@ -1,8 +1,9 @@
 //! Who may come, go and change in a conversation, from what stands there under its lock. Pure: the table of roles is
 //! `conversation.rs`, this is what the kinds make of it.
 
-use crate::Problem;
 use crate::conversation::{Act, Kind, Role};
+use crate::problem;
+use sdk::Problem;
 
 /// What a conversation without a capacity of its own holds. A larger one would make every join slow: under the
 /// conversation's lock the participants are counted.
@@ -112,11 +113,11 @@ impl State {
         let role = self.asker()?;
         match self.kind {
             Kind::Direct => return Ok(Going::Hides),
-            Kind::Class => return Err(Problem::managed_by_class()),
+            Kind::Class => return Err(problem::managed_by_class()),
             Kind::Group | Kind::Channel => {}
         }
         match (role, self.present > 1) {
-            (Role::Owner, true) => Err(Problem::owner_must_hand_over()),
+            (Role::Owner, true) => Err(problem::owner_must_hand_over()),
             (_, false) if !self.is_open() => Ok(Going::Ends(role)),
             _ => Ok(Going::Leaves(role)),
         }
@@ -146,7 +147,7 @@ impl State {
         asker.must(Act::Rule)?;
         match (self.subject()?, role) {
             (had, role) if had == role => Ok(Turn::Nothing),
-            (Role::Owner, _) => Err(Problem::owner_must_hand_over()),
+            (Role::Owner, _) => Err(problem::owner_must_hand_over()),
             (_, Role::Owner) => Ok(Turn::HandsOver),
             _ => Ok(Turn::Gets(role)),
         }
@@ -157,7 +158,7 @@ impl State {
         let asker = self.asker()?;
         asker.must(Act::Manage)?;
         // Of a direct conversation both are members, so nobody comes this far.
-        if self.archived { Err(Problem::archived()) } else { Ok(()) }
+        if self.archived { Err(problem::archived()) } else { Ok(()) }
     }
 
     pub fn subject(&self) -> Result<Role, Problem> {
@@ -167,10 +168,10 @@ impl State {
     /// One more fits in.
     pub fn has_a_place(&self) -> Result<(), Problem> {
         if self.archived {
-            return Err(Problem::archived());
+            return Err(problem::archived());
         }
         if self.present >= self.capacity.unwrap_or(PARTICIPANTS_MAX) {
-            return Err(Problem::conversation_full());
+            return Err(problem::conversation_full());
         }
         Ok(())
     }
@@ -179,8 +180,8 @@ impl State {
     fn changes_here(&self) -> Result<(), Problem> {
         match self.kind {
             Kind::Direct => Err(Problem::forbidden("a direct conversation is always of its two people")),
-            Kind::Class => Err(Problem::managed_by_class()),
-            Kind::Group | Kind::Channel if self.archived => Err(Problem::archived()),
+            Kind::Class => Err(problem::managed_by_class()),
+            Kind::Group | Kind::Channel if self.archived => Err(problem::archived()),
             Kind::Group | Kind::Channel => Ok(()),
         }
     }

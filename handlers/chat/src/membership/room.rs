@@ -5,8 +5,9 @@ use serde_json::json;
 
 use super::rules::{PARTICIPANTS_MAX, State};
 use crate::conversation::{Kind, Role};
-use crate::postgres::{self, Transaction};
-use crate::{Id, Problem, clock, outbox, params, time, wake};
+use crate::outbox;
+use sdk::postgres::{self, Transaction};
+use sdk::{Id, Problem, clock, params, time, wake};
 
 const LOCK: &str = "select switchboard.lock($1::text[])";
 const STATE: &str = include_str!("sql/state.sql");
@@ -20,7 +21,7 @@ const SAY: &str = include_str!("sql/say.sql");
 const GIVE: &str = include_str!("sql/give.sql");
 const ANNOUNCE: &str = include_str!("sql/announce.sql");
 
-crate::rows! {
+sdk::rows! {
     struct Read {
         kind: String, public: bool, archived: bool, capacity: Option<u64>, present: u64,
         asker: Option<String>, subject: Option<String>, head_seq: u64, head_id: Option<Id>, shard: u32

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::postgres::{self, Collected};
-use crate::{Id, Problem, params, wake};
+use sdk::postgres::{self, Collected};
+use sdk::{Id, Problem, params, wake};
 
 /// Of one call.
 pub const POSITIONS_MAX: usize = 500;
@@ -15,7 +15,7 @@ const LANES: u64 = 2;
 const DELIVERED: &str =
     "select call, moved, shard from app.mark($1::int[], $2::text[], $3::text[], $4::json[])";
 
-crate::rows! {
+sdk::rows! {
     struct Raised { moved: bool, shard: u32 }
 }
 

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::postgres::{self, Collected};
-use crate::redis::{self, Error, Reply};
-use crate::{Id, Problem, clock, config, keys, log, outbox, params, time, wake};
+use crate::{keys, outbox};
+use sdk::postgres::{self, Collected};
+use sdk::redis::{self, Error, Reply};
+use sdk::{Id, Problem, clock, config, log, params, time, wake};
 
 const ANNOUNCE: &str = include_str!("presence/announce.sql");
 
@@ -123,7 +124,7 @@ pub fn announce(changes: &[Change]) -> Result<(), Problem> {
     Ok(())
 }
 
-crate::rows! {
+sdk::rows! {
     /// The version that Postgres has, whether it is ours or a newer one.
     struct Told { user_id: String, shard: u32, version: Option<u64> }
 }

@@ -1,6 +1,6 @@
 //! Words of conversations that several handlers share: kinds, roles, and the one table of who may what. Pure.
 
-use crate::{Problem, text};
+use sdk::{Problem, text};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -10,8 +10,8 @@ pub use founding::{Founded, Founding, slug_taken};
 pub use name::{Name, find_all, is_slug, must_be_free};
 pub use room::{Move, Room};
 
-use crate::{Id, Problem, params, postgres};
 use rules::Coming;
+use sdk::{Id, Problem, params, postgres};
 
 const OUTSIDE: &str = include_str!("membership/sql/outside.sql");
 

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::Id;
+use sdk::Id;
 
 pub const MESSAGE_CREATED: &str = "message.created";
 pub const MESSAGE_EDITED: &str = "message.edited";

@@ -1,8 +1,8 @@
 //! How a conversation begins: itself, its people, the system message that says so and the events, in one statement.
 
 use crate::conversation::Kind;
-use crate::postgres::{Error, Rows, Value};
-use crate::{Id, Problem, clock, params};
+use sdk::postgres::{Error, Rows, Value};
+use sdk::{Id, Problem, clock, params};
 
 const FOUND: &str = include_str!("sql/found.sql");
 
@@ -21,7 +21,7 @@ pub struct Founding {
     pub members: Vec<String>,
 }
 
-crate::rows! {
+sdk::rows! {
     /// The conversation that was made, and the shard to be woken.
     pub struct Founded { id: Id, shard: u32 }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::json::Object;
-use crate::{Problem, text};
+use sdk::json::Object;
+use sdk::{Problem, text};
 
 pub const CONTENT_CHARS_MAX: usize = 2000;
 pub const MENTIONS_MAX: usize = 100;

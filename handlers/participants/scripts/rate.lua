@@ -1,0 +1,1 @@
+../../sdk/scripts/rate.lua
