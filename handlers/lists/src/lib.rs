@@ -53,7 +53,7 @@ fn rebuild(request: &Request) -> Result<Response, Problem> {
     let is_first = cursor.is_none();
     let step = match cursor {
         None => rebuild::Step::first(store::size()?),
-        Some(raw) => rebuild::Step::parse(&raw).ok_or_else(cursor::refused)?,
+        Some(raw) => rebuild::Step::parse(&raw).ok_or_else(cursor::invalid)?,
     };
     let step = rebuild::run(step)?;
     Ok(Response::json(200, &step.answer(is_first)))

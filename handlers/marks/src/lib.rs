@@ -59,7 +59,7 @@ fn read(conversation: Id, user: &str, up_to: u64) -> Result<String, Problem> {
 fn receipts(request: &Request) -> Result<Response, Problem> {
     let question = Question {
         seq: json::required("seq", request.query_number("seq")?)?,
-        after: cursor::person(request.query("cursor"))?,
+        after: cursor::user(request.query("cursor"))?,
         limit: request.limit(rules::RECEIPTS_MAX, rules::RECEIPTS_MAX)?,
     };
     let user = &request.caller()?.user_id;

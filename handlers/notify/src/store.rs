@@ -77,7 +77,7 @@ fn query(statement: &str, params: &[Value]) -> Result<Rows, Trouble> {
 
 impl From<postgres::Error> for Trouble {
     fn from(error: postgres::Error) -> Self {
-        let trouble = if error.passes() { Self::Away } else { Self::Failed };
+        let trouble = if error.is_transient() { Self::Away } else { Self::Failed };
         trouble(format!("{error:?}"))
     }
 }

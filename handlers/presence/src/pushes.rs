@@ -171,7 +171,7 @@ fn engaged_lookers(conversations: impl Iterator<Item = Id>) -> Result<BTreeMap<I
 
 fn query<T: FromRow>(statement: &str, params: &[Value]) -> Result<Vec<T>, Trouble> {
     let rows = postgres::query(statement, params).map_err(|error| {
-        let trouble = if error.passes() { Trouble::Away } else { Trouble::Failed };
+        let trouble = if error.is_transient() { Trouble::Away } else { Trouble::Failed };
         trouble(format!("{error:?}"))
     })?;
     rows.all::<T>().map_err(|mismatch| Trouble::Failed(mismatch.to_string()))

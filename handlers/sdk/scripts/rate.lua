@@ -1,6 +1,7 @@
--- A place in a fixed window that begins with its first call.
--- KEYS[1] the counter · ARGV[1] places in a window · ARGV[2] the window in milliseconds: 0 when a place was taken,
--- otherwise the milliseconds until the window ends. Without ARGV: gives a place back, unless its window has ended.
+-- Counts one call in a fixed window, which begins with its first call.
+-- KEYS[1] the counter · ARGV[1] the calls that one window allows · ARGV[2] the length of the window in milliseconds.
+-- Returns 0 if it counted the call, otherwise the milliseconds until the window ends.
+-- Without ARGV it takes one counted call back, unless the window has ended.
 if #ARGV == 0 then
   if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DECR', KEYS[1]) end
   return 0

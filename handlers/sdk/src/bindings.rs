@@ -1,9 +1,10 @@
-//! The WIT package as Rust, as a guest sees it. Generated, and nothing else: the only `wit_bindgen::generate!` of all
-//! handlers. One call a world, all sharing the types of `platform`, so that a `Problem` is one type everywhere.
+//! The Rust bindings that a guest gets from `wit/`. This file holds only generated code, and it is the only place that calls
+//! `wit_bindgen::generate!`. It calls the macro once per world. All worlds share the types of `platform`, so that `Problem`
+//! is the same type everywhere.
 //!
-//! Native builds get stubs that panic when called, so the rules of a handler can be tested with plain `cargo test`.
+//! In native builds the bindings are stubs that panic when called. Plain `cargo test` can therefore test a handler's rules.
 
-// The generated glue passes pointers across the component border; no handler does.
+// Only the generated code passes pointers to and from the host.
 #![allow(unsafe_code)]
 
 pub mod platform {

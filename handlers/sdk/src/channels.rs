@@ -50,7 +50,7 @@ impl From<Error> for Problem {
             Error::Full => Problem::conflict("this connection has as many subscriptions as it may"),
             Error::Gone => Problem::conflict("the connection has ended"),
             Error::Refused(why) => {
-                log::error("channels refused", &[("why", &why)]);
+                log::error("the host refused a channels call", &[("why", &why)]);
                 Problem::internal()
             }
         }

@@ -1,4 +1,5 @@
-//! The life of connections. `wit/connection.wit`. Implement what `on.connection` of the manifest binds.
+//! The lifecycle of connections. `wit/connection.wit`. A handler implements the functions that `on.connection` of its
+//! manifest binds.
 
 use crate::bindings::connection::exports::switchboard::host::connection as wit;
 use crate::channels::EpochNumber;
@@ -7,18 +8,19 @@ use crate::{Position, Problem, Push, log};
 pub use wit::{Closed, Gap, Opened, Page, Touch};
 
 pub trait Handler {
-    /// After `auth.success`, before any frame of the client. What it returns is sent first.
+    /// The host calls it after `auth.success` and before it handles any frame of the client. It sends the returned pushes
+    /// first.
     fn open(_opened: Opened) -> Result<Vec<Push>, Problem> {
         Ok(Vec::new())
     }
 
-    /// Once for each `open`, unless the node died.
+    /// The host calls it once for each `open`, unless the node crashed.
     fn close(_closed: Closed) {}
 
-    /// Once a second, everything touched on this node.
+    /// The host calls it once a second, with all connections of this node on which a sign of life arrived.
     fn touched(_node: String, _touches: Vec<Touch>) {}
 
-    /// What an address published after a position.
+    /// Returns the frames that an address published after a position.
     fn missed(gap: Gap) -> Result<Page, Problem> {
         log::error("bound to gaps it does not fill", &[("address", &gap.address)]);
         Err(Problem::internal())
@@ -32,6 +34,7 @@ impl Gap {
     }
 }
 
+/// The number on a track; 0 if the positions do not name the track.
 pub fn number(positions: &[Position], track: u8) -> u64 {
     positions.iter().find(|position| position.track == track).map_or(0, |position| position.number)
 }

@@ -1,30 +1,33 @@
-//! Where a page ended, for a client to hand back as it came. What was never handed out is refused.
+//! Page cursors: they say where the previous page ended. The client returns a cursor unchanged. A text that cannot be a
+//! cursor is refused with `invalid`.
 
 use crate::{Id, Problem, text};
 
-/// Before the hexadecimal bytes of a user id: hardly any other text reads as one.
-const PERSON: char = 'p';
+/// The first character of a user cursor, before the user id in hexadecimal. It keeps other texts from being read as one.
+const USER_PREFIX: char = 'p';
 
-pub fn of_person(user: &str) -> String {
-    user.bytes().fold(PERSON.to_string(), |cursor, byte| format!("{cursor}{byte:02x}"))
+/// The cursor of a page that ended with this user.
+pub fn of_user(user: &str) -> String {
+    user.bytes().fold(USER_PREFIX.to_string(), |cursor, byte| format!("{cursor}{byte:02x}"))
 }
 
-/// The user after whom the page begins.
-pub fn person(raw: Option<&str>) -> Result<Option<String>, Problem> {
-    raw.map(|raw| parse(raw).ok_or_else(refused)).transpose()
+/// The user after whom the page begins; `None` for the first page.
+pub fn user(raw: Option<&str>) -> Result<Option<String>, Problem> {
+    raw.map(|raw| parse(raw).ok_or_else(invalid)).transpose()
 }
 
-/// The thing after which the page begins.
+/// The id after which the page begins; `None` for the first page. The cursor is the id itself.
 pub fn id(raw: Option<&str>) -> Result<Option<Id>, Problem> {
-    raw.map(|raw| Id::parse(raw).ok_or_else(refused)).transpose()
+    raw.map(|raw| Id::parse(raw).ok_or_else(invalid)).transpose()
 }
 
-pub fn refused() -> Problem {
+/// The problem for a text that is not a cursor.
+pub fn invalid() -> Problem {
     Problem::invalid("cursor", "is not one of ours")
 }
 
 fn parse(raw: &str) -> Option<String> {
-    let digits = raw.strip_prefix(PERSON)?.as_bytes();
+    let digits = raw.strip_prefix(USER_PREFIX)?.as_bytes();
     let value = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),
@@ -43,23 +46,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_leads_back_to_its_person() {
-        for user in ["bo", "Ană ✓", &"ü".repeat(64)] {
-            assert_eq!(person(Some(&of_person(user))), Ok(Some(user.to_owned())));
+    fn a_user_cursor_is_read_back_as_the_user() {
+        for name in ["bo", "Ană ✓", &"ü".repeat(64)] {
+            assert_eq!(user(Some(&of_user(name))), Ok(Some(name.to_owned())));
         }
-        assert_eq!(of_person("bo"), "p626f");
-        assert_eq!(person(None), Ok(None));
+        assert_eq!(of_user("bo"), "p626f");
+        assert_eq!(user(None), Ok(None));
     }
 
     #[test]
-    fn what_was_never_handed_out_is_refused() {
-        let too_long = of_person(&"x".repeat(65));
+    fn a_text_that_is_no_cursor_is_refused() {
+        let too_long = of_user(&"x".repeat(65));
         for bad in [
             "", "p", "bo", "garbage", "[]", "626f", "p626", "p626F", "p+1", "pff", "p00", "đ", "pđ",
             &too_long,
         ] {
-            assert_eq!(person(Some(bad)), Err(refused()), "{bad}");
-            assert_eq!(id(Some(bad)), Err(refused()), "{bad}");
+            assert_eq!(user(Some(bad)), Err(invalid()), "{bad}");
+            assert_eq!(id(Some(bad)), Err(invalid()), "{bad}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Answer frames of a socket. `wit/frame.wit`.
+//! Answer frames that clients send over their WebSocket. `wit/frame.wit`.
 
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ pub use crate::bindings::frame::exports::switchboard::host::frame::{
 use crate::{Problem, json};
 
 impl Request {
+    /// The payload, which must be a JSON object.
     pub fn payload(&self) -> Result<json::Object, Problem> {
         json::Object::parse(self.payload.as_bytes())
     }
@@ -19,19 +20,19 @@ impl Reply {
         Self::text(frame_type, serde_json::to_string(payload).expect("plain data becomes JSON"))
     }
 
-    /// A payload that is JSON text already.
+    /// A reply whose payload is JSON text already.
     pub fn text(frame_type: &str, payload: String) -> Self {
         Self { frame_type: frame_type.to_owned(), payload, subscriptions: Vec::new() }
     }
 }
 
-/// A whole frame, as pushes carry it, around a payload that is JSON text already.
+/// A complete frame for a push. The payload must be JSON text.
 pub fn push(frame_type: &str, payload: &str) -> String {
-    // Frame types are words of letters, digits and `._-:`, which JSON writes as they are.
+    // A frame type consists of letters, digits and `._-:`. JSON needs no escapes for these characters.
     [r#"{"type":""#, frame_type, r#"","payload":"#, payload, "}"].concat()
 }
 
-/// For the last arm of a handler's match: the manifest binds a type that the code does not know.
+/// The answer to a frame type that the manifest binds and the code does not handle: it logs an error and returns `internal`.
 pub fn unknown_type<T>(request: &Request) -> Result<T, Problem> {
     crate::log::error("bound to a frame type it does not answer", &[("type", &request.frame_type)]);
     Err(Problem::internal())

@@ -1,19 +1,20 @@
-//! Where a guest's allocations lie: first in an arena that is part of its memory from the start, then wherever std puts
-//! them. A call has a fresh memory, so the arena is never cleaned; what is freed in it is only reused when it was the
-//! last thing allocated.
+//! The allocator of a guest. It allocates from an arena that is part of the guest's memory from the start. When the arena is
+//! full, it uses std's allocator. Each call has a fresh memory, so the arena is never cleaned. Freed memory in the arena is
+//! reused only if it was the last block allocated.
 //!
-//! std's allocator grows the memory at its first allocation. Growing, and shrinking back for the next call, are two
-//! `mprotect` of the whole process, each with a lock over its address space: together a third of what a small call cost,
-//! and most of its p99 (docs/decisions/guest-heap.md).
+//! std's allocator grows the memory at its first allocation. To grow the memory, and to shrink it again for the next call,
+//! the host makes two `mprotect` calls, and each takes a lock on the address space of the whole process. Together they were
+//! a third of the cost of a small call and most of its p99 (docs/decisions/guest-heap.md).
 
-// An allocator hands out memory, and there is no safe way to say that.
+// `GlobalAlloc` is an unsafe trait.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr;
 
-/// Cleared after every call, at some 30 GB/s; larger costs each call, smaller makes more of them grow their memory.
+/// The host clears the arena after every call, at about 30 GB/s. A larger arena makes every call slower. With a smaller one
+/// more calls grow their memory.
 #[cfg(target_arch = "wasm32")]
 const ARENA_BYTES: usize = 64 * 1024;
 
@@ -27,7 +28,7 @@ struct Heap<const BYTES: usize> {
     used: Cell<usize>,
 }
 
-// SAFETY: a guest has one thread. The tests below keep theirs to themselves.
+// SAFETY: a guest has one thread. In the tests below, each `Heap` belongs to one thread.
 unsafe impl<const BYTES: usize> Sync for Heap<BYTES> {}
 
 impl<const BYTES: usize> Heap<BYTES> {
@@ -40,18 +41,18 @@ impl<const BYTES: usize> Heap<BYTES> {
         self.arena.get().cast()
     }
 
-    /// The place of a block in the arena; None when it is not in it.
+    /// The offset of a block in the arena; `None` if the block is not in the arena.
     fn offset(&self, block: *mut u8) -> Option<usize> {
         (block as usize).checked_sub(self.base() as usize).filter(|offset| *offset < BYTES)
     }
 
-    /// So many bytes at the next aligned place, if they fit.
+    /// Takes `size` bytes at the next aligned offset; `None` if they do not fit.
     fn take(&self, size: usize, align: usize) -> Option<*mut u8> {
         let next = (self.base() as usize).checked_add(self.used.get())?.checked_next_multiple_of(align)?;
         let start = next - self.base() as usize;
         let end = start.checked_add(size).filter(|end| *end <= BYTES)?;
         self.used.set(end);
-        // SAFETY: `start <= end <= BYTES`, so it is within the arena or one past it.
+        // SAFETY: `start <= end <= BYTES`, so the pointer is within the arena or one past its end.
         Some(unsafe { self.base().add(start) })
     }
 }
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_aligned_and_apart() {
+    fn blocks_are_aligned_and_do_not_overlap() {
         let heap = Heap::<256>::new();
         unsafe {
             let a = heap.alloc(layout(3, 1));
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inner_block_moves_with_its_bytes() {
+    fn a_block_that_is_not_the_last_is_moved_with_its_bytes() {
         let heap = Heap::<64>::new();
         unsafe {
             let a = heap.alloc(layout(8, 8));
@@ -144,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_std_s() {
+    fn a_block_that_does_not_fit_comes_from_std() {
         let heap = Heap::<64>::new();
         unsafe {
             let a = heap.alloc(layout(64, 1));
             a.write_bytes(7, 64);
             let b = heap.alloc(layout(1, 1));
             assert!(heap.offset(b).is_none());
-            // Out of the arena, and then around in std's.
+            // The block moves from the arena to std's allocator, and then within it.
             let moved = heap.realloc(a, layout(64, 1), 65);
             assert!(heap.offset(moved).is_none());
             assert_eq!(std::slice::from_raw_parts(moved, 64), [7; 64]);

@@ -1,4 +1,6 @@
 //! Answer HTTP requests. `wit/http.wit`.
+//!
+//! The readers of query and body return a [`Problem`] that names the field and the rule.
 
 use serde::Serialize;
 
@@ -7,41 +9,44 @@ pub use crate::bindings::http::exports::switchboard::host::http::{Guest as Handl
 use crate::{Id, Principal, Problem, json};
 
 impl Request {
-    /// Method and route as the manifest wrote it: `match request.endpoint() { ("POST", "/api/v1/…/{id}") => … }`.
+    /// The method, and the route as the manifest states it: `match request.endpoint() { ("POST", "/api/v1/…/{id}") => … }`.
     pub fn endpoint(&self) -> (&str, &str) {
         (&self.method, &self.route)
     }
 
-    /// Who asks. On a route that is not `public` there is always somebody.
+    /// The caller. A request on a route that is not `public` always has one.
     pub fn caller(&self) -> Result<&Principal, Problem> {
         self.caller.as_ref().ok_or_else(|| Problem::unauthorized("a token is needed"))
     }
 
+    /// A parameter of the path; empty if the route has no parameter of this name.
     pub fn param(&self, name: &str) -> &str {
         self.params.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
-    /// An id out of the path; what is no id names nothing.
+    /// A path parameter that is an id. Any other text is answered with `not_found` for `what`.
     pub fn param_id(&self, name: &str, what: &str) -> Result<Id, Problem> {
         Id::of_path(self.param(name), what)
     }
 
+    /// The first value of a header. Header names are lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The last value of a query key.
+    /// The last value of a query parameter.
     pub fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// A query parameter that is a whole number, zero or more.
     pub fn query_number(&self, name: &str) -> Result<Option<u64>, Problem> {
         let Some(raw) = self.query(name) else { return Ok(None) };
         let number = raw.parse::<i64>().ok().and_then(|number| u64::try_from(number).ok());
         number.map(Some).ok_or_else(|| Problem::invalid(name, "is not a whole number, zero or more"))
     }
 
-    /// A page size: out of range is refused, not clamped.
+    /// The page size, `limit`. A value out of range is refused, not clamped.
     pub fn limit(&self, default: u64, most: u64) -> Result<u64, Problem> {
         match self.query_number("limit")? {
             None => Ok(default),
@@ -50,13 +55,13 @@ impl Request {
         }
     }
 
-    /// The body, a JSON object, whose declared type must not say otherwise.
+    /// The body, which must be a JSON object. A `content-type` header, if there is one, must name a JSON type.
     pub fn json(&self) -> Result<json::Object, Problem> {
         self.check_media_type()?;
         json::Object::parse(&self.body)
     }
 
-    /// The same for requests that may come without a body.
+    /// The same as [`Self::json`], but an empty body counts as an empty object.
     pub fn json_or_empty(&self) -> Result<json::Object, Problem> {
         if !self.body.is_empty() {
             self.check_media_type()?;
@@ -78,7 +83,7 @@ impl Response {
         Self::text(status, serde_json::to_string(body).expect("plain data becomes JSON"))
     }
 
-    /// JSON that is text already, for instance a cell made by Postgres.
+    /// A response whose body is JSON text already, for instance a cell that Postgres made.
     pub fn text(status: u16, body: String) -> Self {
         Self {
             status,
@@ -92,7 +97,7 @@ impl Response {
     }
 }
 
-/// For the last arm of a handler's match: the manifest binds a route that the code does not know.
+/// The answer to a route that the manifest binds and the code does not handle: it logs an error and returns `internal`.
 pub fn unknown_endpoint<T>(request: &Request) -> Result<T, Problem> {
     crate::log::error(
         "bound to a route it does not answer",

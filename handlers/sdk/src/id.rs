@@ -1,5 +1,5 @@
-//! Ids that Switchboard makes: UUIDv7, so that they sort by the time they were made. Clock and randomness come from the
-//! host, so a replayed call makes the same ids.
+//! The ids that Switchboard generates: UUIDv7, which sort by their creation time. The host supplies clock and randomness,
+//! so a replayed call generates the same ids.
 
 use std::fmt;
 
@@ -11,22 +11,23 @@ use crate::{Problem, clock, random};
 pub struct Id(Uuid);
 
 impl Id {
-    /// A new one, at the host's present.
-    /// Beyond every other.
+    /// The largest id; it sorts after all others.
     pub const LAST: Self = Self(Uuid::max());
 
+    /// A new id at the present time. It makes two host calls.
     pub fn make() -> Self {
         Self::at(clock::now_ms(), &random::bytes::<10>())
     }
 
+    /// A new id at a given time, in milliseconds since 1970.
     pub fn at(ms: u64, random: &[u8; 10]) -> Self {
         Self(Builder::from_unix_timestamp_millis(ms, random).into_uuid())
     }
 
-    /// An id made from what is known: the same `space` and `name` give the same id, whoever asks. The time part is taken
-    /// from `time`, so that it lies where ids of that moment lie.
+    /// An id that depends only on the arguments: the same `time` and `name` always give the same id. Its time part is the
+    /// one of `time`, so the two ids sort next to each other.
     pub fn derived(time: Id, name: &[u8]) -> Self {
-        // Two FNV-1a passes with different offsets: not secret, only well spread.
+        // Two FNV-1a passes with different offsets. The result is well distributed, but it is not a secret.
         let pass = |offset: u64| {
             time.0
                 .as_bytes()
@@ -40,12 +41,12 @@ impl Id {
         Self::at(time.ms(), &tail)
     }
 
-    /// The smallest id of a moment: where a month's partition begins.
+    /// The smallest id of a millisecond. The partition of a month begins at one.
     pub fn floor(ms: u64) -> Self {
         Self(Uuid::from_u128(u128::from(ms) << 80))
     }
 
-    /// Any UUID, written as usual: with dashes, in either case.
+    /// Reads any UUID in its usual form: with dashes, in upper or lower case.
     pub fn parse(raw: &str) -> Option<Self> {
         if raw.len() != 36 {
             return None;
@@ -53,17 +54,17 @@ impl Id {
         Uuid::try_parse(raw).ok().map(Self)
     }
 
-    /// An id out of a path: what is no id names nothing, so it is answered like a thing that is not there.
+    /// Reads an id from a path. A text that is not an id can name nothing, so the answer is `not_found`.
     pub fn of_path(raw: &str, what: &str) -> Result<Self, Problem> {
         Self::parse(raw).ok_or_else(|| Problem::not_found(what))
     }
 
-    /// The milliseconds since 1970 that a UUIDv7 begins with.
+    /// The creation time of a UUIDv7, in milliseconds since 1970.
     pub fn ms(&self) -> u64 {
         self.0.as_u128().checked_shr(80).unwrap_or_default() as u64
     }
 
-    /// A number that depends on the whole id and never changes: for lanes and shards.
+    /// A hash of the id, which never changes. Handlers use it to choose lanes and shards.
     pub fn spread(&self) -> u64 {
         let bits = self.0.as_u128();
         ((bits >> 64) as u64 ^ bits as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_a_version_7_uuid_and_knows_its_time() {
+    fn an_id_is_a_version_7_uuid_that_contains_its_time() {
         let id = Id::at(1_763_618_400_123, &[0xff; 10]);
         assert_eq!(id.ms(), 1_763_618_400_123);
         assert_eq!(id.to_string(), "019a9fd9-277b-7fff-bfff-ffffffffffff");
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_usual_writing_is_an_id() {
+    fn a_uuid_without_dashes_or_in_braces_is_not_an_id() {
         for bad in ["", "x", "019a9fd9277b7fffbfffffffffffffff", "{019a9fd9-277b-7fff-bfff-ffffffffffff}"] {
             assert_eq!(Id::parse(bad), None, "{bad:?}");
         }

@@ -1,18 +1,18 @@
-//! JSON from clients, read field by field. Every complaint names the field and the rule; unknown fields are ignored;
-//! `null` counts as absent. Text with NUL is refused here, because Postgres could not store it.
+//! Reads JSON from clients, field by field. Every error names the field and the rule. Unknown fields are ignored, and `null`
+//! counts as absent. A text that contains NUL is refused, because Postgres cannot store it.
 
 use serde_json::{Map, Value};
 
 use crate::{Id, Problem, text};
 
-/// Free-form JSON (metadata, settings) nests no deeper: whoever reads it back must not overflow.
+/// The deepest nesting of free-form JSON (metadata, settings). It keeps a recursive reader from overflowing its stack.
 pub const DEPTH_MAX: usize = 32;
 
-/// An object whose fields are taken out one after the other.
+/// A JSON object. Each read removes one field from it.
 #[derive(Debug)]
 pub struct Object {
     fields: Map<String, Value>,
-    /// Where it lies: empty, or like `attachments[2].`.
+    /// The path of this object in the body, for errors: empty, or for example `attachments[2].`.
     path: String,
 }
 
@@ -25,7 +25,7 @@ impl Object {
         }
     }
 
-    /// For requests that may come without a body.
+    /// The same as [`Self::parse`], but no bytes count as an empty object.
     pub fn parse_or_empty(bytes: &[u8]) -> Result<Self, Problem> {
         if bytes.is_empty() {
             Ok(Self { fields: Map::new(), path: String::new() })
@@ -34,6 +34,7 @@ impl Object {
         }
     }
 
+    /// A nested object; `path` is its place in the body, for errors.
     pub fn of(value: Value, path: &str) -> Result<Self, Problem> {
         match value {
             Value::Object(fields) => Ok(Self { fields, path: format!("{path}.") }),
@@ -45,16 +46,17 @@ impl Object {
         self.fields.remove(field).filter(|value| !value.is_null())
     }
 
+    /// The full path of a field, for errors.
     pub fn name(&self, field: &str) -> String {
         format!("{}{field}", self.path)
     }
 
-    /// Whether the field is there, even as `null`.
+    /// Whether the object has the field, possibly as `null`.
     pub fn has(&self, field: &str) -> bool {
         self.fields.contains_key(field)
     }
 
-    /// Whether it is there as `null`, where that means something else than nothing.
+    /// Whether the field is `null`. Some fields distinguish `null` from absent.
     pub fn is_null(&self, field: &str) -> bool {
         self.fields.get(field).is_some_and(Value::is_null)
     }
@@ -80,7 +82,7 @@ impl Object {
         }
     }
 
-    /// A whole number, not negative: a seq, a position, a limit.
+    /// A whole number, zero or more: a seq, a position, a limit.
     pub fn number(&mut self, field: &str) -> Result<Option<u64>, Problem> {
         match self.integer(field)? {
             None => Ok(None),
@@ -160,7 +162,7 @@ impl Object {
         Ok(Some(texts))
     }
 
-    /// The fields of an object, for maps whose keys the client chooses.
+    /// The fields of a nested object whose keys the client chooses.
     pub fn map(&mut self, field: &str, most: usize) -> Result<Option<Map<String, Value>>, Problem> {
         match self.take(field) {
             None => Ok(None),
@@ -172,7 +174,7 @@ impl Object {
         }
     }
 
-    /// Any object, kept as it is: compact JSON of at most `bytes_max` bytes.
+    /// A free-form object, as compact JSON of at most `bytes_max` bytes.
     pub fn free(&mut self, field: &str, bytes_max: usize) -> Result<Option<String>, Problem> {
         match self.take(field) {
             None => Ok(None),
@@ -189,7 +191,7 @@ impl Object {
         }
     }
 
-    /// A page size: out of range is refused, not clamped.
+    /// The page size, `limit`. A value out of range is refused, not clamped.
     pub fn limit(&mut self, default: u64, most: u64) -> Result<u64, Problem> {
         match self.number("limit")? {
             None => Ok(default),
@@ -199,9 +201,9 @@ impl Object {
     }
 }
 
-/// `7` and `7.0` are one number.
+/// The value as a whole number; `7` and `7.0` are the same number.
 fn whole(value: &Value) -> Option<i64> {
-    /// From here on not every whole number has a float of its own.
+    /// From 2^53 on, several whole numbers share one float.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let float = || value.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < EXACT);
     value.as_i64().or_else(|| float().map(|float| float as i64))
@@ -210,12 +212,12 @@ fn whole(value: &Value) -> Option<i64> {
 const USER_ID_RULE: &str =
     "is not a user id: 1 to 64 characters, no control characters, not `me`, `.` or `..`";
 
-/// Complains about a field that must be there.
+/// The value of a field that must be present.
 pub fn required<T>(field: &str, value: Option<T>) -> Result<T, Problem> {
     value.ok_or_else(|| Problem::invalid(field, "is required"))
 }
 
-/// Whether Postgres takes it back and forth: no NUL in any text or key, no deeper than [`DEPTH_MAX`].
+/// Checks that Postgres can store a value: no text or key contains NUL, and it is not nested deeper than [`DEPTH_MAX`].
 pub fn storable(value: &Value, path: &str) -> Result<(), Problem> {
     fn check(value: &Value, depth: usize) -> Result<(), &'static str> {
         if depth > DEPTH_MAX {
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_malformed() {
+    fn a_body_that_is_no_object_is_malformed() {
         for bad in ["", "{", "[]", "3", "{\"a\":1e999}", "\u{feff}{}"] {
             assert!(refusal(bad, |_| Ok(())).starts_with("400 "), "{bad}");
         }
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_names_the_field_and_the_rule() {
+    fn an_error_names_the_field_and_the_rule() {
         assert_eq!(refusal(r#"{"a":1}"#, |o| o.text("a")), "422 a: is not a text");
         assert_eq!(refusal(r#"{"a":"x\u0000"}"#, |o| o.text("a")), "422 a: contains NUL");
         assert_eq!(refusal(r#"{"a":1.5}"#, |o| o.integer("a")), "422 a: is not a whole number of 64 bits");

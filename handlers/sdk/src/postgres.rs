@@ -1,4 +1,4 @@
-//! SQL. `wit/postgres.wit`, with typed rows and parameters.
+//! Run SQL, with typed rows and parameters. `wit/postgres.wit`.
 //!
 //! ```ignore
 //! sdk::rows! { struct Seat { role: String, left: bool } }
@@ -16,7 +16,7 @@ macro_rules! params {
     ($($value:expr),* $(,)?) => { [$($crate::postgres::Value::from($value)),*] };
 }
 
-/// A struct whose fields are read from columns of the same names.
+/// Declares structs whose fields are read from the columns of the same names.
 #[macro_export]
 macro_rules! rows {
     ($($(#[$meta:meta])* $visible:vis struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)? })*) => { $(
@@ -35,7 +35,7 @@ pub trait FromRow: Sized {
     fn from_row(row: &Row<'_>) -> Result<Self, Mismatch>;
 }
 
-/// One row of an answer.
+/// One row of a result.
 pub struct Row<'a> {
     columns: &'a [String],
     cells: &'a [Value],
@@ -63,7 +63,7 @@ impl Rows {
         self.cells.chunks_exact(width).map(|cells| Row { columns: &self.columns, cells })
     }
 
-    /// The first row, where there is one.
+    /// The first row; `None` if the result is empty.
     pub fn one<T: FromRow>(&self) -> Result<Option<T>, Mismatch> {
         self.iter().next().map(|row| T::from_row(&row)).transpose()
     }
@@ -72,7 +72,7 @@ impl Rows {
         self.iter().map(|row| T::from_row(&row)).collect()
     }
 
-    /// The first cell of the first row: for statements that answer with one `json_agg`, a count, an id.
+    /// The first cell of the first row, for statements that return one value: a `json_agg`, a count, an id.
     pub fn cell<T: FromCell>(&self) -> Result<Option<T>, Mismatch> {
         match self.cells.first() {
             None => Ok(None),
@@ -83,7 +83,8 @@ impl Rows {
     }
 }
 
-/// The statement and the code that reads its rows disagree: the handler's fault.
+/// A row lacks a column, or the column has another type: the statement and the code that reads its rows disagree. It is a
+/// fault of the handler.
 #[derive(Debug, PartialEq)]
 pub struct Mismatch {
     column: String,
@@ -143,7 +144,7 @@ into_value! {
     i64: value => Value::Integer(value),
     i32: value => Value::Integer(value.into()),
     u32: value => Value::Integer(value.into()),
-    // Numbers of ours stay far below 2^63; one from outside that does not was refused where it was read.
+    // The product's own numbers stay far below 2^63. `json` and `http` refuse larger numbers of clients.
     u64: value => Value::Integer(value.min(i64::MAX as u64) as i64),
     f64: value => Value::Float(value),
     String: value => Value::Text(value),
@@ -163,12 +164,13 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 }
 
 impl Error {
-    /// No fault of the statement: asking again may help.
-    pub const fn passes(&self) -> bool {
+    /// Whether a retry may succeed. After `UnknownOutcome`, the first attempt may have committed: retry only what is
+    /// idempotent.
+    pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Retryable(_) | Self::Busy | Self::Deadline | Self::UnknownOutcome)
     }
 
-    /// The constraint that a row broke: the word to map to a problem.
+    /// The name of the constraint that the statement violated. Handlers map it to a problem.
     pub fn constraint(&self) -> Option<&str> {
         match self {
             Self::Sql(error) => error.constraint.as_deref(),
@@ -184,7 +186,7 @@ impl From<Mismatch> for Problem {
     }
 }
 
-/// What is no fault of the client: the cause goes to the log, the client learns whether to try again.
+/// A failure that is not the client's fault. The cause is logged; the client only learns whether to retry.
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
@@ -192,7 +194,7 @@ impl From<Error> for Problem {
                 Problem::unavailable()
             }
             Error::Sql(error) => {
-                // The message may quote values, so only its code and constraint are logged.
+                // The message may quote values of the row, so only the code and the constraint are logged.
                 let constraint = error.constraint.unwrap_or_default();
                 log::error("a statement failed", &[("code", &error.code), ("constraint", &constraint)]);
                 Problem::internal()
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_every_kind() {
+    fn params_convert_values_of_every_type() {
         let none: Option<Id> = None;
         assert_eq!(
             params![1u64, "x", none, true],

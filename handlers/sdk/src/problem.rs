@@ -1,5 +1,5 @@
-//! The words for refusals (`docs/protocol.md`, section 1): one constructor a code, with its status. A refusal names the field
-//! and the rule; it never holds what the asker may not see.
+//! The errors that a client receives (`docs/protocol.md`, section 1): one constructor per code, with its HTTP status. A
+//! problem names the field and the rule. It never contains anything that the caller may not see.
 
 use crate::Problem;
 
@@ -8,7 +8,7 @@ impl Problem {
         Self { status, code: code.to_owned(), detail: detail.into(), field: None, retry_after_ms: None }
     }
 
-    /// Not even JSON, or not an object.
+    /// The body is not JSON, or it is not an object.
     pub fn malformed(detail: impl Into<String>) -> Self {
         Self::new(400, "malformed", detail)
     }
@@ -17,7 +17,8 @@ impl Problem {
         Self::new(401, "unauthorized", detail)
     }
 
-    /// Known, but not allowed. For things of others use [`Problem::not_found`]: they answer like things that are not there.
+    /// The caller may see the thing but may not do this. For a thing that the caller may not see, use
+    /// [`Problem::not_found`], so that the answer does not reveal it.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(403, "forbidden", detail)
     }
@@ -38,7 +39,7 @@ impl Problem {
         Self::new(415, "unsupported_media_type", detail)
     }
 
-    /// A rule is broken: which field, and what is expected there.
+    /// A field violates a rule.
     pub fn invalid(field: impl Into<String>, rule: impl std::fmt::Display) -> Self {
         let field = field.into();
         Self::new(422, "invalid", format!("{field}: {rule}")).with_field(field)
@@ -48,12 +49,13 @@ impl Problem {
         Self::new(429, "rate_limited", "too many of these; wait").with_retry_after_ms(retry_after_ms)
     }
 
-    /// Our fault, and asking again will not help. Log the cause where it is known; the client learns nothing of it.
+    /// A fault of the server that a retry will not cure. Log the cause where it is known, because the client does not learn
+    /// it.
     pub fn internal() -> Self {
         Self::new(500, "internal", "something went wrong here")
     }
 
-    /// Our fault, and asking again may help.
+    /// A fault of the server that a retry may cure.
     pub fn unavailable() -> Self {
         Self::new(503, "unavailable", "busy; try again").with_retry_after_ms(1000)
     }
@@ -74,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_rule_names_its_field() {
+    fn an_invalid_problem_names_its_field() {
         let problem = Problem::invalid("content", "is empty");
         assert_eq!(
             (problem.status, &*problem.code, problem.field.as_deref()),

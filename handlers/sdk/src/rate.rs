@@ -1,26 +1,28 @@
-//! Fixed windows, counted in Redis from the first call of a window. Without Redis everything is allowed: a limit is a
-//! courtesy to the others, not a truth. A handler that uses it has the script `rate` in its manifest, a link to
-//! `handlers/sdk/scripts/rate.lua`, and the grant `redis = ["rate:WHAT:*"]`.
+//! Rate limits with fixed windows, which Redis counts. A window begins with its first call. While Redis is unavailable every
+//! call is allowed, because a rate limit only protects users from each other. A handler that uses this module needs three
+//! things: `scripts/rate.lua`, a link to `handlers/sdk/scripts/rate.lua`; `rate` under `[scripts]` in its manifest; and the
+//! grant `redis = ["rate:WHAT:*"]`.
 
 use crate::{Problem, config, log, redis};
 
+/// The rate limit of one user on one kind of call.
 pub struct Window<'a> {
-    /// What is counted: part of the key.
+    /// The kind of call; part of the Redis key.
     pub what: &'a str,
     pub user: &'a str,
-    /// 0 is no limit.
+    /// The calls that one window allows; 0 is no limit.
     pub most: u64,
     pub window_ms: u64,
 }
 
-/// What became of a request for a place in the window.
+/// The answer to one call.
 #[derive(Debug, PartialEq)]
-pub enum Place {
-    /// Counted.
-    Taken,
-    /// Not counted: there is no limit, or Redis is away.
-    Free,
-    /// Full until so many milliseconds from now.
+pub enum Verdict {
+    /// The call is allowed, and the window has counted it.
+    Counted,
+    /// The call is allowed and not counted: there is no limit, or Redis is unavailable.
+    Uncounted,
+    /// The window is full for this many milliseconds.
     Full(u32),
 }
 
@@ -29,46 +31,49 @@ impl Window<'_> {
         format!("rate:{}:{}", self.what, self.user)
     }
 
-    pub fn take(&self) -> Place {
+    /// Counts one call.
+    pub fn count(&self) -> Verdict {
         if self.most == 0 {
-            return Place::Free;
+            return Verdict::Uncounted;
         }
         let (most, window) = (self.most.to_string(), self.window_ms.to_string());
         match redis::script("rate", &[&self.key()], &[&most, &window]) {
             Ok(reply) => match reply.integer() {
-                Some(0) => Place::Taken,
-                Some(wait_ms) => Place::Full(u32::try_from(wait_ms).unwrap_or(1000)),
-                None => Place::Free,
+                Some(0) => Verdict::Counted,
+                Some(wait_ms) => Verdict::Full(u32::try_from(wait_ms).unwrap_or(1000)),
+                None => Verdict::Uncounted,
             },
             Err(error) => {
                 log::warn("rate limit not counted", &[("why", &redis::describe(&error))]);
-                Place::Free
+                Verdict::Uncounted
             }
         }
     }
 
-    /// The place was not needed after all: a replay is free.
-    pub fn give_back(&self) {
-        // Lost with Redis at worst: the user has one call less in this window.
+    /// Takes one counted call back, for instance because it was a retry of an earlier one.
+    pub fn uncount(&self) {
+        // If Redis fails, the user has one call less in this window.
         let _ = redis::script("rate", &[&self.key()], &[]);
     }
 }
 
-impl Place {
+impl Verdict {
+    /// Returns `rate_limited` if the window is full.
     pub fn or_refuse(self) -> Result<(), Problem> {
         match self {
-            Self::Taken | Self::Free => Ok(()),
+            Self::Counted | Self::Uncounted => Ok(()),
             Self::Full(wait_ms) => Err(Problem::rate_limited(wait_ms)),
         }
     }
 }
 
-/// Counts one call of `what` by `user` in the running minute; refuses it when the setting's number is reached. 0 is no limit.
+/// Counts one call of `what` by `user`. Returns `rate_limited` if the user has reached the limit of the current minute.
+/// `setting` names the limit; 0 is no limit.
 pub fn per_minute(what: &str, user: &str, setting: &str, default: u64) -> Result<(), Problem> {
-    Window { what, user, most: most(setting, default), window_ms: 60_000 }.take().or_refuse()
+    Window { what, user, most: most(setting, default), window_ms: 60_000 }.count().or_refuse()
 }
 
-/// The setting that names how many calls of `what` a user has.
+/// The limit that a setting states.
 pub fn most(setting: &str, default: u64) -> u64 {
     config::number(setting, default)
 }

@@ -1,9 +1,10 @@
-//! Redis. `wit/redis.wit`. Nothing in it is the truth: whoever asks goes on without, or answers "try again".
+//! Run Redis commands. `wit/redis.wit`. Redis only holds copies. When it is unavailable, a handler continues without it or
+//! asks the client to retry.
 
 use crate::bindings::platform::switchboard::host::redis;
 pub use redis::{Error, Node};
 
-/// An answer, as a tree.
+/// A reply of Redis, as a tree.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     Nil,
@@ -36,7 +37,7 @@ impl Reply {
         }
     }
 
-    /// Redis writes numbers in both ways.
+    /// The reply as a number. Redis returns numbers as integers or as texts.
     pub fn integer(&self) -> Option<i64> {
         match self {
             Self::Integer(number) => Some(*number),
@@ -57,16 +58,17 @@ impl Reply {
     }
 }
 
+/// Runs one command.
 pub fn command(args: &[&str]) -> Result<Reply, Error> {
     redis::command(&owned(args)).map(Reply::of)
 }
 
-/// A script of the release, by its name in the manifest. Its keys share a hash tag.
+/// Runs a Lua script of the release, by its name in the manifest. All its keys must have the same hash tag.
 pub fn script(name: &str, keys: &[&str], args: &[&str]) -> Result<Reply, Error> {
     redis::script(name, &owned(keys), &owned(args)).map(Reply::of)
 }
 
-/// Commands for one round trip.
+/// Commands that the host sends in one round trip.
 #[derive(Default)]
 pub struct Pipeline {
     commands: Vec<Vec<String>>,
@@ -86,13 +88,13 @@ impl Pipeline {
         self.commands.is_empty()
     }
 
-    /// What is going to be run.
+    /// The commands that [`Self::run`] will send.
     pub fn commands(&self) -> &[Vec<String>] {
         &self.commands
     }
 
-    /// One reply for each command, in order. Not atomic; a command that failed is a `Reply::Failed`. What is over the
-    /// host's bounds for one pipeline goes in several.
+    /// Runs the commands and returns one reply per command, in order. The pipeline is not atomic: a command that failed is a
+    /// `Reply::Failed`, and the others still run. A pipeline beyond the host's bounds is sent in several parts.
     pub fn run(&self) -> Result<Vec<Reply>, Error> {
         let mut replies = Vec::with_capacity(self.commands.len());
         let mut rest = &self.commands[..];
@@ -109,7 +111,7 @@ impl Pipeline {
 const PIPELINE_COMMANDS_MAX: usize = 1000;
 const PIPELINE_BYTES_MAX: usize = 1000 * 1024;
 
-/// How many commands from the front fit one pipeline: at least one.
+/// The number of commands from the front that fit into one pipeline; at least one.
 fn fitting(commands: &[Vec<String>]) -> usize {
     let mut bytes = 0;
     let fits = commands.iter().take(PIPELINE_COMMANDS_MAX).take_while(|command| {
@@ -123,7 +125,7 @@ fn owned(args: &[&str]) -> Vec<String> {
     args.iter().map(|arg| (*arg).to_owned()).collect()
 }
 
-/// For the log, where the caller goes on without Redis.
+/// A text for the log, for callers that continue without Redis.
 pub fn describe(error: &Error) -> String {
     match error {
         Error::Refused(why) => format!("refused: {why}"),
@@ -139,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_pipeline_is_cut_at_the_bounds() {
+    fn a_pipeline_beyond_the_bounds_is_split() {
         let mut pipeline = Pipeline::new();
         for _ in 0..1500 {
             pipeline.push(&["GET", "k"]);
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_order_list_becomes_a_tree() {
+    fn nodes_in_prefix_order_become_a_tree() {
         let nodes = vec![
             Node::Many(3),
             Node::Text("a".into()),

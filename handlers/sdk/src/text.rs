@@ -1,14 +1,15 @@
-//! Text from people: NFC, its length in Unicode scalar values, and what it may not contain.
+//! Text that people wrote: its normal form, its length in Unicode scalar values, and the characters that it may not contain.
 
 use unicode_normalization::char::{
     canonical_combining_class, compose, decompose_canonical, is_combining_mark,
 };
 
-/// Normalisation form C, so that the same text typed on two keyboards is the same text.
+/// Converts a text to normalisation form C, so that the same text typed on two keyboards compares equal.
 ///
-/// The crate's own iterator would bring the tables of the compatibility forms into every handler: 80 KB for nothing.
+/// The iterator of the crate `unicode_normalization` would add the tables of the compatibility forms to every handler:
+/// 80 KB that no handler needs.
 pub fn nfc(text: String) -> String {
-    // Nothing below U+0300 (the first combining mark) ever changes.
+    // Normalisation never changes characters below U+0300, the first combining mark.
     if text.chars().all(|c| c < '\u{300}') {
         return text;
     }
@@ -16,14 +17,14 @@ pub fn nfc(text: String) -> String {
     for c in text.chars() {
         decompose_canonical(c, |part| chars.push((canonical_combining_class(part), part)));
     }
-    // Marks between two starters are in the order of their class, those of one class in the order they came.
+    // Sort the marks between two starters by their class. The sort is stable, so marks of one class keep their order.
     for marks in chars.chunk_by_mut(|(_, _), (class, _)| *class != 0) {
         marks.sort_by_key(|(class, _)| *class);
     }
     recompose(chars)
 }
 
-/// Each mark joins the starter before it, unless another that blocks it stands between.
+/// Composes each mark with the starter before it, unless a mark between the two blocks it.
 fn recompose(chars: Vec<(u8, char)>) -> String {
     let mut kept: Vec<(u8, char)> = Vec::with_capacity(chars.len());
     let mut starter: Option<usize> = None;
@@ -44,7 +45,7 @@ fn recompose(chars: Vec<(u8, char)>) -> String {
     kept.into_iter().map(|(_, c)| c).collect()
 }
 
-/// Unicode scalar values.
+/// The length in Unicode scalar values.
 pub fn length(text: &str) -> usize {
     text.chars().count()
 }
@@ -53,18 +54,18 @@ pub fn has_control(text: &str) -> bool {
     text.chars().any(char::is_control)
 }
 
-/// User ids that stand for something else in a path: `/users/me` is the caller, and clients take `.` and `..` out of a path
-/// before they send it. The host refuses tokens of such a user (`ids.rs`).
+/// User ids that mean something else in a path: `/users/me` is the caller, and HTTP clients remove `.` and `..` from a path
+/// before they send it. The host refuses tokens with such a user id (`ids.rs`).
 const RESERVED_USER_IDS: [&str; 3] = ["me", ".", ".."];
 
-/// A user id is a token's `sub`, verbatim: 1 to 64 characters, none of them a control character.
+/// Whether a text is a user id, which is the `sub` of a token, unchanged: 1 to 64 characters without control characters.
 pub fn is_user_id(text: &str) -> bool {
     (1..=64).contains(&length(text)) && !has_control(text) && !RESERVED_USER_IDS.contains(&text)
 }
 
-/// A name that people see, of a person, a conversation or a class: in NFC, 1 to `chars_max` characters, without control
-/// characters. Characters that only deceive are removed first (`deceives`), spaces at both ends too. None for a name in
-/// which nothing can be seen.
+/// Checks the visible name of a person, a conversation or a class. It returns the name in NFC, without characters that only
+/// deceive (`deceives`) and without spaces at both ends. `None` if the name contains control characters, is longer than
+/// `chars_max` characters, or has no visible character.
 pub fn name(raw: String, chars_max: usize) -> Option<String> {
     if has_control(&raw) {
         return None;
@@ -76,13 +77,14 @@ pub fn name(raw: String, chars_max: usize) -> Option<String> {
 
 pub const DISPLAY_NAME_CHARS_MAX: usize = 100;
 
-/// What a token calls its user, cut at the length of a display name; None where nothing of it can be seen.
+/// The user's name from a token, cut at the length of a display name. `None` if it has no visible character.
 pub fn name_in_token(name: Option<&str>) -> Option<String> {
     self::name(cut(name?, DISPLAY_NAME_CHARS_MAX).to_owned(), DISPLAY_NAME_CHARS_MAX)
 }
 
-/// Characters that show nothing and change how others are shown or compared: they turn the direction of the text, or make
-/// two names that look the same differ. The joiners U+200C and U+200D stay, because Persian, Hindi and emoji need them.
+/// Whether a character is invisible and changes how other characters are shown or compared: it turns the direction of the
+/// text, or it makes two names differ that look the same. The joiners U+200C and U+200D are kept, because Persian, Hindi
+/// and emoji need them.
 fn deceives(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -90,7 +92,7 @@ fn deceives(c: char) -> bool {
         | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Whether a character alone puts something on the screen: no space, no joiner, no mark without its letter, no filler.
+/// Whether a character alone is visible. Spaces, joiners, combining marks and fillers are not.
 fn is_visible(c: char) -> bool {
     let blank = matches!(c,
         '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{200c}' | '\u{200d}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}'
@@ -98,7 +100,7 @@ fn is_visible(c: char) -> bool {
     !(blank || c.is_whitespace() || c.is_control() || is_combining_mark(c))
 }
 
-/// The first so many characters.
+/// The first `chars` characters of a text.
 pub fn cut(text: &str, chars: usize) -> &str {
     text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
 }
@@ -108,16 +110,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_writings_of_one_text_become_one() {
+    fn equivalent_texts_have_the_same_normal_form() {
         assert_eq!(nfc("co\u{0302}n đươ\u{0300}ng".into()), "côn đường");
         assert_eq!(nfc("plain".into()), "plain");
-        // Hangul is composed by rule, not by table.
+        // Hangul is composed by a rule, not by a table.
         assert_eq!(nfc("\u{1112}\u{1161}\u{11ab}".into()), "한");
         assert_eq!(length("👩‍👩‍👧"), 5);
     }
 
     #[test]
-    fn our_nfc_is_the_crates() {
+    fn nfc_gives_the_same_result_as_the_crates_iterator() {
         use unicode_normalization::UnicodeNormalization;
 
         let check = |text: String| {
@@ -136,7 +138,7 @@ mod tests {
                 check(['a', first, c].iter().collect());
             }
         }
-        // Every order of a few marks on a few letters.
+        // Random sequences of a few marks and letters.
         let mut seed = 1u32;
         for _ in 0..50_000 {
             let text = (0..8).map(|_| {
@@ -162,13 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn user_ids_are_kept_as_they_are_within_bounds() {
+    fn a_user_id_has_1_to_64_characters_without_control_characters() {
         assert!(is_user_id("Ană ✓") && is_user_id(&"ü".repeat(64)));
         assert!(!is_user_id("") && !is_user_id("a\0") && !is_user_id(&"ü".repeat(65)));
     }
 
     #[test]
-    fn a_name_shows_something_and_does_not_deceive() {
+    fn a_name_has_a_visible_character_and_loses_deceptive_ones() {
         let named = |raw: &str| name(raw.to_owned(), 10);
         for blank in [
             "",
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_between_characters() {
+    fn a_text_is_cut_between_characters() {
         assert_eq!((cut("đường", 2), cut("ab", 2), cut("", 1)), ("đư", "ab", ""));
     }
 }

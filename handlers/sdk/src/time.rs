@@ -1,6 +1,6 @@
-//! Times on the wire: UTC, RFC 3339 with milliseconds. Formatting only; nothing here reads a clock.
+//! Formats times for the wire: UTC, RFC 3339 with milliseconds. Nothing in this module reads a clock.
 
-/// `2025-11-20T06:00:00.123Z` for milliseconds since 1970.
+/// Formats milliseconds since 1970 like `2025-11-20T06:00:00.123Z`.
 pub fn rfc3339(ms: u64) -> String {
     let (days, in_day) = (ms / 86_400_000, ms % 86_400_000);
     let (year, month, day) = civil(days);
@@ -8,14 +8,15 @@ pub fn rfc3339(ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", in_day % 1000)
 }
 
-/// The first millisecond of a moment's month.
+/// The first millisecond of the month that contains `ms`.
 pub fn month_start(ms: u64) -> u64 {
     let days = ms / 86_400_000;
     let (_, _, day) = civil(days);
     (days - (day - 1)) * 86_400_000
 }
 
-/// Days since 1970 as year, month, day. Eras of 400 years, years that begin in March: the leap day comes last.
+/// Converts days since 1970 to year, month and day. It counts in eras of 400 years, and in years that begin in March, so
+/// that the leap day is the last day of a year.
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);
@@ -32,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_times_as_the_wire_wants_them() {
+    fn times_are_formatted_as_rfc_3339_with_milliseconds() {
         for (ms, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_400_000, "2000-02-29T00:00:00.000Z"),
@@ -45,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn months_begin_on_their_first_day() {
+    fn a_month_starts_at_midnight_of_its_first_day() {
         for ms in [0, 951_782_400_000, 1_709_251_199_999, 4_102_444_800_000] {
             assert_eq!(rfc3339(month_start(ms)), format!("{}-01T00:00:00.000Z", &rfc3339(ms)[..7]));
         }

@@ -1,8 +1,9 @@
-//! A hint that the outbox has new events. Never needed for correctness.
+//! Tells the host that the outbox has new events. It only makes delivery faster: the host also polls the outbox.
 
 use crate::bindings::platform::switchboard::host::wake;
 
-/// Shards, as the insert into the outbox returned them. Inside a transaction it takes effect at COMMIT.
+/// Wakes the consumers of these shards. The insert into the outbox returns the shard numbers. Inside a transaction, the wake
+/// takes effect at COMMIT.
 pub fn outbox(shards: &[u32]) {
     wake::outbox(shards);
 }

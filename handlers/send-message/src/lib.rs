@@ -6,7 +6,7 @@ mod rules;
 use append::Append;
 use chat::membership::{self, Name};
 use rules::Draft;
-use sdk::rate::{self, Place, Window};
+use sdk::rate::{self, Verdict, Window};
 use sdk::{Problem, frame, http};
 
 struct SendMessage;
@@ -56,14 +56,14 @@ impl frame::Handler for SendMessage {
 fn send(draft: &Draft, sender: &str) -> Result<Append, Problem> {
     let most = rate::most("messages_per_minute", 25);
     let window = Window { what: "send", user: sender, most, window_ms: 60_000 };
-    let place = window.take();
-    if let Place::Full(_) = place {
+    let verdict = window.count();
+    if let Verdict::Full(_) = verdict {
         let known = append::replay(draft, sender)?;
-        return known.map(Append::Duplicate).ok_or_else(|| place.or_refuse().unwrap_err());
+        return known.map(Append::Duplicate).ok_or_else(|| verdict.or_refuse().unwrap_err());
     }
     let outcome = append::append(draft, sender);
-    if place == Place::Taken && !matches!(outcome, Ok(Append::Stored(_))) {
-        window.give_back();
+    if verdict == Verdict::Counted && !matches!(outcome, Ok(Append::Stored(_))) {
+        window.uncount();
     }
     outcome
 }

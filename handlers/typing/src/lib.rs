@@ -8,7 +8,7 @@ use chat::{keys, membership, problem};
 use rules::State;
 use sdk::channels::{self, Publication};
 use sdk::frame::{self, Reply, Request};
-use sdk::rate::{self, Place, Window};
+use sdk::rate::{self, Verdict, Window};
 use sdk::redis::{self, Error, Pipeline};
 use sdk::schedule::{self, Tick};
 use sdk::{Id, Problem, clock, log, params, postgres};
@@ -84,7 +84,7 @@ fn start(conversation: Id, user: &str) -> Result<(), Trouble> {
     // Beyond the limit nobody is told. It is no error: the person may well be typing.
     let most = rate::most("pushes_per_ten_seconds", 6);
     let window = Window { what: "typing", user: &entry, most, window_ms: 10_000 };
-    if let Place::Full(_) = window.take() {
+    if let Verdict::Full(_) = window.count() {
         return Ok(());
     }
     run("begin", &key, &[&entry, &over])?;

@@ -166,7 +166,7 @@ fn named(id: &ID) -> Result<Id, Error> {
 fn take(what: &str, user: &str, setting: &str, default: u64) -> Result<(), Error> {
     let what = format!("graphql-{what}");
     let window = Window { what: &what, user, most: rate::most(setting, default), window_ms: 60_000 };
-    window.take().or_refuse().map_err(refused)
+    window.count().or_refuse().map_err(refused)
 }
 
 /// The problem that REST would answer.
