@@ -1,16 +1,16 @@
-//! Words of conversations that several handlers share: kinds, roles, and the one table of who may what. Pure.
+//! Kinds of conversations, roles of participants, and the table of permissions. Pure: it makes no host calls.
 
 use sdk::{Problem, text};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Two people, no owner, nobody added; leaving hides it.
+    /// Two people without an owner. Nobody can be added. When a participant leaves, it is only hidden for them.
     Direct,
-    /// By invitation.
+    /// Participants join by invitation.
     Group,
-    /// Its participants change only through its class.
+    /// The conversation of a class. Its participants change only through the class.
     Class,
-    /// Public or by invitation.
+    /// Public, or joined by invitation.
     Channel,
 }
 
@@ -40,26 +40,28 @@ pub enum Role {
     Owner,
     Admin,
     Member,
-    /// Reads only.
+    /// Can only read.
     Observer,
 }
 
+/// A group of actions that need the same permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Read, mark, search, leave, mute for oneself.
     Read,
-    /// Send, edit and delete own, type.
+    /// Send messages, edit and delete own ones, send typing signals.
     Send,
-    /// Add and remove members and observers; rename, settings, slug, capacity; delete anyone's message.
+    /// Add and remove members and observers; change name, settings, slug and capacity; delete anyone's message.
     Manage,
-    /// Change roles, make and remove admins, hand over.
+    /// Change roles, add and remove admins, hand over the ownership.
     Rule,
 }
 
-/// Who may what. Every handler that decides it in code asks this table; a statement that decides it says so beside it.
+/// The permissions of each role. Every handler uses this table. A SQL statement that decides a permission itself says so in
+/// a comment.
 #[rustfmt::skip]
 const TABLE: [(Act, [bool; 4], &str); 4] = [
-    //            owner  admin  member observer   what the others are told
+    //            owner  admin  member observer   detail of the error for the other roles
     (Act::Read,   [true,  true,  true,  true ], "participants only"),
     (Act::Send,   [true,  true,  true,  false], "observers read only"),
     (Act::Manage, [true,  true,  false, false], "owner and admins only"),
@@ -91,13 +93,14 @@ impl Role {
         may[self as usize]
     }
 
+    /// Returns `forbidden` if the role lacks the permission.
     pub fn must(self, act: Act) -> Result<(), Problem> {
         let (_, _, refusal) = TABLE[act as usize];
         if self.may(act) { Ok(()) } else { Err(Problem::forbidden(refusal)) }
     }
 }
 
-/// What a conversation or a class is called: as it is stored.
+/// Checks and normalises the name of a conversation or a class.
 pub fn name(raw: String, chars_max: usize) -> Result<String, Problem> {
     text::name(raw, chars_max).ok_or_else(|| {
         let rule = format!(
@@ -109,7 +112,7 @@ pub fn name(raw: String, chars_max: usize) -> Result<String, Problem> {
 
 pub const DESCRIPTION_CHARS_MAX: usize = 2000;
 
-/// What it is about, likewise.
+/// Checks and normalises the description of a conversation or a class.
 pub fn description(raw: Option<String>) -> Result<Option<String>, Problem> {
     let description = raw.map(text::nfc);
     if description.as_deref().is_some_and(|text| text::length(text) > DESCRIPTION_CHARS_MAX) {
@@ -124,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_what() {
+    fn each_role_has_its_permissions() {
         use Act::*;
         for (role, acts) in [
             (Role::Owner, &[Read, Send, Manage, Rule][..]),
@@ -141,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_in_the_order_of_its_words() {
+    fn the_table_has_the_order_of_the_enums() {
         for (place, (act, ..)) in TABLE.iter().enumerate() {
             assert_eq!(*act as usize, place);
         }

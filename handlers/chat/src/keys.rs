@@ -1,6 +1,6 @@
-//! Every Redis key of the chat product and how long it lives. Nothing here is the truth: what is gone comes back from
-//! Postgres. A key begins with the word that grants name (`grants.redis = ["list:*"]`). Presence keys carry the hash tag
-//! `{p:NN}`, because one script touches several of them; all others stand alone, so a Redis Cluster can spread them.
+//! All Redis keys of the chat product, with their lifetimes. Redis only holds copies: a lost key is restored from Postgres.
+//! A key begins with the prefix that grants name (`grants.redis = ["list:*"]`). Keys of presence have the hash tag `{p:NN}`,
+//! because one script uses several of them. All other keys have no hash tag, so a Redis Cluster can distribute them.
 
 use sdk::Id;
 
@@ -10,53 +10,55 @@ const DAY_S: u64 = 24 * HOUR_S;
 
 // ---- read model: projections without TTL come back by `switchboard rebuild` or on a miss ------------------------------
 
-/// Sorted set of a user's conversations, the newest [`LIST_MAX`], by the time of the last activity in milliseconds as it was
-/// when the set was written; what has moved since is known by [`meta`]. Also in it: `whole`, or `more` where there are older
-/// ones. Without either it is no list. Whatever adds or removes a conversation deletes it (`lists`).
+/// Sorted set of a user's newest [`LIST_MAX`] conversations. The score is the time of the last activity in milliseconds, as
+/// of the time when the set was written; [`meta`] has the later activity. The set also has the member `whole`, or `more` if
+/// the user has older conversations. A set without either is incomplete and not used. A handler that adds or removes a
+/// conversation deletes the set (`lists`).
 pub fn list(user: &str) -> String {
     format!("list:{user}")
 }
-/// Older conversations still come from Postgres.
+/// The conversations that a list holds at most. Older ones are read from Postgres.
 pub const LIST_MAX: usize = 500;
 
-/// Hash of a conversation: `head` (its last seq), `activity` (the last message's id), `last` (that message as lists show it,
-/// JSON) and `change` (the number of the last change). Without one of the first three it says nothing.
+/// Hash of a conversation: `head` (the last seq), `activity` (the id of the last message), `last` (that message as lists
+/// show it, JSON) and `change` (the number of the last change). A hash that lacks one of the first three is not used.
 pub fn meta(conversation: Id) -> String {
     format!("meta:{conversation}")
 }
 
-/// A page of a conversation's history. The name says all that it depends on, so what changes makes another page; only the
-/// names of people in it may be as old as it is.
+/// A page of a conversation's history. `name` contains everything that the page depends on, so a change leads to another
+/// key. Only the display names in a page can be outdated.
 pub fn page(conversation: Id, name: &str) -> String {
     format!("page:{conversation}:{name}")
 }
 pub const PAGE_TTL_S: u64 = 5 * MINUTE_S;
 
-/// A conversation's participants with their profiles: JSON.
+/// A key of former releases. Nothing writes it any more; three handlers still delete it, because their recordings do so.
 pub fn participants(conversation: Id) -> String {
     format!("participants:{conversation}")
 }
 
-/// Hash of a conversation's unread counts by user. Each says what it was made of, and holds for nothing else.
+/// Hash of a conversation's unread counts, by user. Each value contains what it was computed from, and is used only while
+/// that has not changed.
 pub fn unread(conversation: Id) -> String {
     format!("unread:{conversation}")
 }
 pub const UNREAD_TTL_S: u64 = HOUR_S;
 
-/// A user's directory entry as others see it: hash of `version`, which only rises, and `entry`, JSON.
+/// Hash of a user's directory entry as others see it: `version`, which only increases, and `entry`, JSON.
 pub fn profile(user: &str) -> String {
     format!("profile:{user}")
 }
 pub const PROFILE_TTL_S: u64 = HOUR_S;
 
-/// Ids found by a search.
+/// The ids that a search found.
 pub fn search(user: &str, query_digest: &str) -> String {
     format!("search:{user}:{query_digest}")
 }
 pub const SEARCH_TTL_S: u64 = MINUTE_S;
 
-/// Hash of a user's notifications: the `newest` as JSON, and a `version` that every change replaces, so that nobody keeps
-/// what was read before it.
+/// Hash of a user's notifications: `newest`, JSON, and `version`. Every change sets a new version, so that a reader does not
+/// store what it read before the change.
 pub fn notifications(user: &str) -> String {
     format!("notifications:{user}")
 }
@@ -65,16 +67,16 @@ pub const NOTIFICATIONS_VERSION: &str = "version";
 pub const NOTIFICATIONS_TTL_S: u64 = 7 * DAY_S;
 pub const NOTIFICATIONS_MAX: usize = 100;
 
-/// Capped stream of recent events, for analytics.
+/// Stream of recent events for analytics, with at most [`EVENTS_MAX`] entries.
 pub const EVENTS: &str = "chat:logs:events";
 pub const EVENTS_MAX: usize = 10_000;
 
-// ---- presence: one hash tag for a user's lease and the set it is due in ------------------------------------------------
+// ---- presence: all keys of a partition have the same hash tag -------------------------------------------------------------
 
-/// Partitions of presence.
+/// The number of partitions of presence.
 pub const PRESENCE_PARTITIONS: u64 = 64;
 
-/// Which partition a user's presence is in: FNV-1a of the id.
+/// The partition of a user's presence: FNV-1a of the id.
 pub fn partition(user: &str) -> u64 {
     let hash = user.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -82,22 +84,22 @@ pub fn partition(user: &str) -> u64 {
     hash % PRESENCE_PARTITIONS
 }
 
-/// Hash of a user's leases, by connection; a value is a [`crate::presence::Lease`]. Never evicted while there is one.
+/// Hash of a user's leases, by connection; a value is a [`crate::presence::Lease`].
 pub fn leases(user: &str) -> String {
     format!("{{p:{:02}}}:leases:{user}", partition(user))
 }
 
-/// Hash of a user's aggregate; its fields stand in `presence.lua`. It ends a while after its user went offline.
+/// Hash of a user's presence; `presence.lua` documents the fields. It expires a day after the user went offline.
 pub fn presence(user: &str) -> String {
     format!("{{p:{:02}}}:presence:{user}", partition(user))
 }
 
-/// A sorted set of a partition; which there are, and what is in them, stands in `presence.lua`.
+/// A sorted set of a partition; `presence.lua` documents their names and members.
 pub fn presence_set(partition: u64, name: &str) -> String {
     format!("{{p:{partition:02}}}:{name}")
 }
 
-/// When the keys of presence were first written since Redis was empty, in milliseconds.
+/// The time, in milliseconds, at which the presence keys were first written after Redis was empty.
 pub const PRESENCE_EPOCH: &str = "presence-epoch";
 
 pub const LEASE_MS: u64 = 90_000;
@@ -110,33 +112,33 @@ pub const NODE_FORGOTTEN_MS: u64 = 3_600_000;
 
 // ---- limits and ephemera -----------------------------------------------------------------------------------------------
 
-/// Hash of who is subscribed to a conversation: connection → user. An entry counts only while its lease stands, on a node
-/// that lives, and, where the lease has a focus, while the focus is on this conversation.
+/// Hash of the subscribers of a conversation who look at it: connection → user. An entry counts only while the connection's
+/// lease has not expired and its node is alive. If the lease has a focus, the focus must be on this conversation.
 pub fn looking(conversation: Id) -> String {
     format!("looking:{conversation}")
 }
 
-/// Set of the conversations a connection looks at, so that its end is noted everywhere.
+/// Set of the conversations that a connection looks at, so that its close can remove it from all of them.
 pub fn looks(connection: &str) -> String {
     format!("looks:{connection}")
 }
-/// Behind the end of its connection, which takes all of it away.
+/// A fallback: the close of a connection deletes its entries.
 pub const LOOKING_TTL_S: u64 = 7 * DAY_S;
 
-/// Hash of who watches a user's presence: connection → its user.
+/// Hash of the connections that watch a user's presence: connection → its user.
 pub fn watchers(user: &str) -> String {
     format!("watchers:{user}")
 }
 
-/// Set of the users whom a connection watches.
+/// Set of the users whose presence a connection watches.
 pub fn watches(connection: &str) -> String {
     format!("watches:{connection}")
 }
 
-/// Partitions of typing.
+/// The number of partitions of typing.
 pub const TYPING_PARTITIONS: u64 = 8;
 
-/// Sorted set of `conversation user` by the time at which it is over. One script touches it and its sibling.
+/// Sorted set of `conversation user`, by the time at which the typing signal expires.
 pub fn typing(conversation: Id) -> String {
     typing_of(conversation.spread() % TYPING_PARTITIONS)
 }
@@ -145,7 +147,7 @@ pub fn typing_of(partition: u64) -> String {
 }
 pub const TYPING_MS: u64 = 10_000;
 
-/// The directory is told again who somebody is, after this long.
+/// The interval after which a connecting user is written to the directory again.
 pub const LISTED_MS: u64 = 3_600_000;
 
 #[cfg(test)]
@@ -153,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_one_script_touches_has_one_hash_tag() {
+    fn keys_of_one_script_have_the_same_hash_tag() {
         let tag = |key: String| key[..=key.find('}').unwrap()].to_owned();
         for user in ["ana", "bo", "{odd}"] {
             assert_eq!(tag(leases(user)), tag(presence_set(partition(user), "due")));

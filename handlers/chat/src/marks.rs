@@ -1,15 +1,15 @@
-//! How far a person has been delivered to and has read: raised here, by every handler that does, so that all follow the
-//! same rules. They are in `app.mark`, beside the data: a mark only rises, never beyond the head, each rise is logged and
-//! announced. A caller needs no grant but `execute` on that function, and `wake = ["outbox"]`.
+//! Marks: the seq up to which messages were delivered to a user, and the seq up to which the user has read. Every handler
+//! raises marks through this module. The rules are in the SQL function `app.mark`: a mark only increases, never beyond the
+//! head, and each increase is logged and announced. A handler needs `execute` on that function and `wake = ["outbox"]`.
 
 use std::collections::BTreeMap;
 
 use sdk::postgres::{self, Collected};
 use sdk::{Id, Problem, params, wake};
 
-/// Of one call.
+/// The marks that one call can raise.
 pub const POSITIONS_MAX: usize = 500;
-/// Flights of collected marks at a time. One person's marks always take the same.
+/// The lanes of the group commit. All marks of a user take the same lane.
 const LANES: u64 = 2;
 
 const DELIVERED: &str =
@@ -19,8 +19,8 @@ sdk::rows! {
     struct Raised { moved: bool, shard: u32 }
 }
 
-/// Everything through these seqs has reached one of the user's devices. Conversations that the user is not in are passed
-/// over. At most [`POSITIONS_MAX`].
+/// Marks everything up to these seqs as delivered to one of the user's devices. It skips conversations in which the user is
+/// not a participant. At most [`POSITIONS_MAX`] positions.
 pub fn deliver(user: &str, positions: &BTreeMap<Id, u64>) -> Result<(), Problem> {
     if positions.is_empty() {
         return Ok(());
@@ -31,8 +31,8 @@ pub fn deliver(user: &str, positions: &BTreeMap<Id, u64>) -> Result<(), Problem>
     Ok(())
 }
 
-/// One statement over `app.mark`, whose first column is the number of the call. Marks come in crowds, one from every
-/// reader of a message: those that come together share a transaction.
+/// A collected call of a statement that uses `app.mark`. Every reader of a message sends a mark at about the same time, so
+/// concurrent calls share a transaction. The first column of the statement is the number of the call.
 pub fn collected(statement: &str, user: &str, kind: &str, positions: &BTreeMap<Id, u64>) -> Collected {
     Collected {
         statements: vec![statement.to_owned()],
@@ -41,7 +41,7 @@ pub fn collected(statement: &str, user: &str, kind: &str, positions: &BTreeMap<I
     }
 }
 
-/// The outbox of these shards has something new.
+/// Wakes the consumers of these shards of the outbox.
 pub fn wake(shards: impl Iterator<Item = u32>) {
     let mut shards: Vec<u32> = shards.collect();
     shards.sort_unstable();

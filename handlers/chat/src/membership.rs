@@ -1,32 +1,33 @@
-//! Who is in a conversation, and how people come and go: one transaction for the participant, the message that says so
-//! and the events. Used by every handler that moves people, so that all of them follow the same rules (`rules`).
+//! The participants of a conversation: how they are added and removed. One transaction writes the participant, the system
+//! message and the events. Every handler that changes participants uses this module, so all follow the same rules (`rules`).
 
 mod founding;
+mod locked;
 mod name;
-mod room;
 pub mod rules;
 
 pub use founding::{Founded, Founding, slug_taken};
+pub use locked::{LockedConversation, ParticipantChange};
 pub use name::{Name, find_all, is_slug, must_be_free};
-pub use room::{Move, Room};
 
-use rules::Coming;
+use rules::Admission;
 use sdk::{Id, Problem, params, postgres};
 
 const OUTSIDE: &str = include_str!("membership/sql/outside.sql");
 
-/// The conversation that a path names, as this user means it.
+/// The conversation that a path names, as this user sees it. `name` is an id or a slug.
 pub fn find(name: &str, user: &str) -> Result<Id, Problem> {
     find_for("conversation", name, user)
 }
 
-/// The same for a user who wants a `thing` of it.
+/// The same for a request about a `thing` of the conversation: `not_found` then names the thing.
 pub fn find_for(thing: &str, name: &str, user: &str) -> Result<Id, Problem> {
     Name::parse(name).ok_or_else(|| Problem::not_found(thing))?.find_for(thing, user)
 }
 
-/// What a person is told who finds nothing in a conversation: neither themself nor, it may be, the `thing` they named.
-/// Asked only then, so that finding something costs no more. The handler's role reads conversations and participants.
+/// The problem for a user who found nothing in a conversation: the user is not a participant, or the `thing` does not exist.
+/// It makes one query, and only this case needs it. The handler's Postgres role must be able to read conversations and
+/// participants.
 pub fn unseen(conversation: Id, user: &str, thing: &str) -> Problem {
     match postgres::query(OUTSIDE, &params![conversation, user]).map(|rows| rows.cell()) {
         Ok(Ok(outside)) => rules::unseen(outside.unwrap_or(false), thing),
@@ -35,13 +36,14 @@ pub fn unseen(conversation: Id, user: &str, thing: &str) -> Problem {
     }
 }
 
-/// Somebody comes into a public channel; whoever is in a conversation already just is. The conversation, as JSON.
+/// Adds the user to a public channel. If the user is a participant already, it changes nothing. Returns the conversation as
+/// JSON.
 pub fn join(conversation: Id, user: &str) -> Result<String, Problem> {
-    let mut room = Room::lock(conversation, user, user)?;
-    if let Coming::As(role) = room.state.join()? {
-        room.admit(Move { user, role, by: user })?;
+    let mut locked = LockedConversation::lock(conversation, user, user)?;
+    if let Admission::As(role) = locked.state.join()? {
+        locked.add(ParticipantChange { user, role, by: user })?;
     }
-    let text = room.text()?;
-    room.commit()?;
+    let text = locked.to_json()?;
+    locked.commit()?;
     Ok(text)
 }

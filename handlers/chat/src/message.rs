@@ -1,4 +1,4 @@
-//! What the words of a message may be, whether sent or edited. Pure.
+//! The rules for the content and mentions of a message, for both sending and editing. Pure: no host calls.
 
 use serde_json::json;
 
@@ -8,9 +8,9 @@ use sdk::{Problem, text};
 pub const CONTENT_CHARS_MAX: usize = 2000;
 pub const MENTIONS_MAX: usize = 100;
 
-/// 1 to 2000 Unicode scalar values after NFC.
+/// Checks and normalises the content: 1 to 2000 Unicode scalar values after NFC.
 pub fn content(raw: String) -> Result<String, Problem> {
-    // Composing never makes a text longer than three times: what is far too long is refused before the work.
+    // NFC makes a text at most three times longer or shorter, so a text far above the limit is refused without that work.
     if raw.len() > CONTENT_CHARS_MAX * 4 * 3 {
         return Err(Problem::invalid("content", format!("has more than {CONTENT_CHARS_MAX} characters")));
     }
@@ -24,7 +24,7 @@ pub fn content(raw: String) -> Result<String, Problem> {
     }
 }
 
-/// User ids, sorted, each once: as JSON, or none.
+/// The mentioned user ids as JSON, sorted and without duplicates; `None` if there are none.
 pub fn mentions(body: &mut Object) -> Result<Option<String>, Problem> {
     let Some(mut users) = body.user_ids("mentions", MENTIONS_MAX)? else { return Ok(None) };
     users.sort_unstable();
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn mentions_are_sorted_and_each_once() {
+    fn mentions_are_sorted_and_have_no_duplicates() {
         let of = |json: &str| mentions(&mut Object::parse(json.as_bytes()).unwrap());
         assert_eq!(of(r#"{"mentions":["bo","ana","bo"]}"#).unwrap().unwrap(), r#"["ana","bo"]"#);
         assert_eq!(of(r#"{"mentions":[]}"#).unwrap(), None);

@@ -1,5 +1,5 @@
-//! The events of the chat product, as they lie in the outbox: their names and their payloads. A payload says everything
-//! that its consumers need, so that none of them reads Postgres to deliver it.
+//! The events of the chat product in the outbox: their types and payloads. A payload contains everything that its consumers
+//! need to deliver it, so that they need not read Postgres.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -13,35 +13,36 @@ pub const CONVERSATION_CREATED: &str = "conversation.created";
 pub const CONVERSATION_UPDATED: &str = "conversation.updated";
 pub const PARTICIPANT_JOINED: &str = "conversation.participant.joined";
 pub const PARTICIPANT_LEFT: &str = "conversation.participant.left";
-/// {class, by}: a class as answers show it, but for `my_role`. Keyed, like those of its members, as its conversation.
+/// {class, by}: the class as responses show it, without `my_role`. The events of a class and its members have the key of the
+/// class's conversation.
 pub const CLASS_CREATED: &str = "class.created";
 /// {class, user_id, role, by}.
 pub const CLASS_MEMBER_ADDED: &str = "class.member.added";
-/// {class, user_id, role, by}: the role that they had.
+/// {class, user_id, role, by}: `role` is the role that the user had.
 pub const CLASS_MEMBER_REMOVED: &str = "class.member.removed";
-/// What an internal system publishes.
+/// A frame that an internal system published.
 pub const PUBLISHED: &str = "published";
 pub const USER_ONLINE: &str = "user.online";
 pub const USER_OFFLINE: &str = "user.offline";
-/// Online, away or busy, among those who are not offline.
+/// A user who stays online changed between `online`, `away` and `busy`.
 pub const USER_STATUS: &str = "user.status";
 pub const SOCKET_CONNECT: &str = "socket.connect";
 pub const SOCKET_DISCONNECT: &str = "socket.disconnect";
-/// A mark rose (`marks`): how far somebody has read, or been delivered to.
+// A mark increased (`marks`).
 pub const RECEIPT_READ: &str = "receipt.read";
 pub const RECEIPT_DELIVERED: &str = "receipt.delivered";
 
-/// Every event of a conversation has this key, so they are in the order of their commits.
+/// The key of all events of a conversation. Events with the same key are delivered in the order of their commits.
 pub fn key(conversation: Id) -> String {
     format!("conv:{conversation}")
 }
 
-/// `message.created`.
+/// The payload of `message.created`.
 #[derive(Deserialize)]
 pub struct MessageCreated<'a> {
     pub conversation_id: &'a str,
     pub seq: u64,
-    /// The ordinal of the position epoch in which it was written; absent in the first one.
+    /// The ordinal of the position epoch in which the message was written; absent in the first epoch.
     #[serde(default)]
     pub epoch: u32,
     /// The message as clients see it.
@@ -49,7 +50,7 @@ pub struct MessageCreated<'a> {
     pub message: &'a RawValue,
 }
 
-/// `published`: a frame for an address, and what to remember of it for the people behind it.
+/// The payload of `published`: a frame for an address, and optionally a notification for the users of that address.
 #[derive(Deserialize)]
 pub struct Published<'a> {
     pub target: String,
@@ -61,7 +62,7 @@ pub struct Published<'a> {
     pub notify: Option<Notice<'a>>,
 }
 
-/// A notification as an internal system wishes it; the publish API has checked it.
+/// A notification that an internal system requested. The publish API has checked it.
 #[derive(Debug, Deserialize)]
 pub struct Notice<'a> {
     #[serde(rename = "type")]

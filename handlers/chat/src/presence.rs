@@ -1,5 +1,5 @@
-//! Who is there, as the handlers of presence share it: one script in Redis decides, one statement in Postgres tells. It
-//! reads nothing; `docs/decisions/presence.md` says why it is so.
+//! The presence of users: the handlers `presence` and `presence-sweep` share this module. One Lua script in Redis decides
+//! the status, and one statement in Postgres stores and announces it. `docs/decisions/presence.md` gives the reasons.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,21 @@ use sdk::{Id, Problem, clock, config, log, params, time, wake};
 
 const ANNOUNCE: &str = include_str!("presence/announce.sql");
 
-/// A person's new status, not yet told to anybody.
+/// A new status of a user that has not been announced yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     pub user: String,
     pub status: String,
-    /// Rises with every status of this person: what is older than what was told is not told any more.
+    /// Increases with every status of the user. A version below the announced one is not announced any more.
     pub version: u64,
     pub last_seen_ms: u64,
 }
 
-/// What a connection's entry in [`keys::leases`] says.
+/// The value of a connection in [`keys::leases`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lease<'a> {
     pub node: &'a str,
-    /// What the client says it looks at; absent when it never said.
+    /// The conversation that the client says it looks at; `None` if the client has never said.
     pub focus: Option<Focus>,
     pub user_agent: &'a str,
 }
@@ -46,13 +46,13 @@ impl<'a> Lease<'a> {
         Self { node, focus, user_agent: words.next().unwrap_or_default() }
     }
 
-    /// Whether somebody subscribed to the conversation on this connection looks at it.
+    /// Whether this connection looks at a conversation to which it is subscribed.
     pub fn looks_at(&self, conversation: Id) -> bool {
         self.focus.is_none_or(|focus| focus == Focus::On(conversation))
     }
 }
 
-/// One operation of `presence.lua` on a partition, as the script answers it.
+/// Runs one operation of `presence.lua` on a partition and returns the script's reply.
 pub fn run(operation: &str, partition: u64, args: &[&str]) -> Result<Reply, Error> {
     let (now, idle) = (clock::now_ms().to_string(), config::number("idle_ms", 300_000).to_string());
     let head = [operation, &now, &idle];
@@ -60,7 +60,7 @@ pub fn run(operation: &str, partition: u64, args: &[&str]) -> Result<Reply, Erro
     redis::script("presence", &[&keys::presence_set(partition, "due")], &args)
 }
 
-/// What an operation wants to be told.
+/// The changes in a reply of the script that are to be announced.
 pub fn changes(reply: &Reply) -> Vec<Change> {
     let number = |reply: &Reply| reply.integer().unwrap_or(0).max(0) as u64;
     let change = |items: &[Reply]| match items {
@@ -75,13 +75,13 @@ pub fn changes(reply: &Reply) -> Vec<Change> {
     reply.items().chunks(4).filter_map(change).collect()
 }
 
-/// Tells: the events, and what Postgres knows. What fails here is told by the next sweep, as it is then.
+/// Stores the changes in Postgres and writes their events. If it fails, the next sweep announces the status of that time.
 pub fn announce(changes: &[Change]) -> Result<(), Problem> {
     if changes.is_empty() {
         return Ok(());
     }
     let rows = match changes {
-        // Many who come at once are written at once.
+        // Single changes of concurrent calls share one transaction.
         [one] => postgres::collect(&Collected {
             statements: vec![ANNOUNCE.to_owned()],
             row: params![
@@ -98,7 +98,7 @@ pub fn announce(changes: &[Change]) -> Result<(), Problem> {
         many => {
             let texts = |of: fn(&Change) -> String| many.iter().map(of).collect::<Vec<_>>();
             let numbers = |of: fn(&Change) -> u64| many.iter().map(|c| of(c) as i64).collect::<Vec<_>>();
-            // Each made by itself would be two host calls; a node may take thousands with it.
+            // `Id::make` would cost two host calls per change, and the crash of a node can cause thousands of changes.
             let first = Id::make();
             let ids: Vec<Id> = many.iter().map(|change| Id::derived(first, change.user.as_bytes())).collect();
             postgres::query(
@@ -115,24 +115,24 @@ pub fn announce(changes: &[Change]) -> Result<(), Problem> {
             )?
         }
     };
-    let told: Vec<Told> = rows.all()?;
-    let mut shards: Vec<u32> = told.iter().map(|told| told.shard).collect();
+    let stored: Vec<Stored> = rows.all()?;
+    let mut shards: Vec<u32> = stored.iter().map(|row| row.shard).collect();
     shards.sort_unstable();
     shards.dedup();
     wake::outbox(&shards);
-    settle(changes, &told);
+    settle(changes, &stored);
     Ok(())
 }
 
 sdk::rows! {
-    /// The version that Postgres has, whether it is ours or a newer one.
-    struct Told { user_id: String, shard: u32, version: Option<u64> }
+    /// The version that Postgres now has: the one of the change, or a newer one.
+    struct Stored { user_id: String, shard: u32, version: Option<u64> }
 }
 
-/// Redis learns what was told. What it does not learn is told again, and Postgres knows that it was.
-fn settle(changes: &[Change], told: &[Told]) {
+/// Records in Redis that the changes were announced. If that fails, a sweep announces them again, and Postgres ignores them.
+fn settle(changes: &[Change], stored: &[Stored]) {
     let known: BTreeMap<&str, u64> =
-        told.iter().filter_map(|told| Some((told.user_id.as_str(), told.version?))).collect();
+        stored.iter().filter_map(|row| Some((row.user_id.as_str(), row.version?))).collect();
     let mut partitions = BTreeMap::<u64, Vec<&Change>>::new();
     for change in changes {
         partitions.entry(keys::partition(&change.user)).or_default().push(change);
@@ -155,7 +155,7 @@ fn settle(changes: &[Change], told: &[Told]) {
     }
 }
 
-/// As answers and pushes show it.
+/// A user's presence as responses and pushes show it.
 pub fn shown(user: &str, status: &str, last_seen_ms: Option<u64>) -> serde_json::Value {
     serde_json::json!({ "user_id": user, "status": status, "last_seen": last_seen_ms.map(time::rfc3339) })
 }
@@ -170,7 +170,7 @@ mod tests {
     const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
     #[test]
-    fn a_lease_without_focus_looks_at_all_it_is_subscribed_to() {
+    fn a_lease_without_focus_looks_at_every_subscribed_conversation() {
         let (room, other) = (Id::parse(ROOM).unwrap(), Id::at(1, &[0; 10]));
         let lease = Lease::parse("node-1 - Mozilla/5.0 (X11)");
         assert_eq!((lease.node, lease.user_agent), ("node-1", "Mozilla/5.0 (X11)"));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_come_in_fours() {
+    fn a_change_is_read_from_four_items() {
         let text = |text: &str| Reply::Text(text.to_owned());
         let reply = Reply::Many(vec![text("bo c"), text("away"), text("17"), text("5"), text("cut short")]);
         let change = Change { user: "bo c".into(), status: "away".into(), version: 17, last_seen_ms: 5 };
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_never_seen_has_no_last_seen() {
+    fn a_user_who_was_never_online_has_no_last_seen() {
         let shown = shown("ana", "offline", None);
         assert_eq!(shown, serde_json::json!({ "user_id": "ana", "status": "offline", "last_seen": null }));
     }

@@ -1,12 +1,13 @@
-//! A class under the lock of its conversation: members and participants change together, or not at all. It writes what it
-//! is told; who may is `standing`. Whatever changes something here also commits it.
+//! A class under the lock of its conversation. Members of the class and participants of the conversation change in one
+//! transaction. This module does not check permissions; the caller does that with `state`. Each function that changes
+//! something also commits.
 
-use chat::membership::{Move, Room};
+use chat::membership::{LockedConversation, ParticipantChange};
 use chat::{conversation, outbox};
 use sdk::{Id, Problem, params};
 
 use crate::rules::{Changes, Code, Role};
-use crate::standing::Standing;
+use crate::state::State;
 use crate::store;
 
 const STANDING: &str = include_str!("sql/standing.sql");
@@ -28,78 +29,80 @@ sdk::rows! {
 
 pub struct Class {
     pub id: Id,
-    pub room: Room,
-    pub standing: Standing,
+    pub conversation: LockedConversation,
+    pub state: State,
 }
 
 impl Class {
-    /// `by` asks, and it is about `about`.
+    /// Begins a transaction and locks the class. `by` is the caller, `about` the subject of the request.
     pub fn lock(id: Id, by: &str, about: &str) -> Result<Self, Problem> {
         let no_class = || Problem::not_found("class");
-        let room = match Room::lock(store::conversation(id)?, by, about) {
+        let conversation = match LockedConversation::lock(store::conversation(id)?, by, about) {
             Err(problem) if problem.status == 404 => return Err(no_class()),
             other => other?,
         };
-        let read: Option<Read> = room.transaction.query(STANDING, &params![id, by, about])?.one()?;
+        let read: Option<Read> = conversation.transaction.query(STANDING, &params![id, by, about])?.one()?;
         let read = read.ok_or_else(no_class)?;
         let role = |word: Option<String>| word.as_deref().and_then(Role::parse);
-        let standing = Standing {
+        let state = State {
             name: read.name,
             code: read.code,
             description: read.description,
             archived: read.archived,
-            asker: role(read.asker),
+            caller: role(read.asker),
             subject: role(read.subject),
-            oneself: by == about,
+            is_self: by == about,
             heir: read.heir,
-            room: room.state.clone(),
+            conversation: conversation.state.clone(),
         };
-        Ok(Self { id, room, standing })
+        Ok(Self { id, conversation, state })
     }
 
     pub fn member(&self, user: &str) -> Result<String, Problem> {
-        let member: Option<String> = self.room.transaction.query(MEMBER, &params![self.id, user])?.cell()?;
+        let member: Option<String> =
+            self.conversation.transaction.query(MEMBER, &params![self.id, user])?.cell()?;
         member.ok_or_else(|| Problem::not_found("member"))
     }
 
     pub fn enrol(mut self, user: &str, role: Role, by: &str) -> Result<String, Problem> {
-        let params = params![self.id, user, role.as_str(), self.room.now];
-        let member: Option<String> = self.room.transaction.query(ENROL, &params)?.cell()?;
-        self.room.admit(Move { user, role: role.seat(), by })?;
-        self.tell_of_member(outbox::CLASS_MEMBER_ADDED, user, role, by)?;
-        self.room.commit()?;
+        let params = params![self.id, user, role.as_str(), self.conversation.now];
+        let member: Option<String> = self.conversation.transaction.query(ENROL, &params)?.cell()?;
+        self.conversation.add(ParticipantChange { user, role: role.seat(), by })?;
+        self.announce_member(outbox::CLASS_MEMBER_ADDED, user, role, by)?;
+        self.conversation.commit()?;
         member.ok_or_else(Problem::internal)
     }
 
-    /// The owner's place goes to the heir.
+    /// Removes a member. If the member owns the conversation, the heir becomes the owner.
     pub fn withdraw(mut self, user: &str, role: Role, by: &str) -> Result<(), Problem> {
-        let seat = self.room.state.subject()?;
-        self.room.transaction.execute(WITHDRAW, &params![self.id, user, self.room.now])?;
-        self.room.part(Move { user, role: seat, by })?;
+        let seat = self.conversation.state.subject()?;
+        self.conversation.transaction.execute(WITHDRAW, &params![self.id, user, self.conversation.now])?;
+        self.conversation.remove(ParticipantChange { user, role: seat, by })?;
         if let Some(heir) = self.heir_of(seat) {
-            self.room.give(&[(&heir, conversation::Role::Owner)], by)?;
+            self.conversation.set_roles(&[(&heir, conversation::Role::Owner)], by)?;
         }
-        self.tell_of_member(outbox::CLASS_MEMBER_REMOVED, user, role, by)?;
-        self.room.commit()
+        self.announce_member(outbox::CLASS_MEMBER_REMOVED, user, role, by)?;
+        self.conversation.commit()
     }
 
-    /// Likewise.
-    pub fn turn(mut self, user: &str, role: Role, by: &str) -> Result<String, Problem> {
-        let had = self.room.state.subject()?;
-        self.room.transaction.execute(ASSIGN, &params![self.id, user, role.as_str()])?;
+    /// Changes a member's role. If the member owns the conversation, the heir becomes the owner.
+    pub fn change_role(mut self, user: &str, role: Role, by: &str) -> Result<String, Problem> {
+        let had = self.conversation.state.subject()?;
+        self.conversation.transaction.execute(ASSIGN, &params![self.id, user, role.as_str()])?;
         match self.heir_of(had) {
             Some(heir) => {
-                self.room.give(&[(user, role.seat()), (&heir, conversation::Role::Owner)], by)?;
+                self.conversation
+                    .set_roles(&[(user, role.seat()), (&heir, conversation::Role::Owner)], by)?;
             }
-            None if had != role.seat() => self.room.give(&[(user, role.seat())], by)?,
+            None if had != role.seat() => self.conversation.set_roles(&[(user, role.seat())], by)?,
             None => {}
         }
         let member = self.member(user)?;
-        self.room.commit()?;
+        self.conversation.commit()?;
         Ok(member)
     }
 
-    /// What its conversation is called, and whether anything may be said there, follows.
+    /// Changes the class. The conversation takes over the new name, and whether it is archived.
     pub fn change(mut self, changes: &Changes, by: &str) -> Result<(), Problem> {
         let params = params![
             self.id,
@@ -108,30 +111,32 @@ impl Class {
             changes.description.is_some(),
             changes.description.as_ref().and_then(Option::as_ref),
             changes.archived,
-            self.room.now,
+            self.conversation.now,
         ];
-        self.room.transaction.execute(CHANGE, &params).map_err(store::code_taken)?;
-        self.room.transaction.execute(RENAME, &params![self.id])?;
-        self.room.updated(by, None)?;
-        self.room.commit()
+        self.conversation.transaction.execute(CHANGE, &params).map_err(store::code_taken)?;
+        self.conversation.transaction.execute(RENAME, &params![self.id])?;
+        self.conversation.announce_update(by, None)?;
+        self.conversation.commit()
     }
 
-    /// Nobody is in it any more, and its code is free.
+    /// Deletes the class with its memberships. Another class may then use its code.
     pub fn delete(mut self, by: &str) -> Result<(), Problem> {
-        self.room.transaction.execute(DELETE, &params![self.id, by, self.room.now, Id::make()])?;
-        self.room.told();
-        self.room.commit()
+        self.conversation
+            .transaction
+            .execute(DELETE, &params![self.id, by, self.conversation.now, Id::make()])?;
+        self.conversation.mark_changed();
+        self.conversation.commit()
     }
 
     fn heir_of(&self, seat: conversation::Role) -> Option<String> {
-        self.standing.heir.clone().filter(|_| seat == conversation::Role::Owner)
+        self.state.heir.clone().filter(|_| seat == conversation::Role::Owner)
     }
 
-    fn tell_of_member(&mut self, event: &str, user: &str, role: Role, by: &str) -> Result<(), Problem> {
-        let class: Option<String> = self.room.transaction.query(TEXT, &params![self.id])?.cell()?;
+    fn announce_member(&mut self, event: &str, user: &str, role: Role, by: &str) -> Result<(), Problem> {
+        let class: Option<String> = self.conversation.transaction.query(TEXT, &params![self.id])?.cell()?;
         let class = class.ok_or_else(Problem::internal)?;
         let people = serde_json::json!({ "user_id": user, "role": role.as_str(), "by": by }).to_string();
-        // The fields of both objects in one.
-        self.room.announce(event, &format!(r#"{{"class":{class},{}"#, &people[1..]))
+        // One object that has the fields of both.
+        self.conversation.announce(event, &format!(r#"{{"class":{class},{}"#, &people[1..]))
     }
 }

@@ -1,9 +1,9 @@
-//! Courses over REST: make, list mine, show, change, archive, delete; their members; joining by a code. Members of a class
-//! are participants of its conversation, in the same transaction.
+//! Classes over REST: create, list one's own, show, change, archive, delete, manage members, join by a code. A member of a
+//! class is a participant of its conversation; one transaction changes both.
 
 mod class;
 mod rules;
-mod standing;
+mod state;
 mod store;
 
 use chat::invitation;
@@ -26,7 +26,7 @@ impl http::Handler for Classes {
             ("DELETE", "/api/v1/classes/{class_id}") => delete(&request),
             ("GET", "/api/v1/classes/{class_id}/members") => members(&request),
             ("POST", "/api/v1/classes/{class_id}/members") => add(&request),
-            ("PATCH", "/api/v1/classes/{class_id}/members/{user_id}") => turn(&request),
+            ("PATCH", "/api/v1/classes/{class_id}/members/{user_id}") => change_role(&request),
             ("DELETE", "/api/v1/classes/{class_id}/members/{user_id}") => remove(&request),
             ("POST", "/api/v1/classes/join") => join(&request, Code::of_body(request.json()?)?),
             ("GET", "/api/v1/classes/join/{code}") => join(&request, Code::of_path(request.param("code"))?),
@@ -64,7 +64,7 @@ fn change(request: &Request) -> Result<Response, Problem> {
     let changes = Changes::parse(request.json()?)?;
     let id = id(request)?;
     let class = Class::lock(id, by, by)?;
-    if class.standing.change(&changes)? {
+    if class.state.change(&changes)? {
         class.change(&changes, by)?;
     }
     shown(200, id, by)
@@ -73,7 +73,7 @@ fn change(request: &Request) -> Result<Response, Problem> {
 fn delete(request: &Request) -> Result<Response, Problem> {
     let by = &request.caller()?.user_id;
     let class = Class::lock(id(request)?, by, by)?;
-    class.standing.delete()?;
+    class.state.delete()?;
     class.delete(by)?;
     Ok(Response::no_content())
 }
@@ -81,7 +81,7 @@ fn delete(request: &Request) -> Result<Response, Problem> {
 fn members(request: &Request) -> Result<Response, Problem> {
     let user = &request.caller()?.user_id;
     let limit = request.limit(rules::MEMBERS_PAGE, rules::MEMBERS_PAGE)?;
-    let after = cursor::person(request.query("cursor"))?.unwrap_or_default();
+    let after = cursor::user(request.query("cursor"))?.unwrap_or_default();
     let found = store::members(id(request)?, user, &after, limit)?;
     Ok(page("members", found, limit))
 }
@@ -92,40 +92,40 @@ fn add(request: &Request) -> Result<Response, Problem> {
     let id = id(request)?;
     invitation::count(by, &user_id)?;
     let class = Class::lock(id, by, &user_id)?;
-    if class.standing.add()?.is_there() {
+    if class.state.add()?.is_done() {
         return answer(200, &class.member(&user_id)?);
     }
     answer(201, &class.enrol(&user_id, role, by)?)
 }
 
-fn turn(request: &Request) -> Result<Response, Problem> {
+fn change_role(request: &Request) -> Result<Response, Problem> {
     let by = &request.caller()?.user_id;
     let role = rules::role(request.json()?)?;
     let user = person(request)?;
     let class = Class::lock(id(request)?, by, user)?;
-    if class.standing.turn(role)?.is_there() {
+    if class.state.change_role(role)?.is_done() {
         return answer(200, &class.member(user)?);
     }
-    answer(200, &class.turn(user, role, by)?)
+    answer(200, &class.change_role(user, role, by)?)
 }
 
 fn remove(request: &Request) -> Result<Response, Problem> {
     let by = &request.caller()?.user_id;
     let user = person(request)?;
     let class = Class::lock(id(request)?, by, user)?;
-    let role = class.standing.remove()?;
+    let role = class.state.remove()?;
     class.withdraw(user, role, by)?;
     Ok(Response::no_content())
 }
 
 fn join(request: &Request, code: Code) -> Result<Response, Problem> {
     let user = &request.caller()?.user_id;
-    // A code is short enough to be guessed by many attempts.
+    // A code is short, so many attempts could guess one.
     rate::per_minute("code", user, "codes_per_minute", 20)?;
     let id = store::find(&code)?;
     let class = Class::lock(id, user, user)?;
-    let conversation = class.room.id;
-    if !class.standing.join()?.is_there() {
+    let conversation = class.conversation.id;
+    if !class.state.join()?.is_done() {
         class.enrol(user, rules::Role::Student, user)?;
     }
     let class = store::class(id, user)?;
@@ -140,7 +140,7 @@ fn answer(status: u16, member: &str) -> Result<Response, Problem> {
     Ok(Response::text(status, format!(r#"{{"member":{member}}}"#)))
 }
 
-/// A list by its plural, from one entry more than a page has: cursor and text of each.
+/// A page of entries, each with its cursor and JSON. `found` has one entry more than `limit` if there is a next page.
 fn page(plural: &str, mut found: Vec<(String, String)>, limit: u64) -> Response {
     let more = found.len() as u64 > limit;
     found.truncate(limit as usize);
@@ -153,7 +153,7 @@ fn id(request: &Request) -> Result<Id, Problem> {
     request.param_id("class_id", "class")
 }
 
-/// What is no user id names nobody.
+/// The user of the path. A text that is not a user id is answered with `not_found`.
 fn person(request: &Request) -> Result<&str, Problem> {
     let user = request.param("user_id");
     if text::is_user_id(user) { Ok(user) } else { Err(Problem::not_found("member")) }

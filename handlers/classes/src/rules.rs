@@ -1,4 +1,4 @@
-//! What clients may ask of classes, and what a role in a class is in its conversation. Pure: no host calls, so plain
+//! Reads the requests for classes, and maps roles in a class to roles in its conversation. Pure: no host calls, so plain
 //! `cargo test` runs it.
 
 use chat::conversation;
@@ -7,16 +7,16 @@ use sdk::{Problem, text};
 
 pub const NAME_CHARS_MAX: usize = 255;
 pub const CODE_CHARS_MAX: usize = 50;
-/// Members of one page.
+/// The members of one page.
 pub const MEMBERS_PAGE: u64 = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Manages.
+    /// Manages the class.
     Teacher,
     Ta,
     Student,
-    /// Reads only.
+    /// Can only read.
     Observer,
 }
 
@@ -40,7 +40,7 @@ impl Role {
         }
     }
 
-    /// In the conversation of the class. One of the teachers is its owner instead.
+    /// The role in the conversation of the class. One of the teachers is the owner there instead.
     pub fn seat(self) -> conversation::Role {
         match self {
             Self::Teacher | Self::Ta => conversation::Role::Admin,
@@ -50,7 +50,7 @@ impl Role {
     }
 }
 
-/// What people join by.
+/// The code by which people join a class.
 #[derive(Debug, PartialEq)]
 pub struct Code(pub String);
 
@@ -70,13 +70,13 @@ impl Code {
         Self::of(json::required("code", body.text("code")?)?)
     }
 
-    /// What could be no code is the code of no class.
+    /// Reads a code from a path. A text that is not a code is answered with `not_found`.
     pub fn of_path(raw: &str) -> Result<Self, Problem> {
         Self::parse(raw.to_owned()).ok_or_else(|| Problem::not_found("class"))
     }
 }
 
-/// A class to be made.
+/// A class that is to be created.
 #[derive(Debug, PartialEq)]
 pub struct Plan {
     pub name: String,
@@ -96,12 +96,12 @@ impl Plan {
     }
 }
 
-/// What is not there is left as it is.
+/// A change of a class. `None` leaves a property unchanged.
 #[derive(Debug, Default, PartialEq)]
 pub struct Changes {
     pub name: Option<String>,
     pub code: Option<Code>,
-    /// Some of nothing takes it away: `null`.
+    /// `Some(None)`, for `null`, removes the description.
     pub description: Option<Option<String>>,
     pub archived: Option<bool>,
 }
@@ -110,7 +110,7 @@ impl Changes {
     pub fn parse(mut body: Object) -> Result<Self, Problem> {
         for field in ["name", "code"] {
             if body.is_null(field) {
-                return Err(Problem::invalid(field, "cannot be taken away"));
+                return Err(Problem::invalid(field, "cannot be null"));
             }
         }
         let described = body.has("description");
@@ -123,7 +123,7 @@ impl Changes {
     }
 }
 
-/// Somebody to be added.
+/// A user who is to be added.
 #[derive(Debug, PartialEq)]
 pub struct Enrolment {
     pub user_id: String,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_the_same_however_it_was_typed() {
+    fn equivalent_codes_have_the_same_normal_form() {
         assert_eq!(
             Code::of_path("Toa\u{301}n").unwrap(),
             Code::of_body(object(json!({ "code": "Toán" }))).unwrap()
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_is_unchanged() {
+    fn an_absent_field_stays_unchanged_and_null_removes_it() {
         assert_eq!(Changes::parse(object(json!({ "other": 1 }))).unwrap(), Changes::default());
         let changes = Changes::parse(object(json!({ "description": null, "archived": true }))).unwrap();
         assert_eq!((changes.description, changes.archived), (Some(None), Some(true)));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_in_the_class_is_a_role_in_its_conversation() {
+    fn each_role_in_a_class_has_a_role_in_its_conversation() {
         use conversation::Role as Seat;
         for (role, seat) in [
             (Role::Teacher, Seat::Admin),

@@ -1,4 +1,4 @@
-//! What is read of classes without a lock, and how one begins.
+//! The statements that read classes without a lock, and the one that creates a class.
 
 use chat::conversation::Kind;
 use chat::membership::Founding;
@@ -20,7 +20,7 @@ sdk::rows! {
     struct Member { user_id: Option<String>, text: Option<String> }
 }
 
-/// Its conversation, its first teacher, itself.
+/// Creates a class with its conversation and its first teacher, in one transaction.
 pub fn create(plan: &Plan, teacher: &str) -> Result<Id, Problem> {
     let founding = Founding {
         kind: Kind::Class,
@@ -69,23 +69,23 @@ pub fn conversation(class: Id) -> Result<Id, Problem> {
     found.ok_or_else(|| Problem::not_found("class"))
 }
 
-/// As one of its members sees it.
+/// A class as its member `user` sees it, as JSON.
 pub fn class(id: Id, user: &str) -> Result<String, Problem> {
     let found: Option<String> = postgres::query(CLASS, &params![id, user])?.cell()?;
     found.ok_or_else(|| Problem::not_found("class"))
 }
 
-/// Cursor and text of each; one more than `limit` when there is a next page.
+/// The user's classes, each with its cursor and JSON; one more than `limit` if there is a next page.
 pub fn list(user: &str, after: Option<Id>, limit: u64) -> Result<Vec<(String, String)>, Problem> {
     let rows: Vec<Listed> = postgres::query(LIST, &params![user, after, limit + 1])?.all()?;
     Ok(rows.into_iter().map(|row| (row.cursor, row.text)).collect())
 }
 
-/// Likewise.
+/// The members of a class, each with its cursor and JSON; one more than `limit` if there is a next page.
 pub fn members(class: Id, user: &str, after: &str, limit: u64) -> Result<Vec<(String, String)>, Problem> {
     let rows: Vec<Member> = postgres::query(MEMBERS, &params![class, user, after, limit + 1])?.all()?;
     if rows.is_empty() {
         return Err(Problem::not_found("class"));
     }
-    Ok(rows.into_iter().filter_map(|row| Some((cursor::of_person(&row.user_id?), row.text?))).collect())
+    Ok(rows.into_iter().filter_map(|row| Some((cursor::of_user(&row.user_id?), row.text?))).collect())
 }

@@ -8,15 +8,15 @@ use sdk::json::Object;
 
 use crate::rules;
 
-/// What is not there is left as it is.
+/// A change of a conversation. `None` leaves a property unchanged.
 #[derive(Debug, Default, PartialEq)]
 pub struct Changes {
     pub name: Option<String>,
-    /// Some of nothing takes it away: `null`.
+    /// `Some(None)`, for `null`, removes the slug. The next two fields work likewise.
     pub slug: Option<Option<String>>,
     pub description: Option<Option<String>>,
     pub capacity: Option<Option<u64>>,
-    /// JSON text of an object, replaced as a whole; `null` empties it.
+    /// JSON text of an object. It replaces the old one; `null` means the empty object.
     pub settings: Option<String>,
     pub public: Option<bool>,
 }
@@ -24,7 +24,7 @@ pub struct Changes {
 impl Changes {
     pub fn parse(mut body: Object) -> Result<Self, Problem> {
         if body.is_null("name") {
-            return Err(Problem::invalid("name", "cannot be taken away"));
+            return Err(Problem::invalid("name", "cannot be null"));
         }
         let (slug, description) = (body.has("slug"), body.has("description"));
         let (capacity, settings) = (body.has("capacity"), body.has("settings"));
@@ -38,18 +38,18 @@ impl Changes {
         })
     }
 
-    /// Whether who asks may, where things stand so.
-    pub fn check(&self, room: &State) -> Result<(), Problem> {
-        room.configure()?;
-        if self.name.is_some() && room.kind == Kind::Class {
-            // It is called like its class.
+    /// Checks that the caller may make this change in the present state.
+    pub fn check(&self, conversation: &State) -> Result<(), Problem> {
+        conversation.configure()?;
+        if self.name.is_some() && conversation.kind == Kind::Class {
+            // The conversation of a class has the name of the class.
             return Err(problem::managed_by_class().with_field("name"));
         }
-        if self.public == Some(true) && room.kind != Kind::Channel {
+        if self.public == Some(true) && conversation.kind != Kind::Channel {
             return Err(rules::only_channels_are_public());
         }
         match self.capacity.flatten() {
-            Some(capacity) if capacity < room.present => {
+            Some(capacity) if capacity < conversation.participants => {
                 Err(problem::conversation_full().with_field("capacity"))
             }
             _ => Ok(()),
@@ -71,21 +71,21 @@ mod tests {
         Changes::parse(Object::parse(body.to_string().as_bytes()).unwrap())
     }
 
-    fn room(kind: Kind, role: Role) -> State {
+    fn conversation(kind: Kind, role: Role) -> State {
         State {
             kind,
             public: false,
             archived: false,
             capacity: None,
-            present: 3,
-            asker: Some(role),
+            participants: 3,
+            caller: Some(role),
             subject: None,
-            oneself: false,
+            is_self: false,
         }
     }
 
     #[test]
-    fn absent_is_unchanged_and_null_takes_away() {
+    fn an_absent_field_stays_unchanged_and_null_removes_it() {
         assert!(changes(json!({ "other": 1 })).unwrap().is_empty());
         let cleared = json!({ "slug": null, "description": null, "capacity": null, "settings": null });
         assert_eq!(
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_rule_names_its_field() {
+    fn an_error_names_its_field() {
         for (field, value) in [
             ("name", json!(null)),
             ("name", json!("")),
@@ -122,20 +122,28 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_has_its_own_rules() {
+    fn each_kind_has_its_own_rules() {
         let named = changes(json!({ "name": "x" })).unwrap();
-        assert!(named.check(&room(Kind::Group, Role::Admin)).is_ok());
-        assert_eq!(named.check(&room(Kind::Class, Role::Owner)).unwrap_err().code, "managed_by_class");
-        assert_eq!(named.check(&room(Kind::Direct, Role::Member)).unwrap_err().code, "forbidden");
+        assert!(named.check(&conversation(Kind::Group, Role::Admin)).is_ok());
+        assert_eq!(
+            named.check(&conversation(Kind::Class, Role::Owner)).unwrap_err().code,
+            "managed_by_class"
+        );
+        assert_eq!(named.check(&conversation(Kind::Direct, Role::Member)).unwrap_err().code, "forbidden");
         let opened = changes(json!({ "visibility": "public" })).unwrap();
-        assert!(opened.check(&room(Kind::Channel, Role::Owner)).is_ok());
-        assert_eq!(opened.check(&room(Kind::Group, Role::Owner)).unwrap_err().code, "invalid");
+        assert!(opened.check(&conversation(Kind::Channel, Role::Owner)).is_ok());
+        assert_eq!(opened.check(&conversation(Kind::Group, Role::Owner)).unwrap_err().code, "invalid");
     }
 
     #[test]
-    fn nobody_is_pushed_out_by_a_smaller_capacity() {
+    fn a_capacity_below_the_participants_is_refused() {
         let full = changes(json!({ "capacity": 2 })).unwrap();
-        assert_eq!(full.check(&room(Kind::Group, Role::Owner)).unwrap_err().code, "conversation_full");
-        assert!(changes(json!({ "capacity": 3 })).unwrap().check(&room(Kind::Group, Role::Owner)).is_ok());
+        assert_eq!(
+            full.check(&conversation(Kind::Group, Role::Owner)).unwrap_err().code,
+            "conversation_full"
+        );
+        assert!(
+            changes(json!({ "capacity": 3 })).unwrap().check(&conversation(Kind::Group, Role::Owner)).is_ok()
+        );
     }
 }

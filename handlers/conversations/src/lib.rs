@@ -1,5 +1,5 @@
-//! Conversations over REST: create, look at one, change one. Who is in them is `participants`'; joining by oneself is
-//! `join-room`'s; listing mine is `lists`'.
+//! Conversations over REST: create, show and change one. Other handlers do the rest: `participants` manages participants,
+//! `join-room` lets users join, and `lists` lists a user's conversations.
 
 mod changes;
 mod rules;

@@ -1,4 +1,4 @@
-//! What a conversation may be when it is made. Pure: no host calls, so plain `cargo test` runs it.
+//! The rules for a new conversation. Pure: no host calls, so plain `cargo test` runs it.
 
 use chat::conversation::{self, Kind};
 use chat::membership::rules::PARTICIPANTS_MAX;
@@ -9,11 +9,11 @@ use sdk::json::{self, Object};
 
 pub const NAME_CHARS_MAX: usize = 100;
 pub const SETTINGS_BYTES_MAX: usize = 4 * 1024;
-/// Named at once when a conversation is made; more are added later.
+/// The members that a request to create a conversation may name. More can be added later.
 pub const MEMBERS_MAX: usize = 500;
 pub const CAPACITY_MAX: u64 = PARTICIPANTS_MAX;
 
-/// A conversation that keeps the rules, out of what a client asks for.
+/// Reads a request to create a conversation, and checks the rules.
 pub fn plan(mut body: Object, owner: &str) -> Result<Founding, Problem> {
     let kind = kind(&json::required("type", body.text("type")?)?)?;
     let mut members = body.user_ids("members", MEMBERS_MAX)?.unwrap_or_default();
@@ -72,12 +72,12 @@ pub fn slug(raw: Option<String>) -> Result<Option<String>, Problem> {
     }
 }
 
-/// JSON text of an object.
+/// The field `settings`, as JSON text of an object.
 pub fn settings(body: &mut Object) -> Result<String, Problem> {
     Ok(body.free("settings", SETTINGS_BYTES_MAX)?.unwrap_or_else(|| "{}".to_owned()))
 }
 
-/// Whether it is to be public, where that is said.
+/// Reads a visibility: whether the conversation is public; `None` if the field is absent.
 pub fn visibility(word: Option<String>) -> Result<Option<bool>, Problem> {
     match word.as_deref() {
         None => Ok(None),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_direct_conversation_is_a_pair_in_order() {
+    fn a_direct_conversation_has_exactly_two_participants() {
         for members in [json!(["bo"]), json!(["bo", "ana", "bo"])] {
             let direct = plan(json!({ "type": "direct", "members": members, "name": "ignored" })).unwrap();
             assert_eq!((direct.pair("ana"), &direct.name), (Some(("ana", "bo")), &None));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_and_channels_have_a_name_and_their_rules() {
+    fn groups_and_channels_follow_their_rules() {
         let channel =
             plan(json!({ "type": "channel", "name": "Chung", "slug": "chung-1", "capacity": 9 })).unwrap();
         assert!(channel.public && channel.members.is_empty());
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn more_people_than_places_is_refused() {
+    fn more_members_than_the_capacity_are_refused() {
         let body = json!({ "type": "group", "name": "x", "capacity": 2, "members": ["bo", "cy"] });
         assert_eq!(refusal(body).0, "conversation_full");
         assert!(

@@ -1,6 +1,6 @@
-//! Statements of this handler and what their answers mean.
+//! The SQL statements of this handler.
 
-use chat::membership::{self, Founding, Room, slug_taken};
+use chat::membership::{self, Founding, LockedConversation, slug_taken};
 use sdk::postgres::{self, Error};
 use sdk::{Id, Problem, params, wake};
 
@@ -12,7 +12,7 @@ const CHANGE: &str = include_str!("sql/change.sql");
 
 pub enum Create {
     Created(Id),
-    /// Two people have one direct conversation.
+    /// Two users have at most one direct conversation, and these two have one already.
     Existing(Id),
 }
 
@@ -35,27 +35,27 @@ pub fn create(plan: &Founding, owner: &str) -> Result<Create, Problem> {
         wake::outbox(&[founded.shard]);
         return Ok(Create::Created(founded.id));
     }
-    // Only a direct conversation can be there already.
+    // Only a direct conversation can exist already.
     let Some((low, high)) = plan.pair(owner) else { return Err(Problem::internal()) };
     let existing: Option<Existing> = postgres::query(EXISTING, &params![low, high, owner])?.one()?;
     let existing = existing.ok_or_else(Problem::unavailable)?;
     if existing.hidden {
-        // In sight again for who asks for it.
-        let mut room = Room::lock(existing.id, owner, owner)?;
-        room.show(owner, room.state.asker()?)?;
-        room.commit()?;
+        // The caller sees it again.
+        let mut locked = LockedConversation::lock(existing.id, owner, owner)?;
+        locked.show(owner, locked.state.caller_role()?)?;
+        locked.commit()?;
     }
     Ok(Create::Existing(existing.id))
 }
 
 pub fn change(id: Id, changes: &Changes, by: &str) -> Result<(), Problem> {
-    let mut room = Room::lock(id, by, by)?;
-    changes.check(&room.state)?;
+    let mut locked = LockedConversation::lock(id, by, by)?;
+    changes.check(&locked.state)?;
     if changes.is_empty() {
         return Ok(());
     }
     if let Some(Some(slug)) = &changes.slug {
-        membership::must_be_free(&room.transaction, slug, by, Some(id))?;
+        membership::must_be_free(&locked.transaction, slug, by, Some(id))?;
     }
     let visibility = changes.public.map(|public| if public { "public" } else { "private" });
     let params = params![
@@ -69,14 +69,14 @@ pub fn change(id: Id, changes: &Changes, by: &str) -> Result<(), Problem> {
         changes.capacity.is_some(),
         changes.capacity.flatten(),
         visibility,
-        room.now,
+        locked.now,
     ];
-    room.transaction.execute(CHANGE, &params).map_err(|error: Error| match error.constraint() {
+    locked.transaction.execute(CHANGE, &params).map_err(|error: Error| match error.constraint() {
         Some("conversations_slug_unique") => slug_taken(),
         _ => error.into(),
     })?;
-    room.updated(by, None)?;
-    room.commit()
+    locked.announce_update(by, None)?;
+    locked.commit()
 }
 
 pub fn detail(conversation: Id, user: &str) -> Result<String, Problem> {

@@ -1,14 +1,14 @@
-//! Who is in a conversation, over REST: show, add, remove, give roles, hand over, mute, leave. What may be is
-//! `chat::membership::rules`; joining by oneself is `join-room`'s.
+//! Participants of a conversation over REST: list, add, remove, change roles, hand over, mute, leave. The rules are in
+//! `chat::membership::rules`. The handler `join-room` lets users join.
 
 mod rules;
 mod store;
 
 use chat::conversation::Role;
 use chat::invitation;
-use chat::membership::rules::{Coming, Going, Turn};
-use chat::membership::{self, Move, Room};
-use rules::{Invitation, Wish};
+use chat::membership::rules::{Admission, Departure, RoleChange};
+use chat::membership::{self, LockedConversation, ParticipantChange};
+use rules::{Changes, Invitation};
 use sdk::http::{self, Request, Response};
 use sdk::{Id, Problem, cursor, text};
 use serde_json::json;
@@ -32,12 +32,12 @@ impl http::Handler for Participants {
 fn show(request: &Request) -> Result<Response, Problem> {
     let user = &request.caller()?.user_id;
     let limit = request.limit(rules::PAGE, rules::PAGE)?;
-    let after = cursor::person(request.query("cursor"))?.unwrap_or_default();
+    let after = cursor::user(request.query("cursor"))?.unwrap_or_default();
     let id = conversation(request)?;
     let mut found = store::people(id, user, &after, limit)?;
     let more = found.len() as u64 > limit;
     found.truncate(limit as usize);
-    let next = found.last().filter(|_| more).map(|(user, _)| cursor::of_person(user));
+    let next = found.last().filter(|_| more).map(|(user, _)| cursor::of_user(user));
     let texts: Vec<_> = found.into_iter().map(|(_, participant)| participant).collect();
     Ok(Response::text(
         200,
@@ -49,33 +49,33 @@ fn add(request: &Request) -> Result<Response, Problem> {
     let by = &request.caller()?.user_id;
     let invitation = Invitation::parse(request.json()?)?;
     invitation::count(by, &invitation.user_id)?;
-    let mut room = Room::lock(conversation(request)?, by, &invitation.user_id)?;
-    let (status, participant) = match room.state.add(invitation.role)? {
-        Coming::Already => (200, store::participant(&room, &invitation.user_id)?),
-        Coming::As(role) => (201, room.admit(Move { user: &invitation.user_id, role, by })?),
+    let mut locked = LockedConversation::lock(conversation(request)?, by, &invitation.user_id)?;
+    let (status, participant) = match locked.state.add(invitation.role)? {
+        Admission::Already => (200, store::participant(&locked, &invitation.user_id)?),
+        Admission::As(role) => (201, locked.add(ParticipantChange { user: &invitation.user_id, role, by })?),
     };
-    room.commit()?;
+    locked.commit()?;
     answer(status, &participant)
 }
 
 fn change(request: &Request) -> Result<Response, Problem> {
     let by = &request.caller()?.user_id;
-    let wish = Wish::parse(request.json()?)?;
+    let changes = Changes::parse(request.json()?)?;
     let user = person(request)?;
     let id = conversation(request)?;
-    let mut room = Room::lock(id, by, user)?;
-    wish.check(&room.state)?;
-    match wish.role.map(|role| room.state.turn(role)).transpose()? {
-        None | Some(Turn::Nothing) => {}
-        Some(Turn::Gets(role)) => room.give(&[(user, role)], by)?,
-        Some(Turn::HandsOver) => room.give(&[(by, Role::Admin), (user, Role::Owner)], by)?,
+    let mut locked = LockedConversation::lock(id, by, user)?;
+    changes.check(&locked.state)?;
+    match changes.role.map(|role| locked.state.change_role(role)).transpose()? {
+        None | Some(RoleChange::None) => {}
+        Some(RoleChange::To(role)) => locked.set_roles(&[(user, role)], by)?,
+        Some(RoleChange::HandOver) => locked.set_roles(&[(by, Role::Admin), (user, Role::Owner)], by)?,
     }
-    if let Some(notifications) = wish.notifications {
-        store::mute(&room, user, notifications)?;
+    if let Some(notifications) = changes.notifications {
+        store::mute(&locked, user, notifications)?;
     }
-    let participant = store::participant(&room, user)?;
-    room.commit()?;
-    if wish.notifications.is_some() {
+    let participant = store::participant(&locked, user)?;
+    locked.commit()?;
+    if changes.notifications.is_some() {
         store::forget(id);
     }
     answer(200, &participant)
@@ -84,24 +84,24 @@ fn change(request: &Request) -> Result<Response, Problem> {
 fn remove(request: &Request) -> Result<Response, Problem> {
     let by = &request.caller()?.user_id;
     let user = person(request)?;
-    go(Room::lock(conversation(request)?, by, user)?, user, by)
+    depart(LockedConversation::lock(conversation(request)?, by, user)?, user, by)
 }
 
 fn leave(request: &Request) -> Result<Response, Problem> {
     let user = &request.caller()?.user_id;
-    go(Room::lock(conversation(request)?, user, user)?, user, user)
+    depart(LockedConversation::lock(conversation(request)?, user, user)?, user, user)
 }
 
-fn go(mut room: Room, user: &str, by: &str) -> Result<Response, Problem> {
-    match room.state.remove()? {
-        Going::Leaves(role) => room.part(Move { user, role, by })?,
-        Going::Ends(role) => {
-            room.part(Move { user, role, by })?;
-            room.end()?;
+fn depart(mut locked: LockedConversation, user: &str, by: &str) -> Result<Response, Problem> {
+    match locked.state.remove()? {
+        Departure::Leaves(role) => locked.remove(ParticipantChange { user, role, by })?,
+        Departure::Ends(role) => {
+            locked.remove(ParticipantChange { user, role, by })?;
+            locked.end()?;
         }
-        Going::Hides => room.hide(user, Role::Member)?,
+        Departure::Hides => locked.hide(user, Role::Member)?,
     }
-    room.commit()?;
+    locked.commit()?;
     Ok(Response::no_content())
 }
 
@@ -109,7 +109,7 @@ fn conversation(request: &Request) -> Result<Id, Problem> {
     membership::find(request.param("conversation_id"), &request.caller()?.user_id)
 }
 
-/// What is no user id names nobody.
+/// The user of the path. A text that is not a user id is answered with `not_found`.
 fn person(request: &Request) -> Result<&str, Problem> {
     let user = request.param("user_id");
     if text::is_user_id(user) { Ok(user) } else { Err(Problem::not_found("participant")) }

@@ -1,14 +1,14 @@
-//! What clients may ask of participants. Pure: no host calls, so plain `cargo test` runs it.
+//! Reads and checks the requests for participants. Pure: no host calls, so plain `cargo test` runs it.
 
 use chat::conversation::Role;
 use chat::membership::rules::State;
 use sdk::Problem;
 use sdk::json::{self, Object};
 
-/// Participants of one page.
+/// The participants of one page.
 pub const PAGE: u64 = 1000;
 
-/// Somebody to be added.
+/// A user who is to be added.
 #[derive(Debug, PartialEq)]
 pub struct Invitation {
     pub user_id: String,
@@ -31,15 +31,15 @@ impl Invitation {
     }
 }
 
-/// What is to become of a participant. What is not there stays.
+/// A change of a participant. `None` leaves a property unchanged.
 #[derive(Debug, PartialEq)]
-pub struct Wish {
+pub struct Changes {
     pub role: Option<Role>,
-    /// Of what one is notified: `all`, `mentions` or `none`.
+    /// The messages of which the user is notified: `all`, `mentions` or `none`.
     pub notifications: Option<&'static str>,
 }
 
-impl Wish {
+impl Changes {
     pub fn parse(mut body: Object) -> Result<Self, Problem> {
         let role = match body.text("role")? {
             None => None,
@@ -58,11 +58,11 @@ impl Wish {
         Ok(Self { role, notifications })
     }
 
-    /// Everyone mutes for themself; roles are checked where they are given.
-    pub fn check(&self, room: &State) -> Result<(), Problem> {
-        room.asker()?;
-        room.subject()?;
-        if self.notifications.is_some() && !room.oneself {
+    /// Checks that the caller mutes only for themself. `State::change_role` checks roles.
+    pub fn check(&self, conversation: &State) -> Result<(), Problem> {
+        conversation.caller_role()?;
+        conversation.subject()?;
+        if self.notifications.is_some() && !conversation.is_self {
             return Err(Problem::forbidden("everyone mutes for themself").with_field("notifications"));
         }
         Ok(())
@@ -97,9 +97,9 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_holds_a_role_or_a_mute() {
-        let parse = |body| Wish::parse(object(body));
-        assert_eq!(parse(json!({})), Ok(Wish { role: None, notifications: None }));
+    fn a_change_has_a_role_or_a_mute() {
+        let parse = |body| Changes::parse(object(body));
+        assert_eq!(parse(json!({})), Ok(Changes { role: None, notifications: None }));
         assert_eq!(parse(json!({ "notifications": "none" })).unwrap().notifications, Some("none"));
         assert_eq!(parse(json!({ "role": "owner" })).unwrap().role, Some(Role::Owner));
         assert_eq!(
@@ -111,19 +111,19 @@ mod tests {
 
     #[test]
     fn nobody_mutes_for_somebody_else() {
-        let mute = Wish { role: None, notifications: Some("none") };
-        let room = |oneself, asker| State {
+        let mute = Changes { role: None, notifications: Some("none") };
+        let conversation = |is_self, caller| State {
             kind: Kind::Group,
             public: false,
             archived: true,
             capacity: None,
-            present: 2,
-            asker,
+            participants: 2,
+            caller,
             subject: Some(Role::Member),
-            oneself,
+            is_self,
         };
-        assert!(mute.check(&room(true, Some(Role::Member))).is_ok());
-        assert_eq!(mute.check(&room(false, Some(Role::Owner))).unwrap_err().code, "forbidden");
-        assert_eq!(mute.check(&room(false, None)).unwrap_err().code, "not_found");
+        assert!(mute.check(&conversation(true, Some(Role::Member))).is_ok());
+        assert_eq!(mute.check(&conversation(false, Some(Role::Owner))).unwrap_err().code, "forbidden");
+        assert_eq!(mute.check(&conversation(false, None)).unwrap_err().code, "not_found");
     }
 }

@@ -1,7 +1,7 @@
-//! Statements of this handler and what their answers mean.
+//! The SQL statements of this handler.
 
 use chat::keys;
-use chat::membership::{self, Room};
+use chat::membership::{self, LockedConversation};
 use sdk::redis::{self, describe};
 use sdk::{Id, Problem, log, params, postgres};
 
@@ -13,7 +13,7 @@ sdk::rows! {
     struct Person { user_id: Option<String>, participant: Option<String> }
 }
 
-/// One more than `limit` when there is a next page.
+/// The participants, each with the user id and JSON; one more than `limit` if there is a next page.
 pub fn people(
     conversation: Id,
     user: &str,
@@ -27,20 +27,20 @@ pub fn people(
     Ok(rows.into_iter().filter_map(|row| row.user_id.zip(row.participant)).collect())
 }
 
-/// As answers show them, read inside the room's transaction.
-pub fn participant(room: &Room, user: &str) -> Result<String, Problem> {
-    let text: Option<String> = room.transaction.query(PARTICIPANT, &params![room.id, user])?.cell()?;
+/// A participant as JSON, read inside the open transaction.
+pub fn participant(locked: &LockedConversation, user: &str) -> Result<String, Problem> {
+    let text: Option<String> = locked.transaction.query(PARTICIPANT, &params![locked.id, user])?.cell()?;
     text.ok_or_else(|| Problem::not_found("participant"))
 }
 
-pub fn mute(room: &Room, user: &str, notifications: &str) -> Result<(), Problem> {
-    room.transaction.execute(MUTE, &params![room.id, user, notifications])?;
+pub fn mute(locked: &LockedConversation, user: &str, notifications: &str) -> Result<(), Problem> {
+    locked.transaction.execute(MUTE, &params![locked.id, user, notifications])?;
     Ok(())
 }
 
-/// A mute is nobody else's business, so no event tells of it: what Redis remembers of these people goes here.
+/// Deletes the cache key of former releases. A mute concerns nobody else, so no event announces it.
 pub fn forget(conversation: Id) {
     if let Err(error) = redis::command(&["UNLINK", &keys::participants(conversation)]) {
-        log::warn("participants are cached as they were", &[("why", &describe(&error))]);
+        log::warn("cached participants were not deleted", &[("why", &describe(&error))]);
     }
 }

@@ -1,4 +1,4 @@
-//! How a conversation begins: itself, its people, the system message that says so and the events, in one statement.
+//! Creates a conversation: one statement writes the conversation, its participants, the system message and the events.
 
 use crate::conversation::Kind;
 use sdk::postgres::{Error, Rows, Value};
@@ -6,7 +6,7 @@ use sdk::{Id, Problem, clock, params};
 
 const FOUND: &str = include_str!("sql/found.sql");
 
-/// A conversation that keeps the rules of its kind.
+/// A conversation that is to be created. The caller has checked the rules of its kind.
 #[derive(Debug, PartialEq)]
 pub struct Founding {
     pub kind: Kind,
@@ -17,23 +17,23 @@ pub struct Founding {
     pub settings: String,
     pub public: bool,
     pub capacity: Option<u64>,
-    /// The others: sorted, each once, without who asks.
+    /// The other participants: sorted, without duplicates and without the creator.
     pub members: Vec<String>,
 }
 
 sdk::rows! {
-    /// The conversation that was made, and the shard to be woken.
+    /// The new conversation, and the outbox shard to wake.
     pub struct Founded { id: Id, shard: u32 }
 }
 
 impl Founding {
-    /// The two people of a direct conversation, in order.
+    /// The two participants of a direct conversation, sorted; `None` for other kinds.
     pub fn pair<'a>(&'a self, owner: &'a str) -> Option<(&'a str, &'a str)> {
         let other = self.members.first().filter(|_| self.kind == Kind::Direct)?.as_str();
         Some(if owner < other { (owner, other) } else { (other, owner) })
     }
 
-    /// What the first message says.
+    /// The content of the system message.
     fn announcement(&self) -> &'static str {
         match self.kind {
             Kind::Direct => "Conversation started",
@@ -43,7 +43,8 @@ impl Founding {
         }
     }
 
-    /// `query` runs it: inside a transaction or not. Nothing comes back when this pair has its direct conversation.
+    /// Creates the conversation. `query` runs the statement, inside a transaction or not. Returns `None` if the two users
+    /// have a direct conversation already.
     pub fn found(
         &self,
         owner: &str,
@@ -76,7 +77,7 @@ impl Founding {
     }
 }
 
-/// Another conversation has it.
+/// The problem for a slug that another conversation has.
 pub fn slug_taken() -> Problem {
     Problem::conflict("this slug is taken").with_field("slug")
 }

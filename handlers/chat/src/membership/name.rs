@@ -1,8 +1,8 @@
-//! What a client calls a conversation: its id or its slug. Every path, frame and body that names one goes through here, so
-//! that all of them take the same names.
+//! The name by which a client addresses a conversation: its id or its slug. Every handler reads names in paths, frames and
+//! bodies through this module.
 //!
-//! A slug is unique among what one person can see, not among all conversations: otherwise a refusal would tell strangers
-//! that a private conversation exists. So a slug always means something for somebody.
+//! A slug is unique among the conversations that one user can see, not among all conversations. Otherwise "this slug is
+//! taken" would tell strangers that a private conversation exists. A slug is therefore always resolved for a user.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ sdk::rows! {
     struct Found { slug: String, id: Id }
 }
 
-/// The name of a conversation, whether or not there is one.
+/// A valid name. The conversation may not exist.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
     Id(Id),
@@ -30,7 +30,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// `None` for what can name no conversation.
+    /// Reads a name; `None` if the text is neither an id nor a slug.
     pub fn parse(raw: &str) -> Option<Self> {
         match Id::parse(raw) {
             Some(id) => Some(Self::Id(id)),
@@ -38,12 +38,12 @@ impl Name {
         }
     }
 
-    /// The field `conversation_id` of a frame or a body.
+    /// The required field `conversation_id` of a frame or a body.
     pub fn of_field(body: &mut Object) -> Result<Self, Problem> {
         json::required("conversation_id", Self::of_optional(body)?)
     }
 
-    /// The same field where it may be absent or null.
+    /// The optional field `conversation_id` of a frame or a body.
     pub fn of_optional(body: &mut Object) -> Result<Option<Self>, Problem> {
         const FIELD: &str = "conversation_id";
         let Some(raw) = body.text(FIELD)? else { return Ok(None) };
@@ -51,13 +51,13 @@ impl Name {
         Self::parse(&raw).map(Some).ok_or_else(rule)
     }
 
-    /// The conversation, as this user means it.
+    /// The conversation, as this user sees it.
     pub fn find(&self, user: &str) -> Result<Id, Problem> {
         self.find_for("conversation", user)
     }
 
-    /// The same for a user who wants a `thing` of it: a slug that nobody has is answered like a conversation of others, where
-    /// it is the thing that is not found.
+    /// The same for a request about a `thing` of the conversation: `not_found` names the thing. An unknown slug then has the
+    /// same answer as a conversation that the user cannot see.
     pub fn find_for(&self, thing: &str, user: &str) -> Result<Id, Problem> {
         match self {
             Self::Id(id) => Ok(*id),
@@ -67,8 +67,8 @@ impl Name {
         }
     }
 
-    /// The conversation for a caller who stands outside of all of them: an auditor, an internal system. The handler's role
-    /// reads conversations.
+    /// The conversation for a caller who is no participant, such as an auditor or an internal system. Returns `conflict` if
+    /// several conversations have the slug. The handler's Postgres role must be able to read conversations.
     pub fn find_any(&self) -> Result<Id, Problem> {
         let slug = match self {
             Self::Id(id) => return Ok(*id),
@@ -86,15 +86,15 @@ impl Name {
     }
 }
 
-/// Lower-case letters, digits and dashes; never the writing of an id.
+/// Whether a text is a slug: lower-case letters, digits and dashes, and not an id.
 pub fn is_slug(name: &str) -> bool {
     (1..=SLUG_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && Id::parse(name).is_none()
 }
 
-/// The conversations that a user means by these names, in one question. A name that means nothing to them is missing. The
-/// handler's role reads conversations and participants.
+/// Finds several conversations, as this user sees them, with one query. The result lacks the names that the user cannot see.
+/// The handler's Postgres role must be able to read conversations and participants.
 pub fn find_all<'a>(
     names: impl IntoIterator<Item = &'a Name>,
     user: &str,
@@ -118,8 +118,8 @@ fn slugs(slugs: Vec<String>, user: &str) -> Result<BTreeMap<String, Id>, Problem
     Ok(found.into_iter().map(|found| (found.slug, found.id)).collect())
 }
 
-/// Refuses a slug that this user knows another conversation by. The slug is locked until COMMIT, so that two conversations
-/// never take it at once. `conversation` is the one that is to have it, where there is one already.
+/// Refuses a slug that another conversation has which this user can see. It locks the slug until COMMIT, so that two
+/// conversations cannot take the same slug at once. `conversation` is the existing conversation that is to get the slug.
 pub fn must_be_free(
     transaction: &Transaction,
     slug: &str,
@@ -140,7 +140,7 @@ mod tests {
     const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
     #[test]
-    fn slugs_are_plain_and_never_look_like_ids() {
+    fn a_slug_has_plain_characters_and_is_no_id() {
         assert!(is_slug("cs-101") && is_slug("a"));
         for bad in ["", "CS", "a b", "ü", ROOM, &"x".repeat(101)] {
             assert!(!is_slug(bad), "{bad:?}");

@@ -1,5 +1,5 @@
-//! A conversation under its lock: what is read here holds until COMMIT, and what is written here is seen whole or not at
-//! all. It writes what it is told; who may is `rules`.
+//! A conversation under its lock. Nobody else can change what was read here until COMMIT. This module does not check
+//! permissions; the caller does that with `rules`.
 
 use serde_json::json;
 
@@ -28,16 +28,18 @@ sdk::rows! {
     }
 }
 
-/// One person comes or goes.
+/// One user is added to a conversation or removed from it.
 #[derive(Clone, Copy)]
-pub struct Move<'a> {
+pub struct ParticipantChange<'a> {
     pub user: &'a str,
-    /// The role they get, or had.
+    /// The role that the user gets, or had before the removal.
     pub role: Role,
+    /// The user who makes the change.
     pub by: &'a str,
 }
 
-pub struct Room {
+/// A locked conversation with its open transaction. Dropping it without `commit` rolls back.
+pub struct LockedConversation {
     pub id: Id,
     pub state: State,
     pub transaction: Transaction,
@@ -48,11 +50,12 @@ pub struct Room {
     changed: bool,
 }
 
-impl Room {
-    /// Begins a transaction and locks: one room a call. `by` asks, and it is about `about`.
+impl LockedConversation {
+    /// Begins a transaction and locks the conversation. A call may lock only one. `by` is the caller, `about` the subject of
+    /// the request.
     pub fn lock(id: Id, by: &str, about: &str) -> Result<Self, Problem> {
         let transaction = postgres::begin()?;
-        // A statement of its own, so that the next one sees what the last holder of the lock committed.
+        // The lock is a statement of its own, so that the next statement sees what the previous holder committed.
         transaction.query(LOCK, &params![vec![outbox::key(id)]])?;
         let now = clock::now_ms();
         let month = Id::floor(time::month_start(now));
@@ -64,77 +67,78 @@ impl Room {
             public: read.public,
             archived: read.archived,
             capacity: read.capacity,
-            present: read.present,
-            asker: role(read.asker),
+            participants: read.present,
+            caller: role(read.asker),
             subject: role(read.subject),
-            oneself: by == about,
+            is_self: by == about,
         };
         let Read { head_seq, head_id, shard, .. } = read;
         Ok(Self { id, state, transaction, now, head_seq, head_id, shard, changed: false })
     }
 
-    /// They come, or come back: anew. The participant, as JSON.
-    pub fn admit(&mut self, coming: Move<'_>) -> Result<String, Problem> {
-        let by_themself = coming.user == coming.by;
+    /// Adds a participant, possibly one who had left before. Returns the participant as JSON.
+    pub fn add(&mut self, added: ParticipantChange<'_>) -> Result<String, Problem> {
+        let by_themself = added.user == added.by;
         let params =
-            params![self.id, coming.user, coming.role.as_str(), self.head_seq + 1, self.now, by_themself];
+            params![self.id, added.user, added.role.as_str(), self.head_seq + 1, self.now, by_themself];
         let participant: Option<String> = self.transaction.query(ADMIT, &params)?.cell()?;
-        let content = if coming.user == coming.by { "joined" } else { "added" };
-        self.say(coming, "join", content)?;
+        let content = if added.user == added.by { "joined" } else { "added" };
+        self.add_system_message(added, "join", content)?;
         participant.ok_or_else(Problem::internal)
     }
 
-    /// They go; what they had subscribed to ends before the message that says so.
-    pub fn part(&mut self, going: Move<'_>) -> Result<(), Problem> {
-        self.transaction.execute(PART, &params![self.id, going.user, self.now])?;
-        self.say(going, "leave", if going.user == going.by { "left" } else { "removed" })
+    /// Removes a participant. The event that ends the user's subscriptions precedes the system message.
+    pub fn remove(&mut self, removed: ParticipantChange<'_>) -> Result<(), Problem> {
+        self.transaction.execute(PART, &params![self.id, removed.user, self.now])?;
+        self.add_system_message(removed, "leave", if removed.user == removed.by { "left" } else { "removed" })
     }
 
-    /// Nobody is left and nobody could come back.
+    /// Deletes the conversation, because nobody is left in it and nobody can join it.
     pub fn end(&mut self) -> Result<(), Problem> {
         self.transaction.execute(END, &params![self.id, self.now])?;
         Ok(())
     }
 
-    /// A direct conversation leaves somebody's list until its next message.
+    /// Hides a direct conversation from the user's list until its next message.
     pub fn hide(&mut self, user: &str, role: Role) -> Result<(), Problem> {
         self.transaction.execute(HIDE, &params![self.id, user, self.head_seq])?;
-        self.quietly(outbox::PARTICIPANT_LEFT, user, role)
+        self.announce_to_user(outbox::PARTICIPANT_LEFT, user, role)
     }
 
-    /// It is in their list again.
+    /// Shows a hidden conversation in the user's list again.
     pub fn show(&mut self, user: &str, role: Role) -> Result<(), Problem> {
         self.transaction.execute(SHOW, &params![self.id, user])?;
-        self.quietly(outbox::PARTICIPANT_JOINED, user, role)
+        self.announce_to_user(outbox::PARTICIPANT_JOINED, user, role)
     }
 
-    /// Their own connections learn it, nobody else.
-    fn quietly(&mut self, event_type: &str, user: &str, role: Role) -> Result<(), Problem> {
+    /// Announces a change to the user's own connections only.
+    fn announce_to_user(&mut self, event_type: &str, user: &str, role: Role) -> Result<(), Problem> {
         let event = json!({
             "conversation_id": self.id, "user_id": user, "role": role.as_str(), "by": user, "quiet": true,
         });
         self.announce(event_type, &event.to_string())
     }
 
-    /// Roles change; in this order, because there is one owner at any moment. One event tells of all.
-    pub fn give(&mut self, roles: &[(&str, Role)], by: &str) -> Result<(), Problem> {
+    /// Sets roles, in the given order, because at most one participant may be the owner at any time. One event announces all
+    /// of them.
+    pub fn set_roles(&mut self, roles: &[(&str, Role)], by: &str) -> Result<(), Problem> {
         for (user, role) in roles {
             self.transaction.execute(GIVE, &params![self.id, *user, role.as_str()])?;
         }
         let people: Vec<_> =
             roles.iter().map(|(user, role)| json!({ "user_id": user, "role": role.as_str() })).collect();
-        self.updated(by, Some(json!(people).to_string()))
+        self.announce_update(by, Some(json!(people).to_string()))
     }
 
-    /// The conversation is not what it was; `participants` is JSON of those whose role changed.
-    pub fn updated(&mut self, by: &str, participants: Option<String>) -> Result<(), Problem> {
+    /// Announces that the conversation changed. `participants` is JSON of the participants whose role changed.
+    pub fn announce_update(&mut self, by: &str, participants: Option<String>) -> Result<(), Problem> {
         let participants =
             participants.map_or_else(String::new, |people| format!(r#","participants":{people}"#));
-        let event = format!(r#"{{"conversation":{},"by":{}{participants}}}"#, self.text()?, json!(by));
+        let event = format!(r#"{{"conversation":{},"by":{}{participants}}}"#, self.to_json()?, json!(by));
         self.announce(outbox::CONVERSATION_UPDATED, &event)
     }
 
-    /// An event of this conversation, after those that were announced before it.
+    /// Writes an event of this conversation. Consumers get it after the events that were announced before it.
     pub fn announce(&mut self, event_type: &str, payload: &str) -> Result<(), Problem> {
         let params = params![self.id, Id::make(), event_type, payload];
         self.transaction.execute(ANNOUNCE, &params)?;
@@ -142,13 +146,13 @@ impl Room {
         Ok(())
     }
 
-    /// A statement of the caller has written events of this conversation.
-    pub fn told(&mut self) {
+    /// States that a statement of the caller has written events, so that `commit` wakes the outbox.
+    pub fn mark_changed(&mut self) {
         self.changed = true;
     }
 
-    /// The conversation as answers show it, without its people: JSON.
-    pub fn text(&self) -> Result<String, Problem> {
+    /// The conversation as responses show it, as JSON without its participants.
+    pub fn to_json(&self) -> Result<String, Problem> {
         let text: Option<String> = self.transaction.query(TEXT, &params![self.id])?.cell()?;
         text.ok_or_else(Problem::internal)
     }
@@ -161,13 +165,18 @@ impl Room {
         Ok(())
     }
 
-    /// The message of type `join` or `leave`, sent by who acts, and the events of the move.
-    fn say(&mut self, moved: Move<'_>, kind: &str, content: &str) -> Result<(), Problem> {
+    /// Writes the message of type `join` or `leave`, whose sender is the acting user, and the events of the change.
+    fn add_system_message(
+        &mut self,
+        change: ParticipantChange<'_>,
+        kind: &str,
+        content: &str,
+    ) -> Result<(), Problem> {
         let params = params![
             self.id,
-            moved.user,
-            moved.role.as_str(),
-            moved.by,
+            change.user,
+            change.role.as_str(),
+            change.by,
             kind,
             content,
             self.head_seq + 1,
@@ -176,8 +185,8 @@ impl Room {
             Id::make(),
             self.now,
         ];
-        let said: Option<Id> = self.transaction.query(SAY, &params)?.cell()?;
-        self.head_id = Some(said.ok_or_else(Problem::internal)?);
+        let message: Option<Id> = self.transaction.query(SAY, &params)?.cell()?;
+        self.head_id = Some(message.ok_or_else(Problem::internal)?);
         self.head_seq += 1;
         self.changed = true;
         Ok(())

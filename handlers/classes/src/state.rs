@@ -1,87 +1,88 @@
-//! Who may what in a class, from what stands there under its lock. Pure: no host calls, so plain `cargo test` runs it.
+//! The permissions in a class. They are decided from the state that was read under the lock. Pure: no host calls, so plain
+//! `cargo test` runs it.
 //!
 //! | | teacher | ta, student, observer |
 //! |---|---|---|
 //! | see the class and its members, leave | ● | ● |
 //! | change, archive, delete; add, remove, give roles | ● | |
 //!
-//! The last teacher stays a teacher. Archived: nothing changes but that, and the end of the class.
+//! The last teacher of a class cannot leave or lose that role. An archived class can only be unarchived or deleted.
 
-use chat::membership::rules::State;
+use chat::membership::rules::State as ConversationState;
 use chat::problem;
 use sdk::Problem;
 
 use crate::rules::{Changes, Code, Role};
 
-/// A class, who asks, and whom it is about.
+/// A class, the caller, and the subject: the user whom the request is about.
 #[derive(Debug, PartialEq)]
-pub struct Standing {
+pub struct State {
     pub name: String,
     pub code: String,
     pub description: Option<String>,
     pub archived: bool,
-    pub asker: Option<Role>,
+    pub caller: Option<Role>,
     pub subject: Option<Role>,
-    /// They are one person.
-    pub oneself: bool,
-    /// Somebody else than the subject who teaches: the one who has for the longest time.
+    /// Whether the caller is the subject.
+    pub is_self: bool,
+    /// The teacher, other than the subject, who has been in the class for the longest time.
     pub heir: Option<String>,
-    /// What its conversation has room for.
-    pub room: State,
+    /// The state of the class's conversation.
+    pub conversation: ConversationState,
 }
 
-/// Whether what was asked for is so already.
+/// Whether a request still needs a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Already {
-    There,
-    NotYet,
+pub enum Status {
+    Done,
+    Needed,
 }
 
-impl Already {
-    pub fn is_there(self) -> bool {
-        self == Self::There
+impl Status {
+    pub fn is_done(self) -> bool {
+        self == Self::Done
     }
 }
 
-impl Standing {
-    pub fn add(&self) -> Result<Already, Problem> {
-        self.manages()?;
-        self.changes()?;
-        self.comes(self.subject)
+impl State {
+    pub fn add(&self) -> Result<Status, Problem> {
+        self.check_teacher()?;
+        self.check_not_archived()?;
+        self.check_addition(self.subject)
     }
 
-    pub fn join(&self) -> Result<Already, Problem> {
-        if self.asker.is_none() {
-            self.changes()?;
+    pub fn join(&self) -> Result<Status, Problem> {
+        if self.caller.is_none() {
+            self.check_not_archived()?;
         }
-        self.comes(self.asker)
+        self.check_addition(self.caller)
     }
 
-    /// The role that goes with them.
+    /// Returns the role of the member to be removed.
     pub fn remove(&self) -> Result<Role, Problem> {
-        if self.oneself {
-            self.member()?;
+        if self.is_self {
+            self.caller_role()?;
         } else {
-            self.manages()?;
+            self.check_teacher()?;
         }
-        self.changes()?;
+        self.check_not_archived()?;
         let role = self.subject.ok_or_else(no_member)?;
-        self.spares(role)?;
+        self.check_not_last_teacher(role)?;
         Ok(role)
     }
 
-    pub fn turn(&self, role: Role) -> Result<Already, Problem> {
-        self.manages()?;
-        self.changes()?;
+    pub fn change_role(&self, role: Role) -> Result<Status, Problem> {
+        self.check_teacher()?;
+        self.check_not_archived()?;
         match self.subject.ok_or_else(no_member)? {
-            had if had == role => Ok(Already::There),
-            had => self.spares(had).map(|()| Already::NotYet),
+            had if had == role => Ok(Status::Done),
+            had => self.check_not_last_teacher(had).map(|()| Status::Needed),
         }
     }
 
-    /// Whether anything is to be changed.
+    /// Returns whether the request changes anything.
     pub fn change(&self, changes: &Changes) -> Result<bool, Problem> {
-        self.manages()?;
+        self.check_teacher()?;
         let differs = changes.name.as_ref().is_some_and(|name| *name != self.name)
             || changes.code.as_ref().is_some_and(|Code(code)| *code != self.code)
             || changes.description.as_ref().is_some_and(|description| *description != self.description);
@@ -92,31 +93,31 @@ impl Standing {
     }
 
     pub fn delete(&self) -> Result<(), Problem> {
-        self.manages()
+        self.check_teacher()
     }
 
-    fn member(&self) -> Result<Role, Problem> {
-        self.asker.ok_or_else(|| Problem::not_found("class"))
+    fn caller_role(&self) -> Result<Role, Problem> {
+        self.caller.ok_or_else(|| Problem::not_found("class"))
     }
 
-    fn manages(&self) -> Result<(), Problem> {
-        if self.member()? == Role::Teacher { Ok(()) } else { Err(Problem::forbidden("teachers only")) }
+    fn check_teacher(&self) -> Result<(), Problem> {
+        if self.caller_role()? == Role::Teacher { Ok(()) } else { Err(Problem::forbidden("teachers only")) }
     }
 
-    fn changes(&self) -> Result<(), Problem> {
+    fn check_not_archived(&self) -> Result<(), Problem> {
         if self.archived { Err(problem::archived()) } else { Ok(()) }
     }
 
-    fn comes(&self, had: Option<Role>) -> Result<Already, Problem> {
+    fn check_addition(&self, had: Option<Role>) -> Result<Status, Problem> {
         if had.is_some() {
-            return Ok(Already::There);
+            return Ok(Status::Done);
         }
-        self.room.has_a_place()?;
-        Ok(Already::NotYet)
+        self.conversation.check_capacity()?;
+        Ok(Status::Needed)
     }
 
-    /// Whether the class can do without them in this role.
-    fn spares(&self, role: Role) -> Result<(), Problem> {
+    /// Checks that the class has another teacher.
+    fn check_not_last_teacher(&self, role: Role) -> Result<(), Problem> {
         if role == Role::Teacher && self.heir.is_none() {
             return Err(Problem::conflict("the last teacher of a class stays"));
         }
@@ -134,25 +135,25 @@ mod tests {
     use Role::{Observer, Student, Ta, Teacher};
     use chat::conversation::Kind;
 
-    fn class(asker: Option<Role>, subject: Option<Role>) -> Standing {
-        Standing {
+    fn class(caller: Option<Role>, subject: Option<Role>) -> State {
+        State {
             name: "Algebra".into(),
             code: "A1".into(),
             description: None,
             archived: false,
-            asker,
+            caller,
             subject,
-            oneself: false,
+            is_self: false,
             heir: Some("di".into()),
-            room: State {
+            conversation: ConversationState {
                 kind: Kind::Class,
                 public: false,
                 archived: false,
                 capacity: None,
-                present: 3,
-                asker: None,
+                participants: 3,
+                caller: None,
                 subject: None,
-                oneself: false,
+                is_self: false,
             },
         }
     }
@@ -162,19 +163,19 @@ mod tests {
     }
 
     #[test]
-    fn teachers_manage_and_strangers_see_nothing() {
+    fn only_teachers_manage_a_class() {
         let rename = Changes { name: Some("x".into()), ..Changes::default() };
-        for (asker, expected) in [
+        for (caller, expected) in [
             (Some(Teacher), "ok"),
             (Some(Ta), "forbidden"),
             (Some(Student), "forbidden"),
             (Some(Observer), "forbidden"),
             (None, "not_found"),
         ] {
-            let class = |subject| class(asker, subject);
+            let class = |subject| class(caller, subject);
             assert_eq!(code(class(None).add()), expected);
             assert_eq!(code(class(Some(Student)).remove()), expected);
-            assert_eq!(code(class(Some(Student)).turn(Ta)), expected);
+            assert_eq!(code(class(Some(Student)).change_role(Ta)), expected);
             assert_eq!(code(class(None).change(&rename)), expected);
             assert_eq!(code(class(None).delete()), expected);
         }
@@ -182,10 +183,10 @@ mod tests {
     }
 
     #[test]
-    fn everyone_may_go_but_the_last_teacher() {
+    fn everyone_but_the_last_teacher_may_leave() {
         for role in [Teacher, Ta, Student, Observer] {
-            let alone = |heir: Option<&str>| Standing {
-                oneself: true,
+            let alone = |heir: Option<&str>| State {
+                is_self: true,
                 heir: heir.map(str::to_owned),
                 ..class(Some(role), Some(role))
             };
@@ -193,17 +194,23 @@ mod tests {
             let expected = if role == Teacher { "conflict" } else { "ok" };
             assert_eq!(code(alone(None).remove()), expected);
         }
-        let last = Standing { heir: None, ..class(Some(Teacher), Some(Teacher)) };
-        assert_eq!((code(last.turn(Student)), last.turn(Teacher)), ("conflict".into(), Ok(Already::There)));
+        let last = State { heir: None, ..class(Some(Teacher), Some(Teacher)) };
+        assert_eq!(
+            (code(last.change_role(Student)), last.change_role(Teacher)),
+            ("conflict".into(), Ok(Status::Done))
+        );
     }
 
     #[test]
-    fn nothing_changes_in_an_archive_but_that_it_is_one() {
-        let archived = |asker| Standing { archived: true, ..class(asker, Some(Student)) };
+    fn an_archived_class_is_only_unarchived_or_deleted() {
+        let archived = |caller| State { archived: true, ..class(caller, Some(Student)) };
         let teacher = archived(Some(Teacher));
-        for verdict in
-            [code(teacher.add()), code(teacher.remove()), code(teacher.turn(Ta)), code(archived(None).join())]
-        {
+        for verdict in [
+            code(teacher.add()),
+            code(teacher.remove()),
+            code(teacher.change_role(Ta)),
+            code(archived(None).join()),
+        ] {
             assert_eq!(verdict, "archived");
         }
         let changes =
@@ -212,16 +219,16 @@ mod tests {
         assert_eq!(code(teacher.change(&changes("other", Some(true)))), "archived");
         assert_eq!(teacher.change(&changes("Algebra", Some(true))), Ok(false));
         assert_eq!(teacher.change(&changes("other", Some(false))), Ok(true));
-        assert_eq!(archived(Some(Student)).join(), Ok(Already::There));
+        assert_eq!(archived(Some(Student)).join(), Ok(Status::Done));
         assert!(teacher.delete().is_ok());
     }
 
     #[test]
-    fn joining_needs_a_place() {
+    fn a_full_class_cannot_be_joined() {
         let mut full = class(None, None);
-        full.room.capacity = Some(3);
+        full.conversation.capacity = Some(3);
         assert_eq!(code(full.join()), "conversation_full");
-        full.room.capacity = Some(4);
-        assert_eq!(full.join(), Ok(Already::NotYet));
+        full.conversation.capacity = Some(4);
+        assert_eq!(full.join(), Ok(Status::Needed));
     }
 }
