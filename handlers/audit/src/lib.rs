@@ -1,5 +1,5 @@
-//! Any conversation, for who may audit: with what was edited away and deleted. The access and its reason are recorded by
-//! the statement that reads, so nothing is answered that is not recorded.
+//! Shows the messages of any conversation to auditors, with the texts that were edited or deleted. The statement that reads
+//! the messages also records the access and its reason, so no access is unrecorded.
 
 mod rules;
 

@@ -1,11 +1,11 @@
-//! Who may audit, and what an access must say. Pure: no host calls, so plain `cargo test` runs it.
+//! The rules for an access: who may audit, and which reason is needed. Pure: no host calls, so plain `cargo test` runs it.
 
 use sdk::{Problem, text};
 use serde_json::json;
 
 pub const LIMIT_DEFAULT: u64 = 50;
 pub const LIMIT_MAX: u64 = 100;
-/// Of one page; what a message once said counts too. The rest is `has_more`.
+/// The size of a page, earlier versions of messages included. If the page is larger, it is cut and `has_more` is true.
 pub const BYTES_MAX: u64 = 3 * 1024 * 1024;
 pub const REASON_CHARS_MAX: usize = 500;
 
@@ -16,14 +16,14 @@ pub fn may_audit(roles: &[String]) -> Result<(), Problem> {
     Err(Problem::forbidden("auditors and admins only"))
 }
 
-/// A page, cursors as in `history`, and why it is looked at.
+/// The requested page, with cursors as in `history`, and the reason for the access.
 #[derive(Debug, PartialEq)]
 pub struct Access {
     pub reason: Option<String>,
     pub before: Option<u64>,
     pub after: Option<u64>,
     pub limit: u64,
-    /// Only what was changed before this change: a message that was edited very often shows its latest changes first.
+    /// Shows only versions before this change. A message that was edited very often shows its latest versions first.
     pub before_change: Option<u64>,
     pub kind: Option<String>,
 }
@@ -42,7 +42,7 @@ impl Access {
         }
     }
 
-    /// As it is recorded.
+    /// The page as it is recorded, in JSON.
     pub fn page(&self) -> String {
         json!({ "before_seq": self.before, "after_seq": self.after, "limit": self.limit, "type": self.kind,
             "before_change": self.before_change })
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn only_auditors_and_admins() {
+    fn only_auditors_and_admins_may_audit() {
         let roles = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert!(may_audit(&roles(&["x", "auditor"])).is_ok() && may_audit(&roles(&["admin"])).is_ok());
         for others in [&[][..], &["service"], &["Admin"], &["auditors"]] {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_says_why() {
+    fn an_access_needs_a_reason() {
         let checked = access(Some("  case 7 "), Some("text")).check().unwrap();
         assert_eq!(checked.reason.as_deref(), Some("case 7"));
         assert_eq!(

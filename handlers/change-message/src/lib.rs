@@ -1,5 +1,5 @@
-//! Edits and deletes messages, by REST and by frame. What it acknowledges is committed, with what stood there before;
-//! telling the others is the outbox's business.
+//! Edits and deletes messages, by REST and by frame. A reply means that the change is committed, together with the former
+//! version. The outbox announces the change to the other participants.
 
 mod rules;
 mod store;
@@ -7,7 +7,7 @@ mod store;
 use chat::membership::{self, Name};
 use rules::{Change, Target};
 use sdk::http::{self, Request, Response};
-use sdk::rate::{self, Place, Window};
+use sdk::rate::{self, Window};
 use sdk::{Id, Problem, frame, json};
 use store::Changed;
 
@@ -58,22 +58,22 @@ impl frame::Handler for ChangeMessage {
     }
 }
 
-/// Each change is stored for good and pushed to everyone, so they are bounded as messages are. What changed nothing is free:
-/// a retry of what was done, what was refused.
+/// Makes a change within the rate limit. Each change is stored permanently and pushed to everyone, so changes are limited
+/// like messages. A request that changed nothing, such as a retry or a refused one, does not count.
 fn change_limited(target: Target, user: &str, change: &Change) -> Result<Changed, Problem> {
     let most = rate::most("changes_per_minute", 120);
     let window = Window { what: "change", user, most, window_ms: 60_000 };
-    let place = window.take();
-    let taken = place == Place::Taken;
-    place.or_refuse()?;
+    let verdict = window.count();
+    let counted = verdict == rate::Verdict::Counted;
+    verdict.or_refuse()?;
     let outcome = store::change(target, user, change);
-    if taken && !outcome.as_ref().is_ok_and(|changed| changed.is_new) {
-        window.give_back();
+    if counted && !outcome.as_ref().is_ok_and(|changed| changed.is_new) {
+        window.uncount();
     }
     outcome
 }
 
-// Replies say what the pushes to the others say.
+// The replies have the payloads of the pushes to the other participants.
 
 fn edited(conversation: Id, changed: &Changed) -> String {
     let change = changed.change.map_or("null".to_owned(), |change| change.to_string());

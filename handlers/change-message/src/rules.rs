@@ -1,11 +1,11 @@
-//! Who may change which message, and into what. Pure: no host calls, so plain `cargo test` runs it.
+//! The permissions to edit and delete messages. Pure: no host calls, so plain `cargo test` runs it.
 
 use chat::conversation::{Act, Role};
 use chat::{message, problem};
 use sdk::json::{self, Object};
 use sdk::{Id, Problem};
 
-/// A message, where it is said to be.
+/// A message in a conversation, as the client names them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Target {
     pub conversation: Id,
@@ -17,7 +17,7 @@ pub enum Change {
     Edit {
         /// NFC.
         content: String,
-        /// JSON; `None` leaves those that are there, `Some(None)` takes them away.
+        /// The new mentions as JSON. `None` keeps the present ones, `Some(None)` removes them.
         mentions: Option<Option<String>>,
     },
     Delete,
@@ -39,9 +39,9 @@ impl Change {
     }
 }
 
-/// A message as it stands, and who wants to change it.
+/// The present state of a message, and the caller's role.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct MessageState {
     pub role: Role,
     pub is_own: bool,
     pub is_text: bool,
@@ -51,16 +51,16 @@ pub struct Standing {
     pub mentions: Option<String>,
 }
 
-/// Whether there is something left to do.
+/// Whether a request still needs a change.
 #[derive(Debug, PartialEq)]
-pub enum Verdict {
-    Go,
-    /// It is so already: a retry finds what the first try did.
+pub enum Status {
+    Needed,
+    /// The message already has the requested state, for instance because the request is a retry.
     Done,
 }
 
-impl Standing {
-    pub fn judge(&self, change: &Change) -> Result<Verdict, Problem> {
+impl MessageState {
+    pub fn check(&self, change: &Change) -> Result<Status, Problem> {
         self.role.must(Act::Send)?;
         if !self.is_own {
             match change {
@@ -75,14 +75,14 @@ impl Standing {
             return Err(Problem::forbidden("what the system says stays"));
         }
         match change {
-            Change::Delete if self.is_deleted => Ok(Verdict::Done),
+            Change::Delete if self.is_deleted => Ok(Status::Done),
             Change::Edit { .. } if self.is_deleted => Err(Problem::conflict("the message is deleted")),
             Change::Edit { content, mentions } => {
                 let same = *content == self.content
                     && mentions.as_ref().is_none_or(|mentions| *mentions == self.mentions);
-                Ok(if same { Verdict::Done } else { Verdict::Go })
+                Ok(if same { Status::Done } else { Status::Needed })
             }
-            Change::Delete => Ok(Verdict::Go),
+            Change::Delete => Ok(Status::Needed),
         }
     }
 }
@@ -91,8 +91,8 @@ impl Standing {
 mod tests {
     use super::*;
 
-    fn standing(role: Role, is_own: bool) -> Standing {
-        Standing {
+    fn state(role: Role, is_own: bool) -> MessageState {
+        MessageState {
             role,
             is_own,
             is_text: true,
@@ -107,58 +107,58 @@ mod tests {
         Change::edit(Object::parse(body.as_bytes()).unwrap()).unwrap()
     }
 
-    fn code(result: Result<Verdict, Problem>) -> String {
+    fn code(result: Result<Status, Problem>) -> String {
         result.map_or_else(|problem| problem.code, |verdict| format!("{verdict:?}"))
     }
 
     #[test]
-    fn who_may_edit_and_delete() {
+    fn each_role_edits_and_deletes_what_it_may() {
         for (role, is_own, edits, deletes) in [
-            (Role::Owner, true, "Go", "Go"),
-            (Role::Owner, false, "forbidden", "Go"),
-            (Role::Admin, true, "Go", "Go"),
-            (Role::Admin, false, "forbidden", "Go"),
-            (Role::Member, true, "Go", "Go"),
+            (Role::Owner, true, "Needed", "Needed"),
+            (Role::Owner, false, "forbidden", "Needed"),
+            (Role::Admin, true, "Needed", "Needed"),
+            (Role::Admin, false, "forbidden", "Needed"),
+            (Role::Member, true, "Needed", "Needed"),
             (Role::Member, false, "forbidden", "forbidden"),
             (Role::Observer, true, "forbidden", "forbidden"),
             (Role::Observer, false, "forbidden", "forbidden"),
         ] {
-            let standing = standing(role, is_own);
-            assert_eq!(code(standing.judge(&edit(r#"{"content":"new"}"#))), edits, "{standing:?}");
-            assert_eq!(code(standing.judge(&Change::Delete)), deletes, "{standing:?}");
+            let state = state(role, is_own);
+            assert_eq!(code(state.check(&edit(r#"{"content":"new"}"#))), edits, "{state:?}");
+            assert_eq!(code(state.check(&Change::Delete)), deletes, "{state:?}");
         }
     }
 
     #[test]
-    fn what_can_not_be_changed() {
-        let own = standing(Role::Owner, true);
-        let judge = |standing: &Standing| {
-            (code(standing.judge(&edit(r#"{"content":"new"}"#))), code(standing.judge(&Change::Delete)))
+    fn archived_system_and_deleted_messages_cannot_be_edited() {
+        let own = state(Role::Owner, true);
+        let check = |state: &MessageState| {
+            (code(state.check(&edit(r#"{"content":"new"}"#))), code(state.check(&Change::Delete)))
         };
-        let archived = Standing { is_archived: true, ..own.clone() };
-        assert_eq!(judge(&archived), ("archived".into(), "archived".into()));
-        let said_by_the_system = Standing { is_text: false, ..own.clone() };
-        assert_eq!(judge(&said_by_the_system), ("forbidden".into(), "forbidden".into()));
-        let deleted = Standing { is_deleted: true, ..own };
-        assert_eq!(judge(&deleted), ("conflict".into(), "Done".into()));
+        let archived = MessageState { is_archived: true, ..own.clone() };
+        assert_eq!(check(&archived), ("archived".into(), "archived".into()));
+        let system_message = MessageState { is_text: false, ..own.clone() };
+        assert_eq!(check(&system_message), ("forbidden".into(), "forbidden".into()));
+        let deleted = MessageState { is_deleted: true, ..own };
+        assert_eq!(check(&deleted), ("conflict".into(), "Done".into()));
     }
 
     #[test]
-    fn an_edit_to_what_it_says_already_is_done() {
-        let own = standing(Role::Member, true);
+    fn an_edit_to_the_present_content_is_done() {
+        let own = state(Role::Member, true);
         for (body, verdict) in [
             (r#"{"content":"hi"}"#, "Done"),
             (r#"{"content":"hi","mentions":["bo"]}"#, "Done"),
-            (r#"{"content":"hi","mentions":[]}"#, "Go"),
-            (r#"{"content":"hi","mentions":null}"#, "Go"),
-            (r#"{"content":"ho"}"#, "Go"),
+            (r#"{"content":"hi","mentions":[]}"#, "Needed"),
+            (r#"{"content":"hi","mentions":null}"#, "Needed"),
+            (r#"{"content":"ho"}"#, "Needed"),
         ] {
-            assert_eq!(code(own.judge(&edit(body))), verdict, "{body}");
+            assert_eq!(code(own.check(&edit(body))), verdict, "{body}");
         }
     }
 
     #[test]
-    fn an_edit_keeps_the_rules_of_a_message() {
+    fn an_edit_follows_the_rules_of_a_message() {
         assert_eq!(edit("{\"content\":\"o\u{302}\"}"), Change::Edit { content: "ô".into(), mentions: None });
         for (bad, field) in [
             ("{}", "content"),

@@ -1,10 +1,10 @@
-//! One change, one transaction: the lock of the conversation, the look at what stands there, the change with its event.
+//! Makes one change in one transaction: it locks the conversation, reads the message, and writes the change with its event.
 
 use chat::conversation::Role;
 use chat::{membership, outbox};
 use sdk::{Id, Problem, clock, params, postgres, wake};
 
-use crate::rules::{Change, Standing, Target, Verdict};
+use crate::rules::{Change, MessageState, Status, Target};
 
 const LOCK: &str = "select switchboard.lock($1::text[])";
 const LOOK: &str = include_str!("sql/look.sql");
@@ -18,25 +18,25 @@ sdk::rows! {
     struct Written { seq: u64, change: Option<u64>, message: String, shard: u32 }
 }
 
-/// The message as it is now, and its latest change: none where an edit had nothing to change.
+/// The message after the request. `change` is its latest change; `None` if it was never changed.
 pub struct Changed {
     pub seq: u64,
     pub change: Option<u64>,
-    /// JSON as every answer and push has it.
+    /// The message as responses and pushes show it, in JSON.
     pub message: String,
-    /// It was not so before.
+    /// Whether the request changed the message.
     pub is_new: bool,
 }
 
 pub fn change(target: Target, user: &str, change: &Change) -> Result<Changed, Problem> {
     let transaction = postgres::begin()?;
-    // A statement of its own, so that the next one sees what the last holder of the lock committed.
+    // The lock is a statement of its own, so that the next statement sees what the previous holder committed.
     transaction.query(LOCK, &params![vec![outbox::key(target.conversation)]])?;
     let found: Option<Found> =
         transaction.query(LOOK, &params![target.conversation, user, target.message])?.one()?;
     let found = found.ok_or_else(|| membership::unseen(target.conversation, user, "message"))?;
-    if found.standing(user)?.judge(change)? == Verdict::Done {
-        // Nothing was written: the transaction may end as it likes.
+    if found.state(user)?.check(change)? == Status::Done {
+        // Nothing was written, so the rollback of the transaction loses nothing.
         return Ok(Changed { seq: found.seq, change: found.change, message: found.message, is_new: false });
     }
     let (content, mentions, keeps_mentions) = match change {
@@ -68,8 +68,8 @@ pub fn change(target: Target, user: &str, change: &Change) -> Result<Changed, Pr
 }
 
 impl Found {
-    fn standing(&self, user: &str) -> Result<Standing, Problem> {
-        Ok(Standing {
+    fn state(&self, user: &str) -> Result<MessageState, Problem> {
+        Ok(MessageState {
             role: Role::parse(&self.role).ok_or_else(Problem::internal)?,
             is_own: self.sender_id == user,
             is_text: self.is_text,

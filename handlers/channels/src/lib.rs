@@ -1,4 +1,4 @@
-//! Finds public channels by name, for anyone signed in: what they are called and what they are about, not what was said.
+//! Finds public channels by name, for every user. A result has the channel's name and description, not its messages.
 
 mod rules;
 
@@ -20,9 +20,9 @@ impl http::Handler for Channels {
         let user = &request.caller()?.user_id;
         let limit = request.limit(20, 100)?;
         let search = Search::parse(request.query("q"))?;
-        // The last channel of the page before, wherever it stands now.
+        // The cursor is the last channel of the previous page, wherever it sorts now.
         let after = cursor::id(request.query("cursor"))?;
-        // Postgres plans a statement once, so each way to search is its own.
+        // Postgres plans a statement once, so each kind of search has a statement of its own.
         let statement =
             PAGE.replace("{matches}", search.condition()).replace("{after}", rules::after(after.is_some()));
         let rows = postgres::query(&statement, &params![user, search.pattern(), after, limit + 1])?;

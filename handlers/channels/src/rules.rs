@@ -1,57 +1,57 @@
-//! What a search for channels means. Pure: no host calls, so plain `cargo test` runs it.
+//! Reads a search for channels. Pure: no host calls, so plain `cargo test` runs it.
 
 use sdk::{Problem, text};
 
-/// As long as a name may be.
+/// The length of the longest name.
 pub const QUERY_CHARS_MAX: usize = 100;
-/// The index knows pieces of three characters; a shorter word is looked for where names begin.
-const PIECE_CHARS: usize = 3;
+/// The index has trigrams. A query with fewer characters therefore only matches the beginning of names.
+const TRIGRAM_CHARS: usize = 3;
 
-/// Case and accents do not count.
+/// A search, which ignores case and accents.
 #[derive(Debug, PartialEq)]
 pub enum Search {
     All,
-    /// Names that begin so.
-    Begins(String),
-    /// Names that hold this anywhere.
-    Holds(String),
+    /// Names that begin with the query.
+    Prefix(String),
+    /// Names that contain the query.
+    Contains(String),
 }
 
 impl Search {
     pub fn parse(raw: Option<&str>) -> Result<Self, Problem> {
         let raw = raw.unwrap_or_default();
         let query = text::nfc(raw.trim().to_owned());
-        // A tab at the end is one too, although it would be trimmed.
+        // The raw text is checked, because trimming would remove a tab at the end.
         if text::length(&query) > QUERY_CHARS_MAX || text::has_control(raw) {
             let rule = format!("has more than {QUERY_CHARS_MAX} characters, or control characters");
             return Err(Problem::invalid("q", rule));
         }
         Ok(match text::length(&query) {
             0 => Self::All,
-            length if length < PIECE_CHARS => Self::Begins(query),
-            _ => Self::Holds(query),
+            length if length < TRIGRAM_CHARS => Self::Prefix(query),
+            _ => Self::Contains(query),
         })
     }
 
-    /// SQL with `$2`, the pattern.
+    /// The SQL condition; `$2` is the pattern.
     pub fn condition(&self) -> &'static str {
         match self {
             Self::All => "$2::text is null",
-            Self::Begins(_) | Self::Holds(_) => "channel.plain_name like app.plain($2::text)",
+            Self::Prefix(_) | Self::Contains(_) => "channel.plain_name like app.plain($2::text)",
         }
     }
 
     pub fn pattern(&self) -> Option<String> {
         match self {
             Self::All => None,
-            Self::Begins(query) => Some(format!("{}%", literal(query))),
-            Self::Holds(query) => Some(format!("%{}%", literal(query))),
+            Self::Prefix(query) => Some(format!("{}%", literal(query))),
+            Self::Contains(query) => Some(format!("%{}%", literal(query))),
         }
     }
 }
 
-/// SQL with `$3`, the last one of the page before. What is not public is no place to go on from: where a private name stands
-/// among the public ones is nobody's business.
+/// The SQL condition for the next page; `$3` is the last channel of the previous page. A cursor that names a private channel
+/// gives an empty page, so that nobody learns where its name sorts.
 pub fn after(is_next: bool) -> &'static str {
     if is_next {
         "(channel.plain_name, channel.id) > (
@@ -62,7 +62,7 @@ pub fn after(is_next: bool) -> &'static str {
     }
 }
 
-/// Without the characters that mean something in a pattern.
+/// Escapes the special characters of a pattern.
 fn literal(query: &str) -> String {
     let mut literal = String::with_capacity(query.len());
     for c in query.chars() {
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_word_begins_a_name_and_a_longer_one_is_anywhere_in_it() {
+    fn a_short_query_matches_the_beginning_of_names_and_a_longer_one_matches_anywhere() {
         let pattern = |query| Search::parse(Some(query)).unwrap().pattern();
         assert_eq!((pattern(""), pattern("  ")), (None, None));
         assert_eq!(pattern("đ").as_deref(), Some("đ%"));
@@ -88,12 +88,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_query_is_a_pattern() {
+    fn special_characters_of_patterns_are_escaped() {
         assert_eq!(Search::parse(Some(r"50%_\")).unwrap().pattern().as_deref(), Some(r"%50\%\_\\%"));
     }
 
     #[test]
-    fn a_query_is_no_longer_than_a_name() {
+    fn a_query_longer_than_a_name_is_refused() {
         assert!(Search::parse(Some(&"x".repeat(100))).is_ok());
         for bad in ["x".repeat(101), "a\0b".to_owned(), "a\t".to_owned()] {
             assert_eq!(Search::parse(Some(&bad)).unwrap_err().field.as_deref(), Some("q"));

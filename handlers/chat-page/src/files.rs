@@ -1,11 +1,11 @@
-//! The files, inside the release: those of the page, and the built client beside it.
+//! The files that the release contains: the page, and the built client.
 
 pub struct File {
     name: &'static str,
     pub text: &'static str,
 }
 
-/// From a directory, each under its own name.
+/// Includes files of a directory, each under its own name.
 macro_rules! files {
     ($directory:literal: $($name:literal)*) => {
         &[$(File { name: $name, text: include_str!(concat!($directory, "/", $name)) }),*]
@@ -15,7 +15,7 @@ macro_rules! files {
 pub const INDEX: File = File { name: "index.html", text: include_str!("../page/index.html") };
 pub const PAGE: &[File] =
     files!("../page": "dom.js" "door.js" "icon.svg" "list.js" "main.js" "page.css" "room.js");
-/// What `npm run build` makes; `scripts/test-js` looks whether it is current.
+/// The files that `npm run build` makes. `scripts/test-js` checks that they are up to date.
 pub const CLIENT: &[File] = files!("../../../clients/js/dist":
     "backoff.js" "calls.js" "client.js" "close.js" "connection.js" "emitter.js" "error.js" "following.js" "index.js"
     "life.js" "marks.js" "outbox.js" "rest.js" "stream.js" "typing.js" "wire.js");
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_what_people_write_becomes_markup() {
+    fn the_page_never_turns_text_into_markup() {
         for file in PAGE {
             for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write"] {
                 assert!(!file.text.contains(word), "{} says {word}", file.name);

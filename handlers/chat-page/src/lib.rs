@@ -1,5 +1,5 @@
-//! Shows the chat page, as it was when this release was built, to everyone: it holds nothing of anybody. Whoever uses it
-//! brings a token, which stays in their browser.
+//! Serves the chat page to everyone. The page contains no user data. A user signs in with a token, which stays in the
+//! browser.
 
 mod files;
 
@@ -7,7 +7,7 @@ use files::File;
 use sdk::Problem;
 use sdk::http::{self, Request, Response};
 
-/// The page's own scripts, styles and connections, and nothing else: no markup that slipped in could do anything.
+/// Allows only the page's own scripts, styles and connections, so that injected markup has no effect.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -29,7 +29,7 @@ impl http::Handler for ChatPage {
 fn shown(file: &File) -> Response {
     let headers = [
         ("content-type", file.media_type()),
-        // It changes with a release: asked again each time, so that nobody uses yesterday's.
+        // The files change with each release, so the browser must revalidate them on each use.
         ("cache-control", "no-cache"),
         ("content-security-policy", POLICY),
         ("referrer-policy", "no-referrer"),

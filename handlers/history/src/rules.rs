@@ -1,15 +1,16 @@
-//! Which page of a history is asked for. Pure: no host calls, so plain `cargo test` runs it.
+//! Reads a request for a page of history, and names the page for the cache. Pure: no host calls, so plain `cargo test` runs
+//! it.
 
 use sdk::Problem;
 
 pub const LIMIT_DEFAULT: u64 = 50;
 pub const LIMIT_MAX: u64 = 100;
-/// A frame has at most 64 KiB; the rest is for the envelope.
+/// The size of a page by frame. A frame has at most 64 KiB; the rest is for its envelope.
 pub const FRAME_BYTES_MAX: u64 = 60 * 1024;
-/// A page of REST: about a hundred of the largest messages there can be.
+/// The size of a page by REST: about a hundred messages of the largest size.
 pub const REST_BYTES_MAX: u64 = 3 * 1024 * 1024;
 
-/// Cursors are exclusive. Without any it is the newest page.
+/// The requested page. Cursors are exclusive. Without a cursor it is the newest page.
 #[derive(Debug, PartialEq)]
 pub struct Page {
     pub before: Option<u64>,
@@ -19,7 +20,7 @@ pub struct Page {
     pub form: Form,
 }
 
-/// How a page travels, and so how large it may be.
+/// The transport of a page, which decides its maximum size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Form {
     Rest,
@@ -35,43 +36,44 @@ impl Form {
     }
 }
 
-/// The heads of a conversation: its last message and its last edit or deletion, and the position epoch that they are of.
+/// The heads of a conversation: the seq of its last message, the number of its last change, and their position epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stand {
+pub struct Heads {
     pub seq: u64,
     pub change: u64,
     pub epoch: u32,
 }
 
 impl Page {
-    /// From the oldest after the cursor on, rather than back from the newest.
+    /// Whether the page goes forward from its cursor, and not backward.
     pub fn is_forward(&self) -> bool {
         self.after.is_some()
     }
 
-    /// Only what nobody wrote: joins, leaves, the system.
+    /// Whether the page has only messages that no user wrote: joins, leaves and system messages.
     pub fn is_beside_texts(&self) -> bool {
         self.kind.as_deref().is_some_and(|kind| kind != "text")
     }
 
-    /// The page ends before this seq. Bounded by the head that was looked up, so that what the page holds depends on
-    /// nothing but its name.
-    pub fn end(&self, stand: Stand) -> u64 {
-        let present = stand.seq + 1;
-        self.before.map_or(present, |before| before.min(present))
+    /// The seq before which the page ends. It is never above the head, so that the content of a page depends only on its
+    /// name.
+    pub fn end(&self, heads: Heads) -> u64 {
+        let after_head = heads.seq + 1;
+        self.before.map_or(after_head, |before| before.min(after_head))
     }
 
-    /// Two pages of a conversation with one name hold the same: a new message gives the newest page another end, an edit or
-    /// a deletion gives all of them another change. A failover that lost messages gives both out again, in another epoch.
-    pub fn name(&self, stand: Stand) -> String {
+    /// The name of the page for the cache. Two pages of a conversation with the same name have the same content. A new
+    /// message gives the newest page another end, and a change gives every page another change number. After a failover that
+    /// lost messages, both numbers are used again, but in another epoch.
+    pub fn name(&self, heads: Heads) -> String {
         let after = self.after.map_or("-".to_owned(), |after| after.to_string());
         let kind = self.kind.as_deref().unwrap_or("-");
         let form = match self.form {
             Form::Rest => "rest",
             Form::Frame => "frame",
         };
-        let epoch = if stand.epoch == 0 { String::new() } else { format!("{}.", stand.epoch) };
-        format!("{epoch}{}:{}:{after}:{}:{kind}:{form}", stand.change, self.end(stand), self.limit)
+        let epoch = if heads.epoch == 0 { String::new() } else { format!("{}.", heads.epoch) };
+        format!("{epoch}{}:{}:{after}:{}:{kind}:{form}", heads.change, self.end(heads), self.limit)
     }
 
     pub fn check(self) -> Result<Self, Problem> {
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_known_types_filter() {
+    fn an_unknown_type_is_refused() {
         let page = |kind: Option<&str>| Page {
             before: None,
             after: Some(0),
@@ -100,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn a_name_says_all_that_a_page_depends_on() {
-        let stand = Stand { seq: 9, change: 2, epoch: 0 };
+    fn a_page_name_contains_everything_that_the_page_depends_on() {
+        let heads = Heads { seq: 9, change: 2, epoch: 0 };
         let page = |before, after, kind: Option<&str>, form| Page {
             before,
             after,
@@ -110,16 +112,16 @@ mod tests {
             form,
         };
         let newest = page(None, None, None, Form::Rest);
-        assert_eq!(newest.name(stand), "2:10:-:50:-:rest");
+        assert_eq!(newest.name(heads), "2:10:-:50:-:rest");
         // The newest page changes with every message; an older one only with edits and deletions.
-        assert_ne!(newest.name(Stand { seq: 10, ..stand }), newest.name(stand));
+        assert_ne!(newest.name(Heads { seq: 10, ..heads }), newest.name(heads));
         let older = page(Some(5), None, None, Form::Rest);
-        assert_eq!(older.name(Stand { seq: 10, ..stand }), older.name(stand));
-        assert_ne!(older.name(Stand { change: 3, ..stand }), older.name(stand));
-        assert_ne!(older.name(Stand { epoch: 3, ..stand }), older.name(stand));
-        // Beyond the head is the head.
-        assert_eq!(page(Some(99), None, None, Form::Rest).name(stand), newest.name(stand));
-        assert_eq!(page(Some(u64::MAX), None, None, Form::Rest).end(stand), 10);
+        assert_eq!(older.name(Heads { seq: 10, ..heads }), older.name(heads));
+        assert_ne!(older.name(Heads { change: 3, ..heads }), older.name(heads));
+        assert_ne!(older.name(Heads { epoch: 3, ..heads }), older.name(heads));
+        // A cursor above the head counts as the head.
+        assert_eq!(page(Some(99), None, None, Form::Rest).name(heads), newest.name(heads));
+        assert_eq!(page(Some(u64::MAX), None, None, Form::Rest).end(heads), 10);
         let others = [
             page(None, Some(0), None, Form::Rest),
             page(None, None, Some("text"), Form::Rest),
@@ -127,7 +129,7 @@ mod tests {
             Page { limit: 49, ..page(None, None, None, Form::Rest) },
         ];
         for other in others {
-            assert_ne!(other.name(stand), newest.name(stand));
+            assert_ne!(other.name(heads), newest.name(heads));
         }
     }
 }
