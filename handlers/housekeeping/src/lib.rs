@@ -1,5 +1,6 @@
-//! What nobody waits for: months of the partitioned tables made ahead, months past keeping dropped, old message keys
-//! cleaned, new words sorted into their index. It holds no rights over tables: it calls functions that do just this (`migrations/app`).
+//! Maintains the tables of the application. It creates monthly partitions ahead of time, drops partitions that are past
+//! their retention, deletes old message keys, and merges new words into the search index. It has no rights on tables, and
+//! only calls SQL functions that do this work (`migrations/app`).
 
 mod rules;
 
@@ -24,7 +25,7 @@ impl schedule::Handler for Housekeeping {
             "words" => words(),
             other => return Err(format!("no schedule `{other}`")),
         };
-        // What could not be done now is done by the next run: everything is made ahead, nothing is urgent.
+        // The next run repeats what failed. Nothing is urgent, because partitions are created months ahead.
         done.map_err(|problem| format!("{}: {}", tick.name, problem.detail))
     }
 }
@@ -46,7 +47,7 @@ fn months(settings: &Settings) -> Result<(), Problem> {
     Ok(())
 }
 
-/// So that no search reads a long list of what is not in its index yet.
+/// Merges new words into the search index. Searches scan the words that are not merged yet, so that list must stay short.
 fn words() -> Result<(), Problem> {
     postgres::query(SORT, &[])?;
     Ok(())

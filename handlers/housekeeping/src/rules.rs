@@ -1,12 +1,12 @@
-//! What is kept, and for how long. Pure: no host calls, so plain `cargo test` runs it.
+//! The retention settings. Pure: no host calls, so plain `cargo test` runs it.
 
-/// Rows of one transaction: short enough that nobody notices.
+/// The rows that one transaction deletes. It is small, so that no lock is held for long.
 pub const BATCH_ROWS: u64 = 5_000;
-/// Of one run; the rest waits for the next.
+/// The transactions of one run. The next run continues.
 pub const BATCHES_MAX: u64 = 100;
 const MONTHS_AHEAD_MAX: u64 = 24;
 const MONTHS_MAX: u64 = 1_200;
-/// An edit of last month's last message belongs to this month, so a month is kept at least this long.
+/// The minimum retention in months. An edit in this month may belong to a message of the previous month.
 const MONTHS_KEPT_MIN: u64 = 2;
 const KEY_DAYS_MIN: u64 = 7;
 const DAYS_MAX: u64 = 36_500;
@@ -14,14 +14,14 @@ const DAYS_MAX: u64 = 36_500;
 #[derive(Debug, PartialEq)]
 pub struct Settings {
     pub months_ahead: u64,
-    /// `None` is for ever.
+    /// `None` keeps messages forever. The next field works likewise.
     messages_months: Option<u64>,
     notifications_months: Option<u64>,
     pub key_days: u64,
 }
 
 impl Settings {
-    /// What an operator may have set too low or too high is taken as the nearest that is right.
+    /// Reads the settings. A value out of range counts as the nearest valid one.
     pub fn of(number: impl Fn(&str, u64) -> u64) -> Self {
         let kept = |key: &str, default: u64| match number(key, default) {
             0 => None,
@@ -35,7 +35,7 @@ impl Settings {
         }
     }
 
-    /// Tables that lose old months, and how many they keep.
+    /// The tables whose old months are dropped, each with the number of months to keep.
     pub fn kept(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("messages", self.messages_months),
@@ -52,14 +52,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_stay_unless_somebody_says_otherwise() {
+    fn messages_are_kept_forever_by_default() {
         let settings = Settings::of(|_, default| default);
         assert_eq!((settings.months_ahead, settings.key_days), (3, 8));
         assert_eq!(settings.kept().collect::<Vec<_>>(), [("notifications", 12)]);
     }
 
     #[test]
-    fn settings_stay_within_reason() {
+    fn settings_are_clamped_to_their_range() {
         let least = Settings::of(|_, _| 1);
         assert_eq!((least.months_ahead, least.key_days), (1, 7));
         let kept: Vec<_> = least.kept().collect();

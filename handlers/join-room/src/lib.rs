@@ -1,12 +1,12 @@
-//! Subscribes connections to conversations and topics. The order makes it gapless: first the gates, then the question who
-//! may and where the conversation stands, so that nothing falls between the head and the first push.
+//! Subscribes connections to conversations and topics. It first subscribes behind closed gates, and then reads permissions
+//! and heads from Postgres. So no message is lost between the head and the first push.
 
 mod looking;
 mod rules;
 mod store;
 
 use chat::{address, membership};
-use rules::{Beginning, Found, Heads, Stand, Wish};
+use rules::{ClientPosition, Heads, ResolvedSelection, Selection, Start};
 use sdk::connection::{self, Gap, Page};
 use sdk::frame::{Reply, Request, Subscription};
 use sdk::{Id, Problem, Push, channels, frame, http};
@@ -44,17 +44,17 @@ impl connection::Handler for JoinRoom {
         let (seq, change) = (gap.after(address::SEQ), gap.after(address::CHANGE));
         let Standing { heads, epoch, common, is_another_epoch } = store::standing(conversation, seq, change)?;
         let has = Heads { seq: seq.number, change: change.number };
-        // History went back under this reader: what follows is sent from the point that both have.
+        // The history went back to an earlier state. The reader gets everything after the point that both histories share.
         let after = if is_another_epoch { has.and(common) } else { has };
         let mut pushes = Vec::new();
         if is_another_epoch {
             pushes.push(Push { frame: reset(conversation, &epoch, common), position: None });
         }
-        // What was missed may hold that somebody was removed: first they hear no more, then the others what was missed.
+        // The missed messages may include a removal. The removed user's subscription ends before the others get the page.
         for user in store::gone(conversation, after, heads)? {
             channels::revoke(&gap.address, &user)?;
         }
-        if heads.is_far_from(after) {
+        if heads.is_too_far_from(after) {
             let payload = json!({ "conversation_ids": [conversation] }).to_string();
             pushes.push(Push { frame: frame::push("resync", &payload), position: None });
             return Ok(Page { pushes, reached: positions(heads, &epoch), more: false });
@@ -67,15 +67,16 @@ impl connection::Handler for JoinRoom {
                 _ => reached.change = one.number,
             }
         }
-        // The page may have gone beyond the heads read before it.
+        // The page may end above the heads, which were read before it.
         let more = !missed.is_empty() && (reached.seq < heads.seq || reached.change < heads.change);
         pushes.extend(missed.into_iter().map(|one| one.into_push(&epoch)));
         Ok(Page { pushes, reached: positions(reached, &epoch), more })
     }
 }
 
-/// The frame that tells the subscribers of a conversation of a new epoch: what they have above `common` is not in its history.
-/// What is there instead follows it. A client that does not know of epochs asks `history`, as for any `resync`.
+/// The frame that notifies the subscribers of a conversation of a new epoch. Its history has no messages that a subscriber
+/// has above `common`; the new ones follow the frame. A client without support for epochs requests `history`, as for every
+/// `resync`.
 fn reset(conversation: Id, epoch: &Epoch, common: Heads) -> String {
     let payload = json!({
         "conversation_ids": [conversation],
@@ -87,28 +88,29 @@ fn reset(conversation: Id, epoch: &Epoch, common: Heads) -> String {
 
 fn subscribe(request: &Request) -> Result<Reply, Problem> {
     let user = &request.caller.user_id;
-    let wish = Wish::subscribe(request.payload()?, request.alias.is_some())?;
-    let wish = wish.found_for(user)?;
+    let selection = Selection::subscribe(request.payload()?, request.alias.is_some())?;
+    let selection = selection.resolve_for(user)?;
     let mut answer = Answer::default();
-    if wish.join {
-        answer.join(&wish, user)?;
+    if selection.join {
+        answer.join(&selection, user)?;
     }
 
-    let ids: Vec<Id> = wish.ids.iter().copied().filter(|id| !answer.is_refused(*id)).collect();
-    let topics: Vec<String> = wish.topics.iter().filter_map(|topic| address::topic(topic)).collect();
+    let ids: Vec<Id> = selection.ids.iter().copied().filter(|id| !answer.is_refused(*id)).collect();
+    let topics: Vec<String> = selection.topics.iter().filter_map(|topic| address::topic(topic)).collect();
     let addresses: Vec<String> =
         ids.iter().map(|id| address::conversation(*id)).chain(topics.iter().cloned()).collect();
     channels::subscribe(&addresses)?;
 
-    // Asked behind the gates: whoever is removed from here on is removed from these too.
-    let epoch_of = |id: &Id| wish.stands.get(id).and_then(|stand| stand.epoch.as_deref());
+    // The permissions are read after the gates are set. A later removal also ends these subscriptions.
+    let epoch_of =
+        |id: &Id| selection.client_positions.get(id).and_then(|position| position.epoch.as_deref());
     for seat in store::seats(user, &ids, epoch_of)? {
         match seat.refusal() {
             Some(code) => answer.refuse(&seat.id.to_string(), code),
-            None => answer.open(&seat, wish.stands.get(&seat.id)),
+            None => answer.subscribe(&seat, selection.client_positions.get(&seat.id)),
         }
     }
-    for name in &wish.unknown {
+    for name in &selection.unknown {
         answer.refuse(name, "not_found");
     }
     for topic in topics {
@@ -116,16 +118,16 @@ fn subscribe(request: &Request) -> Result<Reply, Problem> {
     }
     looking::begin(&request.connection, user, &answer.ids);
     if !answer.lost.is_empty() {
-        // Sent after the reply, in which a client that does not know of epochs finds nothing of this.
+        // This frame follows the reply, for clients without support for epochs.
         let payload = json!({ "conversation_ids": answer.lost }).to_string();
         channels::send(&request.connection, &frame::push("resync", &payload))?;
     }
-    // Who comes in by the alias is shown where they are.
+    // The aliases return the conversation too.
     let shown = match (&request.alias, &answer.ids[..]) {
         (Some(_), [id]) => Some(store::conversation(*id)?),
         _ => None,
     };
-    let mut reply = answer.reply(&wish);
+    let mut reply = answer.reply(&selection);
     if let Some(conversation) = shown {
         reply.payload.truncate(reply.payload.len() - 1);
         reply.payload += &format!(r#","conversation":{conversation}}}"#);
@@ -134,44 +136,44 @@ fn subscribe(request: &Request) -> Result<Reply, Problem> {
 }
 
 fn unsubscribe(request: &Request) -> Result<Reply, Problem> {
-    let wish = Wish::unsubscribe(request.payload()?)?.found_for(&request.caller.user_id)?;
-    let ids = wish.ids;
-    let topics = wish.topics.iter().filter_map(|topic| address::topic(topic));
+    let selection = Selection::unsubscribe(request.payload()?)?.resolve_for(&request.caller.user_id)?;
+    let ids = selection.ids;
+    let topics = selection.topics.iter().filter_map(|topic| address::topic(topic));
     let addresses: Vec<String> = ids.iter().map(|id| address::conversation(*id)).chain(topics).collect();
     channels::unsubscribe(&addresses)?;
     looking::end(&request.connection, &ids);
-    Ok(Reply::new("unsubscribed", &json!({ "conversation_ids": ids, "topics": wish.topics })))
+    Ok(Reply::new("unsubscribed", &json!({ "conversation_ids": ids, "topics": selection.topics })))
 }
 
-impl Wish {
-    /// With the conversations that this user means by these names, in one question.
-    fn found_for(self, user: &str) -> Result<Found, Problem> {
-        let ids = membership::find_all(self.names().chain(self.stands.keys()), user)?;
-        Ok(self.found(&ids))
+impl Selection {
+    /// Resolves the names of conversations, as this user sees them, with one query.
+    fn resolve_for(self, user: &str) -> Result<ResolvedSelection, Problem> {
+        let ids = membership::find_all(self.names().chain(self.client_positions.keys()), user)?;
+        Ok(self.resolve(&ids))
     }
 }
 
-/// What the reply to `subscribe` says, while it is found out.
+/// Collects the reply to `subscribe`.
 #[derive(Default)]
 struct Answer {
     ids: Vec<Id>,
     heads: Map<String, Value>,
     changes: Map<String, Value>,
-    /// The present epoch, once a conversation was looked at.
+    /// The present epoch; `None` until a conversation was subscribed.
     epoch: Option<String>,
-    /// Where the client's history and this one part, for clients that know of epochs.
+    /// For clients with support for epochs: the point up to which the client's history and the present one are the same.
     reset: Map<String, Value>,
-    /// Where they part for the others: the same as a position above the head.
+    /// For other clients: the conversations whose history differs from theirs.
     lost: Vec<Id>,
     refused: Vec<Value>,
     subscriptions: Vec<Subscription>,
 }
 
 impl Answer {
-    /// Most who join are participants already; only the others need a transaction, and only public channels have one for
-    /// them. Whoever may not is refused behind the gates, like everyone.
-    fn join(&mut self, wish: &Found, user: &str) -> Result<(), Problem> {
-        for seat in store::seats(user, &wish.ids, |_| None)? {
+    /// Joins public channels. Most callers are participants already and need no transaction. A caller who may not join is
+    /// refused later, when the permissions are read.
+    fn join(&mut self, selection: &ResolvedSelection, user: &str) -> Result<(), Problem> {
+        for seat in store::seats(user, &selection.ids, |_| None)? {
             if seat.seated || !seat.open {
                 continue;
             }
@@ -193,11 +195,11 @@ impl Answer {
         self.refused.push(json!({ "id": id, "code": code }));
     }
 
-    fn open(&mut self, seat: &Seat, stand: Option<&Stand>) {
+    fn subscribe(&mut self, seat: &Seat, position: Option<&ClientPosition>) {
         let (id, heads, epoch) = (seat.id, seat.heads(), seat.epoch());
-        let Beginning { after, missed, has_lost } = heads.begin(stand, seat.common());
+        let Start { after, missed, has_lost } = heads.start(position, seat.common());
         self.ids.push(id);
-        if has_lost && stand.is_some_and(|stand| stand.epoch.is_some()) {
+        if has_lost && position.is_some_and(|position| position.epoch.is_some()) {
             self.reset.insert(id.to_string(), json!({ "seq": after.seq, "change": after.change }));
         } else if has_lost {
             self.lost.push(id);
@@ -209,16 +211,16 @@ impl Answer {
         self.epoch = Some(epoch.name);
     }
 
-    fn reply(self, wish: &Found) -> Reply {
+    fn reply(self, selection: &ResolvedSelection) -> Reply {
         let mut payload = json!({
             "conversation_ids": self.ids,
             "heads": self.heads,
             "changes": self.changes,
             "refused": self.refused,
-            "topics": wish.topics,
+            "topics": selection.topics,
         });
-        if !wish.slugs.is_empty() {
-            payload["slugs"] = json!(wish.slugs);
+        if !selection.slugs.is_empty() {
+            payload["slugs"] = json!(selection.slugs);
         }
         if let Some(epoch) = self.epoch {
             payload["epoch"] = epoch.into();

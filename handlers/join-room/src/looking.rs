@@ -1,5 +1,5 @@
-//! Who looks at a conversation: kept in Redis, so that nobody is notified of what is on their screen. A hint; without
-//! Redis people get a notification too many.
+//! Records in Redis which connections look at a conversation, so that users are not notified of messages on their screen.
+//! It is a hint: if Redis fails, users get unneeded notifications.
 
 use chat::keys;
 use sdk::redis::{self, Pipeline};

@@ -1,4 +1,4 @@
-//! What a client asks to see, and what it lacks. Pure: no host calls, so plain `cargo test` runs it.
+//! Reads subscribe requests, and decides which messages a client lacks. Pure: no host calls, so plain `cargo test` runs it.
 
 use chat::address;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,64 +8,70 @@ use sdk::json::Object;
 use sdk::{Id, Problem};
 use serde_json::Value;
 
-/// Of one frame; a client with more sends several.
+/// The conversations of one frame. A client that needs more sends several frames.
 pub const CONVERSATIONS_MAX: usize = 200;
 pub const TOPICS_MAX: usize = 50;
-/// Of one frame that joins: each is a transaction of its own.
+/// The conversations of one frame that joins them, because each join is a transaction of its own.
 pub const JOINS_MAX: usize = 20;
-/// Who lacks more pages `history` instead.
+/// The missed messages that are sent one by one. A client that lacks more requests `history` instead.
 pub const MISSED_MAX: u64 = 1000;
 
-/// A position epoch is a UUID; a client may send anything.
+/// The longest epoch that a client may send. A position epoch is a UUID, but a client could send any text.
 pub const EPOCH_BYTES_MAX: usize = 64;
 
-/// Where a client stands in a conversation.
+/// A client's position in a conversation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stand {
+pub struct ClientPosition {
     pub seq: u64,
-    /// Absent in a position that is just a seq: the client counts no changes.
+    /// `None` if the position is only a seq, because the client does not count changes.
     pub change: Option<u64>,
-    /// The position epoch that the client was last told. Absent where the client does not know of epochs.
+    /// The last position epoch that the client received; `None` for a client without support for epochs.
     pub epoch: Option<String>,
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Wish {
-    /// As the client wrote them, each once. What can name no conversation is answered like one that is not there.
+pub struct Selection {
+    /// The names as the client wrote them, without duplicates. An invalid name is answered with `not_found`.
     pub conversations: Vec<(String, Option<Name>)>,
-    pub stands: BTreeMap<Name, Stand>,
+    pub client_positions: BTreeMap<Name, ClientPosition>,
     pub topics: Vec<String>,
-    /// Become a participant of public channels first.
+    /// Whether the caller joins public channels first.
     pub join: bool,
 }
 
-impl Wish {
-    /// `subscribe`, or `chat:join` and `join_room`, which name one conversation and join it.
+impl Selection {
+    /// Reads `subscribe`, or its aliases `chat:join` and `join_room`, which name one conversation and join it.
     pub fn subscribe(mut payload: Object, alias: bool) -> Result<Self, Problem> {
-        names_something(&payload)?;
+        check_names(&payload)?;
         let conversations = conversations(&mut payload)?;
         let join = payload.boolean("join")?.unwrap_or(alias);
         if join && conversations.len() > JOINS_MAX {
             let rule = format!("has more than {JOINS_MAX} entries to join");
             return Err(Problem::invalid("conversation_ids", rule));
         }
-        let stands = stands(&mut payload)?;
-        Ok(Self { conversations, stands, topics: topics(&mut payload)?, join })
+        let client_positions = client_positions(&mut payload)?;
+        Ok(Self { conversations, client_positions, topics: topics(&mut payload)?, join })
     }
 
     pub fn unsubscribe(mut payload: Object) -> Result<Self, Problem> {
-        names_something(&payload)?;
+        check_names(&payload)?;
         let conversations = conversations(&mut payload)?;
-        Ok(Self { conversations, stands: BTreeMap::new(), topics: topics(&mut payload)?, join: false })
+        Ok(Self {
+            conversations,
+            client_positions: BTreeMap::new(),
+            topics: topics(&mut payload)?,
+            join: false,
+        })
     }
 
     pub fn names(&self) -> impl Iterator<Item = &Name> {
         self.conversations.iter().filter_map(|(_, name)| name.as_ref())
     }
 
-    /// With the conversations that this user means.
-    pub fn found(self, ids: &BTreeMap<Name, Id>) -> Found {
-        let mut found = Found { join: self.join, topics: self.topics, ..Found::default() };
+    /// Replaces names by the ids that were found.
+    pub fn resolve(self, ids: &BTreeMap<Name, Id>) -> ResolvedSelection {
+        let mut found =
+            ResolvedSelection { join: self.join, topics: self.topics, ..ResolvedSelection::default() };
         for (written, name) in self.conversations {
             match name.as_ref().and_then(|name| ids.get(name)) {
                 None => found.unknown.push(written),
@@ -79,32 +85,32 @@ impl Wish {
                 }
             }
         }
-        for (name, stand) in &self.stands {
-            // A position in a conversation that is not named matters to nobody.
+        for (name, position) in &self.client_positions {
+            // A position in a conversation that is not named is ignored.
             if let Some(id) = ids.get(name) {
-                found.stands.insert(*id, stand.clone());
+                found.client_positions.insert(*id, position.clone());
             }
         }
         found
     }
 }
 
-/// A wish whose conversations are known.
+/// A selection whose names are resolved to ids.
 #[derive(Debug, Default)]
-pub struct Found {
-    /// Each once, in the order in which they were named.
+pub struct ResolvedSelection {
+    /// The ids without duplicates, in the order in which the client named them.
     pub ids: Vec<Id>,
-    /// Those that were named by a slug.
+    /// The ids of the slugs that the client used.
     pub slugs: BTreeMap<String, Id>,
-    /// What names no conversation of this user, as it was written.
+    /// The names, as the client wrote them, of no conversation that this user can see.
     pub unknown: Vec<String>,
-    pub stands: BTreeMap<Id, Stand>,
+    pub client_positions: BTreeMap<Id, ClientPosition>,
     pub topics: Vec<String>,
     pub join: bool,
 }
 
-/// Empty lists are fine: a client that comes back may have nothing.
-fn names_something(payload: &Object) -> Result<(), Problem> {
+/// Checks that the payload names conversations or topics. Empty lists are valid: a reconnecting client may have none.
+fn check_names(payload: &Object) -> Result<(), Problem> {
     let names = ["conversation_ids", "conversation_id", "topics"];
     let found = names.iter().any(|name| payload.has(name) && !payload.is_null(name));
     if found { Ok(()) } else { Err(Problem::invalid("conversation_ids", "is required, or topics")) }
@@ -113,7 +119,7 @@ fn names_something(payload: &Object) -> Result<(), Problem> {
 fn conversations(payload: &mut Object) -> Result<Vec<(String, Option<Name>)>, Problem> {
     let mut names = payload.texts("conversation_ids", CONVERSATIONS_MAX)?.unwrap_or_default();
     names.extend(payload.text("conversation_id")?);
-    // One id can be written in two ways.
+    // One id can be written in upper and in lower case.
     let mut seen = BTreeSet::new();
     let named = names.into_iter().map(|written| (Name::parse(&written), written));
     let once = named.filter(|(name, written)| {
@@ -135,26 +141,28 @@ fn topics(payload: &mut Object) -> Result<Vec<String>, Problem> {
     }
 }
 
-fn stands(payload: &mut Object) -> Result<BTreeMap<Name, Stand>, Problem> {
-    let mut stands = BTreeMap::new();
+fn client_positions(payload: &mut Object) -> Result<BTreeMap<Name, ClientPosition>, Problem> {
+    let mut client_positions = BTreeMap::new();
     for (name, value) in payload.map("positions", CONVERSATIONS_MAX)?.unwrap_or_default() {
         let field = format!("positions.{name}");
-        let stand = match value {
-            Value::Number(number) => Stand { seq: seq(number.as_u64(), &field)?, change: None, epoch: None },
+        let position = match value {
+            Value::Number(number) => {
+                ClientPosition { seq: seq(number.as_u64(), &field)?, change: None, epoch: None }
+            }
             Value::Object(_) => {
                 let mut position = Object::of(value, &field)?;
                 let seq = seq(position.number("seq")?, &format!("{field}.seq"))?;
                 let change = position.number("change")?;
-                Stand { seq, change, epoch: epoch(position.text("epoch")?, &field)? }
+                ClientPosition { seq, change, epoch: epoch(position.text("epoch")?, &field)? }
             }
             _ => return Err(Problem::invalid(field, "is neither a seq nor {seq, change, epoch}")),
         };
-        // A position in something that can have no name matters to nobody.
+        // A position with an invalid name is ignored.
         if let Some(name) = Name::parse(&name) {
-            stands.insert(name, stand);
+            client_positions.insert(name, position);
         }
     }
-    Ok(stands)
+    Ok(client_positions)
 }
 
 fn epoch(name: Option<String>, field: &str) -> Result<Option<String>, Problem> {
@@ -180,36 +188,36 @@ pub struct Heads {
     pub change: u64,
 }
 
-/// How a subscription begins.
+/// The point at which a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Beginning {
-    /// The client has this of the present history.
+pub struct Start {
+    /// The client has everything up to here.
     pub after: Heads,
-    /// Something is missing between that and the present.
+    /// Whether the client lacks messages between `after` and the heads.
     pub missed: bool,
-    /// The client has more, which is not in this history: it was lost in a failover or a restore.
+    /// Whether the client has messages that this history lacks, because a failover or a restore lost them.
     pub has_lost: bool,
 }
 
 impl Heads {
-    /// Without a position the subscription begins now. A position above the heads, or above what the client's epoch has in
-    /// common with this history, is lowered to that: otherwise the client would never be sent what is below it.
-    pub fn begin(&self, stand: Option<&Stand>, common: Option<Heads>) -> Beginning {
-        let Some(stand) = stand else { return Beginning { after: *self, missed: false, has_lost: false } };
+    /// Decides where a subscription begins. Without a position it begins at the heads. A position above the heads, or above
+    /// `common`, is lowered to them; otherwise the client would never get the messages below its position.
+    pub fn start(&self, position: Option<&ClientPosition>, common: Option<Heads>) -> Start {
+        let Some(position) = position else { return Start { after: *self, missed: false, has_lost: false } };
         let most = common.map_or(*self, |common| common.and(*self));
-        let change = stand.change.unwrap_or(most.change);
-        let after = most.and(Heads { seq: stand.seq, change });
-        let has_lost = stand.seq > after.seq || change > after.change;
-        Beginning { after, missed: after != *self, has_lost }
+        let change = position.change.unwrap_or(most.change);
+        let after = most.and(Heads { seq: position.seq, change });
+        let has_lost = position.seq > after.seq || change > after.change;
+        Start { after, missed: after != *self, has_lost }
     }
 
-    /// What both have.
+    /// The smaller of both, on each track.
     pub fn and(self, other: Heads) -> Heads {
         Heads { seq: self.seq.min(other.seq), change: self.change.min(other.change) }
     }
 
-    /// Whether it is too much to be sent one by one.
-    pub fn is_far_from(&self, after: Heads) -> bool {
+    /// Whether the messages after `after` are too many to be sent one by one.
+    pub fn is_too_far_from(&self, after: Heads) -> bool {
         self.seq.saturating_sub(after.seq) > MISSED_MAX
             || self.change.saturating_sub(after.change) > MISSED_MAX
     }
@@ -222,15 +230,15 @@ mod tests {
 
     const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
-    fn wish(payload: Value) -> Result<Wish, Problem> {
-        Wish::subscribe(Object::parse(payload.to_string().as_bytes()).unwrap(), false)
+    fn selection(payload: Value) -> Result<Selection, Problem> {
+        Selection::subscribe(Object::parse(payload.to_string().as_bytes()).unwrap(), false)
     }
 
     #[test]
-    fn a_wish_names_conversations_positions_and_topics() {
+    fn a_selection_has_conversations_positions_and_topics() {
         let id = Id::parse(ROOM).unwrap();
         let room = Name::Id(id);
-        let full = wish(json!({
+        let full = selection(json!({
             "conversation_ids": [ROOM, "No Name", ROOM, ROOM.to_uppercase(), "lobby", "mine"],
             "positions": { ROOM: { "seq": 3, "change": 1, "epoch": "E1" }, "lobby": 7, "No Name": 7, "gone": 7 },
             "topics": ["match:31", "match:31"],
@@ -240,37 +248,40 @@ mod tests {
             full.conversations[..2],
             [(ROOM.to_owned(), Some(room.clone())), ("No Name".to_owned(), None)]
         );
-        assert_eq!(full.stands[&room], Stand { seq: 3, change: Some(1), epoch: Some("e1".to_owned()) });
+        assert_eq!(
+            full.client_positions[&room],
+            ClientPosition { seq: 3, change: Some(1), epoch: Some("e1".to_owned()) }
+        );
         assert_eq!((full.topics.len(), full.join), (1, false));
 
-        // `mine` is the conversation that was named by its id too; nobody knows `lobby`.
+        // `mine` is the slug of the conversation that was also named by its id; `lobby` does not exist.
         let mine = Name::Slug("mine".to_owned());
-        let found = full.found(&[(room.clone(), id), (mine, id)].into());
+        let found = full.resolve(&[(room.clone(), id), (mine, id)].into());
         assert_eq!(
             (&found.ids[..], &found.unknown[..]),
             (&[id][..], &["No Name".to_owned(), "lobby".to_owned()][..])
         );
-        assert_eq!((found.slugs, found.stands.len()), ([("mine".to_owned(), id)].into(), 1));
-        let seq_only = wish(json!({ "conversation_ids": [ROOM], "positions": { ROOM: 5 } })).unwrap();
-        assert_eq!(seq_only.stands[&room], Stand { seq: 5, change: None, epoch: None });
+        assert_eq!((found.slugs, found.client_positions.len()), ([("mine".to_owned(), id)].into(), 1));
+        let seq_only = selection(json!({ "conversation_ids": [ROOM], "positions": { ROOM: 5 } })).unwrap();
+        assert_eq!(seq_only.client_positions[&room], ClientPosition { seq: 5, change: None, epoch: None });
     }
 
     #[test]
-    fn who_has_nothing_asks_for_nothing() {
+    fn empty_lists_are_valid() {
         for nothing in [json!({ "conversation_ids": [] }), json!({ "topics": [] })] {
-            assert!(wish(nothing).unwrap().conversations.is_empty());
+            assert!(selection(nothing).unwrap().conversations.is_empty());
         }
     }
 
     #[test]
-    fn an_alias_names_one_and_joins() {
+    fn an_alias_names_one_conversation_and_joins_it() {
         let payload = Object::parse(json!({ "conversation_id": ROOM }).to_string().as_bytes()).unwrap();
-        let alias = Wish::subscribe(payload, true).unwrap();
+        let alias = Selection::subscribe(payload, true).unwrap();
         assert!(alias.join && alias.conversations.len() == 1);
     }
 
     #[test]
-    fn a_bad_wish_names_its_field() {
+    fn an_error_names_its_field() {
         for (field, payload) in [
             ("conversation_ids", json!({})),
             ("conversation_ids", json!({ "conversation_ids": null })),
@@ -295,40 +306,40 @@ mod tests {
             ("topics", json!({ "topics": vec!["x"; 51] })),
             ("join", json!({ "conversation_ids": [ROOM], "join": "yes" })),
         ] {
-            assert_eq!(wish(payload).unwrap_err().field.as_deref(), Some(field));
+            assert_eq!(selection(payload).unwrap_err().field.as_deref(), Some(field));
         }
     }
 
     #[test]
-    fn a_subscription_begins_where_the_client_stands_or_now() {
+    fn a_subscription_begins_at_the_clients_position_or_at_the_heads() {
         let heads = Heads { seq: 10, change: 4 };
-        let begin = |stand: Option<(u64, Option<u64>)>, common| {
-            let stand = stand.map(|(seq, change)| Stand { seq, change, epoch: None });
-            let begun = heads.begin(stand.as_ref(), common);
-            assert_eq!(begun.missed, begun.after != heads);
-            (begun.after.seq, begun.after.change, begun.has_lost)
+        let start = |position: Option<(u64, Option<u64>)>, common| {
+            let position = position.map(|(seq, change)| ClientPosition { seq, change, epoch: None });
+            let started = heads.start(position.as_ref(), common);
+            assert_eq!(started.missed, started.after != heads);
+            (started.after.seq, started.after.change, started.has_lost)
         };
-        assert_eq!(begin(None, None), (10, 4, false));
-        assert_eq!(begin(Some((10, None)), None), (10, 4, false));
-        assert_eq!(begin(Some((7, None)), None), (7, 4, false));
-        assert_eq!(begin(Some((10, Some(1))), None), (10, 1, false));
-        // Beyond the head: whoever said so, that is not in this history.
-        assert_eq!(begin(Some((999, Some(999))), None), (10, 4, true));
-        assert_eq!(begin(Some((11, None)), None), (10, 4, true));
-        // Of an older epoch only what both have counts.
+        assert_eq!(start(None, None), (10, 4, false));
+        assert_eq!(start(Some((10, None)), None), (10, 4, false));
+        assert_eq!(start(Some((7, None)), None), (7, 4, false));
+        assert_eq!(start(Some((10, Some(1))), None), (10, 1, false));
+        // A position above the head is not in this history.
+        assert_eq!(start(Some((999, Some(999))), None), (10, 4, true));
+        assert_eq!(start(Some((11, None)), None), (10, 4, true));
+        // In an older epoch only the common part counts.
         let common = Some(Heads { seq: 8, change: 3 });
-        assert_eq!(begin(Some((9, Some(3))), common), (8, 3, true));
-        assert_eq!(begin(Some((8, Some(4))), common), (8, 3, true));
-        assert_eq!(begin(Some((7, Some(2))), common), (7, 2, false));
-        assert_eq!(begin(Some((7, None)), common), (7, 3, false));
-        // Of an epoch that nobody here knows, nothing does.
-        assert_eq!(begin(Some((7, Some(2))), Some(Heads { seq: 0, change: 0 })), (0, 0, true));
+        assert_eq!(start(Some((9, Some(3))), common), (8, 3, true));
+        assert_eq!(start(Some((8, Some(4))), common), (8, 3, true));
+        assert_eq!(start(Some((7, Some(2))), common), (7, 2, false));
+        assert_eq!(start(Some((7, None)), common), (7, 3, false));
+        // An unknown epoch has no common part.
+        assert_eq!(start(Some((7, Some(2))), Some(Heads { seq: 0, change: 0 })), (0, 0, true));
     }
 
     #[test]
-    fn beyond_a_thousand_is_far() {
+    fn more_than_a_thousand_missed_messages_are_too_many() {
         let heads = Heads { seq: 1500, change: 0 };
-        assert!(heads.is_far_from(Heads { seq: 499, change: 0 }));
-        assert!(!heads.is_far_from(Heads { seq: 500, change: 0 }));
+        assert!(heads.is_too_far_from(Heads { seq: 499, change: 0 }));
+        assert!(!heads.is_too_far_from(Heads { seq: 500, change: 0 }));
     }
 }

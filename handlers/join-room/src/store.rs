@@ -1,4 +1,4 @@
-//! Statements of this handler and what their answers mean.
+//! The SQL statements of this handler.
 
 use chat::address;
 use sdk::channels::EpochNumber;
@@ -11,14 +11,14 @@ const CONVERSATION: &str =
     "select app.conversation_text(conversation) from app.conversations as conversation where id = $1::uuid";
 const HEADS: &str = include_str!("sql/heads.sql");
 const GONE: &str = include_str!("sql/gone.sql");
-/// Messages back from the head in which it is looked for leaves: far more than a node misses before it is noticed.
+/// The number of messages below the head in which removals are searched. A node never misses that many before it notices.
 const LEAVES_MAX: u64 = 20_000;
 const MISSED: &str = include_str!("sql/missed.sql");
-/// Of one page, beside its bound in bytes.
+/// The rows of one page. The page is also limited in bytes.
 const ROWS_MAX: u64 = 256;
 
 sdk::rows! {
-    /// A conversation as a user stands to it.
+    /// A conversation, and the user's relation to it.
     pub struct Seat {
         id: Id, seated: bool, open: bool, seq: Option<u64>, change: u64, epoch: u32, epoch_name: String,
         common_seq: Option<u64>, common_change: Option<u64>,
@@ -34,8 +34,8 @@ impl Seat {
         Heads { seq: self.seq.unwrap_or(0), change: self.change }
     }
 
-    /// What the epoch of the client's position has in common with this history; none where that is the present epoch, or the
-    /// client names none.
+    /// The heads up to which the client's epoch and this history are the same. `None` if the client's epoch is the present
+    /// one, or the client named none.
     pub fn common(&self) -> Option<Heads> {
         Some(Heads { seq: self.common_seq?, change: self.common_change? })
     }
@@ -44,7 +44,7 @@ impl Seat {
         Epoch { ordinal: self.epoch, name: self.epoch_name.clone() }
     }
 
-    /// Why not, for who may not see it.
+    /// The error code for a user who is not a participant; `None` for a participant.
     pub fn refusal(&self) -> Option<&'static str> {
         match (self.seated, self.open) {
             (true, _) => None,
@@ -54,16 +54,16 @@ impl Seat {
     }
 }
 
-/// A position epoch: which history a position belongs to (`docs/decisions/position-epochs.md`).
+/// A position epoch, which identifies the history of a position (`docs/decisions/position-epochs.md`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Epoch {
-    /// In positions between nodes.
+    /// The number in positions between nodes.
     pub ordinal: u32,
-    /// What clients are told.
+    /// The name that clients receive.
     pub name: String,
 }
 
-/// `epoch_of` names the epoch of the client's position in a conversation.
+/// The user's relation to each conversation. `epoch_of` is the epoch of the client's position in a conversation.
 pub fn seats<'a>(
     user: &str,
     ids: &[Id],
@@ -76,19 +76,19 @@ pub fn seats<'a>(
     Ok(postgres::query(SEATS, &params![user, ids, this_month(), epochs])?.all()?)
 }
 
-/// As answers show it.
+/// A conversation as JSON.
 pub fn conversation(id: Id) -> Result<String, Problem> {
     let found: Option<String> = postgres::query(CONVERSATION, &params![id])?.cell()?;
     found.ok_or_else(|| Problem::not_found("conversation"))
 }
 
-/// Where a conversation stands, for a reader who stands at these places.
+/// The heads of a conversation, compared with the positions of a subscriber.
 pub struct Standing {
     pub heads: Heads,
     pub epoch: Epoch,
-    /// What the reader has in common with this history; all of it, where its places are of the present epoch.
+    /// The heads up to which the subscriber's history and this one are the same; in the present epoch, the heads.
     pub common: Heads,
-    /// A place of the reader is of another epoch.
+    /// Whether a position of the subscriber is from another epoch.
     pub is_another_epoch: bool,
 }
 
@@ -108,7 +108,7 @@ pub fn standing(conversation: Id, seq: EpochNumber, change: EpochNumber) -> Resu
     })
 }
 
-/// Who left between two positions and has not come back.
+/// The users who left between two positions and have not joined again.
 pub fn gone(conversation: Id, after: Heads, heads: Heads) -> Result<Vec<String>, Problem> {
     if after.seq >= heads.seq {
         return Ok(Vec::new());
@@ -118,7 +118,7 @@ pub fn gone(conversation: Id, after: Heads, heads: Heads) -> Result<Vec<String>,
     Ok(rows.iter().map(|row| row.get("user_id")).collect::<Result<_, _>>()?)
 }
 
-/// A message or a change, as its frame, and its number on its track.
+/// The frame of a message or a change, and its position.
 pub struct Missed {
     pub track: u8,
     pub number: u64,
@@ -132,7 +132,7 @@ impl Missed {
     }
 }
 
-/// A page of what follows, in order.
+/// A page of the frames after a position, in order.
 pub fn missed(conversation: Id, after: Heads, bytes_max: u32) -> Result<Vec<Missed>, Problem> {
     let asked = params![conversation, after.seq, after.change, u64::from(bytes_max), ROWS_MAX];
     let frames: Vec<Frame> = postgres::query(MISSED, &asked)?.all()?;
