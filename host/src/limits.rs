@@ -366,7 +366,7 @@ pub const SUBSCRIPTIONS_MAX: usize = 2_000;
 pub const RING_PUSHES_MAX: usize = 256;
 pub const RING_BYTES_MAX: usize = 128 * 1024;
 /// Pushes without a position that wait behind one gate; beyond it the oldest is dropped.
-pub const GATE_LOOSE_MAX: usize = 64;
+pub const GATE_UNPOSITIONED_MAX: usize = 64;
 /// How often a gap is asked about before the stream goes on with a jump that its readers can see.
 pub const MISSED_ATTEMPTS_MAX: u32 = 6;
 /// Wait before the second attempt; doubled before each one after it.
@@ -378,9 +378,10 @@ pub const ENVELOPE_BYTES_MAX: usize = 128 * 1024;
 pub const BUS_CONFIRM_MS: u64 = 2_000;
 /// An address stays subscribed so long after its last subscriber, so that a page reload costs Redis nothing.
 pub const BUS_IDLE_MS: u64 = 10_000;
-/// How often a node publishes to itself, and after how long a silence it knows that it is deaf.
-pub const CANARY_MS: u64 = 500;
-pub const CANARY_DEAF_MS: u64 = 2_000;
+/// How often a node publishes a loopback heartbeat to itself.
+pub const LOOPBACK_HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
+/// When no loopback heartbeat has arrived for this time, the node marks its bus as down and reconnects.
+pub const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(2);
 
 // ---- the sandbox -----------------------------------------------------------------------------------------------------
 

@@ -389,7 +389,8 @@ async fn a_user_is_disconnected_with_4003_and_the_others_stay() {
             user: UserId::parse(name).unwrap(),
             session: name.into(),
         };
-        let (ana, bo) = (host.hub.join(info("ana")).await, host.hub.join(info("bo")).await);
+        let (ana, bo) =
+            (host.hub.open_connection(info("ana")).await, host.hub.open_connection(info("bo")).await);
         let said = host.post("/admin/v1/disconnect", r#"{"user_id":"ana"}"#).await;
         assert_eq!(said.status, 202, "{}", said.json());
         assert_eq!(ana.take(&mut Vec::new(), 1), Taken::Close(Close::DISCONNECTED));

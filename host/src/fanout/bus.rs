@@ -1,8 +1,9 @@
-//! What carries publications from node to node: Redis pub/sub, one channel an address, one for all nodes, and one that
-//! a node sings to itself on, for a connection that is open but deaf looks healthy to everybody else.
+//! The bus: Redis pub/sub between the nodes. It uses one channel for each address, one control channel for all nodes,
+//! and one loopback channel for each node. A node publishes a heartbeat to its loopback channel, because a connection
+//! can stay open and healthy while Redis no longer delivers anything on it.
 //!
-//! It promises no delivery. After every loss it subscribes to everything again and says so (`Heard::Back`); what was
-//! lost meanwhile is for the rooms to ask about.
+//! The bus does not promise delivery. After each loss it subscribes to everything again and emits
+//! `BusEvent::Reconnected`. The rooms then ask for what they missed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -21,17 +22,18 @@ use crate::redis::pubsub::Subscriber;
 
 mod link;
 
-/// What the bus brings.
+/// What the bus delivers to the hub.
 #[derive(Debug)]
-pub(super) enum Heard {
-    At(Address, Envelope),
-    /// For all nodes.
+pub(super) enum BusEvent {
+    /// A message on the channel of an address.
+    Address(Address, Envelope),
+    /// A message on the control channel, for all nodes.
     Control(Envelope),
-    /// There was a loss; everything is subscribed again.
-    Back,
+    /// The connection was lost. A new one is open, and every address is subscribed again.
+    Reconnected,
 }
 
-/// The bus is down, or did not confirm in time.
+/// The bus has no connection, or Redis did not confirm within [`limits::BUS_CONFIRM_MS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unavailable;
 
@@ -41,52 +43,54 @@ pub(super) struct Bus(Arc<Shared>);
 struct Shared {
     redis: Redis,
     names: Names,
-    lines: Mutex<HashMap<Address, Line>>,
-    /// Sent under the lock of `lines`, so that orders and lines never disagree. At most one for each holder and line.
+    subscriptions: Mutex<HashMap<Address, BusSubscription>>,
+    /// Orders are sent under the lock of `subscriptions`, so that the two always agree. Each holder and each subscription
+    /// has at most one order in the channel.
     orders: mpsc::UnboundedSender<Order>,
-    /// None while not everything is subscribed.
+    /// None until every address is subscribed on the present connection.
     connected: watch::Sender<Option<Connected>>,
     up: AtomicBool,
 }
 
 #[derive(Clone)]
 struct Connected {
-    /// Counts connections from 1.
+    /// Number of the connection, counted from 1.
     epoch: u64,
     subscriber: Subscriber,
 }
 
-/// An address that this node wants to hear.
+/// An address whose messages this node receives.
 #[derive(Default)]
-struct Line {
-    /// Subscribers on their way; meanwhile it is not given up.
+struct BusSubscription {
+    /// Callers of `hold` that have not dropped their `Hold`. While there are any, the bus does not unsubscribe.
     holders: u32,
-    /// The connection on which Redis confirmed it.
+    /// The number of the connection on which Redis confirmed the subscription.
     confirmed_in: u64,
 }
 
-/// What `keep_orders` is to do, in order.
+/// A task for `run_orders`. Orders run in the order in which they were sent.
 pub(super) enum Order {
+    /// The sender fires once Redis has confirmed all addresses.
     Subscribe(Vec<Address>, oneshot::Sender<()>),
     Unsubscribe(Vec<Address>),
 }
 
-/// These addresses are subscribed and stay so until this is dropped, and as long after as somebody is in their rooms.
+/// Keeps addresses subscribed until it is dropped. After that an address stays subscribed while its room has members.
 pub(super) struct Hold {
     bus: Bus,
     addresses: Vec<Address>,
 }
 
-/// Names of channels. Addresses begin with a letter, so they never meet the others.
+/// Names of the channels. An address begins with a letter after the prefix, so it cannot collide with the other channels.
 struct Names {
     address: String,
     control: String,
-    canary: String,
+    loopback: String,
 }
 
 impl Bus {
-    /// Not connected yet: `listen` and `keep_orders` are to be run as long as it is used. Nodes with the same
-    /// namespace hear each other.
+    /// Creates a bus without a connection. The caller must run `listen` and `run_orders` as long as the bus is in use.
+    /// Nodes with the same namespace receive each other's messages.
     pub(super) fn new(redis: Redis, namespace: &str, node: NodeId) -> (Self, mpsc::UnboundedReceiver<Order>) {
         let (orders, ordered) = mpsc::unbounded_channel();
         let shared = Shared {
@@ -94,9 +98,9 @@ impl Bus {
             names: Names {
                 address: format!("{namespace}:"),
                 control: format!("{namespace}!control"),
-                canary: format!("{namespace}!canary:{node}"),
+                loopback: format!("{namespace}!canary:{node}"),
             },
-            lines: Mutex::default(),
+            subscriptions: Mutex::default(),
             orders,
             connected: watch::Sender::new(None),
             up: AtomicBool::new(false),
@@ -104,22 +108,25 @@ impl Bus {
         (Self(Arc::new(shared)), ordered)
     }
 
-    /// Whether this node hears itself.
+    /// Returns true while the loopback heartbeats of this node arrive.
     pub(super) fn is_up(&self) -> bool {
         self.0.up.load(Relaxed)
     }
 
-    /// Returns once Redis has confirmed them all: what is published from now on is heard.
+    /// Subscribes to the addresses. Once it returns, this node receives everything that is published to them.
+    ///
+    /// # Errors
+    /// When Redis has not confirmed all of them within [`limits::BUS_CONFIRM_MS`].
     pub(super) async fn hold(&self, addresses: &[Address]) -> Result<Hold, Unavailable> {
         let (confirmed, confirmation) = oneshot::channel();
         let hold = {
-            let mut lines = self.lines();
+            let mut subscriptions = self.subscriptions();
             let epoch = self.0.connected.borrow().as_ref().map(|connected| connected.epoch);
             let mut unconfirmed = Vec::new();
             for address in addresses {
-                let line = lines.entry(address.clone()).or_default();
-                line.holders += 1;
-                if Some(line.confirmed_in) != epoch {
+                let subscription = subscriptions.entry(address.clone()).or_default();
+                subscription.holders += 1;
+                if Some(subscription.confirmed_in) != epoch {
                     unconfirmed.push(address.clone());
                 }
             }
@@ -130,61 +137,62 @@ impl Bus {
             }
             Hold { bus: self.clone(), addresses: addresses.to_vec() }
         };
-        match timeout(confirm_within(), confirmation).await {
+        match timeout(confirm_wait(), confirmation).await {
             Ok(Ok(())) => Ok(hold),
             Ok(Err(_)) | Err(_) => Err(Unavailable),
         }
     }
 
-    /// Unsubscribes from those that nobody holds and nobody is in the room of.
-    pub(super) fn give_up(&self, addresses: &[Address], in_use: impl Fn(&Address) -> bool) {
-        let mut lines = self.lines();
+    /// Unsubscribes from those of the addresses that have no holder and, by `in_use`, no room.
+    pub(super) fn unsubscribe_idle(&self, addresses: &[Address], in_use: impl Fn(&Address) -> bool) {
+        let mut subscriptions = self.subscriptions();
         let idle = |address: &&Address| {
-            lines.get(*address).is_some_and(|line| line.holders == 0) && !in_use(address)
+            subscriptions.get(*address).is_some_and(|subscription| subscription.holders == 0)
+                && !in_use(address)
         };
         let idle: Vec<_> = addresses.iter().filter(idle).cloned().collect();
         for address in &idle {
-            lines.remove(address);
+            subscriptions.remove(address);
         }
-        if lines.is_empty() {
-            lines.shrink_to_fit();
+        if subscriptions.is_empty() {
+            subscriptions.shrink_to_fit();
         }
         if !idle.is_empty() {
             let _ = self.0.orders.send(Order::Unsubscribe(idle));
         }
     }
 
-    /// In order, in one round trip. An error says nothing about what was taken.
+    /// Publishes the messages in order, in one round trip. After an error, Redis may have taken some of them.
     pub(super) async fn publish(&self, messages: &[(Address, Bytes)]) -> Result<(), Unavailable> {
         let messages: Vec<_> =
             messages.iter().map(|(address, payload)| (self.0.names.of(address), payload)).collect();
         self.send(&messages).await
     }
 
-    /// To every node, this one included.
+    /// Publishes to every node, this one included.
     pub(super) async fn publish_control(&self, envelope: &Envelope) -> Result<(), Unavailable> {
         self.send(&[(&self.0.names.control, envelope.encode())]).await
     }
 
     async fn send(&self, messages: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)]) -> Result<(), Unavailable> {
-        let published = self.0.redis.publish(messages, Instant::now() + confirm_within()).await;
+        let published = self.0.redis.publish(messages, Instant::now() + confirm_wait()).await;
         published.map_err(|error| {
-            tracing::debug!(?error, "the bus refused a publication");
+            tracing::debug!(?error, "Redis did not take a publication; the caller gets `unavailable`");
             Unavailable
         })
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<Address, Line>> {
-        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn subscriptions(&self) -> MutexGuard<'_, HashMap<Address, BusSubscription>> {
+        self.0.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let mut lines = self.bus.lines();
+        let mut subscriptions = self.bus.subscriptions();
         for address in &self.addresses {
-            if let Some(line) = lines.get_mut(address) {
-                line.holders -= 1;
+            if let Some(subscription) = subscriptions.get_mut(address) {
+                subscription.holders -= 1;
             }
         }
     }
@@ -196,6 +204,6 @@ impl Names {
     }
 }
 
-fn confirm_within() -> Duration {
+fn confirm_wait() -> Duration {
     Duration::from_millis(limits::BUS_CONFIRM_MS)
 }

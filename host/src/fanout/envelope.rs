@@ -29,7 +29,7 @@ pub enum Envelope {
     /// to these addresses.
     Traced { node: Uuid, by: Context, shards: u64, addresses: Vec<Address> },
     /// On a node's own channel: it hears itself.
-    Canary(u64),
+    Loopback(u64),
 }
 
 /// Pushes of one address, in order.
@@ -173,7 +173,7 @@ mod kind {
     pub(super) const DISCONNECT: u8 = 2;
     pub(super) const SEND: u8 = 3;
     pub(super) const WAKE: u8 = 4;
-    pub(super) const CANARY: u8 = 5;
+    pub(super) const LOOPBACK: u8 = 5;
     pub(super) const TRACED: u8 = 6;
 }
 
@@ -235,8 +235,8 @@ impl Envelope {
                 out.put_u64(*shards);
                 addresses.iter().for_each(|address| put_text(&mut out, address.as_str()));
             }
-            Self::Canary(number) => {
-                out.put_u8(kind::CANARY);
+            Self::Loopback(number) => {
+                out.put_u8(kind::LOOPBACK);
                 out.put_u64(*number);
             }
         }
@@ -292,7 +292,7 @@ impl Envelope {
                 }
                 Ok(Self::Traced { node, by, shards, addresses })
             }
-            kind::CANARY => bytes.try_get_u64().map(Self::Canary).map_err(short),
+            kind::LOOPBACK => bytes.try_get_u64().map(Self::Loopback).map_err(short),
             _ => Err(Malformed("no such kind")),
         }
     }
@@ -496,7 +496,7 @@ mod tests {
                 shards: 5,
                 addresses: vec![Address::parse("conv:1").unwrap(), Address::parse("user:ană").unwrap()],
             },
-            Envelope::Canary(7),
+            Envelope::Loopback(7),
         ] {
             assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
         }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::bus::{Bus, Heard, Unavailable};
+use super::bus::{Bus, BusEvent, Unavailable};
 use super::envelope::{Batch, Envelope, pack};
 use super::local::{Local, Mail};
 use super::missing::Missing;
@@ -55,11 +55,11 @@ impl Hub {
         *hub.gaps.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(asks);
 
         let tasks = hub.tasks.get_mut();
-        tasks.spawn(bus.clone().keep_orders(orders));
+        tasks.spawn(bus.clone().run_orders(orders));
         let (of, woken) = (local.clone(), wakes.clone());
         tasks.spawn(bus.clone().listen(move |heard| {
-            let is_back = matches!(heard, Heard::Back);
-            hear(&of, &woken, node, heard);
+            let is_back = matches!(heard, BusEvent::Reconnected);
+            receive(&of, &woken, node, heard);
             if is_back {
                 losses.send_modify(|count| *count += 1);
             }
@@ -86,7 +86,7 @@ impl Hub {
 
     /// The positions of every stream may have gone back: each room with readers asks what they lack.
     pub fn history_changed(&self) {
-        self.0.local.doubt();
+        self.0.local.suspect_loss();
     }
 
     /// Who is connected to this node.
@@ -108,9 +108,9 @@ impl Hub {
 
     /// From here on pushes for it, for its user and for its session arrive. Without a bus it waits for one a bounded
     /// time and then goes on, for those pushes are best effort.
-    pub async fn join(&self, info: ConnectionInfo) -> Arc<Outlet> {
+    pub async fn open_connection(&self, info: ConnectionInfo) -> Arc<Outlet> {
         let own = Address::of_user(&info.user);
-        let outlet = self.0.local.join(info);
+        let outlet = self.0.local.open_connection(info);
         if self.0.bus.hold(std::slice::from_ref(&own)).await.is_err() {
             tracing::debug!("a connection begins without the bus");
         }
@@ -118,8 +118,8 @@ impl Hub {
     }
 
     /// The connection has ended. Its outlet takes nothing more.
-    pub fn leave(&self, connection: ConnectionId) {
-        self.0.local.leave(connection);
+    pub fn close_connection(&self, connection: ConnectionId) {
+        self.0.local.close_connection(connection);
     }
 
     /// Hears these addresses and holds their pushes back for this connection, until `open` or `take_back`.
@@ -141,13 +141,13 @@ impl Hub {
 
     /// The call answered, and its reply is in the outlet: what it lists opens, everything else that it gated is not
     /// subscribed.
-    pub fn open(&self, connection: ConnectionId, subscriptions: &[Subscription]) {
-        self.0.local.open(connection, subscriptions);
+    pub fn open_gates(&self, connection: ConnectionId, subscriptions: &[Subscription]) {
+        self.0.local.open_gates(connection, subscriptions);
     }
 
     /// The call failed: new subscriptions go, those that stood before it stand.
-    pub fn take_back(&self, connection: ConnectionId) {
-        self.0.local.take_back(connection);
+    pub fn undo_gates(&self, connection: ConnectionId) {
+        self.0.local.undo_gates(connection);
     }
 
     pub fn unsubscribe(&self, connection: ConnectionId, addresses: &[Address]) {
@@ -161,7 +161,7 @@ impl Hub {
         let packed = pack(publications).map_err(Error::Refused)?;
         if !packed.is_empty() {
             // So that the other nodes' part is in the same trace: a round trip more, of traced calls only.
-            for (by, addresses) in spans::to_tell(packed.iter().map(|(address, _)| address)) {
+            for (by, addresses) in spans::take_unannounced(packed.iter().map(|(address, _)| address)) {
                 let node = self.0.node.uuid();
                 let _ =
                     self.0.bus.publish_control(&Envelope::Traced { node, by, shards: 0, addresses }).await;
@@ -235,42 +235,42 @@ impl From<Unavailable> for Error {
     }
 }
 
-fn hear(local: &Local, wakes: &Wakes, node: NodeId, heard: Heard) {
+fn receive(local: &Local, wakes: &Wakes, node: NodeId, heard: BusEvent) {
     match heard {
-        Heard::At(address, Envelope::Publications(batch)) => {
+        BusEvent::Address(address, Envelope::Publications(batch)) => {
             local.deliver(&address, &batch);
-            spans::heard(&address, batch.items().len());
+            spans::delivered(&address, batch.items().len());
         }
-        Heard::At(address, Envelope::Revoke(user)) => local.revoke(&address, &user),
-        Heard::Control(Envelope::Disconnect { target, code, reason }) => {
+        BusEvent::Address(address, Envelope::Revoke(user)) => local.revoke(&address, &user),
+        BusEvent::Control(Envelope::Disconnect { target, code, reason }) => {
             if let Some(close) = Close::requested(code, &reason) {
                 local.disconnect(&target, &close);
             }
         }
-        Heard::Control(Envelope::Send { connection, frame }) => {
+        BusEvent::Control(Envelope::Send { connection, frame }) => {
             if let Some(connection) = ConnectionId::parse(&connection) {
                 local.send(connection, frame);
             }
         }
-        Heard::Control(Envelope::Wake { node: from, shards }) if from != node.uuid() => {
-            wakes.set_from_afar(shards);
+        BusEvent::Control(Envelope::Wake { node: from, shards }) if from != node.uuid() => {
+            wakes.set_from_remote(shards);
         }
-        Heard::Control(Envelope::Traced { node: from, by, shards, addresses }) if from != node.uuid() => {
+        BusEvent::Control(Envelope::Traced { node: from, by, shards, addresses }) if from != node.uuid() => {
             if spans::is_on() {
-                spans::woke(&wakes::shards(shards), by);
-                spans::published_elsewhere(addresses, by);
+                spans::record_wake(&wakes::shards(shards), by);
+                spans::published_remotely(addresses, by);
             }
         }
-        Heard::Back => local.doubt(),
+        BusEvent::Reconnected => local.suspect_loss(),
         // An envelope on a channel where it does not belong says nothing.
-        Heard::At(..) | Heard::Control(_) => {}
+        BusEvent::Address(..) | BusEvent::Control(_) => {}
     }
 }
 
 /// What is set while one message is on its way goes with the next.
 async fn pass_wakes_on(wakes: Wakes, bus: Bus, node: NodeId) {
     loop {
-        let shards = wakes.abroad().await;
+        let shards = wakes.remote_shards().await;
         let node = node.uuid();
         if let Some(by) = spans::waker(wakes::shards(shards).into_iter()) {
             let _ = bus.publish_control(&Envelope::Traced { node, by, shards, addresses: Vec::new() }).await;
@@ -332,7 +332,7 @@ impl Keeper {
                     }
                 }
                 () = at(next_idle) => {
-                    self.bus.give_up(&idle.take(), |address| self.local.has_room(address));
+                    self.bus.unsubscribe_idle(&idle.take(), |address| self.local.has_room(address));
                 }
                 else => return,
             }

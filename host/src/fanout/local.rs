@@ -71,7 +71,7 @@ impl Local {
 
     // ---- connections ----
 
-    pub(super) fn join(&self, info: ConnectionInfo) -> Arc<Outlet> {
+    pub(super) fn open_connection(&self, info: ConnectionInfo) -> Arc<Outlet> {
         let (connection, own) = (info.connection, Address::of_user(&info.user));
         let outlet = Arc::new(Outlet::new(info, self.drained.clone()));
         let mut connections = self.connections.of(&connection);
@@ -88,7 +88,7 @@ impl Local {
         outlet
     }
 
-    pub(super) fn leave(&self, connection: ConnectionId) {
+    pub(super) fn close_connection(&self, connection: ConnectionId) {
         let Some(gone) = self.connections.of(&connection).remove(&connection) else { return };
         for address in gone.addresses {
             self.change_room(&address, |room| room.remove(connection));
@@ -184,7 +184,7 @@ impl Local {
     }
 
     /// The call answered, and its reply is in the outlet. What it gated and does not list is not subscribed.
-    pub(super) fn open(&self, connection: ConnectionId, subscriptions: &[Subscription]) {
+    pub(super) fn open_gates(&self, connection: ConnectionId, subscriptions: &[Subscription]) {
         let mut connections = self.connections.of(&connection);
         let Some(known) = connections.get_mut(&connection) else { return };
         std::mem::take(&mut known.after_reply).into_iter().for_each(|frame| known.outlet.push(frame));
@@ -195,7 +195,7 @@ impl Local {
             match listed.get(address.as_str()) {
                 Some(Subscription { after, missed, .. }) => {
                     self.change_room(&address, |room| {
-                        room.open(connection, after, *missed, &self.mailbox);
+                        room.open_gate(connection, after, *missed, &self.mailbox);
                     });
                 }
                 None => {
@@ -208,13 +208,13 @@ impl Local {
     }
 
     /// The call failed. What stood before it stands.
-    pub(super) fn take_back(&self, connection: ConnectionId) {
+    pub(super) fn undo_gates(&self, connection: ConnectionId) {
         let mut connections = self.connections.of(&connection);
         let Some(known) = connections.get_mut(&connection) else { return };
         known.after_reply.clear();
         let mut gone = Vec::new();
         for address in std::mem::take(&mut known.shut) {
-            if self.change_room(&address, |room| room.take_back(connection, &self.mailbox)) == Some(true) {
+            if self.change_room(&address, |room| room.undo_gate(connection, &self.mailbox)) == Some(true) {
                 gone.push(address);
             }
         }
@@ -260,14 +260,14 @@ impl Local {
 
     pub(super) fn fill(&self, missing: &Missing, page: &Page) {
         self.change_room(&missing.address, |room| match missing.reader {
-            Reader::All => room.fill_all(missing.ticket, page, &self.mailbox),
+            Reader::Live => room.fill_all(missing.ticket, page, &self.mailbox),
             Reader::One(connection) => room.fill_one(connection, missing.ticket, page, &self.mailbox),
         });
     }
 
     pub(super) fn give_up(&self, missing: &Missing) {
         self.change_room(&missing.address, |room| match missing.reader {
-            Reader::All => room.give_up_all(missing.ticket, &self.mailbox),
+            Reader::Live => room.give_up_all(missing.ticket, &self.mailbox),
             Reader::One(connection) => room.give_up_one(connection, missing.ticket, &self.mailbox),
         });
     }
@@ -281,8 +281,8 @@ impl Local {
     }
 
     /// The bus was lost and is back, or history went back: anything may have been missed.
-    pub(super) fn doubt(&self) {
-        self.rooms.each(|_, room| room.doubt(&self.mailbox));
+    pub(super) fn suspect_loss(&self) {
+        self.rooms.each(|_, room| room.suspect_loss(&self.mailbox));
     }
 
     pub(super) fn has_room(&self, address: &Address) -> bool {

@@ -26,14 +26,14 @@ pub(super) struct Gate {
     /// The bus was lost while a head or a page was being read: it may be older than what was lost.
     pub(super) suspect: bool,
     /// How an existing subscription stood when it was gated anew; `has` says where.
-    pub(super) stood: Option<Stood>,
+    pub(super) prior: Option<PriorState>,
     /// Pushes without a position that came while shut, with their merge keys.
-    pub(super) loose: Vec<(Bytes, u64)>,
+    pub(super) unpositioned: Vec<(Bytes, u64)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stood {
-    Riding,
+pub(super) enum PriorState {
+    Live,
     /// It would have had to ask for more.
     CatchingUp,
 }
@@ -59,7 +59,7 @@ impl Phase {
 
 impl Gate {
     pub(super) fn new(has: Positions, phase: Phase) -> Self {
-        Self { has, phase, attempt: 0, suspect: false, stood: None, loose: Vec::new() }
+        Self { has, phase, attempt: 0, suspect: false, prior: None, unpositioned: Vec::new() }
     }
 
     /// It has something that the room has not.
@@ -70,7 +70,7 @@ impl Gate {
 
 impl Member {
     /// It gets what the common stream brings, at once.
-    pub(super) fn rides(&self) -> bool {
+    pub(super) fn is_live(&self) -> bool {
         self.gate.as_ref().is_none_or(|gate| gate.phase == Phase::Ahead)
     }
 }

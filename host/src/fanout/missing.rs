@@ -27,7 +27,7 @@ pub struct Missing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reader {
     /// Everybody who rides the common stream of the address.
-    All,
+    Live,
     /// One connection, behind its gate.
     One(ConnectionId),
 }

@@ -11,7 +11,7 @@ use crate::limits;
 
 /// A push that has its place in the stream.
 #[derive(Clone, Debug)]
-pub(super) struct Placed {
+pub(super) struct PositionedPush {
     pub(super) frame: Bytes,
     pub(super) position: Position,
     pub(super) except: Option<UserId>,
@@ -19,13 +19,13 @@ pub(super) struct Placed {
 
 #[derive(Default)]
 pub(super) struct Ring {
-    pushes: VecDeque<Placed>,
+    pushes: VecDeque<PositionedPush>,
     bytes: usize,
 }
 
 impl Ring {
     /// The oldest go when it is full: whoever still needs them asks for a page.
-    pub(super) fn push(&mut self, placed: Placed) {
+    pub(super) fn push(&mut self, placed: PositionedPush) {
         self.bytes += placed.frame.len();
         self.pushes.push_back(placed);
         while self.pushes.len() > limits::RING_PUSHES_MAX || self.bytes > limits::RING_BYTES_MAX {
@@ -44,7 +44,7 @@ impl Ring {
         self.pushes.iter().any(|placed| placed.position == Position { track, number })
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Placed> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &PositionedPush> {
         self.pushes.iter()
     }
 }
@@ -52,13 +52,13 @@ impl Ring {
 /// Pushes that came while what is before them is asked for. At its bound all of it is forgotten: the next page has it.
 #[derive(Default)]
 pub(super) struct Held {
-    pushes: Vec<Placed>,
+    pushes: Vec<PositionedPush>,
     bytes: usize,
     pub(super) overflowed: bool,
 }
 
 impl Held {
-    pub(super) fn push(&mut self, placed: Placed) {
+    pub(super) fn push(&mut self, placed: PositionedPush) {
         if self.pushes.len() >= limits::RING_PUSHES_MAX
             || self.bytes + placed.frame.len() > limits::RING_BYTES_MAX
         {
@@ -77,14 +77,14 @@ impl Held {
         &mut self,
         stale: impl Fn(&Position) -> bool,
         ready: impl Fn(&Position) -> bool,
-    ) -> Option<Placed> {
+    ) -> Option<PositionedPush> {
         self.pushes.retain(|placed| !stale(&placed.position));
         let place = self.pushes.iter().position(|placed| ready(&placed.position))?;
         Some(self.pushes.remove(place))
     }
 
     /// All of it, as near to the order of the stream as can be known.
-    pub(super) fn into_sorted(mut self) -> Vec<Placed> {
+    pub(super) fn into_sorted(mut self) -> Vec<PositionedPush> {
         self.pushes.sort_by_key(|placed| (placed.position.track, placed.position.number));
         self.pushes
     }

@@ -17,7 +17,7 @@ use super::members::{Gate, Member, Members, Phase};
 use super::missing::{Mailbox, Reader};
 use super::outlet::Outlet;
 use super::positions::Positions;
-use super::ring::{Held, Placed, Ring};
+use super::ring::{Held, PositionedPush, Ring};
 use super::seeded::{Mistake, made};
 use crate::contract::types::Position;
 use crate::ids::{Address, ConnectionId, UserId};
@@ -31,7 +31,7 @@ pub(super) struct Room {
     heads: Positions,
     members: Members,
     /// Readers that need the ring; it is there exactly while there are any.
-    recorders: u32,
+    ring_users: u32,
     ring: Option<Box<Ring>>,
     gap: Option<Box<Gap>>,
 }
@@ -58,7 +58,7 @@ impl Room {
             address,
             heads: Positions::default(),
             members: Members::default(),
-            recorders: 0,
+            ring_users: 0,
             ring: None,
             gap: None,
         }
@@ -111,7 +111,7 @@ impl Room {
         while let Some(item) = items.get(at) {
             at += 1;
             let Some(position) = item.position else {
-                self.spread_loose(batch.frames(at - 1..at), item.merge_key, item.except.as_ref());
+                self.spread_unpositioned(batch.frames(at - 1..at), item.merge_key, item.except.as_ref());
                 continue;
             };
             if self.heads.includes(&position) {
@@ -122,13 +122,13 @@ impl Room {
                 && !(follows && gap.held.is_empty())
             {
                 // A mere doubt does not hold back what follows: after a loss there is one in every room.
-                gap.held.push(placed(batch, at - 1, position));
+                gap.held.push(positioned(batch, at - 1, position));
                 continue;
             }
             if !follows {
-                if self.anybody_rides() {
+                if self.has_live_member() {
                     let mut held = Held::default();
-                    held.push(placed(batch, at - 1, position));
+                    held.push(positioned(batch, at - 1, position));
                     self.ask_for_all(held, 0, mailbox);
                     continue;
                 }
@@ -146,7 +146,7 @@ impl Room {
         while let Some(item) = page.pushes.items().get(at) {
             at += 1;
             match item.position {
-                None => self.spread_loose(page.pushes.frames(at - 1..at), 0, None),
+                None => self.spread_unpositioned(page.pushes.frames(at - 1..at), 0, None),
                 Some(position) if self.heads.includes(&position) => {}
                 Some(position) => {
                     progress = true;
@@ -184,14 +184,14 @@ impl Room {
     }
 
     /// The bus is back after a loss: anything may have been missed.
-    pub(super) fn doubt(&mut self, mailbox: &Mailbox) {
+    pub(super) fn suspect_loss(&mut self, mailbox: &Mailbox) {
         self.forget_ring();
         for gate in self.members.iter_mut().filter_map(|member| member.gate.as_deref_mut()) {
             gate.suspect |= gate.phase.needs_ring();
         }
         if let Some(gap) = &mut self.gap {
             gap.suspect = true;
-        } else if !self.heads.is_empty() && self.anybody_rides() {
+        } else if !self.heads.is_empty() && self.has_live_member() {
             self.ask_for_all(Held::default(), 0, mailbox);
         }
     }
@@ -203,8 +203,8 @@ impl Room {
         head.is_none_or(|head| head.checked_add(1) == Some(position.number)) || made(Mistake::JumpOverlooked)
     }
 
-    fn anybody_rides(&self) -> bool {
-        self.members.iter().any(Member::rides)
+    fn has_live_member(&self) -> bool {
+        self.members.iter().any(Member::is_live)
     }
 
     fn ask_for_all(&mut self, held: Held, attempt: u32, mailbox: &Mailbox) {
@@ -219,7 +219,7 @@ impl Room {
             return;
         }
         metrics::counter!("switchboard_fanout_gaps_total").increment(1);
-        let ticket = mailbox.ask(&self.address, Reader::All, &self.heads, attempt);
+        let ticket = mailbox.ask(&self.address, Reader::Live, &self.heads, attempt);
         self.gap = Some(Box::new(Gap { ticket, attempt, held, suspect: false }));
     }
 
@@ -243,7 +243,7 @@ impl Room {
         }
         let before = self.heads.clone();
         self.heads.raise(&position);
-        self.spread_placed(&frame, &before, &[Placed { frame: frame.clone(), position, except }]);
+        self.spread_positioned(&frame, &before, &[PositionedPush { frame: frame.clone(), position, except }]);
     }
 
     /// This push, which is above the heads, and those that follow it, as one piece for each reader. Returns where it
@@ -257,15 +257,15 @@ impl Room {
                 break;
             }
             self.heads.raise(&position);
-            run.push(placed(batch, at, position));
+            run.push(positioned(batch, at, position));
         }
         let end = begin + run.len();
-        self.spread_placed(&batch.frames(begin..end), &before, &run);
+        self.spread_positioned(&batch.frames(begin..end), &before, &run);
         end
     }
 
     /// `whole` is the frames of all `pushes`, which have the same exception. Whoever has no room keeps to `before`.
-    fn spread_placed(&mut self, whole: &Bytes, before: &Positions, pushes: &[Placed]) {
+    fn spread_positioned(&mut self, whole: &Bytes, before: &Positions, pushes: &[PositionedPush]) {
         let except = pushes.first().and_then(|push| push.except.as_ref());
         for member in self.members.iter_mut() {
             let excepted = except.is_some_and(|user| member.outlet.info().user == *user);
@@ -301,7 +301,7 @@ impl Room {
     }
 
     /// A push without a place in the stream: to everybody whose reply is out.
-    fn spread_loose(&mut self, frame: Bytes, merge_key: u64, except: Option<&UserId>) {
+    fn spread_unpositioned(&mut self, frame: Bytes, merge_key: u64, except: Option<&UserId>) {
         let word = if merge_key == 0 { 0 } else { Outlet::word(&frame) };
         for member in self.members.iter_mut() {
             if except.is_some_and(|user| member.outlet.info().user == *user) {
@@ -309,14 +309,14 @@ impl Room {
             }
             match &mut member.gate {
                 Some(gate) if gate.phase == Phase::Shut => {
-                    if gate.loose.len() >= limits::GATE_LOOSE_MAX {
-                        gate.loose.remove(0);
+                    if gate.unpositioned.len() >= limits::GATE_UNPOSITIONED_MAX {
+                        gate.unpositioned.remove(0);
                         metrics::counter!("switchboard_fanout_dropped_total", "reason" => "gate")
                             .increment(1);
                     }
-                    gate.loose.push((frame.clone(), merge_key));
+                    gate.unpositioned.push((frame.clone(), merge_key));
                 }
-                _ => push_loose(&member.outlet, frame.clone(), merge_key, word),
+                _ => push_unpositioned(&member.outlet, frame.clone(), merge_key, word),
             }
         }
         count_deliveries(self.members.len());
@@ -331,18 +331,18 @@ impl Room {
             gone.outlet.release_page();
         }
         if gate.phase.needs_ring() {
-            self.recorder_went();
+            self.remove_ring_user();
         }
     }
 
-    fn recorder_came(&mut self) {
-        self.recorders += 1;
+    fn add_ring_user(&mut self) {
+        self.ring_users += 1;
         self.ring.get_or_insert_default();
     }
 
-    fn recorder_went(&mut self) {
-        self.recorders -= 1;
-        if self.recorders == 0 {
+    fn remove_ring_user(&mut self) {
+        self.ring_users -= 1;
+        if self.ring_users == 0 {
             self.ring = None;
         }
     }
@@ -354,11 +354,11 @@ impl Room {
     }
 }
 
-fn placed(batch: &Batch, at: usize, position: Position) -> Placed {
-    Placed { frame: batch.frames(at..at + 1), position, except: batch.items()[at].except.clone() }
+fn positioned(batch: &Batch, at: usize, position: Position) -> PositionedPush {
+    PositionedPush { frame: batch.frames(at..at + 1), position, except: batch.items()[at].except.clone() }
 }
 
-fn push_loose(outlet: &Outlet, frame: Bytes, merge_key: u64, word: u64) {
+fn push_unpositioned(outlet: &Outlet, frame: Bytes, merge_key: u64, word: u64) {
     match merge_key {
         0 => outlet.push(frame),
         key => outlet.push_droppable(frame, key, word),

@@ -181,7 +181,8 @@ impl World {
             let node = id % NODES;
             let connection = ConnectionId::parse(&format!("00000000-0000-7000-8000-{id:012}")).unwrap();
             let user = UserId::parse(&format!("user{id}")).unwrap();
-            let outlet = nodes[node].local.join(ConnectionInfo { connection, user, session: "s".into() });
+            let outlet =
+                nodes[node].local.open_connection(ConnectionInfo { connection, user, session: "s".into() });
             Client {
                 node,
                 connection,
@@ -233,7 +234,7 @@ impl World {
             // A real bus tells of every loss. Where there was none, no doubt may be needed to get everything.
             if !node.connected || node.unaware {
                 if node.connected || self.bug != Some(Bug::LostOnResubscribe) {
-                    node.local.doubt();
+                    node.local.suspect_loss();
                 }
                 node.connected = true;
             }
@@ -334,7 +335,7 @@ impl World {
             true if self.bug == Some(Bug::LostOnResubscribe) => {}
             true => {
                 node.unaware = false;
-                node.local.doubt();
+                node.local.suspect_loss();
             }
             false => node.coming.clear(),
         }
@@ -417,7 +418,7 @@ impl World {
             return;
         }
         if fails {
-            return local.take_back(client.connection);
+            return local.undo_gates(client.connection);
         }
         // The head as the handler reads it, after the gate. A client that has it all misses nothing.
         let ends = self.histories[address].ends();
@@ -428,12 +429,12 @@ impl World {
         client.replies.insert(self.clock, (address, has.map(|number| number + 1)));
         let reply = format!("reply {}", self.clock);
         if self.bug == Some(Bug::PushBeforeReply) {
-            local.open(client.connection, &[subscription]);
+            local.open_gates(client.connection, &[subscription]);
             while self.answer(false) {}
             return self.clients[id].outlet.push_reply(&reply);
         }
         client.outlet.push_reply(&reply);
-        local.open(client.connection, &[subscription]);
+        local.open_gates(client.connection, &[subscription]);
     }
 
     fn unsubscribe(&mut self) {
@@ -525,7 +526,7 @@ impl Node {
         }
         self.asked.sort_by_key(|missing| {
             let reader = match missing.reader {
-                Reader::All => None,
+                Reader::Live => None,
                 Reader::One(connection) => Some(connection),
             };
             (missing.address.clone(), reader, missing.ticket)

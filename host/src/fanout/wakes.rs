@@ -17,57 +17,57 @@ pub struct Wakes(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    listeners: Mutex<Vec<Weak<Bell>>>,
+    listeners: Mutex<Vec<Weak<Notifier>>>,
     /// Bits for other nodes, taken by the hub.
-    abroad: Bell,
+    remote: Notifier,
 }
 
 #[derive(Default)]
-struct Bell {
+struct Notifier {
     dirty: AtomicU64,
     owned: AtomicU64,
-    rung: Notify,
+    notified: Notify,
 }
 
 /// One consumer's ear. Dropping it ends the listening.
-pub struct Listener(Arc<Bell>);
+pub struct Listener(Arc<Notifier>);
 
 impl Wakes {
     /// These shards have new events, says a call of this node. Numbers that no shard can have are ignored.
     pub fn set(&self, shards: &[u32]) {
         let bits = bits(shards);
-        let elsewhere = self.ring(bits);
-        if elsewhere != 0 {
-            self.0.abroad.ring(elsewhere);
+        let remote = self.notify(bits);
+        if remote != 0 {
+            self.0.remote.notify(remote);
         }
     }
 
     /// Another node said so. It is not passed on.
-    pub fn set_from_afar(&self, bits: u64) {
-        self.ring(bits);
+    pub fn set_from_remote(&self, bits: u64) {
+        self.notify(bits);
     }
 
     /// A new consumer. It hears every shard; what it owns need not travel to other nodes.
     pub fn listen(&self) -> Listener {
-        let bell = Arc::new(Bell::default());
+        let notifier = Arc::new(Notifier::default());
         let mut listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.retain(|listener| listener.strong_count() > 0);
-        listeners.push(Arc::downgrade(&bell));
-        Listener(bell)
+        listeners.push(Arc::downgrade(&notifier));
+        Listener(notifier)
     }
 
     /// Bits that some consumer's owner on another node should hear of. Cancel safe.
-    pub async fn abroad(&self) -> u64 {
-        self.0.abroad.heard().await
+    pub async fn remote_shards(&self) -> u64 {
+        self.0.remote.take().await
     }
 
     /// The bits that not every listener here owns.
-    fn ring(&self, bits: u64) -> u64 {
+    fn notify(&self, bits: u64) -> u64 {
         let listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         let mut owned_by_all = if listeners.is_empty() { 0 } else { u64::MAX };
-        for bell in listeners.iter().filter_map(Weak::upgrade) {
-            owned_by_all &= bell.owned.load(Acquire);
-            bell.ring(bits);
+        for notifier in listeners.iter().filter_map(Weak::upgrade) {
+            owned_by_all &= notifier.owned.load(Acquire);
+            notifier.notify(bits);
         }
         bits & !owned_by_all
     }
@@ -76,26 +76,26 @@ impl Wakes {
 impl Listener {
     /// The shards set since the last return, at least one. Cancel safe.
     pub async fn woken(&self) -> Vec<u32> {
-        shards(self.0.heard().await)
+        shards(self.0.take().await)
     }
 
     /// Replaces what was said before.
-    pub fn owns(&self, shards: &[u32]) {
+    pub fn set_owned(&self, shards: &[u32]) {
         self.0.owned.store(bits(shards), Release);
     }
 }
 
-impl Bell {
-    fn ring(&self, bits: u64) {
+impl Notifier {
+    fn notify(&self, bits: u64) {
         if bits != 0 && self.dirty.fetch_or(bits, AcqRel) & bits != bits {
-            self.rung.notify_one();
+            self.notified.notify_one();
         }
     }
 
-    async fn heard(&self) -> u64 {
+    async fn take(&self) -> u64 {
         loop {
             match self.dirty.swap(0, AcqRel) {
-                0 => self.rung.notified().await,
+                0 => self.notified.notified().await,
                 bits => return bits,
             }
         }
@@ -141,17 +141,17 @@ mod tests {
     fn only_what_is_not_owned_here_travels() {
         let wakes = Wakes::default();
         wakes.set(&[1]);
-        assert_eq!(wakes.abroad().now_or_never(), Some(1 << 1), "nobody listens here");
+        assert_eq!(wakes.remote_shards().now_or_never(), Some(1 << 1), "nobody listens here");
         let (relay, notify) = (wakes.listen(), wakes.listen());
-        relay.owns(&[1, 2]);
-        notify.owns(&[1]);
+        relay.set_owned(&[1, 2]);
+        notify.set_owned(&[1]);
         wakes.set(&[1, 2]);
-        assert_eq!(wakes.abroad().now_or_never(), Some(1 << 2), "notify of shard 2 is elsewhere");
+        assert_eq!(wakes.remote_shards().now_or_never(), Some(1 << 2), "notify of shard 2 is remote");
         drop(notify);
         wakes.set(&[1, 2]);
-        assert_eq!(wakes.abroad().now_or_never(), None);
-        wakes.set_from_afar(1 << 9);
-        assert_eq!(wakes.abroad().now_or_never(), None, "what came from afar stays");
+        assert_eq!(wakes.remote_shards().now_or_never(), None);
+        wakes.set_from_remote(1 << 9);
+        assert_eq!(wakes.remote_shards().now_or_never(), None, "what came from afar stays");
         assert_eq!(relay.woken().now_or_never(), Some(vec![1, 2, 9]));
     }
 

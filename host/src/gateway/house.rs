@@ -61,11 +61,11 @@ impl House for Inside {
     }
 
     fn join(&self, info: ConnectionInfo) -> BoxFuture<'_, Arc<Outlet>> {
-        Box::pin(self.hub.join(info))
+        Box::pin(self.hub.open_connection(info))
     }
 
     fn leave(&self, connection: ConnectionId) {
-        self.hub.leave(connection);
+        self.hub.close_connection(connection);
     }
 
     fn opened(&self, opened: Opened) -> BoxFuture<'_, Vec<Push>> {
@@ -91,10 +91,10 @@ impl House for Inside {
     }
 
     fn open(&self, connection: ConnectionId, subscriptions: &[Subscription]) {
-        self.hub.open(connection, subscriptions);
+        self.hub.open_gates(connection, subscriptions);
     }
 
     fn take_back(&self, connection: ConnectionId) {
-        self.hub.take_back(connection);
+        self.hub.undo_gates(connection);
     }
 }

@@ -254,7 +254,7 @@ impl World {
     /// A connection that calls may gate and send to.
     pub async fn seat(&self, connection: ConnectionId, user: &str) -> Option<Arc<Outlet>> {
         let user = UserId::parse(user)?;
-        Some(self.hub.join(ConnectionInfo { connection, user, session: "session".into() }).await)
+        Some(self.hub.open_connection(ConnectionInfo { connection, user, session: "session".into() }).await)
     }
 
     /// Every row of the product and of the outbox, without what each run makes anew: ids, times, positions.

@@ -28,7 +28,7 @@ impl wake::Host for CallState {
                 transactions.wakes.extend(&shards);
             } else if let Some(wakes) = wakes {
                 if let Some(traced) = traced {
-                    spans::woke(&shards, traced);
+                    spans::record_wake(&shards, traced);
                 }
                 wakes.set(&shards);
             }
@@ -43,7 +43,7 @@ impl CallState {
             && !shards.is_empty()
         {
             if let Some(traced) = self.middleware.traced {
-                spans::woke(shards, traced);
+                spans::record_wake(shards, traced);
             }
             wakes.set(shards);
         }

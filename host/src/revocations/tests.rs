@@ -53,7 +53,7 @@ async fn what_one_node_revokes_the_others_know_and_close() {
                 user: token.user.clone(),
                 session: "s".into(),
             };
-            let outlet = hub.join(info).await;
+            let outlet = hub.open_connection(info).await;
             outlet.hold(token);
             outlet
         };

@@ -142,29 +142,29 @@ fn an_id() -> u64 {
 /// Calls that woke a shard of the outbox; what consumers do with that shard right after is caused by the last of them.
 static WOKE: Mutex<Vec<(u32, Context, Instant)>> = Mutex::new(Vec::new());
 /// Several consumers are woken by one call; what comes later was woken by others.
-const WOKEN_FOR: Duration = Duration::from_millis(500);
+const WAKE_VALID_FOR: Duration = Duration::from_millis(500);
 /// A publication that nobody here has heard by then has no reader here.
-const HEARD_WITHIN: Duration = Duration::from_secs(5);
+const DELIVERED_WITHIN: Duration = Duration::from_secs(5);
 /// Addresses to which a traced call has published, and nobody here has heard yet.
 static PUBLISHED: Mutex<VecDeque<Published>> = Mutex::new(VecDeque::new());
-static UNHEARD: AtomicUsize = AtomicUsize::new(0);
+static UNDELIVERED: AtomicUsize = AtomicUsize::new(0);
 
 struct Published {
     address: Address,
     by: Context,
     since: Instant,
     /// The other nodes know of it.
-    is_told: bool,
+    is_announced: bool,
 }
 
 impl Published {
-    fn may_be_heard(&self) -> bool {
-        self.since.elapsed() < HEARD_WITHIN
+    fn may_be_delivered(&self) -> bool {
+        self.since.elapsed() < DELIVERED_WITHIN
     }
 }
 
-/// A traced call told the outbox.
-pub fn woke(shards: &[u32], by: Context) {
+/// A traced call unannounced the outbox.
+pub fn record_wake(shards: &[u32], by: Context) {
     let mut woke = WOKE.lock().unwrap_or_else(PoisonError::into_inner);
     for shard in shards {
         woke.retain(|(known, ..)| known != shard);
@@ -182,7 +182,7 @@ pub fn waker(shards: impl Iterator<Item = u32>) -> Option<Context> {
     let woke = WOKE.lock().unwrap_or_else(PoisonError::into_inner);
     let of_shard = |shard| woke.iter().rev().find(|(known, ..)| *known == shard);
     let (_, by, since) = shards.filter_map(of_shard).max_by_key(|(.., since)| *since)?;
-    (since.elapsed() < WOKEN_FOR).then_some(*by)
+    (since.elapsed() < WAKE_VALID_FOR).then_some(*by)
 }
 
 /// A traced call publishes.
@@ -191,51 +191,51 @@ pub fn published(addresses: impl Iterator<Item = Address>, by: Context) {
 }
 
 /// One on another node does.
-pub fn published_elsewhere(addresses: Vec<Address>, by: Context) {
+pub fn published_remotely(addresses: Vec<Address>, by: Context) {
     keep(addresses.into_iter(), by, true);
 }
 
-fn keep(addresses: impl Iterator<Item = Address>, by: Context, is_told: bool) {
+fn keep(addresses: impl Iterator<Item = Address>, by: Context, is_announced: bool) {
     let mut published = PUBLISHED.lock().unwrap_or_else(PoisonError::into_inner);
     for address in addresses {
         if published.len() == limits::TRACES_PENDING_MAX {
             published.pop_front();
         }
-        published.push_back(Published { address, by, since: Instant::now(), is_told });
+        published.push_back(Published { address, by, since: Instant::now(), is_announced });
     }
-    UNHEARD.store(published.len(), Relaxed);
+    UNDELIVERED.store(published.len(), Relaxed);
 }
 
-/// What the other nodes are to be told before these addresses are published to: which traced calls do that.
-pub fn to_tell<'a>(addresses: impl Iterator<Item = &'a Address>) -> Vec<(Context, Vec<Address>)> {
-    let mut told: Vec<(Context, Vec<Address>)> = Vec::new();
-    if UNHEARD.load(Relaxed) == 0 {
-        return told;
+/// What the other nodes are to be unannounced before these addresses are published to: which traced calls do that.
+pub fn take_unannounced<'a>(addresses: impl Iterator<Item = &'a Address>) -> Vec<(Context, Vec<Address>)> {
+    let mut unannounced: Vec<(Context, Vec<Address>)> = Vec::new();
+    if UNDELIVERED.load(Relaxed) == 0 {
+        return unannounced;
     }
     let mut published = PUBLISHED.lock().unwrap_or_else(PoisonError::into_inner);
     for address in addresses {
-        let is_it = |known: &&mut Published| !known.is_told && known.address == *address;
+        let is_it = |known: &&mut Published| !known.is_announced && known.address == *address;
         let Some(newest) = published.iter_mut().rev().find(is_it) else { continue };
-        newest.is_told = true;
-        match told.iter_mut().find(|(by, _)| *by == newest.by) {
+        newest.is_announced = true;
+        match unannounced.iter_mut().find(|(by, _)| *by == newest.by) {
             Some((_, of)) => of.push(address.clone()),
-            None => told.push((newest.by, vec![address.clone()])),
+            None => unannounced.push((newest.by, vec![address.clone()])),
         }
     }
-    told
+    unannounced
 }
 
 /// A batch for this address has reached the queues of its readers here. Where more than one was published to it, this is
 /// the newest: of the others the batch is a part, or nobody here listened.
-pub fn heard(address: &Address, pushes: usize) {
-    if UNHEARD.load(Relaxed) == 0 {
+pub fn delivered(address: &Address, pushes: usize) {
+    if UNDELIVERED.load(Relaxed) == 0 {
         return;
     }
     let mut published = PUBLISHED.lock().unwrap_or_else(PoisonError::into_inner);
-    let newest = published.iter().rfind(|known| known.address == *address && known.may_be_heard());
+    let newest = published.iter().rfind(|known| known.address == *address && known.may_be_delivered());
     let newest = newest.map(|known| (known.by, known.since));
-    published.retain(|known| known.address != *address && known.may_be_heard());
-    UNHEARD.store(published.len(), Relaxed);
+    published.retain(|known| known.address != *address && known.may_be_delivered());
+    UNDELIVERED.store(published.len(), Relaxed);
     drop(published);
     let Some((by, since)) = newest else { return };
     let attributes = vec![("address", address.as_str().to_owned()), ("pushes", pushes.to_string())];
@@ -265,19 +265,22 @@ mod tests {
     }
 
     #[test]
-    fn what_a_traced_call_publishes_is_told_once() {
+    fn what_a_traced_call_publishes_is_announced_once() {
         let address = |name: &str| Address::parse(name).unwrap();
         // Of this test alone: the list is the process's.
-        let (lobby, attic) = (address("conv:told-lobby"), address("conv:told-attic"));
+        let (lobby, attic) = (address("conv:unannounced-lobby"), address("conv:unannounced-attic"));
         let (one, two) = (Context { trace: 1, span: 1 }, Context { trace: 2, span: 2 });
         published([lobby.clone(), attic.clone()].into_iter(), one);
-        assert_eq!(to_tell([&lobby, &attic].into_iter()), [(one, vec![lobby.clone(), attic.clone()])]);
+        assert_eq!(
+            take_unannounced([&lobby, &attic].into_iter()),
+            [(one, vec![lobby.clone(), attic.clone()])]
+        );
         // Nobody here has heard it; what is published there next is of another call, which nobody traces.
-        assert_eq!(to_tell([&lobby].into_iter()), []);
-        published_elsewhere(vec![attic.clone()], two);
-        assert_eq!(to_tell([&attic].into_iter()), []);
+        assert_eq!(take_unannounced([&lobby].into_iter()), []);
+        published_remotely(vec![attic.clone()], two);
+        assert_eq!(take_unannounced([&attic].into_iter()), []);
         published([attic.clone()].into_iter(), two);
-        heard(&attic, 1);
-        assert_eq!(to_tell([&attic].into_iter()), [], "it is heard and over");
+        delivered(&attic, 1);
+        assert_eq!(take_unannounced([&attic].into_iter()), [], "it is heard and over");
     }
 }

@@ -1,7 +1,7 @@
-//! The bus's listening: what Redis says, until the connection is lost or found deaf, and again. One task listens, another
-//! keeps the subscriptions in order, so that many of them share a round trip and a busy stream does not delay them.
+//! The receiving side of the bus: it reads from Redis until the connection is lost or its loopback check fails, and then
+//! connects again. One task reads. A second task runs the subscriptions in order, so that many of them share one round
+//! trip and a busy stream does not delay them.
 
-use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,23 +11,32 @@ use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{Bus, Connected, Heard, Order, confirm_within};
+use super::{Bus, BusEvent, Connected, Order, confirm_wait};
 use crate::fanout::envelope::{Batch, Envelope};
 use crate::ids::Address;
 use crate::limits;
 use crate::redis::pubsub::{self, Event};
 
-/// Messages heard in one go before anything else gets a turn.
+/// Messages that one burst takes before other work gets a turn.
 const BURST_MAX: usize = 256;
 /// Channels in one SUBSCRIBE.
 const CHANNELS_MAX: usize = 1000;
-/// So many songs unheard, and the node is deaf.
-const UNHEARD_MAX: u64 = limits::CANARY_DEAF_MS / limits::CANARY_MS;
+/// Missed heartbeats after which the loopback check has failed.
+const HEARTBEATS_MISSED_MAX: u64 =
+    (limits::LOOPBACK_TIMEOUT.as_millis() / limits::LOOPBACK_HEARTBEAT_EVERY.as_millis()) as u64;
+
+/// How one connection ended.
+enum ConnectionEnd {
+    /// Redis closed it, or the network lost it.
+    Lost,
+    /// It stayed open, but the heartbeats that Redis took did not arrive on it.
+    LoopbackTimeout,
+}
 
 impl Bus {
-    /// Runs until dropped. Everything that is heard goes to `hear`, in the order of Redis.
-    pub(in crate::fanout) async fn listen(self, mut hear: impl FnMut(Heard)) {
-        let _silent_at_the_end = Silence(self.clone());
+    /// Receives until the future is dropped. Every event goes to `receive`, in the order of Redis.
+    pub(in crate::fanout) async fn listen(self, mut receive: impl FnMut(BusEvent)) {
+        let _down_at_the_end = DownOnDrop(self.clone());
         let mut epoch = 0;
         loop {
             let (subscriber, mut events) = self.0.redis.subscriber();
@@ -35,14 +44,12 @@ impl Bus {
                 if event == Event::Up {
                     epoch += 1;
                     let connected = Connected { epoch, subscriber: subscriber.clone() };
-                    let end = self.hear_all(connected, &mut events, &mut hear).await;
+                    let end = self.receive_until_lost(connected, &mut events, &mut receive).await;
                     self.0.connected.send_replace(None);
                     self.0.up.store(false, Relaxed);
                     metrics::counter!("switchboard_bus_losses_total").increment(1);
-                    if end.is_break() {
-                        tracing::warn!(
-                            "the bus is deaf: it publishes and hears nothing of it; connecting again"
-                        );
+                    if matches!(end, ConnectionEnd::LoopbackTimeout) {
+                        tracing::warn!("bus loopback check failed; reconnecting");
                         break;
                     }
                 }
@@ -50,8 +57,9 @@ impl Bus {
         }
     }
 
-    /// Runs until dropped. Subscribes and unsubscribes as ordered; what is ordered during one round trip shares the next.
-    pub(in crate::fanout) async fn keep_orders(self, mut orders: mpsc::UnboundedReceiver<Order>) {
+    /// Subscribes and unsubscribes as ordered, until the future is dropped. Orders that arrive during one round trip share
+    /// the next.
+    pub(in crate::fanout) async fn run_orders(self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut ordered = Vec::new();
         while orders.recv_many(&mut ordered, CHANNELS_MAX).await > 0 {
             let (mut wanted, mut waiting) = (Vec::new(), Vec::new());
@@ -71,90 +79,90 @@ impl Bus {
         }
     }
 
-    /// From one connection's beginning to its end; a break when it is deaf and should not go on.
-    async fn hear_all(
+    /// Receives on one connection until it ends.
+    async fn receive_until_lost(
         &self,
         connected: Connected,
         events: &mut pubsub::Heard,
-        hear: &mut impl FnMut(Heard),
-    ) -> ControlFlow<()> {
-        let mut sing = interval(Duration::from_millis(limits::CANARY_MS));
-        // After a stall of this task, one song and not all that were left out.
-        sing.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Songs begun, and of those the ones that Redis took, since one was heard.
-        let (mut begun, mut sung) = (0, 0);
-        let mut singing = pin!(futures_util::future::Fuse::terminated());
-        // Beside the listening, for the confirmations come the same way.
+        receive: &mut impl FnMut(BusEvent),
+    ) -> ConnectionEnd {
+        let mut heartbeat = interval(limits::LOOPBACK_HEARTBEAT_EVERY);
+        // After a stall of this task, it sends one heartbeat and not all those that it missed.
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Heartbeats that this node has started to publish, and those that Redis took, since the last one arrived.
+        let (mut started, mut accepted) = (0, 0);
+        let mut sending = pin!(futures_util::future::Fuse::terminated());
+        // Runs while this task receives, because the confirmations arrive on the same connection.
         let mut subscribing = pin!(self.subscribe_to_all(&connected).fuse());
         loop {
             tokio::select! {
                 event = events.next() => match event {
                     Some(Event::Message { channel, payload }) => {
-                        let (heard_itself, ended) = self.hear_burst((channel, payload), events, hear);
-                        if heard_itself {
-                            (begun, sung) = (0, 0);
+                        let (heartbeat_arrived, ended) = self.receive_burst((channel, payload), events, receive);
+                        if heartbeat_arrived {
+                            (started, accepted) = (0, 0);
                             self.0.up.store(true, Relaxed);
                         }
                         if ended {
-                            return ControlFlow::Continue(());
+                            return ConnectionEnd::Lost;
                         }
                     }
                     Some(Event::Up) => {}
-                    Some(Event::Down) | None => return ControlFlow::Continue(()),
+                    Some(Event::Down) | None => return ConnectionEnd::Lost,
                 },
                 subscribed = &mut subscribing => {
                     if !subscribed {
-                        return ControlFlow::Break(());
+                        return ConnectionEnd::LoopbackTimeout;
                     }
                     if connected.epoch > 1 {
-                        tracing::info!("the bus is back");
-                        hear(Heard::Back);
+                        tracing::info!("bus reconnected; rooms with subscribers ask for what they missed");
+                        receive(BusEvent::Reconnected);
                     }
                     self.0.connected.send_replace(Some(connected.clone()));
                 }
-                _ = sing.tick() => {
-                    if begun >= UNHEARD_MAX {
+                _ = heartbeat.tick() => {
+                    if started >= HEARTBEATS_MISSED_MAX {
                         self.0.up.store(false, Relaxed);
                     }
-                    if sung >= UNHEARD_MAX {
-                        return ControlFlow::Break(());
+                    if accepted >= HEARTBEATS_MISSED_MAX {
+                        return ConnectionEnd::LoopbackTimeout;
                     }
-                    begun += 1;
-                    singing.set(self.sing().fuse());
+                    started += 1;
+                    sending.set(self.send_heartbeat().fuse());
                 }
-                taken = &mut singing => sung += u64::from(taken),
+                taken = &mut sending => accepted += u64::from(taken),
             }
         }
     }
 
-    /// False when the connection ended over it, which its events say too.
+    /// Subscribes to the node's own channels and to all addresses. Returns false when the connection ended meanwhile.
     async fn subscribe_to_all(&self, connected: &Connected) -> bool {
-        let own = [&self.0.names.control, &self.0.names.canary];
+        let own = [&self.0.names.control, &self.0.names.loopback];
         if connected.subscriber.subscribe(&own).await.is_err() {
             return false;
         }
-        // Lines that come from now on order their own subscription.
-        let addresses: Vec<_> = self.lines().keys().cloned().collect();
-        self.subscribe_on(connected, &addresses).await.is_break()
+        // Subscriptions that are added from now on send their own orders.
+        let addresses: Vec<_> = self.subscriptions().keys().cloned().collect();
+        self.subscribe_on(connected, &addresses).await
     }
 
-    /// Whether Redis took it.
-    async fn sing(&self) -> bool {
-        self.send(&[(&self.0.names.canary, Envelope::Canary(0).encode())]).await.is_ok()
+    /// Publishes one heartbeat to this node's own channel. Returns true when Redis took it.
+    async fn send_heartbeat(&self) -> bool {
+        self.send(&[(&self.0.names.loopback, Envelope::Loopback(0).encode())]).await.is_ok()
     }
 
-    /// What is there already is heard in one go, and what of it concerns the same address is one batch. Says whether
-    /// the canary was heard, and whether the connection ended.
-    fn hear_burst(
+    /// Takes the messages that have already arrived, at most [`BURST_MAX`]. Consecutive publications to one address become
+    /// one batch. Returns whether a heartbeat was among them, and whether the connection ended.
+    fn receive_burst(
         &self,
         first: (Bytes, Bytes),
         events: &mut pubsub::Heard,
-        hear: &mut impl FnMut(Heard),
+        receive: &mut impl FnMut(BusEvent),
     ) -> (bool, bool) {
-        let (mut heard_itself, mut ended) = (false, false);
+        let (mut heartbeat_arrived, mut ended) = (false, false);
         let mut run: Option<(Address, Batch)> = None;
         let mut next = Some(first);
-        let mut heard = 0;
+        let mut received = 0;
         while let Some((channel, payload)) = next.take() {
             match self.read(&channel, payload) {
                 Some((Some(address), Envelope::Publications(batch))) => match &mut run {
@@ -163,21 +171,21 @@ impl Bus {
                     {
                         before.append(batch);
                     }
-                    _ => flush(run.replace((address, batch)), hear),
+                    _ => flush(run.replace((address, batch)), receive),
                 },
                 Some((Some(address), envelope)) => {
-                    flush(run.take(), hear);
-                    hear(Heard::At(address, envelope));
+                    flush(run.take(), receive);
+                    receive(BusEvent::Address(address, envelope));
                 }
-                Some((None, Envelope::Canary(_))) => heard_itself = true,
+                Some((None, Envelope::Loopback(_))) => heartbeat_arrived = true,
                 Some((None, envelope)) => {
-                    flush(run.take(), hear);
-                    hear(Heard::Control(envelope));
+                    flush(run.take(), receive);
+                    receive(BusEvent::Control(envelope));
                 }
                 None => {}
             }
-            heard += 1;
-            if heard < BURST_MAX {
+            received += 1;
+            if received < BURST_MAX {
                 match events.next().now_or_never() {
                     Some(Some(Event::Message { channel, payload })) => next = Some((channel, payload)),
                     Some(Some(Event::Down) | None) => ended = true,
@@ -185,11 +193,12 @@ impl Bus {
                 }
             }
         }
-        flush(run, hear);
-        (heard_itself, ended)
+        flush(run, receive);
+        (heartbeat_arrived, ended)
     }
 
-    /// Where it came, and what it says. Nothing, if it is not ours.
+    /// Decodes a message. The address is `None` on the node's own channels. Returns `None` for anything that is not a
+    /// message of this fleet.
     fn read(&self, channel: &[u8], payload: Bytes) -> Option<(Option<Address>, Envelope)> {
         let address = match channel.strip_prefix(self.0.names.address.as_bytes()) {
             Some(address) => Some(Address::parse(std::str::from_utf8(address).ok()?)?),
@@ -199,25 +208,25 @@ impl Bus {
             Ok(envelope) => Some((address, envelope)),
             Err(malformed) => {
                 metrics::counter!("switchboard_bus_malformed_total").increment(1);
-                tracing::debug!(%malformed, "ignored a message of the bus");
+                tracing::debug!(%malformed, "ignored a malformed message on the bus");
                 None
             }
         }
     }
 
-    /// Returns once they are confirmed, on whatever connection, or nobody waits any more.
+    /// Subscribes, on a new connection if need be, until Redis has confirmed all addresses or no caller waits any more.
     async fn subscribe(&self, addresses: Vec<Address>, waiting: Vec<oneshot::Sender<()>>) {
         let mut connection = self.0.connected.subscribe();
         while !addresses.is_empty() && !waiting.iter().all(oneshot::Sender::is_closed) {
             let connected = connection.borrow_and_update().clone();
-            let result = match connected {
-                None => ControlFlow::Continue(()),
+            let subscribed = match connected {
+                None => false,
                 Some(connected) => self.subscribe_on(&connected, &addresses).await,
             };
-            if result.is_break() {
+            if subscribed {
                 break;
             }
-            // Another connection, or another try on this one; and a look at who still waits.
+            // Wait for a new connection, or try this one again. Either way, check again whether a caller still waits.
             let _ = timeout(Duration::from_millis(limits::BUS_CONFIRM_MS / 4), connection.changed()).await;
         }
         for confirm in waiting {
@@ -225,47 +234,49 @@ impl Bus {
         }
     }
 
-    async fn subscribe_on(&self, connected: &Connected, addresses: &[Address]) -> ControlFlow<()> {
+    /// Returns true once Redis has confirmed all of the addresses on this connection.
+    async fn subscribe_on(&self, connected: &Connected, addresses: &[Address]) -> bool {
         for addresses in addresses.chunks(CHANNELS_MAX) {
             let names: Vec<_> = addresses.iter().map(|address| self.0.names.of(address)).collect();
-            match timeout(confirm_within(), connected.subscriber.subscribe(&names)).await {
+            match timeout(confirm_wait(), connected.subscriber.subscribe(&names)).await {
                 Ok(Ok(())) => self.confirm(addresses, connected.epoch),
-                Ok(Err(pubsub::Away)) | Err(_) => return ControlFlow::Continue(()),
+                Ok(Err(pubsub::Away)) | Err(_) => return false,
             }
         }
-        ControlFlow::Break(())
+        true
     }
 
-    /// Where this fails the connection fails, and the next one does not subscribe to them.
+    /// Unsubscribes on the present connection. A failure needs no handling: the connection has failed then, and the next
+    /// one does not subscribe to these addresses.
     async fn unsubscribe(&self, addresses: &[Address]) {
         let connected = self.0.connected.borrow().clone();
         let Some(connected) = connected else { return };
         for addresses in addresses.chunks(CHANNELS_MAX) {
             let names: Vec<_> = addresses.iter().map(|address| self.0.names.of(address)).collect();
-            let _ = timeout(confirm_within(), connected.subscriber.unsubscribe(&names)).await;
+            let _ = timeout(confirm_wait(), connected.subscriber.unsubscribe(&names)).await;
         }
     }
 
     fn confirm(&self, addresses: &[Address], epoch: u64) {
-        let mut lines = self.lines();
+        let mut subscriptions = self.subscriptions();
         for address in addresses {
-            if let Some(line) = lines.get_mut(address) {
-                line.confirmed_in = epoch;
+            if let Some(subscription) = subscriptions.get_mut(address) {
+                subscription.confirmed_in = epoch;
             }
         }
     }
 }
 
-fn flush(run: Option<(Address, Batch)>, hear: &mut impl FnMut(Heard)) {
+fn flush(run: Option<(Address, Batch)>, receive: &mut impl FnMut(BusEvent)) {
     if let Some((address, batch)) = run {
-        hear(Heard::At(address, Envelope::Publications(batch)));
+        receive(BusEvent::Address(address, Envelope::Publications(batch)));
     }
 }
 
-/// Nobody listens: the bus is down, whatever Redis thinks.
-struct Silence(Bus);
+/// Marks the bus as down when `listen` is dropped, because nothing is received from then on.
+struct DownOnDrop(Bus);
 
-impl Drop for Silence {
+impl Drop for DownOnDrop {
     fn drop(&mut self) {
         self.0.0.up.store(false, Relaxed);
         self.0.0.connected.send_replace(None);

@@ -91,8 +91,10 @@ impl Node {
     async fn join(&self, user: &str) -> Client {
         let connection = ConnectionId::random();
         let user = UserId::parse(user).unwrap();
-        let outlet =
-            self.hub.join(ConnectionInfo { connection, user, session: connection.to_string().into() }).await;
+        let outlet = self
+            .hub
+            .open_connection(ConnectionInfo { connection, user, session: connection.to_string().into() })
+            .await;
         Client { connection, outlet }
     }
 
@@ -101,7 +103,7 @@ impl Node {
         client.outlet.push_reply("subscribed");
         let subscription =
             Subscription { address: lobby().to_string(), after: vec![seq(after)], missed: false };
-        self.hub.open(client.connection, &[subscription]);
+        self.hub.open_gates(client.connection, &[subscription]);
     }
 
     async fn answer(&mut self, numbers: &[u64]) {
@@ -299,13 +301,13 @@ async fn an_address_that_nobody_is_in_is_given_up_and_taken_up_again() {
     assert_eq!(subscribers().await, 1);
 
     let in_use = |address: &Address| node.hub.0.local.has_room(address);
-    node.hub.0.bus.give_up(&[lobby()], in_use);
+    node.hub.0.bus.unsubscribe_idle(&[lobby()], in_use);
     node.hub.unsubscribe(ana.connection, &[lobby()]);
     let held = node.hub.0.bus.hold(&[lobby()]).await.unwrap();
-    node.hub.0.bus.give_up(&[lobby()], in_use);
+    node.hub.0.bus.unsubscribe_idle(&[lobby()], in_use);
     assert_eq!(subscribers().await, 1, "in use, then held");
     drop(held);
-    node.hub.0.bus.give_up(&[lobby()], in_use);
+    node.hub.0.bus.unsubscribe_idle(&[lobby()], in_use);
     within_seconds(async { while subscribers().await != 0 {} }).await;
 
     node.subscribe(&ana, 0).await;

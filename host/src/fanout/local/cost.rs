@@ -46,10 +46,10 @@ fn of_a_delivery() {
 fn reader(local: &Local, lobby: &Address, id: usize) -> Arc<Outlet> {
     let connection = ConnectionId::random();
     let user = UserId::parse(&format!("user{id}")).unwrap();
-    let outlet = local.join(ConnectionInfo { connection, user, session: "s".into() });
+    let outlet = local.open_connection(ConnectionInfo { connection, user, session: "s".into() });
     local.gate(connection, std::slice::from_ref(lobby)).unwrap();
     let after = vec![Position { track: 0, number: 0 }];
-    local.open(connection, &[Subscription { address: lobby.to_string(), after, missed: false }]);
+    local.open_gates(connection, &[Subscription { address: lobby.to_string(), after, missed: false }]);
     outlet
 }
 

@@ -28,7 +28,8 @@ impl Node {
     fn join(&self, user: &str) -> Client {
         let connection = ConnectionId::random();
         let user = UserId::parse(user).unwrap();
-        let outlet = self.local.join(ConnectionInfo { connection, user, session: "session".into() });
+        let outlet =
+            self.local.open_connection(ConnectionInfo { connection, user, session: "session".into() });
         Client { connection, outlet }
     }
 
@@ -45,7 +46,7 @@ impl Node {
     fn open(&self, client: &Client, after: &[Position], missed: bool) {
         client.outlet.push_reply("subscribed");
         let subscription = Subscription { address: lobby().to_string(), after: after.to_vec(), missed };
-        self.local.open(client.connection, &[subscription]);
+        self.local.open_gates(client.connection, &[subscription]);
     }
 
     fn publish(&self, publications: &[Publication]) {
@@ -335,7 +336,7 @@ fn after_a_loss_every_room_that_has_readers_asks_and_goes_on_meanwhile() {
     let mut node = Node::new();
     let ana = node.join("ana");
     node.subscribe(&ana, &[seq(3)]);
-    node.local.doubt();
+    node.local.suspect_loss();
     let missing = node.expect_question(&[seq(3)]); // and nothing about `user:ana`
     node.expect_no_question();
     node.bring([4]);
@@ -351,10 +352,10 @@ fn what_was_read_before_a_loss_is_not_believed_after_it() {
     let mut node = Node::new();
     let ana = node.join("ana");
     node.gate(&ana);
-    node.local.doubt(); // 4 was lost after the handler read the head
+    node.local.suspect_loss(); // 4 was lost after the handler read the head
     node.open(&ana, &[seq(3)], false);
     let missing = node.expect_question(&[seq(3)]);
-    node.local.doubt();
+    node.local.suspect_loss();
     node.answer(&missing, [4], false); // and 5 after it read the page
     let missing = node.expect_question(&[seq(4)]);
     node.answer(&missing, [5], false);
@@ -396,7 +397,7 @@ fn pages_of_many_conversations_are_asked_for_as_the_queue_has_room() {
         .iter()
         .map(|room| Subscription { address: room.to_string(), after: vec![seq(1)], missed: true })
         .collect();
-    node.local.open(ana.connection, &resumed);
+    node.local.open_gates(ana.connection, &resumed);
     let mut answered = 0;
     let mut at_once = Vec::new();
     while answered < rooms.len() {
@@ -418,7 +419,7 @@ fn a_call_that_fails_takes_back_what_it_gated_and_leaves_what_stood() {
     let node = Node::new();
     let ana = node.join("ana");
     node.gate(&ana);
-    node.local.take_back(ana.connection);
+    node.local.undo_gates(ana.connection);
     node.bring([1]);
     assert_eq!(ana.reads(), "");
 
@@ -426,7 +427,7 @@ fn a_call_that_fails_takes_back_what_it_gated_and_leaves_what_stood() {
     node.gate(&ana);
     node.bring([4]);
     assert_eq!(ana.reads(), "subscribed");
-    node.local.take_back(ana.connection);
+    node.local.undo_gates(ana.connection);
     node.bring([5]);
     assert_eq!(ana.reads(), "4 5");
 }
@@ -436,7 +437,7 @@ fn what_a_reply_does_not_list_is_not_subscribed() {
     let node = Node::new();
     let ana = node.join("ana");
     node.gate(&ana);
-    node.local.open(ana.connection, &[]);
+    node.local.open_gates(ana.connection, &[]);
     node.bring([1]);
     assert_eq!(ana.reads(), "");
     assert!(!node.local.has_room(&lobby()));
@@ -458,9 +459,9 @@ fn a_removed_user_hears_nothing_after_the_removal_on_any_connection() {
     node.subscribe(&ana, &[seq(5)]); // invited again
     node.bring([6]);
     assert_eq!(ana.reads(), "subscribed 6");
-    node.local.leave(ana.connection);
-    node.local.leave(phone.connection);
-    node.local.leave(bo.connection);
+    node.local.close_connection(ana.connection);
+    node.local.close_connection(phone.connection);
+    node.local.close_connection(bo.connection);
     assert_eq!((node.local.rooms(), node.local.connected()), (0, 0));
 }
 
@@ -483,7 +484,7 @@ fn nobody_can_take_a_user_away_from_itself() {
     node.local.revoke(&own, &UserId::parse("ana").unwrap());
     node.local.unsubscribe(ana.connection, std::slice::from_ref(&own));
     node.local.gate(ana.connection, std::slice::from_ref(&own)).unwrap();
-    node.local.open(ana.connection, &[]);
+    node.local.open_gates(ana.connection, &[]);
     node.publish(&[Publication { address: own.to_string(), ..said("hello") }]);
     assert_eq!(ana.reads(), "hello");
 }
@@ -510,9 +511,9 @@ fn one_subscription_past_the_bound_is_refused() {
     assert_eq!(node.local.gate(ana.connection, &[lobby()]), Err(Error::Full));
     assert!(!node.local.has_room(&lobby()));
     node.local.gate(ana.connection, &many[..1]).unwrap();
-    node.local.take_back(ana.connection);
+    node.local.undo_gates(ana.connection);
     node.local.gate(ana.connection, &[lobby()]).unwrap();
-    node.local.leave(ana.connection);
+    node.local.close_connection(ana.connection);
     assert_eq!(node.local.gate(ana.connection, &[lobby()]), Err(Error::Gone));
     assert_eq!(node.local.rooms(), 0);
 }
@@ -565,10 +566,10 @@ fn what_a_call_sends_its_own_connection_follows_its_reply() {
 
     // A call that fails has said nothing.
     assert!(say("resync"));
-    node.local.take_back(ana.connection);
-    node.local.open(ana.connection, &[]);
+    node.local.undo_gates(ana.connection);
+    node.local.open_gates(ana.connection, &[]);
     assert_eq!(ana.reads(), "");
-    node.local.leave(ana.connection);
+    node.local.close_connection(ana.connection);
     assert!(!say("resync"));
 }
 

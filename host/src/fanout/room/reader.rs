@@ -4,10 +4,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Page, Room, push_loose};
+use super::{Page, Room, push_unpositioned};
 use crate::contract::types::Position;
 use crate::fanout::envelope::Batch;
-use crate::fanout::members::{Gate, Member, Phase, Stood};
+use crate::fanout::members::{Gate, Member, Phase, PriorState};
 use crate::fanout::missing::{Mailbox, Reader};
 use crate::fanout::outlet::Outlet;
 use crate::fanout::positions::Positions;
@@ -21,7 +21,7 @@ impl Room {
         let Some(place) = self.members.find(connection) else {
             let gate = Gate::new(self.heads.clone(), Phase::Shut);
             self.members.add(Member { connection, outlet: outlet.clone(), gate: Some(Box::new(gate)) });
-            self.recorder_came();
+            self.add_ring_user();
             return true;
         };
         let member = &mut self.members[place];
@@ -33,20 +33,20 @@ impl Room {
         }
         let has = before.map_or_else(|| self.heads.clone(), |gate| gate.has);
         let mut gate = Gate::new(has, Phase::Shut);
-        gate.stood = Some(match phase {
-            Some(Phase::Asking(_) | Phase::Waiting) => Stood::CatchingUp,
-            _ => Stood::Riding,
+        gate.prior = Some(match phase {
+            Some(Phase::Asking(_) | Phase::Waiting) => PriorState::CatchingUp,
+            _ => PriorState::Live,
         });
         member.gate = Some(Box::new(gate));
         match phase {
             Some(Phase::Asking(_)) => member.outlet.release_page(),
-            _ => self.recorder_came(),
+            _ => self.add_ring_user(),
         }
         false
     }
 
     /// The reply is in the outlet. `after` is what the client has; tracks it does not name go on from the gate.
-    pub(in crate::fanout) fn open(
+    pub(in crate::fanout) fn open_gate(
         &mut self,
         connection: ConnectionId,
         after: &[Position],
@@ -62,20 +62,20 @@ impl Room {
             }
         }
         gate.has = has;
-        gate.stood = None;
+        gate.prior = None;
         gate.suspect |= missed;
         self.let_through(place, mailbox);
     }
 
     /// The call that gated it failed: a new subscription goes, one that stood before stands as before. True when it went.
-    pub(in crate::fanout) fn take_back(&mut self, connection: ConnectionId, mailbox: &Mailbox) -> bool {
+    pub(in crate::fanout) fn undo_gate(&mut self, connection: ConnectionId, mailbox: &Mailbox) -> bool {
         let Some(place) = self.shut(connection) else { return false };
         let Some(gate) = self.members[place].gate.as_deref_mut() else { return false };
-        let Some(stood) = gate.stood.take() else {
+        let Some(prior) = gate.prior.take() else {
             self.remove_at(place);
             return true;
         };
-        gate.suspect |= stood == Stood::CatchingUp;
+        gate.suspect |= prior == PriorState::CatchingUp;
         self.let_through(place, mailbox);
         false
     }
@@ -154,9 +154,9 @@ impl Room {
     /// From a shut or answered gate onwards.
     fn let_through(&mut self, place: usize, mailbox: &Mailbox) {
         let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
-        for (frame, merge_key) in std::mem::take(&mut gate.loose) {
+        for (frame, merge_key) in std::mem::take(&mut gate.unpositioned) {
             let word = Outlet::word(&frame);
-            push_loose(outlet, frame, merge_key, word);
+            push_unpositioned(outlet, frame, merge_key, word);
         }
         if std::mem::take(&mut gate.suspect) || !self.is_covered(place) {
             self.ask(place, mailbox);
@@ -183,12 +183,12 @@ impl Room {
 
     /// Whether the ring has all that it lacks. A reader that is alone also says where an unknown stream stands.
     fn is_covered(&mut self, place: usize) -> bool {
-        let others_ride =
-            || self.members.iter().enumerate().any(|(at, member)| at != place && member.rides());
+        let others_are_live =
+            || self.members.iter().enumerate().any(|(at, member)| at != place && member.is_live());
         let Some(gate) = self.members[place].gate.as_deref() else { return true };
         let unknown = |position: &&Position| self.heads.of(position.track).is_none();
         let new: Vec<_> = gate.has.as_slice().iter().filter(unknown).copied().collect();
-        if !new.is_empty() && !others_ride() {
+        if !new.is_empty() && !others_are_live() {
             // With others it is not raised: what they still wait for may be below it.
             self.heads.raise_all(&new);
         }
@@ -229,8 +229,8 @@ impl Room {
         let Some(gate) = self.members[place].gate.as_deref_mut() else { return };
         let before = std::mem::replace(&mut gate.phase, phase);
         match (before.needs_ring(), phase.needs_ring()) {
-            (false, true) => self.recorder_came(),
-            (true, false) => self.recorder_went(),
+            (false, true) => self.add_ring_user(),
+            (true, false) => self.remove_ring_user(),
             _ => {}
         }
     }

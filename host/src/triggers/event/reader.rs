@@ -186,7 +186,7 @@ impl Reader {
     }
 
     fn tell_what_is_owned(&self) {
-        self.ear.owns(&self.places.keys().map(|shard| *shard as u32).collect::<Vec<_>>());
+        self.ear.set_owned(&self.places.keys().map(|shard| *shard as u32).collect::<Vec<_>>());
     }
 
     fn wake(&mut self, shards: &[u32]) {

@@ -45,7 +45,7 @@ fn readers_are_told_of_a_new_epoch_before_anybody_writes() {
     node.subscribe(&ana, &[of(0, 300)]);
     node.subscribe(&bo, &[of(0, 300)]);
     assert_eq!((ana.reads(), bo.reads()), ("subscribed".to_owned(), "subscribed".to_owned()));
-    node.local.doubt();
+    node.local.suspect_loss();
     let missing = node.expect_question(&[of(0, 300)]);
     #[allow(clippy::reversed_empty_ranges)] // nothing is stored above the common point
     node.local.fill(&missing, &page_of(1, 250, 251..=250));
