@@ -1,11 +1,11 @@
 /**
- * Full jitter: each wait lies anywhere between nothing and a bound that doubles, so that those who were cut off together
- * do not come together.
+ * Full jitter: each wait is a random time between zero and a bound that doubles, so that clients that were
+ * cut off together do not reconnect together.
  */
 export declare class Backoff {
     #private;
-    /** How long to wait now. */
+    /** The next wait, in milliseconds. */
     next(): number;
-    /** It works again: the bound is small once more. */
+    /** The connection works again: the bound starts anew. */
     reset(): void;
 }

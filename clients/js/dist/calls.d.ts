@@ -1,16 +1,18 @@
-/** What was asked on one connection and has no answer yet. Each is answered exactly once: a reply, an error, or its time is up. */
+/**
+ * The calls of one connection without an answer. Each ends exactly once: by a reply, an error, or a timeout.
+ */
 import { SwitchboardError } from './error.js';
 import type { Frame } from './wire.js';
-/** Called at once when the frame comes, before the next one is looked at: order matters to whoever asked. */
+/** Called when the frame comes, before the next frame is handled, because the caller depends on the order. */
 export type Done = (error: SwitchboardError | undefined, payload: any) => void;
 export declare class Calls {
     #private;
-    /** @returns the `id` for the frame, or `undefined` when too many wait; `done` has heard so then. */
+    /** @returns the `id` for the frame, or `undefined` if too many calls wait; `done` then got the error. */
     open(done: Done): number | undefined;
-    /** A frame with an `id`. */
+    /** Handles a frame with an `id`. */
     answer(frame: Frame): void;
-    /** One of them can not be answered. */
+    /** Ends one call with an error. */
     fail(id: number, error: SwitchboardError): void;
-    /** The connection ended. */
+    /** Ends all calls, because the connection ended. */
     lost(why: string): void;
 }

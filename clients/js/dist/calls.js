@@ -1,13 +1,15 @@
-/** What was asked on one connection and has no answer yet. Each is answered exactly once: a reply, an error, or its time is up. */
+/**
+ * The calls of one connection without an answer. Each ends exactly once: by a reply, an error, or a timeout.
+ */
 import { SwitchboardError } from './error.js';
-/** More unanswered frames on one connection are no conversation any more. */
+/** Maximum number of unanswered calls on one connection. One more fails with `full`. */
 const CALLS_MAX = 256;
-/** An answer that takes longer will not come on this connection. */
+/** A call without an answer after this time fails with `timeout`. */
 const ANSWER_WITHIN_MS = 10_000;
 export class Calls {
     #last = 0;
     #waiting = new Map();
-    /** @returns the `id` for the frame, or `undefined` when too many wait; `done` has heard so then. */
+    /** @returns the `id` for the frame, or `undefined` if too many calls wait; `done` then got the error. */
     open(done) {
         if (this.#waiting.size >= CALLS_MAX) {
             done(new SwitchboardError('full', `${CALLS_MAX} frames wait for their answers`, { retryable: true }), undefined);
@@ -18,16 +20,16 @@ export class Calls {
         this.#waiting.set(id, { done, timer: setTimeout(late, ANSWER_WITHIN_MS) });
         return id;
     }
-    /** A frame with an `id`. */
+    /** Handles a frame with an `id`. */
     answer(frame) {
         const error = frame.type === 'error' ? SwitchboardError.of(frame.payload) : undefined;
         this.#settle(frame.id, error, frame.payload);
     }
-    /** One of them can not be answered. */
+    /** Ends one call with an error. */
     fail(id, error) {
         this.#settle(id, error);
     }
-    /** The connection ended. */
+    /** Ends all calls, because the connection ended. */
     lost(why) {
         const error = new SwitchboardError('lost', why, { retryable: true });
         for (const id of [...this.#waiting.keys()])

@@ -1,4 +1,4 @@
-/** The client: what an application sees of Switchboard. It puts the parts together; each rule is in a part. */
+/** The client, as an application uses it. It connects the parts; each rule is in a part. */
 import { Emitter } from './emitter.js';
 import { SwitchboardError } from './error.js';
 import { Following } from './following.js';
@@ -15,7 +15,7 @@ export class Client extends Emitter {
     #typists = new Typists((typing) => this.emit('typing', typing));
     #connection;
     #watched = [];
-    /** `undefined` until the application has said which. */
+    /** `undefined` until the application sets it. */
     #focused;
     constructor(options) {
         super();
@@ -50,20 +50,23 @@ export class Client extends Emitter {
     start() {
         this.#life.start();
     }
-    /** Ends the connection. What was not acknowledged fails with `stopped`; `unsent` was told of it before. */
+    /**
+     * Ends the connection. Messages without an acknowledgement fail with `stopped`; `unsent` has listed them
+     * before.
+     */
     stop() {
         this.#life.stop();
     }
-    /** Connects now instead of later: the network is back, or the person is. */
+    /** Connects now instead of later, because the network or the person is back. */
     wake() {
         this.#life.wake();
     }
     /**
-     * Hears a conversation from now on, or from `from`: what one has of it already. On every connection again, until
-     * `unfollow`. `join` makes the user a participant of a public channel first.
+     * Follows a conversation from now on, or from the position `from`, on every connection until `unfollow`.
+     * `join` makes the user a participant of a public channel first.
      *
-     * @param id its id; a slug names nothing here
-     * @returns where it stands
+     * @param id the conversation's id, not its slug
+     * @returns the present position
      */
     follow(id, { from, join = false } = {}) {
         return this.#following.follow(id, from, join);
@@ -71,51 +74,59 @@ export class Client extends Emitter {
     unfollow(id) {
         this.#following.unfollow(id);
     }
-    /** Where a followed conversation stands; worth keeping, for `from`. */
+    /** The position of a followed conversation. Keep it for `from`. */
     position(id) {
         return this.#following.position(id);
     }
-    /** Hears these topics, and no others, as `push`. At most 50. */
+    /** Subscribes to these topics instead of the last ones; their frames come as `push`. At most 50. */
     topics(names) {
         this.#following.topics(names);
     }
-    /** Resolves once the message is durable, however many connections that takes; fails when the host refuses it. */
+    /**
+     * Resolves when the message is stored, over as many connections as needed. Fails if the host refuses the
+     * message.
+     */
     send(draft) {
         return this.#outbox.add({ client_msg_id: newKey(), ...draft });
     }
-    /** What waits for its acknowledgement. To send it after a restart: `send` with the same `client_msg_id`. */
+    /** The messages without an acknowledgement. After a restart, `send` each with the same `client_msg_id`. */
     get unsent() {
         return this.#outbox.drafts;
     }
-    /** A page of messages, ascending; without a cursor the newest. Nothing of it is an event. */
+    /** Gets a page of messages, ascending; without a cursor the newest. It causes no events. */
     history(id, page = {}) {
         return this.call('history', { conversation_id: id, ...page });
     }
-    /** Was seen up to here. A mark only rises; it arrives sooner or later. */
+    /** Raises the read mark. The client repeats it until the host has it. A mark never falls. */
     read(id, seq) {
         this.#marks.read(id, seq);
     }
-    /** Was stored on this device up to here. */
+    /** Raises the delivered marks: this device has stored the messages up to there. */
     delivered(positions) {
         this.#connection?.hint('delivered', { positions });
     }
-    /** The person types, or emptied the text. Call it at every key: it says no more than is news. */
+    /**
+     * Reports that the person types, or emptied the text. Call it at every key; the client limits the frames.
+     */
     typing(id, state = 'start') {
         if (this.#connection && this.#typists.isNews(id, state)) {
             this.#connection.hint('typing', { conversation_id: id, state });
         }
     }
-    /** Which conversation the person looks at; `null` when the window is hidden. */
+    /** Sets the visible conversation; `null` when the window is hidden. */
     focus(id) {
         this.#focused = id;
         this.#connection?.hint('focus', { conversation_id: id });
     }
-    /** Hears the presence of these people, and no others, as `presence`. At most 500. */
+    /** Watches the presence of these people instead of the last ones, as `presence` events. At most 500. */
     watch(users) {
         this.#watched = [...users];
         this.#watch();
     }
-    /** Any frame that has a reply, on the present connection: it fails with `lost` when that ends first. */
+    /**
+     * Sends any frame that has a reply, on the present connection. Fails with `lost` if that connection ends
+     * first.
+     */
     call(type, payload = {}) {
         return new Promise((resolve, reject) => {
             if (!this.#connection)
@@ -161,7 +172,7 @@ export class Client extends Emitter {
             case 'presence.update':
                 return this.emit('presence', payload);
             case 'resync':
-                // What is lost may have been a presence.
+                // The lost pushes may include a presence.
                 this.#watch();
         }
         this.emit('push', frame);

@@ -1,5 +1,5 @@
-/** How connections end, and what a client does about it: the table of `docs/client.md`. */
-/** The network went away without a word. */
+/** Close codes and the client's reaction: the table of `docs/client.md`. */
+/** The connection was lost without a close frame. */
 export const LOST = 1006;
 export const DRAINING = 1012;
 export const BAD_TOKEN = 4001;

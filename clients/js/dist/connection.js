@@ -1,28 +1,33 @@
-/** One WebSocket, from its handshake to its end: authenticates, keeps it alive, matches answers. It never reconnects. */
+/**
+ * One WebSocket, from its handshake to its end: signs in, keeps it alive, matches answers. It never
+ * reconnects.
+ */
 import { Calls } from './calls.js';
 import { DRAINING, FLOOD, LOST } from './close.js';
 import { SwitchboardError } from './error.js';
 import { FRAME_BYTES_MAX } from './wire.js';
-/** Until `auth.success`. */
+/** Maximum wait for `auth.success`. */
 const OPEN_WITHIN_MS = 10_000;
-/** Hints (typing, focus) are left out while more than this is unwritten: by the time they arrive they are no news. */
+/**
+ * While more bytes than this are unwritten, hints (typing, focus) are dropped: they would arrive too late.
+ */
 const UNWRITTEN_HINTS_MAX = 64 * 1024;
-/** Unwritten frames beyond it: the network takes nothing any more. */
+/** With more unwritten bytes, the network takes nothing any more, and the connection ends. */
 const UNWRITTEN_MAX = 1024 * 1024;
 export class Connection {
     #socket;
     #ears;
     #calls = new Calls();
     #session;
-    /** What the host said to wait, by the close code that it is about. */
+    /** The wait that the host asked for, by close code. */
     #waits = new Map();
     #handshaken = false;
     #ended = false;
     #opening;
-    /** Nothing was written for `heartbeat_ms`. */
+    /** Fires when nothing was written for `heartbeat_ms`. */
     #quiet;
-    /** A ping was not answered. */
-    #deaf;
+    /** Fires when a ping was not answered. */
+    #pingTimeout;
     constructor(handshake, ears) {
         const { url, token, inFrame, WebSocket } = handshake;
         this.#ears = ears;
@@ -35,10 +40,10 @@ export class Connection {
         };
         this.#socket.onmessage = (event) => this.#received(event.data);
         this.#socket.onclose = (event) => this.#end({ code: event.code, reason: event.reason });
-        // Browsers tell of the close as well; Node is silent after a handshake that failed.
+        // Browsers also fire `close`; Node fires nothing else after a handshake that failed.
         this.#socket.onerror = () => this.#end({ code: LOST, reason: 'the network failed' });
     }
-    /** Asks; `done` is called exactly once. */
+    /** Sends a call; `done` is called exactly once. */
     ask(type, payload, done) {
         if (this.#ended)
             return done(new SwitchboardError('lost', 'the connection ended', { retryable: true }), undefined);
@@ -53,19 +58,19 @@ export class Connection {
             this.#write(text);
         }
     }
-    /** Says what has no answer and may be lost. */
+    /** Sends a frame that has no answer and may be lost. */
     hint(type, payload) {
         if (!this.#session || this.#ended || this.#socket.bufferedAmount > UNWRITTEN_HINTS_MAX)
             return;
         this.#write(JSON.stringify({ type, payload }));
     }
-    /** Ends it from this side. */
+    /** Ends the connection from this side. */
     close() {
         this.#end({ code: 1000, reason: 'closed here' });
     }
     #received(data) {
-        clearTimeout(this.#deaf);
-        this.#deaf = undefined;
+        clearTimeout(this.#pingTimeout);
+        this.#pingTimeout = undefined;
         const frame = parse(data);
         if (!frame)
             return;
@@ -97,14 +102,17 @@ export class Connection {
         this.#socket.send(text);
         this.#keepAlive();
     }
-    /** A ping when nothing else was written for `heartbeat_ms`; without any word within as long, the connection is dead. */
+    /**
+     * Pings when nothing was written for `heartbeat_ms`. If nothing arrives within the same time, the
+     * connection is dead.
+     */
     #keepAlive() {
         if (!this.#session)
             return;
         const every = this.#session.heartbeat_ms;
         clearTimeout(this.#quiet);
         this.#quiet = setTimeout(() => {
-            this.#deaf ??= setTimeout(() => this.#end({ code: LOST, reason: 'no answer to a ping' }), every);
+            this.#pingTimeout ??= setTimeout(() => this.#end({ code: LOST, reason: 'no answer to a ping' }), every);
             this.#write('{"type":"ping"}');
         }, every);
     }
@@ -112,12 +120,12 @@ export class Connection {
         if (this.#ended)
             return;
         this.#ended = true;
-        for (const timer of [this.#opening, this.#quiet, this.#deaf])
+        for (const timer of [this.#opening, this.#quiet, this.#pingTimeout])
             clearTimeout(timer);
-        // A dead network answers no closing handshake: whoever waited for it would wait for minutes.
+        // A dead network does not answer a closing handshake, so the client does not wait for one.
         this.#socket.onmessage = this.#socket.onclose = this.#socket.onerror = null;
         this.#socket.close();
-        // First that it is over, so that nobody who hears of a lost call tries it here again.
+        // Mark the connection as ended first, so that no callback of a lost call tries again here.
         this.#ears.ended({ ...end, waitMs: this.#waits.get(end.code) }, this.#handshaken);
         this.#calls.lost(`the connection ended with ${end.code} ${end.reason}`.trimEnd());
     }
@@ -131,7 +139,7 @@ function parse(data) {
         return undefined;
     }
 }
-/** Counted only where it may matter: a character has at most three bytes for each of its UTF-16 units. */
+/** Encodes only long texts: a character has at most three bytes for each of its UTF-16 units. */
 function isTooLarge(text) {
     return text.length * 3 > FRAME_BYTES_MAX && new TextEncoder().encode(text).length > FRAME_BYTES_MAX;
 }

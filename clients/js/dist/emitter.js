@@ -1,7 +1,10 @@
-/** Events with types. A listener that throws stops neither the others nor the client: its error goes to the platform. */
+/**
+ * Typed events. If a listener throws, the other listeners and the client go on; the platform reports the
+ * error.
+ */
 export class Emitter {
     #listeners = new Map();
-    /** @returns what takes the listener away again. */
+    /** @returns a function that removes the listener. */
     on(name, listener) {
         const listeners = this.#listeners.get(name) ?? new Set();
         this.#listeners.set(name, listeners.add(listener));

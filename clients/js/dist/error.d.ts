@@ -1,20 +1,20 @@
-/** Why something was not done: the host's word for it, or one of the client's own. */
-/** Words that no host says. */
+/** The reason of a failure: a code of the host, or a code of the client. */
+/** Codes of the client, which no host sends. */
 export type Own = 
 /** The connection ended before the answer. */
 'lost'
 /** No answer in time. */
  | 'timeout'
-/** A bound of the client: more waits than it keeps. */
+/** A bound of the client: too many calls or messages wait. */
  | 'full'
 /** The client was stopped. */
  | 'stopped';
 export interface Details {
     field?: string | undefined;
-    /** The same again may work. */
+    /** The same request may succeed later. */
     retryable?: boolean | undefined;
     retryAfterMs?: number | undefined;
-    /** Of a REST answer. */
+    /** The status of a REST answer. */
     status?: number | undefined;
 }
 export declare class SwitchboardError extends Error {
@@ -26,6 +26,6 @@ export declare class SwitchboardError extends Error {
     /** A code of the protocol (`not_found`, `rate_limited` …), or one of {@link Own}. */
     code: Own | (string & {}), message: string, details?: Details);
     get retryable(): boolean;
-    /** Of an `error` frame's payload or a problem document; they share their words. */
+    /** Makes one from the payload of an `error` frame or from a problem document; they have the same codes. */
     static of(problem: any, status?: number): SwitchboardError;
 }

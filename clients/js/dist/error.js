@@ -1,4 +1,4 @@
-/** Why something was not done: the host's word for it, or one of the client's own. */
+/** The reason of a failure: a code of the host, or a code of the client. */
 export class SwitchboardError extends Error {
     code;
     details;
@@ -13,7 +13,7 @@ export class SwitchboardError extends Error {
     get retryable() {
         return this.details.retryable === true;
     }
-    /** Of an `error` frame's payload or a problem document; they share their words. */
+    /** Makes one from the payload of an `error` frame or from a problem document; they have the same codes. */
     static of(problem, status) {
         return new SwitchboardError(problem?.code ?? 'internal', problem?.message ?? problem?.detail ?? 'no reason given', {
             field: problem?.field,

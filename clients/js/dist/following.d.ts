@@ -1,20 +1,20 @@
 /**
- * The conversations a client follows: subscribes them on every connection from where each stands, and asks `history` for
- * what a push passed over.
+ * The conversations that a client follows. It subscribes to them on every connection from their positions,
+ * and asks `history` for missing messages.
  */
 import type { Connection } from './connection.js';
 import { SwitchboardError } from './error.js';
 import { type Deleted, type Edited, type Frame, type Message, type Position, type Reset } from './wire.js';
 export interface Heard {
-    /** Once each, in order. */
+    /** Called once for each message, in order. */
     message(message: Message): void;
     changed(change: Edited | Deleted): void;
-    /** Of what was shown, nothing above this point is stored; what is stored instead follows. */
+    /** Shown messages above this point are not stored; the messages that are stored instead follow. */
     reset(conversation: string, reset: Reset): void;
-    /** A message of a conversation that is not followed. */
+    /** Called for a message of a conversation that is not followed. */
     elsewhere(conversation: string, message: Message): void;
     refused(conversation: string, code: string): void;
-    /** A subscription stands, or none was wanted. */
+    /** Called when the subscriptions are there, or none is wanted. */
     settled(): void;
 }
 export declare class Following {
@@ -27,6 +27,6 @@ export declare class Following {
     opened(connection: Connection): void;
     lost(): void;
     stopped(error: SwitchboardError): void;
-    /** @returns whether the frame was about the order of messages. */
+    /** @returns whether the frame concerned the order of messages. */
     pushed({ type, payload }: Frame): boolean;
 }

@@ -1,6 +1,6 @@
 /**
- * The conversations a client follows: subscribes them on every connection from where each stands, and asks `history` for
- * what a push passed over.
+ * The conversations that a client follows. It subscribes to them on every connection from their positions,
+ * and asks `history` for missing messages.
  */
 import { Backoff } from './backoff.js';
 import { SwitchboardError } from './error.js';
@@ -10,7 +10,7 @@ export class Following {
     #heard;
     #followed = new Map();
     #topics = new Set();
-    /** What the next `subscribe` names; gathered, so that many calls make few frames. */
+    /** The conversations of the next `subscribe`, collected so that many calls make few frames. */
     #due = new Set();
     #gathering = false;
     #connection;
@@ -62,7 +62,7 @@ export class Following {
                 reject(error);
         }
     }
-    /** @returns whether the frame was about the order of messages. */
+    /** @returns whether the frame concerned the order of messages. */
     pushed({ type, payload }) {
         switch (type) {
             case 'message.new': {
@@ -84,7 +84,7 @@ export class Following {
                 for (const id of payload.conversation_ids) {
                     const reset = payload.reset?.[id];
                     if (reset) {
-                        // It may come twice. What is stored instead follows by itself.
+                        // It may come twice. The messages that are stored instead follow by themselves.
                         if (this.#followed.get(id)?.stream?.epoch !== payload.epoch)
                             this.#reset(id, payload.epoch, reset);
                     }
@@ -98,7 +98,7 @@ export class Following {
         }
     }
     #stream(id, position) {
-        // Whoever stops following while messages are shown hears no more of them.
+        // If a listener unfollows while messages are shown, the rest is not shown.
         return new Stream(position, (message) => this.#followed.has(id) && this.#heard.message(message));
     }
     #gather() {
@@ -151,7 +151,7 @@ export class Following {
                 this.#later(error, () => this.#chunk(ids.filter((id) => this.#followed.has(id)), topics));
             }
             else if (ids.length > 1) {
-                // One of them spoils it for the others: each alone.
+                // One conversation makes the whole frame fail: subscribe to each alone.
                 for (const id of ids)
                     this.#chunk([id], []);
             }
@@ -203,14 +203,14 @@ export class Following {
             if (error)
                 return this.#later(error, () => followed.era === era && this.#ask(id, stream.failed()));
             const next = stream.page(page.messages, page.has_more);
-            // A page that filled nothing: the same question at once would get the same answer.
+            // The page filled nothing, so the same request at once would get the same answer.
             if (next === need)
                 this.#later(undefined, () => followed.era === era && this.#ask(id, next));
             else
                 this.#ask(id, next);
         });
     }
-    /** On the same connection, or not at all: the next one begins from the positions. */
+    /** Tries again on the same connection only: the next connection begins from the positions. */
     #later(error, again) {
         const connection = this.#connection;
         setTimeout(() => connection === this.#connection && again(), error?.details.retryAfterMs ?? this.#backoff.next());

@@ -1,8 +1,10 @@
-/** One connection after the other, for as long as the client lives: tokens, ends, waits. It knows no conversations. */
+/**
+ * One connection after the other, for the life of the client: tokens, ends, waits. It knows no conversations.
+ */
 import { type End } from './close.js';
 import { Connection } from './connection.js';
 import type { Frame, Session } from './wire.js';
-/** What a person may be shown of the connection. */
+/** The state of the connection, for the user interface. */
 export type State = {
     name: 'idle';
 } | {
@@ -11,13 +13,16 @@ export type State = {
     name: 'online';
     session: Session;
 }
-/** The last connection ended with `end`, or there was no token for one; the next attempt comes in `waitMs`. */
+/** The last connection ended with `end`, or there was no token; the next attempt is in `waitMs`. */
  | {
     name: 'waiting';
     end: End;
     waitMs: number;
 }
-/** For good, until `start` is called again: stopped here, told not to come back, or the same token was refused twice. */
+/**
+ * Until `start` is called again: the application stopped it, the host forbade a reconnect, or a token
+ * failed twice.
+ */
  | {
     name: 'stopped';
     end: End;
@@ -25,7 +30,7 @@ export type State = {
 export interface Ways {
     /** Addresses of nodes, `ws(s)://host/ws`; tried in turn. */
     urls: string[];
-    /** Asked before each connection and before a token expires. */
+    /** Called before each connection and before a token expires. */
     token: () => string | Promise<string>;
     WebSocket: typeof WebSocket;
 }
@@ -41,8 +46,8 @@ export declare class Life {
     get state(): State;
     start(): void;
     stop(end?: End): void;
-    /** The network is back, or the person is: no need to wait any longer. */
+    /** Ends the wait, because the network or the person is back. */
     wake(): void;
-    /** The connection does its work: the next wait is a short one. */
+    /** The connection works: the next wait is short again. */
     settled(): void;
 }

@@ -1,8 +1,10 @@
-/** One connection after the other, for as long as the client lives: tokens, ends, waits. It knows no conversations. */
+/**
+ * One connection after the other, for the life of the client: tokens, ends, waits. It knows no conversations.
+ */
 import { Backoff } from './backoff.js';
 import { advice, BAD_TOKEN, FLOOD } from './close.js';
 import { Connection } from './connection.js';
-/** After a flood, where no wait was named. */
+/** The wait after a flood, if the host named none. */
 const FLOOD_WAIT_MS = 1_000;
 export class Life {
     #ways;
@@ -10,17 +12,20 @@ export class Life {
     #backoff = new Backoff();
     #state = { name: 'idle' };
     #connection;
-    /** Which of the addresses. */
+    /** Index of the present address. */
     #turn = 0;
     #timer;
-    /** Raised by every start and stop: what began before means nothing after. */
+    /** Raised by every start and stop, so that older callbacks are ignored. */
     #era = 0;
-    /** The last handshake failed without a word. A browser hears no reason for that; in a frame the token would get one. */
+    /**
+     * The last handshake failed without a reason, which a browser does not get; for a token in a frame it
+     * would.
+     */
     #unheard = false;
-    /** The token in use, and the one that was refused. */
+    /** The token in use, and the refused one. */
     #token;
     #refused;
-    /** Under way, or tried again when this fires. */
+    /** The renewal of the token: `true` while it runs, or the timer of its next attempt. */
     #renewing;
     constructor(ways, watcher) {
         this.#ways = ways;
@@ -46,14 +51,14 @@ export class Life {
         this.#drop();
         this.#become({ name: 'stopped', end });
     }
-    /** The network is back, or the person is: no need to wait any longer. */
+    /** Ends the wait, because the network or the person is back. */
     wake() {
         if (this.#state.name !== 'waiting')
             return;
         clearTimeout(this.#timer);
         void this.#connect(this.#era);
     }
-    /** The connection does its work: the next wait is a short one. */
+    /** The connection works: the next wait is short again. */
     settled() {
         this.#backoff.reset();
         this.#refused = undefined;
@@ -100,7 +105,7 @@ export class Life {
     }
     #ended(end) {
         this.#drop();
-        // It may be the node that is gone: another lets us in as well.
+        // The node may be gone, so try another address.
         this.#turn += 1;
         switch (advice(end.code)) {
             case 'stop':
@@ -117,12 +122,12 @@ export class Life {
     #wait(end, waitMs) {
         const era = this.#era;
         this.#become({ name: 'waiting', end, waitMs });
-        // A listener may have stopped or woken it.
+        // A listener may have called `stop` or `wake`.
         if (era !== this.#era || this.#state.name !== 'waiting')
             return;
         this.#timer = setTimeout(() => void this.#connect(era), waitMs);
     }
-    /** The token expires soon: another one takes its place, and nothing else changes. Tried again while the connection lasts. */
+    /** Replaces a token that expires soon. Tries again while the connection lasts. */
     async #renew(backoff) {
         const connection = this.#connection;
         const again = () => {

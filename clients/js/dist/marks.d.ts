@@ -1,9 +1,9 @@
-/** How far this person has read. A mark only rises, so the highest is all that has to arrive, on whichever connection. */
+/** Read marks of this person. A mark only rises, so only the highest must arrive, on any connection. */
 import type { Connection } from './connection.js';
 export declare class Marks {
     #private;
     read(conversation: string, seq: number): void;
-    /** Nothing above this is there any more; what comes to be there is unread. */
+    /** Messages above this point are lost; new ones there are unread. */
     reset(conversation: string, seq: number): void;
     opened(connection: Connection): void;
     lost(): void;

@@ -1,6 +1,6 @@
-/** How far this person has read. A mark only rises, so the highest is all that has to arrive, on whichever connection. */
+/** Read marks of this person. A mark only rises, so only the highest must arrive, on any connection. */
 export class Marks {
-    /** Not acknowledged yet, by conversation. */
+    /** Marks without an acknowledgement, by conversation. */
     #due = new Map();
     #asked = new Set();
     #connection;
@@ -10,7 +10,7 @@ export class Marks {
         this.#due.set(conversation, seq);
         this.#send(conversation);
     }
-    /** Nothing above this is there any more; what comes to be there is unread. */
+    /** Messages above this point are lost; new ones there are unread. */
     reset(conversation, seq) {
         if ((this.#due.get(conversation) ?? 0) > seq)
             this.#due.set(conversation, seq);
@@ -34,7 +34,7 @@ export class Marks {
             if (connection !== this.#connection)
                 return;
             this.#asked.delete(conversation);
-            // What failed goes with the next mark or the next connection; a mark that was refused is none.
+            // A failed mark goes with the next mark or connection; a refused one is dropped.
             if (error?.retryable)
                 return;
             if (this.#due.get(conversation) === seq)

@@ -1,6 +1,6 @@
 /**
- * Messages on their way out. Each keeps its key until the host has acknowledged it; whatever happens to the connection, it
- * is sent again under that key. In order within a conversation: one at a time of each, while the others go on.
+ * Messages to be sent. Each keeps its key until the host has acknowledged it, and is sent again under that
+ * key on the next connection. In each conversation one message at a time is sent, so that the order holds.
  */
 import type { Connection } from './connection.js';
 import { SwitchboardError } from './error.js';
@@ -12,8 +12,8 @@ export declare class Outbox {
     get drafts(): Draft[];
     opened(connection: Connection): void;
     lost(): void;
-    /** Nobody will send them any more. */
+    /** Fails all messages with `stopped`. */
     stopped(error: SwitchboardError): void;
 }
-/** For a message that nobody has tried to send yet. Not `randomUUID`: a page that came over plain HTTP has none. */
+/** Makes the key of a new message. `randomUUID` does not exist on a page that was loaded over plain HTTP. */
 export declare function newKey(): string;

@@ -1,11 +1,11 @@
 /**
- * Messages on their way out. Each keeps its key until the host has acknowledged it; whatever happens to the connection, it
- * is sent again under that key. In order within a conversation: one at a time of each, while the others go on.
+ * Messages to be sent. Each keeps its key until the host has acknowledged it, and is sent again under that
+ * key on the next connection. In each conversation one message at a time is sent, so that the order holds.
  */
 import { Backoff } from './backoff.js';
 import { SwitchboardError } from './error.js';
 export class Outbox {
-    /** By conversation; the first of each is on its way. */
+    /** By conversation; the first of each is being sent. */
     #lines = new Map();
     #max;
     #changed;
@@ -41,7 +41,7 @@ export class Outbox {
     lost() {
         this.#connection = undefined;
     }
-    /** Nobody will send them any more. */
+    /** Fails all messages with `stopped`. */
     stopped(error) {
         const entries = [...this.#lines.values()].flat();
         this.#lines.clear();
@@ -55,7 +55,7 @@ export class Outbox {
         if (!connection || !entry)
             return;
         connection.ask('message.send', entry.draft, (error, sent) => {
-            // On the next connection it was sent again.
+            // The next connection has already sent it again.
             if (connection !== this.#connection)
                 return;
             if (error?.retryable) {
@@ -80,7 +80,7 @@ export class Outbox {
         this.#changed();
     }
 }
-/** For a message that nobody has tried to send yet. Not `randomUUID`: a page that came over plain HTTP has none. */
+/** Makes the key of a new message. `randomUUID` does not exist on a page that was loaded over plain HTTP. */
 export function newKey() {
     const bytes = crypto.getRandomValues(new Uint8Array(16));
     return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

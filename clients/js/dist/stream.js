@@ -1,21 +1,21 @@
 /**
- * Where a client stands in one conversation, and what it does with each message that comes. No socket, no clock: the rules
- * of `docs/client.md` as code, like `tests/harness/reference/stream.rs`.
+ * The position of a client in one conversation, and the handling of each message. No socket and no clock: the
+ * rules of `docs/client.md` as code, like `tests/harness/reference/stream.rs`.
  */
-/** Held back while something before it is missing. What comes beyond it is asked for again instead. */
+/** Maximum number of messages held above a gap. Messages beyond it are dropped and requested again. */
 const HELD_MAX = 1_000;
 export class Stream {
-    /** Everything up to here was shown. */
+    /** The last seq that was shown. */
     #seq;
     #change;
-    /** Which history that is of. */
+    /** The position epoch of the position. */
     #epoch;
-    /** Above a gap, by seq. */
+    /** Messages held above a gap, by seq. */
     #held = new Map();
-    /** A page of history was asked for and has not come. */
+    /** A page of history was requested and has not arrived. */
     #asking = false;
     #show;
-    /** Begins behind `position`; what comes after it is shown once each, in order. */
+    /** Begins at `position`; later messages are shown once each, in order. */
     constructor(position, show) {
         this.#seq = position.seq;
         this.#change = position.change;
@@ -29,23 +29,24 @@ export class Stream {
     get epoch() {
         return this.#epoch;
     }
-    /** The host said which history positions are of from now on. */
+    /** Sets the position epoch of all later positions. */
     epochIs(epoch) {
         this.#epoch = epoch ?? this.#epoch;
     }
     /**
-     * History went back: what lies above this point is not stored, and what comes next is another message with the same seq.
-     * @returns whether anything that was shown lies above it.
+     * Handles a reset: messages above this point are not stored, and the next one is another message with the
+     * same seq.
+     * @returns whether a message above it was shown.
      */
     reset({ seq, change }) {
         const shown = this.#seq > seq || this.#change > change;
         this.#seq = Math.min(this.#seq, seq);
         this.#change = Math.min(this.#change, change);
-        // Held, and asked for, in the history that is no more. The caller drops the answer.
+        // Held and requested messages belong to the old history. The caller drops the answer.
         this.cut();
         return shown;
     }
-    /** A message that was pushed. */
+    /** Handles a pushed message. */
     message(message) {
         if (message.seq > this.#seq && this.#held.size < HELD_MAX) {
             this.#held.set(message.seq, message);
@@ -53,7 +54,7 @@ export class Stream {
         this.#advance();
         return this.#held.size > 0 ? this.#ask() : undefined;
     }
-    /** A page of history, in answer to a {@link Need}. */
+    /** Handles a page of history, the answer to a {@link Need}. */
     page(messages, hasMore) {
         this.#asking = false;
         for (const message of messages) {
@@ -64,22 +65,24 @@ export class Stream {
         this.#advance();
         return hasMore || this.#held.size > 0 ? this.#ask() : undefined;
     }
-    /** The page will not come; it may be asked for again. */
+    /** The page failed; it may be requested again. */
     failed() {
         this.#asking = false;
         return this.#ask();
     }
-    /** The host does not know what we lack. */
+    /** Handles a `resync`: the host does not send the missing messages. */
     resync() {
         return this.#ask();
     }
-    /** An edit or a deletion of the message with this seq. */
+    /** Handles an edit or a deletion of the message with this seq. */
     changed(change, seq) {
         this.#change = Math.max(this.#change, change);
-        // As it was held, it is no more: the page that fills the gap brings it as it is.
+        // The held version is old: the page that fills the gap brings the present one.
         this.#held.delete(seq);
     }
-    /** The connection is gone, and with it what was asked on it. What was held comes again: the position lies before it. */
+    /**
+     * The connection ended, with its requests. Held messages come again, because the position is before them.
+     */
     cut() {
         this.#asking = false;
         this.#held.clear();
@@ -90,7 +93,7 @@ export class Stream {
             this.#seq = next.seq;
             this.#show(next);
         }
-        // What a page brought in the meantime.
+        // Held messages that a page brought meanwhile.
         for (const seq of this.#held.keys()) {
             if (seq <= this.#seq)
                 this.#held.delete(seq);

@@ -1,4 +1,4 @@
-/** Who is typing, both ways. Hints: whatever is lost is over by itself. */
+/** Typing of this person and of others. These are hints: a lost one ends by itself. */
 export interface Typing {
     conversation_id: string;
     user_id: string;
@@ -7,11 +7,11 @@ export interface Typing {
 export declare class Typists {
     #private;
     constructor(changed: (typing: Typing) => void);
-    /** Whether this is news to the others. */
+    /** Returns whether the frame must be sent. */
     isNews(conversation: string, state: 'start' | 'stop'): boolean;
     started(conversation: string, user: string): void;
-    /** They said so, sent what they typed, or fell silent. */
+    /** The other person stopped, sent a message, or sent nothing more. */
     stopped(conversation: string, user: string): void;
-    /** The connection is gone: nobody would tell us that they stopped. */
+    /** The connection ended, so a `typing.stop` would not arrive. */
     lost(): void;
 }

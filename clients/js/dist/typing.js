@@ -1,17 +1,17 @@
-/** Who is typing, both ways. Hints: whatever is lost is over by itself. */
-/** The host tells others again only after a while; more often says nothing new. */
+/** Typing of this person and of others. These are hints: a lost one ends by itself. */
+/** The client repeats `start` at most this often, because the host also pushes it seldom. */
 const SAY_EVERY_MS = 3_000;
-/** Without a further word somebody has stopped. */
+/** Without a further `typing.start` for this time, the other person has stopped. */
 const OVER_AFTER_MS = 12_000;
 export class Typists {
-    /** When others were last told, by conversation. */
+    /** Time of the last `start`, by conversation. */
     #said = new Map();
     #typing = new Map();
     #changed;
     constructor(changed) {
         this.#changed = changed;
     }
-    /** Whether this is news to the others. */
+    /** Returns whether the frame must be sent. */
     isNews(conversation, state) {
         const said = this.#said.get(conversation);
         if (state === 'stop')
@@ -30,7 +30,7 @@ export class Typists {
         if (!before)
             this.#changed(typing);
     }
-    /** They said so, sent what they typed, or fell silent. */
+    /** The other person stopped, sent a message, or sent nothing more. */
     stopped(conversation, user) {
         const before = this.#typing.get(key(conversation, user));
         if (!before)
@@ -39,7 +39,7 @@ export class Typists {
         this.#typing.delete(key(conversation, user));
         this.#changed({ ...before.typing, typing: false });
     }
-    /** The connection is gone: nobody would tell us that they stopped. */
+    /** The connection ended, so a `typing.stop` would not arrive. */
     lost() {
         this.#said.clear();
         for (const { typing } of [...this.#typing.values()])

@@ -1,4 +1,4 @@
-/** What goes over the wire, as `docs/protocol.md` has it. Fields may be added; whoever reads passes over what they do not know. */
+/** Types of the wire, as in `docs/protocol.md`. Hosts may add fields; clients ignore unknown ones. */
 export interface Profile {
     user_id: string;
     name: string | null;
@@ -25,14 +25,14 @@ export interface Message {
     /** The number of its latest edit or deletion. */
     change: number | null;
 }
-/** What a client has of a conversation: messages up to `seq`, edits and deletions up to `change`. */
+/** A position in a conversation: the client has messages up to `seq`, edits and deletions up to `change`. */
 export interface Position {
     seq: number;
     change: number;
-    /** Which history it is of; hosts that know of epochs tell it. Kept with the position. */
+    /** The position epoch, from hosts that know epochs. Keep it with the position. */
     epoch?: string;
 }
-/** What one still has, after history went back: everything up to here is stored, nothing above it is. */
+/** The stored part after a failover: everything up to here is stored, nothing above it. */
 export interface Reset {
     seq: number;
     change: number;
@@ -42,7 +42,7 @@ export interface Presence {
     status: 'online' | 'away' | 'busy' | 'offline';
     last_seen: string | null;
 }
-/** `auth.success`. */
+/** Payload of `auth.success`. */
 export interface Session {
     user_id: string;
     session_id: string;
@@ -58,20 +58,23 @@ export interface Subscribed {
     conversation_ids: string[];
     heads: Record<string, number>;
     changes: Record<string, number>;
-    /** Of all positions from here on. */
+    /** The position epoch of all later positions. */
     epoch?: string;
-    /** Where this client had more than there is. */
+    /** Conversations in which the client had more than is stored. */
     reset?: Record<string, Reset>;
     refused: {
         id: string;
         code: string;
     }[];
 }
-/** A message on its way in: what `message.send` takes. */
+/** A new message: the payload of `message.send`. */
 export interface Draft {
     conversation_id: string;
     content: string;
-    /** Chosen before the first attempt and kept until the acknowledgement: the same key never makes a second message. */
+    /**
+     * Chosen before the first attempt and kept until the acknowledgement: the same key never makes a second
+     * message.
+     */
     client_msg_id: string;
     reply_to_id?: string;
     attachments?: object[];
@@ -96,11 +99,11 @@ export interface Frame {
     id?: string | number;
     payload: any;
 }
-/** A frame beyond it ends the connection with 1009, so it is never written. */
+/** A larger frame would end the connection with 1009, so the client never writes one. */
 export declare const FRAME_BYTES_MAX: number;
-/** Conversations that one `subscribe` may name. */
+/** Maximum number of conversations in one `subscribe`. */
 export declare const SUBSCRIBE_MAX = 200;
-/** Of those, with `join`. */
+/** Maximum number with `join`. */
 export declare const JOINS_MAX = 20;
-/** A page of `history`. */
+/** Maximum number of messages in a page of `history`. */
 export declare const PAGE_MAX = 100;

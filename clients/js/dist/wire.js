@@ -1,9 +1,9 @@
-/** What goes over the wire, as `docs/protocol.md` has it. Fields may be added; whoever reads passes over what they do not know. */
-/** A frame beyond it ends the connection with 1009, so it is never written. */
+/** Types of the wire, as in `docs/protocol.md`. Hosts may add fields; clients ignore unknown ones. */
+/** A larger frame would end the connection with 1009, so the client never writes one. */
 export const FRAME_BYTES_MAX = 64 * 1024;
-/** Conversations that one `subscribe` may name. */
+/** Maximum number of conversations in one `subscribe`. */
 export const SUBSCRIBE_MAX = 200;
-/** Of those, with `join`. */
+/** Maximum number with `join`. */
 export const JOINS_MAX = 20;
-/** A page of `history`. */
+/** Maximum number of messages in a page of `history`. */
 export const PAGE_MAX = 100;

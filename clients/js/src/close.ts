@@ -1,14 +1,14 @@
-/** How connections end, and what a client does about it: the table of `docs/client.md`. */
+/** Close codes and the client's reaction: the table of `docs/client.md`. */
 
 export interface End {
   /** The close code. */
   code: number;
   reason: string;
-  /** What the host said to wait before coming back. */
+  /** The wait before a reconnect that the host asked for. */
   waitMs?: number | undefined;
 }
 
-/** The network went away without a word. */
+/** The connection was lost without a close frame. */
 export const LOST = 1006;
 export const DRAINING = 1012;
 export const BAD_TOKEN = 4001;
@@ -17,12 +17,12 @@ const TOO_MANY_CONNECTIONS = 4009;
 export const FLOOD = 4029;
 
 export type Advice =
-  /** After a wait of one's own. */
+  /** Reconnect after a wait of the client's choice. */
   | 'reconnect'
-  /** After the wait that the host named. */
+  /** Reconnect after the wait that the host named. */
   | 'reconnect-when-told'
   | 'new-token'
-  /** A person decides. */
+  /** Stop; a person decides. */
   | 'stop';
 
 export function advice(code: number): Advice {

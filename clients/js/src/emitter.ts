@@ -1,11 +1,14 @@
-/** Events with types. A listener that throws stops neither the others nor the client: its error goes to the platform. */
+/**
+ * Typed events. If a listener throws, the other listeners and the client go on; the platform reports the
+ * error.
+ */
 
 export type Listener<T> = (event: T) => void;
 
 export class Emitter<Events extends object> {
   readonly #listeners = new Map<keyof Events, Set<Listener<any>>>();
 
-  /** @returns what takes the listener away again. */
+  /** @returns a function that removes the listener. */
   on<Name extends keyof Events>(name: Name, listener: Listener<Events[Name]>): () => void {
     const listeners = this.#listeners.get(name) ?? new Set();
     this.#listeners.set(name, listeners.add(listener));

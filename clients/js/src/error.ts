@@ -1,22 +1,22 @@
-/** Why something was not done: the host's word for it, or one of the client's own. */
+/** The reason of a failure: a code of the host, or a code of the client. */
 
-/** Words that no host says. */
+/** Codes of the client, which no host sends. */
 export type Own =
   /** The connection ended before the answer. */
   | 'lost'
   /** No answer in time. */
   | 'timeout'
-  /** A bound of the client: more waits than it keeps. */
+  /** A bound of the client: too many calls or messages wait. */
   | 'full'
   /** The client was stopped. */
   | 'stopped';
 
 export interface Details {
   field?: string | undefined;
-  /** The same again may work. */
+  /** The same request may succeed later. */
   retryable?: boolean | undefined;
   retryAfterMs?: number | undefined;
-  /** Of a REST answer. */
+  /** The status of a REST answer. */
   status?: number | undefined;
 }
 
@@ -36,7 +36,7 @@ export class SwitchboardError extends Error {
     return this.details.retryable === true;
   }
 
-  /** Of an `error` frame's payload or a problem document; they share their words. */
+  /** Makes one from the payload of an `error` frame or from a problem document; they have the same codes. */
   static of(problem: any, status?: number): SwitchboardError {
     return new SwitchboardError(problem?.code ?? 'internal', problem?.message ?? problem?.detail ?? 'no reason given', {
       field: problem?.field,

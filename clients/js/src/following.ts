@@ -1,6 +1,6 @@
 /**
- * The conversations a client follows: subscribes them on every connection from where each stands, and asks `history` for
- * what a push passed over.
+ * The conversations that a client follows. It subscribes to them on every connection from their positions,
+ * and asks `history` for missing messages.
  */
 
 import { Backoff } from './backoff.js';
@@ -10,22 +10,22 @@ import { Stream, type Need } from './stream.js';
 import { JOINS_MAX, PAGE_MAX, SUBSCRIBE_MAX, type Deleted, type Edited, type Frame, type Message, type Page, type Position, type Reset, type Subscribed } from './wire.js';
 
 export interface Heard {
-  /** Once each, in order. */
+  /** Called once for each message, in order. */
   message(message: Message): void;
   changed(change: Edited | Deleted): void;
-  /** Of what was shown, nothing above this point is stored; what is stored instead follows. */
+  /** Shown messages above this point are not stored; the messages that are stored instead follow. */
   reset(conversation: string, reset: Reset): void;
-  /** A message of a conversation that is not followed. */
+  /** Called for a message of a conversation that is not followed. */
   elsewhere(conversation: string, message: Message): void;
   refused(conversation: string, code: string): void;
-  /** A subscription stands, or none was wanted. */
+  /** Called when the subscriptions are there, or none is wanted. */
   settled(): void;
 }
 
 interface Followed {
-  /** There is none until the host has said where now is. */
+  /** Absent until the host has sent the present position. */
   stream: Stream | undefined;
-  /** Raised by every reset: a page that was asked for before it is of the history before it. */
+  /** Raised by every reset: a page that was requested before belongs to the old history. */
   era: number;
   join: boolean;
   waiting: { resolve: (position: Position) => void; reject: (error: SwitchboardError) => void }[];
@@ -35,7 +35,7 @@ export class Following {
   readonly #heard: Heard;
   readonly #followed = new Map<string, Followed>();
   readonly #topics = new Set<string>();
-  /** What the next `subscribe` names; gathered, so that many calls make few frames. */
+  /** The conversations of the next `subscribe`, collected so that many calls make few frames. */
   readonly #due = new Set<string>();
   #gathering = false;
   #connection: Connection | undefined;
@@ -89,7 +89,7 @@ export class Following {
     }
   }
 
-  /** @returns whether the frame was about the order of messages. */
+  /** @returns whether the frame concerned the order of messages. */
   pushed({ type, payload }: Frame): boolean {
     switch (type) {
       case 'message.new': {
@@ -109,7 +109,7 @@ export class Following {
         for (const id of payload.conversation_ids as string[]) {
           const reset = payload.reset?.[id];
           if (reset) {
-            // It may come twice. What is stored instead follows by itself.
+            // It may come twice. The messages that are stored instead follow by themselves.
             if (this.#followed.get(id)?.stream?.epoch !== payload.epoch) this.#reset(id, payload.epoch, reset);
           } else {
             this.#ask(id, this.#followed.get(id)?.stream?.resync());
@@ -122,7 +122,7 @@ export class Following {
   }
 
   #stream(id: string, position: Position): Stream {
-    // Whoever stops following while messages are shown hears no more of them.
+    // If a listener unfollows while messages are shown, the rest is not shown.
     return new Stream(position, (message) => this.#followed.has(id) && this.#heard.message(message));
   }
 
@@ -167,7 +167,7 @@ export class Following {
       } else if (error.retryable) {
         this.#later(error, () => this.#chunk(ids.filter((id) => this.#followed.has(id)), topics));
       } else if (ids.length > 1) {
-        // One of them spoils it for the others: each alone.
+        // One conversation makes the whole frame fail: subscribe to each alone.
         for (const id of ids) this.#chunk([id], []);
       } else {
         for (const id of ids) this.#refuse(id, error);
@@ -209,13 +209,13 @@ export class Following {
       if (error && !error.retryable) return this.#refuse(id, error);
       if (error) return this.#later(error, () => followed.era === era && this.#ask(id, stream.failed()));
       const next = stream.page(page.messages, page.has_more);
-      // A page that filled nothing: the same question at once would get the same answer.
+      // The page filled nothing, so the same request at once would get the same answer.
       if (next === need) this.#later(undefined, () => followed.era === era && this.#ask(id, next));
       else this.#ask(id, next);
     });
   }
 
-  /** On the same connection, or not at all: the next one begins from the positions. */
+  /** Tries again on the same connection only: the next connection begins from the positions. */
   #later(error: SwitchboardError | undefined, again: () => void): void {
     const connection = this.#connection;
     setTimeout(() => connection === this.#connection && again(), error?.details.retryAfterMs ?? this.#backoff.next());

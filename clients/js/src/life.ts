@@ -1,24 +1,29 @@
-/** One connection after the other, for as long as the client lives: tokens, ends, waits. It knows no conversations. */
+/**
+ * One connection after the other, for the life of the client: tokens, ends, waits. It knows no conversations.
+ */
 
 import { Backoff } from './backoff.js';
 import { advice, BAD_TOKEN, FLOOD, type End } from './close.js';
 import { Connection } from './connection.js';
 import type { Frame, Session } from './wire.js';
 
-/** What a person may be shown of the connection. */
+/** The state of the connection, for the user interface. */
 export type State =
   | { name: 'idle' }
   | { name: 'connecting' }
   | { name: 'online'; session: Session }
-  /** The last connection ended with `end`, or there was no token for one; the next attempt comes in `waitMs`. */
+  /** The last connection ended with `end`, or there was no token; the next attempt is in `waitMs`. */
   | { name: 'waiting'; end: End; waitMs: number }
-  /** For good, until `start` is called again: stopped here, told not to come back, or the same token was refused twice. */
+  /**
+   * Until `start` is called again: the application stopped it, the host forbade a reconnect, or a token
+   * failed twice.
+   */
   | { name: 'stopped'; end: End };
 
 export interface Ways {
   /** Addresses of nodes, `ws(s)://host/ws`; tried in turn. */
   urls: string[];
-  /** Asked before each connection and before a token expires. */
+  /** Called before each connection and before a token expires. */
   token: () => string | Promise<string>;
   WebSocket: typeof WebSocket;
 }
@@ -30,7 +35,7 @@ export interface Watcher {
   lost(): void;
 }
 
-/** After a flood, where no wait was named. */
+/** The wait after a flood, if the host named none. */
 const FLOOD_WAIT_MS = 1_000;
 
 export class Life {
@@ -39,17 +44,20 @@ export class Life {
   readonly #backoff = new Backoff();
   #state: State = { name: 'idle' };
   #connection: Connection | undefined;
-  /** Which of the addresses. */
+  /** Index of the present address. */
   #turn = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  /** Raised by every start and stop: what began before means nothing after. */
+  /** Raised by every start and stop, so that older callbacks are ignored. */
   #era = 0;
-  /** The last handshake failed without a word. A browser hears no reason for that; in a frame the token would get one. */
+  /**
+   * The last handshake failed without a reason, which a browser does not get; for a token in a frame it
+   * would.
+   */
   #unheard = false;
-  /** The token in use, and the one that was refused. */
+  /** The token in use, and the refused one. */
   #token: string | undefined;
   #refused: string | undefined;
-  /** Under way, or tried again when this fires. */
+  /** The renewal of the token: `true` while it runs, or the timer of its next attempt. */
   #renewing: ReturnType<typeof setTimeout> | true | undefined;
 
   constructor(ways: Ways, watcher: Watcher) {
@@ -78,14 +86,14 @@ export class Life {
     this.#become({ name: 'stopped', end });
   }
 
-  /** The network is back, or the person is: no need to wait any longer. */
+  /** Ends the wait, because the network or the person is back. */
   wake(): void {
     if (this.#state.name !== 'waiting') return;
     clearTimeout(this.#timer);
     void this.#connect(this.#era);
   }
 
-  /** The connection does its work: the next wait is a short one. */
+  /** The connection works: the next wait is short again. */
   settled(): void {
     this.#backoff.reset();
     this.#refused = undefined;
@@ -130,7 +138,7 @@ export class Life {
 
   #ended(end: End): void {
     this.#drop();
-    // It may be the node that is gone: another lets us in as well.
+    // The node may be gone, so try another address.
     this.#turn += 1;
     switch (advice(end.code)) {
       case 'stop':
@@ -148,12 +156,12 @@ export class Life {
   #wait(end: End, waitMs: number): void {
     const era = this.#era;
     this.#become({ name: 'waiting', end, waitMs });
-    // A listener may have stopped or woken it.
+    // A listener may have called `stop` or `wake`.
     if (era !== this.#era || this.#state.name !== 'waiting') return;
     this.#timer = setTimeout(() => void this.#connect(era), waitMs);
   }
 
-  /** The token expires soon: another one takes its place, and nothing else changes. Tried again while the connection lasts. */
+  /** Replaces a token that expires soon. Tries again while the connection lasts. */
   async #renew(backoff: Backoff): Promise<void> {
     const connection = this.#connection;
     const again = () => {

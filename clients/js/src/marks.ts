@@ -1,9 +1,9 @@
-/** How far this person has read. A mark only rises, so the highest is all that has to arrive, on whichever connection. */
+/** Read marks of this person. A mark only rises, so only the highest must arrive, on any connection. */
 
 import type { Connection } from './connection.js';
 
 export class Marks {
-  /** Not acknowledged yet, by conversation. */
+  /** Marks without an acknowledgement, by conversation. */
   readonly #due = new Map<string, number>();
   readonly #asked = new Set<string>();
   #connection: Connection | undefined;
@@ -14,7 +14,7 @@ export class Marks {
     this.#send(conversation);
   }
 
-  /** Nothing above this is there any more; what comes to be there is unread. */
+  /** Messages above this point are lost; new ones there are unread. */
   reset(conversation: string, seq: number): void {
     if ((this.#due.get(conversation) ?? 0) > seq) this.#due.set(conversation, seq);
   }
@@ -37,7 +37,7 @@ export class Marks {
     connection.ask('read', { conversation_id: conversation, up_to_seq: seq }, (error) => {
       if (connection !== this.#connection) return;
       this.#asked.delete(conversation);
-      // What failed goes with the next mark or the next connection; a mark that was refused is none.
+      // A failed mark goes with the next mark or connection; a refused one is dropped.
       if (error?.retryable) return;
       if (this.#due.get(conversation) === seq) this.#due.delete(conversation);
       else this.#send(conversation);

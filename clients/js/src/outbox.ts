@@ -1,6 +1,6 @@
 /**
- * Messages on their way out. Each keeps its key until the host has acknowledged it; whatever happens to the connection, it
- * is sent again under that key. In order within a conversation: one at a time of each, while the others go on.
+ * Messages to be sent. Each keeps its key until the host has acknowledged it, and is sent again under that
+ * key on the next connection. In each conversation one message at a time is sent, so that the order holds.
  */
 
 import { Backoff } from './backoff.js';
@@ -15,7 +15,7 @@ interface Entry {
 }
 
 export class Outbox {
-  /** By conversation; the first of each is on its way. */
+  /** By conversation; the first of each is being sent. */
   readonly #lines = new Map<string, Entry[]>();
   readonly #max: number;
   readonly #changed: () => void;
@@ -55,7 +55,7 @@ export class Outbox {
     this.#connection = undefined;
   }
 
-  /** Nobody will send them any more. */
+  /** Fails all messages with `stopped`. */
   stopped(error: SwitchboardError): void {
     const entries = [...this.#lines.values()].flat();
     this.#lines.clear();
@@ -68,7 +68,7 @@ export class Outbox {
     const entry = line[0];
     if (!connection || !entry) return;
     connection.ask('message.send', entry.draft, (error, sent) => {
-      // On the next connection it was sent again.
+      // The next connection has already sent it again.
       if (connection !== this.#connection) return;
       if (error?.retryable) {
         const wait = error.details.retryAfterMs ?? this.#backoff.next();
@@ -91,7 +91,7 @@ export class Outbox {
   }
 }
 
-/** For a message that nobody has tried to send yet. Not `randomUUID`: a page that came over plain HTTP has none. */
+/** Makes the key of a new message. `randomUUID` does not exist on a page that was loaded over plain HTTP. */
 export function newKey(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

@@ -1,4 +1,6 @@
-/** REST with a token: `/api/v1`, JSON both ways, a refusal as {@link SwitchboardError}. It retries nothing. */
+/**
+ * REST with a token: `/api/v1`, JSON in both directions, a refusal as {@link SwitchboardError}. No retries.
+ */
 
 import { SwitchboardError } from './error.js';
 

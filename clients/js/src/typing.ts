@@ -1,8 +1,8 @@
-/** Who is typing, both ways. Hints: whatever is lost is over by itself. */
+/** Typing of this person and of others. These are hints: a lost one ends by itself. */
 
-/** The host tells others again only after a while; more often says nothing new. */
+/** The client repeats `start` at most this often, because the host also pushes it seldom. */
 const SAY_EVERY_MS = 3_000;
-/** Without a further word somebody has stopped. */
+/** Without a further `typing.start` for this time, the other person has stopped. */
 const OVER_AFTER_MS = 12_000;
 
 export interface Typing {
@@ -12,7 +12,7 @@ export interface Typing {
 }
 
 export class Typists {
-  /** When others were last told, by conversation. */
+  /** Time of the last `start`, by conversation. */
   readonly #said = new Map<string, number>();
   readonly #typing = new Map<string, { typing: Typing; timer: ReturnType<typeof setTimeout> }>();
   readonly #changed: (typing: Typing) => void;
@@ -21,7 +21,7 @@ export class Typists {
     this.#changed = changed;
   }
 
-  /** Whether this is news to the others. */
+  /** Returns whether the frame must be sent. */
   isNews(conversation: string, state: 'start' | 'stop'): boolean {
     const said = this.#said.get(conversation);
     if (state === 'stop') return this.#said.delete(conversation);
@@ -39,7 +39,7 @@ export class Typists {
     if (!before) this.#changed(typing);
   }
 
-  /** They said so, sent what they typed, or fell silent. */
+  /** The other person stopped, sent a message, or sent nothing more. */
   stopped(conversation: string, user: string): void {
     const before = this.#typing.get(key(conversation, user));
     if (!before) return;
@@ -48,7 +48,7 @@ export class Typists {
     this.#changed({ ...before.typing, typing: false });
   }
 
-  /** The connection is gone: nobody would tell us that they stopped. */
+  /** The connection ended, so a `typing.stop` would not arrive. */
   lost(): void {
     this.#said.clear();
     for (const { typing } of [...this.#typing.values()]) this.stopped(typing.conversation_id, typing.user_id);

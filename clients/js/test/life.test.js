@@ -21,7 +21,7 @@ test('a token is renewed in place before it ends', async () => {
   assert.equal(proxy.carried, 1, 'on the same connection');
 });
 
-test('a provider of tokens that fails is asked again', async () => {
+test('a token provider that fails is called again', async () => {
   const ana = person('ana');
   let asked = 0;
   const one = new Witness(ana, {
@@ -35,7 +35,7 @@ test('a provider of tokens that fails is asked again', async () => {
   assert.equal(asked, 3);
 });
 
-test('a token that is refused twice ends it, with the reason; a new start may have another', async () => {
+test('a token that is refused twice stops the client, with the reason; a new start may use another token', async () => {
   const ana = person('ana');
   const bad = token(ana, { secret: 'not the secret of this host' });
   const tokens = [bad, bad, bad];
@@ -46,7 +46,7 @@ test('a token that is refused twice ends it, with the reason; a new start may ha
   await one.becomes('online');
 });
 
-test('whoever an operator disconnects does not come back by themselves', async () => {
+test('a client that an operator disconnects does not reconnect by itself', async () => {
   const ana = person('ana');
   const one = new Witness(ana);
   await one.becomes('online');
@@ -56,7 +56,7 @@ test('whoever an operator disconnects does not come back by themselves', async (
   assert.equal(state.name === 'stopped' && state.end.code, 4003);
 });
 
-test('presence and typing arrive, and are over', async () => {
+test('presence and typing arrive, and end', async () => {
   const [ana, bo] = [person('ana'), person('bo')];
   const room = await between(ana, bo);
   const one = new Witness(ana);
@@ -78,7 +78,7 @@ test('presence and typing arrive, and are over', async () => {
   await one.until('bo gone', () => one.heard.presence?.at(-1)?.status === 'offline');
 });
 
-test('a topic is heard on every connection', async () => {
+test('a topic is subscribed on every connection', async () => {
   const ana = person('ana');
   const topic = `match:${ana}`;
   const one = new Witness(ana, { url: `ws://${proxy.listen}/ws` });

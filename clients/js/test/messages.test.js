@@ -3,7 +3,7 @@ import { test } from 'node:test';
 
 import { between, person, Witness } from './harness/host.js';
 
-test('what one says the other hears once and in order, and so does whoever said it', async () => {
+test('both people get each message once and in order', async () => {
   const [ana, bo] = [person('ana'), person('bo')];
   const room = await between(ana, bo);
   const [one, other] = [new Witness(ana), new Witness(bo)];
@@ -32,7 +32,7 @@ test('a key makes one message, however often it is sent', async () => {
   assert.deepEqual(one.texts, ['once', 'after']);
 });
 
-test('edits and deletions are told, and move the position', async () => {
+test('edits and deletions are reported, and move the position', async () => {
   const [ana, bo] = [person('ana'), person('bo')];
   const room = await between(ana, bo);
   const [one, other] = [new Witness(ana), new Witness(bo)];
@@ -47,7 +47,7 @@ test('edits and deletions are told, and move the position', async () => {
   assert.ok(epoch, 'the host tells which history positions are of');
 });
 
-test('what was said before somebody came is told, also of a conversation they do not follow', async () => {
+test('messages of an absence arrive, also for a conversation that is not followed', async () => {
   const [ana, bo] = [person('ana'), person('bo')];
   const room = await between(ana, bo);
   const one = new Witness(ana);
@@ -58,7 +58,7 @@ test('what was said before somebody came is told, also of a conversation they do
   assert.deepEqual(other.messages, []);
 });
 
-test('what the host refuses fails with its word, and what follows goes on', async () => {
+test('a refused message fails with the code of the host, and later messages go on', async () => {
   const [ana, bo, eve] = [person('ana'), person('bo'), person('eve')];
   const room = await between(ana, bo);
   const one = new Witness(ana);
@@ -74,7 +74,7 @@ test('what the host refuses fails with its word, and what follows goes on', asyn
   assert.equal(one.states.filter((state) => state.name === 'online').length, 1, 'one connection is enough for all of it');
 });
 
-test('more than may wait is refused at once, and what waits is told when the client stops', async () => {
+test('a message beyond the bound is refused at once, and waiting ones fail when the client stops', async () => {
   const [ana, bo] = [person('ana'), person('bo')];
   const room = await between(ana, bo);
   const one = new Witness(ana, { unsentMax: 2, url: 'ws://127.0.0.1:9/ws' });

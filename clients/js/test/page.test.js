@@ -1,4 +1,4 @@
-/** The chat page in Chromium: two people, each in a browser context of their own, and a network that breaks. */
+/** The chat page in Chromium: two people, each with a browser context, and a network that breaks. */
 
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
@@ -26,7 +26,7 @@ after(async () => {
   proxy?.end();
 });
 
-/** What a page complained of. @type {string[]} */
+/** Errors that a page logged. @type {string[]} */
 const complaints = [];
 
 /**
@@ -62,7 +62,7 @@ async function visitor(user, address, look = {}) {
   };
 }
 
-test('two people talk, see each other, and lose nothing when the network breaks', async () => {
+test('two people write, see each other, and lose nothing when the network breaks', async () => {
   const [ana, bo, eve] = [person('ana'), person('bo'), person('eve')];
   for (const [user, name] of [[ana, 'Ana Lopes'], [bo, 'Bo Lindqvist'], [eve, 'Eve Adeyemi']]) {
     await rest(user).put('/users/me', { display_name: name });
@@ -74,7 +74,7 @@ test('two people talk, see each other, and lose nothing when the network breaks'
   assert.equal(new URL(one.page.url()).hash, '', 'the token is out of the address');
   const other = await visitor(bo, proxy.listen);
 
-  // Begun on the page, and there on the other without a reload.
+  // A conversation begun on one page appears on the other without a reload.
   await one.page.locator('#begin-with').fill(bo);
   await one.page.locator('#begin-with').press('Enter');
   await one.page.locator('#room-name', { hasText: 'Bo Lindqvist' }).waitFor();
@@ -83,7 +83,7 @@ test('two people talk, see each other, and lose nothing when the network breaks'
   await other.sees('Are you there? <b>No markup</b>, please.');
   await other.page.locator('#room-state.online').waitFor();
 
-  // Typing, seen in the room and in the list, and over with the message.
+  // Typing is visible in the room and in the list, and ends with the message.
   await other.write('I am');
   await one.page.locator('#typing-who', { hasText: 'Bo Lindqvist is typing' }).waitFor();
   await one.shot('typing');
@@ -92,12 +92,12 @@ test('two people talk, see each other, and lose nothing when the network breaks'
   await one.page.locator('#typing').waitFor({ state: 'hidden' });
   await one.page.locator('.mine .mark[title=read]').waitFor();
 
-  // Unread elsewhere, read by looking.
+  // A message in another conversation is unread until the person looks at it.
   await rest(eve).post(`/conversations/${aside}/messages`, { content: 'Do you have the slides?' });
   await one.page.locator('.entry', { hasText: 'Eve' }).locator('.badge', { hasText: '1' }).waitFor();
   await one.shot('unread');
 
-  // Bo loses the network: what he writes waits, what is written to him too.
+  // Bo loses the network: his messages wait, and so do messages to him.
   proxy.close();
   await other.page.locator('#banner').waitFor();
   await other.say('I lost you for a moment.');
@@ -105,7 +105,7 @@ test('two people talk, see each other, and lose nothing when the network breaks'
   await other.shot('offline');
   await one.say('Still here.');
   await one.say('Say when you are back.');
-  // In vain, and no harm done; the connection comes back by itself.
+  // The attempt fails without harm; the client reconnects by itself.
   await other.page.locator('#banner-now').click();
   proxy.open();
   await other.page.locator('#banner').waitFor({ state: 'hidden' });
@@ -115,7 +115,7 @@ test('two people talk, see each other, and lose nothing when the network breaks'
   assert.deepEqual(await other.texts(), await one.texts(), 'the same, in the same order, once');
   await other.shot('resumed');
 
-  // What the host refuses is shown, may be tried again, and goes when it is given up.
+  // A refused message is shown, can be tried again, and disappears when the person discards it.
   await one.page.locator('#text').evaluate((field) => field.removeAttribute('maxlength'));
   await one.say('No breath. '.repeat(200));
   await one.page.locator('.failed .about', { hasText: 'not sent' }).waitFor();
@@ -129,19 +129,19 @@ test('two people talk, see each other, and lose nothing when the network breaks'
   await one.sees('Good evening, all.');
   await one.shot('group');
 
-  // A reload comes back to the same.
+  // A reload shows the same.
   await other.page.reload();
   await other.open('Ana Lopes');
   await other.sees('Say when you are back.');
   assert.deepEqual(complaints, []);
 
-  // Gone for good: seen as well.
+  // The other person's departure is visible.
   await other.page.close();
   await one.open('Bo Lindqvist');
   await one.page.locator('#room-state.offline').waitFor();
 });
 
-test('on a small dark screen there is one thing at a time', async () => {
+test('a small dark screen shows one view at a time', async () => {
   const [ana, bo] = [person('ana'), person('bo')];
   const room = await between(bo, ana);
   await rest(bo).post(`/conversations/${room}/messages`, { content: 'Which room is it?' });
@@ -156,7 +156,7 @@ test('on a small dark screen there is one thing at a time', async () => {
   await one.page.locator('#list').waitFor();
 });
 
-test('without a token there is a door, and a bad one is refused at it', async () => {
+test('without a token the page asks for one, and refuses a bad one', async () => {
   const context = await browser.newContext({ viewport: { width: 1100, height: 720 } });
   const page = await context.newPage();
   await page.goto(`http://${listen}/chat`);
@@ -170,7 +170,7 @@ test('without a token there is a door, and a bad one is refused at it', async ()
   await page.locator('[data-state=online]').waitFor();
 });
 
-test('whom an operator disconnects is told so, and may come back', async () => {
+test('a person whom an operator disconnects sees that, and may reconnect', async () => {
   const ana = person('ana');
   const one = await visitor(ana, listen);
   await operate('/disconnect', { user_id: ana });

@@ -11,7 +11,7 @@ before(async () => {
 });
 after(() => proxy.end());
 
-/** Two people; the second one's network breaks. */
+/** Two clients; the second one's network breaks. */
 async function two() {
   const [ana, bo] = [person('ana'), person('bo')];
   const room = await between(ana, bo);
@@ -29,7 +29,7 @@ test('a network that is cut again and again loses, doubles and reorders nothing'
   const { room, one, other, seq } = await two();
   const said = numbers(60).map(async (n) => {
     await one.client.send({ conversation_id: room, content: `ana ${n}` });
-    // By progress, not by the clock.
+    // Wait for progress, not for a time.
     if (n % 15 === 0) proxy.cut();
   });
   const answered = numbers(30).map((n) => other.client.send({ conversation_id: room, content: `bo ${n}` }));
@@ -42,7 +42,7 @@ test('a network that is cut again and again loses, doubles and reorders nothing'
   assert.ok(other.states.some((state) => state.name === 'waiting' && state.end.code === 1006));
 });
 
-test('what is said without a network is sent when there is one, also the marks', async () => {
+test('messages written without a network are sent when it is back, and so are marks', async () => {
   const { room, one, other } = await two();
   const first = await one.client.send({ conversation_id: room, content: 'are you there?' });
   await other.until('the question', () => other.messages.length === 1);
@@ -60,7 +60,7 @@ test('what is said without a network is sent when there is one, also the marks',
   await one.until('the mark', receipt);
 });
 
-test('a frame that is lost is fetched from the history before anything after it is shown', async () => {
+test('a lost frame is fetched from the history before a later one is shown', async () => {
   const { room, one, other } = await two();
   proxy.loses = (text) => text.includes('"message.new"') && text.includes('the second');
   for (const content of ['the first', 'the second', 'the third']) {
@@ -72,7 +72,7 @@ test('a frame that is lost is fetched from the history before anything after it 
   assert.equal(other.states.filter((state) => state.name === 'online').length, 1, 'no reconnect was needed');
 });
 
-test('after more than the host keeps ready, the client pages to the end', async () => {
+test('after more messages than the host sends by itself, the client pages to the end', async () => {
   const { room, one, other, seq } = await two();
   proxy.close();
   await other.becomes('waiting');
@@ -88,11 +88,11 @@ test('after more than the host keeps ready, the client pages to the end', async 
   assert.ok(other.heard.push?.some((frame) => frame.type === 'resync'), 'the host said that it is too much');
 });
 
-test('what the servers lost is forgotten, and what they have instead is shown', async () => {
+test('messages that the servers lost are forgotten, and the ones stored instead are shown', async () => {
   const { room, one, other, seq } = await two();
   for (const content of ['kept', 'lost', 'lost too']) await one.client.send({ conversation_id: room, content });
   await other.until('all three', () => other.messages.length === 3);
-  // As a database is put back to an older state.
+  // Put the database back to an older state.
   await sql(`delete from app.messages where conversation_id = '${room}' and seq > ${seq + 1}; select switchboard.begin_epoch()`);
   await other.until('the reset', () => other.heard.reset?.length === 1);
   assert.deepEqual(other.heard.reset, [{ conversation_id: room, seq: seq + 1, change: 0 }]);
@@ -100,7 +100,7 @@ test('what the servers lost is forgotten, and what they have instead is shown', 
   assert.equal(anew.seq, seq + 2);
   await other.until('the new message', () => other.texts.at(-1) === 'anew');
   assert.deepEqual(other.seqs, [...numbers(3, seq), seq + 2]);
-  // Who was away meanwhile learns it when it resumes.
+  // A client that was away meanwhile gets the reset when it resumes.
   const away = new Witness(one.user);
   await away.client.follow(room, { from: { seq: seq + 3, change: 0, epoch: '00000000-0000-7000-8000-000000000000' } });
   await away.until('the reset', () => away.heard.reset?.length === 1);
@@ -108,7 +108,7 @@ test('what the servers lost is forgotten, and what they have instead is shown', 
   assert.deepEqual(away.seqs, numbers(seq + 2));
 });
 
-test('a network that went silent is noticed by the heartbeat', async () => {
+test('the heartbeat detects a silent network', async () => {
   const { room, one, other } = await two();
   proxy.silence();
   await one.client.send({ conversation_id: room, content: 'can you hear me?' });
@@ -116,7 +116,7 @@ test('a network that went silent is noticed by the heartbeat', async () => {
   await other.until('the message', () => other.messages.length === 1);
 });
 
-test('a node that drains hands its clients to another, and nobody misses a word', async () => {
+test('a draining node sends its clients to another, and no message is missed', async () => {
   const node = await secondNode('127.0.0.22');
   const [ana, bo] = [person('ana'), person('bo')];
   const room = await between(ana, bo);

@@ -15,7 +15,7 @@ function stream(seq, change = 0) {
   return { shown, stream: new Stream({ seq, change }, (each) => shown.push(each.seq)) };
 }
 
-test('what comes twice is shown once', () => {
+test('a duplicate is shown once', () => {
   const { stream: s, shown } = stream(3);
   for (const seq of [3, 4, 4, 5, 2]) assert.equal(s.message(message(seq)), undefined);
   assert.deepEqual(shown, [4, 5]);
@@ -32,7 +32,7 @@ test('a jump is filled before anything above it is shown', () => {
   assert.deepEqual(shown, [1, 2, 3, 4, 5]);
 });
 
-test('a resync pages from where it stands', () => {
+test('a resync pages from the position', () => {
   const { stream: s } = stream(7);
   assert.equal(s.resync(), 7);
   assert.equal(s.resync(), undefined);
@@ -40,7 +40,7 @@ test('a resync pages from where it stands', () => {
   assert.equal(s.position.seq, 8);
 });
 
-test('after a cut it resumes below what it held', () => {
+test('after a cut it resumes below the held messages', () => {
   const { stream: s, shown } = stream(1, 2);
   s.message(message(5));
   s.cut();
@@ -49,7 +49,7 @@ test('after a cut it resumes below what it held', () => {
   assert.deepEqual(shown, [2, 3, 4, 5]);
 });
 
-test('a reset forgets what is not stored, and shows what is there instead', () => {
+test('a reset forgets messages that are not stored, and shows the ones stored instead', () => {
   /** @type {number[]} */
   const shown = [];
   const s = new Stream({ seq: 1, change: 4, epoch: 'old' }, (each) => shown.push(each.seq));
@@ -63,7 +63,7 @@ test('a reset forgets what is not stored, and shows what is there instead', () =
   assert.deepEqual(s.position, { seq: 3, change: 3, epoch: 'new' });
 });
 
-test('what was edited while it was held is shown as the page brings it', () => {
+test('a message that was edited while held is shown as the page has it', () => {
   const { stream: s, shown } = stream(0);
   s.message(message(2));
   s.changed(1, 2);
@@ -72,7 +72,7 @@ test('what was edited while it was held is shown as the page brings it', () => {
   assert.deepEqual(s.position, { seq: 2, change: 1 });
 });
 
-test('no more is held than is bounded', () => {
+test('held messages are bounded', () => {
   const { stream: s, shown } = stream(0);
   for (let seq = 2; seq < 5_000; seq += 1) s.message(message(seq));
   assert.equal(s.page([message(1)], false), undefined);

@@ -1,4 +1,7 @@
-/** The running host, as the environment names it (`scripts/with-host`): tokens, operators, clients that remember what they heard. */
+/**
+ * The running host, from the environment (`scripts/with-host`): tokens, operators, and clients that remember
+ * what they received.
+ */
 
 import { createHmac, randomUUID } from 'node:crypto';
 import { execFile, spawn } from 'node:child_process';
@@ -17,7 +20,7 @@ function variable(name) {
 
 export const listen = variable('SWITCHBOARD_LISTEN');
 export const origin = `http://${listen}`;
-/** Longer than anything here takes; whoever waits so long has found a fault. */
+/** Longer than any wait here: a test that waits this long has found a fault. */
 const PATIENCE_MS = 30_000;
 
 /** A development token. @param {string} user */
@@ -28,7 +31,7 @@ export function token(user, { ttl = 3600, roles = /** @type {string[]} */ ([]), 
   return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
 }
 
-/** Somebody nobody has met: tests share a host, and no people. @param {string} name */
+/** A new person: tests share a host, but no people. @param {string} name */
 export function person(name) {
   return `${name}-${randomUUID().slice(0, 8)}`;
 }
@@ -44,7 +47,7 @@ export async function between(one, other) {
   return conversation.id;
 }
 
-/** What operators ask for. @param {string} path @param {object} body */
+/** Sends an operator's request. @param {string} path @param {object} body */
 export async function operate(path, body) {
   const answer = await fetch(`http://${variable('SWITCHBOARD_ADMIN_LISTEN')}/admin/v1${path}`, {
     method: 'POST',
@@ -54,7 +57,7 @@ export async function operate(path, body) {
   if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`);
 }
 
-/** What an internal system tells the listeners of a topic. @param {string} topic @param {string} type @param {object} payload */
+/** Publishes to a topic, as an internal system. @param {string} topic @param {string} type @param {object} payload */
 export async function publish(topic, type, payload) {
   const answer = await fetch(`${origin}/internal/v1/publish`, {
     method: 'POST',
@@ -64,7 +67,7 @@ export async function publish(topic, type, payload) {
   if (!answer.ok) throw new Error(`${topic}: ${answer.status} ${await answer.text()}`);
 }
 
-/** What the owner of the database does to it. @param {string} statements */
+/** Runs SQL as the owner of the database. @param {string} statements */
 export async function sql(statements) {
   await promisify(execFile)('psql', [variable('SWITCHBOARD_DATABASE_URL'), '--quiet', '--set=ON_ERROR_STOP=1', '--command', statements]);
 }
@@ -82,13 +85,13 @@ export function secondNode(address) {
 
 /** @type {Set<Witness>} */
 const witnesses = new Set();
-// Also after a test that failed, or its clients would keep the process alive.
+// Also after a failed test, because its clients would keep the process alive.
 afterEach(() => {
   for (const each of witnesses) each.client.stop();
   witnesses.clear();
 });
 
-/** A client, and everything it heard since. */
+/** A client, and everything that it received. */
 export class Witness {
   /** @type {import('../../dist/index.js').Message[]} */
   messages = [];
@@ -125,7 +128,7 @@ export class Witness {
     return this.messages.map((message) => message.content);
   }
 
-  /** Until something is so, looked at whenever something was heard. @param {string} what @param {() => unknown} holds */
+  /** Waits until `holds`; checks after each event. @param {string} what @param {() => unknown} holds */
   until(what, holds) {
     return new Promise((/** @type {(value: void) => void} */ resolve, reject) => {
       const done = () => {

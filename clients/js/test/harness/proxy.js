@@ -8,11 +8,11 @@ import { listen as host } from './host.js';
 export class Proxy {
   /** @type {Set<import('node:net').Socket>} */
   #sockets = new Set();
-  /** How many connections it carried. */
+  /** Number of connections so far. */
   carried = 0;
-  /** Those who come are sent away. */
+  /** True: new connections are refused. */
   #closed = false;
-  /** Frames of the host that never arrive: told their text. @type {(text: string) => boolean} */
+  /** Decides by a frame's text whether it is lost. @type {(text: string) => boolean} */
   loses = () => false;
   #server = createServer((socket) => this.#carry(socket));
 
@@ -27,12 +27,12 @@ export class Proxy {
     return `127.0.0.1:${/** @type {import('node:net').AddressInfo} */ (this.#server.address()).port}`;
   }
 
-  /** Every connection is gone, without a goodbye. */
+  /** Cuts every connection, without a close frame. */
   cut() {
     for (const socket of this.#sockets) socket.destroy();
   }
 
-  /** The same, and nobody is let in until `open`. */
+  /** The same, and refuses new connections until `open`. */
   close() {
     this.#closed = true;
     this.cut();
@@ -42,7 +42,7 @@ export class Proxy {
     this.#closed = false;
   }
 
-  /** The connections stand, and carry nothing any more; new ones work. */
+  /** Open connections stay open and carry nothing any more; new ones work. */
   silence() {
     for (const socket of this.#sockets) {
       socket.removeAllListeners('data');
@@ -77,7 +77,7 @@ export class Proxy {
   }
 }
 
-/** Cuts what the host writes into the HTTP head and whole frames (RFC 6455), and passes on those that are not lost. */
+/** Cuts the host's bytes into HTTP head and frames (RFC 6455), and forwards the frames that are not lost. */
 class Frames {
   #rest = Buffer.alloc(0);
   /** @type {'head' | 'frames' | 'plain'} */
@@ -106,7 +106,7 @@ class Frames {
     }
   }
 
-  /** Of the first frame, when it is there whole. The host's frames are not masked. */
+  /** The bytes of the first frame, if it is complete. The host's frames are not masked. */
   #length() {
     const { length } = this.#rest;
     if (length < 2) return undefined;
