@@ -1,6 +1,7 @@
 //! One node: every part made, joined and started here, in the order of the layers, and ended in the reverse. No part is
 //! made anywhere else, and nothing else is done here.
 
+mod generations;
 mod readiness;
 
 use std::fmt;
@@ -21,7 +22,7 @@ use crate::http_server;
 use crate::ids::NodeId;
 use crate::limits;
 use crate::postgres::{Postgres, fleet};
-use crate::redis::{self, Keyspace, Redis};
+use crate::redis::{self, Redis};
 use crate::releases::registry::Registry;
 use crate::releases::repository::Repository;
 use crate::releases::{Rollout, Trust};
@@ -30,6 +31,8 @@ use crate::runtime::{Backends, Runtime};
 use crate::shutdown::{Shutdown, ShutdownGuard};
 use crate::telemetry;
 use crate::triggers::Triggers;
+
+pub use generations::keyspace;
 
 /// So long after the drain the whole end is over; what has not ended by then is cut off.
 const END_WAITS: Duration = Duration::from_secs(10);
@@ -108,10 +111,10 @@ impl App {
 
         let postgres = Postgres::connect(&config).await.map_err(of("postgres"))?;
         let fleet = fleet::identify(postgres.host()).await.map_err(of("postgres"))?;
-        let keyspace = Keyspace::of(&fleet, postgres.host().clone());
+        let keyspace = keyspace(&fleet, postgres.host().clone());
         let redis = Redis::connect(&config, keyspace).map_err(of("redis"))?;
         let wakes = Wakes::default();
-        let hub = Hub::start(&redis, &redis::namespace(&fleet), node, wakes.clone());
+        let hub = Hub::start(&redis, &redis::namespace(&fleet.name), node, wakes.clone());
         let revocations =
             Revocations::start(postgres.host().clone(), hub.clone()).await.map_err(of("revocations"))?;
         let auth = Arc::new(Auth::new(&config, revocations.known()).map_err(of("jwt"))?);

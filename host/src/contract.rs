@@ -1,7 +1,12 @@
-//! The WIT package as Rust: the words in which handlers and host speak. Generated, and nothing else; the host side of
+//! The WIT package as Rust: the words in which handlers and host speak. Generated, and
+//! little else; the host side of
 //! each import is in `interfaces`, the callers of each export are in `runtime`.
 //!
 //! One `bindgen!` a world, all sharing the types of `platform`, so that a `Principal` is one type everywhere.
+
+/// The type behind a guest's handle of `postgres.transaction`. The number of the handle says which of the call's transactions
+/// it is; the transaction itself belongs to the Postgres session of the call.
+pub struct Transaction;
 
 mod platform {
     wasmtime::component::bindgen!({
@@ -13,7 +18,7 @@ mod platform {
             default: async | trappable,
         },
         with: {
-            "switchboard:host/postgres.transaction": crate::interfaces::postgres::Transaction,
+            "switchboard:host/postgres.transaction": crate::contract::Transaction,
         },
         additional_derives: [Clone, PartialEq, serde::Serialize, serde::Deserialize],
     });
@@ -62,3 +67,22 @@ pub use event_world::EventHandlerPre;
 pub use frame_world::FrameHandlerPre;
 pub use http_world::HttpHandlerPre;
 pub use schedule_world::ScheduleHandlerPre;
+
+impl types::Problem {
+    /// Names the field of the request that the problem is about.
+    pub fn field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// Tells the caller when to try again.
+    pub fn retry_after_ms(mut self, ms: u32) -> Self {
+        self.retry_after_ms = Some(ms);
+        self
+    }
+
+    /// Whether the same request may succeed later.
+    pub fn retryable(&self) -> bool {
+        self.retry_after_ms.is_some() || matches!(self.status, 429 | 503)
+    }
+}

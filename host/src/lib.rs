@@ -13,7 +13,7 @@ pub mod telemetry;
 
 // pure: no sockets, no clock
 pub mod manifest;
-pub(crate) mod quota;
+pub mod quota;
 pub mod session;
 pub mod shares;
 pub mod trace;

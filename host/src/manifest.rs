@@ -375,7 +375,7 @@ impl Manifest {
     pub fn to_show(&self) -> Self {
         let mut shown = self.clone();
         for (key, value) in shown.config.iter_mut().filter(|(key, _)| !self.public_settings.contains(key)) {
-            *value = toml::Value::String(crate::trace::placeholder(key));
+            *value = toml::Value::String(placeholder(key));
         }
         shown
     }
@@ -401,6 +401,17 @@ impl std::fmt::Debug for Manifest {
             .field("config", &shown.config)
             .finish_non_exhaustive()
     }
+}
+
+/// The name of a Postgres role is this and the name in `grants.postgres`.
+pub const ROLE_PREFIX: &str = "switchboard_";
+
+/// Every placeholder of a setting begins with it.
+pub const PLACEHOLDER_PREFIX: &str = "[setting ";
+
+/// Stands in the place of the value of a setting that is not public.
+pub fn placeholder(key: &str) -> String {
+    format!("{PLACEHOLDER_PREFIX}{key}]")
 }
 
 fn is_name(name: &str) -> bool {

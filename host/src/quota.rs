@@ -8,7 +8,7 @@ use crate::shares::{Division, Shares};
 
 /// Units of one kind, for all releases of this node.
 #[derive(Clone)]
-pub(crate) struct Quota(Arc<Mutex<Shares<u64>>>);
+pub struct Quota(Arc<Mutex<Shares<u64>>>);
 
 impl Quota {
     pub fn new(division: Division) -> Self {
@@ -23,7 +23,6 @@ impl Quota {
         Claim(Arc::new(Claimant { quota: self.clone(), id }))
     }
 
-    #[cfg(test)]
     pub fn free(&self) -> usize {
         self.lock().free()
     }
@@ -36,7 +35,7 @@ impl Quota {
 
 /// One release's right to its share.
 #[derive(Clone)]
-pub(crate) struct Claim(Arc<Claimant>);
+pub struct Claim(Arc<Claimant>);
 
 struct Claimant {
     quota: Quota,
@@ -58,7 +57,7 @@ impl Drop for Claimant {
 }
 
 /// Units in use. Dropping it returns them.
-pub(crate) struct Grant {
+pub struct Grant {
     claim: Claim,
     units: usize,
 }

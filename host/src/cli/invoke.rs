@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{Failure, Output};
+use crate::app::keyspace;
 use crate::config::Config;
 use crate::fanout::{Hub, Wakes};
 use crate::harness::{Harness, case};
 use crate::ids::NodeId;
 use crate::postgres::{Postgres, fleet};
-use crate::redis::{self, Keyspace, Redis};
+use crate::redis::{self, Redis};
 use crate::runtime::Backends;
 use crate::trace::{Outcome, Trace, keep_all};
 
@@ -74,11 +75,11 @@ fn event(path: &Path) -> Result<(String, Value), Failure> {
 async fn backends(config: &Config) -> Result<Backends, Failure> {
     let postgres = Postgres::connect(config).await?;
     let fleet = fleet::identify(postgres.host()).await.map_err(|error| Failure::failed(error.to_string()))?;
-    let redis = Redis::connect(config, Keyspace::of(&fleet, postgres.host().clone()))?;
+    let redis = Redis::connect(config, keyspace(&fleet, postgres.host().clone()))?;
     let patience = std::time::Duration::from_secs(5);
     tokio::time::timeout(patience, redis.up()).await.map_err(|_| Failure::failed("Redis does not answer"))?;
     let wakes = Wakes::default();
-    let hub = Hub::start(&redis, &redis::namespace(&fleet), NodeId::random(), wakes.clone());
+    let hub = Hub::start(&redis, &redis::namespace(&fleet.name), NodeId::random(), wakes.clone());
     Ok(Backends::new(postgres, redis, hub, wakes))
 }
 

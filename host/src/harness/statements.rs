@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::clock;
 use super::suite::Subject;
 use super::world::Place;
-use crate::postgres::ROLE_PREFIX;
+use crate::manifest::ROLE_PREFIX;
 use crate::trace::{Exchange, Scenario};
 
 #[derive(Debug, Default)]

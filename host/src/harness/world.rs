@@ -219,7 +219,9 @@ impl Place {
             .await
             .map_err(|error| error.to_string())?;
         if exists {
-            migrate::run_with_own_clock(&self.config(&name)?).await.map_err(|error| error.to_string())?;
+            migrate::run_rewritten(&self.config(&name)?, clock::qualified)
+                .await
+                .map_err(|error| error.to_string())?;
         } else {
             let making = format!("{name}_making");
             run(&mut admin, &format!("drop database if exists {making} with (force)")).await?;
@@ -227,7 +229,9 @@ impl Place {
             let mut owner = connect(&with_path(&self.database_url, &making)?).await?;
             run(&mut owner, &clock::stand_at(NOW_MS)).await?;
             let _ = owner.close().await;
-            migrate::run_with_own_clock(&self.config(&making)?).await.map_err(|error| error.to_string())?;
+            migrate::run_rewritten(&self.config(&making)?, clock::qualified)
+                .await
+                .map_err(|error| error.to_string())?;
             run(&mut admin, &format!("alter database {making} rename to {name}")).await?;
         }
         run(&mut admin, &format!("select pg_advisory_unlock({TEMPLATE_LOCK})")).await?;
@@ -320,7 +324,7 @@ async fn furnish(config: &Config, furniture: &Furniture) -> Said<()> {
     let _ = owner.close().await;
     if roles {
         // They can log in like those of the migrations.
-        migrate::run_with_own_clock(config).await.map_err(|error| error.to_string())?;
+        migrate::run_rewritten(config, clock::qualified).await.map_err(|error| error.to_string())?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 use crate::wire::http::REQUEST_ID;
-use crate::wire::problem::Code;
+use crate::wire::problem::{self, Code};
 
 /// Longer than what hyper makes up.
 const MADE_UP_BYTES_MAX: usize = 256;
@@ -84,7 +84,7 @@ fn instead_of(bytes: &[u8]) -> Option<Bytes> {
     };
     problem.status = status.parse().ok()?;
     let id = Uuid::now_v7();
-    let body = problem.document(&id.to_string()).to_string();
+    let body = problem::document(&problem, &id.to_string()).to_string();
     debug!(request.id = %id, status, "answered what is no request");
     let answer = format!(
         "HTTP/1.1 {status} {reason}\r\ncontent-type: application/problem+json\r\n{REQUEST_ID}: {id}\r\n\

@@ -10,13 +10,10 @@ use wasmtime::component::Resource;
 use super::CallState;
 use super::call::Function;
 use super::log::Lines;
+use crate::contract::Transaction;
 use crate::contract::log::Level;
 use crate::contract::postgres::{self, Collected, Error, Rows, Value};
 use crate::wire::timestamp;
-
-/// The type behind a guest's handle. The handle's number says which of the call's transactions it is; the transaction
-/// itself is the session's.
-pub struct Transaction;
 
 /// The call's transactions: at most one is open.
 #[derive(Default)]

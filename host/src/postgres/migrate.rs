@@ -7,11 +7,12 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, SqlSafeStr, SqlStr};
 
-use super::roles::{ROLE_PREFIX, fingerprint, password};
+use super::roles::{fingerprint, password};
 use super::settings::Purpose;
 use super::{Error, owner, server};
 use crate::config::Config;
 use crate::limits;
+use crate::manifest::ROLE_PREFIX;
 
 /// Versions 1000 to 1999 are the host's; those from 2000 the app's, and may use what the host's give.
 const MIGRATIONS: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
@@ -54,16 +55,17 @@ pub async fn run_with(config: &Config, claim: Claim) -> Result<Migrated, Error> 
     migrate(config, claim, |sql| sql.into_sql_str()).await
 }
 
-/// The same for a database of the harness, whose clock is its own. Its history has checksums of its own, so only this
-/// function migrates it further.
-pub async fn run_with_own_clock(config: &Config) -> Result<Migrated, Error> {
-    migrate(config, Claim::IfUnused, |sql| {
-        AssertSqlSafe(crate::harness::clock::qualified(sql)).into_sql_str()
-    })
-    .await
+/// The same with every statement rewritten before Postgres gets it. The history of such a database has checksums of its own,
+/// so only the same `rewrite` migrates it further.
+pub async fn run_rewritten(config: &Config, rewrite: fn(&str) -> String) -> Result<Migrated, Error> {
+    migrate(config, Claim::IfUnused, |sql| AssertSqlSafe(rewrite(sql)).into_sql_str()).await
 }
 
-async fn migrate(config: &Config, claim: Claim, text: fn(&'static str) -> SqlStr) -> Result<Migrated, Error> {
+async fn migrate(
+    config: &Config,
+    claim: Claim,
+    text: impl Fn(&'static str) -> SqlStr,
+) -> Result<Migrated, Error> {
     let secret = config.secret().map_err(Error::Config)?;
     let options = owner::options(config.database_url().map_err(Error::Config)?, "switchboard migrate")?;
     let mut connection = server::connect(&options, Purpose::Migration).await?;
@@ -143,7 +145,7 @@ pub(super) async fn owners_with_another_secret(
 }
 
 /// One history, so that a database ahead of this build is noticed.
-fn all(text: fn(&'static str) -> SqlStr) -> Migrator {
+fn all(text: impl Fn(&'static str) -> SqlStr) -> Migrator {
     let migrations = MIGRATIONS.iter().map(|&(version, description, sql)| {
         Migration::new(version, description.into(), MigrationType::Simple, text(sql), false)
     });

@@ -38,7 +38,6 @@ use crate::ids::Digest;
 
 use owner::{HOST_PATIENCE, Suspicion};
 pub use probe::CannotWrite;
-pub use roles::ROLE_PREFIX;
 pub use server::Unfit;
 pub use session::Session;
 use settings::Purpose;

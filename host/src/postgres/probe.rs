@@ -14,9 +14,10 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::Connection;
 use super::failure::Failure;
-use super::roles::{ROLE_PREFIX, Roles};
+use super::roles::Roles;
 use crate::contract::postgres::Value;
 use crate::limits;
+use crate::manifest::ROLE_PREFIX;
 
 /// Rows of a role in `switchboard.write_probes`: nodes that probe at the same time do not wait for each other.
 const SLOTS: u8 = 32;

@@ -22,10 +22,8 @@ use super::socket::Endpoint;
 use super::work::Work;
 use crate::contract::postgres::Error;
 use crate::limits;
+use crate::manifest::ROLE_PREFIX;
 use crate::shares::{Division, Shares};
-
-/// Before the role's name in `grants.postgres`.
-pub const ROLE_PREFIX: &str = "switchboard_";
 
 /// A connection of the same role is handed on past a waiter of another, but not for longer than this: a login takes
 /// milliseconds.

@@ -5,17 +5,27 @@
 //! A prefix has no braces, so the hash tag of a name stays the hash tag of its key.
 
 use std::borrow::Cow;
+use std::pin::Pin;
 use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use redis::Value;
-use sqlx::PgPool;
 use tokio::sync::watch;
 
 use super::keys;
 use crate::contract::redis::Error;
-use crate::postgres::fleet::{self, Fleet};
+
+/// The generation of the keys of the whole fleet, as the fleet keeps it. An error says why the answer is not known.
+pub trait Generations: Send + Sync {
+    fn read(&self) -> GenerationFuture<'_>;
+
+    /// Raises the generation above `known`, unless another node has raised it since `expected` was read. Returns the
+    /// generation afterwards.
+    fn raise(&self, expected: i64, known: i64) -> GenerationFuture<'_>;
+}
+
+pub type GenerationFuture<'a> = Pin<Box<dyn Future<Output = Result<i64, String>> + Send + 'a>>;
 
 #[derive(Clone)]
 pub struct Keyspace(Arc<Inner>);
@@ -31,7 +41,7 @@ struct Inner {
 /// Where the generation of the whole fleet is kept.
 enum Truth {
     Nowhere,
-    Postgres(PgPool),
+    Fleet(Arc<dyn Generations>),
     #[cfg(test)]
     Memory(Arc<AtomicI64>),
 }
@@ -44,9 +54,9 @@ pub(super) struct Names {
 }
 
 impl Keyspace {
-    /// The keys of a fleet.
-    pub fn of(fleet: &Fleet, postgres: PgPool) -> Self {
-        Self::new(namespace(fleet), fleet.redis_generation, Truth::Postgres(postgres))
+    /// The keys of the fleet of this name, whose generation was `generation` when it was read.
+    pub fn of(fleet: &str, generation: i64, generations: impl Generations + 'static) -> Self {
+        Self::new(namespace(fleet), generation, Truth::Fleet(Arc::new(generations)))
     }
 
     /// Keys as they are, for a Redis that belongs to one user. Nothing guards against a server that lost its data.
@@ -100,7 +110,7 @@ impl Keyspace {
     pub(super) async fn truth(&self) -> Result<i64, String> {
         match &self.0.truth {
             Truth::Nowhere => Ok(0),
-            Truth::Postgres(pool) => fleet::redis_generation(pool).await.map_err(unknown),
+            Truth::Fleet(generations) => generations.read().await,
             #[cfg(test)]
             Truth::Memory(generation) => Ok(generation.load(SeqCst)),
         }
@@ -110,9 +120,7 @@ impl Keyspace {
     pub(super) async fn raise(&self, expected: i64, known: i64) -> Result<i64, String> {
         match &self.0.truth {
             Truth::Nowhere => Ok(0),
-            Truth::Postgres(pool) => {
-                fleet::raise_redis_generation(pool, expected, known).await.map_err(unknown)
-            }
+            Truth::Fleet(generations) => generations.raise(expected, known).await,
             #[cfg(test)]
             Truth::Memory(generation) => {
                 let raised = generation.compare_exchange(expected, expected.max(known) + 1, SeqCst, SeqCst);
@@ -123,12 +131,8 @@ impl Keyspace {
 }
 
 /// What the channels of a fleet begin with.
-pub fn namespace(fleet: &Fleet) -> String {
-    format!("sb:{}", fleet.name)
-}
-
-fn unknown(error: sqlx::Error) -> String {
-    format!("Postgres does not say which generation of keys is valid: {error}")
+pub fn namespace(fleet: &str) -> String {
+    format!("sb:{fleet}")
 }
 
 impl Names {

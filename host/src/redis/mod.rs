@@ -40,7 +40,7 @@ use keyspace::Names;
 use link::{Health, Link, batch};
 use place::Place;
 
-pub use keyspace::{Keyspace, namespace};
+pub use keyspace::{GenerationFuture, Generations, Keyspace, namespace};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(limits::REDIS_BACKOFF_MS_MAX);

@@ -11,7 +11,7 @@ use crate::contract::types::Problem;
 use crate::error::Blame;
 use crate::ids::Digest;
 use crate::limits;
-use crate::postgres::ROLE_PREFIX;
+use crate::manifest::ROLE_PREFIX;
 use crate::runtime::Refusal;
 use crate::wire::problem::Code;
 

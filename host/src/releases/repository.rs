@@ -11,9 +11,9 @@ use sqlx::{PgConnection, Postgres, Row, Transaction};
 use crate::error::Blame;
 use crate::ids::{Digest, NodeId};
 use crate::limits;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, ROLE_PREFIX};
 use crate::postgres::failure::blame_of_sqlx;
-use crate::postgres::{ROLE_PREFIX, owner};
+use crate::postgres::owner;
 
 mod files;
 mod nodes;

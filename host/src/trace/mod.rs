@@ -22,7 +22,7 @@ pub use diff::{Difference, Place, differences};
 pub use recorder::Recorder;
 pub use redact::{Redact, keep_all, redact_bodies, redact_secrets};
 pub use scenario::{Injection, Scenario};
-pub use secrets::{Secrets, is_concealed, placeholder, reveal};
+pub use secrets::{Secrets, is_concealed, reveal};
 pub use text::Unreadable;
 pub use times::without_times;
 

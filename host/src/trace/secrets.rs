@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Outcome, Trace};
 use crate::limits::SECRET_BYTES_MIN;
+use crate::manifest::{PLACEHOLDER_PREFIX, placeholder};
 
 /// The values to conceal. Cheap to ask when there are none.
 #[derive(Clone, Default)]
@@ -79,7 +80,7 @@ impl Secrets {
 /// Puts values in the place of their placeholders.
 pub fn reveal(settings: &BTreeMap<String, String>, value: &mut Value) {
     each_text(value, &mut |text| {
-        if !text.contains(PREFIX) {
+        if !text.contains(PLACEHOLDER_PREFIX) {
             return;
         }
         for (key, value) in settings {
@@ -93,14 +94,7 @@ pub fn reveal(settings: &BTreeMap<String, String>, value: &mut Value) {
 
 /// Whether a recorded answer of `config.get` is a placeholder.
 pub fn is_concealed(answer: &Value) -> bool {
-    answer.as_str().is_some_and(|text| text.starts_with(PREFIX) && text.ends_with(']'))
-}
-
-const PREFIX: &str = "[setting ";
-
-/// Stands in the place of a value.
-pub fn placeholder(key: &str) -> String {
-    format!("{PREFIX}{key}]")
+    answer.as_str().is_some_and(|text| text.starts_with(PLACEHOLDER_PREFIX) && text.ends_with(']'))
 }
 
 /// The key, where the host call is `config.get`.

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::contract::types::Problem;
 use crate::limits::{FRAME_ID_CHARS_MAX, FRAME_TYPE_BYTES_MAX, JSON_DEPTH_MAX};
-use crate::wire::problem::Code;
+use crate::wire::problem::{self, Code};
 
 /// A client's frame. The payload is a JSON object, nested no deeper than [`JSON_DEPTH_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ pub fn own(frame_type: &str, id: Option<&FrameId>, payload: &impl Serialize) -> 
 }
 
 pub fn error(id: Option<&FrameId>, problem: &Problem) -> String {
-    write("error", id, &problem.payload().to_string())
+    write("error", id, &problem::payload(problem).to_string())
 }
 
 fn write(frame_type: &str, id: Option<&FrameId>, payload: &str) -> String {

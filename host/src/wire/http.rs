@@ -53,7 +53,7 @@ pub fn json(status: u16, body: &impl Serialize, request_id: &str) -> Answer {
 
 /// `application/problem+json` (RFC 9457), with `Retry-After` where asking again makes sense.
 pub fn problem(problem: &Problem, request_id: &str) -> Answer {
-    let body = problem.document(request_id).to_string();
+    let body = super::problem::document(problem, request_id).to_string();
     let mut answer = answer(problem.status, PROBLEM_JSON, body, request_id);
     // 429 and 503 promise the header; a second is the shortest wait it can say.
     let wait_ms = problem.retry_after_ms.or(matches!(problem.status, 429 | 503).then_some(1000));

@@ -64,50 +64,33 @@ impl Code {
     }
 }
 
-impl Problem {
-    pub fn field(mut self, field: impl Into<String>) -> Self {
-        self.field = Some(field.into());
-        self
-    }
+/// The body of an `application/problem+json` answer.
+pub fn document(problem: &Problem, request_id: &str) -> Value {
+    let mut document = Map::new();
+    document.insert("type".into(), json!(format!("urn:switchboard:problem:{}", problem.code)));
+    document.insert("title".into(), json!(problem.code.replace('_', " ")));
+    document.insert("status".into(), json!(problem.status));
+    document.extend(members(problem));
+    document.insert("request_id".into(), json!(request_id));
+    Value::Object(document)
+}
 
-    pub fn retry_after_ms(mut self, ms: u32) -> Self {
-        self.retry_after_ms = Some(ms);
-        self
-    }
+/// The payload of an `error` frame.
+pub fn payload(problem: &Problem) -> Value {
+    let mut payload = Map::new();
+    payload.extend(members(problem));
+    payload.insert("message".into(), json!(problem.detail));
+    payload.remove("detail");
+    payload.insert("retryable".into(), json!(problem.retryable()));
+    Value::Object(payload)
+}
 
-    /// The body of an `application/problem+json` answer.
-    pub fn document(&self, request_id: &str) -> Value {
-        let mut document = Map::new();
-        document.insert("type".into(), json!(format!("urn:switchboard:problem:{}", self.code)));
-        document.insert("title".into(), json!(self.code.replace('_', " ")));
-        document.insert("status".into(), json!(self.status));
-        document.extend(self.members());
-        document.insert("request_id".into(), json!(request_id));
-        Value::Object(document)
-    }
-
-    /// The payload of an `error` frame.
-    pub fn payload(&self) -> Value {
-        let mut payload = Map::new();
-        payload.extend(self.members());
-        payload.insert("message".into(), json!(self.detail));
-        payload.remove("detail");
-        payload.insert("retryable".into(), json!(self.retryable()));
-        Value::Object(payload)
-    }
-
-    /// Whether the same request may succeed later.
-    pub fn retryable(&self) -> bool {
-        self.retry_after_ms.is_some() || matches!(self.status, 429 | 503)
-    }
-
-    fn members(&self) -> impl Iterator<Item = (String, Value)> {
-        let optional = [
-            self.field.as_ref().map(|field| ("field".to_owned(), json!(field))),
-            self.retry_after_ms.map(|ms| ("retry_after_ms".to_owned(), json!(ms))),
-        ];
-        [("code".to_owned(), json!(self.code)), ("detail".to_owned(), json!(self.detail))]
-            .into_iter()
-            .chain(optional.into_iter().flatten())
-    }
+fn members(problem: &Problem) -> impl Iterator<Item = (String, Value)> {
+    let optional = [
+        problem.field.as_ref().map(|field| ("field".to_owned(), json!(field))),
+        problem.retry_after_ms.map(|ms| ("retry_after_ms".to_owned(), json!(ms))),
+    ];
+    [("code".to_owned(), json!(problem.code)), ("detail".to_owned(), json!(problem.detail))]
+        .into_iter()
+        .chain(optional.into_iter().flatten())
 }

@@ -1,0 +1,29 @@
+//! The fleet's row in Postgres says which generation of keys in Redis is valid. Here Redis' keyspace gets to it.
+
+use sqlx::PgPool;
+
+use crate::postgres::fleet::{self, Fleet};
+use crate::redis::{GenerationFuture, Generations, Keyspace};
+
+/// The keys of this fleet.
+pub fn keyspace(fleet: &Fleet, postgres: PgPool) -> Keyspace {
+    Keyspace::of(&fleet.name, fleet.redis_generation, InPostgres(postgres))
+}
+
+struct InPostgres(PgPool);
+
+impl Generations for InPostgres {
+    fn read(&self) -> GenerationFuture<'_> {
+        Box::pin(async { fleet::redis_generation(&self.0).await.map_err(unknown) })
+    }
+
+    fn raise(&self, expected: i64, known: i64) -> GenerationFuture<'_> {
+        Box::pin(
+            async move { fleet::raise_redis_generation(&self.0, expected, known).await.map_err(unknown) },
+        )
+    }
+}
+
+fn unknown(error: sqlx::Error) -> String {
+    format!("Postgres does not say which generation of keys is valid: {error}")
+}
