@@ -3,19 +3,11 @@
 //! The modules by layer, lowest first. A layer uses what stands above it in this list, never what stands below.
 
 // words
-pub mod config;
 pub mod contract;
-pub mod error;
-pub mod ids;
-pub mod limits;
-pub mod shutdown;
 pub mod telemetry;
 
 // pure: no sockets, no clock
-pub mod manifest;
-pub mod quota;
 pub mod session;
-pub mod shares;
 pub mod trace;
 pub mod wire;
 
@@ -45,3 +37,4 @@ pub mod triggers;
 // wiring
 pub mod app;
 pub mod cli;
+pub use switchboard_core::{config, error, ids, limits, manifest, quota, shares, shutdown};

@@ -5,5 +5,5 @@ pub mod frames;
 pub mod http;
 pub mod percent;
 pub mod problem;
-pub mod timestamp;
+pub use switchboard_core::timestamp;
 pub mod websocket;
