@@ -3,7 +3,6 @@
 //! The modules by layer, lowest first. A layer uses what stands above it in this list, never what stands below.
 
 // words
-pub mod contract;
 pub mod telemetry;
 
 // pure: no sockets, no clock
@@ -38,3 +37,4 @@ pub mod triggers;
 pub mod app;
 pub mod cli;
 pub use switchboard_core::{config, error, ids, limits, manifest, quota, shares, shutdown};
+pub use switchboard_contract as contract;

@@ -10,7 +10,7 @@ pub struct Transaction;
 
 mod platform {
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "../../wit",
         world: "platform",
         imports: {
             // Clock, config and log answer at once, but a replay may delay any of them, and every host call goes through
@@ -18,7 +18,7 @@ mod platform {
             default: async | trappable,
         },
         with: {
-            "switchboard:host/postgres.transaction": crate::contract::Transaction,
+            "switchboard:host/postgres.transaction": crate::Transaction,
         },
         additional_derives: [Clone, PartialEq, serde::Serialize, serde::Deserialize],
     });
@@ -28,7 +28,7 @@ macro_rules! handler_world {
     ($module:ident, $world:literal) => {
         mod $module {
             wasmtime::component::bindgen!({
-                path: "../wit",
+                path: "../../wit",
                 world: $world,
                 exports: { default: async },
                 with: {
