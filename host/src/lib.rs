@@ -7,7 +7,6 @@ pub mod telemetry;
 
 // pure: no sockets, no clock
 pub mod session;
-pub mod trace;
 pub mod wire;
 
 // outside
@@ -38,3 +37,4 @@ pub mod app;
 pub mod cli;
 pub use switchboard_core::{config, error, ids, limits, manifest, quota, shares, shutdown};
 pub use switchboard_contract as contract;
+pub use switchboard_recording as trace;

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::contract::http::Response;
     use crate::contract::postgres::{Rows, Value as Cell};
-    use crate::trace::{value_from, value_of};
+    use crate::{value_from, value_of};
 
     #[test]
     fn text_reads_as_text_and_comes_back_as_bytes() {

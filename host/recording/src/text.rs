@@ -307,7 +307,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::trace::{Injection, keep_all};
+    use crate::{Injection, keep_all};
 
     fn send() -> Trace {
         Trace {

@@ -118,7 +118,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::trace::Exchange;
+    use crate::Exchange;
 
     fn settings() -> BTreeMap<String, String> {
         [("key", "s3cret-key"), ("longer", "s3cret-key-and-more"), ("most", "25"), ("pin", "4711")]
