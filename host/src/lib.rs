@@ -6,8 +6,6 @@
 pub mod telemetry;
 
 // pure: no sockets, no clock
-pub mod session;
-pub mod wire;
 
 // outside
 pub mod fetch;
@@ -38,3 +36,4 @@ pub mod cli;
 pub use switchboard_core::{config, error, ids, limits, manifest, quota, shares, shutdown};
 pub use switchboard_contract as contract;
 pub use switchboard_recording as trace;
+pub use switchboard_protocol::{session, wire};
