@@ -3,7 +3,6 @@
 //! The modules by layer, lowest first. A layer uses what stands above it in this list, never what stands below.
 
 // words
-pub mod telemetry;
 
 // pure: no sockets, no clock
 
@@ -37,3 +36,4 @@ pub use switchboard_core::{config, error, ids, limits, manifest, quota, shares, 
 pub use switchboard_contract as contract;
 pub use switchboard_recording as trace;
 pub use switchboard_protocol::{session, wire};
+pub use switchboard_telemetry as telemetry;

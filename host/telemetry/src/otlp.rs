@@ -139,7 +139,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::telemetry::spans::{Context, Kind};
+    use crate::spans::{Context, Kind};
 
     #[test]
     fn a_batch_reads_as_the_protocol_has_it() {

@@ -1,6 +1,8 @@
 //! What the process says about itself: log lines and metrics. One of each a process, started once; a second start (several
 //! hosts in one test process) shares the first. What may be said is a matter of each line: never payloads, never secrets.
 
+use switchboard_core::{config, ids, limits, shutdown};
+
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -25,7 +27,7 @@ pub mod spans;
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Calls take from ten microseconds (a fresh instance) to a minute (the longest deadline).
-pub(crate) const SECONDS: [f64; 20] = [
+pub const SECONDS: [f64; 20] = [
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
     0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 ];
