@@ -97,8 +97,7 @@ async fn migrate(
 }
 
 /// The host's own migrations, in their order, for tests that need no application.
-#[cfg(test)]
-pub(crate) fn of_the_host() -> impl Iterator<Item = &'static str> {
+pub fn of_the_host() -> impl Iterator<Item = &'static str> {
     MIGRATIONS.iter().filter(|(version, ..)| *version < 2000).map(|(_, _, sql)| *sql)
 }
 

@@ -147,7 +147,7 @@ pub(super) fn judge(code: &str, fatal: bool) -> Judgement {
 }
 
 /// The same for the host's own statements.
-pub(crate) fn blame_of_sqlx(error: &sqlx::Error) -> Blame {
+pub fn blame_of_sqlx(error: &sqlx::Error) -> Blame {
     of_sqlx(error).blame
 }
 

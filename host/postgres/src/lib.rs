@@ -1,17 +1,20 @@
 //! Postgres, twice: as each handler's own login role (`Session`), and as the host itself for its own tables (`host`). What
 //! the tables mean is not known here, except the outbox and the releases' neighbours in `migrations/host`.
 
+use switchboard_contract as contract;
+use switchboard_core::{config, error, ids, limits, manifest, shares};
+
 mod collect;
 mod connection;
 pub mod epochs;
-pub(crate) mod failure;
+pub mod failure;
 #[cfg(test)]
 mod fixture;
 pub mod fleet;
 pub mod migrate;
 pub mod operators;
 pub mod outbox;
-pub(crate) mod owner;
+pub mod owner;
 mod probe;
 pub mod revocations;
 mod roles;

@@ -57,7 +57,7 @@ pub(super) async fn pool(options: PgConnectOptions, suspicion: Suspicion) -> Res
 }
 
 /// A pool of one for a listener, which keeps its connection for itself. Opened when it is first used.
-pub(crate) fn listener(of: &PgPool, application: &str) -> PgPool {
+pub fn listener(of: &PgPool, application: &str) -> PgPool {
     let options = (*of.connect_options()).clone().application_name(application);
     pool_options(1).connect_lazy_with(options)
 }
@@ -74,7 +74,7 @@ fn pool_options(connections_max: u32) -> PgPoolOptions {
 }
 
 /// A single session with the settings of a migration, for tools that write as the owner.
-pub(crate) async fn connect(url: &str, application: &str) -> Result<PgConnection, Error> {
+pub async fn connect(url: &str, application: &str) -> Result<PgConnection, Error> {
     let mut connection =
         PgConnection::connect_with(&options(url, application)?).await.map_err(Error::Host)?;
     prepare(&mut connection, Purpose::Migration).await.map_err(Error::Host)?;
