@@ -8,7 +8,6 @@
 
 // outside
 pub mod fetch;
-pub mod redis;
 
 // outside, and between the nodes
 pub mod fanout;
@@ -37,3 +36,4 @@ pub use switchboard_recording as trace;
 pub use switchboard_protocol::{session, wire};
 pub use switchboard_telemetry as telemetry;
 pub use switchboard_postgres as postgres;
+pub use switchboard_redis as redis;

@@ -5,6 +5,9 @@
 //! Handlers and their scripts know keys by their own names; `keyspace` puts the fleet and the generation before them. Which
 //! keys a handler may touch is checked by `interfaces` with [`keys`].
 
+use switchboard_contract as contract;
+use switchboard_core::{config, limits, manifest};
+
 mod bounds;
 mod cluster;
 mod fault;
