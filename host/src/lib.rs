@@ -10,7 +10,6 @@
 pub mod fetch;
 
 // outside, and between the nodes
-pub mod fanout;
 pub mod revocations;
 
 // guests
@@ -37,3 +36,4 @@ pub use switchboard_protocol::{session, wire};
 pub use switchboard_telemetry as telemetry;
 pub use switchboard_postgres as postgres;
 pub use switchboard_redis as redis;
+pub use switchboard_fanout as fanout;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::contract::channels::Publication;
 use crate::contract::types::{Position, Push};
-use crate::fanout::envelope::{Envelope, pack};
-use crate::fanout::outlet::Taken;
+use crate::envelope::{Envelope, pack};
+use crate::outlet::Taken;
 
 struct Node {
     local: Local,

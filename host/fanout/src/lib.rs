@@ -6,6 +6,14 @@
 //!
 //! Nothing here knows what a frame says, and nothing here calls a handler.
 
+use switchboard_contract as contract;
+use switchboard_core::{ids, limits};
+use switchboard_protocol::{session, wire};
+use switchboard_redis as redis;
+use switchboard_telemetry as telemetry;
+#[cfg(test)]
+use switchboard_core::config;
+
 mod bus;
 mod envelope;
 mod hub;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::*;
 use crate::contract::channels::Publication;
 use crate::contract::types::Position;
-use crate::fanout::envelope::{Envelope, pack};
+use crate::envelope::{Envelope, pack};
 
 #[test]
 #[ignore = "a measurement"]

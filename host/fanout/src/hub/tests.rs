@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::config::Config;
 use crate::contract::types::{Position, Push};
-use crate::fanout::outlet::Taken;
+use crate::outlet::Taken;
 
 /// A Redis of the test's own. Killed at the end.
 struct Server {

@@ -35,7 +35,7 @@ enum ConnectionEnd {
 
 impl Bus {
     /// Receives until the future is dropped. Every event goes to `receive`, in the order of Redis.
-    pub(in crate::fanout) async fn listen(self, mut receive: impl FnMut(BusEvent)) {
+    pub(crate) async fn listen(self, mut receive: impl FnMut(BusEvent)) {
         let _down_at_the_end = DownOnDrop(self.clone());
         let mut epoch = 0;
         loop {
@@ -59,7 +59,7 @@ impl Bus {
 
     /// Subscribes and unsubscribes as ordered, until the future is dropped. Orders that arrive during one round trip share
     /// the next.
-    pub(in crate::fanout) async fn run_orders(self, mut orders: mpsc::UnboundedReceiver<Order>) {
+    pub(crate) async fn run_orders(self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut ordered = Vec::new();
         while orders.recv_many(&mut ordered, CHANNELS_MAX).await > 0 {
             let (mut wanted, mut waiting) = (Vec::new(), Vec::new());

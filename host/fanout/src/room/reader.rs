@@ -16,7 +16,7 @@ use crate::limits;
 
 impl Room {
     /// Holds back everything for this connection until `open` or `take_back`. True when it is new here.
-    pub(in crate::fanout) fn gate(&mut self, outlet: &Arc<Outlet>) -> bool {
+    pub(crate) fn gate(&mut self, outlet: &Arc<Outlet>) -> bool {
         let connection = outlet.info().connection;
         let Some(place) = self.members.find(connection) else {
             let gate = Gate::new(self.heads.clone(), Phase::Shut);
@@ -46,7 +46,7 @@ impl Room {
     }
 
     /// The reply is in the outlet. `after` is what the client has; tracks it does not name go on from the gate.
-    pub(in crate::fanout) fn open_gate(
+    pub(crate) fn open_gate(
         &mut self,
         connection: ConnectionId,
         after: &[Position],
@@ -68,7 +68,7 @@ impl Room {
     }
 
     /// The call that gated it failed: a new subscription goes, one that stood before stands as before. True when it went.
-    pub(in crate::fanout) fn undo_gate(&mut self, connection: ConnectionId, mailbox: &Mailbox) -> bool {
+    pub(crate) fn undo_gate(&mut self, connection: ConnectionId, mailbox: &Mailbox) -> bool {
         let Some(place) = self.shut(connection) else { return false };
         let Some(gate) = self.members[place].gate.as_deref_mut() else { return false };
         let Some(prior) = gate.prior.take() else {
@@ -81,7 +81,7 @@ impl Room {
     }
 
     /// The answer to one reader's question.
-    pub(in crate::fanout) fn fill_one(
+    pub(crate) fn fill_one(
         &mut self,
         connection: ConnectionId,
         ticket: u64,
@@ -111,7 +111,7 @@ impl Room {
     }
 
     /// No answer to one reader's question.
-    pub(in crate::fanout) fn give_up_one(
+    pub(crate) fn give_up_one(
         &mut self,
         connection: ConnectionId,
         ticket: u64,
@@ -125,7 +125,7 @@ impl Room {
     }
 
     /// There is room in its outlet again.
-    pub(in crate::fanout) fn resume(&mut self, connection: ConnectionId, mailbox: &Mailbox) {
+    pub(crate) fn resume(&mut self, connection: ConnectionId, mailbox: &Mailbox) {
         if let Some(place) = self.members.find(connection)
             && self.members[place].gate.as_ref().is_some_and(|gate| gate.phase == Phase::Waiting)
         {
