@@ -7,7 +7,6 @@
 // pure: no sockets, no clock
 
 // outside
-pub mod fetch;
 
 // outside, and between the nodes
 pub mod revocations;
@@ -18,7 +17,6 @@ pub mod releases;
 pub mod runtime;
 
 // what both edges listen with
-pub mod http_server;
 
 // edges
 pub mod admin;
@@ -37,3 +35,4 @@ pub use switchboard_telemetry as telemetry;
 pub use switchboard_postgres as postgres;
 pub use switchboard_redis as redis;
 pub use switchboard_fanout as fanout;
+pub use switchboard_http::{fetch, http_server};
