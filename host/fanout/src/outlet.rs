@@ -78,7 +78,7 @@ struct Queued {
 }
 
 impl Outlet {
-    pub(crate) fn new(info: ConnectionInfo, drained: mpsc::UnboundedSender<ConnectionId>) -> Self {
+    pub fn new(info: ConnectionInfo, drained: mpsc::UnboundedSender<ConnectionId>) -> Self {
         Self { info, state: Mutex::default(), drained }
     }
 
