@@ -12,9 +12,7 @@
 pub mod revocations;
 
 // guests
-pub mod interfaces;
 pub mod releases;
-pub mod runtime;
 
 // what both edges listen with
 
@@ -36,3 +34,4 @@ pub use switchboard_postgres as postgres;
 pub use switchboard_redis as redis;
 pub use switchboard_fanout as fanout;
 pub use switchboard_http::{fetch, http_server};
+pub use switchboard_runtime as runtime;

@@ -289,8 +289,8 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::engine::EngineEnv;
-    use crate::runtime::guests;
+    use crate::engine::EngineEnv;
+    use crate::guests;
 
     const WAIT: Duration = Duration::from_secs(60);
     const SECRET: &str = "a secret of at least thirty-two characters";

@@ -1,7 +1,16 @@
 //! The sandbox: release files become releases, and a call into one gets a fresh instance with its share of time, memory
 //! and world, and ends within its bounds, whatever the guest does. It knows no HTTP and no sockets.
 
-pub(crate) mod answer;
+use switchboard_contract as contract;
+use switchboard_core::{config, error, ids, limits, manifest, quota, shares};
+use switchboard_fanout as fanout;
+use switchboard_postgres as postgres;
+use switchboard_protocol::wire;
+use switchboard_recording as trace;
+use switchboard_redis as redis;
+use switchboard_telemetry as telemetry;
+
+mod answer;
 mod background;
 mod budget;
 mod callers;
@@ -11,6 +20,7 @@ mod failure;
 mod file;
 #[cfg(test)]
 mod guests;
+mod interfaces;
 mod invoke;
 mod observer;
 mod recording;

@@ -96,7 +96,7 @@ impl CallLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::Kind;
+    use crate::Kind;
 
     #[test]
     fn callers_are_told_apart_and_calls_of_nobody_speak_for_themselves() {

@@ -122,11 +122,11 @@ fn manifest_section(bytes: &[u8]) -> Result<Found, Refusal> {
 }
 
 impl Refusal {
-    pub(crate) fn of_release(reason: impl Into<String>) -> Self {
+    pub fn of_release(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), blame: Blame::Guest }
     }
 
-    pub(crate) fn of_host(reason: impl Into<String>) -> Self {
+    pub fn of_host(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), blame: Blame::Host }
     }
 }

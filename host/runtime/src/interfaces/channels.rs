@@ -8,7 +8,7 @@ use super::call::Function;
 use crate::contract::channels::{self, Error, Publication, Target};
 use crate::ids::{Address, ConnectionId, UserId};
 use crate::manifest::Pattern;
-use crate::runtime::answer;
+use crate::answer;
 use crate::telemetry::spans;
 use crate::wire::close::Close;
 

@@ -4,7 +4,7 @@
 //! `cargo run --example call_overhead -- target/test-guests/send-shaped.wasm [calls]`, after
 //! `switchboard build --from tests/guests --out target/test-guests`.
 
-#[path = "../../tests/guests/send-shaped/src/rules.rs"]
+#[path = "../../../tests/guests/send-shaped/src/rules.rs"]
 mod rules;
 
 use std::collections::BTreeMap;
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::TryRngCore as _;
 use serde_json::{Value, json};
-use switchboard::contract::frame::Request;
-use switchboard::contract::types::Principal;
-use switchboard::runtime::{Backends, Call, Compiler, Options, ReleaseFile, Runtime};
+use switchboard_contract::frame::Request;
+use switchboard_contract::types::Principal;
+use switchboard_runtime::{Backends, Call, Compiler, Options, ReleaseFile, Runtime};
 
 const PAYLOAD: &str = r#"{"conversation_id":"0198f3c2-7a51-7c3e-9b1a-4f2d8e6b1c90","content":"see you at the con đường at ten, bring the slides","client_msg_id":"7f3d2c1b-0001"}"#;
 

@@ -302,7 +302,7 @@ pub fn component(module: Vec<u8>, world: &str, manifest: &str) -> Vec<u8> {
 }
 
 fn wit() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit")
 }
 
 fn encode(mut module: Vec<u8>, resolve: &Resolve, world: WorldId, manifest: &str) -> Vec<u8> {
