@@ -7,12 +7,12 @@
 //! Nothing here knows what a frame says, and nothing here calls a handler.
 
 use switchboard_contract as contract;
+#[cfg(test)]
+use switchboard_core::config;
 use switchboard_core::{ids, limits};
 use switchboard_protocol::{session, wire};
 use switchboard_redis as redis;
 use switchboard_telemetry as telemetry;
-#[cfg(test)]
-use switchboard_core::config;
 
 mod bus;
 mod envelope;

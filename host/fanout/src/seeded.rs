@@ -26,15 +26,15 @@ mod switch {
     thread_local!(static MADE: Cell<Option<Mistake>> = const { Cell::new(None) });
 
     impl Mistake {
-        pub(in crate::fanout) const ALL: [Self; 2] = [Self::JumpOverlooked, Self::RefusalForgotten];
+        pub(crate) const ALL: [Self; 2] = [Self::JumpOverlooked, Self::RefusalForgotten];
     }
 
-    pub(in crate::fanout) fn made(mistake: Mistake) -> bool {
+    pub(crate) fn made(mistake: Mistake) -> bool {
         MADE.get() == Some(mistake)
     }
 
     /// On this thread, until told otherwise.
-    pub(in crate::fanout) fn make(mistake: Option<Mistake>) {
+    pub(crate) fn make(mistake: Option<Mistake>) {
         MADE.set(mistake);
     }
 }

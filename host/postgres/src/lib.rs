@@ -36,7 +36,7 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgPool;
 use tokio::time::Instant;
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::ids::Digest;
 
 use owner::{HOST_PATIENCE, Suspicion};

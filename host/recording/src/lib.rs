@@ -3,9 +3,9 @@
 //!
 //! A trace may hold message text; it is written only where an operator asked for it, after redaction.
 
-use switchboard_core::{ids, limits, manifest};
 #[cfg(test)]
 use switchboard_contract as contract;
+use switchboard_core::{ids, limits, manifest};
 
 mod diff;
 mod raw;

@@ -33,9 +33,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::contract::redis::{Error, Node};
-use crate::limits;
 use crate::manifest::Pattern;
 use cluster::{Cluster, slot_of_command, slot_of_key};
 use keeper::Keeper;

@@ -42,7 +42,6 @@ use crate::ids::ConnectionId;
 use crate::interfaces::CallState;
 use crate::interfaces::call::{Middleware, Script};
 use crate::interfaces::turns::Turns;
-use crate::limits;
 use crate::telemetry::spans;
 use crate::trace::{Recorder, Trace};
 use background::BackgroundThreads;

@@ -6,7 +6,7 @@ use crate::contract::types::Principal;
 use crate::fanout::{ConnectionInfo, Taken, Wakes};
 use crate::ids::{ConnectionId, NodeId, UserId};
 use crate::redis::{Keyspace, Redis};
-use crate::releases::database::with_database;
+use switchboard_testing::with_database;
 use crate::session::Credentials;
 use crate::shutdown::Shutdown;
 

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{Bus, BusEvent, Connected, Order, confirm_wait};
-use crate::fanout::envelope::{Batch, Envelope};
+use crate::envelope::{Batch, Envelope};
 use crate::ids::Address;
 use crate::limits;
 use crate::redis::pubsub::{self, Event};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::{Page, Room, push_unpositioned};
 use crate::contract::types::Position;
-use crate::fanout::envelope::Batch;
-use crate::fanout::members::{Gate, Member, Phase, PriorState};
-use crate::fanout::missing::{Mailbox, Reader};
-use crate::fanout::outlet::Outlet;
-use crate::fanout::positions::Positions;
+use crate::envelope::Batch;
+use crate::members::{Gate, Member, Phase, PriorState};
+use crate::missing::{Mailbox, Reader};
+use crate::outlet::Outlet;
+use crate::positions::Positions;
 use crate::ids::ConnectionId;
 use crate::limits;
 

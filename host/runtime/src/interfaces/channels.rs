@@ -5,10 +5,10 @@ use serde::Serialize;
 
 use super::CallState;
 use super::call::Function;
+use crate::answer;
 use crate::contract::channels::{self, Error, Publication, Target};
 use crate::ids::{Address, ConnectionId, UserId};
 use crate::manifest::Pattern;
-use crate::answer;
 use crate::telemetry::spans;
 use crate::wire::close::Close;
 
