@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 
 use super::{Error, Repository, trying};
 use crate::ids::Digest;
-use crate::releases::signature::Signature;
+use crate::signature::Signature;
 
 impl Repository {
     /// A key signs a release once; said again it changes nothing.

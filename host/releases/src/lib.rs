@@ -1,13 +1,24 @@
 //! Which release of each handler runs: the atomic pointer, the records in Postgres, and how a fleet moves from one
 //! release to the next. It never looks into a component; that is `runtime`.
 
-mod chance;
+// For `manifests`, which names this crate.
 #[cfg(test)]
-pub(crate) mod database;
+extern crate self as switchboard_releases;
+
+use switchboard_contract as contract;
+use switchboard_core::{config, error, ids, limits, manifest, shutdown};
+use switchboard_postgres as postgres;
+use switchboard_protocol::wire;
+use switchboard_recording as trace;
+use switchboard_runtime as runtime;
+use switchboard_telemetry as telemetry;
+
+mod chance;
 mod first;
 mod judge;
 #[cfg(test)]
-pub(crate) mod manifests;
+#[path = "../../testing/src/manifests.rs"]
+mod manifests;
 mod meters;
 mod outcome;
 pub mod registry;

@@ -10,8 +10,8 @@ use super::super::super::registry::{Entry, Lives};
 use super::super::tests::Node;
 use super::*;
 use crate::ids::Digest;
-use crate::releases::database::with_database;
-use crate::releases::manifests::{Declared, SEND, file};
+use switchboard_testing::with_database;
+use crate::manifests::{Declared, SEND, file};
 use crate::runtime::{Caller, Ending, Kind, Trigger, Used};
 use crate::trace::{Exchange, Outcome as Ended, Trace};
 

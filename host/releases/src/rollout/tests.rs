@@ -7,11 +7,11 @@ use tokio::task::JoinHandle;
 use ed25519_dalek::SigningKey;
 
 use super::*;
-use crate::releases::database::with_database;
-use crate::releases::manifests::{Manifests, SEND, file};
-use crate::releases::outcome::State;
-use crate::releases::repository::Heartbeat;
-use crate::releases::signature::{self, Signature};
+use switchboard_testing::with_database;
+use crate::manifests::{Manifests, SEND, file};
+use crate::outcome::State;
+use crate::repository::Heartbeat;
+use crate::signature::{self, Signature};
 use crate::shutdown::Shutdown;
 
 pub(super) struct Node {

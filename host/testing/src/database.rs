@@ -7,10 +7,10 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::postgres::migrate;
+use switchboard_postgres::migrate;
 
 /// Runs a test against a fresh database, and drops it whatever happens.
-pub(crate) async fn with_database<T, F>(test: T)
+pub async fn with_database<T, F>(test: T)
 where
     T: FnOnce(PgPool) -> F,
     F: Future<Output = ()> + Send + 'static,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::ids::NodeId;
-use crate::releases::database::with_database;
+use switchboard_testing::with_database;
 
 fn manifest(name: &str) -> Manifest {
     Manifest::parse(&format!("name = \"{name}\"\non.connection.opened = true\n[config]\nlimit = 25")).unwrap()

@@ -7,20 +7,20 @@ use bytes::Bytes;
 use tokio::sync::Barrier;
 use wasm_encoder::{Component, CustomSection};
 
-use super::Load;
-use super::registry::{Declares, Lives};
-use crate::manifest::{self, Manifest};
-use crate::runtime::{ObserverSlot, Refusal, ReleaseFile, ReleaseStats};
-use crate::trace::{Outcome, Trace};
+use switchboard_releases::Load;
+use switchboard_releases::registry::{Declares, Lives};
+use switchboard_core::manifest::{self, Manifest};
+use switchboard_runtime::{ObserverSlot, Refusal, ReleaseFile, ReleaseStats};
+use switchboard_recording::{Outcome, Trace};
 
 /// Loads a manifest. A description `not on NAME` is refused by that node; with `meets on NAME` that
 /// node waits for another to do the same.
-pub(crate) struct Manifests {
+pub struct Manifests {
     pub of: &'static str,
 }
 
 /// A release that is called by the test.
-pub(crate) struct Declared {
+pub struct Declared {
     manifest: Manifest,
     stats: ReleaseStats,
     observer: ObserverSlot,
@@ -88,11 +88,11 @@ impl Load for Manifests {
 static MEETING: LazyLock<Barrier> = LazyLock::new(|| Barrier::new(2));
 
 /// A release file of a handler; the text makes its bytes, and so its digest, its own.
-pub(crate) fn file(name: &str, on: &str, text: &str) -> Bytes {
+pub fn file(name: &str, on: &str, text: &str) -> Bytes {
     let manifest = format!("name = \"{name}\"\ndescription = \"{text}\"\n{on}");
     let mut component = Component::new();
     component.section(&CustomSection { name: manifest::SECTION.into(), data: manifest.as_bytes().into() });
     component.finish().into()
 }
 
-pub(crate) const SEND: &str = r#"on.frame = [{ type = "message.send" }]"#;
+pub const SEND: &str = r#"on.frame = [{ type = "message.send" }]"#;

@@ -132,8 +132,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::releases::manifests::Declared;
-    use crate::releases::registry::{Canary, Entry, Trial};
+    use crate::manifests::Declared;
+    use crate::registry::{Canary, Entry, Trial};
     use crate::runtime::{Caller, Ending, Kind, Trigger, Used};
 
     #[test]
