@@ -18,7 +18,6 @@ pub mod revocations;
 // edges
 pub mod admin;
 pub mod gateway;
-pub mod harness;
 pub mod triggers;
 
 // wiring
@@ -27,11 +26,12 @@ pub mod cli;
 pub use switchboard_contract as contract;
 pub use switchboard_core::{config, error, ids, limits, manifest, quota, shares, shutdown};
 pub use switchboard_fanout as fanout;
+pub use switchboard_harness as harness;
 pub use switchboard_http::{fetch, http_server};
 pub use switchboard_postgres as postgres;
 pub use switchboard_protocol::{session, wire};
 pub use switchboard_recording as trace;
 pub use switchboard_redis as redis;
+pub use switchboard_releases as releases;
 pub use switchboard_runtime as runtime;
 pub use switchboard_telemetry as telemetry;
-pub use switchboard_releases as releases;

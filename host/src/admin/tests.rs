@@ -19,13 +19,13 @@ use crate::fanout::{ConnectionInfo, Taken, Wakes};
 use crate::ids::{ConnectionId, Digest, NodeId, UserId};
 use crate::redis::{Keyspace, Redis};
 use crate::releases::Trust;
-use switchboard_testing::with_database;
-use switchboard_testing::manifests::{Manifests, SEND, file};
 use crate::releases::repository::{Repository, Shadowed};
 use crate::releases::signature::{self, Signature};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::wire::close::Close;
+use switchboard_testing::manifests::{Manifests, SEND, file};
+use switchboard_testing::with_database;
 
 const TOKEN: &str = "token-of-the-admin-tests";
 

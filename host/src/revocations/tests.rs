@@ -6,9 +6,9 @@ use crate::contract::types::Principal;
 use crate::fanout::{ConnectionInfo, Taken, Wakes};
 use crate::ids::{ConnectionId, NodeId, UserId};
 use crate::redis::{Keyspace, Redis};
-use switchboard_testing::with_database;
 use crate::session::Credentials;
 use crate::shutdown::Shutdown;
+use switchboard_testing::with_database;
 
 async fn node(pool: &PgPool) -> (Revocations, Hub) {
     let redis_url = std::env::var("SWITCHBOARD_TEST_REDIS_URL")

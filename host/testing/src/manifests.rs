@@ -7,11 +7,11 @@ use bytes::Bytes;
 use tokio::sync::Barrier;
 use wasm_encoder::{Component, CustomSection};
 
+use switchboard_core::manifest::{self, Manifest};
+use switchboard_recording::{Outcome, Trace};
 use switchboard_releases::Load;
 use switchboard_releases::registry::{Declares, Lives};
-use switchboard_core::manifest::{self, Manifest};
 use switchboard_runtime::{ObserverSlot, Refusal, ReleaseFile, ReleaseStats};
-use switchboard_recording::{Outcome, Trace};
 
 /// Loads a manifest. A description `not on NAME` is refused by that node; with `meets on NAME` that
 /// node waits for another to do the same.

@@ -1,7 +1,7 @@
 //! What `send-message` does when a host call goes wrong, where a trace could only show one of many.
 
 use serde_json::{Value, json};
-use switchboard::harness::{Handler, Harness};
+use switchboard_harness::{Handler, Harness};
 
 async fn send_message() -> Handler {
     let harness = Harness::alone().unwrap();

@@ -7,12 +7,12 @@ use tokio::task::JoinHandle;
 use ed25519_dalek::SigningKey;
 
 use super::*;
-use switchboard_testing::with_database;
 use crate::manifests::{Manifests, SEND, file};
 use crate::outcome::State;
 use crate::repository::Heartbeat;
-use crate::signature::{self, Signature};
 use crate::shutdown::Shutdown;
+use crate::signature::{self, Signature};
+use switchboard_testing::with_database;
 
 pub(super) struct Node {
     pub rollout: Arc<Rollout<Manifests>>,

@@ -10,10 +10,10 @@ use super::super::super::registry::{Entry, Lives};
 use super::super::tests::Node;
 use super::*;
 use crate::ids::Digest;
-use switchboard_testing::with_database;
 use crate::manifests::{Declared, SEND, file};
 use crate::runtime::{Caller, Ending, Kind, Trigger, Used};
 use crate::trace::{Exchange, Outcome as Ended, Trace};
+use switchboard_testing::with_database;
 
 async fn three(pool: &PgPool) -> [Node; 3] {
     [Node::start("a", pool).await, Node::start("b", pool).await, Node::start("c", pool).await]

@@ -13,9 +13,18 @@
 //! ran.expect_problem("unavailable");
 //! ```
 
+use switchboard_contract as contract;
+use switchboard_core::{config, ids, limits, manifest};
+use switchboard_fanout as fanout;
+use switchboard_postgres as postgres;
+use switchboard_protocol::wire;
+use switchboard_recording as trace;
+use switchboard_redis as redis;
+use switchboard_runtime as runtime;
+
 mod bench;
 pub mod case;
-pub(crate) mod clock;
+mod clock;
 pub mod faults;
 mod input;
 mod player;

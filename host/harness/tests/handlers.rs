@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-#[path = "../../handlers/send-message/tests/rust/faults.rs"]
+#[path = "../../../handlers/send-message/tests/rust/faults.rs"]
 mod send_message;
 
 /// A release file of the last build.
