@@ -9,19 +9,14 @@
 // outside
 
 // outside, and between the nodes
-pub mod revocations;
 
 // guests
 
 // what both edges listen with
 
 // edges
-pub mod admin;
-pub mod gateway;
-pub mod triggers;
 
 // wiring
-pub mod app;
 pub mod cli;
 pub use switchboard_contract as contract;
 pub use switchboard_core::{config, error, ids, limits, manifest, quota, shares, shutdown};
@@ -35,3 +30,4 @@ pub use switchboard_redis as redis;
 pub use switchboard_releases as releases;
 pub use switchboard_runtime as runtime;
 pub use switchboard_telemetry as telemetry;
+pub use switchboard_server::{admin, app, gateway, revocations, triggers};
