@@ -1,4 +1,4 @@
-//! What a call costs besides its work. Measured inside the host's own code (`host/examples/call_overhead.rs`), because no
+//! What a call costs besides its work. Measured inside the host's own code (`host/runtime/examples/call_overhead.rs`), because no
 //! socket could see microseconds; here it only becomes a row.
 
 use std::process::Command;

@@ -1,0 +1,74 @@
+//! `switchboard admin-token`: tokens for the admin listener. Made with the token that is configured, which must be of the
+//! role admin; shown once, and kept by nobody but you.
+
+use clap::ValueEnum;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::client::{Client, Where};
+use super::{Failure, Output, page};
+use switchboard_core::config::Config;
+use switchboard_postgres::operators::Operator;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Whose it is, as the audit will name them. All tokens are listed where it is not given.
+    name: Option<String>,
+    /// Read only; also release; or everything.
+    #[arg(long, value_enum, requires = "name")]
+    role: Option<Role>,
+    /// Take the token back.
+    #[arg(long, requires = "name", conflicts_with = "role")]
+    revoke: bool,
+    /// Who has a token; the same without any argument.
+    #[arg(long, conflicts_with_all = ["name", "role", "revoke"])]
+    list: bool,
+    #[command(flatten)]
+    at: Where,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Role {
+    Read,
+    Deploy,
+    Admin,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    tokens: Vec<Operator>,
+}
+
+pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+    let client = Client::of(config, &args.at);
+    let Some(name) = &args.name else {
+        let Listed { tokens } = client.get("/admin/v1/tokens").await?;
+        let line =
+            |one: &Operator| format!("{} may {}, by {} at {}", one.name, one.role, one.made_by, one.made_at);
+        let lines: Vec<_> = tokens.iter().map(line).collect();
+        let text = if lines.is_empty() { "nobody but the first admin".to_owned() } else { lines.join("\n") };
+        out.answer(&json!({ "tokens": tokens }), text);
+        return Ok(());
+    };
+    if args.revoke {
+        let path = format!("/admin/v1/tokens/{}/revoke", page::escape(name));
+        let done: Value = client.post(&path, &json!({})).await?;
+        out.answer(&done, format!("{name} has no token any more"));
+        return Ok(());
+    }
+    let role = match args.role {
+        Some(Role::Read) => "read",
+        Some(Role::Deploy) => "deploy",
+        Some(Role::Admin) => "admin",
+        None => {
+            let said =
+                format!("what may {name} do? --role read, deploy or admin; --revoke takes the token back");
+            return Err(Failure::Usage(said));
+        }
+    };
+    let made: Value = client.post("/admin/v1/tokens", &json!({ "name": name, "role": role })).await?;
+    out.progress(format_args!("the token of {name}, who may {role}; it is not shown again:"));
+    let token = made["token"].as_str().unwrap_or_default().to_owned();
+    out.answer(&made, token);
+    Ok(())
+}

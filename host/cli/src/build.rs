@@ -1,0 +1,132 @@
+//! `switchboard build`: handler crates to release files. All crates of the directory are compiled in one cargo call, also
+//! when one handler is named: cargo unifies the features of what it builds together, and the digest of a handler must not
+//! depend on what was built beside it.
+
+pub(super) mod component;
+mod guests;
+mod route;
+mod source;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Failure, Output};
+use guests::Workspace;
+pub use route::{Route, Std};
+pub use source::Source;
+use switchboard_core::ids::Digest;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Names of handlers (their directories); none means all.
+    handlers: Vec<String>,
+    /// The directory of the handler crates: every directory in it with a `handler.toml`.
+    #[arg(long, default_value = "handlers")]
+    from: PathBuf,
+    /// Where the release files go; `handlers` in cargo's target directory unless given.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Where the std of wasm32-unknown-unknown comes from, when it is not to be found out; SWITCHBOARD_WASM_ROUTE unless given.
+    #[arg(long)]
+    std: Option<Std>,
+}
+
+/// What a build made.
+#[derive(Debug, Serialize)]
+pub struct Built {
+    pub route: Route,
+    pub handlers: Vec<ReleaseFile>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ReleaseFile {
+    pub name: String,
+    pub path: PathBuf,
+    pub bytes: usize,
+    pub digest: Digest,
+    /// False when the file already held exactly this.
+    pub changed: bool,
+}
+
+pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
+    const VARIABLE: &str = "SWITCHBOARD_WASM_ROUTE";
+    let std =
+        match (args.std, switchboard_core::config::variable(VARIABLE)) {
+            (None, Some(name)) => Some(<Std as clap::ValueEnum>::from_str(&name, true).map_err(|_| {
+                Failure::Usage(format!("{VARIABLE}: `{name}` is not `installed` or `debian`"))
+            })?),
+            (std, _) => std,
+        };
+    let built = build(&args.from, args.out.as_deref(), std, &args.handlers)?;
+    out.progress(format_args!("std for wasm32-unknown-unknown: {}", built.route));
+    let width = built.handlers.iter().map(|file| file.name.len()).max().unwrap_or(0);
+    let lines: Vec<String> = built.handlers.iter().map(|file| file.line(width)).collect();
+    out.answer(&built, lines.join("\n"));
+    Ok(())
+}
+
+/// Builds the named handlers of a directory, or all of them. Cargo's own words go to standard error.
+pub fn build(from: &Path, out: Option<&Path>, std: Option<Std>, names: &[String]) -> Result<Built, Failure> {
+    let wanted = Source::find(from)?;
+    for name in names {
+        if !wanted.iter().any(|source| source.name == *name) {
+            let known: Vec<&str> = wanted.iter().map(|source| source.name.as_str()).collect();
+            let from = from.display();
+            return Err(Failure::Usage(format!(
+                "no handler `{name}` in {from}/; there are: {}",
+                known.join(", ")
+            )));
+        }
+    }
+    let wanted: Vec<Source> =
+        wanted.into_iter().filter(|s| names.is_empty() || names.contains(&s.name)).collect();
+    // A bad manifest is told before the compiler is started.
+    let manifests = wanted.iter().map(Source::manifest).collect::<Result<Vec<_>, _>>()?;
+
+    let workspace = Workspace::of(from)?;
+    let route = Route::pick(std)?;
+    let modules = workspace.compile(&route, &wanted)?;
+
+    let out = out.map_or_else(|| workspace.target.join("handlers"), Path::to_owned);
+    std::fs::create_dir_all(&out).map_err(|error| Failure::failed(format!("{}: {error}", out.display())))?;
+    let mut handlers = Vec::new();
+    for ((source, manifest), module) in wanted.iter().zip(manifests).zip(modules) {
+        let bytes = component::encode(&module, &manifest)
+            .map_err(|error| Failure::failed(format!("{}: {error}", source.name)))?;
+        let path = out.join(format!("{}.wasm", source.name));
+        let changed = component::replace(&path, &bytes)
+            .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        let digest = Digest::of(&bytes);
+        handlers.push(ReleaseFile { name: source.name.clone(), path, bytes: bytes.len(), digest, changed });
+    }
+    if names.is_empty() {
+        forget_gone(&out, &handlers)?;
+    }
+    Ok(Built { route, handlers })
+}
+
+/// A node that deploys this directory must not find a handler whose sources are gone. Files that are no releases stay.
+fn forget_gone(out: &Path, built: &[ReleaseFile]) -> Result<(), Failure> {
+    for entry in std::fs::read_dir(out)? {
+        let path = entry?.path();
+        let of_a_build = built.iter().any(|file| file.path.file_name() == path.file_name());
+        if !of_a_build && path.extension() == Some("wasm".as_ref()) && component::is_release(&path) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+impl ReleaseFile {
+    fn line(&self, width: usize) -> String {
+        let kib = self.bytes as f64 / 1024.0;
+        let state = if self.changed { "" } else { "  unchanged" };
+        format!(
+            "{:<width$} {kib:>8.1} KiB  {}  {}{state}",
+            self.name,
+            self.digest.short(),
+            self.path.display()
+        )
+    }
+}

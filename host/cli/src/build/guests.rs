@@ -1,0 +1,153 @@
+//! Cargo's part: all crates of a directory to core modules, in one call, in a target directory of their own, so that
+//! neither host nor guests rebuild because of the other.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use super::route::Route;
+use super::source::Source;
+use crate::Failure;
+
+/// A larger stack makes every instance of every call larger.
+const STACK: &str = "-Clink-arg=-zstack-size=65536";
+
+/// The cargo workspace that holds the crates of a directory.
+#[derive(Debug)]
+pub struct Workspace {
+    root: PathBuf,
+    pub target: PathBuf,
+    /// Package ids of the crates in the directory, by crate directory.
+    packages: HashMap<PathBuf, String>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    workspace_root: PathBuf,
+    target_directory: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    id: String,
+    manifest_path: PathBuf,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    crate_types: Vec<String>,
+}
+
+/// The lines of `--message-format json` that matter here.
+#[derive(Deserialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+enum Message {
+    CompilerArtifact {
+        package_id: String,
+        filenames: Vec<PathBuf>,
+    },
+    #[serde(other)]
+    Other,
+}
+
+impl Workspace {
+    pub fn of(from: &Path) -> Result<Self, Failure> {
+        let from = std::fs::canonicalize(from)?;
+        let metadata = Command::new("cargo")
+            .args(["metadata", "--no-deps", "--format-version", "1"])
+            .current_dir(&from)
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(|error| Failure::failed(format!("cargo: {error}")))?;
+        if !metadata.status.success() {
+            return Err(Failure::failed(format!("cargo metadata in {} failed", from.display())));
+        }
+        let metadata: Metadata = serde_json::from_slice(&metadata.stdout)?;
+        let is_guest = |package: &Package| {
+            package.targets.iter().any(|target| target.crate_types.iter().any(|kind| kind == "cdylib"))
+        };
+        let packages = metadata
+            .packages
+            .into_iter()
+            .filter(is_guest)
+            .filter_map(|package| Some((package.manifest_path.parent()?.to_owned(), package.id)))
+            .filter(|(directory, _)| directory.parent() == Some(&from))
+            .collect();
+        Ok(Self { root: metadata.workspace_root, target: metadata.target_directory, packages })
+    }
+
+    /// The modules of the sources, in their order.
+    pub fn compile(&self, route: &Route, wanted: &[Source]) -> Result<Vec<Vec<u8>>, Failure> {
+        let ids = wanted.iter().map(|source| self.package(source)).collect::<Result<Vec<_>, _>>()?;
+        let mut all: Vec<&str> = self.packages.values().map(String::as_str).collect();
+        all.sort_unstable();
+
+        let mut cargo = route.cargo_build();
+        cargo.current_dir(&self.root).arg("--target-dir").arg(self.target.join("guests"));
+        cargo.args(["--lib", "--message-format", "json-render-diagnostics"]);
+        if ids.len() < all.len() {
+            // Somebody is at work on one handler; the half-written one next to it is not in the way.
+            cargo.arg("--keep-going");
+        }
+        for id in all {
+            cargo.arg("--package").arg(id);
+        }
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", self.flags(route));
+        let mut cargo = cargo
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| Failure::failed(format!("cargo: {error}")))?;
+
+        let mut modules: HashMap<String, PathBuf> = HashMap::new();
+        for line in BufReader::new(cargo.stdout.take().expect("it is piped")).lines() {
+            if let Message::CompilerArtifact { package_id, filenames } = serde_json::from_str(&line?)?
+                && let Some(module) =
+                    filenames.into_iter().find(|file| file.extension() == Some("wasm".as_ref()))
+            {
+                modules.insert(package_id, module);
+            }
+        }
+        let status = cargo.wait()?;
+        let read = |(source, id): (&Source, &str)| match modules.get(id) {
+            Some(module) => Ok(std::fs::read(module)?),
+            None => Err(Failure::failed(format!("{}: it did not compile ({status})", source.name))),
+        };
+        wanted.iter().zip(ids).map(read).collect()
+    }
+
+    fn package(&self, source: &Source) -> Result<&str, Failure> {
+        let directory = std::fs::canonicalize(&source.directory)?;
+        self.packages.get(&directory).map(String::as_str).ok_or_else(|| {
+            Failure::failed(format!(
+                "{}: no library crate with crate-type `cdylib` there, or it is no member of the workspace {}",
+                source.directory.display(),
+                self.root.display(),
+            ))
+        })
+    }
+
+    /// Paths are taken out of panic messages: the same sources make the same digest wherever they lie.
+    fn flags(&self, route: &Route) -> OsString {
+        let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+        let mut moved = vec![(self.root.clone(), ".")];
+        moved.extend(home.map(|home| (home.join("registry/src"), "crates")));
+        moved.extend(route.source_directories().into_iter().map(|directory| (directory, "rust")));
+
+        let mut flags = vec![OsString::from(STACK)];
+        for (from, to) in moved {
+            let mut flag = OsString::from("--remap-path-prefix=");
+            flag.push(from);
+            flag.push("=");
+            flag.push(to);
+            flags.push(flag);
+        }
+        flags.join("\x1f".as_ref())
+    }
+}

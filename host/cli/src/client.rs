@@ -1,0 +1,199 @@
+//! The admin API, from the command line: one request, one connection. What went wrong is said so that the person can act.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::handshake;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Failure, page};
+use switchboard_core::config::Config;
+use switchboard_core::limits;
+use switchboard_releases::signature::Signature;
+use switchboard_server::admin::SIGNATURE;
+
+/// A local call; a node that needs longer has other troubles.
+const CONNECT_WAITS: Duration = Duration::from_secs(5);
+
+/// A release by its file, or by the beginning of its digest from a fleet that keeps it.
+pub async fn release(config: &Config, at: &Where, named: &str) -> Result<Bytes, Failure> {
+    if Path::new(named).exists() {
+        let read = std::fs::read(named);
+        return Ok(Bytes::from(
+            read.map_err(|error| Failure::failed(format!("cannot read {named}: {error}")))?,
+        ));
+    }
+    if named.contains(['/', '.']) {
+        return Err(Failure::Usage(format!("there is no file {named}")));
+    }
+    let path = format!("/admin/v1/releases/{}", page::escape(named));
+    Client::of(config, at).download(&path).await
+}
+
+#[derive(Default, clap::Args)]
+pub struct Where {
+    /// The admin listener of any node of the fleet; that of the configuration unless given.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+}
+
+pub struct Client {
+    address: SocketAddr,
+    token: Option<String>,
+}
+
+/// What a node answered, when it did.
+pub struct Answer {
+    pub status: u16,
+    pub body: Bytes,
+}
+
+impl Client {
+    /// The token comes from the configuration only: a command line can be read by others on the machine.
+    pub fn of(config: &Config, at: &Where) -> Self {
+        let mut address = at.admin.unwrap_or(config.admin_listen);
+        // A node that listens everywhere is reached here.
+        if address.ip().is_unspecified() {
+            address.set_ip(match address.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Self { address, token: config.admin_token.clone() }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(Method::GET, path, "application/json", Bytes::new()).await
+    }
+
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
+        self.call(Method::POST, path, "application/json", body.to_string().into()).await
+    }
+
+    /// Signatures go beside the file, in a header.
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        file: Bytes,
+        signatures: &[Signature],
+    ) -> Result<T, Failure> {
+        let listed: Vec<String> = signatures.iter().map(ToString::to_string).collect();
+        let header = (SIGNATURE, listed.join(", "));
+        let headers: &[(&str, String)] = if signatures.is_empty() { &[] } else { &[header] };
+        let answer = self.ask_with(headers, Method::POST, path, "application/wasm", file).await?;
+        self.taken(&answer)
+    }
+
+    pub async fn download(&self, path: &str) -> Result<Bytes, Failure> {
+        let answer = self.ask(Method::GET, path, "", Bytes::new()).await?;
+        self.wanted(&answer)?;
+        Ok(answer.body)
+    }
+
+    /// Whatever the status: readiness says no with a document.
+    pub async fn ask(&self, method: Method, path: &str, kind: &str, body: Bytes) -> Result<Answer, Failure> {
+        self.ask_with(&[], method, path, kind, body).await
+    }
+
+    async fn ask_with(
+        &self,
+        headers: &[(&str, String)],
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: Bytes,
+    ) -> Result<Answer, Failure> {
+        let address = self.address;
+        let unreachable = |why: &dyn std::fmt::Display| {
+            Failure::failed(format!(
+                "no node answers at {address}: {why} (is `switchboard serve` running there? `--admin` names another)"
+            ))
+        };
+        let mut request = Request::builder().method(method).uri(path).header(HOST, address.to_string());
+        if !kind.is_empty() {
+            request = request.header(CONTENT_TYPE, kind);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(body))?;
+
+        let stream = timeout(CONNECT_WAITS, TcpStream::connect(address))
+            .await
+            .map_err(|_| unreachable(&"the connection takes too long"))?
+            .map_err(|error| unreachable(&error))?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+        let answer = async {
+            let answer = sender.send_request(request).await?;
+            let status = answer.status().as_u16();
+            // The largest thing a node says is a release.
+            let body = Limited::new(answer.into_body(), limits::RELEASE_BYTES_MAX).collect().await?;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Answer { status, body: body.to_bytes() })
+        };
+        // The connection's own end comes first only when it breaks; then the answer says so too.
+        let asked = async {
+            let mut answer = std::pin::pin!(answer);
+            tokio::select! {
+                done = answer.as_mut() => done,
+                _ = connection => answer.await,
+            }
+        };
+        timeout(limits::ADMIN_ANSWER_WAITS, asked)
+            .await
+            .map_err(|_| {
+                Failure::failed(format!("{address} did not answer in time; whether it was done is not known"))
+            })?
+            .map_err(|error| {
+                Failure::failed(format!("{address} broke off: {error}; whether it was done is not known"))
+            })
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: Bytes,
+    ) -> Result<T, Failure> {
+        let answer = self.ask(method, path, kind, body).await?;
+        self.taken(&answer)
+    }
+
+    fn taken<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, Failure> {
+        self.wanted(answer)?;
+        serde_json::from_slice(&answer.body).map_err(|error| {
+            Failure::failed(format!("{} speaks another version of the admin API: {error}", self.address))
+        })
+    }
+
+    /// A problem's own sentence is the best there is.
+    fn wanted(&self, answer: &Answer) -> Result<(), Failure> {
+        if (200..300).contains(&answer.status) {
+            return Ok(());
+        }
+        let problem: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let detail =
+            problem["detail"].as_str().map_or_else(|| format!("status {}", answer.status), str::to_owned);
+        Err(Failure::failed(match (answer.status, &self.token) {
+            (401, None) => format!("{} wants an admin token: set SWITCHBOARD_ADMIN_TOKEN", self.address),
+            (401, Some(_)) => format!("{detail} (SWITCHBOARD_ADMIN_TOKEN is set, but to another)"),
+            _ => detail,
+        }))
+    }
+}

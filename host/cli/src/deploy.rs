@@ -1,0 +1,216 @@
+//! `switchboard deploy`: release files to a running fleet. Returns when every live node runs them, or names those that do not.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::client::{Client, Where};
+use super::{Failure, Output, page, registry, sign};
+use switchboard_core::config::Config;
+use switchboard_releases::repository::Action;
+use switchboard_releases::signature::Signature;
+use switchboard_releases::{NodeOutcome, Outcome, State};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Release files, as `switchboard build` makes them; their signatures, FILE.sig, go along. Or `oci://host/repository:tag`
+    /// and `…@sha256:…`: then they come from that registry.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// Only so many of a hundred users get it, always the same ones: `10%`. It is taken back by itself when it is worse than
+    /// what runs; `promote` gives it to everybody, `rollback` to nobody.
+    #[arg(long, value_name = "PERCENT", value_parser = percent::<99>, conflicts_with = "shadow")]
+    canary: Option<u8>,
+    /// Nobody gets it: it is shown so many of a hundred calls, and `releases HANDLER` says where it differs.
+    #[arg(long, value_name = "PERCENT", value_parser = percent::<100>)]
+    shadow: Option<u8>,
+    /// Kept in the history, for whoever wonders later.
+    #[arg(long)]
+    note: Option<String>,
+    #[command(flatten)]
+    at: Where,
+}
+
+pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+    let client = Client::of(config, &args.at);
+    let (mut documents, mut lines, mut all_well) = (Vec::new(), Vec::new(), true);
+    for file in &args.files {
+        out.progress(format_args!("deploying {file} to {}", client.address()));
+        let deployed = async {
+            let (bytes, signatures) = read(file, config).await?;
+            deploy(&client, bytes, &signatures, args.beside(), args.note.as_deref()).await
+        };
+        // One that is refused does not keep the others back; what runs instead goes on.
+        match deployed.await {
+            Ok(outcome) => {
+                all_well &= outcome.complete;
+                lines.push(said(&outcome));
+                documents.push(json!(outcome));
+            }
+            Err(failure) => {
+                all_well = false;
+                lines.push(format!("{file} was not deployed: {failure}"));
+                documents.push(json!({ "file": file, "error": failure.to_string() }));
+            }
+        }
+    }
+    out.answer(&json!({ "deployed": documents }), lines.join("\n"));
+    if all_well { Ok(()) } else { Err(Failure::Answered) }
+}
+
+impl Args {
+    fn beside(&self) -> Option<(&'static str, u8)> {
+        let canary = self.canary.map(|percent| ("canary", percent));
+        canary.or_else(|| self.shadow.map(|percent| ("shadow", percent)))
+    }
+}
+
+/// `10%` or `10`.
+fn percent<const MOST: u8>(text: &str) -> Result<u8, String> {
+    let percent = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    let percent = percent.filter(|percent| (1..=MOST).contains(percent));
+    percent.ok_or_else(|| format!("it is 1% to {MOST}%"))
+}
+
+/// A release and who vouches for it.
+async fn read(file: &str, config: &Config) -> Result<(Vec<u8>, Vec<Signature>), Failure> {
+    if registry::is_named_by(file) {
+        let pulled = registry::pull(file, config).await?;
+        return Ok((pulled.file, pulled.signatures));
+    }
+    let bytes =
+        std::fs::read(file).map_err(|error| Failure::failed(format!("cannot read {file}: {error}")))?;
+    Ok((bytes, sign::beside(Path::new(file))?))
+}
+
+pub async fn deploy(
+    client: &Client,
+    file: Vec<u8>,
+    signatures: &[Signature],
+    beside: Option<(&str, u8)>,
+    note: Option<&str>,
+) -> Result<Outcome, Failure> {
+    let beside = beside.map(|(how, percent)| format!("{how}={percent}"));
+    let note = note.map(|note| format!("note={}", page::escape(note)));
+    let query: Vec<_> = beside.into_iter().chain(note).collect();
+    client.upload(&format!("/admin/v1/releases?{}", query.join("&")), Bytes::from(file), signatures).await
+}
+
+/// What is done to a handler that the fleet has: `promote`, `rollback` and the like.
+pub async fn change(
+    client: &Client,
+    (handler, what): (&str, &str),
+    body: &Value,
+    out: &Output,
+) -> Result<(), Failure> {
+    let path = format!("/admin/v1/handlers/{}/{what}", page::escape(handler));
+    let outcome: Outcome = client.post(&path, body).await?;
+    out.answer(&outcome, said(&outcome));
+    if outcome.complete { Ok(()) } else { Err(Failure::Answered) }
+}
+
+/// One line for the fleet, and one for each node that could not follow.
+pub fn said(outcome: &Outcome) -> String {
+    let live = outcome.nodes.iter().filter(|node| node.is_live()).count();
+    let nodes = if outcome.complete {
+        page::count(live as u64, "node")
+    } else {
+        format!("{live} of {}", page::count(outcome.nodes.len() as u64, "node"))
+    };
+    let (name, release, took) = (&outcome.name, outcome.digest.short(), page::duration(outcome.took_ms));
+    let previous = outcome.previous.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
+    let percent = outcome.percent.unwrap_or_default();
+    let first = match (outcome.action, outcome.previous) {
+        (Action::Retire, _) if outcome.unchanged => {
+            format!("{name} is retired on {nodes}, as before ({took})")
+        }
+        (Action::Retire, _) => format!("{name} is retired on {nodes}, it ran {release} ({took})"),
+        _ if outcome.unchanged => format!("{name} runs {release} on {nodes}, as before ({took})"),
+        (Action::Canary, _) => format!(
+            "{name} gives {percent} % of its users {release} on {nodes}, the others {previous} ({took})"
+        ),
+        (Action::Shadow, _) => format!(
+            "{name} shows {percent} % of its calls to {release} on {nodes}, {previous} answers them ({took})"
+        ),
+        (Action::Withdraw, _) => {
+            format!("{name} runs {release} for everybody on {nodes}, its canary {previous} is gone ({took})")
+        }
+        (Action::Unshadow, _) => format!("{name} shows nothing to {previous} on {nodes} any more ({took})"),
+        (_, Some(_)) => format!("{name} runs {release} on {nodes}, instead of {previous} ({took})"),
+        (_, None) => format!("{name} runs {release} on {nodes}, for the first time ({took})"),
+    };
+    let others = outcome.nodes.iter().filter(|node| !node.is_live()).map(behind);
+    std::iter::once(first).chain(others).collect::<Vec<_>>().join("\n")
+}
+
+fn behind(node: &NodeOutcome) -> String {
+    let kept = node.kept.map_or_else(|| "runs none".to_owned(), |digest| format!("kept {}", digest.short()));
+    match (node.state, &node.error) {
+        (State::Silent, _) => format!("  {} has not answered", node.address),
+        (_, Some(error)) => format!("  {} {kept}: {error}", node.address),
+        (_, None) => format!("  {} {kept}", node.address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use switchboard_core::ids::Digest;
+
+    #[test]
+    fn a_share_is_a_percentage() {
+        assert_eq!((percent::<99>("10%"), percent::<99>("1")), (Ok(10), Ok(1)));
+        for wrong in ["0", "100%", "-1", "ten", "", "10%%"] {
+            percent::<99>(wrong).unwrap_err();
+        }
+        assert_eq!(percent::<100>("100%"), Ok(100));
+    }
+
+    #[test]
+    fn an_outcome_reads_as_a_sentence_and_names_who_is_behind() {
+        let node = |state, error: Option<&str>| NodeOutcome {
+            node: Uuid::nil(),
+            address: "10.0.0.1:9090".into(),
+            state,
+            kept: None,
+            error: error.map(str::to_owned),
+        };
+        let digest = Digest::of(b"x");
+        let mut outcome = Outcome {
+            name: "echo".into(),
+            action: Action::Deploy,
+            digest,
+            percent: None,
+            generation: 2,
+            previous: None,
+            unchanged: false,
+            complete: true,
+            nodes: vec![node(State::Live, None)],
+            took_ms: 45,
+        };
+        let short = digest.short();
+        assert_eq!(said(&outcome), format!("echo runs {short} on 1 node, for the first time (45 ms)"));
+        let mut canary = outcome.clone();
+        (canary.action, canary.percent, canary.previous) = (Action::Canary, Some(10), Some(digest));
+        assert_eq!(
+            said(&canary),
+            format!("echo gives 10 % of its users {short} on 1 node, the others {short} (45 ms)")
+        );
+        let mut retired = outcome.clone();
+        retired.action = Action::Retire;
+        assert_eq!(said(&retired), format!("echo is retired on 1 node, it ran {short} (45 ms)"));
+        outcome.previous = Some(digest);
+        outcome.complete = false;
+        outcome.nodes.extend([node(State::Kept, Some("it does not fit")), node(State::Silent, None)]);
+        assert_eq!(
+            said(&outcome),
+            format!(
+                "echo runs {short} on 1 of 3 nodes, instead of {short} (45 ms)\n  10.0.0.1:9090 runs none: it does \
+                 not fit\n  10.0.0.1:9090 has not answered"
+            )
+        );
+    }
+}

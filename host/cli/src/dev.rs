@@ -1,0 +1,176 @@
+//! `switchboard dev`: a node in this process, and its handlers built and swapped when their files change. Sockets stay open:
+//! a change is a deploy like any other, through the admin API.
+
+pub(super) mod watch;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use hyper::Method;
+
+use super::build::{self, Built};
+use super::client::{Client, Where};
+use super::serve::Node;
+use super::{Failure, Output, deploy, page, sign};
+use switchboard_core::config::Config;
+use switchboard_postgres::migrate;
+use switchboard_releases::signature::{Signature, Trust};
+use switchboard_server::app;
+use watch::Watch;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The directory of the handler crates.
+    #[arg(long, default_value = "handlers")]
+    from: PathBuf,
+    /// What is built is signed with it, where `release_keys` demands signatures. Otherwise `release.key`, if there is one.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    node: Node,
+}
+
+pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure> {
+    let mut config = args.node.over(config);
+    if config.admin_token.is_none() {
+        out.progress("no SWITCHBOARD_ADMIN_TOKEN: only this process can operate the node");
+        config.admin_token = Some(format!("{:032x}", rand::random::<u128>()));
+    }
+    // What is built here is deployed here.
+    config.handlers_dir = None;
+    let key = key(args.key, &config)?;
+    // Before the first build, so that what is saved during it is not missed.
+    let watch = Watch::start(&args.from)?;
+    let first = build(&args.from).await;
+    migrate::run(&config).await?;
+
+    let client = Client::of(&config, &Where::default());
+    let mut node = std::pin::pin!(app::serve(config));
+    let work = async {
+        ready(&client).await;
+        match first {
+            Ok(built) => swap(&client, &built, key.as_ref(), |_| true, out).await,
+            Err(failure) => out.progress(format_args!("{failure}; waiting for a change")),
+        }
+        loop {
+            let changed = watch.changed().await;
+            let saved = Instant::now();
+            out.progress(format_args!("\n{} changed", changed.first()));
+            match build(&args.from).await {
+                Ok(built) if built.handlers.iter().all(|file| !file.changed) => {
+                    out.progress("nothing to swap: every release is as it was");
+                }
+                Ok(built) => {
+                    swap(&client, &built, key.as_ref(), |file| file.changed, out).await;
+                    out.progress(format_args!("{} after the save", page::duration(millis(saved))));
+                }
+                // Cargo has said why; what runs goes on.
+                Err(failure) => out.progress(format_args!("{failure}; the handlers go on as they are")),
+            }
+        }
+    };
+    tokio::select! {
+        ended = node.as_mut() => Ok(ended?),
+        () = work => Ok(()),
+    }
+}
+
+/// With what builds are signed: nothing where the node demands nothing. Without a key that it trusts it would refuse all of
+/// them, so this says so before anything is built.
+fn key(named: Option<PathBuf>, config: &Config) -> Result<Option<SigningKey>, Failure> {
+    let trust = Trust::of(config).map_err(|error| Failure::Usage(error.to_string()))?;
+    if !trust.is_needed() {
+        return Ok(None);
+    }
+    let what_to_do = "`dev --key FILE` signs what it builds with the secret half of one of them \
+                      (`switchboard keys` makes a pair), and without `release_keys` no signature is needed";
+    let file = named.unwrap_or_else(|| PathBuf::from("release.key"));
+    let key = sign::secret(&file).map_err(|failure| {
+        Failure::Usage(format!(
+            "this node takes only what `release_keys` vouch for, and {failure}; {what_to_do}"
+        ))
+    })?;
+    if !trust.keys().contains(&key.verifying_key().to_bytes().to_vec()) {
+        let file = file.display();
+        return Err(Failure::Usage(format!("{file} is the half of no key of `release_keys`; {what_to_do}")));
+    }
+    Ok(Some(key))
+}
+
+async fn swap(
+    client: &Client,
+    built: &Built,
+    key: Option<&SigningKey>,
+    wanted: impl Fn(&build::ReleaseFile) -> bool,
+    out: &Output,
+) {
+    for file in built.handlers.iter().filter(|file| wanted(file)) {
+        let signed: Vec<_> = key.map(|key| Signature::sign(file.digest, key)).into_iter().collect();
+        let deployed = match std::fs::read(&file.path) {
+            Ok(bytes) => deploy::deploy(client, bytes, &signed, None, Some("switchboard dev")).await,
+            Err(error) => Err(error.into()),
+        };
+        match deployed {
+            Ok(outcome) => out.progress(deploy::said(&outcome)),
+            Err(failure) => out.progress(format_args!("{} was not swapped: {failure}", file.name)),
+        }
+    }
+}
+
+/// On a thread of its own: cargo is waited for.
+async fn build(from: &std::path::Path) -> Result<Built, Failure> {
+    let from = from.to_owned();
+    tokio::task::spawn_blocking(move || build::build(&from, None, None, &[]))
+        .await
+        .unwrap_or_else(|error| Err(Failure::failed(format!("the build broke off: {error}"))))
+}
+
+/// Resolves when the node can be asked. If it never can, it ends, and `run` with it.
+async fn ready(client: &Client) {
+    let mut again = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        again.tick().await;
+        let answer = client.ask(Method::GET, "/healthz", "", Bytes::new()).await;
+        if answer.is_ok_and(|answer| answer.status == 200) {
+            return;
+        }
+    }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchboard_releases::signature;
+
+    #[test]
+    fn where_signatures_are_demanded_it_signs_or_says_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let ((secret, public), (strange, _)) = (signature::new_key(), signature::new_key());
+        let (ours, other) = (write("ours.key", &secret), write("other.key", &strange));
+        let trusted = write("ours.pub", &public).display().to_string();
+        let config = Config { release_keys: vec![trusted], ..Config::default() };
+
+        let signs = key(Some(ours), &config).ok().flatten().expect("a key that counts");
+        assert_eq!(signature::public_line(&signs.verifying_key()), public);
+        for named in [other, directory.path().join("nowhere.key"), write("no.key", "nonsense")] {
+            let Err(Failure::Usage(said)) = key(Some(named.clone()), &config) else {
+                panic!("{} signs", named.display())
+            };
+            assert!(said.contains("release_keys") && said.contains("dev --key FILE"), "{said}");
+            assert!(said.contains(&named.display().to_string()), "{said}");
+        }
+        // Nothing is demanded, nothing is looked for.
+        assert!(matches!(key(None, &Config::default()), Ok(None)));
+    }
+}

@@ -1,0 +1,167 @@
+//! `switchboard inspect`: what a release answers to, may touch and may use, from its file or from a fleet.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use wasmparser::{Parser, Payload};
+
+use super::client::{Where, release};
+use super::{Failure, Output, page};
+use switchboard_core::config::Config;
+use switchboard_core::ids::Digest;
+use switchboard_core::manifest::{Manifest, Pattern};
+use switchboard_runtime::ReleaseFile;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A file, or the beginning of the digest of a release that a fleet keeps.
+    release: String,
+    #[command(flatten)]
+    at: Where,
+}
+
+#[derive(Serialize)]
+struct Document {
+    handler: String,
+    release: Digest,
+    bytes: usize,
+    imports: Vec<String>,
+    exports: Vec<String>,
+    manifest: Manifest,
+}
+
+pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+    let bytes = release(config, &args.at, &args.release).await?;
+    let file = ReleaseFile::parse(bytes)?;
+    let (imports, exports) = border(&file.bytes)?;
+    let document = Document {
+        handler: file.manifest.name.clone(),
+        release: file.digest,
+        bytes: file.bytes.len(),
+        imports,
+        exports,
+        manifest: file.manifest.to_show(),
+    };
+    out.answer(&document, text(&document)?);
+    Ok(())
+}
+
+/// What the outermost component takes and gives.
+fn border(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), Failure> {
+    let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    imports.push(import?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    exports.push(export?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((imports, exports))
+}
+
+fn text(document: &Document) -> Result<String, Failure> {
+    let Manifest { name, description, on, grants, limits, canary, needs, scripts, config, public_settings } =
+        &document.manifest;
+    let mut rows = vec![
+        vec!["release".to_owned(), document.release.to_string()],
+        vec!["size".to_owned(), page::bytes(document.bytes as u64)],
+    ];
+    let mut row = |label: &str, value: String| {
+        if !value.is_empty() {
+            rows.push(vec![label.to_owned(), value]);
+        }
+    };
+    for (at, http) in on.http.iter().enumerate() {
+        let open = if http.public { "  (without a token)" } else { "" };
+        row(if at == 0 { "answers" } else { "" }, format!("{} {}{open}", http.method, http.path));
+    }
+    for frame in &on.frame {
+        let also = frame.aliases.join(", ");
+        let also = if also.is_empty() { also } else { format!("  (also {also})") };
+        row("frame", format!("{}{also}", frame.frame_type));
+    }
+    let connection = &on.connection;
+    let life =
+        [(connection.opened, "opened"), (connection.closed, "closed"), (connection.touched, "touched")];
+    row(
+        "connections",
+        life.iter().filter(|(bound, _)| *bound).map(|(_, name)| *name).collect::<Vec<_>>().join(", "),
+    );
+    row("fills gaps of", patterns(&connection.missed));
+    for schedule in &on.schedule {
+        row("schedule", format!("{} every {}", schedule.name, page::duration(schedule.every_ms)));
+    }
+    if let Some(event) = &on.event {
+        let pace = match event.pace_ms {
+            0 => String::new(),
+            pace => format!(", a read each {}", page::duration(pace.into())),
+        };
+        row(
+            "events",
+            format!(
+                "{}  (up to {} at once, {} attempts{pace})",
+                patterns(&event.types),
+                event.batch,
+                event.attempts
+            ),
+        );
+    }
+    row("postgres as", grants.postgres.clone().unwrap_or_default());
+    row("redis keys", patterns(&grants.redis));
+    row("publishes to", patterns(&grants.publish));
+    row("subscribes to", patterns(&grants.subscribe));
+    row("disconnects", if grants.disconnect { "yes".to_owned() } else { String::new() });
+    row("wakes", grants.wake.join(", "));
+    row(
+        "limits",
+        format!(
+            "{} ms, {} ms cpu, {} MiB, {} host calls, {}, {} at a time",
+            limits.deadline_ms,
+            limits.cpu_ms,
+            limits.memory_mib,
+            limits.host_calls,
+            page::bytes(limits.host_bytes),
+            limits.concurrency
+        ),
+    );
+    row(
+        "as a canary",
+        format!(
+            "taken back over {} failures or {} points more errors, or {} % slower",
+            canary.failures, canary.error_percent, canary.latency_percent
+        ),
+    );
+    let needs = needs.migrations.iter().map(i64::to_string).collect::<Vec<_>>();
+    row("migrations", needs.join(", "));
+    row("scripts", scripts.keys().cloned().collect::<Vec<_>>().join(", "));
+    for (key, value) in config {
+        let value = match public_settings.contains(key) {
+            true => value.to_string(),
+            false => "(not shown: not in `public_settings`)".to_owned(),
+        };
+        row("setting", format!("{key} = {value}"));
+    }
+    row("imports", document.imports.join(", "));
+    row("exports", document.exports.join(", "));
+
+    let mut text = name.clone();
+    if !description.is_empty() {
+        write!(text, ": {description}")?;
+    }
+    write!(text, "\n{}", page::table(&rows))?;
+    Ok(text)
+}
+
+fn patterns(patterns: &[Pattern]) -> String {
+    patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,92 @@
+//! `switchboard invoke`: one call of a handler as it was built last, with the host calls it made. Against the services of
+//! the configuration, for good; or, without any, as if they were down.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Failure, Output};
+use switchboard_core::config::Config;
+use switchboard_core::ids::NodeId;
+use switchboard_fanout::{Hub, Wakes};
+use switchboard_harness::{Harness, case};
+use switchboard_postgres::{Postgres, fleet};
+use switchboard_recording::{Outcome, Trace, keep_all};
+use switchboard_redis::{self as redis, Redis};
+use switchboard_runtime::Backends;
+use switchboard_server::app::keyspace;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Its name, or a release file.
+    handler: String,
+    /// JSON with one member, the trigger, and what it is asked: {"frame": {"type": "…", "payload": {…}, "caller": "ana"}}.
+    /// Or a trace, whose input is taken.
+    event: PathBuf,
+    /// With the Postgres and Redis of the configuration: what the handler changes there stays changed.
+    #[arg(long)]
+    real: bool,
+    /// Where `switchboard build` put the release files.
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/handlers")]
+    built: PathBuf,
+}
+
+pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+    let (trigger, input) = event(&args.event)?;
+    let file = match Path::new(&args.handler) {
+        path if path.is_file() => path.to_owned(),
+        _ => args.built.join(format!("{}.wasm", args.handler)),
+    };
+    if !file.is_file() {
+        let missing = format!("there is no {}: `switchboard build {}`", file.display(), args.handler);
+        return Err(Failure::Usage(missing));
+    }
+    let cache = config.data_dir.join("harness");
+    let harness = match args.real {
+        true => Harness::over(&cache, backends(config).await?)?,
+        false => Harness::keeping(&cache)?,
+    };
+    let release = switchboard_harness::read(&file)?;
+    let settings = config.handler_settings(&release.manifest.name, &release.manifest.config);
+    let handler = harness.load_with(&release, settings).await?;
+    let trace = handler.invoke(&trigger, input).await.map_err(Failure::failed)?;
+    out.answer(&document(&trace), trace.write(keep_all).trim_end());
+    match trace.outcome {
+        Outcome::Returned(_) => Ok(()),
+        _ => Err(Failure::Answered),
+    }
+}
+
+fn event(path: &Path) -> Result<(String, Value), Failure> {
+    if path.extension() == Some("trace".as_ref()) {
+        let trace = case::read("", path)?.trace;
+        return Ok((trace.trigger, trace.input));
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
+    let wrong = |why: String| Failure::Usage(format!("{}: {why}", path.display()));
+    let event: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    match event.as_object().map(|members| members.iter().collect::<Vec<_>>()).as_deref() {
+        Some([(trigger, input)]) => Ok(((*trigger).clone(), (*input).clone())),
+        _ => Err(wrong("an event has one member, its trigger: {\"frame\": {…}}".to_owned())),
+    }
+}
+
+async fn backends(config: &Config) -> Result<Backends, Failure> {
+    let postgres = Postgres::connect(config).await?;
+    let fleet = fleet::identify(postgres.host()).await.map_err(|error| Failure::failed(error.to_string()))?;
+    let redis = Redis::connect(config, keyspace(&fleet, postgres.host().clone()))?;
+    let patience = std::time::Duration::from_secs(5);
+    tokio::time::timeout(patience, redis.up()).await.map_err(|_| Failure::failed("Redis does not answer"))?;
+    let wakes = Wakes::default();
+    let hub = Hub::start(&redis, &redis::namespace(&fleet.name), NodeId::random(), wakes.clone());
+    Ok(Backends::new(postgres, redis, hub, wakes))
+}
+
+fn document(trace: &Trace) -> Value {
+    let calls = trace.exchanges.iter().map(|call| {
+        serde_json::json!({ "function": call.function, "args": call.args, "answer": call.answer, "micros": call.micros })
+    });
+    let calls = calls.collect::<Vec<_>>();
+    serde_json::json!({ "handler": trace.handler, "release": trace.release, "calls": calls, "outcome": trace.outcome })
+}

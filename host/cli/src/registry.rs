@@ -1,0 +1,296 @@
+//! A release file from an OCI registry: `oci://host[:port]/repository[:tag][@digest]`, laid out as the Wasm OCI artifact.
+//! Whoever deploys fetches it, not the nodes: they get the bytes that were looked at here, hold no registry's password, and
+//! connect nowhere because somebody named a place. Of the protocol it speaks what a pull needs (docs/decisions/registry.md).
+
+mod challenge;
+mod reference;
+
+use std::fmt;
+
+use bytes::Bytes;
+use hyper::Uri;
+use hyper::header::{ACCEPT, AUTHORIZATION, HeaderName, LOCATION, WWW_AUTHENTICATE};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::Failure;
+use challenge::Challenge;
+use reference::Reference;
+pub use reference::is_named_by;
+use switchboard_core::config::Config;
+use switchboard_core::ids::Digest;
+use switchboard_core::limits::{
+    REGISTRY_MANIFEST_BYTES_MAX, REGISTRY_REDIRECTS_MAX, REGISTRY_WAIT, RELEASE_BYTES_MAX,
+};
+use switchboard_http::fetch::{self, Answer};
+use switchboard_releases::signature::Signature;
+
+/// What the layout says that the one layer is, and its configuration.
+const LAYER: &str = "application/wasm";
+const CONFIG: &str = "application/vnd.wasm.config.v0+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// An annotation of the manifest: the lines of FILE.sig.
+const SIGNATURES: &str = "dev.switchboard.signatures";
+/// A registry may explain itself at any length.
+const REASON_CHARS_MAX: usize = 300;
+
+pub struct Pulled {
+    pub file: Vec<u8>,
+    pub signatures: Vec<Signature>,
+}
+
+#[derive(Debug)]
+enum Error {
+    NotFound,
+    Unauthorized {
+        with_password: bool,
+    },
+    Away(String),
+    Late,
+    NotWasm(String),
+    TooLarge(u64),
+    /// It says what no registry should.
+    Wrong(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("the registry has no such thing"),
+            Self::Unauthorized { with_password: false } => f.write_str(
+                "the registry shows it only to whom it knows: set SWITCHBOARD_REGISTRY_USER and \
+                 SWITCHBOARD_REGISTRY_PASSWORD",
+            ),
+            Self::Unauthorized { with_password: true } => {
+                f.write_str("the registry does not show it to SWITCHBOARD_REGISTRY_USER with that password")
+            }
+            Self::Away(why) => write!(f, "the registry cannot be reached: {why}"),
+            Self::Late => write!(f, "the registry did not give it within {} s", REGISTRY_WAIT.as_secs()),
+            Self::NotWasm(why) => write!(f, "it is no release: {why}"),
+            Self::TooLarge(bytes) => {
+                write!(f, "{bytes} bytes are more than the {RELEASE_BYTES_MAX} of a release")
+            }
+            Self::Wrong(why) => write!(f, "the registry {why}"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    #[serde(default, rename = "mediaType")]
+    kind: String,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+    #[serde(default)]
+    annotations: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Descriptor {
+    #[serde(rename = "mediaType")]
+    kind: String,
+    digest: String,
+    size: u64,
+}
+
+/// The layer's digest is verified, and the manifest's where it is named by one.
+pub async fn pull(source: &str, config: &Config) -> Result<Pulled, Failure> {
+    let reference = Reference::parse(source).map_err(Failure::Usage)?;
+    let login = match (&config.registry_user, &config.registry_password) {
+        (Some(user), Some(password)) => Some((user.clone(), password.clone())),
+        (None, None) => None,
+        _ => {
+            let both = "`registry_user` and `registry_password` are set together or not at all";
+            return Err(Failure::Usage(both.to_owned()));
+        }
+    };
+    let mut registry = Registry { reference, login, shown: None };
+    let pulled = match timeout(REGISTRY_WAIT, registry.pull()).await {
+        Ok(pulled) => pulled,
+        Err(_) => Err(Error::Late),
+    };
+    pulled.map_err(|error| Failure::failed(format!("{source}: {error}")))
+}
+
+struct Registry {
+    reference: Reference,
+    login: Option<(String, String)>,
+    /// The `authorization` that the registry took.
+    shown: Option<String>,
+}
+
+impl Registry {
+    async fn pull(&mut self) -> Result<Pulled, Error> {
+        let manifest = self.manifest().await?;
+        let layer = the_layer(&manifest)?;
+        let signatures = manifest.annotations.get(SIGNATURES).map_or("", String::as_str);
+        let signatures = Signature::parse_all(signatures)
+            .ok_or_else(|| Error::NotWasm(format!("its annotation {SIGNATURES} holds no signatures")))?;
+        if layer.size > RELEASE_BYTES_MAX as u64 {
+            return Err(Error::TooLarge(layer.size));
+        }
+        let wanted = digest(&layer.digest)?;
+        let path = format!("blobs/{}", layer.digest);
+        let size = layer.size as usize;
+        let file = match self.ask(&path, LAYER, size).await {
+            Err(Asked::TooLarge) => return Err(Error::Wrong("sends more than its manifest says".to_owned())),
+            answered => answered?,
+        };
+        if file.len() < size {
+            return Err(Error::Wrong("sends less than its manifest says".to_owned()));
+        }
+        if Digest::of(&file) != wanted {
+            return Err(Error::Wrong(
+                "sends something else than its manifest names: the digest differs".to_owned(),
+            ));
+        }
+        Ok(Pulled { file: file.to_vec(), signatures })
+    }
+
+    async fn manifest(&mut self) -> Result<Manifest, Error> {
+        let path = format!("manifests/{}", self.reference.version());
+        let accept = format!("{MANIFEST}, {INDEX}");
+        let document = match self.ask(&path, &accept, REGISTRY_MANIFEST_BYTES_MAX).await {
+            Err(Asked::TooLarge) => {
+                return Err(Error::NotWasm("its manifest is too large for one".to_owned()));
+            }
+            answered => answered?,
+        };
+        if let Some(named) = &self.reference.digest
+            && Digest::of(&document) != digest(named)?
+        {
+            return Err(Error::Wrong("sends something else than was named: the digest differs".to_owned()));
+        }
+        #[derive(Deserialize)]
+        struct Kind {
+            #[serde(default, rename = "mediaType")]
+            kind: String,
+            manifests: Option<serde::de::IgnoredAny>,
+        }
+        let no_manifest =
+            |error: &dyn fmt::Display| Error::NotWasm(format!("its manifest: {}", short(&error.to_string())));
+        let kind: Kind = serde_json::from_slice(&document).map_err(|error| no_manifest(&error))?;
+        if kind.kind == INDEX || kind.manifests.is_some() {
+            return Err(Error::NotWasm(
+                "an index of several things; name one of them by its digest".to_owned(),
+            ));
+        }
+        let manifest: Manifest = serde_json::from_slice(&document).map_err(|error| no_manifest(&error))?;
+        if !manifest.kind.is_empty() && manifest.kind != MANIFEST {
+            return Err(Error::NotWasm(format!("a manifest of type `{}`", short(&manifest.kind))));
+        }
+        Ok(manifest)
+    }
+
+    /// One question about the repository; where the registry asks who it is, once more.
+    async fn ask(&mut self, path: &str, accept: &str, bytes_max: usize) -> Result<Bytes, Asked> {
+        let url = self.reference.url(path);
+        let mut answer = self.follow(&url, accept, bytes_max).await?;
+        if answer.status == 401 && self.shown.is_none() {
+            let asks = answer.headers.get(WWW_AUTHENTICATE).and_then(|header| header.to_str().ok());
+            self.shown = match (asks.and_then(Challenge::parse), &self.login) {
+                (Some(Challenge::Basic), Some((user, password))) => Some(challenge::basic(user, password)),
+                (Some(Challenge::Bearer { realm, service }), _) => {
+                    Some(self.token(&realm, service.as_deref()).await?)
+                }
+                (Some(Challenge::Basic), None) | (None, _) => None,
+            };
+            if self.shown.is_some() {
+                answer = self.follow(&url, accept, bytes_max).await?;
+            }
+        }
+        Err(Asked::Failed(match answer.status {
+            200 => return Ok(answer.body),
+            404 => Error::NotFound,
+            401 | 403 => self.unauthorized(),
+            status => Error::Wrong(format!("answers with status {status}")),
+        }))
+    }
+
+    /// Of the place that the registry names; a password goes there by TLS or not at all.
+    async fn token(&self, realm: &str, service: Option<&str>) -> Result<String, Asked> {
+        let scope = format!("repository:{}:pull", self.reference.repository);
+        let url = challenge::token_url(realm, service, &scope).map_err(|why| {
+            Asked::Failed(Error::Wrong(format!("wants a token of a place that is none: {why}")))
+        })?;
+        let login = self.login.as_ref().map(|(user, password)| challenge::basic(user, password));
+        let headers: Vec<_> = login.iter().map(|login| (AUTHORIZATION, login.as_str())).collect();
+        let answer = get(&url, &headers, REGISTRY_MANIFEST_BYTES_MAX).await?;
+        if answer.status != 200 {
+            return Err(Asked::Failed(match answer.status {
+                401 | 403 => self.unauthorized(),
+                status => Error::Wrong(format!("gives no token: status {status}")),
+            }));
+        }
+        let token = challenge::token_of(&answer.body);
+        token
+            .map(|token| format!("Bearer {token}"))
+            .ok_or_else(|| Asked::Failed(Error::Wrong("gives no token".to_owned())))
+    }
+
+    /// Registries keep their blobs elsewhere. Whoever that is gets no authorization of ours.
+    async fn follow(&self, url: &Uri, accept: &str, bytes_max: usize) -> Result<Answer, Asked> {
+        let mut at = url.clone();
+        for _ in 0..=REGISTRY_REDIRECTS_MAX {
+            let is_registry = at.authority() == url.authority() && at.scheme() == url.scheme();
+            let mut headers = vec![(ACCEPT, accept)];
+            headers.extend(self.shown.as_deref().filter(|_| is_registry).map(|shown| (AUTHORIZATION, shown)));
+            let answer = get(&at, &headers, bytes_max).await?;
+            if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
+                return Ok(answer);
+            }
+            let to = answer.headers.get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default();
+            at = reference::resolve(&at, to)
+                .ok_or_else(|| Asked::Failed(Error::Wrong("leads to a place that is none".to_owned())))?;
+        }
+        Err(Asked::Failed(Error::Wrong("leads on and on".to_owned())))
+    }
+
+    fn unauthorized(&self) -> Error {
+        Error::Unauthorized { with_password: self.login.is_some() }
+    }
+}
+
+enum Asked {
+    /// More than there was room for.
+    TooLarge,
+    Failed(Error),
+}
+
+impl From<Asked> for Error {
+    fn from(asked: Asked) -> Self {
+        match asked {
+            Asked::Failed(error) => error,
+            Asked::TooLarge => Self::Wrong("says more than there is room for".to_owned()),
+        }
+    }
+}
+
+async fn get(url: &Uri, headers: &[(HeaderName, &str)], bytes_max: usize) -> Result<Answer, Asked> {
+    fetch::get(url, headers, bytes_max).await.map_err(|error| match error {
+        fetch::Error::TooLarge(_) => Asked::TooLarge,
+        error => Asked::Failed(Error::Away(short(&error.to_string()))),
+    })
+}
+
+fn digest(text: &str) -> Result<Digest, Error> {
+    let hex = text.strip_prefix("sha256:").and_then(Digest::parse);
+    hex.ok_or_else(|| Error::Wrong(format!("names a digest that is none of SHA-256: `{}`", short(text))))
+}
+
+fn the_layer(manifest: &Manifest) -> Result<&Descriptor, Error> {
+    if manifest.config.kind != CONFIG {
+        let found = short(&manifest.config.kind);
+        return Err(Error::NotWasm(format!("its configuration is of type `{found}`, not {CONFIG}")));
+    }
+    match manifest.layers.as_slice() {
+        [layer] if layer.kind == LAYER => Ok(layer),
+        [layer] => Err(Error::NotWasm(format!("its layer is of type `{}`, not {LAYER}", short(&layer.kind)))),
+        layers => Err(Error::NotWasm(format!("it has {} layers, a release is one", layers.len()))),
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
+}

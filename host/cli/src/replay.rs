@@ -1,0 +1,79 @@
+//! `switchboard replay`: a trace on a release, or on two: where do they differ from what was recorded, and from each other?
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::client::{Where, release};
+use super::{Failure, Output};
+use switchboard_core::config::Config;
+use switchboard_harness::{Handler, Harness, case, suite};
+use switchboard_recording::{Difference, Trace, differences, keep_all};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A trace: a test's, or one that a node kept.
+    trace: PathBuf,
+    /// A release file, or the beginning of a digest that a fleet keeps; given twice, the two are compared. Without it,
+    /// the handler as it was built last.
+    #[arg(long = "release", value_name = "FILE|DIGEST")]
+    releases: Vec<String>,
+    /// Print the whole call as it went now.
+    #[arg(long)]
+    print: bool,
+    /// Where `switchboard build` put the release files.
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/handlers")]
+    built: PathBuf,
+    #[command(flatten)]
+    at: Where,
+}
+
+pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+    let trace = case::read("", &args.trace)?.trace;
+    if args.releases.len() > 2 {
+        return Err(Failure::Usage("two releases can be compared, not more".to_owned()));
+    }
+    let mut named = args.releases.clone();
+    if named.is_empty() {
+        named.push(args.built.join(format!("{}.wasm", trace.handler)).display().to_string());
+    }
+    let harness = Harness::keeping(&config.data_dir.join("harness"))?;
+    let mut runs: Vec<(String, Trace)> = Vec::new();
+    for name in &named {
+        let handler = harness.load_bytes(release(config, &args.at, name).await?).await?;
+        runs.push((label(name, &handler), again(&handler, &trace).await?));
+    }
+    let (mut text, mut documents, mut same) = (Vec::new(), Vec::new(), true);
+    let mut compare = |from: &str, to: &str, found: Vec<Difference>| {
+        let said: Vec<String> = found.iter().map(ToString::to_string).collect();
+        same &= said.is_empty();
+        text.push(match said.as_slice() {
+            [] => format!("{to} does what {from} did"),
+            said => format!("{to} differs from {from} (- {from}, + {to})\n{}", said.join("\n")),
+        });
+        documents.push(json!({ "from": from, "to": to, "differences": said }));
+    };
+    for (label, run) in &runs {
+        compare("the trace", label, differences(&trace, run));
+    }
+    if let [(first, a), (second, b)] = runs.as_slice() {
+        compare(first, second, differences(a, b));
+    }
+    if args.print {
+        runs.iter().for_each(|(_, run)| text.push(run.write(keep_all)));
+    }
+    out.answer(&json!({ "comparisons": documents }), text.join("\n"));
+    if same { Ok(()) } else { Err(Failure::Answered) }
+}
+
+fn label(name: &str, handler: &Handler) -> String {
+    format!("{} ({name})", handler.digest().short())
+}
+
+async fn again(handler: &Handler, trace: &Trace) -> Result<Trace, Failure> {
+    if !trace.is_whole() {
+        let why = format!("{} host calls were left out of the trace; it can only be read", trace.left_out);
+        return Err(Failure::failed(why));
+    }
+    suite::again(handler, trace).await.map_err(Failure::failed)
+}

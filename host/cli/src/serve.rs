@@ -1,0 +1,72 @@
+//! `switchboard serve`: run a node until it is told to end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
+
+use super::{Failure, Output};
+use switchboard_core::config::{Config, Traced};
+use switchboard_postgres::migrate;
+use switchboard_server::app;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    node: Node,
+    /// Bring the database to this version first.
+    #[arg(long)]
+    migrate: bool,
+    /// Deploy the release files of this directory that the fleet has never seen.
+    #[arg(long, value_name = "DIRECTORY")]
+    handlers: Option<PathBuf>,
+}
+
+/// What `dev` takes too.
+#[derive(clap::Args)]
+pub struct Node {
+    /// Where clients connect.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where operators connect.
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
+    /// Record every call as a trace into this directory. For development: it holds what users sent.
+    #[arg(long, value_name = "DIRECTORY")]
+    traces: Option<PathBuf>,
+}
+
+impl Node {
+    /// Flags override every other source.
+    pub fn over(self, mut config: Config) -> Config {
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.admin_listen = self.admin_listen.unwrap_or(config.admin_listen);
+        if let Some(directory) = self.traces {
+            config.trace_dir = Some(directory);
+            config.trace_calls = Traced::All;
+            config.trace_bodies = true;
+        }
+        config
+    }
+}
+
+pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure> {
+    raise_open_files();
+    let mut config = args.node.over(config);
+    config.handlers_dir = args.handlers.or(config.handlers_dir);
+    if args.migrate {
+        migrate::run(&config).await?;
+        out.progress("the database is up to date");
+    }
+    Ok(app::serve(config).await?)
+}
+
+/// Every socket is an open file: as many as the system grants, not the few that are the custom for programs of old.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        warn!(%error, "no more than {:?} open files", limit.current);
+    }
+}

@@ -1,0 +1,199 @@
+//! `switchboard status`: the fleet on one page. Exit code 1 when something is not as it should be.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use hyper::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::client::{Client, Where};
+use super::{Failure, Output, page, releases};
+use switchboard_core::config::Config;
+use switchboard_postgres::outbox::Lag;
+use switchboard_releases::repository::{Node, Release};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    at: Where,
+}
+
+#[derive(Deserialize)]
+struct Nodes {
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Releases {
+    releases: Vec<Release>,
+}
+
+#[derive(Deserialize)]
+struct Consumers {
+    consumers: Vec<Lag>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Readiness {
+    ready: bool,
+    checks: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    /// Of the node that was asked.
+    readiness: Readiness,
+    #[serde(flatten)]
+    fleet: Option<Fleet>,
+    /// Why the fleet is not known: Postgres is away, for instance, and with it what all nodes know together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Fleet {
+    nodes: Vec<Node>,
+    /// What the fleet is to run.
+    releases: Vec<Release>,
+    consumers: Vec<Lag>,
+}
+
+pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+    let client = Client::of(config, &args.at);
+    // Not ready is an answer too.
+    let ready = client.ask(Method::GET, "/readyz", "", Bytes::new()).await?;
+    let readiness = serde_json::from_slice(&ready.body)
+        .map_err(|error| Failure::failed(format!("{} is no admin listener: {error}", client.address())))?;
+    let (fleet, error) = match Fleet::ask(&client).await {
+        Ok(fleet) => (Some(fleet), None),
+        Err(failure) => (None, Some(failure.to_string())),
+    };
+    let status = Status { readiness, fleet, error };
+    let text = status.text(&client);
+    out.answer(&json!(status), text);
+    if status.is_well() { Ok(()) } else { Err(Failure::Answered) }
+}
+
+impl Status {
+    fn is_well(&self) -> bool {
+        self.readiness.ready && self.fleet.as_ref().is_some_and(Fleet::is_well)
+    }
+
+    fn text(&self, client: &Client) -> String {
+        let mut lines = self.fleet.as_ref().map_or_else(Vec::new, Fleet::lines);
+        lines.extend(self.error.iter().map(|error| format!("the fleet is not known: {error}")));
+        let verdict = if self.readiness.ready { "ready" } else { "not ready" };
+        lines.push(format!("\n{} is {verdict}", client.address()));
+        let checks = self.readiness.checks.iter().filter(|(_, said)| *said != "ok");
+        lines.extend(checks.map(|(name, said)| format!("  {name}: {said}")));
+        lines.join("\n")
+    }
+}
+
+impl Fleet {
+    async fn ask(client: &Client) -> Result<Self, Failure> {
+        let Nodes { nodes } = client.get("/admin/v1/nodes").await?;
+        let Releases { mut releases } = client.get("/admin/v1/releases?current=true").await?;
+        let Consumers { consumers } = client.get("/admin/v1/consumers").await?;
+        releases.sort_by(|a, b| (&a.name, !a.current).cmp(&(&b.name, !b.current)));
+        Ok(Self { nodes, releases, consumers })
+    }
+
+    /// A node that ends in order takes itself off the list: a silent one has died or is cut off. Parked events are for
+    /// someone to look at, but nothing is broken.
+    fn is_well(&self) -> bool {
+        self.nodes.iter().all(|node| node.live) && self.behind().next().is_none()
+    }
+
+    /// Live nodes that do not run what the fleet is to run.
+    fn behind(&self) -> impl Iterator<Item = String> {
+        let live = self.nodes.iter().filter(|node| node.live);
+        live.flat_map(|node| {
+            self.releases.iter().filter(|release| release.current).filter_map(|release| {
+                let here = node.handlers.iter().find(|handler| handler.name == release.name);
+                let runs = here.and_then(|handler| handler.digest);
+                if runs == Some(release.digest) {
+                    return None;
+                }
+                let runs = runs.map_or_else(|| "no release".to_owned(), |digest| digest.short());
+                let why = here.and_then(|handler| handler.error.as_deref()).unwrap_or("not there yet");
+                Some(format!("  {} runs {runs} of {}: {why}", node.address, release.name))
+            })
+        })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let live: Vec<&Node> = self.nodes.iter().filter(|node| node.live).collect();
+        let connections: i64 = live.iter().map(|node| node.connections).sum();
+        let connections = page::count(connections.unsigned_abs(), "connection");
+        lines.push(format!("{}, {connections}", page::count(live.len() as u64, "node")));
+        let rows: Vec<_> = self.nodes.iter().map(node_row).collect();
+        lines.push(page::table(&rows));
+
+        let handlers = self.releases.iter().filter(|release| release.current).count();
+        lines.push(format!("\n{}", page::count(handlers as u64, "handler")));
+        let rows: Vec<_> = self
+            .releases
+            .iter()
+            .map(|release| {
+                vec![
+                    format!("  {}", release.name),
+                    release.digest.short(),
+                    releases::beside(release),
+                    page::time(&release.at),
+                    release.by.clone(),
+                    release.note.clone().unwrap_or_default(),
+                ]
+            })
+            .collect();
+        lines.push(page::table(&rows));
+        lines.extend(self.behind());
+
+        if !self.consumers.is_empty() {
+            lines.push("\noutbox".to_owned());
+            let rows: Vec<_> = self.consumers.iter().map(consumer_row).collect();
+            lines.push(page::table(&rows));
+        }
+        lines
+    }
+}
+
+fn node_row(node: &Node) -> Vec<String> {
+    let heard = u64::try_from(node.heartbeat_age_ms).unwrap_or(0);
+    let state = if node.live { "live".to_owned() } else { format!("silent for {}", page::duration(heard)) };
+    vec![
+        format!("  {}", node.address),
+        state,
+        page::count(node.connections.unsigned_abs(), "connection"),
+        page::count(node.handlers.len() as u64, "handler"),
+        format!("since {}", page::time(&node.started_at)),
+        node.version.clone(),
+    ]
+}
+
+fn consumer_row(consumer: &Lag) -> Vec<String> {
+    let some = |number: i64, what: &str| match number {
+        0 => String::new(),
+        many => format!("{} {what}", page::thousands(many.unsigned_abs())),
+    };
+    let behind = some(consumer.behind, "behind");
+    if consumer.retired {
+        let state = if behind.is_empty() { "retired".to_owned() } else { format!("retired, {behind}") };
+        let (retries, failed) = (some(consumer.retries, "to try again"), some(consumer.failed, "failed"));
+        return vec![
+            format!("  {}", consumer.consumer),
+            state,
+            some(consumer.missed, "missed"),
+            retries,
+            failed,
+        ];
+    }
+    vec![
+        format!("  {}", consumer.consumer),
+        if behind.is_empty() { "up to date".to_owned() } else { behind },
+        some(consumer.retries, "to try again"),
+        some(consumer.failed, "failed"),
+    ]
+}

@@ -1,0 +1,178 @@
+//! `switchboard test`: the tests of handlers, replayed without Postgres, Redis or sockets; recorded and checked with them.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::build::{self, Source};
+use super::dev::watch::Watch;
+use super::{Failure, Output};
+use switchboard_core::config::{self, Config};
+use switchboard_harness::report::{Report, Tested};
+use switchboard_harness::suite::{self, Subject};
+use switchboard_harness::{Harness, Place, faults, statements};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Names of handlers (their directories); none means all.
+    handlers: Vec<String>,
+    /// The directory of the handlers.
+    #[arg(long, default_value = "handlers")]
+    from: PathBuf,
+    /// Test the release files of this directory, and build nothing.
+    #[arg(long, value_name = "DIRECTORY")]
+    built: Option<PathBuf>,
+    /// Run each test that has a scenario against real services, each in a database of its own, and write what they answer.
+    #[arg(long, conflicts_with_all = ["update", "real"])]
+    record: bool,
+    /// Write what handlers ask and return now into traces whose answers still serve. After a look at the differences.
+    #[arg(long)]
+    update: bool,
+    /// Against real services: are the recorded answers still theirs, do roles and types allow every statement?
+    #[arg(long, conflicts_with = "update")]
+    real: bool,
+    /// Let every host call of every test go wrong once, in every way. With --real, look into the database afterwards.
+    #[arg(long, conflicts_with_all = ["record", "update"])]
+    faults: bool,
+    /// Again whenever a file changes, until Ctrl-C.
+    #[arg(long, conflicts_with_all = ["record", "real", "faults", "built"])]
+    watch: bool,
+    /// Write the results for CI.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// A Postgres where databases may be made and dropped; that of SWITCHBOARD_TEST_DATABASE_URL or of the configuration unless
+    /// given.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// A Redis whose database 15 may be emptied; that of SWITCHBOARD_TEST_REDIS_URL or of the configuration unless given.
+    #[arg(long, value_name = "URL")]
+    redis_url: Option<String>,
+}
+
+pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+    let harness = Harness::keeping(&config.data_dir.join("harness"))?;
+    if !args.watch {
+        return once(&args, config, &harness, out).await;
+    }
+    let watch = Watch::start(&args.from)?;
+    loop {
+        match once(&args, config, &harness, out).await {
+            Ok(()) | Err(Failure::Answered) => {}
+            Err(failure) => out.progress(failure),
+        }
+        let changed = watch.changed().await;
+        out.progress(format_args!("\n{} changed", changed.first()));
+    }
+}
+
+async fn once(args: &Args, config: &Config, harness: &Harness, out: &Output) -> Result<(), Failure> {
+    let subjects = subjects(args)?;
+    let mut told = false;
+    let report = if args.faults {
+        return find_faults(args, config, harness, &subjects, out).await;
+    } else if args.record || args.real {
+        let place = place(args, config)?;
+        let each = |tested: &Tested| tested.said().into_iter().for_each(|said| out.progress(said));
+        let mut report = suite::real(&place, &subjects, args.record, each).await;
+        told = true;
+        if args.real {
+            plan_statements(&place, &subjects, &mut report, out).await?;
+        }
+        report
+    } else {
+        suite::replay(harness, &subjects, args.update).await?
+    };
+    if let Some(path) = &args.junit {
+        std::fs::write(path, report.junit())
+            .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
+    }
+    out.answer(&report.json(), if told { report.summary() } else { report.text() });
+    if report.is_well() { Ok(()) } else { Err(Failure::Answered) }
+}
+
+/// Builds what is asked for, and reads the tests.
+fn subjects(args: &Args) -> Result<Vec<Subject>, Failure> {
+    let sources = Source::find(&args.from)?;
+    let is_wanted = |source: &Source| args.handlers.is_empty() || args.handlers.contains(&source.name);
+    let file_of = |name: &str| match &args.built {
+        Some(directory) => Ok(directory.join(format!("{name}.wasm"))),
+        None => Err(()),
+    };
+    let built = match args.built {
+        Some(_) => None,
+        None => Some(build::build(&args.from, None, None, &args.handlers)?),
+    };
+    for name in &args.handlers {
+        if !sources.iter().any(|source| source.name == *name) {
+            return Err(Failure::Usage(format!("no handler `{name}` in {}/", args.from.display())));
+        }
+    }
+    let subject = |source: &Source| {
+        let file = file_of(&source.name).or_else(|()| {
+            let mut files = built.iter().flat_map(|built| &built.handlers);
+            files.find(|file| file.name == source.name).map(|file| file.path.clone()).ok_or(())
+        });
+        let file = file.map_err(|()| Failure::failed(format!("{} was not built", source.name)))?;
+        Subject::read(&source.name, &source.directory, &file).map_err(Failure::failed)
+    };
+    sources.iter().filter(|source| is_wanted(source)).map(subject).collect()
+}
+
+fn place(args: &Args, config: &Config) -> Result<Place, Failure> {
+    let missing = |what: &str| {
+        Failure::Usage(format!(
+            "{what}; `target/debug/services run -- switchboard test …` starts private ones"
+        ))
+    };
+    let database = named(&args.database_url, "SWITCHBOARD_TEST_DATABASE_URL", &config.database_url);
+    let database = database.as_deref().ok_or_else(|| missing("no Postgres: --database-url"))?;
+    let redis = named(&args.redis_url, "SWITCHBOARD_TEST_REDIS_URL", &config.redis_url);
+    let redis = redis.as_deref().ok_or_else(|| missing("no Redis: --redis-url"))?;
+    let cache: &Path = &config.data_dir.join("harness");
+    Place::new(database, redis, config.secret.as_deref(), cache).map_err(Failure::Usage)
+}
+
+/// A flag overrides a variable, and that the configuration.
+fn named(flag: &Option<String>, variable: &str, configured: &Option<String>) -> Option<String> {
+    flag.clone().or_else(|| config::variable(variable)).or_else(|| configured.clone())
+}
+
+async fn plan_statements(
+    place: &Place,
+    subjects: &[Subject],
+    report: &mut Report,
+    out: &Output,
+) -> Result<(), Failure> {
+    let checked = statements::check(place, subjects).await.map_err(Failure::failed)?;
+    out.progress(format_args!("{} statements planned as their handlers' roles", checked.planned));
+    checked.refused.iter().for_each(|refused| out.progress(refused));
+    report.refused_statements(checked.refused);
+    Ok(())
+}
+
+async fn find_faults(
+    args: &Args,
+    config: &Config,
+    harness: &Harness,
+    subjects: &[Subject],
+    out: &Output,
+) -> Result<(), Failure> {
+    let begun = std::time::Instant::now();
+    let each = |finding: &faults::Finding| out.progress(finding);
+    let faults = if args.real {
+        faults::real(&place(args, config)?, subjects, each).await.map_err(Failure::failed)?
+    } else {
+        faults::scripted(harness, subjects).await?
+    };
+    let lines: Vec<_> = faults.found.iter().map(ToString::to_string).collect();
+    let told: &[String] = if args.real { &[] } else { &lines };
+    let last = format!(
+        "{} faults tried, {} findings ({} ms)",
+        faults.tried,
+        faults.found.len(),
+        begun.elapsed().as_millis()
+    );
+    let text = told.iter().chain([&last]).map(String::as_str).collect::<Vec<_>>().join("\n");
+    out.answer(&json!({ "tried": faults.tried, "findings": lines }), text);
+    if faults.found.is_empty() { Ok(()) } else { Err(Failure::Answered) }
+}

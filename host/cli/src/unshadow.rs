@@ -1,0 +1,22 @@
+//! `switchboard unshadow`: the shadow is shown nothing any more. What it saw stays: `switchboard releases HANDLER`.
+
+use serde_json::json;
+
+use super::client::{Client, Where};
+use super::{Failure, Output, deploy};
+use switchboard_core::config::Config;
+
+#[derive(clap::Args)]
+pub struct Args {
+    handler: String,
+    /// Why. Kept in the history.
+    #[arg(long)]
+    note: Option<String>,
+    #[command(flatten)]
+    at: Where,
+}
+
+pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+    let body = json!({ "note": args.note });
+    deploy::change(&Client::of(config, &args.at), (&args.handler, "unshadow"), &body, out).await
+}
