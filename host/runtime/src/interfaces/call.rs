@@ -343,14 +343,6 @@ impl Middleware {
         self.recorder.take()
     }
 
-    /// Answers of a replay that were not asked for.
-    pub fn unasked(&self) -> usize {
-        match &self.source {
-            Source::Replay(script) => script.left(),
-            _ => 0,
-        }
-    }
-
     fn enter<A: Serialize>(&mut self, function: Function, args: &A) -> Result<Instant, Stop> {
         let now = Instant::now();
         self.clock.leave_guest(now)?;
