@@ -169,9 +169,6 @@ impl Script {
     }
 
     /// Host calls that the trace holds and the call did not make.
-    pub fn left(&self) -> usize {
-        self.left.len()
-    }
 
     /// None where the traced call ended while it waited for this answer.
     fn answer(&mut self, at: usize, function: &str, args: Value) -> Result<Option<Value>, Stop> {
