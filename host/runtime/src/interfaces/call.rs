@@ -168,8 +168,6 @@ impl Script {
         Self { left: exchanges.into() }
     }
 
-    /// Host calls that the trace holds and the call did not make.
-
     /// None where the traced call ended while it waited for this answer.
     fn answer(&mut self, at: usize, function: &str, args: Value) -> Result<Option<Value>, Stop> {
         let diverged = |why: String| Stop::Diverged { at, why };
