@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::{Page, Room, push_unpositioned};
 use crate::contract::types::Position;
 use crate::envelope::Batch;
+use crate::ids::ConnectionId;
+use crate::limits;
 use crate::members::{Gate, Member, Phase, PriorState};
 use crate::missing::{Mailbox, Reader};
 use crate::outlet::Outlet;
 use crate::positions::Positions;
-use crate::ids::ConnectionId;
-use crate::limits;
 
 impl Room {
     /// Holds back everything for this connection until `open` or `take_back`. True when it is new here.
@@ -81,13 +81,7 @@ impl Room {
     }
 
     /// The answer to one reader's question.
-    pub(crate) fn fill_one(
-        &mut self,
-        connection: ConnectionId,
-        ticket: u64,
-        page: &Page,
-        mailbox: &Mailbox,
-    ) {
+    pub(crate) fn fill_one(&mut self, connection: ConnectionId, ticket: u64, page: &Page, mailbox: &Mailbox) {
         let Some(place) = self.answered(connection, ticket) else { return };
         let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
         let mut progress = false;
@@ -111,12 +105,7 @@ impl Room {
     }
 
     /// No answer to one reader's question.
-    pub(crate) fn give_up_one(
-        &mut self,
-        connection: ConnectionId,
-        ticket: u64,
-        mailbox: &Mailbox,
-    ) {
+    pub(crate) fn give_up_one(&mut self, connection: ConnectionId, ticket: u64, mailbox: &Mailbox) {
         let Some(place) = self.answered(connection, ticket) else { return };
         let Some(gate) = self.members[place].gate.as_deref_mut() else { return };
         gate.attempt += 1;
