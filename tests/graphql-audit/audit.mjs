@@ -1,5 +1,5 @@
-// Runs the audits of graphql-http against a URL, as the bearer of a token, and prints what each found. What the
-// specification leaves open (MAY) is printed and judged by nobody.
+// Runs the audits of graphql-http against a URL, as the bearer of a token, and prints what each found. What
+// the specification leaves open (MAY) is printed and judged by nobody.
 
 import { serverAudits } from 'graphql-http';
 

@@ -1,7 +1,7 @@
-//! The history checker, for whatever sends stored messages: loads beside their figures, tests beside what they are about.
-//! Per conversation the seqs are dense, what was acknowledged is stored once, and every subscriber's stream, the one of
-//! somebody who resumes included, is what history holds. It keeps sixteen bytes a message, for loads deliver millions; who
-//! needs every anomaly counted and named has the `ledger`.
+//! The history checker, for whatever sends stored messages: loads beside their figures, tests beside what
+//! they are about. Per conversation the seqs are dense, what was acknowledged is stored once, and every
+//! subscriber's stream, the one of somebody who resumes included, is what history holds. It keeps sixteen
+//! bytes a message, for loads deliver millions; who needs every anomaly counted and named has the `ledger`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -35,7 +35,8 @@ impl Said {
         Self { seq, id }
     }
 
-    /// Out of a `message.new` or a `message.sent`, without reading it as JSON: a load must cost less than what it measures.
+    /// Out of a `message.new` or a `message.sent`, without reading it as JSON: a load must cost less than
+    /// what it measures.
     pub fn of(frame: &[u8]) -> Option<Self> {
         let id = behind(frame, b"\"id\":\"")?;
         let id = &id[..id.iter().position(|byte| *byte == b'"')?];
@@ -72,7 +73,7 @@ impl From<Wrong> for std::io::Error {
     }
 }
 
-/// What was compared.
+/// Counts of the comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Checked {
     pub stored: usize,
@@ -82,7 +83,7 @@ pub struct Checked {
     pub duplicates: usize,
 }
 
-/// What everybody was told, by conversation.
+/// The messages that each client received, by conversation.
 #[derive(Default)]
 pub struct Books(BTreeMap<String, Book>);
 
@@ -108,7 +109,7 @@ impl Books {
         self.0.entry(conversation.to_owned()).or_default().acknowledged.extend(said);
     }
 
-    /// What one of a crowd was told about this conversation.
+    /// The messages of this conversation that one client of a crowd received.
     pub fn record(&mut self, conversation: &str, record: &Record) {
         let told = record.acknowledged.iter().filter(|told| told.conversation == conversation);
         self.acknowledged(conversation, told.map(|told| Said::new(told.seq, &told.id)));
@@ -119,8 +120,8 @@ impl Books {
         }
     }
 
-    /// All that a subscriber had behind `from`, where it subscribed, in the order in which it came, over however many
-    /// connections.
+    /// All that a subscriber had behind `from`, where it subscribed, in the order in which it came, over
+    /// however many connections.
     pub fn heard(&mut self, conversation: &str, whose: impl Into<String>, from: u64, said: Vec<Said>) {
         let stream = Stream { whose: whose.into(), from, said };
         self.0.entry(conversation.to_owned()).or_default().streams.push(stream);
@@ -135,8 +136,8 @@ impl Books {
         Ok(checked)
     }
 
-    /// Reads every conversation whole and compares; then somebody resumes in each, and has to be sent the end of it.
-    /// Nothing may be in flight any more, and nobody else may have written.
+    /// Reads every conversation whole and compares; then somebody resumes in each, and has to be sent the end
+    /// of it. Nothing may be in flight any more, and nobody else may have written.
     pub async fn check(&self, host: SocketAddr, member: impl Fn(&str) -> String) -> Result<Checked, Wrong> {
         let mut checked = Checked::default();
         for (conversation, book) in &self.0 {
@@ -219,7 +220,7 @@ impl Stream {
     }
 }
 
-/// What comes to somebody who says that they have everything up to `from`, until they have the head.
+/// The messages that a client with everything up to `from` receives, until it has the head.
 async fn resume(host: SocketAddr, token: &str, conversation: &str, from: u64, head: u64) -> Vec<Said> {
     let mut said = Vec::new();
     let reading = async {
@@ -237,7 +238,7 @@ async fn resume(host: SocketAddr, token: &str, conversation: &str, from: u64, he
                     assert_eq!(frame["type"], "subscribed", "{frame}");
                     subscribed = true;
                 }
-                // What comes before is offline delivery: it knows nothing of the position.
+                // Earlier frames are offline delivery, which does not depend on the position.
                 Incoming::Json(frame) if subscribed && frame["type"] == "message.new" => {
                     let message = &frame["payload"]["message"];
                     if frame["payload"]["conversation_id"] == conversation {
@@ -246,7 +247,7 @@ async fn resume(host: SocketAddr, token: &str, conversation: &str, from: u64, he
                     }
                 }
                 Incoming::Json(_) => {}
-                // What is missing is found by whoever compares.
+                // The comparison finds missing messages.
                 Incoming::Closed(..) | Incoming::Lost(_) => return,
             }
         }

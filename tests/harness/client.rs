@@ -1,5 +1,5 @@
-//! A client of the protocol that a test can talk through. It reads only when asked to, so a test that does not read is a
-//! slow reader. It never reconnects by itself; `crowd` has clients that do.
+//! A client of the protocol that a test can talk through. It reads only when asked to, so a test that does
+//! not read is a slow reader. It never reconnects by itself; `crowd` has clients that do.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,7 +12,8 @@ use crate::patience::PATIENCE;
 use crate::socket::{Handshake, Head, Incoming, NotOpened, Socket};
 use crate::token::Token;
 
-/// How long nothing must happen to call it silence. Absence has no event to wait for; a push takes milliseconds.
+/// How long nothing must happen to call it silence. Absence has no event to wait for; a push takes
+/// milliseconds.
 const SILENCE: Duration = Duration::from_millis(150);
 /// A test that leaves more pushes unread has lost its way.
 const ASIDE_MAX: usize = 100_000;
@@ -28,7 +29,7 @@ pub struct Client {
     requests: u64,
 }
 
-/// What came back for one frame.
+/// The answer to one frame.
 #[derive(Debug)]
 pub struct Reply(pub Value);
 
@@ -74,12 +75,13 @@ impl Client {
         subscribed["heads"][conversation].as_u64().expect("a head for the conversation")
     }
 
-    /// What was put aside is of no interest: it came before the reply that was just awaited (offline delivery, say).
+    /// Drops the frames that were put aside: they came before the awaited reply (offline delivery, for
+    /// example).
     pub fn forget_pushes(&mut self) {
         self.aside.clear();
     }
 
-    /// What was put aside of this type, their payloads.
+    /// The payloads of the frames of this type that were put aside.
     pub fn aside_of(&self, frame_type: &str) -> Vec<Value> {
         let fitting = self.aside.iter().filter(|frame| frame["type"] == frame_type);
         fitting.map(|frame| frame["payload"].clone()).collect()
@@ -163,7 +165,8 @@ impl Client {
         }
     }
 
-    /// A push of this type that has been put aside, its payload; what has not been read yet is not looked for.
+    /// A push of this type that has been put aside, its payload; what has not been read yet is not looked
+    /// for.
     pub fn aside(&mut self, frame_type: &str) -> Option<Value> {
         let place = self.aside.iter().position(|frame| frame["type"] == frame_type)?;
         self.aside.remove(place).map(|mut frame| frame["payload"].take())
@@ -202,7 +205,8 @@ impl Client {
         }
     }
 
-    /// The next `error` frame without an id, which must have this code: the answer to what could not be understood.
+    /// The next `error` frame without an id, which must have this code: the answer to what could not be
+    /// understood.
     pub async fn expect_error(&mut self, code: &str) -> Value {
         let payload = self.expect("error").await;
         assert_eq!(payload["code"], code, "{payload}");

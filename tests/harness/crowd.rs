@@ -1,6 +1,6 @@
-//! Clients for loads and losses: each follows conversations and may talk in one, reconnects when cut off, resumes from
-//! its positions, retries what was not acknowledged under the same key, and writes down everything it saw. It judges
-//! nothing; `ledger` does.
+//! Clients for loads and losses: each follows conversations and may talk in one, reconnects when cut off,
+//! resumes from its positions, retries what was not acknowledged under the same key, and writes down
+//! everything it saw. It judges nothing; `ledger` does.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use crate::token::Token;
 /// Between two attempts to connect.
 const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 
-/// What one client saw and was told, in the order of arrival.
+/// The frames that one client received, in the order of arrival.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     pub user: String,
@@ -34,7 +34,7 @@ pub struct Record {
     pub refusals: Vec<(Instant, Value)>,
     /// Why each connection but the last ended.
     pub breaks: Vec<String>,
-    /// What the protocol never allows, whatever happened.
+    /// Violations of the protocol, which are never allowed.
     pub violations: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ pub struct Acknowledged {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     Talk,
-    /// Finish what is in flight, go on listening.
+    /// Finish the message in flight, and go on receiving.
     Listen,
 }
 
@@ -75,7 +75,7 @@ pub struct Chatter {
     task: JoinHandle<()>,
 }
 
-/// Who talks where, and how fast.
+/// The sender, its conversations, and its pace.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub user: String,
@@ -190,7 +190,7 @@ struct InFlight {
     since: Instant,
 }
 
-/// What the life waits for besides the socket.
+/// Events that the client waits for, beside the socket.
 enum Due {
     Incoming(Incoming),
     Speak,
@@ -225,7 +225,7 @@ impl Life {
         let mut speak_at: Option<Instant> = None;
         let mut phases = self.phases.clone();
         loop {
-            let overdue = self.in_flight.as_ref().map(|flight| flight.since + PATIENCE);
+            let overdue = self.in_flight.as_ref().map(|pending| pending.since + PATIENCE);
             let due = tokio::select! {
                 incoming = socket.next() => Due::Incoming(incoming),
                 () = at(speak_at) => Due::Speak,
@@ -306,7 +306,7 @@ impl Life {
 
     /// The answer to a message; returns when to send the next.
     fn answered(&mut self, frame: &Value) -> Option<Instant> {
-        let Some(flight) = self.in_flight.take_if(|flight| frame["id"] == *flight.key) else {
+        let Some(pending) = self.in_flight.take_if(|pending| frame["id"] == *pending.key) else {
             self.violation(format!("an answer to nothing that was asked: {frame}"));
             return None;
         };
@@ -318,11 +318,11 @@ impl Life {
                 return None;
             };
             let acknowledged = Acknowledged {
-                key: flight.key,
+                key: pending.key,
                 conversation: self.plan.talks_in.clone().unwrap_or_default(),
                 seq,
                 id: id.to_owned(),
-                content: flight.content,
+                content: pending.content,
                 at: Instant::now(),
             };
             self.note(|record| record.acknowledged.push(acknowledged));
@@ -335,12 +335,12 @@ impl Life {
             self.tell_idle();
             return Some(Instant::now() + self.plan.pause);
         }
-        self.in_flight = Some(flight);
+        self.in_flight = Some(pending);
         let wait = payload["retry_after_ms"].as_u64().unwrap_or(50).min(1000);
         Some(Instant::now() + Duration::from_millis(wait))
     }
 
-    /// The message in flight again, or a new one, or none when it is time to listen.
+    /// The message in flight again, or a new one, or none while the client only receives.
     fn next_message(&mut self, subscribed: bool) -> Option<Value> {
         let conversation = self.plan.talks_in.clone().filter(|_| subscribed)?;
         if self.in_flight.is_none() {
@@ -355,10 +355,10 @@ impl Life {
             self.in_flight = Some(InFlight { key, content, since: Instant::now() });
         }
         self.tell_idle();
-        let flight = self.in_flight.as_mut()?;
-        flight.since = Instant::now();
-        Some(json!({"type": "message.send", "id": flight.key, "payload": {
-            "conversation_id": conversation, "content": flight.content, "client_msg_id": flight.key }}))
+        let pending = self.in_flight.as_mut()?;
+        pending.since = Instant::now();
+        Some(json!({"type": "message.send", "id": pending.key, "payload": {
+            "conversation_id": conversation, "content": pending.content, "client_msg_id": pending.key }}))
     }
 
     fn tell_idle(&self) {

@@ -1,5 +1,5 @@
-//! The wire as it is described for machines: `docs/openapi.yaml`, `docs/asyncapi.yaml`. Every frame that a client of a test
-//! hears is held against the second.
+//! The wire as it is described for machines: `docs/openapi.yaml`, `docs/asyncapi.yaml`. Every frame that a
+//! client of a test hears is held against the second.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub struct Message {
     pub schema: Value,
 }
 
-/// What the host receives, with what it replies, and what it pushes.
+/// The frames that the host receives, with their replies, and the frames that it pushes.
 pub fn operations() -> Vec<(Vec<Message>, Vec<Message>)> {
     let document = asyncapi();
     let messages = |list: &Value| -> Vec<Message> {
@@ -57,7 +57,7 @@ impl Message {
     }
 }
 
-/// What is wrong with a frame of the host. Frames of other types are their publisher's.
+/// The error of a frame of the host. Frames of other types belong to their publisher.
 pub fn complaint(frame: &Value) -> Option<String> {
     static SAID: LazyLock<BTreeMap<String, Vec<Value>>> = LazyLock::new(|| {
         let mut said = BTreeMap::<_, Vec<_>>::new();

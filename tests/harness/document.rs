@@ -1,5 +1,5 @@
-//! A server of one document, as a provider of identities publishes its keys. The document can be changed, and whoever asks
-//! is counted.
+//! A server of one document, like the key set of an identity provider. A test can change the document, and
+//! the server counts the requests.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,7 +36,7 @@ impl Document {
         let of_task = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // Who leaves early is no trouble of ours.
+                // A client that disconnects early is no error here.
                 let _ = answer(stream, &of_task).await;
             }
         });

@@ -1,4 +1,5 @@
-//! Processes whose wall clock is off, by libfaketime. Their timers go on as they should: the monotonic clock is the real one.
+//! Processes whose wall clock is off, by libfaketime. Their timers go on as they should: the monotonic clock
+//! is the real one.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -6,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Seconds by which the clock is off. Every process that inherits it has the same clock, whenever it starts.
 const OFFSET: &str = "FAKETIME";
 const DAY_S: i64 = 86_400;
-/// The last seconds of a month: servers start and databases are made in them, and the tests run into the next month.
+/// The last seconds of a month: servers start and databases are made in them, and the tests run into the next
+/// month.
 const MONTH_END_S: i64 = 15;
 
 /// Where Debian's package `libfaketime` puts the library. None where it is not installed.
@@ -17,15 +19,15 @@ fn library() -> Option<PathBuf> {
     })
 }
 
-/// Redis allocates by jemalloc, which asks for the time before libfaketime can answer, and both wait for ever. With this
-/// library of glibc before it, the allocator is glibc's.
+/// Redis allocates by jemalloc, which asks for the time before libfaketime can answer, and both wait for
+/// ever. With this library of glibc before it, the allocator is glibc's.
 fn allocator() -> Option<PathBuf> {
     let library = library()?.parent()?.with_file_name("libc_malloc_debug.so.0");
     library.exists().then_some(library)
 }
 
-/// The environment of a process whose clock is `offset_s` seconds from that of this process. None where libfaketime is not
-/// installed.
+/// The environment of a process whose clock is `offset_s` seconds from that of this process. None where
+/// libfaketime is not installed.
 pub fn variables(offset_s: i64) -> Option<Vec<(&'static str, String)>> {
     let libraries: Vec<_> = allocator().into_iter().chain([library()?]).collect();
     let libraries = libraries.iter().map(|library| library.to_str()).collect::<Option<Vec<_>>>()?;
@@ -109,7 +111,8 @@ impl std::str::FromStr for Moment {
 /// Midnight of the first day. Months beyond 12 are those of the next years.
 fn begin_of(year: i64, month: i64) -> i64 {
     let (year, month) = (year + (month - 1).div_euclid(12), (month - 1).rem_euclid(12) + 1);
-    // Years that begin in March, so that the leap day is the last (Howard Hinnant, "chrono-compatible low-level date algorithms").
+    // Years that begin in March, so that the leap day is the last (Howard Hinnant, "chrono-compatible
+    // low-level date algorithms").
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let day_of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5;

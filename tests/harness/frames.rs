@@ -1,5 +1,6 @@
-//! The client's half of RFC 6455: enough to speak and to misbehave. Written apart from the host's codec, so that the two
-//! can not share a mistake; checked against fastwebsockets as the server (`tests/load/native.rs`).
+//! The client's half of RFC 6455: enough to speak and to misbehave. Written apart from the host's codec, so
+//! that the two can not share a mistake; checked against fastwebsockets as the server
+//! (`tests/load/native.rs`).
 
 use bytes::{Buf, Bytes, BytesMut};
 

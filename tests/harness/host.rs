@@ -1,5 +1,5 @@
-//! A host under test: its own process, database, Redis and ports. It can be killed, drained and started again; when a
-//! test ends well, the world is checked for what it left behind.
+//! A host under test: its own process, database, Redis and ports. It can be killed, drained and started
+//! again; when a test ends well, the world is checked for what it left behind.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -45,8 +45,8 @@ impl Options {
         self
     }
 
-    /// A node whose clock is off by so many seconds. Its timers go on as they should. None where libfaketime is not
-    /// installed.
+    /// A node whose clock is off by so many seconds. Its timers go on as they should. None where libfaketime
+    /// is not installed.
     pub fn with_clock(mut self, offset_s: i64) -> Option<Self> {
         let variables = crate::faketime::variables(offset_s)?;
         self.environment.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
@@ -69,7 +69,7 @@ impl Options {
             .set("FRAMES_BURST", 1_000_000)
     }
 
-    /// Whoever read its log has gone away: every line fails.
+    /// The reader of the log is gone: every write of a line fails.
     pub fn without_reader_of_its_log(mut self) -> Self {
         self.log_is_unread = true;
         self
@@ -101,7 +101,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Runs a test against a fresh host and checks the world afterwards. A failed test shows the end of the host's log.
+    /// Runs a test against a fresh host and checks the world afterwards. A failed test shows the end of the
+    /// host's log.
     pub async fn test(options: Options, test: impl AsyncFnOnce(&mut Self)) {
         Self::test_over(services::database().await, Redis::start().await, options, test).await;
     }
@@ -366,8 +367,8 @@ impl Host {
         self.directory.path().join("host.log")
     }
 
-    /// What every test must leave: no connection, no open transaction, an outbox that every consumer has read, no panic
-    /// in the log, a process that ends when it is told to.
+    /// Checks the state after a test: no connection, no open transaction, an outbox that every consumer has
+    /// read, no panic in the log, and a process that ends on SIGTERM.
     async fn check_the_world(&mut self) {
         if self.process.is_none() {
             return;
@@ -398,8 +399,8 @@ fn said(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text")
 }
 
-/// A port nobody listens on, below those the system gives to outgoing connections: a server that is started again must
-/// find its own port free.
+/// A port nobody listens on, below those the system gives to outgoing connections: a server that is started
+/// again must find its own port free.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 20_000;

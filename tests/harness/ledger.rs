@@ -1,5 +1,5 @@
-//! The books: what history holds against what was acknowledged and what every client saw. Counts are exact; a test
-//! compares them with what it allows.
+//! The books: what history holds against what was acknowledged and what every client saw. Counts are exact; a
+//! test compares them with what it allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,7 +39,7 @@ pub async fn history(member: &Rest, conversation: &str) -> History {
     }
 }
 
-/// What went wrong, one line each, and how much there was of everything.
+/// The violations, one line each, and the counts.
 #[derive(Debug, Default, PartialEq)]
 pub struct Audit {
     pub acknowledged: usize,

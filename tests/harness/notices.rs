@@ -1,4 +1,5 @@
-//! Notifications as a test reads and makes them: a person's list over REST, an internal system that publishes.
+//! Notifications as a test reads and makes them: a person's list over REST, an internal system that
+//! publishes.
 
 use serde_json::{Value, json};
 

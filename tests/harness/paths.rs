@@ -1,4 +1,5 @@
-//! Where the things under test are: found from the place of the running test, so that any target directory works.
+//! Where the things under test are: found from the place of the running test, so that any target directory
+//! works.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at a state that can not tell of its own change.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// A look that began in time may end so much later: on a loaded machine one takes long, and its answer counts.
+/// A look that began in time may end so much later: on a loaded machine one takes long, and its answer
+/// counts.
 const LAST_LOOK: Duration = Duration::from_secs(10);
 
 /// Looks until `probe` has an answer.

@@ -18,7 +18,8 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In this `pool_mode`, for every database and role of the server behind it. None where PgBouncer is not installed.
+    /// In this `pool_mode`, for every database and role of the server behind it. None where PgBouncer is not
+    /// installed.
     pub async fn start(database: &Database, pool_mode: &str) -> Option<Self> {
         let program = program()?;
         let directory = tempfile::Builder::new().prefix("switchboard-pgbouncer-").tempdir();
@@ -26,7 +27,7 @@ impl PgBouncer {
         let file = |name: &str| directory.path().join(name);
         let address = free_address();
         let server = database.postgres.address();
-        // Whoever is in this file may come in; the server trusts everybody too.
+        // The users in this file may log in; the server trusts everybody too.
         let roles = database.rows("select rolname::text from pg_roles where rolname !~ '^pg_'").await;
         let users: String =
             roles.iter().map(|row| format!("\"{}\" \"\"\n", row.get::<_, String>(0))).collect();

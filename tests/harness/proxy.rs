@@ -1,5 +1,5 @@
-//! A TCP proxy that loses a connection the way networks do: cut (reset, and refused until healed) or frozen (open, and
-//! nothing moves). It looks at no byte.
+//! A TCP proxy that loses a connection the way networks do: cut (reset, and refused until healed) or frozen
+//! (open, and nothing moves). It looks at no byte.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,6 @@
-//! The reference client: the rules of `docs/client.md`, followed to the letter. It reconnects with full jitter wherever a
-//! node lives, resumes from its positions, shows everything once and in order, and sends again what was not acknowledged.
+//! The reference client: the rules of `docs/client.md`, followed to the letter. It reconnects with full
+//! jitter wherever a node lives, resumes from its positions, shows everything once and in order, and sends
+//! again what was not acknowledged.
 //!
 //! `crowd` notes what a host says; this one judges what a person would have seen.
 
@@ -26,11 +27,11 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// An answer that takes longer will not come on this connection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// What the client has seen so far.
+/// The state that the client has seen so far.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     pub streams: BTreeMap<String, Stream>,
-    /// What was sent and acknowledged, with its conversation.
+    /// The messages that were acknowledged, with their conversation.
     pub acknowledged: Vec<(String, Said)>,
     /// Why each connection ended.
     pub ends: Vec<String>,
@@ -118,7 +119,7 @@ struct Life {
     /// In order; the first is on its way.
     unsent: VecDeque<Message>,
     sent: u64,
-    /// What the host last said to wait.
+    /// The last wait that the host asked for.
     retry_after: Option<Duration>,
 }
 
@@ -234,7 +235,7 @@ impl Life {
         });
     }
 
-    /// What to write because of a push.
+    /// The frames to write because of a push.
     fn pushed(&mut self, frame: &Value) -> Option<Value> {
         let payload = &frame["payload"];
         let of = payload["conversation_id"].as_str().unwrap_or_default();
@@ -334,7 +335,8 @@ fn reset(stream: &mut Stream, point: &Value) {
     }
 }
 
-/// Full jitter: anywhere between nothing and the bound, so that those who were cut off together do not come together.
+/// Full jitter: anywhere between nothing and the bound, so that those who were cut off together do not come
+/// together.
 fn jitter(attempt: u32) -> Duration {
     let most = WAIT_MIN.saturating_mul(1 << attempt.min(16)).min(WAIT_MAX);
     // A random UUID's tail is as random as needed here.

@@ -1,5 +1,5 @@
-//! An OCI registry: Debian's `docker-registry`, a real one, on a private port where it is installed; and one that says
-//! again, byte for byte, what a real one said when it was recorded.
+//! An OCI registry: Debian's `docker-registry`, a real one, on a private port where it is installed; and one
+//! that says again, byte for byte, what a real one said when it was recorded.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ pub struct Registry {
     _process: Watched,
 }
 
-/// What is pushed, as the manifest tells it.
+/// The pushed artifact, as the manifest describes it.
 pub struct Artifact {
     pub config_type: &'static str,
     pub layer_type: &'static str,
@@ -123,7 +123,7 @@ impl Registry {
         digest
     }
 
-    /// What its disk holds of a blob is something else from here on, of the same size.
+    /// Replaces the content of a blob on the registry's disk by other content of the same size.
     pub fn tamper_with(&self, bytes: &[u8]) {
         let digest = digest(bytes);
         let hex = digest.strip_prefix("sha256:").expect("its kind");
@@ -156,8 +156,8 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// A list of `{request, authorization, status, headers, body}`; the body of a blob is in hex, and `{address}` is where
-    /// it listens.
+    /// A list of `{request, authorization, status, headers, body}`; the body of a blob is in hex, and
+    /// `{address}` is where it listens.
     pub async fn serve(exchanges: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -166,7 +166,7 @@ impl Recorded {
         let said: HashMap<String, Vec<u8>> = listed.iter().map(answer_of).collect();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // Who leaves early is no trouble of ours.
+                // A client that disconnects early is no error here.
                 let _ = replay(stream, &said).await;
             }
         });

@@ -1,5 +1,5 @@
-//! Release files as the tests need them: the ones `switchboard build` made, and the same code under another manifest,
-//! which is another release.
+//! Release files as the tests need them: the ones `switchboard build` made, and the same code under another
+//! manifest, which is another release.
 
 use std::fs;
 use std::path::Path;
@@ -90,7 +90,8 @@ impl Release {
         Self { bytes }
     }
 
-    /// The same behaviour, beside so many more core modules that are instantiated, each with a memory of so many pages.
+    /// The same behaviour, beside so many more core modules that are instantiated, each with a memory of so
+    /// many pages.
     pub fn with_memories(&self, count: usize, pages: usize) -> Self {
         const CORE_MODULE: u8 = 1;
         const CORE_INSTANCE: u8 = 2;

@@ -1,4 +1,5 @@
-//! REST as a client speaks it: one request a connection, so that a test never depends on the state of another request.
+//! REST as a client speaks it: one request a connection, so that a test never depends on the state of another
+//! request.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -90,7 +90,7 @@ fn has_format(format: &Value, text: &str) -> bool {
     }
 }
 
-/// What is described where `null` is possible too.
+/// The schema without its alternative `null`.
 pub fn core(schema: &Value) -> &Value {
     let alternatives = ["anyOf", "oneOf"].iter().find_map(|word| schema.get(word)?.as_array());
     let found = alternatives.and_then(|all| all.iter().find(|one| one["type"] != "null"));

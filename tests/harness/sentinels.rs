@@ -1,4 +1,5 @@
-//! A Redis with a replica, watched by three sentinels: real processes on private ports, which end with the test.
+//! A Redis with a replica, watched by three sentinels: real processes on private ports, which end with the
+//! test.
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use crate::host::free_address;
 use crate::patience::{PATIENCE, within};
 use crate::services::Watched;
 
-/// What the sentinels call it.
+/// The name of the service at the sentinels.
 const SERVICE: &str = "main";
 
 pub struct Sentinels {

@@ -1,5 +1,5 @@
-//! A server process of ours, Postgres or Redis: where its program is, as whom it runs, whether it still does. What it
-//! is for, and how long it stays, is `standing`'s business.
+//! A server process of ours, Postgres or Redis: where its program is, as whom it runs, whether it still does.
+//! `standing` decides its purpose and its lifetime.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,10 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a state that can not tell of its own change.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Below the ports that the system gives to outgoing connections: a server that is started again finds its own free.
+/// Below the ports that the system gives to outgoing connections: a server that is started again finds its
+/// own free.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// Who runs it, when we are root: Postgres refuses root, and neither server needs it.
+/// The user of the servers when the test runs as root: Postgres refuses root, and neither server needs it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Account {
     pub uid: u32,
@@ -64,7 +65,8 @@ pub enum Life {
     Ours,
 }
 
-/// One running server. It is known again by its pid and the time it was started, which no other process shares.
+/// One running server. It is known again by its pid and the time it was started, which no other process
+/// shares.
 #[derive(Debug)]
 pub struct Server {
     /// `postgres` or `redis`.
@@ -140,11 +142,11 @@ impl Server {
         self.end_by(signal, PATIENCE)
     }
 
-    /// Ends it at once. Its data are not used again. A server that does not end at the signal is killed, and the reason is
-    /// logged.
+    /// Ends it at once. Its data are not used again. A server that does not end at the signal is killed, and
+    /// the reason is logged.
     pub fn end_at_once(&mut self) -> io::Result<()> {
-        // Postgres writes no checkpoint at QUIT. Redis has no handler for QUIT: it ignores that signal where its parent did,
-        // as in every command that a script runs in the background.
+        // Postgres writes no checkpoint at QUIT. Redis has no handler for QUIT: it ignores that signal where
+        // its parent did, as in every command that a script runs in the background.
         let signal = if self.name == "postgres" { "QUIT" } else { "TERM" };
         self.end_by(signal, END_AT_ONCE).or_else(|error| {
             eprintln!("{error}; it is killed");

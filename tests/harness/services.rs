@@ -1,9 +1,10 @@
-//! Postgres and Redis for tests: private processes in temporary directories, that can be killed and started again. They
-//! end with the process that started them, however it ends.
+//! Postgres and Redis for tests: private processes in temporary directories, that can be killed and started
+//! again. They end with the process that started them, however it ends.
 //!
-//! `SWITCHBOARD_TEST_DATABASE_URL` (a superuser's, for instance `postgres://postgres@127.0.0.1:5432/postgres`) names a
-//! cluster to share instead of starting one; every test has its own database in it. Redis is always private, because
-//! its channels know no databases: two hosts on one would hear each other.
+//! `SWITCHBOARD_TEST_DATABASE_URL` (a superuser's, for instance
+//! `postgres://postgres@127.0.0.1:5432/postgres`) names a cluster to share instead of starting one; every
+//! test has its own database in it. Redis is always private, because its channels know no databases: two
+//! hosts on one would hear each other.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,7 +21,8 @@ use crate::host::{SECRET, free_address};
 use crate::patience::until;
 use crate::{paths, server};
 
-/// A process that a small shell watches over: it ends when the pipe to it closes, which the system does when we end.
+/// A process that a small shell watches over: it ends when the pipe to it closes, which the system does when
+/// we end.
 pub(crate) struct Watched {
     shell: Child,
     pipe: Option<ChildStdin>,
@@ -152,8 +154,8 @@ impl Postgres {
         Arc::new(postgres)
     }
 
-    /// A streaming replica, which reaches this server at `primary`: a proxy's address, so that it can be left behind. It is
-    /// asynchronous: nothing waits for it.
+    /// A streaming replica, which reaches this server at `primary`: a proxy's address, so that it can be left
+    /// behind. It is asynchronous: nothing waits for it.
     pub async fn replica(&self, primary: SocketAddr) -> Arc<Self> {
         let directory = tempfile::Builder::new().prefix("switchboard-replica-").tempdir();
         let directory = directory.expect("a temporary directory");
@@ -271,7 +273,8 @@ impl Postgres {
         Database { postgres: self.clone(), name }
     }
 
-    /// Migrated once for every build of the host; found again by its name in a cluster that lives longer than a run.
+    /// Migrated once for every build of the host; found again by its name in a cluster that lives longer than
+    /// a run.
     async fn make_template(&self) -> String {
         let built = std::fs::metadata(paths::switchboard()).and_then(|file| file.modified());
         let built = built.ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
@@ -383,7 +386,8 @@ impl Database {
         connection.rows(statement).await[0].get(0)
     }
 
-    /// What the consumers of the outbox have still to do, one line each; empty when all is done and nothing was parked.
+    /// The remaining work of the outbox's consumers, one line each; empty if nothing is left and nothing was
+    /// parked.
     pub async fn outbox_unread(&self) -> Vec<String> {
         let connection = self.connect().await;
         let rows = connection

@@ -91,7 +91,7 @@ impl fmt::Display for NotOpened {
     }
 }
 
-/// What came out of the socket.
+/// An event of the socket.
 #[derive(Debug)]
 pub enum Incoming {
     Json(Value),
@@ -203,7 +203,8 @@ impl Socket {
         (Reader { stream, unread: self.unread }, writer)
     }
 
-    /// The next thing of interest; pings are answered on the way. Cancel safe but for that answer, a few bytes.
+    /// The next thing of interest; pings are answered on the way. Cancel safe but for that answer, a few
+    /// bytes.
     pub async fn next(&mut self) -> Incoming {
         loop {
             let frame = match self.next_frame().await {

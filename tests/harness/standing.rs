@@ -1,5 +1,6 @@
-//! Private Postgres and Redis for development and for a run of tests, in a directory, on ports of their own. Started
-//! once, known again by whoever asks, ended only by this. Servers that a single test breaks are in `services`.
+//! Private Postgres and Redis for development and for a run of tests, in a directory, on ports of their own.
+//! Started once, found again by later runs, ended only by this. Servers that a single test breaks are in
+//! `services`.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -23,7 +24,7 @@ pub struct Standing {
     _lock: File,
 }
 
-/// What is there and what it took.
+/// The running servers and the time that their start took.
 pub struct Up {
     pub server: Server,
     pub url: String,
@@ -141,8 +142,8 @@ impl Standing {
         self.directory.join(format!("{name}.log"))
     }
 
-    /// Where a server keeps its data. Another user may not reach our directory (a clone under /root), so for one it is
-    /// in /var/tmp, with a link to it here.
+    /// Where a server keeps its data. Another user may not reach our directory (a clone under /root), so for
+    /// one it is in /var/tmp, with a link to it here.
     fn room(&self, name: &str, account: Option<Account>) -> io::Result<PathBuf> {
         let here = self.directory.join(name);
         let Some(account) = account else {
@@ -173,7 +174,7 @@ impl Standing {
     }
 
     fn make_cluster(&self, data: &Path, account: Option<Account>, password: &str) -> io::Result<()> {
-        // What an interrupted one left.
+        // Remains of an interrupted run.
         let _ = fs::remove_dir_all(data);
         let room = data.parent().expect("the cluster is in its room");
         let secret = room.join("password");
@@ -261,7 +262,7 @@ fn postgres_settings(data: &Path, port: u16) -> Vec<String> {
         "max_connections=200",
         "shared_buffers=128MB",
         "max_wal_size=2GB",
-        // What is acknowledged survives a crash here too: tests of durability would prove nothing without.
+        // Acknowledged data survives a crash here too; otherwise tests of durability would prove nothing.
         "fsync=on",
         "synchronous_commit=on",
         "timezone=UTC",

@@ -1,5 +1,5 @@
-//! A door in front of a host that speaks TLS: it listens plainly and speaks TLS to the host, so that every client of the
-//! harness can be used unchanged. Also the certificates of such hosts, each its own authority.
+//! A door in front of a host that speaks TLS: it listens plainly and speaks TLS to the host, so that every
+//! client of the harness can be used unchanged. Also the certificates of such hosts, each its own authority.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -36,7 +36,7 @@ impl Certificate {
         }
     }
 
-    /// Whoever trusts this certificate and no other.
+    /// A client that trusts this certificate and no other.
     fn connector(&self) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).expect("a certificate of ours");

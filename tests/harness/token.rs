@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Map, Value, json};
 
-/// What every test host is started with.
+/// The settings of every test host.
 pub const JWT_SECRET: &str = "test-secret-of-the-black-box-tests-0123456789";
 
 /// Claims to be signed. Starts as a good token of one hour.

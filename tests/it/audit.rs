@@ -1,4 +1,4 @@
-//! What auditors see that others do not, and what is noted of it.
+//! The data that only auditors see, and the record of their access.
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};

@@ -1,4 +1,5 @@
-//! Who may come in: every form of a token, good and bad, at the handshake, in a frame, over REST, and while connected.
+//! Authentication: every form of a token, good and bad, at the handshake, in a frame, over REST, and while
+//! connected.
 
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::json;
@@ -307,7 +308,7 @@ async fn pages_of_other_origins_are_kept_out_where_origins_are_listed() {
             assert_eq!(allowed(&answer, "access-control-allow-origin"), expected);
             assert_eq!(allowed(&answer, "vary").as_deref(), Some("origin"));
         }
-        // Who is no browser says none.
+        // A client that is not a browser sends none.
         Client::open(host.address, "ana", &Handshake::bearer(&token)).await;
     })
     .await;

@@ -1,4 +1,5 @@
-//! A handler that breaks the contract in what it returns, logs and keeps: no client and no operator gets to see any of it.
+//! A handler that breaks the contract in what it returns, logs and keeps: no client and no operator gets to
+//! see any of it.
 
 use std::fs;
 
@@ -32,7 +33,7 @@ async fn an_answer_that_breaks_the_contract_is_a_failure_of_its_release() {
         let answer = eve.post(&format!("{PATH}/long-detail"), json!({})).await;
         let problem = answer.expect_problem(404, "not_found");
         assert_eq!(problem["detail"].as_str().unwrap().len(), 4096);
-        // What is handed to a host call is refused there.
+        // The host call itself refuses invalid arguments.
         let said = eve.post(&format!("{PATH}/publish"), json!({})).await.expect(200)["said"].to_string();
         assert!(said.contains("Refused") && said.contains("not a JSON object"), "{said}");
         eve.post(&format!("{PATH}/fine"), json!({})).await.expect(200);

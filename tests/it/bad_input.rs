@@ -1,5 +1,5 @@
-//! What no client should send. Each gets a clear refusal over REST and as a frame; none gets a 500, ends the connection, or
-//! writes anything.
+//! Invalid input. Each input gets a clear refusal over REST and as a frame; none gets a 500, ends the
+//! connection, or writes anything.
 
 use hyper::Method;
 use serde_json::{Value, json};

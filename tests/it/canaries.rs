@@ -1,5 +1,5 @@
-//! A release beside the one that runs: for some of the users, or shown what happens and answering nobody. A bad one is
-//! taken back by itself, on every node, and says why.
+//! A release beside the one that runs: for some of the users, or shown what happens and answering nobody. A
+//! bad one is withdrawn automatically, on every node, with the reason.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -21,7 +21,7 @@ fn moody(mood: &str, says: &str) -> Release {
     })
 }
 
-/// What a user is answered: the words of a release, or the status of a failure.
+/// The answer that a user gets: the text of a release, or the status of a failure.
 async fn answered(host: &Host, user: &str) -> String {
     let answer = host.rest(user).get(PATH).await;
     match answer.status {
@@ -152,7 +152,7 @@ async fn one_user_whose_calls_all_fail_does_not_take_a_canary_back() {
         }
         assert_eq!(last_switch(host).await["action"], "canary");
         // Others meet the same: then it is the release.
-        let last = until("the canary to be taken back", async || {
+        let last = until("the canary to be withdrawn", async || {
             by_user(host, 20).await;
             let last = last_switch(host).await;
             (last["action"] == "withdraw").then_some(last)
@@ -184,7 +184,7 @@ async fn errors_and_slowness_take_a_canary_back_too() {
             .await;
             assert_eq!((&last["report"]["over"], &last["previous"]), (&json!(over), &json!(bad.digest())));
         }
-        // What is no worse stands.
+        // A canary that is not worse stays.
         let good = moody("fine", "second");
         assert_eq!(host.admin.try_out(&good, "canary=50").await.expect(200)["complete"], true);
         for _ in 0..10 {

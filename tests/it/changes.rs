@@ -1,4 +1,5 @@
-//! Edits and deletions: who may, what everyone then sees, how they are counted, and how they reach who was away.
+//! Edits and deletions: who may, what everyone then sees, how they are counted, and how they reach who was
+//! away.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +48,7 @@ async fn an_edit_is_seen_by_everyone_and_counted() {
         );
         assert_eq!(bo.expect("message.edited").await["change"], 2);
 
-        // What it says already is no change: a retry of an edit is harmless.
+        // The same text is no change: a retry of an edit is harmless.
         let same =
             host.rest("ana").put(&path(ana.room(), &sent), json!({"content": "again"})).await.expect(200);
         assert_eq!(same["message"]["change"], 2);
@@ -128,7 +129,7 @@ async fn who_may_change_what() {
         host.rest("adam").delete(&path(&room, &mine)).await.expect(204);
         host.rest("ana").delete(&path(&room, &olga)).await.expect(204);
 
-        // What the system says stays.
+        // System messages stay.
         let page = history(&host.rest("ana"), &room).await;
         for message in page.iter().filter(|message| message["type"] != "text") {
             host.rest("ana").put(&path(&room, message), text.clone()).await.expect_problem(403, "forbidden");
@@ -230,8 +231,8 @@ async fn an_edit_keeps_the_rules_of_a_message() {
     .await;
 }
 
-/// Whoever changes what at once: the numbers of a conversation's changes have neither gaps nor doubles, a message that
-/// was deleted stays deleted, and what is kept of each change is the text that stood there before it.
+/// With concurrent changes, the numbers of a conversation's changes have neither gaps nor duplicates, a
+/// deleted message stays deleted, and each change keeps the text from before it.
 #[tokio::test]
 async fn changes_are_counted_without_gaps_in_a_race() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -282,7 +283,8 @@ async fn changes_are_counted_without_gaps_in_a_race() {
     .await;
 }
 
-/// A client that was away says where it stood; it gets the messages it missed, then the changes, then what is new.
+/// A client that was away says where it stood; it gets the messages it missed, then the changes, then what is
+/// new.
 #[tokio::test]
 async fn who_was_away_gets_the_changes_too() {
     Host::test(Options::default(), async |host| {

@@ -123,7 +123,8 @@ async fn who_is_not_in_a_public_channel_sees_its_description_only() {
     .await;
 }
 
-/// Whatever somebody tries who is in neither: of the public channel they know that it is there, of the private one nothing.
+/// Whatever somebody tries who is in neither: of the public channel they know that it is there, of the
+/// private one nothing.
 #[tokio::test]
 async fn every_door_of_a_channel_says_the_same_to_who_is_outside() {
     Host::test(Options::default(), async |host| {
@@ -283,7 +284,8 @@ async fn a_slug_tells_strangers_nothing() {
     Host::test(Options::default(), async |host| {
         let private = json!({"type": "group", "name": "plan", "slug": "plan-b", "members": ["cy"]});
         let theirs = make(host, private).await;
-        // A stranger takes the slug as if nobody had it, by each way, and it means each one's own conversation.
+        // A stranger takes the slug as if nobody had it, by each way, and it means each one's own
+        // conversation.
         let bo = host.rest("bo");
         let made = bo.post(CONVERSATIONS, json!({"type": "group", "name": "x", "slug": "plan-b"})).await;
         let own = made.expect(201)["conversation"]["id"].clone();
@@ -298,12 +300,12 @@ async fn a_slug_tells_strangers_nothing() {
             let answer = host.rest(user).get(&by_slug).await.expect(200);
             assert_eq!(answer["conversation"]["id"], meant, "{user}");
         }
-        // Whoever sees it is told.
+        // Users who see the conversation get the reason.
         for user in ["cy", "bo", "dee"] {
             let body = json!({"type": "group", "name": "z", "slug": "plan-b"});
             host.rest(user).post(CONVERSATIONS, body).await.expect_problem(409, "conflict");
         }
-        // A second public channel cannot have it, whoever opens it.
+        // A second public channel cannot have it, regardless of its creator.
         let closed = json!({"type": "channel", "name": "z", "visibility": "private", "slug": "plan-c"});
         let closed =
             host.rest("fay").post(CONVERSATIONS, closed).await.expect(201)["conversation"]["id"].clone();

@@ -184,7 +184,7 @@ async fn members_are_participants_with_the_role_that_fits() {
         }
         tea.delete(&member("nobody")).await.expect_problem(404, "not_found");
         tea.patch(&member("nobody"), json!({"role": "ta"})).await.expect_problem(404, "not_found");
-        // Who is there already stays what they are.
+        // A user who is already there keeps their role.
         let body = json!({"user_id": "tia", "role": "teacher"});
         let there = tea.post(&format!("{CLASSES}/{id}/members"), body).await.expect(200);
         assert_eq!(there["member"]["role"], "student");
@@ -310,7 +310,7 @@ async fn what_is_archived_can_be_read() {
             .expect_problem(409, "archived");
         let body = json!({"content": "hello"});
         host.rest("stu").post(&messages, body.clone()).await.expect_problem(409, "archived");
-        // What was stored before is, and a retry is told so.
+        // Messages from before are stored, and a retry gets them.
         assert_eq!(host.rest("stu").post(&messages, kept).await.expect(200)["duplicate"], true);
         // One may begin like that.
         let made =
@@ -360,7 +360,7 @@ async fn the_last_teacher_stays_and_the_oldest_inherits() {
             participants(host, "stu", &room).await,
             are(&[("tom", "member"), ("tim", "owner"), ("stu", "member")])
         );
-        // Who comes back begins at the end of the line.
+        // A user who returns is the last in the order.
         add(host, "tim", &id, "tea", "teacher").await;
         host.rest("tea").delete(&member("tim")).await.expect(204);
         assert_eq!(participants(host, "stu", &room).await["tea"], "owner");
@@ -368,8 +368,8 @@ async fn the_last_teacher_stays_and_the_oldest_inherits() {
     .await;
 }
 
-/// Teachers go, step down, and students come and go, all at once: there is always a teacher, one owner, and everyone in
-/// the class is in its conversation with the role that fits.
+/// Teachers go, step down, and students come and go, all at once: there is always a teacher, one owner, and
+/// everyone in the class is in its conversation with the role that fits.
 #[tokio::test]
 async fn comings_and_goings_at_once_keep_class_and_conversation_alike() {
     Host::test(Options::default(), async |host| {

@@ -1,5 +1,6 @@
-//! Clocks of nodes that differ by hours: what the fleet agrees on hangs on none of them. Heartbeats, leases and history go by
-//! the clock of Postgres, switches by a counter. Only what a node judges alone (is this token expired?) goes by its own.
+//! Clocks of nodes that differ by hours: what the fleet agrees on hangs on none of them. Heartbeats, leases
+//! and history go by the clock of Postgres, switches by a counter. Only what a node judges alone (is this
+//! token expired?) goes by its own.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,7 +24,8 @@ async fn client(host: &Host, user: &str) -> Client {
     Client::open(host.address, user, &Handshake::bearer(&token(user))).await
 }
 
-/// A node refuses to revoke from more than an hour ahead of its own clock: so this tells what it shows, to half an hour.
+/// A node refuses to revoke from more than an hour ahead of its own clock: so this tells what it shows, to
+/// half an hour.
 async fn thinks_it_is(host: &Host, ahead_s: i64) {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let rest = host.admin.rest();
@@ -85,10 +87,11 @@ async fn clocks_that_differ_by_hours_change_nothing_that_the_fleet_agrees_on() {
             (&json!(true), "by one ahead")
         );
 
-        // A canary that fails where the clock is ahead is taken back where it is behind.
+        // A canary that fails on the node whose clock is ahead is withdrawn on the node whose clock is
+        // behind.
         let bad = moody("trap", "never");
         assert_eq!(behind.admin.try_out(&bad, "canary=50").await.expect(200)["complete"], true);
-        until("the canary to be taken back", async || {
+        until("the canary to be withdrawn", async || {
             for n in 0..10 {
                 says(&ahead, &format!("user-{n}")).await;
             }
@@ -107,14 +110,14 @@ async fn clocks_that_differ_by_hours_change_nothing_that_the_fleet_agrees_on() {
         })
         .await;
 
-        // Whoever did it: the history is in order, by one clock.
+        // The history is in order by one clock, whichever node acted.
         let history = host.admin.rest().get("/admin/v1/history?handler=moody").await.expect(200);
         let history = history["history"].as_array().unwrap();
         let times: Vec<_> = history.iter().map(|event| event["at"].as_str().unwrap()).collect();
         assert_eq!(history.len(), 6, "{history:?}");
         assert!(times.is_sorted_by(|newer, older| newer >= older), "{times:?}");
 
-        // Messages cross, and whoever owns a shard of the outbox may die: leases end by the clock of Postgres too.
+        // Messages cross, and the owner of a shard may die: leases end by the clock of Postgres too.
         let room = host.group("lobby", &["ana", "bo", "cy"]).await;
         let mut ana = client(host, "ana").await;
         let (mut bo, mut cy) = (client(&ahead, "bo").await, client(&behind, "cy").await);

@@ -1,4 +1,5 @@
-//! Clients that hold connections: those that read nothing, say nothing, or do not sign in. Everybody else is served.
+//! Clients that hold connections: those that read nothing, say nothing, or do not sign in. Everybody else is
+//! served.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -53,11 +54,11 @@ async fn status_of(address: SocketAddr, request: &str) -> String {
 #[tokio::test]
 async fn clients_that_read_no_answer_lose_their_connections() {
     Host::test(Options::default().set("STALL_MS", 500), async |host| {
-        let mut deaf = Vec::new();
+        let mut stalled = Vec::new();
         // Each is answered until the kernel's buffers are full: some megabytes.
         for _ in 0..8 {
             let request = "GET /api/v1/openapi.yaml HTTP/1.1\r\nhost: test\r\n\r\n";
-            deaf.push(pipelining(host.address, request).await);
+            stalled.push(pipelining(host.address, request).await);
         }
         host.client("ana").await.expect_alive().await;
         until("the host to end them", async || {
@@ -73,17 +74,17 @@ async fn clients_that_read_no_answer_lose_their_connections() {
 async fn health_is_told_while_nobody_reads_the_metrics() {
     Host::test(Options::default(), async |host| {
         let token = "authorization: Bearer wrong\r\n";
-        let mut deaf = Vec::new();
+        let mut stalled = Vec::new();
         for number in 0..200 {
             let headers = if number % 2 == 0 { token } else { "" };
             let request = format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
-            deaf.push(pipelining(host.admin_address(), &request).await);
+            stalled.push(pipelining(host.admin_address(), &request).await);
         }
         let operator = Rest::new(host.admin_address(), None);
         for path in ["/healthz", "/readyz", "/metrics"] {
             assert_eq!(operator.get(path).await.status, 200, "{path}");
         }
-        drop(deaf);
+        drop(stalled);
     })
     .await;
 }

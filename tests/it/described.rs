@@ -1,6 +1,6 @@
-//! Bad input, made from the description: every field of every endpoint that `docs/openapi.yaml` tells of is tried missing,
-//! empty, one past its bounds, of another type, hostile, and as something of somebody else's. An endpoint is tried because
-//! it is described; `openapi.rs` sees to it that every one is.
+//! Bad input, made from the description: every field of every endpoint that `docs/openapi.yaml` tells of is
+//! tried missing, empty, one past its bounds, of another type, hostile, and as something of somebody else's.
+//! An endpoint is tried because it is described; `openapi.rs` sees to it that every one is.
 
 mod document;
 mod frames;
@@ -74,7 +74,7 @@ async fn what_the_description_forbids_is_refused_and_nothing_is_written() {
     .await;
 }
 
-/// Whoever does not say who they are, or says it wrongly, is told the same everywhere.
+/// A request without a token, or with a bad one, gets the same answer everywhere.
 async fn without_a_token(host: &Host, operation: &Operation, world: &World) -> Vec<String> {
     let (draft, _) = Draft::good(operation, world, true).swap_remove(0);
     let expected = if operation.needs_token { Expected::Status(401) } else { Expected::Anything };
@@ -91,7 +91,8 @@ async fn without_a_token(host: &Host, operation: &Operation, world: &World) -> V
     found
 }
 
-/// Operation and field, counted in another way than they are walked: parameters and `properties` of the parsed document.
+/// Operation and field, counted in another way than they are walked: parameters and `properties` of the
+/// parsed document.
 fn described_fields() -> BTreeSet<(String, String)> {
     fn of(schema: &Value, under: &str, into: &mut BTreeSet<String>) {
         for word in ["oneOf", "anyOf"] {
@@ -148,7 +149,7 @@ async fn what_is_not_yours_looks_exactly_like_what_does_not_exist() {
     .await;
 }
 
-/// What nobody has made, and what lies beside it in every order.
+/// Objects that do not exist, and their neighbours in every order.
 fn neighbour(name: &str) -> String {
     let mut name = name.to_owned();
     let last = if name.pop() == Some('0') { '1' } else { '0' };
@@ -156,7 +157,8 @@ fn neighbour(name: &str) -> String {
     name
 }
 
-/// All that can be told from an answer. What was asked for may be said again; where something was made, only that it was.
+/// All that can be told from an answer. What was asked for may be said again; where something was made, only
+/// that it was.
 async fn seen(rest: &Rest, request: Request, name: &str) -> (u16, Vec<(String, String)>, String) {
     let shows = request.method == hyper::Method::GET;
     let answer = request.under("compared").send(rest).await.expect("an answer");
@@ -210,7 +212,8 @@ async fn all_that_is_allowed(host: &Host, operation: &Operation) -> (usize, Vec<
     (cases.len(), found)
 }
 
-/// Otherwise the refusals of spoiled requests would say nothing. With every field where that is possible, by whoever may.
+/// Otherwise the refusals of spoiled requests would prove nothing. Sends every possible field, as a user who
+/// may.
 async fn succeeds(host: &Host, operation: &Operation, world: &World) -> Option<String> {
     let mut answers = Vec::new();
     for least in [false, true] {

@@ -1,4 +1,5 @@
-//! SIGTERM: everyone is told, answered, and sent to reconnect at a time of their own; nothing acknowledged is lost.
+//! SIGTERM: everyone is told, answered, and sent to reconnect at a time of their own; nothing acknowledged is
+//! lost.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -166,7 +167,7 @@ async fn what_is_acknowledged_during_the_drain_of_the_only_node_is_delivered() {
         let status = host.ended().await;
         assert!(status.success(), "{status}");
         assert!(!host.log().contains("cut off"), "{}", host.log());
-        // What was not delivered, because nobody was there any more, waits for the next start.
+        // Events that were not delivered, because no client was there any more, wait for the next start.
         host.start().await;
     })
     .await;

@@ -1,5 +1,5 @@
-//! Events that a handler cannot handle: delivered again with growing delay, then parked with their error, where an operator
-//! sees them, has them delivered again, or drops them.
+//! Events that a handler cannot handle: delivered again with growing delay, then parked with their error,
+//! where an operator sees them, has them delivered again, or drops them.
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
@@ -93,13 +93,14 @@ async fn a_failing_event_is_retried_then_parked_then_an_operators() {
         host.admin.release(&repaired).await;
         let (status, answer) = host.switchboard(&["events", "retry", &of("bo"), "--json"]).await;
         assert_eq!(status, 0, "{answer}");
-        // Delivery is at least once: `after` comes twice where a batch held it and the poison of somebody else behind it.
+        // Delivery is at least once: `after` comes twice where a batch held it and the poison of somebody
+        // else behind it.
         bo.expect_where("seen", |push| push["payload"]["word"] == "poison").await;
 
         let (status, answer) = host.switchboard(&["events", "drop", &of("cy"), "--json"]).await;
         assert_eq!(status, 0, "{answer}");
         until("nothing to be left", async || failed(host).await.is_empty().then_some(())).await;
-        // What is not there is said, and is a failure.
+        // The command reports a missing event, and fails.
         for verb in ["retry", "drop"] {
             assert_eq!(host.switchboard(&["events", verb, &of("cy"), "--json"]).await.0, 1);
         }

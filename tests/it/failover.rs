@@ -1,5 +1,6 @@
-//! A primary that dies with messages that its replica did not have. Nobody can bring them back; but their seqs are given out
-//! again, and everybody who saw the lost ones must be told, or members disagree for ever.
+//! A primary dies with messages that its replica did not have. They cannot be restored. But their seqs are
+//! given out again, so every client that saw the lost ones must get a reset; otherwise members disagree
+//! forever.
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ const USERS: [&str; 4] = ["ana", "bo", "cy", "dee"];
 /// After a failover every node connects anew, on a machine that is busy with other tests.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A primary, a replica that follows it over a link that can be cut, and the address at which a fleet reaches whichever of
-/// them is the primary.
+/// A primary, a replica that follows it over a link that can be cut, and the address at which a fleet reaches
+/// whichever of them is the primary.
 struct Servers {
     primary: std::sync::Arc<Postgres>,
     replica: std::sync::Arc<Postgres>,
@@ -115,7 +116,7 @@ async fn after_a_failover_that_lost_messages_everybody_agrees_with_postgres() {
         host.rest("ana").get(&page).await.expect(200);
 
         servers.fail_over(host).await;
-        // Nobody says a word, and they are told all the same.
+        // No client sends anything, and they get the reset all the same.
         within(RECOVERS_WITHIN, "everybody to be told", async || {
             clients.iter().all(|client| client.seq(&room) == head).then_some(())
         })

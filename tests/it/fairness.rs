@@ -53,8 +53,8 @@ async fn send_all(host: &Host, room: &str, sends: usize) -> Took {
     Took { p50: took[sends / 2], p99: took[sends * 99 / 100] }
 }
 
-/// The figures mean something where nothing else runs (`docs/decisions/fair-shares.md`). The bounds notice a send that waits for the
-/// calls of the other handler, which cost it a millisecond each.
+/// The figures mean something where nothing else runs (`docs/decisions/fair-shares.md`). The bounds notice a
+/// send that waits for the calls of the other handler, which cost it a millisecond each.
 fn expect_as_fast(before: &[Took], beside: &[Took], what: &str) {
     let p50 = (|took: &Took| took.p50) as fn(&Took) -> Duration;
     for (name, value, slack_ms) in [("p50", p50, 10), ("p99", |took| took.p99, 50)] {

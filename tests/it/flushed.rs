@@ -1,5 +1,5 @@
-//! Redis loses everything, again and again, while people write, edit, delete, mark, come and go. Nothing in it is the truth:
-//! afterwards all that REST and `subscribe` tell is what Postgres has.
+//! Redis loses everything, again and again, while people write, edit, delete, mark, come and go. Nothing in
+//! it is the truth: afterwards all that REST and `subscribe` tell is what Postgres has.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl Life {
         }
     }
 
-    /// Whoever is not in the room gets a 404, which is no matter here.
+    /// A user who is not in the room gets a 404, which does not matter here.
     async fn say(&mut self, n: usize) {
         let room = self.rooms[(n * 7 + self.user.len()) % self.rooms.len()].clone();
         let content = json!({"content": format!("{} says {n}", self.user)});
@@ -109,7 +109,8 @@ impl Life {
         );
     }
 
-    /// Everything up to what was said last has arrived, in every room; those where one is not are passed over.
+    /// Everything up to what was said last has arrived, in every room; those where one is not are passed
+    /// over.
     async fn confirm(&mut self) {
         let seq = self.said.last().map_or(1, |(_, _, seq)| *seq);
         let positions: BTreeMap<_, _> = self.rooms.iter().map(|room| (room, seq)).collect();
@@ -303,7 +304,7 @@ async fn made_anew(host: &Host, redis: &mut redis::aio::MultiplexedConnection) {
     let () =
         redis::cmd("ZREM").arg(host.redis_key("list:bo").await).arg(gone).query_async(redis).await.unwrap();
     assert_ne!(lists(host).await, before);
-    // What nothing writes anew is deleted; what is no part of the read model stays.
+    // Keys that no step writes again are deleted; keys outside the read model stay.
     let mut wrong_keys = Vec::new();
     for name in ["unread:x", "page:x:y", "participants:x", "profile:x", "notifications:x", "search:x:y"] {
         wrong_keys.push(host.redis_key(name).await);

@@ -1,5 +1,5 @@
-//! What a handler may touch is what its manifest grants, enforced where it matters: by a Postgres role of its own, by a
-//! look at every key of every command, in scripts too, and by address patterns. The default is nothing.
+//! A handler may use only what its manifest grants: enforced by a Postgres role of its own, by a check of
+//! every key of every command, in scripts too, and by address patterns. The default is nothing.
 
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
@@ -17,14 +17,15 @@ async fn what_is_not_granted_is_refused_by_the_engine_that_holds_it() {
             ("delete", "42501"),
             ("host", "42501"),
             ("role", "Refused"),
-            // A key beyond the patterns: named, named second, found by walking, touched by a script, declared to one.
+            // A key beyond the patterns: named, named second, found by walking, touched by a script, declared
+            // to one.
             ("key", "is not granted"),
             ("second-key", "is not granted"),
             ("scan", "is not a command for handlers"),
             ("script", "is not granted"),
             ("script-key", "is not granted"),
             ("channel", "Refused"),
-            // What was granted goes on; the script that strayed had written its own key before.
+            // Granted work goes on; the script that left its grants had written its own key before.
             ("own-key", "Ok(Integer("),
             ("own-script", "Ok("),
             ("own-channel", "Ok("),

@@ -211,7 +211,7 @@ async fn what_goes_beyond_the_limits_of_a_document_is_refused() {
             let answer = bo.post("/graphql", json!({"query": deep(levels)})).await.expect(400);
             error(&answer, "malformed");
         }
-        // Nothing of the schema is told, and nothing suggested.
+        // The answer reveals nothing of the schema, and suggests nothing.
         let types =
             "{ a: __type(name: \"Notification\") { name } b: __type(name: \"Query\") { fields { name } } }";
         let told = ask(&bo, types, json!({})).await;

@@ -1,5 +1,5 @@
-//! Handlers that misbehave, released to a running host: each costs its own call and nothing else. Between every two of
-//! its calls somebody says something, and it arrives.
+//! Handlers that misbehave, released to a running host: each costs its own call and nothing else. Between
+//! every two of its calls somebody says something, and it arrives.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const GUESTS: [(&str, &[u16]); 8] = [
     ("deep-recursion", &[500]),
     ("trap", &[500]),
     ("floods-host-calls", &[500]),
-    // What is beyond the bound of a log is dropped; the call itself is fine.
+    // Lines beyond the bound of a log are dropped; the call itself succeeds.
     ("floods-log", &[200, 204, 500]),
     ("sleeps-in-sql", &[500, 503]),
     ("leaves-transaction-open", &[200, 204, 500]),

@@ -1,5 +1,6 @@
-//! `docs/handler-guide.md`, as somebody follows it: every command in it, in order, beside a running node. In a small tree
-//! of its own, which stays between runs so that the second one compiles only what the reader changes.
+//! `docs/handler-guide.md`, as somebody follows it: every command in it, in order, beside a running node. In
+//! a small tree of its own, which stays between runs so that the second one compiles only what the reader
+//! changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -101,7 +102,7 @@ fn copy(from: &Path, to: &Path) {
         if from.is_dir() {
             copy(&from, &to);
         } else if fs::read(&to).ok() != fs::read(&from).ok() {
-            // What is as it was keeps its time, and is not compiled again.
+            // An unchanged file keeps its time, so cargo does not compile it again.
             fs::copy(&from, &to).expect("a copy");
         }
     }

@@ -75,7 +75,7 @@ async fn a_cached_page_is_as_current_as_any() {
                     .to_string()
         };
         assert!(pages("ana").await.contains("m1"));
-        // What no handler did shows that the cache is read.
+        // A page that no handler could make shows that the cache is read.
         host.database
             .run(&format!("update app.messages set content = 'unnoticed' where id = '{}'", ids[1]))
             .await;
@@ -93,7 +93,7 @@ async fn a_cached_page_is_as_current_as_any() {
         ana.post(&path, json!({"content": "newest"})).await.expect(201);
         assert!(pages("ana").await.contains("newest"));
 
-        // Who has left sees nothing, cached or not; and without Redis the pages are the same.
+        // A user who has left sees nothing, cached or not; and without Redis the pages are the same.
         let before = pages("ana").await;
         host.redis.kill();
         assert_eq!(pages("ana").await, before);

@@ -1,5 +1,5 @@
-//! Keys of a provider of identities: key sets from files and URLs, their rotation, and the ways in which a token may try to
-//! be judged by a key that is not its own.
+//! Keys of a provider of identities: key sets from files and URLs, their rotation, and the ways in which a
+//! token may try to be judged by a key that is not its own.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use switchboard_tests::socket::Handshake;
 use switchboard_tests::token::Token;
 
 const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/it/keys");
-/// What a setting may hold beside the secret.
+/// Values of a setting beside the secret.
 const PUBLIC: &str = "RS256,ES256,EdDSA";
 
 /// A pair of which the host is told the public half.
@@ -76,7 +76,7 @@ async fn a_file_of_keys_of_every_kind() {
         assert_eq!(judged(host, ed.sign("d")).await, 401);
         write_anew(&file, &set(&[ed.jwk("d"), ec.jwk("e")]));
         assert_eq!(judged(host, ed.sign("d")).await, 200);
-        // What was vouched for by the key that is gone ended with it, also where it was remembered.
+        // Tokens of the removed key are not valid any more, also if they were cached.
         assert_eq!(judged(host, rsa.sign("r")).await, 401);
         // A file that became nonsense changes nothing.
         write_anew(&file, "{");

@@ -1,5 +1,5 @@
-//! The life of a connection from outside: how it ends, by whom, with which code, and what is told before. Times that would
-//! be long are made short by their settings.
+//! The life of a connection from outside: how it ends, by whom, with which code, and what is told before.
+//! Times that would be long are made short by their settings.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ async fn an_operator_ends_connections_on_every_node() {
         end(json!({"session_id": one.session["session_id"]})).await;
         assert_eq!(one.expect_close().await, 4003);
         two.expect_alive().await;
-        // A conversation: whoever is subscribed to it.
+        // A conversation: everyone who is subscribed to it.
         two.enter(&room).await;
         let mut cy = host.client("cy").await;
         cy.enter(&room).await;
@@ -152,7 +152,8 @@ async fn who_reads_nothing_is_closed_and_loses_nothing() {
             ana.forget_pushes();
         }
         drop(bo);
-        // The reason may not have reached who reads nothing. What was not read is there on the next connection.
+        // The reason may not have reached who reads nothing. What was not read is there on the next
+        // connection.
         let mut bo = host.client("bo").await;
         bo.forget_pushes();
         let resume = json!({"conversation_ids": [room], "positions": {(room.as_str()): sent - 20}});
@@ -195,7 +196,7 @@ async fn after_an_outage_of_the_bus_the_host_itself_fills_the_gap_or_tells_to_pa
         }
         proxy.cut();
         proxy.heal();
-        // Nobody speaks any more: it is the host that notices.
+        // No client sends anything more: the host notices it by itself.
         for n in 0..5 {
             bo.expect_message(&format!("missed {n}")).await;
         }
@@ -206,7 +207,8 @@ async fn after_an_outage_of_the_bus_the_host_itself_fills_the_gap_or_tells_to_pa
         ana.forget_pushes();
         proxy.cut();
         proxy.heal();
-        // Pages that it fetched while it was cut off count as well: either it told all, or that there is more.
+        // Pages that it fetched while it was cut off count as well: either it told all, or that there is
+        // more.
         let last = |frame: &serde_json::Value| frame["payload"]["message"]["content"] == "many 1009";
         let end = bo.expect_frame("all, or `resync`", |frame| frame["type"] == "resync" || last(frame)).await;
         if end["type"] == "resync" {

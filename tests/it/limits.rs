@@ -1,4 +1,4 @@
-//! What one person may do in a minute, so that nobody pays for it: neither a stranger nor the other users of the node.
+//! Rate limits of one user for each minute, which protect other people and the other users of the node.
 
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
@@ -6,7 +6,8 @@ use switchboard_tests::rest::Rest;
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 
-/// Creating, inviting, guessing codes, searching: each has a setting of its handler. Another user is not limited by it.
+/// Creating, inviting, guessing codes, searching: each has a setting of its handler. Another user is not
+/// limited by it.
 #[tokio::test]
 async fn what_a_user_may_do_in_a_minute_is_bounded() {
     let options = Options::default()

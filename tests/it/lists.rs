@@ -1,5 +1,5 @@
-//! Lists of conversations: order, pages, what is unread; and that they are there without Redis. What it loses in the middle
-//! of everything is in `flushed`.
+//! Lists of conversations: order, pages, what is unread; and that they are there without Redis. What it loses
+//! in the middle of everything is in `flushed`.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub const CONVERSATIONS: &str = "/api/v1/conversations";
 /// A list may lag by a second; the rest is for a machine that is busy with other tests.
 const LAG: Duration = Duration::from_secs(5);
 
-/// What a list says of a conversation, and what Postgres does.
+/// An entry of a list, and the same from Postgres.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     pub id: String,
@@ -161,7 +161,7 @@ async fn an_entry_is_a_conversation_with_what_is_mine() {
         assert_eq!(entry["last_message"]["content"], "đ".repeat(100));
         assert_eq!(entry["last_message"]["sender_id"], "ana");
         assert_eq!((&entry["unread"], &entry["last_read_seq"]), (&json!(0), &json!(3)));
-        // Who never connected has no profile.
+        // A user who never connected has no profile.
         assert_eq!(entry["peer"], json!({"user_id": "bo", "user": null}));
         assert_eq!(entry["presence"]["user_id"], "bo");
 
@@ -206,7 +206,7 @@ async fn what_is_asked_wrongly_is_named() {
         let none = host.rest("ana").get(CONVERSATIONS).await.expect(200);
         assert_eq!(none, json!({"conversations": [], "next_cursor": null}));
         host.rest("ana").anonymous().get(CONVERSATIONS).await.expect_problem(401, "unauthorized");
-        // What is for operators is not there for clients, whatever their token says.
+        // Routes of operators do not exist for clients, whatever their token contains.
         host.rest("ana").post("/admin/v1/rebuild", json!({})).await.expect_problem(404, "not_found");
     })
     .await;
@@ -235,7 +235,8 @@ async fn a_direct_that_was_left_is_hidden_until_the_next_message() {
 async fn beyond_what_redis_keeps_the_list_goes_on_in_postgres() {
     const ROOMS: usize = 520;
     Host::test(Options::default(), async |host| {
-        // As if they had grown over the last days: with ids of their time and no events, because nobody looked.
+        // As if they had grown over the last days: with ids of their time and no events, because nobody
+        // looked.
         host.database
             .connect()
             .await

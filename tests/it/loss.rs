@@ -1,5 +1,5 @@
-//! Redis and Postgres lost under load: killed, frozen, restarted. No acknowledged message is lost; the host says how it is
-//! and recovers by itself.
+//! Redis and Postgres lost under load: killed, frozen, restarted. No acknowledged message is lost; the host
+//! says how it is and recovers by itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -158,8 +158,8 @@ async fn postgres_killed_and_started_again_under_load() {
     .await;
 }
 
-/// As a provider does when the disk is nearly full, or a failover that leaves the old server behind the same address: it
-/// answers, and does not write.
+/// As a provider does when the disk is nearly full, or a failover that leaves the old server behind the same
+/// address: it answers, and does not write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_made_read_only_and_writable_again_under_load() {
     let database = services::database().await;
@@ -221,7 +221,7 @@ async fn postgres_frozen_and_thawed_under_load() {
         let load = Load::begin(host).await;
         proxy.freeze();
         let refused = load.refused();
-        // Nobody waits longer than the deadline of a call.
+        // No call waits longer than its deadline.
         until("sends to be refused", async || (load.refused() > refused + 6).then_some(())).await;
         proxy.heal();
         load.goes_on("with Postgres thawed").await;

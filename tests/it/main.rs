@@ -1,5 +1,5 @@
-//! The product through its protocol, as one binary: linking is the slow part. Every test has its own host, database and
-//! Redis, and leaves nothing behind (`harness/host.rs`).
+//! The product through its protocol, as one binary: linking is the slow part. Every test has its own host,
+//! database and Redis, and leaves nothing behind (`harness/host.rs`).
 
 mod audit;
 mod auth;

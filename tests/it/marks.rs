@@ -1,4 +1,5 @@
-//! Read and delivered marks: they rise and never fall, everyone hears of it, and the log answers who had what when.
+//! Read and delivered marks: they rise and never fall, everyone hears of it, and the log answers who had what
+//! when.
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
@@ -22,7 +23,7 @@ async fn receipts(rest: &Rest, room: &str, seq: u64) -> Vec<Value> {
     answer["receipts"].as_array().expect("receipts").clone()
 }
 
-/// What the log says of one person: whether delivered, whether read.
+/// The log's entry of one person: delivered or not, read or not.
 fn of(receipts: &[Value], user: &str) -> (bool, bool) {
     let receipt = receipts.iter().find(|receipt| receipt["user_id"] == user);
     let receipt = receipt.unwrap_or_else(|| panic!("nothing of {user}: {receipts:?}"));
@@ -85,7 +86,7 @@ async fn everyone_hears_how_far_somebody_has_read() {
         let next = ana.send("more").await.expect_sent();
         let all = json!({"conversation_id": room, "up_to_seq": 99});
         bo.request("read", all).await.expect("read.ok");
-        // What is read is delivered.
+        // A message that is read is also delivered.
         assert_eq!(ana.expect("receipt.delivered").await["up_to_seq"], next["seq"]);
         assert_eq!(ana.expect("receipt.read").await["up_to_seq"], next["seq"]);
     })
@@ -212,7 +213,7 @@ fn of_exactly(receipts: &[Value], user: &str) -> Value {
     receipts.iter().find(|receipt| receipt["user_id"] == user).cloned().unwrap_or_default()
 }
 
-/// What somebody passed over by leaving and coming back was neither delivered nor read.
+/// Messages between a person's leaving and returning were neither delivered nor read.
 #[tokio::test]
 async fn what_was_passed_over_was_not_read() {
     Host::test(Options::default(), async |host| {

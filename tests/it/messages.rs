@@ -89,18 +89,18 @@ async fn a_retry_is_answered_whatever_came_to_be_since() {
                 (&first["message"]["id"], &json!(true))
             );
         };
-        // Who may no longer write has written it.
+        // The sender, who may no longer write, had sent it before.
         ana.patch(&seat, json!({"role": "observer"})).await.expect(200);
         again().await;
         bo.post(&path, json!({"content": "y", "client_msg_id": "l"})).await.expect_problem(403, "forbidden");
         ana.patch(&seat, json!({"role": "member"})).await.expect(200);
-        // Nor does the limit matter.
+        // The limit does not matter either.
         for _ in 0..24 {
             bo.post(&path, json!({"content": "z"})).await.expect(201);
         }
         bo.post(&path, json!({"content": "z"})).await.expect_problem(429, "rate_limited");
         again().await;
-        // Who has left sees nothing of it, whatever the limit says.
+        // A user who has left sees nothing of it, whatever the limit is.
         ana.delete(&seat).await.expect(204);
         bo.post(&path, once.clone()).await.expect_problem(404, "not_found");
     })
@@ -150,7 +150,8 @@ async fn one_key_sent_many_times_at_once_is_stored_once() {
     .await;
 }
 
-/// The same key from two devices, over REST and as frames, all at once: one message, one push, everyone gets it.
+/// The same key from two devices, over REST and as frames, all at once: one message, one push, everyone gets
+/// it.
 #[tokio::test]
 async fn one_key_raced_over_both_ways_is_one_message() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -339,7 +340,8 @@ async fn after_25_in_a_minute_the_sender_waits() {
     .await;
 }
 
-/// The window begins with its first message and ends where it would, however many follow; then there are 25 again.
+/// The window begins with its first message and ends where it would, however many follow; then there are 25
+/// again.
 #[tokio::test]
 async fn the_window_is_fixed() {
     Host::test(Options::default(), async |host| {
@@ -348,7 +350,7 @@ async fn the_window_is_fixed() {
         let ana = host.rest("ana");
         let client = redis::Client::open(host.redis.url_at(None)).unwrap();
         let mut redis = client.get_multiplexed_async_connection().await.unwrap();
-        // What is refused takes no place.
+        // A refused message takes no slot.
         ana.post(&path, json!({"content": ""})).await.expect_invalid("content");
         host.rest("ana")
             .post(&path.replace(&room, &uuid_of_nothing()), json!({"content": "x"}))
@@ -398,9 +400,9 @@ async fn without_redis_nobody_is_held_back() {
     .await;
 }
 
-/// `app.id_after` over random pairs of the same four milliseconds: always a UUIDv7, always above the head, the id itself
-/// where that is above the head already, and never the same for two ids above one head. Then heads whose counter is full,
-/// and a chain made by clocks that jump back and forth.
+/// `app.id_after` over random pairs of the same four milliseconds: always a UUIDv7, always above the head,
+/// the id itself where that is above the head already, and never the same for two ids above one head. Then
+/// heads whose counter is full, and a chain made by clocks that jump back and forth.
 #[tokio::test]
 async fn the_next_id_is_above_the_head_whatever_the_clock_says() {
     const RANDOM: &str = "create temp view random_id as select lpad(to_hex((1764410400000 + floor(random() * 4))::bigint), 12, '0') \

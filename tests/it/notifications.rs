@@ -134,7 +134,8 @@ async fn in_a_large_conversation_only_mentions_notify() {
     .await;
 }
 
-/// Two conversations, plain words and mentions, from people who take turns. Returns how many bo is to be told of.
+/// Two conversations, plain words and mentions, from people who take turns. Returns how many bo is to be told
+/// of.
 async fn talk(host: &Host, rooms: &[String], from: usize) -> usize {
     let messages = 10;
     for n in from..from + messages {
@@ -183,7 +184,7 @@ async fn every_event_again_and_again_makes_no_second_notification() {
             host.start().await;
             let mut bo = host.client("bo").await;
             expect_rows(host, "bo", expected + 2).await;
-            // What he read stays read, what he deleted stays away, and he is not told of either.
+            // Read ones stay read, deleted ones stay deleted, and he gets no push about them.
             assert_eq!(host.notifications("bo", "?limit=100").await, standing);
             bo.expect_alive().await;
             while let Some(again) = bo.aside("notification.new") {
@@ -294,14 +295,14 @@ async fn an_invitation_to_a_class_is_told_to_who_is_invited() {
             (&json!("student"), &json!("tess"))
         );
         assert_eq!(notification["data"]["conversation_id"], class["conversation_id"]);
-        // Who came by the code knows it.
+        // A member who joined by the code gets none.
         assert_eq!(host.notified("cy").await, []);
         assert_eq!(host.notified("tess").await, []);
     })
     .await;
 }
 
-/// What an acknowledgement costs does not depend on who is notified, nor on whether that works at all.
+/// The cost of an acknowledgement does not depend on the notified people, nor on the success of notifying.
 #[tokio::test]
 async fn a_sender_never_waits_for_notifications() {
     Host::test(Options::default(), async |host| {

@@ -1,4 +1,4 @@
-//! What was said while somebody had no connection follows the greeting of the next one, oldest first.
+//! Messages of a user's absence follow `auth.success` of the next connection, oldest first.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ async fn say(host: &Host, who: &str, room: &str, text: &str) {
     host.rest(who).post(&path, json!({"content": text})).await.expect(201);
 }
 
-/// What came with the greeting: everything before the first reply.
-async fn greeted(client: &mut Client) -> Vec<Value> {
+/// The frames of offline delivery: everything before the first reply.
+async fn offline_frames(client: &mut Client) -> Vec<Value> {
     client.expect_alive().await;
     let mut frames = Vec::new();
     for frame_type in ["message.new", "resync"] {
@@ -52,7 +52,7 @@ async fn what_was_missed_is_sent_once_oldest_first_and_marked() {
         say(host, "ana", &two, "second").await;
         say(host, "ana", &one, "third").await;
         let mut bo = host.client("bo").await;
-        let frames = greeted(&mut bo).await;
+        let frames = offline_frames(&mut bo).await;
         assert_eq!(texts(&frames), ["first", "second", "third"]);
         let seqs: Vec<_> = frames.iter().map(|frame| &frame["message"]["seq"]).collect();
         assert_eq!(seqs, [2, 2, 3]);
@@ -64,12 +64,12 @@ async fn what_was_missed_is_sent_once_oldest_first_and_marked() {
             .await;
         assert_eq!(marks[0].get::<_, i64>(0), 3);
         let mut phone = host.client("bo").await;
-        assert!(greeted(&mut phone).await.is_empty());
+        assert!(offline_frames(&mut phone).await.is_empty());
         drop((bo, phone));
         is_gone(host, "bo").await;
         let mut bo = host.client("bo").await;
-        assert!(greeted(&mut bo).await.is_empty());
-        // What one was there for does not come, read or not.
+        assert!(offline_frames(&mut bo).await.is_empty());
+        // Messages that a connected user got do not come again, read or not.
         bo.enter(&one).await;
         say(host, "ana", &one, "heard").await;
         bo.expect_message("heard").await;
@@ -78,7 +78,7 @@ async fn what_was_missed_is_sent_once_oldest_first_and_marked() {
         say(host, "ana", &one, "missed").await;
         say(host, "bo", &two, "my own").await;
         let mut bo = host.client("bo").await;
-        assert_eq!(texts(&greeted(&mut bo).await), ["missed"]);
+        assert_eq!(texts(&offline_frames(&mut bo).await), ["missed"]);
     })
     .await;
 }
@@ -95,7 +95,7 @@ async fn two_hundred_are_sent_and_what_has_more_is_named() {
             ana.send(&format!("message {n}")).await.expect_sent();
         }
         let mut bo = host.client("bo").await;
-        let frames = greeted(&mut bo).await;
+        let frames = offline_frames(&mut bo).await;
         let (resync, messages) = frames.split_last().unwrap();
         assert_eq!(messages.len(), 200);
         assert_eq!((texts(messages)[0], texts(messages)[199]), ("the oldest", "message 198"));
@@ -125,7 +125,7 @@ async fn what_thirteen_people_send_at_once_is_flushed_in_the_order_of_seq() {
         }))
         .await;
         let mut bo = host.client("bo").await;
-        let frames = greeted(&mut bo).await;
+        let frames = offline_frames(&mut bo).await;
         let seqs: Vec<u64> = frames.iter().filter_map(|frame| frame["message"]["seq"].as_u64()).collect();
         assert_eq!(seqs, (2..=201).collect::<Vec<_>>());
         let rows = host
@@ -163,7 +163,7 @@ async fn it_survives_the_loss_of_redis_and_of_the_node() {
         host.kill().await;
         host.start().await;
         let mut bo = host.client("bo").await;
-        assert_eq!(texts(&greeted(&mut bo).await), ["kept"]);
+        assert_eq!(texts(&offline_frames(&mut bo).await), ["kept"]);
     })
     .await;
 }
@@ -177,7 +177,7 @@ async fn who_left_is_sent_nothing() {
         let leave = "update app.participants set left_at = now() where user_id = 'bo'";
         database.run(leave).await;
         let mut bo = host.client("bo").await;
-        assert!(greeted(&mut bo).await.is_empty());
+        assert!(offline_frames(&mut bo).await.is_empty());
     })
     .await;
 }
@@ -201,9 +201,9 @@ async fn wrongs(host: &mut Host) -> Vec<String> {
     };
     say(host, "ana", &rooms[0], "first").await;
     let mut bo = host.client("bo").await;
-    compare("at first", &greeted(&mut bo).await, &["first"]);
+    compare("at first", &offline_frames(&mut bo).await, &["first"]);
     let mut phone = host.client("bo").await;
-    compare("on another device", &greeted(&mut phone).await, &[]);
+    compare("on another device", &offline_frames(&mut phone).await, &[]);
     bo.enter(&rooms[0]).await;
     say(host, "ana", &rooms[0], "heard").await;
     bo.expect_message("heard").await;
@@ -212,7 +212,7 @@ async fn wrongs(host: &mut Host) -> Vec<String> {
     say(host, "ana", &rooms[1], "second").await;
     say(host, "bo", &rooms[1], "my own").await;
     let mut bo = host.client("bo").await;
-    compare("after an absence", &greeted(&mut bo).await, &["second"]);
+    compare("after an absence", &offline_frames(&mut bo).await, &["second"]);
     let marks = database
         .rows(
             "select count(*) from app.participants \
@@ -225,7 +225,8 @@ async fn wrongs(host: &mut Host) -> Vec<String> {
     wrongs
 }
 
-/// That nothing comes twice says something only where it can: each of these is a mistake that the handler could make.
+/// That nothing comes twice says something only where it can: each of these is a mistake that the handler
+/// could make.
 #[tokio::test]
 async fn every_mistake_of_the_flush_is_noticed() {
     let built = Release::built("offline");
@@ -271,7 +272,7 @@ async fn a_crowd_that_comes_at_once_is_greeted_one_and_all() {
         say(host, "ana", &room, "welcome").await;
         let clients = join_all(users.iter().map(|user| host.client(user))).await;
         for mut client in clients {
-            assert_eq!(texts(&greeted(&mut client).await), ["welcome"]);
+            assert_eq!(texts(&offline_frames(&mut client).await), ["welcome"]);
         }
         let here = "select count(*) from app.presence where user_id like 'user-%' and status <> 'offline'";
         let database = host.database.connect().await;

@@ -1,4 +1,5 @@
-//! The description of the REST interface is there for everyone, it is the one of this tree, and it tells of every route.
+//! The description of the REST interface is there for everyone, it is the one of this tree, and it tells of
+//! every route.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,8 @@ async fn the_document_is_served_to_everyone() {
     .await;
 }
 
-/// `GET /conversations` and the like, as the description has them: a path is indented by two, its methods by four.
+/// `GET /conversations` and the like, as the description has them: a path is indented by two, its methods by
+/// four.
 pub fn described() -> BTreeSet<String> {
     let mut routes = BTreeSet::new();
     let mut path = "";

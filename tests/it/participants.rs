@@ -1,4 +1,4 @@
-//! Who is in a conversation: coming, going, roles, and what everyone hears of it.
+//! Participants of a conversation: joining, leaving, roles, and the pushes about them.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ async fn who_may_add_remove_and_change_roles() {
             let answer = host.rest(asker).post(&people(&room), body).await;
             assert_eq!(answer.status, status, "{asker} adds a {role}: {answer}");
         }
-        // Who is there already stays what they are.
+        // A user who is already there keeps their role.
         let again = json!({"user_id": "obs", "role": "member"});
         let there = host.rest("adm").post(&people(&room), again).await.expect(200);
         assert_eq!(there["participant"]["role"], "observer");
@@ -179,7 +179,8 @@ async fn handing_over_twice_at_once_leaves_one_owner() {
     .await;
 }
 
-/// Hand-over and removal of the heir at once: whoever comes first, there is an owner, and the owner is there.
+/// Concurrent hand-over to and removal of the new owner: in either order there is an owner, who is a
+/// participant.
 #[tokio::test]
 async fn an_heir_who_leaves_at_the_same_moment() {
     Host::test(Options::default(), async |host| {
@@ -502,7 +503,7 @@ async fn what_is_no_participant_or_role_is_named() {
                 .await
                 .expect_problem(404, "not_found");
         }
-        // Any valid id may be a member, whoever it is: 64 characters, of any script.
+        // Any valid id may be a member: 64 characters, of any script.
         let odd = "Ünï çøđé ✓";
         ana.post(&people(&room), json!({"user_id": odd})).await.expect(201);
         ana.post(&people(&room), json!({"user_id": "ü".repeat(64)})).await.expect(201);

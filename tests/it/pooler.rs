@@ -1,5 +1,6 @@
-//! A pooler of connections between the host and Postgres: PgBouncer in session mode serves everything, and in the other
-//! modes the host refuses to start and says why. Where PgBouncer is not installed these tests are left out.
+//! A pooler of connections between the host and Postgres: PgBouncer in session mode serves everything, and in
+//! the other modes the host refuses to start and says why. Where PgBouncer is not installed these tests are
+//! left out.
 
 use std::process::Stdio;
 use std::time::Duration;

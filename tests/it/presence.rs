@@ -1,5 +1,5 @@
-//! Presence: many connections are one person; who shares a conversation sees them, others see nobody; what is told is never
-//! a lie, whoever dies or is emptied meanwhile.
+//! Presence: many connections are one person; who shares a conversation sees them, others see nobody; what is
+//! told is never wrong, whichever server dies or is emptied meanwhile.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn writes(host: &Host, user: &str, room: &str) {
     host.rest(user).post(&path, json!({"content": "here"})).await.expect(201);
 }
 
-/// What this client heard of somebody and was not asked about.
+/// The presence pushes about a person that this client received without asking.
 fn unasked(client: &Client, user: &str) -> Vec<Value> {
     client.aside_of("presence.update").into_iter().filter(|push| push["user_id"] == user).collect()
 }
@@ -49,7 +49,7 @@ async fn becomes(host: &Host, user: &str, told: &[&str]) {
     .await;
 }
 
-/// What one person is shown of another.
+/// The presence of one person as another person sees it.
 async fn seen(host: &Host, viewer: &str, user: &str) -> Value {
     let path = format!("/api/v1/presence?user_ids={user}");
     let answer = host.rest(viewer).get(&path).await.expect(200);
@@ -236,7 +236,7 @@ async fn whom_one_watches_is_heard_of_as_long_as_one_may() {
         hears(&mut ana, "cy", "online").await;
         assert!(unasked(&ana, "bo").is_empty());
 
-        // Who shares nothing any more hears nothing any more.
+        // A person who shares no conversation any more gets no push any more.
         let path = format!("/api/v1/conversations/{room}/participants/ana");
         host.rest("cy").delete(&path).await.expect(204);
         cy.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
@@ -287,7 +287,7 @@ async fn a_stranger_is_not_seen_because_somebody_added_them() {
         for user in ["ana", "bo", "cy"] {
             is_seen(host, user, user, "online").await;
         }
-        // By no way out: asked, in the list, in the snapshot, by a push. Nor does bo see her, who has shown nothing of himself.
+        // Not on any way: request, list, snapshot, push. Bo, who is not engaged, does not see her either.
         let hidden = |user: &str| json!({"user_id": user, "status": "offline", "last_seen": null});
         for user in ["bo", "cy"] {
             assert_eq!(seen(host, "ana", user).await, hidden(user));
@@ -379,7 +379,7 @@ async fn several_who_are_not_engaged_hear_nothing_and_the_others_do() {
         }
         is_seen(host, "tess", "bo", "busy").await;
         assert_eq!(seen(host, "cy", "bo").await["status"], "offline");
-        // Who joins a public channel is seen by those who are there by themselves.
+        // The people who joined a public channel by themselves see a person who joins it.
         let channel = json!({"type": "channel", "name": "square", "members": ["dee"]});
         let channel = host.rest("cy").post("/api/v1/conversations", channel).await.expect(201);
         let join = format!("/api/v1/conversations/{}/join", channel["conversation"]["id"].as_str().unwrap());
@@ -441,7 +441,7 @@ async fn who_stays_through_the_loss_of_redis_is_not_announced_as_gone() {
         ana.enter(&room).await;
         becomes(host, "ana", &["user.online"]).await;
         host.redis.kill();
-        // What was told last is shown as long as nothing else is known.
+        // The last announcement is shown as long as nothing newer is known.
         assert_eq!(seen(host, "eve", "ana").await["status"], "online");
         host.redis.start_again().await;
         until("the host to be well again", async || host.admin.ready().await.then_some(())).await;

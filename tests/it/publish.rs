@@ -1,4 +1,5 @@
-//! What internal systems publish: to topics, users and conversations, with a service token, accepted once it is committed.
+//! Publications of internal systems to topics, users and conversations: with a service token, accepted after
+//! COMMIT.
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -35,7 +36,7 @@ async fn a_topic_reaches_who_follows_it_in_order() {
             host.publish(body).await.expect(202);
             assert_eq!(ana.expect("tournament.start").await["tournamentId"], 7);
         }
-        // Who does not follow hears nothing: what is for everyone comes first.
+        // A client that does not follow gets nothing: a frame for everyone comes first.
         for client in [&mut bo, &mut cy] {
             let to_them = json!({"target": format!("user:{}", client.user), "type": "last", "payload": {}});
             host.publish(to_them).await.expect(202);
@@ -223,7 +224,7 @@ async fn a_key_publishes_once() {
     .await;
 }
 
-/// Whoever did not hear the answer asks again, and the conversation may have ended since.
+/// A publisher that did not get the answer asks again, and the conversation may have ended meanwhile.
 #[tokio::test]
 async fn what_was_accepted_stays_accepted_when_its_conversation_ends() {
     Host::test(Options::default(), async |host| {

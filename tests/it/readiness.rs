@@ -61,7 +61,8 @@ async fn a_node_whose_postgres_goes_away_during_its_first_start_runs_every_handl
     host.database.drop_it().await;
 }
 
-/// The database is as a node left it that lost Postgres after it had kept a release, and before the fleet ran it.
+/// The database is as a node left it that lost Postgres after it had kept a release, and before the fleet ran
+/// it.
 #[tokio::test]
 async fn a_handler_that_was_kept_and_never_ran_runs_after_the_next_start() {
     Host::test(Options::default(), async |host| {

@@ -1,5 +1,6 @@
-//! Releases from an OCI registry: fetched by whoever deploys, by tag or by digest, and refused with a reason where they are
-//! not what they should be. Against Debian's `docker-registry` where it is installed; what it said once is replayed anyway.
+//! Releases from an OCI registry: the deploy command fetches them by tag or by digest, and refuses wrong ones
+//! with a reason. Against Debian's `docker-registry` if it is installed; its recorded answers are replayed in
+//! any case.
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options, free_address};
@@ -89,7 +90,7 @@ async fn what_a_registry_cannot_give_is_said_and_changes_nothing() {
         ] {
             refused(host, &registry.named(tag), why).await;
         }
-        // What is no release is for the node to say, as of a file.
+        // The node refuses a file that is not a release, as for an upload.
         let (code, said) = deploy(host, &registry.named("acme/moody:no-release")).await;
         assert!(code == 1 && said["error"].as_str().unwrap_or_default().contains("component"), "{said}");
 
@@ -150,7 +151,8 @@ async fn signatures_travel_with_the_artifact() {
     .await;
 }
 
-/// What `docker-registry` 2.8.2 said, in registry.json; the layer is a module of eight bytes, which no node takes.
+/// What `docker-registry` 2.8.2 said, in registry.json; the layer is a module of eight bytes, which no node
+/// takes.
 #[tokio::test]
 async fn a_recorded_registry_is_understood() {
     let registry = Recorded::serve(include_str!("registry.json")).await;

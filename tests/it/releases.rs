@@ -1,4 +1,5 @@
-//! Releasing to a running host: a good file serves at once, a bad one is refused with its reason and the old one serves on.
+//! Releasing to a running host: a good file serves at once, a bad one is refused with its reason and the old
+//! one serves on.
 
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
@@ -153,7 +154,7 @@ fn of_another_version(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What compiles a release is a process of its own, and may become neither large nor old.
+/// A process of its own compiles a release, with bounds on its memory and time.
 #[tokio::test]
 async fn the_compiler_is_bounded_by_the_system() {
     let mut child = tokio::process::Command::new(paths::switchboard())

@@ -1,5 +1,5 @@
-//! Taking a handler out: its routes, frames, schedules and events end on every node, and nothing but an operator brings it
-//! back.
+//! Taking a handler out: its routes, frames, schedules and events end on every node, and nothing but an
+//! operator brings it back.
 
 use serde_json::json;
 use switchboard_tests::client::Client;
@@ -85,7 +85,8 @@ async fn a_retired_consumer_goes_on_where_it_was_when_it_is_back() {
         assert!(host.admin.ready().await);
 
         host.admin.rollback("notify").await.expect(200);
-        // The handler may have been retired before its cursor was written; then it pushes the first one again.
+        // The handler may have been retired before its cursor was written; then it pushes the first one
+        // again.
         let body = async |bo: &mut Client| bo.expect("notification.new").await["notification"]["body"].take();
         let mut pushed = body(&mut bo).await;
         while pushed == "before" {

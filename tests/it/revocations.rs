@@ -1,4 +1,5 @@
-//! Tokens that are taken back: on every node within a second, for requests, sockets and tickets, until they expire.
+//! Revoked tokens: refused on every node within a second, for requests, sockets and tickets, until they
+//! expire.
 
 use serde_json::{Value, json};
 use switchboard_tests::client::Client;

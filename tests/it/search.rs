@@ -92,7 +92,8 @@ async fn words_are_found_with_and_without_their_marks() {
     .await;
 }
 
-/// Words stand between punctuation, marks on letters do not count, and in scripts without spaces every part is a word.
+/// Words stand between punctuation, marks on letters do not count, and in scripts without spaces every part
+/// is a word.
 #[tokio::test]
 async fn words_are_found_within_punctuation_marks_and_scripts_without_spaces() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -202,8 +203,9 @@ async fn only_what_is_mine_and_only_as_long_as_it_is() {
     .await;
 }
 
-/// Months are looked through from the newest on, and none is left out: not one whose partition is missing, not one before
-/// the conversation's own. A word that is in more messages than are ranked is answered by the newest of them.
+/// Months are looked through from the newest on, and none is left out: not one whose partition is missing,
+/// not one before the conversation's own. A word that is in more messages than are ranked is answered by the
+/// newest of them.
 #[tokio::test]
 async fn however_old_it_is_it_is_found() {
     Host::test(Options::default().without_rate_limits(), async |host| {

@@ -1,4 +1,4 @@
-//! Redis behind sentinels: nodes find the primary, and after a failover none of them is deaf.
+//! Redis behind sentinels: nodes find the primary, and after a failover each of them receives the bus.
 
 use switchboard_tests::client::Client;
 use switchboard_tests::host::{Host, Options};
@@ -33,7 +33,8 @@ async fn a_failover_leaves_no_node_deaf() {
     .await;
 }
 
-/// Both ways, for each node may be the deaf one. What was said while Redis was away comes too, or is asked for.
+/// In both directions, because either node may receive nothing. Messages of the outage come too, or on
+/// request.
 async fn talk(ana: &mut Client, bo: &mut Client, when: &str) {
     for number in 0..3 {
         let (from_ana, from_bo) = (format!("ana, {when}, {number}"), format!("bo, {when}, {number}"));

@@ -1,4 +1,4 @@
-//! `services`, which starts the servers of a run of tests: they end, whoever started it, and its clock can be set.
+//! `services`, which starts the servers of a test run: they end with the run, and their clock can be set.
 
 use std::process::{Command, Output, Stdio};
 
@@ -11,7 +11,8 @@ fn services(line: &str, arguments: &[&str]) -> Output {
     command.output().expect("sh runs")
 }
 
-/// A script that runs a command in the background makes it ignore INT and QUIT, and so everything that it starts.
+/// A script that runs a command in the background makes it ignore INT and QUIT, and so everything that it
+/// starts.
 #[test]
 fn servers_end_where_a_script_ran_them_in_the_background() {
     // The variables of the run name servers already; others are started for variables that nobody has set.

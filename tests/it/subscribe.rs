@@ -147,7 +147,7 @@ async fn beyond_a_thousand_missed_the_client_is_told_to_page() {
         // The subscription stands.
         let path = format!("/api/v1/conversations/{room}/messages");
         host.rest("ana").post(&path, json!({"content": "the newest"})).await.expect(201);
-        // What the talkers still had in flight may make another gap of a thousand: then it is paged to as well.
+        // Messages still in flight may make another gap of a thousand, which is paged as well.
         loop {
             let push = bo.next_push().await;
             let message = match push["type"].as_str() {
@@ -166,8 +166,8 @@ async fn beyond_a_thousand_missed_the_client_is_told_to_page() {
     .await;
 }
 
-/// Connections that come and go in the middle of a stream, each with its position: whatever the moment, the stream of a
-/// client is the history.
+/// Connections that come and go in the middle of a stream, each with its position: whatever the moment, the
+/// stream of a client is the history.
 #[tokio::test]
 async fn resuming_under_load_leaves_nothing_out() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -206,7 +206,8 @@ async fn resuming_under_load_leaves_nothing_out() {
     .await;
 }
 
-/// Whoever left and is there again has subscribed anew: that must outlive the news of their leaving, which comes after it.
+/// A member who left and returned has subscribed again. This subscription must survive the late revocation of
+/// the first.
 #[tokio::test]
 async fn who_comes_back_before_it_is_known_that_they_left_stays_subscribed() {
     Host::test(Options::default(), async |host| {
@@ -234,7 +235,7 @@ async fn who_comes_back_before_it_is_known_that_they_left_stays_subscribed() {
         let said = json!({"content": "you again"});
         host.rest("ana").post(&format!("{path}/messages"), said).await.expect(201);
         bo.expect_message("you again").await;
-        // Who stays away hears nothing, not even of those who come back.
+        // A member who stays away gets nothing, not even about the returned ones.
         cy.expect_where("member.left", |left| left["user_id"] == "cy").await;
         cy.forget_pushes();
         cy.expect_silence().await;

@@ -82,7 +82,7 @@ async fn two_hundred_sockets_talk_through_fifty_swaps() {
         );
         audit.expect_untouched();
         assert!(failed.is_empty(), "failed requests: {failed:?}");
-        // What was sent and what is stored is the same number: messages by frame, by REST, and the system's first.
+        // The numbers of sent and stored messages are equal: by frame, by REST, and the first system message.
         let stored: usize = histories.values().map(BTreeMap::len).sum();
         assert_eq!(stored, audit.acknowledged + requests / 2 + ROOMS);
         drop(crowd);
@@ -134,8 +134,8 @@ impl Requests {
     }
 }
 
-/// That the count above can be other than zero: a release that cuts off its calls is felt, by those who were in it, and by
-/// nobody else's books.
+/// That the count above can be other than zero: a release that cuts off its calls is felt, by those who were
+/// in it, and by nobody else's books.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_swap_that_drops_calls_is_noticed() {
     Host::test(Options::default().without_rate_limits(), async |host| {

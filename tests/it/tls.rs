@@ -1,4 +1,5 @@
-//! HTTPS and WSS: the protocol over TLS, certificates that change while clients stay, and clients that speak something else.
+//! HTTPS and WSS: the protocol over TLS, certificates that change while clients stay, and clients that speak
+//! something else.
 
 use std::fs::File;
 use std::io::Write;
@@ -168,7 +169,7 @@ async fn a_certificate_is_changed_while_clients_stay() {
     .await;
 }
 
-/// What hinders may leave no trace in how a file looks: a right, or a write that goes on within one tick of its clock.
+/// An obstacle may not change a file's metadata: a permission, or a write within one tick of the clock.
 #[tokio::test]
 async fn a_certificate_that_could_not_be_read_is_tried_again() {
     let (old, new) = (Certificate::make(), Certificate::make());

@@ -1,5 +1,5 @@
-//! What a collector is told of a message's way: the frame, its handler, each host call, the consumer that the commit woke,
-//! the fan-out, under one trace. And what it is not told.
+//! The spans of a message's path: the frame, its handler, each host call, the consumer that the commit woke,
+//! the fan-out, in one trace. And the data that spans must not contain.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -81,7 +81,8 @@ async fn a_message_is_one_trace_from_its_frame_to_the_fan_out() {
             spans.iter().find(|span| span["name"] == name && span["traceId"] == *trace).cloned()
         };
         let (frame, relay, spans) = until("the whole trace", async || {
-            // A relay that is at its shard already takes a message along before its wake comes: then another is looked at.
+            // A relay that is at its shard already takes a message along before its wake comes: then another
+            // is looked at.
             ana.send("a text that nobody else is to read").await.expect_sent();
             bo.expect_message("a text that nobody else is to read").await;
             let spans = collector.spans();
@@ -159,7 +160,8 @@ fn micros(span: &Value, key: &str) -> i128 {
     span[key].as_str().and_then(|text| text.parse::<i128>().ok()).unwrap_or_default() / 1000
 }
 
-/// Everything that another node does for it is beneath it too: its readers' fan-out, and the consumers it owns.
+/// Everything that another node does for it is beneath it too: its readers' fan-out, and the consumers it
+/// owns.
 #[tokio::test]
 async fn a_message_is_one_trace_over_two_nodes() {
     let collector = Collector::start().await;
@@ -172,7 +174,8 @@ async fn a_message_is_one_trace_over_two_nodes() {
         let (mut ana, mut bo) = (host.client("ana").await, other.client("bo").await);
         ana.enter(&room).await;
         bo.enter(&room).await;
-        // Each says something: whichever node owns the room's shard, one of the two messages comes from the other.
+        // Each says something: whichever node owns the room's shard, one of the two messages comes from the
+        // other.
         let mut traces = Vec::new();
         for (number, text) in ["from here", "from there"].into_iter().enumerate() {
             let (from, to) = if number == 0 { (&mut ana, &mut bo) } else { (&mut bo, &mut ana) };

@@ -1,8 +1,9 @@
-//! No order of connections, ends, reports, sweeps and dead nodes announces a lie: `presence.lua`, driven at random against a
-//! real Redis, beside a model that knows who is really connected.
+//! No order of connections, ends, reports, sweeps and dead nodes announces a lie: `presence.lua`, driven at
+//! random against a real Redis, beside a model that knows who is really connected.
 //!
-//! What is a lie? To tell that somebody is offline who is connected, or was within the grace. And, once everything has come
-//! to rest, to have told something else last than what is. What is told may be delayed, lost on its way, or written twice.
+//! What is a lie? To tell that somebody is offline who is connected, or was within the grace. And, once
+//! everything has come to rest, to have told something else last than what is. What is told may be delayed,
+//! lost on its way, or written twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +29,7 @@ enum Step {
         user: usize,
         node: usize,
     },
-    /// One of the connections that stand ends, and its node says so.
+    /// One of the open connections ends, and its node reports it.
     Close {
         which: usize,
     },
@@ -51,7 +52,7 @@ enum Step {
         ms: u64,
     },
     Sweep,
-    /// What is to be told is told: the oldest that is on its way, or the newest.
+    /// Delivers an announcement: the oldest one under way, or the newest.
     Write {
         newest: bool,
     },
@@ -384,8 +385,8 @@ async fn no_order_of_events_announces_a_lie() {
     assert_eq!(told.await.unwrap(), None);
 }
 
-/// That nothing is found says something only where something can be: each of these is a bug that the script had or could
-/// have, and a lie follows.
+/// That nothing is found says something only where something can be: each of these is a bug that the script
+/// had or could have, and a lie follows.
 #[tokio::test]
 async fn every_bug_tells_a_lie() {
     let server = Redis::start().await;
@@ -453,7 +454,7 @@ async fn what_each_step_does() {
         world.step(&Step::Touch { which: 0, active: true, late: false });
         world.sweep();
         assert!(statuses(&mut world).is_empty());
-        // What is chosen in a burst is told once, as it is in the end.
+        // Several choices in a burst are announced once, with the last one.
         world.step(&Step::Set { which: 0, status: "away" });
         assert_eq!(statuses(&mut world), ["away"]);
         for status in ["busy", "online", "busy", "online"] {

@@ -12,7 +12,7 @@ async fn typing_is_told_to_the_others_until_it_stops() {
         let mut phone = host.client("ana").await;
         phone.enter(&room).await;
         let expected = json!({"conversation_id": room, "user_id": "ana"});
-        // Every keystroke says so; it is told once.
+        // Every keystroke sends a frame; the others get one push.
         for _ in 0..10 {
             ana.write(json!({"type": "typing", "payload": {"conversation_id": room}})).await;
         }
@@ -33,7 +33,7 @@ async fn typing_is_told_to_the_others_until_it_stops() {
             mine.expect_silence().await;
             assert!(mine.aside_of("typing.start").is_empty() && mine.aside_of("typing.stop").is_empty());
         }
-        // Who falls silent has stopped, ten seconds after the last keystroke.
+        // Typing ends ten seconds after the last keystroke.
         assert_eq!(bo.expect("typing.stop").await, expected);
         assert!(bo.aside_of("typing.start").is_empty());
     })

@@ -32,7 +32,7 @@ async fn one_says_who_one_is_and_others_see_it_without_the_email() {
         let seen = host.rest("bo").get(&path("ana")).await.expect(200)["user"].clone();
         assert_eq!((&seen["display_name"], &seen["username"]), (&json!("Ană"), &json!("Ana_1")));
         assert!(seen.get("email").is_none(), "{seen}");
-        // What is not named stays, `null` takes away.
+        // Absent fields keep their values, `null` removes one.
         let mine = ana.put(ME, json!({"avatar_url": null, "unknown": 7})).await.expect(200)["user"].clone();
         assert_eq!((&mine["avatar_url"], &mine["username"]), (&Value::Null, &json!("Ana_1")));
         assert_eq!(ana.put(ME, json!({})).await.expect(200)["user"], mine);
@@ -115,7 +115,7 @@ async fn the_directory_is_kept_and_never_behind_a_change() {
     .await;
 }
 
-/// `/users/me` is whoever asks, so nobody can be called so; nor what clients take out of a path.
+/// `/users/me` is the caller, so no user can have this id, nor an id that clients remove from a path.
 #[tokio::test]
 async fn a_reserved_name_signs_in_nobody_and_names_nobody() {
     Host::test(Options::default(), async |host| {

@@ -1,5 +1,6 @@
-//! Delivery: one sender at a fixed rate, a room of 100, every message stored. How long until it is acknowledged, and until
-//! the last one has it; meanwhile some come and go, and resume. The control is publish and subscribe on raw Redis: nothing stored, nothing checked.
+//! Delivery: one sender at a fixed rate, a room of 100, every message stored. How long until it is
+//! acknowledged, and until the last one has it; meanwhile some come and go, and resume. The control is
+//! publish and subscribe on raw Redis: nothing stored, nothing checked.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,7 @@ const ROOM: usize = 100;
 /// Also there, and not waited for: they leave when they have heard so many, and resume from where they stand.
 const VISITORS: usize = 3;
 const VISIT_MESSAGES: usize = 50;
-/// Once the last message was sent, whoever hears nothing for so long will hear nothing more.
+/// After the last message, a client that receives nothing for this time is assumed to receive nothing more.
 const SILENCE: Duration = Duration::from_secs(5);
 
 pub async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<Vec<Row>, Wrong> {

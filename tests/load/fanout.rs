@@ -1,5 +1,5 @@
-//! Fan-out: a room, so many messages in flight, a new one as soon as an old one has reached everybody. The control is a
-//! bare broadcast loop with frames of the same length.
+//! Fan-out: a room, so many messages in flight, a new one as soon as an old one has reached everybody. The
+//! control is a bare broadcast loop with frames of the same length.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub const FRAME_BYTES: usize = 500;
 const MESSAGES_MAX: usize = 4_000_000;
 /// Longer than any run.
 const LIFE_MAX: Duration = Duration::from_secs(300);
-/// What is in flight when a run ends arrives by then, or never.
+/// Messages in flight at the end of a run arrive within this time, or never.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub async fn rows(rig: &Rig, sizes: &[usize], time: Duration) -> Result<Vec<Row>, Wrong> {
@@ -96,7 +96,7 @@ struct Run {
     compares: bool,
 }
 
-/// What came to one connection.
+/// The messages of one connection.
 #[derive(Default)]
 struct Heard {
     pushed: Vec<Said>,
@@ -147,7 +147,7 @@ impl Run {
         let took = start.elapsed().as_secs_f64();
         let deliveries = self.deliveries.load(Ordering::Relaxed) as f64;
         let cpu = process::cpu(pid) - cpu;
-        // What is still in flight arrives, or is counted as wrong.
+        // Messages in flight must arrive; otherwise they count as wrong.
         let all = tokio::time::timeout(PATIENCE, self.places.acquire_many(self.in_flight as u32)).await;
         let missing = if all.is_ok() { 0 } else { sent - self.complete.load(Ordering::Relaxed) };
         let mut wrong = missing as u64;

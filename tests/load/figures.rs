@@ -38,7 +38,7 @@ pub struct Spread {
     pub max_us: f64,
 }
 
-/// What was measured of one side.
+/// The measurements of one side.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Figures {
     pub per_second: Option<f64>,
@@ -73,7 +73,7 @@ pub struct Row {
     pub control_name: String,
     pub control: Figures,
     pub by: By,
-    /// What we aim at, for the reader; nothing asserts it.
+    /// The target, for the reader; no test asserts it.
     pub to_reach: &'static str,
 }
 

@@ -1,5 +1,5 @@
-//! Idle connections: how fast they come in, what each costs to keep, and how long one waits that comes in a steady stream
-//! of others while all of them are there. The control keeps bare sockets.
+//! Idle connections: how fast they come in, what each costs to keep, and how long one waits that comes in a
+//! steady stream of others while all of them are there. The control keeps bare sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Size {
     pub const FULL: Self = Self { connections: 10_000, stream_s: 10 };
 }
 
-/// What came of one side.
+/// The result of one side.
 pub struct Measured {
     pub idle: Figures,
     pub stream: Figures,
@@ -150,7 +150,7 @@ async fn stream(address: SocketAddr, handshakes: Vec<Handshake>, signs_in: bool)
     Figures { per_second, spread: latencies.spread(), wrong, ..Figures::default() }
 }
 
-/// Signed in is when the host says so.
+/// A client is signed in when `auth.success` arrives.
 async fn open(address: SocketAddr, number: usize, handshake: &Handshake, signs_in: bool) -> Option<Socket> {
     let source = SocketAddr::from(([127, 0, 0, 1 + (number % SOURCES) as u8], 0));
     let opening = async {

@@ -1,5 +1,5 @@
-//! The load generator: every row that this version has, each beside its control, in one run on one
-//! machine. A process of its own, bounded in count and time, on the loopback only. It prints; it asserts no time.
+//! The load generator: every row that this version has, each beside its control, in one run on one machine. A
+//! process of its own, bounded in count and time, on the loopback only. It prints; it asserts no time.
 
 mod delivery;
 mod fanout;
@@ -27,8 +27,8 @@ use rig::Rig;
 use switchboard_tests::checker::Wrong;
 use switchboard_tests::paths;
 
-/// Open files of this process, and of the host, which inherits the bound: ten thousand sockets, what comes before, and the
-/// steady stream behind them.
+/// Open files of this process, and of the host, which inherits the bound: ten thousand sockets, what comes
+/// before, and the steady stream behind them.
 const DESCRIPTORS: u64 = 20_000;
 /// Every row ends by then, whatever it waits for. The longest of them takes a third of it.
 const ROW_MAX: Duration = Duration::from_secs(900);

@@ -1,5 +1,6 @@
-//! The native control: hyper and fastwebsockets in plain Rust, no handlers, nothing stored, nothing checked. Everyone is
-//! in one room; a frame from anyone goes to everyone. It is what is left when everything else is taken away.
+//! The native control: hyper and fastwebsockets in plain Rust, no handlers, nothing stored, nothing checked.
+//! Everyone is in one room; a frame from anyone goes to everyone. It is what is left when everything else is
+//! taken away.
 
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader};

@@ -1,5 +1,6 @@
-//! Notifications: messages at a fixed rate to people who are signed in and look elsewhere: how long from the send until
-//! each is told, its row being there. And the list, as the cache answers it; its control is the same key asked of Redis.
+//! Notifications: messages at a fixed rate to people who are signed in and look elsewhere: how long from the
+//! send until each is told, its row being there. And the list, as the cache answers it; its control is the
+//! same key asked of Redis.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

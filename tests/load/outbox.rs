@@ -1,5 +1,6 @@
-//! The outbox: a backlog of messages that becomes visible at once, drained by the relay with its projections; with and
-//! without a transaction held open elsewhere. The control reads the same rows with the same statement and does nothing.
+//! The outbox: a backlog of messages that becomes visible at once, drained by the relay with its projections;
+//! with and without a transaction held open elsewhere. The control reads the same rows with the same
+//! statement and does nothing.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ pub async fn rows(rig: &Rig, events: usize) -> Vec<Row> {
     ]
 }
 
-/// So many messages in as many conversations as usual, all committed at once.
+/// The number of messages, in as many conversations as usual, all committed at once.
 async fn pile_up(connection: &Connection, events: usize) {
     let pile = format!(
         "insert into switchboard.outbox (shard, position, id, event_type, key, payload)

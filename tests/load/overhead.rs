@@ -1,5 +1,6 @@
-//! What a call costs besides its work. Measured inside the host's own code (`host/runtime/examples/call_overhead.rs`), because no
-//! socket could see microseconds; here it only becomes a row.
+//! The cost of a call besides its work. Measured inside the host's own code
+//! (`host/runtime/examples/call_overhead.rs`), because no socket could see microseconds; here it only becomes
+//! a row.
 
 use std::process::Command;
 

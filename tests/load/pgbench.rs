@@ -25,8 +25,8 @@ pub async fn run(rig: &Rig, clients: usize, time: Duration, script: &str) -> Fig
     Figures { per_second: tps, spread: logged(directory.path()).spread(), ..Figures::default() }
 }
 
-/// A statement with these in the places of its parameters, from `$1`. Without its comments, which name parameters too:
-/// pgbench would send those along.
+/// A statement with these in the places of its parameters, from `$1`. Without its comments, which name
+/// parameters too: pgbench would send those along.
 pub fn filled(statement: &str, values: &[&str]) -> String {
     let lines = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
     let statement = lines.collect::<Vec<_>>().join("\n").trim_end().trim_end_matches(';').to_owned();

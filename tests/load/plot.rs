@@ -1,5 +1,5 @@
-//! One picture of a run: each row a pair of bars, the host's above its control's, and a line where there are seconds.
-//! SVG by hand: a table drawn with rectangles needs no library.
+//! One picture of a run: each row a pair of bars, the host's above its control's, and a line where there are
+//! seconds. SVG by hand: a table drawn with rectangles needs no library.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Presence: reading it over REST, sweeping leases that all end at once, and how long a dead node's people are still shown.
+//! Presence: reading it over REST, sweeping leases that all end at once, and how long a dead node's people
+//! are still shown.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ pub async fn rows(rig: &Rig, people: usize) -> Vec<Row> {
     rows
 }
 
-/// People who share a room with the asker and are connected; a hundred of them are asked for, others each time.
+/// People who share a room with the caller and are connected; each request asks for another hundred of them.
 async fn read(rig: &Rig, people: usize) -> Row {
     let users: Vec<String> = (0..=people).map(|n| format!("seen-{n}")).collect();
     rig.room(&users).await;

@@ -1,4 +1,4 @@
-//! What the system says of a process: processor time and resident memory.
+//! Processor time and resident memory of a process, from the operating system.
 
 use std::fs;
 use std::time::Duration;

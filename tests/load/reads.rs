@@ -1,5 +1,5 @@
-//! What is read often: pages of history, searches and lists, over a history as large as it may become. Each beside the same
-//! statements said by pgbench, on the same rows.
+//! Frequent reads: pages of history, searches and lists, over a history of the largest expected size. Each is
+//! measured beside the same statements in pgbench, on the same rows.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ pub async fn rows(rig: &Rig, size: Size, time: Duration, wanted: impl Fn(&str) -
     rows
 }
 
-/// What was generated.
+/// The generated data.
 #[derive(Clone)]
 struct World {
     size: Size,
@@ -101,7 +101,7 @@ impl World {
         world
     }
 
-    /// So many callers, each as another person for each request.
+    /// The number of callers; each sends each request as another person.
     async fn measure(
         &self,
         rig: &Rig,

@@ -1,4 +1,4 @@
-//! What a run is made on: a Postgres, a Redis, a host without rate limits, and people who signed in.
+//! The set-up of a run: a Postgres, a Redis, a host without rate limits, and signed-in people.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,7 +12,7 @@ use switchboard_tests::token::Token;
 /// More than any row opens.
 const CONNECTIONS_MAX: usize = 20_000;
 
-/// Who may be named when a conversation is made.
+/// Users who can be named when a conversation is made.
 const MEMBERS_AT_ONCE: usize = 500;
 
 pub struct Rig {
@@ -21,8 +21,8 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Without `flush` a COMMIT does not wait for the disk, which on a shared machine measures the neighbours; both sides
-    /// of every row are on the same cluster.
+    /// Without `flush` a COMMIT does not wait for the disk, which on a shared machine measures the
+    /// neighbours; both sides of every row are on the same cluster.
     pub async fn start(flush: bool) -> Self {
         let postgres = Postgres::start(if flush { &[] } else { &["fsync = off"] }).await;
         let database = postgres.database().await;
@@ -58,8 +58,8 @@ impl Rig {
         Ok(checked.duplicates as u64)
     }
 
-    /// A conversation of these users, the first its owner. Beyond what one request may name they are put there directly:
-    /// so many joins are not what is measured.
+    /// A conversation of these users, the first its owner. Beyond what one request may name they are put
+    /// there directly: so many joins are not what is measured.
     pub async fn room(&self, users: &[String]) -> String {
         let (first, rest) = users.split_at(users.len().min(MEMBERS_AT_ONCE));
         let first: Vec<_> = first.iter().map(String::as_str).collect();
@@ -74,7 +74,7 @@ impl Rig {
         room
     }
 
-    /// Signed in and subscribed, ready to be read by whoever measures.
+    /// A signed-in, subscribed client, ready to be read by the measurement.
     /// With a position where somebody comes back; with the head that the host told.
     pub async fn subscribed(&self, user: &str, room: &str, position: Option<u64>) -> (Socket, u64) {
         let mut socket = self.signed_in(user).await;
@@ -114,7 +114,8 @@ pub fn message(id: u64, room: &str, content: &str) -> String {
         .to_string()
 }
 
-/// Whether a frame is of this type, without reading it as JSON: the load must cost less than what it measures.
+/// Whether a frame is of this type, without reading it as JSON: the load must cost less than what it
+/// measures.
 pub fn is(frame: &[u8], frame_type: &[u8]) -> bool {
     let head = &frame[..frame.len().min(64)];
     head.windows(frame_type.len()).any(|window| window == frame_type)

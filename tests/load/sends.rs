@@ -1,5 +1,5 @@
-//! Durable sends: so many senders, each waiting for its acknowledgement before the next. The control is pgbench running
-//! the handler's statement one by one.
+//! Durable sends: so many senders, each waiting for its acknowledgement before the next. The control is
+//! pgbench running the handler's statement one by one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +46,8 @@ pub async fn rows(rig: &Rig, time: Duration) -> Result<Vec<Row>, Wrong> {
 /// The same load with and without a transaction held open elsewhere.
 pub async fn held(rig: &Rig, time: Duration) -> Result<Row, Wrong> {
     let rooms = rooms(rig, CONVERSATIONS).await;
-    // Both sides start from the same warm state, statistics included: the server would gather them during one of the two.
+    // Both sides start from the same warm state, statistics included: the server would gather them during one
+    // of the two.
     let mut books = Books::default();
     send(rig, 16, &rooms, time / 10, &mut books).await;
     rig.host.database.connect().await.run("analyze").await;
@@ -157,7 +158,8 @@ async fn sender(
     (latencies, told, wrong)
 }
 
-/// As much as the handler writes of a message's JSON. No colon before a letter or a digit: pgbench takes it for a variable.
+/// As much as the handler writes of a message's JSON. No colon before a letter or a digit: pgbench takes it
+/// for a variable.
 const BODY: &str = r#"'"sender_id": "sender","type": "text","content": "a message of about the length that people write to each other","reply_to_id": null,"attachments": [],"metadata": null,"mentions": [],"client_msg_id": null,"created_at": "2026-01-01T00.00.00.000Z","edited_at": null,"deleted": false,"change": null'"#;
 
 /// The handler's own statements, a call at a time: arrays of one.
@@ -206,8 +208,8 @@ async fn pgbench(rig: &Rig, clients: usize, rooms: &[String], time: Duration) ->
     pgbench::run(rig, clients, time, &script(rooms.len(), &recent(rig).await)).await
 }
 
-/// Ids from this month on, as a literal: that is how the handler writes it, and a bound that is not known when the
-/// statement is planned makes Postgres walk the primary key.
+/// Ids from this month on, as a literal: that is how the handler writes it, and a bound that is not known
+/// when the statement is planned makes Postgres walk the primary key.
 async fn recent(rig: &Rig) -> String {
     const BOUND: &str = "select format('m.id >= %L', app.uuid_floor(date_trunc('month', now() at time zone 'UTC') at time zone 'UTC'))";
     rig.host.database.rows(BOUND).await[0].get(0)

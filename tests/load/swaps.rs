@@ -1,5 +1,5 @@
-//! Swaps: what two thousand sockets and the senders among them notice while `send-message` is replaced again and again, how
-//! long a release takes to be live on three nodes, and what ten thousand swaps leave behind.
+//! Swaps: what two thousand sockets and the senders among them notice while `send-message` is replaced again
+//! and again, how long a release takes to be live on three nodes, and what ten thousand swaps leave behind.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -139,8 +139,8 @@ async fn audit(rig: &Rig, mut crowd: Vec<Chatter>, rooms: &[String]) -> Result<A
 async fn release_to_live(rig: &Rig) -> Vec<Row> {
     let (mut second, mut third) = (rig.host.another_node().await, rig.host.another_node().await);
     let built = Release::built("send-message");
-    // Sent, kept, compiled in a child, linked and tried, then taken from Postgres and loaded by the other two. Also by the
-    // clock, so that a second run on the same artifacts finds none of them compiled.
+    // Sent, kept, compiled in a child, linked and tried, then taken from Postgres and loaded by the other
+    // two. Also by the clock, so that a second run on the same artifacts finds none of them compiled.
     let run = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as usize);
     let new = deploys(&rig.host.admin, (0..NEW_FILES).map(|n| built.other_code(run * NEW_FILES + n))).await;
     for n in 0..2 {
@@ -189,7 +189,7 @@ async fn deploys(admin: &Admin, releases: impl Iterator<Item = Release>) -> Figu
     Figures { spread: latencies.spread(), ..Figures::default() }
 }
 
-/// What so many swaps leave behind. Minutes: only run when it is named.
+/// The remains of many swaps. It takes minutes, so it runs only when it is named.
 pub async fn many(rig: &Rig, swaps: usize) {
     let built = Release::built("send-message");
     let digests: Vec<String> = (0..VARIANTS).map(|n| built.variant(n).digest()).collect();
@@ -219,7 +219,7 @@ pub async fn many(rig: &Rig, swaps: usize) {
         }
     }
     let before = before.expect("after the warm-up");
-    // What a call or a swap still held is given back by then.
+    // Calls and swaps have returned everything by then.
     let after = until("no descriptor and no release more than before", async || {
         let after = Left::now(rig).await;
         (after.descriptors <= before.descriptors && after.releases <= before.releases).then_some(after)
@@ -237,7 +237,7 @@ pub async fn many(rig: &Rig, swaps: usize) {
     );
 }
 
-/// What a process holds.
+/// The resources of a process.
 struct Left {
     resident_kib: f64,
     descriptors: usize,

@@ -16,7 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Parser)]
 #[command(about = "Private Postgres and Redis on free loopback ports")]
 struct Cli {
-    /// Variables are called PREFIX_DATABASE_URL and PREFIX_REDIS_URL. A server whose variable is set is not started.
+    /// Variables are called PREFIX_DATABASE_URL and PREFIX_REDIS_URL. A server whose variable is set is not
+    /// started.
     #[arg(long, global = true, default_value = "SWITCHBOARD_TEST")]
     prefix: String,
     #[command(subcommand)]
@@ -40,8 +41,8 @@ enum Task {
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Run a command, and all that it starts, at another time: tomorrow, month-end, month-begin, leap-day, next-year, or at each
-    /// of them. Needs libfaketime; without it, says so and runs nothing.
+    /// Run a command, and all that it starts, at another time: tomorrow, month-end, month-begin, leap-day,
+    /// next-year, or at each of them. Needs libfaketime; without it, prints that and runs nothing.
     At {
         #[arg(value_name = "MOMENT|each")]
         moments: String,

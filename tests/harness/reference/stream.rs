@@ -1,5 +1,5 @@
-//! What a client knows of one conversation: where it stands, and what it does with each message that comes. No socket, no
-//! clock: the rules of `docs/client.md` as code.
+//! The state of a client in one conversation: its position, and the handling of each message. No socket and
+//! no clock: the rules of `docs/client.md` as code.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub struct Stream {
     held: BTreeMap<u64, Value>,
     /// A page of history was asked for and has not come.
     asking: bool,
-    /// What was shown, in order: seq and message.
+    /// The shown messages, in order: seq and message.
     pub shown: Vec<(u64, Value)>,
     /// Came twice, and was shown once.
     pub duplicates: u64,
@@ -30,7 +30,7 @@ pub struct Stream {
     pub gaps: u64,
 }
 
-/// What the client has to do next.
+/// The next action of the client.
 #[derive(Debug, PartialEq)]
 pub enum Need {
     Nothing,
@@ -101,7 +101,7 @@ impl Stream {
     /// The connection is gone, and with it what was asked on it.
     pub fn cut(&mut self) {
         self.asking = false;
-        // What is held comes again: the position that is sent lies before it.
+        // Held messages come again: the position that the client sends lies before them.
         self.held.clear();
     }
 

@@ -1,5 +1,6 @@
-//! `docs/asyncapi.yaml` against the host: every frame a handler binds is described, what is described is answered as it says,
-//! and the prose has the same names. What the host says itself is held against it in every test.
+//! `docs/asyncapi.yaml` against the host: every frame a handler binds is described, what is described is
+//! answered as it says, and the prose has the same names. What the host says itself is held against it in
+//! every test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,7 @@ use switchboard_tests::token::Token;
 use super::sampler::Sampler;
 use super::world::{World, fresh};
 
-/// What the host answers itself.
+/// Frames that the host answers itself.
 const OF_THE_HOST: [(&str, &[&str]); 3] = [("auth", &[]), ("auth.refresh", &[]), ("ping", &["heartbeat"])];
 
 fn received() -> Vec<(Message, Vec<Message>)> {
@@ -91,7 +92,7 @@ async fn what_is_described_is_answered_as_described() {
     .await;
 }
 
-/// Who signs in by a frame has not done so before.
+/// A client that signs in by a frame has not signed in before.
 async fn speaker(host: &Host, world: &World, name: &str) -> Client {
     if name == "auth" {
         let opened = Client::connect(host.address, &Handshake::bare()).await;

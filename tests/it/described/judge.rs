@@ -1,4 +1,4 @@
-//! What is wrong with an answer, if anything is.
+//! Judges an answer: the rule that it breaks, if any.
 
 use hyper::header::HeaderMap;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use switchboard_tests::rest::Answer;
 
 use super::requests::{Case, Expected};
 
-/// The words of `docs/protocol.md` for faults of the asker, with their statuses.
+/// The codes of `docs/protocol.md` for faults of the caller, with their statuses.
 const CODES: [(&str, &[u16]); 14] = [
     ("malformed", &[400, 405]),
     ("unauthorized", &[401]),

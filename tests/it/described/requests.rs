@@ -29,14 +29,14 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// What the answer has to be, besides being no fault of the server's.
+/// The required answer. A fault of the server is never allowed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expected {
     /// The description allows it: done or refused, as the case may be.
     Anything,
     /// 422 that names this field.
     Named(String),
-    /// What could be no name names nothing: 404, or 400 where it is no text even.
+    /// A value that cannot be a name names nothing: 404, or 400 if it is not even text.
     NotThere,
     Status(u16),
 }
@@ -53,8 +53,8 @@ pub struct Case<'a> {
 }
 
 impl Request {
-    /// As a client does: whoever is told to come again does so. On a machine that stands still for the deadline of a call
-    /// nothing is wrong with the answer; one that is busy every time is at fault.
+    /// Retries like a client when the answer asks for it. On a machine that stalls for the deadline of a
+    /// call, such an answer is right; a server that is busy every time is at fault.
     pub async fn send(&self, rest: &Rest) -> Result<Answer, String> {
         let headers: Vec<_> =
             self.headers.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
@@ -298,7 +298,7 @@ impl Name {
     }
 }
 
-/// What a text in a path, a query or a header is as a value.
+/// The value of a text in a path, a query or a header.
 fn typed(schema: &Value, text: &str) -> Value {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());

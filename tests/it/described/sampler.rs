@@ -14,7 +14,7 @@ pub fn shapes(schema: &Value) -> Vec<&Value> {
 
 /// Makes values that a schema accepts.
 pub struct Sampler<'a> {
-    /// What is known to exist under a name.
+    /// The existing value for a name.
     pub known: &'a dyn Fn(&str) -> Option<Value>,
     /// A number that was not used before, for what must be unique.
     pub fresh: &'a dyn Fn() -> u64,

@@ -1,5 +1,6 @@
-//! Statements are planned for tables of any size: the host forbids plans that read a table from end to end where an index
-//! serves. So whichever is read so by any endpoint, frame or rebuild lacks one, also within functions of the database.
+//! Statements are planned for tables of any size: the host forbids plans that read a table from end to end
+//! where an index serves. So whichever is read so by any endpoint, frame or rebuild lacks one, also within
+//! functions of the database.
 
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
@@ -28,7 +29,7 @@ async fn nothing_reads_a_table_from_end_to_end() {
         host.database.run("select pg_stat_reset()").await;
 
         let mut operations = document::operations();
-        // What takes away comes last, or the others would find nothing.
+        // Operations that delete come last; otherwise the others would find nothing.
         operations.sort_by_key(|operation| {
             ["GET", "POST", "PUT", "PATCH"].iter().position(|m| operation.method == *m).unwrap_or(4)
         });
@@ -74,7 +75,7 @@ async fn nothing_reads_a_table_from_end_to_end() {
         }
         owner.expect_alive().await;
         drop(owner);
-        // Who comes back is given what they missed.
+        // A client that reconnects gets the frames that it missed.
         let body = json!({"content": "while away"});
         let messages = format!("/api/v1/conversations/{}/messages", room.as_str().expect("an id"));
         host.rest(&world.owner).post(&messages, body).await.expect(201);

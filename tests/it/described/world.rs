@@ -1,4 +1,4 @@
-//! What there is to ask for: a few people, and one of everything that an endpoint can name.
+//! The objects for requests: a few people, and one of everything that an endpoint can name.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +18,7 @@ pub struct World {
     pub message: String,
     pub class: String,
     pub notification: String,
-    /// Of a class of others that takes whoever knows it.
+    /// The code of another class, with which any user can join.
     open_code: String,
 }
 
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    /// What a field of an operation names here, so that its request is a good one.
+    /// The value of a field of an operation, so that its request is valid.
     pub fn known(&self, operation: &Operation, place: Place, name: &str) -> Option<Value> {
         let named = match (name, place) {
             ("conversation_id", _) => &self.conversation,
@@ -82,7 +82,8 @@ impl World {
         Some(json!(named))
     }
 
-    /// Names of all that is here, for somebody else to try. The directory is open, so the person is one who is not in it.
+    /// Names of all that is here, for somebody else to try. The directory is open, so the person is one who
+    /// is not in it.
     pub fn names(&self) -> [&str; 6] {
         [&self.conversation, &self.slug, &self.message, &self.class, &self.notification, &self.owner]
     }

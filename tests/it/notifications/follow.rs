@@ -88,7 +88,7 @@ async fn an_edit_replaces_the_text_of_notifications() {
             nobody_reads(host, user, "old place").await;
             assert_eq!(host.notified(user).await, pairs(&[("new_message", "meet at noon")]));
         }
-        // What was read is replaced too, and stays read.
+        // A read one gets the new text too, and stays read.
         let path = format!("/api/v1/notifications/{}/read", before["id"].as_str().unwrap());
         host.rest("bo").put(&path, json!({})).await.expect(200);
         host.rest("ana").put(&message(&room, &id), json!({"content": "meet at one"})).await.expect(200);
@@ -262,7 +262,7 @@ async fn a_mention_that_an_edit_adds_notifies_who_is_new_in_it() {
         for nobody in ["ana", "dee", "stranger"] {
             assert_eq!(host.notified(nobody).await, [], "{nobody}");
         }
-        // Nor is their text left behind when the message goes.
+        // Their text does not stay behind either when the message is deleted.
         host.rest("ana").delete(&message(&room, &id)).await.expect(204);
         assert_eq!((host.notified("cy").await, host.notified("bo").await), (vec![], vec![]));
     })

@@ -1,4 +1,4 @@
-//! What a person does with their notifications, on two devices.
+//! A person handles their notifications on two devices.
 
 use super::*;
 
@@ -181,7 +181,7 @@ async fn the_cache_is_never_stale_and_never_needed() {
     .await;
 }
 
-/// Whoever reads while others change gets what was true at some moment of the call, and in the end the end.
+/// A reader during changes gets a state from some moment of the call, and in the end the last state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_and_writers_at_once_leave_the_truth_in_the_cache() {
     Host::test(Options::default(), async |host| {
@@ -203,7 +203,7 @@ async fn readers_and_writers_at_once_leave_the_truth_in_the_cache() {
             tasks.push(tokio::spawn(async move {
                 for id in some {
                     rest.put(&format!("/api/v1/notifications/{id}/read"), json!({})).await.expect(200);
-                    // Who was answered sees it.
+                    // A client that got the answer sees the change.
                     let page = rest.get("/api/v1/notifications?limit=100").await.expect(200);
                     let list = page["notifications"].as_array().unwrap();
                     let mine = list.iter().find(|one| one["id"] == *id).expect("it is listed");

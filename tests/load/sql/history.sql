@@ -1,7 +1,8 @@
--- A history as it would have grown, written at once into the tables of the product: {conversations} groups of ten people,
--- {messages} messages in each, over half a year, in the order of time. Every person is in twenty of them (where there are
--- that many), and has read all but the last few. Words are as unequal as in a language: the first of the list are in every
--- other message, the last in a few. The words and the conversations stay, for whoever asks for them.
+-- A history as it would have grown, written at once into the tables of the product: {conversations} groups of
+-- ten people, {messages} messages in each, over half a year, in the order of time. Every person is in twenty
+-- of them (where there are that many), and has read all but the last few. Words are as unequal as in a
+-- language: the first of the list are in every other message, the last in a few. The words and the
+-- conversations stay, for later runs.
 select setseed(0.5);
 
 select app.ensure_month('messages', (date_trunc('month', now() at time zone 'utc') - make_interval(months => ago))::date)

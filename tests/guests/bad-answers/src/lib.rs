@@ -1,5 +1,5 @@
-//! Breaks the contract in the way that its caller names: answers that HTTP or a socket cannot carry, texts that look like
-//! lines of a log, a secret setting in every place where a handler can put one.
+//! Breaks the contract in the way that its caller names: answers that HTTP or a socket cannot carry, texts
+//! that look like lines of a log, a secret setting in every place where a handler can put one.
 
 use sdk::{Problem, channels, config, frame, http, log};
 

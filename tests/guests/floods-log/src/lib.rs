@@ -1,4 +1,4 @@
-//! Logs a thousand lines of 16 KiB. Nobody ends it, and sixty-four lines of 4 KiB are kept.
+//! Logs a thousand lines of 16 KiB. The host does not end the call, and keeps sixty-four lines of 4 KiB.
 
 use sdk::{Problem, http, log};
 

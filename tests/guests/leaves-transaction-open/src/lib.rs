@@ -1,4 +1,5 @@
-//! Forgets its transaction: neither commits nor drops it. The host rolls it back. Answers the transaction's number.
+//! Forgets its transaction: neither commits nor drops it. The host rolls it back. Answers the transaction's
+//! number.
 
 use sdk::{Problem, http, postgres};
 

@@ -1,5 +1,5 @@
-//! Makes the host calls that its frame lists, one after the other, and answers with what each of them said: the edges of the
-//! contract, as traces. The same traces are replayed and held against real services.
+//! Makes the host calls that its frame lists, one after the other, and answers with what each of them said:
+//! the edges of the contract, as traces. The same traces are replayed and held against real services.
 //!
 //! `{"calls": [["query", "select $1::int", ["7"]], ["begin"], ["commit"]]}`
 

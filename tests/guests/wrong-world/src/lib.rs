@@ -1,4 +1,4 @@
-//! Answers frames, says the code; its manifest binds HTTP. Refused before it runs.
+//! The code answers frames, but the manifest binds HTTP. The host refuses it before it runs.
 
 use sdk::{Problem, frame};
 
