@@ -1,4 +1,5 @@
--- A person's list as Postgres had it, unless it changed since: whoever changes it deletes the key, and the claim with it.
+-- Stores a user's list from Postgres, unless the list changed after the claim. A change deletes the key with
+-- the claim.
 -- KEYS list · ARGV claim, then score and member, pair by pair
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
 redis.call('DEL', KEYS[1])

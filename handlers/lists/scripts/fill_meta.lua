@@ -1,4 +1,5 @@
--- What Postgres knew of a conversation, unless the relay has brought newer news since, or Redis lost the claim.
+-- Stores the state of a conversation from Postgres, unless the relay has written a newer one or Redis has
+-- lost the claim.
 -- KEYS meta · ARGV claim, head, change, activity, last
 if redis.call('HGET', KEYS[1], 'claim') ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[1], 'claim')

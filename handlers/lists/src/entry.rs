@@ -1,4 +1,4 @@
-//! A conversation in somebody's list, and how it is written. Pure.
+//! A conversation in a user's list, and its JSON. Pure: no host calls.
 
 use sdk::Id;
 use serde_json::Value;
@@ -14,19 +14,19 @@ pub struct Presence {
 #[derive(Debug, PartialEq)]
 pub struct Peer {
     pub user_id: String,
-    /// JSON text; none for who never connected.
+    /// JSON text; `None` for a user who has never connected.
     pub profile: Option<String>,
-    /// I may see their presence.
+    /// Whether the list's user may see the peer's presence.
     pub is_seen: bool,
-    /// None where it is not known: Redis is away.
+    /// `None` if it is unknown, because Redis is unavailable.
     pub presence: Option<Presence>,
 }
 
 #[derive(Debug, PartialEq)]
 pub struct Entry {
-    /// The id of the last message: the place in the list, and the cursor behind it.
+    /// The id of the last message. It decides the position in the list, and it is the cursor of the entry.
     pub activity: Id,
-    /// The conversation as every answer shows it: JSON text of an object.
+    /// The conversation as every response shows it: JSON text of an object.
     pub text: String,
     pub role: String,
     pub notifications: String,
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_the_conversation_with_what_is_mine() {
+    fn an_entry_has_the_conversation_and_the_users_own_fields() {
         let mut entry = Entry {
             activity: Id::at(1, &[0; 10]),
             text: r#"{"id":"c","settings":{}}"#.into(),

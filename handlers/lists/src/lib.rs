@@ -1,5 +1,6 @@
-//! Lists of conversations: a page of mine from the read model in Redis, from Postgres where there is none; and the whole
-//! model anew, when an operator asks for it. What it keeps and why it is never wrong for long is said in `model`.
+//! Lists of conversations. It reads pages of a user's list from the read model in Redis, or from Postgres if
+//! Redis fails. When an operator requests it, it also rebuilds the whole model. `model` documents the model
+//! and why it stays correct.
 
 mod entry;
 mod list;
@@ -11,7 +12,7 @@ mod store;
 use sdk::http::{self, Request, Response};
 use sdk::{Id, Problem, cursor, log};
 
-use list::Trouble;
+use list::ReadError;
 
 struct Lists;
 http::export!(Lists);
@@ -29,12 +30,12 @@ impl http::Handler for Lists {
 fn list(request: &Request) -> Result<Response, Problem> {
     let user = &request.caller()?.user_id;
     let limit = request.limit(20, 100)? as usize;
-    // The first page begins beyond every conversation.
+    // Every conversation is below the cursor of the first page.
     let after = cursor::id(request.query("cursor"))?.unwrap_or(Id::LAST);
     let mut entries = match list::of(user, after, limit + 1) {
         Ok(entries) => entries,
-        Err(Trouble::Problem(problem)) => return Err(problem),
-        Err(Trouble::Away(why)) => {
+        Err(ReadError::Problem(problem)) => return Err(problem),
+        Err(ReadError::RedisUnavailable(why)) => {
             log::debug("a list without Redis", &[("why", &why)]);
             store::page(user, after, limit + 1)?
         }

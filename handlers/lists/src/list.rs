@@ -1,5 +1,5 @@
-//! A page of somebody's list: order from Redis, seats from Postgres, whatever Redis lacks from Postgres too and back into
-//! it.
+//! Reads a page of a user's list. The order comes from Redis, the memberships from Postgres. What Redis lacks
+//! is read from Postgres and stored in Redis.
 
 use chat::keys;
 use std::cmp::Reverse;
@@ -9,87 +9,90 @@ use sdk::redis::{self, Error};
 use sdk::{Id, Problem};
 
 use crate::entry::Entry;
-use crate::model::{self, Count, Kept};
-use crate::store::{self, Counted, Meta, Place, Seat};
+use crate::model::{self, CachedList, Count};
+use crate::store::{self, ListPosition, Membership, Meta, Unread};
 
-/// Read at once at least, so that a list of much that is hidden is not read one by one.
+/// The smallest number of entries to read at once. Otherwise a list with many hidden conversations would be
+/// read one by one.
 const READ_MIN: usize = 20;
-/// Put back into Redis by one call; each is a round trip. The rest has its turn.
+/// The conversations that one call stores in Redis, because each takes a round trip. Later calls store the
+/// rest.
 const FILLS_MAX: usize = 100;
 
-pub enum Trouble {
-    /// No Redis: Postgres alone answers.
-    Away(String),
+/// Why a list could not be read from the model.
+pub enum ReadError {
+    /// Redis failed, so the caller reads from Postgres alone.
+    RedisUnavailable(String),
     Problem(Problem),
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for ReadError {
     fn from(error: Error) -> Self {
-        Self::Away(redis::describe(&error))
+        Self::RedisUnavailable(redis::describe(&error))
     }
 }
 
-impl From<Problem> for Trouble {
+impl From<Problem> for ReadError {
     fn from(problem: Problem) -> Self {
         Self::Problem(problem)
     }
 }
 
-/// The newest `limit` from `after` on.
-pub fn of(user: &str, after: Id, limit: usize) -> Result<Vec<Entry>, Trouble> {
-    Reader { user, learned: BTreeMap::new() }.page(after, limit)
+/// The newest `limit` entries below the cursor `after`.
+pub fn of(user: &str, after: Id, limit: usize) -> Result<Vec<Entry>, ReadError> {
+    Reader { user, loaded: BTreeMap::new() }.page(after, limit)
 }
 
 struct Reader<'a> {
     user: &'a str,
-    /// What Redis did not know.
-    learned: BTreeMap<Id, Meta>,
+    /// The conversations that Redis lacked.
+    loaded: BTreeMap<Id, Meta>,
 }
 
 impl Reader<'_> {
-    fn page(mut self, after: Id, limit: usize) -> Result<Vec<Entry>, Trouble> {
-        let kept = match model::list(self.user)? {
-            Some(kept) => kept,
-            None => self.learn_list()?,
+    fn page(mut self, after: Id, limit: usize) -> Result<Vec<Entry>, ReadError> {
+        let cached = match model::list(self.user)? {
+            Some(cached) => cached,
+            None => self.copy_list()?,
         };
-        let mut places = self.places(&kept.ids)?;
-        if kept.more {
-            places.extend(store::older(self.user, &kept.ids, after, limit)?);
+        let mut positions = self.positions(&cached.ids)?;
+        if cached.more {
+            positions.extend(store::older(self.user, &cached.ids, after, limit)?);
         }
-        let places = ordered(places, after);
+        let positions = ordered(positions, after);
 
         let (mut entries, mut counts) = (Vec::new(), Vec::new());
-        let mut rest = &places[..];
+        let mut rest = &positions[..];
         while entries.len() < limit && !rest.is_empty() {
-            // Some of them may be hidden, or not mine any more.
+            // Some of them may be hidden, or the user has left them.
             let want = (limit - entries.len()).max(READ_MIN).min(rest.len());
             let (now, later) = rest.split_at(want);
             self.read(now, &mut entries, &mut counts)?;
             rest = later;
         }
         entries.truncate(limit);
-        model::keep_counts(self.user, &counts)?;
+        model::store_counts(self.user, &counts)?;
         Ok(entries)
     }
 
-    fn learn_list(&mut self) -> Result<Kept, Trouble> {
-        let (places, more) = learn_list(self.user, false)?;
-        Ok(Kept { ids: places.iter().map(|place| place.id).collect(), more })
+    fn copy_list(&mut self) -> Result<CachedList, ReadError> {
+        let (positions, more) = copy_list(self.user, false)?;
+        Ok(CachedList { ids: positions.iter().map(|position| position.id).collect(), more })
     }
 
-    fn places(&mut self, ids: &[Id]) -> Result<Vec<Place>, Trouble> {
+    fn positions(&mut self, ids: &[Id]) -> Result<Vec<ListPosition>, ReadError> {
         let known = model::activities(ids)?;
         let missing: Vec<Id> =
             ids.iter().zip(&known).filter(|(_, activity)| activity.is_none()).map(|(id, _)| *id).collect();
-        self.learn(&missing)?;
-        let place = |(id, activity): (&Id, Option<Id>)| {
-            let activity = activity.or_else(|| self.learned.get(id).map(|meta| meta.activity))?;
-            Some(Place { id: *id, activity })
+        self.load(&missing)?;
+        let position = |(id, activity): (&Id, Option<Id>)| {
+            let activity = activity.or_else(|| self.loaded.get(id).map(|meta| meta.activity))?;
+            Some(ListPosition { id: *id, activity })
         };
-        Ok(ids.iter().zip(known).filter_map(place).collect())
+        Ok(ids.iter().zip(known).filter_map(position).collect())
     }
 
-    fn learn(&mut self, ids: &[Id]) -> Result<(), Trouble> {
+    fn load(&mut self, ids: &[Id]) -> Result<(), ReadError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -98,59 +101,63 @@ impl Reader<'_> {
         for meta in metas.iter().take(FILLS_MAX) {
             model::fill_meta(&claim, meta)?;
         }
-        self.learned.extend(metas.into_iter().map(|meta| (meta.id, meta)));
+        self.loaded.extend(metas.into_iter().map(|meta| (meta.id, meta)));
         Ok(())
     }
 
-    /// Entries of these places, as far as they are mine and in sight, and the counts that Redis lacks.
+    /// Adds the entries of these positions, without conversations that are hidden or that the user has left,
+    /// and the counts that Redis lacked.
     fn read(
         &mut self,
-        places: &[Place],
+        positions: &[ListPosition],
         entries: &mut Vec<Entry>,
         counts: &mut Vec<(Id, Count)>,
-    ) -> Result<(), Trouble> {
-        let ids: Vec<Id> = places.iter().map(|place| place.id).collect();
+    ) -> Result<(), ReadError> {
+        let ids: Vec<Id> = positions.iter().map(|position| position.id).collect();
         let known = model::read(self.user, &ids)?;
         let missing: Vec<Id> = ids
             .iter()
             .zip(&known)
-            .filter(|(id, (meta, _))| meta.is_none() && !self.learned.contains_key(id))
+            .filter(|(id, (meta, _))| meta.is_none() && !self.loaded.contains_key(id))
             .map(|(id, _)| *id)
             .collect();
-        self.learn(&missing)?;
+        self.load(&missing)?;
         let known: Vec<_> = ids
             .iter()
             .zip(&known)
             .map(|(id, (meta, count))| {
-                let meta = meta.as_ref().or_else(|| self.learned.get(id));
+                let meta = meta.as_ref().or_else(|| self.loaded.get(id));
                 (meta, count.filter(|count| meta.is_some_and(|meta| count.is_of(meta))))
             })
             .collect();
-        let mut seats: BTreeMap<Id, Seat> =
-            store::seats(self.user, &ids)?.into_iter().map(|seat| (seat.id, seat)).collect();
+        let mut memberships: BTreeMap<Id, Membership> = store::memberships(self.user, &ids)?
+            .into_iter()
+            .map(|membership| (membership.id, membership))
+            .collect();
         let mut seen = Vec::new();
-        for (place, (meta, count)) in places.iter().zip(known) {
-            let (Some(meta), Some(seat)) = (meta, seats.remove(&place.id)) else { continue };
-            if seat.hidden_seq.is_none_or(|hidden| hidden < meta.head) {
-                let count = count.filter(|count| count.mark == seat.mark);
-                seen.push((place, meta, seat, count));
+        for (position, (meta, count)) in positions.iter().zip(known) {
+            let (Some(meta), Some(membership)) = (meta, memberships.remove(&position.id)) else { continue };
+            if membership.hidden_seq.is_none_or(|hidden| hidden < meta.head) {
+                let count = count.filter(|count| count.mark == membership.mark);
+                seen.push((position, meta, membership, count));
             }
         }
-        let uncounted = seen.iter().filter(|(.., count)| count.is_none()).map(|(place, ..)| place.id);
-        let mut counted = self.count(uncounted.collect())?;
-        for (place, meta, seat, count) in seen {
+        let without_count =
+            seen.iter().filter(|(.., count)| count.is_none()).map(|(position, ..)| position.id);
+        let mut counted = self.count(without_count.collect())?;
+        for (position, meta, membership, count) in seen {
             let count = count.or_else(|| {
-                let count = count_of(meta, &counted.remove(&place.id)?);
-                counts.push((place.id, count));
+                let count = count_of(meta, &counted.remove(&position.id)?);
+                counts.push((position.id, count));
                 Some(count)
             });
-            // Who left while this was read is not shown what they left.
-            entries.extend(count.map(|count| entry(place, meta, seat, count)));
+            // There is no count if the user left the conversation meanwhile. Then the entry is left out.
+            entries.extend(count.map(|count| entry(position, meta, membership, count)));
         }
         Ok(())
     }
 
-    fn count(&self, ids: Vec<Id>) -> Result<BTreeMap<Id, Counted>, Problem> {
+    fn count(&self, ids: Vec<Id>) -> Result<BTreeMap<Id, Unread>, Problem> {
         if ids.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -158,26 +165,26 @@ impl Reader<'_> {
     }
 }
 
-/// From Postgres into Redis: the newest, and whether there are more.
-pub fn learn_list(user: &str, anew: bool) -> Result<(Vec<Place>, bool), Trouble> {
+/// Copies the user's list from Postgres to Redis: the newest conversations, and whether there are more.
+pub fn copy_list(user: &str, anew: bool) -> Result<(Vec<ListPosition>, bool), ReadError> {
     let claim = model::claim_list(user, anew)?;
-    let mut places = store::mine(user, keys::LIST_MAX + 1)?;
-    let more = places.len() > keys::LIST_MAX;
-    places.truncate(keys::LIST_MAX);
-    model::fill_list(user, &claim, &places, more)?;
-    Ok((places, more))
+    let mut positions = store::mine(user, keys::LIST_MAX + 1)?;
+    let more = positions.len() > keys::LIST_MAX;
+    positions.truncate(keys::LIST_MAX);
+    model::fill_list(user, &claim, &positions, more)?;
+    Ok((positions, more))
 }
 
-/// Newest first, from the cursor on.
-fn ordered(mut places: Vec<Place>, after: Id) -> Vec<Place> {
-    places.retain(|place| place.activity < after);
-    places.sort_unstable_by_key(|place| Reverse(place.activity));
-    places
+/// The positions below the cursor, newest first.
+fn ordered(mut positions: Vec<ListPosition>, after: Id) -> Vec<ListPosition> {
+    positions.retain(|position| position.activity < after);
+    positions.sort_unstable_by_key(|position| Reverse(position.activity));
+    positions
 }
 
-/// What Postgres counted just now is at least as new as what is known of the conversation. Where it is newer, the news
-/// make the count void.
-fn count_of(meta: &Meta, counted: &Counted) -> Count {
+/// The count with the state of the conversation that it belongs to. Postgres may have counted a newer state.
+/// The model then gets that state soon, and the count is not used any more.
+fn count_of(meta: &Meta, counted: &Unread) -> Count {
     Count {
         head: meta.head,
         change: meta.change,
@@ -187,15 +194,15 @@ fn count_of(meta: &Meta, counted: &Counted) -> Count {
     }
 }
 
-fn entry(place: &Place, meta: &Meta, seat: Seat, count: Count) -> Entry {
+fn entry(position: &ListPosition, meta: &Meta, membership: Membership, count: Count) -> Entry {
     Entry {
-        activity: place.activity,
-        text: seat.text,
-        role: seat.role,
-        notifications: seat.notifications,
+        activity: position.activity,
+        text: membership.text,
+        role: membership.role,
+        notifications: membership.notifications,
         last_read_seq: count.last_read_seq,
         unread: count.unread,
         last: meta.last.clone(),
-        peer: store::peer(seat.peer, seat.profile, seat.is_seen),
+        peer: store::peer(membership.peer, membership.profile, membership.is_seen),
     }
 }

@@ -1,36 +1,39 @@
-//! The read model of lists in Redis: which conversations are somebody's, where each conversation stands, and counts of what
-//! is unread. It may be gone at any time and is then read from Postgres; it must never be wrong for longer than its news
-//! take. Who may see what, and each person's mark, are not in it: Postgres is asked on every read.
+//! The read model of lists in Redis: each user's conversations, the state of each conversation, and unread
+//! counts. Redis may lose it at any time; it is then read from Postgres. It must not be outdated for longer
+//! than the relay needs to deliver an event. Memberships and marks are not in it: each request reads them
+//! from Postgres.
 //!
-//! * A list (`list:{user}`) is written only from Postgres, and deleted by the relay when its person comes or goes.
-//! * A conversation's place (`meta:{id}`) is written by the relay with every message, and from Postgres where it is missing.
-//!   So a message costs one write, however many lists it moves in; the order is made on reading.
-//! * A count (`unread:{id}`) says for which head, change and mark it was made, and holds for no other.
+//! * A list (`list:{user}`) is only written from Postgres. The relay deletes it when its user joins or leaves
+//!   a conversation.
+//! * The state of a conversation (`meta:{id}`) is written by the relay with every message, and from Postgres
+//!   if it is missing. So a message costs one write, however many lists it moves in. Readers sort the list.
+//! * A count (`unread:{id}`) contains the head, change and mark for which it was computed, and is used for no
+//!   others.
 //!
-//! Whoever writes from Postgres first puts down a claim. What it read is written only while the claim is still there: news
-//! that came in between take it away, and so does a Redis that lost everything.
+//! A writer that copies from Postgres first writes a claim. The result is stored only if the claim still
+//! exists. The relay's update deletes the claim, and so does a loss of Redis.
 
 use chat::keys;
 use sdk::redis::{self, Error, Pipeline, Reply};
 use sdk::{Id, random};
 
-use crate::store::{Meta, Place};
+use crate::store::{ListPosition, Meta};
 
-/// In place of an id in a list: everything is in it, or there are older ones in Postgres.
+/// Members of a list that are not ids: the list is complete, or Postgres has older conversations.
 const WHOLE: &str = "whole";
 const MORE: &str = "more";
-/// Whoever claims a list and then fails leaves this behind for so long.
+/// The lifetime of a claim on a list. It removes the claim of a writer that failed.
 const CLAIM_TTL_S: &str = "30";
 
 /// A list as Redis has it.
 #[derive(Debug, PartialEq)]
-pub struct Kept {
+pub struct CachedList {
     pub ids: Vec<Id>,
-    /// Older ones are in Postgres.
+    /// Whether Postgres has older conversations.
     pub more: bool,
 }
 
-/// A count of what is unread.
+/// An unread count, and the state for which it was computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Count {
     pub head: u64,
@@ -40,9 +43,10 @@ pub struct Count {
     pub unread: u64,
 }
 
-/// What Redis has of a conversation, and of this person in it.
+/// The state of a conversation, and the user's unread count in it.
 pub type Known = (Option<Meta>, Option<Count>);
 
+/// The right to store what is read from Postgres from now on, until something changes.
 pub struct Claim(String);
 
 impl Claim {
@@ -52,17 +56,17 @@ impl Claim {
     }
 }
 
-pub fn list(user: &str) -> Result<Option<Kept>, Error> {
-    Ok(kept(&redis::command(&["ZRANGE", &keys::list(user), "0", "-1"])?))
+pub fn list(user: &str) -> Result<Option<CachedList>, Error> {
+    Ok(cached(&redis::command(&["ZRANGE", &keys::list(user), "0", "-1"])?))
 }
 
-fn kept(reply: &Reply) -> Option<Kept> {
+fn cached(reply: &Reply) -> Option<CachedList> {
     let has = |word: &str| reply.texts().any(|member| member == word);
     let more = has(MORE);
-    (more || has(WHOLE)).then(|| Kept { ids: reply.texts().filter_map(Id::parse).collect(), more })
+    (more || has(WHOLE)).then(|| CachedList { ids: reply.texts().filter_map(Id::parse).collect(), more })
 }
 
-/// Before Postgres is asked.
+/// Claims a list before it is read from Postgres. `anew` deletes the present list.
 pub fn claim_list(user: &str, anew: bool) -> Result<Claim, Error> {
     let (claim, key) = (Claim::new(), keys::list(user));
     let mut pipeline = Pipeline::new();
@@ -73,17 +77,17 @@ pub fn claim_list(user: &str, anew: bool) -> Result<Claim, Error> {
     Ok(claim)
 }
 
-/// What Postgres said, unless the list changed since.
-pub fn fill_list(user: &str, claim: &Claim, places: &[Place], more: bool) -> Result<(), Error> {
+/// Stores a list from Postgres, unless the list changed after the claim.
+pub fn fill_list(user: &str, claim: &Claim, positions: &[ListPosition], more: bool) -> Result<(), Error> {
     let mut args = vec![claim.0.clone(), "0".to_owned(), if more { MORE } else { WHOLE }.to_owned()];
-    for place in places {
-        args.extend([place.activity.ms().to_string(), place.id.to_string()]);
+    for position in positions {
+        args.extend([position.activity.ms().to_string(), position.id.to_string()]);
     }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     redis::script("fill_list", &[&keys::list(user)], &args).map(drop)
 }
 
-/// Where conversations stand, as far as Redis knows.
+/// The last activity of conversations; `None` for those that Redis lacks.
 pub fn activities(ids: &[Id]) -> Result<Vec<Option<Id>>, Error> {
     let mut pipeline = Pipeline::new();
     for id in ids {
@@ -92,7 +96,7 @@ pub fn activities(ids: &[Id]) -> Result<Vec<Option<Id>>, Error> {
     Ok(pipeline.run()?.iter().map(|reply| reply.text().and_then(Id::parse)).collect())
 }
 
-/// All of it, and the count of this person.
+/// The states of conversations, and the user's unread counts.
 pub fn read(user: &str, ids: &[Id]) -> Result<Vec<Known>, Error> {
     let mut pipeline = Pipeline::new();
     for id in ids {
@@ -112,7 +116,7 @@ fn meta(id: Id, fields: &[Reply]) -> Option<Meta> {
     Some(Meta {
         id,
         head: number(head)?,
-        // Nobody has changed anything since it was written.
+        // The field is absent until the first change.
         change: number(change).unwrap_or(0),
         activity: Id::parse(activity.text()?)?,
         last: last.text()?.to_owned(),
@@ -123,7 +127,7 @@ fn number(reply: &Reply) -> Option<u64> {
     reply.integer().and_then(|number| u64::try_from(number).ok())
 }
 
-/// One claim for all. `anew` drops what is there, the counts and what others keep of these conversations too.
+/// Claims the states of conversations, all with one claim. `anew` deletes the present states and counts.
 pub fn claim_metas(ids: &[Id], anew: bool) -> Result<Claim, Error> {
     let (claim, mut pipeline) = (Claim::new(), Pipeline::new());
     for id in ids {
@@ -146,7 +150,7 @@ pub fn fill_meta(claim: &Claim, meta: &Meta) -> Result<(), Error> {
         .map(drop)
 }
 
-/// Of conversations that are no more.
+/// Deletes the states of deleted conversations.
 pub fn forget_metas(ids: impl Iterator<Item = Id>) -> Result<(), Error> {
     let mut pipeline = Pipeline::new();
     ids.for_each(|id| {
@@ -155,7 +159,7 @@ pub fn forget_metas(ids: impl Iterator<Item = Id>) -> Result<(), Error> {
     pipeline.run().map(drop)
 }
 
-pub fn keep_counts(user: &str, counts: &[(Id, Count)]) -> Result<(), Error> {
+pub fn store_counts(user: &str, counts: &[(Id, Count)]) -> Result<(), Error> {
     let mut pipeline = Pipeline::new();
     for (id, count) in counts {
         let key = keys::unread(*id);
@@ -177,7 +181,7 @@ impl Count {
         format!("{head} {change} {mark} {last_read_seq} {unread}")
     }
 
-    /// It was made of this.
+    /// Whether the count was computed for this state.
     pub fn is_of(&self, meta: &Meta) -> bool {
         (self.head, self.change) == (meta.head, meta.change)
     }
@@ -194,18 +198,18 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_its_end_is_none() {
+    fn a_list_without_whole_or_more_is_not_used() {
         let room = Id::parse(ROOM).unwrap();
-        assert_eq!(kept(&members(&[])), None);
-        assert_eq!(kept(&members(&["claim:1"])), None);
-        // What somebody added to nothing is not a list.
-        assert_eq!(kept(&members(&[ROOM])), None);
-        assert_eq!(kept(&members(&["whole"])), Some(Kept { ids: vec![], more: false }));
-        assert_eq!(kept(&members(&["more", ROOM])), Some(Kept { ids: vec![room], more: true }));
+        assert_eq!(cached(&members(&[])), None);
+        assert_eq!(cached(&members(&["claim:1"])), None);
+        // A list to which only an id was added is incomplete.
+        assert_eq!(cached(&members(&[ROOM])), None);
+        assert_eq!(cached(&members(&["whole"])), Some(CachedList { ids: vec![], more: false }));
+        assert_eq!(cached(&members(&["more", ROOM])), Some(CachedList { ids: vec![room], more: true }));
     }
 
     #[test]
-    fn half_of_what_is_known_of_a_conversation_is_nothing() {
+    fn an_incomplete_state_is_not_used() {
         let text = |text: &str| Reply::Text(text.to_owned());
         let room = Id::parse(ROOM).unwrap();
         let whole = [text("7"), Reply::Nil, text(ROOM), text("{}")];
@@ -219,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_holds_only_for_what_it_was_made_of() {
+    fn a_count_is_used_only_for_its_state() {
         let count = Count { head: 7, change: 2, mark: 3, last_read_seq: 4, unread: 1 };
         assert_eq!(Count::parse(&count.text()), Some(count));
         for bad in ["", "1", "1 2 3 4", "1 2 3 4 x", "1 2 3 4 5 6"] {

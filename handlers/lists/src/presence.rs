@@ -1,4 +1,4 @@
-//! Whether the other person of a direct conversation is there, from the leases in Redis: one round trip for a page.
+//! Adds the presence of the peers in direct conversations. It reads Redis, with one round trip per page.
 
 use chat::keys;
 use sdk::redis::{Pipeline, Reply};
@@ -6,7 +6,7 @@ use sdk::time;
 
 use crate::entry::{Entry, Presence};
 
-/// Left out where Redis is away: then nobody knows.
+/// Adds the presence of each peer. If Redis fails, the presence stays unknown.
 pub fn add(entries: &mut [Entry]) {
     let mut pipeline = Pipeline::new();
     for peer in entries.iter().filter_map(|entry| entry.peer.as_ref()).filter(|peer| peer.is_seen) {
@@ -15,13 +15,13 @@ pub fn add(entries: &mut [Entry]) {
     let Ok(replies) = pipeline.run() else { return };
     let mut replies = replies.iter();
     for peer in entries.iter_mut().filter_map(|entry| entry.peer.as_mut()) {
-        // Whoever may not be seen looks like somebody who never was here.
+        // A peer whose presence the user may not see has the same presence as one who was never online.
         let reply = if peer.is_seen { replies.next() } else { None };
         peer.presence = Some(shown(reply.map_or(&[], Reply::items)));
     }
 }
 
-/// Of whom Redis knows nothing is not there.
+/// The presence in these fields. A user whom Redis does not know is offline.
 fn shown(fields: &[Reply]) -> Presence {
     let status = fields.first().and_then(Reply::text).unwrap_or("offline");
     let seen_ms = fields.iter().skip(1).find_map(Reply::integer).and_then(|ms| u64::try_from(ms).ok());
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_not_known_is_offline() {
+    fn an_unknown_user_is_offline() {
         assert_eq!(
             shown(&[Reply::Nil, Reply::Nil, Reply::Nil]),
             Presence { status: "offline".into(), last_seen: None }

@@ -1,23 +1,25 @@
-//! The whole read model anew, a step at a time: first every conversation, then every person's list. Each step says where
-//! the next begins, so whoever asks needs to remember nothing else, and traffic goes on meanwhile.
+//! Rebuilds the whole read model in steps: first every conversation, then every user's list. Each step
+//! returns the cursor of the next one, so the caller needs no other state. Traffic continues during the
+//! rebuild.
 
 use std::collections::BTreeSet;
 
 use sdk::{Id, Problem};
 use serde_json::{Value, json};
 
-use crate::list::{self, Trouble};
+use crate::list::{self, ReadError};
 use crate::{model, store};
 
-/// In one step: a few hundred milliseconds at most.
+/// The size of one step, which takes at most a few hundred milliseconds.
 const CONVERSATIONS_AT_ONCE: usize = 200;
 const PEOPLE_AT_ONCE: usize = 100;
 
-/// Keys of the read model that the steps do not write anew. Readers put them back from Postgres.
+/// Keys of the read model that the steps do not write. The host deletes them, and readers restore them from
+/// Postgres.
 const FORGOTTEN: [&str; 6] =
     ["unread:*", "page:*", "participants:*", "profile:*", "notifications:*", "search:*"];
 
-/// Where a step begins.
+/// The point at which a step begins.
 #[derive(Debug, PartialEq)]
 pub struct Step {
     done: u64,
@@ -57,9 +59,9 @@ impl Step {
         Some(format!("{} {} {what} {after}", self.done, self.total))
     }
 
-    /// The first step also names what the host is to delete.
+    /// The response. That of the first step also names the keys that the host has to delete.
     pub fn answer(&self, is_first: bool) -> Value {
-        // What came into being meanwhile is visited too.
+        // The steps also visit what was created meanwhile, so `done` may exceed the initial total.
         let mut answer =
             json!({ "done": self.done, "total": self.total.max(self.done), "cursor": self.cursor() });
         if is_first {
@@ -78,12 +80,12 @@ pub fn run(step: Step) -> Result<Step, Problem> {
     };
     match ran {
         Ok((count, next)) => Ok(Step { done: done + count, total, next }),
-        Err(Trouble::Problem(problem)) => Err(problem),
-        Err(Trouble::Away(_)) => Err(Problem::unavailable()),
+        Err(ReadError::Problem(problem)) => Err(problem),
+        Err(ReadError::RedisUnavailable(_)) => Err(Problem::unavailable()),
     }
 }
 
-fn conversations(after: Id) -> Result<(u64, Next), Trouble> {
+fn conversations(after: Id) -> Result<(u64, Next), ReadError> {
     let ids = store::conversations(after, CONVERSATIONS_AT_ONCE)?;
     let Some(last) = ids.last() else { return Ok((0, Next::People(String::new()))) };
     let claim = model::claim_metas(&ids, true)?;
@@ -96,10 +98,10 @@ fn conversations(after: Id) -> Result<(u64, Next), Trouble> {
     Ok((ids.len() as u64, Next::Conversations(*last)))
 }
 
-fn people(after: &str) -> Result<(u64, Next), Trouble> {
+fn people(after: &str) -> Result<(u64, Next), ReadError> {
     let people = store::people(after, PEOPLE_AT_ONCE)?;
     for user in &people {
-        list::learn_list(user, true)?;
+        list::copy_list(user, true)?;
     }
     let next = people.last().map_or(Next::End, |last| Next::People(last.clone()));
     Ok((people.len() as u64, next))
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_says_where_the_next_step_begins() {
+    fn a_cursor_contains_the_point_where_the_next_step_begins() {
         let id = Id::parse("019a9fd9-277b-7fff-bfff-ffffffffffff").unwrap();
         for next in [Next::Conversations(id), Next::People("ana von b".into()), Next::People(String::new())] {
             let step = Step { done: 3, total: 9, next };

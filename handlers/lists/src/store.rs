@@ -1,20 +1,20 @@
-//! Statements of this handler and what their answers mean.
+//! The SQL statements of this handler.
 
 use sdk::{Id, Problem, clock, params, postgres, time};
 
 use crate::entry::{Entry, Peer};
 
 sdk::rows! {
-    /// Where a conversation stands in a list.
+    /// The position of a conversation in a list.
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct Place { id: Id, activity: Id }
+    pub struct ListPosition { id: Id, activity: Id }
 
-    /// What Redis keeps of a conversation.
+    /// The state of a conversation that Redis stores.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Meta { id: Id, head: u64, change: u64, activity: Id, last: String }
 
-    /// What only Postgres is asked about a conversation and me.
-    pub struct Seat {
+    /// The user's membership in a conversation, which is always read from Postgres.
+    pub struct Membership {
         id: Id,
         text: String,
         role: String,
@@ -26,8 +26,8 @@ sdk::rows! {
         is_seen: bool,
     }
 
-    /// What I have not read of a conversation, from this mark on.
-    pub struct Counted { id: Id, mark: u64, last_read_seq: u64, unread: u64 }
+    /// The user's unread count in a conversation, from this mark on.
+    pub struct Unread { id: Id, mark: u64, last_read_seq: u64, unread: u64 }
 
     struct Row {
         activity: Id,
@@ -43,40 +43,40 @@ sdk::rows! {
     }
 }
 
-/// The partitions from here on are looked at first.
+/// The smallest id of this month. The statements search the partitions from there on first.
 fn month() -> Id {
     Id::floor(time::month_start(clock::now_ms()))
 }
 
-/// My conversations by activity, at most so many.
-pub fn mine(user: &str, most: usize) -> Result<Vec<Place>, Problem> {
+/// The user's `most` newest conversations, by activity.
+pub fn mine(user: &str, most: usize) -> Result<Vec<ListPosition>, Problem> {
     let rows = postgres::query(include_str!("sql/mine.sql"), &params![user, most as u64, month()])?;
     Ok(rows.all()?)
 }
 
-/// Those that are not among `kept`, from `after` on.
-pub fn older(user: &str, kept: &[Id], after: Id, limit: usize) -> Result<Vec<Place>, Problem> {
+/// The conversations below the cursor `after` that are not in `kept`.
+pub fn older(user: &str, kept: &[Id], after: Id, limit: usize) -> Result<Vec<ListPosition>, Problem> {
     let rows =
         postgres::query(include_str!("sql/older.sql"), &params![user, kept, after, limit as u64, month()])?;
     Ok(rows.all()?)
 }
 
-/// None for what is deleted.
+/// The states of conversations. A deleted conversation has none.
 pub fn metas(ids: &[Id]) -> Result<Vec<Meta>, Problem> {
     Ok(postgres::query(include_str!("sql/metas.sql"), &params![ids, month()])?.all()?)
 }
 
-/// None of those I am not in.
-pub fn seats(user: &str, ids: &[Id]) -> Result<Vec<Seat>, Problem> {
+/// The user's memberships in conversations. A conversation that the user has left has none.
+pub fn memberships(user: &str, ids: &[Id]) -> Result<Vec<Membership>, Problem> {
     Ok(postgres::query(include_str!("sql/seats.sql"), &params![user, ids])?.all()?)
 }
 
-/// Likewise.
-pub fn counts(user: &str, ids: &[Id]) -> Result<Vec<Counted>, Problem> {
+/// The user's unread counts. A conversation that the user has left has none.
+pub fn counts(user: &str, ids: &[Id]) -> Result<Vec<Unread>, Problem> {
     Ok(postgres::query(include_str!("sql/counts.sql"), &params![user, ids])?.all()?)
 }
 
-/// A page without Redis.
+/// A page that is read from Postgres alone.
 pub fn page(user: &str, after: Id, limit: usize) -> Result<Vec<Entry>, Problem> {
     let rows = postgres::query(include_str!("sql/page.sql"), &params![user, after, limit as u64, month()])?;
     let rows: Vec<Row> = rows.all()?;
@@ -102,19 +102,19 @@ pub fn peer(user_id: Option<String>, profile: Option<String>, is_seen: bool) -> 
     user_id.map(|user_id| Peer { user_id, profile, is_seen, presence: None })
 }
 
-/// How many conversations and people a whole rebuild visits.
+/// The number of conversations and users that a rebuild visits.
 pub fn size() -> Result<u64, Problem> {
     let size: Option<u64> = postgres::query(include_str!("sql/size.sql"), &[])?.cell()?;
     Ok(size.unwrap_or(0))
 }
 
-/// The next conversations by id, the deleted ones too.
+/// The next conversations by id, including deleted ones.
 pub fn conversations(after: Id, limit: usize) -> Result<Vec<Id>, Problem> {
     texts(include_str!("sql/conversations.sql"), &params![after, limit as u64])
         .map(|ids| ids.iter().filter_map(|id| Id::parse(id)).collect())
 }
 
-/// The next people who are in any conversation, by id.
+/// The next users who are in any conversation, by id.
 pub fn people(after: &str, limit: usize) -> Result<Vec<String>, Problem> {
     texts(include_str!("sql/people.sql"), &params![after, limit as u64])
 }

@@ -1,12 +1,12 @@
-//! How far people have read and been delivered to: they say it here, and here it is looked up. What a mark may do is in
-//! `sdk::marks` and `app.mark`; pushing it to the others is the outbox's business.
+//! Raises read and delivered marks, and returns receipts. The rules of marks are in `chat::marks` and
+//! `app.mark`. The outbox announces a mark to the other participants.
 
 mod rules;
 mod store;
 
 use chat::marks;
 use chat::membership::{self, Name};
-use rules::{Positions, Question};
+use rules::{Positions, ReceiptsRequest};
 use sdk::http::{self, Request, Response};
 use sdk::{Id, Problem, cursor, frame, json};
 
@@ -40,7 +40,7 @@ impl frame::Handler for Marks {
                 Ok(Some(frame::Reply::text("read.ok", read(conversation, user, up_to)?)))
             }
             "delivered" => {
-                marks::deliver(user, &Positions::parse(payload)?.of(user)?)?;
+                marks::deliver(user, &Positions::parse(payload)?.resolve(user)?)?;
                 Ok(None)
             }
             _ => frame::unknown_type(&request),
@@ -49,20 +49,20 @@ impl frame::Handler for Marks {
 }
 
 fn read(conversation: Id, user: &str, up_to: u64) -> Result<String, Problem> {
-    let standing = store::read(conversation, user, up_to)?;
+    let marked = store::read(conversation, user, up_to)?;
     Ok(format!(
         r#"{{"conversation_id":"{conversation}","last_read_seq":{},"unread":{}}}"#,
-        standing.through_seq, standing.unread
+        marked.through_seq, marked.unread
     ))
 }
 
 fn receipts(request: &Request) -> Result<Response, Problem> {
-    let question = Question {
+    let receipts = ReceiptsRequest {
         seq: json::required("seq", request.query_number("seq")?)?,
         after: cursor::user(request.query("cursor"))?,
         limit: request.limit(rules::RECEIPTS_MAX, rules::RECEIPTS_MAX)?,
     };
     let user = &request.caller()?.user_id;
     let conversation = membership::find_for("message", request.param("conversation_id"), user)?;
-    Ok(Response::text(200, store::receipts(conversation, user, &question)?))
+    Ok(Response::text(200, store::receipts(conversation, user, &receipts)?))
 }

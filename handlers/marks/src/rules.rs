@@ -1,4 +1,4 @@
-//! What a mark may say, and which receipts are asked for. Pure: no host calls, so plain `cargo test` runs it.
+//! Reads marks and requests for receipts. Pure: no host calls, so plain `cargo test` runs it.
 
 use chat::marks;
 use std::collections::BTreeMap;
@@ -8,29 +8,30 @@ use sdk::json::{self, Object};
 use sdk::{Id, Problem};
 use serde_json::Value;
 
-/// Of one page; most conversations are one.
+/// The receipts of one page. Most conversations have only one page.
 pub const RECEIPTS_MAX: u64 = 1000;
 
-/// Who has received a message: its seq, the last person of the page before, how many people.
+/// A request for the receipts of a message: its seq, the last user of the previous page, and the size of the
+/// page.
 #[derive(Debug, PartialEq)]
-pub struct Question {
+pub struct ReceiptsRequest {
     pub seq: u64,
     pub after: Option<String>,
     pub limit: u64,
 }
 
-/// Beyond the head is the head; nothing is no mark.
+/// The required field `up_to_seq`. A seq above the head counts as the head.
 pub fn up_to_seq(body: &mut Object) -> Result<u64, Problem> {
     json::required("up_to_seq", body.number("up_to_seq")?)
 }
 
-/// What `delivered` says: through which seq, by conversation.
+/// The payload of `delivered`: the seq up to which messages were delivered, by conversation.
 #[derive(Debug, PartialEq)]
 pub struct Positions(BTreeMap<Name, u64>);
 
 impl Positions {
-    /// Like the positions of `subscribe`, each is a seq or `{seq, change}`. What can name no conversation is passed over, like
-    /// a conversation that is not there.
+    /// Reads the payload. As in `subscribe`, a position is a seq or `{seq, change}`. A position with an
+    /// invalid name is ignored, like one in a conversation that does not exist.
     pub fn parse(mut payload: Object) -> Result<Self, Problem> {
         let given = json::required("positions", payload.map("positions", marks::POSITIONS_MAX)?)?;
         let mut positions = BTreeMap::new();
@@ -51,8 +52,8 @@ impl Positions {
         Ok(Self(positions))
     }
 
-    /// By conversation, as this user means their names.
-    pub fn of(&self, user: &str) -> Result<BTreeMap<Id, u64>, Problem> {
+    /// Resolves the names of conversations, as this user sees them.
+    pub fn resolve(&self, user: &str) -> Result<BTreeMap<Id, u64>, Problem> {
         let ids = membership::find_all(self.0.keys(), user)?;
         let mut positions = BTreeMap::new();
         for (name, seq) in &self.0 {
@@ -103,7 +104,7 @@ mod tests {
             parse(json!({ ROOM: { "seq": 7, "change": 2 } })),
             Ok(Positions([(room.clone(), 7)].into()))
         );
-        // The same conversation twice, in two writings.
+        // The same id in upper and in lower case.
         let twice = json!({ ROOM: 9, (ROOM.to_uppercase()): 4 });
         assert_eq!(parse(twice), Ok(Positions([(room, 9)].into())));
         assert_eq!(parse(json!({ "no name": 7 })), Ok(Positions(BTreeMap::new())));

@@ -1,32 +1,34 @@
-//! Statements of this handler and what their answers mean.
+//! The SQL statements of this handler.
 
 use chat::{marks, membership};
 use sdk::{Id, Problem, params, postgres};
 
-use crate::rules::Question;
+use crate::rules::ReceiptsRequest;
 
 const READ: &str = include_str!("sql/read.sql");
 const RECEIPTS: &str = include_str!("sql/receipts.sql");
 
 sdk::rows! {
-    /// Where a reader stands now.
-    pub struct Standing { through_seq: u64, unread: u64, moved: bool, shard: u32 }
+    /// The user's read mark after the call.
+    pub struct Marked { through_seq: u64, unread: u64, moved: bool, shard: u32 }
     struct Receipts { known: bool, answer: String }
 }
 
-pub fn read(conversation: Id, user: &str, up_to: u64) -> Result<Standing, Problem> {
-    let marked = postgres::collect(&marks::collected(READ, user, "read", &[(conversation, up_to)].into()))?;
-    let standing: Option<Standing> = marked.one()?;
-    let standing = standing.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
-    marks::wake(standing.moved.then_some(standing.shard).into_iter());
-    Ok(standing)
+/// Raises the user's read mark.
+pub fn read(conversation: Id, user: &str, up_to: u64) -> Result<Marked, Problem> {
+    let rows = postgres::collect(&marks::collected(READ, user, "read", &[(conversation, up_to)].into()))?;
+    let marked: Option<Marked> = rows.one()?;
+    let marked = marked.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
+    marks::wake(marked.moved.then_some(marked.shard).into_iter());
+    Ok(marked)
 }
 
-/// The whole answer. What is not yours is answered like a message that is not there.
-pub fn receipts(conversation: Id, user: &str, question: &Question) -> Result<String, Problem> {
+/// The receipts of a message, as the JSON of the whole response. A message that the user cannot see does not
+/// exist for them.
+pub fn receipts(conversation: Id, user: &str, request: &ReceiptsRequest) -> Result<String, Problem> {
     let found = postgres::query(
         RECEIPTS,
-        &params![conversation, user, question.seq, question.after.as_ref(), question.limit],
+        &params![conversation, user, request.seq, request.after.as_ref(), request.limit],
     )?;
     let receipts: Option<Receipts> = found.one()?;
     match receipts {

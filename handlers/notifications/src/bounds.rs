@@ -1,27 +1,29 @@
-//! How much a GraphQL document asks for, counted before the library sees it: the library expands every fragment wherever it
-//! is spread, so a document of two kilobytes can keep it busy for ever. Here each fragment is counted once. Pure: it knows
-//! the shape of a document and no library, so plain `cargo test` runs it.
-// Natively only the tests use it: the schema is compiled for where it runs.
+//! Limits the size of a GraphQL document before the GraphQL library executes it. The library expands every
+//! fragment at each spread, so a document of two kilobytes could keep it busy forever. This module counts
+//! each fragment once. Pure: it uses neither host calls nor the library, so plain `cargo test` runs it.
+// In native builds only the tests use this module, because the schema is compiled only for wasm32.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
 use std::collections::HashMap;
 
-/// A document with more tokens is refused unparsed. The largest that fits the other bounds has fewer.
+/// The tokens of a document. One with more is refused unparsed. Every document within the other bounds has
+/// fewer.
 pub const TOKENS_MAX: usize = 6000;
-/// Fields and spreads of all operations, with every fragment expanded wherever it is spread. The library validates so many.
+/// Fields and spreads of all operations, with fragments expanded at each spread. The library validates each
+/// of them.
 pub const SELECTIONS_MAX: u64 = 2000;
-/// Selection sets within each other, fragments expanded. The library recurses that deep on a stack of 64 KiB.
+/// Nested selection sets, with fragments expanded. The library recurses that deep on a stack of 64 KiB.
 pub const SETS_WITHIN_EACH_OTHER_MAX: usize = 24;
-/// Fields of a query itself. Each list takes up to 8 host calls of the 256 that a call has.
+/// Top-level fields of a query. Each list takes up to 8 of the 256 host calls of one call.
 pub const QUERY_FIELDS_MAX: u64 = 20;
-/// Fields of a mutation itself. Each change takes up to 14 host calls.
+/// Top-level fields of a mutation. Each change takes up to 14 host calls.
 pub const MUTATION_FIELDS_MAX: u64 = 10;
 /// Notifications that all lists of an operation may return together.
 pub const ROWS_MAX: u64 = 400;
-/// Values that an operation may return, each as heavy as [`weight`] says: some 4 MB at the most.
+/// The total weight of the values that an operation may return (see [`weight`]): about 4 MB.
 pub const WEIGHT_MAX: u64 = 10_000;
 
-/// What a document is made of.
+/// The structure of a document.
 #[derive(Debug, Default)]
 pub struct Document<'a> {
     pub operations: Vec<Operation<'a>>,
@@ -38,7 +40,7 @@ pub struct Operation<'a> {
 pub enum Selection<'a> {
     Field {
         name: &'a str,
-        /// Of a list: how many rows it may return.
+        /// For a list: the number of rows that it may return.
         rows: Option<u64>,
         selections: Vec<Selection<'a>>,
     },
@@ -46,7 +48,7 @@ pub enum Selection<'a> {
     Spread(&'a str),
 }
 
-/// One value of this field, in units of some 400 bytes.
+/// The size of one value of a field, in units of about 400 bytes.
 fn weight(field: &str) -> u64 {
     match field {
         // At most 8 KiB.
@@ -57,10 +59,10 @@ fn weight(field: &str) -> u64 {
     }
 }
 
-/// What a selection set comes to.
+/// The counts of a selection set.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
-    /// Of the set itself, fragments expanded.
+    /// The fields of the set itself, with fragments expanded.
     fields: u64,
     selections: u64,
     rows: u64,
@@ -76,7 +78,7 @@ impl Count {
     }
 }
 
-/// The bound that a document exceeds, as a sentence for its author.
+/// Checks a document. The error is a sentence for its author that names the exceeded bound.
 pub fn check(document: &Document<'_>) -> Result<(), String> {
     let mut counted = Counted { fragments: &document.fragments, known: HashMap::new(), open: Vec::new() };
     let mut selections = 0_u64;
@@ -92,7 +94,7 @@ pub fn check(document: &Document<'_>) -> Result<(), String> {
         within("notifications of all lists", count.rows, ROWS_MAX)?;
         within("values of the answer, by weight", count.weight, WEIGHT_MAX)?;
     }
-    // The library validates fragments that nobody spreads, too.
+    // The library also validates fragments that are never spread.
     for name in document.fragments.keys() {
         selections = selections.saturating_add(counted.fragment(name, 1)?.selections);
     }
@@ -108,9 +110,9 @@ fn within(what: &str, count: u64, most: u64) -> Result<(), String> {
 
 struct Counted<'d, 'a> {
     fragments: &'d HashMap<&'a str, Vec<Selection<'a>>>,
-    /// Each fragment with how deep it goes.
+    /// The counts and the depth of each fragment.
     known: HashMap<&'d str, (Count, usize)>,
-    /// Fragments that are being counted: one that spreads itself has no end.
+    /// The fragments that are being counted. They reveal a fragment that spreads itself.
     open: Vec<&'d str>,
 }
 
@@ -162,7 +164,7 @@ impl<'d> Counted<'d, '_> {
     }
 
     fn spread(&mut self, name: &str, depth: usize, deepest: &mut usize) -> Result<Count, String> {
-        // What does not exist the library refuses.
+        // The library refuses an unknown fragment.
         let Some((name, selections)) = self.fragments.get_key_value(name) else {
             return Ok(Count::default());
         };
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_document_passes() {
+    fn a_usual_document_is_accepted() {
         let everything = ["id", "userId", "type", "level", "title", "body", "data", "readAt", "createdAt"];
         check(&of(false, vec![list(100, &everything), list(20, &everything)])).unwrap();
         check(&of(true, (0..10).map(|_| field("deleteNotification", Vec::new())).collect())).unwrap();
@@ -236,18 +238,18 @@ mod tests {
             };
             document.fragments.insert(name, inside);
         }
-        // 2^19 of them.
+        // The expansion has 2^19 fields.
         refused(&document, "fields of a query: 524288, at most 20");
-        // Where they are not fields of the query itself.
+        // The fragments are below a list, not at the top level.
         document.operations[0].selections = vec![field("notifications", vec![Selection::Spread("f0")])];
         refused(&document, "by weight");
-        // Where nobody spreads them.
+        // The fragments are never spread.
         document.operations[0].selections = vec![field("__typename", Vec::new())];
         refused(&document, "fragments expanded");
     }
 
     #[test]
-    fn a_chain_of_fragments_is_no_deeper_than_the_stack_bears() {
+    fn a_chain_of_fragments_that_would_overflow_the_stack_is_refused() {
         let names: Vec<String> = (0..500).map(|n| format!("f{n}")).collect();
         let mut document = of(false, vec![Selection::Spread("f0")]);
         for pair in names.windows(2) {

@@ -1,21 +1,21 @@
-//! The newest notifications of a person, in Redis. Never stale: whoever changes something replaces the version after its
-//! COMMIT (`chat::notification::changed`), and nothing is kept that was read under another version. Without Redis everything
-//! comes from Postgres.
+//! Caches a user's newest notifications in Redis. The cache is never outdated: each change sets a new version
+//! after its COMMIT (`chat::notification::changed`), and a reader stores its result only under the version
+//! that it saw before it read. If Redis fails, everything is read from Postgres.
 
 use chat::keys;
 use sdk::redis::{self, Error, Pipeline, Reply};
 use sdk::{log, random};
 
-/// What is cached of a person.
+/// The cached notifications of a user.
 pub enum Cached {
     Newest(String),
-    /// Nothing. What is read now may be kept, if nothing changes meanwhile.
+    /// Nothing is cached. A result that is read now may be stored under this version.
     Missing(Version),
-    /// Redis is away.
+    /// Redis failed.
     Unknown,
 }
 
-/// What the cache had when it was missed.
+/// The version that the cache had when it was read.
 pub struct Version(String);
 
 pub fn read(user: &str) -> Cached {
@@ -39,7 +39,7 @@ fn try_read(user: &str) -> Result<Cached, Error> {
     }
 }
 
-/// A version where there is none: whoever keeps something must be able to see that nothing changed.
+/// Sets the first version, so that a change after it can be noticed.
 fn begin(key: &str) -> Result<Cached, Error> {
     let random = u64::from_be_bytes(random::bytes::<8>());
     let mut pipeline = Pipeline::new();

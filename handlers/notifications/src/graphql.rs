@@ -1,5 +1,5 @@
-//! Notifications by GraphQL. The schema is made for each call: it takes less time than a round trip to Postgres. It does not
-//! know what a notification may do; `inbox` does.
+//! Notifications by GraphQL. Each call builds the schema, which takes less time than a round trip to
+//! Postgres. The rules for notifications are in `inbox`.
 
 mod schema;
 
@@ -12,15 +12,15 @@ use sdk::{config, http};
 use serde_json::{Map, Value, json};
 
 use crate::bounds;
-use crate::media::{self, Asked, Media, Outcome, Refusal};
+use crate::media::{self, GraphqlRequest, Media, Outcome, Refusal};
 use crate::rules::{LIMIT_DEFAULT, LIMIT_MAX};
 
-/// `notifications { edges { node { … } } }` is three deep.
+/// The depth of a document; `notifications { edges { node { … } } }` has depth three.
 const DEPTH_MAX: usize = 8;
-/// A schema that tells itself nests deeper.
+/// Introspection queries nest deeper.
 const DEPTH_OF_INTROSPECTION: usize = 20;
 
-/// Always an answer: what goes wrong stands in it.
+/// Executes a request. The response reports all errors.
 pub fn answer(request: &http::Request, user: &str) -> http::Response {
     let Some(media) = Media::accepted(request.header("accept")) else {
         let why = "accept application/graphql-response+json or application/json".to_owned();
@@ -34,8 +34,8 @@ pub fn answer(request: &http::Request, user: &str) -> http::Response {
 
 fn run(request: &http::Request, user: &str) -> Result<(Outcome, Value), Refusal> {
     let asked = match request.method.as_str() {
-        "GET" => Asked::of_query(&request.query)?,
-        _ => Asked::of_body(request.header("content-type"), &request.body)?,
+        "GET" => GraphqlRequest::of_query(&request.query)?,
+        _ => GraphqlRequest::of_body(request.header("content-type"), &request.body)?,
     };
     let tokens = media::extent(&asked.query).tokens;
     if tokens > bounds::TOKENS_MAX {
@@ -66,7 +66,7 @@ fn run(request: &http::Request, user: &str) -> Result<(Outcome, Value), Refusal>
     prepared.set_parsed_query(document);
     let response = finish(schema.execute(prepared));
 
-    // Whatever went wrong while a field was resolved has its path.
+    // An error without a path occurred before any field was resolved.
     let failed_before =
         !response.errors.is_empty() && response.errors.iter().all(|error| error.path.is_empty());
     if failed_before {
@@ -75,7 +75,8 @@ fn run(request: &http::Request, user: &str) -> Result<(Outcome, Value), Refusal>
     if response.errors.is_empty() {
         return Ok((Outcome::Executed, json!({ "data": response.data })));
     }
-    // No field that can fail may be null, so what fails takes everything with it; the library only leaves it out.
+    // No field that can fail is nullable, so an error makes `data` null. The library would leave `data` out
+    // instead.
     Ok((Outcome::Executed, json!({ "data": null, "errors": errors(&response.errors, "internal") })))
 }
 
@@ -83,7 +84,7 @@ fn rejected(why: &[ServerError], code: &str) -> (Outcome, Value) {
     (Outcome::Rejected, json!({ "errors": errors(why, code) }))
 }
 
-/// Every error has a code; those of resolvers bring their own.
+/// The errors as JSON, each with a code. An error of a resolver has its own code.
 fn errors(errors: &[ServerError], code: &str) -> Value {
     let coded = errors.iter().map(|error| {
         let mut value = json!(error);
@@ -110,8 +111,8 @@ fn respond(status: u16, media: Media, document: &Value) -> http::Response {
     response
 }
 
-/// Nothing in a handler waits: a future that is not ready is one that wants to be asked again. One that never is, the
-/// call's limit of CPU ends.
+/// Runs a future to its end. Nothing in a handler waits, so a pending future is polled again at once. The CPU
+/// limit of the call ends a future that is never ready.
 fn finish<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -130,7 +131,8 @@ fn changes_something(document: &ExecutableDocument, operation: Option<&str>) -> 
         .any(|(_, definition)| definition.node.ty != OperationType::Query)
 }
 
-/// `__schema`, anywhere. `__type` may be asked for: nothing of the schema is visible to it.
+/// Whether a document requests `__schema` anywhere. `__type` is allowed, because all types are invisible to
+/// it.
 fn asks_for_schema(document: &ExecutableDocument) -> bool {
     fn within(set: &SelectionSet) -> bool {
         set.items.iter().any(|item| match &item.node {
@@ -146,7 +148,7 @@ fn asks_for_schema(document: &ExecutableDocument) -> bool {
     operations.chain(fragments).any(within)
 }
 
-/// A parsed document as `bounds` counts it.
+/// The structure of a parsed document, for `bounds`.
 fn shape<'a>(document: &'a ExecutableDocument, variables: &Map<String, Value>) -> bounds::Document<'a> {
     let operations = document.operations.iter().map(|(_, operation)| {
         let defaults = operation.node.variable_definitions.iter().filter_map(|definition| {
@@ -187,7 +189,8 @@ fn selections<'a>(set: &'a SelectionSet, variables: &Map<String, Value>) -> Vec<
     shaped.collect()
 }
 
-/// How many notifications a list may return. A variable that is not known here, and what is no number, count as the most.
+/// The number of notifications that a list may return. An unknown variable, or a value that is not a number,
+/// counts as the maximum.
 fn rows(field: &Field, variables: &Map<String, Value>) -> Option<u64> {
     if field.name.node != "notifications" {
         return None;

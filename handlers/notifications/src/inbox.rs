@@ -1,39 +1,40 @@
-//! What a person may do with their notifications: the same functions behind REST, GraphQL and frames.
+//! The operations on a user's notifications. REST, GraphQL and frames use the same functions.
 
 use chat::{keys, notification};
 use sdk::{Id, Problem, log, redis};
 
 use crate::cache::{self, Cached};
-use crate::rules::{self, Newest, Page, Wish};
+use crate::rules::{self, Newest, Page, PageRequest};
 use crate::store::{self, Marked};
 
-/// From the cache, if the newest answer it; what is missing there is read once and kept.
-pub fn list(user: &str, wish: &Wish) -> Result<Page, Problem> {
+/// A page of notifications. It comes from the cache if it lies within the newest. If nothing is cached, the
+/// newest are read from Postgres and stored.
+pub fn list(user: &str, request: &PageRequest) -> Result<Page, Problem> {
     let cached = cache::read(user);
     match &cached {
         Cached::Newest(text) => {
-            if let Some(page) = Newest::parse(text).and_then(|newest| newest.page(wish)) {
+            if let Some(page) = Newest::parse(text).and_then(|newest| newest.page(request)) {
                 return Ok(page);
             }
         }
-        // Only who begins is likely to come again.
-        Cached::Missing(version) if wish.after.is_none() => {
+        // Only a first page is likely to be requested again soon.
+        Cached::Missing(version) if request.after.is_none() => {
             let most = keys::NOTIFICATIONS_MAX;
             let listed = store::newest(user, most as u64 + 1)?;
             let newest = Newest::of(&listed.notifications, listed.unread, most);
             let newest = newest.ok_or_else(Problem::internal)?;
             cache::keep(user, version, &newest.text());
-            if let Some(page) = newest.page(wish) {
+            if let Some(page) = newest.page(request) {
                 return Ok(page);
             }
         }
         Cached::Missing(_) | Cached::Unknown => {}
     }
-    let listed = store::list(user, wish)?;
+    let listed = store::list(user, request)?;
     let texts: Vec<&serde_json::value::RawValue> =
         serde_json::from_str(&listed.notifications).map_err(|_| Problem::internal())?;
     let texts = texts.into_iter().map(|text| text.get().to_owned()).collect();
-    rules::page(texts, listed.unread, wish.limit)
+    rules::page(texts, listed.unread, request.limit)
 }
 
 pub fn mark(user: &str, id: Id) -> Result<Marked, Problem> {
@@ -46,7 +47,7 @@ pub fn mark(user: &str, id: Id) -> Result<Marked, Problem> {
 
 pub fn mark_all(user: &str) -> Result<u64, Problem> {
     let marked = store::mark_all(user);
-    // Also of what failed half way.
+    // A failure may have marked some of them.
     if !matches!(marked, Ok(0)) {
         changed(user);
     }
@@ -59,7 +60,8 @@ pub fn delete(user: &str, id: Id) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Before the answer, so that whoever asks next sees it. Should this be lost, the event of the change does it again.
+/// Deletes the cached notifications before the response, so that the next request sees the change. If it
+/// fails, the consumer of the change's event repeats it.
 fn changed(user: &str) {
     if let Err(error) = notification::changed([user]) {
         log::warn("cached notifications are not dropped yet", &[("why", &redis::describe(&error))]);

@@ -1,5 +1,6 @@
-//! A person's notifications: list, mark, delete. REST and frames are here, GraphQL in `graphql`; all of them say the same
-//! to `inbox`. What another connection must learn of goes through the outbox, in the transaction of the change.
+//! A user's notifications: list, mark as read, delete. REST and frames are in this file, GraphQL is in
+//! `graphql`; all of them use `inbox`. The transaction of a change writes an event, which announces it to the
+//! user's other connections.
 
 mod bounds;
 mod cache;
@@ -10,7 +11,7 @@ mod media;
 mod rules;
 mod store;
 
-use rules::Wish;
+use rules::PageRequest;
 use sdk::http::{self, Request, Response};
 use sdk::{Id, Problem, frame, json};
 
@@ -63,8 +64,9 @@ fn named(request: &Request) -> Result<Id, Problem> {
 
 fn list(request: &Request, user: &str) -> Result<Response, Problem> {
     let limit = request.limit(rules::LIMIT_DEFAULT, rules::LIMIT_MAX)?;
-    let wish = Wish::parse(request.query("unread"), request.query("type"), request.query("cursor"), limit)?;
-    let page = inbox::list(user, &wish)?;
+    let page_request =
+        PageRequest::parse(request.query("unread"), request.query("type"), request.query("cursor"), limit)?;
+    let page = inbox::list(user, &page_request)?;
     let next = page.next_cursor.map_or("null".to_owned(), |id| format!("\"{id}\""));
     Ok(Response::text(
         200,

@@ -1,18 +1,18 @@
-//! GraphQL over HTTP, without GraphQL: which media types go in and out, what a request must look like, which status an
-//! outcome has. Pure: no host calls, so plain `cargo test` runs it.
-// Natively only the tests use it: the schema is compiled for where it runs.
+//! The HTTP part of GraphQL: media types, the form of a request, the status of a response. Pure: no host
+//! calls, so plain `cargo test` runs it.
+// In native builds only the tests use this module, because the schema is compiled only for wasm32.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
 use serde_json::{Map, Value};
 
-/// Braces, brackets and parentheses within each other. The parser recurses, on a stack of 64 KiB.
+/// Nested braces, brackets and parentheses. The parser recurses that deep on a stack of 64 KiB.
 pub const NESTING_MAX: usize = 24;
 
-/// What the answer is written as.
+/// The media type of a response.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Media {
     Json,
-    /// `application/graphql-response+json`: the status says what became of the request.
+    /// `application/graphql-response+json`: the HTTP status reports whether the request was executed.
     Response,
 }
 
@@ -24,7 +24,8 @@ impl Media {
         }
     }
 
-    /// What the client prefers; of equals the first. None if it takes neither.
+    /// The media type that the client prefers; the first one of equal preference. `None` if the client
+    /// accepts neither.
     pub fn accepted(header: Option<&str>) -> Option<Self> {
         let Some(header) = header.filter(|header| !header.trim().is_empty()) else { return Some(Self::Json) };
         let mut best: Option<(f32, Self)> = None;
@@ -45,7 +46,7 @@ impl Media {
     }
 }
 
-/// Why a request is not even tried: its status, its code and one sentence.
+/// The reason why a request is refused before its document is looked at.
 #[derive(Debug, PartialEq)]
 pub struct Refusal {
     pub status: u16,
@@ -63,13 +64,13 @@ fn malformed<T>(why: impl Into<String>) -> Result<T, Refusal> {
 
 /// A well-formed request.
 #[derive(Debug, PartialEq)]
-pub struct Asked {
+pub struct GraphqlRequest {
     pub query: String,
     pub operation: Option<String>,
     pub variables: Map<String, Value>,
 }
 
-impl Asked {
+impl GraphqlRequest {
     pub fn of_body(content_type: Option<&str>, body: &[u8]) -> Result<Self, Refusal> {
         let mut parts = content_type.unwrap_or_default().split(';').map(str::trim);
         let is_json = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
@@ -89,7 +90,7 @@ impl Asked {
         }
     }
 
-    /// `variables` and `extensions` are JSON inside the query string.
+    /// Reads a request from a query string, in which `variables` and `extensions` are JSON.
     pub fn of_query(query: &[(String, String)]) -> Result<Self, Refusal> {
         let mut fields = Map::new();
         for (name, text) in query {
@@ -134,12 +135,13 @@ impl Asked {
     }
 }
 
-/// The size of a document, measured without understanding it.
+/// The size of a document, measured without parsing it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Extent {
-    /// Braces, brackets and parentheses within each other; those in strings and comments do not count.
+    /// The depth of nested braces, brackets and parentheses, without those in strings and comments.
     pub nesting: usize,
-    /// Names, numbers, strings and punctuation marks. Commas, spaces and comments are none, as in GraphQL itself.
+    /// Names, numbers, strings and punctuation marks. Commas, spaces and comments are not tokens, as GraphQL
+    /// defines.
     pub tokens: usize,
 }
 
@@ -178,7 +180,7 @@ pub fn extent(query: &str) -> Extent {
     extent
 }
 
-/// Behind a string that begins here; what is never closed the parser refuses.
+/// The end of the string that begins here. The parser refuses a string that is not closed.
 fn string_end(text: &str) -> usize {
     let mut escaped = false;
     for (place, c) in text.char_indices().skip(1) {
@@ -186,7 +188,7 @@ fn string_end(text: &str) -> usize {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
             '"' => return place + 1,
-            // A string has one line: what follows may nest again.
+            // A string ends with its line, so the next line may nest again.
             '\n' | '\r' => return place,
             _ => {}
         }
@@ -205,12 +207,12 @@ fn block_end(text: &str) -> usize {
     text.len()
 }
 
-/// What became of a request that was tried.
+/// The result of a well-formed request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
-    /// Executed, perhaps with errors in it.
+    /// The document was executed, possibly with errors.
     Executed,
-    /// Its document does not parse, does not fit the schema, or goes beyond a limit: nothing was executed.
+    /// The document is malformed, does not match the schema, or exceeds a bound. Nothing was executed.
     Rejected,
 }
 
@@ -218,7 +220,7 @@ impl Outcome {
     pub fn status(self, media: Media) -> u16 {
         match (self, media) {
             (Self::Rejected, Media::Response) => 400,
-            // Who takes plain JSON looks into the answer.
+            // A client that accepts plain JSON finds the errors in the body.
             _ => 200,
         }
     }
@@ -247,12 +249,12 @@ mod tests {
         }
     }
 
-    fn asked(body: Value) -> Result<Asked, Refusal> {
-        Asked::of_body(Some("application/json"), body.to_string().as_bytes())
+    fn asked(body: Value) -> Result<GraphqlRequest, Refusal> {
+        GraphqlRequest::of_body(Some("application/json"), body.to_string().as_bytes())
     }
 
     #[test]
-    fn a_request_has_a_query_and_perhaps_more() {
+    fn only_the_query_of_a_request_is_required() {
         let full = json!({"query": "{ a }", "operationName": "A", "variables": {"x": 1}, "extensions": {}, "other": 1});
         let full = asked(full).unwrap();
         assert_eq!(
@@ -284,21 +286,21 @@ mod tests {
         for good in
             ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""]
         {
-            assert!(Asked::of_body(Some(good), body).is_ok(), "{good}");
+            assert!(GraphqlRequest::of_body(Some(good), body).is_ok(), "{good}");
         }
         for bad in [None, Some(""), Some("text/plain"), Some("application/json; charset=latin1")] {
-            assert_eq!(Asked::of_body(bad, body).unwrap_err().status, 415, "{bad:?}");
+            assert_eq!(GraphqlRequest::of_body(bad, body).unwrap_err().status, 415, "{bad:?}");
         }
         for bad in [&b""[..], b"{", b"[]", b"\xff"] {
-            assert_eq!(Asked::of_body(Some("application/json"), bad).unwrap_err().status, 400);
+            assert_eq!(GraphqlRequest::of_body(Some("application/json"), bad).unwrap_err().status, 400);
         }
     }
 
     #[test]
-    fn a_query_string_carries_json_in_two_of_its_fields() {
+    fn two_fields_of_a_query_string_are_json() {
         let query = |pairs: &[(&str, &str)]| {
             let owned: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            Asked::of_query(&owned)
+            GraphqlRequest::of_query(&owned)
         };
         let asked = query(&[("query", "{ a }"), ("variables", r#"{"x":[1]}"#), ("token", "t")]).unwrap();
         assert_eq!(asked.variables["x"], json!([1]));
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_request_is_told_by_its_status_where_the_media_type_says_so() {
+    fn only_the_graphql_media_type_reports_a_rejection_by_its_status() {
         assert_eq!(Outcome::Rejected.status(Media::Response), 400);
         assert_eq!(Outcome::Rejected.status(Media::Json), 200);
         assert_eq!(Outcome::Executed.status(Media::Response), 200);

@@ -1,5 +1,5 @@
-//! What may be asked of a person's notifications, and which of it the newest hundred answer. Pure: no host calls, so plain
-//! `cargo test` runs it.
+//! Reads requests for pages of notifications, and takes pages from the cached newest ones. Pure: no host
+//! calls, so plain `cargo test` runs it.
 
 use chat::notification;
 use sdk::{Id, Problem, cursor};
@@ -9,18 +9,18 @@ use serde_json::value::RawValue;
 pub const LIMIT_DEFAULT: u64 = 20;
 pub const LIMIT_MAX: u64 = 100;
 
-/// A page that somebody asks for, newest first.
+/// A request for a page of notifications, newest first.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Wish {
+pub struct PageRequest {
     pub only_unread: bool,
     pub kind: Option<String>,
-    /// Exclusive: the last of the page before.
+    /// The last notification of the previous page; exclusive.
     pub after: Option<Id>,
     pub limit: u64,
 }
 
-impl Wish {
-    /// `unread`, `type` and `cursor` as the query string has them.
+impl PageRequest {
+    /// Reads `unread`, `type` and `cursor` of a query string.
     pub fn parse(
         unread: Option<&str>,
         kind: Option<&str>,
@@ -47,14 +47,14 @@ impl Wish {
 
 #[derive(Debug, PartialEq)]
 pub struct Page {
-    /// JSON as every answer and push has it.
+    /// The notifications as responses and pushes show them, in JSON.
     pub notifications: Vec<String>,
     pub next_cursor: Option<Id>,
-    /// All of the person's, whatever the page shows.
+    /// The number of all unread notifications of the user, not only of this page.
     pub unread: u64,
 }
 
-/// What Postgres was asked for: one more than the page has, when there is a next one.
+/// Makes a page. `texts` has one notification more than `limit` if there is a next page.
 pub fn page(texts: Vec<String>, unread: u64, limit: u64) -> Result<Page, Problem> {
     let more = texts.len() as u64 > limit;
     let mut notifications = texts;
@@ -66,17 +66,17 @@ pub fn page(texts: Vec<String>, unread: u64, limit: u64) -> Result<Page, Problem
     Ok(Page { notifications, next_cursor, unread })
 }
 
-/// A person's newest notifications, as they are cached.
+/// A user's newest notifications, as they are cached.
 #[derive(Serialize, Deserialize)]
 pub struct Newest<'a> {
     unread: u64,
-    /// There are no older ones.
+    /// Whether there are no older ones.
     complete: bool,
     #[serde(borrow)]
     notifications: Vec<&'a RawValue>,
 }
 
-/// What of a notification decides where it belongs.
+/// The fields of a notification that decide whether it belongs to a page.
 struct Head<'a> {
     id: Id,
     kind: &'a str,
@@ -97,7 +97,7 @@ fn head(text: &str) -> Option<Head<'_>> {
 }
 
 impl<'a> Newest<'a> {
-    /// Of an array of at most `most` and one more, where there is one.
+    /// Reads an array from Postgres. It has one notification more than `most` if there are older ones.
     pub fn of(array: &'a str, unread: u64, most: usize) -> Option<Self> {
         let mut notifications: Vec<&RawValue> = serde_json::from_str(array).ok()?;
         let complete = notifications.len() <= most;
@@ -113,26 +113,26 @@ impl<'a> Newest<'a> {
         serde_json::to_string(self).expect("plain data becomes JSON")
     }
 
-    /// The page, if it lies within the newest, with what tells whether there is a next one.
-    pub fn page(&self, wish: &Wish) -> Option<Page> {
+    /// The page; `None` if it, or the notification that follows it, may be older than the newest.
+    pub fn page(&self, page_request: &PageRequest) -> Option<Page> {
         let mut found = Vec::new();
         for notification in &self.notifications {
             let text = notification.get();
             let head = head(text)?;
-            let fits = wish.after.is_none_or(|after| head.id < after)
-                && !(wish.only_unread && head.is_read)
-                && wish.kind.as_deref().is_none_or(|kind| kind == head.kind);
+            let fits = page_request.after.is_none_or(|after| head.id < after)
+                && !(page_request.only_unread && head.is_read)
+                && page_request.kind.as_deref().is_none_or(|kind| kind == head.kind);
             if fits {
                 found.push(text.to_owned());
             }
-            if found.len() as u64 > wish.limit {
+            if found.len() as u64 > page_request.limit {
                 break;
             }
         }
-        if found.len() as u64 <= wish.limit && !self.complete {
+        if found.len() as u64 <= page_request.limit && !self.complete {
             return None;
         }
-        page(found, self.unread, wish.limit).ok()
+        page(found, self.unread, page_request.limit).ok()
     }
 }
 
@@ -156,8 +156,8 @@ mod tests {
         format!("[{}]", texts.join(","))
     }
 
-    fn wish(limit: u64) -> Wish {
-        Wish { only_unread: false, kind: None, after: None, limit }
+    fn page_request(limit: u64) -> PageRequest {
+        PageRequest { only_unread: false, kind: None, after: None, limit }
     }
 
     fn numbers(page: &Page) -> Vec<u64> {
@@ -165,12 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_is_checked() {
+    fn an_invalid_request_names_its_field() {
         let ours = id(3).to_string();
-        let full = Wish::parse(Some("true"), Some("mention"), Some(&ours), 20).unwrap();
+        let full = PageRequest::parse(Some("true"), Some("mention"), Some(&ours), 20).unwrap();
         assert_eq!(
             full,
-            Wish { only_unread: true, kind: Some("mention".into()), after: Some(id(3)), limit: 20 }
+            PageRequest { only_unread: true, kind: Some("mention".into()), after: Some(id(3)), limit: 20 }
         );
         for (unread, kind, cursor, field) in [
             (Some("maybe"), None, None, "unread"),
@@ -179,40 +179,44 @@ mod tests {
             (None, None, Some("x"), "cursor"),
             (None, None, Some(""), "cursor"),
         ] {
-            assert_eq!(Wish::parse(unread, kind, cursor, 20).unwrap_err().field.as_deref(), Some(field));
+            assert_eq!(
+                PageRequest::parse(unread, kind, cursor, 20).unwrap_err().field.as_deref(),
+                Some(field)
+            );
         }
-        assert!(!Wish::parse(Some("false"), None, None, 20).unwrap().only_unread);
+        assert!(!PageRequest::parse(Some("false"), None, None, 20).unwrap().only_unread);
     }
 
     #[test]
-    fn the_newest_answer_what_lies_within_them() {
+    fn a_page_within_the_newest_comes_from_the_cache() {
         let array = array(9, 10);
         let newest = Newest::of(&array, 7, 9).unwrap();
         let kept = newest.text();
         let newest = Newest::parse(&kept).unwrap();
-        let first = newest.page(&wish(4)).unwrap();
+        let first = newest.page(&page_request(4)).unwrap();
         assert_eq!((numbers(&first), first.next_cursor, first.unread), (vec![9, 8, 7, 6], Some(id(6)), 7));
-        let second = newest.page(&Wish { after: Some(id(6)), ..wish(4) }).unwrap();
+        let second = newest.page(&PageRequest { after: Some(id(6)), ..page_request(4) }).unwrap();
         assert_eq!((numbers(&second), second.next_cursor), (vec![5, 4, 3, 2], Some(id(2))));
-        // What follows may be older than the newest.
-        assert_eq!(newest.page(&Wish { after: Some(id(2)), ..wish(4) }), None);
-        assert_eq!(newest.page(&wish(9)), None);
-        let mentions =
-            newest.page(&Wish { kind: Some("mention".into()), only_unread: true, ..wish(2) }).unwrap();
+        // The next page may have older notifications than the newest.
+        assert_eq!(newest.page(&PageRequest { after: Some(id(2)), ..page_request(4) }), None);
+        assert_eq!(newest.page(&page_request(9)), None);
+        let mentions = newest
+            .page(&PageRequest { kind: Some("mention".into()), only_unread: true, ..page_request(2) })
+            .unwrap();
         assert_eq!((numbers(&mentions), mentions.next_cursor), (vec![7, 5], Some(id(5))));
-        assert_eq!(newest.page(&Wish { kind: Some("match".into()), ..wish(2) }), None);
+        assert_eq!(newest.page(&PageRequest { kind: Some("match".into()), ..page_request(2) }), None);
     }
 
     #[test]
-    fn where_there_are_no_older_ones_everything_is_answered() {
+    fn a_complete_cache_answers_every_request() {
         let array = array(3, 3);
         let newest = Newest::of(&array, 2, 9).unwrap();
-        let all = newest.page(&wish(3)).unwrap();
+        let all = newest.page(&page_request(3)).unwrap();
         assert_eq!((numbers(&all), all.next_cursor), (vec![3, 2, 1], None));
-        let none = newest.page(&Wish { kind: Some("match".into()), ..wish(2) }).unwrap();
+        let none = newest.page(&PageRequest { kind: Some("match".into()), ..page_request(2) }).unwrap();
         assert_eq!((none.notifications.len(), none.next_cursor), (0, None));
         assert_eq!(
-            numbers(&newest.page(&Wish { after: Some(id(1)), ..wish(2) }).unwrap()),
+            numbers(&newest.page(&PageRequest { after: Some(id(1)), ..page_request(2) }).unwrap()),
             Vec::<u64>::new()
         );
     }

@@ -1,10 +1,10 @@
-//! Statements of this handler and what their answers mean.
+//! The SQL statements of this handler.
 
 use chat::address;
 use sdk::postgres::{self, Transaction};
 use sdk::{Id, Problem, clock, params, wake};
 
-use crate::rules::Wish;
+use crate::rules::PageRequest;
 
 const LIST: &str = include_str!("sql/list.sql");
 const LIST_TYPED: &str = include_str!("sql/list_typed.sql");
@@ -15,37 +15,37 @@ const MARK_ALL: &str = include_str!("sql/mark_all.sql");
 const TELL_ALL: &str = include_str!("sql/tell_all.sql");
 const DELETE: &str = include_str!("sql/delete.sql");
 
-/// Rows that one statement marks.
+/// The rows that one statement marks.
 const MARK_AT_ONCE: u64 = 5000;
-/// Statements of one call. Who has more unread calls again.
+/// The statements of one call. A client with more unread notifications calls again.
 const MARK_STATEMENTS_MAX: usize = 40;
 
 sdk::rows! {
-    /// A JSON array, newest first, and how many of all are unread.
+    /// A JSON array, newest first, and the number of all unread notifications.
     pub struct Listed { unread: u64, notifications: String }
-    /// A notification that is read now, and how many still are not. A shard where this call did it.
+    /// A read notification, and the number of unread ones. The shard is present if this call marked it.
     struct Mark { notification: String, unread: u64, shard: Option<u32> }
 }
 
-/// Marked read.
+/// A notification that is marked as read.
 pub struct Marked {
     pub notification: String,
     pub unread: u64,
-    /// It was not before.
+    /// Whether this call marked it.
     pub is_new: bool,
 }
 
-/// The newest, so many of them.
+/// The `most` newest notifications.
 pub fn newest(user: &str, most: u64) -> Result<Listed, Problem> {
     listed(postgres::query(LIST, &params![user, None::<Id>, most])?)
 }
 
-/// One more than the page has, when there is a next one.
-pub fn list(user: &str, wish: &Wish) -> Result<Listed, Problem> {
-    let (after, most) = (wish.after, wish.limit + 1);
-    let kind = wish.kind.as_deref();
+/// The notifications of a page; one more than `limit` if there is a next page.
+pub fn list(user: &str, request: &PageRequest) -> Result<Listed, Problem> {
+    let (after, most) = (request.after, request.limit + 1);
+    let kind = request.kind.as_deref();
     listed(match kind {
-        _ if wish.only_unread => postgres::query(LIST_UNREAD, &params![user, after, most, kind])?,
+        _ if request.only_unread => postgres::query(LIST_UNREAD, &params![user, after, most, kind])?,
         Some(kind) => postgres::query(LIST_TYPED, &params![user, after, most, kind])?,
         None => postgres::query(LIST, &params![user, after, most])?,
     })
@@ -65,10 +65,11 @@ pub fn mark(id: Id, user: &str) -> Result<Marked, Problem> {
     Ok(Marked { notification: row.notification, unread: row.unread, is_new: row.shard.is_some() })
 }
 
-/// Everything that is there now. Returns how many were unread.
+/// Marks all present notifications as read. Returns how many were unread.
 pub fn mark_all(user: &str) -> Result<u64, Problem> {
     let now = clock::now_ms();
-    // Of this millisecond too: ids of one moment are not in the order of their coming.
+    // Ids of one millisecond are not in the order of their creation, so the whole present millisecond is
+    // included.
     let up_to = Id::floor(now + 1);
     let mut all = 0;
     for _ in 0..MARK_STATEMENTS_MAX {

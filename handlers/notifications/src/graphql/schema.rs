@@ -1,4 +1,5 @@
-//! The schema: what can be asked and how a notification looks. Types are visible only where introspection is allowed.
+//! The GraphQL schema: queries, mutations and the form of a notification. Introspection sees the types only
+//! if it is enabled.
 
 use async_graphql::{
     Context, EmptySubscription, Error, ErrorExtensions, ID, Json, Object, Schema, SimpleObject,
@@ -9,13 +10,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::inbox;
-use crate::rules::{LIMIT_DEFAULT, LIMIT_MAX, Wish};
+use crate::rules::{LIMIT_DEFAULT, LIMIT_MAX, PageRequest};
 
-/// A list of a hundred with every field is about two thousand.
+/// The complexity of a document. A list of a hundred notifications with every field has about two thousand.
 const COMPLEXITY_MAX: usize = 5000;
 const DIRECTIVES_MAX: usize = 10;
 
-/// Who asks.
+/// The caller, and whether introspection is enabled.
 struct Caller {
     user: String,
     introspection: bool,
@@ -33,7 +34,7 @@ pub fn of(user: &str, introspection: bool, depth: usize) -> Notifications {
         .finish()
 }
 
-fn told(context: &Context<'_>) -> bool {
+fn is_visible(context: &Context<'_>) -> bool {
     caller(context).introspection
 }
 
@@ -43,7 +44,7 @@ fn caller<'a>(context: &Context<'a>) -> &'a Caller {
 
 pub struct Query;
 
-#[Object(visible = "told")]
+#[Object(visible = "is_visible")]
 impl Query {
     /// The caller's notifications, newest first; `unread` leaves out what was read.
     #[graphql(complexity = "first.unwrap_or(20).clamp(1, 100) as usize * child_complexity")]
@@ -55,7 +56,7 @@ impl Query {
         unread: Option<bool>,
     ) -> Result<NotificationConnection, Error> {
         let user = &caller(context).user;
-        take("list", user, "graphql_lists_per_minute", 100)?;
+        count("list", user, "graphql_lists_per_minute", 100)?;
         let limit = match first {
             None => LIMIT_DEFAULT,
             Some(first) => {
@@ -65,16 +66,16 @@ impl Query {
             }
         };
         let unread = if unread == Some(true) { Some("true") } else { None };
-        // Of what it checks only the cursor is theirs, and has another name here.
-        let wish = Wish::parse(unread, None, after.as_deref(), limit)
+        // Only the cursor comes from the client, and its name here is `after`.
+        let request = PageRequest::parse(unread, None, after.as_deref(), limit)
             .map_err(|_| refused(Problem::invalid("after", "is not one of ours")))?;
-        let page = inbox::list(user, &wish).map_err(refused)?;
+        let page = inbox::list(user, &request).map_err(refused)?;
         let nodes =
             page.notifications.iter().map(|text| Notification::read(text)).collect::<Result<Vec<_>, _>>()?;
         Ok(NotificationConnection {
             page_info: PageInfo {
                 has_next_page: page.next_cursor.is_some(),
-                has_previous_page: wish.after.is_some(),
+                has_previous_page: request.after.is_some(),
                 start_cursor: nodes.first().map(|node| node.id.to_string()),
                 end_cursor: nodes.last().map(|node| node.id.to_string()),
             },
@@ -90,43 +91,43 @@ impl Query {
 
 pub struct Mutation;
 
-#[Object(visible = "told")]
+#[Object(visible = "is_visible")]
 impl Mutation {
-    /// Again changes nothing.
+    /// Marks a notification as read. To repeat it changes nothing.
     async fn mark_notification_read(&self, context: &Context<'_>, id: ID) -> Result<Notification, Error> {
         let user = &caller(context).user;
-        take("read", user, "graphql_reads_per_minute", 200)?;
+        count("read", user, "graphql_reads_per_minute", 200)?;
         let marked = inbox::mark(user, named(&id)?).map_err(refused)?;
         Notification::read(&marked.notification)
     }
 
     async fn delete_notification(&self, context: &Context<'_>, id: ID) -> Result<bool, Error> {
         let user = &caller(context).user;
-        take("delete", user, "graphql_deletes_per_minute", 100)?;
+        count("delete", user, "graphql_deletes_per_minute", 100)?;
         inbox::delete(user, named(&id)?).map_err(refused)?;
         Ok(true)
     }
 }
 
 #[derive(SimpleObject)]
-#[graphql(visible = "told")]
+#[graphql(visible = "is_visible")]
 pub struct NotificationConnection {
     edges: Vec<NotificationEdge>,
     nodes: Vec<Notification>,
     page_info: PageInfo,
-    /// Of all, whatever this page shows.
+    /// The number of all unread notifications, not only of this page.
     unread: u64,
 }
 
 #[derive(SimpleObject)]
-#[graphql(visible = "told")]
+#[graphql(visible = "is_visible")]
 pub struct NotificationEdge {
     cursor: String,
     node: Notification,
 }
 
 #[derive(SimpleObject)]
-#[graphql(visible = "told")]
+#[graphql(visible = "is_visible")]
 pub struct PageInfo {
     has_next_page: bool,
     has_previous_page: bool,
@@ -135,7 +136,7 @@ pub struct PageInfo {
 }
 
 #[derive(Clone, Deserialize, SimpleObject)]
-#[graphql(visible = "told")]
+#[graphql(visible = "is_visible")]
 pub struct Notification {
     id: ID,
     user_id: String,
@@ -158,18 +159,18 @@ impl Notification {
     }
 }
 
-/// What is no id names nothing.
+/// Reads an id. A text that is not an id is answered with `not_found`.
 fn named(id: &ID) -> Result<Id, Error> {
     Id::of_path(id.as_str(), "notification").map_err(refused)
 }
 
-fn take(what: &str, user: &str, setting: &str, default: u64) -> Result<(), Error> {
+fn count(what: &str, user: &str, setting: &str, default: u64) -> Result<(), Error> {
     let what = format!("graphql-{what}");
     let window = Window { what: &what, user, most: rate::most(setting, default), window_ms: 60_000 };
     window.count().or_refuse().map_err(refused)
 }
 
-/// The problem that REST would answer.
+/// The GraphQL error for a problem, with the same code as in REST.
 fn refused(problem: Problem) -> Error {
     Error::new(problem.detail.clone()).extend_with(|_, extensions| {
         extensions.set("code", problem.code.clone());
