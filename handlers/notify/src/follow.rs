@@ -1,8 +1,9 @@
-//! Changes of notifications that are there: they follow what became of their message, and how far their person has read.
+//! Updates existing notifications after their message changed, or after their user read or left the
+//! conversation.
 //!
-//! A change is written under the lock of its people, together with the events that tell their connections, in steps of a
-//! bounded size. Each step finds what is not yet as it should be, so an event that comes again finds nothing left to do, and
-//! one that is cut off half way goes on where it was.
+//! A transaction locks the users, updates their notifications and writes the events for their connections.
+//! The work is done in steps of bounded size. Each step selects only notifications that still need the
+//! update. So a repeated event finds nothing to do, and an interrupted one continues where it stopped.
 
 use chat::{address, notification};
 use std::collections::BTreeMap;
@@ -11,9 +12,9 @@ use sdk::postgres::{self, Transaction};
 use sdk::{Id, clock, log, params, redis, time, wake};
 use serde::Serialize;
 
-use crate::Trouble;
+use crate::Error;
 use crate::rules::{Departure, Seen};
-use crate::store::{self, Of, Outdated};
+use crate::store::{self, Affected, Outdated};
 
 const LOCK: &str = include_str!("sql/lock.sql");
 const RETRACT: &str = include_str!("sql/retract.sql");
@@ -21,7 +22,7 @@ const REPLACE: &str = include_str!("sql/replace.sql");
 const READ: &str = include_str!("sql/read.sql");
 const TELL: &str = include_str!("sql/tell.sql");
 
-/// Notifications of one step, and so people who are locked at once. The next step takes the rest.
+/// The notifications of one step, and thus the users who are locked at once.
 const CHANGED_AT_ONCE: usize = 500;
 
 sdk::rows! {
@@ -29,19 +30,19 @@ sdk::rows! {
     struct Replaced { user_id: String, notification: String }
 }
 
-/// An event for a person's connections; their unread count is added where it is written.
+/// An event for a user's connections. The statement that writes it adds the unread count.
 #[derive(Serialize)]
-struct Told {
+struct Announcement {
     n: usize,
     user_id: String,
     #[serde(rename = "type")]
     frame_type: &'static str,
-    /// Members of the payload, as JSON text without the braces.
+    /// The fields of the payload, as JSON text without braces.
     members: String,
 }
 
-/// The notifications of a message say what it says now; those of a deleted message are retracted.
-pub fn message(message: Id) -> Result<(), Trouble> {
+/// Updates the notifications of an edited message, and retracts those of a deleted one.
+pub fn message(message: Id) -> Result<(), Error> {
     in_steps(|| {
         let outdated = store::outdated(message, CHANGED_AT_ONCE)?;
         if let Some(Outdated { deleted, body, .. }) = outdated.first() {
@@ -60,8 +61,8 @@ pub fn message(message: Id) -> Result<(), Trouble> {
     })
 }
 
-/// Whoever has read a conversation has read its notifications.
-pub fn read(seen: &[Seen]) -> Result<(), Trouble> {
+/// Marks the notifications of messages that were read as read.
+pub fn read(seen: &[Seen]) -> Result<(), Error> {
     if seen.is_empty() {
         return Ok(());
     }
@@ -79,8 +80,8 @@ pub fn read(seen: &[Seen]) -> Result<(), Trouble> {
     })
 }
 
-/// Whoever is no longer in a conversation is shown no text of it.
-pub fn leave(departures: &[Departure]) -> Result<(), Trouble> {
+/// Retracts the notifications of conversations that their users have left.
+pub fn leave(departures: &[Departure]) -> Result<(), Error> {
     if departures.is_empty() {
         return Ok(());
     }
@@ -92,60 +93,60 @@ pub fn leave(departures: &[Departure]) -> Result<(), Trouble> {
     })
 }
 
-/// Until a step finds less than it may take. Returns of each step how many it found.
-fn in_steps(mut step: impl FnMut() -> Result<usize, Trouble>) -> Result<(), Trouble> {
+/// Repeats a step until it finds fewer notifications than it may take. A step returns how many it found.
+fn in_steps(mut step: impl FnMut() -> Result<usize, Error>) -> Result<(), Error> {
     while step()? >= CHANGED_AT_ONCE {}
     Ok(())
 }
 
-/// One event for a person and conversation, however many of its notifications changed.
+/// Updates the notifications that were found, with one event per user and conversation.
 fn change_of_conversations(
-    found: &[Of],
+    found: &[Affected],
     statement: &str,
     members: impl Fn(&str, Id, u64) -> String,
-) -> Result<usize, Trouble> {
+) -> Result<usize, Error> {
     if !found.is_empty() {
         let ids: Vec<Id> = found.iter().map(|one| one.id).collect();
         let conversations: BTreeMap<Id, Id> = found.iter().map(|one| (one.id, one.conversation_id)).collect();
         change(found.iter().map(|one| one.user_id.as_str()), |transaction, now| {
             let touched = touch(transaction, statement, &ids, now)?;
-            let mut places: Vec<_> = touched
+            let mut pairs: Vec<_> = touched
                 .into_iter()
                 .filter_map(|touched| Some((touched.user_id, *conversations.get(&touched.id)?)))
                 .collect();
-            places.sort_unstable();
-            places.dedup();
-            let told = |(user, conversation): (String, Id)| {
+            pairs.sort_unstable();
+            pairs.dedup();
+            let announcement = |(user, conversation): (String, Id)| {
                 let members = members(&user, conversation, now);
-                Told { n: 0, user_id: user, frame_type: notification::READ, members }
+                Announcement { n: 0, user_id: user, frame_type: notification::READ, members }
             };
-            Ok(places.into_iter().map(told).collect())
+            Ok(pairs.into_iter().map(announcement).collect())
         })?;
     }
     Ok(found.len())
 }
 
-fn touch(transaction: &Transaction, statement: &str, ids: &[Id], now: u64) -> Result<Vec<Touched>, Trouble> {
+fn touch(transaction: &Transaction, statement: &str, ids: &[Id], now: u64) -> Result<Vec<Touched>, Error> {
     let mut touched: Vec<Touched> = transaction.query(statement, &params![ids, now])?.all()?;
     touched.sort_unstable_by_key(|touched| touched.id);
     Ok(touched)
 }
 
-fn retracted(gone: Touched) -> Told {
+fn retracted(gone: Touched) -> Announcement {
     let members = format!(r#""id":"{}","deleted":true"#, gone.id);
-    Told { n: 0, user_id: gone.user_id, frame_type: notification::READ, members }
+    Announcement { n: 0, user_id: gone.user_id, frame_type: notification::READ, members }
 }
 
-fn updated(replaced: Replaced) -> Told {
+fn updated(replaced: Replaced) -> Announcement {
     let members = format!(r#""notification":{}"#, replaced.notification);
-    Told { n: 0, user_id: replaced.user_id, frame_type: notification::UPDATED, members }
+    Announcement { n: 0, user_id: replaced.user_id, frame_type: notification::UPDATED, members }
 }
 
-/// One transaction under the lock of these people: what `write` changes and tells, all or nothing.
+/// Runs `write` in one transaction under the lock of these users, and writes the events that it returns.
 fn change<'a>(
     people: impl Iterator<Item = &'a str>,
-    write: impl FnOnce(&Transaction, u64) -> Result<Vec<Told>, Trouble>,
-) -> Result<(), Trouble> {
+    write: impl FnOnce(&Transaction, u64) -> Result<Vec<Announcement>, Error>,
+) -> Result<(), Error> {
     let mut people: Vec<&str> = people.collect();
     people.sort_unstable();
     people.dedup();
@@ -153,19 +154,20 @@ fn change<'a>(
     let transaction = postgres::begin()?;
     let keys: Vec<String> = people.iter().map(|user| address::user(user)).collect();
     transaction.query(LOCK, &params![keys])?;
-    let mut told = write(&transaction, now)?;
-    if told.is_empty() {
-        // Somebody else has done it: nothing was written, and the transaction may end as it likes.
+    let mut announcements = write(&transaction, now)?;
+    if announcements.is_empty() {
+        // Another call has done it. Nothing was written, so the rollback of the transaction loses nothing.
         return Ok(());
     }
-    for (n, told) in told.iter_mut().enumerate() {
-        told.n = n;
+    for (n, announcement) in announcements.iter_mut().enumerate() {
+        announcement.n = n;
     }
-    let shards = transaction.query(TELL, &params![store::json(&told), now])?;
+    let shards = transaction.query(TELL, &params![store::json(&announcements), now])?;
     let shards: Vec<u32> = shards.iter().map(|row| row.get("shard")).collect::<Result<_, _>>()?;
     transaction.commit()?;
     wake::outbox(&shards);
-    // Before the connections hear of it. Should this be lost, the event does it again.
+    // The cache is invalidated before the connections get the event. If it fails, the consumer of the event
+    // repeats it.
     if let Err(error) = notification::changed(people) {
         log::warn("cached notifications are not dropped yet", &[("why", &redis::describe(&error))]);
     }

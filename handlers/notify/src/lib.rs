@@ -1,6 +1,6 @@
-//! Turns events into notifications: rows first, then the cache, then frames. However often an event comes, a person has one
-//! notification of it, because its id is made from both. What becomes of a message, and how far it was read, its
-//! notifications follow (`follow`).
+//! Turns events into notifications. It writes the rows first, then invalidates the cache, then publishes
+//! frames. The id of a notification is derived from event and user, so a repeated event makes no second one.
+//! Later changes of the message, and read marks, update the notification (`follow`).
 
 mod follow;
 mod looking;
@@ -11,17 +11,17 @@ mod store;
 use chat::{address, notification};
 use std::collections::BTreeSet;
 
-use rules::{Given, Message, News, Rewritten};
+use rules::{Effect, Given, Message, Rewritten};
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
 use sdk::{Id, frame, log, redis};
 use store::Notification;
 
-/// Messages of one statement: each may be of a thousand people.
+/// The messages of one statement. Each can notify a thousand users.
 const MESSAGES_AT_ONCE: usize = 8;
-/// People of one statement, where everyone in a conversation is notified.
+/// The users of one statement that notifies everyone in a conversation.
 const PEOPLE_AT_ONCE: usize = 1000;
-/// Publications of one call to the bus.
+/// The publications of one call to the bus.
 const PUBLISH_MAX: usize = 500;
 
 struct Notify;
@@ -29,83 +29,84 @@ event::export!(Notify);
 
 impl event::Handler for Notify {
     fn handle(events: Vec<Event>) -> Vec<Verdict> {
-        let news: Vec<_> = events.iter().map(rules::news).collect();
-        match tell(news.iter().flatten()) {
-            Ok(()) => news.iter().map(verdict).collect(),
-            Err(Trouble::Away(why)) => {
+        let effects: Vec<_> = events.iter().map(rules::effect_of).collect();
+        match process(effects.iter().flatten()) {
+            Ok(()) => effects.iter().map(verdict).collect(),
+            Err(Error::Unavailable(why)) => {
                 log::warn("notifications wait", &[("why", &why)]);
                 event::all(&events, Verdict::Hold(event::RETRY_MS))
             }
-            // One of them is to blame: alone, each shows whether it is the one.
-            Err(Trouble::Failed(_)) => news.iter().map(alone).collect(),
+            // One event is the cause. Each is processed alone, to find the one that fails.
+            Err(Error::Failed(_)) => effects.iter().map(alone).collect(),
         }
     }
 }
 
-/// Why something was not told.
-enum Trouble {
-    /// Postgres, Redis or the bus: it comes back.
-    Away(String),
+/// Why events could not be processed.
+enum Error {
+    /// Postgres, Redis or the bus is unavailable; a retry will succeed.
+    Unavailable(String),
+    /// A retry would fail too.
     Failed(String),
 }
 
-fn verdict(news: &Result<News, rules::Unreadable>) -> Verdict {
-    news.as_ref().err().map_or(Verdict::Ack, |why| Verdict::Reject(why.clone()))
+fn verdict(effects: &Result<Effect, rules::Unreadable>) -> Verdict {
+    effects.as_ref().err().map_or(Verdict::Ack, |why| Verdict::Reject(why.clone()))
 }
 
-fn alone(news: &Result<News, rules::Unreadable>) -> Verdict {
-    match tell(news.iter()) {
-        Ok(()) => verdict(news),
-        Err(Trouble::Away(_)) => Verdict::Hold(event::RETRY_MS),
-        Err(Trouble::Failed(why)) => Verdict::Reject(why),
+fn alone(effects: &Result<Effect, rules::Unreadable>) -> Verdict {
+    match process(effects.iter()) {
+        Ok(()) => verdict(effects),
+        Err(Error::Unavailable(_)) => Verdict::Hold(event::RETRY_MS),
+        Err(Error::Failed(why)) => Verdict::Reject(why),
     }
 }
 
-fn tell<'a>(news: impl Iterator<Item = &'a News>) -> Result<(), Trouble> {
+fn process<'a>(effects: impl Iterator<Item = &'a Effect>) -> Result<(), Error> {
     let (mut messages, mut given, mut everyone, mut changed) = (vec![], vec![], vec![], vec![]);
     let (mut rewritten, mut edits, mut seen, mut departures) = (BTreeSet::new(), vec![], vec![], vec![]);
-    for one in news {
+    for one in effects {
         match one {
-            News::Nothing => {}
-            News::Message(message) => {
+            Effect::Nothing => {}
+            Effect::Message(message) => {
                 messages.push(message);
                 seen.push(message.seen_by_sender());
             }
-            News::Rewritten(Rewritten { message_id, edit }) => {
+            Effect::Rewritten(Rewritten { message_id, edit }) => {
                 rewritten.insert(*message_id);
                 edits.extend(edit.as_ref().filter(|edit| edit.mentions_somebody()));
             }
-            News::Read(one) => seen.push(one.clone()),
-            News::Left(one) => departures.push(one.clone()),
-            News::Given(one) => given.push(one),
-            News::Everyone(conversation, one) => everyone.push((*conversation, one)),
-            News::Changed(user) => changed.push(user.as_str()),
+            Effect::Read(one) => seen.push(one.clone()),
+            Effect::Left(one) => departures.push(one.clone()),
+            Effect::Given(one) => given.push(one),
+            Effect::Everyone(conversation, one) => everyone.push((*conversation, one)),
+            Effect::Changed(user) => changed.push(user.as_str()),
         }
     }
     for some in messages.chunks(MESSAGES_AT_ONCE) {
-        tell_of_messages(some)?;
+        notify_of_messages(some)?;
     }
     if !given.is_empty() {
         push(&store::given(&given)?)?;
     }
-    everyone.into_iter().try_for_each(|(conversation, one)| tell_everyone(conversation, one))?;
-    // After what is new, which may be of the same messages.
+    everyone.into_iter().try_for_each(|(conversation, one)| notify_everyone(conversation, one))?;
+    // Updates follow the new notifications, because they may concern the same messages.
     rewritten.into_iter().try_for_each(follow::message)?;
     for some in edits.chunks(MESSAGES_AT_ONCE) {
-        tell_of_mentions(some)?;
+        notify_of_mentions(some)?;
     }
     follow::leave(&departures)?;
     follow::read(&rules::furthest(seen))?;
-    forget(changed)
+    invalidate(changed)
 }
 
-fn tell_of_messages(messages: &[&Message]) -> Result<(), Trouble> {
+fn notify_of_messages(messages: &[&Message]) -> Result<(), Error> {
     let conversations = messages.iter().map(|message| message.conversation_id).collect();
     push(&store::messages(messages, &looking::at(&conversations))?)
 }
 
-/// Who is mentioned since an edit, and was not before.
-fn tell_of_mentions(edits: &[&Message]) -> Result<(), Trouble> {
+/// Notifies users whom an edit mentions and the message did not mention before.
+fn notify_of_mentions(edits: &[&Message]) -> Result<(), Error> {
     let originals = store::originals(edits)?;
     let mut after = Vec::with_capacity(edits.len());
     for edit in edits {
@@ -113,12 +114,12 @@ fn tell_of_mentions(edits: &[&Message]) -> Result<(), Trouble> {
             continue;
         };
         let edit = edit.after(&original.content, original.mentions.as_deref());
-        after.push(edit.map_err(Trouble::Failed)?);
+        after.push(edit.map_err(Error::Failed)?);
     }
     if after.is_empty() { Ok(()) } else { push(&store::mentions(&after)?) }
 }
 
-fn tell_everyone(conversation: Id, given: &Given) -> Result<(), Trouble> {
+fn notify_everyone(conversation: Id, given: &Given) -> Result<(), Error> {
     let mut after = String::new();
     loop {
         let people = store::people(conversation, &after, PEOPLE_AT_ONCE)?;
@@ -131,12 +132,13 @@ fn tell_everyone(conversation: Id, given: &Given) -> Result<(), Trouble> {
     }
 }
 
-/// Who hears of a notification finds it in the list.
-fn push(notifications: &[Notification]) -> Result<(), Trouble> {
+/// Publishes notifications. It first invalidates the cache, so that a user who gets a push finds it in the
+/// list.
+fn push(notifications: &[Notification]) -> Result<(), Error> {
     if notifications.is_empty() {
         return Ok(());
     }
-    forget(notifications.iter().map(|row| row.user_id.as_str()).collect())?;
+    invalidate(notifications.iter().map(|row| row.user_id.as_str()).collect())?;
     for some in notifications.chunks(PUBLISH_MAX) {
         let publications: Vec<_> = some.iter().map(publication).collect();
         channels::publish(&publications)?;
@@ -144,14 +146,14 @@ fn push(notifications: &[Notification]) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Drops what is cached of these people.
-fn forget(mut users: Vec<&str>) -> Result<(), Trouble> {
+/// Deletes the cached notifications of these users.
+fn invalidate(mut users: Vec<&str>) -> Result<(), Error> {
     users.sort_unstable();
     users.dedup();
     if users.is_empty() {
         return Ok(());
     }
-    notification::changed(users).map_err(|error| Trouble::Away(redis::describe(&error)))
+    notification::changed(users).map_err(|error| Error::Unavailable(redis::describe(&error)))
 }
 
 fn publication(row: &Notification) -> Publication {
@@ -159,11 +161,11 @@ fn publication(row: &Notification) -> Publication {
     Publication::new(address::user(&row.user_id), frame::push("notification.new", &payload))
 }
 
-impl From<channels::Error> for Trouble {
+impl From<channels::Error> for Error {
     fn from(error: channels::Error) -> Self {
         match error {
             channels::Error::Refused(why) => Self::Failed(why),
-            other => Self::Away(format!("{other:?}")),
+            other => Self::Unavailable(format!("{other:?}")),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Who is looking at a conversation: connections that are subscribed to it, except those of dead nodes and those that said
-//! they look elsewhere. Without Redis nobody is known to look, and people get a notification too many.
+//! Finds the users who look at a conversation: they have a subscribed connection on a live node, and it has
+//! no focus on another conversation. If Redis fails, nobody counts as looking, and users get unneeded
+//! notifications.
 
 use chat::keys;
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ pub struct Looker {
     user_id: String,
 }
 
-/// Everyone who looks.
+/// The users who look at these conversations.
 pub fn at(conversations: &BTreeSet<Id>) -> Vec<Looker> {
     match read(conversations) {
         Ok(looking) => looking,
@@ -60,7 +61,7 @@ fn read(conversations: &BTreeSet<Id>) -> Result<Vec<Looker>, Error> {
         .collect())
 }
 
-/// A hash, however the protocol wrote it.
+/// The fields and values of a hash.
 fn pairs(reply: &Reply) -> impl Iterator<Item = (&str, &str)> {
     reply.items().chunks(2).filter_map(|pair| Some((pair.first()?.text()?, pair.get(1)?.text()?)))
 }

@@ -1,13 +1,14 @@
-//! The names that a text calls. Pure: no host calls, so plain `cargo test` runs it.
+//! Finds the usernames that a text mentions. Pure: no host calls, so plain `cargo test` runs it.
 
 use sdk::text;
 
-/// Names after an `@` that are looked up; a message that holds more is no call but noise.
+/// The names of one message that are looked up. The rest is ignored.
 pub const NAMES_MAX: usize = 50;
 const NAME_CHARS: std::ops::RangeInclusive<usize> = 3..=50;
 
-/// What could be usernames: 3 to 50 letters, digits, `_` and `-` after an `@` that stands at the beginning of a word, so
-/// that an address of mail is none. A dash or underscore at the end may also be punctuation: both readings are looked up.
+/// The possible usernames in a text: 3 to 50 letters, digits, `_` and `-` after an `@` at the beginning of a
+/// word. An e-mail address is therefore none. A dash or underscore at the end may be punctuation, so the name
+/// is returned with and without it.
 pub fn names(content: &str) -> Vec<String> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     let mut names: Vec<String> = Vec::new();
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_words_after_an_at() {
+    fn a_name_is_a_word_after_an_at_sign() {
         for (text, expected) in [
             ("@anna, and (@Đường) @b0_b-c!", &["anna", "Đường", "b0_b-c"][..]),
             ("mail me: ana@example.com, @@anna", &[]),

@@ -1,4 +1,4 @@
-//! Which events notify, and of what. Pure: no host calls, so plain `cargo test` runs it.
+//! Decides which notifications follow from an event. Pure: no host calls, so plain `cargo test` runs it.
 
 use chat::notification::TITLE_CHARS_MAX;
 use chat::{notification, outbox};
@@ -10,33 +10,34 @@ use serde_json::{Value, json};
 
 use crate::names::names;
 
-/// Characters of a message that a notification repeats.
+/// The characters of a message that its notification repeats.
 pub const BODY_CHARS_MAX: usize = 200;
 
-/// What follows from one event.
+/// The effect of one event.
 #[derive(Debug, PartialEq)]
-pub enum News {
+pub enum Effect {
     Nothing,
-    /// For who of a conversation should know of a message: that is found out where it is stored.
+    /// A message, of which some participants are notified. The statement that stores the notifications
+    /// selects them.
     Message(Message),
-    /// For one person.
+    /// A notification for one user.
     Given(Given),
-    /// For everyone in a conversation, each the same.
+    /// The same notification for everyone in a conversation.
     Everyone(Id, Given),
-    /// A message was edited or deleted: its notifications follow.
+    /// A message was edited or deleted, so its notifications are updated.
     Rewritten(Rewritten),
-    /// A person has read a conversation up to a seq, and so its notifications.
+    /// A user has read a conversation up to a seq, so their notifications of it are marked as read.
     Read(Seen),
-    /// A person is no longer in a conversation: its notifications are retracted.
+    /// A user has left a conversation, so their notifications of it are retracted.
     Left(Departure),
-    /// None is made, but one of this person's was read, deleted or given another text: what is cached of them must go, also
-    /// if the handler that changed it could not see to it.
+    /// A notification of this user was read, deleted or updated, so the user's cache is invalidated. The
+    /// handler that made the change does that too, but it may have failed.
     Changed(String),
 }
 
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Message {
-    /// A person's notification is named after the event, however often it comes.
+    /// The ids of the notifications are derived from it.
     event_id: String,
     position: u64,
     pub conversation_id: Id,
@@ -45,22 +46,22 @@ pub struct Message {
     sender_id: String,
     title: String,
     content: String,
-    /// User ids that the sender named.
+    /// The user ids that the sender mentioned.
     mentions: Vec<String>,
     /// Usernames in the text, without their `@`.
     names: Vec<String>,
     at_ms: u64,
 }
 
-/// A message that is not what it was.
+/// An edited or deleted message.
 #[derive(Debug, PartialEq)]
 pub struct Rewritten {
     pub message_id: Id,
-    /// What it says now, where it was edited: it may mention people whom it did not mention before. `None`: it was deleted.
+    /// The message after the edit, which may mention other users than before. `None` if it was deleted.
     pub edit: Option<Message>,
 }
 
-/// An edit and whom the message mentioned before it.
+/// An edit, and the mentions of the message before it.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Edit<'a> {
     #[serde(flatten)]
@@ -69,7 +70,7 @@ pub struct Edit<'a> {
     names_before: Vec<String>,
 }
 
-/// How far a person has read a conversation.
+/// The seq up to which a user has read a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Seen {
     pub conversation_id: Id,
@@ -77,14 +78,14 @@ pub struct Seen {
     pub up_to_seq: u64,
 }
 
-/// Who left which conversation, by themself or removed by another.
+/// A user who left a conversation or was removed from it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Departure {
     pub conversation_id: Id,
     pub user_id: String,
 }
 
-/// A notification that lacks nothing but, where it is for many, whose it is.
+/// A complete notification. The user id is empty until [`Self::to`] if it is for several users.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Given {
     event_id: String,
@@ -104,7 +105,7 @@ pub struct Given {
 /// The payload of an event is not what its type promises: a fault of the handler that wrote it.
 pub type Unreadable = String;
 
-pub fn news(event: &Event) -> Result<News, Unreadable> {
+pub fn effect_of(event: &Event) -> Result<Effect, Unreadable> {
     match event.event_type.as_str() {
         outbox::MESSAGE_CREATED => created(event),
         outbox::MESSAGE_EDITED => edited(event),
@@ -113,7 +114,7 @@ pub fn news(event: &Event) -> Result<News, Unreadable> {
         outbox::PARTICIPANT_LEFT => departure(event),
         outbox::CLASS_MEMBER_ADDED => invitation(event),
         outbox::PUBLISHED => published(event),
-        _ => Ok(News::Nothing),
+        _ => Ok(Effect::Nothing),
     }
 }
 
@@ -133,11 +134,11 @@ struct Sender {
     name: Option<String>,
 }
 
-/// Nothing for what notifies nobody: only people's own words do.
-fn created(event: &Event) -> Result<News, Unreadable> {
+/// Only messages of type `text` notify.
+fn created(event: &Event) -> Result<Effect, Unreadable> {
     let created: outbox::MessageCreated<'_> = read(&event.payload, "payload")?;
     let message = message(event, created.conversation_id, created.seq, created.message)?;
-    Ok(message.map_or(News::Nothing, News::Message))
+    Ok(message.map_or(Effect::Nothing, Effect::Message))
 }
 
 fn message(
@@ -174,11 +175,11 @@ struct Edited<'a> {
     message: &'a RawValue,
 }
 
-fn edited(event: &Event) -> Result<News, Unreadable> {
+fn edited(event: &Event) -> Result<Effect, Unreadable> {
     let edited: Edited<'_> = read(&event.payload, "payload")?;
     let message = message(event, edited.conversation_id, edited.seq, edited.message)?;
-    Ok(message.map_or(News::Nothing, |message| {
-        News::Rewritten(Rewritten { message_id: message.message_id, edit: Some(message) })
+    Ok(message.map_or(Effect::Nothing, |message| {
+        Effect::Rewritten(Rewritten { message_id: message.message_id, edit: Some(message) })
     }))
 }
 
@@ -187,9 +188,9 @@ struct Deleted<'a> {
     message_id: &'a str,
 }
 
-fn deleted(event: &Event) -> Result<News, Unreadable> {
+fn deleted(event: &Event) -> Result<Effect, Unreadable> {
     let deleted: Deleted<'_> = read(&event.payload, "payload")?;
-    Ok(News::Rewritten(Rewritten { message_id: id(deleted.message_id, "message_id")?, edit: None }))
+    Ok(Effect::Rewritten(Rewritten { message_id: id(deleted.message_id, "message_id")?, edit: None }))
 }
 
 #[derive(Deserialize)]
@@ -199,9 +200,9 @@ struct Receipt<'a> {
     up_to_seq: u64,
 }
 
-fn seen(event: &Event) -> Result<News, Unreadable> {
+fn seen(event: &Event) -> Result<Effect, Unreadable> {
     let receipt: Receipt<'_> = read(&event.payload, "payload")?;
-    Ok(News::Read(Seen {
+    Ok(Effect::Read(Seen {
         conversation_id: id(receipt.conversation_id, "conversation_id")?,
         user_id: receipt.user_id,
         up_to_seq: receipt.up_to_seq,
@@ -212,17 +213,17 @@ fn seen(event: &Event) -> Result<News, Unreadable> {
 struct Moved<'a> {
     conversation_id: &'a str,
     user_id: String,
-    /// A direct conversation that its person hid: they are still in it.
+    /// Whether the user only hid a direct conversation, and is still a participant.
     #[serde(default)]
     quiet: bool,
 }
 
-fn departure(event: &Event) -> Result<News, Unreadable> {
+fn departure(event: &Event) -> Result<Effect, Unreadable> {
     let moved: Moved<'_> = read(&event.payload, "payload")?;
     if moved.quiet {
-        return Ok(News::Nothing);
+        return Ok(Effect::Nothing);
     }
-    Ok(News::Left(Departure {
+    Ok(Effect::Left(Departure {
         conversation_id: id(moved.conversation_id, "conversation_id")?,
         user_id: moved.user_id,
     }))
@@ -237,17 +238,17 @@ impl Message {
         &self.event_id
     }
 
-    /// The sender has read what they wrote, and everything before it.
+    /// The sender has read the conversation up to their own message.
     pub fn seen_by_sender(&self) -> Seen {
         Seen { conversation_id: self.conversation_id, user_id: self.sender_id.clone(), up_to_seq: self.seq }
     }
 
-    /// Whether it could mention anybody at all.
+    /// Whether the message may mention somebody.
     pub fn mentions_somebody(&self) -> bool {
         !self.mentions.is_empty() || !self.names.is_empty()
     }
 
-    /// This edit, after `content` and `mentions` (JSON, an array of user ids) stood there.
+    /// The edit of a message that had this `content` and these `mentions` (a JSON array of user ids) before.
     pub fn after<'a>(&'a self, content: &str, mentions: Option<&str>) -> Result<Edit<'a>, Unreadable> {
         Ok(Edit {
             message: self,
@@ -260,10 +261,10 @@ impl Message {
     }
 }
 
-/// The furthest that each person has read each conversation, in order.
+/// The highest seq that each user has read in each conversation, sorted.
 pub fn furthest(seen: impl IntoIterator<Item = Seen>) -> Vec<Seen> {
     let mut all: Vec<Seen> = seen.into_iter().collect();
-    // The furthest of each last, which is the one that stays.
+    // In descending order, the highest seq is the first of its group, and `dedup` keeps the first.
     all.sort_unstable_by(|a, b| b.cmp(a));
     all.dedup_by(|next, kept| next.conversation_id == kept.conversation_id && next.user_id == kept.user_id);
     all.reverse();
@@ -285,11 +286,11 @@ struct Class {
     conversation_id: Option<String>,
 }
 
-/// Whoever came by themselves, by the class's code, knows it.
-fn invitation(event: &Event) -> Result<News, Unreadable> {
+/// A user who joined by the class's code is not notified.
+fn invitation(event: &Event) -> Result<Effect, Unreadable> {
     let added: Added = read(&event.payload, "payload")?;
     if added.user_id == added.by {
-        return Ok(News::Nothing);
+        return Ok(Effect::Nothing);
     }
     let data = json!({
         "class_id": added.class.id,
@@ -297,7 +298,7 @@ fn invitation(event: &Event) -> Result<News, Unreadable> {
         "role": added.role,
         "by": added.by,
     });
-    Ok(News::Given(Given {
+    Ok(Effect::Given(Given {
         user_id: added.user_id,
         kind: "class_invite".to_owned(),
         level: "info".to_owned(),
@@ -310,13 +311,13 @@ fn invitation(event: &Event) -> Result<News, Unreadable> {
     }))
 }
 
-fn published(event: &Event) -> Result<News, Unreadable> {
+fn published(event: &Event) -> Result<Effect, Unreadable> {
     let published: outbox::Published<'_> = read(&event.payload, "payload")?;
     let Some(notice) = published.notify else {
         let is_change =
             published.frame_type == notification::READ || published.frame_type == notification::UPDATED;
         let own = published.target.strip_prefix("user:").filter(|_| is_change);
-        return Ok(own.map_or(News::Nothing, |user| News::Changed(user.to_owned())));
+        return Ok(own.map_or(Effect::Nothing, |user| Effect::Changed(user.to_owned())));
     };
     let data = notice.data.map(RawValue::get).map(|data| read(data, "data")).transpose()?;
     let given = Given {
@@ -330,10 +331,10 @@ fn published(event: &Event) -> Result<News, Unreadable> {
         ..Given::of(event)
     };
     if let Some(user) = published.target.strip_prefix("user:") {
-        return Ok(News::Given(given.to(user)));
+        return Ok(Effect::Given(given.to(user)));
     }
     match published.target.strip_prefix("conv:").and_then(Id::parse) {
-        Some(conversation) => Ok(News::Everyone(conversation, given)),
+        Some(conversation) => Ok(Effect::Everyone(conversation, given)),
         None => Err(format!("target `{}` has nobody to be notified", published.target)),
     }
 }
@@ -384,81 +385,84 @@ mod tests {
         }
     }
 
-    fn of_message(kind: &str, content: &str, sender: Value) -> Result<News, Unreadable> {
+    fn of_message(kind: &str, content: &str, sender: Value) -> Result<Effect, Unreadable> {
         let message = json!({ "id": MESSAGE, "sender_id": "ana", "sender": sender, "type": kind, "content": content, "mentions": ["bo"] });
-        news(&event("message.created", &json!({ "conversation_id": ROOM, "seq": 3, "message": message })))
+        effect_of(&event(
+            "message.created",
+            &json!({ "conversation_id": ROOM, "seq": 3, "message": message }),
+        ))
     }
 
-    fn told(content: &str, sender: Value) -> Message {
+    fn effect_message(content: &str, sender: Value) -> Message {
         match of_message("text", content, sender) {
-            Ok(News::Message(message)) => message,
+            Ok(Effect::Message(message)) => message,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_text_tells_who_wrote_and_how_it_begins() {
-        let message = told(&"ü".repeat(300), json!({ "name": "Ana" }));
+    fn a_message_notification_has_the_sender_and_the_beginning_of_the_text() {
+        let message = effect_message(&"ü".repeat(300), json!({ "name": "Ana" }));
         assert_eq!((message.title.as_str(), text::length(&message.content)), ("Ana", 200));
         assert_eq!((message.seq, message.mentions), (3, vec!["bo".to_owned()]));
-        assert_eq!(told("hi", Value::Null).title, "ana");
+        assert_eq!(effect_message("hi", Value::Null).title, "ana");
     }
 
     #[test]
     fn joins_and_leaves_notify_nobody() {
         for kind in ["join", "leave", "system"] {
-            assert_eq!(of_message(kind, "x", Value::Null), Ok(News::Nothing));
+            assert_eq!(of_message(kind, "x", Value::Null), Ok(Effect::Nothing));
         }
     }
 
     #[test]
-    fn who_is_added_to_a_class_is_told_unless_by_themselves() {
+    fn a_user_who_is_added_to_a_class_is_notified_unless_they_joined() {
         let added = |by: &str| {
             let class = json!({ "id": ROOM, "name": "CS101", "conversation_id": ROOM });
             let payload = json!({ "class": class, "user_id": "bo", "role": "student", "by": by });
-            news(&event("class.member.added", &payload)).unwrap()
+            effect_of(&event("class.member.added", &payload)).unwrap()
         };
-        let News::Given(given) = added("tess") else { panic!("for one person") };
+        let Effect::Given(given) = added("tess") else { panic!("for one person") };
         assert_eq!(
             (given.user_id.as_str(), given.kind.as_str(), given.title.as_str()),
             ("bo", "class_invite", "CS101")
         );
-        assert_eq!(added("bo"), News::Nothing);
+        assert_eq!(added("bo"), Effect::Nothing);
     }
 
     #[test]
-    fn internal_systems_notify_a_person_or_a_conversation() {
+    fn internal_systems_notify_a_user_or_a_conversation() {
         let publish = |target: &str, notify: Value| {
             let payload =
                 json!({ "target": target, "type": "match.update", "payload": {}, "notify": notify });
-            news(&event("published", &payload))
+            effect_of(&event("published", &payload))
         };
         let notice = json!({ "type": "match", "level": "alert", "title": "Now", "data": { "matchId": 31 } });
-        let News::Given(given) = publish("user:bo", notice.clone()).unwrap() else {
+        let Effect::Given(given) = publish("user:bo", notice.clone()).unwrap() else {
             panic!("for one person")
         };
         assert_eq!((given.user_id.as_str(), given.data), ("bo", Some(json!({ "matchId": 31 }))));
         let everyone = publish(&format!("conv:{ROOM}"), notice.clone()).unwrap();
-        assert!(matches!(everyone, News::Everyone(room, _) if room.to_string() == ROOM));
-        assert_eq!(publish("user:bo", Value::Null), Ok(News::Nothing));
+        assert!(matches!(everyone, Effect::Everyone(room, _) if room.to_string() == ROOM));
+        assert_eq!(publish("user:bo", Value::Null), Ok(Effect::Nothing));
         assert!(publish("topic:match:31", notice).unwrap_err().contains("nobody"));
     }
 
     #[test]
-    fn what_was_read_is_no_longer_cached() {
+    fn a_change_of_a_notification_invalidates_the_cache() {
         for kind in ["notification.read", "notification.updated"] {
             let payload = json!({ "target": "user:bo", "type": kind, "payload": { "id": ROOM } });
-            assert_eq!(news(&event("published", &payload)), Ok(News::Changed("bo".to_owned())));
+            assert_eq!(effect_of(&event("published", &payload)), Ok(Effect::Changed("bo".to_owned())));
         }
     }
 
     #[test]
-    fn an_edit_knows_whom_the_message_mentioned_before() {
+    fn an_edit_has_the_former_mentions_of_the_message() {
         let message = json!({ "id": MESSAGE, "sender_id": "ana", "sender": null, "type": "text", "content": "@carla",
             "mentions": ["bo", "cy"] });
         let payload = json!({ "conversation_id": ROOM, "seq": 3, "change": 1, "message": message });
-        let Ok(News::Rewritten(Rewritten { edit: Some(edit), .. })) =
-            news(&event("message.edited", &payload))
+        let Ok(Effect::Rewritten(Rewritten { edit: Some(edit), .. })) =
+            effect_of(&event("message.edited", &payload))
         else {
             panic!("an edit")
         };
@@ -468,22 +472,22 @@ mod tests {
         assert_eq!((&after["mentions"], &after["names"]), (&json!(["bo", "cy"]), &json!(["carla"])));
 
         let payload = json!({ "conversation_id": ROOM, "message_id": MESSAGE, "seq": 3, "change": 2 });
-        let deleted = news(&event("message.deleted", &payload)).unwrap();
-        assert!(matches!(deleted, News::Rewritten(Rewritten { edit: None, .. })));
+        let deleted = effect_of(&event("message.deleted", &payload)).unwrap();
+        assert!(matches!(deleted, Effect::Rewritten(Rewritten { edit: None, .. })));
     }
 
     #[test]
-    fn who_hides_a_direct_conversation_has_not_left_it() {
+    fn hiding_a_direct_conversation_is_not_leaving_it() {
         let left = |quiet: bool| {
             let payload = json!({ "conversation_id": ROOM, "user_id": "bo", "role": "member", "by": "bo", "quiet": quiet });
-            news(&event("conversation.participant.left", &payload)).unwrap()
+            effect_of(&event("conversation.participant.left", &payload)).unwrap()
         };
-        assert!(matches!(left(false), News::Left(Departure { user_id, .. }) if user_id == "bo"));
-        assert_eq!(left(true), News::Nothing);
+        assert!(matches!(left(false), Effect::Left(Departure { user_id, .. }) if user_id == "bo"));
+        assert_eq!(left(true), Effect::Nothing);
     }
 
     #[test]
-    fn of_several_marks_the_furthest_counts() {
+    fn the_highest_of_several_marks_counts() {
         let seen = |user: &str, up_to_seq| Seen {
             conversation_id: Id::parse(ROOM).unwrap(),
             user_id: user.to_owned(),
@@ -494,8 +498,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_why() {
-        let unreadable = |event_type: &str, payload| news(&event(event_type, &payload)).unwrap_err();
+    fn an_unreadable_event_has_a_reason() {
+        let unreadable = |event_type: &str, payload| effect_of(&event(event_type, &payload)).unwrap_err();
         let message = json!({ "conversation_id": ROOM, "seq": 3, "message": {} });
         assert!(unreadable("message.created", message).starts_with("message: "));
         assert!(unreadable("class.member.added", json!({})).starts_with("payload: "));

@@ -1,13 +1,13 @@
-//! What was said to somebody while they had no connection goes to the next one, right behind its greeting. There is no
-//! queue to lose: who was away since when is known, and what was said since then is read from the truth. It sends nothing
-//! live; that is what subscriptions are for.
+//! Sends a user's next connection the messages that were sent while the user had no connection. There is no
+//! queue that could be lost: Redis knows since when the user was away, and the messages are read from
+//! Postgres. Live messages come by subscriptions, not from this handler.
 
 mod rules;
 
 use chat::{keys, marks};
 use std::collections::BTreeMap;
 
-use rules::{Greeting, Message, Waiting};
+use rules::{Delivery, Message, Waiting};
 use sdk::connection::{self, Opened};
 use sdk::postgres::{self, Collected};
 use sdk::redis::{self, Error, Pipeline, Reply};
@@ -22,7 +22,7 @@ connection::export!(Offline);
 
 sdk::rows! {
     struct Found { since: String, waiting: String }
-    struct Said { conversation_id: Id, seq: u64, frame: String }
+    struct Row { conversation_id: Id, seq: u64, frame: String }
 }
 
 impl connection::Handler for Offline {
@@ -30,7 +30,7 @@ impl connection::Handler for Offline {
         let gone_ms = match absence(&opened) {
             Ok(Absence::None) => return Ok(Vec::new()),
             Ok(Absence::Since(gone_ms)) => gone_ms,
-            // What they have already may come again; clients know it by its seq.
+            // Without the time, the client may get messages again. It recognises them by their seq.
             Err(error) => {
                 log::warn("not known how long somebody was away", &[("why", &redis::describe(&error))]);
                 None
@@ -40,8 +40,8 @@ impl connection::Handler for Offline {
         let Some(Missed { since, waiting }) = missed(user, gone_ms)? else { return Ok(Vec::new()) };
         let messages = page(user, &waiting, &since)?;
         let heads = waiting.iter().map(|(id, waiting)| (*id, waiting.head)).collect();
-        let Greeting { frames, delivered, resync } = rules::greeting(&heads, messages);
-        // Not being marked is no reason to not be sent.
+        let Delivery { frames, delivered, resync } = rules::delivery(&heads, messages);
+        // A failed mark does not keep the messages from being sent.
         if let Err(problem) = marks::deliver(user, &delivered) {
             log::warn("sent and not marked delivered", &[("why", &problem.code)]);
         }
@@ -52,9 +52,9 @@ impl connection::Handler for Offline {
 }
 
 enum Absence {
-    /// They have another connection.
+    /// The user has another connection.
     None,
-    /// In milliseconds, where Redis knows.
+    /// The user was away since this time, in milliseconds; `None` if it is unknown.
     Since(Option<u64>),
 }
 
@@ -71,13 +71,13 @@ fn absence(opened: &Opened) -> Result<Absence, Error> {
     Ok(Absence::Since(Reply::integer(gone).and_then(|ms| u64::try_from(ms).ok())))
 }
 
-/// Where something was said, by conversation, and the first id of the absence.
+/// The conversations with missed messages, and the smallest id of the absence.
 struct Missed {
     since: String,
     waiting: BTreeMap<Id, Waiting>,
 }
 
-/// Many who come at once ask at once.
+/// Reads what a user missed. Connections that open at the same time share one statement.
 fn missed(user: &str, gone_ms: Option<u64>) -> Result<Option<Missed>, Problem> {
     let rows = postgres::collect(&Collected {
         statements: vec![WAITING.to_owned()],
@@ -99,8 +99,7 @@ fn page(user: &str, waiting: &BTreeMap<Id, Waiting>, since: &str) -> Result<Vec<
     let after: Vec<i64> = waiting.values().map(|waiting| waiting.after as i64).collect();
     let most = rules::MESSAGES_MAX as u64 + 1;
     let rows = postgres::query(PAGE, &params![user, conversations.as_slice(), after, since, most])?;
-    let said: Vec<Said> = rows.all()?;
-    let message =
-        |said: Said| Message { conversation: said.conversation_id, seq: said.seq, frame: said.frame };
-    Ok(said.into_iter().map(message).collect())
+    let rows: Vec<Row> = rows.all()?;
+    let message = |row: Row| Message { conversation: row.conversation_id, seq: row.seq, frame: row.frame };
+    Ok(rows.into_iter().map(message).collect())
 }

@@ -1,26 +1,26 @@
-//! How much of what was said to somebody away is sent, and what is only named. Pure: no host calls, so plain `cargo test`
-//! runs it.
+//! Decides how many missed messages are sent, and for which conversations the client must resync. Pure: no
+//! host calls, so plain `cargo test` runs it.
 
 use std::collections::BTreeMap;
 
 use sdk::Id;
 use serde::Deserialize;
 
-/// Messages of one greeting; the rest is for `history`.
+/// The messages that are sent. The client requests the rest by `history`.
 pub const MESSAGES_MAX: usize = 200;
-/// Bytes of them together: they wait in the queue of a connection that has not said a word yet.
+/// The size of all sent messages. They wait in the queue of a connection that has not read anything yet.
 pub const BYTES_MAX: usize = 1024 * 1024;
 
-/// A conversation in which something was said while its person was away.
+/// A conversation with messages that the user missed.
 #[derive(Debug, Deserialize, PartialEq)]
 pub struct Waiting {
     pub conversation_id: String,
-    /// What was said up to here they had, or it was before they went.
+    /// The user missed the messages above this seq.
     pub after: u64,
     pub head: u64,
 }
 
-/// A message for them, in the order in which all were said.
+/// A missed message. Messages are in the order in which they were sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     pub conversation: Id,
@@ -28,18 +28,18 @@ pub struct Message {
     pub frame: String,
 }
 
-/// What is sent.
+/// The messages to send.
 #[derive(Debug, PartialEq)]
-pub struct Greeting {
+pub struct Delivery {
     pub frames: Vec<String>,
-    /// Through which seq each conversation is delivered with them.
+    /// The seq up to which each conversation is delivered with them.
     pub delivered: BTreeMap<Id, u64>,
-    /// Where there is more.
+    /// The conversations with more missed messages.
     pub resync: Vec<Id>,
 }
 
-/// `messages` is one more than may be sent, if there are so many.
-pub fn greeting(waiting: &BTreeMap<Id, u64>, messages: Vec<Message>) -> Greeting {
+/// Selects the messages to send. `messages` has one message more than `MESSAGES_MAX` if there are that many.
+pub fn delivery(waiting: &BTreeMap<Id, u64>, messages: Vec<Message>) -> Delivery {
     let mut bytes = 0;
     let fitting = messages.iter().take(MESSAGES_MAX).take_while(|message| {
         bytes += message.frame.len();
@@ -52,10 +52,11 @@ pub fn greeting(waiting: &BTreeMap<Id, u64>, messages: Vec<Message>) -> Greeting
         delivered.insert(message.conversation, message.seq);
         frames.push(message.frame);
     }
-    // Everything was asked for in one order: once some is left out, anything may be, up to the head of each.
+    // The messages of all conversations are in one order. Once some are left out, any conversation may lack
+    // some.
     let lacks = |(id, head): (&Id, &u64)| (delivered.get(id).unwrap_or(&0) < head).then_some(*id);
     let resync = if fitting < all { waiting.iter().filter_map(lacks).collect() } else { Vec::new() };
-    Greeting { frames, delivered, resync }
+    Delivery { frames, delivered, resync }
 }
 
 #[cfg(test)]
@@ -66,37 +67,37 @@ mod tests {
         Id::at(u64::from(n), &[0; 10])
     }
 
-    fn said(room_n: u8, seqs: std::ops::RangeInclusive<u64>, bytes: usize) -> Vec<Message> {
+    fn messages_of(room_n: u8, seqs: std::ops::RangeInclusive<u64>, bytes: usize) -> Vec<Message> {
         seqs.map(|seq| Message { conversation: room(room_n), seq, frame: "x".repeat(bytes) }).collect()
     }
 
     #[test]
-    fn what_fits_is_sent_and_marked_through_its_last() {
+    fn messages_that_fit_are_sent_and_marked_as_delivered() {
         let waiting = [(room(1), 5), (room(2), 9)].into();
-        let mut messages = said(1, 4..=5, 10);
-        messages.extend(said(2, 9..=9, 10));
-        let greeting = greeting(&waiting, messages);
-        assert_eq!((greeting.frames.len(), greeting.resync.len()), (3, 0));
-        assert_eq!(greeting.delivered, [(room(1), 5), (room(2), 9)].into());
+        let mut messages = messages_of(1, 4..=5, 10);
+        messages.extend(messages_of(2, 9..=9, 10));
+        let delivery = delivery(&waiting, messages);
+        assert_eq!((delivery.frames.len(), delivery.resync.len()), (3, 0));
+        assert_eq!(delivery.delivered, [(room(1), 5), (room(2), 9)].into());
     }
 
     #[test]
-    fn two_hundred_are_sent_and_what_has_more_is_named() {
+    fn at_most_two_hundred_are_sent_and_incomplete_conversations_are_named() {
         let waiting = [(room(1), 201), (room(2), 40), (room(3), 7)].into();
-        let mut messages = said(2, 40..=40, 10);
-        messages.extend(said(1, 1..=200, 10));
-        let greeting = greeting(&waiting, messages);
-        assert_eq!(greeting.frames.len(), MESSAGES_MAX);
-        assert_eq!(greeting.delivered[&room(1)], 199);
-        // The third was not reached at all, the second is complete.
-        assert_eq!(greeting.resync, [room(1), room(3)]);
-        let exactly = super::greeting(&[(room(1), 200)].into(), said(1, 1..=200, 10));
+        let mut messages = messages_of(2, 40..=40, 10);
+        messages.extend(messages_of(1, 1..=200, 10));
+        let delivery = delivery(&waiting, messages);
+        assert_eq!(delivery.frames.len(), MESSAGES_MAX);
+        assert_eq!(delivery.delivered[&room(1)], 199);
+        // No message of the third one was sent; the second one is complete.
+        assert_eq!(delivery.resync, [room(1), room(3)]);
+        let exactly = super::delivery(&[(room(1), 200)].into(), messages_of(1, 1..=200, 10));
         assert_eq!((exactly.frames.len(), exactly.resync.len()), (MESSAGES_MAX, 0));
     }
 
     #[test]
-    fn many_large_ones_are_cut_by_their_bytes() {
-        let greeting = greeting(&[(room(1), 100)].into(), said(1, 1..=100, BYTES_MAX / 50));
-        assert_eq!((greeting.delivered[&room(1)], greeting.resync.len()), (50, 1));
+    fn large_messages_are_limited_by_their_size() {
+        let delivery = delivery(&[(room(1), 100)].into(), messages_of(1, 1..=100, BYTES_MAX / 50));
+        assert_eq!((delivery.delivered[&room(1)], delivery.resync.len()), (50, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! Shows `docs/openapi.yaml` as it was when this release was built, to everyone: what the interface is, is no secret.
+//! Serves `docs/openapi.yaml`, as of the build of this release, to everyone. The interface is no secret.
 
 use sdk::Problem;
 use sdk::http::{self, Request, Response};
@@ -16,7 +16,7 @@ impl http::Handler for Openapi {
             status: 200,
             headers: vec![
                 ("content-type".to_owned(), MEDIA_TYPE.to_owned()),
-                // It changes with a release: asked again each time, so that nobody reads yesterday's.
+                // The document changes with a release, so a client must revalidate it on each use.
                 ("cache-control".to_owned(), "no-cache".to_owned()),
             ],
             body: DOCUMENT.as_bytes().to_vec(),
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_is_of_the_version_it_says() {
+    fn the_document_is_openapi_3_1() {
         assert!(DOCUMENT.starts_with("openapi: 3.1.0\n"));
         assert!(!DOCUMENT.contains('\t'), "tabs are no indentation in YAML");
     }

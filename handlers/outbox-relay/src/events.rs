@@ -1,5 +1,5 @@
-//! What each event means for whoever looks: the frames to be published and what the projections must learn. Pure: an event
-//! goes in, a `Delivery` comes out.
+//! Decides what follows from an event: the frames to publish and the changes of the read model. Pure: it
+//! turns an event into a `Delivery` without host calls.
 
 use chat::{address, outbox};
 use sdk::channels::Publication;
@@ -12,32 +12,32 @@ use serde_json::value::RawValue;
 /// Everything that follows from one event.
 #[derive(Default)]
 pub struct Delivery<'a> {
-    /// Whose subscriptions end, before anything of this event or a later one is published.
-    pub revoked: Option<Gone>,
+    /// The user whose subscriptions end before this event or a later one is published.
+    pub revoked: Option<Departure>,
     pub publications: Vec<Publication>,
     pub facts: Vec<Fact<'a>>,
 }
 
-/// Somebody who left a conversation.
+/// A user who left a conversation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gone {
+pub struct Departure {
     pub conversation: Id,
     pub user: String,
-    /// So is the conversation: nobody can have come back.
-    pub for_good: bool,
+    /// Whether the conversation was deleted, so that nobody can join it again.
+    pub conversation_ended: bool,
 }
 
 /// A change of the read model.
 #[derive(Debug, PartialEq)]
 pub enum Fact<'a> {
-    /// A new message stands at this seq, with this JSON.
+    /// A new message with this seq and this JSON.
     Message { conversation: Id, seq: u64, json: &'a str },
-    /// An edit or a deletion of this number.
-    Moved { conversation: Id, change: u64 },
-    /// Somebody came or went: their list is another.
-    Relisted { user: String },
-    /// Who is there, or what it is called, has changed.
-    Changed { conversation: Id },
+    /// An edit or a deletion with this number.
+    MessageChanged { conversation: Id, change: u64 },
+    /// A user joined or left a conversation, so their list changed.
+    ListChanged { user: String },
+    /// The participants or the properties of a conversation changed.
+    ConversationChanged { conversation: Id },
 }
 
 /// The payload of an event is not what its type promises: a fault of the handler that wrote it.
@@ -88,7 +88,7 @@ struct Updated<'a> {
     #[serde(borrow)]
     conversation: &'a RawValue,
     by: String,
-    /// Those whose role changed.
+    /// The participants whose role changed.
     #[serde(borrow)]
     participants: Option<&'a RawValue>,
 }
@@ -99,10 +99,11 @@ struct Moved {
     user_id: String,
     role: String,
     by: String,
-    /// A direct conversation put away or taken out again: told to the person alone, whose subscriptions stay.
+    /// The user hid or showed a direct conversation. Only their own connections get the frame, and
+    /// subscriptions stay.
     #[serde(default)]
     quiet: bool,
-    /// The conversation is over, for everyone: each is told alone, and nobody of the others.
+    /// The conversation was deleted. Each participant gets only the frame about themself.
     #[serde(default)]
     ended: bool,
 }
@@ -126,7 +127,7 @@ pub fn deliver(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         outbox::PARTICIPANT_LEFT => participant_left(event),
         outbox::RECEIPT_READ | outbox::RECEIPT_DELIVERED => receipt(event),
         outbox::PUBLISHED => published(event),
-        // The others concern no subscriber; they are only noted in the stream of events.
+        // Other events concern no subscriber. They are only added to the stream of events.
         _ => Ok(Delivery::default()),
     }
 }
@@ -135,7 +136,7 @@ fn message_created(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let created: outbox::MessageCreated<'_> = read(event)?;
     let conversation = id(created.conversation_id)?;
     let message = created.message.get();
-    // The payload of the event is the payload of the frame, but for the seq that stands beside the message.
+    // The payload of the frame is that of the event, without the seq beside the message.
     let payload =
         [r#"{"conversation_id":""#, created.conversation_id, r#"","message":"#, message, "}"].concat();
     Ok(Delivery {
@@ -161,7 +162,7 @@ fn message_edited(event: &Event) -> Result<Delivery<'_>, Unreadable> {
             frame::push("message.edited", &payload),
             address::change(edited.epoch, edited.change),
         )],
-        facts: vec![Fact::Moved { conversation, change: edited.change }],
+        facts: vec![Fact::MessageChanged { conversation, change: edited.change }],
         ..Delivery::default()
     })
 }
@@ -181,7 +182,7 @@ fn message_deleted(event: &Event) -> Result<Delivery<'_>, Unreadable> {
             frame::push("message.deleted", &payload.to_string()),
             address::change(deleted.epoch, deleted.change),
         )],
-        facts: vec![Fact::Moved { conversation, change: deleted.change }],
+        facts: vec![Fact::MessageChanged { conversation, change: deleted.change }],
         ..Delivery::default()
     })
 }
@@ -191,10 +192,10 @@ fn conversation_created(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let conversation = id(&created.conversation.id)?;
     let mut delivery = Delivery::default();
     for person in created.participants {
-        // Nobody can be subscribed yet: each learns of it on their own connections.
+        // No connection can be subscribed yet, so each participant gets the frame on their own connections.
         let joined = member("member.joined", conversation, &person.user_id, &person.role, &created.by);
         delivery.publications.push(Publication::new(address::user(&person.user_id), joined));
-        delivery.facts.push(Fact::Relisted { user: person.user_id });
+        delivery.facts.push(Fact::ListChanged { user: person.user_id });
     }
     Ok(delivery)
 }
@@ -213,7 +214,7 @@ fn conversation_updated(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let frame = frame::push("conversation.updated", &payload);
     Ok(Delivery {
         publications: vec![Publication::new(address::conversation(conversation), frame)],
-        facts: vec![Fact::Changed { conversation }],
+        facts: vec![Fact::ConversationChanged { conversation }],
         ..Delivery::default()
     })
 }
@@ -224,7 +225,7 @@ fn participant_joined(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let frame = member("member.joined", conversation, &moved.user_id, &moved.role, &moved.by);
     Ok(Delivery {
         publications: to_whom(conversation, &moved, frame),
-        facts: vec![Fact::Changed { conversation }, Fact::Relisted { user: moved.user_id }],
+        facts: vec![Fact::ConversationChanged { conversation }, Fact::ListChanged { user: moved.user_id }],
         ..Delivery::default()
     })
 }
@@ -234,17 +235,17 @@ fn participant_left(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let conversation = id(&moved.conversation_id)?;
     let frame = member("member.left", conversation, &moved.user_id, &moved.role, &moved.by);
     Ok(Delivery {
-        revoked: (!moved.quiet).then(|| Gone {
+        revoked: (!moved.quiet).then(|| Departure {
             conversation,
             user: moved.user_id.clone(),
-            for_good: moved.ended,
+            conversation_ended: moved.ended,
         }),
         publications: to_whom(conversation, &moved, frame),
-        facts: vec![Fact::Changed { conversation }, Fact::Relisted { user: moved.user_id }],
+        facts: vec![Fact::ConversationChanged { conversation }, Fact::ListChanged { user: moved.user_id }],
     })
 }
 
-/// A later mark says all that an earlier one did, so a slow reader may miss the earlier.
+/// A later mark includes the earlier ones, so a slow reader may miss those (`merge_key`).
 fn receipt(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let receipt: Receipt<'_> = read(event)?;
     let conversation = id(receipt.conversation_id)?;
@@ -255,7 +256,7 @@ fn receipt(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         "at": receipt.at,
     });
     let frame = frame::push(&event.event_type, &payload.to_string());
-    // To the conversation, and to the person's own connections, whether they look at it or not.
+    // The subscribers of the conversation get the frame, and the user's own connections, subscribed or not.
     let own = Publication::new(address::user(&receipt.user_id), frame.clone());
     let mut all = Publication::new(address::conversation(conversation), frame);
     all.except_user = Some(receipt.user_id.clone());
@@ -281,7 +282,7 @@ fn member(frame_type: &str, conversation: Id, user: &str, role: &str, by: &str) 
     frame::push(frame_type, &payload.to_string())
 }
 
-/// To the conversation, and to the person's own connections, whether they look at it or not.
+/// Publishes to the subscribers of the conversation, and to the user's own connections, subscribed or not.
 fn to_whom(conversation: Id, moved: &Moved, frame: String) -> Vec<Publication> {
     let own = Publication::new(address::user(&moved.user_id), frame.clone());
     if moved.quiet || moved.ended {
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_published_at_its_seq_as_it_was_written() {
+    fn a_message_is_published_unchanged_at_its_seq() {
         let payload =
             format!(r#"{{"conversation_id":"{ROOM}","seq":4,"message":{{"id":"m","content":"có \"gì\""}}}}"#);
         let event = event_of("message.created", &payload);
@@ -353,11 +354,11 @@ mod tests {
         let delivery = deliver(&event).unwrap();
         assert_eq!(delivery.publications[0].position, Some(address::change(7, 3)));
         let conversation = Id::parse(ROOM).unwrap();
-        assert_eq!(delivery.facts, [Fact::Moved { conversation, change: 3 }]);
+        assert_eq!(delivery.facts, [Fact::MessageChanged { conversation, change: 3 }]);
     }
 
     #[test]
-    fn everyone_learns_of_a_new_conversation_on_their_own_connections() {
+    fn a_new_conversation_is_announced_on_each_participants_own_connections() {
         let payload = format!(
             r#"{{"conversation":{{"id":"{ROOM}"}},"by":"ana","participants":[{{"user_id":"ana","role":"owner"}},{{"user_id":"bo","role":"member"}}]}}"#
         );
@@ -369,17 +370,21 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_is_unsubscribed_first() {
+    fn a_user_who_leaves_is_unsubscribed_first() {
         let payload = format!(r#"{{"conversation_id":"{ROOM}","user_id":"bo","role":"member","by":"ana"}}"#);
         let event = event_of("conversation.participant.left", &payload);
         let delivery = deliver(&event).unwrap();
-        let gone = Gone { conversation: Id::parse(ROOM).unwrap(), user: "bo".to_owned(), for_good: false };
+        let gone = Departure {
+            conversation: Id::parse(ROOM).unwrap(),
+            user: "bo".to_owned(),
+            conversation_ended: false,
+        };
         assert_eq!(delivery.revoked, Some(gone));
         assert_eq!(delivery.publications.len(), 2);
     }
 
     #[test]
-    fn a_direct_conversation_put_away_is_told_to_nobody_else() {
+    fn a_hidden_conversation_is_announced_only_to_its_user() {
         let payload = format!(
             r#"{{"conversation_id":"{ROOM}","user_id":"bo","role":"member","by":"bo","quiet":true}}"#
         );
@@ -390,16 +395,16 @@ mod tests {
             delivery.publications.iter().map(|publication| publication.address.clone()).collect()
         };
         assert_eq!(addresses(&delivery), ["user:bo"]);
-        // The end of a conversation is told likewise, but nobody stays subscribed.
+        // The deletion of a conversation is announced likewise, but the subscriptions end.
         let ended = event_of("conversation.participant.left", &payload.replace("quiet", "ended"));
         let over = deliver(&ended).unwrap();
-        assert!(over.revoked.as_ref().is_some_and(|gone| gone.for_good));
+        assert!(over.revoked.as_ref().is_some_and(|gone| gone.conversation_ended));
         assert_eq!(addresses(&over), ["user:bo"]);
-        assert!(delivery.facts.iter().any(|fact| matches!(fact, Fact::Relisted { .. })));
+        assert!(delivery.facts.iter().any(|fact| matches!(fact, Fact::ListChanged { .. })));
     }
 
     #[test]
-    fn a_change_says_who_made_it_and_whose_role_it_was() {
+    fn a_conversation_update_names_its_author_and_the_changed_roles() {
         let payload = format!(
             r#"{{"conversation":{{"id":"{ROOM}"}},"by":"ana","participants":[{{"user_id":"bo","role":"owner"}}]}}"#
         );
@@ -409,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_told_to_everyone_once() {
+    fn a_mark_is_published_once_to_everyone() {
         let payload = format!(
             r#"{{"conversation_id":"{ROOM}","user_id":"bo","up_to_seq":4,"at":"2025-11-20T06:00:00.123Z"}}"#
         );
@@ -427,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn an_internal_frame_goes_where_it_says() {
+    fn an_internal_frame_is_published_to_its_target() {
         let payload = r#"{"target":"topic:match:31","type":"match.update","payload":{"scores":[1,2]}}"#;
         let event = event_of("published", payload);
         let delivery = deliver(&event).unwrap();
@@ -436,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_no_subscriber_passes_and_what_is_broken_is_named() {
+    fn an_unknown_event_is_acknowledged_and_an_unreadable_one_has_a_reason() {
         assert!(deliver(&event_of("user.online", "{}")).unwrap().publications.is_empty());
         let broken = deliver(&event_of("message.created", "{}")).err().unwrap();
         assert!(broken.0.contains("conversation_id"), "{}", broken.0);

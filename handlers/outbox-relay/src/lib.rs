@@ -1,6 +1,6 @@
-//! Delivers the outbox: what each event changes in the read model goes to Redis in one round trip, what subscribers hear
-//! goes to the bus in another, in order. It decides nothing: everything it needs is in the events, but for one thing that
-//! an event cannot know: whether who left is there again.
+//! Delivers the events of the outbox in order. One round trip writes their changes of the read model to
+//! Redis, another one publishes their frames to the bus. The events contain everything that it needs, with
+//! one exception: it asks Postgres whether a user who left has joined again.
 
 mod events;
 mod projections;
@@ -9,7 +9,7 @@ mod returned;
 use chat::address;
 use std::ops::Range;
 
-use events::{Fact, Gone, Unreadable};
+use events::{Departure, Fact, Unreadable};
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
 use sdk::{log, redis};
@@ -20,60 +20,62 @@ event::export!(OutboxRelay);
 impl event::Handler for OutboxRelay {
     fn handle(events: Vec<Event>) -> Vec<Verdict> {
         let (mut batch, facts) = Batch::of(&events);
-        let spared = batch.spare_who_came_back();
-        // The read model first: who hears of a message finds it there.
-        match spared.and_then(|()| project(&facts, &events)).and_then(|()| batch.publish(&batch.parts)) {
+        let kept = batch.keep_returned();
+        // The read model is written first, so that a client that gets a message finds it there.
+        match kept.and_then(|()| project(&facts, &events)).and_then(|()| batch.publish(&batch.parts)) {
             Ok(()) => batch.parts.iter().map(Part::verdict).collect(),
-            Err(Trouble::Away(why)) => {
+            Err(Error::Unavailable(why)) => {
                 log::warn("deliveries wait", &[("why", &why)]);
-                // What was published already is published again: each message has its position, so nobody sees it twice.
+                // A retry publishes some frames again. The hub recognises them by their position.
                 event::all(&events, Verdict::Hold(event::RETRY_MS))
             }
-            // One of them cannot be published, ever: alone, each shows whether it is the one.
-            Err(Trouble::Refused(_)) => batch.parts.iter().map(|part| batch.singly(part)).collect(),
+            // One event cannot be published at all. Each is published alone, to find the one that fails.
+            Err(Error::Refused(_)) => batch.parts.iter().map(|part| batch.publish_alone(part)).collect(),
         }
     }
 }
 
-enum Trouble {
-    /// Postgres, Redis or the bus: it comes back.
-    Away(String),
-    /// Too large or outside the grants: it never will.
+/// Why a batch could not be delivered.
+enum Error {
+    /// Postgres, Redis or the bus is unavailable; a retry will succeed.
+    Unavailable(String),
+    /// A publication is too large or not granted; a retry would fail too.
     Refused(String),
 }
 
-fn project(facts: &[Fact<'_>], events: &[Event]) -> Result<(), Trouble> {
+fn project(facts: &[Fact<'_>], events: &[Event]) -> Result<(), Error> {
     let pipeline = projections::pipeline(facts, events);
     let outcome = pipeline.run().and_then(|replies| projections::unwritten(&pipeline, &replies).run());
     match outcome {
-        // What stands in the read model is old, and would be shown.
+        // Readers would see an outdated read model, so the events are retried.
         Ok(dropped) if dropped.iter().any(|reply| matches!(reply, redis::Reply::Failed(_))) => {
-            Err(Trouble::Away("the read model can neither be written nor dropped".to_owned()))
+            Err(Error::Unavailable("the read model can neither be written nor dropped".to_owned()))
         }
         Ok(_) => Ok(()),
         Err(error @ (redis::Error::Unavailable | redis::Error::Deadline)) => {
-            Err(Trouble::Away(redis::describe(&error)))
+            Err(Error::Unavailable(redis::describe(&error)))
         }
         Err(error) => {
-            // The read model can be rebuilt; a delivery that did not happen can not.
+            // The read model can be rebuilt later. A missed publication cannot be repeated, so publishing
+            // continues.
             log::error("the read model was not written", &[("why", &redis::describe(&error))]);
             Ok(())
         }
     }
 }
 
-/// Everything that a batch publishes, in order, and which of it is whose.
+/// The publications of a batch, in order, and the part of each event.
 #[derive(Default)]
 struct Batch {
     publications: Vec<Publication>,
     parts: Vec<Part>,
 }
 
-/// What one event publishes.
+/// The part of one event.
 struct Part {
     publications: Range<usize>,
-    /// Whose subscriptions end before any of it.
-    revoked: Option<Gone>,
+    /// The user whose subscriptions end before the publications.
+    revoked: Option<Departure>,
     unreadable: Option<String>,
 }
 
@@ -101,23 +103,27 @@ impl Batch {
         (batch, facts)
     }
 
-    /// Who has come back may have subscribed already: what they subscribed to then must not end because of what was
-    /// before. Leaving once more is another event.
-    fn spare_who_came_back(&mut self) -> Result<(), Trouble> {
-        let gone = self.parts.iter().filter_map(|part| part.revoked.as_ref()).filter(|gone| !gone.for_good);
-        let returned = returned::among(&gone.collect::<Vec<_>>()).map_err(Trouble::Away)?;
+    /// Drops the revocations of users who have joined again. They may have subscribed again, and an older
+    /// event must not end the new subscription. If they leave once more, another event follows.
+    fn keep_returned(&mut self) -> Result<(), Error> {
+        let gone = self
+            .parts
+            .iter()
+            .filter_map(|part| part.revoked.as_ref())
+            .filter(|gone| !gone.conversation_ended);
+        let returned = returned::among(&gone.collect::<Vec<_>>()).map_err(Error::Unavailable)?;
         for part in &mut self.parts {
             part.revoked.take_if(|gone| returned.contains(&(gone.conversation, gone.user.clone())));
         }
         Ok(())
     }
 
-    /// As few calls as there are subscriptions to be ended in between.
-    fn publish(&self, parts: &[Part]) -> Result<(), Trouble> {
+    /// Publishes these parts, with as few calls as the revocations between them allow.
+    fn publish(&self, parts: &[Part]) -> Result<(), Error> {
         let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Ok(()) };
         let mut begin = first.publications.start;
         for part in parts {
-            if let Some(Gone { conversation, user, .. }) = &part.revoked {
+            if let Some(Departure { conversation, user, .. }) = &part.revoked {
                 self.send(begin..part.publications.start)?;
                 begin = part.publications.start;
                 channels::revoke(&address::conversation(*conversation), user)?;
@@ -126,27 +132,27 @@ impl Batch {
         self.send(begin..last.publications.end)
     }
 
-    fn send(&self, range: Range<usize>) -> Result<(), Trouble> {
+    fn send(&self, range: Range<usize>) -> Result<(), Error> {
         if !range.is_empty() {
             channels::publish(&self.publications[range])?;
         }
         Ok(())
     }
 
-    fn singly(&self, part: &Part) -> Verdict {
+    fn publish_alone(&self, part: &Part) -> Verdict {
         match self.publish(std::slice::from_ref(part)) {
             Ok(()) => part.verdict(),
-            Err(Trouble::Away(_)) => Verdict::Hold(event::RETRY_MS),
-            Err(Trouble::Refused(why)) => Verdict::Reject(why),
+            Err(Error::Unavailable(_)) => Verdict::Hold(event::RETRY_MS),
+            Err(Error::Refused(why)) => Verdict::Reject(why),
         }
     }
 }
 
-impl From<channels::Error> for Trouble {
+impl From<channels::Error> for Error {
     fn from(error: channels::Error) -> Self {
         match error {
             channels::Error::Refused(why) => Self::Refused(why),
-            other => Self::Away(format!("{other:?}")),
+            other => Self::Unavailable(format!("{other:?}")),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The read model in Redis, from facts. One pipeline a batch; what one conversation learns several times in a batch is
-//! written once. Everything here can be lost: readers fall back to Postgres, and put back what they found (`lists`).
+//! Writes facts to the read model in Redis, with one pipeline per batch. Several facts about one conversation
+//! are written once. Redis may lose all of it: readers then read Postgres and restore it (`lists`).
 
 mod preview;
 
@@ -12,7 +12,7 @@ use sdk::{Id, event::Event};
 
 use crate::events::Fact;
 
-/// What a batch teaches about one conversation.
+/// The facts of a batch about one conversation.
 #[derive(Default)]
 struct Conversation<'a> {
     /// The seq and the JSON of the newest message.
@@ -22,37 +22,38 @@ struct Conversation<'a> {
     people_changed: bool,
 }
 
-/// The commands for what these facts change, and a line for each event in the stream of events.
+/// The commands that write the facts, and add each event to the stream of events.
 pub fn pipeline(facts: &[Fact<'_>], events: &[Event]) -> Pipeline {
     let mut pipeline = Pipeline::new();
     let mut conversations: BTreeMap<Id, Conversation<'_>> = BTreeMap::new();
-    let mut relisted: BTreeSet<&str> = BTreeSet::new();
+    let mut changed_lists: BTreeSet<&str> = BTreeSet::new();
     for fact in facts {
         match fact {
             Fact::Message { conversation, seq, json } => {
                 conversations.entry(*conversation).or_default().head = Some((*seq, json));
             }
-            Fact::Moved { conversation, change } => {
+            Fact::MessageChanged { conversation, change } => {
                 conversations.entry(*conversation).or_default().change = Some(*change);
             }
-            // Not added to: a set that was lost would come back with this one alone.
-            Fact::Relisted { user } => {
-                relisted.insert(user);
+            // The list is deleted, not changed: an addition to a lost list would restore it with this
+            // conversation alone.
+            Fact::ListChanged { user } => {
+                changed_lists.insert(user);
             }
-            Fact::Changed { conversation } => {
+            Fact::ConversationChanged { conversation } => {
                 conversations.entry(*conversation).or_default().people_changed = true;
             }
         }
     }
-    for user in relisted {
+    for user in changed_lists {
         pipeline.push(&["UNLINK", &keys::list(user)]);
     }
-    for (id, learned) in &conversations {
-        learned.write(*id, &mut pipeline);
+    for (id, facts) in &conversations {
+        facts.write(*id, &mut pipeline);
     }
     for event in events {
         let most = keys::EVENTS_MAX.to_string();
-        // Names and places only: what people write is not for analytics.
+        // The stream is for analytics, so it contains no message text.
         pipeline.push(&[
             "XADD",
             keys::EVENTS,
@@ -73,8 +74,8 @@ pub fn pipeline(facts: &[Fact<'_>], events: &[Event]) -> Pipeline {
     pipeline
 }
 
-/// Drops what was to be written and was not, because Redis is full, say: what stands there now is not true any more, and
-/// what is missing readers find in Postgres. The stream of events is for analytics only.
+/// The commands that delete the keys that could not be written, for instance because Redis is full. Their
+/// values are outdated; readers find a missing key in Postgres. The stream of events is left alone.
 pub fn unwritten(pipeline: &Pipeline, replies: &[Reply]) -> Pipeline {
     let mut drops = Pipeline::new();
     for (command, reply) in pipeline.commands().iter().zip(replies) {
@@ -95,7 +96,7 @@ impl Conversation<'_> {
         }
     }
 
-    /// One write for a message, however many lists it moves in.
+    /// A message costs one write, however many lists it moves in.
     fn write_meta(&self, meta: &str, pipeline: &mut Pipeline) {
         if let Some(change) = self.change {
             pipeline.push(&["HSET", meta, "change", &change.to_string()]);
@@ -106,7 +107,7 @@ impl Conversation<'_> {
                 let (seq, last) = (seq.to_string(), preview.json(seq));
                 pipeline.push(&["HSET", meta, "head", &seq, "activity", preview.id, "last", &last]);
             }
-            // The last message may be the one that changed: whoever reads next looks it up.
+            // The changed message may be the last one, so the next reader reads it from Postgres.
             _ if self.head.is_some() || self.change.is_some() => {
                 pipeline.push(&["HDEL", meta, "head", "activity", "last"]);
             }
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_is_written_once_a_batch() {
+    fn a_conversation_is_written_once_per_batch() {
         assert_eq!(
             written(&[message(1), message(2)]),
             [format!(
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn a_change_sends_readers_to_postgres_for_the_last_message() {
         let conversation = Id::parse(ROOM).unwrap();
-        let moved = Fact::Moved { conversation, change: 4 };
+        let moved = Fact::MessageChanged { conversation, change: 4 };
         assert_eq!(
             written(&[message(7), moved]),
             [format!("HSET meta:{ROOM} change 4"), format!("HDEL meta:{ROOM} head activity last")]
@@ -152,16 +153,16 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_or_goes_has_another_list() {
-        let relisted = |user: &str| Fact::Relisted { user: user.to_owned() };
+    fn the_list_of_a_user_who_joins_or_leaves_is_deleted() {
+        let changed_lists = |user: &str| Fact::ListChanged { user: user.to_owned() };
         assert_eq!(
-            written(&[relisted("bo"), relisted("ana"), relisted("bo")]),
+            written(&[changed_lists("bo"), changed_lists("ana"), changed_lists("bo")]),
             ["UNLINK list:ana", "UNLINK list:bo"]
         );
     }
 
     #[test]
-    fn what_was_not_written_is_dropped() {
+    fn a_key_that_was_not_written_is_deleted() {
         let pipeline = pipeline(&[message(1)], &[]);
         let mut replies = vec![Reply::Integer(1); pipeline.commands().len()];
         assert!(unwritten(&pipeline, &replies).is_empty());

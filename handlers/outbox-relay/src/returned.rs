@@ -1,10 +1,11 @@
-//! Who of those that left is there again. Asked of Postgres, where it is true now; the event is from before.
+//! Finds the users who left a conversation and have joined again. Postgres has the present state; the event
+//! is older.
 
 use std::collections::BTreeSet;
 
 use sdk::{Id, params, postgres};
 
-use crate::events::Gone;
+use crate::events::Departure;
 
 const RETURNED: &str = include_str!("sql/returned.sql");
 
@@ -12,8 +13,8 @@ sdk::rows! {
     struct Returned { conversation_id: Id, user_id: String }
 }
 
-/// Or why it is not known.
-pub fn among(gone: &[&Gone]) -> Result<BTreeSet<(Id, String)>, String> {
+/// The users who are participants again; an error has the reason.
+pub fn among(gone: &[&Departure]) -> Result<BTreeSet<(Id, String)>, String> {
     if gone.is_empty() {
         return Ok(BTreeSet::new());
     }

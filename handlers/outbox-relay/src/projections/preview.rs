@@ -1,5 +1,5 @@
-//! The last message of a conversation as lists show it: cut, without what a list does not need. The same as
-//! `app.preview_text` makes of a row.
+//! The last message of a conversation as lists show it: with a shortened text, and without fields that lists
+//! do not need. The SQL function `app.preview_text` makes the same from a row.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Of the text, in characters.
+/// The length of the shortened text.
 const CONTENT_CHARS_MAX: usize = 100;
 
 #[derive(Deserialize)]
@@ -25,7 +25,7 @@ pub struct Preview<'a> {
 }
 
 impl<'a> Preview<'a> {
-    /// None of what is not a message; the reader asks Postgres then.
+    /// Reads a message; `None` if the JSON is not a message. Readers then read it from Postgres.
     pub fn of(message: &'a str) -> Option<Self> {
         serde_json::from_str(message).ok()
     }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_is_cut_and_the_rest_left_out() {
+    fn the_text_is_shortened_and_other_fields_are_left_out() {
         let content = format!("\\\"đường\\n{}", "é".repeat(120));
         let message = format!(
             r#"{{"id":"m","conversation_id":"c","seq":9,"sender_id":"b\"o","sender":null,"type":"text","content":"{content}","metadata":{{"k":1}},"created_at":"t","deleted":false}}"#
