@@ -1,26 +1,39 @@
--- Who is there: every change of one person's presence is one run of this, whatever brings it about. That is why no order of
--- connections, ends, sweeps and dead nodes tells a lie; `tests/it/transitions.rs` states it and tries it at random.
+-- Decides the presence of users. Each change of a user's presence is one run of this script. So the announced
+-- status is right for any order of opens, closes, sweeps and node crashes; `tests/it/transitions.rs` tests
+-- random orders.
 --
--- KEYS a partition's `due` · ARGV operation, now, how long without activity is `away`, then the operation's own.
--- All keys of a partition carry one hash tag. Those of a user:
+-- KEYS[1]: the sorted set `due` of a partition.
+-- ARGV: operation, present time, time without activity after which a user is `away`, then the operation's own
+-- arguments. All keys of a partition have the same hash tag. The keys of a user:
 --   leases:{user}    connection -> `node focus user-agent`
---   presence:{user}  status · version (rises with each status) · told (the status that Postgres has) · claimed (when that
---                    was last tried) · hand, hand_at (`busy` or `away`, chosen by hand) · active (the person's last sign)
---                    · seen (the last sign of any connection) · gone (when the last of those that went did)
---                    · grace (until when one of them may come back) · listed
--- Those of the partition, sorted sets:
---   due      `node connection user` by the end of the lease         closed   connections by when they ended
---   grace    users without connection by the end of their grace     idle     users by when they become `away`
---   nodes    nodes with leases by the end of their own              changed  users whose status is to be told, by version
+--   presence:{user}  status
+--                    version        increases with each status
+--                    told           the status that Postgres has
+--                    claimed        the time of the last attempt to announce the status
+--                    hand, hand_at  the status that the user chose (`busy` or `away`), and when
+--                    active         the last activity of the user
+--                    seen           the last sign of life of any connection
+--                    gone           the time when the last connection ended
+--                    grace          the end of the grace, in which the user may connect again
+--                    listed         the time when the directory entry was last written
+-- The sorted sets of the partition:
+--   due      `node connection user` by the end of the lease
+--   closed   connections by the time of their close
+--   grace    users without a connection by the end of their grace
+--   idle     users by the time when they become `away`
+--   nodes    nodes with leases by the end of the node's lease
+--   changed  users whose status is to be announced, by version
 local tag = string.match(KEYS[1], '^({.-})')
 local operation, now, idle_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local DUE, CLOSED, GRACE = tag .. ':due', tag .. ':closed', tag .. ':grace'
 local IDLE, NODES, CHANGED = tag .. ':idle', tag .. ':nodes', tag .. ':changed'
--- Announcements of one person are at least so far apart; what changes meanwhile is told by the sweep, as it is then.
+-- The minimum interval of two announcements of one user. The sweep announces a change within the interval
+-- later.
 local APART_MS = 250
--- More changes of one person do not happen at one moment.
+-- Added to the present time for a user without a known version. A former version is never further ahead of
+-- the clock.
 local UNKNOWN_MS = 1000
--- An offline person's last seen is in Postgres.
+-- The lifetime of an offline user's keys. Postgres has the time when the user was last seen.
 local FORGET_S = 86400
 
 local function leases(user) return tag .. ':leases:' .. user end
@@ -28,13 +41,14 @@ local function presence(user) return tag .. ':presence:' .. user end
 local function text(number) return string.format('%.0f', number) end
 local function is_connected(user) return redis.call('EXISTS', leases(user)) == 1 end
 
--- The status that follows from everything known, noted where it is a new one.
+-- Derives the user's status from the other fields. A new status gets a new version and is marked for
+-- announcement.
 local function refresh(user)
   local key = presence(user)
   local known = redis.call('HMGET', key, 'status', 'hand', 'active', 'version')
   local status
   if not is_connected(user) then
-    -- In the grace nobody has gone yet.
+    -- In the grace the user keeps the former status.
     if redis.call('ZSCORE', GRACE, user) then return end
     status = 'offline'
     redis.call('HDEL', key, 'hand', 'hand_at')
@@ -47,13 +61,14 @@ local function refresh(user)
     status = 'online'
   end
   if status == known[1] then return end
-  -- Whoever is new here may have been told of before Redis lost everything, with a version a little above the clock.
+  -- For a user without a version, a status may have been announced before Redis lost its data. That version
+  -- may be a little ahead of the clock.
   local version = known[4] and math.max(tonumber(known[4]) + 1, now) or now + UNKNOWN_MS
   redis.call('HSET', key, 'status', status, 'version', text(version))
   redis.call('ZADD', CHANGED, text(version), user)
 end
 
--- What is to be told of a user now, appended as four items: user, status, version, last seen.
+-- Claims the change of a user that is to be announced now: appends user, status, version and last seen.
 local function claim(user, into)
   if not redis.call('ZSCORE', CHANGED, user) then return end
   local key = presence(user)
@@ -64,7 +79,7 @@ local function claim(user, into)
   end
   if known[3] and tonumber(known[3]) + APART_MS > now then return end
   redis.call('HSET', key, 'claimed', text(now))
-  -- Until this is settled nobody knows what Postgres has: what comes after it is told in any case.
+  -- Until the change is settled, the status in Postgres is unknown, so any later status is announced.
   redis.call('HDEL', key, 'told')
   into[#into + 1] = user
   into[#into + 1] = known[1]
@@ -72,8 +87,9 @@ local function claim(user, into)
   into[#into + 1] = known[5] or text(now)
 end
 
--- A sign of life, and when the person did something, if they did: it may be reported a moment later, and does not undo what
--- they chose after it. Where a whole Redis was lost, the first one after it makes everything again.
+-- Records a sign of life. `active` is the time of the user's last activity, or nil. A report may be late, so
+-- it does not override a status that the user chose after that time. After a loss of Redis, the first report
+-- restores all fields.
 local function touch(user, active)
   local key = presence(user)
   if active then
@@ -88,13 +104,13 @@ local function touch(user, active)
   end
 end
 
--- The connection has ended; it was last heard of at `gone`. Without another one the user has a grace: a page that is
--- loaded again is not "offline, online".
+-- Ends the lease of a connection, whose last sign of life was at `gone`. A user without another connection
+-- gets a grace, so that a reload of a page does not announce `offline` and `online`.
 local function lose(user, connection, lease, gone, grace_ends)
   local key = presence(user)
   redis.call('ZREM', DUE, lease)
   redis.call('HDEL', leases(user), connection)
-  -- They are heard of in any order: the one that went last may have been told of first.
+  -- The ends of connections are reported in any order, so the latest time counts.
   local known = redis.call('HMGET', key, 'gone', 'grace')
   gone = math.max(gone, tonumber(known[1] or '0'))
   grace_ends = math.max(grace_ends, tonumber(known[2] or '0'))
@@ -107,7 +123,8 @@ end
 local told = {}
 
 if operation == 'open' then
-  -- connection, node, user, user agent, end of the lease, end of the node's own, how long a directory entry stands
+  -- ARGV: connection, node, user, user agent, end of the lease, end of the node's lease, lifetime of a
+  -- directory entry
   local connection, node, user, agent = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
   local key = presence(user)
   redis.call('HSET', leases(user), connection, node .. ' - ' .. agent)
@@ -124,24 +141,27 @@ if operation == 'open' then
   return { tell and 1 or 0, told }
 
 elseif operation == 'close' then
-  -- connection, node, user, end of the grace, how long a lease is where the peer was lost in silence (else 0)
+  -- ARGV: connection, node, user, end of the grace, length of a lease if the peer was lost without notice
+  -- (otherwise 0)
   local connection, user = ARGV[4], ARGV[6]
   local lease = ARGV[5] .. ' ' .. connection .. ' ' .. user
   local gone, silent_ms = now, tonumber(ARGV[8])
   if silent_ms > 0 then gone = tonumber(redis.call('ZSCORE', DUE, lease) or text(now + silent_ms)) - silent_ms end
-  -- Remembered for longer than a report of its last signs of life can take.
+  -- A late report of the connection must not restore its lease, so the close is stored for longer than a
+  -- report can take.
   redis.call('ZADD', CLOSED, text(now), connection)
   redis.call('ZREMRANGEBYSCORE', CLOSED, '-inf', text(now - 60000))
   redis.call('PEXPIRE', CLOSED, 60000)
   lose(user, connection, lease, gone, tonumber(ARGV[7]))
 
 elseif operation == 'renew' then
-  -- node, end of the leases, end of the node's own, then connection, user, and when the person was active, or `-`
+  -- ARGV: node, end of the leases, end of the node's lease, then for each connection: connection, user, time
+  -- of the user's last activity or `-`
   local node = ARGV[4]
   redis.call('ZADD', NODES, ARGV[6], node)
   for i = 7, #ARGV, 3 do
     local connection, user = ARGV[i], ARGV[i + 1]
-    -- A report may come after the end of its connection; what has ended stays so.
+    -- A report may arrive after the close of its connection. The connection stays closed.
     if not redis.call('ZSCORE', CLOSED, connection) then
       redis.call('ZADD', DUE, ARGV[5], node .. ' ' .. connection .. ' ' .. user)
       if redis.call('HSETNX', leases(user), connection, node .. ' - -') == 1 then
@@ -155,14 +175,14 @@ elseif operation == 'renew' then
   end
 
 elseif operation == 'set' then
-  -- user, status: `online` forgets what was chosen before
+  -- ARGV: user, status. `online` deletes the status that was chosen before.
   local user, key = ARGV[4], presence(ARGV[4])
   if ARGV[5] == 'online' then
     redis.call('HDEL', key, 'hand', 'hand_at')
   else
     redis.call('HSET', key, 'hand', ARGV[5], 'hand_at', text(now))
   end
-  -- Without a lease Redis has lost it, and the next report brings both.
+  -- Without a lease, Redis has lost it. The next report restores the lease and refreshes the status.
   if is_connected(user) then
     touch(user, now)
     refresh(user)
@@ -170,13 +190,14 @@ elseif operation == 'set' then
   end
 
 elseif operation == 'focus' then
-  -- user, connection, conversation or `none`
+  -- ARGV: user, connection, conversation or `none`
   local lease = redis.call('HGET', leases(ARGV[4]), ARGV[5])
   local node, agent = string.match(lease or '', '^(%S+) %S+ (.*)$')
   if node then redis.call('HSET', leases(ARGV[4]), ARGV[5], node .. ' ' .. ARGV[6] .. ' ' .. agent) end
 
 elseif operation == 'reap' then
-  -- A dead node's leases, which ended when it was last heard of: node. Returns the connections.
+  -- ARGV: node, length of a node's lease. Ends the leases of a dead node, as of the node's last sign of life.
+  -- Returns its connections.
   local ended, prefix = {}, ARGV[4] .. ' '
   local gone = tonumber(redis.call('ZSCORE', NODES, ARGV[4]) or text(now)) - tonumber(ARGV[5])
   for _, lease in ipairs(redis.call('ZRANGE', DUE, 0, -1)) do
@@ -190,11 +211,12 @@ elseif operation == 'reap' then
   return ended
 
 elseif operation == 'sweep' then
-  -- how many at most, how long a lease is, 1 while nobody is announced as gone because Redis was empty a moment ago
+  -- ARGV: maximum number of entries of each set, length of a lease, `1` if the leases are young, so that no
+  -- user is announced as offline
   local most, lease_ms = ARGV[4], tonumber(ARGV[5])
   for _, lease in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', text(now), 'LIMIT', 0, most)) do
     local connection, user = string.match(lease, '^%S+ (%S+) (.*)$')
-    -- Silent for a whole lease: no further grace.
+    -- The connection sent no sign of life for a whole lease, so there is no further grace.
     lose(user, connection, lease, redis.call('ZSCORE', DUE, lease) - lease_ms, now)
   end
   if ARGV[6] ~= '1' then
@@ -210,14 +232,15 @@ elseif operation == 'sweep' then
   for _, user in ipairs(redis.call('ZRANGE', CHANGED, 0, tonumber(most) - 1)) do claim(user, told) end
 
 elseif operation == 'settle' then
-  -- Told and committed: user, status, version, and the version that Postgres has now; again and again.
+  -- ARGV, for each announced change: user, status, version, and the version that Postgres now has
   for i = 4, #ARGV, 4 do
     local user, key = ARGV[i], presence(ARGV[i])
     local known = redis.call('HMGET', key, 'version', 'status')
     if known[1] ~= ARGV[i + 2] then
-      -- It has changed since; what it is now is told in its turn.
+      -- The status has changed again. Its change is announced on its own.
     elseif tonumber(ARGV[i + 3]) > tonumber(known[1]) then
-      -- From before Redis was lost, by a clock that was ahead: told once more, above it.
+      -- Postgres has a higher version, which a clock that was ahead made before Redis lost its data. The
+      -- status is announced again with a version above it.
       local version = text(tonumber(ARGV[i + 3]) + 1)
       redis.call('HSET', key, 'version', version)
       redis.call('ZADD', CHANGED, version, user)

@@ -1,5 +1,5 @@
-//! Whether Redis was emptied a moment ago, and what was told before that still holds. A key says since when the leases in
-//! it are gathered; 0 once everything before is accounted for.
+//! Detects that Redis has lost its data, and corrects the statuses that were announced before. A key has the
+//! time since when leases are collected in this Redis. It is 0 once the former statuses are corrected.
 
 use chat::keys;
 use sdk::clock;
@@ -7,23 +7,24 @@ use sdk::redis::{self, Error, Pipeline};
 
 use crate::store;
 
-/// How old the leases are.
+/// The age of the leases in Redis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Age {
-    /// Nodes may still have connections to tell of.
+    /// Nodes may still have connections that they have not reported.
     Young,
-    /// Every node has told. Who is still only said to be here may be asked about.
-    Gathered,
+    /// All nodes have reported. A user who is online in Postgres and has no lease is offline.
+    Collected,
+    /// Nothing is left to correct.
     Settled,
 }
 
-/// Judges what the key says; absent, Redis is new.
+/// The age for this value of the key.
 pub fn age(epoch: u64, now: u64) -> Age {
     match now.saturating_sub(epoch) {
         _ if epoch == 0 => Age::Settled,
         young if young < keys::NODE_LEASE_MS => Age::Young,
-        gathered if gathered < keys::LEASE_MS => Age::Settled,
-        _ => Age::Gathered,
+        collected if collected < keys::LEASE_MS => Age::Settled,
+        _ => Age::Collected,
     }
 }
 
@@ -33,8 +34,9 @@ pub fn read() -> Result<Age, Error> {
     if let Some(epoch) = reply.integer() {
         return Ok(age(epoch.max(0) as u64, now));
     }
-    // Where nobody was told to be here, nobody can be announced as gone by mistake: no need to be young.
-    let epoch = match store::said_to_be_here(1) {
+    // The key is absent, so Redis is new. If nobody is online in Postgres, nobody can be announced as offline
+    // by mistake, and the leases need not be young.
+    let epoch = match store::online(1) {
         Ok(people) if people.is_empty() => now.saturating_sub(keys::NODE_LEASE_MS),
         _ => now,
     };
@@ -42,13 +44,14 @@ pub fn read() -> Result<Age, Error> {
     Ok(age(epoch, now))
 }
 
-/// Who is said to be here is looked at once more by the next sweeps: whoever no node told of has gone while Redis was away.
-pub fn account(people: &[(String, u64)]) -> Result<(), Error> {
+/// Puts the users who are online in Postgres into the grace, so that the next sweeps check them. A user whom
+/// no node has reported went offline while Redis was unavailable.
+pub fn check(people: &[(String, u64)]) -> Result<(), Error> {
     let now = clock::now_ms().to_string();
     let mut pipeline = Pipeline::new();
     for (user, last_seen_ms) in people {
         pipeline.push(&["HSETNX", &keys::presence(user), "seen", &last_seen_ms.to_string()]);
-        // Who has just gone keeps the grace that they have.
+        // `NX` keeps the grace of a user who has just gone.
         pipeline.push(&["ZADD", &keys::presence_set(keys::partition(user), "grace"), "NX", &now, user]);
     }
     pipeline.push(&["SET", keys::PRESENCE_EPOCH, "0"]);
@@ -60,11 +63,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_redis_is_young_for_the_lease_of_a_node_and_gathered_after_that_of_a_connection() {
+    fn leases_are_young_for_a_node_lease_and_collected_after_a_connection_lease() {
         let epoch = 1_000_000;
         assert_eq!(age(epoch, epoch + keys::NODE_LEASE_MS - 1), Age::Young);
         assert_eq!(age(epoch, epoch + keys::NODE_LEASE_MS), Age::Settled);
-        assert_eq!(age(epoch, epoch + keys::LEASE_MS), Age::Gathered);
+        assert_eq!(age(epoch, epoch + keys::LEASE_MS), Age::Collected);
         assert_eq!(age(0, epoch), Age::Settled);
         assert_eq!(age(epoch, epoch - 5), Age::Young, "a clock that lags");
     }

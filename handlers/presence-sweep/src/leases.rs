@@ -1,5 +1,5 @@
-//! Leases in Redis: who has a connection, until when. Every step of one person is one script, so two nodes that see the
-//! same person at once agree about who was first and who was last.
+//! The leases of connections in Redis. Each change of a user's presence is one run of a script. So two nodes
+//! that report the same user at once agree on the first and on the last connection.
 
 use chat::keys;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,21 +9,23 @@ use sdk::connection::{Closed, Opened, Touch};
 use sdk::redis::{self, Error, Pipeline, Reply};
 use sdk::{Id, clock, config};
 
-/// Of one partition and one sweep; the rest has its turn a second later.
+/// The entries of one partition that one sweep handles. The sweep a second later continues.
 const SWEEP_MAX: &str = "500";
-/// Of what a client says about itself, as much as helps to recognise it.
+/// The part of the `user-agent` header that the lease stores.
 const USER_AGENT_CHARS_MAX: usize = 100;
-/// The peer said nothing for long, or took nothing: it was last there when it was last heard of.
+/// The close codes of a peer that was lost without notice. Its last sign of life is then the start of its
+/// lease.
 const LOST_IN_SILENCE: [u16; 2] = [4008, 4010];
 
-/// What a new connection changes.
-pub struct Begun {
+/// The effect of a new connection.
+pub struct Opening {
     pub changes: Vec<Change>,
-    /// The directory has not heard of them for a while.
+    /// Whether the directory entry of the user has not been written for a while.
     pub unlisted: bool,
 }
 
-pub fn begin(opened: &Opened) -> Result<Begun, Error> {
+/// Writes the lease of a new connection.
+pub fn open(opened: &Opened) -> Result<Opening, Error> {
     let (user, now) = (&opened.caller.user_id, clock::now_ms());
     let agent = opened.user_agent.as_deref().unwrap_or("-");
     let reply = presence::run(
@@ -39,18 +41,19 @@ pub fn begin(opened: &Opened) -> Result<Begun, Error> {
             &keys::LISTED_MS.to_string(),
         ],
     )?;
-    Ok(Begun {
+    Ok(Opening {
         unlisted: reply.items().first().and_then(Reply::integer) == Some(1),
         changes: reply.items().get(1).map(presence::changes).unwrap_or_default(),
     })
 }
 
-/// The directory could not be told: the next connection tells it.
+/// The directory entry could not be written, so the next connection has to write it.
 pub fn unlist(user: &str) {
     let _ = redis::command(&["HDEL", &keys::presence(user), "listed"]);
 }
 
-pub fn end(closed: &Closed) -> Result<(), Error> {
+/// Ends the lease of a closed connection.
+pub fn close(closed: &Closed) -> Result<(), Error> {
     let grace_ends = clock::now_ms() + config::number("grace_ms", 5_000);
     let silence = if LOST_IN_SILENCE.contains(&closed.code) { keys::LEASE_MS } else { 0 };
     presence::run(
@@ -61,7 +64,7 @@ pub fn end(closed: &Closed) -> Result<(), Error> {
     Ok(())
 }
 
-/// What these connections looked at and watched is looked at and watched no more.
+/// Deletes what these connections looked at and watched.
 pub fn forget<'a>(connections: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
     let connections: Vec<_> = connections.into_iter().collect();
     let mut pipeline = Pipeline::new();
@@ -88,7 +91,7 @@ pub fn forget<'a>(connections: impl IntoIterator<Item = &'a str>) -> Result<(), 
     pipeline.run().map(drop)
 }
 
-/// Renews, and makes again what Redis lost: a node that reports its connections uploads their leases.
+/// Renews the leases of a node's connections. It also restores leases that Redis lost.
 pub fn renew(node: &str, touches: &[Touch]) -> Result<Vec<Change>, Error> {
     let mut partitions: BTreeMap<u64, Vec<&Touch>> = BTreeMap::new();
     for touch in touches {
@@ -113,7 +116,7 @@ pub fn heartbeat(node: &str) -> Result<(), Error> {
     let now = clock::now_ms();
     let mut pipeline = Pipeline::new();
     pipeline.push(&["ZADD", keys::NODES, &(now + keys::NODE_LEASE_MS).to_string(), node]);
-    // Who is dead for long has been reaped everywhere.
+    // The leases of a node that died long ago have been ended in all partitions.
     pipeline.push(&[
         "ZREMRANGEBYSCORE",
         keys::NODES,
@@ -123,18 +126,19 @@ pub fn heartbeat(node: &str) -> Result<(), Error> {
     pipeline.run().map(drop)
 }
 
-/// What a sweep did in one partition.
+/// The result of a sweep in one partition.
 #[derive(Default)]
 pub struct Swept {
     pub changes: Vec<Change>,
-    /// Connections whose node is dead.
+    /// The connections of dead nodes.
     pub reaped: Vec<String>,
 }
 
-/// Ends what is over: the leases of dead nodes, those that nobody renewed, graces, activity; and tells what was not told.
-/// One round trip finds the partitions that have any of it; what each of them had is handed on before the next has its
-/// turn, so that a sweep which finds more than one run can tell gets on with every run. While Redis is young nobody is
-/// announced as gone: not every node has said yet who is there.
+/// Ends leases of dead nodes, expired leases, graces and activity, and returns changes that were not
+/// announced. One round trip finds the partitions with work. `each` gets the result of one partition before
+/// the next one is swept. So a sweep makes progress even if it finds more work than one run can do. While
+/// Redis is young, the sweep announces nobody as offline, because not all nodes have reported their
+/// connections.
 pub fn sweep(is_young: bool, mut each: impl FnMut(Swept) -> Result<(), String>) -> Result<(), String> {
     let describe = |error| redis::describe(&error);
     let now = clock::now_ms().to_string();

@@ -1,6 +1,6 @@
-//! Keeps the leases of connections, and from them says who is there and who is gone. A lease ends with its connection,
-//! when nobody renews it, or with its node. Without Redis nothing is known and nobody is announced; leases come back with
-//! the reports of their nodes.
+//! Keeps the leases of connections, and derives from them which users are online. A lease ends when its
+//! connection closes, when it is not renewed, or when its node dies. While Redis is unavailable, no change is
+//! announced. Afterwards the nodes' reports restore the leases.
 
 mod epoch;
 mod leases;
@@ -13,8 +13,9 @@ use sdk::connection::{self, Closed, Opened, Touch};
 use sdk::schedule::{self, Tick};
 use sdk::{Problem, Push, log, redis};
 
-/// Looked at once more after Redis was lost; who is beyond is found gone when they next come and go.
-const ACCOUNTED_MAX: u64 = 100_000;
+/// The users who are checked after a loss of Redis. The status of further ones is corrected when they next
+/// connect.
+const CHECKED_MAX: u64 = 100_000;
 
 struct PresenceSweep;
 connection::export!(PresenceSweep);
@@ -22,17 +23,17 @@ schedule::export!(PresenceSweep);
 
 impl connection::Handler for PresenceSweep {
     fn open(opened: Opened) -> Result<Vec<Push>, Problem> {
-        // A connection never fails for this: what is not told here is told by the next one, or by the sweep.
+        // A failure here never refuses a connection. The next connection or the sweep announces the status.
         let mut unlisted = true;
-        match leases::begin(&opened) {
-            Ok(begun) => {
-                unlisted = begun.unlisted;
-                announce(&begun.changes);
+        match leases::open(&opened) {
+            Ok(opening) => {
+                unlisted = opening.unlisted;
+                announce(&opening.changes);
             }
             Err(error) => log::warn("no lease for a connection", &[("why", &redis::describe(&error))]),
         }
-        if let Err(problem) = store::arrived(&opened, unlisted) {
-            log::warn("not noted that a connection began", &[("why", &problem.code)]);
+        if let Err(problem) = store::opened(&opened, unlisted) {
+            log::warn("the event of an opened connection was not written", &[("why", &problem.code)]);
             if unlisted {
                 leases::unlist(&opened.caller.user_id);
             }
@@ -41,13 +42,13 @@ impl connection::Handler for PresenceSweep {
     }
 
     fn close(closed: Closed) {
-        let ended = leases::end(&closed).and_then(|()| leases::forget([&*closed.connection]));
+        let ended = leases::close(&closed).and_then(|()| leases::forget([&*closed.connection]));
         if let Err(error) = ended {
-            // It ends by itself when nobody renews it.
+            // The lease expires, because it is not renewed.
             log::warn("a lease was not ended", &[("why", &redis::describe(&error))]);
         }
-        if let Err(problem) = store::left(&closed) {
-            log::warn("not noted that a connection ended", &[("why", &problem.code)]);
+        if let Err(problem) = store::closed(&closed) {
+            log::warn("the event of a closed connection was not written", &[("why", &problem.code)]);
         }
     }
 
@@ -83,15 +84,15 @@ fn sweep() -> Result<(), String> {
     if dead > 0 {
         log::info("a node is dead, its connections are gone", &[("connections", &dead.to_string())]);
     }
-    if age == Age::Gathered {
-        let here = store::said_to_be_here(ACCOUNTED_MAX).map_err(|problem| problem.detail)?;
-        epoch::account(&here).map_err(describe)?;
+    if age == Age::Collected {
+        let online = store::online(CHECKED_MAX).map_err(|problem| problem.detail)?;
+        epoch::check(&online).map_err(describe)?;
     }
     Ok(())
 }
 
 fn announce(changes: &[Change]) {
     if let Err(problem) = presence::announce(changes) {
-        log::warn("a status is told later", &[("why", &problem.code)]);
+        log::warn("a status was not announced; the next sweep announces it", &[("why", &problem.code)]);
     }
 }

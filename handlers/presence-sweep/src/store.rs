@@ -1,4 +1,4 @@
-//! Statements of this handler and what their answers mean.
+//! The SQL statements of this handler.
 
 use chat::outbox;
 use sdk::connection::{Closed, Opened};
@@ -14,33 +14,34 @@ sdk::rows! {
     struct Person { user_id: String, last_seen_ms: u64 }
 }
 
-/// A connection began: its event, and who this is where the directory has not heard of them for a while. Many who
-/// connect at once are written at once.
-pub fn arrived(opened: &Opened, unlisted: bool) -> Result<(), Problem> {
+/// Writes the event of an opened connection, and the directory entry of its user if `unlisted`. Connections
+/// that open at the same time share one transaction.
+pub fn opened(opened: &Opened, unlisted: bool) -> Result<(), Problem> {
     let payload = json!({
         "connection": opened.connection,
         "user_id": opened.caller.user_id,
         "node": opened.node,
         "user_agent": opened.user_agent,
     });
-    // Whom it has heard of is not listed again: a null is nobody.
+    // With null, the statement writes no directory entry.
     let listed = unlisted.then_some(&opened.caller.user_id);
-    // A token's name in which nothing can be seen is no name.
+    // A name without a visible character counts as absent.
     let name = text::name_in_token(opened.caller.name.as_deref());
-    tell(outbox::SOCKET_CONNECT, &opened.caller.user_id, &payload, listed, name.as_ref())
+    write(outbox::SOCKET_CONNECT, &opened.caller.user_id, &payload, listed, name.as_ref())
 }
 
-pub fn left(closed: &Closed) -> Result<(), Problem> {
+/// Writes the event of a closed connection.
+pub fn closed(closed: &Closed) -> Result<(), Problem> {
     let payload = json!({
         "connection": closed.connection,
         "user_id": closed.user_id,
         "node": closed.node,
         "code": closed.code,
     });
-    tell(outbox::SOCKET_DISCONNECT, &closed.user_id, &payload, None, None)
+    write(outbox::SOCKET_DISCONNECT, &closed.user_id, &payload, None, None)
 }
 
-fn tell(
+fn write(
     event_type: &str,
     user: &str,
     payload: &Value,
@@ -58,8 +59,8 @@ fn tell(
     Ok(())
 }
 
-/// Whom Postgres believes to be here, with when they were last seen; at most so many.
-pub fn said_to_be_here(most: u64) -> Result<Vec<(String, u64)>, Problem> {
+/// At most `most` users who are online in Postgres, each with the time when the user was last seen.
+pub fn online(most: u64) -> Result<Vec<(String, u64)>, Problem> {
     let people: Vec<Person> = postgres::query(HERE, &params![most])?.all()?;
     Ok(people.into_iter().map(|person| (person.user_id, person.last_seen_ms)).collect())
 }

@@ -1,6 +1,8 @@
-//! Shows people's presence to those with whom they share a conversation that both joined by themselves or wrote in, takes
-//! what they choose, and pushes what changed.
-//! Who is there is found out by `presence-sweep`; both run one script, `presence.lua`, so there is one truth.
+//! Returns users' presence, sets the status that a user chooses, and pushes changes. Two users see each
+//! other's presence if they share a conversation that both joined by themselves or wrote in.
+//!
+//! The handler `presence-sweep` detects who is online. Both handlers decide the status with the same script,
+//! `presence.lua`.
 
 mod pushes;
 mod rules;
@@ -40,34 +42,34 @@ impl frame::Handler for Presence {
 
 impl event::Handler for Presence {
     fn handle(events: Vec<Event>) -> Vec<Verdict> {
-        pushes::tell(&events)
+        pushes::push(&events)
     }
 }
 
 fn set(request: &Request) -> Result<Reply, Problem> {
     let (user, status) = (&request.caller.user_id, rules::chosen(request.payload()?)?);
     let changes = presence::run("set", keys::partition(user), &[user, &status]).map_err(unavailable)?;
-    // What is chosen stands: where it can not be told now, the next sweep tells it, or whoever asks again.
+    // The chosen status is stored already. If it cannot be announced now, the next sweep announces it.
     presence::announce(&presence::changes(&changes))?;
     Ok(Reply::new("presence.ok", &json!({ "status": status })))
 }
 
 fn watch(request: &Request) -> Result<Reply, Problem> {
     let (viewer, users) = (&request.caller.user_id, rules::watched(request.payload()?)?);
-    // Watched first, then read: a change in between is heard, and stands in the snapshot.
+    // The watch begins before the snapshot is read, so no change in between is lost.
     watch::replace(&request.connection, viewer, &users).map_err(unavailable)?;
     let presence = view::of(viewer, &users)?;
     Ok(Reply::new("presence.snapshot", &json!({ "presence": presence })))
 }
 
-/// What the connection looks at is part of its lease: whoever notifies reads it there.
+/// Stores in the connection's lease which conversation it looks at. The handler `notify` reads it there.
 fn focus(request: &Request) -> Result<(), Problem> {
     let (user, focus) = (&request.caller.user_id, rules::focus(request.payload()?)?);
     let focus = focus.map(|name| name.find(user)).transpose()?;
     let focus = focus.map_or_else(|| "none".to_owned(), |id| id.to_string());
     let noted = presence::run("focus", keys::partition(user), &[user, &request.connection, &focus]);
     if let Err(error) = noted {
-        // They get a notification too many.
+        // At worst the user gets an unneeded notification.
         log::warn("not noted where somebody looks", &[("why", &redis::describe(&error))]);
     }
     Ok(())

@@ -1,9 +1,9 @@
-//! Who hears that somebody's status changed: the people who are subscribed to a conversation in which both are engaged
-//! (`app.participants.engaged`), and the watchers who may see them. A connection that is reached on several ways hears it
-//! once: the host drops what it has just said to it.
+//! Pushes changes of a user's status. Two groups get a push: the subscribers of a conversation in which both
+//! users are engaged (`app.participants.engaged`), and the watchers who may see the user. A connection that
+//! is reached in several ways gets the push once, because the host drops a frame that it has just sent there.
 //!
-//! Nearly always everyone in a conversation is engaged, or all but one: then one publication to the conversation is enough.
-//! Where several are not, those who are engaged and subscribed hear it on their own connections.
+//! In almost every conversation all users are engaged, or all but one. One publication to the conversation is
+//! then enough. If several are not engaged, the push goes to the own connections of the engaged subscribers.
 
 use chat::{address, keys};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,15 +19,15 @@ use crate::watch;
 
 const AUDIENCE: &str = include_str!("sql/audience.sql");
 const ENGAGED: &str = include_str!("sql/engaged.sql");
-/// Publications of one call to the bus.
+/// The publications of one call to the bus.
 const PUBLISH_MAX: usize = 500;
 
 sdk::rows! {
-    struct Heard { user_id: String, conversation_id: Id, unengaged: Vec<String> }
+    struct Reached { user_id: String, conversation_id: Id, unengaged: Vec<String> }
     struct Engaged { conversation_id: Id, user_id: String }
 }
 
-/// Where a change is published, and to whom of them it is not.
+/// An address to which a change is published, without the connections of one user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Address {
     address: String,
@@ -42,16 +42,16 @@ impl Address {
 
 type Audience = BTreeMap<String, BTreeSet<Address>>;
 
-pub fn tell(events: &[Event]) -> Vec<Verdict> {
+pub fn push(events: &[Event]) -> Vec<Verdict> {
     let (latest, read) = rules::latest(events);
     match publish(&latest) {
         Ok(refused) => read.into_iter().map(|read| verdict(read, &refused)).collect(),
-        Err(Trouble::Away(why)) => {
+        Err(Error::Unavailable(why)) => {
             log::warn("presence is told later", &[("why", &why)]);
             event::all(events, Verdict::Hold(event::RETRY_MS))
         }
-        // All of them, or one would be told behind a later one of the same person. The others go on.
-        Err(Trouble::Failed(why)) => {
+        // All events are retried; otherwise an older status of a user could follow a newer one.
+        Err(Error::Failed(why)) => {
             log::error("presence is not told", &[("why", &why)]);
             let again = |_| Verdict::Retry(event::RETRY_MS);
             read.into_iter().map(|read| read.map_or_else(Verdict::Reject, again)).collect()
@@ -59,7 +59,7 @@ pub fn tell(events: &[Event]) -> Vec<Verdict> {
     }
 }
 
-/// Whose changes the bus never takes, and why.
+/// The users whose changes the bus refuses, each with the reason.
 type Refused = BTreeMap<String, String>;
 
 fn verdict(read: Result<String, String>, refused: &Refused) -> Verdict {
@@ -70,15 +70,15 @@ fn verdict(read: Result<String, String>, refused: &Refused) -> Verdict {
     }
 }
 
-/// Why nobody was told.
-enum Trouble {
-    /// Something behind us, which comes back.
-    Away(String),
-    /// A statement, perhaps never again.
+/// Why nothing was published.
+enum Error {
+    /// Postgres, Redis or the bus is unavailable; a retry will succeed.
+    Unavailable(String),
+    /// A statement failed; a retry may fail too.
     Failed(String),
 }
 
-fn publish(latest: &BTreeMap<String, &str>) -> Result<Refused, Trouble> {
+fn publish(latest: &BTreeMap<String, &str>) -> Result<Refused, Error> {
     if latest.is_empty() {
         return Ok(Refused::new());
     }
@@ -100,7 +100,7 @@ fn publish(latest: &BTreeMap<String, &str>) -> Result<Refused, Trouble> {
     if send(&all)?.is_ok() {
         return Ok(Refused::new());
     }
-    // One of them is to blame: alone, each shows whether it is the one.
+    // The change of one user is the cause. Each user's change is published alone, to find it.
     let mut refused = Refused::new();
     for (user, addresses) in &audience {
         if let Err(why) = send(&publications(user, addresses))? {
@@ -110,22 +110,23 @@ fn publish(latest: &BTreeMap<String, &str>) -> Result<Refused, Trouble> {
     Ok(refused)
 }
 
-/// The inner error is why the bus never takes it.
-fn send(publications: &[Publication]) -> Result<Result<(), String>, Trouble> {
+/// Publishes. The inner error is the reason why the bus refuses a publication; a retry would not help.
+fn send(publications: &[Publication]) -> Result<Result<(), String>, Error> {
     for some in publications.chunks(PUBLISH_MAX) {
         match channels::publish(some) {
             Ok(()) => {}
             Err(channels::Error::Refused(why)) => return Ok(Err(why)),
-            Err(other) => return Err(Trouble::Away(format!("{other:?}"))),
+            Err(other) => return Err(Error::Unavailable(format!("{other:?}"))),
         }
     }
     Ok(Ok(()))
 }
 
-fn audience(users: Vec<String>) -> Result<Audience, Trouble> {
+fn audience(users: Vec<String>) -> Result<Audience, Error> {
     let most = config::number("participants_max", 1000);
     let (mut audience, mut mixed) = (Audience::new(), BTreeMap::<Id, Vec<String>>::new());
-    for Heard { user_id, conversation_id, mut unengaged } in query::<Heard>(AUDIENCE, &params![users, most])?
+    for Reached { user_id, conversation_id, mut unengaged } in
+        query::<Reached>(AUDIENCE, &params![users, most])?
     {
         if unengaged.len() > 1 {
             mixed.entry(conversation_id).or_default().push(user_id);
@@ -145,9 +146,9 @@ fn audience(users: Vec<String>) -> Result<Audience, Trouble> {
     Ok(audience)
 }
 
-/// The people who are subscribed to these conversations and engaged there. Somebody whose node died may be among them:
-/// nothing reaches them.
-fn engaged_lookers(conversations: impl Iterator<Item = Id>) -> Result<BTreeMap<Id, Vec<String>>, Trouble> {
+/// The users who are subscribed to these conversations and engaged there. They may include users of a crashed
+/// node, whom no push reaches.
+fn engaged_lookers(conversations: impl Iterator<Item = Id>) -> Result<BTreeMap<Id, Vec<String>>, Error> {
     let conversations: Vec<Id> = conversations.collect();
     if conversations.is_empty() {
         return Ok(BTreeMap::new());
@@ -156,7 +157,7 @@ fn engaged_lookers(conversations: impl Iterator<Item = Id>) -> Result<BTreeMap<I
     for conversation in &conversations {
         pipeline.push(&["HVALS", &keys::looking(*conversation)]);
     }
-    let replies = pipeline.run().map_err(|error| Trouble::Away(redis::describe(&error)))?;
+    let replies = pipeline.run().map_err(|error| Error::Unavailable(redis::describe(&error)))?;
     let lookers = conversations.iter().zip(&replies);
     let pairs: BTreeSet<(Id, &str)> =
         lookers.flat_map(|(conversation, reply)| reply.texts().map(|user| (*conversation, user))).collect();
@@ -169,18 +170,18 @@ fn engaged_lookers(conversations: impl Iterator<Item = Id>) -> Result<BTreeMap<I
     Ok(engaged)
 }
 
-fn query<T: FromRow>(statement: &str, params: &[Value]) -> Result<Vec<T>, Trouble> {
+fn query<T: FromRow>(statement: &str, params: &[Value]) -> Result<Vec<T>, Error> {
     let rows = postgres::query(statement, params).map_err(|error| {
-        let trouble = if error.is_transient() { Trouble::Away } else { Trouble::Failed };
-        trouble(format!("{error:?}"))
+        let make = if error.is_transient() { Error::Unavailable } else { Error::Failed };
+        make(format!("{error:?}"))
     })?;
-    rows.all::<T>().map_err(|mismatch| Trouble::Failed(mismatch.to_string()))
+    rows.all::<T>().map_err(|mismatch| Error::Failed(mismatch.to_string()))
 }
 
-fn watchers(latest: &BTreeMap<String, &str>) -> Result<BTreeMap<String, Vec<String>>, Trouble> {
-    watch::watchers(latest.keys().map(String::as_str)).map_err(|trouble| match trouble {
-        watch::Trouble::Redis(why) => Trouble::Away(why),
-        watch::Trouble::Postgres(problem) if problem.status == 503 => Trouble::Away(problem.code),
-        watch::Trouble::Postgres(problem) => Trouble::Failed(problem.code),
+fn watchers(latest: &BTreeMap<String, &str>) -> Result<BTreeMap<String, Vec<String>>, Error> {
+    watch::watchers(latest.keys().map(String::as_str)).map_err(|error| match error {
+        watch::ReadError::Redis(why) => Error::Unavailable(why),
+        watch::ReadError::Postgres(problem) if problem.status == 503 => Error::Unavailable(problem.code),
+        watch::ReadError::Postgres(problem) => Error::Failed(problem.code),
     })
 }

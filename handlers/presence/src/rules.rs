@@ -1,4 +1,4 @@
-//! What is asked about presence, and what an event says of it. Pure: no host calls, so plain `cargo test` runs it.
+//! Reads requests for presence, and events of presence. Pure: no host calls, so plain `cargo test` runs it.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use sdk::json::{Object, required};
 use sdk::{Problem, text};
 use serde::Deserialize;
 
-/// Of one question over REST.
+/// The users of one request by REST.
 pub const ASKED_MAX: usize = 100;
-/// Of one connection.
+/// The users that one connection can watch.
 pub const WATCHED_MAX: usize = 500;
 
-/// `user_ids=a,b`, which may also be repeated. Each once, in the order in which they were asked for.
+/// Reads `user_ids=a,b`, which may also be repeated. The ids are without duplicates, in the requested order.
 pub fn asked<'a>(values: impl Iterator<Item = &'a str>) -> Result<Vec<String>, Problem> {
     let mut users: Vec<String> = Vec::new();
     for user in values.flat_map(|value| value.split(',')).filter(|user| !user.is_empty()) {
@@ -33,7 +33,7 @@ pub fn asked<'a>(values: impl Iterator<Item = &'a str>) -> Result<Vec<String>, P
     Ok(users)
 }
 
-/// None is a list too: nobody is watched any more.
+/// Reads the users to watch. An empty list ends all watches.
 pub fn watched(mut payload: Object) -> Result<Vec<String>, Problem> {
     let mut users = required("user_ids", payload.user_ids("user_ids", WATCHED_MAX)?)?;
     let mut seen = std::collections::BTreeSet::new();
@@ -41,7 +41,7 @@ pub fn watched(mut payload: Object) -> Result<Vec<String>, Problem> {
     Ok(users)
 }
 
-/// What a person chooses. `offline` is for the host to find out.
+/// Reads the status that a user chooses. A user cannot choose `offline`.
 pub fn chosen(mut payload: Object) -> Result<String, Problem> {
     let status = required("status", payload.text("status")?)?;
     match status.as_str() {
@@ -50,7 +50,7 @@ pub fn chosen(mut payload: Object) -> Result<String, Problem> {
     }
 }
 
-/// A conversation, or null for none of them.
+/// Reads the conversation that the connection looks at; `None`, for `null`, if it looks at none.
 pub fn focus(mut payload: Object) -> Result<Option<Name>, Problem> {
     if !payload.has("conversation_id") {
         return Err(Problem::invalid("conversation_id", "is required; null looks at nothing"));
@@ -58,7 +58,7 @@ pub fn focus(mut payload: Object) -> Result<Option<Name>, Problem> {
     Name::of_optional(&mut payload)
 }
 
-/// Who changed: the last that is told of each, as the payload of a frame; and whom each event is of.
+/// The latest change of each user, as the payload of a frame, and the user of each event.
 pub fn latest(events: &[Event]) -> (BTreeMap<String, &str>, Vec<Result<String, String>>) {
     let mut latest = BTreeMap::new();
     let read = events.iter().map(|event| {
@@ -72,11 +72,11 @@ pub fn latest(events: &[Event]) -> (BTreeMap<String, &str>, Vec<Result<String, S
 
 fn user_of(payload: &str) -> Result<String, String> {
     #[derive(Deserialize)]
-    struct Told {
+    struct Payload {
         user_id: String,
     }
-    serde_json::from_str::<Told>(payload)
-        .map(|told| told.user_id)
+    serde_json::from_str::<Payload>(payload)
+        .map(|payload| payload.user_id)
         .map_err(|error| format!("payload: {error}"))
 }
 
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn people_are_asked_about_once_each_in_order() {
+    fn requested_users_have_no_duplicates_and_keep_their_order() {
         assert_eq!(asked(["bo,ana", "bo,,cy"].into_iter()).unwrap(), ["bo", "ana", "cy"]);
         let many = |n: usize| (0..n).map(|i| format!("u{i}")).collect::<Vec<_>>().join(",");
         assert_eq!(asked([many(100).as_str()].into_iter()).unwrap().len(), 100);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_watched_and_chosen_is_checked() {
+    fn watched_users_and_the_chosen_status_are_checked() {
         assert_eq!(watched(object(json!({ "user_ids": ["bo", "ana", "bo"] }))).unwrap(), ["bo", "ana"]);
         assert!(watched(object(json!({ "user_ids": [] }))).unwrap().is_empty());
         assert_eq!(watched(object(json!({ "user_ids": vec!["x"; 501] }))).unwrap_err().status, 422);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_focus_is_a_conversation_or_nothing() {
+    fn a_focus_is_a_conversation_or_null() {
         assert_eq!(focus(object(json!({ "conversation_id": null }))).unwrap(), None);
         for bad in [json!({}), json!({ "conversation_id": "No Slug" }), json!({ "conversation_id": 7 })] {
             assert_eq!(focus(object(bad)).unwrap_err().field.as_deref(), Some("conversation_id"));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_of_each_person_is_told() {
+    fn only_the_latest_change_of_each_user_is_pushed() {
         let event = |payload: &str| Event {
             id: "e".into(),
             position: 1,

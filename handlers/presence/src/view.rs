@@ -1,4 +1,5 @@
-//! What one person sees of others: Redis knows the present, Postgres who may see whom and what was last told.
+//! The presence of users as one viewer sees it. Redis has the present status. Postgres has the permissions
+//! and the last announced status.
 
 use chat::{keys, presence};
 use std::collections::BTreeMap;
@@ -13,10 +14,11 @@ sdk::rows! {
     struct Seen { user_id: String, status: Option<String>, last_seen_ms: Option<u64> }
 }
 
-/// One entry for each, in order. Whoever may not be seen is offline, like somebody who never was here.
+/// The presence of each user, in order. A user whom the viewer may not see is offline, like one who was never
+/// online.
 pub fn of(viewer: &str, users: &[String]) -> Result<Vec<Value>, Problem> {
-    let told: Vec<Seen> = postgres::query(SEEN, &params![viewer, users])?.all()?;
-    let mut visible: BTreeMap<&str, (&str, Option<u64>)> = told
+    let announced: Vec<Seen> = postgres::query(SEEN, &params![viewer, users])?.all()?;
+    let mut visible: BTreeMap<&str, (&str, Option<u64>)> = announced
         .iter()
         .map(|seen| {
             let status = seen.status.as_deref().unwrap_or("offline");
@@ -25,7 +27,7 @@ pub fn of(viewer: &str, users: &[String]) -> Result<Vec<Value>, Problem> {
         .collect();
     let present = present(visible.keys().copied());
     let present = present.unwrap_or_else(|error| {
-        // What was last told is true until something else is.
+        // Without Redis, the last announced status is used.
         log::warn("presence as it was last told", &[("why", &redis::describe(&error))]);
         BTreeMap::new()
     });
@@ -39,7 +41,7 @@ pub fn of(viewer: &str, users: &[String]) -> Result<Vec<Value>, Problem> {
     Ok(shown.collect())
 }
 
-/// Of those whom Redis knows.
+/// The status and last sign of life of the users whom Redis knows.
 fn present<'a>(
     users: impl Iterator<Item = &'a str> + Clone,
 ) -> Result<BTreeMap<String, (String, Option<u64>)>, Error> {

@@ -1,5 +1,6 @@
-//! Who watches whom, by connection: in Redis, because it ends with the connection. Whoever asks to watch a stranger hears
-//! nothing of them until both are engaged in a conversation; that is judged when there is something to hear.
+//! The watches of connections. Redis stores them, because a watch ends with its connection. The permission to
+//! see a user is checked at each push, so a watch of a stranger has no effect until both are engaged in a
+//! conversation.
 
 use chat::keys;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ sdk::rows! {
     struct Watching { watcher: String, watched: String }
 }
 
-/// In place of what this connection watched before.
+/// Replaces the watches of a connection.
 pub fn replace(connection: &str, viewer: &str, users: &[String]) -> Result<(), Error> {
     let watches = keys::watches(connection);
     let before = redis::command(&["SMEMBERS", &watches])?;
@@ -26,12 +27,12 @@ pub fn replace(connection: &str, viewer: &str, users: &[String]) -> Result<(), E
     }
     for user in &after {
         let watchers = keys::watchers(user);
-        // First what its end is found by.
+        // The set of watches is written first, because the close of the connection uses it.
         pipeline.push(&["SADD", &watches, user]);
         pipeline.push(&["HSET", &watchers, connection, viewer]).push(&["EXPIRE", &watchers, &ttl]);
     }
     pipeline.push(&["EXPIRE", &watches, &ttl]);
-    // Whoever is told that they watch does: also where Redis is there and takes nothing more.
+    // A full Redis refuses single commands. The reply must not confirm a watch that was not stored.
     let failed = pipeline.run()?.into_iter().find_map(|reply| match reply {
         Reply::Failed(why) => Some(why),
         _ => None,
@@ -39,15 +40,15 @@ pub fn replace(connection: &str, viewer: &str, users: &[String]) -> Result<(), E
     failed.map_or(Ok(()), |why| Err(Error::Failed(why)))
 }
 
-/// For each of these users, the people who watch them and may.
+/// The watchers of each user who may see the user's presence.
 pub fn watchers<'a>(
     users: impl Iterator<Item = &'a str> + Clone,
-) -> Result<BTreeMap<String, Vec<String>>, Trouble> {
+) -> Result<BTreeMap<String, Vec<String>>, ReadError> {
     let mut pipeline = Pipeline::new();
     for user in users.clone() {
         pipeline.push(&["HVALS", &keys::watchers(user)]);
     }
-    let replies = pipeline.run().map_err(|error| Trouble::Redis(redis::describe(&error)))?;
+    let replies = pipeline.run().map_err(|error| ReadError::Redis(redis::describe(&error)))?;
     let mut pairs = BTreeSet::new();
     for (user, reply) in users.zip(&replies) {
         pairs.extend(reply.texts().map(|watcher| (watcher.to_owned(), user.to_owned())));
@@ -57,7 +58,7 @@ pub fn watchers<'a>(
     }
     let (asking, watched): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
     let rows = postgres::query(WATCHING, &params![asking, watched]).map_err(Problem::from);
-    let rows = rows.and_then(|rows| Ok(rows.all::<Watching>()?)).map_err(Trouble::Postgres)?;
+    let rows = rows.and_then(|rows| Ok(rows.all::<Watching>()?)).map_err(ReadError::Postgres)?;
     let mut watchers = BTreeMap::<String, Vec<String>>::new();
     for Watching { watcher, watched } in rows {
         watchers.entry(watched).or_default().push(watcher);
@@ -65,7 +66,8 @@ pub fn watchers<'a>(
     Ok(watchers)
 }
 
-pub enum Trouble {
+/// Why the watchers could not be read.
+pub enum ReadError {
     Redis(String),
     Postgres(Problem),
 }

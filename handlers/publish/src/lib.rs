@@ -1,4 +1,5 @@
-//! Takes what internal systems publish. What it accepts is committed; delivery is the outbox's business.
+//! Accepts frames that internal systems publish. A response means that the frame is committed; the outbox
+//! delivers it.
 
 mod rules;
 mod store;
@@ -8,7 +9,7 @@ use sdk::schedule::{self, Tick};
 use sdk::{Problem, http, log};
 use store::Publish;
 
-/// Of tokens that internal systems have.
+/// The role in the tokens of internal systems.
 const SERVICE: &str = "service";
 
 struct Publisher;
@@ -33,7 +34,7 @@ impl http::Handler for Publisher {
             _ => false,
         };
         let published = if missing {
-            // What was accepted while it was there stays accepted.
+            // A retry of a publication that was accepted earlier still succeeds.
             let known = store::replay(&publication, &caller.user_id)?;
             known.ok_or_else(|| Problem::not_found("conversation").with_field("target"))?
         } else {

@@ -1,4 +1,4 @@
-//! What may be published. Pure: no host calls, so plain `cargo test` runs it.
+//! The rules for publications. Pure: no host calls, so plain `cargo test` runs it.
 
 use chat::address;
 use chat::membership::Name;
@@ -7,7 +7,7 @@ use sdk::json::{self, Object};
 use sdk::{Id, Problem, text};
 use serde_json::{Value, json};
 
-/// With its type and target it stays a frame, and the whole body under 64 KiB.
+/// The size of a payload. With its type and target, the frame and the request's body stay below 64 KiB.
 pub const PAYLOAD_BYTES_MAX: usize = 60 * 1024;
 pub const DATA_BYTES_MAX: usize = 8 * 1024;
 pub const BODY_CHARS_MAX: usize = 2000;
@@ -16,7 +16,7 @@ const TYPE_CHARS_MAX: usize = 64;
 const ENTITY_TYPE_CHARS_MAX: usize = 64;
 const ENTITY_ID_CHARS_MAX: usize = 255;
 
-/// Frames that mean something to clients already: whoever receives one must be able to believe it.
+/// Frame types of the product. Internal systems cannot publish them, so that clients can trust them.
 const OWN_TYPES: [&str; 17] = [
     "auth",
     "ping",
@@ -36,7 +36,7 @@ const OWN_TYPES: [&str; 17] = [
     "join_room",
     "leave_room",
 ];
-/// The word alone, and everything below it.
+/// Reserved first words: the word alone, and every type that begins with it and `.` or `:`.
 const OWN_FAMILIES: [&str; 10] = [
     "auth",
     "chat",
@@ -50,20 +50,21 @@ const OWN_FAMILIES: [&str; 10] = [
     "typing",
 ];
 
+/// The kind of an address.
 #[derive(Debug, PartialEq)]
 pub enum Target {
     Topic,
     User,
     Conversation(Id),
-    /// A conversation by its slug, whose id is not known yet.
+    /// A conversation that is named by its slug; its id is not known yet.
     Slug(Name),
 }
 
-/// Something to publish that keeps the rules.
+/// A valid publication.
 #[derive(Debug)]
 pub struct Publication {
     pub kind: Target,
-    /// The address, which is also the key of the event: what goes to one address stays in order.
+    /// The address. It is also the key of the event, so that publications to one address stay in order.
     pub target: String,
     frame_type: String,
     /// Compact JSON.
@@ -90,7 +91,7 @@ impl Publication {
         Ok(Self { kind, target, frame_type, payload, notify, key: key(idempotency_key)? })
     }
 
-    /// The same for a conversation whose slug it named.
+    /// The publication with the id of the conversation in place of its slug.
     pub fn to(self, conversation: Id) -> Self {
         Self { kind: Target::Conversation(conversation), target: address::conversation(conversation), ..self }
     }
@@ -102,9 +103,9 @@ impl Publication {
         format!(r#"{{"target":{target},"type":{frame_type},"payload":{}{notify}}}"#, self.payload)
     }
 
-    /// Differs, as good as always, between things that differ: the same key for another one is a conflict.
+    /// A hash of the publication. A key that is used again with another fingerprint is a conflict.
     pub fn fingerprint(&self) -> i64 {
-        // FNV-1a. Who makes two of their own publications collide deceives only themselves.
+        // FNV-1a. A publisher could only make its own publications collide.
         let hash = self.event().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
@@ -120,7 +121,7 @@ fn target(raw: String) -> Result<(Target, String), Problem> {
         Some(("topic", name)) => Ok((Target::Topic, address::topic(name).ok_or_else(refuse)?)),
         Some(("user", id)) if text::is_user_id(id) => Ok((Target::User, address::user(id))),
         Some(("conv", name)) => match Name::parse(name).ok_or_else(refuse)? {
-            // Written as everybody subscribes to it.
+            // The id is normalised, because subscriptions use the normal form.
             Name::Id(id) => Ok((Target::Conversation(id), address::conversation(id))),
             slug @ Name::Slug(_) => Ok((Target::Slug(slug), raw)),
         },
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_products_own_frames_are_not_for_others() {
+    fn frame_types_of_the_product_are_reserved() {
         for good in [
             "progress.updated",
             "tournament.start",
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_has_a_title_and_known_words() {
+    fn a_notice_has_a_title_a_known_type_and_a_known_level() {
         let full = json!({ "type": "match", "level": "alert", "title": "Now", "body": "a\nb", "data": { "a": [1] },
             "entity_type": "match", "entity_id": "31" });
         let event: Value = serde_json::from_str(&of("notify", full.clone()).unwrap().event()).unwrap();
@@ -339,13 +340,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_notified_of_a_topic() {
+    fn a_topic_cannot_have_a_notification() {
         let body = json!({ "target": "topic:x", "type": "x", "payload": {}, "notify": { "title": "x" } });
         assert_eq!(parse(&body).unwrap_err().field.as_deref(), Some("notify"));
     }
 
     #[test]
-    fn the_event_is_what_the_relay_reads() {
+    fn the_event_has_the_form_that_the_relay_reads() {
         let publication = of("payload", json!({ "b": 1, "a": "\"" })).unwrap();
         assert_eq!(
             publication.event(),
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_short_text() {
+    fn a_key_is_a_short_text() {
         for (bad, good) in [("", "k"), ("a\tb", "a b")] {
             assert_eq!(key(Some(bad)).unwrap_err().field.as_deref(), Some("Idempotency-Key"));
             assert_eq!(key(Some(good)).unwrap().as_deref(), Some(good));

@@ -1,4 +1,4 @@
-//! Statements of this handler and what their answers mean.
+//! The SQL statements of this handler.
 
 use chat::problem;
 use sdk::{Id, Problem, params, postgres, wake};
@@ -10,14 +10,14 @@ const REPLAY: &str = include_str!("sql/replay.sql");
 const CONVERSATION: &str = include_str!("sql/conversation.sql");
 const CLEAN: &str = include_str!("sql/clean.sql");
 
-/// Keys that one statement forgets, and statements of one run.
+/// The keys that one statement deletes, and the statements of one run.
 const CLEAN_AT_ONCE: u64 = 5000;
 const CLEAN_STATEMENTS_MAX: usize = 40;
 
 pub enum Publish {
-    /// Committed, as this event.
+    /// The publication is committed as this event.
     Accepted(Id),
-    /// Its key was used before, for the same thing.
+    /// Its key was used before for the same publication, which is this event.
     Duplicate(Id),
 }
 
@@ -34,11 +34,11 @@ pub fn publish(publication: &Publication, publisher: &str) -> Result<Publish, Pr
         wake::outbox(&[shard]);
         return Ok(Publish::Accepted(id));
     }
-    // None: the key's first user was rolled back while this call waited for it.
+    // No event is known if the first call with this key was rolled back while this call waited for it.
     replay(publication, publisher)?.ok_or_else(Problem::unavailable)
 }
 
-/// What the publication's key stands for, where it has one.
+/// The earlier publication with the same key; `None` if there is none or the publication has no key.
 pub fn replay(publication: &Publication, publisher: &str) -> Result<Option<Publish>, Problem> {
     let Some(key) = &publication.key else { return Ok(None) };
     let known: Option<Known> = postgres::query(REPLAY, &params![publisher, key])?.one()?;
@@ -55,7 +55,7 @@ pub fn has_conversation(id: Id) -> Result<bool, Problem> {
     Ok(postgres::query(CONVERSATION, &params![id])?.cell()?.unwrap_or(false))
 }
 
-/// Returns how many keys were forgotten.
+/// Deletes old keys. Returns how many were deleted.
 pub fn clean() -> Result<u64, Problem> {
     let mut all = 0;
     for _ in 0..CLEAN_STATEMENTS_MAX {
