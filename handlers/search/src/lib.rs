@@ -1,19 +1,19 @@
-//! Full-text search in one conversation or in all of mine. Which messages were found is remembered for a minute, by id;
-//! whether they may be seen, and what they say, is asked every time.
+//! Full-text search in one conversation, or in all conversations of the caller. The ids of found messages are
+//! cached for a minute. Each request reads from Postgres whether the caller may see them, and their text.
 
 mod rules;
 
 use chat::{keys, membership};
-use rules::{Question, Scope};
+use rules::{Query, Scope};
 use sdk::http::{self, Request, Response};
 use sdk::{Id, Problem, log, params, postgres, rate, redis};
 
 struct Search;
 http::export!(Search);
 
-/// Of the newest messages that hold the words so many are ranked. Each costs some microseconds.
+/// The newest matching messages that are ranked. Each costs a few microseconds.
 const CANDIDATES: u64 = 200;
-/// Kept of them: as many as one can ask for, so that the limit does not make another question.
+/// The ids that are cached: the largest limit of a request, so that the limit is not part of the cache key.
 const FOUND_MAX: u64 = rules::LIMIT_MAX;
 
 sdk::rows! {
@@ -32,16 +32,16 @@ impl http::Handler for Search {
             }
             _ => return http::unknown_endpoint(&request),
         };
-        let question = Question { scope, words };
+        let query = Query { scope, words };
         rate::per_minute("search", user, "searches_per_minute", 120)?;
-        let found = found(user, &question)?;
-        let results = show(user, &question, &found, limit)?;
+        let found = found(user, &query)?;
+        let results = show(user, &query, &found, limit)?;
         Ok(Response::text(200, format!(r#"{{"results":{results}}}"#)))
     }
 }
 
-fn found(user: &str, question: &Question) -> Result<Vec<Id>, Problem> {
-    let key = keys::search(user, &question.digest());
+fn found(user: &str, query: &Query) -> Result<Vec<Id>, Problem> {
+    let key = keys::search(user, &query.digest());
     match redis::command(&["GET", &key]) {
         Ok(reply) => {
             if let Some(found) = reply.text().and_then(rules::read_ids) {
@@ -50,39 +50,39 @@ fn found(user: &str, question: &Question) -> Result<Vec<Id>, Problem> {
         }
         Err(error) => {
             log::debug("a search without its cache", &[("why", &redis::describe(&error))]);
-            return find(user, question);
+            return find(user, query);
         }
     }
-    let found = find(user, question)?;
-    // Lost at worst: the next one searches again.
+    let found = find(user, query)?;
+    // If it fails, the next request searches again.
     let _ = redis::command(&["SET", &key, &rules::write_ids(&found), "EX", &keys::SEARCH_TTL_S.to_string()]);
     Ok(found)
 }
 
-fn find(user: &str, question: &Question) -> Result<Vec<Id>, Problem> {
+fn find(user: &str, query: &Query) -> Result<Vec<Id>, Problem> {
     let rows = postgres::query(
         include_str!("sql/find.sql"),
-        &params![user, question.conversation(), &question.words, CANDIDATES, FOUND_MAX],
+        &params![user, query.conversation(), &query.words, CANDIDATES, FOUND_MAX],
     )?;
     let found: Option<Option<Vec<String>>> = rows.cell()?;
-    let found = found.flatten().ok_or_else(|| unseen(user, question))?;
+    let found = found.flatten().ok_or_else(|| unseen(user, query))?;
     Ok(found.iter().filter_map(|id| Id::parse(id)).collect())
 }
 
-fn show(user: &str, question: &Question, found: &[Id], limit: u64) -> Result<String, Problem> {
+fn show(user: &str, query: &Query, found: &[Id], limit: u64) -> Result<String, Problem> {
     let rows = postgres::query(
         include_str!("sql/show.sql"),
-        &params![user, question.conversation(), &question.words, found, limit],
+        &params![user, query.conversation(), &query.words, found, limit],
     )?;
     let shown: Option<Shown> = rows.one()?;
-    let shown = shown.filter(|shown| shown.seated).ok_or_else(|| unseen(user, question))?;
+    let shown = shown.filter(|shown| shown.seated).ok_or_else(|| unseen(user, query))?;
     Ok(shown.results)
 }
 
-fn unseen(user: &str, question: &Question) -> Problem {
-    match question.conversation() {
+fn unseen(user: &str, query: &Query) -> Problem {
+    match query.conversation() {
         Some(conversation) => membership::unseen(conversation, user, "conversation"),
-        // Of all that is mine, nothing is somebody else's.
+        // A search in the caller's own conversations always has a result.
         None => Problem::internal(),
     }
 }

@@ -1,35 +1,37 @@
-//! What is asked, and how what was found is remembered. Pure: no host calls, so plain `cargo test` runs it.
+//! Reads search requests, and formats the cached ids. Pure: no host calls, so plain `cargo test` runs it.
 
 use sdk::{Id, Problem, text};
 
 pub const LIMIT_DEFAULT: u64 = 20;
 pub const LIMIT_MAX: u64 = 100;
 pub const WORDS_CHARS_MAX: usize = 200;
-/// Every message found must hold all of the words, so each word costs the index another list to read: 28 common words of
-/// a million messages took 70 ms of Postgres. A letter of a script that puts no space between words counts as a word.
+/// The words of a search. A message must contain all of them, so each word makes Postgres read another list
+/// of the index: 28 common words in a million messages took 70 ms. In a script without spaces between words,
+/// each letter counts as a word.
 pub const WORDS_MAX: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scope {
-    /// Every conversation I am in.
+    /// All conversations of the caller.
     Mine,
     One(Id),
 }
 
+/// A search request.
 #[derive(Debug, PartialEq)]
-pub struct Question {
+pub struct Query {
     pub scope: Scope,
     pub words: String,
 }
 
-/// In NFC, as messages are stored: the same words from two keyboards are the same words. All else that is to be ignored
-/// (case, marks, signs) Postgres ignores; words that are none of it find nothing.
+/// Reads the words of a search, in NFC like stored messages. Postgres ignores case, accents and punctuation;
+/// a search with punctuation only finds nothing.
 pub fn words(raw: Option<&str>) -> Result<String, Problem> {
     let raw = raw.ok_or_else(|| Problem::invalid("q", "is required"))?;
     if raw.contains('\0') {
         return Err(Problem::invalid("q", "contains NUL"));
     }
-    // Composing never makes a text longer than three times.
+    // NFC makes a text at most three times longer or shorter.
     if raw.len() > WORDS_CHARS_MAX * 4 * 3 {
         return Err(too_long());
     }
@@ -46,7 +48,8 @@ pub fn words(raw: Option<&str>) -> Result<String, Problem> {
     }
 }
 
-/// How many terms `app.search_terms` may make of it: one for each word, one for each letter of a script without spaces.
+/// The number of terms that `app.search_terms` may make: one per word, and one per letter of a script without
+/// spaces.
 fn count(words: &str) -> usize {
     let unspaced = |c: char| {
         matches!(c, '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17df}' | '\u{3041}'..='\u{9fff}'
@@ -66,7 +69,7 @@ fn too_long() -> Problem {
     Problem::invalid("q", format!("has more than {WORDS_CHARS_MAX} characters"))
 }
 
-impl Question {
+impl Query {
     pub fn conversation(&self) -> Option<Id> {
         match self.scope {
             Scope::Mine => None,
@@ -74,12 +77,13 @@ impl Question {
         }
     }
 
-    /// For the key of what is remembered: it tells nothing of the words. Two questions of one person with the same digest
-    /// would share their ids for a minute, and be shown only those that hold the words of each.
+    /// A hash of the request for the cache key, which does not reveal the words. Two requests of one user
+    /// with the same hash would share cached ids for a minute, but a response only has messages that contain
+    /// the requested words.
     pub fn digest(&self) -> String {
         let scope = self.conversation().map(|id| id.to_string()).unwrap_or_default();
         let bytes = scope.bytes().chain([0xff]).chain(self.words.bytes());
-        // FNV-1a of 128 bits.
+        // FNV-1a with 128 bits.
         let hash = bytes.fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
             (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
         });
@@ -91,7 +95,7 @@ pub fn write_ids(ids: &[Id]) -> String {
     ids.iter().map(Id::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// None of what is not a list of ids: it is searched again.
+/// Reads cached ids; `None` if the text is not a list of ids.
 pub fn read_ids(text: &str) -> Option<Vec<Id>> {
     text.split(' ').filter(|word| !word.is_empty()).map(Id::parse).collect()
 }
@@ -135,9 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_tells_questions_apart() {
+    fn different_queries_have_different_digests() {
         let room = Id::parse(ROOM).unwrap();
-        let digest = |scope, words: &str| Question { scope, words: words.to_owned() }.digest();
+        let digest = |scope, words: &str| Query { scope, words: words.to_owned() }.digest();
         assert_eq!(digest(Scope::Mine, "a b"), digest(Scope::Mine, "a b"));
         assert_ne!(digest(Scope::Mine, "a b"), digest(Scope::Mine, "a c"));
         assert_ne!(digest(Scope::Mine, "a b"), digest(Scope::One(room), "a b"));
@@ -145,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_found_is_remembered_too() {
+    fn an_empty_result_is_cached_too() {
         let ids = [Id::parse(ROOM).unwrap(), Id::at(1, &[7; 10])];
         assert_eq!(read_ids(&write_ids(&ids)), Some(ids.to_vec()));
         assert_eq!(read_ids(&write_ids(&[])), Some(vec![]));

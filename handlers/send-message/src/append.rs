@@ -1,4 +1,4 @@
-//! Storing a message: one collected transaction, its verdict, and what a key already stands for.
+//! Stores a message in one collected transaction, and finds the earlier message with the same key.
 
 use chat::{membership, outbox, problem};
 use sdk::postgres::{self, Collected};
@@ -11,10 +11,10 @@ const APPEND: &str = include_str!("sql/append.sql");
 const REPLIED_TO: &str = include_str!("sql/replied_to.sql");
 const REPLAY: &str = include_str!("sql/replay.sql");
 
-/// A message on its way back: JSON as every answer and push has it.
+/// The stored message as responses and pushes show it, in JSON.
 pub enum Append {
     Stored(String),
-    /// Its key was used before, for this same message.
+    /// The key was used before for the same message, which is this one.
     Duplicate(String),
 }
 
@@ -23,18 +23,18 @@ sdk::rows! {
     struct Known { fingerprint: i64, message: Option<String> }
 }
 
-/// Where the conversation's last message is looked for.
+/// The partitions in which the last message of the conversation is searched.
 #[derive(Clone, Copy, PartialEq)]
 enum Search {
-    /// Among the ids from this month on: where it nearly always is.
+    /// The partitions from this month on, which almost always have it.
     Recent,
     Everywhere,
 }
 
-/// The outcome is known after COMMIT, and only then.
+/// Stores a message. It returns only after COMMIT.
 pub fn append(draft: &Draft, sender: &str) -> Result<Append, Problem> {
     if let Some(original) = draft.reply_to_id {
-        // Messages are never taken away, so this need not be asked under the lock.
+        // Message rows are never deleted, so this needs no lock.
         let asked = params![original, draft.conversation_id, sender];
         if postgres::query(REPLIED_TO, &asked)?.cell()? == Some(true) {
             return Err(Problem::invalid("reply_to_id", "is no message of this conversation"));
@@ -47,7 +47,7 @@ pub fn append(draft: &Draft, sender: &str) -> Result<Append, Problem> {
     }
 }
 
-/// None: the conversation has no message where its last one was looked for.
+/// Stores a message. `None` if the searched partitions have no message of the conversation.
 fn append_after(draft: &Draft, sender: &str, search: Search) -> Result<Option<Append>, Problem> {
     let outcome: Option<Outcome> = postgres::collect(&collected(draft, sender, search))?.one()?;
     let Some(outcome) = outcome else { return Err(Problem::internal()) };
@@ -59,10 +59,10 @@ fn append_after(draft: &Draft, sender: &str, search: Search) -> Result<Option<Ap
         ("cold", _) => Ok(None),
         ("duplicate", _) => match replay(draft, sender)? {
             Some(message) => Ok(Some(Append::Duplicate(message))),
-            // The key's first user was rolled back while this call waited for it.
+            // The first call with this key was rolled back while this call waited for it.
             None => Err(Problem::unavailable()),
         },
-        // What was stored before it came to this is stored.
+        // A retry of a message that was stored earlier still succeeds.
         (refusal @ ("forbidden" | "archived"), _) => match replay(draft, sender)? {
             Some(message) => Ok(Some(Append::Duplicate(message))),
             None if refusal == "forbidden" => Err(Problem::forbidden("observers read only")),
@@ -70,14 +70,17 @@ fn append_after(draft: &Draft, sender: &str, search: Search) -> Result<Option<Ap
         },
         ("not_found", _) => Err(membership::unseen(draft.conversation_id, sender, "conversation")),
         ("wrong_clock", _) => {
-            log::error("this node's clock and the database's are more than a day apart", &[]);
+            log::error(
+                "message refused: the clocks of this node and of the database differ by more than a day",
+                &[],
+            );
             Err(Problem::unavailable())
         }
         _ => Err(Problem::internal()),
     }
 }
 
-/// What the draft's key stands for: nothing, this message, or another one.
+/// The stored message with the draft's key; `None` if there is none. A key of another message is a conflict.
 pub fn replay(draft: &Draft, sender: &str) -> Result<Option<String>, Problem> {
     let Some(key) = &draft.key else { return Ok(None) };
     let known: Option<Known> = postgres::query(REPLAY, &params![sender, key])?.one()?;
@@ -94,7 +97,7 @@ fn collected(draft: &Draft, sender: &str, search: Search) -> Collected {
     let lanes = config::number("lanes", 1).max(1);
     Collected {
         statements: vec![LOCK.to_owned(), statement(now, search)],
-        // In the order of `$2`…, the columns of `asked`.
+        // The values are in the order of `$2`…, the columns of `asked`.
         row: params![
             outbox::key(draft.conversation_id),
             draft.conversation_id,
@@ -115,12 +118,13 @@ fn collected(draft: &Draft, sender: &str, search: Search) -> Collected {
     }
 }
 
-/// The same text all month long: it is planned once, with the partitions that it names.
+/// The statement. Its text is the same for a whole month, so Postgres plans it once, for the partitions that
+/// it names.
 fn statement(now: u64, search: Search) -> String {
     let (recent, everywhere) = match search {
         Search::Recent => {
-            // One bound alone. Of a table that was never analysed the planner believes that two leave next to nothing, and
-            // then reads the whole month to look for one head.
+            // Only one bound is used. In a table without statistics the planner assumes that two bounds leave
+            // almost no rows, and would read the whole month to find one head.
             (format!("m.id >= '{}'", Id::floor(time::month_start(now))), "false")
         }
         Search::Everywhere => ("true".to_owned(), "true"),

@@ -1,4 +1,5 @@
-//! Takes messages, by REST and by frame. What it acknowledges is committed; delivery is the outbox's business.
+//! Accepts messages, by REST and by frame. An acknowledgement means that the message is committed. The outbox
+//! delivers it.
 
 mod append;
 mod rules;
@@ -52,7 +53,7 @@ impl frame::Handler for SendMessage {
     }
 }
 
-/// Replays are free: they answer beyond the limit, and what they took is given back.
+/// Sends a message within the rate limit. A retry is answered even beyond the limit, and it does not count.
 fn send(draft: &Draft, sender: &str) -> Result<Append, Problem> {
     let most = rate::most("messages_per_minute", 25);
     let window = Window { what: "send", user: sender, most, window_ms: 60_000 };

@@ -1,4 +1,4 @@
-//! What a message may be. Pure: no host calls, so plain `cargo test` runs it.
+//! The rules for a new message. Pure: no host calls, so plain `cargo test` runs it.
 
 use chat::message;
 use sdk::json::{self, Object};
@@ -12,7 +12,7 @@ pub const KEY_CHARS_MAX: usize = 128;
 const URL_CHARS_MAX: usize = 2048;
 const NAME_CHARS_MAX: usize = 255;
 
-/// A message that keeps the rules. What is optional is JSON text, ready to be stored.
+/// A valid message. The optional parts are JSON text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft {
     pub conversation_id: Id,
@@ -22,12 +22,12 @@ pub struct Draft {
     pub attachments: Option<String>,
     pub metadata: Option<String>,
     pub mentions: Option<String>,
-    /// The client's name for this message: a retry with it finds the first result.
+    /// The client's idempotency key. A retry with the same key gets the first result.
     pub key: Option<String>,
 }
 
 impl Draft {
-    /// From a body or payload. The key may also come from a header.
+    /// Reads a body or payload. The key may also come from a header.
     pub fn parse(
         mut body: Object,
         conversation_id: Id,
@@ -44,14 +44,14 @@ impl Draft {
         })
     }
 
-    /// Differs, as good as always, between messages that differ: the same key for another message is a conflict.
+    /// A hash of the message. A key that is used again with another fingerprint is a conflict.
     pub fn fingerprint(&self) -> i64 {
         let id = self.conversation_id.to_string();
         let reply = self.reply_to_id.map(|id| id.to_string());
         let optional = [&reply, &self.attachments, &self.metadata, &self.mentions];
         let parts =
             [&id, &self.content].into_iter().map(Some).chain(optional.into_iter().map(Option::as_ref));
-        // FNV-1a. Who makes two of their own messages collide deceives only themselves.
+        // FNV-1a. A sender could only make their own messages collide.
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for part in parts {
             let end: u8 = if part.is_some() { 0xfe } else { 0xff };
@@ -62,8 +62,9 @@ impl Draft {
         hash as i64
     }
 
-    /// The members of the message's JSON that are known before it is stored; the others (`id`, `conversation_id`, `seq`,
-    /// `sender`) are put before these. Together they say what `app.message_text` says of the stored row.
+    /// The fields of the message's JSON that are known before it is stored. The statement puts the others
+    /// (`id`, `conversation_id`, `seq`, `sender`) before them. The result equals that of `app.message_text`
+    /// for the stored row.
     pub fn body(&self, sender: &str, now_ms: u64) -> String {
         let raw = |json: &Option<String>, none: &str| json.as_deref().unwrap_or(none).to_owned();
         [
@@ -130,7 +131,8 @@ fn attachment(mut item: Object) -> Result<Value, Problem> {
     Ok(json!({ "url": url, "name": name, "mime": mime, "size": item.number("size")? }))
 }
 
-/// Others will open it: never a script, a file or data that calls itself an address. Relative ones are the client's own.
+/// Whether a URL is a web link. Other users will open it, so schemes such as `javascript:`, `file:` and
+/// `data:` are refused. A client may use relative URLs.
 fn is_link(url: &str) -> bool {
     let scheme =
         url.split_once(':').map(|(before, _)| before).filter(|before| !before.contains(['/', '?', '#']));
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beside_the_content_has_rules_too() {
+    fn an_error_names_its_field() {
         let file = json!({ "url": "https://x/y", "name": "y", "mime": "image/png", "size": 3, "other": 1 });
         let full = draft(json!({
             "content": "x", "reply_to_id": ROOM, "attachments": [file], "metadata": { "k": [1] },
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_is_json_whatever_people_write() {
+    fn the_body_is_valid_json_for_any_text() {
         let full =
             draft(json!({ "content": "a \"b\" \\ \n ô", "metadata": { "k": [1] }, "client_msg_id": "k\"1" }))
                 .unwrap();
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_comes_from_either_place() {
+    fn the_key_comes_from_the_body_or_the_header() {
         let parse = |body: Value, header: Option<&str>| {
             Draft::parse(
                 Object::parse(body.to_string().as_bytes()).unwrap(),
@@ -264,12 +266,12 @@ mod tests {
         };
         let of_header = parse(json!({ "content": "x" }), Some("k")).unwrap();
         assert_eq!(of_header.key.as_deref(), Some("k"));
-        let torn = parse(json!({ "content": "x", "client_msg_id": "a" }), Some("b"));
-        assert_eq!(torn.unwrap_err().field.as_deref(), Some("client_msg_id"));
+        let different = parse(json!({ "content": "x", "client_msg_id": "a" }), Some("b"));
+        assert_eq!(different.unwrap_err().field.as_deref(), Some("client_msg_id"));
     }
 
     #[test]
-    fn a_fingerprint_tells_messages_apart() {
+    fn different_messages_have_different_fingerprints() {
         let of = |body: Value| draft(body).unwrap().fingerprint();
         let plain = of(json!({ "content": "côn" }));
         assert_eq!(plain, of(json!({ "content": "co\u{302}n", "client_msg_id": "k", "other": 1 })));

@@ -1,5 +1,6 @@
-//! Who is typing. Postgres is asked whether somebody may when there is something to tell, which is at most every few
-//! seconds; the keystrokes in between only prolong what was told. Without Redis nobody is told anything.
+//! Pushes typing signals. The permission is read from Postgres only when there is something to push, which is
+//! at most every few seconds. Further signals in between only extend the pushed one. If Redis fails, nothing
+//! is pushed.
 
 mod rules;
 
@@ -9,12 +10,12 @@ use rules::State;
 use sdk::channels::{self, Publication};
 use sdk::frame::{self, Reply, Request};
 use sdk::rate::{self, Verdict, Window};
-use sdk::redis::{self, Error, Pipeline};
+use sdk::redis::{self, Pipeline};
 use sdk::schedule::{self, Tick};
 use sdk::{Id, Problem, clock, log, params, postgres};
 
 const SEAT: &str = include_str!("sql/seat.sql");
-/// Of one partition at a time; the rest has its turn a second later.
+/// The signals of one partition that one run expires. The run a second later continues.
 const EXPIRE_MAX: &str = "500";
 
 struct Typing;
@@ -22,7 +23,7 @@ frame::export!(Typing);
 schedule::export!(Typing);
 
 sdk::rows! {
-    struct Seat { role: String, archived: bool }
+    struct Membership { role: String, archived: bool }
 }
 
 impl frame::Handler for Typing {
@@ -33,14 +34,14 @@ impl frame::Handler for Typing {
         let user = &request.caller.user_id;
         let (conversation, state) = rules::read(request.payload()?)?;
         let conversation = conversation.find(user)?;
-        let told = match state {
+        let outcome = match state {
             State::Start => start(conversation, user),
             State::Stop => stop(conversation, user),
         };
-        match told {
+        match outcome {
             Ok(()) => {}
-            Err(Trouble::Refused(problem)) => return Err(problem),
-            Err(Trouble::Away(why)) => log::debug("typing is not told", &[("why", &why)]),
+            Err(Error::Refused(problem)) => return Err(problem),
+            Err(Error::Unavailable(why)) => log::debug("typing is not told", &[("why", &why)]),
         }
         Ok(None)
     }
@@ -62,26 +63,27 @@ impl schedule::Handler for Typing {
             let over = over.map_err(|error| redis::describe(&error))?;
             let over = over.texts().filter_map(rules::read_entry);
             let pushes: Vec<_> = over.map(|(room, user)| rules::push(room, user, State::Stop)).collect();
-            publish(&pushes).map_err(|trouble| trouble.describe())?;
+            publish(&pushes).map_err(|error| error.describe())?;
         }
         Ok(())
     }
 }
 
-enum Trouble {
+/// Why a signal was not pushed.
+enum Error {
     Refused(Problem),
-    /// Redis: nothing is told, and nothing needs to be.
-    Away(String),
+    /// Redis or the bus is unavailable. The signal is dropped.
+    Unavailable(String),
 }
 
-fn start(conversation: Id, user: &str) -> Result<(), Trouble> {
+fn start(conversation: Id, user: &str) -> Result<(), Error> {
     let (key, entry) = (keys::typing(conversation), rules::entry(conversation, user));
     let (over, fresh) = ((clock::now_ms() + keys::TYPING_MS).to_string(), rules::FRESH_MS.to_string());
     if run("ask", &key, &[&entry, &over, &fresh])?.integer() == Some(0) {
         return Ok(());
     }
     must_type(conversation, user)?;
-    // Beyond the limit nobody is told. It is no error: the person may well be typing.
+    // Beyond the limit the signal is dropped without an error, because the user may be typing that much.
     let most = rate::most("pushes_per_ten_seconds", 6);
     let window = Window { what: "typing", user: &entry, most, window_ms: 10_000 };
     if let Verdict::Full(_) = window.count() {
@@ -91,7 +93,7 @@ fn start(conversation: Id, user: &str) -> Result<(), Trouble> {
     publish(&[rules::push(conversation, user, State::Start)])
 }
 
-fn stop(conversation: Id, user: &str) -> Result<(), Trouble> {
+fn stop(conversation: Id, user: &str) -> Result<(), Error> {
     must_type(conversation, user)?;
     let entry = rules::entry(conversation, user);
     if run("stop", &keys::typing(conversation), &[&entry])?.integer() == Some(1) {
@@ -101,40 +103,41 @@ fn stop(conversation: Id, user: &str) -> Result<(), Trouble> {
 }
 
 fn must_type(conversation: Id, user: &str) -> Result<(), Problem> {
-    let seat: Option<Seat> = postgres::query(SEAT, &params![conversation, user])?.one()?;
-    let seat = seat.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
-    Role::parse(&seat.role).ok_or_else(Problem::internal)?.must(Act::Send)?;
-    if seat.archived { Err(problem::archived()) } else { Ok(()) }
+    let membership_row: Option<Membership> = postgres::query(SEAT, &params![conversation, user])?.one()?;
+    let membership_row =
+        membership_row.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
+    Role::parse(&membership_row.role).ok_or_else(Problem::internal)?.must(Act::Send)?;
+    if membership_row.archived { Err(problem::archived()) } else { Ok(()) }
 }
 
-fn run(operation: &str, key: &str, args: &[&str]) -> Result<redis::Reply, Error> {
+fn run(operation: &str, key: &str, args: &[&str]) -> Result<redis::Reply, redis::Error> {
     let now = clock::now_ms().to_string();
     let head = [operation, &now];
     let args: Vec<&str> = head.iter().chain(args).copied().collect();
     redis::script("typing", &[key], &args)
 }
 
-fn publish(publications: &[Publication]) -> Result<(), Trouble> {
-    channels::publish(publications).map_err(|error| Trouble::Away(format!("{error:?}")))
+fn publish(publications: &[Publication]) -> Result<(), Error> {
+    channels::publish(publications).map_err(|error| Error::Unavailable(format!("{error:?}")))
 }
 
-impl Trouble {
+impl Error {
     fn describe(self) -> String {
         match self {
             Self::Refused(problem) => problem.detail,
-            Self::Away(why) => why,
+            Self::Unavailable(why) => why,
         }
     }
 }
 
-impl From<Problem> for Trouble {
+impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
         Self::Refused(problem)
     }
 }
 
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        Self::Away(redis::describe(&error))
+impl From<redis::Error> for Error {
+    fn from(error: redis::Error) -> Self {
+        Self::Unavailable(redis::describe(&error))
     }
 }

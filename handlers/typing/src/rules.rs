@@ -1,4 +1,5 @@
-//! What a `typing` frame says, and what is remembered of it. Pure: no host calls, so plain `cargo test` runs it.
+//! Reads `typing` frames, and formats the entries in Redis and the pushes. Pure: no host calls, so plain
+//! `cargo test` runs it.
 
 use chat::address;
 use chat::membership::Name;
@@ -6,7 +7,8 @@ use sdk::json::Object;
 use sdk::{Id, Problem, channels::Publication, frame};
 use serde_json::json;
 
-/// Whoever goes on typing is told of again after this long, well before it would be over.
+/// The interval after which the signal of a user who continues to type is pushed again, well before it
+/// expires.
 pub const FRESH_MS: u64 = 5_000;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,7 +36,8 @@ pub fn read_entry(entry: &str) -> Option<(Id, &str)> {
     Some((Id::parse(conversation)?, user))
 }
 
-/// To everybody in the conversation but the person. A slow reader keeps only the last word on it.
+/// The push to all subscribers of the conversation except the user. A slow reader gets only the latest
+/// signal.
 pub fn push(conversation: Id, user: &str, state: State) -> Publication {
     let frame_type = match state {
         State::Start => "typing.start",
@@ -60,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn typing_starts_unless_it_says_otherwise() {
+    fn a_frame_without_a_state_starts_typing() {
         let room = Name::parse(ROOM).unwrap();
         for (state, meant) in
             [(Value::Null, State::Start), ("start".into(), State::Start), ("stop".into(), State::Stop)]
@@ -71,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_frame_names_its_field() {
+    fn an_error_names_its_field() {
         for (field, payload) in [
             ("conversation_id", json!({})),
             ("conversation_id", json!({ "conversation_id": "No Slug" })),
@@ -83,14 +86,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_read_again_whatever_a_name_holds() {
+    fn an_entry_is_read_back_for_any_user_id() {
         let room = Id::parse(ROOM).unwrap();
         assert_eq!(read_entry(&entry(room, "a b:c")), Some((room, "a b:c")));
         assert_eq!(read_entry("x"), None);
     }
 
     #[test]
-    fn nobody_hears_of_their_own_typing() {
+    fn a_user_gets_no_push_of_their_own_typing() {
         let push = push(Id::parse(ROOM).unwrap(), "bo", State::Stop);
         assert_eq!(push.except_user.as_deref(), Some("bo"));
         assert!(push.frame.starts_with(r#"{"type":"typing.stop","payload":{"#));

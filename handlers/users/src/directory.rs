@@ -1,5 +1,5 @@
-//! Directory entries: in Postgres, and for an hour in Redis, which may be away or empty at any time. An entry in Redis
-//! has no email.
+//! Directory entries. Postgres stores them, and Redis caches them for an hour. The cached form has no e-mail
+//! address.
 
 use chat::keys;
 use sdk::postgres::{self, Error};
@@ -12,26 +12,26 @@ const ENTRY: &str = include_str!("sql/entry.sql");
 const CHANGE: &str = include_str!("sql/change.sql");
 
 sdk::rows! {
-    /// `entry` for others, `own` for oneself.
+    /// `entry` is the form for other users, `own` the one for the user.
     struct Stored { version: u64, entry: String, own: String }
 }
 
-/// As everyone sees them.
+/// The entry of a user as others see it.
 pub fn other(user: &str) -> Result<Option<String>, Problem> {
-    if let Some(kept) = recall(user) {
-        return Ok(Some(kept));
+    if let Some(cached) = cached(user) {
+        return Ok(Some(cached));
     }
     let Some(stored) = read(user)? else { return Ok(None) };
-    keep(user, &stored);
+    cache(user, &stored);
     Ok(Some(stored.entry))
 }
 
-/// As one sees oneself.
+/// The entry of a user as the user sees it.
 pub fn own(user: &str) -> Result<Option<String>, Problem> {
     Ok(read(user)?.map(|stored| stored.own))
 }
 
-/// `name` is the token's, for who has no entry yet.
+/// Changes an entry. `name` comes from the token, and is used if the user has no entry yet.
 pub fn change(user: &str, name: Option<&str>, changes: &Changes) -> Result<String, Problem> {
     let params = params![
         user,
@@ -48,7 +48,7 @@ pub fn change(user: &str, name: Option<&str>, changes: &Changes) -> Result<Strin
     ];
     let rows = postgres::query(CHANGE, &params).map_err(taken)?;
     let stored: Stored = rows.one()?.ok_or_else(Problem::internal)?;
-    keep(user, &stored);
+    cache(user, &stored);
     Ok(stored.own)
 }
 
@@ -64,7 +64,7 @@ fn read(user: &str) -> Result<Option<Stored>, Problem> {
     Ok(postgres::query(ENTRY, &params![user])?.one()?)
 }
 
-fn recall(user: &str) -> Option<String> {
+fn cached(user: &str) -> Option<String> {
     match redis::command(&["HGET", &keys::profile(user), "entry"]) {
         Ok(reply) => reply.text().map(str::to_owned),
         Err(error) => {
@@ -74,8 +74,8 @@ fn recall(user: &str) -> Option<String> {
     }
 }
 
-/// Lost at worst: then it is read from Postgres again, or others see the entry before this one for an hour.
-fn keep(user: &str, stored: &Stored) {
+/// Stores an entry in the cache. If it fails, others may see the former entry for up to an hour.
+fn cache(user: &str, stored: &Stored) {
     let (version, ttl) = (stored.version.to_string(), keys::PROFILE_TTL_S.to_string());
     if let Err(error) = redis::script("keep", &[&keys::profile(user)], &[&version, &stored.entry, &ttl]) {
         log::warn("a directory entry is not kept", &[("why", &describe(&error))]);

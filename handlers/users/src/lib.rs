@@ -1,5 +1,5 @@
-//! The directory over REST: who somebody is, and what one wants to be called oneself. Entries are kept in Redis for an
-//! hour; Postgres has them. One's own is always read there, so nobody sees their own change late.
+//! The directory of users over REST: show an entry, change one's own. Redis caches entries for an hour. A
+//! user's own entry is always read from Postgres, so users see their own changes at once.
 
 mod directory;
 mod rules;
@@ -46,9 +46,9 @@ fn change(request: &Request) -> Result<Response, Problem> {
     answer(&entry)
 }
 
-/// Before one has ever connected, the token is all that is known.
+/// The caller's own entry. A caller who has never connected has none, so it is made from the token.
 fn own(me: &Principal) -> Result<String, Problem> {
-    Ok(directory::own(&me.user_id)?.unwrap_or_else(|| rules::stranger(&me.user_id, me.name.as_deref())))
+    Ok(directory::own(&me.user_id)?.unwrap_or_else(|| rules::entry_of_token(&me.user_id, me.name.as_deref())))
 }
 
 fn answer(entry: &str) -> Result<Response, Problem> {

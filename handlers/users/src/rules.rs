@@ -1,4 +1,4 @@
-//! What somebody may be called. Pure: no host calls, so plain `cargo test` runs it.
+//! The rules for directory entries. Pure: no host calls, so plain `cargo test` runs it.
 
 use sdk::json::Object;
 use sdk::{Problem, text};
@@ -6,10 +6,10 @@ use serde_json::json;
 
 pub const USERNAME_CHARS: std::ops::RangeInclusive<usize> = 3..=50;
 pub const AVATAR_URL_BYTES_MAX: usize = 2048;
-/// RFC 5321.
+/// The longest e-mail address, after RFC 5321.
 pub const EMAIL_BYTES_MAX: usize = 254;
 
-/// What is not there is left as it is; some of nothing, `null`, takes it away.
+/// A change of an entry. `None` leaves a field unchanged; `Some(None)`, for `null`, removes it.
 #[derive(Debug, Default, PartialEq)]
 pub struct Changes {
     pub display_name: Option<Option<String>>,
@@ -40,8 +40,8 @@ impl Changes {
     }
 }
 
-/// Who has a token and nothing else yet.
-pub fn stranger(user: &str, name: Option<&str>) -> String {
+/// The entry of a user who is only known by a token, in JSON.
+pub fn entry_of_token(user: &str, name: Option<&str>) -> String {
     json!({ "id": user, "display_name": text::name_in_token(name), "username": null, "avatar_url": null, "email": null })
         .to_string()
 }
@@ -52,7 +52,7 @@ fn display_name(raw: String) -> Result<String, &'static str> {
 }
 
 fn username(raw: String) -> Result<String, &'static str> {
-    // Plain letters only: two names that look the same must be the same.
+    // Only ASCII letters are allowed, so that two usernames that look the same are the same.
     let plain = raw.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     if plain && USERNAME_CHARS.contains(&raw.len()) {
         Ok(raw)
@@ -61,7 +61,7 @@ fn username(raw: String) -> Result<String, &'static str> {
     }
 }
 
-/// Only what a browser fetches as a picture: no `javascript:`, no `data:`.
+/// Checks the URL of an avatar. Only http and https are allowed, because browsers will load it.
 fn avatar_url(raw: String) -> Result<String, &'static str> {
     let rest = raw.strip_prefix("https://").or_else(|| raw.strip_prefix("http://"));
     let has_host = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '?', '#']));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_is_unchanged_and_null_takes_away() {
+    fn an_absent_field_stays_unchanged_and_null_removes_it() {
         assert!(changes(json!({ "unknown": 1 })).unwrap().is_empty());
         let read = changes(json!({ "username": "Ana_1-x", "email": null })).unwrap();
         assert_eq!(
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_rule_names_its_field() {
+    fn an_error_names_its_field() {
         for (field, good, bad) in [
             (
                 "display_name",

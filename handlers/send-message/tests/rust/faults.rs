@@ -1,4 +1,4 @@
-//! What `send-message` does when a host call goes wrong, where a trace could only show one of many.
+//! The behaviour of `send-message` when a host call fails. A recording could only show one of these cases.
 
 use serde_json::{Value, json};
 use switchboard_harness::{Handler, Harness};
@@ -13,14 +13,14 @@ fn hi() -> Value {
     json!({ "type": "message.send", "payload": payload, "caller": "ana" })
 }
 
-/// What a collected append answers when it stored the message.
+/// The answer of `postgres.collect` for a stored message.
 fn stored() -> Value {
     let cells = json!([1, "accepted", 3, "{\"seq\":4}"]);
     json!({ "Ok": { "columns": ["n", "verdict", "shard", "message"], "cells": cells, "affected": 1 } })
 }
 
 #[tokio::test]
-async fn acknowledges_what_is_stored_and_wakes_its_consumers() {
+async fn a_stored_message_is_acknowledged_and_its_consumers_are_woken() {
     let send = send_message().await;
     let call = send.call("frame", hi()).answer("redis.script", json!({ "Ok": [{ "Integer": 0 }] }));
     let ran = call.answer("postgres.collect", stored()).run().await;
@@ -29,7 +29,7 @@ async fn acknowledges_what_is_stored_and_wakes_its_consumers() {
 }
 
 #[tokio::test]
-async fn never_acknowledges_what_postgres_did_not_store() {
+async fn a_message_that_postgres_did_not_store_is_never_acknowledged() {
     let send = send_message().await;
     for error in [
         json!("Busy"),
@@ -45,13 +45,13 @@ async fn never_acknowledges_what_postgres_did_not_store() {
         let status = ran.returned()["Err"]["status"].as_u64();
         assert!(status.is_some_and(|status| status >= 500), "{ran}");
         assert_eq!(ran.calls_of("wake.outbox").count(), 0, "{ran}");
-        // The place in the window is given back.
+        // The message does not count in the rate limit.
         assert_eq!(ran.calls_of("redis.script").count(), 2, "{ran}");
     }
 }
 
 #[tokio::test]
-async fn a_postgres_that_hangs_costs_the_deadline_and_nothing_else() {
+async fn a_hanging_postgres_costs_only_the_deadline() {
     let send = send_message().await;
     send.call("frame", hi()).hang("postgres.collect", 1).run().await.expect_failure("deadline");
     let call = send.call("frame", hi()).answer("postgres.collect", stored());
@@ -59,7 +59,7 @@ async fn a_postgres_that_hangs_costs_the_deadline_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_same_clock_and_dice_make_the_same_call() {
+async fn the_same_clock_and_randomness_make_the_same_call() {
     let send = send_message().await;
     let run = async |now: &str| {
         let ran = send.call("frame", hi()).at(now).answer("postgres.collect", stored()).run().await;
