@@ -1,7 +1,7 @@
 //! Why handlers speak through tokio-postgres: a collection's flight (BEGIN, two statements, COMMIT) by either driver, in
 //! turns, on one connection. Prints and asserts nothing.
 //!
-//! `cargo test -p switchboard --lib postgres::collect::measure -- --ignored --nocapture`
+//! `cargo test -p switchboard-postgres --lib collect::measure -- --ignored --nocapture`
 
 use std::time::Duration;
 
