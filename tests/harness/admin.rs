@@ -26,7 +26,7 @@ impl Admin {
         &self.rest
     }
 
-    /// Whether the host says that it can serve. False while it can not be reached.
+    /// Whether the host is ready. False while it cannot be reached.
     pub async fn ready(&self) -> bool {
         self.rest.try_send(Method::GET, "/readyz", &[], "").await.is_ok_and(|answer| answer.status == 200)
     }
@@ -36,26 +36,26 @@ impl Admin {
         self.rest.send(Method::POST, "/admin/v1/releases", &headers, release.bytes.clone()).await
     }
 
-    /// Beside what runs: `canary=10%` or `shadow=5`.
+    /// Deploys beside the running release: `canary=10%` or `shadow=5`.
     pub async fn try_out(&self, release: &Release, share: &str) -> Answer {
         let headers = [("content-type", "application/wasm")];
         let path = format!("/admin/v1/releases?{}", share.replace('%', "%25"));
         self.rest.send(Method::POST, &path, &headers, release.bytes.clone()).await
     }
 
-    /// Deployed, and every node runs it.
+    /// Deploys it; returns when every node runs it.
     pub async fn release(&self, release: &Release) {
         let outcome = self.deploy(release).await.expect(200);
         assert_eq!(outcome["complete"], true, "{outcome}");
         assert_eq!(outcome["release"], release.digest(), "{outcome}");
     }
 
-    /// To the release before the current one.
+    /// Rolls back to the release before the current one.
     pub async fn rollback(&self, handler: &str) -> Answer {
         self.rest.post(&format!("/admin/v1/handlers/{handler}/rollback"), json!({})).await
     }
 
-    /// Out of the fleet.
+    /// Retires the handler.
     pub async fn retire(&self, handler: &str) -> Answer {
         self.rest.post(&format!("/admin/v1/handlers/{handler}/retire"), json!({})).await
     }
@@ -64,7 +64,7 @@ impl Admin {
         self.rest.get("/admin/v1/releases").await.expect(200)
     }
 
-    /// A metric, all its labels together; absent before anything was counted.
+    /// The sum of a metric over all labels; absent before anything was counted.
     pub async fn metric(&self, name: &str) -> Option<f64> {
         let answer = self.rest.get("/metrics").await;
         assert_eq!(answer.status, 200, "{answer}");

@@ -1,7 +1,7 @@
-//! The history checker, for whatever sends stored messages: loads beside their figures, tests beside what
-//! they are about. Per conversation the seqs are dense, what was acknowledged is stored once, and every
-//! subscriber's stream, the one of somebody who resumes included, is what history holds. It keeps sixteen
-//! bytes a message, for loads deliver millions; who needs every anomaly counted and named has the `ledger`.
+//! The history checker, for loads and tests that send stored messages. It checks for each conversation that
+//! the seqs have no gaps, that each acknowledged message is stored once, and that every subscriber's stream
+//! equals the history, also after a resume. It keeps sixteen bytes for each message, because loads deliver
+//! millions. The `ledger` counts and names every anomaly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,10 +16,10 @@ use crate::rest::Rest;
 use crate::socket::{Handshake, Incoming, Socket};
 use crate::token::Token;
 
-/// Less than what a resume sends by itself.
+/// Fewer messages than a resume sends by itself.
 const RESUMED_MAX: u64 = 500;
 
-/// A message as far as it is compared: its place and which it is.
+/// The compared part of a message: its position and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Said {
     pub seq: u64,
@@ -28,15 +28,15 @@ pub struct Said {
 
 impl Said {
     pub fn new(seq: u64, id: &str) -> Self {
-        // FNV-1a: two ids of one conversation that share it would have to be meant.
+        // FNV-1a: two ids of one conversation do not collide by accident.
         let id = id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         Self { seq, id }
     }
 
-    /// Out of a `message.new` or a `message.sent`, without reading it as JSON: a load must cost less than
-    /// what it measures.
+    /// Reads it from a `message.new` or a `message.sent` without parsing JSON: a load must cost less than the
+    /// measured work.
     pub fn of(frame: &[u8]) -> Option<Self> {
         let id = behind(frame, b"\"id\":\"")?;
         let id = &id[..id.iter().position(|byte| *byte == b'"')?];
@@ -51,7 +51,7 @@ fn behind<'a>(frame: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     Some(&frame[place + name.len()..])
 }
 
-/// Where the books do not balance: the first place that was found.
+/// The first difference that was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wrong {
     pub conversation: String,
@@ -79,7 +79,7 @@ pub struct Checked {
     pub stored: usize,
     pub acknowledged: usize,
     pub delivered: usize,
-    /// Came again. Clients know them by their seq, so nothing is wrong with them after a resume.
+    /// Messages that came again. Clients recognise them by their seq, so they are allowed after a resume.
     pub duplicates: usize,
 }
 
@@ -100,7 +100,7 @@ struct Stream {
 }
 
 impl Books {
-    /// A conversation that is checked also where nobody was told anything.
+    /// Adds a conversation that is checked even if no client received anything.
     pub fn open(&mut self, conversation: &str) {
         self.0.entry(conversation.to_owned()).or_default();
     }
@@ -120,14 +120,14 @@ impl Books {
         }
     }
 
-    /// All that a subscriber had behind `from`, where it subscribed, in the order in which it came, over
-    /// however many connections.
+    /// Adds everything that a subscriber received after `from`, its first position, in the order of arrival,
+    /// over all its connections.
     pub fn heard(&mut self, conversation: &str, whose: impl Into<String>, from: u64, said: Vec<Said>) {
         let stream = Stream { whose: whose.into(), from, said };
         self.0.entry(conversation.to_owned()).or_default().streams.push(stream);
     }
 
-    /// With a history that was read already.
+    /// Compares with a history that was read already.
     pub fn compare(&self, conversation: &str, history: &History) -> Result<Checked, Wrong> {
         let mut checked = Checked::default();
         if let Some(book) = self.0.get(conversation) {
@@ -136,8 +136,8 @@ impl Books {
         Ok(checked)
     }
 
-    /// Reads every conversation whole and compares; then somebody resumes in each, and has to be sent the end
-    /// of it. Nothing may be in flight any more, and nobody else may have written.
+    /// Reads every conversation whole and compares. Then a client resumes in each, and must receive its end.
+    /// Nothing may be in flight any more, and no other client may have written.
     pub async fn check(&self, host: SocketAddr, member: impl Fn(&str) -> String) -> Result<Checked, Wrong> {
         let mut checked = Checked::default();
         for (conversation, book) in &self.0 {
@@ -270,7 +270,7 @@ mod tests {
         Said::new(seq, &stored(seq).id)
     }
 
-    /// One to five are stored, all but the first were acknowledged, and bo has had them since two.
+    /// One to five are stored, all but the first were acknowledged, and bo has received them from two on.
     fn compared(damage: impl FnOnce(&mut History, &mut Book)) -> Result<Checked, (u64, String)> {
         let mut history: History = (1..=5).map(|seq| (seq, stored(seq))).collect();
         let stream = Stream { whose: "bo".into(), from: 2, said: (3..=5).map(said).collect() };

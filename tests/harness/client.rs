@@ -1,5 +1,5 @@
-//! A client of the protocol that a test can talk through. It reads only when asked to, so a test that does
-//! not read is a slow reader. It never reconnects by itself; `crowd` has clients that do.
+//! A client of the protocol for tests. It reads only on request, so a test that does not read is a slow
+//! reader. It never reconnects by itself; the clients of `crowd` do.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use crate::patience::PATIENCE;
 use crate::socket::{Handshake, Head, Incoming, NotOpened, Socket};
 use crate::token::Token;
 
-/// How long nothing must happen to call it silence. Absence has no event to wait for; a push takes
+/// The time without a frame that counts as silence. Absence has no event to wait for; a push takes
 /// milliseconds.
 const SILENCE: Duration = Duration::from_millis(150);
-/// A test that leaves more pushes unread has lost its way.
+/// Maximum number of unread pushes. More are a mistake of the test.
 const ASIDE_MAX: usize = 100_000;
 
 pub struct Client {
@@ -24,7 +24,7 @@ pub struct Client {
     pub session: Value,
     socket: Socket,
     room: Option<String>,
-    /// Pushes that came while something else was awaited.
+    /// Pushes that came while the test waited for another frame.
     aside: VecDeque<Value>,
     requests: u64,
 }
@@ -34,12 +34,12 @@ pub struct Client {
 pub struct Reply(pub Value);
 
 impl Client {
-    /// Signed in by the token in the handshake.
+    /// Connects and signs in by the token in the handshake.
     pub async fn sign_in(host: SocketAddr, user: &str) -> Self {
         Self::open(host, user, &Handshake::bearer(&Token::of(user).sign())).await
     }
 
-    /// Signed in by a handshake that carries a token.
+    /// Connects and signs in by a handshake that carries a token.
     pub async fn open(host: SocketAddr, user: &str, handshake: &Handshake) -> Self {
         let (socket, _) = Socket::open(host, handshake).await.unwrap_or_else(|why| panic!("{user}: {why}"));
         let mut client = Self::over(socket, user);
@@ -48,7 +48,7 @@ impl Client {
         client
     }
 
-    /// A socket that may have to sign in yet, and the head of the answer.
+    /// Connects without waiting for a sign-in. Returns also the head of the answer.
     pub async fn connect(host: SocketAddr, handshake: &Handshake) -> Result<(Self, Head), NotOpened> {
         let (socket, head) = Socket::open(host, handshake).await?;
         Ok((Self::over(socket, "somebody"), head))
@@ -65,7 +65,7 @@ impl Client {
         }
     }
 
-    /// Subscribe, and make it the conversation that `send` means. Returns its head.
+    /// Subscribes to a conversation, which `send` then uses. Returns its head.
     pub async fn enter(&mut self, conversation: &str) -> u64 {
         let reply = self.request("subscribe", json!({"conversation_ids": [conversation]})).await;
         let subscribed = reply.expect("subscribed");
@@ -91,13 +91,13 @@ impl Client {
         self.room.as_deref().expect("entered a conversation first")
     }
 
-    /// `message.send` to the conversation entered.
+    /// Sends `message.send` to the entered conversation.
     pub async fn send(&mut self, text: &str) -> Reply {
         let payload = json!({"conversation_id": self.room(), "content": text});
         self.request("message.send", payload).await
     }
 
-    /// Any frame that is answered.
+    /// Sends any frame that has an answer.
     pub async fn request(&mut self, frame_type: &str, payload: Value) -> Reply {
         self.requests += 1;
         let id = format!("r{}", self.requests);
@@ -105,7 +105,7 @@ impl Client {
         self.reply_to(&json!(id)).await
     }
 
-    /// The one reply that carries this id; what comes before it is put aside.
+    /// Waits for the reply with this id; earlier frames are put aside.
     pub async fn reply_to(&mut self, id: &Value) -> Reply {
         loop {
             let frame = self.read(&format!("the reply to {id}")).await;
@@ -116,7 +116,7 @@ impl Client {
         }
     }
 
-    /// Any frame, without waiting for anything.
+    /// Sends any frame without waiting.
     pub async fn write(&mut self, frame: Value) {
         self.write_text(&frame.to_string()).await;
     }
@@ -126,12 +126,12 @@ impl Client {
         written.unwrap_or_else(|error| panic!("{}: writing: {error}", self.user));
     }
 
-    /// Bytes that need not be a frame. An error is the server's answer to earlier ones.
+    /// Sends bytes that need not be a frame. An error is the server's answer to earlier bytes.
     pub async fn write_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.socket.write_raw(bytes).await
     }
 
-    /// The next frame that is meant, whole. The others are put aside.
+    /// Waits for the next frame that matches, whole. The others are put aside.
     pub async fn expect_frame(&mut self, what: &str, meant: impl Fn(&Value) -> bool) -> Value {
         if let Some(place) = self.aside.iter().position(&meant) {
             return self.aside.remove(place).unwrap_or_default();
@@ -145,12 +145,12 @@ impl Client {
         }
     }
 
-    /// The next push of this type, its payload. Pushes of other types are put aside.
+    /// Waits for the next push of this type and returns its payload. Pushes of other types are put aside.
     pub async fn expect(&mut self, frame_type: &str) -> Value {
         self.expect_where(frame_type, |_| true).await
     }
 
-    /// The next push of this type whose payload is the one meant.
+    /// Waits for the next push of this type whose payload matches.
     pub async fn expect_where(&mut self, frame_type: &str, meant: impl Fn(&Value) -> bool) -> Value {
         let fits = |frame: &Value| frame["type"] == frame_type && meant(&frame["payload"]);
         if let Some(place) = self.aside.iter().position(fits) {
@@ -165,14 +165,13 @@ impl Client {
         }
     }
 
-    /// A push of this type that has been put aside, its payload; what has not been read yet is not looked
-    /// for.
+    /// The payload of a push of this type that was put aside. It reads nothing more.
     pub fn aside(&mut self, frame_type: &str) -> Option<Value> {
         let place = self.aside.iter().position(|frame| frame["type"] == frame_type)?;
         self.aside.remove(place).map(|mut frame| frame["payload"].take())
     }
 
-    /// The next message of the conversation entered, which must be this one.
+    /// The next message of the entered conversation, which must be this one.
     pub async fn expect_message(&mut self, text: &str) -> Value {
         let room = self.room().to_owned();
         let push = self.expect_where("message.new", |payload| payload["conversation_id"] == *room).await;
@@ -180,7 +179,7 @@ impl Client {
         push["message"].clone()
     }
 
-    /// The next message of the conversation entered that is the one meant.
+    /// The next message of the entered conversation that matches.
     pub async fn expect_message_where(&mut self, meant: impl Fn(&Value) -> bool) -> Value {
         self.expect_where("message.new", |payload| meant(&payload["message"])).await["message"].clone()
     }
@@ -193,7 +192,7 @@ impl Client {
         }
     }
 
-    /// The next frame as it comes, or the code of the close that ended them.
+    /// The next frame, or the code of the close that ended the connection.
     pub async fn next_or_close(&mut self) -> Result<Value, u16> {
         if let Some(frame) = self.aside.pop_front() {
             return Ok(frame);
@@ -205,8 +204,8 @@ impl Client {
         }
     }
 
-    /// The next `error` frame without an id, which must have this code: the answer to what could not be
-    /// understood.
+    /// The next `error` frame without an id, which must have this code: the answer to a frame that could not
+    /// be read.
     pub async fn expect_error(&mut self, code: &str) -> Value {
         let payload = self.expect("error").await;
         assert_eq!(payload["code"], code, "{payload}");
@@ -247,7 +246,7 @@ impl Client {
         }
     }
 
-    /// The connection still stands and everything sent before has been handled.
+    /// Checks that the connection is open, and that everything sent before was handled.
     pub async fn expect_alive(&mut self) {
         self.request("ping", json!({})).await.expect("pong");
     }
@@ -303,7 +302,7 @@ impl Reply {
         payload
     }
 
-    /// `invalid`, naming the field.
+    /// Checks for `invalid` with this field.
     #[track_caller]
     pub fn expect_invalid(self, field: &str) {
         let payload = self.expect_error("invalid");

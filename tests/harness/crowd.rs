@@ -1,6 +1,6 @@
-//! Clients for loads and losses: each follows conversations and may talk in one, reconnects when cut off,
-//! resumes from its positions, retries what was not acknowledged under the same key, and writes down
-//! everything it saw. It judges nothing; `ledger` does.
+//! Clients for loads and losses. Each follows conversations and may write in one. It reconnects when cut off,
+//! resumes from its positions, retries unacknowledged messages under the same key, and records everything
+//! that it received. `ledger` judges the record.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,22 +17,22 @@ use crate::patience::{PATIENCE, until};
 use crate::socket::{Handshake, Incoming, Socket};
 use crate::token::Token;
 
-/// Between two attempts to connect.
+/// Wait between two attempts to connect.
 const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 
 /// The frames that one client received, in the order of arrival.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     pub user: String,
-    /// The position each conversation was first subscribed at: what came before is not owed.
+    /// The first position of each conversation: earlier messages are not due.
     pub from: BTreeMap<String, u64>,
     pub pushed: Vec<Pushed>,
     pub acknowledged: Vec<Acknowledged>,
-    /// Key and content of everything ever sent.
+    /// Key and content of every sent message.
     pub attempted: BTreeMap<String, String>,
-    /// Error frames in answer to a send, each with when.
+    /// Error frames in answer to a send, each with its time.
     pub refusals: Vec<(Instant, Value)>,
-    /// Why each connection but the last ended.
+    /// The reason for the end of each connection but the last.
     pub breaks: Vec<String>,
     /// Violations of the protocol, which are never allowed.
     pub violations: Vec<String>,
@@ -41,7 +41,7 @@ pub struct Record {
 /// A `message.new`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pushed {
-    /// Which of this client's connections it came on, from 0.
+    /// Number of the client's connection on which it came, from 0.
     pub connection: usize,
     pub conversation: String,
     pub seq: u64,
@@ -67,7 +67,7 @@ enum Phase {
     Listen,
 }
 
-/// One member of the crowd. Dropping it ends it.
+/// One client of the crowd. Dropping it ends the client.
 pub struct Chatter {
     record: Arc<Mutex<Record>>,
     phase: watch::Sender<Phase>,
@@ -81,7 +81,7 @@ pub struct Plan {
     pub user: String,
     pub follows: Vec<String>,
     pub talks_in: Option<String>,
-    /// Between an acknowledgement and the next message.
+    /// Wait between an acknowledgement and the next message.
     pub pause: Duration,
 }
 
@@ -96,7 +96,7 @@ impl Plan {
         }
     }
 
-    /// Follows one conversation and talks in it.
+    /// Follows one conversation and writes in it.
     pub fn talker(user: impl Into<String>, conversation: &str, pause: Duration) -> Self {
         Self { talks_in: Some(conversation.to_owned()), pause, ..Self::listener(user, conversation) }
     }
@@ -136,7 +136,7 @@ impl Chatter {
         self.lock().acknowledged.len()
     }
 
-    /// Stops talking; returns once nothing of its own is unanswered.
+    /// Stops writing; returns once all its messages are answered.
     pub async fn hush(&mut self) {
         self.phase.send_replace(Phase::Listen);
         let hushed = tokio::time::timeout(3 * PATIENCE, self.idle.wait_for(|idle| *idle)).await.is_ok();
@@ -167,10 +167,10 @@ impl Drop for Chatter {
     }
 }
 
-/// The task behind a chatter.
+/// The task of one client.
 struct Life {
     host: SocketAddr,
-    /// Tells the chatters of one user apart: their keys must not be the same.
+    /// Distinguishes the clients of one user: their keys must differ.
     name: String,
     plan: Plan,
     record: Arc<Mutex<Record>>,
@@ -179,7 +179,7 @@ struct Life {
     connection: usize,
     positions: BTreeMap<String, u64>,
     sent: u64,
-    /// Sent and not acknowledged: goes again under its key.
+    /// A sent message without an acknowledgement, which is sent again under its key.
     in_flight: Option<InFlight>,
 }
 
@@ -220,7 +220,7 @@ impl Life {
         if let Err(error) = socket.write_json(&subscribe).await {
             return format!("subscribing: {error}");
         }
-        // Nothing is said before the subscription stands, or the first own message could precede it.
+        // Send nothing before the subscription is there; otherwise the first own message could precede it.
         let mut subscribed = false;
         let mut speak_at: Option<Instant> = None;
         let mut phases = self.phases.clone();
@@ -329,7 +329,7 @@ impl Life {
             self.tell_idle();
             return Some(Instant::now() + self.plan.pause);
         }
-        // Refused: the same message again, when the host says that this makes sense.
+        // Refused: send the same message again, if the host marks it as retryable.
         self.note(|record| record.refusals.push((Instant::now(), frame.clone())));
         if payload["retryable"] != true {
             self.tell_idle();
@@ -376,7 +376,7 @@ impl Life {
     }
 }
 
-/// Never, when there is no time.
+/// Waits until the time; forever if there is none.
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,

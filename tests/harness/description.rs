@@ -1,5 +1,5 @@
-//! The wire as it is described for machines: `docs/openapi.yaml`, `docs/asyncapi.yaml`. Every frame that a
-//! client of a test hears is held against the second.
+//! The descriptions of the wire: `docs/openapi.yaml`, `docs/asyncapi.yaml`. Every frame that a client of a
+//! test receives is checked against the second.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::schema::accepts;
 
-/// Schemas are finite; a deeper one refers to itself.
+/// Maximum depth of a schema; a deeper one refers to itself.
 const DEPTH_MAX: usize = 40;
 
 pub fn openapi() -> &'static Value {
@@ -26,11 +26,11 @@ fn parsed(text: &str) -> Value {
     serde_yaml_ng::from_str(text).expect("a description is YAML")
 }
 
-/// A frame as it is described.
+/// The description of a frame.
 pub struct Message {
     pub name: String,
     pub aliases: Vec<String>,
-    /// Of the whole frame.
+    /// The schema of the whole frame.
     pub schema: Value,
 }
 
@@ -71,7 +71,7 @@ pub fn complaint(frame: &Value) -> Option<String> {
     (!fits).then(|| format!("docs/asyncapi.yaml describes it otherwise: {frame}"))
 }
 
-/// All that the product's manifests bind of a kind: `http`, `frame`.
+/// All bindings of a kind (`http`, `frame`) in the product's manifests.
 pub fn bindings(kind: &str) -> Vec<toml::Value> {
     let handlers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../handlers");
     let mut bindings = Vec::new();
@@ -109,7 +109,7 @@ fn resolved(document: &Value, value: &Value, depth: usize) -> Value {
     }
 }
 
-/// What `allOf` lists are objects: one with the fields of all.
+/// Merges the objects of `allOf` into one with all fields.
 fn together(mut schema: Map<String, Value>) -> Value {
     let Some(Value::Array(parts)) = schema.remove("allOf") else { return Value::Object(schema) };
     let (mut properties, mut required) = (Map::new(), Vec::new());
@@ -137,7 +137,7 @@ mod tests {
         assert!(typing(json!({"conversation_id": conversation_id})).is_some());
         assert!(typing(json!({"conversation_id": 7, "user_id": "ana"})).is_some());
         assert!(complaint(&json!({"type": "pong"})).is_some());
-        // One of the ways to say it.
+        // Any of the alternatives is enough.
         let read = |payload: Value| complaint(&json!({"type": "notification.read", "payload": payload}));
         assert_eq!(read(json!({"id": conversation_id, "deleted": true, "unread": 0})), None);
         assert!(read(json!({"id": conversation_id, "unread": 0})).is_some());

@@ -1,17 +1,17 @@
-//! Processes whose wall clock is off, by libfaketime. Their timers go on as they should: the monotonic clock
-//! is the real one.
+//! Processes with another wall clock, by libfaketime. Their timers are right: the monotonic clock is the real
+//! one.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Seconds by which the clock is off. Every process that inherits it has the same clock, whenever it starts.
+/// Offset of the clock in seconds. Every process that inherits it has the same clock, whenever it starts.
 const OFFSET: &str = "FAKETIME";
 const DAY_S: i64 = 86_400;
 /// The last seconds of a month: servers start and databases are made in them, and the tests run into the next
 /// month.
 const MONTH_END_S: i64 = 15;
 
-/// Where Debian's package `libfaketime` puts the library. None where it is not installed.
+/// Path of the library of Debian's package `libfaketime`. None if it is not installed.
 fn library() -> Option<PathBuf> {
     std::fs::read_dir("/usr/lib").ok()?.flatten().find_map(|entry| {
         let library = entry.path().join("faketime/libfaketimeMT.so.1");
@@ -19,8 +19,8 @@ fn library() -> Option<PathBuf> {
     })
 }
 
-/// Redis allocates by jemalloc, which asks for the time before libfaketime can answer, and both wait for
-/// ever. With this library of glibc before it, the allocator is glibc's.
+/// Redis allocates by jemalloc, which asks for the time before libfaketime can answer, and both wait forever.
+/// With this library of glibc before it, the allocator is glibc's.
 fn allocator() -> Option<PathBuf> {
     let library = library()?.parent()?.with_file_name("libc_malloc_debug.so.0");
     library.exists().then_some(library)
@@ -42,7 +42,7 @@ pub fn variables(offset_s: i64) -> Option<Vec<(&'static str, String)>> {
     ])
 }
 
-/// A time that shows what depends on the date.
+/// A date at which mistakes with dates show.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Moment {
     Tomorrow,
@@ -67,7 +67,7 @@ impl Moment {
         }
     }
 
-    /// How far a clock is to be set ahead for it to be that moment now.
+    /// The offset that makes the present time this date.
     pub fn offset_s(self) -> i64 {
         let now_s =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
@@ -79,7 +79,7 @@ impl Moment {
         let (year, month) = month_of(now_s);
         match self {
             Self::Tomorrow => now_s + DAY_S,
-            // Not of the present month: its end may be a minute away, and then the next moment is the same.
+            // Skip the present month: its end may be a minute away, and then the next date is the same.
             Self::MonthEnd => begin_of(year, month + 2) - MONTH_END_S,
             Self::MonthBegin => begin_of(year, month + 2),
             Self::LeapDay => {

@@ -1,5 +1,5 @@
-//! The client's half of RFC 6455: enough to speak and to misbehave. Written apart from the host's codec, so
-//! that the two can not share a mistake; checked against fastwebsockets as the server
+//! The client's half of RFC 6455: enough to speak and to misbehave. Written independently of the host's
+//! codec, so that both cannot have the same mistake; checked against fastwebsockets as the server
 //! (`tests/load/native.rs`).
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,27 +13,27 @@ pub const PONG: u8 = 10;
 
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
-/// Any key masks; a fixed one keeps a failing run repeatable.
+/// Any key is allowed; a fixed one makes a failing run repeatable.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame as the server sent it.
+/// A frame of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
     pub opcode: u8,
     pub payload: Bytes,
 }
 
-/// A whole, masked frame.
+/// Encodes a whole, masked frame.
 pub fn encode(opcode: u8, payload: &[u8]) -> Vec<u8> {
     encode_as(FIN | opcode, payload)
 }
 
-/// One fragment of a message; `last` ends it.
+/// Encodes one fragment of a message; `last` ends the message.
 pub fn encode_fragment(opcode: u8, payload: &[u8], last: bool) -> Vec<u8> {
     encode_as(if last { FIN | opcode } else { opcode }, payload)
 }
 
-/// With any first byte, so that reserved bits and unknown opcodes can be sent too.
+/// Encodes a frame with any first byte, so that tests can send reserved bits and unknown opcodes.
 pub fn encode_as(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(payload.len() + 14);
     frame.push(first);
@@ -43,7 +43,7 @@ pub fn encode_as(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// As a server would send it: a client must never.
+/// Encodes a frame without a mask, which only a server may send.
 pub fn encode_unmasked(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(payload.len() + 10);
     frame.push(FIN | opcode);
@@ -74,7 +74,7 @@ fn push_length(frame: &mut Vec<u8>, length: usize, mask_bit: u8) {
     }
 }
 
-/// Takes the next whole frame off the front of what was read. `Err` names what a server must not send.
+/// Removes the next whole frame from the read bytes. `Err` names a violation by the server.
 pub fn take(buffer: &mut BytesMut) -> Result<Option<Frame>, String> {
     let Some((header, length)) = header(buffer)? else { return Ok(None) };
     if buffer.len() < header + length {
@@ -85,7 +85,7 @@ pub fn take(buffer: &mut BytesMut) -> Result<Option<Frame>, String> {
     Ok(Some(Frame { opcode, payload: buffer.split_to(length).freeze() }))
 }
 
-/// Bytes of the header, and of the payload behind it.
+/// Number of bytes of the header, and of the payload after it.
 fn header(buffer: &[u8]) -> Result<Option<(usize, usize)>, String> {
     let &[first, second, ref rest @ ..] = buffer else { return Ok(None) };
     if first & 0x70 != 0 {

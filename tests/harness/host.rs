@@ -1,5 +1,5 @@
-//! A host under test: its own process, database, Redis and ports. It can be killed, drained and started
-//! again; when a test ends well, the world is checked for what it left behind.
+//! A host under test: its own process, database, Redis and ports. A test can kill, drain and restart it.
+//! After a successful test, the harness checks what the test left behind.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -22,14 +22,14 @@ use crate::services::{Database, Redis};
 use crate::token::{JWT_SECRET, Token};
 use crate::{paths, services};
 
-/// Role passwords and the artifact cache hang on it, so all test hosts of a run share both.
+/// Role passwords and the artifact cache depend on it, so all test hosts of a run share both.
 pub const SECRET: &str = "secret-of-the-black-box-tests-0123456789abcdef";
-/// A first start compiles every handler, on a machine that is busy with other tests.
+/// Long enough for a first start, which compiles every handler, on a machine that is busy with other tests.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Lines of the host's log that a failed test shows.
 const LOG_TAIL_LINES: usize = 60;
 
-/// How a host differs from the usual one.
+/// Differences from the usual host.
 #[derive(Clone, Default)]
 pub struct Options {
     environment: Vec<(String, String)>,
@@ -45,15 +45,15 @@ impl Options {
         self
     }
 
-    /// A node whose clock is off by so many seconds. Its timers go on as they should. None where libfaketime
-    /// is not installed.
+    /// A node whose clock has an offset of this many seconds. Its timers are right. None if libfaketime is
+    /// not installed.
     pub fn with_clock(mut self, offset_s: i64) -> Option<Self> {
         let variables = crate::faketime::variables(offset_s)?;
         self.environment.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Some(self)
     }
 
-    /// For tests that send more than a person would: the limits per person are out of the way.
+    /// For tests that send more than a person would: turns off the rate limits.
     pub fn without_rate_limits(self) -> Self {
         self.set("HANDLERS__SEND_MESSAGE__MESSAGES_PER_MINUTE", 100_000_000)
             .set("HANDLERS__CHANGE_MESSAGE__CHANGES_PER_MINUTE", 100_000_000)
@@ -95,7 +95,7 @@ pub struct Host {
     pub redis: Redis,
     admin_address: SocketAddr,
     options: Options,
-    /// Working directory and log.
+    /// Directory of the working files and the log.
     directory: TempDir,
     process: Option<Child>,
 }
@@ -107,7 +107,7 @@ impl Host {
         Self::test_over(services::database().await, Redis::start().await, options, test).await;
     }
 
-    /// Over backends that the test has made itself.
+    /// The same, with backends that the test has made itself.
     pub async fn test_over(
         database: Database,
         redis: Redis,
@@ -126,7 +126,7 @@ impl Host {
             eprintln!("---- the host's log ends with:\n{}", host.log_tail());
             eprintln!("---- the outbox: {:?}", host.database.outbox_unread().await);
             eprintln!("---- deadlocks: {}", host.database.deadlocks().await);
-            // Said before all this already, where a report that shows only the end of it does not show it.
+            // Printed again, because a report that shows only the end would not contain it.
             eprintln!("---- it failed with: {}", said(&*panic));
             host.kill().await;
             std::panic::resume_unwind(panic);
@@ -134,7 +134,7 @@ impl Host {
         host.database.drop_it().await;
     }
 
-    /// Not yet running.
+    /// Makes a host that is not running yet.
     pub async fn over(database: Database, redis: Redis, options: Options) -> Self {
         let (address, admin_address) = (free_address(), free_address());
         Self {
@@ -149,12 +149,12 @@ impl Host {
         }
     }
 
-    /// Another node of the same fleet: the same database and Redis, its own ports. Running.
+    /// Starts another node of the same fleet: the same database and Redis, its own ports.
     pub async fn another_node(&self) -> Self {
         self.another_node_with(self.options.clone()).await
     }
 
-    /// One that differs.
+    /// The same, with other options.
     pub async fn another_node_with(&self, options: Options) -> Self {
         let mut node = Self::over(self.database.clone(), self.redis.shared(), options).await;
         node.start().await;
@@ -174,7 +174,7 @@ impl Host {
         .await;
     }
 
-    /// Starts the process and waits for nothing.
+    /// Starts the process without waiting.
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
@@ -221,7 +221,7 @@ impl Host {
         self.signal("TERM");
     }
 
-    /// It hangs: nothing of it runs, and its connections stay.
+    /// Stops the process (SIGSTOP): nothing of it runs, and its connections stay open.
     pub fn freeze(&self) {
         self.signal("STOP");
     }
@@ -237,7 +237,7 @@ impl Host {
         assert!(sent.is_ok_and(|status| status.success()), "SIG{signal} to {pid}");
     }
 
-    /// Waits for the end that was asked for.
+    /// Waits for the end of the process.
     pub async fn ended(&mut self) -> ExitStatus {
         let process = self.process.as_mut().expect("it was started");
         let status = tokio::time::timeout(Duration::from_secs(30), process.wait()).await;
@@ -246,7 +246,7 @@ impl Host {
         status
     }
 
-    /// Where operators connect.
+    /// The address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
@@ -255,12 +255,12 @@ impl Host {
         self.process.as_ref().and_then(Child::id).expect("it runs")
     }
 
-    /// The command line, as an operator of this host: its exit code and the document it printed.
+    /// Runs the command line as an operator of this host. Returns its exit code and the printed document.
     pub async fn switchboard(&self, arguments: &[&str]) -> (i32, Value) {
         self.switchboard_with(&[], arguments).await
     }
 
-    /// Likewise, with these in its environment.
+    /// The same, with these variables.
     pub async fn switchboard_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> (i32, Value) {
         let mut command = Command::new(paths::switchboard());
         let output = command
@@ -277,7 +277,7 @@ impl Host {
         (code, serde_json::from_slice(&output.stdout).unwrap_or_default())
     }
 
-    /// Its exit code, and everything that it printed.
+    /// Returns its exit code, and everything that it printed.
     pub async fn switchboard_text(&self, arguments: &[&str]) -> (i32, String) {
         let mut command = Command::new(paths::switchboard());
         let output =
@@ -294,7 +294,7 @@ impl Host {
         assert!(output.status.success(), "switchboard {arguments:?}: {}: {complaint}", output.status);
     }
 
-    /// What Redis calls a key that handlers know by this name.
+    /// The full name in Redis of a key with this name for handlers.
     pub async fn redis_key(&self, name: &str) -> String {
         let rows = self.database.rows("select switchboard.redis_prefix()").await;
         format!("{}{name}", rows[0].get::<_, String>(0))
@@ -312,7 +312,7 @@ impl Host {
         Rest::new(self.address, token)
     }
 
-    /// A group of these, the first its owner. Returns its id.
+    /// Makes a group of these users; the first is the owner. Returns its id.
     pub async fn group(&self, name: &str, members: &[&str]) -> String {
         let (owner, others) = members.split_first().expect("an owner");
         let body = json!({"type": "group", "name": name, "members": others});
@@ -329,7 +329,7 @@ impl Host {
         (ana, bo)
     }
 
-    /// A command of `switchboard` that talks to this host; its JSON answer.
+    /// Runs a command of `switchboard` against this host. Returns its JSON answer.
     pub async fn command(&self, args: &[&str]) -> Value {
         let output = Command::new(paths::switchboard())
             .args(args)
@@ -399,13 +399,13 @@ fn said(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text")
 }
 
-/// A port nobody listens on, below those the system gives to outgoing connections: a server that is started
-/// again must find its own port free.
+/// A free port, below those that the system gives to outgoing connections: a restarted server must find its
+/// own port free.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 20_000;
     const PORTS: u16 = 12_000;
-    // Tests of several checkouts may run at the same time: they begin at different places.
+    // Tests of several checkouts may run at the same time, so they begin at different ports.
     let begin = (std::process::id() % u32::from(PORTS)) as u16;
     for _ in 0..PORTS {
         let place = (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;

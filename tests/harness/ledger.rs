@@ -1,5 +1,5 @@
-//! The books: what history holds against what was acknowledged and what every client saw. Counts are exact; a
-//! test compares them with what it allows.
+//! The comparison of the history with the acknowledgements and with the frames that every client received.
+//! Counts are exact; a test compares them with what it allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,26 +44,26 @@ pub async fn history(member: &Rest, conversation: &str) -> History {
 pub struct Audit {
     pub acknowledged: usize,
     pub delivered: usize,
-    /// Deliveries that were due: every stored message, to everyone subscribed before it.
+    /// Number of due deliveries: every stored message, to every earlier subscriber.
     pub owed: usize,
-    /// A seq that history lacks.
+    /// Seqs that the history lacks.
     pub holes: Vec<String>,
-    /// Acknowledged, and not in history under that seq and id exactly once.
+    /// Acknowledged messages that are not in the history under that seq and id exactly once.
     pub acknowledged_lost: Vec<String>,
-    /// One send stored twice.
+    /// Sends that are stored twice.
     pub stored_twice: Vec<String>,
-    /// Stored, and never pushed to a subscriber that it was due to.
+    /// Stored messages that were never pushed to a due subscriber.
     pub undelivered: Vec<String>,
-    /// Pushed again, on the same connection or after a resume.
+    /// Messages pushed again, on the same connection or after a resume.
     pub duplicates: Vec<String>,
-    /// Pushed after a higher seq while it had not been pushed before.
+    /// Messages that were first pushed after a higher seq.
     pub reordered: Vec<String>,
-    /// Pushed, and not what history holds under that seq.
+    /// Pushed messages that differ from the history under that seq.
     pub false_pushes: Vec<String>,
     pub violations: Vec<String>,
-    /// Connections that ended.
+    /// Ended connections.
     pub breaks: Vec<String>,
-    /// Sends answered with an error.
+    /// Sends that got an error.
     pub refusals: Vec<String>,
 }
 
@@ -90,7 +90,8 @@ impl Audit {
         audit
     }
 
-    /// Nothing that no event excuses: what is acknowledged is kept, once, in order, and reaches everyone.
+    /// True if every acknowledged message is stored once, in order, and reached everyone. Duplicates and
+    /// ended connections are allowed.
     #[track_caller]
     pub fn expect_kept(&self) {
         let Self {
@@ -117,7 +118,7 @@ impl Audit {
         assert_eq!(self.delivered - self.duplicates.len(), self.owed);
     }
 
-    /// Nothing at all: as if nothing had happened.
+    /// True if there is no difference at all.
     #[track_caller]
     pub fn expect_untouched(&self) {
         self.expect_kept();
@@ -137,7 +138,7 @@ impl Audit {
                 self.acknowledged_lost.push(what);
             }
         }
-        // Every content is said once in a run, so a second one is a retry stored again.
+        // Every content is sent once in a run, so a second one is a retry that was stored again.
         let said: BTreeSet<&String> = record.attempted.values().collect();
         for (conversation, history) in histories {
             let mut stored = BTreeSet::new();
@@ -199,7 +200,7 @@ mod tests {
         Acknowledged { key, conversation: "c".into(), seq, id, content, at: Instant::now() }
     }
 
-    /// Ana joined at 1, said 2 to 5 and saw them all.
+    /// Ana joined at 1, sent 2 to 5 and received all of them.
     fn good() -> (BTreeMap<String, History>, Record) {
         let history = (1..=5).map(|seq| (seq, stored(seq))).collect();
         let record = Record {

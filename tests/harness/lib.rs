@@ -1,5 +1,5 @@
-//! The product from outside: start a host, speak its protocol, break the network, check the books. Nothing
-//! here links the host; what it knows of it stands in `docs/protocol.md`.
+//! The product from outside: start a host, speak its protocol, break the network, compare the results. This
+//! crate does not link the host; it knows only `docs/protocol.md`.
 
 // the wire
 pub mod description;

@@ -1,5 +1,4 @@
-//! Notifications as a test reads and makes them: a person's list over REST, an internal system that
-//! publishes.
+//! Notifications for tests: the list of a person over REST, and an internal system that publishes.
 
 use serde_json::{Value, json};
 
@@ -9,13 +8,13 @@ use crate::rest::Answer;
 use crate::token::Token;
 
 impl Host {
-    /// `POST /internal/v1/publish` as an internal system.
+    /// Sends `POST /internal/v1/publish` as an internal system.
     pub async fn publish(&self, body: Value) -> Answer {
         let token = Token::of("billing").roles(&["service"]).sign();
         self.rest_with(token).post("/internal/v1/publish", body).await
     }
 
-    /// A notification for a user, made by an internal system.
+    /// Makes a notification for a user, as an internal system.
     pub async fn notice(&self, user: &str, title: &str) {
         let body = json!({"target": format!("user:{user}"), "type": "notice", "payload": {},
             "notify": {"title": title}});
@@ -27,7 +26,7 @@ impl Host {
         self.rest(user).get(&format!("/api/v1/notifications{query}")).await.expect(200)
     }
 
-    /// Every consumer has read everything, so that what has not been notified never will be.
+    /// Waits until every consumer has read everything, so that no further notification can come.
     pub async fn outbox_read(&self) {
         until("every consumer to have read the outbox", async || {
             self.database.outbox_unread().await.is_empty().then_some(())
@@ -35,7 +34,7 @@ impl Host {
         .await;
     }
 
-    /// Types and titles of all that a user was notified of, oldest first.
+    /// Types and titles of a user's notifications, oldest first.
     pub async fn notified(&self, user: &str) -> Vec<(String, String)> {
         self.outbox_read().await;
         let page = self.notifications(user, "?limit=100").await;

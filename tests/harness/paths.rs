@@ -1,5 +1,4 @@
-//! Where the things under test are: found from the place of the running test, so that any target directory
-//! works.
+//! Paths of the tested files, derived from the path of the running test, so that any target directory works.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -1,19 +1,19 @@
-//! Waiting for a state, never for a moment. Every wait has one deadline and says what it waited for.
+//! Waiting for a state, never for a time. Every wait has one deadline, and its failure names the state.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Far longer than anything takes on a loaded machine; only a broken test waits it out.
+/// Far longer than any wait on a loaded machine; only a broken test reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks at a state that can not tell of its own change.
+/// Interval between two checks of a state that has no notification of changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// A look that began in time may end so much later: on a loaded machine one takes long, and its answer
+/// A check that began in time may end this much later: on a loaded machine it takes long, and its answer
 /// counts.
 const LAST_LOOK: Duration = Duration::from_secs(10);
 
-/// Looks until `probe` has an answer.
+/// Checks until `probe` has an answer.
 ///
 /// # Panics
 /// When there is none within [`PATIENCE`].

@@ -1,4 +1,4 @@
-//! PgBouncer in front of a Postgres of the tests, a real one, where it is installed.
+//! A real PgBouncer in front of a Postgres of the tests, if it is installed.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,8 +18,8 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In this `pool_mode`, for every database and role of the server behind it. None where PgBouncer is not
-    /// installed.
+    /// Starts it in this `pool_mode`, for every database and role of the server behind it. None if PgBouncer
+    /// is not installed.
     pub async fn start(database: &Database, pool_mode: &str) -> Option<Self> {
         let program = program()?;
         let directory = tempfile::Builder::new().prefix("switchboard-pgbouncer-").tempdir();
@@ -58,7 +58,7 @@ impl PgBouncer {
     }
 }
 
-/// Debian has it where only root's path leads.
+/// Debian installs it in a directory of root's path only.
 fn program() -> Option<PathBuf> {
     let debian = PathBuf::from("/usr/sbin/pgbouncer");
     let program = if debian.is_file() { debian } else { server::program("pgbouncer").ok()? };

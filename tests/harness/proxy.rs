@@ -1,5 +1,5 @@
 //! A TCP proxy that loses a connection the way networks do: cut (reset, and refused until healed) or frozen
-//! (open, and nothing moves). It looks at no byte.
+//! (open, and nothing moves). It does not inspect the bytes.
 
 use std::net::SocketAddr;
 
@@ -33,7 +33,7 @@ impl Proxy {
         Self { address, upstream, line, accepting }
     }
 
-    /// New connections go to another server from now on. Those that stand stay.
+    /// New connections go to another server from now on. Open ones stay.
     pub fn redirect(&self, upstream: SocketAddr) {
         self.upstream.send_replace(upstream);
     }
@@ -42,7 +42,7 @@ impl Proxy {
         self.address
     }
 
-    /// Every connection ends, new ones are closed at once.
+    /// Ends every connection, and closes new ones at once.
     pub fn cut(&self) {
         self.line.send_replace(Line::Cut);
     }

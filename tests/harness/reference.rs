@@ -1,8 +1,8 @@
-//! The reference client: the rules of `docs/client.md`, followed to the letter. It reconnects with full
-//! jitter wherever a node lives, resumes from its positions, shows everything once and in order, and sends
-//! again what was not acknowledged.
+//! The reference client: the rules of `docs/client.md`, followed exactly. It reconnects with full jitter to
+//! any live node, resumes from its positions, shows everything once and in order, and repeats unacknowledged
+//! messages.
 //!
-//! `crowd` notes what a host says; this one judges what a person would have seen.
+//! `crowd` records the frames of a host; this client shows messages as a person would see them.
 
 pub mod stream;
 
@@ -21,10 +21,10 @@ use crate::socket::{Handshake, Incoming, Socket};
 use crate::token::Token;
 use stream::{Need, Stream};
 
-/// The first wait lies anywhere up to this; each further one may be twice as long, up to the most.
+/// Bound of the first random wait; it doubles for each further one, up to the maximum.
 const WAIT_MIN: Duration = Duration::from_millis(250);
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// An answer that takes longer will not come on this connection.
+/// Maximum wait for an answer on a connection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// The state that the client has seen so far.
@@ -33,13 +33,13 @@ pub struct View {
     pub streams: BTreeMap<String, Stream>,
     /// The messages that were acknowledged, with their conversation.
     pub acknowledged: Vec<(String, Said)>,
-    /// Why each connection ended.
+    /// The reason for the end of each connection.
     pub ends: Vec<String>,
-    /// It was told not to come back.
+    /// The host forbade a reconnect.
     pub stopped: bool,
 }
 
-/// A client that runs by itself until it is dropped.
+/// A client that runs until it is dropped.
 pub struct Reference {
     view: Arc<Mutex<View>>,
     say: mpsc::UnboundedSender<(String, String)>,
@@ -64,9 +64,9 @@ impl Reference {
         Self { view, say, task: tokio::spawn(life.live()) }
     }
 
-    /// Sends as soon as it can, and again until it is acknowledged.
+    /// Sends as soon as possible, and again until the acknowledgement.
     pub fn say(&self, conversation: &str, text: &str) {
-        // It runs as long as we do.
+        // The task runs as long as this client.
         let _ = self.say.send((conversation.to_owned(), text.to_owned()));
     }
 
@@ -74,7 +74,7 @@ impl Reference {
         self.lock().clone()
     }
 
-    /// Where it stands in a conversation; 0 before it is subscribed.
+    /// The position in a conversation; 0 before the subscription.
     pub fn seq(&self, conversation: &str) -> u64 {
         self.lock().streams.get(conversation).map_or(0, |stream| stream.seq)
     }
@@ -94,11 +94,11 @@ impl Drop for Reference {
     }
 }
 
-/// How a connection ended, as far as it matters for the next one.
+/// The consequence of a connection's end for the next one.
 enum End {
     /// Try the next host, after a wait.
     Again(String),
-    /// The host said when.
+    /// Reconnect after the host's wait.
     After(String, Duration),
     /// Never again.
     Stop(String),
@@ -116,7 +116,7 @@ struct Life {
     conversations: Vec<String>,
     view: Arc<Mutex<View>>,
     said: mpsc::UnboundedReceiver<(String, String)>,
-    /// In order; the first is on its way.
+    /// In order; the first is being sent.
     unsent: VecDeque<Message>,
     sent: u64,
     /// The last wait that the host asked for.
@@ -143,7 +143,7 @@ impl Life {
                 view.streams.values_mut().for_each(Stream::cut);
             });
             attempt += 1;
-            // It may have died: another lets us in as well.
+            // The node may have died, so try another.
             self.hosts.rotate_left(1);
             sleep(wait).await;
         }
@@ -248,7 +248,7 @@ impl Life {
             "resync" => {
                 let epoch = payload["epoch"].as_str();
                 let ids = payload["conversation_ids"].as_array()?.iter().filter_map(Value::as_str);
-                // One after the other: each page says which is next.
+                // One after the other, because each page determines the next one.
                 ids.filter_map(|id| {
                     let point = &payload["reset"][id];
                     self.with(id, |stream| match point {
@@ -284,7 +284,8 @@ impl Life {
     }
 
     fn with(&self, conversation: &str, tell: impl FnOnce(&mut Stream) -> Need) -> Option<Value> {
-        // Offline delivery may name what we do not follow (yet): it is in the history when we do.
+        // Offline delivery may name conversations that the client does not follow yet; their history has the
+        // messages.
         let (need, era) =
             self.note(|view| view.streams.get_mut(conversation).map(|stream| (tell(stream), stream.era)))?;
         match need {
@@ -308,7 +309,7 @@ impl Life {
                 self.note(|view| view.acknowledged.push((message.conversation, said)));
             }
         } else if payload["retryable"] != true {
-            // It never will be: a person is told.
+            // It can never succeed; a person must be informed.
             self.unsent.pop_front();
         }
     }
@@ -328,18 +329,18 @@ impl Life {
     }
 }
 
-/// To the point that a host names, if it names one.
+/// Resets to the point that a host names, if it names one.
 fn reset(stream: &mut Stream, point: &Value) {
     if let (Some(seq), Some(change)) = (point["seq"].as_u64(), point["change"].as_u64()) {
         stream.reset(seq, change);
     }
 }
 
-/// Full jitter: anywhere between nothing and the bound, so that those who were cut off together do not come
-/// together.
+/// Full jitter: a random time between zero and the bound, so that clients that were cut off together do not
+/// reconnect together.
 fn jitter(attempt: u32) -> Duration {
     let most = WAIT_MIN.saturating_mul(1 << attempt.min(16)).min(WAIT_MAX);
-    // A random UUID's tail is as random as needed here.
+    // The end of a random UUID is random enough here.
     most.mul_f64(f64::from(uuid::Uuid::now_v7().as_u128() as u32) / f64::from(u32::MAX))
 }
 

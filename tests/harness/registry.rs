@@ -1,5 +1,5 @@
-//! An OCI registry: Debian's `docker-registry`, a real one, on a private port where it is installed; and one
-//! that says again, byte for byte, what a real one said when it was recorded.
+//! OCI registries: Debian's `docker-registry`, a real one, on a private port, if it is installed; and one
+//! that repeats, byte for byte, the recorded answers of a real one.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use crate::patience::until;
 use crate::rest::{Answer, Rest};
 use crate::services::Watched;
 
-/// Whom a registry with a door lets in.
+/// User and password of a registry that needs a login.
 pub const USER: &str = "ci";
 pub const PASSWORD: &str = "correct horse";
-/// As `htpasswd` writes the password.
+/// The password in the form of `htpasswd`.
 const HTPASSWD: &str = "ci:$2b$04$U9B4v0m7yPwiS95icwX5XOCo2nzv4gYSiNpF9.voBqr/pXBvU9eWy\n";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -38,7 +38,7 @@ pub struct Artifact {
     pub config_type: &'static str,
     pub layer_type: &'static str,
     pub layers: Vec<Vec<u8>>,
-    /// Said in place of the true size of a layer.
+    /// A wrong size of a layer, for the manifest.
     pub size: Option<usize>,
     pub annotations: Value,
 }
@@ -57,7 +57,7 @@ impl Artifact {
 }
 
 impl Registry {
-    /// None where `docker-registry` is not installed.
+    /// Starts it. None if `docker-registry` is not installed.
     pub async fn start(has_door: bool) -> Option<Self> {
         Command::new("docker-registry").arg("--version").output().ok()?;
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -86,7 +86,7 @@ impl Registry {
         format!("oci://{}/{rest}", self.address)
     }
 
-    /// Returns the digest of the manifest.
+    /// Pushes an artifact. Returns the digest of the manifest.
     pub async fn push(&self, repository: &str, tag: &str, artifact: &Artifact) -> String {
         let config = self.push_blob(repository, b"{}").await;
         let mut layers = Vec::new();
@@ -103,7 +103,7 @@ impl Registry {
         self.push_manifest(repository, tag, MANIFEST, &manifest).await
     }
 
-    /// Any manifest.
+    /// Pushes any manifest.
     pub async fn push_manifest(&self, repository: &str, tag: &str, kind: &str, manifest: &Value) -> String {
         let path = format!("/v2/{repository}/manifests/{tag}");
         let answer = self.ask(Method::PUT, &path, kind, manifest.to_string().into_bytes()).await;
@@ -149,7 +149,7 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// Says what was recorded, and 500 to what was never asked.
+/// Answers recorded requests from the recording, and others with 500.
 pub struct Recorded {
     pub address: SocketAddr,
     task: JoinHandle<()>,
@@ -157,7 +157,7 @@ pub struct Recorded {
 
 impl Recorded {
     /// A list of `{request, authorization, status, headers, body}`; the body of a blob is in hex, and
-    /// `{address}` is where it listens.
+    /// `{address}` stands for its address.
     pub async fn serve(exchanges: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");

@@ -1,5 +1,5 @@
-//! Release files as the tests need them: the ones `switchboard build` made, and the same code under another
-//! manifest, which is another release.
+//! Release files for tests: those of `switchboard build`, and the same code with another manifest, which is
+//! another release.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub struct Release {
 }
 
 impl Release {
-    /// What `switchboard build` made of a handler.
+    /// Reads the release file of a handler that `switchboard build` made.
     pub fn built(handler: &str) -> Self {
         Self::read(&paths::handlers().join(format!("{handler}.wasm")))
     }
@@ -36,36 +36,35 @@ impl Release {
         Self { bytes }
     }
 
-    /// Its name: SHA-256 in hex.
+    /// Its digest: SHA-256 in hex.
     pub fn digest(&self) -> String {
         Sha256::digest(&self.bytes).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The manifest as it stands in the file.
+    /// The manifest in the file.
     pub fn manifest(&self) -> toml::Table {
         let text = sections(&self.bytes).find_map(|section| section.custom(SECTION));
         let text = text.expect("a release file carries its manifest");
         std::str::from_utf8(text).expect("a manifest is text").parse().expect("a manifest is TOML")
     }
 
-    /// The same code under a changed manifest.
+    /// The same code with a changed manifest.
     pub fn with_manifest(&self, change: impl FnOnce(&mut toml::Table)) -> Self {
         let mut manifest = self.manifest();
         change(&mut manifest);
         self.with_manifest_text(&manifest.to_string())
     }
 
-    /// The same behaviour as another release: only a number in the description differs.
+    /// Another release with the same behaviour: only a number in the description differs.
     pub fn variant(&self, number: usize) -> Self {
         self.with_manifest(|manifest| {
             manifest.insert("description".into(), format!("variant {number}").into());
         })
     }
 
-    /// With a mistake: a text that stands once in the code is another, no longer one.
+    /// The same with a mistake: one text of the code is replaced by another, which is not longer.
     ///
-    /// # Panics
-    /// When it does not stand there once: the handler has changed, and the mistake has to follow.
+    /// # Panics If the text is not in the code exactly once: the handler has changed, so adapt the mistake.
     pub fn with_mistake(&self, right: &str, wrong: &str) -> Self {
         assert!(wrong.len() <= right.len(), "a longer text has no room: {wrong}");
         let places: Vec<_> =
@@ -78,7 +77,7 @@ impl Release {
         Self { bytes }
     }
 
-    /// The same behaviour as code that nobody has compiled yet.
+    /// The same behaviour as code that no node has compiled yet.
     pub fn other_code(&self, number: usize) -> Self {
         let mut body = vec![5];
         body.extend_from_slice(b"other");
@@ -90,8 +89,7 @@ impl Release {
         Self { bytes }
     }
 
-    /// The same behaviour, beside so many more core modules that are instantiated, each with a memory of so
-    /// many pages.
+    /// The same behaviour with more core modules, each with a memory of this many pages.
     pub fn with_memories(&self, count: usize, pages: usize) -> Self {
         const CORE_MODULE: u8 = 1;
         const CORE_INSTANCE: u8 = 2;
@@ -108,7 +106,7 @@ impl Release {
             bytes.push(CORE_MODULE);
             push_leb(&mut bytes, module.len());
             bytes.extend_from_slice(&module);
-            // Instantiate, with no imports.
+            // Instantiate it without imports.
             instances.push(0);
             push_leb(&mut instances, own + number);
             instances.push(0);
@@ -135,7 +133,7 @@ impl Release {
     }
 }
 
-/// One section at the top level; modules inside a component are sections too and are not looked into.
+/// Reads one section at the top level; it does not read into modules inside a component.
 struct Section<'a> {
     id: u8,
     whole: &'a [u8],

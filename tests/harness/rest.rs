@@ -1,5 +1,4 @@
-//! REST as a client speaks it: one request a connection, so that a test never depends on the state of another
-//! request.
+//! REST for tests: one connection for each request, so that a test never depends on another request.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use tokio::net::TcpStream;
 /// Longer than any deadline of the host.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// Someone with a token, or without.
+/// A caller with or without a token.
 #[derive(Clone)]
 pub struct Rest {
     host: SocketAddr,
@@ -35,7 +34,7 @@ impl Rest {
         Self { host, token: token.into() }
     }
 
-    /// The same place without a token.
+    /// The same address without a token.
     pub fn anonymous(&self) -> Self {
         Self { host: self.host, token: None }
     }
@@ -71,7 +70,7 @@ impl Rest {
         self.send(method, path, headers, bytes).await
     }
 
-    /// Any bytes under any headers.
+    /// Sends any bytes with any headers.
     pub async fn send(
         &self,
         method: Method,
@@ -84,7 +83,7 @@ impl Rest {
             .unwrap_or_else(|error| panic!("{method} {path}: no answer: {error}"))
     }
 
-    /// An `Err` has no answer in it: the host could not be reached or went away.
+    /// `Err`: there is no answer, because the host could not be reached or ended.
     pub async fn try_send(
         &self,
         method: Method,
@@ -97,7 +96,7 @@ impl Rest {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         for (name, value) in headers {
-            // Bytes: text beyond ASCII is allowed too.
+            // As bytes, because text beyond ASCII is allowed too.
             request = request.header(*name, value.as_bytes());
         }
         let request = request.body(Full::new(body.into())).map_err(|error| error.to_string())?;
@@ -125,14 +124,14 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{self}: not JSON"))
     }
 
-    /// The answer, when it has this status.
+    /// Checks the status and returns the answer.
     #[track_caller]
     pub fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{self}");
         if self.body.is_empty() { Value::Null } else { self.json() }
     }
 
-    /// A problem document of this status and code, complete and consistent.
+    /// Checks for a problem document with this status and code, complete and consistent.
     #[track_caller]
     pub fn expect_problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{self}");
@@ -152,7 +151,7 @@ impl Answer {
         problem
     }
 
-    /// 422 `invalid`, naming the field.
+    /// Checks for 422 `invalid` with this field.
     #[track_caller]
     pub fn expect_invalid(&self, field: &str) {
         let problem = self.expect_problem(422, "invalid");

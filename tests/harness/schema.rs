@@ -1,4 +1,4 @@
-//! JSON Schema as far as the documents of the wire use it: what a schema accepts.
+//! A validator for the part of JSON Schema that the documents of the wire use.
 
 use regex_lite::Regex;
 use serde_json::{Map, Value};
@@ -53,7 +53,7 @@ fn keeps(word: &str, rule: &Value, value: &Value, rules: &Map<String, Value>) ->
             others.all(|(_, value)| accepts(rule, value))
         }
         "description" | "default" => true,
-        // Passed over, what it forbids would be passed over too.
+        // Skipping an unknown keyword would also skip its prohibitions.
         other => panic!("`{other}` is not read here: {rules:?}"),
     }
 }
@@ -71,7 +71,8 @@ fn is(kind: &Value, value: &Value) -> bool {
     }
 }
 
-/// Exact for whole numbers: the bound of a seq has no neighbours among floats. Floats are beyond all of them.
+/// Exact for whole numbers, because a float cannot represent the bound of a seq. Floats compare as larger
+/// than all of them.
 fn number(value: &Value) -> Option<i128> {
     let whole = || value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
     value.is_number().then(|| whole().or_else(|| value.as_f64().map(|x| x as i128))).flatten()

@@ -24,7 +24,7 @@ struct Server {
 }
 
 impl Sentinels {
-    /// When every sentinel knows the replica and the other sentinels.
+    /// Waits until every sentinel knows the replica and the other sentinels.
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let [primary, replica] = [free_address().port(), free_address().port()];
@@ -53,7 +53,7 @@ impl Sentinels {
         format!("redis-sentinel://{}/{SERVICE}", sentinels.join(","))
     }
 
-    /// Where the sentinels say that it is.
+    /// The address of the primary from the sentinels.
     pub async fn primary(&self) -> Option<u16> {
         let asked = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
         let (_, port): (String, u16) =
@@ -69,7 +69,7 @@ impl Sentinels {
         self.moved_from(was).await;
     }
 
-    /// It comes back where it was, and the sentinels make a replica of it.
+    /// Restarts it at its address; the sentinels make a replica of it.
     pub async fn start_killed(&mut self) {
         let directory = self.directory.path();
         let server = self.servers.iter_mut().find(|server| server.process.is_none()).expect("one was killed");
@@ -83,7 +83,7 @@ impl Sentinels {
         .await;
     }
 
-    /// The primary is demoted and lives on: connections to it stay open.
+    /// Demotes the primary, which keeps running: connections to it stay open.
     pub async fn fail_over(&mut self) {
         let was = self.primary().await.expect("a primary");
         within(PATIENCE, "the sentinels to agree to a failover", async || {
@@ -124,7 +124,7 @@ impl Server {
     fn sentinel(directory: &Path, port: u16, primary: u16) -> Self {
         let own = directory.join(port.to_string());
         std::fs::create_dir_all(&own).expect("a directory");
-        // Its own file: it writes what it learns into it.
+        // A file of its own, because a sentinel writes into it.
         let file = own.join("sentinel.conf");
         let settings = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n\

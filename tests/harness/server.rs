@@ -1,5 +1,5 @@
-//! A server process of ours, Postgres or Redis: where its program is, as whom it runs, whether it still does.
-//! `standing` decides its purpose and its lifetime.
+//! A server process, Postgres or Redis: its program, its user, and whether it runs. `standing` decides its
+//! purpose and its lifetime.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,15 +11,15 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// After a signal that asks for the end at once; then the server is killed.
+/// Wait after a signal that asks for the end; then the server is killed.
 const END_AT_ONCE: Duration = Duration::from_secs(10);
-/// Far longer than a server takes on a loaded machine; only a broken one waits it out.
+/// Far longer than a server takes on a loaded machine; only a broken one reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at a state that can not tell of its own change.
+/// Interval between two checks of a state that has no notification of changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Below the ports that the system gives to outgoing connections: a server that is started again finds its
-/// own free.
+/// Ports below those that the system gives to outgoing connections, so that a restarted server finds its own
+/// free.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// The user of the servers when the test runs as root: Postgres refuses root, and neither server needs it.
@@ -30,7 +30,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// `None` when we are not root, and then servers run as ourselves.
+    /// `None` if we are not root; then servers run as our own user.
     pub fn of_service(name: &str) -> io::Result<Option<Self>> {
         if fs::metadata("/proc/self")?.uid() != 0 {
             return Ok(None);
@@ -59,14 +59,13 @@ impl Account {
 /// How long a server lives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Life {
-    /// Until someone ends it.
+    /// Until a command ends it.
     Own,
-    /// No longer than the thread that starts it, however that ends.
+    /// At most as long as the thread that starts it, however that ends.
     Ours,
 }
 
-/// One running server. It is known again by its pid and the time it was started, which no other process
-/// shares.
+/// One running server, identified by its pid and its start time, which no other process shares.
 #[derive(Debug)]
 pub struct Server {
     /// `postgres` or `redis`.
@@ -74,7 +73,7 @@ pub struct Server {
     pub pid: u32,
     started: u64,
     pub port: u16,
-    /// Kept so that the end of a child of ours is noticed.
+    /// Kept to notice the end of a child process.
     child: Option<Child>,
 }
 
@@ -94,7 +93,7 @@ impl Server {
             Life::Ours => {
                 let mut command = Command::new("setpriv");
                 command.arg("--pdeathsig").arg("INT");
-                // It is lost when the user changes, so both are setpriv's.
+                // A change of the user resets it, so setpriv sets both.
                 if let Some(account) = account {
                     command.arg(format!("--reuid={}", account.uid)).arg(format!("--regid={}", account.gid));
                     command.arg("--clear-groups");
@@ -112,7 +111,7 @@ impl Server {
         Ok(Self { name, pid, started, port, child: Some(child) })
     }
 
-    /// From a line that `remember` wrote. `None` when it does not run any more.
+    /// Reads a line that `remember` wrote. `None` if the server does not run any more.
     pub fn recall(name: &'static str, file: &Path) -> Option<Self> {
         let text = fs::read_to_string(file).ok()?;
         let mut words = text.split_whitespace();
@@ -154,7 +153,7 @@ impl Server {
         })
     }
 
-    /// As a crash ends it.
+    /// Ends it like a crash.
     pub fn kill(&mut self) -> io::Result<()> {
         self.end_by("KILL", PATIENCE)
     }
@@ -186,18 +185,18 @@ impl Server {
 /// State and start time of a process.
 fn state(pid: u32) -> Option<(char, u64)> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name stands in parentheses and may hold anything.
+    // The program's name is in parentheses and may contain anything.
     let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
     Some((fields.first()?.chars().next()?, fields.get(19)?.parse().ok()?))
 }
 
-/// A command that reads nothing, says everything to the log, and does not stand in a directory of ours.
+/// A command that reads nothing, writes its output into the log, and runs outside of our directories.
 pub fn quiet(command: &mut Command, log: File) -> io::Result<&mut Command> {
     let errors = log.try_clone()?;
     Ok(command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/"))
 }
 
-/// The newest Postgres of Debian's, or the one on the path.
+/// The newest Postgres of Debian, or the one on the path.
 pub fn postgres_program(name: &str) -> io::Result<PathBuf> {
     let mut found: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -224,7 +223,7 @@ pub fn program(name: &str) -> io::Result<PathBuf> {
 
 pub fn free_port() -> io::Result<u16> {
     let ports = u32::from(PORTS.end - PORTS.start);
-    // Several of us may look at the same time: they begin at different places.
+    // Several processes may search at the same time, so they begin at different ports.
     let begin = std::process::id().wrapping_mul(31) % ports;
     (0..ports)
         .map(|step| PORTS.start + ((begin + step) % ports) as u16)
@@ -232,13 +231,13 @@ pub fn free_port() -> io::Result<u16> {
         .ok_or_else(|| io::Error::other(format!("no free port in {PORTS:?}")))
 }
 
-/// Looks until there is an answer. An error of the probe ends the wait.
+/// Checks until there is an answer. An error of the probe ends the wait.
 pub fn wait_until<T>(what: &str, probe: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
     wait_for(PATIENCE, probe)?
         .ok_or_else(|| io::Error::other(format!("waited {PATIENCE:?} in vain for {what}")))
 }
 
-/// Looks until there is an answer, or so long. An error of the probe ends the wait.
+/// Checks until there is an answer, at most for this time. An error of the probe ends the wait.
 fn wait_for<T>(
     patience: Duration,
     mut probe: impl FnMut() -> io::Result<Option<T>>,

@@ -1,10 +1,10 @@
-//! Postgres and Redis for tests: private processes in temporary directories, that can be killed and started
-//! again. They end with the process that started them, however it ends.
+//! Postgres and Redis for tests: private processes in temporary directories, which tests can kill and
+//! restart. They end with the process that started them, however it ends.
 //!
 //! `SWITCHBOARD_TEST_DATABASE_URL` (a superuser's, for instance
 //! `postgres://postgres@127.0.0.1:5432/postgres`) names a cluster to share instead of starting one; every
-//! test has its own database in it. Redis is always private, because its channels know no databases: two
-//! hosts on one would hear each other.
+//! test has its own database in it. Redis is always private, because its channels are not separated by
+//! database: two hosts on one would receive each other's messages.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,15 +21,15 @@ use crate::host::{SECRET, free_address};
 use crate::patience::until;
 use crate::{paths, server};
 
-/// A process that a small shell watches over: it ends when the pipe to it closes, which the system does when
-/// we end.
+/// A process that a small shell supervises: it ends when the pipe to it closes, which the system does when we
+/// end.
 pub(crate) struct Watched {
     shell: Child,
     pipe: Option<ChildStdin>,
 }
 
 impl Watched {
-    /// `signal` ends the process the way its data directory likes it.
+    /// `signal` ends the process in the way that its data directory needs.
     pub(crate) fn start(program: &str, arguments: &[String], signal: &str, log: &Path) -> Self {
         const WATCH: &str = r#"
             signal=$1 log=$2; shift 2
@@ -50,7 +50,7 @@ impl Watched {
         Self { shell, pipe }
     }
 
-    /// Ends it by this signal and waits for its end.
+    /// Sends this signal and waits for the end.
     pub(crate) fn end(&mut self, signal: &str) {
         if let Some(mut pipe) = self.pipe.take() {
             use std::io::Write;
@@ -93,7 +93,7 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|myself| myself.uid() == 0)
 }
 
-/// A Postgres cluster: ours, or one that was named to us.
+/// A Postgres cluster: a private one, or the one of the variable.
 pub struct Postgres {
     address: SocketAddr,
     user: String,
@@ -118,7 +118,7 @@ pub async fn database() -> Database {
 }
 
 impl Postgres {
-    /// A new cluster with these lines of settings besides the usual ones.
+    /// Starts a new cluster with these lines of settings beside the usual ones.
     pub async fn start(settings: &[&str]) -> Arc<Self> {
         let directory = tempfile::Builder::new().prefix("switchboard-postgres-").tempdir();
         let directory = directory.expect("a temporary directory");
@@ -154,8 +154,8 @@ impl Postgres {
         Arc::new(postgres)
     }
 
-    /// A streaming replica, which reaches this server at `primary`: a proxy's address, so that it can be left
-    /// behind. It is asynchronous: nothing waits for it.
+    /// Starts a streaming replica, which reaches this server at `primary`: a proxy's address, so that it can
+    /// lag. It is asynchronous: nothing waits for it.
     pub async fn replica(&self, primary: SocketAddr) -> Arc<Self> {
         let directory = tempfile::Builder::new().prefix("switchboard-replica-").tempdir();
         let directory = directory.expect("a temporary directory");
@@ -175,7 +175,7 @@ impl Postgres {
         assert!(copied.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&copied.stderr));
         let port = free_address().port();
         let file = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.auto.conf"));
-        // The last line of a setting counts.
+        // The last line of a setting wins.
         use std::io::Write;
         writeln!(file.expect("the copied settings"), "port = {port}").expect("the replica's port");
         let replica = Self {
@@ -228,7 +228,7 @@ impl Postgres {
         self.address
     }
 
-    /// As a crash leaves it: every connection gone, nothing flushed that COMMIT did not flush.
+    /// Kills it like a crash: every connection is gone, and only data that COMMIT flushed is kept.
     pub fn kill(&self) {
         self.cluster(|cluster| {
             if let Some(mut process) = cluster.process.take() {
@@ -253,13 +253,13 @@ impl Postgres {
         work(&mut cluster.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// A migrated database of one's own.
+    /// Makes a migrated database for one test.
     pub async fn database(self: &Arc<Self>) -> Database {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let template = self.template.get_or_init(|| self.make_template()).await;
         let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let connection = self.connect("postgres").await;
-        // A template can serve one copy at a time.
+        // Postgres makes only one copy of a template at a time.
         connection.run("select pg_advisory_lock(7171)").await;
         connection.run(&format!("drop database if exists {name} with (force)")).await;
         connection.run(&format!("create database {name} template {template}")).await;
@@ -273,8 +273,8 @@ impl Postgres {
         Database { postgres: self.clone(), name }
     }
 
-    /// Migrated once for every build of the host; found again by its name in a cluster that lives longer than
-    /// a run.
+    /// The template: migrated once for each build of the host, and found again by its name in a cluster that
+    /// outlives a run.
     async fn make_template(&self) -> String {
         let built = std::fs::metadata(paths::switchboard()).and_then(|file| file.modified());
         let built = built.ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
@@ -350,7 +350,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// As the host reaches it: directly, or through a proxy.
+    /// The URL for the host: direct, or through a proxy.
     pub fn url_at(&self, address: Option<SocketAddr>) -> String {
         self.postgres.url(&self.name, address.unwrap_or(self.postgres.address))
     }
@@ -359,7 +359,7 @@ impl Database {
         self.postgres.connect(&self.name).await
     }
 
-    /// Statements over a connection of their own.
+    /// Runs statements over a connection of their own.
     pub async fn run(&self, statements: &str) {
         self.connect().await.run(statements).await;
     }
@@ -379,7 +379,7 @@ impl Database {
         rows[0].get(0)
     }
 
-    /// How often Postgres had to end one of two that waited for each other. Complete when the host has ended.
+    /// Number of deadlocks that Postgres resolved. Complete when the host has ended.
     pub async fn deadlocks(&self) -> i64 {
         let connection = self.connect().await;
         let statement = "select deadlocks from pg_stat_database where datname = current_database()";
@@ -407,7 +407,7 @@ impl Database {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    /// The test is over and nobody else uses it.
+    /// Drops it: the test is over, and no other test uses it.
     pub async fn drop_it(self) {
         let connection = self.postgres.connect("postgres").await;
         connection.run(&format!("drop database if exists {} with (force)", self.name)).await;
@@ -433,17 +433,17 @@ impl Redis {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// The same server for another host; only the first handle starts and kills it.
+    /// A handle of the same server for another host; only the first handle starts and kills it.
     pub fn shared(&self) -> Self {
         Self { port: self.port, directory: self.directory.clone(), process: None }
     }
 
-    /// As the host reaches it: directly, or through a proxy.
+    /// The URL for the host: direct, or through a proxy.
     pub fn url_at(&self, address: Option<SocketAddr>) -> String {
         format!("redis://{}", address.unwrap_or(self.address()))
     }
 
-    /// One command, as somebody else than the host says it.
+    /// Sends one command over a connection of its own.
     pub async fn say(&self, words: &[&str]) -> String {
         let client = redis::Client::open(self.url_at(None)).expect("an address");
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
@@ -461,7 +461,7 @@ impl Redis {
         }
     }
 
-    /// Empty, on the same port.
+    /// Restarts it, empty, on the same port.
     pub async fn start_again(&mut self) {
         let arguments = [
             ["--port", &self.port.to_string()],

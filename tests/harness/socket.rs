@@ -1,4 +1,5 @@
-//! A WebSocket as bytes: the handshake in every form, frames good and bad. Knows no message of the protocol.
+//! A WebSocket as bytes: the handshake in every form, valid and invalid frames. It knows no message of the
+//! protocol.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -58,7 +59,7 @@ impl Handshake {
     }
 }
 
-/// The answer of the server to a handshake: its status, and the head as it was written.
+/// The answer of the server to a handshake: its status, and its unchanged head.
 #[derive(Debug)]
 pub struct Head {
     pub status: u16,
@@ -74,7 +75,7 @@ impl Head {
     }
 }
 
-/// Why there is no socket.
+/// The reason for a failed connect.
 #[derive(Debug)]
 pub enum NotOpened {
     /// An HTTP answer other than 101, and as much of its body as came with it.
@@ -95,7 +96,7 @@ impl fmt::Display for NotOpened {
 #[derive(Debug)]
 pub enum Incoming {
     Json(Value),
-    /// The server said goodbye.
+    /// The server sent a close frame.
     Closed(u16, String),
     /// The connection ended without a close frame.
     Lost(String),
@@ -106,13 +107,13 @@ pub struct Socket {
     unread: BytesMut,
 }
 
-/// The half that reads, when another task writes.
+/// The reading half, while another task writes.
 pub struct Reader {
     stream: OwnedReadHalf,
     unread: BytesMut,
 }
 
-/// Room for many frames in one read.
+/// Size of one read, enough for many frames.
 const READ_BYTES: usize = 16 * 1024;
 
 impl Reader {
@@ -144,7 +145,7 @@ impl Socket {
         Self::open_from(None, host, handshake).await
     }
 
-    /// From a source address of the loopback network, for loads that run out of ports.
+    /// Connects from a source address of the loopback network, for loads that run out of ports.
     pub async fn open_from(
         source: Option<SocketAddr>,
         host: SocketAddr,
@@ -187,7 +188,7 @@ impl Socket {
         self.write_raw(&frames::encode(frames::TEXT, text.as_bytes())).await
     }
 
-    /// Bytes as they are; a frame or not.
+    /// Writes bytes unchanged; they need not be a frame.
     pub async fn write_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes).await
     }
@@ -197,14 +198,13 @@ impl Socket {
         next_frame(&mut self.stream, &mut self.unread).await
     }
 
-    /// For one task that reads and one that writes.
+    /// Splits it for one task that reads and one that writes.
     pub fn into_split(self) -> (Reader, OwnedWriteHalf) {
         let (stream, writer) = self.stream.into_split();
         (Reader { stream, unread: self.unread }, writer)
     }
 
-    /// The next thing of interest; pings are answered on the way. Cancel safe but for that answer, a few
-    /// bytes.
+    /// The next event; it answers pings meanwhile. Cancel safe except for that answer, a few bytes.
     pub async fn next(&mut self) -> Incoming {
         loop {
             let frame = match self.next_frame().await {
@@ -226,7 +226,7 @@ impl Socket {
                 frames::PONG => {}
                 frames::CLOSE => {
                     let (code, reason) = frames::close_of(&frame.payload);
-                    // The echo is a courtesy: the server may be gone already.
+                    // The echo may fail: the server may be gone already.
                     let _ = self.write_raw(&frames::encode(frames::CLOSE, &code.to_be_bytes())).await;
                     return Incoming::Closed(code, reason);
                 }

@@ -1,6 +1,6 @@
 //! Private Postgres and Redis for development and for a run of tests, in a directory, on ports of their own.
-//! Started once, found again by later runs, ended only by this. Servers that a single test breaks are in
-//! `services`.
+//! This program starts them once, finds them again in later runs, and alone ends them. Servers that a single
+//! test breaks are in `services`.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -13,14 +13,14 @@ use crate::server::{self, Account, Life, Server};
 
 /// The database that is there from the beginning, and the superuser who owns it.
 const DATABASE: &str = "switchboard";
-/// Tried again on another port: between the look and the start it may have been taken.
+/// Number of attempts with another port: a port may be taken between the check and the start.
 const ATTEMPTS: usize = 3;
 
-/// The place of both servers.
+/// The directory of both servers.
 pub struct Standing {
     directory: PathBuf,
     life: Life,
-    /// Held while servers are started or ended, so that two of us do not do it at once.
+    /// A lock that is held while servers are started or ended, against concurrent processes.
     _lock: File,
 }
 
@@ -107,7 +107,7 @@ impl Standing {
         Err(io::Error::other(format!("Redis does not start; {}:\n{}", log.display(), server::tail(&log))))
     }
 
-    /// Ends what runs here. The names of what was ended.
+    /// Ends the servers that run here. Returns their names.
     pub fn down(&self) -> io::Result<Vec<&'static str>> {
         let mut ended = Vec::new();
         for name in ["postgres", "redis"] {
@@ -123,7 +123,7 @@ impl Standing {
         Ok(ended)
     }
 
-    /// Everything that was kept: the data of both servers too.
+    /// Deletes everything that was kept, also the data of both servers.
     pub fn remove(self) -> io::Result<()> {
         self.down()?;
         for name in ["postgres", "redis"] {
@@ -160,7 +160,7 @@ impl Standing {
         Ok(room)
     }
 
-    /// Of the superuser, made once. Other users of the machine can reach the port.
+    /// The password of the superuser, made once, because other users of the machine can reach the port.
     fn password(&self) -> io::Result<String> {
         let file = self.directory.join("postgres.password");
         if let Ok(password) = fs::read_to_string(&file) {
@@ -198,7 +198,7 @@ impl Standing {
         Err(io::Error::other(format!("initdb: {made}; {}:\n{}", log.display(), server::tail(&log))))
     }
 
-    /// The one in the URL. initdb makes only those of Postgres itself.
+    /// Makes the database of the URL. initdb makes only those of Postgres itself.
     fn make_database(&self, port: u16, password: &str) -> io::Result<()> {
         let statement = format!(
             "select 'create database {DATABASE}' where not exists \
@@ -275,7 +275,7 @@ fn postgres_settings(data: &Path, port: u16) -> Vec<String> {
     arguments
 }
 
-/// Redis holds nothing that Postgres does not, so it keeps nothing on disk.
+/// Redis has no data that Postgres lacks, so it keeps nothing on disk.
 fn redis_settings(room: &Path, port: u16) -> Vec<String> {
     let settings = [
         ("port", port.to_string()),
@@ -295,7 +295,7 @@ fn private_directory(path: &Path, account: Option<Account>) -> io::Result<()> {
         if error.kind() != io::ErrorKind::AlreadyExists {
             return Err(error);
         }
-        // /var/tmp is everybody's: what is there already may be somebody else's.
+        // /var/tmp is shared: an existing directory may belong to another user.
         let found = fs::symlink_metadata(path)?;
         let owner = account.map(|account| account.uid);
         let ours = [Some(fs::metadata("/proc/self")?.uid()), owner].contains(&Some(found.uid()));
@@ -339,7 +339,7 @@ mod tests {
         assert!(!again.ours);
         assert_eq!((again.server.pid, again.url), (first.server.pid, first.url));
 
-        // A later process with the same pid is another process.
+        // A later process may have the same pid.
         let record = standing.record("redis");
         let line = fs::read_to_string(&record).unwrap();
         fs::write(&record, format!("{} 1 {}\n", first.server.pid, first.server.port)).unwrap();

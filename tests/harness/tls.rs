@@ -1,5 +1,5 @@
-//! A door in front of a host that speaks TLS: it listens plainly and speaks TLS to the host, so that every
-//! client of the harness can be used unchanged. Also the certificates of such hosts, each its own authority.
+//! A proxy in front of a host that speaks TLS: it listens without TLS and speaks TLS to the host, so that
+//! every client of the harness can be used unchanged. Also the certificates of such hosts, each self-signed.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Name that all of them are made out to.
+/// The name in all certificates.
 const NAME: &str = "switchboard.test";
 
 pub struct Certificate {
@@ -75,7 +75,7 @@ impl Door {
                     let Ok(stream) = TcpStream::connect(host).await else { return };
                     let _ = stream.set_nodelay(true);
                     let _ = plain.set_nodelay(true);
-                    // A refusal shows as a connection that ends.
+                    // The client sees a refusal as a connection that ends.
                     if let Ok(mut tls) = connector.connect(name, stream).await {
                         let _ = tokio::io::copy_bidirectional(&mut plain, &mut tls).await;
                     }

@@ -26,7 +26,7 @@ impl Token {
         self.claim("roles", json!(roles))
     }
 
-    /// Negative: expired so many seconds ago.
+    /// Seconds until it expires; negative: seconds since it expired.
     pub fn expires_in_s(self, seconds: i64) -> Self {
         self.claim("exp", json!(now_s() + seconds))
     }
@@ -54,7 +54,7 @@ impl Token {
         jsonwebtoken::encode(header, &self.claims, key).expect("claims sign")
     }
 
-    /// `alg: none`, the oldest trick.
+    /// A token with `alg: none`.
     pub fn unsigned(&self) -> String {
         let part = |value: Value| base64_url(value.to_string().as_bytes());
         format!("{}.{}.", part(json!({"alg": "none", "typ": "JWT"})), part(json!(self.claims)))

@@ -1,5 +1,5 @@
-//! Delivery: one sender at a fixed rate, a room of 100, every message stored. How long until it is
-//! acknowledged, and until the last one has it; meanwhile some come and go, and resume. The control is
+//! Delivery: one sender at a fixed rate, a room of 100, every message stored. Measures the time to the
+//! acknowledgement, and to the last receiver. Meanwhile some clients disconnect and resume. The control is
 //! publish and subscribe on raw Redis: nothing stored, nothing checked.
 
 use std::net::SocketAddr;
@@ -20,7 +20,8 @@ use crate::process;
 use crate::rig::{self, Rig};
 
 const ROOM: usize = 100;
-/// Also there, and not waited for: they leave when they have heard so many, and resume from where they stand.
+/// Further clients, which the measurement does not wait for: they disconnect after this many messages, and
+/// resume from their positions.
 const VISITORS: usize = 3;
 const VISIT_MESSAGES: usize = 50;
 /// After the last message, a client that receives nothing for this time is assumed to receive nothing more.
@@ -44,7 +45,8 @@ pub async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<Vec<Row>
     ])
 }
 
-/// When each message was sent, and how many have it. Everyone gets them in the order they were sent.
+/// The time of each message, and the number of clients that have it. Every client gets them in the order of
+/// sending.
 struct Clock {
     messages: Mutex<Vec<(Instant, usize)>>,
     latencies: Mutex<Latencies>,
@@ -59,7 +61,7 @@ impl Clock {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), 0));
     }
 
-    /// Somebody has the n-th; the last of so many stops its clock.
+    /// A client has the n-th message; the last client stops its clock.
     fn arrives(&self, number: usize, of: usize) {
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((sent, arrived)) = messages.get_mut(number) {
@@ -98,7 +100,7 @@ async fn ours(rig: &Rig, per_second: u32, time: Duration) -> Result<(Figures, Fi
     let (last, ending) = watch::channel(0);
     rig.is(format!("{ROOM} people subscribe"));
     let mut tasks = Vec::new();
-    // Kept, all of them: a half that is dropped says goodbye.
+    // Keep all halves: a dropped half would close its connection.
     let mut writers = Vec::new();
     let mut head = 0;
     for user in users {
@@ -163,7 +165,8 @@ async fn ours(rig: &Rig, per_second: u32, time: Duration) -> Result<(Figures, Fi
     Ok((acknowledged, delivered))
 }
 
-/// Somebody who comes and goes until they have the last message: where they began, and all that they heard.
+/// A client that disconnects and resumes until it has the last message. Returns its first position and
+/// everything that it received.
 async fn visit(rig: &Rig, user: &str, room: &str, mut last: watch::Receiver<u64>) -> (u64, Vec<Said>) {
     let (mut socket, from) = rig.subscribed(user, room, None).await;
     let (mut said, mut heard): (Vec<Said>, usize) = (Vec::new(), 0);
@@ -192,7 +195,7 @@ async fn visit(rig: &Rig, user: &str, room: &str, mut last: watch::Receiver<u64>
     }
 }
 
-/// Says so many a second, whatever comes back. Returns how many.
+/// Sends this many a second, whatever the answers are. Returns the number.
 pub async fn at_rate(per_second: u32, time: Duration, mut say: impl AsyncFnMut(u64)) -> usize {
     let mut beat = tokio::time::interval(Duration::from_secs(1) / per_second);
     let messages = u64::from(per_second) * time.as_secs();
@@ -206,7 +209,7 @@ pub async fn at_rate(per_second: u32, time: Duration, mut say: impl AsyncFnMut(u
 pub async fn redis(per_second: u32, time: Duration) -> Figures {
     let redis = Redis::start().await;
     let payload = "x".repeat(FRAME_BYTES);
-    // What Redis sends to a subscriber for every publication.
+    // The message of Redis to a subscriber for every publication.
     let pushed = format!("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n${FRAME_BYTES}\r\n{payload}\r\n").len();
     let clock = Clock::new();
     let mut tasks = Vec::new();

@@ -1,5 +1,5 @@
-//! Fan-out: a room, so many messages in flight, a new one as soon as an old one has reached everybody. The
-//! control is a bare broadcast loop with frames of the same length.
+//! Fan-out: a room with a fixed number of messages in flight, a new one as soon as an old one has reached
+//! every client. The control is a bare broadcast loop with frames of the same length.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::native::Native;
 use crate::process;
 use crate::rig::{self, Rig};
 
-/// About what a pushed message has.
+/// About the length of a pushed message.
 pub const FRAME_BYTES: usize = 500;
-/// Beyond so many messages a run ends early; its figures hold all the same.
+/// After this many messages a run ends early; its figures are still valid.
 const MESSAGES_MAX: usize = 4_000_000;
 /// Longer than any run.
 const LIFE_MAX: Duration = Duration::from_secs(300);
@@ -47,7 +47,7 @@ pub async fn rows(rig: &Rig, sizes: &[usize], time: Duration) -> Result<Vec<Row>
     Ok(rows)
 }
 
-/// The senders are among the receivers, so nobody in the room has to be notified.
+/// The senders are among the receivers, so there is no notification for anybody in the room.
 async fn ours(rig: &Rig, size: usize, in_flight: usize, time: Duration) -> Result<(Figures, usize), Wrong> {
     let users: Vec<_> = (0..size).map(|n| format!("fan-{n}")).collect();
     let room = rig.room(&users).await;
@@ -86,13 +86,14 @@ pub async fn native(size: usize, in_flight: usize, frame_bytes: usize, time: Dur
 struct Run {
     size: u32,
     in_flight: usize,
-    /// How many have the n-th message: everyone sees the same order, so the n-th of one is the n-th of all.
+    /// The number of clients with the n-th message: all see the same order, so the n-th of one is the n-th of
+    /// all.
     arrived: Vec<AtomicU32>,
     complete: AtomicUsize,
     deliveries: AtomicU64,
     places: Semaphore,
     frame_bytes: AtomicUsize,
-    /// Its frames say which message they are.
+    /// The frames contain the number of their message.
     compares: bool,
 }
 
@@ -154,7 +155,7 @@ impl Run {
         let mut heard = Vec::new();
         for (n, (reader, end)) in readers.into_iter().enumerate() {
             wrong += u64::from(reader.is_finished());
-            // The n-th connection sent the n-th message, and each that is a round later.
+            // The n-th connection sent the n-th message, and the one of each later round.
             let _ = end.send(if n < self.in_flight {
                 (sent + self.in_flight - 1 - n) / self.in_flight
             } else {
@@ -172,7 +173,7 @@ impl Run {
         (figures, heard)
     }
 
-    /// Until it is told how many answers are its own, and has them.
+    /// Runs until it has its number of answers.
     async fn receive(self: Arc<Self>, mut reader: Reader, mut ending: oneshot::Receiver<usize>) -> Heard {
         let mut heard = Heard::default();
         let (mut number, mut owed) = (0, None);
@@ -181,7 +182,7 @@ impl Run {
             let frame = tokio::select! {
                 frame = reader.next_frame() => frame,
                 sent = &mut ending, if owed.is_none() => {
-                    // The control answers nobody.
+                    // The control sends no answers.
                     owed = Some(if self.compares { sent.unwrap_or_default() } else { 0 });
                     deadline.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
                     continue;

@@ -1,4 +1,4 @@
-//! Figures: collected, put beside their control, printed as a table, written as JSON. Nothing is judged here.
+//! Collects figures, puts them beside their control, prints a table, and writes JSON. It does not judge them.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// Durations of single things, in microseconds.
+/// Durations of single operations, in microseconds.
 #[derive(Clone, Default)]
 pub struct Latencies(Vec<u32>);
 
@@ -44,18 +44,18 @@ pub struct Figures {
     pub per_second: Option<f64>,
     #[serde(flatten)]
     pub spread: Option<Spread>,
-    /// Processor time of the server for one thing, in microseconds.
+    /// Processor time of the server for one operation, in microseconds.
     pub server_cpu_us: Option<f64>,
     /// Resident memory of the server for one connection.
     pub resident_kib: Option<f64>,
-    /// Whatever was not as it should be: answered with an error, out of order.
+    /// Number of errors: an error answer, or a wrong order.
     pub wrong: u64,
-    /// Second by second.
+    /// Figures second by second.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub seconds: Vec<u64>,
 }
 
-/// Which figure the two sides are compared by.
+/// The figure for the comparison of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
@@ -82,7 +82,7 @@ impl Row {
         Some(self.value(&self.figures)? / self.value(&self.control)?).filter(|ratio| ratio.is_finite())
     }
 
-    /// The figure that the sides are compared by.
+    /// The value of that figure.
     pub fn value(&self, of: &Figures) -> Option<f64> {
         match self.by {
             By::PerSecond => of.per_second,
@@ -129,7 +129,7 @@ pub fn print_line(name: &str, figures: &Figures, ratio: &str, to_reach: &str) {
     }
 }
 
-/// All rows of a run, with what the reader must know of the machine.
+/// All rows of a run, with the facts about the machine.
 pub fn write(file: &Path, profile: &str, quick: bool, flush: bool, rows: &[Row]) -> io::Result<()> {
     let rows: Vec<_> = rows
         .iter()

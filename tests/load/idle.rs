@@ -1,5 +1,5 @@
-//! Idle connections: how fast they come in, what each costs to keep, and how long one waits that comes in a
-//! steady stream of others while all of them are there. The control keeps bare sockets.
+//! Idle connections: the rate of connecting, the memory of each, and the wait of one in a steady stream of
+//! others while all of them are open. The control keeps bare sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use crate::rig::Rig;
 
 /// Handshakes under way at the same time.
 const AT_ONCE: usize = 64;
-/// Before anything is measured.
+/// Number of connections before the measurement.
 const WARM: usize = 2_000;
-/// One address has about 28,000 ports to come from.
+/// Connections from one address, which has about 28,000 ports.
 const SOURCES: usize = 8;
-/// Of the steady stream, whatever comes of those before.
+/// Interval of the steady stream, independent of earlier connections.
 const PER_SECOND: u32 = 500;
-/// Resident memory is read once it has stood still for so many looks.
+/// Resident memory is read once it was constant for this many checks.
 const STILL_LOOKS: usize = 4;
 
 #[derive(Clone, Copy)]
 pub struct Size {
     pub connections: usize,
-    /// How long the steady stream goes on.
+    /// Duration of the steady stream.
     pub stream_s: u64,
 }
 
@@ -92,7 +92,8 @@ async fn measure(
     signs_in: bool,
 ) -> Measured {
     let connections = size.connections;
-    // Some first, and they stay: what is allocated once (instances, pools) is not counted as a connection's.
+    // Open some connections first and keep them, so that single allocations (instances, pools) do not count
+    // for the connections.
     let warm = open_all(address, (0..WARM).map(&handshake).collect(), signs_in).await.0;
     let before = settled(pid).await;
     let handshakes: Vec<_> = (0..connections).map(|n| handshake(WARM + n)).collect();
@@ -101,7 +102,7 @@ async fn measure(
     let took = start.elapsed().as_secs_f64();
     let cpu = process::cpu(pid) - cpu;
     if signs_in {
-        // A heartbeat each: what a connection needs while it lives is in its memory, too.
+        // Send one heartbeat each, so that the memory includes what a live connection needs.
         for socket in &mut sockets {
             let ping = frames::encode(frames::TEXT, br#"{"type":"ping","id":1}"#);
             socket.write_raw(&ping).await.expect("a frame is taken");
@@ -128,7 +129,8 @@ async fn measure(
     Measured { idle, stream }
 }
 
-/// One every so often, and each counts from when it was due. They stay, as the others do.
+/// Opens one connection at each interval; its wait counts from its due time. They stay open, as the others
+/// do.
 async fn stream(address: SocketAddr, handshakes: Vec<Handshake>, signs_in: bool) -> Figures {
     let (begin, wanted) = (Instant::now(), handshakes.len());
     let mut coming = JoinSet::new();
@@ -193,7 +195,7 @@ pub async fn open_all(
     (sockets, latencies)
 }
 
-/// Resident memory, once it has stopped moving: allocators give back late.
+/// Resident memory, once it is constant: allocators return memory late.
 async fn settled(pid: u32) -> f64 {
     let (mut last, mut still) = (process::resident_kib(pid), 0);
     let deadline = Instant::now() + Duration::from_secs(5);

@@ -1,5 +1,5 @@
-//! The load generator: every row that this version has, each beside its control, in one run on one machine. A
-//! process of its own, bounded in count and time, on the loopback only. It prints; it asserts no time.
+//! The load generator: every row of this version, each beside its control, in one run on one machine. It is a
+//! process of its own, bounded in count and time, on the loopback only. It prints times and asserts none.
 
 mod delivery;
 mod fanout;
@@ -27,16 +27,16 @@ use rig::Rig;
 use switchboard_tests::checker::Wrong;
 use switchboard_tests::paths;
 
-/// Open files of this process, and of the host, which inherits the bound: ten thousand sockets, what comes
-/// before, and the steady stream behind them.
+/// Open files of this process, and of the host, which inherits the bound: ten thousand sockets, the ones
+/// before, and the steady stream after them.
 const DESCRIPTORS: u64 = 20_000;
-/// Every row ends by then, whatever it waits for. The longest of them takes a third of it.
+/// Maximum time of a row. The longest row takes a third of it.
 const ROW_MAX: Duration = Duration::from_secs(900);
 
 #[derive(Parser)]
 #[command(about = "Measures a host of its own beside native controls")]
 struct Cli {
-    /// Under three minutes: shorter, fewer, good enough to see that it still runs.
+    /// Under three minutes: shorter and fewer rows, enough to see that they still run.
     #[arg(long)]
     quick: bool,
     /// Postgres waits for the disk at every COMMIT.
@@ -51,9 +51,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Part {
-    /// Only the controls: what this machine gives when everything of ours is taken away.
+    /// Only the controls: the figures of this machine without the host.
     Controls,
-    /// The native control, as the load starts it.
+    /// The native control, which the load starts.
     #[command(hide = true)]
     Native,
 }
@@ -71,7 +71,7 @@ fn main() -> std::io::Result<()> {
             None => run(&cli).await,
         }
     });
-    // Not waited for: whatever blocks a thread is why the run ended.
+    // Do not wait for it: a blocked thread is the reason for the end of the run.
     runtime.shutdown_background();
     ended
 }
@@ -79,7 +79,7 @@ fn main() -> std::io::Result<()> {
 async fn run(cli: &Cli) -> std::io::Result<()> {
     let quick = cli.quick;
     let wanted = |name: &str| name.contains(&cli.only);
-    // Left out of a quick run unless it is named, or that would take longer than three minutes.
+    // Left out of a quick run unless it is named; otherwise a quick run would take longer than three minutes.
     let long = |name: &str| wanted(name) && (!quick || !cli.only.is_empty());
     let seconds = |quick_s: u64, full_s: u64| Duration::from_secs(if quick { quick_s } else { full_s });
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
@@ -92,7 +92,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
     if wanted("overhead") {
         run.keep("overhead", async { Ok(overhead::row().into_iter().collect()) }).await?;
     }
-    // Memory first: what later rows allocate would hide it.
+    // Memory first: allocations of later rows would hide it.
     if wanted("connections") {
         let size = if quick { idle::Size::QUICK } else { idle::Size::FULL };
         run.keep("connections", idle::rows(&rig, size)).await?;
@@ -108,7 +108,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         let size = swaps::Size { sockets, swaps: count, time: seconds(5, 20) };
         run.keep("swaps", swaps::rows(&rig, &size)).await?;
     }
-    // Minutes, and about memory alone: only when it is asked for by its name.
+    // This row takes minutes and measures memory alone, so it runs only by its name.
     if cli.only == "ten thousand swaps" {
         swaps::many(&rig, if quick { 1_000 } else { 10_000 }).await;
     }
@@ -151,7 +151,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Measured, or an error that says why not: a history that is wrong, or a wait that did not end.
+    /// The measured row, or an error with the reason: a wrong history, or a wait that did not end.
     async fn keep(
         &mut self,
         name: &str,

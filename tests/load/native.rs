@@ -1,6 +1,5 @@
 //! The native control: hyper and fastwebsockets in plain Rust, no handlers, nothing stored, nothing checked.
-//! Everyone is in one room; a frame from anyone goes to everyone. It is what is left when everything else is
-//! taken away.
+//! Every client is in one room, and a frame of one goes to all. It is the minimum without the host's work.
 
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader};
@@ -70,7 +69,7 @@ async fn serve(listener: TcpListener) -> std::io::Result<()> {
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades();
-            // A client that goes away is no concern of the control's.
+            // The control ignores a client that disconnects.
             let _ = connection.await;
         });
     }
@@ -126,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// It also shows that the harness speaks WebSocket as others do.
+    /// It also shows that the harness speaks WebSocket like other implementations.
     #[tokio::test]
     async fn what_one_says_everyone_hears() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,6 +1,6 @@
-//! Notifications: messages at a fixed rate to people who are signed in and look elsewhere: how long from the
-//! send until each is told, its row being there. And the list, as the cache answers it; its control is the
-//! same key asked of Redis.
+//! Notifications: messages at a fixed rate to people who are signed in and look at another conversation.
+//! Measures the time from the send to the push of the stored notification, and the list from the cache. The
+//! control of the list is a read of the same key in Redis.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ async fn told(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures, Wro
             while let Ok(Some(frame)) = reader.next_frame().await {
                 let Some(number) = number_of(&frame.payload) else { continue };
                 let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
-                // Told again is told once.
+                // A repeated push counts once.
                 if let Some(at) = sent.get_mut(number).and_then(Option::take) {
                     latencies.lock().unwrap_or_else(PoisonError::into_inner).add(at.elapsed());
                 }

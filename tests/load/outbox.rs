@@ -12,7 +12,7 @@ use crate::rig::Rig;
 
 const CONVERSATIONS: usize = 100;
 const BATCH: usize = 256;
-/// A backlog that is not drained by then never is.
+/// Maximum time to drain the backlog.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub async fn rows(rig: &Rig, events: usize) -> Vec<Row> {
@@ -91,7 +91,7 @@ async fn drain(rig: &Rig, connection: &Connection, events: usize) -> Figures {
     }
 }
 
-/// Page after page of each shard, as a consumer reads them.
+/// Reads each shard page by page, like a consumer.
 async fn read(connection: &Connection, events: usize) -> Figures {
     let start = Instant::now();
     let mut count = 0;

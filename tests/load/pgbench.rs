@@ -1,4 +1,4 @@
-//! The control of whatever asks Postgres: the same statements, said by pgbench.
+//! The control of rows that use Postgres: the same statements in pgbench.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::figures::{Figures, Latencies};
 use crate::rig::Rig;
 
-/// One script by so many clients, for so long.
+/// Runs one script with this many clients, for this time.
 pub async fn run(rig: &Rig, clients: usize, time: Duration, script: &str) -> Figures {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("script.sql");
@@ -25,8 +25,8 @@ pub async fn run(rig: &Rig, clients: usize, time: Duration, script: &str) -> Fig
     Figures { per_second: tps, spread: logged(directory.path()).spread(), ..Figures::default() }
 }
 
-/// A statement with these in the places of its parameters, from `$1`. Without its comments, which name
-/// parameters too: pgbench would send those along.
+/// Puts these values in the places of the statement's parameters, from `$1`, and removes its comments: they
+/// name parameters too, and pgbench would send them.
 pub fn filled(statement: &str, values: &[&str]) -> String {
     let lines = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
     let statement = lines.collect::<Vec<_>>().join("\n").trim_end().trim_end_matches(';').to_owned();
@@ -41,7 +41,7 @@ pub fn filled(statement: &str, values: &[&str]) -> String {
 fn command(rig: &Rig, clients: usize, time: Duration, file: &Path) -> Command {
     let mut command = Command::new("pgbench");
     command
-        // As the host's connections have it: otherwise the control is planned for empty tables.
+        // The same as for the host's connections; otherwise the control is planned for empty tables.
         .env("PGOPTIONS", "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off")
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--log"])
         .arg(format!("--client={clients}"))
@@ -52,7 +52,7 @@ fn command(rig: &Rig, clients: usize, time: Duration, file: &Path) -> Command {
     command
 }
 
-/// Every transaction's time stands in pgbench's log: client, number, microseconds, …
+/// The log of pgbench has the time of every transaction: client, number, microseconds, …
 fn logged(directory: &Path) -> Latencies {
     let mut latencies = Latencies::default();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

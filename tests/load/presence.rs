@@ -16,10 +16,10 @@ use crate::rig::Rig;
 const SCRIPT: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../handlers/chat/scripts/presence.lua"));
 const PARTITIONS: u64 = 64;
-/// Of one question.
+/// Number of people in one request.
 const ASKED: usize = 100;
 const QUESTIONS: usize = 500;
-/// Four times what a dead node's people may take.
+/// Four times the allowed time for the people of a dead node.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -69,7 +69,7 @@ async fn read(rig: &Rig, people: usize) -> Row {
     }
 }
 
-/// Every lease of this many people ends at the same moment: the worst that a sweep can meet.
+/// Every lease of this many people ends at the same moment: the worst case of a sweep.
 async fn sweep(people: usize) -> Row {
     const NOW: u64 = 1_763_000_000_000;
     let server = Redis::start().await;
@@ -119,7 +119,7 @@ async fn sweep(people: usize) -> Row {
     }
 }
 
-/// From `kill -9` of a node to the last of its people being told gone.
+/// Measures the time from `kill -9` of a node to the announcement of the last of its people.
 async fn death(rig: &Rig, people: usize) -> Row {
     let mut node = rig.host.another_node().await;
     let users: Vec<String> = (0..people).map(|n| format!("mortal-{n}")).collect();
@@ -153,7 +153,7 @@ async fn sign_in(node: SocketAddr, users: &[String]) -> Vec<Socket> {
     sockets
 }
 
-/// Until Postgres has been told so of all of them.
+/// Waits until Postgres has this status for all of them.
 async fn until_told(rig: &Rig, whose: &str, status: &str, people: usize) {
     rig.is(format!("all {people} of `{whose}` to be told {status}"));
     let database = rig.host.database.connect().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Of the clock that /proc counts in; the same on every Linux.
+/// Ticks per second in /proc; the same on every Linux.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// User and system time of all its threads so far.
@@ -28,11 +28,12 @@ pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// As many open files as are wanted, or as this process may have: what it starts inherits them.
+/// Raises the bound of open files to the wanted number, or to the allowed maximum. Child processes inherit
+/// it.
 pub fn raise_descriptors(wanted: u64) {
     let now = getrlimit(Resource::Nofile);
     let most = now.maximum.map_or(wanted, |most| most.max(wanted));
-    // Only a privileged process raises its own bound; others go as far as theirs.
+    // Only a privileged process can raise its hard bound; others use theirs.
     let tries = [most, now.maximum.unwrap_or(wanted)];
     let raised = tries.into_iter().find(|most| {
         let limit = Rlimit { current: Some(wanted.min(*most)), maximum: Some(*most) };

@@ -20,7 +20,7 @@ use crate::rig::Rig;
 
 /// Callers at a time, each waiting for its answer before the next request.
 const CALLERS: usize = 4;
-/// As the generator draws words for messages, so they are asked for: the common ones often.
+/// Words are drawn with the distribution of the generated messages: common ones often.
 const WORDS: usize = 5000;
 
 #[derive(Clone, Copy)]
@@ -34,7 +34,7 @@ impl Size {
     pub const FULL: Self = Self { conversations: 1000, messages: 1000 };
     pub const SMALL: Self = Self { conversations: 100, messages: 200 };
 
-    /// Ten in each conversation, twenty conversations each.
+    /// Number of people: ten in each conversation, twenty conversations for each person.
     fn people(self) -> usize {
         self.conversations / 2
     }
@@ -62,7 +62,7 @@ pub async fn rows(rig: &Rig, size: Size, time: Duration, wanted: impl Fn(&str) -
         row(format!("search: in 20 conversations of {all}"), figures, control, "p99 < 50 ms");
     }
     if wanted("lists") {
-        // Warm: everybody's list was asked for once.
+        // Warm up: read the list of every person once.
         world.measure(rig, time / 4, World::list).await;
         let figures = world.measure(rig, time, World::list).await;
         let control = pgbench::run(rig, CALLERS, time, &world.list_script()).await;
@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    /// One of a person's twenty: the generator's places, the other way round.
+    /// One of a person's twenty conversations: the inverse of the generator's rule.
     fn conversation_of(&self, dice: &mut Dice, person: usize) -> &str {
         let people = self.size.people();
         let owner = (person + people * 10 - dice.below(10) * 37) % people;
@@ -171,7 +171,7 @@ impl World {
         "/api/v1/conversations".to_owned()
     }
 
-    /// One as common as words are, and, every other time, a second.
+    /// One word by its frequency, and, every other time, a second one.
     fn two_words(&self, dice: &mut Dice) -> String {
         let mut word = || {
             let share = dice.below(1_000_000) as f64 / 1_000_000.0;
@@ -231,7 +231,7 @@ impl World {
     }
 
     fn list_script(&self) -> String {
-        // Warm, order and counts come from Redis, and this is all that Postgres is asked.
+        // After the warm-up, order and counts come from Redis, and this is the only statement for Postgres.
         const SEATS: &str = include_str!("../../handlers/lists/src/sql/seats.sql");
         let mine = "(select ids from public.generated_lists where n = :person)";
         let seats = filled(SEATS, &["'person-' || :person", mine]);
@@ -239,7 +239,7 @@ impl World {
     }
 }
 
-/// A connection that is kept, as clients keep theirs.
+/// A connection that is kept open, as clients do.
 struct Caller {
     sender: SendRequest<Empty<Bytes>>,
 }
@@ -253,7 +253,7 @@ impl Caller {
         Self { sender }
     }
 
-    /// Whether it was answered as it should be.
+    /// Whether the answer is right.
     async fn get(&mut self, path: &str, token: &str) -> bool {
         let request = Request::get(path)
             .header("host", "load")

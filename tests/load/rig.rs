@@ -21,15 +21,15 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Without `flush` a COMMIT does not wait for the disk, which on a shared machine measures the
-    /// neighbours; both sides of every row are on the same cluster.
+    /// Without `flush` a COMMIT does not wait for the disk, which on a shared machine would measure other
+    /// users; both sides of every row are on the same cluster.
     pub async fn start(flush: bool) -> Self {
         let postgres = Postgres::start(if flush { &[] } else { &["fsync = off"] }).await;
         let database = postgres.database().await;
         let options = Options::default()
             .without_rate_limits()
             .set("CONNECTIONS_MAX", CONNECTIONS_MAX)
-            // All of them come from this machine.
+            // All connections come from this machine.
             .set("ANONYMOUS_PER_ADDRESS_MAX", 0)
             .set("CONNECTIONS_PER_USER_MAX", CONNECTIONS_MAX)
             .set("LOG", "warn");
@@ -38,7 +38,7 @@ impl Rig {
         Self { host, doing: Mutex::default() }
     }
 
-    /// Said before whatever may take long: a row that comes to its bound in time says where it stood.
+    /// Prints a step before it begins, so that a row that reaches its maximum time shows its last step.
     pub fn is(&self, doing: impl Into<String>) {
         *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing.into();
     }
@@ -58,8 +58,8 @@ impl Rig {
         Ok(checked.duplicates as u64)
     }
 
-    /// A conversation of these users, the first its owner. Beyond what one request may name they are put
-    /// there directly: so many joins are not what is measured.
+    /// A conversation of these users, the first its owner. People beyond the maximum of one request are
+    /// inserted directly, because the row does not measure joins.
     pub async fn room(&self, users: &[String]) -> String {
         let (first, rest) = users.split_at(users.len().min(MEMBERS_AT_ONCE));
         let first: Vec<_> = first.iter().map(String::as_str).collect();
@@ -74,8 +74,8 @@ impl Rig {
         room
     }
 
-    /// A signed-in, subscribed client, ready to be read by the measurement.
-    /// With a position where somebody comes back; with the head that the host told.
+    /// A signed-in, subscribed client, ready to be read by the measurement. With a position for a client that
+    /// resumes; returns the head of the host.
     pub async fn subscribed(&self, user: &str, room: &str, position: Option<u64>) -> (Socket, u64) {
         let mut socket = self.signed_in(user).await;
         let positions = position.map_or(json!({}), |seq| json!({ room: seq }));

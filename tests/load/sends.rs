@@ -14,7 +14,7 @@ use crate::pgbench;
 use crate::process;
 use crate::rig::{self, Rig};
 
-/// One person with many connections, so that nobody is to be notified: the row is about storing.
+/// One person with many connections, so that there is no notification: the row measures storing.
 const SENDER: &str = "sender";
 const CONVERSATIONS: usize = 100;
 
@@ -76,12 +76,12 @@ pub async fn rooms(rig: &Rig, conversations: usize) -> Vec<String> {
     rooms
 }
 
-/// That what the senders were told is what is stored.
+/// Checks that the acknowledged messages are the stored ones.
 pub async fn check(rig: &Rig, books: &Books) -> Result<(), Wrong> {
     rig.check(books, SENDER).await.map(drop)
 }
 
-/// The senders, for so long. What they were told goes into the books.
+/// Runs the senders for this time, and records their acknowledgements.
 pub async fn send(rig: &Rig, senders: usize, rooms: &[String], time: Duration, books: &mut Books) -> Figures {
     rig.is(format!("{senders} senders for {time:?}"));
     let mut sockets = Vec::new();
@@ -158,7 +158,7 @@ async fn sender(
     (latencies, told, wrong)
 }
 
-/// As much as the handler writes of a message's JSON. No colon before a letter or a digit: pgbench takes it
+/// The same length as the handler's JSON of a message. No colon before a letter or a digit: pgbench takes it
 /// for a variable.
 const BODY: &str = r#"'"sender_id": "sender","type": "text","content": "a message of about the length that people write to each other","reply_to_id": null,"attachments": [],"metadata": null,"mentions": [],"client_msg_id": null,"created_at": "2026-01-01T00.00.00.000Z","edited_at": null,"deleted": false,"change": null'"#;
 

@@ -1,5 +1,5 @@
-//! Swaps: what two thousand sockets and the senders among them notice while `send-message` is replaced again
-//! and again, how long a release takes to be live on three nodes, and what ten thousand swaps leave behind.
+//! Swaps: the effect on two thousand sockets and the senders among them while `send-message` is replaced
+//! again and again, the time until a release is live on three nodes, and the remains of ten thousand swaps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::{process, sends};
 const SENDERS: usize = 16;
 const CONVERSATIONS: usize = 100;
 const SOCKETS_A_ROOM: usize = 10;
-/// Each of the sockets says something so often.
+/// Interval between two messages of a socket.
 const SAYS_EVERY: Duration = Duration::from_secs(10);
 const NEW_FILES: usize = 10;
 /// More than a node keeps loaded, so that each swap of the long row loads one release and lets one go.
@@ -70,7 +70,7 @@ async fn under_load(rig: &Rig, size: &Size) -> Result<Row, Wrong> {
         }
     });
     let mut with = sends::send(rig, SENDERS, &senders_rooms, size.time, &mut books).await;
-    // The figure is of senders beside swaps; what is left of the swaps has senders too.
+    // The figure covers senders during swaps; the rest of the swaps has senders too.
     while swaps.load(Ordering::Relaxed) < size.swaps {
         let more = sends::send(rig, SENDERS, &senders_rooms, Duration::from_secs(2), &mut books).await;
         with.wrong += more.wrong;
@@ -135,7 +135,7 @@ async fn audit(rig: &Rig, mut crowd: Vec<Chatter>, rooms: &[String]) -> Result<A
     Ok(Audit::of(&histories, &records))
 }
 
-/// From the file in hand to the answer that each of three nodes runs it.
+/// Measures the time from the file to the answer that each of three nodes runs it.
 async fn release_to_live(rig: &Rig) -> Vec<Row> {
     let (mut second, mut third) = (rig.host.another_node().await, rig.host.another_node().await);
     let built = Release::built("send-message");
@@ -202,7 +202,7 @@ pub async fn many(rig: &Rig, swaps: usize) {
         let path = "/admin/v1/handlers/send-message/rollback";
         let outcome = rig.host.admin.rest().post(path, body).await.expect(200);
         assert_eq!(outcome["complete"], true, "{outcome}");
-        // A release that nobody called would have little to leave behind.
+        // A release without calls would leave little behind.
         let path = format!("/api/v1/conversations/{room}/messages");
         let sent = rig.host.rest("sender").post(&path, json!({ "content": format!("swap {n}") })).await;
         assert_eq!(sent.status, 201, "{sent}");

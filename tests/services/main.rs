@@ -1,4 +1,4 @@
-//! `services`: private Postgres and Redis, for `scripts/run`, `scripts/test` and for hands.
+//! `services`: private Postgres and Redis, for `scripts/run`, `scripts/test` and for use by hand.
 
 use std::error::Error;
 use std::io;
@@ -26,22 +26,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Start what does not run yet, and leave it running.
+    /// Start the servers that do not run yet, and leave them running.
     Up {
         #[arg(long)]
         dir: PathBuf,
     },
-    /// End what runs; the data stay.
+    /// End the running servers; the data stay.
     Down {
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Lines for `eval`; starts what does not run yet.
+    /// Print lines for `eval`; starts the servers that do not run yet.
     Env {
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Run a command, and all that it starts, at another time: tomorrow, month-end, month-begin, leap-day,
+    /// Run a command and its child processes at another time: tomorrow, month-end, month-begin, leap-day,
     /// next-year, or at each of them. Needs libfaketime; without it, prints that and runs nothing.
     At {
         #[arg(value_name = "MOMENT|each")]
@@ -49,7 +49,7 @@ enum Task {
         #[arg(required = true, trailing_var_arg = true)]
         command: Vec<String>,
     },
-    /// Start, run a command, end what was started. Passes on the command's exit code.
+    /// Start the servers, run a command, end the servers. The exit code is the command's.
     Run {
         /// The data stay here; without it they are new and go with the command.
         #[arg(long)]
@@ -78,7 +78,7 @@ async fn main() -> ExitCode {
 
 type Done = Result<ExitCode, Box<dyn Error>>;
 
-/// The variables of the servers that nobody else provides.
+/// The variables of the servers that are not set in the environment.
 fn variables(prefix: &str, standing: &Standing) -> io::Result<Vec<(String, Up)>> {
     let (database, redis) = (format!("{prefix}_DATABASE_URL"), format!("{prefix}_REDIS_URL"));
     let mut started = Vec::new();
@@ -113,7 +113,7 @@ fn env(prefix: &str, dir: &Path) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One moment after the other, also after one at which the command failed.
+/// One date after the other, also after one at which the command failed.
 fn at(moments: &str, command: &[String]) -> Done {
     let moments = match moments {
         "each" => Moment::ALL.to_vec(),
@@ -160,7 +160,7 @@ async fn run(prefix: &str, dir: Option<&Path>, command: &[String]) -> Done {
     // Another process may find and use them now, or end them.
     drop(standing);
 
-    // A moment in which the runtime hears of a Ctrl-C that came meanwhile.
+    // Give the runtime time to receive a Ctrl-C that came meanwhile.
     let interrupted = tokio::time::timeout(Duration::from_millis(1), interrupt.recv()).await.is_ok();
     let outcome = match &started {
         _ if interrupted => Err(io::ErrorKind::Interrupted.into()),
@@ -176,7 +176,7 @@ async fn run(prefix: &str, dir: Option<&Path>, command: &[String]) -> Done {
                 Ok(child) => loop {
                     tokio::select! {
                         status = child.wait() => break status,
-                        // The terminal has told the command too; it decides when it ends.
+                        // The terminal has sent the signal to the command too, which decides when it ends.
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => pass_on(child, "TERM").await,
                         _ = hangup.recv() => pass_on(child, "HUP").await,

@@ -5,28 +5,28 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Held back while something before it is missing. More than this, and it is asked for again instead.
+/// Maximum number of messages held above a gap. Messages beyond it are dropped and requested again.
 const HELD_MAX: usize = 1_000;
 
-/// One conversation as one client has it.
+/// One conversation of one client.
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
-    /// Everything up to here is shown.
+    /// The last seq that was shown.
     pub seq: u64,
     pub change: u64,
-    /// Which history that is of.
+    /// The position epoch of the position.
     pub epoch: Option<String>,
-    /// Raised by every reset: a page that was asked for before it is of the history before it.
+    /// Raised by every reset: a page that was requested before belongs to the old history.
     pub era: u64,
-    /// Above a gap, by seq.
+    /// Messages held above a gap, by seq.
     held: BTreeMap<u64, Value>,
-    /// A page of history was asked for and has not come.
+    /// A page of history was requested and has not arrived.
     asking: bool,
     /// The shown messages, in order: seq and message.
     pub shown: Vec<(u64, Value)>,
-    /// Came twice, and was shown once.
+    /// Number of duplicates, each of which was shown once.
     pub duplicates: u64,
-    /// Jumps that were filled from the history.
+    /// Number of jumps that were filled from the history.
     pub gaps: u64,
 }
 
@@ -39,12 +39,12 @@ pub enum Need {
 }
 
 impl Stream {
-    /// A stream that begins here: what came before was shown from elsewhere.
+    /// Begins a stream at this position: earlier messages were shown by other means.
     pub fn at(seq: u64, change: u64) -> Self {
         Self { seq, change, ..Self::default() }
     }
 
-    /// What `subscribe` says of it.
+    /// The position for `subscribe`.
     pub fn position(&self) -> Value {
         match &self.epoch {
             Some(epoch) => json!({ "seq": self.seq, "change": self.change, "epoch": epoch }),
@@ -52,7 +52,7 @@ impl Stream {
         }
     }
 
-    /// History went back: what was shown above this point is not stored, and is forgotten.
+    /// Handles a reset: forgets shown messages above this point, which are not stored.
     pub fn reset(&mut self, seq: u64, change: u64) {
         self.seq = self.seq.min(seq);
         self.change = self.change.min(change);
@@ -61,7 +61,7 @@ impl Stream {
         self.cut();
     }
 
-    /// A message, from a push or out of a page.
+    /// Handles a message, from a push or from a page.
     pub fn message(&mut self, message: &Value) -> Need {
         let Some(seq) = message["seq"].as_u64() else { return Need::Nothing };
         if seq <= self.seq || self.held.contains_key(&seq) {
@@ -75,7 +75,7 @@ impl Stream {
         self.need()
     }
 
-    /// A page of history, in answer to [`Need::History`].
+    /// Handles a page of history, the answer to [`Need::History`].
     pub fn page(&mut self, messages: &[Value], has_more: bool) -> Need {
         self.asking = false;
         for message in messages {
@@ -88,17 +88,18 @@ impl Stream {
         if has_more { self.ask() } else { self.need() }
     }
 
-    /// The host says that it does not know what we lack.
+    /// Handles a `resync`: the host does not send the missing messages.
     pub fn resync(&mut self) -> Need {
         self.ask()
     }
 
-    /// An edit or a deletion. Its number rises by one like that of the messages; here only the last is kept.
+    /// Handles an edit or a deletion. Its number rises by one, as for messages; the client keeps only the
+    /// last.
     pub fn changed(&mut self, change: u64) {
         self.change = self.change.max(change);
     }
 
-    /// The connection is gone, and with it what was asked on it.
+    /// The connection ended, with its requests.
     pub fn cut(&mut self) {
         self.asking = false;
         // Held messages come again: the position that the client sends lies before them.
@@ -156,7 +157,7 @@ mod tests {
         let mut stream = Stream::at(0, 0);
         stream.message(&message(1));
         assert_eq!(stream.message(&message(4)), Need::History(1));
-        // Asked once, however much comes meanwhile.
+        // Only one request, whatever arrives meanwhile.
         assert_eq!(stream.message(&message(5)), Need::Nothing);
         assert_eq!(shown(&stream), [1]);
         assert_eq!(stream.page(&[message(2)], true), Need::History(2));
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!(stream.position(), json!({ "seq": 2, "change": 3, "epoch": "new" }));
         assert_eq!(stream.message(&message(3)), Need::Nothing);
         assert_eq!(shown(&stream), [2, 3]);
-        // One that has less keeps what it has.
+        // A client that has less keeps its messages.
         stream.reset(7, 9);
         assert_eq!((stream.seq, stream.change), (3, 3));
     }

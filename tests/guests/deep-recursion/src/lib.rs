@@ -1,4 +1,4 @@
-//! Calls itself without end. Ends where its stack does.
+//! Calls itself without end. The call ends when the stack is full.
 
 use sdk::{Problem, http};
 

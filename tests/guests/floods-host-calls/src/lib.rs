@@ -1,4 +1,4 @@
-//! Asks the time for ever. Ends at `host_calls`.
+//! Asks for the time forever. The host ends the call at `host_calls`.
 
 use sdk::{Problem, clock, http};
 

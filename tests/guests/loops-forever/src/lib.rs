@@ -1,4 +1,4 @@
-//! Never answers, and never calls out. Ends at `cpu_ms`.
+//! Loops forever without a host call. The host ends the call at `cpu_ms`.
 
 use sdk::{Problem, http};
 

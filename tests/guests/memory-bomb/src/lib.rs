@@ -1,4 +1,4 @@
-//! Wants all the memory there is. Ends at `memory_mib`.
+//! Allocates memory without end. The call ends at `memory_mib`.
 
 use sdk::{Problem, http};
 

@@ -1,8 +1,8 @@
-//! One code, many releases: each behaves as the `[config]` of its manifest says.
+//! One code for many releases: the `[config]` of the manifest selects the behaviour.
 
 use sdk::{Problem, clock, config, http};
 
-/// How long `slow` takes.
+/// Duration of `slow`.
 const SLOW_MS: u64 = 40;
 /// A few milliseconds.
 const SPINS: u32 = 2_000_000;
@@ -24,7 +24,7 @@ impl http::Handler for Guest {
     }
 }
 
-/// Looks at the clock now and then: each look is a host call, and those are bounded.
+/// Reads the clock only now and then, because each read is a host call, and those are bounded.
 fn spin_until(ms: u64) {
     while clock::now_ms() < ms {
         (0..SPINS).for_each(|n| {

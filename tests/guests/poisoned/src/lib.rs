@@ -1,5 +1,5 @@
-//! Panics over events that speak of poison, unless its setting says that it is repaired. Of all others it
-//! tells `seen`, to whom it is addressed.
+//! Panics on events with the word poison, unless its setting marks it as repaired. It publishes all others as
+//! `seen` to their addressee.
 
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};

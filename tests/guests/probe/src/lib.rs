@@ -1,5 +1,5 @@
-//! Makes the host calls that its frame lists, one after the other, and answers with what each of them said:
-//! the edges of the contract, as traces. The same traces are replayed and held against real services.
+//! Makes the host calls that its frame lists, one after the other, and answers with the result of each: the
+//! edges of the contract, as recordings. The same recordings are replayed and compared with real services.
 //!
 //! `{"calls": [["query", "select $1::int", ["7"]], ["begin"], ["commit"]]}`
 
@@ -39,7 +39,7 @@ fn one(call: &serde_json::Value, transaction: &mut Option<Transaction>) -> Strin
             Some(open) => format!("{:?}", open.execute(&text(1), &params(2))),
             None => format!("{:?}", postgres::execute(&text(1), &params(2))),
         },
-        // Beside the transaction that is open.
+        // A query outside of the open transaction.
         "query beside" => format!("{:?}", postgres::query(&text(1), &params(2))),
         "collect" => {
             let lane = call[3].as_u64().unwrap_or(0) as u32;

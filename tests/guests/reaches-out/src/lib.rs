@@ -1,4 +1,4 @@
-//! Tries, one after another, what its grants do not cover, and tells its caller how each attempt ended.
+//! Tries operations outside of its grants, one after another, and returns the result of each.
 
 use sdk::channels::{self, Publication};
 use sdk::{Problem, http, postgres, redis};
@@ -10,7 +10,7 @@ http::export!(Guest);
 impl http::Handler for Guest {
     fn handle(request: http::Request) -> Result<http::Response, Problem> {
         let told = match request.param("what") {
-            // A table of `notify`, and rows of its own that it may add to, not take away.
+            // A table of `notify`, and a table to which it may add rows, but from which it may not delete.
             "table" => format!("{:?}", postgres::query("select id from app.notifications", &[])),
             "delete" => format!("{:?}", postgres::execute("delete from app.messages", &[])),
             "host" => format!("{:?}", postgres::query("select name from switchboard.releases", &[])),

@@ -1,5 +1,5 @@
-//! A send without its waiting: JSON in, three host calls that are answered at once, JSON out. It behaves; it
-//! is here to be measured beside its rules in plain Rust (`host/runtime/examples/call_overhead.rs`).
+//! A send without its waits: JSON in, three host calls that are answered at once, JSON out. It does not
+//! misbehave; it is measured beside its rules in plain Rust (`host/runtime/examples/call_overhead.rs`).
 
 mod rules;
 

@@ -1,5 +1,4 @@
-//! The work itself, the same in the guest and in its native control: only where the answers come from
-//! differs.
+//! The work itself, the same in the guest and in its native control. Only the source of the answers differs.
 
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;

@@ -1,4 +1,4 @@
-//! Waits in Postgres for longer than its deadline. The statement is cancelled.
+//! Waits in Postgres for longer than its deadline. The host cancels the statement.
 
 use sdk::{Problem, http, postgres};
 

@@ -1,4 +1,4 @@
-//! Imports `redis`, which its manifest does not grant. Refused before it runs.
+//! Imports `redis`, which its manifest does not grant. The host refuses it before it runs.
 
 use sdk::{Problem, http, redis};
 
