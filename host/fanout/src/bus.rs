@@ -1,6 +1,6 @@
-//! The bus: Redis pub/sub between the nodes. It uses one channel for each address, one control channel for all nodes,
-//! and one loopback channel for each node. A node publishes a heartbeat to its loopback channel, because a connection
-//! can stay open and healthy while Redis no longer delivers anything on it.
+//! The bus: Redis pub/sub between the nodes. It uses one channel for each address, one control channel for
+//! all nodes, and one loopback channel for each node. A node publishes a heartbeat to its loopback channel,
+//! because a connection can stay open and healthy while Redis no longer delivers anything on it.
 //!
 //! The bus does not promise delivery. After each loss it subscribes to everything again and emits
 //! `BusEvent::Reconnected`. The rooms then ask for what they missed.
@@ -22,7 +22,7 @@ use crate::redis::pubsub::Subscriber;
 
 mod link;
 
-/// What the bus delivers to the hub.
+/// An event that the bus delivers to the hub.
 #[derive(Debug)]
 pub(super) enum BusEvent {
     /// A message on the channel of an address.
@@ -44,8 +44,8 @@ struct Shared {
     redis: Redis,
     names: Names,
     subscriptions: Mutex<HashMap<Address, BusSubscription>>,
-    /// Orders are sent under the lock of `subscriptions`, so that the two always agree. Each holder and each subscription
-    /// has at most one order in the channel.
+    /// Orders are sent under the lock of `subscriptions`, so that the two always agree. Each holder and each
+    /// subscription has at most one order in the channel.
     orders: mpsc::UnboundedSender<Order>,
     /// None until every address is subscribed on the present connection.
     connected: watch::Sender<Option<Connected>>,
@@ -62,7 +62,8 @@ struct Connected {
 /// An address whose messages this node receives.
 #[derive(Default)]
 struct BusSubscription {
-    /// Callers of `hold` that have not dropped their `Hold`. While there are any, the bus does not unsubscribe.
+    /// Callers of `hold` that have not dropped their `Hold`. While there are any, the bus does not
+    /// unsubscribe.
     holders: u32,
     /// The number of the connection on which Redis confirmed the subscription.
     confirmed_in: u64,
@@ -75,13 +76,15 @@ pub(super) enum Order {
     Unsubscribe(Vec<Address>),
 }
 
-/// Keeps addresses subscribed until it is dropped. After that an address stays subscribed while its room has members.
+/// Keeps addresses subscribed until it is dropped. After that an address stays subscribed while its room has
+/// members.
 pub(super) struct Hold {
     bus: Bus,
     addresses: Vec<Address>,
 }
 
-/// Names of the channels. An address begins with a letter after the prefix, so it cannot collide with the other channels.
+/// Names of the channels. An address begins with a letter after the prefix, so it cannot collide with the
+/// other channels.
 struct Names {
     address: String,
     control: String,
@@ -89,8 +92,8 @@ struct Names {
 }
 
 impl Bus {
-    /// Creates a bus without a connection. The caller must run `listen` and `run_orders` as long as the bus is in use.
-    /// Nodes with the same namespace receive each other's messages.
+    /// Creates a bus without a connection. The caller must run `listen` and `run_orders` as long as the bus
+    /// is in use. Nodes with the same namespace receive each other's messages.
     pub(super) fn new(redis: Redis, namespace: &str, node: NodeId) -> (Self, mpsc::UnboundedReceiver<Order>) {
         let (orders, ordered) = mpsc::unbounded_channel();
         let shared = Shared {

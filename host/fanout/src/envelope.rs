@@ -1,5 +1,6 @@
-//! What nodes say to each other, as bytes: small, versioned, and parsed with bounds, for the bytes come from outside.
-//! Frames travel encoded for the socket, side by side, so that a node delivers a run of them without copying.
+//! The messages between nodes, as bytes. They are versioned, and the decoder checks every bound, because the
+//! bytes come from outside the process. Frames are encoded for the socket and lie side by side, so that a
+//! node delivers a run of them without a copy.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
@@ -23,12 +24,12 @@ pub enum Envelope {
     Disconnect { target: Target, code: u16, reason: String },
     /// On the control channel: a frame for one connection, wherever it is.
     Send { connection: String, frame: Bytes },
-    /// On the control channel: shards of the outbox that have new events, says a node.
+    /// On the control channel: shards of the outbox to which a call of that node has added events.
     Wake { node: Uuid, shards: u64 },
-    /// On the control channel, ahead of what it tells of: a traced call on that node has woken these shards, or publishes
-    /// to these addresses.
+    /// On the control channel, before the wake or publication itself: a traced call on that node wakes these
+    /// shards, or publishes to these addresses.
     Traced { node: Uuid, by: Context, shards: u64, addresses: Vec<Address> },
-    /// On a node's own channel: it hears itself.
+    /// On a node's own channel: its loopback heartbeat.
     Loopback(u64),
 }
 
@@ -42,15 +43,15 @@ pub struct Batch {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
-    /// Where its frame ends; it begins where the one before ends.
+    /// The offset at which the frame ends. It begins where the frame before ends.
     end: usize,
     pub position: Option<Position>,
-    /// Not zero: may be dropped, or replaced by a newer one with the same key.
+    /// If not zero, the push may be dropped, or replaced by a newer one with the same key.
     pub merge_key: u64,
     pub except: Option<UserId>,
 }
 
-/// Why bytes are no envelope. It names no content.
+/// Why bytes are not an envelope. The text contains nothing of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(&'static str);
 
@@ -63,7 +64,7 @@ impl std::fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 impl Batch {
-    /// A page of `connection.missed`.
+    /// Encodes a page of `connection.missed`.
     pub fn of_page(pushes: &[Push]) -> Self {
         let mut writer = BatchWriter::default();
         for push in pushes {
@@ -76,13 +77,13 @@ impl Batch {
         &self.items
     }
 
-    /// The frames of these items as one piece. No copy.
+    /// Returns the frames of these items as one piece, without a copy.
     pub fn frames(&self, items: std::ops::Range<usize>) -> Bytes {
         let edge = |item: usize| item.checked_sub(1).map_or(0, |before| self.items[before].end);
         self.frames.slice(edge(items.start)..edge(items.end))
     }
 
-    /// Several envelopes that came at once, as one, so that each reader is visited once.
+    /// Joins the batches of envelopes that arrived together, so that each subscriber is visited once.
     pub fn append(&mut self, other: Self) {
         if self.items.is_empty() {
             *self = other;
@@ -119,8 +120,11 @@ impl BatchWriter {
     }
 }
 
-/// What a handler publishes, as one envelope for each run of publications to the same address. An error is the rule
-/// that one of them breaks; then nothing is published.
+/// Encodes publications of a handler: one envelope for each run of publications to the same address, within
+/// the bounds.
+///
+/// # Errors
+/// The rule that one of the publications breaks. Then none of them is published.
 pub fn pack(publications: &[Publication]) -> Result<Vec<(Address, Bytes)>, String> {
     let mut packed = Vec::new();
     let mut run: Option<(Address, BatchWriter)> = None;
@@ -158,7 +162,8 @@ pub fn pack(publications: &[Publication]) -> Result<Vec<(Address, Bytes)>, Strin
     Ok(packed)
 }
 
-/// FNV-1a, the same on every node. Two keys that collide merge: what merges may be dropped anyway.
+/// Hashes a merge key with FNV-1a, which is the same on every node. If two keys collide, their pushes replace
+/// each other; pushes with a merge key may be dropped anyway.
 fn merge_key(address: &Address, key: &str) -> u64 {
     let bytes = address.as_str().bytes().chain([0]).chain(key.bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -243,7 +248,7 @@ impl Envelope {
         out.freeze()
     }
 
-    /// Anything may come; nothing is trusted but what was checked. Frames are slices of `bytes`.
+    /// Decodes bytes from outside and checks everything. The frames are slices of `bytes`.
     pub fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
         if bytes.try_get_u8() != Ok(VERSION) {
             return Err(Malformed("another version"));
@@ -356,7 +361,8 @@ fn decode_publications(mut bytes: Bytes) -> Result<Batch, Malformed> {
     Ok(batch)
 }
 
-/// Exactly one unmasked text frame. A client fails a connection that brings it anything else.
+/// Checks that the bytes are exactly one unmasked text frame. A client would fail its connection over
+/// anything else.
 fn check_frame(frame: &[u8]) -> Result<(), Malformed> {
     let payload_at = match frame.get(1) {
         Some(0..126) => 2,
@@ -374,7 +380,7 @@ fn check_frame(frame: &[u8]) -> Result<(), Malformed> {
     std::str::from_utf8(payload).map(drop).map_err(|_| Malformed("a frame that is not UTF-8"))
 }
 
-/// Names and reasons are short; a longer one is cut, which a name that exists never is.
+/// Writes a length and a text of at most 65,535 bytes. A longer text is cut. Valid names are never that long.
 fn put_text(out: &mut BytesMut, text: &str) {
     let end = text.floor_char_boundary(u16::MAX.into());
     out.put_u16(end as u16);

@@ -1,5 +1,6 @@
-//! The hub as the rest of the host sees it: the local rooms, the bus to the other nodes, and the work that waits for a
-//! time or for room. It calls no handler: what rooms lack is left in a mailbox (`gaps`) that the edges answer.
+//! The hub: the part of a node that brings pushes from the bus to its connections. It joins the local rooms,
+//! the bus to the other nodes, and the work that waits for a time or for queue space. It does not call
+//! handlers. It puts the gaps of its rooms into a mailbox (`gaps`), which the triggers drain.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +28,7 @@ use crate::telemetry::spans;
 use crate::wire::close::Close;
 use crate::wire::websocket::encode_text;
 
-/// One for the process. Clones are the same.
+/// The hub of one node. A process has one; clones share it.
 #[derive(Clone)]
 pub struct Hub(Arc<Shared>);
 
@@ -36,13 +37,14 @@ struct Shared {
     local: Arc<Local>,
     bus: Bus,
     gaps: Mutex<Option<mpsc::UnboundedReceiver<Missing>>>,
-    /// Counts losses of the bus that are over.
+    /// How often the bus has reconnected after a loss.
     losses: watch::Sender<u64>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 impl Hub {
-    /// Returns at once: a node may start before its Redis. Nodes with the same namespace are one fleet.
+    /// Starts the hub's tasks and returns at once, because a node may start before its Redis. Nodes with the
+    /// same namespace are one fleet.
     pub fn start(redis: &Redis, namespace: &str, node: NodeId, wakes: Wakes) -> Self {
         let (bus, orders) = Bus::new(redis.clone(), namespace, node);
         let (local, mail) = Local::new();
@@ -57,72 +59,78 @@ impl Hub {
         let tasks = hub.tasks.get_mut();
         tasks.spawn(bus.clone().run_orders(orders));
         let (of, woken) = (local.clone(), wakes.clone());
-        tasks.spawn(bus.clone().listen(move |heard| {
-            let is_back = matches!(heard, BusEvent::Reconnected);
-            receive(&of, &woken, node, heard);
-            if is_back {
+        tasks.spawn(bus.clone().listen(move |event| {
+            let reconnected = matches!(event, BusEvent::Reconnected);
+            receive(&of, &woken, node, event);
+            if reconnected {
                 losses.send_modify(|count| *count += 1);
             }
         }));
         tasks.spawn(pass_wakes_on(wakes, bus.clone(), node));
-        tasks.spawn(Keeper { local, bus, retries, drained, emptied, ask }.keep());
+        tasks.spawn(HubTask { local, bus, retries, drained, emptied, ask }.run());
         Self(Arc::new(hub))
     }
 
-    /// Ends the work of the hub. Nothing is delivered after this.
+    /// Stops the hub's tasks. It delivers nothing after this.
     pub async fn stop(&self) {
         self.0.tasks.lock().await.shutdown().await;
     }
 
-    /// Whether publications of any node reach this one, as far as it can tell by hearing itself.
+    /// Returns true while the bus delivers, as far as the loopback heartbeat shows.
     pub fn is_up(&self) -> bool {
         self.0.bus.is_up()
     }
 
-    /// Changes whenever the bus is back after a loss: Redis may be empty.
+    /// Changes whenever the bus reconnects after a loss. Redis may be empty then.
     pub fn losses(&self) -> watch::Receiver<u64> {
         self.0.losses.subscribe()
     }
 
-    /// The positions of every stream may have gone back: each room with readers asks what they lack.
+    /// Notifies the rooms of a new position epoch. Each room with live subscribers asks what they missed.
     pub fn history_changed(&self) {
         self.0.local.suspect_loss();
     }
 
-    /// Who is connected to this node.
+    /// Returns the connections of this node with their users.
     pub fn connections(&self) -> Vec<(ConnectionId, UserId)> {
         self.0.local.connections()
     }
 
-    /// Connections of this node.
+    /// Returns the number of connections of this node.
     pub fn connected(&self) -> usize {
         self.0.local.connected()
     }
 
-    /// Addresses that somebody here is subscribed to.
+    /// Returns the number of addresses with subscribers on this node.
     pub fn addresses(&self) -> usize {
         self.0.local.rooms()
     }
 
     // ---- one connection ----
 
-    /// From here on pushes for it, for its user and for its session arrive. Without a bus it waits for one a bounded
-    /// time and then goes on, for those pushes are best effort.
+    /// Opens a connection: from here on it receives pushes to itself, to its user and to its session. When
+    /// the bus is down, this waits for it up to [`limits::BUS_CONFIRM_MS`] and then returns all the same,
+    /// because these pushes are best effort.
     pub async fn open_connection(&self, info: ConnectionInfo) -> Arc<Outlet> {
         let own = Address::of_user(&info.user);
         let outlet = self.0.local.open_connection(info);
         if self.0.bus.hold(std::slice::from_ref(&own)).await.is_err() {
-            tracing::debug!("a connection begins without the bus");
+            tracing::debug!("connection opened while the bus is down; pushes to its user may be missing");
         }
         outlet
     }
 
-    /// The connection has ended. Its outlet takes nothing more.
+    /// Closes a connection in the hub. It gets no more pushes.
     pub fn close_connection(&self, connection: ConnectionId) {
         self.0.local.close_connection(connection);
     }
 
-    /// Hears these addresses and holds their pushes back for this connection, until `open` or `take_back`.
+    /// Subscribes the connection to the addresses, behind a gate: their pushes are held back until
+    /// `open_gates` or `undo_gates`.
+    ///
+    /// # Errors
+    /// `Full` beyond [`limits::SUBSCRIPTIONS_MAX`], `Gone` when the connection has closed, `Unavailable`
+    /// without the bus.
     pub async fn gate(&self, connection: ConnectionId, addresses: &[Address]) -> Result<(), Error> {
         if addresses.len() > limits::SUBSCRIPTIONS_MAX {
             return Err(Error::Full);
@@ -133,19 +141,20 @@ impl Hub {
             Err(unavailable) => Err((*unavailable).into()),
         };
         if gated.is_err() {
-            // Nobody came into these rooms, so nobody will leave them either.
+            // These rooms got no member, so no member will leave them and start the timer that unsubscribes.
             addresses.iter().for_each(|address| self.0.local.leave_idle(address));
         }
         gated
     }
 
-    /// The call answered, and its reply is in the outlet: what it lists opens, everything else that it gated is not
-    /// subscribed.
+    /// Opens the gates of a call whose reply is in the outlet. Addresses that the call gated and that
+    /// `subscriptions` does not list are unsubscribed.
     pub fn open_gates(&self, connection: ConnectionId, subscriptions: &[Subscription]) {
         self.0.local.open_gates(connection, subscriptions);
     }
 
-    /// The call failed: new subscriptions go, those that stood before it stand.
+    /// Undoes the gates of a call that failed: new subscriptions end, and those from before the call
+    /// continue.
     pub fn undo_gates(&self, connection: ConnectionId) {
         self.0.local.undo_gates(connection);
     }
@@ -156,11 +165,14 @@ impl Hub {
 
     // ---- all connections ----
 
-    /// In order. Returns once the bus has taken all of them.
+    /// Publishes to the bus, and not to this node's rooms directly: Redis gives the publications of all nodes
+    /// one order, so this node receives its own publications through Redis in the same order as every other
+    /// node. Returns once Redis has taken all of them, in the order given.
     pub async fn publish(&self, publications: &[Publication]) -> Result<(), Error> {
         let packed = pack(publications).map_err(Error::Refused)?;
         if !packed.is_empty() {
-            // So that the other nodes' part is in the same trace: a round trip more, of traced calls only.
+            // Announces the span first, so that the spans of the other nodes are in the same trace. It costs
+            // one more round trip, for traced calls only.
             for (by, addresses) in spans::take_unannounced(packed.iter().map(|(address, _)| address)) {
                 let node = self.0.node.uuid();
                 let _ =
@@ -171,15 +183,17 @@ impl Hub {
         Ok(())
     }
 
-    /// Ends the subscriptions of a user before anything that is published to the address after this. Here it ends at
-    /// once: who fills a gap may know that somebody left, and what fills it must not reach them.
+    /// Ends the subscriptions of a user, before any push that is published to the address after this. On this
+    /// node they end at once: a page that fills a gap may already depend on the removal, and must not reach
+    /// the removed user.
     pub async fn revoke(&self, address: &Address, user: &UserId) -> Result<(), Error> {
         self.0.local.revoke(address, user);
         let message = (address.clone(), Envelope::Revoke(user.clone()).encode());
         Ok(self.0.bus.publish(&[message]).await?)
     }
 
-    /// To one connection, here at once or elsewhere over the bus; dropped where it has ended.
+    /// Sends a frame to one connection: on this node at once, on another node over the bus. A frame for a
+    /// closed connection is dropped.
     pub async fn send(&self, connection: ConnectionId, frame: &str) -> Result<(), Error> {
         if frame.len() > limits::FRAME_BYTES_MAX {
             return Err(Error::Refused(format!("a frame of {} bytes is over 64 KiB", frame.len())));
@@ -191,7 +205,8 @@ impl Hub {
         Ok(self.0.bus.publish_control(&Envelope::Send { connection: connection.to_string(), frame }).await?)
     }
 
-    /// To the connection whose frame is being handled, after its reply: `open` lets it go, `take_back` forgets it.
+    /// Sends a frame to the connection whose frame is being handled. It follows the reply: `open_gates`
+    /// releases it, and `undo_gates` drops it.
     pub fn send_after_reply(&self, connection: ConnectionId, frame: &str) -> Result<(), Error> {
         if frame.len() > limits::FRAME_BYTES_MAX {
             return Err(Error::Refused(format!("a frame of {} bytes is over 64 KiB", frame.len())));
@@ -199,31 +214,35 @@ impl Hub {
         if self.0.local.send_after_reply(connection, encode_text(frame)) { Ok(()) } else { Err(Error::Gone) }
     }
 
-    /// Closes here at once; returns once the other nodes were told.
+    /// Closes the target's connections on this node at once. Returns once Redis has taken the message for the
+    /// other nodes.
     pub async fn disconnect(&self, target: &Target, close: &Close) -> Result<(), Error> {
         self.0.local.disconnect(target, close);
         let (code, reason) = (close.code(), close.reason().to_owned());
         Ok(self.0.bus.publish_control(&Envelope::Disconnect { target: target.clone(), code, reason }).await?)
     }
 
-    /// Closes the connections of this node whose token this says of; how many. Every node has to do it for its own.
+    /// Closes the connections of this node whose token `is_meant` selects, and returns their number. Each
+    /// node has to do this for its own connections.
     pub fn close_where(&self, close: &Close, is_meant: impl Fn(&Credentials) -> bool) -> usize {
         self.0.local.close_where(close, is_meant)
     }
 
     // ---- gaps ----
 
-    /// What readers lack, to be answered each by `fill` or `give_up`. There is one mailbox; the first who asks has it.
+    /// Takes the mailbox of gaps. The receiver answers each gap with `fill` or `give_up`. Later calls return
+    /// `None`.
     pub fn gaps(&self) -> Option<mpsc::UnboundedReceiver<Missing>> {
         self.0.gaps.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The handler's page.
+    /// Answers a gap with the handler's page.
     pub fn fill(&self, missing: &Missing, page: Page) {
         self.0.local.fill(missing, &within_bounds(page));
     }
 
-    /// No handler is bound, or it failed. It is asked again after a while, a bounded number of times.
+    /// Answers a gap without a page: no handler is bound, or it failed. The room asks again after a wait, up
+    /// to [`limits::MISSED_ATTEMPTS_MAX`] times.
     pub fn give_up(&self, missing: &Missing) {
         self.0.local.give_up(missing);
     }
@@ -235,8 +254,8 @@ impl From<Unavailable> for Error {
     }
 }
 
-fn receive(local: &Local, wakes: &Wakes, node: NodeId, heard: BusEvent) {
-    match heard {
+fn receive(local: &Local, wakes: &Wakes, node: NodeId, event: BusEvent) {
+    match event {
         BusEvent::Address(address, Envelope::Publications(batch)) => {
             local.deliver(&address, &batch);
             spans::delivered(&address, batch.items().len());
@@ -262,12 +281,12 @@ fn receive(local: &Local, wakes: &Wakes, node: NodeId, heard: BusEvent) {
             }
         }
         BusEvent::Reconnected => local.suspect_loss(),
-        // An envelope on a channel where it does not belong says nothing.
+        // An envelope on the wrong kind of channel is ignored.
         BusEvent::Address(..) | BusEvent::Control(_) => {}
     }
 }
 
-/// What is set while one message is on its way goes with the next.
+/// Publishes wakes for the shards of other nodes. Bits that are set during one publication go with the next.
 async fn pass_wakes_on(wakes: Wakes, bus: Bus, node: NodeId) {
     loop {
         let shards = wakes.remote_shards().await;
@@ -275,13 +294,13 @@ async fn pass_wakes_on(wakes: Wakes, bus: Bus, node: NodeId) {
         if let Some(by) = spans::waker(wakes::shards(shards).into_iter()) {
             let _ = bus.publish_control(&Envelope::Traced { node, by, shards, addresses: Vec::new() }).await;
         }
-        // Lost with the bus: a wake is a hint, and a tick stands behind it.
+        // An error loses the wake. That is allowed: a wake is a hint, and the tick finds the events.
         let _ = bus.publish_control(&Envelope::Wake { node, shards }).await;
     }
 }
 
-/// A handler may answer with more than it was asked for: the rest is asked for again. A frame that no client would
-/// take is left out.
+/// Cuts a page at the bounds. A handler may answer with more than it was asked for; the room asks for the
+/// rest again. A frame that is too large for clients is left out.
 fn within_bounds(page: Page) -> room::Page {
     let Page { mut pushes, mut reached, mut more } = page;
     pushes.retain(|push| push.frame.len() <= limits::FRAME_BYTES_MAX);
@@ -300,8 +319,9 @@ fn within_bounds(page: Page) -> room::Page {
     room::Page { pushes: Batch::of_page(&pushes), reached, more }
 }
 
-/// The one who waits: before questions are repeated, until idle addresses may go, for queues that have room again.
-struct Keeper {
+/// The hub's background task. It waits before it repeats requests for missed pushes, until it unsubscribes
+/// from idle addresses, and for outlets that have space again.
+struct HubTask {
     local: Arc<Local>,
     bus: Bus,
     retries: mpsc::UnboundedReceiver<Missing>,
@@ -310,8 +330,8 @@ struct Keeper {
     ask: mpsc::UnboundedSender<Missing>,
 }
 
-impl Keeper {
-    async fn keep(mut self) {
+impl HubTask {
+    async fn run(mut self) {
         let mut due: BTreeMap<(Instant, u64), Missing> = BTreeMap::new();
         let mut idle = Idle::default();
         let mut count = 0;
@@ -327,7 +347,7 @@ impl Keeper {
                 Some(address) = self.emptied.recv() => idle.add(address),
                 () = at(next_due) => {
                     if let Some((_, missing)) = due.pop_first() {
-                        // Whoever answers is gone only when the process ends.
+                        // The receiver is dropped only when the process ends.
                         let _ = self.ask.send(missing);
                     }
                 }
@@ -347,8 +367,8 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// Addresses that were left, in the order in which they were. One that is left again while it waits is not added: it is
-/// looked at once, and again when it is left after that.
+/// Addresses without members, in the order in which the last member left. An address that loses its last
+/// member again while it waits is not added a second time.
 #[derive(Default)]
 struct Idle {
     since: VecDeque<(Instant, Address)>,
@@ -366,7 +386,7 @@ impl Idle {
         self.since.front().map(|(since, _)| *since + Duration::from_millis(limits::BUS_IDLE_MS))
     }
 
-    /// Everything that has waited long enough.
+    /// Takes the addresses that have waited for [`limits::BUS_IDLE_MS`].
     fn take(&mut self) -> Vec<Address> {
         let mut due = Vec::new();
         while self.next().is_some_and(|time| time <= Instant::now())

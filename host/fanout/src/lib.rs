@@ -1,10 +1,12 @@
-//! Fan-out: what is published to an address reaches every connection subscribed to it, on every node, in order.
+//! Fan-out: a push that is published to an address reaches every subscribed connection, on every node, in
+//! order.
 //!
-//! A handler publishes to the *bus* (Redis), which hands every node one copy. A node's *local* half keeps one *room* an
-//! address: it puts the copy, encoded once, into the *outlet* of each subscriber. Pushes that carry a position are never
-//! doubled, reordered or silently lost: a room that misses some asks `connection.missed`, through the mailbox of gaps.
+//! A handler publishes to the *bus* (Redis), which delivers one copy to every node. The *local* part of the
+//! hub keeps one *room* for each address. The room puts the copy, encoded once, into the *outlet* of each
+//! subscriber. A push with a position is never delivered twice, out of order or silently lost: a room that
+//! misses pushes asks `connection.missed`, through the mailbox of gaps.
 //!
-//! Nothing here knows what a frame says, and nothing here calls a handler.
+//! This module does not read the content of frames, and it does not call handlers.
 
 use switchboard_contract as contract;
 #[cfg(test)]

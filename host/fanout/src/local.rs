@@ -1,8 +1,9 @@
-//! The hub of one node without its bus: who is connected, and the rooms they are in. Everything happens at once, under
-//! short locks; what has to wait (questions, idle addresses, drained queues) leaves through mailboxes. Given the same
-//! inputs it does the same, which is how the simulation drives it.
+//! The local part of the hub, without the bus: the connections of this node and their rooms. Every method
+//! runs at once, under short locks. Work that has to wait (requests for missed pushes, idle addresses,
+//! drained outlets) leaves through mailboxes. The same inputs give the same results, which the simulation
+//! uses.
 //!
-//! Locks are taken in this order: a connection, a room, an outlet. One of each at most.
+//! Locks are taken in this order: a connection, a room, an outlet; at most one of each.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -30,26 +31,26 @@ pub(super) struct Local {
     emptied: UnboundedSender<Address>,
 }
 
-/// What leaves the local half. Each is bounded by what there is: subscriptions, connections, rooms.
+/// The mailboxes of the local part. Each is bounded by the number of subscriptions, connections or rooms.
 pub(super) struct Mail {
-    /// To be asked at once.
+    /// Gaps to ask about at once.
     pub(super) asks: UnboundedReceiver<Missing>,
-    /// To be asked after a wait.
+    /// Gaps to ask about after a wait.
     pub(super) retries: UnboundedReceiver<Missing>,
-    /// These have room for pages again.
+    /// Connections whose outlets have space for a page again.
     pub(super) drained: UnboundedReceiver<ConnectionId>,
-    /// Nobody is subscribed to these any more.
+    /// Addresses without subscribers.
     pub(super) emptied: UnboundedReceiver<Address>,
-    /// The other end of `asks`, for retries whose wait is over.
+    /// The sending end of `asks`, for retries whose wait is over.
     pub(super) ask: UnboundedSender<Missing>,
 }
 
 struct Connection {
     outlet: Arc<Outlet>,
     addresses: Vec<Address>,
-    /// Those of them that the running call has gated.
+    /// The addresses that the running call has gated.
     shut: Vec<Address>,
-    /// What the running call sends to its own connection.
+    /// Frames that the running call sends to its own connection.
     after_reply: Vec<Bytes>,
 }
 
@@ -109,13 +110,13 @@ impl Local {
         connections
     }
 
-    /// False when it is not connected here.
+    /// Returns false when the connection is not on this node.
     pub(super) fn send(&self, connection: ConnectionId, frame: Bytes) -> bool {
         self.outlet(connection).map(|outlet| outlet.push(frame)).is_some()
     }
 
-    /// Kept until `open` says that the reply of the call that sent it is in the outlet. False when it is not connected
-    /// here. A call has a bounded number of bytes to say.
+    /// Keeps the frame until `open_gates`, when the reply of the call is in the outlet. Returns false when
+    /// the connection is not on this node. The bytes are bounded by the host-call budget of the call.
     pub(super) fn send_after_reply(&self, connection: ConnectionId, frame: Bytes) -> bool {
         let mut connections = self.connections.of(&connection);
         connections.get_mut(&connection).map(|known| known.after_reply.push(frame)).is_some()
@@ -135,7 +136,7 @@ impl Local {
                     outlet.close(close.clone());
                 }
             }
-            // Rare, so there is no index to pay for.
+            // A session is disconnected rarely, so it has no index.
             Target::Session(session) => self.connections.each(|_, known| {
                 if *known.outlet.info().session == **session {
                     known.outlet.close(close.clone());
@@ -146,7 +147,7 @@ impl Local {
         }
     }
 
-    /// Every connection whose token this says of. How many.
+    /// Closes every connection whose token `is_meant` selects. Returns their number.
     pub(super) fn close_where(&self, close: &Close, is_meant: impl Fn(&Credentials) -> bool) -> usize {
         let mut closed = 0;
         self.connections.each(|_, known| {
@@ -160,14 +161,14 @@ impl Local {
 
     // ---- subscriptions ----
 
-    /// The bus is subscribed to them. All or, from the first that is one too many, the rest not; the call's end takes
-    /// back what it does not open.
+    /// Adds the connection to the rooms, behind gates. The caller has subscribed the bus to the addresses. At
+    /// the bound, the remaining addresses are not gated, and the end of the call undoes the others.
     pub(super) fn gate(&self, connection: ConnectionId, addresses: &[Address]) -> Result<(), Error> {
         let mut connections = self.connections.of(&connection);
         let known = connections.get_mut(&connection).ok_or(Error::Gone)?;
         for address in addresses {
             if Some(address) == known.addresses.first() {
-                continue; // its own user's, which has no gate
+                continue; // the address of its own user, which has no gate
             }
             let mut rooms = self.rooms.of(address);
             let room = rooms.entry(address.clone()).or_insert_with(|| Room::new(address.clone()));
@@ -183,7 +184,8 @@ impl Local {
         Ok(())
     }
 
-    /// The call answered, and its reply is in the outlet. What it gated and does not list is not subscribed.
+    /// Opens the gates of a call whose reply is in the outlet. Gated addresses that are not listed are
+    /// unsubscribed.
     pub(super) fn open_gates(&self, connection: ConnectionId, subscriptions: &[Subscription]) {
         let mut connections = self.connections.of(&connection);
         let Some(known) = connections.get_mut(&connection) else { return };
@@ -207,7 +209,7 @@ impl Local {
         known.forget(&refused);
     }
 
-    /// The call failed. What stood before it stands.
+    /// Undoes the gates of a call that failed. Subscriptions from before the call continue.
     pub(super) fn undo_gates(&self, connection: ConnectionId) {
         let mut connections = self.connections.of(&connection);
         let Some(known) = connections.get_mut(&connection) else { return };
@@ -233,7 +235,7 @@ impl Local {
         known.forget(&gone);
     }
 
-    /// A user's own address is not for others to take away.
+    /// Ends the subscriptions of a user to an address. The user's own address cannot be revoked.
     pub(super) fn revoke(&self, address: &Address, user: &UserId) {
         if *address == Address::of_user(user) {
             return;
@@ -242,9 +244,9 @@ impl Local {
         for connection in gone {
             let mut connections = self.connections.of(&connection);
             let Some(known) = connections.get_mut(&connection) else { continue };
-            // It may have come back in the meantime.
-            let is_back = self.rooms.of(address).get(address).is_some_and(|room| room.has(connection));
-            if !is_back {
+            // The connection may have subscribed again meanwhile.
+            let has_subscribed = self.rooms.of(address).get(address).is_some_and(|room| room.has(connection));
+            if !has_subscribed {
                 known.forget(std::slice::from_ref(address));
             }
         }
@@ -272,7 +274,7 @@ impl Local {
         });
     }
 
-    /// A connection's queue has room again.
+    /// Resumes the rooms that wait for space in this connection's outlet.
     pub(super) fn drained(&self, connection: ConnectionId) {
         let Some(outlet) = self.outlet(connection) else { return };
         while let Some(address) = outlet.next_waiting() {
@@ -280,7 +282,7 @@ impl Local {
         }
     }
 
-    /// The bus was lost and is back, or history went back: anything may have been missed.
+    /// Lets every room ask for missed pushes, after the bus reconnected or the position epoch changed.
     pub(super) fn suspect_loss(&self) {
         self.rooms.each(|_, room| room.suspect_loss(&self.mailbox));
     }
@@ -293,13 +295,13 @@ impl Local {
         self.rooms.len()
     }
 
-    /// The bus was subscribed to it and nobody came: as if the last had gone.
+    /// Reports an address as idle: the bus is subscribed to it, and it has no room.
     pub(super) fn leave_idle(&self, address: &Address) {
         // The receiver is gone only when the hub has stopped.
         let _ = self.emptied.send(address.clone());
     }
 
-    /// A room lives as long as somebody is in it.
+    /// Changes a room, and removes it when it has no members afterwards.
     fn change_room<T>(&self, address: &Address, change: impl FnOnce(&mut Room) -> T) -> Option<T> {
         let mut rooms = self.rooms.of(address);
         let changed = rooms.get_mut(address).map(change);
@@ -328,7 +330,7 @@ impl Connection {
     }
 }
 
-/// A map under many locks, so that rooms do not wait for each other.
+/// A map that is divided under many locks, so that rooms seldom wait for each other.
 struct Shards<K, V> {
     hasher: RandomState,
     maps: [Mutex<HashMap<K, V>>; 64],

@@ -1,4 +1,4 @@
-//! The subscribers of one address, and the gate that each may be behind.
+//! The members of a room: the subscribers of one address, and the gates of those that catch up.
 
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
@@ -13,45 +13,48 @@ use crate::ids::ConnectionId;
 pub(super) struct Member {
     pub(super) connection: ConnectionId,
     pub(super) outlet: Arc<Outlet>,
-    /// None: it has everything the room has, and gets what comes. Boxed, for hardly anybody is behind a gate.
+    /// None for a live member, which has everything that the room has. Boxed, because few members are behind
+    /// a gate.
     pub(super) gate: Option<Box<Gate>>,
 }
 
 pub(super) struct Gate {
-    /// What was put into the outlet.
+    /// The positions up to which pushes were put into the outlet.
     pub(super) has: Positions,
     pub(super) phase: Phase,
-    /// Repeated questions without progress.
+    /// Requests for missed pushes that brought no progress.
     pub(super) attempt: u32,
-    /// The bus was lost while a head or a page was being read: it may be older than what was lost.
+    /// The bus was lost while the handler read a head or a page, which may therefore be older than the lost
+    /// pushes.
     pub(super) suspect: bool,
-    /// How an existing subscription stood when it was gated anew; `has` says where.
+    /// The state of an existing subscription before it was gated again. Its positions are in `has`.
     pub(super) prior: Option<PriorState>,
-    /// Pushes without a position that came while shut, with their merge keys.
+    /// Pushes without a position that arrived while the gate was shut, with their merge keys.
     pub(super) unpositioned: Vec<(Bytes, u64)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum PriorState {
     Live,
-    /// It would have had to ask for more.
+    /// It still lacked pushes, so it has to ask again.
     CatchingUp,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// From `gate` to `open`: nothing passes, for the reply comes first.
+    /// From `gate` to `open_gate`. Nothing passes, because the reply comes first.
     Shut,
-    /// Its page was asked for, under this ticket.
+    /// The room has asked for a page, under this ticket.
     Asking(u64),
-    /// Its queue has no room for the next page.
+    /// The outlet has no space for the next page.
     Waiting,
-    /// It read more than the bus has brought: pushes that it has are left out.
+    /// The member is live, and has read more than the bus has delivered. Pushes that it already has are left
+    /// out.
     Ahead,
 }
 
 impl Phase {
-    /// What the room gets meanwhile must be kept for it.
+    /// Returns true when the room must keep new pushes for this member.
     pub(super) fn needs_ring(self) -> bool {
         matches!(self, Self::Shut | Self::Asking(_))
     }
@@ -62,14 +65,14 @@ impl Gate {
         Self { has, phase, attempt: 0, suspect: false, prior: None, unpositioned: Vec::new() }
     }
 
-    /// It has something that the room has not.
+    /// Returns true when the member has a push that the room does not have.
     pub(super) fn is_ahead_of(&self, heads: &Positions) -> bool {
         self.has.as_slice().iter().any(|position| !heads.includes(position))
     }
 }
 
 impl Member {
-    /// It gets what the common stream brings, at once.
+    /// Returns true when the member gets each push of the room at once.
     pub(super) fn is_live(&self) -> bool {
         self.gate.as_ref().is_none_or(|gate| gate.phase == Phase::Ahead)
     }
@@ -78,8 +81,8 @@ impl Member {
 #[derive(Default)]
 pub(super) struct Members {
     list: Vec<Member>,
-    /// Places in the list, once it is long enough for a search to cost.
-    #[allow(clippy::box_collection)] // a room of one, and there are as many as users, pays 8 bytes
+    /// Indexes into the list, once a search of the list would be slow.
+    #[allow(clippy::box_collection)] // rooms with one member are as many as users; each pays 8 bytes
     places: Option<Box<HashMap<ConnectionId, usize>>>,
 }
 
@@ -93,14 +96,14 @@ impl Members {
         }
     }
 
-    /// The place of the new member.
+    /// Returns the index of the new member.
     pub(super) fn add(&mut self, member: Member) -> usize {
         let place = self.list.len();
         if let Some(places) = &mut self.places {
             places.insert(member.connection, place);
         }
         if place == 0 {
-            self.list.reserve_exact(1); // most rooms are one user with one connection
+            self.list.reserve_exact(1); // most rooms have one member: a user with one connection
         }
         self.list.push(member);
         if self.places.is_none() && self.list.len() > SEARCHED_MAX {
@@ -110,7 +113,7 @@ impl Members {
         place
     }
 
-    /// The last takes the place of the one that goes.
+    /// Removes a member. The last member moves to its index.
     pub(super) fn remove(&mut self, place: usize) -> Member {
         let gone = self.list.swap_remove(place);
         if let Some(places) = &mut self.places {

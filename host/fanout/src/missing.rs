@@ -1,5 +1,5 @@
-//! Questions about what was missed, from rooms to whoever can call a handler, and the waits between repeated questions.
-//! The edges answer them (`Hub::fill`, `Hub::give_up`); nothing here knows who that is.
+//! Gaps: requests of rooms for missed pushes, and the waits between repeated requests. They go through a
+//! mailbox to a trigger, which calls the handler and answers with `Hub::fill` or `Hub::give_up`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -11,24 +11,25 @@ use crate::contract::connection::Gap;
 use crate::ids::{Address, ConnectionId};
 use crate::limits;
 
-/// Readers of an address lack what follows a position. To be answered once, by `fill` or by `give_up`.
+/// A gap: subscribers of an address lack the pushes after `after`. The receiver answers it once, by `fill` or
+/// `give_up`.
 #[derive(Clone, Debug)]
 pub struct Missing {
     pub(super) address: Address,
     pub(super) reader: Reader,
     pub(super) after: Positions,
-    /// 0 the first time; then it comes after a wait.
+    /// 0 for the first request. Later requests follow a wait.
     pub(super) attempt: u32,
-    /// An answer to an older question is no answer.
+    /// Identifies the request. An answer with an older ticket is ignored.
     pub(super) ticket: u64,
 }
 
-/// Who lacks it.
+/// The subscribers that lack the pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// Everybody who rides the common stream of the address.
+    /// All live subscribers of the address.
     Live,
-    /// One connection, behind its gate.
+    /// One connection, which is behind its gate.
     One(ConnectionId),
 }
 
@@ -37,7 +38,7 @@ impl Missing {
         &self.address
     }
 
-    /// What to ask `connection.missed`.
+    /// Returns the argument for `connection.missed`.
     pub fn gap(&self) -> Gap {
         Gap {
             address: self.address.as_str().to_owned(),
@@ -46,15 +47,15 @@ impl Missing {
         }
     }
 
-    /// How long to wait before asking.
+    /// Returns the wait before the request: it doubles with each attempt.
     pub(super) fn wait(&self) -> Duration {
         let doubled = self.attempt.saturating_sub(1).min(16);
         Duration::from_millis(limits::MISSED_RETRY_MS << doubled)
     }
 }
 
-/// Where rooms leave their questions. An address has at most one for all and one for each of its subscribers, so the
-/// mailboxes are bounded by the subscriptions.
+/// Where rooms put their requests. An address has at most one request for its live subscribers and one for
+/// each subscriber that catches up, so the mailboxes are bounded by the number of subscriptions.
 pub(super) struct Mailbox {
     tickets: AtomicU64,
     at_once: mpsc::UnboundedSender<Missing>,
@@ -69,12 +70,12 @@ impl Mailbox {
         Self { tickets: AtomicU64::new(1), at_once, later }
     }
 
-    /// Returns the ticket by which the answer is known.
+    /// Sends a request. Returns its ticket, which the answer must carry.
     pub(super) fn ask(&self, address: &Address, reader: Reader, after: &Positions, attempt: u32) -> u64 {
         let ticket = self.tickets.fetch_add(1, Relaxed);
         let missing = Missing { address: address.clone(), reader, after: after.clone(), attempt, ticket };
         let mailbox = if attempt == 0 { &self.at_once } else { &self.later };
-        // Whoever answers is gone only when the process ends.
+        // The receiver is dropped only when the process ends.
         let _ = mailbox.send(missing);
         ticket
     }

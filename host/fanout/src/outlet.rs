@@ -1,7 +1,9 @@
-//! What is on its way to one connection. Rooms put encoded frames in, the gateway takes them out when the socket has
-//! room; neither waits for the other. It costs nothing while it is empty, for most connections are idle.
+//! The outlet: the bounded queue of frames to one connection. Rooms put encoded frames in, and the gateway
+//! takes them out when the socket has space. Neither side waits for the other. An empty outlet holds no
+//! queue, because most connections are idle.
 //!
-//! It does not know what was delivered to whom: a room that is refused here remembers where its reader stands.
+//! The outlet does not know positions. When it refuses a push, the room remembers up to where the subscriber
+//! has pushes.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,29 +21,31 @@ use crate::session::Credentials;
 use crate::wire::close::Close;
 use crate::wire::websocket::encode_text;
 
-/// Who sits at a connection.
+/// The identity of a connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionInfo {
     pub connection: ConnectionId,
     pub user: UserId,
-    /// The token's session: what a forced disconnect may name.
+    /// The session of the token. A forced disconnect may name it.
     pub session: Arc<str>,
 }
 
-/// What `take` left behind.
+/// State of the outlet after a `take`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
+    /// Nothing.
     All,
-    /// There is more; take again when this is written.
+    /// More frames. The gateway takes them after it has written these.
     More,
-    /// That was all, and nothing will follow: say goodbye.
+    /// Nothing, and no frame will follow. The gateway closes the connection.
     Close(Close),
 }
 
+/// The queue of frames to one connection, shared by the hub and the gateway.
 pub struct Outlet {
     info: ConnectionInfo,
     state: Mutex<State>,
-    /// Told when addresses wait here and there is room again.
+    /// Gets the connection when addresses wait here and the queue has space again.
     drained: mpsc::UnboundedSender<ConnectionId>,
 }
 
@@ -49,27 +53,31 @@ pub struct Outlet {
 struct State {
     queue: VecDeque<Queued>,
     bytes: usize,
-    /// Room promised to pages that were asked for and have not come.
+    /// Bytes reserved for pages that were requested and have not arrived.
     reserved: usize,
-    /// How many in the queue may be dropped.
+    /// The number of frames in the queue that may be dropped.
     droppable: usize,
     waker: Option<Waker>,
     closing: Option<Box<Close>>,
-    /// Addresses whose next page waits for room, first come first served. Boxed: hardly any connection ever has one.
+    /// Addresses whose next page waits for space, in order of arrival. Boxed, because few connections ever
+    /// have one.
     #[allow(clippy::box_collection)]
     waiting: Option<Box<VecDeque<Address>>>,
-    /// The hub was told that there is room, and has not come yet.
-    told: bool,
-    /// When something was refused, unless something was read since.
+    /// The hub was notified that there is space, and has not called `next_waiting` yet.
+    drain_notified: bool,
+    /// When a frame was refused, unless the client has read something since.
     full_since: Option<Instant>,
-    /// The last droppable word, and when. Boxed: most connections never hear one.
-    said: Option<Box<(u64, Instant)>>,
-    /// The present token's, once the gateway has said so: a revocation finds the connection by it.
+    /// The content hash of the last droppable push, and its time. Boxed, because most connections never get
+    /// one.
+    last_droppable: Option<Box<(u64, Instant)>>,
+    /// The credentials of the present token, once the gateway has set them. A revocation finds the connection
+    /// by them.
     token: Option<Arc<Credentials>>,
 }
 
-/// Who is told the same through several rooms is told within this time.
-const SAID_ONCE: Duration = Duration::from_secs(1);
+/// A droppable push with the same content within this time is a repetition: several rooms delivered the same
+/// push.
+const REPEAT_WINDOW: Duration = Duration::from_secs(1);
 
 struct Queued {
     frame: Bytes,
@@ -88,8 +96,8 @@ impl Outlet {
 
     // ---- the gateway's side ----
 
-    /// Whose token this connection goes by from here on.
-    pub fn hold(&self, token: Arc<Credentials>) {
+    /// Replaces the credentials of this connection.
+    pub fn set_token(&self, token: Arc<Credentials>) {
         self.lock().token = Some(token);
     }
 
@@ -97,7 +105,7 @@ impl Outlet {
         self.lock().token.clone()
     }
 
-    /// Resolves when there is something to take, a close included. Cancel safe; for one task at a time.
+    /// Resolves when there is something to take, including a close. Cancel safe. One task at a time may wait.
     pub async fn ready(&self) {
         std::future::poll_fn(|cx| self.poll_ready(cx)).await;
     }
@@ -107,22 +115,23 @@ impl Outlet {
         if !state.queue.is_empty() || state.closing.is_some() {
             return Poll::Ready(());
         }
-        state.listen(cx);
+        state.register_waker(cx);
         Poll::Pending
     }
 
-    /// For a reader whose peer takes nothing: only the end is news to it.
+    /// Resolves only for a close. For a connection whose socket takes no bytes, so that frames cannot be
+    /// written anyway.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Close> {
         let mut state = self.lock();
         if let Some(closing) = &state.closing {
             return Poll::Ready(Close::clone(closing));
         }
-        state.listen(cx);
+        state.register_waker(cx);
         Poll::Pending
     }
 
-    /// Moves frames, in order, until at least `bytes_max` are moved. To be called when what was taken before is
-    /// written: that is how the outlet knows that its reader reads.
+    /// Moves frames into `into`, in order, until at least `bytes_max` bytes are moved. The gateway calls this
+    /// after it has written the frames of the last call, so each call tells the outlet that the client reads.
     pub fn take(&self, into: &mut Vec<Bytes>, bytes_max: usize) -> Taken {
         let mut state = self.lock();
         let mut moved = 0;
@@ -141,7 +150,7 @@ impl Outlet {
         }
         let still_behind = state.full_since.is_some() && state.bytes > 0;
         state.full_since = still_behind.then(Instant::now);
-        self.tell_if_drained(&mut state);
+        self.notify_if_drained(&mut state);
         match &state.closing {
             _ if !state.queue.is_empty() => Taken::More,
             Some(closing) => Taken::Close(Close::clone(closing)),
@@ -149,23 +158,28 @@ impl Outlet {
         }
     }
 
-    /// A reply to the connection's own frame, or anything else the host says to it. It is never refused; a reader
-    /// that lets these pile up beyond the hard bound is closed.
+    /// Queues the reply to a frame of this connection. The reply goes through the outlet, and not to the
+    /// socket directly, because the queue gives replies and pushes one order: the reply to a `subscribe` must
+    /// precede the pushes of that subscription, and must follow the frames that were queued before it. A
+    /// reply is never refused. When unread frames exceed [`limits::QUEUE_BYTES_HARD`], the connection is
+    /// closed with 4008.
     pub fn push_reply(&self, frame: &str) {
         self.push(encode_text(frame));
     }
 
-    /// The reader should be left to catch up before it is asked for more frames.
+    /// Returns true when the client should read before the gateway takes further frames from it.
     pub fn is_full(&self) -> bool {
         self.lock().bytes >= limits::QUEUE_BYTES_MAX
     }
 
-    /// Since when it is full without anything being read. After `stall_ms` the gateway closes with 4008.
+    /// Returns since when the queue has been full while the client read nothing. After `stall_ms` the gateway
+    /// closes the connection with 4008.
     pub fn stalled_since(&self) -> Option<Instant> {
         self.lock().full_since
     }
 
-    /// What is queued is still written; what comes later is not. The first close counts.
+    /// Closes the connection after the frames that are queued. Later frames are dropped. Only the first close
+    /// counts.
     pub fn close(&self, close: Close) {
         let mut state = self.lock();
         state.close(close);
@@ -174,7 +188,8 @@ impl Outlet {
 
     // ---- the hub's side ----
 
-    /// For what nobody could ask for again: replies, and pushes that have neither position nor merge key.
+    /// Queues a frame that the client cannot ask for again: a reply, or a push with neither position nor
+    /// merge key. Over [`limits::QUEUE_BYTES_HARD`] the connection is closed instead.
     pub fn push(&self, frame: Bytes) {
         let mut state = self.lock();
         if state.closing.is_some() {
@@ -185,7 +200,8 @@ impl Outlet {
             state.full_since.get_or_insert_with(Instant::now);
         }
         if state.bytes + frame.len() > limits::QUEUE_BYTES_HARD {
-            // Better to begin anew from known positions than to leave out one of these unnoticed.
+            // A client that reconnects resumes from known positions. A frame left out here would never be
+            // noticed.
             state.close(Close::TOO_SLOW);
         } else {
             state.append(frame, 0);
@@ -193,18 +209,18 @@ impl Outlet {
         wake(state);
     }
 
-    /// What a droppable push says, as a number. Its merge key does not count: it is another one in each room.
-    pub(super) fn word(frame: &Bytes) -> u64 {
+    /// Returns a hash of a droppable push. The merge key is not part of it, because it differs in each room.
+    pub(super) fn content_hash(frame: &Bytes) -> u64 {
         let mut hasher = DefaultHasher::new();
         frame.hash(&mut hasher);
         hasher.finish()
     }
 
-    /// For what may be dropped: a slow reader keeps only the newest of each key. The same word that comes again through
-    /// another room is said once.
-    pub(super) fn push_droppable(&self, frame: Bytes, merge_key: u64, word: u64) {
+    /// Queues a push that may be dropped. While the client is slow, only the newest push of each merge key
+    /// stays queued. A push with the same content that arrives again through another room is left out.
+    pub(super) fn push_droppable(&self, frame: Bytes, merge_key: u64, content_hash: u64) {
         let mut state = self.lock();
-        if state.closing.is_some() || state.has_just_said(word) {
+        if state.closing.is_some() || state.is_repeated(content_hash) {
             return;
         }
         if state.bytes > limits::QUEUE_MERGE_BYTES && state.droppable > 0 {
@@ -218,13 +234,14 @@ impl Outlet {
         wake(state);
     }
 
-    /// For what can be asked for again. False: not queued, the room remembers where the reader stands, and the address
-    /// is named by `next_waiting` once there is room for a page.
+    /// Queues a push that the room can ask for again. Returns false when the queue has no space: then the
+    /// room remembers the subscriber's positions, and `next_waiting` returns the address once there is space
+    /// for a page.
     #[must_use]
     pub(super) fn push_durable(&self, frame: &Bytes, address: &Address) -> bool {
         let mut state = self.lock();
         if state.closing.is_some() {
-            // It is going away and will resume elsewhere.
+            // The connection is about to close; the client resumes on another one.
             return true;
         }
         if state.bytes + frame.len() > limits::QUEUE_BYTES_MAX && state.droppable > 0 {
@@ -240,7 +257,7 @@ impl Outlet {
         true
     }
 
-    /// Promises room for one page. False: there is none, and the address waits for it.
+    /// Reserves space for one page. Returns false when there is none; then the address waits for it.
     #[must_use]
     pub(super) fn reserve_page(&self, address: &Address) -> bool {
         let mut state = self.lock();
@@ -253,17 +270,17 @@ impl Outlet {
         has_room
     }
 
-    /// The page came, or will not come.
+    /// Gives back the space of one page, which has arrived or will not arrive.
     pub(super) fn release_page(&self) {
         let mut state = self.lock();
         state.reserved = state.reserved.saturating_sub(limits::PAGE_BYTES_MAX);
-        self.tell_if_drained(&mut state);
+        self.notify_if_drained(&mut state);
     }
 
-    /// The address that has waited longest for room.
+    /// Takes the address that has waited longest, when there is space for its page.
     pub(super) fn next_waiting(&self) -> Option<Address> {
         let mut state = self.lock();
-        state.told = false;
+        state.drain_notified = false;
         if !state.has_room_for_page() {
             return None;
         }
@@ -275,10 +292,11 @@ impl Outlet {
         next
     }
 
-    fn tell_if_drained(&self, state: &mut State) {
-        if state.waiting.is_some() && !state.told && state.has_room_for_page() {
-            state.told = true;
-            // The hub asks `next_waiting` until there is none or no room. It outlives all connections but at the end.
+    fn notify_if_drained(&self, state: &mut State) {
+        if state.waiting.is_some() && !state.drain_notified && state.has_room_for_page() {
+            state.drain_notified = true;
+            // The hub calls `next_waiting` until that returns `None`. Only at the end of the process the hub
+            // is gone.
             let _ = self.drained.send(self.info.connection);
         }
     }
@@ -288,7 +306,8 @@ impl Outlet {
     }
 }
 
-/// Outside the lock, and once a burst: the waker is put back only when the reader has seen the queue empty.
+/// Wakes the gateway's task, outside the lock and once for each burst: the task registers its waker again
+/// only when it has seen the queue empty.
 fn wake(mut state: MutexGuard<'_, State>) {
     let waker = state.waker.take();
     drop(state);
@@ -304,12 +323,17 @@ impl State {
         self.queue.push_back(Queued { frame, merge_key });
     }
 
-    fn has_just_said(&mut self, word: u64) -> bool {
+    fn is_repeated(&mut self, content_hash: u64) -> bool {
         let now = Instant::now();
-        match &mut self.said {
-            Some(said) if said.0 == word && now.duration_since(said.1) < SAID_ONCE => return true,
-            Some(said) => **said = (word, now),
-            None => self.said = Some(Box::new((word, now))),
+        match &mut self.last_droppable {
+            Some(last_droppable)
+                if last_droppable.0 == content_hash
+                    && now.duration_since(last_droppable.1) < REPEAT_WINDOW =>
+            {
+                return true;
+            }
+            Some(last_droppable) => **last_droppable = (content_hash, now),
+            None => self.last_droppable = Some(Box::new((content_hash, now))),
         }
         false
     }
@@ -333,7 +357,7 @@ impl State {
         }
     }
 
-    fn listen(&mut self, cx: &Context<'_>) {
+    fn register_waker(&mut self, cx: &Context<'_>) {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }
@@ -370,8 +394,8 @@ mod tests {
                 user: UserId::parse("ana").unwrap(),
                 session: "s".into(),
             };
-            let (told, drained) = mpsc::unbounded_channel();
-            Self { outlet: Arc::new(Outlet::new(info, told)), drained }
+            let (notify, drained) = mpsc::unbounded_channel();
+            Self { outlet: Arc::new(Outlet::new(info, notify)), drained }
         }
 
         fn reads(&self, bytes_max: usize) -> (Vec<Bytes>, Taken) {
@@ -421,18 +445,18 @@ mod tests {
     }
 
     #[test]
-    fn the_same_word_through_several_rooms_is_said_once() {
+    fn the_same_push_through_several_rooms_is_delivered_once() {
         let ana = Reader::new();
-        let says = |of: u8, key: u64| {
+        let pushes = |of: u8, key: u64| {
             let frame = frame(of, 10);
-            let word = Outlet::word(&frame);
-            ana.outlet.push_droppable(frame, key, word);
+            let content_hash = Outlet::content_hash(&frame);
+            ana.outlet.push_droppable(frame, key, content_hash);
         };
-        says(1, 7);
-        says(1, 8);
-        says(2, 7);
-        // It is said again where something else was said in between.
-        says(1, 7);
+        pushes(1, 7);
+        pushes(1, 8);
+        pushes(2, 7);
+        // After another push, the first one is delivered again.
+        pushes(1, 7);
         assert_eq!(ana.reads_all(), [frame(1, 10), frame(2, 10), frame(1, 10)]);
     }
 

@@ -1,13 +1,14 @@
-//! Where a stream or its reader stands: the last number of each track. Tracks are counted separately and never compared.
+//! Positions of a stream or of a subscriber: the last number of each track. Numbers of different tracks are
+//! never compared.
 
 use crate::contract::types::Position;
 
-/// At most one number a track. An address seldom has more than two.
+/// The last number of each track. An address seldom has more than two tracks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Positions(Vec<Position>);
 
 impl Positions {
-    /// Of a track named twice, the higher number counts.
+    /// Builds the set. If a track occurs twice, the higher number counts.
     pub fn new(positions: &[Position]) -> Self {
         let mut known = Self::default();
         for position in positions {
@@ -20,12 +21,12 @@ impl Positions {
         self.0.iter().find(|known| known.track == track).map(|known| known.number)
     }
 
-    /// Whether this push, and everything of its track before it, is already here.
+    /// Returns true when this push, and every push before it on its track, is already covered.
     pub fn includes(&self, position: &Position) -> bool {
         self.of(position.track).is_some_and(|number| position.number <= number)
     }
 
-    /// Never lowers. True when it changed something.
+    /// Raises the number of one track, and never lowers it. Returns true when it changed.
     pub fn raise(&mut self, position: &Position) -> bool {
         match self.0.iter_mut().find(|known| known.track == position.track) {
             Some(known) if known.number >= position.number => false,
@@ -34,7 +35,7 @@ impl Positions {
                 true
             }
             None => {
-                // Most streams have one track, and there is one of these for every busy address.
+                // Most streams have one track, and every busy address has such a list.
                 self.0.reserve_exact(1);
                 self.0.push(*position);
                 true

@@ -1,5 +1,5 @@
-//! The last pushes of an address, in the order of the stream and without a hole, for readers behind their gates. Kept
-//! only while there are such readers.
+//! The ring: the newest pushes of a room, in the order of the stream and without a gap. A room keeps it only
+//! while a subscriber catches up.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::contract::types::Position;
 use crate::ids::UserId;
 use crate::limits;
 
-/// A push that has its place in the stream.
+/// A push with a position in the stream.
 #[derive(Clone, Debug)]
 pub(super) struct PositionedPush {
     pub(super) frame: Bytes,
@@ -24,24 +24,26 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// The oldest go when it is full: whoever still needs them asks for a page.
-    pub(super) fn push(&mut self, placed: PositionedPush) {
-        self.bytes += placed.frame.len();
-        self.pushes.push_back(placed);
+    /// Adds a push. When the ring is full it drops the oldest pushes; a subscriber that still needs them asks
+    /// for a page.
+    pub(super) fn push(&mut self, push: PositionedPush) {
+        self.bytes += push.frame.len();
+        self.pushes.push_back(push);
         while self.pushes.len() > limits::RING_PUSHES_MAX || self.bytes > limits::RING_BYTES_MAX {
             let Some(oldest) = self.pushes.pop_front() else { break };
             self.bytes -= oldest.frame.len();
         }
     }
 
-    /// After a jump of the stream: what is in here no longer joins what follows.
+    /// Empties the ring after a jump of the stream, because its pushes no longer connect to those that
+    /// follow.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// Everything of this track from this number on is here.
+    /// Returns true when the ring has every push of this track from this number on.
     pub(super) fn holds_from(&self, track: u8, number: u64) -> bool {
-        self.pushes.iter().any(|placed| placed.position == Position { track, number })
+        self.pushes.iter().any(|push| push.position == Position { track, number })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &PositionedPush> {
@@ -49,7 +51,8 @@ impl Ring {
     }
 }
 
-/// Pushes that came while what is before them is asked for. At its bound all of it is forgotten: the next page has it.
+/// Pushes that arrived while the room asks for the pushes before them. At the bound they are all dropped,
+/// because a further page will contain them.
 #[derive(Default)]
 pub(super) struct Held {
     pushes: Vec<PositionedPush>,
@@ -58,34 +61,35 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn push(&mut self, placed: PositionedPush) {
+    pub(super) fn push(&mut self, push: PositionedPush) {
         if self.pushes.len() >= limits::RING_PUSHES_MAX
-            || self.bytes + placed.frame.len() > limits::RING_BYTES_MAX
+            || self.bytes + push.frame.len() > limits::RING_BYTES_MAX
         {
             *self = Self { overflowed: true, ..Self::default() };
         }
-        self.bytes += placed.frame.len();
-        self.pushes.push(placed);
+        self.bytes += push.frame.len();
+        self.pushes.push(push);
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.pushes.is_empty()
     }
 
-    /// The first that `ready` says yes to, taken out; those that `stale` says yes to are dropped on the way.
+    /// Drops the pushes that `stale` selects, and takes the first one that `ready` selects.
     pub(super) fn take_first(
         &mut self,
         stale: impl Fn(&Position) -> bool,
         ready: impl Fn(&Position) -> bool,
     ) -> Option<PositionedPush> {
-        self.pushes.retain(|placed| !stale(&placed.position));
-        let place = self.pushes.iter().position(|placed| ready(&placed.position))?;
+        self.pushes.retain(|push| !stale(&push.position));
+        let place = self.pushes.iter().position(|push| ready(&push.position))?;
         Some(self.pushes.remove(place))
     }
 
-    /// All of it, as near to the order of the stream as can be known.
+    /// Takes all pushes, sorted by track and number, which is the best known approximation of the stream's
+    /// order.
     pub(super) fn into_sorted(mut self) -> Vec<PositionedPush> {
-        self.pushes.sort_by_key(|placed| (placed.position.track, placed.position.number));
+        self.pushes.sort_by_key(|push| (push.position.track, push.position.number));
         self.pushes
     }
 }

@@ -1,12 +1,15 @@
-//! One address on one node: where its stream stands, who reads it, and what is missing. No clock, no IO: pushes,
-//! subscribers and pages come in; frames go into outlets and questions into the mailbox.
+//! A room: the state of one address on one node, with its positions, its subscribers and its gap. It has no
+//! clock and no IO. Pushes, subscribers and pages come in; frames go into outlets, and requests for missed
+//! pushes into the mailbox.
 //!
-//! Everybody who *rides* has what the room has, so a push is one comparison and one `Bytes` put into each outlet. Whoever
-//! is elsewhere (resuming, slow, ahead of the bus) has a gate that remembers where it stands, catches up alone, and then
-//! rides. A push that does not follow the last one opens a *gap*: the stream is held back until a page has filled it.
+//! A *live* subscriber has every push that the room has, so a new push costs one comparison and one `Bytes`
+//! for each outlet. Any other subscriber (one that resumes, is slow, or is ahead of the bus) is *catching
+//! up*: it has a gate, which remembers its positions. It gets its missed pushes alone, and then becomes live.
+//! A push that does not follow the last one opens a *gap*: the room holds the stream back until a page has
+//! filled the gap.
 //!
-//! A gap that cannot be filled ends in a jump, never in a close: a socket's life does not depend on a handler's, and
-//! clients answer a jump by asking for `history` (docs/protocol.md, section 2).
+//! A gap that cannot be filled becomes a jump. It never closes a connection, because a socket's life does not
+//! depend on a handler's life. A client answers a jump by asking for `history` (docs/protocol.md, section 2).
 
 use std::sync::Arc;
 
@@ -27,25 +30,25 @@ mod reader;
 
 pub(super) struct Room {
     address: Address,
-    /// The last push of each track that was put into the stream. Empty until a reader or a push says.
+    /// The last position of each track that was delivered. Empty until a subscriber or a push sets it.
     heads: Positions,
     members: Members,
-    /// Readers that need the ring; it is there exactly while there are any.
+    /// The number of members that need the ring. The ring exists exactly while this is not zero.
     ring_users: u32,
     ring: Option<Box<Ring>>,
     gap: Option<Box<Gap>>,
 }
 
-/// Something between `heads` and what was held is missing, or may be.
+/// Pushes between `heads` and `held` are missing, or may be missing.
 struct Gap {
     ticket: u64,
     attempt: u32,
     held: Held,
-    /// The bus was lost after the question: the answer may be older than what was lost.
+    /// The bus was lost after the request, so the answer may be older than the lost pushes.
     suspect: bool,
 }
 
-/// An answer to a question, encoded.
+/// An answer of `connection.missed`, with its frames encoded.
 pub(super) struct Page {
     pub(super) pushes: Batch,
     pub(super) reached: Vec<Position>,
@@ -64,9 +67,9 @@ impl Room {
         }
     }
 
-    // ---- who reads ----
+    // ---- members ----
 
-    /// Rides from now on, without a gate: for addresses whose pushes nobody resumes.
+    /// Adds a live member, without a gate. For addresses whose pushes cannot be resumed.
     pub(super) fn add_live(&mut self, outlet: &Arc<Outlet>) {
         let connection = outlet.info().connection;
         if self.members.find(connection).is_none() {
@@ -80,7 +83,7 @@ impl Room {
         }
     }
 
-    /// Ends the subscriptions of a user; returns whose.
+    /// Removes the connections of a user, and returns them.
     pub(super) fn revoke(&mut self, user: &UserId) -> Vec<ConnectionId> {
         let of_user = |member: &&Member| member.outlet.info().user == *user;
         let gone: Vec<_> = self.members.iter().filter(of_user).map(|member| member.connection).collect();
@@ -102,9 +105,9 @@ impl Room {
         self.members.iter().map(|member| &member.outlet)
     }
 
-    // ---- what comes ----
+    // ---- input ----
 
-    /// From the bus, in the order of the bus.
+    /// Delivers a batch from the bus, in the order of the bus.
     pub(super) fn deliver(&mut self, batch: &Batch, mailbox: &Mailbox) {
         let items = batch.items();
         let mut at = 0;
@@ -121,7 +124,8 @@ impl Room {
             if let Some(gap) = &mut self.gap
                 && !(follows && gap.held.is_empty())
             {
-                // A mere doubt does not hold back what follows: after a loss there is one in every room.
+                // A gap without held pushes is only suspected. It does not hold back a push that follows,
+                // because after a loss of the bus every room has such a gap.
                 gap.held.push(positioned(batch, at - 1, position));
                 continue;
             }
@@ -132,14 +136,14 @@ impl Room {
                     self.ask_for_all(held, 0, mailbox);
                     continue;
                 }
-                // Only readers behind gates: each finds out by itself what it lacks.
+                // No member is live. Each member that catches up asks for its own missed pushes.
                 self.forget_ring();
             }
             at = self.spread_run(batch, at - 1);
         }
     }
 
-    /// The answer to a question for all.
+    /// Delivers the answer to a request for the live members.
     pub(super) fn fill_all(&mut self, ticket: u64, page: &Page, mailbox: &Mailbox) {
         let Some(mut gap) = self.gap.take_if(|gap| gap.ticket == ticket) else { return };
         let (mut progress, mut at) = (false, 0);
@@ -159,7 +163,8 @@ impl Room {
         }
         for position in &page.reached {
             if !self.heads.includes(position) {
-                // The handler skipped, for instance with a `resync`: the ring does not join what follows.
+                // The handler skipped positions, for instance with a `resync`, so the ring no longer
+                // connects.
                 progress = true;
                 self.forget_ring();
                 self.heads.raise(position);
@@ -176,14 +181,14 @@ impl Room {
         }
     }
 
-    /// No answer to a question for all.
+    /// Handles a request for the live members that got no answer.
     pub(super) fn give_up_all(&mut self, ticket: u64, mailbox: &Mailbox) {
         if let Some(gap) = self.gap.take_if(|gap| gap.ticket == ticket) {
             self.ask_for_all(gap.held, gap.attempt + 1, mailbox);
         }
     }
 
-    /// The bus is back after a loss: anything may have been missed.
+    /// Asks for missed pushes, after the bus reconnected or the position epoch changed.
     pub(super) fn suspect_loss(&mut self, mailbox: &Mailbox) {
         self.forget_ring();
         for gate in self.members.iter_mut().filter_map(|member| member.gate.as_deref_mut()) {
@@ -196,7 +201,7 @@ impl Room {
         }
     }
 
-    // ---- the common stream ----
+    // ---- the stream of the live members ----
 
     fn follows(&self, position: &Position) -> bool {
         let head = self.heads.of(position.track);
@@ -210,10 +215,14 @@ impl Room {
     fn ask_for_all(&mut self, held: Held, attempt: u32, mailbox: &Mailbox) {
         if attempt > limits::MISSED_ATTEMPTS_MAX {
             metrics::counter!("switchboard_fanout_jumps_total").increment(1);
-            tracing::warn!(address = %self.address, "gave up asking what was missed: readers see a jump");
-            for placed in held.into_sorted() {
-                if !self.heads.includes(&placed.position) {
-                    self.accept(placed.frame, placed.position, placed.except);
+            tracing::warn!(
+                address = %self.address,
+                "no handler filled the gap after {} attempts; subscribers see a jump and ask for `history`",
+                limits::MISSED_ATTEMPTS_MAX
+            );
+            for push in held.into_sorted() {
+                if !self.heads.includes(&push.position) {
+                    self.accept(push.frame, push.position, push.except);
                 }
             }
             return;
@@ -223,7 +232,7 @@ impl Room {
         self.gap = Some(Box::new(Gap { ticket, attempt, held, suspect: false }));
     }
 
-    /// Puts into the stream what now follows. True when something did.
+    /// Delivers the held pushes that now follow. Returns true when there was one.
     fn release(&mut self, held: &mut Held) -> bool {
         let mut released = false;
         loop {
@@ -236,7 +245,7 @@ impl Room {
         }
     }
 
-    /// One push above the heads, which need not follow.
+    /// Delivers one push above the heads, even when it does not follow them.
     fn accept(&mut self, frame: Bytes, position: Position, except: Option<UserId>) {
         if !self.follows(&position) {
             self.forget_ring();
@@ -246,8 +255,8 @@ impl Room {
         self.spread_positioned(&frame, &before, &[PositionedPush { frame: frame.clone(), position, except }]);
     }
 
-    /// This push, which is above the heads, and those that follow it, as one piece for each reader. Returns where it
-    /// stopped.
+    /// Delivers the push at `begin`, which is above the heads, and those that follow it, as one piece for
+    /// each member. Returns the index after the last one.
     fn spread_run(&mut self, batch: &Batch, begin: usize) -> usize {
         let before = self.heads.clone();
         let mut run = Vec::new();
@@ -264,7 +273,8 @@ impl Room {
         end
     }
 
-    /// `whole` is the frames of all `pushes`, which have the same exception. Whoever has no room keeps to `before`.
+    /// Delivers pushes that have the same exception; `whole` is their frames in one piece. A member whose
+    /// outlet has no space keeps the positions `before`.
     fn spread_positioned(&mut self, whole: &Bytes, before: &Positions, pushes: &[PositionedPush]) {
         let except = pushes.first().and_then(|push| push.except.as_ref());
         for member in self.members.iter_mut() {
@@ -300,9 +310,10 @@ impl Room {
         count_deliveries(self.members.len() * pushes.len());
     }
 
-    /// A push without a place in the stream: to everybody whose reply is out.
+    /// Delivers a push without a position, except to members whose gate is shut. These get it after their
+    /// reply.
     fn spread_unpositioned(&mut self, frame: Bytes, merge_key: u64, except: Option<&UserId>) {
-        let word = if merge_key == 0 { 0 } else { Outlet::word(&frame) };
+        let content_hash = if merge_key == 0 { 0 } else { Outlet::content_hash(&frame) };
         for member in self.members.iter_mut() {
             if except.is_some_and(|user| member.outlet.info().user == *user) {
                 continue;
@@ -316,13 +327,13 @@ impl Room {
                     }
                     gate.unpositioned.push((frame.clone(), merge_key));
                 }
-                _ => push_unpositioned(&member.outlet, frame.clone(), merge_key, word),
+                _ => push_unpositioned(&member.outlet, frame.clone(), merge_key, content_hash),
             }
         }
         count_deliveries(self.members.len());
     }
 
-    // ---- who needs the ring ----
+    // ---- the ring ----
 
     fn remove_at(&mut self, place: usize) {
         let gone = self.members.remove(place);
@@ -358,10 +369,10 @@ fn positioned(batch: &Batch, at: usize, position: Position) -> PositionedPush {
     PositionedPush { frame: batch.frames(at..at + 1), position, except: batch.items()[at].except.clone() }
 }
 
-fn push_unpositioned(outlet: &Outlet, frame: Bytes, merge_key: u64, word: u64) {
+fn push_unpositioned(outlet: &Outlet, frame: Bytes, merge_key: u64, content_hash: u64) {
     match merge_key {
         0 => outlet.push(frame),
-        key => outlet.push_droppable(frame, key, word),
+        key => outlet.push_droppable(frame, key, content_hash),
     }
 }
 

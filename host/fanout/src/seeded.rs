@@ -1,11 +1,11 @@
-//! Mistakes inside the rooms' own code, for the simulation to notice. Only the library's tests can make one; elsewhere the
-//! answer is known when it is compiled, and nothing of it is left.
+//! Deliberate mistakes in the rooms' own code, which the simulation must notice. Only the library's tests can
+//! enable one; in any other build the compiler removes them.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mistake {
-    /// A jump is taken for what follows.
+    /// The room treats a jump like the next position.
     JumpOverlooked,
-    /// A reader that had no room is taken to have what it was refused.
+    /// The room treats a refused push as delivered.
     RefusalForgotten,
 }
 
@@ -33,7 +33,7 @@ mod switch {
         MADE.get() == Some(mistake)
     }
 
-    /// On this thread, until told otherwise.
+    /// Enables a mistake on this thread, or none.
     pub(crate) fn make(mistake: Option<Mistake>) {
         MADE.set(mistake);
     }

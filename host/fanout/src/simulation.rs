@@ -1,8 +1,9 @@
-//! Two nodes, a bus that delays, drops, doubles, reorders and disconnects, readers of every speed, handlers that fail;
-//! and one history that is the truth. Whatever the order of events, each reader's stream is the history after the
-//! position it subscribed with: in order, nothing twice, nothing left out, and the reply before the first push.
+//! A simulation of the rooms: two nodes, a bus that delays, drops, repeats, reorders and disconnects, clients of every
+//! speed, and handlers that fail. One history is the truth. In every order of events, each client's stream must be
+//! the history after the position with which it subscribed: in order, without repetition or omission, and after the
+//! reply.
 //!
-//! Everything follows from the seed, which a failure prints.
+//! The seed decides everything. A failure prints it.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -38,8 +39,8 @@ fn every_stream_is_the_history_after_its_start() {
     }
 }
 
-/// A simulation that never fails says nothing: each of these mistakes is one that somebody could make around the rooms, in
-/// the hub, the gateway or a handler, and each is noticed within few seeds.
+/// A simulation that never fails proves nothing. Each of these bugs could occur around the rooms, in the hub,
+/// the gateway or a handler, and the simulation must notice each within the seeds above.
 #[test]
 fn every_bug_is_noticed() {
     let notices = |bug| (0..SEEDS).any(|seed| catch_unwind(|| run_with(seed, Some(bug))).is_err());
@@ -47,7 +48,7 @@ fn every_bug_is_noticed() {
     assert!(unnoticed.is_empty(), "{unnoticed:?}");
 }
 
-/// Likewise for mistakes inside the rooms.
+/// The same for mistakes inside the rooms.
 #[test]
 fn every_mistake_is_noticed() {
     let notices = |mistake| {
@@ -64,24 +65,24 @@ fn every_mistake_is_noticed() {
 enum Bug {
     /// The gate opens before the reply is in the queue.
     PushBeforeReply,
-    /// The bus is back, and the rooms are not told.
+    /// The bus reconnects, and the rooms are not notified.
     LostOnResubscribe,
-    /// The reply says that the client has one more than it has.
+    /// The reply states a position that is one higher than the client's.
     AfterTooFar,
     /// A page has the newest first.
     PageInReverse,
-    /// A page says that it reaches further than it does.
+    /// A page states that it reaches further than it does.
     PageLeavesOutOne,
-    /// A question is neither answered nor given up.
+    /// A request is neither answered nor given up.
     QuestionForgotten,
-    /// The reader has room again, and the rooms are not told.
-    DrainNotTold,
+    /// An outlet has space again, and the rooms are not notified.
+    DrainNotNotified,
     /// The gateway writes the same piece again after a short write.
     PieceWrittenTwice,
     /// A failed call leaves its gate shut.
-    CallNotTakenBack,
-    /// The client has unsubscribed, and the rooms are not told.
-    UnsubscribeNotTold,
+    CallNotUndone,
+    /// The client has unsubscribed, and the rooms are not notified.
+    UnsubscribeNotNotified,
 }
 
 impl Bug {
@@ -92,10 +93,10 @@ impl Bug {
         Self::PageInReverse,
         Self::PageLeavesOutOne,
         Self::QuestionForgotten,
-        Self::DrainNotTold,
+        Self::DrainNotNotified,
         Self::PieceWrittenTwice,
-        Self::CallNotTakenBack,
-        Self::UnsubscribeNotTold,
+        Self::CallNotUndone,
+        Self::UnsubscribeNotNotified,
     ];
 }
 
@@ -118,7 +119,7 @@ struct World {
     bug: Option<Bug>,
     random: StdRng,
     nodes: Vec<Node>,
-    /// By address: the last number of each track, and how far the relay has published, in commit order.
+    /// For each address: its commits, and how many of them the relay has published, in commit order.
     histories: Vec<History>,
     clients: Vec<Client>,
     clock: u64,
@@ -133,10 +134,10 @@ struct History {
 struct Node {
     local: Local,
     mail: Mail,
-    /// On their way from the bus.
+    /// Publications that the bus has not delivered yet.
     coming: VecDeque<(usize, Vec<Position>)>,
     connected: bool,
-    /// Something was lost that the node has not been told of.
+    /// A publication was lost, and the node was not notified of it.
     unaware: bool,
     asked: Vec<Missing>,
 }
@@ -145,19 +146,19 @@ struct Client {
     node: usize,
     connection: ConnectionId,
     outlet: Arc<Outlet>,
-    /// By address: the number that must come next on each track. None: not subscribed.
+    /// For each address: the number that must come next on each track. None: not subscribed.
     expects: Vec<Option<[u64; TRACKS as usize]>>,
-    /// What the replies on their way will set it to.
+    /// The values of `expects` that unread replies will set.
     replies: HashMap<u64, (usize, [u64; TRACKS as usize])>,
     calling: Option<Call>,
-    /// Reads every so many steps.
+    /// The number of steps between two reads.
     pace: usize,
 }
 
-/// A `subscribe` in its handler.
+/// A `subscribe` that its handler has not answered yet.
 struct Call {
     address: usize,
-    /// What the client has, read when the call began.
+    /// The client's positions when the call began.
     has: [u64; TRACKS as usize],
 }
 
@@ -231,7 +232,7 @@ impl World {
             }
         }
         for node in &mut self.nodes {
-            // A real bus tells of every loss. Where there was none, no doubt may be needed to get everything.
+            // A real bus reports every loss. Without a loss, every push must arrive without `suspect_loss`.
             if !node.connected || node.unaware {
                 if node.connected || self.bug != Some(Bug::LostOnResubscribe) {
                     node.local.suspect_loss();
@@ -314,7 +315,7 @@ impl World {
         }
         let at = self.random.random_range(0..waiting);
         match self.random.random_range(0..3) {
-            // Not in every run, for a doubt at the end would make up for other losses too.
+            // Only in some runs, because `suspect_loss` at the end would also hide other losses.
             0 if self.seed.is_multiple_of(2) => {
                 self.nodes[node].coming.remove(at);
                 self.nodes[node].unaware = true;
@@ -343,7 +344,7 @@ impl World {
 
     // ---- the handler of `missed` ----
 
-    /// False when nobody asked.
+    /// Answers one request. Returns false when there is none.
     fn answer(&mut self, may_fail: bool) -> bool {
         let node = self.random.random_range(0..NODES);
         self.nodes[node].collect();
@@ -384,7 +385,7 @@ impl World {
     fn drained(&mut self) {
         for node in &mut self.nodes {
             while let Ok(connection) = node.mail.drained.try_recv() {
-                if self.bug != Some(Bug::DrainNotTold) {
+                if self.bug != Some(Bug::DrainNotNotified) {
                     node.local.drained(connection);
                 }
             }
@@ -393,7 +394,7 @@ impl World {
 
     // ---- the clients ----
 
-    /// Begins a `subscribe`, or ends the one that runs.
+    /// Begins a `subscribe`, or ends the running one.
     fn call(&mut self) {
         let id = self.random.random_range(0..CLIENTS);
         if self.clients[id].calling.is_some() {
@@ -414,13 +415,14 @@ impl World {
         let client = &mut self.clients[id];
         let Some(Call { address, has }) = client.calling.take() else { return };
         let local = &self.nodes[client.node].local;
-        if fails && self.bug == Some(Bug::CallNotTakenBack) {
+        if fails && self.bug == Some(Bug::CallNotUndone) {
             return;
         }
         if fails {
             return local.undo_gates(client.connection);
         }
-        // The head as the handler reads it, after the gate. A client that has it all misses nothing.
+        // The head, as the handler reads it after the gate. A client whose positions equal the head misses
+        // nothing.
         let ends = self.histories[address].ends();
         let too_far = u64::from(self.bug == Some(Bug::AfterTooFar));
         let after = (0..TRACKS).map(|track| Position { track, number: has[usize::from(track)] + too_far });
@@ -443,17 +445,17 @@ impl World {
         if self.clients[id].calling.is_some() {
             return; // frames of one connection are handled one after the other
         }
-        // What is on its way is read first, so that nothing of the old subscription is taken for the next.
+        // Queued frames are read first, so that none of them is taken for a frame of the next subscription.
         while self.read(id, 1_000_000) > 0 {}
         let client = &mut self.clients[id];
-        if self.bug != Some(Bug::UnsubscribeNotTold) {
+        if self.bug != Some(Bug::UnsubscribeNotNotified) {
             self.nodes[client.node].local.unsubscribe(client.connection, &[name(address)]);
         }
         while self.read(id, 1_000_000) > 0 {}
         self.clients[id].expects[address] = None;
     }
 
-    /// How many frames.
+    /// Reads frames and checks them. Returns their number.
     fn read(&mut self, id: usize, bytes_max: usize) -> usize {
         let client = &mut self.clients[id];
         let mut pieces = Vec::new();
@@ -501,7 +503,7 @@ impl History {
         let mut missed = Vec::new();
         for track in 0..TRACKS {
             let from = reached.iter().find(|position| position.track == track);
-            // Nobody asks about a track it knows nothing of.
+            // A request never names a track that the room does not know.
             let Some(from) = from.map(|position| position.number) else { continue };
             let of_track = |commit: &&Position| commit.track == track && commit.number > from;
             missed.extend(self.commits.iter().filter(of_track).copied());

@@ -1,17 +1,19 @@
-//! Wake bits: a hint that a shard of the outbox has new events. A bit is set before anybody is told, and taken before
-//! the work begins, so that an event that comes during the work wakes once more; a wake is never lost, only merged.
+//! Wake bits: hints that shards of the outbox have new events. A bit is set before a listener is notified,
+//! and taken before the listener reads, so that an event which arrives during the read causes another wake.
+//! Wakes are merged, and never lost within a node.
 //!
-//! It carries no events and owns no shard. What no listener of this node owns goes to the other nodes (`hub`).
+//! Wakes carry no events and own no shards. The hub sends the bits of shards that this node does not own to
+//! the other nodes.
 
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
-/// Shards are numbered below this; the outbox has fewer.
+/// Numbers of shards are below this. The outbox has fewer.
 pub const SHARDS_MAX: u32 = 64;
 
-/// One for the process. Clones are the same.
+/// The wake bits of one node. A process has one; clones share it.
 #[derive(Clone, Default)]
 pub struct Wakes(Arc<Shared>);
 
@@ -29,11 +31,12 @@ struct Notifier {
     notified: Notify,
 }
 
-/// One consumer's ear. Dropping it ends the listening.
+/// Receives the wakes of one consumer. Dropping it ends that.
 pub struct Listener(Arc<Notifier>);
 
 impl Wakes {
-    /// These shards have new events, says a call of this node. Numbers that no shard can have are ignored.
+    /// Sets the bits of shards to which a call of this node has added events. Numbers from [`SHARDS_MAX`] on
+    /// are ignored.
     pub fn set(&self, shards: &[u32]) {
         let bits = bits(shards);
         let remote = self.notify(bits);
@@ -42,12 +45,13 @@ impl Wakes {
         }
     }
 
-    /// Another node said so. It is not passed on.
+    /// Sets bits that another node sent. They are not sent on.
     pub fn set_from_remote(&self, bits: u64) {
         self.notify(bits);
     }
 
-    /// A new consumer. It hears every shard; what it owns need not travel to other nodes.
+    /// Adds a listener. It gets the wakes of every shard. A shard that every listener owns is not sent to
+    /// other nodes.
     pub fn listen(&self) -> Listener {
         let notifier = Arc::new(Notifier::default());
         let mut listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,12 +60,13 @@ impl Wakes {
         Listener(notifier)
     }
 
-    /// Bits that some consumer's owner on another node should hear of. Cancel safe.
+    /// Waits for bits that another node may need, because a consumer of this node does not own the shard.
+    /// Cancel safe.
     pub async fn remote_shards(&self) -> u64 {
         self.0.remote.take().await
     }
 
-    /// The bits that not every listener here owns.
+    /// Notifies every listener of this node. Returns the bits that not every listener owns.
     fn notify(&self, bits: u64) -> u64 {
         let listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         let mut owned_by_all = if listeners.is_empty() { 0 } else { u64::MAX };
@@ -74,12 +79,12 @@ impl Wakes {
 }
 
 impl Listener {
-    /// The shards set since the last return, at least one. Cancel safe.
+    /// Waits for wakes. Returns the shards that were set since the last return, at least one. Cancel safe.
     pub async fn woken(&self) -> Vec<u32> {
         shards(self.0.take().await)
     }
 
-    /// Replaces what was said before.
+    /// Replaces the set of shards that this listener's consumer owns on this node.
     pub fn set_owned(&self, shards: &[u32]) {
         self.0.owned.store(bits(shards), Release);
     }
@@ -129,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_consumer_hears_every_wake() {
+    fn every_consumer_gets_every_wake() {
         let wakes = Wakes::default();
         let (relay, notify) = (wakes.listen(), wakes.listen());
         wakes.set(&[0, 63, 64, u32::MAX]);
@@ -141,7 +146,7 @@ mod tests {
     fn only_what_is_not_owned_here_travels() {
         let wakes = Wakes::default();
         wakes.set(&[1]);
-        assert_eq!(wakes.remote_shards().now_or_never(), Some(1 << 1), "nobody listens here");
+        assert_eq!(wakes.remote_shards().now_or_never(), Some(1 << 1), "no listener here");
         let (relay, notify) = (wakes.listen(), wakes.listen());
         relay.set_owned(&[1, 2]);
         notify.set_owned(&[1]);
@@ -151,7 +156,7 @@ mod tests {
         wakes.set(&[1, 2]);
         assert_eq!(wakes.remote_shards().now_or_never(), None);
         wakes.set_from_remote(1 << 9);
-        assert_eq!(wakes.remote_shards().now_or_never(), None, "what came from afar stays");
+        assert_eq!(wakes.remote_shards().now_or_never(), None, "a wake from another node is not sent on");
         assert_eq!(relay.woken().now_or_never(), Some(vec![1, 2, 9]));
     }
 
@@ -170,7 +175,8 @@ mod tests {
                 }
             });
         }
-        // Whatever was written before the last wake must be seen by a consumer that only reads when woken.
+        // A consumer that reads only when it is woken must see everything that was written before the last
+        // wake.
         let mut seen = 0;
         while seen < 2000 {
             listener.woken().await;

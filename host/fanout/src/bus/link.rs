@@ -1,6 +1,6 @@
-//! The receiving side of the bus: it reads from Redis until the connection is lost or its loopback check fails, and then
-//! connects again. One task reads. A second task runs the subscriptions in order, so that many of them share one round
-//! trip and a busy stream does not delay them.
+//! The receiving side of the bus: it reads from Redis until the connection is lost or its loopback check
+//! fails, and then connects again. One task reads. A second task runs the subscriptions in order, so that
+//! many of them share one round trip and a busy stream does not delay them.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
@@ -57,8 +57,8 @@ impl Bus {
         }
     }
 
-    /// Subscribes and unsubscribes as ordered, until the future is dropped. Orders that arrive during one round trip share
-    /// the next.
+    /// Subscribes and unsubscribes as ordered, until the future is dropped. Orders that arrive during one
+    /// round trip share the next.
     pub(crate) async fn run_orders(self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut ordered = Vec::new();
         while orders.recv_many(&mut ordered, CHANNELS_MAX).await > 0 {
@@ -89,7 +89,8 @@ impl Bus {
         let mut heartbeat = interval(limits::LOOPBACK_HEARTBEAT_EVERY);
         // After a stall of this task, it sends one heartbeat and not all those that it missed.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Heartbeats that this node has started to publish, and those that Redis took, since the last one arrived.
+        // Heartbeats that this node has started to publish, and those that Redis took, since the last one
+        // arrived.
         let (mut started, mut accepted) = (0, 0);
         let mut sending = pin!(futures_util::future::Fuse::terminated());
         // Runs while this task receives, because the confirmations arrive on the same connection.
@@ -135,7 +136,8 @@ impl Bus {
         }
     }
 
-    /// Subscribes to the node's own channels and to all addresses. Returns false when the connection ended meanwhile.
+    /// Subscribes to the node's own channels and to all addresses. Returns false when the connection ended
+    /// meanwhile.
     async fn subscribe_to_all(&self, connected: &Connected) -> bool {
         let own = [&self.0.names.control, &self.0.names.loopback];
         if connected.subscriber.subscribe(&own).await.is_err() {
@@ -151,8 +153,9 @@ impl Bus {
         self.send(&[(&self.0.names.loopback, Envelope::Loopback(0).encode())]).await.is_ok()
     }
 
-    /// Takes the messages that have already arrived, at most [`BURST_MAX`]. Consecutive publications to one address become
-    /// one batch. Returns whether a heartbeat was among them, and whether the connection ended.
+    /// Takes the messages that have already arrived, at most [`BURST_MAX`]. Consecutive publications to one
+    /// address become one batch. Returns whether a heartbeat was among them, and whether the connection
+    /// ended.
     fn receive_burst(
         &self,
         first: (Bytes, Bytes),
@@ -197,8 +200,8 @@ impl Bus {
         (heartbeat_arrived, ended)
     }
 
-    /// Decodes a message. The address is `None` on the node's own channels. Returns `None` for anything that is not a
-    /// message of this fleet.
+    /// Decodes a message. The address is `None` on the node's own channels. Returns `None` for anything that
+    /// is not a message of this fleet.
     fn read(&self, channel: &[u8], payload: Bytes) -> Option<(Option<Address>, Envelope)> {
         let address = match channel.strip_prefix(self.0.names.address.as_bytes()) {
             Some(address) => Some(Address::parse(std::str::from_utf8(address).ok()?)?),
@@ -214,7 +217,8 @@ impl Bus {
         }
     }
 
-    /// Subscribes, on a new connection if need be, until Redis has confirmed all addresses or no caller waits any more.
+    /// Subscribes, on a new connection if need be, until Redis has confirmed all addresses or no caller waits
+    /// any more.
     async fn subscribe(&self, addresses: Vec<Address>, waiting: Vec<oneshot::Sender<()>>) {
         let mut connection = self.0.connected.subscribe();
         while !addresses.is_empty() && !waiting.iter().all(oneshot::Sender::is_closed) {
@@ -226,7 +230,8 @@ impl Bus {
             if subscribed {
                 break;
             }
-            // Wait for a new connection, or try this one again. Either way, check again whether a caller still waits.
+            // Wait for a new connection, or try this one again. Either way, check again whether a caller
+            // still waits.
             let _ = timeout(Duration::from_millis(limits::BUS_CONFIRM_MS / 4), connection.changed()).await;
         }
         for confirm in waiting {
@@ -246,8 +251,8 @@ impl Bus {
         true
     }
 
-    /// Unsubscribes on the present connection. A failure needs no handling: the connection has failed then, and the next
-    /// one does not subscribe to these addresses.
+    /// Unsubscribes on the present connection. A failure needs no handling: the connection has failed then,
+    /// and the next one does not subscribe to these addresses.
     async fn unsubscribe(&self, addresses: &[Address]) {
         let connected = self.0.connected.borrow().clone();
         let Some(connected) = connected else { return };

@@ -1,4 +1,4 @@
-//! Two nodes and a real Redis: what they say to each other, and what they do when it is gone, frozen, or new.
+//! Two nodes and a real Redis: their messages, and their behaviour when Redis is gone, paused or new.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::contract::types::{Position, Push};
 use crate::outlet::Taken;
 
-/// A Redis of the test's own. Killed at the end.
+/// A Redis server for one test. It is killed at the end.
 struct Server {
     port: u16,
     process: Child,
@@ -82,7 +82,7 @@ impl Node {
     async fn is_up(&self, up: bool) {
         within_seconds(async {
             while self.hub.is_up() != up {
-                tokio::time::sleep(Duration::from_millis(1)).await; // between two looks
+                tokio::time::sleep(Duration::from_millis(1)).await; // between two checks
             }
         })
         .await;
@@ -149,7 +149,7 @@ impl Client {
     }
 }
 
-/// Generous: the machine may be busy. What is waited for is a state.
+/// A long wait, because the machine may be busy. It waits for a state, not for a time.
 async fn within_seconds<T>(work: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(20), work).await.expect("it did not happen")
 }
@@ -205,12 +205,12 @@ async fn a_removal_takes_effect_between_the_messages_around_it() {
 }
 
 #[tokio::test]
-async fn frames_closes_and_wakes_find_their_way_to_another_node() {
+async fn frames_closes_and_wakes_reach_another_node() {
     let redis = Server::start();
     let (one, two) = (Node::start(&redis).await, Node::start(&redis).await);
     let ana = two.join("ana").await;
     one.hub.send(ana.connection, "expiring").await.unwrap();
-    one.hub.send(ConnectionId::random(), "to nobody").await.unwrap();
+    one.hub.send(ConnectionId::random(), "no such connection").await.unwrap();
     ana.expect(&["expiring"]).await;
 
     let listener = two.wakes.listen();
@@ -244,7 +244,7 @@ async fn redis_killed_and_restarted_loses_nothing_that_has_a_position() {
     one.is_up(true).await;
     two.is_up(true).await;
 
-    // 2 was committed meanwhile; its publication was lost.
+    // Message 2 was committed meanwhile, and its publication was lost.
     one.answer(&[2]).await;
     two.hub.publish(&[message(3), to_user("ana", "hello")]).await.unwrap();
     ana.expect(&["2", "3", "hello"]).await;
@@ -265,11 +265,11 @@ async fn a_node_whose_redis_comes_later_starts_and_catches_up() {
 }
 
 #[tokio::test]
-async fn a_deaf_node_says_so_and_hears_again() {
+async fn a_node_whose_loopback_check_fails_is_down_and_recovers() {
     let redis = Server::start();
     let node = Node::start(&redis).await;
     let ana = node.join("ana").await;
-    // The connection stands, and nothing comes.
+    // The connection stays open, and nothing arrives.
     let _: () = redis.ask(&["CLIENT", "PAUSE", "4000", "ALL"]).await;
     node.is_up(false).await;
     node.is_up(true).await;
@@ -284,14 +284,14 @@ async fn a_cut_connection_is_made_again_and_everything_subscribed() {
     let ana = node.join("ana").await;
     node.subscribe(&ana, 7).await;
     let _: u64 = redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
-    node.answer(&[8]).await; // asked because it was lost
+    node.answer(&[8]).await; // asked because the connection was lost
     ana.expect(&["subscribed", "8"]).await;
     node.hub.publish(&[message(9)]).await.unwrap();
     ana.expect(&["9"]).await;
 }
 
 #[tokio::test]
-async fn an_address_that_nobody_is_in_is_given_up_and_taken_up_again() {
+async fn an_idle_address_is_unsubscribed_and_subscribed_again() {
     let redis = Server::start();
     let node = Node::start(&redis).await;
     let ana = node.join("ana").await;
@@ -316,7 +316,7 @@ async fn an_address_that_nobody_is_in_is_given_up_and_taken_up_again() {
 }
 
 #[test]
-fn a_page_is_cut_at_its_bounds_and_the_rest_asked_for_again() {
+fn a_page_is_cut_at_its_bounds_and_the_rest_requested_again() {
     let push = |number: u64, bytes: usize| Push { frame: "x".repeat(bytes), position: Some(seq(number)) };
     let whole = Page { pushes: vec![push(1, 60_000), push(2, 5_000)], reached: vec![seq(9)], more: false };
     let kept = within_bounds(whole);
@@ -331,5 +331,5 @@ fn a_page_is_cut_at_its_bounds_and_the_rest_asked_for_again() {
     assert_eq!(cut.pushes.items().len(), limits::PAGE_PUSHES_MAX);
 
     let large = Page { pushes: vec![push(1, 70_000), push(2, 1)], reached: vec![seq(2)], more: false };
-    assert_eq!(within_bounds(large).pushes.items().len(), 1, "no client would take the first");
+    assert_eq!(within_bounds(large).pushes.items().len(), 1, "the first frame is too large for clients");
 }

@@ -1,5 +1,6 @@
-//! What a delivery costs the local half, without sockets: `cargo test --release -p switchboard --lib fanout::local::cost
-//! -- --ignored --nocapture`. It prints and asserts nothing; `scripts/bench` measures the whole way.
+//! Measures a delivery in the local part of the hub, without sockets: `cargo test --release -p switchboard
+//! --lib fanout::local::cost -- --ignored --nocapture`. It prints and asserts nothing; `scripts/bench`
+//! measures the whole way.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The protocol's promises about delivery, one conversation each. Time and the bus are the test's own.
+//! The delivery guarantees of the protocol, one test each. The tests control the time and the bus.
 
 use std::sync::Arc;
 
@@ -63,14 +63,14 @@ impl Node {
     }
 
     fn expect_question(&mut self, after: &[Position]) -> Missing {
-        let missing = self.mail.asks.try_recv().expect("nobody asked");
+        let missing = self.mail.asks.try_recv().expect("no request");
         assert_eq!(missing.gap().after, after);
         missing
     }
 
     fn expect_repeated_question(&mut self) -> Missing {
         assert!(self.mail.asks.try_recv().is_err());
-        self.mail.retries.try_recv().expect("nobody asks again")
+        self.mail.retries.try_recv().expect("no repeated request")
     }
 
     fn expect_no_question(&mut self) {
@@ -88,7 +88,7 @@ impl Node {
 }
 
 impl Client {
-    /// Everything that is on its way, as words.
+    /// Reads all queued frames, as text.
     fn reads(&self) -> String {
         let mut pieces = Vec::new();
         self.outlet.take(&mut pieces, usize::MAX);
@@ -124,7 +124,7 @@ fn change(number: u64) -> Position {
     Position { track: 1, number }
 }
 
-fn said(word: &str) -> Publication {
+fn unpositioned(word: &str) -> Publication {
     Publication {
         address: lobby().to_string(),
         frame: word.to_owned(),
@@ -135,7 +135,7 @@ fn said(word: &str) -> Publication {
 }
 
 fn message(number: u64) -> Publication {
-    Publication { position: Some(seq(number)), ..said(&number.to_string()) }
+    Publication { position: Some(seq(number)), ..unpositioned(&number.to_string()) }
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_jump_holds_the_stream_back_until_it_is_filled() {
     assert_eq!(ana.reads(), "subscribed 4");
     let missing = node.expect_question(&[seq(4)]);
     node.bring([9]);
-    node.expect_no_question(); // one question for everybody
+    node.expect_no_question(); // one request for all subscribers
     node.answer(&missing, [5, 6, 7], false);
     assert_eq!(ana.reads(), "5 6 7 8 9");
     assert_eq!(bo.reads(), "subscribed 4 5 6 7 8 9");
@@ -187,14 +187,14 @@ fn the_reply_comes_before_any_push() {
     let ana = node.join("ana");
     node.gate(&ana);
     node.bring([4, 5]);
-    node.publish(&[said("typing")]);
+    node.publish(&[unpositioned("typing")]);
     assert_eq!(ana.reads(), "");
     node.open(&ana, &[seq(3)], false);
     assert_eq!(ana.reads(), "subscribed typing 4 5");
 }
 
 #[test]
-fn missed_messages_come_before_newer_ones_and_only_to_who_missed_them() {
+fn missed_messages_come_before_newer_ones_and_only_to_clients_that_missed_them() {
     let mut node = Node::new();
     let (ana, bo) = (node.join("ana"), node.join("bo"));
     node.subscribe(&bo, &[seq(9)]);
@@ -257,7 +257,7 @@ fn tracks_are_counted_separately() {
     let mut node = Node::new();
     let ana = node.join("ana");
     node.subscribe(&ana, &[seq(3), change(7)]);
-    let edit = |number| Publication { position: Some(change(number)), ..said("edit") };
+    let edit = |number| Publication { position: Some(change(number)), ..unpositioned("edit") };
     node.publish(&[edit(8), message(4), edit(8), edit(9)]);
     assert_eq!(ana.reads(), "subscribed edit 4 edit");
     node.publish(&[edit(11)]);
@@ -376,7 +376,7 @@ fn a_slow_reader_loses_nothing_and_delays_nobody() {
         let expected = if number == 1 { "subscribed 1".to_owned() } else { number.to_string() };
         assert_eq!(bo.reads(), expected);
     }
-    node.expect_no_question(); // while ana's queue is full, nobody reads for it
+    node.expect_no_question(); // while ana's outlet is full, no page is requested
     assert!(ana.outlet.stalled_since().is_some());
     assert_eq!(ana.reads(), "subscribed 1 2 3 4");
     let connection = node.mail.drained.try_recv().unwrap();
@@ -444,7 +444,7 @@ fn what_a_reply_does_not_list_is_not_subscribed() {
 }
 
 #[test]
-fn a_removed_user_hears_nothing_after_the_removal_on_any_connection() {
+fn a_removed_user_gets_nothing_after_the_removal_on_any_connection() {
     let node = Node::new();
     let (ana, phone, bo) = (node.join("ana"), node.join("ana"), node.join("bo"));
     for client in [&ana, &phone, &bo] {
@@ -477,7 +477,7 @@ fn a_removal_during_the_call_wins() {
 }
 
 #[test]
-fn nobody_can_take_a_user_away_from_itself() {
+fn a_users_own_address_cannot_be_revoked() {
     let node = Node::new();
     let ana = node.join("ana");
     let own = Address::parse("user:ana").unwrap();
@@ -485,7 +485,7 @@ fn nobody_can_take_a_user_away_from_itself() {
     node.local.unsubscribe(ana.connection, std::slice::from_ref(&own));
     node.local.gate(ana.connection, std::slice::from_ref(&own)).unwrap();
     node.local.open_gates(ana.connection, &[]);
-    node.publish(&[Publication { address: own.to_string(), ..said("hello") }]);
+    node.publish(&[Publication { address: own.to_string(), ..unpositioned("hello") }]);
     assert_eq!(ana.reads(), "hello");
 }
 
@@ -496,7 +496,7 @@ fn an_exception_skips_the_user_and_not_its_place() {
     node.subscribe(&ana, &[seq(0)]);
     node.subscribe(&bo, &[seq(0)]);
     let not_to_bo = |publication| Publication { except_user: Some("bo".to_owned()), ..publication };
-    node.publish(&[not_to_bo(said("typing")), message(1), not_to_bo(message(2)), message(3)]);
+    node.publish(&[not_to_bo(unpositioned("typing")), message(1), not_to_bo(message(2)), message(3)]);
     assert_eq!(ana.reads(), "subscribed typing 1 2 3");
     assert_eq!(bo.reads(), "subscribed 1 3");
 }
@@ -555,22 +555,22 @@ fn an_address_without_subscribers_is_forgotten() {
 fn what_a_call_sends_its_own_connection_follows_its_reply() {
     let node = Node::new();
     let ana = node.join("ana");
-    let say =
+    let send =
         |word: &str| node.local.send_after_reply(ana.connection, crate::wire::websocket::encode_text(word));
-    assert!(say("resync"));
+    assert!(send("resync"));
     assert_eq!(ana.reads(), "");
     node.gate(&ana);
     node.bring([1]);
     node.open(&ana, &[], false);
     assert_eq!(ana.reads(), "subscribed resync 1");
 
-    // A call that fails has said nothing.
-    assert!(say("resync"));
+    // The frames of a call that fails are dropped.
+    assert!(send("resync"));
     node.local.undo_gates(ana.connection);
     node.local.open_gates(ana.connection, &[]);
     assert_eq!(ana.reads(), "");
     node.local.close_connection(ana.connection);
-    assert!(!say("resync"));
+    assert!(!send("resync"));
 }
 
 mod epochs;

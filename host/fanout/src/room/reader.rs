@@ -1,5 +1,6 @@
-//! One reader's way to the common stream: gated, opened, given pages and then the ring, until it rides. What it has is
-//! remembered at every step, so that it may be slow, or be refused, anywhere on the way.
+//! How one subscriber catches up: it is gated and opened, gets pages and then the ring, and becomes live. The
+//! gate keeps its positions at every step, so that the subscriber may be slow, or be refused by its outlet,
+//! at any step.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use crate::outlet::Outlet;
 use crate::positions::Positions;
 
 impl Room {
-    /// Holds back everything for this connection until `open` or `take_back`. True when it is new here.
+    /// Holds back every push for this connection until `open_gate` or `undo_gate`. Returns true for a new
+    /// subscription.
     pub(crate) fn gate(&mut self, outlet: &Arc<Outlet>) -> bool {
         let connection = outlet.info().connection;
         let Some(place) = self.members.find(connection) else {
@@ -45,7 +47,9 @@ impl Room {
         false
     }
 
-    /// The reply is in the outlet. `after` is what the client has; tracks it does not name go on from the gate.
+    /// Opens the gate, because the reply is in the outlet. `after` are the client's positions. A track that
+    /// it does not name continues from the position at which the gate was made. `missed`: the client lacks
+    /// pushes, so the room asks for a page.
     pub(crate) fn open_gate(
         &mut self,
         connection: ConnectionId,
@@ -67,7 +71,8 @@ impl Room {
         self.let_through(place, mailbox);
     }
 
-    /// The call that gated it failed: a new subscription goes, one that stood before stands as before. True when it went.
+    /// Undoes the gate of a call that failed: a new subscription ends, and one from before the call
+    /// continues. Returns true when the subscription ended.
     pub(crate) fn undo_gate(&mut self, connection: ConnectionId, mailbox: &Mailbox) -> bool {
         let Some(place) = self.shut(connection) else { return false };
         let Some(gate) = self.members[place].gate.as_deref_mut() else { return false };
@@ -80,8 +85,14 @@ impl Room {
         false
     }
 
-    /// The answer to one reader's question.
-    pub(crate) fn fill_one(&mut self, connection: ConnectionId, ticket: u64, page: &Page, mailbox: &Mailbox) {
+    /// Delivers the answer to a request for one subscriber.
+    pub(crate) fn fill_one(
+        &mut self,
+        connection: ConnectionId,
+        ticket: u64,
+        page: &Page,
+        mailbox: &Mailbox,
+    ) {
         let Some(place) = self.answered(connection, ticket) else { return };
         let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
         let mut progress = false;
@@ -104,8 +115,13 @@ impl Room {
         self.let_through(place, mailbox);
     }
 
-    /// No answer to one reader's question.
-    pub(crate) fn give_up_one(&mut self, connection: ConnectionId, ticket: u64, mailbox: &Mailbox) {
+    /// Handles a request for one subscriber that got no answer.
+    pub(crate) fn give_up_one(
+        &mut self,
+        connection: ConnectionId,
+        ticket: u64,
+        mailbox: &Mailbox,
+    ) {
         let Some(place) = self.answered(connection, ticket) else { return };
         let Some(gate) = self.members[place].gate.as_deref_mut() else { return };
         gate.attempt += 1;
@@ -113,7 +129,7 @@ impl Room {
         self.let_through(place, mailbox);
     }
 
-    /// There is room in its outlet again.
+    /// Asks for the next page, because the outlet has space again.
     pub(crate) fn resume(&mut self, connection: ConnectionId, mailbox: &Mailbox) {
         if let Some(place) = self.members.find(connection)
             && self.members[place].gate.as_ref().is_some_and(|gate| gate.phase == Phase::Waiting)
@@ -122,14 +138,15 @@ impl Room {
         }
     }
 
-    /// Its place, if it is behind a shut gate.
+    /// Returns the index of a member behind a shut gate.
     fn shut(&self, connection: ConnectionId) -> Option<usize> {
         let place = self.members.find(connection)?;
         let gate = self.members[place].gate.as_ref()?;
         (gate.phase == Phase::Shut).then_some(place)
     }
 
-    /// Its place, if this is the question it waits for.
+    /// Returns the index of a member that waits for the answer to this request, and gives the reserved space
+    /// back.
     fn answered(&self, connection: ConnectionId, ticket: u64) -> Option<usize> {
         let place = self.members.find(connection)?;
         let member = &self.members[place];
@@ -140,12 +157,13 @@ impl Room {
         asked.then_some(place)
     }
 
-    /// From a shut or answered gate onwards.
+    /// Continues after the gate was opened or a request was answered: with another request, or with the live
+    /// stream.
     fn let_through(&mut self, place: usize, mailbox: &Mailbox) {
         let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
         for (frame, merge_key) in std::mem::take(&mut gate.unpositioned) {
-            let word = Outlet::word(&frame);
-            push_unpositioned(outlet, frame, merge_key, word);
+            let content_hash = Outlet::content_hash(&frame);
+            push_unpositioned(outlet, frame, merge_key, content_hash);
         }
         if std::mem::take(&mut gate.suspect) || !self.is_covered(place) {
             self.ask(place, mailbox);
@@ -158,7 +176,12 @@ impl Room {
         let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
         if gate.attempt > limits::MISSED_ATTEMPTS_MAX {
             metrics::counter!("switchboard_fanout_jumps_total").increment(1);
-            tracing::warn!(address = %self.address, "gave up asking what a reader missed: it sees a jump");
+            tracing::warn!(
+                address = %self.address,
+                connection = %outlet.info().connection,
+                "no handler filled the subscriber's gap after {} attempts; it sees a jump and asks for `history`",
+                limits::MISSED_ATTEMPTS_MAX
+            );
             return self.join_stream(place);
         }
         let phase = if outlet.reserve_page(&self.address) {
@@ -170,7 +193,8 @@ impl Room {
         self.enter(place, phase);
     }
 
-    /// Whether the ring has all that it lacks. A reader that is alone also says where an unknown stream stands.
+    /// Returns true when the ring has every push that the subscriber lacks. If no other member is live, the
+    /// positions of the subscriber also set the unknown tracks of the room.
     fn is_covered(&mut self, place: usize) -> bool {
         let others_are_live =
             || self.members.iter().enumerate().any(|(at, member)| at != place && member.is_live());
@@ -178,7 +202,8 @@ impl Room {
         let unknown = |position: &&Position| self.heads.of(position.track).is_none();
         let new: Vec<_> = gate.has.as_slice().iter().filter(unknown).copied().collect();
         if !new.is_empty() && !others_are_live() {
-            // With others it is not raised: what they still wait for may be below it.
+            // With another live member they are not set, because pushes that it still waits for may be below
+            // them.
             self.heads.raise_all(&new);
         }
         self.heads.as_slice().iter().all(|head| match gate.has.of(head.track) {
@@ -189,7 +214,7 @@ impl Room {
         })
     }
 
-    /// Gives it what the ring has beyond it; then it rides.
+    /// Delivers the ring's pushes that the subscriber lacks. Then the subscriber is live.
     fn join_stream(&mut self, place: usize) {
         let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
         gate.attempt = 0;
@@ -225,7 +250,7 @@ impl Room {
     }
 }
 
-/// The pushes gathered so far as one piece; the next run begins at `next`.
+/// Pushes the frames of `run` as one piece, and begins the next run at `next`.
 fn push_run(outlet: &Outlet, pushes: &Batch, run: &mut Range<usize>, next: usize) {
     if run.start < run.end {
         outlet.push(pushes.frames(run.clone()));

@@ -342,7 +342,7 @@ impl Connection {
     /// From here on a revocation of this token finds the connection; one that came before is found here.
     fn hold(&self, who: Arc<Credentials>) -> Option<Close> {
         let Some(Joined { outlet, .. }) = &self.joined else { return None };
-        outlet.hold(who.clone());
+        outlet.set_token(who.clone());
         self.gateway.auth.is_revoked(&who).then_some(Close::TOKEN)
     }
 

@@ -54,7 +54,7 @@ async fn what_one_node_revokes_the_others_know_and_close() {
                 session: "s".into(),
             };
             let outlet = hub.open_connection(info).await;
-            outlet.hold(token);
+            outlet.set_token(token);
             outlet
         };
         let (old, young) = (join(ana(1_000)).await, join(ana(9_000)).await);

@@ -1,5 +1,6 @@
-//! History went back under the readers: the database failed over to a replica that lagged. Positions of the new epoch are
-//! above all of the older one (`docs/decisions/position-epochs.md`), whatever their seq.
+//! The history goes back while clients are subscribed: the database failed over to a replica that lagged.
+//! Positions of the new epoch are above all of the older one (`docs/decisions/position-epochs.md`), whatever
+//! their seq.
 
 use super::*;
 
@@ -9,10 +10,11 @@ fn of(epoch: u64, number: u64) -> Position {
 }
 
 fn stored(epoch: u64, number: u64) -> Publication {
-    Publication { position: Some(of(epoch, number)), ..said(&format!("{number}'{epoch}")) }
+    Publication { position: Some(of(epoch, number)), ..unpositioned(&format!("{number}'{epoch}")) }
 }
 
-/// The handler's page for a reader of an older epoch: the common point, what is stored above it, and where that leaves them.
+/// The page for a subscriber of an older epoch: the common point, the messages above it, and the last
+/// position. that leaves them.
 fn page_of(epoch: u64, common: u64, numbers: std::ops::RangeInclusive<u64>) -> Page {
     let reset = Push { frame: format!("reset-to-{common}"), position: None };
     let last = *numbers.end();
@@ -22,7 +24,7 @@ fn page_of(epoch: u64, common: u64, numbers: std::ops::RangeInclusive<u64>) -> P
 }
 
 #[test]
-fn what_a_new_epoch_publishes_is_not_taken_for_a_duplicate() {
+fn a_push_of_a_new_epoch_is_not_a_duplicate() {
     let mut node = Node::new();
     let ana = node.join("ana");
     node.subscribe(&ana, &[of(0, 300)]);
@@ -31,7 +33,7 @@ fn what_a_new_epoch_publishes_is_not_taken_for_a_duplicate() {
     let missing = node.expect_question(&[of(0, 300)]);
     node.local.fill(&missing, &page_of(1, 250, 251..=251));
     assert_eq!(ana.reads(), "subscribed reset-to-250 251'1");
-    // What a relay still publishes that reads the former primary.
+    // A relay that still reads the former primary publishes these.
     node.publish(&[stored(0, 301), stored(0, 302)]);
     node.publish(&[stored(1, 252)]);
     assert_eq!(ana.reads(), "252'1");
@@ -39,7 +41,7 @@ fn what_a_new_epoch_publishes_is_not_taken_for_a_duplicate() {
 }
 
 #[test]
-fn readers_are_told_of_a_new_epoch_before_anybody_writes() {
+fn subscribers_learn_of_a_new_epoch_before_the_next_write() {
     let mut node = Node::new();
     let (ana, bo) = (node.join("ana"), node.join("bo"));
     node.subscribe(&ana, &[of(0, 300)]);
@@ -50,21 +52,21 @@ fn readers_are_told_of_a_new_epoch_before_anybody_writes() {
     #[allow(clippy::reversed_empty_ranges)] // nothing is stored above the common point
     node.local.fill(&missing, &page_of(1, 250, 251..=250));
     assert_eq!((ana.reads(), bo.reads()), ("reset-to-250".to_owned(), "reset-to-250".to_owned()));
-    // What comes then follows without a question.
+    // The next push follows without a request.
     node.publish(&[stored(1, 251)]);
     assert_eq!(ana.reads(), "251'1");
     node.expect_no_question();
 }
 
 #[test]
-fn who_resumes_in_the_new_epoch_is_not_sent_what_is_lost() {
+fn a_client_that_resumes_in_the_new_epoch_does_not_get_lost_messages() {
     let mut node = Node::new();
     let ana = node.join("ana");
     node.subscribe(&ana, &[of(0, 300)]);
     assert_eq!(ana.reads(), "subscribed");
     let cy = node.join("cy");
     node.gate(&cy);
-    // It was on its way, and is in the ring when the reply is out.
+    // It is in the ring when the reply is sent.
     node.publish(&[stored(0, 301)]);
     node.open(&cy, &[of(1, 250)], false);
     assert_eq!(cy.reads(), "subscribed");
