@@ -1,7 +1,7 @@
-//! A simulation of the rooms: two nodes, a bus that delays, drops, repeats, reorders and disconnects, clients of every
-//! speed, and handlers that fail. One history is the truth. In every order of events, each client's stream must be
-//! the history after the position with which it subscribed: in order, without repetition or omission, and after the
-//! reply.
+//! A simulation of the rooms: two nodes, a bus that delays, drops, repeats, reorders and disconnects, clients
+//! of every speed, and handlers that fail. One history is the truth. In every order of events, each client's
+//! stream must be the history after the position with which it subscribed: in order, without repetition or
+//! omission, and after the reply.
 //!
 //! The seed decides everything. A failure prints it.
 
