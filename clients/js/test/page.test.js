@@ -160,13 +160,13 @@ test('without a token the page asks for one, and refuses a bad one', async () =>
   const context = await browser.newContext({ viewport: { width: 1100, height: 720 } });
   const page = await context.newPage();
   await page.goto(`http://${listen}/chat`);
-  await page.locator('#door').waitFor();
-  await page.locator('#door-token').fill(token(person('ana'), { secret: 'not the secret of this host' }));
-  await page.locator('#door button').click();
-  await page.locator('#door-reason', { hasText: 'refused' }).waitFor();
-  await page.screenshot({ path: `${screenshots}/door.png` });
-  await page.locator('#door-token').fill(token(person('ana')));
-  await page.locator('#door button').click();
+  await page.locator('#sign-in').waitFor();
+  await page.locator('#sign-in-token').fill(token(person('ana'), { secret: 'not the secret of this host' }));
+  await page.locator('#sign-in button').click();
+  await page.locator('#sign-in-reason', { hasText: 'refused' }).waitFor();
+  await page.screenshot({ path: `${screenshots}/sign-in.png` });
+  await page.locator('#sign-in-token').fill(token(person('ana')));
+  await page.locator('#sign-in button').click();
   await page.locator('[data-state=online]').waitFor();
 });
 

@@ -1,7 +1,7 @@
-/** Elements, made without markup: whatever people wrote is text and stays text. */
+/** Helpers for DOM elements. They never parse markup, so text that users wrote stays text. */
 
 /**
- * One that is in the page.
+ * An element of the page, by id.
  * @template {HTMLElement} [T=HTMLElement]
  * @param {string} id
  * @returns {T}
@@ -11,7 +11,7 @@ export function $(id) {
 }
 
 /**
- * A new one.
+ * A new element.
  * @param {string} tag
  * @param {string} classes
  * @param {...(Node | string)} children
@@ -30,13 +30,17 @@ export function button(label, press) {
   return made;
 }
 
-/** @param {HTMLElement} element @param {string} text Nothing hides it. */
-export function say(element, text) {
+/** Shows a text in an element. An empty text hides the element. @param {HTMLElement} element @param {string} text */
+export function show(element, text) {
   element.textContent = text;
   element.hidden = text === '';
 }
 
-/** A letter on a colour that is always the same for the same name. @param {HTMLElement} avatar @param {string} name */
+/**
+ * Shows the first letter of a name, on a colour that depends on the name.
+ * @param {HTMLElement} avatar
+ * @param {string} name
+ */
 export function paint(avatar, name) {
   const sum = [...name].reduce((sum, letter) => (sum * 31 + (letter.codePointAt(0) ?? 0)) % 997, 7);
   avatar.className = `avatar hue-${sum % 8}`;
@@ -49,7 +53,7 @@ export function clock(iso) {
   return new Date(iso).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
 }
 
-/** The time of today, the date of earlier. @param {string} iso */
+/** The time if it is today, otherwise the date. @param {string} iso */
 export function when(iso) {
   const date = new Date(iso);
   const isToday = date.toDateString() === new Date().toDateString();

@@ -1,4 +1,4 @@
-/** The conversations, the one with the latest message first. */
+/** The list of conversations, sorted by their latest message. */
 
 import { $, element, paint, when } from './dom.js';
 
@@ -8,9 +8,10 @@ import { $, element, paint, when } from './dom.js';
  *   id: string, type: string, name: string | null, unread: number, created_at: string,
  *   peer?: { user_id: string, user?: { name: string | null } },
  *   presence?: { status: string, last_seen?: string | null },
- *   last_message: { seq: number, sender_id: string, type: string, content: string, created_at: string } | null,
+ *   last_message:
+ *     { seq: number, sender_id: string, type: string, content: string, created_at: string } | null,
  *   participants?: { user_id: string, user?: { name: string | null } }[],
- * }} Conversation as REST has it
+ * }} Conversation as REST returns it
  */
 
 /** @param {Conversation} conversation */
@@ -33,28 +34,31 @@ export class List {
     this.choose = choose;
   }
 
-  /** What the host says replaces what was known. @param {Conversation[]} conversations */
+  /** Replaces the list by that of the host. @param {Conversation[]} conversations */
   replace(conversations) {
     const open = this.open && this.conversations.get(this.open);
     this.conversations = new Map(conversations.map((each) => [each.id, each]));
-    // A list may lag by a second: what was begun a moment ago may not be in it yet.
+    // The host's list may lag by a second, so it may lack a new conversation.
     if (open && !this.conversations.has(open.id)) this.conversations.set(open.id, open);
     if (this.open) this.seen(this.open);
     this.draw();
   }
 
-  /** One that was begun here; it comes with its people and without what a list makes of them. @param {Conversation} conversation */
+  /**
+   * Adds a conversation that was created on this page. It has participants, but lacks the fields that lists derive.
+   * @param {Conversation} conversation
+   */
   add(conversation) {
     if (this.conversations.has(conversation.id)) return;
     const peer = conversation.participants?.find((each) => each.user_id !== this.me);
-    const begun = { ...conversation, unread: 0, last_message: conversation.last_message ?? null };
-    if (conversation.type === 'direct' && peer) begun.peer = peer;
-    this.conversations.set(begun.id, begun);
+    const created = { ...conversation, unread: 0, last_message: conversation.last_message ?? null };
+    if (conversation.type === 'direct' && peer) created.peer = peer;
+    this.conversations.set(created.id, created);
     this.draw();
   }
 
   /** @param {Message} message @param {boolean} isSeen */
-  heard(message, isSeen) {
+  received(message, isSeen) {
     const conversation = this.conversations.get(message.conversation_id);
     if (!conversation || (conversation.last_message?.seq ?? 0) >= message.seq) return;
     conversation.last_message = message;

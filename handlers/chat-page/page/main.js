@@ -1,20 +1,20 @@
-/** The chat page: what `/chat/client` hears becomes what a person sees. */
+/** The chat page. It shows what the client library in `/chat/client` receives, and sends what the user writes. */
 
 import { Client, newKey, Rest } from '/chat/client/index.js';
 
-import { $, paint, say } from './dom.js';
-import { enter, leave, token } from './door.js';
+import { ConversationView } from './conversation.js';
+import { $, paint, show } from './dom.js';
 import { List, nameOf } from './list.js';
-import { Room } from './room.js';
+import { signIn, signOut, token } from './sign-in.js';
 
 const PAGE = 50;
 const UNSENT = 'switchboard.unsent';
 
-const me = await enter();
+const me = await signIn();
 const rest = new Rest({ token });
 const client = new Client({ url: `${location.origin.replace(/^http/, 'ws')}/ws`, token });
 const list = new List(me, open);
-/** @type {Room | undefined} */
+/** @type {ConversationView | undefined} */
 let room;
 /** @type {Map<string, string>} */
 const names = new Map();
@@ -23,7 +23,7 @@ $('app').hidden = false;
 paint($('me-avatar'), me);
 $('me-name').textContent = me;
 
-// ---- what is heard
+// ---- events of the client
 
 client.on('state', (state) => {
   const text = { idle: '', connecting: 'connecting', online: 'online', waiting: 'offline', stopped: 'offline' }[state.name];
@@ -32,21 +32,21 @@ client.on('state', (state) => {
   if (state.name === 'online') {
     banner('');
     void refresh();
-    void greet();
+    void showOwnName();
   }
-  if (state.name === 'waiting') banner('The connection is lost. What you write is sent when it is back.');
-  if (state.name === 'stopped' && state.end.code === 4001) void enter('The token was refused, or has ended.').then(() => location.reload());
+  if (state.name === 'waiting') banner('Connection lost. Your messages will be sent when it is restored.');
+  if (state.name === 'stopped' && state.end.code === 4001) void signIn('The token was refused or has expired.').then(() => location.reload());
   else if (state.name === 'stopped') banner(`You were disconnected: ${state.end.reason}.`);
 });
 client.on('message', (message) => {
   names.set(message.sender_id, message.sender?.name ?? message.sender_id);
   const isOpen = room?.id === message.conversation_id;
   if (isOpen) room?.put(message);
-  list.heard(message, isOpen && !document.hidden);
+  list.received(message, isOpen && !document.hidden);
   if (isOpen) look();
 });
 client.on('changed', (change) => room?.id === change.conversation_id && room.changed(change));
-// The servers lost messages that were shown: the page is loaded anew, and drafts are kept.
+// The servers lost messages that this page has shown, so it reloads. Drafts are kept.
 client.on('reset', () => location.reload());
 client.on('presence', (presence) => {
   list.present(presence);
@@ -69,15 +69,15 @@ client.on('push', ({ type, payload }) => {
   if (type === 'receipt.read' && payload.user_id !== me && room?.id === payload.conversation_id) room?.readByOther(payload.up_to_seq);
   if (type === 'resync' || type === 'conversation.updated' || type.startsWith('member.')) void refresh();
 });
-// Kept in this tab: a reload loses nothing that was not acknowledged.
+// Drafts are stored in this tab, so a reload loses no message that was not acknowledged.
 client.on('unsent', (drafts) => sessionStorage.setItem(UNSENT, JSON.stringify(drafts)));
 
-// ---- what is done
+// ---- actions
 
-/** The list as the host has it; what is in it is followed. */
+/** Loads the list from the host, and follows its conversations. */
 async function refresh() {
   const { conversations } = await rest.get('/conversations?limit=100').catch(() => ({ conversations: undefined }));
-  // Offline: the next connection asks again.
+  // The page is offline. The next connection loads the list again.
   if (!conversations) return;
   const known = new Set(list.conversations.keys());
   list.replace(conversations);
@@ -91,8 +91,8 @@ async function refresh() {
   head();
 }
 
-/** Under one's own name, where one has one. */
-async function greet() {
+/** Shows the user's display name; the user id if there is none. */
+async function showOwnName() {
   const { user } = await rest.get('/users/me').catch(() => ({ user: undefined }));
   const name = user?.display_name ?? me;
   $('me-name').textContent = name;
@@ -103,14 +103,15 @@ async function greet() {
 async function open(id) {
   list.open = id;
   list.draw();
-  const opened = (room = new Room(id, me));
+  const opened = (room = new ConversationView(id, me));
   $('nothing').hidden = true;
   $('room').hidden = false;
   document.body.classList.add('in-room');
   for (const draft of client.unsent) if (draft.conversation_id === id) opened.sending(draft);
   head();
   $('text').focus();
-  // Followed before the page is asked: between the two nothing is missed, and what comes twice is shown once.
+  // The page follows the conversation before it loads the history, so it misses no message in between. A
+  // message that arrives twice is shown once.
   await client.follow(id).catch(() => {});
   const page = await client.history(id, { limit: PAGE }).catch(() => undefined);
   if (room !== opened || !page) return;
@@ -119,7 +120,7 @@ async function open(id) {
   look();
 }
 
-/** The person sees what is open. */
+/** Reports that the user sees the open conversation. */
 function look() {
   const isSeen = room && !document.hidden;
   client.focus(isSeen ? (room?.id ?? null) : null);
@@ -132,7 +133,7 @@ function look() {
 function send(draft) {
   if (room?.id === draft.conversation_id) room.sending(draft);
   client.send(draft).catch((error) => {
-    // Disconnected by an operator: it waits for the next start.
+    // An operator disconnected the user. The message waits for the next start.
     if (error.code === 'stopped') return send(draft);
     const here = room?.id === draft.conversation_id ? room : undefined;
     here?.failed(draft.client_msg_id, error.message, () => send(draft), () => here.dismiss(draft.client_msg_id));
@@ -154,7 +155,7 @@ function banner(text) {
   $('banner-text').textContent = text;
 }
 
-// ---- what a person does
+// ---- input of the user
 
 const text = /** @type {HTMLTextAreaElement} */ ($('text'));
 
@@ -187,13 +188,13 @@ $('begin').addEventListener('submit', async (event) => {
   const wanted = members.length === 1 ? { type: 'direct', members } : { type: 'group', name: members.join(', '), members };
   try {
     const { conversation } = await rest.post('/conversations', wanted);
-    say($('begin-error'), '');
+    show($('begin-error'), '');
     field.value = '';
     list.add(conversation);
     await open(conversation.id);
     await refresh();
   } catch (error) {
-    say($('begin-error'), /** @type {Error} */ (error).message);
+    show($('begin-error'), /** @type {Error} */ (error).message);
   }
 });
 $('earlier').addEventListener('click', async () => {
@@ -210,7 +211,7 @@ $('back').addEventListener('click', () => {
   look();
 });
 $('banner-now').addEventListener('click', () => (client.state.name === 'stopped' ? client.start() : client.wake()));
-$('leave').addEventListener('click', leave);
+$('sign-out').addEventListener('click', signOut);
 document.addEventListener('visibilitychange', () => {
   if (!document.hidden) client.wake();
   look();

@@ -14,7 +14,7 @@ macro_rules! files {
 
 pub const INDEX: File = File { name: "index.html", text: include_str!("../page/index.html") };
 pub const PAGE: &[File] =
-    files!("../page": "dom.js" "door.js" "icon.svg" "list.js" "main.js" "page.css" "room.js");
+    files!("../page": "conversation.js" "dom.js" "icon.svg" "list.js" "main.js" "page.css" "sign-in.js");
 /// The files that `npm run build` makes. `scripts/test-js` checks that they are up to date.
 pub const CLIENT: &[File] = files!("../../../clients/js/dist":
     "backoff.js" "calls.js" "client.js" "close.js" "connection.js" "emitter.js" "error.js" "following.js" "index.js"

@@ -1,5 +1,5 @@
-//! Serves the chat page to everyone. The page contains no user data. A user signs in with a token, which stays in the
-//! browser.
+//! Serves the chat page to everyone. The page contains no user data. A user signs in with a token, which
+//! stays in the browser.
 
 mod files;
 

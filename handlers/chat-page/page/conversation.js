@@ -1,20 +1,20 @@
-/** The conversation that is open: its messages in order, what is on its way, who types. */
+/** The open conversation: its messages in order, the messages that are being sent, and who is typing. */
 
 import { $, button, clock, element, paint } from './dom.js';
 
 /** @typedef {import('/chat/client/index.js').Message} Message */
 /** @typedef {import('/chat/client/index.js').Draft} Draft */
 
-export class Room {
+export class ConversationView {
   /** @type {Map<string, HTMLElement>} */
   #nodes = new Map();
-  /** By key: what was written here and is not in the conversation yet. @type {Map<string, HTMLElement>} */
+  /** Messages that are not acknowledged yet, by key. @type {Map<string, HTMLElement>} */
   #pending = new Map();
   /** @type {Map<string, string>} */
   #typing = new Map();
-  /** How far somebody else has read. */
+  /** The highest seq that another participant has read. */
   #read = 0;
-  /** The lowest seq that is shown. */
+  /** The lowest shown seq. */
   first = Infinity;
   last = 0;
 
@@ -28,7 +28,7 @@ export class Room {
     $('typing').hidden = true;
   }
 
-  /** Shows a message where it belongs. @param {Message} message */
+  /** Shows a message at its position. @param {Message} message */
   put(message) {
     const isDown = this.#isDown();
     const node = this.#message(message);
@@ -43,7 +43,11 @@ export class Room {
     if (isDown || message.sender_id === this.me) this.down();
   }
 
-  /** A page from before; what was in view stays there. @param {Message[]} messages @param {boolean} hasMore */
+  /**
+   * Shows a page of earlier messages. The visible messages keep their position on the screen.
+   * @param {Message[]} messages
+   * @param {boolean} hasMore
+   */
   earlier(messages, hasMore) {
     const { scrollHeight, scrollTop } = $('scroll');
     for (const message of messages) this.put(message);
@@ -51,7 +55,10 @@ export class Room {
     $('scroll').scrollTop = scrollTop + $('scroll').scrollHeight - scrollHeight;
   }
 
-  /** Only of what is shown. @param {import('/chat/client/index.js').Edited | import('/chat/client/index.js').Deleted} change */
+  /**
+   * Updates a message, if it is shown.
+   * @param {import('/chat/client/index.js').Edited | import('/chat/client/index.js').Deleted} change
+   */
   changed(change) {
     if (change.type === 'message.edited' && this.#nodes.has(change.message.id)) this.put(change.message);
     if (change.type === 'message.deleted') {
@@ -61,7 +68,7 @@ export class Room {
     }
   }
 
-  /** On its way. @param {Draft} draft */
+  /** Shows a message that is being sent. @param {Draft} draft */
   sending(draft) {
     const node = element('li', 'message mine sending first', element('span', 'text', draft.content), element('span', 'about', 'sending'));
     node.dataset.key = draft.client_msg_id;
@@ -71,12 +78,18 @@ export class Room {
     this.down();
   }
 
-  /** The host refused it. @param {string} key @param {string} reason @param {() => void} again @param {() => void} discard */
-  failed(key, reason, again, discard) {
+  /**
+   * Marks a message that the host refused.
+   * @param {string} key
+   * @param {string} reason
+   * @param {() => void} retry
+   * @param {() => void} discard
+   */
+  failed(key, reason, retry, discard) {
     const node = this.#pending.get(key);
     if (!node) return;
     node.classList.replace('sending', 'failed');
-    node.querySelector('.about')?.replaceChildren(`not sent: ${reason} `, button('Again', again), button('Discard', discard));
+    node.querySelector('.about')?.replaceChildren(`not sent: ${reason} `, button('Retry', retry), button('Discard', discard));
     this.down();
   }
 
@@ -116,8 +129,8 @@ export class Room {
   #message(message) {
     const isMine = message.sender_id === this.me;
     if (message.type !== 'text') {
-      const said = message.content || `${message.sender?.name ?? message.sender_id}: ${message.type}`;
-      const notice = element('li', 'notice', said);
+      const content = message.content || `${message.sender?.name ?? message.sender_id}: ${message.type}`;
+      const notice = element('li', 'notice', content);
       notice.dataset.seq = String(message.seq);
       return notice;
     }
@@ -151,7 +164,7 @@ export class Room {
     else $('messages').prepend(node);
   }
 
-  /** The first of several by one person bears the name. @param {HTMLElement} node */
+  /** Only the first of consecutive messages of one sender shows the name. @param {HTMLElement} node */
   #group(node) {
     for (const each of [node, node.nextElementSibling]) {
       if (!(each instanceof HTMLElement)) continue;
