@@ -1,5 +1,5 @@
-// Answers who writes a word that is known, in the conversation where it was written. `wit/event.wit` is what it exports,
-// the imports are the files of the same names.
+// Replies to messages that consist of a configured word, in the same conversation. It exports the interface
+// of `wit/event.wit`. Each import has the name of its file in `wit/`.
 import { get } from "switchboard:host/config@1.0.0";
 import { publish } from "switchboard:host/channels@1.0.0";
 import { log } from "switchboard:host/log@1.0.0";
@@ -7,8 +7,8 @@ import { log } from "switchboard:host/log@1.0.0";
 const AGAIN_MS = 500;
 
 export const event = {
-  // One verdict for each event, in order. An event comes again until it is acknowledged: to say twice what was said once
-  // is harmless here.
+  // Returns one verdict per event, in order. The host repeats an event until it is acknowledged. A reply that
+  // is sent twice is harmless here.
   handle(events) {
     return events.map(one);
   },
@@ -20,7 +20,7 @@ function one({ payload }) {
     ({ conversation_id: conversation, message } = JSON.parse(payload));
     if (typeof conversation !== "string" || typeof message?.content !== "string") throw new Error("not a message");
   } catch (error) {
-    // It will not become readable: parked, for an operator to see.
+    // A retry would fail too. The host parks the event, and operators see it.
     return { tag: "reject", val: String(error.message) };
   }
   const answer = answerTo(message, get("word") ?? "!hours", get("answer") ?? "");
@@ -40,7 +40,7 @@ function one({ payload }) {
   }
 }
 
-/** What is said to a message, if anything. */
+/** The reply to a message; undefined if there is none. */
 export function answerTo(message, word, answer) {
   const asked = message.type === "text" && message.content.trim().toLowerCase() === word.toLowerCase();
   return asked && answer !== "" ? answer : undefined;

@@ -1,6 +1,6 @@
-"""Tells who writes a word that is not wanted here: only them, and nobody else hears of it.
+"""Warns users who write an unwanted word. Only the user gets the warning.
 
-The names come from `wit/`: this handler answers `event`, and calls `channels`, `config` and `log`.
+The handler exports the interface `event` of `wit/`, and calls `channels`, `config` and `log`.
 """
 
 import json
@@ -29,7 +29,7 @@ def one(event: contract.Event, words: set[str]) -> contract.Verdict:
         found = sorted(words & spoken(message["content"])) if message["type"] == "text" else []
         sender = message["sender_id"]
     except (ValueError, KeyError, TypeError) as error:
-        # It will not become readable: parked, for an operator to see.
+        # A retry would fail too. The host parks the event, and operators see it.
         return Verdict_Reject(f"not a message: {error!r}")
     if not found:
         return Verdict_Ack()
