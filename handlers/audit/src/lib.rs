@@ -1,5 +1,5 @@
-//! Shows the messages of any conversation to auditors, with the texts that were edited or deleted. The statement that reads
-//! the messages also records the access and its reason, so no access is unrecorded.
+//! Shows the messages of any conversation to auditors, with the texts that were edited or deleted. The
+//! statement that reads the messages also records the access and its reason, so no access is unrecorded.
 
 mod rules;
 

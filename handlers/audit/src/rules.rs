@@ -1,11 +1,13 @@
-//! The rules for an access: who may audit, and which reason is needed. Pure: no host calls, so plain `cargo test` runs it.
+//! The rules for an access: who may audit, and which reason is needed. Pure: no host calls, so plain
+//! `cargo test` runs it.
 
 use sdk::{Problem, text};
 use serde_json::json;
 
 pub const LIMIT_DEFAULT: u64 = 50;
 pub const LIMIT_MAX: u64 = 100;
-/// The size of a page, earlier versions of messages included. If the page is larger, it is cut and `has_more` is true.
+/// The size of a page, earlier versions of messages included. If the page is larger, it is cut and `has_more`
+/// is true.
 pub const BYTES_MAX: u64 = 3 * 1024 * 1024;
 pub const REASON_CHARS_MAX: usize = 500;
 
@@ -23,7 +25,8 @@ pub struct Access {
     pub before: Option<u64>,
     pub after: Option<u64>,
     pub limit: u64,
-    /// Shows only versions before this change. A message that was edited very often shows its latest versions first.
+    /// Shows only versions before this change. A message that was edited very often shows its latest versions
+    /// first.
     pub before_change: Option<u64>,
     pub kind: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! Edits and deletes messages, by REST and by frame. A reply means that the change is committed, together with the former
-//! version. The outbox announces the change to the other participants.
+//! Edits and deletes messages, by REST and by frame. A reply means that the change is committed, together
+//! with the former version. The outbox announces the change to the other participants.
 
 mod rules;
 mod store;
@@ -58,8 +58,9 @@ impl frame::Handler for ChangeMessage {
     }
 }
 
-/// Makes a change within the rate limit. Each change is stored permanently and pushed to everyone, so changes are limited
-/// like messages. A request that changed nothing, such as a retry or a refused one, does not count.
+/// Makes a change within the rate limit. Each change is stored permanently and pushed to everyone, so changes
+/// are limited like messages. A request that changed nothing, such as a retry or a refused one, does not
+/// count.
 fn change_limited(target: Target, user: &str, change: &Change) -> Result<Changed, Problem> {
     let most = rate::most("changes_per_minute", 120);
     let window = Window { what: "change", user, most, window_ms: 60_000 };

@@ -1,4 +1,5 @@
-//! Makes one change in one transaction: it locks the conversation, reads the message, and writes the change with its event.
+//! Makes one change in one transaction: it locks the conversation, reads the message, and writes the change
+//! with its event.
 
 use chat::conversation::Role;
 use chat::{membership, outbox};

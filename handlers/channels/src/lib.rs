@@ -1,4 +1,5 @@
-//! Finds public channels by name, for every user. A result has the channel's name and description, not its messages.
+//! Finds public channels by name, for every user. A result has the channel's name and description, not its
+//! messages.
 
 mod rules;
 

@@ -50,8 +50,8 @@ impl Search {
     }
 }
 
-/// The SQL condition for the next page; `$3` is the last channel of the previous page. A cursor that names a private channel
-/// gives an empty page, so that nobody learns where its name sorts.
+/// The SQL condition for the next page; `$3` is the last channel of the previous page. A cursor that names a
+/// private channel gives an empty page, so that nobody learns where its name sorts.
 pub fn after(is_next: bool) -> &'static str {
     if is_next {
         "(channel.plain_name, channel.id) > (

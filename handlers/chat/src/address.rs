@@ -21,7 +21,8 @@ pub fn user(id: &str) -> String {
     format!("user:{id}")
 }
 
-/// The address of everyone who is subscribed to a topic. Clients choose topic names; `None` for an invalid one.
+/// The address of everyone who is subscribed to a topic. Clients choose topic names; `None` for an invalid
+/// one.
 pub fn topic(name: &str) -> Option<String> {
     let valid =
         (1..=TOPIC_BYTES_MAX).contains(&name.len()) && !name.chars().any(|c| c.is_control() || c == ' ');

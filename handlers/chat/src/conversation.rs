@@ -4,7 +4,8 @@ use sdk::{Problem, text};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Two people without an owner. Nobody can be added. When a participant leaves, it is only hidden for them.
+    /// Two participants without an owner. No participant can be added. When one leaves, it is only hidden for
+    /// them.
     Direct,
     /// Participants join by invitation.
     Group,
@@ -51,14 +52,15 @@ pub enum Act {
     Read,
     /// Send messages, edit and delete own ones, send typing signals.
     Send,
-    /// Add and remove members and observers; change name, settings, slug and capacity; delete anyone's message.
+    /// Add and remove members and observers; change name, settings, slug and capacity; delete anyone's
+    /// message.
     Manage,
     /// Change roles, add and remove admins, hand over the ownership.
     Rule,
 }
 
-/// The permissions of each role. Every handler uses this table. A SQL statement that decides a permission itself says so in
-/// a comment.
+/// The permissions of each role. Every handler uses this table. A SQL statement that decides a permission
+/// itself states this in a comment.
 #[rustfmt::skip]
 const TABLE: [(Act, [bool; 4], &str); 4] = [
     //            owner  admin  member observer   detail of the error for the other roles

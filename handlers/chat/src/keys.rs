@@ -1,6 +1,7 @@
-//! All Redis keys of the chat product, with their lifetimes. Redis only holds copies: a lost key is restored from Postgres.
-//! A key begins with the prefix that grants name (`grants.redis = ["list:*"]`). Keys of presence have the hash tag `{p:NN}`,
-//! because one script uses several of them. All other keys have no hash tag, so a Redis Cluster can distribute them.
+//! All Redis keys of the chat product, with their lifetimes. Redis only holds copies: a lost key is restored
+//! from Postgres. A key begins with the prefix that grants name (`grants.redis = ["list:*"]`). Keys of
+//! presence have the hash tag `{p:NN}`, because one script uses several of them. All other keys have no hash
+//! tag, so a Redis Cluster can distribute them.
 
 use sdk::Id;
 
@@ -8,38 +9,40 @@ const MINUTE_S: u64 = 60;
 const HOUR_S: u64 = 60 * MINUTE_S;
 const DAY_S: u64 = 24 * HOUR_S;
 
-// ---- read model: projections without TTL come back by `switchboard rebuild` or on a miss ------------------------------
+// ---- read model: projections without TTL come back by `switchboard rebuild` or on a miss ------------------
 
-/// Sorted set of a user's newest [`LIST_MAX`] conversations. The score is the time of the last activity in milliseconds, as
-/// of the time when the set was written; [`meta`] has the later activity. The set also has the member `whole`, or `more` if
-/// the user has older conversations. A set without either is incomplete and not used. A handler that adds or removes a
-/// conversation deletes the set (`lists`).
+/// Sorted set of a user's newest [`LIST_MAX`] conversations. The score is the time of the last activity in
+/// milliseconds, as of the time when the set was written; [`meta`] has the later activity. The set also has
+/// the member `whole`, or `more` if the user has older conversations. A set without either is incomplete and
+/// not used. A handler that adds or removes a conversation deletes the set (`lists`).
 pub fn list(user: &str) -> String {
     format!("list:{user}")
 }
 /// The conversations that a list holds at most. Older ones are read from Postgres.
 pub const LIST_MAX: usize = 500;
 
-/// Hash of a conversation: `head` (the last seq), `activity` (the id of the last message), `last` (that message as lists
-/// show it, JSON) and `change` (the number of the last change). A hash that lacks one of the first three is not used.
+/// Hash of a conversation: `head` (the last seq), `activity` (the id of the last message), `last` (that
+/// message as lists show it, JSON) and `change` (the number of the last change). A hash that lacks one of the
+/// first three is not used.
 pub fn meta(conversation: Id) -> String {
     format!("meta:{conversation}")
 }
 
-/// A page of a conversation's history. `name` contains everything that the page depends on, so a change leads to another
-/// key. Only the display names in a page can be outdated.
+/// A page of a conversation's history. `name` contains everything that the page depends on, so a change leads
+/// to another key. Only the display names in a page can be outdated.
 pub fn page(conversation: Id, name: &str) -> String {
     format!("page:{conversation}:{name}")
 }
 pub const PAGE_TTL_S: u64 = 5 * MINUTE_S;
 
-/// A key of former releases. Nothing writes it any more; three handlers still delete it, because their recordings do so.
+/// A key of former releases. Nothing writes it any more; three handlers still delete it, because their
+/// recordings do so.
 pub fn participants(conversation: Id) -> String {
     format!("participants:{conversation}")
 }
 
-/// Hash of a conversation's unread counts, by user. Each value contains what it was computed from, and is used only while
-/// that has not changed.
+/// Hash of a conversation's unread counts, by user. Each value contains what it was computed from, and is
+/// used only while that has not changed.
 pub fn unread(conversation: Id) -> String {
     format!("unread:{conversation}")
 }
@@ -57,8 +60,8 @@ pub fn search(user: &str, query_digest: &str) -> String {
 }
 pub const SEARCH_TTL_S: u64 = MINUTE_S;
 
-/// Hash of a user's notifications: `newest`, JSON, and `version`. Every change sets a new version, so that a reader does not
-/// store what it read before the change.
+/// Hash of a user's notifications: `newest`, JSON, and `version`. Every change sets a new version, so that a
+/// reader does not store what it read before the change.
 pub fn notifications(user: &str) -> String {
     format!("notifications:{user}")
 }
@@ -71,7 +74,7 @@ pub const NOTIFICATIONS_MAX: usize = 100;
 pub const EVENTS: &str = "chat:logs:events";
 pub const EVENTS_MAX: usize = 10_000;
 
-// ---- presence: all keys of a partition have the same hash tag -------------------------------------------------------------
+// ---- presence: all keys of a partition have the same hash tag ---------------------------------------------
 
 /// The number of partitions of presence.
 pub const PRESENCE_PARTITIONS: u64 = 64;
@@ -89,7 +92,8 @@ pub fn leases(user: &str) -> String {
     format!("{{p:{:02}}}:leases:{user}", partition(user))
 }
 
-/// Hash of a user's presence; `presence.lua` documents the fields. It expires a day after the user went offline.
+/// Hash of a user's presence; `presence.lua` documents the fields. It expires a day after the user went
+/// offline.
 pub fn presence(user: &str) -> String {
     format!("{{p:{:02}}}:presence:{user}", partition(user))
 }
@@ -110,10 +114,11 @@ pub const NODES: &str = "nodes";
 pub const NODE_LEASE_MS: u64 = 9_000;
 pub const NODE_FORGOTTEN_MS: u64 = 3_600_000;
 
-// ---- limits and ephemera -----------------------------------------------------------------------------------------------
+// ---- limits and ephemera ----------------------------------------------------------------------------------
 
-/// Hash of the subscribers of a conversation who look at it: connection → user. An entry counts only while the connection's
-/// lease has not expired and its node is alive. If the lease has a focus, the focus must be on this conversation.
+/// Hash of the subscribers of a conversation who look at it: connection → user. An entry counts only while
+/// the connection's lease has not expired and its node is alive. If the lease has a focus, the focus must be
+/// on this conversation.
 pub fn looking(conversation: Id) -> String {
     format!("looking:{conversation}")
 }

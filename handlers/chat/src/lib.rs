@@ -1,7 +1,9 @@
-//! The rules and data formats of the chat product that several handlers share. The host and `sdk` know nothing of them.
+//! The rules and data formats of the chat product that several handlers share. The host and `sdk` know
+//! nothing of them.
 //!
-//! Three modules say how the product writes to the outside: `keys` (Redis), `address` (channels) and `outbox` (events). The
-//! other modules hold one noun of the product each. A handler that is not part of the product needs only `sdk`.
+//! Three modules say how the product writes to the outside: `keys` (Redis), `address` (channels) and `outbox`
+//! (events). The other modules hold one noun of the product each. A handler that is not part of the product
+//! needs only `sdk`.
 
 pub mod address;
 pub mod conversation;

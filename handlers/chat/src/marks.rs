@@ -1,6 +1,7 @@
-//! Marks: the seq up to which messages were delivered to a user, and the seq up to which the user has read. Every handler
-//! raises marks through this module. The rules are in the SQL function `app.mark`: a mark only increases, never beyond the
-//! head, and each increase is logged and announced. A handler needs `execute` on that function and `wake = ["outbox"]`.
+//! Marks: the seq up to which messages were delivered to a user, and the seq up to which the user has read.
+//! Every handler raises marks through this module. The rules are in the SQL function `app.mark`: a mark only
+//! increases, never beyond the head, and each increase is logged and announced. A handler needs `execute` on
+//! that function and `wake = ["outbox"]`.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +20,8 @@ sdk::rows! {
     struct Raised { moved: bool, shard: u32 }
 }
 
-/// Marks everything up to these seqs as delivered to one of the user's devices. It skips conversations in which the user is
-/// not a participant. At most [`POSITIONS_MAX`] positions.
+/// Marks everything up to these seqs as delivered to one of the user's devices. It skips conversations in
+/// which the user is not a participant. At most [`POSITIONS_MAX`] positions.
 pub fn deliver(user: &str, positions: &BTreeMap<Id, u64>) -> Result<(), Problem> {
     if positions.is_empty() {
         return Ok(());
@@ -31,8 +32,9 @@ pub fn deliver(user: &str, positions: &BTreeMap<Id, u64>) -> Result<(), Problem>
     Ok(())
 }
 
-/// A collected call of a statement that uses `app.mark`. Every reader of a message sends a mark at about the same time, so
-/// concurrent calls share a transaction. The first column of the statement is the number of the call.
+/// A collected call of a statement that uses `app.mark`. Every reader of a message sends a mark at about the
+/// same time, so concurrent calls share a transaction. The first column of the statement is the number of the
+/// call.
 pub fn collected(statement: &str, user: &str, kind: &str, positions: &BTreeMap<Id, u64>) -> Collected {
     Collected {
         statements: vec![statement.to_owned()],

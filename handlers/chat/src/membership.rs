@@ -1,5 +1,6 @@
-//! The participants of a conversation: how they are added and removed. One transaction writes the participant, the system
-//! message and the events. Every handler that changes participants uses this module, so all follow the same rules (`rules`).
+//! The participants of a conversation: how they are added and removed. One transaction writes the
+//! participant, the system message and the events. Every handler that changes participants uses this module,
+//! so all follow the same rules (`rules`).
 
 mod founding;
 mod locked;
@@ -25,9 +26,9 @@ pub fn find_for(thing: &str, name: &str, user: &str) -> Result<Id, Problem> {
     Name::parse(name).ok_or_else(|| Problem::not_found(thing))?.find_for(thing, user)
 }
 
-/// The problem for a user who found nothing in a conversation: the user is not a participant, or the `thing` does not exist.
-/// It makes one query, and only this case needs it. The handler's Postgres role must be able to read conversations and
-/// participants.
+/// The problem for a user who found nothing in a conversation: the user is not a participant, or the `thing`
+/// does not exist. It makes one query, and only this case needs it. The handler's Postgres role must be able
+/// to read conversations and participants.
 pub fn unseen(conversation: Id, user: &str, thing: &str) -> Problem {
     match postgres::query(OUTSIDE, &params![conversation, user]).map(|rows| rows.cell()) {
         Ok(Ok(outside)) => rules::unseen(outside.unwrap_or(false), thing),
@@ -36,8 +37,8 @@ pub fn unseen(conversation: Id, user: &str, thing: &str) -> Problem {
     }
 }
 
-/// Adds the user to a public channel. If the user is a participant already, it changes nothing. Returns the conversation as
-/// JSON.
+/// Adds the user to a public channel. If the user is a participant already, it changes nothing. Returns the
+/// conversation as JSON.
 pub fn join(conversation: Id, user: &str) -> Result<String, Problem> {
     let mut locked = LockedConversation::lock(conversation, user, user)?;
     if let Admission::As(role) = locked.state.join()? {

@@ -10,7 +10,8 @@ pub const MENTIONS_MAX: usize = 100;
 
 /// Checks and normalises the content: 1 to 2000 Unicode scalar values after NFC.
 pub fn content(raw: String) -> Result<String, Problem> {
-    // NFC makes a text at most three times longer or shorter, so a text far above the limit is refused without that work.
+    // NFC makes a text at most three times longer or shorter, so a text far above the limit is refused
+    // without that work.
     if raw.len() > CONTENT_CHARS_MAX * 4 * 3 {
         return Err(Problem::invalid("content", format!("has more than {CONTENT_CHARS_MAX} characters")));
     }

@@ -1,5 +1,5 @@
-//! The events of the chat product in the outbox: their types and payloads. A payload contains everything that its consumers
-//! need to deliver it, so that they need not read Postgres.
+//! The events of the chat product in the outbox: their types and payloads. A payload contains everything that
+//! its consumers need to deliver it, so that they need not read Postgres.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -13,8 +13,8 @@ pub const CONVERSATION_CREATED: &str = "conversation.created";
 pub const CONVERSATION_UPDATED: &str = "conversation.updated";
 pub const PARTICIPANT_JOINED: &str = "conversation.participant.joined";
 pub const PARTICIPANT_LEFT: &str = "conversation.participant.left";
-/// {class, by}: the class as responses show it, without `my_role`. The events of a class and its members have the key of the
-/// class's conversation.
+/// {class, by}: the class as responses show it, without `my_role`. The events of a class and its members have
+/// the key of the class's conversation.
 pub const CLASS_CREATED: &str = "class.created";
 /// {class, user_id, role, by}.
 pub const CLASS_MEMBER_ADDED: &str = "class.member.added";
@@ -32,7 +32,8 @@ pub const SOCKET_DISCONNECT: &str = "socket.disconnect";
 pub const RECEIPT_READ: &str = "receipt.read";
 pub const RECEIPT_DELIVERED: &str = "receipt.delivered";
 
-/// The key of all events of a conversation. Events with the same key are delivered in the order of their commits.
+/// The key of all events of a conversation. Events with the same key are delivered in the order of their
+/// commits.
 pub fn key(conversation: Id) -> String {
     format!("conv:{conversation}")
 }
@@ -50,7 +51,8 @@ pub struct MessageCreated<'a> {
     pub message: &'a RawValue,
 }
 
-/// The payload of `published`: a frame for an address, and optionally a notification for the users of that address.
+/// The payload of `published`: a frame for an address, and optionally a notification for the users of that
+/// address.
 #[derive(Deserialize)]
 pub struct Published<'a> {
     pub target: String,

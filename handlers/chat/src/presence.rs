@@ -1,5 +1,6 @@
-//! The presence of users: the handlers `presence` and `presence-sweep` share this module. One Lua script in Redis decides
-//! the status, and one statement in Postgres stores and announces it. `docs/decisions/presence.md` gives the reasons.
+//! The presence of users: the handlers `presence` and `presence-sweep` share this module. One Lua script in
+//! Redis decides the status, and one statement in Postgres stores and announces it.
+//! `docs/decisions/presence.md` gives the reasons.
 
 use std::collections::BTreeMap;
 
@@ -75,7 +76,8 @@ pub fn changes(reply: &Reply) -> Vec<Change> {
     reply.items().chunks(4).filter_map(change).collect()
 }
 
-/// Stores the changes in Postgres and writes their events. If it fails, the next sweep announces the status of that time.
+/// Stores the changes in Postgres and writes their events. If it fails, the next sweep announces the status
+/// of that time.
 pub fn announce(changes: &[Change]) -> Result<(), Problem> {
     if changes.is_empty() {
         return Ok(());
@@ -98,7 +100,8 @@ pub fn announce(changes: &[Change]) -> Result<(), Problem> {
         many => {
             let texts = |of: fn(&Change) -> String| many.iter().map(of).collect::<Vec<_>>();
             let numbers = |of: fn(&Change) -> u64| many.iter().map(|c| of(c) as i64).collect::<Vec<_>>();
-            // `Id::make` would cost two host calls per change, and the crash of a node can cause thousands of changes.
+            // `Id::make` would cost two host calls per change, and the crash of a node can cause thousands of
+            // changes.
             let first = Id::make();
             let ids: Vec<Id> = many.iter().map(|change| Id::derived(first, change.user.as_bytes())).collect();
             postgres::query(
@@ -129,7 +132,8 @@ sdk::rows! {
     struct Stored { user_id: String, shard: u32, version: Option<u64> }
 }
 
-/// Records in Redis that the changes were announced. If that fails, a sweep announces them again, and Postgres ignores them.
+/// Records in Redis that the changes were announced. If that fails, a sweep announces them again, and
+/// Postgres ignores them.
 fn settle(changes: &[Change], stored: &[Stored]) {
     let known: BTreeMap<&str, u64> =
         stored.iter().filter_map(|row| Some((row.user_id.as_str(), row.version?))).collect();

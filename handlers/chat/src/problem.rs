@@ -1,5 +1,5 @@
-//! The problems that only the chat product has: one constructor per code of `docs/protocol.md`, section 1. The general
-//! ones are constructors of `sdk::Problem`.
+//! The problems that only the chat product has: one constructor per code of `docs/protocol.md`, section 1.
+//! The general ones are constructors of `sdk::Problem`.
 
 use sdk::Problem;
 

@@ -1,6 +1,6 @@
-//! A class under the lock of its conversation. Members of the class and participants of the conversation change in one
-//! transaction. This module does not check permissions; the caller does that with `state`. Each function that changes
-//! something also commits.
+//! A class under the lock of its conversation. Members of the class and participants of the conversation
+//! change in one transaction. This module does not check permissions; the caller does that with `state`. Each
+//! function that changes something also commits.
 
 use chat::membership::{LockedConversation, ParticipantChange};
 use chat::{conversation, outbox};
@@ -67,7 +67,7 @@ impl Class {
     pub fn enrol(mut self, user: &str, role: Role, by: &str) -> Result<String, Problem> {
         let params = params![self.id, user, role.as_str(), self.conversation.now];
         let member: Option<String> = self.conversation.transaction.query(ENROL, &params)?.cell()?;
-        self.conversation.add(ParticipantChange { user, role: role.seat(), by })?;
+        self.conversation.add(ParticipantChange { user, role: role.in_conversation(), by })?;
         self.announce_member(outbox::CLASS_MEMBER_ADDED, user, role, by)?;
         self.conversation.commit()?;
         member.ok_or_else(Problem::internal)
@@ -92,9 +92,11 @@ impl Class {
         match self.heir_of(had) {
             Some(heir) => {
                 self.conversation
-                    .set_roles(&[(user, role.seat()), (&heir, conversation::Role::Owner)], by)?;
+                    .set_roles(&[(user, role.in_conversation()), (&heir, conversation::Role::Owner)], by)?;
             }
-            None if had != role.seat() => self.conversation.set_roles(&[(user, role.seat())], by)?,
+            None if had != role.in_conversation() => {
+                self.conversation.set_roles(&[(user, role.in_conversation())], by)?
+            }
             None => {}
         }
         let member = self.member(user)?;

@@ -1,5 +1,5 @@
-//! Classes over REST: create, list one's own, show, change, archive, delete, manage members, join by a code. A member of a
-//! class is a participant of its conversation; one transaction changes both.
+//! Classes over REST: create, list one's own, show, change, archive, delete, manage members, join by a code.
+//! A member of a class is a participant of its conversation; one transaction changes both.
 
 mod class;
 mod rules;
@@ -140,7 +140,8 @@ fn answer(status: u16, member: &str) -> Result<Response, Problem> {
     Ok(Response::text(status, format!(r#"{{"member":{member}}}"#)))
 }
 
-/// A page of entries, each with its cursor and JSON. `found` has one entry more than `limit` if there is a next page.
+/// A page of entries, each with its cursor and JSON. `found` has one entry more than `limit` if there is a
+/// next page.
 fn page(plural: &str, mut found: Vec<(String, String)>, limit: u64) -> Response {
     let more = found.len() as u64 > limit;
     found.truncate(limit as usize);

@@ -1,5 +1,5 @@
-//! Reads the requests for classes, and maps roles in a class to roles in its conversation. Pure: no host calls, so plain
-//! `cargo test` runs it.
+//! Reads the requests for classes, and maps roles in a class to roles in its conversation. Pure: no host
+//! calls, so plain `cargo test` runs it.
 
 use chat::conversation;
 use sdk::json::{self, Object};
@@ -41,7 +41,7 @@ impl Role {
     }
 
     /// The role in the conversation of the class. One of the teachers is the owner there instead.
-    pub fn seat(self) -> conversation::Role {
+    pub fn in_conversation(self) -> conversation::Role {
         match self {
             Self::Teacher | Self::Ta => conversation::Role::Admin,
             Self::Student => conversation::Role::Member,
@@ -223,14 +223,14 @@ mod tests {
 
     #[test]
     fn each_role_in_a_class_has_a_role_in_its_conversation() {
-        use conversation::Role as Seat;
-        for (role, seat) in [
-            (Role::Teacher, Seat::Admin),
-            (Role::Ta, Seat::Admin),
-            (Role::Student, Seat::Member),
-            (Role::Observer, Seat::Observer),
+        use conversation::Role as ConversationRole;
+        for (role, conversation_role) in [
+            (Role::Teacher, ConversationRole::Admin),
+            (Role::Ta, ConversationRole::Admin),
+            (Role::Student, ConversationRole::Member),
+            (Role::Observer, ConversationRole::Observer),
         ] {
-            assert_eq!((role.seat(), Role::parse(role.as_str())), (seat, Some(role)));
+            assert_eq!((role.in_conversation(), Role::parse(role.as_str())), (conversation_role, Some(role)));
         }
     }
 }

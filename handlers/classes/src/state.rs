@@ -1,12 +1,13 @@
-//! The permissions in a class. They are decided from the state that was read under the lock. Pure: no host calls, so plain
-//! `cargo test` runs it.
+//! The permissions in a class. They are decided from the state that was read under the lock. Pure: no host
+//! calls, so plain `cargo test` runs it.
 //!
 //! | | teacher | ta, student, observer |
 //! |---|---|---|
 //! | see the class and its members, leave | ● | ● |
 //! | change, archive, delete; add, remove, give roles | ● | |
 //!
-//! The last teacher of a class cannot leave or lose that role. An archived class can only be unarchived or deleted.
+//! The last teacher of a class cannot leave or lose that role. An archived class can only be unarchived or
+//! deleted.
 
 use chat::membership::rules::State as ConversationState;
 use chat::problem;

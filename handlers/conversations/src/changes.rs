@@ -1,4 +1,4 @@
-//! What may be changed of a conversation that is there. Pure: no host calls, so plain `cargo test` runs it.
+//! The rules for changes of a conversation. Pure: no host calls, so plain `cargo test` runs it.
 
 use chat::conversation::{self, Kind};
 use chat::membership::rules::State;

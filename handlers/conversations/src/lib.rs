@@ -1,5 +1,5 @@
-//! Conversations over REST: create, show and change one. Other handlers do the rest: `participants` manages participants,
-//! `join-room` lets users join, and `lists` lists a user's conversations.
+//! Conversations over REST: create, show and change one. Other handlers do the rest: `participants` manages
+//! participants, `join-room` lets users join, and `lists` lists a user's conversations.
 
 mod changes;
 mod rules;

@@ -1,5 +1,5 @@
-//! Returns pages of a conversation's messages, by REST and by frame. A page contains every message that was acknowledged
-//! before the request, whether the page comes from the cache or from Postgres.
+//! Returns pages of a conversation's messages, by REST and by frame. A page contains every message that was
+//! acknowledged before the request, whether the page comes from the cache or from Postgres.
 
 mod rules;
 mod store;

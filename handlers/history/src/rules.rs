@@ -1,5 +1,5 @@
-//! Reads a request for a page of history, and names the page for the cache. Pure: no host calls, so plain `cargo test` runs
-//! it.
+//! Reads a request for a page of history, and names the page for the cache. Pure: no host calls, so plain
+//! `cargo test` runs it.
 
 use sdk::Problem;
 
@@ -36,7 +36,8 @@ impl Form {
     }
 }
 
-/// The heads of a conversation: the seq of its last message, the number of its last change, and their position epoch.
+/// The heads of a conversation: the seq of its last message, the number of its last change, and their
+/// position epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Heads {
     pub seq: u64,
@@ -55,16 +56,16 @@ impl Page {
         self.kind.as_deref().is_some_and(|kind| kind != "text")
     }
 
-    /// The seq before which the page ends. It is never above the head, so that the content of a page depends only on its
-    /// name.
+    /// The seq before which the page ends. It is never above the head, so that the content of a page depends
+    /// only on its name.
     pub fn end(&self, heads: Heads) -> u64 {
         let after_head = heads.seq + 1;
         self.before.map_or(after_head, |before| before.min(after_head))
     }
 
-    /// The name of the page for the cache. Two pages of a conversation with the same name have the same content. A new
-    /// message gives the newest page another end, and a change gives every page another change number. After a failover that
-    /// lost messages, both numbers are used again, but in another epoch.
+    /// The name of the page for the cache. Two pages of a conversation with the same name have the same
+    /// content. A new message gives the newest page another end, and a change gives every page another change
+    /// number. After a failover that lost messages, both numbers are used again, but in another epoch.
     pub fn name(&self, heads: Heads) -> String {
         let after = self.after.map_or("-".to_owned(), |after| after.to_string());
         let kind = self.kind.as_deref().unwrap_or("-");

@@ -1,5 +1,6 @@
-//! Reads pages from a cache, or from Postgres. Each request reads the caller's membership and the heads of the conversation
-//! from Postgres. The name of a cached page contains the heads, so a cached page is never outdated.
+//! Reads pages from a cache, or from Postgres. Each request reads the caller's membership and the heads of
+//! the conversation from Postgres. The name of a cached page contains the heads, so a cached page is never
+//! outdated.
 
 use chat::{keys, membership};
 use sdk::{Id, Problem, clock, log, params, postgres, redis, time};
@@ -26,8 +27,8 @@ pub fn read(conversation: Id, user: &str, page: &Page) -> Result<Answer, Problem
     if let Some(answer) = cached(&key) {
         return Ok(answer);
     }
-    // Postgres plans a statement once, so each direction has a statement of its own, and so has the search that uses the
-    // index of messages that no user wrote.
+    // Postgres plans a statement once, so each direction has a statement of its own, and so has the search
+    // that uses the index of messages that no user wrote.
     let statement = PAGE
         .replace("{direction}", if page.is_forward() { "asc" } else { "desc" })
         .replace("{beside_texts}", if page.is_beside_texts() { "and message.type <> 'text'" } else { "" });

@@ -1,6 +1,6 @@
-//! Maintains the tables of the application. It creates monthly partitions ahead of time, drops partitions that are past
-//! their retention, deletes old message keys, and merges new words into the search index. It has no rights on tables, and
-//! only calls SQL functions that do this work (`migrations/app`).
+//! Maintains the tables of the application. It creates monthly partitions ahead of time, drops partitions
+//! that are past their retention, deletes old message keys, and merges new words into the search index. It
+//! has no rights on tables, and only calls SQL functions that do this work (`migrations/app`).
 
 mod rules;
 
@@ -47,7 +47,8 @@ fn months(settings: &Settings) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Merges new words into the search index. Searches scan the words that are not merged yet, so that list must stay short.
+/// Merges new words into the search index. Searches scan the words that are not merged yet, so that list must
+/// stay short.
 fn words() -> Result<(), Problem> {
     postgres::query(SORT, &[])?;
     Ok(())

@@ -1,5 +1,5 @@
-//! Subscribes connections to conversations and topics. It first subscribes behind closed gates, and then reads permissions
-//! and heads from Postgres. So no message is lost between the head and the first push.
+//! Subscribes connections to conversations and topics. It first subscribes behind closed gates, and then
+//! reads permissions and heads from Postgres. So no message is lost between the head and the first push.
 
 mod looking;
 mod rules;
@@ -11,7 +11,7 @@ use sdk::connection::{self, Gap, Page};
 use sdk::frame::{Reply, Request, Subscription};
 use sdk::{Id, Problem, Push, channels, frame, http};
 use serde_json::{Map, Value, json};
-use store::{Epoch, Seat, Standing};
+use store::{Epoch, Membership, Standing};
 
 struct JoinRoom;
 frame::export!(JoinRoom);
@@ -44,13 +44,15 @@ impl connection::Handler for JoinRoom {
         let (seq, change) = (gap.after(address::SEQ), gap.after(address::CHANGE));
         let Standing { heads, epoch, common, is_another_epoch } = store::standing(conversation, seq, change)?;
         let has = Heads { seq: seq.number, change: change.number };
-        // The history went back to an earlier state. The reader gets everything after the point that both histories share.
+        // The history went back to an earlier state. The reader gets everything after the point that both
+        // histories share.
         let after = if is_another_epoch { has.and(common) } else { has };
         let mut pushes = Vec::new();
         if is_another_epoch {
             pushes.push(Push { frame: reset(conversation, &epoch, common), position: None });
         }
-        // The missed messages may include a removal. The removed user's subscription ends before the others get the page.
+        // The missed messages may include a removal. The removed user's subscription ends before the others
+        // get the page.
         for user in store::gone(conversation, after, heads)? {
             channels::revoke(&gap.address, &user)?;
         }
@@ -74,9 +76,9 @@ impl connection::Handler for JoinRoom {
     }
 }
 
-/// The frame that notifies the subscribers of a conversation of a new epoch. Its history has no messages that a subscriber
-/// has above `common`; the new ones follow the frame. A client without support for epochs requests `history`, as for every
-/// `resync`.
+/// The frame that notifies the subscribers of a conversation of a new epoch. Its history has no messages that
+/// a subscriber has above `common`; the new ones follow the frame. A client without support for epochs
+/// requests `history`, as for every `resync`.
 fn reset(conversation: Id, epoch: &Epoch, common: Heads) -> String {
     let payload = json!({
         "conversation_ids": [conversation],
@@ -161,7 +163,8 @@ struct Answer {
     changes: Map<String, Value>,
     /// The present epoch; `None` until a conversation was subscribed.
     epoch: Option<String>,
-    /// For clients with support for epochs: the point up to which the client's history and the present one are the same.
+    /// For clients with support for epochs: the point up to which the client's history and the present one
+    /// are the same.
     reset: Map<String, Value>,
     /// For other clients: the conversations whose history differs from theirs.
     lost: Vec<Id>,
@@ -170,8 +173,8 @@ struct Answer {
 }
 
 impl Answer {
-    /// Joins public channels. Most callers are participants already and need no transaction. A caller who may not join is
-    /// refused later, when the permissions are read.
+    /// Joins public channels. Most callers are participants already and need no transaction. A caller who may
+    /// not join is refused later, when the permissions are read.
     fn join(&mut self, selection: &ResolvedSelection, user: &str) -> Result<(), Problem> {
         for seat in store::seats(user, &selection.ids, |_| None)? {
             if seat.seated || !seat.open {
@@ -195,7 +198,7 @@ impl Answer {
         self.refused.push(json!({ "id": id, "code": code }));
     }
 
-    fn subscribe(&mut self, seat: &Seat, position: Option<&ClientPosition>) {
+    fn subscribe(&mut self, seat: &Membership, position: Option<&ClientPosition>) {
         let (id, heads, epoch) = (seat.id, seat.heads(), seat.epoch());
         let Start { after, missed, has_lost } = heads.start(position, seat.common());
         self.ids.push(id);

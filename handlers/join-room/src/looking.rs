@@ -1,5 +1,5 @@
-//! Records in Redis which connections look at a conversation, so that users are not notified of messages on their screen.
-//! It is a hint: if Redis fails, users get unneeded notifications.
+//! Records in Redis which connections look at a conversation, so that users are not notified of messages on
+//! their screen. It is a hint: if Redis fails, users get unneeded notifications.
 
 use chat::keys;
 use sdk::redis::{self, Pipeline};

@@ -1,4 +1,5 @@
-//! Reads subscribe requests, and decides which messages a client lacks. Pure: no host calls, so plain `cargo test` runs it.
+//! Reads subscribe requests, and decides which messages a client lacks. Pure: no host calls, so plain
+//! `cargo test` runs it.
 
 use chat::address;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +41,8 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Reads `subscribe`, or its aliases `chat:join` and `join_room`, which name one conversation and join it.
+    /// Reads `subscribe`, or its aliases `chat:join` and `join_room`, which name one conversation and join
+    /// it.
     pub fn subscribe(mut payload: Object, alias: bool) -> Result<Self, Problem> {
         check_names(&payload)?;
         let conversations = conversations(&mut payload)?;
@@ -109,7 +111,8 @@ pub struct ResolvedSelection {
     pub join: bool,
 }
 
-/// Checks that the payload names conversations or topics. Empty lists are valid: a reconnecting client may have none.
+/// Checks that the payload names conversations or topics. Empty lists are valid: a reconnecting client may
+/// have none.
 fn check_names(payload: &Object) -> Result<(), Problem> {
     let names = ["conversation_ids", "conversation_id", "topics"];
     let found = names.iter().any(|name| payload.has(name) && !payload.is_null(name));
@@ -200,8 +203,9 @@ pub struct Start {
 }
 
 impl Heads {
-    /// Decides where a subscription begins. Without a position it begins at the heads. A position above the heads, or above
-    /// `common`, is lowered to them; otherwise the client would never get the messages below its position.
+    /// Decides where a subscription begins. Without a position it begins at the heads. A position above the
+    /// heads, or above `common`, is lowered to them; otherwise the client would never get the messages below
+    /// its position.
     pub fn start(&self, position: Option<&ClientPosition>, common: Option<Heads>) -> Start {
         let Some(position) = position else { return Start { after: *self, missed: false, has_lost: false } };
         let most = common.map_or(*self, |common| common.and(*self));

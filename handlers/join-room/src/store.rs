@@ -11,7 +11,8 @@ const CONVERSATION: &str =
     "select app.conversation_text(conversation) from app.conversations as conversation where id = $1::uuid";
 const HEADS: &str = include_str!("sql/heads.sql");
 const GONE: &str = include_str!("sql/gone.sql");
-/// The number of messages below the head in which removals are searched. A node never misses that many before it notices.
+/// The number of messages below the head in which removals are searched. A node never misses that many before
+/// it notices.
 const LEAVES_MAX: u64 = 20_000;
 const MISSED: &str = include_str!("sql/missed.sql");
 /// The rows of one page. The page is also limited in bytes.
@@ -19,7 +20,7 @@ const ROWS_MAX: u64 = 256;
 
 sdk::rows! {
     /// A conversation, and the user's relation to it.
-    pub struct Seat {
+    pub struct Membership {
         id: Id, seated: bool, open: bool, seq: Option<u64>, change: u64, epoch: u32, epoch_name: String,
         common_seq: Option<u64>, common_change: Option<u64>,
     }
@@ -29,13 +30,13 @@ sdk::rows! {
     struct Frame { track: u32, number: u64, frame: String }
 }
 
-impl Seat {
+impl Membership {
     pub fn heads(&self) -> Heads {
         Heads { seq: self.seq.unwrap_or(0), change: self.change }
     }
 
-    /// The heads up to which the client's epoch and this history are the same. `None` if the client's epoch is the present
-    /// one, or the client named none.
+    /// The heads up to which the client's epoch and this history are the same. `None` if the client's epoch
+    /// is the present one, or the client named none.
     pub fn common(&self) -> Option<Heads> {
         Some(Heads { seq: self.common_seq?, change: self.common_change? })
     }
@@ -63,12 +64,13 @@ pub struct Epoch {
     pub name: String,
 }
 
-/// The user's relation to each conversation. `epoch_of` is the epoch of the client's position in a conversation.
+/// The user's relation to each conversation. `epoch_of` is the epoch of the client's position in a
+/// conversation.
 pub fn seats<'a>(
     user: &str,
     ids: &[Id],
     epoch_of: impl Fn(&Id) -> Option<&'a str>,
-) -> Result<Vec<Seat>, Problem> {
+) -> Result<Vec<Membership>, Problem> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -86,7 +88,8 @@ pub fn conversation(id: Id) -> Result<String, Problem> {
 pub struct Standing {
     pub heads: Heads,
     pub epoch: Epoch,
-    /// The heads up to which the subscriber's history and this one are the same; in the present epoch, the heads.
+    /// The heads up to which the subscriber's history and this one are the same; in the present epoch, the
+    /// heads.
     pub common: Heads,
     /// Whether a position of the subscriber is from another epoch.
     pub is_another_epoch: bool,

@@ -1,5 +1,5 @@
-//! Participants of a conversation over REST: list, add, remove, change roles, hand over, mute, leave. The rules are in
-//! `chat::membership::rules`. The handler `join-room` lets users join.
+//! Participants of a conversation over REST: list, add, remove, change roles, hand over, mute, leave. The
+//! rules are in `chat::membership::rules`. The handler `join-room` lets users join.
 
 mod rules;
 mod store;

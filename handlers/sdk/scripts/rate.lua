@@ -1,5 +1,6 @@
 -- Counts one call in a fixed window, which begins with its first call.
--- KEYS[1] the counter · ARGV[1] the calls that one window allows · ARGV[2] the length of the window in milliseconds.
+-- KEYS[1] the counter · ARGV[1] the calls that one window allows · ARGV[2] the length of the window in
+-- milliseconds.
 -- Returns 0 if it counted the call, otherwise the milliseconds until the window ends.
 -- Without ARGV it takes one counted call back, unless the window has ended.
 if #ARGV == 0 then

@@ -1,8 +1,9 @@
-//! The Rust bindings that a guest gets from `wit/`. This file holds only generated code, and it is the only place that calls
-//! `wit_bindgen::generate!`. It calls the macro once per world. All worlds share the types of `platform`, so that `Problem`
-//! is the same type everywhere.
+//! The Rust bindings that a guest gets from `wit/`. This file holds only generated code, and it is the only
+//! place that calls `wit_bindgen::generate!`. It calls the macro once per world. All worlds share the types
+//! of `platform`, so that `Problem` is the same type everywhere.
 //!
-//! In native builds the bindings are stubs that panic when called. Plain `cargo test` can therefore test a handler's rules.
+//! In native builds the bindings are stubs that panic when called. Plain `cargo test` can therefore test a
+//! handler's rules.
 
 // Only the generated code passes pointers to and from the host.
 #![allow(unsafe_code)]

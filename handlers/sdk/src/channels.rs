@@ -8,9 +8,10 @@ use crate::{Position, Problem, log};
 /// The low bits of a position's number; the epoch is above them. One track of one address has 6.8e10 numbers.
 const NUMBER_BITS: u32 = 36;
 
-/// A number on a track of an address, together with the ordinal of its position epoch (`switchboard.epochs`). The host
-/// compares positions as one number, the epoch first. So it never takes a frame of a new epoch for a duplicate, it drops a
-/// frame of an older epoch, and it treats a change of epoch as a gap, for which it calls `connection.missed`.
+/// A number on a track of an address, together with the ordinal of its position epoch (`switchboard.epochs`).
+/// The host compares positions as one number, the epoch first. So it never takes a frame of a new epoch for a
+/// duplicate, it drops a frame of an older epoch, and it treats a change of epoch as a gap, for which it
+/// calls `connection.missed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EpochNumber {
     pub epoch: u32,

@@ -1,5 +1,5 @@
-//! The lifecycle of connections. `wit/connection.wit`. A handler implements the functions that `on.connection` of its
-//! manifest binds.
+//! The lifecycle of connections. `wit/connection.wit`. A handler implements the functions that
+//! `on.connection` of its manifest binds.
 
 use crate::bindings::connection::exports::switchboard::host::connection as wit;
 use crate::channels::EpochNumber;
@@ -8,8 +8,8 @@ use crate::{Position, Problem, Push, log};
 pub use wit::{Closed, Gap, Opened, Page, Touch};
 
 pub trait Handler {
-    /// The host calls it after `auth.success` and before it handles any frame of the client. It sends the returned pushes
-    /// first.
+    /// The host calls it after `auth.success` and before it handles any frame of the client. It sends the
+    /// returned pushes first.
     fn open(_opened: Opened) -> Result<Vec<Push>, Problem> {
         Ok(Vec::new())
     }

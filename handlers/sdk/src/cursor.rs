@@ -1,9 +1,10 @@
-//! Page cursors: they say where the previous page ended. The client returns a cursor unchanged. A text that cannot be a
-//! cursor is refused with `invalid`.
+//! Page cursors: they say where the previous page ended. The client returns a cursor unchanged. A text that
+//! cannot be a cursor is refused with `invalid`.
 
 use crate::{Id, Problem, text};
 
-/// The first character of a user cursor, before the user id in hexadecimal. It keeps other texts from being read as one.
+/// The first character of a user cursor, before the user id in hexadecimal. It keeps other texts from being
+/// read as one.
 const USER_PREFIX: char = 'p';
 
 /// The cursor of a page that ended with this user.

@@ -1,5 +1,5 @@
-//! Consume the events of the outbox. `wit/event.wit`. The host passes batches in order, and the handler returns one verdict
-//! per event.
+//! Consume the events of the outbox. `wit/event.wit`. The host passes batches in order, and the handler
+//! returns one verdict per event.
 
 pub use crate::bindings::event::export_event as export;
 pub use crate::bindings::event::exports::switchboard::host::event::{Event, Guest as Handler, Verdict};

@@ -32,7 +32,8 @@ pub fn push(frame_type: &str, payload: &str) -> String {
     [r#"{"type":""#, frame_type, r#"","payload":"#, payload, "}"].concat()
 }
 
-/// The answer to a frame type that the manifest binds and the code does not handle: it logs an error and returns `internal`.
+/// The answer to a frame type that the manifest binds and the code does not handle: it logs an error and
+/// returns `internal`.
 pub fn unknown_type<T>(request: &Request) -> Result<T, Problem> {
     crate::log::error("bound to a frame type it does not answer", &[("type", &request.frame_type)]);
     Err(Problem::internal())

@@ -1,10 +1,11 @@
-//! The allocator of a guest. It allocates from an arena that is part of the guest's memory from the start. When the arena is
-//! full, it uses std's allocator. Each call has a fresh memory, so the arena is never cleaned. Freed memory in the arena is
-//! reused only if it was the last block allocated.
+//! The allocator of a guest. It allocates from an arena that is part of the guest's memory from the start.
+//! When the arena is full, it uses std's allocator. Each call has a fresh memory, so the arena is never
+//! cleaned. Freed memory in the arena is reused only if it was the last block allocated.
 //!
-//! std's allocator grows the memory at its first allocation. To grow the memory, and to shrink it again for the next call,
-//! the host makes two `mprotect` calls, and each takes a lock on the address space of the whole process. Together they were
-//! a third of the cost of a small call and most of its p99 (docs/decisions/guest-heap.md).
+//! std's allocator grows the memory at its first allocation. To grow the memory, and to shrink it again for
+//! the next call, the host makes two `mprotect` calls, and each takes a lock on the address space of the
+//! whole process. Together they were a third of the cost of a small call and most of its p99
+//! (docs/decisions/guest-heap.md).
 
 // `GlobalAlloc` is an unsafe trait.
 #![allow(unsafe_code)]
@@ -13,8 +14,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr;
 
-/// The host clears the arena after every call, at about 30 GB/s. A larger arena makes every call slower. With a smaller one
-/// more calls grow their memory.
+/// The host clears the arena after every call, at about 30 GB/s. A larger arena makes every call slower. With
+/// a smaller one more calls grow their memory.
 #[cfg(target_arch = "wasm32")]
 const ARENA_BYTES: usize = 64 * 1024;
 
@@ -57,8 +58,8 @@ impl<const BYTES: usize> Heap<BYTES> {
     }
 }
 
-// SAFETY: a block of the arena lies between `used` before and after it was taken, and `used` falls below its end only
-// when the block itself is freed or shrunk; so blocks never overlap. Everything else is std's.
+// SAFETY: a block of the arena lies between `used` before and after it was taken, and `used` falls below its
+// end only when the block itself is freed or shrunk; so blocks never overlap. Everything else is std's.
 unsafe impl<const BYTES: usize> GlobalAlloc for Heap<BYTES> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match self.take(layout.size(), layout.align()) {

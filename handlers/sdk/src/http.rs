@@ -9,7 +9,8 @@ pub use crate::bindings::http::exports::switchboard::host::http::{Guest as Handl
 use crate::{Id, Principal, Problem, json};
 
 impl Request {
-    /// The method, and the route as the manifest states it: `match request.endpoint() { ("POST", "/api/v1/…/{id}") => … }`.
+    /// The method, and the route as the manifest states it: `match request.endpoint() { ("POST",
+    /// "/api/v1/…/{id}") => … }`.
     pub fn endpoint(&self) -> (&str, &str) {
         (&self.method, &self.route)
     }
@@ -55,7 +56,8 @@ impl Request {
         }
     }
 
-    /// The body, which must be a JSON object. A `content-type` header, if there is one, must name a JSON type.
+    /// The body, which must be a JSON object. A `content-type` header, if there is one, must name a JSON
+    /// type.
     pub fn json(&self) -> Result<json::Object, Problem> {
         self.check_media_type()?;
         json::Object::parse(&self.body)
@@ -97,7 +99,8 @@ impl Response {
     }
 }
 
-/// The answer to a route that the manifest binds and the code does not handle: it logs an error and returns `internal`.
+/// The answer to a route that the manifest binds and the code does not handle: it logs an error and returns
+/// `internal`.
 pub fn unknown_endpoint<T>(request: &Request) -> Result<T, Problem> {
     crate::log::error(
         "bound to a route it does not answer",

@@ -1,5 +1,5 @@
-//! The ids that Switchboard generates: UUIDv7, which sort by their creation time. The host supplies clock and randomness,
-//! so a replayed call generates the same ids.
+//! The ids that Switchboard generates: UUIDv7, which sort by their creation time. The host supplies clock and
+//! randomness, so a replayed call generates the same ids.
 
 use std::fmt;
 
@@ -24,8 +24,8 @@ impl Id {
         Self(Builder::from_unix_timestamp_millis(ms, random).into_uuid())
     }
 
-    /// An id that depends only on the arguments: the same `time` and `name` always give the same id. Its time part is the
-    /// one of `time`, so the two ids sort next to each other.
+    /// An id that depends only on the arguments: the same `time` and `name` always give the same id. Its time
+    /// part is the one of `time`, so the two ids sort next to each other.
     pub fn derived(time: Id, name: &[u8]) -> Self {
         // Two FNV-1a passes with different offsets. The result is well distributed, but it is not a secret.
         let pass = |offset: u64| {

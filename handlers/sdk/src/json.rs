@@ -1,11 +1,13 @@
-//! Reads JSON from clients, field by field. Every error names the field and the rule. Unknown fields are ignored, and `null`
-//! counts as absent. A text that contains NUL is refused, because Postgres cannot store it.
+//! Reads JSON from clients, field by field. Every error names the field and the rule. Unknown fields are
+//! ignored, and `null` counts as absent. A text that contains NUL is refused, because Postgres cannot store
+//! it.
 
 use serde_json::{Map, Value};
 
 use crate::{Id, Problem, text};
 
-/// The deepest nesting of free-form JSON (metadata, settings). It keeps a recursive reader from overflowing its stack.
+/// The deepest nesting of free-form JSON (metadata, settings). It keeps a recursive reader from overflowing
+/// its stack.
 pub const DEPTH_MAX: usize = 32;
 
 /// A JSON object. Each read removes one field from it.
@@ -217,7 +219,8 @@ pub fn required<T>(field: &str, value: Option<T>) -> Result<T, Problem> {
     value.ok_or_else(|| Problem::invalid(field, "is required"))
 }
 
-/// Checks that Postgres can store a value: no text or key contains NUL, and it is not nested deeper than [`DEPTH_MAX`].
+/// Checks that Postgres can store a value: no text or key contains NUL, and it is not nested deeper than
+/// [`DEPTH_MAX`].
 pub fn storable(value: &Value, path: &str) -> Result<(), Problem> {
     fn check(value: &Value, depth: usize) -> Result<(), &'static str> {
         if depth > DEPTH_MAX {

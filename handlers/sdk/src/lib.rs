@@ -10,14 +10,16 @@
 //!     fn handle(request: sdk::frame::Request) -> Result<Option<sdk::frame::Reply>, sdk::Problem> {
 //!         let mut payload = request.payload()?;
 //!         let name = payload.text("name")?.unwrap_or_else(|| request.caller.user_id.clone());
-//!         Ok(Some(sdk::frame::Reply::new("greeting", &serde_json::json!({ "text": format!("hello {name}") }))))
+//!         let greeting = serde_json::json!({ "text": format!("hello {name}") });
+//!         Ok(Some(sdk::frame::Reply::new("greeting", &greeting)))
 //!     }
 //! }
 //! ```
 //!
-//! The modules below are in three groups. The host calls the handler through the modules of the first group. The handler
-//! calls the host through those of the second group. Each of these modules has the name of its interface in `wit/`. The
-//! third group makes no new host calls: it reads input, and it formats ids, times and errors.
+//! The modules below are in three groups. The host calls the handler through the modules of the first group.
+//! The handler calls the host through those of the second group. Each of these modules has the name of its
+//! interface in `wit/`. The third group makes no new host calls: it reads input, and it formats ids, times
+//! and errors.
 //!
 //! A handler keeps no state in memory between calls: the host makes a fresh instance for each call.
 

@@ -1,5 +1,5 @@
-//! Writes log lines. The host adds the names of handler, release and call. A handler never logs message text, tokens or
-//! secrets.
+//! Writes log lines. The host adds the names of handler, release and call. A handler never logs message text,
+//! tokens or secrets.
 
 use crate::bindings::platform::switchboard::host::log;
 pub use log::Level;

@@ -1,8 +1,8 @@
 //! Run SQL, with typed rows and parameters. `wit/postgres.wit`.
 //!
 //! ```ignore
-//! sdk::rows! { struct Seat { role: String, left: bool } }
-//! let seat: Option<Seat> = postgres::query(sql::SEAT, &params![conversation, caller.user_id])?.one()?;
+//! sdk::rows! { struct Member { role: String, left: bool } }
+//! let member: Option<Member> = postgres::query(sql::MEMBER, &params![conversation, caller.user_id])?.one()?;
 //! ```
 
 pub use crate::bindings::platform::switchboard::host::postgres::{
@@ -83,8 +83,8 @@ impl Rows {
     }
 }
 
-/// A row lacks a column, or the column has another type: the statement and the code that reads its rows disagree. It is a
-/// fault of the handler.
+/// A row lacks a column, or the column has another type: the statement and the code that reads its rows
+/// disagree. It is a fault of the handler.
 #[derive(Debug, PartialEq)]
 pub struct Mismatch {
     column: String,
@@ -164,8 +164,8 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 }
 
 impl Error {
-    /// Whether a retry may succeed. After `UnknownOutcome`, the first attempt may have committed: retry only what is
-    /// idempotent.
+    /// Whether a retry may succeed. After `UnknownOutcome`, the first attempt may have committed: retry only
+    /// what is idempotent.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Retryable(_) | Self::Busy | Self::Deadline | Self::UnknownOutcome)
     }
@@ -217,7 +217,7 @@ mod tests {
 
     rows! {
         #[derive(Debug, PartialEq)]
-        struct Seat { user_id: String, seq: u64, left: Option<bool> }
+        struct Member { user_id: String, seq: u64, left: Option<bool> }
     }
 
     fn rows() -> Rows {
@@ -237,9 +237,9 @@ mod tests {
 
     #[test]
     fn rows_become_structs_by_column_name() {
-        let seats: Vec<Seat> = rows().all().unwrap();
-        assert_eq!(seats[0], Seat { user_id: "ana".into(), seq: 7, left: None });
-        assert_eq!(seats[1].left, Some(true));
+        let members: Vec<Member> = rows().all().unwrap();
+        assert_eq!(members[0], Member { user_id: "ana".into(), seq: 7, left: None });
+        assert_eq!(members[1].left, Some(true));
         assert_eq!(rows().cell::<String>().unwrap().as_deref(), Some("ana"));
         assert_eq!(rows().len(), 2);
     }

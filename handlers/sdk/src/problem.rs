@@ -1,5 +1,5 @@
-//! The errors that a client receives (`docs/protocol.md`, section 1): one constructor per code, with its HTTP status. A
-//! problem names the field and the rule. It never contains anything that the caller may not see.
+//! The errors that a client receives (`docs/protocol.md`, section 1): one constructor per code, with its HTTP
+//! status. A problem names the field and the rule. It never contains anything that the caller may not see.
 
 use crate::Problem;
 
@@ -49,8 +49,8 @@ impl Problem {
         Self::new(429, "rate_limited", "too many of these; wait").with_retry_after_ms(retry_after_ms)
     }
 
-    /// A fault of the server that a retry will not cure. Log the cause where it is known, because the client does not learn
-    /// it.
+    /// A fault of the server that a retry will not cure. Log the cause where it is known, because the client
+    /// does not learn it.
     pub fn internal() -> Self {
         Self::new(500, "internal", "something went wrong here")
     }

@@ -1,7 +1,7 @@
-//! Rate limits with fixed windows, which Redis counts. A window begins with its first call. While Redis is unavailable every
-//! call is allowed, because a rate limit only protects users from each other. A handler that uses this module needs three
-//! things: `scripts/rate.lua`, a link to `handlers/sdk/scripts/rate.lua`; `rate` under `[scripts]` in its manifest; and the
-//! grant `redis = ["rate:WHAT:*"]`.
+//! Rate limits with fixed windows, which Redis counts. A window begins with its first call. While Redis is
+//! unavailable every call is allowed, because a rate limit only protects users from each other. A handler
+//! that uses this module needs three things: `scripts/rate.lua`, a link to `handlers/sdk/scripts/rate.lua`;
+//! `rate` under `[scripts]` in its manifest; and the grant `redis = ["rate:WHAT:*"]`.
 
 use crate::{Problem, config, log, redis};
 
@@ -67,8 +67,8 @@ impl Verdict {
     }
 }
 
-/// Counts one call of `what` by `user`. Returns `rate_limited` if the user has reached the limit of the current minute.
-/// `setting` names the limit; 0 is no limit.
+/// Counts one call of `what` by `user`. Returns `rate_limited` if the user has reached the limit of the
+/// current minute. `setting` names the limit; 0 is no limit.
 pub fn per_minute(what: &str, user: &str, setting: &str, default: u64) -> Result<(), Problem> {
     Window { what, user, most: most(setting, default), window_ms: 60_000 }.count().or_refuse()
 }

@@ -1,5 +1,5 @@
-//! Run Redis commands. `wit/redis.wit`. Redis only holds copies. When it is unavailable, a handler continues without it or
-//! asks the client to retry.
+//! Run Redis commands. `wit/redis.wit`. Redis only holds copies. When it is unavailable, a handler continues
+//! without it or asks the client to retry.
 
 use crate::bindings::platform::switchboard::host::redis;
 pub use redis::{Error, Node};
@@ -93,8 +93,9 @@ impl Pipeline {
         &self.commands
     }
 
-    /// Runs the commands and returns one reply per command, in order. The pipeline is not atomic: a command that failed is a
-    /// `Reply::Failed`, and the others still run. A pipeline beyond the host's bounds is sent in several parts.
+    /// Runs the commands and returns one reply per command, in order. The pipeline is not atomic: a command
+    /// that failed is a `Reply::Failed`, and the others still run. A pipeline beyond the host's bounds is
+    /// sent in several parts.
     pub fn run(&self) -> Result<Vec<Reply>, Error> {
         let mut replies = Vec::with_capacity(self.commands.len());
         let mut rest = &self.commands[..];

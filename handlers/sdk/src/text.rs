@@ -1,4 +1,5 @@
-//! Text that people wrote: its normal form, its length in Unicode scalar values, and the characters that it may not contain.
+//! Text that people wrote: its normal form, its length in Unicode scalar values, and the characters that it
+//! may not contain.
 
 use unicode_normalization::char::{
     canonical_combining_class, compose, decompose_canonical, is_combining_mark,
@@ -6,8 +7,8 @@ use unicode_normalization::char::{
 
 /// Converts a text to normalisation form C, so that the same text typed on two keyboards compares equal.
 ///
-/// The iterator of the crate `unicode_normalization` would add the tables of the compatibility forms to every handler:
-/// 80 KB that no handler needs.
+/// The iterator of the crate `unicode_normalization` would add the tables of the compatibility forms to every
+/// handler: 80 KB that no handler needs.
 pub fn nfc(text: String) -> String {
     // Normalisation never changes characters below U+0300, the first combining mark.
     if text.chars().all(|c| c < '\u{300}') {
@@ -17,7 +18,8 @@ pub fn nfc(text: String) -> String {
     for c in text.chars() {
         decompose_canonical(c, |part| chars.push((canonical_combining_class(part), part)));
     }
-    // Sort the marks between two starters by their class. The sort is stable, so marks of one class keep their order.
+    // Sort the marks between two starters by their class. The sort is stable, so marks of one class keep
+    // their order.
     for marks in chars.chunk_by_mut(|(_, _), (class, _)| *class != 0) {
         marks.sort_by_key(|(class, _)| *class);
     }
@@ -54,18 +56,19 @@ pub fn has_control(text: &str) -> bool {
     text.chars().any(char::is_control)
 }
 
-/// User ids that mean something else in a path: `/users/me` is the caller, and HTTP clients remove `.` and `..` from a path
-/// before they send it. The host refuses tokens with such a user id (`ids.rs`).
+/// User ids that mean something else in a path: `/users/me` is the caller, and HTTP clients remove `.` and
+/// `..` from a path before they send it. The host refuses tokens with such a user id (`ids.rs`).
 const RESERVED_USER_IDS: [&str; 3] = ["me", ".", ".."];
 
-/// Whether a text is a user id, which is the `sub` of a token, unchanged: 1 to 64 characters without control characters.
+/// Whether a text is a user id, which is the `sub` of a token, unchanged: 1 to 64 characters without control
+/// characters.
 pub fn is_user_id(text: &str) -> bool {
     (1..=64).contains(&length(text)) && !has_control(text) && !RESERVED_USER_IDS.contains(&text)
 }
 
-/// Checks the visible name of a person, a conversation or a class. It returns the name in NFC, without characters that only
-/// deceive (`deceives`) and without spaces at both ends. `None` if the name contains control characters, is longer than
-/// `chars_max` characters, or has no visible character.
+/// Checks the visible name of a person, a conversation or a class. It returns the name in NFC, without
+/// characters that only deceive (`deceives`) and without spaces at both ends. `None` if the name contains
+/// control characters, is longer than `chars_max` characters, or has no visible character.
 pub fn name(raw: String, chars_max: usize) -> Option<String> {
     if has_control(&raw) {
         return None;
@@ -82,9 +85,9 @@ pub fn name_in_token(name: Option<&str>) -> Option<String> {
     self::name(cut(name?, DISPLAY_NAME_CHARS_MAX).to_owned(), DISPLAY_NAME_CHARS_MAX)
 }
 
-/// Whether a character is invisible and changes how other characters are shown or compared: it turns the direction of the
-/// text, or it makes two names differ that look the same. The joiners U+200C and U+200D are kept, because Persian, Hindi
-/// and emoji need them.
+/// Whether a character is invisible and changes how other characters are shown or compared: it turns the
+/// direction of the text, or it makes two names differ that look the same. The joiners U+200C and U+200D are
+/// kept, because Persian, Hindi and emoji need them.
 fn deceives(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'

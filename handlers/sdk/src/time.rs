@@ -15,8 +15,8 @@ pub fn month_start(ms: u64) -> u64 {
     (days - (day - 1)) * 86_400_000
 }
 
-/// Converts days since 1970 to year, month and day. It counts in eras of 400 years, and in years that begin in March, so
-/// that the leap day is the last day of a year.
+/// Converts days since 1970 to year, month and day. It counts in eras of 400 years, and in years that begin
+/// in March, so that the leap day is the last day of a year.
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);

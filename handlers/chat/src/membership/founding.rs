@@ -1,4 +1,5 @@
-//! Creates a conversation: one statement writes the conversation, its participants, the system message and the events.
+//! Creates a conversation: one statement writes the conversation, its participants, the system message and
+//! the events.
 
 use crate::conversation::Kind;
 use sdk::postgres::{Error, Rows, Value};
@@ -43,8 +44,8 @@ impl Founding {
         }
     }
 
-    /// Creates the conversation. `query` runs the statement, inside a transaction or not. Returns `None` if the two users
-    /// have a direct conversation already.
+    /// Creates the conversation. `query` runs the statement, inside a transaction or not. Returns `None` if
+    /// the two users have a direct conversation already.
     pub fn found(
         &self,
         owner: &str,

@@ -1,5 +1,5 @@
-//! A conversation under its lock. Nobody else can change what was read here until COMMIT. This module does not check
-//! permissions; the caller does that with `rules`.
+//! A conversation under its lock. No other call can change what was read here until COMMIT. This module does
+//! not check permissions; the caller does that with `rules`.
 
 use serde_json::json;
 
@@ -51,11 +51,12 @@ pub struct LockedConversation {
 }
 
 impl LockedConversation {
-    /// Begins a transaction and locks the conversation. A call may lock only one. `by` is the caller, `about` the subject of
-    /// the request.
+    /// Begins a transaction and locks the conversation. A call may lock only one. `by` is the caller, `about`
+    /// the subject of the request.
     pub fn lock(id: Id, by: &str, about: &str) -> Result<Self, Problem> {
         let transaction = postgres::begin()?;
-        // The lock is a statement of its own, so that the next statement sees what the previous holder committed.
+        // The lock is a statement of its own, so that the next statement sees what the previous holder
+        // committed.
         transaction.query(LOCK, &params![vec![outbox::key(id)]])?;
         let now = clock::now_ms();
         let month = Id::floor(time::month_start(now));
@@ -119,8 +120,8 @@ impl LockedConversation {
         self.announce(event_type, &event.to_string())
     }
 
-    /// Sets roles, in the given order, because at most one participant may be the owner at any time. One event announces all
-    /// of them.
+    /// Sets roles, in the given order, because at most one participant may be the owner at any time. One
+    /// event announces all of them.
     pub fn set_roles(&mut self, roles: &[(&str, Role)], by: &str) -> Result<(), Problem> {
         for (user, role) in roles {
             self.transaction.execute(GIVE, &params![self.id, *user, role.as_str()])?;
@@ -130,7 +131,8 @@ impl LockedConversation {
         self.announce_update(by, Some(json!(people).to_string()))
     }
 
-    /// Announces that the conversation changed. `participants` is JSON of the participants whose role changed.
+    /// Announces that the conversation changed. `participants` is JSON of the participants whose role
+    /// changed.
     pub fn announce_update(&mut self, by: &str, participants: Option<String>) -> Result<(), Problem> {
         let participants =
             participants.map_or_else(String::new, |people| format!(r#","participants":{people}"#));
@@ -165,7 +167,8 @@ impl LockedConversation {
         Ok(())
     }
 
-    /// Writes the message of type `join` or `leave`, whose sender is the acting user, and the events of the change.
+    /// Writes the message of type `join` or `leave`, whose sender is the acting user, and the events of the
+    /// change.
     fn add_system_message(
         &mut self,
         change: ParticipantChange<'_>,

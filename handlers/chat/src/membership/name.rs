@@ -1,8 +1,9 @@
-//! The name by which a client addresses a conversation: its id or its slug. Every handler reads names in paths, frames and
-//! bodies through this module.
+//! The name by which a client addresses a conversation: its id or its slug. Every handler reads names in
+//! paths, frames and bodies through this module.
 //!
-//! A slug is unique among the conversations that one user can see, not among all conversations. Otherwise "this slug is
-//! taken" would tell strangers that a private conversation exists. A slug is therefore always resolved for a user.
+//! A slug is unique among the conversations that one user can see, not among all conversations. Otherwise
+//! "this slug is taken" would tell strangers that a private conversation exists. A slug is therefore always
+//! resolved for a user.
 
 use std::collections::BTreeMap;
 
@@ -56,8 +57,8 @@ impl Name {
         self.find_for("conversation", user)
     }
 
-    /// The same for a request about a `thing` of the conversation: `not_found` names the thing. An unknown slug then has the
-    /// same answer as a conversation that the user cannot see.
+    /// The same for a request about a `thing` of the conversation: `not_found` names the thing. An unknown
+    /// slug then has the same answer as a conversation that the user cannot see.
     pub fn find_for(&self, thing: &str, user: &str) -> Result<Id, Problem> {
         match self {
             Self::Id(id) => Ok(*id),
@@ -67,8 +68,9 @@ impl Name {
         }
     }
 
-    /// The conversation for a caller who is no participant, such as an auditor or an internal system. Returns `conflict` if
-    /// several conversations have the slug. The handler's Postgres role must be able to read conversations.
+    /// The conversation for a caller who is no participant, such as an auditor or an internal system. Returns
+    /// `conflict` if several conversations have the slug. The handler's Postgres role must be able to read
+    /// conversations.
     pub fn find_any(&self) -> Result<Id, Problem> {
         let slug = match self {
             Self::Id(id) => return Ok(*id),
@@ -93,8 +95,8 @@ pub fn is_slug(name: &str) -> bool {
         && Id::parse(name).is_none()
 }
 
-/// Finds several conversations, as this user sees them, with one query. The result lacks the names that the user cannot see.
-/// The handler's Postgres role must be able to read conversations and participants.
+/// Finds several conversations, as this user sees them, with one query. The result lacks the names that the
+/// user cannot see. The handler's Postgres role must be able to read conversations and participants.
 pub fn find_all<'a>(
     names: impl IntoIterator<Item = &'a Name>,
     user: &str,
@@ -118,8 +120,9 @@ fn slugs(slugs: Vec<String>, user: &str) -> Result<BTreeMap<String, Id>, Problem
     Ok(found.into_iter().map(|found| (found.slug, found.id)).collect())
 }
 
-/// Refuses a slug that another conversation has which this user can see. It locks the slug until COMMIT, so that two
-/// conversations cannot take the same slug at once. `conversation` is the existing conversation that is to get the slug.
+/// Refuses a slug that another conversation has which this user can see. It locks the slug until COMMIT, so
+/// that two conversations cannot take the same slug at once. `conversation` is the existing conversation that
+/// is to get the slug.
 pub fn must_be_free(
     transaction: &Transaction,
     slug: &str,

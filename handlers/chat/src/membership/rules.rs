@@ -1,12 +1,13 @@
-//! The rules for adding, removing and changing participants. They decide from the state that was read under the lock. Pure:
-//! no host calls. The permissions of roles are in `conversation.rs`; this module adds the rules of the kinds.
+//! The rules for adding, removing and changing participants. They decide from the state that was read under
+//! the lock. Pure: no host calls. The permissions of roles are in `conversation.rs`; this module adds the
+//! rules of the kinds.
 
 use crate::conversation::{Act, Kind, Role};
 use crate::problem;
 use sdk::Problem;
 
-/// The capacity of a conversation that does not set one. Each join counts the participants under the conversation's lock, so
-/// a larger number would make joins slow.
+/// The capacity of a conversation that does not set one. Each join counts the participants under the
+/// conversation's lock, so a larger number would make joins slow.
 pub const PARTICIPANTS_MAX: u64 = 100_000;
 
 /// A conversation, the caller, and the subject: the user whom the request is about.
@@ -55,8 +56,9 @@ pub enum RoleChange {
     HandOver,
 }
 
-/// The problem for a caller who is not a participant. Everyone may know that a public channel exists, so the answer there is
-/// `forbidden`. For any other conversation it is `not_found`, which does not reveal that the conversation exists.
+/// The problem for a caller who is not a participant. Everyone may know that a public channel exists, so the
+/// answer there is `forbidden`. For any other conversation it is `not_found`, which does not reveal that the
+/// conversation exists.
 pub fn unseen(is_public_channel: bool, thing: &str) -> Problem {
     if is_public_channel { Problem::forbidden("participants only") } else { Problem::not_found(thing) }
 }
