@@ -16,11 +16,6 @@ pub fn conversation(id: Id) -> String {
     format!("conv:{id}")
 }
 
-/// The address of all connections of a user.
-pub fn user(id: &str) -> String {
-    format!("user:{id}")
-}
-
 /// The address of everyone who is subscribed to a topic. Clients choose topic names; `None` for an invalid
 /// one.
 pub fn topic(name: &str) -> Option<String> {

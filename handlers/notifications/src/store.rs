@@ -1,8 +1,7 @@
 //! The SQL statements of this handler.
 
-use chat::address;
 use sdk::postgres::{self, Transaction};
-use sdk::{Id, Problem, clock, params, wake};
+use sdk::{Id, Problem, channels, clock, params, wake};
 
 use crate::rules::PageRequest;
 
@@ -102,6 +101,6 @@ pub fn delete(id: Id, user: &str) -> Result<(), Problem> {
 
 fn locked(user: &str) -> Result<Transaction, Problem> {
     let transaction = postgres::begin()?;
-    transaction.execute(LOCK, &params![address::user(user)])?;
+    transaction.execute(LOCK, &params![channels::user(user)])?;
     Ok(transaction)
 }

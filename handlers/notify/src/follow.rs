@@ -5,11 +5,11 @@
 //! The work is done in steps of bounded size. Each step selects only notifications that still need the
 //! update. So a repeated event finds nothing to do, and an interrupted one continues where it stopped.
 
-use chat::{address, notification};
+use chat::notification;
 use std::collections::BTreeMap;
 
 use sdk::postgres::{self, Transaction};
-use sdk::{Id, clock, log, params, redis, time, wake};
+use sdk::{Id, channels, clock, log, params, redis, time, wake};
 use serde::Serialize;
 
 use crate::Error;
@@ -152,7 +152,7 @@ fn change<'a>(
     people.dedup();
     let now = clock::now_ms();
     let transaction = postgres::begin()?;
-    let keys: Vec<String> = people.iter().map(|user| address::user(user)).collect();
+    let keys: Vec<String> = people.iter().map(|user| channels::user(user)).collect();
     transaction.query(LOCK, &params![keys])?;
     let mut announcements = write(&transaction, now)?;
     if announcements.is_empty() {

@@ -8,7 +8,7 @@ mod names;
 mod rules;
 mod store;
 
-use chat::{address, notification};
+use chat::notification;
 use std::collections::BTreeSet;
 
 use rules::{Effect, Given, Message, Rewritten};
@@ -158,7 +158,7 @@ fn invalidate(mut users: Vec<&str>) -> Result<(), Error> {
 
 fn publication(row: &Notification) -> Publication {
     let payload = format!(r#"{{"notification":{}}}"#, row.notification);
-    Publication::new(address::user(&row.user_id), frame::push("notification.new", &payload))
+    Publication::new(channels::user(&row.user_id), frame::push("notification.new", &payload))
 }
 
 impl From<channels::Error> for Error {

@@ -2,7 +2,7 @@
 //! turns an event into a `Delivery` without host calls.
 
 use chat::{address, outbox};
-use sdk::channels::Publication;
+use sdk::channels::{self, Publication};
 use sdk::event::Event;
 use sdk::{Id, frame};
 use serde::Deserialize;
@@ -194,7 +194,7 @@ fn conversation_created(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     for person in created.participants {
         // No connection can be subscribed yet, so each participant gets the frame on their own connections.
         let joined = member("member.joined", conversation, &person.user_id, &person.role, &created.by);
-        delivery.publications.push(Publication::new(address::user(&person.user_id), joined));
+        delivery.publications.push(Publication::new(channels::user(&person.user_id), joined));
         delivery.facts.push(Fact::ListChanged { user: person.user_id });
     }
     Ok(delivery)
@@ -257,7 +257,7 @@ fn receipt(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     });
     let frame = frame::push(&event.event_type, &payload.to_string());
     // The subscribers of the conversation get the frame, and the user's own connections, subscribed or not.
-    let own = Publication::new(address::user(&receipt.user_id), frame.clone());
+    let own = Publication::new(channels::user(&receipt.user_id), frame.clone());
     let mut all = Publication::new(address::conversation(conversation), frame);
     all.except_user = Some(receipt.user_id.clone());
     let mut publications = vec![all, own];
@@ -284,7 +284,7 @@ fn member(frame_type: &str, conversation: Id, user: &str, role: &str, by: &str) 
 
 /// Publishes to the subscribers of the conversation, and to the user's own connections, subscribed or not.
 fn to_whom(conversation: Id, moved: &Moved, frame: String) -> Vec<Publication> {
-    let own = Publication::new(address::user(&moved.user_id), frame.clone());
+    let own = Publication::new(channels::user(&moved.user_id), frame.clone());
     if moved.quiet || moved.ended {
         return vec![own];
     }

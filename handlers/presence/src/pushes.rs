@@ -36,7 +36,7 @@ struct Address {
 
 impl Address {
     fn of_user(user: &str) -> Self {
-        Self { address: address::user(user), except_user: None }
+        Self { address: channels::user(user), except_user: None }
     }
 }
 

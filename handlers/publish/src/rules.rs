@@ -4,7 +4,7 @@ use chat::address;
 use chat::membership::Name;
 use chat::notification::{LEVELS, PUBLISHED_TYPES, TITLE_CHARS_MAX};
 use sdk::json::{self, Object};
-use sdk::{Id, Problem, text};
+use sdk::{Id, Problem, channels, text};
 use serde_json::{Value, json};
 
 /// The size of a payload. With its type and target, the frame and the request's body stay below 64 KiB.
@@ -119,7 +119,7 @@ fn target(raw: String) -> Result<(Target, String), Problem> {
     let refuse = || Problem::invalid("target", rule);
     match raw.split_once(':') {
         Some(("topic", name)) => Ok((Target::Topic, address::topic(name).ok_or_else(refuse)?)),
-        Some(("user", id)) if text::is_user_id(id) => Ok((Target::User, address::user(id))),
+        Some(("user", id)) if text::is_user_id(id) => Ok((Target::User, channels::user(id))),
         Some(("conv", name)) => match Name::parse(name).ok_or_else(refuse)? {
             // The id is normalised, because subscriptions use the normal form.
             Name::Id(id) => Ok((Target::Conversation(id), address::conversation(id))),

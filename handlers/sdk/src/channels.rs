@@ -34,6 +34,11 @@ impl EpochNumber {
     }
 }
 
+/// The address of all connections of a user. The host subscribes each connection to the address of its user.
+pub fn user(id: &str) -> String {
+    format!("user:{id}")
+}
+
 impl Publication {
     pub fn new(address: String, frame: String) -> Self {
         Self { address, frame, position: None, merge_key: None, except_user: None }
