@@ -1,4 +1,5 @@
--- In Friday: ana's question was edited twice and then deleted, bo's answer edited once. And a conversation that has ended.
+-- Friday: ana's question was edited twice and then deleted; bo's answer was edited once. One conversation was
+-- deleted.
 update app.messages
   set content = '', edited_at = '2026-11-20 11:05Z', deleted_at = '2026-11-20 11:06Z', change = 3
   where id = '019aa117-0001-7000-8000-000000000002';

@@ -1,5 +1,5 @@
--- dee, an observer now, has said something in Friday; ana has mentioned bo; bo has deleted what he said. In Old, the
--- archive, bo has said something; in the direct, bo too. gil has left Friday. Gone has ended.
+-- Friday: dee, who is an observer now, sent a message; ana mentioned bo; bo deleted his message; gil has
+-- left. Old, which is archived, and the direct conversation: bo sent a message in each. Gone was deleted.
 insert into app.conversations (id, kind, name, created_by, created_at, updated_at, deleted_at) values
   ('019b0000-0000-7000-8000-000000000007', 'group', 'Gone', 'ana', '2026-11-20 11:00Z', '2026-11-20 11:00Z',
     '2026-11-20 11:30Z');

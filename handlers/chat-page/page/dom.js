@@ -30,7 +30,11 @@ export function button(label, press) {
   return made;
 }
 
-/** Shows a text in an element. An empty text hides the element. @param {HTMLElement} element @param {string} text */
+/**
+ * Shows a text in an element. An empty text hides the element.
+ * @param {HTMLElement} element
+ * @param {string} text
+ */
 export function show(element, text) {
   element.textContent = text;
   element.hidden = text === '';

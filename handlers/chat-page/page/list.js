@@ -45,7 +45,7 @@ export class List {
   }
 
   /**
-   * Adds a conversation that was created on this page. It has participants, but lacks the fields that lists derive.
+   * Adds a conversation that was created on this page. It has participants, but lacks the fields of lists.
    * @param {Conversation} conversation
    */
   add(conversation) {

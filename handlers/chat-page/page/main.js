@@ -1,4 +1,4 @@
-/** The chat page. It shows what the client library in `/chat/client` receives, and sends what the user writes. */
+/** The chat page. It shows what `/chat/client` receives, and sends what the user writes. */
 
 import { Client, newKey, Rest } from '/chat/client/index.js';
 

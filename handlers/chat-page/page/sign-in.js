@@ -1,6 +1,6 @@
 /**
- * Signing in with a token. It comes from the fragment of the URL, which a browser never sends to a server, or the user
- * types it. The token stays in this tab.
+ * Signs in with a token. It comes from the fragment of the URL, which a browser never sends to a server,
+ * or the user types it. The token stays in this tab.
  */
 
 import { $, show } from './dom.js';
@@ -19,7 +19,10 @@ export function token() {
   return sessionStorage.getItem(KEY) ?? '';
 }
 
-/** The user id in a token. The host verifies the token; this page only shows the user id. @param {string} token */
+/**
+ * The user id in a token. The host verifies the token; this page only shows the user id.
+ * @param {string} token
+ */
 export function userOf(token) {
   try {
     const payload = token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/');

@@ -1,4 +1,4 @@
--- This month of notifications was never made: its rows are in DEFAULT.
+-- This month's partition of notifications does not exist, so its rows are in DEFAULT.
 do $$ begin
   execute format('drop table app.%I', 'notifications_' || to_char(now() at time zone 'UTC', 'YYYY_MM'));
 end $$;

@@ -1,4 +1,4 @@
--- January 2024 of notifications, messages and their edits. The conversation has said nothing since.
+-- Notifications, messages and edits of January 2024. The conversation has no later message.
 select app.ensure_month(parent, '2024-01-01') from unnest(array['notifications', 'messages', 'message_changes']) as parent;
 insert into app.notifications (id, user_id, type, title, created_at) values
   (app.uuid_at('2024-01-10 12:00Z'), 'ana', 'system', 'long ago', '2024-01-10 12:00Z'),

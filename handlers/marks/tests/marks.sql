@@ -1,6 +1,6 @@
--- In Friday bo has read through 3 in one go and later cy through 2; dee's mark passed over everything by coming back; gil has
--- left after he had read all, hal before anything reached him. The last of bo's messages, 4, is deleted. In Old, the archive,
--- bo has not read ana's message yet. Gone has ended.
+-- Friday: bo has read up to 3 at once, and cy later up to 2. dee joined again, so the mark skipped all
+-- messages. gil left after he had read everything; hal left before any message reached him. bo's last
+-- message, 4, is deleted. Old, which is archived: bo has not read ana's message yet. Gone was deleted.
 insert into app.conversations (id, kind, name, created_by, created_at, updated_at, deleted_at) values
   ('019b0000-0000-7000-8000-000000000007', 'group', 'Gone', 'ana', '2026-11-20 11:00Z', '2026-11-20 11:00Z',
     '2026-11-20 11:30Z');

@@ -1,4 +1,4 @@
--- ana's notifications: two unread, one read, one deleted. bo has one of his own, eve none.
+-- ana has four notifications: two unread, one read, one deleted. bo has one, eve has none.
 
 insert into app.notifications (id, user_id, type, level, title, body, entity_type, entity_id, data, read_at, created_at,
   deleted_at) values

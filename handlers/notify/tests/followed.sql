@@ -1,4 +1,4 @@
--- Everyone was notified of `Who comes on Friday?` (seq 2, by ana).
+-- All participants were notified of `Who comes on Friday?` (seq 2, by ana).
 insert into app.notifications (id, user_id, type, title, body, entity_type, entity_id, data, created_at)
 select
   app.notification_id('019aa117-0001-7000-8000-000000000002', 2, person), person, 'new_message', 'Ana Lima',

@@ -1,4 +1,4 @@
--- cy has left Friday, and was in the class, which is gone.
+-- cy has left Friday, and was in the class, which was deleted.
 
 update app.participants set left_at = '2026-11-20 11:25Z'
 where conversation_id = '019b0000-0000-7000-8000-000000000001' and user_id = 'cy';

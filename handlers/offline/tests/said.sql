@@ -1,4 +1,4 @@
--- What is said on the day of the test: at 11:30, 11:40 and 11:50.
+-- Messages of the day of the test: at 11:30, 11:40 and 11:50.
 
 insert into app.messages (id, conversation_id, seq, sender_id, type, content, created_at) values
   ('01a1f8b8-72c0-7000-8000-000000000001', '019b0000-0000-7000-8000-000000000001', 4, 'ana', 'text', 'At eight?',

@@ -1,4 +1,4 @@
--- What was last told: bo is here, cy is gone.
+-- The last announced statuses: bo is online, cy is offline.
 
 insert into app.presence (user_id, status, was, version, last_seen) values
   ('bo', 'online', 'offline', 1795175940000, '2026-11-20 11:59Z'),
