@@ -9,7 +9,7 @@ use switchboard_tests::ledger;
 use switchboard_tests::services;
 
 #[tokio::test]
-async fn a_message_reaches_the_other_and_oneself() {
+async fn a_message_reaches_the_other_participant_and_the_sender() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let sent = ana.send("hi").await.expect_sent();
@@ -29,7 +29,7 @@ async fn a_message_reaches_the_other_and_oneself() {
 }
 
 #[tokio::test]
-async fn over_rest_it_is_the_same_message() {
+async fn rest_stores_the_same_message() {
     Host::test(Options::default(), async |host| {
         let (_ana, mut bo) = host.two_members("lobby").await;
         let path = format!("/api/v1/conversations/{}/messages", bo.room());
@@ -72,9 +72,9 @@ async fn a_key_makes_a_retry_return_the_first_result() {
     .await;
 }
 
-/// A header that is no ASCII is a key like any other, or a broken one; it is never as if it were not there.
+/// A retry gets the first result, even if the sender can no longer send in between. A sender who left gets 404.
 #[tokio::test]
-async fn a_retry_is_answered_whatever_came_to_be_since() {
+async fn a_retry_gets_the_first_result_whatever_happened_since() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");
@@ -107,8 +107,9 @@ async fn a_retry_is_answered_whatever_came_to_be_since() {
     .await;
 }
 
+/// A key in a header that is not ASCII is a valid key or an error. The host never ignores it.
 #[tokio::test]
-async fn a_key_in_a_header_is_seen_whatever_it_is() {
+async fn a_key_in_a_header_is_never_ignored() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
         let (path, ana) = (format!("/api/v1/conversations/{room}/messages"), host.rest("ana"));
@@ -153,7 +154,7 @@ async fn one_key_sent_many_times_at_once_is_stored_once() {
 /// The same key from two devices, over REST and as frames, all at once: one message, one push, everyone gets
 /// it.
 #[tokio::test]
-async fn one_key_raced_over_both_ways_is_one_message() {
+async fn one_key_by_rest_and_frame_at_once_is_one_message() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -199,7 +200,7 @@ async fn one_key_raced_over_both_ways_is_one_message() {
 }
 
 #[tokio::test]
-async fn sixty_four_writers_leave_no_gap() {
+async fn sixty_four_concurrent_writers_leave_no_gap() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let mut reader = host.client("bo").await;
@@ -231,7 +232,7 @@ async fn sixty_four_writers_leave_no_gap() {
 }
 
 #[tokio::test]
-async fn seq_has_no_gaps_whoever_sends_at_once() {
+async fn seqs_have_no_gaps_for_any_concurrent_senders() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let sends = (0..100).map(|n| {
@@ -252,7 +253,7 @@ async fn seq_has_no_gaps_whoever_sends_at_once() {
 }
 
 #[tokio::test]
-async fn the_rules_of_a_message() {
+async fn a_message_that_violates_a_rule_is_refused() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let elsewhere = host.group("elsewhere", &["ana"]).await;
@@ -293,7 +294,7 @@ async fn the_rules_of_a_message() {
 }
 
 #[tokio::test]
-async fn who_may_not_send() {
+async fn a_user_who_cannot_send_gets_an_error() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");
@@ -313,7 +314,7 @@ async fn who_may_not_send() {
 }
 
 #[tokio::test]
-async fn after_25_in_a_minute_the_sender_waits() {
+async fn after_25_messages_in_a_minute_the_sender_is_rate_limited() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let path = format!("/api/v1/conversations/{}/messages", ana.room());
@@ -343,7 +344,7 @@ async fn after_25_in_a_minute_the_sender_waits() {
 /// The window begins with its first message and ends where it would, however many follow; then there are 25
 /// again.
 #[tokio::test]
-async fn the_window_is_fixed() {
+async fn the_rate_limit_has_a_fixed_window() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");
@@ -385,7 +386,7 @@ fn uuid_of_nothing() -> String {
 }
 
 #[tokio::test]
-async fn without_redis_nobody_is_held_back() {
+async fn without_redis_there_is_no_rate_limit() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");
@@ -404,7 +405,7 @@ async fn without_redis_nobody_is_held_back() {
 /// the id itself where that is above the head already, and never the same for two ids above one head. Then
 /// heads whose counter is full, and a chain made by clocks that jump back and forth.
 #[tokio::test]
-async fn the_next_id_is_above_the_head_whatever_the_clock_says() {
+async fn the_next_id_is_above_the_head_for_any_clock() {
     const RANDOM: &str = "create temp view random_id as select lpad(to_hex((1764410400000 + floor(random() * 4))::bigint), 12, '0') \
             || '7' || right(replace(gen_random_uuid()::text, '-', ''), 3) \
             || substr('89ab', 1 + floor(random() * 4)::int, 1) || right(replace(gen_random_uuid()::text, '-', ''), 15) as hex";
