@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn good_books_balance() {
+    fn a_correct_history_has_no_anomaly() {
         let all = Checked { stored: 5, acknowledged: 4, delivered: 3, duplicates: 0 };
         assert_eq!(compared(|_, _| {}), Ok(all));
         let again = compared(|_, book| book.streams[0].said.insert(2, said(3)));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn every_damage_is_named_with_its_seq() {
+    fn every_anomaly_is_reported_with_its_seq() {
         let seq_of = |damage: fn(&mut History, &mut Book)| compared(damage).unwrap_err().0;
         assert_eq!(
             seq_of(|history, _| {
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_compared_without_being_read() {
+    fn a_frame_is_compared_without_parsing_it() {
         let frame = br#"{"type":"message.new","payload":{"conversation_id":"c","message":{"id":"id4","conversation_id":"c","seq":4,"content":"\"seq\":9"}}}"#;
         assert_eq!(Said::of(frame), Some(said(4)));
         let reply = br#"{"type":"message.sent","id":17,"payload":{"message":{"id":"id12","seq":12},"duplicate":false}}"#;

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_that_is_not_as_described_is_noticed() {
+    fn a_frame_that_violates_the_description_is_reported() {
         let typing = |payload: Value| complaint(&json!({"type": "typing.start", "payload": payload}));
         let conversation_id = "0199aaaa-0000-7000-8000-000000000000";
         assert_eq!(typing(json!({"conversation_id": conversation_id, "user_id": "ana"})), None);

@@ -140,7 +140,7 @@ mod tests {
     const NOW_S: i64 = 1_795_996_800;
 
     #[test]
-    fn moments_are_where_the_calendar_says() {
+    fn each_moment_is_at_its_calendar_date() {
         assert_eq!((begin_of(1970, 1), month_of(0)), (0, (1970, 1)));
         assert_eq!(month_of(NOW_S), (2026, 11));
         for (moment, at_s) in [

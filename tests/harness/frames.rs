@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_whole_frames_only() {
+    fn the_decoder_waits_for_complete_frames() {
         for length in [0, 1, 125, 126, 65535, 65536] {
             let whole = encode_unmasked(TEXT, &vec![b'x'; length]);
             for cut in [0, 1, whole.len() / 2, whole.len() - 1] {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn complains_about_what_a_server_must_not_send() {
+    fn a_frame_that_a_server_must_not_send_is_an_error() {
         for frame in [encode(TEXT, b"x"), encode_fragment(TEXT, b"x", false), vec![0xc1, 0]] {
             assert!(take(&mut BytesMut::from(&frame[..])).is_err());
         }

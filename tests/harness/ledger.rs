@@ -221,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn good_books_balance() {
+    fn a_correct_history_has_no_anomaly() {
         let audit = audit_after(|_, _| {});
         audit.expect_untouched();
         assert_eq!((audit.acknowledged, audit.delivered, audit.owed), (4, 4, 4));
     }
 
     #[test]
-    fn every_kind_of_damage_is_found() {
+    fn every_kind_of_anomaly_is_found() {
         assert_eq!(audit_after(|history, _| drop(history.remove(&3))).holes.len(), 1);
         let audit = audit_after(|history, _| drop(history.remove(&5)));
         assert_eq!((audit.acknowledged_lost.len(), audit.false_pushes.len()), (1, 1));

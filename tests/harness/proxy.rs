@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cuts_and_heals() {
+    async fn a_cut_proxy_refuses_connections_until_it_heals() {
         let proxy = Proxy::to(echo().await).await;
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(round(&mut stream).await.unwrap(), 1);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_frozen_line_keeps_what_was_sent() {
+    async fn a_frozen_connection_keeps_the_sent_bytes() {
         let proxy = Proxy::to(echo().await).await;
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(round(&mut stream).await.unwrap(), 1);

@@ -356,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_are_spread_over_a_bound_that_doubles_up_to_the_most() {
+    fn waits_are_random_below_a_bound_that_doubles_up_to_a_maximum() {
         for (attempt, most) in [(0, WAIT_MIN), (2, WAIT_MIN * 4), (40, WAIT_MAX)] {
             let waits: Vec<_> = (0..200).map(|_| jitter(attempt)).collect();
             assert!(waits.iter().all(|wait| *wait <= most));

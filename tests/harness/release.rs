@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_is_replaced_and_the_code_kept() {
+    fn a_new_manifest_keeps_the_code() {
         let other = file().variant(7);
         assert_eq!(other.manifest()["description"].as_str(), Some("variant 7"));
         assert_eq!(other.manifest()["config"]["loud"].as_bool(), Some(true));

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_described_is_told_from_what_is_not() {
+    fn a_schema_accepts_only_values_that_it_describes() {
         let schema = json!({"type": "object", "required": ["a"], "properties": {
             "a": {"type": ["string", "null"], "minLength": 2, "maxLength": 3, "pattern": "^[^\\u0000]*$"},
             "b": {"type": "integer", "minimum": 0, "maximum": i64::MAX},

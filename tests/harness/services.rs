@@ -487,7 +487,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn redis_comes_back_empty() {
+    async fn a_restarted_redis_is_empty() {
         let mut redis = Redis::start().await;
         let client = redis::Client::open(redis.url_at(None)).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn postgres_comes_back_with_its_data() {
+    async fn a_restarted_postgres_has_its_data() {
         let postgres = Postgres::start(&[]).await;
         let connection = postgres.connect("postgres").await;
         connection.run("create table kept (n int); insert into kept values (1)").await;

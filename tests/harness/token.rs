@@ -81,7 +81,7 @@ fn base64_url(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn base64_without_padding() {
+    fn base64_has_no_padding() {
         for (plain, coded) in [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg")] {
             assert_eq!(super::base64_url(plain.as_bytes()), coded);
         }

@@ -10,7 +10,7 @@ fn with_role(host: &Host, user: &str, role: &str) -> Rest {
 }
 
 #[tokio::test]
-async fn an_auditor_sees_every_text_and_is_seen_doing_so() {
+async fn an_auditor_sees_every_text_and_each_access_is_recorded() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");
@@ -67,7 +67,7 @@ async fn an_auditor_sees_every_text_and_is_seen_doing_so() {
 }
 
 #[tokio::test]
-async fn a_slug_names_what_is_audited_too() {
+async fn a_conversation_can_be_audited_by_its_slug() {
     Host::test(Options::default(), async |host| {
         let body = json!({"type": "group", "name": "lobby", "slug": "lobby"});
         let made = host.rest("ana").post("/api/v1/conversations", body).await.expect(201);
@@ -81,7 +81,7 @@ async fn a_slug_names_what_is_audited_too() {
 }
 
 #[tokio::test]
-async fn others_may_not_and_a_reason_is_needed() {
+async fn other_users_cannot_audit_and_auditors_need_a_reason() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
         let path = format!("/api/v1/admin/conversations/{room}/messages");
@@ -125,7 +125,7 @@ async fn others_may_not_and_a_reason_is_needed() {
 
 /// A message that was edited very often shows its newest changes; the others are a question away.
 #[tokio::test]
-async fn many_changes_come_in_pages() {
+async fn many_versions_of_a_message_come_in_pages() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");

@@ -91,7 +91,7 @@ async fn the_first_frame_may_carry_the_token() {
 
 /// The wait is the rule itself: ten seconds.
 #[tokio::test]
-async fn who_says_nothing_is_sent_away() {
+async fn a_client_that_does_not_authenticate_is_disconnected() {
     Host::test(Options::default(), async |host| {
         let (mut eve, _) = Client::connect(host.address, &Handshake::bare()).await.unwrap();
         assert_eq!(eve.expect_close().await, 4001);
@@ -100,7 +100,7 @@ async fn who_says_nothing_is_sent_away() {
 }
 
 #[tokio::test]
-async fn a_bad_token_opens_nothing() {
+async fn a_bad_token_is_refused_everywhere() {
     Host::test(Options::default(), async |host| {
         let of_another = EncodingKey::from_secret(b"another secret, as long as the right one is");
         let good = Token::of("ana");
@@ -150,7 +150,7 @@ async fn a_bad_token_opens_nothing() {
 }
 
 #[tokio::test]
-async fn public_keys_of_every_kind() {
+async fn public_keys_of_every_kind_verify_tokens() {
     let keys = ["rsa.pem", "ec.pem", "ed.pem"].map(|name| format!("{KEYS}/{name}")).join(",");
     let options = Options::default().set("JWT_KEYS", keys);
     Host::test(options, async |host| {
@@ -194,7 +194,7 @@ async fn issuer_and_audience_are_checked_when_set() {
 }
 
 #[tokio::test]
-async fn a_token_that_expires_is_announced_and_ends_the_connection() {
+async fn an_expiring_token_is_announced_and_then_closes_the_connection() {
     Host::test(Options::default().set("JWT_LEEWAY_S", 0), async |host| {
         let short = Handshake::bearer(&Token::of("ana").expires_in_s(3).sign());
         let mut ana = Client::open(host.address, "ana", &short).await;
@@ -271,7 +271,7 @@ async fn no_token_is_ever_in_the_log() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_are_kept_out_where_origins_are_listed() {
+async fn pages_of_unlisted_origins_are_refused() {
     let listed = "https://chat.example,http://localhost:3000";
     Host::test(Options::default().set("ORIGINS", listed), async |host| {
         let token = Token::of("ana").sign();

@@ -12,7 +12,7 @@ const PATH: &str = "/api/v1/guests/bad-answers";
 const KEY: &str = "a-key-that-nobody-may-see";
 
 #[tokio::test]
-async fn an_answer_that_breaks_the_contract_is_a_failure_of_its_release() {
+async fn an_answer_that_violates_the_contract_counts_as_a_failure_of_the_release() {
     const BROKEN: [(&str, &str); 8] = [
         ("status-101", "status 101 is not"),
         ("problem-101", "status 101 of a problem"),
@@ -63,7 +63,7 @@ async fn an_answer_that_breaks_the_contract_is_a_failure_of_its_release() {
 }
 
 #[tokio::test]
-async fn no_text_of_a_handler_or_a_client_begins_a_line_of_the_log() {
+async fn text_of_handlers_and_clients_never_begins_a_log_line() {
     for json in [false, true] {
         let options = Options::default().set("LOG_JSON", json).set("LOG", "debug,h2=off,hyper=off");
         Host::test(options, async |host| {
@@ -83,7 +83,7 @@ async fn no_text_of_a_handler_or_a_client_begins_a_line_of_the_log() {
 }
 
 #[tokio::test]
-async fn a_setting_that_is_not_public_is_shown_to_nobody() {
+async fn a_setting_that_is_not_public_is_never_shown() {
     let kept = tempfile::tempdir().expect("a directory");
     let options = Options::default()
         .set("TRACE_DIR", kept.path().display())

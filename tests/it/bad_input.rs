@@ -49,7 +49,7 @@ fn invalid() -> Vec<(Value, &'static str)> {
 }
 
 #[tokio::test]
-async fn a_message_that_breaks_a_rule_is_named_and_not_written() {
+async fn an_invalid_message_names_its_field_and_is_not_stored() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -92,7 +92,7 @@ async fn a_message_that_breaks_a_rule_is_named_and_not_written() {
 }
 
 #[tokio::test]
-async fn frames_of_every_type_bear_nonsense() {
+async fn frames_of_every_type_survive_nonsense() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -130,7 +130,7 @@ async fn frames_of_every_type_bear_nonsense() {
 }
 
 #[tokio::test]
-async fn creating_bears_nonsense() {
+async fn requests_that_create_survive_nonsense() {
     Host::test(Options::default(), async |host| {
         let ana = host.rest("ana");
         for (what, body) in malformed() {

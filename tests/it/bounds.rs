@@ -23,7 +23,7 @@ fn ping_of(bytes: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_frame_of_64_kib_is_heard_and_one_more_byte_closes() {
+async fn a_frame_of_64_kib_is_accepted_and_one_more_byte_closes() {
     Host::test(Options::default(), async |host| {
         let mut ana = host.client("ana").await;
         ana.write_text(&ping_of(FRAME_BYTES_MAX)).await;
@@ -57,7 +57,7 @@ async fn fragments_are_put_together_and_counted_together() {
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_frame_closes_with_its_reason() {
+async fn an_invalid_websocket_frame_closes_with_its_reason() {
     Host::test(Options::default(), async |host| {
         let ping = br#"{"type":"ping"}"#;
         for (what, bytes, code) in [
@@ -85,7 +85,7 @@ async fn what_is_no_websocket_frame_closes_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_few_senseless_frames_are_forgiven_and_the_eleventh_is_not() {
+async fn ten_unreadable_frames_are_tolerated_and_the_eleventh_closes() {
     Host::test(Options::default(), async |host| {
         let mut eve = host.client("eve").await;
         let senseless: [Vec<u8>; 10] = [
@@ -112,7 +112,7 @@ async fn a_few_senseless_frames_are_forgiven_and_the_eleventh_is_not() {
 }
 
 #[tokio::test]
-async fn ids_come_back_and_bad_ones_are_refused() {
+async fn replies_repeat_the_id_and_bad_ids_are_refused() {
     Host::test(Options::default(), async |host| {
         let mut ana = host.client("ana").await;
         for id in [json!("x".repeat(64)), json!(""), json!(0), json!(-5), json!(9_007_199_254_740_993_u64)] {
@@ -130,7 +130,7 @@ async fn ids_come_back_and_bad_ones_are_refused() {
 }
 
 #[tokio::test]
-async fn unknown_types_and_wrong_payloads_are_answered() {
+async fn unknown_types_and_wrong_payloads_get_errors() {
     Host::test(Options::default(), async |host| {
         let mut ana = host.client("ana").await;
         for unknown in ["nonsense", "message.explode", "", "auth.success", "message.new"] {
@@ -150,7 +150,7 @@ async fn unknown_types_and_wrong_payloads_are_answered() {
 }
 
 #[tokio::test]
-async fn the_connections_of_one_user_are_counted() {
+async fn the_connections_of_one_user_are_limited() {
     Host::test(Options::default().set("CONNECTIONS_PER_USER_MAX", 3), async |host| {
         let mut standing = Vec::new();
         for _ in 0..3 {
@@ -175,7 +175,7 @@ async fn the_connections_of_one_user_are_counted() {
 }
 
 #[tokio::test]
-async fn a_full_node_refuses_clearly() {
+async fn a_full_node_refuses_connections_with_a_reason() {
     Host::test(Options::default().set("CONNECTIONS_MAX", 2), async |host| {
         let (mut ana, _bo) = (host.client("ana").await, host.client("bo").await);
         let handshake = Handshake::bearer(&Token::of("cy").sign());
@@ -196,7 +196,7 @@ async fn a_full_node_refuses_clearly() {
 }
 
 #[tokio::test]
-async fn who_floods_is_warned_twice_and_then_closed() {
+async fn a_flooding_client_is_warned_twice_and_then_closed() {
     let options = Options::default().set("FRAMES_PER_SECOND", 1).set("FRAMES_BURST", 5);
     Host::test(options, async |host| {
         let mut eve = host.client("eve").await;
@@ -270,7 +270,7 @@ async fn first_line(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn requests_that_fit_nothing() {
+async fn requests_for_no_route_get_their_errors() {
     Host::test(Options::default(), async |host| {
         let ana = host.rest("ana");
         ana.get("/api/v1/nonsense").await.expect_problem(404, "not_found");
@@ -290,7 +290,7 @@ async fn requests_that_fit_nothing() {
 }
 
 #[tokio::test]
-async fn one_connection_has_so_many_subscriptions() {
+async fn the_subscriptions_of_one_connection_are_limited() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let mut ana = host.client("ana").await;
         let many: Vec<_> = (0..1500).map(|n| format!("0199aaaa-0000-7000-8000-{n:012}")).collect();

@@ -22,7 +22,7 @@ async fn history(rest: &Rest, room: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn an_edit_is_seen_by_everyone_and_counted() {
+async fn an_edit_reaches_everyone_and_has_a_number() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let sent = ana.send("helo").await.expect_sent();
@@ -60,7 +60,7 @@ async fn an_edit_is_seen_by_everyone_and_counted() {
 }
 
 #[tokio::test]
-async fn a_deleted_message_keeps_its_place_and_nothing_else() {
+async fn a_deleted_message_keeps_only_its_seq() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -106,7 +106,7 @@ async fn a_deleted_message_keeps_its_place_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn who_may_change_what() {
+async fn each_role_changes_only_what_it_may() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo", "cy", "oz"]).await;
         let people = format!("/api/v1/conversations/{room}/participants");
@@ -140,7 +140,7 @@ async fn who_may_change_what() {
 }
 
 #[tokio::test]
-async fn what_is_not_yours_is_not_there() {
+async fn things_of_others_are_answered_with_not_found() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let other = host.group("other", &["ana"]).await;
@@ -186,7 +186,7 @@ async fn an_archived_conversation_does_not_change() {
 }
 
 #[tokio::test]
-async fn an_edit_keeps_the_rules_of_a_message() {
+async fn an_edit_follows_the_rules_of_a_message() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let body = json!({"content": "hey @bo", "mentions": ["bo"], "metadata": {"k": 1}});
@@ -234,7 +234,7 @@ async fn an_edit_keeps_the_rules_of_a_message() {
 /// With concurrent changes, the numbers of a conversation's changes have neither gaps nor duplicates, a
 /// deleted message stays deleted, and each change keeps the text from before it.
 #[tokio::test]
-async fn changes_are_counted_without_gaps_in_a_race() {
+async fn concurrent_changes_are_numbered_without_gaps() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let mut messages = Vec::new();
@@ -286,7 +286,7 @@ async fn changes_are_counted_without_gaps_in_a_race() {
 /// A client that was away says where it stood; it gets the messages it missed, then the changes, then what is
 /// new.
 #[tokio::test]
-async fn who_was_away_gets_the_changes_too() {
+async fn a_returning_client_gets_missed_changes() {
     Host::test(Options::default(), async |host| {
         let (mut ana, bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -336,7 +336,7 @@ async fn who_was_away_gets_the_changes_too() {
 }
 
 #[tokio::test]
-async fn beyond_a_thousand_changes_the_client_is_told_to_page() {
+async fn after_more_than_a_thousand_changes_the_client_gets_a_resync() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let message = said(&host.rest("ana"), &room, json!({"content": "hi"})).await;
@@ -363,7 +363,7 @@ async fn beyond_a_thousand_changes_the_client_is_told_to_page() {
 
 /// Edits and deletions together, by REST and by frame; what changes nothing takes no place.
 #[tokio::test]
-async fn who_changes_too_much_waits() {
+async fn a_user_who_changes_too_much_is_rate_limited() {
     let few = Options::default().set("HANDLERS__CHANGE_MESSAGE__CHANGES_PER_MINUTE", 3);
     Host::test(few, async |host| {
         let (mut ana, _bo) = host.two_members("lobby").await;

@@ -69,7 +69,7 @@ async fn public_channels_are_found_by_name() {
 }
 
 #[tokio::test]
-async fn channels_come_page_by_page_each_once() {
+async fn channels_come_in_pages_without_duplicates() {
     Host::test(Options::default(), async |host| {
         // Some are called the same.
         for n in 0..13 {
@@ -94,7 +94,7 @@ async fn channels_come_page_by_page_each_once() {
 }
 
 #[tokio::test]
-async fn who_is_not_in_a_public_channel_sees_its_description_only() {
+async fn a_stranger_sees_only_the_description_of_a_public_channel() {
     Host::test(Options::default(), async |host| {
         let body = json!({"type": "channel", "name": "news", "description": "what happens", "slug": "news"});
         let room = make(host, body).await;
@@ -126,7 +126,7 @@ async fn who_is_not_in_a_public_channel_sees_its_description_only() {
 /// Whatever somebody tries who is in neither: of the public channel they know that it is there, of the
 /// private one nothing.
 #[tokio::test]
-async fn every_door_of_a_channel_says_the_same_to_who_is_outside() {
+async fn every_endpoint_gives_strangers_the_same_answer() {
     Host::test(Options::default(), async |host| {
         for (visibility, status, code) in [("public", 403, "forbidden"), ("private", 404, "not_found")] {
             let slug = format!("news-{visibility}");
@@ -183,7 +183,7 @@ async fn every_door_of_a_channel_says_the_same_to_who_is_outside() {
 }
 
 #[tokio::test]
-async fn a_conversation_is_changed_by_owner_and_admins() {
+async fn owner_and_admins_change_a_conversation() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -252,7 +252,7 @@ async fn a_conversation_is_changed_by_owner_and_admins() {
 }
 
 #[tokio::test]
-async fn a_slug_belongs_to_one() {
+async fn a_slug_belongs_to_one_conversation() {
     Host::test(Options::default(), async |host| {
         make(host, json!({"type": "group", "name": "one", "slug": "place"})).await;
         let other = make(host, json!({"type": "group", "name": "other"})).await;
@@ -280,7 +280,7 @@ async fn a_slug_belongs_to_one() {
 }
 
 #[tokio::test]
-async fn a_slug_tells_strangers_nothing() {
+async fn a_slug_reveals_nothing_to_strangers() {
     Host::test(Options::default(), async |host| {
         let private = json!({"type": "group", "name": "plan", "slug": "plan-b", "members": ["cy"]});
         let theirs = make(host, private).await;
@@ -323,7 +323,7 @@ async fn a_slug_tells_strangers_nothing() {
 }
 
 #[tokio::test]
-async fn every_frame_takes_a_slug() {
+async fn every_frame_accepts_a_slug() {
     Host::test(Options::default(), async |host| {
         let body = json!({"type": "group", "name": "Lobby", "slug": "lobby", "members": ["bo"]});
         let room = make(host, body).await;
@@ -391,7 +391,7 @@ async fn every_frame_takes_a_slug() {
 }
 
 #[tokio::test]
-async fn a_channel_opens_and_closes() {
+async fn a_channel_becomes_public_and_private() {
     Host::test(Options::default(), async |host| {
         let room = make(host, json!({"type": "channel", "name": "door", "visibility": "private"})).await;
         let path = format!("{CONVERSATIONS}/{room}");

@@ -97,7 +97,7 @@ async fn a_class_comes_with_its_conversation() {
 }
 
 #[tokio::test]
-async fn members_are_participants_with_the_role_that_fits() {
+async fn members_are_participants_with_the_matching_role() {
     Host::test(Options::default(), async |host| {
         let (id, room) = class(host, "tea", "A1").await;
         let mut stu = host.client("stu").await;
@@ -193,7 +193,7 @@ async fn members_are_participants_with_the_role_that_fits() {
 }
 
 #[tokio::test]
-async fn a_code_lets_in_and_the_way_back_is_open() {
+async fn a_member_joins_by_code_and_can_return() {
     Host::test(Options::default(), async |host| {
         let (id, room) = class(host, "tea", "Toán 1/2").await;
         let body = json!({"code": "Toa\u{301}n 1/2"});
@@ -245,7 +245,7 @@ async fn a_code_lets_in_and_the_way_back_is_open() {
 }
 
 #[tokio::test]
-async fn a_code_belongs_to_one_class_until_it_ends() {
+async fn a_code_belongs_to_one_class_until_its_deletion() {
     Host::test(Options::default(), async |host| {
         let (first, room) = class(host, "tea", "A1").await;
         let body = json!({"name": "Another", "code": "A1"});
@@ -285,7 +285,7 @@ async fn a_code_belongs_to_one_class_until_it_ends() {
 }
 
 #[tokio::test]
-async fn what_is_archived_can_be_read() {
+async fn an_archived_class_can_be_read() {
     Host::test(Options::default(), async |host| {
         let (id, room) = class(host, "tea", "A1").await;
         add(host, "tea", &id, "stu", "student").await;
@@ -339,7 +339,7 @@ async fn what_is_archived_can_be_read() {
 }
 
 #[tokio::test]
-async fn the_last_teacher_stays_and_the_oldest_inherits() {
+async fn the_last_teacher_stays_and_the_longest_serving_teacher_inherits() {
     Host::test(Options::default(), async |host| {
         let (id, room) = class(host, "tea", "A1").await;
         let member = |user: &str| format!("{CLASSES}/{id}/members/{user}");
@@ -371,7 +371,7 @@ async fn the_last_teacher_stays_and_the_oldest_inherits() {
 /// Teachers go, step down, and students come and go, all at once: there is always a teacher, one owner, and
 /// everyone in the class is in its conversation with the role that fits.
 #[tokio::test]
-async fn comings_and_goings_at_once_keep_class_and_conversation_alike() {
+async fn concurrent_joins_and_leaves_keep_class_and_conversation_equal() {
     Host::test(Options::default(), async |host| {
         let (id, room) = class(host, "tea", "A1").await;
         let teachers = ["tea", "t1", "t2", "t3"];
@@ -424,7 +424,7 @@ async fn comings_and_goings_at_once_keep_class_and_conversation_alike() {
 }
 
 #[tokio::test]
-async fn a_class_holds_as_many_as_its_conversation() {
+async fn a_class_has_the_capacity_of_its_conversation() {
     Host::test(Options::default(), async |host| {
         let (id, room) = class(host, "tea", "A1").await;
         host.rest("tea").patch(&format!("{CONVERSATIONS}/{room}"), json!({"capacity": 2})).await.expect(200);
@@ -439,7 +439,7 @@ async fn a_class_holds_as_many_as_its_conversation() {
 }
 
 #[tokio::test]
-async fn what_is_no_class_or_member_is_named() {
+async fn an_invalid_class_or_member_names_its_field() {
     Host::test(Options::default(), async |host| {
         let (id, _) = class(host, "tea", "A1").await;
         let tea = host.rest("tea");

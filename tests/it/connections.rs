@@ -71,7 +71,7 @@ async fn clients_that_read_no_answer_lose_their_connections() {
 }
 
 #[tokio::test]
-async fn health_is_told_while_nobody_reads_the_metrics() {
+async fn health_is_answered_while_a_client_does_not_read_the_metrics() {
     Host::test(Options::default(), async |host| {
         let token = "authorization: Bearer wrong\r\n";
         let mut stalled = Vec::new();
@@ -90,7 +90,7 @@ async fn health_is_told_while_nobody_reads_the_metrics() {
 }
 
 #[tokio::test]
-async fn sockets_on_which_nobody_signs_in_give_way_to_others() {
+async fn unauthenticated_sockets_give_way_to_others() {
     Host::test(Options::default().set("CONNECTIONS_MAX", 3), async |host| {
         let mut silent = Vec::new();
         for _ in 0..3 {
@@ -120,7 +120,7 @@ async fn sockets_on_which_nobody_signs_in_give_way_to_others() {
 }
 
 #[tokio::test]
-async fn connections_of_one_address_on_which_nobody_signs_in_have_a_bound() {
+async fn unauthenticated_connections_of_one_address_are_limited() {
     Host::test(Options::default().set("ANONYMOUS_PER_ADDRESS_MAX", 4), async |host| {
         let mut ana = host.client("ana").await;
         let (mut first, _) = Client::connect(host.address, &Handshake::bare()).await.unwrap();
@@ -144,7 +144,7 @@ async fn connections_of_one_address_on_which_nobody_signs_in_have_a_bound() {
 }
 
 #[tokio::test]
-async fn a_request_has_one_host_and_as_many_headers_as_elsewhere() {
+async fn a_request_has_one_host_and_a_limited_number_of_headers() {
     Host::test(Options::default(), async |host| {
         for (address, path) in [(host.address, "/api/v1/openapi.yaml"), (host.admin_address(), "/healthz")] {
             let status = async |headers: &str| {

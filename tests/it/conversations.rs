@@ -14,7 +14,7 @@ fn users(participants: &Value) -> BTreeSet<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn a_direct_exists_once_for_a_pair() {
+async fn two_users_have_one_direct_conversation() {
     Host::test(Options::default(), async |host| {
         let with_bo = json!({"type": "direct", "members": ["bo"]});
         let first = host.rest("ana").post(CONVERSATIONS, with_bo.clone()).await.expect(201);
@@ -33,7 +33,7 @@ async fn a_direct_exists_once_for_a_pair() {
 }
 
 #[tokio::test]
-async fn a_direct_made_by_both_at_once_is_one() {
+async fn two_users_who_create_a_direct_conversation_at_once_get_one() {
     Host::test(Options::default(), async |host| {
         let asks = (0..8).map(|n| {
             let (me, other) = if n % 2 == 0 { ("ana", "bo") } else { ("bo", "ana") };
@@ -76,7 +76,7 @@ async fn a_group_begins_with_its_members_and_a_system_message() {
 }
 
 #[tokio::test]
-async fn the_rules_of_a_conversation() {
+async fn a_conversation_that_violates_a_rule_is_refused() {
     Host::test(Options::default(), async |host| {
         for good in [
             json!({"type": "group", "name": "n".repeat(100), "members": []}),
@@ -108,7 +108,7 @@ async fn the_rules_of_a_conversation() {
 }
 
 #[tokio::test]
-async fn the_list_shows_the_newest_first_with_unread() {
+async fn the_list_shows_the_newest_first_with_unread_counts() {
     Host::test(Options::default(), async |host| {
         let quiet = host.group("quiet", &["ana", "bo"]).await;
         let busy = host.group("busy", &["ana", "bo"]).await;

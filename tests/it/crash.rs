@@ -12,7 +12,7 @@ const ROOMS: usize = 5;
 const KILLS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_survives_kill_9() {
+async fn acknowledged_messages_survive_kill_9() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let users = ["ana", "bo", "cy", "dee"];
         let mut rooms = Vec::new();

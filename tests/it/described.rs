@@ -44,7 +44,7 @@ async fn complaints(rest: &Rest, cases: &[Case<'_>]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_description_forbids_is_refused_and_nothing_is_written() {
+async fn requests_that_violate_the_description_are_refused_and_write_nothing() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let world = World::make(host, "here").await;
         let operations = document::operations();
@@ -118,7 +118,7 @@ fn described_fields() -> BTreeSet<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_yours_looks_exactly_like_what_does_not_exist() {
+async fn things_of_others_look_exactly_like_missing_ones() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let (here, there) = (World::make(host, "here").await, World::make(host, "there").await);
         let (mut found, mut pairs) = (Vec::new(), 0);
@@ -177,7 +177,7 @@ fn told(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_description_allows_breaks_nothing() {
+async fn requests_that_the_description_allows_cause_no_server_error() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let operations = document::operations();
         let host = &*host;
@@ -234,7 +234,7 @@ async fn succeeds(host: &Host, operation: &Operation, world: &World) -> Option<S
 
 /// The tests above judge by this; it has to find what it is for.
 #[test]
-fn a_wrong_answer_is_noticed() {
+fn a_wrong_answer_is_reported() {
     let operations = document::operations();
     let operation = operations.iter().find(|operation| operation.id == "createClass").expect("createClass");
     let judge = |expected: Expected, status: u16, problem: Value| {

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 #[tokio::test]
-async fn a_drain_tells_everyone_when_to_come_back() {
+async fn a_drain_sends_every_client_a_time_to_reconnect() {
     Host::test(Options::default(), async |host| {
         let mut clients = Vec::new();
         for n in 0..20 {
@@ -39,7 +39,7 @@ async fn a_drain_tells_everyone_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn operators_are_told_of_a_drain_until_it_is_done() {
+async fn operators_see_a_drain_until_it_ends() {
     Host::test(Options::default().set("DRAIN_MS", 5_000), async |host| {
         let mut clients = Vec::new();
         for n in 0..20 {
@@ -150,7 +150,7 @@ async fn everything_is_delivered(writer: &mut Client, reader: &mut Client, stays
 }
 
 #[tokio::test]
-async fn what_is_acknowledged_during_the_drain_of_the_only_node_is_delivered() {
+async fn messages_that_are_acknowledged_during_the_drain_of_the_only_node_are_delivered() {
     let options = Options::default().without_rate_limits().set("DRAIN_MS", DRAIN_MS);
     Host::test(options, async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
@@ -174,7 +174,7 @@ async fn what_is_acknowledged_during_the_drain_of_the_only_node_is_delivered() {
 }
 
 #[tokio::test]
-async fn what_is_acknowledged_while_all_nodes_drain_is_delivered_on_each() {
+async fn messages_that_are_acknowledged_while_all_nodes_drain_are_delivered_on_each() {
     let options = Options::default().without_rate_limits().set("DRAIN_MS", DRAIN_MS);
     Host::test(options, async |host| {
         let mut other = host.another_node().await;

@@ -29,7 +29,7 @@ fn between(from: &Value, to: &Value) -> i64 {
 }
 
 #[tokio::test]
-async fn a_failing_event_is_retried_then_parked_then_an_operators() {
+async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
     Host::test(Options::default().set("LOG_JSON", true), async |host| {
         let guest = Release::guest("poisoned");
         host.admin.release(&guest).await;
@@ -123,7 +123,7 @@ async fn calls(host: &Host, handler: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn who_reads_at_a_pace_gets_what_was_said_meanwhile_together() {
+async fn a_consumer_with_a_pace_gets_the_events_of_each_interval_together() {
     Host::test(Options::default(), async |host| {
         let guest = Release::guest("poisoned");
         let slow = guest.with_manifest(|manifest| {

@@ -69,7 +69,7 @@ async fn say_after_failover(host: &Host, who: &str, room: &str, text: &str) -> V
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_failover_that_lost_messages_everybody_agrees_with_postgres() {
+async fn after_a_failover_that_lost_messages_all_clients_agree_with_postgres() {
     const TALK: usize = 25;
     let servers = Servers::start().await;
     let database = servers.primary.database().await;
@@ -189,7 +189,7 @@ async fn resume(client: &mut Client, room: &str, position: Value) -> Value {
 
 /// An edit that was lost, and one with the same number that was made after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_edits_are_taken_back_and_their_numbers_mean_other_edits() {
+async fn lost_edits_are_undone_and_their_numbers_are_reused() {
     let servers = Servers::start().await;
     let database = servers.primary.database().await;
     let options = Options::default().without_rate_limits().database_at(servers.front.address());

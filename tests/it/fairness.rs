@@ -76,7 +76,7 @@ fn flood(host: &Host, guest: &'static str, calls: usize) -> Vec<tokio::task::Joi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_whose_statements_hang_keeps_nobody_from_writing() {
+async fn a_handler_with_hanging_statements_does_not_stop_other_writers() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         host.admin.release(&sleeper()).await;
@@ -110,7 +110,7 @@ async fn a_handler_whose_statements_hang_keeps_nobody_from_writing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_that_computes_without_end_slows_nobodys_writing() {
+async fn a_handler_that_computes_forever_does_not_slow_other_writers() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         host.admin.release(&looper()).await;
@@ -151,7 +151,7 @@ fn with_two_hundred_schedules() -> Release {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_with_two_hundred_schedules_slows_nobodys_writing() {
+async fn a_handler_with_two_hundred_schedules_does_not_slow_other_writers() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let (mut before, mut beside) = (Vec::new(), Vec::new());

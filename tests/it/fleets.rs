@@ -12,7 +12,7 @@ use crate::lists::{CONVERSATIONS, agrees};
 
 /// Whatever the number of the database: publications know none.
 #[tokio::test]
-async fn two_fleets_on_one_redis_neither_hear_nor_disconnect_each_other() {
+async fn two_fleets_on_one_redis_do_not_affect_each_other() {
     Host::test(Options::default(), async |host| {
         let mut other = Host::over(services::database().await, host.redis.shared(), Options::default()).await;
         other.start().await;
@@ -79,7 +79,7 @@ async fn while_redis_refuses_writes_lists_are_right_and_events_wait() {
 
 /// Redis comes back as it was before: nothing of that is shown.
 #[tokio::test]
-async fn a_redis_restored_to_an_old_snapshot_is_not_believed() {
+async fn data_of_a_redis_restored_from_an_old_snapshot_is_not_used() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let messages = format!("{CONVERSATIONS}/{room}/messages");

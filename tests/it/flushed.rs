@@ -162,7 +162,7 @@ async fn begin(host: &Host, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHand
 }
 
 #[tokio::test]
-async fn redis_loses_everything_in_the_middle_of_it_and_all_that_is_shown_is_right() {
+async fn responses_stay_right_when_redis_loses_everything_under_load() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let stop = Arc::new(AtomicBool::new(false));
         let lives = begin(host, &stop).await;

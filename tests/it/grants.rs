@@ -6,7 +6,7 @@ use switchboard_tests::host::{Host, Options};
 use switchboard_tests::release::Release;
 
 #[tokio::test]
-async fn what_is_not_granted_is_refused_by_the_engine_that_holds_it() {
+async fn postgres_and_redis_refuse_what_is_not_granted() {
     Host::test(Options::default(), async |host| {
         host.admin.release(&Release::guest("reaches-out")).await;
         let theirs = host.redis_key("presence:ana").await;
@@ -41,7 +41,7 @@ async fn what_is_not_granted_is_refused_by_the_engine_that_holds_it() {
 }
 
 #[tokio::test]
-async fn without_grants_there_is_nothing_to_import() {
+async fn an_import_without_a_grant_is_refused() {
     Host::test(Options::default(), async |host| {
         let bare = Release::guest("reaches-out").with_manifest(|manifest| {
             manifest.remove("grants");

@@ -30,7 +30,7 @@ fn error(answer: &Value, code: &str) -> Value {
 }
 
 #[tokio::test]
-async fn lists_marks_and_deletes_as_rest_does() {
+async fn graphql_lists_marks_and_deletes_like_rest() {
     Host::test(Options::default(), async |host| {
         let (mut desk, bo) = (host.client("bo").await, host.rest("bo"));
         for n in 0..3 {
@@ -86,7 +86,7 @@ async fn lists_marks_and_deletes_as_rest_does() {
 }
 
 #[tokio::test]
-async fn each_has_its_limit() {
+async fn each_graphql_operation_has_its_rate_limit() {
     let options = Options::default()
         .set("HANDLERS__NOTIFICATIONS__GRAPHQL_LISTS_PER_MINUTE", 3)
         .set("HANDLERS__NOTIFICATIONS__GRAPHQL_READS_PER_MINUTE", 2)
@@ -121,7 +121,7 @@ async fn each_has_its_limit() {
 }
 
 #[tokio::test]
-async fn the_usual_limits_are_a_hundred_two_hundred_and_a_hundred() {
+async fn the_default_rate_limits_are_100_200_and_100() {
     Host::test(Options::default(), async |host| {
         let (bo, id) = (host.rest("bo"), "019aa007-76bb-7fff-bfff-ffffffffffff");
         // Aliases, so that it is not two hundred requests.
@@ -149,7 +149,7 @@ async fn the_usual_limits_are_a_hundred_two_hundred_and_a_hundred() {
 }
 
 #[tokio::test]
-async fn what_goes_beyond_the_limits_of_a_document_is_refused() {
+async fn a_document_beyond_the_limits_is_refused() {
     Host::test(Options::default(), async |host| {
         let bo = host.rest("bo");
         let expensive: String = (0..20)
@@ -234,7 +234,7 @@ async fn what_goes_beyond_the_limits_of_a_document_is_refused() {
 }
 
 #[tokio::test]
-async fn the_schema_is_told_where_the_operator_says_so() {
+async fn introspection_works_if_the_operator_enables_it() {
     let options = Options::default().set("HANDLERS__NOTIFICATIONS__INTROSPECTION", true);
     Host::test(options, async |host| {
         let schema = "{ __schema { queryType { name } types { name fields { name args { name type { name ofType { name } } } } } } }";
@@ -252,7 +252,7 @@ fn media(answer: &Answer) -> &str {
 }
 
 #[tokio::test]
-async fn http_is_spoken_as_graphql_over_http_wants_it() {
+async fn responses_follow_graphql_over_http() {
     Host::test(Options::default(), async |host| {
         let bo = host.rest("bo");
         let post = async |headers: &[(&str, &str)], body: &str| {

@@ -26,7 +26,7 @@ const GUESTS: [(&str, &[u16]); 8] = [
 const CALLS_AT_ONCE: usize = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bad_guest_costs_its_own_call_only() {
+async fn a_bad_guest_only_fails_its_own_call() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let mut crowd = Vec::new();
@@ -84,7 +84,7 @@ async fn a_bad_guest_costs_its_own_call_only() {
 }
 
 #[tokio::test]
-async fn every_line_of_a_log_names_handler_release_and_call() {
+async fn every_log_line_names_handler_release_and_call() {
     Host::test(Options::default().set("LOG_JSON", true), async |host| {
         let guest = Release::guest("floods-log");
         host.admin.release(&guest).await;
@@ -110,7 +110,7 @@ async fn every_line_of_a_log_names_handler_release_and_call() {
 }
 
 #[tokio::test]
-async fn what_a_release_may_not_do_is_seen_before_it_serves() {
+async fn a_release_without_the_needed_grants_is_refused_before_it_serves() {
     Host::test(Options::default(), async |host| {
         for guest in ["ungranted-import", "wrong-world"] {
             let answer = host.admin.deploy(&Release::guest(guest)).await;

@@ -65,14 +65,14 @@ async fn every_handler_has_tests_and_they_pass_without_services() {
 }
 
 #[tokio::test]
-async fn every_edge_of_the_contract_is_answered_as_it_was_recorded() {
+async fn every_trigger_is_answered_as_recorded() {
     let guests = paths::guests().display().to_string();
     passes(&["test", "--from", "tests/guests", "--built", &guests, "probe"]).await;
     real(&["test", "--from", "tests/guests", "--built", &guests, "probe", "--real"]).await;
 }
 
 #[tokio::test]
-async fn recorded_answers_are_what_real_services_say() {
+async fn recorded_answers_equal_those_of_real_services() {
     real(&["test", "--built", &built(), "--real"]).await;
 }
 
@@ -87,12 +87,12 @@ async fn real(args: &[&str]) {
 }
 
 #[tokio::test]
-async fn no_fault_makes_a_handler_fall_over_or_lie() {
+async fn no_fault_makes_a_handler_trap_or_report_false_success() {
     passes(&["test", "--built", &built(), "--faults"]).await;
 }
 
 #[tokio::test]
-async fn a_change_is_told_by_call_and_argument() {
+async fn a_difference_names_the_call_and_the_argument() {
     let changed =
         trace("sends").replace("`{\"conversation_id\"", "`{ \"conversation_id\"").replace("\"hi\"", "\"HI\"");
     let handlers = handlers_with("send-message", &[("sends.trace".to_owned(), changed)]);
@@ -121,7 +121,7 @@ async fn a_handler_without_a_test_fails() {
 }
 
 #[tokio::test]
-async fn a_thousand_traces_are_replayed() {
+async fn a_thousand_recordings_are_replayed() {
     let traces: Vec<_> = (0..1000).map(|n| (format!("t{n}.trace"), trace("sends"))).collect();
     let handlers = handlers_with("send-message", &traces);
     let from = handlers.path().display().to_string();
@@ -131,7 +131,7 @@ async fn a_thousand_traces_are_replayed() {
 }
 
 #[tokio::test]
-async fn a_call_of_a_node_is_kept_and_replayed_on_another_release() {
+async fn a_recorded_call_of_a_node_is_replayed_on_another_release() {
     let kept = tempfile::tempdir().expect("a directory");
     let options = Options::default()
         .set("TRACE_DIR", kept.path().display())
@@ -159,7 +159,7 @@ async fn a_call_of_a_node_is_kept_and_replayed_on_another_release() {
 }
 
 #[tokio::test]
-async fn without_bodies_a_kept_call_tells_nothing_of_what_was_written() {
+async fn without_bodies_a_recording_contains_no_message_text() {
     let kept = tempfile::tempdir().expect("a directory");
     let options = Options::default().set("TRACE_DIR", kept.path().display()).set("TRACE_CALLS", "all");
     Host::test(options, async |host| {
@@ -177,7 +177,7 @@ async fn without_bodies_a_kept_call_tells_nothing_of_what_was_written() {
 }
 
 #[tokio::test]
-async fn one_event_is_invoked_and_its_calls_are_shown() {
+async fn an_invoked_event_shows_its_calls() {
     let directory = tempfile::tempdir().expect("a directory");
     let event = directory.path().join("event.json");
     let asked = json!({ "frame": { "type": "message.send", "payload": { "content": "" } } });

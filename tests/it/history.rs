@@ -11,7 +11,7 @@ fn seqs(page: &Value) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn pages_in_both_directions() {
+async fn history_pages_in_both_directions() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let (ana, path) = (host.rest("ana"), format!("/api/v1/conversations/{room}/messages"));
@@ -48,7 +48,7 @@ async fn pages_in_both_directions() {
 
 /// Pages come from the cache, and are never older than what has happened.
 #[tokio::test]
-async fn a_cached_page_is_as_current_as_any() {
+async fn a_cached_page_is_never_outdated() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");
@@ -106,7 +106,7 @@ async fn a_cached_page_is_as_current_as_any() {
 }
 
 #[tokio::test]
-async fn senders_are_shown_as_they_are() {
+async fn senders_have_their_present_names() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");
@@ -125,7 +125,7 @@ async fn senders_are_shown_as_they_are() {
 }
 
 #[tokio::test]
-async fn what_is_asked_wrongly_is_named() {
+async fn an_invalid_request_names_its_field() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");

@@ -16,7 +16,7 @@ async fn count(host: &Host, statement: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_missing_month_never_fails_an_insert_and_is_made_good() {
+async fn a_missing_month_fails_no_insert_and_is_created_later() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");
@@ -76,7 +76,7 @@ async fn every_partitioned_table_has_its_months() {
 }
 
 #[tokio::test]
-async fn months_past_keeping_go_and_numbers_go_on() {
+async fn old_months_are_dropped_and_seqs_continue() {
     let options = Options::default().set("HANDLERS__HOUSEKEEPING__MESSAGES_MONTHS", 2);
     Host::test(options, async |host| {
         let (old, quiet) = (host.group("old", &["ana"]).await, host.group("quiet", &["ana"]).await);
@@ -109,7 +109,7 @@ async fn months_past_keeping_go_and_numbers_go_on() {
 }
 
 #[tokio::test]
-async fn keys_are_cleaned_after_a_week_at_the_earliest() {
+async fn message_keys_are_kept_for_at_least_a_week() {
     // Even where somebody asks for less.
     let options = Options::default().set("HANDLERS__HOUSEKEEPING__KEY_DAYS", 1);
     Host::test(options, async |host| {

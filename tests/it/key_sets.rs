@@ -58,7 +58,7 @@ async fn judged(host: &Host, token: impl Into<String>) -> u16 {
 }
 
 #[tokio::test]
-async fn a_file_of_keys_of_every_kind() {
+async fn a_file_with_keys_of_every_kind_verifies_tokens() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("keys.json");
     let pairs = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA].map(Pair::read);
@@ -94,7 +94,7 @@ fn write_anew(file: &Path, text: &str) {
 }
 
 #[tokio::test]
-async fn a_url_is_asked_for_an_unknown_key_and_not_too_often() {
+async fn an_unknown_key_reloads_the_url_but_not_too_often() {
     let (rsa, ed) = (Pair::read(Algorithm::RS256), Pair::read(Algorithm::EdDSA));
     let provider = Document::serve(set(&[rsa.jwk("old")])).await;
     let options = Options::default().set("JWT_JWKS", provider.url());
@@ -117,7 +117,7 @@ async fn a_url_is_asked_for_an_unknown_key_and_not_too_often() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_away_is_no_judgement_of_the_token() {
+async fn an_unavailable_provider_does_not_make_a_token_invalid() {
     let ed = Pair::read(Algorithm::EdDSA);
     let provider = Document::away().await;
     let options = Options::default().set("JWT_JWKS", provider.url()).set("JWT_ALGORITHMS", PUBLIC);
@@ -138,7 +138,7 @@ async fn a_provider_that_is_away_is_no_judgement_of_the_token() {
 }
 
 #[tokio::test]
-async fn no_token_chooses_how_it_is_judged() {
+async fn a_token_cannot_choose_how_it_is_verified() {
     let [rsa, ec, ed] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA].map(Pair::read);
     let stranger = EncodingKey::from_ed_der(&ed_der());
     let oct = json!({"kty": "oct", "kid": "o", "alg": "HS256", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"});
@@ -201,7 +201,7 @@ fn ed_der() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn keys_from_afar_come_by_tls_or_not_at_all() {
+async fn remote_keys_are_only_loaded_over_tls() {
     let options = Options::default().set("JWT_JWKS", "http://192.0.2.1/keys.json");
     let (database, redis) =
         (switchboard_tests::services::database().await, switchboard_tests::services::Redis::start().await);

@@ -14,7 +14,7 @@ use switchboard_tests::token::Token;
 use tokio::time::Instant;
 
 #[tokio::test]
-async fn who_says_nothing_is_taken_for_gone_and_pings_are_enough() {
+async fn a_silent_client_is_closed_and_pings_keep_it_open() {
     Host::test(Options::default().set("IDLE_MS", 1_500), async |host| {
         let (mut ana, mut bo) = (host.client("ana").await, host.client("bo").await);
         assert_eq!(ana.session["heartbeat_ms"], 500);
@@ -31,7 +31,7 @@ async fn who_says_nothing_is_taken_for_gone_and_pings_are_enough() {
 }
 
 #[tokio::test]
-async fn the_warning_comes_ahead_of_the_end_of_a_token() {
+async fn the_warning_precedes_the_expiry_of_a_token() {
     let options = Options::default().set("JWT_LEEWAY_S", 0).set("EXPIRY_WARNING_MS", 2_000);
     Host::test(options, async |host| {
         let token = Token::of("ana").expires_in_s(5).sign();
@@ -53,7 +53,7 @@ async fn the_warning_comes_ahead_of_the_end_of_a_token() {
 }
 
 #[tokio::test]
-async fn every_stage_of_a_life_is_counted() {
+async fn every_stage_of_a_connection_is_counted() {
     Host::test(
         Options::default().set("AUTH_WAIT_MS", 300).set("LOG", "info,switchboard=debug"),
         async |host| {
@@ -90,7 +90,7 @@ async fn every_stage_of_a_life_is_counted() {
 }
 
 #[tokio::test]
-async fn an_operator_ends_connections_on_every_node() {
+async fn an_operator_closes_connections_on_every_node() {
     Host::test(Options::default(), async |host| {
         let other = host.another_node().await;
         let room = host.group("lobby", &["ana", "bo", "cy"]).await;
@@ -129,7 +129,7 @@ fn long_text() -> String {
 }
 
 #[tokio::test]
-async fn who_reads_nothing_is_closed_and_loses_nothing() {
+async fn a_client_that_does_not_read_is_closed_and_loses_nothing() {
     let options = Options::default().without_rate_limits().set("STALL_MS", 500);
     Host::test(options, async |host| {
         let (mut ana, bo) = host.two_members("lobby").await;
@@ -182,7 +182,7 @@ async fn with_one_cut_off(test: impl AsyncFnOnce(&mut Host, &Host, &Proxy)) {
 }
 
 #[tokio::test]
-async fn after_an_outage_of_the_bus_the_host_itself_fills_the_gap_or_tells_to_page() {
+async fn after_an_outage_of_the_bus_the_host_fills_the_gap_or_sends_a_resync() {
     with_one_cut_off(async |host, there, proxy| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let (mut ana, mut bo) = (host.client("ana").await, there.client("bo").await);
@@ -230,7 +230,7 @@ async fn after_an_outage_of_the_bus_the_host_itself_fills_the_gap_or_tells_to_pa
 }
 
 #[tokio::test]
-async fn who_was_removed_while_their_node_was_cut_off_hears_nothing_of_what_came_after() {
+async fn a_user_removed_while_their_node_was_cut_off_gets_no_later_message() {
     with_one_cut_off(async |host, there, proxy| {
         let room = host.group("lobby", &["ana", "bo", "cy"]).await;
         let mut ana = host.client("ana").await;

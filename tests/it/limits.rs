@@ -9,7 +9,7 @@ const CONVERSATIONS: &str = "/api/v1/conversations";
 /// Creating, inviting, guessing codes, searching: each has a setting of its handler. Another user is not
 /// limited by it.
 #[tokio::test]
-async fn what_a_user_may_do_in_a_minute_is_bounded() {
+async fn the_actions_of_a_user_per_minute_are_limited() {
     let options = Options::default()
         .set("HANDLERS__CONVERSATIONS__CONVERSATIONS_PER_MINUTE", 3)
         .set("HANDLERS__PARTICIPANTS__INVITATIONS_PER_MINUTE", 4)
@@ -54,7 +54,7 @@ async fn what_a_user_may_do_in_a_minute_is_bounded() {
 }
 
 #[tokio::test]
-async fn tickets_of_a_user_are_bounded() {
+async fn the_tickets_of_a_user_are_limited() {
     Host::test(Options::default(), async |host| {
         let ask = async |who: &Rest| who.post("/api/v1/ws-tickets", json!({})).await;
         let eve = host.rest("eve");

@@ -109,7 +109,7 @@ async fn send(rest: &Rest, room: &str, content: &str) {
 }
 
 #[tokio::test]
-async fn pages_follow_each_other_and_what_moves_comes_first() {
+async fn pages_follow_each_other_and_a_new_message_moves_a_conversation_to_the_front() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let mut rooms = Vec::new();
         for n in 0..25 {
@@ -138,7 +138,7 @@ async fn pages_follow_each_other_and_what_moves_comes_first() {
 }
 
 #[tokio::test]
-async fn an_entry_is_a_conversation_with_what_is_mine() {
+async fn an_entry_has_the_conversation_and_the_users_own_fields() {
     Host::test(Options::default(), async |host| {
         let direct = json!({"type": "direct", "members": ["bo"]});
         let made = host.rest("ana").post(CONVERSATIONS, direct).await.expect(201);
@@ -187,7 +187,7 @@ async fn an_entry_is_a_conversation_with_what_is_mine() {
 }
 
 #[tokio::test]
-async fn what_is_asked_wrongly_is_named() {
+async fn an_invalid_request_names_its_field() {
     Host::test(Options::default(), async |host| {
         for (query, field) in [
             ("limit=0", "limit"),
@@ -213,7 +213,7 @@ async fn what_is_asked_wrongly_is_named() {
 }
 
 #[tokio::test]
-async fn a_direct_that_was_left_is_hidden_until_the_next_message() {
+async fn a_direct_conversation_that_was_left_is_hidden_until_the_next_message() {
     Host::test(Options::default(), async |host| {
         let direct = json!({"type": "direct", "members": ["bo"]});
         let made = host.rest("ana").post(CONVERSATIONS, direct).await.expect(201);
@@ -232,7 +232,7 @@ async fn a_direct_that_was_left_is_hidden_until_the_next_message() {
 }
 
 #[tokio::test]
-async fn beyond_what_redis_keeps_the_list_goes_on_in_postgres() {
+async fn older_entries_of_a_list_come_from_postgres() {
     const ROOMS: usize = 520;
     Host::test(Options::default(), async |host| {
         // As if they had grown over the last days: with ids of their time and no events, because nobody

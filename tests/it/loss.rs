@@ -105,7 +105,7 @@ async fn health(host: &Host) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_killed_and_started_again_under_load() {
+async fn nothing_is_lost_when_redis_is_killed_under_load() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let load = Load::begin(host).await;
         let healthy = health(host).await;
@@ -131,7 +131,7 @@ async fn redis_killed_and_started_again_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_killed_and_started_again_under_load() {
+async fn nothing_is_lost_when_postgres_is_killed_under_load() {
     let postgres = Postgres::start(&["fsync = off"]).await;
     let database = postgres.database().await;
     let options = Options::default().without_rate_limits();
@@ -161,7 +161,7 @@ async fn postgres_killed_and_started_again_under_load() {
 /// As a provider does when the disk is nearly full, or a failover that leaves the old server behind the same
 /// address: it answers, and does not write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_made_read_only_and_writable_again_under_load() {
+async fn nothing_is_lost_when_postgres_becomes_read_only_under_load() {
     let database = services::database().await;
     let (name, owner) = (database.name.clone(), database.connect().await);
     let options = Options::default().without_rate_limits();
@@ -196,7 +196,7 @@ async fn postgres_made_read_only_and_writable_again_under_load() {
 
 /// Worse than dead: the connections stand and nothing answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_frozen_and_thawed_under_load() {
+async fn nothing_is_lost_when_redis_freezes_under_load() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(redis.address()).await;
     let options = Options::default().without_rate_limits().redis_at(proxy.address());
@@ -213,7 +213,7 @@ async fn redis_frozen_and_thawed_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_frozen_and_thawed_under_load() {
+async fn nothing_is_lost_when_postgres_freezes_under_load() {
     let database = services::database().await;
     let proxy = Proxy::to(database.postgres.address()).await;
     let options = Options::default().without_rate_limits().database_at(proxy.address());
@@ -232,7 +232,7 @@ async fn postgres_frozen_and_thawed_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_cut_again_and_again() {
+async fn nothing_is_lost_when_connections_are_cut_repeatedly() {
     let (database, redis) = (services::database().await, Redis::start().await);
     let to_postgres = Proxy::to(database.postgres.address()).await;
     let to_redis = Proxy::to(redis.address()).await;

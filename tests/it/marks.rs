@@ -31,7 +31,7 @@ fn of(receipts: &[Value], user: &str) -> (bool, bool) {
 }
 
 #[tokio::test]
-async fn a_mark_rises_to_the_head_and_never_falls() {
+async fn a_mark_increases_up_to_the_head_and_never_decreases() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         // The first message is the system's, so these are 2 to 6.
@@ -57,7 +57,7 @@ async fn a_mark_rises_to_the_head_and_never_falls() {
 }
 
 #[tokio::test]
-async fn everyone_hears_how_far_somebody_has_read() {
+async fn every_participant_gets_the_read_marks_of_others() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -94,7 +94,7 @@ async fn everyone_hears_how_far_somebody_has_read() {
 }
 
 #[tokio::test]
-async fn delivered_has_no_reply_and_passes_over_what_is_not_yours() {
+async fn delivered_has_no_reply_and_skips_conversations_of_others() {
     Host::test(Options::default(), async |host| {
         let mine = host.group("mine", &["bo", "ana"]).await;
         let theirs = host.group("theirs", &["ana"]).await;
@@ -129,7 +129,7 @@ async fn delivered_has_no_reply_and_passes_over_what_is_not_yours() {
 }
 
 #[tokio::test]
-async fn who_may_not_mark() {
+async fn a_user_who_cannot_mark_gets_an_error() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let path = format!("/api/v1/conversations/{room}/read");
@@ -174,7 +174,7 @@ async fn who_may_not_mark() {
 }
 
 #[tokio::test]
-async fn the_log_answers_disputes() {
+async fn the_log_of_marks_records_each_increase() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo", "cy", "di"]).await;
         say(host, "ana", &room, 3).await; // 2, 3, 4
@@ -215,7 +215,7 @@ fn of_exactly(receipts: &[Value], user: &str) -> Value {
 
 /// Messages between a person's leaving and returning were neither delivered nor read.
 #[tokio::test]
-async fn what_was_passed_over_was_not_read() {
+async fn skipped_messages_do_not_count_as_read() {
     Host::test(Options::default(), async |host| {
         let body = json!({"type": "channel", "name": "news", "visibility": "public", "members": ["bo"]});
         let made = host.rest("ana").post("/api/v1/conversations", body).await.expect(201);
@@ -241,7 +241,7 @@ async fn what_was_passed_over_was_not_read() {
 
 /// Marks of one reader from many devices at once: the log is one rise after the other, without overlap.
 #[tokio::test]
-async fn marks_race_without_harm() {
+async fn concurrent_marks_end_at_the_highest() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         say(host, "ana", &room, 40).await;

@@ -54,7 +54,7 @@ async fn a_client_resumes_on_the_other_node() {
 }
 
 #[tokio::test]
-async fn a_release_reaches_every_node_and_one_that_was_away() {
+async fn a_release_reaches_every_node_and_one_that_starts_later() {
     Host::test(Options::default(), async |host| {
         let mut other = host.another_node().await;
         let first = Release::built("send-message").variant(1);
@@ -82,7 +82,7 @@ async fn a_release_reaches_every_node_and_one_that_was_away() {
 }
 
 #[tokio::test]
-async fn status_complains_of_a_node_that_died_and_not_of_one_that_ended() {
+async fn status_reports_a_node_that_died_and_not_one_that_shut_down() {
     Host::test(Options::default(), async |host| {
         let mut other = host.another_node().await;
         other.terminate();
@@ -106,7 +106,7 @@ async fn status_complains_of_a_node_that_died_and_not_of_one_that_ended() {
 }
 
 #[tokio::test]
-async fn a_node_that_hangs_during_a_deploy_is_named_and_follows_when_it_is_back() {
+async fn a_node_that_hangs_during_a_deploy_is_named_and_follows_later() {
     Host::test(Options::default(), async |host| {
         let other = host.another_node().await;
         let release = Release::built("send-message").variant(1);
@@ -131,7 +131,7 @@ async fn a_node_that_hangs_during_a_deploy_is_named_and_follows_when_it_is_back(
 
 /// The node that owned the outbox's shards dies; the other takes them over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_other_node_takes_over_from_one_that_dies() {
+async fn a_node_takes_over_from_one_that_dies() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let users = ["ana", "bo", "cy"];
         let room = host.group("lobby", &users).await;

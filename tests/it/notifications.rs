@@ -33,7 +33,7 @@ fn id_of(push: &Value) -> String {
 }
 
 #[tokio::test]
-async fn who_is_not_looking_is_notified_once() {
+async fn a_user_who_is_not_looking_is_notified_once() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut looking) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -74,7 +74,7 @@ async fn who_is_not_looking_is_notified_once() {
 }
 
 #[tokio::test]
-async fn a_mention_replaces_the_message_and_passes_mutes() {
+async fn a_mention_replaces_the_message_notification_and_ignores_mutes() {
     Host::test(Options::default(), async |host| {
         let users = ["ana", "bo", "cy", "dee", "eve"];
         let room = host.group("lobby", &users).await;
@@ -157,7 +157,7 @@ async fn expect_rows(host: &Host, user: &str, expected: usize) {
 }
 
 #[tokio::test]
-async fn every_event_again_and_again_makes_no_second_notification() {
+async fn a_repeated_event_makes_no_second_notification() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let mut rooms = Vec::new();
         for name in ["one", "two"] {
@@ -197,7 +197,7 @@ async fn every_event_again_and_again_makes_no_second_notification() {
 }
 
 #[tokio::test]
-async fn killed_between_its_write_and_its_ack_it_writes_no_second_one() {
+async fn a_node_killed_between_write_and_ack_makes_no_second_notification() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(redis.address()).await;
     // Without a limit on messages a sender needs no Redis.
@@ -230,7 +230,7 @@ async fn killed_between_its_write_and_its_ack_it_writes_no_second_one() {
 }
 
 #[tokio::test]
-async fn two_nodes_tell_everyone_once_on_every_device() {
+async fn two_nodes_notify_every_device_once() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let mut other = host.another_node().await;
         let rooms =
@@ -270,7 +270,7 @@ async fn two_nodes_tell_everyone_once_on_every_device() {
 }
 
 #[tokio::test]
-async fn an_invitation_to_a_class_is_told_to_who_is_invited() {
+async fn an_invitation_to_a_class_notifies_the_invited_user() {
     Host::test(Options::default(), async |host| {
         let mut bo = host.client("bo").await;
         let tess = host.rest("tess");

@@ -44,7 +44,7 @@ async fn is_gone(host: &Host, user: &str) {
 }
 
 #[tokio::test]
-async fn what_was_missed_is_sent_once_oldest_first_and_marked() {
+async fn missed_messages_are_sent_once_oldest_first_and_marked() {
     Host::test(Options::default(), async |host| {
         let (one, two) = (host.group("one", &["ana", "bo"]).await, host.group("two", &["ana", "bo"]).await);
         // Somebody who has never been here yet.
@@ -84,7 +84,7 @@ async fn what_was_missed_is_sent_once_oldest_first_and_marked() {
 }
 
 #[tokio::test]
-async fn two_hundred_are_sent_and_what_has_more_is_named() {
+async fn two_hundred_messages_are_sent_and_incomplete_conversations_are_named() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let (much, little) =
             (host.group("much", &["ana", "bo"]).await, host.group("little", &["ana", "bo"]).await);
@@ -110,7 +110,7 @@ async fn two_hundred_are_sent_and_what_has_more_is_named() {
 
 /// Many ids of one millisecond: the order of the flush is seq, and ids strictly increase with it.
 #[tokio::test]
-async fn what_thirteen_people_send_at_once_is_flushed_in_the_order_of_seq() {
+async fn messages_of_thirteen_concurrent_senders_are_sent_in_the_order_of_seq() {
     const SENDERS: usize = 13;
     const MESSAGES: usize = 20;
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -141,7 +141,7 @@ async fn what_thirteen_people_send_at_once_is_flushed_in_the_order_of_seq() {
 }
 
 #[tokio::test]
-async fn it_survives_the_loss_of_redis_and_of_the_node() {
+async fn offline_delivery_survives_the_loss_of_redis_and_of_the_node() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let bo = host.client("bo").await;
@@ -169,7 +169,7 @@ async fn it_survives_the_loss_of_redis_and_of_the_node() {
 }
 
 #[tokio::test]
-async fn who_left_is_sent_nothing() {
+async fn a_user_who_left_gets_no_missed_messages() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         say(host, "ana", &room, "before").await;
@@ -228,7 +228,7 @@ async fn wrongs(host: &mut Host) -> Vec<String> {
 /// That nothing comes twice says something only where it can: each of these is a mistake that the handler
 /// could make.
 #[tokio::test]
-async fn every_mistake_of_the_flush_is_noticed() {
+async fn every_mistake_of_the_delivery_is_reported() {
     let built = Release::built("offline");
     let mistakes = [
         (
@@ -257,7 +257,7 @@ async fn every_mistake_of_the_flush_is_noticed() {
 
 /// A node has ended, and everybody comes to this one. Its handlers have fewer places than there are people.
 #[tokio::test]
-async fn a_crowd_that_comes_at_once_is_greeted_one_and_all() {
+async fn every_client_of_a_reconnecting_crowd_gets_its_missed_messages() {
     const CROWD: usize = 40;
     Host::test(Options::default().without_rate_limits(), async |host| {
         for handler in ["offline", "presence-sweep"] {

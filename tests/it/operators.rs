@@ -42,7 +42,7 @@ fn failed(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn a_token_of_a_role_is_made_used_and_taken_back() {
+async fn a_token_of_a_role_is_created_used_and_revoked() {
     Host::test(Options::default(), async |host| {
         let here = tempfile::tempdir().unwrap();
         let run = async |token: &str, arguments: &[&str]| {
@@ -76,7 +76,7 @@ async fn a_token_of_a_role_is_made_used_and_taken_back() {
 }
 
 #[tokio::test]
-async fn variables_of_others_end_no_command_and_unknown_names_are_in_the_log() {
+async fn foreign_variables_stop_no_command_and_unknown_names_are_logged() {
     use std::os::unix::ffi::OsStrExt;
     let here = tempfile::tempdir().unwrap();
     let garbage = std::ffi::OsStr::from_bytes(b"\xff\xfe");
@@ -101,7 +101,7 @@ async fn variables_of_others_end_no_command_and_unknown_names_are_in_the_log() {
 }
 
 #[tokio::test]
-async fn status_shows_what_it_has_while_postgres_is_away() {
+async fn status_shows_what_it_knows_without_postgres() {
     let database = services::database().await;
     let proxy = Proxy::to(database.postgres.address()).await;
     let options = Options::default().database_at(proxy.address());
@@ -123,7 +123,7 @@ async fn status_shows_what_it_has_while_postgres_is_away() {
 }
 
 #[tokio::test]
-async fn a_node_goes_on_without_a_reader_of_its_log() {
+async fn a_node_continues_without_a_reader_of_its_log() {
     Host::test(Options::default().without_reader_of_its_log(), async |host| {
         // Every swap writes a line; the second comes by the tasks that the first could have ended.
         let first = Release::built("send-message").variant(1);
@@ -137,7 +137,7 @@ async fn a_node_goes_on_without_a_reader_of_its_log() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_reads_ends_quietly_and_one_that_is_lost_does_not() {
+async fn a_closed_pipe_ends_a_command_quietly_and_a_lost_answer_does_not() {
     let here = tempfile::tempdir().unwrap();
     let run = async |name: &str, stdout: Stdio| {
         let mut command = Command::new(paths::switchboard());
@@ -156,7 +156,7 @@ async fn an_answer_that_nobody_reads_ends_quietly_and_one_that_is_lost_does_not(
 }
 
 #[tokio::test]
-async fn a_fleet_that_demands_signatures_runs_nothing_else() {
+async fn a_fleet_that_requires_signatures_runs_only_signed_releases() {
     let here = tempfile::tempdir().unwrap();
     let handlers = here.path().join("handlers");
     std::fs::create_dir(&handlers).unwrap();

@@ -52,7 +52,7 @@ async fn channel(host: &Host, owner: &str, more: Value) -> String {
 }
 
 #[tokio::test]
-async fn who_may_add_remove_and_change_roles() {
+async fn each_role_adds_removes_and_changes_only_what_it_may() {
     Host::test(Options::default(), async |host| {
         let room = four_roles(host).await;
         // Adding: whom, as what, and what comes of it.
@@ -182,7 +182,7 @@ async fn handing_over_twice_at_once_leaves_one_owner() {
 /// Concurrent hand-over to and removal of the new owner: in either order there is an owner, who is a
 /// participant.
 #[tokio::test]
-async fn an_heir_who_leaves_at_the_same_moment() {
+async fn a_concurrent_handover_and_removal_leave_one_owner() {
     Host::test(Options::default(), async |host| {
         for round in 0..8 {
             let room = host.group(&format!("round {round}"), &["ana", "bo", "cy"]).await;
@@ -217,7 +217,7 @@ pub async fn admitted(joins: Vec<JoinHandle<Answer>>) -> usize {
 }
 
 #[tokio::test]
-async fn the_last_seat_is_taken_once_by_fifty() {
+async fn one_of_fifty_concurrent_joins_gets_the_last_place() {
     Host::test(Options::default(), async |host| {
         let room = channel(host, "ana", json!({"capacity": 2})).await;
         let joins = (0..50).map(|n| {
@@ -286,7 +286,7 @@ async fn removal_ends_the_subscription_before_the_next_message() {
 }
 
 #[tokio::test]
-async fn leaving_is_told_by_who_leaves() {
+async fn the_user_who_leaves_is_the_sender_of_the_message() {
     Host::test(Options::default(), async |host| {
         let (mut ana, bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -331,7 +331,7 @@ async fn a_group_ends_with_its_last_participant_and_a_channel_waits_for_the_next
 }
 
 #[tokio::test]
-async fn a_direct_that_is_left_hides_until_the_next_message() {
+async fn a_direct_conversation_hides_until_the_next_message() {
     Host::test(Options::default(), async |host| {
         let with_bo = json!({"type": "direct", "members": ["bo"]});
         let made = host.rest("ana").post(CONVERSATIONS, with_bo).await.expect(201);
@@ -376,7 +376,7 @@ async fn a_direct_that_is_left_hides_until_the_next_message() {
 }
 
 #[tokio::test]
-async fn everyone_mutes_for_themself() {
+async fn a_user_can_mute_only_for_themself() {
     Host::test(Options::default(), async |host| {
         let room = four_roles(host).await;
         for (user, notifications) in [("ana", "none"), ("mem", "mentions"), ("obs", "none"), ("obs", "all")] {
@@ -406,7 +406,7 @@ async fn everyone_mutes_for_themself() {
 }
 
 #[tokio::test]
-async fn nobody_makes_themself_more_than_a_member() {
+async fn a_user_who_joins_is_only_a_member() {
     Host::test(Options::default(), async |host| {
         let room = channel(host, "ana", json!({})).await;
         for role in ["admin", "observer"] {
@@ -437,7 +437,7 @@ async fn nobody_makes_themself_more_than_a_member() {
 }
 
 #[tokio::test]
-async fn participants_come_page_by_page() {
+async fn participants_come_in_pages() {
     Host::test(Options::default(), async |host| {
         let names: Vec<_> = (0..25).map(|n| format!("m{n:02}")).collect();
         let members: Vec<_> = std::iter::once("ana").chain(names.iter().map(String::as_str)).collect();
@@ -464,7 +464,7 @@ async fn participants_come_page_by_page() {
 }
 
 #[tokio::test]
-async fn what_is_no_participant_or_role_is_named() {
+async fn an_invalid_participant_or_role_names_its_field() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let ana = host.rest("ana");

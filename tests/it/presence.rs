@@ -73,7 +73,7 @@ async fn hears(client: &mut Client, user: &str, status: &str) -> Value {
 }
 
 #[tokio::test]
-async fn many_connections_are_one_person() {
+async fn a_user_with_many_connections_has_one_presence() {
     Host::test(quick(), async |host| {
         let phone = host.client("bo").await;
         becomes(host, "bo", &["user.online"]).await;
@@ -99,7 +99,7 @@ async fn many_connections_are_one_person() {
 }
 
 #[tokio::test]
-async fn who_shares_a_conversation_sees_and_hears_and_others_do_not() {
+async fn only_users_who_share_a_conversation_see_presence() {
     Host::test(quick(), async |host| {
         let room = acquainted(host, "lobby", &["ana", "bo"]).await;
         let mut ana = host.client("ana").await;
@@ -139,7 +139,7 @@ async fn who_shares_a_conversation_sees_and_hears_and_others_do_not() {
 }
 
 #[tokio::test]
-async fn a_change_is_heard_once_however_many_conversations_are_shared() {
+async fn a_change_is_pushed_once_for_any_number_of_shared_conversations() {
     Host::test(quick(), async |host| {
         let mut ana = host.client("ana").await;
         for n in 0..5 {
@@ -160,7 +160,7 @@ async fn a_change_is_heard_once_however_many_conversations_are_shared() {
 }
 
 #[tokio::test]
-async fn away_comes_by_itself_and_busy_by_hand() {
+async fn away_is_detected_and_busy_is_chosen() {
     let options =
         quick().set("HANDLERS__PRESENCE_SWEEP__IDLE_MS", 2_000).set("HANDLERS__PRESENCE__IDLE_MS", 2_000);
     Host::test(options, async |host| {
@@ -209,7 +209,7 @@ async fn away_comes_by_itself_and_busy_by_hand() {
 }
 
 #[tokio::test]
-async fn whom_one_watches_is_heard_of_as_long_as_one_may() {
+async fn a_watch_lasts_as_long_as_the_permission() {
     Host::test(quick(), async |host| {
         let room = acquainted(host, "lobby", &["cy", "ana", "bo"]).await;
         let mut ana = host.client("ana").await;
@@ -266,7 +266,7 @@ async fn listed(host: &Host, viewer: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_stranger_is_not_seen_because_somebody_added_them() {
+async fn a_user_who_was_only_added_is_not_seen() {
     Host::test(quick(), async |host| {
         let body = json!({"type": "direct", "members": ["bo"]});
         let direct = host.rest("ana").post("/api/v1/conversations", body).await.expect(201);
@@ -345,7 +345,7 @@ async fn a_stranger_is_not_seen_because_somebody_added_them() {
 }
 
 #[tokio::test]
-async fn several_who_are_not_engaged_hear_nothing_and_the_others_do() {
+async fn only_engaged_users_get_presence() {
     Host::test(quick(), async |host| {
         // A class: one came by its code, another wrote, two were only added.
         let class = json!({"name": "Computing", "code": "CS101"});
@@ -392,7 +392,7 @@ async fn several_who_are_not_engaged_hear_nothing_and_the_others_do() {
 }
 
 #[tokio::test]
-async fn a_question_about_presence_is_checked() {
+async fn an_invalid_presence_request_names_its_field() {
     Host::test(Options::default(), async |host| {
         let ana = host.rest("ana");
         let many = |n: usize| (0..n).map(|i| format!("u{i}")).collect::<Vec<_>>().join(",");
@@ -434,7 +434,7 @@ async fn the_users_of_a_node_that_died_go_offline() {
 }
 
 #[tokio::test]
-async fn who_stays_through_the_loss_of_redis_is_not_announced_as_gone() {
+async fn a_user_who_stays_during_a_loss_of_redis_is_not_announced_as_offline() {
     Host::test(Options::default(), async |host| {
         let room = acquainted(host, "lobby", &["ana", "eve"]).await;
         let mut ana = host.client("ana").await;

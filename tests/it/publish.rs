@@ -16,7 +16,7 @@ async fn follow(client: &mut Client, topics: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_topic_reaches_who_follows_it_in_order() {
+async fn a_topic_reaches_its_subscribers_in_order() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo, mut cy) = (host.client("ana").await, host.client("bo").await, host.client("cy").await);
         follow(&mut ana, &["match:31", "tournament:7"]).await;
@@ -81,7 +81,7 @@ async fn a_user_and_a_conversation_are_reached_on_every_node() {
 }
 
 #[tokio::test]
-async fn everyone_in_a_large_conversation_is_notified_of_what_is_published_to_it() {
+async fn everyone_in_a_large_conversation_is_notified_of_a_publication() {
     Host::test(Options::default(), async |host| {
         let room = host.group("hall", &["ana", "muted"]).await;
         // More than one statement takes.
@@ -120,7 +120,7 @@ async fn only_internal_systems_publish() {
 }
 
 #[tokio::test]
-async fn what_breaks_a_rule_is_named_and_never_published() {
+async fn an_invalid_publication_names_its_field_and_is_not_published() {
     Host::test(Options::default(), async |host| {
         let good = json!({"target": "user:bo", "type": "x", "payload": {}, "notify": {"title": "x"}});
         for (field, value) in [
@@ -187,7 +187,7 @@ async fn publish_with_key(service: &Rest, key: &str, body: &Value) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_publishes_once() {
+async fn a_publication_with_a_key_is_published_once() {
     Host::test(Options::default(), async |host| {
         let mut bo = host.client("bo").await;
         let service = |name: &str| host.rest_with(Token::of(name).roles(&["service"]).sign());
@@ -226,7 +226,7 @@ async fn a_key_publishes_once() {
 
 /// A publisher that did not get the answer asks again, and the conversation may have ended meanwhile.
 #[tokio::test]
-async fn what_was_accepted_stays_accepted_when_its_conversation_ends() {
+async fn an_accepted_publication_stays_accepted_after_its_conversation_ends() {
     Host::test(Options::default(), async |host| {
         let room = host.group("short", &["ana"]).await;
         let service = host.rest_with(Token::of("billing").roles(&["service"]).sign());
@@ -243,7 +243,7 @@ async fn what_was_accepted_stays_accepted_when_its_conversation_ends() {
 }
 
 #[tokio::test]
-async fn what_was_accepted_survives_the_loss_of_redis_and_of_the_host() {
+async fn an_accepted_publication_survives_the_loss_of_redis_and_of_the_host() {
     Host::test(Options::default(), async |host| {
         host.outbox_read().await;
         host.redis.kill();

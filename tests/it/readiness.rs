@@ -31,7 +31,7 @@ async fn checks(host: &Host) -> Value {
 }
 
 #[tokio::test]
-async fn a_node_whose_postgres_goes_away_during_its_first_start_runs_every_handler_in_the_end() {
+async fn a_node_that_loses_postgres_during_its_first_start_runs_every_handler_in_the_end() {
     let database = services::database().await;
     let proxy = Proxy::to(database.postgres.address()).await;
     let options = Options::default().database_at(proxy.address());
@@ -64,7 +64,7 @@ async fn a_node_whose_postgres_goes_away_during_its_first_start_runs_every_handl
 /// The database is as a node left it that lost Postgres after it had kept a release, and before the fleet ran
 /// it.
 #[tokio::test]
-async fn a_handler_that_was_kept_and_never_ran_runs_after_the_next_start() {
+async fn a_stored_handler_that_never_ran_runs_after_the_next_start() {
     Host::test(Options::default(), async |host| {
         host.terminate();
         assert!(host.ended().await.success());
@@ -81,7 +81,7 @@ async fn a_handler_that_was_kept_and_never_ran_runs_after_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_file_that_should_run_and_does_not_keeps_a_node_from_being_ready() {
+async fn a_node_with_a_file_that_does_not_run_is_not_ready() {
     let here = tempfile::tempdir().unwrap();
     let bad = here.path().join("moody.wasm");
     let good = Release::guest("moody");
@@ -122,7 +122,7 @@ async fn every_check_has_a_name() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_stands_still_makes_the_node_that_owns_it_not_ready() {
+async fn a_node_that_owns_a_stuck_consumer_is_not_ready() {
     Host::test(Options::default(), async |host| {
         let other = host.another_node().await;
         let (mut ana, mut bo) = host.two_members("lobby").await;

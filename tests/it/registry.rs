@@ -55,7 +55,7 @@ async fn a_release_is_named_by_tag_or_by_digest() {
 }
 
 #[tokio::test]
-async fn what_a_registry_cannot_give_is_said_and_changes_nothing() {
+async fn an_error_of_a_registry_is_reported_and_changes_nothing() {
     let Some(registry) = registry(false).await else { return };
     Host::test(Options::default(), async |host| {
         let release = Release::guest("moody");
@@ -108,7 +108,7 @@ async fn what_a_registry_cannot_give_is_said_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_registry_with_a_door_wants_a_name_and_a_password() {
+async fn a_protected_registry_needs_a_name_and_a_password() {
     let Some(registry) = registry(true).await else { return };
     Host::test(Options::default(), async |host| {
         let release = Release::guest("moody");

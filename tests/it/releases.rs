@@ -10,7 +10,7 @@ use switchboard_tests::release::Release;
 use switchboard_tests::services::{self, Redis};
 
 #[tokio::test]
-async fn a_release_takes_effect_and_is_taken_back() {
+async fn a_release_takes_effect_and_is_rolled_back() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         ana.send("by the first").await.expect_sent();
@@ -42,7 +42,7 @@ async fn a_release_takes_effect_and_is_taken_back() {
 }
 
 #[tokio::test]
-async fn a_bad_file_is_refused_and_the_old_release_serves_on() {
+async fn a_bad_file_is_refused_and_the_old_release_continues() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let current = host.current("send-message").await;

@@ -8,7 +8,7 @@ use switchboard_tests::patience::until;
 use switchboard_tests::release::Release;
 
 #[tokio::test]
-async fn a_retired_handler_answers_nobody_on_any_node_and_sockets_stay_open() {
+async fn a_retired_handler_answers_no_call_on_any_node_and_sockets_stay_open() {
     Host::test(Options::default(), async |host| {
         let mut away = host.another_node().await;
         let other = host.another_node().await;
@@ -61,7 +61,7 @@ async fn a_retired_handler_answers_nobody_on_any_node_and_sockets_stay_open() {
 }
 
 #[tokio::test]
-async fn a_retired_consumer_goes_on_where_it_was_when_it_is_back() {
+async fn a_retired_consumer_continues_where_it_stopped() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let mut bo = host.client("bo").await;

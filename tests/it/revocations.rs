@@ -55,7 +55,7 @@ async fn a_revoked_token_ends_on_every_node() {
 }
 
 #[tokio::test]
-async fn a_users_tokens_of_before_are_revoked_and_stay_so_after_a_restart() {
+async fn older_tokens_of_a_user_are_revoked_also_after_a_restart() {
     Host::test(Options::default(), async |host| {
         let (old, fresh) = (token("ana", "old"), token("ana", "fresh").claim("iat", json!(now_s())));
         let without_iat = token("ana", "ageless").without("iat");
@@ -79,7 +79,7 @@ async fn a_users_tokens_of_before_are_revoked_and_stay_so_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_connection_goes_by_the_token_it_was_renewed_with() {
+async fn a_renewed_connection_depends_on_its_new_token() {
     Host::test(Options::default(), async |host| {
         let (first, second) = (token("ana", "first"), token("ana", "second"));
         let mut ana = Client::open(host.address, "ana", &Handshake::bearer(&first.sign())).await;
@@ -96,7 +96,7 @@ async fn a_connection_goes_by_the_token_it_was_renewed_with() {
 }
 
 #[tokio::test]
-async fn a_revocation_is_forgotten_when_its_token_is_over() {
+async fn a_revocation_is_deleted_after_its_token_expires() {
     Host::test(Options::default(), async |host| {
         // Over for longer than clocks may differ.
         revoke(host, json!({"jti": "over", "expires_at": now_s() - 7200})).await;
@@ -117,7 +117,7 @@ async fn a_revocation_is_forgotten_when_its_token_is_over() {
 }
 
 #[tokio::test]
-async fn what_is_no_revocation_names_its_field() {
+async fn an_invalid_revocation_names_its_field() {
     Host::test(Options::default(), async |host| {
         for (what, field) in [
             (json!({}), "jti"),

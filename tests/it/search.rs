@@ -166,7 +166,7 @@ async fn a_snippet_is_safe_html_with_its_hits_marked() {
 }
 
 #[tokio::test]
-async fn only_what_is_mine_and_only_as_long_as_it_is() {
+async fn a_search_finds_only_conversations_of_the_caller() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let (ours, theirs) = (host.group("ours", &["ana", "bo"]).await, host.group("theirs", &["ana"]).await);
         let ana = host.rest("ana");
@@ -207,7 +207,7 @@ async fn only_what_is_mine_and_only_as_long_as_it_is() {
 /// not one before the conversation's own. A word that is in more messages than are ranked is answered by the
 /// newest of them.
 #[tokio::test]
-async fn however_old_it_is_it_is_found() {
+async fn messages_of_any_age_are_found() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
         let old = "insert into app.conversations (id, kind, name, created_by)
@@ -249,7 +249,7 @@ async fn however_old_it_is_it_is_found() {
 }
 
 #[tokio::test]
-async fn the_ids_of_a_search_are_remembered_and_redis_may_forget_them() {
+async fn the_ids_of_a_search_are_cached_and_redis_may_lose_them() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         send(&host.rest("ana"), &room, "một hai").await;
@@ -283,7 +283,7 @@ async fn the_ids_of_a_search_are_remembered_and_redis_may_forget_them() {
 }
 
 #[tokio::test]
-async fn what_is_asked_wrongly_is_named() {
+async fn an_invalid_request_names_its_field() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
         let ana = host.rest("ana");

@@ -6,7 +6,7 @@ use switchboard_tests::patience::{PATIENCE, within};
 use switchboard_tests::sentinels::Sentinels;
 
 #[tokio::test]
-async fn a_failover_leaves_no_node_deaf() {
+async fn every_node_receives_publications_after_a_failover() {
     let mut redis = Sentinels::start().await;
     let options = Options::default().set("REDIS_URL", redis.url()).without_rate_limits();
     Host::test(options, async |host| {

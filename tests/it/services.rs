@@ -14,7 +14,7 @@ fn services(line: &str, arguments: &[&str]) -> Output {
 /// A script that runs a command in the background makes it ignore INT and QUIT, and so everything that it
 /// starts.
 #[test]
-fn servers_end_where_a_script_ran_them_in_the_background() {
+fn servers_of_a_background_script_are_ended() {
     // The variables of the run name servers already; others are started for variables that nobody has set.
     let output =
         services("\"$0\" \"$@\" & wait $!", &["--prefix", "SWITCHBOARD_BACKGROUND", "run", "--", "true"]);
@@ -23,7 +23,7 @@ fn servers_end_where_a_script_ran_them_in_the_background() {
 }
 
 #[test]
-fn a_command_runs_at_another_time() {
+fn a_command_runs_with_another_clock() {
     if faketime::variables(0).is_none() {
         println!("libfaketime is not installed: no command can run at another time here");
         return;

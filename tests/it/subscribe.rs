@@ -8,7 +8,7 @@ use switchboard_tests::host::{Host, Options};
 use switchboard_tests::ledger::{self, Audit};
 
 #[tokio::test]
-async fn what_was_missed_comes_in_order_before_what_is_new() {
+async fn missed_messages_come_in_order_before_new_ones() {
     Host::test(Options::default(), async |host| {
         let (mut ana, bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -70,7 +70,7 @@ async fn strangers_are_refused_one_by_one() {
 }
 
 #[tokio::test]
-async fn joining_a_channel_while_subscribing() {
+async fn a_subscribe_can_join_a_channel() {
     Host::test(Options::default(), async |host| {
         let body =
             json!({"type": "channel", "name": "news", "visibility": "public", "members": [], "capacity": 2});
@@ -98,7 +98,7 @@ async fn joining_a_channel_while_subscribing() {
 }
 
 #[tokio::test]
-async fn the_alias_answers_in_the_proper_name_and_adds_the_conversation() {
+async fn an_alias_gets_the_canonical_reply_with_the_conversation() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
         let mut ana = host.client("ana").await;
@@ -113,7 +113,7 @@ async fn the_alias_answers_in_the_proper_name_and_adds_the_conversation() {
 }
 
 #[tokio::test]
-async fn after_unsubscribing_there_is_silence() {
+async fn no_push_arrives_after_unsubscribing() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let payload = json!({"conversation_ids": [bo.room()]});
@@ -126,7 +126,7 @@ async fn after_unsubscribing_there_is_silence() {
 }
 
 #[tokio::test]
-async fn beyond_a_thousand_missed_the_client_is_told_to_page() {
+async fn after_more_than_a_thousand_missed_messages_the_client_gets_a_resync() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let mut talkers = Vec::new();
@@ -209,7 +209,7 @@ async fn resuming_under_load_leaves_nothing_out() {
 /// A member who left and returned has subscribed again. This subscription must survive the late revocation of
 /// the first.
 #[tokio::test]
-async fn who_comes_back_before_it_is_known_that_they_left_stays_subscribed() {
+async fn a_user_who_rejoins_before_the_leave_is_delivered_stays_subscribed() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo", "cy"]).await;
         let (mut bo, mut cy) = (host.client("bo").await, host.client("cy").await);

@@ -137,7 +137,7 @@ impl Requests {
 /// That the count above can be other than zero: a release that cuts off its calls is felt, by those who were
 /// in it, and by nobody else's books.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_swap_that_drops_calls_is_noticed() {
+async fn a_swap_that_drops_calls_is_reported() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let mut crowd = Vec::new();

@@ -9,7 +9,7 @@ use switchboard_tests::patience::{until, within};
 use switchboard_tests::reference::Reference;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_room_over_three_nodes_outlives_one_of_them() {
+async fn a_conversation_on_three_nodes_survives_the_loss_of_one() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let users: Vec<String> = (0..9).map(|n| format!("user-{n}")).collect();
         let names: Vec<&str> = users.iter().map(String::as_str).collect();

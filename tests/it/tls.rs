@@ -81,7 +81,7 @@ async fn the_protocol_is_the_same_over_tls() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_over_tls_is_taken_for_gone_too() {
+async fn a_silent_client_over_tls_is_closed_too() {
     let certificate = Certificate::make();
     let directory = files(&certificate);
     let options = with_tls(&directory).set("IDLE_MS", 1_500).set("AUTH_WAIT_MS", 300);
@@ -96,7 +96,7 @@ async fn who_says_nothing_over_tls_is_taken_for_gone_too() {
 }
 
 #[tokio::test]
-async fn who_reads_nothing_over_tls_is_closed_too() {
+async fn a_client_that_does_not_read_over_tls_is_closed_too() {
     let certificate = Certificate::make();
     let directory = files(&certificate);
     let options = with_tls(&directory).without_rate_limits().set("STALL_MS", 500);
@@ -171,7 +171,7 @@ async fn a_certificate_is_changed_while_clients_stay() {
 
 /// An obstacle may not change a file's metadata: a permission, or a write within one tick of the clock.
 #[tokio::test]
-async fn a_certificate_that_could_not_be_read_is_tried_again() {
+async fn an_unreadable_certificate_is_read_again_later() {
     let (old, new) = (Certificate::make(), Certificate::make());
     let directory = files(&old);
     let path = directory.path().join("cert.pem");
@@ -201,7 +201,7 @@ async fn a_certificate_that_could_not_be_read_is_tried_again() {
 
 /// The wait of the silent one is the rule itself: ten seconds.
 #[tokio::test]
-async fn who_speaks_no_tls_is_sent_away_and_costs_nobody_else() {
+async fn a_client_without_tls_is_refused_and_affects_no_other() {
     let certificate = Certificate::make();
     let directory = files(&certificate);
     Host::test(with_tls(&directory), async |host| {
@@ -232,7 +232,7 @@ async fn who_speaks_no_tls_is_sent_away_and_costs_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_cannot_be_used_is_a_wrong_setting() {
+async fn an_unusable_certificate_is_a_setting_error() {
     let (directory, other) = (files(&Certificate::make()), files(&Certificate::make()));
     let database = services::database().await;
     for (options, complaint) in [

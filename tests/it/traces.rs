@@ -219,7 +219,7 @@ async fn a_message_is_one_trace_over_two_nodes() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_traced_already_goes_on_in_its_trace_and_others_are_not_sampled() {
+async fn a_traced_request_continues_its_trace_and_others_are_not_sampled() {
     let collector = Collector::start().await;
     let options = Options::default()
         .set("OTLP_ENDPOINT", format!("http://{}", collector.address))

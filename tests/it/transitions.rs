@@ -379,7 +379,7 @@ fn lie(server: &Redis, script: &str, config: Config) -> Option<String> {
 }
 
 #[tokio::test]
-async fn no_order_of_events_announces_a_lie() {
+async fn no_order_of_events_announces_a_wrong_status() {
     let server = Redis::start().await;
     let told = tokio::task::spawn_blocking(move || lie(&server, &script(), Config::default()));
     assert_eq!(told.await.unwrap(), None);
@@ -388,7 +388,7 @@ async fn no_order_of_events_announces_a_lie() {
 /// That nothing is found says something only where something can be: each of these is a bug that the script
 /// had or could have, and a lie follows.
 #[tokio::test]
-async fn every_bug_tells_a_lie() {
+async fn every_seeded_bug_announces_a_wrong_status() {
     let server = Redis::start().await;
     let bugs = [
         (
@@ -415,7 +415,7 @@ async fn every_bug_tells_a_lie() {
 
 /// The cases that were thought of, by name.
 #[tokio::test]
-async fn what_each_step_does() {
+async fn each_step_has_its_effect() {
     let server = Redis::start().await;
     tokio::task::spawn_blocking(move || {
         let mut world = World::new(&server, &script());

@@ -5,7 +5,7 @@ use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::until;
 
 #[tokio::test]
-async fn typing_is_told_to_the_others_until_it_stops() {
+async fn typing_is_pushed_to_the_others_until_it_stops() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -41,7 +41,7 @@ async fn typing_is_told_to_the_others_until_it_stops() {
 }
 
 #[tokio::test]
-async fn who_may_not_speak_does_not_type() {
+async fn a_user_who_cannot_send_cannot_type() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
@@ -81,7 +81,7 @@ async fn notified(host: &Host, user: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn who_looks_is_not_notified_and_focus_says_where() {
+async fn a_user_who_looks_is_not_notified_and_focus_names_the_conversation() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();

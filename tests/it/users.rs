@@ -14,7 +14,7 @@ fn path(user: &str) -> String {
 }
 
 #[tokio::test]
-async fn one_says_who_one_is_and_others_see_it_without_the_email() {
+async fn a_user_changes_their_entry_and_others_see_it_without_the_email() {
     Host::test(Options::default(), async |host| {
         let ana = host.rest("ana");
         // Before she ever connected she knows herself, and nobody else does.
@@ -51,7 +51,7 @@ async fn one_says_who_one_is_and_others_see_it_without_the_email() {
 }
 
 #[tokio::test]
-async fn what_is_taken_is_taken_without_case() {
+async fn usernames_are_unique_without_case() {
     Host::test(Options::default(), async |host| {
         host.rest("ana").put(ME, json!({"username": "Ana", "email": "a@x.test"})).await.expect(200);
         for (body, field) in [
@@ -82,7 +82,7 @@ async fn what_is_taken_is_taken_without_case() {
 }
 
 #[tokio::test]
-async fn the_directory_is_kept_and_never_behind_a_change() {
+async fn the_directory_is_cached_and_never_outdated() {
     Host::test(Options::default(), async |host| {
         let (ana, bo) = (host.rest("ana"), host.rest("bo"));
         let name = async |rest: &switchboard_tests::rest::Rest| {
@@ -117,7 +117,7 @@ async fn the_directory_is_kept_and_never_behind_a_change() {
 
 /// `/users/me` is the caller, so no user can have this id, nor an id that clients remove from a path.
 #[tokio::test]
-async fn a_reserved_name_signs_in_nobody_and_names_nobody() {
+async fn a_reserved_user_id_cannot_sign_in_or_be_named() {
     Host::test(Options::default(), async |host| {
         let ana = host.rest("ana");
         for name in ["me", ".", ".."] {
@@ -141,7 +141,7 @@ async fn a_reserved_name_signs_in_nobody_and_names_nobody() {
 }
 
 #[tokio::test]
-async fn what_is_no_entry_is_named() {
+async fn an_invalid_entry_names_its_field() {
     Host::test(Options::default(), async |host| {
         let ana = host.rest("ana");
         for (field, values) in [

@@ -127,7 +127,7 @@ mod tests {
 
     /// It also shows that the harness speaks WebSocket like other implementations.
     #[tokio::test]
-    async fn what_one_says_everyone_hears() {
+    async fn a_message_reaches_every_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener));

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_twice_is_shown_once() {
+    fn a_duplicate_message_is_shown_once() {
         let mut stream = Stream::at(3, 0);
         for seq in [3, 4, 4, 5, 2] {
             assert_eq!(stream.message(&message(seq)), Need::Nothing);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resync_pages_from_where_it_stands() {
+    fn a_resync_pages_from_the_present_position() {
         let mut stream = Stream::at(7, 0);
         assert_eq!(stream.resync(), Need::History(7));
         assert_eq!(stream.resync(), Need::Nothing);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_forgets_what_is_not_stored_and_shows_what_is_there_instead() {
+    fn a_reset_forgets_lost_messages_and_shows_the_stored_ones() {
         let mut stream = Stream { epoch: Some("old".to_owned()), ..Stream::at(1, 4) };
         for seq in [2, 3, 4, 6] {
             stream.message(&message(seq));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_cut_it_resumes_below_what_it_held() {
+    fn after_a_lost_connection_a_client_resumes_below_its_held_messages() {
         let mut stream = Stream::at(1, 2);
         stream.message(&message(5));
         stream.cut();

@@ -68,7 +68,7 @@ fn the_prose_has_the_same_names() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_described_is_answered_as_described() {
+async fn described_frames_get_described_replies() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let world = World::make(host, "frames").await;
         for least in [true, false] {

@@ -23,7 +23,7 @@ async fn counted(host: &Host) -> Vec<(String, i64)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_reads_a_table_from_end_to_end() {
+async fn no_statement_scans_a_whole_table() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let world = World::make(host, "here").await;
         host.database.run("select pg_stat_reset()").await;

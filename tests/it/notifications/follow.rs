@@ -100,7 +100,7 @@ async fn an_edit_replaces_the_text_of_notifications() {
 }
 
 #[tokio::test]
-async fn who_leaves_a_conversation_loses_its_notifications() {
+async fn a_user_who_leaves_a_conversation_loses_its_notifications() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo", "cy"]).await;
         let other = host.group("other", &["ana", "bo"]).await;
@@ -131,7 +131,7 @@ async fn who_leaves_a_conversation_loses_its_notifications() {
 
 /// However the events come: late, again, or all at once.
 #[tokio::test]
-async fn every_event_again_brings_no_text_back() {
+async fn a_repeated_event_restores_no_deleted_text() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo", "cy"]).await;
         let gone = said(host, "ana", &room, json!({"content": "gone words", "mentions": ["cy"]})).await;
@@ -164,7 +164,7 @@ async fn every_event_again_brings_no_text_back() {
 }
 
 #[tokio::test]
-async fn a_deletion_in_a_large_conversation_reaches_everybody() {
+async fn a_deletion_in_a_large_conversation_reaches_everyone() {
     Host::test(Options::default(), async |host| {
         // More people than one step changes.
         let room = host.group("hall", &["ana"]).await;
@@ -189,7 +189,7 @@ async fn a_deletion_in_a_large_conversation_reaches_everybody() {
 }
 
 #[tokio::test]
-async fn who_reads_a_conversation_has_read_its_notifications() {
+async fn reading_a_conversation_marks_its_notifications_as_read() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let other = host.group("other", &["ana", "bo"]).await;
@@ -235,7 +235,7 @@ async fn who_reads_a_conversation_has_read_its_notifications() {
 }
 
 #[tokio::test]
-async fn a_mention_that_an_edit_adds_notifies_who_is_new_in_it() {
+async fn a_mention_that_an_edit_adds_notifies_the_mentioned_user() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo", "cy", "dee"]).await;
         named(host, "cy", "carla").await;

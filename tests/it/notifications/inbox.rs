@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn what_is_done_on_one_device_shows_on_the_other() {
+async fn a_change_on_one_device_shows_on_the_other() {
     Host::test(Options::default(), async |host| {
         let (mut phone, mut desk) = (host.client("bo").await, host.client("bo").await);
         let mut ids = Vec::new();
@@ -117,7 +117,7 @@ async fn the_list_has_pages_and_filters() {
 }
 
 #[tokio::test]
-async fn what_is_not_yours_is_not_there() {
+async fn things_of_others_are_answered_with_not_found() {
     Host::test(Options::default(), async |host| {
         let mut bo = host.client("bo").await;
         host.notice("bo", "for bo").await;
@@ -148,7 +148,7 @@ async fn what_is_not_yours_is_not_there() {
 }
 
 #[tokio::test]
-async fn the_cache_is_never_stale_and_never_needed() {
+async fn the_cache_is_never_outdated_and_never_needed() {
     Host::test(Options::default(), async |host| {
         let mut bo = host.client("bo").await;
         let titles = async |host: &Host| -> Vec<String> {
@@ -183,7 +183,7 @@ async fn the_cache_is_never_stale_and_never_needed() {
 
 /// A reader during changes gets a state from some moment of the call, and in the end the last state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_and_writers_at_once_leave_the_truth_in_the_cache() {
+async fn concurrent_readers_and_writers_leave_the_right_cache() {
     Host::test(Options::default(), async |host| {
         for n in 0..40 {
             host.notice("bo", &format!("{n}")).await;
