@@ -85,7 +85,7 @@ async fn other_users_cannot_audit_and_auditors_need_a_reason() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
         let path = format!("/api/v1/admin/conversations/{room}/messages");
-        // Not even the owner, whether the conversation is there or not.
+        // The owner may not either, whether the conversation exists or not.
         let nowhere = path.replace(&room, "0199aaaa-0000-7000-8000-000000000000");
         for path in [&path, &nowhere] {
             let asked = format!("{path}?reason=x");
@@ -123,7 +123,7 @@ async fn other_users_cannot_audit_and_auditors_need_a_reason() {
     .await;
 }
 
-/// A message that was edited very often shows its newest changes; the others are a question away.
+/// A message that was edited very often shows its newest changes; another request gets the others.
 #[tokio::test]
 async fn many_versions_of_a_message_come_in_pages() {
     Host::test(Options::default(), async |host| {

@@ -38,14 +38,14 @@ async fn every_form_of_handshake_signs_in() {
         assert!(matches!(ticket.status, 200 | 201), "{ticket}");
         let ticket = ticket.json()["ticket"].as_str().expect("a ticket").to_owned();
         Client::open(host.address, "ana", &Handshake::ticket(&ticket)).await;
-        // One connection, one use.
+        // A ticket is valid for one connection, once.
         assert_eq!(refused(host, &Handshake::ticket(&ticket)).await.0, 401);
         assert_eq!(refused(host, &Handshake::ticket("invented")).await.0, 401);
     })
     .await;
 }
 
-/// As a large identity provider makes it.
+/// A token like those of a large identity provider.
 #[tokio::test]
 async fn a_token_with_200_groups_signs_in_in_every_form() {
     Host::test(Options::default(), async |host| {
@@ -81,7 +81,7 @@ async fn the_first_frame_may_carry_the_token() {
         eve.request("auth", json!({"token": "nonsense"})).await.expect_error("unauthorized");
         assert_eq!(eve.expect_close().await, 4001);
 
-        // Nothing else is answered before.
+        // The host answers nothing else before.
         let (mut eve, _) = Client::connect(host.address, &Handshake::bare()).await.unwrap();
         eve.write(json!({"type": "subscribe", "id": 1, "payload": {"conversation_ids": []}})).await;
         eve.reply_to(&json!(1)).await.expect_error("unauthorized");
@@ -89,7 +89,7 @@ async fn the_first_frame_may_carry_the_token() {
     .await;
 }
 
-/// The wait is the rule itself: ten seconds.
+/// The test waits for the real time-out: ten seconds.
 #[tokio::test]
 async fn a_client_that_does_not_authenticate_is_disconnected() {
     Host::test(Options::default(), async |host| {
@@ -142,7 +142,7 @@ async fn a_bad_token_is_refused_everywhere() {
             answer.expect_problem(401, "unauthorized");
         }
         assert!(!host.log().contains(&claims_and_signature), "a token stands in the log");
-        // Within the skew it is not expired yet.
+        // Within the clock skew the token is not expired yet.
         let late = good.expires_in_s(-15).sign();
         host.rest_with(late).get("/api/v1/conversations").await.expect(200);
     })
@@ -164,7 +164,7 @@ async fn public_keys_of_every_kind_verify_tokens() {
             let token = Token::of("ana").sign_with(*algorithm, key);
             Client::open(host.address, "ana", &Handshake::bearer(&token)).await;
         }
-        // The public key is no secret: it must not be one for HS256.
+        // The public key must not serve as a secret for HS256.
         let public = std::fs::read(format!("{KEYS}/rsa.pem")).unwrap();
         let confused = Token::of("ana").sign_with(Algorithm::HS256, &EncodingKey::from_secret(&public));
         assert_eq!(refused(host, &Handshake::bearer(&confused)).await.0, 401);
@@ -198,7 +198,7 @@ async fn an_expiring_token_is_announced_and_then_closes_the_connection() {
     Host::test(Options::default().set("JWT_LEEWAY_S", 0), async |host| {
         let short = Handshake::bearer(&Token::of("ana").expires_in_s(3).sign());
         let mut ana = Client::open(host.address, "ana", &short).await;
-        // Less than 60 s are left, so the warning is due at once.
+        // The token has less than 60 s left, so the warning is due at once.
         assert!(ana.expect("auth.expiring").await["expires_at"].is_string());
         assert_eq!(ana.expect_close().await, 4001);
     })
@@ -217,7 +217,8 @@ async fn a_fresh_token_renews_the_connection_in_place() {
         let renewed = renewed.expect("auth.success");
         assert_eq!(renewed["user_id"], "ana");
         assert_ne!(renewed["expires_at"], ana.session["expires_at"]);
-        // A second connection with the short token shows when the time is over for those who did not renew.
+        // A second connection with the short token shows when the time is over for clients that did not
+        // renew.
         let mut other = Client::open(host.address, "ana", &short).await;
         assert_eq!(other.expect_close().await, 4001);
         ana.expect_alive().await;
@@ -225,7 +226,7 @@ async fn a_fresh_token_renews_the_connection_in_place() {
     .await;
 }
 
-/// With everything that this process and its crates ever say.
+/// The test enables every log line of this process and its crates.
 #[tokio::test]
 async fn no_token_is_ever_in_the_log() {
     Host::test(Options::default().set("LOG", "trace"), async |host| {
@@ -293,7 +294,7 @@ async fn pages_of_unlisted_origins_are_refused() {
             let allowed = |answer: &switchboard_tests::rest::Answer, name: &str| {
                 answer.headers.get(name).map(|value| value.to_str().unwrap().to_owned())
             };
-            // Signed in or not: the browser asks without the token.
+            // Whether the user is signed in does not matter: the browser asks without the token.
             let asked = host
                 .rest_with(None)
                 .send(hyper::Method::OPTIONS, "/api/v1/conversations", &headers, "")

@@ -1,5 +1,5 @@
-//! A handler that breaks the contract in what it returns, logs and keeps: no client and no operator gets to
-//! see any of it.
+//! A handler that breaks the contract in its results, log lines and recordings: no client and no operator
+//! sees any of it.
 
 use std::fs;
 
@@ -29,7 +29,7 @@ async fn an_answer_that_violates_the_contract_counts_as_a_failure_of_the_release
         for (how, _) in BROKEN {
             eve.post(&format!("{PATH}/{how}"), json!({})).await.expect_problem(500, "internal");
         }
-        // The length of a sentence may be a client's doing: it is cut.
+        // A client may cause a long sentence, so the host cuts it.
         let answer = eve.post(&format!("{PATH}/long-detail"), json!({})).await;
         let problem = answer.expect_problem(404, "not_found");
         assert_eq!(problem["detail"].as_str().unwrap().len(), 4096);

@@ -8,7 +8,7 @@ use switchboard_tests::ledger;
 
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
-/// Bodies that are no JSON object at all.
+/// Bodies that are not a JSON object.
 fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("nothing", b"".to_vec()),
@@ -23,7 +23,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Well-formed objects that break a rule of a message, with the field they break it in.
+/// Well-formed objects that break a rule of a message, with the field that breaks it.
 fn invalid() -> Vec<(Value, &'static str)> {
     vec![
         (json!({"content": null}), "content"),
@@ -73,13 +73,13 @@ async fn an_invalid_message_names_its_field_and_is_not_stored() {
             ana.request("message.send", payload.clone()).await.expect_invalid(field);
             rest.post("/api/v1/messages", payload).await.expect_invalid(field);
         }
-        // An id that could not be one names nothing.
+        // A text that cannot be an id names nothing.
         for id in ["not-an-id", "", "\u{0}", "' or 1=1 --", &"x".repeat(1000)] {
             let error = ana.request("message.send", json!({"content": "x", "conversation_id": id})).await;
             let error = error.expect("error");
             assert!(matches!(error["code"].as_str(), Some("not_found" | "invalid")), "{id:?}: {error}");
         }
-        // The slips of a key are named too.
+        // Mistakes in a key are named too.
         let headers = [("content-type", "application/json"), ("idempotency-key", "")];
         rest.send(Method::POST, &path, &headers, r#"{"content":"x"}"#).await.expect_problem(422, "invalid");
 
@@ -120,7 +120,7 @@ async fn frames_of_every_type_survive_nonsense() {
                 "{frame_type} {payload}: {error}"
             );
         }
-        // A position beyond the head is a client that knows the future: it gets what comes.
+        // A client with a position beyond the head gets later messages.
         let ahead = json!({"conversation_ids": [room], "positions": {(room.as_str()): 1_000_000}});
         bo.request("subscribe", ahead).await.expect("subscribed");
         ana.send("still here").await.expect_sent();
@@ -157,7 +157,7 @@ async fn requests_that_create_survive_nonsense() {
             let field = query.split('=').next().unwrap_or_default();
             ana.get(&format!("/api/v1/conversations?{query}")).await.expect_invalid(field);
         }
-        // Escapes that are none.
+        // Invalid escapes.
         let answer = ana.get("/api/v1/conversations/%ff%fe").await;
         assert!(matches!(answer.status, 400 | 404), "{answer}");
     })

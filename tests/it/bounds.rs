@@ -1,4 +1,4 @@
-//! Every bound of the wire, one past it, and right at it.
+//! Every bound of the wire: one beyond it, and exactly at it.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 const FRAME_BYTES_MAX: usize = 64 * 1024;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// A ping of exactly so many bytes.
+/// A ping of exactly this many bytes.
 fn ping_of(bytes: usize) -> String {
     let bare = r#"{"type":"ping","id":"big","payload":{"pad":""}}"#;
     bare.replace("\"\"", &format!("\"{}\"", "x".repeat(bytes - bare.len())))
@@ -28,7 +28,7 @@ async fn a_frame_of_64_kib_is_accepted_and_one_more_byte_closes() {
         let mut ana = host.client("ana").await;
         ana.write_text(&ping_of(FRAME_BYTES_MAX)).await;
         ana.reply_to(&json!("big")).await.expect("pong");
-        // The header alone condemns it: the bytes need not come.
+        // The header alone is enough: the bytes need not come.
         ana.write_raw(&frames::encode_header(frames::TEXT, FRAME_BYTES_MAX + 1)).await.unwrap();
         assert_eq!(ana.expect_close().await, 1009);
     })
@@ -163,7 +163,7 @@ async fn the_connections_of_one_user_are_limited() {
             client.expect_alive().await;
         }
         host.client("bo").await.expect_alive().await;
-        // Another's end makes room.
+        // The end of another connection makes room.
         drop(standing.pop());
         until("a place to be free", async || {
             let (mut client, _) = Client::connect(host.address, &handshake).await.ok()?;
@@ -200,7 +200,7 @@ async fn a_flooding_client_is_warned_twice_and_then_closed() {
     let options = Options::default().set("FRAMES_PER_SECOND", 1).set("FRAMES_BURST", 5);
     Host::test(options, async |host| {
         let mut eve = host.client("eve").await;
-        // Goes on whatever it hears: what is refused within a second belongs to one overflow.
+        // Goes on whatever it receives: refusals within a second belong to one overflow.
         let (mut warnings, mut pongs) = (0, 0);
         let code = loop {
             eve.write(json!({"type": "ping", "id": warnings})).await;
@@ -225,7 +225,7 @@ async fn a_body_over_64_kib_is_refused_before_it_is_read() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");
-        // At the bound it is read, and judged by its content.
+        // At the bound the host reads it and judges its content.
         let json = [("content-type", "application/json")];
         let pad = |bytes: usize| {
             let bare = r#"{"content":"fits","pad":""}"#;
@@ -235,7 +235,7 @@ async fn a_body_over_64_kib_is_refused_before_it_is_read() {
         ana.send(Method::POST, &path, &json, pad(BODY_BYTES_MAX)).await.expect(201);
         ana.send(Method::POST, &path, &json, pad(BODY_BYTES_MAX + 1)).await.expect_problem(413, "too_large");
 
-        // Announced, never sent: the answer does not wait for it.
+        // The body is announced and never sent: the answer does not wait for it.
         let head = |length: &str| {
             format!(
                 "POST {path} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n{length}\r\n\r\n",
@@ -246,7 +246,7 @@ async fn a_body_over_64_kib_is_refused_before_it_is_read() {
         stream.write_all(head("content-length: 1000000000").as_bytes()).await.unwrap();
         assert!(first_line(&mut stream).await.contains(" 413 "));
 
-        // Of unknown length: counted while it comes.
+        // A body of unknown length is counted while it arrives.
         let mut stream = TcpStream::connect(host.address).await.unwrap();
         stream.write_all(head("transfer-encoding: chunked").as_bytes()).await.unwrap();
         let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
@@ -283,7 +283,7 @@ async fn requests_for_no_route_get_their_errors() {
         answer.expect_problem(415, "unsupported_media_type");
         let plain = host.rest("ana").get("/ws").await;
         assert!(matches!(plain.status, 400 | 426), "{plain}");
-        // The id of a request is in its answer.
+        // The answer contains the id of the request.
         assert!(ana.get("/api/v1/conversations").await.headers.contains_key("x-request-id"));
     })
     .await;
@@ -295,7 +295,7 @@ async fn the_subscriptions_of_one_connection_are_limited() {
         let mut ana = host.client("ana").await;
         let many: Vec<_> = (0..1500).map(|n| format!("0199aaaa-0000-7000-8000-{n:012}")).collect();
         let reply = ana.request("subscribe", json!({"conversation_ids": many})).await;
-        // Refused one by one or as a whole, never a 500 and never a lost connection.
+        // Refused one by one or as a whole, never with a 500 or a lost connection.
         match reply.0["type"].as_str() {
             Some("subscribed") => {
                 assert_eq!(reply.0["payload"]["refused"].as_array().map(Vec::len), Some(1500))

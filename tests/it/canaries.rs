@@ -1,5 +1,5 @@
-//! A release beside the one that runs: for some of the users, or shown what happens and answering nobody. A
-//! bad one is withdrawn automatically, on every node, with the reason.
+//! A release beside the running one: a canary for some of the users, or a shadow that answers no user. A bad
+//! canary is withdrawn automatically, on every node, with the reason.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use switchboard_tests::release::Release;
 
 const PATH: &str = "/api/v1/guests/moody";
 
-/// A release of `moody` that behaves and answers as told.
+/// A release of `moody` with this behaviour and answer.
 fn moody(mood: &str, says: &str) -> Release {
     Release::guest("moody").with_manifest(|manifest| {
         let config = manifest["config"].as_table_mut().unwrap();
@@ -97,7 +97,7 @@ async fn a_crashing_canary_is_withdrawn_from_three_nodes_within_two_seconds() {
             }
         };
         println!("a crash-looping canary: {failed} failing calls, {:?}", began.elapsed());
-        // The history knows it first; the other nodes follow.
+        // The history has it first; the other nodes follow.
         for node in [&*host, &second, &third] {
             until("everybody to be answered by the first", async || {
                 by_user(node, 20).await.values().all(|says| says == "first").then_some(())
@@ -134,7 +134,7 @@ async fn one_user_whose_calls_all_fail_does_not_withdraw_a_canary() {
         let (good, bad) = (moody("fine", "first"), moody("trap", "never"));
         host.admin.release(&good).await;
         assert_eq!(host.admin.try_out(&bad, "canary=50").await.expect(200)["complete"], true);
-        // Somebody in the canary's half, and somebody who is not.
+        // A user in the canary's half, and a user who is not.
         let mut eve = None;
         for n in 0..64 {
             let user = format!("eve-{n}");
@@ -151,7 +151,7 @@ async fn one_user_whose_calls_all_fail_does_not_withdraw_a_canary() {
             failed += 1;
         }
         assert_eq!(last_switch(host).await["action"], "canary");
-        // Others meet the same: then it is the release.
+        // Other users have the same failure: then the release is the cause.
         let last = until("the canary to be withdrawn", async || {
             by_user(host, 20).await;
             let last = last_switch(host).await;
@@ -164,7 +164,7 @@ async fn one_user_whose_calls_all_fail_does_not_withdraw_a_canary() {
     .await;
 }
 
-/// A verdict that is not there after this is not made: both windows have been looked at.
+/// After this time there will be no verdict: both windows were compared.
 fn limits_of_the_short_window() -> std::time::Duration {
     std::time::Duration::from_millis(2500)
 }
@@ -238,7 +238,7 @@ async fn shadow(host: &Host, handler: &str) -> Value {
 async fn a_shadow_runs_real_sends_and_writes_nothing() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
-        // A shadow that is busy passes calls over, so it may take many until it has seen some.
+        // A busy shadow skips calls, so it may take many calls until it has run some.
         let patient = Release::built("send-message").with_manifest(|manifest| {
             manifest["config"]["messages_per_minute"] = 1_000_000.into();
         });
@@ -261,7 +261,7 @@ async fn a_shadow_runs_real_sends_and_writes_nothing() {
         assert_eq!(history.expect(200)["messages"].as_array().unwrap().len(), sent);
         bo.expect_silence().await;
 
-        // Another behaviour is told, with the first call that showed it.
+        // A different behaviour is reported, with the first call that showed it.
         let strict = Release::built("send-message").with_manifest(|manifest| {
             manifest["config"]["messages_per_minute"] = 1.into();
         });

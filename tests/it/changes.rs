@@ -1,5 +1,5 @@
-//! Edits and deletions: who may, what everyone then sees, how they are counted, and how they reach who was
-//! away.
+//! Edits and deletions: permissions, the pushes to everyone, their numbers, and how they reach clients that
+//! were away.
 
 use std::collections::BTreeSet;
 
@@ -79,7 +79,7 @@ async fn a_deleted_message_keeps_only_its_seq() {
         assert_eq!(bo.expect("message.deleted").await, expected);
         assert_eq!(ana.expect("message.deleted").await, expected);
 
-        // Again, by either way: the same answer, nothing new.
+        // Again, by REST and by frame: the same answer, and no new change.
         assert_eq!(ana.request("message.delete", payload.clone()).await.expect("message.deleted"), expected);
         host.rest("ana").delete(&path(&room, &sent)).await.expect(204);
         let edit = host.rest("ana").put(&path(&room, &sent), json!({"content": "x"})).await;
@@ -217,7 +217,7 @@ async fn an_edit_follows_the_rules_of_a_message() {
         }
         ana.put(&path, json!({"content": "e\u{301}".repeat(2000)})).await.expect(200);
 
-        // Mentions stay unless the edit says others; the rest of the message always stays.
+        // Mentions stay unless the edit has others; the rest of the message always stays.
         let kept = ana.put(&path, json!({"content": "hello"})).await.expect(200);
         assert_eq!(
             (&kept["message"]["mentions"], &kept["message"]["metadata"]),
@@ -255,12 +255,12 @@ async fn concurrent_changes_are_numbered_without_gaps() {
         for race in races {
             match race.await.expect("no panic") {
                 200 => accepted += 1,
-                // Deletions, and edits that came after one.
+                // Deletions, and edits after a deletion.
                 204 | 409 => {}
                 other => panic!("{other}"),
             }
         }
-        // Each message was deleted by two; one of them did it.
+        // Two users deleted each message; one of them succeeded.
         let changes = host
             .database
             .rows("select change, kind, original_content, message_id::text from app.message_changes order by change")
@@ -283,8 +283,7 @@ async fn concurrent_changes_are_numbered_without_gaps() {
     .await;
 }
 
-/// A client that was away says where it stood; it gets the messages it missed, then the changes, then what is
-/// new.
+/// A client that was away sends its position; it gets the missed messages, then the changes, then new frames.
 #[tokio::test]
 async fn a_returning_client_gets_missed_changes() {
     Host::test(Options::default(), async |host| {
@@ -306,7 +305,7 @@ async fn a_returning_client_gets_missed_changes() {
             let subscribed = bo.request("subscribe", payload).await.expect("subscribed");
             bo.forget_pushes();
             assert_eq!((&subscribed["heads"][&room], &subscribed["changes"][&room]), (&json!(4), &json!(3)));
-            // A missed message comes as it is now.
+            // A missed message comes in its present version.
             assert_eq!(bo.next_push().await["payload"]["message"]["content"], "third, edited");
             if after < 1 {
                 let push = bo.next_push().await;
@@ -324,7 +323,7 @@ async fn a_returning_client_gets_missed_changes() {
             bo.expect_silence().await;
         }
 
-        // A position that is just a seq counts no changes.
+        // A position that is just a seq has no changes.
         let mut bo = host.client("bo").await;
         let payload = json!({"conversation_ids": [room], "positions": {(room.as_str()): 4}});
         bo.request("subscribe", payload).await.expect("subscribed");
@@ -350,7 +349,7 @@ async fn after_more_than_a_thousand_changes_the_client_gets_a_resync() {
         let ask = |change: u64| json!({"conversation_ids": [room], "positions": {(room.as_str()): {"seq": 2, "change": change}}});
         bo.request("subscribe", ask(0)).await.expect("subscribed");
         assert_eq!(bo.expect("resync").await["conversation_ids"], json!([room]));
-        // One fewer comes one by one.
+        // With one fewer, the changes come one by one.
         let mut bo = host.client("bo").await;
         bo.request("subscribe", ask(1)).await.expect("subscribed");
         for change in 2..=1001 {
@@ -361,7 +360,7 @@ async fn after_more_than_a_thousand_changes_the_client_gets_a_resync() {
     .await;
 }
 
-/// Edits and deletions together, by REST and by frame; what changes nothing takes no place.
+/// Edits and deletions count together, by REST and by frame; a request that changes nothing does not count.
 #[tokio::test]
 async fn a_user_who_changes_too_much_is_rate_limited() {
     let few = Options::default().set("HANDLERS__CHANGE_MESSAGE__CHANGES_PER_MINUTE", 3);

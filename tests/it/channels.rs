@@ -1,4 +1,4 @@
-//! Channels, and what a conversation is called: slugs, settings, finding and changing.
+//! Channels, and the names of conversations: slugs, settings, finding and changing.
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
@@ -71,7 +71,7 @@ async fn public_channels_are_found_by_name() {
 #[tokio::test]
 async fn channels_come_in_pages_without_duplicates() {
     Host::test(Options::default(), async |host| {
-        // Some are called the same.
+        // Some have the same name.
         for n in 0..13 {
             make(host, json!({"type": "channel", "name": format!("room {}", n / 2)})).await;
         }
@@ -110,7 +110,7 @@ async fn a_stranger_sees_only_the_description_of_a_public_channel() {
         host.rest("bo").patch(&path, json!({"name": "mine"})).await.expect_problem(403, "forbidden");
         host.rest("bo").delete(&path).await.expect_problem(403, "forbidden");
         host.rest("bo").post(&format!("{CONVERSATIONS}/news/join"), json!({})).await.expect(200);
-        // The newcomer reads all that was said, and none of it is unread.
+        // The new member can read all earlier messages, and none of them is unread.
         let history = host.rest("bo").get(&format!("{CONVERSATIONS}/news/messages")).await.expect(200);
         assert_eq!(history["messages"][1]["content"], "inside");
         let detail = host.rest("bo").get(&format!("{CONVERSATIONS}/news")).await.expect(200);
@@ -123,8 +123,8 @@ async fn a_stranger_sees_only_the_description_of_a_public_channel() {
     .await;
 }
 
-/// Whatever somebody tries who is in neither: of the public channel they know that it is there, of the
-/// private one nothing.
+/// A user who is in neither learns only that the public channel exists, and nothing about the private one,
+/// whatever they try.
 #[tokio::test]
 async fn every_endpoint_gives_strangers_the_same_answer() {
     Host::test(Options::default(), async |host| {
@@ -204,7 +204,7 @@ async fn owner_and_admins_change_a_conversation() {
             );
             assert_eq!(push["by"], "ana");
         }
-        // By its slug; what is not named stays; `null` takes away.
+        // By its slug; absent fields keep their values; `null` removes one.
         let by_slug = format!("{CONVERSATIONS}/lobby-2");
         let body = json!({"description": null, "capacity": null, "unknown": 7});
         let changed = host.rest("ana").patch(&by_slug, body).await.expect(200);
@@ -260,7 +260,7 @@ async fn a_slug_belongs_to_one_conversation() {
         let problem =
             host.rest("ana").patch(&path, json!({"slug": "place"})).await.expect_problem(409, "conflict");
         assert_eq!(problem["field"], "slug");
-        // Taken ten times at once: of public channels, or by one person, one gets it.
+        // Ten concurrent attempts: one of the public channels, or one attempt of the person, gets the slug.
         for (kind, user) in [("channel", "u"), ("group", "one")] {
             let tries = (0..10).map(|n| {
                 let user = if kind == "channel" { format!("{user}{n}") } else { user.to_owned() };
@@ -284,8 +284,8 @@ async fn a_slug_reveals_nothing_to_strangers() {
     Host::test(Options::default(), async |host| {
         let private = json!({"type": "group", "name": "plan", "slug": "plan-b", "members": ["cy"]});
         let theirs = make(host, private).await;
-        // A stranger takes the slug as if nobody had it, by each way, and it means each one's own
-        // conversation.
+        // A stranger can take the slug as if it were free, on each way, and it means the conversation of each
+        // caller.
         let bo = host.rest("bo");
         let made = bo.post(CONVERSATIONS, json!({"type": "group", "name": "x", "slug": "plan-b"})).await;
         let own = made.expect(201)["conversation"]["id"].clone();
@@ -314,7 +314,7 @@ async fn a_slug_reveals_nothing_to_strangers() {
         let path = format!("{CONVERSATIONS}/{}", closed.as_str().unwrap());
         let taken = host.rest("fay").patch(&path, json!({"visibility": "public"})).await;
         assert_eq!(taken.expect_problem(409, "conflict")["field"], "slug");
-        // Added to another one by this name, cy means the one that they joined first.
+        // When cy is added to another one with this name, the slug means the one that cy joined first.
         let people = format!("{CONVERSATIONS}/{third}/participants");
         host.rest("eve").post(&people, json!({"user_id": "cy"})).await.expect(201);
         assert_eq!(host.rest("cy").get(&by_slug).await.expect(200)["conversation"]["id"], theirs);
@@ -362,7 +362,7 @@ async fn every_frame_accepts_a_slug() {
         let gone = bo.request("unsubscribe", json!({"conversation_ids": ["lobby"]})).await.expect("unsubscribed");
         assert_eq!(gone["conversation_ids"], json!([room]));
 
-        // To a stranger it is like a name that nobody has.
+        // To a stranger it is like a name that does not exist.
         for slug in ["lobby", "no-such-slug"] {
             let refused = eve.request("subscribe", json!({"conversation_ids": [slug]})).await.expect("subscribed");
             assert_eq!(refused["refused"], json!([{"id": slug, "code": "not_found"}]));

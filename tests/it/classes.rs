@@ -1,4 +1,4 @@
-//! Courses: codes, members and their roles, the conversation that comes with each, archives and ends.
+//! Classes: codes, members and their roles, the conversation of each, archives and deletion.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::participants::admitted;
 const CLASSES: &str = "/api/v1/classes";
 const CONVERSATIONS: &str = "/api/v1/conversations";
 
-/// Its id and that of its conversation.
+/// Makes a class. Returns its id and that of its conversation.
 async fn class(host: &Host, teacher: &str, code: &str) -> (String, String) {
     let made = host.rest(teacher).post(CLASSES, json!({"name": "Algebra", "code": code})).await.expect(201);
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
@@ -79,7 +79,7 @@ async fn a_class_comes_with_its_conversation() {
         assert_eq!(host.rest("tea").get(&format!("{CLASSES}/{id}")).await.expect(200)["class"], made);
         let mine = host.rest("tea").get(CLASSES).await.expect(200);
         assert_eq!(mine["classes"], json!([made]));
-        // To others it is not there.
+        // For others it does not exist.
         assert_eq!(host.rest("eve").get(CLASSES).await.expect(200)["classes"], json!([]));
         for path in
             [format!("{CLASSES}/{id}"), format!("{CLASSES}/{id}/members"), format!("{CLASSES}/nonsense")]
@@ -133,7 +133,7 @@ async fn members_are_participants_with_the_matching_role() {
             (&about["role"], &about["by"], &about["class"]["id"], &about["class"]["conversation_id"]),
             (&json!("student"), &json!("tea"), &json!(id), &json!(room))
         );
-        // They change through the class only.
+        // Participants change through the class only.
         let there = format!("{CONVERSATIONS}/{room}");
         let tea = host.rest("tea");
         tea.post(&format!("{there}/participants"), json!({"user_id": "x"}))
@@ -144,11 +144,11 @@ async fn members_are_participants_with_the_matching_role() {
         tea.patch(&format!("{there}/participants/stu"), body).await.expect_problem(409, "managed_by_class");
         host.rest("stu").delete(&there).await.expect_problem(409, "managed_by_class");
         tea.patch(&there, json!({"name": "other"})).await.expect_problem(409, "managed_by_class");
-        // But everyone mutes for themself.
+        // But each participant sets their own mute.
         let body = json!({"notifications": "none"});
         host.rest("stu").patch(&format!("{there}/participants/stu"), body).await.expect(200);
 
-        // Roles change, and seats with them.
+        // Roles change, and so do the roles of participants.
         let member = |user: &str| format!("{CLASSES}/{id}/members/{user}");
         for (user, role) in [("stu", "ta"), ("tia", "student"), ("obs", "teacher"), ("tom", "observer")] {
             let turned = tea.patch(&member(user), json!({"role": role})).await.expect(200);
@@ -164,7 +164,7 @@ async fn members_are_participants_with_the_matching_role() {
                 ("obs", "admin")
             ])
         );
-        // Teachers manage, nobody else does.
+        // Only teachers manage.
         for asker in ["tia", "stu", "tom"] {
             let body = json!({"user_id": "x", "role": "student"});
             host.rest(asker)
@@ -200,7 +200,7 @@ async fn a_member_joins_by_code_and_can_return() {
         let joined = host.rest("stu").post(&format!("{CLASSES}/join"), body.clone()).await.expect(200);
         assert_eq!((&joined["class"]["id"], &joined["conversation_id"]), (&json!(id), &json!(room)));
         assert_eq!(joined["class"]["my_role"], "student");
-        // The alias, and again.
+        // The alias, and a repeated request.
         let alias = format!("{CLASSES}/join/To%C3%A1n%201%2F2");
         for user in ["bob", "stu", "bob"] {
             let joined = host.rest(user).get(&alias).await.expect(200);
@@ -211,7 +211,7 @@ async fn a_member_joins_by_code_and_can_return() {
             history["messages"].as_array().unwrap().iter().map(|m| m["type"].clone()).collect();
         assert_eq!(types, ["system", "join", "join"]);
 
-        // Leaving, being removed, coming back, often.
+        // Leaving, being removed and returning, several times.
         for round in 0..3 {
             let member = format!("{CLASSES}/{id}/members/stu");
             let asker = if round % 2 == 0 { "stu" } else { "tea" };
@@ -251,7 +251,7 @@ async fn a_code_belongs_to_one_class_until_its_deletion() {
         let body = json!({"name": "Another", "code": "A1"});
         let problem = host.rest("tom").post(CLASSES, body.clone()).await.expect_problem(409, "conflict");
         assert_eq!(problem["field"], "code");
-        // Nothing was left behind by that.
+        // The refused request left nothing behind.
         assert_eq!(host.rest("tom").get(CONVERSATIONS).await.expect(200)["conversations"], json!([]));
         let (other, _) = class(host, "tom", "B1").await;
         let path = format!("{CLASSES}/{other}");
@@ -312,7 +312,7 @@ async fn an_archived_class_can_be_read() {
         host.rest("stu").post(&messages, body.clone()).await.expect_problem(409, "archived");
         // Messages from before are stored, and a retry gets them.
         assert_eq!(host.rest("stu").post(&messages, kept).await.expect(200)["duplicate"], true);
-        // One may begin like that.
+        // A class may also begin archived.
         let made =
             tea.post(CLASSES, json!({"name": "Old", "code": "A2", "archived": true})).await.expect(201);
         assert_eq!(made["class"]["archived"], true);
@@ -321,11 +321,11 @@ async fn an_archived_class_can_be_read() {
         tea.post(&of_old, body.clone()).await.expect_problem(409, "archived");
         let changed = json!({"settings": {"a": 1}});
         tea.patch(&format!("{CONVERSATIONS}/{room}"), changed).await.expect_problem(409, "archived");
-        // Reading goes on.
+        // Reading still works.
         host.rest("stu").get(&messages).await.expect(200);
         assert_eq!(members(host, "stu", &id).await.len(), 2);
         tea.put(&path, json!({"archived": true})).await.expect(200);
-        // And back.
+        // Back again.
         let opened = tea.put(&path, json!({"archived": false, "name": "Algebra II"})).await.expect(200);
         assert_eq!(
             (&opened["class"]["archived"], &opened["class"]["name"]),
@@ -354,7 +354,7 @@ async fn the_last_teacher_stays_and_the_longest_serving_teacher_inherits() {
             participants(host, "stu", &room).await,
             are(&[("tom", "owner"), ("tim", "admin"), ("stu", "member")])
         );
-        // Stepping down hands over too.
+        // A change of the owner's role also hands over.
         host.rest("tom").patch(&member("tom"), json!({"role": "student"})).await.expect(200);
         assert_eq!(
             participants(host, "stu", &room).await,
@@ -368,8 +368,8 @@ async fn the_last_teacher_stays_and_the_longest_serving_teacher_inherits() {
     .await;
 }
 
-/// Teachers go, step down, and students come and go, all at once: there is always a teacher, one owner, and
-/// everyone in the class is in its conversation with the role that fits.
+/// Teachers leave and change their roles, and students join and leave, all at once. There is always a teacher
+/// and one owner, and each member is a participant of the conversation with the matching role.
 #[tokio::test]
 async fn concurrent_joins_and_leaves_keep_class_and_conversation_equal() {
     Host::test(Options::default(), async |host| {
@@ -413,7 +413,7 @@ async fn concurrent_joins_and_leaves_keep_class_and_conversation_equal() {
             let expected = if role == "teacher" { "owner" } else { "member" };
             assert_eq!(seats[user], expected, "{user}");
         }
-        // The seqs of all that have no gaps.
+        // The seqs of all these events have no gaps.
         let history =
             host.rest("s1").get(&format!("{CONVERSATIONS}/{room}/messages?limit=100")).await.expect(200);
         let seqs: Vec<_> =
@@ -484,7 +484,7 @@ async fn an_invalid_class_or_member_names_its_field() {
         }
         tea.get(&format!("{CLASSES}?cursor=nonsense")).await.expect_invalid("cursor");
         tea.get(&format!("{CLASSES}?limit=101")).await.expect_invalid("limit");
-        // One page after the other.
+        // Read the list page by page.
         for n in 0..3 {
             class(host, "tea", &format!("page {n}")).await;
         }

@@ -1,6 +1,6 @@
-//! Clocks of nodes that differ by hours: what the fleet agrees on hangs on none of them. Heartbeats, leases
-//! and history go by the clock of Postgres, switches by a counter. Only what a node judges alone (is this
-//! token expired?) goes by its own.
+//! Nodes whose clocks differ by hours: nothing that the fleet agrees on depends on them. Heartbeats, leases
+//! and history use the clock of Postgres, switches a counter. Only decisions of one node (is this token
+//! expired?) use its own clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use switchboard_tests::token::Token;
 const PATH: &str = "/api/v1/guests/moody";
 const HOUR_S: u64 = 3600;
 
-/// Good on a node that is two hours ahead.
+/// A token that is valid on a node whose clock is two hours ahead.
 fn token(user: &str) -> String {
     Token::of(user).expires_in_s(12 * 3600).sign()
 }
@@ -24,8 +24,8 @@ async fn client(host: &Host, user: &str) -> Client {
     Client::open(host.address, user, &Handshake::bearer(&token(user))).await
 }
 
-/// A node refuses to revoke from more than an hour ahead of its own clock: so this tells what it shows, to
-/// half an hour.
+/// A node refuses a revocation with a time of more than an hour ahead of its clock. So this shows the node's
+/// time, to half an hour.
 async fn thinks_it_is(host: &Host, ahead_s: i64) {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let rest = host.admin.rest();
@@ -71,7 +71,7 @@ async fn clocks_that_differ_by_hours_change_nothing_that_the_fleet_agrees_on() {
         thinks_it_is(&ahead, two_hours).await;
         thinks_it_is(&behind, -two_hours).await;
 
-        // Each of them sees all three, and deploys to all three.
+        // Each node sees all three, and deploys to all three.
         for (asked, said) in [(&*host, "by one"), (&ahead, "by one ahead"), (&behind, "by one behind")] {
             let nodes = asked.admin.rest().get("/admin/v1/nodes").await.expect(200);
             let live = nodes["nodes"].as_array().unwrap().iter().filter(|node| node["live"] == true).count();

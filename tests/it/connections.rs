@@ -1,4 +1,4 @@
-//! Clients that hold connections: those that read nothing, say nothing, or do not sign in. Everybody else is
+//! Clients that hold connections: they read nothing, send nothing, or do not sign in. All other clients are
 //! served.
 
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ async fn connect(address: SocketAddr) -> TcpStream {
 async fn pipelining(address: SocketAddr, request: &str) -> TcpStream {
     let mut stream = connect(address).await;
     let many = request.repeat(200);
-    // The host takes no more than it answers.
+    // The host reads no further request before it has answered.
     let _ = tokio::time::timeout(Duration::from_millis(100), stream.write_all(many.as_bytes())).await;
     stream
 }
@@ -55,7 +55,7 @@ async fn status_of(address: SocketAddr, request: &str) -> String {
 async fn clients_that_read_no_answer_lose_their_connections() {
     Host::test(Options::default().set("STALL_MS", 500), async |host| {
         let mut stalled = Vec::new();
-        // Each is answered until the kernel's buffers are full: some megabytes.
+        // The host answers each until the kernel's buffers are full: some megabytes.
         for _ in 0..8 {
             let request = "GET /api/v1/openapi.yaml HTTP/1.1\r\nhost: test\r\n\r\n";
             stalled.push(pipelining(host.address, request).await);
@@ -96,7 +96,7 @@ async fn unauthenticated_sockets_give_way_to_others() {
         for _ in 0..3 {
             silent.push(Client::connect(host.address, &Handshake::bare()).await.unwrap().0);
         }
-        // Those that came within the same second are left alone.
+        // Connections of the same second are not closed.
         let handshake = Handshake::bearer(&Token::of("ana").sign());
         let mut ana = until("a place", async || match Client::connect(host.address, &handshake).await {
             Ok((client, _)) => Some(client),
@@ -106,7 +106,7 @@ async fn unauthenticated_sockets_give_way_to_others() {
         .await;
         ana.expect("auth.success").await;
         assert_eq!(silent[0].expect_close().await, 1013);
-        // One that signs in stays.
+        // A connection that signs in stays.
         let success = silent[1].request("auth", json!({"token": Token::of("bo").sign()})).await;
         success.expect("auth.success");
         until("the last one to give way", async || {

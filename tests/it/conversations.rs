@@ -1,4 +1,4 @@
-//! Making conversations, and being in them.
+//! Making conversations, listing and joining them.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ async fn two_users_have_one_direct_conversation() {
         let with_bo = json!({"type": "direct", "members": ["bo"]});
         let first = host.rest("ana").post(CONVERSATIONS, with_bo.clone()).await.expect(201);
         let again = host.rest("ana").post(CONVERSATIONS, with_bo).await.expect(200);
-        // Oneself among the members is ignored, and the other side finds the same one.
+        // The caller among the members is ignored, and the other user finds the same conversation.
         let with_ana = json!({"type": "direct", "members": ["ana", "bo"]});
         let other = host.rest("bo").post(CONVERSATIONS, with_ana).await.expect(200);
         assert_eq!(first["conversation"]["id"], again["conversation"]["id"]);
@@ -117,7 +117,7 @@ async fn the_list_shows_the_newest_first_with_unread_counts() {
             let path = format!("{CONVERSATIONS}/{busy}/messages");
             host.rest("ana").post(&path, json!({"content": content})).await.expect(201);
         }
-        // The list is a projection and may lag by a second.
+        // The list is a projection and may be one second behind.
         let list = until("the list to show the message", async || {
             let list = host.rest("bo").get(CONVERSATIONS).await.expect(200);
             (list["conversations"][0]["unread"] == 2).then_some(list)
@@ -147,7 +147,7 @@ async fn a_public_channel_is_joined_until_it_is_full() {
         let joined = host.rest("bo").post(&join, json!({})).await.expect(200);
         assert_eq!(joined["conversation"]["id"], *room);
         host.rest("cy").post(&join, json!({})).await.expect_problem(409, "conversation_full");
-        // A group is joined by invitation only, and to others it does not exist.
+        // A group can be joined by invitation only; for others it does not exist.
         let group = host.group("lobby", &["ana"]).await;
         host.rest("bo")
             .post(&format!("{CONVERSATIONS}/{group}/join"), json!({}))

@@ -1,4 +1,5 @@
-//! `kill -9` of the host under load: what was acknowledged is kept, once, and reaches everyone who resumes.
+//! `kill -9` of the host under load: acknowledged messages are stored once, and reach every client that
+//! resumes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +23,7 @@ async fn acknowledged_messages_survive_kill_9() {
         let mut crowd = Vec::new();
         for room in &rooms {
             for user in &users[..3] {
-                // Without a pause, so that a kill always falls between a COMMIT and its acknowledgement.
+                // Send without a pause, so that a kill always falls between a COMMIT and its acknowledgement.
                 let plan = Plan::talker(*user, room, Duration::ZERO);
                 crowd.push(Chatter::start(host.address, plan).await);
             }

@@ -1,6 +1,6 @@
-//! Bad input, made from the description: every field of every endpoint that `docs/openapi.yaml` tells of is
-//! tried missing, empty, one past its bounds, of another type, hostile, and as something of somebody else's.
-//! An endpoint is tried because it is described; `openapi.rs` sees to it that every one is.
+//! Bad input, made from the description: the test sends every field of every endpoint in `docs/openapi.yaml`
+//! missing, empty, one beyond its bounds, of another type, hostile, and as an object of another user. It
+//! covers the described endpoints; `openapi.rs` checks that all are described.
 
 mod document;
 mod frames;
@@ -22,9 +22,9 @@ use switchboard_tests::host::{Host, Options};
 use switchboard_tests::rest::{Answer, Rest};
 use world::{World, stored, token};
 
-/// Requests that are under way at a time.
+/// Number of concurrent requests.
 const AT_ONCE: usize = 12;
-/// Shown when a test fails; one fault is often found in many fields.
+/// Number of failures shown; one fault often appears in many fields.
 const COMPLAINTS_SHOWN: usize = 40;
 
 #[track_caller]
@@ -33,7 +33,7 @@ fn expect_none(complaints: &[String]) {
     assert!(complaints.is_empty(), "{} complaints:\n{shown}", complaints.len());
 }
 
-/// All of these, as this person; what is wrong with the answers.
+/// Sends all of these as this person. Returns the errors of the answers.
 async fn complaints(rest: &Rest, cases: &[Case<'_>]) -> Vec<String> {
     let tries = cases.iter().map(|case| async move { case.complaint(&case.request.send(rest).await) });
     futures_util::stream::iter(tries)
@@ -91,8 +91,8 @@ async fn without_a_token(host: &Host, operation: &Operation, world: &World) -> V
     found
 }
 
-/// Operation and field, counted in another way than they are walked: parameters and `properties` of the
-/// parsed document.
+/// Operation and field, counted independently of the requests: parameters and `properties` of the parsed
+/// document.
 fn described_fields() -> BTreeSet<(String, String)> {
     fn of(schema: &Value, under: &str, into: &mut BTreeSet<String>) {
         for word in ["oneOf", "anyOf"] {
@@ -123,7 +123,8 @@ async fn things_of_others_look_exactly_like_missing_ones() {
         let (here, there) = (World::make(host, "here").await, World::make(host, "there").await);
         let (mut found, mut pairs) = (Vec::new(), 0);
         for operation in &document::operations() {
-            // Auditors and services may see everything; to everyone else theirs is closed, there or not.
+            // Auditors and services may see everything; for everyone else their endpoints are closed, whether
+            // the object exists or not.
             let rest = host.rest(&here.owner);
             for (draft, body) in Draft::good(operation, &here, false) {
                 for field in requests::names(operation) {
@@ -157,8 +158,7 @@ fn neighbour(name: &str) -> String {
     name
 }
 
-/// All that can be told from an answer. What was asked for may be said again; where something was made, only
-/// that it was.
+/// The information in an answer. It may repeat the request; for a creation it is only that it happened.
 async fn seen(rest: &Rest, request: Request, name: &str) -> (u16, Vec<(String, String)>, String) {
     let shows = request.method == hyper::Method::GET;
     let answer = request.under("compared").send(rest).await.expect("an answer");
@@ -191,7 +191,7 @@ async fn requests_that_the_description_allows_cause_no_server_error() {
     .await;
 }
 
-/// In a world of its own: a good request succeeds, strange ones do no harm, and what they stored can be read.
+/// With objects of its own: a valid request succeeds, strange ones do no harm, and their data can be read.
 async fn all_that_is_allowed(host: &Host, operation: &Operation) -> (usize, Vec<String>) {
     let world = World::make(host, &operation.id.to_lowercase()).await;
     let mut found: Vec<_> = succeeds(host, operation, &world).await.into_iter().collect();
@@ -232,7 +232,7 @@ async fn succeeds(host: &Host, operation: &Operation, world: &World) -> Option<S
     Some(format!("{}: no good request is known: {}", operation.id, shown.join(" ")))
 }
 
-/// The tests above judge by this; it has to find what it is for.
+/// The tests above use this judge; it must find each kind of error.
 #[test]
 fn a_wrong_answer_is_reported() {
     let operations = document::operations();

@@ -1,5 +1,5 @@
-//! SIGTERM: everyone is told, answered, and sent to reconnect at a time of their own; nothing acknowledged is
-//! lost.
+//! SIGTERM: every client gets `draining`, its answers, and a time of its own to reconnect; no acknowledged
+//! message is lost.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn operators_see_a_drain_until_it_ends() {
         for n in 0..20 {
             clients.push(host.client(&format!("user-{n}")).await);
         }
-        // Of one who asked something once and stays: the end does not wait for him.
+        // A connection of an operator who sent one request and stays: the node does not wait for it.
         let mut idle = TcpStream::connect(host.admin_address()).await.unwrap();
         idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
         let mut answer = Vec::new();
@@ -120,10 +120,10 @@ async fn a_drain_under_load_loses_nothing() {
     .await;
 }
 
-/// Long enough to send a good deal before the last two clients of a crowd are closed.
+/// Long enough to send many messages before the last two clients of a crowd are closed.
 const DRAIN_MS: u64 = 6_000;
 
-/// Of a crowd that is being drained: the two that stay longest, and for how long both do.
+/// The two clients of a drained crowd that stay longest, and the time that both stay.
 async fn who_stays(clients: Vec<Client>) -> (Client, Client, Duration) {
     let mut by_time = Vec::new();
     for mut client in clients {
@@ -136,7 +136,7 @@ async fn who_stays(clients: Vec<Client>) -> (Client, Client, Duration) {
     (writer, reader, Duration::from_millis(ms))
 }
 
-/// Sends as long as both are there; every message that is acknowledged must reach the reader.
+/// Sends as long as both are connected; every acknowledged message must reach the reader.
 async fn everything_is_delivered(writer: &mut Client, reader: &mut Client, stays: Duration) {
     let until = Instant::now() + stays.saturating_sub(Duration::from_millis(500));
     let mut sent = 0;
@@ -200,12 +200,12 @@ async fn messages_that_are_acknowledged_while_all_nodes_drain_are_delivered_on_e
     .await;
 }
 
-/// A node that nobody is connected to ends at once, and gives its shards to one that still drains.
+/// A node without connections ends at once, and releases its shards to one that still drains.
 #[tokio::test]
 async fn a_draining_node_takes_over_the_shards_of_one_that_ended_before_it() {
     let options = Options::default().without_rate_limits().set("DRAIN_MS", DRAIN_MS);
     Host::test(options, async |host| {
-        // The first node was there first, so it has the shards.
+        // The first node started first, so it has the shards.
         let mut other = host.another_node().await;
         let room = host.group("lobby", &["ana", "bo"]).await;
         let mut clients = Vec::new();

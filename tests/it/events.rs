@@ -35,7 +35,7 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
         host.admin.release(&guest).await;
         let (mut bo, mut cy) = (host.client("bo").await, host.client("cy").await);
         let word = |push: Value| push["payload"]["word"].clone();
-        // A consumer that is new begins now: it is there once it has seen something.
+        // A new consumer begins with new events: wait until it has handled one.
         until("the guest to listen", async || {
             say(host, "cy", "are you there?").await;
             cy.expect_alive().await;
@@ -48,7 +48,8 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
         }
         say(host, "cy", "poison too").await;
         assert_eq!(word(bo.expect("seen").await), "before");
-        // The next of the same person waits for it, those of others do not, and in the end it goes on.
+        // The next event of the same person waits for it, events of others do not, and in the end it is
+        // delivered.
         say(host, "dee", "meanwhile").await;
         assert_eq!(word(bo.expect("seen").await), "after");
         let parked =
@@ -83,7 +84,7 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
             event["id"].as_str().expect("an id").to_owned()
         };
 
-        // Again before it is repaired: it comes back, with its attempts counted anew.
+        // A retry before the repair: it is parked again, with its attempts counted from one.
         let (status, answer) = host.switchboard(&["events", "retry", &of("bo"), "--json"]).await;
         assert_eq!(status, 0, "{answer}");
         until("it to be parked again", async || Some(failed(host).await).filter(|list| list.len() == 2))
@@ -93,8 +94,8 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
         host.admin.release(&repaired).await;
         let (status, answer) = host.switchboard(&["events", "retry", &of("bo"), "--json"]).await;
         assert_eq!(status, 0, "{answer}");
-        // Delivery is at least once: `after` comes twice where a batch held it and the poison of somebody
-        // else behind it.
+        // Delivery is at least once: `after` comes twice if a batch had it before the poison of another
+        // person.
         bo.expect_where("seen", |push| push["payload"]["word"] == "poison").await;
 
         let (status, answer) = host.switchboard(&["events", "drop", &of("cy"), "--json"]).await;
@@ -111,7 +112,7 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
     .await;
 }
 
-/// How often a guest was called with events.
+/// Number of calls of a guest with events.
 async fn calls(host: &Host, handler: &str) -> f64 {
     let page = host.admin.rest().get("/metrics").await;
     let metrics = String::from_utf8_lossy(&page.body).into_owned();
@@ -146,7 +147,7 @@ async fn a_consumer_with_a_pace_gets_the_events_of_each_interval_together() {
         while seen != "five" {
             seen = bo.expect("seen").await["payload"]["word"].clone();
         }
-        // Some of the first question may have been on their way; five by themselves would be five calls.
+        // Some events may have been in the first batch; five single ones would be five calls.
         let called = calls(host, "poisoned").await - before;
         assert!(called <= 3.0, "{called} calls");
     })

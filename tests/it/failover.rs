@@ -14,11 +14,11 @@ use switchboard_tests::reference::Reference;
 use switchboard_tests::services::{Postgres, Redis};
 
 const USERS: [&str; 4] = ["ana", "bo", "cy", "dee"];
-/// After a failover every node connects anew, on a machine that is busy with other tests.
+/// Maximum wait after a failover, when every node reconnects on a machine that is busy with other tests.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A primary, a replica that follows it over a link that can be cut, and the address at which a fleet reaches
-/// whichever of them is the primary.
+/// A primary, a replica that follows it over a link that can be cut, and the address that leads a fleet to
+/// the present primary.
 struct Servers {
     primary: std::sync::Arc<Postgres>,
     replica: std::sync::Arc<Postgres>,
@@ -35,7 +35,7 @@ impl Servers {
         Self { primary, replica, link, front }
     }
 
-    /// From here on the replica gets nothing more, and nobody waits for it.
+    /// Cuts the replica off: it gets nothing more, and no COMMIT waits for it.
     async fn leave_the_replica_behind(&self) {
         self.replica.has_caught_up_with(&self.primary).await;
         self.link.cut();
@@ -58,7 +58,7 @@ async fn say(host: &Host, who: &str, room: &str, text: &str) -> Value {
     host.rest(who).post(&path, json!({"content": text})).await.expect(201)["message"].clone()
 }
 
-/// As soon as the host can.
+/// Retries until the host can.
 async fn say_after_failover(host: &Host, who: &str, room: &str, text: &str) -> Value {
     let path = format!("/api/v1/conversations/{room}/messages");
     within(RECOVERS_WITHIN, "a message to be stored", async || {
@@ -144,12 +144,12 @@ async fn after_a_failover_that_lost_messages_all_clients_agree_with_postgres() {
             assert_eq!(shown, truth[from as usize - 1..], "a client shows something else");
             assert!(view.ends.is_empty(), "a socket was closed: {:?}", view.ends);
         }
-        // It was as bad as the test means it to be.
+        // The failover lost messages, as the test intends.
         let again = before[0].shown.iter().filter(|(seq, _)| *seq > head).count();
         assert_eq!(again as u64, lost_head - head);
         assert!(shown(&before[0])[head as usize..].iter().all(|of_old| !truth.contains(of_old)));
 
-        // Those who were away resume from what is no more.
+        // Clients that were away resume from lost positions.
         let stream = &before[0];
         let mut away = host.client("ana").await;
         let subscribed = resume(&mut away, &room, stream.position()).await;
@@ -162,16 +162,16 @@ async fn after_a_failover_that_lost_messages_all_clients_agree_with_postgres() {
                 (Some(*seq), Some(&**id))
             );
         }
-        // From the common point on, and below it, nothing is reset.
+        // A position at or below the common point is not reset.
         let mut below = stream.position();
         below["seq"] = json!(head - 1);
         let subscribed = resume(&mut away, &room, below).await;
         assert_eq!(subscribed.get("reset"), None, "{subscribed}");
-        // Of an epoch that nobody knows, everything is.
+        // A position of an unknown epoch is reset to zero.
         let unknown = json!({"seq": 7, "change": 0, "epoch": "00000000-0000-7000-8000-000000000000"});
         let subscribed = resume(&mut away, &room, unknown).await;
         assert_eq!(subscribed["reset"][&room], json!({"seq": 0, "change": 0}), "{subscribed}");
-        // A client that does not know of epochs, above the head: it is told to look at the history.
+        // A client without epochs, above the head, gets a `resync`.
         let mut old = host.client("bo").await;
         let subscribed = resume(&mut old, &room, json!(lost_head + 5)).await;
         assert_eq!(subscribed.get("reset"), None, "{subscribed}");
@@ -187,7 +187,7 @@ async fn resume(client: &mut Client, room: &str, position: Value) -> Value {
     reply.expect("subscribed")
 }
 
-/// An edit that was lost, and one with the same number that was made after it.
+/// A lost edit, and a later one with the same number.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_edits_are_undone_and_their_numbers_are_reused() {
     let servers = Servers::start().await;

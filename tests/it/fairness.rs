@@ -1,4 +1,5 @@
-//! One handler that takes whatever it can get, on a host with people who write. They must not notice.
+//! One handler that takes all resources that it can get, on a host with people who write. They must not
+//! notice it.
 
 use std::time::{Duration, Instant};
 
@@ -7,24 +8,24 @@ use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::until;
 use switchboard_tests::release::Release;
 
-/// As in the report of this fault: of forty messages none was stored.
+/// The number in the report of this fault, where none of forty messages was stored.
 const SENDS: usize = 40;
-/// As many as one release may have at a time.
+/// The maximum of one release at a time.
 const SLEEPING: usize = 1024;
 const LOOPING: usize = 90;
 
-/// It waits in Postgres for as long as a call may take.
+/// A guest that waits in Postgres for the maximum time of a call.
 fn sleeper() -> Release {
     Release::guest("sleeps-in-sql").with_manifest(|manifest| {
         let limits = manifest["limits"].as_table_mut().unwrap();
         limits.insert("concurrency".into(), 1024.into());
         limits.insert("deadline_ms".into(), 8_000.into());
-        // Not the role of the handler whose callers are to notice nothing.
+        // Another role than that of the handler whose callers must not notice anything.
         manifest["grants"]["postgres"] = "audit".into();
     })
 }
 
-/// It computes for as long as a call may take.
+/// A guest that computes for the maximum time of a call.
 fn looper() -> Release {
     Release::guest("loops-forever").with_manifest(|manifest| {
         let limits = manifest["limits"].as_table_mut().unwrap();
@@ -34,7 +35,7 @@ fn looper() -> Release {
     })
 }
 
-/// How long messages took to be stored: the median and the 99th percentile.
+/// The time to store a message: the median and the 99th percentile.
 #[derive(Clone, Copy, Debug)]
 struct Took {
     p50: Duration,
@@ -53,8 +54,8 @@ async fn send_all(host: &Host, room: &str, sends: usize) -> Took {
     Took { p50: took[sends / 2], p99: took[sends * 99 / 100] }
 }
 
-/// The figures mean something where nothing else runs (`docs/decisions/fair-shares.md`). The bounds notice a
-/// send that waits for the calls of the other handler, which cost it a millisecond each.
+/// The figures are meaningful only if nothing else runs (`docs/decisions/fair-shares.md`). The bounds notice
+/// a send that waits for the calls of the other handler, which cost it a millisecond each.
 fn expect_as_fast(before: &[Took], beside: &[Took], what: &str) {
     let p50 = (|took: &Took| took.p50) as fn(&Took) -> Duration;
     for (name, value, slack_ms) in [("p50", p50, 10), ("p99", |took| took.p99, 50)] {
@@ -66,7 +67,7 @@ fn expect_as_fast(before: &[Took], beside: &[Took], what: &str) {
     }
 }
 
-/// Calls of a guest, all at once, until they are aborted.
+/// Concurrent calls of a guest, until they are aborted.
 fn flood(host: &Host, guest: &'static str, calls: usize) -> Vec<tokio::task::JoinHandle<u16>> {
     let call = || {
         let eve = host.rest("eve");
@@ -89,12 +90,12 @@ async fn a_handler_with_hanging_statements_does_not_stop_other_writers() {
                 (waiting > 100.0).then_some(())
             })
             .await;
-            // Every one is stored, and none waits for a connection until its deadline.
+            // Every message is stored, and none waits for a connection until its deadline.
             beside.push(send_all(host, &room, SENDS).await.p50);
             assert!(calls.iter().any(|call| !call.is_finished()), "the flood ended before the sends");
             calls.iter().for_each(tokio::task::JoinHandle::abort);
             until("the flood to be over", async || {
-                // The gauge is set when connections come and go.
+                // The gauge changes when connections open and close.
                 let path = format!("/api/v1/conversations/{room}/messages");
                 host.rest("bo").post(&path, json!({ "content": "still there?" })).await.expect(201);
                 let waiting = host.admin.metric("switchboard_postgres_waiting").await?;
@@ -126,7 +127,7 @@ async fn a_handler_that_computes_forever_does_not_slow_other_writers() {
             })
             .await;
             beside.push(send_all(host, &room, 100).await);
-            // A slot that the question above had for a moment was refused to one of them.
+            // The request above may have taken a slot for a moment, so one of them may have been refused.
             let looping = calls.iter().filter(|call| !call.is_finished()).count();
             assert!(looping > LOOPING * 9 / 10, "{looping} calls were left after the sends");
             calls.iter().for_each(tokio::task::JoinHandle::abort);

@@ -1,4 +1,4 @@
-//! Two fleets on one Redis, and a Redis that is not what it was: refused writes, an old snapshot.
+//! Two fleets on one Redis, and a Redis with wrong data: refused writes, an old snapshot.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use switchboard_tests::services;
 
 use crate::lists::{CONVERSATIONS, agrees};
 
-/// Whatever the number of the database: publications know none.
+/// The number of the database does not matter: publications have none.
 #[tokio::test]
 async fn two_fleets_on_one_redis_do_not_affect_each_other() {
     Host::test(Options::default(), async |host| {
@@ -43,7 +43,8 @@ async fn two_fleets_on_one_redis_do_not_affect_each_other() {
     .await;
 }
 
-/// Redis reads and refuses writes: what changes meanwhile is not shown from it, and reaches it later.
+/// Redis reads and refuses writes: the host does not show changes of the meantime from it, and writes them
+/// later.
 #[tokio::test]
 async fn while_redis_refuses_writes_lists_are_right_and_events_wait() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -77,7 +78,7 @@ async fn while_redis_refuses_writes_lists_are_right_and_events_wait() {
     .await;
 }
 
-/// Redis comes back as it was before: nothing of that is shown.
+/// Redis returns with an older state: the host shows nothing of it.
 #[tokio::test]
 async fn data_of_a_redis_restored_from_an_old_snapshot_is_not_used() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -109,7 +110,7 @@ async fn data_of_a_redis_restored_from_an_old_snapshot_is_not_used() {
         assert!(!shown.to_string().contains("a secret"), "{shown}");
         let listed = bo.get("/api/v1/notifications?unread=true").await.expect(200);
         assert_eq!(listed["notifications"], json!([]), "{listed}");
-        // Also once Redis is used again.
+        // The same after Redis is used again.
         until("Redis to be used", async || host.admin.ready().await.then_some(())).await;
         agrees(host, "bo").await;
         let listed = bo.get("/api/v1/notifications?unread=true").await.expect(200);

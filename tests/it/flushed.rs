@@ -1,5 +1,5 @@
-//! Redis loses everything, again and again, while people write, edit, delete, mark, come and go. Nothing in
-//! it is the truth: afterwards all that REST and `subscribe` tell is what Postgres has.
+//! Redis loses everything, again and again, while people write, edit, delete, mark, join and leave.
+//! Afterwards all answers of REST and `subscribe` equal the data in Postgres.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use switchboard_tests::rest::{Answer, Rest};
 use crate::lists::{CONVERSATIONS, Line, agrees, list, redis, settles, truth};
 
 const PEOPLE: [&str; 4] = ["ana", "bo", "cy", "dee"];
-/// They only look on.
+/// Users who only read.
 const OTHERS: [&str; 2] = ["eve", "zoe"];
 const FLUSHES: usize = 8;
-/// Of everything that is written, between two flushes.
+/// Number of writes between two flushes.
 const WRITTEN_BETWEEN: i64 = 40;
 /// Conversations of one `subscribe`.
 const SUBSCRIBED_AT_ONCE: usize = 20;
 
-/// A message as a history shows it and as Postgres has it.
+/// A message, from the history or from Postgres.
 #[derive(Debug, PartialEq)]
 struct Shown {
     seq: i64,
@@ -36,13 +36,13 @@ struct Shown {
     change: Option<i64>,
 }
 
-/// Somebody who does all that one can do, one thing after the other.
+/// A user who does all possible actions, one after the other.
 struct Life {
     user: &'static str,
     rest: Rest,
     client: Client,
     rooms: Vec<String>,
-    /// Room, id and seq of what was said.
+    /// Room, id and seq of sent messages.
     said: Vec<(String, String, u64)>,
 }
 
@@ -83,7 +83,7 @@ impl Life {
         self.rest.post(CONVERSATIONS, body).await.expect(201);
     }
 
-    /// Something that was said some time ago, or just now.
+    /// A message from some time ago, or the last one.
     fn earlier(&self, n: usize) -> Option<&(String, String, u64)> {
         let back = [0, 1, 5, 20][n / 10 % 4];
         self.said.iter().rev().nth(back).or(self.said.last())
@@ -109,8 +109,7 @@ impl Life {
         );
     }
 
-    /// Everything up to what was said last has arrived, in every room; those where one is not are passed
-    /// over.
+    /// Waits until every message up to the last has arrived, in every room of the user.
     async fn confirm(&mut self) {
         let seq = self.said.last().map_or(1, |(_, _, seq)| *seq);
         let positions: BTreeMap<_, _> = self.rooms.iter().map(|room| (room, seq)).collect();
@@ -120,13 +119,13 @@ impl Life {
     }
 }
 
-/// Whether it was done. It may also be that one is not there any more, or that the message is deleted.
+/// Whether it succeeded. The user may have left, or the message may be deleted.
 fn is_done(answer: &Answer, done: u16) -> bool {
     assert!([done, 403, 404, 409].contains(&answer.status), "{answer}");
     answer.status == done
 }
 
-/// How much people have written in all, of each kind of thing.
+/// The number of writes of each kind.
 async fn written(host: &Host) -> [i64; 5] {
     let row = host
         .database
@@ -201,7 +200,7 @@ async fn responses_stay_right_when_redis_loses_everything_under_load() {
     .await;
 }
 
-/// One conversation of somebody's: its detail, and every page of its history.
+/// One conversation of a user: its detail, and every page of its history.
 async fn is_shown(host: &Host, user: &str, line: &Line) {
     let (rest, room) = (host.rest(user), &line.id);
     let detail = rest.get(&format!("{CONVERSATIONS}/{room}")).await.expect(200);
@@ -238,7 +237,7 @@ fn shown(message: &Value) -> Shown {
     }
 }
 
-/// The same from the tables. That what was deleted is gone is a rule of theirs too.
+/// The same from the tables, with the contents of deleted messages removed.
 async fn messages(host: &Host, room: &str) -> Vec<Shown> {
     let statement = format!(
         "select seq, id::text, sender_id, type, case when deleted_at is null then content else '' end,
@@ -259,7 +258,7 @@ async fn messages(host: &Host, room: &str) -> Vec<Shown> {
     host.database.rows(&statement).await.iter().map(row).collect()
 }
 
-/// Where each conversation stands, as who subscribes is told.
+/// Checks the heads of all conversations in `subscribed`.
 async fn heads_are_told(host: &Host, user: &str) {
     let mut client = host.client(user).await;
     for lines in truth(host, user).await.chunks(SUBSCRIBED_AT_ONCE) {
@@ -277,7 +276,7 @@ async fn heads_are_told(host: &Host, user: &str) {
     }
 }
 
-/// Beyond the head is the head, and nothing after it is unread.
+/// A mark beyond the head counts as the head, and nothing after it is unread.
 async fn reads_all(host: &Host, user: &str) {
     let rest = host.rest(user);
     for line in truth(host, user).await {
@@ -289,7 +288,7 @@ async fn reads_all(host: &Host, user: &str) {
     agrees(host, user).await;
 }
 
-/// Made anew as a whole: the same again, and what was wrong in it is right.
+/// A rebuild gives the same model again, with its errors corrected.
 async fn made_anew(host: &Host, redis: &mut redis::aio::MultiplexedConnection) {
     let before = lists(host).await;
     let room = before["ana"][0].id.clone();

@@ -12,13 +12,13 @@ async fn postgres_and_redis_refuse_what_is_not_granted() {
         let theirs = host.redis_key("presence:ana").await;
         host.redis.say(&["SET", &theirs, "secret"]).await;
         for (attempt, told) in [
-            // Another handler's table, a right that it has not, the host's own, another role.
+            // Another handler's table, a missing right, a table of the host, another role.
             ("table", "42501"),
             ("delete", "42501"),
             ("host", "42501"),
             ("role", "Refused"),
-            // A key beyond the patterns: named, named second, found by walking, touched by a script, declared
-            // to one.
+            // A key outside of the patterns: as first key, as second key, found by a scan, used by a script,
+            // declared to a script.
             ("key", "is not granted"),
             ("second-key", "is not granted"),
             ("scan", "is not a command for handlers"),

@@ -1,4 +1,4 @@
-//! Notifications over GraphQL: the same as over REST, within limits, over HTTP as its specification wants it.
+//! Notifications over GraphQL: the same as over REST, within limits, over HTTP as the specification requires.
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ async fn graphql_lists_marks_and_deletes_like_rest() {
         assert_eq!(deleted, json!({"data": {"deleteNotification": true}}));
         assert_eq!(host.notifications("bo", "").await["notifications"].as_array().unwrap().len(), 2);
 
-        // Not there, any more or for somebody else.
+        // A deleted one, and one of another user.
         error(&ask(&bo, DELETE, json!({"id": id})).await, "not_found");
         error(&ask(&bo, MARK, json!({"id": "x"})).await, "not_found");
         let of_bo = &second["nodes"][0]["id"];
@@ -108,12 +108,12 @@ async fn each_graphql_operation_has_its_rate_limit() {
         full(&ask(&bo, MARK, nothing.clone()).await);
         error(&ask(&bo, DELETE, nothing.clone()).await, "not_found");
         full(&ask(&bo, DELETE, nothing).await);
-        // Each field of a request counts, whatever it is called.
+        // Each field of a request counts, whatever its alias.
         let cy = host.rest("cy");
         let twice = "{ a: notifications { unread } b: notifications { unread } }";
         assert!(ask(&cy, twice, json!({})).await["errors"].is_null());
         full(&ask(&cy, twice, json!({})).await);
-        // They are of GraphQL alone, and each person has their own.
+        // The limits apply to GraphQL alone, and to each person separately.
         host.notifications("bo", "").await;
         assert!(ask(&host.rest("dee"), LIST, json!({})).await["errors"].is_null());
     })
@@ -124,7 +124,7 @@ async fn each_graphql_operation_has_its_rate_limit() {
 async fn the_default_rate_limits_are_100_200_and_100() {
     Host::test(Options::default(), async |host| {
         let (bo, id) = (host.rest("bo"), "019aa007-76bb-7fff-bfff-ffffffffffff");
-        // Aliases, so that it is not two hundred requests.
+        // Aliases, so that the test need not send two hundred requests.
         let many =
             |field: &str, count: usize| -> String { (0..count).map(|n| format!("a{n}: {field} ")).collect() };
         for (kind, field, most) in [
@@ -135,7 +135,7 @@ async fn the_default_rate_limits_are_100_200_and_100() {
             let mut codes = std::collections::BTreeMap::<String, usize>::new();
             let mut asked = 0;
             while asked < most + 20 {
-                // One that fails and may not be null ends a mutation: one at a time there.
+                // A failed non-null field ends a mutation, so send one at a time.
                 let count = if kind == "query" { 20 } else { 1 };
                 let answer = ask(&bo, &format!("{kind} {{ {} }}", many(&field, count)), json!({})).await;
                 let error = &answer["errors"][0]["extensions"]["code"];
@@ -174,7 +174,7 @@ async fn a_document_beyond_the_limits_is_refused() {
             assert_eq!(code_of, code, "{query}: {answer}");
             assert!(answer.get("data").is_none(), "{answer}");
         }
-        // Small documents whose validation, or whose answer, would take more than a call has.
+        // Small documents whose validation or answer would take more than the limits of a call.
         let doubling = |root: &str, count: usize| -> String {
             let steps = (0..count).map(|n| format!(" fragment f{n} on Query {{ ...f{0} ...f{0} }}", n + 1));
             let steps: String = steps.collect();
@@ -198,7 +198,7 @@ async fn a_document_beyond_the_limits_is_refused() {
             assert_eq!(answer["errors"][0]["extensions"]["code"], "invalid", "{query}: {answer}");
             assert!(answer.get("data").is_none(), "{answer}");
         }
-        // The most that is allowed is answered.
+        // A document at the maximum is answered.
         let lists =
             format!("{{ {} }}", aliased("notifications(first: 20) { unread nodes { id title } }", 20));
         assert!(ask(&bo, &lists, json!({})).await["errors"].is_null());
@@ -218,7 +218,7 @@ async fn a_document_beyond_the_limits_is_refused() {
         assert_eq!(told, json!({"data": {"a": null, "b": null}}));
         let guess = ask(&bo, "{ notification { unread } }", json!({})).await;
         assert!(!guess.to_string().contains("notifications"), "{guess}");
-        // Beyond what NUL, hostile names and numbers can do.
+        // More hostile input: NUL, names and numbers.
         for variables in [
             json!({"after": "a\0b"}),
             json!({"first": 3e9}),

@@ -1,5 +1,5 @@
-//! Handlers that misbehave, released to a running host: each costs its own call and nothing else. Between
-//! every two of its calls somebody says something, and it arrives.
+//! Handlers that misbehave, released to a running host: each harms only its own call. Between every two of
+//! its calls a user sends a message, and it arrives.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn a_bad_guest_only_fails_its_own_call() {
                 .collect();
             for call in calls {
                 let answer = call.await.expect("an answer");
-                // Beyond its own concurrency its callers are told to come back.
+                // Beyond its own concurrency its callers get 503 with `Retry-After`.
                 let fits = statuses.contains(&answer.status) || answer.status == 503;
                 assert!(fits, "{guest}: {answer}");
                 let told = String::from_utf8_lossy(&answer.body).to_lowercase();
@@ -63,7 +63,7 @@ async fn a_bad_guest_only_fails_its_own_call() {
             (host.database.open_transactions().await == 0).then_some(())
         })
         .await;
-        // A trap is told to the operator, with the handler's name and its release.
+        // The log has the trap, with the handler's name and its release.
         let log = host.log();
         for (guest, _) in GUESTS.iter().filter(|(_, statuses)| !statuses.contains(&200)) {
             assert!(log.contains(guest), "the log does not name {guest}");

@@ -1,6 +1,6 @@
-//! `docs/handler-guide.md`, as somebody follows it: every command in it, in order, beside a running node. In
-//! a small tree of its own, which stays between runs so that the second one compiles only what the reader
-//! changes.
+//! `docs/handler-guide.md`, as a reader follows it: the test runs every command in order, beside a running
+//! node. It uses a small tree of its own, which stays between runs, so that a second run compiles only the
+//! reader's changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};

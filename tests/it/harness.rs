@@ -16,7 +16,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
-/// In the root of the tree, with the secret that all hosts of a run share: roles are the cluster's.
+/// Runs in the root of the tree, with the secret that all hosts of a run share, because roles belong to the
+/// cluster.
 fn switchboard(args: &[&str]) -> Command {
     let mut command = Command::new(paths::switchboard());
     command.current_dir(root()).args(args).env("SWITCHBOARD_SECRET", SECRET);
@@ -39,7 +40,7 @@ fn built() -> String {
     paths::handlers().display().to_string()
 }
 
-/// A directory of handlers with these traces of one handler.
+/// A directory of handlers with these recordings of one handler.
 fn handlers_with(name: &str, traces: &[(String, String)]) -> TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let handler = directory.path().join(name);
@@ -76,7 +77,7 @@ async fn recorded_answers_equal_those_of_real_services() {
     real(&["test", "--built", &built(), "--real"]).await;
 }
 
-/// With a Redis of its own, and databases of its own in the cluster of the run.
+/// Runs it with a Redis of its own, and with new databases in the cluster of the run.
 async fn real(args: &[&str]) {
     let (database, redis) = (services::database().await, Redis::start().await);
     let mut command = switchboard(args);

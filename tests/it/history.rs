@@ -46,7 +46,7 @@ async fn history_pages_in_both_directions() {
     .await;
 }
 
-/// Pages come from the cache, and are never older than what has happened.
+/// Pages come from the cache, and are never older than the last change.
 #[tokio::test]
 async fn a_cached_page_is_never_outdated() {
     Host::test(Options::default().without_rate_limits(), async |host| {

@@ -1,10 +1,11 @@
-//! Months ahead, months past keeping, old keys: what nobody waits for, and what no insert ever depends on.
+//! Future months, months past their retention, old keys: no request waits for this work, and no insert
+//! depends on it.
 
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::until;
 
-/// Housekeeping runs at start, unless another node ran it lately.
+/// Housekeeping runs at the start of a node, unless another node ran it recently.
 async fn run_again(host: &mut Host) {
     host.kill().await;
     host.database.run("delete from switchboard.schedules where handler = 'housekeeping'").await;
@@ -23,7 +24,7 @@ async fn a_missing_month_fails_no_insert_and_is_created_later() {
         let ana = host.rest("ana");
         ana.post(&path, json!({"content": "before"})).await.expect(201);
 
-        // As if nobody had kept house: every month is gone, with it the rows, which go to DEFAULT.
+        // Simulate missing housekeeping: drop every month with its rows; new rows go to DEFAULT.
         host.database
             .run(
                 "do $$ declare month text; begin
@@ -80,7 +81,7 @@ async fn old_months_are_dropped_and_seqs_continue() {
     let options = Options::default().set("HANDLERS__HOUSEKEEPING__MESSAGES_MONTHS", 2);
     Host::test(options, async |host| {
         let (old, quiet) = (host.group("old", &["ana"]).await, host.group("quiet", &["ana"]).await);
-        // Both have an old month behind them; one of them has nothing since.
+        // Both have messages in an old month; one of them has no newer ones.
         host.database
             .run(&format!(
                 "select app.ensure_month('messages', '2020-01-01');
@@ -110,7 +111,7 @@ async fn old_months_are_dropped_and_seqs_continue() {
 
 #[tokio::test]
 async fn message_keys_are_kept_for_at_least_a_week() {
-    // Even where somebody asks for less.
+    // Even if the setting is lower.
     let options = Options::default().set("HANDLERS__HOUSEKEEPING__KEY_DAYS", 1);
     Host::test(options, async |host| {
         let room = host.group("lobby", &["ana"]).await;

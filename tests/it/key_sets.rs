@@ -1,5 +1,5 @@
-//! Keys of a provider of identities: key sets from files and URLs, their rotation, and the ways in which a
-//! token may try to be judged by a key that is not its own.
+//! Keys of an identity provider: key sets from files and URLs, their rotation, and tokens that try to select
+//! a wrong key.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/it/keys");
 /// Values of a setting beside the secret.
 const PUBLIC: &str = "RS256,ES256,EdDSA";
 
-/// A pair of which the host is told the public half.
+/// A key pair; the host gets the public key.
 struct Pair {
     algorithm: Algorithm,
     private: EncodingKey,
@@ -72,13 +72,13 @@ async fn a_file_with_keys_of_every_kind_verifies_tokens() {
             let unnamed = Token::of("ana").sign_with(pair.algorithm, &pair.private);
             assert_eq!(judged(host, unnamed).await, 200);
         }
-        // A key that is not there, and then is: the file is read again because somebody names it.
+        // A key that appears later: the host reads the file again because a token names the key.
         assert_eq!(judged(host, ed.sign("d")).await, 401);
         write_anew(&file, &set(&[ed.jwk("d"), ec.jwk("e")]));
         assert_eq!(judged(host, ed.sign("d")).await, 200);
         // Tokens of the removed key are not valid any more, also if they were cached.
         assert_eq!(judged(host, rsa.sign("r")).await, 401);
-        // A file that became nonsense changes nothing.
+        // An invalid file changes nothing.
         write_anew(&file, "{");
         assert_eq!(judged(host, ec.sign("unknown")).await, 503);
         assert_eq!(judged(host, ec.sign("e")).await, 200);
@@ -86,7 +86,7 @@ async fn a_file_with_keys_of_every_kind_verifies_tokens() {
     .await;
 }
 
-/// As a deployment does it: nobody reads half a file.
+/// Replaces the file by a rename, like a deployment, so that nobody reads half a file.
 fn write_anew(file: &Path, text: &str) {
     let new = file.with_extension("new");
     std::fs::write(&new, text).unwrap();
@@ -124,7 +124,7 @@ async fn an_unavailable_provider_does_not_make_a_token_invalid() {
     Host::test(options, async |host| {
         let answer = host.rest_with(ed.sign("d")).get("/api/v1/conversations").await;
         answer.expect_problem(503, "unavailable");
-        // Larger than any key set is.
+        // Larger than the maximum of a key set.
         let padding = json!({"kty": "oct", "k": "A".repeat(300_000)});
         provider.set(set(&[ed.jwk("d"), padding]));
         assert_eq!(judged(host, ed.sign("d")).await, 503);
@@ -193,7 +193,7 @@ async fn a_token_cannot_choose_how_it_is_verified() {
     .await;
 }
 
-/// A key of Ed25519 that nobody told the host about, in PKCS #8.
+/// An Ed25519 key that the host does not know, in PKCS #8.
 fn ed_der() -> Vec<u8> {
     let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     der.extend([7; 32]);

@@ -1,5 +1,5 @@
-//! The life of a connection from outside: how it ends, by whom, with which code, and what is told before.
-//! Times that would be long are made short by their settings.
+//! The life of a connection from outside: who ends it, with which code, and the frames before its end.
+//! Settings make long times short.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn the_warning_precedes_the_expiry_of_a_token() {
         let expires_at = ana.session["expires_at"].clone();
         assert_eq!(ana.expect("auth.expiring").await["expires_at"], expires_at);
         assert!(begin.elapsed() >= Duration::from_millis(1_900), "it came after {:?}", begin.elapsed());
-        // Renewed in place: the old end passes, and the new one is warned of in its turn.
+        // Renewed in place: the old end passes, and the host warns of the new one in time.
         let fresh = Token::of("ana").expires_in_s(8).sign();
         let renewed = ana.request("auth.refresh", json!({"token": fresh})).await.expect("auth.success");
         assert_eq!(renewed["session_id"], ana.session["session_id"]);
@@ -97,7 +97,7 @@ async fn an_operator_closes_connections_on_every_node() {
         let end = async |target| {
             host.admin.rest().post("/admin/v1/disconnect", target).await.expect(202);
         };
-        // A user, wherever they are.
+        // All connections of a user, on every node.
         let (mut here, mut there) = (host.client("ana").await, other.client("ana").await);
         let mut bo = other.client("bo").await;
         end(json!({"user_id": "ana"})).await;
@@ -123,7 +123,7 @@ async fn an_operator_closes_connections_on_every_node() {
     .await;
 }
 
-/// Messages of this size fill what the kernel keeps for a socket soon.
+/// Messages of this size soon fill the kernel's buffers of a socket.
 fn long_text() -> String {
     "€".repeat(2000)
 }
@@ -152,8 +152,8 @@ async fn a_client_that_does_not_read_is_closed_and_loses_nothing() {
             ana.forget_pushes();
         }
         drop(bo);
-        // The reason may not have reached who reads nothing. What was not read is there on the next
-        // connection.
+        // The close frame may not reach a client that reads nothing. The next connection delivers the unread
+        // messages.
         let mut bo = host.client("bo").await;
         bo.forget_pushes();
         let resume = json!({"conversation_ids": [room], "positions": {(room.as_str()): sent - 20}});
@@ -166,7 +166,7 @@ async fn a_client_that_does_not_read_is_closed_and_loses_nothing() {
     .await;
 }
 
-/// A host that reaches Redis through a way that can be cut, and another that does not.
+/// A host that reaches Redis through a proxy that can be cut, and another one with a direct connection.
 async fn with_one_cut_off(test: impl AsyncFnOnce(&mut Host, &Host, &Proxy)) {
     let redis = Redis::start().await;
     let proxy = Proxy::to(redis.address()).await;
@@ -207,8 +207,8 @@ async fn after_an_outage_of_the_bus_the_host_fills_the_gap_or_sends_a_resync() {
         ana.forget_pushes();
         proxy.cut();
         proxy.heal();
-        // Pages that it fetched while it was cut off count as well: either it told all, or that there is
-        // more.
+        // Pages that it fetched while it was cut off count as well: it either sent everything, or reported
+        // that there is more.
         let last = |frame: &serde_json::Value| frame["payload"]["message"]["content"] == "many 1009";
         let end = bo.expect_frame("all, or `resync`", |frame| frame["type"] == "resync" || last(frame)).await;
         if end["type"] == "resync" {
@@ -221,7 +221,7 @@ async fn after_an_outage_of_the_bus_the_host_fills_the_gap_or_sends_a_resync() {
             );
         }
         bo.forget_pushes();
-        // The subscription stands.
+        // The subscription still exists.
         until("the node to hear again", async || there.admin.ready().await.then_some(())).await;
         ana.send("the newest").await.expect_sent();
         bo.expect_where("message.new", |push| push["message"]["content"] == "the newest").await;
@@ -245,7 +245,7 @@ async fn a_user_removed_while_their_node_was_cut_off_gets_no_later_message() {
         let path = format!("/api/v1/conversations/{room}/participants/bo");
         host.rest("ana").delete(&path).await.expect(204);
         ana.send("not for bo").await.expect_sent();
-        // Delivered as far as it can be, before the node is back.
+        // Wait until delivery has done all that it can, before the node is back.
         ana.expect_message_where(|message| message["content"] == "not for bo").await;
         proxy.cut();
         proxy.heal();

@@ -6,8 +6,8 @@ use switchboard_tests::rest::Rest;
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 
-/// Creating, inviting, guessing codes, searching: each has a setting of its handler. Another user is not
-/// limited by it.
+/// Creating, inviting, guessing codes, searching: each has a setting of its handler. Each user has a limit of
+/// their own.
 #[tokio::test]
 async fn the_actions_of_a_user_per_minute_are_limited() {
     let options = Options::default()
@@ -28,7 +28,7 @@ async fn the_actions_of_a_user_per_minute_are_limited() {
 
         let participants = format!("{CONVERSATIONS}/{}/participants", room.as_str().expect("an id"));
         let invite = async |user: &str| eve.post(&participants, json!({"user_id": user})).await;
-        // The same person, whether the invitation changes anything or not.
+        // Invitations of the same person count, whether they change anything or not.
         invite("bo").await.expect(201);
         invite("bo").await.expect(200);
         invite("bo").await.expect_problem(429, "rate_limited");
@@ -67,7 +67,7 @@ async fn the_tickets_of_a_user_are_limited() {
     .await;
 }
 
-/// However fast people start and stop, a reader gets few pushes of it.
+/// However fast people start and stop typing, a reader gets few pushes.
 #[tokio::test]
 async fn typing_is_pushed_a_few_times_in_ten_seconds() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -99,10 +99,10 @@ async fn pings_beyond_the_limit_are_answered_once() {
         for _ in 0..200 {
             ana.write(json!({"type": "ping"})).await;
         }
-        // Its `id` makes this one answered, after whatever was said to the others.
+        // This ping has an `id`, so it gets an answer, after the answers to the others.
         ana.write(json!({"type": "ping", "id": "end"})).await;
         ana.reply_to(&json!("end")).await.expect_error("rate_limited");
-        // One for each second that the pings take.
+        // One answer for each second that the pings take.
         let errors = ana.aside_of("error").len();
         assert!((1..=2).contains(&errors), "{errors} answers to 195 pings");
     })

@@ -1,5 +1,5 @@
-//! Lists of conversations: order, pages, what is unread; and that they are there without Redis. What it loses
-//! in the middle of everything is in `flushed`.
+//! Lists of conversations: order, pages, unread counts, and lists without Redis. `flushed` tests losses of
+//! Redis during writes.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use switchboard_tests::patience::until;
 use switchboard_tests::rest::Rest;
 
 pub const CONVERSATIONS: &str = "/api/v1/conversations";
-/// A list may lag by a second; the rest is for a machine that is busy with other tests.
+/// A list may be one second behind; the rest of the wait is for a machine that is busy with other tests.
 const LAG: Duration = Duration::from_secs(5);
 
 /// An entry of a list, and the same from Postgres.
@@ -45,7 +45,7 @@ pub async fn list(rest: &Rest, limit: usize) -> Vec<Line> {
     }
 }
 
-/// The same from the tables, said as plainly as can be.
+/// The same from the tables, by the simplest statement.
 pub async fn truth(host: &Host, user: &str) -> Vec<Line> {
     let statement = format!(
         "with mine as (
@@ -74,14 +74,14 @@ pub async fn truth(host: &Host, user: &str) -> Vec<Line> {
     rows.iter().map(line).collect()
 }
 
-/// Waits until a person's list is what Postgres has.
+/// Waits until a person's list equals the data in Postgres.
 pub async fn agrees(host: &Host, user: &str) {
     let rest = host.rest(user);
     let what = format!("the list of {user}");
     settles(&what, async || list(&rest, 7).await, async || truth(host, user).await).await;
 }
 
-/// Waits until what is shown is what is stored. When it never is, the difference is shown.
+/// Waits until the shown data equal the stored data. On a failure it shows the difference.
 pub async fn settles<T: PartialEq + Debug>(
     what: &str,
     show: impl AsyncFn() -> T,
@@ -235,8 +235,8 @@ async fn a_direct_conversation_that_was_left_is_hidden_until_the_next_message() 
 async fn older_entries_of_a_list_come_from_postgres() {
     const ROOMS: usize = 520;
     Host::test(Options::default(), async |host| {
-        // As if they had grown over the last days: with ids of their time and no events, because nobody
-        // looked.
+        // Insert conversations as if they had grown over the last days: with ids of their time, and without
+        // events.
         host.database
             .connect()
             .await
@@ -259,7 +259,7 @@ async fn older_entries_of_a_list_come_from_postgres() {
         }
         let kept: i64 = redis::cmd("ZCARD").arg(host.redis_key("list:bo").await).query_async(&mut redis(host).await).await.unwrap();
         assert_eq!(kept, 501, "500 and the word that there are more");
-        // The oldest of all, which Redis does not keep, wakes up.
+        // The oldest conversation, which Redis does not keep, gets a message.
         let oldest = truth(host, "bo").await.last().unwrap().id.clone();
         send(&host.rest("ana"), &oldest, "after all").await;
         until("the oldest to be first", async || {
@@ -280,7 +280,7 @@ async fn without_redis_the_list_comes_from_postgres() {
         agrees(host, "bo").await;
         host.redis.kill();
         send(&host.rest("ana"), &room, "meanwhile").await;
-        // Nothing lags that is read from where it is written.
+        // Data that are read from Postgres are never behind.
         assert_eq!(list(&host.rest("bo"), 20).await, truth(host, "bo").await);
         host.redis.start_again().await;
         agrees(host, "bo").await;

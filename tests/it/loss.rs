@@ -1,5 +1,5 @@
 //! Redis and Postgres lost under load: killed, frozen, restarted. No acknowledged message is lost; the host
-//! says how it is and recovers by itself.
+//! reports its state and recovers by itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use switchboard_tests::proxy::Proxy;
 use switchboard_tests::services::{self, Postgres, Redis};
 use tokio::time::Instant;
 
-/// Product: delivery resumes by itself within this time after Redis is back.
+/// Required by the product: delivery resumes by itself within this time after Redis is back.
 const RESUMES_WITHIN: Duration = Duration::from_secs(2);
 
-/// Two rooms, three members each, all talking.
+/// Two rooms with three members each, who all write.
 struct Load {
     rooms: Vec<String>,
     crowd: Vec<Chatter>,
@@ -55,7 +55,7 @@ impl Load {
         self.crowd.iter().map(Chatter::record).collect()
     }
 
-    /// Messages are acknowledged from now on, whatever happened before.
+    /// Waits until messages are acknowledged again.
     async fn goes_on(&self, when: &str) {
         let before = self.said();
         until(format!("messages to be acknowledged {when}"), async || {
@@ -64,7 +64,7 @@ impl Load {
         .await;
     }
 
-    /// Everything settles, and the books balance.
+    /// Waits until all work is done, and compares the results.
     async fn end(mut self, host: &Host) -> Audit {
         for chatter in &mut self.crowd {
             chatter.hush().await;
@@ -93,7 +93,7 @@ impl Load {
     }
 }
 
-/// What `/readyz` and `/healthz` say, in one text.
+/// The answers of `/readyz` and `/healthz` in one text.
 async fn health(host: &Host) -> String {
     let mut said = String::new();
     for path in ["/readyz", "/healthz"] {
@@ -158,8 +158,8 @@ async fn nothing_is_lost_when_postgres_is_killed_under_load() {
     .await;
 }
 
-/// As a provider does when the disk is nearly full, or a failover that leaves the old server behind the same
-/// address: it answers, and does not write.
+/// A read-only Postgres, as after a full disk at a provider, or after a failover that leaves the old server
+/// at the same address: it answers, and does not write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_postgres_becomes_read_only_under_load() {
     let database = services::database().await;
@@ -194,7 +194,7 @@ async fn nothing_is_lost_when_postgres_becomes_read_only_under_load() {
     .await;
 }
 
-/// Worse than dead: the connections stand and nothing answers.
+/// Worse than dead: the connections stay open and nothing answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_redis_freezes_under_load() {
     let redis = Redis::start().await;

@@ -1,5 +1,5 @@
-//! Read and delivered marks: they rise and never fall, everyone hears of it, and the log answers who had what
-//! when.
+//! Read and delivered marks: they rise and never fall, every participant gets a push, and the log states when
+//! each person had a message.
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
@@ -34,7 +34,7 @@ fn of(receipts: &[Value], user: &str) -> (bool, bool) {
 async fn a_mark_increases_up_to_the_head_and_never_decreases() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
-        // The first message is the system's, so these are 2 to 6.
+        // The first message is a system message, so these are 2 to 6.
         say(host, "ana", &room, 5).await;
         let bo = host.rest("bo");
         assert_eq!(read(&bo, &room, 3).await, (3, 3));
@@ -61,7 +61,7 @@ async fn every_participant_gets_the_read_marks_of_others() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
-        // Another device of the reader, that looks at nothing.
+        // Another device of the reader, which looks at no conversation.
         let mut tablet = host.client("bo").await;
         let sent = ana.send("hi").await.expect_sent();
         bo.expect_message("hi").await;
@@ -81,7 +81,7 @@ async fn every_participant_gets_the_read_marks_of_others() {
             let push = client.expect("receipt.read").await;
             assert_eq!((&push["user_id"], &push["up_to_seq"]), (&json!("bo"), &sent["seq"]));
         }
-        // A mark that stays where it is is not announced: the next that comes is of the next message.
+        // An unchanged mark causes no push: the next push is for the next message.
         bo.request("chat:read", payload).await.expect("read.ok");
         let next = ana.send("more").await.expect_sent();
         let all = json!({"conversation_id": room, "up_to_seq": 99});
@@ -182,7 +182,7 @@ async fn the_log_of_marks_records_each_increase() {
         say(host, "cy", &room, 1).await; // 5
         let ana = host.rest("ana");
         let first = receipts(&ana, &room, 2).await;
-        // The sender is not asked about.
+        // The receipts do not include the sender.
         assert_eq!(first.len(), 3, "{first:?}");
         assert_eq!(
             (of(&first, "bo"), of(&first, "cy"), of(&first, "di")),
@@ -190,7 +190,7 @@ async fn the_log_of_marks_records_each_increase() {
         );
         let fourth = receipts(&ana, &room, 4).await;
         assert_eq!((of(&fourth, "bo"), of(&fourth, "cy")), ((false, false), (true, true)));
-        // A later mark does not change what the log said.
+        // A later mark does not change earlier entries of the log.
         let before = of_exactly(&first, "bo");
         read(&host.rest("bo"), &room, 5).await;
         assert_eq!(of_exactly(&receipts(&ana, &room, 2).await, "bo"), before);
@@ -233,13 +233,13 @@ async fn skipped_messages_do_not_count_as_read() {
         let ana = host.rest("ana");
         assert_eq!(of(&receipts(&ana, &room, seen).await, "bo"), (true, true));
         assert_eq!(of(&receipts(&ana, &room, seen + 1).await, "bo"), (false, false));
-        // Its join, and what came after it.
+        // The join message, and the messages after it.
         assert_eq!(of(&receipts(&ana, &room, seen + 3).await, "bo"), (true, true));
     })
     .await;
 }
 
-/// Marks of one reader from many devices at once: the log is one rise after the other, without overlap.
+/// Concurrent marks of one reader from many devices: the log has one rise after the other, without overlap.
 #[tokio::test]
 async fn concurrent_marks_end_at_the_highest() {
     Host::test(Options::default().without_rate_limits(), async |host| {

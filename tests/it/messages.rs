@@ -72,7 +72,8 @@ async fn a_key_makes_a_retry_return_the_first_result() {
     .await;
 }
 
-/// A retry gets the first result, even if the sender can no longer send in between. A sender who left gets 404.
+/// A retry gets the first result, even if the sender can no longer send in between. A sender who left gets
+/// 404.
 #[tokio::test]
 async fn a_retry_gets_the_first_result_whatever_happened_since() {
     Host::test(Options::default(), async |host| {
@@ -187,7 +188,7 @@ async fn one_key_by_rest_and_frame_at_once_is_one_message() {
             ana.expect_message("once").await;
         }
         bo.expect_silence().await;
-        // The key names what was said, not what became of it.
+        // The key belongs to the original text, not to later edits.
         let sent =
             host.rest("ana").post(&path, json!({"content": "once", "client_msg_id": "k0"})).await.expect(200);
         let one = format!("{path}/{}", sent["message"]["id"].as_str().unwrap());
@@ -299,7 +300,7 @@ async fn a_user_who_cannot_send_gets_an_error() {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");
         let hi = json!({"content": "hi"});
-        // Not yours is answered like not there.
+        // A conversation of others gets the same answer as one that does not exist.
         host.rest("eve").post(&path, hi.clone()).await.expect_problem(404, "not_found");
         let nowhere = "/api/v1/conversations/0199aaaa-0000-7000-8000-000000000000/messages";
         host.rest("ana").post(nowhere, hi.clone()).await.expect_problem(404, "not_found");
@@ -333,7 +334,7 @@ async fn after_25_messages_in_a_minute_the_sender_is_rate_limited() {
         assert!((1..=60_000).contains(&wait), "{refused}");
         assert_eq!(refused["retryable"], true);
         host.rest("ana").post(&path, json!({"content": "y"})).await.expect_problem(429, "rate_limited");
-        // A replay is free, and others are not concerned.
+        // A replay does not count, and other users have limits of their own.
         let replay = json!({"conversation_id": ana.room(), "content": "x", "client_msg_id": "k0"});
         assert_eq!(ana.request("message.send", replay).await.expect("message.sent")["duplicate"], true);
         bo.send("I may").await.expect_sent();
@@ -341,7 +342,7 @@ async fn after_25_messages_in_a_minute_the_sender_is_rate_limited() {
     .await;
 }
 
-/// The window begins with its first message and ends where it would, however many follow; then there are 25
+/// The window begins with its first message and has a fixed end, however many follow; then 25 are allowed
 /// again.
 #[tokio::test]
 async fn the_rate_limit_has_a_fixed_window() {
@@ -366,7 +367,7 @@ async fn the_rate_limit_has_a_fixed_window() {
         let refused = ana.post(&path, json!({"content": "x"})).await;
         let wait = refused.expect_problem(429, "rate_limited")["retry_after_ms"].as_i64().unwrap();
         assert!(wait <= before, "refused until {wait}, the window ends in {before}");
-        // As if the minute were over.
+        // Simulate the end of the minute.
         let () = redis::cmd("PEXPIRE").arg(key).arg(1).query_async(&mut redis).await.unwrap();
         switchboard_tests::patience::until("the end of the window", async || {
             let left: i64 = redis::cmd("EXISTS").arg(key).query_async(&mut redis).await.unwrap();

@@ -1,4 +1,4 @@
-//! Two nodes are one house: messages cross between them, a client resumes on either, a release reaches both.
+//! Two nodes are one fleet: messages cross between them, a client resumes on either, a release reaches both.
 
 use std::time::Duration;
 
@@ -163,7 +163,7 @@ async fn a_node_takes_over_from_one_that_dies() {
         }
         let audit = Audit::of(&[(room, history)].into(), &records);
         audit.expect_kept();
-        // Only the one over there was cut off.
+        // Only the client on the other node was cut off.
         assert!(crowd.iter().all(|chatter| chatter.record().breaks.is_empty()), "{:?}", audit.breaks);
         drop((crowd, there));
     })

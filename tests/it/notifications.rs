@@ -1,4 +1,4 @@
-//! Notifications: who is told of what, exactly once, whatever happens to the handler.
+//! Notifications: each person gets each one exactly once, whatever happens to the handler.
 
 mod follow;
 mod inbox;
@@ -14,7 +14,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
     expected.iter().map(|(kind, body)| ((*kind).to_owned(), (*body).to_owned())).collect()
 }
 
-/// A message by REST, so that nobody needs to look at the conversation.
+/// Sends a message by REST, so that no client needs to look at the conversation.
 async fn say(host: &Host, user: &str, room: &str, body: Value) {
     host.rest(user).post(&format!("/api/v1/conversations/{room}/messages"), body).await.expect(201);
 }
@@ -39,7 +39,7 @@ async fn a_user_who_is_not_looking_is_notified_once() {
         let room = ana.room().to_owned();
         let path = format!("/api/v1/conversations/{room}/participants");
         host.rest("ana").post(&path, json!({"user_id": "cy"})).await.expect(201);
-        // Another device of his that looks at nothing.
+        // Another device of his, which looks at no conversation.
         let _pocket = host.client("bo").await;
         let mut cy = host.client("cy").await;
         let sent = ana.send("are you there?").await.expect_sent();
@@ -60,7 +60,7 @@ async fn a_user_who_is_not_looking_is_notified_once() {
         assert_eq!(notification["read_at"], Value::Null);
         looking.expect_message("added").await;
         looking.expect_message("are you there?").await;
-        // Bo saw the message itself on one of his devices, Ana wrote it; who joined notifies nobody.
+        // Bo saw the message itself on one of his devices, and Ana wrote it. A join causes no notification.
         assert_eq!(host.notified("cy").await, pairs(&[("new_message", "are you there?")]));
         assert_eq!(host.notified("bo").await, []);
         assert_eq!(host.notified("ana").await, []);
@@ -82,7 +82,7 @@ async fn a_mention_replaces_the_message_notification_and_ignores_mutes() {
         named(host, "fay", "fay").await;
         mute(host, "cy", &room, "mentions").await;
         mute(host, "dee", &room, "none").await;
-        // Eve looks, and is told of what is for her all the same.
+        // Eve looks at the conversation, and still gets notifications for her.
         host.client("eve").await.enter(&room).await;
         let mut eve = host.client("eve").await;
         eve.enter(&room).await;
@@ -134,8 +134,8 @@ async fn in_a_large_conversation_only_mentions_notify() {
     .await;
 }
 
-/// Two conversations, plain words and mentions, from people who take turns. Returns how many bo is to be told
-/// of.
+/// Messages in two conversations, with and without mentions, from people who take turns. Returns the number
+/// of bo's notifications.
 async fn talk(host: &Host, rooms: &[String], from: usize) -> usize {
     let messages = 10;
     for n in from..from + messages {
@@ -200,14 +200,14 @@ async fn a_repeated_event_makes_no_second_notification() {
 async fn a_node_killed_between_write_and_ack_makes_no_second_notification() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(redis.address()).await;
-    // Without a limit on messages a sender needs no Redis.
+    // Without a rate limit a sender needs no Redis.
     let options =
         Options::default().set("HANDLERS__SEND_MESSAGE__MESSAGES_PER_MINUTE", 0).redis_at(proxy.address());
     Host::test_over(services::database().await, redis, options, async |host| {
         let room = host.group("lobby", &["ana", "bo", "cy"]).await;
         host.outbox_read().await;
         for kill in 0..3 {
-            // The bus stands still: the row is written, and then the handler waits to tell of it.
+            // The bus is frozen: the row is written, and then the handler waits to push.
             proxy.freeze();
             say(host, "ana", &room, json!({"content": format!("message {kill}")})).await;
             let written = format!("select from app.notifications where user_id = 'bo' offset {kill}");
@@ -250,14 +250,14 @@ async fn two_nodes_notify_every_device_once() {
         assert_eq!(told[0].len(), expected);
         assert_eq!(told[0], told[1]);
 
-        // Read here, known there; whichever node's handler did it.
+        // A read on one device is pushed to the other, from either node.
         let read =
             there.request("notification.read", json!({"id": told[0][0]})).await.expect("notification.ok");
         assert_eq!(read["id"], told[0][0]);
         let heard = here.expect("notification.read").await;
         assert_eq!((&heard["id"], &heard["unread"]), (&json!(told[0][0]), &json!(expected - 1)));
 
-        // A node dies with its shards in the middle of it.
+        // A node dies with its shards during the work.
         drop(there);
         expected += talk(host, &rooms, expected).await;
         other.kill().await;
@@ -308,7 +308,7 @@ async fn a_sender_never_waits_for_notifications() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let connection = host.database.connect().await;
-        // Nothing can be written to the table until this ends.
+        // This transaction blocks writes to the table until it ends.
         connection.run("begin; lock table app.notifications in access exclusive mode").await;
         let mut ana: Client = host.client("ana").await;
         ana.enter(&room).await;

@@ -47,7 +47,7 @@ async fn is_gone(host: &Host, user: &str) {
 async fn missed_messages_are_sent_once_oldest_first_and_marked() {
     Host::test(Options::default(), async |host| {
         let (one, two) = (host.group("one", &["ana", "bo"]).await, host.group("two", &["ana", "bo"]).await);
-        // Somebody who has never been here yet.
+        // A user who has never connected.
         say(host, "ana", &one, "first").await;
         say(host, "ana", &two, "second").await;
         say(host, "ana", &one, "third").await;
@@ -57,7 +57,7 @@ async fn missed_messages_are_sent_once_oldest_first_and_marked() {
         let seqs: Vec<_> = frames.iter().map(|frame| &frame["message"]["seq"]).collect();
         assert_eq!(seqs, [2, 2, 3]);
         assert_eq!(frames[0]["conversation_id"], *one);
-        // It is delivered, and does not come again, on another device or later.
+        // They are delivered, and do not come again, on another device or later.
         let rows = host.database.connect().await;
         let marks = rows
             .rows(&format!("select delivered_seq from app.participants where conversation_id = '{one}' and user_id = 'bo'"))
@@ -108,7 +108,7 @@ async fn two_hundred_messages_are_sent_and_incomplete_conversations_are_named() 
     .await;
 }
 
-/// Many ids of one millisecond: the order of the flush is seq, and ids strictly increase with it.
+/// Many ids of one millisecond: offline delivery is in the order of seq, and ids strictly increase with it.
 #[tokio::test]
 async fn messages_of_thirteen_concurrent_senders_are_sent_in_the_order_of_seq() {
     const SENDERS: usize = 13;
@@ -182,7 +182,7 @@ async fn a_user_who_left_gets_no_missed_messages() {
     .await;
 }
 
-/// Visits of somebody who hears, leaves, and comes back: whatever is not as it should be.
+/// Visits of a user who connects, leaves, and returns. Returns the errors.
 async fn wrongs(host: &mut Host) -> Vec<String> {
     let rooms = [host.group("one", &["ana", "bo"]).await, host.group("two", &["ana", "bo"]).await];
     let left = host.group("left", &["ana", "bo"]).await;
@@ -225,8 +225,7 @@ async fn wrongs(host: &mut Host) -> Vec<String> {
     wrongs
 }
 
-/// That nothing comes twice says something only where it can: each of these is a mistake that the handler
-/// could make.
+/// The check for duplicates must be able to fail: each of these is a mistake that the handler could make.
 #[tokio::test]
 async fn every_mistake_of_the_delivery_is_reported() {
     let built = Release::built("offline");
@@ -255,7 +254,8 @@ async fn every_mistake_of_the_delivery_is_reported() {
     }
 }
 
-/// A node has ended, and everybody comes to this one. Its handlers have fewer places than there are people.
+/// A node has ended, and all its users connect to this one. Its handlers have fewer slots than there are
+/// people.
 #[tokio::test]
 async fn every_client_of_a_reconnecting_crowd_gets_its_missed_messages() {
     const CROWD: usize = 40;

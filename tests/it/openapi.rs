@@ -1,4 +1,4 @@
-//! The description of the REST interface is there for everyone, it is the one of this tree, and it tells of
+//! Everyone can read the description of the REST interface. It is the one of this tree, and it describes
 //! every route.
 
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use switchboard_tests::description::bindings;
 use switchboard_tests::host::{Host, Options};
 
 const DOCUMENT: &str = include_str!("../../docs/openapi.yaml");
-/// Every path of the description stands below it, but for those that begin so themselves.
+/// The prefix of the paths in the description, except those that begin with it themselves.
 const PREFIX: &str = "/api/v1";
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn the_document_is_served_to_everyone() {
     .await;
 }
 
-/// `GET /conversations` and the like, as the description has them: a path is indented by two, its methods by
+/// The routes of the description, such as `GET /conversations`: a path is indented by two, its methods by
 /// four.
 pub fn described() -> BTreeSet<String> {
     let mut routes = BTreeSet::new();
@@ -40,7 +40,7 @@ pub fn described() -> BTreeSet<String> {
     routes
 }
 
-/// The same as the manifests bind them, of those below the prefix.
+/// The routes below the prefix that the manifests bind.
 fn bound() -> BTreeSet<String> {
     let mut routes = BTreeSet::new();
     for route in bindings("http") {

@@ -1,4 +1,4 @@
-//! Operators at their command line: tokens with roles, and releases that somebody vouches for.
+//! Operators at the command line: tokens with roles, and signed releases.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,7 +14,7 @@ use switchboard_tests::release::Release;
 use switchboard_tests::services::{self, Redis};
 use tokio::process::Command;
 
-/// A command as an operator types it, who holds this token.
+/// Runs a command as an operator with this token.
 async fn switchboard(host: Option<&Host>, directory: &Path, token: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(paths::switchboard());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SWITCHBOARD_")) {
@@ -27,13 +27,13 @@ async fn switchboard(host: Option<&Host>, directory: &Path, token: &str, argumen
     command.output().await.expect("the command runs")
 }
 
-/// Its answer, where it ended with 0.
+/// Its answer, if it exited with 0.
 fn done(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// Everything it said, where it ended with 1.
+/// Its output, if it exited with 1.
 fn failed(output: &Output) -> String {
     let said = [&output.stdout[..], &output.stderr[..]].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
@@ -125,7 +125,8 @@ async fn status_shows_what_it_knows_without_postgres() {
 #[tokio::test]
 async fn a_node_continues_without_a_reader_of_its_log() {
     Host::test(Options::default().without_reader_of_its_log(), async |host| {
-        // Every swap writes a line; the second comes by the tasks that the first could have ended.
+        // Every swap writes a log line; the second one comes from tasks that the first write could have
+        // ended.
         let first = Release::built("send-message").variant(1);
         host.admin.release(&first).await;
         host.admin.release(&first.variant(2)).await;
@@ -173,7 +174,7 @@ async fn a_fleet_that_requires_signatures_runs_only_signed_releases() {
     done(&run(None, &["keys", "theirs"]).await);
     let mode = std::fs::metadata(here.path().join("ours.key")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    // Never over another key.
+    // The command never overwrites another key.
     assert!(failed(&run(None, &["keys", "ours"]).await).contains("ours.key"));
 
     let files: Vec<String> = std::fs::read_dir(&handlers)
@@ -205,12 +206,12 @@ async fn a_fleet_that_requires_signatures_runs_only_signed_releases() {
         let refused = failed(&run(Some(host), &["deploy", &unsigned]).await);
         assert!(refused.contains("not signed by a key that this fleet trusts"), "{refused}");
 
-        // Ours beside theirs: one that counts is enough.
+        // Our signature beside theirs: one trusted signature is enough.
         done(&run(None, &["sign", "--key", "ours.key", &unsigned]).await);
         done(&run(Some(host), &["deploy", &unsigned]).await);
         host.current("notify").await;
 
-        // One byte more in a section that nothing reads: another digest, which nobody has signed.
+        // One byte more in an unused section: another digest, without a signature.
         let mut bytes = std::fs::read(&send).unwrap();
         bytes.extend([0, 2, 1, b'x']);
         std::fs::write(&send, bytes).unwrap();
@@ -228,7 +229,7 @@ async fn a_fleet_that_requires_signatures_runs_only_signed_releases() {
         done(&run(Some(host), &["promote", "send-message"]).await);
         done(&run(Some(host), &["rollback", "send-message"]).await);
 
-        // A node that takes everything from the repository checks for itself.
+        // A node that takes its releases from the repository verifies them itself.
         let mut other = host.another_node().await;
         assert_eq!(other.current("send-message").await, host.current("send-message").await);
         other.terminate();

@@ -55,7 +55,7 @@ async fn channel(host: &Host, owner: &str, more: Value) -> String {
 async fn each_role_adds_removes_and_changes_only_what_it_may() {
     Host::test(Options::default(), async |host| {
         let room = four_roles(host).await;
-        // Adding: whom, as what, and what comes of it.
+        // Adding: the caller, the role, and the result.
         for (asker, role, status) in [
             ("obs", "member", 403),
             ("mem", "member", 403),
@@ -75,7 +75,7 @@ async fn each_role_adds_removes_and_changes_only_what_it_may() {
         let again = json!({"user_id": "obs", "role": "member"});
         let there = host.rest("adm").post(&people(&room), again).await.expect(200);
         assert_eq!(there["participant"]["role"], "observer");
-        // Changing roles is the owner's alone.
+        // Only the owner changes roles.
         for asker in ["adm", "mem", "obs"] {
             let body = json!({"role": "admin"});
             host.rest(asker).patch(&person(&room, "mem"), body).await.expect_problem(403, "forbidden");
@@ -144,7 +144,7 @@ async fn handing_over_makes_the_old_owner_an_admin() {
                 &json!([{"user_id": "ana", "role": "admin"}, {"user_id": "obs", "role": "owner"}])
             )
         );
-        // She rules no more, and may go.
+        // She is not the owner any more, and may leave.
         ana.patch(&person(&room, "mem"), json!({"role": "admin"})).await.expect_problem(403, "forbidden");
         ana.delete(&format!("{CONVERSATIONS}/{room}")).await.expect(204);
     })
@@ -161,7 +161,7 @@ async fn handing_over_twice_at_once_leaves_one_owner() {
             for heir in heirs {
                 let (ana, path) = (host.rest("ana"), person(&room, heir));
                 tries.push(tokio::spawn(async move { ana.patch(&path, json!({"role": "owner"})).await }));
-                // At the same time the owner tries to go.
+                // At the same time the owner tries to leave.
                 let (ana, path) = (host.rest("ana"), format!("{CONVERSATIONS}/{room}"));
                 tries.push(tokio::spawn(async move { ana.delete(&path).await }));
             }
@@ -202,7 +202,7 @@ async fn a_concurrent_handover_and_removal_leave_one_owner() {
     .await;
 }
 
-/// How many of these came in; to the others it was full.
+/// The number of successful joins; the others got `conversation_full`.
 pub async fn admitted(joins: Vec<JoinHandle<Answer>>) -> usize {
     let mut admitted = 0;
     for answer in joins {
@@ -226,7 +226,7 @@ async fn one_of_fifty_concurrent_joins_gets_the_last_place() {
         });
         let joined = admitted(joins.collect()).await;
         assert_eq!((joined, roles(host, "ana", &room).await.len()), (1, 2));
-        // A smaller capacity pushes nobody out, a larger one lets the next in.
+        // A smaller capacity removes nobody, a larger one admits the next user.
         let path = format!("{CONVERSATIONS}/{room}");
         host.rest("ana").patch(&path, json!({"capacity": 1})).await.expect_problem(409, "conversation_full");
         host.rest("ana").patch(&path, json!({"capacity": 3})).await.expect(200);
@@ -240,7 +240,7 @@ async fn removal_ends_the_subscription_before_the_next_message() {
     Host::test(Options::default(), async |host| {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
-        // A device of his that does not look.
+        // A device of his that looks at no conversation.
         let mut phone = host.client("bo").await;
         host.rest("ana").delete(&person(&room, "bo")).await.expect(204);
         ana.send("now without him").await.expect_sent();
@@ -268,7 +268,7 @@ async fn removal_ends_the_subscription_before_the_next_message() {
         let refused = bo.request("subscribe", json!({"conversation_ids": [room]})).await.expect("subscribed");
         assert_eq!(refused["refused"][0]["code"], "not_found");
 
-        // Coming back: everything that was said, and nothing unread.
+        // After the return: all earlier messages are visible, and none is unread.
         host.rest("ana").post(&people(&room), json!({"user_id": "bo"})).await.expect(201);
         let joined = phone.expect("member.joined").await;
         assert_eq!(joined, json!({"conversation_id": room, "user_id": "bo", "role": "member", "by": "ana"}));
@@ -350,12 +350,12 @@ async fn a_direct_conversation_hides_until_the_next_message() {
         assert!(listed("ana").await);
         let left = bo.expect("member.left").await;
         assert_eq!(left["user_id"], "bo");
-        // She hears nothing of it, and what she says brings it back.
+        // She gets no push, and her next message restores the conversation.
         ana.expect_silence().await;
         ana.send("are you there").await.expect_sent();
         bo.expect_message("are you there").await;
         until("it to be back", async || listed("bo").await.then_some(())).await;
-        // Asking for it by its other side brings it back too.
+        // A request of the other user for it restores it too.
         host.rest("bo").delete(&path).await.expect(204);
         until("it to be out of his sight again", async || (!listed("bo").await).then_some(())).await;
         let again = json!({"type": "direct", "members": ["ana"]});
@@ -363,7 +363,7 @@ async fn a_direct_conversation_hides_until_the_next_message() {
         assert_eq!(same["conversation"]["id"], *room);
         until("it to be shown", async || listed("bo").await.then_some(())).await;
 
-        // Two people, for good.
+        // A direct conversation always has these two people.
         let body = json!({"user_id": "cy"});
         host.rest("ana").post(&people(&room), body).await.expect_problem(403, "forbidden");
         host.rest("ana").delete(&person(&room, "bo")).await.expect_problem(403, "forbidden");
@@ -393,7 +393,7 @@ async fn a_user_can_mute_only_for_themself() {
         }
         let body = json!({"notifications": "none"});
         host.rest("ana").patch(&person(&room, "mem"), body).await.expect_problem(403, "forbidden");
-        // Both at once, and nothing at all.
+        // Both fields in one request, and neither.
         let body = json!({"notifications": "all", "role": "admin"});
         host.rest("ana").patch(&person(&room, "mem"), body).await.expect_problem(403, "forbidden");
         let body = json!({"notifications": "all", "role": "owner"});
@@ -417,7 +417,7 @@ async fn a_user_who_joins_is_only_a_member() {
         host.rest("eve").post(&people(&room), body).await.expect_invalid("role");
         let joined = host.rest("eve").post(&people(&room), json!({"user_id": "eve"})).await.expect(201);
         assert_eq!(joined["participant"]["role"], "member");
-        // Nor brings in others.
+        // A member cannot add others either.
         host.rest("eve")
             .post(&people(&room), json!({"user_id": "mal"}))
             .await

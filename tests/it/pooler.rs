@@ -1,6 +1,5 @@
-//! A pooler of connections between the host and Postgres: PgBouncer in session mode serves everything, and in
-//! the other modes the host refuses to start and says why. Where PgBouncer is not installed these tests are
-//! left out.
+//! A connection pooler between the host and Postgres: PgBouncer in session mode works; in the other modes the
+//! host refuses to start, with the reason. If PgBouncer is not installed, these tests are skipped.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use switchboard_tests::pooler::PgBouncer;
 use switchboard_tests::services::{Database, Postgres, Redis};
 use tokio::process::Command;
 
-/// On a server that asks nobody for a password: the pooler knows none.
+/// Uses a server without passwords, because the pooler has none.
 async fn database() -> Database {
     Postgres::start(&["fsync = off"]).await.database().await
 }

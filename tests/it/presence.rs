@@ -1,5 +1,5 @@
-//! Presence: many connections are one person; who shares a conversation sees them, others see nobody; what is
-//! told is never wrong, whichever server dies or is emptied meanwhile.
+//! Presence: many connections are one person. People who share a conversation see each other, others do not.
+//! Announcements are never wrong, whichever server dies or is emptied meanwhile.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use switchboard_tests::client::Client;
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::{until, within};
 
-/// A grace as short as a test can wait for.
+/// A grace period that is short enough for a test.
 fn quick() -> Options {
     Options::default().set("HANDLERS__PRESENCE_SWEEP__GRACE_MS", 300)
 }
 
-/// A group in which everybody has written something, so that they see each other.
+/// Makes a group in which everybody has written something, so that they see each other.
 async fn acquainted(host: &Host, name: &str, members: &[&str]) -> String {
     let room = host.group(name, members).await;
     for user in members {
@@ -80,7 +80,7 @@ async fn a_user_with_many_connections_has_one_presence() {
         let mut laptop = host.client("bo").await;
         drop(phone);
         laptop.expect_alive().await;
-        // A page that is loaded again is not somebody who left and came back.
+        // A reloaded page does not make the person offline and online again.
         drop(laptop);
         let again = host.client("bo").await;
         drop(again);
@@ -104,7 +104,7 @@ async fn only_users_who_share_a_conversation_see_presence() {
         let room = acquainted(host, "lobby", &["ana", "bo"]).await;
         let mut ana = host.client("ana").await;
         ana.enter(&room).await;
-        // She shares a conversation with both, and is subscribed to nothing.
+        // She shares a conversation with both, and has no subscription.
         acquainted(host, "elsewhere", &["cy", "bo"]).await;
         let mut cy = host.client("cy").await;
         let mut eve = host.client("eve").await;
@@ -119,7 +119,7 @@ async fn only_users_who_share_a_conversation_see_presence() {
         is_seen(host, "ana", "bo", "online").await;
         is_seen(host, "cy", "bo", "online").await;
         is_seen(host, "bo", "bo", "online").await;
-        // To a stranger, somebody who is here and somebody who does not exist look the same.
+        // For a stranger, a connected user and a user who does not exist look the same.
         for name in ["bo", "nobody"] {
             let hidden = json!({"user_id": name, "status": "offline", "last_seen": null});
             assert_eq!(seen(host, "eve", name).await, hidden);
@@ -169,7 +169,7 @@ async fn away_is_detected_and_busy_is_chosen() {
         ana.enter(&room).await;
         let mut bo = host.client("bo").await;
         hears(&mut ana, "bo", "online").await;
-        // Pings keep the connection, not the person.
+        // Pings keep the connection alive, but do not count as activity of the person.
         let pinging = within(Duration::from_secs(20), "bo to be away", async || {
             bo.expect_alive().await;
             (seen(host, "ana", "bo").await["status"] == "away").then_some(())
@@ -181,11 +181,11 @@ async fn away_is_detected_and_busy_is_chosen() {
 
         bo.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
         hears(&mut ana, "bo", "busy").await;
-        // Whatever is done, busy stays.
+        // Busy stays, whatever the person does.
         bo.request("history", json!({"conversation_id": room})).await.expect("history");
         bo.request("presence.set", json!({"status": "online"})).await.expect("presence.ok");
         hears(&mut ana, "bo", "online").await;
-        // Away by hand ends with the next thing done, however soon.
+        // Away that was set by hand ends with the next action, however soon.
         bo.request("presence.set", json!({"status": "away"})).await.expect("presence.ok");
         hears(&mut ana, "bo", "away").await;
         bo.request("history", json!({"conversation_id": room})).await.expect("history");
@@ -221,7 +221,7 @@ async fn a_watch_lasts_as_long_as_the_permission() {
         let bo = host.client("bo").await;
         let _eve = host.client("eve").await;
         hears(&mut ana, "bo", "online").await;
-        // A stranger is watched in vain, until there is something to share.
+        // Watching a stranger shows nothing, until both share a conversation.
         is_seen(host, "eve", "eve", "online").await;
         assert!(unasked(&ana, "eve").is_empty() && unasked(&ana, "bo").is_empty());
         drop(bo);
@@ -258,7 +258,7 @@ async fn a_watch_lasts_as_long_as_the_permission() {
     .await;
 }
 
-/// How a list of conversations shows the other person of a direct one.
+/// The other person of a direct conversation, as the list shows them.
 async fn listed(host: &Host, viewer: &str) -> Value {
     let page = host.rest(viewer).get("/api/v1/conversations").await.expect(200);
     let list = page["conversations"].as_array().expect("a list");
@@ -309,7 +309,7 @@ async fn a_user_who_was_only_added_is_not_seen() {
             assert_eq!(unasked(client, other), Vec::<Value>::new());
         }
 
-        // He answers in the group: there both see each other, cy still nobody and nobody him.
+        // He answers in the group: there both see each other. Cy still sees nobody, and nobody sees cy.
         writes(host, "bo", &group).await;
         is_seen(host, "ana", "bo", "busy").await;
         is_seen(host, "bo", "ana", "busy").await;
@@ -330,11 +330,11 @@ async fn a_user_who_was_only_added_is_not_seen() {
         cy.expect_silence().await;
         assert!(unasked(&cy, "bo").is_empty() && unasked(&cy, "ana").is_empty());
 
-        // After he left it there is nothing again, although the direct conversation is still there.
+        // After he left the group they see nothing again, although the direct conversation still exists.
         host.rest("bo").delete(&format!("/api/v1/conversations/{group}")).await.expect(204);
         assert_eq!(seen(host, "ana", "bo").await, hidden("bo"));
         assert_eq!(listed(host, "ana").await, hidden("bo"));
-        // Added once more, he begins anew.
+        // When he is added again, he is not engaged.
         let people = format!("/api/v1/conversations/{group}/participants");
         host.rest("ana").post(&people, json!({"user_id": "bo"})).await.expect(201);
         assert_eq!(seen(host, "ana", "bo").await, hidden("bo"));
@@ -347,7 +347,7 @@ async fn a_user_who_was_only_added_is_not_seen() {
 #[tokio::test]
 async fn only_engaged_users_get_presence() {
     Host::test(quick(), async |host| {
-        // A class: one came by its code, another wrote, two were only added.
+        // A class: one member joined by its code, another wrote, two were only added.
         let class = json!({"name": "Computing", "code": "CS101"});
         let made = host.rest("tess").post("/api/v1/classes", class).await.expect(201)["class"].clone();
         let room = made["conversation_id"].as_str().unwrap().to_owned();
@@ -445,9 +445,9 @@ async fn a_user_who_stays_during_a_loss_of_redis_is_not_announced_as_offline() {
         assert_eq!(seen(host, "eve", "ana").await["status"], "online");
         host.redis.start_again().await;
         until("the host to be well again", async || host.admin.ready().await.then_some(())).await;
-        // Her node tells of her at once, though she has said nothing since.
+        // Her node uploads her at once, although she has sent nothing since.
         is_seen(host, "eve", "ana", "online").await;
-        // Somebody who comes and goes meanwhile shows that the sweep has gone on.
+        // A user who connects and leaves meanwhile shows that the sweep continues.
         let eve = host.client("eve").await;
         becomes(host, "eve", &["user.online"]).await;
         drop(eve);

@@ -60,7 +60,7 @@ async fn a_user_and_a_conversation_are_reached_on_every_node() {
         for device in [&mut here, &mut there] {
             assert_eq!(device.expect("progress.updated").await["status"], "done");
         }
-        // Subscribed to it is Ana only; notified are both, on all their devices.
+        // Only Ana is subscribed; both are notified, on all their devices.
         let body = json!({"target": format!("conv:{room}"), "type": "lesson.moved", "payload": {"to": "noon"},
             "notify": {"type": "progress", "level": "warning", "title": "Moved", "body": "to noon", "data": {"hour": 12}}});
         host.publish(body).await.expect(202);
@@ -84,7 +84,7 @@ async fn a_user_and_a_conversation_are_reached_on_every_node() {
 async fn everyone_in_a_large_conversation_is_notified_of_a_publication() {
     Host::test(Options::default(), async |host| {
         let room = host.group("hall", &["ana", "muted"]).await;
-        // More than one statement takes.
+        // More people than one statement handles.
         let people = format!(
             "insert into app.participants (conversation_id, user_id, role)
              select '{room}', 'user-' || n, 'member' from generate_series(1, 2500) as n;
@@ -194,7 +194,7 @@ async fn a_publication_with_a_key_is_published_once() {
         let body =
             json!({"target": "user:bo", "type": "once", "payload": {"n": 1}, "notify": {"title": "once"}});
         let first = publish_with_key(&service("billing"), "k", &body).await.expect(202);
-        // At the same time, too: one of them is the first.
+        // Also with concurrent requests: one of them is the first.
         let calls: Vec<_> = (0..8)
             .map(|_| {
                 let (service, body) = (service("billing"), body.clone());
@@ -212,7 +212,7 @@ async fn a_publication_with_a_key_is_published_once() {
         other["payload"]["n"] = 2.into();
         publish_with_key(&service("billing"), "k", &other).await.expect_problem(409, "idempotency_conflict");
         publish_with_key(&service("billing"), "", &body).await.expect_invalid("Idempotency-Key");
-        // Keys are each publisher's own.
+        // Each publisher has keys of its own.
         publish_with_key(&service("lessons"), "k", &body).await.expect(202);
         assert_eq!(host.notified("bo").await.len(), 3);
         for _ in 0..3 {

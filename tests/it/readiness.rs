@@ -1,4 +1,4 @@
-//! `/readyz` tells what is in the way, and a node that has had trouble at its start becomes whole by itself.
+//! `/readyz` names the problem, and a node that had a problem at its start recovers by itself.
 
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ async fn a_node_that_loses_postgres_during_its_first_start_runs_every_handler_in
     assert_eq!(running(&host).await, built());
     host.terminate();
     assert!(host.ended().await.success());
-    // Nothing is left for the next start.
+    // The next start has nothing left to do.
     host.start().await;
     assert_eq!(running(&host).await, built());
     host.terminate();
@@ -61,8 +61,7 @@ async fn a_node_that_loses_postgres_during_its_first_start_runs_every_handler_in
     host.database.drop_it().await;
 }
 
-/// The database is as a node left it that lost Postgres after it had kept a release, and before the fleet ran
-/// it.
+/// The database is in the state after a node lost Postgres between storing a release and switching to it.
 #[tokio::test]
 async fn a_stored_handler_that_never_ran_runs_after_the_next_start() {
     Host::test(Options::default(), async |host| {
@@ -96,7 +95,7 @@ async fn a_node_with_a_file_that_does_not_run_is_not_ready() {
     })
     .await;
     assert!(said.contains("moody.wasm is not deployed: not a WebAssembly component"), "{said}");
-    // A whole file in its place is taken without a restart.
+    // The node deploys a valid file in its place without a restart.
     std::fs::write(&bad, &good.bytes).unwrap();
     within(Duration::from_secs(60), "the host to be ready", async || host.admin.ready().await.then_some(()))
         .await;
@@ -114,7 +113,7 @@ async fn every_check_has_a_name() {
         {
             assert_eq!(checks[name], "ok", "{checks}");
         }
-        // Many ask at a time: they share the probes.
+        // Concurrent requests share the probes.
         let asked = (0..50).map(|_| async { host.admin.ready().await });
         assert!(futures_util::future::join_all(asked).await.into_iter().all(|ready| ready));
     })
@@ -128,11 +127,11 @@ async fn a_node_that_owns_a_stuck_consumer_is_not_ready() {
         let (mut ana, mut bo) = host.two_members("lobby").await;
         ana.send("before").await.expect_sent();
         bo.expect_message("before").await;
-        // The reader of every consumer looks for retries before it reads on.
+        // The reader of every consumer checks for retries before it reads on.
         let lock = host.database.connect().await;
         lock.run("begin; lock table switchboard.retries in access exclusive mode").await;
         let sent = tokio::time::Instant::now();
-        // Once the readers hang, one more message stays where it is.
+        // Once the readers hang, one more message stays in the outbox.
         until("the readers of all three consumers to wait for the lock", async || {
             let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
                            and wait_event_type = 'Lock' and query like 'select shard, key, count%'";
@@ -149,7 +148,7 @@ async fn a_node_that_owns_a_stuck_consumer_is_not_ready() {
         assert!(said.contains("has not moved in shard"), "{said}");
         assert!(sent.elapsed() >= Duration::from_secs(10), "not at once: {:?}", sent.elapsed());
         assert!(!host.admin.ready().await);
-        // The first node has every shard: what hangs there is no fault of the other.
+        // The first node has every shard, so a consumer that hangs there does not affect the other node.
         assert_eq!(checks(&other).await["consumers"], "ok");
         lock.run("rollback").await;
         bo.expect_message("stuck").await;

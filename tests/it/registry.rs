@@ -7,7 +7,7 @@ use switchboard_tests::host::{Host, Options, free_address};
 use switchboard_tests::registry::{Artifact, PASSWORD, Recorded, Registry, USER};
 use switchboard_tests::release::Release;
 
-/// A real one, or a note that there is none.
+/// A real registry, or a note that it is not installed.
 async fn registry(has_door: bool) -> Option<Registry> {
     let registry = Registry::start(has_door).await;
     if registry.is_none() {
@@ -25,7 +25,7 @@ async fn deploy_as(host: &Host, source: &str, login: &[(&str, &str)]) -> (i32, V
     (code, said["deployed"][0].clone())
 }
 
-/// The one sentence of an operator who was refused; what runs goes on.
+/// Checks for a refusal in one sentence; the running release continues.
 async fn refused(host: &Host, source: &str, why: &str) {
     let before = host.admin.releases().await;
     let (code, said) = deploy(host, source).await;
@@ -45,7 +45,7 @@ async fn a_release_is_named_by_tag_or_by_digest() {
         let (code, said) = deploy(host, &registry.named("acme/moody:1")).await;
         assert_eq!((code, &said["release"]), (0, &json!(first.digest())), "{said}");
         assert_eq!(host.current("moody").await, first.digest());
-        // No tag is `latest`, and a digest is the manifest's.
+        // Without a tag the name means `latest`; a digest is that of the manifest.
         assert_eq!(deploy(host, &registry.named("acme/moody")).await.1["release"], second.digest());
         let by_digest = registry.named(&format!("acme/moody@{digest}"));
         assert_eq!(deploy(host, &by_digest).await.1["release"], first.digest());
@@ -151,21 +151,21 @@ async fn signatures_travel_with_the_artifact() {
     .await;
 }
 
-/// What `docker-registry` 2.8.2 said, in registry.json; the layer is a module of eight bytes, which no node
-/// takes.
+/// The answers of `docker-registry` 2.8.2 in registry.json; the layer is a module of eight bytes, which every
+/// node refuses.
 #[tokio::test]
 async fn a_recorded_registry_is_understood() {
     let registry = Recorded::serve(include_str!("registry.json")).await;
     Host::test(Options::default(), async |host| {
         let (code, said) = deploy(host, &format!("oci://{}/hello:1", registry.address)).await;
-        // It came through whole: its digest is right, and it is the node that does not want it.
+        // The download is complete and its digest is right: the node refuses it.
         assert!(code == 1 && said["error"].as_str().unwrap_or_default().contains("component"), "{said}");
         refused(host, &format!("oci://{}/hello:2", registry.address), "no such thing").await;
     })
     .await;
 }
 
-/// As public registries do it: a token of another place, the blob on a third, which is shown no token.
+/// Like public registries: the token is from a second host, and the blob on a third one, which gets no token.
 #[tokio::test]
 async fn a_token_is_fetched_and_stays_with_its_registry() {
     let recorded: Vec<Value> = serde_json::from_str(include_str!("registry.json")).unwrap();
@@ -181,7 +181,7 @@ async fn a_token_is_fetched_and_stays_with_its_registry() {
         exchange["authorization"] = json!(authorization);
         exchange
     };
-    // `ci:correct horse`, or nobody.
+    // Accepts `ci:correct horse` only.
     let login = "Basic Y2k6Y29ycmVjdCBob3JzZQ==";
     let token = "GET /token?scope=repository%3Ahello%3Apull&service=here";
     let registry = Recorded::serve(&json!([
@@ -200,7 +200,7 @@ async fn a_token_is_fetched_and_stays_with_its_registry() {
         refused(host, &source, "set SWITCHBOARD_REGISTRY_USER").await;
         let login = [("SWITCHBOARD_REGISTRY_USER", USER), ("SWITCHBOARD_REGISTRY_PASSWORD", PASSWORD)];
         let (code, said) = deploy_as(host, &source, &login).await;
-        // It came through whole; eight bytes are no release.
+        // The download is complete; eight bytes are not a release.
         assert!(code == 1 && said["error"].as_str().unwrap_or_default().contains("component"), "{said}");
         refused(host, &format!("oci://{}/round:1", registry.address), "leads on and on").await;
     })

@@ -1,5 +1,5 @@
-//! Releasing to a running host: a good file serves at once, a bad one is refused with its reason and the old
-//! one serves on.
+//! Releasing to a running host: a valid file serves at once; a bad one is refused with its reason, and the
+//! old one continues.
 
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
@@ -16,7 +16,7 @@ async fn a_release_takes_effect_and_is_rolled_back() {
         ana.send("by the first").await.expect_sent();
         let first = host.current("send-message").await;
 
-        // One message a minute, and a frame type that nobody knew.
+        // The release allows one message a minute, and binds a new frame type.
         let strict = Release::built("send-message").with_manifest(|manifest| {
             manifest["config"]["messages_per_minute"] = 1.into();
             let aliases = manifest["on"]["frame"][0].as_table_mut().unwrap();
@@ -126,7 +126,7 @@ async fn a_bad_file_is_refused_and_the_old_release_continues() {
     .await;
 }
 
-/// It compiles; what is wrong with it shows when it is loaded.
+/// It compiles; its mistake shows when it is loaded.
 #[tokio::test]
 async fn a_refusal_after_compiling_names_its_reason_and_the_file() {
     Host::test(Options::default(), async |host| {
@@ -142,7 +142,7 @@ async fn a_refusal_after_compiling_names_its_reason_and_the_file() {
     .await;
 }
 
-/// The same component, asking for a contract of the future.
+/// The same component with an import of a later contract.
 fn of_another_version(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let (now, then) = (b"@1.0.0", b"@2.0.0");
@@ -191,7 +191,7 @@ async fn a_deploy_while_postgres_is_away_changes_nothing() {
         proxy.cut();
         host.admin.deploy(&variant).await.expect_problem(503, "unavailable");
         host.admin.rollback("send-message").await.expect_problem(503, "unavailable");
-        // The caller of a handler is asked to retry, and the operator finds the reason in the log.
+        // The caller of a handler gets a retryable answer, and the log has the reason for the operator.
         host.rest("ana").get("/api/v1/classes").await.expect_problem(503, "unavailable");
         assert!(host.admin.metric("switchboard_postgres_unavailable_total").await >= Some(1.0));
         assert!(host.log().contains("Postgres could not do it now"));
@@ -213,7 +213,7 @@ async fn a_release_outlives_a_restart() {
         host.admin.release(&variant).await;
         host.kill().await;
         host.start().await;
-        // The files at start are deployed only where nothing newer was: what an operator released stays.
+        // The files at the start are deployed only if nothing newer was: an operator's release stays.
         assert_eq!(host.current("send-message").await, variant.digest());
     })
     .await;
@@ -234,7 +234,7 @@ async fn operators_need_their_token() {
             let answer = stranger.post("/admin/v1/handlers/send-message/rollback", json!({})).await;
             answer.expect_problem(401, "unauthorized");
         }
-        // A user's token is none of an operator's, and the client port serves no operator.
+        // A user's token is not an operator's token, and the client port serves no operator.
         let user = switchboard_tests::token::Token::of("ana").roles(&["admin"]).sign();
         admin.with_token(&user).get("/admin/v1/releases").await.expect_problem(401, "unauthorized");
         host.rest("ana").get("/admin/v1/releases").await.expect_problem(404, "not_found");

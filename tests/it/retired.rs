@@ -1,5 +1,5 @@
-//! Taking a handler out: its routes, frames, schedules and events end on every node, and nothing but an
-//! operator brings it back.
+//! Retiring a handler: its routes, frames, schedules and events end on every node, and only an operator
+//! restores it.
 
 use serde_json::json;
 use switchboard_tests::client::Client;
@@ -23,7 +23,7 @@ async fn a_retired_handler_answers_no_call_on_any_node_and_sockets_stay_open() {
             (&json!("retire"), &json!("search")),
             "{outcome}"
         );
-        // The node that died may still be waited for; the two that live have taken it out.
+        // The command may still wait for the dead node; the two live nodes have removed the handler.
         assert!(code == 0 || outcome["complete"] == false, "{outcome}");
         host.admin.retire("typing").await.expect(200);
         for node in [&*host, &other] {
@@ -35,7 +35,7 @@ async fn a_retired_handler_answers_no_call_on_any_node_and_sockets_stay_open() {
         ana.send("still here").await.expect_sent();
         bo.expect_message("still here").await;
 
-        // A node that was away converges, and `handlers_dir` brings nothing back.
+        // A node that was away follows, and `handlers_dir` restores nothing.
         away.start().await;
         away.rest("ana").get("/api/v1/search?q=hello").await.expect_problem(404, "not_found");
         let releases = away.admin.releases().await;
@@ -85,8 +85,7 @@ async fn a_retired_consumer_continues_where_it_stopped() {
         assert!(host.admin.ready().await);
 
         host.admin.rollback("notify").await.expect(200);
-        // The handler may have been retired before its cursor was written; then it pushes the first one
-        // again.
+        // If the handler was retired before its cursor was written, it pushes the first event again.
         let body = async |bo: &mut Client| bo.expect("notification.new").await["notification"]["body"].take();
         let mut pushed = body(&mut bo).await;
         while pushed == "before" {

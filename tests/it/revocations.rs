@@ -98,7 +98,7 @@ async fn a_renewed_connection_depends_on_its_new_token() {
 #[tokio::test]
 async fn a_revocation_is_deleted_after_its_token_expires() {
     Host::test(Options::default(), async |host| {
-        // Over for longer than clocks may differ.
+        // Expired for longer than the allowed difference of clocks.
         revoke(host, json!({"jti": "over", "expires_at": now_s() - 7200})).await;
         let kept = revoke(host, json!({"jti": "kept", "expires_at": now_s() + 3600})).await;
         assert!(kept["forgotten_at"].is_string());

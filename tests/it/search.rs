@@ -1,4 +1,4 @@
-//! Full-text search: which messages, in which order, how a hit is shown, and who may see it.
+//! Full-text search: the found messages, their order, the snippets, and the permissions.
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
@@ -57,13 +57,13 @@ async fn words_are_found_with_and_without_their_marks() {
         }
         let bo = host.rest("bo");
         for (words, expected) in [
-            // Both words exact, then one of them, then none.
+            // First messages with both words exact, then with one, then with none.
             ("con duong", vec!["con duong dai", "con đường dài", "còn đương"]),
             ("con đường", vec!["con đường dài", "con duong dai", "còn đương"]),
             ("CON ĐƯỜNG", vec!["con đường dài", "con duong dai", "còn đương"]),
             // The same text, decomposed.
             ("con đu\u{31b}o\u{31b}\u{300}ng", vec!["con đường dài", "con duong dai", "còn đương"]),
-            // The same match: the newer first.
+            // For equal matches, the newer message comes first.
             ("hello", vec!["hello again", "hello there"]),
             ("do an to no", vec!["đồ ăn tô nổ"]),
             ("to no", vec!["đồ ăn tô nổ"]),
@@ -71,7 +71,7 @@ async fn words_are_found_with_and_without_their_marks() {
             ("dài con", vec!["con đường dài", "con duong dai"]),
             ("xa lạ", vec![]),
             ("con lạ", vec![]),
-            // No words, nothing to be found, and no error.
+            // A query without words finds nothing, and causes no error.
             ("!!! %_*", vec![]),
             ("👍", vec![]),
             ("' or 1=1 --", vec![]),
@@ -92,8 +92,8 @@ async fn words_are_found_with_and_without_their_marks() {
     .await;
 }
 
-/// Words stand between punctuation, marks on letters do not count, and in scripts without spaces every part
-/// is a word.
+/// Punctuation separates words, marks on letters are ignored, and in scripts without spaces every part is a
+/// word.
 #[tokio::test]
 async fn words_are_found_within_punctuation_marks_and_scripts_without_spaces() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -181,7 +181,7 @@ async fn a_search_finds_only_conversations_of_the_caller() {
             bo.get(&path).await.expect_problem(404, "not_found");
         }
 
-        // Found a moment ago, and remembered; but what is shown is what may be seen now.
+        // The result is cached, but shows only messages that the user may see now.
         let connection = host.database.connect().await;
         let id = kept["id"].as_str().unwrap();
         connection
@@ -203,9 +203,9 @@ async fn a_search_finds_only_conversations_of_the_caller() {
     .await;
 }
 
-/// Months are looked through from the newest on, and none is left out: not one whose partition is missing,
-/// not one before the conversation's own. A word that is in more messages than are ranked is answered by the
-/// newest of them.
+/// The search goes through the months from the newest on and leaves none out: not one without a partition,
+/// not one before the conversation was made. For a word in more messages than are ranked, the newest are
+/// ranked.
 #[tokio::test]
 async fn messages_of_any_age_are_found() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -216,7 +216,7 @@ async fn messages_of_any_age_are_found() {
              select id, 'ana', 'owner' from app.conversations where name = 'old'";
         host.database.run(old).await;
         for ago in [0, 1, 2, 3, 7, 20, 39] {
-            // Beside it the same in a conversation that is as new as can be.
+            // The same in a new conversation.
             let said = format!(
                 "insert into app.messages (id, conversation_id, seq, sender_id, type, content, created_at)
                  select app.uuid_at(at), id, {seq}, 'ana', 'text', 'tháng ' || {ago}, at
@@ -233,7 +233,7 @@ async fn messages_of_any_age_are_found() {
         assert_eq!(contents(&search(&ana, "thang").await), twice);
         assert_eq!(contents(&search(&ana, "thang 20").await), ["tháng 20", "tháng 20"]);
 
-        // Exact, but older than the 200 newest that hold it without its mark.
+        // An exact match that is older than the 200 newest messages with the word without its mark.
         let many = format!(
             "insert into app.messages (id, conversation_id, seq, sender_id, type, content, created_at)
              select app.uuid_at(now() - n * interval '1 millisecond'), '{room}', 1000 - n, 'ana', 'text', 'thang ' || n, now()
@@ -256,7 +256,7 @@ async fn the_ids_of_a_search_are_cached_and_redis_may_lose_them() {
         let bo = host.rest("bo");
         assert_eq!(search(&bo, "mot").await.len(), 1);
         send(&host.rest("ana"), &room, "một ba").await;
-        // For sixty seconds the same question has the same answer; another one, and another's, does not.
+        // For sixty seconds the same query of the same user has the same answer.
         assert_eq!(search(&bo, "mot").await.len(), 1);
         assert_eq!(search(&bo, "một").await.len(), 2);
         assert_eq!(search(&host.rest("ana"), "mot").await.len(), 2);

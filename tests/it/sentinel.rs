@@ -21,7 +21,7 @@ async fn every_node_receives_publications_after_a_failover() {
         recovered(&[host, &other]).await;
         talk(&mut ana, &mut bo, "after the primary died").await;
 
-        // The old one lives on as a replica: connections to it stay open and look healthy.
+        // The old server continues as a replica: connections to it stay open and look healthy.
         redis.start_killed().await;
         redis.fail_over().await;
         recovered(&[host, &other]).await;
@@ -45,7 +45,7 @@ async fn talk(ana: &mut Client, bo: &mut Client, when: &str) {
     }
 }
 
-/// Every node says itself that it hears.
+/// Every node reports that its loopback heartbeat arrives.
 async fn recovered(hosts: &[&Host]) {
     for host in hosts {
         within(PATIENCE * 2, "the node to be ready again", async || host.admin.ready().await.then_some(()))

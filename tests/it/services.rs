@@ -11,11 +11,11 @@ fn services(line: &str, arguments: &[&str]) -> Output {
     command.output().expect("sh runs")
 }
 
-/// A script that runs a command in the background makes it ignore INT and QUIT, and so everything that it
-/// starts.
+/// A script that runs a command in the background makes the command and its child processes ignore INT and
+/// QUIT.
 #[test]
 fn servers_of_a_background_script_are_ended() {
-    // The variables of the run name servers already; others are started for variables that nobody has set.
+    // The variables of the run name servers already, so the test uses variables that are not set.
     let output =
         services("\"$0\" \"$@\" & wait $!", &["--prefix", "SWITCHBOARD_BACKGROUND", "run", "--", "true"]);
     let said = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,4 @@
-//! Subscribing: what was missed comes first, in order, then what is new, and nothing falls between.
+//! Subscribing: missed messages come first, in order, then new ones, without a gap between them.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ async fn a_subscribe_can_join_a_channel() {
         let made = host.rest("ana").post("/api/v1/conversations", body).await.expect(201);
         let room = made["conversation"]["id"].as_str().unwrap().to_owned();
         let mut bo = host.client("bo").await;
-        // Without `join` a public channel is not hers to read.
+        // Without `join` she may not read a public channel.
         let ask = json!({"conversation_ids": [room]});
         let subscribed = bo.request("subscribe", ask).await.expect("subscribed");
         assert_eq!(subscribed["refused"][0]["id"], *room);
@@ -144,7 +144,7 @@ async fn after_more_than_a_thousand_missed_messages_the_client_gets_a_resync() {
         bo.request("subscribe", payload).await.expect("subscribed");
         let resync = bo.expect("resync").await;
         assert_eq!(resync["conversation_ids"], json!([room]));
-        // The subscription stands.
+        // The subscription still exists.
         let path = format!("/api/v1/conversations/{room}/messages");
         host.rest("ana").post(&path, json!({"content": "the newest"})).await.expect(201);
         // Messages still in flight may make another gap of a thousand, which is paged as well.
@@ -166,8 +166,8 @@ async fn after_more_than_a_thousand_missed_messages_the_client_gets_a_resync() {
     .await;
 }
 
-/// Connections that come and go in the middle of a stream, each with its position: whatever the moment, the
-/// stream of a client is the history.
+/// Clients disconnect and resume during a stream, each with its position. At any moment, the stream of a
+/// client equals the history.
 #[tokio::test]
 async fn resuming_under_load_leaves_nothing_out() {
     Host::test(Options::default().without_rate_limits(), async |host| {

@@ -16,7 +16,7 @@ use switchboard_tests::rest::Rest;
 const ROOMS: usize = 20;
 const SOCKETS_A_ROOM: usize = 10;
 const SWAPS: usize = 50;
-/// Every release in turn must carry this much before it is replaced.
+/// Number of messages that every release must handle before it is replaced.
 const MESSAGES_A_SWAP: usize = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,7 +90,7 @@ async fn two_hundred_sockets_talk_through_fifty_swaps() {
     .await;
 }
 
-/// Requests one after another: a message, then a page of history, until told to stop.
+/// Sends requests one after another until it is stopped: a message, then a page of history.
 struct Requests {
     done: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
@@ -126,7 +126,7 @@ impl Requests {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// How many, and those that failed.
+    /// The number of requests, and the failed ones.
     async fn end(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         let failed = self.task.await.expect("the requests end");
@@ -134,8 +134,8 @@ impl Requests {
     }
 }
 
-/// That the count above can be other than zero: a release that cuts off its calls is felt, by those who were
-/// in it, and by nobody else's books.
+/// The count above must be able to differ from zero: a release that cuts off its calls affects the callers in
+/// it, and no other client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_swap_that_drops_calls_is_reported() {
     Host::test(Options::default().without_rate_limits(), async |host| {

@@ -1,4 +1,5 @@
-//! A room spread over three nodes; one of them dies. Its clients go on elsewhere, and nobody lacks anything.
+//! A room over three nodes; one of them dies. Its clients reconnect to the others, and no client misses a
+//! message.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -50,7 +51,7 @@ async fn a_conversation_on_three_nodes_survives_the_loss_of_one() {
         })
         .await;
 
-        // One message for each that was said, and the first of the conversation.
+        // One message for each send, and the first one of the conversation.
         within(Duration::from_secs(60), "everybody to have seen everything", async || {
             clients.iter().all(|client| client.seq(&room) >= 541).then_some(())
         })
@@ -62,7 +63,7 @@ async fn a_conversation_on_three_nodes_survives_the_loss_of_one() {
             let shown = view.streams[&room].shown.iter();
             let said =
                 shown.map(|(seq, message)| Said::new(*seq, message["id"].as_str().unwrap_or_default()));
-            // A stream begins behind the head it was given.
+            // A stream begins after its first head.
             books.heard(&room, user, 1, said.collect());
             cut_off += usize::from(!view.ends.is_empty());
         }

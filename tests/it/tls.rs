@@ -41,7 +41,7 @@ async fn the_protocol_is_the_same_over_tls() {
         let made = ana_rest.post("/api/v1/conversations", body).await.expect(201);
         let conversation = made["conversation"]["id"].as_str().unwrap().to_owned();
 
-        // Parked for a while each, among others that are idle too.
+        // Each is parked for a while, among other idle connections.
         let mut idle = Vec::new();
         for number in 0..60 {
             idle.push(Client::sign_in(door.address, &format!("idle-{number}")).await);
@@ -55,7 +55,7 @@ async fn the_protocol_is_the_same_over_tls() {
             ana.send(&text).await.expect_sent();
             bo.expect_message(&text).await;
         }
-        // More than the socket and TLS hold at a time, to somebody who does not read meanwhile.
+        // More bytes than the socket and TLS buffer, to a client that does not read meanwhile.
         for number in 0..100 {
             ana.send(&format!("unread {number} {}", "x".repeat(1900))).await.expect_sent();
         }
@@ -67,10 +67,10 @@ async fn the_protocol_is_the_same_over_tls() {
         for client in &mut idle {
             client.expect_alive().await;
         }
-        // A close arrives whole, behind what was said before it.
+        // A close frame arrives complete, after the earlier frames.
         host.admin.rest().post("/admin/v1/disconnect", json!({"user_id": "bo"})).await.expect(202);
         assert_eq!(bo.expect_close().await, 4003);
-        // Larger than one record of TLS, both ways.
+        // Larger than one TLS record, in both directions.
         ana.write_text(&format!(r#"{{"type":"ping","id":1,"payload":{{"pad":"{}"}}}}"#, "x".repeat(60_000)))
             .await;
         ana.reply_to(&json!(1)).await.expect("pong");
@@ -147,7 +147,7 @@ async fn a_certificate_is_changed_while_clients_stay() {
         let new_door = Door::to(host.address, &new).await;
         Client::sign_in(new_door.address, "bo").await.expect_alive().await;
 
-        // A certificate without its key, then nonsense: what was good stays.
+        // A certificate without its key, then an invalid file: the old certificate stays.
         let stray = files(&Certificate::make());
         std::fs::copy(stray.path().join("cert.pem"), directory.path().join("cert.pem")).unwrap();
         until("the mismatch to be noticed", async || {
@@ -162,7 +162,7 @@ async fn a_certificate_is_changed_while_clients_stay() {
         .await;
         assert!(new.connect(host.address).await.is_ok());
         ana.expect_alive().await;
-        // And back to a pair.
+        // Then a valid pair again.
         old.write(directory.path());
         until("the pair to be shown", async || old.connect(host.address).await.is_ok().then_some(())).await;
     })
@@ -176,7 +176,7 @@ async fn an_unreadable_certificate_is_read_again_later() {
     let directory = files(&old);
     let path = directory.path().join("cert.pem");
     Host::test(with_tls(&directory), async |host| {
-        // In place once it is there, so that number, length and time of the file stay the same.
+        // Written in place, so that number, length and time of the file stay the same.
         let apart = files(&new);
         let whole = std::fs::read(apart.path().join("cert.pem")).unwrap();
         let modified = SystemTime::now();
@@ -199,7 +199,7 @@ async fn an_unreadable_certificate_is_read_again_later() {
     .await;
 }
 
-/// The wait of the silent one is the rule itself: ten seconds.
+/// The test waits for the real time-out of the silent client: ten seconds.
 #[tokio::test]
 async fn a_client_without_tls_is_refused_and_affects_no_other() {
     let certificate = Certificate::make();
@@ -211,7 +211,7 @@ async fn a_client_without_tls_is_refused_and_affects_no_other() {
             stream.write_all(nonsense).await.unwrap();
             stream.shutdown().await.unwrap();
             let mut said = Vec::new();
-            // An alert, or an end.
+            // The client gets a TLS alert, or the connection ends.
             let _ = stream.read_to_end(&mut said).await;
             assert!(!said.starts_with(b"HTTP"), "answered plainly: {}", String::from_utf8_lossy(&said));
         }

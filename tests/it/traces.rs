@@ -10,7 +10,7 @@ use switchboard_tests::patience::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A collector of its own: takes everything, keeps everything.
+/// A collector of the test, which accepts and keeps everything.
 struct Collector {
     address: SocketAddr,
     said: Arc<Mutex<Vec<Value>>>,
@@ -81,8 +81,8 @@ async fn a_message_is_one_trace_from_its_frame_to_the_fan_out() {
             spans.iter().find(|span| span["name"] == name && span["traceId"] == *trace).cloned()
         };
         let (frame, relay, spans) = until("the whole trace", async || {
-            // A relay that is at its shard already takes a message along before its wake comes: then another
-            // is looked at.
+            // A relay that already reads its shard may handle a message before its wake comes: then the test
+            // uses another message.
             ana.send("a text that nobody else is to read").await.expect_sent();
             bo.expect_message("a text that nobody else is to read").await;
             let spans = collector.spans();
@@ -102,7 +102,7 @@ async fn a_message_is_one_trace_from_its_frame_to_the_fan_out() {
         assert_eq!(publish["parentSpanId"], relay["spanId"]);
         let fan_out = of_trace(&spans, "fan-out", trace).expect("heard here");
         assert_eq!(fan_out["parentSpanId"], relay["spanId"]);
-        // Each host call says whose it is, as the call itself does.
+        // Each host call has the attributes of its call.
         for (call, by) in [(&collect, &frame), (&publish, &relay)] {
             for key in ["handler.name", "handler.release", "call"] {
                 let said = attribute(call, key);
@@ -126,7 +126,7 @@ fn attribute<'a>(span: &'a Value, key: &str) -> Option<&'a Value> {
     Some(&attributes.iter().find(|of| of["key"] == key)?["value"]["stringValue"])
 }
 
-/// As a collector shows it: each span beneath what caused it, with its beginning, its length, and its node.
+/// The tree of spans: each below its cause, with its begin, its duration, and its node.
 fn tree(spans: &[Value], trace: &Value) -> String {
     let of_trace: Vec<&Value> = spans.iter().filter(|span| span["traceId"] == *trace).collect();
     let start = of_trace.iter().map(|span| micros(span, "startTimeUnixNano")).min().unwrap_or_default();
@@ -160,8 +160,7 @@ fn micros(span: &Value, key: &str) -> i128 {
     span[key].as_str().and_then(|text| text.parse::<i128>().ok()).unwrap_or_default() / 1000
 }
 
-/// Everything that another node does for it is beneath it too: its readers' fan-out, and the consumers it
-/// owns.
+/// The spans of another node are below it too: its fan-out, and the consumers that it owns.
 #[tokio::test]
 async fn a_message_is_one_trace_over_two_nodes() {
     let collector = Collector::start().await;
@@ -174,8 +173,8 @@ async fn a_message_is_one_trace_over_two_nodes() {
         let (mut ana, mut bo) = (host.client("ana").await, other.client("bo").await);
         ana.enter(&room).await;
         bo.enter(&room).await;
-        // Each says something: whichever node owns the room's shard, one of the two messages comes from the
-        // other.
+        // A client on each node sends a message: whichever node owns the room's shard, one of the two
+        // messages comes from the other.
         let mut traces = Vec::new();
         for (number, text) in ["from here", "from there"].into_iter().enumerate() {
             let (from, to) = if number == 0 { (&mut ana, &mut bo) } else { (&mut bo, &mut ana) };

@@ -1,9 +1,9 @@
-//! No order of connections, ends, reports, sweeps and dead nodes announces a lie: `presence.lua`, driven at
-//! random against a real Redis, beside a model that knows who is really connected.
+//! No order of connects, ends, reports, sweeps and dead nodes causes a wrong announcement: `presence.lua`,
+//! driven at random against a real Redis, beside a model that knows the really connected people.
 //!
-//! What is a lie? To tell that somebody is offline who is connected, or was within the grace. And, once
-//! everything has come to rest, to have told something else last than what is. What is told may be delayed,
-//! lost on its way, or written twice.
+//! An announcement is wrong if it reports a person as offline who is connected, or was within the grace
+//! period. When all work is done, the last announcement must be the present status. Announcements may be
+//! delayed, lost, or written twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +17,9 @@ const IDLE_MS: u64 = 300_000;
 const GRACE_MS: u64 = 5_000;
 const LEASE_MS: u64 = 90_000;
 const NODE_LEASE_MS: u64 = 9_000;
-/// As often as in the product.
+/// The interval of the product.
 const HEARTBEAT_MS: u64 = 3_000;
-/// A call that tells lasts no longer; Postgres takes nothing of it afterwards.
+/// Maximum duration of a call that announces; Postgres accepts nothing of it afterwards.
 const CALL_MS: u64 = 5_000;
 const PING_MS: u64 = 30_000;
 
@@ -33,18 +33,18 @@ enum Step {
     Close {
         which: usize,
     },
-    /// One of them does something, or only pings; the report comes at once or when the next steps are done.
+    /// One of them acts, or only pings; the report comes at once or some steps later.
     Touch {
         which: usize,
         active: bool,
         late: bool,
     },
-    /// A person chooses.
+    /// A person sets their status.
     Set {
         which: usize,
         status: &'static str,
     },
-    /// The node dies with all its connections and says nothing.
+    /// The node dies with all its connections, without a report.
     Die {
         node: usize,
     },
@@ -56,9 +56,9 @@ enum Step {
     Write {
         newest: bool,
     },
-    /// It is lost: the node that carried it died, or Postgres was away.
+    /// Loses an announcement: its node died, or Postgres was unavailable.
     Lose,
-    /// Redis is emptied; every node uploads what it has.
+    /// Redis is emptied; every node uploads its connections.
     Empty,
 }
 
@@ -85,7 +85,7 @@ struct Change {
     user: String,
     status: String,
     version: u64,
-    /// When it set out.
+    /// The time of its begin.
     since: u64,
 }
 
@@ -96,23 +96,23 @@ struct Link {
     last_ping: u64,
 }
 
-/// The world as it is, and what was told of it.
+/// The real state, and the announcements.
 struct World {
     redis: redis::Connection,
     script: String,
     now: u64,
     links: Vec<Link>,
     made: usize,
-    /// Nodes are born again under other names.
+    /// Nodes restart under other names.
     nodes: [usize; 2],
-    /// When a person last had a connection. Of a dead node's people: when it died.
+    /// The last time of a connection of each person. For people of a dead node: the time of its death.
     here: BTreeMap<String, u64>,
     late: Vec<(String, String, String, Option<u64>)>,
     on_the_way: Vec<Change>,
-    /// Postgres: a newer version stays.
+    /// Postgres keeps the newer version.
     told: BTreeMap<String, (u64, String)>,
     young_until: u64,
-    /// When Postgres is asked whom it believes to be here.
+    /// The time of the next check of the people that Postgres lists as present.
     account_at: Option<u64>,
     next_heartbeat: u64,
 }
@@ -228,7 +228,7 @@ impl World {
             }
             Step::Empty => {
                 redis::cmd("FLUSHALL").exec(&mut self.redis).expect("flushed");
-                // It is not gone and back within a millisecond.
+                // A restart takes at least a millisecond.
                 self.now += 1;
                 self.young_until = self.now + NODE_LEASE_MS;
                 self.heartbeat();
@@ -257,7 +257,7 @@ impl World {
         self.tells(told);
     }
 
-    /// Whether it told anything new.
+    /// Whether it announced anything new.
     fn write(&mut self, change: &Change) -> bool {
         let known = self.told.get(&change.user).map_or(0, |(version, _)| *version);
         let is_new = known < change.version;
@@ -276,7 +276,7 @@ impl World {
         }
     }
 
-    /// Time goes on, and with it what the nodes do by themselves.
+    /// Advances the time, and runs the periodic work of the nodes.
     fn pass(&mut self, ms: u64) {
         let end = self.now + ms;
         loop {
@@ -330,7 +330,7 @@ impl World {
         self.tells(told);
     }
 
-    /// Whom Postgres believes to be here is looked at again.
+    /// Checks the people again that Postgres lists as present.
     fn account(&mut self) {
         for (user, (_, status)) in &self.told {
             if status != "offline" {
@@ -345,7 +345,7 @@ impl World {
         }
     }
 
-    /// Nothing happens any more but time, sweeps and writing: everything told is true then.
+    /// Only time, sweeps and writes go on: then every announcement is right.
     fn comes_to_rest(&mut self) {
         for _ in 0..40 {
             self.pass(3_000);
@@ -366,7 +366,7 @@ fn script() -> String {
     std::fs::read_to_string(SCRIPT).expect("the script")
 }
 
-/// Random orders against this script; the first lie, if one was told.
+/// Runs random orders against this script. Returns the first wrong announcement, if any.
 fn lie(server: &Redis, script: &str, config: Config) -> Option<String> {
     let mut runner = TestRunner::new(Config { cases: 400, failure_persistence: None, ..config });
     let outcome = runner.run(&prop::collection::vec(step(), 1..60), |steps| {
@@ -385,8 +385,8 @@ async fn no_order_of_events_announces_a_wrong_status() {
     assert_eq!(told.await.unwrap(), None);
 }
 
-/// That nothing is found says something only where something can be: each of these is a bug that the script
-/// had or could have, and a lie follows.
+/// The check must be able to fail: each of these is a bug that the script had or could have, and it causes a
+/// wrong announcement.
 #[tokio::test]
 async fn every_seeded_bug_announces_a_wrong_status() {
     let server = Redis::start().await;
@@ -413,13 +413,13 @@ async fn every_seeded_bug_announces_a_wrong_status() {
     .unwrap();
 }
 
-/// The cases that were thought of, by name.
+/// Known cases, by name.
 #[tokio::test]
 async fn each_step_has_its_effect() {
     let server = Redis::start().await;
     tokio::task::spawn_blocking(move || {
         let mut world = World::new(&server, &script());
-        // What Postgres takes of what was told meanwhile.
+        // The announcements that Postgres accepts.
         let statuses = |world: &mut World| {
             let told = std::mem::take(&mut world.on_the_way);
             let new = told.into_iter().filter(|change| world.write(change));
@@ -437,7 +437,7 @@ async fn each_step_has_its_effect() {
         world.pass(6_000);
         world.sweep();
         assert!(statuses(&mut world).is_empty());
-        // Pings are no activity; something done is.
+        // Pings do not count as activity; other frames do.
         world.pass(IDLE_MS - 6_001);
         world.sweep();
         assert!(statuses(&mut world).is_empty());
@@ -446,7 +446,7 @@ async fn each_step_has_its_effect() {
         world.pass(300);
         world.step(&Step::Touch { which: 0, active: true, late: false });
         assert_eq!(statuses(&mut world), ["online"]);
-        // Busy lasts, whatever is done or not done.
+        // Busy lasts, with and without activity.
         world.pass(1_000);
         world.step(&Step::Set { which: 0, status: "busy" });
         assert_eq!(statuses(&mut world), ["busy"]);
@@ -463,7 +463,8 @@ async fn each_step_has_its_effect() {
         assert!(statuses(&mut world).is_empty());
         settle(&mut world);
         assert_eq!(statuses(&mut world), ["online"]);
-        // Away by hand ends with the next thing done; the report of the choice itself is none.
+        // Away that was set by hand ends with the next action; the report of the setting itself does not
+        // count.
         world.pass(1_000);
         world.step(&Step::Touch { which: 0, active: true, late: true });
         world.step(&Step::Set { which: 0, status: "away" });
@@ -473,7 +474,7 @@ async fn each_step_has_its_effect() {
         assert!(statuses(&mut world).is_empty());
         world.step(&Step::Touch { which: 0, active: true, late: false });
         assert_eq!(statuses(&mut world), ["online"]);
-        // A page that is loaded again; then one that is closed.
+        // A reloaded page, then a closed one.
         world.step(&Step::Close { which: 0 });
         world.pass(4_900);
         world.sweep();
@@ -485,7 +486,7 @@ async fn each_step_has_its_effect() {
         world.pass(5_100);
         world.sweep();
         assert_eq!(statuses(&mut world), ["offline"]);
-        // A node that dies takes its people along within its lease and two sweeps.
+        // The people of a dead node are offline within its lease and two sweeps.
         world.step(&Step::Open { user: 1, node: 1 });
         assert_eq!(statuses(&mut world), ["online"]);
         world.step(&Step::Die { node: 1 });

@@ -1,4 +1,5 @@
-//! Typing and focus: told to the others while it lasts, never to oneself, never by who may not.
+//! Typing and focus: pushed to the other participants while it lasts, never to the person, and never from a
+//! user who may not write.
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
@@ -20,7 +21,7 @@ async fn typing_is_pushed_to_the_others_until_it_stops() {
         ana.write(json!({"type": "chat:typing", "payload": {"conversation_id": room, "state": "stop"}}))
             .await;
         assert_eq!(bo.expect("typing.stop").await, expected);
-        // Stopped is stopped.
+        // After `stop`, typing has ended.
         ana.write(json!({"type": "typing", "payload": {"conversation_id": room, "state": "stop"}})).await;
         ana.expect_alive().await;
         // A frame without reply: nothing comes back with its id.
@@ -28,7 +29,7 @@ async fn typing_is_pushed_to_the_others_until_it_stops() {
         ana.expect_alive().await;
         assert_eq!(bo.expect("typing.start").await, expected);
         bo.expect_silence().await;
-        // Not to oneself, on no device.
+        // The person gets no push, on any device.
         for mine in [&mut ana, &mut phone] {
             mine.expect_silence().await;
             assert!(mine.aside_of("typing.start").is_empty() && mine.aside_of("typing.stop").is_empty());
@@ -73,7 +74,7 @@ async fn a_user_who_cannot_send_cannot_type() {
     .await;
 }
 
-/// Types of the notifications that somebody has.
+/// Types of a user's notifications.
 async fn notified(host: &Host, user: &str) -> Vec<String> {
     let database = host.database.connect().await;
     let statement = format!("select body from app.notifications where user_id = '{user}' order by id");
@@ -98,7 +99,7 @@ async fn a_user_who_looks_is_not_notified_and_focus_names_the_conversation() {
             })
             .await;
         };
-        // Subscribed to both: looks at both.
+        // Subscribed to both, so the client looks at both.
         say(&room, "seen 1").await;
         say(&other, "seen 2").await;
         consumed().await;
@@ -115,7 +116,7 @@ async fn a_user_who_looks_is_not_notified_and_focus_names_the_conversation() {
         say(&room, "unseen 2").await;
         consumed().await;
         assert_eq!(notified(host, "bo").await, ["unseen 1", "unseen 2"]);
-        // Another device that looks is enough.
+        // One device that looks at the conversation is enough.
         let mut phone = host.client("bo").await;
         phone.enter(&room).await;
         say(&room, "seen 4").await;

@@ -1,4 +1,4 @@
-//! The directory: who somebody is, what they want to be called, and who sees what of it.
+//! The directory: entries of users, their changes, and their visibility.
 
 use serde_json::{Value, json};
 use switchboard_tests::client::Client;
@@ -17,7 +17,7 @@ fn path(user: &str) -> String {
 async fn a_user_changes_their_entry_and_others_see_it_without_the_email() {
     Host::test(Options::default(), async |host| {
         let ana = host.rest("ana");
-        // Before she ever connected she knows herself, and nobody else does.
+        // Before her first connection only she can see her entry.
         assert_eq!(ana.get(ME).await.expect(200)["user"]["id"], "ana");
         host.rest("bo").get(&path("ana")).await.expect_problem(404, "not_found");
 
@@ -36,7 +36,7 @@ async fn a_user_changes_their_entry_and_others_see_it_without_the_email() {
         let mine = ana.put(ME, json!({"avatar_url": null, "unknown": 7})).await.expect(200)["user"].clone();
         assert_eq!((&mine["avatar_url"], &mine["username"]), (&Value::Null, &json!("Ana_1")));
         assert_eq!(ana.put(ME, json!({})).await.expect(200)["user"], mine);
-        // The name that one chose is not overwritten by a token's.
+        // A name that the user chose is not overwritten by a token's.
         let token = Token::of("ana").claim("name", json!("Somebody Else")).sign();
         let handshake = switchboard_tests::socket::Handshake::bearer(&token);
         drop(switchboard_tests::client::Client::open(host.address, "ana", &handshake).await);
@@ -63,10 +63,10 @@ async fn usernames_are_unique_without_case() {
             assert_eq!(problem["field"], field);
         }
         host.rest("ana").put(ME, json!({"username": "ANA"})).await.expect(200);
-        // Given up, it is free.
+        // After the user gives it up, it is free.
         host.rest("ana").put(ME, json!({"username": null})).await.expect(200);
         host.rest("bo").put(ME, json!({"username": "ana"})).await.expect(200);
-        // Wanted by ten at once: one gets it.
+        // Ten concurrent requests: one gets it.
         let tries = (0..10).map(|n| {
             let rest = host.rest(&format!("u{n}"));
             tokio::spawn(async move { rest.put(ME, json!({"username": "hot"})).await.status })
@@ -95,11 +95,11 @@ async fn the_directory_is_cached_and_never_outdated() {
                 (json!(format!("Ana {n}")), json!(format!("Ana {n}")))
             );
         }
-        // It is answered from the cache: what Postgres says is not asked.
+        // The answer comes from the cache, not from Postgres.
         let connection = host.database.connect().await;
         connection.run("update app.users set display_name = 'behind its back' where id = 'ana'").await;
         assert_eq!((name(&ana).await, name(&bo).await), (json!("behind its back"), json!("Ana 9")));
-        // Without Redis Postgres answers.
+        // Without Redis the answer comes from Postgres.
         host.redis.kill();
         assert_eq!(name(&bo).await, "behind its back");
         ana.put(ME, json!({"display_name": "Ana without"})).await.expect(200);
@@ -132,7 +132,7 @@ async fn a_reserved_user_id_cannot_sign_in_or_be_named() {
             host.publish(body).await.expect_invalid("target");
         }
         assert_eq!(ana.get(ME).await.expect(200)["user"]["id"], "ana");
-        // Names that only look like it are names.
+        // Similar names are allowed.
         for name in ["Me", "me2", "..."] {
             assert_eq!(host.rest(name).get(ME).await.expect(200)["user"]["id"], name);
         }

@@ -1,4 +1,4 @@
-//! `docs/openapi.yaml` as data: its operations, every reference resolved and every `allOf` put together.
+//! `docs/openapi.yaml` as data: its operations, with every reference resolved and every `allOf` merged.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +11,13 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 pub struct Operation {
     pub id: String,
     pub method: Method,
-    /// With its prefix, like `/api/v1/conversations/{conversation_id}`.
+    /// The path with its prefix, like `/api/v1/conversations/{conversation_id}`.
     pub path: String,
     pub needs_token: bool,
     pub parameters: Vec<Parameter>,
     /// The schema of a JSON body.
     pub body: Option<Value>,
-    /// Which statuses are told of.
+    /// The described statuses.
     pub statuses: BTreeSet<u16>,
 }
 

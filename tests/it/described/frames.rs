@@ -1,6 +1,6 @@
-//! `docs/asyncapi.yaml` against the host: every frame a handler binds is described, what is described is
-//! answered as it says, and the prose has the same names. What the host says itself is held against it in
-//! every test.
+//! `docs/asyncapi.yaml` against the host: every frame that a handler binds is described, each described frame
+//! gets its described reply, and the prose has the same names. Every test checks the host's own frames
+//! against the description.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,7 +78,7 @@ async fn described_frames_get_described_replies() {
                 client.write(frame.clone()).await;
                 let names: Vec<_> = replies.iter().map(|reply| &*reply.name).collect();
                 if names == ["error"] {
-                    // Nothing is said when all is well; whatever is said stands before the next answer.
+                    // There is no reply on success; an error would come before the next answer.
                     client.expect_alive().await;
                     assert_eq!(client.aside("error"), None, "{frame}");
                     continue;
@@ -101,7 +101,7 @@ async fn speaker(host: &Host, world: &World, name: &str) -> Client {
     host.client(&world.owner).await
 }
 
-/// A good one. `least`: only what is required.
+/// A valid frame. `least`: only required fields.
 async fn frame(host: &Host, world: &World, schema: &Value, least: bool) -> Value {
     let path = format!("/api/v1/conversations/{}/messages", world.conversation);
     let said = host.rest(&world.owner).post(&path, json!({"content": "x"})).await.expect(201);
@@ -113,7 +113,7 @@ async fn frame(host: &Host, world: &World, schema: &Value, least: bool) -> Value
         "token" => Some(json!(token)),
         "user_ids" | "mentions" => Some(json!(world.member)),
         "up_to_seq" | "before_seq" => Some(json!(2)),
-        // Beside the other bound it is refused.
+        // Together with the other bound it would be refused.
         "after_seq" => Some(Value::Null),
         "positions" => Some(json!({ &*world.conversation: 1 })),
         _ => None,

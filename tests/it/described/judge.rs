@@ -25,7 +25,7 @@ const CODES: [(&str, &[u16]); 14] = [
 ];
 
 impl Case<'_> {
-    /// A line for the one who reads what failed.
+    /// One line for the report of a failure.
     pub fn complaint(&self, answer: &Result<Answer, String>) -> Option<String> {
         let found = match answer {
             Err(error) => Err(error.clone()),
@@ -59,7 +59,7 @@ impl Case<'_> {
     }
 }
 
-/// `members` is about `members[0]`, and the other way round. The key of a message may stand in a header too.
+/// `members` covers `members[0]`, and the reverse. The key of a message may also be in a header.
 fn is_about(named: &str, field: &str) -> bool {
     let within = |whole: &str, part: &str| {
         part.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -68,7 +68,7 @@ fn is_about(named: &str, field: &str) -> bool {
     !named.is_empty() && (within(named, field) || within(field, named) || is_key(named) && is_key(field))
 }
 
-/// A refusal as RFC 9457 and `docs/protocol.md` have it.
+/// Checks a refusal against RFC 9457 and `docs/protocol.md`.
 fn problem(status: u16, headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if header("content-type") != Some("application/problem+json") {

@@ -1,4 +1,4 @@
-//! Requests made from the description: good ones, and each with one thing about it that is not.
+//! Requests made from the description: valid ones, and variants with one mistake each.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use super::sampler::{Sampler, shapes};
 use super::variants::{self, Given};
 use super::world::{World, fresh};
 
-/// Of one request, while the host says that it is busy.
+/// Number of attempts of one request while the host is busy.
 const TRIES_MAX: usize = 3;
-/// A body may have so much; more is refused whatever is in it.
+/// Maximum size of a body; a larger one is refused whatever its content.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Parameters travel in the head of a request, which has at most 32 KiB.
 const HEAD_TEXT_BYTES_MAX: usize = 26 * 1024;
 
-/// A request as it is sent.
+/// A complete request.
 #[derive(Clone)]
 pub struct Request {
     pub method: Method,
@@ -32,7 +32,7 @@ pub struct Request {
 /// The required answer. A fault of the server is never allowed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expected {
-    /// The description allows it: done or refused, as the case may be.
+    /// The description allows it: it may succeed or be refused.
     Anything,
     /// 422 that names this field.
     Named(String),
@@ -41,14 +41,14 @@ pub enum Expected {
     Status(u16),
 }
 
-/// One try: a field of an operation given in some way.
+/// One attempt: a field of an operation with some value.
 pub struct Case<'a> {
     pub operation: &'a Operation,
     pub field: String,
     pub what: String,
     pub request: Request,
     pub expected: Expected,
-    /// Whether the path is one of this operation's at all.
+    /// Whether the path still belongs to this operation.
     pub is_routed: bool,
 }
 
@@ -80,11 +80,11 @@ impl Request {
     }
 }
 
-/// A good request of an operation, to be spoiled.
+/// A valid request of an operation, for variants with mistakes.
 #[derive(Clone)]
 pub struct Draft<'a> {
     operation: &'a Operation,
-    /// Parameters as they stand in the request, escaped already.
+    /// The escaped parameters of the request.
     parameters: BTreeMap<&'a str, String>,
     body: Option<String>,
     content_type: &'static str,
@@ -147,7 +147,7 @@ impl<'a> Draft<'a> {
         Self { body: Some(body), ..self.clone() }
     }
 
-    /// Another name in the place of this field; nothing, where it is not for names of that kind.
+    /// Another name for this field; none if the field does not hold such names.
     pub fn naming(&self, field: &'a Name, body: &Value, name: &str) -> Option<Request> {
         let draft = match field {
             Name::Parameter(parameter) => {
@@ -166,16 +166,16 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// A field that names something which may be somebody else's.
+/// A field that names an object which may belong to another user.
 pub enum Name {
     Parameter(Parameter),
     OfBody(variants::Field),
 }
 
-/// Every field of the operation in every way.
+/// Every field of the operation with every variant.
 pub fn cases<'a>(operation: &'a Operation, world: &World) -> Vec<Case<'a>> {
     let mut cases = Vec::new();
-    // Parameters beside the smallest body, so that nothing else is to complain about.
+    // Parameters with the smallest body, so that there is no other mistake.
     let least = Draft::good(operation, world, true).swap_remove(0).0;
     for parameter in &operation.parameters {
         let known = |name: &str| world.known(operation, parameter.place, name);
@@ -207,7 +207,7 @@ fn of_parameter<'a>(draft: &Draft<'a>, parameter: &'a Parameter, good: &Value, c
     for (what, text) in variants::of_parameter(&parameter.schema, good) {
         let fits = accepts(&parameter.schema, &typed(&parameter.schema, &text));
         let expected = if fits { Expected::Anything } else { refused() };
-        // Longer ones are no matter of the field.
+        // Longer values break another rule than that of the field.
         if escaped(&text).len() > HEAD_TEXT_BYTES_MAX {
             continue;
         }
@@ -272,7 +272,7 @@ fn of_whole_body<'a>(draft: &Draft<'a>, body: &Value, cases: &mut Vec<Case<'a>>)
     }
 }
 
-/// Fields that name something: ids, cursors, and what is called so.
+/// Fields that name an object: ids, cursors, and fields with such names.
 pub fn names(operation: &Operation) -> Vec<Name> {
     let is_name = |name: &str, schema: &Value| {
         name.ends_with("_id") || name == "cursor" || core(schema)["format"] == "uuid"
@@ -308,12 +308,12 @@ fn typed(schema: &Value, text: &str) -> Value {
     text.into()
 }
 
-/// A value as it stands in a path.
+/// A value encoded for a path.
 fn bare(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Everything escaped that means something somewhere.
+/// Escapes every character with a meaning.
 fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     text.bytes()

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 use switchboard_tests::schema::{accepts, core};
 use uuid::Uuid;
 
-/// A whole number that has no small bound is taken from its lower end.
+/// A whole number without a small upper bound is taken from its lower end.
 const SMALL: i64 = 1_000_000;
 
-/// Ways to be this, one each.
+/// One value for each alternative.
 pub fn shapes(schema: &Value) -> Vec<&Value> {
     schema.get("oneOf").and_then(Value::as_array).map_or(vec![schema], |all| all.iter().collect())
 }
@@ -16,9 +16,9 @@ pub fn shapes(schema: &Value) -> Vec<&Value> {
 pub struct Sampler<'a> {
     /// The existing value for a name.
     pub known: &'a dyn Fn(&str) -> Option<Value>,
-    /// A number that was not used before, for what must be unique.
+    /// A number that was not used before, for unique values.
     pub fresh: &'a dyn Fn() -> u64,
-    /// Only what is required.
+    /// Only required fields.
     pub least: bool,
 }
 

@@ -1,6 +1,6 @@
-//! Statements are planned for tables of any size: the host forbids plans that read a table from end to end
-//! where an index serves. So whichever is read so by any endpoint, frame or rebuild lacks one, also within
-//! functions of the database.
+//! Statements are planned for tables of any size: the host forbids plans that scan a table if an index can
+//! serve. So a table that an endpoint, frame or rebuild still scans lacks an index, also inside functions of
+//! the database.
 
 use serde_json::json;
 use switchboard_tests::host::{Host, Options};
@@ -10,7 +10,7 @@ use super::document;
 use super::requests::Draft;
 use super::world::{World, token};
 
-/// How often each table that was looked into was read from end to end.
+/// The number of scans of each table that was read.
 async fn counted(host: &Host) -> Vec<(String, i64)> {
     let rows = host
         .database
@@ -85,7 +85,7 @@ async fn no_statement_scans_a_whole_table() {
         host.command(&["rebuild", "--json"]).await;
         host.outbox_read().await;
 
-        // A server process tells what it has counted when it ends, and those of the host end soon after it.
+        // A server process reports its counts when it ends, and the host's processes end soon after the host.
         host.terminate();
         assert!(host.ended().await.success());
         let of_the_host = "select pid from pg_stat_activity

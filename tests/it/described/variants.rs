@@ -1,13 +1,13 @@
-//! Ways to give a field that no client should: missing, empty, one past each bound, of another type, hostile.
+//! Invalid variants of a field: missing, empty, one beyond each bound, of another type, hostile.
 
 use serde_json::{Map, Value, json};
 use switchboard_tests::schema::core;
 
-/// One way to give a field of a body.
+/// One variant of a field of a body.
 pub enum Given {
     Missing,
     Json(Value),
-    /// In the place of the value, whatever it is as JSON.
+    /// Replaces the value by this text, which need not be JSON.
     Raw(String),
 }
 
@@ -19,7 +19,7 @@ pub struct Field {
     pub schema: Value,
 }
 
-/// Every field of an object, those of objects and lists in it too.
+/// Every field of an object, also of objects and lists in it.
 pub fn fields(schema: &Value) -> Vec<Field> {
     let mut fields = Vec::new();
     collect(core(schema), "", "", &mut fields);
@@ -41,7 +41,7 @@ fn collect(schema: &Value, name: &str, pointer: &str, into: &mut Vec<Field>) {
     }
 }
 
-/// The body with one field given so; with `Raw` it is no JSON any more, hence text.
+/// The body with this variant of one field, as text, because `Raw` makes it invalid JSON.
 pub fn given(body: &Value, pointer: &str, given: &Given) -> (Value, String) {
     const PLACE: &str = "@@raw@@";
     let mut body = body.clone();
@@ -69,7 +69,7 @@ fn put(body: &mut Value, pointer: &str, value: Option<Value>) {
     }
 }
 
-/// For a field of a body, what it is given instead of `good`.
+/// Variants of a field of a body, instead of `good`.
 pub fn of_body(schema: &Value, good: &Value) -> Vec<(String, Given)> {
     let mut ways = vec![("missing".to_owned(), Given::Missing)];
     let json = |(what, value): (String, Value)| (what, Given::Json(value));
@@ -87,7 +87,7 @@ pub fn of_body(schema: &Value, good: &Value) -> Vec<(String, Given)> {
     ways
 }
 
-/// For a parameter, the texts it is given instead of `good`.
+/// Variants of a parameter, instead of `good`.
 pub fn of_parameter(schema: &Value, good: &Value) -> Vec<(String, String)> {
     let bare = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let words = ["", "-1", "7", "1.5", "1e3", "0x10", "NaN", "null", "true", "[]", "{}", "no-such-word"];
@@ -97,7 +97,7 @@ pub fn of_parameter(schema: &Value, good: &Value) -> Vec<(String, String)> {
     ways
 }
 
-/// Every type there is, and the ends of what a number can say.
+/// Values of every type, and the limits of numbers.
 fn types() -> Vec<(String, Value)> {
     let deep = (0..40).fold(json!(1), |inner, _| json!({ "a": inner }));
     let values = [
@@ -126,7 +126,7 @@ fn types() -> Vec<(String, Value)> {
     named
 }
 
-/// One past each bound that is described.
+/// One beyond each described bound.
 fn bounds(schema: &Value, good: &Value) -> Vec<(String, Value)> {
     let schema = core(schema);
     let mut past = Vec::new();
@@ -160,7 +160,7 @@ fn bounds(schema: &Value, good: &Value) -> Vec<(String, Value)> {
     past
 }
 
-/// Texts that somebody somewhere takes for something else.
+/// Texts that some software misinterprets.
 fn hostile() -> Vec<(&'static str, String)> {
     vec![
         ("NUL", "\u{0}".into()),
@@ -189,7 +189,7 @@ fn hostile() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Bodies that are no JSON object at all; `good` is one that is.
+/// Bodies that are not a JSON object; `good` is a valid one.
 pub fn no_object(good: &str) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("nothing", Vec::new()),
@@ -204,7 +204,7 @@ pub fn no_object(good: &str) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// The same object larger than any body may be, by a field that nobody reads.
+/// The same object, made larger than the maximum by a field that no handler reads.
 pub fn too_large(good: &Value) -> String {
     let mut fields: Map<String, Value> = good.as_object().cloned().unwrap_or_default();
     fields.insert("unknown".into(), json!("x".repeat(64 * 1024)));

@@ -9,7 +9,7 @@ use switchboard_tests::token::Token;
 use super::document::{Operation, Place};
 
 pub struct World {
-    /// Of the conversation and the class; who else is in both; who is in neither.
+    /// The owner of the conversation and the class; another member of both; a user who is in neither.
     pub owner: String,
     pub member: String,
     pub newcomer: String,
@@ -38,13 +38,13 @@ impl World {
         let class = text(&class["class"]["id"]);
         let enrolment = json!({"user_id": member, "role": "student"});
         post(&format!("/classes/{class}/members"), enrolment).await;
-        // Into the directory, which has only those who were ever here.
+        // Connect, because the directory has only users who have connected.
         let called = json!({"display_name": name});
         host.rest(&member).put("/api/v1/users/me", called).await.expect(200);
         let open_code = format!("open-{name}");
         let others = host.rest(&format!("teacher-{name}"));
         others.post("/api/v1/classes", json!({"name": name, "code": open_code})).await.expect(201);
-        // Behind everything else in the order of names.
+        // The last one in the order of names.
         let channel = json!({"type": "channel", "name": format!("zzz {name}")});
         others.post("/api/v1/conversations", channel).await.expect(201);
         host.notice(&owner, "x").await;
@@ -73,7 +73,7 @@ impl World {
             ("user_id", Place::Path) => &self.member,
             ("user_id" | "members" | "mentions", _) => &self.newcomer,
             ("code", Place::Path) => &self.open_code,
-            // The only body in which a code is not a new one.
+            // The only body with the code of an existing class.
             ("code", _) if operation.id == "joinClass" => &self.open_code,
             ("seq" | "up_to_seq", _) => return Some(json!(2)),
             ("user_ids", _) => return Some(json!(format!("{},{}", self.owner, self.member))),
@@ -82,14 +82,14 @@ impl World {
         Some(json!(named))
     }
 
-    /// Names of all that is here, for somebody else to try. The directory is open, so the person is one who
-    /// is not in it.
+    /// Names of all objects, for requests of another user. The directory is open, so the person is one who is
+    /// not in it.
     pub fn names(&self) -> [&str; 6] {
         [&self.conversation, &self.slug, &self.message, &self.class, &self.notification, &self.owner]
     }
 }
 
-/// A token of somebody who may ask this at all.
+/// A token of a user who may send this request.
 pub fn token(operation: &Operation, user: &str) -> String {
     let roles: &[&str] = if operation.path.starts_with("/internal/") {
         &["service"]
@@ -107,7 +107,7 @@ pub fn fresh() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// All that the product has stored, table by table: how many rows, and a sum of what is in them.
+/// The stored data of the product, table by table: the number of rows, and a checksum.
 pub async fn stored(host: &Host) -> Vec<(String, i64, String)> {
     let connection = host.database.connect().await;
     let tables = connection

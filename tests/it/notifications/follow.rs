@@ -1,8 +1,8 @@
-//! Notifications follow what became of their message, and how far their person has read.
+//! Notifications follow edits and deletions of their message, and the read mark of their person.
 
 use super::*;
 
-/// A message by REST; its id.
+/// Sends a message by REST. Returns its id.
 async fn said(host: &Host, user: &str, room: &str, body: Value) -> String {
     let path = format!("/api/v1/conversations/{room}/messages");
     let answer = host.rest(user).post(&path, body).await.expect(201);
@@ -18,7 +18,7 @@ async fn unread(host: &Host, user: &str) -> Value {
     host.notifications(user, "").await["unread"].clone()
 }
 
-/// By REST, by GraphQL and from Postgres itself: no way shows this text.
+/// Checks that REST, GraphQL and Postgres do not show this text.
 async fn nobody_reads(host: &Host, user: &str, text: &str) {
     host.outbox_read().await;
     for _ in 0..2 {
@@ -44,7 +44,7 @@ async fn a_deleted_message_retracts_its_notifications_on_every_device() {
             id = id_of(&device.expect("notification.new").await);
             device.expect("notification.new").await;
         }
-        // Cached from here on.
+        // From here on the list is cached.
         assert_eq!(unread(host, "bo").await, 2);
         assert_eq!(unread(host, "cy").await, 2);
 
@@ -60,7 +60,7 @@ async fn a_deleted_message_retracts_its_notifications_on_every_device() {
         }
         let path = format!("/api/v1/notifications/{id}/read");
         host.rest("bo").put(&path, json!({})).await.expect_problem(404, "not_found");
-        // Deleted again, nothing happens; nobody hears of it twice.
+        // A second deletion changes nothing, and causes no second push.
         phone.forget_pushes();
         host.rest("ana").delete(&message(&room, &secret)).await.expect(204);
         host.outbox_read().await;
@@ -110,7 +110,7 @@ async fn a_user_who_leaves_a_conversation_loses_its_notifications() {
         }
         say(host, "ana", &other, json!({"content": "lunch?"})).await;
         assert_eq!(unread(host, "bo").await, 3);
-        // Removed by another, and by themselves.
+        // Removed by another user, and left by themselves.
         let participants = format!("/api/v1/conversations/{room}/participants");
         host.rest("ana").delete(&format!("{participants}/bo")).await.expect(204);
         host.rest("cy").delete(&format!("/api/v1/conversations/{room}")).await.expect(204);
@@ -121,7 +121,7 @@ async fn a_user_who_leaves_a_conversation_loses_its_notifications() {
         }
         assert_eq!(host.notified("bo").await, pairs(&[("new_message", "lunch?")]));
         assert_eq!(host.notified("cy").await, []);
-        // Back again, they are notified of what is new.
+        // After returning, they get new notifications.
         host.rest("ana").post(&participants, json!({"user_id": "bo"})).await.expect(201);
         say(host, "ana", &room, json!({"content": "welcome back"})).await;
         assert_eq!(unread(host, "bo").await, 2);
@@ -129,7 +129,7 @@ async fn a_user_who_leaves_a_conversation_loses_its_notifications() {
     .await;
 }
 
-/// However the events come: late, again, or all at once.
+/// Events may come late, twice, or all at once.
 #[tokio::test]
 async fn a_repeated_event_restores_no_deleted_text() {
     Host::test(Options::default().without_rate_limits(), async |host| {
@@ -145,7 +145,7 @@ async fn a_repeated_event_restores_no_deleted_text() {
             assert!(host.ended().await.success());
             let database = host.database.connect().await;
             if emptied {
-                // As if no event had ever been handled: the creation comes when the edit is long done.
+                // Simulate that no event was handled: the creation comes long after the edit.
                 database.run("delete from app.notifications").await;
             }
             database
@@ -201,7 +201,7 @@ async fn reading_a_conversation_marks_its_notifications_as_read() {
         say(host, "ana", &other, json!({"content": "elsewhere"})).await;
         assert_eq!(unread(host, "bo").await, 4);
 
-        // By frame: up to the mention, which counts too. Seq 1 says that the group was created.
+        // By frame: up to the mention, which counts too. Seq 1 is the system message of the new group.
         let read = json!({"conversation_id": room, "up_to_seq": 3});
         phone.request("read", read).await.expect("read.ok");
         for device in [&mut phone, &mut desk] {
@@ -218,7 +218,7 @@ async fn reading_a_conversation_marks_its_notifications_as_read() {
         let left: Vec<_> = page["notifications"].as_array().unwrap().iter().map(|one| &one["body"]).collect();
         assert_eq!(left, ["elsewhere", "three"]);
 
-        // By REST, and by writing oneself.
+        // By REST, and by writing a message.
         let path = format!("/api/v1/conversations/{room}/read");
         host.rest("bo").post(&path, json!({"up_to_seq": 4})).await.expect(200);
         assert_eq!(desk.expect("notification.read").await["unread"], 1);
@@ -226,7 +226,7 @@ async fn reading_a_conversation_marks_its_notifications_as_read() {
         let told = desk.expect("notification.read").await;
         assert_eq!((&told["conversation_id"], &told["unread"]), (&json!(other), &json!(0)));
         assert_eq!(unread(host, "bo").await, 0);
-        // They are read, not gone; and what comes next is news again.
+        // They are read, not deleted; and the next message is unread again.
         assert_eq!(host.notified("bo").await.len(), 4);
         say(host, "ana", &room, json!({"content": "news"})).await;
         assert_eq!(unread(host, "bo").await, 1);
@@ -253,7 +253,7 @@ async fn a_mention_that_an_edit_adds_notifies_the_mentioned_user() {
             (&json!("mention"), &json!("@carla, who comes?"))
         );
         assert_eq!(told["notification"]["entity_id"], id);
-        // Mentioned no more, and again, and in another way: they know.
+        // A removed mention, a repeated one, and one in another form cause no further notification.
         edit(json!({"content": "who comes?", "mentions": []})).await;
         edit(json!({"content": "who comes, @carla?", "mentions": ["bo", "cy"]})).await;
         let now = "who comes, @carla?";

@@ -28,7 +28,7 @@ async fn a_change_on_one_device_shows_on_the_other() {
         assert_eq!((&heard["id"], &heard["unread"]), (&json!(ids[0]), &json!(3)), "{heard}");
         assert_eq!(heard["notification"], ok["notification"]);
 
-        // Again changes nothing, and nobody hears of it.
+        // A repeated request changes nothing, and causes no push.
         let again = phone.request("notification.read", json!({"id": ids[0]})).await.expect("notification.ok");
         assert_eq!(again, ok);
 
@@ -138,7 +138,7 @@ async fn things_of_others_are_answered_with_not_found() {
         assert_eq!(host.notifications("cy", "").await["notifications"], json!([]));
         assert_eq!(host.notifications("bo", "").await["unread"], 1);
 
-        // Once deleted it is not there for its owner either.
+        // After the deletion it does not exist for its owner either.
         host.rest("bo").delete(&format!("/api/v1/notifications/{id}")).await.expect(204);
         host.rest("bo").delete(&format!("/api/v1/notifications/{id}")).await.expect_problem(404, "not_found");
         bo.request("notification.read", json!({"id": id})).await.expect_error("not_found");
@@ -158,7 +158,7 @@ async fn the_cache_is_never_outdated_and_never_needed() {
         };
         let mut ids = Vec::new();
         for n in 0..20 {
-            // Cached by the list of the round before; what is pushed is in the list at once.
+            // The list of the round before is cached; a pushed notification is in the list at once.
             host.notice("bo", &format!("{n}")).await;
             ids.push(id_of(&bo.expect("notification.new").await));
             assert_eq!(titles(host).await.first(), Some(&n.to_string()));
@@ -170,7 +170,7 @@ async fn the_cache_is_never_outdated_and_never_needed() {
                 assert_eq!(host.notifications("bo", "?unread=true").await["unread"], n - n / 5 - 1);
             }
         }
-        // Gone with Redis, and back from Postgres.
+        // The cache is lost with Redis, and read from Postgres again.
         let before = host.notifications("bo", "").await;
         host.redis.kill();
         assert_eq!(host.notifications("bo", "").await, before);
