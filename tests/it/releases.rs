@@ -194,7 +194,7 @@ async fn a_deploy_while_postgres_is_away_changes_nothing() {
         // The caller of a handler gets a retryable answer, and the log has the reason for the operator.
         host.rest("ana").get("/api/v1/classes").await.expect_problem(503, "unavailable");
         assert!(host.admin.metric("switchboard_postgres_unavailable_total").await >= Some(1.0));
-        assert!(host.log().contains("Postgres could not do it now"));
+        assert!(host.log().contains("Postgres did not complete a statement"));
         proxy.heal();
         until("the host to be ready again", async || host.admin.ready().await.then_some(())).await;
         assert_eq!(host.current("send-message").await, current);

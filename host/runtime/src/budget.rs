@@ -26,7 +26,7 @@ impl Budget {
 
     /// One release's part in it.
     pub fn claims(&self) -> Claims {
-        Claims { calls: self.calls.claim(), memory: self.memory.claim(), turns: self.turns.place() }
+        Claims { calls: self.calls.claim(), memory: self.memory.claim(), turns: self.turns.queue() }
     }
 }
 
@@ -34,5 +34,5 @@ impl Budget {
 pub(super) struct Claims {
     pub calls: Claim,
     pub memory: Claim,
-    pub turns: crate::interfaces::turns::Place,
+    pub turns: crate::interfaces::turns::TurnQueue,
 }

@@ -6,7 +6,7 @@ use std::thread;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::interfaces::clockwork::TICK;
+use crate::interfaces::guest_clock::TICK;
 use crate::interfaces::{self, CallState};
 use crate::limits;
 

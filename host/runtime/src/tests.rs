@@ -259,7 +259,7 @@ async fn a_trace_replays_exactly_and_shows_where_another_release_diverges() {
     let other = sandbox.runtime.replay(&three, &trace).await.unwrap();
     let Outcome::Failed { kind, detail } = other.outcome else { panic!("{:?}", other.outcome) };
     assert_eq!(kind, "diverged");
-    assert!(detail.contains("at host call 2: the trace ends before clock.now-ms"), "{detail}");
+    assert!(detail.contains("at host call 2: the recording ends before clock.now-ms"), "{detail}");
 }
 
 #[tokio::test]

@@ -86,13 +86,7 @@ impl Room {
     }
 
     /// Delivers the answer to a request for one subscriber.
-    pub(crate) fn fill_one(
-        &mut self,
-        connection: ConnectionId,
-        ticket: u64,
-        page: &Page,
-        mailbox: &Mailbox,
-    ) {
+    pub(crate) fn fill_one(&mut self, connection: ConnectionId, ticket: u64, page: &Page, mailbox: &Mailbox) {
         let Some(place) = self.answered(connection, ticket) else { return };
         let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
         let mut progress = false;
@@ -116,12 +110,7 @@ impl Room {
     }
 
     /// Handles a request for one subscriber that got no answer.
-    pub(crate) fn give_up_one(
-        &mut self,
-        connection: ConnectionId,
-        ticket: u64,
-        mailbox: &Mailbox,
-    ) {
+    pub(crate) fn give_up_one(&mut self, connection: ConnectionId, ticket: u64, mailbox: &Mailbox) {
         let Some(place) = self.answered(connection, ticket) else { return };
         let Some(gate) = self.members[place].gate.as_deref_mut() else { return };
         gate.attempt += 1;

@@ -1,7 +1,8 @@
-//! The middleware: the one wrapper that every host call of every handler goes through. It counts the call against the
-//! budgets, stops the guest's clock, opens a span, asks whoever answers (the world, a trace, an injected fault), and takes
-//! down what was asked and answered. It knows no interface: those bring the function, its arguments and a future that
-//! does the work, which is never polled when something else answers.
+//! Host-call middleware: the one wrapper of every host call of every handler. It counts the call against the
+//! budgets, stops the guest's clock, opens a span, takes the answer from the source (the live backend, a
+//! recording, an injected fault), and records arguments and answer. It knows no interface. An interface
+//! passes the function, its arguments and a future that does the work. The middleware does not poll that
+//! future when the answer comes from elsewhere.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::Instrument;
 
-use super::clockwork::GuestClock;
+use super::guest_clock::GuestClock;
 use super::weight;
 use crate::limits;
 use crate::manifest::Limits;
@@ -24,7 +25,7 @@ use crate::trace::{self, Exchange, Recorder, Secrets};
 
 macro_rules! functions {
     ($($variant:ident = $name:literal,)*) => {
-        /// Every host function, by the name it has in logs, metrics and traces.
+        /// A host function. Its name is the one in logs, metrics, spans and recordings.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Function { $($variant,)* }
 
@@ -66,7 +67,7 @@ functions! {
     WasiRandom = "wasi.random",
 }
 
-/// Why the middleware ended a call. It travels out of the guest as the error of the host call.
+/// Why the middleware ended a call. It is the error of the host call, and the guest traps with it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stop {
     HostCalls {
@@ -78,16 +79,16 @@ pub enum Stop {
     Cpu {
         most_ms: u64,
     },
-    /// The guest broke a rule of the contract that is worth a trap.
+    /// The guest broke a rule of the contract that ends the call.
     Broke(String),
-    /// A replay has no answer for this host call.
+    /// The recording has no answer for this host call.
     Diverged {
         at: usize,
         why: String,
     },
     /// An injected fault.
     Fault(String),
-    /// The traced call was waiting for this answer when its time was up. A replay need not wait.
+    /// The recorded call waited for this answer when its deadline passed. A replay does not wait.
     Deadline {
         after_ms: u64,
     },
@@ -109,55 +110,56 @@ impl fmt::Display for Stop {
 
 impl std::error::Error for Stop {}
 
-/// Who answers.
+/// Where the answers of host calls come from.
 #[derive(Default)]
 pub enum Source {
+    /// The backends of the host.
     #[default]
     Live,
-    /// The answers of a trace; the first call that it does not hold ends the replay.
+    /// A recording. The first host call that it does not contain ends the replay.
     Replay(Script),
-    /// A test decides, call by call.
+    /// A test, which decides for each host call.
     Responder(Box<dyn Responder>),
-    /// The host call with this number, counted from 0, meets the fault; the others are answered by `otherwise`.
+    /// The fault, for the host call with the number `at`, counted from 0; `otherwise`, for all others.
     Fault { at: usize, fault: InjectedFault, otherwise: Box<Source> },
 }
 
 #[derive(Clone, Debug)]
 pub enum InjectedFault {
-    /// This instead of the answer, as a trace writes it.
+    /// The host call gets this answer, in the form of a recording.
     Answer(Value),
-    /// The answer comes so much later.
+    /// The answer is delayed by this time.
     Delay(Duration),
-    /// The call ends here.
+    /// The call ends with a trap.
     Trap(String),
 }
 
-/// Stands between a handler and the world, or in the world's place.
+/// Decides how each host call of a call is answered.
 pub trait Responder: Send {
-    /// The host call with this number, counted from 0. `args` are as a trace has them.
+    /// Decides about the host call with the number `at`, counted from 0. `args` have the form of a recording.
     fn respond(&mut self, at: usize, function: &'static str, args: &Value) -> Response;
 }
 
-/// What a stage says to one host call.
+/// A responder's decision about one host call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Response {
-    /// The world answers.
+    /// The backend answers.
     Live,
-    /// This, as a trace writes it.
+    /// The host call gets this answer, in the form of a recording. The backend is not used.
     Answer(Value),
-    /// The world does it, and then this is the answer all the same.
+    /// The backend does the work, and its answer is replaced by this one.
     DoneBut(Value),
-    /// The world answers, so much later.
+    /// The backend answers after this delay.
     Late(Duration),
-    /// It never comes back: the call ends like one whose time is up.
+    /// The host call does not return. The call ends like one whose deadline has passed.
     Never,
-    /// The call ends here.
+    /// The call ends with a trap.
     Trap(String),
-    /// Nothing in the script fits; why.
+    /// The responder has no answer, for this reason.
     Diverged(String),
 }
 
-/// The answers of a trace, in order.
+/// The answers of a recording, in order.
 #[derive(Debug)]
 pub struct Script {
     left: VecDeque<Exchange>,
@@ -168,11 +170,15 @@ impl Script {
         Self { left: exchanges.into() }
     }
 
-    /// None where the traced call ended while it waited for this answer.
+    /// Takes the answer to a host call. It is `None` when the recorded call ended while it waited for the
+    /// answer.
+    ///
+    /// # Errors
+    /// `Diverged` when the recording does not contain this host call here.
     fn answer(&mut self, at: usize, function: &str, args: Value) -> Result<Option<Value>, Stop> {
         let diverged = |why: String| Stop::Diverged { at, why };
         let Some(expected) = self.left.front() else {
-            return Err(diverged(format!("the trace ends before {function}")));
+            return Err(diverged(format!("the recording ends before {function}")));
         };
         let group = 1 + self.left.iter().skip(1).take_while(|exchange| exchange.unordered).count();
         let is_it = |exchange: &Exchange| exchange.function == function && exchange.args == args;
@@ -186,7 +192,7 @@ impl Script {
     }
 }
 
-/// What the host calls of one release were, and how long they took: as long as the release is there.
+/// Number and duration of the host calls of one release, for each function. It is dropped with the release.
 #[derive(Clone)]
 pub struct HostCallStats(Arc<[Histogram]>);
 
@@ -195,7 +201,7 @@ impl HostCallStats {
         Self(Function::ALL.iter().map(|_| Histogram::default()).collect())
     }
 
-    /// Of each function that was called.
+    /// Returns the counts of each function that was called.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, Counts)> {
         let counted =
             Function::ALL.iter().zip(&*self.0).map(|(function, calls)| (function.name(), calls.counts()));
@@ -213,12 +219,12 @@ impl Default for HostCallStats {
     }
 }
 
-/// One host call as a failure's log line names it: no argument, no answer.
+/// Summary of one host call for the log line of a failed call. It contains no argument and no answer.
 #[derive(Clone, Copy, Debug)]
 pub struct HostCallSummary {
     function: Function,
     args: weight::Weight,
-    /// Bytes of the answer and microseconds; None while it is on its way.
+    /// Bytes of the answer, and microseconds until it. `None` before the answer.
     answer: Option<(u64, u32)>,
 }
 
@@ -232,6 +238,7 @@ impl fmt::Display for HostCallSummary {
     }
 }
 
+/// The state of the middleware for one call.
 pub struct Middleware {
     source: Source,
     host_call_stats: HostCallStats,
@@ -241,13 +248,13 @@ pub struct Middleware {
     calls_max: u32,
     bytes: u64,
     bytes_max: u64,
-    /// The last ones, as a ring: the oldest is at `calls % LAST_HOST_CALLS` once it is full.
+    /// The last host calls, as a ring. Once it is full, the oldest is at `calls % LAST_HOST_CALLS`.
     last: Vec<HostCallSummary>,
     recorder: Option<Recorder>,
     secrets: Secrets,
-    /// The call's span, where it is one that is traced.
+    /// The call's span, if the call is traced.
     pub(crate) traced: Option<spans::Context>,
-    /// Of the spans of its host calls: whose they are. Empty where nothing is traced.
+    /// Attributes of the spans of its host calls. Empty if the call is not traced.
     pub(crate) span_attributes: Vec<(&'static str, String)>,
 }
 
@@ -276,7 +283,11 @@ impl Middleware {
         }
     }
 
-    /// A host call. `args` is a record with a field for each parameter; `live` does it, grants included.
+    /// Runs one host call. `args` is a record with a field for each parameter. `live` checks the grants and
+    /// does the work.
+    ///
+    /// # Errors
+    /// A [`Stop`], which ends the call.
     pub(crate) async fn call<A: Serialize, R: Serialize + DeserializeOwned>(
         &mut self,
         function: Function,
@@ -304,7 +315,7 @@ impl Middleware {
         Ok(answer)
     }
 
-    /// The same for WASI's clocks and randomness, whose side of the linker is not asynchronous.
+    /// The same for WASI's clocks and randomness, whose functions in the linker are not asynchronous.
     pub(crate) fn call_now<A: Serialize, R: Serialize + DeserializeOwned>(
         &mut self,
         function: Function,
@@ -314,7 +325,7 @@ impl Middleware {
         let begun = self.enter(function, args)?;
         let at = self.calls as usize - 1;
         let answer = match self.source.decide(at, function, args, &self.secrets)? {
-            // What is answered at once is not delayed.
+            // A synchronous host call cannot wait, so a delay has no effect.
             Action::Run { instead: None, .. } => live(),
             Action::Run { instead: Some(value), .. } | Action::Answer(value) => read(at, function, value)?,
             Action::TimeOut => return Err(Stop::Deadline { after_ms: self.deadline_ms }.into()),
@@ -323,7 +334,7 @@ impl Middleware {
         Ok(answer)
     }
 
-    /// The last host calls, oldest first.
+    /// Returns the last host calls, the oldest first.
     pub fn last(&self) -> impl Iterator<Item = &HostCallSummary> {
         let oldest =
             if self.last.len() < limits::LAST_HOST_CALLS { 0 } else { self.calls as usize % self.last.len() };
@@ -384,20 +395,19 @@ impl Middleware {
     }
 }
 
-/// What a source says to one host call.
+/// The middleware's next step for one host call.
 enum Action {
-    /// The world does it, so much later; its answer counts unless there is another.
-    Run {
-        delay: Duration,
-        instead: Option<Value>,
-    },
+    /// Run the live future after `delay`. `instead` replaces its answer.
+    Run { delay: Duration, instead: Option<Value> },
+    /// Return this answer, in the form of a recording.
     Answer(Value),
-    /// The call ends here, for want of time.
+    /// End the call, as if its deadline had passed.
     TimeOut,
 }
 
 impl Source {
-    /// What answers instead of the world sees arguments as a recording has them, without secret settings.
+    /// Decides about one host call. A source other than `Live` gets the arguments in the form of a recording,
+    /// without secret settings.
     fn decide<A: Serialize>(
         &mut self,
         at: usize,
@@ -449,6 +459,6 @@ impl Source {
 fn read<R: DeserializeOwned>(at: usize, function: Function, value: Value) -> Result<R, Stop> {
     trace::value_from(value).map_err(|error| Stop::Diverged {
         at,
-        why: format!("the trace's answer does not fit {}: {error}", function.name()),
+        why: format!("the recorded answer does not fit {}: {error}", function.name()),
     })
 }

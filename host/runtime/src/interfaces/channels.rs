@@ -1,5 +1,5 @@
-//! `channels`: fan-out by address. Which addresses a handler may name is the manifest's to say; order, gates and nodes
-//! are the hub's.
+//! `channels`: fan-out by address. The manifest states which addresses a handler may use. Order, gates and
+//! other nodes are the hub's part.
 
 use serde::Serialize;
 
@@ -114,7 +114,7 @@ impl channels::Host for CallState {
             let is_own = own == Some(to);
             if !is_own && grants.publish.is_empty() {
                 return Err(Error::Refused(
-                    "the manifest grants no `publish`, and so no `send` to others".to_owned(),
+                    "`send` to another connection needs `grants.publish` in the manifest".to_owned(),
                 ));
             }
             answer::frame(&frame).map_err(Error::Refused)?;
@@ -152,7 +152,7 @@ impl channels::Host for CallState {
 }
 
 fn only_in_frames() -> Error {
-    Error::Refused("only a frame call has a connection to subscribe".to_owned())
+    Error::Refused("`subscribe` and `unsubscribe` work only while a frame is handled".to_owned())
 }
 
 fn all_granted(patterns: &[Pattern], addresses: &[String]) -> Result<Vec<Address>, Error> {

@@ -1,4 +1,4 @@
-//! `clock`: the system's time. The only clock a handler has, so that a replay is exact.
+//! `clock`: the system's time. It is the only clock of a handler, so that a replay is exact.
 
 use serde::Serialize;
 

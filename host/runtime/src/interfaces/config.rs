@@ -1,4 +1,4 @@
-//! `config`: the handler's settings, constant for a release.
+//! `config`: the settings of the handler. They are constant while a release is loaded.
 
 use serde::Serialize;
 

@@ -1,5 +1,5 @@
-//! `log`: a handler's lines, with its name, release and call. Bounded in number and length; what is beyond is dropped and
-//! counted. WASI's standard output and error end here too.
+//! `log`: log lines of a handler, with its name, release and call. Their number and length are bounded;
+//! further lines are dropped and counted. Standard output and standard error of WASI are log lines too.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -33,9 +33,9 @@ impl log::Host for CallState {
     }
 }
 
-/// Where the lines of one call go. Cheap to clone: the streams of WASI hold one.
+/// Writes the log lines of one call. It is cheap to clone; each stream of WASI has a clone.
 #[derive(Clone)]
-pub(super) struct Lines(Arc<Inner>);
+pub(super) struct CallLogger(Arc<Inner>);
 
 struct Inner {
     terms: Arc<Terms>,
@@ -43,7 +43,7 @@ struct Inner {
     written: AtomicU32,
 }
 
-impl Lines {
+impl CallLogger {
     pub(super) fn new(terms: Arc<Terms>, call: Arc<str>) -> Self {
         Self(Arc::new(Inner { terms, call, written: AtomicU32::new(0) }))
     }

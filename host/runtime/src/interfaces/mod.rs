@@ -1,11 +1,12 @@
-//! The host side of every WIT import: one file an interface, each host function a grant check, one line of work and an
-//! error mapping inside the one wrapper of [`call`]. What is not here does not exist for a handler.
+//! The host side of every WIT import, with one file for each interface. A host function is a grant check, one
+//! line of work and an error mapping, inside the one wrapper of [`call`]. A handler can use nothing that is
+//! not here.
 
 pub mod call;
 mod channels;
 mod clock;
-pub(crate) mod clockwork;
 mod config;
+pub(crate) mod guest_clock;
 mod log;
 pub mod postgres;
 mod random;
@@ -34,38 +35,38 @@ use crate::quota::{Claim, Grant};
 use crate::redis::{Redis, Script};
 use crate::trace::Secrets;
 use call::{HostCallStats, Middleware};
-use turns::Place;
+use turns::TurnQueue;
 
-/// What a release may do and what it is told: made when it is loaded, shared by all its calls.
+/// Grants, limits and settings of a loaded release. All its calls share them.
 pub struct Terms {
     pub handler: String,
     pub release: Digest,
-    /// Its beginning, as log lines show it.
+    /// The first digits of the digest, for log lines.
     pub release_short: String,
     pub grants: Grants,
     pub limits: Limits,
-    /// The manifest's `[config]` under the operator's, as the guest reads them.
+    /// The settings that the guest reads: the manifest's `[config]`, overridden by the operator's settings.
     pub settings: BTreeMap<String, String>,
-    /// The values of settings that nothing kept or shown may hold.
+    /// The values of secret settings. No recording and no log line may contain them.
     pub secrets: Secrets,
     pub scripts: BTreeMap<String, Script>,
     pub host_call_stats: HostCallStats,
-    /// Where the memory of its calls comes from, beyond [`limits::MEMORY_FREE_BYTES`] of each.
+    /// The quota for the memory of its calls, beyond [`limits::MEMORY_FREE_BYTES`] for each.
     pub(crate) memory: Claim,
-    /// Where its calls wait that have run for long.
-    pub(crate) turns: Place,
+    /// Where its long calls wait for a turn.
+    pub(crate) turns: TurnQueue,
 }
 
-/// What host calls reach. A runtime without backends (the harness, the warming of a release) answers as if they were
-/// down.
+/// The backends of host calls. A runtime without a backend (in the harness, or while a release is warmed)
+/// answers as if the backend were down.
 #[derive(Clone, Default)]
 pub struct Backends {
     pub postgres: Option<Postgres>,
     pub redis: Option<Redis>,
     pub hub: Option<Hub>,
     pub wakes: Option<Wakes>,
-    /// What a handler's statement becomes before Postgres gets it, for a database of the harness. Recordings hold the
-    /// statement as the handler wrote it.
+    /// Changes a handler's statement before Postgres gets it, for a database of the harness. Recordings
+    /// contain the statement as the handler wrote it.
     pub statement: Option<fn(&str) -> String>,
 }
 
@@ -85,23 +86,23 @@ impl Backends {
     }
 }
 
-/// What the host keeps for one call: the data of its store.
+/// The state of one call: the data of its wasmtime store.
 pub struct CallState {
     pub(crate) terms: Arc<Terms>,
     pub(crate) id: Arc<str>,
     pub(crate) principal: Option<Principal>,
     pub(crate) connection: Option<ConnectionId>,
-    /// The same where its frame is being handled: the connection that may subscribe.
+    /// The connection that may subscribe: set only while the call handles a frame of it.
     pub(crate) gates: Option<ConnectionId>,
     pub(crate) middleware: Middleware,
     pub(crate) memory: MemoryLimit,
-    /// When the call ends, host calls included.
+    /// When the call ends, including its host calls.
     pub(crate) deadline: Instant,
     backends: Arc<Backends>,
     /// None without Postgres.
     session: Option<Session>,
     transactions: postgres::Transactions,
-    log: log::Lines,
+    log: log::CallLogger,
     wasi: Option<Box<wasi::Wasi>>,
 }
 
@@ -124,7 +125,7 @@ impl CallState {
             backends: backends.clone(),
             transactions: postgres::Transactions::default(),
             memory: MemoryLimit::new(&terms),
-            log: log::Lines::new(terms.clone(), id.clone()),
+            log: log::CallLogger::new(terms.clone(), id.clone()),
             terms,
             id,
             principal,
@@ -135,20 +136,20 @@ impl CallState {
         }
     }
 
-    /// The epilogue, however the call ended.
+    /// Ends the call's Postgres session. It runs after every call, also after one that failed.
     pub(crate) async fn finish(&mut self) {
         if let Some(session) = &mut self.session {
             session.finish().await;
         }
     }
 
-    /// Log lines that were dropped because there were too many.
+    /// Returns the number of log lines that were dropped at [`limits::LOG_LINES_MAX`].
     pub(crate) fn lines_dropped(&self) -> u32 {
         self.log.dropped()
     }
 }
 
-/// Everything a handler can import, under the names of the contract and of WASI 0.2.
+/// Links everything that a handler can import, under the names of the contract and of WASI 0.2.
 pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     wasi::link(linker)?;
     contract::types::add_to_linker::<_, HasSelf<_>>(linker, |state: &mut CallState| state)?;
@@ -165,23 +166,23 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
 
 impl contract::types::Host for CallState {}
 
-/// The guest's memory, all its linear memories together: at most `memory_mib`, and beyond [`limits::MEMORY_FREE_BYTES`] only
-/// what the node has left for its release.
+/// The limit on a guest's memory, all its linear memories together: at most `memory_mib`, and beyond
+/// [`limits::MEMORY_FREE_BYTES`] only what the node's quota grants to its release.
 pub(crate) struct MemoryLimit {
     bytes: usize,
     bytes_max: usize,
     claim: Claim,
-    /// Of the node's memory, until the call ends.
+    /// The granted part of the node's memory, until the call ends.
     grant: Option<Grant>,
-    /// Why it did not get more. Most guests trap then.
+    /// Why the guest did not get more memory. Most guests trap then.
     pub(crate) refused: Option<MemoryRefused>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MemoryRefused {
-    /// It wanted more than its manifest allows.
+    /// The guest asked for more than its manifest allows.
     ByManifest,
-    /// Its release already has what it may have of this node's memory.
+    /// The node's quota grants no more memory to the release.
     ByNode,
 }
 
@@ -196,12 +197,13 @@ impl MemoryLimit {
         }
     }
 
-    /// Memory of a guest only grows, so this is also the most that it had.
+    /// Returns the memory of the guest. Memory only grows, so this is also its maximum.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes as u64
     }
 
-    /// Units of the node's memory for a guest of so many bytes, or none more than it has.
+    /// Takes the units that a guest of `bytes` needs. Returns false, and takes nothing, when the quota does
+    /// not grant them.
     fn is_granted(&mut self, bytes: usize) -> bool {
         let needs = bytes.saturating_sub(limits::MEMORY_FREE_BYTES).div_ceil(limits::MEMORY_UNIT_BYTES);
         match &mut self.grant {

@@ -1,5 +1,5 @@
-//! `postgres`: SQL through the handler's own role. Statements, parameters, deadlines and transactions are `postgres::
-//! Session`'s to judge; here each becomes a host call, and a transaction a handle that dies with its transaction.
+//! `postgres`: SQL through the handler's own role. `postgres::Session` checks statements, parameters,
+//! deadlines and transactions. Here each operation becomes a host call, and a transaction becomes a handle.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,10 +9,11 @@ use wasmtime::component::Resource;
 
 use super::CallState;
 use super::call::Function;
-use super::log::Lines;
+use super::log::CallLogger;
 use crate::contract::Transaction;
 use crate::contract::log::Level;
 use crate::contract::postgres::{self, Collected, Error, Rows, Value};
+use crate::postgres::Session;
 use crate::wire::timestamp;
 
 /// The call's transactions: at most one is open.
@@ -20,7 +21,7 @@ use crate::wire::timestamp;
 pub(super) struct Transactions {
     begun: u32,
     pub(super) is_open: bool,
-    /// Shards to wake once the open one is committed.
+    /// Shards to wake after the COMMIT of the open transaction.
     pub(super) wakes: Vec<u32>,
 }
 
@@ -39,15 +40,23 @@ struct Statement<'a> {
 #[derive(Serialize)]
 struct NoArgs {}
 
-/// What a handler is told by a runtime that has no Postgres.
-fn none<T>() -> Result<T, Error> {
-    Err(Error::Busy)
+/// Runs one operation on the call's session, and reports its error to the operator. A runtime without
+/// Postgres answers `busy`.
+async fn on_session<T>(
+    session: &mut Option<Session>,
+    logger: &CallLogger,
+    operation: impl AsyncFnOnce(&mut Session) -> Result<T, Error>,
+) -> Result<T, Error> {
+    match session {
+        Some(session) => operation(session).await.inspect_err(|error| report(logger, error)),
+        None => Err(Error::Busy),
+    }
 }
 
-/// A handler passes these on as 503, which tells the client all it needs; whoever runs the fleet needs the reason. All are
-/// counted; one a second stands in the log, where an outage would fill it.
-fn note(lines: &Lines, error: &Error) {
-    static TOLD_S: AtomicU64 = AtomicU64::new(0);
+/// Counts an error that the handler answers with 503, and logs one such error a second. The client needs only
+/// the 503; the operator needs the reason. In an outage, a line for each error would fill the log.
+fn report(logger: &CallLogger, error: &Error) {
+    static LOGGED_S: AtomicU64 = AtomicU64::new(0);
     let why = match error {
         Error::Retryable(_) => "retryable",
         Error::Busy => "busy",
@@ -57,8 +66,9 @@ fn note(lines: &Lines, error: &Error) {
     };
     metrics::counter!("switchboard_postgres_unavailable_total", "why" => why).increment(1);
     let now_s = timestamp::now_ms() / 1000;
-    if TOLD_S.swap(now_s, Relaxed) != now_s {
-        lines.write(Level::Warn, "Postgres could not do it now", &[("why".to_owned(), format!("{error:?}"))]);
+    if LOGGED_S.swap(now_s, Relaxed) != now_s {
+        let fields = [("why".to_owned(), format!("{error:?}"))];
+        logger.write(Level::Warn, "Postgres did not complete a statement; the handler can answer 503", &fields);
     }
 }
 
@@ -74,13 +84,8 @@ impl postgres::Host for CallState {
     ) -> wasmtime::Result<Result<Rows, Error>> {
         let args = Statement { statement: &statement, params: &params };
         let sql = self.backends.sql(&statement);
-        let (session, lines) = (&mut self.session, &self.log);
-        let live = async {
-            match session {
-                Some(session) => session.query(&sql, &params).await.inspect_err(|error| note(lines, error)),
-                None => none(),
-            }
-        };
+        let (session, logger) = (&mut self.session, &self.log);
+        let live = on_session(session, logger, async |session| session.query(&sql, &params).await);
         self.middleware.call(Function::PostgresQuery, &args, live).await
     }
 
@@ -91,13 +96,8 @@ impl postgres::Host for CallState {
     ) -> wasmtime::Result<Result<u64, Error>> {
         let args = Statement { statement: &statement, params: &params };
         let sql = self.backends.sql(&statement);
-        let (session, lines) = (&mut self.session, &self.log);
-        let live = async {
-            match session {
-                Some(session) => session.execute(&sql, &params).await.inspect_err(|error| note(lines, error)),
-                None => none(),
-            }
-        };
+        let (session, logger) = (&mut self.session, &self.log);
+        let live = on_session(session, logger, async |session| session.execute(&sql, &params).await);
         self.middleware.call(Function::PostgresExecute, &args, live).await
     }
 
@@ -108,24 +108,14 @@ impl postgres::Host for CallState {
                 *statement = sql;
             }
         }
-        let (session, lines) = (&mut self.session, &self.log);
-        let live = async {
-            match session {
-                Some(session) => session.collect(collected).await.inspect_err(|error| note(lines, error)),
-                None => none(),
-            }
-        };
+        let (session, logger) = (&mut self.session, &self.log);
+        let live = on_session(session, logger, async |session| session.collect(collected).await);
         self.middleware.call(Function::PostgresCollect, &args, live).await
     }
 
     async fn begin(&mut self) -> wasmtime::Result<Result<Resource<Transaction>, Error>> {
-        let (session, lines) = (&mut self.session, &self.log);
-        let live = async {
-            match session {
-                Some(session) => session.begin().await.inspect_err(|error| note(lines, error)),
-                None => none(),
-            }
-        };
+        let (session, logger) = (&mut self.session, &self.log);
+        let live = on_session(session, logger, async |session| session.begin().await);
         let begun = self.middleware.call(Function::PostgresBegin, &NoArgs {}, live).await?;
         Ok(begun.map(|()| {
             self.transactions.begun += 1;
@@ -145,15 +135,12 @@ impl postgres::HostTransaction for CallState {
     ) -> wasmtime::Result<Result<Rows, Error>> {
         let args = Statement { statement: &statement, params: &params };
         let sql = self.backends.sql(&statement);
-        let (session, lines, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
+        let (session, logger, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
         let live = async {
-            match session {
-                _ if !is_open => Err(ended()),
-                Some(session) => {
-                    session.transaction_query(&sql, &params).await.inspect_err(|error| note(lines, error))
-                }
-                None => none(),
+            if !is_open {
+                return Err(ended());
             }
+            on_session(session, logger, async |session| session.transaction_query(&sql, &params).await).await
         };
         self.middleware.call(Function::TransactionQuery, &args, live).await
     }
@@ -166,33 +153,30 @@ impl postgres::HostTransaction for CallState {
     ) -> wasmtime::Result<Result<u64, Error>> {
         let args = Statement { statement: &statement, params: &params };
         let sql = self.backends.sql(&statement);
-        let (session, lines, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
+        let (session, logger, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
         let live = async {
-            match session {
-                _ if !is_open => Err(ended()),
-                Some(session) => {
-                    session.transaction_execute(&sql, &params).await.inspect_err(|error| note(lines, error))
-                }
-                None => none(),
+            if !is_open {
+                return Err(ended());
             }
+            on_session(session, logger, async |session| session.transaction_execute(&sql, &params).await)
+                .await
         };
         self.middleware.call(Function::TransactionExecute, &args, live).await
     }
 
     async fn commit(&mut self, handle: Resource<Transaction>) -> wasmtime::Result<Result<(), Error>> {
-        let (session, lines, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
+        let (session, logger, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
         let live = async {
-            match session {
-                _ if !is_open => Err(ended()),
-                Some(session) => session.commit().await.inspect_err(|error| note(lines, error)),
-                None => none(),
+            if !is_open {
+                return Err(ended());
             }
+            on_session(session, logger, async |session| session.commit().await).await
         };
         let committed = self.middleware.call(Function::TransactionCommit, &NoArgs {}, live).await?;
         if is_open {
             self.transactions.is_open = false;
             let wakes = std::mem::take(&mut self.transactions.wakes);
-            // A COMMIT of unknown outcome may have happened, and a wake for nothing costs a look.
+            // A COMMIT of unknown outcome may have happened. A wake without events only costs a read.
             if matches!(committed, Ok(()) | Err(Error::UnknownOutcome)) {
                 self.wake(&wakes);
             }
@@ -209,7 +193,8 @@ impl postgres::HostTransaction for CallState {
         let session = &mut self.session;
         let live = async {
             if let Some(session) = session {
-                // Where it fails, the session threw the connection away, and Postgres rolls back by itself.
+                // If the rollback fails, the session has closed the connection, and Postgres rolls back by
+                // itself.
                 let _ = session.rollback().await;
             }
         };

@@ -1,4 +1,4 @@
-//! `random`: bytes from the operating system's secure source, the only randomness a handler has.
+//! `random`: bytes from the secure source of the operating system. It is the only randomness of a handler.
 
 use rand::TryRngCore;
 use rand::rngs::OsRng;
@@ -14,7 +14,7 @@ struct Args {
     len: u32,
 }
 
-/// Named, so that a trace shows the bytes in hex.
+/// Random bytes. The field's name makes a recording show them in hex.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Drawn {
     pub random: Vec<u8>,
@@ -33,7 +33,8 @@ impl random::Host for CallState {
 
 pub(super) fn draw(len: usize) -> Drawn {
     let mut random = vec![0; len];
-    // Linux's source can not fail once the machine has booted; going on with zeros would be worse than ending here.
+    // On Linux this cannot fail after the machine has booted. To continue with zeros would be worse than to
+    // end here.
     OsRng.try_fill_bytes(&mut random).expect("the operating system gives random bytes");
     Drawn { random }
 }

@@ -1,5 +1,5 @@
-//! `redis`: commands whose every key is one of the manifest's patterns, and the release's own scripts. Which words of a
-//! command are keys is `redis::keys`' to know.
+//! `redis`: commands and scripts of the release. Every key must match a pattern of the manifest.
+//! `redis::keys` knows which arguments of a command are keys.
 
 use serde::Serialize;
 
@@ -45,7 +45,8 @@ impl redis::Host for CallState {
     ) -> wasmtime::Result<Result<Vec<Vec<Node>>, Error>> {
         let (redis, grants, deadline) = (&self.backends.redis, &self.terms.grants.redis, self.deadline);
         let live = async {
-            // All or none: a pipeline that was half refused would be half done.
+            // All commands are checked before the first one runs. Otherwise a refused pipeline would be half
+            // done.
             commands.iter().try_for_each(|args| granted(grants, args))?;
             match redis {
                 Some(redis) => redis.pipeline(&commands, deadline).await,

@@ -1,6 +1,6 @@
-//! Who may go on after it has run for long. Calls take microseconds; one that has been inside its guest for
-//! [`limits::LONG_CPU_AFTER`] needs one of few turns to go on, so that such calls never hold all processors. The releases
-//! take their turns one after the other, however many calls each of them has.
+//! Turns for long calls. Most calls take microseconds. A call that has been inside its guest for
+//! [`limits::LONG_CPU_AFTER`] needs one of a few turns to continue, so that long calls never use all
+//! processors. The releases get turns in rotation, however many calls each of them has.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,11 @@ use tokio::sync::oneshot;
 
 use crate::limits;
 
-/// Things that wait, each for a claimant. The claimants are served one after the other, each in its own order.
+/// Waiting items of several claimants. The claimants are served in rotation, and the items of each in their
+/// order.
 #[derive(Debug)]
 struct Rotation<T> {
-    /// The next to be served first. None of the queues is empty.
+    /// The queue that is served next comes first. No queue is empty.
     queues: VecDeque<(u64, VecDeque<T>)>,
 }
 
@@ -46,7 +47,8 @@ pub(crate) struct Turns(Arc<Mutex<State>>);
 
 struct State {
     free: usize,
-    /// At most one entry a call, so at most [`limits::CALLS_MAX`]. Empty while a turn is free.
+    /// Calls that wait. Each call has at most one entry, so there are at most [`limits::CALLS_MAX`]. Empty
+    /// while a turn is free.
     waiting: Rotation<oneshot::Sender<Turn>>,
 }
 
@@ -65,19 +67,19 @@ impl Turns {
         std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1)
     }
 
-    /// Calls that wait for a turn.
+    /// Returns the number of calls that wait for a turn.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.lock().waiting.queues.iter().map(|(_, queue)| queue.len()).sum()
     }
 
-    /// Of a new claimant.
-    pub fn place(&self) -> Place {
+    /// Adds a claimant, and returns its queue.
+    pub fn queue(&self) -> TurnQueue {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Place { turns: self.clone(), claimant: NEXT.fetch_add(1, Ordering::Relaxed) }
+        TurnQueue { turns: self.clone(), claimant: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Waits until it is the claimant's turn.
+    /// Waits until the claimant gets a turn.
     async fn take(&self, claimant: u64) -> Turn {
         loop {
             let waiter = {
@@ -90,7 +92,7 @@ impl Turns {
                 state.waiting.push(claimant, sender);
                 waiter
             };
-            // The sender is dropped only with these turns, which this call holds.
+            // The sender is dropped only together with these turns, and this call holds them.
             if let Ok(turn) = waiter.await {
                 return turn;
             }
@@ -106,28 +108,28 @@ impl Turns {
     }
 }
 
-/// One claimant's place in the rotation: a release's, for all of its calls.
+/// One claimant's queue in the rotation. A release has one, for all of its calls.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct TurnQueue {
     turns: Turns,
     claimant: u64,
 }
 
-impl Place {
+impl TurnQueue {
     /// Waits for a turn.
     pub async fn turn(&self) -> Turn {
         self.turns.take(self.claimant).await
     }
 }
 
-/// The right to go on. Dropping it passes it to the next.
+/// The right to run for long. When it is dropped, the next waiting call gets it.
 pub(crate) struct Turn {
     turns: Turns,
     since: Instant,
 }
 
 impl Turn {
-    /// It lasted long enough, and somebody else waits.
+    /// Returns true when the turn has lasted for [`limits::LONG_CPU_TURN`] and another call waits.
     pub fn is_over(&self) -> bool {
         self.since.elapsed() >= limits::LONG_CPU_TURN && !self.turns.lock().waiting.is_empty()
     }
@@ -137,7 +139,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let next = {
             let mut state = self.turns.lock();
-            // Calls that ended while they waited have left their places behind.
+            // The entries of calls that ended while they waited are still in the queues.
             let next = std::iter::from_fn(|| state.waiting.pop()).find(|waiting| !waiting.is_closed());
             if next.is_none() {
                 state.free += 1;
@@ -145,7 +147,7 @@ impl Drop for Turn {
             next
         };
         if let Some(next) = next {
-            // Where that call ends at this very moment, the turn comes back and is dropped in its place.
+            // If that call ends at this moment, the turn comes back in the error and is dropped there.
             let _ = next.send(self.turns.begin());
         }
     }
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_passes_to_who_waits_and_past_who_left() {
+    async fn a_turn_passes_to_the_next_call_that_still_waits() {
         let turns = Turns::new(1);
         let held = turns.take(1).await;
         let mut left = Box::pin(turns.take(1));
@@ -181,7 +183,7 @@ mod tests {
         drop(held);
         drop((&mut waits).now_or_never().expect("nobody else holds it"));
         assert_eq!(turns.lock().free, 1);
-        // One that was given to a call which ended before it looked.
+        // A turn that was given to a call which ended before it saw the turn.
         let held = turns.take(1).await;
         let mut waits = Box::pin(turns.take(2));
         assert!((&mut waits).now_or_never().is_none());

@@ -1,5 +1,5 @@
-//! `wake`: the hint that the outbox has new events. Inside a transaction it waits for the COMMIT, or a consumer would look
-//! before there is anything to see.
+//! `wake`: the hint that the outbox has new events. Inside a transaction the hint waits for the COMMIT,
+//! because before that a consumer cannot see the events.
 
 use serde::Serialize;
 
@@ -8,8 +8,8 @@ use super::call::{Function, Stop};
 use crate::contract::wake;
 use crate::telemetry::spans;
 
-/// More shards than this in one hint is no hint.
-const SHARDS_MAX: usize = 1024;
+/// A hint with more shards ends the call.
+const HINT_SHARDS_MAX: usize = 1024;
 
 #[derive(Serialize)]
 struct Args<'a> {
@@ -18,8 +18,8 @@ struct Args<'a> {
 
 impl wake::Host for CallState {
     async fn outbox(&mut self, shards: Vec<u32>) -> wasmtime::Result<()> {
-        if shards.len() > SHARDS_MAX {
-            return Err(Stop::Broke(format!("wake.outbox takes at most {SHARDS_MAX} shards")).into());
+        if shards.len() > HINT_SHARDS_MAX {
+            return Err(Stop::Broke(format!("wake.outbox takes at most {HINT_SHARDS_MAX} shards")).into());
         }
         let traced = self.middleware.traced;
         let (wakes, transactions) = (&self.backends.wakes, &mut self.transactions);

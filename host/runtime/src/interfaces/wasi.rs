@@ -1,6 +1,7 @@
-//! WASI 0.2 for components built elsewhere, locked down: no files, no network, no environment, no arguments. Standard
-//! output and error become log lines. Clocks and randomness cross the same middleware as `clock` and `random`, so that a
-//! replay is exact. A handler of ours imports none of it, and its calls then pay nothing for it.
+//! WASI 0.2 for components that were built with other tools. It has no files, no network, no environment and
+//! no arguments. Standard output and standard error become log lines. Clocks and randomness go through the
+//! same middleware as `clock` and `random`, so that a replay is exact. A handler that does not import WASI
+//! pays nothing for it.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,29 +18,30 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::CallState;
 use super::call::{Function, Stop};
-use super::log::Lines;
+use super::log::CallLogger;
 use super::random::draw;
 use crate::contract::log::Level;
 
-/// Resources of one call: streams, pollables. A guest that keeps more traps.
+/// Resources (streams, pollables) of one call. One more traps.
 const RESOURCES_MAX: usize = 1024;
-/// Other languages seed their generators with more than our handlers draw. A larger draw traps.
+/// Bytes of one draw. Other languages seed their generators with more than our handlers draw. A larger draw
+/// traps.
 const RANDOM_BYTES_MAX: u64 = 64 * 1024;
-/// A line without an end is cut into pieces of this length.
+/// Bytes of a line without an end. A longer one is cut into several log lines.
 const UNFINISHED_LINE_BYTES_MAX: usize = crate::limits::LOG_LINE_BYTES_MAX;
 
-/// Made when a guest first uses WASI.
+/// The WASI state of one call, created when the guest first uses WASI.
 pub(super) struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
-    /// What the guest last heard from its monotonic clock. Deadlines are measured from here, so that they come out the
-    /// same when the clock's answers come from a trace.
-    heard_ns: u64,
+    /// The last answer of the monotonic clock. Deadlines are measured from it, so that a replay, in which the
+    /// answers come from a recording, computes the same deadlines.
+    now_ns: u64,
     begun: Instant,
 }
 
 impl Wasi {
-    fn new(lines: &Lines) -> Self {
+    fn new(lines: &CallLogger) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let ctx = WasiCtx::builder()
@@ -49,7 +51,7 @@ impl Wasi {
             .allow_udp(false)
             .allow_ip_name_lookup(false)
             .build();
-        Self { ctx, table, heard_ns: 0, begun: Instant::now() }
+        Self { ctx, table, now_ns: 0, begun: Instant::now() }
     }
 }
 
@@ -120,7 +122,7 @@ impl monotonic_clock::Host for CallState {
         let now = self
             .middleware
             .call_now(Function::WasiMonotonicClock, &NoArgs {}, || begun.elapsed().as_nanos() as u64)?;
-        self.wasi().heard_ns = now;
+        self.wasi().now_ns = now;
         Ok(now)
     }
 
@@ -129,7 +131,7 @@ impl monotonic_clock::Host for CallState {
     }
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        let after = when.saturating_sub(self.wasi().heard_ns);
+        let after = when.saturating_sub(self.wasi().now_ns);
         monotonic_clock::Host::subscribe_duration(self, after)
     }
 
@@ -164,10 +166,10 @@ impl random::insecure_seed::Host for CallState {
     }
 }
 
-/// Standard output or error: whole lines go to the log.
+/// Standard output or standard error. Each whole line goes to the log.
 #[derive(Clone)]
 struct Output {
-    lines: Lines,
+    lines: CallLogger,
     level: Level,
 }
 
@@ -182,7 +184,7 @@ impl StdoutStream for Output {
         Box::new(LineStream { output: self.clone(), unfinished: Vec::new() })
     }
 
-    /// WASI 0.3 would ask for this; it is not linked.
+    /// Only WASI 0.3 uses this, and it is not linked.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }

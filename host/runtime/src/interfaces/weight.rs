@@ -1,5 +1,6 @@
-//! How many bytes a value carries across the middleware, and a short digest of it, without encoding it anywhere: serde walks
-//! the value, this adds up. Text and bytes count as long as they are, every other scalar as eight bytes.
+//! The size of a value in a host call, and a short hash of it. A serde serializer walks the value and adds
+//! up, so nothing is encoded. A text or byte string counts its length, and every other scalar counts eight
+//! bytes.
 
 use std::fmt::{self, Display};
 use std::hash::{BuildHasher, Hasher};
@@ -11,18 +12,19 @@ use serde::ser::{self, Impossible};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Weight {
     pub bytes: u64,
-    /// Of the shape and of the beginnings of the texts: enough to recognise a repeated call in a log.
+    /// Hash of the shape and of the beginnings of the texts. It identifies repeated calls in a log.
     pub digest: u32,
 }
 
 pub(crate) fn of(value: &impl Serialize) -> Weight {
     let mut scale = Scale { bytes: 0, hasher: FixedState::default().build_hasher() };
-    // The scale refuses nothing, and the contract's types have no serializer of their own that could.
+    // This serializer never fails, and the types of the contract have no serializer of their own that could.
     let _ = value.serialize(&mut scale);
     Weight { bytes: scale.bytes, digest: scale.hasher.finish() as u32 }
 }
 
-/// So long a beginning of a text goes into the digest; hashing all of a large one would cost more than the call.
+/// Bytes of a text that go into the hash. To hash the whole of a large text would cost more than the host
+/// call.
 const HASHED_BYTES: usize = 64;
 
 struct Scale {
@@ -50,7 +52,7 @@ struct Never;
 
 impl Display for Never {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value that serde cannot walk")
+        f.write_str("serde cannot walk this value")
     }
 }
 

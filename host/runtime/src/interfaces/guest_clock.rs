@@ -1,31 +1,33 @@
-//! How long one call has been inside its guest: between host calls, and between the turns that the scheduler gives it.
+//! The processor time of one call inside its guest. Host calls, and pauses of the scheduler, do not count.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::call::Stop;
-use super::turns::{Place, Turn};
+use super::turns::{Turn, TurnQueue};
 use crate::limits;
 
-/// How often the engine's epoch ticks, and so how long a guest can hold a worker thread before another task has its turn.
-/// Longer makes its neighbours wait; shorter costs a wake-up of the ticker and an atomic increment each time.
+/// The time between two ticks of the engine's epoch: a guest can hold a worker thread this long before
+/// another task runs. A longer time makes other tasks wait. A shorter one costs more wake-ups of the ticker,
+/// each with an atomic increment.
 pub const TICK: Duration = Duration::from_millis(1);
 
-/// The most that is charged between two marks. A guest that runs on meets a tick and is marked there, so a longer span
-/// means that the operating system ran someone else, which is not the guest's doing. (Or that one bulk memory
-/// instruction ran over its whole memory: those end by themselves, and the wall deadline stands behind them.)
+/// The maximum that is charged between two marks. A guest that runs is marked at each tick, so a longer span
+/// means that the operating system ran other work, which the guest did not cause. (Or one bulk memory
+/// instruction ran over the whole memory. Such an instruction ends by itself, and the wall deadline bounds
+/// the call.)
 const SPAN_MAX: Duration = Duration::from_millis(4);
 
-/// Shared with the future that a tick makes the guest wait for. Only one of the two runs at a time; atomics because the
-/// compiler can not know that.
+/// Processor clock of one call. The call shares it with the future on which a tick makes the guest wait. Only
+/// one of the two runs at a time; the fields are atomics because the compiler cannot know that.
 pub(crate) struct GuestClock {
     begun: Instant,
     budget: Duration,
     spent_ns: AtomicU64,
     /// When the guest last began to run, in nanoseconds since `begun`.
     entered_ns: AtomicU64,
-    /// Held by a call that has run for long, while it is in its guest.
+    /// The turn of a long call, held while it is inside its guest.
     turn: Mutex<Option<Turn>>,
 }
 
@@ -44,7 +46,10 @@ impl GuestClock {
         self.entered_ns.store(self.since_begun(now), Relaxed);
     }
 
-    /// The guest calls out, or a tick came.
+    /// Charges the guest, because it makes a host call or a tick came.
+    ///
+    /// # Errors
+    /// `Stop::Cpu` when the budget is used up.
     pub fn leave_guest(&self, now: Instant) -> Result<(), Stop> {
         let span = self.since_begun(now).saturating_sub(self.entered_ns.load(Relaxed));
         let spent = self.spent_ns.load(Relaxed) + span.min(SPAN_MAX.as_nanos() as u64);
@@ -56,9 +61,9 @@ impl GuestClock {
         Ok(())
     }
 
-    /// Between two ticks that find the guest running. Others have their turn on this thread; a guest that has run for long
-    /// goes on only with one of the node's few turns, and waits here until it has one.
-    pub async fn pause(&self, turns: &Place) {
+    /// Pauses the guest at a tick, so that other tasks run on this thread. A long call waits here until it
+    /// has one of the node's turns.
+    pub async fn pause(&self, turns: &TurnQueue) {
         if self.is_long() {
             let over = self.turn().take_if(|turn| turn.is_over());
             drop(over);
@@ -67,13 +72,13 @@ impl GuestClock {
                 *self.turn() = Some(turn);
             }
         }
-        // tokio's own yield puts the task at the end of the queue; wasmtime's is polled again at once, and a guest that
-        // loops would starve every other task of its thread.
+        // The yield of tokio puts the task at the end of the queue. The yield of wasmtime is polled again at
+        // once, so a guest that loops would starve every other task of its thread.
         tokio::task::yield_now().await;
         self.enter_guest(Instant::now());
     }
 
-    /// A guest that waits for a host call needs no processor.
+    /// Gives the turn back, because a guest that waits for a host call needs no processor.
     pub fn give_up_turn(&self) {
         let turn = self.turn().take();
         drop(turn);
@@ -83,7 +88,7 @@ impl GuestClock {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the call has been inside its guest for so long that it needs a turn.
+    /// Returns true when the call has been inside its guest for [`limits::LONG_CPU_AFTER`] and needs a turn.
     pub fn is_long(&self) -> bool {
         self.spent() >= limits::LONG_CPU_AFTER
     }
