@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::release::Release;
 use crate::rest::{Answer, Rest};
 
-/// The first admin's token of every test host.
+/// The token of the first administrator of every test host.
 pub const ADMIN_TOKEN: &str = "admin-token-of-the-black-box-tests";
 
 #[derive(Clone)]
@@ -21,7 +21,7 @@ impl Admin {
         Self { rest: Rest::new(address, ADMIN_TOKEN.to_owned()) }
     }
 
-    /// Any call, with the admin's token.
+    /// A REST client with the administrator's token.
     pub fn rest(&self) -> &Rest {
         &self.rest
     }

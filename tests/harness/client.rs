@@ -184,7 +184,7 @@ impl Client {
         self.expect_where("message.new", |payload| meant(&payload["message"])).await["message"].clone()
     }
 
-    /// The next frame that carries no `id`, whatever it is.
+    /// The next frame without an `id`.
     pub async fn next_push(&mut self) -> Value {
         match self.aside.pop_front() {
             Some(frame) => frame,
@@ -212,7 +212,7 @@ impl Client {
         payload
     }
 
-    /// No message, edit or deletion arrives, and none has been put aside.
+    /// Checks that no message, edit or deletion arrives, and that none was put aside.
     pub async fn expect_silence(&mut self) {
         let speaks = |frame: &Value| frame["type"].as_str().is_some_and(|t| t.starts_with("message."));
         if let Some(frame) = self.aside.iter().find(|frame| speaks(frame)) {
@@ -235,7 +235,7 @@ impl Client {
         }
     }
 
-    /// The close code, once the server closes; frames before it are put aside.
+    /// Waits for the close of the connection and returns its code. Earlier frames are put aside.
     pub async fn expect_close(&mut self) -> u16 {
         loop {
             match self.incoming("a close frame").await {
@@ -293,7 +293,7 @@ impl Reply {
         payload["message"].clone()
     }
 
-    /// The payload of an `error` frame with this code, complete.
+    /// Checks that the reply is a complete `error` frame with this code, and returns its payload.
     #[track_caller]
     pub fn expect_error(self, code: &str) -> Value {
         let payload = self.expect("error");

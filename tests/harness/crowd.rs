@@ -103,7 +103,7 @@ impl Plan {
 }
 
 impl Chatter {
-    /// Connects, subscribes and begins; returns once it is subscribed.
+    /// Starts the client. Returns when it is subscribed.
     pub async fn start(host: SocketAddr, plan: Plan) -> Self {
         let record = Arc::new(Mutex::new(Record { user: plan.user.clone(), ..Record::default() }));
         let (phase, phases) = watch::channel(Phase::Talk);
@@ -144,7 +144,7 @@ impl Chatter {
         assert!(hushed, "{}: a message was never answered; breaks: {:?}", record.user, record.breaks);
     }
 
-    /// Waits until it has seen a conversation up to this seq, in whatever order.
+    /// Waits until the client has received a conversation up to this seq, in any order.
     pub async fn sees(&self, conversation: &str, head: u64) {
         let what = format!("{} to see {conversation} up to {head}", self.record().user);
         until(what, async || {
@@ -208,7 +208,7 @@ impl Life {
         }
     }
 
-    /// One connection, from the handshake to its end; returns why it ended.
+    /// Runs one connection. Returns the reason why it ended.
     async fn session(&mut self) -> String {
         let handshake = Handshake::bearer(&Token::of(&self.plan.user).sign());
         let (mut socket, _) = match Socket::open(self.host, &handshake).await {
@@ -244,7 +244,7 @@ impl Life {
                     } else if frame.get("id").is_some() {
                         speak_at = self.answered(&frame);
                     } else if subscribed {
-                        // Earlier ones are offline delivery: the positions just sent ask for the same again.
+                        // Earlier messages are offline delivery. The subscription requests the same messages again.
                         self.pushed(&frame);
                     }
                 }
@@ -304,7 +304,7 @@ impl Life {
         self.note(|record| record.pushed.push(pushed));
     }
 
-    /// The answer to a message; returns when to send the next.
+    /// Handles the reply to a message. Returns the time of the next one.
     fn answered(&mut self, frame: &Value) -> Option<Instant> {
         let Some(pending) = self.in_flight.take_if(|pending| frame["id"] == *pending.key) else {
             self.violation(format!("an answer to nothing that was asked: {frame}"));
@@ -340,7 +340,7 @@ impl Life {
         Some(Instant::now() + Duration::from_millis(wait))
     }
 
-    /// The message in flight again, or a new one, or none while the client only receives.
+    /// The next message to send: the unacknowledged one, or a new one, or none while the client only receives.
     fn next_message(&mut self, subscribed: bool) -> Option<Value> {
         let conversation = self.plan.talks_in.clone().filter(|_| subscribed)?;
         if self.in_flight.is_none() {

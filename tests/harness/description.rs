@@ -84,7 +84,7 @@ pub fn bindings(kind: &str) -> Vec<toml::Value> {
     bindings
 }
 
-/// The same without references and without `allOf`.
+/// A schema with its references and `allOf` resolved.
 pub fn whole(document: &Value, value: &Value) -> Value {
     resolved(document, value, 0)
 }

@@ -28,7 +28,7 @@ impl Document {
         document
     }
 
-    /// Every answer is 503 until there is a document.
+    /// Starts a server that answers 503 until it has a document.
     pub async fn away() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Offset of the clock in seconds. Every process that inherits it has the same clock, whenever it starts.
 const OFFSET: &str = "FAKETIME";
 const DAY_S: i64 = 86_400;
-/// The last seconds of a month: servers start and databases are made in them, and the tests run into the next
-/// month.
+/// The length of the tests' start at the end of a month. Servers start and databases are created in these seconds,
+/// and the tests continue in the next month.
 const MONTH_END_S: i64 = 15;
 
 /// Path of the library of Debian's package `libfaketime`. None if it is not installed.
@@ -26,8 +26,8 @@ fn allocator() -> Option<PathBuf> {
     library.exists().then_some(library)
 }
 
-/// The environment of a process whose clock is `offset_s` seconds from that of this process. None where
-/// libfaketime is not installed.
+/// The environment of a process whose clock is `offset_s` seconds ahead of this process; `None` if libfaketime is
+/// not installed.
 pub fn variables(offset_s: i64) -> Option<Vec<(&'static str, String)>> {
     let libraries: Vec<_> = allocator().into_iter().chain([library()?]).collect();
     let libraries = libraries.iter().map(|library| library.to_str()).collect::<Option<Vec<_>>>()?;
@@ -37,7 +37,7 @@ pub fn variables(offset_s: i64) -> Option<Vec<(&'static str, String)>> {
         (OFFSET, format!("{:+}", own_s + offset_s)),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
         ("DONT_FAKE_MONOTONIC", "1".to_owned()),
-        // Times of files stay: the build compares them.
+        // File times are not changed, because the build compares them.
         ("NO_FAKE_STAT", "1".to_owned()),
     ])
 }
@@ -108,10 +108,10 @@ impl std::str::FromStr for Moment {
     }
 }
 
-/// Midnight of the first day. Months beyond 12 are those of the next years.
+/// Midnight of the first day of a month. Months above 12 belong to the following years.
 fn begin_of(year: i64, month: i64) -> i64 {
     let (year, month) = (year + (month - 1).div_euclid(12), (month - 1).rem_euclid(12) + 1);
-    // Years that begin in March, so that the leap day is the last (Howard Hinnant, "chrono-compatible
+    // Years begin in March here, so that the leap day is the last day (Howard Hinnant, "chrono-compatible
     // low-level date algorithms").
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -122,7 +122,7 @@ fn begin_of(year: i64, month: i64) -> i64 {
     days * DAY_S
 }
 
-/// Year and month of a moment.
+/// The year and month of a time.
 fn month_of(at_s: i64) -> (i64, i64) {
     let mut year = 1970 + at_s.div_euclid(366 * DAY_S);
     while begin_of(year + 1, 1) <= at_s {

@@ -52,7 +52,7 @@ pub fn encode_unmasked(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A header alone that announces `length` bytes.
+/// Only the header of a frame of `length` bytes.
 pub fn encode_header(opcode: u8, length: usize) -> Vec<u8> {
     let mut frame = vec![FIN | opcode];
     push_length(&mut frame, length, MASKED);
@@ -108,7 +108,7 @@ fn header(buffer: &[u8]) -> Result<Option<(usize, usize)>, String> {
     })
 }
 
-/// Code and reason of a close frame; 1005 when it has none.
+/// The code and the reason of a close frame; 1005 if it has no code.
 pub fn close_of(payload: &[u8]) -> (u16, String) {
     match payload {
         [a, b, reason @ ..] => (u16::from_be_bytes([*a, *b]), String::from_utf8_lossy(reason).into_owned()),

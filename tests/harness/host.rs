@@ -26,7 +26,7 @@ use crate::{paths, services};
 pub const SECRET: &str = "secret-of-the-black-box-tests-0123456789abcdef";
 /// Long enough for a first start, which compiles every handler, on a machine that is busy with other tests.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-/// Lines of the host's log that a failed test shows.
+/// The lines of the host's log that a failed test shows.
 const LOG_TAIL_LINES: usize = 60;
 
 /// Differences from the usual host.
@@ -39,7 +39,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// `("CONNECTIONS_MAX", "3")`.
+    /// Sets a variable, for instance `("CONNECTIONS_MAX", "3")`.
     pub fn set(mut self, setting: &str, value: impl ToString) -> Self {
         self.environment.push((format!("SWITCHBOARD_{setting}"), value.to_string()));
         self
@@ -69,19 +69,19 @@ impl Options {
             .set("FRAMES_BURST", 1_000_000)
     }
 
-    /// The reader of the log is gone: every write of a line fails.
+    /// Closes the reader of the log, so that every write of a line fails.
     pub fn without_reader_of_its_log(mut self) -> Self {
         self.log_is_unread = true;
         self
     }
 
-    /// Reach Postgres at another address: a proxy's.
+    /// Connects to Postgres at another address, such as that of a proxy.
     pub fn database_at(mut self, address: SocketAddr) -> Self {
         self.database_at = Some(address);
         self
     }
 
-    /// Reach Redis at another address: a proxy's.
+    /// Connects to Redis at another address, such as that of a proxy.
     pub fn redis_at(mut self, address: SocketAddr) -> Self {
         self.redis_at = Some(address);
         self
@@ -101,8 +101,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Runs a test against a fresh host and checks the world afterwards. A failed test shows the end of the
-    /// host's log.
+    /// Runs a test against a new host, and checks afterwards that nothing is left behind. A failed test shows the end
+    /// of the host's log.
     pub async fn test(options: Options, test: impl AsyncFnOnce(&mut Self)) {
         Self::test_over(services::database().await, Redis::start().await, options, test).await;
     }
@@ -209,14 +209,14 @@ impl Host {
         self.process = Some(command.spawn().expect("the host starts"));
     }
 
-    /// `kill -9`.
+    /// Kills the process with SIGKILL.
     pub async fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().await.expect("a process of ours can be killed");
         }
     }
 
-    /// SIGTERM, without waiting for the end.
+    /// Sends SIGTERM, without waiting for the end.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
@@ -287,7 +287,7 @@ impl Host {
         (output.status.code().expect("it was not killed"), String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// A command that needs no host.
+    /// Runs a command that needs no host.
     pub async fn switchboard_alone(arguments: &[&str]) {
         let output = Command::new(paths::switchboard()).args(arguments).output().await.expect("it runs");
         let complaint = String::from_utf8_lossy(&output.stderr);
@@ -320,7 +320,7 @@ impl Host {
         answer["conversation"]["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Ana, who owns the conversation, and Bo; both subscribed to it.
+    /// Creates a conversation of ana, its owner, and bo. Both clients are subscribed to it.
     pub async fn two_members(&self, name: &str) -> (Client, Client) {
         let conversation = self.group(name, &["ana", "bo"]).await;
         let (mut ana, mut bo) = (self.client("ana").await, self.client("bo").await);

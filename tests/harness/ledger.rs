@@ -11,14 +11,14 @@ use crate::rest::Rest;
 pub struct Stored {
     pub id: String,
     pub content: String,
-    /// The protocol's `type`.
+    /// The `type` of the protocol.
     pub kind: String,
 }
 
-/// One conversation, by seq.
+/// The messages of one conversation, by seq.
 pub type History = BTreeMap<u64, Stored>;
 
-/// Reads a conversation whole, page by page.
+/// Reads a whole conversation, page by page.
 pub async fn history(member: &Rest, conversation: &str) -> History {
     let mut history = History::new();
     loop {

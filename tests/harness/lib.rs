@@ -9,7 +9,7 @@ pub mod schema;
 pub mod socket;
 pub mod token;
 
-// the world
+// processes and services
 pub mod admin;
 pub mod document;
 pub mod faketime;
@@ -27,7 +27,7 @@ pub mod services;
 pub mod standing;
 pub mod tls;
 
-// people
+// clients and checkers
 pub mod checker;
 pub mod client;
 pub mod crowd;

@@ -21,7 +21,7 @@ impl Host {
         self.publish(body).await.expect(202);
     }
 
-    /// `GET /notifications` with this query string.
+    /// Reads `GET /notifications` with this query string.
     pub async fn notifications(&self, user: &str, query: &str) -> Value {
         self.rest(user).get(&format!("/api/v1/notifications{query}")).await.expect(200)
     }

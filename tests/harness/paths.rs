@@ -20,7 +20,7 @@ pub fn switchboard() -> PathBuf {
     path
 }
 
-/// Another program of this package.
+/// Another binary of this package.
 pub fn sibling(name: &str) -> PathBuf {
     profile().join(name)
 }
@@ -31,12 +31,12 @@ pub fn target() -> PathBuf {
     profile.parent().map(Path::to_owned).unwrap_or(profile)
 }
 
-/// Release files, made by `switchboard build`.
+/// The release files that `switchboard build` made.
 pub fn handlers() -> PathBuf {
     target().join("handlers")
 }
 
-/// Handlers that misbehave, made by `switchboard build --from tests/guests --out …`.
+/// The release files of misbehaving handlers, from `switchboard build --from tests/guests --out …`.
 pub fn guests() -> PathBuf {
     target().join("test-guests")
 }

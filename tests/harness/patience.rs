@@ -16,7 +16,7 @@ const LAST_LOOK: Duration = Duration::from_secs(10);
 /// Checks until `probe` has an answer.
 ///
 /// # Panics
-/// When there is none within [`PATIENCE`].
+/// If the probe returns no value within [`PATIENCE`].
 pub async fn until<T>(what: impl Display, probe: impl AsyncFnMut() -> Option<T>) -> T {
     within(PATIENCE, what, probe).await
 }
@@ -28,7 +28,7 @@ pub async fn within<T>(
 ) -> T {
     let deadline = Instant::now() + patience;
     loop {
-        // A probe that hangs is no answer either.
+        // A hanging probe is a failure too.
         match tokio::time::timeout_at(deadline + LAST_LOOK, probe()).await {
             Ok(Some(answer)) => return answer,
             Ok(None) => assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}"),

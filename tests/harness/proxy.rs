@@ -47,7 +47,7 @@ impl Proxy {
         self.line.send_replace(Line::Cut);
     }
 
-    /// Connections stay and nothing moves, in either direction.
+    /// Keeps connections open and forwards nothing, in either direction.
     pub fn freeze(&self) {
         self.line.send_replace(Line::Frozen);
     }
