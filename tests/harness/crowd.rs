@@ -244,7 +244,8 @@ impl Life {
                     } else if frame.get("id").is_some() {
                         speak_at = self.answered(&frame);
                     } else if subscribed {
-                        // Earlier messages are offline delivery. The subscription requests the same messages again.
+                        // Earlier messages are offline delivery. The subscription requests the same messages
+                        // again.
                         self.pushed(&frame);
                     }
                 }
@@ -340,7 +341,8 @@ impl Life {
         Some(Instant::now() + Duration::from_millis(wait))
     }
 
-    /// The next message to send: the unacknowledged one, or a new one, or none while the client only receives.
+    /// The next message to send: the unacknowledged one, or a new one, or none while the client only
+    /// receives.
     fn next_message(&mut self, subscribed: bool) -> Option<Value> {
         let conversation = self.plan.talks_in.clone().filter(|_| subscribed)?;
         if self.in_flight.is_none() {

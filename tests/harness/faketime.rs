@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Offset of the clock in seconds. Every process that inherits it has the same clock, whenever it starts.
 const OFFSET: &str = "FAKETIME";
 const DAY_S: i64 = 86_400;
-/// The length of the tests' start at the end of a month. Servers start and databases are created in these seconds,
-/// and the tests continue in the next month.
+/// The length of the tests' start at the end of a month. Servers start and databases are created in these
+/// seconds, and the tests continue in the next month.
 const MONTH_END_S: i64 = 15;
 
 /// Path of the library of Debian's package `libfaketime`. None if it is not installed.
@@ -26,8 +26,8 @@ fn allocator() -> Option<PathBuf> {
     library.exists().then_some(library)
 }
 
-/// The environment of a process whose clock is `offset_s` seconds ahead of this process; `None` if libfaketime is
-/// not installed.
+/// The environment of a process whose clock is `offset_s` seconds ahead of this process; `None` if
+/// libfaketime is not installed.
 pub fn variables(offset_s: i64) -> Option<Vec<(&'static str, String)>> {
     let libraries: Vec<_> = allocator().into_iter().chain([library()?]).collect();
     let libraries = libraries.iter().map(|library| library.to_str()).collect::<Option<Vec<_>>>()?;

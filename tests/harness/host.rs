@@ -101,8 +101,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Runs a test against a new host, and checks afterwards that nothing is left behind. A failed test shows the end
-    /// of the host's log.
+    /// Runs a test against a new host, and checks afterwards that nothing is left behind. A failed test shows
+    /// the end of the host's log.
     pub async fn test(options: Options, test: impl AsyncFnOnce(&mut Self)) {
         Self::test_over(services::database().await, Redis::start().await, options, test).await;
     }
