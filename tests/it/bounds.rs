@@ -42,7 +42,7 @@ async fn fragments_are_put_together_and_counted_together() {
         let text = ping_of(1000);
         let (first, second) = text.as_bytes().split_at(400);
         ana.write_raw(&frames::encode_fragment(frames::TEXT, first, false)).await.unwrap();
-        // A control frame may come between.
+        // A control frame may come between fragments.
         ana.write_raw(&frames::encode(frames::PING, b"still there?")).await.unwrap();
         ana.write_raw(&frames::encode_fragment(frames::CONTINUATION, second, true)).await.unwrap();
         ana.reply_to(&json!("big")).await.expect("pong");

@@ -85,7 +85,7 @@ async fn a_crashing_canary_is_withdrawn_from_three_nodes_within_two_seconds() {
         host.admin.release(&good).await;
         assert_eq!(host.admin.try_out(&bad, "canary=50").await.expect(200)["complete"], true);
 
-        // Only one node has callers.
+        // Only this node has callers.
         let (began, mut failed) = (Instant::now(), 0);
         let taken_back = loop {
             let answers = by_user(&second, 10).await;
@@ -255,7 +255,7 @@ async fn a_shadow_runs_real_sends_and_writes_nothing() {
         })
         .await;
         assert_eq!((&seen["release"], &seen["differing"]), (&json!(same.digest()), &json!(0)), "{seen}");
-        // One message each, although the shadow ran the same code.
+        // There is one message each, although the shadow ran the same code.
         let history =
             host.rest("ana").get(&format!("/api/v1/conversations/{}/messages?type=text", ana.room())).await;
         assert_eq!(history.expect(200)["messages"].as_array().unwrap().len(), sent);

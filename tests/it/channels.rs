@@ -39,7 +39,7 @@ async fn public_channels_are_found_by_name() {
             ("q=NEWS", vec!["Daily news"]),
             ("q=aily", vec!["Daily news"]),
             ("q=toan%20cao%20cap", vec!["Toán cao cấp"]),
-            // NFD.
+            // This text is in NFD.
             ("q=toa%CC%81n", vec!["Toán cao cấp"]),
             ("q=da", vec!["Daily news"]),
             ("q=ai", vec![]),
@@ -215,7 +215,7 @@ async fn owner_and_admins_change_a_conversation() {
         assert_eq!(changed["conversation"]["settings"], all["settings"]);
         host.rest("ana").patch(&path, json!({"slug": null})).await.expect(200);
         host.rest("ana").get(&by_slug).await.expect_problem(404, "not_found");
-        // Nothing to change is no change.
+        // A request without changes changes nothing.
         bo.forget_pushes();
         host.rest("ana").patch(&path, json!({})).await.expect(200);
         host.rest("bo").patch(&path, json!({"name": "mine"})).await.expect_problem(403, "forbidden");

@@ -99,7 +99,7 @@ async fn clocks_that_differ_by_hours_change_nothing_that_the_fleet_agrees_on() {
             (history["history"][0]["action"] == "withdraw").then_some(())
         })
         .await;
-        // The history has the switch a moment before the nodes follow it.
+        // The history has the change a moment before the nodes follow it.
         until("everybody to get the running release again", async || {
             for n in 0..10 {
                 if says(&behind, &format!("user-{n}")).await != "by one ahead" {
@@ -110,7 +110,7 @@ async fn clocks_that_differ_by_hours_change_nothing_that_the_fleet_agrees_on() {
         })
         .await;
 
-        // The history is in order by one clock, whichever node acted.
+        // The history is in the order of one clock, for any acting node.
         let history = host.admin.rest().get("/admin/v1/history?handler=moody").await.expect(200);
         let history = history["history"].as_array().unwrap();
         let times: Vec<_> = history.iter().map(|event| event["at"].as_str().unwrap()).collect();

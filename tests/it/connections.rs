@@ -19,7 +19,7 @@ async fn connect(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).await.expect("the listener accepts")
 }
 
-/// Sends `request` many times and reads nothing.
+/// Sends `request` many times and never reads.
 async fn pipelining(address: SocketAddr, request: &str) -> TcpStream {
     let mut stream = connect(address).await;
     let many = request.repeat(200);
@@ -28,7 +28,7 @@ async fn pipelining(address: SocketAddr, request: &str) -> TcpStream {
     stream
 }
 
-/// The value of a counter of the host, all labels that contain `label` together.
+/// The sum of a counter of the host, over all labels that contain `label`.
 async fn counted(host: &Host, name: &str, label: &str) -> u64 {
     let page = host.admin.rest().get("/metrics").await;
     let lines = String::from_utf8_lossy(&page.body).into_owned();
@@ -39,7 +39,7 @@ async fn counted(host: &Host, name: &str, label: &str) -> u64 {
         .sum()
 }
 
-/// The status line of the answer to these bytes.
+/// The status line of the response to these bytes.
 async fn status_of(address: SocketAddr, request: &str) -> String {
     let mut stream = connect(address).await;
     let _ = stream.write_all(request.as_bytes()).await;
@@ -194,7 +194,7 @@ async fn text_that_is_not_utf8_closes_with_1007() {
         for bytes in [
             frames::encode(frames::TEXT, b"{\"type\":\"ping\xff\"}"),
             frames::encode(frames::TEXT, &[0xce]),
-            // The last fragment need not come.
+            // The last fragment need not be sent.
             frames::encode_fragment(frames::TEXT, &[0xf4, 0x90], false),
         ] {
             let mut eve = host.client("eve").await;
@@ -228,7 +228,7 @@ async fn wrong_admin_tokens_are_counted_and_logged() {
         for _ in 0..4 {
             eve.get("/admin/v1/nodes").await.expect_problem(401, "unauthorized");
         }
-        // 50, 100, 200 and 400 ms.
+        // The waits are 50, 100, 200 and 400 ms.
         assert!(began.elapsed() >= Duration::from_millis(750));
         assert_eq!(counted(host, "switchboard_admin_tokens_refused_total", "why=\"wrong\"").await, 4);
         assert!(host.log().contains("its token is no admin token"));

@@ -1,5 +1,5 @@
-//! Events that a handler cannot handle: delivered again with growing delay, then parked with their error,
-//! where an operator sees them, has them delivered again, or drops them.
+//! Events that a handler cannot process: they are retried with growing delays, then parked with the error.
+//! Operators see them, replay them or drop them.
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
@@ -17,7 +17,7 @@ async fn failed(host: &Host) -> Vec<Value> {
     answer["events"].as_array().expect("a list").clone()
 }
 
-/// Milliseconds between two times of one day.
+/// The milliseconds between two times of one day.
 fn between(from: &Value, to: &Value) -> i64 {
     let ms = |time: &Value| -> i64 {
         let text = time.as_str().expect("a time");
@@ -63,7 +63,7 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
                 error.contains("on purpose") || error.contains("unreachable") || error.contains("trap"),
                 "{event}"
             );
-            // 250 ms after the first delivery, 500 after the second.
+            // The retries are 250 ms and 500 ms after the previous delivery.
             let waited = between(&event["created_at"], &event["parked_at"]);
             assert!(waited >= 700, "parked after {waited} ms: {event}");
         }

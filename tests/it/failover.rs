@@ -111,7 +111,7 @@ async fn after_a_failover_that_lost_messages_all_clients_agree_with_postgres() {
         let lost_head = head + (TALK * clients.len()) as u64;
         all_see(lost_head).await;
         let before: Vec<_> = clients.iter().map(|client| client.view().streams[&room].clone()).collect();
-        // The page is kept in Redis under the seqs that will be given out again.
+        // Redis caches the page under seqs that will be given out again.
         let page = format!("/api/v1/conversations/{room}/messages?limit=10");
         host.rest("ana").get(&page).await.expect(200);
 

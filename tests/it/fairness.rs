@@ -137,7 +137,7 @@ async fn a_handler_that_computes_forever_does_not_slow_other_writers() {
     .await;
 }
 
-/// All of them are due at every tick of the node's clock.
+/// All schedules are due at every tick of the node's clock.
 fn with_two_hundred_schedules() -> Release {
     Release::built("typing").with_manifest(|manifest| {
         let schedules = (0..200).map(|number| {

@@ -20,7 +20,7 @@ const OTHERS: [&str; 2] = ["eve", "zoe"];
 const FLUSHES: usize = 8;
 /// Number of writes between two flushes.
 const WRITTEN_BETWEEN: i64 = 40;
-/// Conversations of one `subscribe`.
+/// The conversations of one `subscribe`.
 const SUBSCRIBED_AT_ONCE: usize = 20;
 
 /// A message, from the history or from Postgres.
@@ -209,7 +209,7 @@ async fn is_shown(host: &Host, user: &str, line: &Line) {
     settles(&what, async || history(&rest, room).await, async || messages(host, room).await).await;
 }
 
-/// From the newest page back to the first.
+/// The pages from the newest back to the first.
 async fn history(rest: &Rest, room: &str) -> Vec<Shown> {
     let (mut pages, mut before) = (Vec::new(), String::new());
     loop {

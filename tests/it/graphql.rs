@@ -20,7 +20,7 @@ async fn ask(who: &Rest, query: &str, variables: Value) -> Value {
     who.post("/graphql", json!({"query": query, "variables": variables})).await.expect(200)
 }
 
-/// The one error of an answer, which must have this code.
+/// The only error of a response, which must have this code.
 #[track_caller]
 fn error(answer: &Value, code: &str) -> Value {
     let errors = answer["errors"].as_array().unwrap_or_else(|| panic!("no errors: {answer}"));

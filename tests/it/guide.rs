@@ -58,7 +58,7 @@ async fn every_command_of_the_guide_does_what_it_says() {
     .await;
 }
 
-/// The blocks that are marked as commands, in order.
+/// The blocks of commands, in order.
 fn commands(guide: &str) -> String {
     let mut script = String::new();
     let mut inside = false;
@@ -76,7 +76,7 @@ fn commands(guide: &str) -> String {
     script
 }
 
-/// The contract, the sdk and nothing else: what a handler needs of this tree.
+/// The contract and the sdk, which are all that a handler needs of this tree.
 fn tree(root: &Path) -> PathBuf {
     let tree = paths::target().join("tests-data/guide");
     for made in ["hello", "chatty", "ticker", "listener", "doorman"] {

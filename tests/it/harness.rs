@@ -1,4 +1,5 @@
-//! The harness from outside: `switchboard test`, `replay`, `invoke`, `pack`, on the handlers of the product.
+//! The test harness from outside: `switchboard test`, `replay`, `invoke` and `pack`, on the handlers of the
+//! product.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Pages by seq, in both directions, over REST and as frames.
+//! Pages of history by seq, in both directions, by REST and by frame.
 
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
@@ -15,7 +15,7 @@ async fn history_pages_in_both_directions() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let (ana, path) = (host.rest("ana"), format!("/api/v1/conversations/{room}/messages"));
-        // The first message is the system's: "Group created".
+        // The first message is a system message: "Group created".
         for n in 2..=120 {
             ana.post(&path, json!({"content": format!("m{n}")})).await.expect(201);
         }
@@ -155,7 +155,7 @@ async fn a_frame_of_history_stays_under_its_bound() {
         let room = host.group("lobby", &["ana"]).await;
         let path = format!("/api/v1/conversations/{room}/messages");
         for _ in 0..20 {
-            // 8,000 bytes each: twenty do not fit 64 KiB.
+            // Each message has 8,000 bytes, so twenty do not fit 64 KiB.
             host.rest("ana").post(&path, json!({"content": "😀".repeat(2000)})).await.expect(201);
         }
         let mut ana = host.client("ana").await;

@@ -68,7 +68,7 @@ async fn a_file_with_keys_of_every_kind_verifies_tokens() {
     Host::test(options, async |host| {
         for (pair, id) in [(rsa, "r"), (ec, "e")] {
             Client::open(host.address, "ana", &Handshake::bearer(&pair.sign(id))).await;
-            // Without a key id every key of its kind is tried.
+            // Without a key id, every key of its kind is tried.
             let unnamed = Token::of("ana").sign_with(pair.algorithm, &pair.private);
             assert_eq!(judged(host, unnamed).await, 200);
         }
@@ -104,7 +104,7 @@ async fn an_unknown_key_reloads_the_url_but_not_too_often() {
         provider.set(set(&[rsa.jwk("old"), ed.jwk("new")]));
         assert_eq!(judged(host, ed.sign("new")).await, 200);
         assert_eq!(provider.asked(), 2);
-        // Anyone can invent names of keys.
+        // Any client can invent key ids.
         for number in 0..40 {
             assert_eq!(judged(host, ed.sign(&format!("invented-{number}"))).await, 401);
         }

@@ -103,7 +103,7 @@ async fn an_operator_closes_connections_on_every_node() {
         end(json!({"user_id": "ana"})).await;
         assert_eq!((here.expect_close().await, there.expect_close().await), (4003, 4003));
         bo.expect_alive().await;
-        // A session: one of two connections of the same person.
+        // A session: one of two connections of the same user.
         let with_id = async |id: &str| {
             let handshake = Handshake::bearer(&Token::of("ana").claim("jti", json!(id)).sign());
             Client::open(other.address, "ana", &handshake).await
@@ -134,7 +134,7 @@ async fn a_client_that_does_not_read_is_closed_and_loses_nothing() {
     Host::test(options, async |host| {
         let (mut ana, bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
-        // Bo reads nothing from here on.
+        // From here on bo does not read.
         let (mut sent, begin) = (0u64, Instant::now());
         let closed = async || {
             let metrics = host.admin.rest().get("/metrics").await;

@@ -83,7 +83,7 @@ async fn typing_is_pushed_a_few_times_in_ten_seconds() {
         }
         ana.send("the last").await.expect_sent();
         bo.expect_message("the last").await;
-        // Six in a window, and the frames may fall into two of them.
+        // A window has six, and the frames may fall into two windows.
         let (starts, stops) = (bo.aside_of("typing.start").len(), bo.aside_of("typing.stop").len());
         assert!((1..=12).contains(&starts) && stops <= starts, "{starts} starts, {stops} stops of 50");
     })

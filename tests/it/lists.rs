@@ -144,7 +144,7 @@ async fn an_entry_has_the_conversation_and_the_users_own_fields() {
         let made = host.rest("ana").post(CONVERSATIONS, direct).await.expect(201);
         let room = made["conversation"]["id"].as_str().unwrap();
         let long = "đ".repeat(150);
-        // Both have written, so they see each other.
+        // Both users have written, so they see each other.
         send(&host.rest("bo"), room, "hi").await;
         send(&host.rest("ana"), room, &long).await;
 

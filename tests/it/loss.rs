@@ -110,7 +110,7 @@ async fn nothing_is_lost_when_redis_is_killed_under_load() {
         let load = Load::begin(host).await;
         let healthy = health(host).await;
         host.redis.kill();
-        // Postgres is the truth: sending goes on.
+        // Sending needs only Postgres, so it continues.
         load.goes_on("without Redis").await;
         until("health to tell of the loss", async || (health(host).await != healthy).then_some(())).await;
 

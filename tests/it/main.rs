@@ -1,5 +1,5 @@
-//! The product through its protocol, as one binary: linking is the slow part. Every test has its own host,
-//! database and Redis, and leaves nothing behind (`harness/host.rs`).
+//! Tests of the product through its protocol, in one binary, because linking is slow. Every test has a host,
+//! a database and a Redis of its own, and leaves nothing behind (`harness/host.rs`).
 
 mod audit;
 mod auth;

@@ -23,7 +23,7 @@ async fn receipts(rest: &Rest, room: &str, seq: u64) -> Vec<Value> {
     answer["receipts"].as_array().expect("receipts").clone()
 }
 
-/// The log's entry of one person: delivered or not, read or not.
+/// The log entry of one user: delivered or not, read or not.
 fn of(receipts: &[Value], user: &str) -> (bool, bool) {
     let receipt = receipts.iter().find(|receipt| receipt["user_id"] == user);
     let receipt = receipt.unwrap_or_else(|| panic!("nothing of {user}: {receipts:?}"));
@@ -102,7 +102,7 @@ async fn delivered_has_no_reply_and_skips_conversations_of_others() {
         let mut bo = host.client("bo").await;
         let positions = json!({(mine.as_str()): {"seq": 2, "change": 0}, (theirs.as_str()): 1, "no-id": 1});
         bo.write(json!({"type": "delivered", "id": 1, "payload": {"positions": positions}})).await;
-        // The reply to the next frame is the next with an id.
+        // The reply to the next frame is the next frame with an id.
         bo.expect_alive().await;
         switchboard_tests::patience::until("the mark", async || {
             (of(&receipts(&host.rest("ana"), &mine, 2).await, "bo") == (true, false)).then_some(())
@@ -160,7 +160,8 @@ async fn a_user_who_cannot_mark_gets_an_error() {
         ] {
             host.rest("ana").get(&format!("{receipts}{query}")).await.expect_invalid(field);
         }
-        // Observers mark, and so does everyone in an archived conversation: reading changes nothing in it.
+        // Observers can mark, and so can everyone in an archived conversation, because reading changes
+        // nothing in it.
         host.database.run("update app.participants set role = 'observer' where user_id = 'bo'").await;
         host.database.run("update app.conversations set archived_at = now()").await;
         host.rest("bo").post(&path, mark.clone()).await.expect(200);
@@ -196,7 +197,7 @@ async fn the_log_of_marks_records_each_increase() {
         assert_eq!(of_exactly(&receipts(&ana, &room, 2).await, "bo"), before);
         assert_ne!(of_exactly(&receipts(&ana, &room, 4).await, "bo"), before);
 
-        // Page by page.
+        // The receipts come in pages.
         let path = format!("/api/v1/conversations/{room}/receipts?seq=2&limit=2");
         let page = ana.get(&path).await.expect(200);
         let next = page["next_cursor"].as_str().expect("a next page");

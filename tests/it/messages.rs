@@ -1,4 +1,4 @@
-//! Sending: acknowledged after COMMIT, numbered without gaps, idempotent, pushed to everyone subscribed.
+//! Sending messages: acknowledged after COMMIT, numbered without gaps, idempotent, pushed to all subscribers.
 
 use std::collections::BTreeSet;
 
@@ -152,7 +152,7 @@ async fn one_key_sent_many_times_at_once_is_stored_once() {
     .await;
 }
 
-/// The same key from two devices, over REST and as frames, all at once: one message, one push, everyone gets
+/// One key from two devices, by REST and by frame, all at once: one message, one push, and every request gets
 /// it.
 #[tokio::test]
 async fn one_key_by_rest_and_frame_at_once_is_one_message() {
@@ -402,9 +402,9 @@ async fn without_redis_there_is_no_rate_limit() {
     .await;
 }
 
-/// `app.id_after` over random pairs of the same four milliseconds: always a UUIDv7, always above the head,
-/// the id itself where that is above the head already, and never the same for two ids above one head. Then
-/// heads whose counter is full, and a chain made by clocks that jump back and forth.
+/// Tests `app.id_after` with random pairs of the same four milliseconds. The result is always a UUIDv7 above
+/// the head. It is the id itself if that is above the head already, and it differs for two ids above one
+/// head. Then heads with a full counter are tested, and a chain of ids from clocks that jump back and forth.
 #[tokio::test]
 async fn the_next_id_is_above_the_head_for_any_clock() {
     const RANDOM: &str = "create temp view random_id as select lpad(to_hex((1764410400000 + floor(random() * 4))::bigint), 12, '0') \

@@ -129,7 +129,7 @@ async fn a_node_that_hangs_during_a_deploy_is_named_and_follows_later() {
     .await;
 }
 
-/// The node that owned the outbox's shards dies; the other takes them over.
+/// The node that owns the outbox's shards dies, and the other node takes them over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_takes_over_from_one_that_dies() {
     Host::test(Options::default().without_rate_limits(), async |host| {

@@ -100,7 +100,7 @@ async fn two_hundred_messages_are_sent_and_incomplete_conversations_are_named() 
         assert_eq!(messages.len(), 200);
         assert_eq!((texts(messages)[0], texts(messages)[199]), ("the oldest", "message 198"));
         assert_eq!(*resync, json!({"conversation_ids": [much]}));
-        // The rest is in the history.
+        // The other messages are in the history.
         let path = format!("/api/v1/conversations/{much}/messages?after_seq=200");
         let rest = host.rest("bo").get(&path).await.expect(200);
         assert_eq!(rest["messages"].as_array().map(Vec::len), Some(6));

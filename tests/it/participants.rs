@@ -18,7 +18,7 @@ fn person(room: &str, user: &str) -> String {
     format!("{CONVERSATIONS}/{room}/participants/{user}")
 }
 
-/// Ana's group, with an admin, a member and an observer.
+/// A group of ana, with an admin, a member and an observer.
 async fn four_roles(host: &Host) -> String {
     let room = host.group("four", &["ana"]).await;
     for (user, role) in [("adm", "admin"), ("mem", "member"), ("obs", "observer")] {
@@ -92,7 +92,7 @@ async fn each_role_adds_removes_and_changes_only_what_it_may() {
             host.rest("ana").patch(&person(&room, "mem"), json!({"role": "observer"})).await.expect(200);
         assert_eq!(turned["participant"]["role"], "observer");
         host.rest("ana").patch(&person(&room, "mem"), json!({"role": "member"})).await.expect(200);
-        // Removing.
+        // Removing participants.
         for (asker, subject, status) in [
             ("obs", "mem", 403),
             ("mem", "obs", 403),
@@ -258,7 +258,7 @@ async fn removal_ends_the_subscription_before_the_next_message() {
             (&leave["message"]["sender_id"], &leave["message"]["metadata"]["user_id"]),
             (&json!("ana"), &json!("bo"))
         );
-        // For him it does not exist any more.
+        // For bo the conversation does not exist any more.
         let rest = host.rest("bo");
         rest.get(&format!("{CONVERSATIONS}/{room}")).await.expect_problem(404, "not_found");
         rest.get(&format!("{CONVERSATIONS}/{room}/messages")).await.expect_problem(404, "not_found");
@@ -315,7 +315,7 @@ async fn a_group_ends_with_its_last_participant_and_a_channel_waits_for_the_next
         ana.post(CONVERSATIONS, body.clone()).await.expect(201);
         ana.delete(&format!("{CONVERSATIONS}/my-place")).await.expect(204);
         ana.get(&format!("{CONVERSATIONS}/my-place")).await.expect_problem(404, "not_found");
-        // Its slug is free again.
+        // The slug is free again.
         ana.post(CONVERSATIONS, body).await.expect(201);
 
         let room = channel(host, "ana", json!({"slug": "plaza"})).await;

@@ -32,7 +32,7 @@ fn unasked(client: &Client, user: &str) -> Vec<Value> {
     client.aside_of("presence.update").into_iter().filter(|push| push["user_id"] == user).collect()
 }
 
-/// Every event of one of these types about a user so far, in order.
+/// All events of these types about a user so far, in order.
 async fn told_of(host: &Host, user: &str, types: &str) -> Vec<String> {
     let rows = host.database.connect().await;
     let statement = format!(
@@ -190,7 +190,7 @@ async fn away_is_detected_and_busy_is_chosen() {
         hears(&mut ana, "bo", "away").await;
         bo.request("history", json!({"conversation_id": room})).await.expect("history");
         hears(&mut ana, "bo", "online").await;
-        // It ends with the last connection.
+        // `busy` ends with the last connection.
         bo.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
         hears(&mut ana, "bo", "busy").await;
         drop(bo);
@@ -227,7 +227,7 @@ async fn a_watch_lasts_as_long_as_the_permission() {
         drop(bo);
         hears(&mut ana, "bo", "offline").await;
 
-        // The last list counts.
+        // The last list of watches counts.
         let snapshot = ana.request("presence.watch", json!({"user_ids": ["cy"]})).await;
         assert_eq!(snapshot.expect("presence.snapshot")["presence"][0]["user_id"], "cy");
         let _bo = host.client("bo").await;

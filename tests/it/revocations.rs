@@ -86,7 +86,7 @@ async fn a_renewed_connection_depends_on_its_new_token() {
         ana.request("auth.refresh", json!({"token": second.sign()})).await.expect("auth.success");
         revoke(host, json!({"jti": "second"})).await;
         assert_eq!(ana.expect_close().await, 4001);
-        // A revoked token renews nothing.
+        // A revoked token cannot renew a connection.
         let mut ana = Client::open(host.address, "ana", &Handshake::bearer(&first.sign())).await;
         let refused = ana.request("auth.refresh", json!({"token": second.sign()})).await;
         refused.expect_error("unauthorized");

@@ -61,7 +61,7 @@ async fn words_are_found_with_and_without_their_marks() {
             ("con duong", vec!["con duong dai", "con đường dài", "còn đương"]),
             ("con đường", vec!["con đường dài", "con duong dai", "còn đương"]),
             ("CON ĐƯỜNG", vec!["con đường dài", "con duong dai", "còn đương"]),
-            // The same text, decomposed.
+            // The same text in decomposed form.
             ("con đu\u{31b}o\u{31b}\u{300}ng", vec!["con đường dài", "con duong dai", "còn đương"]),
             // For equal matches, the newer message comes first.
             ("hello", vec!["hello again", "hello there"]),

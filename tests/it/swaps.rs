@@ -1,4 +1,4 @@
-//! Handlers replaced under load: no socket closes, nothing is lost, repeated or reordered, no request fails.
+//! Releases under load: no socket closes, no message is lost, repeated or reordered, and no request fails.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -70,7 +70,7 @@ async fn a_conversation_on_three_nodes_survives_the_loss_of_one() {
         let checked = books.check(host.address, |_| "user-0".to_owned()).await;
         let checked = checked.unwrap_or_else(|wrong| panic!("{wrong}"));
         assert_eq!((checked.stored, checked.acknowledged, checked.duplicates), (541, 540, 0));
-        // The others never noticed.
+        // The other clients noticed nothing.
         assert_eq!(cut_off, 3);
         println!(
             "{} duplicates, {} gaps, ends: {:?}",

@@ -110,7 +110,7 @@ async fn a_client_that_does_not_read_over_tls_is_closed_too() {
             (Client::sign_in(door.address, "ana").await, Client::sign_in(door.address, "bo").await);
         ana.enter(room).await;
         bo.enter(room).await;
-        // Bo reads nothing from here on. What the kernel and TLS hold fills, then the queue.
+        // From here on bo does not read. The buffers of the kernel and of TLS fill, and then the queue.
         let (text, begin) = ("€".repeat(2000), Instant::now());
         while host.admin.metric("switchboard_connections_closed_total").await < Some(1.0) {
             assert!(begin.elapsed() < Duration::from_secs(60), "never closed");

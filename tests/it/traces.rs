@@ -192,7 +192,7 @@ async fn a_message_is_one_trace_over_two_nodes() {
                     spans.iter().filter(of).collect::<Vec<_>>()
                 };
                 let relay = named("event outbox-relay").first()?["spanId"].clone();
-                // To the room, on both nodes.
+                // The fan-out to the conversation, on both nodes.
                 let to_room: Vec<_> = named("fan-out")
                     .into_iter()
                     .filter(|span| span["attributes"].to_string().contains(&format!("conv:{room}")))

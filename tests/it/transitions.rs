@@ -431,7 +431,7 @@ async fn each_step_has_its_effect() {
         };
         world.step(&Step::Open { user: 0, node: 0 });
         assert_eq!(statuses(&mut world), ["online"]);
-        // A second device is the same person.
+        // A second device belongs to the same user.
         world.step(&Step::Open { user: 0, node: 1 });
         world.step(&Step::Close { which: 0 });
         world.pass(6_000);

@@ -24,7 +24,7 @@ async fn typing_is_pushed_to_the_others_until_it_stops() {
         // After `stop`, typing has ended.
         ana.write(json!({"type": "typing", "payload": {"conversation_id": room, "state": "stop"}})).await;
         ana.expect_alive().await;
-        // A frame without reply: nothing comes back with its id.
+        // The frame has no reply: no frame with its id arrives.
         ana.write(json!({"type": "typing", "id": "t", "payload": {"conversation_id": room}})).await;
         ana.expect_alive().await;
         assert_eq!(bo.expect("typing.start").await, expected);
@@ -65,7 +65,7 @@ async fn a_user_who_cannot_send_cannot_type() {
         bo.write(json!({"type": "typing", "payload": {"conversation_id": room, "state": "stop"}})).await;
         ana.expect("typing.start").await;
         ana.expect("typing.stop").await;
-        // Never after leaving, from the first moment on.
+        // After the user left, no push arrives, from the first moment on.
         database.run(&format!("update app.participants set left_at = now() {of_bo}")).await;
         bo.request("typing", json!({"conversation_id": room})).await.expect_error("not_found");
         ana.expect_silence().await;
@@ -104,7 +104,7 @@ async fn a_user_who_looks_is_not_notified_and_focus_names_the_conversation() {
         say(&other, "seen 2").await;
         consumed().await;
         assert_eq!(notified(host, "bo").await, Vec::<String>::new());
-        // Once something is focused, only that counts.
+        // After the first focus, only the focus counts.
         bo.write(json!({"type": "focus", "payload": {"conversation_id": room}})).await;
         bo.expect_alive().await;
         say(&room, "seen 3").await;

@@ -41,7 +41,7 @@ async fn a_user_changes_their_entry_and_others_see_it_without_the_email() {
         let handshake = switchboard_tests::socket::Handshake::bearer(&token);
         drop(switchboard_tests::client::Client::open(host.address, "ana", &handshake).await);
         assert_eq!(ana.get(ME).await.expect(200)["user"]["display_name"], "Ană");
-        // Messages show it.
+        // Messages have the name.
         let room = host.group("lobby", &["ana", "bo"]).await;
         let messages = format!("/api/v1/conversations/{room}/messages");
         let sent = ana.post(&messages, json!({"content": "hi"})).await.expect(201);

@@ -14,7 +14,7 @@ use switchboard_tests::token::Token;
 use super::sampler::Sampler;
 use super::world::{World, fresh};
 
-/// Frames that the host answers itself.
+/// The frames that the host answers itself.
 const OF_THE_HOST: [(&str, &[&str]); 3] = [("auth", &[]), ("auth.refresh", &[]), ("ping", &["heartbeat"])];
 
 fn received() -> Vec<(Message, Vec<Message>)> {
@@ -22,7 +22,7 @@ fn received() -> Vec<(Message, Vec<Message>)> {
     receive.map(|(mut messages, replies)| (messages.remove(0), replies)).collect()
 }
 
-/// Frame types and their other names, as the manifests bind them.
+/// The frame types and their aliases in the manifests.
 fn bound() -> BTreeMap<String, Vec<String>> {
     let text = |value: &toml::Value| value.as_str().expect("a text").to_owned();
     let named = |frame: &toml::Value| {
@@ -92,7 +92,7 @@ async fn described_frames_get_described_replies() {
     .await;
 }
 
-/// A client that signs in by a frame has not signed in before.
+/// A client that authenticates by frame is not authenticated before.
 async fn speaker(host: &Host, world: &World, name: &str) -> Client {
     if name == "auth" {
         let opened = Client::connect(host.address, &Handshake::bare()).await;

@@ -1,4 +1,4 @@
-//! Judges an answer: the rule that it breaks, if any.
+//! Judges a response: returns the rule that it violates, if any.
 
 use hyper::header::HeaderMap;
 use serde_json::Value;

@@ -17,7 +17,7 @@ use super::world::{World, fresh};
 const TRIES_MAX: usize = 3;
 /// Maximum size of a body; a larger one is refused whatever its content.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Parameters travel in the head of a request, which has at most 32 KiB.
+/// Parameters are in the head of a request, which has at most 32 KiB.
 const HEAD_TEXT_BYTES_MAX: usize = 26 * 1024;
 
 /// A complete request.
@@ -73,7 +73,7 @@ impl Request {
         }
     }
 
-    /// The same under an id of its own, so that two answers can be compared byte by byte.
+    /// The same request with an id of its own, so that two responses can be compared byte by byte.
     pub fn under(mut self, request_id: &str) -> Self {
         self.headers.push(("x-request-id".into(), request_id.into()));
         self
@@ -91,7 +91,7 @@ pub struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// One for each shape that the body may have. `least`: only what is required.
+    /// One body for each allowed shape. With `least`, it has only the required fields.
     pub fn good(operation: &'a Operation, world: &World, least: bool) -> Vec<(Self, Value)> {
         let sample = |place, name: &str, schema: &Value| {
             let known = |name: &str| world.known(operation, place, name);
@@ -212,7 +212,7 @@ fn of_parameter<'a>(draft: &Draft<'a>, parameter: &'a Parameter, good: &Value, c
             continue;
         }
         if parameter.place == Place::Header {
-            // Nothing else fits into a header.
+            // A header cannot contain other values.
             if text.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte)) && text.trim() == text
             {
                 cases.push(draft.with(name, text).case(name, what, expected));

@@ -68,7 +68,7 @@ impl Sampler<'_> {
             format!("https://x.test/{n}"),
             format!("x{n}@x.test"),
             format!("user:x-{n}"),
-            // A cursor of people.
+            // A cursor of users.
             format!("p{:x}", 0x7800 + n % 10 + u64::from(b'0')),
             Uuid::from_u128(0x0199_aaaa_0000_7000_8000_0000_0000_0000 + u128::from(n)).to_string(),
         ];

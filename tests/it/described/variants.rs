@@ -11,10 +11,10 @@ pub enum Given {
     Raw(String),
 }
 
-/// A field of a body, as refusals name it: `attachments[0].url`.
+/// The name of a field in errors: `attachments[0].url`.
 pub struct Field {
     pub name: String,
-    /// Its JSON pointer.
+    /// The JSON pointer of the field.
     pub pointer: String,
     pub schema: Value,
 }

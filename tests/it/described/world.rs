@@ -1,4 +1,4 @@
-//! The objects for requests: a few people, and one of everything that an endpoint can name.
+//! The objects for requests: a few users, and one of each thing that an endpoint can name.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -166,7 +166,7 @@ async fn a_repeated_event_restores_no_deleted_text() {
 #[tokio::test]
 async fn a_deletion_in_a_large_conversation_reaches_everyone() {
     Host::test(Options::default(), async |host| {
-        // More people than one step changes.
+        // The conversation has more users than one step changes.
         let room = host.group("hall", &["ana"]).await;
         let fill = format!(
             "insert into app.participants (conversation_id, user_id, role)

@@ -63,7 +63,7 @@ async fn a_change_on_one_device_shows_on_the_other() {
 #[tokio::test]
 async fn the_list_has_pages_and_filters() {
     Host::test(Options::default(), async |host| {
-        // More than the hundred that are cached.
+        // There are more than the hundred cached notifications.
         let rows = "insert into app.notifications (id, user_id, type, title, created_at, read_at)
             select app.notification_id(switchboard.uuid_floor(now() - n * interval '1 second'), n, 'bo'), 'bo',
               case when n % 10 = 0 then 'system' else 'new_message' end, 'number ' || n, now() - n * interval '1 second',
@@ -87,7 +87,7 @@ async fn the_list_has_pages_and_filters() {
         let numbers = |fits: fn(&usize) -> bool| -> Vec<String> {
             (1..=250).filter(fits).map(|n| format!("number {n}")).collect()
         };
-        // From Postgres, then from the cache.
+        // The list comes from Postgres, and then from the cache.
         for _ in 0..2 {
             assert_eq!(walk("", 100).await, numbers(|_| true));
             assert_eq!(walk("", 7).await, numbers(|_| true));
