@@ -1,11 +1,11 @@
-//! The WIT package as Rust: the words in which handlers and host speak. Generated, and
-//! little else; the host side of
-//! each import is in `interfaces`, the callers of each export are in `runtime`.
+//! The WIT package as Rust types, mostly generated. The host side of each import is in `interfaces`; the
+//! callers of each export are in `runtime`.
 //!
-//! One `bindgen!` a world, all sharing the types of `platform`, so that a `Principal` is one type everywhere.
+//! There is one `bindgen!` for each world. All share the types of `platform`, so that a `Principal` is one
+//! type everywhere.
 
-/// The type behind a guest's handle of `postgres.transaction`. The number of the handle says which of the call's transactions
-/// it is; the transaction itself belongs to the Postgres session of the call.
+/// The type of a guest's handle of `postgres.transaction`. The number of the handle identifies the
+/// transaction of the call; the transaction itself belongs to the Postgres session of the call.
 pub struct Transaction;
 
 mod platform {
@@ -13,8 +13,8 @@ mod platform {
         path: "../../wit",
         world: "platform",
         imports: {
-            // Clock, config and log answer at once, but a replay may delay any of them, and every host call goes through
-            // one asynchronous wrapper.
+            // Clock, config and log answer at once, but a replay may delay any of them, and every host call
+            // goes through one asynchronous wrapper.
             default: async | trappable,
         },
         with: {
@@ -69,13 +69,13 @@ pub use http_world::HttpHandlerPre;
 pub use schedule_world::ScheduleHandlerPre;
 
 impl types::Problem {
-    /// Names the field of the request that the problem is about.
+    /// Names the field of the request that caused the problem.
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self
     }
 
-    /// Tells the caller when to try again.
+    /// Sets the wait before the caller's next attempt.
     pub fn retry_after_ms(mut self, ms: u32) -> Self {
         self.retry_after_ms = Some(ms);
         self

@@ -1,5 +1,5 @@
-//! Where two traces of one call part: which host call, which argument of it, what was expected and what came. What differs
-//! from one run to the next whatever the handler does (ids of calls, durations, digests of releases) is no difference.
+//! Differences between two recordings of one call: the host call, its argument, the expected and the actual
+//! value. Values that differ in every run (ids of calls, durations, digests of releases) do not count.
 
 use std::fmt;
 
@@ -7,25 +7,27 @@ use serde_json::Value;
 
 use super::{Exchange, Outcome, Trace};
 
-/// Longer texts are cut around the place where they part.
+/// Longer texts are cut around the place where they differ.
 const SHOWN_CHARS: usize = 160;
-/// Alignment looks at each pair of calls; beyond so many pairs they are compared one by one.
+/// Maximum number of pairs for the alignment, which compares each pair of calls. Beyond it, calls are
+/// compared one by one.
 const PAIRS_MAX: usize = 1_000_000;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     pub place: Place,
-    /// Inside of it: `params[2]`, `=> Ok.cells[0]`. Empty for the whole.
+    /// The path inside the host call: `params[2]`, `=> Ok.cells[0]`. Empty for the whole call.
     pub path: String,
-    /// None: nothing was expected there.
+    /// None: no value was expected there.
     pub expected: Option<String>,
-    /// None: nothing came.
+    /// None: there was no value.
     pub got: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
-    /// Counted from 1: in what was expected, or, where it was not, in what came.
+    /// Number of the host call, from 1: among the expected calls, or, if it was not expected, among the
+    /// actual ones.
     Call(usize, String),
     Outcome,
 }
@@ -54,7 +56,7 @@ fn marked(mark: char, text: &str) -> String {
     text.lines().map(|line| format!("  {mark} {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// None where they are the same call with the same end.
+/// Empty if they are the same call with the same end.
 pub fn differences(expected: &Trace, got: &Trace) -> Vec<Difference> {
     let mut found = Vec::new();
     let came = in_the_order_of(&expected.exchanges, &got.exchanges);
@@ -114,7 +116,7 @@ fn outcome(expected: &Outcome, got: &Outcome, found: &mut Vec<Difference>) {
     }
 }
 
-/// Without the names of functions behind it, which each build may change.
+/// The text without the function names after it, which each build may change.
 fn failure(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Returned(value) => format!("returned {}", shown(value, "")),
@@ -125,7 +127,7 @@ fn failure(outcome: &Outcome) -> String {
     }
 }
 
-/// What came, with each group that may come in any order put into the order that was expected of it.
+/// The actual calls. Each group that may come in any order is put into its expected order.
 fn in_the_order_of<'a>(expected: &[Exchange], got: &'a [Exchange]) -> Vec<&'a Exchange> {
     let mut came: Vec<&Exchange> = got.iter().collect();
     let mut at = 0;
@@ -144,7 +146,7 @@ fn in_the_order_of<'a>(expected: &[Exchange], got: &'a [Exchange]) -> Vec<&'a Ex
     came
 }
 
-/// Pairs of indexes; a None is a call that the other side lacks.
+/// Pairs of indexes; None: the other side lacks this call.
 fn align(expected: &[Exchange], got: &[&Exchange]) -> Vec<(Option<usize>, Option<usize>)> {
     const CHANGED: usize = 3;
     const ALONE: usize = 2;
@@ -162,7 +164,7 @@ fn align(expected: &[Exchange], got: &[&Exchange]) -> Vec<(Option<usize>, Option
             (false, _) => None,
         }
     };
-    // The price of what is left from here on.
+    // The cost of the rest from here on.
     let mut left = vec![vec![0; columns + 1]; rows + 1];
     for row in (0..=rows).rev() {
         for column in (0..=columns).rev() {
@@ -258,12 +260,12 @@ fn value(place: &Place, path: &str, expected: &Value, got: &Value, found: &mut V
     }
 }
 
-/// A body, a payload, a cell of `json_agg`: members of it are told apart.
+/// A body, a payload or a cell of `json_agg`, whose members are compared one by one.
 fn json_inside(text: &str) -> Option<Value> {
     text.starts_with(['{', '[']).then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// The lines that differ, without those that agree before and after them.
+/// The differing lines, without the equal ones before and after them.
 fn lines(a: &str, b: &str) -> (usize, String, String) {
     let (a, b): (Vec<_>, Vec<_>) = (a.split('\n').collect(), b.split('\n').collect());
     let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
@@ -272,7 +274,7 @@ fn lines(a: &str, b: &str) -> (usize, String, String) {
     (same + 1, a[..a.len() - end].join("\n"), b[..b.len() - end].join("\n"))
 }
 
-/// As a trace writes it; long text around the place where it parts from the other.
+/// The value as a recording writes it. A long text is cut around the place where it differs from the other.
 fn shown(value: &Value, other: &str) -> String {
     let whole = super::raw::write(value);
     if whole.chars().count() <= SHOWN_CHARS || whole.contains('\n') {

@@ -1,7 +1,8 @@
-//! What one call was asked, which host calls it made, what each answered, and how it ended. Host calls of one call are
-//! strictly ordered, so the answers alone make a replay exact. Pure: who records and who replays is elsewhere.
+//! The recording of one call: its input, its host calls with their answers, and its outcome. Host calls of
+//! one call are strictly ordered, so the answers alone make a replay exact. This crate is pure: recording and
+//! replaying happen elsewhere.
 //!
-//! A trace may hold message text; it is written only where an operator asked for it, after redaction.
+//! A recording may contain message text. A node writes it only if an operator asked for it, after redaction.
 
 #[cfg(test)]
 use switchboard_contract as contract;
@@ -30,13 +31,13 @@ pub use secrets::{Secrets, is_concealed, reveal};
 pub use text::Unreadable;
 pub use times::without_times;
 
-/// The contract whose types the arguments and answers have. A trace of another version is not replayed.
+/// The contract of the arguments' and answers' types. A recording of another version is not replayed.
 pub const CONTRACT: &str = "switchboard:host@1.0.0";
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     pub handler: String,
-    /// None in a scenario that was never recorded.
+    /// None for a scenario that was never recorded.
     pub release: Option<Digest>,
     /// The call's id.
     pub call: String,
@@ -44,10 +45,10 @@ pub struct Trace {
     pub trigger: String,
     /// How a test makes this call happen again. A call of a node has none.
     pub scenario: Option<Scenario>,
-    /// What the export was called with: an object, a member for each field or parameter.
+    /// The input of the export: an object with a member for each field or parameter.
     pub input: Value,
     pub exchanges: Vec<Exchange>,
-    /// Host calls that no longer fitted. A trace that lacks some can be read, but not replayed.
+    /// Number of host calls beyond the bound. A recording that lacks some can be read, but not replayed.
     pub left_out: u32,
     pub outcome: Outcome,
 }
@@ -57,21 +58,22 @@ pub struct Trace {
 pub struct Exchange {
     /// For instance `postgres.query`.
     pub function: String,
-    /// It and the ones before it, back to the first that is not marked so, may come in any order.
+    /// This call and the ones before it, back to the first that is not marked so, may come in any order.
     pub unordered: bool,
-    /// An object, a member for each parameter.
+    /// An object with a member for each parameter.
     pub args: Value,
-    /// None when the call ended while it was waiting for this answer.
+    /// None if the call ended while it waited for this answer.
     pub answer: Option<Value>,
-    /// 0 where nobody measured: in the traces of tests, so that they differ only where behaviour does.
+    /// Duration in microseconds. 0 in the recordings of tests, so that they differ only if the behaviour
+    /// differs.
     pub micros: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// What the export returned.
+    /// The result of the export.
     Returned(Value),
-    /// A word such as `trap` or `deadline`, and the details.
+    /// The kind, such as `trap` or `deadline`, and the details.
     Failed { kind: String, detail: String },
     /// A scenario that waits for its first recording.
     Unknown,
@@ -88,18 +90,18 @@ impl Trace {
         text::parse(text)
     }
 
-    /// Whether its answers are all there.
+    /// Whether all answers are there.
     pub fn is_whole(&self) -> bool {
         self.left_out == 0
     }
 
-    /// Whether it is the same call with the same end, whenever and by whatever release it was made.
+    /// Whether it is the same call with the same end, at any time and by any release.
     pub fn agrees_with(&self, other: &Self) -> bool {
         differences(self, other).is_empty()
     }
 }
 
-/// A value of the contract as a trace holds it: what JSON carries badly in a readable form.
+/// A value of the contract in the form of recordings: values that JSON represents badly have a readable form.
 pub fn value_of(value: &impl Serialize) -> Value {
     let mut value = serde_json::to_value(value).unwrap_or_else(|error| Value::String(error.to_string()));
     readable::fold(&mut value);

@@ -1,21 +1,22 @@
-//! Values as a person reads them: JSON, with one more kind of literal. Text that JSON would fill with backslashes stands
-//! between backquotes as it is, lines and all. A value that fits its line stays on it.
+//! Values in readable form: JSON with one more kind of literal. A text that would need many backslashes is
+//! written between backquotes without escapes, with its lines. A value that fits on its line stays there.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// A longer value is spread over lines.
+/// A longer value takes several lines.
 const LINE_CHARS: usize = 110;
 
-/// Begins at the end of a line. Its further lines carry no margin: the writer of blocks adds that to each.
+/// Writes a value that begins at the end of a line. Its further lines have no margin; the writer of blocks
+/// adds it.
 pub(super) fn write(value: &Value) -> String {
     let mut out = String::new();
     spread(value, 0, &mut out);
     out
 }
 
-/// None where the value holds lines.
+/// None if the value has several lines.
 fn on_one_line(value: &Value) -> Option<String> {
     fn go(value: &Value, out: &mut String) -> Option<()> {
         match value {
@@ -96,7 +97,7 @@ fn literal(text: &str) -> String {
     if is_raw(text) { format!("`{text}`") } else { quoted(text) }
 }
 
-/// Text that would be full of backslashes, and that survives being written as it is.
+/// Whether a text would need many backslashes, and can be written without escapes.
 fn is_raw(text: &str) -> bool {
     text.contains(['"', '\\', '\n']) && text.chars().all(|c| c == '\n' || (c != '`' && !c.is_control()))
 }
@@ -105,7 +106,7 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
     serde_json::from_str(&json(text)?).map_err(|error| format!("the value is not JSON: {error}"))
 }
 
-/// The same with every raw literal as one of JSON.
+/// The same text with every raw literal as a JSON literal.
 fn json(text: &str) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,16 +1,16 @@
-//! The two values that JSON carries badly, in a readable form. `list<u8>` is an array of numbers to serde; a person wants
-//! `{"text": …}`, or `{"hex": …}` where it is not UTF-8. A float read back by `serde_json` may be off by its last bit; as
-//! text it is not. And SQL values, whose case says no more than JSON does, stand without it. Only members that the contract
-//! knows to be such are touched, so the way back is certain.
+//! A readable form of values that JSON represents badly. serde writes `list<u8>` as an array of numbers; the
+//! readable form is `{"text": …}`, or `{"hex": …}` if it is not UTF-8. A float that `serde_json` reads back
+//! may differ in its last bit, so it is written as text. SQL values whose case adds nothing to JSON are
+//! written without it. Only the known members of the contract are converted, so the inverse is certain.
 
 use serde_json::{Value, json};
 
-/// The members of the contract's types and of the host calls' arguments and answers that hold `list<u8>`: bodies, the
-/// `bytes` case of SQL values and Redis nodes, and random bytes.
+/// The members of the contract's types and of the host calls' arguments and answers that hold `list<u8>`:
+/// bodies, the `bytes` case of SQL values and Redis nodes, and random bytes.
 const BYTES: [&str; 3] = ["body", "Bytes", "random"];
 /// The same for `f64`: the `float` case of SQL values.
 const FLOAT: &str = "Float";
-/// Lists of SQL values: parameters, the row of a collection, the cells of an answer.
+/// Lists of SQL values: parameters, the row of a group commit, the cells of an answer.
 const SQL_VALUES: [&str; 3] = ["params", "row", "cells"];
 
 pub(super) fn fold(value: &mut Value) {
@@ -57,7 +57,7 @@ pub(super) fn unfold(value: &mut Value) {
     });
 }
 
-/// `{"Text": "x"}` is `"x"`, `"Null"` is `null`; the cases that JSON has no word for keep theirs.
+/// `{"Text": "x"}` is `"x"`, `"Null"` is `null`; cases that JSON cannot express keep their names.
 fn fold_sql_value(value: &mut Value) {
     if value == "Null" {
         *value = Value::Null;
@@ -70,7 +70,7 @@ fn fold_sql_value(value: &mut Value) {
     }
 }
 
-/// A pair of an HTTP request's `params` is a list, and no SQL value.
+/// A pair of an HTTP request's `params` is a list, not an SQL value.
 fn unfold_sql_value(value: &mut Value) {
     let case = match value {
         Value::Null => {
@@ -86,7 +86,7 @@ fn unfold_sql_value(value: &mut Value) {
     *value = json!({ case: value.take() });
 }
 
-/// `change` gets the members with a name that means something here, and goes on inside where there is more.
+/// Calls `change` for the members with a known name, and continues inside of the others.
 fn walk(value: &mut Value, change: &impl Fn(&str, &mut Value)) {
     match value {
         Value::Object(members) => {

@@ -1,4 +1,4 @@
-//! Takes down the host calls of one call, up to a bound.
+//! Records the host calls of one call, up to a bound.
 
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ impl Recorder {
         Self { exchanges: Vec::new(), bytes: 0, bytes_max, left_out: 0 }
     }
 
-    /// A host call begins. `bytes` is what its arguments weigh.
+    /// Begins a host call. `bytes` is the size of its arguments.
     pub fn asked(&mut self, function: &str, bytes: u64, args: impl FnOnce() -> Value) {
         if self.left_out > 0 || self.bytes + bytes > self.bytes_max {
             self.left_out += 1;
@@ -41,7 +41,7 @@ impl Recorder {
         });
     }
 
-    /// The host call that began last is over.
+    /// Ends the host call that began last.
     pub fn answered(&mut self, micros: u64, bytes: u64, answer: impl FnOnce() -> Value) {
         if self.left_out > 0 {
             return;
@@ -58,7 +58,7 @@ impl Recorder {
         }
     }
 
-    /// The host calls, and how many did not fit.
+    /// The host calls, and the number of those beyond the bound.
     pub fn finish(self) -> (Vec<Exchange>, u32) {
         (self.exchanges, self.left_out)
     }

@@ -1,14 +1,15 @@
-//! What is not kept: a rule looks at every member of input, arguments, answers and outcome, before anything is written.
+//! Redaction: a rule checks every member of input, arguments, answers and outcome, before anything is
+//! written.
 
 use serde_json::Value;
 
 use super::{Outcome, Trace};
 
-/// Blanks what must not be kept, in place. Called with every member of an object, at any depth, and with every pair of a
-/// list of pairs (headers, a query).
+/// A rule, which blanks values in place. It is called with every member of an object, at any depth, and with
+/// every pair of a list of pairs (headers, a query).
 pub type Redact = fn(member: &str, value: &mut Value);
 
-/// For tests: what they hold was written for them.
+/// For tests, whose data was written for them.
 pub fn keep_all(_: &str, _: &mut Value) {}
 
 /// Tokens and passwords, by the name of the member that holds them.
@@ -19,8 +20,8 @@ pub fn redact_secrets(member: &str, value: &mut Value) {
     }
 }
 
-/// Besides secrets, whatever people wrote or the services hold: what stays says who called what, when, how long it took and
-/// how it ended, and the sizes of the rest. Such a trace can be read, but not replayed.
+/// Blanks secrets, texts of people and data of the services. The caller, the host calls, times, durations,
+/// the outcome and the sizes of the blanked values stay. Such a recording can be read, but not replayed.
 pub fn redact_bodies(member: &str, value: &mut Value) {
     const BODY: [&str; 18] = [
         "args",
@@ -88,7 +89,7 @@ fn walk(value: &mut Value, redact: Redact) {
     }
 }
 
-/// Text that is JSON: a payload, a body. It is written anew only where something was blanked.
+/// Text that is JSON: a payload, a body. It is written again only if a value was blanked.
 fn inside(text: &mut String, redact: Redact) {
     let Ok(before) = serde_json::from_str::<Value>(text) else { return };
     let mut after = before.clone();

@@ -1,5 +1,5 @@
-//! How a test makes its call happen again: the head of its trace. A test is one file; written by hand up to its input, the
-//! rest is recorded.
+//! The head of a test's recording, which states how to make its call happen again. A test is one file: a
+//! person writes it up to the input, the rest is recorded.
 
 use std::collections::BTreeMap;
 
@@ -11,31 +11,33 @@ use super::{Difference, Place};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Scenario {
-    /// What this test protects, in a sentence.
+    /// The purpose of the test, in a sentence.
     pub about: String,
-    /// Files of SQL beside the trace, run by the owner of a new database, in order.
+    /// SQL files beside the recording, which the owner of a new database runs in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sql: Vec<String>,
     /// Commands to a new Redis.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub redis: Vec<Vec<String>>,
-    /// Over the manifest's `[config]`.
+    /// Settings, over the manifest's `[config]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
-    /// When it happens, RFC 3339; 2026-11-20T12:00:00Z unless given. The clock advances a millisecond a look.
+    /// The time of the call, RFC 3339; the default is 2026-11-20T12:00:00Z. The clock advances a millisecond
+    /// at each read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub now: Option<String>,
-    /// What goes wrong.
+    /// Injected failures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inject: Vec<Injection>,
-    /// What is made up anew each time (what is left of a time to live, a document that everybody edits) and so not compared:
-    /// functions by name, for their answers; `outcome`, or a part of it, `outcome Ok.body.text`.
+    /// Values that differ each time (the rest of a time to live, a document that changes often), which are
+    /// not compared: functions by name, for their answers; `outcome`, or a part of it, `outcome
+    /// Ok.body.text`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volatile: Vec<String>,
 }
 
 impl Scenario {
-    /// Whether this is no news.
+    /// Whether a difference here does not count.
     pub fn is_volatile(&self, difference: &Difference) -> bool {
         let place = match &difference.place {
             Place::Call(_, function) if difference.path.starts_with("=> ") => function.clone(),
@@ -50,20 +52,20 @@ impl Scenario {
     }
 }
 
-/// One host call that does not go as it should.
+/// One host call that fails.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Injection {
     /// `postgres.query`.
     pub call: String,
-    /// The how-manieth of that function in this call.
+    /// Number of the call of that function, from 1.
     #[serde(default = "Injection::first", skip_serializing_if = "Injection::is_first")]
     pub nth: u32,
-    /// Instead of asking the world: as a trace writes it, for instance `{"Err": "Busy"}`. Without it the call never comes
-    /// back, and ends at its deadline.
+    /// The answer, in the form of a recording, for instance `{"Err": "Busy"}`. Without it the host call never
+    /// returns, and the call ends at its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Value>,
-    /// The world does it, and the answer is lost all the same.
+    /// The service does the work, and only the answer is lost.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
 }

@@ -1,6 +1,6 @@
-//! Settings that may be secrets: every setting that the manifest does not call public. Their values are concealed in
-//! whatever is kept or shown of a call. Each is replaced by a placeholder that names the setting, so that a replay can put the
-//! value of its own release in the place again.
+//! Settings that may be secrets: every setting that the manifest does not list as public. Their values are
+//! concealed in everything that is kept or shown of a call. A placeholder that names the setting replaces
+//! each value, so that a replay can insert the value of its own release.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::{Outcome, Trace};
 use crate::limits::SECRET_BYTES_MIN;
 use crate::manifest::{PLACEHOLDER_PREFIX, placeholder};
 
-/// The values to conceal. Cheap to ask when there are none.
+/// The values to conceal. Checks are cheap if there are none.
 #[derive(Clone, Default)]
 pub struct Secrets(Arc<Inner>);
 
@@ -24,7 +24,7 @@ struct Inner {
 }
 
 impl Secrets {
-    /// Of `settings`, those whose keys are not in `public`. The list names at most
+    /// The `settings` whose keys are not in `public`. The list names at most
     /// [`crate::limits::PUBLIC_SETTINGS_MAX`] keys.
     pub fn new(settings: &BTreeMap<String, String>, public: &[String]) -> Self {
         let secret =
@@ -34,7 +34,7 @@ impl Secrets {
         Self(Arc::new(Inner { public: public.to_vec(), values }))
     }
 
-    /// The text without any of the values.
+    /// Conceals the values in a text.
     pub fn conceal_text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut concealed = Cow::Borrowed(text);
         for (value, placeholder) in &self.0.values {
@@ -45,7 +45,7 @@ impl Secrets {
         concealed
     }
 
-    /// Every text in it, at any depth.
+    /// Conceals the values in every text of a JSON value, at any depth.
     pub fn conceal(&self, value: &mut Value) {
         if !self.0.values.is_empty() {
             each_text(value, &mut |text| {
@@ -56,8 +56,8 @@ impl Secrets {
         }
     }
 
-    /// Input, host calls and outcome. What `config.get` answered is concealed whatever its length. Doing it twice changes
-    /// nothing more.
+    /// Conceals the values in input, host calls and outcome. Answers of `config.get` are concealed whatever
+    /// their length. A second run changes nothing more.
     pub fn conceal_trace(&self, trace: &mut Trace) {
         self.conceal(&mut trace.input);
         for exchange in &mut trace.exchanges {
@@ -77,7 +77,7 @@ impl Secrets {
     }
 }
 
-/// Puts values in the place of their placeholders.
+/// Replaces placeholders by their values.
 pub fn reveal(settings: &BTreeMap<String, String>, value: &mut Value) {
     each_text(value, &mut |text| {
         if !text.contains(PLACEHOLDER_PREFIX) {
@@ -97,7 +97,7 @@ pub fn is_concealed(answer: &Value) -> bool {
     answer.as_str().is_some_and(|text| text.starts_with(PLACEHOLDER_PREFIX) && text.ends_with(']'))
 }
 
-/// The key, where the host call is `config.get`.
+/// The key, if the host call is `config.get`.
 fn setting_of(exchange: &super::Exchange) -> Option<String> {
     (exchange.function == "config.get")
         .then(|| exchange.args.get("key")?.as_str().map(str::to_owned))

@@ -1,5 +1,5 @@
-//! A trace as text: one block a host call, one line a member, so that two traces diff well and one reads like a
-//! conversation.
+//! A recording as text: one block for each host call, one line for each member, so that two recordings diff
+//! well and one reads like a conversation.
 //!
 //! ```text
 //! trace 1 of switchboard:host@1.0.0
@@ -24,9 +24,9 @@
 //!   => …
 //! ```
 //!
-//! A member's value is JSON, with raw text between backquotes (`raw`): on the line of its name, or, when that gets long, on
-//! the indented lines that follow. Text of several lines follows `|`. `=>` is the answer, `~` the microseconds it took. A
-//! host call that begins with `+ ` may come before or after the one above it.
+//! A member's value is JSON, with raw text between backquotes (`raw`): on the line of its name, or, when that
+//! gets long, on the indented lines that follow. Text of several lines follows `|`. `=>` is the answer, `~`
+//! the microseconds it took. A host call that begins with `+ ` may come before or after the one above it.
 
 use std::fmt::{self, Write as _};
 
@@ -37,10 +37,10 @@ use crate::ids::Digest;
 
 const FIRST_LINE: &str = "trace 1 of ";
 
-/// Not a trace, or one of another version.
+/// The text is not a recording, or one of another version.
 #[derive(Debug, PartialEq)]
 pub struct Unreadable {
-    /// Counted from 1; 0 when the trace ends too early.
+    /// Number of the line, from 1; 0 if the recording ends too early.
     pub line: usize,
     pub reason: String,
 }
@@ -120,11 +120,11 @@ fn member(out: &mut String, name: &str, value: &Value) {
     }
 }
 
-/// Text of whole lines, as SQL is. Without a line at its end it is a raw literal.
+/// A text of whole lines, such as SQL. Without a line break at its end it is a raw literal.
 fn block_of(value: &Value) -> Option<&str> {
     let lines = value.as_str()?.strip_suffix('\n')?;
     let plain = lines.chars().all(|c| c == '\n' || !c.is_control());
-    // An empty line at the end would be taken for the space between blocks.
+    // A reader would take an empty line at the end for the space between blocks.
     (plain && !lines.is_empty() && !lines.ends_with('\n')).then_some(lines)
 }
 
@@ -180,7 +180,7 @@ pub(super) fn parse(text: &str) -> Result<Trace, Unreadable> {
             function => exchanges.push(exchange(function, block)),
         }
     }
-    // A file that was cut off ends like one that waits for its recording, but for the calls in it.
+    // A truncated file ends like one without a recording, except for the calls in it.
     if outcome == Outcome::Unknown && (scenario.is_none() || !exchanges.is_empty()) {
         return Err(at(0, "it ends without an outcome"));
     }
@@ -264,7 +264,7 @@ impl<'a> Lines<'a> {
         Ok(block)
     }
 
-    /// A value that begins on this line and goes on over those indented by four.
+    /// A value that begins on this line and continues on the lines that are indented by four.
     fn value(&mut self, number: usize, first: &str) -> Result<Value, Unreadable> {
         if first == "|" {
             let mut text = String::new();
@@ -282,7 +282,7 @@ impl<'a> Lines<'a> {
         raw::parse(&text).map_err(|reason| at(number, reason))
     }
 
-    /// Blank lines belong to a value when it goes on after them.
+    /// Blank lines belong to a value if it continues after them.
     fn further(&mut self) -> Option<&'a str> {
         let line = *self.lines.get(self.next)?;
         let goes_on = match line {
@@ -407,7 +407,7 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            // Floats of the contract are text in a trace; others are not exact with every reader.
+            // Floats of the contract are text in a recording; others are not exact with every reader.
             any::<i16>().prop_map(|eighths| Value::from(f64::from(eighths) / 8.0)),
             any_text().prop_map(Value::from),
         ];

@@ -1,4 +1,4 @@
-//! Times in texts, of which a service makes new ones each time it is asked.
+//! Times in texts, which services make new each time.
 
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ fn blanked(text: &str) -> String {
         if length > 0 {
             out.push('T');
         }
-        // Digits that begin no time begin none further on either.
+        // Digits at which no time begins cannot contain the begin of one.
         let skipped = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         if length == 0 {
             out.push_str(&rest[..skipped]);

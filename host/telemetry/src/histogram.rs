@@ -1,12 +1,13 @@
-//! Durations counted into the buckets that every histogram of the process has: a few atomic additions, no allocation, and
-//! gone with whoever holds it. For what comes and goes with a release; the exporter keeps what it was told for ever.
+//! Durations counted into the buckets of all histograms of the process: a few atomic additions and no
+//! allocation. It ends with its owner, so it is for series that end with a release; the exporter keeps its
+//! series forever.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::SECONDS;
 
-/// The buckets of [`SECONDS`], and what took longer than the last.
+/// The buckets of [`SECONDS`], and the count of longer durations.
 const BUCKETS: usize = SECONDS.len() + 1;
 
 #[derive(Debug)]
@@ -15,7 +16,7 @@ pub struct Histogram {
     sum_ns: AtomicU64,
 }
 
-/// What a histogram had counted at one moment. Two of them subtract to what happened between.
+/// The counts of a histogram at one moment. The difference of two of them is the time between.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Counts {
     pub buckets: [u64; BUCKETS],
@@ -69,7 +70,8 @@ impl Counts {
         }
     }
 
-    /// So many of a hundred took no longer, as far as buckets tell: within one, counts are taken to lie evenly.
+    /// The percentile, as exact as the buckets are: within a bucket, durations are assumed to be evenly
+    /// distributed.
     pub fn percentile(&self, percent: u64) -> Option<Duration> {
         let count = self.count();
         if count == 0 {

@@ -1,5 +1,5 @@
-//! What the process says about itself: log lines and metrics. One of each a process, started once; a second start (several
-//! hosts in one test process) shares the first. What may be said is a matter of each line: never payloads, never secrets.
+//! Log lines and metrics of the process. Each exists once in a process; a second start (several hosts in one
+//! test process) shares the first. No line may contain payloads or secrets.
 
 use switchboard_core::{config, ids, limits, shutdown};
 
@@ -23,7 +23,8 @@ mod lines;
 mod otlp;
 pub mod spans;
 
-/// A histogram keeps every sample until it is folded into buckets; unscraped, nothing else would do it.
+/// Interval of folding samples into buckets. A histogram keeps every sample until then, and without a scrape
+/// nothing else folds them.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Calls take from ten microseconds (a fresh instance) to a minute (the longest deadline).
@@ -33,20 +34,20 @@ pub const SECONDS: [f64; 20] = [
 ];
 const BYTES: [f64; 9] =
     [64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
-/// Batches and other counts.
+/// Buckets for batches and other counts.
 const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
-/// The process's metrics, to be rendered for whoever asks.
+/// The metrics of the process.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// The Prometheus text format.
+    /// Renders the Prometheus text format.
     pub fn render(&self) -> String {
         self.0.render()
     }
 
-    /// Until the process ends.
+    /// Runs until the process ends.
     pub async fn upkeep(self, mut guard: ShutdownGuard) {
         let mut tick = tokio::time::interval(UPKEEP_EVERY);
         loop {
@@ -60,8 +61,7 @@ impl Metrics {
 
 /// Histograms are bucketed by the unit their name ends with: `_seconds`, `_bytes`, anything else counts.
 ///
-/// # Errors
-/// When `config.log` is not a filter.
+/// # Errors If `config.log` is not a filter.
 pub fn start(config: &Config, node: NodeId) -> Result<Metrics, String> {
     static STARTED: OnceLock<PrometheusHandle> = OnceLock::new();
     let filter = EnvFilter::try_new(&config.log).map_err(|error| {
@@ -75,7 +75,7 @@ pub fn start(config: &Config, node: NodeId) -> Result<Metrics, String> {
     Ok(Metrics(handle.clone()))
 }
 
-/// Another subscriber or recorder (that of a test) stays.
+/// An existing subscriber or recorder (that of a test) stays.
 fn log_to_stderr(filter: EnvFilter, json: bool, node: NodeId) {
     let lines = tracing_subscriber::fmt().with_env_filter(filter);
     let _ = if json {
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_was_counted_is_rendered_with_its_node() {
-        // Another test of this process may have been first, with its own node.
+        // Another test of this process may have started first, with its own node.
         let metrics = start(&Config::default(), NodeId::random()).unwrap();
         metrics::histogram!("switchboard_test_seconds").record(0.002);
         metrics::counter!("switchboard_test_total").increment(1);

@@ -1,6 +1,6 @@
-//! Log lines on standard error. Each event is one line, whatever text it holds: characters that end a line, move the cursor or
-//! reorder what is shown are escaped here, at the only way out. So no text of a client, a handler or an operator can pass for
-//! another line.
+//! Log lines on standard error. Each event is one line, whatever text it contains: this module, the only
+//! output, escapes characters that end a line, move the cursor or reorder the shown text. So no text of a
+//! client, a handler or an operator can look like another line.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -8,17 +8,18 @@ use std::io::{self, Write};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// A line that nobody reads is dropped: the subscriber would complain of a failed write on standard error, which is what
-/// failed, and panic there.
+/// Drops a line that cannot be written: the subscriber would report the failed write on standard error, which
+/// has just failed, and panic.
 pub(super) struct Lines {
-    /// Puts the node first in every JSON line: the subscriber knows no constant fields, and writes each line in one piece.
+    /// The node, which becomes the first member of every JSON line: the subscriber has no constant fields,
+    /// and writes each line in one piece.
     field: Option<String>,
-    /// The subscriber colours the lines. It escapes the escape sequences of texts itself.
+    /// Whether the subscriber colours the lines. It escapes the escape sequences of texts itself.
     ansi: bool,
 }
 
 impl Lines {
-    /// JSON objects, which begin with this member.
+    /// The lines are JSON objects, which begin with this member.
     pub fn json(field: String) -> Self {
         Self { field: Some(field), ansi: false }
     }
@@ -64,7 +65,7 @@ impl<W: Write> Write for Line<'_, W> {
     }
 }
 
-/// Text of somebody else for a line or a cell on a terminal.
+/// Escapes a foreign text for a line or a cell on a terminal.
 pub fn in_one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false, as_text)
 }
@@ -80,7 +81,8 @@ fn escaped(text: &str, keep: impl Fn(char) -> bool, write: fn(&mut String, char)
     Cow::Owned(out)
 }
 
-/// Ends a line, moves the cursor, cannot be seen, or changes the order in which its neighbours are shown.
+/// Whether a character ends a line, moves the cursor, is invisible, or changes the shown order of its
+/// neighbours.
 fn deceives(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -92,7 +94,7 @@ fn as_text(out: &mut String, c: char) {
     out.extend(c.escape_default());
 }
 
-/// In a JSON text these characters stand only inside of strings.
+/// In a JSON text these characters occur only inside of strings.
 fn as_json(out: &mut String, c: char) {
     for unit in c.encode_utf16(&mut [0; 2]) {
         let _ = write!(out, "\\u{unit:04x}");

@@ -1,5 +1,5 @@
-//! Spans to a collector, as OTLP over HTTP in JSON: a batch a second. A collector that is away costs its spans and nothing
-//! else.
+//! Sends spans to a collector, as OTLP over HTTP in JSON: one batch a second. If the collector is away, its
+//! spans are lost and nothing else happens.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -20,16 +20,15 @@ use crate::config::Config;
 use crate::ids::NodeId;
 use crate::limits;
 
-/// Between two batches; a span waits at most so long.
+/// Interval of batches, and so the maximum wait of a span.
 const EVERY: Duration = Duration::from_secs(1);
 const ANSWER_WAITS: Duration = Duration::from_secs(5);
-/// Where collectors listen, beneath the address that is configured.
+/// The path of collectors, below the configured address.
 const PATH: &str = "/v1/traces";
 
-/// Where the configuration names a collector. Once a process.
+/// Starts the exporter if the configuration names a collector. Once in a process.
 ///
-/// # Errors
-/// When what it names is no address, or the sample no share.
+/// # Errors If the collector's address or the sample's share is not valid.
 pub(super) fn start(config: &Config, node: NodeId) -> Result<(), String> {
     let Some(endpoint) = &config.otlp_endpoint else { return Ok(()) };
     let uri: Uri = endpoint.parse().map_err(|error| format!("`otlp_endpoint` is not an address: {error}"))?;
@@ -54,7 +53,7 @@ async fn export(mut queue: mpsc::Receiver<Span>, address: String, path: String, 
     loop {
         let mut batch = Vec::new();
         let began = tokio::time::Instant::now();
-        // The first is waited for, what comes within the second after it goes along.
+        // Wait for the first span; those of the following second go into the same batch.
         if queue.recv_many(&mut batch, limits::SPANS_BATCH_MAX).await == 0 {
             return;
         }
@@ -102,7 +101,7 @@ async fn post(
     }
 }
 
-/// `ExportTraceServiceRequest`, as its JSON encoding has it: ids in hex, times as text.
+/// `ExportTraceServiceRequest` in its JSON encoding: ids in hex, times as text.
 fn document(spans: &[Span], node: NodeId) -> Value {
     let text = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
     let spans: Vec<Value> = spans

@@ -1,9 +1,9 @@
-//! Traces as OpenTelemetry has them: of a request or frame through its handler and each host call to the fan-out. Off
-//! unless a collector is configured; then a call in so many is sampled when it begins, and only those cost anything. No
-//! argument, no answer and no message text is in a span.
+//! OpenTelemetry traces: of a request or frame through its handler and each host call to the fan-out. They
+//! are off unless a collector is configured. Then a share of the calls is sampled when they begin, and only
+//! those cost anything. No argument, no answer and no message text is in a span.
 //!
-//! Spans are made when what they tell of is over, in three places, and nothing else of the API is needed; so they are
-//! written as OTLP/HTTP in JSON here, by [`super::otlp`].
+//! Spans are made when their work is over, in three places. The host needs nothing else of the API, so
+//! [`super::otlp`] writes them as OTLP/HTTP in JSON.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -16,14 +16,14 @@ use tokio::sync::mpsc;
 use crate::ids::Address;
 use crate::limits;
 
-/// A span, as whatever it causes names it.
+/// The identity of a span, by which its effects name it as their cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
     pub trace: u128,
     pub span: u64,
 }
 
-/// Something that is over.
+/// A span whose work is over.
 #[derive(Debug)]
 pub struct Span {
     pub context: Context,
@@ -36,7 +36,7 @@ pub struct Span {
     pub failed: bool,
 }
 
-/// As OTLP numbers them.
+/// Kinds of spans, with the numbers of OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Internal = 1,
@@ -47,7 +47,7 @@ pub enum Kind {
 }
 
 pub(super) struct Exporter {
-    /// Calls in one.
+    /// The share of the sampled calls.
     pub sample: f64,
     pub spans: mpsc::Sender<Span>,
 }
@@ -58,7 +58,8 @@ tokio::task_local! {
     static PARENT: Cell<Option<Context>>;
 }
 
-/// The span of a call that begins: of one whose cause is traced always, of others as the sample says. None is free.
+/// The span of a call that begins: always if its cause is traced, otherwise by the sample. None costs
+/// nothing.
 pub fn begin(cause: Option<Context>) -> Option<Context> {
     let exporter = EXPORTER.get()?;
     let cause = cause.or_else(|| PARENT.try_with(Cell::get).ok().flatten());
@@ -71,12 +72,12 @@ pub fn begin(cause: Option<Context>) -> Option<Context> {
     }
 }
 
-/// The cause that `begin` found, for the span's own record.
+/// The cause that `begin` found, for the record of the span.
 pub fn cause(given: Option<Context>) -> Option<u64> {
     given.or_else(|| PARENT.try_with(Cell::get).ok().flatten()).map(|cause| cause.span)
 }
 
-/// Calls within are caused by this.
+/// Makes this span the cause of the calls inside.
 pub async fn under<T>(cause: Option<Context>, work: impl Future<Output = T>) -> T {
     match cause {
         Some(_) => PARENT.scope(Cell::new(cause), work).await,
@@ -84,7 +85,7 @@ pub async fn under<T>(cause: Option<Context>, work: impl Future<Output = T>) -> 
     }
 }
 
-/// The W3C's header: `00-{trace}-{span}-01`. One that says it is not sampled is no cause.
+/// Reads the W3C header `00-{trace}-{span}-01`. A header that is not sampled gives no cause.
 pub fn of_header(text: &str) -> Option<Context> {
     let mut parts = text.trim().split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -95,13 +96,13 @@ pub fn of_header(text: &str) -> Option<Context> {
     (plausible && sampled).then_some(Context { trace, span })
 }
 
-/// Whether anything is traced at all.
+/// Whether tracing is on.
 pub fn is_on() -> bool {
     EXPORTER.get().is_some()
 }
 
 impl Context {
-    /// Something that this caused and that is over now.
+    /// Records a child span that is over now.
     pub fn child(
         self,
         name: impl Into<String>,
@@ -113,7 +114,7 @@ impl Context {
         context.record(Some(self.span), name, kind, began, attributes, false);
     }
 
-    /// It is over now.
+    /// Records the span, which is over now.
     pub fn record(
         self,
         parent: Option<u64>,
@@ -137,15 +138,17 @@ fn an_id() -> u64 {
     rand::random::<u64>().max(1)
 }
 
-// ---- what happens elsewhere because of a call -------------------------------------------------------------------------
+// ---- effects of a call on other nodes -------------------------------------------------------------------
 
-/// Calls that woke a shard of the outbox; what consumers do with that shard right after is caused by the last of them.
+/// Calls that woke a shard of the outbox. The last of them counts as the cause of the consumers' next calls
+/// for that shard.
 static WOKE: Mutex<Vec<(u32, Context, Instant)>> = Mutex::new(Vec::new());
-/// Several consumers are woken by one call; what comes later was woken by others.
+/// Time for which a wake counts as the cause, because one call wakes several consumers. Other calls woke
+/// later ones.
 const WAKE_VALID_FOR: Duration = Duration::from_millis(500);
-/// A publication that nobody here has heard by then has no reader here.
+/// Maximum wait for a publication of a traced call. If it has not arrived by then, this node has no reader.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(5);
-/// Addresses to which a traced call has published, and nobody here has heard yet.
+/// Addresses of publications of traced calls that have not arrived here yet.
 static PUBLISHED: Mutex<VecDeque<Published>> = Mutex::new(VecDeque::new());
 static UNDELIVERED: AtomicUsize = AtomicUsize::new(0);
 
@@ -153,7 +156,7 @@ struct Published {
     address: Address,
     by: Context,
     since: Instant,
-    /// The other nodes know of it.
+    /// Whether the other nodes know it.
     is_announced: bool,
 }
 
@@ -163,7 +166,7 @@ impl Published {
     }
 }
 
-/// A traced call unannounced the outbox.
+/// A traced call woke shards of the outbox.
 pub fn record_wake(shards: &[u32], by: Context) {
     let mut woke = WOKE.lock().unwrap_or_else(PoisonError::into_inner);
     for shard in shards {
@@ -174,7 +177,7 @@ pub fn record_wake(shards: &[u32], by: Context) {
     }
 }
 
-/// Who woke one of these shards last, for as many consumers as ask.
+/// The call that woke one of these shards last; several consumers may ask.
 pub fn waker(shards: impl Iterator<Item = u32>) -> Option<Context> {
     if !is_on() {
         return None;
@@ -185,12 +188,12 @@ pub fn waker(shards: impl Iterator<Item = u32>) -> Option<Context> {
     (since.elapsed() < WAKE_VALID_FOR).then_some(*by)
 }
 
-/// A traced call publishes.
+/// A traced call of this node publishes.
 pub fn published(addresses: impl Iterator<Item = Address>, by: Context) {
     keep(addresses, by, false);
 }
 
-/// One on another node does.
+/// A traced call of another node publishes.
 pub fn published_remotely(addresses: Vec<Address>, by: Context) {
     keep(addresses.into_iter(), by, true);
 }
@@ -206,7 +209,7 @@ fn keep(addresses: impl Iterator<Item = Address>, by: Context, is_announced: boo
     UNDELIVERED.store(published.len(), Relaxed);
 }
 
-/// What the other nodes are to be unannounced before these addresses are published to: which traced calls do that.
+/// The traced calls that publish to these addresses, which the other nodes must know before.
 pub fn take_unannounced<'a>(addresses: impl Iterator<Item = &'a Address>) -> Vec<(Context, Vec<Address>)> {
     let mut unannounced: Vec<(Context, Vec<Address>)> = Vec::new();
     if UNDELIVERED.load(Relaxed) == 0 {
@@ -225,8 +228,8 @@ pub fn take_unannounced<'a>(addresses: impl Iterator<Item = &'a Address>) -> Vec
     unannounced
 }
 
-/// A batch for this address has reached the queues of its readers here. Where more than one was published to it, this is
-/// the newest: of the others the batch is a part, or nobody here listened.
+/// A batch for this address has reached the queues of its readers here. If there were several publications,
+/// this is the newest: the batch contains the others, or this node had no reader.
 pub fn delivered(address: &Address, pushes: usize) {
     if UNDELIVERED.load(Relaxed) == 0 {
         return;
@@ -267,7 +270,7 @@ mod tests {
     #[test]
     fn what_a_traced_call_publishes_is_announced_once() {
         let address = |name: &str| Address::parse(name).unwrap();
-        // Of this test alone: the list is the process's.
+        // An address of this test alone, because the list belongs to the process.
         let (lobby, attic) = (address("conv:unannounced-lobby"), address("conv:unannounced-attic"));
         let (one, two) = (Context { trace: 1, span: 1 }, Context { trace: 2, span: 2 });
         published([lobby.clone(), attic.clone()].into_iter(), one);
@@ -275,7 +278,7 @@ mod tests {
             take_unannounced([&lobby, &attic].into_iter()),
             [(one, vec![lobby.clone(), attic.clone()])]
         );
-        // Nobody here has heard it; what is published there next is of another call, which nobody traces.
+        // It did not arrive here; the next publication is of another call, which is not traced.
         assert_eq!(take_unannounced([&lobby].into_iter()), []);
         published_remotely(vec![attic.clone()], two);
         assert_eq!(take_unannounced([&attic].into_iter()), []);

@@ -1,4 +1,4 @@
-//! A database of its own for one test, on the Postgres that `SWITCHBOARD_TEST_DATABASE_URL` names, made from the
+//! A database for one test, on the Postgres that `SWITCHBOARD_TEST_DATABASE_URL` names, made from the
 //! migrations of the host.
 
 use std::panic;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use switchboard_postgres::migrate;
 
-/// Runs a test against a fresh database, and drops it whatever happens.
+/// Runs a test against a new database, and drops it also if the test fails.
 pub async fn with_database<T, F>(test: T)
 where
     T: FnOnce(PgPool) -> F,

@@ -1,8 +1,8 @@
-//! What the unit tests of several crates share. Only dev-dependencies name this crate.
+//! Helpers for the unit tests of several crates. Only dev-dependencies name this crate.
 //!
-//! A crate whose unit tests use this one is linked twice: as itself, and as what this crate depends on. The types of the two
-//! differ, so nothing here gives such a test types of its own crate. [`manifests`] does: the unit tests of
-//! `switchboard-releases` therefore compile that file themselves.
+//! A crate whose unit tests use this one is linked twice: as itself, and as a dependency of this crate. The
+//! types of the two differ, so nothing here gives such a test types of its own crate. [`manifests`] does: the
+//! unit tests of `switchboard-releases` therefore compile that file themselves.
 
 mod database;
 pub mod manifests;

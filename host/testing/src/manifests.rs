@@ -1,4 +1,5 @@
-//! For tests: releases that are their manifests. Files are real ones; what a compiler says to them is the runtime's to test.
+//! For tests: releases that consist of their manifests. The files are real; the tests of the runtime cover
+//! the compiler.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -19,7 +20,7 @@ pub struct Manifests {
     pub of: &'static str,
 }
 
-/// A release that is called by the test.
+/// A release that the test calls.
 pub struct Declared {
     manifest: Manifest,
     stats: ReleaseStats,
@@ -74,7 +75,7 @@ impl Load for Manifests {
         Ok(())
     }
 
-    /// Answers what the live call answered, and its description where that is `differs`.
+    /// Answers like the live call, or with its description if that is `differs`.
     async fn replay(&self, release: &Arc<Declared>, trace: &Trace) -> Result<Trace, Refusal> {
         let mut again = trace.clone();
         if release.manifest.description == "differs" {
@@ -84,10 +85,10 @@ impl Load for Manifests {
     }
 }
 
-/// Of the one test in which two deploys meet: both have seen what ran before, neither has switched.
+/// For the test with two concurrent deploys: both have read the running release, and neither has switched.
 static MEETING: LazyLock<Barrier> = LazyLock::new(|| Barrier::new(2));
 
-/// A release file of a handler; the text makes its bytes, and so its digest, its own.
+/// A release file of a handler; the text makes its bytes, and so its digest, unique.
 pub fn file(name: &str, on: &str, text: &str) -> Bytes {
     let manifest = format!("name = \"{name}\"\ndescription = \"{text}\"\n{on}");
     let mut component = Component::new();
