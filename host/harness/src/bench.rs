@@ -1,4 +1,5 @@
-//! One call of one handler, for tests in Rust: script what its host calls are answered, then assert on what it did.
+//! One call of one handler, for tests in Rust: script the answers of its host calls, then assert on its host
+//! calls and result.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -41,7 +42,7 @@ impl Handler {
         &self.release.manifest
     }
 
-    /// `input` is completed by [`complete`].
+    /// [`complete`] completes `input`.
     pub fn call(&self, trigger: &str, input: Value) -> Call<'_> {
         Call {
             handler: self,
@@ -52,7 +53,7 @@ impl Handler {
         }
     }
 
-    /// The input and the circumstances of a trace; its answers only where nothing real answers.
+    /// Takes input and scenario of a recording. Its answers are used only if no service answers.
     pub fn again<'a>(&'a self, trace: &Trace) -> Call<'a> {
         let mut call = self.call(&trace.trigger, trace.input.clone());
         call.scenario = trace.scenario.clone().unwrap_or_default();
@@ -70,7 +71,7 @@ impl Handler {
         self.release.digest
     }
 
-    /// One call as it comes, with today's clock. What the handler reaches answers; what it does not reach is down.
+    /// Runs one call with the present time. Services of the handler answer; others are unavailable.
     pub async fn invoke(&self, trigger: &str, input: Value) -> Result<Trace, String> {
         self.play_timed(trigger, input, Live).await
     }
@@ -83,7 +84,7 @@ impl Handler {
         responder: impl Responder + 'static,
     ) -> Result<Trace, String> {
         let mut trace = self.play_timed(trigger, input, responder).await?;
-        // Nobody's business in a test, and different each time.
+        // These differ each time and do not matter in a test.
         trace.exchanges.iter_mut().for_each(|exchange| exchange.micros = 0);
         Ok(trace)
     }
@@ -114,20 +115,21 @@ impl Handler {
 }
 
 impl Call<'_> {
-    /// The next host call of this function is answered so, as a trace writes it. Unscripted ones are answered by the world
-    /// where there is one; without, clock, randomness, settings and log answer by themselves and the rest is away.
+    /// Sets the answer of the next host call of this function, in the form of a recording. The world answers
+    /// the others, if there is one. Without it, clock, randomness, settings and log answer by themselves, and
+    /// the rest is unavailable.
     pub fn answer(mut self, function: &str, answer: Value) -> Self {
         self.script.entry(function.to_owned()).or_default().push_back(Response::Answer(answer));
         self
     }
 
-    /// The next host call of this function is answered so late.
+    /// Delays the answer of the next host call of this function.
     pub fn delay(mut self, function: &str, by: Duration) -> Self {
         self.script.entry(function.to_owned()).or_default().push_back(Response::Late(by));
         self
     }
 
-    /// The nth host call of this function, counted from 1, goes wrong with this answer.
+    /// The nth host call of this function, counted from 1, fails with this answer.
     pub fn fail(mut self, function: &str, nth: u32, answer: Value) -> Self {
         self.scenario.inject.push(Injection {
             call: function.to_owned(),
@@ -138,7 +140,7 @@ impl Call<'_> {
         self
     }
 
-    /// It is done, but its answer is lost: this comes instead.
+    /// The service does the work, but the answer is lost: the handler gets this instead.
     pub fn lose(mut self, function: &str, nth: u32, answer: Value) -> Self {
         self.scenario.inject.push(Injection {
             call: function.to_owned(),
@@ -149,13 +151,13 @@ impl Call<'_> {
         self
     }
 
-    /// It never comes back.
+    /// The host call never returns.
     pub fn hang(mut self, function: &str, nth: u32) -> Self {
         self.scenario.inject.push(Injection { call: function.to_owned(), nth, answer: None, done: false });
         self
     }
 
-    /// RFC 3339. The clock advances a millisecond a look.
+    /// Sets the time, RFC 3339. The clock advances a millisecond at each read.
     pub fn at(mut self, now: &str) -> Self {
         self.scenario.now = Some(now.to_owned());
         self
@@ -169,7 +171,8 @@ impl Call<'_> {
     }
 }
 
-/// What is not scripted is answered by the world; where there is none, settings and log work and the rest is away.
+/// The world answers calls that are not scripted. Without a world, settings and log work and the rest is
+/// unavailable.
 struct Scripted {
     script: HashMap<String, VecDeque<Response>>,
 }
@@ -190,7 +193,8 @@ impl Ran {
         self.trace.exchanges.iter().filter(move |exchange| exchange.function == function)
     }
 
-    /// What the export returned, as a trace writes it; or, where it did not return, a test fails with the whole call.
+    /// The result of the export, in the form of a recording. If it did not return, the test fails and shows
+    /// the whole call.
     pub fn returned(&self) -> &Value {
         match &self.trace.outcome {
             Outcome::Returned(value) => value,
@@ -198,7 +202,7 @@ impl Ran {
         }
     }
 
-    /// The `Ok` of what it returned.
+    /// The `Ok` of the result.
     pub fn expect_ok(&self) -> &Value {
         self.returned().get("Ok").unwrap_or_else(|| panic!("it was refused:\n{self}"))
     }
@@ -210,14 +214,14 @@ impl Ran {
         serde_json::from_str(text.unwrap_or_default()).unwrap_or_default()
     }
 
-    /// A refusal with this code.
+    /// Checks for a refusal with this code.
     pub fn expect_problem(&self, code: &str) -> &Value {
         let problem = self.returned().get("Err").unwrap_or_else(|| panic!("it was not refused:\n{self}"));
         assert_eq!(problem["code"], code, "{self}");
         problem
     }
 
-    /// It ended without an answer: `trap`, `deadline`, `cpu`, …
+    /// Checks that it ended without an answer: `trap`, `deadline`, `cpu`, …
     pub fn expect_failure(&self, expected: &str) {
         match &self.trace.outcome {
             Outcome::Failed { kind, .. } => assert_eq!(kind, expected, "{self}"),

@@ -1,5 +1,5 @@
-//! Tests in files: `handlers/{handler}/tests/*.trace`, one a test, named by its file. A trace that has a scenario can be
-//! recorded again; one that was saved from a node can only be replayed.
+//! Tests in files: `handlers/{handler}/tests/*.trace`, one file for each test, which has the name of the
+//! file. A recording with a scenario can be recorded again; one that a node wrote can only be replayed.
 
 use std::fmt;
 use std::fs;
@@ -16,7 +16,7 @@ pub struct Case {
     pub trace: Trace,
 }
 
-/// A file that is no test.
+/// A file that is not a test.
 #[derive(Debug)]
 pub struct Broken {
     pub path: PathBuf,
@@ -60,8 +60,8 @@ impl Case {
         format!("{}/{}", self.handler, self.name)
     }
 
-    /// Writes what was recorded in the place of what was there. What a person wrote into it, its scenario and the marks
-    /// of calls that may come in any order, stays. False when nothing but the release differs.
+    /// Replaces the file by the new recording. The parts that a person wrote stay: the scenario, and the
+    /// marks of calls that may come in any order. Returns false if only the release differs.
     pub fn replace(&self, mut recorded: Trace) -> std::io::Result<bool> {
         recorded.scenario = self.trace.scenario.clone();
         let mut old = self.trace.exchanges.iter();

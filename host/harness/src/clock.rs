@@ -1,24 +1,25 @@
-//! The clock of a test's database. Recordings hold what Postgres answered at the scenario's `now`, and a later Postgres would
-//! answer otherwise. So every database of the harness has its own clock, which stands still at that `now`. Statements of
-//! handlers, migrations and SQL files of scenarios call that clock's `now()` and the like in the place of Postgres' own: the
-//! harness qualifies their names. Any Postgres in which the harness may make databases can do this.
+//! The clock of a test's database. Recordings contain answers of Postgres at the scenario's `now`, and
+//! Postgres would answer differently at another time. So every database of the harness has its own clock,
+//! which stands still at that `now`. Statements of handlers, migrations and SQL files of scenarios call this
+//! clock's `now()` and similar functions instead of those of Postgres: the harness qualifies their names. Any
+//! Postgres in which the harness may make databases can do this.
 //!
-//! `current_timestamp` and its relatives are keywords of the grammar, and nothing can take their place.
+//! `current_timestamp` and similar words are keywords of the grammar and cannot be replaced.
 
 use super::props::NOW_MS;
 
-/// The functions live in this schema.
+/// The schema of these functions.
 const SCHEMA: &str = "switchboard_harness_clock";
-/// Each of these answers the scenario's `now`.
+/// Each of these functions returns the scenario's `now`.
 const FUNCTIONS: [&str; 4] = ["now", "clock_timestamp", "statement_timestamp", "transaction_timestamp"];
-/// They read the server's clock whatever the search path says.
+/// Keywords that read the server's clock, whatever the search path is.
 const SERVER_CLOCK: [&str; 6] =
     ["current_timestamp", "current_date", "current_time", "localtimestamp", "localtime", "timeofday"];
 
-/// Part of the template's name, so that a template made in another way is not taken for this one.
+/// Part of the template's name, so that a template that was made in another way is not used.
 pub(super) const FORM: &str = "c1";
 
-/// For the owner of a database, connected to it: its clock stands at `now_ms`.
+/// Sets the clock of a database to `now_ms`. The connection is that of the database's owner.
 pub(super) fn stand_at(now_ms: u64) -> String {
     let mut sql = format!("create schema if not exists {SCHEMA}; grant usage on schema {SCHEMA} to public;");
     for function in FUNCTIONS {
@@ -27,14 +28,15 @@ pub(super) fn stand_at(now_ms: u64) -> String {
              as $$ select pg_catalog.to_timestamp({now_ms} / 1000.0) $$;"
         );
     }
-    // Partitions that housekeeping would have made by then; those of the usual moment are in the template.
+    // Make the partitions that housekeeping would have made by then; those of the default time are in the
+    // template.
     if now_ms != NOW_MS {
         sql += "select app.ensure_partitions(); select switchboard.ensure_outbox(2);";
     }
     sql
 }
 
-/// SQL for a database with a clock of its own.
+/// Converts SQL for a database with a clock of its own.
 pub fn qualified(sql: &str) -> String {
     let mut out = String::with_capacity(sql.len());
     let mut rest = sql;
@@ -58,7 +60,7 @@ fn next_call(sql: &str) -> Option<(usize, &'static str)> {
     calls.min_by_key(|(at, _)| *at)
 }
 
-/// The keyword of a statement whose answer depends on the day on which it is asked.
+/// The keyword of a statement that makes its answer depend on the real date.
 pub(super) fn server_clock_in(statement: &str) -> Option<&'static str> {
     let code = statement.lines().map(|line| line.split_once("--").map_or(line, |(code, _)| code));
     let words = code.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));

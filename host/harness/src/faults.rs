@@ -1,5 +1,6 @@
-//! Every host call of every test goes wrong once, in every way that the contract knows. A handler may refuse, wait or go on
-//! without; it may not fall over, and it may not say that something is done which is not.
+//! Lets every host call of every test fail once, in every way that the contract allows. A handler may refuse,
+//! wait or continue without the answer. It may not trap, and it may not report success for work that was not
+//! done.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,7 +18,7 @@ use super::{Handler, Harness};
 use crate::runtime::{Refusal, Responder, Response};
 use crate::trace::{Outcome, Scenario, Secrets, Trace};
 
-/// What was tried, and what was found.
+/// The number of attempts, and the findings.
 #[derive(Debug, Default)]
 pub struct Faults {
     pub tried: usize,
@@ -28,7 +29,7 @@ pub struct Faults {
 pub struct Finding {
     /// `send-message/sends`.
     pub test: String,
-    /// Of the host calls, from 1.
+    /// Number of the host call, from 1.
     pub call: usize,
     pub function: String,
     pub fault: String,
@@ -42,7 +43,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What a function may answer instead, as a trace writes it.
+/// The failures that a function may answer, in the form of a recording.
 fn wrong_answers(function: &str) -> Vec<Value> {
     let err = |error: Value| json!({ "Err": error });
     match function {
@@ -74,13 +75,14 @@ fn wrong_answers(function: &str) -> Vec<Value> {
                 err(json!({ "Refused": "injected" })),
             ]
         }
-        // A setting that nobody set.
+        // A setting that is not set.
         "config.get" => vec![Value::Null],
         _ => Vec::new(),
     }
 }
 
-/// Without services: after the fault, what the trace still has an answer for gets it, and everything else is away.
+/// Runs without services: after the fault, host calls with an answer in the recording get it, and all others
+/// are unavailable.
 pub async fn scripted(harness: &Harness, subjects: &[Subject]) -> Result<Faults, Refusal> {
     let mut faults = Faults::default();
     for subject in subjects {
@@ -103,8 +105,9 @@ pub async fn scripted(harness: &Harness, subjects: &[Subject]) -> Result<Faults,
     Ok(faults)
 }
 
-/// With real services: the answer is lost before or after the world did it, or the call is cut off there. What is in the
-/// database afterwards is all or nothing, and all where the handler said that it is done.
+/// Runs with real services: the answer is lost before or after the service did the work, or the call is cut
+/// off there. Afterwards the database has all of the changes or none, and all if the handler reported
+/// success.
 pub async fn real(place: &Place, subjects: &[Subject], each: impl Fn(&Finding)) -> Result<Faults, String> {
     let mut faults = Faults::default();
     for subject in subjects {
@@ -182,7 +185,7 @@ fn real_faults(function: &str) -> Vec<(&'static str, Response)> {
     faults
 }
 
-/// The fault at one call, the rest by another responder.
+/// Injects the fault at one call; another responder answers the rest.
 struct At<S> {
     fault: Option<(usize, Response)>,
     rest: S,
@@ -190,7 +193,7 @@ struct At<S> {
 
 impl<S: Responder> Responder for At<S> {
     fn respond(&mut self, at: usize, function: &'static str, args: &Value) -> Response {
-        // Always asked: it counts.
+        // Always call it, because it counts the calls.
         let response = self.rest.respond(at, function, args);
         match &self.fault {
             Some((faulty, fault)) if *faulty == at => fault.clone(),
@@ -199,13 +202,13 @@ impl<S: Responder> Responder for At<S> {
     }
 }
 
-/// The trace's answers up to the fault; afterwards those that still fit.
+/// Gives the recording's answers up to the fault; afterwards those that still match.
 struct Broken {
     player: Player,
     left: VecDeque<(String, Value)>,
     at: usize,
     wrong: Option<Value>,
-    /// A statement of the open transaction failed: Postgres takes no more of it.
+    /// A statement of the open transaction failed: Postgres accepts no further one.
     aborted: bool,
 }
 
@@ -257,7 +260,7 @@ fn is_undisturbed(case: &Case) -> bool {
     !injected && case.trace.is_whole() && matches!(case.trace.outcome, Outcome::Returned(_))
 }
 
-/// What is wrong with how a disturbed call ended, if anything is.
+/// Judges the end of a disturbed call: the broken rule, if any.
 fn wrong_end(undisturbed: &Trace, ran: &Trace, function: &str, at: usize) -> Option<String> {
     let returned = match &ran.outcome {
         Outcome::Failed { kind, detail } => return Some(format!("it fell over ({kind}: {detail})")),
@@ -265,7 +268,7 @@ fn wrong_end(undisturbed: &Trace, ran: &Trace, function: &str, at: usize) -> Opt
         Outcome::Unknown => return None,
     };
     let of_postgres = function.starts_with("postgres.") || function.starts_with("transaction.");
-    // It asked once more, and the second answer counts.
+    // The handler tried again, and the second answer counts.
     let again = ran.exchanges.get(at).is_some_and(|failed| {
         ran.exchanges[at + 1..].iter().any(|later| {
             later.function == failed.function
@@ -279,7 +282,7 @@ fn wrong_end(undisturbed: &Trace, ran: &Trace, function: &str, at: usize) -> Opt
     if of_postgres && acknowledged(undisturbed) {
         let code = returned.pointer("/Err/status").and_then(Value::as_u64);
         if let Some(status @ (400..=404 | 409..=428)) = code {
-            return Some(format!("it blames the asker ({status}) for what Postgres could not do"));
+            return Some(format!("it blames the caller ({status}) for what Postgres could not do"));
         }
     }
     let publishes = function == "channels.publish" && ran.trigger == "event";
@@ -289,12 +292,12 @@ fn wrong_end(undisturbed: &Trace, ran: &Trace, function: &str, at: usize) -> Opt
     None
 }
 
-/// Somebody was told that it is done.
+/// Whether the outcome reports success to a caller.
 fn acknowledged(trace: &Trace) -> bool {
     let Outcome::Returned(returned) = &trace.outcome else { return false };
     match trace.trigger.as_str() {
         "event" => returned.as_array().is_some_and(|all| all.iter().any(|verdict| verdict == "Ack")),
-        // They promise nothing: what a connection's begin and end could not do is made good by later ones.
+        // These make no promise: later calls repair what the begin and end of a connection could not do.
         "opened" | "closed" | "touched" => false,
         "http" => {
             let status = returned.pointer("/Ok/status").and_then(Value::as_u64);
@@ -304,7 +307,7 @@ fn acknowledged(trace: &Trace) -> bool {
     }
 }
 
-/// GraphQL says in a 200 what went wrong: no data, and errors.
+/// GraphQL reports a failure in a 200: no data, and errors.
 fn is_failed_graphql(returned: &Value) -> bool {
     let body = returned.pointer("/Ok/body/text").and_then(Value::as_str);
     let document = body.and_then(|text| serde_json::from_str::<Value>(text).ok());
@@ -331,7 +334,7 @@ mod tests {
     use super::*;
     use crate::trace::Exchange;
 
-    /// A call that stores and answers; `said` is what it returns when Postgres was busy.
+    /// A call that stores and answers; `said` is its result when Postgres is busy.
     fn pair(trigger: &str, function: &str, well: Value, said: Value) -> (Trace, Trace) {
         let exchange = |answer: Value| Exchange {
             function: function.into(),
@@ -365,7 +368,7 @@ mod tests {
         let problem = |status: u16| json!({ "Err": { "status": status } });
         let found = |said| verdict("http", "postgres.collect", ok.clone(), said);
         assert!(found(ok.clone()).unwrap().contains("says that it is done"));
-        assert!(found(problem(404)).unwrap().contains("blames the asker"));
+        assert!(found(problem(404)).unwrap().contains("blames the caller"));
         assert_eq!(found(problem(503)), None);
         assert_eq!(found(problem(500)), None);
         let graphql = |body: &str| json!({ "Ok": { "status": 200, "body": { "text": body } } });
@@ -375,7 +378,7 @@ mod tests {
         assert!(
             verdict("http", "postgres.begin", done.clone(), done).unwrap().contains("says that it is done")
         );
-        // A cache that is away is no reason to refuse.
+        // An unavailable cache is no reason to refuse.
         assert_eq!(verdict("http", "redis.command", ok.clone(), ok.clone()), None);
         let ack = json!(["Ack"]);
         assert!(

@@ -1,4 +1,4 @@
-//! What a call is asked, from the little that matters: a test or a person leaves out what any value would do for.
+//! Completes the input of a call: a test or a person may omit members whose value does not matter.
 
 use serde_json::{Map, Value, json};
 
@@ -10,11 +10,12 @@ const NODE: &str = "00000000-0000-4000-8000-00000000000f";
 const CALL: &str = "00000000-0000-7000-8000-000000000001";
 const EVENT: &str = "00000000-0000-7000-8000-0000000000e";
 
-/// Every member that the contract's type of the trigger has. What is there stays; besides the names of the contract it may
-/// have the short ones below.
+/// Adds the missing members of the contract's type for the trigger. Present members stay. Beside the names of
+/// the contract, the input may have these short ones:
 ///
 /// - `caller`: `"ana"` for a principal of that id. Unless given it is ana.
-/// - http: `path` for route, params and query, by the manifest's bindings; `body` as JSON; `headers` as an object.
+/// - http: `path` for route, params and query, by the manifest's bindings; `body` as JSON; `headers` as an
+///   object.
 /// - frame: `type` for frame_type; `payload` as JSON.
 /// - event: `events`, each with `type` for event_type and its `payload` as JSON.
 pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Value, String> {
@@ -176,7 +177,7 @@ fn objects<'a>(
         .collect()
 }
 
-/// Text as it is, anything else as compact JSON.
+/// Text unchanged, any other value as compact JSON.
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -184,7 +185,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// As the gateway finds it: the pattern, and its parameters.
+/// The pattern and its parameters, by the gateway's rule.
 fn route(manifest: &Manifest, method: &str, path: &str) -> Option<(String, Vec<(String, String)>)> {
     let of_method = manifest.on.http.iter().filter(|binding| binding.method == method);
     let mut router = matchit::Router::new();

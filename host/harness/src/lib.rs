@@ -1,13 +1,14 @@
-//! A handler alone, exactly, in milliseconds. Its only way to touch the world is a host call, so a test is a trace: the
-//! call's input, the host calls with their answers, the end. Replayed without Postgres, Redis or sockets; recorded, and
-//! checked, against real ones.
+//! Runs one handler alone, exactly, in milliseconds. A handler acts on the world only through host calls, so
+//! a test is a recording: the call's input, the host calls with their answers, the outcome. It is replayed
+//! without Postgres, Redis or sockets, and recorded and checked against real ones.
 //!
-//! Tests in files (`handlers/*/tests/*.trace`) are found and run by [`suite`], for `switchboard test`. Tests in Rust use
-//! [`Harness`]:
+//! [`suite`] finds and runs tests in files (`handlers/*/tests/*.trace`), for `switchboard test`. Tests in
+//! Rust use [`Harness`]:
 //!
 //! ```ignore
 //! let send = Harness::alone()?.load("target/handlers/send-message.wasm").await?;
-//! let ran = send.call("frame", json!({ "type": "message.send", "payload": { "content": "hi" }, "caller": "ana" }))
+//! let input = json!({ "type": "message.send", "payload": { "content": "hi" }, "caller": "ana" });
+//! let ran = send.call("frame", input)
 //!     .answer("postgres.collect", json!({ "Err": "Busy" }))
 //!     .run().await;
 //! ran.expect_problem("unavailable");
@@ -46,26 +47,27 @@ pub use input::complete;
 pub use props::Props;
 pub use world::{Place, World};
 
-/// Host calls of one test, arguments and answers together. A trace that is larger is no test to be read.
+/// Maximum size of one test's host calls, arguments and answers together. A person cannot read a larger
+/// recording.
 pub const TEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// A sandbox whose handlers reach nothing. What their host calls are answered is a test's to say.
+/// A sandbox without services. The test decides the answers of host calls.
 pub struct Harness {
     runtime: Arc<Runtime>,
 }
 
 impl Harness {
-    /// What it compiles is kept in the system's directory for temporary files, for the next run.
+    /// Keeps compiled code in the system's directory for temporary files, for the next run.
     pub fn alone() -> Result<Self, Refusal> {
         Self::keeping(&std::env::temp_dir().join("switchboard-harness"))
     }
 
-    /// The same with another place for what it compiles.
+    /// The same with another directory for compiled code.
     pub fn keeping(directory: &Path) -> Result<Self, Refusal> {
         Ok(Self { runtime: Arc::new(sandbox(directory.to_owned(), Backends::default())?) })
     }
 
-    /// Handlers that reach these.
+    /// A sandbox with these services.
     pub fn over(directory: &Path, backends: Backends) -> Result<Self, Refusal> {
         Ok(Self { runtime: Arc::new(sandbox(directory.to_owned(), backends)?) })
     }
@@ -74,7 +76,7 @@ impl Harness {
         self.load_with(&read(file.as_ref())?, BTreeMap::new()).await
     }
 
-    /// With settings over the manifest's.
+    /// Loads it with settings over the manifest's.
     pub async fn load_with(
         &self,
         file: &ReleaseFile,
@@ -94,14 +96,14 @@ impl Handler {
     }
 }
 
-/// A release file from disk.
+/// Loads a release file from disk.
 pub fn read(path: &Path) -> Result<ReleaseFile, Refusal> {
     let bytes = std::fs::read(path)
         .map_err(|error| Refusal::of_host(format!("cannot read {}: {error}", path.display())))?;
     ReleaseFile::parse(bytes)
 }
 
-/// It serves nobody, so it compiles by itself; and what it compiled is worth no secret.
+/// It serves no client, so it compiles in this process, and its compiled code needs no secret.
 fn sandbox(data_dir: PathBuf, backends: Backends) -> Result<Runtime, Refusal> {
     let options = Options {
         guest_memory_mib: Config::default().guest_memory_mib,

@@ -1,5 +1,5 @@
-//! Plays the answers of a trace to a handler that may have changed since. It goes on after a difference as long as an
-//! answer can be told, so that a reader sees all that changed and not only the first of it.
+//! Plays the answers of a recording to a handler that may have changed since. It goes on after a difference
+//! as long as it can find an answer, so that a reader sees all changes and not only the first.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,7 +10,7 @@ use crate::trace::{Exchange, Outcome, Secrets, Trace, is_concealed, reveal};
 
 pub struct Player {
     left: VecDeque<Exchange>,
-    /// How the traced call ended where it got no answer.
+    /// The outcome of the recorded call, if a host call got no answer.
     end: Response,
     settings: BTreeMap<String, String>,
     secrets: Secrets,
@@ -18,7 +18,7 @@ pub struct Player {
 }
 
 impl Player {
-    /// `secrets` are those of `settings`: the recording holds placeholders in their place.
+    /// `secrets` are those of `settings`: the recording has placeholders for them.
     pub fn of(trace: &Trace, settings: &BTreeMap<String, String>, secrets: Secrets) -> Self {
         let end = match &trace.outcome {
             Outcome::Failed { kind, detail } if kind == "trap" => {
@@ -48,12 +48,13 @@ impl Player {
         }
     }
 
-    /// The nearest call that is this one. Those before it were not made, which the comparison will tell.
+    /// The nearest recorded call that equals this one. The comparison reports the skipped ones before it.
     fn same(&self, function: &str, args: &Value) -> Option<usize> {
         self.left.iter().position(|exchange| exchange.function == function && exchange.args == *args)
     }
 
-    /// The next call where it is of the same function; lines of the log may have come or gone before it.
+    /// The next recorded call, if it is of the same function; log lines before it may have been added or
+    /// removed.
     fn alike(&self, function: &str) -> Option<usize> {
         let next = self.left.iter().position(|exchange| exchange.function != "log.log")?;
         (self.left[next].function == function).then_some(next)
@@ -65,7 +66,7 @@ impl Responder for Player {
         let mut args = args.clone();
         self.secrets.conceal(&mut args);
         let args = &args;
-        // A group that may come in any order keeps those that were passed over.
+        // A group that may come in any order keeps the skipped calls.
         let group = 1 + self.left.iter().skip(1).take_while(|exchange| exchange.unordered).count();
         if let Some(place) = self.same(function, args) {
             if place >= group {

@@ -1,5 +1,5 @@
-//! Clock and randomness as a test has them: every run sees the same times and draws the same bytes, in whatever order it
-//! asks. And what is to go wrong.
+//! Clock and randomness of a test: every run gets the same times and bytes, in whatever order it asks. And
+//! the injected failures.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::trace::{Injection, Scenario};
 /// 2026-11-20T12:00:00Z.
 pub const NOW_MS: u64 = 1_795_176_000_000;
 
-/// Stands before a responder that answers the rest.
+/// A responder for these functions; another responder answers the rest.
 pub struct Props<S> {
     began_ms: u64,
     now_ms: u64,
@@ -22,7 +22,7 @@ pub struct Props<S> {
     rest: S,
 }
 
-/// The world itself.
+/// The real services.
 pub struct Live;
 
 impl Responder for Live {
@@ -93,7 +93,7 @@ impl<S: Responder> Responder for Props<S> {
     }
 }
 
-/// When a scenario happens, for the guest's clock and for that of its database.
+/// The time of a scenario, for the guest's clock and for that of its database.
 pub fn now_ms_of(scenario: &Scenario) -> Result<u64, String> {
     match &scenario.now {
         None => Ok(NOW_MS),

@@ -1,4 +1,4 @@
-//! What came of a run of tests: for a person, for a program, for CI.
+//! The report of a test run: for a person, for a program, for CI.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::trace::Difference;
 #[derive(Debug)]
 pub struct Report {
     pub tested: Vec<Tested>,
-    /// Handlers without a single test: as bad as one that fails.
+    /// Handlers without a test, which count as a failure.
     pub untested: Vec<String>,
     pub handlers: usize,
     pub took: Duration,
@@ -31,7 +31,7 @@ pub struct Tested {
 pub enum Verdict {
     Passed,
     Differs(Vec<Difference>),
-    /// What it asks and returns was written anew.
+    /// The recording was updated.
     Updated,
     Recorded,
     Skipped(String),
@@ -48,7 +48,7 @@ impl Tested {
         !matches!(self.verdict, Verdict::Differs(_) | Verdict::Failed(_))
     }
 
-    /// What a person has to read of it; nothing where it passed.
+    /// The lines for a person; none if the test passed.
     pub fn said(&self) -> Option<String> {
         let title = format!("{}/{}", self.handler, self.name);
         match &self.verdict {
@@ -92,7 +92,7 @@ impl Report {
         }
     }
 
-    /// What Postgres says no to, whatever the traces say.
+    /// Statements that Postgres refuses, whatever the recordings contain.
     pub fn refused_statements(&mut self, refused: Vec<String>) {
         self.tested.extend(refused.into_iter().map(|why| {
             let (name, why) = why.split_once(": ").unwrap_or(("statement", &why));
@@ -111,7 +111,7 @@ impl Report {
         self.untested.is_empty() && self.tested.iter().all(Tested::is_well)
     }
 
-    /// One line for what happened, after those for what is not well.
+    /// One summary line, after the lines of the failures.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for said in self.tested.iter().filter_map(Tested::said) {
@@ -120,7 +120,7 @@ impl Report {
         text + &self.summary()
     }
 
-    /// The same, where each test was told when it was done.
+    /// The same, if each test was reported when it finished.
     pub fn summary(&self) -> String {
         let mut text = String::new();
         for handler in &self.untested {
@@ -158,7 +158,7 @@ impl Report {
         json!({ "tests": tests, "untested": self.untested, "took_ms": took, "ok": self.is_well() })
     }
 
-    /// The XML that CI systems read.
+    /// The JUnit XML for CI systems.
     pub fn junit(&self) -> String {
         let failures = self.tested.iter().filter(|tested| !tested.is_well()).count() + self.untested.len();
         let count = self.tested.len() + self.untested.len();
@@ -205,7 +205,7 @@ fn escaped(text: &str) -> String {
             '&' => out.push_str("&amp;"),
             '"' => out.push_str("&quot;"),
             '\n' | '\t' => out.push(c),
-            // XML 1.0 has no way to write the others.
+            // XML 1.0 cannot represent the other characters.
             c if c.is_control() => out.push('\u{fffd}'),
             c => out.push(c),
         }

@@ -1,5 +1,5 @@
-//! Every SQL statement that the tests hold, planned against a migrated database as the handler's role: types, names and
-//! grants hold, whatever the trace says.
+//! Plans every SQL statement of the tests in a migrated database with the handler's role. So types, names and
+//! grants are checked independently of the recordings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,21 +16,22 @@ use crate::trace::{Exchange, Scenario};
 #[derive(Debug, Default)]
 pub struct Statements {
     pub planned: usize,
-    /// What Postgres says of a statement, and whose it is.
+    /// The error of Postgres for a statement, with its handler.
     pub refused: Vec<String>,
 }
 
-/// In which database a statement is planned: one with the tables that its scenario makes, where it makes any.
+/// The database for the plan of a statement: if its scenario makes tables, one with these tables.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Furniture {
+struct Fixtures {
     directory: PathBuf,
     sql: Vec<String>,
 }
 
-/// The handler's role and the statement, with a test that uses it. What Postgres itself refuses in every test is meant so.
+/// The handler's role and the statement, with a test that uses it. A statement that Postgres refuses in every
+/// test is intended.
 type Planned = BTreeMap<(String, String), String>;
 
-fn of(subjects: &[Subject]) -> BTreeMap<Furniture, Planned> {
+fn of(subjects: &[Subject]) -> BTreeMap<Fixtures, Planned> {
     let mut found = BTreeMap::<_, Planned>::new();
     for subject in subjects {
         let Some(role) = &subject.file.manifest.grants.postgres else { continue };
@@ -38,7 +39,7 @@ fn of(subjects: &[Subject]) -> BTreeMap<Furniture, Planned> {
         for case in &subject.cases {
             let sql = case.trace.scenario.iter().flat_map(|scenario| scenario.sql.clone()).collect();
             let directory = case.path.parent().unwrap_or(Path::new(".")).to_owned();
-            let planned = found.entry(Furniture { directory, sql }).or_default();
+            let planned = found.entry(Fixtures { directory, sql }).or_default();
             let answered = case.trace.exchanges.iter().filter(|exchange| !is_refused(exchange));
             for exchange in answered {
                 let one = exchange.args.get("statement").and_then(Value::as_str);
@@ -61,9 +62,9 @@ fn is_refused(exchange: &Exchange) -> bool {
 
 pub async fn check(place: &Place, subjects: &[Subject]) -> Result<Statements, String> {
     let mut checked = Statements::default();
-    for (furniture, planned) in of(subjects) {
-        let scenario = Scenario { sql: furniture.sql, ..Scenario::default() };
-        let world = place.world(&scenario, &furniture.directory).await?;
+    for (fixtures, planned) in of(subjects) {
+        let scenario = Scenario { sql: fixtures.sql, ..Scenario::default() };
+        let world = place.world(&scenario, &fixtures.directory).await?;
         for ((role, statement), test) in planned {
             checked.planned += 1;
             if let Some(keyword) = clock::server_clock_in(&statement) {
@@ -83,7 +84,8 @@ pub async fn check(place: &Place, subjects: &[Subject]) -> Result<Statements, St
     Ok(checked)
 }
 
-/// Explaining a prepared statement checks what running it would: the plan is made, and the permissions of every table.
+/// Explaining a prepared statement checks the same as running it: the plan, and the permissions of every
+/// table.
 async fn plan(pool: &sqlx::PgPool, role: &str, statement: &str) -> Result<(), String> {
     let mut connection = pool.acquire().await.map_err(|error| error.to_string())?;
     let planned = async {
@@ -101,7 +103,7 @@ async fn plan(pool: &sqlx::PgPool, role: &str, statement: &str) -> Result<(), St
         Ok::<_, sqlx::Error>(())
     };
     let planned = planned.await;
-    // The connection goes back to its pool as it was, or not at all.
+    // The connection returns to its pool unchanged, or not at all.
     if sqlx::raw_sql("reset role; deallocate all").execute(&mut *connection).await.is_err() {
         let _ = connection.close().await;
     }

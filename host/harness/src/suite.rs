@@ -1,5 +1,5 @@
-//! The tests of many handlers at once: replayed, all cores busy; or run against real services, one after the other, to be
-//! recorded or to see that the recorded answers are still the real ones.
+//! Runs the tests of many handlers: replays on all cores; or runs against real services, one after the other,
+//! to record them or to check the recorded answers.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::trace::{self, Difference, Outcome, Scenario, Secrets, Trace, differen
 
 /// A handler with its tests.
 pub struct Subject {
-    /// Its directory's name.
+    /// The name of its directory.
     pub name: String,
     pub cases: Vec<Case>,
     /// The release under test.
@@ -35,7 +35,8 @@ impl Subject {
     }
 }
 
-/// Without services. `update` writes what handlers ask and return now into traces whose answers still serve.
+/// Replays without services. `update` writes the present host calls and results into recordings whose answers
+/// still match.
 pub async fn replay(harness: &Harness, subjects: &[Subject], update: bool) -> Result<Report, Refusal> {
     let begun = Instant::now();
     let mut work = Vec::new();
@@ -50,7 +51,7 @@ pub async fn replay(harness: &Harness, subjects: &[Subject], update: bool) -> Re
             let work = work.clone();
             tokio::spawn(async move {
                 let mut done = Vec::new();
-                // Every worker its own share, in the order of all.
+                // Every worker has a part of the tests; the results are in the order of all.
                 for at in (worker..work.len()).step_by(workers) {
                     let (handler, case) = &work[at];
                     let begun = Instant::now();
@@ -94,7 +95,8 @@ async fn replay_one(handler: &Handler, case: &Case, update: bool) -> Verdict {
     }
 }
 
-/// The call of a trace with the trace's answers, going on after differences as long as an answer can be told.
+/// Runs the call of a recording with its answers, and goes on after differences as long as it can find an
+/// answer.
 pub async fn again(handler: &Handler, recorded: &Trace) -> Result<Trace, String> {
     let settings = settings_of(handler, recorded.scenario.as_ref());
     let secrets = Secrets::new(&settings, &handler.manifest().public_settings);
@@ -102,7 +104,7 @@ pub async fn again(handler: &Handler, recorded: &Trace) -> Result<Trace, String>
     trace::reveal(&settings, &mut input);
     let player = Player::of(recorded, &settings, secrets.clone());
     let mut got = handler.play(&recorded.trigger, input, player).await?;
-    // The release knows only the settings of its manifest, and not those of the scenario.
+    // The release has only the settings of its manifest, not those of the scenario.
     secrets.conceal_trace(&mut got);
     Ok(got)
 }
@@ -121,7 +123,8 @@ fn written(case: &Case, got: Trace, verdict: Verdict) -> Verdict {
     }
 }
 
-/// Against real services. `record` writes what they answer; else it is compared with what is written.
+/// Runs against real services. `record` writes their answers; otherwise they are compared with the recorded
+/// ones.
 pub async fn real(place: &Place, subjects: &[Subject], record: bool, each: impl Fn(&Tested)) -> Report {
     let begun = Instant::now();
     let mut tested = Vec::new();
@@ -129,7 +132,7 @@ pub async fn real(place: &Place, subjects: &[Subject], record: bool, each: impl 
         for case in &subject.cases {
             let begun = Instant::now();
             let verdict = match &case.trace.scenario {
-                // Saved from a node: there is nothing to make it happen again.
+                // A recording of a node has no scenario to make the call happen again.
                 None => Verdict::Skipped("it has no scenario".to_owned()),
                 Some(scenario) => match run(place, subject, case, scenario).await {
                     Ok(got) => judged(case, scenario, got, record),
@@ -180,7 +183,7 @@ async fn run(place: &Place, subject: &Subject, case: &Case, scenario: &Scenario)
     ran
 }
 
-/// Whether no statement of the call changes anything, nor calls a function that may.
+/// Whether no statement of the call changes data or calls a function that may change data.
 fn only_reads(trace: &Trace, writing: &HashSet<String>) -> bool {
     const WRITE: [&str; 6] = ["insert", "update", "delete", "merge", "truncate", "create"];
     let reads = |statement: &Value| {
@@ -208,7 +211,7 @@ async fn in_world(
 }
 
 impl Handler {
-    /// The call of a trace in the handler's world, its connection joined to the hub.
+    /// Runs the call of a recording in the handler's world, with its connection in the hub.
     pub(super) async fn live(
         &self,
         recorded: &Trace,

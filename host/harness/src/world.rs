@@ -1,5 +1,6 @@
-//! Real services for one test: a database of its own, copied from a migrated template, an emptied Redis, a hub. They are
-//! gone with the test. The clock and the random bytes are still the test's: the database has a clock of its own (`clock`).
+//! Real services for one test: a database, copied from a migrated template, an emptied Redis, a hub. They end
+//! with the test. The clock and the random bytes are still those of the test: the database has a clock of its
+//! own (`clock`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -22,17 +23,17 @@ use crate::redis::{Keyspace, Redis};
 use crate::runtime::{Backends, ReleaseFile, Runtime};
 use crate::trace::Scenario;
 
-/// Of the Redis that is named, this database is the tests', and is emptied before each.
+/// The database of Redis for tests, which is emptied before each test.
 const REDIS_DATABASE: u32 = 15;
-/// Says in it that emptying it is right.
+/// A key in that database which marks that it may be emptied.
 const REDIS_MARK: &str = "switchboard-harness";
-/// The lock that makers of templates and copies take, in the database that is named.
+/// The lock for making templates and copies, in the named database.
 const TEMPLATE_LOCK: &str = "7171";
-/// Services of a test answer by then, or it has failed.
+/// Maximum wait for a service of a test; then the test has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SECRET: &str = "the secret of databases that live for one test";
 
-/// Where real services are.
+/// The addresses of real services.
 pub struct Place {
     database_url: String,
     redis_url: String,
@@ -40,34 +41,34 @@ pub struct Place {
     cache: PathBuf,
     template: OnceCell<String>,
     writing_functions: OnceCell<HashSet<String>>,
-    /// Databases that nobody has written to since they were furnished, by the SQL that furnished them.
-    unchanged: Mutex<HashMap<Furniture, String>>,
+    /// Unchanged databases, by the SQL that filled them.
+    unchanged: Mutex<HashMap<Fixtures, String>>,
 }
 
-/// Files of SQL, in order, and the time at which the database's clock stands.
+/// SQL files, in order, and the time of the database's clock.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Furniture {
+struct Fixtures {
     files: Vec<PathBuf>,
     now_ms: u64,
 }
 type Opened = (Postgres, Hub, Arc<Runtime>);
 
-/// One test's share of them.
+/// The services of one test.
 pub struct World {
     pub(super) runtime: Arc<Runtime>,
     postgres: Postgres,
     hub: Hub,
     name: String,
-    furniture: Furniture,
+    fixtures: Fixtures,
     server: String,
 }
 
-type Said<T> = Result<T, String>;
+type Result<T, E = String> = std::result::Result<T, E>;
 
 impl Place {
-    /// `database_url` names a server on which databases may be made and dropped; `secret` is the one of a node that lives
-    /// there too, whose roles must keep their passwords.
-    pub fn new(database_url: &str, redis_url: &str, secret: Option<&str>, cache: &Path) -> Said<Self> {
+    /// `database_url` names a server on which databases may be made and dropped. `secret` is that of a node
+    /// on the same server, whose roles must keep their passwords.
+    pub fn new(database_url: &str, redis_url: &str, secret: Option<&str>, cache: &Path) -> Result<Self> {
         Ok(Self {
             database_url: database_url.to_owned(),
             redis_url: with_path(redis_url, &REDIS_DATABASE.to_string())?,
@@ -79,34 +80,34 @@ impl Place {
         })
     }
 
-    /// A new world, furnished as the scenario says. Its files of SQL lie in `directory`.
-    pub async fn world(&self, scenario: &Scenario, directory: &Path) -> Said<World> {
-        let furniture = Furniture::of(scenario, directory)?;
+    /// Makes a new world, filled by the scenario. Its SQL files are in `directory`.
+    pub async fn world(&self, scenario: &Scenario, directory: &Path) -> Result<World> {
+        let fixtures = Fixtures::of(scenario, directory)?;
         let name = self.new_database().await?;
-        let furnish = async {
+        let fill = async {
             let config = self.config(&name)?;
-            furnish(&config, &furniture).await?;
+            fill(&config, &fixtures).await?;
             self.open(&config, scenario).await
         };
-        let opened = furnish.await;
-        self.opened(opened, name, furniture).await
+        let opened = fill.await;
+        self.opened(opened, name, fixtures).await
     }
 
-    /// The same for a test that only reads: making and dropping a database takes half a second, so one that was left
-    /// `unchanged` serves again.
-    pub async fn world_to_read(&self, scenario: &Scenario, directory: &Path) -> Said<World> {
-        let furniture = Furniture::of(scenario, directory)?;
-        let Some(name) = self.unchanged().remove(&furniture) else {
+    /// The same for a test that only reads. Making and dropping a database takes half a second, so an
+    /// `unchanged` one is used again.
+    pub async fn world_to_read(&self, scenario: &Scenario, directory: &Path) -> Result<World> {
+        let fixtures = Fixtures::of(scenario, directory)?;
+        let Some(name) = self.unchanged().remove(&fixtures) else {
             return self.world(scenario, directory).await;
         };
         let opened = self.open(&self.config(&name)?, scenario).await;
-        self.opened(opened, name, furniture).await
+        self.opened(opened, name, fixtures).await
     }
 
-    async fn opened(&self, opened: Said<Opened>, name: String, furniture: Furniture) -> Said<World> {
+    async fn opened(&self, opened: Result<Opened>, name: String, fixtures: Fixtures) -> Result<World> {
         match opened {
             Ok((postgres, hub, runtime)) => {
-                Ok(World { runtime, postgres, hub, name, furniture, server: self.database_url.clone() })
+                Ok(World { runtime, postgres, hub, name, fixtures, server: self.database_url.clone() })
             }
             Err(why) => {
                 drop_database(&self.database_url, &name).await?;
@@ -115,10 +116,10 @@ impl Place {
         }
     }
 
-    /// The world ends, and its database waits for the next reader.
-    pub async fn keep_unchanged(&self, world: &World) -> Said<()> {
+    /// Ends the world and keeps its database for the next reader.
+    pub async fn keep_unchanged(&self, world: &World) -> Result<()> {
         world.close().await;
-        // Handlers' connections end when their pools are forgotten, which may be later than the next test begins.
+        // Connections of handlers end when their pools are dropped, which may be after the next test begins.
         let mut admin = connect(&self.database_url).await?;
         let lingering = format!(
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}'",
@@ -126,15 +127,16 @@ impl Place {
         );
         run(&mut admin, &lingering).await?;
         let _ = admin.close().await;
-        let before = self.unchanged().insert(world.furniture.clone(), world.name.clone());
+        let before = self.unchanged().insert(world.fixtures.clone(), world.name.clone());
         match before {
             Some(name) => drop_database(&self.database_url, &name).await,
             None => Ok(()),
         }
     }
 
-    /// Functions of the migrations, `schema.name`, that may change something: Postgres holds the others to their word.
-    pub async fn writing_functions(&self) -> Said<&HashSet<String>> {
+    /// Functions of the migrations, `schema.name`, that may change data: Postgres enforces that the others do
+    /// not.
+    pub async fn writing_functions(&self) -> Result<&HashSet<String>> {
         const VOLATILE: &str = "select nspname || '.' || proname from pg_proc join pg_namespace on pronamespace = \
                                 pg_namespace.oid where provolatile = 'v' and nspname not in ('pg_catalog', \
                                 'information_schema')";
@@ -148,8 +150,8 @@ impl Place {
         self.writing_functions.get_or_try_init(look).await
     }
 
-    /// Nothing is left but the template.
-    pub async fn end(&self) -> Said<()> {
+    /// Drops all databases except the template.
+    pub async fn end(&self) -> Result<()> {
         let names = std::mem::take(&mut *self.unchanged()).into_values().collect::<Vec<_>>();
         for name in names {
             drop_database(&self.database_url, &name).await?;
@@ -157,11 +159,11 @@ impl Place {
         Ok(())
     }
 
-    fn unchanged(&self) -> MutexGuard<'_, HashMap<Furniture, String>> {
+    fn unchanged(&self) -> MutexGuard<'_, HashMap<Fixtures, String>> {
         self.unchanged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn new_database(&self) -> Said<String> {
+    async fn new_database(&self) -> Result<String> {
         let template = self.template.get_or_try_init(|| self.make_template()).await?;
         let name = format!("switchboard_harness_{}", Uuid::now_v7().simple());
         let mut admin = connect(&self.database_url).await?;
@@ -174,7 +176,7 @@ impl Place {
         Ok(name)
     }
 
-    async fn open(&self, config: &Config, scenario: &Scenario) -> Said<Opened> {
+    async fn open(&self, config: &Config, scenario: &Scenario) -> Result<Opened> {
         let postgres = Postgres::connect(config).await.map_err(|error| error.to_string())?;
         let redis = Redis::connect(config, Keyspace::bare()).map_err(|error| error.to_string())?;
         tokio::time::timeout(PATIENCE, redis.up()).await.map_err(|_| "Redis does not answer".to_owned())?;
@@ -198,7 +200,7 @@ impl Place {
         Ok((postgres, hub, Arc::new(runtime)))
     }
 
-    fn config(&self, database: &str) -> Said<Config> {
+    fn config(&self, database: &str) -> Result<Config> {
         Ok(Config {
             database_url: Some(with_path(&self.database_url, database)?),
             redis_url: Some(self.redis_url.clone()),
@@ -208,8 +210,9 @@ impl Place {
         })
     }
 
-    /// Migrated once for each content of the migrations. Passwords belong to the cluster and are set in each run.
-    async fn make_template(&self) -> Said<String> {
+    /// Makes the template, once for each content of the migrations. Passwords belong to the cluster and are
+    /// set in each run.
+    async fn make_template(&self) -> Result<String> {
         let name = format!("switchboard_harness_template_{}_{}", migrate::fingerprint_of_all(), clock::FORM);
         let mut admin = connect(&self.database_url).await?;
         run(&mut admin, &format!("select pg_advisory_lock({TEMPLATE_LOCK})")).await?;
@@ -245,24 +248,25 @@ impl World {
         self: &Arc<Self>,
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
-    ) -> Said<Handler> {
+    ) -> Result<Handler> {
         let release = self.runtime.load(file, settings).await.map_err(|refusal| refusal.to_string())?;
         Ok(Handler { runtime: self.runtime.clone(), release, world: Some(self.clone()) })
     }
 
-    /// As the owner of the database.
+    /// A connection as the owner of the database.
     pub fn owner(&self) -> &sqlx::PgPool {
         self.postgres.host()
     }
 
-    /// A connection that calls may gate and send to.
+    /// A client's connection that calls may gate and send to.
     pub async fn seat(&self, connection: ConnectionId, user: &str) -> Option<Arc<Outlet>> {
         let user = UserId::parse(user)?;
         Some(self.hub.open_connection(ConnectionInfo { connection, user, session: "session".into() }).await)
     }
 
-    /// Every row of the product and of the outbox, without what each run makes anew: ids, times, positions.
-    pub async fn state(&self) -> Said<Vec<(String, String)>> {
+    /// Every row of the product and of the outbox, without values that differ in each run: ids, times,
+    /// positions.
+    pub async fn state(&self) -> Result<Vec<(String, String)>> {
         const TABLES: &str = "select format('%I.%I', nspname, relname) from pg_class join pg_namespace on relnamespace \
                               = pg_namespace.oid where (nspname = 'app' or (nspname, relname) = ('switchboard', \
                               'outbox')) and relkind in ('r', 'p') and not relispartition order by 1";
@@ -284,8 +288,8 @@ impl World {
         Ok(state)
     }
 
-    /// Nothing of it is left.
-    pub async fn end(&self) -> Said<()> {
+    /// Drops it.
+    pub async fn end(&self) -> Result<()> {
         self.close().await;
         drop_database(&self.server, &self.name).await
     }
@@ -296,18 +300,18 @@ impl World {
     }
 }
 
-impl Furniture {
-    fn of(scenario: &Scenario, directory: &Path) -> Said<Self> {
+impl Fixtures {
+    fn of(scenario: &Scenario, directory: &Path) -> Result<Self> {
         let files = scenario.sql.iter().map(|file| directory.join(file)).collect();
         Ok(Self { files, now_ms: now_ms_of(scenario)? })
     }
 }
 
-async fn furnish(config: &Config, furniture: &Furniture) -> Said<()> {
+async fn fill(config: &Config, fixtures: &Fixtures) -> Result<()> {
     let mut owner = connect(config.database_url.as_deref().unwrap_or_default()).await?;
-    run(&mut owner, &clock::stand_at(furniture.now_ms)).await?;
+    run(&mut owner, &clock::stand_at(fixtures.now_ms)).await?;
     let mut roles = false;
-    for path in &furniture.files {
+    for path in &fixtures.files {
         let sql = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         if let Some(keyword) = clock::server_clock_in(&sql) {
             return Err(format!(
@@ -323,13 +327,13 @@ async fn furnish(config: &Config, furniture: &Furniture) -> Said<()> {
     }
     let _ = owner.close().await;
     if roles {
-        // They can log in like those of the migrations.
+        // Make them able to log in like the roles of the migrations.
         migrate::run_rewritten(config, clock::qualified).await.map_err(|error| error.to_string())?;
     }
     Ok(())
 }
 
-async fn empty(redis: &Redis) -> Said<()> {
+async fn empty(redis: &Redis) -> Result<()> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let size = format!("{:?}", command(redis, &words(&["DBSIZE"])).await?);
     let marked = format!("{:?}", command(redis, &words(&["EXISTS", REDIS_MARK])).await?);
@@ -342,30 +346,30 @@ async fn empty(redis: &Redis) -> Said<()> {
     command(redis, &words(&["SET", REDIS_MARK, "1"])).await.map(drop)
 }
 
-async fn command(redis: &Redis, args: &[String]) -> Said<Vec<crate::contract::redis::Node>> {
+async fn command(redis: &Redis, args: &[String]) -> Result<Vec<crate::contract::redis::Node>> {
     let done = redis.command(args, Instant::now() + PATIENCE).await;
     done.map_err(|error| format!("redis {}: {error:?}", args.join(" ")))
 }
 
-async fn connect(url: &str) -> Said<PgConnection> {
+async fn connect(url: &str) -> Result<PgConnection> {
     let connecting = owner::connect(url, "switchboard test");
     connecting.await.map_err(|error| format!("Postgres does not let the tests in: {error}"))
 }
 
-async fn run(connection: &mut PgConnection, sql: &str) -> Said<()> {
+async fn run(connection: &mut PgConnection, sql: &str) -> Result<()> {
     let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await;
     done.map(drop).map_err(|error| format!("{}: {error}", sql.lines().next().unwrap_or_default()))
 }
 
-async fn drop_database(server: &str, name: &str) -> Said<()> {
+async fn drop_database(server: &str, name: &str) -> Result<()> {
     let mut admin = connect(server).await?;
     run(&mut admin, &format!("drop database if exists {name} with (force)")).await?;
     let _ = admin.close().await;
     Ok(())
 }
 
-/// The same server, another database.
-fn with_path(url: &str, path: &str) -> Said<String> {
+/// The URL of another database on the same server.
+fn with_path(url: &str, path: &str) -> Result<String> {
     let no_url = || "a URL like postgres://user@host:5432/database or redis://host:6379 is wanted".to_owned();
     let (scheme, rest) = url.split_once("://").ok_or_else(no_url)?;
     let (before, query) = rest.split_once('?').map_or((rest, None), |(before, query)| (before, Some(query)));
