@@ -1,5 +1,5 @@
-//! `switchboard admin-token`: tokens for the admin listener. Made with the token that is configured, which must be of the
-//! role admin; shown once, and kept by nobody but you.
+//! `switchboard admin-token`: tokens for the admin listener. It uses the configured token, which must have
+//! the role admin. It prints the new token once; the host stores only its digest.
 
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -12,15 +12,15 @@ use switchboard_postgres::operators::Operator;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Whose it is, as the audit will name them. All tokens are listed where it is not given.
+    /// The name of the token's owner, for the audit. Without it, the command lists all tokens.
     name: Option<String>,
-    /// Read only; also release; or everything.
+    /// The role: read, deploy (also release), or admin (everything).
     #[arg(long, value_enum, requires = "name")]
     role: Option<Role>,
-    /// Take the token back.
+    /// Revoke the token.
     #[arg(long, requires = "name", conflicts_with = "role")]
     revoke: bool,
-    /// Who has a token; the same without any argument.
+    /// List the tokens; the same as without any argument.
     #[arg(long, conflicts_with_all = ["name", "role", "revoke"])]
     list: bool,
     #[command(flatten)]

@@ -1,6 +1,6 @@
-//! `switchboard build`: handler crates to release files. All crates of the directory are compiled in one cargo call, also
-//! when one handler is named: cargo unifies the features of what it builds together, and the digest of a handler must not
-//! depend on what was built beside it.
+//! `switchboard build`: builds release files from handler crates. One cargo call compiles all crates of the
+//! directory, also if one handler is named: cargo unifies the features of crates that it builds together, and
+//! the digest of a handler must not depend on the others.
 
 pub(super) mod component;
 mod guests;
@@ -19,20 +19,21 @@ use switchboard_core::ids::Digest;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Names of handlers (their directories); none means all.
+    /// Names of handlers (their directories); without a name, all.
     handlers: Vec<String>,
-    /// The directory of the handler crates: every directory in it with a `handler.toml`.
+    /// The directory with the handler crates: every directory in it with a `handler.toml`.
     #[arg(long, default_value = "handlers")]
     from: PathBuf,
-    /// Where the release files go; `handlers` in cargo's target directory unless given.
+    /// The directory for the release files; by default `handlers` in cargo's target directory.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Where the std of wasm32-unknown-unknown comes from, when it is not to be found out; SWITCHBOARD_WASM_ROUTE unless given.
+    /// The source of the std of wasm32-unknown-unknown; by default SWITCHBOARD_WASM_ROUTE, or the first that
+    /// is available.
     #[arg(long)]
     std: Option<Std>,
 }
 
-/// What a build made.
+/// The results of a build.
 #[derive(Debug, Serialize)]
 pub struct Built {
     pub route: Route,
@@ -45,7 +46,7 @@ pub struct ReleaseFile {
     pub path: PathBuf,
     pub bytes: usize,
     pub digest: Digest,
-    /// False when the file already held exactly this.
+    /// False if the file already had this content.
     pub changed: bool,
 }
 
@@ -66,7 +67,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Builds the named handlers of a directory, or all of them. Cargo's own words go to standard error.
+/// Builds the named handlers of a directory, or all of them. Cargo's output goes to standard error.
 pub fn build(from: &Path, out: Option<&Path>, std: Option<Std>, names: &[String]) -> Result<Built, Failure> {
     let wanted = Source::find(from)?;
     for name in names {
@@ -81,7 +82,7 @@ pub fn build(from: &Path, out: Option<&Path>, std: Option<Std>, names: &[String]
     }
     let wanted: Vec<Source> =
         wanted.into_iter().filter(|s| names.is_empty() || names.contains(&s.name)).collect();
-    // A bad manifest is told before the compiler is started.
+    // Report a bad manifest before the compiler starts.
     let manifests = wanted.iter().map(Source::manifest).collect::<Result<Vec<_>, _>>()?;
 
     let workspace = Workspace::of(from)?;
@@ -106,7 +107,8 @@ pub fn build(from: &Path, out: Option<&Path>, std: Option<Std>, names: &[String]
     Ok(Built { route, handlers })
 }
 
-/// A node that deploys this directory must not find a handler whose sources are gone. Files that are no releases stay.
+/// Removes release files of handlers whose sources are gone, so that a node does not deploy them. Other files
+/// stay.
 fn forget_gone(out: &Path, built: &[ReleaseFile]) -> Result<(), Failure> {
     for entry in std::fs::read_dir(out)? {
         let path = entry?.path();

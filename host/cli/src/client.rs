@@ -1,4 +1,5 @@
-//! The admin API, from the command line: one request, one connection. What went wrong is said so that the person can act.
+//! The client of the admin API for commands: one connection for each request. Errors tell the operator what
+//! to do.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -21,10 +22,10 @@ use switchboard_core::limits;
 use switchboard_releases::signature::Signature;
 use switchboard_server::admin::SIGNATURE;
 
-/// A local call; a node that needs longer has other troubles.
+/// Time-out of a connect. The call is usually local; a node that needs longer has another problem.
 const CONNECT_WAITS: Duration = Duration::from_secs(5);
 
-/// A release by its file, or by the beginning of its digest from a fleet that keeps it.
+/// Reads a release from its file, or by the beginning of its digest from a fleet that stores it.
 pub async fn release(config: &Config, at: &Where, named: &str) -> Result<Bytes, Failure> {
     if Path::new(named).exists() {
         let read = std::fs::read(named);
@@ -41,7 +42,7 @@ pub async fn release(config: &Config, at: &Where, named: &str) -> Result<Bytes, 
 
 #[derive(Default, clap::Args)]
 pub struct Where {
-    /// The admin listener of any node of the fleet; that of the configuration unless given.
+    /// The admin listener of any node of the fleet; by default that of the configuration.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
 }
@@ -51,17 +52,18 @@ pub struct Client {
     token: Option<String>,
 }
 
-/// What a node answered, when it did.
+/// The answer of a node.
 pub struct Answer {
     pub status: u16,
     pub body: Bytes,
 }
 
 impl Client {
-    /// The token comes from the configuration only: a command line can be read by others on the machine.
+    /// The token comes from the configuration only, because other users of the machine can read a command
+    /// line.
     pub fn of(config: &Config, at: &Where) -> Self {
         let mut address = at.admin.unwrap_or(config.admin_listen);
-        // A node that listens everywhere is reached here.
+        // For a node that listens on all addresses, use the loopback address.
         if address.ip().is_unspecified() {
             address.set_ip(match address.ip() {
                 IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -83,7 +85,7 @@ impl Client {
         self.call(Method::POST, path, "application/json", body.to_string().into()).await
     }
 
-    /// Signatures go beside the file, in a header.
+    /// Uploads a file, with its signatures in a header.
     pub async fn upload<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -103,7 +105,7 @@ impl Client {
         Ok(answer.body)
     }
 
-    /// Whatever the status: readiness says no with a document.
+    /// Returns the answer with any status, because a failed readiness has a document.
     pub async fn ask(&self, method: Method, path: &str, kind: &str, body: Bytes) -> Result<Answer, Failure> {
         self.ask_with(&[], method, path, kind, body).await
     }
@@ -142,11 +144,11 @@ impl Client {
         let answer = async {
             let answer = sender.send_request(request).await?;
             let status = answer.status().as_u16();
-            // The largest thing a node says is a release.
+            // A release is the largest answer of a node.
             let body = Limited::new(answer.into_body(), limits::RELEASE_BYTES_MAX).collect().await?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Answer { status, body: body.to_bytes() })
         };
-        // The connection's own end comes first only when it breaks; then the answer says so too.
+        // The connection ends first only if it breaks; then the answer fails too.
         let asked = async {
             let mut answer = std::pin::pin!(answer);
             tokio::select! {
@@ -182,7 +184,7 @@ impl Client {
         })
     }
 
-    /// A problem's own sentence is the best there is.
+    /// The detail of a problem is the best message.
     fn wanted(&self, answer: &Answer) -> Result<(), Failure> {
         if (200..300).contains(&answer.status) {
             return Ok(());

@@ -1,4 +1,5 @@
-//! `switchboard deploy`: release files to a running fleet. Returns when every live node runs them, or names those that do not.
+//! `switchboard deploy`: sends release files to a running fleet. It returns when every live node runs them,
+//! or names the nodes that do not.
 
 use std::path::Path;
 
@@ -14,18 +15,20 @@ use switchboard_releases::{NodeOutcome, Outcome, State};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Release files, as `switchboard build` makes them; their signatures, FILE.sig, go along. Or `oci://host/repository:tag`
-    /// and `…@sha256:…`: then they come from that registry.
+    /// Release files of `switchboard build`, with their signatures FILE.sig. Or `oci://host/repository:tag`
+    /// and `…@sha256:…`, which are fetched from that registry.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
-    /// Only so many of a hundred users get it, always the same ones: `10%`. It is taken back by itself when it is worse than
-    /// what runs; `promote` gives it to everybody, `rollback` to nobody.
+    /// The percentage of users that get it, always the same users: `10%`. It is withdrawn automatically when
+    /// it has more errors or is slower than the running release. `promote` gives it to everybody, `rollback`
+    /// removes it.
     #[arg(long, value_name = "PERCENT", value_parser = percent::<99>, conflicts_with = "shadow")]
     canary: Option<u8>,
-    /// Nobody gets it: it is shown so many of a hundred calls, and `releases HANDLER` says where it differs.
+    /// The percentage of calls that it gets a copy of. No user gets its answers; `releases HANDLER` shows the
+    /// differences.
     #[arg(long, value_name = "PERCENT", value_parser = percent::<100>)]
     shadow: Option<u8>,
-    /// Kept in the history, for whoever wonders later.
+    /// The reason, for the history.
     #[arg(long)]
     note: Option<String>,
     #[command(flatten)]
@@ -41,7 +44,7 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
             let (bytes, signatures) = read(file, config).await?;
             deploy(&client, bytes, &signatures, args.beside(), args.note.as_deref()).await
         };
-        // One that is refused does not keep the others back; what runs instead goes on.
+        // A refused file does not stop the others; its running release continues.
         match deployed.await {
             Ok(outcome) => {
                 all_well &= outcome.complete;
@@ -73,7 +76,7 @@ fn percent<const MOST: u8>(text: &str) -> Result<u8, String> {
     percent.ok_or_else(|| format!("it is 1% to {MOST}%"))
 }
 
-/// A release and who vouches for it.
+/// A release and its signatures.
 async fn read(file: &str, config: &Config) -> Result<(Vec<u8>, Vec<Signature>), Failure> {
     if registry::is_named_by(file) {
         let pulled = registry::pull(file, config).await?;
@@ -97,7 +100,7 @@ pub async fn deploy(
     client.upload(&format!("/admin/v1/releases?{}", query.join("&")), Bytes::from(file), signatures).await
 }
 
-/// What is done to a handler that the fleet has: `promote`, `rollback` and the like.
+/// Changes a handler of the fleet: `promote`, `rollback` and similar.
 pub async fn change(
     client: &Client,
     (handler, what): (&str, &str),
@@ -110,7 +113,7 @@ pub async fn change(
     if outcome.complete { Ok(()) } else { Err(Failure::Answered) }
 }
 
-/// One line for the fleet, and one for each node that could not follow.
+/// One line for the fleet, and one for each node that did not follow.
 pub fn said(outcome: &Outcome) -> String {
     let live = outcome.nodes.iter().filter(|node| node.is_live()).count();
     let nodes = if outcome.complete {

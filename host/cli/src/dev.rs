@@ -1,5 +1,5 @@
-//! `switchboard dev`: a node in this process, and its handlers built and swapped when their files change. Sockets stay open:
-//! a change is a deploy like any other, through the admin API.
+//! `switchboard dev`: runs a node in this process, and builds and deploys its handlers when their files
+//! change. Sockets stay open: a change is a deploy like any other, through the admin API.
 
 pub(super) mod watch;
 
@@ -22,10 +22,11 @@ use watch::Watch;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The directory of the handler crates.
+    /// The directory with the handler crates.
     #[arg(long, default_value = "handlers")]
     from: PathBuf,
-    /// What is built is signed with it, where `release_keys` demands signatures. Otherwise `release.key`, if there is one.
+    /// The key that signs the builds, if `release_keys` demands signatures; by default `release.key`, if it
+    /// exists.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     #[command(flatten)]
@@ -38,10 +39,10 @@ pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure
         out.progress("no SWITCHBOARD_ADMIN_TOKEN: only this process can operate the node");
         config.admin_token = Some(format!("{:032x}", rand::random::<u128>()));
     }
-    // What is built here is deployed here.
+    // Deploy the builds to this node.
     config.handlers_dir = None;
     let key = key(args.key, &config)?;
-    // Before the first build, so that what is saved during it is not missed.
+    // Start before the first build, so that changes during it are not missed.
     let watch = Watch::start(&args.from)?;
     let first = build(&args.from).await;
     migrate::run(&config).await?;
@@ -66,7 +67,7 @@ pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure
                     swap(&client, &built, key.as_ref(), |file| file.changed, out).await;
                     out.progress(format_args!("{} after the save", page::duration(millis(saved))));
                 }
-                // Cargo has said why; what runs goes on.
+                // Cargo has printed the reason; the running release continues.
                 Err(failure) => out.progress(format_args!("{failure}; the handlers go on as they are")),
             }
         }
@@ -77,8 +78,8 @@ pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure
     }
 }
 
-/// With what builds are signed: nothing where the node demands nothing. Without a key that it trusts it would refuse all of
-/// them, so this says so before anything is built.
+/// The key that signs builds; none if the node demands no signatures. If there is no trusted key, the node
+/// would refuse all builds, so this fails before anything is built.
 fn key(named: Option<PathBuf>, config: &Config) -> Result<Option<SigningKey>, Failure> {
     let trust = Trust::of(config).map_err(|error| Failure::Usage(error.to_string()))?;
     if !trust.is_needed() {
@@ -119,7 +120,7 @@ async fn swap(
     }
 }
 
-/// On a thread of its own: cargo is waited for.
+/// Builds on a thread of its own, because it waits for cargo.
 async fn build(from: &std::path::Path) -> Result<Built, Failure> {
     let from = from.to_owned();
     tokio::task::spawn_blocking(move || build::build(&from, None, None, &[]))
@@ -127,7 +128,7 @@ async fn build(from: &std::path::Path) -> Result<Built, Failure> {
         .unwrap_or_else(|error| Err(Failure::failed(format!("the build broke off: {error}"))))
 }
 
-/// Resolves when the node can be asked. If it never can, it ends, and `run` with it.
+/// Resolves when the node answers. If the node ends before, `run` ends too.
 async fn ready(client: &Client) {
     let mut again = tokio::time::interval(Duration::from_millis(50));
     loop {
@@ -170,7 +171,7 @@ mod tests {
             assert!(said.contains("release_keys") && said.contains("dev --key FILE"), "{said}");
             assert!(said.contains(&named.display().to_string()), "{said}");
         }
-        // Nothing is demanded, nothing is looked for.
+        // Without `release_keys` it looks for no key.
         assert!(matches!(key(None, &Config::default()), Ok(None)));
     }
 }

@@ -1,4 +1,4 @@
-//! `switchboard events`: what a consumer gave up, and what is to become of it.
+//! `switchboard events`: parked events of consumers: list, retry, drop.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,14 +19,14 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// The parked events, with why; the newest first.
+    /// List the parked events with their reasons, the newest first.
     Failed,
-    /// Deliver them again, as if for the first time.
+    /// Deliver the events again, with their attempts counted anew.
     Retry {
         #[arg(required = true)]
         ids: Vec<Uuid>,
     },
-    /// Forget them.
+    /// Delete the events.
     Drop {
         #[arg(required = true)]
         ids: Vec<Uuid>,

@@ -1,4 +1,4 @@
-//! `switchboard inspect`: what a release answers to, may touch and may use, from its file or from a fleet.
+//! `switchboard inspect`: shows what a release answers, may use, and how much, from its file or from a fleet.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ use switchboard_runtime::ReleaseFile;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A file, or the beginning of the digest of a release that a fleet keeps.
+    /// A file, or the beginning of the digest of a release that a fleet stores.
     release: String,
     #[command(flatten)]
     at: Where,
@@ -46,7 +46,7 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
     Ok(())
 }
 
-/// What the outermost component takes and gives.
+/// The imports and exports of the outermost component.
 fn border(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), Failure> {
     let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0);
     for payload in Parser::new(0).parse_all(bytes) {
@@ -137,7 +137,7 @@ fn text(document: &Document) -> Result<String, Failure> {
     row(
         "as a canary",
         format!(
-            "taken back over {} failures or {} points more errors, or {} % slower",
+            "withdrawn at {} failures, {} percentage points more errors, or {} % more latency",
             canary.failures, canary.error_percent, canary.latency_percent
         ),
     );

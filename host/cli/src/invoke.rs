@@ -1,5 +1,5 @@
-//! `switchboard invoke`: one call of a handler as it was built last, with the host calls it made. Against the services of
-//! the configuration, for good; or, without any, as if they were down.
+//! `switchboard invoke`: makes one call of a handler as it was built last, and shows its host calls. With the
+//! services of the configuration, changes stay; without services, host calls to them fail as unavailable.
 
 use std::path::{Path, PathBuf};
 
@@ -18,15 +18,15 @@ use switchboard_server::app::keyspace;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Its name, or a release file.
+    /// The handler's name, or a release file.
     handler: String,
-    /// JSON with one member, the trigger, and what it is asked: {"frame": {"type": "…", "payload": {…}, "caller": "ana"}}.
-    /// Or a trace, whose input is taken.
+    /// JSON with one member, the trigger, and its input: {"frame": {"type": "…", "payload": {…}, "caller":
+    /// "ana"}}. Or a recording, whose input is used.
     event: PathBuf,
-    /// With the Postgres and Redis of the configuration: what the handler changes there stays changed.
+    /// Use the Postgres and Redis of the configuration. Changes of the handler stay.
     #[arg(long)]
     real: bool,
-    /// Where `switchboard build` put the release files.
+    /// The directory with the release files of `switchboard build`.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/handlers")]
     built: PathBuf,
 }

@@ -1,5 +1,5 @@
-//! `switchboard keys`: a pair of keys for signing releases. The secret half is for whoever releases, or their CI; the
-//! public half is what nodes are told to trust (`release_keys`).
+//! `switchboard keys`: makes a pair of keys for signing releases. The secret key is for the operator who
+//! releases, or for CI; nodes trust the public key (`release_keys`).
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -13,7 +13,7 @@ use switchboard_releases::signature;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where to: NAME.key, which only you may read, and NAME.pub.
+    /// The files: NAME.key, which only its owner may read, and NAME.pub.
     #[arg(default_value = "release")]
     name: PathBuf,
 }
@@ -26,7 +26,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
     };
     let (secret_file, public_file) = (beside(".key"), beside(".pub"));
     let (secret, public) = signature::new_key();
-    // Never over another: what it signed would have nobody to vouch for it.
+    // Never overwrite a key: nothing could verify its signatures any more.
     let cannot = |path: &PathBuf, error: std::io::Error| {
         Failure::failed(format!("cannot write {}: {error}", path.display()))
     };

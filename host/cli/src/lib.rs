@@ -1,7 +1,9 @@
-//! The command line: one file a command, each an `Args` and a `run`. Nothing else of the product is decided here.
+//! The command line: one file for each command, with its `Args` and `run`. It makes no other decisions of the
+//! product.
 //!
-//! Answers go to standard output (one JSON document with `--json`), progress and complaints to standard error.
-//! Exit codes: 0 done, 1 failed, 2 usage. A reader who goes away ends no command and changes no code.
+//! Answers go to standard output (one JSON document with `--json`), progress and errors to standard error.
+//! Exit codes: 0 done, 1 failed, 2 usage. If the reader of the output ends, the command continues with the
+//! same exit code.
 
 mod admin_token;
 mod build;
@@ -54,7 +56,7 @@ struct Cli {
     /// Answer with one JSON document.
     #[arg(long, global = true)]
     json: bool,
-    /// Settings, instead of ./switchboard.toml.
+    /// The file with the settings, instead of ./switchboard.toml.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -63,63 +65,64 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a node until it is told to end.
+    /// Run a node until SIGTERM or Ctrl-C.
     Serve(serve::Args),
-    /// Run a node, and rebuild and swap a handler when its files change.
+    /// Run a node, and build and deploy a handler when its files change.
     Dev(dev::Args),
-    /// Handler crates to release files.
+    /// Build release files from handler crates.
     Build(build::Args),
-    /// A component of another language's tools to a release file.
+    /// Make a release file from a component of another language's tools.
     Pack(pack::Args),
-    /// A handler with a passing test, to begin with.
+    /// Make a new handler with a passing test.
     New(new::Args),
-    /// The tests of handlers, without any service; recorded with real ones.
+    /// Run the tests of handlers without services, or record them with real ones.
     Test(test::Args),
-    /// A recorded call on one release, or on two to see where they differ.
+    /// Run a recorded call on one release, or on two to compare them.
     Replay(replay::Args),
-    /// One call of a handler, and the host calls it makes.
+    /// Make one call of a handler, and show its host calls.
     Invoke(invoke::Args),
-    /// Bring the database to this version.
+    /// Migrate the database to this version.
     Migrate(migrate::Args),
-    /// Release files to a running fleet.
+    /// Deploy release files to a running fleet.
     Deploy(deploy::Args),
-    /// What is kept, and what of it runs.
+    /// List the stored releases, and the running ones.
     Releases(releases::Args),
-    /// The canary, for everybody.
+    /// Make the canary run for everybody.
     Promote(promote::Args),
-    /// Why a canary was taken back by itself, with the first call that went wrong.
+    /// Show why a canary was withdrawn, with its first failed call.
     Report(report::Args),
-    /// Back to what ran before, or to a named release; a canary that stands goes first.
+    /// Remove the canary, or return to the release before, or to a named release.
     Rollback(rollback::Args),
-    /// Take a handler out of the fleet; a deploy or a rollback brings it back.
+    /// Retire a handler from the fleet; a deploy or a rollback restores it.
     Retire(retire::Args),
     /// End the shadow of a handler.
     Unshadow(unshadow::Args),
-    /// What a release answers to, may touch and may use.
+    /// Show what a release answers, may use, and how much.
     Inspect(inspect::Args),
-    /// Nodes, releases, connections, outbox; exit code 1 when something is not as it should be.
+    /// Show nodes, releases, connections and the outbox; exit code 1 if something is wrong.
     Status(status::Args),
-    /// What a consumer of the outbox gave up, and what is to become of it.
+    /// List, retry or drop the parked events of the outbox.
     Events(events::Args),
-    /// The read model in Redis, from Postgres.
+    /// Rebuild the read model in Redis from Postgres.
     Rebuild(rebuild::Args),
-    /// A development token (only with an HS256 secret).
+    /// Make a development token (only with an HS256 secret).
     Token(token::Args),
-    /// A token for the admin listener, of a role; or take one back.
+    /// Make, list or revoke tokens for the admin listener.
     AdminToken(admin_token::Args),
-    /// A pair of keys for signing releases.
+    /// Make a pair of keys for signing releases.
     Keys(keys::Args),
-    /// Vouch for release files: FILE.sig beside each.
+    /// Sign release files: writes FILE.sig beside each.
     Sign(sign::Args),
-    /// Whether release files are signed by a key that counts.
+    /// Check that release files are signed by a trusted key.
     Verify(verify::Args),
-    /// The child of a node: a component on standard input, its machine code on standard output.
+    /// The child process of a node: reads a component from standard input, and writes its machine code to
+    /// standard output.
     #[command(name = switchboard_runtime::SUBCOMMAND, hide = true)]
     Compile,
 }
 
 pub fn main() -> ExitCode {
-    // Clap answers `--help` with 0 and a wrong usage with 2.
+    // Clap exits with 0 for `--help` and with 2 for a wrong usage.
     let cli = Cli::parse();
     let out = Output { json: cli.json, lost: OnceLock::new() };
     let result = match cli.command {
@@ -146,10 +149,10 @@ pub fn main() -> ExitCode {
 }
 
 impl Command {
-    /// The commands that need to know the settings.
+    /// The commands that need the settings.
     fn run(self, config: Config, out: &Output) -> Result<(), Failure> {
         match self {
-            // They start without any.
+            // These start without settings.
             Self::Build(_) | Self::Pack(_) | Self::New(_) | Self::Compile | Self::Keys(_) | Self::Sign(_) => {
                 Ok(())
             }
@@ -177,13 +180,13 @@ impl Command {
     }
 }
 
-/// Why a command did not do it. `?` makes a `Failed` of any error.
+/// The failure of a command. `?` converts any error to `Failed`.
 #[derive(Debug)]
 pub enum Failure {
     Failed(Box<dyn Error + Send + Sync>),
-    /// The command line asks for what is not there; exit code 2.
+    /// The command line is wrong; exit code 2.
     Usage(String),
-    /// The answer already says what is not as it should be.
+    /// The printed answer already names the problem.
     Answered,
 }
 
@@ -217,21 +220,21 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Where a command speaks.
+/// The output of a command.
 pub struct Output {
     json: bool,
-    /// Why an answer could not be written.
+    /// The error of a write.
     lost: OnceLock<io::Error>,
 }
 
 impl Output {
-    /// What it is doing now: standard error, for people.
+    /// Prints the progress to standard error, for people.
     pub fn progress(&self, line: impl fmt::Display) {
-        // The macros panic where a reader has gone away. Complaints that nobody takes are dropped.
+        // The print macros panic if the reader has ended, so write directly and ignore errors.
         let _ = writeln!(io::stderr(), "{line}");
     }
 
-    /// The result: the document with `--json`, else the text.
+    /// Prints the result: the document with `--json`, otherwise the text.
     pub fn answer(&self, document: &impl Serialize, text: impl fmt::Display) {
         if self.json {
             self.print(serde_json::to_string_pretty(document).expect("an answer is plain data"));
@@ -247,7 +250,7 @@ impl Output {
         }
     }
 
-    /// Whether the answers were written. A reader who has gone away (`| head`) had enough.
+    /// Whether the answers were written. A reader that ended early (`| head`) is no error.
     fn said(&self) -> Result<(), Failure> {
         match self.lost.get() {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -268,7 +271,7 @@ impl Output {
     }
 }
 
-/// Runs a command that waits for others.
+/// Runs an asynchronous command.
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

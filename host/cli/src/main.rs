@@ -1,7 +1,8 @@
-//! The entry. Everything is in the library, so that tests can call it.
+//! The entry point. Everything is in the library, so that tests can call it.
 
-/// A connection that came leaves short-lived memory around what stays of it. This allocator packs and gives back: an idle
-/// connection costs half of what it does with the system's, and a crowd that has gone costs nothing.
+/// A new connection allocates short-lived memory between its lasting memory. This allocator packs it and
+/// returns it: an idle connection costs half as much as with the system's allocator, and closed connections
+/// cost nothing.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -8,8 +8,9 @@ use switchboard_postgres::migrate::{self, Claim};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Give the handlers' roles the passwords of this database's secret, although other databases of the server use these
-    /// roles with another secret. Nodes of those databases can then not log in until they have the same secret.
+    /// Give the handlers' roles the passwords of this database's secret, although other databases of the
+    /// server use these roles with another secret. Nodes of those databases can then not log in until they
+    /// have the same secret.
     #[arg(long)]
     take_roles: bool,
 }

@@ -1,4 +1,4 @@
-//! `switchboard new`: a handler that does one thing, with a test that passes, to begin with.
+//! `switchboard new`: makes a small handler with a passing test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use switchboard_core::manifest::Manifest;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Lower case, digits and dashes.
+    /// The handler's name: lower case, digits and dashes.
     name: String,
-    /// What the host calls it for.
+    /// The trigger of the handler.
     #[arg(long, value_enum, default_value_t = On::Http)]
     on: On,
-    /// The directory of the handlers, in a cargo workspace that takes its directories as members.
+    /// The directory of the handlers, in a cargo workspace whose members are its directories.
     #[arg(long, default_value = "handlers")]
     from: PathBuf,
 }
@@ -93,7 +93,7 @@ fn files(name: &str, on: On) -> Result<Vec<(&'static str, String)>, String> {
             .replace("{role}", &name.replace('-', "_"))
     };
     let manifest = filled(template.manifest);
-    // A name that a manifest takes is also one for a crate, but for those that begin with a digit.
+    // A valid name of a handler is also a valid name of a crate, except if it begins with a digit.
     Manifest::parse(&manifest).map_err(|invalid| invalid.to_string())?;
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
         return Err(format!("`{name}` does not begin with a letter"));

@@ -1,5 +1,5 @@
-//! `switchboard pack`: a component that other tools built, with its manifest, to a release file. For handlers in other
-//! languages; those in Rust are built by `switchboard build`.
+//! `switchboard pack`: makes a release file from a component that other tools built, and its manifest. It is
+//! for handlers in other languages; `switchboard build` builds those in Rust.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use switchboard_runtime::ReleaseFile;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The handler's directory: the one with its `handler.toml`.
+    /// The handler's directory, with its `handler.toml`.
     handler: PathBuf,
     /// The component.
     component: PathBuf,
@@ -25,7 +25,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
     let manifest = Source { name: name.clone(), directory: args.handler }.manifest()?;
     let bytes = std::fs::read(&args.component)
         .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", args.component.display())))?;
-    // Whatever is wrong with it is told here and not by a fleet.
+    // Check it here, so that mistakes show before a deploy.
     let file = ReleaseFile::parse(component::with_manifest(bytes, &manifest))?;
     let wrote = |error| Failure::failed(format!("cannot write {}: {error}", args.out.display()));
     if let Some(directory) = args.out.parent() {

@@ -1,11 +1,11 @@
-//! How answers look to a person: aligned columns, ages and sizes in words.
+//! The form of answers for people: aligned columns, ages and sizes in words.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Columns as wide as their widest cell; no space at the ends of lines.
 pub fn table(rows: &[Vec<String>]) -> String {
-    // Notes, names and reasons are other people's texts: none may pass for another row.
+    // Notes, names and reasons are foreign texts: none may look like another row.
     let rows: Vec<Vec<Cow<'_, str>>> = rows
         .iter()
         .map(|row| row.iter().map(|cell| switchboard_telemetry::in_one_line(cell)).collect())
@@ -63,12 +63,12 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
-/// An RFC 3339 time, as read by people: to the second.
+/// An RFC 3339 time for people: to the second.
 pub fn time(rfc3339: &str) -> String {
     rfc3339.get(..19).map_or_else(|| rfc3339.to_owned(), |time| time.replace('T', " "))
 }
 
-/// In a path or a query.
+/// Escapes a text for a path or a query.
 pub fn escape(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! `switchboard promote`: the canary runs for everybody.
+//! `switchboard promote`: makes the canary run for everybody.
 
 use serde_json::json;
 
@@ -9,9 +9,9 @@ use switchboard_core::config::Config;
 #[derive(clap::Args)]
 pub struct Args {
     handler: String,
-    /// The beginning of the canary's digest, to be sure that it is still the one you mean.
+    /// The beginning of the expected canary's digest; if another canary is there, the command fails.
     release: Option<String>,
-    /// Why. Kept in the history.
+    /// The reason, for the history.
     #[arg(long)]
     note: Option<String>,
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! `switchboard rebuild`: the read model in Redis, from Postgres, with a progress bar. The host knows nothing of it: a handler
-//! does it, a step at a time, and says where the next step begins.
+//! `switchboard rebuild`: rebuilds the read model in Redis from Postgres, with a progress bar. The host does
+//! not know the model: a handler does the work step by step, and returns the begin of the next step.
 
 use std::time::Instant;
 
@@ -24,9 +24,9 @@ pub struct Args {
 struct Step {
     done: u64,
     total: u64,
-    /// Where the next step begins; none at the end.
+    /// The begin of the next step; none at the end.
     cursor: Option<String>,
-    /// Keys in Redis that are to be deleted, because nothing writes them anew: patterns, with the first step only.
+    /// Patterns of keys in Redis to delete, because no step writes them again; with the first step only.
     #[serde(default)]
     forget: Vec<String>,
 }
@@ -58,7 +58,7 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
     Ok(())
 }
 
-/// On standard error, and only where a person looks at it.
+/// The progress bar, on standard error, and only on a terminal.
 fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len}, {eta} left");
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))

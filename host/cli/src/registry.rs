@@ -1,6 +1,7 @@
-//! A release file from an OCI registry: `oci://host[:port]/repository[:tag][@digest]`, laid out as the Wasm OCI artifact.
-//! Whoever deploys fetches it, not the nodes: they get the bytes that were looked at here, hold no registry's password, and
-//! connect nowhere because somebody named a place. Of the protocol it speaks what a pull needs (docs/decisions/registry.md).
+//! A release file from an OCI registry: `oci://host[:port]/repository[:tag][@digest]`, with the layout of the
+//! Wasm OCI artifact. This command fetches it, not the nodes: they get the bytes that were checked here, have
+//! no password of a registry, and connect to no place that a request names. It implements the part of the
+//! protocol that a pull needs (docs/decisions/registry.md).
 
 mod challenge;
 mod reference;
@@ -25,14 +26,14 @@ use switchboard_core::limits::{
 use switchboard_http::fetch::{self, Answer};
 use switchboard_releases::signature::Signature;
 
-/// What the layout says that the one layer is, and its configuration.
+/// The media types of the one layer and of the configuration in this layout.
 const LAYER: &str = "application/wasm";
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// An annotation of the manifest: the lines of FILE.sig.
+/// The annotation of the manifest with the lines of FILE.sig.
 const SIGNATURES: &str = "dev.switchboard.signatures";
-/// A registry may explain itself at any length.
+/// Maximum length of a registry's error text.
 const REASON_CHARS_MAX: usize = 300;
 
 pub struct Pulled {
@@ -94,7 +95,7 @@ struct Descriptor {
     size: u64,
 }
 
-/// The layer's digest is verified, and the manifest's where it is named by one.
+/// The layer's digest is verified, and that of the manifest if the name has one.
 pub async fn pull(source: &str, config: &Config) -> Result<Pulled, Failure> {
     let reference = Reference::parse(source).map_err(Failure::Usage)?;
     let login = match (&config.registry_user, &config.registry_password) {
@@ -116,7 +117,7 @@ pub async fn pull(source: &str, config: &Config) -> Result<Pulled, Failure> {
 struct Registry {
     reference: Reference,
     login: Option<(String, String)>,
-    /// The `authorization` that the registry took.
+    /// The `authorization` that the registry accepted.
     shown: Option<String>,
 }
 
@@ -183,7 +184,7 @@ impl Registry {
         Ok(manifest)
     }
 
-    /// One question about the repository; where the registry asks who it is, once more.
+    /// Sends one request about the repository; if the registry asks for a login, a second one.
     async fn ask(&mut self, path: &str, accept: &str, bytes_max: usize) -> Result<Bytes, Asked> {
         let url = self.reference.url(path);
         let mut answer = self.follow(&url, accept, bytes_max).await?;
@@ -208,7 +209,7 @@ impl Registry {
         }))
     }
 
-    /// Of the place that the registry names; a password goes there by TLS or not at all.
+    /// Fetches a token from the address that the registry names. It sends a password only by TLS.
     async fn token(&self, realm: &str, service: Option<&str>) -> Result<String, Asked> {
         let scope = format!("repository:{}:pull", self.reference.repository);
         let url = challenge::token_url(realm, service, &scope).map_err(|why| {
@@ -229,7 +230,7 @@ impl Registry {
             .ok_or_else(|| Asked::Failed(Error::Wrong("gives no token".to_owned())))
     }
 
-    /// Registries keep their blobs elsewhere. Whoever that is gets no authorization of ours.
+    /// Follows a redirect, because registries keep their blobs elsewhere. The target gets no authorization.
     async fn follow(&self, url: &Uri, accept: &str, bytes_max: usize) -> Result<Answer, Asked> {
         let mut at = url.clone();
         for _ in 0..=REGISTRY_REDIRECTS_MAX {
@@ -253,7 +254,7 @@ impl Registry {
 }
 
 enum Asked {
-    /// More than there was room for.
+    /// The answer was larger than the bound.
     TooLarge,
     Failed(Error),
 }

@@ -1,4 +1,4 @@
-//! `switchboard releases`: what is kept, what of it runs, and how it came to that.
+//! `switchboard releases`: lists the stored releases, the running ones, and the history.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use switchboard_releases::repository::{Event, Release, Shadowed};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Of this handler only, with its history.
+    /// Only this handler, with its history.
     handler: Option<String>,
     #[command(flatten)]
     at: Where,
@@ -97,7 +97,7 @@ fn state(release: &Release) -> String {
     if release.current { "runs".to_owned() } else { beside(release) }
 }
 
-/// How it stands beside what runs, if it does.
+/// Its canary or shadow share, if any.
 pub fn beside(release: &Release) -> String {
     match (release.canary_percent, release.shadow_percent) {
         (Some(percent), _) => format!("canary {percent} %"),

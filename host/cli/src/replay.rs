@@ -1,4 +1,5 @@
-//! `switchboard replay`: a trace on a release, or on two: where do they differ from what was recorded, and from each other?
+//! `switchboard replay`: runs a recording on one release or on two, and shows the differences from the
+//! recording and between both.
 
 use std::path::PathBuf;
 
@@ -12,16 +13,16 @@ use switchboard_recording::{Difference, Trace, differences, keep_all};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A trace: a test's, or one that a node kept.
+    /// A recording: of a test, or of a node.
     trace: PathBuf,
-    /// A release file, or the beginning of a digest that a fleet keeps; given twice, the two are compared. Without it,
-    /// the handler as it was built last.
+    /// A release file, or the beginning of a digest of a release that a fleet stores. Given twice, both are
+    /// compared. By default, the handler as it was built last.
     #[arg(long = "release", value_name = "FILE|DIGEST")]
     releases: Vec<String>,
-    /// Print the whole call as it went now.
+    /// Print the whole new call.
     #[arg(long)]
     print: bool,
-    /// Where `switchboard build` put the release files.
+    /// The directory with the release files of `switchboard build`.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/handlers")]
     built: PathBuf,
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! `switchboard report`: why a canary was taken back by itself: which release, by what it was worse, and the first call
-//! that went wrong.
+//! `switchboard report`: shows why a canary was withdrawn: the release, the reason, and the first failed
+//! call.
 
 use std::path::PathBuf;
 
@@ -15,10 +15,10 @@ use switchboard_releases::repository::Event;
 #[derive(clap::Args)]
 pub struct Args {
     handler: String,
-    /// Of this switch, as `releases HANDLER --json` numbers them; else of the last canary that was taken back by itself.
+    /// The generation of the withdrawal, from `releases HANDLER --json`; by default the last one.
     #[arg(long, value_name = "NUMBER")]
     generation: Option<i64>,
-    /// Keep the first call that went wrong in this file, ready for `switchboard replay`.
+    /// Write the recording of the first failed call into this file, for `switchboard replay`.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     #[command(flatten)]
@@ -30,7 +30,7 @@ struct History {
     history: Vec<Event>,
 }
 
-/// As the node that judged wrote it.
+/// The report of the node that withdrew the canary.
 #[derive(Deserialize)]
 struct Report {
     release: Digest,
@@ -60,9 +60,9 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
     let event = history.iter().find(is_it).ok_or_else(|| {
         Failure::failed(match args.generation {
             Some(generation) => {
-                format!("switch {generation} of {} took no canary back by itself", args.handler)
+                format!("generation {generation} of {} withdrew no canary", args.handler)
             }
-            None => format!("no canary of {} was taken back by itself", args.handler),
+            None => format!("no canary of {} was withdrawn", args.handler),
         })
     })?;
     let kept = event.report.clone().unwrap_or_default();
@@ -106,7 +106,7 @@ fn text(event: &Event, report: &Report, trace: Option<&str>) -> String {
         None => "no call that went wrong was kept".to_owned(),
     };
     format!(
-        "{} {}: the canary {bad} ({percent} % of the users) was taken back by itself, {good} runs for everybody\n\n\
+        "{} {}: the canary {bad} ({percent} % of the users) was withdrawn, {good} runs for everybody\n\n\
          release  {release}\ncause    {cause}\nseen by  node {node}\n\n{table}\n\n{first}",
         page::time(&event.at),
         event.name,
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(
             said,
             format!(
-                "2026-11-20 15:00:00 echo: the canary {bad_short} (10 % of the users) was taken back by itself, \
+                "2026-11-20 15:00:00 echo: the canary {bad_short} (10 % of the users) was withdrawn, \
                  {good_short} runs for everybody\n\nrelease  {bad}\ncause    3 of 3 calls ended without an answer\n\
                  seen by  node n1\n\n                      calls  without an answer  errors  slowest tenth from\n\
                  canary {bad_short}   3      3                  3       –\n\

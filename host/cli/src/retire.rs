@@ -1,4 +1,4 @@
-//! `switchboard retire`: takes a handler out of the whole fleet.
+//! `switchboard retire`: retires a handler from the whole fleet.
 
 use serde_json::json;
 
@@ -8,9 +8,10 @@ use switchboard_core::config::Config;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Its routes answer 404 from then on, its frame types are unknown. `rollback HANDLER` brings it back.
+    /// The handler. Its routes then answer 404, and its frame types are unknown. `rollback HANDLER` restores
+    /// it.
     handler: String,
-    /// Why. Kept in the history.
+    /// The reason, for the history.
     #[arg(long)]
     note: Option<String>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `switchboard rollback`: back to what ran before, or to a named release.
+//! `switchboard rollback`: removes the canary, or returns to the release before, or to a named release.
 
 use serde_json::json;
 
@@ -9,10 +9,10 @@ use switchboard_core::config::Config;
 #[derive(clap::Args)]
 pub struct Args {
     handler: String,
-    /// The beginning of its digest, six digits or more. Unless given: without its canary, where one stands; else what
-    /// ran before the present one, so twice is there and back again.
+    /// The beginning of a digest, six digits or more. By default: remove the canary if there is one,
+    /// otherwise return to the release before the present one; a second rollback undoes the first.
     release: Option<String>,
-    /// Why. Kept in the history.
+    /// The reason, for the history.
     #[arg(long)]
     note: Option<String>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `switchboard serve`: run a node until it is told to end.
+//! `switchboard serve`: runs a node until SIGTERM or Ctrl-C.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,24 +15,24 @@ use switchboard_server::app;
 pub struct Args {
     #[command(flatten)]
     node: Node,
-    /// Bring the database to this version first.
+    /// Migrate the database to this version first.
     #[arg(long)]
     migrate: bool,
-    /// Deploy the release files of this directory that the fleet has never seen.
+    /// Deploy the release files of this directory that the fleet has never run.
     #[arg(long, value_name = "DIRECTORY")]
     handlers: Option<PathBuf>,
 }
 
-/// What `dev` takes too.
+/// The options that `dev` has too.
 #[derive(clap::Args)]
 pub struct Node {
-    /// Where clients connect.
+    /// The address for clients.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Where operators connect.
+    /// The address for operators.
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<SocketAddr>,
-    /// Record every call as a trace into this directory. For development: it holds what users sent.
+    /// Record every call into this directory. For development: recordings contain what users sent.
     #[arg(long, value_name = "DIRECTORY")]
     traces: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure
     Ok(app::serve(config).await?)
 }
 
-/// Every socket is an open file: as many as the system grants, not the few that are the custom for programs of old.
+/// Raises the bound of open files to the system's maximum, because every socket is an open file.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -1,4 +1,4 @@
-//! `switchboard sign`: vouches for release files. The signature goes beside the file, where `deploy` finds it.
+//! `switchboard sign`: signs release files. It writes the signature beside the file, where `deploy` finds it.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ pub struct Args {
     /// Release files; the signature of each goes to FILE.sig.
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// The secret half of `switchboard keys`.
+    /// The secret key from `switchboard keys`.
     #[arg(long, value_name = "FILE", default_value = "release.key")]
     key: PathBuf,
 }
@@ -29,7 +29,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
             .map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.display())))?;
         let digest = Digest::of(&bytes);
         let mine = Signature::sign(digest, &key);
-        // Others may have signed it too. Signatures of what the file was before are of no use.
+        // Keep signatures of other keys. Signatures of an older content are useless.
         let mut all = beside(file)?;
         all.retain(|other| other.is_of(digest) && other.key() != mine.key());
         all.push(mine);
@@ -44,7 +44,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The secret half that `switchboard keys` wrote.
+/// Reads the secret key that `switchboard keys` wrote.
 pub fn secret(path: &Path) -> Result<SigningKey, Failure> {
     let text = fs::read_to_string(path)
         .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
@@ -53,7 +53,7 @@ pub fn secret(path: &Path) -> Result<SigningKey, Failure> {
     })
 }
 
-/// The signatures of a release file: none where there is no file of them.
+/// The signatures of a release file; none if FILE.sig does not exist.
 pub fn beside(file: &Path) -> Result<Vec<Signature>, Failure> {
     let path = place(file);
     match fs::read_to_string(&path) {

@@ -1,4 +1,4 @@
-//! `switchboard status`: the fleet on one page. Exit code 1 when something is not as it should be.
+//! `switchboard status`: shows the fleet on one page. Exit code 1 if something is wrong.
 
 use std::collections::BTreeMap;
 
@@ -42,11 +42,11 @@ struct Readiness {
 
 #[derive(Serialize)]
 struct Status {
-    /// Of the node that was asked.
+    /// The readiness of the asked node.
     readiness: Readiness,
     #[serde(flatten)]
     fleet: Option<Fleet>,
-    /// Why the fleet is not known: Postgres is away, for instance, and with it what all nodes know together.
+    /// The reason if the state of the fleet is not known: Postgres is unavailable, for instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -54,14 +54,14 @@ struct Status {
 #[derive(Serialize)]
 struct Fleet {
     nodes: Vec<Node>,
-    /// What the fleet is to run.
+    /// The releases that the fleet should run.
     releases: Vec<Release>,
     consumers: Vec<Lag>,
 }
 
 pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let client = Client::of(config, &args.at);
-    // Not ready is an answer too.
+    // A node that is not ready answers too.
     let ready = client.ask(Method::GET, "/readyz", "", Bytes::new()).await?;
     let readiness = serde_json::from_slice(&ready.body)
         .map_err(|error| Failure::failed(format!("{} is no admin listener: {error}", client.address())))?;
@@ -100,13 +100,13 @@ impl Fleet {
         Ok(Self { nodes, releases, consumers })
     }
 
-    /// A node that ends in order takes itself off the list: a silent one has died or is cut off. Parked events are for
-    /// someone to look at, but nothing is broken.
+    /// A node that ends in order removes itself from the list, so a silent one has died or is cut off. Parked
+    /// events do not count as a problem.
     fn is_well(&self) -> bool {
         self.nodes.iter().all(|node| node.live) && self.behind().next().is_none()
     }
 
-    /// Live nodes that do not run what the fleet is to run.
+    /// Live nodes that do not run the fleet's releases.
     fn behind(&self) -> impl Iterator<Item = String> {
         let live = self.nodes.iter().filter(|node| node.live);
         live.flat_map(|node| {

@@ -1,4 +1,5 @@
-//! `switchboard test`: the tests of handlers, replayed without Postgres, Redis or sockets; recorded and checked with them.
+//! `switchboard test`: runs the tests of handlers: replays without Postgres, Redis or sockets, or records and
+//! checks with them.
 
 use std::path::{Path, PathBuf};
 
@@ -14,37 +15,40 @@ use switchboard_harness::{Harness, Place, faults, statements};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Names of handlers (their directories); none means all.
+    /// Names of handlers (their directories); without a name, all.
     handlers: Vec<String>,
     /// The directory of the handlers.
     #[arg(long, default_value = "handlers")]
     from: PathBuf,
-    /// Test the release files of this directory, and build nothing.
+    /// Test the release files of this directory, without a build.
     #[arg(long, value_name = "DIRECTORY")]
     built: Option<PathBuf>,
-    /// Run each test that has a scenario against real services, each in a database of its own, and write what they answer.
+    /// Run each test with a scenario against real services, each in a new database, and record their answers.
     #[arg(long, conflicts_with_all = ["update", "real"])]
     record: bool,
-    /// Write what handlers ask and return now into traces whose answers still serve. After a look at the differences.
+    /// Write the present host calls and results into recordings whose answers still match. Read the
+    /// differences first.
     #[arg(long)]
     update: bool,
-    /// Against real services: are the recorded answers still theirs, do roles and types allow every statement?
+    /// Compare with real services: check the recorded answers, and plan every statement with the handler's
+    /// role.
     #[arg(long, conflicts_with = "update")]
     real: bool,
-    /// Let every host call of every test go wrong once, in every way. With --real, look into the database afterwards.
+    /// Let every host call of every test fail once, in every way. With --real, check the database afterwards.
     #[arg(long, conflicts_with_all = ["record", "update"])]
     faults: bool,
-    /// Again whenever a file changes, until Ctrl-C.
+    /// Run again when a file changes, until Ctrl-C.
     #[arg(long, conflicts_with_all = ["record", "real", "faults", "built"])]
     watch: bool,
-    /// Write the results for CI.
+    /// Write the results as JUnit XML for CI.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// A Postgres where databases may be made and dropped; that of SWITCHBOARD_TEST_DATABASE_URL or of the configuration unless
-    /// given.
+    /// A Postgres where databases may be made and dropped; by default that of SWITCHBOARD_TEST_DATABASE_URL
+    /// or of the configuration.
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
-    /// A Redis whose database 15 may be emptied; that of SWITCHBOARD_TEST_REDIS_URL or of the configuration unless given.
+    /// A Redis whose database 15 may be emptied; by default that of SWITCHBOARD_TEST_REDIS_URL or of the
+    /// configuration.
     #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
 }
@@ -90,7 +94,7 @@ async fn once(args: &Args, config: &Config, harness: &Harness, out: &Output) -> 
     if report.is_well() { Ok(()) } else { Err(Failure::Answered) }
 }
 
-/// Builds what is asked for, and reads the tests.
+/// Builds the named handlers, and reads their tests.
 fn subjects(args: &Args) -> Result<Vec<Subject>, Failure> {
     let sources = Source::find(&args.from)?;
     let is_wanted = |source: &Source| args.handlers.is_empty() || args.handlers.contains(&source.name);
@@ -132,7 +136,7 @@ fn place(args: &Args, config: &Config) -> Result<Place, Failure> {
     Place::new(database, redis, config.secret.as_deref(), cache).map_err(Failure::Usage)
 }
 
-/// A flag overrides a variable, and that the configuration.
+/// A flag overrides a variable, and a variable overrides the configuration.
 fn named(flag: &Option<String>, variable: &str, configured: &Option<String>) -> Option<String> {
     flag.clone().or_else(|| config::variable(variable)).or_else(|| configured.clone())
 }

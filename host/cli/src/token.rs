@@ -1,4 +1,4 @@
-//! `switchboard token`: a token for development, signed with the HS256 secret of the configuration.
+//! `switchboard token`: makes a token for development, signed with the HS256 secret of the configuration.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,20 +12,20 @@ use switchboard_core::config::Config;
 use switchboard_core::ids::UserId;
 use switchboard_protocol::wire::timestamp;
 
-/// A development token that outlives this is a password.
+/// Maximum lifetime of a development token; one that lives longer would be a password.
 const TTL_S_MAX: u64 = 366 * 24 * 3600;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The user, kept verbatim: 1 to 64 characters.
+    /// The user id, kept verbatim: 1 to 64 characters.
     #[arg(long)]
     sub: String,
-    /// May be given several times.
+    /// A role; may be given several times.
     #[arg(long = "role")]
     roles: Vec<String>,
     #[arg(long)]
     name: Option<String>,
-    /// 30s, 15m, 1h, 7d.
+    /// The lifetime: 30s, 15m, 1h, 7d.
     #[arg(long, default_value = "1h", value_parser = seconds)]
     ttl: u64,
 }

@@ -1,4 +1,4 @@
-//! `switchboard unshadow`: the shadow is shown nothing any more. What it saw stays: `switchboard releases HANDLER`.
+//! `switchboard unshadow`: ends the shadow. Its results stay: `switchboard releases HANDLER`.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use switchboard_core::config::Config;
 #[derive(clap::Args)]
 pub struct Args {
     handler: String,
-    /// Why. Kept in the history.
+    /// The reason, for the history.
     #[arg(long)]
     note: Option<String>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `switchboard verify`: whether a release file is signed by a key that counts. Exit code 1 when it is not.
+//! `switchboard verify`: checks that release files are signed by a trusted key. Exit code 1 if one is not.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use switchboard_releases::signature::{self, Trust};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Release files, each with its FILE.sig.
+    /// The release files, each with its FILE.sig.
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// A public key in hex, or the file that holds it; those of the configuration (`release_keys`) unless given.
+    /// A public key in hex, or a file with it; by default those of the configuration (`release_keys`).
     #[arg(long, value_name = "KEY")]
     key: Vec<String>,
 }

@@ -1,5 +1,6 @@
-//! A core module and its manifest to the bytes of a release. The worlds are in the module's custom sections, where
-//! wit-bindgen left them; a handler may have several. Whether its imports fit its grants is the deploying host's question.
+//! Makes the bytes of a release from a core module and its manifest. wit-bindgen has put the worlds into the
+//! module's custom sections; a handler may have several. The deploying host checks the imports against the
+//! grants.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -25,7 +26,7 @@ pub fn with_manifest(mut component: Vec<u8>, manifest: &str) -> Vec<u8> {
     component
 }
 
-/// A component with a manifest in it.
+/// Makes a component with a manifest in it.
 pub fn is_release(path: &Path) -> bool {
     let Ok(bytes) = fs::read(path) else { return false };
     let sections = wasmparser::Parser::new(0).parse_all(&bytes);
@@ -34,12 +35,13 @@ pub fn is_release(path: &Path) -> bool {
     sections.into_iter().any(of_manifest)
 }
 
-/// Whoever reads `path` finds the old bytes or the new ones, whatever happens meanwhile. False when they are the same.
+/// Replaces a file atomically: a reader of `path` finds the old bytes or the new ones. Returns false if they
+/// are the same.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     if fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(false);
     }
-    // One builder's half-written file is not another's.
+    // Concurrent builds must not share a temporary file.
     let half = path.with_extension(format!("wasm.{}", std::process::id()));
     let write = || {
         let mut file = File::create(&half)?;

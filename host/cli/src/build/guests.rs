@@ -1,5 +1,5 @@
-//! Cargo's part: all crates of a directory to core modules, in one call, in a target directory of their own, so that
-//! neither host nor guests rebuild because of the other.
+//! The cargo call: it compiles all crates of a directory to core modules, in a target directory of its own,
+//! so that host and guests do not cause rebuilds of each other.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use super::route::Route;
 use super::source::Source;
 use crate::Failure;
 
-/// A larger stack makes every instance of every call larger.
+/// Stack of a guest. A larger one makes every instance of every call larger.
 const STACK: &str = "-Clink-arg=-zstack-size=65536";
 
 /// The cargo workspace that holds the crates of a directory.
@@ -44,7 +44,7 @@ struct Target {
     crate_types: Vec<String>,
 }
 
-/// The lines of `--message-format json` that matter here.
+/// The used lines of `--message-format json`.
 #[derive(Deserialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 enum Message {
@@ -92,7 +92,7 @@ impl Workspace {
         cargo.current_dir(&self.root).arg("--target-dir").arg(self.target.join("guests"));
         cargo.args(["--lib", "--message-format", "json-render-diagnostics"]);
         if ids.len() < all.len() {
-            // Somebody is at work on one handler; the half-written one next to it is not in the way.
+            // A developer works on one handler; an incomplete one beside it must not fail the build.
             cargo.arg("--keep-going");
         }
         for id in all {
@@ -132,7 +132,7 @@ impl Workspace {
         })
     }
 
-    /// Paths are taken out of panic messages: the same sources make the same digest wherever they lie.
+    /// Removes paths from panic messages: the same sources give the same digest in any directory.
     fn flags(&self, route: &Route) -> OsString {
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));

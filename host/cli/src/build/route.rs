@@ -1,4 +1,4 @@
-//! Where the std of wasm32-unknown-unknown comes from. It does not install anything; `scripts/setup` does.
+//! Finds the std of wasm32-unknown-unknown. It installs nothing; `scripts/setup` does.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -21,12 +21,12 @@ pub enum Std {
 pub enum Route {
     /// The target is installed beside the compiler (`rustup target add`).
     Installed { rustc: OsString },
-    /// Debian's compiler builds std from Debian's sources; its linker for wasm is another toolchain's.
+    /// Debian's compiler builds std from Debian's sources, with the wasm linker of another toolchain.
     Debian { linker: PathBuf },
 }
 
 impl Route {
-    /// The named one, or the first that is there.
+    /// The named route, or the first available one.
     pub fn pick(std: Option<Std>) -> Result<Self, Failure> {
         let mut missing = Vec::new();
         if std != Some(Std::Debian) {
@@ -66,7 +66,7 @@ impl Route {
         Ok(Self::Debian { linker })
     }
 
-    /// `cargo build` for guests by this route, less what names them.
+    /// `cargo build` for guests by this route, without the arguments that name them.
     pub fn cargo_build(&self) -> Command {
         let mut cargo = match self {
             Self::Installed { rustc } => {
@@ -90,7 +90,7 @@ impl Route {
         cargo
     }
 
-    /// Directories of sources whose names would get into a guest's panic messages.
+    /// Directories of sources whose paths would appear in a guest's panic messages.
     pub fn source_directories(&self) -> Vec<PathBuf> {
         match self {
             Self::Installed { .. } => Vec::new(),
@@ -115,7 +115,7 @@ fn holds_core(libraries: &Path) -> bool {
     entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
 }
 
-/// rustup's toolchains bring `rust-lld`, Debian's does not.
+/// Toolchains of rustup have `rust-lld`, Debian's does not.
 fn toolchain_linker() -> Option<PathBuf> {
     let sysroot = answer(&"rustc".into(), &["--print", "sysroot"]).ok()?;
     let targets = std::fs::read_dir(Path::new(&sysroot).join("lib/rustlib")).ok()?;

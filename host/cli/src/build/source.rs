@@ -1,5 +1,5 @@
-//! A handler as its author keeps it: a directory with a `handler.toml` and a crate. Its scripts are files beside the
-//! manifest; in a release they are inside it.
+//! The sources of a handler: a directory with a `handler.toml` and a crate. Its scripts are files beside the
+//! manifest; in a release they are inside the manifest.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -11,7 +11,8 @@ pub const MANIFEST: &str = "handler.toml";
 
 #[derive(Debug)]
 pub struct Source {
-    /// Of the directory, and of the release file. The handler's own name is in the manifest; usually the two agree.
+    /// The name of the directory and of the release file. The handler's own name is in the manifest; usually
+    /// both are equal.
     pub name: String,
     pub directory: PathBuf,
 }
@@ -40,13 +41,13 @@ impl Source {
         Ok(found)
     }
 
-    /// The text that goes into the release: valid, its scripts inlined, in one order whatever the author's was.
+    /// The manifest for the release: valid, with its scripts inlined, in a canonical order.
     pub fn manifest(&self) -> Result<String, Failure> {
         let path = self.directory.join(MANIFEST);
         let complain = |what: String| Failure::failed(format!("{}: {what}", path.display()));
 
         let text = fs::read_to_string(&path).map_err(|error| complain(error.to_string()))?;
-        // With the author's text first, so that a complaint points at the author's lines.
+        // Parse the author's text first, so that an error names the author's lines.
         Manifest::parse(&text).map_err(|invalid| complain(invalid.to_string()))?;
         let mut table: toml::Table = text.parse().expect("a manifest is TOML");
         if let Some(scripts) = table.get_mut("scripts").and_then(toml::Value::as_table_mut) {

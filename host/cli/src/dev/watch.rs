@@ -1,4 +1,5 @@
-//! Files that change. Editors write several times and leave litter; who waits is told once, when it is quiet.
+//! Watches files for changes. Editors write several times and leave temporary files; the waiting command gets
+//! one notification, after a quiet moment.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,9 @@ use tokio::time::timeout;
 
 use crate::Failure;
 
-/// An editor's save and a formatter's second one are one change.
+/// The quiet time: a save of the editor and a second one of the formatter are one change.
 const QUIET: Duration = Duration::from_millis(50);
-/// More names than anybody reads; that something changed is all that counts.
+/// Maximum number of names; beyond it only the fact of a change counts.
 const NAMES_MAX: usize = 256;
 
 pub struct Watch {
@@ -31,7 +32,7 @@ struct Seen {
 pub struct Changed(BTreeSet<PathBuf>);
 
 impl Changed {
-    /// One name, and how many more there are.
+    /// One name, and the number of the others.
     pub fn first(&self) -> String {
         let first = self.0.first().map(|path| path.display().to_string()).unwrap_or_default();
         match self.0.len() {
@@ -49,7 +50,7 @@ impl Watch {
         let seen = Arc::new(Seen::default());
         let (sees, root) = (seen.clone(), directory.clone());
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // A lost event is a rescan: something changed.
+            // A lost event counts as a change.
             let Ok(event) = event else { return sees.add([root.clone()]) };
             if matches!(event.kind, EventKind::Access(_)) {
                 return;
@@ -62,7 +63,7 @@ impl Watch {
         Ok(Self { seen, _watcher: watcher })
     }
 
-    /// What changed since the last time, once nothing more does for a moment.
+    /// Waits for a change and then for a quiet moment. Returns the changed files since the last time.
     pub async fn changed(&self) -> Changed {
         self.seen.told.notified().await;
         while timeout(QUIET, self.seen.told.notified()).await.is_ok() {}
@@ -87,7 +88,7 @@ impl Seen {
     }
 }
 
-/// Not what builds and editors leave behind.
+/// Whether a path matters; it ignores files of builds and temporary files of editors.
 fn is_source(path: &Path) -> bool {
     let litter =
         |name: &str| name.starts_with('.') || name.ends_with('~') || name == "target" || name == "4913";

@@ -1,5 +1,5 @@
-//! How a registry asks who it is (`www-authenticate`), and what is shown to it: a name and a password, or a token that is
-//! fetched where the registry says.
+//! The login at a registry (`www-authenticate`): by user name and password, or by a token from the address
+//! that the registry names.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -16,7 +16,7 @@ pub(super) enum Challenge {
 }
 
 impl Challenge {
-    /// Of several, none is chosen: registries ask for one thing.
+    /// If there are several challenges, it fails: registries send one.
     pub(super) fn parse(header: &str) -> Option<Self> {
         let (scheme, parameters) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
         if scheme.eq_ignore_ascii_case("basic") {
@@ -39,7 +39,7 @@ impl Challenge {
     }
 }
 
-/// An error says why it is asked for nowhere.
+/// The address for the token. An error states why there is none.
 pub(super) fn token_url(realm: &str, service: Option<&str>, scope: &str) -> Result<Uri, String> {
     let separator = if realm.contains('?') { '&' } else { '?' };
     let service = service.map(|service| format!("&service={}", page::escape(service))).unwrap_or_default();
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_registry_asks_in_one_of_two_ways() {
-        // As Docker Hub, GitHub and Debian's docker-registry do.
+        // The challenges of Docker Hub, GitHub and Debian's docker-registry.
         let bearer = r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a:pull""#;
         let (realm, service) = ("https://auth.example/token".to_owned(), Some("registry.example".to_owned()));
         assert_eq!(Challenge::parse(bearer), Some(Challenge::Bearer { realm, service }));

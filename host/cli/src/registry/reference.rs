@@ -1,4 +1,4 @@
-//! What `oci://host[:port]/repository[:tag][@digest]` names, and where that is asked for.
+//! The name `oci://host[:port]/repository[:tag][@digest]`, and the URLs for it.
 
 use hyper::Uri;
 
@@ -6,13 +6,13 @@ use switchboard_core::ids::Digest;
 use switchboard_http::fetch;
 
 const SCHEME: &str = "oci://";
-/// As the specification of registries has them.
+/// Bounds of the registries' specification.
 const REPOSITORY_CHARS_MAX: usize = 255;
 const TAG_CHARS_MAX: usize = 128;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reference {
-    /// With its port.
+    /// The host with its port.
     pub host: String,
     pub repository: String,
     pub tag: String,
@@ -24,8 +24,8 @@ pub fn is_named_by(source: &str) -> bool {
 }
 
 impl Reference {
-    /// The registry is always said: a name without one would be looked for at a place that nobody mentioned. An error is
-    /// a sentence.
+    /// Parses a name. The registry is required: a default registry would be a place that the operator did not
+    /// name. An error is a sentence.
     pub(super) fn parse(source: &str) -> Result<Self, String> {
         let wrong =
             |why: &str| format!("{source}: {why}; it is {SCHEME}host[:port]/repository[:tag][@sha256:…]");
@@ -64,7 +64,7 @@ impl Reference {
         Ok(Self { host: host.to_owned(), repository: repository.to_owned(), tag: tag.to_owned(), digest })
     }
 
-    /// The digest where there is one: a tag may have moved since.
+    /// The digest, if there is one, because a tag may have moved; otherwise the tag.
     pub(super) fn version(&self) -> &str {
         self.digest.as_deref().unwrap_or(&self.tag)
     }
@@ -75,7 +75,7 @@ impl Reference {
     }
 }
 
-/// Plain HTTP to this machine only.
+/// The scheme: plain HTTP to this machine only.
 fn url(host: &str, path: &str) -> Option<Uri> {
     let probe: Uri = format!("https://{host}{path}").parse().ok()?;
     let name = probe.host()?.trim_start_matches('[').trim_end_matches(']');
@@ -83,7 +83,7 @@ fn url(host: &str, path: &str) -> Option<Uri> {
     Uri::builder().scheme(scheme).authority(host).path_and_query(path).build().ok()
 }
 
-/// Where a redirect leads: anywhere, or elsewhere on the same host.
+/// The target of a redirect: an absolute URL, or a path on the same host.
 pub(super) fn resolve(from: &Uri, to: &str) -> Option<Uri> {
     if to.starts_with('/') && !to.starts_with("//") {
         return Uri::builder()
