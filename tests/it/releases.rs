@@ -136,7 +136,7 @@ async fn a_refusal_after_compiling_names_its_reason_and_the_file() {
             let problem = answer.expect_problem(422, "invalid");
             assert_eq!(problem["field"], "release", "{problem}");
             let detail = problem["detail"].as_str().unwrap_or_default();
-            assert!(detail.contains("memories, at most 2 fit"), "{share}: {detail}");
+            assert!(detail.contains("memories; the maximum is 2"), "{share}: {detail}");
         }
     })
     .await;

@@ -1,8 +1,9 @@
-//! What a call into a handler costs besides its work: a send-shaped call with three host calls that are answered at once,
-//! each in a fresh instance, beside the same work in plain Rust. Prints one JSON document; asserts no time.
+//! Measures the cost of a call into a handler besides its work: a send-shaped call with three host calls that
+//! are answered at once, each in a fresh instance, beside the same work in plain Rust. Prints one JSON
+//! document; asserts no time.
 //!
-//! `cargo run --example call_overhead -- target/test-guests/send-shaped.wasm [calls]`, after
-//! `switchboard build --from tests/guests --out target/test-guests`.
+//! `cargo run --example call_overhead -- target/test-guests/send-shaped.wasm [calls]`, after `switchboard
+//! build --from tests/guests --out target/test-guests`.
 
 #[path = "../../../tests/guests/send-shaped/src/rules.rs"]
 mod rules;
@@ -39,8 +40,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut guest = Vec::with_capacity(calls);
     let mut native = Vec::with_capacity(calls);
-    // The first ones fault pages in and fill caches. After them both take turns, so that whatever else the machine does
-    // meets both.
+    // The first ones fault pages in and fill caches. After them both take turns, so that whatever else the
+    // machine does meets both.
     for round in 0..calls + calls / 10 {
         let begun = Instant::now();
         let reply = runtime.frame(&release, call(), request()).await?;

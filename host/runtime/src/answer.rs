@@ -1,7 +1,8 @@
-//! The one check of what a handler returns, before anybody else sees it. A handler that breaks a rule here has failed: its
-//! caller gets 500 `internal`, and the failure counts against the release.
+//! The only check of a handler's answer, before any other code uses it. If the answer breaks a rule, the call
+//! has failed: the caller gets 500 `internal`, and the failure counts against the release.
 //!
-//! What handlers hand to host calls (`channels.publish`) is checked there, and refused to the handler.
+//! Arguments of host calls (`channels.publish`) are checked in the host call, which refuses them to the
+//! handler.
 
 use hyper::header::{HeaderName, HeaderValue};
 use serde::de::IgnoredAny;
@@ -13,8 +14,10 @@ use crate::contract::http::Response;
 use crate::contract::types::{Problem, Push};
 use crate::limits;
 
-/// Cuts sentences that are too long, since their length may be a client's doing, and tells the rule that the rest breaks, for
-/// the log.
+/// Cuts texts that are too long, because their length may depend on a client, and checks the rest.
+///
+/// # Errors
+/// The rule that the answer breaks, for the log.
 pub(super) fn settle(output: &mut Output) -> Result<(), String> {
     match output {
         Output::Http(Err(problem))
@@ -51,7 +54,7 @@ fn check(output: &Output) -> Result<(), String> {
             bounded("bytes of pushes", bytes, limits::OPENED_BYTES_MAX)?;
             pushes.iter().try_for_each(push)
         }),
-        // The hub cuts a long page and asks again for the rest.
+        // The hub cuts a page that is too long, and asks for the rest again.
         Output::Missed(answer) => {
             answer.as_ref().map_or_else(problem, |page| page.pushes.iter().try_for_each(push))
         }
@@ -93,7 +96,7 @@ fn push(push: &Push) -> Result<(), String> {
     frame(&push.frame)
 }
 
-/// A whole frame that clients get as it is: pushes, publications, frames to one connection.
+/// Checks a whole frame, which clients get unchanged: a push, a publication or a frame to one connection.
 pub(crate) fn frame(text: &str) -> Result<(), String> {
     bounded("bytes of a frame", text.len(), limits::FRAME_BYTES_MAX)?;
     rule(is_json_object(text), || "a frame is not a JSON object".to_owned())
@@ -104,14 +107,14 @@ fn is_json_object(text: &str) -> bool {
 }
 
 fn bounded(what: &str, count: usize, most: usize) -> Result<(), String> {
-    rule(count <= most, || format!("{count} {what}, at most {most} are sent"))
+    rule(count <= most, || format!("{count} {what}; the host sends at most {most}"))
 }
 
 fn rule(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(broken()) }
 }
 
-/// The beginning of a text of the handler's.
+/// Returns the beginning of a handler's text, escaped for a log line.
 fn shown(text: &str) -> String {
     text.chars().take(64).collect::<String>().escape_debug().to_string()
 }

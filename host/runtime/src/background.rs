@@ -1,9 +1,10 @@
 //! Background threads: where a call goes on that has been inside its guest for long.
 //!
-//! A call begins on the task of its caller, and a short call also ends there. After [`limits::LONG_CPU_AFTER`] inside its
-//! guest the call moves to a background thread. These threads have the lowest priority that the operating system knows for
-//! ordinary work, so a guest that computes for long slows down the other calls of the node as little as possible. Which of the
-//! long calls may compute at a time is not decided here, but in `interfaces::turns`.
+//! A call begins on the task of its caller, and a short call also ends there. After
+//! [`limits::LONG_CPU_AFTER`] inside its guest the call moves to a background thread. These threads have the
+//! lowest priority that the operating system knows for ordinary work, so a guest that computes for long slows
+//! down the other calls of the node as little as possible. Which of the long calls may compute at a time is
+//! not decided here, but in `interfaces::turns`.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -26,8 +27,8 @@ const NICE: i32 = 19;
 type Moved = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Ended<T> = Result<T, Box<dyn Any + Send>>;
 
-/// The background threads of a runtime: as many as there are turns. They start with the first long call and end when the
-/// runtime is dropped.
+/// The background threads of a runtime: as many as there are turns. They start with the first long call and
+/// end when the runtime is dropped.
 pub(super) struct BackgroundThreads {
     count: usize,
     /// Each queue holds a call at most once, so all of them together hold at most [`limits::CALLS_MAX`].
@@ -40,9 +41,9 @@ impl BackgroundThreads {
         Self { count, queues: OnceLock::new(), next: AtomicUsize::new(0) }
     }
 
-    /// Runs the call on the task of the caller until the call waits and `is_long` says that it is long; from then on, on a
-    /// background thread. Dropping the returned future ends the call: at once on the caller's task, at its next wait on a
-    /// background thread.
+    /// Runs the call on the task of the caller until the call waits and `is_long` says that it is long; from
+    /// then on, on a background thread. Dropping the returned future ends the call: at once on the caller's
+    /// task, at its next wait on a background thread.
     pub async fn run<T: Send + 'static>(
         &self,
         call: impl Future<Output = T> + Send + 'static,
@@ -113,7 +114,8 @@ fn start(count: usize) -> Vec<mpsc::UnboundedSender<Moved>> {
     queues
 }
 
-/// Polls the calls of one thread, one after the other, until the last one has ended and no further one can come.
+/// Polls the calls of one thread, one after the other, until the last one has ended and no further one can
+/// come.
 async fn poll_all(mut queue: mpsc::UnboundedReceiver<Moved>) {
     let mut calls = FuturesUnordered::new();
     let mut open = true;

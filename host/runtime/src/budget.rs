@@ -1,5 +1,5 @@
-//! What the calls of all releases on this node share: call slots, memory and long turns on a processor. The division is here;
-//! how a share is counted is in `shares`, and how a turn passes on in `interfaces::turns`.
+//! The resources that the calls of all releases on a node share: call slots, memory and turns for long calls.
+//! This file sets their division. `shares` counts the shares, and `interfaces::turns` passes the turns.
 
 use crate::interfaces::turns::Turns;
 use crate::limits;
@@ -17,20 +17,21 @@ impl Budget {
         let calls = limits::CALLS_MAX as usize;
         let memory = memory_mib as usize * 1024 * 1024 / limits::MEMORY_UNIT_BYTES;
         Self {
-            // Four fifths of what can be lent are more than a release may ask for: alone it is bounded by its own `concurrency`.
+            // A release may borrow four fifths of what can be lent. That is more than the maximum of
+            // `concurrency`, so a release that runs alone is bounded by its own `concurrency`.
             calls: Quota::new(Division { total: calls, reserve: calls / 4, lent: 4 }),
             memory: Quota::new(Division { total: memory, reserve: memory / 4, lent: 2 }),
             turns: Turns::of_this_machine(),
         }
     }
 
-    /// One release's part in it.
+    /// Makes the claims of one release.
     pub fn claims(&self) -> Claims {
         Claims { calls: self.calls.claim(), memory: self.memory.claim(), turns: self.turns.queue() }
     }
 }
 
-/// What a release takes its calls' slots, memory and turns from.
+/// The claims from which a release takes slots, memory and turns for its calls.
 pub(super) struct Claims {
     pub calls: Claim,
     pub memory: Claim,

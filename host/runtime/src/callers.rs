@@ -1,5 +1,6 @@
-//! The calls of one release, one by one, with who asked: what a canary is judged by. It is kept only while a release is a
-//! canary or runs beside one. Several calls of one caller are no independent evidence, so the callers are told apart.
+//! Log of the calls of one release, with their callers. The canary guard judges by it. A release has a log
+//! only while it is a canary or is compared with one. The log separates callers, because several calls of one
+//! caller are not independent evidence.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -13,21 +14,23 @@ use super::stats::Ending;
 use crate::error::Blame;
 use crate::limits;
 
-/// Who is behind a call.
+/// The caller of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller<'a> {
     User(&'a str),
-    /// All clients without a token together: one of them can be any number of clients.
+    /// Any client without a token. They count as one caller, because one client can appear as any number of
+    /// them.
     Anonymous,
-    /// An event, by its id: one that no release can handle comes again and again.
+    /// An event, by its id. An event that no release can handle is delivered repeatedly.
     Event(&'a str),
-    /// Nobody: a schedule, a report of the host. Such a call speaks for itself.
+    /// No caller: a schedule, or a report of the host. Each such call counts as a caller of its own.
     Itself,
 }
 
 impl Caller<'_> {
     fn number(self) -> u64 {
-        // Keyed anew in each process, so that nobody can choose a name to pass for another.
+        // Each process has its own key, so that a caller cannot choose an id with the same hash as another
+        // caller's.
         static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         static NEXT: AtomicU64 = AtomicU64::new(0);
         match self {
@@ -39,27 +42,28 @@ impl Caller<'_> {
     }
 }
 
-/// One call that has ended.
+/// A call that has ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Logged {
     pub at: Instant,
     pub caller: u64,
-    /// It ended without an answer, by the handler's own fault.
+    /// The call ended without an answer, by the handler's fault.
     pub is_failure: bool,
-    /// That, or it ended without an answer for another reason, or with one that says it could not be done.
+    /// The call ended without an answer for any reason, or its answer is an error.
     pub is_error: bool,
     pub took: Duration,
 }
 
-/// At most [`limits::CANARY_CALLS_MAX`] calls of the last [`limits::CANARY_WINDOW_LONG`]; the oldest go first.
+/// At most [`limits::CANARY_CALLS_MAX`] calls of the last [`limits::CANARY_WINDOW_LONG`]. The oldest are
+/// dropped first.
 #[derive(Debug, Default)]
 pub struct CallLog(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
     calls: VecDeque<Logged>,
-    /// When the newest call was made that there was no room for any more.
-    forgotten: Option<Instant>,
+    /// The time of the newest call that was dropped because the log was full.
+    dropped_until: Option<Instant>,
 }
 
 impl CallLog {
@@ -71,17 +75,17 @@ impl CallLog {
             kept.calls.pop_front();
         }
         if kept.calls.len() >= limits::CANARY_CALLS_MAX {
-            kept.forgotten = kept.calls.pop_front().map(|first| first.at);
+            kept.dropped_until = kept.calls.pop_front().map(|first| first.at);
         }
         kept.calls.push_back(call);
     }
 
-    /// From this moment on the log is complete.
+    /// Returns the time from which the log is complete. `None`: it has dropped no call for lack of space.
     pub fn complete_since(&self) -> Option<Instant> {
-        self.lock().forgotten
+        self.lock().dropped_until
     }
 
-    /// The calls after this moment.
+    /// Returns the calls after `from`.
     pub fn since(&self, from: Instant) -> Vec<Logged> {
         let kept = self.lock();
         let first = kept.calls.partition_point(|call| call.at <= from);
@@ -99,7 +103,7 @@ mod tests {
     use crate::Kind;
 
     #[test]
-    fn callers_are_told_apart_and_calls_of_nobody_speak_for_themselves() {
+    fn each_caller_counts_once_and_each_call_without_a_caller_counts() {
         let log = CallLog::default();
         let now = Instant::now();
         let callers = [
@@ -121,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_forgets_by_time_and_says_what_it_forgot_for_want_of_room() {
+    fn the_log_drops_old_calls_and_reports_calls_that_it_had_no_space_for() {
         let log = CallLog::default();
         let begun = Instant::now();
         let at = |ms: u64| begun + Duration::from_millis(ms);

@@ -1,6 +1,7 @@
-//! Releases become machine code ahead of time, in a child process: it reads what may be hostile, has limits, and never
-//! sees a key. What it made is kept under the data directory and is trusted again only after its MAC was checked on the
-//! very bytes that are then loaded.
+//! Compiles releases to machine code ahead of time, in a child process. The child reads bytes that may be
+//! hostile, so it has limits and no access to keys. The compiled artifact is cached under the data directory
+//! with a MAC. Before a cached artifact is loaded, its MAC is checked on exactly the bytes that are then
+//! loaded.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -27,38 +28,40 @@ use crate::ids::Digest;
 use crate::limits;
 use crate::manifest::Manifest;
 
-/// The hidden subcommand that is the child.
+/// The hidden subcommand that runs the child.
 pub const SUBCOMMAND: &str = "compile";
 
 const MAC_BYTES: usize = 32;
 
-/// Who compiles.
+/// Where releases are compiled.
 #[derive(Clone, Debug)]
 pub enum Compiler {
-    /// This program, called with [`SUBCOMMAND`].
+    /// In a child process: this program with [`SUBCOMMAND`].
     Child(PathBuf),
-    /// This process. For tools that serve nobody, and for tests.
+    /// In this process, for tools that serve no clients, and for tests.
     InProcess,
 }
 
-/// Compiles, and remembers what it compiled.
+/// The compiler with its artifact cache.
 pub(super) struct Artifacts {
     compiler: Compiler,
     cache: Arc<ArtifactCache>,
     at_a_time: Semaphore,
 }
 
-/// What was compiled before, on disk. Reading, checking and writing it block.
+/// Compiled artifacts on disk. Its methods block.
 struct ArtifactCache {
     directory: PathBuf,
     key: [u8; 32],
-    /// Whatever shapes machine code besides the release itself: compiler, its settings, this machine's processor.
+    /// Hash of everything besides the release that affects machine code: the compiler, its settings, the
+    /// processor.
     compatibility: u64,
 }
 
 impl Artifacts {
     pub fn new(compiler: Compiler, data_dir: PathBuf, secret: &str) -> wasmtime::Result<Self> {
-        // Only an engine with a compiler knows the whole of what shapes the code. It is gone at the end of this block.
+        // Only an engine with a compiler can compute this hash. The engine is dropped at the end of this
+        // block.
         let compatibility = {
             let mut hasher = DefaultHasher::new();
             Engine::new(&engine::config(Use::Compile))?.precompile_compatibility_hash().hash(&mut hasher);
@@ -75,12 +78,13 @@ impl Artifacts {
         Ok(Self { compiler, cache, at_a_time: Semaphore::new(limits::COMPILES_AT_A_TIME) })
     }
 
-    /// The release's machine code: from the cache, or compiled now.
+    /// Returns the machine code of a release, from the cache or compiled now.
     pub async fn load(&self, engine: &Engine, file: &ReleaseFile) -> Result<Component, Refusal> {
         if let Some(component) = self.kept(engine, file.code).await? {
             return Ok(component);
         }
-        // Closed by nobody, so this only waits. Whoever waited may find what it waited for.
+        // The semaphore is never closed, so this only waits. Another call may have compiled the same code
+        // meanwhile.
         let _turn = self.at_a_time.acquire().await;
         if let Some(component) = self.kept(engine, file.code).await? {
             return Ok(component);
@@ -106,8 +110,8 @@ impl Artifacts {
             let component = deserialize(&engine, &artifact)
                 .map_err(|error| why_refused(&artifact, &file.manifest, &error))?;
             if let Err(error) = cache.keep(code, &artifact) {
-                // It costs the next start a compilation, nothing else.
-                warn!(directory = %cache.directory.display(), "cannot keep a compiled release: {error}");
+                // The only consequence is that the next start compiles again.
+                warn!(directory = %cache.directory.display(), "cannot write a compiled release to the cache; the next start compiles it again: {error}");
             }
             Ok(component)
         })
@@ -118,9 +122,12 @@ impl Artifacts {
         let (cache, engine) = (self.cache.clone(), engine.clone());
         blocking(move || {
             let artifact = cache.kept(code)?;
-            // The compatibility hash does not cover all that wasmtime checks; compiling again always helps.
+            // The compatibility hash does not cover everything that wasmtime checks. To compile again always
+            // helps.
             deserialize(&engine, &artifact)
-                .inspect_err(|error| warn!(%code, "a kept artifact does not load: {error:#}"))
+                .inspect_err(
+                    |error| warn!(%code, "cannot load a cached artifact; compiling again: {error:#}"),
+                )
                 .ok()
         })
         .await
@@ -132,7 +139,8 @@ impl ArtifactCache {
         self.directory.join(format!("{code}-{:016x}.cwasm", self.compatibility))
     }
 
-    /// What the MAC covers besides the bytes: an artifact can not stand in for another.
+    /// Returns the MAC of an artifact. It covers the code's digest and the compatibility hash too, so that
+    /// one artifact cannot replace another.
     fn mac_of(&self, code: Digest, artifact: &[u8]) -> Hmac<Sha256> {
         mac(&self.key, &[code.bytes(), &self.compatibility.to_le_bytes(), artifact])
     }
@@ -141,7 +149,7 @@ impl ArtifactCache {
         let mut bytes = fs::read(self.path(code)).ok()?;
         let (tag, artifact) = bytes.split_at_checked(MAC_BYTES)?;
         if self.mac_of(code, artifact).verify_slice(tag).is_err() {
-            warn!(%code, "a kept artifact is not ours or is damaged, compiling again");
+            warn!(%code, "the MAC of a cached artifact is wrong: it is damaged or another host wrote it; compiling again");
             return None;
         }
         bytes.drain(..MAC_BYTES);
@@ -151,7 +159,7 @@ impl ArtifactCache {
     fn keep(&self, code: Digest, Verified(artifact): &Verified) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
         let path = self.path(code);
-        // Its own name for every writer: two nodes may share the directory.
+        // Each writer uses its own file name, because two nodes may share the directory.
         let unfinished = path.with_extension(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));
         let written = (|| {
             let mut file = fs::File::create_new(&unfinished)?;
@@ -168,14 +176,15 @@ impl ArtifactCache {
     }
 }
 
-/// Off the threads that serve.
+/// Runs blocking work on a thread that serves no clients.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|error| Refusal::of_host(format!("the compiler broke: {error}")))
+        .map_err(|error| Refusal::of_host(format!("the compiler panicked: {error}")))
 }
 
-/// The child: component on standard input, artifact on standard output, a refusal on standard error.
+/// Runs the child: it reads a component from standard input, and writes the artifact to standard output or
+/// the reason of a refusal to standard error.
 pub fn child() -> Result<(), String> {
     let bounded = |resource, most| {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
@@ -184,7 +193,7 @@ pub fn child() -> Result<(), String> {
     bounded(Resource::As, limits::COMPILE_MEMORY_BYTES_MAX)?;
     bounded(Resource::Cpu, limits::COMPILE_SECONDS_MAX)?;
     bounded(Resource::Core, 0)?;
-    // No file can be written and no more than the three standard ones and a few of wasmtime's are open.
+    // The child cannot write files. It may open only the three standard streams and a few files of wasmtime.
     bounded(Resource::Fsize, 0)?;
     bounded(Resource::Nofile, 16)?;
 
@@ -198,16 +207,16 @@ pub fn child() -> Result<(), String> {
 }
 
 fn compile(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    // Made for this one release and dropped: an engine keeps what its compiler allocated.
+    // This engine compiles one release and is dropped, because an engine keeps the memory of its compiler.
     let engine = Engine::new(&engine::config(Use::Compile)).map_err(|error| format!("{error:#}"))?;
-    engine.precompile_component(bytes).map_err(|error| format!("it does not compile: {error:#}"))
+    engine.precompile_component(bytes).map_err(|error| format!("the release does not compile: {error:#}"))
 }
 
 async fn in_child(program: &PathBuf, component: &[u8], wait: Duration) -> Result<Vec<u8>, Refusal> {
     let broke = |error: io::Error| Refusal::of_host(format!("the compiler did not run: {error}"));
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
-        // Nothing of this process's settings, and so no secret, is in there.
+        // The child gets no environment, so it gets no secret of this process.
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -223,60 +232,67 @@ async fn in_child(program: &PathBuf, component: &[u8], wait: Duration) -> Result
     let talk = async {
         let (mut stdout, mut stderr) = (stdout.take(limits::ARTIFACT_BYTES_MAX + 1), stderr.take(16 * 1024));
         let feed = async {
-            // A child that refuses early closes its end; its complaint says why.
+            // A child that refuses early closes its end. Its standard error has the reason.
             let _ = stdin.write_all(component).await;
             drop(stdin);
             Ok(0)
         };
         tokio::try_join!(feed, stdout.read_to_end(&mut artifact), stderr.read_to_end(&mut complaint))?;
-        // A stream that was cut at its bound leaves a child that waits to write more.
+        // If a stream was cut at its bound, the child still waits to write. Closing the stream ends that
+        // wait.
         drop((stdout, stderr));
         child.wait().await
     };
     let status = match tokio::time::timeout(wait, talk).await {
         Ok(status) => status.map_err(broke)?,
-        Err(_) => return Err(Refusal::of_release(format!("it takes more than {wait:?} to compile"))),
+        Err(_) => {
+            return Err(Refusal::of_release(format!("the release takes more than {wait:?} to compile")));
+        }
     };
     if artifact.len() as u64 > limits::ARTIFACT_BYTES_MAX {
         return Err(Refusal::of_release(format!(
-            "compiled it has more than {} bytes",
+            "the compiled release has more than {} bytes",
             limits::ARTIFACT_BYTES_MAX
         )));
     }
     if !status.success() {
         let complaint = String::from_utf8_lossy(&complaint);
-        // One sentence for a person, whatever lines it was printed on.
+        // The lines of the text become one line.
         let complaint = complaint.split_whitespace().collect::<Vec<_>>().join(" ");
         let complaint = match complaint.as_str() {
-            "" => format!("the compiler ended with {status}: too large, or too slow"),
-            said => said.trim_start_matches("error: ").to_owned(),
+            "" => format!(
+                "the compiler ended with {status}: the release is too large or takes too long to compile"
+            ),
+            text => text.trim_start_matches("error: ").to_owned(),
         };
         return Err(Refusal::of_release(complaint));
     }
     Ok(artifact)
 }
 
-/// Why the serving engine refused what was just compiled. Where an engine without a pool takes it, the release wants more than
-/// the pool gives to one instance, and the sentence says what; else this host is to blame.
+/// Explains why the serving engine refused an artifact that was just compiled. If an engine without a pool
+/// takes it, the release needs more than the pool gives to one instance, and the refusal says what. Otherwise
+/// the host is to blame.
 fn why_refused(artifact: &Verified, manifest: &Manifest, error: &wasmtime::Error) -> Refusal {
     let inspected =
         Engine::new(&engine::config(Use::Inspect)).and_then(|engine| deserialize(&engine, artifact));
     match inspected.map(|component| fits(&component, manifest)) {
         Ok(Err(refusal)) => refusal,
-        Ok(Ok(())) => Refusal::of_release(format!("it does not fit this host: {error:#}")),
+        Ok(Ok(())) => Refusal::of_release(format!("the release does not fit this host: {error:#}")),
         Err(_) => Refusal::of_host(format!("the compiled release does not load: {error:#}")),
     }
 }
 
-/// Bytes that this host's own compiler wrote: fresh from it, or read from disk under our MAC.
+/// An artifact that this host's own compiler wrote: new from the compiler, or read from disk with a verified
+/// MAC.
 struct Verified(Vec<u8>);
 
 #[allow(unsafe_code, reason = "wasmtime's only way to load what was compiled ahead of time")]
 fn deserialize(engine: &Engine, artifact: &Verified) -> wasmtime::Result<Component> {
-    // SAFETY: wasmtime runs these bytes as machine code, so they must come from its own compiler. A `Verified` is made in
-    // two places only: from the child that this process started for the purpose, and from a file whose MAC, under a key
-    // that only this host knows, was verified on these very bytes in memory. The bytes are copied here, not mapped, so
-    // nobody can change them after the check.
+    // SAFETY: wasmtime runs these bytes as machine code, so they must come from its own compiler. A
+    // `Verified` is made in two places only: from the child that this process started for the purpose, and
+    // from a file whose MAC, under a key that only this host knows, was verified on these very bytes in
+    // memory. The bytes are copied here, not mapped, so nobody can change them after the check.
     unsafe { Component::deserialize(engine, &artifact.0) }
 }
 
@@ -310,11 +326,11 @@ mod tests {
         ours.load(&env.engine, &file).await.unwrap();
         assert!(cache.kept(file.code).is_some());
 
-        // Another host's secret does not vouch for it.
+        // The secret of another host does not verify it.
         let theirs = artifacts(directory.path(), "another secret of at least thirty-two characters");
         assert!(theirs.cache.kept(file.code).is_none());
 
-        // Nor does ours for one changed bit, or for the artifact of other code.
+        // The own secret does not verify it after one changed bit, or under the digest of other code.
         let path = cache.path(file.code);
         let mut bytes = fs::read(&path).unwrap();
         let other = Digest::of(b"other code");
@@ -359,7 +375,7 @@ mod tests {
         let script = format!("#!/bin/sh\necho $$ >{}\nexec /bin/sleep 600\n", started.display());
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        // Until it has begun, however busy the machine is.
+        // Repeated until the child has started, because the machine may be busy.
         let (refusal, pid) = loop {
             let refusal = in_child(&program, b"", Duration::from_millis(300)).await.unwrap_err();
             if let Ok(pid) = fs::read_to_string(&started) {
@@ -376,8 +392,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_child_says_is_the_reason() {
-        // Any program that complains and fails stands for the child here; the real one is tried in the tests package.
+    async fn the_standard_error_of_the_child_is_the_reason() {
+        // Any program that fails with a message represents the child here. The tests package runs the real
+        // one.
         let refusal = in_child(&PathBuf::from("/bin/ls"), b"", WAIT).await.unwrap_err();
         assert_eq!(refusal.blame, crate::error::Blame::Guest);
         assert!(refusal.reason.contains(SUBCOMMAND), "{refusal}");

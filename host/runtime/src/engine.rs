@@ -1,5 +1,5 @@
-//! The engine: the one place where wasmtime is configured, and the clock that interrupts guests. Which release runs, and
-//! for how long, is not decided here.
+//! The engine: the only place that configures wasmtime, and the ticker that interrupts guests. It does not
+//! decide which release runs, or for how long.
 
 use std::thread;
 
@@ -10,18 +10,21 @@ use crate::interfaces::guest_clock::TICK;
 use crate::interfaces::{self, CallState};
 use crate::limits;
 
-/// What an engine is for. Both must agree on everything that shapes machine code, or no artifact would load.
+/// The purpose of an engine. All of them must agree on everything that affects machine code. Otherwise no
+/// artifact loads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
-    /// Runs artifacts; can not compile, so that the serving process does not read hostile code.
+    /// Runs artifacts. It cannot compile, so that the serving process does not read hostile code.
     Serve,
-    /// Compiles, in a process of its own; has no pool, whose reserved addresses would not fit the child's bound.
+    /// Compiles, in a child process. It has no pool, because the addresses that a pool reserves exceed the
+    /// child's limit.
     Compile,
-    /// Looks into an artifact that the first one refuses. No pool, so it takes whatever was compiled.
+    /// Inspects an artifact that the serving engine refuses. It has no pool, so it accepts every compiled
+    /// artifact.
     Inspect,
 }
 
-/// Where guests run: an engine with its linker and its ticking clock.
+/// The environment in which guests run: an engine with its linker and its ticker.
 pub(super) struct EngineEnv {
     pub engine: Engine,
     pub linker: Linker<CallState>,
@@ -39,17 +42,20 @@ impl EngineEnv {
 
 pub(super) fn config(used: Use) -> Config {
     let mut config = Config::new();
-    // Guests are interrupted by the clock below. Without it a loop holds its thread for ever.
+    // The ticker below interrupts guests. Without it, a guest that loops would hold its thread for ever.
     config.epoch_interruption(true);
-    // Plain exports only. With it every store would set up tables for concurrent tasks that nothing here uses.
+    // The contract has plain exports only. With concurrency, every store would create tables that nothing
+    // here uses.
     config.concurrency_support(false);
-    // Rust keeps its data on a stack in linear memory; this one is for return addresses and spilled registers. Larger
-    // costs memory in every call, much smaller and serde's recursion traps before its own limit of 128 levels.
+    // Rust keeps its data on a stack in linear memory. This stack is for return addresses and spilled
+    // registers. A larger one costs memory in every call. With a much smaller one, serde's recursion traps
+    // before its limit of 128 levels.
     config.max_wasm_stack(64 * 1024);
-    // Guest and the host functions it calls share this one. Too small and a host function overflows it, which ends the
-    // process, so it leaves them 448 KiB: tokio-postgres under `opt-level = 1` needs some 30.
+    // A guest and the host functions that it calls share this stack. If it is too small, a host function
+    // overflows it, which ends the process. So host functions have 448 KiB; tokio-postgres with `opt-level =
+    // 1` needs about 30 KiB.
     config.async_stack_size(512 * 1024);
-    // Names of functions come from the component's own name section; line tables are not in it.
+    // The names in a backtrace come from the component's name section. Components have no line tables.
     config.wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16));
     match used {
         Use::Serve => {
@@ -70,36 +76,39 @@ pub(super) fn config(used: Use) -> Config {
 fn pool() -> PoolingAllocationConfig {
     let calls = limits::CALLS_MAX;
     let mut pool = PoolingAllocationConfig::new();
-    // One of each for every call. Fewer and calls fail for want of a slot although `CALLS_MAX` let them in; that is
-    // what happens, as `busy`, to a node full of components with two memories.
+    // One of each for every call. With fewer, calls that `CALLS_MAX` admits fail for lack of a slot. This
+    // happens, as `busy`, to a node on which every component has two memories.
     pool.total_component_instances(calls);
     pool.total_stacks(calls);
     pool.total_memories(calls);
     pool.total_tables(calls * 4);
     pool.total_core_instances(calls * 8);
-    // What one release may want. `release::fits` refuses it with a sentence before these refuse it with an error.
+    // The maximum that one release may need. `release::fits` checks the same and gives a reason that a person
+    // understands.
     pool.max_memories_per_component(limits::MEMORIES_PER_INSTANCE_MAX);
     pool.max_tables_per_component(limits::TABLES_PER_INSTANCE_MAX);
     pool.max_core_instances_per_component(limits::CORE_INSTANCES_PER_INSTANCE_MAX);
     pool.table_elements(limits::TABLE_ELEMENTS_MAX);
-    // The ceiling of `memory_mib`; more would let a guest grow past what any manifest can grant.
+    // The maximum of `memory_mib`. With more, a guest could grow beyond what a manifest can grant.
     pool.max_memory_size(limits::HANDLER_MEMORY_MIB_MAX as usize * 1024 * 1024);
-    // After a call so much of its memory is cleared by hand and kept; the rest goes back to the kernel. This is the
-    // difference between 28 and 11 microseconds a call: with less, every call faults its pages in again.
+    // After a call, the pool clears this part of its memory and keeps it; the kernel takes the rest back.
+    // With less, every call has page faults again: a call then takes 28 microseconds instead of 11.
     pool.linear_memory_keep_resident(512 * 1024);
     pool.table_keep_resident(32 * 1024);
     pool.async_stack_keep_resident(64 * 1024);
-    // Slots that keep those bytes, so at most some 150 MiB. Fewer and a burst finds cold slots; more only costs memory.
+    // The number of slots that keep these bytes, so at most about 150 MiB. With fewer, a burst of calls gets
+    // cold slots. More only cost memory.
     pool.max_unused_warm_slots(256);
-    // `pagemap_scan` stays off: in wasmtime 48 a dirty page that was swapped out is not cleared by it, and the next
-    // call would read what this one wrote.
+    // `pagemap_scan` stays off. In wasmtime 48 it does not clear a dirty page that was swapped out, so the
+    // next call would read data of this call.
     pool
 }
 
-/// Ends with the engine: it holds a weak reference, and sleeps no longer than a tick.
+/// Starts the ticker. It holds a weak reference, so it ends within one tick after the engine is dropped.
 fn start_ticker(engine: &Engine) -> wasmtime::Result<()> {
     let engine = engine.weak();
-    // A plain thread: a task would tick only when a worker is free, and the guest it should interrupt may hold them all.
+    // A plain thread, because a task runs only when a worker is free, and the guest to be interrupted may
+    // hold them all.
     thread::Builder::new().name("epoch".into()).spawn(move || {
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
@@ -121,7 +130,8 @@ mod tests {
         let shape = |used| {
             let engine = Engine::new(&config(used)).unwrap();
             let mut hasher = DefaultHasher::new();
-            // The serving engine has no compiler to hash; what both hash is the rest, by an engine that has one.
+            // The serving engine has no compiler. So both hashes are of engines with a compiler and the other
+            // settings.
             engine.precompile_compatibility_hash().hash(&mut hasher);
             hasher.finish()
         };

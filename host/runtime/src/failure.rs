@@ -1,5 +1,5 @@
-//! How a call into a handler can end without an answer, whose fault that is, and what the asker is told. Never details:
-//! those are in the log, under the call's id.
+//! Failures: how a call into a handler can end without an answer, whose fault that is, and which problem the
+//! caller gets. The problem has no details. They are in the log, under the call's id.
 
 use std::fmt;
 
@@ -7,39 +7,39 @@ use crate::contract::types::Problem;
 use crate::error::Blame;
 use crate::wire::problem::Code;
 
-/// Told to whoever is asked to come back; calls take milliseconds.
+/// The `retry_after_ms` of a problem that the caller can retry. Calls take milliseconds.
 const BUSY_RETRY_MS: u32 = 1000;
 
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub kind: Kind,
-    /// For operators: which bound, which trap, where.
+    /// Detail for operators: which bound, which trap, and where.
     pub detail: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// No slot: the handler's `concurrency` or the node's pool is in use. Nothing ran.
+    /// There was no call slot: the handler's `concurrency` or the node's slots are in use. Nothing ran.
     Busy,
     /// The wall deadline passed, host calls included.
     Deadline,
     /// More time inside the guest than `cpu_ms`.
     Cpu,
-    /// The guest asked for more than `memory_mib` and gave up.
+    /// The guest asked for more memory than `memory_mib`, and trapped.
     Memory,
-    /// The guest asked for more than this node has left for its release and gave up.
+    /// The guest asked for more memory than this node has left for its release, and trapped.
     NodeMemory,
     HostCalls,
     HostBytes,
-    /// It trapped, recursed without end, or broke the contract.
+    /// The guest trapped, recursed without end, or broke the contract.
     Trap,
-    /// What it returned breaks a rule of the contract (`answer.rs`) and was not sent.
+    /// The answer breaks a rule of the contract (`answer.rs`), so the host did not send it.
     Answer,
-    /// A replay met a host call that the trace does not hold.
+    /// A replay got a host call that the recording does not contain.
     Diverged,
     /// The release does not answer this trigger. `Runtime::load` makes sure that a bound trigger is answered.
     NotExported,
-    /// This process could not do it.
+    /// This process failed.
     Host,
 }
 
@@ -61,7 +61,7 @@ impl Kind {
 
     pub fn blame(self) -> Blame {
         match self {
-            // A deadline is the guest's: it chose its statements, and knows how long they may take.
+            // A passed deadline is the guest's fault, because the guest chose its statements.
             Self::Deadline
             | Self::Cpu
             | Self::Memory
@@ -74,7 +74,7 @@ impl Kind {
         }
     }
 
-    /// The value of the `outcome` label in metrics, logs and traces.
+    /// Returns the value of the `outcome` label in metrics, logs, spans and recordings.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Busy => "busy",
@@ -102,12 +102,12 @@ impl Failure {
         self.kind.blame()
     }
 
-    /// Nothing of the call can have had an effect.
+    /// Returns true when the call certainly had no effect.
     pub fn had_no_effect(&self) -> bool {
         matches!(self.kind, Kind::Busy | Kind::NotExported)
     }
 
-    /// What the asker is told.
+    /// Returns the problem for the caller.
     pub fn problem(&self) -> Problem {
         match self.kind {
             Kind::Busy => {

@@ -1,5 +1,5 @@
-//! A release file: one component with its manifest inside, named by its digest. Reading it looks at sections, never at
-//! code: what is hostile in there is for the compiler in its own process.
+//! A release file: one component with its manifest inside, named by its digest. This code reads sections and
+//! never machine code. Only the compiler, in its own process, reads code that may be hostile.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,19 +12,20 @@ use crate::ids::Digest;
 use crate::limits;
 use crate::manifest::{self, Manifest};
 
-/// Parsed once; whoever holds one holds a component with a valid manifest. Cheap to clone.
+/// A release file that was parsed: it is a component with a valid manifest. Cheap to clone.
 #[derive(Clone)]
 pub struct ReleaseFile {
     pub bytes: Bytes,
     pub digest: Digest,
     pub manifest: Manifest,
-    /// Names what is left without the manifest. Releases of the same code share what was compiled of it.
+    /// The digest of the component without its manifest. Releases of the same code share the compiled
+    /// artifact.
     pub(super) code: Digest,
-    /// Where the manifest's section lies in `bytes`.
+    /// The manifest's section in `bytes`.
     section: Range<usize>,
 }
 
-/// Why a release is not taken. The sentence is for the person who released it.
+/// Why the host refuses a release. The reason is a sentence for the person who deploys it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     pub reason: String,
@@ -36,7 +37,7 @@ impl ReleaseFile {
         let bytes = bytes.into();
         if bytes.len() > limits::RELEASE_BYTES_MAX {
             return Err(Refusal::of_release(format!(
-                "the file has {} bytes, at most {} are taken",
+                "the file has {} bytes; the maximum is {}",
                 bytes.len(),
                 limits::RELEASE_BYTES_MAX
             )));
@@ -49,13 +50,13 @@ impl ReleaseFile {
         Ok(Self { digest: Digest::of(&bytes), bytes, manifest, code, section })
     }
 
-    /// The component without its manifest: what is compiled.
+    /// Returns the component without its manifest, for the compiler.
     pub(super) fn code_bytes(&self) -> Vec<u8> {
         without(&self.bytes, &self.section)
     }
 }
 
-/// Without its bytes, which hold the settings of the manifest.
+/// Leaves the bytes out, because they contain the settings of the manifest.
 impl fmt::Debug for ReleaseFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReleaseFile")
@@ -70,16 +71,16 @@ fn without(bytes: &[u8], section: &Range<usize>) -> Vec<u8> {
 }
 
 struct Found {
-    /// With its id and length.
+    /// The section with its id and length.
     section: Range<usize>,
     manifest: Range<usize>,
 }
 
-/// The one manifest section of the outermost component.
+/// Finds the one manifest section of the outermost component.
 fn manifest_section(bytes: &[u8]) -> Result<Found, Refusal> {
     let mut found = None;
     let mut depth = 0;
-    // Where the next section's id is.
+    // The offset of the next section's id.
     let mut next = 0;
     for payload in Parser::new(0).parse_all(bytes) {
         let payload =
@@ -102,12 +103,12 @@ fn manifest_section(bytes: &[u8]) -> Result<Found, Refusal> {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth -= 1,
             Payload::CustomSection(section) if depth == 0 && section.name() == manifest::SECTION => {
-                // Offsets in a file whose size was checked.
+                // The size of the file was checked, so its offsets fit.
                 let data = section.data_offset() as usize;
                 let data = data..data + section.data().len();
                 if found.replace(Found { section: begins as usize..next as usize, manifest: data }).is_some()
                 {
-                    return Err(Refusal::of_release("the file holds two manifests"));
+                    return Err(Refusal::of_release("the file contains two manifests"));
                 }
             }
             _ => {}
@@ -115,7 +116,7 @@ fn manifest_section(bytes: &[u8]) -> Result<Found, Refusal> {
     }
     found.ok_or_else(|| {
         Refusal::of_release(format!(
-            "the component holds no `{}` section: build it with `switchboard build`",
+            "the component has no `{}` section: build it with `switchboard build`",
             manifest::SECTION
         ))
     })
@@ -171,7 +172,7 @@ mod tests {
         let bare = component(&[]);
         let file = ReleaseFile::parse(bytes.clone()).unwrap();
         assert_eq!(file.code_bytes(), bare);
-        // Wherever the manifest stands.
+        // The manifest may be anywhere in the file.
         let mut other = Component::new();
         other.section(&CustomSection { name: "other".into(), data: b"x"[..].into() });
         let other = other.finish()[8..].to_vec();
@@ -188,10 +189,10 @@ mod tests {
             (b"MZ\x90\0garbage".to_vec(), "not a WebAssembly component"),
             (whole[..whole.len() - 3].to_vec(), "not a WebAssembly component"),
             (Module::new().finish(), "core module"),
-            (component(&[]), "holds no"),
+            (component(&[]), "has no"),
             (component(&[MANIFEST, MANIFEST]), "two manifests"),
             (component(&["name = 1"]), "manifest:"),
-            (vec![0; limits::RELEASE_BYTES_MAX + 1], "at most"),
+            (vec![0; limits::RELEASE_BYTES_MAX + 1], "the maximum is"),
         ] {
             let refusal = ReleaseFile::parse(bytes).unwrap_err();
             assert!(refusal.reason.contains(reason), "{refusal}");

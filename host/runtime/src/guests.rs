@@ -1,5 +1,5 @@
-//! Guests for the tests of this module, written in instructions: small, quick, and sure to do what they are named for. The
-//! same kinds written in Rust, with all the rest around them, are in `tests/guests`.
+//! Guests for the tests of this crate, written in WebAssembly instructions. They are small and quick, and
+//! each does exactly what its name says. `tests/guests` has the same kinds of guests written in Rust.
 //!
 //! Each exports `schedule.run` and answers `ok` unless something stops it.
 
@@ -37,10 +37,11 @@ pub fn returns() -> ReleaseFile {
     guest(|_| ())
 }
 
-/// Returns, and instantiates so many other modules besides, each with a memory of so many pages, or with none.
+/// Returns, and instantiates `count` other modules, each with a memory of `pages` pages; 0 pages: without a
+/// memory.
 pub fn with_modules(count: u32, pages: u64) -> ReleaseFile {
     let mut bytes = returns().bytes.to_vec();
-    // The modules that the component has itself.
+    // The number of modules in the component so far.
     let own = wasmparser::Parser::new(0).parse_all(&bytes).scan(0, |depth, payload| {
         match payload.expect("a component") {
             wasmparser::Payload::ModuleSection { .. } => {
@@ -90,7 +91,7 @@ pub fn traps() -> ReleaseFile {
     })
 }
 
-/// Itself, for ever.
+/// Calls itself for ever.
 pub fn recurses() -> ReleaseFile {
     guest(|body| {
         body.local_get(0).local_get(1).local_get(2).local_get(3).local_get(4).call(RUN).drop();
@@ -107,7 +108,7 @@ pub fn bombs_memory() -> ReleaseFile {
     })
 }
 
-/// Reads the clock so many times.
+/// Reads the clock `times` times.
 pub fn asks_the_time(times: u32) -> ReleaseFile {
     guest(|body| {
         for _ in 0..times {
@@ -116,7 +117,7 @@ pub fn asks_the_time(times: u32) -> ReleaseFile {
     })
 }
 
-/// Works for longer than its processor time allows, and reads the clock all along.
+/// Works for longer than its processor time allows, and reads the clock meanwhile.
 pub fn works_between_host_calls() -> ReleaseFile {
     guest(|body| {
         for _ in 0..10 {
@@ -129,14 +130,14 @@ pub fn works_between_host_calls() -> ReleaseFile {
     })
 }
 
-/// Logs one line of so many bytes.
+/// Logs one line of `bytes` bytes.
 pub fn logs(bytes: i32) -> ReleaseFile {
     guest(|body| {
         body.i32_const(1).i32_const(1024).i32_const(bytes).i32_const(0).i32_const(0).call(LOG);
     })
 }
 
-/// Asks the time before anybody called it.
+/// Reads the clock in its start function, before any call.
 pub fn starts_with_a_host_call() -> ReleaseFile {
     build(MANIFEST, true, |_| ())
 }
@@ -268,7 +269,7 @@ fn memory() -> MemorySection {
     memories
 }
 
-/// Where the next argument goes. Results lie below it.
+/// The address of the next argument. Results lie below it.
 fn heap() -> GlobalSection {
     let mut globals = GlobalSection::new();
     let mark = GlobalType { val_type: ValType::I32, mutable: true, shared: false };

@@ -1,5 +1,5 @@
-//! One call: a slot, a store, an instance, the export, and an epilogue that runs however it ended. Whoever holds the
-//! failure decides what the asker hears; what happened is logged here, once, where everything about it is known.
+//! One call: a store, an instance, the export, and a classification of how it ended. A failure is logged
+//! here, once, because everything about it is known here. The trigger decides what the caller gets.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::interfaces::call::Stop;
 use crate::interfaces::{CallState, MemoryRefused};
 use crate::telemetry::spans;
 
-/// Why a handler is called, and with what.
+/// The input of a call: its trigger, with the arguments of the export.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Input {
@@ -101,7 +101,7 @@ impl Input {
 }
 
 impl Input {
-    /// Whose doing the call is.
+    /// Returns the caller, for the log of calls.
     pub fn caller<'a>(&'a self, principal: Option<&'a Principal>) -> Caller<'a> {
         match (principal, self) {
             (Some(principal), _) => Caller::User(&principal.user_id),
@@ -113,13 +113,13 @@ impl Input {
         }
     }
 
-    /// Whether a long call may go on in the background. Not where a handler reads events: such calls are few, one for each
-    /// shard and consumer, and deliveries to clients wait for them.
+    /// Whether a long call may go on in the background. Not where a handler reads events: such calls are few,
+    /// one for each shard and consumer, and deliveries to clients wait for them.
     pub fn may_wait(&self) -> bool {
         !matches!(self, Self::Event { .. })
     }
 
-    /// The span of whoever asks, where a request names one.
+    /// Returns the caller's span, if an HTTP request names one in `traceparent`.
     pub fn traced_by(&self) -> Option<spans::Context> {
         match self {
             Self::Http(request) if spans::is_on() => {
@@ -131,8 +131,8 @@ impl Input {
     }
 }
 
-/// What the spans of a traced call and of its host calls say alike.
-pub(super) fn whose(release: &LoadedRelease, state: &CallState) -> Vec<(&'static str, String)> {
+/// Returns the attributes that the spans of a traced call and of its host calls share.
+pub(super) fn span_attributes(release: &LoadedRelease, state: &CallState) -> Vec<(&'static str, String)> {
     vec![
         ("handler.name", release.name().to_owned()),
         ("handler.release", release.terms.release_short.clone()),
@@ -140,7 +140,7 @@ pub(super) fn whose(release: &LoadedRelease, state: &CallState) -> Vec<(&'static
     ]
 }
 
-/// The span of a traced call, over its host calls.
+/// Records the span of a traced call. The spans of its host calls are its children.
 pub(super) fn record_span(
     release: &LoadedRelease,
     trigger: Trigger,
@@ -155,7 +155,7 @@ pub(super) fn record_span(
         _ => spans::Kind::Internal,
     };
     let outcome = result.as_ref().err().map_or("returned", |failure| failure.kind.as_str());
-    let mut attributes = whose(release, state);
+    let mut attributes = span_attributes(release, state);
     attributes.extend([
         ("trigger", trigger.as_str().to_owned()),
         ("outcome", outcome.to_owned()),
@@ -165,7 +165,7 @@ pub(super) fn record_span(
     span.record(spans::cause(cause), name, kind, begun, attributes, ending(result).is_bad());
 }
 
-/// How it ended, for whoever counts.
+/// Classifies how a call ended, for the statistics.
 pub(super) fn ending(result: &Result<Output, Failure>) -> Ending {
     const ERROR: u16 = 500;
     let fine = match result {
@@ -186,8 +186,8 @@ pub(super) fn ending(result: &Result<Output, Failure>) -> Ending {
     if fine { Ending::Answered } else { Ending::Error }
 }
 
-/// Everything between a store and its end. The state comes back however the call ended. The future owns all that it uses, so
-/// that it can move to another thread while it runs.
+/// Runs a call in its store. The state comes back after every call, also after one that failed. The future
+/// owns all that it uses, so that it can move to another thread while it runs.
 pub(super) async fn run(
     release: Arc<LoadedRelease>,
     mut store: Store<CallState>,
@@ -201,13 +201,13 @@ pub(super) async fn run(
         call = &*store.data().id,
         trigger = input.trigger().as_str(),
     );
-    // Over everything: epochs do not interrupt a guest that waits for a host call. Dropping the future ends the guest's
-    // fiber and whatever host call it was in.
+    // The time-out covers the whole call, because epochs do not interrupt a guest that waits for a host call.
+    // Dropping the future ends the guest's fiber and the host call in which it was.
     let ended =
         tokio::time::timeout_at(deadline, enter(&mut store, &release.exports, &input).instrument(span)).await;
-    // What follows needs no turn: the epilogue may wait for Postgres.
+    // The rest needs no turn, and it may wait for Postgres.
     store.data().middleware.clock.give_up_turn();
-    // The guest's stack is gone; its store too once the state is out.
+    // The guest's stack is gone. `into_data` below drops its store.
     let result = match ended {
         Ok(Ok(mut output)) => match answer::settle(&mut output) {
             Ok(()) => Ok(output),
@@ -219,7 +219,7 @@ pub(super) async fn run(
             format!("no answer after {} ms", release.terms.limits.deadline_ms),
         )),
     };
-    // What it says may hold texts of the guest.
+    // The detail may contain texts of the guest, and so secret settings.
     let result = result.map_err(|failure| Failure {
         detail: release.terms.secrets.conceal_text(&failure.detail).into_owned(),
         ..failure
@@ -227,7 +227,7 @@ pub(super) async fn run(
     (result, store.into_data())
 }
 
-/// A fresh instance, and the export that the input asks for.
+/// Makes a fresh instance, and calls the export for this input.
 async fn enter(store: &mut Store<CallState>, exports: &Exports, input: &Input) -> wasmtime::Result<Output> {
     store.data().middleware.clock.enter_guest(Instant::now());
     macro_rules! instance {
@@ -274,7 +274,8 @@ async fn enter(store: &mut Store<CallState>, exports: &Exports, input: &Input) -
     })
 }
 
-/// An instance of everything it exports, called by nobody: types and start functions are tried before traffic is.
+/// Makes an instance of every export, without a call. This checks types and start functions before the
+/// release gets traffic.
 pub(super) async fn warm(store: &mut Store<CallState>, exports: &Exports) -> wasmtime::Result<()> {
     store.data().middleware.clock.enter_guest(Instant::now());
     if let Some(pre) = &exports.http {
@@ -295,7 +296,8 @@ pub(super) async fn warm(store: &mut Store<CallState>, exports: &Exports) -> was
     Ok(())
 }
 
-/// The log line of a failed call: who, what, how far it came. No argument and no answer is in it.
+/// Logs a failed call: its release, caller, trigger, failure and last host calls. The line has no argument
+/// and no answer.
 pub(super) fn log_failure(release: &LoadedRelease, trigger: Trigger, failure: &Failure, state: &CallState) {
     let mut last = String::new();
     for digest in state.middleware.last() {
@@ -314,7 +316,7 @@ pub(super) fn log_failure(release: &LoadedRelease, trigger: Trigger, failure: &F
         host_calls = state.middleware.calls(),
         lines_dropped = state.lines_dropped(),
         last_host_calls = last,
-        "{} ended a call without an answer: {failure}",
+        "{} failed a call; the caller gets a problem and no answer: {failure}",
         release.name(),
     );
 }
@@ -340,7 +342,7 @@ pub(super) fn classify(error: &wasmtime::Error, state: &CallState) -> Failure {
             Stop::Diverged { .. } => Kind::Diverged,
             Stop::Deadline { .. } => Kind::Deadline,
         };
-        // Where a guest waited when its time was up is not known of a call that really waited either.
+        // A live call that waits at its deadline has no backtrace, so a replayed one gets none either.
         let place = if kind == Kind::Deadline { String::new() } else { place(error) };
         return Failure::new(kind, format!("{stop}{place}"));
     }
@@ -370,14 +372,14 @@ pub(super) fn classify(error: &wasmtime::Error, state: &CallState) -> Failure {
         return Failure::new(Kind::Trap, format!("{trap}{}", place(error)));
     }
     if error.downcast_ref::<WasmBacktrace>().is_some() {
-        // A host function of WASI, or the canonical ABI, did not like what it was given.
+        // A host function of WASI, or the canonical ABI, rejected its arguments.
         return Failure::new(Kind::Trap, format!("{}{}", error.root_cause(), place(error)));
     }
-    // Lowering and lifting outside of any frame: an answer of a shape that the contract forbids.
+    // Lowering or lifting failed outside of any frame: the answer has a shape that the contract forbids.
     Failure::new(Kind::Trap, format!("{error:#}"))
 }
 
-/// Where in the guest, innermost first, by the names that the build kept.
+/// Returns the guest's stack, the innermost function first, by the names that the build kept.
 fn place(error: &wasmtime::Error) -> String {
     const FRAMES: usize = 8;
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };

@@ -1,5 +1,6 @@
-//! The sandbox: release files become releases, and a call into one gets a fresh instance with its share of time, memory
-//! and world, and ends within its bounds, whatever the guest does. It knows no HTTP and no sockets.
+//! The sandbox: it loads release files, and runs calls into them. A call gets a fresh instance with its share
+//! of time, memory and backends, and ends within its bounds, whatever the guest does. This crate knows no
+//! HTTP and no sockets.
 
 use switchboard_contract as contract;
 use switchboard_core::{config, error, ids, limits, manifest, quota, shares};
@@ -62,28 +63,29 @@ pub use observer::{CallObserver, ObserverSlot};
 pub use release::{LoadedRelease, releases_loaded};
 pub use stats::{Ending, ReleaseStats, Used};
 
-/// Who is behind a call. `connection` is there for frames, and is the one that `channels.subscribe` gates.
+/// The identity of a call: its id and its caller. Only calls about a connection have `connection`. During a
+/// frame call, `channels.subscribe` gates that connection.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Under which it is logged and traced; a UUID.
+    /// A UUID, for logs, spans and recordings.
     pub id: String,
     pub principal: Option<Principal>,
     pub connection: Option<ConnectionId>,
 }
 
-/// What a runtime needs to know of the configuration.
+/// The part of the configuration that a runtime needs.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub compiler: Compiler,
     pub data_dir: PathBuf,
-    /// The key of the artifact cache is derived from it.
+    /// The secret from which the key of the artifact cache is derived.
     pub secret: String,
     pub traces: Option<Traces>,
-    /// Of all calls together, beyond [`limits::MEMORY_FREE_BYTES`] of each.
+    /// The memory of all calls together, beyond [`limits::MEMORY_FREE_BYTES`] for each.
     pub guest_memory_mib: u32,
 }
 
-/// One a process. Cheap to share behind an `Arc`.
+/// The sandbox of one process.
 pub struct Runtime {
     env: EngineEnv,
     artifacts: Artifacts,
@@ -94,14 +96,16 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Compiles with this program as the child.
+    /// Makes a runtime that compiles with this program as the child.
     pub fn new(config: &Config, backends: Backends) -> Result<Self, Refusal> {
         let secret = config.secret().map_err(|error| Refusal::of_host(error.to_string()))?.to_owned();
-        // What runs, also after somebody put another version in its place: that one's code would not load here.
+        // The running program, also after another version has replaced its file: the artifacts of that one
+        // would not load.
         let program = match PathBuf::from("/proc/self/exe") {
             running if running.exists() => running,
-            _ => std::env::current_exe()
-                .map_err(|error| Refusal::of_host(format!("cannot tell which program this is: {error}")))?,
+            _ => std::env::current_exe().map_err(|error| {
+                Refusal::of_host(format!("cannot find the path of this program: {error}"))
+            })?,
         };
         let options = Options {
             compiler: Compiler::Child(program),
@@ -115,7 +119,7 @@ impl Runtime {
 
     pub fn with(options: Options, backends: Backends) -> Result<Self, Refusal> {
         let broken =
-            |error: wasmtime::Error| Refusal::of_host(format!("the sandbox does not start: {error:#}"));
+            |error: wasmtime::Error| Refusal::of_host(format!("the sandbox cannot start: {error:#}"));
         Ok(Self {
             env: EngineEnv::new().map_err(broken)?,
             artifacts: Artifacts::new(options.compiler, options.data_dir, &options.secret).map_err(broken)?,
@@ -126,38 +130,38 @@ impl Runtime {
         })
     }
 
-    /// A release ready for traffic, or why it can not be. `settings` lie over the manifest's `[config]`.
+    /// Loads a release, so that it is ready for traffic. `settings` override the manifest's `[config]`.
     pub async fn load(
         &self,
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
     ) -> Result<Arc<LoadedRelease>, Refusal> {
         let component = self.artifacts.load(&self.env.engine, file).await?;
-        // Here and not in the first call: the image that every instance's memory begins as.
-        component
-            .initialize_copy_on_write_image()
-            .map_err(|error| Refusal::of_host(format!("its memory cannot be prepared: {error:#}")))?;
+        // Makes the initial memory image of every instance here, and not in the first call.
+        component.initialize_copy_on_write_image().map_err(|error| {
+            Refusal::of_host(format!("cannot prepare the memory of the release: {error:#}"))
+        })?;
         let release = LoadedRelease::link(&self.env, self.budget.claims(), &component, file, settings)?;
         self.warm(&release).await?;
         Ok(Arc::new(release))
     }
 
-    /// For whoever deploys, beyond what it takes to load: a script that is not Lua would fail in every call. No Redis, no
-    /// verdict: a release is not kept back for that.
+    /// Checks, for a deploy, that Redis compiles the scripts of a release, because a script that is not Lua
+    /// would fail in every call. If Redis does not answer, the check passes.
     pub async fn read_scripts(&self, release: &LoadedRelease) -> Result<(), Refusal> {
         let Some(redis) = &self.backends.redis else { return Ok(()) };
         let deadline = tokio::time::Instant::now() + Duration::from_millis(limits::REDIS_ANSWER_MS_MAX);
         for script in release.terms.scripts.values() {
-            if let Some(said) = redis.complaint(script, deadline).await {
+            if let Some(error) = redis.complaint(script, deadline).await {
                 let name = &script.name;
-                return Err(Refusal::of_release(format!("its script `{name}` does not compile: {said}")));
+                return Err(Refusal::of_release(format!("the script `{name}` does not compile: {error}")));
             }
         }
         Ok(())
     }
 
     async fn warm(&self, release: &LoadedRelease) -> Result<(), Refusal> {
-        // Nothing happened yet that could answer, so a host call of a start function ends the trial.
+        // A replay without answers, so a host call of a start function ends the instance.
         let state = self.state(release, warming(), Source::Replay(Script::new(Vec::new())), None);
         let mut store = store::build(&self.env.engine, state);
         let deadline = store.data().deadline;
@@ -167,8 +171,11 @@ impl Runtime {
                 Ok(Err(error)) => invoke::classify(&error, store.data()),
                 Err(_) => Failure::new(Kind::Deadline, "no instance in time"),
             };
-        // A pool without a free slot says nothing about the release.
-        Err(Refusal { reason: format!("it cannot be instantiated: {failure}"), blame: failure.blame() })
+        // A pool without a free slot is the host's fault, and not the release's.
+        Err(Refusal {
+            reason: format!("the release cannot be instantiated: {failure}"),
+            blame: failure.blame(),
+        })
     }
 
     pub async fn http(
@@ -262,14 +269,17 @@ impl Runtime {
         }
     }
 
-    /// The call of a trace once more, on any release, with its settings and the trace's answers. The result is a trace again, to be
-    /// compared with the first.
+    /// Replays a recorded call on any release, with that release's settings and the recorded answers. The
+    /// result is a new recording, which can be compared with the first.
     pub async fn replay(&self, release: &Arc<LoadedRelease>, trace: &Trace) -> Result<Trace, Refusal> {
         recording::replay(self, release, trace).await
     }
 
-    /// The same with whatever source of answers, also the world's. Up to `bytes_max` of host calls are recorded. Its
-    /// outcome is in the trace; a refusal says that `input` is none of `trigger`.
+    /// Runs and records a call with any source of answers. It records up to `bytes_max` bytes of host calls.
+    /// The outcome of the call is in the recording.
+    ///
+    /// # Errors
+    /// When `input` is not an input of `trigger`.
     pub async fn play(
         &self,
         release: &Arc<LoadedRelease>,
@@ -304,7 +314,7 @@ impl Runtime {
         result
     }
 
-    /// The state is there unless the call found no slot.
+    /// Runs a call. The state is `None` when the call got no slot.
     async fn run(
         &self,
         release: &Arc<LoadedRelease>,
@@ -329,7 +339,7 @@ impl Runtime {
         let mut state = self.state(release, call, source, recorder);
         state.middleware.traced = traced;
         if traced.is_some() {
-            state.middleware.span_attributes = invoke::whose(release, &state);
+            state.middleware.span_attributes = invoke::span_attributes(release, &state);
         }
         if trigger == Trigger::Frame {
             state.gates = state.connection;
@@ -340,7 +350,7 @@ impl Runtime {
         let call = async move {
             let (result, mut state) = invoke::run(release_of_call, store, input_of_call).await;
             state.finish().await;
-            // The instance is gone, on whichever thread it was.
+            // The instance is dropped by now, on the thread on which it ran.
             drop((of_release, of_node));
             (result, state)
         };

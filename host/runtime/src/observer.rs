@@ -1,5 +1,6 @@
-//! Observer of the calls of one release: the canary guard records the first call that fails, and the shadow runner records
-//! a sample. The runtime asks the observer before a call and notifies it after the call. It does not know the purpose.
+//! Observer of the calls of one release: the canary guard records the first call that fails, and the shadow
+//! runner records a sample. The runtime asks the observer before a call and notifies it after the call. It
+//! does not know the purpose.
 
 use arc_swap::ArcSwapOption;
 

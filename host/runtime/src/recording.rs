@@ -1,5 +1,5 @@
-//! Calls as traces: kept in `trace_dir` where an operator set one, made again from what was kept, and made for the first
-//! time by tests.
+//! Recordings of calls. The runtime writes them into `recording_dir` when an operator has set it, replays
+//! them, and makes them for tests.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::trace::{self, Exchange, Outcome, Recorder, Trace, redact_bodies, reda
 
 type Taken = (Vec<Exchange>, u32);
 
-/// Where traces are kept, one file a call: `{trace_dir}/{handler}/{trigger}-{call}.trace`.
+/// Writes recordings, one file for each call: `{recording_dir}/{handler}/{trigger}-{call}.trace`.
 pub(super) struct Recordings {
     traces: Traces,
     seen: AtomicU32,
@@ -33,13 +33,13 @@ impl Recordings {
         Self { traces, seen: AtomicU32::new(0), kept: AtomicU32::new(0) }
     }
 
-    /// Decided as a call begins: a failure is not known before it happened.
+    /// Decides at the begin of a call whether to record it, because a later failure cannot be known yet.
     pub fn begin(&self) -> bool {
         self.seen.fetch_add(1, Relaxed).is_multiple_of(self.traces.one_in)
             && self.kept.load(Relaxed) < limits::TRACES_MAX
     }
 
-    /// A trace that cannot be written is logged; the call it is of has its answer.
+    /// Writes a recording. If that fails, it is logged; the call has its answer already.
     pub async fn keep(&self, trace: &Trace, failed: bool) {
         if !failed && self.traces.calls == Traced::Failed {
             return;
@@ -47,19 +47,20 @@ impl Recordings {
         match self.kept.fetch_add(1, Relaxed) {
             kept if kept < limits::TRACES_MAX => {}
             limits::TRACES_MAX => {
-                return warn!("{} traces were kept, no more are", limits::TRACES_MAX);
+                return warn!("wrote {} recordings; this process writes no more", limits::TRACES_MAX);
             }
             _ => return,
         }
         if let Err(error) = self.write(trace).await {
-            warn!(directory = %self.traces.directory.display(), "cannot write a trace: {error}");
+            warn!(directory = %self.traces.directory.display(), "cannot write a recording, so this call is not recorded: {error}");
         }
     }
 
     async fn write(&self, trace: &Trace) -> io::Result<()> {
         let directory = self.traces.directory.join(&trace.handler);
         tokio::fs::create_dir_all(&directory).await?;
-        // A call's id may come from outside (`x-request-id`); a file's name may not.
+        // The id of a live call is a UUID of the host, and not the client's `x-request-id`. The filter makes
+        // sure that a file name never leaves the directory, whatever id a caller of this crate passes.
         let name: String =
             trace.call.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).take(64).collect();
         let path = directory.join(format!("{}-{name}.trace", trace.trigger));
@@ -68,7 +69,7 @@ impl Recordings {
     }
 }
 
-/// What the call recorded, if it did.
+/// Takes the recorded host calls out of the state, if the call was recorded.
 pub(super) fn taken(mut state: CallState) -> Option<(CallState, Taken)> {
     let taken = state.middleware.take_recorder()?.finish();
     Some((state, taken))
@@ -97,7 +98,7 @@ pub(super) fn trace(
             }
         },
     };
-    // The only place where a recording of a call is made: whoever keeps or shows it holds no secret setting.
+    // This is the only place that makes a recording of a call, so no recording contains a secret setting.
     release.terms.secrets.conceal_trace(&mut trace);
     trace
 }
@@ -109,18 +110,19 @@ pub(super) async fn replay(
 ) -> Result<Trace, Refusal> {
     if !trace.is_whole() {
         return Err(Refusal::of_release(format!(
-            "the trace lacks {} host calls that did not fit, it can only be read",
+            "the recording lacks {} host calls that exceeded its bound; it can be read but not replayed",
             trace.left_out
         )));
     }
-    // Answers do not depend on who asks; principal and connection are in the input where a guest sees them.
+    // Recorded answers do not depend on the caller. A guest that sees principal and connection has them in
+    // its input.
     let call = Call { id: trace.call.clone(), principal: None, connection: None };
     let source = Source::Replay(Script::new(with_settings_of(release, trace.exchanges.clone())));
     play(runtime, release, call, (&trace.trigger, trace.input.clone()), source, limits::TRACE_BYTES_MAX * 2)
         .await
 }
 
-/// What the world answered stands in the trace; settings are a release's own.
+/// Replaces recorded settings by those of this release. The answers of backends stay as recorded.
 fn with_settings_of(release: &LoadedRelease, mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
     for asked in exchanges.iter_mut().filter(|exchange| exchange.function == Function::ConfigGet.name()) {
         if let Some(key) = asked.args["key"].as_str() {

@@ -1,5 +1,5 @@
-//! One release, ready to be called: linked, checked against its manifest, warmed. Whoever holds a `LoadedRelease` holds one
-//! whose imports are granted, whose exports answer its bindings, and which fits the pool.
+//! A loaded release: it is linked, checked against its manifest, and warmed. A `LoadedRelease` has only
+//! granted imports, it exports what its manifest binds, and one instance of it fits a slot of the pool.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,25 +28,26 @@ use crate::telemetry::histogram::Counts;
 use crate::trace::Secrets;
 
 const CONTRACT: &str = "switchboard:host/";
-/// Of WebAssembly's memory.
+/// A page of WebAssembly memory.
 const PAGE_BYTES: u64 = 64 * 1024;
 
-/// Dropping the last one frees its code; calls in flight hold it.
+/// The loaded code of a release. Running calls hold a reference; dropping the last one frees the code.
 pub struct LoadedRelease {
     pub digest: Digest,
     pub manifest: Manifest,
     pub(super) terms: Arc<Terms>,
     pub(super) exports: Exports,
-    /// The handler's `concurrency`. It belongs to the release: a swap starts with all of them free.
+    /// The call slots of the handler's `concurrency`. They belong to the loaded release, so a new release
+    /// starts with all of them free.
     pub(super) slots: Arc<Semaphore>,
-    /// Its share of the node's call slots, and what it may borrow of the others.
+    /// Its claim on the node's call slots: its fair share, and what it may borrow.
     pub(super) calls: Claim,
     pub stats: ReleaseStats,
     pub observer: ObserverSlot,
     _counted: Counted,
 }
 
-/// What it answers. A `None` is not bound.
+/// The exports of a release. `None`: the manifest does not bind the trigger.
 pub(super) struct Exports {
     pub http: Option<HttpHandlerPre<CallState>>,
     pub frame: Option<FrameHandlerPre<CallState>>,
@@ -56,7 +57,7 @@ pub(super) struct Exports {
 }
 
 impl LoadedRelease {
-    /// Links and checks. What instantiating it shows is `Runtime::load`'s to try.
+    /// Links a component, and checks it against its manifest. `Runtime::load` also tries an instance.
     pub(super) fn link(
         env: &EngineEnv,
         claims: Claims,
@@ -70,7 +71,7 @@ impl LoadedRelease {
         let linked = env
             .linker
             .instantiate_pre(component)
-            .map_err(|error| Refusal::of_release(format!("it does not fit this host: {error:#}")))?;
+            .map_err(|error| Refusal::of_release(format!("the release does not fit this host: {error:#}")))?;
         let exports = Exports::of(env, component, &linked, &manifest.on)?;
 
         let mut effective: BTreeMap<String, String> =
@@ -110,12 +111,12 @@ impl LoadedRelease {
         &self.manifest.name
     }
 
-    /// Function by function, what its host calls were.
+    /// Returns the counts of its host calls, for each function.
     pub fn host_calls(&self) -> impl Iterator<Item = (&'static str, Counts)> {
         self.terms.host_call_stats.counts()
     }
 
-    /// What `config.get` tells it.
+    /// Returns the setting that `config.get` answers.
     pub fn setting(&self, key: &str) -> Option<&str> {
         self.terms.settings.get(key).map(String::as_str)
     }
@@ -130,14 +131,14 @@ impl LoadedRelease {
     }
 }
 
-/// Releases that are in this process: what runs, what ran lately, and what calls in flight still hold.
+/// Returns the number of loaded releases in this process, including those that only running calls still hold.
 pub fn releases_loaded() -> usize {
     LOADED.load(Relaxed)
 }
 
 static LOADED: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts one for as long as it is there.
+/// Counts one loaded release until it is dropped.
 struct Counted;
 
 impl Counted {
@@ -187,9 +188,7 @@ impl Exports {
             }
         };
         let wrong = |interface: &str, error: wasmtime::Error| {
-            Refusal::of_release(format!(
-                "its export `{CONTRACT}{interface}` is of another version: {error:#}"
-            ))
+            Refusal::of_release(format!("the export `{CONTRACT}{interface}` has another version: {error:#}"))
         };
         Ok(Self {
             http: bound("http", !on.http.is_empty())?
@@ -213,44 +212,53 @@ impl Exports {
     }
 }
 
-/// What one instance of it needs must be in one slot of the pool, and within its own `memory_mib`.
+/// Checks that one instance fits a slot of the pool, and that its first memory is within `memory_mib`.
 pub(super) fn fits(component: &Component, manifest: &Manifest) -> Result<(), Refusal> {
     let Some(needs) = component.resources_required() else {
-        return Err(Refusal::of_release("it imports core modules, which this host does not have"));
+        return Err(Refusal::of_release("the component imports core modules, which this host does not have"));
     };
     let rule = |holds: bool, what: String| if holds { Ok(()) } else { Err(Refusal::of_release(what)) };
     rule(
         needs.num_memories <= limits::MEMORIES_PER_INSTANCE_MAX,
-        format!("it has {} memories, at most {} fit", needs.num_memories, limits::MEMORIES_PER_INSTANCE_MAX),
+        format!(
+            "the component has {} memories; the maximum is {}",
+            needs.num_memories,
+            limits::MEMORIES_PER_INSTANCE_MAX
+        ),
     )?;
     rule(
         needs.num_tables <= limits::TABLES_PER_INSTANCE_MAX,
-        format!("it has {} tables, at most {} fit", needs.num_tables, limits::TABLES_PER_INSTANCE_MAX),
+        format!(
+            "the component has {} tables; the maximum is {}",
+            needs.num_tables,
+            limits::TABLES_PER_INSTANCE_MAX
+        ),
     )?;
     let elements = needs.max_initial_table_size.unwrap_or(0);
     rule(
         elements <= limits::TABLE_ELEMENTS_MAX as u64,
-        format!("a table begins with {elements} elements, at most {} fit", limits::TABLE_ELEMENTS_MAX),
+        format!("a table begins with {elements} elements; the maximum is {}", limits::TABLE_ELEMENTS_MAX),
     )?;
-    // Told in pages.
+    // wasmtime counts in pages.
     let initial = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE_BYTES);
     let most = u64::from(manifest.limits.memory_mib) * 1024 * 1024;
     rule(
         initial <= most,
-        format!("its memory begins with {initial} bytes, `limits.memory_mib` allows {most}"),
+        format!("the memory begins with {initial} bytes; `limits.memory_mib` allows {most}"),
     )
 }
 
-/// Imports that are not used vanish when a component is built, so whatever is imported is meant.
+/// Checks that the manifest grants every import. Building a component removes unused imports, so each import
+/// is in use.
 fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) -> Result<(), Refusal> {
     const FREE: [&str; 5] = ["types", "clock", "random", "log", "config"];
     let ty = component.component_type();
     for (name, _) in ty.imports(&env.engine) {
         if name.starts_with("wasi:") {
-            // Locked down; what this host does not have of it is found when it is linked.
+            // WASI needs no grant. Linking finds the parts of WASI that this host does not have.
             continue;
         }
-        let unknown = || Refusal::of_release(format!("it imports unknown `{name}`"));
+        let unknown = || Refusal::of_release(format!("the component imports unknown `{name}`"));
         let interface = unversioned(name).strip_prefix(CONTRACT).ok_or_else(unknown)?;
         let (granted, grant) = match interface {
             free if FREE.contains(&free) => continue,
@@ -265,7 +273,7 @@ fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) 
         };
         if !granted {
             return Err(Refusal::of_release(format!(
-                "it imports `{CONTRACT}{interface}`, but the manifest does not grant it (`{grant}`)"
+                "the component imports `{CONTRACT}{interface}`, but the manifest does not grant it (`{grant}`)"
             )));
         }
     }

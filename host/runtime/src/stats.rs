@@ -1,5 +1,5 @@
-//! What the calls of one release were: how they ended, how long they took, what they used. Counted while the release is
-//! there and gone with it, so that ten thousand releases leave nothing behind. A call pays for a few atomic additions.
+//! Statistics of the calls of one release: outcomes, durations, and used resources. They are dropped with the
+//! release, so ten thousand releases leave nothing behind. A call costs a few atomic additions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,22 +18,23 @@ use crate::telemetry::histogram::{Counts, Histogram};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     Answered,
-    /// With an answer that says it could not: a problem of 500 and up, a rejected event, a failed run of a schedule.
+    /// The answer is an error: a problem with a status from 500 on, a rejected event, or a failed run of a
+    /// schedule.
     Error,
     Failed(Kind),
 }
 
 impl Ending {
-    /// What a judge of releases counts against one.
+    /// Returns true when the canary guard counts this end against the release.
     pub fn is_bad(self) -> bool {
         self != Self::Answered
     }
 }
 
-/// What one call used.
+/// Resources that one call used.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Used {
-    /// Inside the guest.
+    /// Processor time inside the guest.
     pub cpu: Duration,
     pub memory_bytes: u64,
 }
@@ -43,7 +44,8 @@ pub struct ReleaseStats {
     by_trigger: [OfTrigger; Trigger::ALL.len()],
     cpu_ns: AtomicU64,
     memory_high_bytes: AtomicU64,
-    /// There while somebody compares this release with another. Otherwise it costs a call one load.
+    /// The log of calls, while the canary guard compares this release with another. Without a log, it costs a
+    /// call one load.
     calls: ArcSwapOption<CallLog>,
 }
 
@@ -56,7 +58,7 @@ struct OfTrigger {
 }
 
 impl ReleaseStats {
-    /// Keeps every call with its caller from now on, or no longer.
+    /// Sets the log that gets every call from now on. `None` ends the logging.
     pub fn keep_calls(&self, log: Option<Arc<CallLog>>) {
         self.calls.store(log);
     }
@@ -76,7 +78,7 @@ impl ReleaseStats {
             Ending::Failed(kind) => of.failed[kind as usize].fetch_add(1, Relaxed),
         };
         self.cpu_ns.fetch_add(u64::try_from(used.cpu.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-        // Seldom true: no write that other threads would wait for.
+        // This is seldom true, so most calls write nothing that other threads would wait for.
         if used.memory_bytes > self.memory_high_bytes.load(Relaxed) {
             self.memory_high_bytes.fetch_max(used.memory_bytes, Relaxed);
         }
@@ -89,7 +91,7 @@ impl ReleaseStats {
             .filter(|(_, took)| took.count() > 0)
     }
 
-    /// Trigger, outcome, calls.
+    /// Returns triples of trigger, outcome and number of calls.
     pub fn outcomes(&self) -> Vec<(&'static str, &'static str, u64)> {
         let mut outcomes = Vec::new();
         for (trigger, of) in Trigger::ALL.iter().zip(&self.by_trigger) {
@@ -102,7 +104,7 @@ impl ReleaseStats {
         outcomes
     }
 
-    /// Calls without an answer and answers that are errors, by whose fault that was.
+    /// Returns the number of failed calls and error answers, for each blame.
     pub fn errors_by_blame(&self) -> [(Blame, u64); 2] {
         let (mut guest, mut host) = (0, 0);
         for of in &self.by_trigger {
@@ -119,7 +121,7 @@ impl ReleaseStats {
         Duration::from_nanos(self.cpu_ns.load(Relaxed))
     }
 
-    /// The most that one call had.
+    /// Returns the most memory that one call had.
     pub fn memory_high_bytes(&self) -> u64 {
         self.memory_high_bytes.load(Relaxed)
     }

@@ -1,4 +1,5 @@
-//! The one function that makes a store: one call's share of memory, time and world. Nothing of it outlives the call.
+//! The only function that makes a store. A store holds one call's share of memory, time and backends, and
+//! nothing of it outlives the call.
 
 use wasmtime::{Engine, Store, UpdateDeadline};
 
@@ -9,10 +10,11 @@ pub(super) fn build(engine: &Engine, state: CallState) -> Store<CallState> {
     let mut store = Store::new(engine, state);
     // Without it a guest grows to the pool's ceiling, whatever its manifest says.
     store.limiter(|state| &mut state.memory);
-    // What one host call can make this process allocate while its arguments are read. It is twice the budget and some,
-    // so that what is merely over the budget is refused by the middleware, with a word.
+    // The memory that one host call can make this process allocate while it reads the arguments. It exceeds
+    // twice the budget, so that the middleware, with a reason, refuses arguments that are only over the
+    // budget.
     store.set_hostcall_fuel(usize::try_from(host_bytes).unwrap_or(usize::MAX / 4) * 2 + 64 * 1024);
-    // The next tick of the engine's clock. Larger and a guest holds its thread for as many ticks.
+    // The next tick of the ticker. With a larger value, a guest would hold its thread for as many ticks.
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|mut context| {
         let state = context.data_mut();

@@ -1,4 +1,5 @@
-//! Bad guests, each on its own: it ends within its bounds, with the right word, and the next call goes on.
+//! Bad guests, one at a time: the call ends within its bounds, with the right failure, and the next call
+//! works.
 
 mod fairness;
 
@@ -31,7 +32,7 @@ fn sandbox() -> Sandbox {
     Sandbox { runtime: Arc::new(Runtime::with(options, Backends::default()).unwrap()), _data: data }
 }
 
-/// Lets the others run until it is so.
+/// Yields to other tasks until the condition holds.
 async fn until(what: &str, so: impl Fn() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(60), async {
         while !so() {
@@ -97,8 +98,8 @@ async fn a_handler_answers_and_answers_again() {
 async fn what_does_not_fit_the_pool_is_refused_with_its_sentence_and_the_release_is_to_blame() {
     let sandbox = sandbox();
     for (file, reason) in [
-        (guests::with_modules(3, 1), "it has 4 memories, at most 2 fit"),
-        (guests::with_modules(1, 2000), "its memory begins with 131072000 bytes, `limits.memory_mib` allows"),
+        (guests::with_modules(3, 1), "the component has 4 memories; the maximum is 2"),
+        (guests::with_modules(1, 2000), "the memory begins with 131072000 bytes; `limits.memory_mib` allows"),
         (guests::with_modules(70, 0), "core module instances"),
     ] {
         let refusal = sandbox.runtime.load(&file, BTreeMap::new()).await.unwrap_err();
@@ -143,7 +144,7 @@ async fn a_trap_names_its_function_and_blames_the_guest() {
     assert_eq!((failure.kind, failure.blame()), (Kind::Trap, Blame::Guest));
     assert!(failure.detail.contains("unreachable"), "{failure}");
     assert!(failure.detail.contains("in the_body_of_the_guest"), "{failure}");
-    // What the asker hears has none of it.
+    // The problem that the caller gets contains none of it.
     let problem = failure.problem();
     assert_eq!((problem.status, problem.code.as_str()), (500, "internal"));
     assert!(!problem.detail.contains("body"), "{problem:?}");
@@ -299,7 +300,7 @@ async fn a_fault_meets_the_host_call_it_is_meant_for() {
         sandbox.tick_with(&release, faulty(2, InjectedFault::Trap("cut".into()))).await.unwrap_err();
     assert_eq!(failure.kind, Kind::Trap);
     assert!(failure.detail.contains("injected fault: cut"), "{failure}");
-    // Not what the function answers.
+    // The value does not have the type of the function's answer.
     let failure =
         sandbox.tick_with(&release, faulty(0, InjectedFault::Answer("x".into()))).await.unwrap_err();
     assert_eq!(failure.kind, Kind::Diverged);

@@ -68,7 +68,11 @@ fn report(logger: &CallLogger, error: &Error) {
     let now_s = timestamp::now_ms() / 1000;
     if LOGGED_S.swap(now_s, Relaxed) != now_s {
         let fields = [("why".to_owned(), format!("{error:?}"))];
-        logger.write(Level::Warn, "Postgres did not complete a statement; the handler can answer 503", &fields);
+        logger.write(
+            Level::Warn,
+            "Postgres did not complete a statement; the handler can answer 503",
+            &fields,
+        );
     }
 }
 

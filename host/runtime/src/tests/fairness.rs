@@ -1,4 +1,4 @@
-//! One release that takes all it can get, and another one beside it that must not notice.
+//! One release takes all resources that it can get. It must not affect the calls of another release.
 
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
@@ -59,9 +59,9 @@ async fn releases_whose_calls_hang_leave_slots_to_the_others() {
         left == hanging.iter().map(|release| release.calls_in_flight()).sum::<usize>() && left > 1000
     })
     .await;
-    // Alone a release is bounded by its own manifest only.
+    // A release that runs alone is bounded only by its own manifest.
     assert_eq!(hanging[0].calls_in_flight(), 1024);
-    // Forty at a time, as if nothing were.
+    // Forty calls at a time, as on an idle node.
     for _ in 0..5 {
         let answers = join_all((0..40).map(|_| sandbox.tick(&other))).await;
         let refused = answers.iter().filter(|answer| answer.is_err()).count();
@@ -103,7 +103,7 @@ async fn calls_that_take_much_memory_leave_some_to_the_others() {
     sandbox.tick(&greedy).await.unwrap();
 }
 
-/// How long calls of the release take: the 99th percentile of two hundred.
+/// Returns the 99th percentile of the durations of two hundred calls.
 async fn p99(sandbox: &Sandbox, release: &Arc<LoadedRelease>) -> Duration {
     let mut took = Vec::new();
     for _ in 0..200 {
@@ -117,8 +117,8 @@ async fn p99(sandbox: &Sandbox, release: &Arc<LoadedRelease>) -> Duration {
     took[took.len() * 99 / 100]
 }
 
-/// The looping calls leave the thread of this test, which is the only worker. On it, each of them would delay every call of the
-/// other release by a tick, so by 1 ms.
+/// The looping calls leave the thread of this test, which is the only worker. On it, each of them would delay
+/// every call of the other release by a tick, so by 1 ms.
 #[tokio::test]
 async fn calls_beside_ninety_that_loop_are_as_fast_as_alone() {
     let turns = crate::interfaces::turns::Turns::count();
@@ -147,8 +147,8 @@ async fn calls_beside_ninety_that_loop_are_as_fast_as_alone() {
 async fn a_long_call_of_another_release_has_its_turn_before_ninety_of_one() {
     let sandbox = sandbox();
     let looping = sandbox.load(&guests::works("looping", PATIENT, None)).await;
-    // Some ten milliseconds: three or four turns, between which the other release has one each. Behind all of its calls
-    // each turn would take a third of a second.
+    // Some ten milliseconds: three or four turns, between which the other release has one each. Behind all of
+    // its calls each turn would take a third of a second.
     let limits = "deadline_ms = 500\ncpu_ms = 400";
     let long = sandbox.load(&guests::works("long", limits, Some(20_000_000))).await;
     let turns = std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
