@@ -1,5 +1,6 @@
-//! The settings of a node: defaults, overridden by `switchboard.toml`, by `SWITCHBOARD_…`, by flags. The only place that
-//! reads the environment; an empty variable counts as unset. Secrets have no default; who needs one that is missing says so.
+//! The settings of a node: defaults, overridden by `switchboard.toml`, by `SWITCHBOARD_…`, by flags. This is
+//! the only place that reads the environment; an empty variable counts as unset. Secrets have no default;
+//! code that needs a missing one reports it.
 
 mod environment;
 mod origins;
@@ -16,43 +17,45 @@ use toml::{Table, Value};
 use crate::limits;
 pub use environment::variable;
 
-/// Environment variables begin with this; `__` separates levels: `SWITCHBOARD_HANDLERS__SEND_MESSAGE__…`.
+/// The begin of environment variables; `__` separates levels: `SWITCHBOARD_HANDLERS__SEND_MESSAGE__…`.
 const PREFIX: &str = "SWITCHBOARD_";
-/// The file that is read from the working directory when no other is named.
+/// The file that is read from the working directory if no other is named.
 pub const FILE: &str = "switchboard.toml";
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where clients connect.
+    /// The address for clients.
     pub listen: SocketAddr,
-    /// Where operators connect: health, metrics, releases.
+    /// The address for operators: health, metrics, releases.
     pub admin_listen: SocketAddr,
-    /// Certificate chain and private key in PEM, for clients: HTTPS and WSS. Read again when the files change.
+    /// Certificate chain and private key in PEM, for HTTPS and WSS. The node reads the files again when they
+    /// change.
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
-    /// Names in a `Host` header under which operators reach the admin listener, beside those that need no setting.
+    /// Further `Host` names of the admin listener, beside those that need no setting.
     pub admin_hosts: Vec<String>,
-    /// The first admin's token.
+    /// The token of the first admin.
     pub admin_token: Option<String>,
 
-    /// An owner of the database: it migrates and keeps the host's own tables. Handlers log in as their own roles.
+    /// The login of an owner of the database, for migrations and the host's own tables. Handlers log in as
+    /// their own roles.
     pub database_url: Option<String>,
-    /// All roles together; what is left of the server's `max_connections` serves other nodes.
+    /// Connections of all roles together; the rest of the server's `max_connections` is for other nodes.
     pub postgres_connections_max: usize,
-    /// Memory of all calls inside handlers together, beyond what each call has for nothing.
+    /// Memory of all calls inside handlers together, beyond the free part of each call.
     pub guest_memory_mib: u32,
     pub redis_url: Option<String>,
-    /// What role passwords and the key of the artifact cache are derived from: at least 32 characters, the same on
-    /// every node.
+    /// Role passwords and the key of the artifact cache are derived from it: at least 32 characters, the same
+    /// on every node.
     pub secret: Option<String>,
 
     /// For HS256 tokens.
     pub jwt_secret: Option<String>,
     /// PEM files of public keys, for RS256, ES256 and EdDSA tokens.
     pub jwt_keys: Vec<PathBuf>,
-    /// Key sets (JWKS) with such keys: files, or URLs (https, or http to this machine). Read again when a token names a key
-    /// that they lack.
+    /// Key sets (JWKS) with such keys: files, or URLs (https, or http to this machine). The node reads them
+    /// again when a token names an unknown key.
     pub jwt_jwks: Vec<String>,
     pub jwt_algorithms: Vec<String>,
     pub jwt_issuer: Option<String>,
@@ -62,60 +65,64 @@ pub struct Config {
     /// Origins that browsers may connect from; empty means any.
     pub origins: Vec<String>,
 
-    /// Beyond it a handshake is answered 503.
+    /// Maximum number of WebSockets of the node. Beyond it, the node closes one without a sign-in, or answers
+    /// a handshake with 503.
     pub connections_max: usize,
-    /// Connections of one remote address on which nobody has signed in, HTTP and WebSocket together; 0 is no bound. Beyond it
-    /// the oldest of the address that waits for its client is closed.
+    /// Connections of one remote address without a sign-in, HTTP and WebSocket together; 0 is no bound.
+    /// Beyond it the node closes the oldest of the address that waits for its client.
     pub anonymous_per_address_max: usize,
-    /// An HTTP connection that is idle for so long is closed. Above the idle time of a load balancer in front, which would
-    /// otherwise send a request into a connection that is being closed.
+    /// The node closes an HTTP connection that is idle for this long. Keep it above the idle time of a load
+    /// balancer in front, which would otherwise send a request into a connection that is being closed.
     pub keep_alive_ms: u64,
-    /// Beyond it the newest connection of the user is closed with 4009.
+    /// Beyond it the node closes the newest connection of the user with 4009.
     pub connections_per_user_max: usize,
     pub frames_per_second: u32,
     pub frames_burst: u32,
-    /// A connection without a token by then is closed with 4001.
+    /// The node closes a connection without a token after this time with 4001.
     pub auth_wait_ms: u64,
-    /// A connection that says nothing for so long is closed with 4010; clients are told to speak three times as often.
+    /// The node closes a connection that sends nothing for this long with 4010. Clients get a third of it as
+    /// the interval of heartbeats.
     pub idle_ms: u64,
-    /// A connection that takes no bytes of what waits for it for so long ends; a WebSocket with 4008. So does a WebSocket
-    /// whose queue is full for so long.
+    /// The node ends a connection that reads none of its waiting bytes for this long; a WebSocket with 4008.
+    /// The same holds for a WebSocket whose queue is full for this long.
     pub stall_ms: u64,
-    /// So long before the end of its token a connection hears `auth.expiring`.
+    /// A connection gets `auth.expiring` this long before the end of its token.
     pub expiry_warning_ms: u64,
     /// A drain spreads the reconnects of its clients over this time.
     pub drain_ms: u64,
 
-    /// Cached artifacts and other things that can be made again.
+    /// The directory of cached artifacts and other files that can be made again.
     pub data_dir: PathBuf,
-    /// Keep calls as traces in this directory, to be read and replayed.
+    /// The directory for recordings of calls, to be read and replayed.
     pub trace_dir: Option<PathBuf>,
-    /// `failed`: those that ended without an answer, or with one that is our fault. `all`: every one.
+    /// The recorded calls. `failed`: those without an answer, or with an answer that is the host's or the
+    /// handler's fault. `all`: every call.
     pub trace_calls: Traced,
-    /// Of so many calls one is recorded, decided as it begins. Recording a call costs some microseconds.
+    /// One of this many calls is recorded, decided at its begin. Recording a call costs some microseconds.
     pub trace_one_in: u32,
-    /// With what people wrote and what the services hold. Without, sizes stand for it, and the trace can only be read.
+    /// Include texts of people and data of the services. Otherwise sizes replace them, and the recording can
+    /// only be read.
     pub trace_bodies: bool,
-    /// Release files that `serve` deploys at start where they are not current yet.
+    /// The directory of release files that `serve` deploys at its start, if the fleet has not run them yet.
     pub handlers_dir: Option<PathBuf>,
-    /// Public keys, in hex or files of `switchboard keys`. Where there are any, nodes load only releases that one of them
-    /// has signed.
+    /// Public keys, in hex or as files of `switchboard keys`. If there are any, nodes load only releases that
+    /// one of them signed.
     pub release_keys: Vec<String>,
-    /// For `deploy oci://…`, where the registry asks who it is. No node uses them.
+    /// For `deploy oci://…`, if the registry needs a login. Nodes do not use them.
     pub registry_user: Option<String>,
     pub registry_password: Option<String>,
     /// A `tracing` filter, for instance `info,switchboard::fanout=debug`.
     pub log: String,
     pub log_json: bool,
-    /// `http://host:port` of a collector that takes OTLP over HTTP; spans are made only where one is named.
+    /// `http://host:port` of a collector that takes OTLP over HTTP; the node makes spans only if it is set.
     pub otlp_endpoint: Option<String>,
-    /// Of calls that nobody traces already: 0.01 is one in a hundred.
+    /// The share of traced calls, among calls without a trace of their own: 0.01 is one in a hundred.
     pub otlp_sample: f64,
 
     /// Settings of handlers, over the `[config]` of their manifests.
     pub handlers: BTreeMap<String, Table>,
 
-    /// Variables that begin with `SWITCHBOARD_` and name nothing.
+    /// Variables that begin with `SWITCHBOARD_` and name no setting.
     #[serde(skip)]
     pub unknown_variables: Vec<String>,
 }
@@ -180,7 +187,7 @@ pub enum Traced {
     All,
 }
 
-/// Which calls a node keeps as traces, and how.
+/// The recordings of a node: which calls, and with which contents.
 #[derive(Clone, Debug)]
 pub struct Traces {
     pub directory: PathBuf,
@@ -211,7 +218,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Config {
-    /// From the file (the default one may be absent) and the process's environment.
+    /// Reads the file (the default one may be absent) and the process's environment.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
         let text = match file {
             Some(path) => fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?,
@@ -235,12 +242,12 @@ impl Config {
             reason: reason.to_string().trim_end().to_owned(),
         };
         let mut settings: Table = text.parse().map_err(|error| invalid(source, &error))?;
-        // Checked before the environment is laid over it, so that an error names its source.
+        // Check the file before variables override it, so that an error names its source.
         Self::deserialize(settings.clone()).map_err(|error| invalid(source, &error))?;
 
         let mut unknown_variables = Vec::new();
         for (variable, value) in environment {
-            // Other programs' variables may be anything, also no text.
+            // Variables of other programs may have any content, also no text.
             let Some(variable) = variable.to_str() else { continue };
             let Some(name) = variable.strip_prefix(PREFIX) else { continue };
             if value.is_empty() {
@@ -277,7 +284,7 @@ impl Config {
         Ok(config)
     }
 
-    /// None where no call is kept.
+    /// None if no call is recorded.
     pub fn traces(&self) -> Option<Traces> {
         Some(Traces {
             directory: self.trace_dir.clone()?,
@@ -313,7 +320,7 @@ impl Config {
             .collect()
     }
 
-    /// What has no default counts as unset where the file leaves it empty, as in the environment.
+    /// A setting without a default counts as unset if the file has an empty text, as in the environment.
     fn unset_empty(&mut self) {
         for text in [
             &mut self.admin_token,
@@ -351,7 +358,7 @@ impl Config {
     }
 }
 
-/// Secrets are left out, so that a configuration can be logged.
+/// Omits secrets, so that a configuration can be logged.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -370,7 +377,8 @@ fn required<'a>(
     value.as_deref().ok_or(Error::Missing { setting, why })
 }
 
-/// Lays one variable over the settings. False when it names no setting: other programs may use the prefix too.
+/// Overrides a setting by one variable. Returns false if it names no setting: other programs may use the
+/// prefix too.
 fn overlay(settings: &mut Table, name: &str, value: &str) -> bool {
     match *name.split("__").collect::<Vec<_>>() {
         ["HANDLERS", handler, key] => {
@@ -392,11 +400,11 @@ fn overlay(settings: &mut Table, name: &str, value: &str) -> bool {
     }
 }
 
-/// How a setting is written in a variable; told by the type of its default.
+/// The form of a setting in a variable, from the type of its default.
 enum Kind {
     Text,
     Scalar,
-    /// Separated by commas.
+    /// A list, separated by commas.
     List,
 }
 

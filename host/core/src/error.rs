@@ -1,11 +1,11 @@
-//! Whose fault a failure is. Every error of the host can say it; logs, metrics and answers follow it.
+//! The party at fault for a failure. Every error of the host has one; logs, metrics and answers depend on it.
 
 use std::fmt;
 
-/// Who would have to change something for the failure to go away.
+/// The party that must act to remove the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Blame {
-    /// The asker sent what the rules forbid.
+    /// The client sent something that the rules forbid.
     Client,
     /// A handler trapped, looped, or broke the contract.
     Guest,

@@ -1,4 +1,4 @@
-//! Names of things, parsed once. Whoever holds one of these need not check it again.
+//! Ids and addresses, parsed once. Code that has one of these types need not check it again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use crate::limits;
 pub struct UserId(Arc<str>);
 
 impl UserId {
-    /// Names that stand for something else in a path: `/users/me` is the caller, and clients take `.` and `..` out of a path
-    /// before they send it. A user of that name could not be addressed. The handlers' sdk has the same list (`text.rs`).
+    /// Names with another meaning in a path: `/users/me` is the caller, and clients remove `.` and `..` from
+    /// a path before they send it. A user with such a name could not be addressed. The handlers' sdk has the
+    /// same list (`text.rs`).
     pub const RESERVED: [&str; 3] = ["me", ".", ".."];
 
     pub fn parse(raw: &str) -> Option<Self> {
@@ -34,7 +35,7 @@ impl fmt::Display for UserId {
     }
 }
 
-/// One WebSocket, on one node, once.
+/// The id of one WebSocket connection. It is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(Uuid);
 
@@ -54,7 +55,7 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// One run of one host process. A restarted node is another node.
+/// The id of one run of a host process. A restarted node has another id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NodeId(Uuid);
 
@@ -74,12 +75,13 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// Where a fan-out goes: `conv:{id}`, `user:{id}`, `topic:{name}`. The host knows only `user:`.
+/// The address of a publication: `conv:{id}`, `user:{id}`, `topic:{name}`. The host itself uses only `user:`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(Arc<str>);
 
 impl Address {
-    /// `kind:name`, at most [`limits::ADDRESS_BYTES_MAX`], no control characters: every user id makes one.
+    /// Parses `kind:name`: at most [`limits::ADDRESS_BYTES_MAX`], no control characters. Every user id gives
+    /// a valid address.
     pub fn parse(raw: &str) -> Option<Self> {
         let (kind, name) = raw.split_once(':')?;
         let well_formed = !kind.is_empty()
@@ -90,7 +92,7 @@ impl Address {
         well_formed.then(|| Self(raw.into()))
     }
 
-    /// Every connection of a user, on every node.
+    /// The address of every connection of a user, on every node.
     pub fn of_user(user: &UserId) -> Self {
         Self(format!("user:{user}").into())
     }
@@ -106,7 +108,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// SHA-256 of a release file: its name everywhere.
+/// The SHA-256 of a release file, which names it everywhere.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
@@ -131,7 +133,7 @@ impl Digest {
         &self.0
     }
 
-    /// Enough to tell releases apart in a line of text.
+    /// The first digits, enough to distinguish releases in a line of text.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
     }

@@ -1,4 +1,5 @@
-//! What every crate of the host shares: bounds, ids, settings, manifests, shutdown. No IO but reading settings.
+//! Types that every crate of the host uses: bounds, ids, settings, manifests, shutdown. The only IO is
+//! reading settings.
 
 pub mod config;
 pub mod error;

@@ -1,5 +1,5 @@
-//! What a release declares: what it answers to, what it may touch, how much it may use. Parsed once, at the door; whoever
-//! holds a `Manifest` holds a valid one. It does not look at code: whether imports fit grants is checked in `releases`.
+//! The manifest of a release: what it answers, what it may use, and how much. It is parsed once, so every
+//! `Manifest` is valid. This module does not inspect code: the runtime checks imports against grants.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use crate::limits;
 
 /// The name of the custom section that carries `handler.toml` inside a release file.
 pub const SECTION: &str = "switchboard:manifest";
-/// Routes under it are answered on the operators' listener, and never on the clients'.
+/// The prefix of routes that only the operators' listener answers.
 pub const OPERATORS: &str = "/admin/v1/";
 
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Lower case, digits and dashes; the handler's identity across releases.
+    /// The handler's name: lower case, digits and dashes. It is the same in all its releases.
     pub name: String,
     #[serde(default)]
     pub description: String,
@@ -25,23 +25,24 @@ pub struct Manifest {
     pub grants: Grants,
     #[serde(default)]
     pub limits: Limits,
-    /// When it is taken back by itself while it is a canary.
+    /// Thresholds for the automatic withdrawal of a canary.
     #[serde(default)]
     pub canary: Thresholds,
     #[serde(default)]
     pub needs: Needs,
-    /// Lua scripts by name, the text itself: `switchboard build` puts the files' contents here.
+    /// The texts of Lua scripts by name; `switchboard build` inserts the contents of the files.
     #[serde(default)]
     pub scripts: BTreeMap<String, String>,
-    /// The settings whose values recordings, reports and `inspect` may show. The values of all others are concealed there.
+    /// Settings whose values recordings, reports and `inspect` may show. All other values are concealed
+    /// there.
     #[serde(default)]
     pub public_settings: Vec<String>,
-    /// Defaults of the handler's settings; the operator overrides them.
+    /// Defaults of the handler's settings; the operator can override them.
     #[serde(default)]
     pub config: toml::Table,
 }
 
-/// What the host calls it for.
+/// The triggers of the handler.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bindings {
@@ -61,9 +62,9 @@ pub struct Bindings {
 #[serde(deny_unknown_fields)]
 pub struct HttpBinding {
     pub method: String,
-    /// Segments in braces are parameters. Under [`OPERATORS`] it is for operators only.
+    /// The path; segments in braces are parameters. A path under [`OPERATORS`] is for operators only.
     pub path: String,
-    /// Answer without a token.
+    /// Requests need no token.
     #[serde(default)]
     pub public: bool,
 }
@@ -86,7 +87,7 @@ pub struct ConnectionBinding {
     pub closed: bool,
     #[serde(default)]
     pub touched: bool,
-    /// Address patterns whose gaps it fills; one handler an address.
+    /// Address patterns whose gaps it fills; one handler for each address.
     #[serde(default)]
     pub missed: Vec<Pattern>,
 }
@@ -96,7 +97,7 @@ pub struct ConnectionBinding {
 pub struct ScheduleBinding {
     pub name: String,
     pub every_ms: u64,
-    /// `fleet` (one node at a time, the default) or `node` (each for itself).
+    /// `fleet` (one node at a time, the default) or `node` (each node by itself).
     #[serde(default)]
     pub scope: Scope,
 }
@@ -112,18 +113,18 @@ pub enum Scope {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventBinding {
-    /// Event types; `*` at the end stands for the rest. The others are acknowledged unseen.
+    /// Event types; `*` at the end matches the rest. Other events are acknowledged without a call.
     pub types: Vec<Pattern>,
-    /// Largest batch of one call.
+    /// Maximum batch of one call.
     #[serde(default = "EventBinding::default_batch")]
     pub batch: u32,
     /// Attempts before an event is parked.
     #[serde(default = "EventBinding::default_attempts")]
     pub attempts: u32,
-    /// Where a consumer that was never here before begins.
+    /// The begin of a new consumer.
     #[serde(default)]
     pub from: Start,
-    /// From one read to the next at least so long, so that what nobody waits for comes together.
+    /// Minimum time from one read to the next, so that events for which nobody waits come together.
     #[serde(default)]
     pub pace_ms: u32,
 }
@@ -131,10 +132,10 @@ pub struct EventBinding {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
-    /// With the oldest event that is kept: nothing is missed.
+    /// With the oldest stored event, so that nothing is missed.
     #[default]
     Beginning,
-    /// With what happens from now on: for what must not answer to yesterday.
+    /// With the next event, for handlers that must not react to old events.
     Now,
 }
 
@@ -148,43 +149,43 @@ impl EventBinding {
     }
 }
 
-/// What it may touch. Nothing is granted by default.
+/// The grants. Nothing is granted by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grants {
-    /// The Postgres role it logs in as, without the common prefix.
+    /// The Postgres role that it logs in as, without the common prefix.
     #[serde(default)]
     pub postgres: Option<String>,
-    /// Key patterns.
+    /// Key patterns in Redis.
     #[serde(default)]
     pub redis: Vec<Pattern>,
-    /// Address patterns it may publish to, send and revoke on.
+    /// Address patterns that it may publish to, and revoke subscriptions of.
     #[serde(default)]
     pub publish: Vec<Pattern>,
-    /// Address patterns it may subscribe callers to.
+    /// Address patterns that it may subscribe callers to.
     #[serde(default)]
     pub subscribe: Vec<Pattern>,
-    /// It may close connections.
+    /// Whether it may close connections.
     #[serde(default)]
     pub disconnect: bool,
-    /// Queues it may wake: `outbox`.
+    /// Queues that it may wake: `outbox`.
     #[serde(default)]
     pub wake: Vec<String>,
 }
 
-/// What one call may use. Every field has a ceiling in `limits`.
+/// Limits of one call. Every field has a maximum in `limits`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Wall time, host calls included.
+    /// Maximum wall time of a call, host calls included.
     pub deadline_ms: u64,
-    /// Time inside the guest.
+    /// Maximum time inside the guest.
     pub cpu_ms: u64,
     pub memory_mib: u32,
     pub host_calls: u32,
-    /// Bytes that may cross the border in arguments and answers of host calls.
+    /// Maximum bytes of arguments and answers of host calls.
     pub host_bytes: u64,
-    /// Calls of this handler at a time on one node; beyond it callers are told to come back.
+    /// Maximum concurrent calls of this handler on one node; beyond it callers get 503 with `Retry-After`.
     pub concurrency: u32,
 }
 
@@ -201,17 +202,17 @@ impl Default for Limits {
     }
 }
 
-/// How much worse than the running release, in the same time and on the same node, a canary may be.
+/// Thresholds of a canary, compared with the running release in the same time and on the same node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Thresholds {
-    /// Calls that end without an answer by its fault, before their share is looked at.
+    /// Number of calls without an answer by its fault, from which their rate counts.
     pub failures: u32,
-    /// Points by which its share of failures and errors may be over that of the running release.
+    /// Maximum increase of the failure rate and of the error rate, in percentage points.
     pub error_percent: u32,
-    /// By how much its slowest tenth of calls may be slower: 100 is twice as slow.
+    /// Maximum increase of the 90th percentile of the latency, in percent: 100 is twice as slow.
     pub latency_percent: u32,
-    /// Errors and latency are judged from so many calls on.
+    /// Number of calls from which errors and latency count.
     pub calls: u32,
 }
 
@@ -221,16 +222,16 @@ impl Default for Thresholds {
     }
 }
 
-/// What must be there before it runs.
+/// Requirements of the release.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Needs {
-    /// Versions of migrations, as their files are numbered.
+    /// Migrations that must have run, by the numbers of their files.
     #[serde(default)]
     pub migrations: Vec<i64>,
 }
 
-/// Text that must match exactly, or up to a final `*`.
+/// A pattern that matches exactly, or up to a final `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Pattern(String);
@@ -247,7 +248,7 @@ impl Pattern {
         &self.0
     }
 
-    /// Some text matches both.
+    /// Whether some text matches both patterns.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self.0.strip_suffix('*'), other.0.strip_suffix('*')) {
             (None, _) => other.matches(&self.0),
@@ -257,7 +258,7 @@ impl Pattern {
     }
 }
 
-/// The rule that a manifest breaks: which field, and what was expected there.
+/// The broken rule of a manifest: the field, and the expected value.
 #[derive(Debug, PartialEq)]
 pub struct Invalid(String);
 
@@ -371,7 +372,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// A copy to be shown: the value of a setting that is not public is its placeholder.
+    /// A copy for display: placeholders replace the values of settings that are not public.
     pub fn to_show(&self) -> Self {
         let mut shown = self.clone();
         for (key, value) in shown.config.iter_mut().filter(|(key, _)| !self.public_settings.contains(key)) {
@@ -380,7 +381,7 @@ impl Manifest {
         shown
     }
 
-    /// A setting as the guest reads it.
+    /// The text of a setting that the guest reads.
     pub fn setting(value: &toml::Value) -> String {
         match value {
             toml::Value::String(text) => text.clone(),
@@ -389,7 +390,7 @@ impl Manifest {
     }
 }
 
-/// Only the values of public settings.
+/// The values of public settings only.
 impl std::fmt::Debug for Manifest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let shown = self.to_show();
@@ -403,13 +404,13 @@ impl std::fmt::Debug for Manifest {
     }
 }
 
-/// The name of a Postgres role is this and the name in `grants.postgres`.
+/// The prefix of Postgres roles, before the name in `grants.postgres`.
 pub const ROLE_PREFIX: &str = "switchboard_";
 
-/// Every placeholder of a setting begins with it.
+/// The begin of every placeholder of a setting.
 pub const PLACEHOLDER_PREFIX: &str = "[setting ";
 
-/// Stands in the place of the value of a setting that is not public.
+/// The placeholder for the value of a setting that is not public.
 pub fn placeholder(key: &str) -> String {
     format!("{PLACEHOLDER_PREFIX}{key}]")
 }
@@ -424,7 +425,8 @@ fn is_role(role: &str) -> bool {
         && role.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
-/// The host answers `ping`, `auth` and `auth.refresh` itself, under every name.
+/// Whether a handler may bind the name as a frame type. The host answers `auth`, `auth.refresh` and `ping`
+/// itself.
 fn is_frame_type(name: &str) -> bool {
     const OF_THE_HOST: [&str; 4] = ["auth", "auth.refresh", "ping", "heartbeat"];
     (1..=64).contains(&name.len())

@@ -1,12 +1,13 @@
-//! What all releases of a node draw from: a [`Shares`] behind a lock, a claim for each release, and grants that give back
-//! what they hold when they are dropped. Nothing waits here: a claim that gets nothing now is told so at once.
+//! A quota that all releases of a node share: a [`Shares`] behind a lock, a claim for each release, and
+//! grants that return their units when they are dropped. Nothing waits here: a claim that cannot get its
+//! units now fails at once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::shares::{Division, Shares};
 
-/// Units of one kind, for all releases of this node.
+/// The quota of one kind of units, for all releases of this node.
 #[derive(Clone)]
 pub struct Quota(Arc<Mutex<Shares<u64>>>);
 
@@ -15,7 +16,7 @@ impl Quota {
         Self(Arc::new(Mutex::new(Shares::new(division))))
     }
 
-    /// A new claimant, which counts until the claim and its last grant are dropped.
+    /// Adds a claimant, which counts until the claim and its last grant are dropped.
     pub fn claim(&self) -> Claim {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -33,7 +34,7 @@ impl Quota {
     }
 }
 
-/// One release's right to its share.
+/// The right of one release to its share.
 #[derive(Clone)]
 pub struct Claim(Arc<Claimant>);
 
@@ -43,7 +44,7 @@ struct Claimant {
 }
 
 impl Claim {
-    /// A grant of so many units, or none.
+    /// Takes this many units, or none.
     pub fn take(&self, units: usize) -> Option<Grant> {
         let mut grant = Grant { claim: self.clone(), units: 0 };
         grant.grow(units).then_some(grant)
@@ -98,7 +99,7 @@ mod tests {
         assert_eq!((held.units(), quota.free()), (3, 5));
         assert!(second.take(6).is_none());
         drop((first, second));
-        // Alone it has the whole reserve as its share.
+        // A single claimant has the whole reserve as its share.
         assert_eq!(quota.free(), 5);
         assert_eq!(quota.lock().share(), 4);
         drop(held);

@@ -1,32 +1,33 @@
-//! Units of something scarce, divided among claimants: call slots and memory among releases, Postgres connections among
-//! roles, runs among schedules. Each claimant has a share that it always gets. It gets more only while the rest is free.
-//! Pure: it counts and decides. It does not wait and does not lock.
+//! Fair shares of a scarce resource among claimants: call slots and memory among releases, Postgres
+//! connections among roles, runs among schedules. Each claimant has a share that it always gets. It gets more
+//! only while the rest is free. This module is pure: it counts and decides, and neither waits nor locks.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// How the units of one kind are divided.
+/// The division of the units of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Division {
     pub total: usize,
-    /// Part of the total that is never lent: it is for claimants that hold less than their share. A quarter, say, is
-    /// `total / 4`.
+    /// The part of the total that is never lent: it is for claimants below their share. A quarter is `total /
+    /// 4`.
     pub reserve: usize,
-    /// A claimant may borrow as long as what is left to lend, times this, is more than what it has borrowed. A single claimant
-    /// thus ends at `lent / (lent + 1)` of what can be lent, and always leaves the rest to others.
+    /// A claimant may borrow as long as what is left to lend, times this, is more than what it has borrowed.
+    /// A single claimant thus ends at `lent / (lent + 1)` of what can be lent, and always leaves the rest to
+    /// others.
     pub lent: usize,
 }
 
-/// Who holds how much. At every moment:
+/// The units of each claimant. At every moment:
 ///
 /// * the units held are at most the total;
-/// * as long as the shares of all claimants fit into the reserve, a claimant below its share gets a unit, whatever the
-///   others hold.
+/// * as long as the shares of all claimants fit into the reserve, a claimant below its share gets a unit,
+///   whatever the others hold.
 #[derive(Debug)]
 pub struct Shares<K> {
     division: Division,
     free: usize,
-    /// Every claimant that is known, also those that hold nothing now.
+    /// The units of every known claimant, also of those with none.
     held: HashMap<K, usize>,
 }
 
@@ -35,15 +36,15 @@ impl<K: Hash + Eq + Clone> Shares<K> {
         Self { division, free: division.total, held: HashMap::new() }
     }
 
-    /// Counts a claimant from now on when the shares are computed. A claimant that takes a unit is added by that.
+    /// Adds a claimant, which then counts for the shares. Taking a unit also adds the claimant.
     pub fn add(&mut self, claimant: &K) {
         if !self.held.contains_key(claimant) {
             self.held.insert(claimant.clone(), 0);
         }
     }
 
-    /// Forgets a claimant, so that the shares of the others grow. One that still holds units stays until [`Self::give`] has
-    /// returned the last.
+    /// Forgets a claimant, so that the shares of the others grow. One that still holds units stays until
+    /// [`Self::give`] has returned the last.
     pub fn remove(&mut self, claimant: &K) {
         if self.held(claimant) == 0 {
             self.held.remove(claimant);
@@ -62,7 +63,7 @@ impl<K: Hash + Eq + Clone> Shares<K> {
         self.held.get(claimant).copied().unwrap_or(0)
     }
 
-    /// What each claimant always gets: at least one unit.
+    /// The share that each claimant always gets: at least one unit.
     pub fn share(&self) -> usize {
         (self.division.reserve / self.held.len().max(1)).max(1)
     }
@@ -71,8 +72,8 @@ impl<K: Hash + Eq + Clone> Shares<K> {
         self.held(claimant) < self.share()
     }
 
-    /// Whether the claimant would get so many more units now. All of them or none: a claimant that is below its share may go
-    /// beyond it only with units that can be lent.
+    /// Whether the claimant would get this many more units now, all or none. A claimant below its share may
+    /// go beyond it only with units that can be lent.
     pub fn may_take(&self, claimant: &K, units: usize) -> bool {
         let holds = self.held(claimant);
         let (after, share) = (holds.saturating_add(units), self.share());
@@ -82,7 +83,7 @@ impl<K: Hash + Eq + Clone> Shares<K> {
         if after <= share || units == 0 {
             return true;
         }
-        // What it takes of its own share does not count against what can be lent.
+        // Units of its own share do not count against the units that can be lent.
         let borrows = after - share.max(holds);
         let lendable = self.free.saturating_sub(self.division.reserve);
         borrows <= lendable && (lendable + 1 - borrows).saturating_mul(self.division.lent) > after - share - 1
@@ -97,7 +98,7 @@ impl<K: Hash + Eq + Clone> Shares<K> {
         granted
     }
 
-    /// Units that the claimant had taken.
+    /// Returns units of the claimant.
     pub fn give(&mut self, claimant: &K, units: usize) {
         let Some(held) = self.held.get_mut(claimant) else { return };
         let given = units.min(*held);
@@ -116,7 +117,7 @@ mod tests {
         Division { total, reserve: total.div_ceil(4), lent }
     }
 
-    /// One after the other until it is refused.
+    /// Takes one after the other until it is refused.
     fn take_all(shares: &mut Shares<u8>, claimant: u8) -> usize {
         (0..).take_while(|_| shares.take(&claimant, 1)).count()
     }
@@ -125,7 +126,7 @@ mod tests {
     fn one_claimant_leaves_the_reserve_and_a_part_of_the_rest() {
         let mut shares = Shares::new(quarters(32, 2));
         assert_eq!(take_all(&mut shares, 1), 19);
-        // The second one gets its share and its part of what is left to lend, and so on.
+        // The second one gets its share and its part of the units left to lend, and so on.
         assert_eq!(take_all(&mut shares, 2), 5);
         assert!((3..=10).all(|claimant| shares.take(&claimant, 1)));
         assert_eq!(shares.free(), 0);
@@ -137,7 +138,7 @@ mod tests {
         assert_eq!((take_all(&mut one, 1), take_all(&mut one, 2)), (1, 0));
         one.give(&1, 1);
         assert_eq!(take_all(&mut one, 2), 1);
-        // Of two, one stays for another claimant.
+        // Of two units, one stays for another claimant.
         let mut two = Shares::new(quarters(2, 2));
         assert_eq!((take_all(&mut two, 1), take_all(&mut two, 2), take_all(&mut two, 3)), (1, 1, 0));
     }
@@ -201,7 +202,7 @@ mod tests {
                         let below = share.saturating_sub(shares.held(claimant));
                         prop_assert!(shares.may_take(claimant, below), "{claimant} lacks {below}: {shares:?}");
                     }
-                    // Together, too: what is promised to all is there.
+                    // All claimants together also get their shares.
                     let promised: usize = claimants
                         .iter()
                         .map(|claimant| share.saturating_sub(shares.held(claimant)))

@@ -1,5 +1,5 @@
-//! Orderly end of the process: one signal, many guards. Spawned work holds a guard. The process waits until all guards
-//! are dropped, up to a bound.
+//! Orderly end of the process: one signal, many guards. Spawned work holds a guard. The process waits until
+//! all guards are dropped, up to a bound.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ pub struct Shutdown {
     last_guard: mpsc::Receiver<()>,
 }
 
-/// The signal's receiver, held by spawned work and cloned for its children. The process does not end before it is dropped.
+/// The signal's receiver, held by spawned work and cloned for its children. The process does not end before
+/// it is dropped.
 #[derive(Clone)]
 pub struct ShutdownGuard {
     begun: watch::Receiver<bool>,

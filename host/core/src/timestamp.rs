@@ -1,11 +1,11 @@
-//! Times as the wire writes them: UTC, RFC 3339, milliseconds.
+//! Times in the form of the wire: UTC, RFC 3339, milliseconds.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// The last millisecond that RFC 3339 can write.
+/// The last millisecond that RFC 3339 can represent.
 pub const LAST_MS: u64 = 253_402_300_799_999;
 
 pub fn rfc3339(unix_ms: u64) -> String {
@@ -14,17 +14,17 @@ pub fn rfc3339(unix_ms: u64) -> String {
         .ok()
         .and_then(|time| time.format(&Rfc3339).ok())
         .expect("years 1970 to 9999 can be written");
-    // The well-known format leaves zero milliseconds out; the wire does not.
+    // The well-known format omits zero milliseconds; the wire does not.
     format!("{}.{:03}Z", seconds.trim_end_matches('Z'), unix_ms % 1000)
 }
 
-/// Of any zone; to the millisecond. None before 1970.
+/// Parses a time of any zone, to the millisecond. None before 1970.
 pub fn parse(text: &str) -> Option<u64> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok().filter(|_| time.unix_timestamp() >= 0)
 }
 
-/// Milliseconds since 1970 UTC. Before that there was no such machine.
+/// The present time in milliseconds since 1970 UTC.
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

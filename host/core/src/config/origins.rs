@@ -1,9 +1,10 @@
-//! The setting `origins`: each entry as a browser writes it in an `Origin` header, or the reason why no browser ever does.
+//! The setting `origins`: converts each entry to the form of a browser's `Origin` header, or states why no
+//! browser sends it.
 
 /// Scheme and host in lower case, without the scheme's own port and without a slash at the end.
 pub(super) fn normal(origin: &str) -> Result<String, String> {
     let no_browser = |reason: &str| Err(format!("`{origin}` matches no page: {reason}"));
-    // The origin of a page in a sandbox.
+    // The `null` origin of a page in a sandbox.
     if origin == "null" {
         return Ok(origin.to_owned());
     }
@@ -28,7 +29,7 @@ pub(super) fn normal(origin: &str) -> Result<String, String> {
     if authority.contains('@') {
         return no_browser("an origin has no user");
     }
-    // The colons of an IPv6 address are within brackets.
+    // The colons of an IPv6 address are inside brackets.
     let after_address = authority.rfind(']').map_or(0, |end| end + 1);
     let (host, port) = match authority[after_address..].find(':') {
         Some(colon) => {
@@ -56,7 +57,7 @@ pub(super) fn normal(origin: &str) -> Result<String, String> {
             _ => return no_browser("its port is no number from 1 to 65535"),
         },
     };
-    // Browsers leave out the port that a scheme has anyway.
+    // Browsers omit the default port of a scheme.
     let port =
         port.filter(|port| !matches!((scheme.as_str(), port), ("https" | "wss", 443) | ("http" | "ws", 80)));
     let host = host.to_ascii_lowercase();
