@@ -1,6 +1,8 @@
-//! Collection without a timer. The first call of a lane flies at once; what arrives during its flight is the next batch.
-//! A flight is one transaction in one round trip, and it is nobody's call: it runs in its own task, so a caller that goes
-//! away changes nothing for the others.
+//! Group commit without a timer. The first call of a lane starts a batch at once; the calls that arrive while
+//! this batch is in flight form the next batch.
+//!
+//! A batch is one transaction in one round trip. It belongs to the lane's task and to no call, so a caller
+//! that goes away changes nothing for the other callers.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +12,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::ToSql;
 
-use super::connection::{Prepared, Transacted};
+use super::connection::{Prepared, TransactionFailure};
 use super::failure::Failure;
-use super::roles::{Lease, Roles};
+use super::roles::{PooledConnection, Roles};
 use super::session::check_params;
 use super::statement::Statement;
 use super::value;
@@ -28,7 +30,8 @@ struct Inner {
     lanes: Mutex<HashMap<Arc<Key>, VecDeque<Waiting>>>,
 }
 
-/// Calls with the same key may share a transaction. The types need no place in it: the statements give them.
+/// Calls with the same key may share a transaction. The key needs no parameter types, because the statements
+/// determine them.
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     generation: Digest,
@@ -38,7 +41,7 @@ struct Key {
     lane: u32,
 }
 
-/// One call's wish, checked.
+/// The validated request of one call.
 pub(super) struct Request {
     key: Key,
     row: Vec<Value>,
@@ -59,19 +62,20 @@ impl Request {
     }
 }
 
-/// A call that waits for a flight or for the answer of one.
+/// A call that waits in the queue of its lane, or for the result of the batch that it is in.
 struct Waiting {
     row: Vec<Value>,
     deadline: Instant,
-    /// Set before it is looked whether the caller is still there; who leaves looks after leaving. So either the flight
-    /// sees that the caller left, or the caller sees that it flies.
-    aboard: Arc<AtomicBool>,
+    /// True once the call is in a batch. The lane's task sets the flag first and then checks whether the
+    /// caller still waits. The caller stops waiting first and then reads the flag. So either the task sees
+    /// that the caller left, or the caller sees that its call was started.
+    started: Arc<AtomicBool>,
     answer: oneshot::Sender<Result<Rows, Error>>,
 }
 
 impl Waiting {
-    fn board(self) -> Option<Self> {
-        self.aboard.store(true, Ordering::SeqCst);
+    fn start(self) -> Option<Self> {
+        self.started.store(true, Ordering::SeqCst);
         (!self.answer.is_closed()).then_some(self)
     }
 }
@@ -83,14 +87,14 @@ impl Collector {
 
     pub async fn join(&self, request: Request, deadline: Instant) -> Result<Rows, Error> {
         let (answer, answered) = oneshot::channel();
-        let aboard = Arc::new(AtomicBool::new(false));
-        let waiting = Waiting { row: request.row, deadline, aboard: aboard.clone(), answer };
+        let started = Arc::new(AtomicBool::new(false));
+        let waiting = Waiting { row: request.row, deadline, started: started.clone(), answer };
         self.enqueue(request.key, waiting)?;
         match timeout_at(deadline, answered).await {
             Ok(Ok(answer)) => answer,
-            // The flight's task ended without a word.
+            // The lane's task panicked before it sent a result.
             Ok(Err(_)) => Err(Error::UnknownOutcome),
-            Err(_) if aboard.load(Ordering::SeqCst) => Err(Error::UnknownOutcome),
+            Err(_) if started.load(Ordering::SeqCst) => Err(Error::UnknownOutcome),
             Err(_) => Err(Error::Deadline),
         }
     }
@@ -109,8 +113,8 @@ impl Collector {
         }
         let key = Arc::new(key);
         lanes.insert(key.clone(), VecDeque::from([waiting]));
-        let lane = Lane { key, collector: self.0.clone() };
-        self.0.roles.work().spawn(lane.fly_until_empty());
+        let lane = LaneTask { key, collector: self.0.clone() };
+        self.0.roles.work().spawn(lane.run_until_empty());
         Ok(())
     }
 }
@@ -121,16 +125,17 @@ impl Inner {
     }
 }
 
-/// The one task that flies a lane's batches, one after the other. While it exists its lane is in the map.
-struct Lane {
+/// The task that executes the batches of one lane, one after the other. While it exists, its lane is in the
+/// map.
+struct LaneTask {
     key: Arc<Key>,
     collector: Arc<Inner>,
 }
 
-impl Drop for Lane {
+impl Drop for LaneTask {
     fn drop(&mut self) {
-        // Closed already, and perhaps opened anew by another call, unless a flight panicked: then those who wait learn
-        // it by their channels.
+        // After a normal end the lane is closed already, and another call may have opened it again. After a
+        // panic the lane is removed here, and its waiting calls see that their channels were closed.
         let mut lanes = self.collector.lock();
         let left = match lanes.get_key_value(&self.key) {
             Some((key, _)) if Arc::ptr_eq(key, &self.key) => lanes.remove(&self.key),
@@ -141,135 +146,142 @@ impl Drop for Lane {
     }
 }
 
-impl Lane {
-    async fn fly_until_empty(self) {
-        while let Some(patience) = self.patience() {
-            // Boarding comes after the connection is there: until then more may join, and may leave without doubt.
-            let ready = self.ready(patience).await;
-            let batch = self.board();
-            match ready {
-                Ok(ready) if !batch.is_empty() => self.fly(ready, batch).await,
+impl LaneTask {
+    async fn run_until_empty(self) {
+        while let Some(latest_deadline) = self.latest_deadline() {
+            // Take the batch only after the connection is there. Until then more calls may join, and a call
+            // that leaves has a known outcome.
+            let prepared = self.prepare(latest_deadline).await;
+            let batch = self.take_batch();
+            match prepared {
+                Ok(prepared) if !batch.is_empty() => self.execute(prepared, batch).await,
                 Ok(_) => {}
-                Err(error) => answer_all(batch, &error),
+                Err(error) => send_error(batch, &error),
             }
         }
     }
 
-    /// The latest deadline among the waiting; None when nobody waits, and then the lane is closed in the same step.
-    fn patience(&self) -> Option<Instant> {
+    /// The latest deadline of the waiting calls. None when no call waits; the same step then closes the lane.
+    fn latest_deadline(&self) -> Option<Instant> {
         let mut lanes = self.collector.lock();
         let queue = lanes.get_mut(&self.key)?;
         queue.retain(|waiting| !waiting.answer.is_closed());
-        let patience = queue.iter().map(|waiting| waiting.deadline).max();
-        if patience.is_none() {
+        let latest_deadline = queue.iter().map(|waiting| waiting.deadline).max();
+        if latest_deadline.is_none() {
             lanes.remove(&self.key);
         }
-        patience
+        latest_deadline
     }
 
-    fn board(&self) -> Vec<Waiting> {
+    fn take_batch(&self) -> Vec<Waiting> {
         let mut lanes = self.collector.lock();
         let Some(queue) = lanes.get_mut(&self.key) else { return Vec::new() };
         let mut batch = Vec::with_capacity(queue.len().min(limits::COLLECT_BATCH_MAX));
         while batch.len() < limits::COLLECT_BATCH_MAX
             && let Some(waiting) = queue.pop_front()
         {
-            batch.extend(waiting.board());
+            batch.extend(waiting.start());
         }
         batch
     }
 
-    async fn ready(&self, deadline: Instant) -> Result<Ready, Error> {
-        let mut lease = self.collector.roles.acquire(&self.key.role, deadline).await?;
-        let statements = timeout_at(deadline, lease.prepare_all(&self.key.statements)).await;
+    async fn prepare(&self, deadline: Instant) -> Result<PreparedLane, Error> {
+        let mut connection = self.collector.roles.acquire(&self.key.role, deadline).await?;
+        let statements = timeout_at(deadline, connection.prepare_all(&self.key.statements)).await;
         let statements = statements.map_err(|_| Error::Deadline)?.map_err(Failure::uncommitted)?;
-        Ok(Ready { lease, statements })
+        Ok(PreparedLane { connection, statements })
     }
 
-    /// Splits a batch that the server refuses until the culprits are alone. The halves keep their order.
-    async fn fly(&self, ready: Ready, batch: Vec<Waiting>) {
+    /// Executes a batch. When the server refuses it, the batch is split until the failing calls are alone.
+    /// The halves keep their order.
+    async fn execute(&self, prepared: PreparedLane, batch: Vec<Waiting>) {
         metrics::histogram!("switchboard_postgres_collected_calls").record(batch.len() as f64);
-        let (mut ready, mut pending) = (Some(ready), vec![batch]);
+        let (mut prepared, mut pending) = (Some(prepared), vec![batch]);
         let mut prepared_again = false;
         while let Some(mut batch) = pending.pop() {
             let deadline = batch.iter().map(|waiting| waiting.deadline).max().unwrap_or_else(Instant::now);
-            let mut craft = match ready.take() {
-                Some(craft) => craft,
-                None => match self.ready(deadline).await {
-                    Ok(craft) => craft,
+            let mut prepared_lane = match prepared.take() {
+                Some(lane) => lane,
+                None => match self.prepare(deadline).await {
+                    Ok(lane) => lane,
                     Err(error) => {
-                        answer_all(batch, &error);
+                        send_error(batch, &error);
                         continue;
                     }
                 },
             };
-            let flown = timeout_at(deadline, craft.fly(&batch)).await;
-            match flown {
-                // The lease is dropped in the middle, which cancels; COMMIT was sent with the rest.
+            let outcome = timeout_at(deadline, prepared_lane.execute(&batch)).await;
+            match outcome {
+                // The connection is dropped during the transaction, which cancels it. COMMIT was already
+                // sent, so the outcome is unknown.
                 Err(_) => {
-                    answer_all(batch, &Error::UnknownOutcome);
+                    send_error(batch, &Error::UnknownOutcome);
                     continue;
                 }
-                Ok(Ok(rows)) => hand_out(rows, batch),
-                Ok(Err(Transacted::NotCommitted(Failure::Stale))) if !prepared_again => {
+                Ok(Ok(rows)) => send_rows(rows, batch),
+                Ok(Err(TransactionFailure::NotCommitted(Failure::Stale))) if !prepared_again => {
                     prepared_again = true;
                     pending.push(batch);
                     continue;
                 }
-                Ok(Err(Transacted::NotCommitted(Failure::Sql(_) | Failure::Conflict(_))))
+                Ok(Err(TransactionFailure::NotCommitted(Failure::Sql(_) | Failure::Conflict(_))))
                     if batch.len() > 1 =>
                 {
                     let second = batch.split_off(batch.len() / 2);
                     pending.extend([second, batch]);
                 }
-                Ok(Err(Transacted::NotCommitted(failure))) => answer_all(batch, &failure.uncommitted()),
-                Ok(Err(Transacted::Unknown(failure))) => answer_all(batch, &failure.committing()),
+                Ok(Err(TransactionFailure::NotCommitted(failure))) => {
+                    send_error(batch, &failure.uncommitted())
+                }
+                Ok(Err(TransactionFailure::Unknown(failure))) => send_error(batch, &failure.committing()),
             }
-            ready = craft.lease.is_reusable().then_some(craft);
+            prepared = prepared_lane.connection.is_reusable().then_some(prepared_lane);
         }
     }
 }
 
-/// A connection with the lane's statements prepared on it.
-struct Ready {
-    lease: Lease,
+/// A connection on which the lane's statements are prepared.
+struct PreparedLane {
+    connection: PooledConnection,
     statements: Vec<Arc<Prepared>>,
 }
 
-impl Ready {
-    async fn fly(&mut self, batch: &[Waiting]) -> Result<Rows, Transacted> {
+impl PreparedLane {
+    async fn execute(&mut self, batch: &[Waiting]) -> Result<Rows, TransactionFailure> {
         let columns = batch.first().map_or(0, |waiting| waiting.row.len());
         let numbers = std::iter::once(value::numbers_literal(batch.len()));
         let columns = (0..columns)
             .map(|column| value::array_literal(batch.iter().filter_map(|waiting| waiting.row.get(column))));
         let literals: Vec<value::Literal> = numbers.chain(columns).collect();
         let params: Vec<&(dyn ToSql + Sync)> = literals.iter().map(|literal| literal as _).collect();
-        self.lease.transact(&self.statements, &params).await
+        self.connection.transact(&self.statements, &params).await
     }
 }
 
-/// Each caller gets the rows with its number, without the number: that says only who else was in the batch.
-fn hand_out(rows: Rows, batch: Vec<Waiting>) {
+/// Sends each caller the rows with its number. The number itself is removed, because it only says which other
+/// calls were in the batch.
+fn send_rows(rows: Rows, batch: Vec<Waiting>) {
     match split(rows, batch.len()) {
         Ok(parts) => {
             for (waiting, rows) in batch.into_iter().zip(parts) {
-                // Whoever left needs no answer.
+                // A caller that left needs no result.
                 let _ = waiting.answer.send(Ok(rows));
             }
         }
         Err(reason) => {
-            tracing::error!("a collection was committed, but its answer belongs to nobody: {reason}");
-            answer_all(batch, &Error::Refused(reason));
+            tracing::error!("batch committed, but its results could not be matched to the callers: {reason}");
+            send_error(batch, &Error::Refused(reason));
         }
     }
 }
 
-/// By the first column, which numbers the calls from 0.
+/// Splits the rows by their first column, which holds the number of the call (from 0).
 fn split(rows: Rows, calls: usize) -> Result<Vec<Rows>, String> {
     let Rows { mut columns, cells, .. } = rows;
     if columns.is_empty() {
         return Err(
-            "the last statement of a collection returns nothing: its first column is the number".to_owned()
+            "the last statement of a collection must return rows whose first column is the call's number"
+                .to_owned(),
         );
     }
     let width = columns.len();
@@ -294,7 +306,7 @@ fn split(rows: Rows, calls: usize) -> Result<Vec<Rows>, String> {
     Ok(parts)
 }
 
-fn answer_all(batch: Vec<Waiting>, error: &Error) {
+fn send_error(batch: Vec<Waiting>, error: &Error) {
     for waiting in batch {
         let _ = waiting.answer.send(Err(error.clone()));
     }

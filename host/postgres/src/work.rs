@@ -1,5 +1,6 @@
-//! The owner of what runs beside the calls: flights, cancellations, resets. Each is short and bounded by its own deadline;
-//! here they are counted, their panics reported, and their end awaited.
+//! The owner of the background tasks on connections: batches of the group commit, cancellations and resets.
+//! Each task is short and bounded by its own deadline. The owner counts the tasks, reports their panics and
+//! awaits their end.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,8 @@ use tokio::task::{JoinError, JoinSet};
 pub(super) struct Work(Arc<Mutex<JoinSet<()>>>);
 
 impl Work {
-    /// Outside a runtime, at the very end of the process, the work is dropped, which closes its connection.
+    /// Spawns a task. Outside a tokio runtime, at the very end of the process, the task is dropped instead,
+    /// which closes its connection.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -20,7 +22,7 @@ impl Work {
         running.spawn_on(work, &runtime);
     }
 
-    /// Resolves when everything spawned so far has ended.
+    /// Resolves when every task spawned so far has ended.
     pub async fn ended(&self) {
         let mut running = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         while let Some(ended) = running.join_next().await {
@@ -33,6 +35,8 @@ fn report(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!("work on a Postgres connection panicked: {error}");
+        tracing::error!(
+            "a background task on a Postgres connection panicked; its connection is closed: {error}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Why handlers speak through tokio-postgres: a collection's flight (BEGIN, two statements, COMMIT) by either driver, in
-//! turns, on one connection. Prints and asserts nothing.
+//! Why handlers speak through tokio-postgres: a collection's batch (BEGIN, two statements, COMMIT) by either
+//! driver, in turns, on one connection. Prints and asserts nothing.
 //!
 //! `cargo test -p switchboard-postgres --lib collect::measure -- --ignored --nocapture`
 
@@ -35,14 +35,14 @@ async fn a_flight_by_either_driver() {
                 tokio_postgres.push(by_tokio_postgres(&world, batch).await);
             }
             let (sqlx, tokio_postgres) = (median(sqlx), median(tokio_postgres));
-            let ratio = tokio_postgres.flights / sqlx.flights;
+            let ratio = tokio_postgres.batches / sqlx.batches;
             println!("{batch:>6} {sqlx} {tokio_postgres} {ratio:>6.2}x");
         }
     })
     .await;
 }
 
-/// What collection is for: many callers, each with one row, through `Session`.
+/// Many callers, each with one row, through `Session`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it measures"]
 async fn many_callers() {
@@ -110,26 +110,26 @@ fn columns(batch: usize) -> [String; 3] {
 #[derive(Clone, Copy)]
 struct Figures {
     /// A second.
-    flights: f64,
-    /// Of this process, client and all, for one flight.
+    batches: f64,
+    /// Of this process, client and all, for one batch.
     cpu_us: f64,
 }
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:>7.0} flights/s {:>6.0} us CPU", self.flights, self.cpu_us)
+        write!(f, "{:>7.0} batches/s {:>6.0} us CPU", self.batches, self.cpu_us)
     }
 }
 
-/// Flies until the round is over.
-async fn round(mut fly: impl AsyncFnMut()) -> Figures {
-    let (begun, cpu, mut flights) = (Instant::now(), cpu_us(), 0);
+/// Executes until the round is over.
+async fn round(mut execute: impl AsyncFnMut()) -> Figures {
+    let (begun, cpu, mut batches) = (Instant::now(), cpu_us(), 0);
     while begun.elapsed() < ROUND {
-        fly().await;
-        flights += 1;
+        execute().await;
+        batches += 1;
     }
-    let flights = f64::from(flights);
-    Figures { flights: flights / begun.elapsed().as_secs_f64(), cpu_us: (cpu_us() - cpu) / flights }
+    let batches = f64::from(batches);
+    Figures { batches: batches / begun.elapsed().as_secs_f64(), cpu_us: (cpu_us() - cpu) / batches }
 }
 
 /// All threads of this process, from the scheduler's own books.
@@ -179,5 +179,5 @@ fn median(rounds: Vec<Figures>) -> Figures {
         figures.sort_by(f64::total_cmp);
         figures[figures.len() / 2]
     };
-    Figures { flights: middle(|round| round.flights), cpu_us: middle(|round| round.cpu_us) }
+    Figures { batches: middle(|round| round.batches), cpu_us: middle(|round| round.cpu_us) }
 }

@@ -1,4 +1,5 @@
-//! Collections against a real Postgres: who shares a transaction, who gets which answer, and what a loss means.
+//! Group commit against a real Postgres: which calls share a transaction, which call gets which rows, and
+//! what a lost connection means.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::config::Config;
 const INSERT: &str = "insert into sent (lane, body, transaction) \
      select c.lane, c.body, pg_current_xact_id()::text::bigint \
      from unnest($1::int[], $2::text[], $3::text[]) as c (n, lane, body) order by c.n";
-/// One row for each call: its number, its own text, and how many share the transaction.
+/// Returns one row for each call: its number, its own text, and how many calls share the transaction.
 const ANSWER: &str = "select c.n, c.body as yours, count(*) over ()::int as together \
      from unnest($1::int[], $2::text[], $3::text[]) as c (n, lane, body)";
 
@@ -30,7 +31,7 @@ async fn table(world: &World) {
         .await;
 }
 
-fn wish(lane: u32, body: &str) -> Collected {
+fn call_of(lane: u32, body: &str) -> Collected {
     Collected {
         statements: vec![INSERT.to_owned(), ANSWER.to_owned()],
         row: vec![Value::Text(lane.to_string()), Value::Text(body.to_owned())],
@@ -38,8 +39,8 @@ fn wish(lane: u32, body: &str) -> Collected {
     }
 }
 
-async fn collect(mut session: Session, wish: Collected) -> Result<Rows, Error> {
-    session.collect(wish).await
+async fn collect(mut session: Session, call: Collected) -> Result<Rows, Error> {
+    session.collect(call).await
 }
 
 fn together(rows: &Rows) -> i64 {
@@ -49,7 +50,7 @@ fn together(rows: &Rows) -> i64 {
     }
 }
 
-/// Locks that are waited for, in this database: `pg_locks` shows those of all.
+/// Ungranted locks in this database. `pg_locks` shows those of all databases.
 const WAITING: &str = "from pg_locks where not granted \
      and database = (select oid from pg_database where datname = current_database())";
 
@@ -59,9 +60,9 @@ async fn somebody_waits(world: &World) {
     }
 }
 
-/// All at once, answers in the order of the wishes.
-async fn all(world: &World, wishes: impl IntoIterator<Item = Collected>) -> Vec<Result<Rows, Error>> {
-    let calls = wishes.into_iter().map(|wish| tokio::spawn(collect(world.session(), wish)));
+/// Starts all calls at once and returns their results in the same order.
+async fn all(world: &World, calls: impl IntoIterator<Item = Collected>) -> Vec<Result<Rows, Error>> {
+    let calls = calls.into_iter().map(|call| tokio::spawn(collect(world.session(), call)));
     let mut answers = Vec::new();
     for call in calls.collect::<Vec<_>>() {
         answers.push(call.await.unwrap());
@@ -70,11 +71,11 @@ async fn all(world: &World, wishes: impl IntoIterator<Item = Collected>) -> Vec<
 }
 
 #[tokio::test]
-async fn what_comes_during_a_flight_is_the_next_batch_and_everyone_gets_their_own() {
+async fn calls_that_arrive_during_a_batch_form_the_next_and_each_gets_its_own_rows() {
     with_world(4, async |world| {
         table(&world).await;
-        let wishes = (0..200).map(|n| wish(7, &format!("message {n}")));
-        for (n, answer) in all(&world, wishes).await.into_iter().enumerate() {
+        let calls = (0..200).map(|n| call_of(7, &format!("message {n}")));
+        for (n, answer) in all(&world, calls).await.into_iter().enumerate() {
             let rows = answer.unwrap();
             assert_eq!(rows.columns, ["yours", "together"]);
             assert_eq!(rows.cells[0], Value::Text(format!("message {n}")));
@@ -82,10 +83,10 @@ async fn what_comes_during_a_flight_is_the_next_batch_and_everyone_gets_their_ow
             assert!(together(&rows) as usize <= limits::COLLECT_BATCH_MAX);
         }
         assert_eq!(world.count("select count(*) from sent").await, 200);
-        // The first alone, then as many as a batch takes.
-        let flights = world.count("select count(distinct transaction) from sent").await;
-        assert!((3..=10).contains(&flights), "{flights} flights");
-        // In the order in which they came.
+        // The first call runs alone; then each batch is full.
+        let batches = world.count("select count(distinct transaction) from sent").await;
+        assert!((3..=10).contains(&batches), "{batches} batches");
+        // The rows are stored in the order of the calls.
         let misplaced = "select count(*) from sent where body <> 'message ' || (id - 1)";
         assert_eq!(world.count(misplaced).await, 0);
     })
@@ -101,7 +102,7 @@ async fn calls_of_other_lanes_roles_and_releases_do_not_share() {
             let generation = Digest::of(if n % 2 == 0 { b"old" } else { b"new" });
             let session =
                 world.postgres.session(Some(ROLE), generation, Instant::now() + Duration::from_secs(10));
-            calls.push(tokio::spawn(collect(session, wish(n / 2 % 2, &format!("{} {n}", n % 4)))));
+            calls.push(tokio::spawn(collect(session, call_of(n / 2 % 2, &format!("{} {n}", n % 4)))));
         }
         for call in calls {
             call.await.unwrap().unwrap();
@@ -114,16 +115,16 @@ async fn calls_of_other_lanes_roles_and_releases_do_not_share() {
 }
 
 #[tokio::test]
-async fn an_sql_error_concerns_its_culprits_alone() {
+async fn an_sql_error_is_returned_only_to_the_calls_that_caused_it() {
     with_world(4, async |world| {
         table(&world).await;
         let body = |n: usize| match n {
             13 | 14 | 63 => "evil".to_owned(),
-            // Not text in any encoding.
+            // Postgres has no encoding for this text.
             40 => "\0".to_owned(),
             _ => format!("good {n}"),
         };
-        let answers = all(&world, (0..100).map(|n| wish(1, &body(n)))).await;
+        let answers = all(&world, (0..100).map(|n| call_of(1, &body(n)))).await;
         for (n, answer) in answers.into_iter().enumerate() {
             match (n, answer) {
                 (13 | 14 | 63, Err(Error::Sql(error))) => {
@@ -138,8 +139,9 @@ async fn an_sql_error_concerns_its_culprits_alone() {
             }
         }
         assert_eq!(world.count("select count(*) from sent").await, 96);
-        // One that is wrong for everyone is told to everyone, and costs no splitting.
-        let mut nonsense = wish(2, "x");
+        // An error that every call of the batch causes is returned to every call, without splitting the
+        // batch.
+        let mut nonsense = call_of(2, "x");
         nonsense.statements[0] = "insert into nowhere select $1::int[], $2::text[], $3::text[]".to_owned();
         for answer in all(&world, vec![nonsense; 3]).await {
             assert!(matches!(answer, Err(Error::Sql(error)) if error.code == "42P01"));
@@ -150,7 +152,7 @@ async fn an_sql_error_concerns_its_culprits_alone() {
 }
 
 #[tokio::test]
-async fn a_row_of_nobody_is_an_error_and_never_anothers() {
+async fn a_row_without_a_valid_call_number_is_an_error() {
     with_world(2, async |world| {
         table(&world).await;
         for last in [
@@ -160,15 +162,15 @@ async fn a_row_of_nobody_is_an_error_and_never_anothers() {
             "select null::int",
             "insert into sent (body) values (null)",
         ] {
-            let mut odd = wish(1, "x");
+            let mut odd = call_of(1, "x");
             odd.statements = vec!["select $1::int[], $2::text[], $3::text[]".to_owned(), last.to_owned()];
             assert!(matches!(world.session().collect(odd).await, Err(Error::Refused(_))), "{last}");
         }
-        // No row, and several.
-        let mut none = wish(1, "x");
+        // The last statement may return no row for a call, or several.
+        let mut none = call_of(1, "x");
         none.statements[1] = "select 0 where false".to_owned();
         assert_eq!(world.session().collect(none).await.unwrap().cells, []);
-        let mut several = wish(1, "y");
+        let mut several = call_of(1, "y");
         several.statements[1] = "select 0, g from generate_series(1, 3) as g".to_owned();
         let rows = world.session().collect(several).await.unwrap();
         assert_eq!((rows.cells.len(), rows.affected), (3, 3));
@@ -177,23 +179,23 @@ async fn a_row_of_nobody_is_an_error_and_never_anothers() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_leaves_the_flight_alone() {
+async fn a_caller_that_goes_away_does_not_stop_its_batch() {
     with_world(4, async |world| {
         table(&world).await;
         let mut held = world.session();
         held.begin().await.unwrap();
         held.query("select switchboard.lock(array['held'])", &[]).await.unwrap();
         let locked = |body: &str| {
-            let mut wish = wish(1, body);
-            wish.statements.insert(0, "select switchboard.lock(array['held'])".to_owned());
-            wish
+            let mut call = call_of(1, body);
+            call.statements.insert(0, "select switchboard.lock(array['held'])".to_owned());
+            call
         };
         let leaves = tokio::spawn(collect(world.session(), locked("leaves")));
         somebody_waits(&world).await;
-        // In flight it may still be stored, so this is all that can be said.
+        // A caller that leaves while its batch is in flight does not know whether the row is stored.
         let impatient = world.session_of(Duration::from_millis(50));
         let stays = tokio::spawn(collect(world.session(), locked("stays")));
-        assert_eq!(collect(impatient, locked("never flew")).await, Err(Error::Deadline));
+        assert_eq!(collect(impatient, locked("never started")).await, Err(Error::Deadline));
         leaves.abort();
         assert!(leaves.await.unwrap_err().is_cancelled());
         held.rollback().await.unwrap();
@@ -211,17 +213,17 @@ async fn a_full_queue_is_busy() {
         let mut held = world.session();
         held.begin().await.unwrap();
         held.query("select switchboard.lock(array['held'])", &[]).await.unwrap();
-        let mut wish = wish(1, "x");
-        wish.statements = vec![
+        let mut call = call_of(1, "x");
+        call.statements = vec![
             "select switchboard.lock(array['held'])".to_owned(),
             "select n, x from unnest($1::int[], $2::text[], $3::text[]) as c (n, x)".to_owned(),
         ];
         let call = || {
             let deadline = Instant::now() + Duration::from_secs(60);
             let session = world.postgres.session(Some(ROLE), Digest::of(b"release"), deadline);
-            Box::pin(collect(session, wish.clone()))
+            Box::pin(collect(session, call.clone()))
         };
-        // The first has boarded when the rest comes.
+        // The first call is in flight before the others arrive.
         let first = tokio::spawn(call());
         somebody_waits(&world).await;
         let mut waiting: Vec<_> = (0..limits::COLLECT_QUEUE_MAX).map(|_| call()).collect();
@@ -237,10 +239,10 @@ async fn a_full_queue_is_busy() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_collection_is_refused() {
+async fn invalid_collections_are_refused() {
     with_world(2, async |world| {
-        let refused = async |wish: Collected| {
-            let answer = world.session().collect(wish).await;
+        let refused = async |call: Collected| {
+            let answer = world.session().collect(call).await;
             assert!(matches!(answer, Err(Error::Refused(_))), "{answer:?}");
         };
         refused(Collected { statements: vec![], row: vec![], lane: 0 }).await;
@@ -258,7 +260,7 @@ async fn what_is_not_a_collection_is_refused() {
             lane: 0,
         })
         .await;
-        // More parameters than the row has.
+        // The statement uses more parameters than the row has.
         refused(Collected {
             statements: vec!["select $1::int[], $2::text[]".to_owned()],
             row: vec![],
@@ -267,13 +269,13 @@ async fn what_is_not_a_collection_is_refused() {
         .await;
         let mut session = world.session();
         session.begin().await.unwrap();
-        assert!(matches!(session.collect(wish(0, "x")).await, Err(Error::Refused(_))));
+        assert!(matches!(session.collect(call_of(0, "x")).await, Err(Error::Refused(_))));
         session.finish().await;
     })
     .await;
 }
 
-/// Passes bytes on until COMMIT comes by. Then it cuts: before it is passed on, or after.
+/// A TCP proxy that cuts the connection at COMMIT: before it passes COMMIT on, or after.
 async fn cutting_proxy(server: SocketAddr, passes_commit: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -289,7 +291,7 @@ async fn cutting_proxy(server: SocketAddr, passes_commit: bool) -> SocketAddr {
                             let commit = up[..read].windows(7).position(|word| word == b"commit\0");
                             match commit {
                                 Some(at) if !passes_commit => {
-                                    // All but the last message: the server answers, and nobody hears it.
+                                    // Pass everything except COMMIT. The server's answer reaches nobody.
                                     let _ = server.write_all(&up[..at - 5]).await;
                                     return;
                                 }
@@ -299,7 +301,7 @@ async fn cutting_proxy(server: SocketAddr, passes_commit: bool) -> SocketAddr {
                                 return;
                             }
                             if commit.is_some() {
-                                // Until COMMIT is answered; the answer is kept.
+                                // Wait until the server answered COMMIT, and do not pass this answer on.
                                 while let Ok(read) = server.read(&mut down).await {
                                     if read == 0 || down[..read].windows(7).any(|word| word == b"COMMIT\0") {
                                         return;
@@ -331,7 +333,7 @@ async fn a_lost_answer_is_an_unknown_outcome_and_is_never_tried_again() {
         for (passes_commit, stored) in [(true, 1), (false, 0)] {
             let proxy = cutting_proxy(server.parse().unwrap(), passes_commit).await;
             let config = Config {
-                // The host's own pool says COMMIT to nobody here.
+                // The host's own pool commits nothing in this test.
                 database_url: Some(format!("{head}@{proxy}/{database}")),
                 ..world.config.clone()
             };
@@ -339,7 +341,7 @@ async fn a_lost_answer_is_an_unknown_outcome_and_is_never_tried_again() {
             let deadline = Instant::now() + Duration::from_secs(10);
             let session = postgres.session(Some(ROLE), Digest::of(b""), deadline);
             let body = format!("commit passed: {passes_commit}");
-            assert_eq!(collect(session, wish(1, &body)).await, Err(Error::UnknownOutcome));
+            assert_eq!(collect(session, call_of(1, &body)).await, Err(Error::UnknownOutcome));
             assert_eq!(
                 world.count(&format!("select count(*) from sent where body = '{body}'")).await,
                 stored
@@ -357,7 +359,7 @@ async fn a_session_that_the_server_ends_before_commit_is_retryable() {
         let mut held = world.session();
         held.begin().await.unwrap();
         held.query("select switchboard.lock(array['held'])", &[]).await.unwrap();
-        let mut locked = wish(1, "ended");
+        let mut locked = call_of(1, "ended");
         locked.statements.insert(0, "select switchboard.lock(array['held'])".to_owned());
         let call = tokio::spawn(collect(world.session(), locked));
         somebody_waits(&world).await;
