@@ -1,5 +1,6 @@
-//! One backend: a login as one role, its prepared statements, and how a statement is run and cancelled on it. It knows
-//! whether it is in the middle of something; who may use it, and when, is `roles`' business.
+//! One connection to Postgres: the login as one role, its prepared statements, and how a statement is run and
+//! cancelled on it. The connection knows whether an operation is under way. Which call may use it, and when,
+//! is decided in `roles`.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -18,15 +19,16 @@ use super::value::{self, Cell, Decode};
 use crate::contract::postgres::{Rows, Value};
 use crate::limits;
 
-/// What a fresh session is asked once: whether a handler could leave something in it, and whether it can be used at all.
+/// Asked once on a new session: whether a handler could leave state in it, and whether the session can be
+/// used at all.
 const CHECK: &str = "select not (has_function_privilege('pg_catalog.set_config(text,text,boolean)', 'execute') \
      or has_function_privilege('pg_catalog.pg_advisory_lock(bigint)', 'execute') \
      or has_function_privilege('pg_catalog.pg_notify(text,text)', 'execute') \
      or has_database_privilege(current_database(), 'temp')) as guarded, \
      current_setting('transaction_read_only') as read_only, current_setting('synchronous_commit') as durable";
 
-/// Undoes what a handler could leave in a session. Needed only where the migrations could not revoke it. The settings
-/// follow it.
+/// Resets the state that a handler could leave in a session. Needed only where the migrations could not
+/// revoke the permission. The session's settings are sent after it.
 const RESET: &str = "rollback; close all; reset all; unlisten *; select pg_advisory_unlock_all(); \
      discard temp; discard sequences";
 
@@ -36,24 +38,24 @@ pub(super) struct Connection {
     statements: Statements,
     endpoint: Endpoint,
     oversize: Oversize,
-    /// A handler may change the state of its session here, so it is reset after each call.
+    /// False when a handler may change the state of its session. The session is then reset after each call.
     guarded: bool,
-    /// Something was sent whose answer was not read to its end, or a transaction is open.
+    /// A statement was sent whose answer was not read to its end, or a transaction is open.
     dirty: bool,
     running: bool,
-    /// An error said that the session, or the server behind it, is of no use any more.
-    spoiled: bool,
-    /// The server was read-only, or became it.
+    /// An error showed that the session, or the server behind it, cannot be used any more.
+    unusable: bool,
+    /// The server was read-only at the login, or became read-only.
     read_only: bool,
-    /// The server's `synchronous_commit` is off, so the session sets its own.
+    /// The server's `synchronous_commit` is off, so the session sets its own value.
     sets_durable: bool,
 }
 
-/// Prepared on this connection, with what is needed to read its rows.
+/// A statement prepared on this connection, with what is needed to read its rows.
 pub(super) struct Prepared {
     pub statement: tokio_postgres::Statement,
     columns: Vec<String>,
-    /// The name and type of the first column that the contract cannot carry.
+    /// `Err` names the first column that the contract cannot carry, and its type.
     decode: Result<Vec<Decode>, String>,
 }
 
@@ -73,7 +75,7 @@ impl Connection {
         let (socket, oversize) = endpoint.connect().await.map_err(|_| Failure::Lost)?;
         let (client, driver) = login.connect_raw(socket, NoTls).await.map_err(Failure::of_login)?;
         let driver = tokio::spawn(async move {
-            // The error reaches whoever waits for an answer, and `is_closed` tells the rest.
+            // The caller that waits for an answer gets the error; later callers see it by `is_closed`.
             let _ = driver.await;
         });
         let mut connection = Self {
@@ -85,7 +87,7 @@ impl Connection {
             guarded: false,
             dirty: false,
             running: false,
-            spoiled: false,
+            unusable: false,
             read_only: false,
             sets_durable: false,
         };
@@ -93,7 +95,8 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Gives the session its settings, and refuses one that cannot write: a standby, or a server that was made read-only.
+    /// Sends the session's settings. Refuses a session that cannot write: a standby, or a server that was
+    /// made read-only.
     async fn prepare_session(&mut self) -> Result<(), Failure> {
         let ask = format!("{}{CHECK}", settings::statements(Purpose::Handler));
         let answers = self.client.simple_query(&ask).await?;
@@ -101,12 +104,12 @@ impl Connection {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
-        let said = |column: &str| row.and_then(|row| row.try_get(column).ok().flatten());
-        self.guarded = said("guarded") == Some("t");
-        if said("read_only") != Some("off") {
+        let setting = |column: &str| row.and_then(|row| row.try_get(column).ok().flatten());
+        self.guarded = setting("guarded") == Some("t");
+        if setting("read_only") != Some("off") {
             return Err(Failure::read_only());
         }
-        self.sets_durable = said("durable") == Some("off");
+        self.sets_durable = setting("durable") == Some("off");
         if self.sets_durable {
             self.client.batch_execute(settings::DURABLE).await?;
         }
@@ -117,22 +120,22 @@ impl Connection {
         self.client.is_closed() || self.driver.is_finished()
     }
 
-    /// It can be used by another call without any work.
+    /// True when another call can use the connection without a reset.
     pub fn is_clean(&self) -> bool {
         self.is_reusable() && self.guarded
     }
 
-    /// Its next statement may follow; for whoever holds it.
+    /// True when the call that holds the connection can send its next statement.
     pub fn is_reusable(&self) -> bool {
         !self.dirty && self.is_resettable()
     }
 
-    /// It can be used by another call after [`Self::reset`].
+    /// True when another call can use the connection after [`Self::reset`].
     pub fn is_resettable(&self) -> bool {
-        !self.running && !self.spoiled && !self.is_closed()
+        !self.running && !self.unusable && !self.is_closed()
     }
 
-    /// The server did not write. What was opened to it before is not worth keeping.
+    /// True when the server did not write. Connections that were opened to it earlier should be closed too.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
@@ -150,12 +153,12 @@ impl Connection {
         Ok(())
     }
 
-    /// A statement is under way whose end nobody awaits any more.
+    /// True when a statement is under way and no caller awaits its end any more.
     pub fn is_running(&self) -> bool {
         self.running && !self.is_closed()
     }
 
-    /// What [`Canceller::cancel`] needs.
+    /// Returns what is needed to cancel the running statement.
     pub fn canceller(&self) -> Canceller {
         Canceller { token: self.client.cancel_token(), endpoint: self.endpoint.clone() }
     }
@@ -179,7 +182,7 @@ impl Connection {
         Ok(prepared)
     }
 
-    /// Rows, bounded while they are read.
+    /// Runs a prepared statement and returns its rows. The size is checked while the rows are read.
     pub async fn query(
         &mut self,
         prepared: &Prepared,
@@ -212,8 +215,8 @@ impl Connection {
         self.ended(answer)
     }
 
-    /// The caller has seen no statement of the transaction fail: Postgres answers COMMIT of a failed transaction with
-    /// success and a rollback.
+    /// Commits the transaction. The caller must not have seen a statement of it fail: Postgres answers COMMIT
+    /// of a failed transaction with success, and rolls back.
     pub async fn commit(&mut self) -> Result<(), Failure> {
         self.running = true;
         let answer = self.client.batch_execute("commit").await;
@@ -222,25 +225,27 @@ impl Connection {
         answer
     }
 
-    /// Everything in one round trip: BEGIN, the statements, COMMIT, each with the first parameters that it uses. The
-    /// answer of the last, or the first failure; then nothing was committed, unless the failure is a loss.
+    /// Sends BEGIN, the statements and COMMIT in one round trip. Each statement gets as many of the first
+    /// parameters as it uses. Returns the rows of the last statement, or the first failure. After a failure
+    /// nothing was committed, unless the failure is [`TransactionFailure::Unknown`].
     pub async fn transact(
         &mut self,
         statements: &[Arc<Prepared>],
         params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Rows, Transacted> {
+    ) -> Result<Rows, TransactionFailure> {
         let Some((last, others)) = statements.split_last() else { return Ok(value::no_rows()) };
-        // Checked before anything is sent: a statement missing between BEGIN and COMMIT would commit the rest.
+        // Checked before the host sends anything: if one statement between BEGIN and COMMIT were missing,
+        // COMMIT would commit the others.
         for prepared in statements {
-            prepared.uses(params.len()).map_err(Transacted::NotCommitted)?;
+            prepared.uses(params.len()).map_err(TransactionFailure::NotCommitted)?;
         }
         let decode = last
             .decode
             .as_ref()
-            .map_err(|column| Transacted::NotCommitted(Failure::Refused(column.clone())))?;
+            .map_err(|column| TransactionFailure::NotCommitted(Failure::Refused(column.clone())))?;
         let of = |prepared: &Prepared| params[..prepared.statement.params().len()].iter().copied();
         (self.running, self.dirty) = (true, true);
-        // Each sends when it is first polled, and these are polled in their order.
+        // Each future sends its statement when it is first polled, and they are polled in this order.
         let before = futures_util::future::join_all(
             others.iter().map(|prepared| self.client.execute_raw(&prepared.statement, of(prepared))),
         );
@@ -261,34 +266,35 @@ impl Connection {
             .and(answer);
         let committed = committed.map_err(Failure::from);
         statements.as_ref().err().into_iter().chain(committed.as_ref().err()).for_each(|failure| {
-            self.heed(failure);
+            self.note_failure(failure);
         });
         self.running =
             self.is_closed() || matches!(statements, Err(Failure::TooLarge(_) | Failure::Undecodable(_)));
         self.dirty = self.running || committed.is_err();
         match (statements, committed) {
             (Ok(rows), Ok(())) => Ok(rows),
-            // The statements went through and COMMIT was sent with them.
+            // The statements succeeded, and COMMIT was sent together with them.
             (Ok(_), Err(Failure::Lost | Failure::Unavailable(_))) | (Err(Failure::Lost), _) => {
-                Err(Transacted::Unknown(self.loss()))
+                Err(TransactionFailure::Unknown(self.connection_lost()))
             }
-            (Ok(_), Err(refused)) => Err(Transacted::NotCommitted(refused)),
+            (Ok(_), Err(refused)) => Err(TransactionFailure::NotCommitted(refused)),
             (Err(unread @ (Failure::TooLarge(_) | Failure::Undecodable(_))), _) => {
-                Err(Transacted::Unknown(unread))
+                Err(TransactionFailure::Unknown(unread))
             }
-            (Err(failure), _) => Err(Transacted::NotCommitted(failure)),
+            (Err(failure), _) => Err(TransactionFailure::NotCommitted(failure)),
         }
     }
 
-    /// Sets `running` by how an answer ended: an error of the server ends it, a lost or unread answer does not.
+    /// Sets `running` by how an answer ended: an error of the server ends the answer; a lost or unread answer
+    /// does not.
     fn ended<T, E: Into<Failure>>(&mut self, answer: Result<T, E>) -> Result<T, Failure> {
         let answer = answer.map_err(Into::into);
         self.running = answer.as_ref().is_err_and(|failure| !failure.ends_the_answer());
         if let Err(failure) = &answer {
-            self.heed(failure);
+            self.note_failure(failure);
         }
         answer.map_err(|failure| match failure {
-            Failure::Lost => self.loss(),
+            Failure::Lost => self.connection_lost(),
             Failure::Stale => {
                 self.statements.clear();
                 Failure::Stale
@@ -297,13 +303,13 @@ impl Connection {
         })
     }
 
-    fn heed(&mut self, failure: &Failure) {
-        self.spoiled |= failure.spoils_the_connection();
+    fn note_failure(&mut self, failure: &Failure) {
+        self.unusable |= failure.makes_connection_unusable();
         self.read_only |= failure.is_read_only();
     }
 
-    /// What a lost connection is: our own guard may have cut it.
-    fn loss(&self) -> Failure {
+    /// The failure of a lost connection. Our own guard in `socket` may have cut it.
+    fn connection_lost(&self) -> Failure {
         if self.oversize.happened() {
             Failure::TooLarge(limits::ANSWER_BYTES_MAX as u64)
         } else {
@@ -314,20 +320,21 @@ impl Connection {
 
 /// How a pipelined transaction failed.
 #[derive(Debug)]
-pub(super) enum Transacted {
+pub(super) enum TransactionFailure {
     NotCommitted(Failure),
-    /// It may have been committed.
+    /// The transaction may have been committed.
     Unknown(Failure),
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // A clean end is not worth waiting for: the server sees the socket close.
+        // The host does not wait for a clean end: the server sees that the socket closed.
         self.driver.abort();
     }
 }
 
-/// Rows up to the bound. Past it the stream is dropped in the middle, which leaves the connection running.
+/// Reads rows up to the bound. Past the bound the stream is dropped in the middle, and the connection stays
+/// marked as running.
 async fn read(stream: RowStream, columns: &[String], decode: &[Decode]) -> Result<Rows, Failure> {
     let mut stream = pin!(stream);
     let mut cells = Vec::<Value>::new();
@@ -355,7 +362,7 @@ impl Prepared {
             .map(|column| {
                 Decode::of(column.type_()).ok_or_else(|| {
                     format!(
-                        "column `{}` is of type {}, which has no value here: cast it",
+                        "column `{}` has the type {}, which the contract cannot carry: cast it, for instance to text",
                         column.name(),
                         column.type_()
                     )
@@ -370,7 +377,9 @@ impl Prepared {
         if params == expected {
             Ok(())
         } else {
-            Err(Failure::Refused(format!("the statement has {expected} parameters and was given {params}")))
+            Err(Failure::Refused(format!(
+                "the statement has {expected} parameters, but the call passed {params}"
+            )))
         }
     }
 
@@ -379,7 +388,7 @@ impl Prepared {
         if used <= params {
             Ok(())
         } else {
-            Err(Failure::Refused(format!("a statement uses ${used}, and the row ends at ${params}")))
+            Err(Failure::Refused(format!("a statement uses ${used}, but the row ends at ${params}")))
         }
     }
 }
@@ -391,21 +400,22 @@ pub(super) struct Canceller {
 }
 
 impl Canceller {
-    /// Then gives the statement a moment to end.
+    /// Sends the request to cancel, and then waits a moment for the statement to end.
     pub async fn cancel(self) {
         let grace = Duration::from_millis(limits::POSTGRES_CANCEL_GRACE_MS);
         let ask = async {
             let (socket, _) = self.endpoint.connect().await.ok()?;
             self.token.cancel_query_raw(socket, NoTls).await.ok()
         };
-        // Without an answer to the request there is nothing to give a moment to.
+        // Without an answer to the request, waiting is useless.
         if tokio::time::timeout(grace, ask).await.is_ok_and(|asked| asked.is_some()) {
             tokio::time::sleep(grace).await;
         }
     }
 }
 
-/// Bounded; the least recently used is closed.
+/// The prepared statements of one connection. The number is bounded; the least recently used statement is
+/// closed.
 #[derive(Default)]
 struct Statements {
     by_text: HashMap<String, (Arc<Prepared>, u64)>,

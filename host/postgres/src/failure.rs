@@ -1,9 +1,9 @@
-//! What can go wrong between a statement and its answer, and the one table that judges the server's errors by SQLSTATE:
-//! whose fault an error is, whether the same statement may succeed later, and whether its connection can be used again.
-//! Both drivers and every caller in the host use this table.
+//! The failures between a statement and its answer, and the one table that judges the server's errors by
+//! SQLSTATE: whose fault an error is, whether the same statement may succeed later, and whether its
+//! connection can be used again. Both drivers and every caller in the host use this table.
 //!
-//! What an error means to the caller is decided later: the same loss is `retryable` before COMMIT and `unknown-outcome`
-//! after it.
+//! The caller decides later what a failure means to it: the same lost connection is `retryable` before COMMIT
+//! and `unknown-outcome` after it.
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio_postgres::error::Severity;
@@ -11,28 +11,30 @@ use tokio_postgres::error::Severity;
 use crate::contract::postgres::{Error, SqlError};
 use crate::error::Blame;
 
-/// What an error of the server says about the statement.
+/// The meaning of a server's error for the statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// The same statement with the same data fails again.
     Permanent,
-    /// Other work was in the way. The transaction may succeed when it runs again. A batch is split.
+    /// Other work conflicted with the transaction, which may succeed when it runs again. A batch is split.
     Conflict,
-    /// The server cannot do it now, whatever the statement is. The caller may try again later. A batch is not split.
+    /// The server cannot run any statement of this kind now. The caller may try again later. A batch is not
+    /// split.
     Unavailable,
-    /// The statement was cancelled, by its deadline or by an administrator.
+    /// The deadline or an administrator cancelled the statement.
     Cancelled,
-    /// Nobody knows whether the statement, or its COMMIT, was done.
+    /// It is unknown whether the statement, or its COMMIT, was executed.
     Unknown,
 }
 
 /// The judgement of one SQLSTATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Judgement {
-    /// `Guest` is the author of the statement. For a statement of the host that is the host ([`of_sqlx`] says so).
+    /// `Guest` means the author of the statement. For a statement of the host that is the host ([`of_sqlx`]
+    /// replaces it).
     pub blame: Blame,
     pub effect: Effect,
-    /// False: the connection is closed, because the next statement on it would fail too or its state is in doubt.
+    /// When false, the connection is closed: its next statement would fail too, or its state is in doubt.
     pub keeps_connection: bool,
 }
 
@@ -43,28 +45,31 @@ const fn judged(blame: Blame, effect: Effect, keeps_connection: bool) -> Judgeme
 /// The statement or its data are wrong.
 const STATEMENT: Judgement = judged(Blame::Guest, Effect::Permanent, true);
 const CONFLICT: Judgement = judged(Blame::Backend, Effect::Conflict, true);
-/// The server lacks something now. Another connection would not help.
-const LACKING: Judgement = judged(Blame::Backend, Effect::Unavailable, true);
-/// This session, or the server behind it, is of no use any more. A new connection may reach a better one.
-const AWAY: Judgement = judged(Blame::Backend, Effect::Unavailable, false);
+/// The server lacks memory, disk space or another resource. Another connection would not help.
+const OUT_OF_RESOURCES: Judgement = judged(Blame::Backend, Effect::Unavailable, true);
+/// The session, or the server behind it, cannot be used any more. A new connection may reach a working
+/// server.
+const SESSION_GONE: Judgement = judged(Blame::Backend, Effect::Unavailable, false);
 const UNKNOWN: Judgement = judged(Blame::Backend, Effect::Unknown, false);
 const CANCELLED: Judgement = judged(Blame::Host, Effect::Cancelled, true);
-/// The server's data or code are broken for this statement. To try again does not mend them.
+/// The server's data or code are broken for this statement. Trying again does not help.
 const BROKEN: Judgement = judged(Blame::Backend, Effect::Permanent, false);
 
-/// By class (two characters) and, where a code differs from its class, by code (five characters). In the order of
-/// appendix A of Postgres' manual. A class that is not here is one that a function raised: see [`judge`].
+/// Judgements by class (two characters) and, where a code differs from its class, by code (five characters),
+/// in the order of appendix A of the Postgres manual. [`judge`] says what happens to a class that is missing
+/// here.
 const TABLE: &[(&str, Judgement)] = &[
-    // Success, warning, no data, statement not complete: errors only where a function raises them.
+    // Success, warning, no data, statement not complete: these are errors only when a function raises them.
     ("00", STATEMENT),
     ("01", STATEMENT),
     ("02", STATEMENT),
     ("03", STATEMENT),
-    // Connection exception. A pooler also answers so when it lost its server, after it passed the statement on.
+    // Connection exception. A pooler also answers with it when it lost its server after it passed the
+    // statement on.
     ("08", UNKNOWN),
-    // The server, or the foreign server, refused the connection: nothing was sent on it.
-    ("08001", AWAY),
-    ("08004", AWAY),
+    // The server, or the foreign server, refused the connection: no statement was sent on it.
+    ("08001", SESSION_GONE),
+    ("08004", SESSION_GONE),
     ("09", STATEMENT),
     ("0A", STATEMENT),
     ("0B", STATEMENT),
@@ -79,16 +84,19 @@ const TABLE: &[(&str, Judgement)] = &[
     ("23", STATEMENT),
     ("24", STATEMENT),
     ("25", STATEMENT),
-    // A standby, or a primary that an operator or a provider made read-only. A handler cannot cause it: it cannot SET.
-    ("25006", AWAY),
+    // A standby, or a primary that an operator or a provider made read-only. A handler cannot cause this
+    // error, because it cannot use SET.
+    ("25006", SESSION_GONE),
     // The server ended a transaction that was idle or open for too long, and the session with it.
-    ("25P03", AWAY),
-    ("25P04", AWAY),
-    // The prepared statements of this session are gone: somebody discarded them, or a pooler changed the session.
-    ("26", AWAY),
+    ("25P03", SESSION_GONE),
+    ("25P04", SESSION_GONE),
+    // The prepared statements of this session are gone: somebody discarded them, or a pooler changed the
+    // session.
+    ("26", SESSION_GONE),
     ("27", STATEMENT),
-    // The role may not log in, or its password is another. Only an operator can change that, and then it works again.
-    ("28", AWAY),
+    // The role may not log in, or its password is wrong. Only an operator can correct that, and then it works
+    // again.
+    ("28", SESSION_GONE),
     ("2B", STATEMENT),
     ("2D", STATEMENT),
     ("2F", STATEMENT),
@@ -97,61 +105,63 @@ const TABLE: &[(&str, Judgement)] = &[
     ("39", STATEMENT),
     ("3B", STATEMENT),
     // The database does not exist: it was dropped, or is being restored.
-    ("3D", AWAY),
+    ("3D", SESSION_GONE),
     ("3F", STATEMENT),
     ("40", CONFLICT),
     // A constraint was violated at COMMIT.
     ("40002", STATEMENT),
     ("40003", UNKNOWN),
     ("42", STATEMENT),
-    // Two drivers believe that they own this session (a pooler in transaction mode).
-    ("42P05", AWAY),
+    // Two drivers use this session at the same time (a pooler in transaction mode).
+    ("42P05", SESSION_GONE),
     ("44", STATEMENT),
     // No memory, no disk, no connection left.
-    ("53", LACKING),
+    ("53", OUT_OF_RESOURCES),
     // One statement may need all the memory, so a batch is split.
     ("53200", CONFLICT),
-    ("53300", AWAY),
-    // The statement passed a bound that an operator set for it: `temp_file_limit`.
+    ("53300", SESSION_GONE),
+    // The statement exceeded a bound that an operator set: `temp_file_limit`.
     ("53400", STATEMENT),
     ("54", STATEMENT),
     ("55", STATEMENT),
     ("55006", CONFLICT),
     ("55P03", CONFLICT),
-    // An operator intervened: shutdown, crash of another session, recovery, database dropped, session idle for too long.
-    ("57", AWAY),
+    // An operator intervened: shutdown, recovery, a dropped database, a session that was idle for too long;
+    // or another session crashed.
+    ("57", SESSION_GONE),
     ("57014", CANCELLED),
     // The server's files or its operating system failed.
-    ("58", AWAY),
+    ("58", SESSION_GONE),
     ("72", CONFLICT),
-    ("F0", AWAY),
+    ("F0", SESSION_GONE),
     ("HV", STATEMENT),
-    ("HV00N", AWAY),
+    ("HV00N", SESSION_GONE),
     ("P0", STATEMENT),
     ("XX", BROKEN),
 ];
 
-/// Judges an error by its SQLSTATE. `fatal` says that the server ended the session with it.
+/// Judges an error by its SQLSTATE. `fatal` means that the server ended the session with the error.
 ///
-/// A code of an unknown class is one that a function of the application raised: its statement failed.
+/// A code of an unknown class comes from a function of the application: its statement failed.
 pub(super) fn judge(code: &str, fatal: bool) -> Judgement {
     let find =
         |key: Option<&str>| TABLE.iter().find(|(of, _)| Some(*of) == key).map(|(_, judgement)| *judgement);
     let judgement = find(Some(code)).or_else(|| find(code.get(..2))).unwrap_or(STATEMENT);
     match judgement.effect {
         Effect::Unknown => judgement,
-        // The session is gone, and the statement was not done. What the code blames does not matter to the caller.
-        _ if fatal => AWAY,
+        // The session is gone, and the statement was not executed. The caller need not know which code caused
+        // it.
+        _ if fatal => SESSION_GONE,
         _ => judgement,
     }
 }
 
-/// The same for the host's own statements.
+/// Says whose fault an error of the host's own statements is.
 pub fn blame_of_sqlx(error: &sqlx::Error) -> Blame {
     of_sqlx(error).blame
 }
 
-/// A statement of the host met a server that does not write.
+/// True when a statement of the host failed because the server is read-only.
 pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).as_deref() == Some("25006")
 }
@@ -170,8 +180,8 @@ pub(super) fn of_sqlx(error: &sqlx::Error) -> Judgement {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
             UNKNOWN
         }
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => AWAY,
-        // The host's statement and its code do not fit each other.
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => SESSION_GONE,
+        // The host's statement and the host's code do not match.
         _ => of_host(STATEMENT),
     }
 }
@@ -180,26 +190,27 @@ pub(super) fn of_sqlx(error: &sqlx::Error) -> Judgement {
 pub(super) enum Failure {
     /// The server refused the statement.
     Sql(SqlError),
-    /// Other work was in the way of the transaction: serialisation, deadlock, memory.
+    /// Other work conflicted with the transaction: serialisation, deadlock, memory.
     Conflict(SqlError),
-    /// The server cannot do it now, or ended the session and said so. An open transaction was rolled back.
+    /// The server cannot run the statement now, or it ended the session with an error. An open transaction
+    /// was rolled back.
     Unavailable(SqlError),
-    /// Cancelled, by us or by an administrator.
+    /// The host or an administrator cancelled the statement.
     Cancelled,
-    /// No answer, or an answer that does not tell what was done.
+    /// No answer came, or an answer that does not say what was executed.
     Lost,
-    /// A prepared statement outlived its tables; the next attempt prepares it again.
+    /// The tables of a prepared statement changed. The next attempt prepares it again.
     Stale,
-    /// Refused by this host before anything was sent.
+    /// This host refused the statement before it sent anything.
     Refused(String),
-    /// The answer is larger than this many bytes; the rest was not read.
+    /// The answer is larger than this many bytes. The rest was not read.
     TooLarge(u64),
-    /// The answer holds what the contract cannot carry; the rest was not read.
+    /// The answer holds a value that the contract cannot carry. The rest was not read.
     Undecodable(String),
 }
 
 impl Failure {
-    /// A login that the server or a pooler refused. Nothing was sent, so its outcome is known.
+    /// A login that the server or a pooler refused. No statement was sent, so its outcome is known.
     pub fn of_login(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(refused) => Self::Unavailable(SqlError {
@@ -211,7 +222,7 @@ impl Failure {
         }
     }
 
-    /// A connection that cannot write is worth nothing to a handler.
+    /// The failure of a connection that cannot write. A handler cannot use such a connection.
     pub fn read_only() -> Self {
         Self::Unavailable(SqlError {
             code: "25006".to_owned(),
@@ -220,7 +231,7 @@ impl Failure {
         })
     }
 
-    /// Nothing of the answer is still to come, and the connection lives.
+    /// True when the whole answer was read and the connection still works.
     pub fn ends_the_answer(&self) -> bool {
         match self {
             Self::Sql(_) | Self::Conflict(_) | Self::Unavailable(_) => true,
@@ -229,12 +240,12 @@ impl Failure {
         }
     }
 
-    /// The connection must serve nobody after this.
-    pub fn spoils_the_connection(&self) -> bool {
+    /// True when no call may use the connection after this failure.
+    pub fn makes_connection_unusable(&self) -> bool {
         match self {
             Self::Sql(error) | Self::Conflict(error) => !judge(&error.code, false).keeps_connection,
-            // Another effect in the table means that the error was fatal.
-            Self::Unavailable(error) => judge(&error.code, false) != LACKING,
+            // A different judgement in the table means that the error was fatal.
+            Self::Unavailable(error) => judge(&error.code, false) != OUT_OF_RESOURCES,
             Self::Lost => true,
             Self::Cancelled | Self::Stale | Self::Refused(_) | Self::TooLarge(_) | Self::Undecodable(_) => {
                 false
@@ -242,16 +253,17 @@ impl Failure {
         }
     }
 
-    /// The server does not write: every connection that was opened before is of no use either.
+    /// True when the server is read-only. Connections that were opened to it earlier cannot be used either.
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Unavailable(error) if error.code == "25006")
     }
 
-    /// For a statement that cannot have changed anything: it reads, or its transaction is open.
+    /// The error for a statement that cannot have changed anything: it only reads, or its transaction is
+    /// still open.
     pub fn uncommitted(self) -> Error {
         match self {
             Self::Sql(error) => Error::Sql(error),
-            Self::Conflict(error) | Self::Unavailable(error) => Error::Retryable(said(&error)),
+            Self::Conflict(error) | Self::Unavailable(error) => Error::Retryable(code_and_message(&error)),
             Self::Cancelled => Error::Deadline,
             Self::Lost => Error::Retryable("the connection to Postgres was lost".to_owned()),
             Self::Stale => Error::Retryable("the tables of a prepared statement changed".to_owned()),
@@ -260,7 +272,7 @@ impl Failure {
         }
     }
 
-    /// For COMMIT, and for a statement that is its own transaction and may write.
+    /// The error for COMMIT, and for a statement that may write and is its own transaction.
     pub fn committing(self) -> Error {
         match self {
             Self::Lost => Error::UnknownOutcome,
@@ -269,11 +281,13 @@ impl Failure {
     }
 }
 
-/// For logs and operators: the code and the server's sentence.
+/// For logs and operators: the SQLSTATE and the server's message.
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Sql(error) | Self::Conflict(error) | Self::Unavailable(error) => f.write_str(&said(error)),
+            Self::Sql(error) | Self::Conflict(error) | Self::Unavailable(error) => {
+                f.write_str(&code_and_message(error))
+            }
             Self::Cancelled => f.write_str("the statement was cancelled"),
             Self::Lost => f.write_str("the connection to Postgres was lost"),
             Self::Stale => f.write_str("the tables of a prepared statement changed"),
@@ -283,14 +297,15 @@ impl std::fmt::Display for Failure {
     }
 }
 
-fn said(error: &SqlError) -> String {
+fn code_and_message(error: &SqlError) -> String {
     format!("{}: {}", error.code, error.message)
 }
 
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
-            // Closed, reset, cut by our own guard, or not understood: each time the answer is lost.
+            // The connection was closed, reset or cut by our own guard, or the answer was not understood. The
+            // answer is lost each time.
             return Self::Lost;
         };
         let code = db.code().code();

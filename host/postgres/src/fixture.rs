@@ -1,4 +1,4 @@
-//! A migrated database of its own for each test, with a role to log in as. Only tests use it.
+//! A migrated database for each test, with a role to log in as. Only tests use it.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, OnceLock};
@@ -14,11 +14,11 @@ use super::{Postgres, Session, migrate};
 use crate::config::Config;
 use crate::ids::Digest;
 
-/// `switchboard_test` logs in; what it may touch a test grants it.
+/// The test's role is `switchboard_test`. Each test grants it what it may touch.
 pub(super) const ROLE: &str = "test";
 
-/// Tests wait for states; one that never comes ends here.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Tests wait for states. A test whose state never comes ends after this time.
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(super) struct World {
     pub postgres: Postgres,
@@ -26,7 +26,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Statements of the owner, one after the other.
+    /// Runs statements as the owner of the database, one after the other.
     pub async fn owner(&self, sql: &str) {
         let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(self.postgres.host()).await;
         done.unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -37,17 +37,17 @@ impl World {
         count.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// A call with ten seconds.
+    /// A session whose call has a deadline of ten seconds.
     pub fn session(&self) -> Session {
         self.session_of(Duration::from_secs(10))
     }
 
-    pub fn session_of(&self, patience: Duration) -> Session {
-        self.postgres.session(Some(ROLE), Digest::of(b"release"), Instant::now() + patience)
+    pub fn session_of(&self, deadline_in: Duration) -> Session {
+        self.postgres.session(Some(ROLE), Digest::of(b"release"), Instant::now() + deadline_in)
     }
 }
 
-/// Runs a test in a new world of so many connections, and removes the world whatever happens.
+/// Runs a test in a new database with this many connections, and drops the database whatever happens.
 pub(super) async fn with_world(connections_max: usize, test: impl AsyncFnOnce(Arc<World>)) {
     let server = std::env::var("SWITCHBOARD_TEST_DATABASE_URL")
         .expect("SWITCHBOARD_TEST_DATABASE_URL names a Postgres whose superuser these tests may be");
@@ -62,7 +62,7 @@ pub(super) async fn with_world(connections_max: usize, test: impl AsyncFnOnce(Ar
     let config = config_of(&server, &name, connections_max);
     let postgres = Postgres::connect(&config).await.expect("the database of the test");
     let world = Arc::new(World { postgres: postgres.clone(), config });
-    let outcome = AssertUnwindSafe(timeout(PATIENCE, test(world))).catch_unwind().await;
+    let outcome = AssertUnwindSafe(timeout(TEST_TIMEOUT, test(world))).catch_unwind().await;
     tokio::time::timeout(Duration::from_secs(10), postgres.close()).await.expect("nothing is left running");
     run(&mut admin, &format!("drop database {name} with (force)")).await;
     match outcome {
@@ -77,14 +77,14 @@ fn config_of(server: &str, database: &str, connections_max: usize) -> Config {
             "{}/{database}",
             server.rsplit_once('/').expect("a URL with a database").0
         )),
-        // The one of the black-box tests: roles belong to the server that both may share.
+        // The same secret as in the black-box tests: roles belong to the server, which both may share.
         secret: Some("secret-of-the-black-box-tests-0123456789abcdef".to_owned()),
         postgres_connections_max: connections_max,
         ..Config::default()
     }
 }
 
-/// Migrated once for each content of the migrations; every test copies it.
+/// The template database, migrated once for each content of the migrations. Every test copies it.
 async fn template(admin: &mut PgConnection, server: &str) -> String {
     static NAME: OnceLock<String> = OnceLock::new();
     let name = NAME.get_or_init(|| format!("switchboard_template_{}", migrate::fingerprint_of_all())).clone();
@@ -100,7 +100,7 @@ async fn template(admin: &mut PgConnection, server: &str) -> String {
         run(admin, &format!("create database {making}")).await;
         let config = config_of(server, &making, 1);
         migrate::run(&config).await.expect("the migrations run");
-        // A second run finds nothing to do but the new role's password.
+        // A second run only sets the password of the new role.
         let mut owner = PgConnection::connect(config.database_url.as_deref().unwrap()).await.unwrap();
         run(&mut owner, &format!("select switchboard.ensure_role('{ROLE}')")).await;
         owner.close().await.unwrap();

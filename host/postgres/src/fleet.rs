@@ -1,12 +1,14 @@
-//! The identity of this fleet and the generation of its keys in Redis: one row, `migrations/host/1330_fleet_identity.sql`.
+//! The identity of this fleet and the generation of its keys in Redis: one row,
+//! `migrations/host/1330_fleet_identity.sql`.
 
 use sqlx::PgPool;
 use uuid::Uuid;
 
-/// Hex digits of the identity that stand in names. 48 random bits: two fleets on one Redis do not meet by chance.
+/// The number of hex digits of the identity in names. 48 random bits: two fleets on one Redis will not get
+/// the same name by chance.
 const NAME_CHARS: usize = 12;
 
-/// The row as it was when it was read.
+/// The row when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fleet {
     /// Hex digits.
@@ -14,8 +16,8 @@ pub struct Fleet {
     pub redis_generation: i64,
 }
 
-/// Reads the identity. In a database that is a copy of another one it makes a new identity first, so that a copy never
-/// shares keys and channels with its original.
+/// Reads the identity. A database that is a copy of another one gets a new identity first, so that a copy
+/// never shares keys and channels with its original.
 pub async fn identify(pool: &PgPool) -> sqlx::Result<Fleet> {
     const READ: &str = "select id, redis_generation, made_for is not distinct from switchboard.database_identity() \
                         from switchboard.fleet_identity";
@@ -33,13 +35,13 @@ pub async fn identify(pool: &PgPool) -> sqlx::Result<Fleet> {
     Ok(Fleet { name, redis_generation: row.1 })
 }
 
-/// The generation that keys in Redis have now.
+/// Reads the current generation of the keys in Redis.
 pub async fn redis_generation(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar("select redis_generation from switchboard.fleet_identity").fetch_one(pool).await
 }
 
-/// Raises the generation above `known`, unless another node has raised it since `expected` was read: several nodes that see
-/// the same fault raise it once. Returns the generation afterwards.
+/// Raises the generation above `known`, unless another node has raised it since `expected` was read: several
+/// nodes that see the same fault raise it once. Returns the generation afterwards.
 pub async fn raise_redis_generation(pool: &PgPool, expected: i64, known: i64) -> sqlx::Result<i64> {
     const RAISE: &str = "update switchboard.fleet_identity set redis_generation = greatest(redis_generation, $2) + 1 \
                          where redis_generation = $1 returning redis_generation";

@@ -1,5 +1,6 @@
-//! Postgres, twice: as each handler's own login role (`Session`), and as the host itself for its own tables (`host`). What
-//! the tables mean is not known here, except the outbox and the releases' neighbours in `migrations/host`.
+//! Access to Postgres in two ways: as each handler's own login role (`Session`), and as the host itself for
+//! its own tables (`host`). This module does not know what the tables of the application mean. It knows only
+//! the tables of `migrations/host`.
 
 use switchboard_contract as contract;
 use switchboard_core::{config, error, ids, limits, manifest, shares};
@@ -39,23 +40,23 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::ids::Digest;
 
-use owner::{HOST_PATIENCE, Suspicion};
+use owner::{HOST_TIMEOUT, Suspicion};
 pub use probe::CannotWrite;
-pub use server::Unfit;
+pub use server::UnusableServer;
 pub use session::Session;
 use settings::Purpose;
 
 #[derive(Debug)]
 pub enum Error {
     Config(config::Error),
-    /// Never with its URL: that holds a password.
+    /// The URL itself is left out, because it holds a password.
     Url(String),
     Host(sqlx::Error),
-    /// The server answers, and cannot be used as it is.
-    Unfit(Unfit),
+    /// The server answers, but does not meet the requirements of the host.
+    UnusableServer(UnusableServer),
     Migrate(sqlx::migrate::MigrateError),
-    /// Roles of handlers belong to other databases with another secret.
-    Owned(migrate::Owned),
+    /// Another database of the server uses the handlers' roles with another secret.
+    RoleConflict(migrate::RoleConflict),
 }
 
 #[derive(Clone)]
@@ -71,7 +72,8 @@ struct Inner {
 }
 
 impl Postgres {
-    /// Fails when the server does not answer or cannot be used as it is, so that a node says so at start.
+    /// Opens the pools and checks the server. Fails when the server does not answer or does not meet the
+    /// requirements, so that a node reports it at start.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let url = config.database_url().map_err(Error::Config)?;
         let secret = config.secret().map_err(Error::Config)?;
@@ -90,54 +92,58 @@ impl Postgres {
         Ok(Self(Arc::new(Inner { host, login, roles, collector, probe, work })))
     }
 
-    /// The host's own tables, as the owner of the database.
+    /// The pool for the host's own tables. It logs in as the owner of the database.
     pub fn host(&self) -> &PgPool {
         &self.0.host
     }
 
-    /// What one consumer of the outbox reads by.
+    /// The reader that one consumer of the outbox uses.
     pub fn feed(&self) -> outbox::Feed {
         outbox::Feed::new(self.0.login.clone())
     }
 
-    /// One call's use of Postgres. `role` is `grants.postgres`, without its prefix.
+    /// Returns what one call may do with Postgres. `role` is `grants.postgres`, without its prefix.
     pub fn session(&self, role: Option<&str>, generation: Digest, deadline: Instant) -> Session {
         Session::new(self.0.roles.clone(), self.0.collector.clone(), role, generation, deadline)
     }
 
-    /// The server answers the host.
+    /// True when the server answers the host within the time-out.
     pub async fn healthy(&self) -> bool {
         let probe = sqlx::query("select 1").execute(self.host());
-        matches!(tokio::time::timeout(HOST_PATIENCE, probe).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(HOST_TIMEOUT, probe).await, Ok(Ok(_)))
     }
 
-    /// Whether a write with a handler's role works now, and if not, why not. `roles` are `grants.postgres` of the loaded
-    /// releases; each is tried in turn, and at once when it was refused a login. Cheap enough to ask once a second, by
-    /// several callers: one COMMIT a call at most, bounded by `POSTGRES_PROBE_MS_MAX`.
+    /// Checks whether a handler's role can write now, and if not, why. `roles` are `grants.postgres` of the
+    /// loaded releases. The roles are tried in turn; a role that was refused a login is tried at once.
+    /// Several callers may each ask once a second: a call makes one COMMIT at most, bounded by
+    /// `POSTGRES_PROBE_MS_MAX`.
     pub async fn can_write(&self, roles: &[String]) -> Result<(), CannotWrite> {
         self.0.probe.can_write(roles).await
     }
 
-    /// Tells that a statement of the host failed. After a server that does not write, the pool checks its connections.
+    /// Reports a failed statement of the host. When the server did not write, the pool checks its connections
+    /// before their next use.
     pub fn note(&self, error: &sqlx::Error) {
         if failure::is_read_only(error) {
             self.0.roles.suspicion().raise();
         }
     }
 
-    /// Connections of the handlers that exist, and calls that wait for one.
+    /// The number of connections that the handlers have, and of calls that wait for one.
     pub fn usage(&self) -> (usize, usize) {
         self.0.roles.usage()
     }
 
-    /// After the last call: flights and cancellations have ended, the host's connections are closed.
+    /// Waits for the background tasks and closes the host's connections. Call it after the last call has
+    /// ended.
     pub async fn close(&self) {
         self.0.work.ended().await;
         self.0.host.close().await;
     }
 }
 
-/// A handler can fill the disk where nobody bounded its temporary files. A database that was never migrated has no roles.
+/// Logs a warning when nothing bounds the temporary files of handlers: a handler could fill the disk. A
+/// database that was never migrated has no roles.
 async fn warn_of_unbounded(pool: &PgPool) {
     let roles = migrate::unbounded_roles(pool).await.unwrap_or_default();
     if let Some(warning) = migrate::unbounded_warning(&roles) {
@@ -152,8 +158,8 @@ impl std::fmt::Display for Error {
             Self::Url(reason) => write!(f, "`database_url` is not a Postgres URL: {reason}"),
             Self::Migrate(error) => write!(f, "the database cannot be migrated: {error}"),
             Self::Host(error) => write!(f, "Postgres does not serve the host: {error}"),
-            Self::Unfit(unfit) => unfit.fmt(f),
-            Self::Owned(owned) => owned.fmt(f),
+            Self::UnusableServer(reason) => reason.fmt(f),
+            Self::RoleConflict(conflict) => conflict.fmt(f),
         }
     }
 }

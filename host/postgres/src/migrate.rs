@@ -1,5 +1,5 @@
-//! Brings a database to the shape this build expects, and lets the handlers' roles log in. Every node may run it at start:
-//! one does the work, the others find it done.
+//! Migrates a database to the schema of this build, and sets the passwords of the handlers' roles. Every node
+//! may run it at start: one node does the work, and the others find it done.
 
 use std::fmt;
 
@@ -14,39 +14,41 @@ use crate::config::Config;
 use crate::limits;
 use crate::manifest::ROLE_PREFIX;
 
-/// Versions 1000 to 1999 are the host's; those from 2000 the app's, and may use what the host's give.
+/// Versions 1000 to 1999 are the host's. Versions from 2000 are the application's, and may use the host's.
 const MIGRATIONS: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
-/// Alterations of one role by two databases of a cluster at once fail for one of them; it tries again this often.
+/// When two databases of one server alter the same role at once, one of them fails. It tries again up to this
+/// number of times.
 const ALTER_ATTEMPTS: usize = 20;
 
-/// Databases that an error names; of the others it tells the number.
+/// At most so many databases are named in an error; of the others it says the number.
 const OWNERS_NAMED_MAX: usize = 5;
 
 /// What `migrate` does with a role whose password comes from another secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// Refuses while other databases use the role. Their nodes could not log in any more.
+    /// Refuse while other databases use the role, because their nodes could not log in any more.
     IfUnused,
-    /// Sets the password. For an operator who changes the secret of several databases, or gives up the others.
+    /// Set the password anyway. For an operator who changes the secret of several databases, or gives up the
+    /// other databases.
     Take,
 }
 
-/// A role that other databases of this server use, with another secret.
+/// A role that other databases of this server use with another secret.
 #[derive(Debug, PartialEq)]
-pub struct Owned {
+pub struct RoleConflict {
     role: String,
     databases: Vec<String>,
 }
 
-/// What is worth a warning after a migration that succeeded.
+/// The warnings of a successful migration.
 #[derive(Debug, Default)]
 pub struct Migrated {
-    /// Roles whose temporary files nothing bounds, and that the owner of the database may not bound.
+    /// Roles whose temporary files nothing bounds, and whose bound the owner of the database may not set.
     pub unbounded: Vec<String>,
 }
 
-/// Does not change a role that belongs to another database.
+/// Migrates the database. Refuses to change a role that belongs to another database.
 pub async fn run(config: &Config) -> Result<Migrated, Error> {
     run_with(config, Claim::IfUnused).await
 }
@@ -55,8 +57,8 @@ pub async fn run_with(config: &Config, claim: Claim) -> Result<Migrated, Error> 
     migrate(config, claim, |sql| sql.into_sql_str()).await
 }
 
-/// The same with every statement rewritten before Postgres gets it. The history of such a database has checksums of its own,
-/// so only the same `rewrite` migrates it further.
+/// Migrates a database with every statement rewritten before Postgres gets it. The checksums of such a database differ, so
+/// only the same `rewrite` can migrate it further.
 pub async fn run_rewritten(config: &Config, rewrite: fn(&str) -> String) -> Result<Migrated, Error> {
     migrate(config, Claim::IfUnused, |sql| AssertSqlSafe(rewrite(sql)).into_sql_str()).await
 }
@@ -69,7 +71,8 @@ async fn migrate(
     let secret = config.secret().map_err(Error::Config)?;
     let options = owner::options(config.database_url().map_err(Error::Config)?, "switchboard migrate")?;
     let mut connection = server::connect(&options, Purpose::Migration).await?;
-    // Before anything is changed. The roles are those of the migrations and those that this database had.
+    // Checked before anything is changed, for the roles of the migrations and those that this database
+    // already had.
     if claim == Claim::IfUnused {
         let known: Vec<String> = roles_of_migrations().map(str::to_owned).collect();
         owners_with_another_secret(&mut connection, secret, &known).await?;
@@ -84,7 +87,7 @@ async fn migrate(
     }
     let mut migrated = Migrated::default();
     for role in roles {
-        if !let_log_in(&mut connection, secret, &role).await.map_err(Error::Host)? {
+        if !set_up_login(&mut connection, secret, &role).await.map_err(Error::Host)? {
             migrated.unbounded.push(format!("{ROLE_PREFIX}{role}"));
         }
     }
@@ -96,12 +99,12 @@ async fn migrate(
     Ok(migrated)
 }
 
-/// The host's own migrations, in their order, for tests that need no application.
+/// The host's own migrations in their order, for tests that need no application.
 pub fn of_the_host() -> impl Iterator<Item = &'static str> {
     MIGRATIONS.iter().filter(|(version, ..)| *version < 2000).map(|(_, _, sql)| *sql)
 }
 
-/// The names in `ensure_role('…')`.
+/// The role names in `ensure_role('…')`.
 fn roles_of_migrations() -> impl Iterator<Item = &'static str> {
     MIGRATIONS
         .iter()
@@ -109,8 +112,8 @@ fn roles_of_migrations() -> impl Iterator<Item = &'static str> {
         .filter_map(|rest| Some(rest.split_once('\'')?.0))
 }
 
-/// Fails when another database uses one of the roles with another secret. Postgres itself keeps which databases grant
-/// something to a role, for the whole server, and forgets a database that is dropped.
+/// Fails when another database uses one of the roles with another secret. Postgres keeps, for the whole
+/// server, which databases grant something to a role, and forgets a database that is dropped.
 pub(super) async fn owners_with_another_secret(
     connection: &mut PgConnection,
     secret: &str,
@@ -134,16 +137,16 @@ pub(super) async fn owners_with_another_secret(
     .await
     .map_err(Error::Host)?;
     for (role, mark, databases) in found {
-        // A comment that is no mark is somebody's note.
+        // A comment that is not a fingerprint was written by somebody else.
         let is_mark = mark.len() == 64 && mark.bytes().all(|byte| byte.is_ascii_hexdigit());
         if is_mark && mark != fingerprint(secret, &role) {
-            return Err(Error::Owned(Owned { role, databases }));
+            return Err(Error::RoleConflict(RoleConflict { role, databases }));
         }
     }
     Ok(())
 }
 
-/// One history, so that a database ahead of this build is noticed.
+/// All migrations as one history, so that a database that is newer than this build is noticed.
 fn all(text: impl Fn(&'static str) -> SqlStr) -> Migrator {
     let migrations = MIGRATIONS.iter().map(|&(version, description, sql)| {
         Migration::new(version, description.into(), MigrationType::Simple, text(sql), false)
@@ -151,9 +154,9 @@ fn all(text: impl Fn(&'static str) -> SqlStr) -> Migrator {
     Migrator::with_migrations(migrations.collect())
 }
 
-/// Sets the derived password, unless the role's comment says that it has it: hashing takes time, and roles belong to the
-/// whole cluster. False when nothing bounds the role's temporary files.
-async fn let_log_in(connection: &mut PgConnection, secret: &str, role: &str) -> sqlx::Result<bool> {
+/// Sets the derived password, unless the role's comment says that it is already set: hashing takes time, and
+/// roles belong to the whole server. Returns false when nothing bounds the role's temporary files.
+async fn set_up_login(connection: &mut PgConnection, secret: &str, role: &str) -> sqlx::Result<bool> {
     let name = format!("{ROLE_PREFIX}{role}");
     let (mark, password) = (fingerprint(secret, &name), password(secret, &name));
     let mut attempt = 1;
@@ -172,8 +175,9 @@ async fn let_log_in(connection: &mut PgConnection, secret: &str, role: &str) -> 
     }
 }
 
-/// A statement of a handler sorts, hashes and joins in temporary files, at the disk's speed. Only a superuser sets the
-/// bound, or an owner with `grant set on parameter temp_file_limit`. A bound that is there already is the operator's.
+/// Bounds the temporary files of a role, in which statements sort, hash and join. Only a superuser can set
+/// the bound, or an owner with `grant set on parameter temp_file_limit`. An existing bound is the operator's
+/// and stays.
 async fn bound_temporary_files(connection: &mut PgConnection, name: &str) -> sqlx::Result<bool> {
     if unbounded(&mut *connection, &[name.to_owned()]).await?.is_empty() {
         return Ok(true);
@@ -187,7 +191,8 @@ async fn bound_temporary_files(connection: &mut PgConnection, name: &str) -> sql
     }
 }
 
-/// Those of these roles whose temporary files nothing bounds: not the server, and not a setting of the role or database.
+/// Returns the roles whose temporary files nothing bounds: neither the server nor a setting of the role or
+/// the database.
 async fn unbounded(connection: impl sqlx::PgExecutor<'_>, names: &[String]) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar(
         "select role.rolname::text from pg_roles as role
@@ -203,7 +208,7 @@ async fn unbounded(connection: impl sqlx::PgExecutor<'_>, names: &[String]) -> s
     .await
 }
 
-/// The same for all roles of this database.
+/// Returns all roles of this database whose temporary files nothing bounds.
 pub(super) async fn unbounded_roles(pool: &sqlx::PgPool) -> sqlx::Result<Vec<String>> {
     let roles: Vec<String> =
         sqlx::query_scalar("select 'switchboard_' || name from switchboard.roles").fetch_all(pool).await?;
@@ -238,13 +243,13 @@ async fn alter(
     transaction.commit().await
 }
 
-/// Changes with any migration: the name of a database that was migrated to this version.
+/// A fingerprint of all migrations. It names a database that was migrated to this version.
 pub fn fingerprint_of_all() -> String {
     let all: String = MIGRATIONS.iter().map(|(_, _, sql)| *sql).collect();
     crate::ids::Digest::of(all.as_bytes()).short()
 }
 
-impl fmt::Display for Owned {
+impl fmt::Display for RoleConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = &self.databases[..self.databases.len().min(OWNERS_NAMED_MAX)];
         let more = self.databases.len() - named.len();
@@ -252,7 +257,7 @@ impl fmt::Display for Owned {
             named.join(", ") + &(if more > 0 { format!(" and {more} more") } else { String::new() });
         write!(
             f,
-            "the role {} is in use by another database of this server ({databases}), with another `secret`. Roles belong \
+            "the role {} is used by another database of this server ({databases}) with another `secret`. Roles belong \
              to the whole server, and their passwords come from the secret: with the password of this database the nodes \
              of the other could not log in any more. Nothing was changed. Use the same `secret` for both, or another \
              server. Where the other database is not in use any more, drop it, or run `switchboard migrate --take-roles`",
@@ -262,7 +267,7 @@ impl fmt::Display for Owned {
 }
 
 impl Migrated {
-    /// What to tell the operator, where there is something.
+    /// The warning for the operator, if there is one.
     pub fn warning(&self) -> Option<String> {
         unbounded_warning(&self.unbounded)
     }
@@ -272,7 +277,7 @@ pub(super) fn unbounded_warning(roles: &[String]) -> Option<String> {
     let first = roles.first()?;
     let megabytes = limits::POSTGRES_TEMP_FILES_MB_MAX;
     Some(format!(
-        "nothing bounds the temporary files of {} roles of handlers ({first}, …), and the owner of the database may not: \
+        "the temporary files of {} handler roles ({first}, …) have no bound, and the owner of the database may not set one: \
          one statement can fill the disk of Postgres. As a superuser, run `alter system set temp_file_limit = \
          '{megabytes}MB'` and `select pg_reload_conf()`, or `grant set on parameter temp_file_limit to` the owner and \
          then `switchboard migrate`",

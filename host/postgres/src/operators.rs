@@ -1,5 +1,5 @@
-//! Admin tokens and what was done with them. A token is kept as its digest: it is 32 random bytes, so there is nothing to
-//! guess and nothing to salt.
+//! Admin tokens, and the audit log of the actions that were done with them. A token is stored as its digest.
+//! It needs no salt, because it is 32 random bytes that nobody can guess.
 
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
@@ -7,7 +7,7 @@ use sqlx::postgres::{PgPool, PgRow};
 
 use crate::ids::Digest;
 
-/// A token, without the token. Times are RFC 3339, UTC, to the millisecond.
+/// An admin token without the token itself. Times are RFC 3339, UTC, to the millisecond.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Operator {
     pub name: String,
@@ -16,7 +16,8 @@ pub struct Operator {
     pub made_at: String,
 }
 
-/// One thing that somebody wanted done. `status` is null while it is, and stays so where the node died over it.
+/// One audited action. `status` is null while the action runs. It stays null when the node crashed during the
+/// action.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
     pub id: i64,
@@ -24,14 +25,14 @@ pub struct Entry {
     pub who: String,
     pub role: String,
     pub action: String,
-    /// On what, where the action itself does not say.
+    /// The object of the action, when `action` does not name it.
     pub detail: Option<String>,
     pub request_id: String,
     pub status: Option<i32>,
     pub outcome: Option<String>,
 }
 
-/// What is known before it is done.
+/// The part of an audit entry that is known before the action runs.
 pub struct Begun<'a> {
     pub who: &'a str,
     pub role: &'a str,
@@ -39,9 +40,9 @@ pub struct Begun<'a> {
     pub request_id: &'a str,
 }
 
-// ---- tokens ----------------------------------------------------------------------------------------------------------
+// ---- tokens ----
 
-/// False when the name is taken.
+/// Adds a token. Returns false when the name is taken.
 pub async fn add(pool: &PgPool, name: &str, role: &str, token: Digest, by: &str) -> sqlx::Result<bool> {
     let added = sqlx::query(
         "insert into switchboard.operators (name, role, token_digest, made_by) values ($1, $2, $3, $4)
@@ -56,7 +57,7 @@ pub async fn add(pool: &PgPool, name: &str, role: &str, token: Digest, by: &str)
     Ok(added.rows_affected() == 1)
 }
 
-/// Name and role of whom the token is.
+/// Returns the name and the role of the operator who has this token.
 pub async fn find(pool: &PgPool, token: Digest) -> sqlx::Result<Option<(String, String)>> {
     sqlx::query("select name, role from switchboard.operators where token_digest = $1")
         .bind(token.bytes().as_slice())
@@ -82,15 +83,15 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Operator>> {
     .await
 }
 
-/// False when there is none of that name.
+/// Removes a token. Returns false when there is no token of this name.
 pub async fn remove(pool: &PgPool, name: &str) -> sqlx::Result<bool> {
     let removed = sqlx::query("delete from switchboard.operators where name = $1").bind(name);
     Ok(removed.execute(pool).await?.rows_affected() == 1)
 }
 
-// ---- the audit -------------------------------------------------------------------------------------------------------
+// ---- the audit ----
 
-/// Before it is done, so that nothing is done that is not there.
+/// Writes the audit entry before the action runs, so that no action is missing. Returns the entry's id.
 pub async fn begin(pool: &PgPool, begun: &Begun<'_>) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "insert into switchboard.audit (who, role, action, request_id) values ($1, $2, $3, $4) returning id",
@@ -120,7 +121,7 @@ pub async fn end(
     Ok(())
 }
 
-/// The newest first, older than an id where one is given.
+/// Returns the newest entries first; with `before`, only entries with a lower id.
 pub async fn entries(pool: &PgPool, before: Option<i64>, limit: i64) -> sqlx::Result<Vec<Entry>> {
     sqlx::query(
         "select id, switchboard.rfc3339(at) as at, who, role, action, detail, request_id, status, outcome
@@ -145,7 +146,8 @@ pub async fn entries(pool: &PgPool, before: Option<i64>, limit: i64) -> sqlx::Re
     .await
 }
 
-/// What is older than `days`. Asked for with every so many entries, it never has much to do.
+/// Deletes the entries older than `days`. The host calls it after a fixed number of entries, so that it never
+/// has much to do.
 pub async fn forget(pool: &PgPool, days: i32) -> sqlx::Result<u64> {
     let deleted = sqlx::query("delete from switchboard.audit where at < now() - make_interval(days => $1)");
     Ok(deleted.bind(days).execute(pool).await?.rows_affected())

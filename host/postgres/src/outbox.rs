@@ -1,8 +1,9 @@
-//! The outbox as its consumers read it: who reads which shard, what is next, what has to wait, what was given up. All SQL
-//! of the event trigger; what to do with an event is decided in `triggers/event`.
+//! The outbox as its consumers read it: which node reads which shard, which events are next, which wait, and
+//! which were given up. All SQL of the event trigger is here; `triggers/event` decides what happens with an
+//! event.
 //!
-//! Positions come from a sequence, so one may become visible after a later one. A cursor is therefore `high` and the
-//! holes below it. A hole is forgotten when every transaction that could still fill it has ended.
+//! Positions come from a sequence, so one may become visible after a later one. A cursor is therefore `high`
+//! and the holes below it. A hole is forgotten when every transaction that could still fill it has ended.
 
 mod feed;
 mod holes;
@@ -29,23 +30,23 @@ pub use lag::{Lag, lag};
 pub use parked::{Parked, drop_parked, park, parked, replay};
 pub use retries::{Waiting, due, postpone, settle, waiting_keys};
 
-/// Of the outbox; part of the stored data (`switchboard.shard`).
+/// The number of shards of the outbox. It is part of the stored data (`switchboard.shard`).
 pub const SHARDS: u32 = 8;
 
-/// One consumer's place in one shard, held under a lease. The epoch fences a former holder.
+/// How far one consumer has read one shard, held under a lease. The epoch fences a former holder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cursor {
     pub consumer: String,
     pub shard: i16,
     epoch: i64,
-    /// The position epoch in which it was claimed. In another one the positions of the outbox are other ones, so it can
-    /// neither be renewed nor saved: it has to be claimed anew, from where that history has it.
+    /// The position epoch in which the cursor was claimed. After a change of the position epoch, the cursor
+    /// can neither be renewed nor saved. It must be claimed again, from where the new history has it.
     history: Epoch,
     high: i64,
     holes: Holes,
 }
 
-/// An event as it was written.
+/// An event as its transaction wrote it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     pub shard: i16,
@@ -57,35 +58,36 @@ pub struct Stored {
     pub created_ms: i64,
 }
 
-/// What became visible in one shard, in order, and the cursor as it is once that is handled.
+/// The events of one shard that became visible, in order, and the cursor after they are handled.
 #[derive(Debug)]
 pub struct Page {
     pub events: Vec<Stored>,
     pub after: Cursor,
 }
 
-/// The last position given out in each shard. Asked for *before* a read, it tells what the read may have missed.
+/// The last position given out in each shard. It must be read *before* the events; then it shows what the
+/// read may have missed.
 pub type Heads = [i64; SHARDS as usize];
 
 impl Cursor {
-    /// Everything up to `head` was seen.
+    /// True when every position up to `head` was seen.
     pub fn is_through(&self, head: i64) -> bool {
         self.high >= head && self.holes.is_empty()
     }
 
-    /// Every position up to here was seen, except the holes.
+    /// The position up to which every position was seen, except the holes.
     pub fn high(&self) -> i64 {
         self.high
     }
 
-    /// Moves over the first events of a read whose rest was not handled.
+    /// Moves the cursor over the first events of a page whose rest was not handled.
     pub fn pass(&mut self, events: &[Stored]) {
         let positions = events.iter().map(|event| event.position);
         self.holes.advance(&mut self.high, positions, None, 0, limits::OUTBOX_HOLES_MAX);
     }
 }
 
-/// Makes the cursors of a consumer that is new here.
+/// Creates the cursors of a new consumer.
 pub async fn introduce(pool: &PgPool, consumer: &str, start: Start) -> sqlx::Result<()> {
     let heads = match start {
         Start::Beginning => [0; SHARDS as usize],
@@ -103,8 +105,8 @@ pub async fn introduce(pool: &PgPool, consumer: &str, start: Start) -> sqlx::Res
     Ok(())
 }
 
-/// Takes up to `most` shards that nobody holds. Nobody holds what is leased to this node and not in `held`: the answer to
-/// its claim was lost, or it was claimed in an earlier position epoch.
+/// Claims up to `most` shards that no node holds. A shard that is leased to this node but is not in `held` is
+/// free too: the answer to its claim was lost, or it was claimed in an earlier position epoch.
 pub async fn claim(
     pool: &PgPool,
     consumer: &str,
@@ -149,7 +151,8 @@ impl Cursor {
     }
 }
 
-/// Holds on to those of `held` that `consumer` still holds here, in the same position epoch. Returns their shards.
+/// Renews the leases of those of `held` that `consumer` still holds on this node, in the same position epoch.
+/// Returns their shards.
 pub async fn renew(
     pool: &PgPool,
     consumer: &str,
@@ -173,8 +176,9 @@ pub async fn renew(
     .await
 }
 
-/// Remembers how far a consumer is; what is not saved comes once more after a crash. Returns the shards whose cursors are
-/// still held: the others were claimed by another node meanwhile, or are of another position epoch.
+/// Saves how far a consumer is. Events after the saved cursor are delivered again after a crash. Returns the
+/// shards whose cursors are still held: the others were claimed by another node, or belong to another
+/// position epoch.
 pub async fn save(pool: &PgPool, consumer: &str, cursors: &[&Cursor]) -> sqlx::Result<Vec<i16>> {
     sqlx::query_scalar(
         "update switchboard.cursors as c set high = s.high, holes = s.holes
@@ -194,7 +198,7 @@ pub async fn save(pool: &PgPool, consumer: &str, cursors: &[&Cursor]) -> sqlx::R
     .await
 }
 
-/// Lets others claim it at once.
+/// Ends the lease, so that another node can claim the shard at once.
 pub async fn release(pool: &PgPool, cursor: &Cursor) -> sqlx::Result<()> {
     sqlx::query(
         "update switchboard.cursors set lease_until = '-infinity', owner = null
@@ -238,8 +242,9 @@ impl FromRow<'_, PgRow> for Stored {
     }
 }
 
-/// Partitions ahead, and partitions gone that every consumer has passed. Safe to run on every node. Returns the consumers
-/// whose handler is retired and that have missed events of the partitions that went, with the number of all they have missed.
+/// Creates the partitions of the next days, and drops those that every consumer has passed. Safe to run on
+/// every node. Returns the retired consumers that missed events of the dropped partitions, each with the
+/// number of all events that it has missed.
 pub async fn maintain(pool: &PgPool) -> sqlx::Result<Vec<(String, i64)>> {
     let before = missed(pool).await?;
     sqlx::query("select switchboard.ensure_outbox(2), switchboard.drop_passed_outbox(2)")

@@ -1,5 +1,5 @@
-//! Sessions as the owner of the database: the host's pool, and single connections for migrations and listeners. Each has
-//! the settings of [`settings`], and a pool keeps no session that cannot write.
+//! Sessions as the owner of the database: the host's pool, and single connections for migrations and
+//! listeners. Each session has the settings of [`settings`], and a pool keeps no session that cannot write.
 
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,17 +12,18 @@ use tokio::time::Instant;
 use super::Error;
 use super::settings::{self, Purpose};
 
-/// Connections of the host itself, beside the budget of the handlers.
+/// Connections of the host itself. They do not count in the budget of the handlers.
 const HOST_CONNECTIONS_MAX: u32 = 8;
 /// A connection that was idle for longer is checked before it is used.
 const HOST_REST_MAX: Duration = Duration::from_millis(500);
-/// Longer than this the host's own statement has failed.
-pub(super) const HOST_PATIENCE: Duration = Duration::from_secs(5);
-/// After a server was seen to be read-only, each connection is checked before each use for so long.
+/// The host gives up its own statement after this time.
+pub(super) const HOST_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a server was seen to be read-only, each connection is checked before each use for this long.
 const SUSPICION: Duration = Duration::from_secs(5);
 
-/// "The server behind the connections may have become read-only." Raised by whoever sees it, read by the host's pool: a
-/// check costs a round trip, so a busy connection is checked only then.
+/// Remembers that the server behind the connections may have become read-only. The code that notices it sets
+/// the flag, and the host's pool reads it. A check costs a round trip, so a busy connection is checked only
+/// while the flag is set.
 #[derive(Clone, Default)]
 pub(super) struct Suspicion(Arc<Mutex<Option<Instant>>>);
 
@@ -36,18 +37,19 @@ impl Suspicion {
     }
 }
 
-/// How the owner logs in. `application` is what `pg_stat_activity` shows.
+/// The login of the owner. `application` is what `pg_stat_activity` shows.
 pub(super) fn options(url: &str, application: &str) -> Result<PgConnectOptions, Error> {
     let options = PgConnectOptions::from_str(url).map_err(|error| Error::Url(error.to_string()))?;
-    // The driver sends this one at start-up, which PgBouncer refuses. `settings` has it.
+    // The driver would send this setting at start-up, which PgBouncer refuses. `settings` sets it after the
+    // login.
     Ok(options.application_name(application).extra_float_digits(None))
 }
 
 /// Opens the host's pool. Fails when the server does not answer.
 pub(super) async fn pool(options: PgConnectOptions, suspicion: Suspicion) -> Result<PgPool, Error> {
     let pool = pool_options(HOST_CONNECTIONS_MAX)
-        // A round trip before each statement would be most of its price. A connection that rested may have lost its
-        // server.
+        // A check before each statement would cost most of a statement's time. A connection that was idle may
+        // have lost its server.
         .test_before_acquire(false)
         .before_acquire(move |connection, rest| {
             let doubtful = rest.idle_for > HOST_REST_MAX || suspicion.is_raised();
@@ -56,14 +58,14 @@ pub(super) async fn pool(options: PgConnectOptions, suspicion: Suspicion) -> Res
     pool.connect_with(options).await.map_err(Error::Host)
 }
 
-/// A pool of one for a listener, which keeps its connection for itself. Opened when it is first used.
+/// A pool of one connection for a listener, which keeps it. The connection is opened at its first use.
 pub fn listener(of: &PgPool, application: &str) -> PgPool {
     let options = (*of.connect_options()).clone().application_name(application);
     pool_options(1).connect_lazy_with(options)
 }
 
 fn pool_options(connections_max: u32) -> PgPoolOptions {
-    PgPoolOptions::new().max_connections(connections_max).acquire_timeout(HOST_PATIENCE).after_connect(
+    PgPoolOptions::new().max_connections(connections_max).acquire_timeout(HOST_TIMEOUT).after_connect(
         |connection, _| {
             Box::pin(async move {
                 prepare(connection, Purpose::Host).await?;
@@ -81,7 +83,7 @@ pub async fn connect(url: &str, application: &str) -> Result<PgConnection, Error
     Ok(connection)
 }
 
-/// Gives a session its settings.
+/// Sends the settings of a session.
 pub(super) async fn prepare(connection: &mut PgConnection, purpose: Purpose) -> sqlx::Result<()> {
     sqlx::raw_sql(settings::statements(purpose)).execute(&mut *connection).await?;
     if shown(connection, "select current_setting('synchronous_commit')").await? == "off" {
@@ -90,7 +92,7 @@ pub(super) async fn prepare(connection: &mut PgConnection, purpose: Purpose) -> 
     Ok(())
 }
 
-/// False on a standby, and where an operator or a provider made the database or the server read-only.
+/// Returns false on a standby, and where an operator or a provider made the database or the server read-only.
 pub(super) async fn can_write(connection: &mut PgConnection) -> sqlx::Result<bool> {
     Ok(shown(connection, "show transaction_read_only").await? == "off")
 }
@@ -99,8 +101,9 @@ async fn shown(connection: &mut PgConnection, show: &'static str) -> sqlx::Resul
     sqlx::raw_sql(show).fetch_one(connection).await?.try_get(0)
 }
 
-/// What the pool's log says of a connection that it does not keep.
+/// The error that the pool logs for a connection that it does not keep.
 fn read_only() -> sqlx::Error {
-    let why = "the server is a standby or was made read-only; the connection is not used, and the next attempt follows";
+    let why =
+        "the server is a standby or was made read-only; the pool closes this connection and tries again";
     sqlx::Error::Io(std::io::Error::other(why))
 }

@@ -1,9 +1,9 @@
-//! Whether a handler's role can write now, for readiness. The probe is a handler as far as Postgres can tell: it logs in as
-//! the role and commits one row (`switchboard.probe_write`). So it also fails where COMMIT hangs, for instance on a
-//! synchronous standby that is gone.
+//! Checks for readiness whether a handler's role can write. To Postgres the probe looks like a handler: it
+//! logs in as the role and commits one row (`switchboard.probe_write`). So it also fails where COMMIT hangs,
+//! for instance on a synchronous standby that is gone.
 //!
-//! Its connection is beside the budget of the handlers: a handler that takes every connection does not make the node look
-//! unready.
+//! Its connection does not count in the budget of the handlers: a handler that takes every connection does
+//! not make the node look unready.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,24 +19,26 @@ use crate::contract::postgres::Value;
 use crate::limits;
 use crate::manifest::ROLE_PREFIX;
 
-/// Rows of a role in `switchboard.write_probes`: nodes that probe at the same time do not wait for each other.
+/// The number of rows of a role in `switchboard.write_probes`. Nodes that probe at the same time use
+/// different rows and do not wait for each other.
 const SLOTS: u8 = 32;
 
-const WITHIN: Duration = Duration::from_millis(limits::POSTGRES_PROBE_MS_MAX);
-/// An answer is given again for so long.
-const FRESH: Duration = Duration::from_millis(limits::POSTGRES_PROBE_FRESH_MS);
-/// After a probe that had no answer, none is begun for so long: its backend may still hang.
-const REST: Duration = Duration::from_millis(limits::POSTGRES_PROBE_REST_MS);
-/// A role is tried for so long, then the next one logs in.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(limits::POSTGRES_PROBE_MS_MAX);
+/// An answer is reused for this long.
+const REUSE: Duration = Duration::from_millis(limits::POSTGRES_PROBE_FRESH_MS);
+/// After a probe without an answer, no probe starts for this long: its server process may still hang.
+const PAUSE: Duration = Duration::from_millis(limits::POSTGRES_PROBE_REST_MS);
+/// A role is probed for this long. Then the probe logs in as the next role.
 const TURN: Duration = Duration::from_millis(limits::POSTGRES_PROBE_TURN_MS);
 
 /// Why a role cannot write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CannotWrite {
-    /// As Postgres knows it, with its prefix.
+    /// The name of the role in Postgres, with its prefix.
     pub role: String,
     pub reason: String,
-    /// The reason is this role's own (it may not log in, or its password is another). Other roles may work.
+    /// True when the reason concerns this role only (it may not log in, or its password is another). Other
+    /// roles may work.
     pub is_of_one_role: bool,
 }
 
@@ -58,9 +60,9 @@ pub(super) struct Probe {
 #[derive(Default)]
 struct State {
     role: String,
-    /// The role's, since when it has its turn.
+    /// The connection of the role, and since when it is used.
     connection: Option<(Connection, Instant)>,
-    /// The last answer, and until when it is given again.
+    /// The last answer, and until when it is reused.
     last: Option<(Instant, Result<(), CannotWrite>)>,
 }
 
@@ -79,7 +81,7 @@ impl Probe {
         if let Some((_, Err(why))) = fresh {
             return Err(why);
         }
-        // An asker that went away left a probe in the middle.
+        // A caller that went away left a probe unfinished.
         if state.connection.as_ref().is_some_and(|(connection, _)| connection.is_running()) {
             return Err(self.give_up(&mut state));
         }
@@ -88,14 +90,14 @@ impl Probe {
             return Ok(());
         }
         state.choose(roles, refused.as_deref());
-        let (answer, rest) = match timeout(WITHIN, self.write(&mut state)).await {
-            Ok(Ok(())) => (Ok(()), FRESH),
+        let (answer, rest) = match timeout(PROBE_TIMEOUT, self.write(&mut state)).await {
+            Ok(Ok(())) => (Ok(()), REUSE),
             Ok(Err(failure)) => {
                 state.connection = None;
                 if failure.is_read_only() {
                     self.roles.suspicion().raise();
                 }
-                (Err(state.cannot(explain(&failure), is_of_one_role(&failure))), FRESH)
+                (Err(state.cannot(explain(&failure), is_of_one_role(&failure))), REUSE)
             }
             Err(_) => return Err(self.give_up(&mut state)),
         };
@@ -103,13 +105,13 @@ impl Probe {
         answer
     }
 
-    /// The server does not answer: its backend is cancelled, and the next probe waits.
+    /// Gives up a probe without an answer: cancels its statement, and delays the next probe.
     fn give_up(&self, state: &mut State) -> CannotWrite {
         if let Some((connection, _)) = state.connection.take() {
             self.roles.work().spawn(async move { connection.canceller().cancel().await });
         }
-        let why = state.cannot(format!("no COMMIT within {} ms", WITHIN.as_millis()), false);
-        state.last = Some((Instant::now() + REST, Err(why.clone())));
+        let why = state.cannot(format!("no COMMIT within {} ms", PROBE_TIMEOUT.as_millis()), false);
+        state.last = Some((Instant::now() + PAUSE, Err(why.clone())));
         why
     }
 
@@ -126,7 +128,7 @@ impl Probe {
 }
 
 impl State {
-    /// The role whose turn it is. A role that failed keeps its turn until it can write.
+    /// Chooses the role to probe. A role that failed is probed again until it can write.
     fn choose(&mut self, roles: &[String], refused: Option<&str>) {
         let at = roles.iter().position(|role| *role == self.role);
         let failed = matches!(&self.last, Some((_, Err(_))));
@@ -138,7 +140,7 @@ impl State {
             (Some(at), None) => &roles[(at + 1) % roles.len()],
             (None, None) => &roles[0],
         };
-        // A refused role is tried by a login, though a connection of it may still be there.
+        // A refused role is probed with a new login, even if a connection of it is still open.
         if *next != self.role || refused.is_some() {
             self.connection = None;
             self.role.clone_from(next);
@@ -156,16 +158,17 @@ fn explain(failure: &Failure) -> String {
             format!("{failure}; this database was not migrated to this version: run `switchboard migrate`")
         }
         Failure::Unavailable(error) if error.code == "28P01" => format!(
-            "{failure}; `secret` is not the one with which `switchboard migrate` gave the role its password"
+            "{failure}; the node's `secret` differs from the one with which `switchboard migrate` set the role's password"
         ),
         Failure::Unavailable(error) if error.code == "28000" => {
-            format!("{failure}; let the role log in again (alter role … login), or look into pg_hba.conf")
+            format!("{failure}; allow the role to log in (alter role … login), or check pg_hba.conf")
         }
         other => other.to_string(),
     }
 }
 
-/// Logins that are refused because of the role. A connection limit (53300) may be the role's or the server's.
+/// True for logins that are refused because of the role. A connection limit (53300) may be the role's or the
+/// server's.
 fn is_of_one_role(failure: &Failure) -> bool {
     matches!(failure, Failure::Unavailable(error) if error.code.starts_with("28"))
 }

@@ -1,25 +1,26 @@
-//! Revoked tokens, in Postgres. What they mean is `crate::revocations`' to say.
+//! Revoked tokens in Postgres. `crate::revocations` decides what they mean.
 
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{Connection, Row};
 
-/// What is no longer good.
+/// Which tokens are revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revoked {
     /// The one token with this `jti`.
     Token(String),
-    /// Every token of the user that was issued before, in milliseconds since 1970 UTC.
+    /// Every token of the user that was issued before this time, in milliseconds since 1970 UTC.
     User { user_id: String, before_ms: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
     pub revoked: Revoked,
-    /// When no token that it means can be good any more, likewise.
+    /// The time after which all these tokens have expired, in milliseconds since 1970 UTC.
     pub forget_ms: u64,
 }
 
-/// Said again it lasts until the later of both times, and a user's later time counts.
+/// Stores a revocation. A repeated revocation lasts until the later of both times, and the later `before_ms`
+/// of a user counts.
 pub async fn add(pool: &PgPool, revocation: &Revocation, by: &str) -> sqlx::Result<()> {
     let (jti, user_id, before_ms) = match &revocation.revoked {
         Revoked::Token(jti) => (Some(jti), None, None),
@@ -28,11 +29,11 @@ pub async fn add(pool: &PgPool, revocation: &Revocation, by: &str) -> sqlx::Resu
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
     sqlx::query("set local lock_timeout = '5s'").execute(&mut *transaction).await?;
-    // Readers go on; writers take turns, so that positions become visible in their order.
+    // Readers are not blocked. Writers wait for each other, so that positions become visible in their order.
     sqlx::query("lock table switchboard.revocations in share row exclusive mode")
         .execute(&mut *transaction)
         .await?;
-    // One row of a `jti` or of a user: whichever is there already makes room for the one that says both.
+    // Each `jti` or user has one row. An existing row is replaced by one that covers both.
     sqlx::query(
         "with old as (
            delete from switchboard.revocations where jti = $1 or user_id = $2
@@ -53,7 +54,7 @@ pub async fn add(pool: &PgPool, revocation: &Revocation, by: &str) -> sqlx::Resu
     transaction.commit().await
 }
 
-/// Those after a position, in order, each with its own. At most `limit`.
+/// Returns at most `limit` revocations after a position, in order, each with its own position.
 pub async fn after(pool: &PgPool, position: i64, limit: i64) -> sqlx::Result<Vec<(i64, Revocation)>> {
     sqlx::query(
         "select position, jti, user_id, (extract(epoch from issued_before) * 1000)::bigint as before_ms,
@@ -74,7 +75,7 @@ pub async fn after(pool: &PgPool, position: i64, limit: i64) -> sqlx::Result<Vec
     .await
 }
 
-/// Those whose tokens have all expired. How many.
+/// Deletes the revocations whose tokens have all expired. Returns their number.
 pub async fn clean(pool: &PgPool) -> sqlx::Result<u64> {
     let deleted = sqlx::query("delete from switchboard.revocations where forget_at <= now()");
     Ok(deleted.execute(pool).await?.rows_affected())

@@ -1,9 +1,9 @@
-//! Which call may use which connection, and when. A handler's role is the role that its connection logs in as. One budget
-//! bounds the connections of all roles on this node: each role has a share of it, and borrows more while the rest is free. No
-//! connection passes to another call before it is clean.
+//! Decides which call may use which connection, and when. A connection logs in as the role of its handler.
+//! One budget bounds the connections of all roles on this node: each role has a fair share of it, and may
+//! borrow more while the rest is free. A connection passes to another call only after it is clean.
 //!
-//! While a call waits that may have a connection, none is idle: a connection that comes back is passed on, or closed to make
-//! room.
+//! While a call waits that may have a connection, no connection is idle: a connection that comes back is
+//! passed on, or closed to make room.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};
@@ -25,9 +25,9 @@ use crate::limits;
 use crate::manifest::ROLE_PREFIX;
 use crate::shares::{Division, Shares};
 
-/// A connection of the same role is handed on past a waiter of another, but not for longer than this: a login takes
-/// milliseconds.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// A returned connection goes to a waiting call of the same role before a call of another role, but only
+/// while that other call has waited less than this. A login takes milliseconds.
+const SAME_ROLE_FIRST_MAX: Duration = Duration::from_millis(20);
 
 #[derive(Clone)]
 pub(super) struct Roles(Arc<Inner>);
@@ -42,14 +42,14 @@ struct Inner {
     suspicion: Suspicion,
 }
 
-/// Each connection that exists or is being made is idle or belongs to a [`Permit`], so there are never more than the budget
-/// has units.
+/// Each connection that exists or is being opened is idle or belongs to a [`Permit`], so there are never more
+/// than the budget allows.
 struct State {
     /// The connections in use, by role.
     shares: Shares<Arc<str>>,
     /// Least recently used first.
     idle: VecDeque<Idle>,
-    /// By role, first come first served. A role's entry is removed with its last waiter.
+    /// Waiting calls by role, in the order of their arrival. A role's entry is removed with its last waiter.
     waiting: BTreeMap<Arc<str>, VecDeque<Waiter>>,
     /// The role that was last refused a login.
     refused: Option<Arc<str>>,
@@ -68,8 +68,8 @@ struct Waiter {
 #[allow(clippy::large_enum_variant)] // the large one is what waiters wait for
 enum Grant {
     Connection(Connection, Permit),
-    /// The right to make a connection.
-    Room(Permit),
+    /// The right to open a connection.
+    Permit(Permit),
 }
 
 impl Roles {
@@ -81,8 +81,8 @@ impl Roles {
         suspicion: Suspicion,
     ) -> Self {
         let connections_max = connections_max.max(1);
-        // Alone a role may have half of all connections and some more; three roles whose statements hang leave a third to
-        // others.
+        // One role alone may use half of the connections and some more. Three roles whose statements hang
+        // leave a third to the others.
         let division = Division { total: connections_max, reserve: connections_max.div_ceil(4), lent: 2 };
         let state = State {
             shares: Shares::new(division),
@@ -101,14 +101,15 @@ impl Roles {
         }))
     }
 
-    /// A clean connection that logged in as the role. Waits for its turn, but not past the deadline.
-    pub async fn acquire(&self, role: &Arc<str>, deadline: Instant) -> Result<Lease, Error> {
+    /// Returns a clean connection that is logged in as the role. Waits for its turn, but not past the
+    /// deadline.
+    pub async fn acquire(&self, role: &Arc<str>, deadline: Instant) -> Result<PooledConnection, Error> {
         let Ok(granted) = timeout_at(deadline, self.grant(role)).await else { return Err(Error::Busy) };
         let (connection, permit) = match granted? {
             Grant::Connection(connection, permit) => (connection, permit),
-            Grant::Room(permit) => (self.log_in_by(role, deadline).await?, permit),
+            Grant::Permit(permit) => (self.log_in_by(role, deadline).await?, permit),
         };
-        Ok(Lease { held: Some(Held { connection, permit }) })
+        Ok(PooledConnection { held: Some(Held { connection, permit }) })
     }
 
     async fn grant(&self, role: &Arc<str>) -> Result<Grant, Error> {
@@ -118,7 +119,7 @@ impl Roles {
             if state.shares.take(role, 1) {
                 let (found, closed) = state.connection_for(role, self.0.connections_max);
                 if found.is_none() {
-                    show(&state);
+                    set_gauges(&state);
                 }
                 drop(state);
                 drop(closed);
@@ -126,30 +127,31 @@ impl Roles {
             }
             let (grant, waiter) = oneshot::channel();
             state.wait(role, grant)?;
-            show(&state);
+            set_gauges(&state);
             waiter
         };
-        // The sender is dropped only with the pool.
+        // The sender is dropped only together with the pool.
         let granted = waiter.await.map_err(|_| Error::Busy)?;
-        show_wait(role, begun);
+        record_wait(role, begun);
         Ok(granted)
     }
 
     async fn log_in_by(&self, role: &Arc<str>, deadline: Instant) -> Result<Connection, Error> {
-        let patience = Instant::now() + Duration::from_millis(limits::POSTGRES_CONNECT_MS_MAX);
-        match timeout_at(deadline.min(patience), self.log_in(role)).await {
+        let connect_by = Instant::now() + Duration::from_millis(limits::POSTGRES_CONNECT_MS_MAX);
+        match timeout_at(deadline.min(connect_by), self.log_in(role)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(failure)) => {
                 let name = format!("{ROLE_PREFIX}{role}");
-                tracing::warn!(postgres.role = %name, "the role {name} cannot log in to Postgres: {failure}");
+                tracing::warn!(postgres.role = %name, "the role {name} cannot log in to Postgres; calls that need it fail: {failure}");
                 if failure.is_read_only() {
                     self.0.suspicion.raise();
                 }
                 self.0.lock().refused = Some(role.clone());
                 Err(match failure {
-                    // Whatever the server said: no statement was sent, and an operator can mend it.
+                    // No statement was sent, and an operator can correct the cause, so the error is
+                    // retryable.
                     Failure::Sql(error) => Failure::Unavailable(error).uncommitted(),
-                    Failure::Lost => Error::Retryable("no connection to Postgres".to_owned()),
+                    Failure::Lost => Error::Retryable("cannot connect to Postgres".to_owned()),
                     other => other.uncommitted(),
                 })
             }
@@ -157,7 +159,7 @@ impl Roles {
         }
     }
 
-    /// A connection beside the budget. Its caller owns it.
+    /// Opens a connection that does not count in the budget. The caller owns it.
     pub async fn log_in(&self, role: &str) -> Result<Connection, Failure> {
         let name = format!("{ROLE_PREFIX}{role}");
         let mut login = self.0.login.clone();
@@ -165,7 +167,7 @@ impl Roles {
         Connection::open(&login, &self.0.endpoints).await
     }
 
-    /// The role that was last refused a login, once.
+    /// Returns the role that was last refused a login, and forgets it.
     pub fn take_refused(&self) -> Option<Arc<str>> {
         self.0.lock().refused.take()
     }
@@ -174,10 +176,10 @@ impl Roles {
         &self.0.suspicion
     }
 
-    /// Connections that exist or are being made, and calls that wait for one.
+    /// The number of connections that exist or are being opened, and of calls that wait for one.
     pub fn usage(&self) -> (usize, usize) {
         let mut state = self.0.lock();
-        state.forget_the_gone(true);
+        state.remove_closed_waiters(true);
         (state.connections(), state.waiters())
     }
 
@@ -188,15 +190,15 @@ impl Roles {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change of the state is complete before anything can panic.
+        // Each change of the state is complete before anything can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes what is idle: the server behind these connections does not write.
-    fn forget_idle(&self) {
+    /// Closes the idle connections, because the server behind them is read-only.
+    fn close_idle(&self) {
         self.suspicion.raise();
         let idle = std::mem::take(&mut self.lock().idle);
-        // Outside the lock: closing takes time.
+        // Dropped outside the lock, because closing takes time.
         drop(idle);
     }
 
@@ -204,32 +206,35 @@ impl Inner {
         let permit = Permit { inner: self.clone(), role: role.clone(), clean: None };
         match connection {
             Some(connection) => Grant::Connection(connection, permit),
-            None => Grant::Room(permit),
+            None => Grant::Permit(permit),
         }
     }
 
-    /// The role has one connection less in use. If that one is clean it stays, for the next call.
-    fn give_back(self: &Arc<Self>, role: &Arc<str>, connection: Option<Connection>) {
+    /// Takes a connection back from a role. A clean connection stays for the next call.
+    fn release(self: &Arc<Self>, role: &Arc<str>, connection: Option<Connection>) {
         let mut state = self.lock();
         state.shares.give(role, 1);
         let is_seen = connection.is_none() || !state.waiting.is_empty();
         if let Some(connection) = connection {
             state.idle.push_back(Idle { role: role.clone(), connection });
         }
-        // Usually one waiter gets what came back. The next one may be of a role that could have nothing before.
+        // Usually one waiter gets the connection. The next waiter may be of a role that could have none
+        // before.
         let mut first = true;
         while let Some((of_role, waiter)) = state.next(role, first) {
             first = false;
             let (found, closed) = state.connection_for(&of_role, self.connections_max);
             drop(state);
-            // The server counts the connection until it noticed the end; its reserve covers that moment.
+            // The server counts the connection until it notices the end. The server's reserve covers that
+            // moment.
             drop(closed);
-            // If that call ended at this very moment, the grant comes back and its permit is given back here.
+            // If that call ended at this very moment, the grant comes back, and dropping it returns its
+            // permit.
             drop(waiter.grant.send(self.granted(&of_role, found)));
             state = self.lock();
         }
         if is_seen {
-            show(&state);
+            set_gauges(&state);
         }
     }
 }
@@ -243,8 +248,9 @@ impl State {
         self.waiting.values().map(VecDeque::len).sum()
     }
 
-    /// The most recently used one of the role that lives, or none where one is to be made. For that the least recently used
-    /// one of another role may have to be closed, which is the second.
+    /// Returns the most recently used open connection of the role, or none when a new one must be opened. To
+    /// make room, the least recently used connection of another role may have to be closed; that is the
+    /// second value.
     fn connection_for(&mut self, role: &str, most: usize) -> (Option<Connection>, Option<Idle>) {
         while let Some(at) = self.idle.iter().rposition(|idle| *idle.role == *role) {
             let Some(Idle { connection, .. }) = self.idle.remove(at) else { break };
@@ -252,13 +258,13 @@ impl State {
                 return (Some(connection), None);
             }
         }
-        // The one that is to be made is counted already.
+        // The connection that will be opened is counted already.
         let closed = if self.connections() > most { self.idle.pop_front() } else { None };
         (None, closed)
     }
 
-    /// Calls that ended while they waited have left their places behind: at the front of each queue, or anywhere.
-    fn forget_the_gone(&mut self, anywhere: bool) {
+    /// Removes the waiters whose calls ended: only at the front of each queue, or `anywhere`.
+    fn remove_closed_waiters(&mut self, anywhere: bool) {
         self.waiting.retain(|_, queue| {
             if anywhere {
                 queue.retain(|waiter| !waiter.grant.is_closed());
@@ -274,7 +280,7 @@ impl State {
         let of_role = self.waiting.get(role).map_or(0, VecDeque::len);
         if of_role >= limits::POSTGRES_WAITING_PER_ROLE_MAX || self.waiters() >= limits::POSTGRES_WAITING_MAX
         {
-            self.forget_the_gone(true);
+            self.remove_closed_waiters(true);
         }
         let others = self.waiters();
         let queue = self.waiting.entry(role.clone()).or_default();
@@ -285,17 +291,18 @@ impl State {
         Ok(())
     }
 
-    /// The waiter that gets the next connection, whose role has taken its unit: those whose role is below its share come first,
-    /// then whoever waits longest. `freed` is the role whose connection came back.
+    /// Takes the waiter that gets the next connection, and counts the connection for its role. Waiters whose
+    /// role is below its fair share come first, then those that have waited longest. `freed` is the role
+    /// whose connection came back.
     fn next(&mut self, freed: &Arc<str>, prefers_freed: bool) -> Option<(Arc<str>, Waiter)> {
-        self.forget_the_gone(false);
+        self.remove_closed_waiters(false);
         let may_have_one = self.waiting.iter().filter(|(role, _)| self.shares.may_take(role, 1));
         let by_urgency = may_have_one.filter_map(|(role, queue)| {
             let since = queue.front()?.since;
             Some((!self.shares.is_below_share(role), since, role.clone()))
         });
         let (lent, since, first) = by_urgency.min()?;
-        let can_wait = prefers_freed && first != *freed && since.elapsed() <= PATIENCE;
+        let can_wait = prefers_freed && first != *freed && since.elapsed() <= SAME_ROLE_FIRST_MAX;
         let as_urgent = self.shares.may_take(freed, 1) && (lent || self.shares.is_below_share(freed));
         let stays = self.waiting.contains_key(freed) && can_wait && as_urgent;
         let role = if stays { freed.clone() } else { first };
@@ -308,28 +315,28 @@ impl State {
     }
 }
 
-/// Only where the budget is used or waited for; who finds an idle connection changes neither.
-fn show(state: &State) {
+/// Called only when the budget or the queue changes. A call that finds an idle connection changes neither.
+fn set_gauges(state: &State) {
     metrics::gauge!("switchboard_postgres_connections").set(state.connections() as f64);
     metrics::gauge!("switchboard_postgres_waiting").set(state.waiters() as f64);
 }
 
-/// Only of those who had to wait for a connection.
-fn show_wait(role: &str, begun: Instant) {
+/// Recorded only for calls that had to wait for a connection.
+fn record_wait(role: &str, begun: Instant) {
     metrics::histogram!("switchboard_postgres_wait_seconds", "role" => role.to_owned())
         .record(begun.elapsed());
 }
 
-/// One connection in use by a role. Dropping it lets the next waiter have one.
+/// The right of a role to one connection. Dropping it passes the right to the next waiter.
 struct Permit {
     inner: Arc<Inner>,
     role: Arc<str>,
-    /// What the next call of the role can use again.
+    /// A clean connection that the next call of the role can use.
     clean: Option<Connection>,
 }
 
 impl Permit {
-    /// With the connection, which is clean.
+    /// Returns the permit together with its connection, which is clean.
     fn give_back(mut self, connection: Connection) {
         self.clean = Some(connection);
     }
@@ -338,12 +345,13 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let clean = self.clean.take();
-        self.inner.give_back(&self.role, clean);
+        self.inner.release(&self.role, clean);
     }
 }
 
-/// A connection in use by one call. However it is dropped, the connection reaches the next call clean or not at all.
-pub(super) struct Lease {
+/// A connection in use by one call. However it is dropped, the next call gets the connection clean or not at
+/// all.
+pub(super) struct PooledConnection {
     held: Option<Held>,
 }
 
@@ -352,7 +360,7 @@ struct Held {
     permit: Permit,
 }
 
-impl Deref for Lease {
+impl Deref for PooledConnection {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
@@ -360,22 +368,22 @@ impl Deref for Lease {
     }
 }
 
-impl DerefMut for Lease {
+impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut Connection {
         &mut self.held.as_mut().expect("held until dropped").connection
     }
 }
 
-impl Drop for Lease {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         let Some(Held { mut connection, permit }) = self.held.take() else { return };
         if connection.is_read_only() {
-            permit.inner.forget_idle();
+            permit.inner.close_idle();
         }
         if connection.is_clean() {
             permit.give_back(connection);
         } else if connection.is_running() {
-            // The permit is free once the statement has stopped, or had its time to stop.
+            // The permit is returned after the statement has stopped, or after the time to stop is over.
             permit.inner.work.clone().spawn(async move {
                 connection.canceller().cancel().await;
                 drop(connection);
@@ -383,8 +391,8 @@ impl Drop for Lease {
             });
         } else if connection.is_resettable() {
             permit.inner.work.clone().spawn(async move {
-                let patience = Duration::from_millis(limits::POSTGRES_CANCEL_GRACE_MS);
-                if let Ok(Ok(())) = tokio::time::timeout(patience, connection.reset()).await {
+                let grace = Duration::from_millis(limits::POSTGRES_CANCEL_GRACE_MS);
+                if let Ok(Ok(())) = tokio::time::timeout(grace, connection.reset()).await {
                     permit.give_back(connection);
                 }
             });
@@ -395,12 +403,13 @@ impl Drop for Lease {
     }
 }
 
-/// The same on every node with the same secret, and never stored.
+/// The password of a role, derived from the secret. It is the same on every node with the same secret, and is
+/// never stored.
 pub(super) fn password(secret: &str, role: &str) -> String {
     derived(secret, "postgres password of ", role)
 }
 
-/// Tells whether a role's password was derived from this secret, without telling the password.
+/// Shows whether a role's password was derived from this secret, without revealing the password.
 pub(super) fn fingerprint(secret: &str, role: &str) -> String {
     derived(secret, "postgres password fingerprint of ", role)
 }

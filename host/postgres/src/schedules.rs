@@ -1,25 +1,27 @@
-//! Which node runs a fleet-wide schedule: whoever moves its row. Time is the database's, so that skewed clocks of nodes
-//! do not matter.
+//! Decides which node runs a fleet-wide schedule: the node that updates the schedule's row. Times are the
+//! database's, so the nodes' clocks do not matter.
 
 use std::time::Duration;
 
 use sqlx::PgPool;
 
-/// The right to run once. Given back with [`finish`], or by time when the node dies.
+/// The right to run a schedule once. The node ends it with [`finish`]; when the node dies, it expires.
 #[derive(Debug, PartialEq)]
-pub struct Turn {
-    /// When it was due, in milliseconds since 1970 UTC.
+pub struct DueRun {
+    /// When the schedule was due, in milliseconds since 1970 UTC.
     pub due_ms: u64,
 }
 
-/// `None` while it is not due, or runs elsewhere. A schedule that is seen for the first time is due at once.
+/// Claims the next run. Returns `None` when the schedule is not due, or runs on another node. A schedule that
+/// is seen for the first time is due at once. `run_time_max` is the time after which a dead node's run is
+/// given to another node.
 pub async fn claim(
     pool: &PgPool,
     handler: &str,
     name: &str,
     every: Duration,
-    patience: Duration,
-) -> sqlx::Result<Option<Turn>> {
+    run_time_max: Duration,
+) -> sqlx::Result<Option<DueRun>> {
     let due_ms: Option<i64> = sqlx::query_scalar(
         "insert into switchboard.schedules as s (handler, name, due_at, running_until)
          values ($1, $2, now() + $3 * interval '1 millisecond', now() + $4 * interval '1 millisecond')
@@ -32,10 +34,10 @@ pub async fn claim(
     .bind(handler)
     .bind(name)
     .bind(every.as_millis() as f64)
-    .bind(patience.as_millis() as f64)
+    .bind(run_time_max.as_millis() as f64)
     .fetch_optional(pool)
     .await?;
-    Ok(due_ms.map(|due_ms| Turn { due_ms: due_ms.max(0) as u64 }))
+    Ok(due_ms.map(|due_ms| DueRun { due_ms: due_ms.max(0) as u64 }))
 }
 
 pub async fn finish(pool: &PgPool, handler: &str, name: &str) -> sqlx::Result<()> {

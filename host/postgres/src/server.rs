@@ -1,5 +1,5 @@
-//! What the server must be. A node and `migrate` check it before anything else: what a session cannot set, and what stands
-//! between it and the server, must be right, or the start is refused with the reason and the remedy.
+//! The requirements for the Postgres server. A node and `migrate` check them before anything else. When a
+//! requirement is not met, the start is refused with the reason and the remedy.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -9,19 +9,19 @@ use sqlx::{Connection, Row};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Error;
-use super::owner::{self, HOST_PATIENCE};
+use super::owner::{self, HOST_TIMEOUT};
 use super::settings::Purpose;
 
-/// The migrations use MERGE and primary keys of partitioned tables as they are since Postgres 15.
+/// The migrations use MERGE, and primary keys of partitioned tables in the form of Postgres 15.
 const VERSION_MIN: i32 = 150_000;
-/// Between two attempts to reach a server that is starting up.
+/// The wait between two attempts to reach a server that is starting up.
 const REACH_AGAIN: Duration = Duration::from_millis(100);
-/// A pooler may hand out the same server twice by chance.
+/// The number of checks for a pooler, because a pooler may hand out the same server session twice by chance.
 const POOLER_TRIALS: usize = 3;
 
-/// Why this server cannot be used. Each sentence says what to do.
+/// Why this server cannot be used. Each message says what to do.
 #[derive(Debug, PartialEq)]
-pub enum Unfit {
+pub enum UnusableServer {
     Version(String),
     Encoding { database: String, encoding: String },
     FloatingDatetimes,
@@ -30,7 +30,7 @@ pub enum Unfit {
     Pooled,
 }
 
-impl std::fmt::Display for Unfit {
+impl std::fmt::Display for UnusableServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Version(version) => write!(
@@ -68,13 +68,13 @@ impl std::fmt::Display for Unfit {
     }
 }
 
-/// Opens a session with its settings, on a server that was found fit.
+/// Opens a session on a server that meets the requirements, and sends its settings.
 pub(super) async fn connect(options: &PgConnectOptions, purpose: Purpose) -> Result<PgConnection, Error> {
     let opened = async {
         let mut connection = reach(options).await?;
         let unfit = match of_server(&mut connection).await? {
             Some(unfit) => Some(unfit),
-            None if is_pooled(options, &mut connection).await? => Some(Unfit::Pooled),
+            None if is_pooled(options, &mut connection).await? => Some(UnusableServer::Pooled),
             None => None,
         };
         if unfit.is_none() {
@@ -82,17 +82,18 @@ pub(super) async fn connect(options: &PgConnectOptions, purpose: Purpose) -> Res
         }
         Ok((connection, unfit))
     };
-    match timeout(HOST_PATIENCE, opened).await {
+    match timeout(HOST_TIMEOUT, opened).await {
         Ok(Ok((connection, None))) => Ok(connection),
-        Ok(Ok((_, Some(unfit)))) => Err(Error::Unfit(unfit)),
+        Ok(Ok((_, Some(unfit)))) => Err(Error::UnusableServer(unfit)),
         Ok(Err(error)) => Err(Error::Host(error)),
         Err(_) => Err(Error::Host(sqlx::Error::PoolTimedOut)),
     }
 }
 
-/// A server that is starting up, or has no connection left for the moment, is tried again while a node may wait for it.
+/// Connects. A server that is starting up, or has no free connection at the moment, is tried again for half
+/// of the time-out.
 async fn reach(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
-    let until = Instant::now() + HOST_PATIENCE / 2;
+    let until = Instant::now() + HOST_TIMEOUT / 2;
     loop {
         let error = match PgConnection::connect_with(options).await {
             Ok(connection) => return Ok(connection),
@@ -112,8 +113,9 @@ async fn reach(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     }
 }
 
-async fn of_server(connection: &mut PgConnection) -> sqlx::Result<Option<Unfit>> {
-    // Simple queries: a pooler in transaction mode fails prepared statements, and that shall be told apart.
+async fn of_server(connection: &mut PgConnection) -> sqlx::Result<Option<UnusableServer>> {
+    // Simple queries, because a pooler in transaction mode fails prepared statements, and the pooler is to be
+    // recognised here.
     let row = sqlx::raw_sql(
         "select current_setting('server_version_num') as number, current_setting('server_version') as version,
                 current_setting('server_encoding') as encoding, current_setting('integer_datetimes') as datetimes,
@@ -125,27 +127,28 @@ async fn of_server(connection: &mut PgConnection) -> sqlx::Result<Option<Unfit>>
     judge(&row)
 }
 
-fn judge(row: &PgRow) -> sqlx::Result<Option<Unfit>> {
+fn judge(row: &PgRow) -> sqlx::Result<Option<UnusableServer>> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let number: i32 = text("number")?.parse().unwrap_or(0);
     let database = text("database")?;
     Ok(if number < VERSION_MIN {
-        Some(Unfit::Version(text("version")?))
+        Some(UnusableServer::Version(text("version")?))
     } else if text("encoding")? != "UTF8" {
-        Some(Unfit::Encoding { database, encoding: text("encoding")? })
+        Some(UnusableServer::Encoding { database, encoding: text("encoding")? })
     } else if text("datetimes")? != "on" {
-        Some(Unfit::FloatingDatetimes)
+        Some(UnusableServer::FloatingDatetimes)
     } else if text("replication")? != "origin" {
-        Some(Unfit::Replication(text("replication")?))
+        Some(UnusableServer::Replication(text("replication")?))
     } else if text("read_only")? == "on" {
-        Some(Unfit::ReadOnly { database })
+        Some(UnusableServer::ReadOnly { database })
     } else {
         None
     })
 }
 
-/// Two connections that are open at the same time have two server sessions, and each keeps its own. A pooler in
-/// transaction or statement mode gives the session of one to the other, or changes it while the other is in a transaction.
+/// Finds out whether a pooler in transaction or statement mode is in between. Two connections that are open
+/// at the same time have two server sessions, and each keeps its own. Such a pooler gives the session of one
+/// to the other, or changes it while the other is in a transaction.
 async fn is_pooled(options: &PgConnectOptions, one: &mut PgConnection) -> sqlx::Result<bool> {
     let mut two = PgConnection::connect_with(options).await?;
     let first = session(one).await?;
@@ -154,7 +157,8 @@ async fn is_pooled(options: &PgConnectOptions, one: &mut PgConnection) -> sqlx::
             return Ok(true);
         }
         if let Err(error) = sqlx::raw_sql("begin").execute(&mut two).await {
-            // "Transaction blocks not allowed in statement pooling mode": no server refuses a BEGIN.
+            // The pooler's error is "Transaction blocks not allowed in statement pooling mode". No server
+            // refuses a BEGIN.
             return if matches!(error, sqlx::Error::Database(_)) { Ok(true) } else { Err(error) };
         }
         let other = session(&mut two).await?;

@@ -1,5 +1,5 @@
-//! What one call of a handler does with Postgres: statements through its role, at most one transaction, one deadline. When
-//! the call ends in any way, nothing of it is left open.
+//! The use of Postgres by one call of a handler: statements through its role, at most one transaction, one
+//! deadline. When the call ends in any way, no transaction or lock of it stays.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio_postgres::types::ToSql;
 use super::collect::{Collector, Request};
 use super::connection::Prepared;
 use super::failure::Failure;
-use super::roles::{Lease, Roles};
+use super::roles::{PooledConnection, Roles};
 use super::statement::Statement;
 use super::value::{self, Param};
 use crate::contract::postgres::{Collected, Error, Rows, SqlError, Value};
@@ -21,7 +21,7 @@ use crate::limits;
 pub struct Session {
     roles: Roles,
     collector: Collector,
-    /// None where the manifest grants no Postgres.
+    /// None when the manifest grants no Postgres role.
     role: Option<Arc<str>>,
     generation: Digest,
     deadline: Instant,
@@ -30,10 +30,11 @@ pub struct Session {
 
 enum Transaction {
     None,
-    Open(Lease),
-    /// A statement failed; only an end is possible. Postgres would answer COMMIT with success, and roll back.
-    Failed(Lease, Error),
-    /// Its connection is gone, the handler still holds it.
+    Open(PooledConnection),
+    /// A statement failed, so the transaction can only be ended. Postgres would answer COMMIT with success,
+    /// and roll back.
+    Failed(PooledConnection, Error),
+    /// The connection is gone, but the handler has not ended the transaction yet.
     Gone,
 }
 
@@ -49,21 +50,23 @@ impl Session {
         Self { roles, collector, role, generation, deadline, transaction: Transaction::None }
     }
 
-    /// In the open transaction, or alone.
+    /// Runs a statement in the open transaction, or alone.
     pub async fn query(&mut self, statement: &str, params: &[Value]) -> Result<Rows, Error> {
         self.run(Kind::Query, statement, params).await
     }
 
-    /// Like `query`; returns the rows changed.
+    /// Like `query`, but returns the number of rows changed.
     pub async fn execute(&mut self, statement: &str, params: &[Value]) -> Result<u64, Error> {
         self.run(Kind::Execute, statement, params).await.map(|rows| rows.affected)
     }
 
-    /// Refused inside a transaction: it needs a connection of its own, and calls that hold one and wait for another
-    /// would lock the pool.
+    /// Runs a group commit. Refused inside a transaction: a group commit needs a connection of its own, and
+    /// calls that hold one and wait for another would block the pool.
     pub async fn collect(&mut self, collected: Collected) -> Result<Rows, Error> {
         if self.in_transaction() {
-            return Err(Error::Refused("a collection while a transaction is open".to_owned()));
+            return Err(Error::Refused(
+                "`collect` cannot run while a transaction is open: commit or roll back first".to_owned(),
+            ));
         }
         let request = Request::parse(self.role()?, self.generation, collected)?;
         self.collector.join(request, self.deadline).await
@@ -71,11 +74,11 @@ impl Session {
 
     pub async fn begin(&mut self) -> Result<(), Error> {
         if self.in_transaction() {
-            return Err(Error::Refused("a transaction is open already".to_owned()));
+            return Err(Error::Refused("a transaction is already open in this call".to_owned()));
         }
-        let mut lease = self.lease().await?;
-        within(self.deadline, lease.begin()).await?.map_err(Failure::uncommitted)?;
-        self.transaction = Transaction::Open(lease);
+        let mut connection = self.acquire().await?;
+        within(self.deadline, connection.begin()).await?.map_err(Failure::uncommitted)?;
+        self.transaction = Transaction::Open(connection);
         Ok(())
     }
 
@@ -89,19 +92,20 @@ impl Session {
         self.execute(statement, params).await
     }
 
-    /// After a failed statement nothing is committed, and the answer is an error.
+    /// Commits the open transaction. After a failed statement nothing is committed, and the answer is an
+    /// error.
     pub async fn commit(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.transaction, Transaction::None) {
             Transaction::None => Err(no_transaction()),
-            Transaction::Open(mut lease) => match within(self.deadline, lease.commit()).await {
+            Transaction::Open(mut connection) => match within(self.deadline, connection.commit()).await {
                 Ok(done) => done.map_err(|failure| match failure {
                     Failure::Unavailable(_) => Error::UnknownOutcome,
                     other => other.committing(),
                 }),
-                // The lease is dropped in the middle of COMMIT.
+                // The connection is dropped in the middle of COMMIT.
                 Err(_) => Err(Error::UnknownOutcome),
             },
-            // Its drop rolls back.
+            // Dropping the connection rolls back.
             Transaction::Failed(_, Error::Retryable(reason)) => Err(Error::Retryable(reason)),
             Transaction::Failed(..) => Err(failed_before()),
             Transaction::Gone => Err(Error::Retryable("the transaction's connection was lost".to_owned())),
@@ -112,8 +116,8 @@ impl Session {
         match std::mem::replace(&mut self.transaction, Transaction::None) {
             Transaction::None => Err(no_transaction()),
             Transaction::Gone => Ok(()),
-            Transaction::Open(mut lease) | Transaction::Failed(mut lease, _) => {
-                within(self.deadline, lease.reset()).await?.map_err(Failure::uncommitted)
+            Transaction::Open(mut connection) | Transaction::Failed(mut connection, _) => {
+                within(self.deadline, connection.reset()).await?.map_err(Failure::uncommitted)
             }
         }
     }
@@ -122,14 +126,15 @@ impl Session {
         !matches!(self.transaction, Transaction::None)
     }
 
-    /// The epilogue of a call, however it ended: what it locked is free when this resolves, also past the deadline.
+    /// Ends the session of a call, however the call ended. When this resolves, what the call locked is free,
+    /// also past the deadline.
     pub async fn finish(&mut self) {
-        if let Transaction::Open(mut lease) | Transaction::Failed(mut lease, _) =
+        if let Transaction::Open(mut connection) | Transaction::Failed(mut connection, _) =
             std::mem::replace(&mut self.transaction, Transaction::None)
         {
             let grace = Instant::now() + Duration::from_millis(limits::POSTGRES_CANCEL_GRACE_MS);
-            // A failure is no news: then the lease is dropped, and the connection with it.
-            let _ = within(grace, lease.reset()).await;
+            // After a failure the connection is dropped, which rolls back too.
+            let _ = within(grace, connection.reset()).await;
         }
     }
 
@@ -141,18 +146,21 @@ impl Session {
         match std::mem::replace(&mut self.transaction, Transaction::Gone) {
             Transaction::None => {
                 self.transaction = Transaction::None;
-                let mut lease = self.lease().await?;
-                let answer = within(self.deadline, kind.run(&mut lease, statement.text, &params)).await?;
+                let mut connection = self.acquire().await?;
+                let answer =
+                    within(self.deadline, kind.run(&mut connection, statement.text, &params)).await?;
                 answer.map_err(|(failure, sent)| {
                     if sent && !statement.reads { failure.committing() } else { failure.uncommitted() }
                 })
             }
-            // While the statement runs the transaction counts as gone: if this call is dropped here, it is.
-            Transaction::Open(mut lease) => {
-                let answer = within(self.deadline, kind.run(&mut lease, statement.text, &params)).await?;
+            // While the statement runs, the transaction counts as gone: if the caller drops this future here,
+            // the transaction is gone.
+            Transaction::Open(mut connection) => {
+                let answer =
+                    within(self.deadline, kind.run(&mut connection, statement.text, &params)).await?;
                 match answer {
                     Ok(rows) => {
-                        self.transaction = Transaction::Open(lease);
+                        self.transaction = Transaction::Open(connection);
                         Ok(rows)
                     }
                     Err((failure, _)) => {
@@ -160,16 +168,16 @@ impl Session {
                         let lives = failure.ends_the_answer();
                         let error = failure.uncommitted();
                         if ours {
-                            self.transaction = Transaction::Open(lease);
+                            self.transaction = Transaction::Open(connection);
                         } else if lives {
-                            self.transaction = Transaction::Failed(lease, error.clone());
+                            self.transaction = Transaction::Failed(connection, error.clone());
                         }
                         Err(error)
                     }
                 }
             }
-            Transaction::Failed(lease, error) => {
-                self.transaction = Transaction::Failed(lease, error);
+            Transaction::Failed(connection, error) => {
+                self.transaction = Transaction::Failed(connection, error);
                 Err(failed_before())
             }
             Transaction::Gone => Err(Error::Retryable("the transaction's connection was lost".to_owned())),
@@ -180,7 +188,7 @@ impl Session {
         self.role.clone().ok_or_else(|| Error::Refused("the manifest grants no Postgres role".to_owned()))
     }
 
-    async fn lease(&self) -> Result<Lease, Error> {
+    async fn acquire(&self) -> Result<PooledConnection, Error> {
         self.roles.acquire(&self.role()?, self.deadline).await
     }
 
@@ -196,25 +204,27 @@ enum Kind {
 }
 
 impl Kind {
-    /// A failure, and whether the statement itself had been sent.
+    /// Runs the statement. The error also says whether the statement itself was sent.
     async fn run(
         self,
-        lease: &mut Lease,
+        connection: &mut PooledConnection,
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Rows, (Failure, bool)> {
-        let prepared: Arc<Prepared> = lease.prepare(sql).await.map_err(|failure| (failure, false))?;
+        let prepared: Arc<Prepared> = connection.prepare(sql).await.map_err(|failure| (failure, false))?;
         match self {
-            Self::Query => lease.query(&prepared, params).await,
-            Self::Execute => {
-                lease.execute(&prepared, params).await.map(|affected| Rows { affected, ..value::no_rows() })
-            }
+            Self::Query => connection.query(&prepared, params).await,
+            Self::Execute => connection
+                .execute(&prepared, params)
+                .await
+                .map(|affected| Rows { affected, ..value::no_rows() }),
         }
         .map_err(|failure| (failure, true))
     }
 }
 
-/// Past the deadline the work is dropped where it stands; its lease then cancels it.
+/// Runs work up to the deadline. Past it, the work is dropped where it is; dropping its connection cancels
+/// the statement.
 async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Error> {
     timeout_at(deadline, work).await.map_err(|_| Error::Deadline)
 }
@@ -236,7 +246,7 @@ fn no_transaction() -> Error {
     Error::Refused("the transaction has ended".to_owned())
 }
 
-/// The words of Postgres itself.
+/// Postgres' own answer for such a statement.
 fn failed_before() -> Error {
     Error::Sql(SqlError {
         code: "25P02".to_owned(),

@@ -1,15 +1,16 @@
-//! The settings of each session with Postgres, each with its reason: the product must not depend on the defaults of the
-//! server, the database or the role.
+//! The settings of each session with Postgres, each with its reason: the product must not depend on the
+//! defaults of the server, the database or the role.
 //!
 //! They are set by statements after the login, not as start-up options: PgBouncer refuses most options.
 //!
-//! Left to the operator on purpose: `default_transaction_read_only` (operators and providers make a database read-only with
-//! it, for instance when the disk is nearly full), tablespaces, costs and memory of the planner, logging.
-//! `synchronous_commit = off` is replaced by `on` ([`DURABLE`]), other values of it are the operator's.
+//! Left to the operator on purpose: `default_transaction_read_only` (operators and providers make a database
+//! read-only with it, for instance when the disk is nearly full), tablespaces, costs and memory of the
+//! planner, logging. `synchronous_commit = off` is replaced by `on` ([`DURABLE`]), other values of it are the
+//! operator's.
 
 use std::sync::LazyLock;
 
-/// What a session is for.
+/// The purpose of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A handler's statements, and the reading of the outbox: the path of a message.
@@ -40,12 +41,13 @@ const SETTINGS: &[Setting] = &[
     // ---- what a statement means ----
     // A backslash in a literal is a backslash. Off, a `like` pattern of a migration matched other functions.
     set(ALL, "standard_conforming_strings", "on"),
-    // Locks are taken in one statement, and the next one must see what the last holder committed. Under `repeatable read`
-    // the host's own transactions fail with 40001.
+    // Locks are taken in one statement, and the next one must see what the last holder committed. Under
+    // `repeatable read` the host's own transactions fail with 40001.
     set(ALL, "default_transaction_isolation", "read committed"),
     // Names without a schema are those of `public`, also where a schema has the name of the role.
     set(ALL, "search_path", "public"),
-    // The element NULL of an array literal is a null. Batches (`collect`) and cursors are sent as array literals.
+    // The element NULL of an array literal is a null. Batches (`collect`) and cursors are sent as array
+    // literals.
     set(ALL, "array_nulls", "on"),
     // `x = null` is null, never `x is null`.
     set(ALL, "transform_null_equals", "off"),
@@ -70,26 +72,27 @@ const SETTINGS: &[Setting] = &[
     set(ALL, "lc_monetary", "C"),
     set(ALL, "lc_time", "C"),
     // ---- time ----
-    // Pools keep idle connections. A server that ends them makes the next call fail.
+    // Pools keep idle connections. If the server ended them, the next call would fail.
     set(ALL, "idle_session_timeout", "0"),
-    // A wait for a lock is bounded by the call's deadline and by `statement_timeout`. A shorter bound of the server would
-    // make waiting for a conversation's lock an error.
+    // A wait for a lock is bounded by the call's deadline and by `statement_timeout`. A shorter bound of the
+    // server would make waiting for a conversation's lock an error.
     set(ALL, "lock_timeout", "0"),
-    // A statement outlives no call (60 s), also when this process is gone and cannot cancel it.
+    // A statement does not outlive its call (60 s), also when this process is gone and cannot cancel it.
     set(&[Handler], "statement_timeout", "65s"),
     // Partitions are made and dropped by one statement, which may take long.
     set(&[Host], "statement_timeout", "5min"),
     // An index of a large table takes hours.
     set(&[Migration], "statement_timeout", "0"),
-    // An open transaction of a node that is cut off holds locks: the one that switches releases, or a conversation's.
+    // An open transaction of a node that is cut off holds locks: the one that switches releases, or a
+    // conversation's.
     set(SERVING, "idle_in_transaction_session_timeout", "65s"),
     set(&[Migration], "idle_in_transaction_session_timeout", "0"),
-    // The server notices within this time that the asker of a running statement is gone.
+    // Within this time the server notices that the client of a running statement is gone.
     set(SERVING, "client_connection_check_interval", "1s"),
     // ---- plans ----
-    // A prepared statement is planned once. Left to itself, Postgres plans the send statement anew for every small batch:
-    // 2 ms instead of 0.7 ms of its processor. So its plan must also be right when the tables have grown since: an index
-    // wherever there is one, and no time spent on compiling a plan of milliseconds.
+    // A prepared statement is planned once. By default, Postgres plans the send statement anew for every
+    // small batch: 2 ms instead of 0.7 ms of its processor time. The plan must stay right when the tables
+    // grow: it uses an index wherever there is one, and spends no time on compiling a plan of milliseconds.
     set(&[Handler], "plan_cache_mode", "force_generic_plan"),
     set(&[Handler], "enable_seqscan", "off"),
     set(&[Handler], "jit", "off"),
@@ -98,8 +101,8 @@ const SETTINGS: &[Setting] = &[
     set(&[Migration], "password_encryption", "scram-sha-256"),
 ];
 
-/// An acknowledgement follows the COMMIT, and what is acknowledged survives a crash of the server. Said where
-/// `synchronous_commit` is off.
+/// Sent where `synchronous_commit` is off: an acknowledgement follows the COMMIT, and what is acknowledged
+/// must survive a crash of the server.
 pub(super) const DURABLE: &str = "set synchronous_commit = on";
 
 /// The statements for a session, to be sent as one simple query.

@@ -1,5 +1,6 @@
-//! The stream under a backend connection: TCP or a Unix socket, and one guard on it. The driver reads a whole message
-//! before it hands it on, so a message that is too long is refused here, by its header, before it is held.
+//! The stream under a connection to Postgres: TCP or a Unix socket, with one guard. The driver reads a whole
+//! message before it passes it on. So a message that is too long is refused here, when its header arrives and
+//! before its body is held in memory.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use tokio_postgres::config::Host;
 
 use crate::limits;
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Clone, Debug)]
 pub(super) enum Endpoint {
     Tcp(String, u16),
@@ -22,7 +23,7 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
-    /// In the order of the URL; the first that answers is taken.
+    /// The servers of the URL in their order. The first one that answers is used.
     pub fn of(config: &tokio_postgres::Config) -> Vec<Self> {
         let ports = config.get_ports();
         let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
@@ -55,7 +56,7 @@ impl Endpoint {
     }
 }
 
-/// Tells afterwards that a connection ended because of the length of a message.
+/// Says, after a connection ended, whether it ended because a message was too long.
 #[derive(Clone, Default)]
 pub(super) struct Oversize(Arc<AtomicBool>);
 
@@ -76,7 +77,7 @@ enum Inner {
     Unix(UnixStream),
 }
 
-/// Where messages begin in the bytes that pass: a tag, a length that counts itself, the rest.
+/// Finds where messages begin in the bytes that pass: a tag, a length that includes itself, the body.
 #[derive(Default)]
 struct Messages {
     header: [u8; 5],
@@ -85,7 +86,7 @@ struct Messages {
 }
 
 impl Messages {
-    /// False once a header announces too much.
+    /// Returns false when a header announces a message that is too long.
     fn pass(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let skipped = self.body_left.min(bytes.len());
@@ -124,7 +125,10 @@ impl AsyncRead for Socket {
             Poll::Ready(Ok(()))
         } else {
             self.oversize.0.store(true, Ordering::Release);
-            Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a message of Postgres is too long")))
+            Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a message from Postgres exceeds the size limit",
+            )))
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Which SQL a handler may say: one statement that begins with a word of the contract. What it may touch is not decided
-//! here but by the role it logs in with.
+//! The SQL that a handler may use: one statement that begins with a keyword of the contract. Which tables it
+//! may touch is decided by the role that it logs in with.
 
 use crate::limits;
 
@@ -7,12 +7,13 @@ use crate::limits;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Statement<'a> {
     pub text: &'a str,
-    /// A lost answer to it leaves nothing in doubt. WITH may hide an INSERT, so it is not among these.
+    /// True when a lost answer leaves no doubt about the outcome. False for WITH, which may contain an
+    /// INSERT.
     pub reads: bool,
 }
 
 impl<'a> Statement<'a> {
-    /// The other side of the result says what was expected.
+    /// Checks size and first keyword. An error says what was expected.
     pub fn parse(text: &'a str) -> Result<Self, String> {
         if text.len() > limits::STATEMENT_BYTES_MAX {
             return Err(format!("a statement has at most {} bytes", limits::STATEMENT_BYTES_MAX));
@@ -29,7 +30,7 @@ impl<'a> Statement<'a> {
     }
 }
 
-/// After blanks and comments; empty where something else stands.
+/// The first word after blanks and comments. Empty when the text does not begin with a word.
 fn first_word(mut rest: &str) -> &str {
     loop {
         rest = rest.trim_start();
@@ -44,7 +45,7 @@ fn first_word(mut rest: &str) -> &str {
     }
 }
 
-/// Block comments nest in Postgres. One that does not end swallows everything.
+/// Skips a block comment. Block comments nest in Postgres; one that does not end covers the rest of the text.
 fn after_block_comment(text: &str) -> &str {
     let bytes = text.as_bytes();
     let (mut depth, mut at) = (0, 0);

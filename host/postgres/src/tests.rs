@@ -30,7 +30,7 @@ async fn table(world: &World) {
     world.owner("create table public.t (id int primary key, note text); grant all on public.t to switchboard_test").await;
 }
 
-/// Tries until it is so; the test's own timeout is the bound.
+/// Tries until the condition holds. The timeout of the test is the bound.
 async fn until(mut so: impl AsyncFnMut() -> bool) {
     while !so().await {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -94,7 +94,7 @@ async fn what_the_contract_cannot_carry_is_refused_with_its_column() {
         let nul = session.query("select $1::text", &[text("a\0b")]).await.unwrap_err();
         assert_eq!(code(&nul), "22021");
         assert_eq!(code(&session.query("select 1; select 2", &[]).await.unwrap_err()), "42601");
-        // A function without a result, and one past each bound.
+        // A function without a result, and a value past each bound.
         assert_eq!(
             session.query("select switchboard.lock(array['a'])", &[]).await.unwrap().cells,
             [Value::Null]
@@ -143,7 +143,7 @@ async fn a_handler_can_neither_leave_its_role_nor_leave_anything_behind() {
         assert!(matches!(nobody.query("select 1", &[]).await, Err(Error::Refused(_))));
         let mut unknown =
             world.postgres.session(Some("nobody"), Digest::of(b""), Instant::now() + MOMENT * 10);
-        // Nothing was sent, and an operator can mend it.
+        // No statement was sent, and an operator can correct the cause.
         assert!(matches!(unknown.query("select 1", &[]).await, Err(Error::Retryable(_))));
     })
     .await;
@@ -157,7 +157,7 @@ async fn a_transaction_is_whole_or_nothing() {
         session.begin().await.unwrap();
         assert!(matches!(session.begin().await, Err(Error::Refused(_))));
         assert_eq!(session.transaction_execute("insert into t values (1, 'a')", &[]).await.unwrap(), 1);
-        // With one connection in all, a plain query would wait for itself if it took another.
+        // With one connection in all, a plain query would wait for itself if it took a second connection.
         assert_eq!(session.query("select note from t", &[]).await.unwrap().cells, [text("a")]);
         session.commit().await.unwrap();
         assert!(!session.in_transaction());
@@ -168,7 +168,7 @@ async fn a_transaction_is_whole_or_nothing() {
         session.rollback().await.unwrap();
         assert_eq!(world.count("select count(*) from t").await, 1);
 
-        // After a failed statement nothing commits, and COMMIT does not pretend.
+        // After a failed statement nothing is committed, and COMMIT returns an error.
         session.begin().await.unwrap();
         session.execute("insert into t values (3, 'c')", &[]).await.unwrap();
         let twice = session.execute("insert into t values (1, 'again')", &[]).await.unwrap_err();
@@ -179,7 +179,7 @@ async fn a_transaction_is_whole_or_nothing() {
         assert_eq!(code(&session.commit().await.unwrap_err()), "25P02");
         assert_eq!(world.count("select count(*) from t").await, 1);
 
-        // Left open: by the end of the call, and by its disappearance.
+        // A transaction that is left open, at the end of the call or when its future is dropped.
         session.begin().await.unwrap();
         session.execute("insert into t values (5, 'e')", &[]).await.unwrap();
         session.finish().await;
@@ -208,7 +208,7 @@ async fn a_statement_past_its_deadline_is_cancelled_and_costs_only_its_call() {
         let mut slow = world.session_of(MOMENT);
         assert_eq!(slow.query("select pg_sleep(60)", &[]).await, Err(Error::Deadline));
         assert!(begun.elapsed() < MOMENT * 3);
-        // A call that is dropped in the middle, too.
+        // Also a call that is dropped in the middle.
         let mut dropped = world.session();
         let _ = tokio::time::timeout(MOMENT, dropped.query("select pg_sleep(60)", &[])).await;
         drop(dropped);
@@ -223,7 +223,7 @@ async fn a_statement_past_its_deadline_is_cancelled_and_costs_only_its_call() {
         })
         .await;
         assert!(world.session().query("select 1", &[]).await.is_ok());
-        // In a transaction the work before it is gone.
+        // Inside a transaction, its earlier work is lost.
         table(&world).await;
         let mut session = world.session_of(MOMENT);
         session.begin().await.unwrap();
@@ -246,7 +246,7 @@ async fn answers_are_bounded_while_they_are_read() {
             too_large
         );
         assert_eq!(session.query("select from generate_series(1, 1000000)", &[]).await, too_large);
-        // One cell: refused by its header, before it is held.
+        // One cell that is too large is refused by its header, before it is held in memory.
         assert_eq!(session.query("select repeat('x', 200000000)", &[]).await, too_large);
         let fits = session.query("select repeat('x', 4000000) as x", &[]).await.unwrap();
         assert!(matches!(&fits.cells[..], [Value::Text(text)] if text.len() == 4_000_000));
@@ -259,9 +259,10 @@ async fn one_budget_serves_all_roles_and_nobody_waits_past_the_deadline() {
     with_world(2, async |world| {
         world.owner("select switchboard.ensure_role('other')").await;
         migrate::run(&world.config).await.unwrap();
-        let other =
-            |patience| world.postgres.session(Some("other"), Digest::of(b"o"), Instant::now() + patience);
-        // A role has its share, so a second call of it waits, and one of another role does not.
+        let other = |deadline_in| {
+            world.postgres.session(Some("other"), Digest::of(b"o"), Instant::now() + deadline_in)
+        };
+        // A role has its fair share, so a second call of it waits, and a call of another role does not.
         let mut first = world.session();
         first.begin().await.unwrap();
         assert_eq!(world.session_of(MOMENT).query("select 1", &[]).await.unwrap_err(), Error::Busy);
@@ -273,7 +274,8 @@ async fn one_budget_serves_all_roles_and_nobody_waits_past_the_deadline() {
         let mut third = world.postgres.session(Some("third"), Digest::of(b"t"), Instant::now() + MOMENT * 10);
         third.begin().await.unwrap();
         assert_eq!(world.postgres.usage().0, 2);
-        // Now all are taken: whoever waits gets the next that is free, made anew for its role.
+        // All connections are in use. A waiting call gets the next one that becomes free, opened anew for its
+        // role.
         let waiting = tokio::spawn({
             let mut session = other(MOMENT * 20);
             async move { session.query("select current_user::text", &[]).await }
@@ -293,10 +295,10 @@ async fn two_roles_whose_statements_hang_leave_connections_to_a_third() {
             world.owner(&format!("select switchboard.ensure_role('{role}')")).await;
         }
         migrate::run(&world.config).await.unwrap();
-        let session = |role: &str, patience| {
-            world.postgres.session(Some(role), Digest::of(role.as_bytes()), Instant::now() + patience)
+        let session = |role: &str, deadline_in| {
+            world.postgres.session(Some(role), Digest::of(role.as_bytes()), Instant::now() + deadline_in)
         };
-        // More calls than there are connections; each holds its own for as long as it gets one.
+        // More calls than connections. Each call that gets a connection keeps it.
         let mut held = Vec::new();
         for role in ["hangs_a", "hangs_b"].repeat(8) {
             let mut one = session(role, MOMENT);
@@ -305,7 +307,7 @@ async fn two_roles_whose_statements_hang_leave_connections_to_a_third() {
             }
         }
         assert!((4..8).contains(&held.len()), "{} held", held.len());
-        // Others of theirs wait, more than there are connections.
+        // More calls of these roles wait than there are connections.
         let waiting: Vec<_> = (0..20)
             .map(|_| {
                 let mut one = session("hangs_a", MOMENT * 20);
@@ -313,12 +315,12 @@ async fn two_roles_whose_statements_hang_leave_connections_to_a_third() {
             })
             .collect();
         until(async || world.postgres.usage().1 == waiting.len()).await;
-        // A third role does not even wait.
+        // A call of a third role does not wait.
         for _ in 0..20 {
             world.session_of(MOMENT).query("select 1", &[]).await.unwrap();
         }
         assert_eq!(world.postgres.usage().1, waiting.len());
-        // What comes back goes to them, but never so that nothing is left.
+        // Connections that come back go to the waiting calls, but some always stay free for others.
         for mut one in held {
             one.finish().await;
             drop(one);
@@ -341,7 +343,7 @@ async fn the_server_ending_a_session_is_retryable_before_commit() {
         world.owner(kill).await;
         assert!(matches!(session.execute("insert into t values (2, 'b')", &[]).await, Err(Error::Retryable(_))));
         assert!(matches!(session.commit().await, Err(Error::Retryable(_))));
-        // Idle ones that were ended are not handed out.
+        // Idle connections that the server ended are not used again.
         session.query("select 1", &[]).await.unwrap();
         world.owner(kill).await;
         until(async || world.session().query("select 1", &[]).await.is_ok()).await;
@@ -413,7 +415,7 @@ async fn an_owner_who_is_no_superuser_can_migrate() {
     .await;
 }
 
-/// Text with what array literals give a meaning to.
+/// Text with every character that has a meaning in an array literal.
 fn awkward() -> impl proptest::strategy::Strategy<Value = String> {
     proptest::string::string_regex("([a-z\u{e9}\u{1f600}]|[\"\\\\{},' \n]|NULL|null){0,12}").unwrap()
 }

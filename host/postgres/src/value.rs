@@ -1,5 +1,5 @@
-//! Values of the contract as Postgres takes and gives them. Parameters travel as text, so that the statement decides their
-//! type; answers are binary and decoded by type. No IO.
+//! Converts values of the contract to and from Postgres. Parameters are sent as text, so that the statement
+//! decides their type. Answers are binary and are decoded by their type. No IO.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,11 +12,12 @@ use uuid::Uuid;
 use crate::contract::postgres::{Rows, Value};
 use crate::limits;
 
-/// A parameter of any type. Its `Debug` says nothing: the driver logs parameters at debug level.
+/// A parameter of any type. Its `Debug` output hides the value, because the driver logs parameters at debug
+/// level.
 #[derive(Clone, Copy)]
 pub(super) struct Param<'a>(pub &'a Value);
 
-/// An array literal, ready made: one column of a collection.
+/// An array literal: one column of a group commit.
 pub(super) struct Literal(pub String);
 
 impl fmt::Debug for Param<'_> {
@@ -77,7 +78,7 @@ impl ToSql for Literal {
     to_sql_checked!();
 }
 
-/// What a value counts against the bounds.
+/// The size of a value, as it counts against the bounds.
 pub(super) fn size(value: &Value) -> usize {
     limits::CELL_BYTES
         + match value {
@@ -89,8 +90,9 @@ pub(super) fn size(value: &Value) -> usize {
         }
 }
 
-/// One element of each row as an array literal. An array among them becomes the text of its literal, because arrays of
-/// arrays must be rectangular: the statement unnests texts and casts each.
+/// Builds an array literal from one column of several rows. An array inside it becomes the text of its own
+/// literal, because Postgres requires arrays of arrays to be rectangular. The statement unnests texts and
+/// casts each one.
 pub(super) fn array_literal<'a>(values: impl Iterator<Item = &'a Value>) -> Literal {
     let mut literal = String::from("{");
     for (index, value) in values.enumerate() {
@@ -112,7 +114,7 @@ pub(super) fn array_literal<'a>(values: impl Iterator<Item = &'a Value>) -> Lite
     Literal(literal)
 }
 
-/// `{0,1,…}`: the numbers of the calls in a collection.
+/// `{0,1,…}`: the numbers of the calls in a batch.
 pub(super) fn numbers_literal(count: usize) -> Literal {
     let mut literal = String::from("{");
     for number in 0..count {
@@ -123,7 +125,7 @@ pub(super) fn numbers_literal(count: usize) -> Literal {
     Literal(literal)
 }
 
-/// The answer to nothing.
+/// A result without rows.
 pub(super) fn no_rows() -> Rows {
     Rows { columns: Vec::new(), cells: Vec::new(), affected: 0 }
 }
@@ -138,7 +140,8 @@ fn write_text(value: &Value, out: &mut String) {
         Value::Float(float) if float.is_infinite() => {
             out.write_str(if *float > 0.0 { "Infinity" } else { "-Infinity" })
         }
-        // Whole numbers without a point, so that they fit integer parameters too; no 300 digits.
+        // Whole numbers are written without a point, so that they also fit integer parameters, and never with
+        // 300 digits.
         Value::Float(float) if *float == 0.0 || (1e-7..1e17).contains(&float.abs()) => {
             write!(out, "{float}")
         }
@@ -168,7 +171,7 @@ fn write_text(value: &Value, out: &mut String) {
     };
 }
 
-/// Always quoted: then only quotes and backslashes mean anything, and the word NULL is a text.
+/// Always quoted: then only quotes and backslashes have a meaning, and the word NULL is a text.
 fn push_quoted(out: &mut String, text: &str) {
     out.push('"');
     for part in text.split_inclusive(['"', '\\']) {
@@ -193,7 +196,7 @@ fn base(ty: &Type) -> &Type {
     }
 }
 
-/// How the cells of a column are decoded.
+/// The decoder of a column's cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decode {
     Boolean,
@@ -218,7 +221,7 @@ pub(super) enum Decode {
 }
 
 impl Decode {
-    /// None: the contract has no value for such a column.
+    /// Returns `None` when the contract has no value for such a column.
     pub fn of(ty: &Type) -> Option<Self> {
         let ty = base(ty);
         Some(match *ty {
@@ -245,7 +248,7 @@ impl Decode {
         })
     }
 
-    /// An error is for the handler: the column holds what the contract cannot carry.
+    /// Decodes a cell. The error is for the handler: the column holds a value that the contract cannot carry.
     pub fn value(self, cell: Cell<'_>) -> Result<Value, String> {
         let Some(raw) = cell.raw else { return Ok(Value::Null) };
         self.decode(&cell.ty, raw).map_err(|error| format!("a cell of type {}: {error}", cell.ty))
@@ -279,7 +282,7 @@ impl Decode {
     }
 }
 
-/// A cell as it came.
+/// A cell as the server sent it.
 pub(super) struct Cell<'a> {
     ty: Type,
     raw: Option<&'a [u8]>,
@@ -310,7 +313,8 @@ fn integers<'a, T: FromSql<'a> + Into<i64>>(
     Ok(Value::Integers(whole(Vec::<Option<T>>::from_sql(ty, raw)?)?.into_iter().map(Into::into).collect()))
 }
 
-/// RFC 3339 in UTC with milliseconds, as it goes over the wire. Who needs microseconds casts to text.
+/// RFC 3339 in UTC with milliseconds, as on the wire. A handler that needs microseconds casts the column to
+/// text.
 fn timestamp(since_2000_us: i64) -> Result<String, &'static str> {
     const FROM_1970_TO_2000_S: i64 = 946_684_800;
     match since_2000_us {

@@ -1,8 +1,10 @@
-//! The table against every code of appendix A of Postgres' manual (15, and what 16 to 18 added).
+//! Checks the table against every code of appendix A of the Postgres manual (version 15, and what 16 to 18
+//! added).
 
 use super::*;
 
-/// Every class with all of its codes, and what is expected of those that `EXCEPTIONS` does not name.
+/// Every class with all of its codes, and the expected judgement of the codes that `EXCEPTIONS` does not
+/// name.
 const APPENDIX_A: &[(&str, &str, Judgement)] = &[
     ("successful completion", "00000", STATEMENT),
     ("warning", "01000 0100C 01008 01003 01007 01006 01004 01P01", STATEMENT),
@@ -34,9 +36,9 @@ const APPENDIX_A: &[(&str, &str, Judgement)] = &[
         "25000 25001 25002 25008 25003 25004 25005 25006 25007 25P01 25P02 25P03 25P04",
         STATEMENT,
     ),
-    ("invalid SQL statement name", "26000", AWAY),
+    ("invalid SQL statement name", "26000", SESSION_GONE),
     ("triggered data change violation", "27000", STATEMENT),
-    ("invalid authorization specification", "28000 28P01", AWAY),
+    ("invalid authorization specification", "28000 28P01", SESSION_GONE),
     ("dependent privilege descriptors still exist", "2B000 2BP01", STATEMENT),
     ("invalid transaction termination", "2D000", STATEMENT),
     ("SQL routine exception", "2F000 2F005 2F002 2F003 2F004", STATEMENT),
@@ -44,7 +46,7 @@ const APPENDIX_A: &[(&str, &str, Judgement)] = &[
     ("external routine exception", "38000 38001 38002 38003 38004", STATEMENT),
     ("external routine invocation exception", "39000 39001 39004 39P01 39P02 39P03", STATEMENT),
     ("savepoint exception", "3B000 3B001", STATEMENT),
-    ("invalid catalog name", "3D000", AWAY),
+    ("invalid catalog name", "3D000", SESSION_GONE),
     ("invalid schema name", "3F000", STATEMENT),
     ("transaction rollback", "40000 40002 40001 40003 40P01", CONFLICT),
     (
@@ -55,13 +57,13 @@ const APPENDIX_A: &[(&str, &str, Judgement)] = &[
         STATEMENT,
     ),
     ("with check option violation", "44000", STATEMENT),
-    ("insufficient resources", "53000 53100 53200 53300 53400", LACKING),
+    ("insufficient resources", "53000 53100 53200 53300 53400", OUT_OF_RESOURCES),
     ("program limit exceeded", "54000 54001 54011 54023", STATEMENT),
     ("object not in prerequisite state", "55000 55006 55P02 55P03 55P04", STATEMENT),
-    ("operator intervention", "57000 57014 57P01 57P02 57P03 57P04 57P05", AWAY),
-    ("system error", "58000 58030 58P01 58P02 58P03", AWAY),
+    ("operator intervention", "57000 57014 57P01 57P02 57P03 57P04 57P05", SESSION_GONE),
+    ("system error", "58000 58030 58P01 58P02 58P03", SESSION_GONE),
     ("snapshot failure", "72000", CONFLICT),
-    ("configuration file error", "F0000 F0001", AWAY),
+    ("configuration file error", "F0000 F0001", SESSION_GONE),
     (
         "foreign data wrapper error",
         "HV000 HV005 HV002 HV010 HV021 HV024 HV007 HV008 HV004 HV006 HV091 HV00B HV00C HV00D HV090 HV00A HV009 HV014 \
@@ -72,23 +74,23 @@ const APPENDIX_A: &[(&str, &str, Judgement)] = &[
     ("internal error", "XX000 XX001 XX002", BROKEN),
 ];
 
-/// Codes that mean something else than their class.
+/// Codes whose judgement differs from that of their class.
 const EXCEPTIONS: &[(&str, Judgement)] = &[
-    ("08001", AWAY),
-    ("08004", AWAY),
-    ("25006", AWAY),
-    ("25P03", AWAY),
-    ("25P04", AWAY),
+    ("08001", SESSION_GONE),
+    ("08004", SESSION_GONE),
+    ("25006", SESSION_GONE),
+    ("25P03", SESSION_GONE),
+    ("25P04", SESSION_GONE),
     ("40002", STATEMENT),
     ("40003", UNKNOWN),
-    ("42P05", AWAY),
+    ("42P05", SESSION_GONE),
     ("53200", CONFLICT),
-    ("53300", AWAY),
+    ("53300", SESSION_GONE),
     ("53400", STATEMENT),
     ("55006", CONFLICT),
     ("55P03", CONFLICT),
     ("57014", CANCELLED),
-    ("HV00N", AWAY),
+    ("HV00N", SESSION_GONE),
 ];
 
 fn codes() -> impl Iterator<Item = (&'static str, &'static str, Judgement)> {
@@ -146,17 +148,17 @@ fn what_the_caller_is_answered_follows_the_effect() {
         (Failure::Conflict(error("40001")), retryable("40001"), false),
         (Failure::Unavailable(error("53100")), retryable("53100"), false),
         (Failure::Unavailable(error("25006")), retryable("25006"), true),
-        // Fatal: no access to the database.
+        // A fatal error: no access to the database.
         (Failure::Unavailable(error("42501")), retryable("42501"), true),
         (Failure::Cancelled, Error::Deadline, false),
     ] {
-        assert_eq!(failure.spoils_the_connection(), spoils, "{failure:?}");
+        assert_eq!(failure.makes_connection_unusable(), spoils, "{failure:?}");
         assert!(failure.ends_the_answer(), "{failure:?}");
         assert_eq!(failure.clone().committing(), uncommitted);
         assert_eq!(failure.uncommitted(), uncommitted);
     }
     assert_eq!(Failure::Lost.committing(), Error::UnknownOutcome);
-    assert!(Failure::Lost.spoils_the_connection() && !Failure::Lost.ends_the_answer());
+    assert!(Failure::Lost.makes_connection_unusable() && !Failure::Lost.ends_the_answer());
     assert!(Failure::read_only().is_read_only());
 }
 

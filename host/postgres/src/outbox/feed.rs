@@ -1,5 +1,6 @@
-//! How a consumer reads: on a connection of its own, as what it reads is what people wait for, and by the handlers' driver,
-//! which takes half as long as the pool's for so small a statement (`docs/decisions/tokio-postgres-for-handlers.md`).
+//! How a consumer reads the outbox. It has a connection of its own, because clients wait for what it reads.
+//! It uses the handlers' driver, which takes half as long as the pool's for so small a statement
+//! (`docs/decisions/tokio-postgres-for-handlers.md`).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,10 +14,11 @@ use super::super::settings::{self, Purpose};
 use super::{Cursor, Heads, Page, Stored};
 use crate::limits;
 
-/// What became visible after each of some cursors, at most so many events a shard, beside the oldest transaction that runs.
+/// Reads the events that became visible after each of several cursors, at most `$6` events for each shard,
+/// and the oldest running transaction.
 ///
-/// Holes and what is above `high` are read under one snapshot: read one after the other, an event could come before
-/// another that its writer waited for.
+/// Holes and the events above `high` are read under one snapshot. If they were read one after the other, an
+/// event could come before another event that its writer waited for.
 const READ: &str = "
     with seen as materialized (
         select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin
@@ -38,16 +40,16 @@ const READ: &str = "
     ) as e on true
     order by e.shard, e.position";
 
-/// An id that no transaction had before this call. It costs one.
+/// A new transaction id, higher than all before. The call uses up one id.
 const NEXT_TRANSACTION: &str = "select pg_current_xact_id()::text::bigint";
 
 pub struct Feed {
     login: tokio_postgres::Config,
-    line: Option<Line>,
+    connection: Option<FeedConnection>,
 }
 
-/// Open, and what is said on it prepared.
-struct Line {
+/// An open connection with its statements prepared.
+struct FeedConnection {
     client: Client,
     driver: JoinHandle<()>,
     read: Statement,
@@ -57,46 +59,47 @@ struct Line {
 #[derive(Debug)]
 pub enum Error {
     Postgres(tokio_postgres::Error),
-    /// No answer in time; the connection is given up.
+    /// No answer came in time. The connection is closed.
     Late,
 }
 
 impl Feed {
-    /// Connects when it is first read by, and again whenever its connection is lost.
+    /// The connection is opened at the first read, and again after it was lost.
     pub(in super::super) fn new(mut login: tokio_postgres::Config) -> Self {
-        // A standby is behind: what it does not show yet would be passed over.
+        // A standby is behind the primary: the cursor would pass over events that the standby does not show
+        // yet.
         login.application_name("switchboard").target_session_attrs(TargetSessionAttrs::ReadWrite);
-        Self { login, line: None }
+        Self { login, connection: None }
     }
 
-    /// `heads` was asked for before.
+    /// Reads the next page of each cursor. `heads` must have been read before.
     pub async fn read(
         &mut self,
         cursors: &[&Cursor],
         heads: &Heads,
         most: usize,
     ) -> Result<Vec<Page>, Error> {
-        let patience = Duration::from_millis(limits::OUTBOX_READ_MS_MAX);
-        let pages = timeout(patience, async {
-            let line = match &self.line {
-                Some(line) => line,
-                None => self.line.insert(Line::open(&self.login).await?),
+        let read_timeout = Duration::from_millis(limits::OUTBOX_READ_MS_MAX);
+        let pages = timeout(read_timeout, async {
+            let connection = match &self.connection {
+                Some(connection) => connection,
+                None => self.connection.insert(FeedConnection::open(&self.login).await?),
             };
-            line.pages(cursors, heads, most).await
+            connection.pages(cursors, heads, most).await
         });
         let pages = pages.await.map_err(|_| Error::Late).and_then(|pages| pages.map_err(Error::Postgres));
         if pages.is_err() {
-            self.line = None;
+            self.connection = None;
         }
         pages
     }
 }
 
-impl Line {
+impl FeedConnection {
     async fn open(login: &tokio_postgres::Config) -> Result<Self, tokio_postgres::Error> {
         let (client, driver) = login.connect(NoTls).await?;
         let driver = tokio::spawn(async move {
-            // The error reaches whoever waits for an answer.
+            // The caller that waits for an answer gets the error.
             let _ = driver.await;
         });
         client.batch_execute(settings::statements(Purpose::Handler)).await?;
@@ -124,7 +127,7 @@ impl Line {
         let mut events: HashMap<i16, Vec<Stored>> = HashMap::new();
         for row in rows {
             xmin = row.try_get("xmin")?;
-            // One row that only carries the snapshot, where there is no event.
+            // Where there is no event, one row carries only the snapshot.
             if row.try_get::<_, Option<i64>>("position")?.is_some() {
                 let event = stored(&row)?;
                 events.entry(event.shard).or_default().push(event);
@@ -143,7 +146,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for FeedConnection {
     fn drop(&mut self) {
         self.driver.abort();
     }
@@ -152,7 +155,7 @@ impl Drop for Line {
 fn page(cursor: &Cursor, mut events: Vec<Stored>, heads: &Heads, xmin: i64, most: usize) -> Page {
     events.truncate(most);
     let mut after = cursor.clone();
-    // A full page says nothing about what is behind it.
+    // A full page does not show what is behind it.
     let head = (events.len() < most).then_some(heads[cursor.shard as usize]);
     let positions = events.iter().map(|event| event.position);
     let kept = after.holes.advance(&mut after.high, positions, head, xmin, limits::OUTBOX_HOLES_MAX);
@@ -179,7 +182,7 @@ impl std::fmt::Display for Error {
                 Some(refused) => write!(f, "{}: {}", refused.code().code(), refused.message()),
                 None => error.fmt(f),
             },
-            Self::Late => f.write_str("no answer in time"),
+            Self::Late => f.write_str("no answer from Postgres in time; the connection was closed"),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Positions at or below a cursor's `high` that were not visible when they were passed. Pure.
 //!
-//! A position that is missing was given to a transaction that still runs or was rolled back. Its writer had its
-//! transaction id before it had the position, so once all ids below a *horizon*, an id that came later, have ended, what
-//! is still missing will never come. A snapshot's own `xmax` is no such horizon: it is one past the last transaction that
-//! *ended*, and a running one may have a higher id.
+//! A position that is missing was given to a transaction that still runs or was rolled back. Its writer had
+//! its transaction id before it had the position, so once all ids below a *horizon*, an id that came later,
+//! have ended, what is still missing will never come. A snapshot's own `xmax` is no such horizon: it is one
+//! past the last transaction that *ended*, and a running one may have a higher id.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,10 +43,10 @@ impl Holes {
         self.0.iter().map(|hole| (hole.from, hole.to))
     }
 
-    /// Moves `high` over what a snapshot showed: `positions`, ascending, those in holes among them. `head` is given when
-    /// they are all there was, and is what the sequence had given out before the snapshot; all transactions below `xmin`
-    /// had ended. Returns how many of the positions may be handled: fewer than there are when the holes would become more
-    /// than `most`.
+    /// Moves `high` over what a snapshot showed: `positions`, ascending, those in holes among them. `head` is
+    /// given when they are all there was, and is what the sequence had given out before the snapshot; all
+    /// transactions below `xmin` had ended. Returns how many of the positions may be handled: fewer than
+    /// there are when the holes would become more than `most`.
     pub(super) fn advance(
         &mut self,
         high: &mut i64,

@@ -1,4 +1,4 @@
-//! How far each consumer is behind, for operators. Nothing is decided by it.
+//! How far each consumer is behind, for operators. No code decides anything by it.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,22 @@ use sqlx::postgres::PgPool;
 
 use super::{Heads, heads};
 
-/// One reader of the outbox, over all shards.
+/// One consumer of the outbox, over all shards.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Lag {
     pub consumer: String,
-    /// Positions that it has not passed. Those of transactions that were rolled back count too, until it has.
+    /// The number of positions that it has not passed. Positions of rolled back transactions count until they
+    /// are passed.
     pub behind: i64,
-    /// Events that wait to be delivered again, and those that wait behind them.
+    /// Events that wait to be delivered again, and the events that wait behind them.
     pub retries: i64,
-    /// Events that it gave up.
+    /// Parked events: events that the consumer gave up.
     pub failed: i64,
-    /// No release consumes for it any more: its handler is retired, or binds no events. Its cursors stay, and hold nothing.
+    /// True when no release of the consumer reads events: its handler is retired, or binds no events. Its
+    /// cursors stay, and do not keep partitions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retired: bool,
-    /// Events that were cleaned away meanwhile and that it never saw.
+    /// Events that were deleted with their partition before the consumer saw them.
     #[serde(default, skip_serializing_if = "is_none")]
     pub missed: i64,
 }
@@ -28,7 +30,7 @@ fn is_none(count: &i64) -> bool {
     *count == 0
 }
 
-/// By name.
+/// Returns the lag of each consumer, ordered by name.
 pub async fn lag(pool: &PgPool) -> sqlx::Result<Vec<Lag>> {
     let heads = heads(pool).await?;
     let cursors: Vec<(String, i16, i64, i64, bool)> = sqlx::query_as(
@@ -44,7 +46,7 @@ pub async fn lag(pool: &PgPool) -> sqlx::Result<Vec<Lag>> {
         lag.missed += missed;
         lag.retired = retired;
     }
-    // A consumer whose handler is gone may have left some.
+    // A consumer whose handler is gone may have left retries or parked events.
     let waiting: Vec<(String, i64, bool)> = sqlx::query_as(
         "select consumer, count(*), true from switchboard.retries group by consumer
          union all

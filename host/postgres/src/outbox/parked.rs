@@ -1,4 +1,4 @@
-//! Events that a consumer gave up, waiting for an operator.
+//! Parked events: a consumer gave them up, and an operator decides what to do with them.
 
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{FromRow, Row};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Stored;
 use crate::limits;
 
-/// As an operator sees it.
+/// A parked event as an operator sees it.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Parked {
     pub id: Uuid,
@@ -39,7 +39,7 @@ impl FromRow<'_, PgRow> for Parked {
     }
 }
 
-/// Gives an event up. Idempotent: it may be delivered once more after a crash.
+/// Parks an event. Idempotent, because an event may be delivered once more after a crash.
 pub async fn park(
     pool: &PgPool,
     consumer: &str,
@@ -71,7 +71,7 @@ pub async fn park(
     Ok(())
 }
 
-/// The newest first.
+/// Returns the parked events, the newest first.
 pub async fn parked(pool: &PgPool) -> sqlx::Result<Vec<Parked>> {
     sqlx::query_as(
         "select id, consumer, shard, position, event_type, key, attempts, error,
@@ -84,7 +84,8 @@ pub async fn parked(pool: &PgPool) -> sqlx::Result<Vec<Parked>> {
     .await
 }
 
-/// Delivers it again, as if for the first time, to every consumer that gave it up. How many did.
+/// Delivers a parked event again, as if for the first time, to every consumer that gave it up. Returns the
+/// number of these consumers.
 pub async fn replay(pool: &PgPool, id: Uuid) -> sqlx::Result<u64> {
     let replayed = sqlx::query(
         "with gone as (delete from switchboard.parked where id = $1 returning *)
@@ -99,7 +100,7 @@ pub async fn replay(pool: &PgPool, id: Uuid) -> sqlx::Result<u64> {
     Ok(replayed.rows_affected())
 }
 
-/// Forgets it. How many consumers had given it up.
+/// Deletes a parked event. Returns the number of consumers that had given it up.
 pub async fn drop_parked(pool: &PgPool, id: Uuid) -> sqlx::Result<u64> {
     let dropped = sqlx::query("delete from switchboard.parked where id = $1").bind(id).execute(pool).await?;
     Ok(dropped.rows_affected())

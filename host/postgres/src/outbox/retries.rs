@@ -1,5 +1,5 @@
-//! Events that a consumer asked to see again, and those of the same key behind them. Copies of the outbox's rows, so that
-//! its partitions can go.
+//! Retries: events that a consumer asked to get again, and the later events of the same key, which wait
+//! behind them. They are copies of the outbox's rows, so that its partitions can be dropped.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Stored;
 
-/// An event that waits, and how often it was delivered.
+/// A waiting event, and how often it was delivered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Waiting {
     pub event: Stored,
@@ -22,7 +22,7 @@ impl FromRow<'_, PgRow> for Waiting {
     }
 }
 
-/// The keys that wait, with how many events each.
+/// Returns the keys that wait, each with its number of events.
 pub async fn waiting_keys(
     pool: &PgPool,
     consumer: &str,
@@ -38,7 +38,7 @@ pub async fn waiting_keys(
     .await
 }
 
-/// The first event of each key whose time has come; within a shard, the oldest position first.
+/// Returns the first event of each key that is due; within a shard, the oldest position first.
 pub async fn due(pool: &PgPool, consumer: &str, shards: &[i16], most: usize) -> sqlx::Result<Vec<Waiting>> {
     sqlx::query_as(
         "select shard, position, id, event_type, key, payload::text as payload,
@@ -55,8 +55,9 @@ pub async fn due(pool: &PgPool, consumer: &str, shards: &[i16], most: usize) -> 
     .await
 }
 
-/// Puts events aside, each due after its delay, or moves those that are aside already. Attempts so far go with them: 0
-/// for one that only waits behind its key, and changes nothing where it is aside already (a crash made it come twice).
+/// Stores events to be delivered again, each after its delay, or moves those that are stored already. The
+/// number of attempts so far is stored too. It is 0 for an event that only waits behind its key. Such an
+/// event changes nothing when it is stored already (a crash made it come twice).
 pub async fn postpone(
     pool: &PgPool,
     consumer: &str,
@@ -101,7 +102,7 @@ pub async fn postpone(
     Ok(())
 }
 
-/// These are done.
+/// Deletes the retries that were handled.
 pub async fn settle(pool: &PgPool, consumer: &str, events: &[&Stored]) -> sqlx::Result<()> {
     if events.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Against a real server: what matters here is what Postgres does when transactions overlap.
+//! Tests with a real server, because they depend on how Postgres treats overlapping transactions.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -42,7 +42,7 @@ async fn step(world: &World, cursor: &mut Cursor) -> Vec<String> {
     events.into_iter().map(|event| event.payload).collect()
 }
 
-/// Transaction ids belong to the whole cluster, so other tests keep holes open for a while.
+/// Transaction ids belong to the whole server, so other tests keep holes open for a while.
 async fn is_through(world: &World, cursor: &Cursor) -> bool {
     cursor.is_through(heads(world.postgres.host()).await.unwrap()[cursor.shard as usize])
 }
@@ -52,7 +52,7 @@ async fn what_commits_late_is_not_skipped() {
     with_world(2, async |world| {
         let pool = world.postgres.host();
         let mut cursor = cursor_of(&world, "a").await;
-        // Keys of one shard: the same key would wait for the lock.
+        // Two keys of one shard. With the same key, the second writer would wait for the lock.
         let other = same_shard(&world, "a").await;
 
         let mut slow = pool.begin().await.unwrap();
@@ -184,8 +184,8 @@ async fn a_former_owner_saves_nothing() {
             [taken.shard],
             "only its holder gives it back"
         );
-        // It was claimed, but the answer never came: nobody reads it, so nobody holds on to it, and its node may claim it
-        // again before the lease runs out.
+        // The shard was claimed, but the answer was lost: no reader renews the lease, and its node may claim
+        // the shard again before the lease ends.
         assert!(renew(pool, "reader", bo, LEASE, &[]).await.unwrap().is_empty());
         let shards = |claimed: Vec<Cursor>| claimed.iter().map(|cursor| cursor.shard).collect::<Vec<_>>();
         let all = SHARDS.into();
@@ -197,8 +197,8 @@ async fn a_former_owner_saves_nothing() {
     .await;
 }
 
-/// After a failover the positions of the outbox may be given out again, and the row says where the consumer was in the
-/// history that is left: a cursor from before must not be saved over it.
+/// After a failover the positions of the outbox may be given out again, and the row holds the consumer's
+/// position in the remaining history. A cursor from before the failover must not overwrite it.
 #[tokio::test]
 async fn a_cursor_of_another_position_epoch_is_neither_renewed_nor_saved() {
     with_world(2, async |world| {
@@ -307,7 +307,7 @@ async fn a_retired_consumer_holds_no_partition_and_what_it_misses_is_counted() {
         assert_eq!(world.count(days).await, before - 1);
         assert_eq!(lag().await.missed, 1);
         assert_eq!(maintain(pool).await.unwrap(), [], "it is said once");
-        // It runs again, and its cursor is where it was.
+        // The handler runs again, and its cursor is unchanged.
         world
             .owner("insert into switchboard.running (name, digest, generation) values ('reader', sha256('r'), 2)")
             .await;
@@ -316,7 +316,7 @@ async fn a_retired_consumer_holds_no_partition_and_what_it_misses_is_counted() {
     .await;
 }
 
-/// Another key of the same shard.
+/// Finds another key of the same shard.
 async fn same_shard(world: &World, key: &str) -> String {
     sqlx::query_scalar(
         "select k from (select 'key' || n as k from generate_series(1, 1000) as n) as keys

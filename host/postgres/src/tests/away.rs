@@ -1,8 +1,8 @@
-//! A server that goes away and comes back.
+//! A server that becomes unreachable and comes back.
 
 use super::*;
 
-/// A way to the server that can be cut and opened again.
+/// A TCP proxy to the server that can be cut and opened again.
 struct Way {
     address: std::net::SocketAddr,
     server: String,

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::*;
 
-/// The opposite of what the product needs, as far as a database can say it.
+/// The opposite of every setting that the product needs, as far as a database can set it.
 const STRANGE: &[(&str, &str)] = &[
     ("standard_conforming_strings", "off"),
     ("default_transaction_isolation", "repeatable read"),
@@ -26,7 +26,7 @@ const STRANGE: &[(&str, &str)] = &[
     ("password_encryption", "md5"),
 ];
 
-/// A database of such defaults.
+/// A database with these defaults.
 async fn strange(admin: &mut PgConnection, options: &str) -> String {
     let name = format!("switchboard_test_{}", uuid::Uuid::now_v7().simple());
     said(admin, &format!("create database {name} {options}")).await;
@@ -73,7 +73,7 @@ async fn no_session_depends_on_the_defaults_of_the_server() {
             postgres.session(Some("send_message"), Digest::of(b""), Instant::now() + Duration::from_secs(10));
         assert_eq!(call.query(settings, &[]).await.unwrap().cells, [text(expected)]);
 
-        // The host's own transactions see what was committed after they began.
+        // The host's own transactions see what other transactions committed after they began.
         let mut transaction = postgres.host().begin().await.unwrap();
         let level: String =
             sqlx::query_scalar("show transaction_isolation").fetch_one(&mut *transaction).await.unwrap();
@@ -89,7 +89,7 @@ async fn no_session_depends_on_the_defaults_of_the_server() {
 #[tokio::test]
 async fn functions_that_were_revoked_by_mistake_are_given_back() {
     with_world(2, async |world| {
-        // What 1000_roles did where `standard_conforming_strings` was off.
+        // The effect of the migration 1000_roles where `standard_conforming_strings` was off.
         world.owner("revoke execute on function lower(text), log(numeric) from public").await;
         assert_eq!(
             world
@@ -117,7 +117,7 @@ async fn a_database_that_cannot_hold_every_text_is_refused_at_start() {
         let ascii = "encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0";
         let name = strange(&mut admin, ascii).await;
         let config = of_database(&world.config, &name);
-        let refused = super::super::Error::Unfit(Unfit::Encoding {
+        let refused = super::super::Error::UnusableServer(UnusableServer::Encoding {
             database: name.clone(),
             encoding: "SQL_ASCII".to_owned(),
         });
@@ -132,7 +132,10 @@ async fn a_database_that_cannot_hold_every_text_is_refused_at_start() {
         let replica = strange(&mut admin, "").await;
         said(&mut admin, &format!("alter database {replica} set default_transaction_read_only = on")).await;
         let error = Postgres::connect(&of_database(&world.config, &replica)).await.map(drop).unwrap_err();
-        assert!(matches!(error, super::super::Error::Unfit(Unfit::ReadOnly { .. })), "{error}");
+        assert!(
+            matches!(error, super::super::Error::UnusableServer(UnusableServer::ReadOnly { .. })),
+            "{error}"
+        );
         said(&mut admin, &format!("drop database {replica} with (force)")).await;
     })
     .await;

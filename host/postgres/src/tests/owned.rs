@@ -8,7 +8,7 @@ use super::*;
 #[tokio::test]
 async fn a_role_that_another_database_uses_with_another_secret_is_not_taken() {
     with_world(1, async |world| {
-        // A role of two databases that no other test uses.
+        // A role of two databases. No other test uses it.
         let role = format!("shared_{}", uuid::Uuid::now_v7().simple());
         let use_it = format!(
             "select switchboard.ensure_role('{role}'); create table public.s (n int); \
@@ -31,9 +31,9 @@ async fn a_role_that_another_database_uses_with_another_secret_is_not_taken() {
         let theirs =
             Config { secret: Some("another secret, of more than 32 characters".to_owned()), ..ours.clone() };
 
-        // The same secret in several databases is no conflict. Another one is refused before anything is changed.
+        // Several databases may use the same secret. A different one is refused before anything is changed.
         let error = migrate::run(&theirs).await.map(drop).unwrap_err();
-        assert!(matches!(error, super::super::Error::Owned(_)), "{error}");
+        assert!(matches!(error, super::super::Error::RoleConflict(_)), "{error}");
         let mut of_second = PgConnection::connect(ours.database_url.as_deref().unwrap()).await.unwrap();
         let tables: i64 = sqlx::query_scalar(
             "select count(*) from pg_tables where schemaname in ('public', 'switchboard', 'app')",
@@ -44,7 +44,7 @@ async fn a_role_that_another_database_uses_with_another_secret_is_not_taken() {
         assert_eq!(tables, 0);
         migrate::run(&ours).await.expect("the same secret");
 
-        // By the role of this test alone, as others use the roles of the migrations.
+        // Only with the role of this test, because other tests use the roles of the migrations.
         let asked = [role.clone()];
         let refused =
             migrate::owners_with_another_secret(&mut of_second, "another secret", &asked).await.unwrap_err();
@@ -57,10 +57,10 @@ async fn a_role_that_another_database_uses_with_another_secret_is_not_taken() {
         migrate::owners_with_another_secret(&mut of_second, world.config.secret().unwrap(), &asked)
             .await
             .unwrap();
-        // The database that owns the role changes its secret as it likes.
+        // The only database that uses the role may change its secret.
         let mut of_first = PgConnection::connect(&url).await.unwrap();
         migrate::owners_with_another_secret(&mut of_first, "another secret", &asked).await.unwrap();
-        // A database that is gone owns nothing.
+        // A dropped database uses no role.
         world.owner(&format!("drop owned by switchboard_{role}; drop table public.s")).await;
         migrate::owners_with_another_secret(&mut of_second, "another secret", &asked).await.unwrap();
 

@@ -1,5 +1,6 @@
-//! Servers that answer and do not write, and roles that may not log in: the caller may try again, nobody keeps a connection
-//! that is of no use, and when the trouble is over everything works by itself.
+//! Servers that answer but do not write, and roles that may not log in. The caller may try again, no caller
+//! keeps a connection that cannot write, and after the server writes again everything works without an
+//! intervention.
 
 use super::*;
 
@@ -27,11 +28,11 @@ impl Role {
     }
 }
 
-/// Ends every session of the test's database but the one that asks.
+/// Ends every session of the test's database except the one that runs this statement.
 const END_OTHERS: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
                           where datname = current_database() and pid <> pg_backend_pid()";
 
-/// What a handler is answered: retryable with this SQLSTATE.
+/// The error that a handler gets: retryable, with this SQLSTATE.
 fn assert_retryable(answer: &Result<impl std::fmt::Debug, Error>, code: &str) {
     assert!(matches!(answer, Err(Error::Retryable(why)) if why.starts_with(code)), "{answer:?}");
 }
@@ -51,7 +52,8 @@ async fn a_read_only_server_is_retryable_and_is_left_by_itself() {
         let name = world.config.database_url.as_deref().unwrap().rsplit_once('/').unwrap().1.to_owned();
         world.owner(&format!("alter database {name} set default_transaction_read_only = on")).await;
         world.owner(END_OTHERS).await;
-        // The first calls may find connections that were just ended. None is answered that its statement is wrong.
+        // The first calls may find connections that were just ended. No call gets an error that blames its
+        // statement.
         let answer = loop {
             match write(2).await {
                 Err(Error::Retryable(why)) if why.starts_with("25006") => {
@@ -70,7 +72,7 @@ async fn a_read_only_server_is_retryable_and_is_left_by_itself() {
         until(async || world.postgres.can_write(&roles).await.is_err_and(|why| why.reason.contains("25006")))
             .await;
 
-        // The session that still writes is the one that made the database read-only.
+        // The session that made the database read-only can still write itself.
         let mut owner = sqlx::postgres::PgConnection::connect(world.config.database_url.as_deref().unwrap())
             .await
             .unwrap();
@@ -80,7 +82,7 @@ async fn a_read_only_server_is_retryable_and_is_left_by_itself() {
         }
         until(async || write(3).await == Ok(1)).await;
         until(async || world.postgres.can_write(&roles).await.is_ok()).await;
-        // The host's pool too, without any connection that was opened in between.
+        // The host's pool recovers too, although no connection was opened in between.
         until(async || sqlx::query("create table h (n int)").execute(world.postgres.host()).await.is_ok())
             .await;
     })
@@ -91,7 +93,8 @@ async fn a_read_only_server_is_retryable_and_is_left_by_itself() {
 async fn a_session_that_becomes_read_only_is_dropped_and_those_beside_it() {
     with_world(8, async |world| {
         table(&world).await;
-        // What `alter system` does to sessions that are there: they have it from their next transaction on.
+        // `alter system` changes the open sessions like this: the setting applies from their next transaction
+        // on.
         let idle: Vec<_> = (0..3).map(|_| world.session()).collect();
         for mut session in idle {
             session.begin().await.unwrap();
