@@ -1,10 +1,10 @@
-//! How much memory and time one command can take beyond what its caller sends. The bounds hold for commands from outside
-//! and, in Lua, for the commands of scripts (`guard`). Pure.
+//! Bounds the memory and time that one command can take beyond what its caller sends. The bounds hold for
+//! commands of handlers and, in Lua, for the commands of scripts (`guard`). Pure.
 
 use super::keys::Keyed;
 use crate::limits;
 
-/// A command that can ask for more than it sends.
+/// The way in which a command can cost more than it sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Excess {
     None,
@@ -12,14 +12,14 @@ pub(super) enum Excess {
     ByteOffset,
     /// `SETBIT key offset bit`
     BitOffset,
-    /// `SRANDMEMBER key count`: a negative count repeats members as often as one likes.
+    /// `SRANDMEMBER key count`: a negative count repeats members without limit.
     Count,
-    /// `SUNION key…`: every key is walked over, again where it is named again.
+    /// `SUNION key…`: every key is walked over, as often as it is named.
     Sets,
 }
 
 impl Excess {
-    /// By the name in upper case.
+    /// Looks up a command by its name in upper case.
     pub(super) fn of(command: &str) -> Self {
         match command {
             "SETRANGE" => Self::ByteOffset,
@@ -32,12 +32,13 @@ impl Excess {
     }
 }
 
-/// The bytes that Redis may have to store for a command beyond those of its words. The error is the rule that it breaks.
+/// Returns the bytes that Redis may have to store for a command beyond those of its words. The error is the
+/// rule that the command breaks.
 pub(super) fn excess(args: &[String]) -> Result<usize, String> {
     let Some((name, words)) = args.split_first() else { return Ok(0) };
     let number = |at: usize| words.get(at).and_then(|word| word.parse::<i64>().ok());
     let offset = |offset: Option<i64>, unit: &str, per_byte: i64| {
-        // What is no number Redis refuses itself.
+        // Redis itself refuses what is not a number.
         let bytes = offset.unwrap_or(0).max(0) / per_byte;
         match usize::try_from(bytes) {
             Ok(bytes) if bytes <= limits::REDIS_COMMAND_BYTES_MAX => Ok(bytes),
@@ -68,8 +69,8 @@ pub(super) fn excess(args: &[String]) -> Result<usize, String> {
     }
 }
 
-/// As the prelude of scripts has it: how the keys stand, what the bound is, and whether keys stand in the answer, one decimal
-/// digit each.
+/// The code of a command in the prelude of scripts, one decimal digit each: where its keys are, which bound
+/// it has, and whether its answer holds keys.
 pub(super) fn code(name: &str, keyed: Keyed) -> u16 {
     let keyed = match keyed {
         Keyed::No => 0,

@@ -1,6 +1,7 @@
-//! A Redis Cluster: which server has which keys, and a connection to each. Commands go where their first key is, those of a
-//! pipeline at once to all servers concerned; a server that says that a key is elsewhere is believed. Messages of the bus
-//! may be published to any server: a cluster hands them on to all of its servers.
+//! A Redis Cluster: which server has which keys, and a connection to each server. A command goes to the
+//! server of its first key. The commands of a pipeline go to all servers concerned at once. When a server
+//! answers that a key is on another server, the command is sent there. Messages of the bus may be published
+//! to any server, because a cluster forwards them to all of its servers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,18 +14,18 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use super::endpoint::{RedisEndpoint, once};
 use super::fault::Fault;
 use super::keyspace::Keyspace;
 use super::link::{Health, Link, batch};
-use super::place::{Place, once};
-use super::{BACKOFF_MIN, keys, packed, spawn_keeper};
+use super::{BACKOFF_MIN, keys, packed, spawn_tasks};
 use crate::contract::redis::Error;
 
 const SLOTS: u16 = 16_384;
-/// The table of slots is asked for this often, and at once when a server says that it is wrong.
+/// The table of slots is read this often, and at once when a server answers that it is wrong.
 const TABLE_EVERY: Duration = Duration::from_secs(2);
-/// A key that is still elsewhere after so many hints is in a cluster that is not at rest; its caller is told to come back.
-const HINTS_MAX: usize = 4;
+/// After this many redirects the cluster is still moving slots, and the command fails with `unavailable`.
+const REDIRECTS_MAX: usize = 4;
 
 pub(super) struct Cluster(Arc<Shared>);
 
@@ -33,17 +34,17 @@ struct Shared {
     table: ArcSwap<Table>,
     servers: Mutex<HashMap<String, Server>>,
     keyspace: Keyspace,
-    /// The table was found wrong.
+    /// Notified when the table was found to be wrong.
     doubted: Notify,
 }
 
-/// By the last slot of each range: the server that has it.
+/// The server of each range of slots, by the last slot of the range.
 #[derive(Default)]
 struct Table(BTreeMap<u16, String>);
 
 struct Server {
     link: Arc<Link>,
-    /// A hash tag whose slot this server has: there its guard stands.
+    /// A hash tag whose slot this server has. The guard key of the server uses it.
     tag: watch::Sender<String>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -59,7 +60,7 @@ impl Table {
         self.0.range(slot..).next().map(|(_, server)| server)
     }
 
-    /// The first `{n}` whose slot the server has.
+    /// Returns the first hash tag `{n}` whose slot the server has.
     fn tag_of(&self, server: &str) -> String {
         let tags = (0..u32::from(SLOTS)).map(|number| format!("{{{number}}}"));
         let mut own =
@@ -68,19 +69,19 @@ impl Table {
     }
 }
 
-/// Where a command belongs. None: anywhere.
+/// The slot of a command. None: any server will do.
 type Slot = Option<u16>;
 
-/// A command on its way: its place among all, and where it is to go.
-struct Errand {
+/// A command with its index among all commands, and the server that it is sent to.
+struct RoutedCommand {
     index: usize,
     to: String,
-    /// Said first to a server that is only about to have the key.
+    /// Send ASKING first, because the server is only about to get the key.
     asking: bool,
 }
 
 impl Cluster {
-    /// The task keeps the table and ends with the process, or with its handle.
+    /// Starts the task that keeps the table. The task ends with the process, or with its handle.
     pub(super) fn start(
         seeds: Vec<ConnectionInfo>,
         state: Arc<Link>,
@@ -93,11 +94,11 @@ impl Cluster {
             keyspace,
             doubted: Notify::new(),
         });
-        let keeper = tokio::spawn(shared.clone().keep_table(state));
-        (Self(shared), keeper)
+        let task = tokio::spawn(shared.clone().keep_table(state));
+        (Self(shared), task)
     }
 
-    /// A reply for each command, in their order; what a server refuses is a reply too.
+    /// Runs the commands and returns a reply for each, in their order. An error of a server is a reply too.
     pub(super) async fn run(
         &self,
         commands: &[(Slot, Cmd)],
@@ -107,20 +108,23 @@ impl Cluster {
     ) -> Result<Vec<Value>, Error> {
         let of = (generation, has_script);
         let mut replies: Vec<Option<Value>> = commands.iter().map(|_| None).collect();
-        let mut errands: Vec<Errand> = Vec::new();
+        let mut routed: Vec<RoutedCommand> = Vec::new();
         for (index, (slot, _)) in commands.iter().enumerate() {
-            errands.push(Errand { index, to: self.0.server_of(*slot)?, asking: false });
+            routed.push(RoutedCommand { index, to: self.0.server_of(*slot)?, asking: false });
         }
-        for _ in 0..HINTS_MAX {
-            let mut by_server: BTreeMap<String, Vec<Errand>> = BTreeMap::new();
-            errands.drain(..).for_each(|errand| by_server.entry(errand.to.clone()).or_default().push(errand));
+        for _ in 0..REDIRECTS_MAX {
+            let mut by_server: BTreeMap<String, Vec<RoutedCommand>> = BTreeMap::new();
+            routed
+                .drain(..)
+                .for_each(|command| by_server.entry(command.to.clone()).or_default().push(command));
             let sent = by_server
                 .into_iter()
-                .map(|(server, errands)| self.send(server, errands, commands, of, deadline));
+                .map(|(server, routed)| self.send(server, routed, commands, of, deadline));
             for answered in join_all(sent).await {
-                for (errand, reply) in answered? {
-                    match hint(&reply) {
-                        // A script can make up a hint: nobody is told our password on a reply's word.
+                for (command, reply) in answered? {
+                    match redirect(&reply) {
+                        // A script can return a made-up redirect. The node sends its password only to servers
+                        // that a table named.
                         Some((to, _)) if !self.0.knows(&to) => {
                             self.0.doubted.notify_one();
                             return Err(Error::Unavailable);
@@ -129,29 +133,29 @@ impl Cluster {
                             if !asking {
                                 self.0.doubted.notify_one();
                             }
-                            errands.push(Errand { index: errand.index, to, asking });
+                            routed.push(RoutedCommand { index: command.index, to, asking });
                         }
-                        // Keys of one command are on two servers while their slot moves.
+                        // The keys of one command are on two servers while their slot moves.
                         None if is_moving(&reply) => return Err(Error::Unavailable),
-                        None => replies[errand.index] = Some(reply),
+                        None => replies[command.index] = Some(reply),
                     }
                 }
             }
-            if errands.is_empty() {
+            if routed.is_empty() {
                 return Ok(replies.into_iter().flatten().collect());
             }
-            errands.sort_by_key(|errand| errand.index);
+            routed.sort_by_key(|command| command.index);
         }
         Err(Error::Unavailable)
     }
 
-    /// One for each server.
+    /// Returns the links to all servers.
     pub(super) fn links(&self) -> Vec<Arc<Link>> {
         let named: BTreeSet<String> = self.0.table.load().0.values().cloned().collect();
         named.iter().map(|server| self.0.link_to(server)).collect()
     }
 
-    /// Any server that is connected.
+    /// Returns the link to any server that is connected.
     pub(super) fn any_link(&self) -> Result<Arc<Link>, Error> {
         self.0.server_of(None).map(|server| self.0.link_to(&server))
     }
@@ -159,33 +163,33 @@ impl Cluster {
     async fn send(
         &self,
         server: String,
-        errands: Vec<Errand>,
+        routed: Vec<RoutedCommand>,
         commands: &[(Slot, Cmd)],
         (generation, has_script): (i64, bool),
         deadline: Instant,
-    ) -> Result<Vec<(Errand, Value)>, Error> {
-        let mut sent = Vec::with_capacity(errands.len());
-        for errand in &errands {
-            if errand.asking {
+    ) -> Result<Vec<(RoutedCommand, Value)>, Error> {
+        let mut sent = Vec::with_capacity(routed.len());
+        for command in &routed {
+            if command.asking {
                 sent.push(packed(&["ASKING"]));
             }
-            sent.push(commands[errand.index].1.clone());
+            sent.push(commands[command.index].1.clone());
         }
         let batch = batch(sent, generation, has_script);
         let answered = self.0.link_to(&server).send(batch, deadline).await;
         if answered == Err(Error::Unavailable) {
-            // Whoever took over for it stands in a newer table.
+            // The server that took over is in a newer table.
             self.0.doubted.notify_one();
         }
         let mut replies = answered?.into_iter();
-        let reply_of = |errand: Errand| {
-            if errand.asking {
+        let reply_of = |command: RoutedCommand| {
+            if command.asking {
                 replies.next();
             }
             let reply = replies.next()?;
-            Some((errand, reply))
+            Some((command, reply))
         };
-        Ok(errands.into_iter().map_while(reply_of).collect())
+        Ok(routed.into_iter().map_while(reply_of).collect())
     }
 }
 
@@ -199,7 +203,7 @@ impl Shared {
         server.cloned().ok_or(Error::Unavailable)
     }
 
-    /// Whether a table has named it.
+    /// True when a table has named the server.
     fn knows(&self, server: &str) -> bool {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(server)
     }
@@ -215,13 +219,13 @@ impl Shared {
         {
             let info = seed.clone().set_addr(ConnectionAddr::Tcp(host.to_owned(), port));
             let (tag, tags) = watch::channel(self.table.load().tag_of(server));
-            let tasks = spawn_keeper(link.clone(), Place::At(info), self.keyspace.clone(), tags);
+            let tasks = spawn_tasks(link.clone(), RedisEndpoint::Address(info), self.keyspace.clone(), tags);
             servers.insert(server.to_owned(), Server { link: link.clone(), tag, tasks });
         }
         link
     }
 
-    /// The guards stand where the table says.
+    /// Moves each guard to a slot that its server has in the table.
     fn place_guards(&self, table: &Table) {
         let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, server) in servers.iter() {
@@ -234,7 +238,8 @@ impl Shared {
         }
     }
 
-    /// Every server must be a writable primary for all to be well; one is enough to be up.
+    /// The health of the cluster. It is writable when every server is a writable primary, and takes commands
+    /// when at least one server does.
     fn health(&self) -> Health {
         let named: BTreeSet<String> = self.table.load().0.values().cloned().collect();
         let each: Vec<_> =
@@ -252,11 +257,11 @@ impl Shared {
             let table = self.ask_for_table().await;
             if let Some(table) = table {
                 let named: BTreeSet<String> = table.0.values().cloned().collect();
-                // First the table: a new server finds in it where its guard stands.
+                // Store the table first: a new server finds the slot of its guard in it.
                 self.table.store(Arc::new(table));
                 named.iter().for_each(|server| drop(self.link_to(server)));
                 self.place_guards(&self.table.load());
-                // A server that lost all its slots is forgotten, with its connection.
+                // A server that lost all its slots is removed, and its connection closed.
                 let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
                 servers.retain(|server, _| named.contains(server));
                 drop(servers);
@@ -264,14 +269,14 @@ impl Shared {
             let health = self.health();
             let is_up = health.takes_commands();
             state.set(None, health);
-            // A wrong table is said by many at once, and a new one takes the cluster a moment.
+            // Many commands notice a wrong table at once, and the cluster needs a moment to make a new one.
             tokio::time::sleep(BACKOFF_MIN * 2).await;
             let wait = if is_up { TABLE_EVERY } else { BACKOFF_MIN * 5 };
             let _ = timeout(wait, self.doubted.notified()).await;
         }
     }
 
-    /// Of whoever answers first: those that are known, then the seeds.
+    /// Reads the table from the first server that answers: first the known servers, then the seeds.
     async fn ask_for_table(&self) -> Option<Table> {
         let known: BTreeSet<String> = self.table.load().0.values().cloned().collect();
         let seed = self.seeds.first()?;
@@ -283,8 +288,8 @@ impl Shared {
             let mut command = redis::cmd("CLUSTER");
             command.arg("SLOTS");
             let asked = timeout(Duration::from_secs(1), once::<Value>(&server, &command)).await;
-            if let Ok(Some(said)) = asked
-                && let Some(table) = table_of(&said, &server)
+            if let Ok(Some(reply)) = asked
+                && let Some(table) = table_of(&reply, &server)
             {
                 return Some(table);
             }
@@ -293,9 +298,10 @@ impl Shared {
     }
 }
 
-/// `[[first, last, [host, port, …], replicas…], …]`. A host that is not named is the one that was asked.
-fn table_of(said: &Value, asked: &ConnectionInfo) -> Option<Table> {
-    let Value::Array(ranges) = said else { return None };
+/// Parses `[[first, last, [host, port, …], replicas…], …]`. A host without a name is the server that was
+/// asked.
+fn table_of(reply: &Value, asked: &ConnectionInfo) -> Option<Table> {
+    let Value::Array(ranges) = reply else { return None };
     let mut table = BTreeMap::new();
     for range in ranges {
         let Value::Array(range) = range else { return None };
@@ -311,8 +317,8 @@ fn table_of(said: &Value, asked: &ConnectionInfo) -> Option<Table> {
     (!table.is_empty()).then_some(Table(table))
 }
 
-/// Where a server says that the key is; true when it is only about to be there.
-fn hint(reply: &Value) -> Option<(String, bool)> {
+/// Returns the server that a redirect names. The flag is true when the key is only about to be there.
+fn redirect(reply: &Value) -> Option<(String, bool)> {
     let Value::ServerError(error) = reply else { return None };
     let asking = match error.code() {
         "MOVED" => false,
@@ -327,14 +333,15 @@ fn is_moving(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if Fault::of(error) == Fault::Moved)
 }
 
-/// Where a command belongs: all of its keys must be there, which the server checks.
+/// Returns the slot of a command's first key. All other keys must be in the same slot, which the server
+/// checks.
 pub(super) fn slot_of_command(args: &[impl AsRef<str>]) -> Slot {
     let args: Vec<String> = args.iter().map(|word| word.as_ref().to_owned()).collect();
     let keys = keys::of(&args).ok()?;
     keys.iter().next().map(slot_of_key)
 }
 
-/// CRC16 (XMODEM) of the key, or of what stands in its first braces.
+/// CRC16 (XMODEM) of the key, or of the text in its first braces.
 pub(super) fn slot_of_key(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
     let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
@@ -352,8 +359,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_where_redis_says_that_it_is() {
-        // By `CLUSTER KEYSLOT`.
+    fn slots_are_those_of_cluster_keyslot() {
+        // The expected slots are from `CLUSTER KEYSLOT`.
         for (key, slot) in
             [("foo", 12182), ("123456789", 12739), ("", 0), ("{foo}:bar", 12182), ("a{foo}{b}", 12182)]
         {
@@ -374,9 +381,11 @@ mod tests {
             let primary = Value::Array(vec![text(host), Value::Int(port), text("id")]);
             Value::Array(vec![Value::Int(first), Value::Int(last), primary])
         };
-        let Ok(Place::At(asked)) = Place::parse("redis://10.0.0.9:1") else { panic!("a URL") };
-        let said = Value::Array(vec![range(0, 99, "10.0.0.1", 7), range(100, 16383, "", 8)]);
-        let table = table_of(&said, &asked).unwrap();
+        let Ok(RedisEndpoint::Address(asked)) = RedisEndpoint::parse("redis://10.0.0.9:1") else {
+            panic!("a URL")
+        };
+        let reply = Value::Array(vec![range(0, 99, "10.0.0.1", 7), range(100, 16383, "", 8)]);
+        let table = table_of(&reply, &asked).unwrap();
         let of = |slot: u16| table.0.range(slot..).next().map(|(_, server)| server.as_str());
         assert_eq!((of(0), of(99), of(100)), (Some("10.0.0.1:7"), Some("10.0.0.1:7"), Some("10.0.0.9:8")));
         for nonsense in [Value::Nil, Value::Array(vec![]), Value::Array(vec![Value::Int(1)])] {

@@ -1,29 +1,32 @@
-//! What an error of the server means: whose fault it is, whether the same command can succeed later, and whether this
-//! server is worth staying with. One table, so that no place judges a code for itself.
+//! The meaning of a server's error: whose fault it is, whether the same command can succeed later, and
+//! whether the node should stay connected to this server. There is one table, so that no other code
+//! interprets a code of Redis.
 
 use redis::ServerError;
 
-/// What a code says about the server and the command.
+/// The meaning of a code for the server and the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// This server cannot be the writable primary, or not for a while: the node connects again, perhaps to another server.
-    /// The command is answered `unavailable`.
+    /// This server cannot be the writable primary, or not for a while. The node connects again, perhaps to
+    /// another server. The command fails with `unavailable`.
     Server,
-    /// The right server refuses for now. The node stays, and looks for a better one beside. The command is answered
-    /// `unavailable`.
+    /// The right server refuses for now. The node stays connected and looks for a better server. The command
+    /// fails with `unavailable`.
     Refusal,
-    /// The memory of Redis is full. Reads and deletions work, so the command is answered `failed` and its caller decides.
+    /// The memory of Redis is full. Reads and deletions still work, so the command fails with `failed` and
+    /// its caller decides.
     Full,
-    /// A server of a cluster says that the key is elsewhere, or will be: another try finds it.
+    /// A server of a cluster answers that the key is, or will be, on another server. The next attempt finds
+    /// it.
     Moved,
-    /// The command is wrong. Another try changes nothing. The command is answered `failed`.
+    /// The command is wrong, and another attempt fails too. The command fails with `failed`.
     Caller,
 }
 
-/// Code, fault, and what readiness says about a server that answers with it.
+/// The code, its fault, and what readiness reports about a server that answers with it.
 const CODES: &[(&str, Fault, &str)] = &[
     ("ASK", Fault::Moved, "slots of the cluster are moving"),
-    ("BUSY", Fault::Refusal, "a script runs for too long and stops everything else"),
+    ("BUSY", Fault::Refusal, "a script runs for too long and blocks all other commands"),
     ("CLUSTERDOWN", Fault::Server, "the cluster does not serve all slots"),
     ("DENIED", Fault::Server, "the server is in protected mode and refuses this node"),
     ("IOERR", Fault::Refusal, "the server could not read or write its data"),
@@ -31,7 +34,7 @@ const CODES: &[(&str, Fault, &str)] = &[
     ("MASTERDOWN", Fault::Server, "the server is a replica that lost its primary"),
     ("MISCONF", Fault::Refusal, "the server cannot save its data to disk and refuses writes"),
     ("MOVED", Fault::Moved, "slots of the cluster have moved"),
-    ("NOAUTH", Fault::Server, "the server wants a password; `redis_url` has none"),
+    ("NOAUTH", Fault::Server, "the server requires a password, but `redis_url` has none"),
     ("NOPERM", Fault::Refusal, "the user of `redis_url` lacks a permission that the node needs"),
     ("NOREPLICAS", Fault::Refusal, "too few replicas are connected, so the server refuses writes"),
     ("OOM", Fault::Full, "the memory of the server is full and it refuses writes"),
@@ -45,12 +48,12 @@ impl Fault {
         row(code(error)).map_or(Self::Caller, |row| row.1)
     }
 
-    /// Of an error whose answer is an error of the driver.
+    /// The fault of a code that the driver reports.
     pub(super) fn of_code(code: &str) -> Self {
         row(code).map_or(Self::Caller, |row| row.1)
     }
 
-    /// The command did not happen, for a reason that passes.
+    /// True when the command was not executed, for a reason that passes.
     pub(super) fn is_unavailable(self) -> bool {
         match self {
             Self::Server | Self::Refusal | Self::Moved => true,
@@ -59,7 +62,7 @@ impl Fault {
     }
 }
 
-/// What the error means, for operators: the code and a sentence.
+/// The meaning of the error for operators: a sentence and the code.
 pub(super) fn explained(code: &str) -> String {
     match row(code) {
         Some((code, _, meaning)) => format!("{meaning} ({code})"),
@@ -67,7 +70,8 @@ pub(super) fn explained(code: &str) -> String {
     }
 }
 
-/// Up to version 6 the server wraps what stopped a script: `ERR Error running script …: -READONLY …`.
+/// The code of an error. Up to version 6, the server wraps the code of what stopped a script: `ERR Error
+/// running script …: -READONLY …`.
 pub(super) fn code(error: &ServerError) -> &str {
     if error.code() != "ERR" {
         return error.code();
@@ -94,7 +98,7 @@ mod tests {
         }
     }
 
-    /// Texts as Redis 7.0 and 6.2 write them.
+    /// The texts of Redis 7.0 and 6.2.
     #[test]
     fn every_code_has_its_fault() {
         for (text, fault) in [

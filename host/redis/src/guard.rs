@@ -1,11 +1,14 @@
-//! What keeps a script inside its release's grants and bounds. A script is Lua, and Lua may make up any key while it runs; the
-//! keys that its caller declares say nothing about that. So its text is put behind a prelude that lends it another `redis`:
-//! one that looks at every command and every key as they come, with the same table as commands from outside. The prelude
-//! also puts the prefix of the fleet before every key, so that a script knows only the names that its handler uses; it counts
-//! commands, bytes and the steps of loops (`steps`), and ends the script at a bound. Pure.
+//! Keeps a script inside its release's grants and bounds. A script is Lua, and Lua may compute any key while
+//! it runs, so the keys that its caller declares are no protection. The host therefore puts a prelude before
+//! the script's text. The prelude gives the script another `redis`, which checks every command and every key
+//! with the same table as commands of handlers. The prelude also:
 //!
-//! A user of Redis's own access lists would do the same in the server, but takes a connection for each handler and rights
-//! that a hosted Redis does not give.
+//! - puts the prefix of the fleet before every key, so that a script knows only the names that its handler
+//!   uses;
+//! - counts commands, bytes and the steps of loops (`steps`), and ends the script at a bound.
+//!
+//! Pure. A user with access lists of Redis would do the same in the server. But it needs a connection for
+//! each handler, and permissions that a hosted Redis does not give.
 
 use std::fmt::Write;
 
@@ -15,9 +18,10 @@ use super::steps::counted;
 use crate::limits;
 use crate::manifest::Pattern;
 
-/// The checks, with the script behind them. Only commands whose names the text holds are known to the prelude: it runs at
-/// every call, and a table of all would cost more than most scripts do. The caller sends the prefix of keys as the last of
-/// `ARGV`, and `KEYS` with that prefix; the script sees neither.
+/// Returns the prelude followed by the script. The prelude knows only the commands whose names the text
+/// contains: it runs at every call, and a table of all commands would take longer than most scripts. The
+/// caller sends the prefix of keys as the last of `ARGV`, and `KEYS` with that prefix. The script sees
+/// neither.
 pub(super) fn guarded(text: &str, grants: &[Pattern]) -> String {
     let upper = text.to_ascii_uppercase();
     let mut keyed = String::new();
@@ -35,7 +39,7 @@ pub(super) fn guarded(text: &str, grants: &[Pattern]) -> String {
             }
         }
     }
-    // In one line: a script's complaint names the line of its own text.
+    // The prelude is one line, so that an error of a script names the line of its own text.
     let prelude: Vec<&str> = PRELUDE.lines().map(str::trim).collect();
     let mut prelude = prelude.join(" ");
     for (name, bound) in [
@@ -54,7 +58,7 @@ pub(super) fn guarded(text: &str, grants: &[Pattern]) -> String {
     )
 }
 
-/// Every byte that is not plainly itself in Lua is escaped.
+/// Escapes every byte that could have a meaning in a Lua string.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for byte in text.bytes() {
@@ -71,12 +75,12 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// Whatever leads back to the real `redis`.
+/// Hides every name that leads back to the real `redis`.
 const CLOSED: &str =
     "local server,_G,getfenv,setfenv,load,loadstring,loadfile,dofile,require,module,package,debug=redis;";
 
-/// `how` has three digits, see `bounds::code`. The bounds are put in by name. Not every version of Redis has `os.clock`; without
-/// it the steps alone are the bound.
+/// The prelude. `how` has three digits, see `bounds::code`. The bounds are replaced by name. Not every
+/// version of Redis has `os.clock`; without it, only the steps are bounded.
 const PRELUDE: &str = r##"
 local redis,KEYS,ARGV,switchboard_step=(function(real,keyed,prefixes,exact,KEYS,ARGV,has_clock,clock)
 local sub,upper,floor,select,tonumber,tostring,type,error,unpack=string.sub,string.upper,math.floor,select,tonumber,tostring,type,error,unpack
@@ -113,7 +117,7 @@ elseif keys_are==7 then
 local at=1 while at<=count and upper(tostring(words[at]))~="STREAMS" do at=at+1 end
 first=at+1 last=at+(count-at)/2
 end
-if last>count then error("`"..name.."` does not have its keys where they belong",0) end
+if last>count then error("`"..name.."` has words in a form that this command does not allow",0) end
 if excess==1 or excess==2 then
 local offset=tonumber(words[2]) or 0
 if excess==2 then offset=offset/8 end

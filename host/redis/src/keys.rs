@@ -1,13 +1,14 @@
-//! Which commands a handler may say, and which of their words are keys. Pure. Not in the table is what walks over keys
-//! (`KEYS`, `SCAN`), blocks (`BLPOP`), administers (`FLUSHALL`, `CONFIG`), runs code (`EVAL`), names keys by pattern
-//! (`SORT … BY`), belongs to the bus (`PUBLISH`), or takes memory that its caller does not send (`COPY`, `…STORE`, `APPEND`;
-//! what is left of that kind is bounded by [`super::bounds`]).
+//! The commands that a handler may use, and which of their words are keys. Pure. These commands are not in
+//! the table: commands that walk over keys (`KEYS`, `SCAN`), block (`BLPOP`), administer (`FLUSHALL`,
+//! `CONFIG`), run code (`EVAL`), name keys by pattern (`SORT … BY`), belong to the bus (`PUBLISH`), or take
+//! memory that their caller does not send (`COPY`, `…STORE`, `APPEND`). [`super::bounds`] bounds the
+//! remaining commands of the last kind.
 
 use std::fmt;
 
 use crate::limits;
 
-/// Where the keys of a command stand. Its name is word 0.
+/// Which words of a command are keys. The command's name is word 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Keyed {
     /// `TIME`
@@ -26,7 +27,7 @@ pub(super) enum Keyed {
     Streams,
 }
 
-/// By name, in order: it is searched by halves.
+/// Sorted by name, for a binary search.
 const COMMANDS: &[(&str, Keyed)] = &[
     ("BITCOUNT", Keyed::First),
     ("BITPOS", Keyed::First),
@@ -160,7 +161,7 @@ const COMMANDS: &[(&str, Keyed)] = &[
     ("ZUNION", Keyed::Counted),
 ];
 
-/// All that handlers may say.
+/// All commands that handlers may use.
 pub(super) fn commands() -> impl Iterator<Item = (&'static str, Keyed)> {
     COMMANDS.iter().copied()
 }
@@ -177,13 +178,13 @@ impl<'a> Keys<'a> {
         self.positions.iter().map(|at| self.args[*at].as_str())
     }
 
-    /// Where they stand among the words of the command; its name is word 0.
+    /// The positions of the keys among the words of the command; its name is word 0.
     pub(super) fn positions(&self) -> impl Iterator<Item = usize> + '_ {
         self.positions.iter().copied()
     }
 }
 
-/// Whether keys stand in the answer of a command.
+/// Where the answer of a command holds keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Answer {
     NoKeys,
@@ -206,7 +207,7 @@ impl Answer {
     }
 }
 
-/// Why a command may not be said.
+/// The reason why a command is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused(String);
 
@@ -218,9 +219,10 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// The keys of a command, its name first. What the table does not know, and what does not fit its shape, is refused.
+/// Returns the keys of a command. Refuses a command that is not in the table, or whose words do not fit its
+/// shape.
 pub fn of(args: &[String]) -> Result<Keys<'_>, Refused> {
-    let (name, words) = args.split_first().ok_or_else(|| Refused("a command without a name".to_owned()))?;
+    let (name, words) = args.split_first().ok_or_else(|| Refused("a command must have a name".to_owned()))?;
     let upper = name.to_ascii_uppercase();
     let index = COMMANDS
         .binary_search_by(|(known, _)| (*known).cmp(&upper))
@@ -228,8 +230,8 @@ pub fn of(args: &[String]) -> Result<Keys<'_>, Refused> {
     let keyed = COMMANDS[index].1;
     let positions = find(keyed, words)
         .filter(|keys| !keys.is_empty() || keyed == Keyed::No)
-        .ok_or_else(|| Refused(format!("`{upper}` does not have its keys where they belong")))?;
-    // The name of the command stands before the words.
+        .ok_or_else(|| Refused(format!("`{upper}` has words in a form that this command does not allow")))?;
+    // The name of the command comes before the words.
     let keys = Keys { args, positions: positions.into_iter().map(|at| at + 1).collect() };
     if keys.iter().any(|key| key.len() > limits::REDIS_KEY_BYTES_MAX) {
         return Err(Refused(format!("a key has at most {} bytes", limits::REDIS_KEY_BYTES_MAX)));
@@ -237,7 +239,7 @@ pub fn of(args: &[String]) -> Result<Keys<'_>, Refused> {
     Ok(keys)
 }
 
-/// Positions among the words behind the name.
+/// Returns the positions of the keys among the words after the name.
 fn find(keyed: Keyed, words: &[String]) -> Option<Vec<usize>> {
     let up_to = |count: usize| (count <= words.len()).then(|| (0..count).collect());
     match keyed {
@@ -254,7 +256,7 @@ fn find(keyed: Keyed, words: &[String]) -> Option<Vec<usize>> {
         }
         Keyed::Streams => {
             let at = words.iter().position(|word| word.eq_ignore_ascii_case("STREAMS"))?;
-            // Only COUNT before it: BLOCK would hold up everyone else on the connection.
+            // Only COUNT may come before it. BLOCK would block every other call on the connection.
             match &words[..at] {
                 [] => {}
                 [count, _] if count.eq_ignore_ascii_case("COUNT") => {}
@@ -266,7 +268,7 @@ fn find(keyed: Keyed, words: &[String]) -> Option<Vec<usize>> {
     }
 }
 
-/// A name that somebody made up is repeated only as far as it could be a name.
+/// An unknown name is repeated only in characters and a length that a command could have.
 fn shown(name: &str) -> String {
     name.chars().filter(char::is_ascii_graphic).take(32).collect()
 }
@@ -346,7 +348,7 @@ mod tests {
             "RANDOMKEY",
             "DBSIZE",
             "GEORADIUS a 1 1 1 m STORE b",
-            // These take memory that their caller does not send.
+            // These commands take memory that their caller does not send.
             "COPY a b",
             "APPEND a x",
             "BITOP NOT a b",

@@ -1,6 +1,7 @@
-//! The names of this fleet in Redis. Every key is `sb:{fleet}:{generation}:` and then the name that a handler uses; every
-//! channel begins with `sb:{fleet}`. Fleets that share a Redis therefore neither see nor hear each other, and raising the
-//! generation makes everything in Redis unreadable at once, without walking over keys.
+//! The names of this fleet in Redis. Every key is `sb:{fleet}:{generation}:` followed by the name that a
+//! handler uses; every channel begins with `sb:{fleet}`. So fleets that share a Redis do not see each other's
+//! keys or messages. Raising the generation makes all data in Redis unreadable at once, without a scan of the
+//! keys.
 //!
 //! A prefix has no braces, so the hash tag of a name stays the hash tag of its key.
 
@@ -31,15 +32,15 @@ pub type GenerationFuture<'a> = Pin<Box<dyn Future<Output = Result<i64, String>>
 pub struct Keyspace(Arc<Inner>);
 
 struct Inner {
-    /// Of channels, and the beginning of every key. None: keys are used as they are.
+    /// The prefix of channels, and the beginning of every key. None: keys are used without a prefix.
     namespace: Option<String>,
-    truth: Truth,
-    /// The generation that this node uses.
+    fleet_generation: FleetGeneration,
+    /// The keys of the generation that this node uses.
     names: watch::Sender<Arc<Names>>,
 }
 
-/// Where the generation of the whole fleet is kept.
-enum Truth {
+/// Where the generation of the whole fleet is stored.
+enum FleetGeneration {
     Nowhere,
     Fleet(Arc<dyn Generations>),
     #[cfg(test)]
@@ -54,17 +55,18 @@ pub(super) struct Names {
 }
 
 impl Keyspace {
-    /// The keys of the fleet of this name, whose generation was `generation` when it was read.
+    /// The keyspace of the fleet of this name. `generation` is the fleet's generation when it was read.
     pub fn of(fleet: &str, generation: i64, generations: impl Generations + 'static) -> Self {
-        Self::new(namespace(fleet), generation, Truth::Fleet(Arc::new(generations)))
+        Self::new(namespace(fleet), generation, FleetGeneration::Fleet(Arc::new(generations)))
     }
 
-    /// Keys as they are, for a Redis that belongs to one user. Nothing guards against a server that lost its data.
+    /// A keyspace without a prefix, for a Redis that belongs to one user. Nothing protects against a server
+    /// that lost its data.
     pub fn bare() -> Self {
         let names = Names { generation: 0, prefix: String::new() };
         Self(Arc::new(Inner {
             namespace: None,
-            truth: Truth::Nowhere,
+            fleet_generation: FleetGeneration::Nowhere,
             names: watch::Sender::new(Arc::new(names)),
         }))
     }
@@ -72,15 +74,15 @@ impl Keyspace {
     #[cfg(test)]
     pub(super) fn in_memory(name: &str, generation: Arc<AtomicI64>) -> Self {
         let now = generation.load(SeqCst);
-        Self::new(format!("sb:{name}"), now, Truth::Memory(generation))
+        Self::new(format!("sb:{name}"), now, FleetGeneration::Memory(generation))
     }
 
-    fn new(namespace: String, generation: i64, truth: Truth) -> Self {
+    fn new(namespace: String, generation: i64, fleet_generation: FleetGeneration) -> Self {
         let names = watch::Sender::new(Arc::new(Names::of(&namespace, generation)));
-        Self(Arc::new(Inner { namespace: Some(namespace), truth, names }))
+        Self(Arc::new(Inner { namespace: Some(namespace), fleet_generation, names }))
     }
 
-    /// What every key and channel of the fleet begins with.
+    /// The beginning of every key and channel of the fleet.
     pub(super) fn namespace(&self) -> Option<&str> {
         self.0.namespace.as_deref()
     }
@@ -89,12 +91,13 @@ impl Keyspace {
         self.0.names.borrow().clone()
     }
 
-    /// Tells when the node begins to use another generation.
+    /// Notifies when the node begins to use another generation.
     pub(super) fn changes(&self) -> watch::Receiver<Arc<Names>> {
         self.0.names.subscribe()
     }
 
-    /// This node uses the generation from now on. A link serves it only after its server has confirmed it.
+    /// Makes this node use the generation from now on. A link takes commands for it only after its server has
+    /// confirmed it.
     pub(super) fn adopt(&self, generation: i64) {
         let Some(namespace) = self.namespace() else { return };
         self.0.names.send_if_modified(|names| {
@@ -106,23 +109,24 @@ impl Keyspace {
         });
     }
 
-    /// The generation of the fleet. The error says why it is not known.
-    pub(super) async fn truth(&self) -> Result<i64, String> {
-        match &self.0.truth {
-            Truth::Nowhere => Ok(0),
-            Truth::Fleet(generations) => generations.read().await,
+    /// Reads the generation of the fleet. The error says why it is not known.
+    pub(super) async fn read_generation(&self) -> Result<i64, String> {
+        match &self.0.fleet_generation {
+            FleetGeneration::Nowhere => Ok(0),
+            FleetGeneration::Fleet(generations) => generations.read().await,
             #[cfg(test)]
-            Truth::Memory(generation) => Ok(generation.load(SeqCst)),
+            FleetGeneration::Memory(generation) => Ok(generation.load(SeqCst)),
         }
     }
 
-    /// Raises the generation above `known`, unless somebody has raised it since `expected` was read. Returns what it is then.
+    /// Raises the generation above `known`, unless another node has raised it since `expected` was read.
+    /// Returns the current generation.
     pub(super) async fn raise(&self, expected: i64, known: i64) -> Result<i64, String> {
-        match &self.0.truth {
-            Truth::Nowhere => Ok(0),
-            Truth::Fleet(generations) => generations.raise(expected, known).await,
+        match &self.0.fleet_generation {
+            FleetGeneration::Nowhere => Ok(0),
+            FleetGeneration::Fleet(generations) => generations.raise(expected, known).await,
             #[cfg(test)]
-            Truth::Memory(generation) => {
+            FleetGeneration::Memory(generation) => {
                 let raised = generation.compare_exchange(expected, expected.max(known) + 1, SeqCst, SeqCst);
                 Ok(raised.map_or_else(|now| now, |before| before.max(known) + 1))
             }
@@ -130,7 +134,7 @@ impl Keyspace {
     }
 }
 
-/// What the channels of a fleet begin with.
+/// The beginning of every channel of a fleet.
 pub fn namespace(fleet: &str) -> String {
     format!("sb:{fleet}")
 }
@@ -144,12 +148,13 @@ impl Names {
         &self.prefix
     }
 
-    /// The key that Redis knows by this name.
+    /// The key in Redis for a handler's name of it.
     pub(super) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// A command with the keys that Redis knows. Which of its words are keys must be known.
+    /// Returns the command with the keys of this generation. The table in [`keys`] must know which of its
+    /// words are keys.
     pub(super) fn command<'a>(&self, args: &'a [String]) -> Result<Vec<Cow<'a, str>>, Error> {
         let mut words: Vec<Cow<'a, str>> = args.iter().map(|word| Cow::Borrowed(word.as_str())).collect();
         if !self.prefix.is_empty() {
@@ -159,7 +164,7 @@ impl Names {
         Ok(words)
     }
 
-    /// The answer with the names that the asker knows: a few commands answer with keys.
+    /// Removes the prefix from the keys in an answer: a few commands answer with keys.
     pub(super) fn answer(&self, command: &str, mut reply: Value) -> Value {
         if self.prefix.is_empty() {
             return reply;
@@ -221,7 +226,7 @@ mod tests {
         assert_eq!(names.answer("zmpop", popped("sb:f:3:z")), popped("z"));
         let read = |key: &str| Value::Array(vec![Value::Array(vec![text(key), Value::Array(vec![])])]);
         assert_eq!(names.answer("XREAD", read("sb:f:3:s")), read("s"));
-        // What people wrote is theirs.
+        // A value that looks like a key stays unchanged.
         assert_eq!(
             names.answer("LRANGE", Value::Array(vec![text("sb:f:3:l")])),
             Value::Array(vec![text("sb:f:3:l")])

@@ -1,6 +1,6 @@
-//! Ends a script that does not end: `SCRIPT KILL`, on a connection of its own, because every other one waits behind the
-//! script. Redis reads it only once its `busy-reply-threshold` has passed, and refuses where the script has written: then
-//! nothing but a restart of Redis without saving ends it.
+//! Ends a script that runs too long: sends `SCRIPT KILL` on a connection of its own, because every other
+//! connection waits behind the script. Redis reads it only after its `busy-reply-threshold`. Redis refuses it
+//! when the script has written: then only a restart of Redis without saving ends the script.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,52 +9,54 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::SILENCE_MAX;
+use super::endpoint::RedisEndpoint;
 use super::link::Link;
-use super::place::Place;
 use super::pubsub;
 use crate::limits;
 
-/// Between two attempts.
+/// The wait between two attempts.
 const KILLS_APART: Duration = Duration::from_secs(1);
-/// The same is logged once in so long.
+/// The same outcome is logged at most once in this time.
 const LOGS_APART: Duration = Duration::from_secs(60);
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Killed,
     /// No script was running any more.
     NotBusy,
-    /// It has written.
+    /// The script has written, so Redis cannot end it.
     Unkillable,
     /// No answer, or another one.
     Unknown(String),
 }
 
-/// For as long as anyone holds the `Redis`.
-pub(super) async fn run(link: Arc<Link>, place: Place) {
+/// Runs until the last `Redis` is dropped.
+pub(super) async fn run(link: Arc<Link>, endpoint: RedisEndpoint) {
     let mut logged: Option<(Outcome, Instant)> = None;
     loop {
-        link.overdue.notified().await;
+        link.script_overdue.notified().await;
         let began = Instant::now();
-        let outcome = kill(&link, &place).await;
+        let outcome = kill(&link, &endpoint).await;
         if outcome == Outcome::Killed {
             metrics::counter!("switchboard_redis_scripts_killed_total").increment(1);
-            link.doubted.notify_one();
+            link.check_requested.notify_one();
         }
         let is_new = logged.as_ref().is_none_or(|(last, at)| *last != outcome || at.elapsed() >= LOGS_APART);
         if is_new && outcome != Outcome::NotBusy {
             match &outcome {
                 Outcome::Killed => tracing::error!(
-                    "a script ran in Redis for more than {} ms and was ended by SCRIPT KILL; `slowlog get` on the server \
+                    "a script ran in Redis for more than {} ms and was ended with SCRIPT KILL; `slowlog get` on the server \
                      names it",
                     limits::REDIS_ANSWER_MS_MAX
                 ),
                 Outcome::Unkillable => tracing::error!(
-                    "a script in Redis does not end, and Redis cannot end it because it has written: Redis serves nobody \
-                     until somebody restarts it without saving (`redis-cli shutdown nosave`)"
+                    "a script in Redis does not end, and Redis cannot end it because it has written: Redis answers no client \
+                     until an operator restarts it without saving (`redis-cli shutdown nosave`)"
                 ),
-                Outcome::Unknown(why) => tracing::warn!("SCRIPT KILL was not answered: {why}"),
+                Outcome::Unknown(why) => {
+                    tracing::warn!("SCRIPT KILL failed, so the script still runs: {why}")
+                }
                 Outcome::NotBusy => {}
             }
             logged = Some((outcome, Instant::now()));
@@ -63,11 +65,11 @@ pub(super) async fn run(link: Arc<Link>, place: Place) {
     }
 }
 
-async fn kill(link: &Link, place: &Place) -> Outcome {
-    // A busy server does not say whether it is a primary, so no sentinel would find it.
+async fn kill(link: &Link, endpoint: &RedisEndpoint) -> Outcome {
+    // A busy server does not answer whether it is a primary, so no sentinel would lead to it.
     let server = match link.server.load_full() {
         Some(server) => server.as_ref().clone(),
-        None => match place.find().await {
+        None => match endpoint.find().await {
             Ok(server) => server,
             Err(why) => return Outcome::Unknown(why.to_owned()),
         },

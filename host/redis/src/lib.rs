@@ -1,23 +1,24 @@
-//! Redis: one connection for the commands of all handlers (`link`), kept by a task that makes sure that its server is the
-//! writable primary of this fleet (`keeper`), and one for what the bus hears (`pubsub`). Nothing in Redis is the truth, so
-//! while it is away everything is answered `unavailable` at once.
+//! Access to Redis: one connection for the commands of all handlers (`link`), with a background task that
+//! makes sure that its server is the writable primary of this fleet (`monitor`), and one connection for the
+//! messages of the bus (`pubsub`). Redis holds no data that cannot be rebuilt, so while it is not usable
+//! every command fails with `unavailable` at once.
 //!
-//! Handlers and their scripts know keys by their own names; `keyspace` puts the fleet and the generation before them. Which
-//! keys a handler may touch is checked by `interfaces` with [`keys`].
+//! Handlers and their scripts use their own names for keys; `keyspace` adds the fleet and the generation as a
+//! prefix. `interfaces` checks with [`keys`] which keys a handler may touch.
 
 use switchboard_contract as contract;
 use switchboard_core::{config, limits, manifest};
 
 mod bounds;
 mod cluster;
+mod endpoint;
 mod fault;
 mod guard;
-mod keeper;
 pub mod keys;
 mod keyspace;
 mod kill;
 mod link;
-mod place;
+mod monitor;
 pub mod pubsub;
 mod reply;
 mod steps;
@@ -37,19 +38,19 @@ use crate::config::Config;
 use crate::contract::redis::{Error, Node};
 use crate::manifest::Pattern;
 use cluster::{Cluster, slot_of_command, slot_of_key};
-use keeper::Keeper;
+use endpoint::RedisEndpoint;
 use keyspace::Names;
 use link::{Health, Link, batch};
-use place::Place;
+use monitor::Monitor;
 
 pub use keyspace::{GenerationFuture, Generations, Keyspace, namespace};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(limits::REDIS_BACKOFF_MS_MAX);
 const SILENCE_MAX: Duration = Duration::from_millis(limits::REDIS_SILENCE_MS_MAX);
-/// Keys that one step of `forget` walks over.
+/// The number of keys that one step of `forget` scans.
 const FORGET_KEYS: &str = "2000";
-/// The hash tag of the guard of a Redis that is one server.
+/// The hash tag of the guard key when Redis is a single server.
 const GUARD_TAG: &str = "{0}";
 
 /// A Lua script of a release, run by its hash.
@@ -57,12 +58,12 @@ const GUARD_TAG: &str = "{0}";
 pub struct Script {
     pub name: String,
     pub text: String,
-    /// In hex, as `EVALSHA` wants it.
+    /// In hex, as `EVALSHA` expects it.
     pub sha1: String,
 }
 
 impl Script {
-    /// Behind the checks that keep it inside these grants.
+    /// Puts the checks of [`guard`] before the script. They keep it inside these grants.
     pub fn new(name: impl Into<String>, text: &str, grants: &[Pattern]) -> Self {
         let (name, text) = (name.into(), guard::guarded(text, grants));
         let sha1 = redis::Script::new(&text).get_hash().to_owned();
@@ -75,62 +76,66 @@ pub struct Redis(Arc<Inner>);
 
 struct Inner {
     link: Arc<Link>,
-    place: Place,
+    endpoint: RedisEndpoint,
     keyspace: Keyspace,
-    /// Then every command goes by it, and the link above only says whether it is up.
+    /// In a cluster, every command is sent by this field, and the link above only says whether the cluster is
+    /// up.
     cluster: Option<Cluster>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Redis {
-    /// Only a setting can be wrong here: a Redis that is away is tried again and again.
+    /// Starts to connect. Fails only when a setting is wrong: the background task keeps trying to reach a
+    /// Redis that is not reachable.
     pub fn connect(config: &Config, keyspace: Keyspace) -> Result<Self, config::Error> {
         let url = config.redis_url()?;
-        let place = Place::parse(url).map_err(|reason| config::Error::Invalid {
+        let endpoint = RedisEndpoint::parse(url).map_err(|reason| config::Error::Invalid {
             source: "redis_url".to_owned(),
             // The text of a URL that does not parse may hold a password.
             reason: format!("not a Redis URL ({reason})"),
         })?;
         let link = Arc::new(Link::default());
-        let (cluster, tasks) = match &place {
-            Place::Among(seeds) => {
-                let (cluster, keeper) = Cluster::start(seeds.clone(), link.clone(), keyspace.clone());
-                (Some(cluster), vec![keeper])
+        let (cluster, tasks) = match &endpoint {
+            RedisEndpoint::Cluster(seeds) => {
+                let (cluster, monitor) = Cluster::start(seeds.clone(), link.clone(), keyspace.clone());
+                (Some(cluster), vec![monitor])
             }
-            place => {
+            endpoint => {
                 let (_, tag) = watch::channel(GUARD_TAG.to_owned());
-                (None, spawn_keeper(link.clone(), place.clone(), keyspace.clone(), tag))
+                (None, spawn_tasks(link.clone(), endpoint.clone(), keyspace.clone(), tag))
             }
         };
-        Ok(Self(Arc::new(Inner { link, place, keyspace, cluster, tasks })))
+        Ok(Self(Arc::new(Inner { link, endpoint, keyspace, cluster, tasks })))
     }
 
-    /// Whether commands are taken now.
+    /// True when Redis takes commands now.
     pub fn is_up(&self) -> bool {
         self.0.link.is_up()
     }
 
-    /// Whether Redis is a writable primary now, and if not, why. It asks nobody: the answer is at most half a second old, so
-    /// a readiness check may ask as often as it likes. In a cluster every server must be one.
+    /// Says whether Redis is a writable primary now, and if not, why. It sends no command: the answer is at
+    /// most half a second old, so a readiness check may call it as often as it likes. In a cluster, every
+    /// server must be a writable primary.
     pub fn writable_primary(&self) -> Result<(), String> {
         self.0.link.health.borrow().writable()
     }
 
-    /// Resolves when it is up; for whoever starts.
+    /// Resolves when Redis takes commands. For the start of a node.
     pub async fn up(&self) {
-        // The sender lives in the same link.
+        // The sender is a field of the same link.
         let _ = self.0.link.health.subscribe().wait_for(Health::takes_commands).await;
     }
 
-    /// Everything that Redis holds for the fleet is void from now on: no node reads or writes it again, and the read model
-    /// is rebuilt from Postgres. For whoever finds that Redis may hold what is not true any more. The other nodes follow
-    /// within a second; until then a node's writes to what is void are answered `unavailable` once one node has begun.
+    /// Makes everything that Redis holds for the fleet void: no node reads or writes it again, and the read
+    /// model is rebuilt from Postgres. Call it when Redis may hold data that is wrong. The other nodes follow
+    /// within a second. Until then, their writes to the void keys fail with `unavailable` once one node has
+    /// begun.
     pub async fn void(&self, why: &str) -> Result<(), String> {
-        let expected = self.0.keyspace.truth().await?;
+        let expected = self.0.keyspace.read_generation().await?;
         let generation = self.0.keyspace.raise(expected, self.0.keyspace.names().generation).await?;
-        tracing::warn!(generation, "what Redis holds is dropped and rebuilt from Postgres: {why}");
+        tracing::warn!(generation, "the fleet's data in Redis is void and is rebuilt from Postgres: {why}");
         metrics::counter!("switchboard_redis_voids_total").increment(1);
-        // The links follow, and answer `unavailable` until their servers have confirmed it.
+        // The links follow, and answer `unavailable` until their servers have confirmed the new generation.
         self.0.keyspace.adopt(generation);
         Ok(())
     }
@@ -168,8 +173,8 @@ impl Redis {
         reply::replies(named.collect())
     }
 
-    /// Deletes every key of the fleet that matches one of the patterns, a step at a time: for an operator, not for a handler.
-    /// Returns how many keys were deleted.
+    /// Deletes every key of the fleet that matches one of the patterns, a step at a time. For operators, not
+    /// for handlers. Returns the number of deleted keys.
     pub async fn forget(&self, patterns: &[Pattern]) -> Result<u64, Error> {
         let links = match &self.0.cluster {
             Some(cluster) => cluster.links(),
@@ -207,7 +212,7 @@ impl Redis {
         }
     }
 
-    /// By its hash; the text goes along only where Redis does not know it.
+    /// Runs a script by its hash. The text is sent only when Redis does not know the hash.
     pub async fn script(
         &self,
         script: &Script,
@@ -219,35 +224,35 @@ impl Redis {
         let names = self.0.keyspace.names();
         let keys: Vec<String> = keys.iter().map(|key| names.key(key)).collect();
         let count = keys.len().to_string();
-        let say = |how, what| {
+        let command = |how, what| {
             let head = [how, what, count.as_str()];
             let words = head.into_iter().chain(keys.iter().chain(args).map(String::as_str));
-            // The prelude takes the prefix of keys away again (`guard`).
+            // The prelude of the script removes the prefix of the keys again (`guard`).
             let words: Vec<&str> = words.chain([names.prefix()]).collect();
             packed(&words)
         };
         let slot = keys.first().map(|key| slot_of_key(key));
-        match self.send(&names, slot, say("EVALSHA", &script.sha1), true, deadline).await {
+        match self.send(&names, slot, command("EVALSHA", &script.sha1), true, deadline).await {
             Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {}
             Ok(reply) => return reply::nodes(reply),
             Err(Error::Failed(reason)) if reason.contains("NOSCRIPT") => {}
             Err(error) => return Err(error),
         }
-        reply::nodes(self.send(&names, slot, say("EVAL", &script.text), true, deadline).await?)
+        reply::nodes(self.send(&names, slot, command("EVAL", &script.text), true, deadline).await?)
     }
 
-    /// What Redis says to a script that is not Lua. It is compiled, not run. None where it compiles, and where nobody can
-    /// say: Redis is away, or does not let this user load scripts.
-    pub async fn complaint(&self, script: &Script, deadline: Instant) -> Option<String> {
+    /// Compiles a script without running it, and returns the error of Redis. None when the script compiles.
+    /// None also when nobody can say: Redis is not reachable, or does not let this user load scripts.
+    pub async fn compile_error(&self, script: &Script, deadline: Instant) -> Option<String> {
         let load = packed(&["SCRIPT", "LOAD", &script.text]);
         let names = self.0.keyspace.names();
         match self.send(&names, None, load, false, deadline).await.and_then(reply::nodes) {
-            Err(Error::Failed(said)) if said.contains("compiling script") => Some(said),
+            Err(Error::Failed(message)) if message.contains("compiling script") => Some(message),
             _ => None,
         }
     }
 
-    /// Messages for the bus, in one round trip. How many heard them is not looked at.
+    /// Publishes messages of the bus in one round trip. The number of receivers is ignored.
     pub async fn publish(
         &self,
         messages: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)],
@@ -275,14 +280,14 @@ impl Redis {
         Ok(())
     }
 
-    /// Where the bus listens.
-    pub fn subscriber(&self) -> (pubsub::Subscriber, pubsub::Heard) {
-        // Every server of a cluster hears everything.
+    /// Opens the connection on which the bus receives messages.
+    pub fn subscriber(&self) -> (pubsub::Subscriber, pubsub::Messages) {
+        // Every server of a cluster receives all messages.
         let primary = self.0.cluster.is_none().then(|| self.0.link.primary.subscribe());
-        pubsub::listen(self.0.place.clone(), primary)
+        pubsub::listen(self.0.endpoint.clone(), primary)
     }
 
-    /// Only a cluster asks where a command belongs.
+    /// Only in a cluster does a command have a slot.
     fn slot_of(&self, words: &[Cow<'_, str>]) -> Option<u16> {
         self.0.cluster.as_ref().and_then(|_| slot_of_command(words))
     }
@@ -320,20 +325,20 @@ impl Drop for Inner {
     }
 }
 
-/// The tasks of one link: one keeps it, one ends scripts that do not end.
-fn spawn_keeper(
+/// Starts the tasks of one link: one monitors its server, the other one ends scripts that run too long.
+fn spawn_tasks(
     link: Arc<Link>,
-    place: Place,
+    endpoint: RedisEndpoint,
     keyspace: Keyspace,
     tag: watch::Receiver<String>,
 ) -> Vec<JoinHandle<()>> {
-    let killer = tokio::spawn(kill::run(link.clone(), place.clone()));
-    vec![tokio::spawn(Keeper { link, place, keyspace, tag }.run()), killer]
+    let killer = tokio::spawn(kill::run(link.clone(), endpoint.clone()));
+    vec![tokio::spawn(Monitor { link, endpoint, keyspace, tag }.run()), killer]
 }
 
 fn check(commands: &[impl AsRef<[String]>]) -> Result<(), Error> {
     if commands.iter().any(|args| args.as_ref().is_empty()) {
-        return Err(Error::Refused("a command without a name".to_owned()));
+        return Err(Error::Refused("a command must have a name".to_owned()));
     }
     let mut bytes = 0;
     for args in commands.iter().map(AsRef::as_ref) {
@@ -366,7 +371,7 @@ fn packed(args: &[impl AsRef<[u8]>]) -> Cmd {
     command
 }
 
-/// The deletions of those keys whose names match one of the patterns.
+/// Returns the commands that delete the keys whose names match one of the patterns.
 fn unlinks(names: &Names, keys: &[Value], patterns: &[Pattern]) -> Vec<Cmd> {
     let mut unlinks = Vec::new();
     for key in keys {

@@ -1,7 +1,7 @@
-//! The connection to one server, as all calls share it. It takes commands only while `keeper` has found the server to be a
-//! writable primary that holds the generation of keys that this node uses. Every batch of commands ends with a look at that
-//! generation: a server that was emptied, restored or replaced a moment ago answers `unavailable`, and nothing that was
-//! written to it counts as written.
+//! The connection to one server, shared by all calls. It takes commands only while `monitor` has found the
+//! server to be a writable primary that holds the generation of keys that this node uses. Every batch of
+//! commands ends with a check of that generation. So when a server was emptied, restored or replaced a moment
+//! ago, the batch fails with `unavailable`, and its writes do not count.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use super::packed;
 use crate::contract::redis::Error;
 use crate::limits;
 
-/// What a link is good for.
+/// The state of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Health {
     /// A writable primary.
     Writable,
-    /// It takes commands, but its memory is full and most writes fail.
+    /// The server takes commands, but its memory is full and most writes fail.
     Full(String),
-    /// Connected to a primary that refuses writes: only the bus uses it.
+    /// Connected to a primary that refuses writes. Only the bus uses it.
     Refuses(String),
     /// Not connected to a primary.
     Away(String),
@@ -36,7 +36,7 @@ impl Health {
         matches!(self, Self::Writable | Self::Full(_))
     }
 
-    /// Why it is not a writable primary.
+    /// Ok when the server is a writable primary; otherwise the reason why not.
     pub(super) fn writable(&self) -> Result<(), String> {
         match self {
             Self::Writable => Ok(()),
@@ -45,36 +45,36 @@ impl Health {
     }
 }
 
-/// Shared with the task that keeps it.
+/// The state of one connection, shared by the calls and the link's background task.
 pub(super) struct Link {
     live: ArcSwapOption<Live>,
     pub(super) health: watch::Sender<Health>,
-    /// The server that was connected to last.
+    /// The server of the last connection.
     pub(super) server: ArcSwapOption<ConnectionInfo>,
-    /// The run id of the primary that is connected, for the connection that hears the bus.
+    /// The run id of the connected primary, for the connection that receives the messages of the bus.
     pub(super) primary: watch::Sender<Option<Arc<str>>>,
-    /// A command found the connection dead, or the server changed.
-    pub(super) doubted: Notify,
-    /// A script did not end in time.
-    pub(super) overdue: Notify,
+    /// A command found the connection dead, or the server changed. The monitor then checks the server.
+    pub(super) check_requested: Notify,
+    /// A script did not end in time. The task in `kill` then ends it.
+    pub(super) script_overdue: Notify,
 }
 
-/// A connection, and what its server has confirmed.
+/// An open connection, and what its server has confirmed.
 pub(super) struct Live {
     pub(super) connection: MultiplexedConnection,
-    /// None: it takes no commands.
+    /// None: the connection takes no commands.
     pub(super) confirmed: Option<Confirmed>,
 }
 
 #[derive(Clone)]
 pub(super) struct Confirmed {
     pub(super) generation: i64,
-    pub(super) guard: Option<Guard>,
+    pub(super) guard: Option<RedisGuard>,
 }
 
-/// The key that says which generation a server holds, and what it must say.
+/// The key that names the generation that a server holds, and the expected value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Guard {
+pub(super) struct RedisGuard {
     pub(super) key: String,
     pub(super) text: String,
 }
@@ -86,18 +86,18 @@ impl Default for Link {
             health: watch::Sender::new(Health::Away("the node has not connected to Redis yet".to_owned())),
             server: ArcSwapOption::empty(),
             primary: watch::Sender::new(None),
-            doubted: Notify::new(),
-            overdue: Notify::new(),
+            check_requested: Notify::new(),
+            script_overdue: Notify::new(),
         }
     }
 }
 
-/// Commands for one server, under the generation whose keys they name.
+/// Commands for one server, with keys of one generation.
 pub(super) struct Batch {
     pub(super) pipeline: Pipeline,
     pub(super) count: usize,
     pub(super) generation: i64,
-    /// One of them runs a script.
+    /// True when one of the commands runs a script.
     pub(super) has_script: bool,
 }
 
@@ -106,7 +106,7 @@ impl Link {
         self.health.borrow().takes_commands()
     }
 
-    /// Replaces what is known of the server. Logs only what is new.
+    /// Replaces the state of the server. Logs only changes.
     pub(super) fn set(&self, live: Option<Live>, health: Health) {
         self.live.store(live.map(Arc::new));
         let before = self.health.send_replace(health.clone());
@@ -115,23 +115,25 @@ impl Link {
         }
         match &health {
             Health::Writable => tracing::info!("Redis is connected and writable"),
-            Health::Full(why) | Health::Refuses(why) => tracing::warn!("Redis refuses writes: {why}"),
+            Health::Full(why) | Health::Refuses(why) => {
+                tracing::warn!("Redis refuses writes, so most commands fail: {why}")
+            }
             Health::Away(why) if before.takes_commands() => {
                 tracing::warn!(
-                    "Redis is not usable: {why}; caches, limits, presence and the bus wait for it"
+                    "Redis is not usable, so caches, limits, presence and the bus stop until it is back: {why}"
                 );
             }
             Health::Away(why) => tracing::debug!("Redis is not usable: {why}"),
         }
     }
 
-    /// A reply for each command, or the error that stopped all of them. What the server refuses for a reason that passes is
-    /// `unavailable`; any other error is a reply.
+    /// Sends a batch. Returns a reply for each command, or the error that stopped all of them. When the
+    /// server refuses for a reason that passes, the error is `unavailable`; any other error is a reply.
     pub(super) async fn send(&self, mut batch: Batch, deadline: Instant) -> Result<Vec<Value>, Error> {
         let live = self.live.load_full().ok_or(Error::Unavailable)?;
         let confirmed = live.confirmed.as_ref().ok_or(Error::Unavailable)?;
         if confirmed.generation != batch.generation {
-            // One of the two is about to follow the other.
+            // The link or the keyspace is about to follow the other.
             return Err(Error::Unavailable);
         }
         let guard = confirmed.guard.as_ref();
@@ -145,13 +147,13 @@ impl Link {
         if let Some(guard) = guard
             && !matches!(replies.pop(), Some(Value::BulkString(text)) if text == guard.text.as_bytes())
         {
-            self.doubted.notify_one();
+            self.check_requested.notify_one();
             return Err(Error::Unavailable);
         }
         Ok(replies)
     }
 
-    /// Messages of the bus. A primary that refuses writes still hands them on.
+    /// Publishes messages of the bus. A primary that refuses writes still forwards them.
     pub(super) async fn publish(
         &self,
         pipeline: &Pipeline,
@@ -168,12 +170,12 @@ impl Link {
         has_script: bool,
         sent: impl Future<Output = Result<Vec<Value>, RedisError>>,
     ) -> Result<Vec<Value>, Error> {
-        // Before the call's own end: a caller that hears of it in time can go on without.
+        // This bound is shorter than the call's own deadline, so that the call can go on without Redis.
         let answered_by = Instant::now() + Duration::from_millis(limits::REDIS_ANSWER_MS_MAX);
         match timeout_at(deadline.min(answered_by), sent).await {
             Err(_) => {
                 if has_script && answered_by <= deadline {
-                    self.overdue.notify_one();
+                    self.script_overdue.notify_one();
                 }
                 Err(Error::Deadline)
             }
@@ -183,7 +185,7 @@ impl Link {
                         if Fault::of(error) != Fault::Moved && Fault::of(error).is_unavailable())
                 });
                 if refused {
-                    self.doubted.notify_one();
+                    self.check_requested.notify_one();
                     return Err(Error::Unavailable);
                 }
                 Ok(replies)
@@ -191,7 +193,7 @@ impl Link {
             Ok(Err(error)) => match error.code() {
                 Some(code) if !Fault::of_code(code).is_unavailable() => Err(Error::Failed(error.to_string())),
                 _ => {
-                    self.doubted.notify_one();
+                    self.check_requested.notify_one();
                     Err(Error::Unavailable)
                 }
             },
@@ -199,7 +201,7 @@ impl Link {
     }
 }
 
-/// What stopped a connection, without the URL, which may hold a password.
+/// The reason why a connection failed, without the URL, which may hold a password.
 pub(super) fn reason(error: &RedisError) -> String {
     match error.code() {
         Some(code) => fault::explained(code),

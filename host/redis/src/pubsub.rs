@@ -1,6 +1,7 @@
-//! What the bus hears. A connection of its own with a codec of its own: the driver's queue of messages has no bound, and
-//! a payload here is a slice of what was read. It comes back by itself and says so; subscribing again is the bus's
-//! business, because only the bus knows what it still wants.
+//! The connection on which the bus receives messages. It has its own codec, because the driver's queue of
+//! messages has no bound, and because a payload here is a slice of the read buffer. The connection is opened
+//! again by itself, with an event. The bus subscribes again, because only the bus knows which channels it
+//! still needs.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -15,66 +16,68 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::place::Place;
+use super::endpoint::RedisEndpoint;
 use super::{BACKOFF_MAX, BACKOFF_MIN, SILENCE_MAX};
 use crate::limits;
 
-/// Between two questions whether the connection still lives.
-const PULSE: Duration = Duration::from_millis(1000);
-/// The connection for commands may find the primary so much later than this one.
-const AGREE_WITHIN: Duration = Duration::from_secs(2);
-/// Orders to subscribe that wait for the connection's task; one more waits outside.
-const ORDERS_MAX: usize = 1024;
+/// The time between two checks whether the connection still works.
+const PING_EVERY: Duration = Duration::from_millis(1000);
+/// The connection for commands may find the new primary this much later than this connection.
+const PRIMARY_AGREE_MAX: Duration = Duration::from_secs(2);
+/// The number of subscription requests that wait for the connection's task. Further callers wait before the
+/// queue.
+const REQUESTS_MAX: usize = 1024;
 
-/// One thing that happened, in order.
+/// An event of the connection, in request.
 #[derive(Debug, PartialEq)]
 pub enum Event {
-    /// Connected, for the first time or again. Nothing is subscribed.
+    /// Connected, for the first time or again. No channel is subscribed.
     Up,
     Message {
         channel: Bytes,
         payload: Bytes,
     },
-    /// The connection is gone, and with it every subscription. Messages may have been missed from here to `Up` and on to
-    /// the confirmation of each channel.
+    /// The connection was lost, and with it every subscription. Messages may have been missed from here to
+    /// `Up`, and until each channel is confirmed.
     Down,
 }
 
-/// The events. Dropping it ends the connection.
-pub struct Heard {
+/// The events of the connection. Dropping it ends the connection.
+pub struct Messages {
     events: mpsc::Receiver<Event>,
     task: JoinHandle<()>,
 }
 
-impl Heard {
-    /// The next one. Cancel safe. None only if the task panicked.
+impl Messages {
+    /// Returns the next event. Cancel safe. None only if the task panicked.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
     }
 }
 
-impl Drop for Heard {
+impl Drop for Messages {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Not connected, or the connection was lost before the confirmation.
+/// The error of a request: not connected, or the connection was lost before the confirmation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Away;
 
 #[derive(Clone)]
 pub struct Subscriber {
-    orders: mpsc::Sender<Order>,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Subscriber {
-    /// Resolves once Redis confirmed every channel: what is published from then on is heard.
+    /// Subscribes to channels. Resolves after Redis confirmed every channel: from then on the connection
+    /// receives what is published.
     pub async fn subscribe(&self, channels: &[impl AsRef<[u8]>]) -> Result<(), Away> {
         self.order("SUBSCRIBE", channels).await
     }
 
-    /// Resolves once Redis confirmed it.
+    /// Unsubscribes from channels. Resolves after Redis confirmed it.
     pub async fn unsubscribe(&self, channels: &[impl AsRef<[u8]>]) -> Result<(), Away> {
         self.order("UNSUBSCRIBE", channels).await
     }
@@ -88,13 +91,14 @@ impl Subscriber {
         bulk(&mut text, command.as_bytes());
         channels.iter().for_each(|channel| bulk(&mut text, channel.as_ref()));
         let (done, confirmed) = oneshot::channel();
-        self.orders.send(Order { text, channels: channels.len(), done }).await.map_err(|_| Away)?;
+        self.requests.send(Request { text, channels: channels.len(), done }).await.map_err(|_| Away)?;
         confirmed.await.map_err(|_| Away)
     }
 }
 
-/// A command that is confirmed channel by channel. Dropped unconfirmed it tells the asker that the connection is away.
-struct Order {
+/// A request that Redis confirms channel by channel. When it is dropped unconfirmed, the caller gets
+/// [`Away`].
+struct Request {
     text: Vec<u8>,
     channels: usize,
     done: oneshot::Sender<()>,
@@ -103,22 +107,22 @@ struct Order {
 /// The run id of the server that takes publications. None: any server will do.
 pub(super) type Primary = Option<watch::Receiver<Option<Arc<str>>>>;
 
-pub(super) fn listen(place: Place, primary: Primary) -> (Subscriber, Heard) {
-    let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+pub(super) fn listen(endpoint: RedisEndpoint, primary: Primary) -> (Subscriber, Messages) {
+    let (requests, requested) = mpsc::channel(REQUESTS_MAX);
     let (event, events) = mpsc::channel(limits::REDIS_HEARD_MAX);
-    let task = tokio::spawn(keep(place, primary, ordered, event));
-    (Subscriber { orders }, Heard { events, task })
+    let task = tokio::spawn(keep(endpoint, primary, requested, event));
+    (Subscriber { requests }, Messages { events, task })
 }
 
 async fn keep(
-    place: Place,
+    endpoint: RedisEndpoint,
     primary: Primary,
-    mut orders: mpsc::Receiver<Order>,
+    mut requests: mpsc::Receiver<Request>,
     events: mpsc::Sender<Event>,
 ) {
     let mut backoff = BACKOFF_MIN;
     loop {
-        if let Ok(server) = place.find().await
+        if let Ok(server) = endpoint.find().await
             && let Ok(Ok((stream, run_id))) =
                 timeout(SILENCE_MAX, connect_to_primary(&server, &primary)).await
         {
@@ -126,16 +130,17 @@ async fn keep(
             if events.send(Event::Up).await.is_err() {
                 return;
             }
-            let ended = Line::new(stream).run(&mut orders, &events, moved(primary.clone(), run_id)).await;
-            tracing::warn!("the bus lost its connection to Redis: {ended}");
+            let ended =
+                Subscription::new(stream).run(&mut requests, &events, moved(primary.clone(), run_id)).await;
+            tracing::warn!("the bus lost its connection to Redis; it reconnects and fills the gaps: {ended}");
             if events.send(Event::Down).await.is_err() {
                 return;
             }
         }
-        // Who orders while it is away is told so by the drop.
+        // Requests while the connection is down are dropped, which tells their callers.
         let again = Instant::now() + backoff;
-        while let Ok(Some(order)) = timeout_at(again, orders.recv()).await {
-            drop(order);
+        while let Ok(Some(request)) = timeout_at(again, requests.recv()).await {
+            drop(request);
         }
         tokio::time::sleep_until(again).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -145,7 +150,8 @@ async fn keep(
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// A connection to a server that is no replica, and its run id. Behind one address there may be another server each time.
+/// Connects to a server that is not a replica, and returns its run id. The server behind one address may
+/// change.
 async fn connect_to_primary(
     server: &ConnectionInfo,
     primary: &Primary,
@@ -171,7 +177,7 @@ async fn connect_to_primary(
     Ok((stream, run_id))
 }
 
-/// The text of a bulk reply.
+/// Reads the text of a bulk reply.
 async fn read_bulk(stream: &mut Box<dyn Stream>) -> std::io::Result<String> {
     let mut buffer = BytesMut::new();
     loop {
@@ -191,8 +197,8 @@ async fn read_bulk(stream: &mut Box<dyn Stream>) -> std::io::Result<String> {
 async fn moved(primary: Primary, run_id: String) {
     if let Some(mut primary) = primary {
         let is_another = |now: &Option<Arc<str>>| now.as_deref().is_some_and(|now| now != run_id.as_str());
-        // After a restart this connection may know the server before the other one does.
-        let _ = timeout(AGREE_WITHIN, primary.wait_for(|now| !is_another(now))).await;
+        // After a restart this connection may know the new server before the other connection does.
+        let _ = timeout(PRIMARY_AGREE_MAX, primary.wait_for(|now| !is_another(now))).await;
         if primary.wait_for(is_another).await.is_ok() {
             return;
         }
@@ -222,8 +228,8 @@ pub(super) async fn connect(server: &ConnectionInfo) -> std::io::Result<Box<dyn 
         stream.write_all(&text).await?;
         let mut buffer = BytesMut::new();
         loop {
-            match Said::take(&mut buffer)? {
-                Some(Said::Simple(_)) => break,
+            match Reply::take(&mut buffer)? {
+                Some(Reply::Simple(_)) => break,
                 Some(_) => return Err(broken("AUTH was refused")),
                 None if stream.read_buf(&mut buffer).await? == 0 => return Err(broken("closed")),
                 None => {}
@@ -234,49 +240,50 @@ pub(super) async fn connect(server: &ConnectionInfo) -> std::io::Result<Box<dyn 
 }
 
 /// One connection from its beginning to its end.
-struct Line {
+struct Subscription {
     stream: Box<dyn Stream>,
     buffer: BytesMut,
-    /// Confirmations come in the order of the commands.
-    unconfirmed: VecDeque<Order>,
+    /// The requests without a confirmation. Redis confirms in the order of the commands.
+    unconfirmed: VecDeque<Request>,
 }
 
-impl Line {
+impl Subscription {
     fn new(stream: Box<dyn Stream>) -> Self {
         Self { stream, buffer: BytesMut::with_capacity(16 * 1024), unconfirmed: VecDeque::new() }
     }
 
-    /// Why it ended.
+    /// Runs until the connection ends, and returns the reason.
     async fn run(
         mut self,
-        orders: &mut mpsc::Receiver<Order>,
+        requests: &mut mpsc::Receiver<Request>,
         events: &mpsc::Sender<Event>,
         moved: impl Future<Output = ()>,
     ) -> std::io::Error {
         let mut moved = pin!(moved);
-        let mut pulse = tokio::time::interval(PULSE);
-        pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut heard_at = Instant::now();
+        let mut ping = tokio::time::interval(PING_EVERY);
+        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last_reply_at = Instant::now();
         loop {
             let done = tokio::select! {
                 read = self.stream.read_buf(&mut self.buffer) => match read {
                     Ok(0) => Err(broken("Redis closed it")),
                     Ok(_) => {
-                        let heard = self.hear(events).await;
-                        // After it: while the bus did not keep up, the silence was ours.
-                        heard_at = Instant::now();
-                        heard
+                        let received = self.receive(events).await;
+                        // Set after the events were passed on: while the bus was slow, the silence was not
+                        // the server's.
+                        last_reply_at = Instant::now();
+                        received
                     }
                     Err(error) => Err(error),
                 },
-                order = orders.recv() => match order {
-                    Some(order) => self.say(order).await,
-                    // Nobody will subscribe any more, but what is subscribed is still heard.
+                request = requests.recv() => match request {
+                    Some(request) => self.send(request).await,
+                    // No caller can subscribe any more, but messages of the subscribed channels still arrive.
                     None => std::future::pending().await,
                 },
                 () = &mut moved => Err(broken("the primary is another server now")),
-                _ = pulse.tick() => {
-                    if heard_at.elapsed() > SILENCE_MAX {
+                _ = ping.tick() => {
+                    if last_reply_at.elapsed() > SILENCE_MAX {
                         Err(broken("Redis was silent for too long"))
                     } else {
                         write(&mut self.stream, b"*1\r\n$4\r\nPING\r\n").await
@@ -289,36 +296,36 @@ impl Line {
         }
     }
 
-    async fn say(&mut self, order: Order) -> std::io::Result<()> {
-        let written = write(&mut self.stream, &order.text).await;
-        self.unconfirmed.push_back(order);
+    async fn send(&mut self, request: Request) -> std::io::Result<()> {
+        let written = write(&mut self.stream, &request.text).await;
+        self.unconfirmed.push_back(request);
         written
     }
 
-    /// Everything that is whole in the buffer. Waits where the bus does not keep up, and then nothing more is read.
-    async fn hear(&mut self, events: &mpsc::Sender<Event>) -> std::io::Result<()> {
-        while let Some(said) = Said::take(&mut self.buffer)? {
-            match said {
-                Said::Message { channel, payload } => {
-                    let heard = Event::Message { channel, payload };
-                    events.send(heard).await.map_err(|_| broken("nobody listens"))?;
+    /// Passes on every complete reply in the buffer. Waits when the bus is slow, and then reads nothing more.
+    async fn receive(&mut self, events: &mpsc::Sender<Event>) -> std::io::Result<()> {
+        while let Some(reply) = Reply::take(&mut self.buffer)? {
+            match reply {
+                Reply::Message { channel, payload } => {
+                    let received = Event::Message { channel, payload };
+                    events.send(received).await.map_err(|_| broken("the bus stopped listening"))?;
                 }
-                Said::Confirmation => self.confirm(),
-                Said::Simple(_) | Said::Pong => {}
-                Said::Error(reason) => return Err(broken(&reason)),
+                Reply::Confirmation => self.confirm(),
+                Reply::Simple(_) | Reply::Pong => {}
+                Reply::Error(reason) => return Err(broken(&reason)),
             }
         }
         Ok(())
     }
 
     fn confirm(&mut self) {
-        let Some(order) = self.unconfirmed.front_mut() else { return };
-        order.channels -= 1;
-        if order.channels == 0
-            && let Some(order) = self.unconfirmed.pop_front()
+        let Some(request) = self.unconfirmed.front_mut() else { return };
+        request.channels -= 1;
+        if request.channels == 0
+            && let Some(request) = self.unconfirmed.pop_front()
         {
-            // Who ordered may have gone.
-            let _ = order.done.send(());
+            // The caller may have gone.
+            let _ = request.done.send(());
         }
     }
 }
@@ -344,9 +351,9 @@ fn broken(why: &str) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidData, why.to_owned())
 }
 
-/// What Redis says to a subscriber: a narrow part of RESP2.
+/// A reply of Redis to a subscriber: a small part of RESP2.
 #[derive(Debug, PartialEq)]
-enum Said {
+enum Reply {
     Message {
         channel: Bytes,
         payload: Bytes,
@@ -358,8 +365,8 @@ enum Said {
     Error(String),
 }
 
-impl Said {
-    /// The next whole one, taken off the buffer; None while its end has not come.
+impl Reply {
+    /// Takes the next complete reply off the buffer; None while its end has not arrived.
     fn take(buffer: &mut BytesMut) -> std::io::Result<Option<Self>> {
         let Some((head, mut at)) = line(buffer, 0)? else { return Ok(None) };
         let (kind, rest) = head.split_first().ok_or_else(|| broken("an empty line"))?;
@@ -407,9 +414,9 @@ impl Said {
     }
 }
 
-/// A line without its end, and where the next begins.
+/// Returns a line without its end, and the position of the next line.
 fn line(buffer: &[u8], from: usize) -> std::io::Result<Option<(&[u8], usize)>> {
-    /// An error of Redis is longer than any number.
+    /// The longest line is an error of Redis.
     const LINE_BYTES_MAX: usize = 1024;
     let rest = &buffer[from..];
     match rest.windows(2).take(LINE_BYTES_MAX).position(|pair| pair == b"\r\n") {
@@ -430,31 +437,31 @@ fn number(digits: &[u8]) -> std::io::Result<usize> {
 mod tests {
     use super::*;
 
-    fn all(text: &[u8], cut: usize) -> std::io::Result<Vec<Said>> {
-        let (mut buffer, mut said) = (BytesMut::new(), Vec::new());
+    fn all(text: &[u8], cut: usize) -> std::io::Result<Vec<Reply>> {
+        let (mut buffer, mut replies) = (BytesMut::new(), Vec::new());
         for chunk in text.chunks(cut) {
             buffer.extend_from_slice(chunk);
-            while let Some(one) = Said::take(&mut buffer)? {
-                said.push(one);
+            while let Some(one) = Reply::take(&mut buffer)? {
+                replies.push(one);
             }
         }
         assert!(buffer.is_empty(), "{buffer:?}");
-        Ok(said)
+        Ok(replies)
     }
 
     #[test]
-    fn what_redis_says_is_understood_however_it_is_cut() {
+    fn replies_are_parsed_however_they_are_cut() {
         let text = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n\
             *3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$6\r\na\r\nb\r\n\r\n\
             *3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n+PONG\r\n-ERR no\r\n";
         for cut in 1..text.len() {
             let expected = vec![
-                Said::Confirmation,
-                Said::Message { channel: Bytes::from("c"), payload: Bytes::from("a\r\nb\r\n") },
-                Said::Confirmation,
-                Said::Pong,
-                Said::Simple(Bytes::from("PONG")),
-                Said::Error("ERR no".into()),
+                Reply::Confirmation,
+                Reply::Message { channel: Bytes::from("c"), payload: Bytes::from("a\r\nb\r\n") },
+                Reply::Confirmation,
+                Reply::Pong,
+                Reply::Simple(Bytes::from("PONG")),
+                Reply::Error("ERR no".into()),
             ];
             assert_eq!(all(text, cut).unwrap(), expected, "cut {cut}");
         }

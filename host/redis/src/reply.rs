@@ -1,46 +1,47 @@
-//! Redis's replies as the contract has them: trees written in prefix order, bounded.
+//! Converts replies of Redis to the contract's form: trees in prefix order, bounded.
 
 use redis::Value;
 
 use crate::contract::redis::{Error, Node};
 use crate::limits;
 
-/// A reply, or the error that it is.
+/// Converts one reply. A reply that is an error becomes `Err`.
 pub(super) fn nodes(reply: Value) -> Result<Vec<Node>, Error> {
     match reply {
         Value::ServerError(error) => Err(Error::Failed(error.to_string())),
         reply => {
-            let mut room = Room(limits::REDIS_ANSWER_BYTES_MAX);
+            let mut budget = ReplyBudget(limits::REDIS_ANSWER_BYTES_MAX);
             let mut nodes = Vec::new();
-            room.flatten(reply, &mut nodes)?;
+            budget.flatten(reply, &mut nodes)?;
             Ok(nodes)
         }
     }
 }
 
-/// The replies of a pipeline; a failed command is a `failed` node. The bound is for all together.
+/// Converts the replies of a pipeline. A failed command becomes a `failed` node. The bound is for all replies
+/// together.
 pub(super) fn replies(replies: Vec<Value>) -> Result<Vec<Vec<Node>>, Error> {
-    let mut room = Room(limits::REDIS_ANSWER_BYTES_MAX);
+    let mut budget = ReplyBudget(limits::REDIS_ANSWER_BYTES_MAX);
     let mut flattened = Vec::with_capacity(replies.len());
     for reply in replies {
         let mut nodes = Vec::new();
-        room.flatten(reply, &mut nodes)?;
+        budget.flatten(reply, &mut nodes)?;
         flattened.push(nodes);
     }
     Ok(flattened)
 }
 
-/// What is left of the bound.
-struct Room(usize);
+/// The number of bytes that the reply may still have.
+struct ReplyBudget(usize);
 
-impl Room {
+impl ReplyBudget {
     fn take(&mut self, bytes: usize) -> Result<(), Error> {
         let too_large = Error::TooLarge(limits::REDIS_ANSWER_BYTES_MAX as u64);
         self.0 = self.0.checked_sub(bytes + limits::CELL_BYTES).ok_or(too_large)?;
         Ok(())
     }
 
-    /// The parser bounds the depth.
+    /// The parser bounds the depth of the recursion.
     fn flatten(&mut self, value: Value, nodes: &mut Vec<Node>) -> Result<(), Error> {
         match value {
             Value::Nil => self.leaf(0, Node::Nil, nodes),
@@ -69,7 +70,7 @@ impl Room {
                 self.branch(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect(), nodes)
             }
             Value::Attribute { data, .. } => self.flatten(*data, nodes),
-            // The type may grow; a reply of RESP2 has none of what it may grow by.
+            // The driver may add variants. A reply of RESP2 has none of them.
             _ => self.leaf(0, Node::Nil, nodes),
         }
     }

@@ -1,16 +1,17 @@
-//! Puts a call of `switchboard_step()` at the beginning of every loop body and every function of a Lua text. Nothing else in
-//! Lua runs for long, so a script can be ended after a number of steps from within: Redis itself cannot end a script that has
-//! written. Pure; knows the words of Lua 5.1, not its grammar, and keeps every line where it is.
+//! Puts a call of `switchboard_step()` at the beginning of every loop body and every function of a Lua text.
+//! No other Lua construct runs for long, so a script can end itself after a number of steps. Redis cannot end
+//! a script that has written. Pure. The code knows the tokens of Lua 5.1, not its grammar, and keeps every
+//! line number.
 
 /// The function that the prelude of `guard` gives to scripts.
 const STEP: &str = "switchboard_step();";
-/// A script that could name it could replace it.
+/// A reserved name: a script that could use it could replace the function.
 const RESERVED: &str = "switchboard_step";
 
 pub(super) fn counted(text: &str) -> String {
     let mut counted = String::with_capacity(text.len() + text.len() / 4);
     let mut rest = text;
-    // A `function` was seen, and its parameters are not over.
+    // True after `function`, until its parameters end.
     let mut in_parameters = false;
     while let Some(token) = Token::first(rest) {
         let (text, after) = rest.split_at(token.length);
@@ -19,7 +20,7 @@ pub(super) fn counted(text: &str) -> String {
         match (token.kind, text) {
             (Kind::Word, "do" | "repeat") => counted.push_str(&format!(" {STEP}")),
             (Kind::Word, "function") => in_parameters = true,
-            // No Lua: it is refused when it is compiled.
+            // This is not Lua, so Redis refuses it when it compiles the script.
             (Kind::Word, RESERVED) => counted.push_str(" is a reserved name"),
             (Kind::Other, ")") if in_parameters => {
                 in_parameters = false;
@@ -35,7 +36,7 @@ pub(super) fn counted(text: &str) -> String {
 enum Kind {
     /// A name, a keyword or a number.
     Word,
-    /// A string or a comment, whose content is no code.
+    /// A string or a comment: its content is not code.
     Quoted,
     /// One character.
     Other,
@@ -47,7 +48,8 @@ struct Token {
 }
 
 impl Token {
-    /// None at the end of the text. What is not closed reaches to the end: Lua refuses it.
+    /// Returns the first token, or None at the end of the text. A string or comment that is not closed
+    /// reaches to the end; Lua refuses it.
     fn first(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
@@ -72,7 +74,7 @@ fn comment(bytes: &[u8]) -> usize {
     }
 }
 
-/// `[[…]]`, `[=[…]=]`, …: its length, if one begins here.
+/// The length of `[[…]]`, `[=[…]=]`, … if one begins here.
 fn long_bracket(bytes: &[u8]) -> Option<usize> {
     let rest = bytes.strip_prefix(b"[")?;
     let level = rest.iter().take_while(|byte| **byte == b'=').count();
@@ -92,7 +94,7 @@ fn string(bytes: &[u8], quote: u8) -> usize {
     while let Some(byte) = bytes.get(at) {
         at += match byte {
             b'\\' => 2,
-            // A string that is not closed on its line is no Lua; what follows is looked at as code.
+            // A string that is not closed on its line is not Lua. What follows is treated as code.
             b'\n' | b'\r' => return at,
             byte if *byte == quote => return at + 1,
             _ => 1,
@@ -116,7 +118,7 @@ mod tests {
                 "local function f(a, ...) switchboard_step(); return f(a) end",
             ),
             ("t.sort(x,function() return end)", "t.sort(x,function() switchboard_step(); return end)"),
-            // What is no code stays as it is, and what looks like its end is not.
+            // Text in strings and comments stays unchanged, and what looks like their end is not.
             (
                 "x = 'do' .. \"\\\" do\" .. [[ do ]] .. [==[ ]] do ]==]",
                 "x = 'do' .. \"\\\" do\" .. [[ do ]] .. [==[ ]] do ]==]",

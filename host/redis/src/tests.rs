@@ -1,4 +1,4 @@
-//! Against real Redis: the one of the test run, and private ones that are killed.
+//! Tests with real Redis: the one of the test run, and private ones that are killed.
 
 mod bounds;
 mod fleets;
@@ -27,7 +27,7 @@ async fn shared() -> Redis {
     redis
 }
 
-/// A server that may be killed. Started again it is empty.
+/// A server that the test may kill. It is empty when it starts again.
 pub(super) struct Private {
     pub(super) port: u16,
     more: &'static [&'static str],
@@ -41,7 +41,7 @@ impl Private {
     }
 
     fn of(more: &'static [&'static str]) -> Self {
-        // A cluster's servers speak to each other 10,000 above.
+        // The servers of a cluster connect to each other at the port 10,000 above.
         let port =
             std::iter::repeat_with(|| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
                 .find(|port| *port < 50_000)
@@ -51,7 +51,7 @@ impl Private {
         private
     }
 
-    /// On a connection of its own, as text.
+    /// Sends a command on its own connection, as text.
     pub(super) async fn say(&self, command: &str) -> String {
         let client = Client::open(format!("redis://:secret@127.0.0.1:{}", self.port)).unwrap();
         let mut connection = loop {
@@ -117,7 +117,7 @@ fn text(text: &str) -> Node {
     Node::Text(text.to_owned())
 }
 
-/// Names that no other test uses.
+/// Key names that no other test uses.
 fn fresh(name: &str) -> String {
     format!("{name}:{}", uuid::Uuid::now_v7().simple())
 }
@@ -176,18 +176,18 @@ async fn a_script_that_is_not_lua_is_known_without_running_it() {
     let mark = fresh("compiled");
     let grants: Vec<Pattern> = vec![serde_json::from_value(mark.clone().into()).unwrap()];
     let writes = format!("return redis.call('SET', '{mark}', 'x')");
-    assert_eq!(redis.complaint(&Script::new("writes", &writes, &grants), soon()).await, None);
+    assert_eq!(redis.compile_error(&Script::new("writes", &writes, &grants), soon()).await, None);
     assert_eq!(redis.command(&words(&format!("EXISTS {mark}")), soon()).await, Ok(vec![Node::Integer(0)]));
-    let said = redis.complaint(&Script::new("cut", "return redis.call(", &grants), soon()).await;
+    let said = redis.compile_error(&Script::new("cut", "return redis.call(", &grants), soon()).await;
     assert!(said.as_deref().is_some_and(|said| said.contains("user_script:1")), "{said:?}");
 
     let mut private = Private::new();
     private.kill();
     let away = private.redis();
-    assert_eq!(away.complaint(&Script::new("cut", "return redis.call(", &grants), soon()).await, None);
+    assert_eq!(away.compile_error(&Script::new("cut", "return redis.call(", &grants), soon()).await, None);
 }
 
-/// Its caller declares keys that are granted; the script touches what it likes.
+/// Its caller declares granted keys; the script touches other keys.
 #[tokio::test]
 async fn a_script_touches_only_what_is_granted_whatever_its_caller_declares() {
     let redis = shared().await;
@@ -306,7 +306,7 @@ async fn the_bus_is_told_of_a_loss_and_of_the_return() {
     private.start();
     assert_eq!(heard.next().await, Some(Event::Up));
     subscriber.subscribe(&["c"]).await.unwrap();
-    // The other connection learns of its loss by its own use.
+    // The other connection notices the loss at its next use.
     while redis.publish(&[("c", "back")], soon()).await.is_err() {
         redis.up().await;
     }
@@ -337,7 +337,7 @@ impl Three {
         three
     }
 
-    /// Only one of them is told: the others are learnt.
+    /// The URL names only one server; the node learns the others.
     fn redis(&self) -> Redis {
         self.redis_of(Keyspace::bare())
     }
@@ -377,7 +377,7 @@ async fn a_cluster_is_one_redis_to_whoever_asks() {
         assert_eq!(redis.script(&script, &[key], &[], soon()).await, Ok(vec![text(&number.to_string())]));
     }
     assert!(matches!(say("HGET key:1 f").await, Err(Error::Failed(reason)) if reason.contains("WRONGTYPE")));
-    // Keys of several slots in one command: Redis refuses, and says so.
+    // Keys of several slots in one command: Redis refuses them.
     assert!(matches!(say("MGET key:1 key:2").await, Err(Error::Failed(_))));
 }
 
@@ -400,7 +400,7 @@ async fn a_slot_that_moves_is_followed_and_the_bus_spans_the_cluster() {
     assert_eq!(redis.command(&words("GET foo"), soon()).await, Ok(vec![text("v")]));
     assert_eq!(to.say("GET foo").await, "v");
 
-    // Heard at one server, published to whichever.
+    // Received at one server, published to any server.
     let (subscriber, mut heard) = redis.subscriber();
     assert_eq!(heard.next().await, Some(Event::Up));
     subscriber.subscribe(&["c"]).await.unwrap();

@@ -152,7 +152,7 @@ impl Runtime {
         let Some(redis) = &self.backends.redis else { return Ok(()) };
         let deadline = tokio::time::Instant::now() + Duration::from_millis(limits::REDIS_ANSWER_MS_MAX);
         for script in release.terms.scripts.values() {
-            if let Some(error) = redis.complaint(script, deadline).await {
+            if let Some(error) = redis.compile_error(script, deadline).await {
                 let name = &script.name;
                 return Err(Refusal::of_release(format!("the script `{name}` does not compile: {error}")));
             }

@@ -83,7 +83,7 @@ impl Bus {
     async fn receive_until_lost(
         &self,
         connected: Connected,
-        events: &mut pubsub::Heard,
+        events: &mut pubsub::Messages,
         receive: &mut impl FnMut(BusEvent),
     ) -> ConnectionEnd {
         let mut heartbeat = interval(limits::LOOPBACK_HEARTBEAT_EVERY);
@@ -159,7 +159,7 @@ impl Bus {
     fn receive_burst(
         &self,
         first: (Bytes, Bytes),
-        events: &mut pubsub::Heard,
+        events: &mut pubsub::Messages,
         receive: &mut impl FnMut(BusEvent),
     ) -> (bool, bool) {
         let (mut heartbeat_arrived, mut ended) = (false, false);

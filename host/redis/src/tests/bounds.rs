@@ -1,4 +1,4 @@
-//! What one command and one script can cost.
+//! The cost of one command and of one script.
 
 use super::*;
 

@@ -1,10 +1,10 @@
-//! Fleets that share a Redis, and a Redis that lost what it held: keys of a fleet and of a generation.
+//! Fleets that share a Redis, and a Redis that lost its data: keys of a fleet and of a generation.
 
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use super::*;
 
-/// Nodes of a fleet share the generation that Postgres keeps.
+/// The nodes of a fleet share the generation that Postgres stores.
 #[derive(Clone)]
 struct Fleet {
     name: &'static str,
@@ -16,7 +16,7 @@ impl Fleet {
         Self { name, generation: Arc::new(AtomicI64::new(1)) }
     }
 
-    /// What one node holds.
+    /// The keys of one node.
     fn keyspace(&self) -> Keyspace {
         Keyspace::in_memory(self.name, self.generation.clone())
     }
@@ -26,7 +26,7 @@ impl Fleet {
     }
 }
 
-/// As soon as Redis takes it.
+/// Waits until Redis takes the command.
 async fn say(redis: &Redis, command: &str) -> Vec<Node> {
     loop {
         match redis.command(&words(command), soon()).await {
@@ -54,10 +54,10 @@ async fn two_fleets_on_one_redis_do_not_see_each_other() {
     assert_eq!(say(&a, "GET list:ana").await, [text("a")]);
     say(&b, "DEL list:ana").await;
     assert_eq!(say(&a, "MGET list:ana list:bo").await, [Node::Many(2), text("a"), Node::Nil]);
-    // Another node of the same fleet does.
+    // Another node of the same fleet sees it.
     assert_eq!(say(&server.redis_of(one.keyspace()), "GET list:ana").await, [text("a")]);
 
-    // A handler and its script know only the handler's names.
+    // A handler and its script use only the handler's names.
     say(&a, "RPUSH queue x y").await;
     assert_eq!(say(&a, "LMPOP 1 queue LEFT").await[1], text("queue"));
     say(&a, "XADD log 1-1 f v").await;
@@ -81,11 +81,11 @@ async fn what_a_redis_held_before_it_lost_something_is_never_read_again() {
     for redis in [&a, &b] {
         say(redis, "SET list:ana before").await;
     }
-    // Two nodes that come at once may raise it once each.
+    // Two nodes that start at once may each raise it once.
     let at_first = fleet.generation();
     assert!((2..=3).contains(&at_first), "{at_first}");
 
-    // Emptied: no command reaches a server that is not known to be empty.
+    // Emptied: no command reaches a server before the node has checked it.
     server.say("FLUSHALL").await;
     assert_eq!(a.command(&words("SET list:ana lost"), soon()).await, Err(Error::Unavailable));
     assert_eq!(say(&a, "GET list:ana").await, [Node::Nil]);
@@ -93,7 +93,7 @@ async fn what_a_redis_held_before_it_lost_something_is_never_read_again() {
     let emptied = fleet.generation();
     assert!(emptied > at_first && server.say(guard).await.starts_with(&format!("{emptied} ")));
 
-    // Restored under the node's feet: the beat is behind what the node has seen.
+    // Restored while the node is connected: the beat is lower than the last one that the node saw.
     let before = server.say("GET sb:f:beat:{0}").await;
     while server.say("GET sb:f:beat:{0}").await == before {
         tokio::task::yield_now().await;
@@ -106,7 +106,7 @@ async fn what_a_redis_held_before_it_lost_something_is_never_read_again() {
     let restored = fleet.generation();
     assert!(restored > emptied);
 
-    // Restarted with what it held: its guard names another run.
+    // Restarted with its data: its guard names another run.
     say(&a, "SET list:ana before").await;
     let held = server.say(guard).await;
     server.kill();
@@ -130,9 +130,9 @@ async fn what_is_void_is_void_on_every_node_and_deleted() {
     say(&b, "SET list:ana before").await;
     server.say("SET somebody:elses key").await;
     let old = a.0.keyspace.names().key("list:ana");
-    a.void("a test says so").await.unwrap();
+    a.void("requested by a test").await.unwrap();
     assert_eq!(say(&a, "GET list:ana").await, [Node::Nil]);
-    // The other node may not have heard of it: what it writes must not count.
+    // The other node may not know it yet: its writes must not count.
     let written = b.command(&words("SET list:ana late"), soon()).await;
     let seen = say(&a, "GET list:ana").await;
     match written {
@@ -168,7 +168,7 @@ async fn every_server_of_a_cluster_has_a_guard() {
     say(&a, "SADD {p:01}:b x").await;
     assert_eq!(say(&a, "SINTER {p:01}:a {p:01}:b").await, [Node::Many(1), text("x")]);
     assert!(a.writable_primary().is_ok());
-    // One of three is enough to void what all of them hold.
+    // One of three servers is enough to make the data of all of them void.
     let before = fleet.generation();
     three.servers[1].say("FLUSHALL").await;
     a.0.keyspace.changes().wait_for(|names| names.generation > before).await.unwrap();

@@ -1,4 +1,5 @@
-//! Which server a node stays with: failovers behind one address, servers that refuse writes, scripts that do not end.
+//! The server that a node stays with: failovers behind one address, servers that refuse writes, and scripts
+//! that do not end.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -13,7 +14,7 @@ fn fleet() -> Keyspace {
     Keyspace::in_memory("f", Arc::new(AtomicI64::new(1)))
 }
 
-/// One address; new connections go wherever it leads now, and those that stand stay.
+/// A TCP proxy with one address. New connections go to the present server, and open connections stay.
 struct Address {
     port: u16,
     leads_to: Arc<Mutex<SocketAddr>>,
@@ -54,7 +55,7 @@ async fn until(redis: &Redis, health: impl FnMut(&Health) -> bool) {
     redis.0.link.health.subscribe().wait_for(health).await.unwrap();
 }
 
-/// No connection ends: the demoted server lives on and answers.
+/// No connection ends: the demoted server still runs and answers.
 #[tokio::test]
 async fn a_failover_behind_one_address_is_followed() {
     let (first, second) = (Private::new(), Private::new());
@@ -76,7 +77,7 @@ async fn a_failover_behind_one_address_is_followed() {
         tokio::task::yield_now().await;
     }
     assert_eq!(second.say("KEYS sb:f:*:k").await.matches("sb:f").count(), 1, "the write went elsewhere");
-    // The bus left as well: it hears what the new primary is told, without a replica that hands it on.
+    // The bus has moved too: it receives messages of the new primary, without a replica that forwards them.
     assert_eq!(heard.next().await, Some(Event::Down));
     assert_eq!(heard.next().await, Some(Event::Up));
     subscriber.subscribe(&["c"]).await.unwrap();
@@ -85,7 +86,7 @@ async fn a_failover_behind_one_address_is_followed() {
     assert!(matches!(heard.next().await, Some(Event::Message { .. })));
 }
 
-/// While every server behind the address is a replica there is no Redis, whatever it answers.
+/// While every server behind the address is a replica, Redis is not usable, whatever the servers answer.
 #[tokio::test]
 async fn a_replica_is_no_redis() {
     let (primary, replica) = (Private::new(), Private::new());
@@ -115,7 +116,7 @@ async fn a_server_that_refuses_writes_takes_no_commands_but_carries_the_bus() {
     subscriber.subscribe(&["c"]).await.unwrap();
 
     server.say("CONFIG SET min-replicas-to-write 1").await;
-    // The first write that is refused is not taken for done, and what was read is not trusted any more.
+    // The first refused write does not count as done, and earlier reads are not trusted any more.
     assert_eq!(redis.command(&words("SET k w"), soon()).await, Err(Error::Unavailable));
     let sent = [words("GET k"), words("SET k w")];
     assert_eq!(redis.pipeline(&sent, soon()).await, Err(Error::Unavailable));
@@ -129,7 +130,7 @@ async fn a_server_that_refuses_writes_takes_no_commands_but_carries_the_bus() {
     redis.up().await;
     assert_eq!(redis.command(&words("GET k"), soon()).await, Ok(vec![text("v")]));
 
-    // Full is another matter: what is there can be read and deleted.
+    // A full server is different: its data can be read and deleted.
     server.say("CONFIG SET maxmemory 1").await;
     until(&redis, |health| matches!(health, Health::Full(_))).await;
     assert!(redis.writable_primary().unwrap_err().contains("OOM"));
@@ -141,7 +142,7 @@ async fn a_server_that_refuses_writes_takes_no_commands_but_carries_the_bus() {
     until(&redis, |health| *health == Health::Writable).await;
 }
 
-/// A script that the node did not bound: somebody else's.
+/// A script without the node's bounds: from another program.
 async fn run_for_ever(server: &Private, script: &str) -> JoinHandle<Result<redis::Value, redis::RedisError>> {
     server.say("CONFIG SET busy-reply-threshold 50").await;
     let client = Client::open(format!("redis://:secret@127.0.0.1:{}", server.port)).unwrap();
@@ -163,7 +164,7 @@ async fn a_script_that_does_not_end_is_killed() {
     assert_eq!(redis.command(&words("PING"), soon()).await, Ok(vec![text("PONG")]));
 }
 
-/// Redis does not end a script that has written. The node says so, and does not take the server for well.
+/// Redis does not end a script that has written. The node logs it, and does not treat the server as healthy.
 #[tokio::test]
 async fn a_script_that_wrote_and_does_not_end_makes_redis_busy() {
     let mut server = Private::new();

@@ -1,11 +1,11 @@
-//! The fleet's row in Postgres says which generation of keys in Redis is valid. Here Redis' keyspace gets to it.
+//! Gives the Redis keyspace access to the fleet's row in Postgres, which holds the valid generation of keys.
 
 use sqlx::PgPool;
 
 use crate::postgres::fleet::{self, Fleet};
 use crate::redis::{GenerationFuture, Generations, Keyspace};
 
-/// The keys of this fleet.
+/// The keyspace of this fleet.
 pub fn keyspace(fleet: &Fleet, postgres: PgPool) -> Keyspace {
     Keyspace::of(&fleet.name, fleet.redis_generation, InPostgres(postgres))
 }
@@ -25,5 +25,5 @@ impl Generations for InPostgres {
 }
 
 fn unknown(error: sqlx::Error) -> String {
-    format!("Postgres does not say which generation of keys is valid: {error}")
+    format!("cannot read the valid generation of Redis keys from Postgres: {error}")
 }

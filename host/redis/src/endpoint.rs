@@ -1,5 +1,6 @@
-//! Where Redis is: at an address, or wherever sentinels say that the primary is now. It is asked for each time a connection
-//! is made, so a failover is found by whoever connects again; and while one stands, now and then, whether it still is there.
+//! The address of Redis: a fixed one, or the primary that sentinels name. It is looked up for each new
+//! connection, so after a failover the next connection finds the new primary. While a connection is open, it
+//! is looked up now and then whether the primary is still the same.
 
 use std::time::Duration;
 
@@ -8,62 +9,66 @@ use tokio::time::timeout;
 
 use super::SILENCE_MAX;
 
-/// `redis-sentinel://[user:password@]host[:port],…/service[/database]`; the credentials are the primary's.
+/// `redis-sentinel://[user:password@]host[:port],…/service[/database]`. The credentials are those of the
+/// primary.
 const SENTINELS: &str = "redis-sentinel://";
 const SENTINEL_PORT: u16 = 26379;
-/// One that does not answer by then is passed over.
+/// A sentinel that does not answer within this time is skipped.
 const SENTINEL_WAIT: Duration = Duration::from_secs(1);
-/// `redis-cluster://[user:password@]host[:port],…`: some of its servers; the others are learnt from them.
+/// `redis-cluster://[user:password@]host[:port],…`: some servers of the cluster. The node learns the others
+/// from them.
 const CLUSTER: &str = "redis-cluster://";
 const REDIS_PORT: u16 = 6379;
 
 #[derive(Clone, Debug)]
-pub(super) enum Place {
-    At(ConnectionInfo),
-    Behind(Sentinels),
-    /// Any server of a cluster, as far as it is for hearing the bus.
-    Among(Vec<ConnectionInfo>),
+pub(super) enum RedisEndpoint {
+    Address(ConnectionInfo),
+    Sentinels(Sentinels),
+    /// Any server of a cluster, for the connection that receives the messages of the bus.
+    Cluster(Vec<ConnectionInfo>),
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Sentinels {
-    /// Asked in this order.
+    /// The sentinels, asked in this order.
     sentinels: Vec<ConnectionInfo>,
     service: String,
-    /// The primary, but for its address.
+    /// The settings of the primary, except its address.
     server: ConnectionInfo,
 }
 
-impl Place {
-    /// The error names the rule; never the URL, which may hold a password.
+impl RedisEndpoint {
+    /// Parses `redis_url`. The error names the rule, but never the URL, which may hold a password.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         if let Some(servers) = url.strip_prefix(CLUSTER) {
             let (credentials, hosts) = split(servers.trim_end_matches('/'));
-            return Ok(Self::Among(listed(&credentials, hosts, REDIS_PORT)?));
+            return Ok(Self::Cluster(listed(&credentials, hosts, REDIS_PORT)?));
         }
         let Some(rest) = url.strip_prefix(SENTINELS) else {
-            return Ok(Self::At(info(url)?));
+            return Ok(Self::Address(info(url)?));
         };
-        let (authority, path) = rest.split_once('/').ok_or("no service after the sentinels")?;
+        let (authority, path) = rest.split_once('/').ok_or("the URL names no service after the sentinels")?;
         let (credentials, hosts) = split(authority);
         let (service, database) = path.split_once('/').unwrap_or((path, "0"));
         if service.is_empty() || database.parse::<u32>().is_err() {
-            return Err("after the sentinels come a service, and perhaps the number of a database".to_owned());
+            return Err(
+                "a service must follow the sentinels, optionally with the number of a database".to_owned()
+            );
         }
-        Ok(Self::Behind(Sentinels {
+        Ok(Self::Sentinels(Sentinels {
             sentinels: listed("", hosts, SENTINEL_PORT)?,
             service: service.to_owned(),
-            // The address is a placeholder; `find` puts the real one in.
+            // The address is a placeholder; `find` replaces it.
             server: info(&format!("redis://{credentials}127.0.0.1/{database}"))?,
         }))
     }
 
-    /// Where to connect now.
+    /// Returns the address to connect to now.
     pub(super) async fn find(&self) -> Result<ConnectionInfo, &'static str> {
         match self {
-            Self::At(info) => Ok(info.clone()),
-            Self::Behind(sentinels) => sentinels.primary().await,
-            Self::Among(servers) => {
+            Self::Address(info) => Ok(info.clone()),
+            Self::Sentinels(sentinels) => sentinels.primary().await,
+            Self::Cluster(servers) => {
                 let ping = redis::cmd("PING");
                 for server in servers {
                     if let Ok(Some(_)) = timeout(SENTINEL_WAIT, once::<redis::Value>(server, &ping)).await {
@@ -75,34 +80,36 @@ impl Place {
         }
     }
 
-    /// Whether the primary is known to be elsewhere, or this server is none any more. Nobody who answers is no answer.
+    /// True when the primary is known to be another server, or this server is not a primary any more. False
+    /// when no sentinel answers.
     pub(super) async fn has_moved_from(&self, info: &ConnectionInfo) -> bool {
         match self {
-            Self::Behind(sentinels) => sentinels.name_another_than(info).await,
-            Self::At(_) | Self::Among(_) => false,
+            Self::Sentinels(sentinels) => sentinels.name_another_than(info).await,
+            Self::Address(_) | Self::Cluster(_) => false,
         }
     }
 }
 
 impl Sentinels {
-    /// A sentinel may be behind: a server counts once it says itself that it is a primary.
+    /// Asks the sentinels for the primary. A sentinel may be behind, so a server counts only when it says
+    /// itself that it is a primary.
     async fn primary(&self) -> Result<ConnectionInfo, &'static str> {
-        let mut why = "no sentinel answers, or none knows the service";
+        let mut why = "no sentinel answers, or no sentinel knows the service";
         for sentinel in &self.sentinels {
             let Some(address) = self.ask(sentinel).await else { continue };
             let info = self.server.clone().set_addr(address);
             if is_primary(&info).await == Some(true) {
                 return Ok(info);
             }
-            why = "the server that the sentinels name is no primary";
+            why = "the server that the sentinels name is not a primary";
         }
         Err(why)
     }
 
-    /// The first sentinel that names a primary decides, as in [`Self::primary`]: or a connection would be given up only to
-    /// be made again.
+    /// True when the sentinels name another primary. As in [`Self::primary`], the first sentinel that names a
+    /// primary decides. Otherwise a connection would be closed only to be opened again.
     async fn name_another_than(&self, info: &ConnectionInfo) -> bool {
-        // A replica that answers looks healthy, and takes no writes.
+        // A replica answers and looks healthy, but takes no writes.
         if is_primary(info).await == Some(false) {
             return true;
         }
@@ -130,7 +137,7 @@ impl Sentinels {
     }
 }
 
-/// `user:password@` where there is one, and the rest.
+/// Splits the authority into `user:password@` (empty when missing) and the hosts.
 fn split(authority: &str) -> (String, &str) {
     match authority.rsplit_once('@') {
         Some((credentials, hosts)) => (format!("{credentials}@"), hosts),
@@ -143,7 +150,7 @@ fn listed(credentials: &str, hosts: &str, port: u16) -> Result<Vec<ConnectionInf
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let port = if has_port { String::new() } else { format!(":{port}") };
         if host.is_empty() {
-            Err("a host without a name".to_owned())
+            Err("a host has no name".to_owned())
         } else {
             info(&format!("redis://{credentials}{host}{port}"))
         }
@@ -155,7 +162,7 @@ fn info(url: &str) -> Result<ConnectionInfo, String> {
     url.into_connection_info().map_err(|error| error.category().to_owned())
 }
 
-/// None where it does not say.
+/// None when the server does not answer.
 async fn is_primary(info: &ConnectionInfo) -> Option<bool> {
     let role = redis::cmd("ROLE");
     match timeout(SENTINEL_WAIT, once::<redis::Value>(info, &role)).await.ok()?? {
@@ -167,7 +174,7 @@ async fn is_primary(info: &ConnectionInfo) -> Option<bool> {
     }
 }
 
-/// One question on a connection of its own.
+/// Sends one command on a new connection.
 pub(super) async fn once<T: redis::FromRedisValue>(info: &ConnectionInfo, command: &redis::Cmd) -> Option<T> {
     let settings = AsyncConnectionConfig::new().set_connection_timeout(Some(SILENCE_MAX));
     let client = Client::open(info.clone()).ok()?;
@@ -182,7 +189,7 @@ mod tests {
     use super::super::tests::Private;
     use super::*;
 
-    /// A sentinel that has been told of a primary, and can agree with nobody about another.
+    /// A sentinel that knows one primary and has no other sentinel to agree with.
     struct Sentinel {
         port: u16,
         process: Child,
@@ -214,15 +221,15 @@ mod tests {
         }
     }
 
-    fn behind(sentinels: &[&Sentinel]) -> Place {
+    fn behind(sentinels: &[&Sentinel]) -> RedisEndpoint {
         let hosts: Vec<_> = sentinels.iter().map(|one| format!("127.0.0.1:{}", one.port)).collect();
-        Place::parse(&format!("redis-sentinel://:secret@{}/main", hosts.join(","))).unwrap()
+        RedisEndpoint::parse(&format!("redis-sentinel://:secret@{}/main", hosts.join(","))).unwrap()
     }
 
-    /// As soon as all of them listen.
-    async fn found(place: &Place) -> ConnectionInfo {
+    /// Waits until the sentinels listen.
+    async fn found(endpoint: &RedisEndpoint) -> ConnectionInfo {
         loop {
-            match place.find().await {
+            match endpoint.find().await {
                 Ok(info) => return info,
                 Err(_) => tokio::task::yield_now().await,
             }
@@ -239,31 +246,34 @@ mod tests {
         second.say("PING").await;
         let at = |info: &ConnectionInfo| info.addr().to_string();
 
-        // Who asks first is behind: it neither leads anywhere nor away.
-        let place = behind(&[&stale, &of_first]);
-        let info = found(&place).await;
+        // The first sentinel is behind: it neither names a usable server nor makes the node leave one.
+        let endpoint = behind(&[&stale, &of_first]);
+        let info = found(&endpoint).await;
         assert_eq!(at(&info), format!("127.0.0.1:{}", first.port));
-        assert!(!place.has_moved_from(&info).await, "a sentinel that is behind made it flap");
+        assert!(!endpoint.has_moved_from(&info).await, "a sentinel that is behind made it flap");
 
-        // Another that is a primary indeed, once its sentinel listens. It is found again where it is, so nothing flaps.
+        // Another real primary, once its sentinel listens. The node finds the same server again, so the
+        // connection is stable.
         found(&behind(&[&of_second])).await;
         let other = behind(&[&stale, &of_second, &of_first]);
         let elsewhere = found(&other).await;
         assert_eq!(at(&elsewhere), format!("127.0.0.1:{}", second.port));
         assert!(other.has_moved_from(&info).await && !other.has_moved_from(&elsewhere).await);
 
-        // Demoted, whatever sentinels say meanwhile: it lives on, and takes no writes.
+        // The server is demoted, whatever the sentinels say. It still answers, but takes no writes.
         first.say(&format!("REPLICAOF 127.0.0.1 {}", second.port)).await;
-        assert!(place.has_moved_from(&info).await, "a replica passed for the primary");
-        // Nobody who answers is no answer.
+        assert!(endpoint.has_moved_from(&info).await, "a replica passed for the primary");
+        // When no sentinel answers, nothing is decided.
         drop(first);
         drop((stale, of_first));
-        assert!(!place.has_moved_from(&info).await);
+        assert!(!endpoint.has_moved_from(&info).await);
     }
 
     #[test]
     fn sentinels_are_listed_with_a_service() {
-        let Ok(Place::Behind(one)) = Place::parse("redis-sentinel://u:p%40ss@a:1,b,10.0.0.1:3/main/2") else {
+        let Ok(RedisEndpoint::Sentinels(one)) =
+            RedisEndpoint::parse("redis-sentinel://u:p%40ss@a:1,b,10.0.0.1:3/main/2")
+        else {
             panic!("it has all it needs");
         };
         let addresses: Vec<_> = one.sentinels.iter().map(|info| info.addr().to_string()).collect();
@@ -271,11 +281,11 @@ mod tests {
         let login = one.server.redis_settings();
         assert_eq!((login.username(), login.password(), login.db()), (Some("u"), Some("p@ss"), 2));
         assert_eq!(one.service, "main");
-        // A sentinel has its own users, and here none.
+        // A sentinel has its own users; here it has none.
         assert!(one.sentinels.iter().all(|info| info.redis_settings().password().is_none()));
 
-        assert!(matches!(Place::parse("redis://127.0.0.1:6379/1"), Ok(Place::At(_))));
-        let Ok(Place::Among(servers)) = Place::parse("redis-cluster://:pw@a:1,b/") else {
+        assert!(matches!(RedisEndpoint::parse("redis://127.0.0.1:6379/1"), Ok(RedisEndpoint::Address(_))));
+        let Ok(RedisEndpoint::Cluster(servers)) = RedisEndpoint::parse("redis-cluster://:pw@a:1,b/") else {
             panic!("some servers are enough");
         };
         let addresses: Vec<_> = servers.iter().map(|info| info.addr().to_string()).collect();
@@ -289,7 +299,7 @@ mod tests {
             "http://a",
             "secret",
         ] {
-            let refused = Place::parse(bad).expect_err(bad);
+            let refused = RedisEndpoint::parse(bad).expect_err(bad);
             assert!(!refused.contains("secret"), "{refused}");
         }
     }

@@ -1,14 +1,16 @@
-//! The task behind a link. It connects, asks the server who it is, and looks again twice a second and whenever a command
-//! finds something wrong. A link serves commands only while all of this holds:
+//! The background task of a link. It connects and checks the server, again twice a second and whenever a
+//! command finds something wrong. A link takes commands only while all of this holds:
 //!
-//! * The server is a primary and takes writes: it counts a beat up.
-//! * Its guard key names the generation of keys that the fleet uses, and this very server. A server that was restarted, and a
-//!   replica that took over, have another run id than their guard says: they may have lost writes. An emptied server has no
-//!   guard.
-//! * The beat is above the last one that was seen. A server whose data was replaced by an older state falls behind it.
+//! - The server is a primary and takes writes: the task increments a counter, the *beat*.
+//! - The server's guard key names the generation of keys that the fleet uses, and this very server. A server
+//!   that was restarted, and a replica that took over, have another run id than their guard names: they may
+//!   have lost writes. An emptied server has no guard.
+//! - The beat is higher than the last one that was seen. When the server's data was replaced by an older
+//!   state, the beat is lower.
 //!
-//! Where one of the last two does not hold, the generation is raised in Postgres, and with it everything that Redis holds
-//! for the fleet is void: keys of the old generation are never read again, and are deleted in the background.
+//! When one of the last two does not hold, the task raises the generation in Postgres. Then everything that
+//! Redis holds for the fleet is void: keys of the old generation are never read again, and are deleted in the
+//! background.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,88 +21,91 @@ use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, Value}
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::endpoint::RedisEndpoint;
 use super::fault::{self, Fault};
 use super::keyspace::Keyspace;
-use super::link::{Confirmed, Guard, Health, Link, Live, reason};
-use super::place::Place;
+use super::link::{Confirmed, Health, Link, Live, RedisGuard, reason};
 use super::{BACKOFF_MAX, BACKOFF_MIN, SILENCE_MAX, packed};
 use crate::limits;
 
-/// Between two looks at a connection.
-const PULSE: Duration = Duration::from_millis(500);
-/// Commands that fail ask for a look; many that fail at once share one.
-const LOOKS_APART: Duration = Duration::from_millis(20);
-/// A server that refuses writes for so long may be a primary that was left behind: the node connects anew, and finds another
-/// server where the address leads to one.
+/// The time between two checks of a connection.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// Commands that fail request a check. Requests within this time share one check.
+const CHECKS_APART: Duration = Duration::from_millis(20);
+/// A server that refuses writes for this long may be a former primary. The node then connects again, and
+/// reaches another server when the address leads to one.
 const REFUSES_MAX: Duration = Duration::from_secs(1);
-/// The generation may be raised by whoever is no keeper; it is read so often.
-const TRUTH_EVERY: Duration = Duration::from_secs(1);
-const TRUTH_WAIT: Duration = Duration::from_millis(500);
-/// Old keys are deleted a step at a time.
+/// Another node or an operator may raise the generation, so it is read this often.
+const GENERATION_READ_EVERY: Duration = Duration::from_secs(1);
+const GENERATION_READ_TIMEOUT: Duration = Duration::from_millis(500);
+/// The time between two steps of deleting old keys.
 const CLEAN_APART: Duration = Duration::from_millis(50);
 const CLEAN_KEYS: &str = "2000";
-/// By then every node uses the new generation.
+/// After this time every node uses the new generation.
 const CLEAN_AGAIN: Duration = Duration::from_secs(5);
-/// Who counts a beat to a multiple of this looks for old keys: about once an hour in a fleet of three nodes.
+/// The node whose beat is a multiple of this looks for old keys: about once an hour in a fleet of three
+/// nodes.
 const CLEAN_BEATS: i64 = 20_000;
-/// Rounds until a guard that others move too is settled.
+/// The number of rounds to settle a guard that other nodes change too.
 const SETTLE_ROUNDS: usize = 8;
 
-/// Sets the guard unless it names a later generation already. Returns whether it was set, and the guard.
+/// Sets the guard, unless it already names the same or a later generation. Returns whether it was set, and
+/// the guard.
 const CLAIM: &str = "local now=redis.call('GET',KEYS[1]) \
                      local generation=now and tonumber(string.match(now,'^%-?%d+')) \
                      if generation and generation>=tonumber(ARGV[1]) then return {0,now} end \
                      redis.call('SET',KEYS[1],ARGV[2]) return {1,ARGV[2]}";
 
-pub(super) struct Keeper {
+pub(super) struct Monitor {
     pub(super) link: Arc<Link>,
-    pub(super) place: Place,
+    pub(super) endpoint: RedisEndpoint,
     pub(super) keyspace: Keyspace,
-    /// The hash tag of the guard: in a cluster each server has a guard in one of its own slots.
+    /// The hash tag of the guard: in a cluster, each server has a guard in one of its own slots.
     pub(super) tag: watch::Receiver<String>,
 }
 
-/// What must be remembered from one look to the next.
+/// The state that is kept from one check to the next.
 #[derive(Default)]
 struct Memory {
-    /// The highest beat seen, and in which generation.
+    /// The generation, and the highest beat seen in it.
     beat: Option<(i64, i64)>,
-    truth_at: Option<Instant>,
-    /// Where the deletion of old keys stands.
+    generation_read_at: Option<Instant>,
+    /// The scan cursor of the deletion of old keys.
     cleaning: Option<String>,
-    /// When it is done once more: a node that had not heard of the new generation may have written old keys meanwhile.
+    /// When old keys are deleted once more: a node that did not know the new generation yet may have written
+    /// old keys.
     clean_again_at: Option<Instant>,
 }
 
-/// What a server said about itself.
+/// A server's answers about itself.
 struct Seen {
     run_id: Arc<str>,
-    /// Run id and replication id: it changes whenever the data may have been replaced.
+    /// Run id and replication id. They change whenever the data may have been replaced.
     identity: String,
     guard: Option<String>,
-    /// None where the server is full and counts no further.
+    /// None when the memory of the server is full and it refuses to count.
     beat: Option<i64>,
     is_full: bool,
 }
 
-enum Trouble {
-    /// The connection is of no use.
-    Leave(String),
-    /// The server is the right one, and refuses for now.
-    Stay(String),
+enum CheckError {
+    /// The connection cannot be used; connect again.
+    Reconnect(String),
+    /// The server is the right one, but refuses for now; stay connected.
+    Refused(String),
 }
 
-impl Keeper {
-    /// For as long as anyone holds the `Redis`.
+impl Monitor {
+    /// Runs until the last `Redis` is dropped.
     pub(super) async fn run(self) {
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(SILENCE_MAX))
-            // Each call has its own deadline.
+            // No response time-out, because each call has its own deadline.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(limits::REDIS_QUEUE_MAX);
         let (mut memory, mut backoff) = (Memory::default(), BACKOFF_MIN);
         loop {
-            match connect(&self.place, &settings).await {
+            match connect(&self.endpoint, &settings).await {
                 Ok((info, connection)) => {
                     self.link.server.store(Some(Arc::new(info.clone())));
                     if self.serve(&info, connection, &mut memory).await {
@@ -119,7 +124,7 @@ impl Keeper {
         self.link.primary.send_replace(None);
     }
 
-    /// Until the connection is to be given up. Says whether it took commands.
+    /// Checks the server until the connection must be given up. Returns true when it took commands.
     async fn serve(
         &self,
         info: &ConnectionInfo,
@@ -129,8 +134,8 @@ impl Keeper {
         let (mut served, mut refuses_since) = (false, None);
         let (mut names, mut tag) = (self.keyspace.changes(), self.tag.clone());
         loop {
-            let looked_at = Instant::now();
-            match self.look(&mut connection, memory).await {
+            let checked_at = Instant::now();
+            match self.check(&mut connection, memory).await {
                 Ok((confirmed, seen)) => {
                     (served, refuses_since) = (true, None);
                     let health = match seen.is_full {
@@ -145,14 +150,14 @@ impl Keeper {
                         is_new
                     });
                 }
-                Err(Trouble::Leave(why)) => {
+                Err(CheckError::Reconnect(why)) => {
                     self.away(why);
                     return served;
                 }
-                Err(Trouble::Stay(why)) => {
+                Err(CheckError::Refused(why)) => {
                     let live = Live { connection: connection.clone(), confirmed: None };
                     self.link.set(Some(live), Health::Refuses(why));
-                    let since = *refuses_since.get_or_insert(looked_at);
+                    let since = *refuses_since.get_or_insert(checked_at);
                     if since.elapsed() >= REFUSES_MAX {
                         return served;
                     }
@@ -165,26 +170,26 @@ impl Keeper {
             if memory.cleaning.is_some() {
                 self.clean(&mut connection, memory).await;
             }
-            let pulse = if memory.cleaning.is_some() { CLEAN_APART } else { PULSE };
+            let next_check = if memory.cleaning.is_some() { CLEAN_APART } else { CHECK_EVERY };
             tokio::select! {
-                () = sleep_until(looked_at + pulse) => {}
-                () = self.link.doubted.notified() => sleep_until(looked_at + LOOKS_APART).await,
+                () = sleep_until(checked_at + next_check) => {}
+                () = self.link.check_requested.notified() => sleep_until(checked_at + CHECKS_APART).await,
                 _ = names.changed() => {}
                 Ok(()) = tag.changed() => {}
             }
-            if self.place.has_moved_from(info).await {
+            if self.endpoint.has_moved_from(info).await {
                 self.away("the sentinels name another primary".to_owned());
                 return served;
             }
         }
     }
 
-    /// Asks the server who it is, and settles which generation of keys is valid on it.
-    async fn look(
+    /// Checks the server, and settles which generation of keys is valid on it.
+    async fn check(
         &self,
         connection: &mut MultiplexedConnection,
         memory: &mut Memory,
-    ) -> Result<(Confirmed, Seen), Trouble> {
+    ) -> Result<(Confirmed, Seen), CheckError> {
         let Some(namespace) = self.keyspace.namespace().map(str::to_owned) else {
             let seen = self.ask(connection, None).await?;
             return Ok((Confirmed { generation: 0, guard: None }, seen));
@@ -192,12 +197,15 @@ impl Keeper {
         let tag = self.tag.borrow().clone();
         let (key, beats) = (format!("{namespace}:guard:{tag}"), format!("{namespace}:beat:{tag}"));
         let mut seen = self.ask(connection, Some((&key, &beats))).await?;
-        if memory.truth_at.is_none_or(|at| at.elapsed() >= TRUTH_EVERY) {
-            // Where Postgres is away, nobody raises it either: what this node knows holds, as long as the guard agrees.
-            if let Ok(Ok(truth)) = timeout(TRUTH_WAIT, self.keyspace.truth()).await {
-                self.adopt_raised(truth);
+        if memory.generation_read_at.is_none_or(|at| at.elapsed() >= GENERATION_READ_EVERY) {
+            // While Postgres is not reachable, no node can raise the generation: the one that this node knows
+            // is valid as long as the guard agrees.
+            if let Ok(Ok(fleet_generation)) =
+                timeout(GENERATION_READ_TIMEOUT, self.keyspace.read_generation()).await
+            {
+                self.adopt_raised(fleet_generation);
             }
-            memory.truth_at = Some(Instant::now());
+            memory.generation_read_at = Some(Instant::now());
         }
         for _ in 0..SETTLE_ROUNDS {
             let generation = self.keyspace.names().generation;
@@ -212,53 +220,63 @@ impl Keeper {
                             memory.cleaning = Some("0".to_owned());
                         }
                     }
-                    return Ok((Confirmed { generation, guard: Some(Guard { key, text }) }, seen));
+                    return Ok((Confirmed { generation, guard: Some(RedisGuard { key, text }) }, seen));
                 }
-                let why = "its data is older than what this node has seen";
+                let why = "the server's data is older than what this node has seen";
                 let next = self.raise(generation, generation, why).await?;
                 self.claim(connection, memory, &key, next, &mut seen).await?;
                 continue;
             }
-            let truth = self.keyspace.truth().await.map_err(Trouble::Stay)?;
+            let fleet_generation = self.keyspace.read_generation().await.map_err(CheckError::Refused)?;
             let guard = seen.guard.as_deref().and_then(generation_of);
             let next = match guard {
-                Some((of, identity)) if of == truth && identity == seen.identity => {
-                    self.keyspace.adopt(truth);
+                Some((of, identity)) if of == fleet_generation && identity == seen.identity => {
+                    self.keyspace.adopt(fleet_generation);
                     continue;
                 }
-                // Keys of a later generation were never written here.
-                Some((of, _)) if of < truth => truth,
+                // Keys of a later generation were never written to this server.
+                Some((of, _)) if of < fleet_generation => fleet_generation,
                 Some((of, _)) => {
-                    let why = match of > truth {
-                        true => "Postgres has lost a generation that Redis knows",
-                        false => "the server was restarted, or a replica took over: writes may be lost",
+                    let why = match of > fleet_generation {
+                        true => "Postgres has lost a generation that Redis has",
+                        false => "the server was restarted, or a replica took over, and writes may be lost",
                     };
-                    self.raise(truth, of.max(generation), why).await?
+                    self.raise(fleet_generation, of.max(generation), why).await?
                 }
                 None => {
-                    self.raise(truth, truth.max(generation), "the server holds nothing of this fleet").await?
+                    self.raise(
+                        fleet_generation,
+                        fleet_generation.max(generation),
+                        "the server holds no data of this fleet",
+                    )
+                    .await?
                 }
             };
             self.claim(connection, memory, &key, next, &mut seen).await?;
         }
-        Err(Trouble::Stay("the nodes do not agree on the generation of keys yet".to_owned()))
+        Err(CheckError::Refused("the nodes do not yet agree on the generation of Redis keys".to_owned()))
     }
 
-    /// A generation that somebody else raised. A lower one means that Postgres went back, which the guard shows.
-    fn adopt_raised(&self, truth: i64) {
-        if truth > self.keyspace.names().generation {
-            self.keyspace.adopt(truth);
+    /// Adopts a generation that another node raised. A lower one means that Postgres lost history; the guard
+    /// shows that.
+    fn adopt_raised(&self, fleet_generation: i64) {
+        if fleet_generation > self.keyspace.names().generation {
+            self.keyspace.adopt(fleet_generation);
         }
     }
 
-    async fn raise(&self, expected: i64, known: i64, why: &str) -> Result<i64, Trouble> {
-        let next = self.keyspace.raise(expected, known).await.map_err(Trouble::Stay)?;
-        tracing::warn!(generation = next, "what Redis holds is void and is rebuilt from Postgres: {why}");
+    async fn raise(&self, expected: i64, known: i64, why: &str) -> Result<i64, CheckError> {
+        let next = self.keyspace.raise(expected, known).await.map_err(CheckError::Refused)?;
+        tracing::warn!(
+            generation = next,
+            "the fleet's data in Redis is void and is rebuilt from Postgres: {why}"
+        );
         metrics::counter!("switchboard_redis_voids_total").increment(1);
         Ok(next)
     }
 
-    /// Writes the guard for the generation, unless a later one stands there. Whoever writes it deletes the old keys.
+    /// Writes the guard for the generation, unless it names a later one. The node that writes it deletes the
+    /// old keys.
     async fn claim(
         &self,
         connection: &mut MultiplexedConnection,
@@ -266,7 +284,7 @@ impl Keeper {
         key: &str,
         generation: i64,
         seen: &mut Seen,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), CheckError> {
         let text = format!("{generation} {}", seen.identity);
         let claim = packed(&["EVAL", CLAIM, "1", key, &generation.to_string(), &text]);
         match one(connection, &claim).await? {
@@ -280,19 +298,19 @@ impl Keeper {
                     self.adopt_raised(generation);
                     Ok(())
                 }
-                _ => Err(Trouble::Stay("the guard of keys cannot be written".to_owned())),
+                _ => Err(CheckError::Refused("the guard key cannot be written".to_owned())),
             },
-            Value::ServerError(error) => Err(trouble(fault::code(&error))),
-            _ => Err(Trouble::Stay("the guard of keys cannot be written".to_owned())),
+            Value::ServerError(error) => Err(check_error(fault::code(&error))),
+            _ => Err(CheckError::Refused("the guard key cannot be written".to_owned())),
         }
     }
 
-    /// Role, identity, guard and beat in one round trip.
+    /// Reads role, identity, guard and beat in one round trip.
     async fn ask(
         &self,
         connection: &mut MultiplexedConnection,
         guarded: Option<(&str, &str)>,
-    ) -> Result<Seen, Trouble> {
+    ) -> Result<Seen, CheckError> {
         let mut pipeline = Pipeline::new();
         pipeline.add_command(packed(&["INFO", "server"])).add_command(packed(&["INFO", "replication"]));
         let count = match guarded {
@@ -308,9 +326,9 @@ impl Keeper {
             Ok(Err(error)) if error.code().is_some() => {
                 return Err(self.refused(error.code().unwrap_or_default()));
             }
-            Ok(Err(error)) => return Err(Trouble::Leave(reason(&error))),
+            Ok(Err(error)) => return Err(CheckError::Reconnect(reason(&error))),
             Err(_) => {
-                return Err(Trouble::Leave(format!(
+                return Err(CheckError::Reconnect(format!(
                     "the server did not answer within {} s",
                     SILENCE_MAX.as_secs()
                 )));
@@ -328,7 +346,7 @@ impl Keeper {
         let info: HashMap<String, String> = replies.iter().take(2).flat_map(fields).collect();
         let field = |name: &str| info.get(name).map_or("-", String::as_str);
         if field("role") == "slave" {
-            return Err(Trouble::Leave(fault::explained("READONLY")));
+            return Err(CheckError::Reconnect(fault::explained("READONLY")));
         }
         let guard = match replies.get(2) {
             Some(Value::BulkString(text)) => Some(String::from_utf8_lossy(text).into_owned()),
@@ -342,14 +360,14 @@ impl Keeper {
         Ok(Seen { run_id: field("run_id").into(), identity, guard, beat, is_full })
     }
 
-    fn refused(&self, code: &str) -> Trouble {
+    fn refused(&self, code: &str) -> CheckError {
         if code == "BUSY" {
-            self.link.overdue.notify_one();
+            self.link.script_overdue.notify_one();
         }
-        trouble(code)
+        check_error(code)
     }
 
-    /// One step of deleting keys of generations before this one.
+    /// Runs one step of deleting keys of earlier generations.
     async fn clean(&self, connection: &mut MultiplexedConnection, memory: &mut Memory) {
         let (Some(cursor), Some(namespace)) = (memory.cleaning.take(), self.keyspace.namespace()) else {
             return;
@@ -376,27 +394,29 @@ impl Keeper {
     }
 }
 
-/// A key of a generation before this one.
+/// True for a key of an earlier generation of this fleet.
 fn is_older(key: &str, namespace: &str, generation: i64) -> bool {
     let rest = key.strip_prefix(namespace).and_then(|rest| rest.strip_prefix(':'));
     let of = rest.and_then(|rest| rest.split_once(':')).and_then(|(of, _)| of.parse::<i64>().ok());
     of.is_some_and(|of| of < generation)
 }
 
-fn trouble(code: &str) -> Trouble {
+fn check_error(code: &str) -> CheckError {
     match Fault::of_code(code) {
-        Fault::Server => Trouble::Leave(fault::explained(code)),
-        Fault::Refusal | Fault::Full | Fault::Moved | Fault::Caller => Trouble::Stay(fault::explained(code)),
+        Fault::Server => CheckError::Reconnect(fault::explained(code)),
+        Fault::Refusal | Fault::Full | Fault::Moved | Fault::Caller => {
+            CheckError::Refused(fault::explained(code))
+        }
     }
 }
 
-/// A guard is `{generation} {run id} {replication id}`.
+/// Parses a guard: `{generation} {run id} {replication id}`.
 fn generation_of(guard: &str) -> Option<(i64, &str)> {
     let (generation, identity) = guard.split_once(' ')?;
     Some((generation.parse().ok()?, identity))
 }
 
-/// The lines `name:value` of an answer to `INFO`.
+/// Returns the lines `name:value` of the answer to `INFO`.
 fn fields(info: &Value) -> Vec<(String, String)> {
     let text = match info {
         Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
@@ -407,22 +427,22 @@ fn fields(info: &Value) -> Vec<(String, String)> {
     text.lines().filter_map(field).collect()
 }
 
-async fn one(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<Value, Trouble> {
+async fn one(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<Value, CheckError> {
     match timeout(SILENCE_MAX, connection.send_packed_command(command)).await {
         Ok(Ok(reply)) => Ok(reply),
         Ok(Err(error)) => match error.code() {
-            Some(code) => Err(trouble(code)),
-            None => Err(Trouble::Leave(reason(&error))),
+            Some(code) => Err(check_error(code)),
+            None => Err(CheckError::Reconnect(reason(&error))),
         },
-        Err(_) => Err(Trouble::Leave("the server did not answer".to_owned())),
+        Err(_) => Err(CheckError::Reconnect("the server did not answer in time".to_owned())),
     }
 }
 
 async fn connect(
-    place: &Place,
+    endpoint: &RedisEndpoint,
     settings: &AsyncConnectionConfig,
 ) -> Result<(ConnectionInfo, MultiplexedConnection), String> {
-    let info = place.find().await?;
+    let info = endpoint.find().await?;
     let client = Client::open(info.clone()).map_err(|error| reason(&error))?;
     let connection = client.get_multiplexed_async_connection_with_config(settings).await;
     Ok((info, connection.map_err(|error| reason(&error))?))
