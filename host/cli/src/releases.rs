@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{Client, Where};
 use super::{Failure, Output, page};
 use switchboard_core::config::Config;
-use switchboard_releases::repository::{Event, Release, Shadowed};
+use switchboard_releases::repository::{Event, ReleaseRecord, ShadowReport};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -17,7 +17,7 @@ pub struct Args {
 
 #[derive(Deserialize)]
 struct Releases {
-    releases: Vec<Release>,
+    releases: Vec<ReleaseRecord>,
 }
 
 #[derive(Deserialize)]
@@ -27,14 +27,14 @@ struct History {
 
 #[derive(Deserialize)]
 struct Shadows {
-    shadows: Vec<Shadowed>,
+    shadows: Vec<ShadowReport>,
 }
 
 #[derive(Serialize)]
 struct Document {
-    releases: Vec<Release>,
+    releases: Vec<ReleaseRecord>,
     history: Vec<Event>,
-    shadows: Vec<Shadowed>,
+    shadows: Vec<ShadowReport>,
 }
 
 pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
@@ -53,7 +53,7 @@ pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failur
     Ok(())
 }
 
-fn text(releases: &[Release], history: &[Event], shadows: &[Shadowed]) -> String {
+fn text(releases: &[ReleaseRecord], history: &[Event], shadows: &[ShadowReport]) -> String {
     if releases.is_empty() {
         return "no releases".to_owned();
     }
@@ -81,7 +81,7 @@ fn text(releases: &[Release], history: &[Event], shadows: &[Shadowed]) -> String
     }
     for shadow in shadows {
         let release = shadow.digest.map_or_else(String::new, |digest| digest.short());
-        let Shadowed { same, differing, dropped, .. } = shadow;
+        let ShadowReport { same, differing, dropped, .. } = shadow;
         text += &format!(
             "\n\nshadow {release}: {} as the running release, {} not, {} left out",
             page::count(*same, "call"),
@@ -93,12 +93,12 @@ fn text(releases: &[Release], history: &[Event], shadows: &[Shadowed]) -> String
     text
 }
 
-fn state(release: &Release) -> String {
+fn state(release: &ReleaseRecord) -> String {
     if release.current { "runs".to_owned() } else { beside(release) }
 }
 
 /// Its canary or shadow share, if any.
-pub fn beside(release: &Release) -> String {
+pub fn beside(release: &ReleaseRecord) -> String {
     match (release.canary_percent, release.shadow_percent) {
         (Some(percent), _) => format!("canary {percent} %"),
         (_, Some(percent)) => format!("shadow {percent} %"),

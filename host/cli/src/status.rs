@@ -11,7 +11,7 @@ use super::client::{Client, Where};
 use super::{Failure, Output, page, releases};
 use switchboard_core::config::Config;
 use switchboard_postgres::outbox::Lag;
-use switchboard_releases::repository::{Node, Release};
+use switchboard_releases::repository::{Node, ReleaseRecord};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -26,7 +26,7 @@ struct Nodes {
 
 #[derive(Deserialize)]
 struct Releases {
-    releases: Vec<Release>,
+    releases: Vec<ReleaseRecord>,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +55,7 @@ struct Status {
 struct Fleet {
     nodes: Vec<Node>,
     /// The releases that the fleet should run.
-    releases: Vec<Release>,
+    releases: Vec<ReleaseRecord>,
     consumers: Vec<Lag>,
 }
 

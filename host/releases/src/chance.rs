@@ -1,6 +1,7 @@
-//! Whether a difference between two counts can be chance: Fisher's exact test, one-sided. Pure arithmetic.
+//! Calculates whether a difference between two counts can be chance: Fisher's exact test, one-sided. Pure
+//! arithmetic.
 
-/// So many of so many.
+/// A number of hits among a number of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Count {
     pub hits: u64,
@@ -8,14 +9,14 @@ pub struct Count {
 }
 
 impl Count {
-    /// In percent.
+    /// The percentage of hits.
     pub fn share(self) -> f64 {
         if self.all == 0 { 0.0 } else { self.hits as f64 * 100.0 / self.all as f64 }
     }
 }
 
-/// How likely it is that the first count would have at least so many of the hits of both, if a hit were equally likely in
-/// either. 1 where there is nothing to compare.
+/// The probability that the first count would have at least this many of all hits, if a hit were equally
+/// likely in both. 1 when there is nothing to compare.
 pub fn by_chance(first: Count, second: Count) -> f64 {
     let all = first.all + second.all;
     let hits = first.hits + second.hits;
@@ -23,7 +24,7 @@ pub fn by_chance(first: Count, second: Count) -> f64 {
         return 1.0;
     }
     let most = hits.min(first.all);
-    // The hypergeometric distribution: from the first term on, each is a fraction of the one before.
+    // The hypergeometric distribution: after the first term, each term is a fraction of the one before.
     let mut term =
         (ln_choose(first.all, first.hits) + ln_choose(second.all, second.hits) - ln_choose(all, hits)).exp();
     let mut sum = 0.0;
@@ -69,18 +70,18 @@ mod tests {
 
     #[test]
     fn agrees_with_what_can_be_counted_by_hand() {
-        // All three hits in the first three of eleven: one of C(11, 3) = 165 ways.
+        // All three hits are in the first three of eleven: one of C(11, 3) = 165 ways.
         is_about(by_chance(of(3, 3), of(0, 8)), 1.0 / 165.0);
         // The lady tasting tea: (16 + 1) / 70.
         is_about(by_chance(of(3, 4), of(1, 4)), 17.0 / 70.0);
         is_about(by_chance(of(1, 1), of(1, 1)), 1.0);
-        // Any of the hundred is as likely as the others.
+        // Any of the hundred is equally likely.
         is_about(by_chance(of(1, 10), of(0, 90)), 0.1);
     }
 
     #[test]
     fn agrees_with_the_sum_of_all_terms_for_large_counts() {
-        // The same distribution, from the other side: P(X >= a) + P(Y >= K - a + 1) = 1.
+        // The same distribution from the other side: P(X >= a) + P(Y >= K - a + 1) = 1.
         for (first, second) in
             [(of(30, 400), of(60, 900)), (of(300, 9000), of(200, 7000)), (of(5, 16_000), of(9, 16_000))]
         {

@@ -1,5 +1,5 @@
-//! The first call of a canary that goes wrong: recorded as it happens, since nobody knows before that it will. Every call of
-//! the canary is, until one has failed.
+//! Records the first failed call of a canary. It is not known in advance which call will fail, so every call
+//! of the canary is recorded until one has failed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,41 +9,41 @@ use tokio::sync::Notify;
 use crate::runtime::CallObserver;
 use crate::trace::{Trace, redact_secrets};
 
-/// Where it is kept until somebody writes a report.
+/// Holds the recording until the report of the withdrawal is written.
 #[derive(Clone, Default)]
 pub struct FirstFailure(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     begun: AtomicBool,
-    trace: OnceLock<String>,
+    recording: OnceLock<String>,
 }
 
-/// The canary's observer.
-pub(super) struct Watch {
+/// The observer of a canary's calls.
+pub(super) struct FirstFailureObserver {
     pub first: FirstFailure,
-    /// Told at every failing call.
-    pub alarm: Arc<Notify>,
+    /// Notified at every failed call.
+    pub canary_failed: Arc<Notify>,
 }
 
 impl FirstFailure {
-    pub fn trace(&self) -> Option<&str> {
-        self.0.trace.get().map(String::as_str)
+    pub fn recording(&self) -> Option<&str> {
+        self.0.recording.get().map(String::as_str)
     }
 }
 
-impl CallObserver for Watch {
+impl CallObserver for FirstFailureObserver {
     fn wants(&self, _call: &str) -> bool {
         !self.first.0.begun.load(Ordering::Relaxed)
     }
 
     fn failed(&self) {
-        self.alarm.notify_one();
+        self.canary_failed.notify_one();
     }
 
     fn recorded(&self, trace: Trace, failed: bool) {
         if failed && !self.first.0.begun.swap(true, Ordering::Relaxed) {
-            let _ = self.first.0.trace.set(trace.write(redact_secrets));
+            let _ = self.first.0.recording.set(trace.write(redact_secrets));
         }
     }
 }

@@ -1,7 +1,11 @@
-//! Whether a canary is worse than the release that runs beside it, on the same node and in the same time. Pure: the calls and
-//! the time come in, a verdict goes out. A difference counts if it is large enough, if it can hardly be chance
-//! ([`by_chance`]), and if it does not come from a few callers: one person can send what no release can answer, and always
-//! reaches the same release.
+//! Judges whether a canary is worse than the release that runs beside it, on the same node and in the same
+//! time. Pure: the calls and the time are passed in, and a verdict is returned. A difference counts when all
+//! of this holds:
+//!
+//! - It is large enough.
+//! - It is very unlikely to be chance ([`by_chance`]).
+//! - It does not come from a few callers only. One person can send requests that no release can answer, and
+//!   always reaches the same release.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,39 +19,40 @@ use crate::limits;
 use crate::manifest::Thresholds;
 use crate::runtime::{CallLog, Logged};
 
-/// Why a canary is to go.
+/// Why a canary must end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cause {
-    pub over: Over,
+    pub over: Threshold,
     pub window_ms: u64,
     pub canary: Figures,
     pub running: Figures,
 }
 
-/// Which threshold it is over.
+/// Which threshold the canary exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Over {
+pub enum Threshold {
     Failures,
     Errors,
     Latency,
 }
 
-/// What one release did in a window.
+/// The calls of one release in a time window.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
     pub calls: u64,
     pub failures: u64,
     pub errors: u64,
-    /// Nine of ten calls took no longer, each caller counted for at most [`limits::CANARY_CALLS_PER_CALLER`].
+    /// The 90th percentile of the calls' times. Each caller counts for at most
+    /// [`limits::CANARY_CALLS_PER_CALLER`] calls.
     pub p90_us: Option<u64>,
     pub callers: u64,
-    /// Callers of whom at least one call was an error or a failure.
+    /// Callers with at least one error or failure.
     pub callers_with_errors: u64,
 }
 
-/// Compares what both have done since the canary began, as far as the windows and the logs reach back.
-pub fn look(
+/// Compares both releases since the canary began, as far back as the windows and the logs reach.
+pub fn judge(
     now: Instant,
     begun: Instant,
     canary: &CallLog,
@@ -55,12 +60,12 @@ pub fn look(
     thresholds: &Thresholds,
 ) -> Option<Cause> {
     let complete = [canary, running].into_iter().filter_map(CallLog::complete_since);
-    // Both from the same moment on: what befell everybody must not be seen on one side only.
+    // Both start at the same moment, so that a disturbance for everybody is not seen on one side only.
     let earliest = complete.fold(begun, Instant::max);
     let windows = [(limits::CANARY_WINDOW_SHORT, false), (limits::CANARY_WINDOW_LONG, true)];
     windows.into_iter().find_map(|(window, is_long)| {
         let from = now.checked_sub(window).unwrap_or(earliest).max(earliest);
-        let (canary, running) = (Seen::of(canary.since(from)), Seen::of(running.since(from)));
+        let (canary, running) = (WindowCalls::of(canary.since(from)), WindowCalls::of(running.since(from)));
         judged(&canary, &running, thresholds, is_long).map(|over| Cause {
             over,
             window_ms: (now - from).as_millis() as u64,
@@ -70,34 +75,46 @@ pub fn look(
     })
 }
 
-fn judged(canary: &Seen, running: &Seen, thresholds: &Thresholds, is_long: bool) -> Option<Over> {
+fn judged(
+    canary: &WindowCalls,
+    running: &WindowCalls,
+    thresholds: &Thresholds,
+    is_long: bool,
+) -> Option<Threshold> {
     let points = f64::from(thresholds.error_percent);
     let (calls, failures) = (canary.calls.len() as u64, canary.count(|call| call.is_failure));
-    // A few callers who are alone for two seconds must not stand for all. In a minute everything must have failed.
+    // A few callers during two seconds must not decide for all. In the long window, it is enough that every
+    // call failed.
     let fails_always = is_long && failures == calls && failures >= limits::CANARY_FAILURES_MIN;
     let enough = fails_always || failures >= u64::from(thresholds.failures);
     if enough && is_worse(canary, running, points, |call| call.is_failure) {
-        return Some(Over::Failures);
+        return Some(Threshold::Failures);
     }
     let calls_min = u64::from(thresholds.calls);
     if calls >= calls_min && is_worse(canary, running, points, |call| call.is_error) {
-        return Some(Over::Errors);
+        return Some(Threshold::Errors);
     }
-    // Both need calls: there is no latency of nothing to compare with.
+    // Both releases need calls: without them there is no latency to compare with.
     if calls >= calls_min && running.calls.len() as u64 >= calls_min {
         let (slow, usual) = (canary.p90()?, running.p90()?);
         let most = usual.mul_f64(1.0 + f64::from(thresholds.latency_percent) / 100.0);
         let most = most.max(usual + limits::CANARY_SLOWER_MIN);
-        // More than a tenth of its calls are slower, where of the running release at most a tenth is even slower than usual.
+        // More than a tenth of the canary's calls are slower than this. Of the running release, at most a
+        // tenth are slower than its own 90th percentile.
         if slow > most && is_worse(canary, running, 0.0, |call| call.took > most) {
-            return Some(Over::Latency);
+            return Some(Threshold::Latency);
         }
     }
     None
 }
 
-/// Whether so many more of the canary's calls are hits that it is neither chance nor the doing of a few callers.
-fn is_worse(canary: &Seen, running: &Seen, points: f64, is_hit: impl Fn(&Logged) -> bool) -> bool {
+/// True when the canary has so many more hits that it is neither chance nor caused by a few callers.
+fn is_worse(
+    canary: &WindowCalls,
+    running: &WindowCalls,
+    points: f64,
+    is_hit: impl Fn(&Logged) -> bool,
+) -> bool {
     let of_canary = canary.by_caller(&is_hit);
     let beside = total(&running.by_caller(&is_hit));
     if of_canary.iter().filter(|of| of.hits > 0.0).count() < limits::CANARY_CALLERS_MIN {
@@ -105,7 +122,8 @@ fn is_worse(canary: &Seen, running: &Seen, points: f64, is_hit: impl Fn(&Logged)
     }
     let all = total(&of_canary);
     let is_over = |count: Count| count.share() > beside.share() + points;
-    // A release that runs has answered before: where it is seldom called, that counts for some calls.
+    // The running release has answered before. When it is called rarely, that counts as some successful
+    // calls.
     let supposed = limits::CANARY_CALLS_SUPPOSED.saturating_sub(beside.all);
     let beside_for_long = Count { all: beside.all + supposed, ..beside };
     is_over(all)
@@ -113,14 +131,15 @@ fn is_worse(canary: &Seen, running: &Seen, points: f64, is_hit: impl Fn(&Logged)
         && by_chance(all, beside_for_long) < limits::CANARY_CHANCE_MAX
 }
 
-/// What one caller met. It counts for at most [`limits::CANARY_CALLS_PER_CALLER`] calls, of which as large a part are hits.
+/// The calls of one caller. They count for at most [`limits::CANARY_CALLS_PER_CALLER`] calls, with the same
+/// part of hits.
 #[derive(Clone, Copy, Debug)]
 struct OfCaller {
     calls: f64,
     hits: f64,
 }
 
-/// `callers` begins with those who met the most hits.
+/// Leaves out the callers with the most hits, which come first in `callers`.
 fn without_the_worst(callers: &[OfCaller]) -> &[OfCaller] {
     let spared = limits::CANARY_CALLERS_MIN - 1 + callers.len() / limits::CANARY_CALLERS_PER_SUSPECT;
     callers.get(spared..).unwrap_or_default()
@@ -132,13 +151,13 @@ fn total(callers: &[OfCaller]) -> Count {
     Count { hits: hits.round() as u64, all: calls.round() as u64 }
 }
 
-/// The calls of one release in a window, with how often each caller called.
-struct Seen {
+/// The calls of one release in a window, with the number of calls of each caller.
+struct WindowCalls {
     calls: Vec<Logged>,
     callers: HashMap<u64, u64>,
 }
 
-impl Seen {
+impl WindowCalls {
     fn of(calls: Vec<Logged>) -> Self {
         let mut callers = HashMap::new();
         for call in &calls {
@@ -151,7 +170,7 @@ impl Seen {
         self.calls.iter().filter(|call| is_hit(call)).count() as u64
     }
 
-    /// Those who met the most hits first.
+    /// Returns the callers, those with the most hits first.
     fn by_caller(&self, is_hit: impl Fn(&Logged) -> bool) -> Vec<OfCaller> {
         let mut hits: HashMap<u64, u64> = HashMap::new();
         for call in self.calls.iter().filter(|call| is_hit(call)) {
@@ -175,11 +194,11 @@ impl Seen {
         let mut took: Vec<_> = self.calls.iter().map(|call| (call.took, weight(call))).collect();
         took.sort_by_key(|(took, _)| *took);
         let mut left = took.iter().map(|(_, weight)| weight).sum::<f64>() * 0.9;
-        let ninth = took.iter().find(|(_, weight)| {
+        let p90 = took.iter().find(|(_, weight)| {
             left -= weight;
             left <= 1e-9
         });
-        ninth.or(took.last()).map(|(took, _)| *took)
+        p90.or(took.last()).map(|(took, _)| *took)
     }
 
     fn figures(&self) -> Figures {
@@ -200,17 +219,17 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (canary, running) = (&self.canary, &self.running);
         match self.over {
-            Over::Failures => write!(
+            Threshold::Failures => write!(
                 f,
                 "{} of {} calls ended without an answer, of the running release {} of {}",
                 canary.failures, canary.calls, running.failures, running.calls
             )?,
-            Over::Errors => write!(
+            Threshold::Errors => write!(
                 f,
                 "{} of {} calls were errors, of the running release {} of {}",
                 canary.errors, canary.calls, running.errors, running.calls
             )?,
-            Over::Latency => {
+            Threshold::Latency => {
                 let ms = |us: Option<u64>| Duration::from_micros(us.unwrap_or(0)).as_secs_f64() * 1000.0;
                 write!(
                     f,
@@ -222,7 +241,7 @@ impl fmt::Display for Cause {
             }
         }
         write!(f, " (within {:.1} s", Duration::from_millis(self.window_ms).as_secs_f64())?;
-        if self.over != Over::Latency {
+        if self.over != Threshold::Latency {
             write!(f, "; {} of its {} callers met errors", canary.callers_with_errors, canary.callers)?;
         }
         f.write_str(")")

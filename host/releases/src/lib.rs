@@ -1,5 +1,6 @@
-//! Which release of each handler runs: the atomic pointer, the records in Postgres, and how a fleet moves from one
-//! release to the next. It never looks into a component; that is `runtime`.
+//! Which release of each handler runs: the atomic pointer to the routing table, the records in Postgres, and
+//! how a fleet moves from one release to the next. This module does not look into a component; `runtime`
+//! does.
 
 // For `manifests`, which names this crate.
 #[cfg(test)]
@@ -28,5 +29,5 @@ mod shadow;
 pub mod signature;
 
 pub use outcome::{NodeOutcome, Outcome, Refused, State};
-pub use rollout::{Beside, Load, Rollout};
+pub use rollout::{Deployment, Load, Rollout};
 pub use signature::Trust;

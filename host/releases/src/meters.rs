@@ -1,39 +1,40 @@
-//! The calls of the loaded releases, in the Prometheus text format. Counted by each release and rendered when asked, so that
-//! what is gone takes its series along: ten thousand releases do not make a page of a million lines.
+//! The metrics of the loaded releases' calls, in the Prometheus text format. Each release counts its own
+//! calls, and the page is rendered when it is asked for. So the series of a release end with it: ten thousand
+//! deploys do not make a page of a million lines.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::registry::{Bindings, Lives};
+use super::registry::{Observable, RoutingTable};
 use crate::ids::Digest;
 use crate::runtime::releases_loaded;
 use crate::telemetry::SECONDS;
 use crate::telemetry::histogram::Counts;
 
-struct Line<R> {
-    /// `node`, `handler` and `release`, as every sample begins.
+struct ReleaseSeries<R> {
+    /// The labels `node`, `handler` and `release`, with which every sample begins.
     labels: String,
     role: &'static str,
     release: Arc<R>,
 }
 
-pub(super) fn page<R: Lives>(
+pub(super) fn page<R: Observable>(
     node: &str,
-    current: &Bindings<R>,
+    current: &RoutingTable<R>,
     loaded: Vec<(Digest, String, Arc<R>)>,
 ) -> String {
-    let mut lines: Vec<Line<R>> = Vec::new();
+    let mut lines: Vec<ReleaseSeries<R>> = Vec::new();
     let mut add = |name: &str, digest: Digest, role, release: &Arc<R>| {
-        // One release may be known under several heads: the first is what it is now.
+        // One release may be known in several roles. The first one is its present role.
         if !lines.iter().any(|line| Arc::ptr_eq(&line.release, release)) {
             let labels = format!("node=\"{node}\",handler=\"{name}\",release=\"{}\"", digest.short());
-            lines.push(Line { labels, role, release: release.clone() });
+            lines.push(ReleaseSeries { labels, role, release: release.clone() });
         }
     };
     for entry in current.handlers() {
         add(&entry.name, entry.digest, "running", &entry.running);
         if let Some(canary) = &entry.canary {
-            add(&entry.name, canary.trial.digest, "canary", &canary.trial.release);
+            add(&entry.name, canary.candidate.digest, "canary", &canary.candidate.release);
         }
         if let Some(shadow) = &entry.shadow {
             add(&entry.name, shadow.digest, "shadow", &shadow.release);
@@ -42,13 +43,13 @@ pub(super) fn page<R: Lives>(
     for (digest, name, release) in &loaded {
         add(name, *digest, "kept", release);
     }
-    // One text may not name one series twice: a release that was loaded anew beside its former self.
+    // One page may not contain a series twice: a release may have been loaded again beside its former self.
     lines.sort_by(|a, b| a.labels.cmp(&b.labels));
     lines.dedup_by(|b, a| a.labels == b.labels);
     render(node, &lines)
 }
 
-fn render<R: Lives>(node: &str, lines: &[Line<R>]) -> String {
+fn render<R: Observable>(node: &str, lines: &[ReleaseSeries<R>]) -> String {
     let mut page = Page(String::new());
     page.family("switchboard_releases_loaded", "gauge");
     page.sample("switchboard_releases_loaded", &format!("node=\"{node}\""), releases_loaded());
@@ -57,28 +58,28 @@ fn render<R: Lives>(node: &str, lines: &[Line<R>]) -> String {
         page.sample("switchboard_release_info", &format!("{},role=\"{}\"", line.labels, line.role), 1);
     }
     page.family("switchboard_calls_total", "counter");
-    for Line { labels, release, .. } in lines {
+    for ReleaseSeries { labels, release, .. } in lines {
         for (trigger, outcome, calls) in release.stats().outcomes() {
             let labels = format!("{labels},trigger=\"{trigger}\",outcome=\"{outcome}\"");
             page.sample("switchboard_calls_total", &labels, calls);
         }
     }
     page.family("switchboard_call_errors_total", "counter");
-    for Line { labels, release, .. } in lines {
+    for ReleaseSeries { labels, release, .. } in lines {
         for (blame, calls) in release.stats().errors_by_blame() {
             page.sample("switchboard_call_errors_total", &format!("{labels},blame=\"{blame}\""), calls);
         }
     }
     page.family("switchboard_call_cpu_seconds_total", "counter");
-    for Line { labels, release, .. } in lines {
+    for ReleaseSeries { labels, release, .. } in lines {
         page.sample("switchboard_call_cpu_seconds_total", labels, release.stats().cpu().as_secs_f64());
     }
     page.family("switchboard_call_memory_high_bytes", "gauge");
-    for Line { labels, release, .. } in lines {
+    for ReleaseSeries { labels, release, .. } in lines {
         page.sample("switchboard_call_memory_high_bytes", labels, release.stats().memory_high_bytes());
     }
     page.family("switchboard_call_seconds", "histogram");
-    for Line { labels, release, .. } in lines {
+    for ReleaseSeries { labels, release, .. } in lines {
         for (trigger, took) in release.stats().took() {
             page.histogram("switchboard_call_seconds", &format!("{labels},trigger=\"{trigger}\""), &took);
         }
@@ -133,7 +134,7 @@ mod tests {
 
     use super::*;
     use crate::manifests::Declared;
-    use crate::registry::{Canary, Entry, Trial};
+    use crate::registry::{Canary, Candidate, Entry};
     use crate::runtime::{Caller, Ending, Kind, Trigger, Used};
 
     #[test]
@@ -157,11 +158,11 @@ mod tests {
         );
         let [of_running, of_canary, of_kept] = [b"a", b"b", b"c"].map(|text| Digest::of(text));
         let mut entry = Entry::new("echo", of_running, 1, running);
-        let trial = Trial { digest: of_canary, release: canary, percent: 10 };
-        entry.canary = Some(Canary::new(trial));
-        let bindings = Bindings::of([Arc::new(entry)]).unwrap();
+        let candidate = Candidate { digest: of_canary, release: canary, percent: 10 };
+        entry.canary = Some(Canary::new(candidate));
+        let table = RoutingTable::of([Arc::new(entry)]).unwrap();
 
-        let page = page("n1", &bindings, vec![(of_kept, "echo".to_owned(), kept)]);
+        let page = page("n1", &table, vec![(of_kept, "echo".to_owned(), kept)]);
         let (running, canary, kept) = (of_running.short(), of_canary.short(), of_kept.short());
         for line in [
             format!(

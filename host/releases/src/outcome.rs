@@ -1,4 +1,4 @@
-//! What came of a deploy or a rollback, for whoever asked: said once here, shown by the admin API and the CLI.
+//! The outcome of a change of releases, for the caller: the admin API and the CLI show it.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::registry::Conflict;
-use super::repository::{self, Action, Answer, Running, Settled};
+use super::repository::{self, Action, Answer, Running, SkipReason};
 use crate::contract::types::Problem;
 use crate::error::Blame;
 use crate::ids::Digest;
@@ -15,26 +15,26 @@ use crate::manifest::ROLE_PREFIX;
 use crate::runtime::Refusal;
 use crate::wire::problem::Code;
 
-/// The fleet has switched; whether every node could follow is in `nodes`.
+/// The fleet has switched. `nodes` says which nodes could follow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     #[serde(rename = "handler")]
     pub name: String,
     pub action: Action,
-    /// What was deployed, promoted or gone back to; when a trial ends, what goes on running; of a retirement, what was taken
-    /// out.
+    /// The release that was deployed, promoted or rolled back to. When a canary or a shadow ends, the release
+    /// that keeps running. At a retirement, the release that was retired.
     #[serde(rename = "release")]
     pub digest: Digest,
     pub generation: i64,
-    /// What ran before, or runs beside a trial, or was the trial; absent at a handler's first release, and where nothing
-    /// changed.
+    /// The release that ran before, or that runs beside a canary or a shadow, or the canary or shadow that
+    /// ended. Absent at a handler's first release, and when nothing changed.
     pub previous: Option<Digest>,
-    /// Of a trial.
+    /// The percentage of a canary or a shadow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<u8>,
-    /// It ran already.
+    /// The release already ran.
     pub unchanged: bool,
-    /// Every live node runs it; of a retirement, none does.
+    /// True when every live node runs the release. At a retirement: when no live node runs it.
     pub complete: bool,
     pub nodes: Vec<NodeOutcome>,
     pub took_ms: u64,
@@ -43,10 +43,10 @@ pub struct Outcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeOutcome {
     pub node: Uuid,
-    /// Of its admin listener.
+    /// The address of its admin listener.
     pub address: String,
     pub state: State,
-    /// What it runs instead.
+    /// The release that the node runs instead.
     pub kept: Option<Digest>,
     pub error: Option<String>,
 }
@@ -54,16 +54,16 @@ pub struct NodeOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Its next call uses the release. Of a retirement: the handler is gone there.
+    /// The node's next call uses the release. At a retirement: the handler is removed on the node.
     Live,
-    /// The release does not load there, it goes on with the old one.
+    /// The release does not load on the node, which keeps running the old one.
     Kept,
-    /// It is there, but has not answered in time.
+    /// The node is alive, but has not answered in time.
     Silent,
 }
 
 impl NodeOutcome {
-    /// `expected`: what the node is to run, nothing after a retirement.
+    /// `expected` is what the node should run; None after a retirement.
     pub(super) fn of(answer: Answer, expected: Option<Digest>) -> Self {
         let Answer { node, address, report } = answer;
         match report {
@@ -82,40 +82,40 @@ impl NodeOutcome {
     }
 }
 
-/// Why it was not done. What ran goes on.
+/// Why the change was refused. The running releases keep running.
 #[derive(Debug)]
 pub enum Refused {
-    /// The file, by the rules of releases.
+    /// The file breaks a rule of releases.
     Release(Refusal),
     /// The release has no signature of a key in `release_keys`.
     Unsigned(Digest),
-    /// It binds what another handler binds.
+    /// The release binds what another handler binds.
     Conflict(Conflict),
-    /// A file of `handlers_dir` that is not to be deployed, or not now.
-    Settled(Settled),
-    /// Someone else switched the handler meanwhile.
+    /// A file of `handlers_dir` that should not be deployed, or not now.
+    Skipped(SkipReason),
+    /// Another caller switched the handler meanwhile.
     Lost {
         to: Option<Running>,
     },
     UnknownHandler(String),
     UnknownRelease(String),
-    /// Not the beginning of a digest.
+    /// The text is not the beginning of a digest.
     NoDigest(String),
     Ambiguous(String),
     NothingBefore,
-    /// A trial stands beside what runs, and nothing does.
+    /// A canary or a shadow needs a running release, and none runs.
     NothingRuns(String),
     RunsAlready(String),
     NoCanary(String),
     NoShadow(String),
-    /// The canary is another release than the one that was named.
+    /// The canary is a different release from the one that the caller named.
     OtherCanary(Digest),
-    /// Migrations that it says it needs.
+    /// The release needs migrations that this database lacks.
     Migrations(Vec<i64>),
-    /// That of its Postgres grant does not exist.
+    /// The role of the Postgres grant does not exist.
     Role(String),
-    /// The fleet has switched, but Postgres could not be asked how it went.
-    Unwatched {
+    /// The fleet has switched, but Postgres failed while the node waited for the others.
+    NodesUnknown {
         name: String,
         digest: Digest,
         error: repository::Error,
@@ -126,14 +126,14 @@ pub enum Refused {
 
 impl Refused {
     pub fn problem(&self) -> Problem {
-        let said = self.to_string();
+        let detail = self.to_string();
         match self {
             Self::Release(refusal) if refusal.blame == Blame::Guest => {
-                Code::Invalid.problem(said).field("release")
+                Code::Invalid.problem(detail).field("release")
             }
-            Self::Unsigned(_) => Code::Invalid.problem(said).field("release"),
+            Self::Unsigned(_) => Code::Invalid.problem(detail).field("release"),
             Self::Conflict(_)
-            | Self::Settled(_)
+            | Self::Skipped(_)
             | Self::Lost { .. }
             | Self::NothingBefore
             | Self::NothingRuns(_)
@@ -142,11 +142,11 @@ impl Refused {
             | Self::NoShadow(_)
             | Self::OtherCanary(_)
             | Self::Migrations(_)
-            | Self::Role(_) => Code::Conflict.problem(said),
-            Self::UnknownHandler(_) | Self::UnknownRelease(_) => Code::NotFound.problem(said),
-            Self::NoDigest(_) | Self::Ambiguous(_) => Code::Invalid.problem(said).field("release"),
-            Self::Backend(_) | Self::Unwatched { .. } => Code::Unavailable.problem(said),
-            Self::Release(_) | Self::Host(_) => Code::Internal.problem(said),
+            | Self::Role(_) => Code::Conflict.problem(detail),
+            Self::UnknownHandler(_) | Self::UnknownRelease(_) => Code::NotFound.problem(detail),
+            Self::NoDigest(_) | Self::Ambiguous(_) => Code::Invalid.problem(detail).field("release"),
+            Self::Backend(_) | Self::NodesUnknown { .. } => Code::Unavailable.problem(detail),
+            Self::Release(_) | Self::Host(_) => Code::Internal.problem(detail),
         }
     }
 }
@@ -159,43 +159,57 @@ impl fmt::Display for Refused {
                 write!(f, "release {} is not signed by a key that this fleet trusts", digest.short())
             }
             Self::Conflict(conflict) => conflict.fmt(f),
-            Self::Settled(settled) => settled.fmt(f),
+            Self::Skipped(reason) => reason.fmt(f),
             Self::Lost { to: Some(to) } => {
-                write!(f, "`{}` was switched to {} by someone else meanwhile", to.name, to.digest.short())
+                write!(
+                    f,
+                    "another caller switched `{}` to {} meanwhile: check it and try again",
+                    to.name,
+                    to.digest.short()
+                )
             }
-            Self::Lost { to: None } => f.write_str("the handler was switched by someone else meanwhile"),
-            Self::UnknownHandler(name) => write!(f, "no handler `{name}` runs here"),
-            Self::UnknownRelease(hex) => write!(f, "no release of it begins with {hex}"),
+            Self::Lost { to: None } => {
+                f.write_str("another caller switched the handler meanwhile: check it and try again")
+            }
+            Self::UnknownHandler(name) => write!(f, "no handler `{name}` runs in this fleet"),
+            Self::UnknownRelease(hex) => write!(f, "no stored release of the handler begins with {hex}"),
             Self::NoDigest(text) => write!(
                 f,
-                "`{text}` does not name a release: {} to 64 hex digits of its digest",
+                "`{text}` does not name a release: give {} to 64 hex digits of its digest",
                 limits::DIGEST_PREFIX_MIN
             ),
             Self::Ambiguous(hex) => write!(f, "several releases begin with {hex}: give more digits"),
-            Self::NothingBefore => f.write_str("nothing ran before it: name the release to go back to"),
-            Self::NothingRuns(name) => {
-                write!(f, "nothing runs as `{name}` yet that it could stand beside: deploy it whole")
+            Self::NothingBefore => {
+                f.write_str("no release ran before this one: name the release to roll back to")
             }
-            Self::RunsAlready(name) => write!(f, "it is what `{name}` runs for everybody already"),
+            Self::NothingRuns(name) => {
+                write!(
+                    f,
+                    "`{name}` has no running release, which a canary or a shadow needs: deploy this release for everybody"
+                )
+            }
+            Self::RunsAlready(name) => write!(f, "`{name}` already runs this release for everybody"),
             Self::NoCanary(name) => write!(f, "`{name}` has no canary"),
             Self::NoShadow(name) => write!(f, "`{name}` has no shadow"),
-            Self::OtherCanary(digest) => write!(f, "the canary is {}", digest.short()),
+            Self::OtherCanary(digest) => {
+                write!(f, "the canary is {}, not the release that was named", digest.short())
+            }
             Self::Migrations(versions) => {
                 let versions: Vec<_> = versions.iter().map(i64::to_string).collect();
                 let versions = versions.join(", ");
                 write!(
                     f,
-                    "it needs migrations that this database has not had: {versions} (`switchboard migrate`)"
+                    "the release needs migrations that this database lacks: {versions} (run `switchboard migrate`)"
                 )
             }
             Self::Role(role) => write!(
                 f,
-                "it logs in to Postgres as a role that does not exist: `{ROLE_PREFIX}{role}` (`grants.postgres`; a migration makes it)"
+                "the Postgres role `{ROLE_PREFIX}{role}` of `grants.postgres` does not exist: a migration must create it"
             ),
-            Self::Unwatched { name, digest, error } => {
+            Self::NodesUnknown { name, digest, error } => {
                 write!(
                     f,
-                    "`{name}` was switched to {}, but which nodes follow is unknown: {error}",
+                    "the fleet switched `{name}` to {}, but it is unknown which nodes follow: {error}",
                     digest.short()
                 )
             }
@@ -208,7 +222,7 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Backend(error) | Self::Unwatched { error, .. } => error.source(),
+            Self::Backend(error) | Self::NodesUnknown { error, .. } => error.source(),
             _ => None,
         }
     }

@@ -1,7 +1,8 @@
-//! Which release answers to what: one immutable snapshot behind one atomic pointer. Swapping a release replaces the
-//! pointer and nothing else; a call that took its release before goes on with it.
+//! Which release answers which request: one immutable routing table behind one atomic pointer. Swapping a
+//! release replaces the pointer and nothing else. A call that took its release before the swap finishes on
+//! it.
 //!
-//! It loads nothing and stores nothing: `rollout` puts snapshots in, `triggers` look things up.
+//! This module loads and stores nothing: `rollout` sets routing tables, and `triggers` look releases up.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -19,29 +20,29 @@ use crate::manifest::{EventBinding, FrameBinding, HttpBinding, Manifest, Pattern
 use crate::runtime::{CallLog, LoadedRelease, ObserverSlot, ReleaseStats};
 use crate::telemetry::histogram::Counts;
 
-/// What a snapshot needs to know of a release.
-pub trait Declares {
+/// The part of a release that a routing table needs.
+pub trait HasManifest {
     fn manifest(&self) -> &Manifest;
 }
 
-impl Declares for LoadedRelease {
+impl HasManifest for LoadedRelease {
     fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 }
 
-/// What runs can be watched while it does.
-pub trait Lives: Declares {
+/// A loaded release whose calls can be counted and observed.
+pub trait Observable: HasManifest {
     fn stats(&self) -> &ReleaseStats;
     fn observer(&self) -> &ObserverSlot;
 
-    /// Function by function; none where nothing is called.
+    /// The host calls of each function; empty when the release cannot be called.
     fn host_calls(&self) -> Vec<(&'static str, Counts)> {
         Vec::new()
     }
 }
 
-impl Lives for LoadedRelease {
+impl Observable for LoadedRelease {
     fn stats(&self) -> &ReleaseStats {
         &self.stats
     }
@@ -55,84 +56,85 @@ impl Lives for LoadedRelease {
     }
 }
 
-/// What a release declares can be compared before it is loaded.
-impl Declares for Manifest {
+/// A manifest alone can be compared before its release is loaded.
+impl HasManifest for Manifest {
     fn manifest(&self) -> &Manifest {
         self
     }
 }
 
-/// The pointer. Shared by everyone who calls handlers.
+/// The pointer to the routing table, shared by everything that calls handlers.
 pub struct Registry<R = LoadedRelease> {
-    current: ArcSwap<Bindings<R>>,
+    current: ArcSwap<RoutingTable<R>>,
     changes: watch::Sender<u64>,
 }
 
-impl<R: Declares> Registry<R> {
-    /// Without handlers: every lookup finds nothing.
+impl<R: HasManifest> Registry<R> {
+    /// A routing table without handlers.
     pub fn new() -> Self {
-        Self { current: ArcSwap::from_pointee(Bindings::empty()), changes: watch::Sender::new(0) }
+        Self { current: ArcSwap::from_pointee(RoutingTable::empty()), changes: watch::Sender::new(0) }
     }
 
-    /// Hold it for one decision only; whoever keeps it keeps old releases alive.
-    pub fn current(&self) -> Arc<Bindings<R>> {
+    /// Returns the current table. Hold it for one decision only, because it keeps old releases alive.
+    pub fn current(&self) -> Arc<RoutingTable<R>> {
         self.current.load_full()
     }
 
-    /// From here on new calls see `next`. Whoever watches `changes` is told afterwards.
-    pub fn swap(&self, next: Bindings<R>) {
+    /// Replaces the table: new calls see `next` from here on. Subscribers of `changes` are notified
+    /// afterwards.
+    pub fn swap(&self, next: RoutingTable<R>) {
         self.current.store(Arc::new(next));
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Rises with every swap: for those whose work depends on which schedules and consumers there are.
+    /// A counter that rises with every swap, for code that depends on the schedules and consumers.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 }
 
-impl<R: Declares> Default for Registry<R> {
+impl<R: HasManifest> Default for Registry<R> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-/// What runs under a handler's name.
+/// The releases of one handler.
 pub struct Entry<R = LoadedRelease> {
     pub name: String,
-    /// Of `running`: what log lines and metrics call it.
+    /// The digest of `running`, as log lines and metrics name it.
     pub digest: Digest,
-    /// Rises with every switch in the fleet, so that two nodes can tell whose entry is newer.
+    /// The generation rises with every switch in the fleet, so that two nodes can tell which entry is newer.
     pub generation: i64,
     pub running: Arc<R>,
     pub canary: Option<Canary<R>>,
-    /// Sees what some calls of `running` saw, and answers nobody.
-    pub shadow: Option<Trial<R>>,
+    /// Gets a copy of some calls of `running`. Its answers are not used.
+    pub shadow: Option<Candidate<R>>,
 }
 
-/// A release beside the running one. It binds what that one binds.
-pub struct Trial<R = LoadedRelease> {
+/// A canary or a shadow, with its percentage. It binds at least what the running release binds.
+pub struct Candidate<R = LoadedRelease> {
     pub digest: Digest,
     pub release: Arc<R>,
     pub percent: u8,
 }
 
-/// A trial that answers some of the users.
+/// A candidate that answers some of the users.
 pub struct Canary<R = LoadedRelease> {
-    pub trial: Trial<R>,
-    /// Its calls, and those of the running release beside it, since it began.
+    pub candidate: Candidate<R>,
+    /// The calls of the canary and of the running release since the canary began.
     pub calls: Arc<CallLog>,
     pub calls_beside: Arc<CallLog>,
     pub begun_at: Instant,
     pub first_failure: FirstFailure,
-    /// This node found it bad: nobody gets it here while the fleet is being told.
+    /// True when this node found the canary worse: it gets no calls here while it is withdrawn in the fleet.
     given_up: AtomicBool,
 }
 
 impl<R> Canary<R> {
-    pub fn new(trial: Trial<R>) -> Self {
+    pub fn new(candidate: Candidate<R>) -> Self {
         Self {
-            trial,
+            candidate,
             calls: Arc::default(),
             calls_beside: Arc::default(),
             begun_at: Instant::now(),
@@ -155,40 +157,41 @@ impl<R> Entry<R> {
         Self { name: name.into(), digest, generation, running, canary: None, shadow: None }
     }
 
-    /// The release for a user, or for whatever a call is about where no user asked: always the same one while the
-    /// percentage stands, and the canary's users stay the canary's when it rises.
+    /// Picks the release for a user, or for the subject of a call without a user. A subject always gets the
+    /// same release while the percentage stays, and a canary keeps its users when the percentage rises.
     pub fn pick(&self, subject: &str) -> &Arc<R> {
         match &self.canary {
             Some(canary)
-                if percentile(&self.name, subject) < canary.trial.percent && !canary.is_given_up() =>
+                if percentile(&self.name, subject) < canary.candidate.percent && !canary.is_given_up() =>
             {
-                &canary.trial.release
+                &canary.candidate.release
             }
             _ => &self.running,
         }
     }
 }
 
-/// Which hundredth of the calls a call's id is in. Not the one of its user: over a shadow's time everybody is in the sample.
+/// True when a call is in the sample of a shadow. It depends on the call's id and not on its user, so that
+/// over time every user is in the sample.
 pub(super) fn sampled(handler: &str, call: &str, percent: u8) -> bool {
     percentile(handler, call) < percent
 }
 
-/// FNV-1a, written out because it must be the same on every node and in every version; over the handler's name too, or
-/// the same users would try every canary.
+/// The hundredth that a user is in. FNV-1a is written out, because it must be the same on every node and in
+/// every version. The handler's name is part of the hash; otherwise every canary would get the same users.
 fn percentile(handler: &str, user: &str) -> u8 {
     let fold = |hash: u64, text: &str| {
         text.bytes().fold(hash, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
     };
     let hash = fold(fold(fold(0xcbf2_9ce4_8422_2325, handler), "/"), user);
-    // The low bits of FNV are weak in short texts; the high half is not.
+    // The low bits of FNV are weak for short texts; the high half is not.
     u8::try_from((hash >> 32) % 100).unwrap_or(0)
 }
 
-/// One immutable answer to every "who answers this?".
-pub struct Bindings<R = LoadedRelease> {
+/// The routing table: which handler answers what. Immutable.
+pub struct RoutingTable<R = LoadedRelease> {
     handlers: BTreeMap<String, Arc<Entry<R>>>,
-    /// One router a method: a path may belong to one handler for GET and to another for POST.
+    /// One router for each method, because one path may belong to two handlers, one for GET and one for POST.
     http: BTreeMap<String, matchit::Router<HttpTarget<R>>>,
     frames: HashMap<String, FrameTarget<R>>,
     opened: Vec<Arc<Entry<R>>>,
@@ -210,10 +213,10 @@ struct FrameTarget<R> {
     canonical: String,
 }
 
-/// Where a request goes.
+/// The target of a request.
 pub enum Found<'a, R = LoadedRelease> {
     Route(Route<'a, R>),
-    /// The path is bound, for these methods only.
+    /// The path is bound, but only for these methods.
     MethodNotAllowed {
         allow: Vec<&'a str>,
     },
@@ -222,17 +225,17 @@ pub enum Found<'a, R = LoadedRelease> {
 
 pub struct Route<'a, R = LoadedRelease> {
     pub entry: &'a Arc<Entry<R>>,
-    /// As the manifest writes it.
+    /// The path as the manifest writes it.
     pub pattern: &'a str,
     pub public: bool,
-    /// As they stand in the path: still percent-encoded.
+    /// The parameters as they are in the path: still percent-encoded.
     pub params: Vec<(&'a str, &'a str)>,
 }
 
 pub struct FrameRoute<'a, R = LoadedRelease> {
     pub entry: &'a Arc<Entry<R>>,
     pub canonical: &'a str,
-    /// The name that the client used, where it is not the canonical one.
+    /// The name that the client used, if it is not the canonical one.
     pub alias: Option<&'a str>,
 }
 
@@ -241,13 +244,13 @@ pub struct Schedule<R = LoadedRelease> {
     pub binding: ScheduleBinding,
 }
 
-/// A consumer of the outbox; its cursor goes by the handler's name.
+/// A consumer of the outbox. Its cursor has the handler's name.
 pub struct Consumer<R = LoadedRelease> {
     pub entry: Arc<Entry<R>>,
     pub binding: EventBinding,
 }
 
-/// Why releases cannot run together. The words are for whoever deploys.
+/// Why two releases cannot run together. The message is for the operator who deploys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict(String);
 
@@ -259,7 +262,7 @@ impl fmt::Display for Conflict {
 
 impl std::error::Error for Conflict {}
 
-impl<R: Declares> Bindings<R> {
+impl<R: HasManifest> RoutingTable<R> {
     pub fn empty() -> Self {
         Self {
             handlers: BTreeMap::new(),
@@ -274,20 +277,20 @@ impl<R: Declares> Bindings<R> {
         }
     }
 
-    /// Refused when two of them, or one twice, bind the same thing.
+    /// Builds a table. Refused when two entries, or one entry twice, bind the same thing.
     pub fn of(entries: impl IntoIterator<Item = Arc<Entry<R>>>) -> Result<Self, Conflict> {
-        let mut bindings = Self::empty();
+        let mut table = Self::empty();
         for entry in entries {
-            bindings.add(entry)?;
+            table.add(entry)?;
         }
-        for list in [&mut bindings.opened, &mut bindings.closed, &mut bindings.touched] {
-            // Not by when they were released, or a redeploy would change the order in which a client is greeted.
+        for list in [&mut table.opened, &mut table.closed, &mut table.touched] {
+            // Sorted by name. Otherwise a redeploy would change the order in which connection handlers run.
             list.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        Ok(bindings)
+        Ok(table)
     }
 
-    /// The same with one handler's entry put in or replaced.
+    /// Returns the same table with one handler's entry added or replaced.
     pub fn with(&self, entry: Arc<Entry<R>>) -> Result<Self, Conflict> {
         let others = self.handlers.values().filter(|other| other.name != entry.name).cloned();
         Self::of(others.chain([entry.clone()]))
@@ -328,7 +331,7 @@ impl<R: Declares> Bindings<R> {
         &self.touched
     }
 
-    /// Who knows what an address has published.
+    /// Returns the handler that can read what an address has published.
     pub fn missed(&self, address: &Address) -> Option<&Arc<Entry<R>>> {
         self.missed.iter().find(|(pattern, _)| pattern.matches(address.as_str())).map(|(_, entry)| entry)
     }
@@ -397,7 +400,7 @@ impl<R: Declares> Bindings<R> {
 
     fn add_route(&mut self, entry: &Arc<Entry<R>>, binding: &HttpBinding) -> Result<(), Conflict> {
         let HttpBinding { method, path, public } = binding;
-        if OF_THE_GATEWAY.contains(&path.as_str()) {
+        if GATEWAY_PATHS.contains(&path.as_str()) {
             return Err(Conflict(format!("`{path}` is answered by the host itself")));
         }
         let router = self.http.entry(method.clone()).or_default();
@@ -440,46 +443,48 @@ impl<R: Declares> Bindings<R> {
     }
 }
 
-/// Whether one release can answer whatever another is bound to. It may bind more: that counts once it runs.
-pub fn covers(running: &Manifest, trial: &Manifest) -> Result<(), Conflict> {
-    let lacks =
-        |what: String| Err(Conflict(format!("it does not bind {what}, which the running release does")));
+/// Checks that a candidate binds whatever the running release binds. What it binds beyond that counts after
+/// its promotion.
+pub fn covers(running: &Manifest, candidate: &Manifest) -> Result<(), Conflict> {
+    let missing_binding = |what: String| {
+        Err(Conflict(format!("the release does not bind {what}, which the running release binds")))
+    };
     for binding in &running.on.http {
-        if !trial.on.http.contains(binding) {
-            return lacks(format!("`{} {}`", binding.method, binding.path));
+        if !candidate.on.http.contains(binding) {
+            return missing_binding(format!("`{} {}`", binding.method, binding.path));
         }
     }
     for binding in &running.on.frame {
-        let same = trial.on.frame.iter().find(|other| other.frame_type == binding.frame_type);
+        let same = candidate.on.frame.iter().find(|other| other.frame_type == binding.frame_type);
         let names = |of: &FrameBinding| binding.aliases.iter().all(|alias| of.aliases.contains(alias));
         if !same.is_some_and(names) {
-            return lacks(format!("frame type `{}` with its aliases", binding.frame_type));
+            return missing_binding(format!("frame type `{}` with its aliases", binding.frame_type));
         }
     }
-    let (runs, tries) = (&running.on.connection, &trial.on.connection);
+    let (bound_now, bound_by_candidate) = (&running.on.connection, &candidate.on.connection);
     for (bound, also, name) in [
-        (runs.opened, tries.opened, "opened"),
-        (runs.closed, tries.closed, "closed"),
-        (runs.touched, tries.touched, "touched"),
-        (!runs.missed.is_empty(), !tries.missed.is_empty(), "missed"),
+        (bound_now.opened, bound_by_candidate.opened, "opened"),
+        (bound_now.closed, bound_by_candidate.closed, "closed"),
+        (bound_now.touched, bound_by_candidate.touched, "touched"),
+        (!bound_now.missed.is_empty(), !bound_by_candidate.missed.is_empty(), "missed"),
     ] {
         if bound && !also {
-            return lacks(format!("`on.connection` {name}"));
+            return missing_binding(format!("`on.connection` {name}"));
         }
     }
     for binding in &running.on.schedule {
-        if !trial.on.schedule.iter().any(|other| other.name == binding.name) {
-            return lacks(format!("schedule `{}`", binding.name));
+        if !candidate.on.schedule.iter().any(|other| other.name == binding.name) {
+            return missing_binding(format!("schedule `{}`", binding.name));
         }
     }
-    if running.on.event.is_some() && trial.on.event.is_none() {
-        return lacks("`on.event`".to_owned());
+    if running.on.event.is_some() && candidate.on.event.is_none() {
+        return missing_binding("`on.event`".to_owned());
     }
     Ok(())
 }
 
-/// Paths that the gateway answers before it asks for a route.
-const OF_THE_GATEWAY: [&str; 2] = ["/ws", "/api/v1/ws-tickets"];
+/// Paths that the gateway answers before it looks for a route.
+const GATEWAY_PATHS: [&str; 2] = ["/ws", "/api/v1/ws-tickets"];
 
 #[cfg(test)]
 mod tests;

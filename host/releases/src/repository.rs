@@ -1,5 +1,6 @@
-//! What is known of releases across the fleet, in Postgres: the files, what runs, every switch there was, and what each
-//! node says. All SQL about releases is here. It decides nothing: whether a release may run is `rollout`'s to say.
+//! What Postgres stores about releases, for the whole fleet: the files, which releases run, the history of
+//! all switches, and the reports of the nodes. All SQL about releases is here. This module decides nothing:
+//! `rollout` decides whether a release may run.
 
 use std::fmt;
 
@@ -20,11 +21,12 @@ mod nodes;
 mod shadows;
 mod signatures;
 
-pub use files::{FOUND_BY, GUARDED_BY, Settled};
+pub use files::{FOUND_BY, GUARDED_BY, SkipReason};
 pub use nodes::{Answer, Heartbeat, Node, NodeHandler, Report};
-pub use shadows::Shadowed;
+pub use shadows::ShadowReport;
 
-/// Told at the commit of every switch. A hint that saves the wait for the next look.
+/// Notified at the commit of every switch. The notification is a hint, so that nodes need not wait for their
+/// next poll.
 const CHANNEL: &str = "switchboard_releases";
 
 #[derive(Clone)]
@@ -32,9 +34,9 @@ pub struct Repository {
     pool: PgPool,
 }
 
-/// A release file as it is kept. Times are RFC 3339, UTC, to the millisecond.
+/// A stored release file. Times are RFC 3339, UTC, to the millisecond.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Release {
+pub struct ReleaseRecord {
     #[serde(rename = "handler")]
     pub name: String,
     #[serde(rename = "release")]
@@ -43,37 +45,37 @@ pub struct Release {
     pub by: String,
     pub note: Option<String>,
     pub at: String,
-    /// Whether it is what the fleet runs.
+    /// True when the fleet runs this release.
     pub current: bool,
-    /// Of the users, where it is a canary.
+    /// The percentage of the users, when it is a canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_percent: Option<i16>,
-    /// Of the calls, where it is a shadow.
+    /// The percentage of the calls, when it is a shadow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow_percent: Option<i16>,
 }
 
-/// What the fleet is to run under a name.
+/// The releases that the fleet should run for a handler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Running {
     pub name: String,
     pub digest: Digest,
     pub generation: i64,
-    pub canary: Option<Share>,
-    pub shadow: Option<Share>,
+    pub canary: Option<TrafficShare>,
+    pub shadow: Option<TrafficShare>,
 }
 
-/// A release beside the running one, and of how many of a hundred.
+/// A canary or a shadow, with its percentage.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Share {
+pub struct TrafficShare {
     pub digest: Digest,
     pub percent: u8,
 }
 
-/// One handler as the fleet has it.
+/// The state of one handler in the fleet.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Standing {
-    /// It never ran.
+pub enum HandlerState {
+    /// The handler never ran.
     Unknown,
     Runs(Running),
     Retired(Retired),
@@ -85,12 +87,13 @@ pub struct Retired {
     pub name: String,
     /// The release that was taken out.
     pub digest: Digest,
-    /// Of the switch that did it.
+    /// The generation of the switch that retired it.
     pub generation: i64,
 }
 
-impl Standing {
-    /// Of the switch that it stands on; a change names it.
+impl HandlerState {
+    /// The generation of the handler's last switch. A change names it, so that a concurrent change is
+    /// noticed.
     pub fn generation(&self) -> i64 {
         match self {
             Self::Unknown => 0,
@@ -107,7 +110,7 @@ impl Standing {
     }
 }
 
-/// One switch, past.
+/// A past switch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
     pub generation: i64,
@@ -122,10 +125,10 @@ pub struct Event {
     pub percent: Option<i16>,
     pub by: String,
     pub note: Option<String>,
-    /// Why a canary was taken back by itself.
+    /// The figures for which a canary was withdrawn automatically.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Value>,
-    /// Whether the first call that went wrong is kept.
+    /// True when a recording of the first failed call is stored.
     #[serde(default)]
     pub traced: bool,
 }
@@ -133,21 +136,21 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// It runs from now on.
+    /// The release runs from now on.
     Deploy,
-    /// It answers some of the users.
+    /// The release answers some of the users.
     Canary,
-    /// The canary runs from now on.
+    /// The canary becomes the running release.
     Promote,
-    /// The canary is gone.
+    /// The canary ends.
     Withdraw,
-    /// It is shown some of the calls.
+    /// The release gets a copy of some of the calls.
     Shadow,
-    /// The shadow is gone.
+    /// The shadow ends.
     Unshadow,
-    /// What ran before runs again.
+    /// An earlier release runs again.
     Rollback,
-    /// The handler is gone: it answers nothing until a deploy or a rollback brings it back.
+    /// The handler is removed: it answers no call until a deploy or a rollback brings it back.
     Retire,
 }
 
@@ -166,13 +169,13 @@ impl Action {
     }
 }
 
-/// A switch to be.
+/// A switch to make.
 pub struct Change<'a> {
     pub action: Action,
-    /// What the handler's row says afterwards. Its generation is the one that the asker saw, 0 where the handler never ran.
-    /// A retirement takes the row away; its digest is the release that goes.
+    /// The handler's row after the switch. Its generation is the one that the caller saw, 0 when the handler
+    /// never ran. A retirement deletes the row; then the digest is that of the release that ends.
     pub to: Running,
-    /// What it is about, for the history.
+    /// The release of the history entry.
     pub digest: Digest,
     pub previous: Option<Digest>,
     pub percent: Option<u8>,
@@ -181,23 +184,23 @@ pub struct Change<'a> {
     pub verdict: Option<&'a Verdict>,
 }
 
-/// Why a canary is taken back by itself.
+/// Why a canary is withdrawn automatically.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     pub report: Value,
-    /// The first call that went wrong.
-    pub trace: Option<String>,
+    /// A recording of the first call that failed.
+    pub recording: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Switched {
-    /// The fleet is to run it from this generation on.
+pub enum SwitchResult {
+    /// The fleet runs the release from this generation on.
     To { generation: i64 },
-    /// Someone else switched this handler first.
+    /// Another caller switched this handler first.
     Lost { to: Option<Running> },
 }
 
-/// Postgres did not do it.
+/// An operation on Postgres that failed.
 #[derive(Debug)]
 pub struct Error {
     attempt: &'static str,
@@ -216,7 +219,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "postgres could not {}", self.attempt)
+        write!(f, "Postgres failed to {}", self.attempt)
     }
 }
 
@@ -226,20 +229,21 @@ impl std::error::Error for Error {
     }
 }
 
-/// `map_err(trying("keep a release"))`
-fn trying(attempt: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
+/// Maps an error: `map_err(failed_to("store a release"))`.
+fn failed_to(attempt: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| Error { attempt, source }
 }
 
-// ---- files -----------------------------------------------------------------------------------------------------------
+// ---- files ----
 
 impl Repository {
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }
 
-    /// Keeping the same file again changes nothing: the first uploader stays its author.
-    pub async fn keep(
+    /// Stores a release file. Storing the same file again changes nothing: the first uploader stays its
+    /// author.
+    pub async fn store(
         &self,
         digest: Digest,
         manifest: &Manifest,
@@ -248,7 +252,7 @@ impl Repository {
         note: Option<&str>,
     ) -> Result<(), Error> {
         let declared = serde_json::to_value(manifest).map_err(|error| Error {
-            attempt: "keep a manifest that is not JSON",
+            attempt: "store a manifest that is not JSON",
             source: sqlx::Error::Encode(error.into()),
         })?;
         sqlx::query(
@@ -263,7 +267,7 @@ impl Repository {
         .bind(note)
         .execute(&self.pool)
         .await
-        .map_err(trying("keep a release"))?;
+        .map_err(failed_to("store a release"))?;
         Ok(())
     }
 
@@ -272,11 +276,16 @@ impl Repository {
             .bind(digest.bytes().as_slice())
             .fetch_optional(&self.pool)
             .await
-            .map_err(trying("read a release"))
+            .map_err(failed_to("read a release"))
     }
 
-    /// The newest first; of one handler, or of all; everything kept, or only what runs.
-    pub async fn releases(&self, name: Option<&str>, only_current: bool) -> Result<Vec<Release>, Error> {
+    /// Returns releases, the newest first: of one handler or of all; all that are stored, or only those that
+    /// run.
+    pub async fn releases(
+        &self,
+        name: Option<&str>,
+        only_current: bool,
+    ) -> Result<Vec<ReleaseRecord>, Error> {
         sqlx::query(
             "select r.digest, r.name, octet_length(r.file) as bytes, r.created_by, r.note, switchboard.rfc3339(r.created_at) as at,
                     coalesce(w.digest = r.digest, false) as current,
@@ -290,7 +299,7 @@ impl Repository {
         .bind(only_current)
         .bind(limits::RELEASES_LISTED_MAX)
         .try_map(|row: PgRow| {
-            Ok(Release {
+            Ok(ReleaseRecord {
                 digest: digest(row.try_get("digest")?)?,
                 name: row.try_get("name")?,
                 bytes: u64::try_from(row.try_get::<i32, _>("bytes")?).unwrap_or(0),
@@ -304,10 +313,11 @@ impl Repository {
         })
         .fetch_all(&self.pool)
         .await
-        .map_err(trying("list the releases"))
+        .map_err(failed_to("list the releases"))
     }
 
-    /// The releases whose digest begins with these hex digits: at most two, enough to tell that it is ambiguous.
+    /// Returns the releases whose digest begins with these hex digits: at most two, which is enough to see
+    /// that the digits are ambiguous.
     pub async fn beginning_with(&self, name: Option<&str>, hex: &str) -> Result<Vec<Digest>, Error> {
         sqlx::query(
             "select digest from switchboard.releases
@@ -318,17 +328,17 @@ impl Repository {
         .try_map(|row: PgRow| digest(row.try_get("digest")?))
         .fetch_all(&self.pool)
         .await
-        .map_err(trying("look for a release"))
+        .map_err(failed_to("find a release"))
     }
 
-    // ---- what runs ---------------------------------------------------------------------------------------------------
+    // ---- what runs ----
 
-    /// Cheap: what a node asks four times a second.
+    /// Returns the fleet's generation. It is cheap, because each node asks four times a second.
     pub async fn generation(&self) -> Result<i64, Error> {
         sqlx::query_scalar("select generation from switchboard.fleet")
             .fetch_one(&self.pool)
             .await
-            .map_err(trying("say the fleet's generation"))
+            .map_err(failed_to("read the fleet's generation"))
     }
 
     pub async fn running(&self) -> Result<Vec<Running>, Error> {
@@ -336,15 +346,15 @@ impl Repository {
             .try_map(running)
             .fetch_all(&self.pool)
             .await
-            .map_err(trying("say what runs"))
+            .map_err(failed_to("read the running releases"))
     }
 
-    pub async fn standing(&self, name: &str) -> Result<Standing, Error> {
-        let mut connection = self.pool.acquire().await.map_err(trying("say what runs"))?;
-        standing(&mut connection, name).await
+    pub async fn handler_state(&self, name: &str) -> Result<HandlerState, Error> {
+        let mut connection = self.pool.acquire().await.map_err(failed_to("read the running releases"))?;
+        handler_state(&mut connection, name).await
     }
 
-    /// The handlers that do not run because an operator has retired them.
+    /// Returns the handlers that an operator has retired.
     pub async fn retired(&self) -> Result<Vec<Retired>, Error> {
         sqlx::query(
             "select distinct on (h.name) h.name, h.digest, h.generation
@@ -355,10 +365,11 @@ impl Repository {
         .try_map(retired)
         .fetch_all(&self.pool)
         .await
-        .map_err(trying("say what is retired"))
+        .map_err(failed_to("read the retired handlers"))
     }
 
-    /// What ran before what runs now. Of a retired handler: what was taken out.
+    /// Returns the release that ran before the present one. For a retired handler it is the one that was
+    /// retired.
     pub async fn previous(&self, name: &str) -> Result<Option<Digest>, Error> {
         let previous: Option<Vec<u8>> = sqlx::query_scalar(
             "select previous from switchboard.history
@@ -368,12 +379,12 @@ impl Repository {
         .bind(name)
         .fetch_optional(&self.pool)
         .await
-        .map_err(trying("say what ran before"))?
+        .map_err(failed_to("read the previous release"))?
         .flatten();
-        previous.map(digest).transpose().map_err(trying("say what ran before"))
+        previous.map(digest).transpose().map_err(failed_to("read the previous release"))
     }
 
-    /// The newest first.
+    /// Returns the history, the newest entry first.
     pub async fn history(&self, name: Option<&str>) -> Result<Vec<Event>, Error> {
         sqlx::query(
             "select generation, switchboard.rfc3339(at) as at, action, name, digest, previous, percent, who, note, report,
@@ -399,21 +410,22 @@ impl Repository {
         })
         .fetch_all(&self.pool)
         .await
-        .map_err(trying("tell the history"))
+        .map_err(failed_to("read the history of releases"))
     }
 
-    /// The first call of a canary that went wrong, of the switch that took it back.
-    pub async fn trace(&self, generation: i64) -> Result<Option<String>, Error> {
-        let trace: Option<Option<String>> =
+    /// Returns the recording of the first failed call of a canary. `generation` is that of the switch that
+    /// withdrew the canary.
+    pub async fn recording(&self, generation: i64) -> Result<Option<String>, Error> {
+        let recording: Option<Option<String>> =
             sqlx::query_scalar("select trace from switchboard.history where generation = $1")
                 .bind(generation)
                 .fetch_optional(&self.pool)
                 .await
-                .map_err(trying("read a trace"))?;
-        Ok(trace.flatten())
+                .map_err(failed_to("read a recording"))?;
+        Ok(recording.flatten())
     }
 
-    /// Those of these migrations that this database has not had.
+    /// Returns those of these migrations that this database lacks.
     pub async fn migrations_missing(&self, versions: &[i64]) -> Result<Vec<i64>, Error> {
         if versions.is_empty() {
             return Ok(Vec::new());
@@ -425,51 +437,53 @@ impl Repository {
         .bind(versions)
         .fetch_all(&self.pool)
         .await
-        .map_err(trying("look which migrations there were"))
+        .map_err(failed_to("read the migrations"))
     }
 
-    /// Whether a handler that is granted this role can log in. Roles belong to the whole cluster.
+    /// True when a handler with this role can log in. Roles belong to the whole server.
     pub async fn has_role(&self, role: &str) -> Result<bool, Error> {
         sqlx::query_scalar("select exists (select from pg_roles where rolname = $1 and rolcanlogin)")
             .bind(format!("{ROLE_PREFIX}{role}"))
             .fetch_one(&self.pool)
             .await
-            .map_err(trying("look for a handler's role"))
+            .map_err(failed_to("find a handler's role"))
     }
 
-    /// From here to the end of the `Switch` no other switch happens in the fleet.
+    /// Begins a switch. Until the `Switch` ends, no other switch can happen in the fleet.
     pub async fn switch(&self) -> Result<Switch, Error> {
-        let mut tx = self.pool.begin().await.map_err(trying("begin a switch"))?;
-        // A bound: whoever holds the row for longer is hanging.
+        let mut tx = self.pool.begin().await.map_err(failed_to("begin a switch"))?;
+        // A bound: a transaction that holds the row for longer hangs.
         sqlx::query("set local lock_timeout = '5s'")
             .execute(&mut *tx)
             .await
-            .map_err(trying("begin a switch"))?;
+            .map_err(failed_to("begin a switch"))?;
         sqlx::query("select from switchboard.fleet for update")
             .execute(&mut *tx)
             .await
-            .map_err(trying("lock the fleet for a switch"))?;
+            .map_err(failed_to("lock the fleet for a switch"))?;
         Ok(Switch { tx })
     }
 
-    /// Yields at every switch, and after every loss of the connection (then something may have been missed).
+    /// Opens the stream of hints. It yields at every switch, and after the connection was lost, because a
+    /// hint may have been missed.
     pub async fn hints(&self, node: NodeId) -> Result<Hints, Error> {
-        // Its own connection: one that listens is no use to anybody else, and must not count against the pool. Under the
-        // node's name: as long as Postgres has it, the node's process is there.
+        // It has a connection of its own: a listening connection cannot be used otherwise, and must not count
+        // in the pool. The connection has the node's name: while Postgres has the connection, the node's
+        // process is alive.
         let own = owner::listener(&self.pool, &nodes::listener(node));
-        let mut listener = PgListener::connect_with(&own).await.map_err(trying("listen for switches"))?;
-        listener.listen(CHANNEL).await.map_err(trying("listen for switches"))?;
+        let mut listener = PgListener::connect_with(&own).await.map_err(failed_to("listen for switches"))?;
+        listener.listen(CHANNEL).await.map_err(failed_to("listen for switches"))?;
         Ok(Hints(listener))
     }
 }
 
-/// A switch in the making: it holds the fleet's row. Dropped, nothing happened.
+/// A switch that is being made. It locks the fleet's row. Dropping it changes nothing.
 pub struct Switch {
     tx: Transaction<'static, Postgres>,
 }
 
 impl Switch {
-    /// What each handler declares as it runs now, with its generation.
+    /// Returns the manifest of each running handler, with its state.
     pub async fn running(&mut self) -> Result<Vec<(Running, Manifest)>, Error> {
         sqlx::query(
             "select running.*, r.manifest
@@ -482,15 +496,15 @@ impl Switch {
         })
         .fetch_all(&mut *self.tx)
         .await
-        .map_err(trying("say what runs"))
+        .map_err(failed_to("read the running releases"))
     }
 
-    pub async fn to(mut self, change: &Change<'_>) -> Result<Switched, Error> {
+    pub async fn to(mut self, change: &Change<'_>) -> Result<SwitchResult, Error> {
         let attempt = "switch a release";
         let next = &change.to;
-        let before = standing(&mut self.tx, &next.name).await?;
+        let before = handler_state(&mut self.tx, &next.name).await?;
         if before.generation() != next.generation {
-            return Ok(Switched::Lost { to: before.running().cloned() });
+            return Ok(SwitchResult::Lost { to: before.running().cloned() });
         }
         let generation: i64 = sqlx::query_scalar(
             "with counted as (update switchboard.fleet set generation = generation + 1 returning generation),
@@ -522,13 +536,13 @@ impl Switch {
         .bind(change.by)
         .bind(change.note)
         .bind(change.verdict.map(|verdict| &verdict.report))
-        .bind(change.verdict.and_then(|verdict| verdict.trace.as_deref()))
+        .bind(change.verdict.and_then(|verdict| verdict.recording.as_deref()))
         .bind(CHANNEL)
         .fetch_one(&mut *self.tx)
         .await
-        .map_err(trying(attempt))?;
-        self.tx.commit().await.map_err(trying(attempt))?;
-        Ok(Switched::To { generation })
+        .map_err(failed_to(attempt))?;
+        self.tx.commit().await.map_err(failed_to(attempt))?;
+        Ok(SwitchResult::To { generation })
     }
 }
 
@@ -536,21 +550,22 @@ impl Switch {
 pub struct Hints(PgListener);
 
 impl Hints {
-    /// Ok at a hint and after a lost connection; an error when it can not be had back.
+    /// Waits for the next hint. Ok also after a lost connection; an error when the connection cannot be
+    /// opened again.
     pub async fn next(&mut self) -> Result<(), Error> {
-        self.0.try_recv().await.map(drop).map_err(trying("listen for switches"))
+        self.0.try_recv().await.map(drop).map_err(failed_to("listen for switches"))
     }
 }
 
-async fn standing(connection: &mut PgConnection, name: &str) -> Result<Standing, Error> {
+async fn handler_state(connection: &mut PgConnection, name: &str) -> Result<HandlerState, Error> {
     let runs = sqlx::query("select * from switchboard.running where name = $1")
         .bind(name)
         .try_map(running)
         .fetch_optional(&mut *connection)
         .await
-        .map_err(trying("say what runs"))?;
+        .map_err(failed_to("read the running releases"))?;
     if let Some(running) = runs {
-        return Ok(Standing::Runs(running));
+        return Ok(HandlerState::Runs(running));
     }
     let gone = sqlx::query(
         "select name, digest, generation from switchboard.history
@@ -560,8 +575,8 @@ async fn standing(connection: &mut PgConnection, name: &str) -> Result<Standing,
     .try_map(retired)
     .fetch_optional(connection)
     .await
-    .map_err(trying("say what runs"))?;
-    Ok(gone.map_or(Standing::Unknown, Standing::Retired))
+    .map_err(failed_to("read the running releases"))?;
+    Ok(gone.map_or(HandlerState::Unknown, HandlerState::Retired))
 }
 
 fn retired(row: PgRow) -> Result<Retired, sqlx::Error> {
@@ -582,11 +597,11 @@ fn running(row: PgRow) -> Result<Running, sqlx::Error> {
     })
 }
 
-fn share(row: &PgRow, of: &str, percent: &str) -> Result<Option<Share>, sqlx::Error> {
+fn share(row: &PgRow, of: &str, percent: &str) -> Result<Option<TrafficShare>, sqlx::Error> {
     let Some(bytes) = row.try_get::<Option<Vec<u8>>, _>(of)? else { return Ok(None) };
     let percent = u8::try_from(row.try_get::<i16, _>(percent)?)
-        .map_err(|_| sqlx::Error::Decode("a share is 1 to 100".into()))?;
-    Ok(Some(Share { digest: digest(bytes)?, percent }))
+        .map_err(|_| sqlx::Error::Decode("a percentage is 1 to 100".into()))?;
+    Ok(Some(TrafficShare { digest: digest(bytes)?, percent }))
 }
 
 fn digest(bytes: Vec<u8>) -> Result<Digest, sqlx::Error> {

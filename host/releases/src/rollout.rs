@@ -1,8 +1,14 @@
-//! How a fleet moves from one release to the next. A deploy loads the file here, compares what it binds with the other
-//! handlers inside the switch, and then waits until every live node says that it runs it. Each node follows by itself: it
-//! asks Postgres for the fleet's generation, loads what is new and swaps its pointer.
+//! How a fleet moves from one release to the next:
 //!
-//! What runs keeps running whatever fails here: a file that does not load, a node that is silent, Postgres gone.
+//! 1. A deploy loads the file on this node.
+//! 2. It compares the file's bindings with those of the other handlers, inside the switch.
+//! 3. It waits until every live node reports that it runs the release.
+//!
+//! Each node follows by itself: it polls the fleet's generation in Postgres, loads new releases and swaps its
+//! routing table.
+//!
+//! When anything fails here (a file does not load, a node is silent, Postgres is not reachable), the releases
+//! that run keep running.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,8 +21,10 @@ use tracing::warn;
 
 use super::meters;
 use super::outcome::{NodeOutcome, Outcome, Refused};
-use super::registry::{Bindings, Conflict, Declares, Entry, Lives, Registry, covers};
-use super::repository::{Action, Change, Error, FOUND_BY, Repository, Retired, Running, Standing, Switched};
+use super::registry::{Conflict, Entry, HasManifest, Observable, Registry, RoutingTable, covers};
+use super::repository::{
+    Action, Change, Error, FOUND_BY, HandlerState, Repository, Retired, Running, SwitchResult,
+};
 use super::signature::Trust;
 use crate::config::Config;
 use crate::ids::{Digest, NodeId};
@@ -25,32 +33,33 @@ use crate::manifest::Manifest;
 use crate::runtime::{LoadedRelease, Refusal, ReleaseFile, Runtime};
 use crate::trace::Trace;
 
+mod candidates;
 mod files;
 mod follow;
 mod guard;
 mod shadows;
-mod trials;
 
+pub use candidates::Deployment;
 use files::Files;
-use follow::{Lacking, Turn};
+use follow::{FollowState, MissingReleases};
 use shadows::Shadows;
-pub use trials::Beside;
 
-/// What makes a file ready to run; the runtime, as seen from here.
+/// Makes a release file ready to run. The runtime implements it.
 pub trait Load: Send + Sync + 'static {
-    type Release: Lives + Send + Sync + 'static;
+    type Release: Observable + Send + Sync + 'static;
 
-    /// Compiled, linked, checked against its grants, warmed. Refused with a reason, for whoever deploys.
+    /// Compiles, links, checks the grants and warms up. An error tells the caller of the deploy why the
+    /// release is refused.
     fn load(
         &self,
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
     ) -> impl Future<Output = Result<Arc<Self::Release>, Refusal>> + Send;
 
-    /// What is looked at once, at the deploy, and not by every node that takes the release over.
+    /// Checks that are made once, at the deploy, and not again on every node.
     fn vet(&self, release: &Arc<Self::Release>) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// A recorded call once more, on another release, with the recorded answers.
+    /// Runs a recorded call again on another release, with the recorded answers.
     fn replay(
         &self,
         release: &Arc<Self::Release>,
@@ -78,7 +87,7 @@ impl Load for Arc<Runtime> {
     }
 }
 
-/// This node's part in the fleet.
+/// This node's part in rollouts.
 pub struct Rollout<L: Load = Arc<Runtime>> {
     pub node: NodeId,
     admin: SocketAddr,
@@ -86,20 +95,21 @@ pub struct Rollout<L: Load = Arc<Runtime>> {
     loader: L,
     registry: Arc<Registry<L::Release>>,
     repository: Repository,
-    /// Who must vouch for a release before it is loaded here.
+    /// The keys that must have signed a release before this node loads it.
     trust: Trust,
-    /// For the heartbeat.
+    /// The number of open connections, for the heartbeat.
     connections: Box<dyn Fn() -> u64 + Send + Sync>,
     compiles: Semaphore,
     loaded: std::sync::Mutex<Loaded<L::Release>>,
-    /// Held from asking what the fleet runs to running it: two turns at once would undo each other.
-    turn: Mutex<Turn>,
+    /// Locked from reading what the fleet runs until this node runs it: two passes at once would undo each
+    /// other.
+    follow_state: Mutex<FollowState>,
     hint: Notify,
-    /// A canary's call went wrong.
-    alarm: Arc<Notify>,
+    /// Notified when a call of a canary failed.
+    canary_failed: Arc<Notify>,
     shadows: Shadows<L::Release>,
     files: Files,
-    lacking: Lacking,
+    missing: MissingReleases,
 }
 
 impl<L: Load> Rollout<L> {
@@ -123,12 +133,12 @@ impl<L: Load> Rollout<L> {
             connections: Box::new(connections),
             compiles: Semaphore::new(limits::COMPILES_AT_ONCE),
             loaded: std::sync::Mutex::new(Loaded::new()),
-            turn: Mutex::new(Turn::default()),
+            follow_state: Mutex::new(FollowState::default()),
             hint: Notify::new(),
-            alarm: Arc::new(Notify::new()),
+            canary_failed: Arc::new(Notify::new()),
             shadows: Shadows::new(),
             files: Files::default(),
-            lacking: Lacking::default(),
+            missing: MissingReleases::default(),
         }
     }
 
@@ -144,16 +154,17 @@ impl<L: Load> Rollout<L> {
         self.trust.is_needed()
     }
 
-    /// Joins the fleet: says that it is there, and takes over what runs. A release that does not load here is reported,
-    /// not an error: the other handlers serve.
+    /// Joins the fleet: sends a heartbeat, and takes over what runs. A release that does not load here is
+    /// reported and is not an error, because the other handlers can serve.
     pub async fn join(&self) -> Result<(), Error> {
         self.repository.heartbeat(&self.heartbeat()).await?;
         self.converge().await
     }
 
-    // ---- changes -----------------------------------------------------------------------------------------------------
+    // ---- changes ----
 
-    /// Returns once every live node runs the release or has said why not, or the wait is over.
+    /// Deploys a release. Returns when every live node runs the release or has reported why not, or when the
+    /// wait is over.
     pub async fn deploy(&self, bytes: Bytes, by: &str, note: Option<&str>) -> Result<Outcome, Refused> {
         let began = Instant::now();
         let file = parsed(bytes).await?;
@@ -168,17 +179,17 @@ impl<L: Load> Rollout<L> {
         began: Instant,
     ) -> Result<Outcome, Refused> {
         let name = file.manifest.name.as_str();
-        let before = self.repository.standing(name).await?;
+        let before = self.repository.handler_state(name).await?;
         if let Some(same) = before.running().filter(|running| running.digest == file.digest) {
             return self.unchanged(Action::Deploy, same.clone(), began).await;
         }
-        self.keep(file, by, note).await?;
+        self.load_and_store(file, by, note).await?;
         let change = Change::of_running(Action::Deploy, name, file.digest, &before, by, note);
         self.switch(&change, Some(&file.manifest), began).await
     }
 
-    /// To a release given by the beginning of its digest, or to the one that ran before the present one; of a retired
-    /// handler, to the one that was taken out. A canary that stands is what is taken back first.
+    /// Rolls back to the release whose digest begins with `to`. Without `to`: a canary is withdrawn;
+    /// otherwise the release that ran before runs again; a retired handler gets the release that was retired.
     pub async fn rollback(
         &self,
         name: &str,
@@ -187,13 +198,13 @@ impl<L: Load> Rollout<L> {
         note: Option<&str>,
     ) -> Result<Outcome, Refused> {
         let began = Instant::now();
-        let before = self.repository.standing(name).await?;
+        let before = self.repository.handler_state(name).await?;
         match &before {
-            Standing::Unknown => return Err(Refused::UnknownHandler(name.to_owned())),
-            Standing::Runs(running) if to.is_none() && running.canary.is_some() => {
+            HandlerState::Unknown => return Err(Refused::UnknownHandler(name.to_owned())),
+            HandlerState::Runs(running) if to.is_none() && running.canary.is_some() => {
                 return self.withdraw(running.clone(), by, note, None, began).await;
             }
-            Standing::Runs(_) | Standing::Retired(_) => {}
+            HandlerState::Runs(_) | HandlerState::Retired(_) => {}
         }
         let digest = match to {
             Some(hex) => self.find(Some(name), hex).await?,
@@ -202,33 +213,33 @@ impl<L: Load> Rollout<L> {
         if let Some(same) = before.running().filter(|now| now.digest == digest && now.canary.is_none()) {
             return self.unchanged(Action::Rollback, same.clone(), began).await;
         }
-        let release = self.known(digest).await?;
+        let release = self.load_stored(digest).await?;
         let change = Change::of_running(Action::Rollback, name, digest, &before, by, note);
         self.switch(&change, Some(release.manifest()), began).await
     }
 
-    /// Takes a handler out of the whole fleet, with its canary and its shadow. Calls in flight finish. A deploy or a rollback
-    /// brings it back; the files of `handlers_dir` do not.
+    /// Retires a handler in the whole fleet, with its canary and its shadow. Calls in flight finish. A deploy
+    /// or a rollback brings it back; the files of `handlers_dir` do not.
     pub async fn retire(&self, name: &str, by: &str, note: Option<&str>) -> Result<Outcome, Refused> {
         let began = Instant::now();
-        let running = match self.repository.standing(name).await? {
-            Standing::Unknown => return Err(Refused::UnknownHandler(name.to_owned())),
-            Standing::Runs(running) => running,
-            Standing::Retired(Retired { name, digest, generation }) => {
+        let running = match self.repository.handler_state(name).await? {
+            HandlerState::Unknown => return Err(Refused::UnknownHandler(name.to_owned())),
+            HandlerState::Runs(running) => running,
+            HandlerState::Retired(Retired { name, digest, generation }) => {
                 let gone = Running { name, digest, generation, canary: None, shadow: None };
                 return self.unchanged(Action::Retire, gone, began).await;
             }
         };
         let digest = running.digest;
         let to = Running { canary: None, shadow: None, ..running };
-        // What ran before the retirement is what a rollback goes back to.
+        // A rollback goes back to the release that ran before the retirement.
         let previous = Some(digest);
         let action = Action::Retire;
         let change = Change { action, to, digest, previous, percent: None, by, note, verdict: None };
         self.switch(&change, None, began).await
     }
 
-    /// The one release whose digest begins with these hex digits.
+    /// Finds the one release whose digest begins with these hex digits.
     pub async fn find(&self, name: Option<&str>, hex: &str) -> Result<Digest, Refused> {
         let hex = hex.strip_prefix("sha256:").unwrap_or(hex).to_ascii_lowercase();
         let plausible = (limits::DIGEST_PREFIX_MIN..=64).contains(&hex.len())
@@ -243,7 +254,8 @@ impl<L: Load> Rollout<L> {
         }
     }
 
-    /// `manifest` is that of the release which begins to run, or to stand beside what runs; none at a retirement.
+    /// Makes a switch and waits for the nodes. `manifest` is that of the release that begins to run, or
+    /// becomes a canary or a shadow; None at a retirement.
     async fn switch(
         &self,
         change: &Change<'_>,
@@ -251,13 +263,13 @@ impl<L: Load> Rollout<L> {
         began: Instant,
     ) -> Result<Outcome, Refused> {
         if let Some(manifest) = manifest {
-            self.has_what_it_needs(manifest).await?;
+            self.check_requirements(manifest).await?;
         }
         let mut switch = self.repository.switch().await?;
         if change.by == FOUND_BY
-            && let Some(settled) = switch.settled(change.to.digest, &change.to.name).await?
+            && let Some(reason) = switch.skip_reason(change.to.digest, &change.to.name).await?
         {
-            return Err(Refused::Settled(settled));
+            return Err(Refused::Skipped(reason));
         }
         if let Some(manifest) = manifest {
             let declared = switch.running().await?;
@@ -265,23 +277,24 @@ impl<L: Load> Rollout<L> {
                 let runs = declared.iter().find(|(running, _)| running.name == change.to.name);
                 runs.map_or(Ok(()), |(_, running)| covers(running, manifest))?;
             }
-            fits(declared.into_iter().map(|(_, manifest)| manifest), manifest)?;
+            check_conflicts(declared.into_iter().map(|(_, manifest)| manifest), manifest)?;
         }
         let generation = match switch.to(change).await? {
-            Switched::To { generation } => generation,
-            Switched::Lost { to } => return Err(Refused::Lost { to }),
+            SwitchResult::To { generation } => generation,
+            SwitchResult::Lost { to } => return Err(Refused::Lost { to }),
         };
-        // From here on the fleet has switched; what fails below is for the followers to put right.
+        // From here on the fleet has switched. Errors below are corrected when each node polls again.
         if let Err(error) = self.converge().await {
             let (name, action) = (&change.to.name, change.action.as_str());
-            warn!(%error, "the fleet has switched {name} ({action}), but this node cannot follow yet");
+            warn!(%error, "the fleet has switched {name} ({action}), but this node could not follow yet; it tries again");
         }
         let outcome = Outcome {
             name: change.to.name.clone(),
             action: change.action,
             digest: change.digest,
             generation,
-            // The history of a retirement names what a rollback goes back to; that is what was taken out.
+            // The `previous` of a retirement in the history is the target of a rollback: the same release
+            // that was retired.
             previous: change.previous.filter(|_| change.action != Action::Retire),
             percent: change.percent,
             unchanged: false,
@@ -291,18 +304,18 @@ impl<L: Load> Rollout<L> {
         };
         let (name, digest) = (outcome.name.clone(), outcome.digest);
         let expected = (change.action != Action::Retire).then_some(change.to.digest);
-        self.watched(outcome, expected, began).await.map_err(|error| match error {
-            Refused::Backend(error) => Refused::Unwatched { name, digest, error },
+        self.wait_for_nodes(outcome, expected, began).await.map_err(|error| match error {
+            Refused::Backend(error) => Refused::NodesUnknown { name, digest, error },
             other => other,
         })
     }
 
-    async fn has_what_it_needs(&self, manifest: &Manifest) -> Result<(), Refused> {
+    async fn check_requirements(&self, manifest: &Manifest) -> Result<(), Refused> {
         let missing = self.repository.migrations_missing(&manifest.needs.migrations).await?;
         if !missing.is_empty() {
             return Err(Refused::Migrations(missing));
         }
-        // After the migrations: they make the roles.
+        // Checked after the migrations, because they create the roles.
         if let Some(role) = &manifest.grants.postgres
             && !self.repository.has_role(role).await?
         {
@@ -325,11 +338,11 @@ impl<L: Load> Rollout<L> {
             took_ms: 0,
         };
         let expected = (action != Action::Retire).then_some(running.digest);
-        self.watched(outcome, expected, began).await
+        self.wait_for_nodes(outcome, expected, began).await
     }
 
-    /// Waits for the nodes that are live now. One that falls silent meanwhile is not forgotten for that: it is named.
-    async fn watched(
+    /// Waits for the nodes that are live now. A node that becomes silent meanwhile stays in the outcome.
+    async fn wait_for_nodes(
         &self,
         mut outcome: Outcome,
         expected: Option<Digest>,
@@ -351,14 +364,14 @@ impl<L: Load> Rollout<L> {
         Ok(outcome)
     }
 
-    async fn wanted(&self, name: &str) -> Result<Option<Running>, Error> {
+    async fn running(&self, name: &str) -> Result<Option<Running>, Error> {
         Ok(self.repository.running().await?.into_iter().find(|running| running.name == name))
     }
 
-    // ---- loading -----------------------------------------------------------------------------------------------------
+    // ---- loading ----
 
-    /// Loaded here, and then where every node finds it.
-    async fn keep(
+    /// Loads a release on this node, and then stores it where every node finds it.
+    async fn load_and_store(
         &self,
         file: &ReleaseFile,
         by: &str,
@@ -366,7 +379,7 @@ impl<L: Load> Rollout<L> {
     ) -> Result<Arc<L::Release>, Refused> {
         let release = self.load(file).await?;
         self.loader.vet(&release).await?;
-        self.repository.keep(file.digest, &file.manifest, &file.bytes, by, note).await?;
+        self.repository.store(file.digest, &file.manifest, &file.bytes, by, note).await?;
         Ok(release)
     }
 
@@ -374,16 +387,18 @@ impl<L: Load> Rollout<L> {
         if let Some(loaded) = self.loaded().get(file.digest) {
             return Ok(loaded);
         }
-        self.vouched_for(file.digest).await?;
-        let _turn = self.compiles.acquire().await.map_err(|_| Refusal::of_host("the node ends"))?;
+        self.check_signatures(file.digest).await?;
+        let _permit =
+            self.compiles.acquire().await.map_err(|_| Refusal::of_host("the node is shutting down"))?;
         let settings = self.config.handler_settings(&file.manifest.name, &file.manifest.config);
         let release = self.loader.load(file, settings).await?;
         self.loaded().put(file.digest, &file.manifest.name, release.clone());
         Ok(release)
     }
 
-    /// Asked of Postgres and verified here, whoever uploaded it and whatever other nodes say.
-    async fn vouched_for(&self, digest: Digest) -> Result<(), Refused> {
+    /// Checks the signatures of a release. Every node checks them itself, and does not trust the node that
+    /// stored them.
+    async fn check_signatures(&self, digest: Digest) -> Result<(), Refused> {
         if !self.trust.is_needed() {
             return Ok(());
         }
@@ -394,8 +409,8 @@ impl<L: Load> Rollout<L> {
         Err(Refused::Unsigned(digest))
     }
 
-    /// A release that the fleet has kept.
-    async fn known(&self, digest: Digest) -> Result<Arc<L::Release>, Refused> {
+    /// Loads a release that the fleet has stored.
+    async fn load_stored(&self, digest: Digest) -> Result<Arc<L::Release>, Refused> {
         if let Some(loaded) = self.loaded().get(digest) {
             return Ok(loaded);
         }
@@ -404,25 +419,26 @@ impl<L: Load> Rollout<L> {
         self.load(&ReleaseFile::parse(bytes)?).await
     }
 
-    /// The Prometheus text format: what the calls of the releases that are loaded here were.
+    /// Returns the metrics of the loaded releases' calls in the Prometheus text format.
     pub fn meters(&self) -> String {
         let loaded: Vec<_> = self.loaded().releases.clone();
         meters::page(&self.node.to_string(), &self.registry.current(), loaded)
     }
 
     fn loaded(&self) -> std::sync::MutexGuard<'_, Loaded<L::Release>> {
-        // Each change of it is one step; a panic elsewhere cannot have left it half done.
+        // Each change is one step, so a panic elsewhere cannot have left it half done.
         self.loaded.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 impl<'a> Change<'a> {
-    /// What runs is another release from here on. What stood beside the old one was compared with it, and goes with it.
+    /// A change of the running release. It ends the canary and the shadow, because these were compared with
+    /// the old release.
     fn of_running(
         action: Action,
         name: &str,
         digest: Digest,
-        before: &Standing,
+        before: &HandlerState,
         by: &'a str,
         note: Option<&'a str>,
     ) -> Self {
@@ -435,23 +451,24 @@ impl<'a> Change<'a> {
 
 async fn parsed(bytes: Bytes) -> Result<ReleaseFile, Refused> {
     let parsed = tokio::task::spawn_blocking(|| ReleaseFile::parse(bytes)).await;
-    Ok(parsed.map_err(|_| Refused::Host("reading the file failed".into()))??)
+    Ok(parsed.map_err(|_| Refused::Host("the task that parses the release file panicked".into()))??)
 }
 
-/// Whether a release may run beside the others, those of other names.
-fn fits(running: impl Iterator<Item = Manifest>, next: &Manifest) -> Result<(), Conflict> {
+/// Checks that a release binds nothing that another handler binds.
+fn check_conflicts(running: impl Iterator<Item = Manifest>, next: &Manifest) -> Result<(), Conflict> {
     let entry = |manifest: Manifest| {
         let (name, of_any) = (manifest.name.clone(), Digest::of(&[]));
         Arc::new(Entry::new(name, of_any, 0, Arc::new(manifest)))
     };
     let others = running.filter(|manifest| manifest.name != next.name).map(entry);
-    // The new one last, so that the refusal blames it.
-    Bindings::of(others.chain([entry(next.clone())])).map(drop)
+    // The new release comes last, so that the error names it.
+    RoutingTable::of(others.chain([entry(next.clone())])).map(drop)
 }
 
-/// Releases ready to run, also those that do not: a rollback must not wait for a compile.
+/// The releases in memory, including those that do not run, so that a rollback need not wait for a
+/// compilation.
 struct Loaded<R> {
-    /// The latest used last.
+    /// In the order of their last use.
     releases: Vec<(Digest, String, Arc<R>)>,
 }
 
@@ -478,7 +495,7 @@ impl<R> Loaded<R> {
         }
     }
 
-    /// A retired handler's go; calls in flight hold theirs.
+    /// Removes the releases of a retired handler. Calls in flight keep theirs.
     fn forget(&mut self, name: &str) {
         self.releases.retain(|(_, known, _)| known != name);
     }

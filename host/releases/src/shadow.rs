@@ -1,6 +1,6 @@
-//! A release that is shown what happens and answers nobody: a live call is recorded, run again on it with the recorded
-//! answers of every host call, and compared. It reaches nothing, so it changes nothing: at its first host call that the live
-//! one did not make it ends. One at a time on a node; what comes meanwhile is left out and counted.
+//! Shadows: a live call is recorded, run again on the shadow with the recorded answers of every host call,
+//! and compared. A shadow changes nothing: its run ends at the first host call that the live call did not
+//! make. A node runs one shadow call at a time; calls that come meanwhile are left out and counted.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,24 +9,24 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::registry;
-use super::repository::Shadowed;
+use super::repository::ShadowReport;
 use crate::ids::Digest;
 use crate::limits;
 use crate::runtime::CallObserver;
 use crate::trace::{Outcome, Trace, redact_secrets};
 
-/// What one shadow saw on this node.
+/// The counts of one shadow on this node.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct ShadowCounts {
     same: AtomicU64,
     differing: AtomicU64,
     dropped: AtomicU64,
     examples: Mutex<Vec<String>>,
-    /// Since it was last written down.
+    /// True when a count changed since the last report.
     changed: AtomicBool,
 }
 
-impl Tally {
+impl ShadowCounts {
     pub fn count(&self, difference: Option<String>) {
         match difference {
             None => self.same.fetch_add(1, Relaxed),
@@ -46,9 +46,9 @@ impl Tally {
         self.changed.store(true, Relaxed);
     }
 
-    /// What it saw, where that is news.
-    pub fn news(&self) -> Option<Shadowed> {
-        self.changed.swap(false, Relaxed).then(|| Shadowed {
+    /// Takes a report, if a count changed since the last one.
+    pub fn take_report(&self) -> Option<ShadowReport> {
+        self.changed.swap(false, Relaxed).then(|| ShadowReport {
             digest: None,
             same: self.same.load(Relaxed),
             differing: self.differing.load(Relaxed),
@@ -57,42 +57,42 @@ impl Tally {
         })
     }
 
-    pub fn has_news(&self) -> bool {
+    pub fn has_unreported(&self) -> bool {
         self.changed.load(Relaxed)
     }
 
-    /// Postgres did not take the news.
-    pub fn not_told(&self) {
+    /// Marks the counts as not reported, because Postgres did not store them.
+    pub fn mark_unreported(&self) {
         self.changed.store(true, Relaxed);
     }
 }
 
 /// One call for the worker.
-pub(super) struct Shown<R> {
-    pub trace: Trace,
+pub(super) struct ShadowCall<R> {
+    pub recording: Trace,
     pub shadow: Arc<R>,
     pub digest: Digest,
-    pub tally: Arc<Tally>,
+    pub counts: Arc<ShadowCounts>,
 }
 
-/// The running release's observer.
-pub(super) struct Sample<R> {
+/// The observer of the running release's calls.
+pub(super) struct ShadowSampler<R> {
     pub handler: String,
     pub percent: u8,
     pub shadow: Arc<R>,
     pub digest: Digest,
-    pub tally: Arc<Tally>,
-    pub worker: mpsc::Sender<Shown<R>>,
+    pub counts: Arc<ShadowCounts>,
+    pub worker: mpsc::Sender<ShadowCall<R>>,
 }
 
-impl<R: Send + Sync + 'static> CallObserver for Sample<R> {
+impl<R: Send + Sync + 'static> CallObserver for ShadowSampler<R> {
     fn wants(&self, call: &str) -> bool {
         if !registry::sampled(&self.handler, call, self.percent) {
             return false;
         }
         let free = self.worker.capacity() > 0;
         if !free {
-            self.tally.drop_one();
+            self.counts.drop_one();
         }
         free
     }
@@ -100,15 +100,19 @@ impl<R: Send + Sync + 'static> CallObserver for Sample<R> {
     fn failed(&self) {}
 
     fn recorded(&self, trace: Trace, _failed: bool) {
-        let shown =
-            Shown { trace, shadow: self.shadow.clone(), digest: self.digest, tally: self.tally.clone() };
-        if !shown.trace.is_whole() || self.worker.try_send(shown).is_err() {
-            self.tally.drop_one();
+        let call = ShadowCall {
+            recording: trace,
+            shadow: self.shadow.clone(),
+            digest: self.digest,
+            counts: self.counts.clone(),
+        };
+        if !call.recording.is_whole() || self.worker.try_send(call).is_err() {
+            self.counts.drop_one();
         }
     }
 }
 
-/// How the shadow's run of a call differs from the live one, as a sentence.
+/// Describes in a sentence how the shadow's run of a call differs from the live one.
 pub(super) fn difference(live: &Trace, shadow: &Trace) -> Option<String> {
     let what = match (&live.outcome, &shadow.outcome) {
         (_, Outcome::Failed { kind, detail }) if kind == "diverged" => detail.clone(),
@@ -117,14 +121,14 @@ pub(super) fn difference(live: &Trace, shadow: &Trace) -> Option<String> {
             format!("it answered where the live call failed: {kind}")
         }
         (Outcome::Failed { kind: live, .. }, Outcome::Failed { kind, .. }) if live != kind => {
-            format!("it failed otherwise: {kind} instead of {live}")
+            format!("it failed differently: {kind} instead of {live}")
         }
         _ if live.exchanges.len() != shadow.exchanges.len() => {
             let (made, instead) = (shadow.exchanges.len(), live.exchanges.len());
             format!("it made {made} host calls instead of {instead}")
         }
         (Outcome::Returned(live), Outcome::Returned(answer)) if live != answer => {
-            format!("it answered {} instead of {}", shown(answer), shown(live))
+            format!("it answered {} instead of {}", excerpt(answer), excerpt(live))
         }
         _ => return None,
     };
@@ -132,7 +136,7 @@ pub(super) fn difference(live: &Trace, shadow: &Trace) -> Option<String> {
     Some(sentence.chars().take(limits::SHADOW_EXAMPLE_CHARS_MAX).collect())
 }
 
-fn shown(answer: &Value) -> String {
+fn excerpt(answer: &Value) -> String {
     let mut answer = answer.clone();
     blank(&mut answer);
     answer.to_string().chars().take(limits::SHADOW_EXAMPLE_CHARS_MAX / 3).collect()
@@ -186,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_said_and_what_took_longer_does_not() {
+    fn differences_are_described_and_times_are_not_compared() {
         let live = trace(returned(json!({"status": 200})), 2);
         let mut slower = live.clone();
         slower.exchanges[0].micros = 90;
@@ -210,17 +214,17 @@ mod tests {
 
     #[test]
     fn a_report_is_bounded() {
-        let tally = Tally::default();
+        let counts = ShadowCounts::default();
         for n in 0..100 {
-            tally.count(Some(format!("difference {n}")));
+            counts.count(Some(format!("difference {n}")));
         }
-        tally.drop_one();
-        let seen = tally.news().unwrap();
+        counts.drop_one();
+        let seen = counts.take_report().unwrap();
         assert_eq!(
             (seen.differing, seen.dropped, seen.examples.len()),
             (100, 1, limits::SHADOW_EXAMPLES_MAX)
         );
-        assert_eq!(tally.news(), None);
+        assert_eq!(counts.take_report(), None);
         let long = trace(returned(json!("x".repeat(10_000))), 0);
         let sentence = difference(&trace(returned(json!(1)), 0), &long).unwrap();
         assert!(sentence.chars().count() <= limits::SHADOW_EXAMPLE_CHARS_MAX);

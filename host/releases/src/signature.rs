@@ -1,5 +1,5 @@
-//! Who vouches for a release: ed25519 signatures over its digest. They travel beside the file, so that the digest stays
-//! what it is, and each node that requires them checks them itself before it compiles anything.
+//! Signatures of releases: ed25519 signatures of the digest. They are stored beside the file, so that the
+//! digest stays the same. Each node that requires signatures checks them itself before it compiles a release.
 
 use std::fmt;
 use std::fs;
@@ -11,9 +11,10 @@ use crate::config::Config;
 use crate::ids::Digest;
 use crate::limits;
 
-/// What is signed is this and the 32 bytes of the digest: a signature made for another purpose is none here.
+/// The signed message is this text and the 32 bytes of the digest, so that a signature made for another
+/// purpose is not valid here.
 const PURPOSE: &[u8] = b"switchboard release v1\0";
-/// How each line of a file of keys or signatures begins.
+/// The first word of each line in a file of keys or signatures.
 const KIND: &str = "ed25519";
 
 /// One line: `ed25519 <public key> <signature>`, both in hex.
@@ -36,7 +37,8 @@ impl Signature {
         Some(Self { key: public(key)?, signature: ed25519_dalek::Signature::from_bytes(&hex(signature)?) })
     }
 
-    /// As a file or a header holds them: one a line, or separated by commas. None where one of them is no signature.
+    /// Parses a file or a header: one signature a line, or separated by commas. None when one of them is not
+    /// a signature.
     pub fn parse_all(text: &str) -> Option<Vec<Self>> {
         let lines = text.split(['\n', ',']).map(str::trim).filter(|line| !line.is_empty());
         let all: Vec<_> = lines.map(Self::parse).collect::<Option<_>>()?;
@@ -48,11 +50,12 @@ impl Signature {
     }
 
     pub fn is_of(&self, digest: Digest) -> bool {
-        // Strictly: no two signatures of one key and message, no key of small order.
+        // Strict verification: a key and a message have only one valid signature, and keys of small order are
+        // refused.
         self.key.verify_strict(&message(digest), &self.signature).is_ok()
     }
 
-    /// Key and signature, as Postgres keeps them.
+    /// Key and signature, as Postgres stores them.
     pub fn bytes(&self) -> ([u8; 32], [u8; 64]) {
         (self.key.to_bytes(), self.signature.to_bytes())
     }
@@ -70,40 +73,45 @@ impl fmt::Display for Signature {
     }
 }
 
-/// Whose signatures a node demands.
+/// The keys whose signatures a node requires.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     keys: Vec<VerifyingKey>,
 }
 
 #[derive(Debug)]
-pub struct NoKey(String);
+pub struct InvalidReleaseKey(String);
 
-impl fmt::Display for NoKey {
+impl fmt::Display for InvalidReleaseKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`release_keys`: {}: neither a public key in hex nor a file of `switchboard keys`", self.0)
+        write!(
+            f,
+            "`release_keys`: `{}` is neither a public key in hex nor a file made by `switchboard keys`",
+            self.0
+        )
     }
 }
 
-impl std::error::Error for NoKey {}
+impl std::error::Error for InvalidReleaseKey {}
 
 impl Trust {
-    pub fn of(config: &Config) -> Result<Self, NoKey> {
-        let keys = config.release_keys.iter().map(|place| public_key(place).ok_or(NoKey(place.clone())));
+    pub fn of(config: &Config) -> Result<Self, InvalidReleaseKey> {
+        let keys =
+            config.release_keys.iter().map(|place| public_key(place).ok_or(InvalidReleaseKey(place.clone())));
         Ok(Self { keys: keys.collect::<Result<_, _>>()? })
     }
 
-    /// Without keys nothing is demanded.
+    /// True when a signature is required: when there are keys.
     pub fn is_needed(&self) -> bool {
         !self.keys.is_empty()
     }
 
-    /// As Postgres keeps them.
+    /// The keys, as Postgres stores them.
     pub fn keys(&self) -> Vec<Vec<u8>> {
         self.keys.iter().map(|key| key.to_bytes().to_vec()).collect()
     }
 
-    /// Whether one of the keys vouches for the release.
+    /// True when one of the keys has signed the release, or no signature is required.
     pub fn accepts(&self, digest: Digest, signatures: &[Signature]) -> bool {
         !self.is_needed()
             || signatures
@@ -112,9 +120,9 @@ impl Trust {
     }
 }
 
-// ---- files -----------------------------------------------------------------------------------------------------------
+// ---- files ----
 
-/// The text of a file with a new key, and of the file with its public half.
+/// Returns the text of a file with a new key, and of the file with its public half.
 pub fn new_key() -> (String, String) {
     let key = SigningKey::from_bytes(&rand::random());
     (format!("{KIND}-secret {}\n", in_hex(&key.to_bytes())), public_line(&key.verifying_key()))
@@ -129,7 +137,7 @@ pub fn parse_secret(text: &str) -> Option<SigningKey> {
     (kind == format!("{KIND}-secret")).then(|| hex(key.trim()))?.map(|bytes| SigningKey::from_bytes(&bytes))
 }
 
-/// In hex, or the file that holds it.
+/// Reads a public key: the key in hex, or the file that holds it.
 pub fn public_key(place: &str) -> Option<VerifyingKey> {
     public(place).or_else(|| {
         let text = fs::read_to_string(Path::new(place)).ok()?;
@@ -181,7 +189,7 @@ mod tests {
         let good = Signature::sign(ours, &key(1));
         assert!(trust(&[1]).accepts(ours, std::slice::from_ref(&good)));
         assert!(trust(&[2, 1]).accepts(ours, &[Signature::sign(ours, &key(3)), good.clone()]));
-        // Nothing is demanded.
+        // No signature is required.
         assert!(trust(&[]).accepts(ours, &[]));
         for (what, digest, signatures) in [
             ("unsigned", ours, vec![]),
@@ -195,7 +203,7 @@ mod tests {
         ] {
             assert!(!trust(&[1]).accepts(digest, &signatures), "{what}");
         }
-        // The digest alone is not what is signed.
+        // A signature of the digest alone is not valid.
         let bare = Signature { key: key(1).verifying_key(), signature: key(1).sign(ours.bytes()) };
         assert!(!trust(&[1]).accepts(ours, &[bare]));
     }
@@ -230,7 +238,7 @@ mod tests {
         ] {
             assert_eq!(Signature::parse(&bad), None, "{bad}");
         }
-        // A key of small order signs everything.
+        // A key of small order has a valid signature for every message.
         assert!(public(&format!("01{}", &zeros[2..])).is_none());
         for bad in ["", "ed25519-secret", "ed25519-secret 00", &format!("ed25519 {zeros}")] {
             assert!(parse_secret(bad).is_none(), "{bad}");

@@ -11,11 +11,11 @@ use wasm_encoder::{Component, CustomSection};
 use switchboard_core::manifest::{self, Manifest};
 use switchboard_recording::{Outcome, Trace};
 use switchboard_releases::Load;
-use switchboard_releases::registry::{Declares, Lives};
+use switchboard_releases::registry::{HasManifest, Observable};
 use switchboard_runtime::{ObserverSlot, Refusal, ReleaseFile, ReleaseStats};
 
-/// Loads a manifest. A description `not on NAME` is refused by that node; with `meets on NAME` that
-/// node waits for another to do the same.
+/// Loads a manifest. A node refuses a manifest with the description `not on NAME`. With `meets on NAME`, the
+/// node waits until another node does the same.
 pub struct Manifests {
     pub of: &'static str,
 }
@@ -34,13 +34,13 @@ impl Declared {
     }
 }
 
-impl Declares for Declared {
+impl HasManifest for Declared {
     fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 }
 
-impl Lives for Declared {
+impl Observable for Declared {
     fn stats(&self) -> &ReleaseStats {
         &self.stats
     }

@@ -1,9 +1,9 @@
-//! A canary and a release beside it, with calls made up.
+//! A canary and a running release, with generated calls.
 
 use super::*;
 use crate::runtime::{Caller, Ending, Kind};
 
-/// Two releases that are called.
+/// The calls of two releases.
 struct Both {
     canary: CallLog,
     running: CallLog,
@@ -22,19 +22,19 @@ impl Both {
         Self { canary, running, begun, now: begun + Duration::from_millis(1), users: 0 }
     }
 
-    fn look(&self) -> Option<Over> {
+    fn judge(&self) -> Option<Threshold> {
         self.cause().map(|cause| cause.over)
     }
 
     fn cause(&self) -> Option<Cause> {
-        look(self.now, self.begun, &self.canary, &self.running, &Thresholds::default())
+        judge(self.now, self.begun, &self.canary, &self.running, &Thresholds::default())
     }
 
     fn pass(&mut self, ms: u64) {
         self.now += Duration::from_millis(ms);
     }
 
-    /// Each of another user.
+    /// Records calls, each of a different user.
     fn canary(&mut self, count: usize, ending: Ending, took_ms: u64) {
         self.users += count;
         for n in 0..count {
@@ -63,16 +63,16 @@ fn a_crash_loop_ends_at_its_tenth_failure_and_sooner_where_nothing_else_comes() 
     let mut both = Both::new();
     both.canary(40, Ending::Answered, 1);
     both.canary(9, TRAP, 1);
-    assert_eq!(both.look(), None);
+    assert_eq!(both.judge(), None);
     both.canary(1, TRAP, 1);
-    assert_eq!(both.look(), Some(Over::Failures));
+    assert_eq!(both.judge(), Some(Threshold::Failures));
 
     let mut quiet = Both::new();
     quiet.canary(2, TRAP, 1);
-    assert_eq!(quiet.look(), None);
+    assert_eq!(quiet.judge(), None);
     quiet.pass(20_000);
     quiet.canary(1, TRAP, 1);
-    assert_eq!(quiet.look(), Some(Over::Failures));
+    assert_eq!(quiet.judge(), Some(Threshold::Failures));
 }
 
 #[test]
@@ -89,13 +89,13 @@ fn three_of_three_calls_are_enough_from_different_users_and_from_nobody() {
 
     let mut schedules = Both::new();
     schedules.canary_by(Caller::Itself, 3, TRAP);
-    assert_eq!(schedules.look(), Some(Over::Failures));
+    assert_eq!(schedules.judge(), Some(Threshold::Failures));
 
     let mut events = Both::new();
     for id in ["a", "b", "c"] {
         events.canary_by(Caller::Event(id), 1, TRAP);
     }
-    assert_eq!(events.look(), Some(Over::Failures));
+    assert_eq!(events.judge(), Some(Threshold::Failures));
 }
 
 #[test]
@@ -107,28 +107,28 @@ fn a_few_callers_do_not_take_a_canary_back_however_often_they_call() {
     ] {
         let mut alone = Both::new();
         alone.canary_by(caller, 22, TRAP);
-        assert_eq!(alone.look(), None, "{why}, alone");
+        assert_eq!(alone.judge(), None, "{why}, alone");
         let mut among_others = Both::new();
         among_others.running(400, Ending::Answered, 1);
         among_others.canary(30, Ending::Answered, 1);
         among_others.canary_by(caller, 2000, TRAP);
-        assert_eq!(among_others.look(), None, "{why}");
+        assert_eq!(among_others.judge(), None, "{why}");
     }
-    // Two of them, and answers that are errors.
+    // Two accounts, and answers that are errors.
     let mut two = Both::new();
     two.running(400, Ending::Answered, 1);
     two.canary(30, Ending::Answered, 1);
     two.canary_by(Caller::User("eve"), 500, Ending::Error);
     two.canary_by(Caller::User("mallory"), 500, TRAP);
-    assert_eq!(two.look(), None);
-    // As many accounts as one in twenty of the canary's users, and two.
+    assert_eq!(two.judge(), None);
+    // As many accounts as one in twenty of the canary's users, and two more.
     let mut many = Both::new();
     many.running(1000, Ending::Answered, 1);
     many.canary(95, Ending::Answered, 1);
     for n in 0..7 {
         many.canary_by(Caller::User(&format!("eve-{n}")), 100, TRAP);
     }
-    assert_eq!(many.look(), None);
+    assert_eq!(many.judge(), None);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn what_everybody_meets_is_noticed_while_one_caller_makes_noise() {
     both.canary(30, Ending::Answered, 1);
     both.canary_by(Caller::User("eve"), 5000, Ending::Answered);
     both.canary(12, TRAP, 1);
-    assert_eq!(both.look(), Some(Over::Failures));
+    assert_eq!(both.judge(), Some(Threshold::Failures));
 }
 
 #[test]
@@ -149,24 +149,24 @@ fn few_users_who_meet_failures_now_and_then_are_enough_in_time() {
         both.canary_by(Caller::User(user), 6, Ending::Answered);
         both.canary_by(Caller::User(user), 4, TRAP);
     }
-    assert_eq!(both.look(), Some(Over::Failures));
+    assert_eq!(both.judge(), Some(Threshold::Failures));
 }
 
 #[test]
 fn a_difference_that_can_be_chance_is_none() {
-    // 20 % beside 8 %: more than five points, and one time in thirty by chance.
+    // 20 % against 8 %: more than five points, but by chance one time in thirty.
     let mut both = Both::new();
     both.running(92, Ending::Answered, 1);
     both.running(8, TRAP, 1);
     both.canary(40, Ending::Answered, 1);
     both.canary(10, TRAP, 1);
-    assert_eq!(both.look(), None);
-    // The same shares of ten times as many calls are not.
+    assert_eq!(both.judge(), None);
+    // The same percentages of ten times as many calls are not chance.
     both.running(828, Ending::Answered, 1);
     both.running(72, TRAP, 1);
     both.canary(360, Ending::Answered, 1);
     both.canary(90, TRAP, 1);
-    assert_eq!(both.look(), Some(Over::Failures));
+    assert_eq!(both.judge(), Some(Threshold::Failures));
 }
 
 #[test]
@@ -174,17 +174,17 @@ fn what_the_running_release_suffers_too_is_not_the_canarys_fault() {
     let mut both = Both::new();
     both.canary(30, Ending::Failed(Kind::Deadline), 1);
     both.running(300, Ending::Failed(Kind::Deadline), 1);
-    assert_eq!(both.look(), None);
+    assert_eq!(both.judge(), None);
     let mut few = Both::new();
     few.canary(3, Ending::Failed(Kind::Deadline), 1);
     few.running(1, Ending::Failed(Kind::Deadline), 1);
-    assert_eq!(few.look(), None);
+    assert_eq!(few.judge(), None);
 }
 
 #[test]
 fn both_are_compared_over_the_same_time_when_a_log_is_full() {
     let mut both = Both::new();
-    // Postgres is away for everybody.
+    // Postgres is not reachable for both releases.
     both.canary(50, Ending::Failed(Kind::Deadline), 1);
     both.running(500, Ending::Failed(Kind::Deadline), 1);
     both.pass(5_000);
@@ -192,7 +192,7 @@ fn both_are_compared_over_the_same_time_when_a_log_is_full() {
     both.canary(200, Ending::Answered, 1);
     both.pass(10);
     assert_eq!(
-        both.look(),
+        both.judge(),
         None,
         "the running release's failures were forgotten, so the canary's do not count"
     );
@@ -204,11 +204,11 @@ fn a_good_hour_hides_no_bad_second() {
     for _ in 0..4 * 59 {
         both.canary(5, Ending::Answered, 1);
         both.pass(250);
-        assert_eq!(both.look(), None);
+        assert_eq!(both.judge(), None);
     }
-    // 10 of 1,190 is nothing, 10 of 50 is.
+    // 10 of 1,190 are not enough; 10 of 50 are.
     both.canary(10, TRAP, 1);
-    assert_eq!(both.look(), Some(Over::Failures));
+    assert_eq!(both.judge(), Some(Threshold::Failures));
 }
 
 #[test]
@@ -216,12 +216,12 @@ fn errors_count_from_enough_calls_on() {
     let mut both = Both::new();
     both.canary(40, Ending::Answered, 1);
     both.canary(9, Ending::Error, 1);
-    assert_eq!(both.look(), None);
+    assert_eq!(both.judge(), None);
     both.canary(1, Ending::Answered, 1);
-    assert_eq!(both.look(), Some(Over::Errors));
+    assert_eq!(both.judge(), Some(Threshold::Errors));
     both.running(80, Ending::Answered, 1);
     both.running(20, Ending::Error, 1);
-    assert_eq!(both.look(), None, "18 % beside 20 %");
+    assert_eq!(both.judge(), None, "18 % beside 20 %");
 }
 
 #[test]
@@ -229,22 +229,22 @@ fn slowness_is_compared_and_noise_is_none() {
     let mut both = Both::new();
     both.running(100, Ending::Answered, 2);
     both.canary(50, Ending::Answered, 4);
-    assert_eq!(both.look(), None);
+    assert_eq!(both.judge(), None);
     let mut slow = Both::new();
     slow.running(100, Ending::Answered, 2);
     slow.canary(50, Ending::Answered, 40);
-    assert_eq!(slow.look(), Some(Over::Latency));
+    assert_eq!(slow.judge(), Some(Threshold::Latency));
     let mut alone = Both::new();
     alone.canary(500, Ending::Answered, 40);
-    assert_eq!(alone.look(), None, "nothing to compare with");
-    // Somebody asks the running release for nothing, again and again: that makes it no faster.
+    assert_eq!(alone.judge(), None, "nothing to compare with");
+    // A user sends many trivial requests to the running release. That must not make it look faster.
     let mut flooded = Both::new();
     flooded.running(100, Ending::Answered, 40);
     for _ in 0..5000 {
         flooded.running.record(flooded.now, Caller::User("eve"), Duration::from_micros(50), Ending::Answered);
     }
     flooded.canary(100, Ending::Answered, 40);
-    assert_eq!(flooded.look(), None);
+    assert_eq!(flooded.judge(), None);
 }
 
 #[test]
@@ -254,9 +254,9 @@ fn old_failures_are_forgotten() {
     both.canary(9, TRAP, 1);
     for _ in 0..4 * 70 {
         both.pass(250);
-        assert_eq!(both.look(), None);
+        assert_eq!(both.judge(), None);
     }
     both.canary(40, Ending::Answered, 1);
     both.canary(9, TRAP, 1);
-    assert_eq!(both.look(), None);
+    assert_eq!(both.judge(), None);
 }

@@ -1,4 +1,4 @@
-//! Snapshots over manifests alone: no release is loaded here.
+//! Routing tables of manifests only: no release is loaded here.
 
 use super::*;
 
@@ -32,12 +32,12 @@ fn history() -> Arc<Entry<Manifest>> {
 }
 
 fn refusal(entries: impl IntoIterator<Item = Arc<Entry<Manifest>>>) -> String {
-    Bindings::of(entries).err().expect("a conflict").to_string()
+    RoutingTable::of(entries).err().expect("a conflict").to_string()
 }
 
 #[test]
 fn a_path_belongs_to_one_handler_per_method() {
-    let bindings = Bindings::of([send(), history()]).unwrap();
+    let bindings = RoutingTable::of([send(), history()]).unwrap();
     let path = "/api/v1/conversations/c%2F1/messages";
 
     let Found::Route(route) = bindings.http("GET", path) else { panic!("a route") };
@@ -56,7 +56,7 @@ fn a_path_belongs_to_one_handler_per_method() {
 
 #[test]
 fn a_frame_is_found_under_every_name() {
-    let bindings = Bindings::of([send()]).unwrap();
+    let bindings = RoutingTable::of([send()]).unwrap();
     let found = bindings.frame("message.send").unwrap();
     assert_eq!(
         (found.entry.name.as_str(), found.canonical, found.alias),
@@ -69,7 +69,7 @@ fn a_frame_is_found_under_every_name() {
 
 #[test]
 fn who_knows_an_address_is_found_by_pattern() {
-    let bindings = Bindings::of([send(), history()]).unwrap();
+    let bindings = RoutingTable::of([send(), history()]).unwrap();
     let found = |address: &str| bindings.missed(&Address::parse(address).unwrap()).map(|e| e.name.clone());
     assert_eq!(found("conv:1").as_deref(), Some("history"));
     assert_eq!(found("topic:1"), None);
@@ -109,7 +109,7 @@ fn what_two_handlers_bind_is_refused_with_both_names() {
 #[test]
 fn a_route_of_its_own_does_not_stop_its_next_release() {
     let registry = Registry::new();
-    registry.swap(Bindings::of([send(), history()]).unwrap());
+    registry.swap(RoutingTable::of([send(), history()]).unwrap());
 
     let before = registry.current();
     let mut next = Manifest::clone(&send().running);
@@ -123,7 +123,7 @@ fn a_route_of_its_own_does_not_stop_its_next_release() {
         after.http("DELETE", "/api/v1/conversations/1/messages"),
         Found::MethodNotAllowed { .. }
     ));
-    // Who looked things up before goes on with what it saw.
+    // Code that took the old table still sees the old table.
     assert!(matches!(before.http("POST", "/api/v1/conversations/1/messages"), Found::Route(_)));
     assert_eq!(before.by_name("send-message").unwrap().generation, 1);
     assert_eq!(after.by_name("send-message").unwrap().generation, 2);
@@ -134,14 +134,14 @@ fn a_swap_is_announced() {
     let registry = Registry::new();
     let changes = registry.changes();
     assert!(!changes.has_changed().unwrap());
-    registry.swap(Bindings::of([send()]).unwrap());
+    registry.swap(RoutingTable::of([send()]).unwrap());
     assert!(changes.has_changed().unwrap());
 }
 
 #[test]
 fn the_order_of_greetings_does_not_depend_on_the_order_of_releases() {
     let greeter = |name: &str| entry(&format!("name = \"{name}\"\non.connection.opened = true"));
-    let bindings = Bindings::of([greeter("b"), greeter("a")]).unwrap();
+    let bindings = RoutingTable::of([greeter("b"), greeter("a")]).unwrap();
     let bindings = bindings.with(greeter("a")).unwrap();
     let order: Vec<_> = bindings.opened().iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(order, ["a", "b"]);
@@ -151,13 +151,13 @@ fn the_order_of_greetings_does_not_depend_on_the_order_of_releases() {
 fn a_canary_keeps_its_users_and_gains_more_as_it_grows() {
     let with_canary = |percent| {
         let mut entry = Entry::new("send-message", digest(), 1, send().running.clone());
-        let trial = Trial { digest: digest(), release: send().running.clone(), percent };
+        let trial = Candidate { digest: digest(), release: send().running.clone(), percent };
         entry.canary = Some(Canary::new(trial));
         entry
     };
     let users: Vec<String> = (0..10_000).map(|n| format!("user-{n}")).collect();
     let chosen = |entry: &Entry<Manifest>| -> Vec<bool> {
-        let canary = &entry.canary.as_ref().unwrap().trial.release;
+        let canary = &entry.canary.as_ref().unwrap().candidate.release;
         users.iter().map(|user| Arc::ptr_eq(entry.pick(user), canary)).collect()
     };
     let (ten, thirty) = (chosen(&with_canary(10)), chosen(&with_canary(30)));
@@ -165,7 +165,7 @@ fn a_canary_keeps_its_users_and_gains_more_as_it_grows() {
     let share = ten.iter().filter(|canary| **canary).count();
     assert!((800..1200).contains(&share), "10 % of 10,000 users is {share}");
 
-    // One that this node gave up gets nobody.
+    // A canary that this node gave up gets no user.
     let entry = with_canary(99);
     entry.canary.as_ref().unwrap().give_up();
     assert!(users.iter().all(|user| Arc::ptr_eq(entry.pick(user), &entry.running)));

@@ -1,45 +1,45 @@
-//! The files of `handlers_dir` as the fleet knows them: since when, and whether one of them is still to be deployed.
-//! A kept file says nothing about that: its switch may have failed.
+//! The files of `handlers_dir` in Postgres: since when the fleet knows a file, and whether it should still be
+//! deployed. That a file is stored says nothing about that, because its switch may have failed.
 
 use std::fmt;
 
 use sqlx::{Executor, Postgres, Row};
 
-use super::{Error, Repository, Switch, trying};
+use super::{Error, Repository, Switch, failed_to};
 use crate::ids::Digest;
 
-/// The name in the history under which nodes deploy the files of `handlers_dir`. No operator's token may have it.
+/// The name in the history for deploys of files of `handlers_dir`. No operator's token may have it.
 pub const FOUND_BY: &str = "serve";
-/// The name in the history under which a node takes a canary back. No operator's token may have it.
+/// The name in the history for canaries that a node withdraws. No operator's token may have it.
 pub const GUARDED_BY: &str = "switchboard";
 
 /// Why a file of `handlers_dir` is not deployed, although the fleet does not run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// It ran before, or was a canary. Another release was chosen since.
-    Ran,
+pub enum SkipReason {
+    /// The release ran before, or was a canary. Another release was chosen since.
+    RanBefore,
     /// An operator switched the handler after the file was found.
-    Overruled,
+    SwitchedByOperator,
     /// An operator took the handler out of the fleet.
     Retired,
-    /// A canary or a shadow stands beside what runs. A deploy would end it.
-    OnTrial,
+    /// A canary or a shadow is active. A deploy would end it.
+    HasCandidate,
 }
 
-impl fmt::Display for Settled {
+impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Ran => "the fleet has run this release before",
-            Self::Overruled => "an operator has switched the handler after this file was found",
+            Self::RanBefore => "the fleet has run this release before",
+            Self::SwitchedByOperator => "an operator has switched the handler after this file was found",
             Self::Retired => "an operator has retired the handler",
-            Self::OnTrial => "a canary or a shadow stands beside what runs",
+            Self::HasCandidate => "the handler has a canary or a shadow, which a deploy would end",
         })
     }
 }
 
 impl Repository {
-    /// Remembers that a node has found a file. The first node's word counts: it sets the generation from which on an
-    /// operator's switch of the handler wins over the file.
+    /// Stores that a node has found a file. The first node sets the generation after which an operator's
+    /// switch of the handler takes precedence over the file.
     pub async fn found(&self, digest: Digest, name: &str) -> Result<(), Error> {
         sqlx::query(
             "insert into switchboard.found_files (digest, name, generation)
@@ -50,28 +50,29 @@ impl Repository {
         .bind(name)
         .execute(&self.pool)
         .await
-        .map_err(trying("note a file of handlers_dir"))?;
+        .map_err(failed_to("store a file of handlers_dir"))?;
         Ok(())
     }
 
-    /// None: the file is to be deployed. It must have been noted by `found`.
-    pub async fn settled(&self, digest: Digest, name: &str) -> Result<Option<Settled>, Error> {
-        settled(&self.pool, digest, name).await
+    /// Returns why a file is not deployed, or None when it should be deployed. `found` must have stored the
+    /// file.
+    pub async fn skip_reason(&self, digest: Digest, name: &str) -> Result<Option<SkipReason>, Error> {
+        skip_reason(&self.pool, digest, name).await
     }
 }
 
 impl Switch {
-    /// The same while no other switch can happen.
-    pub async fn settled(&mut self, digest: Digest, name: &str) -> Result<Option<Settled>, Error> {
-        settled(&mut *self.tx, digest, name).await
+    /// Like [`Repository::skip_reason`], while no other switch can happen.
+    pub async fn skip_reason(&mut self, digest: Digest, name: &str) -> Result<Option<SkipReason>, Error> {
+        skip_reason(&mut *self.tx, digest, name).await
     }
 }
 
-async fn settled<'c>(
+async fn skip_reason<'c>(
     executor: impl Executor<'c, Database = Postgres>,
     digest: Digest,
     name: &str,
-) -> Result<Option<Settled>, Error> {
+) -> Result<Option<SkipReason>, Error> {
     let state = sqlx::query(
         "select
            coalesce((select action = 'retire' from switchboard.history
@@ -93,12 +94,12 @@ async fn settled<'c>(
     .await
     .and_then(|row| {
         Ok([
-            (row.try_get::<bool, _>("retired")?, Settled::Retired),
-            (row.try_get("ran")?, Settled::Ran),
-            (row.try_get("overruled")?, Settled::Overruled),
-            (row.try_get("on_trial")?, Settled::OnTrial),
+            (row.try_get::<bool, _>("retired")?, SkipReason::Retired),
+            (row.try_get("ran")?, SkipReason::RanBefore),
+            (row.try_get("overruled")?, SkipReason::SwitchedByOperator),
+            (row.try_get("on_trial")?, SkipReason::HasCandidate),
         ])
     })
-    .map_err(trying("look whether a file of handlers_dir is to be deployed"))?;
+    .map_err(failed_to("read whether a file of handlers_dir should be deployed"))?;
     Ok(state.into_iter().find_map(|(holds, why)| holds.then_some(why)))
 }

@@ -1,4 +1,4 @@
-//! What nodes say of themselves and of their handlers, as the fleet remembers it.
+//! The reports of nodes about themselves and their handlers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use super::{Error, Repository, digest, trying};
+use super::{Error, Repository, digest, failed_to};
 use crate::ids::{Digest, NodeId};
 use crate::limits;
 
-/// What a node says of itself, once a second.
+/// A node's report about itself, sent once a second.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
     pub node: NodeId,
@@ -20,7 +20,8 @@ pub struct Heartbeat {
     pub connections: u64,
 }
 
-/// What a node says of one handler. Neither digest nor error: the handler is retired, and gone from this node.
+/// A node's report about one handler. Without a digest and an error, the handler is retired and removed on
+/// this node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     pub name: String,
@@ -29,7 +30,7 @@ pub struct Report {
     pub error: Option<String>,
 }
 
-/// A node that was heard of lately.
+/// A node that sent a heartbeat within the last hour.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
     pub id: Uuid,
@@ -57,12 +58,12 @@ pub struct NodeHandler {
 pub struct Answer {
     pub node: Uuid,
     pub address: String,
-    /// None: it has not answered this generation yet.
+    /// None: the node has not answered this generation yet.
     pub report: Option<Report>,
 }
 
-/// With its id behind it: the name of the connection on which a node hears of switches. A process that dies takes it along
-/// at once; a node that is merely slow keeps it.
+/// The prefix of the name of the connection on which a node listens for switches; the node's id follows. When
+/// a node's process dies, the connection ends at once; when a node is only slow, the connection stays.
 const LISTENER: &str = "switchboard node ";
 
 pub(super) fn listener(node: NodeId) -> String {
@@ -70,8 +71,8 @@ pub(super) fn listener(node: NodeId) -> String {
 }
 
 impl Repository {
-    /// True when the fleet did not know the node: its reports, if it had made any, are gone. Also forgets the nodes that
-    /// have not been heard of for an hour.
+    /// Stores a heartbeat. Returns true when the fleet did not know the node: then its reports are gone too.
+    /// Also deletes the nodes that have sent no heartbeat for an hour.
     pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, Error> {
         sqlx::query_scalar(
             "with gone as (delete from switchboard.nodes where heartbeat_at < now() - interval '1 hour' and id <> $1)
@@ -85,20 +86,20 @@ impl Repository {
         .bind(i64::try_from(heartbeat.connections).unwrap_or(i64::MAX))
         .fetch_one(&self.pool)
         .await
-        .map_err(trying("note a heartbeat"))
+        .map_err(failed_to("store a heartbeat"))
     }
 
-    /// A node that ends in order is not waited for.
+    /// Removes a node that ends normally, so that no deploy waits for it.
     pub async fn leave(&self, node: NodeId) -> Result<(), Error> {
         sqlx::query("delete from switchboard.nodes where id = $1")
             .bind(node.uuid())
             .execute(&self.pool)
             .await
-            .map_err(trying("let a node leave"))?;
+            .map_err(failed_to("remove a node"))?;
         Ok(())
     }
 
-    /// The node must have had a heartbeat. An older report does not replace a newer one.
+    /// Stores a report. The node must have sent a heartbeat. An older report does not replace a newer one.
     pub async fn report(&self, node: NodeId, report: &Report) -> Result<(), Error> {
         sqlx::query(
             "insert into switchboard.node_handlers as kept (node, name, generation, digest, error)
@@ -114,12 +115,12 @@ impl Repository {
         .bind(&report.error)
         .execute(&self.pool)
         .await
-        .map_err(trying("keep a node's report"))?;
+        .map_err(failed_to("store a node's report"))?;
         Ok(())
     }
 
-    /// What every node says to a switch of a handler that was live so long ago, when the wait began, or has come since;
-    /// without those that ended meanwhile.
+    /// Returns each node's answer to a switch of a handler. It includes the nodes that were live when the
+    /// wait began, or joined since, except those that ended meanwhile.
     pub async fn answers(&self, name: &str, generation: i64, waited: Duration) -> Result<Vec<Answer>, Error> {
         sqlx::query(
             "select n.id, n.address, h.generation, h.digest, h.error
@@ -150,10 +151,10 @@ impl Repository {
         })
         .fetch_all(&self.pool)
         .await
-        .map_err(trying("ask the nodes"))
+        .map_err(failed_to("read the answers of the nodes"))
     }
 
-    /// Everyone heard of in the last hour, the oldest first, each with what it says of its handlers.
+    /// Returns the nodes of the last hour, the oldest first, each with the reports about its handlers.
     pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
         let mut nodes = sqlx::query(
             "select id, address, version, switchboard.rfc3339(started_at) as started_at, connections,
@@ -175,9 +176,9 @@ impl Repository {
         })
         .fetch_all(&self.pool)
         .await
-        .map_err(trying("list the nodes"))?;
+        .map_err(failed_to("list the nodes"))?;
         let handlers = sqlx::query(
-            // A node's answer to a retirement, which has neither, is no handler.
+            // A node's answer to a retirement, which has neither, is not a handler.
             "select node, name, generation, digest, error from switchboard.node_handlers
              where digest is not null or error is not null order by name",
         )
@@ -192,7 +193,7 @@ impl Repository {
         })
         .fetch_all(&self.pool)
         .await
-        .map_err(trying("list the nodes"))?;
+        .map_err(failed_to("list the nodes"))?;
         for (node, handler) in handlers {
             if let Some(node) = nodes.iter_mut().find(|known| known.id == node) {
                 node.handlers.push(handler);

@@ -1,36 +1,36 @@
-//! What shadows saw, node by node, and all nodes together for whoever asks.
+//! The results of shadows: each node's counts, and their sum over all nodes.
 
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::{Error, Repository, digest, trying};
+use super::{Error, Repository, digest, failed_to};
 use crate::ids::{Digest, NodeId};
 use crate::limits;
 
-/// How a shadow compares with what it shadows.
+/// How the calls of a shadow compare with those of the running release.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Shadowed {
+pub struct ShadowReport {
     #[serde(rename = "release", default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
-    /// Calls with the same host calls, in the same order, and the same answer.
+    /// Calls with the same host calls in the same order, and the same answer.
     pub same: u64,
-    /// Calls that ended at the first host call that was another, or with another answer.
+    /// Calls that ended at the first different host call, or with a different answer.
     pub differing: u64,
-    /// Calls of the sample that it was not shown: its worker was busy, or they were too large to record.
+    /// Sampled calls that the shadow did not get: its worker was busy, or they were too large to record.
     pub dropped: u64,
     /// The first differences, as sentences.
     pub examples: Vec<String>,
 }
 
 impl Repository {
-    /// All that this node saw since the shadow began.
+    /// Stores this node's counts since the shadow began.
     pub async fn shadowed(
         &self,
         node: NodeId,
         name: &str,
         digest: Digest,
-        seen: &Shadowed,
+        seen: &ShadowReport,
     ) -> Result<(), Error> {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         sqlx::query(
@@ -49,12 +49,12 @@ impl Repository {
         .bind(serde_json::json!(seen.examples))
         .execute(&self.pool)
         .await
-        .map_err(trying("keep what a shadow saw"))?;
+        .map_err(failed_to("store the results of a shadow"))?;
         Ok(())
     }
 
-    /// Of each release that ever was a shadow of this handler, the latest first.
-    pub async fn shadows(&self, name: &str) -> Result<Vec<Shadowed>, Error> {
+    /// Returns the results of each release that was a shadow of this handler, the latest first.
+    pub async fn shadows(&self, name: &str) -> Result<Vec<ShadowReport>, Error> {
         sqlx::query(
             "select digest, sum(same)::bigint as same, sum(differing)::bigint as differing, sum(dropped)::bigint as dropped,
                     coalesce(jsonb_agg(example) filter (where example is not null), '[]') as examples
@@ -73,7 +73,7 @@ impl Repository {
             let count = |column| row.try_get::<i64, _>(column).map(|count| u64::try_from(count).unwrap_or(0));
             let examples = serde_json::from_value(row.try_get("examples")?)
                 .map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok(Shadowed {
+            Ok(ShadowReport {
                 digest: Some(digest(row.try_get("digest")?)?),
                 same: count("same")?,
                 differing: count("differing")?,
@@ -83,6 +83,6 @@ impl Repository {
         })
         .fetch_all(&self.pool)
         .await
-        .map_err(trying("tell what shadows saw"))
+        .map_err(failed_to("read the results of shadows"))
     }
 }

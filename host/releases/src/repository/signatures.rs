@@ -1,14 +1,15 @@
-//! Signatures of releases, beside them. They may come before the file does, and more of them later.
+//! Signatures of releases, stored beside the files. A signature may arrive before its file, and further
+//! signatures later.
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::{Error, Repository, trying};
+use super::{Error, Repository, failed_to};
 use crate::ids::Digest;
 use crate::signature::Signature;
 
 impl Repository {
-    /// A key signs a release once; said again it changes nothing.
+    /// Stores signatures. A key signs a release once; a second time changes nothing.
     pub async fn keep_signatures(
         &self,
         digest: Digest,
@@ -27,12 +28,12 @@ impl Repository {
             .bind(by)
             .execute(&self.pool)
             .await
-            .map_err(trying("keep a signature"))?;
+            .map_err(failed_to("store a signature"))?;
         }
         Ok(())
     }
 
-    /// Those of these keys: others do not matter, however many there are.
+    /// Returns the signatures of these keys. Signatures of other keys do not matter.
     pub async fn signatures(&self, digest: Digest, keys: &[Vec<u8>]) -> Result<Vec<Signature>, Error> {
         let rows = sqlx::query(
             "select key, signature from switchboard.signatures where digest = $1 and key = any($2)",
@@ -42,8 +43,8 @@ impl Repository {
         .try_map(|row: PgRow| Ok((row.try_get("key")?, row.try_get("signature")?)))
         .fetch_all(&self.pool)
         .await
-        .map_err(trying("read the signatures of a release"))?;
-        // One that is not well formed vouches for nothing.
+        .map_err(failed_to("read the signatures of a release"))?;
+        // A signature that is not well formed is ignored.
         let parse = |(key, signature): (Vec<u8>, Vec<u8>)| Signature::from_bytes(&key, &signature);
         Ok(rows.into_iter().filter_map(parse).collect())
     }

@@ -1,4 +1,4 @@
-//! Against a real Postgres: each test has a database of its own, made from the migrations of releases alone.
+//! Tests with a real Postgres: each has its own database, made from the migrations of the host.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ fn manifest(name: &str) -> Manifest {
     Manifest::parse(&format!("name = \"{name}\"\non.connection.opened = true\n[config]\nlimit = 25")).unwrap()
 }
 
-/// Keeps a release of a handler; its file is the text.
+/// Stores a release of a handler; its file is the text.
 async fn kept(repository: &Repository, name: &str, file: &str) -> Digest {
     let digest = Digest::of(file.as_bytes());
-    repository.keep(digest, &manifest(name), file.as_bytes(), "ana", Some("a note")).await.unwrap();
+    repository.store(digest, &manifest(name), file.as_bytes(), "ana", Some("a note")).await.unwrap();
     digest
 }
 
@@ -36,7 +36,7 @@ fn deploy(name: &str, digest: Digest, seen: i64) -> Change<'static> {
 
 async fn switched(repository: &Repository, change: Change<'_>) -> i64 {
     match repository.switch().await.unwrap().to(&change).await.unwrap() {
-        Switched::To { generation } => generation,
+        SwitchResult::To { generation } => generation,
         lost => panic!("{lost:?}"),
     }
 }
@@ -46,7 +46,7 @@ async fn a_release_is_kept_once_and_found_by_its_beginning() {
     with_database(|pool| async move {
         let repository = Repository::new(pool);
         let digest = kept(&repository, "echo", "first").await;
-        repository.keep(digest, &manifest("echo"), b"first", "bo", None).await.unwrap();
+        repository.store(digest, &manifest("echo"), b"first", "bo", None).await.unwrap();
 
         let [release] = &repository.releases(Some("echo"), false).await.unwrap()[..] else {
             panic!("one release")
@@ -86,12 +86,12 @@ async fn a_switch_goes_by_what_the_asker_saw() {
         };
         let outcomes = tokio::join!(race(first), race(second));
         let (winner, loser) = match &outcomes {
-            (Switched::To { .. }, lost @ Switched::Lost { .. }) => (first, lost),
-            (lost @ Switched::Lost { .. }, Switched::To { .. }) => (second, lost),
+            (SwitchResult::To { .. }, lost @ SwitchResult::Lost { .. }) => (first, lost),
+            (lost @ SwitchResult::Lost { .. }, SwitchResult::To { .. }) => (second, lost),
             both => panic!("one wins and one loses: {both:?}"),
         };
         let now = running("echo", winner, 2);
-        assert_eq!(*loser, Switched::Lost { to: Some(now.clone()) });
+        assert_eq!(*loser, SwitchResult::Lost { to: Some(now.clone()) });
         assert_eq!(repository.running().await.unwrap(), [now]);
         assert_eq!(repository.generation().await.unwrap(), 2);
     })
@@ -155,7 +155,7 @@ async fn a_canary_that_was_taken_back_leaves_its_report_and_does_not_count_as_ru
         let (first, second) =
             (kept(&repository, "echo", "first").await, kept(&repository, "echo", "second").await);
         switched(&repository, deploy("echo", first, 0)).await;
-        let share = Some(Share { digest: second, percent: 10 });
+        let share = Some(TrafficShare { digest: second, percent: 10 });
         let to = Running { canary: share, ..running("echo", first, 1) };
         let canary = Change {
             action: Action::Canary,
@@ -172,8 +172,10 @@ async fn a_canary_that_was_taken_back_leaves_its_report_and_does_not_count_as_ru
             listed.iter().map(|release| (release.digest, release.current, release.canary_percent)).collect();
         assert_eq!(shares, [(second, false, Some(10)), (first, true, None)]);
 
-        let verdict =
-            Verdict { report: serde_json::json!({"cause": "it traps"}), trace: Some("a trace".into()) };
+        let verdict = Verdict {
+            report: serde_json::json!({"cause": "it traps"}),
+            recording: Some("a recording".into()),
+        };
         let withdraw = Change {
             action: Action::Withdraw,
             previous: Some(second),
@@ -187,8 +189,8 @@ async fn a_canary_that_was_taken_back_leaves_its_report_and_does_not_count_as_ru
         assert_eq!((history[0].action.as_str(), history[0].traced), ("withdraw", true));
         assert_eq!(history[0].report.as_ref().unwrap()["cause"], "it traps");
         assert_eq!(history[1].percent, Some(10));
-        assert_eq!(repository.trace(generation).await.unwrap().as_deref(), Some("a trace"));
-        assert_eq!(repository.trace(1).await.unwrap(), None);
+        assert_eq!(repository.recording(generation).await.unwrap().as_deref(), Some("a recording"));
+        assert_eq!(repository.recording(1).await.unwrap(), None);
     })
     .await;
 }
@@ -214,7 +216,7 @@ async fn a_node_whose_process_is_gone_is_not_waited_for_as_long_as_one_that_is_s
         };
         assert_eq!(asked(Duration::ZERO).await, [slow.uuid()]);
 
-        // It hangs, and is too old to be asked anew; whoever asked it before goes on.
+        // The node hangs. A new deploy does not wait for it; a deploy that asked it before still does.
         sqlx::query("update switchboard.nodes set heartbeat_at = now() - interval '7 seconds'")
             .execute(&pool)
             .await
@@ -233,11 +235,11 @@ async fn what_the_nodes_shadows_saw_is_added_up() {
         let repository = Repository::new(pool);
         let digest = kept(&repository, "echo", "shadow").await;
         let (a, b) = (NodeId::random(), NodeId::random());
-        let seen = |same, example: &str| Shadowed {
+        let seen = |same, example: &str| ShadowReport {
             same,
             differing: 1,
             examples: vec![example.to_owned()],
-            ..Shadowed::default()
+            ..ShadowReport::default()
         };
         repository.shadowed(a, "echo", digest, &seen(3, "first")).await.unwrap();
         repository.shadowed(a, "echo", digest, &seen(5, "first")).await.unwrap();

@@ -1,5 +1,6 @@
-//! The files of `handlers_dir`: each is deployed once, by the first node that finds it. One that could not be deployed is
-//! tried again, with a growing wait, until the fleet has run it or an operator has decided otherwise.
+//! Deploys the files of `handlers_dir`. The first node that finds a file deploys it, once. A file that could
+//! not be deployed is tried again with a growing wait, until the fleet has run it or an operator has decided
+//! otherwise.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use super::super::outcome::{Outcome, Refused};
-use super::super::repository::{FOUND_BY, Settled};
+use super::super::repository::{FOUND_BY, SkipReason};
 use super::super::signature::Signature;
 use super::{Load, Rollout, parsed};
 use crate::error::Blame;
@@ -21,21 +22,21 @@ use crate::ids::Digest;
 use crate::limits;
 use crate::shutdown::ShutdownGuard;
 
-/// Files that are to run and do not.
+/// The files that should run and do not.
 #[derive(Default)]
 pub(super) struct Files {
     waiting: Mutex<BTreeMap<PathBuf, Waiting>>,
-    /// A file has begun to wait.
+    /// Notified when a file begins to wait.
     added: Notify,
 }
 
 /// One file that could not be deployed.
 struct Waiting {
-    /// None where the file could not be read, or its manifest.
+    /// None when the file, or its manifest, could not be read.
     release: Option<(Digest, String)>,
     reason: String,
-    /// Whether it should run. A file without a signature that `release_keys` ask for should not, nor one whose handler
-    /// is on trial.
+    /// False for a file that should not run now: one that lacks a signature of `release_keys`, and one whose
+    /// handler has a canary or a shadow.
     should_run: bool,
     again_at: Instant,
     wait: Duration,
@@ -43,24 +44,24 @@ struct Waiting {
 
 impl Files {
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Waiting>> {
-        // Each change of it is one step; a panic elsewhere cannot have left it half done.
+        // Each change is one step, so a panic elsewhere cannot have left it half done.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&self, path: &Path) {
+    fn remove(&self, path: &Path) {
         self.waiting().remove(path);
     }
 
     fn wait(&self, path: &Path, release: Option<(Digest, String)>, refused: &Refused) {
         let mut waiting = self.waiting();
         let longest = match refused {
-            // The same content will be refused again, and to compile it is dear.
+            // The same content will be refused again, and compiling it is expensive.
             Refused::Release(refusal) if refusal.blame == Blame::Guest => {
                 limits::FILE_REFUSED_AGAIN_AFTER_MAX
             }
             _ => limits::LOAD_AGAIN_AFTER_MAX,
         };
-        let should_run = !matches!(refused, Refused::Unsigned(_) | Refused::Settled(_));
+        let should_run = !matches!(refused, Refused::Unsigned(_) | Refused::Skipped(_));
         let before = waiting.get(path).map(|waiting| waiting.wait * 2);
         let wait = before.unwrap_or(limits::LOAD_AGAIN_AFTER_MIN).min(longest);
         let again_at = Instant::now() + wait;
@@ -70,7 +71,7 @@ impl Files {
         self.added.notify_one();
     }
 
-    fn next(&self) -> Option<Instant> {
+    fn next_retry(&self) -> Option<Instant> {
         self.waiting().values().map(|waiting| waiting.again_at).min()
     }
 
@@ -90,8 +91,8 @@ impl Files {
 }
 
 impl<L: Load> Rollout<L> {
-    /// Deploys the files of a directory that are to be deployed; the others are left out of the answer. What fails is
-    /// logged here and tried again by `follow`. An error: the directory cannot be read.
+    /// Deploys the files of a directory that should be deployed. The result leaves out the others. A failure
+    /// is logged and tried again by `follow`. The error means that the directory cannot be read.
     pub async fn deploy_found(
         &self,
         directory: &Path,
@@ -102,14 +103,14 @@ impl<L: Load> Rollout<L> {
             .collect();
         files.sort();
         let deploys = futures_util::stream::iter(files).map(|path| async move {
-            let deployed = self.deploy_if_wanted(&path).await;
+            let deployed = self.deploy_unless_skipped(&path).await;
             (path, deployed)
         });
         let done = deploys.buffered(limits::COMPILES_AT_ONCE).collect::<Vec<_>>().await;
         Ok(done.into_iter().filter_map(|(path, result)| Some((path, result.transpose()?))).collect())
     }
 
-    /// The files that should run and do not, each with the reason.
+    /// Returns the files that should run and do not, each with the reason.
     pub fn files_missing(&self) -> Vec<String> {
         let waiting = self.files.waiting();
         let missing = waiting.iter().filter(|(_, waiting)| waiting.should_run);
@@ -121,11 +122,11 @@ impl<L: Load> Rollout<L> {
             .collect()
     }
 
-    /// Until the process ends.
+    /// Tries waiting files again, until the shutdown begins.
     pub(super) async fn retry_files(&self, mut guard: ShutdownGuard) {
         let mut changes = self.registry.changes();
         loop {
-            let next = self.files.next();
+            let next = self.files.next_retry();
             let due = async {
                 match next {
                     Some(at) => sleep_until(at).await,
@@ -135,41 +136,41 @@ impl<L: Load> Rollout<L> {
             tokio::select! {
                 () = due => {
                     for path in self.files.due(Instant::now()) {
-                        let _ = self.deploy_if_wanted(&path).await;
+                        let _ = self.deploy_unless_skipped(&path).await;
                     }
                 }
                 () = self.files.added.notified() => {}
-                // What an operator did may have settled the question.
-                Ok(()) = changes.changed() => self.settle_files().await,
+                // An operator's change may mean that a file need not be deployed any more.
+                Ok(()) = changes.changed() => self.drop_skipped().await,
                 () = guard.begun() => return,
             }
         }
     }
 
-    async fn settle_files(&self) {
+    async fn drop_skipped(&self) {
         for (path, digest, name) in self.files.known() {
-            // Without an answer the file goes on waiting for its turn.
-            if let Ok(Some(settled)) = self.repository.settled(digest, &name).await
-                && settled != Settled::OnTrial
+            // Without an answer the file keeps waiting.
+            if let Ok(Some(reason)) = self.repository.skip_reason(digest, &name).await
+                && reason != SkipReason::HasCandidate
             {
-                self.files.settle(&path);
+                self.files.remove(&path);
             }
         }
     }
 
-    /// None: it is not to be deployed.
-    async fn deploy_if_wanted(&self, path: &Path) -> Result<Option<Outcome>, Refused> {
+    /// Deploys a file. None when it should not be deployed.
+    async fn deploy_unless_skipped(&self, path: &Path) -> Result<Option<Outcome>, Refused> {
         let mut release = None;
         let deployed = self.try_file(path, &mut release).await;
         let file = path.display();
         match deployed {
             Ok(outcome) => {
-                self.files.settle(path);
+                self.files.remove(path);
                 info!(%file, handler.release = %outcome.digest.short(), "deployed {}", outcome.name);
                 Ok(Some(outcome))
             }
-            Err(Refused::Settled(settled)) if settled != Settled::OnTrial => {
-                self.files.settle(path);
+            Err(Refused::Skipped(reason)) if reason != SkipReason::HasCandidate => {
+                self.files.remove(path);
                 Ok(None)
             }
             Err(refused) => {
@@ -181,7 +182,7 @@ impl<L: Load> Rollout<L> {
         }
     }
 
-    /// `release` is set once the manifest is read.
+    /// `release` is set after the manifest was read.
     async fn try_file(
         &self,
         path: &Path,
@@ -193,27 +194,27 @@ impl<L: Load> Rollout<L> {
         let file = parsed(Bytes::from(bytes)).await?;
         let name = file.manifest.name.clone();
         *release = Some((file.digest, name.clone()));
-        self.take_signatures(path, file.digest).await?;
+        self.store_signatures(path, file.digest).await?;
         self.repository.found(file.digest, &name).await?;
         loop {
-            if let Some(settled) = self.repository.settled(file.digest, &name).await? {
-                return Err(Refused::Settled(settled));
+            if let Some(reason) = self.repository.skip_reason(file.digest, &name).await? {
+                return Err(Refused::Skipped(reason));
             }
             match self.deploy_file(&file, FOUND_BY, Some("found at start"), Instant::now()).await {
-                // Another node was first, with the same file or another one: the history tells.
+                // Another node was first, with the same file or another one. The history shows which.
                 Err(Refused::Lost { .. }) => {}
                 done => return done,
             }
         }
     }
 
-    /// The signatures that lie beside a file.
-    async fn take_signatures(&self, file: &Path, digest: Digest) -> Result<(), Refused> {
+    /// Stores the signatures in the file's `.sig` file.
+    async fn store_signatures(&self, file: &Path, digest: Digest) -> Result<(), Refused> {
         let mut beside = file.as_os_str().to_owned();
         beside.push(".sig");
         let Ok(text) = tokio::fs::read_to_string(&beside).await else { return Ok(()) };
         let mut signatures = Signature::parse_all(&text).unwrap_or_else(|| {
-            warn!(file = %beside.display(), "the file holds something else than signatures, it is ignored");
+            warn!(file = %beside.display(), "the file does not hold signatures and is ignored");
             Vec::new()
         });
         signatures.retain(|signature| signature.is_of(digest));

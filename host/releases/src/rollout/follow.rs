@@ -1,4 +1,5 @@
-//! How one node follows the fleet: it asks for the generation, loads what is new, swaps its pointer and says so.
+//! How one node follows the fleet: it polls the generation, loads new releases, swaps its routing table and
+//! reports the result.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,23 +8,24 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::super::first::Watch;
+use super::super::first::FirstFailureObserver;
 use super::super::outcome::Refused;
-use super::super::registry::{Bindings, Canary, Entry, Lives, Trial};
-use super::super::repository::{Error, Heartbeat, Report, Running, Share};
+use super::super::registry::{Canary, Candidate, Entry, Observable, RoutingTable};
+use super::super::repository::{Error, Heartbeat, Report, Running, TrafficShare};
 use super::{Load, Rollout};
 use crate::ids::Digest;
 use crate::limits;
 use crate::shutdown::ShutdownGuard;
 
-/// What the last turn of following left.
+/// The state that is kept between two passes.
 #[derive(Default)]
-pub(super) struct Turn {
-    /// Everything up to here has been dealt with; none before the first turn, for an empty fleet is at 0.
+pub(super) struct FollowState {
+    /// The last generation that was handled. None before the first pass, because an empty fleet has
+    /// generation 0.
     generation: Option<i64>,
-    /// Handlers whose wanted release does not load here, by name.
+    /// Handlers whose release does not load on this node, by name.
     failed: BTreeMap<String, Failed>,
-    /// Postgres has not taken these yet; the newest of each handler.
+    /// Reports that are not stored in Postgres yet: the newest one of each handler.
     unreported: BTreeMap<String, Report>,
 }
 
@@ -34,69 +36,70 @@ struct Failed {
     error: String,
 }
 
-/// What the fleet runs and this node does not. Apart from `Turn`, which is locked while a release is compiled.
+/// The releases that the fleet runs and this node does not. Kept apart from `FollowState`, which stays locked
+/// while a release is compiled.
 #[derive(Default)]
-pub(super) struct Lacking(Mutex<Option<BTreeMap<String, Lack>>>);
+pub(super) struct MissingReleases(Mutex<Option<BTreeMap<String, MissingRelease>>>);
 
-struct Lack {
+struct MissingRelease {
     digest: Digest,
     since: Instant,
-    /// None: it is being loaded.
+    /// None: the release is being loaded.
     error: Option<String>,
 }
 
-impl Lacking {
-    /// Takes over what the fleet is to run, beside what runs here and why the rest does not.
-    fn look<R>(&self, wanted: &[Running], current: &Bindings<R>, turn: &Turn)
+impl MissingReleases {
+    /// Compares what the fleet should run with what runs here.
+    fn update<R>(&self, wanted: &[Running], current: &RoutingTable<R>, state: &FollowState)
     where
-        R: Lives,
+        R: Observable,
     {
-        let mut lacking = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut before = lacking.take().unwrap_or_default();
+        let mut missing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = missing.take().unwrap_or_default();
         let runs = |running: &Running| {
             current.by_name(&running.name).is_some_and(|entry| entry.digest == running.digest)
         };
-        let lacks = wanted.iter().filter(|running| !runs(running)).map(|running| {
-            let known = before.remove(&running.name).filter(|lack| lack.digest == running.digest);
-            let since = known.map_or_else(Instant::now, |lack| lack.since);
-            let failed = turn.failed.get(&running.name);
+        let absent = wanted.iter().filter(|running| !runs(running)).map(|running| {
+            let known = before.remove(&running.name).filter(|release| release.digest == running.digest);
+            let since = known.map_or_else(Instant::now, |release| release.since);
+            let failed = state.failed.get(&running.name);
             let failed = failed.filter(|failed| failed.generation == running.generation);
             let error = failed.map(|failed| failed.error.clone());
-            (running.name.clone(), Lack { digest: running.digest, since, error })
+            (running.name.clone(), MissingRelease { digest: running.digest, since, error })
         });
-        *lacking = Some(lacks.collect());
+        *missing = Some(absent.collect());
     }
 
-    fn said(&self) -> Vec<String> {
-        let lacking = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(lacking) = &*lacking else {
-            return vec!["what the fleet runs has not been read from Postgres yet".to_owned()];
+    fn messages(&self) -> Vec<String> {
+        let missing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(missing) = &*missing else {
+            return vec!["this node has not read the running releases from Postgres yet".to_owned()];
         };
-        let said = lacking.iter().filter_map(|(name, lack)| {
-            let release = lack.digest.short();
-            match &lack.error {
-                Some(error) => Some(format!("`{name}` does not run its release {release} here: {error}")),
-                None if lack.since.elapsed() > limits::DEPLOY_WAITS => Some(format!(
-                    "`{name}` does not run its release {release} here yet: it is still being loaded"
+        let messages = missing.iter().filter_map(|(name, wanted)| {
+            let release = wanted.digest.short();
+            match &wanted.error {
+                Some(error) => Some(format!("handler `{name}` does not run release {release} on this node: {error}")),
+                None if wanted.since.elapsed() > limits::DEPLOY_WAITS => Some(format!(
+                    "handler `{name}` does not run release {release} on this node yet: the release is still being loaded"
                 )),
                 None => None,
             }
         });
-        said.collect()
+        messages.collect()
     }
 }
 
-/// A handler's releases, loaded.
-struct Ready<R> {
+/// The loaded releases of a handler.
+struct LoadedHandler<R> {
     running: Running,
     release: Arc<R>,
-    canary: Option<Trial<R>>,
-    shadow: Option<Trial<R>>,
-    /// What of it is not there, and why.
-    lacks: Option<String>,
+    canary: Option<Candidate<R>>,
+    shadow: Option<Candidate<R>>,
+    /// Which canary or shadow is missing, and why.
+    absent: Option<String>,
 }
 
-impl<R: Lives> Ready<R> {
+impl<R: Observable> LoadedHandler<R> {
     fn entry(self) -> Entry<R> {
         let Running { name, digest, generation, .. } = self.running;
         let mut entry = Entry::new(name, digest, generation, self.release);
@@ -107,91 +110,100 @@ impl<R: Lives> Ready<R> {
 }
 
 impl<L: Load> Rollout<L> {
-    /// Until the process ends.
+    /// Runs the node's background tasks until the shutdown begins.
     pub async fn follow(&self, guard: ShutdownGuard) {
         tokio::join!(
-            self.listen(guard.clone()),
-            self.look(guard.clone()),
-            self.guard(guard.clone()),
-            self.shadow(guard.clone()),
+            self.listen_for_hints(guard.clone()),
+            self.poll(guard.clone()),
+            self.guard_canaries(guard.clone()),
+            self.serve_shadows(guard.clone()),
             self.retry_files(guard.clone()),
-            self.beat(guard),
+            self.send_heartbeats(guard),
         );
     }
 
-    /// One sentence for each handler whose release, as the fleet runs it, does not run here. A canary or a shadow that does
-    /// not load is none: everybody gets the running release.
+    /// Restates one sentence for each handler whose release does not run on this node. A missing canary or
+    /// shadow is not listed, because the running release answers everybody.
     pub fn releases_missing(&self) -> Vec<String> {
-        self.lacking.said()
+        self.missing.messages()
     }
 
-    /// Makes this node run what the fleet is to run, as far as it can.
+    /// Makes this node run what the fleet should run, as far as it can.
     pub(super) async fn converge(&self) -> Result<(), Error> {
-        let mut turn = self.turn.lock().await;
-        let generation = in_time("say the fleet's generation", self.repository.generation()).await?;
-        if turn.generation == Some(generation) && turn.unreported.is_empty() && !turn.has_due(Instant::now())
+        let mut state = self.follow_state.lock().await;
+        let generation = in_time("read the fleet's generation", self.repository.generation()).await?;
+        if state.generation == Some(generation)
+            && state.unreported.is_empty()
+            && !state.has_due(Instant::now())
         {
             return Ok(());
         }
-        let wanted = in_time("say what runs", self.repository.running()).await?;
-        let retired = in_time("say what is retired", self.repository.retired()).await?;
-        turn.failed.retain(|name, _| wanted.iter().any(|running| running.name == *name));
-        self.lacking.look(&wanted, &self.registry.current(), &turn);
+        let wanted = in_time("read the running releases", self.repository.running()).await?;
+        let retired = in_time("read the retired handlers", self.repository.retired()).await?;
+        state.failed.retain(|name, _| wanted.iter().any(|running| running.name == *name));
+        self.missing.update(&wanted, &self.registry.current(), &state);
         let mut ready = Vec::new();
-        for running in self.news(&turn, &wanted) {
-            match self.known(running.digest).await {
-                Ok(release) => ready.push(self.beside(running, release).await?),
-                // Postgres went away between two questions: no verdict on the release.
+        for running in self.pending(&state, &wanted) {
+            match self.load_stored(running.digest).await {
+                Ok(release) => ready.push(self.load_candidates(running, release).await?),
+                // Postgres failed between two reads: this says nothing about the release.
                 Err(Refused::Backend(error)) => return Err(error),
-                Err(reason) => self.refuses(&mut turn, &running, reason.to_string()),
+                Err(reason) => self.record_failure(&mut state, &running, reason.to_string()),
             }
         }
-        self.swap(&mut turn, &wanted, ready);
-        let seen = turn.generation;
-        // What is in `wanted` was brought back between the two questions.
+        self.swap(&mut state, &wanted, ready);
+        let seen = state.generation;
+        // A handler in `wanted` was brought back between the two reads.
         let gone = retired.iter().filter(|gone| wanted.iter().all(|running| running.name != gone.name));
         for gone in gone.filter(|gone| seen.is_none_or(|seen| seen < gone.generation)) {
             self.loaded().forget(&gone.name);
             let (name, generation) = (gone.name.clone(), gone.generation);
-            turn.unreported.insert(name.clone(), Report { name, generation, digest: None, error: None });
+            state.unreported.insert(name.clone(), Report { name, generation, digest: None, error: None });
         }
-        self.lacking.look(&wanted, &self.registry.current(), &turn);
-        turn.generation = Some(generation);
-        while let Some((name, report)) = turn.unreported.pop_first() {
+        self.missing.update(&wanted, &self.registry.current(), &state);
+        state.generation = Some(generation);
+        while let Some((name, report)) = state.unreported.pop_first() {
             if let Err(error) = self.repository.report(self.node, &report).await {
-                turn.unreported.insert(name, report);
+                state.unreported.insert(name, report);
                 return Err(error);
             }
         }
         Ok(())
     }
 
-    /// With its trials. One that does not load here leaves the running release alone, and is reported.
-    async fn beside(&self, running: Running, release: Arc<L::Release>) -> Result<Ready<L::Release>, Error> {
-        let (mut canary, mut shadow, mut lacks) = (None, None, None);
-        for (share, what, place) in
+    /// Loads the canary and the shadow of a handler. When one does not load here, the running release still
+    /// runs, and the failure is reported.
+    async fn load_candidates(
+        &self,
+        running: Running,
+        release: Arc<L::Release>,
+    ) -> Result<LoadedHandler<L::Release>, Error> {
+        let (mut canary, mut shadow, mut absent) = (None, None, None);
+        for (share, what, slot) in
             [(running.canary, "canary", &mut canary), (running.shadow, "shadow", &mut shadow)]
         {
-            let Some(Share { digest, percent }) = share else { continue };
-            match self.known(digest).await {
-                Ok(release) => *place = Some(Trial { digest, release, percent }),
+            let Some(TrafficShare { digest, percent }) = share else { continue };
+            match self.load_stored(digest).await {
+                Ok(release) => *slot = Some(Candidate { digest, release, percent }),
                 Err(Refused::Backend(error)) => return Err(error),
                 Err(reason) => {
-                    lacks = Some(format!("its {what} {} does not run here: {reason}", digest.short()));
+                    absent =
+                        Some(format!("the {what} {} does not run on this node: {reason}", digest.short()));
                 }
             }
         }
-        Ok(Ready { running, release, canary, shadow, lacks })
+        Ok(LoadedHandler { running, release, canary, shadow, absent })
     }
 
-    /// What is wanted and does not run here, the oldest switch first; without what failed lately.
-    fn news(&self, turn: &Turn, wanted: &[Running]) -> Vec<Running> {
+    /// Restates what should run and does not run here, the oldest switch first, without releases that failed
+    /// lately.
+    fn pending(&self, state: &FollowState, wanted: &[Running]) -> Vec<Running> {
         let (current, now) = (self.registry.current(), Instant::now());
-        let mut news: Vec<_> = wanted
+        let mut pending: Vec<_> = wanted
             .iter()
             .filter(|running| {
                 let here = current.by_name(&running.name).map_or(0, |entry| entry.generation);
-                let failed = turn.failed.get(&running.name);
+                let failed = state.failed.get(&running.name);
                 match failed.filter(|failed| failed.generation == running.generation) {
                     Some(failed) => failed.again_at <= now,
                     None => here != running.generation,
@@ -199,13 +211,13 @@ impl<L: Load> Rollout<L> {
             })
             .cloned()
             .collect();
-        news.sort_by_key(|running| running.generation);
-        news
+        pending.sort_by_key(|running| running.generation);
+        pending
     }
 
-    /// One swap for all that is ready. What is kept in place of a release that did not load may be in the way of the
-    /// others: then one by one, so that as much as possible moves.
-    fn swap(&self, turn: &mut Turn, wanted: &[Running], ready: Vec<Ready<L::Release>>) {
+    /// Swaps all loaded releases at once. An old release that stays, because its successor did not load, may
+    /// conflict with the others. Then they are swapped one by one, so that as many as possible change.
+    fn swap(&self, state: &mut FollowState, wanted: &[Running], ready: Vec<LoadedHandler<L::Release>>) {
         let current = self.registry.current();
         let mut entries: BTreeMap<String, Arc<Entry<L::Release>>> = current
             .handlers()
@@ -217,11 +229,12 @@ impl<L: Load> Rollout<L> {
         if ready.is_empty() && gone.is_empty() {
             return;
         }
-        // First and by itself: it cannot be in the way of anything, and what comes may bind what it bound.
+        // Retired handlers are removed first: this cannot conflict, and new releases may bind what they
+        // bound.
         if !gone.is_empty()
-            && let Ok(next) = Bindings::of(entries.values().cloned())
+            && let Ok(next) = RoutingTable::of(entries.values().cloned())
         {
-            gone.iter().for_each(|entry| self.unwatch(entry));
+            gone.iter().for_each(|entry| self.detach_observers(entry));
             self.registry.swap(next);
             for entry in gone {
                 info!(handler.name = %entry.name, handler.was = entry.digest.short(), "{} is retired", entry.name);
@@ -233,86 +246,96 @@ impl<L: Load> Rollout<L> {
         let fresh: Vec<_> = ready
             .into_iter()
             .map(|ready| {
-                let (running, lacks) = (ready.running.clone(), ready.lacks.clone());
+                let (running, absent) = (ready.running.clone(), ready.absent.clone());
                 let entry = Arc::new(ready.entry());
                 entries.insert(running.name.clone(), entry.clone());
-                (running, lacks, entry)
+                (running, absent, entry)
             })
             .collect();
-        if let Ok(next) = Bindings::of(entries.into_values()) {
-            fresh.iter().for_each(|(.., entry)| self.witnesses(current.by_name(&entry.name), entry));
+        if let Ok(next) = RoutingTable::of(entries.into_values()) {
+            fresh.iter().for_each(|(.., entry)| self.attach_observers(current.by_name(&entry.name), entry));
             self.registry.swap(next);
-            for (running, lacks, _) in fresh {
-                self.took(turn, &running, lacks, &current);
+            for (running, absent, _) in fresh {
+                self.record_success(state, &running, absent, &current);
             }
             return;
         }
-        for (running, lacks, entry) in fresh {
+        for (running, absent, entry) in fresh {
             match self.registry.current().with(entry.clone()) {
                 Ok(next) => {
-                    self.witnesses(current.by_name(&entry.name), &entry);
+                    self.attach_observers(current.by_name(&entry.name), &entry);
                     self.registry.swap(next);
-                    self.took(turn, &running, lacks, &current);
+                    self.record_success(state, &running, absent, &current);
                 }
-                Err(conflict) => self.refuses(turn, &running, conflict.to_string()),
+                Err(conflict) => self.record_failure(state, &running, conflict.to_string()),
             }
         }
     }
 
-    /// Before the first call: whoever looks at calls of what stood here goes, whoever looks at calls of `after` comes.
-    fn witnesses(&self, before: Option<&Arc<Entry<L::Release>>>, after: &Entry<L::Release>) {
+    /// Removes the observers of the old releases' calls, and adds those of the new ones. Called before the
+    /// first call of a new release.
+    fn attach_observers(&self, before: Option<&Arc<Entry<L::Release>>>, after: &Entry<L::Release>) {
         if let Some(before) = before {
-            self.unwatch(before);
+            self.detach_observers(before);
         }
         if let Some(canary) = &after.canary {
-            let watch = Watch { first: canary.first_failure.clone(), alarm: self.alarm.clone() };
-            canary.trial.release.observer().set(Some(Box::new(watch)));
-            canary.trial.release.stats().keep_calls(Some(canary.calls.clone()));
+            let watch = FirstFailureObserver {
+                first: canary.first_failure.clone(),
+                canary_failed: self.canary_failed.clone(),
+            };
+            canary.candidate.release.observer().set(Some(Box::new(watch)));
+            canary.candidate.release.stats().keep_calls(Some(canary.calls.clone()));
             after.running.stats().keep_calls(Some(canary.calls_beside.clone()));
         }
-        if let Some(Trial { digest, release, percent }) = &after.shadow {
-            let sample = self.shadows.sample(&after.name, release.clone(), *digest, *percent);
-            after.running.observer().set(Some(Box::new(sample)));
+        if let Some(Candidate { digest, release, percent }) = &after.shadow {
+            let sampler = self.shadows.sampler(&after.name, release.clone(), *digest, *percent);
+            after.running.observer().set(Some(Box::new(sampler)));
         }
     }
 
-    fn unwatch(&self, entry: &Entry<L::Release>) {
+    fn detach_observers(&self, entry: &Entry<L::Release>) {
         entry.running.observer().set(None);
         entry.running.stats().keep_calls(None);
         if let Some(canary) = &entry.canary {
-            canary.trial.release.observer().set(None);
-            canary.trial.release.stats().keep_calls(None);
+            canary.candidate.release.observer().set(None);
+            canary.candidate.release.stats().keep_calls(None);
         }
     }
 
-    fn took(&self, turn: &mut Turn, running: &Running, lacks: Option<String>, before: &Bindings<L::Release>) {
+    fn record_success(
+        &self,
+        state: &mut FollowState,
+        running: &Running,
+        absent: Option<String>,
+        before: &RoutingTable<L::Release>,
+    ) {
         let Running { name, digest, generation, .. } = running;
-        if let Some(lacks) = lacks {
-            return self.refuses(turn, running, lacks);
+        if let Some(absent) = absent {
+            return self.record_failure(state, running, absent);
         }
         let (release, was) = (digest.short(), before.by_name(name).map(|entry| entry.digest.short()));
         metrics::counter!("switchboard_swaps_total", "handler" => name.clone()).increment(1);
-        let beside = |share: Option<Share>, what| {
+        let beside = |share: Option<TrafficShare>, what| {
             share.map_or_else(String::new, |share| {
                 format!(", {what} {} at {} %", share.digest.short(), share.percent)
             })
         };
         let (canary, shadow) = (beside(running.canary, "canary"), beside(running.shadow, "shadow"));
         info!(handler.name = %name, handler.release = %release, handler.was = was, generation, "{name} runs {release}{canary}{shadow}");
-        turn.failed.remove(name);
+        state.failed.remove(name);
         let report =
             Report { name: name.clone(), generation: *generation, digest: Some(*digest), error: None };
-        turn.unreported.insert(name.clone(), report);
+        state.unreported.insert(name.clone(), report);
     }
 
-    fn refuses(&self, turn: &mut Turn, running: &Running, error: String) {
+    fn record_failure(&self, state: &mut FollowState, running: &Running, error: String) {
         let Running { name, digest, generation, .. } = running;
         let kept = self.registry.current().by_name(name).map(|entry| entry.digest);
         let release = digest.short();
         metrics::counter!("switchboard_swaps_refused_total", "handler" => name.clone()).increment(1);
         let stays = kept.map_or_else(|| "no release".to_owned(), |digest| digest.short());
-        warn!(handler.name = %name, handler.release = %release, generation, error, "kept {name} at {stays}");
-        let wait = match turn.failed.get(name) {
+        warn!(handler.name = %name, handler.release = %release, generation, error, "release {release} of {name} was refused on this node: {error}; {stays} stays active");
+        let wait = match state.failed.get(name) {
             Some(failed) if failed.generation == *generation => {
                 (failed.wait * 2).min(limits::LOAD_AGAIN_AFTER_MAX)
             }
@@ -320,12 +343,12 @@ impl<L: Load> Rollout<L> {
         };
         let again_at = Instant::now() + wait;
         let failed = Failed { generation: *generation, again_at, wait, error: error.clone() };
-        turn.failed.insert(name.clone(), failed);
+        state.failed.insert(name.clone(), failed);
         let report = Report { name: name.clone(), generation: *generation, digest: kept, error: Some(error) };
-        turn.unreported.insert(name.clone(), report);
+        state.unreported.insert(name.clone(), report);
     }
 
-    async fn look(&self, mut guard: ShutdownGuard) {
+    async fn poll(&self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::FOLLOW_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reachable = true;
@@ -335,15 +358,15 @@ impl<L: Load> Rollout<L> {
                 () = self.hint.notified() => {}
                 () = guard.begun() => return,
             }
-            // Said once at each turn for the worse or the better, not four times a second.
+            // Logged only when the state changes, not four times a second.
             match self.converge().await {
                 Err(error) if reachable => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    warn!(%error, cause, "cannot follow the fleet; handlers go on as they are");
+                    warn!(%error, cause, "this node cannot follow the fleet because Postgres does not answer; its handlers keep running as they are");
                     reachable = false;
                 }
                 Ok(()) if !reachable => {
-                    info!("following the fleet again");
+                    info!("this node follows the fleet again");
                     reachable = true;
                 }
                 _ => {}
@@ -351,8 +374,9 @@ impl<L: Load> Rollout<L> {
         }
     }
 
-    /// Apart from `look`: a node that compiles for long is not a silent one.
-    async fn beat(&self, mut guard: ShutdownGuard) {
+    /// Sends heartbeats. It does not share a task with `poll`, because a node that compiles for a long time
+    /// is not silent.
+    async fn send_heartbeats(&self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::HEARTBEAT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -360,18 +384,18 @@ impl<L: Load> Rollout<L> {
                 _ = tick.tick() => {}
                 () = guard.begun() => break,
             }
-            let said = in_time("note a heartbeat", self.repository.heartbeat(&self.heartbeat())).await;
-            match said {
+            let known = in_time("store a heartbeat", self.repository.heartbeat(&self.heartbeat())).await;
+            match known {
                 Ok(false) => {}
-                // Silent for so long that it was forgotten, with what it had reported.
-                Ok(true) => self.report_again(&mut *self.turn.lock().await),
-                Err(error) => tracing::debug!(%error, "no heartbeat; `look` says so aloud"),
+                // The node was silent for so long that Postgres deleted it with its reports.
+                Ok(true) => self.report_again(&mut *self.follow_state.lock().await),
+                Err(error) => tracing::debug!(%error, "no heartbeat was stored; `poll` logs the reason"),
             }
         }
-        let _ = in_time("let a node leave", self.repository.leave(self.node)).await;
+        let _ = in_time("remove a node", self.repository.leave(self.node)).await;
     }
 
-    fn report_again(&self, turn: &mut Turn) {
+    fn report_again(&self, state: &mut FollowState) {
         for entry in self.registry.current().handlers() {
             let report = Report {
                 name: entry.name.clone(),
@@ -379,12 +403,12 @@ impl<L: Load> Rollout<L> {
                 digest: Some(entry.digest),
                 error: None,
             };
-            turn.unreported.entry(entry.name.clone()).or_insert(report);
+            state.unreported.entry(entry.name.clone()).or_insert(report);
         }
     }
 
-    /// Hints only: `look` comes around without them.
-    async fn listen(&self, mut guard: ShutdownGuard) {
+    /// Listens for hints. Without them, `poll` finds the change a moment later.
+    async fn listen_for_hints(&self, mut guard: ShutdownGuard) {
         loop {
             let hints = async {
                 let mut hints = self.repository.hints(self.node).await?;
@@ -396,7 +420,7 @@ impl<L: Load> Rollout<L> {
             tokio::select! {
                 ended = hints => {
                     let ended: Result<(), Error> = ended;
-                    tracing::debug!(error = ?ended.err(), "no hints of switches, asking again");
+                    tracing::debug!(error = ?ended.err(), "lost the hints of switches, connecting again");
                 }
                 () = guard.begun() => return,
             }
@@ -412,13 +436,13 @@ impl<L: Load> Rollout<L> {
     }
 }
 
-impl Turn {
+impl FollowState {
     fn has_due(&self, now: Instant) -> bool {
         self.failed.values().any(|failed| failed.again_at <= now)
     }
 }
 
-/// A server that hangs is no better than one that is gone.
+/// Treats a server that hangs like one that is not reachable.
 async fn in_time<T>(
     attempt: &'static str,
     asked: impl Future<Output = Result<T, Error>>,

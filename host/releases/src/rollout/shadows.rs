@@ -1,4 +1,5 @@
-//! The one worker of this node that runs live calls again on shadows, and writes down what came of it.
+//! The worker of this node that runs copies of live calls on shadows, and reports the results. There is one
+//! worker a node.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,57 +7,64 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
-use super::super::shadow::{Sample, Shown, Tally, difference};
+use super::super::shadow::{ShadowCall, ShadowCounts, ShadowSampler, difference};
 use super::{Load, Rollout};
 use crate::ids::Digest;
 use crate::limits;
 use crate::shutdown::ShutdownGuard;
 
 pub(super) struct Shadows<R> {
-    worker: mpsc::Sender<Shown<R>>,
-    /// Taken by the worker.
-    shown: Mutex<Option<mpsc::Receiver<Shown<R>>>>,
-    /// Of each shadow that stands, or stood until a moment ago.
-    tallies: Mutex<Vec<(String, Digest, Arc<Tally>)>>,
+    worker: mpsc::Sender<ShadowCall<R>>,
+    /// The worker takes it when it starts.
+    calls: Mutex<Option<mpsc::Receiver<ShadowCall<R>>>>,
+    /// The counts of each shadow that is active, or was until a moment ago.
+    counts: Mutex<Vec<(String, Digest, Arc<ShadowCounts>)>>,
 }
 
 impl<R> Shadows<R> {
     pub fn new() -> Self {
-        let (worker, shown) = mpsc::channel(limits::SHADOWS_WAITING_MAX);
-        Self { worker, shown: Mutex::new(Some(shown)), tallies: Mutex::default() }
+        let (worker, calls) = mpsc::channel(limits::SHADOWS_WAITING_MAX);
+        Self { worker, calls: Mutex::new(Some(calls)), counts: Mutex::default() }
     }
 
-    /// The observer of what a shadow stands beside. The same shadow goes on counting where it was.
-    pub fn sample(&self, handler: &str, shadow: Arc<R>, digest: Digest, percent: u8) -> Sample<R> {
-        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = tallies.iter().find(|(name, known, _)| name == handler && *known == digest);
-        let tally = known.map(|(.., tally)| tally.clone()).unwrap_or_else(|| {
-            let tally = Arc::<Tally>::default();
-            tallies.push((handler.to_owned(), digest, tally.clone()));
-            tally
+    /// Returns the observer of the running release's calls. The same shadow continues its counts.
+    pub fn sampler(&self, handler: &str, shadow: Arc<R>, digest: Digest, percent: u8) -> ShadowSampler<R> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = counts.iter().find(|(name, known, _)| name == handler && *known == digest);
+        let counted = known.map(|(.., counted)| counted.clone()).unwrap_or_else(|| {
+            let counted = Arc::<ShadowCounts>::default();
+            counts.push((handler.to_owned(), digest, counted.clone()));
+            counted
         });
-        Sample { handler: handler.to_owned(), percent, shadow, digest, tally, worker: self.worker.clone() }
+        ShadowSampler {
+            handler: handler.to_owned(),
+            percent,
+            shadow,
+            digest,
+            counts: counted,
+            worker: self.worker.clone(),
+        }
     }
 }
 
 impl<L: Load> Rollout<L> {
-    pub(super) async fn shadow(&self, guard: ShutdownGuard) {
+    pub(super) async fn serve_shadows(&self, guard: ShutdownGuard) {
         tokio::join!(self.run_shadows(guard.clone()), self.report_shadows(guard));
     }
 
     async fn run_shadows(&self, mut guard: ShutdownGuard) {
-        let taken = self.shadows.shown.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut shown) = taken else { return };
+        let taken = self.shadows.calls.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut calls) = taken else { return };
         loop {
-            let Shown { trace, shadow, digest, tally } = tokio::select! {
-                Some(shown) = shown.recv() => shown,
+            let ShadowCall { recording, shadow, digest, counts: counted } = tokio::select! {
+                Some(call) = calls.recv() => call,
                 () = guard.begun() => return,
             };
-            match self.loader.replay(&shadow, &trace).await {
-                Ok(again) => tally.count(difference(&trace, &again)),
+            match self.loader.replay(&shadow, &recording).await {
+                Ok(again) => counted.count(difference(&recording, &again)),
                 Err(refusal) => {
-                    debug!(handler.release = %digest.short(), call = trace.call, %refusal, "a shadow was not shown a call");
-                    tally.drop_one();
+                    debug!(handler.release = %digest.short(), call = recording.call, %refusal, "a call could not be replayed on the shadow");
+                    counted.drop_one();
                 }
             }
         }
@@ -70,19 +78,20 @@ impl<L: Load> Rollout<L> {
                 _ = tick.tick() => false,
                 () = guard.begun() => true,
             };
-            let tallies = self.shadows.tallies.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            for (name, digest, tally) in &tallies {
-                let Some(seen) = tally.news() else { continue };
+            let counts = self.shadows.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for (name, digest, counted) in &counts {
+                let Some(seen) = counted.take_report() else { continue };
                 if let Err(error) = self.repository.shadowed(self.node, name, *digest, &seen).await {
-                    debug!(%error, "what a shadow saw is written down later");
-                    tally.not_told();
+                    debug!(%error, "the results of a shadow could not be stored; the next report includes them");
+                    counted.mark_unreported();
                 }
             }
-            drop(tallies);
-            // Only the list holds those that ended.
-            let is_over = |tally: &Arc<Tally>| Arc::strong_count(tally) == 1 && !tally.has_news();
-            let mut tallies = self.shadows.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-            tallies.retain(|(.., tally)| !is_over(tally));
+            drop(counts);
+            // Only this list still holds the counts of a shadow that ended.
+            let is_over =
+                |counted: &Arc<ShadowCounts>| Arc::strong_count(counted) == 1 && !counted.has_unreported();
+            let mut counts = self.shadows.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.retain(|(.., counted)| !is_over(counted));
             if ends {
                 return;
             }

@@ -1,5 +1,5 @@
-//! Several nodes in one process, on one real Postgres. Their loader takes any file whose manifest does not say that this
-//! node is to refuse it: what a compiler says to a file is the runtime's to test.
+//! Several nodes in one process, with one real Postgres. Their loader takes any file, unless its manifest
+//! says that this node refuses it. The tests of the runtime cover the compiler.
 
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
@@ -25,7 +25,7 @@ impl Node {
         Self::that_trusts(&[], name, pool).await
     }
 
-    /// Loads only what one of these keys has signed.
+    /// A node that loads only releases signed with one of these keys.
     async fn that_trusts(keys: &[String], name: &'static str, pool: &PgPool) -> Self {
         let trust = Trust::of(&Config { release_keys: keys.to_vec(), ..Config::default() }).unwrap();
         let rollout = Arc::new(Rollout::new(
@@ -191,7 +191,7 @@ async fn a_late_node_starts_with_what_the_fleet_runs() {
         early.deploy(&send).await.unwrap();
         early.deploy(&file("other", r#"on.frame = [{ type = "other" }]"#, "")).await.unwrap();
 
-        // One release that does not load there does not keep the others away.
+        // A release that does not load on the node does not stop the others.
         let late = Node::start("late", &pool).await;
         let [missing] = &late.rollout.releases_missing()[..] else { panic!("one is missing") };
         assert!(missing.contains("`send`") && missing.contains("no room for it"), "{missing}");
@@ -215,14 +215,14 @@ async fn a_node_misses_a_release_until_it_loads_or_the_fleet_runs_another() {
         let late = Node::start("late", &pool).await;
         assert_eq!(late.rollout.releases_missing().len(), 1);
 
-        // Another handler that loads does not make up for it.
+        // Another handler that loads does not change that.
         early.deploy(&file("other", r#"on.frame = [{ type = "other" }]"#, "")).await.unwrap();
         assert!(late.runs("other").is_some());
         assert_eq!(late.rollout.releases_missing().len(), 1);
-        // A canary that does not load leaves everybody the running release.
+        // When a canary does not load, every user gets the running release.
         early.deploy(&file("send", SEND, "")).await.unwrap();
         let canary = file("send", SEND, "not on late");
-        early.rollout.try_out(canary, Beside::Canary(50), "ana", None).await.unwrap();
+        early.rollout.deploy_beside(canary, Deployment::Canary(50), "ana", None).await.unwrap();
         until(|| late.rollout.releases_missing().is_empty()).await;
         early.stop().await;
         late.stop().await;
@@ -258,7 +258,8 @@ async fn a_node_that_hangs_during_a_deploy_is_named() {
         let hung = NodeId::random();
         let heartbeat = Heartbeat { node: hung, admin: "127.0.0.1:9090".parse().unwrap(), connections: 0 };
         repository.heartbeat(&heartbeat).await.unwrap();
-        // As a stopped process has it: Postgres keeps its connection, and its last heartbeat grows old during the wait.
+        // Like a stopped process: Postgres keeps its connection, and its last heartbeat becomes old during
+        // the wait.
         let _listens = repository.hints(hung).await.unwrap();
         sqlx::query("update switchboard.nodes set heartbeat_at = now() - interval '3 seconds' where id = $1")
             .bind(hung.uuid())
@@ -297,7 +298,7 @@ async fn a_start_deploys_what_the_fleet_never_saw_and_undoes_nothing() {
     .await;
 }
 
-/// As a loss of Postgres between the two steps of a deploy leaves it.
+/// The state after Postgres was lost between the two steps of a deploy.
 #[tokio::test]
 async fn a_file_that_was_kept_and_never_ran_is_deployed_by_the_next_start() {
     with_database(|pool| async move {
@@ -307,7 +308,7 @@ async fn a_file_that_was_kept_and_never_ran_is_deployed_by_the_next_start() {
         std::fs::write(directory.path().join("send.wasm"), &send).unwrap();
         let parsed = ReleaseFile::parse(send.clone()).unwrap();
         let repository = node.rollout.repository();
-        repository.keep(parsed.digest, &parsed.manifest, &send, "serve", None).await.unwrap();
+        repository.store(parsed.digest, &parsed.manifest, &send, "serve", None).await.unwrap();
         assert_eq!(node.runs("send"), None);
 
         node.rollout.deploy_found(directory.path()).await.unwrap();
@@ -324,12 +325,12 @@ async fn a_file_that_could_not_be_deployed_is_tried_again_until_it_runs() {
         let path = directory.path().join("send.wasm");
         let send = file("send", SEND, "");
         std::fs::write(&path, &send).unwrap();
-        // The step after the file was kept fails.
+        // The step after the file was stored fails.
         sqlx::query("alter table switchboard.running rename to gone").execute(&pool).await.unwrap();
         let deployed = node.rollout.deploy_found(directory.path()).await.unwrap();
         assert!(matches!(&deployed[..], [(_, Err(Refused::Backend(_)))]), "{deployed:?}");
         let [missing] = &node.rollout.files_missing()[..] else { panic!("one file waits") };
-        assert!(missing.contains("send.wasm") && missing.contains("postgres could not"), "{missing}");
+        assert!(missing.contains("send.wasm") && missing.contains("Postgres failed to"), "{missing}");
 
         sqlx::query("alter table switchboard.gone rename to running").execute(&pool).await.unwrap();
         until(|| node.runs("send") == Some(Digest::of(&send))).await;
@@ -345,20 +346,21 @@ async fn what_an_operator_released_after_a_file_was_found_stays() {
         let node = Node::start("a", &pool).await;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("send.wasm");
-        // Refused by this node: it waits.
+        // This node refuses the file, so it waits.
         std::fs::write(&path, file("send", SEND, "not on a")).unwrap();
         node.rollout.deploy_found(directory.path()).await.unwrap();
         assert_eq!(node.rollout.files_missing().len(), 1);
 
         let by_hand = file("send", SEND, "by hand");
         node.deploy(&by_hand).await.unwrap();
-        // An operator has decided; nothing is missing any more, now and after a restart on a machine with room for it.
+        // An operator has decided. No file is missing any more, now and after a restart on a machine with
+        // enough memory.
         until(|| node.rollout.files_missing().is_empty()).await;
         node.stop().await;
         let other = Node::start("b", &pool).await;
         assert!(other.rollout.deploy_found(directory.path()).await.unwrap().is_empty());
         assert_eq!(other.runs("send"), Some(Digest::of(&by_hand)));
-        // A file that is found after that is news.
+        // A file that is found after that is deployed.
         let newer = file("send", SEND, "of the next version");
         std::fs::write(&path, &newer).unwrap();
         other.rollout.deploy_found(directory.path()).await.unwrap();
@@ -392,7 +394,7 @@ async fn a_node_loads_only_what_a_key_that_it_trusts_has_signed() {
         let refused = node.deploy(&good).await.unwrap_err();
         assert_eq!(refused.problem().status, 422);
         assert!(refused.to_string().contains("not signed by a key that this fleet trusts"), "{refused}");
-        // By somebody else, of another release: neither counts.
+        // Signed by another key, and signed for another release: neither counts.
         let sign = async |file: &Bytes, key: &SigningKey| {
             let signature = Signature::sign(Digest::of(file), key);
             repository.keep_signatures(Digest::of(file), &[signature], "ana").await.unwrap();
@@ -400,7 +402,7 @@ async fn a_node_loads_only_what_a_key_that_it_trusts_has_signed() {
         sign(&good, &theirs).await;
         sign(&bad, &ours).await;
         assert!(node.deploy(&good).await.is_err());
-        // A row that was written by hand proves nothing.
+        // A row that was inserted by hand proves nothing.
         sqlx::query("insert into switchboard.signatures select $1, key, signature, 'eve' from switchboard.signatures where digest = $2")
             .bind(Digest::of(&good).bytes().as_slice())
             .bind(Digest::of(&bad).bytes().as_slice())
@@ -413,27 +415,27 @@ async fn a_node_loads_only_what_a_key_that_it_trusts_has_signed() {
         sign(&good, &ours).await;
         assert!(node.deploy(&good).await.unwrap().complete);
 
-        // A node that trusts another key takes nothing on the word of the first.
+        // A node that trusts another key does not trust the first node.
         let strict = Node::that_trusts(std::slice::from_ref(&their_key), "b", &pool).await;
         assert_eq!(strict.runs("send"), Some(Digest::of(&good)));
 
-        // Beside what runs it is the same.
+        // Deployment what runs it is the same.
         let trial = file("send", SEND, "trial");
-        for how in [Beside::Canary(50), Beside::Shadow(50)] {
-            let refused = node.rollout.try_out(trial.clone(), how, "ana", None).await.unwrap_err();
+        for how in [Deployment::Canary(50), Deployment::Shadow(50)] {
+            let refused = node.rollout.deploy_beside(trial.clone(), how, "ana", None).await.unwrap_err();
             assert_eq!(refused.problem().status, 422, "{how:?}");
             assert!(refused.to_string().contains("not signed"), "{how:?}: {refused}");
         }
         sign(&trial, &ours).await;
-        for how in [Beside::Canary(50), Beside::Shadow(50)] {
-            let outcome = node.rollout.try_out(trial.clone(), how, "ana", None).await.unwrap();
+        for how in [Deployment::Canary(50), Deployment::Shadow(50)] {
+            let outcome = node.rollout.deploy_beside(trial.clone(), how, "ana", None).await.unwrap();
             let lacks = outcome.nodes.iter().find(|node| !node.is_live()).unwrap();
             assert!(lacks.error.as_deref().unwrap().contains("not signed"), "{how:?}: {lacks:?}");
             let late = Node::that_trusts(std::slice::from_ref(&their_key), "c", &pool).await;
             for (node, has_it) in [(&node, true), (&strict, false), (&late, false)] {
                 let entry = node.rollout.registry.current().by_name("send").unwrap().clone();
                 let (canary, shadow) = (entry.canary.is_some(), entry.shadow.is_some());
-                let beside = matches!(how, Beside::Canary(_)) && canary || shadow;
+                let beside = matches!(how, Deployment::Canary(_)) && canary || shadow;
                 assert_eq!((entry.digest, beside), (Digest::of(&good), has_it), "{how:?}");
             }
             late.stop().await;
@@ -464,8 +466,8 @@ async fn a_retired_handler_is_gone_everywhere_until_an_operator_brings_it_back()
         let (first, second) = (file("send", SEND, "first"), file("send", SEND, "second"));
         std::fs::write(directory.path().join("send.wasm"), file("send", SEND, "never seen")).unwrap();
         a.deploy(&first).await.unwrap();
-        a.rollout.try_out(second.clone(), Beside::Canary(50), "ana", None).await.unwrap();
-        a.rollout.try_out(second.clone(), Beside::Shadow(50), "ana", None).await.unwrap();
+        a.rollout.deploy_beside(second.clone(), Deployment::Canary(50), "ana", None).await.unwrap();
+        a.rollout.deploy_beside(second.clone(), Deployment::Shadow(50), "ana", None).await.unwrap();
 
         let outcome = b.rollout.retire("send", "bo", Some("nobody uses it")).await.unwrap();
         assert!(outcome.complete && outcome.nodes.len() == 2, "{outcome:?}");
@@ -481,19 +483,21 @@ async fn a_retired_handler_is_gone_everywhere_until_an_operator_brings_it_back()
         assert_eq!((history[0].action.as_str(), history[0].by.as_str()), ("retire", "bo"));
         assert!(repository.nodes().await.unwrap().iter().all(|node| node.handlers.is_empty()));
 
-        // Once is enough, and what does not run cannot be tried out, promoted or retired by mistake.
+        // A second retirement changes nothing. A handler that does not run can have no canary and cannot be
+        // promoted or retired by mistake.
         let again = a.rollout.retire("send", "ana", None).await.unwrap();
         assert!(again.unchanged && again.complete && again.generation == outcome.generation, "{again:?}");
         assert_eq!(a.rollout.retire("other", "ana", None).await.unwrap_err().problem().status, 404);
-        let trial = a.rollout.try_out(second.clone(), Beside::Canary(1), "ana", None).await.unwrap_err();
+        let trial =
+            a.rollout.deploy_beside(second.clone(), Deployment::Canary(1), "ana", None).await.unwrap_err();
         assert_eq!(trial.problem().status, 409);
         assert_eq!(a.rollout.promote("send", None, "ana", None).await.unwrap_err().problem().status, 404);
 
-        // Neither a node that was away nor a file that the fleet never saw brings it back.
+        // Neither a node that was not there nor a new file brings it back.
         let late = Node::start("late", &pool).await;
         assert!(late.rollout.deploy_found(directory.path()).await.unwrap().is_empty());
         assert_eq!((late.runs("send"), late.rollout.files_missing().len()), (None, 0));
-        // What it bound is free.
+        // Its routes are free.
         let other = file("other", SEND, "");
         a.deploy(&other).await.unwrap();
         assert_eq!(a.rollout.rollback("send", None, "ana", None).await.unwrap_err().problem().status, 409);
@@ -512,21 +516,21 @@ async fn a_retired_handler_is_gone_everywhere_until_an_operator_brings_it_back()
     .await;
 }
 
-/// A deploy and a retirement that saw the same: the later one is told.
+/// A deploy and a retirement that saw the same state: the later one is refused.
 #[tokio::test]
 async fn a_retirement_is_a_switch_like_another() {
     with_database(|pool| async move {
         let node = Node::start("a", &pool).await;
         node.deploy(&file("send", SEND, "first")).await.unwrap();
         let repository = node.rollout.repository();
-        let before = repository.standing("send").await.unwrap();
+        let before = repository.handler_state("send").await.unwrap();
         let next = file("send", SEND, "second");
         let parsed = ReleaseFile::parse(next.clone()).unwrap();
-        repository.keep(parsed.digest, &parsed.manifest, &next, "ana", None).await.unwrap();
+        repository.store(parsed.digest, &parsed.manifest, &next, "ana", None).await.unwrap();
         node.rollout.retire("send", "bo", None).await.unwrap();
         let late = Change::of_running(Action::Deploy, "send", parsed.digest, &before, "ana", None);
         let lost = repository.switch().await.unwrap().to(&late).await.unwrap();
-        assert_eq!(lost, Switched::Lost { to: None });
+        assert_eq!(lost, SwitchResult::Lost { to: None });
         assert_eq!(node.runs("send"), None);
     })
     .await;

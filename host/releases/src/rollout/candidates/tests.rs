@@ -1,4 +1,4 @@
-//! Canaries and shadows on several nodes in one process. Their releases are called by the test.
+//! Canaries and shadows on several nodes in one process. The test calls their releases.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use tokio::time::{sleep, timeout};
 
-use super::super::super::registry::{Entry, Lives};
+use super::super::super::registry::{Entry, Observable};
 use super::super::tests::Node;
 use super::*;
 use crate::ids::Digest;
@@ -24,10 +24,10 @@ fn entry(node: &Node) -> std::sync::Arc<Entry<Declared>> {
 }
 
 fn canary(node: &Node) -> Option<(Digest, u8)> {
-    entry(node).canary.as_ref().map(|canary| (canary.trial.digest, canary.trial.percent))
+    entry(node).canary.as_ref().map(|canary| (canary.candidate.digest, canary.candidate.percent))
 }
 
-/// Waits for a state; a test that waits for longer has failed.
+/// Waits for a state. A test that waits longer has failed.
 async fn until(what: &str, holds: impl Fn() -> bool) {
     let waited = timeout(Duration::from_secs(10), async {
         while !holds() {
@@ -37,7 +37,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     waited.await.unwrap_or_else(|_| panic!("waited in vain for {what}"));
 }
 
-/// Of nobody, so that each call speaks for itself.
+/// A call without a user, so that each call counts by itself.
 fn call(release: &Declared, ending: Ending) {
     call_of(Caller::Itself, release, ending);
 }
@@ -77,8 +77,11 @@ async fn every_node_gives_the_same_users_the_canary_until_it_is_promoted() {
         let (first, second) = (file("send", SEND, "first"), file("send", SEND, "second"));
         let (old, new) = (Digest::of(&first), Digest::of(&second));
         nodes[0].deploy(&first).await.unwrap();
-        let outcome =
-            nodes[0].rollout.try_out(second.clone(), Beside::Canary(10), "ana", None).await.unwrap();
+        let outcome = nodes[0]
+            .rollout
+            .deploy_beside(second.clone(), Deployment::Canary(10), "ana", None)
+            .await
+            .unwrap();
         assert!(outcome.complete && outcome.nodes.len() == 3, "{outcome:?}");
         assert_eq!((outcome.digest, outcome.previous, outcome.percent), (new, Some(old), Some(10)));
         let users: Vec<String> = (0..500).map(|n| format!("user-{n}")).collect();
@@ -90,7 +93,7 @@ async fn every_node_gives_the_same_users_the_canary_until_it_is_promoted() {
         assert!((20..90).contains(&chosen.iter().filter(|of_canary| **of_canary).count()));
         assert!(nodes.iter().all(|node| of_canary(node) == chosen && node.runs("send") == Some(old)));
 
-        // A late node has it too.
+        // A node that joins later has it too.
         let late = Node::start("d", &pool).await;
         assert_eq!(of_canary(&late), chosen);
 
@@ -115,10 +118,10 @@ async fn a_rollback_takes_the_canary_first() {
         let files = ["first", "second", "third"].map(|text| file("send", SEND, text));
         node.deploy(&files[0]).await.unwrap();
         node.deploy(&files[1]).await.unwrap();
-        node.rollout.try_out(files[2].clone(), Beside::Canary(50), "ana", None).await.unwrap();
+        node.rollout.deploy_beside(files[2].clone(), Deployment::Canary(50), "ana", None).await.unwrap();
         assert_eq!(canary(&node), Some((Digest::of(&files[2]), 50)));
-        // The same file again: another share.
-        node.rollout.try_out(files[2].clone(), Beside::Canary(75), "ana", None).await.unwrap();
+        // The same file again, with another percentage.
+        node.rollout.deploy_beside(files[2].clone(), Deployment::Canary(75), "ana", None).await.unwrap();
         assert_eq!(canary(&node), Some((Digest::of(&files[2]), 75)));
 
         let gone = node.rollout.rollback("send", None, "ana", Some("not today")).await.unwrap();
@@ -134,8 +137,9 @@ async fn a_rollback_takes_the_canary_first() {
 async fn what_cannot_stand_beside_is_refused() {
     with_database(|pool| async move {
         let node = Node::start("a", &pool).await;
-        let canary_of =
-            async |file: &Bytes| node.rollout.try_out(file.clone(), Beside::Canary(10), "ana", None).await;
+        let canary_of = async |file: &Bytes| {
+            node.rollout.deploy_beside(file.clone(), Deployment::Canary(10), "ana", None).await
+        };
         let first = file("send", SEND, "first");
         let alone = canary_of(&first).await.unwrap_err();
         assert!(alone.to_string().contains("deploy it whole"), "{alone}");
@@ -171,10 +175,10 @@ async fn a_canary_that_traps_on_one_node_is_taken_back_on_all_with_a_report() {
         let nodes = three(&pool).await;
         let (first, second) = (file("send", SEND, "first"), file("send", SEND, "second"));
         nodes[0].deploy(&first).await.unwrap();
-        nodes[0].rollout.try_out(second.clone(), Beside::Canary(50), "ana", None).await.unwrap();
+        nodes[0].rollout.deploy_beside(second.clone(), Deployment::Canary(50), "ana", None).await.unwrap();
         let there = entry(&nodes[1]);
         let bad = there.canary.as_ref().unwrap();
-        let release = bad.trial.release.clone();
+        let release = bad.candidate.release.clone();
         assert_eq!(release.observer().with(|observer| observer.wants("c1")), Some(true));
         release.observer().with(|observer| observer.recorded(trace("c1"), true));
         assert_eq!(release.observer().with(|observer| observer.wants("c2")), Some(false), "one is enough");
@@ -203,7 +207,7 @@ async fn a_canary_that_traps_on_one_node_is_taken_back_on_all_with_a_report() {
         assert_eq!(report["release"], json!(Digest::of(&second)));
         assert_eq!(report["over"], "failures");
         assert_eq!(report["node"], nodes[1].rollout.node.to_string());
-        let kept = repository.trace(last.generation).await.unwrap().unwrap();
+        let kept = repository.recording(last.generation).await.unwrap().unwrap();
         assert_eq!(Trace::parse(&kept).unwrap(), trace("c1"));
         for node in nodes {
             node.stop().await;
@@ -218,8 +222,11 @@ async fn a_shadow_is_shown_a_sample_and_what_differs_is_written_down() {
         let nodes = three(&pool).await;
         let (first, second) = (file("send", SEND, "first"), file("send", SEND, "differs"));
         nodes[0].deploy(&first).await.unwrap();
-        let outcome =
-            nodes[0].rollout.try_out(second.clone(), Beside::Shadow(50), "ana", None).await.unwrap();
+        let outcome = nodes[0]
+            .rollout
+            .deploy_beside(second.clone(), Deployment::Shadow(50), "ana", None)
+            .await
+            .unwrap();
         assert!(outcome.complete, "{outcome:?}");
         let mut shown = [0_u64; 2];
         for (n, node) in nodes.iter().take(2).enumerate() {
