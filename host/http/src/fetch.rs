@@ -1,6 +1,6 @@
-//! One document by HTTP GET, from elsewhere: key sets, releases in registries. HTTPS by the roots that this system trusts;
-//! plain HTTP only to this machine. No redirects, no compression, one connection a question: these things are rarely asked
-//! for. The caller bounds the time; dropped, the connection ends.
+//! Fetches one document by HTTP GET: key sets, and releases in registries. HTTPS with the roots that this
+//! system trusts; plain HTTP only to this machine. No redirects, no compression, and one connection for each
+//! request, because requests are rare. The caller bounds the time; dropping the future closes the connection.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -30,58 +30,58 @@ pub struct Answer {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Error {
-    /// Nobody was asked.
+    /// The server could not be reached.
     Unreachable(String),
-    /// More than was asked for.
+    /// The document is larger than this many bytes.
     TooLarge(usize),
-    BrokenOff(String),
+    Incomplete(String),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(why) => write!(f, "no connection: {why}"),
-            Self::TooLarge(bytes_max) => write!(f, "an answer of more than {bytes_max} bytes"),
-            Self::BrokenOff(why) => write!(f, "no whole answer: {why}"),
+            Self::Unreachable(why) => write!(f, "cannot connect: {why}"),
+            Self::TooLarge(bytes_max) => write!(f, "the answer has more than {bytes_max} bytes"),
+            Self::Incomplete(why) => write!(f, "the answer is incomplete: {why}"),
         }
     }
 }
 
 impl std::error::Error for Error {}
 
-/// Whether it may be asked at all.
+/// Checks whether the URL may be fetched at all.
 pub fn check(url: &Uri) -> Result<(), String> {
-    let host = host(url).filter(|host| !host.is_empty()).ok_or("a URL without a host")?;
+    let host = host(url).filter(|host| !host.is_empty()).ok_or("the URL has no host")?;
     match url.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if is_here(host) => Ok(()),
         Some("http") => {
-            Err("http:// is for this machine only: whoever is between could exchange what it brings"
+            Err("http:// is allowed to this machine only, because the network could change the document: use https://"
                 .to_owned())
         }
-        _ => Err("neither https:// nor http://".to_owned()),
+        _ => Err("the URL begins with neither https:// nor http://".to_owned()),
     }
 }
 
 pub async fn get(url: &Uri, headers: &[(HeaderName, &str)], bytes_max: usize) -> Result<Answer, Error> {
     let unreachable = |why: &dyn fmt::Display| Error::Unreachable(why.to_string());
-    let broken = |why: &dyn fmt::Display| Error::BrokenOff(why.to_string());
+    let broken = |why: &dyn fmt::Display| Error::Incomplete(why.to_string());
     check(url).map_err(|why| unreachable(&why))?;
     let host = host(url).unwrap_or_default();
     let is_tls = url.scheme_str() == Some("https");
     let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     let stream = TcpStream::connect((host, port)).await.map_err(|error| unreachable(&error))?;
     let stream: Box<dyn Stream> = if is_tls {
-        let name =
-            ServerName::try_from(host.to_owned()).map_err(|_| unreachable(&"a host without a name"))?;
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| unreachable(&"the host is not a valid name"))?;
         let connector = connector().map_err(|why| unreachable(&why))?;
         let tls = connector.connect(name, stream).await;
-        Box::new(tls.map_err(|error| unreachable(&format!("no TLS: {error}")))?)
+        Box::new(tls.map_err(|error| unreachable(&format!("TLS failed: {error}")))?)
     } else {
         Box::new(stream)
     };
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
-    // Without credentials that a URL may hold.
+    // Without the credentials that a URL may hold.
     let authority = url.authority().map_or("", |authority| authority.as_str());
     let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let mut request = Request::get(url.path_and_query().map_or("/", |path| path.as_str()))
@@ -107,17 +107,17 @@ pub async fn get(url: &Uri, headers: &[(HeaderName, &str)], bytes_max: usize) ->
     let mut answer = std::pin::pin!(answer);
     tokio::select! {
         done = answer.as_mut() => done,
-        // Its end comes first only when it breaks; then the answer says so too.
+        // The connection ends first only when it breaks; then the answer fails too.
         _ = connection => answer.await,
     }
 }
 
-/// Without the brackets of an IPv6 address.
+/// The host, without the brackets of an IPv6 address.
 fn host(url: &Uri) -> Option<&str> {
     url.host().map(|host| host.trim_start_matches('[').trim_end_matches(']'))
 }
 
-/// Whether a host of this name is this machine.
+/// True when this host name is this machine.
 pub fn is_here(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -1,4 +1,5 @@
-//! Rules of HTTP for the head of a request that hyper leaves to its user (RFC 9112, section 3.2; RFC 9110, section 5.3).
+//! Rules for the head of a request that hyper leaves to its user (RFC 9112, section 3.2; RFC 9110, section
+//! 5.3).
 
 use hyper::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use hyper::http::uri::Authority;
@@ -7,7 +8,7 @@ use hyper::{Request, Version};
 use crate::contract::types::Problem;
 use crate::wire::problem::Code;
 
-/// Headers that have one value. Two of them mean different things to different readers, so neither counts.
+/// Headers that must not be repeated: two of them could be read in different ways.
 const SINGLE: [HeaderName; 3] = [HOST, AUTHORIZATION, ORIGIN];
 
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Problem> {
@@ -21,7 +22,7 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Problem> {
         None if request.version() < Version::HTTP_11 => Ok(()),
         None => Err(Code::Malformed.problem("the request has no `host` header")),
         Some(host) => {
-            // An authority may hold a user and a password; a host may not.
+            // An authority may hold a user and a password; a host must not.
             let is_host = Authority::try_from(host.as_bytes()).is_ok_and(|it| !it.as_str().contains('@'));
             if is_host {
                 Ok(())

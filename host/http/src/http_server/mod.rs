@@ -1,7 +1,7 @@
-//! What the listeners for clients and for operators share: accepting TCP connections, the slots that they take, the
-//! time-outs of HTTP/1.1, and the rules that the head of every request must follow. It knows no routes and no tokens.
+//! The common parts of the listeners for clients and operators: accepting TCP connections, slots, time-outs
+//! of HTTP/1.1, and rules for the head of a request. It knows no routes and no tokens.
 
-mod courtesy;
+mod error_body;
 mod head;
 pub mod slots;
 mod stream;
@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
-pub use courtesy::Courtesy;
+pub use error_body::ErrorBodyStream;
 pub use slots::{Slot, Slots};
 pub use stream::{Stalled, Stream, Transport};
 
@@ -38,23 +38,24 @@ use crate::shutdown::ShutdownGuard;
 use crate::wire::http::{self as wire, Answer};
 use crate::wire::problem::Code;
 
-/// The backlog holds the clients that reconnect at the same time after another node has drained.
+/// Opens a listener. Its backlog holds the clients that reconnect at the same time after another node has
+/// drained.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
-    // Accepted sockets inherit it. Without it, the kernel buffers megabytes for a peer that does not read, and the bounds on
-    // unread bytes would count only what the kernel refuses.
+    // Accepted sockets inherit it. Without it, the kernel buffers megabytes for a peer that does not read,
+    // and the bounds on unread bytes would count only what the kernel refuses.
     SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Accepts connections until the process begins to end. Each connection takes a slot and runs in a task of its own.
+/// Accepts connections until the shutdown begins. Each connection takes a slot and runs in its own task.
 pub async fn accept<F>(
     listener: TcpListener,
     slots: Arc<Slots>,
     mut guard: ShutdownGuard,
-    converse: impl Fn(TcpStream, SocketAddr, Arc<Slot>, ShutdownGuard) -> F,
+    serve_connection: impl Fn(TcpStream, SocketAddr, Arc<Slot>, ShutdownGuard) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -72,20 +73,20 @@ pub async fn accept<F>(
             Ok((stream, remote, slot)) => {
                 // A frame is written whole. Waiting for more bytes would only delay the packet.
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(converse(stream, remote, Arc::new(slot), guard.clone()));
+                tokio::spawn(serve_connection(stream, remote, Arc::new(slot), guard.clone()));
             }
             Err(error) => {
                 // Most likely the process has no file descriptors left, so other connections must end first.
-                warn!(%error, "a connection cannot be accepted; trying again");
+                warn!(%error, "cannot accept a connection, probably for lack of file descriptors; trying again");
                 sleep(ACCEPT_AGAIN_AFTER).await;
             }
         }
     }
 }
 
-/// Answers the requests of one connection until it ends, becomes a WebSocket, overruns a time-out, or its slot is given to
-/// another connection.
-pub async fn converse<A, F>(
+/// Answers the requests of one connection until it ends, becomes a WebSocket, overruns a time-out, or its
+/// slot is given to another connection.
+pub async fn serve_connection<A, F>(
     stream: Stream,
     slot: Arc<Slot>,
     keep_alive: Duration,
@@ -97,8 +98,8 @@ pub async fn converse<A, F>(
 {
     let service = service_fn(|request: Request<Incoming>| {
         let slot = slot.clone();
-        // Checked and answered only when the answer before it was taken: a client that pipelines and does not read costs
-        // one answer.
+        // Checked and answered only after the client has read the previous answer: a client that pipelines
+        // without reading costs one answer.
         let checked = head::check(&request);
         let id = wire::request_id(request.headers());
         let answering = checked.is_ok().then(|| answer(request));
@@ -109,7 +110,7 @@ pub async fn converse<A, F>(
                 (Some(answering), _) => answering.await,
                 (None, Err(problem)) => {
                     let mut answer = wire::problem(&problem, &id);
-                    // What such a client sends next may be part of another one's request.
+                    // The client's next bytes may be part of another client's request.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     answer
                 }
@@ -129,7 +130,7 @@ pub async fn converse<A, F>(
         .max_headers(REQUEST_HEADERS_MAX)
         .max_header_size(REQUEST_HEAD_BYTES_MAX)
         .max_buf_size(REQUEST_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Courtesy::new(stream.watched_by(slot.clone()))), service)
+        .serve_connection(TokioIo::new(ErrorBodyStream::new(stream.watched_by(slot.clone()))), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let mut timer = pin!(sleep_until(Instant::now() + keep_alive));
@@ -150,7 +151,7 @@ pub async fn converse<A, F>(
         }
         loop {
             let due = slot.due(keep_alive);
-            // Moved only to come earlier: a connection must not pay for its timer with every request.
+            // Moved only to an earlier time: a connection must not reset its timer with every request.
             if let Some(due) = due
                 && due < timer.deadline()
             {

@@ -1,8 +1,9 @@
-//! Which connections a listener holds, and which one it closes when it needs room for another.
+//! The connections of a listener, and which one it closes when it needs room for another.
 //!
-//! A connection that waits for nothing but its client can be closed: it has sent no request yet, is idle, does not read its
-//! answer, or sends a body slowly. A request that is being handled is never ended for another. Connections on which nobody
-//! has signed in are counted for each remote address, HTTP connections and WebSockets together.
+//! The listener can close a connection that waits for its client only: it has sent no request yet, is idle,
+//! does not read its answer, or sends a body slowly. A request that is being handled is never ended for
+//! another connection. Connections without a signed-in user are counted for each remote address, HTTP
+//! connections and WebSockets together.
 //!
 //! All times are milliseconds since the listener began, so that a phase and its time fit into two atomics.
 
@@ -23,25 +24,26 @@ use crate::limits::{
     SLOTS_LOOKED_AT_EVERY,
 };
 
-/// What a connection does. In this order connections are closed for others; [`Phase::Handling`] is not closed.
+/// The phase of a connection. Connections are closed for others in this order; [`Phase::Handling`] is never
+/// closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// The head of its next request is not complete. A WebSocket: nobody has signed in.
+    /// The head of its next request is not complete. For a WebSocket: no user has signed in.
     Head,
     /// Its client has read the last answer.
     Idle,
     /// Its client has not read the last answer yet.
     Unread,
-    /// It sends the body of a request.
+    /// The client sends the body of a request.
     Body,
     Handling,
 }
 
 impl Phase {
-    const DROPPABLE: [Self; 4] = [Self::Head, Self::Idle, Self::Unread, Self::Body];
+    const CLOSABLE: [Self; 4] = [Self::Head, Self::Idle, Self::Unread, Self::Body];
 
     fn of(number: u8) -> Self {
-        *Self::DROPPABLE.get(usize::from(number)).unwrap_or(&Self::Handling)
+        *Self::CLOSABLE.get(usize::from(number)).unwrap_or(&Self::Handling)
     }
 }
 
@@ -65,9 +67,10 @@ impl From<IpAddr> for Address {
 }
 
 pub struct Slots {
-    /// HTTP connections. Anonymous WebSockets are bounded by `connections_max`, which is the gateway's.
+    /// The maximum of HTTP connections. WebSockets without a user are bounded by the gateway's
+    /// `connections_max`.
     connections_max: usize,
-    /// Connections of one address on which nobody has signed in; 0 is no bound.
+    /// The maximum of connections of one address without a signed-in user. 0 means no bound.
     per_address_max: usize,
     began: Instant,
     inner: Mutex<Inner>,
@@ -83,10 +86,10 @@ struct Inner {
     next_id: u64,
     connections: usize,
     entries: HashMap<u64, Entry>,
-    /// By kind: who can be closed.
+    /// The connections that can be closed, by kind.
     http: BTreeSet<Rank>,
     websockets: BTreeSet<Rank>,
-    /// Those with a large answer that is not read.
+    /// Connections with a large unread answer.
     unread: BTreeSet<Rank>,
     unread_bytes: usize,
     addresses: HashMap<Address, OfAddress>,
@@ -99,22 +102,22 @@ struct Entry {
     kind: Kind,
     phase: Phase,
     since_ms: u64,
-    /// Set until somebody has signed in.
+    /// Set until a user has signed in.
     address: Option<Address>,
-    /// Of an answer that counts, because it is large.
+    /// The bytes of an unread answer that is large enough to count.
     unread_bytes: usize,
     shared: Arc<Shared>,
-    /// Given back when the connection ends or is closed for another.
+    /// Dropped when the connection ends or is closed for another.
     held: Option<Held>,
 }
 
-/// What an anonymous connection holds beside its slot.
+/// The resource that a connection without a user holds besides its slot.
 pub type Held = Box<dyn Send>;
 
 #[derive(Default)]
 struct OfAddress {
     connections: usize,
-    droppable: BTreeSet<Rank>,
+    closable: BTreeSet<Rank>,
 }
 
 struct Shared {
@@ -127,7 +130,7 @@ struct Shared {
     written: AtomicWaker,
 }
 
-/// One connection's. Dropping it frees the slot.
+/// The slot of one connection. Dropping it frees the slot.
 pub struct Slot(Arc<Shared>);
 
 impl Slots {
@@ -143,40 +146,40 @@ impl Slots {
         })
     }
 
-    /// A slot for an HTTP connection. When all are taken, the oldest connection that waits for its client is closed; when
-    /// there is none, this waits.
+    /// Takes a slot for an HTTP connection. When all slots are taken, the oldest connection that waits for
+    /// its client is closed. When there is none, this waits.
     pub async fn admit(self: &Arc<Self>, remote: IpAddr) -> Slot {
         loop {
             {
                 let mut inner = self.lock();
                 if inner.connections < self.connections_max
-                    || inner.drop_oldest(Kind::Http, self.droppable_since())
+                    || inner.drop_oldest(Kind::Http, self.closable_since())
                 {
                     return self.enter(&mut inner, Kind::Http, remote.into(), None);
                 }
             }
             tokio::select! {
                 () = self.freed.notified() => {}
-                // Connections that were too young to be closed, or were being handled, may be closed by then.
+                // By then, connections may have become old enough to be closed.
                 () = sleep(SLOTS_LOOKED_AT_EVERY) => {}
             }
         }
     }
 
-    /// For a WebSocket on which nobody has signed in. It holds `held` until it ends, is closed for another, or somebody
-    /// signs in.
+    /// Takes a slot for a WebSocket without a user. It keeps `held` until it ends, is closed for another, or
+    /// a user signs in.
     pub fn anonymous(self: &Arc<Self>, remote: IpAddr, held: Held) -> Slot {
         self.enter(&mut self.lock(), Kind::WebSocket, remote.into(), Some(held))
     }
 
-    /// Closes the oldest WebSocket on which nobody has signed in. False when there is none that is old enough.
+    /// Closes the oldest WebSocket without a user. Returns false when none is old enough.
     pub fn drop_anonymous(&self) -> bool {
-        self.lock().drop_oldest(Kind::WebSocket, self.droppable_since())
+        self.lock().drop_oldest(Kind::WebSocket, self.closable_since())
     }
 
     fn enter(self: &Arc<Self>, inner: &mut Inner, kind: Kind, address: Address, held: Option<Held>) -> Slot {
         if self.per_address_max > 0 {
-            inner.bound_address(address, self.per_address_max, self.droppable_since());
+            inner.bound_address(address, self.per_address_max, self.closable_since());
         }
         let (id, since_ms) = (inner.next_id, self.now_ms());
         inner.next_id += 1;
@@ -212,8 +215,8 @@ impl Slots {
         now_ms
     }
 
-    /// Younger connections are not closed for others: their bytes may be on the way.
-    fn droppable_since(&self) -> Option<u64> {
+    /// Younger connections are not closed for others, because their bytes may be on the way.
+    fn closable_since(&self) -> Option<u64> {
         self.now_ms().checked_sub(DROPPED_AFTER_MIN.as_millis() as u64)
     }
 
@@ -235,15 +238,15 @@ impl Inner {
             Kind::WebSocket => &mut self.websockets,
         };
         let of_address = entry.address.and_then(|address| self.addresses.get_mut(&address));
-        for droppable in [Some(of_kind), of_address.map(|it| &mut it.droppable)].into_iter().flatten() {
-            droppable.remove(&before);
+        for closable in [Some(of_kind), of_address.map(|it| &mut it.closable)].into_iter().flatten() {
+            closable.remove(&before);
             if phase != Phase::Handling {
-                droppable.insert(after);
+                closable.insert(after);
             }
         }
     }
 
-    /// The connection has ended, or ends now. What it held is given back to the caller, who drops it without the lock.
+    /// Removes a connection that ends. The caller gets what it held, and drops it outside the lock.
     fn remove(&mut self, id: u64) -> Option<Entry> {
         self.read(id);
         self.set(id, Phase::Handling, 0);
@@ -253,19 +256,19 @@ impl Inner {
         Some(entry)
     }
 
-    /// The connection counts no longer for its address.
+    /// Stops counting the connection for its address.
     fn sign_in(&mut self, id: u64) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Some(address) = entry.address.take() else { return };
         let Some(of_address) = self.addresses.get_mut(&address) else { return };
-        of_address.droppable.remove(&(entry.phase, entry.since_ms, id));
+        of_address.closable.remove(&(entry.phase, entry.since_ms, id));
         of_address.connections -= 1;
         if of_address.connections == 0 {
             self.addresses.remove(&address);
         }
     }
 
-    /// The answer that counted was read.
+    /// Stops counting the connection's answer as unread.
     fn read(&mut self, id: u64) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if entry.unread_bytes > 0 {
@@ -274,23 +277,24 @@ impl Inner {
         }
     }
 
-    /// Closes the oldest of the lowest phase that is old enough.
+    /// Closes the oldest connection of the first phase that has one old enough.
     fn drop_oldest(&mut self, kind: Kind, since: Option<u64>) -> bool {
-        let droppable = match kind {
+        let closable = match kind {
             Kind::Http => &self.http,
             Kind::WebSocket => &self.websockets,
         };
-        match oldest(droppable, since) {
+        match oldest(closable, since) {
             Some(id) => self.drop_now(id, "full"),
             None => false,
         }
     }
 
-    /// Closes the oldest of an address until there is room for one more, as far as they are old enough.
+    /// Closes the oldest connections of an address until there is room for one more, as far as they are old
+    /// enough.
     fn bound_address(&mut self, address: Address, connections_max: usize, since: Option<u64>) {
         while let Some(of_address) = self.addresses.get(&address)
             && of_address.connections >= connections_max
-            && let Some(id) = oldest(&of_address.droppable, since)
+            && let Some(id) = oldest(&of_address.closable, since)
         {
             self.drop_now(id, "address");
         }
@@ -305,17 +309,17 @@ impl Inner {
     }
 }
 
-/// The first that was in its phase at `since`, by phase and then by time.
-fn oldest(droppable: &BTreeSet<Rank>, since: Option<u64>) -> Option<u64> {
+/// Returns the first connection that was in its phase at `since`, by phase and then by time.
+fn oldest(closable: &BTreeSet<Rank>, since: Option<u64>) -> Option<u64> {
     let since = since?;
-    Phase::DROPPABLE
+    Phase::CLOSABLE
         .into_iter()
-        .find_map(|phase| droppable.range((phase, 0, 0)..=(phase, since, u64::MAX)).next())
+        .find_map(|phase| closable.range((phase, 0, 0)..=(phase, since, u64::MAX)).next())
         .map(|(_, _, id)| *id)
 }
 
 impl Slot {
-    /// Ready when the slot was given to another connection. One task may ask.
+    /// Ready when the slot was given to another connection. Only one task may poll.
     pub fn poll_dropped(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.dropped.register(cx.waker());
         if self.0.is_dropped.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
@@ -325,14 +329,14 @@ impl Slot {
         poll_fn(|cx| self.poll_dropped(cx)).await;
     }
 
-    /// Somebody has signed in: the connection counts no longer for its address. What the slot held is the caller's again.
+    /// A user has signed in: stops counting the connection for its address, and returns what the slot held.
     pub fn sign_in(&self) -> Option<Held> {
         let mut inner = self.0.slots.lock();
         inner.sign_in(self.0.id);
         inner.entries.get_mut(&self.0.id)?.held.take()
     }
 
-    /// The body of the present request is read from here on; [`Slot::handling`] ends it.
+    /// Marks that the body of the present request is being read; [`Slot::handling`] ends it.
     pub fn reading_body(&self) {
         self.set(Phase::Body);
     }
@@ -343,27 +347,27 @@ impl Slot {
         }
     }
 
-    /// When the connection is to be closed unless its client does something; `None` while the client may wait.
+    /// When the connection must close unless its client does something; `None` while the client may wait.
     pub(super) fn due(&self, keep_alive: Duration) -> Option<Instant> {
         let wait = match self.phase() {
             Phase::Head => REQUEST_HEAD_WAIT,
             Phase::Idle => keep_alive,
-            // The stall of a write, the time-out of a body, and the deadline of a call end these.
+            // The time-outs of a write and of a body, and the deadline of a call, end these.
             Phase::Unread | Phase::Body | Phase::Handling => return None,
         };
         let since = Duration::from_millis(self.0.since_ms.load(Ordering::Acquire));
         Some(self.0.slots.began + since + wait)
     }
 
-    /// Bytes came: of an idle connection, the beginning of its next request.
-    pub(super) fn heard(&self) {
+    /// Bytes arrived. On an idle connection they begin the next request.
+    pub(super) fn received_bytes(&self) {
         if self.phase() == Phase::Idle {
             self.set(Phase::Head);
         }
     }
 
-    /// The answer is on its way. False when its size does not fit: large answers that nobody reads have a bound of their
-    /// own, and at the bound those that wait longest are closed.
+    /// The answer is being sent. Returns false when it does not fit: large unread answers have their own
+    /// bound, and at the bound the connections that wait longest are closed.
     pub(super) fn answered(&self, bytes: usize) -> bool {
         let mut inner = self.0.slots.lock();
         inner.set(self.0.id, Phase::Unread, self.0.slots.now_ms());
@@ -371,7 +375,7 @@ impl Slot {
             return true;
         }
         while inner.unread_bytes + bytes > LARGE_ANSWERS_BYTES_MAX {
-            let Some(id) = oldest(&inner.unread, self.0.slots.droppable_since()) else { return false };
+            let Some(id) = oldest(&inner.unread, self.0.slots.closable_since()) else { return false };
             inner.drop_now(id, "unread");
         }
         if let Some(entry) = inner.entries.get_mut(&self.0.id) {
@@ -383,7 +387,7 @@ impl Slot {
         true
     }
 
-    /// All bytes that were written were taken by the kernel.
+    /// The kernel has taken all written bytes.
     pub(super) fn written(&self) {
         if self.phase() == Phase::Unread {
             let mut inner = self.0.slots.lock();
@@ -394,7 +398,7 @@ impl Slot {
         }
     }
 
-    /// Until the answer before was taken.
+    /// Waits until the client has read the previous answer.
     pub(super) async fn until_written(&self) {
         poll_fn(|cx| {
             self.0.written.register(cx.waker());
@@ -468,7 +472,7 @@ mod tests {
             assert!(is_dropped(dropped));
         }
         assert!(!is_dropped(&handled));
-        // Nobody waits for its client: the next one waits until another ends.
+        // No connection waits for its client: the next one waits until another ends.
         assert!(timeout(2 * SLOTS_LOOKED_AT_EVERY, slots.admit(BO)).await.is_err(), "there is no slot");
         drop(handled);
         slots.admit(BO).await;
@@ -488,8 +492,8 @@ mod tests {
             Some(Duration::from_millis(due - slots.now_ms()).as_secs_f64().round() as u64)
         };
         slots.advance(Duration::from_secs(10));
-        slot.heard();
-        // The first bytes of a head give it no more time.
+        slot.received_bytes();
+        // The first bytes of a head do not extend its time.
         assert_eq!(waits(), Some(REQUEST_HEAD_WAIT.as_secs() - 10));
         slot.handling();
         assert_eq!(waits(), None);
@@ -499,7 +503,7 @@ mod tests {
         slot.written();
         assert_eq!(waits(), Some(75));
         slots.advance(Duration::from_secs(60));
-        slot.heard();
+        slot.received_bytes();
         assert_eq!(waits(), Some(REQUEST_HEAD_WAIT.as_secs()));
     }
 
@@ -507,13 +511,13 @@ mod tests {
     async fn an_address_is_bounded_until_somebody_signs_in() {
         let slots = Slots::new(100, 2);
         let (first, second) = (slots.admit(ANA).await, slots.admit(ANA).await);
-        // A burst is let in.
+        // A burst is admitted.
         let third = slots.admit(ANA).await;
         assert!(!is_dropped(&first));
         slots.advance(DROPPED_AFTER_MIN);
         let socket = slots.anonymous(ANA, Box::new(()));
         assert!(is_dropped(&first) && is_dropped(&second) && !is_dropped(&third));
-        // Others have their own.
+        // Other addresses have their own bound.
         let bo = slots.admit(BO).await;
         assert!(third.sign_in().is_none() && socket.sign_in().is_some());
         slots.advance(DROPPED_AFTER_MIN);
@@ -522,7 +526,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_anonymous_socket_gives_back_at_once_what_it_holds() {
+    async fn an_anonymous_socket_returns_at_once_what_it_holds() {
         let slots = Slots::new(100, 0);
         let held = Arc::new(());
         let slot = slots.anonymous(ANA, Box::new(held.clone()));

@@ -1,4 +1,5 @@
-//! The bytes of one accepted connection: TCP, or TLS over TCP. A peer that takes no bytes for too long ends its connection.
+//! The bytes of one accepted connection: TCP, or TLS over TCP. A connection ends when its peer takes no bytes
+//! for too long.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -18,7 +19,8 @@ use crate::limits::STALL_BYTES_MIN;
 pub struct Stream {
     transport: Transport,
     stall: Stall,
-    /// The slot of an HTTP connection, which changes its phase when bytes come or were taken. A WebSocket has none.
+    /// The slot of an HTTP connection, whose phase changes when bytes arrive or were taken. A WebSocket has
+    /// none.
     slot: Option<Arc<Slot>>,
 }
 
@@ -28,7 +30,7 @@ pub enum Transport {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// How long a write has waited for the peer.
+/// Measures how long a write has waited for the peer.
 struct Stall {
     wait_ms: u32,
     /// Bytes that the transport took while the timer runs.
@@ -37,7 +39,7 @@ struct Stall {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// The error of a write when the peer took fewer than `limits::STALL_BYTES_MIN` bytes in the time that it had.
+/// The error of a write when the peer took fewer than `limits::STALL_BYTES_MIN` bytes in its time.
 #[derive(Debug)]
 pub struct Stalled;
 
@@ -66,7 +68,7 @@ impl Stream {
         Self { slot: Some(slot), ..self }
     }
 
-    /// The connection is no HTTP connection any more, and its slot is free.
+    /// The connection is not an HTTP connection any more, so its slot becomes free.
     pub fn release_slot(&mut self) {
         self.slot = None;
     }
@@ -87,7 +89,8 @@ impl Stall {
         outcome
     }
 
-    /// The transport took bytes. A few bytes do not end a stall: a client that reads one byte in a while does not read.
+    /// The transport took bytes. A few bytes do not end a stall: a client that reads one byte now and then
+    /// does not read.
     fn took(&mut self, bytes: usize) {
         if self.timer.is_some() {
             self.taken = self.taken.saturating_add(bytes.try_into().unwrap_or(u32::MAX));
@@ -114,7 +117,7 @@ impl AsyncRead for Stream {
         if let Some(slot) = &stream.slot
             && into.filled().len() > before
         {
-            slot.heard();
+            slot.received_bytes();
         }
         outcome
     }
@@ -156,7 +159,8 @@ impl AsyncWrite for Stream {
         }
     }
 
-    /// With TLS, bytes that were encrypted may still wait for the socket, so only a flush says that the peer took all.
+    /// With TLS, encrypted bytes may still wait for the socket, so only a flush shows that the peer took all
+    /// of them.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         let outcome = match &mut stream.transport {

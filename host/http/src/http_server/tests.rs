@@ -1,4 +1,4 @@
-//! Real sockets against a listener with few slots.
+//! Tests with real sockets on a listener with few slots.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,14 +10,14 @@ use super::*;
 use crate::limits::{DROPPED_AFTER_MIN, LARGE_ANSWERS_BYTES_MAX};
 use crate::shutdown::Shutdown;
 
-/// More than the kernel buffers of both ends hold.
+/// More bytes than the kernel buffers of both ends.
 const LARGE_BYTES: usize = 32 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Server {
     address: SocketAddr,
     slots: Arc<Slots>,
-    /// Requests that were answered or are being handled.
+    /// The number of requests that were answered or are being handled.
     asked: Arc<AtomicUsize>,
     /// `/hold` is answered when there is a permit.
     gate: Arc<Semaphore>,
@@ -31,7 +31,7 @@ impl Server {
         let slots = Slots::new(connections_max, per_address_max);
         let (asked, gate) = (Arc::<AtomicUsize>::default(), Arc::new(Semaphore::new(0)));
         let large = Bytes::from(vec![b'x'; LARGE_BYTES]);
-        let converse = {
+        let serve_connection = {
             let (asked, gate) = (asked.clone(), gate.clone());
             move |stream, _: SocketAddr, slot, guard| {
                 let (asked, gate, large) = (asked.clone(), gate.clone(), large.clone());
@@ -49,11 +49,17 @@ impl Server {
                         }
                     }
                 };
-                super::converse(Stream::new(Transport::Tcp(stream), stall), slot, keep_alive, guard, answer)
+                super::serve_connection(
+                    Stream::new(Transport::Tcp(stream), stall),
+                    slot,
+                    keep_alive,
+                    guard,
+                    answer,
+                )
             }
         };
         let shutdown = Shutdown::new();
-        tokio::spawn(accept(listener, slots.clone(), shutdown.guard(), converse));
+        tokio::spawn(accept(listener, slots.clone(), shutdown.guard(), serve_connection));
         Self { address, slots, asked, gate, shutdown }
     }
 
@@ -86,7 +92,7 @@ async fn until(mut holds: impl FnMut() -> bool) {
     timeout(PATIENCE, looks).await.expect("it never holds");
 }
 
-/// Everything until the server closes.
+/// Reads everything until the server closes.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut all)).await.expect("the server closes");
@@ -107,12 +113,12 @@ async fn one_answer(stream: &mut TcpStream) -> String {
 #[tokio::test]
 async fn a_client_that_reads_nothing_costs_one_answer_and_loses_its_connection() {
     let server = Server::start(8, 0, Duration::from_secs(60), Duration::from_millis(300));
-    let mut deaf = server.connect().await;
-    deaf.write_all(request("/large").repeat(20).as_bytes()).await.unwrap();
+    let mut unread = server.connect().await;
+    unread.write_all(request("/large").repeat(20).as_bytes()).await.unwrap();
     server.until_asked(1).await;
     until(|| server.slots.connections() == 0).await;
     assert_eq!(server.asked.load(Ordering::SeqCst), 1, "no further answer was made");
-    // A client that reads gets the same answer whole.
+    // A client that reads gets the same answer completely.
     let mut reader = server.asking("/large").await;
     let mut head_and_body = 0;
     let mut buffer = vec![0; 1 << 20];
@@ -130,12 +136,12 @@ async fn when_all_slots_are_taken_silent_connections_give_way() {
     }
     let mut client = server.asking("/").await;
     one_answer(&mut client).await;
-    // The oldest was closed, the others stay.
+    // The oldest connection was closed, the others stay.
     assert_eq!(rest(&mut silent[0]).await, "");
     assert_eq!(server.slots.connections(), 4);
     silent[3].write_all(request("/").as_bytes()).await.unwrap();
     one_answer(&mut silent[3]).await;
-    // Idle ones follow the silent ones, and what is being handled stays.
+    // Idle connections are closed after those that sent nothing. A request that is being handled stays.
     let mut held = server.asking("/hold").await;
     server.until_asked(3).await;
     let mut more = Vec::new();
@@ -154,7 +160,7 @@ async fn an_address_has_so_many_connections_that_nobody_signed_in_on() {
     // The server counts from its accept, so this comes before the connection.
     let began = Instant::now();
     let mut first = server.connect().await;
-    // Others come and go until the first is old enough to be closed for them.
+    // Other connections come and go until the first one is old enough to be closed for them.
     let mut others = Vec::new();
     let comes = async {
         loop {
@@ -205,12 +211,12 @@ async fn a_request_that_is_being_handled_is_answered_although_the_process_ends()
 async fn large_answers_that_nobody_reads_have_a_bound_together() {
     let server = Server::start(64, 0, Duration::from_secs(60), Duration::from_secs(60));
     let fit = LARGE_ANSWERS_BYTES_MAX / LARGE_BYTES;
-    let mut deaf = Vec::new();
+    let mut unread = Vec::new();
     for number in 0..fit {
-        deaf.push(server.asking("/large").await);
+        unread.push(server.asking("/large").await);
         server.until_asked(number + 1).await;
     }
-    // The next one is a 503 while the others are young, and takes the place of the oldest later.
+    // The next one gets a 503 while the others are young. Later it takes the slot of the oldest.
     let mut refused = 0;
     let answered = async {
         loop {

@@ -1,16 +1,16 @@
-//! How much one connection may send, and how often it may overdo it.
+//! The rate limit of frames of one connection, and how often it may be exceeded.
 
 use std::time::{Duration, Instant};
 
 use crate::limits::{FLOOD_PAUSE_MS, FLOODS_MAX};
 
-/// What counts of these happened within the last minute. Holds no memory before the first; its owner ends the connection
-/// at its bound, so it holds no more than that.
+/// Counts events within the last minute. It uses no memory before the first event. Its owner closes the
+/// connection at a bound, so it holds no more events than that.
 #[derive(Default)]
 pub struct LastMinute(Vec<Instant>);
 
 impl LastMinute {
-    /// How many, with this one.
+    /// Counts an event, and returns the number of events within the last minute.
     pub fn count(&mut self, now: Instant) -> usize {
         self.0.retain(|then| now.duration_since(*then) < Duration::from_secs(60));
         self.0.push(now);
@@ -18,8 +18,8 @@ impl LastMinute {
     }
 }
 
-/// A bucket of frames that refills at a steady rate. One overflow covers what follows it for [`FLOOD_PAUSE_MS`]: a client
-/// has to hear of it before it can stop.
+/// A token bucket of frames. After one overflow, further frames count as the same overflow for
+/// [`FLOOD_PAUSE_MS`], because the client must first receive the error before it can stop.
 pub struct Flood {
     frames: f32,
     refilled: Instant,
@@ -30,13 +30,13 @@ pub struct Flood {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Within,
-    /// Answer `rate_limited`, and do nothing else with the frame.
+    /// Answer `rate_limited`, and ignore the frame.
     Over,
-    /// The client has just been answered so. Answer only a frame that has an `id`, because its sender waits for a reply; to
-    /// answer every frame would send twenty times the bytes of a ping.
+    /// The client just got this error. Answer only a frame with an `id`, because its sender waits for a
+    /// reply. Answering every frame would send twenty times the bytes of a ping.
     Paused,
-    /// Once too often within a minute.
-    Hopeless,
+    /// The limit was exceeded too often within a minute.
+    TooOften,
 }
 
 impl Flood {
@@ -56,7 +56,7 @@ impl Flood {
             return Verdict::Paused;
         }
         self.paused_until = Some(now + Duration::from_millis(FLOOD_PAUSE_MS));
-        if self.overflows.count(now) < FLOODS_MAX { Verdict::Over } else { Verdict::Hopeless }
+        if self.overflows.count(now) < FLOODS_MAX { Verdict::Over } else { Verdict::TooOften }
     }
 }
 
@@ -93,16 +93,16 @@ mod tests {
         assert_eq!(at(0), Verdict::Over);
         assert_eq!(at(FLOOD_PAUSE_MS - 1), Verdict::Paused);
         assert_eq!(at(30_000), Verdict::Over);
-        // The first is forgotten, the second is not.
+        // The first overflow is older than a minute, the second is not.
         assert_eq!(at(61_000), Verdict::Over);
     }
 
     #[test]
-    fn who_goes_on_flooding_has_two_seconds() {
+    fn a_client_that_keeps_flooding_is_closed_after_two_seconds() {
         let start = Instant::now();
         let mut flood = Flood::new(start, 1);
         let verdicts: Vec<_> =
             (0..250).map(|tick| flood.frame(start + Duration::from_millis(tick * 10), 10, 1)).collect();
-        assert_eq!(verdicts.iter().position(|verdict| *verdict == Verdict::Hopeless), Some(201));
+        assert_eq!(verdicts.iter().position(|verdict| *verdict == Verdict::TooOften), Some(201));
     }
 }

@@ -1,7 +1,8 @@
-//! One connection's protocol state. No sockets, no clock: time comes in, actions go out.
+//! The protocol state of one connection. It has no sockets and no clock: the caller passes the time in, and
+//! the state returns actions.
 //!
-//! It knows what the host itself answers (`auth`, `ping`, errors) and when a connection must end. It knows no handler:
-//! every other frame is a [`Action::Call`], one at a time, in order.
+//! It knows what the host itself answers (`auth`, `ping`, errors), and when a connection must end. It knows
+//! no handler: every other frame is an [`Action::Call`], one at a time, in order.
 
 mod flood;
 mod stage;
@@ -23,21 +24,22 @@ use crate::wire::timestamp;
 use crate::wire::websocket::Violation;
 use flood::{Flood, LastMinute, Verdict};
 
-/// What a verified token says.
+/// The content of a verified token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Credentials {
     pub user: UserId,
     pub principal: Principal,
     /// `exp`, in milliseconds since 1970 UTC.
     pub expires_ms: u64,
-    /// `iat`, likewise; 0 where the token does not say, and then it is older than any revocation.
+    /// `iat`, in milliseconds since 1970 UTC. 0 when the token has none; then it is older than any
+    /// revocation.
     pub issued_ms: u64,
-    /// The `jti` of the present token, where a renewal made it another than the session's.
+    /// The `jti` of the present token, if a renewal made it different from the session's.
     pub renewed_as: Option<Box<str>>,
 }
 
 impl Credentials {
-    /// What they take in memory, roughly.
+    /// The approximate memory size.
     pub fn bytes(&self) -> usize {
         let texts = [&self.principal.user_id, &self.principal.session_id].into_iter();
         let texts = texts.chain(&self.principal.name).chain(&self.principal.roles);
@@ -45,20 +47,20 @@ impl Credentials {
     }
 }
 
-/// The operator's numbers, the same for all connections.
+/// The settings of the operator, the same for all connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub frames_per_second: u32,
     pub frames_burst: u32,
-    /// How long after its `exp` a token counts as expired.
+    /// How long after its `exp` a token is still accepted.
     pub leeway: Duration,
-    /// How long a connection may be without a token.
+    /// How long a connection may stay without a token.
     pub auth_wait: Duration,
-    /// How long it may say nothing. Clients are told to speak three times as often.
+    /// How long a client may send nothing. Clients are asked to send a heartbeat three times as often.
     pub idle: Duration,
-    /// How long it may take nothing of a full queue.
+    /// How long a client may read nothing while its queue is full.
     pub stall: Duration,
-    /// How long before the end of its token it is warned.
+    /// How long before its token expires a client is warned.
     pub expiry_warning: Duration,
 }
 
@@ -68,22 +70,23 @@ pub enum Input<'a> {
     Text(&'a str),
     /// A message that is not text.
     NotText,
-    /// A ping or pong of the WebSocket protocol: a sign of life.
+    /// A ping or pong of the WebSocket protocol. It shows that the client is alive.
     Control,
     /// The peer broke the WebSocket protocol.
     Broken(Violation),
-    /// The answer to [`Action::Verify`], or unasked: the handshake carried a good token.
+    /// The result of [`Action::Verify`]. Also passed at the start, when the handshake carried a valid token.
     Verified { verdict: Result<Arc<Credentials>, Problem>, unix_ms: u64 },
-    /// [`Action::Welcome`] or [`Action::Call`] is done, and what it had to say is queued.
+    /// [`Action::Open`] or [`Action::Call`] is done, and its output is queued.
     Done,
-    /// The socket takes no bytes although some wait; since when the queue behind it is full, if it is. Said again whenever
-    /// the deadline comes and it is still so.
+    /// The socket takes no bytes although some wait. `full_since` says since when the queue behind it is
+    /// full, if it is. Passed again at each deadline while this is still so.
     Blocked { full_since: Option<Instant> },
     /// The socket took bytes.
     Flowing,
-    /// The node ends. This connection has so long to move.
-    Drain { patience: Duration },
-    /// Somebody else decided that it is over: an operator, a handler, the queue, a bound of the node.
+    /// The node is shutting down. This connection must close within this time.
+    Drain { reconnect_after: Duration },
+    /// Another part of the host ends the connection: an operator, a handler, the queue, or a bound of the
+    /// node.
     End(Close),
     /// [`Session::deadline`] has come.
     Deadline,
@@ -93,18 +96,18 @@ pub enum Input<'a> {
 pub enum Action {
     /// Queue a text message.
     Send(String),
-    /// Verify a token and say [`Input::Verified`].
+    /// Verify a token, then pass [`Input::Verified`].
     Verify { token: String },
-    /// The connection is somebody's: queue the greeting, join the hub, ask the handlers what they want to send first, say
+    /// The client has signed in. Queue `auth.success`, join the hub, run the connection handlers, then pass
     /// [`Input::Done`].
-    Welcome { who: Arc<Credentials>, greeting: String },
-    /// The connection has another token from here on.
+    Open { who: Arc<Credentials>, auth_success: String },
+    /// The connection has a new token from here on.
     Renewed(Arc<Credentials>),
-    /// Ask the handler of this frame, queue its reply, say [`Input::Done`].
+    /// Call the handler of this frame, queue its reply, then pass [`Input::Done`].
     Call(Frame),
-    /// A sign of life, of the person or only of the client.
+    /// The client is alive. `active` is true when its user did something.
     Touch { active: bool },
-    /// Queue a close frame; nothing follows it. The last action of a session.
+    /// Queue a close frame. It is the last action of a session.
     Close(Close),
 }
 
@@ -112,7 +115,7 @@ pub struct Session {
     settings: Arc<Settings>,
     phase: Phase,
     work: Option<Work>,
-    last_heard: Instant,
+    last_received: Instant,
     blocked: Option<Blocked>,
     drained_at: Option<Instant>,
     flood: Flood,
@@ -125,24 +128,24 @@ enum Phase {
     },
     Open {
         who: Arc<Credentials>,
-        /// The handlers have said what comes first.
-        greeted: bool,
+        /// True when the connection handlers have run.
+        opened: bool,
         warn_at: Option<Instant>,
         expires_at: Instant,
     },
     Closing {
-        /// It was connected before.
+        /// True when the connection was open before.
         was_connected: bool,
     },
 }
 
 #[derive(Clone, Copy)]
 struct Blocked {
-    look_again: Instant,
+    check_again_at: Instant,
     too_slow_at: Option<Instant>,
 }
 
-/// What somebody else is doing for this connection. While there is any, no frame is handled.
+/// Work that another part does for this connection. Until it is done, no frame is handled.
 enum Work {
     Verification { id: Option<FrameId> },
     Other,
@@ -153,7 +156,7 @@ impl Session {
         Self {
             phase: Phase::Anonymous { until: now + settings.auth_wait },
             work: None,
-            last_heard: now,
+            last_received: now,
             blocked: None,
             drained_at: None,
             flood: Flood::new(now, settings.frames_burst),
@@ -174,7 +177,7 @@ impl Session {
                     self.malformed(
                         now,
                         None,
-                        &Code::Malformed.problem("a frame is text, not binary"),
+                        &Code::Malformed.problem("a frame must be text, not binary"),
                         &mut actions,
                     );
                 }
@@ -188,33 +191,33 @@ impl Session {
             Input::Verified { verdict, unix_ms } => self.verified(now, verdict, unix_ms, &mut actions),
             Input::Done => {
                 self.work = None;
-                if let Phase::Open { greeted, .. } = &mut self.phase {
-                    *greeted = true;
+                if let Phase::Open { opened, .. } = &mut self.phase {
+                    *opened = true;
                 }
-                // Nothing was read meanwhile, so silence proves nothing.
-                self.last_heard = now;
+                // The host read nothing meanwhile, so the client's silence proves nothing.
+                self.last_received = now;
             }
             Input::Blocked { full_since } => {
                 self.blocked = Some(Blocked {
-                    look_again: now + BLOCKED_LOOK,
+                    check_again_at: now + BLOCKED_LOOK,
                     too_slow_at: full_since.map(|since| since + self.settings.stall),
                 });
             }
             Input::Flowing => self.blocked = None,
             Input::End(close) => self.close(close, &mut actions),
-            Input::Drain { patience } => {
-                let notice = json!({ "reconnect_after_ms": patience.as_millis() as u64 });
+            Input::Drain { reconnect_after } => {
+                let notice = json!({ "reconnect_after_ms": reconnect_after.as_millis() as u64 });
                 actions.push(Action::Send(frames::push("draining", &notice)));
-                self.drained_at = Some(now + patience);
+                self.drained_at = Some(now + reconnect_after);
             }
             Input::Deadline => {}
         }
-        self.keep_time(now, &mut actions);
+        self.check_deadlines(now, &mut actions);
         actions
     }
 
-    /// Whether the next frame may be read.
-    pub fn listens(&self) -> bool {
+    /// True when the next frame may be read.
+    pub fn accepts_frames(&self) -> bool {
         self.work.is_none() && !self.is_closing()
     }
 
@@ -225,14 +228,14 @@ impl Session {
     pub fn stage(&self) -> Stage {
         match self.phase {
             Phase::Anonymous { .. } => Stage::Connecting,
-            Phase::Open { greeted: false, .. } => Stage::Authenticated,
-            Phase::Open { greeted: true, .. } => Stage::Connected,
+            Phase::Open { opened: false, .. } => Stage::Authenticated,
+            Phase::Open { opened: true, .. } => Stage::Connected,
             Phase::Closing { was_connected: true } => Stage::Disconnected,
             Phase::Closing { was_connected: false } => Stage::Rejected,
         }
     }
 
-    /// Who is connected, once the token is verified.
+    /// The signed-in user, after the token was verified.
     pub fn who(&self) -> Option<&Arc<Credentials>> {
         match &self.phase {
             Phase::Open { who, .. } => Some(who),
@@ -240,18 +243,19 @@ impl Session {
         }
     }
 
-    /// When [`Input::Deadline`] is due. It may be said later, and earlier does no harm.
+    /// When [`Input::Deadline`] is due. Passing it later or earlier does no harm.
     pub fn deadline(&self) -> Option<Instant> {
-        let blocked = self.blocked.map(|blocked| blocked.too_slow_at.unwrap_or(blocked.look_again));
+        let blocked = self.blocked.map(|blocked| blocked.too_slow_at.unwrap_or(blocked.check_again_at));
         let (always, at_rest) = match self.phase {
             Phase::Anonymous { until } => (Some(until), [None, None]),
             Phase::Open { warn_at, expires_at, .. } => (None, [warn_at, Some(expires_at)]),
             Phase::Closing { .. } => return None,
         };
-        // While somebody works for the connection its end can wait: the answer is on its way, and every call is bounded.
+        // While work is in progress, these deadlines wait: the answer will come, because every call is
+        // bounded.
         let at_rest = at_rest
             .into_iter()
-            .chain([self.drained_at, Some(self.last_heard + self.settings.idle)])
+            .chain([self.drained_at, Some(self.last_received + self.settings.idle)])
             .filter(|_| self.work.is_none());
         [blocked, always].into_iter().chain(at_rest).flatten().min()
     }
@@ -267,9 +271,9 @@ impl Session {
         }
     }
 
-    /// A sign of life, and whether it is within what one connection may send.
+    /// Notes that the client is alive. Returns whether the frame is within the rate limit.
     fn admits(&mut self, now: Instant, text: Option<&str>, actions: &mut Vec<Action>) -> bool {
-        self.last_heard = now;
+        self.last_received = now;
         let verdict = self.flood.frame(now, self.settings.frames_per_second, self.settings.frames_burst);
         if verdict == Verdict::Within {
             return true;
@@ -277,12 +281,12 @@ impl Session {
         let problem = Code::RateLimited
             .problem(format!("more than {} frames a second", self.settings.frames_per_second))
             .retry_after_ms(FLOOD_PAUSE_MS as u32);
-        // The frame is not handled, but a client that waits for its reply gets one.
+        // The frame is not handled, but a client that waits for a reply gets one.
         let id = text.and_then(|text| Frame::parse(text).ok()?.id);
         if id.is_some() || verdict != Verdict::Paused {
             refuse(id.as_ref(), &problem, actions);
         }
-        if verdict == Verdict::Hopeless {
+        if verdict == Verdict::TooOften {
             self.close(Close::FLOOD, actions);
         }
         false
@@ -315,7 +319,7 @@ impl Session {
                         actions.push(Action::Verify { token });
                     }
                     None => {
-                        let problem = Code::Invalid.problem("`token` is a text").field("token");
+                        let problem = Code::Invalid.problem("`token` must be a text").field("token");
                         refuse(frame.id.as_ref(), &problem, actions);
                     }
                 }
@@ -326,7 +330,7 @@ impl Session {
                 actions.push(Action::Call(frame));
             }
             (_, Phase::Anonymous { .. } | Phase::Closing { .. }) => {
-                let problem = Code::Unauthorized.problem("the first frame is `auth` with a token");
+                let problem = Code::Unauthorized.problem("the first frame must be `auth` with a token");
                 refuse(frame.id.as_ref(), &problem, actions);
             }
         }
@@ -347,7 +351,7 @@ impl Session {
             Ok(fresh) => fresh,
             Err(problem) => {
                 refuse(id.as_ref(), &problem, actions);
-                // A verifier that is busy is no judgement of the token.
+                // A busy verifier says nothing about the token.
                 if problem.status == Code::Unauthorized.status() {
                     self.close(Close::TOKEN, actions);
                 }
@@ -358,12 +362,12 @@ impl Session {
             None => false,
             Some(who) if who.user == fresh.user => true,
             Some(_) => {
-                let problem = Code::Forbidden.problem("the token is another user's").field("token");
+                let problem = Code::Forbidden.problem("the token belongs to another user").field("token");
                 return refuse(id.as_ref(), &problem, actions);
             }
         };
         let who = match self.who() {
-            // The connection stays the session it was: that is what a forced disconnect names.
+            // The connection keeps its session id, because a forced disconnect names it.
             Some(before) if before.principal.session_id != fresh.principal.session_id => {
                 let mut who = Credentials::clone(&fresh);
                 let session_id = before.principal.session_id.clone();
@@ -373,7 +377,7 @@ impl Session {
             }
             _ => fresh,
         };
-        let greeting = frames::own(
+        let auth_success = frames::own(
             "auth.success",
             id.as_ref(),
             &json!({
@@ -384,25 +388,26 @@ impl Session {
                 "server_time": timestamp::rfc3339(unix_ms),
             }),
         );
-        let left = Duration::from_millis(who.expires_ms.saturating_sub(unix_ms)).min(LIFE_MAX);
-        // Within the leeway the token is over but still good: what is left of it began in the past.
+        let left = Duration::from_millis(who.expires_ms.saturating_sub(unix_ms)).min(TIMER_MAX);
+        // Within the leeway the token has expired but is still accepted: part of the leeway has already
+        // passed.
         let over = Duration::from_millis(unix_ms.saturating_sub(who.expires_ms));
         self.phase = Phase::Open {
             who: who.clone(),
-            greeted: renewed,
+            opened: renewed,
             warn_at: Some(now + left.saturating_sub(self.settings.expiry_warning)),
             expires_at: now + left + self.settings.leeway.saturating_sub(over),
         };
         if renewed {
-            actions.extend([Action::Send(greeting), Action::Renewed(who)]);
+            actions.extend([Action::Send(auth_success), Action::Renewed(who)]);
         } else {
             self.work = Some(Work::Other);
-            actions.push(Action::Welcome { who, greeting });
+            actions.push(Action::Open { who, auth_success });
         }
     }
 
-    /// Everything that happens because of the time alone.
-    fn keep_time(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    /// Does everything that depends on the time alone.
+    fn check_deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let has_come = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if has_come(self.blocked.and_then(|blocked| blocked.too_slow_at)) {
             return self.close(Close::TOO_SLOW, actions);
@@ -410,12 +415,12 @@ impl Session {
         match &mut self.phase {
             Phase::Closing { .. } => return,
             Phase::Anonymous { until } if *until <= now => {
-                refuse(None, &Code::Unauthorized.problem("no token came in time"), actions);
+                refuse(None, &Code::Unauthorized.problem("no token arrived in time"), actions);
                 return self.close(Close::TOKEN, actions);
             }
             Phase::Anonymous { .. } => {}
             Phase::Open { who, warn_at, .. } => {
-                // After the greeting; a warning about an unknown session would confuse.
+                // After `auth.success`: a warning about an unknown session would confuse the client.
                 if has_come(*warn_at) && self.work.is_none() {
                     *warn_at = None;
                     let notice = json!({ "expires_at": timestamp::rfc3339(who.expires_ms) });
@@ -430,7 +435,7 @@ impl Session {
             self.close(Close::TOKEN, actions);
         } else if has_come(self.drained_at) {
             self.close(Close::DRAINING, actions);
-        } else if self.last_heard + self.settings.idle <= now {
+        } else if self.last_received + self.settings.idle <= now {
             self.close(Close::IDLE, actions);
         }
     }
@@ -448,8 +453,8 @@ impl Session {
     }
 }
 
-/// No timer looks further ahead; a token that lasts longer is checked again at the next connect.
-const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The longest timer. A token that is valid for longer is checked at the next connection.
+const TIMER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn refuse(id: Option<&FrameId>, problem: &Problem, actions: &mut Vec<Action>) {
     actions.push(Action::Send(frames::error(id, problem)));

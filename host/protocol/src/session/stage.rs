@@ -1,22 +1,17 @@
-//! The life of a connection, as logs and metrics name it.
+//! The stages of a connection, as logs and metrics name them.
 
-/// Where a connection is in its life.
-///
-/// ```text
-/// connecting → authenticated → connected → disconnected
-///      └──────────────┴──────→ rejected
-/// ```
+/// The stage of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Nobody's yet: no token, or one that is being verified.
+    /// Not signed in: no token, or one that is being verified.
     Connecting,
-    /// The token is good; the handlers are asked what comes first.
+    /// The token is valid; the connection handlers run.
     Authenticated,
-    /// Its frames are handled.
+    /// The connection is open: its frames are handled.
     Connected,
-    /// It was connected, and is no more.
+    /// The connection was open and has closed.
     Disconnected,
-    /// It ended before it was connected.
+    /// The connection closed before it was open.
     Rejected,
 }
 
@@ -24,7 +19,7 @@ impl Stage {
     pub const ALL: [Self; 5] =
         [Self::Connecting, Self::Authenticated, Self::Connected, Self::Disconnected, Self::Rejected];
 
-    /// As it stands in logs and metrics.
+    /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
@@ -35,7 +30,7 @@ impl Stage {
         }
     }
 
-    /// Where it is once its end has come, whoever brought it.
+    /// The stage after the connection has closed.
     pub fn ended(self) -> Self {
         match self {
             Self::Connecting | Self::Authenticated => Self::Rejected,

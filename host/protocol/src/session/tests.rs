@@ -18,7 +18,7 @@ fn settings() -> Arc<Settings> {
     })
 }
 
-/// A session with a clock of its own.
+/// A session with its own clock.
 struct Talk {
     session: Session,
     start: Instant,
@@ -66,7 +66,7 @@ impl Talk {
         self.says(Input::Verified { verdict, unix_ms })
     }
 
-    /// Waits for the next deadline and gives how long it took.
+    /// Waits for the next deadline and returns how long it took.
     fn sleeps(&mut self) -> (Duration, Vec<Action>) {
         let deadline = self.session.deadline().expect("a live session has a deadline");
         let slept = deadline.duration_since(self.now);
@@ -77,12 +77,12 @@ impl Talk {
 
 fn frame(action: &Action) -> Value {
     match action {
-        Action::Send(text) | Action::Welcome { greeting: text, .. } => serde_json::from_str(text).unwrap(),
+        Action::Send(text) | Action::Open { auth_success: text, .. } => serde_json::from_str(text).unwrap(),
         other => panic!("not a frame: {other:?}"),
     }
 }
 
-/// `type`, `id` and the code where there is one.
+/// `type`, `id`, and the error code if there is one.
 fn gist(action: &Action) -> (String, Value, Value) {
     let frame = frame(action);
     (frame["type"].as_str().unwrap().to_owned(), frame["id"].clone(), frame["payload"]["code"].clone())
@@ -105,19 +105,19 @@ fn a_first_frame_with_a_token_opens_the_connection() {
         talk.sends(r#"{"type":"auth","id":"a","payload":{"token":"t"}}"#),
         [Action::Verify { token: "t".to_owned() }]
     );
-    assert!(!talk.session.listens());
+    assert!(!talk.session.accepts_frames());
 
     let welcome = talk.verified(Ok(credentials("ana", "s1", secs(3600))));
-    let greeting = frame(&welcome[0]);
-    assert_eq!((&greeting["type"], &greeting["id"]), (&"auth.success".into(), &"a".into()));
-    assert_eq!(greeting["payload"]["user_id"], "ana");
-    assert_eq!(greeting["payload"]["session_id"], "s1");
-    assert_eq!(greeting["payload"]["expires_at"], "2025-11-20T01:53:20.000Z");
-    assert_eq!(greeting["payload"]["server_time"], "2025-11-20T00:53:20.000Z");
-    assert_eq!(greeting["payload"]["heartbeat_ms"], 30_000);
-    assert!(!talk.session.listens());
+    let auth_success = frame(&welcome[0]);
+    assert_eq!((&auth_success["type"], &auth_success["id"]), (&"auth.success".into(), &"a".into()));
+    assert_eq!(auth_success["payload"]["user_id"], "ana");
+    assert_eq!(auth_success["payload"]["session_id"], "s1");
+    assert_eq!(auth_success["payload"]["expires_at"], "2025-11-20T01:53:20.000Z");
+    assert_eq!(auth_success["payload"]["server_time"], "2025-11-20T00:53:20.000Z");
+    assert_eq!(auth_success["payload"]["heartbeat_ms"], 30_000);
+    assert!(!talk.session.accepts_frames());
     assert_eq!(talk.says(Input::Done), []);
-    assert!(talk.session.listens());
+    assert!(talk.session.accepts_frames());
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_busy_verifier_and_a_missing_token_are_only_errors() {
     talk.sends(r#"{"type":"auth","id":8,"payload":{"token":"t"}}"#);
     let actions = talk.verified(Err(Code::Unavailable.problem("busy")));
     assert_eq!((actions.len(), gist(&actions[0])), (1, error(8.into(), "unavailable")));
-    assert!(talk.session.listens());
+    assert!(talk.session.accepts_frames());
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_token_near_its_end_is_announced_renewed_or_the_end() {
     let renewed = frame(&actions[0]);
     assert_eq!((&renewed["type"], &renewed["payload"]["session_id"]), (&"auth.success".into(), &"s1".into()));
     let who = talk.session.who().unwrap().clone();
-    // The session stays; what a revocation may name is both.
+    // The session id stays; a revocation may name either id.
     assert_eq!((who.principal.session_id.as_str(), who.renewed_as.as_deref()), ("s1", Some("s2")));
     assert_eq!(actions[1..], [Action::Renewed(who)]);
 
@@ -186,7 +186,7 @@ fn another_users_token_is_refused_and_changes_nothing() {
     let actions = talk.verified(Ok(credentials("bo", "s2", secs(3600))));
     assert_eq!((actions.len(), gist(&actions[0])), (1, error(1.into(), "forbidden")));
     assert_eq!(talk.session.who().unwrap().user.as_str(), "ana");
-    assert!(talk.session.listens());
+    assert!(talk.session.accepts_frames());
 }
 
 #[test]
@@ -205,10 +205,10 @@ fn a_frame_of_a_handler_is_called_and_nothing_else_until_it_is_done() {
     let actions = talk.sends(r#"{"type":"message.send","id":1,"payload":{"content":"hi"}}"#);
     assert_eq!(actions[0], Action::Touch { active: true });
     assert!(matches!(&actions[1], Action::Call(frame) if frame.payload == r#"{"content":"hi"}"#));
-    assert!(!talk.session.listens());
+    assert!(!talk.session.accepts_frames());
     talk.now += secs(89);
     assert_eq!(talk.says(Input::Done), []);
-    assert!(talk.session.listens());
+    assert!(talk.session.accepts_frames());
     assert_eq!(talk.session.deadline(), Some(talk.now + IDLE_MAX));
 }
 
@@ -236,7 +236,7 @@ fn ten_malformed_frames_in_a_minute_are_answered_and_the_next_one_ends_it() {
         assert_eq!((actions.len(), gist(&actions[0])), (1, error(Value::Null, "malformed")));
         talk.now += secs(5);
     }
-    // An invalid one is not malformed.
+    // An invalid frame does not count as malformed.
     assert_eq!(gist(&talk.sends(r#"{"type":"read","id":1.5}"#)[0]), error(Value::Null, "invalid"));
     talk.now += secs(15);
     assert_eq!(talk.sends("hello").len(), 1, "the first two are older than a minute");
@@ -266,7 +266,7 @@ fn a_full_queue_of_which_nothing_is_read_for_thirty_seconds_is_too_slow() {
     let mut talk = Talk::signed_in(secs(3600));
     talk.sends(r#"{"type":"x"}"#);
     assert_eq!(talk.says(Input::Blocked { full_since: None }), []);
-    // A reader that sleeps while nothing piles up is not too slow, but looked after.
+    // A client that does not read is not too slow while its queue is not full, but the session checks again.
     for _ in 0..20 {
         assert_eq!(talk.sleeps(), (BLOCKED_LOOK, vec![]));
         assert_eq!(talk.says(Input::Blocked { full_since: None }), []);
@@ -290,7 +290,7 @@ fn somebody_else_may_end_it_once() {
 #[test]
 fn a_drain_says_when_to_come_back_and_lets_the_call_finish() {
     let mut talk = Talk::signed_in(secs(3600));
-    let actions = talk.says(Input::Drain { patience: Duration::from_millis(1500) });
+    let actions = talk.says(Input::Drain { reconnect_after: Duration::from_millis(1500) });
     assert_eq!(frame(&actions[0])["payload"]["reconnect_after_ms"], 1500);
     talk.sends(r#"{"type":"message.send","id":1}"#);
     talk.now += secs(3);
@@ -303,9 +303,9 @@ enum Step {
     Text(&'static str),
     NotText,
     Control,
-    /// Finish whatever is in progress, well or badly.
+    /// Finish the work in progress, successfully or not.
     Finish(bool),
-    /// Whether the queue is full.
+    /// True when the queue is full.
     Blocked(bool),
     Flowing,
     Drain,
@@ -332,18 +332,18 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: one piece of work at a time, one answer for each frame, nothing after the close,
-    /// and time never stands still.
+    /// For any order of inputs: one piece of work at a time, one answer for each frame, no action after the
+    /// close, and the time always advances.
     #[test]
     fn any_conversation_keeps_the_rules(steps in prop::collection::vec(step(), 0..200)) {
         let mut talk = Talk::begin();
         let mut verifying = false;
         let mut closed = false;
         for step in steps {
-            let listened = talk.session.listens();
+            let listened = talk.session.accepts_frames();
             let is_frame = matches!(step, Step::Text(_) | Step::NotText);
             let actions = match step {
-                // The gateway reads no frame while the session does not listen.
+                // The gateway reads no frame while the session accepts none.
                 Step::Text(_) | Step::NotText | Step::Control if !listened => continue,
                 Step::Text(text) => talk.sends(text),
                 Step::NotText => talk.says(Input::NotText),
@@ -357,7 +357,7 @@ proptest! {
                     talk.says(Input::Blocked { full_since })
                 }
                 Step::Flowing => talk.says(Input::Flowing),
-                Step::Drain => talk.says(Input::Drain { patience: secs(1) }),
+                Step::Drain => talk.says(Input::Drain { reconnect_after: secs(1) }),
                 Step::Wait(ms) => {
                     talk.now += Duration::from_millis(ms);
                     let actions = talk.says(Input::Deadline);
@@ -374,18 +374,18 @@ proptest! {
             };
             prop_assert!(!closed || actions.is_empty());
             let work = actions.iter().filter(|action| {
-                matches!(action, Action::Call(_) | Action::Verify { .. } | Action::Welcome { .. })
+                matches!(action, Action::Call(_) | Action::Verify { .. } | Action::Open { .. })
             });
             let (work, answers) = (work.count(), actions.iter().filter(|a| matches!(a, Action::Send(_))).count());
             prop_assert!(work <= 1);
             if is_frame && !talk.session.is_closing() {
-                // A warning may come along.
+                // An expiry warning may be among them.
                 prop_assert!(work + answers >= 1);
             }
             if work == 1 {
                 verifying = matches!(actions.iter().find(|a| !matches!(a, Action::Touch { .. } | Action::Send(_))),
                     Some(Action::Verify { .. }));
-                prop_assert!(!talk.session.listens());
+                prop_assert!(!talk.session.accepts_frames());
             }
             closed = talk.session.is_closing();
             if closed && !actions.is_empty() {
@@ -394,7 +394,7 @@ proptest! {
             if let Some(deadline) = talk.session.deadline() {
                 prop_assert!(deadline > talk.now, "a deadline that has passed would spin");
             } else {
-                prop_assert!(!talk.session.listens(), "only work or the end may take as long as they like");
+                prop_assert!(!talk.session.accepts_frames(), "only work or the end may take as long as they like");
             }
         }
     }

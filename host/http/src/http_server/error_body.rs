@@ -1,5 +1,6 @@
-//! What is too broken to be a request never reaches us: hyper answers it by itself, in two lines. This stands under hyper
-//! while it speaks HTTP and puts a whole answer in place of those lines: a problem, with a request id, like every other.
+//! Replaces the error answers that hyper itself writes. When bytes are not a valid request, hyper answers
+//! them in two lines without asking us. This stream is under hyper while it speaks HTTP, and replaces these
+//! lines with a complete answer: a problem with a request id, like every other error.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -14,36 +15,36 @@ use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 use crate::wire::http::REQUEST_ID;
 use crate::wire::problem::{self, Code};
 
-/// Longer than what hyper makes up.
-const MADE_UP_BYTES_MAX: usize = 256;
+/// Longer than any answer that hyper writes by itself.
+const HYPER_ANSWER_BYTES_MAX: usize = 256;
 
-pub struct Courtesy<S> {
+pub struct ErrorBodyStream<S> {
     stream: S,
-    /// An answer of ours on its way, and how many bytes of hyper's it stands for.
-    instead: Option<(Bytes, usize)>,
-    /// The last write was not taken whole: what comes next is the rest of it, whatever it looks like.
-    is_within: bool,
+    /// The replacement that is being written, and how many bytes of hyper's answer it replaces.
+    replacement: Option<(Bytes, usize)>,
+    /// True when the last write was incomplete: the next bytes are the rest of it, whatever they look like.
+    is_partial: bool,
 }
 
-impl<S> Courtesy<S> {
+impl<S> ErrorBodyStream<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, instead: None, is_within: false }
+        Self { stream, replacement: None, is_partial: false }
     }
 
     pub fn into_inner(self) -> S {
         self.stream
     }
 
-    /// Only at the start of an answer.
-    fn instead_of(&self, bytes: &[u8]) -> Option<Bytes> {
-        if self.is_within { None } else { instead_of(bytes) }
+    /// Returns the replacement, only at the start of an answer.
+    fn replacement_for(&self, bytes: &[u8]) -> Option<Bytes> {
+        if self.is_partial { None } else { replacement_for(bytes) }
     }
 }
 
-impl<S: AsyncWrite + Unpin> Courtesy<S> {
-    /// Hyper closes the connection behind such an answer, so nothing comes after it.
-    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some((ours, stands_for)) = &mut self.instead else { return Poll::Ready(Ok(0)) };
+impl<S: AsyncWrite + Unpin> ErrorBodyStream<S> {
+    /// Writes the replacement. Hyper closes the connection after such an answer, so no bytes follow.
+    fn poll_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some((ours, replaced_bytes)) = &mut self.replacement else { return Poll::Ready(Ok(0)) };
         while ours.has_remaining() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, ours))?;
             if written == 0 {
@@ -51,41 +52,41 @@ impl<S: AsyncWrite + Unpin> Courtesy<S> {
             }
             ours.advance(written);
         }
-        let stands_for = *stands_for;
-        self.instead = None;
-        Poll::Ready(Ok(stands_for))
+        let replaced_bytes = *replaced_bytes;
+        self.replacement = None;
+        Poll::Ready(Ok(replaced_bytes))
     }
 }
 
-/// The answer to be given in place of these bytes, where they are one of the heads that hyper makes up: a status of a few,
-/// and no header but those that it adds by itself.
-fn instead_of(bytes: &[u8]) -> Option<Bytes> {
+/// Returns the replacement when these bytes are a head that hyper writes by itself: one of a few status
+/// codes, and only headers that hyper adds.
+fn replacement_for(bytes: &[u8]) -> Option<Bytes> {
     let head = bytes.strip_prefix(b"HTTP/1.1 ")?.strip_suffix(b"\r\n\r\n")?;
-    if head.len() > MADE_UP_BYTES_MAX {
+    if head.len() > HYPER_ANSWER_BYTES_MAX {
         return None;
     }
     let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
     let (status, reason) = lines.next()?.split_once(' ')?;
-    let is_made_up = matches!(status, "400" | "414" | "431")
+    let is_by_hyper = matches!(status, "400" | "414" | "431")
         && lines.all(|line| match line.split_once(": ") {
             Some(("connection", value)) => value == "close",
             Some(("content-length", value)) => value == "0",
             Some((name, _)) => name == "date",
             None => false,
         });
-    if !is_made_up {
+    if !is_by_hyper {
         return None;
     }
     let mut problem = match status {
         "431" | "414" => Code::TooLarge.problem(format!(
             "the head of the request has more than {REQUEST_HEADERS_MAX} headers or {REQUEST_HEAD_BYTES_MAX} bytes"
         )),
-        _ => Code::Malformed.problem("this is no HTTP request"),
+        _ => Code::Malformed.problem("this is not an HTTP request"),
     };
     problem.status = status.parse().ok()?;
     let id = Uuid::now_v7();
     let body = problem::document(&problem, &id.to_string()).to_string();
-    debug!(request.id = %id, status, "answered what is no request");
+    debug!(request.id = %id, status, "answered bytes that are not a request");
     let answer = format!(
         "HTTP/1.1 {status} {reason}\r\ncontent-type: application/problem+json\r\n{REQUEST_ID}: {id}\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{body}",
@@ -94,7 +95,7 @@ fn instead_of(bytes: &[u8]) -> Option<Bytes> {
     Some(answer.into())
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Courtesy<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ErrorBodyStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -104,19 +105,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Courtesy<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Courtesy<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ErrorBodyStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.instead.is_none() {
-            match self.instead_of(bytes) {
-                Some(ours) => self.instead = Some((ours, bytes.len())),
+        if self.replacement.is_none() {
+            match self.replacement_for(bytes) {
+                Some(ours) => self.replacement = Some((ours, bytes.len())),
                 None => {
                     let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-                    self.is_within = written < bytes.len();
+                    self.is_partial = written < bytes.len();
                     return Poll::Ready(Ok(written));
                 }
             }
         }
-        self.poll_instead(cx)
+        self.poll_replacement(cx)
     }
 
     fn poll_write_vectored(
@@ -124,12 +125,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Courtesy<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // What hyper makes up is one slice; an answer of ours begins with its head.
-        if self.instead.is_some() || slices.len() == 1 && self.instead_of(&slices[0]).is_some() {
+        // An answer that hyper writes by itself is one slice; our own answers begin with their head.
+        if self.replacement.is_some() || slices.len() == 1 && self.replacement_for(&slices[0]).is_some() {
             return self.poll_write(cx, &slices[0]);
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        self.is_within = written < slices.iter().map(|slice| slice.len()).sum();
+        self.is_partial = written < slices.iter().map(|slice| slice.len()).sum();
         Poll::Ready(Ok(written))
     }
 
@@ -153,9 +154,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_what_hyper_made_up_is_replaced() {
+    async fn only_answers_of_hyper_are_replaced() {
         let say = async |text: &str| {
-            let mut stream = Courtesy::new(Vec::new());
+            let mut stream = ErrorBodyStream::new(Vec::new());
             stream.write_all(text.as_bytes()).await.unwrap();
             String::from_utf8(stream.into_inner()).unwrap()
         };
@@ -179,16 +180,17 @@ mod tests {
             assert_eq!(say(ours).await, ours);
         }
     }
-    /// Nobody's `poll_write` has to take everything: the rest of an answer may look like a head of hyper's.
+    /// `poll_write` need not take all bytes, and the rest of an answer may look like one of hyper's heads.
     #[tokio::test]
-    async fn what_goes_on_within_an_answer_is_left_as_it_is() {
+    async fn the_rest_of_an_answer_is_not_replaced() {
         let head = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
         let before = format!("HTTP/1.1 200 OK\r\ncontent-length: 168\r\n\r\n{}", "x".repeat(100));
         let ours = format!("{before}{head}");
         for is_vectored in [false, true] {
-            // It holds what comes before, then what looks like a head.
+            // It holds the first part, then the bytes that look like a head.
             let (stream, mut client) = tokio::io::duplex(before.len());
-            let (mut stream, mut rest, mut arrived) = (Courtesy::new(stream), ours.as_bytes(), Vec::new());
+            let (mut stream, mut rest, mut arrived) =
+                (ErrorBodyStream::new(stream), ours.as_bytes(), Vec::new());
             while !rest.is_empty() {
                 let written = match is_vectored {
                     true => stream.write_vectored(&[IoSlice::new(rest)]).await.unwrap(),
@@ -200,12 +202,12 @@ mod tests {
                 }
             }
             assert_eq!(String::from_utf8(arrived).unwrap(), ours);
-            // The next answer is one of its own again.
+            // The next answer is checked again.
             let speaks = async {
                 stream.write_all(head.as_bytes()).await.unwrap();
                 drop(stream);
             };
-            // More than fits into what is between them.
+            // More bytes than fit into the buffer between both ends.
             let mut said = String::new();
             let (_, heard) = tokio::join!(speaks, client.read_to_string(&mut said));
             heard.unwrap();
