@@ -151,13 +151,13 @@ async fn a_certificate_is_changed_while_clients_stay() {
         let stray = files(&Certificate::make());
         std::fs::copy(stray.path().join("cert.pem"), directory.path().join("cert.pem")).unwrap();
         until("the mismatch to be noticed", async || {
-            host.log().contains("the certificate in use stays").then_some(())
+            host.log().contains("the old certificate stays in use").then_some(())
         })
         .await;
         assert!(new.connect(host.address).await.is_ok());
         std::fs::write(directory.path().join("key.pem"), "nonsense").unwrap();
         until("the nonsense to be noticed", async || {
-            (host.log().matches("the certificate in use stays").count() > 1).then_some(())
+            (host.log().matches("the old certificate stays in use").count() > 1).then_some(())
         })
         .await;
         assert!(new.connect(host.address).await.is_ok());

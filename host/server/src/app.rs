@@ -1,5 +1,5 @@
-//! One node: every part made, joined and started here, in the order of the layers, and ended in the reverse. No part is
-//! made anywhere else, and nothing else is done here.
+//! One node. Every part is created, connected and started here, in the order of the layers, and stopped in
+//! the reverse order. This module does nothing else, and no part is created elsewhere.
 
 mod generations;
 mod readiness;
@@ -17,7 +17,7 @@ use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::fanout::{Hub, Wakes};
 use crate::gateway::auth::Auth;
-use crate::gateway::{Gateway, Inside, Tickets, Tls};
+use crate::gateway::{Gateway, Tickets, Tls};
 use crate::http_server;
 use crate::ids::NodeId;
 use crate::limits;
@@ -34,16 +34,16 @@ use crate::triggers::Triggers;
 
 pub use generations::keyspace;
 
-/// So long after the drain the whole end is over; what has not ended by then is cut off.
+/// The whole shutdown ends this long after the drain. What has not ended by then is cut off.
 const END_WAITS: Duration = Duration::from_secs(10);
-/// So long after the drain clients that are still there are cut off.
+/// Clients that are still connected this long after the drain are cut off.
 const CLIENTS_WAIT: Duration = Duration::from_secs(7);
-/// What the node does by itself has so long to end where clients have used up all of the time before.
+/// The minimum time for background tasks to end, when the clients have used up the time before.
 const WORK_WAITS_MIN: Duration = Duration::from_secs(2);
-/// What operators are being answered when a drain has used up all of its time.
+/// The minimum time to answer operators, when the drain has used up its time.
 const OPERATORS_WAIT_MIN: Duration = Duration::from_secs(1);
 
-/// What kept a node from starting: which part, and what it said.
+/// Why a node could not start: which part failed, and the reason.
 #[derive(Debug)]
 pub struct Error {
     part: &'static str,
@@ -62,18 +62,19 @@ fn of<E: fmt::Display>(part: &'static str) -> impl FnOnce(E) -> Error {
     move |reason| Error { part, reason: reason.to_string() }
 }
 
-/// A node that is being served by tasks until `end` is called.
+/// A running node. Its tasks run until `end` is called.
 pub struct App {
-    /// Where clients and operators really are: a port 0 in the settings is a free one here.
+    /// The real addresses of the listeners: port 0 in the settings becomes a free port.
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
     postgres: Postgres,
     hub: Hub,
-    /// Ends first, over the drain: clients, and the calls that they wait for.
+    /// Ends first, during the drain: clients and their calls.
     clients: Shutdown,
-    /// Ends when the last client is gone: until then events are delivered, schedules run, and the node follows the fleet.
+    /// Ends after the last client: until then events are delivered, schedules run, and the node follows the
+    /// fleet.
     work: Shutdown,
-    /// Ends last: the admin listener says that the node drains until it has.
+    /// Ends last, so that the admin listener can report the drain.
     operators: Shutdown,
     drain: Duration,
 }
@@ -99,10 +100,10 @@ impl App {
         let node = NodeId::random();
         let metrics = telemetry::start(&config, node).map_err(of("log"))?;
         for variable in &config.unknown_variables {
-            warn!(variable, "the variable {variable} names no setting and has no effect");
+            warn!(variable, "the environment variable {variable} is not a setting and has no effect");
         }
 
-        // Bound first: a port in use is said before anything else is done, and what is announced is the real one.
+        // Bound first, so that a port in use is reported at once, and the announced port is the real one.
         let clients = http_server::bind(config.listen).map_err(of("listen"))?;
         let operators = http_server::bind(config.admin_listen).map_err(of("admin_listen"))?;
         config.listen = clients.local_addr().map_err(of("listen"))?;
@@ -118,7 +119,7 @@ impl App {
         let revocations =
             Revocations::start(postgres.host().clone(), hub.clone()).await.map_err(of("revocations"))?;
         let auth = Arc::new(Auth::new(&config, revocations.known()).map_err(of("jwt"))?);
-        // A provider of identities that is away does not keep a node from starting.
+        // A node starts also when its identity provider is not reachable.
         let keys_again_after = auth.read_keys().await;
 
         let backends = Backends::new(postgres.clone(), redis.clone(), hub.clone(), wakes.clone());
@@ -126,10 +127,10 @@ impl App {
         let registry = Arc::new(Registry::new());
         let triggers =
             Triggers::new(node, registry.clone(), runtime.clone(), hub.clone(), postgres.clone(), wakes);
-        let inside = Inside::new(triggers.clone(), hub.clone());
         let tls = Tls::of(&config).map_err(of("tls"))?;
-        let gateway =
-            Gateway::new(&config, node, auth.clone(), Tickets::new(redis.clone()), tls.clone(), inside);
+        let tickets = Tickets::new(redis.clone());
+        let (calls, connections) = (triggers.clone(), Arc::new(hub.clone()));
+        let gateway = Gateway::new(&config, node, auth.clone(), tickets, tls.clone(), calls, connections);
         let rollout = Arc::new(Rollout::new(
             node,
             config.clone(),
@@ -146,23 +147,24 @@ impl App {
         let (clients_end, work_end, operators_end) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
         let guard = work_end.guard();
         if rollout.demands_signatures() {
-            info!("only releases that a key of `release_keys` vouches for are loaded");
+            info!("this node loads only releases that are signed with a key of `release_keys`");
         }
         rollout.join().await.map_err(of("releases"))?;
         spawn_follow(rollout.clone(), &guard);
         tokio::spawn(revocations.clone().follow(guard.clone()));
-        tokio::spawn(auth.follow(keys_again_after, guard.clone()));
+        tokio::spawn(auth.follow_keys(keys_again_after, guard.clone()));
         if let Some(tls) = tls {
             tokio::spawn(tls.follow(guard.clone()));
         }
         if let Some(directory) = &config.handlers_dir {
-            // What cannot be deployed now is logged, in `readyz`, and tried again by `follow`.
+            // A file that cannot be deployed now is logged, is shown in `readyz`, and is tried again by
+            // `follow`.
             rollout.deploy_found(directory).await.map_err(of("handlers_dir"))?;
         }
         triggers.start(&guard);
         tokio::spawn(metrics.clone().upkeep(guard.clone()));
         let host = postgres.host().clone();
-        tokio::spawn(admin::gauges::keep(host, redis.clone(), hub.clone(), guard.clone()));
+        tokio::spawn(admin::gauges::run(host, redis.clone(), hub.clone(), guard.clone()));
         tokio::spawn(gateway.clone().serve(clients, clients_end.guard()));
         let admin = Admin {
             token: config.admin_token.clone(),
@@ -197,9 +199,11 @@ impl App {
         })
     }
 
-    /// 1. No new connections; the clients that are there are told to move, each at its own time; calls in flight finish.
-    ///    What they send until they have gone is acknowledged, so it is also delivered: the rest of the node works on.
-    /// 2. With the last client gone, consumers give back their shards, schedules end, and the node leaves the fleet.
+    /// 1. The node accepts no new connections. Clients are asked to reconnect elsewhere, each at its own
+    ///    time. Calls in flight finish. What clients send until then is acknowledged, so it must be
+    ///    delivered: the rest of the node keeps working.
+    /// 2. After the last client, consumers release their shards, schedules end, and the node leaves the
+    ///    fleet.
     /// 3. Operators are served until all of that is done.
     pub async fn end(self) {
         info!("draining");
@@ -207,19 +211,19 @@ impl App {
         let left = || until.saturating_duration_since(Instant::now());
         self.clients.begin();
         if !self.clients.finished(self.drain + CLIENTS_WAIT).await {
-            warn!("a client or its call did not end in time and is cut off");
+            warn!("a client or its call did not end in time and was cut off");
         }
         self.work.begin();
         if !self.work.finished(left().max(WORK_WAITS_MIN)).await {
-            warn!("something did not end in time and is cut off");
+            warn!("a background task did not end in time and was cut off");
         }
         self.operators.begin();
         if !self.operators.finished(left().max(OPERATORS_WAIT_MIN)).await {
-            warn!("an operator was not answered in time and is cut off");
+            warn!("a request of an operator did not end in time and was cut off");
         }
         self.hub.stop().await;
         self.postgres.close().await;
-        info!("ended");
+        info!("the node has shut down");
     }
 }
 

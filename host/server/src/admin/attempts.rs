@@ -1,7 +1,8 @@
-//! Wrong admin tokens: counted, written to the log, and answered more slowly with every further one of an address.
+//! Wrong admin tokens are counted and logged, and each further one from an address is answered more slowly.
 //!
-//! Only so many answers are held back at a time. When they are, a request from an address that was wrong before is refused
-//! unread, also with a right token, because otherwise many connections at once would guess as fast as without any delay.
+//! The number of delayed answers is bounded. At the bound, a request from an address with wrong tokens is
+//! refused without a check, even if its token is right. Otherwise many connections at once could guess as
+//! fast as without any delay.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,15 +22,15 @@ use crate::limits::{
 use crate::wire::problem::Code;
 
 pub(super) struct Attempts {
-    known: Mutex<Known>,
+    known: Mutex<Addresses>,
     delayed: Semaphore,
 }
 
 #[derive(Default)]
-struct Known {
+struct Addresses {
     addresses: HashMap<Address, Wrong>,
     logged_at: Option<Instant>,
-    /// Since the last line in the log.
+    /// The number of wrong tokens since the last log line.
     unlogged: u64,
 }
 
@@ -45,19 +46,19 @@ impl Default for Attempts {
 }
 
 impl Attempts {
-    /// Whether a token from this address is looked at now.
+    /// Checks whether a token from this address may be tried now.
     pub fn may_try(&self, remote: IpAddr) -> Result<(), Problem> {
         let was_wrong = self.lock().is_suspect(remote.into(), Instant::now());
         if !was_wrong || self.delayed.available_permits() > 0 {
             return Ok(());
         }
         metrics::counter!("switchboard_admin_tokens_refused_total", "why" => "unread").increment(1);
-        let detail = "too many wrong admin tokens came from this address; this one was not looked at";
+        let detail = "too many wrong admin tokens came from this address; this token was not checked";
         let wait_ms = ADMIN_ATTEMPT_DELAY_MAX.as_millis() as u32;
         Err(Code::RateLimited.problem(detail).retry_after_ms(wait_ms))
     }
 
-    /// A token was wrong: comes back when the answer may go out.
+    /// Counts a wrong token, and waits until the answer may be sent.
     pub async fn wrong(&self, remote: IpAddr) {
         metrics::counter!("switchboard_admin_tokens_refused_total", "why" => "wrong").increment(1);
         let now = Instant::now();
@@ -66,25 +67,26 @@ impl Attempts {
             (known.wrong(remote.into(), now), known.log(now))
         };
         if let Some(count) = logged {
-            warn!(%remote, count, "a request to the admin listener was refused: its token is no admin token");
+            warn!(%remote, count, "refused a request to the admin listener: its token is not an admin token");
         }
-        // Without a permit others of this kind are waiting already, and the next request of the address is not looked at.
+        // Without a permit, other answers are already delayed, and the next request of this address is
+        // refused without a check.
         if let Ok(_permit) = self.delayed.try_acquire() {
             sleep(delay).await;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, Addresses> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl Addresses {
     fn is_suspect(&self, address: Address, now: Instant) -> bool {
         self.addresses.get(&address).is_some_and(|wrong| wrong.counts(now))
     }
 
-    /// How long the answer is held back.
+    /// Returns how long the answer is delayed.
     fn wrong(&mut self, address: Address, now: Instant) -> Duration {
         if self.addresses.len() >= ADMIN_ATTEMPTS_ADDRESSES_MAX && !self.addresses.contains_key(&address) {
             self.addresses.retain(|_, wrong| wrong.counts(now));
@@ -104,7 +106,7 @@ impl Known {
         delay.min(ADMIN_ATTEMPT_DELAY_MAX)
     }
 
-    /// How many tokens were wrong since the last line, when it is time for another.
+    /// Returns the number of wrong tokens since the last log line, when it is time for another line.
     fn log(&mut self, now: Instant) -> Option<u64> {
         self.unlogged += 1;
         if self.logged_at.is_some_and(|at| now.duration_since(at) < ADMIN_ATTEMPTS_LOGGED_EVERY) {
@@ -130,7 +132,7 @@ mod tests {
 
     #[test]
     fn every_further_wrong_token_of_an_address_waits_longer_up_to_a_bound() {
-        let (mut known, now) = (Known::default(), Instant::now());
+        let (mut known, now) = (Addresses::default(), Instant::now());
         let delays: Vec<_> = (0..10).map(|_| known.wrong(ANA.into(), now).as_millis()).collect();
         assert_eq!(delays, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
         assert_eq!(known.wrong(BO.into(), now), ADMIN_ATTEMPT_DELAY_MIN);
@@ -141,7 +143,7 @@ mod tests {
 
     #[test]
     fn addresses_are_bounded_and_the_log_has_a_line_a_second() {
-        let (mut known, now) = (Known::default(), Instant::now());
+        let (mut known, now) = (Addresses::default(), Instant::now());
         for number in 0..2 * ADMIN_ATTEMPTS_ADDRESSES_MAX as u32 {
             let address = IpAddr::from(number.to_be_bytes());
             known.wrong(address.into(), now + Duration::from_micros(number.into()));
@@ -161,7 +163,7 @@ mod tests {
         let all = attempts.delayed.try_acquire_many(ADMIN_ATTEMPTS_DELAYED_MAX as u32).unwrap();
         assert_eq!(attempts.may_try(ANA).unwrap_err().status, 429);
         assert!(attempts.may_try(BO).is_ok());
-        // Nor is a further answer held back without a bound on how many are.
+        // At the bound, a further answer is not delayed.
         attempts.wrong(ANA).await;
         drop(all);
         assert!(attempts.may_try(ANA).is_ok());

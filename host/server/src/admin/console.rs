@@ -1,5 +1,5 @@
-//! The console: one page for operators, which reads `/admin/v1` with the token that it asks for. The page itself is no
-//! secret. It loads nothing from elsewhere, and its policy would not let it.
+//! The console: one page for operators, which reads `/admin/v1` with the token that the operator enters. The
+//! page itself is not secret. It loads nothing from other sites, and its content security policy forbids it.
 
 use hyper::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -47,7 +47,7 @@ mod tests {
         }
         assert_eq!(page.matches("<script").count(), 1);
         assert!(page.contains(r#"<script src="/console/console.js" defer></script>"#));
-        // What a fleet says is text to the page, never markup.
+        // The page shows data of the fleet as text, never as markup.
         let script = include_str!("console/console.js");
         for markup in ["innerHTML", "insertAdjacentHTML", "document.write", "eval("] {
             assert!(!script.contains(markup), "{markup}");

@@ -1,40 +1,54 @@
-//! `POST /disconnect`: who is closed with 4003, on every node.
+//! `POST /disconnect`: which connections are closed with 4003, on every node.
 
 use serde_json::{Map, Value};
 
-use super::api::text;
+use super::fields::text;
 use crate::contract::channels::Target;
 use crate::contract::types::Problem;
 use crate::ids::{Address, UserId};
 use crate::limits;
 use crate::wire::problem::Code;
 
-/// Exactly one of `user_id`, `session_id`, `conversation_id`. The last is the one place where the host reads the app's
-/// addresses: operators say conversation, not address.
+/// Parses exactly one of `user_id`, `session_id`, `address` and `conversation_id`. The last one is an alias
+/// of `address` for the chat application: `{id}` means the address `conv:{id}`.
 pub fn target(fields: &Map<String, Value>) -> Result<Target, Problem> {
-    let (user, session) = (text(fields, "user_id")?, text(fields, "session_id")?);
-    match (user, session, text(fields, "conversation_id")?) {
-        (Some(user), None, None) => match UserId::parse(&user) {
-            Some(user) => Ok(Target::User(user.as_str().to_owned())),
-            None => Err(invalid("user_id", "is a user's id: 1 to 64 characters")),
-        },
-        (None, Some(session), None) => {
-            let fits = (1..=limits::SESSION_ID_CHARS_MAX).contains(&session.chars().count());
-            fits.then_some(Target::Session(session))
-                .ok_or_else(|| invalid("session_id", "is the `jti` of a token"))
-        }
-        (None, None, Some(conversation)) => match Address::parse(&format!("conv:{conversation}")) {
-            Some(address) => Ok(Target::Address(address.as_str().to_owned())),
-            None => Err(invalid("conversation_id", "is a conversation's id")),
-        },
+    let given = [
+        ("user_id", text(fields, "user_id")?),
+        ("session_id", text(fields, "session_id")?),
+        ("address", text(fields, "address")?),
+        ("conversation_id", text(fields, "conversation_id")?),
+    ];
+    let mut given = given.into_iter().filter_map(|(field, value)| Some((field, value?)));
+    match (given.next(), given.next()) {
+        (Some((field, value)), None) => parse(field, value),
         _ => Err(Code::Invalid
-            .problem("give one of `user_id`, `session_id`, `conversation_id`")
+            .problem("give exactly one of `user_id`, `session_id`, `address` and `conversation_id`")
             .field("user_id")),
     }
 }
 
-/// For the audit.
-pub fn said(target: &Target) -> String {
+fn parse(field: &str, value: String) -> Result<Target, Problem> {
+    let address = |text: &str, rule| match Address::parse(text) {
+        Some(address) => Ok(Target::Address(address.as_str().to_owned())),
+        None => Err(invalid(field, rule)),
+    };
+    match field {
+        "user_id" => match UserId::parse(&value) {
+            Some(user) => Ok(Target::User(user.as_str().to_owned())),
+            None => Err(invalid(field, "must be a user's id of 1 to 64 characters")),
+        },
+        "session_id" => {
+            let fits = (1..=limits::SESSION_ID_CHARS_MAX).contains(&value.chars().count());
+            fits.then_some(Target::Session(value))
+                .ok_or_else(|| invalid(field, "must be the `jti` of a token"))
+        }
+        "address" => address(&value, "must be an address, for instance `conv:{id}`"),
+        _ => address(&format!("conv:{value}"), "must be a conversation's id"),
+    }
+}
+
+/// Describes the target for the audit log.
+pub fn describe(target: &Target) -> String {
     match target {
         Target::User(user) => format!("user {user}"),
         Target::Session(session) => format!("session {session}"),
@@ -59,6 +73,7 @@ mod tests {
         assert_eq!(read(json!({"user_id": "ana"})), Ok(Target::User("ana".into())));
         assert_eq!(read(json!({"session_id": "s", "user_id": null})), Ok(Target::Session("s".into())));
         assert_eq!(read(json!({"conversation_id": "0192"})), Ok(Target::Address("conv:0192".into())));
+        assert_eq!(read(json!({"address": "conv:0192"})), Ok(Target::Address("conv:0192".into())));
         for (bad, field) in [
             (json!({}), "user_id"),
             (json!({"user_id": "ana", "session_id": "s"}), "user_id"),
@@ -66,6 +81,8 @@ mod tests {
             (json!({"user_id": ""}), "user_id"),
             (json!({"session_id": "x".repeat(limits::SESSION_ID_CHARS_MAX + 1)}), "session_id"),
             (json!({"conversation_id": "a\nb"}), "conversation_id"),
+            (json!({"address": "conv:"}), "address"),
+            (json!({"address": "conv:1", "conversation_id": "1"}), "user_id"),
         ] {
             let problem = read(bad).unwrap_err();
             assert_eq!((problem.status, problem.field.as_deref()), (422, Some(field)));

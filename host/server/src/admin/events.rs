@@ -1,10 +1,10 @@
-//! The outbox, for operators: how far its consumers are, and what they gave up.
+//! The outbox for operators: how far its consumers are, and the events that they gave up.
 
 use serde_json::json;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{Admin, Asked};
+use super::{Admin, AdminRequest};
 use crate::contract::types::Problem;
 use crate::postgres::outbox;
 use crate::releases::Load;
@@ -12,49 +12,51 @@ use crate::wire::http::Answer;
 use crate::wire::problem::Code;
 
 impl<L: Load> Admin<L> {
-    pub(super) async fn consumers(&self, asked: &Asked) -> Result<Answer, Problem> {
+    pub(super) async fn consumers(&self, request: &AdminRequest) -> Result<Answer, Problem> {
         let consumers = outbox::lag(&self.postgres).await.map_err(unavailable)?;
-        Ok(asked.json(&json!({ "consumers": consumers })))
+        Ok(request.json(&json!({ "consumers": consumers })))
     }
 
-    pub(super) async fn failed_events(&self, asked: &Asked) -> Result<Answer, Problem> {
-        if asked.parameter("state").is_some_and(|state| state != "failed") {
-            return Err(Code::Invalid.problem("`state` is failed: others are not kept").field("state"));
+    pub(super) async fn failed_events(&self, request: &AdminRequest) -> Result<Answer, Problem> {
+        if request.parameter("state").is_some_and(|state| state != "failed") {
+            return Err(Code::Invalid
+                .problem("`state` must be `failed`: other events are not listed")
+                .field("state"));
         }
         let events = outbox::parked(&self.postgres).await.map_err(unavailable)?;
-        Ok(asked.json(&json!({ "events": events })))
+        Ok(request.json(&json!({ "events": events })))
     }
 
-    pub(super) async fn retry_event(&self, id: &str, asked: &Asked) -> Result<Answer, Problem> {
-        let id = an_event(id)?;
+    pub(super) async fn retry_event(&self, id: &str, request: &AdminRequest) -> Result<Answer, Problem> {
+        let id = event_id(id)?;
         let consumers = outbox::replay(&self.postgres, id).await.map_err(unavailable)?;
-        told(id, consumers, "is delivered again", asked)
+        answer_changed(id, consumers, "is delivered again", request)
     }
 
-    pub(super) async fn drop_event(&self, id: &str, asked: &Asked) -> Result<Answer, Problem> {
-        let id = an_event(id)?;
+    pub(super) async fn drop_event(&self, id: &str, request: &AdminRequest) -> Result<Answer, Problem> {
+        let id = event_id(id)?;
         let consumers = outbox::drop_parked(&self.postgres, id).await.map_err(unavailable)?;
-        told(id, consumers, "was dropped", asked)
+        answer_changed(id, consumers, "was dropped", request)
     }
 }
 
-fn told(id: Uuid, consumers: u64, what: &str, asked: &Asked) -> Result<Answer, Problem> {
+fn answer_changed(id: Uuid, consumers: u64, what: &str, request: &AdminRequest) -> Result<Answer, Problem> {
     if consumers == 0 {
         return Err(no_such_event());
     }
-    info!(request.id = %asked.id, by = %asked.by.name, event.id = %id, consumers, "a failed event {what}");
-    Ok(asked.json(&json!({ "id": id, "consumers": consumers })))
+    info!(request.id = %request.id, by = %request.by.name, event.id = %id, consumers, "a failed event {what}");
+    Ok(request.json(&json!({ "id": id, "consumers": consumers })))
 }
 
-fn an_event(id: &str) -> Result<Uuid, Problem> {
+fn event_id(id: &str) -> Result<Uuid, Problem> {
     Uuid::parse_str(id).map_err(|_| no_such_event())
 }
 
 fn no_such_event() -> Problem {
-    Code::NotFound.problem("no consumer has given up such an event")
+    Code::NotFound.problem("no consumer has given up an event with this id")
 }
 
 fn unavailable(error: sqlx::Error) -> Problem {
-    warn!(%error, "an operator could not be told about the outbox");
+    warn!(%error, "cannot read the outbox for an operator");
     Code::Unavailable.problem("Postgres did not answer")
 }

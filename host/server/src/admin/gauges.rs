@@ -1,5 +1,5 @@
-//! What no single call shows: how far behind the outbox is, how many nodes there are, whether this one hears itself. Asked
-//! now and then, so that a scrape asks nobody.
+//! Metrics that no single call shows: how far behind the outbox is, the number of nodes, and whether this
+//! node receives its own messages. They are read at intervals, so that a scrape sends no queries.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::shutdown::ShutdownGuard;
 
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Until the process ends.
-pub async fn keep(postgres: PgPool, redis: Redis, hub: Hub, mut guard: ShutdownGuard) {
+/// Updates the gauges until the shutdown begins.
+pub async fn run(postgres: PgPool, redis: Redis, hub: Hub, mut guard: ShutdownGuard) {
     let repository = Repository::new(postgres.clone());
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -30,12 +30,12 @@ pub async fn keep(postgres: PgPool, redis: Redis, hub: Hub, mut guard: ShutdownG
         metrics::gauge!("switchboard_bus_up").set(up(hub.is_up()));
         metrics::gauge!("switchboard_redis_up").set(up(redis.is_up()));
         metrics::gauge!("switchboard_fanout_addresses").set(hub.addresses() as f64);
-        let asked = async {
+        let update = async {
             let nodes = repository.nodes().await.map_err(|error| error.to_string())?;
             metrics::gauge!("switchboard_nodes").set(nodes.iter().filter(|node| node.live).count() as f64);
             for lag in outbox::lag(&postgres).await.map_err(|error| error.to_string())? {
                 let labels = [("consumer", lag.consumer)];
-                // Nobody reads for a retired consumer, and nobody waits for it: an alarm on this would never end.
+                // No node reads for a retired consumer. Without this, an alarm on it would never end.
                 let behind = if lag.retired { 0 } else { lag.behind };
                 metrics::gauge!("switchboard_outbox_behind", &labels).set(behind as f64);
                 metrics::gauge!("switchboard_outbox_retries", &labels).set(lag.retries as f64);
@@ -43,9 +43,9 @@ pub async fn keep(postgres: PgPool, redis: Redis, hub: Hub, mut guard: ShutdownG
             }
             Ok::<_, String>(())
         };
-        // Readiness says aloud that Postgres is away.
-        if let Ok(Err(error)) = timeout(limits::FOLLOW_WAITS, asked).await {
-            debug!(%error, "gauges stay as they were");
+        // Readiness reports that Postgres is not reachable.
+        if let Ok(Err(error)) = timeout(limits::FOLLOW_WAITS, update).await {
+            debug!(%error, "the gauges could not be updated");
         }
     }
 }

@@ -1,22 +1,23 @@
-//! What the application offers to operators: a route that a handler binds under `/admin/v1/`. The operator was admitted
-//! here; the handler sees a caller with the role `operator`, which no token of a client can reach it with.
+//! Routes of the application for operators: a handler binds them under `/admin/v1/`. This listener has
+//! checked the operator. The handler sees a caller with the role `operator`, which no client's token can
+//! have.
 
-use super::{Admin, Asked};
+use super::{Admin, AdminRequest};
 use crate::contract::types::{Principal, Problem};
 use crate::releases::Load;
 use crate::triggers::HttpIn;
 use crate::wire::http::{self, Answer};
 
 impl<L: Load> Admin<L> {
-    pub(super) async fn ask_handler(&self, asked: Asked) -> Result<Answer, Problem> {
-        let id = asked.id.clone();
-        let response = self.handlers.ask(asked.for_handler().await?).await?;
+    pub(super) async fn ask_handler(&self, request: AdminRequest) -> Result<Answer, Problem> {
+        let id = request.id.clone();
+        let response = self.handlers.ask(request.for_handler().await?).await?;
         // The runtime has checked status and size.
         Ok(http::answer(response.status, "application/json", response.body, &id))
     }
 }
 
-impl Asked {
+impl AdminRequest {
     async fn for_handler(mut self) -> Result<HttpIn, Problem> {
         let body = self.read_body().await?;
         let caller = Principal {

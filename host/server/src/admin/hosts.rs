@@ -1,5 +1,6 @@
-//! Names under which the admin listener answers. A web page can make its own name point to this machine (DNS rebinding), and a
-//! browser then lets the page read what is answered under that name. So a name that such a page can have is refused.
+//! Host names under which the admin listener answers. A web page can make its own host name point to this
+//! machine (DNS rebinding), and the browser then lets the page read the answers. So a host name that such a
+//! page can have is refused.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use crate::contract::types::Problem;
 use crate::wire::problem::Code;
 
 pub(super) struct Hosts {
-    /// In lower case, without ports.
+    /// The allowed names, in lower case and without ports.
     names: Vec<String>,
 }
 
@@ -18,7 +19,7 @@ impl Hosts {
     /// The configured names, and the node's own host name.
     pub fn new(configured: &[String], listen: IpAddr) -> Self {
         let own = own_name();
-        // With a port, as in an address bar, it means the same.
+        // A name with a port, as in an address bar, means the same.
         let name_of = |listed: &String| match Authority::try_from(listed.as_str()) {
             Ok(authority) => authority.host().to_ascii_lowercase(),
             Err(_) => String::new(),
@@ -30,7 +31,7 @@ impl Hosts {
     }
 
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        // HTTP/1.0 may leave it out. Browsers never do.
+        // HTTP/1.0 may omit it. Browsers never do.
         let Some(host) = headers.get(HOST) else { return Ok(()) };
         let name = Authority::try_from(host.as_bytes()).map(|it| it.host().to_ascii_lowercase());
         if name.as_ref().is_ok_and(|name| self.admits(name.trim_end_matches('.'))) {
@@ -38,7 +39,7 @@ impl Hosts {
         }
         metrics::counter!("switchboard_admin_hosts_refused_total").increment(1);
         let mut problem = Code::Forbidden.problem(
-            "this listener does not answer under the name in the `host` header; the setting `admin_hosts` lists further names",
+            "the admin listener does not answer under the name in the `host` header: add it to the setting `admin_hosts`",
         );
         problem.status = 421;
         Err(problem)
@@ -46,13 +47,13 @@ impl Hosts {
 
     fn admits(&self, name: &str) -> bool {
         let is_address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
-        // No public name server answers for a name of one label, and none for `localhost`.
+        // No public name server answers for a name of one label, or for `localhost`.
         let is_local = !name.is_empty() && !name.contains('.') || name.ends_with(".localhost");
         is_address || is_local || self.names.iter().any(|listed| listed == name)
     }
 }
 
-/// The host name of the machine or container; empty where the kernel does not tell it in this way.
+/// The host name of the machine or container; empty when the kernel does not provide it here.
 fn own_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_ascii_lowercase()

@@ -1,11 +1,13 @@
-//! The operators' listener: health, metrics, releases, parked events, disconnects. It has its own address and its own
-//! tokens; what a client's token may do ends at the gateway. It decides nothing about releases: that is `releases`.
+//! The listener for operators: health, metrics, releases, parked events, disconnects. It has its own address
+//! and its own tokens; a client's token is not valid here. It decides nothing about releases: `releases`
+//! does.
 
 mod api;
 mod attempts;
 mod console;
 mod disconnect;
 mod events;
+mod fields;
 pub mod gauges;
 mod handler;
 mod hosts;
@@ -49,24 +51,24 @@ use crate::wire::problem::Code;
 pub use api::SIGNATURE;
 use attempts::Attempts;
 use hosts::Hosts;
-use operators::{Act, Detail, Operator};
+use operators::{AuditedAction, Detail, Operator};
 pub use readiness::Readiness;
 use route::{Endpoint, Found};
 
 pub struct Admin<L: Load = Arc<Runtime>> {
-    /// Of the first admin, who makes the others.
+    /// The token of the first admin, who creates the others.
     pub token: Option<String>,
     pub rollout: Arc<Rollout<L>>,
-    /// Where the outbox is.
+    /// The host's pool.
     pub postgres: PgPool,
     pub hub: Hub,
     pub redis: Redis,
-    /// What the application offers to operators.
+    /// The routes of the application for operators.
     pub handlers: Arc<dyn Handlers>,
     pub revocations: Revocations,
     pub metrics: Metrics,
     pub readiness: Readiness,
-    /// `limits::DEPLOYS_AT_ONCE`: each holds a whole file.
+    /// At most `limits::DEPLOYS_AT_ONCE`, because each deploy holds a whole file in memory.
     pub deploys: Semaphore,
 }
 
@@ -81,8 +83,8 @@ impl Handlers for Triggers {
     }
 }
 
-/// A request whose path, method and asker are known.
-struct Asked {
+/// A request whose path, method and operator are known.
+struct AdminRequest {
     id: String,
     by: Operator,
     method: String,
@@ -110,16 +112,16 @@ impl Settings {
     }
 }
 
-/// What the listener keeps beside the admin API itself.
-struct Desk<L: Load> {
+/// The state of the listener, apart from the admin API itself.
+struct AdminListener<L: Load> {
     admin: Arc<Admin<L>>,
     hosts: Hosts,
     attempts: Attempts,
-    /// `limits::ADMIN_REQUESTS_MAX`. Health checks need none.
+    /// At most `limits::ADMIN_REQUESTS_MAX`. Health checks need no permit.
     requests: Semaphore,
 }
 
-/// Serves operators until `guard` begins, which is after the drain. Requests that are being handled are answered.
+/// Serves operators until `guard` begins, which is after the drain. Requests in progress are answered.
 pub async fn serve<L: Load>(
     listener: TcpListener,
     admin: Arc<Admin<L>>,
@@ -128,20 +130,26 @@ pub async fn serve<L: Load>(
 ) {
     let Settings { hosts, keep_alive, stall } = settings;
     let requests = Semaphore::new(limits::ADMIN_REQUESTS_MAX);
-    let desk = Arc::new(Desk { admin, hosts, attempts: Attempts::default(), requests });
+    let listener_state = Arc::new(AdminListener { admin, hosts, attempts: Attempts::default(), requests });
     let slots = Slots::new(limits::ADMIN_CONNECTIONS_MAX, 0);
-    let converse = move |stream, remote: SocketAddr, slot, guard| {
-        let desk = desk.clone();
+    let serve_connection = move |stream, remote: SocketAddr, slot, guard| {
+        let listener_state = listener_state.clone();
         let answer = move |request| {
-            let desk = desk.clone();
-            async move { desk.answer(request, remote).await }
+            let listener_state = listener_state.clone();
+            async move { listener_state.answer(request, remote).await }
         };
-        http_server::converse(Stream::new(Transport::Tcp(stream), stall), slot, keep_alive, guard, answer)
+        http_server::serve_connection(
+            Stream::new(Transport::Tcp(stream), stall),
+            slot,
+            keep_alive,
+            guard,
+            answer,
+        )
     };
-    http_server::accept(listener, slots, guard, converse).await;
+    http_server::accept(listener, slots, guard, serve_connection).await;
 }
 
-impl<L: Load> Desk<L> {
+impl<L: Load> AdminListener<L> {
     async fn answer(&self, request: Request<Incoming>, remote: SocketAddr) -> Answer {
         let id = http::request_id(request.headers());
         if let Err(problem) = self.hosts.check(request.headers()) {
@@ -152,7 +160,7 @@ impl<L: Load> Desk<L> {
             Ok(permit) => Some(permit),
             Err(_) if is_health => None,
             Err(_) => {
-                let detail = "the node answers as many requests of operators as it may";
+                let detail = "the node already answers its maximum number of admin requests";
                 return http::problem(&Code::Unavailable.problem(detail).retry_after_ms(1000), &id);
             }
         };
@@ -172,13 +180,13 @@ impl<L: Load> Admin<L> {
         let endpoint = match route::find(&parts.method, parts.uri.path()) {
             Found::Endpoint(endpoint) => endpoint,
             Found::MethodNotAllowed { allow } => {
-                let detail = format!("{} is not for this path", parts.method);
+                let detail = format!("this path does not have the method {}", parts.method);
                 let mut answer =
                     http::problem(&Problem { status: 405, ..Code::Malformed.problem(detail) }, id);
                 answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
                 return answer;
             }
-            Found::Nothing => return http::problem(&Code::NotFound.problem("there is nothing here"), id),
+            Found::Nothing => return http::problem(&Code::NotFound.problem("this path does not exist"), id),
         };
         match endpoint {
             Endpoint::Healthz => return http::answer(200, "text/plain; charset=utf-8", "alive\n", id),
@@ -197,35 +205,34 @@ impl<L: Load> Admin<L> {
             }
             _ => {}
         }
-        let asked = match (self.admit_after(attempts, remote, &parts.headers).await, query_of(&parts.uri)) {
+        let request = match (self.admit_after(attempts, remote, &parts.headers).await, query_of(&parts.uri)) {
             (Ok(by), Ok(query)) => {
                 let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
                 let (id, detail) = (id.to_owned(), Detail::default());
-                Ok(Asked { id, by, detail, method, path, query, headers: parts.headers, body })
+                Ok(AdminRequest { id, by, detail, method, path, query, headers: parts.headers, body })
             }
             (Err(problem), _) | (_, Err(problem)) => Err(problem),
         };
-        let outcome = match asked {
-            Ok(asked) => {
-                let act = Act {
-                    by: asked.by.clone(),
+        let outcome = match request {
+            Ok(request) => {
+                let action = AuditedAction {
+                    by: request.by.clone(),
                     method: parts.method.clone(),
-                    path: asked.path.clone(),
+                    path: request.path.clone(),
                     request_id: id.to_owned(),
-                    detail: asked.detail.clone(),
+                    detail: request.detail.clone(),
                 };
-                info!(request.id = %id, by = %act.by.name, method = %act.method, path = act.path, "an operator asks");
+                info!(request.id = %id, by = %action.by.name, method = %action.method, path = action.path, "request of an operator");
                 let admin = self.clone();
-                // A slow sender holds one of few connections.
+                // A slow client holds one of few connections.
                 let perform = async move {
-                    timeout(limits::ADMIN_ANSWER_WAITS, admin.perform(endpoint, asked)).await.unwrap_or_else(
-                        |_| {
-                            Err(Code::Unavailable
-                                .problem("this took too long; what became of it is not known"))
-                        },
-                    )
+                    timeout(limits::ADMIN_ANSWER_WAITS, admin.perform(endpoint, request))
+                        .await
+                        .unwrap_or_else(|_| {
+                            Err(Code::Unavailable.problem("the action took too long; its outcome is unknown"))
+                        })
                 };
-                self.act(act, perform).await
+                self.act(action, perform).await
             }
             Err(problem) => Err(problem),
         };

@@ -1,4 +1,5 @@
-//! Operators: whose token this is, what they may, and the record of what they did. A token is shown once, when it is made.
+//! Operators: who has a token, what the token allows, and the audit log. A token is shown once, when it is
+//! created.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +10,10 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::api::text;
 use super::attempts::Attempts;
+use super::fields::text;
 use super::roles::{self, Role};
-use super::{Admin, Asked};
+use super::{Admin, AdminRequest};
 use crate::contract::types::Problem;
 use crate::ids::Digest;
 use crate::limits;
@@ -22,38 +23,38 @@ use crate::releases::repository::{FOUND_BY, GUARDED_BY};
 use crate::wire::http::{self, Answer};
 use crate::wire::problem::Code;
 
-/// How a token can be told from other secrets, in a file where it does not belong.
+/// A prefix by which a token is recognised, for instance in a file where it should not be.
 const PREFIX: &str = "sbadm_";
-/// Name of whom `admin_token` is.
+/// The name of the operator who uses `admin_token`.
 const FIRST: &str = "admin";
-/// The host's own, as the history names it: what a node deploys at its start, canaries that it takes back. Nobody may be
-/// taken for it.
-const HOSTS: [&str; 2] = [FOUND_BY, GUARDED_BY];
+/// Names of the host itself in the history: for files that a node deploys at its start, and for canaries that
+/// it withdraws. No operator may have them.
+const RESERVED: [&str; 2] = [FOUND_BY, GUARDED_BY];
 
-/// Who asks.
+/// The operator of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Operator {
     pub name: String,
     pub role: Role,
 }
 
-/// What an action was done on, where its path does not say: for the audit.
+/// The object of an action, if its path does not name it. For the audit log.
 #[derive(Clone, Default)]
 pub(super) struct Detail(Arc<Mutex<Option<String>>>);
 
 impl Detail {
-    /// The last word counts: what is known at first may be less.
-    pub(super) fn say(&self, what: impl Into<String>) {
+    /// Sets the object. The last value counts, because at first less may be known.
+    pub(super) fn set(&self, what: impl Into<String>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.into());
     }
 
-    fn said(&self) -> Option<String> {
+    fn get(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// What is about to be done.
-pub(super) struct Act {
+/// An action to be run and recorded.
+pub(super) struct AuditedAction {
     pub by: Operator,
     pub method: Method,
     pub path: String,
@@ -62,7 +63,7 @@ pub(super) struct Act {
 }
 
 impl<L: Load> Admin<L> {
-    /// As [`Admin::admit`]; a wrong token is counted for its address, and its answer held back.
+    /// Like [`Admin::admit`]. A wrong token is counted for its address, and its answer is delayed.
     pub(super) async fn admit_after(
         &self,
         attempts: &Attempts,
@@ -86,17 +87,17 @@ impl<L: Load> Admin<L> {
             .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
             .map(str::trim)
             .ok_or_else(|| {
-                Code::Unauthorized.problem("this needs `Authorization: Bearer` with an admin token")
+                Code::Unauthorized.problem("this request needs `Authorization: Bearer` with an admin token")
             })?;
-        // Works while Postgres is away.
-        if self.token.as_ref().is_some_and(|token| same(given, token)) {
+        // Also works while Postgres is not reachable.
+        if self.token.as_ref().is_some_and(|token| is_same(given, token)) {
             return Ok(Operator { name: FIRST.to_owned(), role: Role::Admin });
         }
         let unknown = || {
             Code::Unauthorized.problem(if self.token.is_some() {
-                "this is no admin token of this fleet"
+                "the token is not an admin token of this fleet"
             } else {
-                "this is no admin token of this fleet; SWITCHBOARD_ADMIN_TOKEN gives the first"
+                "the token is not an admin token of this fleet; SWITCHBOARD_ADMIN_TOKEN sets the first one"
             })
         };
         if !given.starts_with(PREFIX) {
@@ -108,116 +109,116 @@ impl<L: Load> Admin<L> {
         Ok(Operator { name, role })
     }
 
-    /// Does it, where the role allows it. What changes something is on record before, with its outcome after, also where
-    /// the asker does not wait for it; what cannot be recorded is not done.
+    /// Runs an action if the role allows it. An action that changes something is recorded before it runs, and
+    /// its outcome afterwards, also when the client has disconnected. An action that cannot be recorded does
+    /// not run.
     pub(super) async fn act(
         self: &Arc<Self>,
-        act: Act,
+        action: AuditedAction,
         perform: impl Future<Output = Result<Answer, Problem>> + Send + 'static,
     ) -> Result<Answer, Problem> {
-        let needed = roles::needed(&act.method, &act.path);
-        if roles::is_read(&act.method) {
-            return if act.by.role < needed { act.forbidden(needed) } else { perform.await };
+        let needed = roles::needed(&action.method, &action.path);
+        if roles::is_read(&action.method) {
+            return if action.by.role < needed { action.forbidden(needed) } else { perform.await };
         }
-        // In a task of its own: whoever hangs up would else end it halfway, and its entry with it.
+        // In its own task: otherwise a client that disconnects would stop the action halfway, and its record
+        // with it.
         let admin = self.clone();
-        let acting = tokio::spawn(async move { admin.on_record(act, needed, perform).await });
+        let acting = tokio::spawn(async move { admin.run_recorded(action, needed, perform).await });
         acting.await.unwrap_or_else(|error| {
-            error!(%error, "an operator's wish broke off");
-            Err(Code::Internal.problem("this broke off; what became of it is not known"))
+            error!(%error, "an action of an operator panicked; its outcome is unknown");
+            Err(Code::Internal.problem("the action failed inside the host; its outcome is unknown"))
         })
     }
 
-    async fn on_record(
+    async fn run_recorded(
         &self,
-        act: Act,
+        action: AuditedAction,
         needed: Role,
         perform: impl Future<Output = Result<Answer, Problem>>,
     ) -> Result<Answer, Problem> {
-        let Act { by, method, path, request_id, detail } = &act;
-        let action: String =
-            format!("{method} {path}").chars().take(limits::AUDIT_ACTION_CHARS_MAX).collect();
-        let begun = operators::Begun { who: &by.name, role: by.role.as_str(), action: &action, request_id };
+        let AuditedAction { by, method, path, request_id, detail } = &action;
+        let name: String = format!("{method} {path}").chars().take(limits::AUDIT_ACTION_CHARS_MAX).collect();
+        let begun = operators::Begun { who: &by.name, role: by.role.as_str(), action: &name, request_id };
         let entry = in_time(operators::begin(&self.postgres, &begun)).await.map_err(unavailable)?;
         if entry % limits::AUDIT_FORGETS_EVERY == 0
             && let Err(error) = in_time(operators::forget(&self.postgres, limits::AUDIT_DAYS)).await
         {
-            warn!(%error, "old entries of the audit stay for now");
+            warn!(%error, "old entries of the audit log could not be deleted yet");
         }
-        let outcome = if by.role < needed { act.forbidden(needed) } else { perform.await };
-        let (status, said) = match &outcome {
+        let outcome = if by.role < needed { action.forbidden(needed) } else { perform.await };
+        let (status, outcome_name) = match &outcome {
             Ok(answer) if answer.status() < StatusCode::BAD_REQUEST => (answer.status().as_u16(), "done"),
             Ok(answer) => (answer.status().as_u16(), "refused"),
             Err(problem) => (problem.status, problem.code.as_str()),
         };
-        let detail = detail.said();
-        let ended = operators::end(&self.postgres, entry, status, said, detail.as_deref());
+        let detail = detail.get();
+        let ended = operators::end(&self.postgres, entry, status, outcome_name, detail.as_deref());
         if let Err(error) = in_time(ended).await {
-            // It was done, and its beginning is on record.
-            error!(%error, request.id = request_id, by = by.name, action, detail, status, "an outcome is not on record");
+            // The action ran, and its beginning is recorded.
+            error!(%error, request.id = request_id, by = by.name, action = name, detail, status, "the outcome of an action could not be recorded");
         }
         outcome
     }
 
-    // ---- endpoints ---------------------------------------------------------------------------------------------------
+    // ---- endpoints ----
 
-    pub(super) async fn tokens(&self, asked: &Asked) -> Result<Answer, Problem> {
+    pub(super) async fn tokens(&self, request: &AdminRequest) -> Result<Answer, Problem> {
         let tokens = in_time(operators::list(&self.postgres)).await.map_err(unavailable)?;
-        Ok(asked.json(&json!({ "tokens": tokens })))
+        Ok(request.json(&json!({ "tokens": tokens })))
     }
 
-    pub(super) async fn make_token(&self, asked: Asked) -> Result<Answer, Problem> {
-        let (id, by, detail) = (asked.id.clone(), asked.by.name.clone(), asked.detail.clone());
-        let fields = asked.fields().await?;
+    pub(super) async fn make_token(&self, request: AdminRequest) -> Result<Answer, Problem> {
+        let (id, by, detail) = (request.id.clone(), request.by.name.clone(), request.detail.clone());
+        let fields = request.fields().await?;
         let name = text(&fields, "name")?.unwrap_or_default();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         let fits = (1..=limits::OPERATOR_NAME_CHARS_MAX).contains(&name.len())
             && name.chars().all(is_plain)
             && name.starts_with(|c: char| c.is_ascii_alphanumeric());
         if !fits {
-            let rule = "`name` has 1 to 64 letters, digits, dots, dashes and underscores";
+            let rule = "`name` must have 1 to 64 letters, digits, dots, dashes and underscores";
             return Err(Code::Invalid.problem(rule).field("name"));
         }
         let role = text(&fields, "role")?
             .and_then(|role| Role::parse(&role))
-            .ok_or_else(|| Code::Invalid.problem("`role` is read, deploy or admin").field("role"))?;
-        detail.say(format!("{name} {role}"));
+            .ok_or_else(|| Code::Invalid.problem("`role` must be read, deploy or admin").field("role"))?;
+        detail.set(format!("{name} {role}"));
         let token: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
         let token = format!("{PREFIX}{token}");
         let digest = Digest::of(token.as_bytes());
-        if name == FIRST || HOSTS.contains(&name.as_str()) {
-            let taken = format!("{name} is a name of the host's own");
+        if name == FIRST || RESERVED.contains(&name.as_str()) {
+            let taken = format!("{name} is reserved for the host");
             return Err(Code::Conflict.problem(taken).field("name"));
         }
         let is_new = in_time(operators::add(&self.postgres, &name, role.as_str(), digest, &by))
             .await
             .map_err(unavailable)?;
         if !is_new {
-            return Err(Code::Conflict.problem(format!("{name} has a token already")).field("name"));
+            return Err(Code::Conflict.problem(format!("{name} already has a token")).field("name"));
         }
-        info!(request.id = %id, by, name, %role, "an admin token was made");
+        info!(request.id = %id, by, name, %role, "created an admin token");
         Ok(http::json(201, &json!({ "name": name, "role": role.as_str(), "token": token }), &id))
     }
 
-    pub(super) async fn revoke_token(&self, name: &str, asked: &Asked) -> Result<Answer, Problem> {
+    pub(super) async fn revoke_token(&self, name: &str, request: &AdminRequest) -> Result<Answer, Problem> {
         if !in_time(operators::remove(&self.postgres, name)).await.map_err(unavailable)? {
-            return Err(Code::NotFound.problem("nobody of that name has a token"));
+            return Err(Code::NotFound.problem("no operator of this name has a token"));
         }
-        info!(request.id = %asked.id, by = asked.by.name, name, "an admin token was revoked");
-        Ok(asked.json(&json!({ "name": name })))
+        info!(request.id = %request.id, by = request.by.name, name, "revoked an admin token");
+        Ok(request.json(&json!({ "name": name })))
     }
 
-    pub(super) async fn audit(&self, asked: &Asked) -> Result<Answer, Problem> {
-        let number = |name: &'static str| {
-            asked
-                .parameter(name)
-                .map(str::parse::<i64>)
-                .transpose()
-                .map_err(|_| Code::Invalid.problem(format!("`{name}` is a whole number")).field(name))
-        };
+    pub(super) async fn audit(&self, request: &AdminRequest) -> Result<Answer, Problem> {
+        let number =
+            |name: &'static str| {
+                request.parameter(name).map(str::parse::<i64>).transpose().map_err(|_| {
+                    Code::Invalid.problem(format!("`{name}` must be a whole number")).field(name)
+                })
+            };
         let limit = number("limit")?.unwrap_or(limits::AUDIT_LISTED_MAX);
         if !(1..=limits::AUDIT_LISTED_MAX).contains(&limit) {
-            let rule = format!("`limit` is 1 to {}", limits::AUDIT_LISTED_MAX);
+            let rule = format!("`limit` must be 1 to {}", limits::AUDIT_LISTED_MAX);
             return Err(Code::Invalid.problem(rule).field("limit"));
         }
         let mut entries = in_time(operators::entries(&self.postgres, number("before")?, limit + 1))
@@ -226,31 +227,31 @@ impl<L: Load> Admin<L> {
         let has_more = entries.len() as i64 > limit;
         entries.truncate(limit as usize);
         let next_before = entries.last().filter(|_| has_more).map(|entry| entry.id);
-        Ok(asked.json(&json!({ "audit": entries, "next_before": next_before })))
+        Ok(request.json(&json!({ "audit": entries, "next_before": next_before })))
     }
 }
 
-impl Act {
+impl AuditedAction {
     fn forbidden(&self, needed: Role) -> Result<Answer, Problem> {
         let Operator { name, role } = &self.by;
-        let detail = format!("the token of {name} may {role}; this needs the role {needed}");
+        let detail = format!("the token of {name} has the role {role}, but this needs the role {needed}");
         Err(Code::Forbidden.problem(detail))
     }
 }
 
-/// Connections of operators are few: a Postgres that hangs must not hold them.
-async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    timeout(limits::FOLLOW_WAITS, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+/// A bound, because there are few connections for operators and a Postgres that hangs must not hold them.
+async fn in_time<T>(request: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    timeout(limits::FOLLOW_WAITS, request).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-/// In a time that tells nothing about where they differ, nor about their lengths.
-fn same(given: &str, token: &str) -> bool {
+/// Compares in constant time: the duration shows neither where the texts differ nor their lengths.
+fn is_same(given: &str, token: &str) -> bool {
     let (given, token) = (Digest::of(given.as_bytes()), Digest::of(token.as_bytes()));
     let differences = given.bytes().iter().zip(token.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
     std::hint::black_box(differences) == 0
 }
 
 fn unavailable(error: sqlx::Error) -> Problem {
-    warn!(%error, "Postgres could not be asked about operators");
+    warn!(%error, "cannot read or write operators in Postgres");
     Code::Unavailable.problem("Postgres did not answer").retry_after_ms(1000)
 }

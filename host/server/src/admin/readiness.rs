@@ -1,5 +1,5 @@
-//! Whether this node can do its work, and what is in the way. The checks ask the things themselves, a few times a second at
-//! most, however often somebody asks: who asks meanwhile gets the last answers.
+//! Whether this node can do its work, and if not, why. The checks run at most a few times a second, however
+//! often they are requested: meanwhile, callers get the last answers.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -15,41 +15,41 @@ type Answer = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 type Probe = Box<dyn Fn() -> Answer + Send + Sync>;
 type Look = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// What must hold for a node to take traffic; filled where the parts are known.
+/// The checks that must succeed for a node to take traffic. `app` adds them.
 #[derive(Default)]
 pub struct Readiness {
     probes: Vec<(&'static str, Probe)>,
     looks: Vec<(&'static str, Look)>,
-    /// Locked while the probes run, so that all who ask at a time share them.
+    /// Locked while the probes run, so that concurrent callers share them.
     last: Mutex<Last>,
 }
 
-/// What the probes answered.
+/// The last answers of the probes.
 #[derive(Default)]
 struct Last {
     at: Option<Instant>,
     states: BTreeMap<&'static str, State>,
 }
 
-/// One check, over time.
+/// The state of one check over time.
 #[derive(Default)]
 struct State {
     was_ok: bool,
     /// The last failure and its reason.
     failed: Option<(Instant, String)>,
-    /// Why it counts as failed now.
+    /// Why the check counts as failed now.
     reason: Option<String>,
 }
 
 #[derive(Serialize)]
 pub struct Report {
     pub ready: bool,
-    /// `ok`, or why not.
+    /// `ok`, or the reason of the failure.
     pub checks: BTreeMap<&'static str, String>,
 }
 
 impl Readiness {
-    /// A check that takes a while. The error is the reason, for an operator.
+    /// Adds a check that takes some time. The error is the reason, for an operator.
     pub fn check<F, A>(mut self, name: &'static str, probe: F) -> Self
     where
         F: Fn() -> A + Send + Sync + 'static,
@@ -59,7 +59,7 @@ impl Readiness {
         self
     }
 
-    /// A check that costs nothing: it runs for everyone who asks, and its answer holds for that moment only.
+    /// Adds a check that takes no time. It runs for every caller, and its answer is not cached.
     pub fn look(
         mut self,
         name: &'static str,
@@ -91,7 +91,7 @@ impl Readiness {
         }
     }
 
-    /// All at once; one that does not answer in time has failed.
+    /// Runs all probes at once. A probe without an answer in time has failed.
     async fn probe(&self) -> Vec<(&'static str, Result<(), String>)> {
         let answers = self.probes.iter().map(|(name, probe)| async move {
             let answer = timeout(limits::READY_WAITS, probe()).await;
@@ -103,8 +103,9 @@ impl Readiness {
 }
 
 impl State {
-    /// A check that failed after it was ok stays failed for `READY_HOLDS` after its last failure: what fails every other
-    /// time would take the node in and out of traffic all the time. A node that starts does not wait for that.
+    /// Takes a new answer. A check that fails after it was ok stays failed for `READY_HOLDS` after its last
+    /// failure. Otherwise a check that fails every other time would take the node in and out of traffic. At
+    /// start a node does not wait for that.
     fn take(&mut self, answer: Result<(), String>, now: Instant) {
         self.reason = match answer {
             Err(reason) => {

@@ -1,10 +1,10 @@
-//! `POST /revocations`: which tokens are no longer good, on every node, from now until they would have expired.
+//! `POST /revocations`: revokes tokens on every node, until they would have expired.
 
 use serde_json::{Map, Value, json};
 use tracing::{info, warn};
 
-use super::api::text;
-use super::{Admin, Asked};
+use super::fields::text;
+use super::{Admin, AdminRequest};
 use crate::contract::types::Problem;
 use crate::ids::UserId;
 use crate::limits;
@@ -15,53 +15,54 @@ use crate::wire::problem::Code;
 use crate::wire::timestamp;
 
 impl<L: Load> Admin<L> {
-    /// Answered once this node goes by it; the others do within a second.
-    pub(super) async fn revoke(&self, asked: Asked) -> Result<Answer, Problem> {
-        let (id, by) = (asked.id.clone(), asked.by.name.clone());
-        let detail = asked.detail.clone();
-        let revocation = revocation(&asked.fields().await?, timestamp::now_ms())?;
-        detail.say(match &revocation.revoked {
+    /// Answers when this node applies the revocation. The other nodes follow within a second.
+    pub(super) async fn revoke(&self, request: AdminRequest) -> Result<Answer, Problem> {
+        let (id, by) = (request.id.clone(), request.by.name.clone());
+        let detail = request.detail.clone();
+        let revocation = revocation(&request.fields().await?, timestamp::now_ms())?;
+        detail.set(match &revocation.revoked {
             Revoked::Token(jti) => format!("token {jti}"),
             Revoked::User { user_id, before_ms } => {
-                format!("tokens of {user_id} of before {}", timestamp::rfc3339(*before_ms))
+                format!("tokens of {user_id} issued before {}", timestamp::rfc3339(*before_ms))
             }
         });
         self.revocations.add(&revocation, &by).await.map_err(refused)?;
-        info!(request.id = %id, by, revoked = ?revocation.revoked, "tokens are revoked");
+        info!(request.id = %id, by, revoked = ?revocation.revoked, "revoked tokens");
         let forgotten_at = timestamp::rfc3339(revocation.forget_ms);
-        let said = match revocation.revoked {
+        let revoked = match revocation.revoked {
             Revoked::Token(jti) => json!({ "jti": jti, "forgotten_at": forgotten_at }),
             Revoked::User { user_id, before_ms } => json!({
                 "user_id": user_id, "before": timestamp::rfc3339(before_ms), "forgotten_at": forgotten_at,
             }),
         };
-        Ok(http::json(201, &json!({ "revocation": said }), &id))
+        Ok(http::json(201, &json!({ "revocation": revoked }), &id))
     }
 }
 
-/// Either one token by its `jti`, or those of a user that were issued before a time: now, unless it is given. When the last
-/// of them expires may be said; else they are taken to last as long as any may.
+/// Parses the request: one token by its `jti`, or the tokens of a user that were issued before a time (by
+/// default now). The request may say when the last of them expires; otherwise the longest possible validity
+/// is assumed.
 fn revocation(fields: &Map<String, Value>, now_ms: u64) -> Result<Revocation, Problem> {
     let before_ms = time(fields, "before")?;
     if before_ms.is_some_and(|before_ms| before_ms > now_ms + limits::REVOKED_AHEAD_MAX.as_millis() as u64) {
-        // Every token that the user gets until then would be refused, and a revocation is not taken back.
-        return Err(invalid("before", "is at most an hour ahead"));
+        // Every token that the user gets until then would be refused, and a revocation cannot be undone.
+        return Err(invalid("before", "must be at most an hour in the future"));
     }
     let revoked = match (text(fields, "jti")?, text(fields, "user_id")?) {
         (Some(jti), None) => {
             let fits = (1..=limits::SESSION_ID_CHARS_MAX).contains(&jti.chars().count());
             if !fits || jti.contains('\0') {
-                return Err(invalid("jti", "is the `jti` of a token"));
+                return Err(invalid("jti", "must be the `jti` of a token"));
             }
             Revoked::Token(jti)
         }
         (None, Some(user)) => {
             let user = UserId::parse(&user)
-                .ok_or_else(|| invalid("user_id", "is a user's id: 1 to 64 characters"))?;
+                .ok_or_else(|| invalid("user_id", "must be a user's id of 1 to 64 characters"))?;
             Revoked::User { user_id: user.as_str().to_owned(), before_ms: before_ms.unwrap_or(now_ms) }
         }
-        (None, None) => return Err(invalid("jti", "or `user_id` says which tokens")),
-        (Some(_), Some(_)) => return Err(invalid("jti", "and `user_id` are not said together")),
+        (None, None) => return Err(invalid("jti", "or `user_id` must say which tokens")),
+        (Some(_), Some(_)) => return Err(invalid("jti", "and `user_id` must not both be given")),
     };
     let issued_until = match revoked {
         Revoked::Token(_) => now_ms,
@@ -74,7 +75,7 @@ fn revocation(fields: &Map<String, Value>, now_ms: u64) -> Result<Revocation, Pr
     Ok(Revocation { revoked, forget_ms: forget_ms.min(timestamp::LAST_MS) })
 }
 
-/// As the wire writes times, or as tokens do: whole seconds since 1970.
+/// Parses a time: RFC 3339, or whole seconds since 1970 as in tokens.
 fn time(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>, Problem> {
     let ms = match fields.get(name) {
         None | Some(Value::Null) => return Ok(None),
@@ -84,7 +85,7 @@ fn time(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>, Problem>
     };
     match ms.filter(|ms| *ms <= timestamp::LAST_MS) {
         Some(ms) => Ok(Some(ms)),
-        None => Err(invalid(name, "is a time in RFC 3339, or seconds since 1970")),
+        None => Err(invalid(name, "must be a time in RFC 3339, or seconds since 1970")),
     }
 }
 
@@ -94,10 +95,10 @@ fn invalid(field: &str, rule: &str) -> Problem {
 
 /// Logged here, once.
 fn refused(error: Error) -> Problem {
-    warn!(%error, "tokens could not be revoked");
+    warn!(%error, "tokens could not be revoked; they stay valid");
     match error {
         Error::TokensFull => {
-            Code::Conflict.problem("too many tokens are revoked: revoke them by their users")
+            Code::Conflict.problem("too many single tokens are revoked: revoke them by user")
         }
         Error::UsersFull => Code::Conflict.problem("the tokens of too many users are revoked"),
         Error::Postgres(_) => Code::Unavailable.problem("Postgres did not answer").retry_after_ms(1000),

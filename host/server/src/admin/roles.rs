@@ -1,5 +1,5 @@
-//! Who may do what. Told by method and path, so that a new way to change something is the admin's until it is said
-//! otherwise here.
+//! The role that each endpoint needs. It is decided by method and path, so that a new endpoint needs the role
+//! admin until it is listed here.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use hyper::Method;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     Read,
-    /// And change what runs: releases, and the events that one could not handle.
+    /// Also change releases, and retry or drop parked events.
     Deploy,
-    /// And whom the fleet serves: sessions, tokens.
+    /// Also close connections, revoke tokens and manage admin tokens.
     Admin,
 }
 
@@ -46,13 +46,13 @@ pub fn is_read(method: &Method) -> bool {
 pub fn needed(method: &Method, path: &str) -> Role {
     let segments: Vec<&str> = path.strip_prefix("/admin/v1/").unwrap_or_default().split('/').collect();
     match (is_read(method), &segments[..]) {
-        // A whole call, with what a user sent.
+        // A recording holds a whole call, with the data of a user.
         (true, ["history", _, "trace"]) => Role::Deploy,
         (true, _) => Role::Read,
         (false, ["releases"])
         | (false, ["handlers", _, "promote" | "rollback" | "unshadow" | "retire"])
         | (false, ["events", _, "retry" | "drop"]) => Role::Deploy,
-        // Also what a handler binds here.
+        // Also for routes that handlers bind.
         (false, _) => Role::Admin,
     }
 }

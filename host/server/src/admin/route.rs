@@ -4,7 +4,7 @@ use hyper::Method;
 
 use super::console::Part;
 
-/// What can be asked.
+/// The endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     Healthz,
@@ -13,17 +13,17 @@ pub enum Endpoint {
     Console(Part),
     Releases,
     Deploy,
-    /// One release's file, by the beginning of its digest.
+    /// A release's file, by the beginning of its digest.
     ReleaseFile(String),
     Rollback(String),
     Promote(String),
-    /// Takes a handler out of the fleet.
+    /// Retires a handler in the fleet.
     Retire(String),
-    /// What the shadows of a handler saw.
+    /// The results of the handler's shadows.
     Shadows(String),
     Unshadow(String),
     History,
-    /// The first call that went wrong of a canary that was taken back, by the generation that did it.
+    /// The recording of the first failed call of a withdrawn canary, by the generation of the withdrawal.
     FirstFailure(String),
     Nodes,
     Consumers,
@@ -33,7 +33,7 @@ pub enum Endpoint {
     Disconnect,
     /// Delete keys in Redis.
     Forget,
-    /// What a handler binds here.
+    /// A route that a handler binds.
     Handler,
     Revoke,
     Tokens,

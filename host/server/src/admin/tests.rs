@@ -1,4 +1,5 @@
-//! Over TCP, against a real Postgres. Releases are their manifests here: what a compiler says to a file is tested elsewhere.
+//! Tests over TCP, with a real Postgres. Releases consist of their manifests here; other tests cover the
+//! compiler.
 
 mod operators;
 
@@ -19,7 +20,7 @@ use crate::fanout::{ConnectionInfo, Taken, Wakes};
 use crate::ids::{ConnectionId, Digest, NodeId, UserId};
 use crate::redis::{Keyspace, Redis};
 use crate::releases::Trust;
-use crate::releases::repository::{Repository, Shadowed};
+use crate::releases::repository::{Repository, ShadowReport};
 use crate::releases::signature::{self, Signature};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -44,7 +45,7 @@ fn hub(node: NodeId) -> (Hub, Redis) {
     (Hub::start(&redis, &node.to_string(), node, Wakes::default()), redis)
 }
 
-/// A handler of two routes for operators: one says what it was asked, one takes as long as the test wants.
+/// A handler with two routes for operators: one returns its request, one takes as long as the test wants.
 #[derive(Default)]
 struct Echo {
     begun: Notify,
@@ -78,7 +79,7 @@ impl Handlers for Echo {
     }
 }
 
-/// An answer, read whole.
+/// A complete answer.
 struct Said {
     status: u16,
     headers: HeaderMap,
@@ -86,7 +87,7 @@ struct Said {
 }
 
 impl Host {
-    /// With a hub of its own on the test's Redis.
+    /// With its own hub on the test's Redis.
     async fn start(pool: sqlx::PgPool, token: Option<&str>, readiness: Readiness) -> Self {
         let node = NodeId::random();
         let config = Arc::new(Config::default());
@@ -149,7 +150,7 @@ impl Said {
             .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&self.body)))
     }
 
-    /// Status and code of a problem, after a look at what every problem has.
+    /// Returns status and code of a problem, after a check of what every problem has.
     fn problem(&self) -> (u16, String) {
         assert_eq!(self.headers["content-type"], http::PROBLEM_JSON);
         let problem = self.json();
@@ -249,7 +250,7 @@ async fn what_is_refused_is_a_problem_with_the_field_and_the_rule() {
 #[tokio::test]
 async fn a_file_over_the_bound_is_refused_before_it_is_read() {
     with_host(|host| async move {
-        // Announced, never sent: whoever wants to read it first waits for ever.
+        // A body that is announced but never sent: reading it first would wait for ever.
         let announced = Request::builder()
             .method("POST")
             .uri("/admin/v1/releases")
@@ -294,7 +295,7 @@ async fn a_handler_answers_operators_on_a_route_of_its_own() {
         assert_eq!(said["by"], "admin");
         assert_eq!(said["roles"], json!(["operator"]));
         assert_eq!((&said["query"], &said["body"]), (&json!([["a", "b"]]), &json!("{}")));
-        // What no handler binds is not there.
+        // A path that no handler binds does not exist.
         assert_eq!(host.get("/admin/v1/echo").await.status, 404);
         assert_eq!(host.post("/admin/v1/other", "{}").await.status, 404);
     })

@@ -1,4 +1,4 @@
-//! What `/readyz` asks, part by part. `docs/operations.md` says what each check means and what to do about it.
+//! The checks of `/readyz`. `docs/operations.md` says what each check means and what to do.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(super) fn checks(
         })
         .check("bus", move || {
             let up = hub.is_up();
-            async move { holds(up, "this node does not hear itself on the bus: delivery waits") }
+            async move { holds(up, "this node does not receive its own messages on the bus: delivery waits") }
         })
         .check("releases", move || {
             let missing = releases.releases_missing();
@@ -57,7 +57,7 @@ fn holds(holds: bool, otherwise: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
 
-/// Every sentence is one thing that is not as it should be.
+/// Fails when there is a message. Each message is one problem.
 fn none(sentences: &[String]) -> Result<(), String> {
     if sentences.is_empty() { Ok(()) } else { Err(sentences.join("; ")) }
 }

@@ -1,5 +1,5 @@
-//! Who is asking: verifies tokens and remembers the good ones. It finds no token in a request (`http` and `websocket` do),
-//! and decides nothing about what the caller may do.
+//! Verifies tokens and caches the valid ones. This module finds no token in a request (`http` and `websocket`
+//! do), and does not decide what the caller may do.
 
 mod claims;
 mod keys;
@@ -21,27 +21,27 @@ use crate::limits::{
     JWKS_WAITING_MAX, RSA_MODULUS_BYTES_MAX, RSA_MODULUS_BYTES_MIN, TOKEN_BYTES_MAX,
     TOKENS_REMEMBERED_BYTES_MAX, TOKENS_REMEMBERED_MAX, VERIFICATIONS_WAITING_MAX,
 };
-use crate::revocations::Known;
+use crate::revocations::RevocationList;
 use crate::session::Credentials;
 use crate::shutdown::ShutdownGuard;
 use crate::wire::problem::Code;
 use crate::wire::timestamp;
 use claims::{Rejected, Rules};
 use keys::Keys;
-use set::Learned;
+use set::Reload;
 
 pub struct Auth {
     keys: Keys,
     rules: Rules,
-    revoked: Arc<Known>,
-    remembered: Mutex<Remembered>,
-    /// Places on the blocking threads. Asymmetric signatures cost a tenth of a millisecond and more: on the threads that
-    /// serve sockets they would be felt by everyone.
+    revoked: Arc<RevocationList>,
+    cache: Mutex<TokenCache>,
+    /// Slots on the blocking threads. An asymmetric signature takes a tenth of a millisecond or more, which
+    /// would delay every socket of the thread that verified it.
     workers: Semaphore,
-    /// Callers that hold a place or wait for one.
+    /// Callers that hold a slot or wait for one.
     waiting: Semaphore,
-    /// Callers whose tokens name a key that nobody knows, while key sets are read for them.
-    asking: Semaphore,
+    /// Callers whose token names an unknown key, while key sets are read for them.
+    reloading: Semaphore,
 }
 
 #[derive(Debug)]
@@ -49,23 +49,23 @@ pub enum Error {
     Algorithm(String),
     Read(PathBuf, std::io::Error),
     Key(PathBuf),
-    /// The bits of its modulus are outside of what is accepted.
+    /// The number of bits of its modulus is not accepted.
     RsaSize(PathBuf, usize),
     KeySet(String, String),
-    /// Nobody could ever sign in.
-    NoKey,
+    /// No key is configured, so no user could sign in.
+    NoUsableKey,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Algorithm(name) => {
-                write!(f, "`jwt_algorithms` names `{name}`; known are HS256, RS256, ES256 and EdDSA")
+                write!(f, "`jwt_algorithms` names `{name}`, which is not supported: use HS256, RS256, ES256 or EdDSA")
             }
             Self::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
             Self::RsaSize(path, bits) => write!(
                 f,
-                "{} holds an RSA key of {bits} bits; a key has {} to {} bits, because shorter ones can be forged and longer \
+                "{} holds an RSA key of {bits} bits; a key must have {} to {} bits, because shorter keys can be forged and longer \
                  ones are slow",
                 path.display(),
                 RSA_MODULUS_BYTES_MIN * 8,
@@ -75,8 +75,8 @@ impl fmt::Display for Error {
                 write!(f, "{} holds no public key of a listed algorithm in PEM", path.display())
             }
             Self::KeySet(place, reason) => write!(f, "`jwt_jwks`: {place}: {reason}"),
-            Self::NoKey => f.write_str(
-                "neither `jwt_secret` nor `jwt_keys` nor `jwt_jwks` gives a key for a listed algorithm",
+            Self::NoUsableKey => f.write_str(
+                "no key for an algorithm of `jwt_algorithms` is configured: set `jwt_secret`, `jwt_keys` or `jwt_jwks`",
             ),
         }
     }
@@ -85,7 +85,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Auth {
-    pub fn new(config: &Config, revoked: Arc<Known>) -> Result<Self, Error> {
+    pub fn new(config: &Config, revoked: Arc<RevocationList>) -> Result<Self, Error> {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
             keys: Keys::new(config)?,
@@ -95,15 +95,16 @@ impl Auth {
                 audience: config.jwt_audience.clone(),
             },
             revoked,
-            remembered: Mutex::default(),
+            cache: Mutex::default(),
             workers: Semaphore::new(workers),
             waiting: Semaphore::new(VERIFICATIONS_WAITING_MAX),
-            asking: Semaphore::new(JWKS_WAITING_MAX),
+            reloading: Semaphore::new(JWKS_WAITING_MAX),
         })
     }
 
-    /// Reads the key sets, each in its time, until the process ends. The first time is the caller's to wait for.
-    pub async fn follow(self: Arc<Self>, first: Option<Duration>, mut guard: ShutdownGuard) {
+    /// Reads each key set at its intervals until the shutdown begins. The caller has done the first reading
+    /// and passes the time until the next one.
+    pub async fn follow_keys(self: Arc<Self>, first: Option<Duration>, mut guard: ShutdownGuard) {
         let Some(mut wait) = first else { return };
         loop {
             tokio::select! {
@@ -117,29 +118,30 @@ impl Auth {
         }
     }
 
-    /// When they are to be read again; `None` where there are none.
+    /// Reads the key sets. Returns the time until the next reading, or `None` when there are no sets.
     pub async fn read_keys(&self) -> Option<Duration> {
         self.keys.read_again().await
     }
 
-    /// For credentials that were verified before.
+    /// True when these credentials, which were verified before, are revoked now.
     pub fn is_revoked(&self, who: &Credentials) -> bool {
         self.revoked.has(who)
     }
 
-    /// `unauthorized` where the token is not good, `unavailable` where it could not be looked at.
+    /// Verifies a token. Fails with `unauthorized` when the token is not valid, and with `unavailable` when
+    /// it could not be verified now.
     pub async fn verify(self: &Arc<Self>, token: &str) -> Result<Arc<Credentials>, Problem> {
         let digest = digest(token);
         let now_ms = timestamp::now_ms();
         let generation = self.keys.generation();
-        if let Some(known) = self.recall(&digest, generation, now_ms) {
+        if let Some(known) = self.cached(&digest, generation, now_ms) {
             return known.map_err(Rejected::problem);
         }
         let verdict = self.judge(token, now_ms).await?;
         let label = verdict.as_ref().map_or_else(|rejected| rejected.as_str(), |_| "good");
         metrics::counter!("switchboard_tokens_total", "verdict" => label).increment(1);
         let credentials = Arc::new(verdict.map_err(Rejected::problem)?);
-        self.remembered().insert(digest, generation, Arc::clone(&credentials));
+        self.cache().insert(digest, generation, Arc::clone(&credentials));
         Ok(credentials)
     }
 
@@ -155,24 +157,24 @@ impl Auth {
         if header.alg == Algorithm::HS256 {
             return Ok(self.verify_now(token, &header, now_ms));
         }
-        let verdict = self.verify_apart(token, &header, now_ms).await?;
+        let verdict = self.verify_on_worker(token, &header, now_ms).await?;
         let is_unknown = matches!(verdict, Err(Rejected::Algorithm | Rejected::Key | Rejected::Signature));
-        if !is_unknown || !self.keys.may_learn(&header) {
+        if !is_unknown || !self.keys.may_find_by_reload(&header) {
             return Ok(verdict);
         }
-        let _asking = self.asking.try_acquire().map_err(|_| busy())?;
-        match self.keys.learn(&header).await {
-            Learned::Changed => self.verify_apart(token, &header, now_ms).await,
-            Learned::Unreadable if verdict != Err(Rejected::Signature) => {
-                let detail = "the token's key is not known here, and the key set could not be read";
+        let _reloading = self.reloading.try_acquire().map_err(|_| busy())?;
+        match self.keys.reload_for(&header).await {
+            Reload::Changed => self.verify_on_worker(token, &header, now_ms).await,
+            Reload::Unreadable if verdict != Err(Rejected::Signature) => {
+                let detail = "the token's key is unknown, and the key set could not be read";
                 Err(Code::Unavailable.problem(detail).retry_after_ms(1000))
             }
-            Learned::Unreadable | Learned::Nothing => Ok(verdict),
+            Reload::Unreadable | Reload::Nothing => Ok(verdict),
         }
     }
 
-    /// On a thread where it keeps nobody waiting.
-    async fn verify_apart(
+    /// Verifies on a blocking thread, so that sockets do not wait.
+    async fn verify_on_worker(
         self: &Arc<Self>,
         token: &str,
         header: &Arc<Header>,
@@ -194,14 +196,14 @@ impl Auth {
         if self.revoked.has(&credentials) { Err(Rejected::Revoked) } else { Ok(credentials) }
     }
 
-    fn recall(
+    fn cached(
         &self,
         digest: &TokenDigest,
         generation: u64,
         now_ms: u64,
     ) -> Option<Result<Arc<Credentials>, Rejected>> {
-        let known = self.remembered().get(digest, generation)?;
-        Some(if self.rules.is_over(known.expires_ms, now_ms) {
+        let known = self.cache().get(digest, generation)?;
+        Some(if self.rules.is_expired(known.expires_ms, now_ms) {
             Err(Rejected::Expired)
         } else if self.revoked.has(&known) {
             Err(Rejected::Revoked)
@@ -210,33 +212,34 @@ impl Auth {
         })
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> std::sync::MutexGuard<'_, TokenCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn busy() -> Problem {
     metrics::counter!("switchboard_tokens_total", "verdict" => "busy").increment(1);
-    Code::Unavailable.problem("too many tokens to verify").retry_after_ms(1000)
+    Code::Unavailable.problem("too many tokens are being verified: try again later").retry_after_ms(1000)
 }
 
 type TokenDigest = [u8; 32];
 
-/// What was verified, by the token's digest: a token is never kept. Two halves: when the young one is full the old one
-/// is forgotten, and whoever is asked for meanwhile is young again. When keys change, everything is verified anew: what a
-/// key vouched for ends with the key.
+/// The verified credentials by the digest of their token; the token itself is never stored. There are two
+/// halves. When the young half is full, the old half is discarded; an entry of the old half that is used
+/// moves to the young one. When keys change, all entries are discarded, because a removed key must not count
+/// any more.
 #[derive(Default)]
-struct Remembered {
+struct TokenCache {
     generation: u64,
-    /// Of the young half.
+    /// The bytes of the young half.
     bytes: usize,
     young: HashMap<TokenDigest, Arc<Credentials>>,
     old: HashMap<TokenDigest, Arc<Credentials>>,
 }
 
-impl Remembered {
+impl TokenCache {
     fn get(&mut self, digest: &TokenDigest, generation: u64) -> Option<Arc<Credentials>> {
-        self.at(generation);
+        self.enter_generation(generation);
         if let Some(known) = self.young.get(digest) {
             return Some(Arc::clone(known));
         }
@@ -245,9 +248,9 @@ impl Remembered {
         Some(known)
     }
 
-    /// `generation` is that of the keys before it was verified.
+    /// `generation` is the keys' generation before the token was verified.
     fn insert(&mut self, digest: TokenDigest, generation: u64, credentials: Arc<Credentials>) {
-        self.at(generation);
+        self.enter_generation(generation);
         if generation < self.generation {
             return;
         }
@@ -262,7 +265,7 @@ impl Remembered {
         self.young.insert(digest, credentials);
     }
 
-    fn at(&mut self, generation: u64) {
+    fn enter_generation(&mut self, generation: u64) {
         if generation > self.generation {
             *self = Self { generation, ..Self::default() };
         }
@@ -278,7 +281,8 @@ fn header(token: &str) -> Result<Header, Rejected> {
         return Err(Rejected::TooLong);
     }
     let header = jsonwebtoken::decode_header(token).map_err(|_| Rejected::NoToken)?;
-    // Whoever does not understand what is critical must not accept it, and nothing is understood here (RFC 7515, 4.1.11).
+    // A critical header that is not understood must be refused, and none is understood here (RFC 7515,
+    // 4.1.11).
     if header.crit.is_some() { Err(Rejected::Critical) } else { Ok(header) }
 }
 

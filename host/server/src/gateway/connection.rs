@@ -1,5 +1,6 @@
-//! One WebSocket connection from its upgrade to its end: a task that is parked unless there is something to read, to write,
-//! to answer or to end. The rules are `session`'s, the bytes are `socket`'s; here they meet the house.
+//! One WebSocket connection from its upgrade to its end: a task that waits until there is something to read,
+//! write, answer or close. `session` holds the rules and `socket` the bytes; this module connects both with
+//! the handlers and the hub.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -13,8 +14,8 @@ use tokio::time::{Sleep, timeout};
 use tracing::{debug, warn};
 
 use super::Gateway;
-use super::house::House;
-use super::places::UserPlace;
+use super::backend::Connections;
+use super::permits::UserPermit;
 use super::socket::{Next, Socket};
 use crate::contract::connection::{Closed, Opened};
 use crate::contract::frame::Reply;
@@ -32,32 +33,33 @@ use crate::wire::problem::Code;
 use crate::wire::timestamp;
 use crate::wire::websocket::{Message, encode_pong, encode_text};
 
-/// What the handshake learned.
-pub struct Arrival {
+/// The results of the handshake.
+pub struct Handshake {
     pub remote: SocketAddr,
     pub user_agent: Option<String>,
-    pub standing: Standing,
+    pub identity: Identity,
 }
 
-/// Whether somebody has signed in, and what the connection holds for its place among those of the node.
-pub enum Standing {
-    /// Closed for another connection when the node is full; the slot holds the place.
+/// Whether the client has signed in, and the permit that the connection holds.
+pub enum Identity {
+    /// Not signed in. The connection is closed for another one when the node is full. The slot holds the
+    /// permit.
     Anonymous(Slot),
-    /// The handshake carried a token.
+    /// The handshake carried a valid token.
     SignedIn(Arc<Credentials>, Held),
 }
 
-/// The place of a connection among those of the node.
-enum Place {
+/// The permit of a connection among those of the node.
+enum Admission {
     Anonymous(Slot),
-    /// Somebody has signed in. `None`: the place was given to another connection at that moment.
+    /// The client has signed in. `None` when the permit was given to another connection at that moment.
     SignedIn {
         _held: Option<Held>,
     },
 }
 
-/// While nothing is due, the timer of a connection looks again after this long.
-const LOOK_AGAIN: Duration = Duration::from_secs(90);
+/// While no deadline is set, the timer of a connection fires after this time.
+const TIMER_MAX: Duration = Duration::from_secs(90);
 
 struct Connection {
     gateway: Arc<Gateway>,
@@ -65,57 +67,57 @@ struct Connection {
     socket: Socket,
     session: Session,
     work: Option<BoxFuture<'static, Done>>,
-    /// Once somebody has signed in and the handlers have said what comes first; until then pushes wait.
+    /// Set after the client has signed in and the connection handlers have run. Until then pushes wait.
     joined: Option<Joined>,
-    user_place: Option<UserPlace>,
-    place: Place,
-    /// The socket took no more bytes when it was last asked.
+    user_permit: Option<UserPermit>,
+    admission: Admission,
+    /// True when the socket took no more bytes at the last attempt.
     blocked: bool,
-    /// The last stage of its life that was counted.
+    /// The last stage that was counted.
     stage: Stage,
-    /// Told to the handlers once, when somebody has signed in.
-    arrival: Option<Box<(SocketAddr, Option<String>)>>,
+    /// Passed to the handlers once, when the client has signed in.
+    handshake: Option<Box<(SocketAddr, Option<String>)>>,
 }
 
-/// A connection that is open in the hub. It is closed there also when the task of the connection panics.
+/// The registration in the hub. It ends also when the connection's task panics.
 struct Joined {
     outlet: Arc<Outlet>,
-    house: Arc<dyn House>,
+    connections: Arc<dyn Connections>,
 }
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        self.house.leave(self.outlet.info().connection);
+        self.connections.close_connection(self.outlet.info().connection);
     }
 }
 
-/// Work that is done.
+/// The result of work that a session requested.
 enum Done {
     Verified(Result<Arc<Credentials>, Problem>),
-    Welcomed { joined: Joined, pushes: Vec<Push> },
+    Opened { joined: Joined, pushes: Vec<Push> },
     Answered { id: Option<FrameId>, answer: Result<Option<Reply>, Problem> },
 }
 
-/// Why the task woke up.
+/// The reason why the task woke up.
 enum Event {
-    Heard(Vec<Action>),
+    Received(Vec<Action>),
     Done(Done),
     Blocked,
     Flowing,
-    /// The outlet ended: somebody wants the connection closed.
+    /// The outlet was closed: another part of the host wants this connection closed.
     Ended(Close),
-    /// The peer is gone, or has closed.
+    /// The peer is gone or has closed.
     Gone(u16),
     Timer,
     Drain,
 }
 
-/// The code with which it ended is told to the handlers and counted.
-pub async fn run(gateway: Arc<Gateway>, socket: Socket, arrival: Arrival, mut guard: ShutdownGuard) {
-    let Arrival { remote, user_agent, standing } = arrival;
-    let (credentials, place) = match standing {
-        Standing::Anonymous(slot) => (None, Place::Anonymous(slot)),
-        Standing::SignedIn(who, held) => (Some(who), Place::SignedIn { _held: Some(held) }),
+/// Runs a connection to its end. Its close code is counted, and reported to the handlers.
+pub async fn run(gateway: Arc<Gateway>, socket: Socket, handshake: Handshake, mut guard: ShutdownGuard) {
+    let Handshake { remote, user_agent, identity } = handshake;
+    let (credentials, admission) = match identity {
+        Identity::Anonymous(slot) => (None, Admission::Anonymous(slot)),
+        Identity::SignedIn(who, held) => (Some(who), Admission::SignedIn { _held: Some(held) }),
     };
     let mut connection = Connection {
         id: ConnectionId::random(),
@@ -124,21 +126,21 @@ pub async fn run(gateway: Arc<Gateway>, socket: Socket, arrival: Arrival, mut gu
         socket,
         work: None,
         joined: None,
-        user_place: None,
-        place,
+        user_permit: None,
+        admission,
         blocked: false,
         stage: Stage::Connecting,
-        arrival: Some(Box::new((remote, user_agent))),
+        handshake: Some(Box::new((remote, user_agent))),
     };
     connection.reached(Stage::Connecting);
-    let code = connection.live(credentials, &mut guard).await;
+    let code = connection.serve(credentials, &mut guard).await;
     connection.end(code).await;
 }
 
 impl Connection {
-    /// Until there is nothing more to hear; gives the close code.
-    async fn live(&mut self, credentials: Option<Arc<Credentials>>, guard: &mut ShutdownGuard) -> u16 {
-        let mut timer = pin!(tokio::time::sleep(LOOK_AGAIN));
+    /// Serves the connection until it must close, and returns the close code.
+    async fn serve(&mut self, credentials: Option<Arc<Credentials>>, guard: &mut ShutdownGuard) -> u16 {
+        let mut timer = pin!(tokio::time::sleep(TIMER_MAX));
         let mut begun = pin!(guard.begun());
         let mut draining = false;
         let mut actions = credentials.map_or_else(Vec::new, |credentials| {
@@ -148,13 +150,13 @@ impl Connection {
         loop {
             for action in actions {
                 if let Some(close) = self.perform(action) {
-                    return self.goodbye(close).await;
+                    return self.send_close(close).await;
                 }
             }
             if self.session.stage() != self.stage {
                 self.reached(self.session.stage());
             }
-            self.set(timer.as_mut());
+            self.set_timer(timer.as_mut());
             let event = poll_fn(|cx| {
                 if let Poll::Ready(event) = self.poll(cx) {
                     return Poll::Ready(event);
@@ -166,8 +168,8 @@ impl Connection {
             });
             let event = event.await;
             let input = match event {
-                Event::Heard(heard) => {
-                    actions = heard;
+                Event::Received(received) => {
+                    actions = received;
                     continue;
                 }
                 Event::Gone(code) => return code,
@@ -179,15 +181,15 @@ impl Connection {
                 Event::Timer => Input::Deadline,
                 Event::Drain => {
                     draining = true;
-                    Input::Drain { patience: self.gateway.patience() }
+                    Input::Drain { reconnect_after: self.gateway.drain_delay() }
                 }
             };
             actions = self.session.handle(Instant::now(), input);
         }
     }
 
-    /// The order matters: an answer first, so that it is written with what is pushed; then writing, so that a reader who
-    /// reads is not kept waiting by what it sends; then reading.
+    /// The order matters. First an answer, so that it is written together with pushes. Then writing, so that
+    /// a client that reads is not delayed by what it sends. Then reading.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if let Some(work) = &mut self.work
             && let Poll::Ready(done) = work.as_mut().poll(cx)
@@ -195,7 +197,7 @@ impl Connection {
             self.work = None;
             return Poll::Ready(Event::Done(done));
         }
-        if let Place::Anonymous(slot) = &self.place
+        if let Admission::Anonymous(slot) = &self.admission
             && slot.poll_dropped(cx).is_ready()
         {
             return Poll::Ready(Event::Ended(Close::NO_ROOM));
@@ -209,7 +211,7 @@ impl Connection {
                 }
                 Poll::Ready(Ok(None)) => {}
                 Poll::Ready(Ok(Some(close))) => return Poll::Ready(Event::Ended(close)),
-                // Nothing can be written to it any more, so it never sees the close frame.
+                // The socket takes no bytes, so the client cannot get the close frame.
                 Poll::Ready(Err(error)) if Stalled::is(&error) => {
                     return Poll::Ready(Event::Gone(Close::TOO_SLOW.code()));
                 }
@@ -228,20 +230,20 @@ impl Connection {
                 _ => break,
             }
         }
-        // Who does not read what is said to it is not asked for more.
+        // A client that does not read is not read from either.
         let is_behind = || self.socket.is_backed_up() || outlet.is_some_and(|outlet| outlet.is_full());
-        if !self.session.listens() || self.blocked && is_behind() {
+        if !self.session.accepts_frames() || self.blocked && is_behind() {
             return Poll::Pending;
         }
-        self.poll_hear(cx)
+        self.poll_receive(cx)
     }
 
-    fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let mut actions = Vec::new();
         let mut closed = None;
         let mut pongs = Vec::new();
         let (session, frames) = (&mut self.session, &self.gateway.meters.frames_in);
-        let heard = self.socket.poll_hear(cx, |message| {
+        let received = self.socket.poll_receive(cx, |message| {
             let input = match message {
                 Ok(Message::Text(text)) => Input::Text(text),
                 Ok(Message::Binary) => Input::NotText,
@@ -258,12 +260,12 @@ impl Connection {
             };
             frames.increment(1);
             actions.append(&mut session.handle(Instant::now(), input));
-            if session.listens() { Next::Go } else { Next::Stop }
+            if session.accepts_frames() { Next::Go } else { Next::Stop }
         });
         for pong in pongs {
-            self.socket.say(pong);
+            self.socket.queue(pong);
         }
-        match heard {
+        match received {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(_)) => Poll::Ready(Event::Gone(Close::LOST)),
             Poll::Ready(Ok(())) => {
@@ -271,25 +273,25 @@ impl Connection {
                     let echo = code.and_then(|code| Close::requested(code, "")).unwrap_or(Close::DONE);
                     actions.append(&mut self.session.handle(Instant::now(), Input::End(echo)));
                 }
-                Poll::Ready(Event::Heard(actions))
+                Poll::Ready(Event::Received(actions))
             }
         }
     }
 
-    /// A close is the last action, and the caller's to carry out.
+    /// Performs an action. A close is the last action; the caller carries it out.
     fn perform(&mut self, action: Action) -> Option<Close> {
         match action {
-            Action::Send(text) => self.say(&text),
+            Action::Send(text) => self.send(&text),
             Action::Verify { token } => {
                 let auth = self.gateway.auth.clone();
                 self.work = Some(Box::pin(async move { Done::Verified(auth.verify(&token).await) }));
             }
-            Action::Welcome { who, greeting } => return self.welcome(&who, &greeting),
-            Action::Renewed(who) => return self.hold(who),
+            Action::Open { who, auth_success } => return self.open(&who, &auth_success),
+            Action::Renewed(who) => return self.set_credentials(who),
             Action::Call(frame) => self.call(frame),
             Action::Touch { active } => {
                 if let Some(who) = self.session.who() {
-                    self.gateway.house.touch(self.id, &who.user, active);
+                    self.gateway.calls.touch(self.id, &who.user, active);
                 }
             }
             Action::Close(close) => return Some(close),
@@ -297,27 +299,27 @@ impl Connection {
         None
     }
 
-    fn welcome(&mut self, who: &Arc<Credentials>, greeting: &str) -> Option<Close> {
-        if let Place::Anonymous(slot) = &self.place {
+    fn open(&mut self, who: &Arc<Credentials>, auth_success: &str) -> Option<Close> {
+        if let Admission::Anonymous(slot) = &self.admission {
             let held = slot.sign_in();
             let is_closed = held.is_none();
-            self.place = Place::SignedIn { _held: held };
+            self.admission = Admission::SignedIn { _held: held };
             if is_closed {
                 return self.close_with(Close::NO_ROOM);
             }
         }
-        let Some(place) = self.gateway.places.take_for(&who.user) else {
+        let Some(admission) = self.gateway.limits.take_for(&who.user) else {
             return self.close_with(Close::TOO_MANY_CONNECTIONS);
         };
-        self.user_place = Some(place);
-        // Queued here, before the first push can be.
-        self.socket.say(encode_text(greeting));
+        self.user_permit = Some(admission);
+        // Queued here, before any push.
+        self.socket.queue(encode_text(auth_success));
         let info = ConnectionInfo {
             connection: self.id,
             user: who.user.clone(),
             session: who.principal.session_id.as_str().into(),
         };
-        let (remote, user_agent) = self.arrival.take().map(|arrival| *arrival).unzip();
+        let (remote, user_agent) = self.handshake.take().map(|handshake| *handshake).unzip();
         let opened = Opened {
             connection: self.id.to_string(),
             caller: who.principal.clone(),
@@ -325,11 +327,11 @@ impl Connection {
             user_agent: user_agent.flatten(),
             remote: remote.map(|remote: SocketAddr| remote.ip().to_string()).unwrap_or_default(),
         };
-        let house = self.gateway.house.clone();
+        let (calls, connections) = (self.gateway.calls.clone(), self.gateway.connections.clone());
         self.work = Some(Box::pin(async move {
-            let joined = Joined { outlet: house.join(info).await, house: house.clone() };
-            let pushes = house.opened(opened).await;
-            Done::Welcomed { joined, pushes }
+            let joined = Joined { outlet: connections.open_connection(info).await, connections };
+            let pushes = calls.opened(opened).await;
+            Done::Opened { joined, pushes }
         }));
         None
     }
@@ -339,8 +341,9 @@ impl Connection {
         actions.into_iter().find_map(|action| self.perform(action))
     }
 
-    /// From here on a revocation of this token finds the connection; one that came before is found here.
-    fn hold(&self, who: Arc<Credentials>) -> Option<Close> {
+    /// Stores the credentials in the outlet. From here on a revocation of the token finds the connection. A
+    /// revocation that came before is found here.
+    fn set_credentials(&self, who: Arc<Credentials>) -> Option<Close> {
         let Some(Joined { outlet, .. }) = &self.joined else { return None };
         outlet.set_token(who.clone());
         self.gateway.auth.is_revoked(&who).then_some(Close::TOKEN)
@@ -348,25 +351,25 @@ impl Connection {
 
     fn call(&mut self, frame: Frame) {
         let (Some(who), Some(joined)) = (self.session.who(), &self.joined) else { return };
-        let (who, outlet, house) = (who.clone(), joined.outlet.clone(), self.gateway.house.clone());
+        let (who, outlet, calls) = (who.clone(), joined.outlet.clone(), self.gateway.calls.clone());
         self.work = Some(Box::pin(async move {
             let Frame { frame_type, id, payload } = frame;
-            let answer = house.frame(outlet.info(), &who.principal, &frame_type, &payload).await;
+            let answer = calls.frame(outlet.info(), &who.principal, &frame_type, &payload).await;
             Done::Answered { id, answer }
         }));
     }
 
-    /// Queues what the work has to say, and says so to the session.
+    /// Queues the output of finished work, and returns the input for the session.
     fn finish(&mut self, done: Done) -> Input<'static> {
         match done {
             Done::Verified(verdict) => return Input::Verified { verdict, unix_ms: timestamp::now_ms() },
-            Done::Welcomed { joined, pushes } => {
-                // Before anything that was pushed meanwhile.
+            Done::Opened { joined, pushes } => {
+                // Sent before any push that arrived meanwhile.
                 for push in pushes {
-                    self.socket.say(encode_text(&push.frame));
+                    self.socket.queue(encode_text(&push.frame));
                 }
                 self.joined = Some(joined);
-                if let Some(close) = self.session.who().cloned().and_then(|who| self.hold(who)) {
+                if let Some(close) = self.session.who().cloned().and_then(|who| self.set_credentials(who)) {
                     return Input::End(close);
                 }
             }
@@ -375,54 +378,58 @@ impl Connection {
         Input::Done
     }
 
-    /// The reply first, then what it opens.
+    /// Sends the reply first, then opens its subscriptions.
     fn answer(&self, id: Option<&FrameId>, answer: Result<Option<Reply>, Problem>) {
-        let Some(Joined { outlet, house }) = &self.joined else { return };
+        let Some(Joined { outlet, connections }) = &self.joined else { return };
         let text = match &answer {
-            Ok(None) => return house.open(self.id, &[]),
+            Ok(None) => return connections.open_gates(self.id, &[]),
             Ok(Some(reply)) => frames::reply(&reply.frame_type, id, &reply.payload).ok_or_else(|| {
-                warn!(frame.reply = reply.frame_type, "a handler's reply is not JSON");
-                Code::Internal.problem("the answer could not be written")
+                warn!(
+                    frame.reply = reply.frame_type,
+                    "a handler's reply is not JSON; the client gets an error instead"
+                );
+                Code::Internal.problem("the handler's reply was not valid JSON")
             }),
             Err(problem) => Err(problem.clone()),
         };
         match (text, answer) {
             (Ok(text), Ok(Some(reply))) => {
                 outlet.push_reply(&text);
-                house.open(self.id, &reply.subscriptions);
+                connections.open_gates(self.id, &reply.subscriptions);
             }
             (Err(problem), _) => {
                 outlet.push_reply(&frames::error(id, &problem));
-                house.take_back(self.id);
+                connections.undo_gates(self.id);
             }
             (Ok(_), _) => {}
         }
     }
 
-    fn say(&mut self, text: &str) {
+    fn send(&mut self, text: &str) {
         match &self.joined {
             Some(joined) => joined.outlet.push_reply(text),
-            None => self.socket.say(encode_text(text)),
+            None => self.socket.queue(encode_text(text)),
         }
     }
 
-    /// Says what is queued and the close, as far as the peer reads it in time.
-    async fn goodbye(&mut self, close: Close) -> u16 {
+    /// Sends what is queued and the close frame, as far as the client reads in time.
+    async fn send_close(&mut self, close: Close) -> u16 {
         let mut code = close.code();
-        let mut said = self.joined.is_none();
+        let mut is_close_taken = self.joined.is_none();
         match &self.joined {
             Some(joined) => joined.outlet.close(close),
-            None => self.socket.say_goodbye(&close),
+            None => self.socket.queue_close(&close),
         }
-        let parting = async {
+        let closing = async {
             loop {
-                let outlet = self.joined.as_ref().filter(|_| !said).map(|joined| joined.outlet.as_ref());
+                let outlet =
+                    self.joined.as_ref().filter(|_| !is_close_taken).map(|joined| joined.outlet.as_ref());
                 match poll_fn(|cx| self.socket.poll_write(cx, outlet)).await {
-                    // Whoever closed first is obeyed: an operator's word counts more than a timer's.
+                    // The first close counts: an operator's code is more precise than that of a timer.
                     Ok(Some(close)) => {
                         code = close.code();
-                        said = true;
-                        self.socket.say_goodbye(&close);
+                        is_close_taken = true;
+                        self.socket.queue_close(&close);
                     }
                     Ok(None) => break,
                     Err(_) => return,
@@ -432,14 +439,14 @@ impl Connection {
                 poll_fn(|cx| self.socket.poll_drain(cx)).await;
             }
         };
-        let _ = timeout(GOODBYE_WAIT, parting).await;
+        let _ = timeout(GOODBYE_WAIT, closing).await;
         code
     }
 
-    /// A call in progress may have committed or may still do so: its connection has not ended before it has.
+    /// Ends the connection. A call in progress may commit, so the connection waits for it first.
     async fn end(mut self, code: u16) {
         if let Some(work) = self.work.take()
-            && let Done::Welcomed { joined, .. } = work.await
+            && let Done::Opened { joined, .. } = work.await
         {
             self.joined = Some(joined);
         }
@@ -447,7 +454,7 @@ impl Connection {
         self.reached(self.stage.ended());
         let Some(joined) = self.joined else { return };
         let user = joined.outlet.info().user.clone();
-        drop((joined, self.socket, self.user_place));
+        drop((joined, self.socket, self.user_permit));
         debug!(connection.id = %self.id, close.code = code, "connection closed");
         let closed = Closed {
             connection: self.id.to_string(),
@@ -455,7 +462,7 @@ impl Connection {
             node: self.gateway.node.to_string(),
             code,
         };
-        self.gateway.house.closed(closed).await;
+        self.gateway.calls.closed(closed).await;
     }
 
     fn reached(&mut self, stage: Stage) {
@@ -468,10 +475,11 @@ impl Connection {
         Some(self.joined.as_ref()?.outlet.stalled_since()?.into_std())
     }
 
-    /// Moved only to come earlier, or when it has come: an idle connection must not pay for every frame.
-    fn set(&self, mut timer: Pin<&mut Sleep>) {
+    /// Moved only to an earlier time or after it fired, because a busy connection must not reset a timer for
+    /// every frame.
+    fn set_timer(&self, mut timer: Pin<&mut Sleep>) {
         let now = tokio::time::Instant::now();
-        let wanted = self.session.deadline().map_or(now + LOOK_AGAIN, tokio::time::Instant::from_std);
+        let wanted = self.session.deadline().map_or(now + TIMER_MAX, tokio::time::Instant::from_std);
         if wanted < timer.deadline() || timer.is_elapsed() {
             timer.as_mut().reset(wanted.max(now + Duration::from_millis(1)));
         }

@@ -1,5 +1,6 @@
-//! REST: from a request to a handler's answer, with everything in between that is the same for all routes. It knows one
-//! route of its own, `POST /api/v1/ws-tickets`, because handlers know no sockets, and hands `/ws` to `websocket`.
+//! REST: turns a request into a handler's answer, with all steps that are the same for every route. It
+//! answers one route itself, `POST /api/v1/ws-tickets`, because handlers know no sockets, and passes `/ws` to
+//! `websocket`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +29,7 @@ use crate::wire::http::{self as wire, Answer, REQUEST_ID};
 use crate::wire::percent;
 use crate::wire::problem::Code;
 
-/// Every answer, whoever made it, leaves through here.
+/// Answers a request. Every answer leaves through this function.
 pub(super) async fn answer(
     gateway: Arc<Gateway>,
     request: Request<Incoming>,
@@ -38,7 +39,7 @@ pub(super) async fn answer(
     let began = Instant::now();
     let id = wire::request_id(request.headers());
     let method = request.method().clone();
-    // Never the query: it may hold a token.
+    // Never the query, which may hold a token.
     let path = request.uri().path().to_owned();
     let origin = request.headers().get(ORIGIN).cloned();
     let outcome = match path.as_str() {
@@ -48,14 +49,14 @@ pub(super) async fn answer(
     };
     let mut answer = outcome.unwrap_or_else(|refusal| refusal.answer(&id));
     wire::name(&mut answer, &id);
-    gateway.origins.say(origin.as_ref(), method == Method::OPTIONS, &mut answer);
+    gateway.origins.add_headers(origin.as_ref(), method == Method::OPTIONS, &mut answer);
     let (status, took) = (answer.status().as_u16(), began.elapsed());
     gateway.meters.answered(label(&method), status, took);
     debug!(request.id = %id, %method, path, status, took_us = took.as_micros() as u64, "answered");
     answer
 }
 
-/// A problem, and what else the answer says.
+/// A problem, with an additional header of the answer.
 pub(super) struct Refusal {
     problem: Problem,
     header: Option<(HeaderName, String)>,
@@ -73,7 +74,7 @@ impl Refusal {
             answer.headers_mut().insert(hyper::header::WWW_AUTHENTICATE, scheme);
         }
         if self.problem.status == 413 {
-            // The rest of the body is not read, so nothing can follow it.
+            // The rest of the body is not read, so no request can follow it.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some((name, value)) = self.header
@@ -91,14 +92,14 @@ impl From<Problem> for Refusal {
     }
 }
 
-/// The one word for a method that exists elsewhere on this path.
+/// The answer to a method that this path does not have.
 pub(super) fn method_not_allowed(allow: &[String]) -> Refusal {
-    let mut problem = Code::Malformed.problem("this path takes other methods");
+    let mut problem = Code::Malformed.problem("this path does not have this method");
     problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
     Refusal::with(problem, ALLOW, allow.join(", "))
 }
 
-/// The caller's token out of `Authorization`, where there is one.
+/// Returns the caller's token of the `Authorization` header, if there is one.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
     value
@@ -107,7 +108,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| Some(token.trim()))
-        .ok_or_else(|| Code::Unauthorized.problem("`Authorization` is not `Bearer` and a token"))
+        .ok_or_else(|| Code::Unauthorized.problem("the `Authorization` header must be `Bearer` and a token"))
 }
 
 async fn caller(
@@ -129,24 +130,24 @@ async fn handled(
 ) -> Result<Answer, Refusal> {
     let path = request.uri().path();
     let asked = request.method().as_str();
-    let (method, public) = match (gateway.house.reach(asked, path), request.method()) {
+    let (method, public) = match (gateway.calls.reach(asked, path), request.method()) {
         (Reach::Bound { public }, _) => (asked, public),
-        // Whoever answers GET answers HEAD; hyper leaves the body out.
-        (Reach::MethodNotAllowed { .. }, &Method::HEAD) => match gateway.house.reach("GET", path) {
+        // A handler that answers GET also answers HEAD; hyper leaves the body out.
+        (Reach::MethodNotAllowed { .. }, &Method::HEAD) => match gateway.calls.reach("GET", path) {
             Reach::Bound { public } => ("GET", public),
             Reach::MethodNotAllowed { allow } => return Err(method_not_allowed(&allow)),
-            Reach::Nothing => return Err(nothing_there()),
+            Reach::Nothing => return Err(not_found()),
         },
         (Reach::MethodNotAllowed { allow }, &Method::OPTIONS) => return Ok(options(&allow)),
         (Reach::MethodNotAllowed { allow }, _) => return Err(method_not_allowed(&allow)),
-        (Reach::Nothing, _) => return Err(nothing_there()),
+        (Reach::Nothing, _) => return Err(not_found()),
     };
     let caller = caller(gateway, remote, request.headers()).await?;
     if caller.is_none() && !public {
-        return Err(Code::Unauthorized.problem("a token is needed").into());
+        return Err(Code::Unauthorized.problem("this request needs a token").into());
     }
     let query = percent::decode_query(request.uri().query().unwrap_or_default())
-        .ok_or_else(|| Code::Malformed.problem("the query holds a wrong percent escape"))?;
+        .ok_or_else(|| Code::Malformed.problem("the query has an invalid percent escape"))?;
     let headers = forwarded(request.headers());
     let (method, path) = (method.to_owned(), path.to_owned());
     remote.slot.reading_body();
@@ -162,12 +163,12 @@ async fn handled(
         body,
         caller: caller.map(|caller| caller.principal.clone()),
     };
-    let response = gateway.house.http(request).await?;
+    let response = gateway.calls.http(request).await?;
     Ok(rendered(response, id))
 }
 
-fn nothing_there() -> Refusal {
-    Code::NotFound.problem("nothing answers on this path").into()
+fn not_found() -> Refusal {
+    Code::NotFound.problem("no handler answers on this path").into()
 }
 
 fn options(allow: &[String]) -> Answer {
@@ -179,7 +180,7 @@ fn options(allow: &[String]) -> Answer {
     answer
 }
 
-/// Whole and JSON, or nothing at all.
+/// Reads the body: complete and JSON, or empty.
 async fn body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
     let (head, body) = request.into_parts();
     let takes_one = matches!(head.method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
@@ -190,12 +191,12 @@ async fn body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
         && encoding != "identity"
     {
         return Err(Code::UnsupportedMediaType
-            .problem("a body is sent as it is, without an encoding")
+            .problem("a request body must not have a content encoding")
             .into());
     }
     let bytes = timeout(BODY_WAIT, wire::read_body(&head.headers, body, BODY_BYTES_MAX))
         .await
-        .map_err(|_| Code::Malformed.problem("the body did not come in time"))??;
+        .map_err(|_| Code::Malformed.problem("the body did not arrive in time"))??;
     if !bytes.is_empty() && !is_json(&head.headers) {
         return Err(Code::UnsupportedMediaType.problem("a body is `application/json`").into());
     }
@@ -209,7 +210,7 @@ fn is_json(headers: &HeaderMap) -> bool {
         || (kind.len() > 17 && kind[..12].eq_ignore_ascii_case("application/") && kind.ends_with("+json"))
 }
 
-/// What a handler may see: text, and no credentials.
+/// The headers that a handler gets: as text, and without credentials.
 fn forwarded(headers: &HeaderMap) -> Vec<(String, String)> {
     headers
         .iter()
@@ -218,8 +219,8 @@ fn forwarded(headers: &HeaderMap) -> Vec<(String, String)> {
         .collect()
 }
 
-/// UTF-8, and what is none of it as HTTP once had it, a character a byte. Nothing is left out: a key that a handler does not
-/// see would be no key, and a retry a second message.
+/// Converts a header to text: UTF-8, or else Latin-1 with one character for each byte. No header is left out:
+/// if a handler did not see an idempotency key, a retry would be a second message.
 fn text(value: &HeaderValue) -> String {
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => text.to_owned(),
@@ -227,20 +228,24 @@ fn text(value: &HeaderValue) -> String {
     }
 }
 
-/// The handler sets status, body and headers, which the runtime has checked. The host decides how the bytes travel, so
-/// headers about that are left out.
+/// Converts a handler's answer. The runtime has checked its status, body and headers. The host decides how
+/// the bytes are sent, so headers about that are left out.
 fn rendered(response: contract::Response, request_id: &str) -> Answer {
-    const OURS: [HeaderName; 7] =
+    const SET_BY_HOST: [HeaderName; 7] =
         [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, TE, TRAILER, UPGRADE, REQUEST_ID];
     let has_body = !response.body.is_empty();
     let mut answer = Response::new(Full::from(response.body));
     *answer.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in response.headers {
         match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value)) {
-            (Ok(name), Ok(value)) if !OURS.contains(&name) => {
+            (Ok(name), Ok(value)) if !SET_BY_HOST.contains(&name) => {
                 answer.headers_mut().append(name, value);
             }
-            _ => warn!(request.id = request_id, header = name, "a handler's header is left out"),
+            _ => warn!(
+                request.id = request_id,
+                header = name,
+                "a header of a handler's answer is invalid and was left out"
+            ),
         }
     }
     if has_body && !answer.headers().contains_key(CONTENT_TYPE) {
@@ -249,7 +254,8 @@ fn rendered(response: contract::Response, request_id: &str) -> Answer {
     answer
 }
 
-/// `POST /api/v1/ws-tickets`: a token's worth of one connection, for clients that can only put it into a URL.
+/// `POST /api/v1/ws-tickets`: issues a ticket for one connection, for clients that can put credentials only
+/// into a URL.
 async fn ticket(
     gateway: &Gateway,
     remote: &Remote,
@@ -264,12 +270,12 @@ async fn ticket(
     }
     let caller = caller(gateway, remote, request.headers())
         .await?
-        .ok_or_else(|| Code::Unauthorized.problem("a token is needed"))?;
+        .ok_or_else(|| Code::Unauthorized.problem("this request needs a token"))?;
     let ticket = gateway.tickets.issue(&caller).await?;
     Ok(wire::json(200, &json!({ "ticket": ticket, "expires_in": TICKET_SECONDS }), id))
 }
 
-/// Methods that nobody knows share one label, or strangers could make as many as they like.
+/// Unknown methods share one label, or clients could create any number of labels.
 fn label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,4 +1,5 @@
-//! The clients' listener: TLS where it is configured, then requests until the connection ends or becomes a WebSocket.
+//! The listener for clients: TLS where it is configured, then HTTP requests until the connection ends or
+//! becomes a WebSocket.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,18 +19,25 @@ pub(super) struct Remote {
 }
 
 pub(super) async fn serve(gateway: Arc<Gateway>, listener: TcpListener, guard: ShutdownGuard) {
-    let converse = {
+    let serve_connection = {
         let gateway = gateway.clone();
-        move |stream, address, slot, guard| converse(gateway.clone(), stream, Remote { address, slot }, guard)
+        move |stream, address, slot, guard| {
+            serve_connection(gateway.clone(), stream, Remote { address, slot }, guard)
+        }
     };
-    http_server::accept(listener, gateway.slots.clone(), guard, converse).await;
-    info!("no longer listening; {} connections drain", gateway.connections());
+    http_server::accept(listener, gateway.slots.clone(), guard, serve_connection).await;
+    info!("not listening for clients any more; {} connections drain", gateway.connections());
 }
 
-async fn converse(gateway: Arc<Gateway>, stream: TcpStream, remote: Remote, mut guard: ShutdownGuard) {
+async fn serve_connection(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    remote: Remote,
+    mut guard: ShutdownGuard,
+) {
     let transport = match &gateway.tls {
         None => Transport::Tcp(stream),
-        // Boxed: its memory is free when the handshake is done.
+        // Boxed, so that its memory is free after the handshake.
         Some(tls) => tokio::select! {
             accepted = Box::pin(tls.accept(stream)) => match accepted {
                 Some(transport) => transport,
@@ -45,5 +53,5 @@ async fn converse(gateway: Arc<Gateway>, stream: TcpStream, remote: Remote, mut 
         let guard = guard.clone();
         move |request| http::answer(gateway.clone(), request, remote.clone(), guard.clone())
     };
-    http_server::converse(stream, slot, keep_alive, guard, answer).await;
+    http_server::serve_connection(stream, slot, keep_alive, guard, answer).await;
 }

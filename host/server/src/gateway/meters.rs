@@ -1,4 +1,4 @@
-//! What the gateway counts. Handles are made once: looking one up costs more than counting.
+//! The gateway's metrics. Their handles are created once, because looking one up costs more than counting.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ impl Meters {
         Self { frames_in: counter!("switchboard_frames_received_total"), stages: Stage::ALL.map(stage) }
     }
 
-    /// A connection has come to this stage of its life.
+    /// Counts that a connection has reached this stage of its life.
     pub fn reached(&self, stage: Stage) {
         self.stages[stage as usize].increment(1);
     }

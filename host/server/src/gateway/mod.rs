@@ -1,14 +1,14 @@
-//! The door for clients: HTTP/1.1 and WebSockets on one listener. It knows tokens, bounds and bytes; what a request or a
-//! frame means is the handlers' business, behind `house`.
+//! The gateway for clients: HTTP/1.1 and WebSockets on one listener. It knows tokens, bounds and bytes. The
+//! handlers decide what a request or a frame means, behind the traits in `backend`.
 
 pub mod auth;
+mod backend;
 mod connection;
-mod house;
 mod http;
 mod listener;
 mod meters;
 mod origins;
-mod places;
+mod permits;
 mod socket;
 mod tickets;
 pub mod tls;
@@ -26,29 +26,30 @@ use crate::limits::HTTP_CONNECTIONS_MAX;
 use crate::session;
 use crate::shutdown::ShutdownGuard;
 use auth::Auth;
-pub use house::{House, Inside};
+pub use backend::{ClientCalls, Connections};
 use meters::Meters;
 use origins::Origins;
-use places::Places;
+use permits::ConnectionLimits;
 pub use tickets::Tickets;
 pub use tls::Tls;
 
-/// What all connections of a node share.
+/// The state that all connections of a node share.
 pub struct Gateway {
     node: NodeId,
-    house: Arc<dyn House>,
+    calls: Arc<dyn ClientCalls>,
+    connections: Arc<dyn Connections>,
     auth: Arc<Auth>,
     tickets: Tickets,
-    places: Arc<Places>,
+    limits: Arc<ConnectionLimits>,
     slots: Arc<Slots>,
     session: Arc<session::Settings>,
     origins: Origins,
-    /// None: clients speak plainly, to a proxy in front or on this machine.
+    /// None: clients connect without TLS, to a proxy in front of the node or on this machine.
     tls: Option<Arc<Tls>>,
     drain: Duration,
-    /// How long an HTTP connection may be idle.
+    /// The maximum idle time of an HTTP connection.
     keep_alive: Duration,
-    /// How long a write may wait for a client that does not read.
+    /// The maximum time that a write may wait for a client that does not read.
     stall: Duration,
     meters: Meters,
 }
@@ -60,14 +61,16 @@ impl Gateway {
         auth: Arc<Auth>,
         tickets: Tickets,
         tls: Option<Arc<Tls>>,
-        house: Arc<dyn House>,
+        calls: Arc<dyn ClientCalls>,
+        connections: Arc<dyn Connections>,
     ) -> Arc<Self> {
         Arc::new(Self {
             node,
-            house,
+            calls,
+            connections,
             auth,
             tickets,
-            places: Places::new(config.connections_max, config.connections_per_user_max),
+            limits: ConnectionLimits::new(config.connections_max, config.connections_per_user_max),
             slots: Slots::new(HTTP_CONNECTIONS_MAX, config.anonymous_per_address_max),
             session: Arc::new(session::Settings {
                 frames_per_second: config.frames_per_second,
@@ -87,19 +90,20 @@ impl Gateway {
         })
     }
 
-    /// Accepts until the process begins to end, then lets requests finish and connections move, each at its own time.
-    /// Every connection holds a clone of `guard`.
+    /// Accepts connections until the shutdown begins. Then requests finish and connections close, each at its
+    /// own time. Every connection holds a clone of `guard`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, guard: ShutdownGuard) {
         listener::serve(self, listener, guard).await;
     }
 
-    /// WebSocket connections, signed in or not yet.
+    /// The number of WebSocket connections, signed in or not.
     pub fn connections(&self) -> usize {
-        self.places.taken()
+        self.limits.taken()
     }
 
-    /// How long one connection may stay when the node drains: they do not all come to the next node at once.
-    fn patience(&self) -> Duration {
+    /// The time that one connection may stay while the node drains. It is random, so that the clients do not
+    /// all reconnect at once.
+    fn drain_delay(&self) -> Duration {
         self.drain.mul_f64(rand::random())
     }
 }

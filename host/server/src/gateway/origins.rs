@@ -1,5 +1,5 @@
-//! Which pages a browser lets talk to this node. Tokens are no cookies, so a foreign page gains nothing by trying, and any
-//! origin may unless the setting `origins` lists some; operators may still want to be strict.
+//! The web pages that a browser lets use this node. Tokens are not cookies, so another site's page gains
+//! nothing. Therefore any origin may connect, unless the setting `origins` lists some.
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -8,7 +8,7 @@ use hyper::header::{
 
 use crate::wire::http::Answer;
 
-/// Empty: any.
+/// The allowed origins. Empty: any origin.
 pub struct Origins(Vec<String>);
 
 impl Origins {
@@ -16,23 +16,24 @@ impl Origins {
         Self(listed.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect())
     }
 
-    /// Scheme and host are the same in any case.
+    /// Scheme and host are compared without case.
     pub fn admit(&self, origin: &HeaderValue) -> bool {
         let is = |ours: &String| origin.as_bytes().eq_ignore_ascii_case(ours.as_bytes());
         self.0.is_empty() || self.0.iter().any(is)
     }
 
-    /// Says to a browser whether its page may read this answer, and what it may ask for where it asks first.
-    pub fn say(&self, origin: Option<&HeaderValue>, asks_first: bool, answer: &mut Answer) {
+    /// Adds the headers that tell a browser whether its page may read this answer, and, in a preflight, what
+    /// it may send.
+    pub fn add_headers(&self, origin: Option<&HeaderValue>, is_preflight: bool, answer: &mut Answer) {
         let headers = answer.headers_mut();
         if !self.0.is_empty() {
-            // Also without an origin: a cache must not give this answer to a page.
+            // Also without an origin: a cache must not give this answer to another page.
             headers.append(VARY, HeaderValue::from(ORIGIN));
         }
         let Some(origin) = origin.filter(|origin| self.admit(origin)) else { return };
         let allowed = if self.0.is_empty() { HeaderValue::from_static("*") } else { origin.clone() };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-        if asks_first && let Some(methods) = headers.get(ALLOW).cloned() {
+        if is_preflight && let Some(methods) = headers.get(ALLOW).cloned() {
             const HEADERS: &str = "authorization, content-type, idempotency-key, x-request-id";
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
             headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(HEADERS));

@@ -1,5 +1,5 @@
-//! The bytes of one WebSocket connection. It owns no buffer: it reads into the thread's, and keeps only what could not be
-//! handled or written at once. It knows messages, not what they say.
+//! The bytes of one WebSocket connection. It owns no buffer: it reads into the thread's buffer, and keeps
+//! only what could not be handled or written at once. It knows messages, but not what they mean.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -18,13 +18,14 @@ use crate::wire::websocket::{Decoder, Message, Violation, encode_close};
 pub struct Socket {
     stream: Stream,
     decoder: Decoder,
-    /// Read, and not handled because a call was in progress. At most what one read gives.
+    /// Bytes that were read but not handled, because a call was in progress. At most the bytes of one read.
     unread: Vec<u8>,
-    /// To be written before anything else: what the socket did not take, and what the host says before there is an outlet.
+    /// Written before anything else: the bytes that the socket did not take, and what the host sends before
+    /// there is an outlet.
     unwritten: Vec<Bytes>,
 }
 
-/// Per thread, because a connection needs it only while it is polled.
+/// Buffers of a thread, because a connection needs them only while it is polled.
 struct Scratch {
     input: Box<[u8]>,
     output: Vec<Bytes>,
@@ -35,28 +36,29 @@ thread_local! {
         RefCell::new(Scratch { input: vec![0; READ_BYTES_MAX].into(), output: Vec::new() });
 }
 
-/// What the listener of messages wants next.
+/// Whether the receiver of messages wants more.
 pub enum Next {
     Go,
-    /// Keep the rest until asked again.
+    /// Keep the rest until the next call.
     Stop,
 }
 
 impl Socket {
-    /// `early` is what the client sent right behind its handshake.
+    /// `early` holds the bytes that the client sent right after its handshake.
     pub fn new(stream: Stream, early: &[u8]) -> Self {
         Self { stream, decoder: Decoder::default(), unread: early.to_vec(), unwritten: Vec::new() }
     }
 
-    /// Hands every message that is there to `hear`. Ready once some bytes were handled; an error when there will be no more.
-    pub fn poll_hear(
+    /// Passes every available message to `receive`. Ready after some bytes were handled; an error when no
+    /// more bytes will come.
+    pub fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        mut hear: impl FnMut(Result<Message<'_>, Violation>) -> Next,
+        mut receive: impl FnMut(Result<Message<'_>, Violation>) -> Next,
     ) -> Poll<io::Result<()>> {
         if !self.unread.is_empty() {
             let mut unread = std::mem::take(&mut self.unread);
-            self.unread = decode(&mut self.decoder, &mut unread, &mut hear);
+            self.unread = decode(&mut self.decoder, &mut unread, &mut receive);
             return Poll::Ready(Ok(()));
         }
         SCRATCH.with_borrow_mut(|scratch| {
@@ -65,23 +67,23 @@ impl Socket {
             if input.filled().is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            self.unread = decode(&mut self.decoder, input.filled_mut(), &mut hear);
+            self.unread = decode(&mut self.decoder, input.filled_mut(), &mut receive);
             Poll::Ready(Ok(()))
         })
     }
 
-    /// To be written before anything of the outlet.
-    pub fn say(&mut self, frame: Bytes) {
+    /// Queues a frame before anything of the outlet.
+    pub fn queue(&mut self, frame: Bytes) {
         self.unwritten.push(frame);
     }
 
-    /// The peer does not read what is said to it.
+    /// True when the peer does not read what is sent.
     pub fn is_backed_up(&self) -> bool {
         self.unwritten.len() > UNWRITTEN_FRAMES_MAX
     }
 
-    /// Writes what there is. Ready when all of it is written, with the close that the outlet ended with; pending when the
-    /// socket takes no more.
+    /// Writes what is queued. Ready when all of it is written, with the close frame that ended the outlet;
+    /// pending when the socket takes no more bytes.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -117,8 +119,8 @@ impl Socket {
         })
     }
 
-    /// The last words: nothing is said after this.
-    pub fn say_goodbye(&mut self, close: &Close) {
+    /// Queues the close frame. Nothing is sent after it.
+    pub fn queue_close(&mut self, close: &Close) {
         self.unwritten.push(encode_close(close));
     }
 
@@ -126,8 +128,8 @@ impl Socket {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    /// Reads and forgets until the peer has closed too. A socket that is dropped with unread bytes resets its connection,
-    /// and the peer may never see the close frame.
+    /// Reads and discards bytes until the peer has closed too. Dropping a socket with unread bytes resets the
+    /// connection, and the peer might never get the close frame.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.unread = Vec::new();
         SCRATCH.with_borrow_mut(|scratch| {
@@ -173,22 +175,22 @@ impl Socket {
     }
 }
 
-/// Frames of one system call.
+/// The maximum number of frames in one system call.
 const SLICES_MAX: usize = 64;
 
-/// What was not decoded, because the listener stopped.
+/// Decodes messages. Returns the bytes that were not decoded because the receiver stopped.
 fn decode(
     decoder: &mut Decoder,
     bytes: &mut [u8],
-    hear: &mut impl FnMut(Result<Message<'_>, Violation>) -> Next,
+    receive: &mut impl FnMut(Result<Message<'_>, Violation>) -> Next,
 ) -> Vec<u8> {
     let mut input = bytes;
     let rest = loop {
         let next = match decoder.decode(&mut input) {
-            Ok(Some(message)) => hear(Ok(message)),
+            Ok(Some(message)) => receive(Ok(message)),
             Ok(None) => break Vec::new(),
             Err(violation) => {
-                hear(Err(violation));
+                receive(Err(violation));
                 break Vec::new();
             }
         };

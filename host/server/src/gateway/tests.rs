@@ -1,7 +1,8 @@
-//! The door from outside: real sockets, fastwebsockets as the client, and a house that answers like a few small handlers.
+//! Tests of the gateway from outside: real sockets, fastwebsockets as the client, and a backend with a few
+//! small handlers.
 
+mod backend;
 mod cost;
-mod door;
 mod frames;
-mod house;
+mod handshake;
 mod rest;

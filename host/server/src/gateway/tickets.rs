@@ -1,5 +1,6 @@
-//! Tickets: what a client that can set no headers puts into the URL of its WebSocket instead of its token. One connection,
-//! one use, half a minute. They live in Redis, so that any node takes what any node gave; without Redis there are none.
+//! Tickets: a client that cannot set headers puts a ticket into the URL of its WebSocket instead of its
+//! token. A ticket is for one connection, can be used once, and is valid for half a minute. Tickets are in
+//! Redis, so that every node accepts the tickets of all nodes. Without Redis there are no tickets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +19,15 @@ use crate::wire::problem::Code;
 
 pub struct Tickets(Redis);
 
-/// What a ticket stands for.
+/// The content of a ticket.
 #[derive(Serialize, Deserialize)]
-struct Stub {
+struct TicketContent {
     principal: Principal,
     expires_ms: u64,
     issued_ms: u64,
 }
 
-/// A ticket waits no longer for Redis than a client would.
+/// The maximum wait for Redis.
 const WAIT: Duration = Duration::from_secs(2);
 
 impl Tickets {
@@ -37,33 +38,38 @@ impl Tickets {
     pub async fn issue(&self, who: &Credentials) -> Result<String, Problem> {
         self.count(&who.user).await?;
         let ticket: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
-        let stub =
-            Stub { principal: who.principal.clone(), expires_ms: who.expires_ms, issued_ms: who.issued_ms };
-        let stub = serde_json::to_string(&stub).expect("a principal is plain data");
+        let content = TicketContent {
+            principal: who.principal.clone(),
+            expires_ms: who.expires_ms,
+            issued_ms: who.issued_ms,
+        };
+        let content = serde_json::to_string(&content).expect("a principal is plain data");
         let seconds = TICKET_SECONDS.to_string();
-        self.command(&["SET", &key(&ticket), &stub, "EX", &seconds]).await?;
+        self.command(&["SET", &key(&ticket), &content, "EX", &seconds]).await?;
         Ok(ticket)
     }
 
-    /// Counts one ticket of this user, in a window that begins with its first.
+    /// Counts one ticket of this user, in a window that begins with the first.
     async fn count(&self, user: &UserId) -> Result<(), Problem> {
         let key = format!("switchboard:tickets-of:{}", Digest::of(user.as_str().as_bytes()));
         self.command(&["SET", &key, "0", "EX", "60", "NX"]).await?;
         match self.command(&["INCR", &key]).await?.as_slice() {
             [Node::Integer(issued)] if *issued > TICKETS_PER_MINUTE => Err(Code::RateLimited
-                .problem(format!("more than {TICKETS_PER_MINUTE} tickets a minute"))
+                .problem(format!(
+                    "this user has requested more than {TICKETS_PER_MINUTE} tickets within a minute"
+                ))
                 .retry_after_ms(60_000)),
             _ => Ok(()),
         }
     }
 
-    /// Its first use is its last.
+    /// Redeems a ticket. It can be used only once.
     pub async fn redeem(&self, ticket: &str) -> Result<Arc<Credentials>, Problem> {
         let used = || Code::Unauthorized.problem("the ticket is unknown, used or too old");
         match self.command(&["GETDEL", &key(ticket)]).await?.as_slice() {
-            [Node::Text(stub)] => {
-                let Stub { principal, expires_ms, issued_ms } =
-                    serde_json::from_str(stub).map_err(|_| used())?;
+            [Node::Text(content)] => {
+                let TicketContent { principal, expires_ms, issued_ms } =
+                    serde_json::from_str(content).map_err(|_| used())?;
                 let user = UserId::parse(&principal.user_id).ok_or_else(used)?;
                 Ok(Arc::new(Credentials { user, principal, expires_ms, issued_ms, renewed_as: None }))
             }
@@ -74,13 +80,13 @@ impl Tickets {
     async fn command(&self, args: &[&str]) -> Result<Vec<Node>, Problem> {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         self.0.command(&args, Instant::now() + WAIT).await.map_err(|error| {
-            warn!(?error, "tickets are not to be had: Redis did not answer");
+            warn!(?error, "ticket store unavailable: Redis did not answer");
             Code::Unavailable.problem("tickets are not available now").retry_after_ms(1000)
         })
     }
 }
 
-/// By its digest: who reads Redis can not use what is there.
+/// The key holds the ticket's digest, so that a reader of Redis cannot use the ticket.
 fn key(ticket: &str) -> String {
     format!("switchboard:ticket:{}", Digest::of(ticket.as_bytes()))
 }

@@ -1,5 +1,6 @@
-//! TLS for clients: the certificate and its key from files, read again when they change. New handshakes take what was read
-//! last; connections that stand are not touched, and files that do not fit together change nothing.
+//! TLS for clients. The certificate and its key are read from files, and again when the files change. New
+//! handshakes use the last certificate; open connections are not affected. Files that do not match change
+//! nothing.
 
 use std::fs;
 use std::io;
@@ -24,8 +25,8 @@ use crate::shutdown::ShutdownGuard;
 pub struct Tls {
     files: Files,
     config: ArcSwap<ServerConfig>,
-    /// The files, just before they were read for the first time.
-    seen: Looks,
+    /// The versions of the files just before they were first read.
+    seen: FileVersions,
 }
 
 #[derive(Clone, Debug)]
@@ -36,17 +37,17 @@ struct Files {
 
 #[derive(Debug)]
 pub enum Error {
-    /// One of the two settings alone.
+    /// Only one of the two settings is set.
     Half,
     Read(PathBuf, String),
-    /// They are no pair, or not for TLS.
+    /// The files are not a pair, or cannot be used for TLS.
     Unusable(rustls::Error),
 }
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Half => f.write_str("`tls_cert` and `tls_key` are set together or not at all"),
+            Self::Half => f.write_str("`tls_cert` and `tls_key` must both be set, or neither"),
             Self::Read(path, reason) => write!(f, "{}: {reason}", path.display()),
             Self::Unusable(error) => write!(f, "the certificate and its key cannot be used: {error}"),
         }
@@ -56,20 +57,20 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Tls {
-    /// `None` where the settings name no files.
+    /// `None` when the settings name no files.
     pub fn of(config: &Config) -> Result<Option<Arc<Self>>, Error> {
         let files = match (&config.tls_cert, &config.tls_key) {
             (None, None) => return Ok(None),
             (Some(certificate), Some(key)) => Files { certificate: certificate.clone(), key: key.clone() },
             _ => return Err(Error::Half),
         };
-        // In this order: a change between the two is found by `follow`, however long after this it starts.
-        let seen = files.looks();
+        // In this order, so that `follow` finds a change between both steps, however late it starts.
+        let seen = files.versions();
         let config = ArcSwap::new(files.read()?);
         Ok(Some(Arc::new(Self { files, config, seen })))
     }
 
-    /// A client that takes longer, or speaks something else, is no client.
+    /// Performs the handshake. A client that takes too long, or does not speak TLS, is dropped.
     pub(super) async fn accept(&self, stream: TcpStream) -> Option<Transport> {
         let handshake = TlsAcceptor::from(self.config.load_full()).accept(stream);
         let outcome = match timeout(TLS_HANDSHAKE_WAIT, handshake).await {
@@ -82,31 +83,32 @@ impl Tls {
         outcome.inspect_err(|(_, error)| debug!(%error, "a TLS handshake failed")).ok()
     }
 
-    /// Looks at the files until the process ends.
+    /// Checks the files for changes until the shutdown begins.
     pub async fn follow(self: Arc<Self>, mut guard: ShutdownGuard) {
         let mut tick = interval(TLS_FILES_LOOKED_AT_EVERY);
-        let (mut seen, mut complained_of) = (self.seen, None);
+        let (mut seen, mut reported) = (self.seen, None);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
                 () = guard.begun() => return,
             }
-            let looks = self.files.looks();
-            if looks == seen {
+            let versions = self.files.versions();
+            if versions == seen {
                 continue;
             }
             let certificate = self.files.certificate.display();
             match self.files.read() {
                 Ok(config) => {
                     self.config.store(config);
-                    seen = looks;
-                    info!(%certificate, "the certificate was read again");
+                    seen = versions;
+                    info!(%certificate, "the new TLS certificate is used from now on");
                 }
-                // Half of a change, most likely. Tried again until it is whole, also where files change and look the
-                // same: what hinders may be a right, or a write that goes on. Said once.
-                Err(error) if complained_of != Some(looks) => {
-                    complained_of = Some(looks);
-                    warn!(%certificate, %error, "the certificate in use stays");
+                // Most likely only one of the two files has changed yet. It is tried again until both match,
+                // also when the files do not change further: the cause may be a permission, or a write in
+                // progress. It is logged once.
+                Err(error) if reported != Some(versions) => {
+                    reported = Some(versions);
+                    warn!(%certificate, %error, "the changed TLS files cannot be used; the old certificate stays in use");
                 }
                 Err(_) => {}
             }
@@ -114,11 +116,11 @@ impl Tls {
     }
 }
 
-/// What tells that a file is another: a new one under its name, or new contents.
-type Looks = [Option<(u64, u64, SystemTime)>; 2];
+/// The version of a file: it changes with a new file of that name, or with new content.
+type FileVersions = [Option<(u64, u64, SystemTime)>; 2];
 
 impl Files {
-    fn looks(&self) -> Looks {
+    fn versions(&self) -> FileVersions {
         use std::os::unix::fs::MetadataExt;
         [&self.certificate, &self.key].map(|path| {
             let metadata = fs::metadata(path).ok()?;
@@ -147,9 +149,10 @@ impl Files {
             .with_safe_default_protocol_versions()
             .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
             .map_err(Error::Unusable)?;
-        // WebSockets are upgraded out of HTTP/1.1.
+        // WebSockets need HTTP/1.1.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // A crowd that comes back after a drain resumes without a signature each; one ticket a connection is enough.
+        // After a drain many clients reconnect, and resumption saves a signature for each. One ticket a
+        // connection is enough.
         config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(Error::Unusable)?;
         config.send_tls13_tickets = 1;
         Ok(Arc::new(config))

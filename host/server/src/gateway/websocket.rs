@@ -1,4 +1,5 @@
-//! `GET /ws`: who is it, is there a place, and out of hyper's hands. What follows the handshake is `connection`'s.
+//! `GET /ws`: checks the token and the bounds, and takes the connection over from hyper. `connection` does
+//! everything after the handshake.
 
 use std::sync::Arc;
 
@@ -18,20 +19,20 @@ use hyper_util::rt::TokioIo;
 use tracing::debug;
 
 use super::Gateway;
-use super::connection::{self, Arrival, Standing};
+use super::connection::{self, Handshake, Identity};
 use super::http::{Refusal, bearer, method_not_allowed};
 use super::listener::Remote;
 use super::origins::Origins;
 use super::socket::Socket;
 use crate::contract::types::Problem;
-use crate::http_server::{Courtesy, Stream};
+use crate::http_server::{ErrorBodyStream, Stream};
 use crate::limits::{CONNECTION_RETRY_MS, USER_AGENT_CHARS_MAX};
 use crate::shutdown::ShutdownGuard;
 use crate::wire::http::Answer;
 use crate::wire::percent;
 use crate::wire::problem::Code;
 
-/// The one subprotocol; the others that clients list carry tokens.
+/// The only subprotocol. The other values that clients list carry tokens.
 const SUBPROTOCOL: &str = "switchboard.v1";
 const BEARER: &str = "bearer.";
 
@@ -50,12 +51,12 @@ pub(super) async fn handshake(
     if guard.has_begun() {
         return Err(busy("draining", "the node is draining").into());
     }
-    let place = gateway
-        .places
+    let permit = gateway
+        .limits
         .take()
-        // Connections on which nobody has signed in give way to others.
-        .or_else(|| gateway.slots.drop_anonymous().then(|| gateway.places.take())?)
-        .ok_or_else(|| busy("full", "the node has as many connections as it may have"))?;
+        // A connection without a signed-in user is closed for another one.
+        .or_else(|| gateway.slots.drop_anonymous().then(|| gateway.limits.take())?)
+        .ok_or_else(|| busy("full", "the node has its maximum number of connections"))?;
     let credentials = match token(&request)? {
         Some(Token::Jwt(token)) => Some(gateway.auth.verify(&token).await?),
         Some(Token::Ticket(ticket)) => {
@@ -68,18 +69,18 @@ pub(super) async fn handshake(
         None => None,
     };
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
-    let standing = match credentials {
-        Some(who) => Standing::SignedIn(who, Box::new(place)),
-        None => Standing::Anonymous(gateway.slots.anonymous(remote.address.ip(), Box::new(place))),
+    let identity = match credentials {
+        Some(who) => Identity::SignedIn(who, Box::new(permit)),
+        None => Identity::Anonymous(gateway.slots.anonymous(remote.address.ip(), Box::new(permit))),
     };
-    let arrival = Arrival {
+    let info = Handshake {
         remote: remote.address,
         user_agent: user_agent.map(|name| name.chars().take(USER_AGENT_CHARS_MAX).collect()),
-        standing,
+        identity,
     };
     let offered = protocols(request.headers()).any(|protocol| protocol == SUBPROTOCOL);
 
-    // Taken before fastwebsockets does, whose future would make a read buffer that is never used.
+    // Taken before fastwebsockets takes it: its future would create a read buffer that is never used.
     let upgraded = hyper::upgrade::on(&mut request);
     let (response, _) = upgrade::upgrade(&mut request)
         .map_err(|error| Code::Malformed.problem(format!("not a WebSocket handshake: {error}")))?;
@@ -90,17 +91,17 @@ pub(super) async fn handshake(
     }
     let gateway = gateway.clone();
     tokio::spawn(async move {
-        match bare(upgraded).await {
-            Some(socket) => connection::run(gateway, socket, arrival, guard).await,
-            None => debug!("a client left during its handshake"),
+        match take_over(upgraded).await {
+            Some(socket) => connection::run(gateway, socket, info, guard).await,
+            None => debug!("a client disconnected during its handshake"),
         }
     });
     Ok(answer)
 }
 
-/// The socket as it was before hyper took it, and what hyper had already read from it.
-async fn bare(upgraded: OnUpgrade) -> Option<Socket> {
-    let parts = upgraded.await.ok()?.downcast::<TokioIo<Courtesy<Stream>>>().ok()?;
+/// Returns the socket from before hyper took it, with the bytes that hyper has already read.
+async fn take_over(upgraded: OnUpgrade) -> Option<Socket> {
+    let parts = upgraded.await.ok()?.downcast::<TokioIo<ErrorBodyStream<Stream>>>().ok()?;
     let mut stream = parts.io.into_inner().into_inner();
     stream.release_slot();
     Some(Socket::new(stream, &parts.read_buf))
@@ -113,10 +114,11 @@ fn check(request: &Request<Incoming>, origins: &Origins) -> Result<(), Refusal> 
     }
     let headers = request.headers();
     if request.version() < Version::HTTP_11 || !upgrade::is_upgrade_request(request) {
-        let problem = Code::Malformed.problem("this path is for WebSockets: `Upgrade: websocket` is needed");
+        let problem =
+            Code::Malformed.problem("this path is for WebSockets: the request needs `Upgrade: websocket`");
         return Err(Refusal::with(problem, hyper::header::UPGRADE, "websocket"));
     }
-    // A header that stands there twice may be read in two ways, and so may bytes behind the head (RFC 6455, 4.2.1).
+    // A header that appears twice can be read in two ways, and so can bytes after the head (RFC 6455, 4.2.1).
     for name in [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION] {
         if headers.get_all(&name).iter().nth(1).is_some() {
             return Err(Code::Malformed
@@ -127,15 +129,15 @@ fn check(request: &Request<Incoming>, origins: &Origins) -> Result<(), Refusal> 
     if headers.contains_key(TRANSFER_ENCODING)
         || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
     {
-        return Err(Code::Malformed.problem("the handshake of a WebSocket has no body").into());
+        return Err(Code::Malformed.problem("a WebSocket handshake must not have a body").into());
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let problem = Code::Malformed.problem("`Sec-WebSocket-Version` is 13");
+        let problem = Code::Malformed.problem("`Sec-WebSocket-Version` must be 13");
         return Err(Refusal::with(problem, SEC_WEBSOCKET_VERSION, "13"));
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).map_or(b"".as_slice(), HeaderValue::as_bytes);
     if !BASE64_STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
-        return Err(Code::Malformed.problem("`Sec-WebSocket-Key` is 16 bytes in base64").into());
+        return Err(Code::Malformed.problem("`Sec-WebSocket-Key` must be 16 bytes in base64").into());
     }
     if let Some(origin) = headers.get(ORIGIN)
         && !origins.admit(origin)
@@ -150,7 +152,7 @@ enum Token {
     Ticket(String),
 }
 
-/// The first that is there counts, good or bad.
+/// Finds the token. The first one counts, valid or not.
 fn token(request: &Request<Incoming>) -> Result<Option<Token>, Problem> {
     if let Some(token) = bearer(request.headers())? {
         return Ok(Some(Token::Jwt(token.to_owned())));
@@ -160,7 +162,7 @@ fn token(request: &Request<Incoming>) -> Result<Option<Token>, Problem> {
         return Ok(Some(Token::Jwt(token.to_owned())));
     }
     let query = percent::decode_query(request.uri().query().unwrap_or_default())
-        .ok_or_else(|| Code::Malformed.problem("the query holds a wrong percent escape"))?;
+        .ok_or_else(|| Code::Malformed.problem("the query has an invalid percent escape"))?;
     let find = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     Ok(find("ticket").map(Token::Ticket).or_else(|| find("token").map(Token::Jwt)))
 }

@@ -1,4 +1,5 @@
-//! The revocations that a node knows, as every verified token is compared with them. No clock: time comes in.
+//! The revocations in a node's memory. Every verified token is compared with them. No clock: the time is
+//! passed in.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -8,11 +9,11 @@ use crate::limits::{REVOKED_TOKENS_MAX, REVOKED_USERS_MAX};
 use crate::session::Credentials;
 
 #[derive(Default)]
-pub struct Known(RwLock<Lists>);
+pub struct RevocationList(RwLock<Lists>);
 
 #[derive(Default)]
 struct Lists {
-    /// By `jti`: when it may be forgotten.
+    /// By `jti`: the time after which the entry can be removed.
     tokens: HashMap<Box<str>, u64>,
     users: HashMap<Box<str>, Before>,
 }
@@ -22,19 +23,19 @@ struct Before {
     forget_ms: u64,
 }
 
-impl Known {
-    /// A token without `iat` is older than any time.
+impl RevocationList {
+    /// True when the token is revoked. A token without `iat` is older than any revocation.
     pub fn has(&self, who: &Credentials) -> bool {
         let lists = self.read();
         let names = [Some(who.principal.session_id.as_str()), who.renewed_as.as_deref()];
-        // Both are empty nearly always.
+        // Both lists are nearly always empty.
         !lists.tokens.is_empty() && names.into_iter().flatten().any(|jti| lists.tokens.contains_key(jti))
             || !lists.users.is_empty()
                 && lists.users.get(who.user.as_str()).is_some_and(|user| who.issued_ms < user.before_ms)
     }
 
-    /// Tokens and users have room of their own: however many tokens are revoked, those of a user still can be, all at once.
-    /// Said again, it takes no room.
+    /// True when there is room for a revocation. Tokens and users have separate bounds: however many tokens
+    /// are revoked, all tokens of a user can still be revoked. A repeated revocation needs no room.
     pub fn has_room_for(&self, revoked: &Revoked) -> bool {
         let lists = self.read();
         match revoked {
@@ -47,7 +48,7 @@ impl Known {
         }
     }
 
-    pub fn learn(&self, revocations: impl Iterator<Item = Revocation>) {
+    pub fn add(&self, revocations: impl Iterator<Item = Revocation>) {
         let mut lists = self.write();
         for Revocation { revoked, forget_ms } in revocations {
             match revoked {
@@ -59,7 +60,7 @@ impl Known {
         }
     }
 
-    /// Those whose tokens have all expired.
+    /// Removes the revocations whose tokens have all expired.
     pub fn forget(&self, now_ms: u64) {
         let mut lists = self.write();
         lists.tokens.retain(|_, forget_ms| *forget_ms > now_ms);
@@ -107,11 +108,11 @@ mod tests {
 
     #[test]
     fn a_token_is_revoked_by_its_name_or_by_its_age() {
-        let known = Known::default();
+        let known = RevocationList::default();
         assert!(!known.has(&token("ana", "j1", 0)));
         let user = Revoked::User { user_id: "bo".into(), before_ms: 1000 };
         let all = [(Revoked::Token("j1".into()), 50), (user, 60)];
-        known.learn(all.into_iter().map(|(revoked, forget_ms)| Revocation { revoked, forget_ms }));
+        known.add(all.into_iter().map(|(revoked, forget_ms)| Revocation { revoked, forget_ms }));
         for (who, is_revoked) in [
             (token("ana", "j1", 5000), true),
             (token("ana", "j2", 0), false),
@@ -121,7 +122,7 @@ mod tests {
         ] {
             assert_eq!(known.has(&who), is_revoked, "{who:?}");
         }
-        // A connection goes by the token that opened it and by the one it was renewed with.
+        // A connection is checked with the token that opened it and with the one that renewed it.
         let renewed = |jti: &str| Credentials { renewed_as: Some(jti.into()), ..token("ana", "j9", 0) };
         assert!(known.has(&renewed("j1")) && !known.has(&renewed("j2")));
 
@@ -133,11 +134,11 @@ mod tests {
 
     #[test]
     fn tokens_leave_users_their_room_and_what_is_known_needs_none() {
-        let known = Known::default();
+        let known = RevocationList::default();
         let token = |number: usize| Revoked::Token(format!("j{number}"));
         let user = |number: usize| Revoked::User { user_id: format!("u{number}"), before_ms: 1 };
         let fill = |revoked: &dyn Fn(usize) -> Revoked, count: usize| {
-            known.learn((0..count).map(|number| Revocation { revoked: revoked(number), forget_ms: 1 }));
+            known.add((0..count).map(|number| Revocation { revoked: revoked(number), forget_ms: 1 }));
         };
         fill(&token, REVOKED_TOKENS_MAX - 1);
         assert!(known.has_room_for(&token(REVOKED_TOKENS_MAX)));

@@ -1,7 +1,8 @@
-//! Tokens that were taken back before their time, known on every node within a second: they are in Postgres, each node
-//! reads on from where it was four times a second, keeps all of them in memory and closes the connections they mean.
+//! Tokens that were revoked before they expire. Every node knows a revocation within a second: revocations
+//! are in Postgres, and each node reads the new ones four times a second, keeps all in memory and closes the
+//! connections of revoked tokens.
 //!
-//! While Postgres is away a node goes on with what it knows, and nothing more can be revoked.
+//! While Postgres is not reachable, a node uses the revocations that it knows, and no token can be revoked.
 
 mod known;
 #[cfg(test)]
@@ -15,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 pub use crate::postgres::revocations::{Revocation, Revoked};
-pub use known::Known;
+pub use known::RevocationList;
 
 use crate::fanout::Hub;
 use crate::limits;
@@ -25,43 +26,44 @@ use crate::shutdown::ShutdownGuard;
 use crate::wire::close::Close;
 use crate::wire::timestamp;
 
-/// One for the process. Clones are the same.
+/// The revocations of the process. Clones share them.
 #[derive(Clone)]
 pub struct Revocations(Arc<Inner>);
 
 struct Inner {
     pool: PgPool,
     hub: Hub,
-    known: Arc<Known>,
-    /// The position up to which everything is known, and the position epoch in which it was read. Held while reading on.
+    known: Arc<RevocationList>,
+    /// The position up to which all revocations are known, and the position epoch in which it was read.
+    /// Locked while reading.
     read: Mutex<(i64, Option<Epoch>)>,
 }
 
 #[derive(Debug)]
 pub enum Error {
-    /// [`limits::REVOKED_TOKENS_MAX`] are known.
+    /// The maximum of [`limits::REVOKED_TOKENS_MAX`] tokens is revoked.
     TokensFull,
-    /// [`limits::REVOKED_USERS_MAX`] are.
+    /// The tokens of the maximum of [`limits::REVOKED_USERS_MAX`] users are revoked.
     UsersFull,
     Postgres(sqlx::Error),
 }
 
 impl Revocations {
-    /// Knows what is there. A node must not take a token before it does.
+    /// Reads all revocations. A node must not accept a token before that.
     pub async fn start(pool: PgPool, hub: Hub) -> Result<Self, Error> {
         let inner = Inner { pool, hub, known: Arc::default(), read: Mutex::default() };
         let revocations = Self(Arc::new(inner));
         revocations.clean().await?;
-        revocations.read_on().await?;
+        revocations.read_new().await?;
         Ok(revocations)
     }
 
-    /// What every verified token is compared with.
-    pub fn known(&self) -> Arc<Known> {
+    /// The list with which every verified token is compared.
+    pub fn known(&self) -> Arc<RevocationList> {
         self.0.known.clone()
     }
 
-    /// Returns when it is kept and this node goes by it.
+    /// Adds a revocation. Returns when it is stored and this node applies it.
     pub async fn add(&self, revocation: &Revocation, by: &str) -> Result<(), Error> {
         if !self.0.known.has_room_for(&revocation.revoked) {
             return Err(match revocation.revoked {
@@ -70,10 +72,10 @@ impl Revocations {
             });
         }
         in_time(revocations::add(&self.0.pool, revocation, by)).await?;
-        self.read_on().await
+        self.read_new().await
     }
 
-    /// Until the process ends.
+    /// Reads new revocations until the shutdown begins.
     pub async fn follow(self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::FOLLOW_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -87,16 +89,16 @@ impl Revocations {
                 clean_at = Instant::now() + limits::REVOCATIONS_CLEANED_EVERY;
                 self.clean().await
             } else {
-                self.read_on().await
+                self.read_new().await
             };
-            // Said once at each turn for the worse or the better.
+            // Logged only when the state changes.
             match followed {
                 Err(error) if reachable => {
-                    warn!(%error, "cannot read revocations; those that are known count");
+                    warn!(%error, "cannot read new revocations from Postgres; the known ones still apply");
                     reachable = false;
                 }
                 Ok(()) if !reachable => {
-                    info!("reading revocations again");
+                    info!("revocations are read from Postgres again");
                     reachable = true;
                 }
                 _ => {}
@@ -104,23 +106,23 @@ impl Revocations {
         }
     }
 
-    /// Reads what was added since, and closes the connections that it means.
-    async fn read_on(&self) -> Result<(), Error> {
+    /// Reads the new revocations, and closes the connections of revoked tokens.
+    async fn read_new(&self) -> Result<(), Error> {
         let Inner { pool, hub, known, read } = &*self.0;
         let mut read = read.lock().await;
         let epoch = in_time(epochs::current(pool)).await?;
         if read.1 != Some(epoch) {
-            // After a failover positions may be given out again, for other revocations.
+            // After a failover, positions may be given out again for other revocations.
             *read = (0, Some(epoch));
         }
         loop {
             let page = in_time(revocations::after(pool, read.0, limits::REVOCATIONS_PAGE)).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             let (last, is_all) = (*last, page.len() < limits::REVOCATIONS_PAGE as usize);
-            known.learn(page.into_iter().map(|(_, revocation)| revocation));
+            known.add(page.into_iter().map(|(_, revocation)| revocation));
             let closed = hub.close_where(&Close::TOKEN, |token| known.has(token));
             if closed > 0 {
-                info!(closed, "connections of revoked tokens are closed");
+                info!(closed, "closed connections of revoked tokens");
             }
             read.0 = last;
             if is_all {
@@ -135,7 +137,7 @@ impl Revocations {
     }
 }
 
-/// A server that hangs is no better than one that is gone.
+/// Treats a server that hangs like one that is not reachable.
 async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
     let answered = timeout(limits::FOLLOW_WAITS, asked).await;
     answered.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(Error::Postgres)
@@ -144,11 +146,19 @@ async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> Result<T, E
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::TokensFull => write!(f, "{} tokens are revoked already", limits::REVOKED_TOKENS_MAX),
+            Self::TokensFull => write!(
+                f,
+                "the maximum of {} single tokens is already revoked: revoke them by user",
+                limits::REVOKED_TOKENS_MAX
+            ),
             Self::UsersFull => {
-                write!(f, "the tokens of {} users are revoked already", limits::REVOKED_USERS_MAX)
+                write!(
+                    f,
+                    "the tokens of the maximum of {} users are already revoked",
+                    limits::REVOKED_USERS_MAX
+                )
             }
-            Self::Postgres(error) => write!(f, "Postgres did not keep or tell revocations: {error}"),
+            Self::Postgres(error) => write!(f, "Postgres failed to store or read revocations: {error}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Against a real Postgres and Redis, two nodes of one fleet.
+//! Tests with a real Postgres and Redis: two nodes of one fleet.
 
 use super::*;
 use crate::config::Config;
@@ -60,9 +60,9 @@ async fn what_one_node_revokes_the_others_know_and_close() {
         let (old, young) = (join(ana(1_000)).await, join(ana(9_000)).await);
         here.add(&of_user(5_000, LATER), "ops").await.unwrap();
         assert!(here.known().has(&ana(1_000)));
-        // A quarter of a second where the machine has time; far less than this where it has none.
+        // A quarter of a second on an idle machine; far less than this bound on a busy one.
         let told = tokio::time::timeout(std::time::Duration::from_secs(20), old.ready()).await;
-        assert!(told.is_ok(), "it was not told");
+        assert!(told.is_ok(), "the connection was not closed");
         assert_eq!(old.take(&mut Vec::new(), 1), Taken::Close(Close::TOKEN));
         assert_eq!(young.take(&mut Vec::new(), 1), Taken::All);
         assert!(there.known().has(&ana(1_000)) && !there.known().has(&ana(9_000)));
@@ -75,7 +75,7 @@ async fn the_later_time_counts_and_survives_a_restart_until_its_tokens_are_over(
     with_database(|pool| async move {
         let (first, _hub) = node(&pool).await;
         first.add(&of_user(5_000, LATER), "ops").await.unwrap();
-        // Said again for an earlier time: nothing that was revoked becomes good.
+        // Repeated with an earlier time: no revoked token becomes valid again.
         first.add(&of_user(2_000, LATER - 1), "ops").await.unwrap();
         first
             .add(
@@ -88,7 +88,7 @@ async fn the_later_time_counts_and_survives_a_restart_until_its_tokens_are_over(
 
         let (restarted, _hub) = node(&pool).await;
         assert!(restarted.known().has(&ana(4_000)));
-        // Its token is over: it was deleted.
+        // Its token has expired, so it was deleted.
         assert!(!restarted.known().has(&ana(9_000)));
         assert_eq!(restarted.known().len(), 1);
         let rows: i64 = sqlx::query_scalar("select count(*) from switchboard.revocations")
@@ -114,8 +114,8 @@ async fn many_at_once_are_all_known_in_the_end() {
             }
         });
         futures_util::future::join_all(adds).await;
-        one.read_on().await.unwrap();
-        two.read_on().await.unwrap();
+        one.read_new().await.unwrap();
+        two.read_new().await.unwrap();
         assert_eq!((one.known().len(), two.known().len()), (40, 40));
     })
     .await;

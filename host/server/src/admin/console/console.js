@@ -1,4 +1,4 @@
-// Reads /admin/v1 every few seconds and shows it. It changes nothing; what it is told is text to it, never markup.
+// Reads /admin/v1 every few seconds and shows it as text, never as markup. It changes nothing.
 "use strict";
 
 const EVERY_MS = 2000;
@@ -6,17 +6,17 @@ const at = (id) => document.getElementById(id);
 let token = "";
 let timer = 0;
 
-at("ask").addEventListener("submit", (event) => {
+at("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   token = at("token").value.trim();
   at("token").value = "";
   at("refusal").textContent = "";
-  look();
+  refresh();
 });
 
-at("leave").addEventListener("click", () => leave(""));
+at("sign-out").addEventListener("click", () => signOut(""));
 
-function leave(why) {
+function signOut(why) {
   token = "";
   clearTimeout(timer);
   at("refusal").textContent = why;
@@ -25,25 +25,25 @@ function leave(why) {
 }
 
 function show(fleet) {
-  at("door").hidden = fleet;
+  at("sign-in").hidden = fleet;
   at("fleet").hidden = !fleet;
-  at("leave").hidden = !fleet;
+  at("sign-out").hidden = !fleet;
 }
 
-async function ask(path) {
+async function request(path) {
   const answer = await fetch(path, { headers: { authorization: `Bearer ${token}` }, cache: "no-store" });
-  const said = await answer.json();
-  if (!answer.ok && path.startsWith("/admin")) throw Object.assign(new Error(said.detail), { status: answer.status });
-  return said;
+  const body = await answer.json();
+  if (!answer.ok && path.startsWith("/admin")) throw Object.assign(new Error(body.detail), { status: answer.status });
+  return body;
 }
 
-async function look() {
+async function refresh() {
   clearTimeout(timer);
   try {
     const [ready, nodes, releases, consumers, events, audit] = await Promise.all([
       "/readyz", "/admin/v1/nodes", "/admin/v1/releases?current=true", "/admin/v1/consumers",
       "/admin/v1/events?state=failed", "/admin/v1/audit?limit=20",
-    ].map(ask));
+    ].map(request));
     if (!token) return;
     show(true);
     summarise(ready, nodes.nodes);
@@ -54,19 +54,19 @@ async function look() {
     showAudit(audit.audit);
   } catch (error) {
     if (!token) return;
-    if (error.status === 401 || error.status === 403) return leave(error.message);
-    if (at("fleet").hidden) return leave(error.message);
+    if (error.status === 401 || error.status === 403) return signOut(error.message);
+    if (at("fleet").hidden) return signOut(error.message);
     at("summary").textContent = `No answer: ${error.message}`;
     at("summary").className = "bad";
   }
-  timer = setTimeout(look, EVERY_MS);
+  timer = setTimeout(refresh, EVERY_MS);
 }
 
 function summarise(ready, nodes) {
   const live = nodes.filter((node) => node.live);
   const connections = live.reduce((sum, node) => sum + node.connections, 0);
-  const wrong = Object.entries(ready.checks).filter(([, said]) => said !== "ok");
-  const state = wrong.length ? wrong.map(([name, said]) => `${name}: ${said}`).join("; ") : "ready";
+  const wrong = Object.entries(ready.checks).filter(([, reason]) => reason !== "ok");
+  const state = wrong.length ? wrong.map(([name, reason]) => `${name}: ${reason}`).join("; ") : "ready";
   at("summary").textContent = `${live.length} of ${nodes.length} nodes live, ${connections} connections; this node is ${state}`;
   at("summary").className = wrong.length ? "bad" : "";
 }
@@ -83,12 +83,12 @@ function showReleases(releases, nodes) {
   table("releases", ["handler", "release", "by", "at", "note", "nodes"], releases.map((release) => {
     const behind = live.filter((node) => !node.handlers.some((h) => h.handler === release.handler && h.release === release.release && !h.error));
     const reasons = behind.map((node) => {
-      const said = node.handlers.find((h) => h.handler === release.handler);
-      return `${node.address}: ${said?.error ?? "not yet"}`;
+      const report = node.handlers.find((h) => h.handler === release.handler);
+      return `${node.address}: ${report?.error ?? "not yet"}`;
     });
     return [release.handler, code(short(release.release)), release.by, release.at, release.note ?? "",
       behind.length ? mark(reasons.join("; "), "bad") : mark(`all ${live.length}`, "good")];
-  }), "nothing runs");
+  }), "no release runs");
 }
 
 function showConsumers(consumers) {
@@ -106,7 +106,7 @@ function showEvents(events) {
 function showAudit(entries) {
   table("audit", ["at", "who", "role", "action", "on", "outcome"], entries.map((entry) => [
     entry.at, entry.who, entry.role, code(entry.action), entry.detail ?? "",
-    entry.outcome === "done" ? mark("done", "good") : mark(entry.outcome ?? "begun", "bad"),
+    entry.outcome === "done" ? mark("done", "good") : mark(entry.outcome ?? "started", "bad"),
   ]), "none yet");
 }
 

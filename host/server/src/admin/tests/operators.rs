@@ -1,4 +1,4 @@
-//! Who may what, what of it is on record, and the page that shows it.
+//! Roles, the audit log, and the console.
 
 use super::*;
 
@@ -86,7 +86,7 @@ async fn a_token_is_made_once_and_taken_back() {
         let token = made["token"].as_str().unwrap().to_owned();
         let again = host.post("/admin/v1/tokens", r#"{"name":"ci","role":"admin"}"#).await;
         assert_eq!(again.problem(), (409, "conflict".to_owned()));
-        // Nor is anybody called as the host is in history and audit.
+        // No operator may have a name that the host uses in history and audit log.
         for name in ["admin", "serve", "switchboard"] {
             let said = host.post("/admin/v1/tokens", json!({"name": name, "role": "read"}).to_string()).await;
             assert_eq!(said.status, 409, "{name}");
@@ -110,7 +110,7 @@ async fn a_token_is_made_once_and_taken_back() {
             (&json!("ci"), &json!("deploy"))
         );
         assert!(!listed.to_string().contains(&token));
-        // Who reads the database can not use what is there.
+        // A reader of the database cannot use what is stored.
         let kept: Vec<u8> = sqlx::query_scalar("select token_digest from switchboard.operators")
             .fetch_one(&pool)
             .await
@@ -143,14 +143,14 @@ async fn a_trial_is_on_record_with_its_share_and_quotes_no_user_to_who_may_only_
             let expected = format!("send {}{said}", Digest::of(&second).short());
             assert_eq!(audit["audit"][0]["detail"], expected, "{audit}");
         }
-        // The same file is refused while it runs; the record says which it was.
+        // The same file is refused while it runs; the record names it.
         assert_eq!(host.post("/admin/v1/releases?canary=10", first.clone()).await.status, 409);
         let audit = host.get("/admin/v1/audit?limit=1").await.json();
         let entry = &audit["audit"][0];
         let expected = format!("{}, canary 10 %", Digest::of(&first).short());
         assert_eq!((&entry["detail"], &entry["outcome"]), (&json!(expected), &json!("conflict")));
 
-        let seen = Shadowed {
+        let seen = ShadowReport {
             digest: None,
             same: 5,
             differing: 1,
@@ -180,7 +180,7 @@ async fn what_an_operator_does_not_wait_for_is_on_record_too() {
             status = asking => panic!("it was answered: {status}"),
             () = host.echo.begun.notified() => {}
         }
-        // Its connection is closed; the node notices sooner or later.
+        // Its connection is closed; the node notices it later.
         host.echo.may_end.notify_one();
         let entry = timeout(Duration::from_secs(10), async {
             loop {

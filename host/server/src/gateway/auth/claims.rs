@@ -1,4 +1,5 @@
-//! What a token must say, whoever signed it (docs/protocol.md, section 3). Pure: the time is a parameter.
+//! The rules for a token's claims, for every issuer (docs/protocol.md, section 3). Pure: the time is a
+//! parameter.
 
 use serde::Deserialize;
 use uuid::Uuid;
@@ -30,7 +31,7 @@ enum Audience {
     Many(Vec<String>),
 }
 
-/// The operator's demands.
+/// The operator's requirements.
 pub struct Rules {
     pub leeway_ms: u64,
     pub issuer: Option<String>,
@@ -82,16 +83,15 @@ impl Rejected {
 
     pub fn problem(self) -> Problem {
         if self == Self::TooLong {
-            return Code::Unauthorized.problem(format!(
-                "the token is longer than {TOKEN_BYTES_MAX} bytes, which is the bound here"
-            ));
+            return Code::Unauthorized
+                .problem(format!("the token is longer than {TOKEN_BYTES_MAX} bytes, the maximum"));
         }
         Code::Unauthorized.problem(match self {
             Self::TooLong => "the token is too long",
-            Self::NoToken => "this is no JSON Web Token",
-            Self::Algorithm => "the token's algorithm is not accepted here",
-            Self::Critical => "the token's header demands what is not understood here",
-            Self::Key => "the token names a key that is not known here",
+            Self::NoToken => "this token is not a JSON Web Token",
+            Self::Algorithm => "the token's algorithm is not accepted",
+            Self::Critical => "the token's header has a critical extension that is not supported",
+            Self::Key => "the token names an unknown key",
             Self::Signature => "the token's signature is wrong",
             Self::Claims => "a claim of the token has the wrong type",
             Self::NoExpiry => "the token has no `exp`",
@@ -99,7 +99,7 @@ impl Rejected {
             Self::NotYet => "the token is not valid yet",
             Self::Issuer => "the token is from another issuer",
             Self::Audience => "the token is for another audience",
-            Self::Subject => "the token's `sub` is no user id of 1 to 64 characters",
+            Self::Subject => "the token's `sub` is not a user id of 1 to 64 characters",
             Self::ReservedSubject => {
                 "the token's `sub` is reserved: no user can be called `me`, `.` or `..`; issue the token with another `sub`"
             }
@@ -112,7 +112,7 @@ impl Rejected {
 impl Rules {
     pub fn admit(&self, claims: Claims, now_ms: u64) -> Result<Credentials, Rejected> {
         let expires_ms = milliseconds(claims.exp.ok_or(Rejected::NoExpiry)?);
-        if self.is_over(expires_ms, now_ms) {
+        if self.is_expired(expires_ms, now_ms) {
             return Err(Rejected::Expired);
         }
         if claims.nbf.is_some_and(|nbf| milliseconds(nbf) > now_ms.saturating_add(self.leeway_ms)) {
@@ -152,13 +152,13 @@ impl Rules {
         Ok(Credentials { user, principal, expires_ms, issued_ms, renewed_as: None })
     }
 
-    /// "Expired" means `exp` and the skew, everywhere.
-    pub fn is_over(&self, expires_ms: u64, now_ms: u64) -> bool {
+    /// True when `exp` and the leeway have passed. This is the meaning of "expired" everywhere.
+    pub fn is_expired(&self, expires_ms: u64, now_ms: u64) -> bool {
         expires_ms.saturating_add(self.leeway_ms) <= now_ms
     }
 }
 
-/// A cast saturates: before 1970 is 1970, and a huge number is the end of time.
+/// The cast saturates: a time before 1970 becomes 1970, and a huge number the latest time.
 fn milliseconds(seconds: f64) -> u64 {
     (seconds * 1000.0) as u64
 }
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!((principal.name.as_deref(), principal.roles), (Some("Ana"), vec!["auditor".to_owned()]));
     }
 
-    /// As some providers write a claim that has no value.
+    /// Some providers write a claim without a value as null.
     #[test]
     fn a_claim_that_is_null_counts_as_absent() {
         for name in ["nbf", "iat", "iss", "aud", "jti", "name", "roles"] {

@@ -1,5 +1,6 @@
-//! What tokens are verified with: the secret, public keys in PEM, and key sets (JWKS), which are read again when a token
-//! names a key that they do not hold. The kind of a key says its algorithm, never the token: a public key is no secret.
+//! The keys with which tokens are verified: the secret, public keys in PEM, and key sets (JWKS), which are
+//! read again when a token names a missing key. The kind of the key decides the algorithm, never the token:
+//! otherwise a public key could be used as a secret.
 
 use std::fs;
 use std::path::Path;
@@ -17,16 +18,17 @@ use tracing::warn;
 
 use super::Error;
 use super::claims::{Claims, Rejected};
-use super::set::{KeySet, Learned};
+use super::set::{KeySet, Reload};
 use crate::config::Config;
 use crate::limits::{JWKS_KEYS_MAX, RSA_MODULUS_BYTES_MAX, RSA_MODULUS_BYTES_MIN};
 
 pub(super) struct Keys {
     algorithms: Arc<[Algorithm]>,
-    /// Several of one algorithm are tried in turn: that is how keys are rotated without a key id.
+    /// Keys of one algorithm are tried in turn, so that keys can be rotated without key ids.
     fixed: Vec<Key>,
     sets: Vec<Arc<KeySet>>,
-    /// Counts the changes of the sets: what was verified before one may have been by a key that is gone.
+    /// Counts the changes of the sets: a token that was verified before a change may have been signed with a
+    /// removed key.
     generation: Arc<AtomicU64>,
 }
 
@@ -37,7 +39,7 @@ pub(super) struct Key {
 }
 
 impl Keys {
-    /// Files are read here, and a bad one is an error; URLs are asked by [`Keys::read_again`].
+    /// Reads the keys in files; a bad file is an error. [`Keys::read_again`] reads URLs.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let algorithms: Arc<[Algorithm]> =
             config.jwt_algorithms.iter().map(|name| algorithm(name)).collect::<Result<_, _>>()?;
@@ -58,7 +60,7 @@ impl Keys {
             .map(|place| KeySet::of(place, &algorithms, &generation))
             .collect::<Result<Vec<_>, _>>()?;
         if fixed.is_empty() && sets.is_empty() {
-            return Err(Error::NoKey);
+            return Err(Error::NoUsableKey);
         }
         Ok(Self { algorithms, fixed, sets, generation })
     }
@@ -67,21 +69,22 @@ impl Keys {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Whether any key here could have signed it.
+    /// True when one of the keys could have signed the token.
     pub(super) fn may_know(&self, header: &Header) -> bool {
         self.fixed.iter().any(|key| key.may_have_signed(header))
             || self.sets.iter().any(|set| set.keys().iter().any(|key| key.may_have_signed(header)))
     }
 
-    /// Whether reading the sets again could bring the key that it names. Never for HMAC: a secret is in no set.
-    pub(super) fn may_learn(&self, header: &Header) -> bool {
+    /// True when reading the sets again could find the key that the token names. Never for HMAC, because a
+    /// set holds no secrets.
+    pub(super) fn may_find_by_reload(&self, header: &Header) -> bool {
         let is_public = header.alg != Algorithm::HS256 && self.algorithms.contains(&header.alg);
         is_public
             && self.sets.iter().any(|set| !set.is_read() || header.kid.is_some())
             && !self.sets.iter().any(|set| set.keys().iter().any(|key| key.is_named(header)))
     }
 
-    /// The signature is right; what the claims say is not looked at here.
+    /// Verifies the signature. The claims are not checked here.
     pub(super) fn verify(&self, token: &str, header: &Header) -> Result<Claims, Rejected> {
         let mut verdict = Err(match self.algorithms.contains(&header.alg) {
             true if header.kid.is_some() && !self.sets.is_empty() => Rejected::Key,
@@ -107,14 +110,14 @@ impl Keys {
         verdict
     }
 
-    /// Reads the sets for the key that this token names, as far as they may be asked.
-    pub(super) async fn learn(&self, header: &Header) -> Learned {
+    /// Reads the sets for the key that this token names, as far as the bounds allow.
+    pub(super) async fn reload_for(&self, header: &Header) -> Reload {
         let is_there = |keys: &[Key]| keys.iter().any(|key| key.is_named(header));
-        let learned = join_all(self.sets.iter().map(|set| set.learn(is_there))).await;
-        learned.into_iter().max().unwrap_or(Learned::Nothing)
+        let reloads = join_all(self.sets.iter().map(|set| set.reload_for(is_there))).await;
+        reloads.into_iter().max().unwrap_or(Reload::Nothing)
     }
 
-    /// All sets, because it is time. How long until it is time again.
+    /// Reads all sets at their interval. Returns the time until the next reading.
     pub(super) async fn read_again(&self) -> Option<Duration> {
         join_all(self.sets.iter().map(|set| set.read_again())).await.into_iter().min()
     }
@@ -134,10 +137,11 @@ impl Key {
     }
 }
 
-/// The keys of a set that this host can use. A key of a kind, use or size that it can not is left out, as RFC 7517 says.
+/// Returns the keys of a set that this host can use. Keys of another kind, use or size are left out, as RFC
+/// 7517 says.
 pub(super) fn parse_set(document: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
-    let document: Value = serde_json::from_slice(document).map_err(|error| format!("no JSON: {error}"))?;
-    let listed = document["keys"].as_array().ok_or("no JSON Web Key Set: `keys` is no list")?;
+    let document: Value = serde_json::from_slice(document).map_err(|error| format!("not JSON: {error}"))?;
+    let listed = document["keys"].as_array().ok_or("not a JSON Web Key Set: `keys` is not a list")?;
     if listed.len() > JWKS_KEYS_MAX {
         return Err(format!("more than {JWKS_KEYS_MAX} keys"));
     }
@@ -154,7 +158,7 @@ fn key(jwk: &Jwk, algorithms: &[Algorithm]) -> Option<Key> {
                 warn!(
                     key,
                     bits = bits(&modulus),
-                    "an RSA key of a key set is left out: its size is not accepted"
+                    "an RSA key of a key set is ignored, because its size is not accepted"
                 );
                 return None;
             }
@@ -166,7 +170,7 @@ fn key(jwk: &Jwk, algorithms: &[Algorithm]) -> Option<Key> {
         AlgorithmParameters::OctetKeyPair(ed) if ed.curve == EllipticCurve::Ed25519 => {
             (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
         }
-        // Also a symmetric key: a secret that is published is none.
+        // Also for a symmetric key: a published secret is not a secret.
         _ => return None,
     };
     let is_for_us = algorithms.contains(&algorithm)
@@ -205,20 +209,21 @@ fn is_rsa_size(bits: usize) -> bool {
     (RSA_MODULUS_BYTES_MIN * 8..=RSA_MODULUS_BYTES_MAX * 8).contains(&bits)
 }
 
-/// Of a number, its most significant byte first; leading zeros do not count.
+/// The number of significant bits of a big-endian number.
 fn bits(number: &[u8]) -> usize {
     let significant = number.iter().position(|byte| *byte != 0).map_or(&[][..], |first| &number[first..]);
     significant.first().map_or(0, |first| significant.len() * 8 - first.leading_zeros() as usize)
 }
 
-/// The modulus of an `RSAPublicKey` of PKCS #1 in DER: a sequence whose first element is this integer.
+/// Returns the modulus of an `RSAPublicKey` of PKCS #1 in DER: a sequence whose first element is this
+/// integer.
 fn modulus(der: &[u8]) -> Option<&[u8]> {
     const SEQUENCE: u8 = 0x30;
     const INTEGER: u8 = 0x02;
     content(content(der, SEQUENCE)?, INTEGER)
 }
 
-/// The content of the first element of `der`, where it has this tag.
+/// Returns the content of the first element of `der`, if it has this tag.
 fn content(der: &[u8], tag: u8) -> Option<&[u8]> {
     let rest = der.strip_prefix(&[tag])?;
     let (&first, rest) = rest.split_first()?;
@@ -234,7 +239,8 @@ fn content(der: &[u8], tag: u8) -> Option<&[u8]> {
     rest.get(..length)
 }
 
-/// The crate checks signatures; claims are checked by `claims::Rules`, whose clock is a parameter.
+/// Only the signature is verified by the crate; `claims::Rules` checks the claims, with the clock as a
+/// parameter.
 fn signature_only(algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();

@@ -1,5 +1,6 @@
-//! One key set (JWKS), from a file or a URL. It is read at intervals, and again when a token names a key that it lacks:
-//! one reading at a time, a bounded number of them. What cannot be read leaves the keys as they are.
+//! One key set (JWKS), from a file or a URL. It is read at intervals, and again when a token names a key that
+//! the set lacks. There is one reading at a time, and their number is bounded. When a reading fails, the keys
+//! stay unchanged.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,10 +26,11 @@ use crate::limits::{
 pub(super) struct KeySet {
     source: Source,
     algorithms: Arc<[Algorithm]>,
-    /// None before it was read for the first time.
+    /// None before the first successful reading.
     read: ArcSwapOption<Read>,
-    reading: Arc<Mutex<Reading>>,
-    /// Counts the changes of all sets. Counted here, where they happen: whoever caused one may have left.
+    reading: Arc<Mutex<ReadState>>,
+    /// Counts the changes of all sets. It is counted here, where a change happens, because the caller that
+    /// caused the reading may have left.
     generation: Arc<AtomicU64>,
 }
 
@@ -43,22 +45,23 @@ enum Source {
     Url(Uri),
 }
 
-/// Held while it is read: whoever also finds an unknown key waits for that reading, not for one of its own.
-struct Reading {
-    /// Readings that tokens may still cause; one comes back every [`JWKS_READ_AGAIN_AFTER`].
+/// Locked during a reading. Another caller with an unknown key waits for this reading instead of starting
+/// one.
+struct ReadState {
+    /// The number of readings that tokens may still start. It grows by one every [`JWKS_READ_AGAIN_AFTER`].
     left: u32,
     counted_at: Instant,
     /// Consecutive failures of the periodic reading.
     failures: u32,
-    /// The last reading failed, so a key that is not here may well be there.
+    /// True when the last reading failed, so that a missing key may exist.
     last_unreadable: bool,
 }
 
-/// What reading a set brought, the best last.
+/// The result of a reading, the best last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Learned {
+pub(super) enum Reload {
     Nothing,
-    /// It could not be read, so nobody knows.
+    /// The set could not be read, so it is unknown whether the key exists.
     Unreadable,
     Changed,
 }
@@ -73,13 +76,13 @@ impl KeySet {
             source: Source::parse(place)?,
             algorithms: algorithms.clone(),
             read: ArcSwapOption::empty(),
-            reading: Arc::new(Mutex::new(Reading::at(Instant::now()))),
+            reading: Arc::new(Mutex::new(ReadState::at(Instant::now()))),
             generation: generation.clone(),
         };
-        // A file that is wrong at the start is a wrong setting.
+        // A file that is wrong at the start is an error of the settings.
         if let Source::File(path) = &set.source {
             let document = std::fs::read(path).map_err(|error| Error::Read(path.clone(), error))?;
-            set.take(&document).map_err(|reason| Error::KeySet(place.to_owned(), reason))?;
+            set.store(&document).map_err(|reason| Error::KeySet(place.to_owned(), reason))?;
         }
         Ok(Arc::new(set))
     }
@@ -92,29 +95,29 @@ impl KeySet {
         KeysOfSet(self.read.load_full())
     }
 
-    /// For a token that names a key which is not there. A reading that it starts is finished also when the asker leaves:
-    /// it was counted, and who asks next is to find what it brought.
-    pub(super) async fn learn(self: &Arc<Self>, is_there: impl Fn(&[Key]) -> bool) -> Learned {
+    /// Reads the set for a token that names a missing key. A reading that it starts is completed even when
+    /// the caller leaves: it was counted, and the next caller should find its result.
+    pub(super) async fn reload_for(self: &Arc<Self>, is_there: impl Fn(&[Key]) -> bool) -> Reload {
         let asked = async {
             let mut reading = self.reading.clone().lock_owned().await;
             if is_there(&self.keys()) {
-                return Learned::Changed;
+                return Reload::Changed;
             }
-            if !reading.takes_one(Instant::now()) {
-                let nobody_knows = reading.last_unreadable || !self.is_read();
-                return if nobody_knows { Learned::Unreadable } else { Learned::Nothing };
+            if !reading.may_read(Instant::now()) {
+                let is_unknown = reading.last_unreadable || !self.is_read();
+                return if is_unknown { Reload::Unreadable } else { Reload::Nothing };
             }
             let set = self.clone();
             let read = tokio::spawn(async move { set.read_now(&mut reading).await });
-            read.await.unwrap_or(Learned::Unreadable)
+            read.await.unwrap_or(Reload::Unreadable)
         };
-        timeout(JWKS_WAIT, asked).await.unwrap_or(Learned::Unreadable)
+        timeout(JWKS_WAIT, asked).await.unwrap_or(Reload::Unreadable)
     }
 
-    /// Because it is time; says when it is time again.
+    /// Reads the set at its interval. Returns the time until the next reading.
     pub(super) async fn read_again(&self) -> Duration {
         let mut reading = self.reading.lock().await;
-        if self.read_now(&mut reading).await != Learned::Unreadable {
+        if self.read_now(&mut reading).await != Reload::Unreadable {
             reading.failures = 0;
             return JWKS_EVERY;
         }
@@ -123,31 +126,31 @@ impl KeySet {
         wait.min(JWKS_EVERY)
     }
 
-    async fn read_now(&self, reading: &mut Reading) -> Learned {
+    async fn read_now(&self, reading: &mut ReadState) -> Reload {
         let document = timeout(JWKS_WAIT, self.source.read()).await;
         let document = document.unwrap_or_else(|_| Err(format!("no answer within {JWKS_WAIT:?}")));
-        let learned = document.and_then(|document| self.take(&document)).unwrap_or_else(|reason| {
-            warn!(source = %self.source, reason, "a key set could not be read; its keys stay as they were");
-            Learned::Unreadable
+        let reload = document.and_then(|document| self.store(&document)).unwrap_or_else(|reason| {
+            warn!(source = %self.source, reason, "a key set could not be read; its keys stay unchanged");
+            Reload::Unreadable
         });
-        reading.last_unreadable = learned == Learned::Unreadable;
-        learned
+        reading.last_unreadable = reload == Reload::Unreadable;
+        reload
     }
 
-    fn take(&self, document: &[u8]) -> Result<Learned, String> {
+    fn store(&self, document: &[u8]) -> Result<Reload, String> {
         let digest = Digest::of(document);
         if self.read.load().as_ref().is_some_and(|read| read.document == digest) {
-            return Ok(Learned::Nothing);
+            return Ok(Reload::Nothing);
         }
         let keys = parse_set(document, &self.algorithms)?;
-        info!(source = %self.source, keys = keys.len(), "a key set was read");
+        info!(source = %self.source, keys = keys.len(), "read a key set");
         self.read.store(Some(Arc::new(Read { document: digest, keys })));
         self.generation.fetch_add(1, Ordering::AcqRel);
-        Ok(Learned::Changed)
+        Ok(Reload::Changed)
     }
 }
 
-/// The keys as they were when asked for.
+/// The keys at the time of the call.
 pub(super) struct KeysOfSet(Option<Arc<Read>>);
 
 impl std::ops::Deref for KeysOfSet {
@@ -164,7 +167,7 @@ impl Source {
             return Ok(Self::File(place.into()));
         }
         let wrong = |reason: &str| Error::KeySet(place.to_owned(), reason.to_owned());
-        let url: Uri = place.parse().map_err(|_| wrong("no URL"))?;
+        let url: Uri = place.parse().map_err(|_| wrong("not a URL"))?;
         fetch::check(&url).map_err(|reason| wrong(&reason))?;
         Ok(Self::Url(url))
     }
@@ -195,7 +198,7 @@ impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            // Without its query, which may hold a key of the asker's.
+            // Without the query, which may hold a secret of the operator.
             Self::Url(url) => {
                 write!(f, "{}://{}{}", url.scheme_str().unwrap_or(""), url.host().unwrap_or(""), url.path())
             }
@@ -203,12 +206,12 @@ impl std::fmt::Display for Source {
     }
 }
 
-impl Reading {
+impl ReadState {
     fn at(now: Instant) -> Self {
         Self { left: JWKS_READS_AT_ONCE, counted_at: now, failures: 0, last_unreadable: false }
     }
 
-    fn takes_one(&mut self, now: Instant) -> bool {
+    fn may_read(&mut self, now: Instant) -> bool {
         let back = now.duration_since(self.counted_at).as_secs() / JWKS_READ_AGAIN_AFTER.as_secs();
         if back > 0 {
             self.left = self.left.saturating_add(back.min(1000) as u32).min(JWKS_READS_AT_ONCE);
@@ -230,14 +233,14 @@ mod tests {
     #[test]
     fn tokens_cause_a_bounded_number_of_readings() {
         let now = Instant::now();
-        let mut reading = Reading::at(now);
-        let mut taken = |at: Instant| (0..1000).filter(|_| reading.takes_one(at)).count() as u32;
+        let mut reading = ReadState::at(now);
+        let mut taken = |at: Instant| (0..1000).filter(|_| reading.may_read(at)).count() as u32;
         assert_eq!(taken(now), JWKS_READS_AT_ONCE);
         assert_eq!(taken(now + JWKS_READ_AGAIN_AFTER), 1);
         assert_eq!(taken(now + JWKS_READ_AGAIN_AFTER * 1000), JWKS_READS_AT_ONCE);
     }
 
-    /// A set by URL, and the provider of it.
+    /// A set by URL, and its provider.
     async fn provided() -> (Arc<KeySet>, TcpListener) {
         let provider = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let place = format!("http://{}/keys", provider.local_addr().unwrap());
@@ -247,7 +250,7 @@ mod tests {
     #[tokio::test]
     async fn a_reading_that_was_counted_is_finished_also_when_the_asker_leaves() {
         let (set, provider) = provided().await;
-        let mut asks = Box::pin(set.learn(|_| false));
+        let mut asks = Box::pin(set.reload_for(|_| false));
         let (mut asked, _) = tokio::select! {
             asked = provider.accept() => asked.unwrap(),
             _ = &mut asks => panic!("nobody answered"),
@@ -256,7 +259,7 @@ mod tests {
         let body = r#"{"keys":[]}"#;
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         asked.write_all(answer.as_bytes()).await.unwrap();
-        // Its place is free once the reading is over.
+        // The lock is free after the reading.
         let reading = timeout(JWKS_WAIT, set.reading.lock()).await.expect("the reading ends");
         assert!(set.is_read() && !reading.last_unreadable);
         assert_eq!((set.generation.load(Ordering::Acquire), reading.left), (1, JWKS_READS_AT_ONCE - 1));
@@ -265,18 +268,18 @@ mod tests {
     #[tokio::test]
     async fn without_readings_left_a_set_that_could_not_be_read_is_still_unknown() {
         let (set, provider) = provided().await;
-        // Nobody is there any more.
+        // The provider is not reachable any more.
         drop(provider);
         for _ in 0..3 * JWKS_READS_AT_ONCE {
-            assert_eq!(set.learn(|_| false).await, Learned::Unreadable);
+            assert_eq!(set.reload_for(|_| false).await, Reload::Unreadable);
         }
         assert_eq!(set.reading.lock().await.left, 0);
 
         // One that was read long ago and cannot be now: also then nobody knows.
-        set.take(br#"{"keys":[]}"#).unwrap();
-        assert_eq!(set.learn(|_| false).await, Learned::Unreadable);
+        set.store(br#"{"keys":[]}"#).unwrap();
+        assert_eq!(set.reload_for(|_| false).await, Reload::Unreadable);
         set.reading.lock().await.last_unreadable = false;
-        assert_eq!(set.learn(|_| false).await, Learned::Nothing);
+        assert_eq!(set.reload_for(|_| false).await, Reload::Nothing);
     }
 
     #[test]

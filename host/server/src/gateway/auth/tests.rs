@@ -35,7 +35,7 @@ async fn detail(auth: &Arc<Auth>, token: &str) -> String {
     problem.detail
 }
 
-/// Signed elsewhere by keys that are gone.
+/// Tokens signed with keys that do not exist any more.
 const TOKENS: [(&str, &str); 3] = [
     ("RS256", include_str!("testdata/RS256.jwt")),
     ("ES256", include_str!("testdata/ES256.jwt")),
@@ -65,7 +65,7 @@ async fn only_listed_algorithms_are_accepted() {
     }
     let no_hmac = auth(&Config { jwt_algorithms: vec!["EdDSA".to_owned()], ..config(&["EdDSA"]) });
     assert!(detail(&no_hmac, &signed(&good(), SECRET)).await.contains("algorithm"));
-    // A public key is public: it must not pass for a secret.
+    // A public key must not be accepted as a secret.
     let pem = fs::read_to_string(&config(&["EdDSA"]).jwt_keys[0]).unwrap();
     assert!(detail(&no_hmac, &signed(&good(), &pem)).await.contains("algorithm"));
 }
@@ -90,11 +90,11 @@ async fn a_remembered_token_expires_like_any_other() {
     let first = auth.verify(&token).await.unwrap();
     assert!(Arc::ptr_eq(&first, &auth.verify(&token).await.unwrap()));
     let end = first.expires_ms + 30_000;
-    assert!(auth.recall(&digest(&token), 0, end - 1).unwrap().is_ok());
-    assert_eq!(auth.recall(&digest(&token), 0, end), Some(Err(Rejected::Expired)));
+    assert!(auth.cached(&digest(&token), 0, end - 1).unwrap().is_ok());
+    assert_eq!(auth.cached(&digest(&token), 0, end), Some(Err(Rejected::Expired)));
 }
 
-/// As large identity providers write them.
+/// Key sets in the form of large identity providers.
 #[tokio::test]
 async fn a_token_may_hold_200_groups_and_claims_without_a_value() {
     let auth = auth(&config(&[]));
@@ -112,7 +112,7 @@ async fn a_token_may_hold_200_groups_and_claims_without_a_value() {
 
 #[test]
 fn what_is_remembered_is_bounded_in_bytes_too() {
-    let mut remembered = Remembered::default();
+    let mut cache = TokenCache::default();
     let credentials = |roles: usize| {
         Arc::new(Credentials {
             user: crate::ids::UserId::parse("ana").unwrap(),
@@ -129,15 +129,15 @@ fn what_is_remembered_is_bounded_in_bytes_too() {
     };
     let large = credentials(200);
     for number in 0..10_000 {
-        remembered.insert(digest(&number.to_string()), 0, large.clone());
+        cache.insert(digest(&number.to_string()), 0, large.clone());
     }
-    let kept = remembered.young.len() + remembered.old.len();
+    let kept = cache.young.len() + cache.old.len();
     assert!(kept * large.bytes() <= TOKENS_REMEMBERED_BYTES_MAX && kept > 1000, "{kept}");
 }
 
 #[test]
 fn what_is_remembered_is_bounded_and_what_is_asked_for_stays() {
-    let mut remembered = Remembered::default();
+    let mut cache = TokenCache::default();
     let credentials = Arc::new(Credentials {
         user: crate::ids::UserId::parse("ana").unwrap(),
         principal: crate::contract::types::Principal {
@@ -151,19 +151,20 @@ fn what_is_remembered_is_bounded_and_what_is_asked_for_stays() {
         renewed_as: None,
     });
     let favourite = digest("favourite");
-    remembered.insert(favourite, 0, credentials.clone());
+    cache.insert(favourite, 0, credentials.clone());
     for number in 0..3 * TOKENS_REMEMBERED_MAX {
-        remembered.insert(digest(&number.to_string()), 0, credentials.clone());
+        cache.insert(digest(&number.to_string()), 0, credentials.clone());
         if number % 1000 == 0 {
-            assert!(remembered.get(&favourite, 0).is_some());
+            assert!(cache.get(&favourite, 0).is_some());
         }
-        assert!(remembered.young.len() + remembered.old.len() <= TOKENS_REMEMBERED_MAX);
+        assert!(cache.young.len() + cache.old.len() <= TOKENS_REMEMBERED_MAX);
     }
-    assert!(remembered.get(&digest("0"), 0).is_none());
-    // Keys have changed: nothing that they vouched for is remembered, nor what was verified before and comes late.
-    assert!(remembered.get(&favourite, 1).is_none());
-    remembered.insert(favourite, 0, credentials);
-    assert!(remembered.get(&favourite, 1).is_none());
+    assert!(cache.get(&digest("0"), 0).is_none());
+    // The keys have changed: no credentials of the old keys are cached, nor a verification that began before
+    // and ends later.
+    assert!(cache.get(&favourite, 1).is_none());
+    cache.insert(favourite, 0, credentials);
+    assert!(cache.get(&favourite, 1).is_none());
 }
 
 #[test]

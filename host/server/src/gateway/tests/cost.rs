@@ -1,9 +1,9 @@
-//! What an idle connection costs (the aim: at most 6 KiB resident, with everything).
+//! The memory of an idle connection (the aim: at most 6 KiB resident, with everything).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use super::house::{Door, token};
+use super::backend::{TestGateway, token};
 use crate::config::Config;
 use crate::gateway::connection;
 
@@ -23,12 +23,14 @@ fn resident_kib() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Of this process, which also holds the other ends: plain file descriptors, so next to nothing.
+/// The memory of this process, which also holds the clients' ends: plain file descriptors, which need almost
+/// nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement, for a quiet machine"]
 async fn what_idle_connections_cost() {
-    let mut door = Door::open_with(Config { connections_per_user_max: 100_000, ..Config::default() }).await;
-    let address = door.address;
+    let mut server =
+        TestGateway::open_with(Config { connections_per_user_max: 100_000, ..Config::default() }).await;
+    let address = server.address;
     let arrive = move |count: usize| {
         tokio::task::spawn_blocking(move || {
             let mut streams = Vec::new();
@@ -57,7 +59,7 @@ async fn what_idle_connections_cost() {
     let began = std::time::Instant::now();
     let many = arrive(4000).await.unwrap();
     let took = began.elapsed();
-    while door.try_hear().is_ok() {}
+    while server.try_next_event().is_ok() {}
     let each = (resident_kib() - before) as f64 / many.len() as f64;
     println!(
         "{each:.2} KiB each; {:.0} handshakes/s from one thread",

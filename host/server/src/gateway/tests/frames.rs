@@ -1,18 +1,18 @@
-//! One connection: order, answers, pushes, bounds, ends.
+//! One connection: order, answers, pushes, bounds and closes.
 
 use fastwebsockets::{Frame, OpCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::house::{Door, Life, token, within};
+use super::backend::{ConnectionEvent, TestGateway, token, within};
 use crate::config::Config;
 use crate::limits::{FRAME_BYTES_MAX, QUEUE_BYTES_MAX};
 use crate::wire::close::Close;
 
 #[tokio::test]
 async fn every_frame_gets_the_answer_it_asked_for() {
-    let mut door = Door::open().await;
-    let mut ana = door.client("ana").await;
+    let mut server = TestGateway::open().await;
+    let mut ana = server.client("ana").await;
     for (frame, answer, code) in [
         (r#"{"type":"echo","id":1,"payload":{"a":"ü"}}"#, "echoed", Value::Null),
         (r#"{"type":"ping","id":2}"#, "pong", Value::Null),
@@ -34,23 +34,23 @@ async fn every_frame_gets_the_answer_it_asked_for() {
     }
     ana.send(r#"{"type":"ping","id":2}"#).await;
     ana.expect("pong").await;
-    assert_eq!(*door.rooms.kept.lock().unwrap(), [Some(1), None, None, None, Some(0)]);
-    let touches = door.rooms.touches.lock().unwrap();
+    assert_eq!(*server.rooms.kept.lock().unwrap(), [Some(1), None, None, None, Some(0)]);
+    let touches = server.rooms.touches.lock().unwrap();
     assert!(touches.contains(&("ana".into(), true)) && touches.contains(&("ana".into(), false)));
 }
 
 #[tokio::test]
 async fn frames_wait_for_the_call_before_them_and_pushes_do_not() {
-    let mut door = Door::open().await;
-    let mut ana = door.client("ana").await;
+    let mut server = TestGateway::open().await;
+    let mut ana = server.client("ana").await;
     ana.send(r#"{"type":"slow","id":1}"#).await;
     for id in 2..30 {
         ana.send(&format!(r#"{{"type":"echo","id":{id}}}"#)).await;
     }
-    assert_eq!(door.hears_of().await, Life::Called("slow".into()));
-    door.outlet("ana").push_reply(r#"{"type":"message.new","payload":{}}"#);
+    assert_eq!(server.next_event().await, ConnectionEvent::Called("slow".into()));
+    server.outlet("ana").push_reply(r#"{"type":"message.new","payload":{}}"#);
     ana.expect("message.new").await;
-    door.rooms.gate.0.add_permits(1);
+    server.rooms.gate.0.add_permits(1);
     for id in 1..30 {
         assert_eq!(ana.expect("echoed").await["id"], id);
     }
@@ -58,8 +58,8 @@ async fn frames_wait_for_the_call_before_them_and_pushes_do_not() {
 
 #[tokio::test]
 async fn fragments_control_frames_and_large_messages_are_understood() {
-    let mut door = Door::open().await;
-    let mut ana = door.client("ana").await;
+    let mut server = TestGateway::open().await;
+    let mut ana = server.client("ana").await;
     let part = |last, opcode, text: &'static str| Frame::new(last, opcode, None, text.as_bytes().into());
     ana.socket.write_frame(part(false, OpCode::Text, r#"{"type":"ec"#)).await.unwrap();
     ana.socket.write_frame(part(true, OpCode::Ping, "there?")).await.unwrap();
@@ -78,8 +78,8 @@ async fn fragments_control_frames_and_large_messages_are_understood() {
 
 #[tokio::test]
 async fn a_few_bad_frames_are_answered_and_too_many_end_it() {
-    let mut door = Door::open().await;
-    let mut ana = door.client("ana").await;
+    let mut server = TestGateway::open().await;
+    let mut ana = server.client("ana").await;
     for bad in 0..11 {
         match bad % 2 {
             0 => ana.send("nonsense").await,
@@ -88,64 +88,64 @@ async fn a_few_bad_frames_are_answered_and_too_many_end_it() {
         assert_eq!(ana.expect("error").await["payload"]["code"], "malformed");
     }
     ana.expect_close(4002).await;
-    assert_eq!(door.hears_of().await, Life::Left);
-    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4002 });
+    assert_eq!(server.next_event().await, ConnectionEvent::Left);
+    assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4002 });
 }
 
 #[tokio::test]
 async fn text_that_is_not_utf8_closes_with_1007() {
-    let mut door = Door::open().await;
-    let mut ana = door.client("ana").await;
+    let mut server = TestGateway::open().await;
+    let mut ana = server.client("ana").await;
     let not_utf8 = Frame::new(false, OpCode::Text, None, b"{\xff".as_slice().into());
     ana.socket.write_frame(not_utf8).await.unwrap();
     ana.expect_close(1007).await;
-    assert_eq!(door.hears_of().await, Life::Left);
-    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 1007 });
+    assert_eq!(server.next_event().await, ConnectionEvent::Left);
+    assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 1007 });
 }
 
 #[tokio::test]
 async fn a_connection_ends_with_the_code_of_whoever_ended_it() {
-    let mut door = Door::open().await;
-    let mut ana = door.client("ana").await;
-    door.outlet("ana").push_reply(r#"{"type":"last.words","payload":{}}"#);
-    door.outlet("ana").close(Close::DISCONNECTED);
+    let mut server = TestGateway::open().await;
+    let mut ana = server.client("ana").await;
+    server.outlet("ana").push_reply(r#"{"type":"last.words","payload":{}}"#);
+    server.outlet("ana").close(Close::DISCONNECTED);
     ana.expect("last.words").await;
     ana.expect_close(4003).await;
-    assert_eq!(door.hears_of().await, Life::Left);
-    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4003 });
+    assert_eq!(server.next_event().await, ConnectionEvent::Left);
+    assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4003 });
 
-    let mut bo = door.client("bo").await;
+    let mut bo = server.client("bo").await;
     bo.send(r#"{"type":"silent"}"#).await;
     bo.socket.write_frame(Frame::close(1001, b"bye")).await.unwrap();
     bo.expect_close(1001).await;
-    assert_eq!(door.hears_of().await, Life::Called("silent".into()));
-    assert_eq!(door.hears_of().await, Life::Left);
-    assert_eq!(door.hears_of().await, Life::Closed { user: "bo".into(), code: 1001 });
+    assert_eq!(server.next_event().await, ConnectionEvent::Called("silent".into()));
+    assert_eq!(server.next_event().await, ConnectionEvent::Left);
+    assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "bo".into(), code: 1001 });
 }
 
 #[tokio::test]
 async fn a_call_outlives_the_connection_that_asked_for_it() {
-    let mut door = Door::open().await;
-    let mut ana = door.client("ana").await;
+    let mut server = TestGateway::open().await;
+    let mut ana = server.client("ana").await;
     ana.send(r#"{"type":"slow","id":1}"#).await;
-    assert_eq!(door.hears_of().await, Life::Called("slow".into()));
-    door.outlet("ana").close(Close::DISCONNECTED);
+    assert_eq!(server.next_event().await, ConnectionEvent::Called("slow".into()));
+    server.outlet("ana").close(Close::DISCONNECTED);
     ana.expect_close(4003).await;
     drop(ana);
-    assert_eq!(door.gateway.connections(), 1);
-    door.rooms.gate.0.add_permits(1);
-    assert_eq!(door.hears_of().await, Life::Left);
-    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4003 });
+    assert_eq!(server.gateway.connections(), 1);
+    server.rooms.gate.0.add_permits(1);
+    assert_eq!(server.next_event().await, ConnectionEvent::Left);
+    assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4003 });
 }
 
 #[tokio::test]
 async fn a_reader_that_reads_slowly_gets_everything_in_order() {
-    let mut door = Door::open().await;
-    let mut ana = door.client("ana").await;
-    let outlet = door.outlet("ana");
+    let mut server = TestGateway::open().await;
+    let mut ana = server.client("ana").await;
+    let outlet = server.outlet("ana");
     let filler = "x".repeat(4000);
     let mut pushed = 0u64;
-    // More than the sockets hold between them, as fast as the queue takes it.
+    // More than the buffers of both sockets hold, as fast as the queue takes it.
     let mut received = 0;
     while received < 3000 {
         while pushed < 3000 && !outlet.is_full() {
@@ -163,33 +163,33 @@ async fn a_reader_that_reads_slowly_gets_everything_in_order() {
 
 #[tokio::test]
 async fn a_reader_that_reads_nothing_is_closed_and_costs_a_bounded_queue() {
-    let mut door = Door::open().await;
-    let ana = door.client("ana").await;
-    let outlet = door.outlet("ana");
+    let mut server = TestGateway::open().await;
+    let ana = server.client("ana").await;
+    let outlet = server.outlet("ana");
     let frame = format!(r#"{{"type":"n","payload":"{}"}}"#, "x".repeat(60_000));
     within(async {
-        // Some is with the kernels by then.
+        // Part of it is in the kernels' buffers by then.
         loop {
             for _ in 0..2 * QUEUE_BYTES_MAX / frame.len() + 2 {
                 outlet.push_reply(&frame);
             }
             tokio::task::yield_now().await;
-            if let Ok(life) = door.try_hear() {
-                assert_eq!(life, Life::Left);
+            if let Ok(event) = server.try_next_event() {
+                assert_eq!(event, ConnectionEvent::Left);
                 break;
             }
         }
     })
     .await;
-    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4008 });
+    assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4008 });
     drop(ana);
 }
 
 #[tokio::test]
 async fn a_reader_that_reads_nothing_can_be_sent_away() {
-    let mut door = Door::open().await;
-    let ana = door.client("ana").await;
-    let outlet = door.outlet("ana");
+    let mut server = TestGateway::open().await;
+    let ana = server.client("ana").await;
+    let outlet = server.outlet("ana");
     let frame = format!(r#"{{"type":"n","payload":"{}"}}"#, "x".repeat(60_000));
     let mut pushed = 0;
     within(async {
@@ -200,41 +200,41 @@ async fn a_reader_that_reads_nothing_can_be_sent_away() {
         }
     })
     .await;
-    // The kernels have some of it, and not the megabytes that they could.
+    // The kernels hold part of it, but not the megabytes that they could.
     assert!(pushed < 4 * QUEUE_BYTES_MAX, "{pushed} bytes");
     outlet.close(Close::DISCONNECTED);
-    assert_eq!(door.hears_of().await, Life::Left);
-    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4003 });
+    assert_eq!(server.next_event().await, ConnectionEvent::Left);
+    assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4003 });
     drop(ana);
 }
 
-/// Its queue is empty: what nobody reads are the answers of the host itself.
+/// The outlet's queue is empty: the unread bytes are answers of the host itself.
 #[tokio::test]
 async fn a_client_that_pings_and_reads_nothing_is_closed() {
     let config =
         Config { stall_ms: 300, frames_per_second: 1 << 30, frames_burst: 1 << 30, ..Config::default() };
-    let mut door = Door::open_with(config).await;
-    let mut stream = tokio::net::TcpStream::connect(door.address).await.unwrap();
+    let mut server = TestGateway::open_with(config).await;
+    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let handshake = format!(
         "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nauthorization: Bearer {}\r\n\r\n",
         token("ana")
     );
     stream.write_all(handshake.as_bytes()).await.unwrap();
-    assert!(matches!(door.hears_of().await, Life::Opened { .. }));
+    assert!(matches!(server.next_event().await, ConnectionEvent::Opened { .. }));
     let ping = [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[b'x'; 125]].concat().repeat(100);
     let pings = async { while stream.write_all(&ping).await.is_ok() {} };
     let ends = async {
-        assert_eq!(door.hears_of().await, Life::Left);
-        assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 4008 });
+        assert_eq!(server.next_event().await, ConnectionEvent::Left);
+        assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4008 });
     };
     tokio::join!(pings, ends);
 }
 
-/// What a hostile or broken peer sends, as bytes behind a good handshake; some of it in the same packet.
+/// Bytes of a hostile or broken peer after a valid handshake; some in the same packet.
 #[tokio::test]
 async fn bytes_behind_the_handshake_are_frames_and_broken_ones_end_it() {
-    let door = Door::open().await;
+    let server = TestGateway::open().await;
     let handshake = format!(
         "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nauthorization: Bearer {}\r\n\r\n",
@@ -247,7 +247,7 @@ async fn bytes_behind_the_handshake_are_frames_and_broken_ones_end_it() {
         frame
     };
     for (broken, code) in [(vec![0x81, 0x05, b'h'], 1002u16), (vec![0xf1, 0x80, 0, 0, 0, 0], 1002)] {
-        let mut stream = tokio::net::TcpStream::connect(door.address).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
         let bytes = [handshake.as_bytes(), &ping(0x2a), &broken].concat();
         stream.write_all(&bytes).await.unwrap();
         let mut answer = Vec::new();
@@ -263,8 +263,8 @@ async fn bytes_behind_the_handshake_are_frames_and_broken_ones_end_it() {
 #[tokio::test]
 async fn frames_beyond_the_rate_are_refused_and_the_connection_stays() {
     let config = crate::config::Config { frames_per_second: 1, frames_burst: 3, ..Default::default() };
-    let mut door = Door::open_with(config).await;
-    let mut ana = door.client("ana").await;
+    let mut server = TestGateway::open_with(config).await;
+    let mut ana = server.client("ana").await;
     for id in 1..=6 {
         ana.send(&format!(r#"{{"type":"echo","id":{id}}}"#)).await;
     }

@@ -1,4 +1,4 @@
-//! A house with a few small handlers, and the ways into it.
+//! A backend with a few small handlers, and a client for tests.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use crate::contract::http as contract;
 use crate::contract::types::{Principal, Problem, Push};
 use crate::fanout::{ConnectionInfo, Outlet};
 use crate::gateway::auth::Auth;
-use crate::gateway::{Gateway, House, Tickets};
+use crate::gateway::{ClientCalls, Connections, Gateway, Tickets};
 use crate::http_server::bind;
 use crate::ids::{ConnectionId, NodeId, UserId};
 use crate::redis::{Keyspace, Redis};
@@ -36,18 +36,18 @@ use crate::wire::problem::Code;
 use crate::wire::timestamp;
 
 pub const SECRET: &str = "a secret of the tests";
-/// Nothing here takes long; what takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The time-out of every step. No step takes long, so a longer one hangs.
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("it hangs")
+    timeout(STEP_TIMEOUT, future).await.expect("it hangs")
 }
 
 #[derive(Default)]
 pub struct Rooms {
     pub outlets: Mutex<HashMap<String, Arc<Outlet>>>,
     pub touches: Mutex<Vec<(String, bool)>>,
-    /// How many subscriptions each call kept; none where it failed.
+    /// The number of subscriptions that each call kept; None when it failed.
     pub kept: Mutex<Vec<Option<usize>>>,
     /// A `slow` frame and `/slow` wait for a permit.
     pub gate: Gate,
@@ -64,19 +64,19 @@ impl Default for Gate {
 struct Handlers {
     rooms: Arc<Rooms>,
     drained: mpsc::UnboundedSender<ConnectionId>,
-    /// What was told about the life of connections, in order.
-    life: mpsc::UnboundedSender<Life>,
+    /// The events of connections, in order.
+    events: mpsc::UnboundedSender<ConnectionEvent>,
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Life {
+pub enum ConnectionEvent {
     Opened { user: String, user_agent: Option<String>, remote: String },
     Called(String),
     Left,
     Closed { user: String, code: u16 },
 }
 
-impl House for Handlers {
+impl ClientCalls for Handlers {
     fn reach(&self, method: &str, path: &str) -> Reach {
         match (method, path) {
             ("GET" | "POST", "/api/v1/echo") => Reach::Bound { public: false },
@@ -90,7 +90,7 @@ impl House for Handlers {
     fn http(&self, request: HttpIn) -> BoxFuture<'_, Result<contract::Response, Problem>> {
         Box::pin(async move {
             if request.path == "/slow" {
-                self.life.send(Life::Called("/slow".into())).unwrap();
+                self.events.send(ConnectionEvent::Called("/slow".into())).unwrap();
                 self.rooms.gate.0.acquire().await.unwrap().forget();
             }
             if request.path == "/odd" {
@@ -114,23 +114,9 @@ impl House for Handlers {
         })
     }
 
-    fn join(&self, info: ConnectionInfo) -> BoxFuture<'_, Arc<Outlet>> {
-        let user = info.user.to_string();
-        let outlet = Arc::new(Outlet::new(info, self.drained.clone()));
-        self.rooms.outlets.lock().unwrap().insert(user, outlet.clone());
-        // Nothing may come before `auth.success` and what the handlers want first.
-        outlet.push_reply(r#"{"type":"early.push","payload":{}}"#);
-        Box::pin(async { outlet })
-    }
-
-    fn leave(&self, _: ConnectionId) {
-        // At the end of a test nobody listens any more.
-        let _ = self.life.send(Life::Left);
-    }
-
     fn opened(&self, opened: Opened) -> BoxFuture<'_, Vec<Push>> {
         let Opened { caller, user_agent, remote, .. } = opened;
-        self.life.send(Life::Opened { user: caller.user_id, user_agent, remote }).unwrap();
+        self.events.send(ConnectionEvent::Opened { user: caller.user_id, user_agent, remote }).unwrap();
         Box::pin(async {
             vec![Push {
                 frame: r#"{"type":"message.new","payload":{"late":true}}"#.to_owned(),
@@ -147,7 +133,7 @@ impl House for Handlers {
         payload: &'a str,
     ) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
         assert_eq!(info.user.as_str(), caller.user_id);
-        self.life.send(Life::Called(frame_type.to_owned())).unwrap();
+        self.events.send(ConnectionEvent::Called(frame_type.to_owned())).unwrap();
         let reply = |payload: &str| Reply {
             frame_type: "echoed".to_owned(),
             payload: payload.to_owned(),
@@ -173,34 +159,50 @@ impl House for Handlers {
     }
 
     fn closed(&self, closed: Closed) -> BoxFuture<'_, ()> {
-        let _ = self.life.send(Life::Closed { user: closed.user_id, code: closed.code });
+        let _ = self.events.send(ConnectionEvent::Closed { user: closed.user_id, code: closed.code });
         Box::pin(async {})
     }
 
     fn touch(&self, _: ConnectionId, user: &UserId, active: bool) {
         self.rooms.touches.lock().unwrap().push((user.to_string(), active));
     }
+}
 
-    fn open(&self, _: ConnectionId, subscriptions: &[Subscription]) {
+impl Connections for Handlers {
+    fn open_connection(&self, info: ConnectionInfo) -> BoxFuture<'_, Arc<Outlet>> {
+        let user = info.user.to_string();
+        let outlet = Arc::new(Outlet::new(info, self.drained.clone()));
+        self.rooms.outlets.lock().unwrap().insert(user, outlet.clone());
+        // `auth.success` and the pushes of the connection handlers must come before this push.
+        outlet.push_reply(r#"{"type":"early.push","payload":{}}"#);
+        Box::pin(async { outlet })
+    }
+
+    fn close_connection(&self, _: ConnectionId) {
+        // At the end of a test there is no receiver any more.
+        let _ = self.events.send(ConnectionEvent::Left);
+    }
+
+    fn open_gates(&self, _: ConnectionId, subscriptions: &[Subscription]) {
         self.rooms.kept.lock().unwrap().push(Some(subscriptions.len()));
     }
 
-    fn take_back(&self, _: ConnectionId) {
+    fn undo_gates(&self, _: ConnectionId) {
         self.rooms.kept.lock().unwrap().push(None);
     }
 }
 
 /// A running gateway.
-pub struct Door {
+pub struct TestGateway {
     pub address: SocketAddr,
     pub rooms: Arc<Rooms>,
     pub gateway: Arc<Gateway>,
     pub shutdown: Option<Shutdown>,
-    life: mpsc::UnboundedReceiver<Life>,
+    events: mpsc::UnboundedReceiver<ConnectionEvent>,
     _drained: mpsc::UnboundedReceiver<ConnectionId>,
 }
 
-impl Door {
+impl TestGateway {
     pub async fn open() -> Self {
         Self::open_with(Config::default()).await
     }
@@ -208,48 +210,49 @@ impl Door {
     pub async fn open_with(config: Config) -> Self {
         let config = Config {
             jwt_secret: Some(SECRET.to_owned()),
-            // Nobody listens there, unless a test says otherwise.
+            // No server listens there, unless a test sets another URL.
             redis_url: config.redis_url.clone().or(Some("redis://127.0.0.1:1".to_owned())),
             ..config
         };
         let (drained, kept) = mpsc::unbounded_channel();
-        let (told, life) = mpsc::unbounded_channel();
+        let (sender, events) = mpsc::unbounded_channel();
         let rooms = Arc::new(Rooms::default());
-        let handlers = Arc::new(Handlers { rooms: rooms.clone(), drained, life: told });
+        let handlers = Arc::new(Handlers { rooms: rooms.clone(), drained, events: sender });
         let auth = Arc::new(Auth::new(&config, Arc::default()).unwrap());
         let tickets = Tickets::new(Redis::connect(&config, Keyspace::bare()).unwrap());
-        let gateway = Gateway::new(&config, NodeId::random(), auth, tickets, None, handlers);
+        let gateway =
+            Gateway::new(&config, NodeId::random(), auth, tickets, None, handlers.clone(), handlers);
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         tokio::spawn(gateway.clone().serve(listener, shutdown.guard()));
-        Self { address, rooms, gateway, shutdown: Some(shutdown), life, _drained: kept }
+        Self { address, rooms, gateway, shutdown: Some(shutdown), events, _drained: kept }
     }
 
-    pub async fn hears_of(&mut self) -> Life {
-        within(self.life.recv()).await.unwrap()
+    pub async fn next_event(&mut self) -> ConnectionEvent {
+        within(self.events.recv()).await.unwrap()
     }
 
-    pub fn try_hear(&mut self) -> Result<Life, mpsc::error::TryRecvError> {
-        self.life.try_recv()
+    pub fn try_next_event(&mut self) -> Result<ConnectionEvent, mpsc::error::TryRecvError> {
+        self.events.try_recv()
     }
 
     pub fn outlet(&self, user: &str) -> Arc<Outlet> {
         self.rooms.outlets.lock().unwrap()[user].clone()
     }
 
-    /// Signed in with a header, past the greeting.
+    /// A client that signed in with a header and has received `auth.success`.
     pub async fn client(&mut self, user: &str) -> Client {
         let bearer = format!("Bearer {}", token(user));
         let mut client = self.connect("/ws", &[("authorization", &bearer)]).await.unwrap();
         client.expect("auth.success").await;
         client.expect("message.new").await;
         client.expect("early.push").await;
-        assert!(matches!(self.hears_of().await, Life::Opened { .. }));
+        assert!(matches!(self.next_event().await, ConnectionEvent::Opened { .. }));
         client
     }
 
-    /// The answer where it was no upgrade.
+    /// The error is the answer when the server did not upgrade.
     pub async fn connect(&self, path: &str, headers: &[(&str, &str)]) -> Result<Client, String> {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let mut request = Request::builder()
@@ -273,7 +276,7 @@ impl Door {
         }
     }
 
-    /// Bytes as they are, and the whole answer.
+    /// Sends bytes unchanged, and returns the whole answer.
     pub async fn raw(&self, request: impl AsRef<[u8]>) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         // The server may answer and close before it has read everything.
@@ -317,7 +320,7 @@ impl Rest {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {:?}", self.body))
     }
 
-    /// A problem with everything a problem has.
+    /// The problem in the body, after a check of what every problem has.
     pub fn problem(&self) -> Value {
         let problem = self.json();
         assert_eq!(self.headers["content-type"], "application/problem+json");

@@ -1,11 +1,11 @@
-//! Who gets in, how, and how everybody gets out.
+//! Handshakes, sign-in, and the ways in which connections close.
 
-use super::house::{Client, Door, Life, Rest, token, token_for, within};
+use super::backend::{Client, ConnectionEvent, Rest, TestGateway, token, token_for, within};
 use crate::config::Config;
 
 #[tokio::test]
 async fn every_form_of_a_token_opens_the_door() {
-    let mut door = Door::open().await;
+    let mut server = TestGateway::open().await;
     let (jwt, bearer) = (token("ana"), format!("Bearer {}", token("ana")));
     let listed = format!("switchboard.v1, bearer.{jwt}");
     let query = format!("/ws?token={jwt}");
@@ -14,7 +14,7 @@ async fn every_form_of_a_token_opens_the_door() {
         ("/ws", vec![("sec-websocket-protocol", listed.as_str())], Some("switchboard.v1")),
         (query.as_str(), vec![], None),
     ] {
-        let mut client = door.connect(path, &headers).await.unwrap();
+        let mut client = server.connect(path, &headers).await.unwrap();
         assert_eq!(
             client.response.headers().get("sec-websocket-protocol").map(|it| it.to_str().unwrap()),
             selected
@@ -23,34 +23,36 @@ async fn every_form_of_a_token_opens_the_door() {
         assert_eq!((&greeting["payload"]["user_id"], greeting.get("id")), (&"ana".into(), None));
         client.expect("message.new").await;
         client.expect("early.push").await;
-        let Life::Opened { user, user_agent, remote } = door.hears_of().await else { panic!() };
+        let ConnectionEvent::Opened { user, user_agent, remote } = server.next_event().await else {
+            panic!()
+        };
         assert_eq!((user.as_str(), remote.as_str()), ("ana", "127.0.0.1"));
         assert_eq!(user_agent.is_some(), headers.len() == 2);
         drop(client);
-        assert_eq!(door.hears_of().await, Life::Left);
-        assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 1006 });
+        assert_eq!(server.next_event().await, ConnectionEvent::Left);
+        assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 1006 });
     }
 }
 
 #[tokio::test]
 async fn a_first_frame_opens_it_too_and_frames_before_it_are_refused() {
-    let mut door = Door::open().await;
-    let mut client = door.connect("/ws", &[]).await.unwrap();
+    let mut server = TestGateway::open().await;
+    let mut client = server.connect("/ws", &[]).await.unwrap();
     client.send(r#"{"type":"echo","id":1}"#).await;
     assert_eq!(client.expect("error").await["payload"]["code"], "unauthorized");
     client.send(&format!(r#"{{"type":"auth","id":"a","payload":{{"token":"{}"}}}}"#, token("ana"))).await;
-    // Behind it, and handled after everything that comes first.
+    // Sent right behind the handshake, and handled after everything that comes first.
     client.send(r#"{"type":"echo","id":2,"payload":{"n":1}}"#).await;
     assert_eq!(client.expect("auth.success").await["id"], "a");
     client.expect("message.new").await;
     client.expect("early.push").await;
     assert_eq!(client.expect("echoed").await["payload"]["n"], 1);
-    assert!(matches!(door.hears_of().await, Life::Opened { .. }));
+    assert!(matches!(server.next_event().await, ConnectionEvent::Opened { .. }));
 }
 
 #[tokio::test]
 async fn a_bad_token_is_401_at_the_door_and_4001_inside() {
-    let door = Door::open().await;
+    let server = TestGateway::open().await;
     let expired = token_for("ana", -31);
     let key = "dGhlIHNhbXBsZSBub25jZQ==";
     for header in [
@@ -58,7 +60,7 @@ async fn a_bad_token_is_401_at_the_door_and_4001_inside() {
         "authorization: Basic YTpi".to_owned(),
         "sec-websocket-protocol: switchboard.v1, bearer.nonsense".to_owned(),
     ] {
-        let answer = door
+        let answer = server
             .raw(format!(
                 "GET /ws?token={} HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\
                  sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n{header}\r\n\r\n",
@@ -69,16 +71,17 @@ async fn a_bad_token_is_401_at_the_door_and_4001_inside() {
         assert_eq!((answer.status, &answer.problem()["code"]), (401, &"unauthorized".into()), "{header}");
         assert_eq!(answer.headers["www-authenticate"], "Bearer");
     }
-    let mut client = door.connect("/ws", &[]).await.unwrap();
+    let mut client = server.connect("/ws", &[]).await.unwrap();
     client.send(&format!(r#"{{"type":"auth","id":1,"payload":{{"token":"{expired}"}}}}"#)).await;
     assert_eq!(client.expect("error").await["payload"]["code"], "unauthorized");
     client.expect_close(4001).await;
 }
 
 #[tokio::test]
-async fn what_is_no_handshake_is_told_why() {
-    let door =
-        Door::open_with(Config { origins: vec!["https://ours.example".into()], ..Config::default() }).await;
+async fn invalid_handshakes_get_a_reason() {
+    let server =
+        TestGateway::open_with(Config { origins: vec!["https://ours.example".into()], ..Config::default() })
+            .await;
     let good = [
         ("connection", "upgrade, close"),
         ("upgrade", "websocket"),
@@ -96,21 +99,21 @@ async fn what_is_no_handshake_is_told_why() {
         for (name, value) in good.iter().filter(|(name, _)| *name != wrong.0).chain([&wrong]) {
             request += &format!("{name}: {value}\r\n");
         }
-        // Whatever is no upgrade keeps the connection; a second request ends it.
+        // A request that is not an upgrade keeps the connection; a second request ends it.
         request += "\r\nGET /nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        let answer = door.raw(request).await;
+        let answer = server.raw(request).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{wrong:?}: {answer}");
         assert!(answer.contains("x-request-id"));
     }
-    assert!(door.connect("/ws", &[("origin", "https://ours.example")]).await.is_ok());
-    assert!(door.connect("/ws", &[]).await.is_ok(), "no browser, no origin");
+    assert!(server.connect("/ws", &[("origin", "https://ours.example")]).await.is_ok());
+    assert!(server.connect("/ws", &[]).await.is_ok(), "no browser, no origin");
 }
 
 #[tokio::test]
 async fn a_full_node_refuses_and_has_room_again_when_somebody_left() {
-    let mut door = Door::open_with(Config { connections_max: 1, ..Config::default() }).await;
-    let ana = door.client("ana").await;
-    let refused = door
+    let mut server = TestGateway::open_with(Config { connections_max: 1, ..Config::default() }).await;
+    let ana = server.client("ana").await;
+    let refused = server
         .raw(
             "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\
@@ -118,36 +121,37 @@ async fn a_full_node_refuses_and_has_room_again_when_somebody_left() {
         )
         .await;
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: "), "{refused}");
-    assert_eq!(door.gateway.connections(), 1);
+    assert_eq!(server.gateway.connections(), 1);
     drop(ana);
-    while door.hears_of().await != (Life::Closed { user: "ana".into(), code: 1006 }) {}
+    while server.next_event().await != (ConnectionEvent::Closed { user: "ana".into(), code: 1006 }) {}
     within(async {
-        while door.gateway.connections() > 0 {
+        while server.gateway.connections() > 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    door.client("bo").await;
+    server.client("bo").await;
 }
 
 #[tokio::test]
 async fn one_connection_too_many_of_a_user_is_closed() {
-    let mut door = Door::open_with(Config { connections_per_user_max: 1, ..Config::default() }).await;
-    let mut first = door.client("ana").await;
+    let mut server =
+        TestGateway::open_with(Config { connections_per_user_max: 1, ..Config::default() }).await;
+    let mut first = server.client("ana").await;
     let bearer = format!("Bearer {}", token("ana"));
-    let mut second = door.connect("/ws", &[("authorization", &bearer)]).await.unwrap();
+    let mut second = server.connect("/ws", &[("authorization", &bearer)]).await.unwrap();
     second.expect_close(4009).await;
-    door.client("bo").await;
+    server.client("bo").await;
     first.send(r#"{"type":"ping"}"#).await;
     first.expect("pong").await;
 }
 
 #[tokio::test]
 async fn a_drain_tells_everybody_when_to_come_back_and_finishes_what_was_asked() {
-    let mut door = Door::open_with(Config { drain_ms: 300, ..Config::default() }).await;
-    let mut ana = door.client("ana").await;
-    let mut nobody = door.connect("/ws", &[]).await.unwrap();
-    let address = door.address;
+    let mut server = TestGateway::open_with(Config { drain_ms: 300, ..Config::default() }).await;
+    let mut ana = server.client("ana").await;
+    let mut nobody = server.connect("/ws", &[]).await.unwrap();
+    let address = server.address;
     let slow = tokio::spawn(async move {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let request = "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -157,11 +161,11 @@ async fn a_drain_tells_everybody_when_to_come_back_and_finishes_what_was_asked()
         answer
     });
     ana.send(r#"{"type":"slow","id":1}"#).await;
-    let mut called = [door.hears_of().await, door.hears_of().await];
-    called.sort_by_key(|life| format!("{life:?}"));
-    assert_eq!(called, [Life::Called("/slow".into()), Life::Called("slow".into())]);
+    let mut called = [server.next_event().await, server.next_event().await];
+    called.sort_by_key(|event| format!("{event:?}"));
+    assert_eq!(called, [ConnectionEvent::Called("/slow".into()), ConnectionEvent::Called("slow".into())]);
 
-    let shutdown = door.shutdown.take().unwrap();
+    let shutdown = server.shutdown.take().unwrap();
     shutdown.begin();
     for client in [&mut ana, &mut nobody] {
         let wait = client.expect("draining").await["payload"]["reconnect_after_ms"].as_u64().unwrap();
@@ -170,26 +174,26 @@ async fn a_drain_tells_everybody_when_to_come_back_and_finishes_what_was_asked()
     nobody.expect_close(1012).await;
     within(async { while tokio::net::TcpStream::connect(address).await.is_ok() {} }).await;
 
-    door.rooms.gate.0.add_permits(2);
+    server.rooms.gate.0.add_permits(2);
     assert!(slow.await.unwrap().starts_with("HTTP/1.1 200"));
     assert_eq!(ana.expect("echoed").await["id"], 1);
     ana.expect_close(1012).await;
     drop((ana, nobody));
     assert!(shutdown.finished(std::time::Duration::from_secs(10)).await);
-    assert_eq!(door.hears_of().await, Life::Left);
-    assert_eq!(door.hears_of().await, Life::Closed { user: "ana".into(), code: 1012 });
+    assert_eq!(server.next_event().await, ConnectionEvent::Left);
+    assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 1012 });
 }
 
 #[tokio::test]
 async fn a_ticket_opens_the_door_once() {
     let redis_url = std::env::var("SWITCHBOARD_TEST_REDIS_URL")
         .expect("SWITCHBOARD_TEST_REDIS_URL names a Redis that these tests may write to");
-    let door = Door::open_with(Config { redis_url: Some(redis_url), ..Config::default() }).await;
+    let server = TestGateway::open_with(Config { redis_url: Some(redis_url), ..Config::default() }).await;
     let bearer = format!("Bearer {}", token("ana"));
-    // Redis may still be on its way.
+    // Redis may still be connecting.
     let ticket = within(async {
         loop {
-            let answer = door.rest("POST", "/api/v1/ws-tickets", &[("authorization", &bearer)], "").await;
+            let answer = server.rest("POST", "/api/v1/ws-tickets", &[("authorization", &bearer)], "").await;
             match answer.status {
                 503 => tokio::task::yield_now().await,
                 _ => break answer.json(),
@@ -199,21 +203,21 @@ async fn a_ticket_opens_the_door_once() {
     .await;
     assert_eq!(ticket["expires_in"], 30);
     let path = format!("/ws?ticket={}", ticket["ticket"].as_str().unwrap());
-    let mut client = door.connect(&path, &[]).await.unwrap();
+    let mut client = server.connect(&path, &[]).await.unwrap();
     assert_eq!(client.expect("auth.success").await["payload"]["user_id"], "ana");
-    assert!(door.connect(&path, &[]).await.is_err(), "used");
-    assert!(door.connect("/ws?ticket=invented", &[]).await.is_err());
+    assert!(server.connect(&path, &[]).await.is_err(), "used");
+    assert!(server.connect("/ws?ticket=invented", &[]).await.is_err());
 }
 
 #[tokio::test]
 async fn tickets_need_redis_and_say_so() {
-    let door = Door::open().await;
+    let server = TestGateway::open().await;
     let bearer = format!("Bearer {}", token("ana"));
-    let answer = door.rest("POST", "/api/v1/ws-tickets", &[("authorization", &bearer)], "").await;
+    let answer = server.rest("POST", "/api/v1/ws-tickets", &[("authorization", &bearer)], "").await;
     assert_eq!((answer.status, &answer.problem()["code"]), (503, &"unavailable".into()));
     assert_eq!(answer.headers["retry-after"], "1");
-    assert_eq!(door.rest("POST", "/api/v1/ws-tickets", &[], "").await.status, 401);
-    assert_eq!(door.rest("GET", "/api/v1/ws-tickets", &[], "").await.status, 405);
-    let refused: Result<Client, String> = door.connect("/ws?ticket=x", &[]).await;
+    assert_eq!(server.rest("POST", "/api/v1/ws-tickets", &[], "").await.status, 401);
+    assert_eq!(server.rest("GET", "/api/v1/ws-tickets", &[], "").await.status, 405);
+    let refused: Result<Client, String> = server.connect("/ws?ticket=x", &[]).await;
     assert!(refused.is_err());
 }
