@@ -75,10 +75,10 @@ impl Class {
 
     /// Removes a member. If the member owns the conversation, the heir becomes the owner.
     pub fn withdraw(mut self, user: &str, role: Role, by: &str) -> Result<(), Problem> {
-        let seat = self.conversation.state.subject()?;
+        let had = self.conversation.state.subject()?;
         self.conversation.transaction.execute(WITHDRAW, &params![self.id, user, self.conversation.now])?;
-        self.conversation.remove(ParticipantChange { user, role: seat, by })?;
-        if let Some(heir) = self.heir_of(seat) {
+        self.conversation.remove(ParticipantChange { user, role: had, by })?;
+        if let Some(heir) = self.heir_of(had) {
             self.conversation.set_roles(&[(&heir, conversation::Role::Owner)], by)?;
         }
         self.announce_member(outbox::CLASS_MEMBER_REMOVED, user, role, by)?;
@@ -130,8 +130,8 @@ impl Class {
         self.conversation.commit()
     }
 
-    fn heir_of(&self, seat: conversation::Role) -> Option<String> {
-        self.state.heir.clone().filter(|_| seat == conversation::Role::Owner)
+    fn heir_of(&self, role: conversation::Role) -> Option<String> {
+        self.state.heir.clone().filter(|_| role == conversation::Role::Owner)
     }
 
     fn announce_member(&mut self, event: &str, user: &str, role: Role, by: &str) -> Result<(), Problem> {

@@ -91,9 +91,9 @@ pub fn only_channels_are_public() -> Problem {
     Problem::invalid("visibility", "only channels are public")
 }
 
-fn public(kind: Kind, wish: Option<bool>) -> Result<bool, Problem> {
-    match (kind, wish) {
-        (Kind::Channel, wish) => Ok(wish.unwrap_or(true)),
+fn public(kind: Kind, visibility: Option<bool>) -> Result<bool, Problem> {
+    match (kind, visibility) {
+        (Kind::Channel, visibility) => Ok(visibility.unwrap_or(true)),
         (_, Some(true)) => Err(only_channels_are_public()),
         _ => Ok(false),
     }

@@ -106,10 +106,10 @@ fn subscribe(request: &Request) -> Result<Reply, Problem> {
     // The permissions are read after the gates are set. A later removal also ends these subscriptions.
     let epoch_of =
         |id: &Id| selection.client_positions.get(id).and_then(|position| position.epoch.as_deref());
-    for seat in store::seats(user, &ids, epoch_of)? {
-        match seat.refusal() {
-            Some(code) => answer.refuse(&seat.id.to_string(), code),
-            None => answer.subscribe(&seat, selection.client_positions.get(&seat.id)),
+    for member in store::memberships(user, &ids, epoch_of)? {
+        match member.refusal() {
+            Some(code) => answer.refuse(&member.id.to_string(), code),
+            None => answer.subscribe(&member, selection.client_positions.get(&member.id)),
         }
     }
     for name in &selection.unknown {
@@ -176,13 +176,13 @@ impl Answer {
     /// Joins public channels. Most callers are participants already and need no transaction. A caller who may
     /// not join is refused later, when the permissions are read.
     fn join(&mut self, selection: &ResolvedSelection, user: &str) -> Result<(), Problem> {
-        for seat in store::seats(user, &selection.ids, |_| None)? {
-            if seat.seated || !seat.open {
+        for member in store::memberships(user, &selection.ids, |_| None)? {
+            if member.seated || !member.open {
                 continue;
             }
-            match membership::join(seat.id, user) {
+            match membership::join(member.id, user) {
                 Ok(_) => {}
-                Err(problem) if problem.status < 500 => self.refuse(&seat.id.to_string(), &problem.code),
+                Err(problem) if problem.status < 500 => self.refuse(&member.id.to_string(), &problem.code),
                 Err(problem) => return Err(problem),
             }
         }
@@ -198,9 +198,9 @@ impl Answer {
         self.refused.push(json!({ "id": id, "code": code }));
     }
 
-    fn subscribe(&mut self, seat: &Membership, position: Option<&ClientPosition>) {
-        let (id, heads, epoch) = (seat.id, seat.heads(), seat.epoch());
-        let Start { after, missed, has_lost } = heads.start(position, seat.common());
+    fn subscribe(&mut self, member: &Membership, position: Option<&ClientPosition>) {
+        let (id, heads, epoch) = (member.id, member.heads(), member.epoch());
+        let Start { after, missed, has_lost } = heads.start(position, member.common());
         self.ids.push(id);
         if has_lost && position.is_some_and(|position| position.epoch.is_some()) {
             self.reset.insert(id.to_string(), json!({ "seq": after.seq, "change": after.change }));

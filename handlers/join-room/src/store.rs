@@ -66,7 +66,7 @@ pub struct Epoch {
 
 /// The user's relation to each conversation. `epoch_of` is the epoch of the client's position in a
 /// conversation.
-pub fn seats<'a>(
+pub fn memberships<'a>(
     user: &str,
     ids: &[Id],
     epoch_of: impl Fn(&Id) -> Option<&'a str>,

@@ -35,13 +35,13 @@ fn read(conversations: &BTreeSet<Id>) -> Result<Vec<Looker>, Error> {
     }
     let replies = pipeline.run()?;
     let dead: BTreeSet<&str> = replies.first().into_iter().flat_map(Reply::texts).collect();
-    let mut seats = Vec::new();
+    let mut subscribers = Vec::new();
     for (conversation, reply) in conversations.iter().zip(&replies[1..]) {
-        seats.extend(pairs(reply).map(|(connection, user)| (*conversation, connection, user)));
+        subscribers.extend(pairs(reply).map(|(connection, user)| (*conversation, connection, user)));
     }
 
     let mut pipeline = Pipeline::new();
-    for (_, connection, user) in &seats {
+    for (_, connection, user) in &subscribers {
         pipeline.push(&["HGET", &keys::leases(user), connection]);
     }
     let leases = pipeline.run()?;
@@ -49,7 +49,7 @@ fn read(conversations: &BTreeSet<Id>) -> Result<Vec<Looker>, Error> {
         let lease = Lease::parse(lease);
         !dead.contains(lease.node) && lease.looks_at(conversation)
     };
-    let looking = seats
+    let looking = subscribers
         .iter()
         .zip(&leases)
         .filter(|((conversation, ..), lease)| lease.text().is_some_and(|lease| looks(*conversation, lease)));

@@ -20,9 +20,9 @@ event::export!(OutboxRelay);
 impl event::Handler for OutboxRelay {
     fn handle(events: Vec<Event>) -> Vec<Verdict> {
         let (mut batch, facts) = Batch::of(&events);
-        let kept = batch.keep_returned();
+        let checked = batch.drop_revocations_of_returned();
         // The read model is written first, so that a client that gets a message finds it there.
-        match kept.and_then(|()| project(&facts, &events)).and_then(|()| batch.publish(&batch.parts)) {
+        match checked.and_then(|()| project(&facts, &events)).and_then(|()| batch.publish(&batch.parts)) {
             Ok(()) => batch.parts.iter().map(Part::verdict).collect(),
             Err(Error::Unavailable(why)) => {
                 log::warn("deliveries wait", &[("why", &why)]);
@@ -105,7 +105,7 @@ impl Batch {
 
     /// Drops the revocations of users who have joined again. They may have subscribed again, and an older
     /// event must not end the new subscription. If they leave once more, another event follows.
-    fn keep_returned(&mut self) -> Result<(), Error> {
+    fn drop_revocations_of_returned(&mut self) -> Result<(), Error> {
         let gone = self
             .parts
             .iter()

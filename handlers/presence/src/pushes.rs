@@ -136,7 +136,7 @@ fn audience(users: Vec<String>) -> Result<Audience, Error> {
             audience.entry(user_id).or_default().insert(to);
         }
     }
-    for (conversation, viewers) in engaged_lookers(mixed.keys().copied())? {
+    for (conversation, viewers) in engaged_subscribers(mixed.keys().copied())? {
         for user in &mixed[&conversation] {
             let viewers =
                 viewers.iter().filter(|viewer| *viewer != user).map(|viewer| Address::of_user(viewer));
@@ -148,7 +148,7 @@ fn audience(users: Vec<String>) -> Result<Audience, Error> {
 
 /// The users who are subscribed to these conversations and engaged there. They may include users of a crashed
 /// node, whom no push reaches.
-fn engaged_lookers(conversations: impl Iterator<Item = Id>) -> Result<BTreeMap<Id, Vec<String>>, Error> {
+fn engaged_subscribers(conversations: impl Iterator<Item = Id>) -> Result<BTreeMap<Id, Vec<String>>, Error> {
     let conversations: Vec<Id> = conversations.collect();
     if conversations.is_empty() {
         return Ok(BTreeMap::new());
@@ -158,9 +158,10 @@ fn engaged_lookers(conversations: impl Iterator<Item = Id>) -> Result<BTreeMap<I
         pipeline.push(&["HVALS", &keys::looking(*conversation)]);
     }
     let replies = pipeline.run().map_err(|error| Error::Unavailable(redis::describe(&error)))?;
-    let lookers = conversations.iter().zip(&replies);
-    let pairs: BTreeSet<(Id, &str)> =
-        lookers.flat_map(|(conversation, reply)| reply.texts().map(|user| (*conversation, user))).collect();
+    let subscribers = conversations.iter().zip(&replies);
+    let pairs: BTreeSet<(Id, &str)> = subscribers
+        .flat_map(|(conversation, reply)| reply.texts().map(|user| (*conversation, user)))
+        .collect();
     let (of, people): (Vec<Id>, Vec<String>) =
         pairs.into_iter().map(|(conversation, user)| (conversation, user.to_owned())).unzip();
     let mut engaged = BTreeMap::<Id, Vec<String>>::new();
