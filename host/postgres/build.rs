@@ -1,4 +1,4 @@
-//! Puts the migrations into the host, so that a node needs no files beside it. `sqlx::migrate!` would do the same, with
+//! Puts the host's own migrations into the binary, so that a node needs no files beside it. `sqlx::migrate!` would do the same, with
 //! the whole of sqlx's query macros compiled into every build.
 
 use std::fmt::Write as _;
@@ -6,17 +6,14 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn main() {
-    let root =
-        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../../migrations");
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"))
+        .join("../../migrations/host");
     let mut list = String::from("&[\n");
-    for directory in ["host", "app"] {
-        let directory = root.join(directory);
-        println!("cargo:rerun-if-changed={}", directory.display());
-        for (version, description, file) in migrations(&directory) {
-            // An included file is watched by cargo by itself.
-            writeln!(list, "    ({version}, {description:?}, include_str!({file:?})),")
-                .expect("a String takes it");
-        }
+    println!("cargo:rerun-if-changed={}", root.display());
+    for (version, description, file) in migrations(&root) {
+        // An included file is watched by cargo by itself.
+        writeln!(list, "    ({version}, {description:?}, include_str!({file:?})),")
+            .expect("a String takes it");
     }
     list.push_str("]\n");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));

@@ -31,6 +31,11 @@ pub fn target() -> PathBuf {
     profile.parent().map(Path::to_owned).unwrap_or(profile)
 }
 
+/// The migrations of the chat product.
+pub fn app_migrations() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations/app")
+}
+
 /// The release files that `switchboard build` made.
 pub fn handlers() -> PathBuf {
     target().join("handlers")

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -273,12 +273,17 @@ impl Postgres {
         Database { postgres: self.clone(), name }
     }
 
-    /// The template: migrated once for each build of the host, and found again by its name in a cluster that
-    /// outlives a run.
+    /// The template: migrated once for each build of the host and change of the application's migrations, and
+    /// found again by its name in a cluster that outlives a run.
     async fn make_template(&self) -> String {
-        let built = std::fs::metadata(paths::switchboard()).and_then(|file| file.modified());
-        let built = built.ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let name = format!("template_{:x}", built.unwrap_or(Duration::ZERO).as_millis());
+        let changed = |path: &Path| {
+            let at = std::fs::metadata(path).and_then(|file| file.modified()).ok()?;
+            Some(at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis())
+        };
+        let files = std::fs::read_dir(paths::app_migrations()).expect("the application's migrations");
+        let migrations = files.flatten().filter_map(|file| changed(&file.path())).max();
+        let built = changed(&paths::switchboard());
+        let name = format!("template_{:x}_{:x}", built.unwrap_or(0), migrations.unwrap_or(0));
         let connection = self.connect("postgres").await;
         connection.run("select pg_advisory_lock(7171)").await;
         let found = connection.rows(&format!("select 1 from pg_database where datname = '{name}'")).await;
@@ -288,6 +293,8 @@ impl Postgres {
             connection.run(&format!("create database {making}")).await;
             let migrated = tokio::process::Command::new(paths::switchboard())
                 .arg("migrate")
+                .arg("--app")
+                .arg(paths::app_migrations())
                 .env("SWITCHBOARD_DATABASE_URL", self.url(&making, self.address))
                 .env("SWITCHBOARD_SECRET", SECRET)
                 .current_dir(std::env::temp_dir())

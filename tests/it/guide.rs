@@ -84,15 +84,21 @@ fn tree(root: &Path) -> PathBuf {
     }
     fs::create_dir_all(tree.join("handlers")).expect("a directory");
     let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("the workspace's manifest");
-    let manifest = manifest
-        .replace(r#"["host", "handlers/*", "tests", "tests/guests/*"]"#, r#"["handlers/*"]"#)
-        .replace(r#"default-members = ["host", "tests"]"#, "");
+    let manifest = with_list(&manifest, "\nmembers", r#""handlers/*""#);
+    let manifest = with_list(&manifest, "\ndefault-members", r#""handlers/*""#);
     fs::write(tree.join("Cargo.toml"), manifest).expect("a manifest");
     fs::copy(root.join("Cargo.lock"), tree.join("Cargo.lock")).expect("the same versions");
     for directory in ["wit", "handlers/sdk"] {
         copy(&root.join(directory), &tree.join(directory));
     }
     tree
+}
+
+/// The manifest with other elements in one of its lists.
+fn with_list(manifest: &str, name: &str, elements: &str) -> String {
+    let (before, rest) = manifest.split_once(&format!("{name} = [")).expect("the list is in the manifest");
+    let (_, after) = rest.split_once(']').expect("the list ends");
+    format!("{before}{name} = [{elements}]{after}")
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -44,6 +44,7 @@ async fn a_pooler_that_changes_sessions_is_refused_at_start() {
         for command in ["serve", "migrate"] {
             let refused = Command::new(paths::switchboard())
                 .arg(command)
+                .args(["--app".as_ref(), paths::app_migrations().as_os_str()])
                 .env("SWITCHBOARD_DATABASE_URL", database.url_at(Some(bouncer.address())))
                 .env("SWITCHBOARD_REDIS_URL", "redis://127.0.0.1:1")
                 .env("SWITCHBOARD_SECRET", SECRET)

@@ -12,6 +12,7 @@ use hyper::Method;
 
 use super::build::{self, Built};
 use super::client::{Client, Where};
+use super::migrate::App;
 use super::serve::Node;
 use super::{Failure, Output, deploy, page, sign};
 use switchboard_core::config::Config;
@@ -30,6 +31,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     #[command(flatten)]
+    app: App,
+    #[command(flatten)]
     node: Node,
 }
 
@@ -42,10 +45,11 @@ pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure
     // Deploy the builds to this node.
     config.handlers_dir = None;
     let key = key(args.key, &config)?;
+    let migrations = args.app.migrations(Some(&args.from))?;
     // Start before the first build, so that changes during it are not missed.
     let watch = Watch::start(&args.from)?;
     let first = build(&args.from).await;
-    migrate::run(&config).await?;
+    migrate::run(&config, &migrations).await?;
 
     let client = Client::of(&config, &Where::default());
     let mut node = std::pin::pin!(app::serve(config));

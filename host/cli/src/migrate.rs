@@ -1,13 +1,21 @@
 //! `switchboard migrate`: bring the database to the shape of this version. Doing it again changes nothing.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 
 use super::{Failure, Output};
 use switchboard_core::config::Config;
+use switchboard_postgres::Migrations;
 use switchboard_postgres::migrate::{self, Claim};
+
+/// The directory of the application's migrations, unless a flag names another one.
+const APP_DIRECTORY: &str = "migrations/app";
 
 #[derive(clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    app: App,
     /// Give the handlers' roles the passwords of this database's secret, although other databases of the
     /// server use these roles with another secret. Nodes of those databases can then not log in until they
     /// have the same secret.
@@ -15,12 +23,73 @@ pub struct Args {
     take_roles: bool,
 }
 
+/// The application whose migrations run after those of the host.
+#[derive(clap::Args)]
+pub struct App {
+    /// The directory of the application's migrations. Without it: migrations/app in the working directory, or beside the
+    /// directory of the handlers.
+    #[arg(long = "app", value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+}
+
+impl App {
+    /// The migrations of the host and of the application. `handlers` is the directory of its handlers, where one is named.
+    pub fn migrations(&self, handlers: Option<&Path>) -> Result<Migrations, Failure> {
+        let directory = match &self.directory {
+            Some(directory) => directory.clone(),
+            None => found(handlers)?,
+        };
+        Ok(Migrations::with_app(&directory)?)
+    }
+}
+
+fn found(handlers: Option<&Path>) -> Result<PathBuf, Failure> {
+    let beside = handlers.and_then(Path::parent).map(|parent| parent.join(APP_DIRECTORY));
+    let places: Vec<PathBuf> = [PathBuf::from(APP_DIRECTORY)].into_iter().chain(beside).collect();
+    if let Some(directory) = places.iter().find(|directory| directory.is_dir()) {
+        return Ok(directory.clone());
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    let places: Vec<String> =
+        places.iter().map(|directory| here.join(directory).display().to_string()).collect();
+    Err(Failure::Usage(format!(
+        "cannot find the application's migrations: {} is no directory. Nothing was changed. Name the directory with `--app \
+         DIRECTORY`; that of an application without migrations is empty",
+        places.join(" or ")
+    )))
+}
+
 pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let claim = if args.take_roles { Claim::Take } else { Claim::IfUnused };
-    let migrated = migrate::run_with(config, claim).await?;
+    let migrations = args.app.migrations(config.handlers_dir.as_deref())?;
+    let migrated = migrate::run_with(config, &migrations, claim).await?;
     if let Some(warning) = migrated.warning() {
         out.progress(format_args!("warning: {warning}"));
     }
     out.answer(&json!({ "migrated": true }), "the database is up to date");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_migrations_are_found_beside_the_handlers_or_the_error_says_where_they_were_sought() {
+        let directory = tempfile::tempdir().unwrap();
+        let handlers = directory.path().join("handlers");
+        let app = App { directory: None };
+        let Err(Failure::Usage(said)) = app.migrations(Some(&handlers)) else { panic!("nothing is there") };
+        let beside = directory.path().join("migrations/app");
+        assert!(said.contains(&beside.display().to_string()) && said.contains("`--app DIRECTORY`"), "{said}");
+
+        std::fs::create_dir_all(&beside).unwrap();
+        std::fs::write(beside.join("2000_people.sql"), "create table people ()").unwrap();
+        let migrations = app.migrations(Some(&handlers)).unwrap();
+        assert_eq!(migrations.sql().last(), Some("create table people ()"));
+        // A flag overrides the places.
+        let empty = App { directory: Some(directory.path().to_owned()) };
+        let migrations = empty.migrations(Some(&handlers)).unwrap();
+        assert!(migrations.sql().all(|sql| sql != "create table people ()"));
+    }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
+use super::migrate::App;
 use super::{Failure, Output};
 use switchboard_core::config::{Config, Traced};
 use switchboard_postgres::migrate;
@@ -18,6 +19,8 @@ pub struct Args {
     /// Migrate the database to this version first.
     #[arg(long)]
     migrate: bool,
+    #[command(flatten)]
+    app: App,
     /// Deploy the release files of this directory that the fleet has never run.
     #[arg(long, value_name = "DIRECTORY")]
     handlers: Option<PathBuf>,
@@ -56,7 +59,8 @@ pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure
     let mut config = args.node.over(config);
     config.handlers_dir = args.handlers.or(config.handlers_dir);
     if args.migrate {
-        migrate::run(&config).await?;
+        let migrations = args.app.migrations(config.handlers_dir.as_deref())?;
+        migrate::run(&config, &migrations).await?;
         out.progress("the database is up to date");
     }
     Ok(app::serve(config).await?)

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::build::{self, Source};
 use super::dev::watch::Watch;
+use super::migrate::App;
 use super::{Failure, Output};
 use switchboard_core::config::{self, Config};
 use switchboard_harness::report::{Report, Tested};
@@ -51,6 +52,8 @@ pub struct Args {
     /// configuration.
     #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
+    #[command(flatten)]
+    app: App,
 }
 
 pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
@@ -133,7 +136,8 @@ fn place(args: &Args, config: &Config) -> Result<Place, Failure> {
     let redis = named(&args.redis_url, "SWITCHBOARD_TEST_REDIS_URL", &config.redis_url);
     let redis = redis.as_deref().ok_or_else(|| missing("no Redis: --redis-url"))?;
     let cache: &Path = &config.data_dir.join("harness");
-    Place::new(database, redis, config.secret.as_deref(), cache).map_err(Failure::Usage)
+    let migrations = args.app.migrations(Some(&args.from))?;
+    Place::new(database, redis, config.secret.as_deref(), cache, migrations).map_err(Failure::Usage)
 }
 
 /// A flag overrides a variable, and a variable overrides the configuration.

@@ -18,7 +18,7 @@ use super::{Handler, clock, sandbox};
 use crate::config::Config;
 use crate::fanout::{ConnectionInfo, Hub, Outlet, Wakes};
 use crate::ids::{ConnectionId, NodeId, UserId};
-use crate::postgres::{Postgres, migrate, owner};
+use crate::postgres::{Migrations, Postgres, migrate, owner};
 use crate::redis::{Keyspace, Redis};
 use crate::runtime::{Backends, ReleaseFile, Runtime};
 use crate::trace::Scenario;
@@ -39,6 +39,7 @@ pub struct Place {
     redis_url: String,
     secret: String,
     cache: PathBuf,
+    migrations: Migrations,
     template: OnceCell<String>,
     writing_functions: OnceCell<HashSet<String>>,
     /// Unchanged databases, by the SQL that filled them.
@@ -68,12 +69,19 @@ type Result<T, E = String> = std::result::Result<T, E>;
 impl Place {
     /// `database_url` names a server on which databases may be made and dropped. `secret` is that of a node
     /// on the same server, whose roles must keep their passwords.
-    pub fn new(database_url: &str, redis_url: &str, secret: Option<&str>, cache: &Path) -> Result<Self> {
+    pub fn new(
+        database_url: &str,
+        redis_url: &str,
+        secret: Option<&str>,
+        cache: &Path,
+        migrations: Migrations,
+    ) -> Result<Self> {
         Ok(Self {
             database_url: database_url.to_owned(),
             redis_url: with_path(redis_url, &REDIS_DATABASE.to_string())?,
             secret: secret.unwrap_or(SECRET).to_owned(),
             cache: cache.to_owned(),
+            migrations,
             template: OnceCell::new(),
             writing_functions: OnceCell::new(),
             unchanged: Mutex::default(),
@@ -86,7 +94,7 @@ impl Place {
         let name = self.new_database().await?;
         let fill = async {
             let config = self.config(&name)?;
-            fill(&config, &fixtures).await?;
+            fill(&config, &self.migrations, &fixtures).await?;
             self.open(&config, scenario).await
         };
         let opened = fill.await;
@@ -213,7 +221,7 @@ impl Place {
     /// Makes the template, once for each content of the migrations. Passwords belong to the cluster and are
     /// set in each run.
     async fn make_template(&self) -> Result<String> {
-        let name = format!("switchboard_harness_template_{}_{}", migrate::fingerprint_of_all(), clock::FORM);
+        let name = format!("switchboard_harness_template_{}_{}", self.migrations.fingerprint(), clock::FORM);
         let mut admin = connect(&self.database_url).await?;
         run(&mut admin, &format!("select pg_advisory_lock({TEMPLATE_LOCK})")).await?;
         let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
@@ -222,7 +230,7 @@ impl Place {
             .await
             .map_err(|error| error.to_string())?;
         if exists {
-            migrate::run_rewritten(&self.config(&name)?, clock::qualified)
+            migrate::run_rewritten(&self.config(&name)?, &self.migrations, clock::qualified)
                 .await
                 .map_err(|error| error.to_string())?;
         } else {
@@ -232,7 +240,7 @@ impl Place {
             let mut owner = connect(&with_path(&self.database_url, &making)?).await?;
             run(&mut owner, &clock::stand_at(NOW_MS)).await?;
             let _ = owner.close().await;
-            migrate::run_rewritten(&self.config(&making)?, clock::qualified)
+            migrate::run_rewritten(&self.config(&making)?, &self.migrations, clock::qualified)
                 .await
                 .map_err(|error| error.to_string())?;
             run(&mut admin, &format!("alter database {making} rename to {name}")).await?;
@@ -307,7 +315,7 @@ impl Fixtures {
     }
 }
 
-async fn fill(config: &Config, fixtures: &Fixtures) -> Result<()> {
+async fn fill(config: &Config, migrations: &Migrations, fixtures: &Fixtures) -> Result<()> {
     let mut owner = connect(config.database_url.as_deref().unwrap_or_default()).await?;
     run(&mut owner, &clock::stand_at(fixtures.now_ms)).await?;
     let mut roles = false;
@@ -328,7 +336,9 @@ async fn fill(config: &Config, fixtures: &Fixtures) -> Result<()> {
     let _ = owner.close().await;
     if roles {
         // Make them able to log in like the roles of the migrations.
-        migrate::run_rewritten(config, clock::qualified).await.map_err(|error| error.to_string())?;
+        migrate::run_rewritten(config, migrations, clock::qualified)
+            .await
+            .map_err(|error| error.to_string())?;
     }
     Ok(())
 }

@@ -10,7 +10,8 @@ use sqlx::{AssertSqlSafe, Connection};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::{Postgres, Session, migrate};
+use super::migrate::{self, Migrated};
+use super::{Error, Migrations, Postgres, Session};
 use crate::config::Config;
 use crate::ids::Digest;
 
@@ -71,6 +72,16 @@ pub(super) async fn with_world(connections_max: usize, test: impl AsyncFnOnce(Ar
     }
 }
 
+/// Those of the host and of the chat product.
+fn migrations() -> Migrations {
+    let app = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations/app");
+    Migrations::with_app(app.as_ref()).expect("the migrations of the chat product")
+}
+
+pub(super) async fn migrated(config: &Config) -> Result<Migrated, Error> {
+    migrate::run(config, &migrations()).await
+}
+
 fn config_of(server: &str, database: &str, connections_max: usize) -> Config {
     Config {
         database_url: Some(format!(
@@ -87,7 +98,7 @@ fn config_of(server: &str, database: &str, connections_max: usize) -> Config {
 /// The template database, migrated once for each content of the migrations. Every test copies it.
 async fn template(admin: &mut PgConnection, server: &str) -> String {
     static NAME: OnceLock<String> = OnceLock::new();
-    let name = NAME.get_or_init(|| format!("switchboard_template_{}", migrate::fingerprint_of_all())).clone();
+    let name = NAME.get_or_init(|| format!("switchboard_template_{}", migrations().fingerprint())).clone();
     run(admin, "select pg_advisory_lock(7171)").await;
     let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
         .bind(&name)
@@ -99,12 +110,12 @@ async fn template(admin: &mut PgConnection, server: &str) -> String {
         run(admin, &format!("drop database if exists {making} with (force)")).await;
         run(admin, &format!("create database {making}")).await;
         let config = config_of(server, &making, 1);
-        migrate::run(&config).await.expect("the migrations run");
+        migrated(&config).await.expect("the migrations run");
         // A second run only sets the password of the new role.
         let mut owner = PgConnection::connect(config.database_url.as_deref().unwrap()).await.unwrap();
         run(&mut owner, &format!("select switchboard.ensure_role('{ROLE}')")).await;
         owner.close().await.unwrap();
-        migrate::run(&config).await.expect("the migrations run twice");
+        migrated(&config).await.expect("the migrations run twice");
         run(admin, &format!("alter database {making} rename to {name}")).await;
     }
     run(admin, "select pg_advisory_unlock(7171)").await;

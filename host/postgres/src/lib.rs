@@ -13,6 +13,7 @@ pub mod failure;
 mod fixture;
 pub mod fleet;
 pub mod migrate;
+mod migrations;
 pub mod operators;
 pub mod outbox;
 pub mod owner;
@@ -40,6 +41,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::ids::Digest;
 
+pub use migrations::{Migrations, Unusable};
 use owner::{HOST_TIMEOUT, Suspicion};
 pub use probe::CannotWrite;
 pub use server::UnusableServer;

@@ -3,9 +3,8 @@
 
 use std::fmt;
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection, SqlSafeStr, SqlStr};
+use sqlx::{AssertSqlSafe, Connection};
 
 use super::roles::{fingerprint, password};
 use super::settings::Purpose;
@@ -13,9 +12,7 @@ use super::{Error, owner, server};
 use crate::config::Config;
 use crate::limits;
 use crate::manifest::ROLE_PREFIX;
-
-/// Versions 1000 to 1999 are the host's. Versions from 2000 are the application's, and may use the host's.
-const MIGRATIONS: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
+use crate::migrations::Migrations;
 
 /// When two databases of one server alter the same role at once, one of them fails. It tries again up to this
 /// number of times.
@@ -49,24 +46,29 @@ pub struct Migrated {
 }
 
 /// Migrates the database. Refuses to change a role that belongs to another database.
-pub async fn run(config: &Config) -> Result<Migrated, Error> {
-    run_with(config, Claim::IfUnused).await
+pub async fn run(config: &Config, migrations: &Migrations) -> Result<Migrated, Error> {
+    run_with(config, migrations, Claim::IfUnused).await
 }
 
-pub async fn run_with(config: &Config, claim: Claim) -> Result<Migrated, Error> {
-    migrate(config, claim, |sql| sql.into_sql_str()).await
+pub async fn run_with(config: &Config, migrations: &Migrations, claim: Claim) -> Result<Migrated, Error> {
+    migrate(config, migrations, claim, str::to_owned).await
 }
 
 /// Migrates a database with every statement rewritten before Postgres gets it. The checksums of such a database differ, so
 /// only the same `rewrite` can migrate it further.
-pub async fn run_rewritten(config: &Config, rewrite: fn(&str) -> String) -> Result<Migrated, Error> {
-    migrate(config, Claim::IfUnused, |sql| AssertSqlSafe(rewrite(sql)).into_sql_str()).await
+pub async fn run_rewritten(
+    config: &Config,
+    migrations: &Migrations,
+    rewrite: fn(&str) -> String,
+) -> Result<Migrated, Error> {
+    migrate(config, migrations, Claim::IfUnused, rewrite).await
 }
 
 async fn migrate(
     config: &Config,
+    migrations: &Migrations,
     claim: Claim,
-    text: impl Fn(&'static str) -> SqlStr,
+    rewrite: impl Fn(&str) -> String,
 ) -> Result<Migrated, Error> {
     let secret = config.secret().map_err(Error::Config)?;
     let options = owner::options(config.database_url().map_err(Error::Config)?, "switchboard migrate")?;
@@ -74,10 +76,9 @@ async fn migrate(
     // Checked before anything is changed, for the roles of the migrations and those that this database
     // already had.
     if claim == Claim::IfUnused {
-        let known: Vec<String> = roles_of_migrations().map(str::to_owned).collect();
-        owners_with_another_secret(&mut connection, secret, &known).await?;
+        owners_with_another_secret(&mut connection, secret, &migrations.roles()).await?;
     }
-    all(text).run(&mut connection).await.map_err(Error::Migrate)?;
+    migrations.migrator(rewrite).run(&mut connection).await.map_err(Error::Migrate)?;
     let roles: Vec<String> = sqlx::query_scalar("select name from switchboard.roles order by name")
         .fetch_all(&mut connection)
         .await
@@ -97,19 +98,6 @@ async fn migrate(
         .map_err(Error::Host)?;
     connection.close().await.map_err(Error::Host)?;
     Ok(migrated)
-}
-
-/// The host's own migrations in their order, for tests that need no application.
-pub fn of_the_host() -> impl Iterator<Item = &'static str> {
-    MIGRATIONS.iter().filter(|(version, ..)| *version < 2000).map(|(_, _, sql)| *sql)
-}
-
-/// The role names in `ensure_role('…')`.
-fn roles_of_migrations() -> impl Iterator<Item = &'static str> {
-    MIGRATIONS
-        .iter()
-        .flat_map(|(_, _, sql)| sql.split("ensure_role('").skip(1))
-        .filter_map(|rest| Some(rest.split_once('\'')?.0))
 }
 
 /// Fails when another database uses one of the roles with another secret. Postgres keeps, for the whole
@@ -144,14 +132,6 @@ pub(super) async fn owners_with_another_secret(
         }
     }
     Ok(())
-}
-
-/// All migrations as one history, so that a database that is newer than this build is noticed.
-fn all(text: impl Fn(&'static str) -> SqlStr) -> Migrator {
-    let migrations = MIGRATIONS.iter().map(|&(version, description, sql)| {
-        Migration::new(version, description.into(), MigrationType::Simple, text(sql), false)
-    });
-    Migrator::with_migrations(migrations.collect())
 }
 
 /// Sets the derived password, unless the role's comment says that it is already set: hashing takes time, and
@@ -241,12 +221,6 @@ async fn alter(
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await?;
     }
     transaction.commit().await
-}
-
-/// A fingerprint of all migrations. It names a database that was migrated to this version.
-pub fn fingerprint_of_all() -> String {
-    let all: String = MIGRATIONS.iter().map(|(_, _, sql)| *sql).collect();
-    crate::ids::Digest::of(all.as_bytes()).short()
 }
 
 impl fmt::Display for RoleConflict {

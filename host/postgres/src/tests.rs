@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::contract::postgres::{Error, Value};
 use crate::limits;
 
-use super::fixture::{World, with_world};
+use super::fixture::{World, migrated, with_world};
 use super::*;
 
 const MOMENT: Duration = Duration::from_millis(300);
@@ -258,7 +258,7 @@ async fn answers_are_bounded_while_they_are_read() {
 async fn one_budget_serves_all_roles_and_nobody_waits_past_the_deadline() {
     with_world(2, async |world| {
         world.owner("select switchboard.ensure_role('other')").await;
-        migrate::run(&world.config).await.unwrap();
+        migrated(&world.config).await.unwrap();
         let other = |deadline_in| {
             world.postgres.session(Some("other"), Digest::of(b"o"), Instant::now() + deadline_in)
         };
@@ -270,7 +270,7 @@ async fn one_budget_serves_all_roles_and_nobody_waits_past_the_deadline() {
         assert_eq!(world.postgres.usage(), (2, 0));
         // A third role closes the idle connection of the second.
         world.owner("select switchboard.ensure_role('third')").await;
-        migrate::run(&world.config).await.unwrap();
+        migrated(&world.config).await.unwrap();
         let mut third = world.postgres.session(Some("third"), Digest::of(b"t"), Instant::now() + MOMENT * 10);
         third.begin().await.unwrap();
         assert_eq!(world.postgres.usage().0, 2);
@@ -294,7 +294,7 @@ async fn two_roles_whose_statements_hang_leave_connections_to_a_third() {
         for role in ["hangs_a", "hangs_b"] {
             world.owner(&format!("select switchboard.ensure_role('{role}')")).await;
         }
-        migrate::run(&world.config).await.unwrap();
+        migrated(&world.config).await.unwrap();
         let session = |role: &str, deadline_in| {
             world.postgres.session(Some(role), Digest::of(role.as_bytes()), Instant::now() + deadline_in)
         };
@@ -399,7 +399,7 @@ async fn an_owner_who_is_no_superuser_can_migrate() {
             database_url: Some(format!("postgres://{owner}:owner@{server}/{database}")),
             ..world.config.clone()
         };
-        let migrated = migrate::run(&config).await;
+        let migrated = migrated(&config).await;
         if migrated.is_ok() {
             let postgres = Postgres::connect(&config).await.unwrap();
             sqlx::query("select switchboard.ensure_role('test')").execute(postgres.host()).await.unwrap();

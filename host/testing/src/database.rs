@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
-use switchboard_postgres::migrate;
+use switchboard_postgres::Migrations;
 
 /// Runs a test against a new database, and drops it also if the test fails.
 pub async fn with_database<T, F>(test: T)
@@ -23,8 +23,8 @@ where
 
     let options: PgConnectOptions = server.parse().unwrap();
     let pool = PgPoolOptions::new().max_connections(8).connect_with(options.database(&name)).await.unwrap();
-    for migration in migrate::of_the_host() {
-        sqlx::raw_sql(migration).execute(&pool).await.unwrap();
+    for migration in Migrations::of_the_host().sql() {
+        sqlx::raw_sql(AssertSqlSafe(migration.to_owned())).execute(&pool).await.unwrap();
     }
     let outcome = tokio::spawn(test(pool)).await;
 

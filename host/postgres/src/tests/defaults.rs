@@ -52,7 +52,7 @@ async fn no_session_depends_on_the_defaults_of_the_server() {
         let mut admin = PgConnection::connect(world.config.database_url.as_deref().unwrap()).await.unwrap();
         let name = strange(&mut admin, "").await;
         let config = of_database(&world.config, &name);
-        migrate::run(&config).await.expect("the migrations run under any defaults");
+        migrated(&config).await.expect("the migrations run under any defaults");
         let postgres = Postgres::connect(&config).await.unwrap();
 
         let lower: bool = sqlx::query_scalar("select has_function_privilege('public', 'lower(text)', 'execute')")
@@ -102,7 +102,7 @@ async fn functions_that_were_revoked_by_mistake_are_given_back() {
             Some("42501")
         );
         world.owner("delete from public._sqlx_migrations where version = 1311").await;
-        migrate::run(&world.config).await.unwrap();
+        migrated(&world.config).await.unwrap();
         let rows = world.session().query("select lower('A'), log(1.0)::float8", &[]).await.unwrap();
         assert_eq!(rows.cells, [text("a"), Value::Float(0.0)]);
         assert_eq!(code(&world.session().query("select lo_create(0)", &[]).await.unwrap_err()), "42501");
@@ -121,10 +121,9 @@ async fn a_database_that_cannot_hold_every_text_is_refused_at_start() {
             database: name.clone(),
             encoding: "SQL_ASCII".to_owned(),
         });
-        for error in [
-            migrate::run(&config).await.unwrap_err(),
-            Postgres::connect(&config).await.map(drop).unwrap_err(),
-        ] {
+        for error in
+            [migrated(&config).await.unwrap_err(), Postgres::connect(&config).await.map(drop).unwrap_err()]
+        {
             assert_eq!(error.to_string(), refused.to_string());
         }
         said(&mut admin, &format!("drop database {name} with (force)")).await;
@@ -148,7 +147,7 @@ async fn a_handler_cannot_fill_the_disk_with_temporary_files() {
                      order by line offset 1) as sorted";
         assert_eq!(code(&world.session().query(large, &[]).await.unwrap_err()), "53400");
         world.session().query("select 1", &[]).await.expect("the connection is used again");
-        assert_eq!(migrate::run(&world.config).await.unwrap().unbounded, Vec::<String>::new());
+        assert_eq!(migrated(&world.config).await.unwrap().unbounded, Vec::<String>::new());
     })
     .await;
 }
@@ -167,16 +166,16 @@ async fn an_owner_that_is_no_superuser_is_told_that_nothing_bounds_temporary_fil
         let (_, server) = config.database_url.as_deref().unwrap().split_once('@').unwrap();
         let config =
             Config { database_url: Some(format!("postgres://{owner}:known@{server}")), ..config.clone() };
-        migrate::run(&config).await.expect("the owner need not be a superuser");
+        migrated(&config).await.expect("the owner need not be a superuser");
         let mut connection = PgConnection::connect(config.database_url.as_deref().unwrap()).await.unwrap();
         said(&mut connection, &format!("select switchboard.ensure_role('{role}')")).await;
         connection.close().await.unwrap();
 
-        let migrated = migrate::run(&config).await.unwrap();
+        let migrated = migrated(&config).await.unwrap();
         assert_eq!(migrated.unbounded, [format!("switchboard_{role}")]);
         assert!(migrated.warning().unwrap().contains("alter system set temp_file_limit = '64MB'"));
         said(&mut admin, &format!("grant set on parameter temp_file_limit to {owner}")).await;
-        assert_eq!(migrate::run(&config).await.unwrap().unbounded, Vec::<String>::new());
+        assert_eq!(migrated(&config).await.unwrap().unbounded, Vec::<String>::new());
 
         said(&mut admin, &format!("drop database {name} with (force)")).await;
         said(&mut admin, &format!("revoke set on parameter temp_file_limit from {owner}")).await;

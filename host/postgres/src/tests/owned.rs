@@ -15,7 +15,7 @@ async fn a_role_that_another_database_uses_with_another_secret_is_not_taken() {
              grant select on public.s to switchboard_{role}"
         );
         world.owner(&use_it).await;
-        migrate::run(&world.config).await.unwrap();
+        migrated(&world.config).await.unwrap();
         let url = world.config.database_url.clone().unwrap();
         let (server, first) = url.rsplit_once('/').unwrap();
         let mut admin = PgConnection::connect(&url).await.unwrap();
@@ -32,7 +32,7 @@ async fn a_role_that_another_database_uses_with_another_secret_is_not_taken() {
             Config { secret: Some("another secret, of more than 32 characters".to_owned()), ..ours.clone() };
 
         // Several databases may use the same secret. A different one is refused before anything is changed.
-        let error = migrate::run(&theirs).await.map(drop).unwrap_err();
+        let error = migrated(&theirs).await.map(drop).unwrap_err();
         assert!(matches!(error, super::super::Error::RoleConflict(_)), "{error}");
         let mut of_second = PgConnection::connect(ours.database_url.as_deref().unwrap()).await.unwrap();
         let tables: i64 = sqlx::query_scalar(
@@ -42,7 +42,7 @@ async fn a_role_that_another_database_uses_with_another_secret_is_not_taken() {
         .await
         .unwrap();
         assert_eq!(tables, 0);
-        migrate::run(&ours).await.expect("the same secret");
+        migrated(&ours).await.expect("the same secret");
 
         // Only with the role of this test, because other tests use the roles of the migrations.
         let asked = [role.clone()];

@@ -11,7 +11,7 @@ impl Role {
     async fn new(world: &World) -> Self {
         let name = format!("once_{}", uuid::Uuid::now_v7().simple());
         world.owner(&format!("select switchboard.ensure_role('{name}')")).await;
-        migrate::run(&world.config).await.unwrap();
+        migrated(&world.config).await.unwrap();
         Self(name)
     }
 
