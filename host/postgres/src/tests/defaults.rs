@@ -171,9 +171,9 @@ async fn an_owner_that_is_no_superuser_is_told_that_nothing_bounds_temporary_fil
         said(&mut connection, &format!("select switchboard.ensure_role('{role}')")).await;
         connection.close().await.unwrap();
 
-        let migrated = migrated(&config).await.unwrap();
-        assert_eq!(migrated.unbounded, [format!("switchboard_{role}")]);
-        assert!(migrated.warning().unwrap().contains("alter system set temp_file_limit = '64MB'"));
+        let first = migrated(&config).await.unwrap();
+        assert_eq!(first.unbounded, [format!("switchboard_{role}")]);
+        assert!(first.warning().unwrap().contains("alter system set temp_file_limit = '64MB'"));
         said(&mut admin, &format!("grant set on parameter temp_file_limit to {owner}")).await;
         assert_eq!(migrated(&config).await.unwrap().unbounded, Vec::<String>::new());
 
