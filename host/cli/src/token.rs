@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Failure, Output};
 use switchboard_core::config::Config;
 use switchboard_core::ids::UserId;
-use switchboard_protocol::wire::timestamp;
+use switchboard_core::timestamp;
 
 /// Maximum lifetime of a development token; one that lives longer would be a password.
 const TTL_S_MAX: u64 = 366 * 24 * 3600;

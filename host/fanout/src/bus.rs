@@ -15,10 +15,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::envelope::Envelope;
-use crate::ids::{Address, NodeId};
-use crate::limits;
-use crate::redis::Redis;
-use crate::redis::pubsub::Subscriber;
+use switchboard_core::ids::{Address, NodeId};
+use switchboard_core::limits;
+use switchboard_redis::Redis;
+use switchboard_redis::pubsub::Subscriber;
 
 mod link;
 

@@ -5,12 +5,12 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
-use crate::contract::channels::{Publication, Target};
-use crate::contract::types::{Position, Push};
-use crate::ids::{Address, UserId};
-use crate::limits;
-use crate::telemetry::spans::Context;
-use crate::wire::websocket::TextHeader;
+use switchboard_contract::channels::{Publication, Target};
+use switchboard_contract::types::{Position, Push};
+use switchboard_core::ids::{Address, UserId};
+use switchboard_core::limits;
+use switchboard_protocol::wire::websocket::TextHeader;
+use switchboard_telemetry::spans::Context;
 
 const VERSION: u8 = 1;
 
@@ -407,7 +407,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::websocket::encode_text;
+    use switchboard_protocol::wire::websocket::encode_text;
 
     fn publication(address: &str, frame: &str) -> Publication {
         Publication {

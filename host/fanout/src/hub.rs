@@ -17,16 +17,16 @@ use super::missing::Missing;
 use super::outlet::{ConnectionInfo, Outlet};
 use super::room;
 use super::wakes::{self, Wakes};
-use crate::contract::channels::{Error, Publication, Target};
-use crate::contract::connection::Page;
-use crate::contract::frame::Subscription;
-use crate::ids::{Address, ConnectionId, NodeId, UserId};
-use crate::limits;
-use crate::redis::Redis;
-use crate::session::Credentials;
-use crate::telemetry::spans;
-use crate::wire::close::Close;
-use crate::wire::websocket::encode_text;
+use switchboard_contract::channels::{Error, Publication, Target};
+use switchboard_contract::connection::Page;
+use switchboard_contract::frame::Subscription;
+use switchboard_core::ids::{Address, ConnectionId, NodeId, UserId};
+use switchboard_core::limits;
+use switchboard_protocol::session::Credentials;
+use switchboard_protocol::wire::close::Close;
+use switchboard_protocol::wire::websocket::encode_text;
+use switchboard_redis::Redis;
+use switchboard_telemetry::spans;
 
 /// The hub of one node. A process has one; clones share it.
 #[derive(Clone)]

@@ -8,14 +8,6 @@
 //!
 //! This module does not read the content of frames, and it does not call handlers.
 
-use switchboard_contract as contract;
-#[cfg(test)]
-use switchboard_core::config;
-use switchboard_core::{ids, limits};
-use switchboard_protocol::{session, wire};
-use switchboard_redis as redis;
-use switchboard_telemetry as telemetry;
-
 mod bus;
 mod envelope;
 mod hub;

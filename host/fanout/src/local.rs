@@ -16,12 +16,12 @@ use super::envelope::Batch;
 use super::missing::{Mailbox, Missing, Reader};
 use super::outlet::{ConnectionInfo, Outlet};
 use super::room::{Page, Room};
-use crate::contract::channels::{Error, Target};
-use crate::contract::frame::Subscription;
-use crate::ids::{Address, ConnectionId, UserId};
-use crate::limits;
-use crate::session::Credentials;
-use crate::wire::close::Close;
+use switchboard_contract::channels::{Error, Target};
+use switchboard_contract::frame::Subscription;
+use switchboard_core::ids::{Address, ConnectionId, UserId};
+use switchboard_core::limits;
+use switchboard_protocol::session::Credentials;
+use switchboard_protocol::wire::close::Close;
 
 pub(super) struct Local {
     connections: Shards<ConnectionId, Connection>,

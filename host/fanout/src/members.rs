@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::outlet::Outlet;
 use super::positions::Positions;
-use crate::ids::ConnectionId;
+use switchboard_core::ids::ConnectionId;
 
 pub(super) struct Member {
     pub(super) connection: ConnectionId,

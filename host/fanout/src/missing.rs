@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::positions::Positions;
-use crate::contract::connection::Gap;
-use crate::ids::{Address, ConnectionId};
-use crate::limits;
+use switchboard_contract::connection::Gap;
+use switchboard_core::ids::{Address, ConnectionId};
+use switchboard_core::limits;
 
 /// A gap: subscribers of an address lack the pushes after `after`. The receiver answers it once, by `fill` or
 /// `give_up`.

@@ -15,11 +15,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::ids::{Address, ConnectionId, UserId};
-use crate::limits;
-use crate::session::Credentials;
-use crate::wire::close::Close;
-use crate::wire::websocket::encode_text;
+use switchboard_core::ids::{Address, ConnectionId, UserId};
+use switchboard_core::limits;
+use switchboard_protocol::session::Credentials;
+use switchboard_protocol::wire::close::Close;
+use switchboard_protocol::wire::websocket::encode_text;
 
 /// The identity of a connection.
 #[derive(Clone, Debug)]

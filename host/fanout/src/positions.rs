@@ -1,7 +1,7 @@
 //! Positions of a stream or of a subscriber: the last number of each track. Numbers of different tracks are
 //! never compared.
 
-use crate::contract::types::Position;
+use switchboard_contract::types::Position;
 
 /// The last number of each track. An address seldom has more than two tracks.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::contract::types::Position;
-use crate::ids::UserId;
-use crate::limits;
+use switchboard_contract::types::Position;
+use switchboard_core::ids::UserId;
+use switchboard_core::limits;
 
 /// A push with a position in the stream.
 #[derive(Clone, Debug)]

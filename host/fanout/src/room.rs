@@ -22,9 +22,9 @@ use super::outlet::Outlet;
 use super::positions::Positions;
 use super::ring::{Held, PositionedPush, Ring};
 use super::seeded::{Mistake, made};
-use crate::contract::types::Position;
-use crate::ids::{Address, ConnectionId, UserId};
-use crate::limits;
+use switchboard_contract::types::Position;
+use switchboard_core::ids::{Address, ConnectionId, UserId};
+use switchboard_core::limits;
 
 mod reader;
 

@@ -20,10 +20,10 @@ use super::missing::{Missing, Reader};
 use super::outlet::{ConnectionInfo, Outlet};
 use super::room::Page;
 use super::seeded::{self, Mistake};
-use crate::contract::channels::Publication;
-use crate::contract::frame::Subscription;
-use crate::contract::types::{Position, Push};
-use crate::ids::{Address, ConnectionId, UserId};
+use switchboard_contract::channels::Publication;
+use switchboard_contract::frame::Subscription;
+use switchboard_contract::types::{Position, Push};
+use switchboard_core::ids::{Address, ConnectionId, UserId};
 
 const NODES: usize = 2;
 const ADDRESSES: usize = 3;

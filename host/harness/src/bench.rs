@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::props::Live;
 use super::{Props, TEST_BYTES_MAX, World, complete};
-use crate::ids::ConnectionId;
-use crate::manifest::Manifest;
-use crate::runtime::{self, LoadedRelease, Responder, Response, Runtime, Source};
-use crate::trace::{Exchange, Injection, Outcome, Scenario, Trace, keep_all, value_from};
+use switchboard_core::ids::ConnectionId;
+use switchboard_core::manifest::Manifest;
+use switchboard_recording::{Exchange, Injection, Outcome, Scenario, Trace, keep_all, value_from};
+use switchboard_runtime::{self as runtime, LoadedRelease, Responder, Response, Runtime, Source};
 
 /// A loaded release, on its own or in a [`World`].
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl Handler {
         call
     }
 
-    pub fn digest(&self) -> crate::ids::Digest {
+    pub fn digest(&self) -> switchboard_core::ids::Digest {
         self.release.digest
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::trace::{Trace, keep_all};
+use switchboard_recording::{Trace, keep_all};
 
 #[derive(Clone, Debug)]
 pub struct Case {

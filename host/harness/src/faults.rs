@@ -15,8 +15,8 @@ use super::props::{Live, Props};
 use super::suite::Subject;
 use super::world::Place;
 use super::{Handler, Harness};
-use crate::runtime::{Refusal, Responder, Response};
-use crate::trace::{Outcome, Scenario, Secrets, Trace};
+use switchboard_recording::{Outcome, Scenario, Secrets, Trace};
+use switchboard_runtime::{Refusal, Responder, Response};
 
 /// The number of attempts, and the findings.
 #[derive(Debug, Default)]
@@ -332,7 +332,7 @@ impl Faults {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::Exchange;
+    use switchboard_recording::Exchange;
 
     /// A call that stores and answers; `said` is its result when Postgres is busy.
     fn pair(trigger: &str, function: &str, well: Value, said: Value) -> (Trace, Trace) {

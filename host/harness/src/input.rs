@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::manifest::Manifest;
-use crate::wire::percent;
+use switchboard_core::manifest::Manifest;
+use switchboard_protocol::wire::percent;
 
 const CONNECTION: &str = "00000000-0000-4000-8000-000000000001";
 const NODE: &str = "00000000-0000-4000-8000-00000000000f";
@@ -47,7 +47,7 @@ pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Valu
         }
         "missed" => {
             default(&mut input, "after", json!([]));
-            default(&mut input, "bytes_max", json!(crate::limits::PAGE_BYTES_MAX));
+            default(&mut input, "bytes_max", json!(switchboard_core::limits::PAGE_BYTES_MAX));
         }
         "schedule" => {
             let first = manifest.on.schedule.first().map(|schedule| schedule.name.as_str());

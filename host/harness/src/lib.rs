@@ -14,15 +14,6 @@
 //! ran.expect_problem("unavailable");
 //! ```
 
-use switchboard_contract as contract;
-use switchboard_core::{config, ids, limits, manifest};
-use switchboard_fanout as fanout;
-use switchboard_postgres as postgres;
-use switchboard_protocol::wire;
-use switchboard_recording as trace;
-use switchboard_redis as redis;
-use switchboard_runtime as runtime;
-
 mod bench;
 pub mod case;
 mod clock;
@@ -39,8 +30,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::Config;
-use crate::runtime::{Backends, Compiler, LoadedRelease, Options, Refusal, ReleaseFile, Runtime};
+use switchboard_core::config::Config;
+use switchboard_runtime::{Backends, Compiler, LoadedRelease, Options, Refusal, ReleaseFile, Runtime};
 
 pub use bench::{Call, Handler, Ran};
 pub use input::complete;

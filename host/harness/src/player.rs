@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
 
-use crate::runtime::{Responder, Response};
-use crate::trace::{Exchange, Outcome, Secrets, Trace, is_concealed, reveal};
+use switchboard_recording::{Exchange, Outcome, Secrets, Trace, is_concealed, reveal};
+use switchboard_runtime::{Responder, Response};
 
 pub struct Player {
     left: VecDeque<Exchange>,

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::ids::Digest;
-use crate::runtime::{Responder, Response};
-use crate::trace::{Injection, Scenario};
+use switchboard_core::ids::Digest;
+use switchboard_recording::{Injection, Scenario};
+use switchboard_runtime::{Responder, Response};
 
 /// 2026-11-20T12:00:00Z.
 pub const NOW_MS: u64 = 1_795_176_000_000;

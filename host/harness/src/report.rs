@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::case::Case;
 use super::suite::Subject;
-use crate::trace::Difference;
+use switchboard_recording::Difference;
 
 #[derive(Debug)]
 pub struct Report {

@@ -10,8 +10,8 @@ use sqlx::{AssertSqlSafe, Row};
 use super::clock;
 use super::suite::Subject;
 use super::world::Place;
-use crate::manifest::ROLE_PREFIX;
-use crate::trace::{Exchange, Scenario};
+use switchboard_core::manifest::ROLE_PREFIX;
+use switchboard_recording::{Exchange, Scenario};
 
 #[derive(Debug, Default)]
 pub struct Statements {

@@ -14,9 +14,9 @@ use super::props::{Live, Props};
 use super::report::{Report, Tested, Verdict};
 use super::world::{Place, World};
 use super::{Handler, Harness, complete, read};
-use crate::ids::ConnectionId;
-use crate::runtime::{Refusal, ReleaseFile};
-use crate::trace::{self, Difference, Outcome, Scenario, Secrets, Trace, differences};
+use switchboard_core::ids::ConnectionId;
+use switchboard_recording::{self as recording, Difference, Outcome, Scenario, Secrets, Trace, differences};
+use switchboard_runtime::{Refusal, ReleaseFile};
 
 /// A handler with its tests.
 pub struct Subject {
@@ -101,7 +101,7 @@ pub async fn again(handler: &Handler, recorded: &Trace) -> Result<Trace, String>
     let settings = settings_of(handler, recorded.scenario.as_ref());
     let secrets = Secrets::new(&settings, &handler.manifest().public_settings);
     let mut input = recorded.input.clone();
-    trace::reveal(&settings, &mut input);
+    recording::reveal(&settings, &mut input);
     let player = Player::of(recorded, &settings, secrets.clone());
     let mut got = handler.play(&recorded.trigger, input, player).await?;
     // The release has only the settings of its manifest, not those of the scenario.
@@ -152,10 +152,11 @@ pub async fn real(place: &Place, subjects: &[Subject], record: bool, each: impl 
 fn judged(case: &Case, scenario: &Scenario, got: Trace, record: bool) -> Verdict {
     let recorded = &case.trace;
     let is_new = recorded.outcome == Outcome::Unknown;
-    let found: Vec<Difference> = differences(&trace::without_times(recorded), &trace::without_times(&got))
-        .into_iter()
-        .filter(|difference| !scenario.is_volatile(difference))
-        .collect();
+    let found: Vec<Difference> =
+        differences(&recording::without_times(recorded), &recording::without_times(&got))
+            .into_iter()
+            .filter(|difference| !scenario.is_volatile(difference))
+            .collect();
     match (record, is_new || !found.is_empty() || recorded.input != got.input) {
         (_, false) => Verdict::Passed,
         (true, true) => written(case, got, Verdict::Recorded),
@@ -215,7 +216,7 @@ impl Handler {
     pub(super) async fn live(
         &self,
         recorded: &Trace,
-        responder: impl crate::runtime::Responder + 'static,
+        responder: impl switchboard_runtime::Responder + 'static,
     ) -> Result<(Trace, Value), String> {
         let input = complete(self.manifest(), &recorded.trigger, recorded.input.clone())?;
         let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str);
@@ -236,7 +237,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::trace::Exchange;
+    use switchboard_recording::Exchange;
 
     #[test]
     fn what_a_statement_may_change() {

@@ -15,13 +15,13 @@ use uuid::Uuid;
 
 use super::props::{NOW_MS, now_ms_of};
 use super::{Handler, clock, sandbox};
-use crate::config::Config;
-use crate::fanout::{ConnectionInfo, Hub, Outlet, Wakes};
-use crate::ids::{ConnectionId, NodeId, UserId};
-use crate::postgres::{Migrations, Postgres, migrate, owner};
-use crate::redis::{Keyspace, Redis};
-use crate::runtime::{Backends, ReleaseFile, Runtime};
-use crate::trace::Scenario;
+use switchboard_core::config::Config;
+use switchboard_core::ids::{ConnectionId, NodeId, UserId};
+use switchboard_fanout::{ConnectionInfo, Hub, Outlet, Wakes};
+use switchboard_postgres::{Migrations, Postgres, migrate, owner};
+use switchboard_recording::Scenario;
+use switchboard_redis::{Keyspace, Redis};
+use switchboard_runtime::{Backends, ReleaseFile, Runtime};
 
 /// The database of Redis for tests, which is emptied before each test.
 const REDIS_DATABASE: u32 = 15;
@@ -356,7 +356,7 @@ async fn empty(redis: &Redis) -> Result<()> {
     command(redis, &words(&["SET", REDIS_MARK, "1"])).await.map(drop)
 }
 
-async fn command(redis: &Redis, args: &[String]) -> Result<Vec<crate::contract::redis::Node>> {
+async fn command(redis: &Redis, args: &[String]) -> Result<Vec<switchboard_contract::redis::Node>> {
     let done = redis.command(args, Instant::now() + PATIENCE).await;
     done.map_err(|error| format!("redis {}: {error:?}", args.join(" ")))
 }

@@ -18,9 +18,9 @@ use super::roles::{PooledConnection, Roles};
 use super::session::check_params;
 use super::statement::Statement;
 use super::value;
-use crate::contract::postgres::{Collected, Error, Rows, Value};
-use crate::ids::Digest;
-use crate::limits;
+use switchboard_contract::postgres::{Collected, Error, Rows, Value};
+use switchboard_core::ids::Digest;
+use switchboard_core::limits;
 
 #[derive(Clone)]
 pub(super) struct Collector(Arc<Inner>);

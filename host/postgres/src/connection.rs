@@ -16,8 +16,8 @@ use super::failure::Failure;
 use super::settings::{self, Purpose};
 use super::socket::{Endpoint, Oversize};
 use super::value::{self, Cell, Decode};
-use crate::contract::postgres::{Rows, Value};
-use crate::limits;
+use switchboard_contract::postgres::{Rows, Value};
+use switchboard_core::limits;
 
 /// Asked once on a new session: whether a handler could leave state in it, and whether the session can be
 /// used at all.

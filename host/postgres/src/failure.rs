@@ -8,8 +8,8 @@
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio_postgres::error::Severity;
 
-use crate::contract::postgres::{Error, SqlError};
-use crate::error::Blame;
+use switchboard_contract::postgres::{Error, SqlError};
+use switchboard_core::error::Blame;
 
 /// The meaning of a server's error for the statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

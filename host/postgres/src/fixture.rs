@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::migrate::{self, Migrated};
 use super::{Error, Migrations, Postgres, Session};
-use crate::config::Config;
-use crate::ids::Digest;
+use switchboard_core::config::Config;
+use switchboard_core::ids::Digest;
 
 /// The test's role is `switchboard_test`. Each test grants it what it may touch.
 pub(super) const ROLE: &str = "test";

@@ -2,9 +2,6 @@
 //! its own tables (`host`). This module does not know what the tables of the application mean. It knows only
 //! the tables of `migrations/host`.
 
-use switchboard_contract as contract;
-use switchboard_core::{config, error, ids, limits, manifest, shares};
-
 mod collect;
 mod connection;
 pub mod epochs;
@@ -38,8 +35,8 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgPool;
 use tokio::time::Instant;
 
-use crate::config::Config;
-use crate::ids::Digest;
+use switchboard_core::config::{self, Config};
+use switchboard_core::ids::Digest;
 
 pub use migrations::{Migrations, Unusable};
 use owner::{HOST_TIMEOUT, Suspicion};

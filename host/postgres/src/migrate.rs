@@ -9,10 +9,10 @@ use sqlx::{AssertSqlSafe, Connection};
 use super::roles::{fingerprint, password};
 use super::settings::Purpose;
 use super::{Error, owner, server};
-use crate::config::Config;
-use crate::limits;
-use crate::manifest::ROLE_PREFIX;
 use crate::migrations::Migrations;
+use switchboard_core::config::Config;
+use switchboard_core::limits;
+use switchboard_core::manifest::ROLE_PREFIX;
 
 /// When two databases of one server alter the same role at once, one of them fails. It tries again up to this
 /// number of times.

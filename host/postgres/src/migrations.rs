@@ -7,7 +7,7 @@ use std::{fmt, fs, io};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
-use crate::ids::Digest;
+use switchboard_core::ids::Digest;
 
 /// Versions 1000 to 1999 are the host's, of `migrations/host`.
 const OF_THE_HOST: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::{PgPool, PgRow};
 
-use crate::ids::Digest;
+use switchboard_core::ids::Digest;
 
 /// An admin token without the token itself. Times are RFC 3339, UTC, to the millisecond.
 #[derive(Clone, Debug, Serialize, Deserialize)]

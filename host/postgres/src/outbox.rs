@@ -20,9 +20,9 @@ use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use super::epochs::Epoch;
-use crate::ids::NodeId;
-use crate::limits;
-use crate::manifest::Start;
+use switchboard_core::ids::NodeId;
+use switchboard_core::limits;
+use switchboard_core::manifest::Start;
 
 pub use feed::{Error, Feed};
 use holes::Holes;

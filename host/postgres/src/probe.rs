@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout};
 use super::connection::Connection;
 use super::failure::Failure;
 use super::roles::Roles;
-use crate::contract::postgres::Value;
-use crate::limits;
-use crate::manifest::ROLE_PREFIX;
+use switchboard_contract::postgres::Value;
+use switchboard_core::limits;
+use switchboard_core::manifest::ROLE_PREFIX;
 
 /// The number of rows of a role in `switchboard.write_probes`. Nodes that probe at the same time use
 /// different rows and do not wait for each other.

@@ -20,10 +20,10 @@ use super::failure::Failure;
 use super::owner::Suspicion;
 use super::socket::Endpoint;
 use super::work::Work;
-use crate::contract::postgres::Error;
-use crate::limits;
-use crate::manifest::ROLE_PREFIX;
-use crate::shares::{Division, Shares};
+use switchboard_contract::postgres::Error;
+use switchboard_core::limits;
+use switchboard_core::manifest::ROLE_PREFIX;
+use switchboard_core::shares::{Division, Shares};
 
 /// A returned connection goes to a waiting call of the same role before a call of another role, but only
 /// while that other call has waited less than this. A login takes milliseconds.

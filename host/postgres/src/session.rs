@@ -14,9 +14,9 @@ use super::failure::Failure;
 use super::roles::{PooledConnection, Roles};
 use super::statement::Statement;
 use super::value::{self, Param};
-use crate::contract::postgres::{Collected, Error, Rows, SqlError, Value};
-use crate::ids::Digest;
-use crate::limits;
+use switchboard_contract::postgres::{Collected, Error, Rows, SqlError, Value};
+use switchboard_core::ids::Digest;
+use switchboard_core::limits;
 
 pub struct Session {
     roles: Roles,

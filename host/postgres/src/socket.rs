@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::Host;
 
-use crate::limits;
+use switchboard_core::limits;
 
 /// The address of a server.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! The SQL that a handler may use: one statement that begins with a keyword of the contract. Which tables it
 //! may touch is decided by the role that it logs in with.
 
-use crate::limits;
+use switchboard_core::limits;
 
 /// Text that begins with SELECT, INSERT, UPDATE, DELETE, MERGE, WITH or VALUES, within its size.
 #[derive(Clone, Copy, Debug)]

@@ -7,8 +7,8 @@ mod read_only;
 
 use std::time::Duration;
 
-use crate::contract::postgres::{Error, Value};
-use crate::limits;
+use switchboard_contract::postgres::{Error, Value};
+use switchboard_core::limits;
 
 use super::fixture::{World, migrated, with_world};
 use super::*;
@@ -448,7 +448,7 @@ async fn every_column_of_a_collection_arrives_as_it_left() {
                     texts.clone().map_or(Value::Null, Value::Texts),
                     Value::Integer(n as i64 - 7),
                 ];
-                let collected = crate::contract::postgres::Collected {
+                let collected = switchboard_contract::postgres::Collected {
                     statements: vec![sql.to_owned()],
                     row: row.clone(),
                     lane: 0,

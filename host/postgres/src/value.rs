@@ -9,8 +9,8 @@ use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{Format, FromSql, IsNull, Kind as TypeKind, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
-use crate::contract::postgres::{Rows, Value};
-use crate::limits;
+use switchboard_contract::postgres::{Rows, Value};
+use switchboard_core::limits;
 
 /// A parameter of any type. Its `Debug` output hides the value, because the driver logs parameters at debug
 /// level.

@@ -293,7 +293,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::ids::Digest;
+    use switchboard_core::ids::Digest;
 
     fn call(function: &str, args: Value) -> Exchange {
         Exchange { function: function.into(), unordered: false, args, answer: Some(json!(null)), micros: 7 }

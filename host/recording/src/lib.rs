@@ -4,10 +4,6 @@
 //!
 //! A recording may contain message text. A node writes it only if an operator asked for it, after redaction.
 
-#[cfg(test)]
-use switchboard_contract as contract;
-use switchboard_core::{ids, limits, manifest};
-
 mod diff;
 mod raw;
 mod readable;
@@ -21,7 +17,7 @@ mod times;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ids::Digest;
+use switchboard_core::ids::Digest;
 
 pub use diff::{Difference, Place, differences};
 pub use recorder::Recorder;

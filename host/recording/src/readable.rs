@@ -122,9 +122,9 @@ fn unhex(hex: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::http::Response;
-    use crate::contract::postgres::{Rows, Value as Cell};
     use crate::{value_from, value_of};
+    use switchboard_contract::http::Response;
+    use switchboard_contract::postgres::{Rows, Value as Cell};
 
     #[test]
     fn text_reads_as_text_and_comes_back_as_bytes() {

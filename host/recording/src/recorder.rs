@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Exchange;
-use crate::limits;
+use switchboard_core::limits;
 
 #[derive(Debug)]
 pub struct Recorder {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Outcome, Trace};
-use crate::limits::SECRET_BYTES_MIN;
-use crate::manifest::{PLACEHOLDER_PREFIX, placeholder};
+use switchboard_core::limits::SECRET_BYTES_MIN;
+use switchboard_core::manifest::{PLACEHOLDER_PREFIX, placeholder};
 
 /// The values to conceal. Checks are cheap if there are none.
 #[derive(Clone, Default)]
@@ -25,7 +25,7 @@ struct Inner {
 
 impl Secrets {
     /// The `settings` whose keys are not in `public`. The list names at most
-    /// [`crate::limits::PUBLIC_SETTINGS_MAX`] keys.
+    /// [`switchboard_core::limits::PUBLIC_SETTINGS_MAX`] keys.
     pub fn new(settings: &BTreeMap<String, String>, public: &[String]) -> Self {
         let secret =
             settings.iter().filter(|(key, value)| !public.contains(key) && value.len() >= SECRET_BYTES_MIN);

@@ -33,7 +33,7 @@ use std::fmt::{self, Write as _};
 use serde_json::{Map, Value, json};
 
 use super::{CONTRACT, Exchange, Outcome, Scenario, Trace, raw};
-use crate::ids::Digest;
+use switchboard_core::ids::Digest;
 
 const FIRST_LINE: &str = "trace 1 of ";
 

@@ -2,7 +2,7 @@
 //! commands of handlers and, in Lua, for the commands of scripts (`guard`). Pure.
 
 use super::keys::Keyed;
-use crate::limits;
+use switchboard_core::limits;
 
 /// The way in which a command can cost more than it sends.
 #[derive(Clone, Copy, Debug, PartialEq)]

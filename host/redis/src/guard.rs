@@ -15,8 +15,8 @@ use std::fmt::Write;
 use super::bounds;
 use super::keys::commands;
 use super::steps::counted;
-use crate::limits;
-use crate::manifest::Pattern;
+use switchboard_core::limits;
+use switchboard_core::manifest::Pattern;
 
 /// Returns the prelude followed by the script. The prelude knows only the commands whose names the text
 /// contains: it runs at every call, and a table of all commands would take longer than most scripts. The

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::limits;
+use switchboard_core::limits;
 
 /// Which words of a command are keys. The command's name is word 0.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -15,7 +15,7 @@ use redis::Value;
 use tokio::sync::watch;
 
 use super::keys;
-use crate::contract::redis::Error;
+use switchboard_contract::redis::Error;
 
 /// The generation of the keys of the whole fleet, as the fleet keeps it. An error says why the answer is not known.
 pub trait Generations: Send + Sync {

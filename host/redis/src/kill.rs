@@ -12,7 +12,7 @@ use super::SILENCE_MAX;
 use super::endpoint::RedisEndpoint;
 use super::link::Link;
 use super::pubsub;
-use crate::limits;
+use switchboard_core::limits;
 
 /// The wait between two attempts.
 const KILLS_APART: Duration = Duration::from_secs(1);

@@ -6,9 +6,6 @@
 //! Handlers and their scripts use their own names for keys; `keyspace` adds the fleet and the generation as a
 //! prefix. `interfaces` checks with [`keys`] which keys a handler may touch.
 
-use switchboard_contract as contract;
-use switchboard_core::{config, limits, manifest};
-
 mod bounds;
 mod cluster;
 mod endpoint;
@@ -34,14 +31,19 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::config::Config;
-use crate::contract::redis::{Error, Node};
-use crate::manifest::Pattern;
 use cluster::{Cluster, slot_of_command, slot_of_key};
 use endpoint::RedisEndpoint;
 use keyspace::Names;
 use link::{Health, Link, batch};
+<<<<<<< HEAD
 use monitor::Monitor;
+=======
+use place::Place;
+use switchboard_contract::redis::{Error, Node};
+use switchboard_core::config::{self, Config};
+use switchboard_core::limits;
+use switchboard_core::manifest::Pattern;
+>>>>>>> af45fb2 (host: name each crate where it is used)
 
 pub use keyspace::{GenerationFuture, Generations, Keyspace, namespace};
 

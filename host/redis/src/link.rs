@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::fault::{self, Fault};
 use super::packed;
-use crate::contract::redis::Error;
-use crate::limits;
+use switchboard_contract::redis::Error;
+use switchboard_core::limits;
 
 /// The state of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use super::fault::{self, Fault};
 use super::keyspace::Keyspace;
 use super::link::{Confirmed, Health, Link, Live, RedisGuard, reason};
 use super::{BACKOFF_MAX, BACKOFF_MIN, SILENCE_MAX, packed};
-use crate::limits;
+use switchboard_core::limits;
 
 /// The time between two checks of a connection.
 const CHECK_EVERY: Duration = Duration::from_millis(500);

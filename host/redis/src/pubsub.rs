@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::endpoint::RedisEndpoint;
 use super::{BACKOFF_MAX, BACKOFF_MIN, SILENCE_MAX};
-use crate::limits;
+use switchboard_core::limits;
 
 /// The time between two checks whether the connection still works.
 const PING_EVERY: Duration = Duration::from_millis(1000);

@@ -2,8 +2,8 @@
 
 use redis::Value;
 
-use crate::contract::redis::{Error, Node};
-use crate::limits;
+use switchboard_contract::redis::{Error, Node};
+use switchboard_core::limits;
 
 /// Converts one reply. A reply that is an error becomes `Err`.
 pub(super) fn nodes(reply: Value) -> Result<Vec<Node>, Error> {

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
-use crate::runtime::CallObserver;
-use crate::trace::{Trace, redact_secrets};
+use switchboard_recording::{Trace, redact_secrets};
+use switchboard_runtime::CallObserver;
 
 /// Holds the recording until the report of the withdrawal is written.
 #[derive(Clone, Default)]

@@ -15,9 +15,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::chance::{Count, by_chance};
-use crate::limits;
-use crate::manifest::Thresholds;
-use crate::runtime::{CallLog, Logged};
+use switchboard_core::limits;
+use switchboard_core::manifest::Thresholds;
+use switchboard_runtime::{CallLog, Logged};
 
 /// Why a canary must end.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -6,14 +6,6 @@
 #[cfg(test)]
 extern crate self as switchboard_releases;
 
-use switchboard_contract as contract;
-use switchboard_core::{config, error, ids, limits, manifest, shutdown};
-use switchboard_postgres as postgres;
-use switchboard_protocol::wire;
-use switchboard_recording as trace;
-use switchboard_runtime as runtime;
-use switchboard_telemetry as telemetry;
-
 mod chance;
 mod first;
 mod judge;

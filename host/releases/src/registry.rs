@@ -14,11 +14,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::first::FirstFailure;
-use crate::ids::{Address, Digest};
-use crate::limits;
-use crate::manifest::{EventBinding, FrameBinding, HttpBinding, Manifest, Pattern, ScheduleBinding};
-use crate::runtime::{CallLog, LoadedRelease, ObserverSlot, ReleaseStats};
-use crate::telemetry::histogram::Counts;
+use switchboard_core::ids::{Address, Digest};
+use switchboard_core::limits;
+use switchboard_core::manifest::{
+    EventBinding, FrameBinding, HttpBinding, Manifest, Pattern, ScheduleBinding,
+};
+use switchboard_runtime::{CallLog, LoadedRelease, ObserverSlot, ReleaseStats};
+use switchboard_telemetry::histogram::Counts;
 
 /// The part of a release that a routing table needs.
 pub trait HasManifest {

@@ -9,12 +9,12 @@ use serde_json::Value;
 use sqlx::postgres::{PgListener, PgPool, PgRow};
 use sqlx::{PgConnection, Postgres, Row, Transaction};
 
-use crate::error::Blame;
-use crate::ids::{Digest, NodeId};
-use crate::limits;
-use crate::manifest::{Manifest, ROLE_PREFIX};
-use crate::postgres::failure::blame_of_sqlx;
-use crate::postgres::owner;
+use switchboard_core::error::Blame;
+use switchboard_core::ids::{Digest, NodeId};
+use switchboard_core::limits;
+use switchboard_core::manifest::{Manifest, ROLE_PREFIX};
+use switchboard_postgres::failure::blame_of_sqlx;
+use switchboard_postgres::owner;
 
 mod files;
 mod nodes;

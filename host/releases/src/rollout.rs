@@ -26,12 +26,12 @@ use super::repository::{
     Action, Change, Error, FOUND_BY, HandlerState, Repository, Retired, Running, SwitchResult,
 };
 use super::signature::Trust;
-use crate::config::Config;
-use crate::ids::{Digest, NodeId};
-use crate::limits;
-use crate::manifest::Manifest;
-use crate::runtime::{LoadedRelease, Refusal, ReleaseFile, Runtime};
-use crate::trace::Trace;
+use switchboard_core::config::Config;
+use switchboard_core::ids::{Digest, NodeId};
+use switchboard_core::limits;
+use switchboard_core::manifest::Manifest;
+use switchboard_recording::Trace;
+use switchboard_runtime::{LoadedRelease, Refusal, ReleaseFile, Runtime};
 
 mod candidates;
 mod files;

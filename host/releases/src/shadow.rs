@@ -9,11 +9,19 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::registry;
+<<<<<<< HEAD
 use super::repository::ShadowReport;
-use crate::ids::Digest;
-use crate::limits;
-use crate::runtime::CallObserver;
-use crate::trace::{Outcome, Trace, redact_secrets};
+use switchboard_core::ids::Digest;
+use switchboard_core::limits;
+use switchboard_runtime::CallObserver;
+use switchboard_recording::{Outcome, Trace, redact_secrets};
+=======
+use super::repository::Shadowed;
+use switchboard_core::ids::Digest;
+use switchboard_core::limits;
+use switchboard_recording::{Outcome, Trace, redact_secrets};
+use switchboard_runtime::CallObserver;
+>>>>>>> af45fb2 (host: name each crate where it is used)
 
 /// The counts of one shadow on this node.
 #[derive(Default)]
@@ -158,7 +166,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::trace::Exchange;
+    use switchboard_recording::Exchange;
 
     fn trace(outcome: Outcome, host_calls: usize) -> Trace {
         let exchange = Exchange {

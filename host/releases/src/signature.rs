@@ -7,9 +7,9 @@ use std::path::Path;
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 
-use crate::config::Config;
-use crate::ids::Digest;
-use crate::limits;
+use switchboard_core::config::Config;
+use switchboard_core::ids::Digest;
+use switchboard_core::limits;
 
 /// The signed message is this text and the 32 bytes of the digest, so that a signature made for another
 /// purpose is not valid here.

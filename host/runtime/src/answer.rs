@@ -8,11 +8,11 @@ use hyper::header::{HeaderName, HeaderValue};
 use serde::de::IgnoredAny;
 
 use super::invoke::Output;
-use crate::contract::event::Verdict;
-use crate::contract::frame::Reply;
-use crate::contract::http::Response;
-use crate::contract::types::{Problem, Push};
-use crate::limits;
+use switchboard_contract::event::Verdict;
+use switchboard_contract::frame::Reply;
+use switchboard_contract::http::Response;
+use switchboard_contract::types::{Problem, Push};
+use switchboard_core::limits;
 
 /// Cuts texts that are too long, because their length may depend on a client, and checks the rest.
 ///

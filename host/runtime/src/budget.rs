@@ -2,9 +2,9 @@
 //! This file sets their division. `shares` counts the shares, and `interfaces::turns` passes the turns.
 
 use crate::interfaces::turns::Turns;
-use crate::limits;
-use crate::quota::{Claim, Quota};
-use crate::shares::Division;
+use switchboard_core::limits;
+use switchboard_core::quota::{Claim, Quota};
+use switchboard_core::shares::Division;
 
 pub(super) struct Budget {
     pub calls: Quota,

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::stats::Ending;
-use crate::error::Blame;
-use crate::limits;
+use switchboard_core::error::Blame;
+use switchboard_core::limits;
 
 /// The caller of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

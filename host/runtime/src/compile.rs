@@ -24,9 +24,9 @@ use wasmtime::component::Component;
 use super::engine::{self, Use};
 use super::file::{Refusal, ReleaseFile};
 use super::release::fits;
-use crate::ids::Digest;
-use crate::limits;
-use crate::manifest::Manifest;
+use switchboard_core::ids::Digest;
+use switchboard_core::limits;
+use switchboard_core::manifest::Manifest;
 
 /// The hidden subcommand that runs the child.
 pub const SUBCOMMAND: &str = "compile";
@@ -364,7 +364,7 @@ mod tests {
     #[tokio::test]
     async fn a_compiler_that_does_not_run_is_the_hosts_fault() {
         let refusal = in_child(&PathBuf::from("/nowhere/switchboard"), b"", WAIT).await.unwrap_err();
-        assert_eq!(refusal.blame, crate::error::Blame::Host);
+        assert_eq!(refusal.blame, switchboard_core::error::Blame::Host);
         assert!(refusal.reason.contains("did not run"), "{refusal}");
     }
 
@@ -382,7 +382,7 @@ mod tests {
                 break (refusal, pid);
             }
         };
-        assert_eq!(refusal.blame, crate::error::Blame::Guest);
+        assert_eq!(refusal.blame, switchboard_core::error::Blame::Guest);
         assert!(refusal.reason.contains("300ms to compile"), "{refusal}");
         let state = format!("/proc/{}/cmdline", pid.trim());
         // Ended, and soon reaped.
@@ -396,7 +396,7 @@ mod tests {
         // Any program that fails with a message represents the child here. The tests package runs the real
         // one.
         let refusal = in_child(&PathBuf::from("/bin/ls"), b"", WAIT).await.unwrap_err();
-        assert_eq!(refusal.blame, crate::error::Blame::Guest);
+        assert_eq!(refusal.blame, switchboard_core::error::Blame::Guest);
         assert!(refusal.reason.contains(SUBCOMMAND), "{refusal}");
     }
 }

@@ -8,7 +8,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 use crate::interfaces::guest_clock::TICK;
 use crate::interfaces::{self, CallState};
-use crate::limits;
+use switchboard_core::limits;
 
 /// The purpose of an engine. All of them must agree on everything that affects machine code. Otherwise no
 /// artifact loads.

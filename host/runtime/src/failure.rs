@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use crate::contract::types::Problem;
-use crate::error::Blame;
-use crate::wire::problem::Code;
+use switchboard_contract::types::Problem;
+use switchboard_core::error::Blame;
+use switchboard_protocol::wire::problem::Code;
 
 /// The `retry_after_ms` of a problem that the caller can retry. Calls take milliseconds.
 const BUSY_RETRY_MS: u32 = 1000;

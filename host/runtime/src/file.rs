@@ -7,10 +7,10 @@ use std::ops::Range;
 use bytes::Bytes;
 use wasmparser::{Encoding, Parser, Payload};
 
-use crate::error::Blame;
-use crate::ids::Digest;
-use crate::limits;
-use crate::manifest::{self, Manifest};
+use switchboard_core::error::Blame;
+use switchboard_core::ids::Digest;
+use switchboard_core::limits;
+use switchboard_core::manifest::{self, Manifest};
 
 /// A release file that was parsed: it is a component with a valid manifest. Cheap to clone.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, WorldId};
 
 use super::ReleaseFile;
-use crate::manifest;
+use switchboard_core::manifest;
 
 const MANIFEST: &str = r#"
     name = "guest"

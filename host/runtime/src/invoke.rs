@@ -14,11 +14,11 @@ use super::callers::Caller;
 use super::failure::{Failure, Kind};
 use super::release::{Exports, LoadedRelease};
 use super::stats::Ending;
-use crate::contract::types::{Principal, Problem};
-use crate::contract::{connection, event, frame, http, schedule};
 use crate::interfaces::call::Stop;
 use crate::interfaces::{CallState, MemoryRefused};
-use crate::telemetry::spans;
+use switchboard_contract::types::{Principal, Problem};
+use switchboard_contract::{connection, event, frame, http, schedule};
+use switchboard_telemetry::spans;
 
 /// The input of a call: its trigger, with the arguments of the export.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub(super) enum Input {
 pub(super) enum Output {
     Http(Result<http::Response, Problem>),
     Frame(Result<Option<frame::Reply>, Problem>),
-    Opened(Result<Vec<crate::contract::types::Push>, Problem>),
+    Opened(Result<Vec<switchboard_contract::types::Push>, Problem>),
     Closed(()),
     Touched(()),
     Missed(Result<connection::Page, Problem>),

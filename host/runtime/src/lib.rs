@@ -2,15 +2,6 @@
 //! of time, memory and backends, and ends within its bounds, whatever the guest does. This crate knows no
 //! HTTP and no sockets.
 
-use switchboard_contract as contract;
-use switchboard_core::{config, error, ids, limits, manifest, quota, shares};
-use switchboard_fanout as fanout;
-use switchboard_postgres as postgres;
-use switchboard_protocol::wire;
-use switchboard_recording as trace;
-use switchboard_redis as redis;
-use switchboard_telemetry as telemetry;
-
 mod answer;
 mod background;
 mod budget;
@@ -36,21 +27,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Traces};
-use crate::contract::types::{Principal, Problem, Push};
-use crate::contract::{connection, event, frame, http, schedule};
-use crate::ids::ConnectionId;
 use crate::interfaces::CallState;
 use crate::interfaces::call::{Middleware, Script};
 use crate::interfaces::turns::Turns;
-use crate::telemetry::spans;
-use crate::trace::{Recorder, Trace};
 use background::BackgroundThreads;
 use budget::Budget;
 use compile::Artifacts;
 use engine::EngineEnv;
 use invoke::{Input, Output};
 use recording::Recordings;
+use switchboard_contract::types::{Principal, Problem, Push};
+use switchboard_contract::{connection, event, frame, http, schedule};
+use switchboard_core::config::{Config, Traces};
+use switchboard_core::ids::ConnectionId;
+use switchboard_core::limits;
+use switchboard_recording::{Recorder, Trace};
+use switchboard_telemetry::spans;
 
 pub use crate::interfaces::Backends;
 pub use crate::interfaces::call::{Function, InjectedFault, Responder, Response, Source};

@@ -4,7 +4,7 @@
 
 use arc_swap::ArcSwapOption;
 
-use crate::trace::Trace;
+use switchboard_recording::Trace;
 
 /// Receives calls of one release. The methods run on the call's task, so they must not block.
 pub trait CallObserver: Send + Sync + 'static {

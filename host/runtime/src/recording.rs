@@ -13,11 +13,13 @@ use super::file::Refusal;
 use super::invoke::{Input, Output, Trigger};
 use super::release::LoadedRelease;
 use super::{Call, Runtime};
-use crate::config::{Traced, Traces};
 use crate::interfaces::CallState;
 use crate::interfaces::call::{Function, Script, Source};
-use crate::limits;
-use crate::trace::{self, Exchange, Outcome, Recorder, Trace, redact_bodies, redact_secrets};
+use switchboard_core::config::{Traced, Traces};
+use switchboard_core::limits;
+use switchboard_recording::{
+    self as recording, Exchange, Outcome, Recorder, Trace, redact_bodies, redact_secrets,
+};
 
 type Taken = (Vec<Exchange>, u32);
 
@@ -88,11 +90,11 @@ pub(super) fn trace(
         call: call.to_owned(),
         trigger: input.trigger().as_str().to_owned(),
         scenario: None,
-        input: trace::value_of(input),
+        input: recording::value_of(input),
         exchanges,
         left_out,
         outcome: match result {
-            Ok(output) => Outcome::Returned(trace::value_of(output)),
+            Ok(output) => Outcome::Returned(recording::value_of(output)),
             Err(failure) => {
                 Outcome::Failed { kind: failure.kind.as_str().to_owned(), detail: failure.detail.clone() }
             }
@@ -130,7 +132,7 @@ fn with_settings_of(release: &LoadedRelease, mut exchanges: Vec<Exchange>) -> Ve
         }
     }
     for answer in exchanges.iter_mut().filter_map(|exchange| exchange.answer.as_mut()) {
-        trace::reveal(release.settings(), answer);
+        recording::reveal(release.settings(), answer);
     }
     exchanges
 }
@@ -143,7 +145,7 @@ pub(super) async fn play(
     source: Source,
     bytes_max: u64,
 ) -> Result<Trace, Refusal> {
-    trace::reveal(release.settings(), &mut asked);
+    recording::reveal(release.settings(), &mut asked);
     let input = input(trigger, asked)
         .map_err(|why| Refusal::of_release(format!("the input is not one of `{trigger}`: {why}")))?;
     let (id, input) = (call.id.clone(), Arc::new(input));
@@ -156,16 +158,16 @@ pub(super) async fn play(
 fn input(trigger: &str, value: Value) -> Result<Input, String> {
     let known = Trigger::ALL.into_iter().find(|known| known.as_str() == trigger);
     let input = match known.ok_or("there is no such trigger")? {
-        Trigger::Http => trace::value_from(value).map(Input::Http),
-        Trigger::Frame => trace::value_from(value).map(Input::Frame),
-        Trigger::Opened => trace::value_from(value).map(Input::Opened),
-        Trigger::Closed => trace::value_from(value).map(Input::Closed),
-        Trigger::Touched => trace::value_from(value)
+        Trigger::Http => recording::value_from(value).map(Input::Http),
+        Trigger::Frame => recording::value_from(value).map(Input::Frame),
+        Trigger::Opened => recording::value_from(value).map(Input::Opened),
+        Trigger::Closed => recording::value_from(value).map(Input::Closed),
+        Trigger::Touched => recording::value_from(value)
             .map(|touched: Touched| Input::Touched { node: touched.node, touches: touched.touches }),
-        Trigger::Missed => trace::value_from(value).map(Input::Missed),
-        Trigger::Schedule => trace::value_from(value).map(Input::Schedule),
+        Trigger::Missed => recording::value_from(value).map(Input::Missed),
+        Trigger::Schedule => recording::value_from(value).map(Input::Schedule),
         Trigger::Event => {
-            trace::value_from(value).map(|handed: Handed| Input::Event { events: handed.events })
+            recording::value_from(value).map(|handed: Handed| Input::Event { events: handed.events })
         }
     };
     input.map_err(|error| error.to_string())
@@ -174,10 +176,10 @@ fn input(trigger: &str, value: Value) -> Result<Input, String> {
 #[derive(serde::Deserialize)]
 struct Touched {
     node: String,
-    touches: Vec<crate::contract::connection::Touch>,
+    touches: Vec<switchboard_contract::connection::Touch>,
 }
 
 #[derive(serde::Deserialize)]
 struct Handed {
-    events: Vec<crate::contract::event::Event>,
+    events: Vec<switchboard_contract::event::Event>,
 }

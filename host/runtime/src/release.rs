@@ -14,18 +14,18 @@ use super::engine::EngineEnv;
 use super::file::{Refusal, ReleaseFile};
 use super::observer::ObserverSlot;
 use super::stats::ReleaseStats;
-use crate::contract::{
-    ConnectionHandlerPre, EventHandlerPre, FrameHandlerPre, HttpHandlerPre, ScheduleHandlerPre,
-};
-use crate::ids::Digest;
 use crate::interfaces::call::HostCallStats;
 use crate::interfaces::{CallState, Terms};
-use crate::limits;
-use crate::manifest::{Bindings, ConnectionBinding, Grants, Manifest};
-use crate::quota::Claim;
-use crate::redis::Script;
-use crate::telemetry::histogram::Counts;
-use crate::trace::Secrets;
+use switchboard_contract::{
+    ConnectionHandlerPre, EventHandlerPre, FrameHandlerPre, HttpHandlerPre, ScheduleHandlerPre,
+};
+use switchboard_core::ids::Digest;
+use switchboard_core::limits;
+use switchboard_core::manifest::{Bindings, ConnectionBinding, Grants, Manifest};
+use switchboard_core::quota::Claim;
+use switchboard_recording::Secrets;
+use switchboard_redis::Script;
+use switchboard_telemetry::histogram::Counts;
 
 const CONTRACT: &str = "switchboard:host/";
 /// A page of WebAssembly memory.

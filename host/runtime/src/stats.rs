@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::callers::{CallLog, Caller};
 use super::failure::Kind;
 use super::invoke::Trigger;
-use crate::error::Blame;
-use crate::telemetry::histogram::{Counts, Histogram};
+use switchboard_core::error::Blame;
+use switchboard_telemetry::histogram::{Counts, Histogram};
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

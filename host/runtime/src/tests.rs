@@ -6,9 +6,9 @@ mod fairness;
 use std::time::Duration;
 
 use super::*;
-use crate::config::Traced;
-use crate::error::Blame;
-use crate::trace::{Outcome, redact_secrets};
+use switchboard_core::config::Traced;
+use switchboard_core::error::Blame;
+use switchboard_recording::{Outcome, redact_secrets};
 
 struct Sandbox {
     runtime: Arc<Runtime>,

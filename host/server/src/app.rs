@@ -14,23 +14,35 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
-use crate::config::Config;
-use crate::fanout::{Hub, Wakes};
 use crate::gateway::auth::Auth;
+<<<<<<< HEAD
 use crate::gateway::{Gateway, Tickets, Tls};
-use crate::http_server;
-use crate::ids::NodeId;
-use crate::limits;
-use crate::postgres::{Postgres, fleet};
-use crate::redis::{self, Redis};
-use crate::releases::registry::Registry;
-use crate::releases::repository::Repository;
-use crate::releases::{Rollout, Trust};
+use switchboard_http::http_server;
+use switchboard_core::ids::NodeId;
+use switchboard_core::limits;
+use switchboard_postgres::{Postgres, fleet};
+use switchboard_redis::{self as redis, Redis};
+use switchboard_releases::registry::Registry;
+use switchboard_releases::repository::Repository;
+use switchboard_releases::{Rollout, Trust};
+=======
+use crate::gateway::{Gateway, Inside, Tickets, Tls};
+>>>>>>> af45fb2 (host: name each crate where it is used)
 use crate::revocations::Revocations;
-use crate::runtime::{Backends, Runtime};
-use crate::shutdown::{Shutdown, ShutdownGuard};
-use crate::telemetry;
 use crate::triggers::Triggers;
+use switchboard_core::config::Config;
+use switchboard_core::ids::NodeId;
+use switchboard_core::limits;
+use switchboard_core::shutdown::{Shutdown, ShutdownGuard};
+use switchboard_fanout::{Hub, Wakes};
+use switchboard_http::http_server;
+use switchboard_postgres::{Postgres, fleet};
+use switchboard_redis::{self as redis, Redis};
+use switchboard_releases::registry::Registry;
+use switchboard_releases::repository::Repository;
+use switchboard_releases::{Rollout, Trust};
+use switchboard_runtime::{Backends, Runtime};
+use switchboard_telemetry as telemetry;
 
 pub use generations::keyspace;
 

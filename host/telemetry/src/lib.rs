@@ -1,8 +1,6 @@
 //! Log lines and metrics of the process. Each exists once in a process; a second start (several hosts in one
 //! test process) shares the first. No line may contain payloads or secrets.
 
-use switchboard_core::{config, ids, limits, shutdown};
-
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -14,9 +12,9 @@ use lines::Lines;
 
 pub use lines::in_one_line;
 
-use crate::config::Config;
-use crate::ids::NodeId;
-use crate::shutdown::ShutdownGuard;
+use switchboard_core::config::Config;
+use switchboard_core::ids::NodeId;
+use switchboard_core::shutdown::ShutdownGuard;
 
 pub mod histogram;
 mod lines;

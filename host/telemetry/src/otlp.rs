@@ -16,9 +16,9 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::spans::{EXPORTER, Exporter, Span};
-use crate::config::Config;
-use crate::ids::NodeId;
-use crate::limits;
+use switchboard_core::config::Config;
+use switchboard_core::ids::NodeId;
+use switchboard_core::limits;
 
 /// Interval of batches, and so the maximum wait of a span.
 const EVERY: Duration = Duration::from_secs(1);

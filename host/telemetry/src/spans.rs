@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
-use crate::ids::Address;
-use crate::limits;
+use switchboard_core::ids::Address;
+use switchboard_core::limits;
 
 /// The identity of a span, by which its effects name it as their cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

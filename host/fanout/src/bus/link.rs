@@ -13,9 +13,9 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{Bus, BusEvent, Connected, Order, confirm_wait};
 use crate::envelope::{Batch, Envelope};
-use crate::ids::Address;
-use crate::limits;
-use crate::redis::pubsub::{self, Event};
+use switchboard_core::ids::Address;
+use switchboard_core::limits;
+use switchboard_redis::pubsub::{self, Event};
 
 /// Messages that one burst takes before other work gets a turn.
 const BURST_MAX: usize = 256;

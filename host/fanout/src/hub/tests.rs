@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use tokio::time::timeout;
 
 use super::*;
-use crate::config::Config;
-use crate::contract::types::{Position, Push};
 use crate::outlet::Taken;
+use switchboard_contract::types::{Position, Push};
+use switchboard_core::config::Config;
 
 /// A Redis server for one test. It is killed at the end.
 struct Server {
@@ -73,7 +73,7 @@ impl Node {
     fn start_without(redis: &Server) -> Self {
         let wakes = Wakes::default();
         let config = Config { redis_url: Some(redis.url()), ..Config::default() };
-        let redis = Redis::connect(&config, crate::redis::Keyspace::bare()).unwrap();
+        let redis = Redis::connect(&config, switchboard_redis::Keyspace::bare()).unwrap();
         let hub = Hub::start(&redis, "test", NodeId::random(), wakes.clone());
         let gaps = hub.gaps().unwrap();
         Self { hub, wakes, gaps }

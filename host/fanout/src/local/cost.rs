@@ -5,9 +5,9 @@
 use std::time::Instant;
 
 use super::*;
-use crate::contract::channels::Publication;
-use crate::contract::types::Position;
 use crate::envelope::{Envelope, pack};
+use switchboard_contract::channels::Publication;
+use switchboard_contract::types::Position;
 
 #[test]
 #[ignore = "a measurement"]

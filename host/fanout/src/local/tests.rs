@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::contract::channels::Publication;
-use crate::contract::types::{Position, Push};
 use crate::envelope::{Envelope, pack};
 use crate::outlet::Taken;
+use switchboard_contract::channels::Publication;
+use switchboard_contract::types::{Position, Push};
 
 struct Node {
     local: Local,
@@ -555,8 +555,9 @@ fn an_address_without_subscribers_is_forgotten() {
 fn what_a_call_sends_its_own_connection_follows_its_reply() {
     let node = Node::new();
     let ana = node.join("ana");
-    let send =
-        |word: &str| node.local.send_after_reply(ana.connection, crate::wire::websocket::encode_text(word));
+    let send = |word: &str| {
+        node.local.send_after_reply(ana.connection, switchboard_protocol::wire::websocket::encode_text(word))
+    };
     assert!(send("resync"));
     assert_eq!(ana.reads(), "");
     node.gate(&ana);

@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Page, Room, push_unpositioned};
-use crate::contract::types::Position;
 use crate::envelope::Batch;
-use crate::ids::ConnectionId;
-use crate::limits;
 use crate::members::{Gate, Member, Phase, PriorState};
 use crate::missing::{Mailbox, Reader};
 use crate::outlet::Outlet;
 use crate::positions::Positions;
+use switchboard_contract::types::Position;
+use switchboard_core::ids::ConnectionId;
+use switchboard_core::limits;
 
 impl Room {
     /// Holds back every push for this connection until `open_gate` or `undo_gate`. Returns true for a new

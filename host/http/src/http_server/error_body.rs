@@ -11,9 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
-use crate::wire::http::REQUEST_ID;
-use crate::wire::problem::{self, Code};
+use switchboard_core::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
+use switchboard_protocol::wire::http::REQUEST_ID;
+use switchboard_protocol::wire::problem::{self, Code};
 
 /// Longer than any answer that hyper writes by itself.
 const HYPER_ANSWER_BYTES_MAX: usize = 256;

@@ -5,8 +5,8 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use hyper::http::uri::Authority;
 use hyper::{Request, Version};
 
-use crate::contract::types::Problem;
-use crate::wire::problem::Code;
+use switchboard_contract::types::Problem;
+use switchboard_protocol::wire::problem::Code;
 
 /// Headers that must not be repeated: two of them could be read in different ways.
 const SINGLE: [HeaderName; 3] = [HOST, AUTHORIZATION, ORIGIN];

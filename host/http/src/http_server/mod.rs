@@ -30,13 +30,13 @@ pub use error_body::ErrorBodyStream;
 pub use slots::{Slot, Slots};
 pub use stream::{Stalled, Stream, Transport};
 
-use crate::contract::types::Problem;
-use crate::limits::{
+use switchboard_contract::types::Problem;
+use switchboard_core::limits::{
     ACCEPT_AGAIN_AFTER, BACKLOG, GOODBYE_WAIT, REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX, UNSENT_BYTES_MAX,
 };
-use crate::shutdown::ShutdownGuard;
-use crate::wire::http::{self as wire, Answer};
-use crate::wire::problem::Code;
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_protocol::wire::http::{self as wire, Answer};
+use switchboard_protocol::wire::problem::Code;
 
 /// Opens a listener. Its backlog holds the clients that reconnect at the same time after another node has
 /// drained.

@@ -19,7 +19,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::limits::{
+use switchboard_core::limits::{
     DROPPED_AFTER_MIN, LARGE_ANSWER_BYTES_MIN, LARGE_ANSWERS_BYTES_MAX, REQUEST_HEAD_WAIT,
     SLOTS_LOOKED_AT_EVERY,
 };

@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::Slot;
-use crate::limits::STALL_BYTES_MIN;
+use switchboard_core::limits::STALL_BYTES_MIN;
 
 pub struct Stream {
     transport: Transport,

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::limits::{DROPPED_AFTER_MIN, LARGE_ANSWERS_BYTES_MAX};
-use crate::shutdown::Shutdown;
+use switchboard_core::limits::{DROPPED_AFTER_MIN, LARGE_ANSWERS_BYTES_MAX};
+use switchboard_core::shutdown::Shutdown;
 
 /// More bytes than the kernel buffers of both ends.
 const LARGE_BYTES: usize = 32 * 1024 * 1024;

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::super::fixture::{ROLE, World, with_world};
 use super::super::{Postgres, Session};
 use super::*;
-use crate::config::Config;
+use switchboard_core::config::Config;
 
 const INSERT: &str = "insert into sent (lane, body, transaction) \
      select c.lane, c.body, pg_current_xact_id()::text::bigint \

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, NoTls, Row, Statement};
 
 use super::super::settings::{self, Purpose};
 use super::{Cursor, Heads, Page, Stored};
-use crate::limits;
+use switchboard_core::limits;
 
 /// Reads the events that became visible after each of several cursors, at most `$6` events for each shard,
 /// and the oldest running transaction.

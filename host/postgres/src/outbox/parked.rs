@@ -5,7 +5,7 @@ use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use super::Stored;
-use crate::limits;
+use switchboard_core::limits;
 
 /// A parked event as an operator sees it.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

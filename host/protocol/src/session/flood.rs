@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::{FLOOD_PAUSE_MS, FLOODS_MAX};
+use switchboard_core::limits::{FLOOD_PAUSE_MS, FLOODS_MAX};
 
 /// Counts events within the last minute. It uses no memory before the first event. Its owner closes the
 /// connection at a bound, so it holds no more events than that.

@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::contract::types::{Principal, Problem};
-use crate::ids::UserId;
-use crate::limits::{BLOCKED_LOOK, FLOOD_PAUSE_MS, MALFORMED_FRAMES_MAX};
 use crate::wire::close::Close;
 use crate::wire::frames::{self, Frame, FrameId, NotAFrame};
 use crate::wire::problem::Code;
-use crate::wire::timestamp;
 use crate::wire::websocket::Violation;
 use flood::{Flood, LastMinute, Verdict};
+use switchboard_contract::types::{Principal, Problem};
+use switchboard_core::ids::UserId;
+use switchboard_core::limits::{BLOCKED_LOOK, FLOOD_PAUSE_MS, MALFORMED_FRAMES_MAX};
+use switchboard_core::timestamp;
 
 /// The content of a verified token.
 #[derive(Clone, Debug, PartialEq)]

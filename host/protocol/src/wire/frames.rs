@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::contract::types::Problem;
-use crate::limits::{FRAME_ID_CHARS_MAX, FRAME_TYPE_BYTES_MAX, JSON_DEPTH_MAX};
 use crate::wire::problem::{self, Code};
+use switchboard_contract::types::Problem;
+use switchboard_core::limits::{FRAME_ID_CHARS_MAX, FRAME_TYPE_BYTES_MAX, JSON_DEPTH_MAX};
 
 /// A client's frame. The payload is a JSON object, nested no deeper than [`JSON_DEPTH_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::contract::types::Problem;
 use crate::wire::problem::Code;
+use switchboard_contract::types::Problem;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const PROBLEM_JSON: &str = "application/problem+json";

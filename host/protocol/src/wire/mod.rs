@@ -5,5 +5,4 @@ pub mod frames;
 pub mod http;
 pub mod percent;
 pub mod problem;
-pub use switchboard_core::timestamp;
 pub mod websocket;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::contract::types::Problem;
+use switchboard_contract::types::Problem;
 
 /// Every code the host itself answers with. Handlers may use the same or their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

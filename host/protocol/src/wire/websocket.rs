@@ -5,8 +5,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::limits::FRAME_BYTES_MAX;
 use crate::wire::close::Close;
+use switchboard_core::limits::FRAME_BYTES_MAX;
 
 /// A whole message, or a control frame. It lives until the decoder is asked again.
 #[derive(Debug, PartialEq, Eq)]

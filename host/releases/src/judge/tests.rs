@@ -1,7 +1,7 @@
 //! A canary and a running release, with generated calls.
 
 use super::*;
-use crate::runtime::{Caller, Ending, Kind};
+use switchboard_runtime::{Caller, Ending, Kind};
 
 /// The calls of two releases.
 struct Both {

@@ -4,9 +4,14 @@
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
+<<<<<<< HEAD
 use super::{Error, Repository, failed_to};
-use crate::ids::Digest;
+use switchboard_core::ids::Digest;
+=======
+use super::{Error, Repository, trying};
+>>>>>>> af45fb2 (host: name each crate where it is used)
 use crate::signature::Signature;
+use switchboard_core::ids::Digest;
 
 impl Repository {
     /// Stores signatures. A key signs a release once; a second time changes nothing.

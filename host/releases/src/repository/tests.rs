@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::ids::NodeId;
+use switchboard_core::ids::NodeId;
 use switchboard_testing::with_database;
 
 fn manifest(name: &str) -> Manifest {

@@ -17,10 +17,10 @@ use super::super::outcome::{Outcome, Refused};
 use super::super::repository::{FOUND_BY, SkipReason};
 use super::super::signature::Signature;
 use super::{Load, Rollout, parsed};
-use crate::error::Blame;
-use crate::ids::Digest;
-use crate::limits;
-use crate::shutdown::ShutdownGuard;
+use switchboard_core::error::Blame;
+use switchboard_core::ids::Digest;
+use switchboard_core::limits;
+use switchboard_core::shutdown::ShutdownGuard;
 
 /// The files that should run and do not.
 #[derive(Default)]

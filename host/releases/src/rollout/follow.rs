@@ -13,9 +13,9 @@ use super::super::outcome::Refused;
 use super::super::registry::{Canary, Candidate, Entry, Observable, RoutingTable};
 use super::super::repository::{Error, Heartbeat, Report, Running, TrafficShare};
 use super::{Load, Rollout};
-use crate::ids::Digest;
-use crate::limits;
-use crate::shutdown::ShutdownGuard;
+use switchboard_core::ids::Digest;
+use switchboard_core::limits;
+use switchboard_core::shutdown::ShutdownGuard;
 
 /// The state that is kept between two passes.
 #[derive(Default)]

@@ -14,8 +14,8 @@ use super::super::outcome::Refused;
 use super::super::registry::{Canary, Entry, HasManifest};
 use super::super::repository::{GUARDED_BY, Verdict};
 use super::{Load, Rollout};
-use crate::limits;
-use crate::shutdown::ShutdownGuard;
+use switchboard_core::limits;
+use switchboard_core::shutdown::ShutdownGuard;
 
 /// The state of one canary, for one generation.
 struct CanaryState {

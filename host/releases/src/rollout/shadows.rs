@@ -9,9 +9,9 @@ use tracing::debug;
 
 use super::super::shadow::{ShadowCall, ShadowCounts, ShadowSampler, difference};
 use super::{Load, Rollout};
-use crate::ids::Digest;
-use crate::limits;
-use crate::shutdown::ShutdownGuard;
+use switchboard_core::ids::Digest;
+use switchboard_core::limits;
+use switchboard_core::shutdown::ShutdownGuard;
 
 pub(super) struct Shadows<R> {
     worker: mpsc::Sender<ShadowCall<R>>,

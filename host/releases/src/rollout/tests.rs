@@ -10,8 +10,8 @@ use super::*;
 use crate::manifests::{Manifests, SEND, file};
 use crate::outcome::State;
 use crate::repository::Heartbeat;
-use crate::shutdown::Shutdown;
 use crate::signature::{self, Signature};
+use switchboard_core::shutdown::Shutdown;
 use switchboard_testing::with_database;
 
 pub(super) struct Node {

@@ -17,11 +17,11 @@ use tracing::Instrument;
 
 use super::guest_clock::GuestClock;
 use super::weight;
-use crate::limits;
-use crate::manifest::Limits;
-use crate::telemetry::histogram::{Counts, Histogram};
-use crate::telemetry::spans;
-use crate::trace::{self, Exchange, Recorder, Secrets};
+use switchboard_core::limits;
+use switchboard_core::manifest::Limits;
+use switchboard_recording::{self as recording, Exchange, Recorder, Secrets};
+use switchboard_telemetry::histogram::{Counts, Histogram};
+use switchboard_telemetry::spans;
 
 macro_rules! functions {
     ($($variant:ident = $name:literal,)*) => {
@@ -365,7 +365,7 @@ impl Middleware {
         }
         self.calls += 1;
         if let Some(recorder) = &mut self.recorder {
-            recorder.asked(function.name(), args_weight.bytes, || trace::value_of(args));
+            recorder.asked(function.name(), args_weight.bytes, || recording::value_of(args));
         }
         Ok(now)
     }
@@ -382,7 +382,7 @@ impl Middleware {
             traced.child(function.name(), spans::Kind::Client, begun, self.span_attributes.clone());
         }
         if let Some(recorder) = &mut self.recorder {
-            recorder.answered(micros.try_into().unwrap_or(u64::MAX), bytes, || trace::value_of(answer));
+            recorder.answered(micros.try_into().unwrap_or(u64::MAX), bytes, || recording::value_of(answer));
         }
         self.carry(bytes)?;
         self.clock.enter_guest(now);
@@ -416,7 +416,7 @@ impl Source {
         secrets: &Secrets,
     ) -> Result<Action, Stop> {
         let shown = || {
-            let mut args = trace::value_of(args);
+            let mut args = recording::value_of(args);
             secrets.conceal(&mut args);
             args
         };
@@ -457,7 +457,7 @@ impl Source {
 }
 
 fn read<R: DeserializeOwned>(at: usize, function: Function, value: Value) -> Result<R, Stop> {
-    trace::value_from(value).map_err(|error| Stop::Diverged {
+    recording::value_from(value).map_err(|error| Stop::Diverged {
         at,
         why: format!("the recorded answer does not fit {}: {error}", function.name()),
     })

@@ -6,11 +6,11 @@ use serde::Serialize;
 use super::CallState;
 use super::call::Function;
 use crate::answer;
-use crate::contract::channels::{self, Error, Publication, Target};
-use crate::ids::{Address, ConnectionId, UserId};
-use crate::manifest::Pattern;
-use crate::telemetry::spans;
-use crate::wire::close::Close;
+use switchboard_contract::channels::{self, Error, Publication, Target};
+use switchboard_core::ids::{Address, ConnectionId, UserId};
+use switchboard_core::manifest::Pattern;
+use switchboard_protocol::wire::close::Close;
+use switchboard_telemetry::spans;
 
 #[derive(Serialize)]
 struct Publications<'a> {

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::CallState;
 use super::call::Function;
-use crate::contract::clock;
-use crate::wire::timestamp;
+use switchboard_contract::clock;
+use switchboard_core::timestamp;
 
 #[derive(Serialize)]
 struct Args {}

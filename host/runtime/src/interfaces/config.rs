@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::CallState;
 use super::call::Function;
-use crate::contract::config;
+use switchboard_contract::config;
 
 #[derive(Serialize)]
 struct Args<'a> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::call::Stop;
 use super::turns::{Turn, TurnQueue};
-use crate::limits;
+use switchboard_core::limits;
 
 /// The time between two ticks of the engine's epoch: a guest can hold a worker thread this long before
 /// another task runs. A longer time makes other tasks wait. A shorter one costs more wake-ups of the ticker,

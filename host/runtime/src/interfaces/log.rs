@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::call::Function;
 use super::{CallState, Terms};
-use crate::contract::log::{self, Level};
-use crate::limits;
+use switchboard_contract::log::{self, Level};
+use switchboard_core::limits;
 
 #[derive(Serialize)]
 struct Args<'a> {

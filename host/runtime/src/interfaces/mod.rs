@@ -24,17 +24,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker};
 
-use crate::contract;
-use crate::contract::types::Principal;
-use crate::fanout::{Hub, Wakes};
-use crate::ids::{ConnectionId, Digest};
-use crate::limits;
-use crate::manifest::{Grants, Limits};
-use crate::postgres::{Postgres, Session};
-use crate::quota::{Claim, Grant};
-use crate::redis::{Redis, Script};
-use crate::trace::Secrets;
 use call::{HostCallStats, Middleware};
+use switchboard_contract as contract;
+use switchboard_contract::types::Principal;
+use switchboard_core::ids::{ConnectionId, Digest};
+use switchboard_core::limits;
+use switchboard_core::manifest::{Grants, Limits};
+use switchboard_core::quota::{Claim, Grant};
+use switchboard_fanout::{Hub, Wakes};
+use switchboard_postgres::{Postgres, Session};
+use switchboard_recording::Secrets;
+use switchboard_redis::{Redis, Script};
 use turns::TurnQueue;
 
 /// Grants, limits and settings of a loaded release. All its calls share them.

@@ -10,11 +10,11 @@ use wasmtime::component::Resource;
 use super::CallState;
 use super::call::Function;
 use super::log::CallLogger;
-use crate::contract::Transaction;
-use crate::contract::log::Level;
-use crate::contract::postgres::{self, Collected, Error, Rows, Value};
-use crate::postgres::Session;
-use crate::wire::timestamp;
+use switchboard_contract::Transaction;
+use switchboard_contract::log::Level;
+use switchboard_contract::postgres::{self, Collected, Error, Rows, Value};
+use switchboard_core::timestamp;
+use switchboard_postgres::Session;
 
 /// The call's transactions: at most one is open.
 #[derive(Default)]

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::CallState;
 use super::call::{Function, Stop};
-use crate::contract::random;
-use crate::limits;
+use switchboard_contract::random;
+use switchboard_core::limits;
 
 #[derive(Serialize)]
 struct Args {

@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use super::CallState;
 use super::call::Function;
-use crate::contract::redis::{self, Error, Node};
-use crate::manifest::Pattern;
-use crate::redis::keys;
+use switchboard_contract::redis::{self, Error, Node};
+use switchboard_core::manifest::Pattern;
+use switchboard_redis::keys;
 
 #[derive(Serialize)]
 struct Command<'a> {

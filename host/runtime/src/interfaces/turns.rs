@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::limits;
+use switchboard_core::limits;
 
 /// Waiting items of several claimants. The claimants are served in rotation, and the items of each in their
 /// order.

@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::CallState;
 use super::call::{Function, Stop};
-use crate::contract::wake;
-use crate::telemetry::spans;
+use switchboard_contract::wake;
+use switchboard_telemetry::spans;
 
 /// A hint with more shards ends the call.
 const HINT_SHARDS_MAX: usize = 1024;

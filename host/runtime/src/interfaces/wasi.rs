@@ -20,7 +20,7 @@ use super::CallState;
 use super::call::{Function, Stop};
 use super::log::CallLogger;
 use super::random::draw;
-use crate::contract::log::Level;
+use switchboard_contract::log::Level;
 
 /// Resources (streams, pollables) of one call. One more traps.
 const RESOURCES_MAX: usize = 1024;
@@ -28,7 +28,7 @@ const RESOURCES_MAX: usize = 1024;
 /// traps.
 const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a line without an end. A longer one is cut into several log lines.
-const UNFINISHED_LINE_BYTES_MAX: usize = crate::limits::LOG_LINE_BYTES_MAX;
+const UNFINISHED_LINE_BYTES_MAX: usize = switchboard_core::limits::LOG_LINE_BYTES_MAX;
 
 /// The WASI state of one call, created when the guest first uses WASI.
 pub(super) struct Wasi {

@@ -232,7 +232,7 @@ adds_up!(fields: SerializeStruct, SerializeStructVariant);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::postgres::{Rows, Value};
+    use switchboard_contract::postgres::{Rows, Value};
 
     #[test]
     fn adds_up_what_crosses() {

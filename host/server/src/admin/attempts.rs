@@ -13,13 +13,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use crate::contract::types::Problem;
-use crate::http_server::slots::Address;
-use crate::limits::{
+use switchboard_contract::types::Problem;
+use switchboard_core::limits::{
     ADMIN_ATTEMPT_DELAY_MAX, ADMIN_ATTEMPT_DELAY_MIN, ADMIN_ATTEMPTS_ADDRESSES_MAX,
     ADMIN_ATTEMPTS_DELAYED_MAX, ADMIN_ATTEMPTS_FORGOTTEN_AFTER, ADMIN_ATTEMPTS_LOGGED_EVERY,
 };
-use crate::wire::problem::Code;
+use switchboard_http::http_server::slots::Address;
+use switchboard_protocol::wire::problem::Code;
 
 pub(super) struct Attempts {
     known: Mutex<Addresses>,

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::contract::types::Problem;
-use crate::wire::problem::Code;
+use switchboard_contract::types::Problem;
+use switchboard_protocol::wire::problem::Code;
 
 /// Returns a text field; None when it is absent or null.
 pub(super) fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Problem> {

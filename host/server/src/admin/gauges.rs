@@ -7,12 +7,12 @@ use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
-use crate::fanout::Hub;
-use crate::limits;
-use crate::postgres::outbox;
-use crate::redis::Redis;
-use crate::releases::repository::Repository;
-use crate::shutdown::ShutdownGuard;
+use switchboard_core::limits;
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_fanout::Hub;
+use switchboard_postgres::outbox;
+use switchboard_redis::Redis;
+use switchboard_releases::repository::Repository;
 
 const EVERY: Duration = Duration::from_secs(5);
 

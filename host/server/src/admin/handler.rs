@@ -2,11 +2,17 @@
 //! checked the operator. The handler sees a caller with the role `operator`, which no client's token can
 //! have.
 
+<<<<<<< HEAD
 use super::{Admin, AdminRequest};
-use crate::contract::types::{Principal, Problem};
-use crate::releases::Load;
+use switchboard_contract::types::{Principal, Problem};
+use switchboard_releases::Load;
+=======
+use super::{Admin, Asked};
+>>>>>>> af45fb2 (host: name each crate where it is used)
 use crate::triggers::HttpIn;
-use crate::wire::http::{self, Answer};
+use switchboard_contract::types::{Principal, Problem};
+use switchboard_protocol::wire::http::{self, Answer};
+use switchboard_releases::Load;
 
 impl<L: Load> Admin<L> {
     pub(super) async fn ask_handler(&self, request: AdminRequest) -> Result<Answer, Problem> {

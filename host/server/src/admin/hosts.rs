@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use hyper::header::{HOST, HeaderMap};
 use hyper::http::uri::Authority;
 
-use crate::contract::types::Problem;
-use crate::wire::problem::Code;
+use switchboard_contract::types::Problem;
+use switchboard_protocol::wire::problem::Code;
 
 pub(super) struct Hosts {
     /// The allowed names, in lower case and without ports.

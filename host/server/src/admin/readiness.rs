@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::limits;
+use switchboard_core::limits;
 
 type Answer = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 type Probe = Box<dyn Fn() -> Answer + Send + Sync>;

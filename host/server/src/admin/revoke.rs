@@ -3,16 +3,25 @@
 use serde_json::{Map, Value, json};
 use tracing::{info, warn};
 
+<<<<<<< HEAD
 use super::fields::text;
 use super::{Admin, AdminRequest};
-use crate::contract::types::Problem;
-use crate::ids::UserId;
-use crate::limits;
-use crate::releases::Load;
+use switchboard_contract::types::Problem;
+use switchboard_core::ids::UserId;
+use switchboard_core::limits;
+use switchboard_releases::Load;
+=======
+use super::api::text;
+use super::{Admin, Asked};
+>>>>>>> af45fb2 (host: name each crate where it is used)
 use crate::revocations::{Error, Revocation, Revoked};
-use crate::wire::http::{self, Answer};
-use crate::wire::problem::Code;
-use crate::wire::timestamp;
+use switchboard_contract::types::Problem;
+use switchboard_core::ids::UserId;
+use switchboard_core::limits;
+use switchboard_core::timestamp;
+use switchboard_protocol::wire::http::{self, Answer};
+use switchboard_protocol::wire::problem::Code;
+use switchboard_releases::Load;
 
 impl<L: Load> Admin<L> {
     /// Answers when this node applies the revocation. The other nodes follow within a second.

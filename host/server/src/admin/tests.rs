@@ -15,16 +15,29 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::config::Config;
-use crate::fanout::{ConnectionInfo, Taken, Wakes};
-use crate::ids::{ConnectionId, Digest, NodeId, UserId};
-use crate::redis::{Keyspace, Redis};
-use crate::releases::Trust;
-use crate::releases::repository::{Repository, ShadowReport};
-use crate::releases::signature::{self, Signature};
-use crate::shutdown::Shutdown;
-use crate::telemetry;
-use crate::wire::close::Close;
+<<<<<<< HEAD
+use switchboard_core::config::Config;
+use switchboard_fanout::{ConnectionInfo, Taken, Wakes};
+use switchboard_core::ids::{ConnectionId, Digest, NodeId, UserId};
+use switchboard_redis::{Keyspace, Redis};
+use switchboard_releases::Trust;
+use switchboard_releases::repository::{Repository, ShadowReport};
+use switchboard_releases::signature::{self, Signature};
+use switchboard_core::shutdown::Shutdown;
+use switchboard_telemetry as telemetry;
+use switchboard_protocol::wire::close::Close;
+=======
+use switchboard_core::config::Config;
+use switchboard_core::ids::{ConnectionId, Digest, NodeId, UserId};
+use switchboard_core::shutdown::Shutdown;
+use switchboard_fanout::{ConnectionInfo, Taken, Wakes};
+use switchboard_protocol::wire::close::Close;
+use switchboard_redis::{Keyspace, Redis};
+use switchboard_releases::Trust;
+use switchboard_releases::repository::{Repository, Shadowed};
+use switchboard_releases::signature::{self, Signature};
+use switchboard_telemetry as telemetry;
+>>>>>>> af45fb2 (host: name each crate where it is used)
 use switchboard_testing::manifests::{Manifests, SEND, file};
 use switchboard_testing::with_database;
 
@@ -53,7 +66,7 @@ struct Echo {
 }
 
 impl Handlers for Echo {
-    fn ask(&self, request: HttpIn) -> BoxFuture<'_, Result<crate::contract::http::Response, Problem>> {
+    fn ask(&self, request: HttpIn) -> BoxFuture<'_, Result<switchboard_contract::http::Response, Problem>> {
         Box::pin(async move {
             match (&*request.method, &*request.path) {
                 ("POST", "/admin/v1/echo") => {}
@@ -70,7 +83,7 @@ impl Handlers for Echo {
                 "query": request.query,
                 "body": String::from_utf8(request.body.into()).unwrap(),
             });
-            Ok(crate::contract::http::Response {
+            Ok(switchboard_contract::http::Response {
                 status: 200,
                 headers: Vec::new(),
                 body: said.to_string().into_bytes(),

@@ -2,8 +2,8 @@
 
 use sqlx::PgPool;
 
-use crate::postgres::fleet::{self, Fleet};
-use crate::redis::{GenerationFuture, Generations, Keyspace};
+use switchboard_postgres::fleet::{self, Fleet};
+use switchboard_redis::{GenerationFuture, Generations, Keyspace};
 
 /// The keyspace of this fleet.
 pub fn keyspace(fleet: &Fleet, postgres: PgPool) -> Keyspace {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use crate::admin::Readiness;
-use crate::fanout::Hub;
-use crate::postgres::Postgres;
-use crate::redis::Redis;
-use crate::releases::Rollout;
-use crate::shutdown::ShutdownWatch;
 use crate::triggers::Triggers;
+use switchboard_core::shutdown::ShutdownWatch;
+use switchboard_fanout::Hub;
+use switchboard_postgres::Postgres;
+use switchboard_redis::Redis;
+use switchboard_releases::Rollout;
 
 pub(super) fn checks(
     rollout: &Arc<Rollout>,

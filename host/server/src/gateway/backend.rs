@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::contract::connection::{Closed, Opened};
-use crate::contract::frame::{Reply, Subscription};
-use crate::contract::http::Response;
-use crate::contract::types::{Principal, Problem, Push};
-use crate::fanout::{ConnectionInfo, Hub, Outlet};
-use crate::ids::{ConnectionId, UserId};
+use switchboard_contract::connection::{Closed, Opened};
+use switchboard_contract::frame::{Reply, Subscription};
+use switchboard_contract::http::Response;
+use switchboard_contract::types::{Principal, Problem, Push};
+use switchboard_fanout::{ConnectionInfo, Hub, Outlet};
+use switchboard_core::ids::{ConnectionId, UserId};
 use crate::triggers::{HttpIn, Reach, Triggers};
 
 /// The calls of handlers for clients. The futures are boxed, because an idle connection must not carry the

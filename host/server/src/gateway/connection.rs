@@ -17,21 +17,21 @@ use super::Gateway;
 use super::backend::Connections;
 use super::permits::UserPermit;
 use super::socket::{Next, Socket};
-use crate::contract::connection::{Closed, Opened};
-use crate::contract::frame::Reply;
-use crate::contract::types::{Problem, Push};
-use crate::fanout::{ConnectionInfo, Outlet};
-use crate::http_server::slots::Held;
-use crate::http_server::{Slot, Stalled};
-use crate::ids::ConnectionId;
-use crate::limits::GOODBYE_WAIT;
-use crate::session::{Action, Credentials, Input, Session, Stage};
-use crate::shutdown::ShutdownGuard;
-use crate::wire::close::Close;
-use crate::wire::frames::{self, Frame, FrameId};
-use crate::wire::problem::Code;
-use crate::wire::timestamp;
-use crate::wire::websocket::{Message, encode_pong, encode_text};
+use switchboard_contract::connection::{Closed, Opened};
+use switchboard_contract::frame::Reply;
+use switchboard_contract::types::{Problem, Push};
+use switchboard_core::ids::ConnectionId;
+use switchboard_core::limits::GOODBYE_WAIT;
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_core::timestamp;
+use switchboard_fanout::{ConnectionInfo, Outlet};
+use switchboard_http::http_server::slots::Held;
+use switchboard_http::http_server::{Slot, Stalled};
+use switchboard_protocol::session::{Action, Credentials, Input, Session, Stage};
+use switchboard_protocol::wire::close::Close;
+use switchboard_protocol::wire::frames::{self, Frame, FrameId};
+use switchboard_protocol::wire::problem::Code;
+use switchboard_protocol::wire::websocket::{Message, encode_pong, encode_text};
 
 /// The results of the handshake.
 pub struct Handshake {

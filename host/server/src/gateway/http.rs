@@ -19,15 +19,15 @@ use tracing::{debug, warn};
 
 use super::listener::Remote;
 use super::{Gateway, websocket};
-use crate::contract::http as contract;
-use crate::contract::types::Problem;
-use crate::limits::{BODY_BYTES_MAX, BODY_WAIT, TICKET_SECONDS};
-use crate::session::Credentials;
-use crate::shutdown::ShutdownGuard;
 use crate::triggers::{HttpIn, Reach};
-use crate::wire::http::{self as wire, Answer, REQUEST_ID};
-use crate::wire::percent;
-use crate::wire::problem::Code;
+use switchboard_contract::http as contract;
+use switchboard_contract::types::Problem;
+use switchboard_core::limits::{BODY_BYTES_MAX, BODY_WAIT, TICKET_SECONDS};
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_protocol::session::Credentials;
+use switchboard_protocol::wire::http::{self as wire, Answer, REQUEST_ID};
+use switchboard_protocol::wire::percent;
+use switchboard_protocol::wire::problem::Code;
 
 /// Answers a request. Every answer leaves through this function.
 pub(super) async fn answer(

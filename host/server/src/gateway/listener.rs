@@ -8,8 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::info;
 
 use super::{Gateway, http};
-use crate::http_server::{self, Slot, Stream, Transport};
-use crate::shutdown::ShutdownGuard;
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_http::http_server::{self, Slot, Stream, Transport};
 
 /// The client of an HTTP connection.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metrics::{Counter, counter, histogram};
 
-use crate::session::Stage;
+use switchboard_protocol::session::Stage;
 
 pub struct Meters {
     pub frames_in: Counter,

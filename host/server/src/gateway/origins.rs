@@ -6,7 +6,7 @@ use hyper::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, HeaderValue, ORIGIN, VARY,
 };
 
-use crate::wire::http::Answer;
+use switchboard_protocol::wire::http::Answer;
 
 /// The allowed origins. Empty: any origin.
 pub struct Origins(Vec<String>);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::Gauge;
 
-use crate::ids::UserId;
+use switchboard_core::ids::UserId;
 
 pub struct ConnectionLimits {
     connections: AtomicUsize,

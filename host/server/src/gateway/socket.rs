@@ -9,11 +9,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::fanout::{Outlet, Taken};
-use crate::http_server::Stream;
-use crate::limits::{READ_BYTES_MAX, UNWRITTEN_FRAMES_MAX, WRITE_BYTES_MAX};
-use crate::wire::close::Close;
-use crate::wire::websocket::{Decoder, Message, Violation, encode_close};
+use switchboard_core::limits::{READ_BYTES_MAX, UNWRITTEN_FRAMES_MAX, WRITE_BYTES_MAX};
+use switchboard_fanout::{Outlet, Taken};
+use switchboard_http::http_server::Stream;
+use switchboard_protocol::wire::close::Close;
+use switchboard_protocol::wire::websocket::{Decoder, Message, Violation, encode_close};
 
 pub struct Socket {
     stream: Stream,

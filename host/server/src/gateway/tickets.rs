@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::contract::redis::Node;
-use crate::contract::types::{Principal, Problem};
-use crate::ids::{Digest, UserId};
-use crate::limits::{TICKET_SECONDS, TICKETS_PER_MINUTE};
-use crate::redis::Redis;
-use crate::session::Credentials;
-use crate::wire::problem::Code;
+use switchboard_contract::redis::Node;
+use switchboard_contract::types::{Principal, Problem};
+use switchboard_core::ids::{Digest, UserId};
+use switchboard_core::limits::{TICKET_SECONDS, TICKETS_PER_MINUTE};
+use switchboard_protocol::session::Credentials;
+use switchboard_protocol::wire::problem::Code;
+use switchboard_redis::Redis;
 
 pub struct Tickets(Redis);
 

@@ -17,10 +17,10 @@ use tokio::time::{interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::config::Config;
-use crate::http_server::Transport;
-use crate::limits::{TLS_FILES_LOOKED_AT_EVERY, TLS_HANDSHAKE_WAIT};
-use crate::shutdown::ShutdownGuard;
+use switchboard_core::config::Config;
+use switchboard_core::limits::{TLS_FILES_LOOKED_AT_EVERY, TLS_HANDSHAKE_WAIT};
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_http::http_server::Transport;
 
 pub struct Tls {
     files: Files,

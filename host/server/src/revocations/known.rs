@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Revocation, Revoked};
-use crate::limits::{REVOKED_TOKENS_MAX, REVOKED_USERS_MAX};
-use crate::session::Credentials;
+use switchboard_core::limits::{REVOKED_TOKENS_MAX, REVOKED_USERS_MAX};
+use switchboard_protocol::session::Credentials;
 
 #[derive(Default)]
 pub struct RevocationList(RwLock<Lists>);
@@ -88,8 +88,8 @@ impl RevocationList {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::types::Principal;
-    use crate::ids::UserId;
+    use switchboard_contract::types::Principal;
+    use switchboard_core::ids::UserId;
 
     fn token(user: &str, jti: &str, issued_ms: u64) -> Credentials {
         Credentials {

@@ -15,16 +15,21 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
-pub use crate::postgres::revocations::{Revocation, Revoked};
+<<<<<<< HEAD
+pub use switchboard_postgres::revocations::{Revocation, Revoked};
 pub use known::RevocationList;
+=======
+pub use known::Known;
+pub use switchboard_postgres::revocations::{Revocation, Revoked};
+>>>>>>> af45fb2 (host: name each crate where it is used)
 
-use crate::fanout::Hub;
-use crate::limits;
-use crate::postgres::epochs::{self, Epoch};
-use crate::postgres::revocations;
-use crate::shutdown::ShutdownGuard;
-use crate::wire::close::Close;
-use crate::wire::timestamp;
+use switchboard_core::limits;
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_core::timestamp;
+use switchboard_fanout::Hub;
+use switchboard_postgres::epochs::{self, Epoch};
+use switchboard_postgres::revocations;
+use switchboard_protocol::wire::close::Close;
 
 /// The revocations of the process. Clones share them.
 #[derive(Clone)]

@@ -1,13 +1,13 @@
 //! Tests with a real Postgres and Redis: two nodes of one fleet.
 
 use super::*;
-use crate::config::Config;
-use crate::contract::types::Principal;
-use crate::fanout::{ConnectionInfo, Taken, Wakes};
-use crate::ids::{ConnectionId, NodeId, UserId};
-use crate::redis::{Keyspace, Redis};
-use crate::session::Credentials;
-use crate::shutdown::Shutdown;
+use switchboard_contract::types::Principal;
+use switchboard_core::config::Config;
+use switchboard_core::ids::{ConnectionId, NodeId, UserId};
+use switchboard_core::shutdown::Shutdown;
+use switchboard_fanout::{ConnectionInfo, Taken, Wakes};
+use switchboard_protocol::session::Credentials;
+use switchboard_redis::{Keyspace, Redis};
 use switchboard_testing::with_database;
 
 async fn node(pool: &PgPool) -> (Revocations, Hub) {

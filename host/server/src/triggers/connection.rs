@@ -10,14 +10,14 @@ use tokio::time::{MissedTickBehavior, timeout};
 use uuid::Uuid;
 
 use super::{Triggers, told};
-use crate::contract::connection::{Closed, Opened, Page, Touch};
-use crate::contract::types::Push;
-use crate::fanout::Missing;
-use crate::ids::{ConnectionId, UserId};
-use crate::limits;
-use crate::runtime::{Call, Failure, Kind};
-use crate::shutdown::ShutdownGuard;
-use crate::wire::timestamp;
+use switchboard_contract::connection::{Closed, Opened, Page, Touch};
+use switchboard_contract::types::Push;
+use switchboard_core::ids::{ConnectionId, UserId};
+use switchboard_core::limits;
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_core::timestamp;
+use switchboard_fanout::Missing;
+use switchboard_runtime::{Call, Failure, Kind};
 
 impl Triggers {
     /// What the handlers want the client to have first. A handler that fails costs its own part of it. Waits for its turn:

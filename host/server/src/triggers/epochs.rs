@@ -8,9 +8,9 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::Triggers;
-use crate::limits;
-use crate::postgres::epochs;
-use crate::shutdown::ShutdownGuard;
+use switchboard_core::limits;
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_postgres::epochs;
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let mut clock = tokio::time::interval(Duration::from_millis(limits::EPOCH_LOOK_MS));

@@ -22,9 +22,9 @@ use tracing::{error, warn};
 pub(super) use progress::Progress;
 
 use super::Triggers;
-use crate::limits;
-use crate::postgres::outbox::{self, Heads};
-use crate::shutdown::ShutdownGuard;
+use switchboard_core::limits;
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_postgres::outbox::{self, Heads};
 
 /// How often partitions are made ahead and dropped behind.
 const MAINTENANCE: Duration = Duration::from_secs(3600);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Triggers, told};
-use crate::contract::frame::{Reply, Request};
-use crate::contract::types::{Principal, Problem};
-use crate::fanout::ConnectionInfo;
-use crate::runtime::Call;
-use crate::wire::problem::Code;
+use switchboard_contract::frame::{Reply, Request};
+use switchboard_contract::types::{Principal, Problem};
+use switchboard_fanout::ConnectionInfo;
+use switchboard_protocol::wire::problem::Code;
+use switchboard_runtime::Call;
 
 impl Triggers {
     /// Whether some release answers frames of this type.

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Triggers, told};
-use crate::contract::http::{Request, Response};
-use crate::contract::types::{Principal, Problem};
-use crate::manifest::OPERATORS;
-use crate::releases::registry::Found;
-use crate::runtime::Call;
-use crate::wire::percent;
-use crate::wire::problem::Code;
+use switchboard_contract::http::{Request, Response};
+use switchboard_contract::types::{Principal, Problem};
+use switchboard_core::manifest::OPERATORS;
+use switchboard_protocol::wire::percent;
+use switchboard_protocol::wire::problem::Code;
+use switchboard_releases::registry::Found;
+use switchboard_runtime::Call;
 
 /// A request as the gateway has it: bounded, its caller verified, nothing decoded twice.
 pub struct HttpIn {

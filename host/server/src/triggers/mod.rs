@@ -16,14 +16,14 @@ use tracing::debug;
 
 pub use http::{HttpIn, Reach};
 
-use crate::contract::types::Problem;
-use crate::fanout::{Hub, Wakes};
-use crate::ids::NodeId;
-use crate::postgres::Postgres;
-use crate::postgres::epochs::Epoch;
-use crate::releases::registry::Registry;
-use crate::runtime::{Failure, LoadedRelease, Runtime};
-use crate::shutdown::ShutdownGuard;
+use switchboard_contract::types::Problem;
+use switchboard_core::ids::NodeId;
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_fanout::{Hub, Wakes};
+use switchboard_postgres::Postgres;
+use switchboard_postgres::epochs::Epoch;
+use switchboard_releases::registry::Registry;
+use switchboard_runtime::{Failure, LoadedRelease, Runtime};
 
 pub struct Triggers {
     node: NodeId,

@@ -16,13 +16,13 @@ use uuid::Uuid;
 use starts::Starts;
 
 use super::{Triggers, told};
-use crate::contract::schedule::Tick;
-use crate::limits;
-use crate::manifest::{ScheduleBinding, Scope};
-use crate::postgres::schedules;
-use crate::releases::registry::Schedule;
-use crate::runtime::{Call, LoadedRelease};
-use crate::shutdown::ShutdownGuard;
+use switchboard_contract::schedule::Tick;
+use switchboard_core::limits;
+use switchboard_core::manifest::{ScheduleBinding, Scope};
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_postgres::schedules;
+use switchboard_releases::registry::Schedule;
+use switchboard_runtime::{Call, LoadedRelease};
 
 /// A handler's name and its schedule's.
 type Key = (String, String);

@@ -9,10 +9,10 @@ use tokio::time::{sleep, timeout};
 use super::super::super::registry::{Entry, Observable};
 use super::super::tests::Node;
 use super::*;
-use crate::ids::Digest;
 use crate::manifests::{Declared, SEND, file};
-use crate::runtime::{Caller, Ending, Kind, Trigger, Used};
-use crate::trace::{Exchange, Outcome as Ended, Trace};
+use switchboard_core::ids::Digest;
+use switchboard_recording::{Exchange, Outcome as Ended, Trace};
+use switchboard_runtime::{Caller, Ending, Kind, Trigger, Used};
 use switchboard_testing::with_database;
 
 async fn three(pool: &PgPool) -> [Node; 3] {

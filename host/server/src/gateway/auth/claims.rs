@@ -4,11 +4,11 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::contract::types::{Principal, Problem};
-use crate::ids::UserId;
-use crate::limits::{SESSION_ID_CHARS_MAX, TOKEN_BYTES_MAX};
-use crate::session::Credentials;
-use crate::wire::problem::Code;
+use switchboard_contract::types::{Principal, Problem};
+use switchboard_core::ids::UserId;
+use switchboard_core::limits::{SESSION_ID_CHARS_MAX, TOKEN_BYTES_MAX};
+use switchboard_protocol::session::Credentials;
+use switchboard_protocol::wire::problem::Code;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Claims {

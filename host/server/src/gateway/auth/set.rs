@@ -17,11 +17,11 @@ use tracing::{info, warn};
 
 use super::Error;
 use super::keys::{Key, parse_set};
-use crate::fetch;
-use crate::ids::Digest;
-use crate::limits::{
+use switchboard_core::ids::Digest;
+use switchboard_core::limits::{
     JWKS_AGAIN_AFTER_MIN, JWKS_BYTES_MAX, JWKS_EVERY, JWKS_READ_AGAIN_AFTER, JWKS_READS_AT_ONCE, JWKS_WAIT,
 };
+use switchboard_http::fetch;
 
 pub(super) struct KeySet {
     source: Source,

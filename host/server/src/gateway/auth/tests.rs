@@ -115,8 +115,8 @@ fn what_is_remembered_is_bounded_in_bytes_too() {
     let mut cache = TokenCache::default();
     let credentials = |roles: usize| {
         Arc::new(Credentials {
-            user: crate::ids::UserId::parse("ana").unwrap(),
-            principal: crate::contract::types::Principal {
+            user: switchboard_core::ids::UserId::parse("ana").unwrap(),
+            principal: switchboard_contract::types::Principal {
                 user_id: "ana".to_owned(),
                 name: None,
                 roles: vec!["r".repeat(100); roles],
@@ -139,8 +139,8 @@ fn what_is_remembered_is_bounded_in_bytes_too() {
 fn what_is_remembered_is_bounded_and_what_is_asked_for_stays() {
     let mut cache = TokenCache::default();
     let credentials = Arc::new(Credentials {
-        user: crate::ids::UserId::parse("ana").unwrap(),
-        principal: crate::contract::types::Principal {
+        user: switchboard_core::ids::UserId::parse("ana").unwrap(),
+        principal: switchboard_contract::types::Principal {
             user_id: "ana".to_owned(),
             name: None,
             roles: Vec::new(),

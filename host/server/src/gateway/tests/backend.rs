@@ -19,21 +19,29 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use crate::config::Config;
-use crate::contract::connection::{Closed, Opened};
-use crate::contract::frame::{Reply, Subscription};
-use crate::contract::http as contract;
-use crate::contract::types::{Principal, Problem, Push};
-use crate::fanout::{ConnectionInfo, Outlet};
 use crate::gateway::auth::Auth;
+<<<<<<< HEAD:host/server/src/gateway/tests/backend.rs
 use crate::gateway::{ClientCalls, Connections, Gateway, Tickets};
-use crate::http_server::bind;
-use crate::ids::{ConnectionId, NodeId, UserId};
-use crate::redis::{Keyspace, Redis};
-use crate::shutdown::Shutdown;
+use switchboard_http::http_server::bind;
+use switchboard_core::ids::{ConnectionId, NodeId, UserId};
+use switchboard_redis::{Keyspace, Redis};
+use switchboard_core::shutdown::Shutdown;
+=======
+use crate::gateway::{Gateway, House, Tickets};
+>>>>>>> af45fb2 (host: name each crate where it is used):host/server/src/gateway/tests/house.rs
 use crate::triggers::{HttpIn, Reach};
-use crate::wire::problem::Code;
-use crate::wire::timestamp;
+use switchboard_contract::connection::{Closed, Opened};
+use switchboard_contract::frame::{Reply, Subscription};
+use switchboard_contract::http as contract;
+use switchboard_contract::types::{Principal, Problem, Push};
+use switchboard_core::config::Config;
+use switchboard_core::ids::{ConnectionId, NodeId, UserId};
+use switchboard_core::shutdown::Shutdown;
+use switchboard_core::timestamp;
+use switchboard_fanout::{ConnectionInfo, Outlet};
+use switchboard_http::http_server::bind;
+use switchboard_protocol::wire::problem::Code;
+use switchboard_redis::{Keyspace, Redis};
 
 pub const SECRET: &str = "a secret of the tests";
 /// The time-out of every step. No step takes long, so a longer one hangs.

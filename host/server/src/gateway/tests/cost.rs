@@ -3,9 +3,14 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+<<<<<<< HEAD
 use super::backend::{TestGateway, token};
-use crate::config::Config;
+use switchboard_core::config::Config;
+=======
+use super::house::{Door, token};
+>>>>>>> af45fb2 (host: name each crate where it is used)
 use crate::gateway::connection;
+use switchboard_core::config::Config;
 
 fn size_of_task<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
     size_of::<F>()

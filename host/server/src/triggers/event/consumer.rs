@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use super::super::Triggers;
 use super::reader::{Lease, Reader};
-use crate::limits;
-use crate::manifest::EventBinding;
-use crate::postgres::outbox::{self, Heads, Held, SHARDS};
-use crate::releases::registry::Consumer;
-use crate::runtime::LoadedRelease;
-use crate::shutdown::ShutdownGuard;
+use switchboard_core::limits;
+use switchboard_core::manifest::EventBinding;
+use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_postgres::outbox::{self, Heads, Held, SHARDS};
+use switchboard_releases::registry::Consumer;
+use switchboard_runtime::LoadedRelease;
 
 const LEASE: Duration = Duration::from_millis(limits::CURSOR_LEASE_MS);
 

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::contract::event::{Event, Verdict};
-use crate::limits;
-use crate::runtime::Failure;
+use switchboard_contract::event::{Event, Verdict};
+use switchboard_core::limits;
+use switchboard_runtime::Failure;
 
 /// A busy handler is asked again after this.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
@@ -98,7 +98,7 @@ mod tests {
     use std::future::ready;
 
     use super::*;
-    use crate::runtime::Kind;
+    use switchboard_runtime::Kind;
 
     fn events(count: u64) -> Vec<Event> {
         (1..=count)

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::limits;
-use crate::postgres::outbox::Heads;
+use switchboard_core::limits;
+use switchboard_postgres::outbox::Heads;
 
 #[derive(Default)]
 pub(in super::super) struct Progress(Mutex<State>);

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Key;
-use crate::limits;
-use crate::shares::{Division, Shares};
+use switchboard_core::limits;
+use switchboard_core::shares::{Division, Shares};
 
 pub(super) struct Starts {
     /// Runs that are going on, by handler.
