@@ -16,6 +16,7 @@ use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
 use switchboard_core::shutdown::ShutdownGuard;
 
+mod filter;
 pub mod histogram;
 mod lines;
 mod otlp;
@@ -62,9 +63,8 @@ impl Metrics {
 /// # Errors If `config.log` is not a filter.
 pub fn start(config: &Config, node: NodeId) -> Result<Metrics, String> {
     static STARTED: OnceLock<PrometheusHandle> = OnceLock::new();
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
-        format!("`log` is not a filter such as `info,switchboard::fanout=debug`: {error}")
-    })?;
+    let filter = EnvFilter::try_new(filter::of_crates(&config.log))
+        .map_err(|error| format!("`log` is not a filter such as `info,switchboard_fanout=debug`: {error}"))?;
     let handle = STARTED.get_or_init(|| {
         log_to_stderr(filter, config.log_json, node);
         record_metrics(node)

@@ -1,0 +1,53 @@
+//! Log filters name the crates of the host. The host was one crate, and filters in use name its modules: they keep working.
+
+/// Modules of the one crate, and where they are now.
+const MODULES: [(&str, &str); 24] = [
+    ("admin", "switchboard_server::admin"),
+    ("app", "switchboard_server::app"),
+    ("cli", "switchboard"),
+    ("config", "switchboard_core::config"),
+    ("fanout", "switchboard_fanout"),
+    ("fetch", "switchboard_http::fetch"),
+    ("gateway", "switchboard_server::gateway"),
+    ("harness", "switchboard_harness"),
+    ("http_server", "switchboard_http::http_server"),
+    ("interfaces", "switchboard_runtime::interfaces"),
+    ("manifest", "switchboard_core::manifest"),
+    ("postgres", "switchboard_postgres"),
+    ("quota", "switchboard_core::quota"),
+    ("redis", "switchboard_redis"),
+    ("releases", "switchboard_releases"),
+    ("revocations", "switchboard_server::revocations"),
+    ("runtime", "switchboard_runtime"),
+    ("session", "switchboard_protocol::session"),
+    ("shares", "switchboard_core::shares"),
+    ("shutdown", "switchboard_core::shutdown"),
+    ("telemetry", "switchboard_telemetry"),
+    ("trace", "switchboard_recording"),
+    ("triggers", "switchboard_server::triggers"),
+    ("wire", "switchboard_protocol::wire"),
+];
+
+/// The filter with the names of crates where it names modules of the one crate.
+pub(super) fn of_crates(filter: &str) -> String {
+    MODULES.iter().fold(filter.to_owned(), |filter, (module, now)| {
+        filter.replace(&format!("switchboard::{module}"), now)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_of_the_one_crate_keeps_working() {
+        for (filter, now) in [
+            ("info,switchboard::fanout=debug", "info,switchboard_fanout=debug"),
+            ("switchboard::fanout::bus=trace", "switchboard_fanout::bus=trace"),
+            ("warn,switchboard::gateway::auth=debug", "warn,switchboard_server::gateway::auth=debug"),
+            ("switchboard=debug,switchboard_fanout=info", "switchboard=debug,switchboard_fanout=info"),
+        ] {
+            assert_eq!(of_crates(filter), now);
+        }
+    }
+}
