@@ -26,14 +26,15 @@ pub struct Args {
 /// The application whose migrations run after those of the host.
 #[derive(clap::Args)]
 pub struct App {
-    /// The directory of the application's migrations. Without it: migrations/app in the working directory, or beside the
-    /// directory of the handlers.
+    /// The directory of the application's migrations. Without it: migrations/app in the working directory, or
+    /// beside the directory of the handlers.
     #[arg(long = "app", value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
 }
 
 impl App {
-    /// The migrations of the host and of the application. `handlers` is the directory of its handlers, where one is named.
+    /// The migrations of the host and of the application. `handlers` is the directory of its handlers, if one
+    /// is named.
     pub fn migrations(&self, handlers: Option<&Path>) -> Result<Migrations, Failure> {
         let directory = match &self.directory {
             Some(directory) => directory.clone(),

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 //! Revoked tokens in Postgres. `switchboard_server::revocations` decides what they mean.
-=======
-//! Revoked tokens, in Postgres. What they mean is `switchboard_server::revocations`' to say.
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{Connection, Row};

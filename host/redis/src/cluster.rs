@@ -18,14 +18,8 @@ use super::endpoint::{RedisEndpoint, once};
 use super::fault::Fault;
 use super::keyspace::Keyspace;
 use super::link::{Health, Link, batch};
-<<<<<<< HEAD
 use super::{BACKOFF_MIN, keys, packed, spawn_tasks};
 use switchboard_contract::redis::Error;
-=======
-use super::place::{Place, once};
-use super::{BACKOFF_MIN, keys, packed, spawn_keeper};
-use switchboard_contract::redis::Error;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 const SLOTS: u16 = 16_384;
 /// The table of slots is read this often, and at once when a server answers that it is wrong.

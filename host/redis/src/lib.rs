@@ -35,15 +35,11 @@ use cluster::{Cluster, slot_of_command, slot_of_key};
 use endpoint::RedisEndpoint;
 use keyspace::Names;
 use link::{Health, Link, batch};
-<<<<<<< HEAD
 use monitor::Monitor;
-=======
-use place::Place;
 use switchboard_contract::redis::{Error, Node};
 use switchboard_core::config::{self, Config};
 use switchboard_core::limits;
 use switchboard_core::manifest::Pattern;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 pub use keyspace::{GenerationFuture, Generations, Keyspace, namespace};
 

@@ -5,19 +5,11 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-<<<<<<< HEAD
 use super::registry::{Observable, RoutingTable};
 use switchboard_core::ids::Digest;
 use switchboard_runtime::releases_loaded;
 use switchboard_telemetry::SECONDS;
 use switchboard_telemetry::histogram::Counts;
-=======
-use super::registry::{Bindings, Lives};
-use switchboard_core::ids::Digest;
-use switchboard_runtime::releases_loaded;
-use switchboard_telemetry::SECONDS;
-use switchboard_telemetry::histogram::Counts;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 struct ReleaseSeries<R> {
     /// The labels `node`, `handler` and `release`, with which every sample begins.
@@ -142,13 +134,8 @@ mod tests {
 
     use super::*;
     use crate::manifests::Declared;
-<<<<<<< HEAD
     use crate::registry::{Canary, Candidate, Entry};
     use switchboard_runtime::{Caller, Ending, Kind, Trigger, Used};
-=======
-    use crate::registry::{Canary, Entry, Trial};
-    use switchboard_runtime::{Caller, Ending, Kind, Trigger, Used};
->>>>>>> af45fb2 (host: name each crate where it is used)
 
     #[test]
     fn each_release_has_its_own_series_and_one_that_is_gone_has_none() {

@@ -6,25 +6,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::registry::Conflict;
-<<<<<<< HEAD
 use super::repository::{self, Action, Answer, Running, SkipReason};
 use switchboard_contract::types::Problem;
 use switchboard_core::error::Blame;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::manifest::ROLE_PREFIX;
-use switchboard_runtime::Refusal;
-use switchboard_protocol::wire::problem::Code;
-=======
-use super::repository::{self, Action, Answer, Running, Settled};
-use switchboard_contract::types::Problem;
-use switchboard_core::error::Blame;
-use switchboard_core::ids::Digest;
-use switchboard_core::limits;
-use switchboard_core::manifest::ROLE_PREFIX;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_runtime::Refusal;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 /// The fleet has switched. `nodes` says which nodes could follow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

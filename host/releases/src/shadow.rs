@@ -9,19 +9,11 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::registry;
-<<<<<<< HEAD
 use super::repository::ShadowReport;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
-use switchboard_runtime::CallObserver;
-use switchboard_recording::{Outcome, Trace, redact_secrets};
-=======
-use super::repository::Shadowed;
-use switchboard_core::ids::Digest;
-use switchboard_core::limits;
 use switchboard_recording::{Outcome, Trace, redact_secrets};
 use switchboard_runtime::CallObserver;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 /// The counts of one shadow on this node.
 #[derive(Default)]

@@ -15,19 +15,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::gateway::auth::Auth;
-<<<<<<< HEAD
 use crate::gateway::{Gateway, Tickets, Tls};
-use switchboard_http::http_server;
-use switchboard_core::ids::NodeId;
-use switchboard_core::limits;
-use switchboard_postgres::{Postgres, fleet};
-use switchboard_redis::{self as redis, Redis};
-use switchboard_releases::registry::Registry;
-use switchboard_releases::repository::Repository;
-use switchboard_releases::{Rollout, Trust};
-=======
-use crate::gateway::{Gateway, Inside, Tickets, Tls};
->>>>>>> af45fb2 (host: name each crate where it is used)
 use crate::revocations::Revocations;
 use crate::triggers::Triggers;
 use switchboard_core::config::Config;

@@ -5,13 +5,8 @@ use std::fmt;
 
 use sqlx::{Executor, Postgres, Row};
 
-<<<<<<< HEAD
 use super::{Error, Repository, Switch, failed_to};
 use switchboard_core::ids::Digest;
-=======
-use super::{Error, Repository, Switch, trying};
-use switchboard_core::ids::Digest;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 /// The name in the history for deploys of files of `handlers_dir`. No operator's token may have it.
 pub const FOUND_BY: &str = "serve";

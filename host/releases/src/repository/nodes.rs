@@ -8,15 +8,9 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-<<<<<<< HEAD
 use super::{Error, Repository, digest, failed_to};
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
-=======
-use super::{Error, Repository, digest, trying};
-use switchboard_core::ids::{Digest, NodeId};
-use switchboard_core::limits;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 /// A node's report about itself, sent once a second.
 #[derive(Clone, Debug)]

@@ -4,15 +4,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-<<<<<<< HEAD
 use super::{Error, Repository, digest, failed_to};
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
-=======
-use super::{Error, Repository, digest, trying};
-use switchboard_core::ids::{Digest, NodeId};
-use switchboard_core::limits;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 /// How the calls of a shadow compare with those of the running release.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,12 +4,7 @@
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-<<<<<<< HEAD
 use super::{Error, Repository, failed_to};
-use switchboard_core::ids::Digest;
-=======
-use super::{Error, Repository, trying};
->>>>>>> af45fb2 (host: name each crate where it is used)
 use crate::signature::Signature;
 use switchboard_core::ids::Digest;
 

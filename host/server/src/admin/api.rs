@@ -9,31 +9,17 @@ use tracing::{info, warn};
 use super::fields::text;
 use super::roles::Role;
 use super::route::Endpoint;
-<<<<<<< HEAD
 use super::{Admin, AdminRequest, disconnect};
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::manifest::Pattern;
+use switchboard_protocol::wire::close::Close;
+use switchboard_protocol::wire::http::{self, Answer};
+use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::repository::Error;
 use switchboard_releases::signature::Signature;
 use switchboard_releases::{Deployment, Load, Refused};
-use switchboard_protocol::wire::close::Close;
-use switchboard_protocol::wire::http::{self, Answer};
-use switchboard_protocol::wire::problem::Code;
-=======
-use super::{Admin, Asked, disconnect};
-use switchboard_contract::types::Problem;
-use switchboard_core::ids::Digest;
-use switchboard_core::limits;
-use switchboard_core::manifest::Pattern;
-use switchboard_protocol::wire::close::Close;
-use switchboard_protocol::wire::http::{self, Answer};
-use switchboard_protocol::wire::problem::Code;
-use switchboard_releases::repository::Error;
-use switchboard_releases::signature::Signature;
-use switchboard_releases::{Beside, Load, Refused};
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 /// The header with the signatures of the uploaded release, separated by commas, each in the form of a line in
 /// a `.sig` file.

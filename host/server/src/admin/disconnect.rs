@@ -2,21 +2,12 @@
 
 use serde_json::{Map, Value};
 
-<<<<<<< HEAD
 use super::fields::text;
 use switchboard_contract::channels::Target;
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::{Address, UserId};
 use switchboard_core::limits;
 use switchboard_protocol::wire::problem::Code;
-=======
-use super::api::text;
-use switchboard_contract::channels::Target;
-use switchboard_contract::types::Problem;
-use switchboard_core::ids::{Address, UserId};
-use switchboard_core::limits;
-use switchboard_protocol::wire::problem::Code;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 /// Parses exactly one of `user_id`, `session_id`, `address` and `conversation_id`. The last one is an alias
 /// of `address` for the chat application: `{id}` means the address `conv:{id}`.

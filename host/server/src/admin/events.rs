@@ -4,21 +4,12 @@ use serde_json::json;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-<<<<<<< HEAD
 use super::{Admin, AdminRequest};
 use switchboard_contract::types::Problem;
 use switchboard_postgres::outbox;
-use switchboard_releases::Load;
-use switchboard_protocol::wire::http::Answer;
-use switchboard_protocol::wire::problem::Code;
-=======
-use super::{Admin, Asked};
-use switchboard_contract::types::Problem;
-use switchboard_postgres::outbox;
 use switchboard_protocol::wire::http::Answer;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::Load;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 impl<L: Load> Admin<L> {
     pub(super) async fn consumers(&self, request: &AdminRequest) -> Result<Answer, Problem> {

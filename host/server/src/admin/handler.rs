@@ -2,13 +2,7 @@
 //! checked the operator. The handler sees a caller with the role `operator`, which no client's token can
 //! have.
 
-<<<<<<< HEAD
 use super::{Admin, AdminRequest};
-use switchboard_contract::types::{Principal, Problem};
-use switchboard_releases::Load;
-=======
-use super::{Admin, Asked};
->>>>>>> af45fb2 (host: name each crate where it is used)
 use crate::triggers::HttpIn;
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_protocol::wire::http::{self, Answer};

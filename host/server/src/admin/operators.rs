@@ -13,27 +13,15 @@ use tracing::{error, info, warn};
 use super::attempts::Attempts;
 use super::fields::text;
 use super::roles::{self, Role};
-<<<<<<< HEAD
 use super::{Admin, AdminRequest};
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_postgres::operators;
-use switchboard_releases::Load;
-use switchboard_releases::repository::{FOUND_BY, GUARDED_BY};
-use switchboard_protocol::wire::http::{self, Answer};
-use switchboard_protocol::wire::problem::Code;
-=======
-use super::{Admin, Asked};
-use switchboard_contract::types::Problem;
-use switchboard_core::ids::Digest;
-use switchboard_core::limits;
-use switchboard_postgres::operators;
 use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::Load;
 use switchboard_releases::repository::{FOUND_BY, GUARDED_BY};
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 /// A prefix by which a token is recognised, for instance in a file where it should not be.
 const PREFIX: &str = "sbadm_";

@@ -3,17 +3,8 @@
 use serde_json::{Map, Value, json};
 use tracing::{info, warn};
 
-<<<<<<< HEAD
 use super::fields::text;
 use super::{Admin, AdminRequest};
-use switchboard_contract::types::Problem;
-use switchboard_core::ids::UserId;
-use switchboard_core::limits;
-use switchboard_releases::Load;
-=======
-use super::api::text;
-use super::{Admin, Asked};
->>>>>>> af45fb2 (host: name each crate where it is used)
 use crate::revocations::{Error, Revocation, Revoked};
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::UserId;

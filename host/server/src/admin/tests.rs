@@ -15,29 +15,16 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::*;
-<<<<<<< HEAD
 use switchboard_core::config::Config;
-use switchboard_fanout::{ConnectionInfo, Taken, Wakes};
 use switchboard_core::ids::{ConnectionId, Digest, NodeId, UserId};
+use switchboard_core::shutdown::Shutdown;
+use switchboard_fanout::{ConnectionInfo, Taken, Wakes};
+use switchboard_protocol::wire::close::Close;
 use switchboard_redis::{Keyspace, Redis};
 use switchboard_releases::Trust;
 use switchboard_releases::repository::{Repository, ShadowReport};
 use switchboard_releases::signature::{self, Signature};
-use switchboard_core::shutdown::Shutdown;
 use switchboard_telemetry as telemetry;
-use switchboard_protocol::wire::close::Close;
-=======
-use switchboard_core::config::Config;
-use switchboard_core::ids::{ConnectionId, Digest, NodeId, UserId};
-use switchboard_core::shutdown::Shutdown;
-use switchboard_fanout::{ConnectionInfo, Taken, Wakes};
-use switchboard_protocol::wire::close::Close;
-use switchboard_redis::{Keyspace, Redis};
-use switchboard_releases::Trust;
-use switchboard_releases::repository::{Repository, Shadowed};
-use switchboard_releases::signature::{self, Signature};
-use switchboard_telemetry as telemetry;
->>>>>>> af45fb2 (host: name each crate where it is used)
 use switchboard_testing::manifests::{Manifests, SEND, file};
 use switchboard_testing::with_database;
 

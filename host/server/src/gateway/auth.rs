@@ -15,26 +15,10 @@ use jsonwebtoken::{Algorithm, Header};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-<<<<<<< HEAD
-use switchboard_core::config::Config;
-use switchboard_contract::types::Problem;
-use switchboard_core::limits::{
-    JWKS_WAITING_MAX, RSA_MODULUS_BYTES_MAX, RSA_MODULUS_BYTES_MIN, TOKEN_BYTES_MAX,
-    TOKENS_REMEMBERED_BYTES_MAX, TOKENS_REMEMBERED_MAX, VERIFICATIONS_WAITING_MAX,
-};
 use crate::revocations::RevocationList;
-use switchboard_protocol::session::Credentials;
-use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_protocol::wire::problem::Code;
-use switchboard_core::timestamp;
 use claims::{Rejected, Rules};
 use keys::Keys;
 use set::Reload;
-=======
-use crate::revocations::Known;
-use claims::{Rejected, Rules};
-use keys::Keys;
-use set::Learned;
 use switchboard_contract::types::Problem;
 use switchboard_core::config::Config;
 use switchboard_core::limits::{
@@ -45,7 +29,6 @@ use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_core::timestamp;
 use switchboard_protocol::session::Credentials;
 use switchboard_protocol::wire::problem::Code;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 pub struct Auth {
     keys: Keys,

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use crate::triggers::{HttpIn, Reach, Triggers};
 use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::{Reply, Subscription};
 use switchboard_contract::http::Response;
 use switchboard_contract::types::{Principal, Problem, Push};
-use switchboard_fanout::{ConnectionInfo, Hub, Outlet};
 use switchboard_core::ids::{ConnectionId, UserId};
-use crate::triggers::{HttpIn, Reach, Triggers};
+use switchboard_fanout::{ConnectionInfo, Hub, Outlet};
 
 /// The calls of handlers for clients. The futures are boxed, because an idle connection must not carry the
 /// memory of a call.

@@ -23,17 +23,13 @@ use auth::Auth;
 pub use backend::{ClientCalls, Connections};
 use meters::Meters;
 use origins::Origins;
-<<<<<<< HEAD
 use permits::ConnectionLimits;
-=======
-use places::Places;
 use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
 use switchboard_core::limits::HTTP_CONNECTIONS_MAX;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_http::http_server::Slots;
 use switchboard_protocol::session;
->>>>>>> af45fb2 (host: name each crate where it is used)
 pub use tickets::Tickets;
 pub use tls::Tls;
 

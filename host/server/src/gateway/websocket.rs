@@ -24,23 +24,13 @@ use super::http::{Refusal, bearer, method_not_allowed};
 use super::listener::Remote;
 use super::origins::Origins;
 use super::socket::Socket;
-<<<<<<< HEAD
 use switchboard_contract::types::Problem;
+use switchboard_core::limits::{CONNECTION_RETRY_MS, USER_AGENT_CHARS_MAX};
+use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_http::http_server::{ErrorBodyStream, Stream};
-use switchboard_core::limits::{CONNECTION_RETRY_MS, USER_AGENT_CHARS_MAX};
-use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_protocol::wire::http::Answer;
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
-=======
-use switchboard_contract::types::Problem;
-use switchboard_core::limits::{CONNECTION_RETRY_MS, USER_AGENT_CHARS_MAX};
-use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_http::http_server::{Courtesy, Stream};
-use switchboard_protocol::wire::http::Answer;
-use switchboard_protocol::wire::percent;
-use switchboard_protocol::wire::problem::Code;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 /// The only subprotocol. The other values that clients list carry tokens.
 const SUBPROTOCOL: &str = "switchboard.v1";

@@ -15,13 +15,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
-<<<<<<< HEAD
-pub use switchboard_postgres::revocations::{Revocation, Revoked};
 pub use known::RevocationList;
-=======
-pub use known::Known;
 pub use switchboard_postgres::revocations::{Revocation, Revoked};
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;

@@ -18,15 +18,9 @@ use tracing::warn;
 
 use super::Error;
 use super::claims::{Claims, Rejected};
-<<<<<<< HEAD
 use super::set::{KeySet, Reload};
 use switchboard_core::config::Config;
 use switchboard_core::limits::{JWKS_KEYS_MAX, RSA_MODULUS_BYTES_MAX, RSA_MODULUS_BYTES_MIN};
-=======
-use super::set::{KeySet, Learned};
-use switchboard_core::config::Config;
-use switchboard_core::limits::{JWKS_KEYS_MAX, RSA_MODULUS_BYTES_MAX, RSA_MODULUS_BYTES_MIN};
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 pub(super) struct Keys {
     algorithms: Arc<[Algorithm]>,

@@ -20,15 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::gateway::auth::Auth;
-<<<<<<< HEAD:host/server/src/gateway/tests/backend.rs
 use crate::gateway::{ClientCalls, Connections, Gateway, Tickets};
-use switchboard_http::http_server::bind;
-use switchboard_core::ids::{ConnectionId, NodeId, UserId};
-use switchboard_redis::{Keyspace, Redis};
-use switchboard_core::shutdown::Shutdown;
-=======
-use crate::gateway::{Gateway, House, Tickets};
->>>>>>> af45fb2 (host: name each crate where it is used):host/server/src/gateway/tests/house.rs
 use crate::triggers::{HttpIn, Reach};
 use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::{Reply, Subscription};

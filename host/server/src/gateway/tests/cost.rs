@@ -3,12 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-<<<<<<< HEAD
 use super::backend::{TestGateway, token};
-use switchboard_core::config::Config;
-=======
-use super::house::{Door, token};
->>>>>>> af45fb2 (host: name each crate where it is used)
 use crate::gateway::connection;
 use switchboard_core::config::Config;
 

@@ -4,17 +4,10 @@ use fastwebsockets::{Frame, OpCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-<<<<<<< HEAD
 use super::backend::{ConnectionEvent, TestGateway, token, within};
 use switchboard_core::config::Config;
 use switchboard_core::limits::{FRAME_BYTES_MAX, QUEUE_BYTES_MAX};
 use switchboard_protocol::wire::close::Close;
-=======
-use super::house::{Door, Life, token, within};
-use switchboard_core::config::Config;
-use switchboard_core::limits::{FRAME_BYTES_MAX, QUEUE_BYTES_MAX};
-use switchboard_protocol::wire::close::Close;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 #[tokio::test]
 async fn every_frame_gets_the_answer_it_asked_for() {
@@ -269,16 +262,10 @@ async fn bytes_behind_the_handshake_are_frames_and_broken_ones_end_it() {
 
 #[tokio::test]
 async fn frames_beyond_the_rate_are_refused_and_the_connection_stays() {
-<<<<<<< HEAD
-    let config = switchboard_core::config::Config { frames_per_second: 1, frames_burst: 3, ..Default::default() };
-    let mut server = TestGateway::open_with(config).await;
-    let mut ana = server.client("ana").await;
-=======
     let config =
         switchboard_core::config::Config { frames_per_second: 1, frames_burst: 3, ..Default::default() };
-    let mut door = Door::open_with(config).await;
-    let mut ana = door.client("ana").await;
->>>>>>> af45fb2 (host: name each crate where it is used)
+    let mut server = TestGateway::open_with(config).await;
+    let mut ana = server.client("ana").await;
     for id in 1..=6 {
         ana.send(&format!(r#"{{"type":"echo","id":{id}}}"#)).await;
     }

@@ -1,12 +1,7 @@
 //! Handshakes, sign-in, and the ways in which connections close.
 
-<<<<<<< HEAD:host/server/src/gateway/tests/handshake.rs
 use super::backend::{Client, ConnectionEvent, Rest, TestGateway, token, token_for, within};
 use switchboard_core::config::Config;
-=======
-use super::house::{Client, Door, Life, Rest, token, token_for, within};
-use switchboard_core::config::Config;
->>>>>>> af45fb2 (host: name each crate where it is used):host/server/src/gateway/tests/door.rs
 
 #[tokio::test]
 async fn every_form_of_a_token_opens_the_door() {

@@ -1,12 +1,7 @@
 //! REST, from valid requests to hostile ones.
 
-<<<<<<< HEAD
 use super::backend::{Rest, TestGateway, token};
 use switchboard_core::limits::BODY_BYTES_MAX;
-=======
-use super::house::{Door, Rest, token};
-use switchboard_core::limits::BODY_BYTES_MAX;
->>>>>>> af45fb2 (host: name each crate where it is used)
 
 fn bearer() -> String {
     format!("Bearer {}", token("ana"))
