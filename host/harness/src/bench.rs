@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -120,12 +119,6 @@ impl Call<'_> {
     /// the rest is unavailable.
     pub fn answer(mut self, function: &str, answer: Value) -> Self {
         self.script.entry(function.to_owned()).or_default().push_back(Response::Answer(answer));
-        self
-    }
-
-    /// Delays the answer of the next host call of this function.
-    pub fn delay(mut self, function: &str, by: Duration) -> Self {
-        self.script.entry(function.to_owned()).or_default().push_back(Response::Late(by));
         self
     }
 

@@ -90,11 +90,6 @@ impl Trace {
     pub fn is_whole(&self) -> bool {
         self.left_out == 0
     }
-
-    /// Whether it is the same call with the same end, at any time and by any release.
-    pub fn agrees_with(&self, other: &Self) -> bool {
-        differences(self, other).is_empty()
-    }
 }
 
 /// A value of the contract in the form of recordings: values that JSON represents badly have a readable form.

@@ -126,6 +126,7 @@ impl LoadedRelease {
     }
 
     /// Calls that are inside it now.
+    #[cfg(test)]
     pub fn calls_in_flight(&self) -> usize {
         self.manifest.limits.concurrency as usize - self.slots.available_permits()
     }

@@ -1,4 +1,4 @@
-//! Every way a connection ends, as a value that says what the client should do about it (docs/protocol.md, section 2).
+//! Every way a connection ends, as a named value. docs/protocol.md says what the client should do about each.
 
 use std::borrow::Cow;
 
@@ -7,24 +7,6 @@ use std::borrow::Cow;
 pub struct Close {
     code: u16,
     reason: Cow<'static, str>,
-}
-
-/// What a client should do after a close.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Advice {
-    /// It is over because one side wanted it so.
-    AsYouLike,
-    /// The client sends what it may not send; the same again ends the same.
-    Fix,
-    /// With the same token, at once.
-    Reconnect,
-    /// With the same token, not before the wait it was told.
-    ReconnectLater,
-    /// And say what you have: pushes were lost.
-    ReconnectAndResume,
-    NewToken,
-    CloseAnother,
-    StayAway,
 }
 
 impl Close {
@@ -73,20 +55,6 @@ impl Close {
         &self.reason
     }
 
-    pub fn advice(&self) -> Advice {
-        match self.code {
-            1002 | 1003 | 1007..=1010 | 4002 => Advice::Fix,
-            1011 => Advice::Reconnect,
-            1012 | 1013 | 4029 => Advice::ReconnectLater,
-            4001 => Advice::NewToken,
-            4003 => Advice::StayAway,
-            4008 => Advice::ReconnectAndResume,
-            4009 => Advice::CloseAnother,
-            4010 => Advice::Reconnect,
-            _ => Advice::AsYouLike,
-        }
-    }
-
     const fn named(code: u16, reason: &'static str) -> Self {
         Self { code, reason: Cow::Borrowed(reason) }
     }
@@ -109,23 +77,23 @@ mod tests {
     }
 
     #[test]
-    fn every_close_of_the_protocol_tells_the_client_what_to_do() {
-        for (close, code, advice) in [
-            (Close::DONE, 1000, Advice::AsYouLike),
-            (Close::GOING_AWAY, 1001, Advice::AsYouLike),
-            (Close::TOO_LARGE, 1009, Advice::Fix),
-            (Close::NOT_UTF8, 1007, Advice::Fix),
-            (Close::DRAINING, 1012, Advice::ReconnectLater),
-            (Close::NO_ROOM, 1013, Advice::ReconnectLater),
-            (Close::TOKEN, 4001, Advice::NewToken),
-            (Close::MALFORMED, 4002, Advice::Fix),
-            (Close::DISCONNECTED, 4003, Advice::StayAway),
-            (Close::TOO_SLOW, 4008, Advice::ReconnectAndResume),
-            (Close::TOO_MANY_CONNECTIONS, 4009, Advice::CloseAnother),
-            (Close::IDLE, 4010, Advice::Reconnect),
-            (Close::FLOOD, 4029, Advice::ReconnectLater),
+    fn every_close_has_its_code_and_fits_into_a_control_frame() {
+        for (close, code) in [
+            (Close::DONE, 1000),
+            (Close::GOING_AWAY, 1001),
+            (Close::TOO_LARGE, 1009),
+            (Close::NOT_UTF8, 1007),
+            (Close::DRAINING, 1012),
+            (Close::NO_ROOM, 1013),
+            (Close::TOKEN, 4001),
+            (Close::MALFORMED, 4002),
+            (Close::DISCONNECTED, 4003),
+            (Close::TOO_SLOW, 4008),
+            (Close::TOO_MANY_CONNECTIONS, 4009),
+            (Close::IDLE, 4010),
+            (Close::FLOOD, 4029),
         ] {
-            assert_eq!((close.code(), close.advice()), (code, advice));
+            assert_eq!(close.code(), code);
             assert!(close.reason().len() <= REASON_BYTES_MAX && Close::may_be_sent(code));
         }
     }

@@ -139,11 +139,6 @@ impl Decoder {
         }
     }
 
-    /// Whether a message has begun and its end has not come.
-    pub fn is_within_a_message(&self) -> bool {
-        self.assembling.is_some() || (!self.stash.is_empty() && self.lent != Lent::Stash)
-    }
-
     /// One whole frame, unmasked, out of the input or, where it came in pieces, in the stash.
     fn next_frame<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<(Head, Place<'i>)>, Violation> {
         let room = FRAME_BYTES_MAX - self.message.len();

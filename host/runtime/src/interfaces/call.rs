@@ -149,8 +149,6 @@ pub enum Response {
     Answer(Value),
     /// The backend does the work, and its answer is replaced by this one.
     DoneBut(Value),
-    /// The backend answers after this delay.
-    Late(Duration),
     /// The host call does not return. The call ends like one whose deadline has passed.
     Never,
     /// The call ends with a trap.
@@ -432,7 +430,6 @@ impl Source {
                 Self::Responder(responder) => {
                     return match responder.respond(at, function.name(), &shown()) {
                         Response::Live => Ok(Action::Run { delay, instead: None }),
-                        Response::Late(more) => Ok(Action::Run { delay: delay + more, instead: None }),
                         Response::DoneBut(answer) => Ok(Action::Run { delay, instead: Some(answer) }),
                         Response::Answer(answer) => Ok(Action::Answer(answer)),
                         Response::Never => Ok(Action::TimeOut),

@@ -12,11 +12,6 @@ use switchboard_protocol::wire::problem::Code;
 use switchboard_runtime::Call;
 
 impl Triggers {
-    /// Whether some release answers frames of this type.
-    pub fn takes_frame(&self, frame_type: &str) -> bool {
-        self.registry.current().frame(frame_type).is_some()
-    }
-
     pub async fn frame(
         &self,
         info: &ConnectionInfo,
