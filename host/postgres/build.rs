@@ -1,5 +1,5 @@
-//! Puts the host's own migrations into the binary, so that a node needs no files beside it. `sqlx::migrate!` would do the same, with
-//! the whole of sqlx's query macros compiled into every build.
+//! Puts the host's own migrations into the binary, so that a node needs no files beside it. `sqlx::migrate!`
+//! would do the same, with the whole of sqlx's query macros compiled into every build.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -54,8 +54,8 @@ pub async fn run_with(config: &Config, migrations: &Migrations, claim: Claim) ->
     migrate(config, migrations, claim, str::to_owned).await
 }
 
-/// Migrates a database with every statement rewritten before Postgres gets it. The checksums of such a database differ, so
-/// only the same `rewrite` can migrate it further.
+/// Migrates a database with every statement rewritten before Postgres gets it. The checksums of such a
+/// database differ, so only the same `rewrite` can migrate it further.
 pub async fn run_rewritten(
     config: &Config,
     migrations: &Migrations,

@@ -17,12 +17,13 @@ use tokio::sync::watch;
 use super::keys;
 use switchboard_contract::redis::Error;
 
-/// The generation of the keys of the whole fleet, as the fleet keeps it. An error says why the answer is not known.
+/// The generation of the keys of the whole fleet, as the fleet keeps it. An error says why the answer is not
+/// known.
 pub trait Generations: Send + Sync {
     fn read(&self) -> GenerationFuture<'_>;
 
-    /// Raises the generation above `known`, unless another node has raised it since `expected` was read. Returns the
-    /// generation afterwards.
+    /// Raises the generation above `known`, unless another node has raised it since `expected` was read.
+    /// Returns the generation afterwards.
     fn raise(&self, expected: i64, known: i64) -> GenerationFuture<'_>;
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// A close code and its reason, within what RFC 6455 lets a server send.
+/// A close code and its reason, as far as RFC 6455 allows a server to send them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
     code: u16,
@@ -25,7 +25,7 @@ impl Close {
     pub const IDLE: Self = Self::named(4010, "no frame for too long");
     pub const FLOOD: Self = Self::named(4029, "too many frames");
 
-    /// Never sent: the network went away without a word.
+    /// Never sent: the connection was lost without a close frame.
     pub const LOST: u16 = 1006;
     /// Never sent: the peer closed without a code.
     pub const WITHOUT_CODE: u16 = 1005;
@@ -35,14 +35,15 @@ impl Close {
         Self::named(1002, rule)
     }
 
-    /// What a handler or an operator asks for. `None` where the code is not theirs to send. A reason longer than a
-    /// control frame holds is cut.
+    /// A close that a handler or an operator requests. `None` if they may not send this code. A reason that
+    /// does not fit into a control frame is cut.
     pub fn requested(code: u16, reason: &str) -> Option<Self> {
         let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
         Self::may_be_sent(code).then(|| Self { code, reason: reason.to_owned().into() })
     }
 
-    /// RFC 6455 7.4, and the codes registered since; 1005, 1006 and 1015 are never sent.
+    /// Whether the code may be sent: RFC 6455 7.4, and the codes registered since; 1005, 1006 and 1015 are
+    /// never sent.
     pub fn may_be_sent(code: u16) -> bool {
         matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
@@ -60,7 +61,7 @@ impl Close {
     }
 }
 
-/// A control frame holds 125 bytes, two of them the code.
+/// A control frame has at most 125 bytes, two of them for the code.
 const REASON_BYTES_MAX: usize = 123;
 
 #[cfg(test)]

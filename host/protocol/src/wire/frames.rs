@@ -1,5 +1,5 @@
-//! The JSON of a WebSocket text message: `{"type", "id"?, "payload"}`. Parses the envelope and nothing inside the payload,
-//! which is the handlers'.
+//! The JSON of a WebSocket text message: `{"type", "id"?, "payload"}`. Parses the envelope only: the handlers
+//! parse the payload.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -11,26 +11,26 @@ use crate::wire::problem::{self, Code};
 use switchboard_contract::types::Problem;
 use switchboard_core::limits::{FRAME_ID_CHARS_MAX, FRAME_TYPE_BYTES_MAX, JSON_DEPTH_MAX};
 
-/// A client's frame. The payload is a JSON object, nested no deeper than [`JSON_DEPTH_MAX`].
+/// A client's frame. The payload is a JSON object with at most [`JSON_DEPTH_MAX`] levels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub frame_type: String,
     pub id: Option<FrameId>,
-    /// JSON text; `{}` when the client sent none.
+    /// JSON text; `{}` if the client sent none.
     pub payload: String,
 }
 
-/// The JSON text of a client's `id`, returned as it came: a string of at most [`FRAME_ID_CHARS_MAX`] characters, or an
-/// integer.
+/// The JSON text of a client's `id`, returned as it came: a string of at most [`FRAME_ID_CHARS_MAX`]
+/// characters, or an integer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameId(Box<str>);
 
-/// Why a text is not a frame.
+/// The reason why a text is not a valid frame.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NotAFrame {
-    /// No JSON object with a `type`. Too many of these in a minute end the connection.
+    /// The text is not a JSON object with a `type`. Too many of these in a minute end the connection.
     Malformed { id: Option<FrameId>, problem: Problem },
-    /// A frame, with something else wrong.
+    /// The text is a frame with another mistake.
     Invalid { id: Option<FrameId>, problem: Problem },
 }
 
@@ -41,7 +41,7 @@ impl Frame {
         if is_deeper_than(text, JSON_DEPTH_MAX) {
             return Err(malformed(format!("the frame is nested deeper than {JSON_DEPTH_MAX} levels")));
         }
-        // serde would also take an array of the three.
+        // serde would also accept an array of the three.
         if !text.trim_start().starts_with('{') {
             return Err(malformed("a frame is a JSON object with a `type`".to_owned()));
         }
@@ -103,18 +103,19 @@ struct Envelope<'a> {
     payload: Option<&'a RawValue>,
 }
 
-/// The answer to a frame. `None` where `payload` is not JSON: a handler wrote it, and nobody else has looked at it.
+/// The answer to a frame. `None` if `payload`, which a handler wrote and no other code has checked, is not
+/// JSON.
 pub fn reply(frame_type: &str, id: Option<&FrameId>, payload: &str) -> Option<String> {
     serde_json::from_str::<&RawValue>(payload).ok()?;
     Some(write(frame_type, id, payload))
 }
 
-/// What nobody asked for.
+/// A push.
 pub fn push(frame_type: &str, payload: &impl Serialize) -> String {
     own(frame_type, None, payload)
 }
 
-/// An answer of the host's own.
+/// An answer of the host itself.
 pub fn own(frame_type: &str, id: Option<&FrameId>, payload: &impl Serialize) -> String {
     let payload = serde_json::to_string(payload).expect("payloads of the host are plain data");
     write(frame_type, id, &payload)
@@ -135,8 +136,8 @@ fn write(frame_type: &str, id: Option<&FrameId>, payload: &str) -> String {
     frame
 }
 
-/// Whether some bracket of `json` stands deeper than `levels`. serde_json skips what nobody asked for without counting,
-/// so the handlers would be the first to find out.
+/// Whether `json` is nested deeper than `levels`. serde_json skips unused members without counting, so
+/// otherwise only the handlers would notice.
 fn is_deeper_than(json: &str, levels: usize) -> bool {
     let (mut depth, mut within_string, mut escaped) = (0usize, false, false);
     for byte in json.bytes() {

@@ -1,5 +1,5 @@
-//! What every HTTP answer of the host has in common, to clients and to operators: a request id, JSON, and problems.
-//! No routes, no sockets.
+//! Common parts of the host's HTTP answers to clients and to operators: a request id, JSON, and problems. No
+//! routes and no sockets.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -15,10 +15,11 @@ use switchboard_contract::types::Problem;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// A whole answer; nothing the host says is streamed.
+/// A whole answer; the host streams none.
 pub type Answer = Response<Full<Bytes>>;
 
-/// The id under which a request is logged, traced and answered: the asker's own where it is a plain word, else a new one.
+/// The id of a request in logs and in its answer: that of the client if it is a plain word, otherwise a new
+/// one.
 pub fn request_id(headers: &HeaderMap) -> String {
     const CHARS_MAX: usize = 64;
     headers
@@ -29,7 +30,7 @@ pub fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// An answer with a body of a type.
+/// An answer with a body of this type.
 pub fn answer(status: u16, content_type: &'static str, body: impl Into<Bytes>, request_id: &str) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = StatusCode::from_u16(status)
@@ -51,11 +52,11 @@ pub fn json(status: u16, body: &impl Serialize, request_id: &str) -> Answer {
     }
 }
 
-/// `application/problem+json` (RFC 9457), with `Retry-After` where asking again makes sense.
+/// An `application/problem+json` answer (RFC 9457), with `Retry-After` if the request can be repeated.
 pub fn problem(problem: &Problem, request_id: &str) -> Answer {
     let body = super::problem::document(problem, request_id).to_string();
     let mut answer = answer(problem.status, PROBLEM_JSON, body, request_id);
-    // 429 and 503 promise the header; a second is the shortest wait it can say.
+    // 429 and 503 always have the header; one second is the shortest wait that it can express.
     let wait_ms = problem.retry_after_ms.or(matches!(problem.status, 429 | 503).then_some(1000));
     if let Some(ms) = wait_ms {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
@@ -63,14 +64,15 @@ pub fn problem(problem: &Problem, request_id: &str) -> Answer {
     answer
 }
 
-/// Every answer carries `x-request-id`, also those that a handler made.
+/// Adds `x-request-id`, which every answer has, also those of handlers.
 pub fn name<B>(answer: &mut Response<B>, request_id: &str) {
     if let Ok(id) = HeaderValue::from_str(request_id) {
         answer.headers_mut().insert(REQUEST_ID, id);
     }
 }
 
-/// A whole body of at most `bytes_max`; a larger one is refused before it is read whole, by its length where it says one.
+/// Reads a whole body of at most `bytes_max`. A larger one is refused before it is read whole, by its
+/// announced length if it has one.
 pub async fn read_body<B>(headers: &HeaderMap, body: B, bytes_max: usize) -> Result<Bytes, Problem>
 where
     B: Body,

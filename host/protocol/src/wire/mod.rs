@@ -1,4 +1,4 @@
-//! Words and shapes on the wire. No sockets.
+//! Names and formats of the wire. No sockets.
 
 pub mod close;
 pub mod frames;

@@ -1,11 +1,11 @@
-//! Percent-decoding (RFC 3986, and forms for queries). Done once, at the edge; whoever holds the result decodes no more.
+//! Percent-decoding (RFC 3986, and forms for queries). The gateway decodes once; no later code decodes again.
 
-/// One path segment or parameter. `None`: an escape is cut or wrong, or the result is not UTF-8.
+/// Decodes one path segment or parameter. `None`: an escape is cut or wrong, or the result is not UTF-8.
 pub fn decode(raw: &str) -> Option<String> {
     unescape(raw, false)
 }
 
-/// The pairs of a query string, in order. A `+` is a space, as browsers write it.
+/// The pairs of a query string, in order. A `+` is a space, as in the forms of browsers.
 pub fn decode_query(raw: &str) -> Option<Vec<(String, String)>> {
     raw.split('&')
         .filter(|pair| !pair.is_empty())

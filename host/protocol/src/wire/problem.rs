@@ -1,10 +1,10 @@
-//! The words for refusals, the same in `application/problem+json` (RFC 9457) and in `error` frames.
+//! The codes of refusals, the same in `application/problem+json` (RFC 9457) and in `error` frames.
 
 use serde_json::{Map, Value, json};
 
 use switchboard_contract::types::Problem;
 
-/// Every code the host itself answers with. Handlers may use the same or their own.
+/// Every code of the host itself. Handlers may use the same or their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     Malformed,

@@ -1,30 +1,31 @@
-//! RFC 6455 from the server's side, without IO: bytes in, messages out, and messages encoded once for many readers. It
-//! does no handshake, speaks no extension, and knows nothing of what the text says (`frames` does).
+//! RFC 6455 from the server's side, without IO: it decodes bytes to messages, and encodes a message once for
+//! many readers. It does no handshake, supports no extension, and does not know the content of texts
+//! (`frames` does).
 //!
-//! Why it is our own: `docs/decisions/websocket-codec.md`.
+//! The reasons for a codec of our own: `docs/decisions/websocket-codec.md`.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::wire::close::Close;
 use switchboard_core::limits::FRAME_BYTES_MAX;
 
-/// A whole message, or a control frame. It lives until the decoder is asked again.
+/// A whole message, or a control frame. It is valid until the next call of the decoder.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     Text(&'a str),
-    /// The product speaks text only; what was in it does not matter.
+    /// A binary message. The product uses text only, so its content does not matter.
     Binary,
     Ping(&'a [u8]),
     Pong,
-    /// The peer's code, where it gave one.
+    /// The peer's code, if it sent one.
     Close(Option<u16>),
 }
 
-/// What the peer did that no peer may do. The connection ends with `close()`.
+/// A violation of the protocol by the peer. The connection ends with `close()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     Protocol(&'static str),
-    /// A text message, or the reason of a close.
+    /// A text message, or the reason of a close, is not UTF-8.
     NotUtf8,
     /// A message larger than [`FRAME_BYTES_MAX`], by its header, before it is read.
     TooLarge,
@@ -40,18 +41,20 @@ impl Violation {
     }
 }
 
-/// Reads what a client sends. Holds no memory between messages; at most one message and one control frame within one.
+/// Decodes the bytes of a client. It holds no memory between messages, and at most one message and one
+/// control frame inside of one.
 #[derive(Default)]
 pub struct Decoder {
-    /// The beginning of a frame whose rest has not come yet.
+    /// The beginning of a frame whose rest has not arrived yet.
     stash: Vec<u8>,
     /// The fragments so far, unmasked.
     message: Vec<u8>,
-    /// Bytes of a fragmented text message that are known to be UTF-8. The rest is the beginning of a character.
+    /// Number of bytes of a fragmented text message that are known to be UTF-8. The rest is the beginning of
+    /// a character.
     utf8_bytes: usize,
     /// Set while a fragmented message is open.
     assembling: Option<Kind>,
-    /// What was handed out last time and may go now.
+    /// The last returned message, whose memory can be freed now.
     lent: Lent,
 }
 
@@ -70,7 +73,8 @@ enum Lent {
 }
 
 impl Decoder {
-    /// The next message of `input`, whose front is consumed. `None`: all of `input` was consumed and more is needed.
+    /// Decodes the next message of `input` and consumes its bytes. `None`: all of `input` was consumed and
+    /// more is needed.
     ///
     /// The input is unmasked in place, and a frame that is whole in it is not copied.
     pub fn decode<'d, 'i: 'd>(
@@ -130,7 +134,7 @@ impl Decoder {
         }
     }
 
-    /// Gives back the memory of the last message, where nobody is going to ask for the next one soon.
+    /// Frees the memory of the last message, if the next call may come much later.
     pub fn release(&mut self) {
         match std::mem::take(&mut self.lent) {
             Lent::Nothing => {}
@@ -139,7 +143,7 @@ impl Decoder {
         }
     }
 
-    /// One whole frame, unmasked, out of the input or, where it came in pieces, in the stash.
+    /// Finds one whole frame, unmasked, in the input or, if it came in pieces, in the stash.
     fn next_frame<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<(Head, Place<'i>)>, Violation> {
         let room = FRAME_BYTES_MAX - self.message.len();
         if self.stash.is_empty() {
@@ -161,7 +165,7 @@ impl Decoder {
         }
         loop {
             let head = Head::parse(&self.stash, room)?;
-            // Without a head, byte by byte: nothing of the next frame may get into the stash.
+            // Without a head, read byte by byte: no byte of the next frame may get into the stash.
             let missing = head.map_or(1, |head| head.frame_bytes() - self.stash.len());
             let taken = missing.min(input.len());
             let (front, rest) = std::mem::take(input).split_at_mut(taken);
@@ -178,7 +182,7 @@ impl Decoder {
     }
 }
 
-/// Where the payload of a whole frame is.
+/// The place of a whole frame's payload.
 enum Place<'i> {
     Input(&'i [u8]),
     Stash,
@@ -200,13 +204,13 @@ struct Head {
     last: bool,
     opcode: Opcode,
     mask: [u8; 4],
-    /// Of this head.
+    /// Length of this head.
     bytes: usize,
     payload_bytes: usize,
 }
 
 impl Head {
-    /// `None`: more bytes are needed. `room` is what the message may still take.
+    /// Parses a head. `None`: more bytes are needed. `room` is the remaining size of the message.
     fn parse(bytes: &[u8], room: usize) -> Result<Option<Self>, Violation> {
         let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
         if first & 0b0111_0000 != 0 {
@@ -264,7 +268,7 @@ impl Head {
     }
 }
 
-/// RFC 6455 5.5.
+/// Checks a control frame, RFC 6455 5.5.
 const CONTROL_BYTES_MAX: u64 = 125;
 
 fn data(kind: Kind, payload: &[u8]) -> Result<Message<'_>, Violation> {
@@ -274,8 +278,8 @@ fn data(kind: Kind, payload: &[u8]) -> Result<Message<'_>, Violation> {
     }
 }
 
-/// How much of a message is UTF-8, of which `known` bytes are known to be. A violation where no further fragment can make it
-/// UTF-8: the connection fails at the first wrong fragment, not at the last one.
+/// The number of bytes of a message that are UTF-8; `known` of them were checked before. A violation if no
+/// further fragment can make it UTF-8: the connection fails at the first wrong fragment, not at the last one.
 fn utf8_prefix(message: &[u8], known: usize) -> Result<usize, Violation> {
     match std::str::from_utf8(&message[known..]) {
         Ok(_) => Ok(message.len()),
@@ -319,7 +323,7 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// The first bytes of an unmasked, unfragmented frame: a server's frames are not masked.
+/// Encodes the first bytes of an unmasked, unfragmented frame: a server's frames are not masked.
 #[derive(Clone, Copy)]
 pub struct TextHeader {
     bytes: [u8; 10],
@@ -354,12 +358,12 @@ impl TextHeader {
     }
 }
 
-/// A whole text frame, ready for any number of sockets.
+/// Encodes a whole text frame, for any number of sockets.
 pub fn encode_text(text: &str) -> Bytes {
     encode(TextHeader::of(text.len()), text.as_bytes())
 }
 
-/// `payload` is a ping's, so at most 125 bytes; what is beyond is cut.
+/// Encodes a pong. `payload` is that of a ping, so at most 125 bytes; the rest is cut.
 pub fn encode_pong(payload: &[u8]) -> Bytes {
     let payload = &payload[..payload.len().min(CONTROL_BYTES_MAX as usize)];
     encode(TextHeader::with_opcode(0xA, payload.len()), payload)

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A message with its own memory, to be compared.
+/// A message with its own memory, for comparisons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
     Text(String),
@@ -25,7 +25,7 @@ impl From<Message<'_>> for Heard {
     }
 }
 
-/// Everything a decoder hears when the bytes come in these pieces.
+/// Everything that a decoder returns if the bytes arrive in these pieces.
 fn heard<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<Vec<Heard>, (Vec<Heard>, Violation)> {
     let mut decoder = Decoder::default();
     let mut all = Vec::new();
@@ -93,7 +93,7 @@ fn fragments_make_one_message_and_control_frames_may_come_between() {
 fn a_message_may_have_64_kib_and_not_one_byte_more() {
     let largest = masked(true, 0x1, &vec![b'x'; FRAME_BYTES_MAX]);
     assert_eq!(heard([largest.as_slice()]).unwrap().len(), 1);
-    // The head is enough: nothing of the message need be read.
+    // The head is enough: the message need not be read.
     let head = &masked(true, 0x1, &vec![b'x'; FRAME_BYTES_MAX + 1])[..10];
     assert_eq!(violation(head), 1009);
     let fragments =
@@ -140,7 +140,7 @@ fn text_that_is_no_utf8_ends_the_connection_at_the_first_wrong_fragment() {
     ] {
         let text = [begin, wrong, b"edited"].concat();
         assert_eq!(violation(&masked(true, 0x1, &text)), 1007, "{wrong:x?}");
-        // In one fragment, and each byte in a fragment of its own; the last fragment never comes.
+        // In one fragment, and with each byte in a fragment of its own; the last fragment never comes.
         let whole = [masked(false, 0x1, begin), masked(false, 0x0, wrong), masked(false, 0x0, b"e")].concat();
         assert_eq!(violation(&whole), 1007, "{wrong:x?}");
         let bytes: Vec<u8> = text
@@ -154,7 +154,7 @@ fn text_that_is_no_utf8_ends_the_connection_at_the_first_wrong_fragment() {
     assert_eq!(violation(&masked(true, 0x1, &[0xce])), 1007);
     let cut = [masked(false, 0x1, &[0xce]), masked(true, 0x0, b"")].concat();
     assert_eq!(violation(&cut), 1007);
-    // What is not text may hold anything.
+    // A binary message may have any content.
     let binary =
         [masked(false, 0x2, &[0xff]), masked(true, 0x0, &[0xff]), masked(true, 0x1, b"good")].concat();
     assert_eq!(heard([binary.as_slice()]).unwrap(), [Heard::Binary, Heard::Text("good".to_owned())]);
@@ -176,7 +176,7 @@ fn a_decoder_between_messages_holds_no_memory() {
     assert_eq!((decoder.stash.capacity(), decoder.message.capacity()), (0, 0));
 }
 
-/// One message of a well-behaved client: its frames, and what should be heard.
+/// One message of a valid client: its frames, and the expected messages.
 fn message() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<Heard>)> {
     let control = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..=125)
