@@ -1,4 +1,5 @@
-//! The migrations of a database: those of the host, which are in the binary, and those of the application, which are files.
+//! The migrations of a database: those of the host, which are in the binary, and those of the application,
+//! which are files.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,8 @@ const OF_THE_HOST: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/mi
 /// The application's versions begin here. Its migrations may use what those of the host give.
 const APP_VERSION_MIN: i64 = 2000;
 
-/// All migrations of one database, in the order of their versions. One history, so that a database ahead of this build, or of
-/// these files, is noticed.
+/// All migrations of one database, in the order of their versions. One history, so that a database ahead of
+/// this build, or of these files, is noticed.
 #[derive(Clone, Debug)]
 pub struct Migrations(Vec<Script>);
 
@@ -24,7 +25,8 @@ pub struct Migrations(Vec<Script>);
 struct Script {
     version: i64,
     description: Cow<'static, str>,
-    /// The bytes of the file. Postgres keeps their checksum, so they never change once a database has had them.
+    /// The bytes of the file. Postgres keeps their checksum, so they never change once a database has had
+    /// them.
     sql: Cow<'static, str>,
 }
 
@@ -50,8 +52,8 @@ impl Migrations {
         Self(OF_THE_HOST.iter().map(script).collect())
     }
 
-    /// The host's own, then the files `VERSION_DESCRIPTION.sql` of this directory. An empty directory is an application without
-    /// migrations.
+    /// The host's own, then the files `VERSION_DESCRIPTION.sql` of this directory. An empty directory is an
+    /// application without migrations.
     ///
     /// # Errors
     /// When the directory or a file cannot be read, or a file has no version of its own from 2000 on.

@@ -1,5 +1,5 @@
-//! Log filters name the crates of the host. The host was one crate before, and filters in use name its modules.
-//! Those filters keep working.
+//! Log filters name the crates of the host. The host was one crate before, and filters in use name its
+//! modules. Those filters keep working.
 
 /// Modules of the one crate, and where they are now.
 const MODULES: [(&str, &str); 24] = [
