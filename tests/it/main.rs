@@ -49,6 +49,7 @@ mod registry;
 mod releases;
 mod retired;
 mod revocations;
+mod roles;
 mod search;
 mod sentinel;
 mod services;
