@@ -1,5 +1,5 @@
-//! Two databases on one server with different secrets: `migrate` takes a role away from the other database only
-//! if the operator says so.
+//! Two databases on one server with different secrets: `migrate` takes a role away from the other database
+//! only if the operator passes `--take-roles`.
 
 use std::process::{Output, Stdio};
 
