@@ -67,7 +67,7 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
             let waited = between(&event["created_at"], &event["parked_at"]);
             assert!(waited >= 700, "parked after {waited} ms: {event}");
         }
-        for what in ["an event is delivered again later", "an event is parked"] {
+        for what in ["event postponed; it is delivered again", "event parked; an operator can retry"] {
             let line = until("its line in the log", async || {
                 let log = host.log();
                 let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -532,11 +532,20 @@ pub const OPENINGS_AT_ONCE_MAX: usize = 64;
 pub const OPENING_WAIT: Duration = Duration::from_secs(15);
 /// Maximum number of concurrent `closed` calls; further ones wait for their turn.
 pub const CLOSINGS_AT_ONCE_MAX: usize = 32;
-/// Waits between attempts of a call about a connection that found no slot. After the last one the call is
-/// lost, and counted as `busy`.
-pub const SLOT_TRIES_APART_MS: [u64; 8] = [50, 100, 200, 400, 800, 1600, 3200, 6400];
-/// Interval at which handlers get the touched connections.
-pub const TOUCH_REPORT_MS: u64 = 1000;
+/// Waits before further attempts of a call about a connection that found no call slot. After the last attempt
+/// the call is lost, and counted as `busy`.
+pub const SLOT_RETRIES_AFTER: [Duration; 8] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1_600),
+    Duration::from_millis(3_200),
+    Duration::from_millis(6_400),
+];
+/// How often handlers get a report of touched connections.
+pub const TOUCH_REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Maximum number of touched connections in one call; more make more calls.
 pub const TOUCHES_MAX: usize = 1000;
 /// Maximum number of concurrent requests about gaps; further ones wait in the hub's mailbox.

@@ -16,6 +16,7 @@ use rand::TryRngCore as _;
 use serde_json::{Value, json};
 use switchboard_contract::frame::Request;
 use switchboard_contract::types::Principal;
+use switchboard_runtime::export::Frame;
 use switchboard_runtime::{Backends, Call, Compiler, Options, ReleaseFile, Runtime};
 
 const PAYLOAD: &str = r#"{"conversation_id":"0198f3c2-7a51-7c3e-9b1a-4f2d8e6b1c90","content":"see you at the con đường at ten, bring the slides","client_msg_id":"7f3d2c1b-0001"}"#;
@@ -44,7 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // machine does meets both.
     for round in 0..calls + calls / 10 {
         let begun = Instant::now();
-        let reply = runtime.frame(&release, call(), request()).await?;
+        let reply = runtime.call::<Frame>(&release, call(), request()).await?;
         let took = begun.elapsed();
         let reply = reply.map_err(|problem| problem.detail)?.ok_or("no reply")?;
 

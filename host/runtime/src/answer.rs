@@ -7,62 +7,43 @@
 use hyper::header::{HeaderName, HeaderValue};
 use serde::de::IgnoredAny;
 
-use super::invoke::Output;
-use switchboard_contract::event::Verdict;
 use switchboard_contract::frame::Reply;
 use switchboard_contract::http::Response;
 use switchboard_contract::types::{Problem, Push};
 use switchboard_core::limits;
 
-/// Cuts texts that are too long, because their length may depend on a client, and checks the rest.
+/// Cuts the texts of a problem that are too long, because their length may depend on a client, and checks the
+/// answer.
 ///
 /// # Errors
 /// The rule that the answer breaks, for the log.
-pub(super) fn settle(output: &mut Output) -> Result<(), String> {
-    match output {
-        Output::Http(Err(problem))
-        | Output::Frame(Err(problem))
-        | Output::Opened(Err(problem))
-        | Output::Missed(Err(problem)) => {
+pub(super) fn settle_or_problem<T>(
+    answer: &mut Result<T, Problem>,
+    check: impl FnOnce(&T) -> Result<(), String>,
+) -> Result<(), String> {
+    match answer {
+        Ok(answer) => check(answer),
+        Err(problem) => {
             cut(&mut problem.detail);
             problem.field.iter_mut().for_each(cut);
+            self::problem(problem)
         }
-        Output::Schedule(Err(reason)) => cut(reason),
-        Output::Event(verdicts) => verdicts.iter_mut().for_each(|verdict| {
-            if let Verdict::Reject(reason) = verdict {
-                cut(reason);
-            }
-        }),
-        _ => {}
     }
-    check(output)
 }
 
-fn cut(sentence: &mut String) {
+pub(super) fn cut(sentence: &mut String) {
     sentence.truncate(sentence.floor_char_boundary(limits::REASON_BYTES_MAX));
 }
 
-fn check(output: &Output) -> Result<(), String> {
-    match output {
-        Output::Http(answer) => answer.as_ref().map_or_else(problem, response),
-        Output::Frame(answer) => {
-            answer.as_ref().map_or_else(problem, |answer| answer.as_ref().map_or(Ok(()), reply))
-        }
-        Output::Opened(answer) => answer.as_ref().map_or_else(problem, |pushes| {
-            bounded("pushes", pushes.len(), limits::PAGE_PUSHES_MAX)?;
-            let bytes = pushes.iter().map(|push| push.frame.len()).sum();
-            bounded("bytes of pushes", bytes, limits::OPENED_BYTES_MAX)?;
-            pushes.iter().try_for_each(push)
-        }),
-        // The hub cuts a page that is too long, and asks for the rest again.
-        Output::Missed(answer) => {
-            answer.as_ref().map_or_else(problem, |page| page.pushes.iter().try_for_each(push))
-        }
-        Output::Closed(()) | Output::Touched(()) | Output::Schedule(_) | Output::Event(_) => Ok(()),
-    }
+/// Checks the pushes of `connection.open`.
+pub(super) fn opened(pushes: &[Push]) -> Result<(), String> {
+    bounded("pushes", pushes.len(), limits::PAGE_PUSHES_MAX)?;
+    let bytes = pushes.iter().map(|push| push.frame.len()).sum();
+    bounded("bytes of pushes", bytes, limits::OPENED_BYTES_MAX)?;
+    pushes.iter().try_for_each(push)
 }
 
-fn response(response: &Response) -> Result<(), String> {
+pub(super) fn response(response: &Response) -> Result<(), String> {
     rule(matches!(response.status, 200..=599), || format!("status {} is not 200 to 599", response.status))?;
     bounded("bytes of a body", response.body.len(), limits::ANSWER_BODY_BYTES_MAX)?;
     bounded("headers", response.headers.len(), limits::ANSWER_HEADERS_MAX)?;
@@ -84,7 +65,7 @@ fn problem(problem: &Problem) -> Result<(), String> {
     })
 }
 
-fn reply(reply: &Reply) -> Result<(), String> {
+pub(super) fn reply(reply: &Reply) -> Result<(), String> {
     let fits = (1..=limits::FRAME_TYPE_BYTES_MAX).contains(&reply.frame_type.len());
     rule(fits, || format!("the type of a reply has {} bytes", reply.frame_type.len()))?;
     bounded("bytes of a reply", reply.payload.len(), limits::REPLY_BYTES_MAX)?;
@@ -92,7 +73,7 @@ fn reply(reply: &Reply) -> Result<(), String> {
     rule(is_json_object(&reply.payload), || "the payload of a reply is not a JSON object".to_owned())
 }
 
-fn push(push: &Push) -> Result<(), String> {
+pub(super) fn push(push: &Push) -> Result<(), String> {
     frame(&push.frame)
 }
 
@@ -122,27 +103,26 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::{Calls, Event, Frame, Http, Opened, Schedule};
+    use switchboard_contract::event::Verdict;
 
-    fn answer(status: u16, headers: Vec<(String, String)>, body: usize) -> Output {
-        Output::Http(Ok(Response { status, headers, body: vec![b'x'; body] }))
+    fn answer(status: u16, headers: Vec<(String, String)>, body: usize) -> Result<(), String> {
+        Http::settle(&mut Ok(Response { status, headers, body: vec![b'x'; body] }))
     }
 
-    fn refusal(status: u16, code: &str) -> Output {
+    fn refusal(status: u16, code: &str) -> Result<(), String> {
         let (code, detail) = (code.to_owned(), "no".to_owned());
-        Output::Frame(Err(Problem { status, code, detail, field: None, retry_after_ms: None }))
+        Frame::settle(&mut Err(Problem { status, code, detail, field: None, retry_after_ms: None }))
     }
 
-    fn replies(frame_type: &str, payload: String) -> Output {
-        Output::Frame(Ok(Some(Reply {
-            frame_type: frame_type.to_owned(),
-            payload,
-            subscriptions: Vec::new(),
-        })))
+    fn replies(frame_type: &str, payload: String) -> Result<(), String> {
+        let frame_type = frame_type.to_owned();
+        Frame::settle(&mut Ok(Some(Reply { frame_type, payload, subscriptions: Vec::new() })))
     }
 
-    fn opened(frames: &[&str]) -> Output {
+    fn opened(frames: &[&str]) -> Result<(), String> {
         let push = |frame: &&str| Push { frame: (*frame).to_owned(), position: None };
-        Output::Opened(Ok(frames.iter().map(push).collect()))
+        Opened::settle(&mut Ok(frames.iter().map(push).collect()))
     }
 
     fn header(name: &str, value: &str) -> Vec<(String, String)> {
@@ -150,36 +130,35 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_the_rules_goes_out() {
+    fn an_answer_that_keeps_the_rules_passes() {
         let padded = format!("{{\"a\":\"{}\"}}", "x".repeat(limits::REPLY_BYTES_MAX - 8));
-        for output in [
+        for settled in [
             answer(200, header("content-type", "text/plain"), limits::ANSWER_BODY_BYTES_MAX),
             answer(599, vec![("x-a".to_owned(), "1".to_owned()); limits::ANSWER_HEADERS_MAX], 0),
             refusal(400, "not_found"),
             replies("pong", padded),
-            Output::Frame(Ok(None)),
+            Frame::settle(&mut Ok(None)),
             opened(&[r#"{"type":"x","payload":{}}"#]),
-            Output::Event(vec![Verdict::Ack, Verdict::Reject("no".to_owned())]),
+            Event::settle(&mut vec![Verdict::Ack, Verdict::Reject("no".to_owned())]),
         ] {
-            let mut output = output;
-            assert_eq!(settle(&mut output), Ok(()));
+            assert_eq!(settled, Ok(()));
         }
     }
 
     #[test]
     fn a_long_sentence_is_cut_between_characters() {
         let long = "é".repeat(limits::REASON_BYTES_MAX);
-        let (detail, field) = (long.clone(), Some(long.clone()));
-        let problem =
-            Problem { status: 404, code: "not_found".to_owned(), detail, field, retry_after_ms: None };
-        let mut outputs = [
-            Output::Http(Err(problem)),
-            Output::Schedule(Err(long.clone())),
-            Output::Event(vec![Verdict::Reject(long)]),
-        ];
-        for output in &mut outputs {
-            assert_eq!(settle(output), Ok(()));
-            let bytes = serde_json::to_string(output).unwrap().len();
+        let (code, detail, field) = ("not_found".to_owned(), long.clone(), Some(long.clone()));
+        let mut http = Err(Problem { status: 404, code, detail, field, retry_after_ms: None });
+        let (mut schedule, mut event) = (Err(long.clone()), vec![Verdict::Reject(long)]);
+        assert_eq!(
+            (Http::settle(&mut http), Schedule::settle(&mut schedule), Event::settle(&mut event)),
+            (Ok(()), Ok(()), Ok(()))
+        );
+        let texts =
+            [serde_json::to_string(&http), serde_json::to_string(&schedule), serde_json::to_string(&event)];
+        for text in texts {
+            let bytes = text.unwrap().len();
             assert!((limits::REASON_BYTES_MAX..3 * limits::REASON_BYTES_MAX).contains(&bytes), "{bytes}");
         }
     }
@@ -209,8 +188,7 @@ mod tests {
             (opened(&["{}", "hello"]), "not a JSON object"),
             (opened(&vec!["{}"; limits::PAGE_PUSHES_MAX + 1]), "1001 pushes"),
         ] {
-            let mut output = output;
-            let broken = settle(&mut output).unwrap_err();
+            let broken = output.unwrap_err();
             assert!(broken.contains(rule), "{broken}");
         }
     }

@@ -8,6 +8,7 @@ mod budget;
 mod callers;
 mod compile;
 mod engine;
+pub mod export;
 mod failure;
 mod file;
 #[cfg(test)]
@@ -34,10 +35,8 @@ use background::BackgroundThreads;
 use budget::Budget;
 use compile::Artifacts;
 use engine::EngineEnv;
-use invoke::{Input, Output};
 use recording::Recordings;
-use switchboard_contract::types::{Principal, Problem, Push};
-use switchboard_contract::{connection, event, frame, http, schedule};
+use switchboard_contract::types::Principal;
 use switchboard_core::config::{Config, Traces};
 use switchboard_core::ids::ConnectionId;
 use switchboard_core::limits;
@@ -48,9 +47,9 @@ pub use crate::interfaces::Backends;
 pub use crate::interfaces::call::{Function, InjectedFault, Responder, Response, Source};
 pub use callers::{CallLog, Caller, Logged};
 pub use compile::{Compiler, SUBCOMMAND, child as compile_as_child};
+pub use export::{Export, Trigger};
 pub use failure::{Failure, Kind};
 pub use file::{Refusal, ReleaseFile};
-pub use invoke::Trigger;
 pub use observer::{CallObserver, ObserverSlot};
 pub use release::{LoadedRelease, releases_loaded};
 pub use stats::{Ending, ReleaseStats, Used};
@@ -170,95 +169,35 @@ impl Runtime {
         })
     }
 
-    pub async fn http(
+    /// Calls an export of a release. The call is recorded if an operator or the release's observer wants it.
+    ///
+    /// # Errors
+    /// A [`Failure`] when the call ended without an answer.
+    pub async fn call<E: Export>(
         &self,
         release: &Arc<LoadedRelease>,
         call: Call,
-        request: http::Request,
-    ) -> Result<Result<http::Response, Problem>, Failure> {
-        match self.call(release, call, Input::Http(request)).await? {
-            Output::Http(answer) => Ok(answer),
-            other => Err(unlike(other)),
+        input: E::Input,
+    ) -> Result<E::Output, Failure> {
+        let is_observed = release.observer.with(|observer| observer.wants(&call.id)).unwrap_or(false);
+        let keeps = self.recordings.as_ref().filter(|recordings| recordings.begin());
+        let recorder = (keeps.is_some() || is_observed).then(Recorder::default);
+        let input = Arc::new(input);
+        let (result, state) = self.run::<E>(release, call, Source::Live, recorder, input.clone()).await;
+        let failed = invoke::ending::<E>(&result).is_bad();
+        if let Some((state, taken)) = state.and_then(recording::taken) {
+            let trace = recording::trace::<E>(release, &state.id, &input, taken, &result);
+            if let Some(recordings) = keeps {
+                recordings.keep(&trace, failed).await;
+            }
+            if is_observed {
+                release.observer.with(|observer| observer.recorded(trace, failed));
+            }
         }
-    }
-
-    pub async fn frame(
-        &self,
-        release: &Arc<LoadedRelease>,
-        call: Call,
-        request: frame::Request,
-    ) -> Result<Result<Option<frame::Reply>, Problem>, Failure> {
-        match self.call(release, call, Input::Frame(request)).await? {
-            Output::Frame(answer) => Ok(answer),
-            other => Err(unlike(other)),
+        if failed {
+            release.observer.with(|observer| observer.failed());
         }
-    }
-
-    pub async fn opened(
-        &self,
-        release: &Arc<LoadedRelease>,
-        call: Call,
-        opened: connection::Opened,
-    ) -> Result<Result<Vec<Push>, Problem>, Failure> {
-        match self.call(release, call, Input::Opened(opened)).await? {
-            Output::Opened(answer) => Ok(answer),
-            other => Err(unlike(other)),
-        }
-    }
-
-    pub async fn closed(
-        &self,
-        release: &Arc<LoadedRelease>,
-        call: Call,
-        closed: connection::Closed,
-    ) -> Result<(), Failure> {
-        self.call(release, call, Input::Closed(closed)).await.map(drop)
-    }
-
-    pub async fn touched(
-        &self,
-        release: &Arc<LoadedRelease>,
-        call: Call,
-        node: String,
-        touches: Vec<connection::Touch>,
-    ) -> Result<(), Failure> {
-        self.call(release, call, Input::Touched { node, touches }).await.map(drop)
-    }
-
-    pub async fn missed(
-        &self,
-        release: &Arc<LoadedRelease>,
-        call: Call,
-        gap: connection::Gap,
-    ) -> Result<Result<connection::Page, Problem>, Failure> {
-        match self.call(release, call, Input::Missed(gap)).await? {
-            Output::Missed(answer) => Ok(answer),
-            other => Err(unlike(other)),
-        }
-    }
-
-    pub async fn schedule(
-        &self,
-        release: &Arc<LoadedRelease>,
-        call: Call,
-        tick: schedule::Tick,
-    ) -> Result<Result<(), String>, Failure> {
-        match self.call(release, call, Input::Schedule(tick)).await? {
-            Output::Schedule(answer) => Ok(answer),
-            other => Err(unlike(other)),
-        }
-    }
-
-    pub async fn event(
-        &self,
-        release: &Arc<LoadedRelease>,
-        call: Call,
-        events: Vec<event::Event>,
-    ) -> Result<Vec<event::Verdict>, Failure> {
-        match self.call(release, call, Input::Event { events }).await? {
-            Output::Event(answer) => Ok(answer),
-            other => Err(unlike(other)),
-        }
+        result
     }
 
     /// Replays a recorded call on any release, with that release's settings and the recorded answers. The
@@ -284,77 +223,51 @@ impl Runtime {
         recording::play(self, release, call, (trigger, input), source, bytes_max).await
     }
 
-    async fn call(&self, release: &Arc<LoadedRelease>, call: Call, input: Input) -> Result<Output, Failure> {
-        let is_observed = release.observer.with(|observer| observer.wants(&call.id)).unwrap_or(false);
-        let keeps = self.recordings.as_ref().filter(|recordings| recordings.begin());
-        let recorder = (keeps.is_some() || is_observed).then(Recorder::default);
-        let input = Arc::new(input);
-        let (result, state) = self.run(release, call, Source::Live, recorder, input.clone()).await;
-        let failed = invoke::ending(&result).is_bad();
-        if let Some((state, taken)) = state.and_then(recording::taken) {
-            let trace = recording::trace(release, &state.id, &input, taken, &result);
-            if let Some(recordings) = keeps {
-                recordings.keep(&trace, failed).await;
-            }
-            if is_observed {
-                release.observer.with(|observer| observer.recorded(trace, failed));
-            }
-        }
-        if failed {
-            release.observer.with(|observer| observer.failed());
-        }
-        result
-    }
-
     /// Runs a call. The state is `None` when the call got no slot.
-    async fn run(
+    async fn run<E: Export>(
         &self,
         release: &Arc<LoadedRelease>,
         call: Call,
         source: Source,
         recorder: Option<Recorder>,
-        input: Arc<Input>,
-    ) -> (Result<Output, Failure>, Option<CallState>) {
+        input: Arc<E::Input>,
+    ) -> (Result<E::Output, Failure>, Option<CallState>) {
         let begun = Instant::now();
-        let trigger = input.trigger();
         let (Ok(of_release), Some(of_node)) =
             (release.slots.clone().try_acquire_owned(), release.calls.take(1))
         else {
             let busy = Failure::new(Kind::Busy, "every call slot that this release may use now is in use");
-            let caller = input.caller(call.principal.as_ref());
+            let caller = caller::<E>(&input, call.principal.as_ref());
             let ending = Ending::Failed(busy.kind);
-            release.stats.record(trigger, caller, begun.elapsed(), ending, Used::default());
+            release.stats.record(E::TRIGGER, caller, begun.elapsed(), ending, Used::default());
             return (Err(busy), None);
         };
-        let cause = input.traced_by();
+        let cause = E::cause(&input);
         let traced = matches!(source, Source::Live).then(|| spans::begin(cause)).flatten();
         let mut state = self.state(release, call, source, recorder);
         state.middleware.traced = traced;
         if traced.is_some() {
             state.middleware.span_attributes = invoke::span_attributes(release, &state);
         }
-        if trigger == Trigger::Frame {
-            state.gates = state.connection;
-        }
         let store = store::build(&self.env.engine, state);
         let clock = store.data().middleware.clock.clone();
         let (release_of_call, input_of_call) = (release.clone(), input.clone());
         let call = async move {
-            let (result, mut state) = invoke::run(release_of_call, store, input_of_call).await;
+            let (result, mut state) = invoke::run::<E>(release_of_call, store, input_of_call).await;
             state.finish().await;
             // The instance is dropped by now, on the thread on which it ran.
             drop((of_release, of_node));
             (result, state)
         };
-        let (result, state) = self.background.run(call, || clock.is_long() && input.may_wait()).await;
+        let (result, state) = self.background.run(call, || clock.is_long() && E::MAY_WAIT).await;
         let used = Used { cpu: state.middleware.clock.spent(), memory_bytes: state.memory.bytes() };
-        let caller = input.caller(state.principal.as_ref());
-        release.stats.record(trigger, caller, begun.elapsed(), invoke::ending(&result), used);
+        let caller = caller::<E>(&input, state.principal.as_ref());
+        release.stats.record(E::TRIGGER, caller, begun.elapsed(), invoke::ending::<E>(&result), used);
         if let Some(traced) = traced {
-            invoke::record_span(release, trigger, &result, &state, begun, (traced, cause));
+            invoke::record_span::<E>(release, &result, &state, begun, (traced, cause));
         }
         if let Err(failure) = &result {
-            invoke::log_failure(release, trigger, failure, &state);
+            invoke::log_failure(release, E::NAME, failure, &state);
         }
         (result, Some(state))
     }
@@ -382,7 +295,7 @@ fn warming() -> Call {
     Call { id: "warming".into(), principal: None, connection: None }
 }
 
-/// `invoke::run` answers an input with the output of its kind.
-fn unlike(output: Output) -> Failure {
-    Failure::new(Kind::Host, format!("an answer of another trigger: {output:?}"))
+/// Returns the caller of a call, for the log of calls.
+fn caller<'a, E: Export>(input: &'a E::Input, principal: Option<&'a Principal>) -> Caller<'a> {
+    principal.map_or_else(|| E::caller(input), |principal| Caller::User(&principal.user_id))
 }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::export::{Export, with_export};
 use super::failure::Failure;
 use super::file::Refusal;
-use super::invoke::{Input, Output, Trigger};
 use super::release::LoadedRelease;
 use super::{Call, Runtime};
 use crate::interfaces::CallState;
@@ -77,18 +77,18 @@ pub(super) fn taken(mut state: CallState) -> Option<(CallState, Taken)> {
     Some((state, taken))
 }
 
-pub(super) fn trace(
+pub(super) fn trace<E: Export>(
     release: &LoadedRelease,
     call: &str,
-    input: &Input,
+    input: &E::Input,
     (exchanges, left_out): Taken,
-    result: &Result<Output, Failure>,
+    result: &Result<E::Output, Failure>,
 ) -> Trace {
     let mut trace = Trace {
         handler: release.name().to_owned(),
         release: Some(release.digest),
         call: call.to_owned(),
-        trigger: input.trigger().as_str().to_owned(),
+        trigger: E::NAME.to_owned(),
         scenario: None,
         input: recording::value_of(input),
         exchanges,
@@ -146,40 +146,25 @@ pub(super) async fn play(
     bytes_max: u64,
 ) -> Result<Trace, Refusal> {
     recording::reveal(release.settings(), &mut asked);
-    let input = input(trigger, asked)
-        .map_err(|why| Refusal::of_release(format!("the input is not one of `{trigger}`: {why}")))?;
+    let wrong =
+        |why: String| Refusal::of_release(format!("the input does not fit the trigger `{trigger}`: {why}"));
+    with_export!(trigger, E => {
+        let input = recording::value_from(asked).map_err(|error| wrong(error.to_string()))?;
+        Ok(play_as::<E>(runtime, release, call, input, source, bytes_max).await)
+    }, Err(wrong("there is no such trigger".to_owned())))
+}
+
+async fn play_as<E: Export>(
+    runtime: &Runtime,
+    release: &Arc<LoadedRelease>,
+    call: Call,
+    input: E::Input,
+    source: Source,
+    bytes_max: u64,
+) -> Trace {
     let (id, input) = (call.id.clone(), Arc::new(input));
     let recorder = Some(Recorder::up_to(bytes_max));
-    let (result, state) = runtime.run(release, call, source, recorder, input.clone()).await;
+    let (result, state) = runtime.run::<E>(release, call, source, recorder, input.clone()).await;
     let taken = state.and_then(taken).map_or_else(Default::default, |(_, taken)| taken);
-    Ok(self::trace(release, &id, &input, taken, &result))
-}
-
-fn input(trigger: &str, value: Value) -> Result<Input, String> {
-    let known = Trigger::ALL.into_iter().find(|known| known.as_str() == trigger);
-    let input = match known.ok_or("there is no such trigger")? {
-        Trigger::Http => recording::value_from(value).map(Input::Http),
-        Trigger::Frame => recording::value_from(value).map(Input::Frame),
-        Trigger::Opened => recording::value_from(value).map(Input::Opened),
-        Trigger::Closed => recording::value_from(value).map(Input::Closed),
-        Trigger::Touched => recording::value_from(value)
-            .map(|touched: Touched| Input::Touched { node: touched.node, touches: touched.touches }),
-        Trigger::Missed => recording::value_from(value).map(Input::Missed),
-        Trigger::Schedule => recording::value_from(value).map(Input::Schedule),
-        Trigger::Event => {
-            recording::value_from(value).map(|handed: Handed| Input::Event { events: handed.events })
-        }
-    };
-    input.map_err(|error| error.to_string())
-}
-
-#[derive(serde::Deserialize)]
-struct Touched {
-    node: String,
-    touches: Vec<switchboard_contract::connection::Touch>,
-}
-
-#[derive(serde::Deserialize)]
-struct Handed {
-    events: Vec<switchboard_contract::event::Event>,
+    trace::<E>(release, &id, &input, taken, &result)
 }

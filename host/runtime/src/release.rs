@@ -48,7 +48,7 @@ pub struct LoadedRelease {
 }
 
 /// The exports of a release. `None`: the manifest does not bind the trigger.
-pub(super) struct Exports {
+pub struct Exports {
     pub http: Option<HttpHandlerPre<CallState>>,
     pub frame: Option<FrameHandlerPre<CallState>>,
     pub connection: Option<ConnectionHandlerPre<CallState>>,

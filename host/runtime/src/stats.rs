@@ -9,8 +9,8 @@ use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
 use super::callers::{CallLog, Caller};
+use super::export::Trigger;
 use super::failure::Kind;
-use super::invoke::Trigger;
 use switchboard_core::error::Blame;
 use switchboard_telemetry::histogram::{Counts, Histogram};
 

@@ -6,6 +6,7 @@ mod fairness;
 use std::time::Duration;
 
 use super::*;
+use switchboard_contract::schedule;
 use switchboard_core::config::Traced;
 use switchboard_core::error::Blame;
 use switchboard_recording::{Outcome, redact_secrets};
@@ -53,15 +54,15 @@ impl Sandbox {
 
     async fn tick(&self, release: &Arc<LoadedRelease>) -> Result<(), Failure> {
         let tick = schedule::Tick { name: "tick".into(), node: "node".into(), due_ms: 7 };
-        self.runtime.schedule(release, call(), tick).await.map(|answer| answer.unwrap())
+        self.runtime.call::<export::Schedule>(release, call(), tick).await.map(|answer| answer.unwrap())
     }
 
     /// The same, answered by a source.
     async fn tick_with(&self, release: &Arc<LoadedRelease>, source: Source) -> Result<(), Failure> {
         let tick = schedule::Tick { name: "tick".into(), node: "node".into(), due_ms: 7 };
         let (result, _) =
-            self.runtime.run(release, call(), source, None, Arc::new(Input::Schedule(tick))).await;
-        result.map(|output| assert_eq!(output, Output::Schedule(Ok(()))))
+            self.runtime.run::<export::Schedule>(release, call(), source, None, Arc::new(tick)).await;
+        result.map(|output| assert_eq!(output, Ok(())))
     }
 
     async fn fails(&self, file: &ReleaseFile) -> Failure {

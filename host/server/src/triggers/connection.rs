@@ -1,4 +1,5 @@
-//! The life of connections, for handlers that care: opened, closed, touched, and what an address published meanwhile.
+//! Connection triggers: they notify handlers that a connection opened, closed or sent something, and ask them
+//! for the pushes that subscribers missed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 use uuid::Uuid;
 
-use super::{Triggers, told};
+use super::{Triggers, log_and_convert};
 use switchboard_contract::connection::{Closed, Opened, Page, Touch};
 use switchboard_contract::types::Push;
 use switchboard_core::ids::{ConnectionId, UserId};
@@ -17,16 +18,21 @@ use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_core::timestamp;
 use switchboard_fanout::Missing;
-use switchboard_runtime::{Call, Failure, Kind};
+use switchboard_runtime::{Call, Export, Failure, Kind, LoadedRelease, export};
 
 impl Triggers {
-    /// What the handlers want the client to have first. A handler that fails costs its own part of it. Waits for its turn:
-    /// a crowd must not take all slots, and find none.
+    /// Calls the `open` handlers of a new connection, and returns the pushes that the client gets first. A
+    /// handler that fails adds no pushes. This waits for an admission slot up to [`limits::OPENING_WAIT`]:
+    /// when many clients connect at once, their handlers must not use all call slots.
     pub async fn opened(&self, opened: Opened) -> Vec<Push> {
         let mut pushes = Vec::new();
         let connection = ConnectionId::parse(&opened.connection);
-        let Some(_turn) = turn(&self.turns.openings, limits::OPENING_WAIT).await else {
-            tracing::warn!(connection.id = %opened.connection, "not greeted: its turn did not come");
+        let Some(_permit) = admit(&self.admission.openings, limits::OPENING_WAIT).await else {
+            tracing::warn!(
+                connection.id = %opened.connection,
+                "connection handlers skipped: no admission slot within {} s",
+                limits::OPENING_WAIT.as_secs()
+            );
             return pushes;
         };
         for entry in self.registry.current().opened() {
@@ -34,52 +40,60 @@ impl Triggers {
             let call =
                 Call { id: Uuid::now_v7().to_string(), principal: Some(opened.caller.clone()), connection };
             let call_id = call.id.clone();
-            let mut tries = Tries::default();
-            let answer = loop {
-                let answer = self.runtime.opened(&release, call.clone(), opened.clone()).await;
-                if tries.end_with(&answer).await {
-                    break answer;
-                }
-            };
-            match answer {
-                Ok(Ok(more)) => pushes.extend(more),
-                Ok(Err(problem)) => {
-                    tracing::warn!(handler.name = %entry.name, call = %call_id, code = %problem.code, "greeting refused");
-                }
-                Err(failure) => {
-                    told(&release, &call_id, &failure);
-                }
+            match self.call_with_retries::<export::Opened>(&release, call, opened.clone()).await {
+                Some(Ok(more)) => pushes.extend(more),
+                Some(Err(problem)) => tracing::warn!(
+                    handler.name = %entry.name,
+                    call = %call_id,
+                    code = %problem.code,
+                    "handler refused `open`; the connection opens without its pushes",
+                ),
+                None => {}
             }
         }
         pushes
     }
 
-    /// Waits for its turn: when many connections end at once, their handlers are not all called at once.
+    /// Calls the `close` handlers of a connection. This waits for an admission slot: when many connections
+    /// close at once, their handlers are not all called at once.
     pub async fn closed(&self, closed: Closed) {
         if let Some(connection) = ConnectionId::parse(&closed.connection) {
             self.touches.forget(connection);
         }
-        let Ok(_turn) = self.turns.closings.acquire().await else { return };
+        let Ok(_permit) = self.admission.closings.acquire().await else { return };
         for entry in self.registry.current().closed() {
             let release = Arc::clone(entry.pick(&closed.user_id));
-            let call = background();
-            let call_id = call.id.clone();
-            let mut tries = Tries::default();
-            let answer = loop {
-                let answer = self.runtime.closed(&release, call.clone(), closed.clone()).await;
-                if tries.end_with(&answer).await {
-                    break answer;
-                }
-            };
-            if let Err(failure) = answer {
-                told(&release, &call_id, &failure);
-            }
+            self.call_with_retries::<export::Closed>(&release, background(), closed.clone()).await;
         }
     }
 
-    /// Remembered until the next report, at most one entry a connection.
+    /// Adds a connection to the next report of touched connections, which has at most one entry for each.
     pub fn touch(&self, connection: ConnectionId, user: &UserId, active: bool) {
         self.touches.add(connection, user, active);
+    }
+
+    /// Calls an export. A call that found no slot had no effect, and no client repeats it, so this tries
+    /// again after each wait of [`limits::SLOT_RETRIES_AFTER`]. Returns `None` for a failure, which is logged
+    /// here.
+    async fn call_with_retries<E: Export>(
+        &self,
+        release: &Arc<LoadedRelease>,
+        call: Call,
+        input: E::Input,
+    ) -> Option<E::Output> {
+        let mut waits = limits::SLOT_RETRIES_AFTER.iter();
+        loop {
+            match self.runtime.call::<E>(release, call.clone(), input.clone()).await {
+                Ok(output) => return Some(output),
+                Err(Failure { kind: Kind::Busy, .. }) if waits.len() > 0 => {
+                    tokio::time::sleep(waits.next().copied().unwrap_or_default()).await;
+                }
+                Err(failure) => {
+                    log_and_convert(release, &call.id, &failure);
+                    return None;
+                }
+            }
+        }
     }
 }
 
@@ -96,7 +110,7 @@ impl Touches {
         }
     }
 
-    /// It has ended: a report after `close` would bring it back to life.
+    /// Removes a connection that has closed. A report after `close` would make it present again.
     fn forget(&self, connection: ConnectionId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
     }
@@ -114,13 +128,13 @@ impl Touches {
     }
 }
 
-/// Places for calls that run at a time.
-pub(super) struct Turns {
+/// Admission slots of the calls about connections.
+pub(super) struct Admission {
     openings: Semaphore,
     closings: Semaphore,
 }
 
-impl Default for Turns {
+impl Default for Admission {
     fn default() -> Self {
         Self {
             openings: Semaphore::new(limits::OPENINGS_AT_ONCE_MAX),
@@ -129,38 +143,21 @@ impl Default for Turns {
     }
 }
 
-/// A handler that hangs has all places in the end: then nothing, after a while.
-async fn turn(places: &Semaphore, wait: Duration) -> Option<SemaphorePermit<'_>> {
-    timeout(wait, places.acquire()).await.ok()?.ok()
+/// Waits for an admission slot, at most `wait`: a handler that hangs can hold all of them.
+async fn admit(slots: &Semaphore, wait: Duration) -> Option<SemaphorePermit<'_>> {
+    timeout(wait, slots.acquire()).await.ok()?.ok()
 }
 
-/// Nobody asks for such a call again: one that found no slot, and so did nothing, is tried again after a wait.
-#[derive(Default)]
-struct Tries(usize);
-
-impl Tries {
-    async fn end_with<T>(&mut self, answer: &Result<T, Failure>) -> bool {
-        let is_busy = matches!(answer, Err(Failure { kind: Kind::Busy, .. }));
-        match limits::SLOT_TRIES_APART_MS.get(self.0) {
-            Some(wait) if is_busy => {
-                self.0 += 1;
-                tokio::time::sleep(Duration::from_millis(*wait)).await;
-                false
-            }
-            _ => true,
-        }
-    }
-}
-
+/// Reports the touched connections to their handlers, until the process ends.
 pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
-    let mut clock = tokio::time::interval(Duration::from_millis(limits::TOUCH_REPORT_MS));
+    let mut clock = tokio::time::interval(limits::TOUCH_REPORT_EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut losses = triggers.hub.losses();
     loop {
         tokio::select! {
             () = guard.begun() => return,
             _ = clock.tick() => {}
-            // Redis may have lost every lease: whoever is here is told of, heard of lately or not.
+            // Redis may have lost every presence lease, so every connection of this node is reported.
             Ok(()) = losses.changed() => {
                 triggers.hub.connections().iter().for_each(|(id, user)| triggers.touches.add(*id, user, false));
             }
@@ -169,29 +166,19 @@ pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: ShutdownG
         for part in touches.chunks(limits::TOUCHES_MAX) {
             for entry in triggers.registry.current().touched() {
                 let call = background();
-                let call_id = call.id.clone();
-                let release = Arc::clone(entry.pick(&call_id));
-                let node = triggers.node.to_string();
-                let mut tries = Tries::default();
-                let answer = loop {
-                    let (call, node) = (call.clone(), node.clone());
-                    let answer = triggers.runtime.touched(&release, call, node, part.to_vec()).await;
-                    if tries.end_with(&answer).await {
-                        break answer;
-                    }
-                };
-                if let Err(failure) = answer {
-                    told(&release, &call_id, &failure);
-                }
+                let release = Arc::clone(entry.pick(&call.id));
+                let input = export::Touches { node: triggers.node.to_string(), touches: part.to_vec() };
+                triggers.call_with_retries::<export::Touched>(&release, call, input).await;
             }
         }
     }
 }
 
-/// Drains the hub's mailbox of gaps. Each is one page; the hub asks again where there is more.
+/// Drains the hub's mailbox of gaps, until the process ends. Each gap gets one page; the hub asks again if
+/// there is more.
 pub(super) async fn fill_gaps(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let Some(mut gaps) = triggers.hub.gaps() else {
-        tracing::error!("the mailbox of gaps is drained elsewhere");
+        tracing::error!("another task drains the mailbox of gaps; this task ends");
         return;
     };
     let mut filling = JoinSet::new();
@@ -221,20 +208,25 @@ async fn page(triggers: &Triggers, missing: &Missing) -> Option<Page> {
     let call = background();
     let call_id = call.id.clone();
     let release = Arc::clone(entry.pick(&call_id));
-    match triggers.runtime.missed(&release, call, missing.gap()).await {
+    match triggers.runtime.call::<export::Missed>(&release, call, missing.gap()).await {
         Ok(Ok(page)) => Some(page),
         Ok(Err(problem)) => {
-            tracing::warn!(handler.name = %entry.name, call = %call_id, code = %problem.code, "a gap stays open");
+            tracing::warn!(
+                handler.name = %entry.name,
+                call = %call_id,
+                code = %problem.code,
+                "handler refused `missed`; the gap stays open until the next attempt",
+            );
             None
         }
         Err(failure) => {
-            told(&release, &call_id, &failure);
+            log_and_convert(&release, &call_id, &failure);
             None
         }
     }
 }
 
-/// A call that no user asked for.
+/// Makes a call without a caller.
 fn background() -> Call {
     Call { id: Uuid::now_v7().to_string(), principal: None, connection: None }
 }
@@ -244,12 +236,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn behind_calls_that_hang_a_wait_ends() {
+    async fn the_wait_for_an_admission_slot_is_bounded() {
         const SHORT: Duration = Duration::from_millis(20);
-        let places = Semaphore::new(1);
-        let held = turn(&places, SHORT).await.expect("a place");
-        assert!(turn(&places, SHORT).await.is_none());
+        let slots = Semaphore::new(1);
+        let held = admit(&slots, SHORT).await.expect("a slot");
+        assert!(admit(&slots, SHORT).await.is_none());
         drop(held);
-        assert!(turn(&places, SHORT).await.is_some());
+        assert!(admit(&slots, SHORT).await.is_some());
     }
 }

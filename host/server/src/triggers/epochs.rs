@@ -1,5 +1,6 @@
-//! Notices that Postgres is in another position epoch: after a failover to a replica that lagged, or a restore. What this node
-//! remembers of positions is then of a history that is no more. It decides nothing: each part looks up anew where it stands.
+//! Detects a new position epoch of Postgres, after a failover to a replica that lagged, or after a restore.
+//! The positions that this node remembers then belong to a history that no longer exists. This task only
+//! notifies the consumers and the hub; each of them reads its positions again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,25 +21,25 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
             () = guard.begun() => return,
             _ = clock.tick() => {}
         }
-        // Without Postgres nothing can be said; the probe of the outbox logs that.
+        // Without Postgres the epoch is unknown. The probe of the outbox logs that Postgres is away.
         let Ok(epoch) = epochs::current(triggers.postgres.host()).await else { continue };
         let before = *triggers.epochs.borrow();
         if before == Some(epoch) {
             continue;
         }
         match before {
-            None => info!(epoch, "the position epoch of the database"),
+            None => info!(epoch, "read the position epoch of the database"),
             Some(before) => {
                 metrics::counter!("switchboard_position_epochs_total").increment(1);
                 warn!(
                     epoch,
                     before,
-                    "the database is in a new position epoch: it failed over or was restored. What was acknowledged and \
-                     not replicated is lost; subscribers are told which messages they have that are not stored"
+                    "the database is in a new position epoch: it failed over or was restored. Commits that were not \
+                     replicated are lost; subscribers are notified which of their messages are no longer stored"
                 );
             }
         }
-        // The cursors of the consumers, before anything is published from them.
+        // The consumers first, so that they claim their cursors again before they publish.
         triggers.epochs.send_replace(Some(epoch));
         if before.is_some() {
             triggers.hub.history_changed();

@@ -1,9 +1,9 @@
-//! Events of the outbox, to the handlers that consume them. Each consumer has a cursor for each shard; one node at a time
-//! holds a cursor, under a lease, and calls the handler with one batch of all its shards at a time. Nothing of it is in
-//! Redis.
+//! The event trigger: it delivers events of the outbox to their consumers. Each consumer has a cursor for
+//! each shard. One node at a time holds a cursor, under a lease, and calls the handler with one batch of all
+//! its shards at a time. None of this state is in Redis.
 //!
-//! This file starts a task for each consumer and probes how far the outbox is; `consumer` holds the leases, `reader` reads
-//! and settles, `delivery` calls the handler.
+//! This file starts a task for each consumer, and probes the heads of the outbox. `consumer` keeps the
+//! leases, `reader` reads and settles, and `delivery` calls the handler.
 
 mod consumer;
 mod delivery;
@@ -26,7 +26,7 @@ use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_postgres::outbox::{self, Heads};
 
-/// How often partitions are made ahead and dropped behind.
+/// The time between two runs that make future partitions and drop past ones.
 const MAINTENANCE: Duration = Duration::from_secs(3600);
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
@@ -34,7 +34,7 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let mut changes = triggers.registry.changes();
     let mut tasks = JoinSet::new();
     let mut consumers: HashMap<String, AbortHandle> = HashMap::new();
-    // None has begun; then each is started again if it panics.
+    // Both tasks start below, and start again if they panic.
     let (mut probing, mut maintaining) = (None, None);
     let ended = |task: &Option<AbortHandle>| task.as_ref().is_none_or(AbortHandle::is_finished);
     loop {
@@ -44,7 +44,7 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
         if ended(&maintaining) {
             maintaining = Some(tasks.spawn(maintain(triggers.clone(), guard.clone())));
         }
-        // A consumer's task ends by itself when its handler is gone.
+        // A consumer's task ends by itself when no release of its handler consumes events any more.
         consumers.retain(|_, task| !task.is_finished());
         for consumer in triggers.registry.current().consumers() {
             consumers.entry(consumer.entry.name.clone()).or_insert_with_key(|name| {
@@ -56,7 +56,7 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
             Ok(()) = changes.changed() => {}
             Some(ended) = tasks.join_next() => {
                 if let Err(error) = ended {
-                    error!(%error, "a task of the event trigger ended badly, it is started again");
+                    error!(%error, "event trigger task panicked; restarting");
                 }
             }
         }
@@ -64,7 +64,8 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// What stands behind every wake: how far the sequences of the shards are, ten times a second.
+/// Probes the heads of the shards every [`limits::OUTBOX_TICK_MS`], so that a lost wake delays events by at
+/// most one tick.
 async fn probe(triggers: Arc<Triggers>, heads: watch::Sender<Heads>, mut guard: ShutdownGuard) {
     let mut clock = tokio::time::interval(Duration::from_millis(limits::OUTBOX_TICK_MS));
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -82,7 +83,7 @@ async fn probe(triggers: Arc<Triggers>, heads: watch::Sender<Heads>, mut guard: 
             }
             Err(error) if !failing => {
                 failing = true;
-                warn!(%error, "cannot see how far the outbox is");
+                warn!(%error, "cannot read the heads of the outbox; consumers depend on wakes until Postgres answers");
             }
             Err(_) => {}
         }
@@ -103,12 +104,14 @@ async fn maintain(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
                     warn!(
                         consumer,
                         events,
-                        "the retired consumer {consumer} has missed {events} events of the outbox that were cleaned"
+                        "the retired consumer {consumer} has missed {events} events: their partitions were dropped"
                     );
                 }
             }
-            // Rows without a partition of their day go to the default one meanwhile.
-            Err(error) => warn!(%error, "cannot keep the outbox's partitions"),
+            // Until the next run, rows without a partition for their day go to the default partition.
+            Err(error) => {
+                warn!(%error, "cannot make or drop partitions of the outbox; trying again in an hour")
+            }
         }
     }
 }

@@ -1,15 +1,16 @@
-//! Frames whose type a manifest binds. The gateway puts the reply and its subscriptions into the connection's queue.
+//! The frame trigger: frames whose type a manifest binds. The gateway puts the reply into the connection's
+//! outlet and opens its subscriptions.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Triggers, told};
+use super::{Triggers, log_and_convert};
 use switchboard_contract::frame::{Reply, Request};
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_fanout::ConnectionInfo;
 use switchboard_protocol::wire::problem::Code;
-use switchboard_runtime::Call;
+use switchboard_runtime::{Call, export};
 
 impl Triggers {
     pub async fn frame(
@@ -21,7 +22,7 @@ impl Triggers {
     ) -> Result<Option<Reply>, Problem> {
         let bindings = self.registry.current();
         let Some(route) = bindings.frame(frame_type) else {
-            return Err(Code::Malformed.problem("no frame of this type is known").field("type"));
+            return Err(Code::Malformed.problem("no handler takes frames of this type").field("type"));
         };
         let release = Arc::clone(route.entry.pick(&caller.user_id));
         let call = Call {
@@ -39,9 +40,9 @@ impl Triggers {
             connection: info.connection.to_string(),
         };
         drop(bindings);
-        match self.runtime.frame(&release, call, request).await {
+        match self.runtime.call::<export::Frame>(&release, call, request).await {
             Ok(answer) => answer,
-            Err(failure) => Err(told(&release, &call_id, &failure)),
+            Err(failure) => Err(log_and_convert(&release, &call_id, &failure)),
         }
     }
 }

@@ -1,20 +1,21 @@
-//! HTTP requests whose method and path a manifest binds: of clients, and of operators under `/admin/v1/`.
+//! The HTTP trigger: requests whose method and path a manifest binds, from clients, and from operators under
+//! `/admin/v1/`.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Triggers, told};
+use super::{Triggers, log_and_convert};
 use switchboard_contract::http::{Request, Response};
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_core::manifest::OPERATORS;
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::registry::Found;
-use switchboard_runtime::Call;
+use switchboard_runtime::{Call, export};
 
-/// A request as the gateway has it: bounded, its caller verified, nothing decoded twice.
+/// A request from the gateway. Its size is checked, its caller is verified, and its query is decoded.
 pub struct HttpIn {
     pub id: String,
     pub method: String,
@@ -27,7 +28,7 @@ pub struct HttpIn {
     pub caller: Option<Principal>,
 }
 
-/// Whether anybody answers, told before the body is read and the token checked.
+/// Whether a handler answers a request; known before the body is read and the token checked.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reach {
     Bound { public: bool },
@@ -36,7 +37,7 @@ pub enum Reach {
 }
 
 impl Triggers {
-    /// For clients.
+    /// Returns whether a handler answers a client's request.
     pub fn reach(&self, method: &str, path: &str) -> Reach {
         if is_for_operators(path) {
             return Reach::Nothing;
@@ -50,23 +51,24 @@ impl Triggers {
         }
     }
 
-    /// A client's.
+    /// Answers a client's request.
     pub async fn http(&self, request: HttpIn) -> Result<Response, Problem> {
         if is_for_operators(&request.path) { Err(nothing()) } else { self.answer(request).await }
     }
 
-    /// An operator's, whom the admin listener has admitted.
+    /// Answers an operator's request. The admin listener has checked the operator's token.
     pub async fn operator(&self, request: HttpIn) -> Result<Response, Problem> {
         if is_for_operators(&request.path) { self.answer(request).await } else { Err(nothing()) }
     }
 
     async fn answer(&self, request: HttpIn) -> Result<Response, Problem> {
         let bindings = self.registry.current();
-        // Looked up again: a swap may have come between, and one call sees one release.
+        // The route is looked up again, because a release may have changed since `reach`, and a call uses one
+        // release.
         let Found::Route(route) = bindings.http(&request.method, &request.path) else {
             return Err(nothing());
         };
-        // A pattern that begins with a parameter matches everything.
+        // A pattern that begins with a parameter matches operators' paths too.
         if is_for_operators(route.pattern) != is_for_operators(&request.path) {
             return Err(nothing());
         }
@@ -78,7 +80,7 @@ impl Triggers {
             .iter()
             .map(|(name, raw)| Some(((*name).to_owned(), percent::decode(raw)?)))
             .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| Code::Malformed.problem("the path holds a wrong percent escape"))?;
+            .ok_or_else(|| Code::Malformed.problem("the path contains a wrong percent escape"))?;
 
         let call =
             Call { id: Uuid::now_v7().to_string(), principal: request.caller.clone(), connection: None };
@@ -98,9 +100,9 @@ impl Triggers {
             body: request.body.into(),
             caller: request.caller,
         };
-        match self.runtime.http(&release, call, request).await {
+        match self.runtime.call::<export::Http>(&release, call, request).await {
             Ok(answer) => answer,
-            Err(failure) => Err(told(&release, &call_id, &failure)),
+            Err(failure) => Err(log_and_convert(&release, &call_id, &failure)),
         }
     }
 }
@@ -109,7 +111,7 @@ fn nothing() -> Problem {
     Code::NotFound.problem("nothing answers this method and path")
 }
 
-/// Of a path as it came or as a manifest wrote it.
+/// Returns true for a path of operators, in a request or in a manifest.
 fn is_for_operators(path: &str) -> bool {
     path.starts_with(OPERATORS)
 }

@@ -1,5 +1,6 @@
-//! Where the outside meets the handlers: each trigger finds the handler that a manifest binds, pins the release that
-//! serves this caller, and calls it. `gateway` knows no WebAssembly and `runtime` no HTTP; both end here.
+//! Triggers: what starts calls into handlers. A trigger finds the handler that a manifest binds, pins the
+//! release for this caller, and calls it. `gateway` knows no WebAssembly and `runtime` no HTTP; the triggers
+//! join the two.
 
 mod connection;
 mod epochs;
@@ -32,10 +33,10 @@ pub struct Triggers {
     hub: Hub,
     postgres: Postgres,
     wakes: Wakes,
-    /// The position epoch, once it is known; changes when history went back.
+    /// The position epoch, once it is known. It changes after a failover or restore that lost commits.
     epochs: watch::Sender<Option<Epoch>>,
     touches: connection::Touches,
-    turns: connection::Turns,
+    admission: connection::Admission,
     progress: event::Progress,
 }
 
@@ -57,25 +58,25 @@ impl Triggers {
             wakes,
             epochs: watch::Sender::new(None),
             touches: connection::Touches::default(),
-            turns: connection::Turns::default(),
+            admission: connection::Admission::default(),
             progress: event::Progress::default(),
         })
     }
 
-    /// The Postgres roles of the releases that run here, each once, without their prefix.
+    /// Returns the Postgres roles of the releases that run here, each once and without its prefix.
     pub fn postgres_roles(&self) -> Vec<String> {
         let bindings = self.registry.current();
         let granted = bindings.handlers().filter_map(|entry| entry.running.manifest.grants.postgres.clone());
         granted.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// One sentence for each consumer of this node that does not make progress; for readiness.
+    /// Returns one sentence for each consumer of this node that does not make progress, for readiness.
     pub fn consumers_standing(&self) -> Vec<String> {
         self.progress.standing(tokio::time::Instant::now())
     }
 
-    /// Starts what runs by itself: events, schedules, the report of touched connections, the filling of gaps. Each task
-    /// holds a clone of `guard` and ends when it says so.
+    /// Starts the tasks that run without a request: events, schedules, reports of touched connections, and
+    /// the filling of gaps. Each task holds a clone of `guard`, and ends when the shutdown begins.
     pub fn start(self: &Arc<Self>, guard: &ShutdownGuard) {
         tokio::spawn(connection::report_touches(self.clone(), guard.clone()));
         tokio::spawn(connection::fill_gaps(self.clone(), guard.clone()));
@@ -85,9 +86,10 @@ impl Triggers {
     }
 }
 
-/// A call that ended without an answer: the asker gets its problem. The runtime has logged it, with all it knows of the
-/// call, unless nothing ran; how often that happens is in the metrics, and a line for each would only add to the load.
-fn told(release: &LoadedRelease, call: &str, failure: &Failure) -> Problem {
+/// Logs a failed call at debug level, and returns the problem for the caller. The runtime has already logged
+/// each failed call that ran. Calls that found no slot are only counted, because a line for each would add to
+/// the load.
+fn log_and_convert(release: &LoadedRelease, call: &str, failure: &Failure) -> Problem {
     debug!(
         handler.name = release.name(),
         handler.release = %release.digest.short(),

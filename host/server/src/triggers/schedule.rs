@@ -1,6 +1,6 @@
-//! Work by the clock. A schedule of scope `node` runs on each; one of scope `fleet` on whichever node moves its row in
-//! Postgres first. A run that is still going when the next is due makes that next one be skipped. How many begin at a time
-//! is decided in `starts`.
+//! The schedule trigger. A schedule of scope `node` runs on every node. A schedule of scope `fleet` runs on
+//! the node that first moves its row in Postgres. If a run has not ended when the next one is due, the next
+//! one is skipped. `starts` decides how many runs start at a time.
 
 mod starts;
 
@@ -15,16 +15,16 @@ use uuid::Uuid;
 
 use starts::Starts;
 
-use super::{Triggers, told};
+use super::{Triggers, log_and_convert};
 use switchboard_contract::schedule::Tick;
 use switchboard_core::limits;
 use switchboard_core::manifest::{ScheduleBinding, Scope};
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_postgres::schedules;
 use switchboard_releases::registry::Schedule;
-use switchboard_runtime::{Call, LoadedRelease};
+use switchboard_runtime::{Call, LoadedRelease, export};
 
-/// A handler's name and its schedule's.
+/// The names of a handler and of its schedule.
 type Key = (String, String);
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
@@ -56,7 +56,8 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
             if *due > now {
                 continue;
             }
-            // From the due time on, so that slow ticks do not add up; from now where many were missed.
+            // Counted from the due time, so that slow ticks do not add up. If many runs were missed, counted
+            // from now.
             *due = (*due + every).max(now);
             if running.contains_key(&key) {
                 continue;
@@ -65,7 +66,7 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
         }
         for key in starts.begin() {
             let is_it = |schedule: &&Schedule| schedule.entry.name == key.0 && schedule.binding.name == key.1;
-            // It may have waited while another release without it took over.
+            // While the schedule waited, a release without it may have been deployed.
             let Some(schedule) = current.schedules().iter().find(is_it) else {
                 starts.ended(&key);
                 continue;
@@ -75,7 +76,7 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
             running.insert(key, runs.spawn(run_once(triggers, release, call, schedule.binding.clone())));
         }
     }
-    // A run is bounded by its deadline; the end of the process waits for it.
+    // The end of the process waits for the runs, which their deadlines bound.
     while runs.join_next().await.is_some() {}
 }
 
@@ -90,13 +91,12 @@ async fn run_once(
         Scope::Node => now_ms(),
         Scope::Fleet => {
             let every = Duration::from_millis(binding.every_ms);
-            let patience =
-                Duration::from_millis(release.manifest.limits.deadline_ms) + Duration::from_secs(1);
-            match schedules::claim(triggers.postgres.host(), handler, &binding.name, every, patience).await {
+            let lease = Duration::from_millis(release.manifest.limits.deadline_ms) + Duration::from_secs(1);
+            match schedules::claim(triggers.postgres.host(), handler, &binding.name, every, lease).await {
                 Ok(Some(turn)) => turn.due_ms,
                 Ok(None) => return,
                 Err(error) => {
-                    warn!(handler.name = %handler, schedule = %binding.name, %error, "cannot ask whose turn it is");
+                    warn!(handler.name = %handler, schedule = %binding.name, %error, "cannot claim a fleet schedule; this node skips the run");
                     return;
                 }
             }
@@ -104,23 +104,27 @@ async fn run_once(
     };
     let call = Call { id: call_id.clone(), principal: None, connection: None };
     let tick = Tick { name: binding.name.clone(), node: triggers.node.to_string(), due_ms };
-    match triggers.runtime.schedule(&release, call, tick).await {
+    match triggers.runtime.call::<export::Schedule>(&release, call, tick).await {
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {
             metrics::counter!("switchboard_schedule_errors_total", "handler" => handler.to_owned())
                 .increment(1);
             let release = release.digest.short();
-            warn!(handler.name = %handler, handler.release = %release, schedule = %binding.name, call = %call_id, "run failed: {reason}");
+            warn!(handler.name = %handler, handler.release = %release, schedule = %binding.name, call = %call_id, "scheduled run failed: {reason}");
         }
         Err(failure) => {
-            told(&release, &call_id, &failure);
+            log_and_convert(&release, &call_id, &failure);
         }
     }
     if binding.scope == Scope::Fleet
         && let Err(error) = schedules::finish(triggers.postgres.host(), handler, &binding.name).await
     {
-        // The claim runs out by itself.
-        warn!(handler.name = %handler, schedule = %binding.name, %error, "cannot give the turn back");
+        warn!(
+            handler.name = %handler,
+            schedule = %binding.name,
+            %error,
+            "cannot release a fleet schedule; the claim expires by itself",
+        );
     }
 }
 

@@ -1,5 +1,5 @@
-//! One consumer on this node: claims shards, keeps their leases, and tells its reader which ones it has. A task of its own,
-//! because a lease must be kept while a slow call of the handler goes on.
+//! One consumer on this node: claims shards, renews their leases, and passes them to its reader. It is a task
+//! of its own, because leases must be renewed while a slow call of the handler runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::super::Triggers;
-use super::reader::{Lease, Reader};
+use super::reader::{CursorUpdate, Reader};
 use switchboard_core::limits;
 use switchboard_core::manifest::EventBinding;
 use switchboard_core::shutdown::ShutdownGuard;
@@ -20,7 +20,7 @@ use switchboard_runtime::LoadedRelease;
 
 const LEASE: Duration = Duration::from_millis(limits::CURSOR_LEASE_MS);
 
-/// Ends when the node does, or when no release of this handler consumes events any more.
+/// Runs the consumer until the node stops, or no release of this handler consumes events any more.
 pub(super) async fn run(
     triggers: Arc<Triggers>,
     name: String,
@@ -31,63 +31,64 @@ pub(super) async fn run(
         let deadline = Duration::from_millis(release.manifest.limits.deadline_ms);
         triggers.progress.begun(&name, deadline, Instant::now());
     }
-    // Every shard may be lost and claimed anew between two steps of the reader; more waits for the next round.
-    let (tell, leases) = mpsc::channel(2 * SHARDS as usize);
-    let reader = Reader::new(triggers.clone(), name.clone(), heads, leases, guard.clone());
+    // Between two steps of the reader, each shard can be lost and claimed again. Further updates wait for the
+    // next step.
+    let (updates, received) = mpsc::channel(2 * SHARDS as usize);
+    let reader = Reader::new(triggers.clone(), name.clone(), heads, received, guard.clone());
     let reading = tokio::spawn(reader.run());
-    let mut keeper = Keeper { triggers, name, introduced: false, held: Vec::new(), tell };
+    let mut leases = CursorLeases { triggers, name, cursors_exist: false, held: Vec::new(), updates };
     let mut clock = tokio::time::interval(LEASE / 3);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut epochs = keeper.triggers.epochs.subscribe();
+    let mut epochs = leases.triggers.epochs.subscribe();
     loop {
         tokio::select! {
             () = guard.begun() => break,
             _ = clock.tick() => {}
-            // Every cursor is of another history: claim them anew at once.
+            // The cursors belong to another history. Claim them again at once.
             Ok(()) = epochs.changed() => {}
         }
-        let Some((_, binding)) = find(&keeper.triggers, &keeper.name) else { break };
-        let kept = keeper.keep(&binding).await;
+        let Some((_, binding)) = find(&leases.triggers, &leases.name) else { break };
+        let kept = leases.keep(&binding).await;
         if let Err(error) = &kept {
-            keeper.triggers.postgres.note(error);
-            warn!(consumer = %keeper.name, %error, "cannot keep the shards of a consumer");
+            leases.triggers.postgres.note(error);
+            warn!(consumer = %leases.name, %error, "cannot renew or claim shards of a consumer; trying again until the leases expire");
         }
         let kept = kept.map_err(|error| error.to_string());
-        keeper.triggers.progress.kept(&keeper.name, kept, Instant::now());
-        if keeper.tell.is_closed() {
+        leases.triggers.progress.kept(&leases.name, kept, Instant::now());
+        if leases.updates.is_closed() {
             break;
         }
     }
-    // Told no more, the reader saves its cursors and gives its shards back.
-    let Keeper { triggers, name, tell, .. } = keeper;
-    drop(tell);
+    // Without a sender, the reader saves its cursors, releases its shards and ends.
+    let CursorLeases { triggers, name, updates, .. } = leases;
+    drop(updates);
     if let Err(error) = reading.await {
-        tracing::error!(%error, "a reader of the outbox ended badly, it is started again");
+        tracing::error!(%error, "outbox reader panicked; restarting");
     }
     triggers.progress.ended(&name);
 }
 
-struct Keeper {
+struct CursorLeases {
     triggers: Arc<Triggers>,
     name: String,
-    /// Its cursors are there.
-    introduced: bool,
+    /// The rows of its cursors exist.
+    cursors_exist: bool,
     held: Vec<Held>,
-    tell: mpsc::Sender<Lease>,
+    updates: mpsc::Sender<CursorUpdate>,
 }
 
-impl Keeper {
+impl CursorLeases {
     async fn keep(&mut self, binding: &EventBinding) -> sqlx::Result<()> {
         let pool = self.triggers.postgres.host();
-        if !self.introduced {
+        if !self.cursors_exist {
             outbox::introduce(pool, &self.name, binding.from).await?;
-            self.introduced = true;
+            self.cursors_exist = true;
         }
         let ours = outbox::renew(pool, &self.name, self.triggers.node, LEASE, &self.held).await?;
         let (kept, lost): (Vec<_>, Vec<_>) = self.held.iter().partition(|held| ours.contains(&held.shard));
         for Held { shard, .. } in lost {
-            warn!(consumer = %self.name, shard, "lost a shard: another node has it, or history went back");
-            self.tell(Lease::Lost(shard)).await;
+            warn!(consumer = %self.name, shard, "lost a shard: another node claimed it, or the position epoch changed");
+            self.notify(CursorUpdate::Lost(shard)).await;
         }
         self.held = kept;
         let free = i64::from(SHARDS) - self.held.len() as i64;
@@ -95,21 +96,21 @@ impl Keeper {
             return Ok(());
         }
         for cursor in outbox::claim(pool, &self.name, self.triggers.node, LEASE, free, &self.held).await? {
-            info!(consumer = %self.name, shard = cursor.shard, "reads a shard of the outbox");
+            info!(consumer = %self.name, shard = cursor.shard, "claimed a shard of the outbox; this node reads it");
             self.held.push(cursor.held());
-            self.tell(Lease::Claimed(cursor)).await;
+            self.notify(CursorUpdate::Claimed(cursor)).await;
         }
         Ok(())
     }
 
-    async fn tell(&self, lease: Lease) {
-        // A reader that is gone took its shards' cursors with it; their leases run out.
-        let _ = self.tell.send(lease).await;
+    async fn notify(&self, update: CursorUpdate) {
+        // If the reader has ended, its leases expire, and a node claims the shards again.
+        let _ = self.updates.send(update).await;
     }
 }
 
-/// The release of a consumer, pinned for one batch, and what it binds. A canary gets its share of batches; one that it fails
-/// may be somebody else's the next time.
+/// Returns the release of a consumer, pinned for one batch, and its binding. A canary gets its traffic share
+/// of the batches. A batch that the canary fails may go to the other release the next time.
 pub(super) fn find(triggers: &Triggers, name: &str) -> Option<(Arc<LoadedRelease>, EventBinding)> {
     let bindings = triggers.registry.current();
     let of_name = |consumer: &&Consumer<LoadedRelease>| consumer.entry.name == name;

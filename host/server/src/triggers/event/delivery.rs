@@ -1,5 +1,5 @@
-//! One batch, to its handler. A batch that fails is split down to singles before an attempt is counted against anybody, or
-//! one poisonous event would park its neighbours.
+//! Delivers one batch to its handler. A batch that fails is divided down to single events before an attempt
+//! is counted. Otherwise one event that always fails would park the other events of its batch.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use switchboard_contract::event::{Event, Verdict};
 use switchboard_core::limits;
 use switchboard_runtime::Failure;
 
-/// A busy handler is asked again after this.
+/// The wait before another call of a handler without a free slot.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 
-/// What becomes of one event.
+/// The result of delivering one event.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Fate {
     Done,
@@ -18,7 +18,7 @@ pub(super) enum Fate {
     Park { error: String },
 }
 
-/// The fates of the first events of a batch; of all, unless the shard is held.
+/// The fates of the first events of a batch. If `hold` is set, the handler holds the remaining events back.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Delivered {
     pub(super) fates: Vec<Fate>,
@@ -34,7 +34,7 @@ where
     F: Future<Output = Result<Vec<Verdict>, Failure>>,
 {
     let mut delivered = Delivered::default();
-    // What is still to do, the next part last.
+    // The parts that are not delivered yet; the next one is last.
     #[allow(clippy::single_range_in_vec_init)] // one part so far
     let mut parts = vec![0..events.len()];
     while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
@@ -55,7 +55,7 @@ where
                                 event,
                                 attempts_max,
                                 least,
-                                "it asked for a retry".to_owned(),
+                                "the handler asked for a retry".to_owned(),
                             ));
                         }
                     }
@@ -72,7 +72,7 @@ where
                 parts.push(part.start..middle);
             }
             Ok(verdicts) => {
-                let error = format!("it gave {} verdicts for one event", verdicts.len());
+                let error = format!("the handler returned {} verdicts for one event", verdicts.len());
                 delivered.fates.push(again(&batch[0], attempts_max, Duration::ZERO, error));
             }
             Err(failure) => {
@@ -83,7 +83,7 @@ where
     delivered
 }
 
-/// After a growing delay, or never after the last attempt.
+/// Postpones an event by a delay that grows with each attempt. After the last attempt the event is parked.
 fn again(event: &Event, attempts_max: u32, least: Duration, error: String) -> Fate {
     if event.attempt >= attempts_max {
         return Fate::Park { error };
@@ -120,19 +120,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_poisonous_event_costs_only_itself() {
+    async fn one_failing_event_affects_only_itself() {
         let mut calls = 0;
         let delivered = deliver(events(64), 8, |batch| {
             calls += 1;
-            let poisoned = batch.iter().any(|event| event.position == 42);
-            ready(if poisoned { Err(trap()) } else { Ok(vec![Verdict::Ack; batch.len()]) })
+            let fails = batch.iter().any(|event| event.position == 42);
+            ready(if fails { Err(trap()) } else { Ok(vec![Verdict::Ack; batch.len()]) })
         })
         .await;
         assert_eq!(delivered.fates.len(), 64);
         for (at, fate) in delivered.fates.iter().enumerate() {
             assert_eq!(matches!(fate, Fate::Retry { .. }), at + 1 == 42, "{fate:?}");
         }
-        assert!(calls <= 13, "{calls} calls: the poison is found by halving");
+        assert!(calls <= 13, "{calls} calls: halving finds the failing event");
     }
 
     #[tokio::test]
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_busy_handler_is_nobodys_fault() {
+    async fn a_busy_handler_costs_no_attempt() {
         let busy = deliver(events(2), 8, |_| ready(Err(Failure::new(Kind::Busy, "256 calls")))).await;
         assert!(busy.fates.is_empty() && busy.hold.is_some());
     }

@@ -1,8 +1,9 @@
-//! Whether the consumers of this node make progress, for readiness. It has no clock: the caller passes the time.
+//! Progress of this node's consumers, for readiness. It has no clock: the caller passes the time.
 //!
-//! A shard stands still when its outbox holds events above the cursor and the cursor has not moved for too long. Events
-//! that wait for a retry and events that are parked lie below the cursor, so they count as progress. An event that the
-//! handler holds back stops the cursor, so it does not. Shards that another node owns are that node's to report.
+//! A shard stands still when the outbox has events above the cursor and the cursor has not moved for too
+//! long. Postponed and parked events lie below the cursor, so they count as progress. An event that the
+//! handler holds back stops the cursor, so it counts as standing still. Each node reports only the shards
+//! that it owns.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,11 +45,11 @@ struct Shard {
 
 impl Progress {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Each change of it is one step; a panic elsewhere cannot have left it half done.
+        // Each change is one step, so a panic elsewhere cannot have left the state half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How far the outbox is.
+    /// Takes the new heads of the shards.
     pub(super) fn heads(&self, heads: Heads, now: Instant) {
         let mut state = self.state();
         state.heads = heads;
@@ -59,19 +60,19 @@ impl Progress {
         }
     }
 
-    /// A consumer's task begins.
+    /// Adds a consumer, because its task begins.
     pub(super) fn begun(&self, name: &str, deadline: Duration, now: Instant) {
         let consumer =
             Consumer { deadline, kept_at: now, not_kept: None, shards: BTreeMap::new(), held_by: None };
         self.state().consumers.insert(name.to_owned(), consumer);
     }
 
-    /// It ends: its handler is gone, or the node stops.
+    /// Removes a consumer, because its handler is gone or the node stops.
     pub(super) fn ended(&self, name: &str) {
         self.state().consumers.remove(name);
     }
 
-    /// An attempt to renew the leases and to claim what is free. An error: why it failed.
+    /// Takes the result of an attempt to renew leases and to claim free shards. An error says why it failed.
     pub(super) fn kept(&self, name: &str, outcome: Result<(), String>, now: Instant) {
         if let Some(consumer) = self.state().consumers.get_mut(name) {
             match outcome {
@@ -81,7 +82,8 @@ impl Progress {
         }
     }
 
-    /// A step of the reader has ended: its cursors in the shards that it owns now, and what holds it up, if anything does.
+    /// Takes the result of a step of the reader: its cursors in the shards that it owns now, and what holds
+    /// it up.
     pub(super) fn step(
         &self,
         name: &str,
@@ -104,14 +106,14 @@ impl Progress {
         consumer.held_by = held_by;
     }
 
-    /// One sentence for each consumer that does not make progress here.
+    /// Returns one sentence for each consumer that does not make progress here.
     pub(in super::super) fn standing(&self, now: Instant) -> Vec<String> {
         let state = self.state();
         let mut sentences = Vec::new();
         for (name, consumer) in &state.consumers {
-            let patience = limits::CONSUMER_STANDS_AFTER + consumer.deadline;
+            let wait_max = limits::CONSUMER_STANDS_AFTER + consumer.deadline;
             let not_kept = now.saturating_duration_since(consumer.kept_at);
-            if not_kept > patience {
+            if not_kept > wait_max {
                 let why = consumer.not_kept.as_deref().unwrap_or("no answer");
                 sentences.push(format!(
                     "consumer `{name}` has not renewed its shards for {} s: {why}",
@@ -121,11 +123,11 @@ impl Progress {
             }
             let behind = consumer.shards.iter().filter_map(|(number, shard)| {
                 let since = now.saturating_duration_since(shard.behind_since?);
-                (since > patience).then_some((since, *number, shard.high))
+                (since > wait_max).then_some((since, *number, shard.high))
             });
             if let Some((since, number, high)) = behind.max() {
                 let events = head(&state.heads, number) - high;
-                let why = consumer.held_by.as_deref().unwrap_or("its handler has not answered");
+                let why = consumer.held_by.as_deref().unwrap_or("the handler has not answered");
                 sentences.push(format!(
                     "consumer `{name}` has not moved in shard {number} for {} s, {events} positions behind: {why}",
                     since.as_secs()
@@ -162,7 +164,7 @@ mod tests {
         progress.heads(heads(9), start);
         let late = start + LONG;
         progress.kept("relay", Ok(()), late);
-        let [sentence] = &progress.standing(late)[..] else { panic!("it stands") };
+        let [sentence] = &progress.standing(late)[..] else { panic!("the consumer stands still") };
         assert!(
             sentence.contains("`relay`") && sentence.contains("shard 0 for 12 s, 4 positions"),
             "{sentence}"
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_another_node_has_is_not_this_nodes() {
+    fn a_shard_of_another_node_is_not_reported() {
         let (progress, start) = (Progress::default(), Instant::now());
         progress.begun("relay", DEADLINE, start);
         progress.heads(heads(9), start);

@@ -1,6 +1,6 @@
-//! The shards that one consumer has on this node: read, deliver, settle, move on. All of them in one go, because what a
-//! batch costs hardly depends on its size. Cursors are saved now and then; what was handled since comes once more after a
-//! crash.
+//! Reads the shards that one consumer has on this node: read, deliver, settle, move the cursors. It reads all
+//! shards in one step, because the cost of a batch hardly depends on its size. Cursors are saved from time to
+//! time; after a crash, events that were handled since the last save are delivered once more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 use uuid::Uuid;
 
-use super::super::{Triggers, told};
+use super::super::{Triggers, log_and_convert};
 use super::consumer;
 use super::delivery::{Delivered, Fate, deliver};
 use switchboard_contract::event::Event;
@@ -20,18 +20,19 @@ use switchboard_core::manifest::EventBinding;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::wakes::Listener;
 use switchboard_postgres::outbox::{self, Cursor, Feed, Heads, Page, Stored, Waiting};
-use switchboard_runtime::{Call, LoadedRelease};
+use switchboard_runtime::{Call, LoadedRelease, export};
 use switchboard_telemetry::spans;
 
 const TICK: Duration = Duration::from_millis(limits::OUTBOX_TICK_MS);
 const SAVE_EVERY: Duration = Duration::from_millis(limits::CURSOR_SAVE_MS);
-/// An operator's replay is noticed within this.
-const LOOK_ASIDE_EVERY: Duration = Duration::from_secs(1);
-/// Wait after a failure of Postgres.
-const BACK_OFF: Duration = Duration::from_millis(200);
+/// The time between two reads of postponed events while there are none. An operator's retry is noticed within
+/// this time.
+const POSTPONED_READ_EVERY: Duration = Duration::from_secs(1);
+/// The wait after a failure of Postgres.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// What the keeper of the leases tells.
-pub(super) enum Lease {
+/// A change of the shards that this consumer has on this node.
+pub(super) enum CursorUpdate {
     Claimed(Cursor),
     /// Another node has it.
     Lost(i16),
@@ -41,47 +42,48 @@ pub(super) struct Reader {
     triggers: Arc<Triggers>,
     consumer: String,
     feed: Feed,
-    places: BTreeMap<i16, Place>,
-    leases: mpsc::Receiver<Lease>,
+    cursors: BTreeMap<i16, CursorState>,
+    updates: mpsc::Receiver<CursorUpdate>,
     heads: watch::Receiver<Heads>,
-    ear: Listener,
+    listener: Listener,
     guard: ShutdownGuard,
     saved_at: Instant,
     read_at: Option<Instant>,
-    looked_aside_at: Option<Instant>,
+    postponed_read_at: Option<Instant>,
     failing: bool,
 }
 
-/// How far it is in one shard.
-struct Place {
+/// The state of one shard.
+struct CursorState {
     cursor: Cursor,
-    /// As in the database.
+    /// The cursor as it is in the database.
     saved: Cursor,
-    /// Keys with events put aside, and how many: later events of such a key are put behind them.
-    aside: HashMap<String, i64>,
-    /// Something said that there may be more than the heads tell.
+    /// Keys with postponed events, and the number of these events. Later events of such a key are postponed
+    /// behind them.
+    postponed: HashMap<String, i64>,
+    /// A wake or the last page showed that there may be events above the known head.
     woken: bool,
-    /// So many events wait for a retry that no more may join them.
-    choked: bool,
+    /// The shard has [`limits::RETRIES_MAX`] postponed events, so it is not read further.
+    has_backpressure: bool,
 }
 
-/// What a step fails of.
-enum Trouble {
+/// Why a step failed.
+enum Error {
     Read(outbox::Error),
-    Said(sqlx::Error),
+    Postgres(sqlx::Error),
 }
 
-/// What to do after a step.
+/// The action after a step.
 enum Next {
-    /// There may be more at once.
+    /// Take the next step at once, because there may be more events.
     Go,
-    /// Until something happens, at most so long.
+    /// Wait for a wake, a new head or an update, at most this long.
     Wait(Duration),
-    /// Until this moment, whatever happens: the handler wants the events later, or nothing can be done now.
+    /// Wait this long, also when there are new events: the handler holds them back, or Postgres failed.
     Hold(Duration),
-    /// Until this moment: the next read comes at the pace that the manifest sets.
+    /// Wait this long, so that reads keep the pace of the manifest.
     Pace(Duration),
-    /// Nothing consumes any more.
+    /// End: no release of this handler consumes events any more.
     End,
 }
 
@@ -90,29 +92,29 @@ impl Reader {
         triggers: Arc<Triggers>,
         consumer: String,
         heads: watch::Receiver<Heads>,
-        leases: mpsc::Receiver<Lease>,
+        updates: mpsc::Receiver<CursorUpdate>,
         guard: ShutdownGuard,
     ) -> Self {
         Self {
-            ear: triggers.wakes.listen(),
+            listener: triggers.wakes.listen(),
             feed: triggers.postgres.feed(),
             triggers,
             consumer,
-            places: BTreeMap::new(),
-            leases,
+            cursors: BTreeMap::new(),
+            updates,
             heads,
             guard,
             saved_at: Instant::now(),
             read_at: None,
-            looked_aside_at: None,
+            postponed_read_at: None,
             failing: false,
         }
     }
 
     pub(super) async fn run(mut self) {
         while !self.guard.has_begun() {
-            while let Ok(lease) = self.leases.try_recv() {
-                self.take(lease);
+            while let Ok(update) = self.updates.try_recv() {
+                self.take(update);
             }
             let next = match self.step().await {
                 Ok(next) => {
@@ -121,14 +123,14 @@ impl Reader {
                     next
                 }
                 Err(error) => {
-                    if let Trouble::Said(error) = &error {
+                    if let Error::Postgres(error) = &error {
                         self.triggers.postgres.note(error);
                     }
                     if !std::mem::replace(&mut self.failing, true) {
-                        warn!(consumer = %self.consumer, %error, "the outbox cannot be read");
+                        warn!(consumer = %self.consumer, %error, "cannot read or settle events; trying again");
                     }
-                    self.note(Some(format!("the outbox cannot be read: {error}")));
-                    Next::Hold(BACK_OFF)
+                    self.note(Some(format!("cannot read or settle events: {error}")));
+                    Next::Hold(RETRY_AFTER)
                 }
             };
             let (listening, most) = match next {
@@ -139,63 +141,63 @@ impl Reader {
             };
             tokio::select! {
                 () = self.guard.begun() => {}
-                lease = self.leases.recv() => match lease {
-                    Some(lease) => self.take(lease),
+                update = self.updates.recv() => match update {
+                    Some(update) => self.take(update),
                     None => break,
                 },
-                woken = self.ear.woken(), if listening => self.wake(&woken),
+                woken = self.listener.woken(), if listening => self.wake(&woken),
                 _ = self.heads.changed(), if listening => {}
                 () = tokio::time::sleep(most) => {}
             }
         }
-        self.give_back().await;
+        self.release_shards().await;
     }
 
-    fn take(&mut self, lease: Lease) {
-        match lease {
-            Lease::Claimed(cursor) => {
-                let place = Place {
+    fn take(&mut self, update: CursorUpdate) {
+        match update {
+            CursorUpdate::Claimed(cursor) => {
+                let state = CursorState {
                     saved: cursor.clone(),
                     cursor,
-                    aside: HashMap::new(),
+                    postponed: HashMap::new(),
                     woken: true,
-                    choked: false,
+                    has_backpressure: false,
                 };
-                self.places.insert(place.cursor.shard, place);
-                self.looked_aside_at = None;
+                self.cursors.insert(state.cursor.shard, state);
+                self.postponed_read_at = None;
             }
-            Lease::Lost(shard) => {
-                self.places.remove(&shard);
+            CursorUpdate::Lost(shard) => {
+                self.cursors.remove(&shard);
             }
         }
-        self.tell_what_is_owned();
+        self.update_owned_shards();
     }
 
-    /// For readiness: how far the cursors are, and what holds them up.
+    /// Reports for readiness how far the cursors are, and what holds them up.
     fn note(&self, held_by: Option<String>) {
-        let cursors = self.places.values().map(|place| (place.cursor.shard, place.cursor.high()));
+        let cursors = self.cursors.values().map(|state| (state.cursor.shard, state.cursor.high()));
         self.triggers.progress.step(&self.consumer, cursors, held_by, Instant::now());
     }
 
     fn held_by(&self, next: &Next) -> Option<String> {
-        if self.places.values().any(|place| place.choked) {
-            return Some(format!("{} of its events wait for a retry in one shard", limits::RETRIES_MAX));
+        if self.cursors.values().any(|state| state.has_backpressure) {
+            return Some(format!("{} events of one shard wait for a retry", limits::RETRIES_MAX));
         }
         matches!(next, Next::Hold(_))
-            .then(|| "its handler holds the events back, or has no free slot".to_owned())
+            .then(|| "the handler holds the events back, or has no free call slot".to_owned())
     }
 
-    fn tell_what_is_owned(&self) {
-        self.ear.set_owned(&self.places.keys().map(|shard| *shard as u32).collect::<Vec<_>>());
+    fn update_owned_shards(&self) {
+        self.listener.set_owned(&self.cursors.keys().map(|shard| *shard as u32).collect::<Vec<_>>());
     }
 
     fn wake(&mut self, shards: &[u32]) {
-        for place in self.places.values_mut() {
-            place.woken |= shards.contains(&(place.cursor.shard as u32));
+        for state in self.cursors.values_mut() {
+            state.woken |= shards.contains(&(state.cursor.shard as u32));
         }
     }
 
-    async fn step(&mut self) -> Result<Next, Trouble> {
+    async fn step(&mut self) -> Result<Next, Error> {
         let Some((release, binding)) = consumer::find(&self.triggers, &self.consumer) else {
             return Ok(Next::End);
         };
@@ -204,12 +206,12 @@ impl Reader {
         }
         let pace = Duration::from_millis(u64::from(binding.pace_ms));
         let heads = *self.heads.borrow_and_update();
-        self.places.values_mut().for_each(|place| place.see_whether_choked(&self.consumer));
+        self.cursors.values_mut().for_each(|state| state.update_backpressure(&self.consumer));
         let behind: Vec<&Cursor> = self
-            .places
+            .cursors
             .values()
-            .filter(|place| place.may_have_more(&heads) && !place.choked)
-            .map(|place| &place.cursor)
+            .filter(|state| state.may_have_more(&heads) && !state.has_backpressure)
+            .map(|state| &state.cursor)
             .collect();
         if behind.is_empty() {
             return Ok(self.rest().await?);
@@ -220,46 +222,46 @@ impl Reader {
         let most = (binding.batch as usize).div_ceil(behind.len());
         let read_at = Instant::now();
         let pages = self.feed.read(&behind, &heads, most).await?;
-        // Who is far behind does not pace.
+        // A consumer that is far behind reads without a pace.
         self.read_at = pages.iter().all(|page| page.events.len() < most).then_some(read_at);
         let something = pages.iter().any(|page| !page.events.is_empty());
         let next = if something {
             self.handle(&release, &binding, pages).await?
         } else {
             self.pass(pages);
-            let through = self.places.values().all(|place| !place.may_have_more(&heads));
-            // A writer that is not done, or was rolled back.
+            let through = self.cursors.values().all(|state| !state.may_have_more(&heads));
+            // The missing events belong to a transaction that runs, or was rolled back.
             if through { Next::Go } else { Next::Wait(TICK) }
         };
         self.save_sometimes().await?;
         Ok(next)
     }
 
-    /// Nothing to read.
+    /// Decides how long to wait when there is nothing to read.
     async fn rest(&mut self) -> sqlx::Result<Next> {
         self.save_sometimes().await?;
-        let all_saved = self.places.values().all(|place| place.cursor == place.saved);
-        let none_aside = self.places.values().all(|place| place.aside.is_empty());
-        Ok(match self.looked_aside_at {
-            // Events wait behind each other, one of a key at a time: the next may be due already.
-            None if !self.places.is_empty() => Next::Go,
-            _ if !none_aside => Next::Wait(TICK),
-            _ if all_saved => Next::Wait(LOOK_ASIDE_EVERY),
+        let all_saved = self.cursors.values().all(|state| state.cursor == state.saved);
+        let none_postponed = self.cursors.values().all(|state| state.postponed.is_empty());
+        Ok(match self.postponed_read_at {
+            // Postponed events of one key are delivered one at a time. The next one may be due already.
+            None if !self.cursors.is_empty() => Next::Go,
+            _ if !none_postponed => Next::Wait(TICK),
+            _ if all_saved => Next::Wait(POSTPONED_READ_EVERY),
             _ => Next::Wait(SAVE_EVERY),
         })
     }
 
-    /// Pages without events still move cursors: holes close.
+    /// Moves the cursors over pages without events, because holes may have closed.
     fn pass(&mut self, pages: Vec<Page>) {
         for page in pages {
-            if let Some(place) = self.places.get_mut(&page.after.shard) {
-                place.woken = !page.events.is_empty();
-                place.cursor = page.after;
+            if let Some(state) = self.cursors.get_mut(&page.after.shard) {
+                state.woken = !page.events.is_empty();
+                state.cursor = page.after;
             }
         }
     }
 
-    /// A batch from the cursors on.
+    /// Delivers the events of the pages, settles them, and moves the cursors.
     async fn handle(
         &mut self,
         release: &Arc<LoadedRelease>,
@@ -273,11 +275,11 @@ impl Reader {
             .copied()
             .enumerate()
             .filter(|(_, event)| bound(event))
-            .partition(|(_, event)| self.waits(event));
+            .partition(|(_, event)| self.is_behind_postponed(event));
         let batch = fresh.iter().map(|(_, event)| delivery_of(event, 0)).collect();
         let delivered = self.deliver(release, binding, batch).await;
 
-        // Up to the first event that nobody looked at.
+        // The events before the first one that was not delivered.
         let handled = fresh.get(delivered.fates.len()).map_or(events.len(), |(at, _)| *at);
         let fates: Vec<_> =
             fresh.iter().zip(&delivered.fates).map(|((_, event), fate)| (*event, 0, fate)).collect();
@@ -287,7 +289,7 @@ impl Reader {
             .filter(|(at, _)| *at < handled)
             .map(|(_, event)| (*event, 0, Duration::ZERO))
             .collect();
-        self.put_aside(&behind).await?;
+        self.postpone(&behind).await?;
         metrics::counter!("switchboard_outbox_events_total", "consumer" => self.consumer.clone())
             .increment(handled as u64);
 
@@ -295,41 +297,41 @@ impl Reader {
         for page in pages {
             let count = left.min(page.events.len());
             left -= count;
-            let Some(place) = self.places.get_mut(&page.after.shard) else { continue };
-            // There may be more, or the rest of these.
-            place.woken = !page.events.is_empty();
+            let Some(state) = self.cursors.get_mut(&page.after.shard) else { continue };
+            // The shard may have more events, or the rest of this page.
+            state.woken = !page.events.is_empty();
             if count == page.events.len() {
-                place.cursor = page.after;
+                state.cursor = page.after;
             } else {
-                place.cursor.pass(&page.events[..count]);
+                state.cursor.pass(&page.events[..count]);
             }
         }
         Ok(delivered.hold.map_or(Next::Go, Next::Hold))
     }
 
-    /// What was put aside and is due. Returns how long to hold, where the handler asks for it.
+    /// Delivers postponed events that are due. Returns the time to hold, if the handler asks for one.
     async fn retry(
         &mut self,
         release: &Arc<LoadedRelease>,
         binding: &EventBinding,
     ) -> sqlx::Result<Option<Duration>> {
         let now = Instant::now();
-        let none_aside = self.places.values().all(|place| place.aside.is_empty());
-        let often = if none_aside { LOOK_ASIDE_EVERY } else { TICK };
-        if self.places.is_empty() || self.looked_aside_at.is_some_and(|at| now < at + often) {
+        let none_postponed = self.cursors.values().all(|state| state.postponed.is_empty());
+        let often = if none_postponed { POSTPONED_READ_EVERY } else { TICK };
+        if self.cursors.is_empty() || self.postponed_read_at.is_some_and(|at| now < at + often) {
             return Ok(None);
         }
         let pool = self.triggers.postgres.host();
-        let shards: Vec<i16> = self.places.keys().copied().collect();
+        let shards: Vec<i16> = self.cursors.keys().copied().collect();
         let waiting = outbox::waiting_keys(pool, &self.consumer, &shards).await?;
-        self.places.values_mut().for_each(|place| place.aside.clear());
-        self.looked_aside_at = Some(now);
+        self.cursors.values_mut().for_each(|state| state.postponed.clear());
+        self.postponed_read_at = Some(now);
         if waiting.is_empty() {
             return Ok(None);
         }
         for (shard, key, count) in waiting {
-            if let Some(place) = self.places.get_mut(&shard) {
-                place.aside.insert(key, count);
+            if let Some(state) = self.cursors.get_mut(&shard) {
+                state.postponed.insert(key, count);
             }
         }
         let due: Vec<Waiting> = outbox::due(pool, &self.consumer, &shards, binding.batch as usize).await?;
@@ -342,8 +344,8 @@ impl Reader {
             .collect();
         self.settle(release, &fates).await?;
         if fates.iter().any(|(.., fate)| **fate == Fate::Done) {
-            // The next of the same key may go at once.
-            self.looked_aside_at = None;
+            // The next event of the same key may be delivered at once.
+            self.postponed_read_at = None;
         }
         Ok(delivered.hold)
     }
@@ -363,11 +365,15 @@ impl Reader {
                 let waker = spans::waker(events.iter().map(|event| event.shard));
                 let call = Call { id: Uuid::now_v7().to_string(), principal: None, connection: None };
                 let call_id = call.id.clone();
-                let answer = spans::under(waker, triggers.runtime.event(&release, call, events)).await;
+                let answer = spans::under(
+                    waker,
+                    triggers.runtime.call::<export::Event>(&release, call, export::Events { events }),
+                )
+                .await;
                 if let Err(failure) = &answer
                     && !failure.had_no_effect()
                 {
-                    told(&release, &call_id, failure);
+                    log_and_convert(&release, &call_id, failure);
                 }
                 answer
             }
@@ -375,14 +381,14 @@ impl Reader {
         deliver(batch, binding.attempts, call).await
     }
 
-    /// Writes down what became of events that were delivered once more than `attempts` says.
+    /// Stores the fates of delivered events. `attempts` counts the attempts before this one.
     async fn settle(&mut self, release: &LoadedRelease, fates: &[(&Stored, i32, &Fate)]) -> sqlx::Result<()> {
         let (pool, consumer) = (self.triggers.postgres.host(), &self.consumer);
-        let mut aside = Vec::new();
+        let mut postponed = Vec::new();
         let mut gone = Vec::new();
         for (event, attempts, fate) in fates {
             match fate {
-                Fate::Done if self.waits(event) => gone.push(*event),
+                Fate::Done if self.is_behind_postponed(event) => gone.push(*event),
                 Fate::Done => {}
                 Fate::Retry { after, error } => {
                     warn!(
@@ -391,9 +397,9 @@ impl Reader {
                         handler.release = %release.digest.short(),
                         event.id = %event.id,
                         attempts = attempts + 1,
-                        "an event is delivered again later: {error}",
+                        "event postponed; it is delivered again after {after:?}: {error}",
                     );
-                    aside.push((*event, attempts + 1, *after));
+                    postponed.push((*event, attempts + 1, *after));
                 }
                 Fate::Park { error } => {
                     error!(
@@ -402,7 +408,7 @@ impl Reader {
                         handler.release = %release.digest.short(),
                         event.id = %event.id,
                         attempts = attempts + 1,
-                        "an event is parked: {error}",
+                        "event parked; an operator can retry or drop it: {error}",
                     );
                     metrics::counter!("switchboard_outbox_parked_total", "consumer" => consumer.clone())
                         .increment(1);
@@ -411,71 +417,77 @@ impl Reader {
             }
         }
         outbox::settle(pool, consumer, &gone).await?;
-        self.put_aside(&aside).await
+        self.postpone(&postponed).await
     }
 
-    async fn put_aside(&mut self, events: &[(&Stored, i32, Duration)]) -> sqlx::Result<()> {
+    async fn postpone(&mut self, events: &[(&Stored, i32, Duration)]) -> sqlx::Result<()> {
         outbox::postpone(self.triggers.postgres.host(), &self.consumer, events).await?;
         for (event, ..) in events {
-            if let Some(place) = self.places.get_mut(&event.shard) {
-                *place.aside.entry(event.key.clone()).or_default() += 1;
+            if let Some(state) = self.cursors.get_mut(&event.shard) {
+                *state.postponed.entry(event.key.clone()).or_default() += 1;
             }
         }
         Ok(())
     }
 
-    /// Earlier events of its key were put aside.
-    fn waits(&self, event: &Stored) -> bool {
-        self.places.get(&event.shard).is_some_and(|place| place.aside.contains_key(&event.key))
+    /// Returns true when earlier events with the same key are postponed.
+    fn is_behind_postponed(&self, event: &Stored) -> bool {
+        self.cursors.get(&event.shard).is_some_and(|state| state.postponed.contains_key(&event.key))
     }
 
     async fn save_sometimes(&mut self) -> sqlx::Result<()> {
         if self.saved_at.elapsed() < SAVE_EVERY { Ok(()) } else { self.save().await }
     }
 
-    /// Every cursor that moved. A shard that another node has claimed meanwhile is given up.
+    /// Saves every cursor that moved. A shard that another node has claimed meanwhile is removed here.
     async fn save(&mut self) -> sqlx::Result<()> {
         let moved: Vec<&Cursor> =
-            self.places.values().filter(|p| p.cursor != p.saved).map(|p| &p.cursor).collect();
+            self.cursors.values().filter(|p| p.cursor != p.saved).map(|p| &p.cursor).collect();
         if moved.is_empty() {
             return Ok(());
         }
         let shards: Vec<i16> = moved.iter().map(|cursor| cursor.shard).collect();
         let ours = outbox::save(self.triggers.postgres.host(), &self.consumer, &moved).await?;
         self.saved_at = Instant::now();
-        self.places.retain(|shard, _| ours.contains(shard) || !shards.contains(shard));
+        self.cursors.retain(|shard, _| ours.contains(shard) || !shards.contains(shard));
         for shard in ours {
-            if let Some(place) = self.places.get_mut(&shard) {
-                place.saved = place.cursor.clone();
+            if let Some(state) = self.cursors.get_mut(&shard) {
+                state.saved = state.cursor.clone();
             }
         }
-        self.tell_what_is_owned();
+        self.update_owned_shards();
         Ok(())
     }
 
-    async fn give_back(mut self) {
+    async fn release_shards(mut self) {
         if self.save().await.is_err() {
             return;
         }
-        for place in self.places.values() {
-            if let Err(error) = outbox::release(self.triggers.postgres.host(), &place.cursor).await {
-                // The lease runs out by itself.
-                warn!(consumer = %self.consumer, shard = place.cursor.shard, %error, "cannot give a shard back");
+        for state in self.cursors.values() {
+            if let Err(error) = outbox::release(self.triggers.postgres.host(), &state.cursor).await {
+                warn!(consumer = %self.consumer, shard = state.cursor.shard, %error, "cannot release a shard; another node can claim it when the lease expires");
             }
         }
     }
 }
 
-impl Place {
+impl CursorState {
     fn may_have_more(&self, heads: &Heads) -> bool {
         self.woken || !self.cursor.is_through(heads[self.cursor.shard as usize])
     }
 
-    fn see_whether_choked(&mut self, consumer: &str) {
-        let was =
-            std::mem::replace(&mut self.choked, self.aside.values().sum::<i64>() >= limits::RETRIES_MAX);
-        if self.choked && !was {
-            error!(consumer, shard = self.cursor.shard, "too many events wait for a retry, the shard stands");
+    fn update_backpressure(&mut self, consumer: &str) {
+        let was = std::mem::replace(
+            &mut self.has_backpressure,
+            self.postponed.values().sum::<i64>() >= limits::RETRIES_MAX,
+        );
+        if self.has_backpressure && !was {
+            error!(
+                consumer,
+                shard = self.cursor.shard,
+                "{} events wait for a retry; the shard is not read further until some are settled",
+                limits::RETRIES_MAX
+            );
         }
     }
 }
@@ -493,23 +505,23 @@ fn delivery_of(stored: &Stored, attempts: i32) -> Event {
     }
 }
 
-impl From<outbox::Error> for Trouble {
+impl From<outbox::Error> for Error {
     fn from(error: outbox::Error) -> Self {
         Self::Read(error)
     }
 }
 
-impl From<sqlx::Error> for Trouble {
+impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        Self::Said(error)
+        Self::Postgres(error)
     }
 }
 
-impl std::fmt::Display for Trouble {
+impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Read(error) => error.fmt(f),
-            Self::Said(error) => error.fmt(f),
+            Self::Postgres(error) => error.fmt(f),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Which runs of schedules begin now. A handler with hundreds of schedules takes turns with itself, not with the others: each
-//! handler starts a few runs at a tick and has a few at a time; those that are due meanwhile wait, each once. Pure.
+//! Decides which runs of schedules start now. A handler with hundreds of schedules must not delay other
+//! handlers: each handler starts a few runs in a tick and has a few at a time. Due schedules wait, each at
+//! most once. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,10 +9,10 @@ use switchboard_core::limits;
 use switchboard_core::shares::{Division, Shares};
 
 pub(super) struct Starts {
-    /// Runs that are going on, by handler.
+    /// The running schedules of each handler.
     runs: Shares<String>,
-    /// Schedules that are due, by handler; each at most once, so there are at most as many as manifests declare. No queue is
-    /// empty.
+    /// The due schedules of each handler, each at most once, so there are at most as many as manifests
+    /// declare. No queue is empty.
     waiting: BTreeMap<String, VecDeque<Key>>,
 }
 
@@ -22,7 +23,7 @@ impl Starts {
         Self { runs, waiting: BTreeMap::new() }
     }
 
-    /// It waits for its turn from now on, if it does not wait already.
+    /// Adds a due schedule, unless it waits already.
     pub fn is_due(&mut self, key: &Key) {
         let queue = self.waiting.entry(key.0.clone()).or_default();
         if !queue.contains(key) {
@@ -30,7 +31,7 @@ impl Starts {
         }
     }
 
-    /// What begins at this tick.
+    /// Takes the schedules whose runs start at this tick.
     pub fn begin(&mut self) -> Vec<Key> {
         let mut begun = Vec::new();
         for (handler, queue) in &mut self.waiting {
@@ -46,7 +47,7 @@ impl Starts {
         begun
     }
 
-    /// A run that began, or was about to.
+    /// Ends a run that `begin` returned.
     pub fn ended(&mut self, key: &Key) {
         self.runs.give(&key.0, 1);
         self.runs.remove(&key.0);
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn two_hundred_schedules_of_one_handler_keep_no_other_waiting() {
+    fn two_hundred_schedules_of_one_handler_delay_no_other() {
         let mut starts = Starts::new();
         let mut begun_of_many = Vec::new();
         for tick in 0..100 {
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_hang_take_only_the_places_of_their_handler() {
+    fn runs_that_hang_use_only_the_runs_of_their_handler() {
         let mut starts = Starts::new();
         let mut hanging = 0;
         for _ in 0..10 {
@@ -91,7 +92,7 @@ mod tests {
             hanging += starts.begin().len();
         }
         assert_eq!(hanging, limits::SCHEDULE_RUNS_PER_HANDLER_MAX);
-        // Many such handlers leave places to one that comes later.
+        // Many such handlers leave runs for a handler that comes later.
         for handler in 0..200 {
             (0..10).for_each(|n| starts.is_due(&key(&format!("hangs-{handler}"), n)));
         }

@@ -1,0 +1,420 @@
+//! Triggers as types: each export of the contract is an [`Export`], which joins its input, its output and its
+//! rules. A trigger calls `runtime.call::<Http>(…)` and gets the output of `Http`.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use wasmtime::Store;
+
+use super::answer;
+use super::callers::Caller;
+use super::release::Exports;
+use crate::interfaces::CallState;
+use switchboard_contract::types::{Problem, Push};
+use switchboard_contract::{connection, event, frame, http, schedule};
+use switchboard_telemetry::spans;
+
+/// Statuses from here on are errors of the handler.
+const ERROR_STATUS_MIN: u16 = 500;
+
+/// The name of an export, in metrics, logs, spans and recordings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    Http,
+    Frame,
+    Opened,
+    Closed,
+    Touched,
+    Missed,
+    Schedule,
+    Event,
+}
+
+impl Trigger {
+    pub const ALL: [Self; 8] = [
+        Self::Http,
+        Self::Frame,
+        Self::Opened,
+        Self::Closed,
+        Self::Touched,
+        Self::Missed,
+        Self::Schedule,
+        Self::Event,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Frame => "frame",
+            Self::Opened => "opened",
+            Self::Closed => "closed",
+            Self::Touched => "touched",
+            Self::Missed => "missed",
+            Self::Schedule => "schedule",
+            Self::Event => "event",
+        }
+    }
+}
+
+/// One export of a handler. Only the types of this file implement it, because `Calls` uses types that are
+/// private to this crate.
+pub trait Export: Calls {
+    const TRIGGER: Trigger;
+    const NAME: &'static str = Self::TRIGGER.as_str();
+}
+
+/// The part of an export that only this crate uses.
+pub trait Calls: Send + Sync + 'static {
+    type Input: Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
+    type Output: std::fmt::Debug + Serialize + Send + 'static;
+
+    const SPAN_KIND: spans::Kind = spans::Kind::Internal;
+    /// A long call may continue on a background thread. Calls with events may not: there are few of them, one
+    /// for each shard and consumer, and deliveries to clients wait for them.
+    const MAY_WAIT: bool = true;
+
+    /// Calls the export in a fresh instance.
+    fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        input: &Self::Input,
+    ) -> impl Future<Output = wasmtime::Result<Self::Output>> + Send;
+
+    /// Checks the output, and cuts its texts.
+    ///
+    /// # Errors
+    /// The rule that the output breaks.
+    fn settle(output: &mut Self::Output) -> Result<(), String>;
+
+    /// Returns true when the output reports an error of the handler.
+    fn is_error(output: &Self::Output) -> bool;
+
+    /// Returns the caller of a call without a principal.
+    fn caller(_: &Self::Input) -> Caller<'_> {
+        Caller::Itself
+    }
+
+    /// Returns the caller's span, if the input names one.
+    fn cause(_: &Self::Input) -> Option<spans::Context> {
+        None
+    }
+}
+
+/// Runs `$body` with the type `$export` of the trigger with this name, or returns `$unknown`.
+macro_rules! with_export {
+    ($name:expr, $export:ident => $body:expr, $unknown:expr) => {
+        with_export!(@arms $name, $export, $body, $unknown,
+            Http Frame Opened Closed Touched Missed Schedule Event)
+    };
+    (@arms $name:expr, $export:ident, $body:expr, $unknown:expr, $($known:ident)*) => {
+        match $name {
+            $(name if name == <$crate::export::$known as $crate::export::Export>::NAME => {
+                type $export = $crate::export::$known;
+                $body
+            })*
+            _ => $unknown,
+        }
+    };
+}
+pub(super) use with_export;
+
+#[derive(Debug)]
+pub(super) struct NotExported(&'static str);
+
+impl std::fmt::Display for NotExported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the release does not bind `on.{}`", self.0)
+    }
+}
+
+impl std::error::Error for NotExported {}
+
+/// Makes a fresh instance for one export of the release.
+macro_rules! instance {
+    ($store:ident, $exports:ident, $export:ident) => {
+        match &$exports.$export {
+            Some(pre) => pre.instantiate_async(&mut *$store).await?,
+            None => return Err(NotExported(stringify!($export)).into()),
+        }
+    };
+}
+
+fn is_error(problem: &Problem) -> bool {
+    problem.status >= ERROR_STATUS_MIN
+}
+
+/// An HTTP request.
+pub enum Http {}
+
+impl Export for Http {
+    const TRIGGER: Trigger = Trigger::Http;
+}
+
+impl Calls for Http {
+    type Input = http::Request;
+    type Output = Result<http::Response, Problem>;
+
+    const SPAN_KIND: spans::Kind = spans::Kind::Server;
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        request: &http::Request,
+    ) -> wasmtime::Result<Self::Output> {
+        instance!(store, exports, http).switchboard_host_http().call_handle(store, request).await
+    }
+
+    fn settle(output: &mut Self::Output) -> Result<(), String> {
+        answer::settle_or_problem(output, answer::response)
+    }
+
+    fn is_error(output: &Self::Output) -> bool {
+        output.as_ref().map_or_else(is_error, |response| response.status >= ERROR_STATUS_MIN)
+    }
+
+    fn caller(_: &http::Request) -> Caller<'_> {
+        Caller::Anonymous
+    }
+
+    fn cause(request: &http::Request) -> Option<spans::Context> {
+        if !spans::is_on() {
+            return None;
+        }
+        let header = request.headers.iter().find(|(name, _)| name == "traceparent");
+        header.and_then(|(_, value)| spans::of_header(value))
+    }
+}
+
+/// A frame of a connection.
+pub enum Frame {}
+
+impl Export for Frame {
+    const TRIGGER: Trigger = Trigger::Frame;
+}
+
+impl Calls for Frame {
+    type Input = frame::Request;
+    type Output = Result<Option<frame::Reply>, Problem>;
+
+    const SPAN_KIND: spans::Kind = spans::Kind::Server;
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        request: &frame::Request,
+    ) -> wasmtime::Result<Self::Output> {
+        // Only while its frame is handled, a connection can subscribe.
+        let state = store.data_mut();
+        state.gates = state.connection;
+        instance!(store, exports, frame).switchboard_host_frame().call_handle(store, request).await
+    }
+
+    fn settle(output: &mut Self::Output) -> Result<(), String> {
+        answer::settle_or_problem(output, |reply| reply.as_ref().map_or(Ok(()), answer::reply))
+    }
+
+    fn is_error(output: &Self::Output) -> bool {
+        output.as_ref().is_err_and(is_error)
+    }
+
+    fn caller(_: &frame::Request) -> Caller<'_> {
+        Caller::Anonymous
+    }
+}
+
+/// A connection has opened.
+pub enum Opened {}
+
+impl Export for Opened {
+    const TRIGGER: Trigger = Trigger::Opened;
+}
+
+impl Calls for Opened {
+    type Input = connection::Opened;
+    type Output = Result<Vec<Push>, Problem>;
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        opened: &connection::Opened,
+    ) -> wasmtime::Result<Self::Output> {
+        instance!(store, exports, connection).switchboard_host_connection().call_open(store, opened).await
+    }
+
+    fn settle(output: &mut Self::Output) -> Result<(), String> {
+        answer::settle_or_problem(output, |pushes| answer::opened(pushes))
+    }
+
+    fn is_error(output: &Self::Output) -> bool {
+        output.as_ref().is_err_and(is_error)
+    }
+}
+
+/// A connection has closed.
+pub enum Closed {}
+
+impl Export for Closed {
+    const TRIGGER: Trigger = Trigger::Closed;
+}
+
+impl Calls for Closed {
+    type Input = connection::Closed;
+    type Output = ();
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        closed: &connection::Closed,
+    ) -> wasmtime::Result<()> {
+        instance!(store, exports, connection).switchboard_host_connection().call_close(store, closed).await
+    }
+
+    fn settle((): &mut ()) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn is_error((): &()) -> bool {
+        false
+    }
+}
+
+/// Connections have sent frames since the last report.
+pub enum Touched {}
+
+/// The arguments of `connection.touched`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Touches {
+    pub node: String,
+    pub touches: Vec<connection::Touch>,
+}
+
+impl Export for Touched {
+    const TRIGGER: Trigger = Trigger::Touched;
+}
+
+impl Calls for Touched {
+    type Input = Touches;
+    type Output = ();
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        Touches { node, touches }: &Touches,
+    ) -> wasmtime::Result<()> {
+        let guest = instance!(store, exports, connection);
+        guest.switchboard_host_connection().call_touched(store, node, touches).await
+    }
+
+    fn settle((): &mut ()) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn is_error((): &()) -> bool {
+        false
+    }
+}
+
+/// Subscribers of an address lack pushes.
+pub enum Missed {}
+
+impl Export for Missed {
+    const TRIGGER: Trigger = Trigger::Missed;
+}
+
+impl Calls for Missed {
+    type Input = connection::Gap;
+    type Output = Result<connection::Page, Problem>;
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        gap: &connection::Gap,
+    ) -> wasmtime::Result<Self::Output> {
+        instance!(store, exports, connection).switchboard_host_connection().call_missed(store, gap).await
+    }
+
+    fn settle(output: &mut Self::Output) -> Result<(), String> {
+        // The hub cuts a page that is too long, and asks for the rest again.
+        answer::settle_or_problem(output, |page| page.pushes.iter().try_for_each(answer::push))
+    }
+
+    fn is_error(output: &Self::Output) -> bool {
+        output.as_ref().is_err_and(is_error)
+    }
+}
+
+/// A schedule is due.
+pub enum Schedule {}
+
+impl Export for Schedule {
+    const TRIGGER: Trigger = Trigger::Schedule;
+}
+
+impl Calls for Schedule {
+    type Input = schedule::Tick;
+    type Output = Result<(), String>;
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        tick: &schedule::Tick,
+    ) -> wasmtime::Result<Self::Output> {
+        instance!(store, exports, schedule).switchboard_host_schedule().call_run(store, tick).await
+    }
+
+    fn settle(output: &mut Self::Output) -> Result<(), String> {
+        if let Err(reason) = output {
+            answer::cut(reason);
+        }
+        Ok(())
+    }
+
+    fn is_error(output: &Self::Output) -> bool {
+        output.is_err()
+    }
+}
+
+/// A batch of events of the outbox.
+pub enum Event {}
+
+/// The argument of `event.handle`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Events {
+    pub events: Vec<event::Event>,
+}
+
+impl Export for Event {
+    const TRIGGER: Trigger = Trigger::Event;
+}
+
+impl Calls for Event {
+    type Input = Events;
+    type Output = Vec<event::Verdict>;
+
+    const SPAN_KIND: spans::Kind = spans::Kind::Consumer;
+    const MAY_WAIT: bool = false;
+
+    async fn call(
+        store: &mut Store<CallState>,
+        exports: &Exports,
+        Events { events }: &Events,
+    ) -> wasmtime::Result<Self::Output> {
+        instance!(store, exports, event).switchboard_host_event().call_handle(store, events).await
+    }
+
+    fn settle(verdicts: &mut Self::Output) -> Result<(), String> {
+        for verdict in verdicts {
+            if let event::Verdict::Reject(reason) = verdict {
+                answer::cut(reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_error(verdicts: &Self::Output) -> bool {
+        verdicts.iter().any(|verdict| matches!(verdict, event::Verdict::Reject(_)))
+    }
+
+    fn caller(input: &Events) -> Caller<'_> {
+        input.events.first().map_or(Caller::Itself, |event| Caller::Event(&event.id))
+    }
+}
