@@ -11,7 +11,7 @@ use switchboard_core::config::Config;
 use switchboard_postgres::operators::Operator;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The name of the token's owner, for the audit. Without it, the command lists all tokens.
     name: Option<String>,
     /// The role: read, deploy (also release), or admin (everything).
@@ -39,7 +39,7 @@ struct Listed {
     tokens: Vec<Operator>,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let client = Client::of(config, &args.at);
     let Some(name) = &args.name else {
         let Listed { tokens } = client.get("/admin/v1/tokens").await?;

@@ -13,12 +13,12 @@ use serde::Serialize;
 
 use super::{Failure, Output};
 use guests::Workspace;
-pub use route::{Route, Std};
-pub use source::Source;
+pub(crate) use route::{Route, Std};
+pub(crate) use source::Source;
 use switchboard_core::ids::Digest;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Names of handlers (their directories); without a name, all.
     handlers: Vec<String>,
     /// The directory with the handler crates: every directory in it with a `handler.toml`.
@@ -35,13 +35,13 @@ pub struct Args {
 
 /// The results of a build.
 #[derive(Debug, Serialize)]
-pub struct Built {
+pub(crate) struct Built {
     pub route: Route,
     pub handlers: Vec<ReleaseFile>,
 }
 
 #[derive(Debug, Serialize)]
-pub struct ReleaseFile {
+pub(crate) struct ReleaseFile {
     pub name: String,
     pub path: PathBuf,
     pub bytes: usize,
@@ -50,7 +50,7 @@ pub struct ReleaseFile {
     pub changed: bool,
 }
 
-pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
     const VARIABLE: &str = "SWITCHBOARD_WASM_ROUTE";
     let std =
         match (args.std, switchboard_core::config::variable(VARIABLE)) {
@@ -68,7 +68,12 @@ pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
 }
 
 /// Builds the named handlers of a directory, or all of them. Cargo's output goes to standard error.
-pub fn build(from: &Path, out: Option<&Path>, std: Option<Std>, names: &[String]) -> Result<Built, Failure> {
+pub(crate) fn build(
+    from: &Path,
+    out: Option<&Path>,
+    std: Option<Std>,
+    names: &[String],
+) -> Result<Built, Failure> {
     let wanted = Source::find(from)?;
     for name in names {
         if !wanted.iter().any(|source| source.name == *name) {

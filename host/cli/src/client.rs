@@ -26,7 +26,7 @@ use switchboard_server::admin::SIGNATURE;
 const CONNECT_WAITS: Duration = Duration::from_secs(5);
 
 /// Reads a release from its file, or by the beginning of its digest from a fleet that stores it.
-pub async fn release(config: &Config, at: &Where, named: &str) -> Result<Bytes, Failure> {
+pub(crate) async fn release(config: &Config, at: &Where, named: &str) -> Result<Bytes, Failure> {
     if Path::new(named).exists() {
         let read = std::fs::read(named);
         return Ok(Bytes::from(
@@ -41,19 +41,19 @@ pub async fn release(config: &Config, at: &Where, named: &str) -> Result<Bytes, 
 }
 
 #[derive(Default, clap::Args)]
-pub struct Where {
+pub(crate) struct Where {
     /// The admin listener of any node of the fleet; by default that of the configuration.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
 }
 
-pub struct Client {
+pub(crate) struct Client {
     address: SocketAddr,
     token: Option<String>,
 }
 
 /// The answer of a node.
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub body: Bytes,
 }
@@ -61,7 +61,7 @@ pub struct Answer {
 impl Client {
     /// The token comes from the configuration only, because other users of the machine can read a command
     /// line.
-    pub fn of(config: &Config, at: &Where) -> Self {
+    pub(crate) fn of(config: &Config, at: &Where) -> Self {
         let mut address = at.admin.unwrap_or(config.admin_listen);
         // For a node that listens on all addresses, use the loopback address.
         if address.ip().is_unspecified() {
@@ -73,20 +73,20 @@ impl Client {
         Self { address, token: config.admin_token.clone() }
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.call(Method::GET, path, "application/json", Bytes::new()).await
     }
 
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
         self.call(Method::POST, path, "application/json", body.to_string().into()).await
     }
 
     /// Uploads a file, with its signatures in a header.
-    pub async fn upload<T: DeserializeOwned>(
+    pub(crate) async fn upload<T: DeserializeOwned>(
         &self,
         path: &str,
         file: Bytes,
@@ -99,14 +99,20 @@ impl Client {
         self.taken(&answer)
     }
 
-    pub async fn download(&self, path: &str) -> Result<Bytes, Failure> {
+    pub(crate) async fn download(&self, path: &str) -> Result<Bytes, Failure> {
         let answer = self.ask(Method::GET, path, "", Bytes::new()).await?;
         self.wanted(&answer)?;
         Ok(answer.body)
     }
 
     /// Returns the answer with any status, because a failed readiness has a document.
-    pub async fn ask(&self, method: Method, path: &str, kind: &str, body: Bytes) -> Result<Answer, Failure> {
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: Bytes,
+    ) -> Result<Answer, Failure> {
         self.ask_with(&[], method, path, kind, body).await
     }
 

@@ -14,7 +14,7 @@ use switchboard_releases::signature::Signature;
 use switchboard_releases::{NodeOutcome, Outcome, State};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Release files of `switchboard build`, with their signatures FILE.sig. Or `oci://host/repository:tag`
     /// and `…@sha256:…`, which are fetched from that registry.
     #[arg(required = true, value_name = "FILE")]
@@ -35,7 +35,7 @@ pub struct Args {
     at: Where,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let client = Client::of(config, &args.at);
     let (mut documents, mut lines, mut all_well) = (Vec::new(), Vec::new(), true);
     for file in &args.files {
@@ -87,7 +87,7 @@ async fn read(file: &str, config: &Config) -> Result<(Vec<u8>, Vec<Signature>), 
     Ok((bytes, sign::beside(Path::new(file))?))
 }
 
-pub async fn deploy(
+pub(crate) async fn deploy(
     client: &Client,
     file: Vec<u8>,
     signatures: &[Signature],
@@ -101,7 +101,7 @@ pub async fn deploy(
 }
 
 /// Changes a handler of the fleet: `promote`, `rollback` and similar.
-pub async fn change(
+pub(crate) async fn change(
     client: &Client,
     (handler, what): (&str, &str),
     body: &Value,
@@ -114,7 +114,7 @@ pub async fn change(
 }
 
 /// One line for the fleet, and one for each node that did not follow.
-pub fn said(outcome: &Outcome) -> String {
+pub(crate) fn said(outcome: &Outcome) -> String {
     let live = outcome.nodes.iter().filter(|node| node.is_live()).count();
     let nodes = if outcome.complete {
         page::count(live as u64, "node")

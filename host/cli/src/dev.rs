@@ -22,7 +22,7 @@ use switchboard_server::app;
 use watch::Watch;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The directory with the handler crates.
     #[arg(long, default_value = "handlers")]
     from: PathBuf,
@@ -36,7 +36,7 @@ pub struct Args {
     node: Node,
 }
 
-pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure> {
     let mut config = args.node.over(config);
     if config.admin_token.is_none() {
         out.progress("no SWITCHBOARD_ADMIN_TOKEN: only this process can operate the node");

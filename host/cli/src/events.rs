@@ -10,7 +10,7 @@ use switchboard_core::config::Config;
 use switchboard_postgres::outbox::Parked;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
     #[command(flatten)]
@@ -38,7 +38,7 @@ struct Events {
     events: Vec<Parked>,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let client = Client::of(config, &args.at);
     match args.what {
         What::Failed => {

@@ -13,7 +13,7 @@ use switchboard_core::manifest::{Manifest, Pattern};
 use switchboard_runtime::ReleaseFile;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// A file, or the beginning of the digest of a release that a fleet stores.
     release: String,
     #[command(flatten)]
@@ -30,7 +30,7 @@ struct Document {
     manifest: Manifest,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let bytes = release(config, &args.at, &args.release).await?;
     let file = ReleaseFile::parse(bytes)?;
     let (imports, exports) = border(&file.bytes)?;

@@ -17,7 +17,7 @@ use switchboard_runtime::Backends;
 use switchboard_server::app::keyspace;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The handler's name, or a release file.
     handler: String,
     /// JSON with one member, the trigger, and its input: {"frame": {"type": "…", "payload": {…}, "caller":
@@ -31,7 +31,7 @@ pub struct Args {
     built: PathBuf,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let (trigger, input) = event(&args.event)?;
     let file = match Path::new(&args.handler) {
         path if path.is_file() => path.to_owned(),

@@ -12,13 +12,13 @@ use super::{Failure, Output};
 use switchboard_releases::signature;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The files: NAME.key, which only its owner may read, and NAME.pub.
     #[arg(default_value = "release")]
     name: PathBuf,
 }
 
-pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
     let beside = |kind: &str| {
         let mut path = args.name.clone().into_os_string();
         path.push(kind);

@@ -5,6 +5,8 @@
 //! Exit codes: 0 done, 1 failed, 2 usage. If the reader of the output ends, the command continues with the
 //! same exit code.
 
+#![warn(unreachable_pub)]
+
 mod admin_token;
 mod build;
 mod client;

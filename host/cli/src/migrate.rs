@@ -13,7 +13,7 @@ use switchboard_postgres::migrate::{self, Claim};
 const APP_DIRECTORY: &str = "migrations/app";
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     app: App,
     /// Give the handlers' roles the passwords of this database's secret, although other databases of the
@@ -25,7 +25,7 @@ pub struct Args {
 
 /// The application whose migrations run after those of the host.
 #[derive(clap::Args)]
-pub struct App {
+pub(crate) struct App {
     /// The directory of the application's migrations. Without it: migrations/app in the working directory, or
     /// beside the directory of the handlers.
     #[arg(long = "app", value_name = "DIRECTORY")]
@@ -35,7 +35,7 @@ pub struct App {
 impl App {
     /// The migrations of the host and of the application. `handlers` is the directory of its handlers, if one
     /// is named.
-    pub fn migrations(&self, handlers: Option<&Path>) -> Result<Migrations, Failure> {
+    pub(crate) fn migrations(&self, handlers: Option<&Path>) -> Result<Migrations, Failure> {
         let directory = match &self.directory {
             Some(directory) => directory.clone(),
             None => found(handlers)?,
@@ -60,7 +60,7 @@ fn found(handlers: Option<&Path>) -> Result<PathBuf, Failure> {
     )))
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let claim = if args.take_roles { Claim::Take } else { Claim::IfUnused };
     let migrations = args.app.migrations(config.handlers_dir.as_deref())?;
     let migrated = migrate::run_with(config, &migrations, claim).await?;

@@ -9,7 +9,7 @@ use super::{Failure, Output};
 use switchboard_core::manifest::Manifest;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The handler's name: lower case, digits and dashes.
     name: String,
     /// The trigger of the handler.
@@ -60,7 +60,7 @@ impl On {
     }
 }
 
-pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
     let Args { name, on, from } = args;
     let files = files(&name, on).map_err(Failure::Usage)?;
     if !from.is_dir() {

@@ -10,7 +10,7 @@ use super::{Failure, Output};
 use switchboard_runtime::ReleaseFile;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The handler's directory, with its `handler.toml`.
     handler: PathBuf,
     /// The component.
@@ -20,7 +20,7 @@ pub struct Args {
     out: PathBuf,
 }
 
-pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
     let name = args.handler.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let manifest = Source { name: name.clone(), directory: args.handler }.manifest()?;
     let bytes = std::fs::read(&args.component)

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Columns as wide as their widest cell; no space at the ends of lines.
-pub fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     // Notes, names and reasons are foreign texts: none may look like another row.
     let rows: Vec<Vec<Cow<'_, str>>> = rows
         .iter()
@@ -23,7 +23,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// `1 node`, `2 nodes`.
-pub fn count(number: impl TryInto<u64>, noun: &str) -> String {
+pub(crate) fn count(number: impl TryInto<u64>, noun: &str) -> String {
     match number.try_into().unwrap_or(u64::MAX) {
         1 => format!("1 {noun}"),
         many => format!("{} {noun}s", thousands(many)),
@@ -31,7 +31,7 @@ pub fn count(number: impl TryInto<u64>, noun: &str) -> String {
 }
 
 /// `12,345`.
-pub fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -44,7 +44,7 @@ pub fn thousands(number: u64) -> String {
 }
 
 /// `850 ms`, `4.2 s`, `3 min`, `2 h 5 min`, `4 d 3 h`.
-pub fn duration(ms: u64) -> String {
+pub(crate) fn duration(ms: u64) -> String {
     let (seconds, minutes, hours) = (ms / 1000, ms / 60_000, ms / 3_600_000);
     match () {
         () if ms < 1000 => format!("{ms} ms"),
@@ -55,7 +55,7 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
-pub fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
@@ -64,12 +64,12 @@ pub fn bytes(bytes: u64) -> String {
 }
 
 /// An RFC 3339 time for people: to the second.
-pub fn time(rfc3339: &str) -> String {
+pub(crate) fn time(rfc3339: &str) -> String {
     rfc3339.get(..19).map_or_else(|| rfc3339.to_owned(), |time| time.replace('T', " "))
 }
 
 /// Escapes a text for a path or a query.
-pub fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

@@ -7,7 +7,7 @@ use super::{Failure, Output, deploy};
 use switchboard_core::config::Config;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     handler: String,
     /// The beginning of the expected canary's digest; if another canary is there, the command fails.
     release: Option<String>,
@@ -18,7 +18,7 @@ pub struct Args {
     at: Where,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let body = json!({ "release": args.release, "note": args.note });
     deploy::change(&Client::of(config, &args.at), (&args.handler, "promote"), &body, out).await
 }

@@ -15,7 +15,7 @@ const PATH: &str = "/admin/v1/rebuild";
 const FORGET: &str = "/admin/v1/redis/forget";
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     at: Where,
 }
@@ -31,7 +31,7 @@ struct Step {
     forget: Vec<String>,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let client = Client::of(config, &args.at);
     let (began, bar) = (Instant::now(), bar());
     let mut asked = json!({});

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::Failure;
 use challenge::Challenge;
 use reference::Reference;
-pub use reference::is_named_by;
+pub(crate) use reference::is_named_by;
 use switchboard_core::config::Config;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits::{
@@ -36,7 +36,7 @@ const SIGNATURES: &str = "dev.switchboard.signatures";
 /// Maximum length of a registry's error text.
 const REASON_CHARS_MAX: usize = 300;
 
-pub struct Pulled {
+pub(crate) struct Pulled {
     pub file: Vec<u8>,
     pub signatures: Vec<Signature>,
 }
@@ -96,7 +96,7 @@ struct Descriptor {
 }
 
 /// The layer's digest is verified, and that of the manifest if the name has one.
-pub async fn pull(source: &str, config: &Config) -> Result<Pulled, Failure> {
+pub(crate) async fn pull(source: &str, config: &Config) -> Result<Pulled, Failure> {
     let reference = Reference::parse(source).map_err(Failure::Usage)?;
     let login = match (&config.registry_user, &config.registry_password) {
         (Some(user), Some(password)) => Some((user.clone(), password.clone())),

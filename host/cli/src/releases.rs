@@ -8,7 +8,7 @@ use switchboard_core::config::Config;
 use switchboard_releases::repository::{Event, ReleaseRecord, ShadowReport};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Only this handler, with its history.
     handler: Option<String>,
     #[command(flatten)]
@@ -37,7 +37,7 @@ struct Document {
     shadows: Vec<ShadowReport>,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let client = Client::of(config, &args.at);
     let query = args.handler.as_deref().map(|name| format!("?handler={}", page::escape(name)));
     let query = query.unwrap_or_default();
@@ -98,7 +98,7 @@ fn state(release: &ReleaseRecord) -> String {
 }
 
 /// Its canary or shadow share, if any.
-pub fn beside(release: &ReleaseRecord) -> String {
+pub(crate) fn beside(release: &ReleaseRecord) -> String {
     match (release.canary_percent, release.shadow_percent) {
         (Some(percent), _) => format!("canary {percent} %"),
         (_, Some(percent)) => format!("shadow {percent} %"),

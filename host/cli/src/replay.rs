@@ -12,7 +12,7 @@ use switchboard_harness::{Handler, Harness, case, suite};
 use switchboard_recording::{Difference, Trace, differences, keep_all};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// A recording: of a test, or of a node.
     trace: PathBuf,
     /// A release file, or the beginning of a digest of a release that a fleet stores. Given twice, both are
@@ -29,7 +29,7 @@ pub struct Args {
     at: Where,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let trace = case::read("", &args.trace)?.trace;
     if args.releases.len() > 2 {
         return Err(Failure::Usage("two releases can be compared, not more".to_owned()));

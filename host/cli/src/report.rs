@@ -13,7 +13,7 @@ use switchboard_core::ids::Digest;
 use switchboard_releases::repository::Event;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     handler: String,
     /// The generation of the withdrawal, from `releases HANDLER --json`; by default the last one.
     #[arg(long, value_name = "NUMBER")]
@@ -50,7 +50,7 @@ struct Figures {
     p90_us: Option<u64>,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let client = Client::of(config, &args.at);
     let path = format!("/admin/v1/history?handler={}", page::escape(&args.handler));
     let History { history } = client.get(&path).await?;

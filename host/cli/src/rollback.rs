@@ -7,7 +7,7 @@ use super::{Failure, Output, deploy};
 use switchboard_core::config::Config;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     handler: String,
     /// The beginning of a digest, six digits or more. By default: remove the canary if there is one,
     /// otherwise return to the release before the present one; a second rollback undoes the first.
@@ -19,7 +19,7 @@ pub struct Args {
     at: Where,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let body = json!({ "release": args.release, "note": args.note });
     deploy::change(&Client::of(config, &args.at), (&args.handler, "rollback"), &body, out).await
 }

@@ -13,7 +13,7 @@ use switchboard_postgres::migrate;
 use switchboard_server::app;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     node: Node,
     /// Migrate the database to this version first.
@@ -28,7 +28,7 @@ pub struct Args {
 
 /// The options that `dev` has too.
 #[derive(clap::Args)]
-pub struct Node {
+pub(crate) struct Node {
     /// The address for clients.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
@@ -42,7 +42,7 @@ pub struct Node {
 
 impl Node {
     /// Flags override every other source.
-    pub fn over(self, mut config: Config) -> Config {
+    pub(crate) fn over(self, mut config: Config) -> Config {
         config.listen = self.listen.unwrap_or(config.listen);
         config.admin_listen = self.admin_listen.unwrap_or(config.admin_listen);
         if let Some(directory) = self.traces {
@@ -54,7 +54,7 @@ impl Node {
     }
 }
 
-pub async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure> {
     raise_open_files();
     let mut config = args.node.over(config);
     config.handlers_dir = args.handlers.or(config.handlers_dir);

@@ -12,7 +12,7 @@ use switchboard_core::ids::Digest;
 use switchboard_releases::signature::{self, Signature};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Release files; the signature of each goes to FILE.sig.
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -21,7 +21,7 @@ pub struct Args {
     key: PathBuf,
 }
 
-pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
     let key = secret(&args.key)?;
     let (mut documents, mut lines) = (Vec::new(), Vec::new());
     for file in &args.files {
@@ -45,7 +45,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), Failure> {
 }
 
 /// Reads the secret key that `switchboard keys` wrote.
-pub fn secret(path: &Path) -> Result<SigningKey, Failure> {
+pub(crate) fn secret(path: &Path) -> Result<SigningKey, Failure> {
     let text = fs::read_to_string(path)
         .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
     signature::parse_secret(&text).ok_or_else(|| {
@@ -54,7 +54,7 @@ pub fn secret(path: &Path) -> Result<SigningKey, Failure> {
 }
 
 /// The signatures of a release file; none if FILE.sig does not exist.
-pub fn beside(file: &Path) -> Result<Vec<Signature>, Failure> {
+pub(crate) fn beside(file: &Path) -> Result<Vec<Signature>, Failure> {
     let path = place(file);
     match fs::read_to_string(&path) {
         Ok(text) => Signature::parse_all(&text).ok_or_else(|| {

@@ -14,7 +14,7 @@ use switchboard_postgres::outbox::Lag;
 use switchboard_releases::repository::{Node, ReleaseRecord};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     at: Where,
 }
@@ -59,7 +59,7 @@ struct Fleet {
     consumers: Vec<Lag>,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let client = Client::of(config, &args.at);
     // A node that is not ready answers too.
     let ready = client.ask(Method::GET, "/readyz", "", Bytes::new()).await?;

@@ -15,7 +15,7 @@ use switchboard_harness::suite::{self, Subject};
 use switchboard_harness::{Harness, Place, faults, statements};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Names of handlers (their directories); without a name, all.
     handlers: Vec<String>,
     /// The directory of the handlers.
@@ -56,7 +56,7 @@ pub struct Args {
     app: App,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let harness = Harness::keeping(&config.data_dir.join("harness"))?;
     if !args.watch {
         return once(&args, config, &harness, out).await;

@@ -16,7 +16,7 @@ use switchboard_core::timestamp;
 const TTL_S_MAX: u64 = 366 * 24 * 3600;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The user id, kept verbatim: 1 to 64 characters.
     #[arg(long)]
     sub: String,
@@ -45,7 +45,7 @@ struct Claims<'a> {
     aud: Option<&'a str>,
 }
 
-pub fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let user = UserId::parse(&args.sub)
         .ok_or_else(|| Failure::Usage("--sub has 1 to 64 characters, no control characters".to_owned()))?;
     let secret = config.jwt_secret.as_deref().ok_or_else(|| {

@@ -7,7 +7,7 @@ use super::{Failure, Output, deploy};
 use switchboard_core::config::Config;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     handler: String,
     /// The reason, for the history.
     #[arg(long)]
@@ -16,7 +16,7 @@ pub struct Args {
     at: Where,
 }
 
-pub async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
     let body = json!({ "note": args.note });
     deploy::change(&Client::of(config, &args.at), (&args.handler, "unshadow"), &body, out).await
 }

@@ -11,7 +11,7 @@ use switchboard_core::ids::Digest;
 use switchboard_releases::signature::{self, Trust};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The release files, each with its FILE.sig.
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -20,7 +20,7 @@ pub struct Args {
     key: Vec<String>,
 }
 
-pub fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: Args, config: Config, out: &Output) -> Result<(), Failure> {
     let release_keys = if args.key.is_empty() { config.release_keys.clone() } else { args.key };
     let trust = Trust::of(&Config { release_keys, ..config })?;
     if !trust.is_needed() {

@@ -1,6 +1,8 @@
 //! Types that every crate of the host uses: bounds, ids, settings, manifests, shutdown. The only IO is
 //! reading settings.
 
+#![warn(unreachable_pub)]
+
 pub mod config;
 pub mod error;
 pub mod ids;

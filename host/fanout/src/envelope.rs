@@ -15,7 +15,7 @@ use switchboard_telemetry::spans::Context;
 const VERSION: u8 = 1;
 
 #[derive(Debug, PartialEq)]
-pub enum Envelope {
+pub(crate) enum Envelope {
     /// On the channel of an address.
     Publications(Batch),
     /// On the channel of an address: this user is no longer subscribed to it.
@@ -35,14 +35,14 @@ pub enum Envelope {
 
 /// Pushes of one address, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// All frames, encoded, one after the other.
     frames: Bytes,
     items: Vec<Item>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Item {
+pub(crate) struct Item {
     /// The offset at which the frame ends. It begins where the frame before ends.
     end: usize,
     pub position: Option<Position>,
@@ -53,7 +53,7 @@ pub struct Item {
 
 /// Why bytes are not an envelope. The text contains nothing of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed(&'static str);
+pub(crate) struct Malformed(&'static str);
 
 impl std::fmt::Display for Malformed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,7 +65,7 @@ impl std::error::Error for Malformed {}
 
 impl Batch {
     /// Encodes a page of `connection.missed`.
-    pub fn of_page(pushes: &[Push]) -> Self {
+    pub(crate) fn of_page(pushes: &[Push]) -> Self {
         let mut writer = BatchWriter::default();
         for push in pushes {
             writer.add(&push.frame, push.position, 0, None);
@@ -73,18 +73,18 @@ impl Batch {
         writer.finish()
     }
 
-    pub fn items(&self) -> &[Item] {
+    pub(crate) fn items(&self) -> &[Item] {
         &self.items
     }
 
     /// Returns the frames of these items as one piece, without a copy.
-    pub fn frames(&self, items: std::ops::Range<usize>) -> Bytes {
+    pub(crate) fn frames(&self, items: std::ops::Range<usize>) -> Bytes {
         let edge = |item: usize| item.checked_sub(1).map_or(0, |before| self.items[before].end);
         self.frames.slice(edge(items.start)..edge(items.end))
     }
 
     /// Joins the batches of envelopes that arrived together, so that each subscriber is visited once.
-    pub fn append(&mut self, other: Self) {
+    pub(crate) fn append(&mut self, other: Self) {
         if self.items.is_empty() {
             *self = other;
             return;
@@ -97,7 +97,7 @@ impl Batch {
         self.items.extend(other.items.into_iter().map(|item| Item { end: item.end + offset, ..item }));
     }
 
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.frames.len()
     }
 }
@@ -125,7 +125,7 @@ impl BatchWriter {
 ///
 /// # Errors
 /// The rule that one of the publications breaks. Then none of them is published.
-pub fn pack(publications: &[Publication]) -> Result<Vec<(Address, Bytes)>, String> {
+pub(crate) fn pack(publications: &[Publication]) -> Result<Vec<(Address, Bytes)>, String> {
     let mut packed = Vec::new();
     let mut run: Option<(Address, BatchWriter)> = None;
     for publication in publications {
@@ -190,7 +190,7 @@ mod flag {
 }
 
 impl Envelope {
-    pub fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(64);
         out.put_u8(VERSION);
         match self {
@@ -249,7 +249,7 @@ impl Envelope {
     }
 
     /// Decodes bytes from outside and checks everything. The frames are slices of `bytes`.
-    pub fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
+    pub(crate) fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
         if bytes.try_get_u8() != Ok(VERSION) {
             return Err(Malformed("another version"));
         }

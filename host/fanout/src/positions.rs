@@ -5,11 +5,11 @@ use switchboard_contract::types::Position;
 
 /// The last number of each track. An address seldom has more than two tracks.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Positions(Vec<Position>);
+pub(crate) struct Positions(Vec<Position>);
 
 impl Positions {
     /// Builds the set. If a track occurs twice, the higher number counts.
-    pub fn new(positions: &[Position]) -> Self {
+    pub(crate) fn new(positions: &[Position]) -> Self {
         let mut known = Self::default();
         for position in positions {
             known.raise(position);
@@ -17,17 +17,17 @@ impl Positions {
         known
     }
 
-    pub fn of(&self, track: u8) -> Option<u64> {
+    pub(crate) fn of(&self, track: u8) -> Option<u64> {
         self.0.iter().find(|known| known.track == track).map(|known| known.number)
     }
 
     /// Returns true when this push, and every push before it on its track, is already covered.
-    pub fn includes(&self, position: &Position) -> bool {
+    pub(crate) fn includes(&self, position: &Position) -> bool {
         self.of(position.track).is_some_and(|number| position.number <= number)
     }
 
     /// Raises the number of one track, and never lowers it. Returns true when it changed.
-    pub fn raise(&mut self, position: &Position) -> bool {
+    pub(crate) fn raise(&mut self, position: &Position) -> bool {
         match self.0.iter_mut().find(|known| known.track == position.track) {
             Some(known) if known.number >= position.number => false,
             Some(known) => {
@@ -43,15 +43,15 @@ impl Positions {
         }
     }
 
-    pub fn raise_all(&mut self, others: &[Position]) -> bool {
+    pub(crate) fn raise_all(&mut self, others: &[Position]) -> bool {
         others.iter().fold(false, |changed, other| self.raise(other) | changed)
     }
 
-    pub fn as_slice(&self) -> &[Position] {
+    pub(crate) fn as_slice(&self) -> &[Position] {
         &self.0
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

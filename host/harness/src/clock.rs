@@ -37,7 +37,7 @@ pub(super) fn stand_at(now_ms: u64) -> String {
 }
 
 /// Converts SQL for a database with a clock of its own.
-pub fn qualified(sql: &str) -> String {
+pub(crate) fn qualified(sql: &str) -> String {
     let mut out = String::with_capacity(sql.len());
     let mut rest = sql;
     while let Some((at, function)) = next_call(rest) {

@@ -14,6 +14,8 @@
 //! ran.expect_problem("unavailable");
 //! ```
 
+#![warn(unreachable_pub)]
+
 mod bench;
 pub mod case;
 mod clock;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use switchboard_recording::{Exchange, Outcome, Secrets, Trace, is_concealed, reveal};
 use switchboard_runtime::{Responder, Response};
 
-pub struct Player {
+pub(crate) struct Player {
     left: VecDeque<Exchange>,
     /// The outcome of the recorded call, if a host call got no answer.
     end: Response,
@@ -19,7 +19,7 @@ pub struct Player {
 
 impl Player {
     /// `secrets` are those of `settings`: the recording has placeholders for them.
-    pub fn of(trace: &Trace, settings: &BTreeMap<String, String>, secrets: Secrets) -> Self {
+    pub(crate) fn of(trace: &Trace, settings: &BTreeMap<String, String>, secrets: Secrets) -> Self {
         let end = match &trace.outcome {
             Outcome::Failed { kind, detail } if kind == "trap" => {
                 Response::Trap(detail.trim_start_matches("injected fault: ").to_owned())

@@ -10,7 +10,7 @@ use switchboard_recording::{Injection, Scenario};
 use switchboard_runtime::{Responder, Response};
 
 /// 2026-11-20T12:00:00Z.
-pub const NOW_MS: u64 = 1_795_176_000_000;
+pub(crate) const NOW_MS: u64 = 1_795_176_000_000;
 
 /// A responder for these functions; another responder answers the rest.
 pub struct Props<S> {
@@ -23,7 +23,7 @@ pub struct Props<S> {
 }
 
 /// The real services.
-pub struct Live;
+pub(crate) struct Live;
 
 impl Responder for Live {
     fn respond(&mut self, _: usize, _: &'static str, _: &Value) -> Response {
@@ -94,7 +94,7 @@ impl<S: Responder> Responder for Props<S> {
 }
 
 /// The time of a scenario, for the guest's clock and for that of its database.
-pub fn now_ms_of(scenario: &Scenario) -> Result<u64, String> {
+pub(crate) fn now_ms_of(scenario: &Scenario) -> Result<u64, String> {
     match &scenario.now {
         None => Ok(NOW_MS),
         Some(text) => unix_ms(text).ok_or_else(|| {

@@ -1,4 +1,6 @@
 //! HTTP in both directions: what all listeners share, and fetching a document.
 
+#![warn(unreachable_pub)]
+
 pub mod fetch;
 pub mod http_server;

@@ -48,7 +48,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub fn parse(role: Arc<str>, generation: Digest, collected: Collected) -> Result<Self, Error> {
+    pub(crate) fn parse(role: Arc<str>, generation: Digest, collected: Collected) -> Result<Self, Error> {
         let Collected { statements, row, lane } = collected;
         if !(1..=limits::COLLECT_STATEMENTS_MAX).contains(&statements.len()) {
             let most = limits::COLLECT_STATEMENTS_MAX;
@@ -81,11 +81,11 @@ impl Waiting {
 }
 
 impl Collector {
-    pub fn new(roles: Roles) -> Self {
+    pub(crate) fn new(roles: Roles) -> Self {
         Self(Arc::new(Inner { roles, lanes: Mutex::default() }))
     }
 
-    pub async fn join(&self, request: Request, deadline: Instant) -> Result<Rows, Error> {
+    pub(crate) async fn join(&self, request: Request, deadline: Instant) -> Result<Rows, Error> {
         let (answer, answered) = oneshot::channel();
         let started = Arc::new(AtomicBool::new(false));
         let waiting = Waiting { row: request.row, deadline, started: started.clone(), answer };

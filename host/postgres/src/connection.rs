@@ -60,7 +60,10 @@ pub(super) struct Prepared {
 }
 
 impl Connection {
-    pub async fn open(login: &tokio_postgres::Config, endpoints: &[Endpoint]) -> Result<Self, Failure> {
+    pub(crate) async fn open(
+        login: &tokio_postgres::Config,
+        endpoints: &[Endpoint],
+    ) -> Result<Self, Failure> {
         let mut failure = Failure::Refused("the database URL names no host".to_owned());
         for endpoint in endpoints {
             match Self::open_at(login, endpoint).await {
@@ -116,31 +119,31 @@ impl Connection {
         Ok(())
     }
 
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed() || self.driver.is_finished()
     }
 
     /// True when another call can use the connection without a reset.
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.is_reusable() && self.guarded
     }
 
     /// True when the call that holds the connection can send its next statement.
-    pub fn is_reusable(&self) -> bool {
+    pub(crate) fn is_reusable(&self) -> bool {
         !self.dirty && self.is_resettable()
     }
 
     /// True when another call can use the connection after [`Self::reset`].
-    pub fn is_resettable(&self) -> bool {
+    pub(crate) fn is_resettable(&self) -> bool {
         !self.running && !self.unusable && !self.is_closed()
     }
 
     /// True when the server did not write. Connections that were opened to it earlier should be closed too.
-    pub fn is_read_only(&self) -> bool {
+    pub(crate) fn is_read_only(&self) -> bool {
         self.read_only
     }
 
-    pub async fn reset(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn reset(&mut self) -> Result<(), Failure> {
         self.running = true;
         if self.guarded {
             self.client.batch_execute("rollback").await?;
@@ -154,16 +157,16 @@ impl Connection {
     }
 
     /// True when a statement is under way and no caller awaits its end any more.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.running && !self.is_closed()
     }
 
     /// Returns what is needed to cancel the running statement.
-    pub fn canceller(&self) -> Canceller {
+    pub(crate) fn canceller(&self) -> Canceller {
         Canceller { token: self.client.cancel_token(), endpoint: self.endpoint.clone() }
     }
 
-    pub async fn prepare(&mut self, sql: &str) -> Result<Arc<Prepared>, Failure> {
+    pub(crate) async fn prepare(&mut self, sql: &str) -> Result<Arc<Prepared>, Failure> {
         if let Some(prepared) = self.statements.get(sql) {
             return Ok(prepared);
         }
@@ -174,7 +177,7 @@ impl Connection {
         Ok(prepared)
     }
 
-    pub async fn prepare_all(&mut self, statements: &[String]) -> Result<Vec<Arc<Prepared>>, Failure> {
+    pub(crate) async fn prepare_all(&mut self, statements: &[String]) -> Result<Vec<Arc<Prepared>>, Failure> {
         let mut prepared = Vec::with_capacity(statements.len());
         for statement in statements {
             prepared.push(self.prepare(statement).await?);
@@ -183,7 +186,7 @@ impl Connection {
     }
 
     /// Runs a prepared statement and returns its rows. The size is checked while the rows are read.
-    pub async fn query(
+    pub(crate) async fn query(
         &mut self,
         prepared: &Prepared,
         params: &[&(dyn ToSql + Sync)],
@@ -198,7 +201,7 @@ impl Connection {
         self.ended(answer)
     }
 
-    pub async fn execute(
+    pub(crate) async fn execute(
         &mut self,
         prepared: &Prepared,
         params: &[&(dyn ToSql + Sync)],
@@ -209,7 +212,7 @@ impl Connection {
         self.ended(answer)
     }
 
-    pub async fn begin(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn begin(&mut self) -> Result<(), Failure> {
         (self.running, self.dirty) = (true, true);
         let answer = self.client.batch_execute("begin isolation level read committed").await;
         self.ended(answer)
@@ -217,7 +220,7 @@ impl Connection {
 
     /// Commits the transaction. The caller must not have seen a statement of it fail: Postgres answers COMMIT
     /// of a failed transaction with success, and rolls back.
-    pub async fn commit(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn commit(&mut self) -> Result<(), Failure> {
         self.running = true;
         let answer = self.client.batch_execute("commit").await;
         let answer = self.ended(answer);
@@ -228,7 +231,7 @@ impl Connection {
     /// Sends BEGIN, the statements and COMMIT in one round trip. Each statement gets as many of the first
     /// parameters as it uses. Returns the rows of the last statement, or the first failure. After a failure
     /// nothing was committed, unless the failure is [`TransactionFailure::Unknown`].
-    pub async fn transact(
+    pub(crate) async fn transact(
         &mut self,
         statements: &[Arc<Prepared>],
         params: &[&(dyn ToSql + Sync)],
@@ -401,7 +404,7 @@ pub(super) struct Canceller {
 
 impl Canceller {
     /// Sends the request to cancel, and then waits a moment for the statement to end.
-    pub async fn cancel(self) {
+    pub(crate) async fn cancel(self) {
         let grace = Duration::from_millis(limits::POSTGRES_CANCEL_GRACE_MS);
         let ask = async {
             let (socket, _) = self.endpoint.connect().await.ok()?;

@@ -211,7 +211,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// A login that the server or a pooler refused. No statement was sent, so its outcome is known.
-    pub fn of_login(error: tokio_postgres::Error) -> Self {
+    pub(crate) fn of_login(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(refused) => Self::Unavailable(SqlError {
                 code: refused.code().code().to_owned(),
@@ -223,7 +223,7 @@ impl Failure {
     }
 
     /// The failure of a connection that cannot write. A handler cannot use such a connection.
-    pub fn read_only() -> Self {
+    pub(crate) fn read_only() -> Self {
         Self::Unavailable(SqlError {
             code: "25006".to_owned(),
             message: "the server is a standby or was made read-only".to_owned(),
@@ -232,7 +232,7 @@ impl Failure {
     }
 
     /// True when the whole answer was read and the connection still works.
-    pub fn ends_the_answer(&self) -> bool {
+    pub(crate) fn ends_the_answer(&self) -> bool {
         match self {
             Self::Sql(_) | Self::Conflict(_) | Self::Unavailable(_) => true,
             Self::Cancelled | Self::Stale | Self::Refused(_) => true,
@@ -241,7 +241,7 @@ impl Failure {
     }
 
     /// True when no call may use the connection after this failure.
-    pub fn makes_connection_unusable(&self) -> bool {
+    pub(crate) fn makes_connection_unusable(&self) -> bool {
         match self {
             Self::Sql(error) | Self::Conflict(error) => !judge(&error.code, false).keeps_connection,
             // A different judgement in the table means that the error was fatal.
@@ -254,13 +254,13 @@ impl Failure {
     }
 
     /// True when the server is read-only. Connections that were opened to it earlier cannot be used either.
-    pub fn is_read_only(&self) -> bool {
+    pub(crate) fn is_read_only(&self) -> bool {
         matches!(self, Self::Unavailable(error) if error.code == "25006")
     }
 
     /// The error for a statement that cannot have changed anything: it only reads, or its transaction is
     /// still open.
-    pub fn uncommitted(self) -> Error {
+    pub(crate) fn uncommitted(self) -> Error {
         match self {
             Self::Sql(error) => Error::Sql(error),
             Self::Conflict(error) | Self::Unavailable(error) => Error::Retryable(code_and_message(&error)),
@@ -273,7 +273,7 @@ impl Failure {
     }
 
     /// The error for COMMIT, and for a statement that may write and is its own transaction.
-    pub fn committing(self) -> Error {
+    pub(crate) fn committing(self) -> Error {
         match self {
             Self::Lost => Error::UnknownOutcome,
             other => other.uncommitted(),

@@ -28,22 +28,22 @@ pub(super) struct World {
 
 impl World {
     /// Runs statements as the owner of the database, one after the other.
-    pub async fn owner(&self, sql: &str) {
+    pub(crate) async fn owner(&self, sql: &str) {
         let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(self.postgres.host()).await;
         done.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    pub async fn count(&self, sql: &str) -> i64 {
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
         let count = sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(self.postgres.host()).await;
         count.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     /// A session whose call has a deadline of ten seconds.
-    pub fn session(&self) -> Session {
+    pub(crate) fn session(&self) -> Session {
         self.session_of(Duration::from_secs(10))
     }
 
-    pub fn session_of(&self, deadline_in: Duration) -> Session {
+    pub(crate) fn session_of(&self, deadline_in: Duration) -> Session {
         self.postgres.session(Some(ROLE), Digest::of(b"release"), Instant::now() + deadline_in)
     }
 }

@@ -28,7 +28,7 @@ const SUSPICION: Duration = Duration::from_secs(5);
 pub(super) struct Suspicion(Arc<Mutex<Option<Instant>>>);
 
 impl Suspicion {
-    pub fn raise(&self) {
+    pub(crate) fn raise(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SUSPICION);
     }
 

@@ -67,12 +67,12 @@ struct State {
 }
 
 impl Probe {
-    pub fn new(roles: Roles) -> Self {
+    pub(crate) fn new(roles: Roles) -> Self {
         let slot = i64::from(rand::random::<u8>() % SLOTS);
         Self { roles, slot, state: Arc::default() }
     }
 
-    pub async fn can_write(&self, roles: &[String]) -> Result<(), CannotWrite> {
+    pub(crate) async fn can_write(&self, roles: &[String]) -> Result<(), CannotWrite> {
         if roles.is_empty() {
             return Ok(());
         }

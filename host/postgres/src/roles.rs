@@ -73,7 +73,7 @@ enum Grant {
 }
 
 impl Roles {
-    pub fn new(
+    pub(crate) fn new(
         login: tokio_postgres::Config,
         secret: &str,
         connections_max: usize,
@@ -103,7 +103,11 @@ impl Roles {
 
     /// Returns a clean connection that is logged in as the role. Waits for its turn, but not past the
     /// deadline.
-    pub async fn acquire(&self, role: &Arc<str>, deadline: Instant) -> Result<PooledConnection, Error> {
+    pub(crate) async fn acquire(
+        &self,
+        role: &Arc<str>,
+        deadline: Instant,
+    ) -> Result<PooledConnection, Error> {
         let Ok(granted) = timeout_at(deadline, self.grant(role)).await else { return Err(Error::Busy) };
         let (connection, permit) = match granted? {
             Grant::Connection(connection, permit) => (connection, permit),
@@ -160,7 +164,7 @@ impl Roles {
     }
 
     /// Opens a connection that does not count in the budget. The caller owns it.
-    pub async fn log_in(&self, role: &str) -> Result<Connection, Failure> {
+    pub(crate) async fn log_in(&self, role: &str) -> Result<Connection, Failure> {
         let name = format!("{ROLE_PREFIX}{role}");
         let mut login = self.0.login.clone();
         login.user(&name).password(password(&self.0.secret, &name)).application_name(&name);
@@ -168,22 +172,22 @@ impl Roles {
     }
 
     /// Returns the role that was last refused a login, and forgets it.
-    pub fn take_refused(&self) -> Option<Arc<str>> {
+    pub(crate) fn take_refused(&self) -> Option<Arc<str>> {
         self.0.lock().refused.take()
     }
 
-    pub fn suspicion(&self) -> &Suspicion {
+    pub(crate) fn suspicion(&self) -> &Suspicion {
         &self.0.suspicion
     }
 
     /// The number of connections that exist or are being opened, and of calls that wait for one.
-    pub fn usage(&self) -> (usize, usize) {
+    pub(crate) fn usage(&self) -> (usize, usize) {
         let mut state = self.0.lock();
         state.remove_closed_waiters(true);
         (state.connections(), state.waiters())
     }
 
-    pub fn work(&self) -> &Work {
+    pub(crate) fn work(&self) -> &Work {
         &self.0.work
     }
 }

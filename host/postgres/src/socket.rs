@@ -24,7 +24,7 @@ pub(super) enum Endpoint {
 
 impl Endpoint {
     /// The servers of the URL in their order. The first one that answers is used.
-    pub fn of(config: &tokio_postgres::Config) -> Vec<Self> {
+    pub(crate) fn of(config: &tokio_postgres::Config) -> Vec<Self> {
         let ports = config.get_ports();
         let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
         let hosts = config.get_hosts();
@@ -42,7 +42,7 @@ impl Endpoint {
             .collect()
     }
 
-    pub async fn connect(&self) -> io::Result<(Socket, Oversize)> {
+    pub(crate) async fn connect(&self) -> io::Result<(Socket, Oversize)> {
         let inner = match self {
             Self::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
@@ -61,7 +61,7 @@ impl Endpoint {
 pub(super) struct Oversize(Arc<AtomicBool>);
 
 impl Oversize {
-    pub fn happened(&self) -> bool {
+    pub(crate) fn happened(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct Statement<'a> {
 
 impl<'a> Statement<'a> {
     /// Checks size and first keyword. An error says what was expected.
-    pub fn parse(text: &'a str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, String> {
         if text.len() > limits::STATEMENT_BYTES_MAX {
             return Err(format!("a statement has at most {} bytes", limits::STATEMENT_BYTES_MAX));
         }

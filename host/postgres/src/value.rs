@@ -222,7 +222,7 @@ pub(super) enum Decode {
 
 impl Decode {
     /// Returns `None` when the contract has no value for such a column.
-    pub fn of(ty: &Type) -> Option<Self> {
+    pub(crate) fn of(ty: &Type) -> Option<Self> {
         let ty = base(ty);
         Some(match *ty {
             Type::BOOL => Self::Boolean,
@@ -249,7 +249,7 @@ impl Decode {
     }
 
     /// Decodes a cell. The error is for the handler: the column holds a value that the contract cannot carry.
-    pub fn value(self, cell: Cell<'_>) -> Result<Value, String> {
+    pub(crate) fn value(self, cell: Cell<'_>) -> Result<Value, String> {
         let Some(raw) = cell.raw else { return Ok(Value::Null) };
         self.decode(&cell.ty, raw).map_err(|error| format!("a cell of type {}: {error}", cell.ty))
     }

@@ -13,7 +13,7 @@ pub(super) struct Work(Arc<Mutex<JoinSet<()>>>);
 impl Work {
     /// Spawns a task. Outside a tokio runtime, at the very end of the process, the task is dropped instead,
     /// which closes its connection.
-    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(ended) = running.try_join_next() {
@@ -23,7 +23,7 @@ impl Work {
     }
 
     /// Resolves when every task spawned so far has ended.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         let mut running = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         while let Some(ended) = running.join_next().await {
             report(ended);

@@ -4,6 +4,8 @@
 //!
 //! A recording may contain message text. A node writes it only if an operator asked for it, after redaction.
 
+#![warn(unreachable_pub)]
+
 mod diff;
 mod raw;
 mod readable;

@@ -3,21 +3,21 @@
 
 /// A number of hits among a number of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Count {
+pub(crate) struct Count {
     pub hits: u64,
     pub all: u64,
 }
 
 impl Count {
     /// The percentage of hits.
-    pub fn share(self) -> f64 {
+    pub(crate) fn share(self) -> f64 {
         if self.all == 0 { 0.0 } else { self.hits as f64 * 100.0 / self.all as f64 }
     }
 }
 
 /// The probability that the first count would have at least this many of all hits, if a hit were equally
 /// likely in both. 1 when there is nothing to compare.
-pub fn by_chance(first: Count, second: Count) -> f64 {
+pub(crate) fn by_chance(first: Count, second: Count) -> f64 {
     let all = first.all + second.all;
     let hits = first.hits + second.hits;
     if first.hits == 0 || second.all == 0 {

@@ -21,7 +21,7 @@ use switchboard_runtime::{CallLog, Logged};
 
 /// Why a canary must end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Cause {
+pub(crate) struct Cause {
     pub over: Threshold,
     pub window_ms: u64,
     pub canary: Figures,
@@ -31,7 +31,7 @@ pub struct Cause {
 /// Which threshold the canary exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Threshold {
+pub(crate) enum Threshold {
     Failures,
     Errors,
     Latency,
@@ -39,7 +39,7 @@ pub enum Threshold {
 
 /// The calls of one release in a time window.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Figures {
+pub(crate) struct Figures {
     pub calls: u64,
     pub failures: u64,
     pub errors: u64,
@@ -52,7 +52,7 @@ pub struct Figures {
 }
 
 /// Compares both releases since the canary began, as far back as the windows and the logs reach.
-pub fn judge(
+pub(crate) fn judge(
     now: Instant,
     begun: Instant,
     canary: &CallLog,

@@ -2,6 +2,8 @@
 //! how a fleet moves from one release to the next. This module does not look into a component; `runtime`
 //! does.
 
+#![warn(unreachable_pub)]
+
 // For `manifests`, which names this crate.
 #[cfg(test)]
 extern crate self as switchboard_releases;
@@ -11,6 +13,7 @@ mod first;
 mod judge;
 #[cfg(test)]
 #[path = "../../testing/src/manifests.rs"]
+#[allow(unreachable_pub, reason = "the crate for tests exports it")]
 mod manifests;
 mod meters;
 mod outcome;

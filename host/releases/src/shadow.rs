@@ -27,7 +27,7 @@ pub(super) struct ShadowCounts {
 }
 
 impl ShadowCounts {
-    pub fn count(&self, difference: Option<String>) {
+    pub(crate) fn count(&self, difference: Option<String>) {
         match difference {
             None => self.same.fetch_add(1, Relaxed),
             Some(difference) => {
@@ -41,13 +41,13 @@ impl ShadowCounts {
         self.changed.store(true, Relaxed);
     }
 
-    pub fn drop_one(&self) {
+    pub(crate) fn drop_one(&self) {
         self.dropped.fetch_add(1, Relaxed);
         self.changed.store(true, Relaxed);
     }
 
     /// Takes a report, if a count changed since the last one.
-    pub fn take_report(&self) -> Option<ShadowReport> {
+    pub(crate) fn take_report(&self) -> Option<ShadowReport> {
         self.changed.swap(false, Relaxed).then(|| ShadowReport {
             digest: None,
             same: self.same.load(Relaxed),
@@ -57,12 +57,12 @@ impl ShadowCounts {
         })
     }
 
-    pub fn has_unreported(&self) -> bool {
+    pub(crate) fn has_unreported(&self) -> bool {
         self.changed.load(Relaxed)
     }
 
     /// Marks the counts as not reported, because Postgres did not store them.
-    pub fn mark_unreported(&self) {
+    pub(crate) fn mark_unreported(&self) {
         self.changed.store(true, Relaxed);
     }
 }

@@ -37,14 +37,14 @@ pub(super) struct BackgroundThreads {
 }
 
 impl BackgroundThreads {
-    pub fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self { count, queues: OnceLock::new(), next: AtomicUsize::new(0) }
     }
 
     /// Runs the call on the task of the caller until the call waits and `is_long` says that it is long; from
     /// then on, on a background thread. Dropping the returned future ends the call: at once on the caller's
     /// task, at its next wait on a background thread.
-    pub async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         call: impl Future<Output = T> + Send + 'static,
         is_long: impl Fn() -> bool,

@@ -13,7 +13,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub fn new(memory_mib: u32) -> Self {
+    pub(crate) fn new(memory_mib: u32) -> Self {
         let calls = limits::CALLS_MAX as usize;
         let memory = memory_mib as usize * 1024 * 1024 / limits::MEMORY_UNIT_BYTES;
         Self {
@@ -26,7 +26,7 @@ impl Budget {
     }
 
     /// Makes the claims of one release.
-    pub fn claims(&self) -> Claims {
+    pub(crate) fn claims(&self) -> Claims {
         Claims { calls: self.calls.claim(), memory: self.memory.claim(), turns: self.turns.queue() }
     }
 }

@@ -59,7 +59,7 @@ struct ArtifactCache {
 }
 
 impl Artifacts {
-    pub fn new(compiler: Compiler, data_dir: PathBuf, secret: &str) -> wasmtime::Result<Self> {
+    pub(crate) fn new(compiler: Compiler, data_dir: PathBuf, secret: &str) -> wasmtime::Result<Self> {
         // Only an engine with a compiler can compute this hash. The engine is dropped at the end of this
         // block.
         let compatibility = {
@@ -79,7 +79,7 @@ impl Artifacts {
     }
 
     /// Returns the machine code of a release, from the cache or compiled now.
-    pub async fn load(&self, engine: &Engine, file: &ReleaseFile) -> Result<Component, Refusal> {
+    pub(crate) async fn load(&self, engine: &Engine, file: &ReleaseFile) -> Result<Component, Refusal> {
         if let Some(component) = self.kept(engine, file.code).await? {
             return Ok(component);
         }

@@ -31,7 +31,7 @@ pub(super) struct EngineEnv {
 }
 
 impl EngineEnv {
-    pub fn new() -> wasmtime::Result<Self> {
+    pub(crate) fn new() -> wasmtime::Result<Self> {
         let engine = Engine::new(&config(Use::Serve))?;
         let mut linker = Linker::new(&engine);
         interfaces::link(&mut linker)?;

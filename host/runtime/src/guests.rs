@@ -33,13 +33,13 @@ const MANIFEST: &str = r#"
 const NOW: u32 = 0;
 const LOG: u32 = 1;
 
-pub fn returns() -> ReleaseFile {
+pub(crate) fn returns() -> ReleaseFile {
     guest(|_| ())
 }
 
 /// Returns, and instantiates `count` other modules, each with a memory of `pages` pages; 0 pages: without a
 /// memory.
-pub fn with_modules(count: u32, pages: u64) -> ReleaseFile {
+pub(crate) fn with_modules(count: u32, pages: u64) -> ReleaseFile {
     let mut bytes = returns().bytes.to_vec();
     // The number of modules in the component so far.
     let own = wasmparser::Parser::new(0).parse_all(&bytes).scan(0, |depth, payload| {
@@ -79,27 +79,27 @@ pub fn with_modules(count: u32, pages: u64) -> ReleaseFile {
     ReleaseFile::parse(bytes).expect("a release file")
 }
 
-pub fn loops() -> ReleaseFile {
+pub(crate) fn loops() -> ReleaseFile {
     guest(|body| {
         body.loop_(BlockType::Empty).br(0).end();
     })
 }
 
-pub fn traps() -> ReleaseFile {
+pub(crate) fn traps() -> ReleaseFile {
     guest(|body| {
         body.unreachable();
     })
 }
 
 /// Calls itself for ever.
-pub fn recurses() -> ReleaseFile {
+pub(crate) fn recurses() -> ReleaseFile {
     guest(|body| {
         body.local_get(0).local_get(1).local_get(2).local_get(3).local_get(4).call(RUN).drop();
     })
 }
 
 /// Grows page by page and traps when there are no more, as an allocator does.
-pub fn bombs_memory() -> ReleaseFile {
+pub(crate) fn bombs_memory() -> ReleaseFile {
     guest(|body| {
         body.loop_(BlockType::Empty);
         body.i32_const(1).memory_grow(0).i32_const(-1).i32_eq();
@@ -109,7 +109,7 @@ pub fn bombs_memory() -> ReleaseFile {
 }
 
 /// Reads the clock `times` times.
-pub fn asks_the_time(times: u32) -> ReleaseFile {
+pub(crate) fn asks_the_time(times: u32) -> ReleaseFile {
     guest(|body| {
         for _ in 0..times {
             body.call(NOW).drop();
@@ -118,7 +118,7 @@ pub fn asks_the_time(times: u32) -> ReleaseFile {
 }
 
 /// Works for longer than its processor time allows, and reads the clock meanwhile.
-pub fn works_between_host_calls() -> ReleaseFile {
+pub(crate) fn works_between_host_calls() -> ReleaseFile {
     guest(|body| {
         for _ in 0..10 {
             body.call(NOW).drop();
@@ -131,19 +131,19 @@ pub fn works_between_host_calls() -> ReleaseFile {
 }
 
 /// Logs one line of `bytes` bytes.
-pub fn logs(bytes: i32) -> ReleaseFile {
+pub(crate) fn logs(bytes: i32) -> ReleaseFile {
     guest(|body| {
         body.i32_const(1).i32_const(1024).i32_const(bytes).i32_const(0).i32_const(0).call(LOG);
     })
 }
 
 /// Reads the clock in its start function, before any call.
-pub fn starts_with_a_host_call() -> ReleaseFile {
+pub(crate) fn starts_with_a_host_call() -> ReleaseFile {
     build(MANIFEST, true, |_| ())
 }
 
 /// Made with other tools: it draws and asks the time through WASI 0.2.
-pub fn speaks_wasi() -> ReleaseFile {
+pub(crate) fn speaks_wasi() -> ReleaseFile {
     use ValType::{I32, I64};
     let mut types = TypeSection::new();
     types.ty().function([], [I64]);
@@ -175,7 +175,7 @@ pub fn speaks_wasi() -> ReleaseFile {
 }
 
 /// Of a name and limits of its own: it grows its memory by so many pages, and asks the time.
-pub fn named(name: &str, limits: &str, pages: i32) -> ReleaseFile {
+pub(crate) fn named(name: &str, limits: &str, pages: i32) -> ReleaseFile {
     build(&manifest(name, limits), false, |body| {
         if pages > 0 {
             body.i32_const(pages).memory_grow(0).i32_const(-1).i32_eq();
@@ -186,7 +186,7 @@ pub fn named(name: &str, limits: &str, pages: i32) -> ReleaseFile {
 }
 
 /// The same, working so many rounds of a nanosecond or less; without a number it never ends.
-pub fn works(name: &str, limits: &str, rounds: Option<i32>) -> ReleaseFile {
+pub(crate) fn works(name: &str, limits: &str, rounds: Option<i32>) -> ReleaseFile {
     build(&manifest(name, limits), false, |body| {
         body.i32_const(0).local_set(0);
         body.loop_(BlockType::Empty);
@@ -206,7 +206,7 @@ fn manifest(name: &str, limits: &str) -> String {
     format!("name = \"{name}\"\non.schedule = [{{ name = \"tick\", every_ms = 1000 }}]\n[limits]\n{limits}\n")
 }
 
-pub fn with_manifest(text: &str) -> ReleaseFile {
+pub(crate) fn with_manifest(text: &str) -> ReleaseFile {
     build(text, false, |body| {
         body.call(NOW).drop();
     })
@@ -295,7 +295,7 @@ fn realloc() -> Function {
 }
 
 /// A core module that implements a world of the contract, as a release file.
-pub fn component(module: Vec<u8>, world: &str, manifest: &str) -> Vec<u8> {
+pub(crate) fn component(module: Vec<u8>, world: &str, manifest: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_path(wit()).unwrap();
     let world = resolve.select_world(&[package], Some(world)).unwrap();

@@ -2,6 +2,8 @@
 //! of time, memory and backends, and ends within its bounds, whatever the guest does. This crate knows no
 //! HTTP and no sockets.
 
+#![warn(unreachable_pub)]
+
 mod answer;
 mod background;
 mod budget;

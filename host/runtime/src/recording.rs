@@ -31,18 +31,18 @@ pub(super) struct Recordings {
 }
 
 impl Recordings {
-    pub fn new(traces: Traces) -> Self {
+    pub(crate) fn new(traces: Traces) -> Self {
         Self { traces, seen: AtomicU32::new(0), kept: AtomicU32::new(0) }
     }
 
     /// Decides at the begin of a call whether to record it, because a later failure cannot be known yet.
-    pub fn begin(&self) -> bool {
+    pub(crate) fn begin(&self) -> bool {
         self.seen.fetch_add(1, Relaxed).is_multiple_of(self.traces.one_in)
             && self.kept.load(Relaxed) < limits::TRACES_MAX
     }
 
     /// Writes a recording. If that fails, it is logged; the call has its answer already.
-    pub async fn keep(&self, trace: &Trace, failed: bool) {
+    pub(crate) async fn keep(&self, trace: &Trace, failed: bool) {
         if !failed && self.traces.calls == Traced::Failed {
             return;
         }

@@ -1,5 +1,7 @@
 //! A node: clients, operators, triggers, and how all of it starts and ends.
 
+#![warn(unreachable_pub)]
+
 pub mod admin;
 pub mod app;
 pub mod gateway;

@@ -1,6 +1,8 @@
 //! Log lines and metrics of the process. Each exists once in a process; a second start (several hosts in one
 //! test process) shares the first. No line may contain payloads or secrets.
 
+#![warn(unreachable_pub)]
+
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 use std::time::Duration;

@@ -20,11 +20,11 @@ pub(super) struct Lines {
 
 impl Lines {
     /// The lines are JSON objects, which begin with this member.
-    pub fn json(field: String) -> Self {
+    pub(crate) fn json(field: String) -> Self {
         Self { field: Some(field), ansi: false }
     }
 
-    pub fn text(ansi: bool) -> Self {
+    pub(crate) fn text(ansi: bool) -> Self {
         Self { field: None, ansi }
     }
 }

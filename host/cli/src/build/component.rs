@@ -13,13 +13,13 @@ use wit_component::ComponentEncoder;
 
 use switchboard_core::manifest;
 
-pub fn encode(module: &[u8], manifest: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn encode(module: &[u8], manifest: &str) -> Result<Vec<u8>, String> {
     let encode = || ComponentEncoder::default().validate(true).module(module)?.encode();
     let component = encode().map_err(|error| format!("it makes no component: {error:#}"))?;
     Ok(with_manifest(component, manifest))
 }
 
-pub fn with_manifest(mut component: Vec<u8>, manifest: &str) -> Vec<u8> {
+pub(crate) fn with_manifest(mut component: Vec<u8>, manifest: &str) -> Vec<u8> {
     let section = CustomSection { name: manifest::SECTION.into(), data: Cow::Borrowed(manifest.as_bytes()) };
     component.push(section.id());
     section.encode(&mut component);
@@ -27,7 +27,7 @@ pub fn with_manifest(mut component: Vec<u8>, manifest: &str) -> Vec<u8> {
 }
 
 /// Makes a component with a manifest in it.
-pub fn is_release(path: &Path) -> bool {
+pub(crate) fn is_release(path: &Path) -> bool {
     let Ok(bytes) = fs::read(path) else { return false };
     let sections = wasmparser::Parser::new(0).parse_all(&bytes);
     let of_manifest =
@@ -37,7 +37,7 @@ pub fn is_release(path: &Path) -> bool {
 
 /// Replaces a file atomically: a reader of `path` finds the old bytes or the new ones. Returns false if they
 /// are the same.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     if fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(false);
     }

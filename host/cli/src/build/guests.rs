@@ -18,7 +18,7 @@ const STACK: &str = "-Clink-arg=-zstack-size=65536";
 
 /// The cargo workspace that holds the crates of a directory.
 #[derive(Debug)]
-pub struct Workspace {
+pub(super) struct Workspace {
     root: PathBuf,
     pub target: PathBuf,
     /// Package ids of the crates in the directory, by crate directory.
@@ -57,7 +57,7 @@ enum Message {
 }
 
 impl Workspace {
-    pub fn of(from: &Path) -> Result<Self, Failure> {
+    pub(super) fn of(from: &Path) -> Result<Self, Failure> {
         let from = std::fs::canonicalize(from)?;
         let metadata = Command::new("cargo")
             .args(["metadata", "--no-deps", "--format-version", "1"])
@@ -83,7 +83,7 @@ impl Workspace {
     }
 
     /// The modules of the sources, in their order.
-    pub fn compile(&self, route: &Route, wanted: &[Source]) -> Result<Vec<Vec<u8>>, Failure> {
+    pub(super) fn compile(&self, route: &Route, wanted: &[Source]) -> Result<Vec<Vec<u8>>, Failure> {
         let ids = wanted.iter().map(|source| self.package(source)).collect::<Result<Vec<_>, _>>()?;
         let mut all: Vec<&str> = self.packages.values().map(String::as_str).collect();
         all.sort_unstable();

@@ -12,13 +12,13 @@ use crate::Failure;
 const TARGET: &str = "wasm32-unknown-unknown";
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
-pub enum Std {
+pub(crate) enum Std {
     Installed,
     Debian,
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Route {
+pub(crate) enum Route {
     /// The target is installed beside the compiler (`rustup target add`).
     Installed { rustc: OsString },
     /// Debian's compiler builds std from Debian's sources, with the wasm linker of another toolchain.
@@ -27,7 +27,7 @@ pub enum Route {
 
 impl Route {
     /// The named route, or the first available one.
-    pub fn pick(std: Option<Std>) -> Result<Self, Failure> {
+    pub(crate) fn pick(std: Option<Std>) -> Result<Self, Failure> {
         let mut missing = Vec::new();
         if std != Some(Std::Debian) {
             match Self::installed() {
@@ -67,7 +67,7 @@ impl Route {
     }
 
     /// `cargo build` for guests by this route, without the arguments that name them.
-    pub fn cargo_build(&self) -> Command {
+    pub(crate) fn cargo_build(&self) -> Command {
         let mut cargo = match self {
             Self::Installed { rustc } => {
                 let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -91,7 +91,7 @@ impl Route {
     }
 
     /// Directories of sources whose paths would appear in a guest's panic messages.
-    pub fn source_directories(&self) -> Vec<PathBuf> {
+    pub(crate) fn source_directories(&self) -> Vec<PathBuf> {
         match self {
             Self::Installed { .. } => Vec::new(),
             Self::Debian { .. } => {

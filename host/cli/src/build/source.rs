@@ -7,10 +7,10 @@ use std::path::{Component, Path, PathBuf};
 use crate::Failure;
 use switchboard_core::manifest::Manifest;
 
-pub const MANIFEST: &str = "handler.toml";
+pub(super) const MANIFEST: &str = "handler.toml";
 
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// The name of the directory and of the release file. The handler's own name is in the manifest; usually
     /// both are equal.
     pub name: String,
@@ -19,7 +19,7 @@ pub struct Source {
 
 impl Source {
     /// Every directory with a manifest, by name.
-    pub fn find(from: &Path) -> Result<Vec<Self>, Failure> {
+    pub(crate) fn find(from: &Path) -> Result<Vec<Self>, Failure> {
         let entries = fs::read_dir(from).map_err(|error| {
             Failure::Usage(format!(
                 "{}/: {error}; the directory of handler crates is named by --from",
@@ -42,7 +42,7 @@ impl Source {
     }
 
     /// The manifest for the release: valid, with its scripts inlined, in a canonical order.
-    pub fn manifest(&self) -> Result<String, Failure> {
+    pub(crate) fn manifest(&self) -> Result<String, Failure> {
         let path = self.directory.join(MANIFEST);
         let complain = |what: String| Failure::failed(format!("{}: {what}", path.display()));
 

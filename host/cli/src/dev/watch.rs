@@ -17,7 +17,7 @@ const QUIET: Duration = Duration::from_millis(50);
 /// Maximum number of names; beyond it only the fact of a change counts.
 const NAMES_MAX: usize = 256;
 
-pub struct Watch {
+pub(crate) struct Watch {
     seen: Arc<Seen>,
     _watcher: RecommendedWatcher,
 }
@@ -29,11 +29,11 @@ struct Seen {
 }
 
 /// At least one file.
-pub struct Changed(BTreeSet<PathBuf>);
+pub(crate) struct Changed(BTreeSet<PathBuf>);
 
 impl Changed {
     /// One name, and the number of the others.
-    pub fn first(&self) -> String {
+    pub(crate) fn first(&self) -> String {
         let first = self.0.first().map(|path| path.display().to_string()).unwrap_or_default();
         match self.0.len() {
             0 | 1 => first,
@@ -43,7 +43,7 @@ impl Changed {
 }
 
 impl Watch {
-    pub fn start(directory: &Path) -> Result<Self, Failure> {
+    pub(crate) fn start(directory: &Path) -> Result<Self, Failure> {
         let directory = directory.canonicalize().map_err(|error| {
             Failure::Usage(format!("there are no handlers in {}: {error}", directory.display()))
         })?;
@@ -64,7 +64,7 @@ impl Watch {
     }
 
     /// Waits for a change and then for a quiet moment. Returns the changed files since the last time.
-    pub async fn changed(&self) -> Changed {
+    pub(crate) async fn changed(&self) -> Changed {
         self.seen.told.notified().await;
         while timeout(QUIET, self.seen.told.notified()).await.is_ok() {}
         Changed(std::mem::take(&mut *self.seen.paths.lock().unwrap_or_else(PoisonError::into_inner)))

@@ -19,7 +19,7 @@ pub(super) struct Reference {
     pub digest: Option<String>,
 }
 
-pub fn is_named_by(source: &str) -> bool {
+pub(crate) fn is_named_by(source: &str) -> bool {
     source.starts_with(SCHEME)
 }
 

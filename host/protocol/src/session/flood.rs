@@ -7,11 +7,11 @@ use switchboard_core::limits::{FLOOD_PAUSE_MS, FLOODS_MAX};
 /// Counts events within the last minute. It uses no memory before the first event. Its owner closes the
 /// connection at a bound, so it holds no more events than that.
 #[derive(Default)]
-pub struct LastMinute(Vec<Instant>);
+pub(super) struct LastMinute(Vec<Instant>);
 
 impl LastMinute {
     /// Counts an event, and returns the number of events within the last minute.
-    pub fn count(&mut self, now: Instant) -> usize {
+    pub(super) fn count(&mut self, now: Instant) -> usize {
         self.0.retain(|then| now.duration_since(*then) < Duration::from_secs(60));
         self.0.push(now);
         self.0.len()
@@ -20,7 +20,7 @@ impl LastMinute {
 
 /// A token bucket of frames. After one overflow, further frames count as the same overflow for
 /// [`FLOOD_PAUSE_MS`], because the client must first receive the error before it can stop.
-pub struct Flood {
+pub(super) struct Flood {
     frames: f32,
     refilled: Instant,
     paused_until: Option<Instant>,
@@ -28,7 +28,7 @@ pub struct Flood {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     Within,
     /// Answer `rate_limited`, and ignore the frame.
     Over,
@@ -40,11 +40,11 @@ pub enum Verdict {
 }
 
 impl Flood {
-    pub fn new(now: Instant, burst: u32) -> Self {
+    pub(super) fn new(now: Instant, burst: u32) -> Self {
         Self { frames: burst as f32, refilled: now, paused_until: None, overflows: LastMinute::default() }
     }
 
-    pub fn frame(&mut self, now: Instant, per_second: u32, burst: u32) -> Verdict {
+    pub(super) fn frame(&mut self, now: Instant, per_second: u32, burst: u32) -> Verdict {
         let refill = now.duration_since(self.refilled).as_secs_f32() * per_second as f32;
         self.frames = (self.frames + refill).min(burst as f32);
         self.refilled = now;

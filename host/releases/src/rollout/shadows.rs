@@ -22,13 +22,19 @@ pub(super) struct Shadows<R> {
 }
 
 impl<R> Shadows<R> {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (worker, calls) = mpsc::channel(limits::SHADOWS_WAITING_MAX);
         Self { worker, calls: Mutex::new(Some(calls)), counts: Mutex::default() }
     }
 
     /// Returns the observer of the running release's calls. The same shadow continues its counts.
-    pub fn sampler(&self, handler: &str, shadow: Arc<R>, digest: Digest, percent: u8) -> ShadowSampler<R> {
+    pub(super) fn sampler(
+        &self,
+        handler: &str,
+        shadow: Arc<R>,
+        digest: Digest,
+        percent: u8,
+    ) -> ShadowSampler<R> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let known = counts.iter().find(|(name, known, _)| name == handler && *known == digest);
         let counted = known.map(|(.., counted)| counted.clone()).unwrap_or_else(|| {

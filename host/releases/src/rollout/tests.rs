@@ -21,7 +21,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub async fn start(name: &'static str, pool: &PgPool) -> Self {
+    pub(super) async fn start(name: &'static str, pool: &PgPool) -> Self {
         Self::that_trusts(&[], name, pool).await
     }
 
@@ -44,15 +44,15 @@ impl Node {
         Self { rollout, shutdown, following }
     }
 
-    pub fn runs(&self, name: &str) -> Option<Digest> {
+    pub(super) fn runs(&self, name: &str) -> Option<Digest> {
         self.rollout.registry.current().by_name(name).map(|entry| entry.digest)
     }
 
-    pub async fn deploy(&self, file: &Bytes) -> Result<Outcome, Refused> {
+    pub(super) async fn deploy(&self, file: &Bytes) -> Result<Outcome, Refused> {
         self.rollout.deploy(file.clone(), "ana", None).await
     }
 
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.shutdown.begin();
         self.following.await.unwrap();
     }

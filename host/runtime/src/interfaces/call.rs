@@ -69,7 +69,7 @@ functions! {
 
 /// Why the middleware ended a call. It is the error of the host call, and the guest traps with it.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Stop {
+pub(crate) enum Stop {
     HostCalls {
         most: u32,
     },
@@ -192,15 +192,15 @@ impl Script {
 
 /// Number and duration of the host calls of one release, for each function. It is dropped with the release.
 #[derive(Clone)]
-pub struct HostCallStats(Arc<[Histogram]>);
+pub(crate) struct HostCallStats(Arc<[Histogram]>);
 
 impl HostCallStats {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Function::ALL.iter().map(|_| Histogram::default()).collect())
     }
 
     /// Returns the counts of each function that was called.
-    pub fn counts(&self) -> impl Iterator<Item = (&'static str, Counts)> {
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, Counts)> {
         let counted =
             Function::ALL.iter().zip(&*self.0).map(|(function, calls)| (function.name(), calls.counts()));
         counted.filter(|(_, counts)| counts.count() > 0)
@@ -219,7 +219,7 @@ impl Default for HostCallStats {
 
 /// Summary of one host call for the log line of a failed call. It contains no argument and no answer.
 #[derive(Clone, Copy, Debug)]
-pub struct HostCallSummary {
+pub(crate) struct HostCallSummary {
     function: Function,
     args: weight::Weight,
     /// Bytes of the answer, and microseconds until it. `None` before the answer.
@@ -237,7 +237,7 @@ impl fmt::Display for HostCallSummary {
 }
 
 /// The state of the middleware for one call.
-pub struct Middleware {
+pub(crate) struct Middleware {
     source: Source,
     host_call_stats: HostCallStats,
     deadline_ms: u64,
@@ -257,7 +257,7 @@ pub struct Middleware {
 }
 
 impl Middleware {
-    pub fn new(
+    pub(crate) fn new(
         limits: &Limits,
         host_call_stats: HostCallStats,
         secrets: Secrets,
@@ -333,17 +333,17 @@ impl Middleware {
     }
 
     /// Returns the last host calls, the oldest first.
-    pub fn last(&self) -> impl Iterator<Item = &HostCallSummary> {
+    pub(crate) fn last(&self) -> impl Iterator<Item = &HostCallSummary> {
         let oldest =
             if self.last.len() < limits::LAST_HOST_CALLS { 0 } else { self.calls as usize % self.last.len() };
         self.last[oldest..].iter().chain(&self.last[..oldest])
     }
 
-    pub fn calls(&self) -> u32 {
+    pub(crate) fn calls(&self) -> u32 {
         self.calls
     }
 
-    pub fn take_recorder(&mut self) -> Option<Recorder> {
+    pub(crate) fn take_recorder(&mut self) -> Option<Recorder> {
         self.recorder.take()
     }
 

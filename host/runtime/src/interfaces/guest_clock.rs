@@ -11,7 +11,7 @@ use switchboard_core::limits;
 /// The time between two ticks of the engine's epoch: a guest can hold a worker thread this long before
 /// another task runs. A longer time makes other tasks wait. A shorter one costs more wake-ups of the ticker,
 /// each with an atomic increment.
-pub const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// The maximum that is charged between two marks. A guest that runs is marked at each tick, so a longer span
 /// means that the operating system ran other work, which the guest did not cause. (Or one bulk memory
@@ -32,7 +32,7 @@ pub(crate) struct GuestClock {
 }
 
 impl GuestClock {
-    pub fn new(budget: Duration) -> Self {
+    pub(crate) fn new(budget: Duration) -> Self {
         Self {
             begun: Instant::now(),
             budget,
@@ -42,7 +42,7 @@ impl GuestClock {
         }
     }
 
-    pub fn enter_guest(&self, now: Instant) {
+    pub(crate) fn enter_guest(&self, now: Instant) {
         self.entered_ns.store(self.since_begun(now), Relaxed);
     }
 
@@ -50,7 +50,7 @@ impl GuestClock {
     ///
     /// # Errors
     /// `Stop::Cpu` when the budget is used up.
-    pub fn leave_guest(&self, now: Instant) -> Result<(), Stop> {
+    pub(crate) fn leave_guest(&self, now: Instant) -> Result<(), Stop> {
         let span = self.since_begun(now).saturating_sub(self.entered_ns.load(Relaxed));
         let spent = self.spent_ns.load(Relaxed) + span.min(SPAN_MAX.as_nanos() as u64);
         self.spent_ns.store(spent, Relaxed);
@@ -63,7 +63,7 @@ impl GuestClock {
 
     /// Pauses the guest at a tick, so that other tasks run on this thread. A long call waits here until it
     /// has one of the node's turns.
-    pub async fn pause(&self, turns: &TurnQueue) {
+    pub(crate) async fn pause(&self, turns: &TurnQueue) {
         if self.is_long() {
             let over = self.turn().take_if(|turn| turn.is_over());
             drop(over);
@@ -79,7 +79,7 @@ impl GuestClock {
     }
 
     /// Gives the turn back, because a guest that waits for a host call needs no processor.
-    pub fn give_up_turn(&self) {
+    pub(crate) fn give_up_turn(&self) {
         let turn = self.turn().take();
         drop(turn);
     }
@@ -89,11 +89,11 @@ impl GuestClock {
     }
 
     /// Returns true when the call has been inside its guest for [`limits::LONG_CPU_AFTER`] and needs a turn.
-    pub fn is_long(&self) -> bool {
+    pub(crate) fn is_long(&self) -> bool {
         self.spent() >= limits::LONG_CPU_AFTER
     }
 
-    pub fn spent(&self) -> Duration {
+    pub(crate) fn spent(&self) -> Duration {
         Duration::from_nanos(self.spent_ns.load(Relaxed))
     }
 

@@ -2,13 +2,13 @@
 //! line of work and an error mapping, inside the one wrapper of [`call`]. A handler can use nothing that is
 //! not here.
 
-pub mod call;
+pub(crate) mod call;
 mod channels;
 mod clock;
 mod config;
 pub(crate) mod guest_clock;
 mod log;
-pub mod postgres;
+pub(crate) mod postgres;
 mod random;
 mod redis;
 pub(crate) mod turns;
@@ -38,7 +38,7 @@ use switchboard_redis::{Redis, Script};
 use turns::TurnQueue;
 
 /// Grants, limits and settings of a loaded release. All its calls share them.
-pub struct Terms {
+pub(crate) struct Terms {
     pub handler: String,
     pub release: Digest,
     /// The first digits of the digest, for log lines.
@@ -87,7 +87,7 @@ impl Backends {
 }
 
 /// The state of one call: the data of its wasmtime store.
-pub struct CallState {
+pub(crate) struct CallState {
     pub(crate) terms: Arc<Terms>,
     pub(crate) id: Arc<str>,
     pub(crate) principal: Option<Principal>,

@@ -53,28 +53,28 @@ struct State {
 }
 
 impl Turns {
-    pub fn new(at_once: usize) -> Self {
+    pub(crate) fn new(at_once: usize) -> Self {
         let waiting = Rotation { queues: VecDeque::new() };
         Self(Arc::new(Mutex::new(State { free: at_once.max(1), waiting })))
     }
 
-    pub fn of_this_machine() -> Self {
+    pub(crate) fn of_this_machine() -> Self {
         Self::new(Self::count())
     }
 
     /// How many turns this machine has. One processor stays for calls that take no time.
-    pub fn count() -> usize {
+    pub(crate) fn count() -> usize {
         std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1)
     }
 
     /// Returns the number of calls that wait for a turn.
     #[cfg(test)]
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.lock().waiting.queues.iter().map(|(_, queue)| queue.len()).sum()
     }
 
     /// Adds a claimant, and returns its queue.
-    pub fn queue(&self) -> TurnQueue {
+    pub(crate) fn queue(&self) -> TurnQueue {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         TurnQueue { turns: self.clone(), claimant: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
@@ -117,7 +117,7 @@ pub(crate) struct TurnQueue {
 
 impl TurnQueue {
     /// Waits for a turn.
-    pub async fn turn(&self) -> Turn {
+    pub(crate) async fn turn(&self) -> Turn {
         self.turns.take(self.claimant).await
     }
 }
@@ -130,7 +130,7 @@ pub(crate) struct Turn {
 
 impl Turn {
     /// Returns true when the turn has lasted for [`limits::LONG_CPU_TURN`] and another call waits.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.since.elapsed() >= limits::LONG_CPU_TURN && !self.turns.lock().waiting.is_empty()
     }
 }

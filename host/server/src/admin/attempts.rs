@@ -47,7 +47,7 @@ impl Default for Attempts {
 
 impl Attempts {
     /// Checks whether a token from this address may be tried now.
-    pub fn may_try(&self, remote: IpAddr) -> Result<(), Problem> {
+    pub(super) fn may_try(&self, remote: IpAddr) -> Result<(), Problem> {
         let was_wrong = self.lock().is_suspect(remote.into(), Instant::now());
         if !was_wrong || self.delayed.available_permits() > 0 {
             return Ok(());
@@ -59,7 +59,7 @@ impl Attempts {
     }
 
     /// Counts a wrong token, and waits until the answer may be sent.
-    pub async fn wrong(&self, remote: IpAddr) {
+    pub(super) async fn wrong(&self, remote: IpAddr) {
         metrics::counter!("switchboard_admin_tokens_refused_total", "why" => "wrong").increment(1);
         let now = Instant::now();
         let (delay, logged) = {

@@ -11,13 +11,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(super) enum Part {
     Page,
     Script,
     Style,
 }
 
-pub fn answer(part: Part, request_id: &str) -> Answer {
+pub(super) fn answer(part: Part, request_id: &str) -> Answer {
     let (kind, text) = match part {
         Part::Page => ("text/html; charset=utf-8", include_str!("console/index.html")),
         Part::Script => ("text/javascript; charset=utf-8", include_str!("console/console.js")),

@@ -11,7 +11,7 @@ use switchboard_protocol::wire::problem::Code;
 
 /// Parses exactly one of `user_id`, `session_id`, `address` and `conversation_id`. The last one is an alias
 /// of `address` for the chat application: `{id}` means the address `conv:{id}`.
-pub fn target(fields: &Map<String, Value>) -> Result<Target, Problem> {
+pub(super) fn target(fields: &Map<String, Value>) -> Result<Target, Problem> {
     let given = [
         ("user_id", text(fields, "user_id")?),
         ("session_id", text(fields, "session_id")?),
@@ -48,7 +48,7 @@ fn parse(field: &str, value: String) -> Result<Target, Problem> {
 }
 
 /// Describes the target for the audit log.
-pub fn describe(target: &Target) -> String {
+pub(super) fn describe(target: &Target) -> String {
     match target {
         Target::User(user) => format!("user {user}"),
         Target::Session(session) => format!("session {session}"),

@@ -17,7 +17,7 @@ pub(super) struct Hosts {
 
 impl Hosts {
     /// The configured names, and the node's own host name.
-    pub fn new(configured: &[String], listen: IpAddr) -> Self {
+    pub(super) fn new(configured: &[String], listen: IpAddr) -> Self {
         let own = own_name();
         // A name with a port, as in an address bar, means the same.
         let name_of = |listed: &String| match Authority::try_from(listed.as_str()) {
@@ -30,7 +30,7 @@ impl Hosts {
         Self { names }
     }
 
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
         // HTTP/1.0 may omit it. Browsers never do.
         let Some(host) = headers.get(HOST) else { return Ok(()) };
         let name = Authority::try_from(host.as_bytes()).map(|it| it.host().to_ascii_lowercase());

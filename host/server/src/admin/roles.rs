@@ -6,7 +6,7 @@ use std::fmt;
 use hyper::Method;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub(super) enum Role {
     Read,
     /// Also change releases, and retry or drop parked events.
     Deploy,
@@ -15,7 +15,7 @@ pub enum Role {
 }
 
 impl Role {
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         Some(match text {
             "read" => Self::Read,
             "deploy" => Self::Deploy,
@@ -24,7 +24,7 @@ impl Role {
         })
     }
 
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Deploy => "deploy",
@@ -39,11 +39,11 @@ impl fmt::Display for Role {
     }
 }
 
-pub fn is_read(method: &Method) -> bool {
+pub(super) fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-pub fn needed(method: &Method, path: &str) -> Role {
+pub(super) fn needed(method: &Method, path: &str) -> Role {
     let segments: Vec<&str> = path.strip_prefix("/admin/v1/").unwrap_or_default().split('/').collect();
     match (is_read(method), &segments[..]) {
         // A recording holds a whole call, with the data of a user.

@@ -6,7 +6,7 @@ use super::console::Part;
 
 /// The endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub(super) enum Endpoint {
     Healthz,
     Readyz,
     Metrics,
@@ -43,13 +43,13 @@ pub enum Endpoint {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found {
+pub(super) enum Found {
     Endpoint(Endpoint),
     MethodNotAllowed { allow: &'static str },
     Nothing,
 }
 
-pub fn find(method: &Method, path: &str) -> Found {
+pub(super) fn find(method: &Method, path: &str) -> Found {
     const READ: &str = "GET, HEAD";
     const WRITE: &str = "POST";
     let is_read = matches!(*method, Method::GET | Method::HEAD);

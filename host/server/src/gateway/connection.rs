@@ -34,14 +34,14 @@ use switchboard_protocol::wire::problem::Code;
 use switchboard_protocol::wire::websocket::{Message, encode_pong, encode_text};
 
 /// The results of the handshake.
-pub struct Handshake {
+pub(super) struct Handshake {
     pub remote: SocketAddr,
     pub user_agent: Option<String>,
     pub identity: Identity,
 }
 
 /// Whether the client has signed in, and the permit that the connection holds.
-pub enum Identity {
+pub(super) enum Identity {
     /// Not signed in. The connection is closed for another one when the node is full. The slot holds the
     /// permit.
     Anonymous(Slot),
@@ -113,7 +113,12 @@ enum Event {
 }
 
 /// Runs a connection to its end. Its close code is counted, and reported to the handlers.
-pub async fn run(gateway: Arc<Gateway>, socket: Socket, handshake: Handshake, mut guard: ShutdownGuard) {
+pub(super) async fn run(
+    gateway: Arc<Gateway>,
+    socket: Socket,
+    handshake: Handshake,
+    mut guard: ShutdownGuard,
+) {
     let Handshake { remote, user_agent, identity } = handshake;
     let (credentials, admission) = match identity {
         Identity::Anonymous(slot) => (None, Admission::Anonymous(slot)),

@@ -9,22 +9,22 @@ use hyper::header::{
 use switchboard_protocol::wire::http::Answer;
 
 /// The allowed origins. Empty: any origin.
-pub struct Origins(Vec<String>);
+pub(super) struct Origins(Vec<String>);
 
 impl Origins {
-    pub fn new(listed: &[String]) -> Self {
+    pub(super) fn new(listed: &[String]) -> Self {
         Self(listed.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect())
     }
 
     /// Scheme and host are compared without case.
-    pub fn admit(&self, origin: &HeaderValue) -> bool {
+    pub(super) fn admit(&self, origin: &HeaderValue) -> bool {
         let is = |ours: &String| origin.as_bytes().eq_ignore_ascii_case(ours.as_bytes());
         self.0.is_empty() || self.0.iter().any(is)
     }
 
     /// Adds the headers that tell a browser whether its page may read this answer, and, in a preflight, what
     /// it may send.
-    pub fn add_headers(&self, origin: Option<&HeaderValue>, is_preflight: bool, answer: &mut Answer) {
+    pub(super) fn add_headers(&self, origin: Option<&HeaderValue>, is_preflight: bool, answer: &mut Answer) {
         let headers = answer.headers_mut();
         if !self.0.is_empty() {
             // Also without an origin: a cache must not give this answer to another page.

@@ -8,7 +8,7 @@ use metrics::Gauge;
 
 use switchboard_core::ids::UserId;
 
-pub struct ConnectionLimits {
+pub(super) struct ConnectionLimits {
     connections: AtomicUsize,
     connections_max: usize,
     /// Only users with a connection.
@@ -18,16 +18,16 @@ pub struct ConnectionLimits {
 }
 
 /// The permit of one connection.
-pub struct ConnectionPermit(Arc<ConnectionLimits>);
+pub(super) struct ConnectionPermit(Arc<ConnectionLimits>);
 
 /// The permit of one connection within its user's bound.
-pub struct UserPermit {
+pub(super) struct UserPermit {
     limits: Arc<ConnectionLimits>,
     user: UserId,
 }
 
 impl ConnectionLimits {
-    pub fn new(connections_max: usize, per_user_max: usize) -> Arc<Self> {
+    pub(super) fn new(connections_max: usize, per_user_max: usize) -> Arc<Self> {
         Arc::new(Self {
             connections: AtomicUsize::new(0),
             connections_max,
@@ -37,12 +37,12 @@ impl ConnectionLimits {
         })
     }
 
-    pub fn taken(&self) -> usize {
+    pub(super) fn taken(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
     /// Takes a permit. `None` when the node is full.
-    pub fn take(self: &Arc<Self>) -> Option<ConnectionPermit> {
+    pub(super) fn take(self: &Arc<Self>) -> Option<ConnectionPermit> {
         let more = |taken| (taken < self.connections_max).then_some(taken + 1);
         self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         self.gauge.increment(1.0);
@@ -50,7 +50,7 @@ impl ConnectionLimits {
     }
 
     /// Takes a permit for a user. `None` when the user has the maximum number of connections.
-    pub fn take_for(self: &Arc<Self>, user: &UserId) -> Option<UserPermit> {
+    pub(super) fn take_for(self: &Arc<Self>, user: &UserId) -> Option<UserPermit> {
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = users.get(user).copied().unwrap_or(0);
         if taken >= self.per_user_max {

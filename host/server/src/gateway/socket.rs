@@ -15,7 +15,7 @@ use switchboard_http::http_server::Stream;
 use switchboard_protocol::wire::close::Close;
 use switchboard_protocol::wire::websocket::{Decoder, Message, Violation, encode_close};
 
-pub struct Socket {
+pub(super) struct Socket {
     stream: Stream,
     decoder: Decoder,
     /// Bytes that were read but not handled, because a call was in progress. At most the bytes of one read.
@@ -37,7 +37,7 @@ thread_local! {
 }
 
 /// Whether the receiver of messages wants more.
-pub enum Next {
+pub(super) enum Next {
     Go,
     /// Keep the rest until the next call.
     Stop,
@@ -45,13 +45,13 @@ pub enum Next {
 
 impl Socket {
     /// `early` holds the bytes that the client sent right after its handshake.
-    pub fn new(stream: Stream, early: &[u8]) -> Self {
+    pub(super) fn new(stream: Stream, early: &[u8]) -> Self {
         Self { stream, decoder: Decoder::default(), unread: early.to_vec(), unwritten: Vec::new() }
     }
 
     /// Passes every available message to `receive`. Ready after some bytes were handled; an error when no
     /// more bytes will come.
-    pub fn poll_receive(
+    pub(super) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
         mut receive: impl FnMut(Result<Message<'_>, Violation>) -> Next,
@@ -73,18 +73,18 @@ impl Socket {
     }
 
     /// Queues a frame before anything of the outlet.
-    pub fn queue(&mut self, frame: Bytes) {
+    pub(super) fn queue(&mut self, frame: Bytes) {
         self.unwritten.push(frame);
     }
 
     /// True when the peer does not read what is sent.
-    pub fn is_backed_up(&self) -> bool {
+    pub(super) fn is_backed_up(&self) -> bool {
         self.unwritten.len() > UNWRITTEN_FRAMES_MAX
     }
 
     /// Writes what is queued. Ready when all of it is written, with the close frame that ended the outlet;
     /// pending when the socket takes no more bytes.
-    pub fn poll_write(
+    pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         outlet: Option<&Outlet>,
@@ -120,17 +120,17 @@ impl Socket {
     }
 
     /// Queues the close frame. Nothing is sent after it.
-    pub fn queue_close(&mut self, close: &Close) {
+    pub(super) fn queue_close(&mut self, close: &Close) {
         self.unwritten.push(encode_close(close));
     }
 
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     /// Reads and discards bytes until the peer has closed too. Dropping a socket with unread bytes resets the
     /// connection, and the peer might never get the close frame.
-    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.unread = Vec::new();
         SCRATCH.with_borrow_mut(|scratch| {
             loop {

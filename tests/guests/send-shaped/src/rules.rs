@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
 
-pub struct World<M, N, I> {
+pub(crate) struct World<M, N, I> {
     pub chars_max: M,
     pub now_ms: N,
     pub id: I,
@@ -35,7 +35,7 @@ struct Message<'a> {
 }
 
 /// The reply's payload, or the field and the rule that it breaks.
-pub fn send<M: Fn() -> usize, N: Fn() -> u64, I: Fn() -> [u8; 16]>(
+pub(crate) fn send<M: Fn() -> usize, N: Fn() -> u64, I: Fn() -> [u8; 16]>(
     payload: &str,
     sender: &str,
     world: &World<M, N, I>,

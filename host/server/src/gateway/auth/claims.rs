@@ -11,7 +11,7 @@ use switchboard_protocol::session::Credentials;
 use switchboard_protocol::wire::problem::Code;
 
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct Claims {
+pub(super) struct Claims {
     sub: Option<String>,
     /// Seconds since 1970 UTC; RFC 7519 permits fractions.
     exp: Option<f64>,
@@ -32,14 +32,14 @@ enum Audience {
 }
 
 /// The operator's requirements.
-pub struct Rules {
+pub(super) struct Rules {
     pub leeway_ms: u64,
     pub issuer: Option<String>,
     pub audience: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejected {
+pub(super) enum Rejected {
     NoToken,
     TooLong,
     Algorithm,
@@ -60,7 +60,7 @@ pub enum Rejected {
 
 impl Rejected {
     /// The value of the metric's `verdict` label.
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::NoToken => "no_token",
             Self::TooLong => "too_long",
@@ -81,7 +81,7 @@ impl Rejected {
         }
     }
 
-    pub fn problem(self) -> Problem {
+    pub(super) fn problem(self) -> Problem {
         if self == Self::TooLong {
             return Code::Unauthorized
                 .problem(format!("the token is longer than {TOKEN_BYTES_MAX} bytes, the maximum"));
@@ -110,7 +110,7 @@ impl Rejected {
 }
 
 impl Rules {
-    pub fn admit(&self, claims: Claims, now_ms: u64) -> Result<Credentials, Rejected> {
+    pub(super) fn admit(&self, claims: Claims, now_ms: u64) -> Result<Credentials, Rejected> {
         let expires_ms = milliseconds(claims.exp.ok_or(Rejected::NoExpiry)?);
         if self.is_expired(expires_ms, now_ms) {
             return Err(Rejected::Expired);
@@ -153,7 +153,7 @@ impl Rules {
     }
 
     /// True when `exp` and the leeway have passed. This is the meaning of "expired" everywhere.
-    pub fn is_expired(&self, expires_ms: u64, now_ms: u64) -> bool {
+    pub(super) fn is_expired(&self, expires_ms: u64, now_ms: u64) -> bool {
         expires_ms.saturating_add(self.leeway_ms) <= now_ms
     }
 }

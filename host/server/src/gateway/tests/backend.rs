@@ -35,16 +35,16 @@ use switchboard_http::http_server::bind;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_redis::{Keyspace, Redis};
 
-pub const SECRET: &str = "a secret of the tests";
+pub(super) const SECRET: &str = "a secret of the tests";
 /// The time-out of every step. No step takes long, so a longer one hangs.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
-pub async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(STEP_TIMEOUT, future).await.expect("it hangs")
 }
 
 #[derive(Default)]
-pub struct Rooms {
+pub(super) struct Rooms {
     pub outlets: Mutex<HashMap<String, Arc<Outlet>>>,
     pub touches: Mutex<Vec<(String, bool)>>,
     /// The number of subscriptions that each call kept; None when it failed.
@@ -53,7 +53,7 @@ pub struct Rooms {
     pub gate: Gate,
 }
 
-pub struct Gate(pub Semaphore);
+pub(super) struct Gate(pub Semaphore);
 
 impl Default for Gate {
     fn default() -> Self {
@@ -69,7 +69,7 @@ struct Handlers {
 }
 
 #[derive(Debug, PartialEq)]
-pub enum ConnectionEvent {
+pub(super) enum ConnectionEvent {
     Opened { user: String, user_agent: Option<String>, remote: String },
     Called(String),
     Left,
@@ -193,7 +193,7 @@ impl Connections for Handlers {
 }
 
 /// A running gateway.
-pub struct TestGateway {
+pub(super) struct TestGateway {
     pub address: SocketAddr,
     pub rooms: Arc<Rooms>,
     pub gateway: Arc<Gateway>,
@@ -203,11 +203,11 @@ pub struct TestGateway {
 }
 
 impl TestGateway {
-    pub async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         Self::open_with(Config::default()).await
     }
 
-    pub async fn open_with(config: Config) -> Self {
+    pub(super) async fn open_with(config: Config) -> Self {
         let config = Config {
             jwt_secret: Some(SECRET.to_owned()),
             // No server listens there, unless a test sets another URL.
@@ -229,20 +229,20 @@ impl TestGateway {
         Self { address, rooms, gateway, shutdown: Some(shutdown), events, _drained: kept }
     }
 
-    pub async fn next_event(&mut self) -> ConnectionEvent {
+    pub(super) async fn next_event(&mut self) -> ConnectionEvent {
         within(self.events.recv()).await.unwrap()
     }
 
-    pub fn try_next_event(&mut self) -> Result<ConnectionEvent, mpsc::error::TryRecvError> {
+    pub(super) fn try_next_event(&mut self) -> Result<ConnectionEvent, mpsc::error::TryRecvError> {
         self.events.try_recv()
     }
 
-    pub fn outlet(&self, user: &str) -> Arc<Outlet> {
+    pub(super) fn outlet(&self, user: &str) -> Arc<Outlet> {
         self.rooms.outlets.lock().unwrap()[user].clone()
     }
 
     /// A client that signed in with a header and has received `auth.success`.
-    pub async fn client(&mut self, user: &str) -> Client {
+    pub(super) async fn client(&mut self, user: &str) -> Client {
         let bearer = format!("Bearer {}", token(user));
         let mut client = self.connect("/ws", &[("authorization", &bearer)]).await.unwrap();
         client.expect("auth.success").await;
@@ -253,7 +253,7 @@ impl TestGateway {
     }
 
     /// The error is the answer when the server did not upgrade.
-    pub async fn connect(&self, path: &str, headers: &[(&str, &str)]) -> Result<Client, String> {
+    pub(super) async fn connect(&self, path: &str, headers: &[(&str, &str)]) -> Result<Client, String> {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let mut request = Request::builder()
             .uri(format!("http://{}{path}", self.address))
@@ -277,7 +277,7 @@ impl TestGateway {
     }
 
     /// Sends bytes unchanged, and returns the whole answer.
-    pub async fn raw(&self, request: impl AsRef<[u8]>) -> String {
+    pub(super) async fn raw(&self, request: impl AsRef<[u8]>) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         // The server may answer and close before it has read everything.
         let _ = stream.write_all(request.as_ref()).await;
@@ -286,7 +286,7 @@ impl TestGateway {
         String::from_utf8(answer).unwrap()
     }
 
-    pub async fn rest(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Rest {
+    pub(super) async fn rest(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Rest {
         let mut request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
@@ -298,14 +298,14 @@ impl TestGateway {
     }
 }
 
-pub struct Rest {
+pub(super) struct Rest {
     pub status: u16,
     pub headers: HashMap<String, String>,
     pub body: String,
 }
 
 impl Rest {
-    pub fn parse(answer: &str) -> Self {
+    pub(super) fn parse(answer: &str) -> Self {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
@@ -316,12 +316,12 @@ impl Rest {
         Self { status, headers, body: body.to_owned() }
     }
 
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {:?}", self.body))
     }
 
     /// The problem in the body, after a check of what every problem has.
-    pub fn problem(&self) -> Value {
+    pub(super) fn problem(&self) -> Value {
         let problem = self.json();
         assert_eq!(self.headers["content-type"], "application/problem+json");
         assert_eq!(problem["status"], self.status);
@@ -330,38 +330,38 @@ impl Rest {
     }
 }
 
-pub fn token(user: &str) -> String {
+pub(super) fn token(user: &str) -> String {
     token_for(user, 3600)
 }
 
-pub fn token_for(user: &str, seconds: i64) -> String {
+pub(super) fn token_for(user: &str, seconds: i64) -> String {
     let claims = json!({ "sub": user, "exp": (timestamp::now_ms() / 1000) as i64 + seconds });
     encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
 
-pub struct Client {
+pub(super) struct Client {
     pub socket: FragmentCollector<TokioIo<Upgraded>>,
     pub response: Response<hyper::body::Incoming>,
 }
 
 impl Client {
-    pub async fn send(&mut self, text: &str) {
+    pub(super) async fn send(&mut self, text: &str) {
         within(self.socket.write_frame(Frame::text(text.as_bytes().into()))).await.unwrap();
     }
 
-    pub async fn receive(&mut self) -> Value {
+    pub(super) async fn receive(&mut self) -> Value {
         let frame = within(self.socket.read_frame()).await.unwrap();
         assert_eq!(frame.opcode, OpCode::Text, "{:?}", String::from_utf8_lossy(&frame.payload));
         serde_json::from_slice(&frame.payload).unwrap()
     }
 
-    pub async fn expect(&mut self, frame_type: &str) -> Value {
+    pub(super) async fn expect(&mut self, frame_type: &str) -> Value {
         let frame = self.receive().await;
         assert_eq!(frame["type"], frame_type, "{frame}");
         frame
     }
 
-    pub async fn expect_close(&mut self, code: u16) {
+    pub(super) async fn expect_close(&mut self, code: u16) {
         let frame = within(self.socket.read_frame()).await.unwrap();
         assert_eq!(frame.opcode, OpCode::Close, "{:?}", String::from_utf8_lossy(&frame.payload));
         assert_eq!(u16::from_be_bytes([frame.payload[0], frame.payload[1]]), code);

@@ -17,7 +17,7 @@ pub(super) struct Starts {
 }
 
 impl Starts {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let total = limits::SCHEDULE_RUNS_MAX;
         let runs = Shares::new(Division { total, reserve: total / 4, lent: 1 });
         Self { runs, waiting: BTreeMap::new() }
