@@ -87,7 +87,7 @@ impl Backends {
 }
 
 /// The state of one call: the data of its wasmtime store.
-pub(crate) struct CallState {
+pub struct CallState {
     pub(crate) terms: Arc<Terms>,
     pub(crate) id: Arc<str>,
     pub(crate) principal: Option<Principal>,

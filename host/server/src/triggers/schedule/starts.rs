@@ -24,7 +24,7 @@ impl Starts {
     }
 
     /// Adds a due schedule, unless it waits already.
-    pub fn is_due(&mut self, key: &Key) {
+    pub(crate) fn is_due(&mut self, key: &Key) {
         let queue = self.waiting.entry(key.0.clone()).or_default();
         if !queue.contains(key) {
             queue.push_back(key.clone());
@@ -32,7 +32,7 @@ impl Starts {
     }
 
     /// Takes the schedules whose runs start at this tick.
-    pub fn begin(&mut self) -> Vec<Key> {
+    pub(crate) fn begin(&mut self) -> Vec<Key> {
         let mut begun = Vec::new();
         for (handler, queue) in &mut self.waiting {
             for _ in 0..limits::SCHEDULE_STARTS_PER_TICK {
@@ -48,7 +48,7 @@ impl Starts {
     }
 
     /// Ends a run that `begin` returned.
-    pub fn ended(&mut self, key: &Key) {
+    pub(crate) fn ended(&mut self, key: &Key) {
         self.runs.give(&key.0, 1);
         self.runs.remove(&key.0);
     }
