@@ -81,6 +81,8 @@ const CLOSED: &str =
 
 /// The prelude. `how` has three digits, see `bounds::code`. The bounds are replaced by name. Not every
 /// version of Redis has `os.clock`; without it, only the steps are bounded.
+///
+/// Do not change the text. A recording can contain the hash of prelude and script, which Redis puts into errors.
 const PRELUDE: &str = r##"
 local redis,KEYS,ARGV,switchboard_step=(function(real,keyed,prefixes,exact,KEYS,ARGV,has_clock,clock)
 local sub,upper,floor,select,tonumber,tostring,type,error,unpack=string.sub,string.upper,math.floor,select,tonumber,tostring,type,error,unpack
@@ -117,7 +119,7 @@ elseif keys_are==7 then
 local at=1 while at<=count and upper(tostring(words[at]))~="STREAMS" do at=at+1 end
 first=at+1 last=at+(count-at)/2
 end
-if last>count then error("`"..name.."` has words in a form that this command does not allow",0) end
+if last>count then error("`"..name.."` does not have its keys where they belong",0) end
 if excess==1 or excess==2 then
 local offset=tonumber(words[2]) or 0
 if excess==2 then offset=offset/8 end
