@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use serde_json::json;
 
 use crate::crowd::Record;
+use crate::hash::fnv1a;
 use crate::ledger::{self, History};
 use crate::patience::PATIENCE;
 use crate::rest::Rest;
@@ -28,11 +29,8 @@ pub struct Said {
 
 impl Said {
     pub fn new(seq: u64, id: &str) -> Self {
-        // FNV-1a: two ids of one conversation do not collide by accident.
-        let id = id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self { seq, id }
+        // Two ids of one conversation do not collide by accident.
+        Self { seq, id: fnv1a(id.as_bytes()) }
     }
 
     /// Reads it from a `message.new` or a `message.sent` without parsing JSON: a load must cost less than the

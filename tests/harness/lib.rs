@@ -13,6 +13,7 @@ pub mod token;
 pub mod admin;
 pub mod document;
 pub mod faketime;
+mod hash;
 pub mod host;
 pub mod notices;
 pub mod paths;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::hash::fnv1a;
 use crate::server::{self, Account, Life, Server};
 
 /// The database that is there from the beginning, and the superuser who owns it.
@@ -314,10 +315,7 @@ fn private_file(path: &Path) -> io::Result<File> {
 /// The same for the same directory, in every version of this program.
 fn place_number(directory: &Path) -> u64 {
     use std::os::unix::ffi::OsStrExt;
-    // FNV-1a.
-    directory.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |number, byte| {
-        (number ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    fnv1a(directory.as_os_str().as_bytes())
 }
 
 #[cfg(test)]

@@ -19,6 +19,13 @@ pub use environment::variable;
 
 /// The begin of environment variables; `__` separates levels: `SWITCHBOARD_HANDLERS__SEND_MESSAGE__…`.
 const PREFIX: &str = "SWITCHBOARD_";
+/// Settings with their old names, which still work.
+const RENAMED: [(&str, &str); 4] = [
+    ("trace_dir", "recording_dir"),
+    ("trace_calls", "recording_calls"),
+    ("trace_one_in", "recording_one_in"),
+    ("trace_bodies", "recording_bodies"),
+];
 /// The file that is read from the working directory if no other is named.
 pub const FILE: &str = "switchboard.toml";
 
@@ -93,16 +100,17 @@ pub struct Config {
 
     /// The directory of cached artifacts and other files that can be made again.
     pub data_dir: PathBuf,
-    /// The directory for recordings of calls, to be read and replayed.
-    pub trace_dir: Option<PathBuf>,
+    /// The directory for recordings of calls, to be read and replayed. The old names of these settings begin
+    /// with `trace_`.
+    pub recording_dir: Option<PathBuf>,
     /// The recorded calls. `failed`: those without an answer, or with an answer that is the host's or the
     /// handler's fault. `all`: every call.
-    pub trace_calls: Traced,
+    pub recording_calls: RecordedCalls,
     /// One of this many calls is recorded, decided at its begin. Recording a call costs some microseconds.
-    pub trace_one_in: u32,
+    pub recording_one_in: u32,
     /// Include texts of people and data of the services. Otherwise sizes replace them, and the recording can
     /// only be read.
-    pub trace_bodies: bool,
+    pub recording_bodies: bool,
     /// The directory of release files that `serve` deploys at its start, if the fleet has not run them yet.
     pub handlers_dir: Option<PathBuf>,
     /// Public keys, in hex or as files of `switchboard keys`. If there are any, nodes load only releases that
@@ -161,10 +169,10 @@ impl Default for Config {
             expiry_warning_ms: 60_000,
             drain_ms: 10_000,
             data_dir: PathBuf::from(".switchboard"),
-            trace_dir: None,
-            trace_calls: Traced::Failed,
-            trace_one_in: 1,
-            trace_bodies: false,
+            recording_dir: None,
+            recording_calls: RecordedCalls::Failed,
+            recording_one_in: 1,
+            recording_bodies: false,
             handlers_dir: None,
             release_keys: Vec::new(),
             registry_user: None,
@@ -181,7 +189,7 @@ impl Default for Config {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Traced {
+pub enum RecordedCalls {
     #[default]
     Failed,
     All,
@@ -189,33 +197,22 @@ pub enum Traced {
 
 /// The recordings of a node: which calls, and with which contents.
 #[derive(Clone, Debug)]
-pub struct Traces {
+pub struct RecordingSettings {
     pub directory: PathBuf,
-    pub calls: Traced,
+    pub calls: RecordedCalls,
     pub one_in: u32,
     pub bodies: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("cannot read {path}: {1}", path = .0.display())]
     Read(PathBuf, io::Error),
-    Invalid { source: String, reason: String },
+    #[error("{place}: {reason}")]
+    Invalid { place: String, reason: String },
+    #[error("`{setting}` is not set ({PREFIX}{}): {why}", setting.to_uppercase())]
     Missing { setting: &'static str, why: &'static str },
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::Invalid { source, reason } => write!(f, "{source}: {reason}"),
-            Self::Missing { setting, why } => {
-                write!(f, "`{setting}` is not set ({PREFIX}{}): {why}", setting.to_uppercase())
-            }
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl Config {
     /// Reads the file (the default one may be absent) and the process's environment.
@@ -238,10 +235,20 @@ impl Config {
         environment: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, Error> {
         let invalid = |source: &str, reason: &dyn fmt::Display| Error::Invalid {
-            source: source.to_owned(),
+            place: source.to_owned(),
             reason: reason.to_string().trim_end().to_owned(),
         };
         let mut settings: Table = text.parse().map_err(|error| invalid(source, &error))?;
+        for (old, new) in RENAMED {
+            if let Some(value) = settings.remove(old)
+                && settings.insert(new.to_owned(), value).is_some()
+            {
+                return Err(invalid(
+                    source,
+                    &format!("`{old}` is the old name of `{new}`: set only one of them"),
+                ));
+            }
+        }
         // Check the file before variables override it, so that an error names its source.
         Self::deserialize(settings.clone()).map_err(|error| invalid(source, &error))?;
 
@@ -285,12 +292,12 @@ impl Config {
     }
 
     /// None if no call is recorded.
-    pub fn traces(&self) -> Option<Traces> {
-        Some(Traces {
-            directory: self.trace_dir.clone()?,
-            calls: self.trace_calls,
-            one_in: self.trace_one_in.max(1),
-            bodies: self.trace_bodies,
+    pub fn recordings(&self) -> Option<RecordingSettings> {
+        Some(RecordingSettings {
+            directory: self.recording_dir.clone()?,
+            calls: self.recording_calls,
+            one_in: self.recording_one_in.max(1),
+            bodies: self.recording_bodies,
         })
     }
 
@@ -336,7 +343,7 @@ impl Config {
         ] {
             text.take_if(|text| text.is_empty());
         }
-        for path in [&mut self.tls_cert, &mut self.tls_key, &mut self.trace_dir, &mut self.handlers_dir] {
+        for path in [&mut self.tls_cert, &mut self.tls_key, &mut self.recording_dir, &mut self.handlers_dir] {
             path.take_if(|path| path.as_os_str().is_empty());
         }
     }
@@ -349,7 +356,7 @@ impl Config {
         ] {
             if value.as_ref().is_some_and(|value| value.len() < least) {
                 return Err(Error::Invalid {
-                    source: setting.to_owned(),
+                    place: setting.to_owned(),
                     reason: format!("a secret has at least {least} characters"),
                 });
             }
@@ -392,6 +399,7 @@ fn overlay(settings: &mut Table, name: &str, value: &str) -> bool {
         }
         [_] => {
             let key = name.to_lowercase();
+            let key = RENAMED.iter().find(|(old, _)| *old == key).map_or(key, |(_, new)| (*new).to_owned());
             let Some(kind) = kind_of(&key) else { return false };
             settings.insert(key, kind.read(value));
             true
@@ -435,7 +443,7 @@ fn kind_of(key: &str) -> Option<Kind> {
         "jwt_secret",
         "jwt_issuer",
         "jwt_audience",
-        "trace_dir",
+        "recording_dir",
         "handlers_dir",
         "registry_user",
         "registry_password",
@@ -566,6 +574,16 @@ mod tests {
         }
         let missing = read("", &[]).unwrap().database_url().unwrap_err().to_string();
         assert!(missing.contains("SWITCHBOARD_DATABASE_URL"), "{missing}");
+    }
+
+    #[test]
+    fn settings_can_still_be_given_by_their_old_names() {
+        let config =
+            read("trace_dir = \"calls\"\ntrace_one_in = 5", &[("SWITCHBOARD_TRACE_BODIES", "true")]).unwrap();
+        let recordings = config.recordings().unwrap();
+        assert_eq!((recordings.directory, recordings.one_in, recordings.bodies), ("calls".into(), 5, true));
+        let twice = read("trace_dir = \"a\"\nrecording_dir = \"b\"", &[]).unwrap_err().to_string();
+        assert!(twice.contains("old name"), "{twice}");
     }
 
     #[test]

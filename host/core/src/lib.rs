@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod error;
+pub mod hash;
 pub mod ids;
 pub mod limits;
 pub mod manifest;

@@ -259,16 +259,9 @@ impl Pattern {
 }
 
 /// The broken rule of a manifest: the field, and the expected value.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("manifest: {0}")]
 pub struct Invalid(String);
-
-impl std::fmt::Display for Invalid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "manifest: {}", self.0)
-    }
-}
-
-impl std::error::Error for Invalid {}
 
 impl Manifest {
     pub fn parse(text: &str) -> Result<Self, Invalid> {

@@ -2,10 +2,11 @@
 //! grants that return their units when they are dropped. Nothing waits here: a claim that cannot get its
 //! units now fails at once.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::shares::{Division, Shares};
+use parking_lot::{Mutex, MutexGuard};
 
 /// The quota of one kind of units, for all releases of this node.
 #[derive(Clone)]
@@ -30,7 +31,7 @@ impl Quota {
 
     fn lock(&self) -> MutexGuard<'_, Shares<u64>> {
         // Every change is complete before anything can panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -6,11 +6,12 @@
 //! `BusEvent::Reconnected`. The rooms then ask for what they missed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
@@ -186,7 +187,7 @@ impl Bus {
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, HashMap<Address, BusSubscription>> {
-        self.0.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.subscriptions.lock()
     }
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use switchboard_contract::channels::{Publication, Target};
 use switchboard_contract::types::{Position, Push};
+use switchboard_core::hash::fnv1a;
 use switchboard_core::ids::{Address, UserId};
 use switchboard_core::limits;
 use switchboard_protocol::wire::websocket::TextHeader;
@@ -165,11 +166,7 @@ pub(crate) fn pack(publications: &[Publication]) -> Result<Vec<(Address, Bytes)>
 /// Hashes a merge key with FNV-1a, which is the same on every node. If two keys collide, their pushes replace
 /// each other; pushes with a merge key may be dropped anyway.
 fn merge_key(address: &Address, key: &str) -> u64 {
-    let bytes = address.as_str().bytes().chain([0]).chain(key.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    hash.max(1)
+    fnv1a(address.as_str().bytes().chain([0]).chain(key.bytes())).max(1)
 }
 
 mod kind {

@@ -3,9 +3,10 @@
 //! handlers. It puts the gaps of its rooms into a mailbox (`gaps`), which the triggers drain.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -54,7 +55,7 @@ impl Hub {
         let mut hub =
             Shared { node, local: local.clone(), bus: bus.clone(), gaps, losses: losses.clone(), tasks };
         let Mail { asks, retries, drained, emptied, ask } = mail;
-        *hub.gaps.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(asks);
+        *hub.gaps.get_mut() = Some(asks);
 
         let tasks = hub.tasks.get_mut();
         tasks.spawn(bus.clone().run_orders(orders));
@@ -233,7 +234,7 @@ impl Hub {
     /// Takes the mailbox of gaps. The receiver answers each gap with `fill` or `give_up`. Later calls return
     /// `None`.
     pub fn gaps(&self) -> Option<mpsc::UnboundedReceiver<Missing>> {
-        self.0.gaps.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.gaps.lock().take()
     }
 
     /// Answers a gap with the handler's page.

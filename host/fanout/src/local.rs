@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::envelope::Batch;
@@ -345,18 +346,18 @@ impl<K, V> Default for Shards<K, V> {
 impl<K: Hash + Eq, V> Shards<K, V> {
     fn of(&self, key: &K) -> MutexGuard<'_, HashMap<K, V>> {
         let shard = self.hasher.hash_one(key) as usize % self.maps.len();
-        self.maps[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        self.maps[shard].lock()
     }
 
     fn each(&self, mut visit: impl FnMut(&K, &mut V)) {
         for map in &self.maps {
-            let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut map = map.lock();
             map.iter_mut().for_each(|(key, value)| visit(key, value));
         }
     }
 
     fn len(&self) -> usize {
-        self.maps.iter().map(|map| map.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        self.maps.iter().map(|map| map.lock().len()).sum()
     }
 }
 

@@ -6,8 +6,9 @@
 //! the other nodes.
 
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Numbers of shards are below this. The outbox has fewer.
@@ -54,7 +55,7 @@ impl Wakes {
     /// other nodes.
     pub fn listen(&self) -> Listener {
         let notifier = Arc::new(Notifier::default());
-        let mut listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.0.listeners.lock();
         listeners.retain(|listener| listener.strong_count() > 0);
         listeners.push(Arc::downgrade(&notifier));
         Listener(notifier)
@@ -68,7 +69,7 @@ impl Wakes {
 
     /// Notifies every listener of this node. Returns the bits that not every listener owns.
     fn notify(&self, bits: u64) -> u64 {
-        let listeners = self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let listeners = self.0.listeners.lock();
         let mut owned_by_all = if listeners.is_empty() { 0 } else { u64::MAX };
         for notifier in listeners.iter().filter_map(Weak::upgrade) {
             owned_by_all &= notifier.owned.load(Acquire);

@@ -28,26 +28,17 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The server could not be reached.
+    #[error("cannot connect: {0}")]
     Unreachable(String),
     /// The document is larger than this many bytes.
+    #[error("the answer has more than {0} bytes")]
     TooLarge(usize),
+    #[error("the answer is incomplete: {0}")]
     Incomplete(String),
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(why) => write!(f, "cannot connect: {why}"),
-            Self::TooLarge(bytes_max) => write!(f, "the answer has more than {bytes_max} bytes"),
-            Self::Incomplete(why) => write!(f, "the answer is incomplete: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// Checks whether the URL may be fetched at all.
 pub fn check(url: &Uri) -> Result<(), String> {

@@ -4,11 +4,12 @@
 //! to any server, because a cluster forwards them to all of its servers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -205,11 +206,11 @@ impl Shared {
 
     /// True when a table has named the server.
     fn knows(&self, server: &str) -> bool {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(server)
+        self.servers.lock().contains_key(server)
     }
 
     fn link_to(&self, server: &str) -> Arc<Link> {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut servers = self.servers.lock();
         if let Some(known) = servers.get(server) {
             return known.link.clone();
         }
@@ -227,7 +228,7 @@ impl Shared {
 
     /// Moves each guard to a slot that its server has in the table.
     fn place_guards(&self, table: &Table) {
-        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let servers = self.servers.lock();
         for (name, server) in servers.iter() {
             let tag = table.tag_of(name);
             server.tag.send_if_modified(|before| {
@@ -262,7 +263,7 @@ impl Shared {
                 named.iter().for_each(|server| drop(self.link_to(server)));
                 self.place_guards(&self.table.load());
                 // A server that lost all its slots is removed, and its connection closed.
-                let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut servers = self.servers.lock();
                 servers.retain(|server, _| named.contains(server));
                 drop(servers);
             }

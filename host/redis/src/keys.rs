@@ -4,8 +4,6 @@
 //! memory that their caller does not send (`COPY`, `…STORE`, `APPEND`). [`super::bounds`] bounds the
 //! remaining commands of the last kind.
 
-use std::fmt;
-
 use switchboard_core::limits;
 
 /// Which words of a command are keys. The command's name is word 0.
@@ -208,16 +206,9 @@ impl Answer {
 }
 
 /// The reason why a command is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct Refused(String);
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
 
 /// Returns the keys of a command. Refuses a command that is not in the table, or whose words do not fit its
 /// shape.

@@ -90,7 +90,7 @@ impl Redis {
     pub fn connect(config: &Config, keyspace: Keyspace) -> Result<Self, config::Error> {
         let url = config.redis_url()?;
         let endpoint = RedisEndpoint::parse(url).map_err(|reason| config::Error::Invalid {
-            source: "redis_url".to_owned(),
+            place: "redis_url".to_owned(),
             // The text of a URL that does not parse may hold a password.
             reason: format!("not a Redis URL ({reason})"),
         })?;

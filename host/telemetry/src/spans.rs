@@ -7,10 +7,11 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use switchboard_core::ids::Address;
@@ -168,7 +169,7 @@ impl Published {
 
 /// A traced call woke shards of the outbox.
 pub fn record_wake(shards: &[u32], by: Context) {
-    let mut woke = WOKE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut woke = WOKE.lock();
     for shard in shards {
         woke.retain(|(known, ..)| known != shard);
         if woke.len() < limits::TRACES_PENDING_MAX {
@@ -182,7 +183,7 @@ pub fn waker(shards: impl Iterator<Item = u32>) -> Option<Context> {
     if !is_on() {
         return None;
     }
-    let woke = WOKE.lock().unwrap_or_else(PoisonError::into_inner);
+    let woke = WOKE.lock();
     let of_shard = |shard| woke.iter().rev().find(|(known, ..)| *known == shard);
     let (_, by, since) = shards.filter_map(of_shard).max_by_key(|(.., since)| *since)?;
     (since.elapsed() < WAKE_VALID_FOR).then_some(*by)
@@ -199,7 +200,7 @@ pub fn published_remotely(addresses: Vec<Address>, by: Context) {
 }
 
 fn keep(addresses: impl Iterator<Item = Address>, by: Context, is_announced: bool) {
-    let mut published = PUBLISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut published = PUBLISHED.lock();
     for address in addresses {
         if published.len() == limits::TRACES_PENDING_MAX {
             published.pop_front();
@@ -215,7 +216,7 @@ pub fn take_unannounced<'a>(addresses: impl Iterator<Item = &'a Address>) -> Vec
     if UNDELIVERED.load(Relaxed) == 0 {
         return unannounced;
     }
-    let mut published = PUBLISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut published = PUBLISHED.lock();
     for address in addresses {
         let is_it = |known: &&mut Published| !known.is_announced && known.address == *address;
         let Some(newest) = published.iter_mut().rev().find(is_it) else { continue };
@@ -234,7 +235,7 @@ pub fn delivered(address: &Address, pushes: usize) {
     if UNDELIVERED.load(Relaxed) == 0 {
         return;
     }
-    let mut published = PUBLISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut published = PUBLISHED.lock();
     let newest = published.iter().rfind(|known| known.address == *address && known.may_be_delivered());
     let newest = newest.map(|known| (known.by, known.since));
     published.retain(|known| known.address != *address && known.may_be_delivered());

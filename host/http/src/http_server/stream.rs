@@ -1,7 +1,6 @@
 //! The bytes of one accepted connection: TCP, or TLS over TCP. A connection ends when its peer takes no bytes
 //! for too long.
 
-use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,16 +39,9 @@ struct Stall {
 }
 
 /// The error of a write when the peer took fewer than `limits::STALL_BYTES_MIN` bytes in its time.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the peer did not read what was sent to it")]
 pub struct Stalled;
-
-impl fmt::Display for Stalled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the peer did not read what was sent to it")
-    }
-}
-
-impl std::error::Error for Stalled {}
 
 impl Stalled {
     pub fn is(error: &io::Error) -> bool {
