@@ -136,9 +136,9 @@ async fn a_thousand_recordings_are_replayed() {
 async fn a_recorded_call_of_a_node_is_replayed_on_another_release() {
     let kept = tempfile::tempdir().expect("a directory");
     let options = Options::default()
-        .set("TRACE_DIR", kept.path().display())
-        .set("TRACE_CALLS", "all")
-        .set("TRACE_BODIES", "true");
+        .set("RECORDING_DIR", kept.path().display())
+        .set("RECORDING_CALLS", "all")
+        .set("RECORDING_BODIES", "true");
     Host::test(options, async |host| {
         let (mut ana, _) = host.two_members("lobby").await;
         ana.send("kept for later").await.expect_sent();
@@ -155,7 +155,7 @@ async fn a_recorded_call_of_a_node_is_replayed_on_another_release() {
         let path = path.display().to_string();
         let file = paths::handlers().join("send-message.wasm").display().to_string();
         let out = passes(&["replay", &path, "--release", &file, "--release", &file]).await;
-        assert!(out.contains("does what the trace did"), "{out}");
+        assert!(out.contains("does what the recording did"), "{out}");
     })
     .await;
 }

@@ -10,8 +10,8 @@ use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
 use switchboard_fanout::{Hub, Wakes};
 use switchboard_harness::{Harness, case};
-use switchboard_postgres::{Postgres, fleet};
-use switchboard_recording::{Outcome, Trace, keep_all};
+use switchboard_postgres::Postgres;
+use switchboard_recording::{Outcome, Recording, keep_all};
 use switchboard_redis::{self as redis, Redis};
 use switchboard_runtime::Backends;
 use switchboard_server::app::keyspace;
@@ -74,8 +74,8 @@ fn event(path: &Path) -> Result<(String, Value), Failure> {
 
 async fn backends(config: &Config) -> Result<Backends, Failure> {
     let postgres = Postgres::connect(config).await?;
-    let fleet = fleet::identify(postgres.host()).await.map_err(|error| Failure::failed(error.to_string()))?;
-    let redis = Redis::connect(config, keyspace(&fleet, postgres.host().clone()))?;
+    let fleet = postgres.fleet().identify().await.map_err(|error| Failure::failed(error.to_string()))?;
+    let redis = Redis::connect(config, keyspace(&fleet, postgres.fleet()))?;
     let patience = std::time::Duration::from_secs(5);
     tokio::time::timeout(patience, redis.up()).await.map_err(|_| Failure::failed("Redis does not answer"))?;
     let wakes = Wakes::default();
@@ -83,7 +83,7 @@ async fn backends(config: &Config) -> Result<Backends, Failure> {
     Ok(Backends::new(postgres, redis, hub, wakes))
 }
 
-fn document(trace: &Trace) -> Value {
+fn document(trace: &Recording) -> Value {
     let calls = trace.exchanges.iter().map(|call| {
         serde_json::json!({ "function": call.function, "args": call.args, "answer": call.answer, "micros": call.micros })
     });

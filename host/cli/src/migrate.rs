@@ -1,4 +1,4 @@
-//! `switchboard migrate`: bring the database to the shape of this version. Doing it again changes nothing.
+//! `switchboard migrate`: migrates the database to this version. Running it again changes nothing.
 
 use std::path::{Path, PathBuf};
 

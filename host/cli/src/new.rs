@@ -120,7 +120,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switchboard_recording::Trace;
+    use switchboard_recording::Recording;
 
     #[test]
     fn every_trigger_has_a_whole_template() {
@@ -131,7 +131,7 @@ mod tests {
             assert_eq!(Manifest::parse(of("handler.toml")).unwrap().name, "word-count");
             assert!(of("src/lib.rs").contains("struct WordCount;"), "{on:?}");
             let trace =
-                Trace::parse(of("tests/works.trace")).unwrap_or_else(|error| panic!("{on:?}: {error}"));
+                Recording::parse(of("tests/works.trace")).unwrap_or_else(|error| panic!("{on:?}: {error}"));
             assert_eq!(trace.handler, "word-count");
         }
     }

@@ -9,12 +9,12 @@ use super::client::{Where, release};
 use super::{Failure, Output};
 use switchboard_core::config::Config;
 use switchboard_harness::{Handler, Harness, case, suite};
-use switchboard_recording::{Difference, Trace, differences, keep_all};
+use switchboard_recording::{Difference, Recording, differences, keep_all};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A recording: of a test, or of a node.
-    trace: PathBuf,
+    recording: PathBuf,
     /// A release file, or the beginning of a digest of a release that a fleet stores. Given twice, both are
     /// compared. By default, the handler as it was built last.
     #[arg(long = "release", value_name = "FILE|DIGEST")]
@@ -30,7 +30,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
-    let trace = case::read("", &args.trace)?.trace;
+    let trace = case::read("", &args.recording)?.trace;
     if args.releases.len() > 2 {
         return Err(Failure::Usage("two releases can be compared, not more".to_owned()));
     }
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         named.push(args.built.join(format!("{}.wasm", trace.handler)).display().to_string());
     }
     let harness = Harness::keeping(&config.data_dir.join("harness"))?;
-    let mut runs: Vec<(String, Trace)> = Vec::new();
+    let mut runs: Vec<(String, Recording)> = Vec::new();
     for name in &named {
         let handler = harness.load_bytes(release(config, &args.at, name).await?).await?;
         runs.push((label(name, &handler), again(&handler, &trace).await?));
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         documents.push(json!({ "from": from, "to": to, "differences": said }));
     };
     for (label, run) in &runs {
-        compare("the trace", label, differences(&trace, run));
+        compare("the recording", label, differences(&trace, run));
     }
     if let [(first, a), (second, b)] = runs.as_slice() {
         compare(first, second, differences(a, b));
@@ -71,9 +71,10 @@ fn label(name: &str, handler: &Handler) -> String {
     format!("{} ({name})", handler.digest().short())
 }
 
-async fn again(handler: &Handler, trace: &Trace) -> Result<Trace, Failure> {
+async fn again(handler: &Handler, trace: &Recording) -> Result<Recording, Failure> {
     if !trace.is_whole() {
-        let why = format!("{} host calls were left out of the trace; it can only be read", trace.left_out);
+        let why =
+            format!("the recording lacks {} host calls, so it can be read but not replayed", trace.left_out);
         return Err(Failure::failed(why));
     }
     suite::again(handler, trace).await.map_err(Failure::failed)

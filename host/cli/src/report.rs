@@ -19,8 +19,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBER")]
     generation: Option<i64>,
     /// Write the recording of the first failed call into this file, for `switchboard replay`.
-    #[arg(long, value_name = "FILE")]
-    trace: Option<PathBuf>,
+    #[arg(long, alias = "trace", value_name = "FILE")]
+    recording: Option<PathBuf>,
     #[command(flatten)]
     at: Where,
 }
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         false => None,
     };
     let trace = trace.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    if let (Some(file), Some(trace)) = (&args.trace, &trace) {
+    if let (Some(file), Some(trace)) = (&args.recording, &trace) {
         std::fs::write(file, trace)
             .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))?;
     }

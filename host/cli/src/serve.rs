@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::migrate::App;
 use super::{Failure, Output};
-use switchboard_core::config::{Config, Traced};
+use switchboard_core::config::{Config, RecordedCalls};
 use switchboard_postgres::migrate;
 use switchboard_server::app;
 
@@ -36,8 +36,8 @@ pub(crate) struct Node {
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<SocketAddr>,
     /// Record every call into this directory. For development: recordings contain what users sent.
-    #[arg(long, value_name = "DIRECTORY")]
-    traces: Option<PathBuf>,
+    #[arg(long, alias = "traces", value_name = "DIRECTORY")]
+    recordings: Option<PathBuf>,
 }
 
 impl Node {
@@ -45,10 +45,10 @@ impl Node {
     pub(crate) fn over(self, mut config: Config) -> Config {
         config.listen = self.listen.unwrap_or(config.listen);
         config.admin_listen = self.admin_listen.unwrap_or(config.admin_listen);
-        if let Some(directory) = self.traces {
-            config.trace_dir = Some(directory);
-            config.trace_calls = Traced::All;
-            config.trace_bodies = true;
+        if let Some(directory) = self.recordings {
+            config.recording_dir = Some(directory);
+            config.recording_calls = RecordedCalls::All;
+            config.recording_bodies = true;
         }
         config
     }

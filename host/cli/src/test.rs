@@ -10,9 +10,10 @@ use super::dev::watch::Watch;
 use super::migrate::App;
 use super::{Failure, Output};
 use switchboard_core::config::{self, Config};
+use switchboard_harness::case::Subject;
 use switchboard_harness::report::{Report, Tested};
-use switchboard_harness::suite::{self, Subject};
-use switchboard_harness::{Harness, Place, faults, statements};
+use switchboard_harness::suite;
+use switchboard_harness::{Harness, Services, faults, statements};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -78,12 +79,12 @@ async fn once(args: &Args, config: &Config, harness: &Harness, out: &Output) -> 
     let report = if args.faults {
         return find_faults(args, config, harness, &subjects, out).await;
     } else if args.record || args.real {
-        let place = place(args, config)?;
-        let each = |tested: &Tested| tested.said().into_iter().for_each(|said| out.progress(said));
-        let mut report = suite::real(&place, &subjects, args.record, each).await;
+        let services = services(args, config)?;
+        let each = |tested: &Tested| tested.message().into_iter().for_each(|said| out.progress(said));
+        let mut report = suite::real(&services, &subjects, args.record, each).await;
         told = true;
         if args.real {
-            plan_statements(&place, &subjects, &mut report, out).await?;
+            plan_statements(&services, &subjects, &mut report, out).await?;
         }
         report
     } else {
@@ -94,7 +95,7 @@ async fn once(args: &Args, config: &Config, harness: &Harness, out: &Output) -> 
             .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
     }
     out.answer(&report.json(), if told { report.summary() } else { report.text() });
-    if report.is_well() { Ok(()) } else { Err(Failure::Answered) }
+    if report.is_ok() { Ok(()) } else { Err(Failure::Answered) }
 }
 
 /// Builds the named handlers, and reads their tests.
@@ -125,7 +126,7 @@ fn subjects(args: &Args) -> Result<Vec<Subject>, Failure> {
     sources.iter().filter(|source| is_wanted(source)).map(subject).collect()
 }
 
-fn place(args: &Args, config: &Config) -> Result<Place, Failure> {
+fn services(args: &Args, config: &Config) -> Result<Services, Failure> {
     let missing = |what: &str| {
         Failure::Usage(format!(
             "{what}; `target/debug/services run -- switchboard test …` starts private ones"
@@ -137,7 +138,7 @@ fn place(args: &Args, config: &Config) -> Result<Place, Failure> {
     let redis = redis.as_deref().ok_or_else(|| missing("no Redis: --redis-url"))?;
     let cache: &Path = &config.data_dir.join("harness");
     let migrations = args.app.migrations(Some(&args.from))?;
-    Place::new(database, redis, config.secret.as_deref(), cache, migrations).map_err(Failure::Usage)
+    Services::new(database, redis, config.secret.as_deref(), cache, migrations).map_err(Failure::Usage)
 }
 
 /// A flag overrides a variable, and a variable overrides the configuration.
@@ -146,12 +147,12 @@ fn named(flag: &Option<String>, variable: &str, configured: &Option<String>) -> 
 }
 
 async fn plan_statements(
-    place: &Place,
+    services: &Services,
     subjects: &[Subject],
     report: &mut Report,
     out: &Output,
 ) -> Result<(), Failure> {
-    let checked = statements::check(place, subjects).await.map_err(Failure::failed)?;
+    let checked = statements::check(services, subjects).await.map_err(Failure::failed)?;
     out.progress(format_args!("{} statements planned as their handlers' roles", checked.planned));
     checked.refused.iter().for_each(|refused| out.progress(refused));
     report.refused_statements(checked.refused);
@@ -168,7 +169,7 @@ async fn find_faults(
     let begun = std::time::Instant::now();
     let each = |finding: &faults::Finding| out.progress(finding);
     let faults = if args.real {
-        faults::real(&place(args, config)?, subjects, each).await.map_err(Failure::failed)?
+        faults::real(&services(args, config)?, subjects, each).await.map_err(Failure::failed)?
     } else {
         faults::scripted(harness, subjects).await?
     };

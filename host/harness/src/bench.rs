@@ -10,7 +10,7 @@ use super::props::Live;
 use super::{Props, TEST_BYTES_MAX, World, complete};
 use switchboard_core::ids::ConnectionId;
 use switchboard_core::manifest::Manifest;
-use switchboard_recording::{Exchange, Injection, Outcome, Scenario, Trace, keep_all, value_from};
+use switchboard_recording::{Exchange, Injection, Outcome, Recording, Scenario, keep_all, value_from};
 use switchboard_runtime::{self as runtime, LoadedRelease, Responder, Response, Runtime, Source};
 
 /// A loaded release, on its own or in a [`World`].
@@ -33,7 +33,7 @@ pub struct Call<'a> {
 /// A call that was made.
 #[derive(Debug)]
 pub struct Ran {
-    pub trace: Trace,
+    pub trace: Recording,
 }
 
 impl Handler {
@@ -53,7 +53,7 @@ impl Handler {
     }
 
     /// Takes input and scenario of a recording. Its answers are used only if no service answers.
-    pub fn again<'a>(&'a self, trace: &Trace) -> Call<'a> {
+    pub fn again<'a>(&'a self, trace: &Recording) -> Call<'a> {
         let mut call = self.call(&trace.trigger, trace.input.clone());
         call.scenario = trace.scenario.clone().unwrap_or_default();
         if self.world.is_none() {
@@ -71,7 +71,7 @@ impl Handler {
     }
 
     /// Runs one call with the present time. Services of the handler answer; others are unavailable.
-    pub async fn invoke(&self, trigger: &str, input: Value) -> Result<Trace, String> {
+    pub async fn invoke(&self, trigger: &str, input: Value) -> Result<Recording, String> {
         self.play_timed(trigger, input, Live).await
     }
 
@@ -81,7 +81,7 @@ impl Handler {
         trigger: &str,
         input: Value,
         responder: impl Responder + 'static,
-    ) -> Result<Trace, String> {
+    ) -> Result<Recording, String> {
         let mut trace = self.play_timed(trigger, input, responder).await?;
         // These differ each time and do not matter in a test.
         trace.exchanges.iter_mut().for_each(|exchange| exchange.micros = 0);
@@ -93,7 +93,7 @@ impl Handler {
         trigger: &str,
         input: Value,
         responder: impl Responder + 'static,
-    ) -> Result<Trace, String> {
+    ) -> Result<Recording, String> {
         let input = complete(self.manifest(), trigger, input)?;
         let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let call = runtime::Call {

@@ -1,11 +1,11 @@
 //! Tests in files: `handlers/{handler}/tests/*.trace`, one file for each test, which has the name of the
 //! file. A recording with a scenario can be recorded again; one that a node wrote can only be replayed.
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use switchboard_recording::{Trace, keep_all};
+use switchboard_recording::{Recording, keep_all};
+use switchboard_runtime::ReleaseFile;
 
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -13,23 +13,16 @@ pub struct Case {
     pub handler: String,
     pub name: String,
     pub path: PathBuf,
-    pub trace: Trace,
+    pub trace: Recording,
 }
 
 /// A file that is not a test.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
 pub struct Broken {
     pub path: PathBuf,
     pub reason: String,
 }
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.reason)
-    }
-}
-
-impl std::error::Error for Broken {}
 
 /// The tests of a handler's directory, by name.
 pub fn find(handler: &str, directory: &Path) -> Result<Vec<Case>, Broken> {
@@ -49,7 +42,7 @@ pub fn find(handler: &str, directory: &Path) -> Result<Vec<Case>, Broken> {
 pub fn read(handler: &str, path: &Path) -> Result<Case, Broken> {
     let broken = |reason: String| Broken { path: path.to_owned(), reason };
     let text = fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
-    let trace = Trace::parse(&text).map_err(|error| broken(error.to_string()))?;
+    let trace = Recording::parse(&text).map_err(|error| broken(error.to_string()))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Case { handler: handler.to_owned(), name, path: path.to_owned(), trace })
 }
@@ -62,7 +55,7 @@ impl Case {
 
     /// Replaces the file by the new recording. The parts that a person wrote stay: the scenario, and the
     /// marks of calls that may come in any order. Returns false if only the release differs.
-    pub fn replace(&self, mut recorded: Trace) -> std::io::Result<bool> {
+    pub fn replace(&self, mut recorded: Recording) -> std::io::Result<bool> {
         recorded.scenario = self.trace.scenario.clone();
         let mut old = self.trace.exchanges.iter();
         for exchange in &mut recorded.exchanges {
@@ -78,5 +71,22 @@ impl Case {
             return Ok(false);
         }
         fs::write(&self.path, recorded.write(keep_all)).map(|()| true)
+    }
+}
+
+/// A handler with its tests.
+pub struct Subject {
+    /// The name of its directory.
+    pub name: String,
+    pub cases: Vec<Case>,
+    /// The release under test.
+    pub file: ReleaseFile,
+}
+
+impl Subject {
+    pub fn read(name: &str, directory: &Path, file: &Path) -> Result<Self, String> {
+        let cases = find(name, directory).map_err(|broken: Broken| broken.to_string())?;
+        let file = super::read(file).map_err(|refusal| refusal.to_string())?;
+        Ok(Self { name: name.to_owned(), cases, file })
     }
 }

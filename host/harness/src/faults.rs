@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::case::Case;
+use super::case::{Case, Subject};
 use super::player::Player;
 use super::props::{Live, Props};
-use super::suite::Subject;
-use super::world::Place;
+use super::world::Services;
 use super::{Handler, Harness};
-use switchboard_recording::{Outcome, Scenario, Secrets, Trace};
+use switchboard_recording::{Outcome, Recording, Scenario, Secrets};
 use switchboard_runtime::{Refusal, Responder, Response};
 
 /// The number of attempts, and the findings.
@@ -108,7 +107,11 @@ pub async fn scripted(harness: &Harness, subjects: &[Subject]) -> Result<Faults,
 /// Runs with real services: the answer is lost before or after the service did the work, or the call is cut
 /// off there. Afterwards the database has all of the changes or none, and all if the handler reported
 /// success.
-pub async fn real(place: &Place, subjects: &[Subject], each: impl Fn(&Finding)) -> Result<Faults, String> {
+pub async fn real(
+    services: &Services,
+    subjects: &[Subject],
+    each: impl Fn(&Finding),
+) -> Result<Faults, String> {
     let mut faults = Faults::default();
     for subject in subjects {
         for case in subject.cases.iter().filter(|case| is_undisturbed(case)) {
@@ -117,14 +120,14 @@ pub async fn real(place: &Place, subjects: &[Subject], each: impl Fn(&Finding)) 
             if !calls.iter().any(|exchange| exchange.function.starts_with("postgres.")) {
                 continue;
             }
-            let (before, after, _) = state_after(place, subject, case, scenario, None).await?;
+            let (before, after, _) = state_after(services, subject, case, scenario, None).await?;
             if before == after {
                 continue;
             }
             for (at, exchange) in calls.iter().enumerate() {
                 for (name, response) in real_faults(&exchange.function) {
                     let (_, state, ran) =
-                        state_after(place, subject, case, scenario, Some((at, response))).await?;
+                        state_after(services, subject, case, scenario, Some((at, response))).await?;
                     faults.tried += 1;
                     let promises = !matches!(ran.trigger.as_str(), "opened" | "closed" | "touched");
                     let what = match (state == before, state == after, acknowledged(&ran)) {
@@ -145,14 +148,14 @@ pub async fn real(place: &Place, subjects: &[Subject], each: impl Fn(&Finding)) 
 type State = Vec<(String, String)>;
 
 async fn state_after(
-    place: &Place,
+    services: &Services,
     subject: &Subject,
     case: &Case,
     scenario: &Scenario,
     fault: Option<(usize, Response)>,
-) -> Result<(State, State, Trace), String> {
+) -> Result<(State, State, Recording), String> {
     let directory = case.path.parent().unwrap_or(Path::new("."));
-    let world = Arc::new(place.world(scenario, directory).await?);
+    let world = Arc::new(services.world(scenario, directory).await?);
     let ran = async {
         let before = world.state().await?;
         let handler = world.load(&subject.file, scenario.settings.clone()).await?;
@@ -213,7 +216,7 @@ struct Broken {
 }
 
 impl Broken {
-    fn new(handler: &Handler, trace: &Trace, at: usize, wrong: Value) -> Self {
+    fn new(handler: &Handler, trace: &Recording, at: usize, wrong: Value) -> Self {
         let settings = super::suite::settings_of(handler, trace.scenario.as_ref());
         Self {
             player: Player::of(
@@ -246,8 +249,8 @@ impl Responder for Broken {
         }
         let fits = self.left.iter().position(|(name, known)| name == function && known == args);
         match fits {
-            Some(place) => {
-                self.left.drain(..=place);
+            Some(position) => {
+                self.left.drain(..=position);
                 self.player.respond(at, function, args)
             }
             None => Response::Live,
@@ -261,7 +264,7 @@ fn is_undisturbed(case: &Case) -> bool {
 }
 
 /// Judges the end of a disturbed call: the broken rule, if any.
-fn wrong_end(undisturbed: &Trace, ran: &Trace, function: &str, at: usize) -> Option<String> {
+fn wrong_end(undisturbed: &Recording, ran: &Recording, function: &str, at: usize) -> Option<String> {
     let returned = match &ran.outcome {
         Outcome::Failed { kind, detail } => return Some(format!("it fell over ({kind}: {detail})")),
         Outcome::Returned(returned) => returned,
@@ -293,7 +296,7 @@ fn wrong_end(undisturbed: &Trace, ran: &Trace, function: &str, at: usize) -> Opt
 }
 
 /// Whether the outcome reports success to a caller.
-fn acknowledged(trace: &Trace) -> bool {
+fn acknowledged(trace: &Recording) -> bool {
     let Outcome::Returned(returned) = &trace.outcome else { return false };
     match trace.trigger.as_str() {
         "event" => returned.as_array().is_some_and(|all| all.iter().any(|verdict| verdict == "Ack")),
@@ -334,8 +337,8 @@ mod tests {
     use super::*;
     use switchboard_recording::Exchange;
 
-    /// A call that stores and answers; `said` is its result when Postgres is busy.
-    fn pair(trigger: &str, function: &str, well: Value, said: Value) -> (Trace, Trace) {
+    /// A call that stores and answers; `disturbed` is its result when Postgres is busy.
+    fn pair(trigger: &str, function: &str, ok: Value, disturbed: Value) -> (Recording, Recording) {
         let exchange = |answer: Value| Exchange {
             function: function.into(),
             unordered: false,
@@ -343,7 +346,7 @@ mod tests {
             answer: Some(answer),
             micros: 0,
         };
-        let trace = |answer, returned| Trace {
+        let trace = |answer, returned| Recording {
             handler: "x".into(),
             release: None,
             call: "1".into(),
@@ -354,11 +357,11 @@ mod tests {
             left_out: 0,
             outcome: Outcome::Returned(returned),
         };
-        (trace(json!({ "Ok": 1 }), well), trace(json!({ "Err": "Busy" }), said))
+        (trace(json!({ "Ok": 1 }), ok), trace(json!({ "Err": "Busy" }), disturbed))
     }
 
-    fn verdict(trigger: &str, function: &str, well: Value, said: Value) -> Option<String> {
-        let (undisturbed, ran) = pair(trigger, function, well, said);
+    fn verdict(trigger: &str, function: &str, ok: Value, disturbed: Value) -> Option<String> {
+        let (undisturbed, ran) = pair(trigger, function, ok, disturbed);
         wrong_end(&undisturbed, &ran, function, 0)
     }
 
@@ -366,7 +369,7 @@ mod tests {
     fn who_lies_is_found() {
         let ok = json!({ "Ok": { "status": 201 } });
         let problem = |status: u16| json!({ "Err": { "status": status } });
-        let found = |said| verdict("http", "postgres.collect", ok.clone(), said);
+        let found = |disturbed| verdict("http", "postgres.collect", ok.clone(), disturbed);
         assert!(found(ok.clone()).unwrap().contains("says that it is done"));
         assert!(found(problem(404)).unwrap().contains("blames the caller"));
         assert_eq!(found(problem(503)), None);

@@ -38,7 +38,7 @@ use switchboard_runtime::{Backends, Compiler, LoadedRelease, Options, Refusal, R
 pub use bench::{Call, Handler, Ran};
 pub use input::complete;
 pub use props::Props;
-pub use world::{Place, World};
+pub use world::{Services, World};
 
 /// Maximum size of one test's host calls, arguments and answers together. A person cannot read a larger
 /// recording.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
 
-use switchboard_recording::{Exchange, Outcome, Secrets, Trace, is_concealed, reveal};
+use switchboard_recording::{Exchange, Outcome, Recording, Secrets, is_concealed, reveal};
 use switchboard_runtime::{Responder, Response};
 
 pub(crate) struct Player {
@@ -19,7 +19,7 @@ pub(crate) struct Player {
 
 impl Player {
     /// `secrets` are those of `settings`: the recording has placeholders for them.
-    pub(crate) fn of(trace: &Trace, settings: &BTreeMap<String, String>, secrets: Secrets) -> Self {
+    pub(crate) fn of(trace: &Recording, settings: &BTreeMap<String, String>, secrets: Secrets) -> Self {
         let end = match &trace.outcome {
             Outcome::Failed { kind, detail } if kind == "trap" => {
                 Response::Trap(detail.trim_start_matches("injected fault: ").to_owned())

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::case::Case;
-use super::suite::Subject;
+use super::case::{Case, Subject};
 use switchboard_recording::Difference;
 
 #[derive(Debug)]
@@ -44,12 +43,12 @@ impl Tested {
         Self { handler: case.handler.clone(), name: case.name.clone(), path, verdict, took }
     }
 
-    pub fn is_well(&self) -> bool {
+    pub fn is_ok(&self) -> bool {
         !matches!(self.verdict, Verdict::Differs(_) | Verdict::Failed(_))
     }
 
     /// The lines for a person; none if the test passed.
-    pub fn said(&self) -> Option<String> {
+    pub fn message(&self) -> Option<String> {
         let title = format!("{}/{}", self.handler, self.name);
         match &self.verdict {
             Verdict::Passed => None,
@@ -107,14 +106,14 @@ impl Report {
         }));
     }
 
-    pub fn is_well(&self) -> bool {
-        self.untested.is_empty() && self.tested.iter().all(Tested::is_well)
+    pub fn is_ok(&self) -> bool {
+        self.untested.is_empty() && self.tested.iter().all(Tested::is_ok)
     }
 
     /// One summary line, after the lines of the failures.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for said in self.tested.iter().filter_map(Tested::said) {
+        for said in self.tested.iter().filter_map(Tested::message) {
             let _ = writeln!(text, "{said}");
         }
         text + &self.summary()
@@ -126,7 +125,7 @@ impl Report {
         for handler in &self.untested {
             let _ = writeln!(text, "{handler} has no test: write {handler}/tests/….trace, or copy one");
         }
-        let bad = self.tested.iter().filter(|tested| !tested.is_well()).count();
+        let bad = self.tested.iter().filter(|tested| !tested.is_ok()).count();
         let _ = write!(
             text,
             "{} tests of {} handlers: {} passed, {bad} failed{} ({} ms)",
@@ -150,17 +149,17 @@ impl Report {
                 "path": tested.path,
                 "result": tested.word(),
                 "micros": u64::try_from(tested.took.as_micros()).unwrap_or(u64::MAX),
-                "detail": if tested.is_well() { None } else { tested.said() },
+                "detail": if tested.is_ok() { None } else { tested.message() },
             })
         });
         let tests = tests.collect::<Vec<_>>();
         let took = u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX);
-        json!({ "tests": tests, "untested": self.untested, "took_ms": took, "ok": self.is_well() })
+        json!({ "tests": tests, "untested": self.untested, "took_ms": took, "ok": self.is_ok() })
     }
 
     /// The JUnit XML for CI systems.
     pub fn junit(&self) -> String {
-        let failures = self.tested.iter().filter(|tested| !tested.is_well()).count() + self.untested.len();
+        let failures = self.tested.iter().filter(|tested| !tested.is_ok()).count() + self.untested.len();
         let count = self.tested.len() + self.untested.len();
         let mut xml = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"switchboard\" tests=\"{count}\" \
@@ -176,7 +175,7 @@ impl Report {
                 escaped(&tested.path),
                 tested.took.as_secs_f64()
             );
-            if let (false, Some(said)) = (tested.is_well(), tested.said()) {
+            if let (false, Some(said)) = (tested.is_ok(), tested.message()) {
                 let _ = write!(xml, "<failure message=\"{}\">{}</failure>", tested.word(), escaped(&said));
             }
             if let Verdict::Skipped(why) = &tested.verdict {
@@ -243,7 +242,7 @@ mod tests {
         y has no test: write y/tests/….trace, or copy one
         3 tests of 2 handlers: 2 passed, 1 failed, 1 handlers without a test (5 ms)
         "#);
-        assert!(!report().is_well());
+        assert!(!report().is_ok());
     }
 
     #[test]

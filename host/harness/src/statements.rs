@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row};
 
+use super::case::Subject;
 use super::clock;
-use super::suite::Subject;
-use super::world::Place;
+use super::world::Services;
 use switchboard_core::manifest::ROLE_PREFIX;
 use switchboard_recording::{Exchange, Scenario};
 
@@ -60,11 +60,11 @@ fn is_refused(exchange: &Exchange) -> bool {
     exchange.answer.as_ref().is_some_and(|answer| answer.get("Err").is_some())
 }
 
-pub async fn check(place: &Place, subjects: &[Subject]) -> Result<Statements, String> {
+pub async fn check(services: &Services, subjects: &[Subject]) -> Result<Statements, String> {
     let mut checked = Statements::default();
     for (fixtures, planned) in of(subjects) {
         let scenario = Scenario { sql: fixtures.sql, ..Scenario::default() };
-        let world = place.world(&scenario, &fixtures.directory).await?;
+        let world = services.world(&scenario, &fixtures.directory).await?;
         for ((role, statement), test) in planned {
             checked.planned += 1;
             if let Some(keyword) = clock::server_clock_in(&statement) {

@@ -8,32 +8,17 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::case::{self, Broken, Case};
+use super::case::{Case, Subject};
 use super::player::Player;
 use super::props::{Live, Props};
 use super::report::{Report, Tested, Verdict};
-use super::world::{Place, World};
-use super::{Handler, Harness, complete, read};
+use super::world::{Services, World};
+use super::{Handler, Harness, complete};
 use switchboard_core::ids::ConnectionId;
-use switchboard_recording::{self as recording, Difference, Outcome, Scenario, Secrets, Trace, differences};
-use switchboard_runtime::{Refusal, ReleaseFile};
-
-/// A handler with its tests.
-pub struct Subject {
-    /// The name of its directory.
-    pub name: String,
-    pub cases: Vec<Case>,
-    /// The release under test.
-    pub file: ReleaseFile,
-}
-
-impl Subject {
-    pub fn read(name: &str, directory: &Path, file: &Path) -> Result<Self, String> {
-        let cases = case::find(name, directory).map_err(|broken: Broken| broken.to_string())?;
-        let file = read(file).map_err(|refusal| refusal.to_string())?;
-        Ok(Self { name: name.to_owned(), cases, file })
-    }
-}
+use switchboard_recording::{
+    self as recording, Difference, Outcome, Recording, Scenario, Secrets, differences,
+};
+use switchboard_runtime::Refusal;
 
 /// Replays without services. `update` writes the present host calls and results into recordings whose answers
 /// still match.
@@ -97,7 +82,7 @@ async fn replay_one(handler: &Handler, case: &Case, update: bool) -> Verdict {
 
 /// Runs the call of a recording with its answers, and goes on after differences as long as it can find an
 /// answer.
-pub async fn again(handler: &Handler, recorded: &Trace) -> Result<Trace, String> {
+pub async fn again(handler: &Handler, recorded: &Recording) -> Result<Recording, String> {
     let settings = settings_of(handler, recorded.scenario.as_ref());
     let secrets = Secrets::new(&settings, &handler.manifest().public_settings);
     let mut input = recorded.input.clone();
@@ -115,7 +100,7 @@ pub(super) fn settings_of(handler: &Handler, scenario: Option<&Scenario>) -> BTr
     settings
 }
 
-fn written(case: &Case, got: Trace, verdict: Verdict) -> Verdict {
+fn written(case: &Case, got: Recording, verdict: Verdict) -> Verdict {
     match case.replace(got) {
         Ok(true) => verdict,
         Ok(false) => Verdict::Passed,
@@ -125,7 +110,7 @@ fn written(case: &Case, got: Trace, verdict: Verdict) -> Verdict {
 
 /// Runs against real services. `record` writes their answers; otherwise they are compared with the recorded
 /// ones.
-pub async fn real(place: &Place, subjects: &[Subject], record: bool, each: impl Fn(&Tested)) -> Report {
+pub async fn real(services: &Services, subjects: &[Subject], record: bool, each: impl Fn(&Tested)) -> Report {
     let begun = Instant::now();
     let mut tested = Vec::new();
     for subject in subjects {
@@ -134,7 +119,7 @@ pub async fn real(place: &Place, subjects: &[Subject], record: bool, each: impl 
             let verdict = match &case.trace.scenario {
                 // A recording of a node has no scenario to make the call happen again.
                 None => Verdict::Skipped("it has no scenario".to_owned()),
-                Some(scenario) => match run(place, subject, case, scenario).await {
+                Some(scenario) => match run(services, subject, case, scenario).await {
                     Ok(got) => judged(case, scenario, got, record),
                     Err(why) => Verdict::Failed(why),
                 },
@@ -143,13 +128,13 @@ pub async fn real(place: &Place, subjects: &[Subject], record: bool, each: impl 
             tested.last().into_iter().for_each(&each);
         }
     }
-    if let Err(why) = place.end().await {
+    if let Err(why) = services.end().await {
         tracing::warn!("databases of the tests are left: {why}");
     }
     Report::of(subjects, tested, begun.elapsed())
 }
 
-fn judged(case: &Case, scenario: &Scenario, got: Trace, record: bool) -> Verdict {
+fn judged(case: &Case, scenario: &Scenario, got: Recording, record: bool) -> Verdict {
     let recorded = &case.trace;
     let is_new = recorded.outcome == Outcome::Unknown;
     let found: Vec<Difference> =
@@ -166,26 +151,31 @@ fn judged(case: &Case, scenario: &Scenario, got: Trace, record: bool) -> Verdict
     }
 }
 
-async fn run(place: &Place, subject: &Subject, case: &Case, scenario: &Scenario) -> Result<Trace, String> {
+async fn run(
+    services: &Services,
+    subject: &Subject,
+    case: &Case,
+    scenario: &Scenario,
+) -> Result<Recording, String> {
     let directory = case.path.parent().map_or_else(PathBuf::new, Path::to_owned);
     let recorded = &case.trace;
-    let writing = place.writing_functions().await?;
+    let writing = services.writing_functions().await?;
     let reads = recorded.outcome != Outcome::Unknown && only_reads(recorded, writing);
     let world = match reads {
-        true => place.world_to_read(scenario, &directory).await?,
-        false => place.world(scenario, &directory).await?,
+        true => services.world_to_read(scenario, &directory).await?,
+        false => services.world(scenario, &directory).await?,
     };
     let world = Arc::new(world);
     let ran = in_world(&world, subject, case, scenario).await;
     match &ran {
-        Ok(got) if reads && only_reads(got, writing) => place.keep_unchanged(&world).await?,
+        Ok(got) if reads && only_reads(got, writing) => services.keep_unchanged(&world).await?,
         _ => world.end().await?,
     }
     ran
 }
 
 /// Whether no statement of the call changes data or calls a function that may change data.
-fn only_reads(trace: &Trace, writing: &HashSet<String>) -> bool {
+fn only_reads(trace: &Recording, writing: &HashSet<String>) -> bool {
     const WRITE: [&str; 6] = ["insert", "update", "delete", "merge", "truncate", "create"];
     let reads = |statement: &Value| {
         let statement = statement.as_str().unwrap_or_default().to_lowercase();
@@ -204,7 +194,7 @@ async fn in_world(
     subject: &Subject,
     case: &Case,
     scenario: &Scenario,
-) -> Result<Trace, String> {
+) -> Result<Recording, String> {
     let handler = world.load(&subject.file, scenario.settings.clone()).await?;
     let responder = Props::of(scenario, Live)?;
     let (trace, _) = handler.live(&case.trace, responder).await?;
@@ -215,9 +205,9 @@ impl Handler {
     /// Runs the call of a recording in the handler's world, with its connection in the hub.
     pub(super) async fn live(
         &self,
-        recorded: &Trace,
+        recorded: &Recording,
         responder: impl switchboard_runtime::Responder + 'static,
-    ) -> Result<(Trace, Value), String> {
+    ) -> Result<(Recording, Value), String> {
         let input = complete(self.manifest(), &recorded.trigger, recorded.input.clone())?;
         let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str);
         let mut seat = None;
@@ -258,7 +248,7 @@ mod tests {
                 answer: None,
                 micros: 0,
             };
-            let trace = Trace {
+            let trace = Recording {
                 handler: "marks".to_owned(),
                 release: None,
                 call: "c1".to_owned(),

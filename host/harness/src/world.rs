@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::sync::OnceCell;
@@ -34,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SECRET: &str = "the secret of databases that live for one test";
 
 /// The addresses of real services.
-pub struct Place {
+pub struct Services {
     database_url: String,
     redis_url: String,
     secret: String,
@@ -66,7 +67,7 @@ pub struct World {
 
 type Result<T, E = String> = std::result::Result<T, E>;
 
-impl Place {
+impl Services {
     /// `database_url` names a server on which databases may be made and dropped. `secret` is that of a node
     /// on the same server, whose roles must keep their passwords.
     pub fn new(
@@ -168,7 +169,7 @@ impl Place {
     }
 
     fn unchanged(&self) -> MutexGuard<'_, HashMap<Fixtures, String>> {
-        self.unchanged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unchanged.lock()
     }
 
     async fn new_database(&self) -> Result<String> {

@@ -1,42 +1,40 @@
-//! Differences between two recordings of one call: the host call, its argument, the expected and the actual
-//! value. Values that differ in every run (ids of calls, durations, digests of releases) do not count.
+//! Where two recordings of one call differ: which host call, which argument, the expected and the actual
+//! value. Values that differ in every run (ids of calls, durations, digests of releases) are ignored.
 
 use std::fmt;
 
 use serde_json::Value;
 
-use super::{Exchange, Outcome, Trace};
+use super::{Exchange, Outcome, Recording};
 
-/// Longer texts are cut around the place where they differ.
+/// Longer texts are cut around the position where they begin to differ.
 const SHOWN_CHARS: usize = 160;
-/// Maximum number of pairs for the alignment, which compares each pair of calls. Beyond it, calls are
-/// compared one by one.
+/// Alignment compares each pair of calls; with more pairs than this, the calls are compared one by one.
 const PAIRS_MAX: usize = 1_000_000;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    pub place: Place,
-    /// The path inside the host call: `params[2]`, `=> Ok.cells[0]`. Empty for the whole call.
+    pub location: DiffPath,
+    /// The position inside: `params[2]`, `=> Ok.cells[0]`. Empty for the whole.
     pub path: String,
-    /// None: no value was expected there.
+    /// None: no value was expected.
     pub expected: Option<String>,
-    /// None: there was no value.
+    /// None: there is no value.
     pub got: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Place {
-    /// Number of the host call, from 1: among the expected calls, or, if it was not expected, among the
-    /// actual ones.
+pub enum DiffPath {
+    /// Counted from 1: in the expected recording, or in the actual one when the call was not expected.
     Call(usize, String),
     Outcome,
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Call(number, function) => write!(f, "call {number}, {function}")?,
-            Place::Outcome => f.write_str("outcome")?,
+        match &self.location {
+            DiffPath::Call(number, function) => write!(f, "call {number}, {function}")?,
+            DiffPath::Outcome => f.write_str("outcome")?,
         }
         if !self.path.is_empty() {
             write!(f, ", {}", self.path)?;
@@ -46,8 +44,8 @@ impl fmt::Display for Difference {
             (Some(expected), Some(got)) => {
                 write!(f, "\n{}\n{}", marked('-', expected), marked('+', got))
             }
-            (Some(expected), None) => write!(f, ": expected, but not there\n{}", marked('-', expected)),
-            (None, Some(got)) => write!(f, ": there, but not expected\n{}", marked('+', got)),
+            (Some(expected), None) => write!(f, ": expected, but missing\n{}", marked('-', expected)),
+            (None, Some(got)) => write!(f, ": not expected\n{}", marked('+', got)),
         }
     }
 }
@@ -56,8 +54,8 @@ fn marked(mark: char, text: &str) -> String {
     text.lines().map(|line| format!("  {mark} {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Empty if they are the same call with the same end.
-pub fn differences(expected: &Trace, got: &Trace) -> Vec<Difference> {
+/// Compares two recordings. The result is empty when they are the same call with the same outcome.
+pub fn differences(expected: &Recording, got: &Recording) -> Vec<Difference> {
     let mut found = Vec::new();
     let came = in_the_order_of(&expected.exchanges, &got.exchanges);
     for pair in align(&expected.exchanges, &came) {
@@ -66,14 +64,14 @@ pub fn differences(expected: &Trace, got: &Trace) -> Vec<Difference> {
             (Some(at), None) => {
                 let missing = &expected.exchanges[at];
                 found.push(Difference {
-                    place: Place::Call(at + 1, missing.function.clone()),
+                    location: DiffPath::Call(at + 1, missing.function.clone()),
                     path: String::new(),
                     expected: Some(shown(&missing.args, "")),
                     got: None,
                 });
             }
             (None, Some(other)) => found.push(Difference {
-                place: Place::Call(other + 1, came[other].function.clone()),
+                location: DiffPath::Call(other + 1, came[other].function.clone()),
                 path: String::new(),
                 expected: None,
                 got: Some(shown(&came[other].args, "")),
@@ -86,13 +84,13 @@ pub fn differences(expected: &Trace, got: &Trace) -> Vec<Difference> {
 }
 
 fn exchange(at: usize, expected: &Exchange, got: &Exchange, found: &mut Vec<Difference>) {
-    let place = Place::Call(at + 1, expected.function.clone());
-    value(&place, "", &expected.args, &got.args, found);
+    let location = DiffPath::Call(at + 1, expected.function.clone());
+    value(&location, "", &expected.args, &got.args, found);
     match (&expected.answer, &got.answer) {
-        (Some(expected), Some(got)) => value(&place, "=> ", expected, got, found),
+        (Some(expected), Some(got)) => value(&location, "=> ", expected, got, found),
         (None, None) => {}
         (expected, got) => found.push(Difference {
-            place,
+            location,
             path: "=> ".to_owned(),
             expected: expected.as_ref().map(|answer| shown(answer, "")),
             got: got.as_ref().map(|answer| shown(answer, "")),
@@ -103,12 +101,12 @@ fn exchange(at: usize, expected: &Exchange, got: &Exchange, found: &mut Vec<Diff
 fn outcome(expected: &Outcome, got: &Outcome, found: &mut Vec<Difference>) {
     match (expected, got) {
         (Outcome::Returned(expected), Outcome::Returned(got)) => {
-            value(&Place::Outcome, "", expected, got, found);
+            value(&DiffPath::Outcome, "", expected, got, found);
         }
         (Outcome::Failed { .. }, Outcome::Failed { .. }) if failure(expected) == failure(got) => {}
         (Outcome::Unknown, _) => {}
         _ => found.push(Difference {
-            place: Place::Outcome,
+            location: DiffPath::Outcome,
             path: String::new(),
             expected: Some(failure(expected)),
             got: Some(failure(got)),
@@ -116,29 +114,29 @@ fn outcome(expected: &Outcome, got: &Outcome, found: &mut Vec<Difference>) {
     }
 }
 
-/// The text without the function names after it, which each build may change.
+/// Describes an outcome without names of functions, which each build may change.
 fn failure(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Returned(value) => format!("returned {}", shown(value, "")),
         Outcome::Failed { kind, detail } => {
             format!("failed: {kind}, {}", detail.split(", in ").next().unwrap_or(detail))
         }
-        Outcome::Unknown => "not known".to_owned(),
+        Outcome::Unknown => "unknown".to_owned(),
     }
 }
 
-/// The actual calls. Each group that may come in any order is put into its expected order.
+/// Returns the actual calls, with each group that may come in any order put into the expected order.
 fn in_the_order_of<'a>(expected: &[Exchange], got: &'a [Exchange]) -> Vec<&'a Exchange> {
     let mut came: Vec<&Exchange> = got.iter().collect();
     let mut at = 0;
     while at < expected.len() {
         let group = 1 + expected[at + 1..].iter().take_while(|exchange| exchange.unordered).count();
-        for place in at..(at + group).min(came.len()) {
-            let wanted = &expected[place];
+        for location in at..(at + group).min(came.len()) {
+            let wanted = &expected[location];
             let is_it = |other: &&Exchange| other.function == wanted.function && other.args == wanted.args;
             let end = (at + group).min(came.len());
-            if let Some(found) = came[place..end].iter().position(is_it) {
-                came[place..=place + found].rotate_right(1);
+            if let Some(found) = came[location..end].iter().position(is_it) {
+                came[location..=location + found].rotate_right(1);
             }
         }
         at += group;
@@ -146,7 +144,7 @@ fn in_the_order_of<'a>(expected: &[Exchange], got: &'a [Exchange]) -> Vec<&'a Ex
     came
 }
 
-/// Pairs of indexes; None: the other side lacks this call.
+/// Pairs of indexes. A None is a call that the other side lacks.
 fn align(expected: &[Exchange], got: &[&Exchange]) -> Vec<(Option<usize>, Option<usize>)> {
     const CHANGED: usize = 3;
     const ALONE: usize = 2;
@@ -164,7 +162,7 @@ fn align(expected: &[Exchange], got: &[&Exchange]) -> Vec<(Option<usize>, Option
             (false, _) => None,
         }
     };
-    // The cost of the rest from here on.
+    // The cost of the remaining calls from here on.
     let mut left = vec![vec![0; columns + 1]; rows + 1];
     for row in (0..=rows).rev() {
         for column in (0..=columns).rev() {
@@ -207,12 +205,12 @@ fn align(expected: &[Exchange], got: &[&Exchange]) -> Vec<(Option<usize>, Option
     pairs
 }
 
-fn value(place: &Place, path: &str, expected: &Value, got: &Value, found: &mut Vec<Difference>) {
+fn value(location: &DiffPath, path: &str, expected: &Value, got: &Value, found: &mut Vec<Difference>) {
     if expected == got {
         return;
     }
     let mut push = |path: String, expected: Option<String>, got: Option<String>| {
-        found.push(Difference { place: place.clone(), path, expected, got });
+        found.push(Difference { location: location.clone(), path, expected, got });
     };
     match (expected, got) {
         (Value::Object(a), Value::Object(b)) => {
@@ -224,9 +222,9 @@ fn value(place: &Place, path: &str, expected: &Value, got: &Value, found: &mut V
                     format!("{path}.{name}")
                 };
                 match (a.get(name), b.get(name)) {
-                    (Some(a), Some(b)) => value(place, &inner, a, b, found),
+                    (Some(a), Some(b)) => value(location, &inner, a, b, found),
                     (a, b) => found.push(Difference {
-                        place: place.clone(),
+                        location: location.clone(),
                         path: inner,
                         expected: a.map(|a| shown(a, "")),
                         got: b.map(|b| shown(b, "")),
@@ -238,9 +236,9 @@ fn value(place: &Place, path: &str, expected: &Value, got: &Value, found: &mut V
             for at in 0..a.len().max(b.len()) {
                 let inner = format!("{path}[{at}]");
                 match (a.get(at), b.get(at)) {
-                    (Some(a), Some(b)) => value(place, &inner, a, b, found),
+                    (Some(a), Some(b)) => value(location, &inner, a, b, found),
                     (a, b) => found.push(Difference {
-                        place: place.clone(),
+                        location: location.clone(),
                         path: inner,
                         expected: a.map(|a| shown(a, "")),
                         got: b.map(|b| shown(b, "")),
@@ -249,7 +247,7 @@ fn value(place: &Place, path: &str, expected: &Value, got: &Value, found: &mut V
             }
         }
         (Value::String(a), Value::String(b)) => match (json_inside(a), json_inside(b)) {
-            (Some(a), Some(b)) if a != b => value(place, path, &a, &b, found),
+            (Some(a), Some(b)) if a != b => value(location, path, &a, &b, found),
             _ if a.contains('\n') && b.contains('\n') => {
                 let (line, a, b) = lines(a, b);
                 push(format!("{path} line {line}").trim_start().to_owned(), Some(a), Some(b));
@@ -260,12 +258,12 @@ fn value(place: &Place, path: &str, expected: &Value, got: &Value, found: &mut V
     }
 }
 
-/// A body, a payload or a cell of `json_agg`, whose members are compared one by one.
+/// Parses a text that is JSON, such as a body or a payload, so that its members are compared.
 fn json_inside(text: &str) -> Option<Value> {
     text.starts_with(['{', '[']).then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// The differing lines, without the equal ones before and after them.
+/// Returns the lines that differ, without equal lines before and after them.
 fn lines(a: &str, b: &str) -> (usize, String, String) {
     let (a, b): (Vec<_>, Vec<_>) = (a.split('\n').collect(), b.split('\n').collect());
     let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
@@ -274,7 +272,8 @@ fn lines(a: &str, b: &str) -> (usize, String, String) {
     (same + 1, a[..a.len() - end].join("\n"), b[..b.len() - end].join("\n"))
 }
 
-/// The value as a recording writes it. A long text is cut around the place where it differs from the other.
+/// Writes a value in the form of a recording; a long text around the position where it differs from the
+/// other.
 fn shown(value: &Value, other: &str) -> String {
     let whole = super::raw::write(value);
     if whole.chars().count() <= SHOWN_CHARS || whole.contains('\n') {
@@ -299,8 +298,8 @@ mod tests {
         Exchange { function: function.into(), unordered: false, args, answer: Some(json!(null)), micros: 7 }
     }
 
-    fn trace(exchanges: Vec<Exchange>, returned: Value) -> Trace {
-        Trace {
+    fn trace(exchanges: Vec<Exchange>, returned: Value) -> Recording {
+        Recording {
             handler: "x".into(),
             release: Some(Digest::of(b"x")),
             call: "1".into(),
@@ -313,7 +312,7 @@ mod tests {
         }
     }
 
-    fn said(a: &Trace, b: &Trace) -> String {
+    fn text_of(a: &Recording, b: &Recording) -> String {
         differences(a, b).iter().map(Difference::to_string).collect::<Vec<_>>().join("\n")
     }
 
@@ -344,7 +343,7 @@ mod tests {
             json!({ "body": "{\"a\":1,\"b\":3}" }),
         );
         b.exchanges[1].args["statement"] = json!("select 1\nfrom c\nwhere b");
-        insta::assert_snapshot!(said(&a, &b), @r#"
+        insta::assert_snapshot!(text_of(&a, &b), @r#"
         call 2, postgres.query, params[1]
           - "hello"
           + "HELLO"
@@ -363,10 +362,10 @@ mod tests {
         let a =
             trace(vec![call("a", json!({})), call("b", json!({})), call("c", json!({ "x": 1 }))], json!(0));
         let b = trace(vec![call("a", json!({})), log(), call("c", json!({ "x": 1 }))], json!(0));
-        insta::assert_snapshot!(said(&a, &b), @r#"
-        call 2, b: expected, but not there
+        insta::assert_snapshot!(text_of(&a, &b), @r#"
+        call 2, b: expected, but missing
           - {}
-        call 2, log.log: there, but not expected
+        call 2, log.log: not expected
           + {"message": "hm"}
         "#);
     }
@@ -381,9 +380,9 @@ mod tests {
             json!(0),
         );
         let b = trace(vec![three.clone(), one.clone(), two.clone(), call("c", json!({}))], json!(0));
-        assert_eq!(said(&a, &b), "");
+        assert_eq!(text_of(&a, &b), "");
         let strict = trace(vec![one, two, three, call("c", json!({}))], json!(0));
-        assert_ne!(said(&strict, &b), "");
+        assert_ne!(text_of(&strict, &b), "");
     }
 
     #[test]
@@ -394,7 +393,7 @@ mod tests {
             trace
         };
         assert!(differences(&failed("unreachable, in f < g"), &failed("unreachable, in h")).is_empty());
-        insta::assert_snapshot!(said(&trace(vec![], json!("ok")), &failed("unreachable, in h")), @r#"
+        insta::assert_snapshot!(text_of(&trace(vec![], json!("ok")), &failed("unreachable, in h")), @r#"
         outcome
           - returned "ok"
           + failed: trap, unreachable

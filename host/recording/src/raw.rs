@@ -1,22 +1,21 @@
-//! Values in readable form: JSON with one more kind of literal. A text that would need many backslashes is
-//! written between backquotes without escapes, with its lines. A value that fits on its line stays there.
+//! Values in a readable form: JSON with one more kind of literal. Text that JSON would fill with backslashes
+//! is written between backquotes unchanged, with its line breaks. A value that fits on its line stays on it.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// A longer value takes several lines.
+/// A longer value is written on several lines.
 const LINE_CHARS: usize = 110;
 
-/// Writes a value that begins at the end of a line. Its further lines have no margin; the writer of blocks
-/// adds it.
+/// The text begins at the end of a line. Its other lines have no indentation: the writer of blocks adds it.
 pub(super) fn write(value: &Value) -> String {
     let mut out = String::new();
     spread(value, 0, &mut out);
     out
 }
 
-/// None if the value has several lines.
+/// `None` if the value contains line breaks.
 fn on_one_line(value: &Value) -> Option<String> {
     fn go(value: &Value, out: &mut String) -> Option<()> {
         match value {
@@ -97,7 +96,7 @@ fn literal(text: &str) -> String {
     if is_raw(text) { format!("`{text}`") } else { quoted(text) }
 }
 
-/// Whether a text would need many backslashes, and can be written without escapes.
+/// True for text that would be full of backslashes and that can be written unchanged.
 fn is_raw(text: &str) -> bool {
     text.contains(['"', '\\', '\n']) && text.chars().all(|c| c == '\n' || (c != '`' && !c.is_control()))
 }
@@ -106,7 +105,7 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
     serde_json::from_str(&json(text)?).map_err(|error| format!("the value is not JSON: {error}"))
 }
 
-/// The same text with every raw literal as a JSON literal.
+/// The text with every raw literal replaced by a JSON literal.
 fn json(text: &str) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

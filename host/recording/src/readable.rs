@@ -1,14 +1,14 @@
-//! A readable form of values that JSON represents badly. serde writes `list<u8>` as an array of numbers; the
-//! readable form is `{"text": …}`, or `{"hex": …}` if it is not UTF-8. A float that `serde_json` reads back
-//! may differ in its last bit, so it is written as text. SQL values whose case adds nothing to JSON are
-//! written without it. Only the known members of the contract are converted, so the inverse is certain.
+//! Writes the values that JSON represents badly in a readable form. `list<u8>` is an array of numbers in
+//! serde; here it is `{"text": …}`, or `{"hex": …}` when it is not UTF-8. A float that `serde_json` reads
+//! back may differ in its last bit; as text it does not. SQL values are written without their case, which
+//! JSON already shows. Only members that the contract names are changed, so the conversion back is exact.
 
 use serde_json::{Value, json};
 
-/// The members of the contract's types and of the host calls' arguments and answers that hold `list<u8>`:
-/// bodies, the `bytes` case of SQL values and Redis nodes, and random bytes.
+/// The members of the contract's types and of host calls that hold `list<u8>`: bodies, the `bytes` case of
+/// SQL values and Redis nodes, and random bytes.
 const BYTES: [&str; 3] = ["body", "Bytes", "random"];
-/// The same for `f64`: the `float` case of SQL values.
+/// The member that holds `f64`: the `float` case of SQL values.
 const FLOAT: &str = "Float";
 /// Lists of SQL values: parameters, the row of a group commit, the cells of an answer.
 const SQL_VALUES: [&str; 3] = ["params", "row", "cells"];
@@ -57,7 +57,7 @@ pub(super) fn unfold(value: &mut Value) {
     });
 }
 
-/// `{"Text": "x"}` is `"x"`, `"Null"` is `null`; cases that JSON cannot express keep their names.
+/// `{"Text": "x"}` becomes `"x"`, and `"Null"` becomes `null`. Cases that JSON cannot show keep their name.
 fn fold_sql_value(value: &mut Value) {
     if value == "Null" {
         *value = Value::Null;
@@ -70,7 +70,7 @@ fn fold_sql_value(value: &mut Value) {
     }
 }
 
-/// A pair of an HTTP request's `params` is a list, not an SQL value.
+/// A pair of an HTTP request's `params` is a list, and not an SQL value.
 fn unfold_sql_value(value: &mut Value) {
     let case = match value {
         Value::Null => {
@@ -86,7 +86,7 @@ fn unfold_sql_value(value: &mut Value) {
     *value = json!({ case: value.take() });
 }
 
-/// Calls `change` for the members with a known name, and continues inside of the others.
+/// Calls `change` for the members with a special name, and walks into the others.
 fn walk(value: &mut Value, change: &impl Fn(&str, &mut Value)) {
     match value {
         Value::Object(members) => {

@@ -20,12 +20,12 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// Bytes of arguments and answers together.
+    /// Bounds the bytes of arguments and answers together.
     pub fn up_to(bytes_max: u64) -> Self {
         Self { exchanges: Vec::new(), bytes: 0, bytes_max, left_out: 0 }
     }
 
-    /// Begins a host call. `bytes` is the size of its arguments.
+    /// Records the beginning of a host call. `bytes` is the size of its arguments.
     pub fn asked(&mut self, function: &str, bytes: u64, args: impl FnOnce() -> Value) {
         if self.left_out > 0 || self.bytes + bytes > self.bytes_max {
             self.left_out += 1;
@@ -41,7 +41,7 @@ impl Recorder {
         });
     }
 
-    /// Ends the host call that began last.
+    /// Records the answer of the last host call.
     pub fn answered(&mut self, micros: u64, bytes: u64, answer: impl FnOnce() -> Value) {
         if self.left_out > 0 {
             return;
@@ -58,7 +58,7 @@ impl Recorder {
         }
     }
 
-    /// The host calls, and the number of those beyond the bound.
+    /// Returns the host calls, and the number of those that did not fit.
     pub fn finish(self) -> (Vec<Exchange>, u32) {
         (self.exchanges, self.left_out)
     }

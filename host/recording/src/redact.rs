@@ -1,18 +1,18 @@
-//! Redaction: a rule checks every member of input, arguments, answers and outcome, before anything is
-//! written.
+//! Removal of secrets: a function looks at every member of input, arguments, answers and outcome, before
+//! anything is written.
 
 use serde_json::Value;
 
-use super::{Outcome, Trace};
+use super::{Outcome, Recording};
 
-/// A rule, which blanks values in place. It is called with every member of an object, at any depth, and with
-/// every pair of a list of pairs (headers, a query).
+/// Replaces values that must not be kept, in place. It is called with every member of an object, at any
+/// depth, and with every pair of a list of pairs (headers, a query).
 pub type Redact = fn(member: &str, value: &mut Value);
 
-/// For tests, whose data was written for them.
+/// Keeps everything. For tests, whose data is made up.
 pub fn keep_all(_: &str, _: &mut Value) {}
 
-/// Tokens and passwords, by the name of the member that holds them.
+/// Removes tokens and passwords, which it finds by the name of the member.
 pub fn redact_secrets(member: &str, value: &mut Value) {
     const SECRET: [&str; 6] = ["token", "ticket", "secret", "password", "authorization", "cookie"];
     if SECRET.contains(&member.to_ascii_lowercase().as_str()) {
@@ -20,8 +20,9 @@ pub fn redact_secrets(member: &str, value: &mut Value) {
     }
 }
 
-/// Blanks secrets, texts of people and data of the services. The caller, the host calls, times, durations,
-/// the outcome and the sizes of the blanked values stay. Such a recording can be read, but not replayed.
+/// Removes secrets, and also everything that users wrote or that the services store. What stays is who called
+/// which function, when, how long it took and how it ended, and the sizes of the removed values. Such a
+/// recording can be read but not replayed.
 pub fn redact_bodies(member: &str, value: &mut Value) {
     const BODY: [&str; 18] = [
         "args",
@@ -59,7 +60,7 @@ fn blank(value: &mut Value) {
     }
 }
 
-pub(super) fn apply(trace: &mut Trace, redact: Redact) {
+pub(super) fn apply(trace: &mut Recording, redact: Redact) {
     if let Outcome::Returned(value) = &mut trace.outcome {
         walk(value, redact);
     }
@@ -84,13 +85,13 @@ fn walk(value: &mut Value, redact: Redact) {
             }
             elements.iter_mut().for_each(|element| walk(element, redact));
         }
-        Value::String(text) if text.starts_with(['{', '[']) => inside(text, redact),
+        Value::String(text) if text.starts_with(['{', '[']) => redact_json_text(text, redact),
         _ => {}
     }
 }
 
-/// Text that is JSON: a payload, a body. It is written again only if a value was blanked.
-fn inside(text: &mut String, redact: Redact) {
+/// Redacts text that is JSON: a payload, a body. The text changes only if a value was removed.
+fn redact_json_text(text: &mut String, redact: Redact) {
     let Ok(before) = serde_json::from_str::<Value>(text) else { return };
     let mut after = before.clone();
     walk(&mut after, redact);

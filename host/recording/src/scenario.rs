@@ -1,50 +1,50 @@
-//! The head of a test's recording, which states how to make its call happen again. A test is one file: a
-//! person writes it up to the input, the rest is recorded.
+//! A scenario: how a test repeats its call. It is the head of the test's recording. A test is one
+//! file: a person writes the part up to the input, and the rest is recorded.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Difference, Place};
+use super::{DiffPath, Difference};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Scenario {
-    /// The purpose of the test, in a sentence.
+    /// The behaviour that this test protects, in one sentence.
     pub about: String,
-    /// SQL files beside the recording, which the owner of a new database runs in order.
+    /// SQL files beside the recording. The owner of a new database runs them in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sql: Vec<String>,
-    /// Commands to a new Redis.
+    /// Commands for a new Redis.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub redis: Vec<Vec<String>>,
-    /// Settings, over the manifest's `[config]`.
+    /// Settings that override the manifest's `[config]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
-    /// The time of the call, RFC 3339; the default is 2026-11-20T12:00:00Z. The clock advances a millisecond
-    /// at each read.
+    /// The time of the call in RFC 3339; by default 2026-11-20T12:00:00Z. The clock advances by a millisecond
+    /// at each reading.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub now: Option<String>,
-    /// Injected failures.
+    /// The faults to inject.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inject: Vec<Injection>,
-    /// Values that differ each time (the rest of a time to live, a document that changes often), which are
-    /// not compared: functions by name, for their answers; `outcome`, or a part of it, `outcome
-    /// Ok.body.text`.
+    /// Values that change with each run, such as a remaining time to live, and so are not compared. Functions
+    /// are named for their answers; `outcome`, or a part of it such as `outcome Ok.body.text`, for the
+    /// outcome.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volatile: Vec<String>,
 }
 
 impl Scenario {
-    /// Whether a difference here does not count.
+    /// True when the difference is in a volatile value.
     pub fn is_volatile(&self, difference: &Difference) -> bool {
-        let place = match &difference.place {
-            Place::Call(_, function) if difference.path.starts_with("=> ") => function.clone(),
-            Place::Call(..) => return false,
-            Place::Outcome => format!("outcome {}", difference.path),
+        let location = match &difference.location {
+            DiffPath::Call(_, function) if difference.path.starts_with("=> ") => function.clone(),
+            DiffPath::Call(..) => return false,
+            DiffPath::Outcome => format!("outcome {}", difference.path),
         };
-        let covers = |volatile: &String| match place.strip_prefix(volatile.as_str()) {
+        let covers = |volatile: &String| match location.strip_prefix(volatile.as_str()) {
             Some(rest) => rest.is_empty() || rest.starts_with([' ', '.', '[']),
             None => false,
         };
@@ -52,20 +52,20 @@ impl Scenario {
     }
 }
 
-/// One host call that fails.
+/// One host call that gets a fault.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Injection {
     /// `postgres.query`.
     pub call: String,
-    /// Number of the call of that function, from 1.
+    /// The number of the host call among those of that function in this call, from 1.
     #[serde(default = "Injection::first", skip_serializing_if = "Injection::is_first")]
     pub nth: u32,
-    /// The answer, in the form of a recording, for instance `{"Err": "Busy"}`. Without it the host call never
-    /// returns, and the call ends at its deadline.
+    /// The answer instead of the real one, in the form of a recording, for instance `{"Err": "Busy"}`.
+    /// Without it the host call never returns, and the call ends at its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Value>,
-    /// The service does the work, and only the answer is lost.
+    /// True when the service executes the host call, but the answer is lost.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
 }
@@ -90,16 +90,16 @@ mod tests {
             volatile: vec!["redis.script".into(), "outcome Err.retry_after_ms".into()],
             ..Scenario::default()
         };
-        let differs = |place, path: &str| {
-            scenario.is_volatile(&Difference { place, path: path.into(), expected: None, got: None })
+        let differs = |location, path: &str| {
+            scenario.is_volatile(&Difference { location, path: path.into(), expected: None, got: None })
         };
-        assert!(differs(Place::Call(1, "redis.script".into()), "=> Ok[0].Integer"));
+        assert!(differs(DiffPath::Call(1, "redis.script".into()), "=> Ok[0].Integer"));
         assert!(
-            !differs(Place::Call(1, "redis.script".into()), "args[0]"),
-            "what the handler asks is its own"
+            !differs(DiffPath::Call(1, "redis.script".into()), "args[0]"),
+            "the arguments of the handler are never volatile"
         );
-        assert!(!differs(Place::Call(1, "redis.scripts".into()), "=> Ok"));
-        assert!(differs(Place::Outcome, "Err.retry_after_ms"));
-        assert!(!differs(Place::Outcome, "Err.code"));
+        assert!(!differs(DiffPath::Call(1, "redis.scripts".into()), "=> Ok"));
+        assert!(differs(DiffPath::Outcome, "Err.retry_after_ms"));
+        assert!(!differs(DiffPath::Outcome, "Err.code"));
     }
 }

@@ -1,6 +1,6 @@
-//! Settings that may be secrets: every setting that the manifest does not list as public. Their values are
-//! concealed in everything that is kept or shown of a call. A placeholder that names the setting replaces
-//! each value, so that a replay can insert the value of its own release.
+//! Conceals settings that may be secrets: every setting that the manifest does not list as public. Each value
+//! is replaced by a placeholder that names the setting, so that a replay can insert the value of its own
+//! release.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,23 +8,23 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Outcome, Trace};
+use super::{Outcome, Recording};
 use switchboard_core::limits::SECRET_BYTES_MIN;
 use switchboard_core::manifest::{PLACEHOLDER_PREFIX, placeholder};
 
-/// The values to conceal. Checks are cheap if there are none.
+/// The values to conceal. It is cheap to use when there are none.
 #[derive(Clone, Default)]
 pub struct Secrets(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     public: Vec<String>,
-    /// (value, placeholder), the longest value first: one may contain another.
+    /// Pairs of value and placeholder, the longest value first, because one value may contain another.
     values: Vec<(String, String)>,
 }
 
 impl Secrets {
-    /// The `settings` whose keys are not in `public`. The list names at most
+    /// Takes the values of those `settings` whose keys are not in `public`. The list names at most
     /// [`switchboard_core::limits::PUBLIC_SETTINGS_MAX`] keys.
     pub fn new(settings: &BTreeMap<String, String>, public: &[String]) -> Self {
         let secret =
@@ -34,7 +34,7 @@ impl Secrets {
         Self(Arc::new(Inner { public: public.to_vec(), values }))
     }
 
-    /// Conceals the values in a text.
+    /// Returns the text with every value concealed.
     pub fn conceal_text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut concealed = Cow::Borrowed(text);
         for (value, placeholder) in &self.0.values {
@@ -45,7 +45,7 @@ impl Secrets {
         concealed
     }
 
-    /// Conceals the values in every text of a JSON value, at any depth.
+    /// Conceals every text in a JSON value, at any depth.
     pub fn conceal(&self, value: &mut Value) {
         if !self.0.values.is_empty() {
             each_text(value, &mut |text| {
@@ -56,9 +56,9 @@ impl Secrets {
         }
     }
 
-    /// Conceals the values in input, host calls and outcome. Answers of `config.get` are concealed whatever
-    /// their length. A second run changes nothing more.
-    pub fn conceal_trace(&self, trace: &mut Trace) {
+    /// Conceals input, host calls and outcome. The answer of `config.get` is concealed whatever its length. A
+    /// second run changes nothing.
+    pub fn conceal_trace(&self, trace: &mut Recording) {
         self.conceal(&mut trace.input);
         for exchange in &mut trace.exchanges {
             if let (Some(key), Some(answer @ Value::String(_))) = (setting_of(exchange), &mut exchange.answer)
@@ -77,7 +77,7 @@ impl Secrets {
     }
 }
 
-/// Replaces placeholders by their values.
+/// Replaces placeholders with the values of `settings`.
 pub fn reveal(settings: &BTreeMap<String, String>, value: &mut Value) {
     each_text(value, &mut |text| {
         if !text.contains(PLACEHOLDER_PREFIX) {
@@ -92,12 +92,12 @@ pub fn reveal(settings: &BTreeMap<String, String>, value: &mut Value) {
     });
 }
 
-/// Whether a recorded answer of `config.get` is a placeholder.
+/// True when a recorded answer of `config.get` is a placeholder.
 pub fn is_concealed(answer: &Value) -> bool {
     answer.as_str().is_some_and(|text| text.starts_with(PLACEHOLDER_PREFIX) && text.ends_with(']'))
 }
 
-/// The key, if the host call is `config.get`.
+/// Returns the key when the host call is `config.get`.
 fn setting_of(exchange: &super::Exchange) -> Option<String> {
     (exchange.function == "config.get")
         .then(|| exchange.args.get("key")?.as_str().map(str::to_owned))
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn values_are_concealed_everywhere_and_come_back_in_a_replay() {
         let secrets = Secrets::new(&settings(), &["most".to_owned()]);
-        let trace = Trace {
+        let trace = Recording {
             handler: "hook".to_owned(),
             release: None,
             call: "c1".to_owned(),

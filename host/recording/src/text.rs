@@ -1,5 +1,5 @@
-//! A recording as text: one block for each host call, one line for each member, so that two recordings diff
-//! well and one reads like a conversation.
+//! A recording as text: one block per host call, one line per member. So a diff of two recordings is small,
+//! and a recording reads in the order of the calls.
 //!
 //! ```text
 //! trace 1 of switchboard:host@1.0.0
@@ -24,39 +24,33 @@
 //!   => …
 //! ```
 //!
-//! A member's value is JSON, with raw text between backquotes (`raw`): on the line of its name, or, when that
-//! gets long, on the indented lines that follow. Text of several lines follows `|`. `=>` is the answer, `~`
-//! the microseconds it took. A host call that begins with `+ ` may come before or after the one above it.
+//! A member's value is JSON, with raw text between backquotes (`raw`). It is on the line of its name, or on
+//! the indented lines that follow if it is long. Text of several lines follows `|`. `=>` is the answer, `~`
+//! the duration in microseconds. A host call that begins with `+ ` may come before or after the previous one.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::{CONTRACT, Exchange, Outcome, Scenario, Trace, raw};
+use super::{CONTRACT, Exchange, Outcome, Recording, Scenario, raw};
 use switchboard_core::ids::Digest;
 
 const FIRST_LINE: &str = "trace 1 of ";
 
 /// The text is not a recording, or one of another version.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("{}{reason}", line_prefix(*line))]
 pub struct Unreadable {
-    /// Number of the line, from 1; 0 if the recording ends too early.
+    /// Counted from 1. 0 when the recording ends too early.
     pub line: usize,
     pub reason: String,
 }
 
-impl fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => f.write_str(&self.reason),
-            line => write!(f, "line {line}: {}", self.reason),
-        }
-    }
+fn line_prefix(line: usize) -> String {
+    if line == 0 { String::new() } else { format!("line {line}: ") }
 }
 
-impl std::error::Error for Unreadable {}
-
-pub(super) fn write(trace: &Trace) -> String {
+pub(super) fn write(trace: &Recording) -> String {
     let mut out = format!("{FIRST_LINE}{CONTRACT}\n");
     member(&mut out, "handler", &json!(trace.handler));
     if let Some(release) = trace.release {
@@ -120,11 +114,12 @@ fn member(out: &mut String, name: &str, value: &Value) {
     }
 }
 
-/// A text of whole lines, such as SQL. Without a line break at its end it is a raw literal.
+/// Returns a text of complete lines, as SQL is. A text without a newline at its end is written as a raw
+/// literal.
 fn block_of(value: &Value) -> Option<&str> {
     let lines = value.as_str()?.strip_suffix('\n')?;
     let plain = lines.chars().all(|c| c == '\n' || !c.is_control());
-    // A reader would take an empty line at the end for the space between blocks.
+    // An empty line at the end would be read as the space between blocks.
     (plain && !lines.is_empty() && !lines.ends_with('\n')).then_some(lines)
 }
 
@@ -134,19 +129,20 @@ fn indented(out: &mut String, lines: &str) {
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<Trace, Unreadable> {
+pub(super) fn parse(text: &str) -> Result<Recording, Unreadable> {
     let mut lines = Lines { lines: text.lines().collect(), next: 0 };
-    let (line, first) = lines.title().ok_or_else(|| at(0, "it is empty"))?;
-    let contract =
-        first.strip_prefix(FIRST_LINE).ok_or_else(|| at(line, "it does not begin like a trace"))?;
+    let (line, first) = lines.title().ok_or_else(|| at(0, "the recording is empty"))?;
+    let contract = first
+        .strip_prefix(FIRST_LINE)
+        .ok_or_else(|| at(line, "the first line is not that of a recording"))?;
     if contract != CONTRACT {
-        return Err(at(line, format!("it is of `{contract}`, this host speaks {CONTRACT}")));
+        return Err(at(line, format!("the recording is of `{contract}`, but this host uses {CONTRACT}")));
     }
     let mut head = lines.block()?.members;
     let mut text_of = |name: &str| match head.remove(name) {
         Some(Value::String(text)) => Ok(text),
         None => Err(at(line, format!("`{name}` is missing"))),
-        Some(_) => Err(at(line, format!("`{name}` is no text"))),
+        Some(_) => Err(at(line, format!("`{name}` is not a text"))),
     };
     let (handler, trigger) = (text_of("handler")?, text_of("trigger")?);
     let call = text_of("call").unwrap_or_default();
@@ -165,7 +161,7 @@ pub(super) fn parse(text: &str) -> Result<Trace, Unreadable> {
     let mut outcome = Outcome::Unknown;
     while let Some((line, title)) = lines.title() {
         if outcome != Outcome::Unknown {
-            return Err(at(line, "something follows the outcome"));
+            return Err(at(line, "there is text after the outcome"));
         }
         let block = lines.block()?;
         match title {
@@ -175,17 +171,17 @@ pub(super) fn parse(text: &str) -> Result<Trace, Unreadable> {
             }
             "input" => input = Some(Value::Object(block.members)),
             "returned" | "failed" => {
-                outcome = ended(title, block).ok_or_else(|| at(line, "the outcome is not whole"))?;
+                outcome = ended(title, block).ok_or_else(|| at(line, "the outcome is incomplete"))?;
             }
             function => exchanges.push(exchange(function, block)),
         }
     }
-    // A truncated file ends like one without a recording, except for the calls in it.
+    // A truncated file ends like one that waits for its recording, except that it has host calls.
     if outcome == Outcome::Unknown && (scenario.is_none() || !exchanges.is_empty()) {
-        return Err(at(0, "it ends without an outcome"));
+        return Err(at(0, "the recording ends without an outcome"));
     }
     let input = input.ok_or_else(|| at(line, "there is no `input`"))?;
-    Ok(Trace { handler, release, call, trigger, scenario, input, exchanges, left_out, outcome })
+    Ok(Recording { handler, release, call, trigger, scenario, input, exchanges, left_out, outcome })
 }
 
 fn exchange(title: &str, block: Block) -> Exchange {
@@ -226,7 +222,7 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// The next line that is not blank, with its number.
+    /// Returns the next line that is not blank, with its number.
     fn title(&mut self) -> Option<(usize, &'a str)> {
         while let Some(line) = self.lines.get(self.next) {
             self.next += 1;
@@ -237,7 +233,7 @@ impl<'a> Lines<'a> {
         None
     }
 
-    /// The indented lines that follow.
+    /// Reads the indented lines that follow.
     fn block(&mut self) -> Result<Block, Unreadable> {
         let mut block = Block::default();
         while let Some(line) = self.lines.get(self.next).and_then(|line| line.strip_prefix("  ")) {
@@ -250,21 +246,21 @@ impl<'a> Lines<'a> {
                 block.micros = micros.parse().map_err(|_| at(number, "`~` is not a number"))?;
             } else if let Some(value) = line.strip_prefix("=> ") {
                 if block.answer.replace(self.value(number, value)?).is_some() {
-                    return Err(at(number, "a second answer"));
+                    return Err(at(number, "the host call has a second answer"));
                 }
             } else if let Some((name, value)) = line.split_once(": ") {
                 let value = self.value(number, value)?;
                 if block.members.insert(name.to_owned(), value).is_some() {
-                    return Err(at(number, format!("`{name}` is there twice")));
+                    return Err(at(number, format!("`{name}` occurs twice")));
                 }
             } else {
-                return Err(at(number, "neither a member nor an answer"));
+                return Err(at(number, "the line is neither a member nor an answer"));
             }
         }
         Ok(block)
     }
 
-    /// A value that begins on this line and continues on the lines that are indented by four.
+    /// Reads a value that begins on this line and continues on lines indented by four.
     fn value(&mut self, number: usize, first: &str) -> Result<Value, Unreadable> {
         if first == "|" {
             let mut text = String::new();
@@ -282,7 +278,7 @@ impl<'a> Lines<'a> {
         raw::parse(&text).map_err(|reason| at(number, reason))
     }
 
-    /// Blank lines belong to a value if it continues after them.
+    /// Returns the next line of a value. Blank lines belong to it when it continues after them.
     fn further(&mut self) -> Option<&'a str> {
         let line = *self.lines.get(self.next)?;
         let goes_on = match line {
@@ -309,8 +305,8 @@ mod tests {
     use super::*;
     use crate::{Injection, keep_all};
 
-    fn send() -> Trace {
-        Trace {
+    fn send() -> Recording {
+        Recording {
             handler: "send-message".into(),
             release: Some(Digest::of(b"release")),
             call: "0198".into(),
@@ -372,31 +368,31 @@ mod tests {
     fn a_scenario_waits_for_its_recording() {
         let text = "trace 1 of switchboard:host@1.0.0\n  handler: \"x\"\n  trigger: \"frame\"\n\nscenario\n  \
                     about: \"why\"\n  inject: [{\"call\": \"postgres.query\"}]\n\ninput\n  frame_type: \"x\"\n";
-        let trace = Trace::parse(text).unwrap();
+        let trace = Recording::parse(text).unwrap();
         assert_eq!((&trace.outcome, trace.release), (&Outcome::Unknown, None));
         let injection = &trace.scenario.as_ref().unwrap().inject[0];
         assert_eq!((injection.nth, &injection.answer, injection.done), (1, &None, false));
-        assert_eq!(Trace::parse(&trace.write(keep_all)).unwrap(), trace);
-        let wrong = Trace::parse(&text.replace("about", "abut")).unwrap_err();
+        assert_eq!(Recording::parse(&trace.write(keep_all)).unwrap(), trace);
+        let wrong = Recording::parse(&text.replace("about", "abut")).unwrap_err();
         assert!(wrong.reason.contains("abut"), "{wrong}");
     }
 
     #[test]
-    fn what_is_no_trace_is_refused_with_its_line() {
+    fn invalid_recordings_are_refused_with_the_line() {
         let good = send().write(keep_all);
         for (text, line, reason) in [
             (String::new(), 0, "empty"),
-            ("trace 2 of x".to_owned(), 1, "does not begin"),
-            (good.replace("@1.0.0", "@2.0.0"), 1, "this host speaks"),
+            ("trace 2 of x".to_owned(), 1, "the first line"),
+            (good.replace("@1.0.0", "@2.0.0"), 1, "this host uses"),
             (good.replace("=> 17", "=> ?17"), 12, "not JSON"),
             (good.replace("~ 1", "~ soon"), 13, "not a number"),
             (good[..good.find("\nfailed").unwrap()].to_owned(), 0, "without an outcome"),
             (good.replace("input\n", "inputs\n"), 1, "no `input`"),
-            (format!("{good}\nclock.now-ms\n"), 26, "follows the outcome"),
+            (format!("{good}\nclock.now-ms\n"), 26, "after the outcome"),
             (good.replace("  call: ", "  kall: "), 1, "no `kall`"),
             (good.replace("\"}`", "\"}"), 9, "does not end"),
         ] {
-            let unreadable = Trace::parse(&text).unwrap_err();
+            let unreadable = Recording::parse(&text).unwrap_err();
             assert!(unreadable.reason.contains(reason), "{unreadable}");
             assert_eq!(unreadable.line, line, "{unreadable}");
         }
@@ -407,7 +403,7 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            // Floats of the contract are text in a recording; others are not exact with every reader.
+            // Floats of the contract are text in a recording, because not every reader keeps others exact.
             any::<i16>().prop_map(|eighths| Value::from(f64::from(eighths) / 8.0)),
             any_text().prop_map(Value::from),
         ];
@@ -442,7 +438,7 @@ mod tests {
         }
     }
 
-    fn any_trace() -> impl Strategy<Value = Trace> {
+    fn any_trace() -> impl Strategy<Value = Recording> {
         let exchange = ("[a-z]{1,8}\\.[a-z-]{1,8}", any_members(), option::of((any_value(), any::<u64>())))
             .prop_map(|(function, args, answer)| {
                 let (answer, micros) = answer.unzip();
@@ -454,7 +450,7 @@ mod tests {
             (any_text(), any_text()).prop_map(|(kind, detail)| Outcome::Failed { kind, detail }),
         ];
         (any_text(), any_text(), any_members(), vec(exchange, 0..5), any::<u32>(), outcome).prop_map(
-            |(handler, call, input, exchanges, left_out, outcome)| Trace {
+            |(handler, call, input, exchanges, left_out, outcome)| Recording {
                 release: Some(Digest::of(handler.as_bytes())),
                 trigger: "frame".into(),
                 scenario: (!call.is_empty()).then(|| scenario(&call)),
@@ -472,7 +468,7 @@ mod tests {
         #[test]
         fn what_was_written_is_read_back(trace in any_trace()) {
             let text = trace.write(keep_all);
-            prop_assert_eq!(Trace::parse(&text), Ok(trace), "{}", text);
+            prop_assert_eq!(Recording::parse(&text), Ok(trace), "{}", text);
         }
 
         #[test]
@@ -483,8 +479,8 @@ mod tests {
                 at -= 1;
             }
             whole.insert_str(at, &text);
-            let _ = Trace::parse(&whole);
-            let _ = Trace::parse(&text);
+            let _ = Recording::parse(&whole);
+            let _ = Recording::parse(&text);
         }
     }
 }

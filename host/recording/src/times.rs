@@ -1,11 +1,11 @@
-//! Times in texts, which services make new each time.
+//! Hides times in texts, because a service writes a new one at each call.
 
 use serde_json::Value;
 
-use super::{Outcome, Trace};
+use super::{Outcome, Recording};
 
-/// Every RFC 3339 time in UTC as `T`.
-pub fn without_times(trace: &Trace) -> Trace {
+/// Replaces every RFC 3339 time in UTC with `T`.
+pub fn without_times(trace: &Recording) -> Recording {
     let mut trace = trace.clone();
     blank(&mut trace.input);
     for exchange in &mut trace.exchanges {
@@ -37,7 +37,7 @@ fn blanked(text: &str) -> String {
         if length > 0 {
             out.push('T');
         }
-        // Digits at which no time begins cannot contain the begin of one.
+        // If no time begins at these digits, none begins within them.
         let skipped = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         if length == 0 {
             out.push_str(&rest[..skipped]);
@@ -48,7 +48,7 @@ fn blanked(text: &str) -> String {
     out
 }
 
-/// The bytes of the time that the text begins with: `2026-11-20T12:00:00.000Z`.
+/// The length of the time that the text begins with: `2026-11-20T12:00:00.000Z`.
 fn time(text: &str) -> Option<usize> {
     const PATTERN: &[u8] = b"0000-00-00T00:00:00";
     let bytes = text.as_bytes();

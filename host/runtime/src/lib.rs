@@ -39,10 +39,10 @@ use compile::Artifacts;
 use engine::EngineEnv;
 use recording::Recordings;
 use switchboard_contract::types::Principal;
-use switchboard_core::config::{Config, Traces};
+use switchboard_core::config::{Config, RecordingSettings};
 use switchboard_core::ids::ConnectionId;
 use switchboard_core::limits;
-use switchboard_recording::{Recorder, Trace};
+use switchboard_recording::{Recorder, Recording};
 use switchboard_telemetry::spans;
 
 pub use crate::interfaces::Backends;
@@ -73,7 +73,7 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// The secret from which the key of the artifact cache is derived.
     pub secret: String,
-    pub traces: Option<Traces>,
+    pub traces: Option<RecordingSettings>,
     /// The memory of all calls together, beyond [`limits::MEMORY_FREE_BYTES`] for each.
     pub guest_memory_mib: u32,
 }
@@ -104,7 +104,7 @@ impl Runtime {
             compiler: Compiler::Child(program),
             data_dir: config.data_dir.clone(),
             secret,
-            traces: config.traces(),
+            traces: config.recordings(),
             guest_memory_mib: config.guest_memory_mib,
         };
         Self::with(options, backends)
@@ -204,7 +204,11 @@ impl Runtime {
 
     /// Replays a recorded call on any release, with that release's settings and the recorded answers. The
     /// result is a new recording, which can be compared with the first.
-    pub async fn replay(&self, release: &Arc<LoadedRelease>, trace: &Trace) -> Result<Trace, Refusal> {
+    pub async fn replay(
+        &self,
+        release: &Arc<LoadedRelease>,
+        trace: &Recording,
+    ) -> Result<Recording, Refusal> {
         recording::replay(self, release, trace).await
     }
 
@@ -221,7 +225,7 @@ impl Runtime {
         input: serde_json::Value,
         source: Source,
         bytes_max: u64,
-    ) -> Result<Trace, Refusal> {
+    ) -> Result<Recording, Refusal> {
         recording::play(self, release, call, (trigger, input), source, bytes_max).await
     }
 

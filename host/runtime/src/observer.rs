@@ -4,7 +4,7 @@
 
 use arc_swap::ArcSwapOption;
 
-use switchboard_recording::Trace;
+use switchboard_recording::Recording;
 
 /// Receives calls of one release. The methods run on the call's task, so they must not block.
 pub trait CallObserver: Send + Sync + 'static {
@@ -15,7 +15,7 @@ pub trait CallObserver: Send + Sync + 'static {
     fn failed(&self);
 
     /// Takes the recording of a call that the observer wanted.
-    fn recorded(&self, trace: Trace, failed: bool);
+    fn recorded(&self, trace: Recording, failed: bool);
 }
 
 /// A release's place for at most one observer. While it is empty, it costs a call one atomic load.

@@ -15,23 +15,23 @@ use super::release::LoadedRelease;
 use super::{Call, Runtime};
 use crate::interfaces::CallState;
 use crate::interfaces::call::{Function, Script, Source};
-use switchboard_core::config::{Traced, Traces};
+use switchboard_core::config::{RecordedCalls, RecordingSettings};
 use switchboard_core::limits;
 use switchboard_recording::{
-    self as recording, Exchange, Outcome, Recorder, Trace, redact_bodies, redact_secrets,
+    self as recording, Exchange, Outcome, Recorder, Recording, redact_bodies, redact_secrets,
 };
 
 type Taken = (Vec<Exchange>, u32);
 
 /// Writes recordings, one file for each call: `{recording_dir}/{handler}/{trigger}-{call}.trace`.
 pub(super) struct Recordings {
-    traces: Traces,
+    traces: RecordingSettings,
     seen: AtomicU32,
     kept: AtomicU32,
 }
 
 impl Recordings {
-    pub(crate) fn new(traces: Traces) -> Self {
+    pub(crate) fn new(traces: RecordingSettings) -> Self {
         Self { traces, seen: AtomicU32::new(0), kept: AtomicU32::new(0) }
     }
 
@@ -42,8 +42,8 @@ impl Recordings {
     }
 
     /// Writes a recording. If that fails, it is logged; the call has its answer already.
-    pub(crate) async fn keep(&self, trace: &Trace, failed: bool) {
-        if !failed && self.traces.calls == Traced::Failed {
+    pub(crate) async fn keep(&self, trace: &Recording, failed: bool) {
+        if !failed && self.traces.calls == RecordedCalls::Failed {
             return;
         }
         match self.kept.fetch_add(1, Relaxed) {
@@ -58,7 +58,7 @@ impl Recordings {
         }
     }
 
-    async fn write(&self, trace: &Trace) -> io::Result<()> {
+    async fn write(&self, trace: &Recording) -> io::Result<()> {
         let directory = self.traces.directory.join(&trace.handler);
         tokio::fs::create_dir_all(&directory).await?;
         // The id of a live call is a UUID of the host, and not the client's `x-request-id`. The filter makes
@@ -83,8 +83,8 @@ pub(super) fn trace<E: Export>(
     input: &E::Input,
     (exchanges, left_out): Taken,
     result: &Result<E::Output, Failure>,
-) -> Trace {
-    let mut trace = Trace {
+) -> Recording {
+    let mut trace = Recording {
         handler: release.name().to_owned(),
         release: Some(release.digest),
         call: call.to_owned(),
@@ -108,8 +108,8 @@ pub(super) fn trace<E: Export>(
 pub(super) async fn replay(
     runtime: &Runtime,
     release: &Arc<LoadedRelease>,
-    trace: &Trace,
-) -> Result<Trace, Refusal> {
+    trace: &Recording,
+) -> Result<Recording, Refusal> {
     if !trace.is_whole() {
         return Err(Refusal::of_release(format!(
             "the recording lacks {} host calls that exceeded its bound; it can be read but not replayed",
@@ -144,7 +144,7 @@ pub(super) async fn play(
     (trigger, mut asked): (&str, Value),
     source: Source,
     bytes_max: u64,
-) -> Result<Trace, Refusal> {
+) -> Result<Recording, Refusal> {
     recording::reveal(release.settings(), &mut asked);
     let wrong =
         |why: String| Refusal::of_release(format!("the input does not fit the trigger `{trigger}`: {why}"));
@@ -161,7 +161,7 @@ async fn play_as<E: Export>(
     input: E::Input,
     source: Source,
     bytes_max: u64,
-) -> Trace {
+) -> Recording {
     let (id, input) = (call.id.clone(), Arc::new(input));
     let recorder = Some(Recorder::up_to(bytes_max));
     let (result, state) = runtime.run::<E>(release, call, source, recorder, input.clone()).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use switchboard_contract::schedule;
-use switchboard_core::config::Traced;
+use switchboard_core::config::RecordedCalls;
 use switchboard_core::error::Blame;
 use switchboard_recording::{Outcome, redact_secrets};
 
@@ -23,9 +23,9 @@ fn sandbox() -> Sandbox {
         compiler: Compiler::InProcess,
         data_dir: data.path().to_owned(),
         secret: "a secret of at least thirty-two characters".into(),
-        traces: Some(Traces {
+        traces: Some(RecordingSettings {
             directory: data.path().join("traces"),
-            calls: Traced::All,
+            calls: RecordedCalls::All,
             one_in: 1,
             bodies: true,
         }),
@@ -72,12 +72,12 @@ impl Sandbox {
         failure
     }
 
-    fn traces(&self) -> Vec<Trace> {
+    fn traces(&self) -> Vec<Recording> {
         let directory = self._data.path().join("traces/guest");
         let mut files: Vec<_> =
             std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path()).collect();
         files.sort();
-        files.iter().map(|path| Trace::parse(&std::fs::read_to_string(path).unwrap()).unwrap()).collect()
+        files.iter().map(|path| Recording::parse(&std::fs::read_to_string(path).unwrap()).unwrap()).collect()
     }
 }
 
@@ -250,7 +250,7 @@ async fn a_trace_replays_exactly_and_shows_where_another_release_diverges() {
     assert_eq!(trace.input["due_ms"], 7);
 
     let again = sandbox.runtime.replay(&two, &trace).await.unwrap();
-    let without_times = |trace: &Trace| {
+    let without_times = |trace: &Recording| {
         let mut trace = trace.clone();
         trace.exchanges.iter_mut().for_each(|exchange| exchange.micros = 0);
         trace.write(redact_secrets)

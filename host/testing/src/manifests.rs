@@ -9,7 +9,7 @@ use tokio::sync::Barrier;
 use wasm_encoder::{Component, CustomSection};
 
 use switchboard_core::manifest::{self, Manifest};
-use switchboard_recording::{Outcome, Trace};
+use switchboard_recording::{Outcome, Recording};
 use switchboard_releases::Load;
 use switchboard_releases::registry::{HasManifest, Observable};
 use switchboard_runtime::{ObserverSlot, Refusal, ReleaseFile, ReleaseStats};
@@ -76,7 +76,7 @@ impl Load for Manifests {
     }
 
     /// Answers like the live call, or with its description if that is `differs`.
-    async fn replay(&self, release: &Arc<Declared>, trace: &Trace) -> Result<Trace, Refusal> {
+    async fn replay(&self, release: &Arc<Declared>, trace: &Recording) -> Result<Recording, Refusal> {
         let mut again = trace.clone();
         if release.manifest.description == "differs" {
             again.outcome = Outcome::Returned("differs".into());

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -67,13 +68,13 @@ impl Watch {
     pub(crate) async fn changed(&self) -> Changed {
         self.seen.told.notified().await;
         while timeout(QUIET, self.seen.told.notified()).await.is_ok() {}
-        Changed(std::mem::take(&mut *self.seen.paths.lock().unwrap_or_else(PoisonError::into_inner)))
+        Changed(std::mem::take(&mut *self.seen.paths.lock()))
     }
 }
 
 impl Seen {
     fn add(&self, paths: impl IntoIterator<Item = PathBuf>) {
-        let mut known = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.paths.lock();
         let mut any = false;
         for path in paths {
             any = true;

@@ -1,11 +1,11 @@
 //! The processor time of one call inside its guest. Host calls, and pauses of the scheduler, do not count.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::call::Stop;
 use super::turns::{Turn, TurnQueue};
+use parking_lot::{Mutex, MutexGuard};
 use switchboard_core::limits;
 
 /// The time between two ticks of the engine's epoch: a guest can hold a worker thread this long before
@@ -85,7 +85,7 @@ impl GuestClock {
     }
 
     fn turn(&self) -> MutexGuard<'_, Option<Turn>> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turn.lock()
     }
 
     /// Returns true when the call has been inside its guest for [`limits::LONG_CPU_AFTER`] and needs a turn.
