@@ -5,9 +5,10 @@
 //! that goes away changes nothing for the other callers.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::ToSql;
@@ -121,7 +122,7 @@ impl Collector {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Key>, VecDeque<Waiting>>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lanes.lock()
     }
 }
 

@@ -6,8 +6,19 @@ use sqlx::PgPool;
 /// The number of an epoch. Within one database a later epoch has a higher number.
 pub type Epoch = i32;
 
-/// Returns the epoch of the server that answers. When the server has a new history, this call begins the new
-/// epoch.
-pub async fn current(pool: &PgPool) -> sqlx::Result<Epoch> {
-    sqlx::query_scalar("select switchboard.current_epoch()").fetch_one(pool).await
+/// The table of the position epochs.
+#[derive(Clone)]
+pub struct Epochs(PgPool);
+
+impl Epochs {
+    /// `pool` is the host's pool.
+    pub fn new(pool: PgPool) -> Self {
+        Self(pool)
+    }
+
+    /// Returns the epoch of the server that answers. When the server has a new history, this call begins the
+    /// new epoch.
+    pub async fn current(&self) -> sqlx::Result<Epoch> {
+        sqlx::query_scalar("select switchboard.current_epoch()").fetch_one(&self.0).await
+    }
 }

@@ -16,38 +16,49 @@ pub struct Fleet {
     pub redis_generation: i64,
 }
 
-/// Reads the identity. A database that is a copy of another one gets a new identity first, so that a copy
-/// never shares keys and channels with its original.
-pub async fn identify(pool: &PgPool) -> sqlx::Result<Fleet> {
-    const READ: &str = "select id, redis_generation, made_for is not distinct from switchboard.database_identity() \
-                        from switchboard.fleet_identity";
-    const MAKE: &str = "update switchboard.fleet_identity set id = gen_random_uuid(), \
-                        made_for = switchboard.database_identity() \
-                        where made_for is distinct from switchboard.database_identity()";
-    let read = || sqlx::query_as::<_, (Uuid, i64, bool)>(READ).fetch_one(pool);
-    let mut row = read().await?;
-    if !row.2 {
-        sqlx::query(MAKE).execute(pool).await?;
-        row = read().await?;
+/// The table of the fleet's identity.
+#[derive(Clone)]
+pub struct FleetIdentity(PgPool);
+
+impl FleetIdentity {
+    /// `pool` is the host's pool.
+    pub fn new(pool: PgPool) -> Self {
+        Self(pool)
     }
-    let mut name = row.0.simple().to_string();
-    name.truncate(NAME_CHARS);
-    Ok(Fleet { name, redis_generation: row.1 })
-}
 
-/// Reads the current generation of the keys in Redis.
-pub async fn redis_generation(pool: &PgPool) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select redis_generation from switchboard.fleet_identity").fetch_one(pool).await
-}
+    /// Reads the identity. A database that is a copy of another one gets a new identity first, so that a copy
+    /// never shares keys and channels with its original.
+    pub async fn identify(&self) -> sqlx::Result<Fleet> {
+        const READ: &str = "select id, redis_generation, made_for is not distinct from switchboard.database_identity() \
+                            from switchboard.fleet_identity";
+        const MAKE: &str = "update switchboard.fleet_identity set id = gen_random_uuid(), \
+                            made_for = switchboard.database_identity() \
+                            where made_for is distinct from switchboard.database_identity()";
+        let read = || sqlx::query_as::<_, (Uuid, i64, bool)>(READ).fetch_one(&self.0);
+        let mut row = read().await?;
+        if !row.2 {
+            sqlx::query(MAKE).execute(&self.0).await?;
+            row = read().await?;
+        }
+        let mut name = row.0.simple().to_string();
+        name.truncate(NAME_CHARS);
+        Ok(Fleet { name, redis_generation: row.1 })
+    }
 
-/// Raises the generation above `known`, unless another node has raised it since `expected` was read: several
-/// nodes that see the same fault raise it once. Returns the generation afterwards.
-pub async fn raise_redis_generation(pool: &PgPool, expected: i64, known: i64) -> sqlx::Result<i64> {
-    const RAISE: &str = "update switchboard.fleet_identity set redis_generation = greatest(redis_generation, $2) + 1 \
-                         where redis_generation = $1 returning redis_generation";
-    let raised = sqlx::query_scalar(RAISE).bind(expected).bind(known).fetch_optional(pool).await?;
-    match raised {
-        Some(generation) => Ok(generation),
-        None => redis_generation(pool).await,
+    /// Reads the current generation of the keys in Redis.
+    pub async fn redis_generation(&self) -> sqlx::Result<i64> {
+        sqlx::query_scalar("select redis_generation from switchboard.fleet_identity").fetch_one(&self.0).await
+    }
+
+    /// Raises the generation above `known`, unless another node has raised it since `expected` was read:
+    /// several nodes that see the same fault raise it once. Returns the generation afterwards.
+    pub async fn raise_redis_generation(&self, expected: i64, known: i64) -> sqlx::Result<i64> {
+        const RAISE: &str = "update switchboard.fleet_identity set redis_generation = greatest(redis_generation, $2) + 1 \
+                             where redis_generation = $1 returning redis_generation";
+        let raised = sqlx::query_scalar(RAISE).bind(expected).bind(known).fetch_optional(&self.0).await?;
+        match raised {
+            Some(generation) => Ok(generation),
+            None => self.redis_generation().await,
+        }
     }
 }

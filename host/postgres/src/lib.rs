@@ -47,16 +47,22 @@ pub use server::UnusableServer;
 pub use session::Session;
 use settings::Purpose;
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(transparent)]
     Config(config::Error),
     /// The URL itself is left out, because it holds a password.
+    #[error("`database_url` is not a Postgres URL: {0}")]
     Url(String),
+    #[error("Postgres does not serve the host: {0}")]
     Host(sqlx::Error),
     /// The server answers, but does not meet the requirements of the host.
+    #[error("{0}")]
     UnusableServer(UnusableServer),
+    #[error("the database cannot be migrated: {0}")]
     Migrate(sqlx::migrate::MigrateError),
     /// Another database of the server uses the handlers' roles with another secret.
+    #[error("{0}")]
     RoleConflict(migrate::RoleConflict),
 }
 
@@ -93,9 +99,34 @@ impl Postgres {
         Ok(Self(Arc::new(Inner { host, login, roles, collector, probe, work })))
     }
 
-    /// The pool for the host's own tables. It logs in as the owner of the database.
+    /// The pool for the host's own tables. It logs in as the owner of the database. The repository of
+    /// releases and tests use it; the other tables have a type of their own.
     pub fn host(&self) -> &PgPool {
         &self.0.host
+    }
+
+    pub fn outbox(&self) -> outbox::Outbox {
+        outbox::Outbox::new(self.0.host.clone())
+    }
+
+    pub fn schedules(&self) -> schedules::Schedules {
+        schedules::Schedules::new(self.0.host.clone())
+    }
+
+    pub fn revocations(&self) -> revocations::Revocations {
+        revocations::Revocations::new(self.0.host.clone())
+    }
+
+    pub fn epochs(&self) -> epochs::Epochs {
+        epochs::Epochs::new(self.0.host.clone())
+    }
+
+    pub fn fleet(&self) -> fleet::FleetIdentity {
+        fleet::FleetIdentity::new(self.0.host.clone())
+    }
+
+    pub fn operators(&self) -> operators::Operators {
+        operators::Operators::new(self.0.host.clone())
     }
 
     /// The reader that one consumer of the outbox uses.
@@ -151,18 +182,3 @@ async fn warn_of_unbounded(pool: &PgPool) {
         tracing::warn!("{warning}");
     }
 }
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Config(error) => error.fmt(f),
-            Self::Url(reason) => write!(f, "`database_url` is not a Postgres URL: {reason}"),
-            Self::Migrate(error) => write!(f, "the database cannot be migrated: {error}"),
-            Self::Host(error) => write!(f, "Postgres does not serve the host: {error}"),
-            Self::UnusableServer(reason) => reason.fmt(f),
-            Self::RoleConflict(conflict) => conflict.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for Error {}

@@ -42,113 +42,121 @@ pub struct Begun<'a> {
 
 // ---- tokens ----
 
-/// Adds a token. Returns false when the name is taken.
-pub async fn add(pool: &PgPool, name: &str, role: &str, token: Digest, by: &str) -> sqlx::Result<bool> {
-    let added = sqlx::query(
-        "insert into switchboard.operators (name, role, token_digest, made_by) values ($1, $2, $3, $4)
-         on conflict (name) do nothing",
-    )
-    .bind(name)
-    .bind(role)
-    .bind(token.bytes().as_slice())
-    .bind(by)
-    .execute(pool)
-    .await?;
-    Ok(added.rows_affected() == 1)
-}
+/// The tables of the admin tokens and of the audit log.
+#[derive(Clone)]
+pub struct Operators(PgPool);
 
-/// Returns the name and the role of the operator who has this token.
-pub async fn find(pool: &PgPool, token: Digest) -> sqlx::Result<Option<(String, String)>> {
-    sqlx::query("select name, role from switchboard.operators where token_digest = $1")
+impl Operators {
+    /// `pool` is the host's pool.
+    pub fn new(pool: PgPool) -> Self {
+        Self(pool)
+    }
+
+    /// Adds a token. Returns false when the name is taken.
+    pub async fn add(&self, name: &str, role: &str, token: Digest, by: &str) -> sqlx::Result<bool> {
+        let added = sqlx::query(
+            "insert into switchboard.operators (name, role, token_digest, made_by) values ($1, $2, $3, $4)
+             on conflict (name) do nothing",
+        )
+        .bind(name)
+        .bind(role)
         .bind(token.bytes().as_slice())
-        .try_map(|row: PgRow| Ok((row.try_get("name")?, row.try_get("role")?)))
-        .fetch_optional(pool)
-        .await
-}
+        .bind(by)
+        .execute(&self.0)
+        .await?;
+        Ok(added.rows_affected() == 1)
+    }
 
-pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Operator>> {
-    sqlx::query(
-        "select name, role, made_by, switchboard.rfc3339(made_at) as made_at
-         from switchboard.operators order by name",
-    )
-    .try_map(|row: PgRow| {
-        Ok(Operator {
-            name: row.try_get("name")?,
-            role: row.try_get("role")?,
-            made_by: row.try_get("made_by")?,
-            made_at: row.try_get("made_at")?,
+    /// Returns the name and the role of the operator who has this token.
+    pub async fn find(&self, token: Digest) -> sqlx::Result<Option<(String, String)>> {
+        sqlx::query("select name, role from switchboard.operators where token_digest = $1")
+            .bind(token.bytes().as_slice())
+            .try_map(|row: PgRow| Ok((row.try_get("name")?, row.try_get("role")?)))
+            .fetch_optional(&self.0)
+            .await
+    }
+
+    pub async fn list(&self) -> sqlx::Result<Vec<Operator>> {
+        sqlx::query(
+            "select name, role, made_by, switchboard.rfc3339(made_at) as made_at
+             from switchboard.operators order by name",
+        )
+        .try_map(|row: PgRow| {
+            Ok(Operator {
+                name: row.try_get("name")?,
+                role: row.try_get("role")?,
+                made_by: row.try_get("made_by")?,
+                made_at: row.try_get("made_at")?,
+            })
         })
-    })
-    .fetch_all(pool)
-    .await
-}
+        .fetch_all(&self.0)
+        .await
+    }
 
-/// Removes a token. Returns false when there is no token of this name.
-pub async fn remove(pool: &PgPool, name: &str) -> sqlx::Result<bool> {
-    let removed = sqlx::query("delete from switchboard.operators where name = $1").bind(name);
-    Ok(removed.execute(pool).await?.rows_affected() == 1)
+    /// Removes a token. Returns false when there is no token of this name.
+    pub async fn remove(&self, name: &str) -> sqlx::Result<bool> {
+        let removed = sqlx::query("delete from switchboard.operators where name = $1").bind(name);
+        Ok(removed.execute(&self.0).await?.rows_affected() == 1)
+    }
 }
 
 // ---- the audit ----
 
-/// Writes the audit entry before the action runs, so that no action is missing. Returns the entry's id.
-pub async fn begin(pool: &PgPool, begun: &Begun<'_>) -> sqlx::Result<i64> {
-    sqlx::query_scalar(
-        "insert into switchboard.audit (who, role, action, request_id) values ($1, $2, $3, $4) returning id",
-    )
-    .bind(begun.who)
-    .bind(begun.role)
-    .bind(begun.action)
-    .bind(begun.request_id)
-    .fetch_one(pool)
-    .await
-}
+impl Operators {
+    /// Writes the audit entry before the action runs, so that no action is missing. Returns the entry's id.
+    pub async fn begin(&self, begun: &Begun<'_>) -> sqlx::Result<i64> {
+        sqlx::query_scalar(
+            "insert into switchboard.audit (who, role, action, request_id) values ($1, $2, $3, $4) returning id",
+        )
+        .bind(begun.who)
+        .bind(begun.role)
+        .bind(begun.action)
+        .bind(begun.request_id)
+        .fetch_one(&self.0)
+        .await
+    }
 
-pub async fn end(
-    pool: &PgPool,
-    id: i64,
-    status: u16,
-    outcome: &str,
-    detail: Option<&str>,
-) -> sqlx::Result<()> {
-    sqlx::query("update switchboard.audit set status = $2, outcome = $3, detail = $4 where id = $1")
-        .bind(id)
-        .bind(i32::from(status))
-        .bind(outcome)
-        .bind(detail)
-        .execute(pool)
-        .await?;
-    Ok(())
-}
+    pub async fn end(&self, id: i64, status: u16, outcome: &str, detail: Option<&str>) -> sqlx::Result<()> {
+        sqlx::query("update switchboard.audit set status = $2, outcome = $3, detail = $4 where id = $1")
+            .bind(id)
+            .bind(i32::from(status))
+            .bind(outcome)
+            .bind(detail)
+            .execute(&self.0)
+            .await?;
+        Ok(())
+    }
 
-/// Returns the newest entries first; with `before`, only entries with a lower id.
-pub async fn entries(pool: &PgPool, before: Option<i64>, limit: i64) -> sqlx::Result<Vec<Entry>> {
-    sqlx::query(
-        "select id, switchboard.rfc3339(at) as at, who, role, action, detail, request_id, status, outcome
-         from switchboard.audit where id < coalesce($1, 9223372036854775807) order by id desc limit $2",
-    )
-    .bind(before)
-    .bind(limit)
-    .try_map(|row: PgRow| {
-        Ok(Entry {
-            id: row.try_get("id")?,
-            at: row.try_get("at")?,
-            who: row.try_get("who")?,
-            role: row.try_get("role")?,
-            action: row.try_get("action")?,
-            detail: row.try_get("detail")?,
-            request_id: row.try_get("request_id")?,
-            status: row.try_get("status")?,
-            outcome: row.try_get("outcome")?,
+    /// Returns the newest entries first; with `before`, only entries with a lower id.
+    pub async fn entries(&self, before: Option<i64>, limit: i64) -> sqlx::Result<Vec<Entry>> {
+        sqlx::query(
+            "select id, switchboard.rfc3339(at) as at, who, role, action, detail, request_id, status, outcome
+             from switchboard.audit where id < coalesce($1, 9223372036854775807) order by id desc limit $2",
+        )
+        .bind(before)
+        .bind(limit)
+        .try_map(|row: PgRow| {
+            Ok(Entry {
+                id: row.try_get("id")?,
+                at: row.try_get("at")?,
+                who: row.try_get("who")?,
+                role: row.try_get("role")?,
+                action: row.try_get("action")?,
+                detail: row.try_get("detail")?,
+                request_id: row.try_get("request_id")?,
+                status: row.try_get("status")?,
+                outcome: row.try_get("outcome")?,
+            })
         })
-    })
-    .fetch_all(pool)
-    .await
-}
+        .fetch_all(&self.0)
+        .await
+    }
 
-/// Deletes the entries older than `days`. The host calls it after a fixed number of entries, so that it never
-/// has much to do.
-pub async fn forget(pool: &PgPool, days: i32) -> sqlx::Result<u64> {
-    let deleted = sqlx::query("delete from switchboard.audit where at < now() - make_interval(days => $1)");
-    Ok(deleted.bind(days).execute(pool).await?.rows_affected())
+    /// Deletes the entries older than `days`. The host calls it after a fixed number of entries, so that it
+    /// never has much to do.
+    pub async fn forget(&self, days: i32) -> sqlx::Result<u64> {
+        let deleted =
+            sqlx::query("delete from switchboard.audit where at < now() - make_interval(days => $1)");
+        Ok(deleted.bind(days).execute(&self.0).await?.rows_affected())
+    }
 }

@@ -26,9 +26,9 @@ use switchboard_core::manifest::Start;
 
 pub use feed::{Error, Feed};
 use holes::Holes;
-pub use lag::{Lag, lag};
-pub use parked::{Parked, drop_parked, park, parked, replay};
-pub use retries::{Waiting, due, postpone, settle, waiting_keys};
+pub use lag::Lag;
+pub use parked::Parked;
+pub use retries::Waiting;
 
 /// The number of shards of the outbox. It is part of the stored data (`switchboard.shard`).
 pub const SHARDS: u32 = 8;
@@ -87,55 +87,66 @@ impl Cursor {
     }
 }
 
-/// Creates the cursors of a new consumer.
-pub async fn introduce(pool: &PgPool, consumer: &str, start: Start) -> sqlx::Result<()> {
-    let heads = match start {
-        Start::Beginning => [0; SHARDS as usize],
-        Start::Now => heads(pool).await?,
-    };
-    sqlx::query(
-        "insert into switchboard.cursors (consumer, shard, high)
-         select $1, shard - 1, high from unnest($2::bigint[]) with ordinality as t (high, shard)
-         on conflict do nothing",
-    )
-    .bind(consumer)
-    .bind(heads.as_slice())
-    .execute(pool)
-    .await?;
-    Ok(())
-}
+/// The tables of the outbox.
+#[derive(Clone)]
+pub struct Outbox(PgPool);
 
-/// Claims up to `most` shards that no node holds. A shard that is leased to this node but is not in `held` is
-/// free too: the answer to its claim was lost, or it was claimed in an earlier position epoch.
-pub async fn claim(
-    pool: &PgPool,
-    consumer: &str,
-    node: NodeId,
-    lease: Duration,
-    most: i64,
-    held: &[Held],
-) -> sqlx::Result<Vec<Cursor>> {
-    let rows: Vec<(i16, i64, i64, sqlx::types::Json<Holes>, Epoch)> = sqlx::query_as(
-        "update switchboard.cursors as c
-         set owner = $2, epoch = c.epoch + 1, lease_until = now() + $3 * interval '1 millisecond'
-         from (select shard from switchboard.cursors
-               where consumer = $1 and (lease_until < now() or owner = $2 and shard <> all($5))
-               order by shard limit $4 for update skip locked) as free
-         where c.consumer = $1 and c.shard = free.shard
-         returning c.shard, c.epoch, c.high, c.holes, switchboard.current_epoch()",
-    )
-    .bind(consumer)
-    .bind(node.uuid())
-    .bind(lease.as_millis() as f64)
-    .bind(most)
-    .bind(held.iter().map(|held| held.shard).collect::<Vec<_>>())
-    .fetch_all(pool)
-    .await?;
-    let cursor = |(shard, epoch, high, holes, history)| {
-        let sqlx::types::Json(holes) = holes;
-        Cursor { consumer: consumer.to_owned(), shard, epoch, history, high, holes }
-    };
-    Ok(rows.into_iter().map(cursor).collect())
+impl Outbox {
+    /// `pool` is the host's pool.
+    pub fn new(pool: PgPool) -> Self {
+        Self(pool)
+    }
+
+    /// Creates the cursors of a new consumer.
+    pub async fn introduce(&self, consumer: &str, start: Start) -> sqlx::Result<()> {
+        let heads = match start {
+            Start::Beginning => [0; SHARDS as usize],
+            Start::Now => self.heads().await?,
+        };
+        sqlx::query(
+            "insert into switchboard.cursors (consumer, shard, high)
+             select $1, shard - 1, high from unnest($2::bigint[]) with ordinality as t (high, shard)
+             on conflict do nothing",
+        )
+        .bind(consumer)
+        .bind(heads.as_slice())
+        .execute(&self.0)
+        .await?;
+        Ok(())
+    }
+
+    /// Claims up to `most` shards that no node holds. A shard that is leased to this node but is not in
+    /// `held` is free too: the answer to its claim was lost, or it was claimed in an earlier position epoch.
+    pub async fn claim(
+        &self,
+        consumer: &str,
+        node: NodeId,
+        lease: Duration,
+        most: i64,
+        held: &[Held],
+    ) -> sqlx::Result<Vec<Cursor>> {
+        let rows: Vec<(i16, i64, i64, sqlx::types::Json<Holes>, Epoch)> = sqlx::query_as(
+            "update switchboard.cursors as c
+             set owner = $2, epoch = c.epoch + 1, lease_until = now() + $3 * interval '1 millisecond'
+             from (select shard from switchboard.cursors
+                   where consumer = $1 and (lease_until < now() or owner = $2 and shard <> all($5))
+                   order by shard limit $4 for update skip locked) as free
+             where c.consumer = $1 and c.shard = free.shard
+             returning c.shard, c.epoch, c.high, c.holes, switchboard.current_epoch()",
+        )
+        .bind(consumer)
+        .bind(node.uuid())
+        .bind(lease.as_millis() as f64)
+        .bind(most)
+        .bind(held.iter().map(|held| held.shard).collect::<Vec<_>>())
+        .fetch_all(&self.0)
+        .await?;
+        let cursor = |(shard, epoch, high, holes, history)| {
+            let sqlx::types::Json(holes) = holes;
+            Cursor { consumer: consumer.to_owned(), shard, epoch, history, high, holes }
+        };
+        Ok(rows.into_iter().map(cursor).collect())
+    }
 }
 
 /// A shard that a node holds for a consumer.
@@ -151,81 +162,83 @@ impl Cursor {
     }
 }
 
-/// Renews the leases of those of `held` that `consumer` still holds on this node, in the same position epoch.
-/// Returns their shards.
-pub async fn renew(
-    pool: &PgPool,
-    consumer: &str,
-    node: NodeId,
-    lease: Duration,
-    held: &[Held],
-) -> sqlx::Result<Vec<i16>> {
-    sqlx::query_scalar(
-        "update switchboard.cursors as c set lease_until = now() + $3 * interval '1 millisecond'
-         from unnest($4::smallint[], $5::int[]) as held (shard, history)
-         where c.consumer = $1 and c.owner = $2 and c.lease_until >= now() and c.shard = held.shard
-           and held.history = (select switchboard.current_epoch())
-         returning c.shard",
-    )
-    .bind(consumer)
-    .bind(node.uuid())
-    .bind(lease.as_millis() as f64)
-    .bind(held.iter().map(|held| held.shard).collect::<Vec<_>>())
-    .bind(held.iter().map(|held| held.history).collect::<Vec<_>>())
-    .fetch_all(pool)
-    .await
-}
+impl Outbox {
+    /// Renews the leases of those of `held` that `consumer` still holds on this node, in the same position
+    /// epoch. Returns their shards.
+    pub async fn renew(
+        &self,
+        consumer: &str,
+        node: NodeId,
+        lease: Duration,
+        held: &[Held],
+    ) -> sqlx::Result<Vec<i16>> {
+        sqlx::query_scalar(
+            "update switchboard.cursors as c set lease_until = now() + $3 * interval '1 millisecond'
+             from unnest($4::smallint[], $5::int[]) as held (shard, history)
+             where c.consumer = $1 and c.owner = $2 and c.lease_until >= now() and c.shard = held.shard
+               and held.history = (select switchboard.current_epoch())
+             returning c.shard",
+        )
+        .bind(consumer)
+        .bind(node.uuid())
+        .bind(lease.as_millis() as f64)
+        .bind(held.iter().map(|held| held.shard).collect::<Vec<_>>())
+        .bind(held.iter().map(|held| held.history).collect::<Vec<_>>())
+        .fetch_all(&self.0)
+        .await
+    }
 
-/// Saves how far a consumer is. Events after the saved cursor are delivered again after a crash. Returns the
-/// shards whose cursors are still held: the others were claimed by another node, or belong to another
-/// position epoch.
-pub async fn save(pool: &PgPool, consumer: &str, cursors: &[&Cursor]) -> sqlx::Result<Vec<i16>> {
-    sqlx::query_scalar(
-        "update switchboard.cursors as c set high = s.high, holes = s.holes
-         from unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::jsonb[], $6::int[])
-           as s (shard, epoch, high, holes, history)
-         where c.consumer = $1 and c.shard = s.shard and c.epoch = s.epoch
-           and s.history = (select switchboard.current_epoch())
-         returning c.shard",
-    )
-    .bind(consumer)
-    .bind(cursors.iter().map(|cursor| cursor.shard).collect::<Vec<_>>())
-    .bind(cursors.iter().map(|cursor| cursor.epoch).collect::<Vec<_>>())
-    .bind(cursors.iter().map(|cursor| cursor.high).collect::<Vec<_>>())
-    .bind(cursors.iter().map(|cursor| sqlx::types::Json(&cursor.holes)).collect::<Vec<_>>())
-    .bind(cursors.iter().map(|cursor| cursor.history).collect::<Vec<_>>())
-    .fetch_all(pool)
-    .await
-}
+    /// Saves how far a consumer is. Events after the saved cursor are delivered again after a crash. Returns
+    /// the shards whose cursors are still held: the others were claimed by another node, or belong to another
+    /// position epoch.
+    pub async fn save(&self, consumer: &str, cursors: &[&Cursor]) -> sqlx::Result<Vec<i16>> {
+        sqlx::query_scalar(
+            "update switchboard.cursors as c set high = s.high, holes = s.holes
+             from unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::jsonb[], $6::int[])
+               as s (shard, epoch, high, holes, history)
+             where c.consumer = $1 and c.shard = s.shard and c.epoch = s.epoch
+               and s.history = (select switchboard.current_epoch())
+             returning c.shard",
+        )
+        .bind(consumer)
+        .bind(cursors.iter().map(|cursor| cursor.shard).collect::<Vec<_>>())
+        .bind(cursors.iter().map(|cursor| cursor.epoch).collect::<Vec<_>>())
+        .bind(cursors.iter().map(|cursor| cursor.high).collect::<Vec<_>>())
+        .bind(cursors.iter().map(|cursor| sqlx::types::Json(&cursor.holes)).collect::<Vec<_>>())
+        .bind(cursors.iter().map(|cursor| cursor.history).collect::<Vec<_>>())
+        .fetch_all(&self.0)
+        .await
+    }
 
-/// Ends the lease, so that another node can claim the shard at once.
-pub async fn release(pool: &PgPool, cursor: &Cursor) -> sqlx::Result<()> {
-    sqlx::query(
-        "update switchboard.cursors set lease_until = '-infinity', owner = null
-         where consumer = $1 and shard = $2 and epoch = $3",
-    )
-    .bind(&cursor.consumer)
-    .bind(cursor.shard)
-    .bind(cursor.epoch)
-    .execute(pool)
-    .await?;
-    Ok(())
-}
+    /// Ends the lease, so that another node can claim the shard at once.
+    pub async fn release(&self, cursor: &Cursor) -> sqlx::Result<()> {
+        sqlx::query(
+            "update switchboard.cursors set lease_until = '-infinity', owner = null
+             where consumer = $1 and shard = $2 and epoch = $3",
+        )
+        .bind(&cursor.consumer)
+        .bind(cursor.shard)
+        .bind(cursor.epoch)
+        .execute(&self.0)
+        .await?;
+        Ok(())
+    }
 
-pub async fn heads(pool: &PgPool) -> sqlx::Result<Heads> {
-    let (a, b, c, d, e, f, g, h): (i64, i64, i64, i64, i64, i64, i64, i64) = sqlx::query_as(
-        "select (select case when is_called then last_value else 0 end from switchboard.outbox_position_0),
-                (select case when is_called then last_value else 0 end from switchboard.outbox_position_1),
-                (select case when is_called then last_value else 0 end from switchboard.outbox_position_2),
-                (select case when is_called then last_value else 0 end from switchboard.outbox_position_3),
-                (select case when is_called then last_value else 0 end from switchboard.outbox_position_4),
-                (select case when is_called then last_value else 0 end from switchboard.outbox_position_5),
-                (select case when is_called then last_value else 0 end from switchboard.outbox_position_6),
-                (select case when is_called then last_value else 0 end from switchboard.outbox_position_7)",
-    )
-    .fetch_one(pool)
-    .await?;
-    Ok([a, b, c, d, e, f, g, h])
+    pub async fn heads(&self) -> sqlx::Result<Heads> {
+        let (a, b, c, d, e, f, g, h): (i64, i64, i64, i64, i64, i64, i64, i64) = sqlx::query_as(
+            "select (select case when is_called then last_value else 0 end from switchboard.outbox_position_0),
+                    (select case when is_called then last_value else 0 end from switchboard.outbox_position_1),
+                    (select case when is_called then last_value else 0 end from switchboard.outbox_position_2),
+                    (select case when is_called then last_value else 0 end from switchboard.outbox_position_3),
+                    (select case when is_called then last_value else 0 end from switchboard.outbox_position_4),
+                    (select case when is_called then last_value else 0 end from switchboard.outbox_position_5),
+                    (select case when is_called then last_value else 0 end from switchboard.outbox_position_6),
+                    (select case when is_called then last_value else 0 end from switchboard.outbox_position_7)",
+        )
+        .fetch_one(&self.0)
+        .await?;
+        Ok([a, b, c, d, e, f, g, h])
+    }
 }
 
 impl FromRow<'_, PgRow> for Stored {
@@ -242,24 +255,26 @@ impl FromRow<'_, PgRow> for Stored {
     }
 }
 
-/// Creates the partitions of the next days, and drops those that every consumer has passed. Safe to run on
-/// every node. Returns the retired consumers that missed events of the dropped partitions, each with the
-/// number of all events that it has missed.
-pub async fn maintain(pool: &PgPool) -> sqlx::Result<Vec<(String, i64)>> {
-    let before = missed(pool).await?;
-    sqlx::query("select switchboard.ensure_outbox(2), switchboard.drop_passed_outbox(2)")
-        .execute(pool)
-        .await?;
-    let mut after = missed(pool).await?;
-    after.retain(|now| !before.contains(now));
-    Ok(after)
-}
+impl Outbox {
+    /// Creates the partitions of the next days, and drops those that every consumer has passed. Safe to run
+    /// on every node. Returns the retired consumers that missed events of the dropped partitions, each with
+    /// the number of all events that it has missed.
+    pub async fn maintain(&self) -> sqlx::Result<Vec<(String, i64)>> {
+        let before = self.missed().await?;
+        sqlx::query("select switchboard.ensure_outbox(2), switchboard.drop_passed_outbox(2)")
+            .execute(&self.0)
+            .await?;
+        let mut after = self.missed().await?;
+        after.retain(|now| !before.contains(now));
+        Ok(after)
+    }
 
-async fn missed(pool: &PgPool) -> sqlx::Result<Vec<(String, i64)>> {
-    sqlx::query_as(
-        "select consumer, sum(missed)::bigint from switchboard.cursors
-         group by consumer having sum(missed) > 0 order by consumer",
-    )
-    .fetch_all(pool)
-    .await
+    async fn missed(&self) -> sqlx::Result<Vec<(String, i64)>> {
+        sqlx::query_as(
+            "select consumer, sum(missed)::bigint from switchboard.cursors
+             group by consumer having sum(missed) > 0 order by consumer",
+        )
+        .fetch_all(&self.0)
+        .await
+    }
 }

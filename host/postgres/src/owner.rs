@@ -2,9 +2,10 @@
 //! listeners. Each session has the settings of [`settings`], and a pool keeps no session that cannot write.
 
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Row};
 use tokio::time::Instant;
@@ -29,11 +30,11 @@ pub(super) struct Suspicion(Arc<Mutex<Option<Instant>>>);
 
 impl Suspicion {
     pub(crate) fn raise(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SUSPICION);
+        *self.0.lock() = Some(Instant::now() + SUSPICION);
     }
 
     fn is_raised(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+        self.0.lock().is_some_and(|until| Instant::now() < until)
     }
 }
 

@@ -5,7 +5,6 @@
 //! Its connection does not count in the budget of the handlers: a handler that takes every connection does
 //! not make the node look unready.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +31,8 @@ const PAUSE: Duration = Duration::from_millis(limits::POSTGRES_PROBE_REST_MS);
 const TURN: Duration = Duration::from_millis(limits::POSTGRES_PROBE_TURN_MS);
 
 /// Why a role cannot write.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("the role {role} cannot write to Postgres: {reason}")]
 pub struct CannotWrite {
     /// The name of the role in Postgres, with its prefix.
     pub role: String,
@@ -41,14 +41,6 @@ pub struct CannotWrite {
     /// roles may work.
     pub is_of_one_role: bool,
 }
-
-impl fmt::Display for CannotWrite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the role {} cannot write to Postgres: {}", self.role, self.reason)
-    }
-}
-
-impl std::error::Error for CannotWrite {}
 
 #[derive(Clone)]
 pub(super) struct Probe {

@@ -7,10 +7,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
+use parking_lot::{Mutex, MutexGuard};
 use sha2::Sha256;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -195,7 +196,7 @@ impl Roles {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change of the state is complete before anything can panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Closes the idle connections, because the server behind them is read-only.

@@ -3,8 +3,9 @@
 //! awaits their end.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::task::{JoinError, JoinSet};
 
 #[derive(Clone, Default)]
@@ -15,7 +16,7 @@ impl Work {
     /// which closes its connection.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.0.lock();
         while let Some(ended) = running.try_join_next() {
             report(ended);
         }
@@ -24,7 +25,7 @@ impl Work {
 
     /// Resolves when every task spawned so far has ended.
     pub(crate) async fn ended(&self) {
-        let mut running = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut running = std::mem::take(&mut *self.0.lock());
         while let Some(ended) = running.join_next().await {
             report(ended);
         }

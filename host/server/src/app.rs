@@ -24,7 +24,7 @@ use switchboard_core::limits;
 use switchboard_core::shutdown::{Shutdown, ShutdownGuard};
 use switchboard_fanout::{Hub, Wakes};
 use switchboard_http::http_server;
-use switchboard_postgres::{Postgres, fleet};
+use switchboard_postgres::Postgres;
 use switchboard_redis::{self as redis, Redis};
 use switchboard_releases::registry::Registry;
 use switchboard_releases::repository::Repository;
@@ -44,19 +44,12 @@ const WORK_WAITS_MIN: Duration = Duration::from_secs(2);
 const OPERATORS_WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// Why a node could not start: which part failed, and the reason.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{part}: {reason}")]
 pub struct Error {
     part: &'static str,
     reason: String,
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.part, self.reason)
-    }
-}
-
-impl std::error::Error for Error {}
 
 fn of<E: fmt::Display>(part: &'static str) -> impl FnOnce(E) -> Error {
     move |reason| Error { part, reason: reason.to_string() }
@@ -111,13 +104,14 @@ impl App {
         let config = Arc::new(config);
 
         let postgres = Postgres::connect(&config).await.map_err(of("postgres"))?;
-        let fleet = fleet::identify(postgres.host()).await.map_err(of("postgres"))?;
-        let keyspace = keyspace(&fleet, postgres.host().clone());
+        let fleet = postgres.fleet().identify().await.map_err(of("postgres"))?;
+        let keyspace = keyspace(&fleet, postgres.fleet());
         let redis = Redis::connect(&config, keyspace).map_err(of("redis"))?;
         let wakes = Wakes::default();
         let hub = Hub::start(&redis, &redis::namespace(&fleet.name), node, wakes.clone());
-        let revocations =
-            Revocations::start(postgres.host().clone(), hub.clone()).await.map_err(of("revocations"))?;
+        let revocations = Revocations::start(postgres.revocations(), postgres.epochs(), hub.clone())
+            .await
+            .map_err(of("revocations"))?;
         let auth = Arc::new(Auth::new(&config, revocations.known()).map_err(of("jwt"))?);
         // A node starts also when its identity provider is not reachable.
         let keys_again_after = auth.read_keys().await;
@@ -163,14 +157,17 @@ impl App {
         }
         triggers.start(&guard);
         tokio::spawn(metrics.clone().upkeep(guard.clone()));
-        let host = postgres.host().clone();
-        tokio::spawn(admin::gauges::run(host, redis.clone(), hub.clone(), guard.clone()));
+        let repository = Repository::new(postgres.host().clone());
+        let gauges =
+            admin::gauges::run(repository, postgres.outbox(), redis.clone(), hub.clone(), guard.clone());
+        tokio::spawn(gauges);
         tokio::spawn(gateway.clone().serve(clients, clients_end.guard()));
         let admin = Admin {
             token: config.admin_token.clone(),
             readiness: readiness::checks(&rollout, &triggers, &postgres, &redis, &hub, clients_end.watch()),
             rollout,
-            postgres: postgres.host().clone(),
+            operators: postgres.operators(),
+            outbox: postgres.outbox(),
             hub: hub.clone(),
             redis,
             revocations,

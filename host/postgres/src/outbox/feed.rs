@@ -56,10 +56,12 @@ struct FeedConnection {
     next_transaction: Statement,
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("{}", message_of(.0))]
     Postgres(tokio_postgres::Error),
     /// No answer came in time. The connection is closed.
+    #[error("no answer from Postgres in time; the connection was closed")]
     Late,
 }
 
@@ -175,16 +177,10 @@ fn stored(row: &Row) -> Result<Stored, tokio_postgres::Error> {
     })
 }
 
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Postgres(error) => match error.as_db_error() {
-                Some(refused) => write!(f, "{}: {}", refused.code().code(), refused.message()),
-                None => error.fmt(f),
-            },
-            Self::Late => f.write_str("no answer from Postgres in time; the connection was closed"),
-        }
+/// The code and the text of a server's error. The driver shows neither.
+fn message_of(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(refused) => format!("{}: {}", refused.code().code(), refused.message()),
+        None => error.to_string(),
     }
 }
-
-impl std::error::Error for Error {}

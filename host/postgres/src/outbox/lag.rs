@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::postgres::PgPool;
-
-use super::{Heads, heads};
+use super::{Heads, Outbox};
 
 /// One consumer of the outbox, over all shards.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -30,35 +28,37 @@ fn is_none(count: &i64) -> bool {
     *count == 0
 }
 
-/// Returns the lag of each consumer, ordered by name.
-pub async fn lag(pool: &PgPool) -> sqlx::Result<Vec<Lag>> {
-    let heads = heads(pool).await?;
-    let cursors: Vec<(String, i16, i64, i64, bool)> = sqlx::query_as(
-        "select consumer, shard, high, missed, consumer = any (switchboard.consumers_gone())
-         from switchboard.cursors",
-    )
-    .fetch_all(pool)
-    .await?;
-    let mut lags: BTreeMap<String, Lag> = BTreeMap::new();
-    for (consumer, shard, high, missed, retired) in cursors {
-        let lag = of(&mut lags, consumer);
-        lag.behind += behind(&heads, shard, high);
-        lag.missed += missed;
-        lag.retired = retired;
+impl Outbox {
+    /// Returns the lag of each consumer, ordered by name.
+    pub async fn lag(&self) -> sqlx::Result<Vec<Lag>> {
+        let heads = self.heads().await?;
+        let cursors: Vec<(String, i16, i64, i64, bool)> = sqlx::query_as(
+            "select consumer, shard, high, missed, consumer = any (switchboard.consumers_gone())
+             from switchboard.cursors",
+        )
+        .fetch_all(&self.0)
+        .await?;
+        let mut lags: BTreeMap<String, Lag> = BTreeMap::new();
+        for (consumer, shard, high, missed, retired) in cursors {
+            let lag = of(&mut lags, consumer);
+            lag.behind += behind(&heads, shard, high);
+            lag.missed += missed;
+            lag.retired = retired;
+        }
+        // A consumer whose handler is gone may have left retries or parked events.
+        let waiting: Vec<(String, i64, bool)> = sqlx::query_as(
+            "select consumer, count(*), true from switchboard.retries group by consumer
+             union all
+             select consumer, count(*), false from switchboard.parked group by consumer",
+        )
+        .fetch_all(&self.0)
+        .await?;
+        for (consumer, count, is_retry) in waiting {
+            let lag = of(&mut lags, consumer);
+            *(if is_retry { &mut lag.retries } else { &mut lag.failed }) = count;
+        }
+        Ok(lags.into_values().collect())
     }
-    // A consumer whose handler is gone may have left retries or parked events.
-    let waiting: Vec<(String, i64, bool)> = sqlx::query_as(
-        "select consumer, count(*), true from switchboard.retries group by consumer
-         union all
-         select consumer, count(*), false from switchboard.parked group by consumer",
-    )
-    .fetch_all(pool)
-    .await?;
-    for (consumer, count, is_retry) in waiting {
-        let lag = of(&mut lags, consumer);
-        *(if is_retry { &mut lag.retries } else { &mut lag.failed }) = count;
-    }
-    Ok(lags.into_values().collect())
 }
 
 fn of(lags: &mut BTreeMap<String, Lag>, consumer: String) -> &mut Lag {

@@ -1,10 +1,10 @@
 //! Parked events: a consumer gave them up, and an operator decides what to do with them.
 
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-use super::Stored;
+use super::{Outbox, Stored};
 use switchboard_core::limits;
 
 /// A parked event as an operator sees it.
@@ -39,69 +39,66 @@ impl FromRow<'_, PgRow> for Parked {
     }
 }
 
-/// Parks an event. Idempotent, because an event may be delivered once more after a crash.
-pub async fn park(
-    pool: &PgPool,
-    consumer: &str,
-    event: &Stored,
-    attempts: i32,
-    error: &str,
-) -> sqlx::Result<()> {
-    sqlx::query(
-        "with parked as (
-             insert into switchboard.parked
-                 (consumer, shard, position, id, event_type, key, payload, created_at, attempts, error)
-             values ($1, $2, $3, $4, $5, $6, $7::json, to_timestamp($8::bigint / 1000.0), $9, $10)
-             on conflict (consumer, shard, position) do update
-             set attempts = excluded.attempts, error = excluded.error, parked_at = now())
-         delete from switchboard.retries where consumer = $1 and shard = $2 and position = $3",
-    )
-    .bind(consumer)
-    .bind(event.shard)
-    .bind(event.position)
-    .bind(event.id)
-    .bind(&event.event_type)
-    .bind(&event.key)
-    .bind(&event.payload)
-    .bind(event.created_ms)
-    .bind(attempts)
-    .bind(error)
-    .execute(pool)
-    .await?;
-    Ok(())
-}
+impl Outbox {
+    /// Parks an event. Idempotent, because an event may be delivered once more after a crash.
+    pub async fn park(&self, consumer: &str, event: &Stored, attempts: i32, error: &str) -> sqlx::Result<()> {
+        sqlx::query(
+            "with parked as (
+                 insert into switchboard.parked
+                     (consumer, shard, position, id, event_type, key, payload, created_at, attempts, error)
+                 values ($1, $2, $3, $4, $5, $6, $7::json, to_timestamp($8::bigint / 1000.0), $9, $10)
+                 on conflict (consumer, shard, position) do update
+                 set attempts = excluded.attempts, error = excluded.error, parked_at = now())
+             delete from switchboard.retries where consumer = $1 and shard = $2 and position = $3",
+        )
+        .bind(consumer)
+        .bind(event.shard)
+        .bind(event.position)
+        .bind(event.id)
+        .bind(&event.event_type)
+        .bind(&event.key)
+        .bind(&event.payload)
+        .bind(event.created_ms)
+        .bind(attempts)
+        .bind(error)
+        .execute(&self.0)
+        .await?;
+        Ok(())
+    }
 
-/// Returns the parked events, the newest first.
-pub async fn parked(pool: &PgPool) -> sqlx::Result<Vec<Parked>> {
-    sqlx::query_as(
-        "select id, consumer, shard, position, event_type, key, attempts, error,
-                to_char(created_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as created_at,
-                to_char(parked_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as parked_at
-         from switchboard.parked order by parked.parked_at desc limit $1",
-    )
-    .bind(limits::PARKED_LISTED_MAX)
-    .fetch_all(pool)
-    .await
-}
+    /// Returns the parked events, the newest first.
+    pub async fn parked(&self) -> sqlx::Result<Vec<Parked>> {
+        sqlx::query_as(
+            "select id, consumer, shard, position, event_type, key, attempts, error,
+                    to_char(created_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as created_at,
+                    to_char(parked_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as parked_at
+             from switchboard.parked order by parked.parked_at desc limit $1",
+        )
+        .bind(limits::PARKED_LISTED_MAX)
+        .fetch_all(&self.0)
+        .await
+    }
 
-/// Delivers a parked event again, as if for the first time, to every consumer that gave it up. Returns the
-/// number of these consumers.
-pub async fn replay(pool: &PgPool, id: Uuid) -> sqlx::Result<u64> {
-    let replayed = sqlx::query(
-        "with gone as (delete from switchboard.parked where id = $1 returning *)
-         insert into switchboard.retries
-             (consumer, shard, position, id, event_type, key, payload, created_at, attempts, due_at)
-         select consumer, shard, position, id, event_type, key, payload, created_at, 0, now() from gone
-         on conflict (consumer, shard, position) do nothing",
-    )
-    .bind(id)
-    .execute(pool)
-    .await?;
-    Ok(replayed.rows_affected())
-}
+    /// Delivers a parked event again, as if for the first time, to every consumer that gave it up. Returns
+    /// the number of these consumers.
+    pub async fn replay(&self, id: Uuid) -> sqlx::Result<u64> {
+        let replayed = sqlx::query(
+            "with gone as (delete from switchboard.parked where id = $1 returning *)
+             insert into switchboard.retries
+                 (consumer, shard, position, id, event_type, key, payload, created_at, attempts, due_at)
+             select consumer, shard, position, id, event_type, key, payload, created_at, 0, now() from gone
+             on conflict (consumer, shard, position) do nothing",
+        )
+        .bind(id)
+        .execute(&self.0)
+        .await?;
+        Ok(replayed.rows_affected())
+    }
 
-/// Deletes a parked event. Returns the number of consumers that had given it up.
-pub async fn drop_parked(pool: &PgPool, id: Uuid) -> sqlx::Result<u64> {
-    let dropped = sqlx::query("delete from switchboard.parked where id = $1").bind(id).execute(pool).await?;
-    Ok(dropped.rows_affected())
+    /// Deletes a parked event. Returns the number of consumers that had given it up.
+    pub async fn drop_parked(&self, id: Uuid) -> sqlx::Result<u64> {
+        let dropped =
+            sqlx::query("delete from switchboard.parked where id = $1").bind(id).execute(&self.0).await?;
+        Ok(dropped.rows_affected())
+    }
 }

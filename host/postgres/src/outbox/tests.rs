@@ -27,16 +27,17 @@ async fn emit(connection: &mut PgConnection, key: &str, payload: &str) {
 
 async fn cursor_of(world: &World, key: &str) -> Cursor {
     let pool = world.postgres.host();
+    let outbox = world.postgres.outbox();
     let shard: i16 =
         sqlx::query_scalar("select switchboard.shard($1)").bind(key).fetch_one(pool).await.unwrap();
-    introduce(pool, "reader", Start::Beginning).await.unwrap();
-    let claimed = claim(pool, "reader", NodeId::random(), LEASE, SHARDS.into(), &[]).await.unwrap();
+    outbox.introduce("reader", Start::Beginning).await.unwrap();
+    let claimed = outbox.claim("reader", NodeId::random(), LEASE, SHARDS.into(), &[]).await.unwrap();
     claimed.into_iter().find(|cursor| cursor.shard == shard).expect("all shards were free")
 }
 
 async fn step(world: &World, cursor: &mut Cursor) -> Vec<String> {
-    let pool = world.postgres.host();
-    let heads = heads(pool).await.unwrap();
+    let outbox = world.postgres.outbox();
+    let heads = outbox.heads().await.unwrap();
     let Page { events, after } = world.postgres.feed().read(&[cursor], &heads, 100).await.unwrap().remove(0);
     *cursor = after;
     events.into_iter().map(|event| event.payload).collect()
@@ -44,13 +45,14 @@ async fn step(world: &World, cursor: &mut Cursor) -> Vec<String> {
 
 /// Transaction ids belong to the whole server, so other tests keep holes open for a while.
 async fn is_through(world: &World, cursor: &Cursor) -> bool {
-    cursor.is_through(heads(world.postgres.host()).await.unwrap()[cursor.shard as usize])
+    cursor.is_through(world.postgres.outbox().heads().await.unwrap()[cursor.shard as usize])
 }
 
 #[tokio::test]
 async fn what_commits_late_is_not_skipped() {
     with_world(2, async |world| {
         let pool = world.postgres.host();
+        let outbox = world.postgres.outbox();
         let mut cursor = cursor_of(&world, "a").await;
         // Two keys of one shard. With the same key, the second writer would wait for the lock.
         let other = same_shard(&world, "a").await;
@@ -68,7 +70,7 @@ async fn what_commits_late_is_not_skipped() {
         slow.commit().await.unwrap();
         assert_eq!(step(&world, &mut cursor).await, ["1"]);
         assert!(step(&world, &mut cursor).await.is_empty());
-        assert!(cursor.is_through(heads(pool).await.unwrap()[cursor.shard as usize]));
+        assert!(cursor.is_through(outbox.heads().await.unwrap()[cursor.shard as usize]));
     })
     .await;
 }
@@ -169,30 +171,30 @@ async fn under_many_writers_nothing_is_skipped_and_each_key_keeps_its_order() {
 #[tokio::test]
 async fn a_former_owner_saves_nothing() {
     with_world(2, async |world| {
-        let pool = world.postgres.host();
-        introduce(pool, "reader", Start::Beginning).await.unwrap();
+        let outbox = world.postgres.outbox();
+        outbox.introduce("reader", Start::Beginning).await.unwrap();
         let (ana, bo) = (NodeId::random(), NodeId::random());
-        let held = claim(pool, "reader", ana, Duration::ZERO, 1, &[]).await.unwrap().remove(0);
-        assert_eq!(save(pool, "reader", &[&held]).await.unwrap(), [held.shard]);
-        let taken = claim(pool, "reader", bo, LEASE, 1, &[]).await.unwrap().remove(0);
+        let held = outbox.claim("reader", ana, Duration::ZERO, 1, &[]).await.unwrap().remove(0);
+        assert_eq!(outbox.save("reader", &[&held]).await.unwrap(), [held.shard]);
+        let taken = outbox.claim("reader", bo, LEASE, 1, &[]).await.unwrap().remove(0);
         assert_eq!(taken.shard, held.shard, "its lease was over");
-        assert!(save(pool, "reader", &[&held]).await.unwrap().is_empty());
-        assert!(renew(pool, "reader", ana, LEASE, &[held.held()]).await.unwrap().is_empty());
-        release(pool, &held).await.unwrap();
+        assert!(outbox.save("reader", &[&held]).await.unwrap().is_empty());
+        assert!(outbox.renew("reader", ana, LEASE, &[held.held()]).await.unwrap().is_empty());
+        outbox.release(&held).await.unwrap();
         assert_eq!(
-            renew(pool, "reader", bo, LEASE, &[taken.held()]).await.unwrap(),
+            outbox.renew("reader", bo, LEASE, &[taken.held()]).await.unwrap(),
             [taken.shard],
             "only its holder gives it back"
         );
         // The shard was claimed, but the answer was lost: no reader renews the lease, and its node may claim
         // the shard again before the lease ends.
-        assert!(renew(pool, "reader", bo, LEASE, &[]).await.unwrap().is_empty());
+        assert!(outbox.renew("reader", bo, LEASE, &[]).await.unwrap().is_empty());
         let shards = |claimed: Vec<Cursor>| claimed.iter().map(|cursor| cursor.shard).collect::<Vec<_>>();
         let all = SHARDS.into();
-        let others = claim(pool, "reader", bo, LEASE, all, &[taken.held()]).await.unwrap();
+        let others = outbox.claim("reader", bo, LEASE, all, &[taken.held()]).await.unwrap();
         assert_eq!(others.len(), SHARDS as usize - 1);
-        assert_eq!(shards(claim(pool, "reader", bo, LEASE, all, &[]).await.unwrap()).len(), SHARDS as usize);
-        assert!(claim(pool, "reader", ana, LEASE, all, &[]).await.unwrap().is_empty());
+        assert_eq!(shards(outbox.claim("reader", bo, LEASE, all, &[]).await.unwrap()).len(), SHARDS as usize);
+        assert!(outbox.claim("reader", ana, LEASE, all, &[]).await.unwrap().is_empty());
     })
     .await;
 }
@@ -202,18 +204,18 @@ async fn a_former_owner_saves_nothing() {
 #[tokio::test]
 async fn a_cursor_of_another_position_epoch_is_neither_renewed_nor_saved() {
     with_world(2, async |world| {
-        let pool = world.postgres.host();
-        introduce(pool, "reader", Start::Beginning).await.unwrap();
+        let outbox = world.postgres.outbox();
+        outbox.introduce("reader", Start::Beginning).await.unwrap();
         let ana = NodeId::random();
-        let mut held = claim(pool, "reader", ana, LEASE, 1, &[]).await.unwrap().remove(0);
-        assert_eq!(renew(pool, "reader", ana, LEASE, &[held.held()]).await.unwrap(), [held.shard]);
+        let mut held = outbox.claim("reader", ana, LEASE, 1, &[]).await.unwrap().remove(0);
+        assert_eq!(outbox.renew("reader", ana, LEASE, &[held.held()]).await.unwrap(), [held.shard]);
         held.high = 7;
         world.owner("select switchboard.begin_epoch()").await;
-        assert!(renew(pool, "reader", ana, LEASE, &[held.held()]).await.unwrap().is_empty());
-        assert!(save(pool, "reader", &[&held]).await.unwrap().is_empty());
-        let again = claim(pool, "reader", ana, LEASE, 1, &[]).await.unwrap().remove(0);
+        assert!(outbox.renew("reader", ana, LEASE, &[held.held()]).await.unwrap().is_empty());
+        assert!(outbox.save("reader", &[&held]).await.unwrap().is_empty());
+        let again = outbox.claim("reader", ana, LEASE, 1, &[]).await.unwrap().remove(0);
         assert_eq!((again.shard, again.high), (held.shard, 0), "its own lease does not keep it away");
-        assert_eq!(save(pool, "reader", &[&again]).await.unwrap(), [again.shard]);
+        assert_eq!(outbox.save("reader", &[&again]).await.unwrap(), [again.shard]);
     })
     .await;
 }
@@ -221,7 +223,7 @@ async fn a_cursor_of_another_position_epoch_is_neither_renewed_nor_saved() {
 #[tokio::test]
 async fn retries_go_by_key_and_parked_events_can_come_back() {
     with_world(2, async |world| {
-        let pool = world.postgres.host();
+        let outbox = world.postgres.outbox();
         let event = |position, key: &str| Stored {
             shard: 0,
             position,
@@ -234,21 +236,21 @@ async fn retries_go_by_key_and_parked_events_can_come_back() {
         let (a1, a2, b1) = (event(1, "a"), event(2, "a"), event(3, "b"));
         let at_once = Duration::ZERO;
         let later = Duration::from_secs(3600);
-        postpone(pool, "reader", &[(&a1, 1, later), (&a2, 0, at_once), (&b1, 1, at_once)]).await.unwrap();
-        let due_now = due(pool, "reader", &[0], 10).await.unwrap();
+        outbox.postpone("reader", &[(&a1, 1, later), (&a2, 0, at_once), (&b1, 1, at_once)]).await.unwrap();
+        let due_now = outbox.due("reader", &[0], 10).await.unwrap();
         assert_eq!(due_now.iter().map(|w| w.event.position).collect::<Vec<_>>(), [3], "a2 waits behind a1");
         assert_eq!(due_now[0].event, b1);
 
-        settle(pool, "reader", &[&b1]).await.unwrap();
-        park(pool, "reader", &a1, 8, "poison").await.unwrap();
-        assert_eq!(due(pool, "reader", &[0], 10).await.unwrap()[0].event, a2);
-        let given_up = parked(pool).await.unwrap();
+        outbox.settle("reader", &[&b1]).await.unwrap();
+        outbox.park("reader", &a1, 8, "poison").await.unwrap();
+        assert_eq!(outbox.due("reader", &[0], 10).await.unwrap()[0].event, a2);
+        let given_up = outbox.parked().await.unwrap();
         assert_eq!((given_up[0].id, given_up[0].error.as_str()), (a1.id, "poison"));
         assert_eq!(given_up[0].created_at, "2023-11-14T22:13:20.123Z");
 
-        assert_eq!(replay(pool, a1.id).await.unwrap(), 1);
-        assert_eq!(due(pool, "reader", &[0], 10).await.unwrap()[0].event, a1, "before a2, as it was");
-        assert_eq!(drop_parked(pool, a1.id).await.unwrap(), 0);
+        assert_eq!(outbox.replay(a1.id).await.unwrap(), 1);
+        assert_eq!(outbox.due("reader", &[0], 10).await.unwrap()[0].event, a1, "before a2, as it was");
+        assert_eq!(outbox.drop_parked(a1.id).await.unwrap(), 0);
     })
     .await;
 }
@@ -256,7 +258,7 @@ async fn retries_go_by_key_and_parked_events_can_come_back() {
 #[tokio::test]
 async fn only_days_that_everybody_passed_are_dropped() {
     with_world(2, async |world| {
-        let pool = world.postgres.host();
+        let outbox = world.postgres.outbox();
         world.owner("select switchboard.ensure_outbox_day((now() at time zone 'UTC')::date - 9)").await;
         let mut cursor = cursor_of(&world, "a").await;
         let old = "insert into switchboard.outbox (shard, position, id, event_type, key, payload)
@@ -265,11 +267,11 @@ async fn only_days_that_everybody_passed_are_dropped() {
         world.owner(old).await;
         let days = "select count(*) from pg_inherits where inhparent = 'switchboard.outbox'::regclass";
         let before = world.count(days).await;
-        maintain(pool).await.unwrap();
+        outbox.maintain().await.unwrap();
         assert_eq!(world.count(days).await, before, "nobody has read it");
         assert_eq!(step(&world, &mut cursor).await, ["1"]);
-        save(pool, "reader", &[&cursor]).await.unwrap();
-        maintain(pool).await.unwrap();
+        outbox.save("reader", &[&cursor]).await.unwrap();
+        outbox.maintain().await.unwrap();
         assert_eq!(world.count(days).await, before - 1);
     })
     .await;
@@ -278,7 +280,7 @@ async fn only_days_that_everybody_passed_are_dropped() {
 #[tokio::test]
 async fn a_retired_consumer_holds_no_partition_and_what_it_misses_is_counted() {
     with_world(2, async |world| {
-        let pool = world.postgres.host();
+        let outbox = world.postgres.outbox();
         world.owner("select switchboard.ensure_outbox_day((now() at time zone 'UTC')::date - 9)").await;
         let _never_read = cursor_of(&world, "a").await;
         world
@@ -290,7 +292,7 @@ async fn a_retired_consumer_holds_no_partition_and_what_it_misses_is_counted() {
             .await;
         let days = "select count(*) from pg_inherits where inhparent = 'switchboard.outbox'::regclass";
         let before = world.count(days).await;
-        assert_eq!(maintain(pool).await.unwrap(), []);
+        assert_eq!(outbox.maintain().await.unwrap(), []);
         assert_eq!(world.count(days).await, before);
 
         world
@@ -301,12 +303,12 @@ async fn a_retired_consumer_holds_no_partition_and_what_it_misses_is_counted() {
                    values (1, 'retire', 'reader', sha256('r'), 'ana')"#,
             )
             .await;
-        let lag = async || lag(pool).await.unwrap().into_iter().find(|lag| lag.consumer == "reader").unwrap();
+        let lag = async || outbox.lag().await.unwrap().into_iter().find(|lag| lag.consumer == "reader").unwrap();
         assert!(lag().await.retired);
-        assert_eq!(maintain(pool).await.unwrap(), [("reader".to_owned(), 1)]);
+        assert_eq!(outbox.maintain().await.unwrap(), [("reader".to_owned(), 1)]);
         assert_eq!(world.count(days).await, before - 1);
         assert_eq!(lag().await.missed, 1);
-        assert_eq!(maintain(pool).await.unwrap(), [], "it is said once");
+        assert_eq!(outbox.maintain().await.unwrap(), [], "it is said once");
         // The handler runs again, and its cursor is unchanged.
         world
             .owner("insert into switchboard.running (name, digest, generation) values ('reader', sha256('r'), 2)")

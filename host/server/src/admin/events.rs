@@ -6,14 +6,13 @@ use uuid::Uuid;
 
 use super::{Admin, AdminRequest};
 use switchboard_contract::types::Problem;
-use switchboard_postgres::outbox;
 use switchboard_protocol::wire::http::Answer;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::Load;
 
 impl<L: Load> Admin<L> {
     pub(super) async fn consumers(&self, request: &AdminRequest) -> Result<Answer, Problem> {
-        let consumers = outbox::lag(&self.postgres).await.map_err(unavailable)?;
+        let consumers = self.outbox.lag().await.map_err(unavailable)?;
         Ok(request.json(&json!({ "consumers": consumers })))
     }
 
@@ -23,19 +22,19 @@ impl<L: Load> Admin<L> {
                 .problem("`state` must be `failed`: other events are not listed")
                 .field("state"));
         }
-        let events = outbox::parked(&self.postgres).await.map_err(unavailable)?;
+        let events = self.outbox.parked().await.map_err(unavailable)?;
         Ok(request.json(&json!({ "events": events })))
     }
 
     pub(super) async fn retry_event(&self, id: &str, request: &AdminRequest) -> Result<Answer, Problem> {
         let id = event_id(id)?;
-        let consumers = outbox::replay(&self.postgres, id).await.map_err(unavailable)?;
+        let consumers = self.outbox.replay(id).await.map_err(unavailable)?;
         answer_changed(id, consumers, "is delivered again", request)
     }
 
     pub(super) async fn drop_event(&self, id: &str, request: &AdminRequest) -> Result<Answer, Problem> {
         let id = event_id(id)?;
-        let consumers = outbox::drop_parked(&self.postgres, id).await.map_err(unavailable)?;
+        let consumers = self.outbox.drop_parked(id).await.map_err(unavailable)?;
         answer_changed(id, consumers, "was dropped", request)
     }
 }

@@ -3,22 +3,20 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::Hub;
-use switchboard_postgres::outbox;
+use switchboard_postgres::outbox::Outbox;
 use switchboard_redis::Redis;
 use switchboard_releases::repository::Repository;
 
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Updates the gauges until the shutdown begins.
-pub async fn run(postgres: PgPool, redis: Redis, hub: Hub, mut guard: ShutdownGuard) {
-    let repository = Repository::new(postgres.clone());
+pub async fn run(repository: Repository, outbox: Outbox, redis: Redis, hub: Hub, mut guard: ShutdownGuard) {
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -33,7 +31,7 @@ pub async fn run(postgres: PgPool, redis: Redis, hub: Hub, mut guard: ShutdownGu
         let update = async {
             let nodes = repository.nodes().await.map_err(|error| error.to_string())?;
             metrics::gauge!("switchboard_nodes").set(nodes.iter().filter(|node| node.live).count() as f64);
-            for lag in outbox::lag(&postgres).await.map_err(|error| error.to_string())? {
+            for lag in outbox.lag().await.map_err(|error| error.to_string())? {
                 let labels = [("consumer", lag.consumer)];
                 // No node reads for a retired consumer. Without this, an alarm on it would never end.
                 let behind = if lag.retired { 0 } else { lag.behind };

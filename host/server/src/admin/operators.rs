@@ -2,10 +2,11 @@
 //! created.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use hyper::{Method, StatusCode};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -17,7 +18,7 @@ use super::{Admin, AdminRequest};
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
-use switchboard_postgres::operators;
+use switchboard_postgres::operators::Begun;
 use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::Load;
@@ -45,11 +46,11 @@ pub(super) struct Detail(Arc<Mutex<Option<String>>>);
 impl Detail {
     /// Sets the object. The last value counts, because at first less may be known.
     pub(super) fn set(&self, what: impl Into<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.into());
+        *self.0.lock() = Some(what.into());
     }
 
     fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 
@@ -103,7 +104,7 @@ impl<L: Load> Admin<L> {
         if !given.starts_with(PREFIX) {
             return Err(unknown());
         }
-        let found = in_time(operators::find(&self.postgres, Digest::of(given.as_bytes()))).await;
+        let found = in_time(self.operators.find(Digest::of(given.as_bytes()))).await;
         let (name, role) = found.map_err(unavailable)?.ok_or_else(unknown)?;
         let role = Role::parse(&role).ok_or_else(unknown)?;
         Ok(Operator { name, role })
@@ -139,10 +140,10 @@ impl<L: Load> Admin<L> {
     ) -> Result<Answer, Problem> {
         let AuditedAction { by, method, path, request_id, detail } = &action;
         let name: String = format!("{method} {path}").chars().take(limits::AUDIT_ACTION_CHARS_MAX).collect();
-        let begun = operators::Begun { who: &by.name, role: by.role.as_str(), action: &name, request_id };
-        let entry = in_time(operators::begin(&self.postgres, &begun)).await.map_err(unavailable)?;
+        let begun = Begun { who: &by.name, role: by.role.as_str(), action: &name, request_id };
+        let entry = in_time(self.operators.begin(&begun)).await.map_err(unavailable)?;
         if entry % limits::AUDIT_FORGETS_EVERY == 0
-            && let Err(error) = in_time(operators::forget(&self.postgres, limits::AUDIT_DAYS)).await
+            && let Err(error) = in_time(self.operators.forget(limits::AUDIT_DAYS)).await
         {
             warn!(%error, "old entries of the audit log could not be deleted yet");
         }
@@ -153,7 +154,7 @@ impl<L: Load> Admin<L> {
             Err(problem) => (problem.status, problem.code.as_str()),
         };
         let detail = detail.get();
-        let ended = operators::end(&self.postgres, entry, status, outcome_name, detail.as_deref());
+        let ended = self.operators.end(entry, status, outcome_name, detail.as_deref());
         if let Err(error) = in_time(ended).await {
             // The action ran, and its beginning is recorded.
             error!(%error, request.id = request_id, by = by.name, action = name, detail, status, "the outcome of an action could not be recorded");
@@ -164,7 +165,7 @@ impl<L: Load> Admin<L> {
     // ---- endpoints ----
 
     pub(super) async fn tokens(&self, request: &AdminRequest) -> Result<Answer, Problem> {
-        let tokens = in_time(operators::list(&self.postgres)).await.map_err(unavailable)?;
+        let tokens = in_time(self.operators.list()).await.map_err(unavailable)?;
         Ok(request.json(&json!({ "tokens": tokens })))
     }
 
@@ -191,9 +192,8 @@ impl<L: Load> Admin<L> {
             let taken = format!("{name} is reserved for the host");
             return Err(Code::Conflict.problem(taken).field("name"));
         }
-        let is_new = in_time(operators::add(&self.postgres, &name, role.as_str(), digest, &by))
-            .await
-            .map_err(unavailable)?;
+        let is_new =
+            in_time(self.operators.add(&name, role.as_str(), digest, &by)).await.map_err(unavailable)?;
         if !is_new {
             return Err(Code::Conflict.problem(format!("{name} already has a token")).field("name"));
         }
@@ -202,7 +202,7 @@ impl<L: Load> Admin<L> {
     }
 
     pub(super) async fn revoke_token(&self, name: &str, request: &AdminRequest) -> Result<Answer, Problem> {
-        if !in_time(operators::remove(&self.postgres, name)).await.map_err(unavailable)? {
+        if !in_time(self.operators.remove(name)).await.map_err(unavailable)? {
             return Err(Code::NotFound.problem("no operator of this name has a token"));
         }
         info!(request.id = %request.id, by = request.by.name, name, "revoked an admin token");
@@ -221,9 +221,8 @@ impl<L: Load> Admin<L> {
             let rule = format!("`limit` must be 1 to {}", limits::AUDIT_LISTED_MAX);
             return Err(Code::Invalid.problem(rule).field("limit"));
         }
-        let mut entries = in_time(operators::entries(&self.postgres, number("before")?, limit + 1))
-            .await
-            .map_err(unavailable)?;
+        let mut entries =
+            in_time(self.operators.entries(number("before")?, limit + 1)).await.map_err(unavailable)?;
         let has_more = entries.len() as i64 > limit;
         entries.truncate(limit as usize);
         let next_before = entries.last().filter(|_| has_more).map(|entry| entry.id);

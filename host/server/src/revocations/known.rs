@@ -2,9 +2,9 @@
 //! passed in.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Revocation, Revoked};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use switchboard_core::limits::{REVOKED_TOKENS_MAX, REVOKED_USERS_MAX};
 use switchboard_protocol::session::Credentials;
 
@@ -77,11 +77,11 @@ impl RevocationList {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Lists> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Lists> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.write()
     }
 }
 

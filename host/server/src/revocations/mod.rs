@@ -10,7 +10,6 @@ mod tests;
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
@@ -22,7 +21,7 @@ use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_core::timestamp;
 use switchboard_fanout::Hub;
-use switchboard_postgres::epochs::{self, Epoch};
+use switchboard_postgres::epochs::{Epoch, Epochs};
 use switchboard_postgres::revocations;
 use switchboard_protocol::wire::close::Close;
 
@@ -31,7 +30,8 @@ use switchboard_protocol::wire::close::Close;
 pub struct Revocations(Arc<Inner>);
 
 struct Inner {
-    pool: PgPool,
+    table: revocations::Revocations,
+    epochs: Epochs,
     hub: Hub,
     known: Arc<RevocationList>,
     /// The position up to which all revocations are known, and the position epoch in which it was read.
@@ -39,19 +39,25 @@ struct Inner {
     read: Mutex<(i64, Option<Epoch>)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The maximum of [`limits::REVOKED_TOKENS_MAX`] tokens is revoked.
+    #[error(
+        "the maximum of {} single tokens is already revoked: revoke them by user",
+        limits::REVOKED_TOKENS_MAX
+    )]
     TokensFull,
     /// The tokens of the maximum of [`limits::REVOKED_USERS_MAX`] users are revoked.
+    #[error("the tokens of the maximum of {} users are already revoked", limits::REVOKED_USERS_MAX)]
     UsersFull,
+    #[error("Postgres failed to store or read revocations: {0}")]
     Postgres(sqlx::Error),
 }
 
 impl Revocations {
     /// Reads all revocations. A node must not accept a token before that.
-    pub async fn start(pool: PgPool, hub: Hub) -> Result<Self, Error> {
-        let inner = Inner { pool, hub, known: Arc::default(), read: Mutex::default() };
+    pub async fn start(table: revocations::Revocations, epochs: Epochs, hub: Hub) -> Result<Self, Error> {
+        let inner = Inner { table, epochs, hub, known: Arc::default(), read: Mutex::default() };
         let revocations = Self(Arc::new(inner));
         revocations.clean().await?;
         revocations.read_new().await?;
@@ -71,7 +77,7 @@ impl Revocations {
                 Revoked::User { .. } => Error::UsersFull,
             });
         }
-        in_time(revocations::add(&self.0.pool, revocation, by)).await?;
+        in_time(self.0.table.add(revocation, by)).await?;
         self.read_new().await
     }
 
@@ -108,15 +114,15 @@ impl Revocations {
 
     /// Reads the new revocations, and closes the connections of revoked tokens.
     async fn read_new(&self) -> Result<(), Error> {
-        let Inner { pool, hub, known, read } = &*self.0;
+        let Inner { table, epochs, hub, known, read } = &*self.0;
         let mut read = read.lock().await;
-        let epoch = in_time(epochs::current(pool)).await?;
+        let epoch = in_time(epochs.current()).await?;
         if read.1 != Some(epoch) {
             // After a failover, positions may be given out again for other revocations.
             *read = (0, Some(epoch));
         }
         loop {
-            let page = in_time(revocations::after(pool, read.0, limits::REVOCATIONS_PAGE)).await?;
+            let page = in_time(table.after(read.0, limits::REVOCATIONS_PAGE)).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             let (last, is_all) = (*last, page.len() < limits::REVOCATIONS_PAGE as usize);
             known.add(page.into_iter().map(|(_, revocation)| revocation));
@@ -133,7 +139,7 @@ impl Revocations {
 
     async fn clean(&self) -> Result<(), Error> {
         self.0.known.forget(timestamp::now_ms());
-        in_time(revocations::clean(&self.0.pool)).await.map(drop)
+        in_time(self.0.table.clean()).await.map(drop)
     }
 }
 
@@ -142,25 +148,3 @@ async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> Result<T, E
     let answered = timeout(limits::FOLLOW_WAITS, asked).await;
     answered.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(Error::Postgres)
 }
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::TokensFull => write!(
-                f,
-                "the maximum of {} single tokens is already revoked: revoke them by user",
-                limits::REVOKED_TOKENS_MAX
-            ),
-            Self::UsersFull => {
-                write!(
-                    f,
-                    "the tokens of the maximum of {} users are already revoked",
-                    limits::REVOKED_USERS_MAX
-                )
-            }
-            Self::Postgres(error) => write!(f, "Postgres failed to store or read revocations: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}

@@ -1,5 +1,7 @@
 //! Tests with a real Postgres and Redis: two nodes of one fleet.
 
+use sqlx::PgPool;
+
 use super::*;
 use switchboard_contract::types::Principal;
 use switchboard_core::config::Config;
@@ -17,7 +19,16 @@ async fn node(pool: &PgPool) -> (Revocations, Hub) {
     let redis = Redis::connect(&config, Keyspace::bare()).unwrap();
     let node = NodeId::random();
     let hub = Hub::start(&redis, &node.to_string(), node, Wakes::default());
-    (Revocations::start(pool.clone(), hub.clone()).await.unwrap(), hub)
+    (
+        Revocations::start(
+            revocations::Revocations::new(pool.clone()),
+            Epochs::new(pool.clone()),
+            hub.clone(),
+        )
+        .await
+        .unwrap(),
+        hub,
+    )
 }
 
 fn ana(issued_ms: u64) -> Arc<Credentials> {

@@ -2,9 +2,10 @@
 //! for the pushes that subscribers missed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
@@ -103,7 +104,7 @@ pub(super) struct Touches(Mutex<HashMap<ConnectionId, (UserId, Option<u64>)>>);
 
 impl Touches {
     fn add(&self, connection: ConnectionId, user: &UserId, active: bool) {
-        let mut touched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut touched = self.0.lock();
         let (_, active_ms) = touched.entry(connection).or_insert_with(|| (user.clone(), None));
         if active {
             *active_ms = Some(timestamp::now_ms());
@@ -112,11 +113,11 @@ impl Touches {
 
     /// Removes a connection that has closed. A report after `close` would make it present again.
     fn forget(&self, connection: ConnectionId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
+        self.0.lock().remove(&connection);
     }
 
     fn take(&self) -> Vec<Touch> {
-        let touched = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let touched = std::mem::take(&mut *self.0.lock());
         touched
             .into_iter()
             .map(|(connection, (user, active_ms))| Touch {

@@ -11,7 +11,6 @@ use tracing::{info, warn};
 use super::Triggers;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_postgres::epochs;
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let mut clock = tokio::time::interval(Duration::from_millis(limits::EPOCH_LOOK_MS));
@@ -22,7 +21,7 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
             _ = clock.tick() => {}
         }
         // Without Postgres the epoch is unknown. The probe of the outbox logs that Postgres is away.
-        let Ok(epoch) = epochs::current(triggers.postgres.host()).await else { continue };
+        let Ok(epoch) = triggers.postgres.epochs().current().await else { continue };
         let before = *triggers.epochs.borrow();
         if before == Some(epoch) {
             continue;

@@ -24,7 +24,7 @@ pub(super) use progress::Progress;
 use super::Triggers;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_postgres::outbox::{self, Heads};
+use switchboard_postgres::outbox::Heads;
 
 /// The time between two runs that make future partitions and drop past ones.
 const MAINTENANCE: Duration = Duration::from_secs(3600);
@@ -75,7 +75,7 @@ async fn probe(triggers: Arc<Triggers>, heads: watch::Sender<Heads>, mut guard: 
             () = guard.begun() => return,
             _ = clock.tick() => {}
         }
-        match outbox::heads(triggers.postgres.host()).await {
+        match triggers.postgres.outbox().heads().await {
             Ok(now) => {
                 failing = false;
                 triggers.progress.heads(now, Instant::now());
@@ -98,7 +98,7 @@ async fn maintain(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
             () = tokio::time::sleep_until(next) => {}
         }
         next = Instant::now() + MAINTENANCE;
-        match outbox::maintain(triggers.postgres.host()).await {
+        match triggers.postgres.outbox().maintain().await {
             Ok(missed) => {
                 for (consumer, events) in missed {
                     warn!(

@@ -20,7 +20,6 @@ use switchboard_contract::schedule::Tick;
 use switchboard_core::limits;
 use switchboard_core::manifest::{ScheduleBinding, Scope};
 use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_postgres::schedules;
 use switchboard_releases::registry::Schedule;
 use switchboard_runtime::{Call, LoadedRelease, export};
 
@@ -92,7 +91,7 @@ async fn run_once(
         Scope::Fleet => {
             let every = Duration::from_millis(binding.every_ms);
             let lease = Duration::from_millis(release.manifest.limits.deadline_ms) + Duration::from_secs(1);
-            match schedules::claim(triggers.postgres.host(), handler, &binding.name, every, lease).await {
+            match triggers.postgres.schedules().claim(handler, &binding.name, every, lease).await {
                 Ok(Some(turn)) => turn.due_ms,
                 Ok(None) => return,
                 Err(error) => {
@@ -117,7 +116,7 @@ async fn run_once(
         }
     }
     if binding.scope == Scope::Fleet
-        && let Err(error) = schedules::finish(triggers.postgres.host(), handler, &binding.name).await
+        && let Err(error) = triggers.postgres.schedules().finish(handler, &binding.name).await
     {
         warn!(
             handler.name = %handler,

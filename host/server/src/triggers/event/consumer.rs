@@ -14,7 +14,7 @@ use super::reader::{CursorUpdate, Reader};
 use switchboard_core::limits;
 use switchboard_core::manifest::EventBinding;
 use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_postgres::outbox::{self, Heads, Held, SHARDS};
+use switchboard_postgres::outbox::{Heads, Held, SHARDS};
 use switchboard_releases::registry::Consumer;
 use switchboard_runtime::LoadedRelease;
 
@@ -79,12 +79,12 @@ struct CursorLeases {
 
 impl CursorLeases {
     async fn keep(&mut self, binding: &EventBinding) -> sqlx::Result<()> {
-        let pool = self.triggers.postgres.host();
+        let outbox = self.triggers.postgres.outbox();
         if !self.cursors_exist {
-            outbox::introduce(pool, &self.name, binding.from).await?;
+            outbox.introduce(&self.name, binding.from).await?;
             self.cursors_exist = true;
         }
-        let ours = outbox::renew(pool, &self.name, self.triggers.node, LEASE, &self.held).await?;
+        let ours = outbox.renew(&self.name, self.triggers.node, LEASE, &self.held).await?;
         let (kept, lost): (Vec<_>, Vec<_>) = self.held.iter().partition(|held| ours.contains(&held.shard));
         for Held { shard, .. } in lost {
             warn!(consumer = %self.name, shard, "lost a shard: another node claimed it, or the position epoch changed");
@@ -95,7 +95,7 @@ impl CursorLeases {
         if free == 0 {
             return Ok(());
         }
-        for cursor in outbox::claim(pool, &self.name, self.triggers.node, LEASE, free, &self.held).await? {
+        for cursor in outbox.claim(&self.name, self.triggers.node, LEASE, free, &self.held).await? {
             info!(consumer = %self.name, shard = cursor.shard, "claimed a shard of the outbox; this node reads it");
             self.held.push(cursor.held());
             self.notify(CursorUpdate::Claimed(cursor)).await;

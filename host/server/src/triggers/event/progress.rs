@@ -6,9 +6,9 @@
 //! that it owns.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use switchboard_core::limits;
@@ -46,7 +46,7 @@ struct Shard {
 impl Progress {
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change is one step, so a panic elsewhere cannot have left the state half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Takes the new heads of the shards.

@@ -321,9 +321,9 @@ impl Reader {
         if self.cursors.is_empty() || self.postponed_read_at.is_some_and(|at| now < at + often) {
             return Ok(None);
         }
-        let pool = self.triggers.postgres.host();
+        let outbox = self.triggers.postgres.outbox();
         let shards: Vec<i16> = self.cursors.keys().copied().collect();
-        let waiting = outbox::waiting_keys(pool, &self.consumer, &shards).await?;
+        let waiting = outbox.waiting_keys(&self.consumer, &shards).await?;
         self.cursors.values_mut().for_each(|state| state.postponed.clear());
         self.postponed_read_at = Some(now);
         if waiting.is_empty() {
@@ -334,7 +334,7 @@ impl Reader {
                 state.postponed.insert(key, count);
             }
         }
-        let due: Vec<Waiting> = outbox::due(pool, &self.consumer, &shards, binding.batch as usize).await?;
+        let due: Vec<Waiting> = outbox.due(&self.consumer, &shards, binding.batch as usize).await?;
         let batch = due.iter().map(|waiting| delivery_of(&waiting.event, waiting.attempts)).collect();
         let delivered = self.deliver(release, binding, batch).await;
         let fates: Vec<_> = due
@@ -383,7 +383,7 @@ impl Reader {
 
     /// Stores the fates of delivered events. `attempts` counts the attempts before this one.
     async fn settle(&mut self, release: &LoadedRelease, fates: &[(&Stored, i32, &Fate)]) -> sqlx::Result<()> {
-        let (pool, consumer) = (self.triggers.postgres.host(), &self.consumer);
+        let (outbox, consumer) = (self.triggers.postgres.outbox(), &self.consumer);
         let mut postponed = Vec::new();
         let mut gone = Vec::new();
         for (event, attempts, fate) in fates {
@@ -412,16 +412,16 @@ impl Reader {
                     );
                     metrics::counter!("switchboard_outbox_parked_total", "consumer" => consumer.clone())
                         .increment(1);
-                    outbox::park(pool, consumer, event, attempts + 1, error).await?;
+                    outbox.park(consumer, event, attempts + 1, error).await?;
                 }
             }
         }
-        outbox::settle(pool, consumer, &gone).await?;
+        outbox.settle(consumer, &gone).await?;
         self.postpone(&postponed).await
     }
 
     async fn postpone(&mut self, events: &[(&Stored, i32, Duration)]) -> sqlx::Result<()> {
-        outbox::postpone(self.triggers.postgres.host(), &self.consumer, events).await?;
+        self.triggers.postgres.outbox().postpone(&self.consumer, events).await?;
         for (event, ..) in events {
             if let Some(state) = self.cursors.get_mut(&event.shard) {
                 *state.postponed.entry(event.key.clone()).or_default() += 1;
@@ -447,7 +447,7 @@ impl Reader {
             return Ok(());
         }
         let shards: Vec<i16> = moved.iter().map(|cursor| cursor.shard).collect();
-        let ours = outbox::save(self.triggers.postgres.host(), &self.consumer, &moved).await?;
+        let ours = self.triggers.postgres.outbox().save(&self.consumer, &moved).await?;
         self.saved_at = Instant::now();
         self.cursors.retain(|shard, _| ours.contains(shard) || !shards.contains(shard));
         for shard in ours {
@@ -464,7 +464,7 @@ impl Reader {
             return;
         }
         for state in self.cursors.values() {
-            if let Err(error) = outbox::release(self.triggers.postgres.host(), &state.cursor).await {
+            if let Err(error) = self.triggers.postgres.outbox().release(&state.cursor).await {
                 warn!(consumer = %self.consumer, shard = state.cursor.shard, %error, "cannot release a shard; another node can claim it when the lease expires");
             }
         }
