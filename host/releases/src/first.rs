@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
-use switchboard_recording::{Trace, redact_secrets};
+use switchboard_recording::{Recording, redact_secrets};
 use switchboard_runtime::CallObserver;
 
 /// Holds the recording until the report of the withdrawal is written.
@@ -41,7 +41,7 @@ impl CallObserver for FirstFailureObserver {
         self.canary_failed.notify_one();
     }
 
-    fn recorded(&self, trace: Trace, failed: bool) {
+    fn recorded(&self, trace: Recording, failed: bool) {
         if failed && !self.first.0.begun.swap(true, Ordering::Relaxed) {
             let _ = self.first.0.recording.set(trace.write(redact_secrets));
         }

@@ -24,5 +24,5 @@ mod shadow;
 pub mod signature;
 
 pub use outcome::{NodeOutcome, Outcome, Refused, State};
-pub use rollout::{Deployment, Load, Rollout};
+pub use rollout::{Deployment, Load, Origin, Rollout};
 pub use signature::Trust;

@@ -5,7 +5,6 @@
 //! This module loads and stores nothing: `rollout` sets routing tables, and `triggers` look releases up.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::first::FirstFailure;
+use switchboard_core::hash::fnv1a;
 use switchboard_core::ids::{Address, Digest};
 use switchboard_core::limits;
 use switchboard_core::manifest::{
@@ -179,13 +179,10 @@ pub(super) fn sampled(handler: &str, call: &str, percent: u8) -> bool {
     percentile(handler, call) < percent
 }
 
-/// The hundredth that a user is in. FNV-1a is written out, because it must be the same on every node and in
-/// every version. The handler's name is part of the hash; otherwise every canary would get the same users.
+/// The hundredth that a user is in, the same on every node and in every version. The handler's name is part
+/// of the hash; otherwise every canary would get the same users.
 fn percentile(handler: &str, user: &str) -> u8 {
-    let fold = |hash: u64, text: &str| {
-        text.bytes().fold(hash, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
-    };
-    let hash = fold(fold(fold(0xcbf2_9ce4_8422_2325, handler), "/"), user);
+    let hash = fnv1a(handler.bytes().chain(*b"/").chain(user.bytes()));
     // The low bits of FNV are weak for short texts; the high half is not.
     u8::try_from((hash >> 32) % 100).unwrap_or(0)
 }
@@ -253,16 +250,9 @@ pub struct Consumer<R = LoadedRelease> {
 }
 
 /// Why two releases cannot run together. The message is for the operator who deploys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct Conflict(String);
-
-impl fmt::Display for Conflict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Conflict {}
 
 impl<R: HasManifest> RoutingTable<R> {
     pub fn empty() -> Self {

@@ -2,8 +2,6 @@
 //! all switches, and the reports of the nodes. All SQL about releases is here. This module decides nothing:
 //! `rollout` decides whether a release may run.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::postgres::{PgListener, PgPool, PgRow};
@@ -201,7 +199,8 @@ pub enum SwitchResult {
 }
 
 /// An operation on Postgres that failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("Postgres failed to {attempt}")]
 pub struct Error {
     attempt: &'static str,
     source: sqlx::Error,
@@ -214,18 +213,6 @@ impl Error {
 
     pub fn blame(&self) -> Blame {
         blame_of_sqlx(&self.source)
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Postgres failed to {}", self.attempt)
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
     }
 }
 

@@ -2,9 +2,10 @@
 //! and compared. A shadow changes nothing: its run ends at the first host call that the live call did not
 //! make. A node runs one shadow call at a time; calls that come meanwhile are left out and counted.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -12,7 +13,7 @@ use super::registry;
 use super::repository::ShadowReport;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
-use switchboard_recording::{Outcome, Trace, redact_secrets};
+use switchboard_recording::{Outcome, Recording, redact_secrets};
 use switchboard_runtime::CallObserver;
 
 /// The counts of one shadow on this node.
@@ -31,7 +32,7 @@ impl ShadowCounts {
         match difference {
             None => self.same.fetch_add(1, Relaxed),
             Some(difference) => {
-                let mut examples = self.examples.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut examples = self.examples.lock();
                 if examples.len() < limits::SHADOW_EXAMPLES_MAX && !examples.contains(&difference) {
                     examples.push(difference);
                 }
@@ -53,7 +54,7 @@ impl ShadowCounts {
             same: self.same.load(Relaxed),
             differing: self.differing.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
-            examples: self.examples.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            examples: self.examples.lock().clone(),
         })
     }
 
@@ -69,7 +70,7 @@ impl ShadowCounts {
 
 /// One call for the worker.
 pub(super) struct ShadowCall<R> {
-    pub recording: Trace,
+    pub recording: Recording,
     pub shadow: Arc<R>,
     pub digest: Digest,
     pub counts: Arc<ShadowCounts>,
@@ -99,7 +100,7 @@ impl<R: Send + Sync + 'static> CallObserver for ShadowSampler<R> {
 
     fn failed(&self) {}
 
-    fn recorded(&self, trace: Trace, _failed: bool) {
+    fn recorded(&self, trace: Recording, _failed: bool) {
         let call = ShadowCall {
             recording: trace,
             shadow: self.shadow.clone(),
@@ -113,7 +114,7 @@ impl<R: Send + Sync + 'static> CallObserver for ShadowSampler<R> {
 }
 
 /// Describes in a sentence how the shadow's run of a call differs from the live one.
-pub(super) fn difference(live: &Trace, shadow: &Trace) -> Option<String> {
+pub(super) fn difference(live: &Recording, shadow: &Recording) -> Option<String> {
     let what = match (&live.outcome, &shadow.outcome) {
         (_, Outcome::Failed { kind, detail }) if kind == "diverged" => detail.clone(),
         (Outcome::Returned(_), Outcome::Failed { kind, detail }) => format!("it failed: {kind}: {detail}"),
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
     use switchboard_recording::Exchange;
 
-    fn trace(outcome: Outcome, host_calls: usize) -> Trace {
+    fn trace(outcome: Outcome, host_calls: usize) -> Recording {
         let exchange = Exchange {
             function: "clock.now-ms".to_owned(),
             unordered: false,
@@ -168,7 +169,7 @@ mod tests {
             answer: Some(json!(1)),
             micros: 3,
         };
-        Trace {
+        Recording {
             handler: "echo".to_owned(),
             release: Some(Digest::of(b"any")),
             call: "c1".to_owned(),

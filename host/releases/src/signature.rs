@@ -79,20 +79,9 @@ pub struct Trust {
     keys: Vec<VerifyingKey>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("`release_keys`: `{0}` is neither a public key in hex nor a file made by `switchboard keys`")]
 pub struct InvalidReleaseKey(String);
-
-impl fmt::Display for InvalidReleaseKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "`release_keys`: `{}` is neither a public key in hex nor a file made by `switchboard keys`",
-            self.0
-        )
-    }
-}
-
-impl std::error::Error for InvalidReleaseKey {}
 
 impl Trust {
     pub fn of(config: &Config) -> Result<Self, InvalidReleaseKey> {

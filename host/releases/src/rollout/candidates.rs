@@ -2,12 +2,12 @@
 //! end when the running release changes, because they are compared with it.
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::super::outcome::{Outcome, Refused};
 use super::super::registry::HasManifest;
-use super::super::repository::{Action, Change, HandlerState, Running, TrafficShare, Verdict};
-use super::{Load, Rollout, parsed};
+use super::super::repository::{Action, Change, HandlerState, Running, TrafficShare};
+use super::Load;
+use super::deployer::{Deployer, Origin, parsed};
 
 /// How a release is deployed beside the running one, with its percentage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,24 +18,22 @@ pub enum Deployment {
     Shadow(u8),
 }
 
-impl<L: Load> Rollout<L> {
+impl<L: Load> Deployer<L> {
     /// Makes a release a canary or a shadow, after the checks of a deploy. Deploying the same release again
     /// changes its percentage; another release replaces it.
     pub async fn deploy_beside(
         &self,
         bytes: Bytes,
         how: Deployment,
-        by: &str,
-        note: Option<&str>,
+        origin: Origin<'_>,
     ) -> Result<Outcome, Refused> {
-        let began = Instant::now();
         let file = parsed(bytes).await?;
         let name = file.manifest.name.as_str();
-        let before = self.running(name).await?.ok_or_else(|| Refused::NothingRuns(name.to_owned()))?;
+        let before = self.fleet.running(name).await?.ok_or_else(|| Refused::NothingRuns(name.to_owned()))?;
         if before.digest == file.digest {
             return Err(Refused::RunsAlready(name.to_owned()));
         }
-        self.load_and_store(&file, by, note).await?;
+        self.load_and_store(&file, origin).await?;
         let (action, percent) = match how {
             Deployment::Canary(percent) => (Action::Canary, percent),
             Deployment::Shadow(percent) => (Action::Shadow, percent),
@@ -46,9 +44,8 @@ impl<L: Load> Rollout<L> {
             Deployment::Canary(_) => Running { canary: share, ..before },
             Deployment::Shadow(_) => Running { shadow: share, ..before },
         };
-        let digest = file.digest;
-        let change = Change { action, to, digest, previous, percent: Some(percent), by, note, verdict: None };
-        self.switch(&change, Some(&file.manifest), began).await
+        let change = origin.change(action, to, file.digest, previous, Some(percent));
+        self.switch(&change, Some(&file.manifest), origin.began).await
     }
 
     /// Makes the canary the running release. `release` says which release the caller means.
@@ -56,64 +53,51 @@ impl<L: Load> Rollout<L> {
         &self,
         name: &str,
         release: Option<&str>,
-        by: &str,
-        note: Option<&str>,
+        origin: Origin<'_>,
     ) -> Result<Outcome, Refused> {
-        let began = Instant::now();
-        let before = self.running(name).await?.ok_or_else(|| Refused::UnknownHandler(name.to_owned()))?;
+        let before =
+            self.fleet.running(name).await?.ok_or_else(|| Refused::UnknownHandler(name.to_owned()))?;
         let canary = before.canary.ok_or_else(|| Refused::NoCanary(name.to_owned()))?;
         if let Some(hex) = release
             && self.find(Some(name), hex).await? != canary.digest
         {
             return Err(Refused::OtherCanary(canary.digest));
         }
-        let release = self.load_stored(canary.digest).await?;
+        let release = self.fleet.load_stored(canary.digest).await?;
         let before = HandlerState::Runs(before);
-        let change = Change::of_running(Action::Promote, name, canary.digest, &before, by, note);
-        self.switch(&change, Some(release.manifest()), began).await
+        let change = Change::of_running(Action::Promote, name, canary.digest, &before, origin);
+        self.switch(&change, Some(release.manifest()), origin.began).await
     }
 
     /// Ends the shadow. Its results stay readable.
-    pub async fn unshadow(&self, name: &str, by: &str, note: Option<&str>) -> Result<Outcome, Refused> {
-        let began = Instant::now();
-        let before = self.running(name).await?.ok_or_else(|| Refused::UnknownHandler(name.to_owned()))?;
+    pub async fn unshadow(&self, name: &str, origin: Origin<'_>) -> Result<Outcome, Refused> {
+        let before =
+            self.fleet.running(name).await?.ok_or_else(|| Refused::UnknownHandler(name.to_owned()))?;
         let shadow = before.shadow.ok_or_else(|| Refused::NoShadow(name.to_owned()))?;
-        self.end_candidate(Action::Unshadow, before, shadow, by, note, None, began).await
+        self.end_candidate(Action::Unshadow, before, shadow, origin).await
     }
 
     /// Ends the canary: the running release answers everybody again.
-    pub(super) async fn withdraw(
-        &self,
-        before: Running,
-        by: &str,
-        note: Option<&str>,
-        verdict: Option<&Verdict>,
-        began: Instant,
-    ) -> Result<Outcome, Refused> {
+    pub(super) async fn withdraw(&self, before: Running, origin: Origin<'_>) -> Result<Outcome, Refused> {
         let canary = before.canary.ok_or_else(|| Refused::NoCanary(before.name.clone()))?;
-        self.end_candidate(Action::Withdraw, before, canary, by, note, verdict, began).await
+        self.end_candidate(Action::Withdraw, before, canary, origin).await
     }
 
-    #[allow(clippy::too_many_arguments)] // what a change consists of
     async fn end_candidate(
         &self,
         action: Action,
         before: Running,
         ended: TrafficShare,
-        by: &str,
-        note: Option<&str>,
-        verdict: Option<&Verdict>,
-        began: Instant,
+        origin: Origin<'_>,
     ) -> Result<Outcome, Refused> {
-        let running = self.load_stored(before.digest).await?;
+        let running = self.fleet.load_stored(before.digest).await?;
         let digest = before.digest;
         let to = match action {
             Action::Unshadow => Running { shadow: None, ..before },
             _ => Running { canary: None, ..before },
         };
-        let previous = Some(ended.digest);
-        let change = Change { action, to, digest, previous, percent: None, by, note, verdict };
-        self.switch(&change, Some(running.manifest()), began).await
+        let change = origin.change(action, to, digest, Some(ended.digest), None);
+        self.switch(&change, Some(running.manifest()), origin.began).await
     }
 }
 

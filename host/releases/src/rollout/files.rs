@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
@@ -16,7 +17,8 @@ use tracing::{error, info, warn};
 use super::super::outcome::{Outcome, Refused};
 use super::super::repository::{FOUND_BY, SkipReason};
 use super::super::signature::Signature;
-use super::{Load, Rollout, parsed};
+use super::Load;
+use super::deployer::{Deployer, Origin, parsed};
 use switchboard_core::error::Blame;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
@@ -24,7 +26,7 @@ use switchboard_core::shutdown::ShutdownGuard;
 
 /// The files that should run and do not.
 #[derive(Default)]
-pub(super) struct Files {
+struct Files {
     waiting: Mutex<BTreeMap<PathBuf, Waiting>>,
     /// Notified when a file begins to wait.
     added: Notify,
@@ -45,7 +47,7 @@ struct Waiting {
 impl Files {
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Waiting>> {
         // Each change is one step, so a panic elsewhere cannot have left it half done.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     fn remove(&self, path: &Path) {
@@ -90,9 +92,16 @@ impl Files {
     }
 }
 
-impl<L: Load> Rollout<L> {
-    /// Deploys the files of a directory that should be deployed. The result leaves out the others. A failure
-    /// is logged and tried again by `follow`. The error means that the directory cannot be read.
+pub(super) struct FileDeployer<L: Load> {
+    deployer: Arc<Deployer<L>>,
+    files: Files,
+}
+
+impl<L: Load> FileDeployer<L> {
+    pub fn new(deployer: Arc<Deployer<L>>) -> Self {
+        Self { deployer, files: Files::default() }
+    }
+
     pub async fn deploy_found(
         &self,
         directory: &Path,
@@ -110,8 +119,7 @@ impl<L: Load> Rollout<L> {
         Ok(done.into_iter().filter_map(|(path, result)| Some((path, result.transpose()?))).collect())
     }
 
-    /// Returns the files that should run and do not, each with the reason.
-    pub fn files_missing(&self) -> Vec<String> {
+    pub fn missing(&self) -> Vec<String> {
         let waiting = self.files.waiting();
         let missing = waiting.iter().filter(|(_, waiting)| waiting.should_run);
         missing
@@ -123,8 +131,8 @@ impl<L: Load> Rollout<L> {
     }
 
     /// Tries waiting files again, until the shutdown begins.
-    pub(super) async fn retry_files(&self, mut guard: ShutdownGuard) {
-        let mut changes = self.registry.changes();
+    pub async fn run(&self, mut guard: ShutdownGuard) {
+        let mut changes = self.deployer.fleet.registry.changes();
         loop {
             let next = self.files.next_retry();
             let due = async {
@@ -150,7 +158,7 @@ impl<L: Load> Rollout<L> {
     async fn drop_skipped(&self) {
         for (path, digest, name) in self.files.known() {
             // Without an answer the file keeps waiting.
-            if let Ok(Some(reason)) = self.repository.skip_reason(digest, &name).await
+            if let Ok(Some(reason)) = self.deployer.fleet.repository.skip_reason(digest, &name).await
                 && reason != SkipReason::HasCandidate
             {
                 self.files.remove(&path);
@@ -195,12 +203,12 @@ impl<L: Load> Rollout<L> {
         let name = file.manifest.name.clone();
         *release = Some((file.digest, name.clone()));
         self.store_signatures(path, file.digest).await?;
-        self.repository.found(file.digest, &name).await?;
+        self.deployer.fleet.repository.found(file.digest, &name).await?;
         loop {
-            if let Some(reason) = self.repository.skip_reason(file.digest, &name).await? {
+            if let Some(reason) = self.deployer.fleet.repository.skip_reason(file.digest, &name).await? {
                 return Err(Refused::Skipped(reason));
             }
-            match self.deploy_file(&file, FOUND_BY, Some("found at start"), Instant::now()).await {
+            match self.deployer.deploy_file(&file, Origin::new(FOUND_BY, Some("found at start"))).await {
                 // Another node was first, with the same file or another one. The history shows which.
                 Err(Refused::Lost { .. }) => {}
                 done => return done,
@@ -218,6 +226,6 @@ impl<L: Load> Rollout<L> {
             Vec::new()
         });
         signatures.retain(|signature| signature.is_of(digest));
-        Ok(self.repository.keep_signatures(digest, &signatures, FOUND_BY).await?)
+        Ok(self.deployer.fleet.repository.keep_signatures(digest, &signatures, FOUND_BY).await?)
     }
 }

@@ -2,9 +2,12 @@
 //! reports the result.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -12,14 +15,16 @@ use super::super::first::FirstFailureObserver;
 use super::super::outcome::Refused;
 use super::super::registry::{Canary, Candidate, Entry, Observable, RoutingTable};
 use super::super::repository::{Error, Heartbeat, Report, Running, TrafficShare};
-use super::{Load, Rollout};
+use super::Load;
+use super::fleet::Fleet;
+use super::shadows::Shadows;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 
 /// The state that is kept between two passes.
 #[derive(Default)]
-pub(super) struct FollowState {
+struct FollowState {
     /// The last generation that was handled. None before the first pass, because an empty fleet has
     /// generation 0.
     generation: Option<i64>,
@@ -39,7 +44,7 @@ struct Failed {
 /// The releases that the fleet runs and this node does not. Kept apart from `FollowState`, which stays locked
 /// while a release is compiled.
 #[derive(Default)]
-pub(super) struct MissingReleases(Mutex<Option<BTreeMap<String, MissingRelease>>>);
+struct MissingReleases(Mutex<Option<BTreeMap<String, MissingRelease>>>);
 
 struct MissingRelease {
     digest: Digest,
@@ -54,7 +59,7 @@ impl MissingReleases {
     where
         R: Observable,
     {
-        let mut missing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing = self.0.lock();
         let mut before = missing.take().unwrap_or_default();
         let runs = |running: &Running| {
             current.by_name(&running.name).is_some_and(|entry| entry.digest == running.digest)
@@ -71,7 +76,7 @@ impl MissingReleases {
     }
 
     fn messages(&self) -> Vec<String> {
-        let missing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = self.0.lock();
         let Some(missing) = &*missing else {
             return vec!["this node has not read the running releases from Postgres yet".to_owned()];
         };
@@ -109,42 +114,76 @@ impl<R: Observable> LoadedHandler<R> {
     }
 }
 
-impl<L: Load> Rollout<L> {
-    /// Runs the node's background tasks until the shutdown begins.
-    pub async fn follow(&self, guard: ShutdownGuard) {
+/// Makes this node follow the fleet.
+pub(super) struct Follower<L: Load> {
+    fleet: Arc<Fleet<L>>,
+    admin: SocketAddr,
+    /// The number of open connections, for the heartbeat.
+    connections: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Locked from reading what the fleet runs until this node runs it: two passes at once would undo each
+    /// other.
+    state: tokio::sync::Mutex<FollowState>,
+    /// Notified when the fleet may have switched.
+    pub hint: Arc<Notify>,
+    /// Notified when a call of a canary failed.
+    pub canary_failed: Arc<Notify>,
+    shadows: Arc<Shadows<L::Release>>,
+    missing: MissingReleases,
+}
+
+impl<L: Load> Follower<L> {
+    pub fn new(
+        fleet: Arc<Fleet<L>>,
+        shadows: Arc<Shadows<L::Release>>,
+        admin: SocketAddr,
+        connections: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            fleet,
+            admin,
+            connections: Box::new(connections),
+            state: tokio::sync::Mutex::new(FollowState::default()),
+            hint: Arc::new(Notify::new()),
+            canary_failed: Arc::new(Notify::new()),
+            shadows,
+            missing: MissingReleases::default(),
+        }
+    }
+
+    pub async fn join(&self) -> Result<(), Error> {
+        self.fleet.repository.heartbeat(&self.heartbeat()).await?;
+        self.converge().await
+    }
+
+    pub async fn run(&self, guard: ShutdownGuard) {
         tokio::join!(
             self.listen_for_hints(guard.clone()),
             self.poll(guard.clone()),
-            self.guard_canaries(guard.clone()),
-            self.serve_shadows(guard.clone()),
-            self.retry_files(guard.clone()),
             self.send_heartbeats(guard),
         );
     }
 
-    /// Restates one sentence for each handler whose release does not run on this node. A missing canary or
-    /// shadow is not listed, because the running release answers everybody.
     pub fn releases_missing(&self) -> Vec<String> {
         self.missing.messages()
     }
 
     /// Makes this node run what the fleet should run, as far as it can.
-    pub(super) async fn converge(&self) -> Result<(), Error> {
-        let mut state = self.follow_state.lock().await;
-        let generation = in_time("read the fleet's generation", self.repository.generation()).await?;
+    pub async fn converge(&self) -> Result<(), Error> {
+        let mut state = self.state.lock().await;
+        let generation = in_time("read the fleet's generation", self.fleet.repository.generation()).await?;
         if state.generation == Some(generation)
             && state.unreported.is_empty()
             && !state.has_due(Instant::now())
         {
             return Ok(());
         }
-        let wanted = in_time("read the running releases", self.repository.running()).await?;
-        let retired = in_time("read the retired handlers", self.repository.retired()).await?;
+        let wanted = in_time("read the running releases", self.fleet.repository.running()).await?;
+        let retired = in_time("read the retired handlers", self.fleet.repository.retired()).await?;
         state.failed.retain(|name, _| wanted.iter().any(|running| running.name == *name));
-        self.missing.update(&wanted, &self.registry.current(), &state);
+        self.missing.update(&wanted, &self.fleet.registry.current(), &state);
         let mut ready = Vec::new();
         for running in self.pending(&state, &wanted) {
-            match self.load_stored(running.digest).await {
+            match self.fleet.load_stored(running.digest).await {
                 Ok(release) => ready.push(self.load_candidates(running, release).await?),
                 // Postgres failed between two reads: this says nothing about the release.
                 Err(Refused::Backend(error)) => return Err(error),
@@ -156,14 +195,14 @@ impl<L: Load> Rollout<L> {
         // A handler in `wanted` was brought back between the two reads.
         let gone = retired.iter().filter(|gone| wanted.iter().all(|running| running.name != gone.name));
         for gone in gone.filter(|gone| seen.is_none_or(|seen| seen < gone.generation)) {
-            self.loaded().forget(&gone.name);
+            self.fleet.forget(&gone.name);
             let (name, generation) = (gone.name.clone(), gone.generation);
             state.unreported.insert(name.clone(), Report { name, generation, digest: None, error: None });
         }
-        self.missing.update(&wanted, &self.registry.current(), &state);
+        self.missing.update(&wanted, &self.fleet.registry.current(), &state);
         state.generation = Some(generation);
         while let Some((name, report)) = state.unreported.pop_first() {
-            if let Err(error) = self.repository.report(self.node, &report).await {
+            if let Err(error) = self.fleet.repository.report(self.fleet.node, &report).await {
                 state.unreported.insert(name, report);
                 return Err(error);
             }
@@ -183,7 +222,7 @@ impl<L: Load> Rollout<L> {
             [(running.canary, "canary", &mut canary), (running.shadow, "shadow", &mut shadow)]
         {
             let Some(TrafficShare { digest, percent }) = share else { continue };
-            match self.load_stored(digest).await {
+            match self.fleet.load_stored(digest).await {
                 Ok(release) => *slot = Some(Candidate { digest, release, percent }),
                 Err(Refused::Backend(error)) => return Err(error),
                 Err(reason) => {
@@ -195,10 +234,10 @@ impl<L: Load> Rollout<L> {
         Ok(LoadedHandler { running, release, canary, shadow, absent })
     }
 
-    /// Restates what should run and does not run here, the oldest switch first, without releases that failed
+    /// Returns what should run and does not run here, the oldest switch first, without releases that failed
     /// lately.
     fn pending(&self, state: &FollowState, wanted: &[Running]) -> Vec<Running> {
-        let (current, now) = (self.registry.current(), Instant::now());
+        let (current, now) = (self.fleet.registry.current(), Instant::now());
         let mut pending: Vec<_> = wanted
             .iter()
             .filter(|running| {
@@ -218,7 +257,7 @@ impl<L: Load> Rollout<L> {
     /// Swaps all loaded releases at once. An old release that stays, because its successor did not load, may
     /// conflict with the others. Then they are swapped one by one, so that as many as possible change.
     fn swap(&self, state: &mut FollowState, wanted: &[Running], ready: Vec<LoadedHandler<L::Release>>) {
-        let current = self.registry.current();
+        let current = self.fleet.registry.current();
         let mut entries: BTreeMap<String, Arc<Entry<L::Release>>> = current
             .handlers()
             .filter(|entry| wanted.iter().any(|running| running.name == entry.name))
@@ -235,7 +274,7 @@ impl<L: Load> Rollout<L> {
             && let Ok(next) = RoutingTable::of(entries.values().cloned())
         {
             gone.iter().for_each(|entry| self.detach_observers(entry));
-            self.registry.swap(next);
+            self.fleet.registry.swap(next);
             for entry in gone {
                 info!(handler.name = %entry.name, handler.was = entry.digest.short(), "{} is retired", entry.name);
             }
@@ -254,17 +293,17 @@ impl<L: Load> Rollout<L> {
             .collect();
         if let Ok(next) = RoutingTable::of(entries.into_values()) {
             fresh.iter().for_each(|(.., entry)| self.attach_observers(current.by_name(&entry.name), entry));
-            self.registry.swap(next);
+            self.fleet.registry.swap(next);
             for (running, absent, _) in fresh {
                 self.record_success(state, &running, absent, &current);
             }
             return;
         }
         for (running, absent, entry) in fresh {
-            match self.registry.current().with(entry.clone()) {
+            match self.fleet.registry.current().with(entry.clone()) {
                 Ok(next) => {
                     self.attach_observers(current.by_name(&entry.name), &entry);
-                    self.registry.swap(next);
+                    self.fleet.registry.swap(next);
                     self.record_success(state, &running, absent, &current);
                 }
                 Err(conflict) => self.record_failure(state, &running, conflict.to_string()),
@@ -330,7 +369,7 @@ impl<L: Load> Rollout<L> {
 
     fn record_failure(&self, state: &mut FollowState, running: &Running, error: String) {
         let Running { name, digest, generation, .. } = running;
-        let kept = self.registry.current().by_name(name).map(|entry| entry.digest);
+        let kept = self.fleet.registry.current().by_name(name).map(|entry| entry.digest);
         let release = digest.short();
         metrics::counter!("switchboard_swaps_refused_total", "handler" => name.clone()).increment(1);
         let stays = kept.map_or_else(|| "no release".to_owned(), |digest| digest.short());
@@ -384,19 +423,20 @@ impl<L: Load> Rollout<L> {
                 _ = tick.tick() => {}
                 () = guard.begun() => break,
             }
-            let known = in_time("store a heartbeat", self.repository.heartbeat(&self.heartbeat())).await;
+            let known =
+                in_time("store a heartbeat", self.fleet.repository.heartbeat(&self.heartbeat())).await;
             match known {
                 Ok(false) => {}
                 // The node was silent for so long that Postgres deleted it with its reports.
-                Ok(true) => self.report_again(&mut *self.follow_state.lock().await),
+                Ok(true) => self.report_again(&mut *self.state.lock().await),
                 Err(error) => tracing::debug!(%error, "no heartbeat was stored; `poll` logs the reason"),
             }
         }
-        let _ = in_time("remove a node", self.repository.leave(self.node)).await;
+        let _ = in_time("remove a node", self.fleet.repository.leave(self.fleet.node)).await;
     }
 
     fn report_again(&self, state: &mut FollowState) {
-        for entry in self.registry.current().handlers() {
+        for entry in self.fleet.registry.current().handlers() {
             let report = Report {
                 name: entry.name.clone(),
                 generation: entry.generation,
@@ -411,7 +451,7 @@ impl<L: Load> Rollout<L> {
     async fn listen_for_hints(&self, mut guard: ShutdownGuard) {
         loop {
             let hints = async {
-                let mut hints = self.repository.hints(self.node).await?;
+                let mut hints = self.fleet.repository.hints(self.fleet.node).await?;
                 loop {
                     hints.next().await?;
                     self.hint.notify_one();
@@ -431,8 +471,8 @@ impl<L: Load> Rollout<L> {
         }
     }
 
-    pub(super) fn heartbeat(&self) -> Heartbeat {
-        Heartbeat { node: self.node, admin: self.admin, connections: (self.connections)() }
+    fn heartbeat(&self) -> Heartbeat {
+        Heartbeat { node: self.fleet.node, admin: self.admin, connections: (self.connections)() }
     }
 }
 

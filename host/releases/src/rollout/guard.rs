@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -13,7 +14,9 @@ use super::super::judge::{self, Cause};
 use super::super::outcome::Refused;
 use super::super::registry::{Canary, Entry, HasManifest};
 use super::super::repository::{GUARDED_BY, Verdict};
-use super::{Load, Rollout};
+use super::Load;
+use super::deployer::{Deployer, Origin};
+use super::follow::Follower;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 
@@ -24,8 +27,19 @@ struct CanaryState {
     cause: Option<Cause>,
 }
 
-impl<L: Load> Rollout<L> {
-    pub(super) async fn guard_canaries(&self, mut guard: ShutdownGuard) {
+/// Withdraws canaries that are worse than the running release.
+pub(super) struct CanaryGuard<L: Load> {
+    deployer: Arc<Deployer<L>>,
+    canary_failed: Arc<Notify>,
+    hint: Arc<Notify>,
+}
+
+impl<L: Load> CanaryGuard<L> {
+    pub fn new(deployer: Arc<Deployer<L>>, follower: &Follower<L>) -> Self {
+        Self { deployer, canary_failed: follower.canary_failed.clone(), hint: follower.hint.clone() }
+    }
+
+    pub async fn run(&self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::CANARY_LOOKS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut states: HashMap<String, CanaryState> = HashMap::new();
@@ -40,7 +54,7 @@ impl<L: Load> Rollout<L> {
                 () = guard.begun() => return,
             }
             checked_at = Instant::now();
-            let current = self.registry.current();
+            let current = self.deployer.fleet.registry.current();
             let canaries = current.handlers().filter(|entry| entry.canary.is_some());
             let canaries: Vec<_> = canaries.cloned().collect();
             drop(current);
@@ -97,7 +111,7 @@ impl<L: Load> Rollout<L> {
                 "release": canary.candidate.digest,
                 "percent": canary.candidate.percent,
                 "running": entry.digest,
-                "node": self.node.to_string(),
+                "node": self.deployer.fleet.node.to_string(),
                 "cause": reason,
                 "over": cause.over,
                 "window_ms": cause.window_ms,
@@ -106,10 +120,12 @@ impl<L: Load> Rollout<L> {
             }),
             recording: canary.first_failure.recording().map(str::to_owned),
         };
-        let before = self.running(&entry.name).await?.filter(|now| now.generation == entry.generation);
+        let before =
+            self.deployer.fleet.running(&entry.name).await?.filter(|now| now.generation == entry.generation);
         let before = before.ok_or(Refused::Lost { to: None })?;
         let note = format!("automatic: {reason}");
-        let withdrawal = self.withdraw(before, GUARDED_BY, Some(&note), Some(&verdict), Instant::now());
+        let origin = Origin { verdict: Some(&verdict), ..Origin::new(GUARDED_BY, Some(&note)) };
+        let withdrawal = self.deployer.withdraw(before, origin);
         // Do not wait for silent nodes, because other canaries must be checked. If nothing was switched, the
         // next check tries again.
         let Ok(outcome) = timeout(limits::CANARY_WINDOW_SHORT, withdrawal).await else { return Ok(()) };

@@ -1,14 +1,16 @@
 //! The worker of this node that runs copies of live calls on shadows, and reports the results. There is one
 //! worker a node.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
 use super::super::shadow::{ShadowCall, ShadowCounts, ShadowSampler, difference};
-use super::{Load, Rollout};
+use super::Load;
+use super::fleet::Fleet;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
@@ -35,7 +37,7 @@ impl<R> Shadows<R> {
         digest: Digest,
         percent: u8,
     ) -> ShadowSampler<R> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         let known = counts.iter().find(|(name, known, _)| name == handler && *known == digest);
         let counted = known.map(|(.., counted)| counted.clone()).unwrap_or_else(|| {
             let counted = Arc::<ShadowCounts>::default();
@@ -53,20 +55,30 @@ impl<R> Shadows<R> {
     }
 }
 
-impl<L: Load> Rollout<L> {
-    pub(super) async fn serve_shadows(&self, guard: ShutdownGuard) {
-        tokio::join!(self.run_shadows(guard.clone()), self.report_shadows(guard));
+/// Runs the copies of calls and reports their results.
+pub(super) struct ShadowRunner<L: Load> {
+    fleet: Arc<Fleet<L>>,
+    shadows: Arc<Shadows<L::Release>>,
+}
+
+impl<L: Load> ShadowRunner<L> {
+    pub fn new(fleet: Arc<Fleet<L>>, shadows: Arc<Shadows<L::Release>>) -> Self {
+        Self { fleet, shadows }
     }
 
-    async fn run_shadows(&self, mut guard: ShutdownGuard) {
-        let taken = self.shadows.calls.lock().unwrap_or_else(PoisonError::into_inner).take();
+    pub async fn run(&self, guard: ShutdownGuard) {
+        tokio::join!(self.run_calls(guard.clone()), self.report(guard));
+    }
+
+    async fn run_calls(&self, mut guard: ShutdownGuard) {
+        let taken = self.shadows.calls.lock().take();
         let Some(mut calls) = taken else { return };
         loop {
             let ShadowCall { recording, shadow, digest, counts: counted } = tokio::select! {
                 Some(call) = calls.recv() => call,
                 () = guard.begun() => return,
             };
-            match self.loader.replay(&shadow, &recording).await {
+            match self.fleet.loader.replay(&shadow, &recording).await {
                 Ok(again) => counted.count(difference(&recording, &again)),
                 Err(refusal) => {
                     debug!(handler.release = %digest.short(), call = recording.call, %refusal, "a call could not be replayed on the shadow");
@@ -76,7 +88,7 @@ impl<L: Load> Rollout<L> {
         }
     }
 
-    async fn report_shadows(&self, mut guard: ShutdownGuard) {
+    async fn report(&self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::SHADOW_REPORT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -84,10 +96,12 @@ impl<L: Load> Rollout<L> {
                 _ = tick.tick() => false,
                 () = guard.begun() => true,
             };
-            let counts = self.shadows.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let counts = self.shadows.counts.lock().clone();
             for (name, digest, counted) in &counts {
                 let Some(seen) = counted.take_report() else { continue };
-                if let Err(error) = self.repository.shadowed(self.node, name, *digest, &seen).await {
+                if let Err(error) =
+                    self.fleet.repository.shadowed(self.fleet.node, name, *digest, &seen).await
+                {
                     debug!(%error, "the results of a shadow could not be stored; the next report includes them");
                     counted.mark_unreported();
                 }
@@ -96,7 +110,7 @@ impl<L: Load> Rollout<L> {
             // Only this list still holds the counts of a shadow that ended.
             let is_over =
                 |counted: &Arc<ShadowCounts>| Arc::strong_count(counted) == 1 && !counted.has_unreported();
-            let mut counts = self.shadows.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counts = self.shadows.counts.lock();
             counts.retain(|(.., counted)| !is_over(counted));
             if ends {
                 return;

@@ -1,6 +1,7 @@
 //! Several nodes in one process, with one real Postgres. Their loader takes any file, unless its manifest
 //! says that this node refuses it. The tests of the runtime cover the compiler.
 
+use bytes::Bytes;
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 
@@ -9,8 +10,9 @@ use ed25519_dalek::SigningKey;
 use super::*;
 use crate::manifests::{Manifests, SEND, file};
 use crate::outcome::State;
-use crate::repository::Heartbeat;
+use crate::repository::{Action, Change, Heartbeat, SwitchResult};
 use crate::signature::{self, Signature};
+use switchboard_core::ids::Digest;
 use switchboard_core::shutdown::Shutdown;
 use switchboard_testing::with_database;
 
@@ -126,7 +128,7 @@ async fn a_bad_file_is_refused_with_a_reason() {
         for bad in [Bytes::from_static(b"garbage"), file("send", "", ""), file("send", SEND, "not on a")] {
             node.deploy(&bad).await.unwrap_err();
         }
-        assert_eq!(node.rollout.repository.releases(None, false).await.unwrap().len(), 0);
+        assert_eq!(node.rollout.repository().releases(None, false).await.unwrap().len(), 0);
         assert_eq!(node.runs("send"), None);
     })
     .await;
@@ -147,7 +149,8 @@ async fn a_node_that_cannot_load_a_release_keeps_the_old_one_and_is_named() {
         assert!(of_b.error.as_ref().unwrap().contains("no room"), "{of_b:?}");
         assert_eq!((a.runs("send"), b.runs("send")), (Some(Digest::of(&second)), Some(Digest::of(&first))));
 
-        let back = b.rollout.rollback("send", None, "bo", Some("b cannot")).await.unwrap();
+        let back =
+            b.rollout.deployer.rollback("send", None, Origin::new("bo", Some("b cannot"))).await.unwrap();
         assert!(back.complete && back.digest == Digest::of(&first), "{back:?}");
         assert_eq!(a.runs("send"), Some(Digest::of(&first)));
     })
@@ -158,24 +161,27 @@ async fn a_node_that_cannot_load_a_release_keeps_the_old_one_and_is_named() {
 async fn a_rollback_goes_to_what_ran_before_or_to_a_named_release() {
     with_database(|pool| async move {
         let node = Node::start("a", &pool).await;
-        let unknown = node.rollout.rollback("send", None, "ana", None).await.unwrap_err();
+        let unknown =
+            node.rollout.deployer.rollback("send", None, Origin::new("ana", None)).await.unwrap_err();
         assert_eq!(unknown.problem().status, 404);
 
         let files = ["first", "second", "third"].map(|text| file("send", SEND, text));
         node.deploy(&files[0]).await.unwrap();
-        let nothing = node.rollout.rollback("send", None, "ana", None).await.unwrap_err();
+        let nothing =
+            node.rollout.deployer.rollback("send", None, Origin::new("ana", None)).await.unwrap_err();
         assert_eq!(nothing.problem().status, 409);
         node.deploy(&files[1]).await.unwrap();
         node.deploy(&files[2]).await.unwrap();
 
         let [first, second, _] = files.map(|file| Digest::of(&file));
-        node.rollout.rollback("send", None, "ana", None).await.unwrap();
+        node.rollout.deployer.rollback("send", None, Origin::new("ana", None)).await.unwrap();
         assert_eq!(node.runs("send"), Some(second));
-        node.rollout.rollback("send", Some(&first.short()), "ana", None).await.unwrap();
+        node.rollout.deployer.rollback("send", Some(&first.short()), Origin::new("ana", None)).await.unwrap();
         assert_eq!(node.runs("send"), Some(first));
 
         for (to, status) in [("abc", 422), ("none of it", 422), ("000000000000", 404)] {
-            let refused = node.rollout.rollback("send", Some(to), "ana", None).await.unwrap_err();
+            let refused =
+                node.rollout.deployer.rollback("send", Some(to), Origin::new("ana", None)).await.unwrap_err();
             assert_eq!(refused.problem().status, status, "{to}");
         }
         assert_eq!(node.runs("send"), Some(first));
@@ -198,7 +204,7 @@ async fn a_late_node_starts_with_what_the_fleet_runs() {
         assert_eq!(early.rollout.releases_missing(), [""; 0]);
         assert_eq!((late.runs("send"), late.runs("other").is_some()), (None, true));
 
-        let known = late.rollout.repository.nodes().await.unwrap();
+        let known = late.rollout.repository().nodes().await.unwrap();
         let said = &known.iter().find(|node| node.id == late.rollout.node.uuid()).unwrap().handlers;
         assert!(said.iter().any(|handler| handler.name == "send" && handler.error.is_some()), "{said:?}");
         early.stop().await;
@@ -222,7 +228,12 @@ async fn a_node_misses_a_release_until_it_loads_or_the_fleet_runs_another() {
         // When a canary does not load, every user gets the running release.
         early.deploy(&file("send", SEND, "")).await.unwrap();
         let canary = file("send", SEND, "not on late");
-        early.rollout.deploy_beside(canary, Deployment::Canary(50), "ana", None).await.unwrap();
+        early
+            .rollout
+            .deployer
+            .deploy_beside(canary, Deployment::Canary(50), Origin::new("ana", None))
+            .await
+            .unwrap();
         until(|| late.rollout.releases_missing().is_empty()).await;
         early.stop().await;
         late.stop().await;
@@ -290,7 +301,7 @@ async fn a_start_deploys_what_the_fleet_never_saw_and_undoes_nothing() {
 
         let deployed = node.rollout.deploy_found(directory.path()).await.unwrap();
         assert!(matches!(&deployed[..], [(path, Ok(_))] if path.ends_with("send.wasm")), "{deployed:?}");
-        node.rollout.rollback("send", None, "ana", Some("it was worse")).await.unwrap();
+        node.rollout.deployer.rollback("send", None, Origin::new("ana", Some("it was worse"))).await.unwrap();
         assert!(node.rollout.deploy_found(directory.path()).await.unwrap().is_empty());
         assert_eq!(node.runs("send"), Some(Digest::of(&old)));
         assert_eq!(node.rollout.files_missing(), [""; 0]);
@@ -422,25 +433,25 @@ async fn a_node_loads_only_what_a_key_that_it_trusts_has_signed() {
         // Deployment what runs it is the same.
         let trial = file("send", SEND, "trial");
         for how in [Deployment::Canary(50), Deployment::Shadow(50)] {
-            let refused = node.rollout.deploy_beside(trial.clone(), how, "ana", None).await.unwrap_err();
+            let refused = node.rollout.deployer.deploy_beside(trial.clone(), how, Origin::new("ana", None)).await.unwrap_err();
             assert_eq!(refused.problem().status, 422, "{how:?}");
             assert!(refused.to_string().contains("not signed"), "{how:?}: {refused}");
         }
         sign(&trial, &ours).await;
         for how in [Deployment::Canary(50), Deployment::Shadow(50)] {
-            let outcome = node.rollout.deploy_beside(trial.clone(), how, "ana", None).await.unwrap();
+            let outcome = node.rollout.deployer.deploy_beside(trial.clone(), how, Origin::new("ana", None)).await.unwrap();
             let lacks = outcome.nodes.iter().find(|node| !node.is_live()).unwrap();
             assert!(lacks.error.as_deref().unwrap().contains("not signed"), "{how:?}: {lacks:?}");
             let late = Node::that_trusts(std::slice::from_ref(&their_key), "c", &pool).await;
             for (node, has_it) in [(&node, true), (&strict, false), (&late, false)] {
-                let entry = node.rollout.registry.current().by_name("send").unwrap().clone();
+                let entry = node.rollout.registry().current().by_name("send").unwrap().clone();
                 let (canary, shadow) = (entry.canary.is_some(), entry.shadow.is_some());
                 let beside = matches!(how, Deployment::Canary(_)) && canary || shadow;
                 assert_eq!((entry.digest, beside), (Digest::of(&good), has_it), "{how:?}");
             }
             late.stop().await;
         }
-        let promoted = node.rollout.promote("send", None, "ana", None).await.unwrap();
+        let promoted = node.rollout.deployer.promote("send", None, Origin::new("ana", None)).await.unwrap();
         assert!(!promoted.complete, "{promoted:?}");
         assert_eq!(
             (node.runs("send"), strict.runs("send")),
@@ -466,14 +477,23 @@ async fn a_retired_handler_is_gone_everywhere_until_an_operator_brings_it_back()
         let (first, second) = (file("send", SEND, "first"), file("send", SEND, "second"));
         std::fs::write(directory.path().join("send.wasm"), file("send", SEND, "never seen")).unwrap();
         a.deploy(&first).await.unwrap();
-        a.rollout.deploy_beside(second.clone(), Deployment::Canary(50), "ana", None).await.unwrap();
-        a.rollout.deploy_beside(second.clone(), Deployment::Shadow(50), "ana", None).await.unwrap();
+        a.rollout
+            .deployer
+            .deploy_beside(second.clone(), Deployment::Canary(50), Origin::new("ana", None))
+            .await
+            .unwrap();
+        a.rollout
+            .deployer
+            .deploy_beside(second.clone(), Deployment::Shadow(50), Origin::new("ana", None))
+            .await
+            .unwrap();
 
-        let outcome = b.rollout.retire("send", "bo", Some("nobody uses it")).await.unwrap();
+        let outcome =
+            b.rollout.deployer.retire("send", Origin::new("bo", Some("nobody uses it"))).await.unwrap();
         assert!(outcome.complete && outcome.nodes.len() == 2, "{outcome:?}");
         assert_eq!((outcome.action, outcome.digest), (Action::Retire, Digest::of(&first)));
         for node in [&a, &b] {
-            let current = node.rollout.registry.current();
+            let current = node.rollout.registry().current();
             assert!(current.by_name("send").is_none() && current.frame("message.send").is_none());
             assert_eq!(node.rollout.releases_missing(), [""; 0]);
         }
@@ -485,13 +505,29 @@ async fn a_retired_handler_is_gone_everywhere_until_an_operator_brings_it_back()
 
         // A second retirement changes nothing. A handler that does not run can have no canary and cannot be
         // promoted or retired by mistake.
-        let again = a.rollout.retire("send", "ana", None).await.unwrap();
+        let again = a.rollout.deployer.retire("send", Origin::new("ana", None)).await.unwrap();
         assert!(again.unchanged && again.complete && again.generation == outcome.generation, "{again:?}");
-        assert_eq!(a.rollout.retire("other", "ana", None).await.unwrap_err().problem().status, 404);
-        let trial =
-            a.rollout.deploy_beside(second.clone(), Deployment::Canary(1), "ana", None).await.unwrap_err();
+        assert_eq!(
+            a.rollout.deployer.retire("other", Origin::new("ana", None)).await.unwrap_err().problem().status,
+            404
+        );
+        let trial = a
+            .rollout
+            .deployer
+            .deploy_beside(second.clone(), Deployment::Canary(1), Origin::new("ana", None))
+            .await
+            .unwrap_err();
         assert_eq!(trial.problem().status, 409);
-        assert_eq!(a.rollout.promote("send", None, "ana", None).await.unwrap_err().problem().status, 404);
+        assert_eq!(
+            a.rollout
+                .deployer
+                .promote("send", None, Origin::new("ana", None))
+                .await
+                .unwrap_err()
+                .problem()
+                .status,
+            404
+        );
 
         // Neither a node that was not there nor a new file brings it back.
         let late = Node::start("late", &pool).await;
@@ -500,13 +536,27 @@ async fn a_retired_handler_is_gone_everywhere_until_an_operator_brings_it_back()
         // Its routes are free.
         let other = file("other", SEND, "");
         a.deploy(&other).await.unwrap();
-        assert_eq!(a.rollout.rollback("send", None, "ana", None).await.unwrap_err().problem().status, 409);
-        a.rollout.retire("other", "ana", None).await.unwrap();
+        assert_eq!(
+            a.rollout
+                .deployer
+                .rollback("send", None, Origin::new("ana", None))
+                .await
+                .unwrap_err()
+                .problem()
+                .status,
+            409
+        );
+        a.rollout.deployer.retire("other", Origin::new("ana", None)).await.unwrap();
 
-        let back = a.rollout.rollback("send", None, "ana", Some("somebody does")).await.unwrap();
+        let back = a
+            .rollout
+            .deployer
+            .rollback("send", None, Origin::new("ana", Some("somebody does")))
+            .await
+            .unwrap();
         assert!(back.complete && back.nodes.len() == 3, "{back:?}");
         assert_eq!((back.digest, back.previous), (Digest::of(&first), None));
-        a.rollout.retire("send", "ana", None).await.unwrap();
+        a.rollout.deployer.retire("send", Origin::new("ana", None)).await.unwrap();
         assert!(b.deploy(&second).await.unwrap().complete);
         for node in [a, b, late] {
             assert_eq!(node.runs("send"), Some(Digest::of(&second)));
@@ -527,8 +577,9 @@ async fn a_retirement_is_a_switch_like_another() {
         let next = file("send", SEND, "second");
         let parsed = ReleaseFile::parse(next.clone()).unwrap();
         repository.store(parsed.digest, &parsed.manifest, &next, "ana", None).await.unwrap();
-        node.rollout.retire("send", "bo", None).await.unwrap();
-        let late = Change::of_running(Action::Deploy, "send", parsed.digest, &before, "ana", None);
+        node.rollout.deployer.retire("send", Origin::new("bo", None)).await.unwrap();
+        let late =
+            Change::of_running(Action::Deploy, "send", parsed.digest, &before, Origin::new("ana", None));
         let lost = repository.switch().await.unwrap().to(&late).await.unwrap();
         assert_eq!(lost, SwitchResult::Lost { to: None });
         assert_eq!(node.runs("send"), None);

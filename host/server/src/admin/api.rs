@@ -19,7 +19,7 @@ use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::repository::Error;
 use switchboard_releases::signature::Signature;
-use switchboard_releases::{Deployment, Load, Refused};
+use switchboard_releases::{Deployment, Load, Origin, Outcome, Refused};
 
 /// The header with the signatures of the uploaded release, separated by commas, each in the form of a line in
 /// a `.sig` file.
@@ -49,10 +49,30 @@ impl<L: Load> Admin<L> {
             }
             Endpoint::ReleaseFile(hex) => self.release_file(&hex, &request).await,
             Endpoint::Deploy => self.deploy(request).await,
-            Endpoint::Rollback(handler) => self.rollback(&handler, request).await,
-            Endpoint::Promote(handler) => self.promote(&handler, request).await,
-            Endpoint::Retire(handler) => self.retire(&handler, request).await,
-            Endpoint::Unshadow(handler) => self.unshadow(&handler, request).await,
+            Endpoint::Rollback(handler) => {
+                let rollback = async |release: Option<&str>, origin: Origin<'_>| {
+                    self.rollout.deployer.rollback(&handler, release, origin).await
+                };
+                change(request, rollback).await
+            }
+            Endpoint::Promote(handler) => {
+                let promote = async |release: Option<&str>, origin: Origin<'_>| {
+                    self.rollout.deployer.promote(&handler, release, origin).await
+                };
+                change(request, promote).await
+            }
+            Endpoint::Retire(handler) => {
+                let retire = async |_: Option<&str>, origin: Origin<'_>| {
+                    self.rollout.deployer.retire(&handler, origin).await
+                };
+                change(request, retire).await
+            }
+            Endpoint::Unshadow(handler) => {
+                let unshadow = async |_: Option<&str>, origin: Origin<'_>| {
+                    self.rollout.deployer.unshadow(&handler, origin).await
+                };
+                change(request, unshadow).await
+            }
             Endpoint::Shadows(handler) => {
                 let mut shadows = repository.shadows(&handler).await.map_err(unavailable)?;
                 if request.by.role < Role::Deploy {
@@ -83,7 +103,7 @@ impl<L: Load> Admin<L> {
     }
 
     async fn release_file(&self, hex: &str, request: &AdminRequest) -> Result<Answer, Problem> {
-        let digest = self.rollout.find(None, hex).await.map_err(refused)?;
+        let digest = self.rollout.deployer.find(None, hex).await.map_err(refused)?;
         let file = self.rollout.repository().file(digest).await.map_err(unavailable)?;
         let file = file.ok_or_else(|| Code::NotFound.problem("no such release"))?;
         Ok(http::answer(200, "application/wasm", file, &request.id))
@@ -119,56 +139,14 @@ impl<L: Load> Admin<L> {
             let repository = self.rollout.repository();
             repository.keep_signatures(digest, &signatures, &request.by.name).await.map_err(unavailable)?;
         }
-        let (by, note) = (&request.by.name, note.as_deref());
+        let origin = Origin::new(&request.by.name, note.as_deref());
         let outcome = match deployment {
-            None => self.rollout.deploy(file, by, note).await,
-            Some(how) => self.rollout.deploy_beside(file, how, by, note).await,
+            None => self.rollout.deployer.deploy(file, origin).await,
+            Some(how) => self.rollout.deployer.deploy_beside(file, how, origin).await,
         };
         let outcome = outcome.map_err(refused)?;
         detail.set(format!("{} {}{how}", outcome.name, digest.short()));
         Ok(http::json(200, &outcome, &request.id))
-    }
-
-    async fn promote(&self, handler: &str, request: AdminRequest) -> Result<Answer, Problem> {
-        let (id, by) = (request.id.clone(), request.by.name.clone());
-        let detail = request.detail.clone();
-        let fields = request.fields().await?;
-        let (release, note) = (text(&fields, "release")?, text(&fields, "note")?);
-        let note = note.as_deref().map(parse_note).transpose()?;
-        let promoted = self.rollout.promote(handler, release.as_deref(), &by, note.as_deref());
-        let promoted = promoted.await.map_err(refused)?;
-        detail.set(promoted.digest.short());
-        Ok(http::json(200, &promoted, &id))
-    }
-
-    async fn unshadow(&self, handler: &str, request: AdminRequest) -> Result<Answer, Problem> {
-        let (id, by) = (request.id.clone(), request.by.name.clone());
-        let note = text(&request.fields().await?, "note")?;
-        let note = note.as_deref().map(parse_note).transpose()?;
-        let ended = self.rollout.unshadow(handler, &by, note.as_deref());
-        Ok(http::json(200, &ended.await.map_err(refused)?, &id))
-    }
-
-    async fn retire(&self, handler: &str, request: AdminRequest) -> Result<Answer, Problem> {
-        let (id, by) = (request.id.clone(), request.by.name.clone());
-        let detail = request.detail.clone();
-        let note = text(&request.fields().await?, "note")?;
-        let note = note.as_deref().map(parse_note).transpose()?;
-        let retired = self.rollout.retire(handler, &by, note.as_deref()).await.map_err(refused)?;
-        detail.set(retired.digest.short());
-        Ok(http::json(200, &retired, &id))
-    }
-
-    async fn rollback(&self, handler: &str, request: AdminRequest) -> Result<Answer, Problem> {
-        let (id, by) = (request.id.clone(), request.by.name.clone());
-        let detail = request.detail.clone();
-        let fields = request.fields().await?;
-        let (release, note) = (text(&fields, "release")?, text(&fields, "note")?);
-        let note = note.as_deref().map(parse_note).transpose()?;
-        let back = self.rollout.rollback(handler, release.as_deref(), &by, note.as_deref());
-        let back = back.await.map_err(refused)?;
-        detail.set(back.digest.short());
-        Ok(http::json(200, &back, &id))
     }
 
     /// Answers after every node was notified. The number of closed connections is not counted.
@@ -256,6 +234,21 @@ impl AdminRequest {
     }
 }
 
+/// Makes a change that is described by `release` and `note` of the request's body. An action that needs no
+/// release ignores it.
+async fn change(
+    request: AdminRequest,
+    act: impl AsyncFnOnce(Option<&str>, Origin<'_>) -> Result<Outcome, Refused>,
+) -> Result<Answer, Problem> {
+    let (id, by, detail) = (request.id.clone(), request.by.name.clone(), request.detail.clone());
+    let fields = request.fields().await?;
+    let (release, note) = (text(&fields, "release")?, text(&fields, "note")?);
+    let note = note.as_deref().map(parse_note).transpose()?;
+    let outcome = act(release.as_deref(), Origin::new(&by, note.as_deref())).await.map_err(refused)?;
+    detail.set(outcome.digest.short());
+    Ok(http::json(200, &outcome, &id))
+}
+
 /// `?canary=10` or `?shadow=10`, in percent. Without both, the release is deployed for everybody.
 fn deployment(request: &AdminRequest) -> Result<Option<Deployment>, Problem> {
     let percent = |name: &str, most: u8| {
@@ -274,7 +267,7 @@ fn deployment(request: &AdminRequest) -> Result<Option<Deployment>, Problem> {
     }
 }
 
-/// The signatures are sent deployment the file, so that its digest stays the same.
+/// The signatures are sent beside the file, so that its digest stays the same.
 fn signatures_in(headers: &HeaderMap) -> Result<Vec<Signature>, Problem> {
     let Some(value) = headers.get(SIGNATURE) else { return Ok(Vec::new()) };
     let text = value.to_str().unwrap_or("not text");

@@ -25,7 +25,6 @@ use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Request, Uri};
-use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -40,6 +39,8 @@ use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::Hub;
 use switchboard_http::http_server::{self, Slots, Stream, Transport};
+use switchboard_postgres::operators::Operators;
+use switchboard_postgres::outbox::Outbox;
 use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
@@ -59,8 +60,8 @@ pub struct Admin<L: Load = Arc<Runtime>> {
     /// The token of the first admin, who creates the others.
     pub token: Option<String>,
     pub rollout: Arc<Rollout<L>>,
-    /// The host's pool.
-    pub postgres: PgPool,
+    pub operators: Operators,
+    pub outbox: Outbox,
     pub hub: Hub,
     pub redis: Redis,
     /// The routes of the application for operators.

@@ -19,6 +19,8 @@ use switchboard_core::config::Config;
 use switchboard_core::ids::{ConnectionId, Digest, NodeId, UserId};
 use switchboard_core::shutdown::Shutdown;
 use switchboard_fanout::{ConnectionInfo, Taken, Wakes};
+use switchboard_postgres::epochs::Epochs;
+use switchboard_postgres::revocations;
 use switchboard_protocol::wire::close::Close;
 use switchboard_redis::{Keyspace, Redis};
 use switchboard_releases::Trust;
@@ -100,11 +102,18 @@ impl Host {
         let admin = Admin {
             token: token.map(str::to_owned),
             rollout,
-            postgres: pool.clone(),
+            operators: Operators::new(pool.clone()),
+            outbox: Outbox::new(pool.clone()),
             hub: hub.clone(),
             redis,
             handlers: echo.clone(),
-            revocations: Revocations::start(pool, hub.clone()).await.unwrap(),
+            revocations: Revocations::start(
+                revocations::Revocations::new(pool.clone()),
+                Epochs::new(pool),
+                hub.clone(),
+            )
+            .await
+            .unwrap(),
             metrics,
             readiness,
             deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use sqlx::PgPool;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::super::registry::{Entry, Observable};
 use super::super::tests::Node;
 use super::*;
 use crate::manifests::{Declared, SEND, file};
 use switchboard_core::ids::Digest;
-use switchboard_recording::{Exchange, Outcome as Ended, Trace};
+use switchboard_recording::{Exchange, Outcome as Ended, Recording};
 use switchboard_runtime::{Caller, Ending, Kind, Trigger, Used};
 use switchboard_testing::with_database;
 
@@ -20,7 +20,7 @@ async fn three(pool: &PgPool) -> [Node; 3] {
 }
 
 fn entry(node: &Node) -> std::sync::Arc<Entry<Declared>> {
-    node.rollout.registry.current().by_name("send").expect("it runs").clone()
+    node.rollout.registry().current().by_name("send").expect("it runs").clone()
 }
 
 fn canary(node: &Node) -> Option<(Digest, u8)> {
@@ -49,7 +49,7 @@ fn call_of(caller: Caller<'_>, release: &Declared, ending: Ending) {
     }
 }
 
-fn trace(id: &str) -> Trace {
+fn trace(id: &str) -> Recording {
     let exchange = Exchange {
         function: "clock.now-ms".into(),
         unordered: false,
@@ -57,7 +57,7 @@ fn trace(id: &str) -> Trace {
         answer: Some(json!(1)),
         micros: 1,
     };
-    Trace {
+    Recording {
         handler: "send".into(),
         release: Some(Digest::of(b"live")),
         call: id.into(),
@@ -79,7 +79,8 @@ async fn every_node_gives_the_same_users_the_canary_until_it_is_promoted() {
         nodes[0].deploy(&first).await.unwrap();
         let outcome = nodes[0]
             .rollout
-            .deploy_beside(second.clone(), Deployment::Canary(10), "ana", None)
+            .deployer
+            .deploy_beside(second.clone(), Deployment::Canary(10), Origin::new("ana", None))
             .await
             .unwrap();
         assert!(outcome.complete && outcome.nodes.len() == 3, "{outcome:?}");
@@ -97,15 +98,21 @@ async fn every_node_gives_the_same_users_the_canary_until_it_is_promoted() {
         let late = Node::start("d", &pool).await;
         assert_eq!(of_canary(&late), chosen);
 
-        let other = nodes[1].rollout.promote("send", Some(&old.short()), "ana", None).await.unwrap_err();
+        let other = nodes[1]
+            .rollout
+            .deployer
+            .promote("send", Some(&old.short()), Origin::new("ana", None))
+            .await
+            .unwrap_err();
         assert_eq!(other.problem().status, 409);
-        let outcome = nodes[1].rollout.promote("send", None, "bo", None).await.unwrap();
+        let outcome = nodes[1].rollout.deployer.promote("send", None, Origin::new("bo", None)).await.unwrap();
         assert!(outcome.complete && outcome.digest == new, "{outcome:?}");
         assert!(nodes.iter().all(|node| node.runs("send") == Some(new) && canary(node).is_none()));
-        let again = nodes[1].rollout.promote("send", None, "bo", None).await.unwrap_err();
+        let again =
+            nodes[1].rollout.deployer.promote("send", None, Origin::new("bo", None)).await.unwrap_err();
         assert_eq!(again.problem().status, 409);
 
-        let back = nodes[2].rollout.rollback("send", None, "bo", None).await.unwrap();
+        let back = nodes[2].rollout.deployer.rollback("send", None, Origin::new("bo", None)).await.unwrap();
         assert_eq!(back.digest, old);
     })
     .await;
@@ -118,16 +125,29 @@ async fn a_rollback_takes_the_canary_first() {
         let files = ["first", "second", "third"].map(|text| file("send", SEND, text));
         node.deploy(&files[0]).await.unwrap();
         node.deploy(&files[1]).await.unwrap();
-        node.rollout.deploy_beside(files[2].clone(), Deployment::Canary(50), "ana", None).await.unwrap();
+        node.rollout
+            .deployer
+            .deploy_beside(files[2].clone(), Deployment::Canary(50), Origin::new("ana", None))
+            .await
+            .unwrap();
         assert_eq!(canary(&node), Some((Digest::of(&files[2]), 50)));
         // The same file again, with another percentage.
-        node.rollout.deploy_beside(files[2].clone(), Deployment::Canary(75), "ana", None).await.unwrap();
+        node.rollout
+            .deployer
+            .deploy_beside(files[2].clone(), Deployment::Canary(75), Origin::new("ana", None))
+            .await
+            .unwrap();
         assert_eq!(canary(&node), Some((Digest::of(&files[2]), 75)));
 
-        let gone = node.rollout.rollback("send", None, "ana", Some("not today")).await.unwrap();
+        let gone = node
+            .rollout
+            .deployer
+            .rollback("send", None, Origin::new("ana", Some("not today")))
+            .await
+            .unwrap();
         assert_eq!((gone.action, gone.digest), (Action::Withdraw, Digest::of(&files[1])));
         assert_eq!((canary(&node), node.runs("send")), (None, Some(Digest::of(&files[1]))));
-        let back = node.rollout.rollback("send", None, "ana", None).await.unwrap();
+        let back = node.rollout.deployer.rollback("send", None, Origin::new("ana", None)).await.unwrap();
         assert_eq!(back.digest, Digest::of(&files[0]));
     })
     .await;
@@ -138,7 +158,10 @@ async fn what_cannot_stand_beside_is_refused() {
     with_database(|pool| async move {
         let node = Node::start("a", &pool).await;
         let canary_of = async |file: &Bytes| {
-            node.rollout.deploy_beside(file.clone(), Deployment::Canary(10), "ana", None).await
+            node.rollout
+                .deployer
+                .deploy_beside(file.clone(), Deployment::Canary(10), Origin::new("ana", None))
+                .await
         };
         let first = file("send", SEND, "first");
         let alone = canary_of(&first).await.unwrap_err();
@@ -163,7 +186,7 @@ async fn what_cannot_stand_beside_is_refused() {
             assert_eq!(refused.problem().status, 409);
             assert!(refused.to_string().contains("`switchboard_nosuchrole`"), "{refused}");
         }
-        node.rollout.unshadow("send", "ana", None).await.unwrap_err();
+        node.rollout.deployer.unshadow("send", Origin::new("ana", None)).await.unwrap_err();
         assert_eq!((canary(&node), node.runs("send")), (None, Some(Digest::of(&first))));
     })
     .await;
@@ -175,7 +198,12 @@ async fn a_canary_that_traps_on_one_node_is_taken_back_on_all_with_a_report() {
         let nodes = three(&pool).await;
         let (first, second) = (file("send", SEND, "first"), file("send", SEND, "second"));
         nodes[0].deploy(&first).await.unwrap();
-        nodes[0].rollout.deploy_beside(second.clone(), Deployment::Canary(50), "ana", None).await.unwrap();
+        nodes[0]
+            .rollout
+            .deployer
+            .deploy_beside(second.clone(), Deployment::Canary(50), Origin::new("ana", None))
+            .await
+            .unwrap();
         let there = entry(&nodes[1]);
         let bad = there.canary.as_ref().unwrap();
         let release = bad.candidate.release.clone();
@@ -208,7 +236,7 @@ async fn a_canary_that_traps_on_one_node_is_taken_back_on_all_with_a_report() {
         assert_eq!(report["over"], "failures");
         assert_eq!(report["node"], nodes[1].rollout.node.to_string());
         let kept = repository.recording(last.generation).await.unwrap().unwrap();
-        assert_eq!(Trace::parse(&kept).unwrap(), trace("c1"));
+        assert_eq!(Recording::parse(&kept).unwrap(), trace("c1"));
         for node in nodes {
             node.stop().await;
         }
@@ -224,7 +252,8 @@ async fn a_shadow_is_shown_a_sample_and_what_differs_is_written_down() {
         nodes[0].deploy(&first).await.unwrap();
         let outcome = nodes[0]
             .rollout
-            .deploy_beside(second.clone(), Deployment::Shadow(50), "ana", None)
+            .deployer
+            .deploy_beside(second.clone(), Deployment::Shadow(50), Origin::new("ana", None))
             .await
             .unwrap();
         assert!(outcome.complete, "{outcome:?}");
@@ -258,7 +287,7 @@ async fn a_shadow_is_shown_a_sample_and_what_differs_is_written_down() {
         assert_eq!((seen.digest, seen.same), (Some(Digest::of(&second)), 0));
         assert!(seen.differing > 0 && seen.examples[0].contains("it answered"), "{seen:?}");
 
-        nodes[2].rollout.unshadow("send", "ana", None).await.unwrap();
+        nodes[2].rollout.deployer.unshadow("send", Origin::new("ana", None)).await.unwrap();
         assert!(nodes.iter().all(|node| entry(node).running.observer().with(|_| ()).is_none()));
         for node in nodes {
             node.stop().await;
