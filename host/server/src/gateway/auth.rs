@@ -2,16 +2,17 @@
 //! do), and does not decide what the caller may do.
 
 mod claims;
+mod key;
 mod keys;
 mod set;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, Header};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
@@ -44,45 +45,31 @@ pub struct Auth {
     reloading: Semaphore,
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("`jwt_algorithms` names `{0}`, which is not supported: use HS256, RS256, ES256 or EdDSA")]
     Algorithm(String),
+    #[error("cannot read {path}: {1}", path = .0.display())]
     Read(PathBuf, std::io::Error),
+    #[error("{path} holds no public key of a listed algorithm in PEM", path = .0.display())]
     Key(PathBuf),
     /// The number of bits of its modulus is not accepted.
+    #[error(
+        "{path} holds an RSA key of {1} bits; a key must have {min} to {max} bits, because shorter keys can be forged and \
+         longer ones are slow",
+        path = .0.display(),
+        min = RSA_MODULUS_BYTES_MIN * 8,
+        max = RSA_MODULUS_BYTES_MAX * 8,
+    )]
     RsaSize(PathBuf, usize),
+    #[error("`jwt_jwks`: {0}: {1}")]
     KeySet(String, String),
     /// No key is configured, so no user could sign in.
+    #[error(
+        "no key for an algorithm of `jwt_algorithms` is configured: set `jwt_secret`, `jwt_keys` or `jwt_jwks`"
+    )]
     NoUsableKey,
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Algorithm(name) => {
-                write!(f, "`jwt_algorithms` names `{name}`, which is not supported: use HS256, RS256, ES256 or EdDSA")
-            }
-            Self::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::RsaSize(path, bits) => write!(
-                f,
-                "{} holds an RSA key of {bits} bits; a key must have {} to {} bits, because shorter keys can be forged and longer \
-                 ones are slow",
-                path.display(),
-                RSA_MODULUS_BYTES_MIN * 8,
-                RSA_MODULUS_BYTES_MAX * 8,
-            ),
-            Self::Key(path) => {
-                write!(f, "{} holds no public key of a listed algorithm in PEM", path.display())
-            }
-            Self::KeySet(place, reason) => write!(f, "`jwt_jwks`: {place}: {reason}"),
-            Self::NoUsableKey => f.write_str(
-                "no key for an algorithm of `jwt_algorithms` is configured: set `jwt_secret`, `jwt_keys` or `jwt_jwks`",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl Auth {
     pub fn new(config: &Config, revoked: Arc<RevocationList>) -> Result<Self, Error> {
@@ -212,8 +199,8 @@ impl Auth {
         })
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, TokenCache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> parking_lot::MutexGuard<'_, TokenCache> {
+        self.cache.lock()
     }
 }
 

@@ -17,7 +17,9 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::bearer::bearer;
 use super::listener::Remote;
+use super::refusal::{Refusal, method_not_allowed};
 use super::{Gateway, websocket};
 use crate::triggers::{HttpIn, Reach};
 use switchboard_contract::http as contract;
@@ -54,61 +56,6 @@ pub(super) async fn answer(
     gateway.meters.answered(label(&method), status, took);
     debug!(request.id = %id, %method, path, status, took_us = took.as_micros() as u64, "answered");
     answer
-}
-
-/// A problem, with an additional header of the answer.
-pub(super) struct Refusal {
-    problem: Problem,
-    header: Option<(HeaderName, String)>,
-}
-
-impl Refusal {
-    pub(super) fn with(problem: Problem, header: HeaderName, value: impl Into<String>) -> Self {
-        Self { problem, header: Some((header, value.into())) }
-    }
-
-    fn answer(self, request_id: &str) -> Answer {
-        let mut answer = wire::problem(&self.problem, request_id);
-        if self.problem.status == 401 {
-            let scheme = HeaderValue::from_static("Bearer");
-            answer.headers_mut().insert(hyper::header::WWW_AUTHENTICATE, scheme);
-        }
-        if self.problem.status == 413 {
-            // The rest of the body is not read, so no request can follow it.
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        if let Some((name, value)) = self.header
-            && let Ok(value) = HeaderValue::from_str(&value)
-        {
-            answer.headers_mut().insert(name, value);
-        }
-        answer
-    }
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        Self { problem, header: None }
-    }
-}
-
-/// The answer to a method that this path does not have.
-pub(super) fn method_not_allowed(allow: &[String]) -> Refusal {
-    let mut problem = Code::Malformed.problem("this path does not have this method");
-    problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
-    Refusal::with(problem, ALLOW, allow.join(", "))
-}
-
-/// Returns the caller's token of the `Authorization` header, if there is one.
-pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
-    value
-        .to_str()
-        .ok()
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| Some(token.trim()))
-        .ok_or_else(|| Code::Unauthorized.problem("the `Authorization` header must be `Bearer` and a token"))
 }
 
 async fn caller(

@@ -3,12 +3,14 @@
 
 pub mod auth;
 mod backend;
+mod bearer;
 mod connection;
 mod http;
 mod listener;
 mod meters;
 mod origins;
 mod permits;
+mod refusal;
 mod socket;
 mod tickets;
 pub mod tls;

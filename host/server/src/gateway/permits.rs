@@ -1,10 +1,11 @@
 //! Bounds the number of connections: of the node, and of each user. Dropping a permit returns it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::Gauge;
+use parking_lot::Mutex;
 
 use switchboard_core::ids::UserId;
 
@@ -51,7 +52,7 @@ impl ConnectionLimits {
 
     /// Takes a permit for a user. `None` when the user has the maximum number of connections.
     pub(super) fn take_for(self: &Arc<Self>, user: &UserId) -> Option<UserPermit> {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = self.users.lock();
         let taken = users.get(user).copied().unwrap_or(0);
         if taken >= self.per_user_max {
             return None;
@@ -70,7 +71,7 @@ impl Drop for ConnectionPermit {
 
 impl Drop for UserPermit {
     fn drop(&mut self) {
-        let mut users = self.limits.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = self.limits.users.lock();
         if let Some(taken) = users.get_mut(&self.user) {
             *taken -= 1;
             if *taken == 0 {
@@ -97,7 +98,7 @@ mod tests {
         assert!(limits.take_for(&ana).is_none());
         assert!(limits.take_for(&UserId::parse("bo").unwrap()).is_some());
         drop(permit);
-        assert!(limits.users.lock().unwrap().is_empty());
+        assert!(limits.users.lock().is_empty());
         assert!(limits.take_for(&ana).is_some());
     }
 }

@@ -35,26 +35,17 @@ struct Files {
     key: PathBuf,
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Only one of the two settings is set.
+    #[error("`tls_cert` and `tls_key` must both be set, or neither")]
     Half,
+    #[error("{path}: {1}", path = .0.display())]
     Read(PathBuf, String),
     /// The files are not a pair, or cannot be used for TLS.
+    #[error("the certificate and its key cannot be used: {0}")]
     Unusable(rustls::Error),
 }
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Half => f.write_str("`tls_cert` and `tls_key` must both be set, or neither"),
-            Self::Read(path, reason) => write!(f, "{}: {reason}", path.display()),
-            Self::Unusable(error) => write!(f, "the certificate and its key cannot be used: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl Tls {
     /// `None` when the settings name no files.

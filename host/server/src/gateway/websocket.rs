@@ -19,10 +19,11 @@ use hyper_util::rt::TokioIo;
 use tracing::debug;
 
 use super::Gateway;
+use super::bearer::bearer;
 use super::connection::{self, Handshake, Identity};
-use super::http::{Refusal, bearer, method_not_allowed};
 use super::listener::Remote;
 use super::origins::Origins;
+use super::refusal::{Refusal, method_not_allowed};
 use super::socket::Socket;
 use switchboard_contract::types::Problem;
 use switchboard_core::limits::{CONNECTION_RETRY_MS, USER_AGENT_CHARS_MAX};

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::Error;
-use super::keys::{Key, parse_set};
+use super::key::{Key, parse_set};
 use switchboard_core::ids::Digest;
 use switchboard_core::limits::{
     JWKS_AGAIN_AFTER_MIN, JWKS_BYTES_MAX, JWKS_EVERY, JWKS_READ_AGAIN_AFTER, JWKS_READS_AT_ONCE, JWKS_WAIT,
