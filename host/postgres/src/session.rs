@@ -65,7 +65,7 @@ impl Session {
     pub async fn collect(&mut self, collected: Collected) -> Result<Rows, Error> {
         if self.in_transaction() {
             return Err(Error::Refused(
-                "`collect` cannot run while a transaction is open: commit or roll back first".to_owned(),
+                "a collection cannot run while a transaction is open: commit or roll back first".to_owned(),
             ));
         }
         let request = Request::parse(self.role()?, self.generation, collected)?;
