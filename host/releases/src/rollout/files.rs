@@ -98,11 +98,11 @@ pub(super) struct FileDeployer<L: Load> {
 }
 
 impl<L: Load> FileDeployer<L> {
-    pub fn new(deployer: Arc<Deployer<L>>) -> Self {
+    pub(crate) fn new(deployer: Arc<Deployer<L>>) -> Self {
         Self { deployer, files: Files::default() }
     }
 
-    pub async fn deploy_found(
+    pub(crate) async fn deploy_found(
         &self,
         directory: &Path,
     ) -> std::io::Result<Vec<(PathBuf, Result<Outcome, Refused>)>> {
@@ -119,7 +119,7 @@ impl<L: Load> FileDeployer<L> {
         Ok(done.into_iter().filter_map(|(path, result)| Some((path, result.transpose()?))).collect())
     }
 
-    pub fn missing(&self) -> Vec<String> {
+    pub(crate) fn missing(&self) -> Vec<String> {
         let waiting = self.files.waiting();
         let missing = waiting.iter().filter(|(_, waiting)| waiting.should_run);
         missing
@@ -131,7 +131,7 @@ impl<L: Load> FileDeployer<L> {
     }
 
     /// Tries waiting files again, until the shutdown begins.
-    pub async fn run(&self, mut guard: ShutdownGuard) {
+    pub(crate) async fn run(&self, mut guard: ShutdownGuard) {
         let mut changes = self.deployer.fleet.registry.changes();
         loop {
             let next = self.files.next_retry();

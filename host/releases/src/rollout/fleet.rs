@@ -18,10 +18,10 @@ use switchboard_core::limits;
 use switchboard_runtime::{Refusal, ReleaseFile};
 
 pub(super) struct Fleet<L: Load> {
-    pub node: NodeId,
-    pub loader: L,
-    pub registry: Arc<Registry<L::Release>>,
-    pub repository: Repository,
+    pub(crate) node: NodeId,
+    pub(crate) loader: L,
+    pub(crate) registry: Arc<Registry<L::Release>>,
+    pub(crate) repository: Repository,
     config: Arc<Config>,
     /// The keys that must have signed a release before this node loads it.
     trust: Trust,
@@ -30,7 +30,7 @@ pub(super) struct Fleet<L: Load> {
 }
 
 impl<L: Load> Fleet<L> {
-    pub fn new(
+    pub(crate) fn new(
         node: NodeId,
         config: Arc<Config>,
         loader: L,
@@ -50,16 +50,16 @@ impl<L: Load> Fleet<L> {
         }
     }
 
-    pub fn demands_signatures(&self) -> bool {
+    pub(crate) fn demands_signatures(&self) -> bool {
         self.trust.is_needed()
     }
 
     /// Returns the release of a handler that the fleet should run, if there is one.
-    pub async fn running(&self, name: &str) -> Result<Option<Running>, Error> {
+    pub(crate) async fn running(&self, name: &str) -> Result<Option<Running>, Error> {
         Ok(self.repository.running().await?.into_iter().find(|running| running.name == name))
     }
 
-    pub async fn load(&self, file: &ReleaseFile) -> Result<Arc<L::Release>, Refused> {
+    pub(crate) async fn load(&self, file: &ReleaseFile) -> Result<Arc<L::Release>, Refused> {
         if let Some(loaded) = self.loaded().get(file.digest) {
             return Ok(loaded);
         }
@@ -86,7 +86,7 @@ impl<L: Load> Fleet<L> {
     }
 
     /// Loads a release that the fleet has stored.
-    pub async fn load_stored(&self, digest: Digest) -> Result<Arc<L::Release>, Refused> {
+    pub(crate) async fn load_stored(&self, digest: Digest) -> Result<Arc<L::Release>, Refused> {
         if let Some(loaded) = self.loaded().get(digest) {
             return Ok(loaded);
         }
@@ -96,13 +96,13 @@ impl<L: Load> Fleet<L> {
     }
 
     /// Returns the metrics of the loaded releases' calls in the Prometheus text format.
-    pub fn meters(&self) -> String {
+    pub(crate) fn meters(&self) -> String {
         let loaded: Vec<_> = self.loaded().releases.clone();
         meters::page(&self.node.to_string(), &self.registry.current(), loaded)
     }
 
     /// Forgets the loaded releases of a retired handler. Calls in flight keep theirs.
-    pub fn forget(&self, name: &str) {
+    pub(crate) fn forget(&self, name: &str) {
         self.loaded().forget(name);
     }
 

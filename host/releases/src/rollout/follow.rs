@@ -124,15 +124,15 @@ pub(super) struct Follower<L: Load> {
     /// other.
     state: tokio::sync::Mutex<FollowState>,
     /// Notified when the fleet may have switched.
-    pub hint: Arc<Notify>,
+    pub(crate) hint: Arc<Notify>,
     /// Notified when a call of a canary failed.
-    pub canary_failed: Arc<Notify>,
+    pub(crate) canary_failed: Arc<Notify>,
     shadows: Arc<Shadows<L::Release>>,
     missing: MissingReleases,
 }
 
 impl<L: Load> Follower<L> {
-    pub fn new(
+    pub(crate) fn new(
         fleet: Arc<Fleet<L>>,
         shadows: Arc<Shadows<L::Release>>,
         admin: SocketAddr,
@@ -150,12 +150,12 @@ impl<L: Load> Follower<L> {
         }
     }
 
-    pub async fn join(&self) -> Result<(), Error> {
+    pub(crate) async fn join(&self) -> Result<(), Error> {
         self.fleet.repository.heartbeat(&self.heartbeat()).await?;
         self.converge().await
     }
 
-    pub async fn run(&self, guard: ShutdownGuard) {
+    pub(crate) async fn run(&self, guard: ShutdownGuard) {
         tokio::join!(
             self.listen_for_hints(guard.clone()),
             self.poll(guard.clone()),
@@ -163,12 +163,12 @@ impl<L: Load> Follower<L> {
         );
     }
 
-    pub fn releases_missing(&self) -> Vec<String> {
+    pub(crate) fn releases_missing(&self) -> Vec<String> {
         self.missing.messages()
     }
 
     /// Makes this node run what the fleet should run, as far as it can.
-    pub async fn converge(&self) -> Result<(), Error> {
+    pub(crate) async fn converge(&self) -> Result<(), Error> {
         let mut state = self.state.lock().await;
         let generation = in_time("read the fleet's generation", self.fleet.repository.generation()).await?;
         if state.generation == Some(generation)

@@ -35,11 +35,11 @@ pub(super) struct CanaryGuard<L: Load> {
 }
 
 impl<L: Load> CanaryGuard<L> {
-    pub fn new(deployer: Arc<Deployer<L>>, follower: &Follower<L>) -> Self {
+    pub(crate) fn new(deployer: Arc<Deployer<L>>, follower: &Follower<L>) -> Self {
         Self { deployer, canary_failed: follower.canary_failed.clone(), hint: follower.hint.clone() }
     }
 
-    pub async fn run(&self, mut guard: ShutdownGuard) {
+    pub(crate) async fn run(&self, mut guard: ShutdownGuard) {
         let mut tick = interval(limits::CANARY_LOOKS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut states: HashMap<String, CanaryState> = HashMap::new();

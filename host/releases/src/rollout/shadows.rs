@@ -62,11 +62,11 @@ pub(super) struct ShadowRunner<L: Load> {
 }
 
 impl<L: Load> ShadowRunner<L> {
-    pub fn new(fleet: Arc<Fleet<L>>, shadows: Arc<Shadows<L::Release>>) -> Self {
+    pub(crate) fn new(fleet: Arc<Fleet<L>>, shadows: Arc<Shadows<L::Release>>) -> Self {
         Self { fleet, shadows }
     }
 
-    pub async fn run(&self, guard: ShutdownGuard) {
+    pub(crate) async fn run(&self, guard: ShutdownGuard) {
         tokio::join!(self.run_calls(guard.clone()), self.report(guard));
     }
 
