@@ -34,7 +34,8 @@ mod guard;
 mod shadows;
 
 pub use candidates::Deployment;
-pub use deployer::{Deployer, Origin};
+use deployer::Deployer;
+pub use deployer::Origin;
 use files::FileDeployer;
 use fleet::Fleet;
 use follow::Follower;

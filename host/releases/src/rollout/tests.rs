@@ -47,11 +47,11 @@ impl Node {
     }
 
     pub(super) fn runs(&self, name: &str) -> Option<Digest> {
-        self.rollout.registry.current().by_name(name).map(|entry| entry.digest)
+        self.rollout.registry().current().by_name(name).map(|entry| entry.digest)
     }
 
     pub(super) async fn deploy(&self, file: &Bytes) -> Result<Outcome, Refused> {
-        self.rollout.deploy(file.clone(), "ana", None).await
+        self.rollout.deployer.deploy(file.clone(), Origin::new("ana", None)).await
     }
 
     pub(super) async fn stop(self) {
