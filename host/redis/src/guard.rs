@@ -82,7 +82,8 @@ const CLOSED: &str =
 /// The prelude. `how` has three digits, see `bounds::code`. The bounds are replaced by name. Not every
 /// version of Redis has `os.clock`; without it, only the steps are bounded.
 ///
-/// Do not change the text. A recording can contain the hash of prelude and script, which Redis puts into errors.
+/// Do not change the text. A recording can contain the hash of prelude and script, which Redis puts into
+/// errors.
 const PRELUDE: &str = r##"
 local redis,KEYS,ARGV,switchboard_step=(function(real,keyed,prefixes,exact,KEYS,ARGV,has_clock,clock)
 local sub,upper,floor,select,tonumber,tostring,type,error,unpack=string.sub,string.upper,math.floor,select,tonumber,tostring,type,error,unpack
