@@ -1,10 +1,9 @@
 //! Background threads: where a call goes on that has been inside its guest for long.
 //!
 //! A call begins on the task of its caller, and a short call also ends there. After
-//! [`limits::LONG_CPU_AFTER`] inside its guest the call moves to a background thread. These threads have the
-//! lowest priority that the operating system knows for ordinary work, so a guest that computes for long slows
-//! down the other calls of the node as little as possible. Which of the long calls may compute at a time is
-//! not decided here, but in `interfaces::turns`.
+//! [`limits::LONG_CPU_AFTER`] inside its guest the call moves to a background thread. These threads have a
+//! lower priority, so a guest that computes for long slows down the other calls of the node as little as
+//! possible. Which of the long calls may compute at a time is not decided here, but in `interfaces::turns`.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -21,8 +20,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-/// The "nice" value of a background thread: the largest one.
-const NICE: i32 = 19;
+/// The nice value of a background thread. The operating system gives such a thread a tenth of the time of a
+/// normal one, and lets a normal one interrupt it at once. With 19, the largest value, a long call on a busy
+/// machine would end at its deadline and not at its `cpu_ms`.
+const NICE: i32 = 10;
 
 type Moved = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Ended<T> = Result<T, Box<dyn Any + Send>>;
