@@ -231,7 +231,7 @@ async fn wrong_admin_tokens_are_counted_and_logged() {
         // The waits are 50, 100, 200 and 400 ms.
         assert!(began.elapsed() >= Duration::from_millis(750));
         assert_eq!(counted(host, "switchboard_admin_tokens_refused_total", "why=\"wrong\"").await, 4);
-        assert!(host.log().contains("its token is no admin token"));
+        assert!(host.log().contains("its token is not an admin token"));
         assert!(!host.log().contains("guess-number"));
         host.admin.rest().get("/admin/v1/nodes").await.expect(200);
     })

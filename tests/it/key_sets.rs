@@ -209,6 +209,6 @@ async fn remote_keys_are_only_loaded_over_tls() {
     host.spawn();
     let status = host.ended().await;
     assert!(!status.success());
-    assert!(host.log().contains("http:// is for this machine only"), "{}", host.log());
+    assert!(host.log().contains("http:// is allowed to this machine only"), "{}", host.log());
     host.database.drop_it().await;
 }

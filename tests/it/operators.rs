@@ -64,7 +64,7 @@ async fn a_token_of_a_role_is_created_used_and_revoked() {
         assert_eq!(run(ADMIN_TOKEN, &["admin-token", "x", "--role", "root"]).await.status.code(), Some(2));
 
         done(&run(ADMIN_TOKEN, &["admin-token", "ci", "--revoke"]).await);
-        assert!(failed(&run(&ci, &["releases"]).await).contains("no admin token"));
+        assert!(failed(&run(&ci, &["releases"]).await).contains("not an admin token"));
         let audit = host.admin.rest().get("/admin/v1/audit?limit=1").await.expect(200);
         assert_eq!(audit["audit"][0]["action"], "POST /admin/v1/tokens/ci/revoke");
         assert_eq!(audit["audit"][0]["status"], json!(200));
@@ -94,8 +94,8 @@ async fn foreign_variables_stop_no_command_and_unknown_names_are_logged() {
     let options = Options::default().set("CONECTIONS_MAX", 5).set("JWT_ISSUER", "").set("TEST_BINARY", "x");
     Host::test(options, async |host| {
         host.client("ana").await.expect_alive().await;
-        assert!(host.log().contains("SWITCHBOARD_CONECTIONS_MAX names no setting"), "{}", host.log());
-        assert_eq!(host.log().matches("names no setting").count(), 1, "{}", host.log());
+        assert!(host.log().contains("SWITCHBOARD_CONECTIONS_MAX is not a setting"), "{}", host.log());
+        assert_eq!(host.log().matches("is not a setting and has no effect").count(), 1, "{}", host.log());
     })
     .await;
 }
@@ -218,7 +218,7 @@ async fn a_fleet_that_requires_signatures_runs_only_signed_releases() {
         assert!(
             failed(&run(None, &["verify", "--key", "ours.pub", &send]).await).contains("none of them good")
         );
-        assert!(failed(&run(Some(host), &["deploy", &send]).await).contains("not of this file"));
+        assert!(failed(&run(Some(host), &["deploy", &send]).await).contains("not for this file"));
         std::fs::remove_file(format!("{send}.sig")).unwrap();
         for how in [&[][..], &["--canary", "10%"], &["--shadow", "10%"]] {
             let deploy: Vec<&str> = ["deploy", &send].into_iter().chain(how.iter().copied()).collect();

@@ -165,7 +165,7 @@ async fn what_cannot_stand_beside_is_refused() {
         };
         let first = file("send", SEND, "first");
         let alone = canary_of(&first).await.unwrap_err();
-        assert!(alone.to_string().contains("deploy it whole"), "{alone}");
+        assert!(alone.to_string().contains("deploy this release for everybody"), "{alone}");
         node.deploy(&first).await.unwrap();
         let same = canary_of(&first).await.unwrap_err();
         assert_eq!(same.problem().status, 409);

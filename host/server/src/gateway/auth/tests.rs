@@ -75,7 +75,7 @@ async fn what_is_no_token_is_refused_without_a_fuss() {
     let auth = auth(&config(&[]));
     let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbmEiLCJleHAiOjQxMDI0NDQ4MDB9.";
     for bad in ["", ".", "..", "a.b.c", "ana", unsigned, &"x".repeat(TOKEN_BYTES_MAX), "\0.\0.\0"] {
-        assert!(detail(&auth, bad).await.contains("no JSON Web Token"), "{bad:.20}");
+        assert!(detail(&auth, bad).await.contains("is not a JSON Web Token"), "{bad:.20}");
     }
     assert!(detail(&auth, &"x".repeat(TOKEN_BYTES_MAX + 1)).await.contains("longer than 32768 bytes"));
     let mut claims = good();
@@ -178,7 +178,7 @@ fn a_bad_setting_is_refused_at_the_start() {
         let refusal = complaint(&config(&["RS256", name]));
         assert!(
             refusal.contains(&format!(
-                "{name}.pub.pem holds an RSA key of {bits} bits; a key has 2048 to 4096 bits"
+                "{name}.pub.pem holds an RSA key of {bits} bits; a key must have 2048 to 4096 bits"
             )),
             "{refusal}"
         );
