@@ -104,10 +104,9 @@ fn manifest_section(bytes: &[u8]) -> Result<Found, Refusal> {
             Payload::End(_) => depth -= 1,
             Payload::CustomSection(section) if depth == 0 && section.name() == manifest::SECTION => {
                 // The size of the file was checked, so its offsets fit.
-                let data = section.data_offset() as usize;
+                let data = section.data_offset();
                 let data = data..data + section.data().len();
-                if found.replace(Found { section: begins as usize..next as usize, manifest: data }).is_some()
-                {
+                if found.replace(Found { section: begins..next, manifest: data }).is_some() {
                     return Err(Refusal::of_release("the file contains two manifests"));
                 }
             }
