@@ -307,7 +307,7 @@ fn wit() -> PathBuf {
 }
 
 fn encode(mut module: Vec<u8>, resolve: &Resolve, world: WorldId, manifest: &str) -> Vec<u8> {
-    embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8, false).unwrap();
+    embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8).unwrap();
     let mut bytes = ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap();
     let section = CustomSection { name: manifest::SECTION.into(), data: manifest.as_bytes().into() };
     bytes.push(section.id());
