@@ -192,6 +192,18 @@ impl Client {
         }
     }
 
+    /// The next push about messages. Other pushes, such as notifications, come at times of their own; they are
+    /// put aside.
+    pub async fn next_message_push(&mut self) -> Value {
+        loop {
+            if let Some(place) = self.aside.iter().position(is_about_messages) {
+                return self.aside.remove(place).expect("it was found");
+            }
+            let frame = self.read("a push about messages").await;
+            self.put_aside(frame);
+        }
+    }
+
     /// The next frame, or the code of the close that ended the connection.
     pub async fn next_or_close(&mut self) -> Result<Value, u16> {
         if let Some(frame) = self.aside.pop_front() {
@@ -214,8 +226,7 @@ impl Client {
 
     /// Checks that no message, edit or deletion arrives, and that none was put aside.
     pub async fn expect_silence(&mut self) {
-        let speaks = |frame: &Value| frame["type"].as_str().is_some_and(|t| t.starts_with("message."));
-        if let Some(frame) = self.aside.iter().find(|frame| speaks(frame)) {
+        if let Some(frame) = self.aside.iter().find(|frame| is_about_messages(frame)) {
             panic!("{}: silence expected, came {frame}", self.user);
         }
         let silence = tokio::time::sleep(SILENCE);
@@ -226,7 +237,7 @@ impl Client {
                 incoming = self.socket.next() => incoming,
             };
             match incoming {
-                Incoming::Json(frame) if speaks(&frame) => {
+                Incoming::Json(frame) if is_about_messages(&frame) => {
                     panic!("{}: silence expected, came {frame}", self.user)
                 }
                 Incoming::Json(frame) => self.put_aside(frame),
@@ -308,4 +319,8 @@ impl Reply {
         let payload = self.expect_error("invalid");
         assert_eq!(payload["field"], field, "{payload}");
     }
+}
+
+fn is_about_messages(frame: &Value) -> bool {
+    frame["type"].as_str().is_some_and(|frame_type| frame_type.starts_with("message."))
 }

@@ -306,19 +306,19 @@ async fn a_returning_client_gets_missed_changes() {
             bo.forget_pushes();
             assert_eq!((&subscribed["heads"][&room], &subscribed["changes"][&room]), (&json!(4), &json!(3)));
             // A missed message comes in its present version.
-            assert_eq!(bo.next_push().await["payload"]["message"]["content"], "third, edited");
+            assert_eq!(bo.next_message_push().await["payload"]["message"]["content"], "third, edited");
             if after < 1 {
-                let push = bo.next_push().await;
+                let push = bo.next_message_push().await;
                 assert_eq!((&push["type"], &push["payload"]["change"]), (&json!("message.edited"), &json!(1)));
                 assert_eq!(push["payload"]["message"]["content"], "first, edited");
             }
             if after < 2 {
-                let push = bo.next_push().await;
+                let push = bo.next_message_push().await;
                 let expected =
                     json!({"conversation_id": room, "message_id": second["id"], "seq": 3, "change": 2});
                 assert_eq!((&push["type"], &push["payload"]), (&json!("message.deleted"), &expected));
             }
-            let push = bo.next_push().await;
+            let push = bo.next_message_push().await;
             assert_eq!((&push["type"], &push["payload"]["change"]), (&json!("message.edited"), &json!(3)));
             bo.expect_silence().await;
         }

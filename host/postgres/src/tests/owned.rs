@@ -50,7 +50,7 @@ async fn a_role_that_another_database_uses_with_another_secret_is_not_taken() {
             migrate::owners_with_another_secret(&mut of_second, "another secret", &asked).await.unwrap_err();
         assert!(
             refused.to_string().contains(&format!(
-                "switchboard_{role} is in use by another database of this server ({first})"
+                "switchboard_{role} is used by another database of this server ({first})"
             )),
             "{refused}"
         );
