@@ -192,8 +192,7 @@ impl Client {
         }
     }
 
-    /// The next push about messages. Other pushes, such as notifications, come at times of their own; they are
-    /// put aside.
+    /// The next push about messages. Other pushes, such as notifications, come at any time and are put aside.
     pub async fn next_message_push(&mut self) -> Value {
         loop {
             if let Some(place) = self.aside.iter().position(is_about_messages) {
