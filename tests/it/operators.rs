@@ -108,6 +108,7 @@ async fn status_shows_what_it_knows_without_postgres() {
     Host::test_over(database, Redis::start().await, options, async |host| {
         let here = tempfile::tempdir().unwrap();
         proxy.cut();
+        until("readiness to notice it", async || (!host.admin.ready().await).then_some(())).await;
         let (code, status) = host.switchboard(&["status", "--json"]).await;
         assert_eq!(code, 1, "{status}");
         let checks = &status["readiness"]["checks"];

@@ -117,10 +117,13 @@ impl State {
                     let ago = now.saturating_duration_since(*at).as_millis();
                     Some(format!("{reason} ({ago} ms ago; it is ok now)"))
                 }
-                _ => None,
+                _ => {
+                    self.was_ok = true;
+                    self.failed = None;
+                    None
+                }
             },
         };
-        self.was_ok |= self.reason.is_none();
     }
 }
 
@@ -183,7 +186,8 @@ mod tests {
             state.reason.clone()
         };
         assert_eq!(at(0, Err("away")).as_deref(), Some("away"));
-        assert_eq!(at(200, Ok(())), None, "nothing was well before: nothing flaps");
+        assert_eq!(at(200, Ok(())), None, "the check was never ok before");
+        assert_eq!(at(300, Ok(())), None, "a failure of the start is forgotten once the check is ok");
         assert_eq!(at(400, Err("away")).as_deref(), Some("away"));
         assert_eq!(at(600, Ok(())).as_deref(), Some("away (200 ms ago; it is ok now)"));
         let later = 400 + u64::try_from(limits::READY_HOLDS.as_millis()).unwrap();
