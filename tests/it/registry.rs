@@ -100,7 +100,7 @@ async fn an_error_of_a_registry_is_reported_and_changes_nothing() {
         refused(host, &registry.named("acme/moody:tampered"), "the digest differs").await;
 
         let nobody = format!("oci://{}/acme/moody:1", free_address());
-        refused(host, &nobody, "cannot be reached: no connection").await;
+        refused(host, &nobody, "cannot be reached: cannot connect").await;
         refused(host, "oci://acme/moody:1", "has a dot or a port").await;
         assert_eq!(host.current("moody").await, release.digest());
     })
