@@ -242,7 +242,7 @@ async fn an_unusable_certificate_is_a_setting_error() {
             "no private key in PEM",
         ),
         (with_tls(&directory).set("TLS_CERT", "nowhere.pem"), "nowhere.pem"),
-        (Options::default().set("TLS_CERT", directory.path().join("cert.pem").display()), "together"),
+        (Options::default().set("TLS_CERT", directory.path().join("cert.pem").display()), "must both be set"),
     ] {
         let redis = services::Redis::start().await;
         let mut host = Host::over(database.clone(), redis, options).await;
