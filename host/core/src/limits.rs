@@ -213,8 +213,9 @@ pub const RELEASES_LOADED_PER_HANDLER: usize = 5;
 pub const NODE_GONE_AFTER: Duration = Duration::from_millis(1500);
 /// Minimum number of digits of a digest in a command. Fewer could name two releases.
 pub const DIGEST_PREFIX_MIN: usize = 6;
-/// Maximum number of concurrent compiles of deploys; each is a process that uses one core.
-pub const COMPILES_AT_ONCE: usize = 2;
+/// Maximum number of releases that deploys load at a time; further ones wait. Each may need a compile
+/// ([`COMPILES_PER_NODE_MAX`]).
+pub const DEPLOYS_PREPARED_AT_ONCE_MAX: usize = 2;
 /// Maximum wait of a deploy for the live nodes; the outcome names those that have not reported.
 pub const DEPLOY_WAITS: Duration = Duration::from_secs(10);
 pub const DEPLOY_LOOKS_EVERY: Duration = Duration::from_millis(10);
@@ -349,18 +350,18 @@ pub const POSTGRES_WAITING_MAX: usize = 4096;
 /// others.
 pub const POSTGRES_WAITING_PER_ROLE_MAX: usize = 1024;
 /// Maximum time of a login. A longer one has failed.
-pub const POSTGRES_CONNECT_MS_MAX: u64 = 5_000;
+pub const POSTGRES_CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Time for a statement to end after a cancel request. Then its connection is closed.
-pub const POSTGRES_CANCEL_GRACE_MS: u64 = 100;
+pub const POSTGRES_CANCEL_GRACE: Duration = Duration::from_millis(100);
 /// Maximum time of a readiness probe until its COMMIT. It is below `READY_WAITS`, so that the check can name
 /// the reason.
-pub const POSTGRES_PROBE_MS_MAX: u64 = 900;
+pub const POSTGRES_PROBE_WAIT: Duration = Duration::from_millis(900);
 /// Time for which the result of a probe is used again, so that several requests cost one COMMIT.
-pub const POSTGRES_PROBE_FRESH_MS: u64 = 400;
+pub const POSTGRES_PROBE_FRESH: Duration = Duration::from_millis(400);
 /// Pause after a probe without an answer, so that hanging backends do not add up.
-pub const POSTGRES_PROBE_REST_MS: u64 = 3_000;
+pub const POSTGRES_PROBE_REST: Duration = Duration::from_secs(3);
 /// Time for which one role is probed; then the next role logs in.
-pub const POSTGRES_PROBE_TURN_MS: u64 = 5_000;
+pub const POSTGRES_PROBE_TURN: Duration = Duration::from_secs(5);
 /// Maximum size of the temporary files of a handler's session. A statement that needs more fails with 53400.
 pub const POSTGRES_TEMP_FILES_MB_MAX: u32 = 64;
 /// Maximum number of calls in one batch: a larger batch gains little, and finding a failing call costs more.
@@ -399,16 +400,16 @@ pub const GATE_UNPOSITIONED_MAX: usize = 64;
 /// Number of repeated requests about a gap, before the stream continues with a jump that its readers can see.
 pub const MISSED_ATTEMPTS_MAX: u32 = 6;
 /// Wait before the first repeated request; doubled before each further one.
-pub const MISSED_RETRY_MS: u64 = 100;
+pub const MISSED_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Maximum number of publications in one message between nodes, and of its bytes, unless it has a single
 /// publication.
 pub const ENVELOPE_PUSHES_MAX: usize = 256;
 pub const ENVELOPE_BYTES_MAX: usize = 128 * 1024;
 /// Maximum wait for the bus to confirm a subscription or publication. Then it is `unavailable`.
-pub const BUS_CONFIRM_MS: u64 = 2_000;
+pub const BUS_CONFIRM_WAIT: Duration = Duration::from_secs(2);
 /// Time for which an address stays subscribed after its last subscriber, so that a page reload costs Redis
 /// nothing.
-pub const BUS_IDLE_MS: u64 = 10_000;
+pub const BUS_IDLE_WAIT: Duration = Duration::from_secs(10);
 /// How often a node publishes a loopback heartbeat to itself.
 pub const LOOPBACK_HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
 /// When no loopback heartbeat has arrived for this time, the node marks its bus as down and reconnects.
@@ -469,7 +470,7 @@ pub const COMPILE_SECONDS_MAX: u64 = 60;
 /// Maximum address space of that child process.
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Maximum number of concurrent compiles on one node; others wait.
-pub const COMPILES_AT_A_TIME: usize = 1;
+pub const COMPILES_PER_NODE_MAX: usize = 1;
 /// Maximum size of a compiled release. A larger one is refused.
 pub const ARTIFACT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -505,17 +506,17 @@ pub const REDIS_SCRIPT_COMMANDS_MAX: u64 = 100_000;
 pub const REDIS_SCRIPT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Maximum wait for the answer to `SCRIPT KILL`: Redis reads it only after its own `busy-reply-threshold` (5
 /// s by default). Then the node sends it again, as long as the script runs.
-pub const REDIS_SCRIPT_KILL_MS_MAX: u64 = 10_000;
+pub const REDIS_SCRIPT_KILL_WAIT: Duration = Duration::from_secs(10);
 /// Maximum number of key patterns in one request of an operator. More are refused.
 pub const FORGET_PATTERNS_MAX: usize = 32;
 /// Maximum number of commands in flight on one connection. One more waits, within its deadline.
 pub const REDIS_QUEUE_MAX: usize = 1024;
 /// Maximum wait for an answer. A later one is `deadline`, even if the call has more time left.
-pub const REDIS_ANSWER_MS_MAX: u64 = 1_000;
+pub const REDIS_ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Maximum wait between two attempts to connect.
-pub const REDIS_BACKOFF_MS_MAX: u64 = 1_000;
+pub const REDIS_BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Maximum time of an attempt to connect, and maximum silence of a connection. Then it has failed.
-pub const REDIS_SILENCE_MS_MAX: u64 = 3_000;
+pub const REDIS_SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Maximum number of received messages that are not handled yet. At the bound the node reads nothing more,
 /// Redis's buffer fills, and Redis ends the connection, which is handled like any loss of the bus.
 pub const REDIS_HEARD_MAX: usize = 1024;
@@ -557,19 +558,26 @@ pub const OUTBOX_HOLES_MAX: usize = 1000;
 pub const RETRIES_MAX: i64 = 10_000;
 /// Maximum number of parked events in one list, the newest first.
 pub const PARKED_LISTED_MAX: i64 = 200;
+/// Number of shards of the outbox. A database keeps the number with which it was made.
+pub const OUTBOX_SHARDS: u32 = 8;
+/// Number of shards that wake bits can name. It exceeds [`OUTBOX_SHARDS`]; larger numbers are ignored.
+pub const WAKE_SHARDS_MAX: u32 = 64;
+const _: () = assert!(OUTBOX_SHARDS <= WAKE_SHARDS_MAX);
+/// Maximum number of shards in one `wake.outbox`. A call with more ends with a trap.
+pub const WAKE_HINT_SHARDS_MAX: usize = 1024;
 /// Interval of checking the outbox without a wake, and so the maximum delay if a wake is lost.
-pub const OUTBOX_TICK_MS: u64 = 100;
+pub const OUTBOX_TICK: Duration = Duration::from_millis(100);
 /// Interval of checking for a new position epoch (a failover, a restore), beside the node's writes.
-pub const EPOCH_LOOK_MS: u64 = 500;
+pub const EPOCH_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// Maximum time of a consumer's read. Then it uses another connection.
-pub const OUTBOX_READ_MS_MAX: u64 = 5_000;
+pub const OUTBOX_READ_WAIT: Duration = Duration::from_secs(5);
 /// Lease of a cursor. After this time another node takes over the shard of a dead one.
-pub const CURSOR_LEASE_MS: u64 = 3_000;
+pub const CURSOR_LEASE: Duration = Duration::from_secs(3);
 /// A consumer on this node whose cursor does not move for this long plus the deadline of its handler,
 /// although there are events, makes this node not ready.
 pub const CONSUMER_STANDS_AFTER: Duration = Duration::from_secs(10);
 /// Interval of saving a cursor. After a crash, the events handled since the last save come again.
-pub const CURSOR_SAVE_MS: u64 = 250;
+pub const CURSOR_SAVE_EVERY: Duration = Duration::from_millis(250);
 /// Wait before an event's second delivery; doubled before each further one, up to the maximum.
-pub const RETRY_MS: u64 = 250;
-pub const RETRY_MS_MAX: u64 = 300_000;
+pub const EVENT_RETRY_AFTER: Duration = Duration::from_millis(250);
+pub const EVENT_RETRY_AFTER_MAX: Duration = Duration::from_secs(300);

@@ -34,7 +34,7 @@ pub(super) enum BusEvent {
     Reconnected,
 }
 
-/// The bus has no connection, or Redis did not confirm within [`limits::BUS_CONFIRM_MS`].
+/// The bus has no connection, or Redis did not confirm within [`limits::BUS_CONFIRM_WAIT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unavailable;
 
@@ -120,7 +120,7 @@ impl Bus {
     /// Subscribes to the addresses. Once it returns, this node receives everything that is published to them.
     ///
     /// # Errors
-    /// When Redis has not confirmed all of them within [`limits::BUS_CONFIRM_MS`].
+    /// When Redis has not confirmed all of them within [`limits::BUS_CONFIRM_WAIT`].
     pub(super) async fn hold(&self, addresses: &[Address]) -> Result<Hold, Unavailable> {
         let (confirmed, confirmation) = oneshot::channel();
         let hold = {
@@ -209,5 +209,5 @@ impl Names {
 }
 
 fn confirm_wait() -> Duration {
-    Duration::from_millis(limits::BUS_CONFIRM_MS)
+    limits::BUS_CONFIRM_WAIT
 }

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -110,7 +109,7 @@ impl Hub {
     // ---- one connection ----
 
     /// Opens a connection: from here on it receives pushes to itself, to its user and to its session. When
-    /// the bus is down, this waits for it up to [`limits::BUS_CONFIRM_MS`] and then returns all the same,
+    /// the bus is down, this waits for it up to [`limits::BUS_CONFIRM_WAIT`] and then returns all the same,
     /// because these pushes are best effort.
     pub async fn open_connection(&self, info: ConnectionInfo) -> Arc<Outlet> {
         let own = Address::of_user(&info.user);
@@ -384,10 +383,10 @@ impl Idle {
     }
 
     fn next(&self) -> Option<Instant> {
-        self.since.front().map(|(since, _)| *since + Duration::from_millis(limits::BUS_IDLE_MS))
+        self.since.front().map(|(since, _)| *since + limits::BUS_IDLE_WAIT)
     }
 
-    /// Takes the addresses that have waited for [`limits::BUS_IDLE_MS`].
+    /// Takes the addresses that have waited for [`limits::BUS_IDLE_WAIT`].
     fn take(&mut self) -> Vec<Address> {
         let mut due = Vec::new();
         while self.next().is_some_and(|time| time <= Instant::now())

@@ -50,7 +50,7 @@ impl Missing {
     /// Returns the wait before the request: it doubles with each attempt.
     pub(super) fn wait(&self) -> Duration {
         let doubled = self.attempt.saturating_sub(1).min(16);
-        Duration::from_millis(limits::MISSED_RETRY_MS << doubled)
+        limits::MISSED_RETRY_AFTER * (1 << doubled)
     }
 }
 

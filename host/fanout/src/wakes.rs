@@ -9,10 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use switchboard_core::limits;
 use tokio::sync::Notify;
-
-/// Numbers of shards are below this. The outbox has fewer.
-pub const SHARDS_MAX: u32 = 64;
 
 /// The wake bits of one node. A process has one; clones share it.
 #[derive(Clone, Default)]
@@ -36,8 +34,8 @@ struct Notifier {
 pub struct Listener(Arc<Notifier>);
 
 impl Wakes {
-    /// Sets the bits of shards to which a call of this node has added events. Numbers from [`SHARDS_MAX`] on
-    /// are ignored.
+    /// Sets the bits of shards to which a call of this node has added events. Numbers from
+    /// [`limits::WAKE_SHARDS_MAX`] on are ignored.
     pub fn set(&self, shards: &[u32]) {
         let bits = bits(shards);
         let remote = self.notify(bits);
@@ -109,11 +107,11 @@ impl Notifier {
 }
 
 fn bits(shards: &[u32]) -> u64 {
-    shards.iter().filter(|shard| **shard < SHARDS_MAX).fold(0, |bits, shard| bits | (1 << shard))
+    shards.iter().filter(|shard| **shard < limits::WAKE_SHARDS_MAX).fold(0, |bits, shard| bits | (1 << shard))
 }
 
 pub(super) fn shards(bits: u64) -> Vec<u32> {
-    (0..SHARDS_MAX).filter(|shard| bits & (1 << shard) != 0).collect()
+    (0..limits::WAKE_SHARDS_MAX).filter(|shard| bits & (1 << shard) != 0).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use tokio::task::JoinHandle;
@@ -405,7 +404,7 @@ pub(super) struct Canceller {
 impl Canceller {
     /// Sends the request to cancel, and then waits a moment for the statement to end.
     pub(crate) async fn cancel(self) {
-        let grace = Duration::from_millis(limits::POSTGRES_CANCEL_GRACE_MS);
+        let grace = limits::POSTGRES_CANCEL_GRACE;
         let ask = async {
             let (socket, _) = self.endpoint.connect().await.ok()?;
             self.token.cancel_query_raw(socket, NoTls).await.ok()

@@ -148,7 +148,7 @@ impl Postgres {
     /// Checks whether a handler's role can write now, and if not, why. `roles` are `grants.postgres` of the
     /// loaded releases. The roles are tried in turn; a role that was refused a login is tried at once.
     /// Several callers may each ask once a second: a call makes one COMMIT at most, bounded by
-    /// `POSTGRES_PROBE_MS_MAX`.
+    /// `POSTGRES_PROBE_WAIT`.
     pub async fn can_write(&self, roles: &[String]) -> Result<(), CannotWrite> {
         self.0.probe.can_write(roles).await
     }

@@ -31,7 +31,7 @@ pub use parked::Parked;
 pub use retries::Waiting;
 
 /// The number of shards of the outbox. It is part of the stored data (`switchboard.shard`).
-pub const SHARDS: u32 = 8;
+pub const SHARDS: u32 = limits::OUTBOX_SHARDS;
 
 /// How far one consumer has read one shard, held under a lease. The epoch fences a former holder.
 #[derive(Clone, Debug, PartialEq)]

@@ -22,13 +22,13 @@ use switchboard_core::manifest::ROLE_PREFIX;
 /// different rows and do not wait for each other.
 const SLOTS: u8 = 32;
 
-const PROBE_TIMEOUT: Duration = Duration::from_millis(limits::POSTGRES_PROBE_MS_MAX);
+const PROBE_TIMEOUT: Duration = limits::POSTGRES_PROBE_WAIT;
 /// An answer is reused for this long.
-const REUSE: Duration = Duration::from_millis(limits::POSTGRES_PROBE_FRESH_MS);
+const REUSE: Duration = limits::POSTGRES_PROBE_FRESH;
 /// After a probe without an answer, no probe starts for this long: its server process may still hang.
-const PAUSE: Duration = Duration::from_millis(limits::POSTGRES_PROBE_REST_MS);
+const PAUSE: Duration = limits::POSTGRES_PROBE_REST;
 /// A role is probed for this long. Then the probe logs in as the next role.
-const TURN: Duration = Duration::from_millis(limits::POSTGRES_PROBE_TURN_MS);
+const TURN: Duration = limits::POSTGRES_PROBE_TURN;
 
 /// Why a role cannot write.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

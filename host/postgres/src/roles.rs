@@ -142,7 +142,7 @@ impl Roles {
     }
 
     async fn log_in_by(&self, role: &Arc<str>, deadline: Instant) -> Result<Connection, Error> {
-        let connect_by = Instant::now() + Duration::from_millis(limits::POSTGRES_CONNECT_MS_MAX);
+        let connect_by = Instant::now() + limits::POSTGRES_CONNECT_WAIT;
         match timeout_at(deadline.min(connect_by), self.log_in(role)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(failure)) => {
@@ -396,7 +396,7 @@ impl Drop for PooledConnection {
             });
         } else if connection.is_resettable() {
             permit.inner.work.clone().spawn(async move {
-                let grace = Duration::from_millis(limits::POSTGRES_CANCEL_GRACE_MS);
+                let grace = limits::POSTGRES_CANCEL_GRACE;
                 if let Ok(Ok(())) = tokio::time::timeout(grace, connection.reset()).await {
                     permit.give_back(connection);
                 }

@@ -3,7 +3,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::ToSql;
@@ -132,7 +131,7 @@ impl Session {
         if let Transaction::Open(mut connection) | Transaction::Failed(mut connection, _) =
             std::mem::replace(&mut self.transaction, Transaction::None)
         {
-            let grace = Instant::now() + Duration::from_millis(limits::POSTGRES_CANCEL_GRACE_MS);
+            let grace = Instant::now() + limits::POSTGRES_CANCEL_GRACE;
             // After a failure the connection is dropped, which rolls back too.
             let _ = within(grace, connection.reset()).await;
         }

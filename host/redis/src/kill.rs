@@ -48,7 +48,7 @@ pub(super) async fn run(link: Arc<Link>, endpoint: RedisEndpoint) {
                 Outcome::Killed => tracing::error!(
                     "a script ran in Redis for more than {} ms and was ended with SCRIPT KILL; `slowlog get` on the server \
                      names it",
-                    limits::REDIS_ANSWER_MS_MAX
+                    limits::REDIS_ANSWER_WAIT.as_millis()
                 ),
                 Outcome::Unkillable => tracing::error!(
                     "a script in Redis does not end, and Redis cannot end it because it has written: Redis answers no client \
@@ -81,8 +81,10 @@ async fn kill(link: &Link, endpoint: &RedisEndpoint) -> Outcome {
         while !line.ends_with(b"\r\n") && stream.read_buf(&mut line).await? > 0 {}
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&line).trim_end().to_owned())
     };
-    match timeout(Duration::from_millis(limits::REDIS_SCRIPT_KILL_MS_MAX), asked).await {
-        Err(_) => Outcome::Unknown(format!("no answer within {} ms", limits::REDIS_SCRIPT_KILL_MS_MAX)),
+    match timeout(limits::REDIS_SCRIPT_KILL_WAIT, asked).await {
+        Err(_) => {
+            Outcome::Unknown(format!("no answer within {} ms", limits::REDIS_SCRIPT_KILL_WAIT.as_millis()))
+        }
         Ok(Err(error)) => Outcome::Unknown(error.to_string()),
         Ok(Ok(line)) if line.starts_with("+OK") => Outcome::Killed,
         Ok(Ok(line)) if line.starts_with("-NOTBUSY") => Outcome::NotBusy,

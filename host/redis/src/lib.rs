@@ -46,8 +46,8 @@ use switchboard_core::manifest::Pattern;
 pub use keyspace::{GenerationFuture, Generations, Keyspace, namespace};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_millis(limits::REDIS_BACKOFF_MS_MAX);
-const SILENCE_MAX: Duration = Duration::from_millis(limits::REDIS_SILENCE_MS_MAX);
+const BACKOFF_MAX: Duration = limits::REDIS_BACKOFF_MAX;
+const SILENCE_MAX: Duration = limits::REDIS_SILENCE_MAX;
 /// The number of keys that one step of `forget` scans.
 const FORGET_KEYS: &str = "2000";
 /// The hash tag of the guard key when Redis is a single server.

@@ -5,7 +5,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
@@ -171,7 +170,7 @@ impl Link {
         sent: impl Future<Output = Result<Vec<Value>, RedisError>>,
     ) -> Result<Vec<Value>, Error> {
         // This bound is shorter than the call's own deadline, so that the call can go on without Redis.
-        let answered_by = Instant::now() + Duration::from_millis(limits::REDIS_ANSWER_MS_MAX);
+        let answered_by = Instant::now() + limits::REDIS_ANSWER_WAIT;
         match timeout_at(deadline.min(answered_by), sent).await {
             Err(_) => {
                 if has_script && answered_by <= deadline {

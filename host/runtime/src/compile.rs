@@ -75,7 +75,7 @@ impl Artifacts {
                 .into(),
             compatibility,
         });
-        Ok(Self { compiler, cache, at_a_time: Semaphore::new(limits::COMPILES_AT_A_TIME) })
+        Ok(Self { compiler, cache, at_a_time: Semaphore::new(limits::COMPILES_PER_NODE_MAX) })
     }
 
     /// Returns the machine code of a release, from the cache or compiled now.

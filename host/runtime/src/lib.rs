@@ -28,7 +28,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::interfaces::CallState;
 use crate::interfaces::call::{Middleware, Script};
@@ -143,7 +143,7 @@ impl Runtime {
     /// would fail in every call. If Redis does not answer, the check passes.
     pub async fn read_scripts(&self, release: &LoadedRelease) -> Result<(), Refusal> {
         let Some(redis) = &self.backends.redis else { return Ok(()) };
-        let deadline = tokio::time::Instant::now() + Duration::from_millis(limits::REDIS_ANSWER_MS_MAX);
+        let deadline = tokio::time::Instant::now() + limits::REDIS_ANSWER_WAIT;
         for script in release.terms.scripts.values() {
             if let Some(error) = redis.compile_error(script, deadline).await {
                 let name = &script.name;

@@ -4,7 +4,6 @@
 
 use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -232,7 +231,7 @@ impl Bus {
             }
             // Wait for a new connection, or try this one again. Either way, check again whether a caller
             // still waits.
-            let _ = timeout(Duration::from_millis(limits::BUS_CONFIRM_MS / 4), connection.changed()).await;
+            let _ = timeout(limits::BUS_CONFIRM_WAIT / 4, connection.changed()).await;
         }
         for confirm in waiting {
             let _ = confirm.send(());

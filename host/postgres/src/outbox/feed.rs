@@ -3,7 +3,6 @@
 //! (`docs/decisions/tokio-postgres-for-handlers.md`).
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -81,7 +80,7 @@ impl Feed {
         heads: &Heads,
         most: usize,
     ) -> Result<Vec<Page>, Error> {
-        let read_timeout = Duration::from_millis(limits::OUTBOX_READ_MS_MAX);
+        let read_timeout = limits::OUTBOX_READ_WAIT;
         let pages = timeout(read_timeout, async {
             let connection = match &self.connection {
                 Some(connection) => connection,

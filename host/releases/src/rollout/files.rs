@@ -115,7 +115,7 @@ impl<L: Load> FileDeployer<L> {
             let deployed = self.deploy_unless_skipped(&path).await;
             (path, deployed)
         });
-        let done = deploys.buffered(limits::COMPILES_AT_ONCE).collect::<Vec<_>>().await;
+        let done = deploys.buffered(limits::DEPLOYS_PREPARED_AT_ONCE_MAX).collect::<Vec<_>>().await;
         Ok(done.into_iter().filter_map(|(path, result)| Some((path, result.transpose()?))).collect())
     }
 

@@ -45,7 +45,7 @@ impl<L: Load> Fleet<L> {
             repository,
             config,
             trust,
-            compiles: Semaphore::new(limits::COMPILES_AT_ONCE),
+            compiles: Semaphore::new(limits::DEPLOYS_PREPARED_AT_ONCE_MAX),
             loaded: Mutex::new(Loaded::new()),
         }
     }

@@ -45,13 +45,14 @@ impl channels::Host for CallState {
     async fn publish(&mut self, publications: Vec<Publication>) -> wasmtime::Result<Result<(), Error>> {
         let (hub, grants, traced) = (&self.backends.hub, &self.terms.grants, self.middleware.traced);
         let live = async {
+            let mut addresses = Vec::new();
             for publication in &publications {
-                granted("publish", &grants.publish, &publication.address)?;
+                let address = granted("publish", &grants.publish, &publication.address)?;
                 answer::frame(&publication.frame).map_err(Error::Refused)?;
+                addresses.extend(traced.is_some().then_some(address));
             }
             if let Some(traced) = traced {
-                let addresses = publications.iter().filter_map(|to| Address::parse(&to.address));
-                spans::published(addresses, traced);
+                spans::published(addresses.into_iter(), traced);
             }
             match hub {
                 Some(hub) => hub.publish(&publications).await,

@@ -6,10 +6,8 @@ use serde::Serialize;
 use super::CallState;
 use super::call::{Function, Stop};
 use switchboard_contract::wake;
+use switchboard_core::limits;
 use switchboard_telemetry::spans;
-
-/// A hint with more shards ends the call.
-const HINT_SHARDS_MAX: usize = 1024;
 
 #[derive(Serialize)]
 struct Args<'a> {
@@ -18,8 +16,12 @@ struct Args<'a> {
 
 impl wake::Host for CallState {
     async fn outbox(&mut self, shards: Vec<u32>) -> wasmtime::Result<()> {
-        if shards.len() > HINT_SHARDS_MAX {
-            return Err(Stop::Broke(format!("wake.outbox takes at most {HINT_SHARDS_MAX} shards")).into());
+        if shards.len() > limits::WAKE_HINT_SHARDS_MAX {
+            return Err(Stop::Broke(format!(
+                "wake.outbox takes at most {} shards",
+                limits::WAKE_HINT_SHARDS_MAX
+            ))
+            .into());
         }
         let traced = self.middleware.traced;
         let (wakes, transactions) = (&self.backends.wakes, &mut self.transactions);

@@ -25,7 +25,7 @@ pub trait ClientCalls: Send + Sync + 'static {
         info: &'a ConnectionInfo,
         caller: &'a Principal,
         frame_type: &'a str,
-        payload: &'a str,
+        payload: String,
     ) -> BoxFuture<'a, Result<Option<Reply>, Problem>>;
     fn closed(&self, closed: Closed) -> BoxFuture<'_, ()>;
     fn touch(&self, connection: ConnectionId, user: &UserId, active: bool);
@@ -62,7 +62,7 @@ impl ClientCalls for Triggers {
         info: &'a ConnectionInfo,
         caller: &'a Principal,
         frame_type: &'a str,
-        payload: &'a str,
+        payload: String,
     ) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
         Box::pin(Triggers::frame(self, info, caller, frame_type, payload))
     }

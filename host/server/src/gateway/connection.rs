@@ -359,7 +359,7 @@ impl Connection {
         let (who, outlet, calls) = (who.clone(), joined.outlet.clone(), self.gateway.calls.clone());
         self.work = Some(Box::pin(async move {
             let Frame { frame_type, id, payload } = frame;
-            let answer = calls.frame(outlet.info(), &who.principal, &frame_type, &payload).await;
+            let answer = calls.frame(outlet.info(), &who.principal, &frame_type, payload).await;
             Done::Answered { id, answer }
         }));
     }

@@ -3,7 +3,6 @@
 //! notifies the consumers and the hub; each of them reads its positions again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
@@ -13,7 +12,7 @@ use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
-    let mut clock = tokio::time::interval(Duration::from_millis(limits::EPOCH_LOOK_MS));
+    let mut clock = tokio::time::interval(limits::EPOCH_CHECK_EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -64,10 +64,10 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// Probes the heads of the shards every [`limits::OUTBOX_TICK_MS`], so that a lost wake delays events by at
+/// Probes the heads of the shards every [`limits::OUTBOX_TICK`], so that a lost wake delays events by at
 /// most one tick.
 async fn probe(triggers: Arc<Triggers>, heads: watch::Sender<Heads>, mut guard: ShutdownGuard) {
-    let mut clock = tokio::time::interval(Duration::from_millis(limits::OUTBOX_TICK_MS));
+    let mut clock = tokio::time::interval(limits::OUTBOX_TICK);
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut failing = false;
     loop {

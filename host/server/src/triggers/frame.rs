@@ -18,7 +18,7 @@ impl Triggers {
         info: &ConnectionInfo,
         caller: &Principal,
         frame_type: &str,
-        payload: &str,
+        payload: String,
     ) -> Result<Option<Reply>, Problem> {
         let bindings = self.registry.current();
         let Some(route) = bindings.frame(frame_type) else {
@@ -35,7 +35,7 @@ impl Triggers {
             id: call_id.clone(),
             frame_type: route.canonical.to_owned(),
             alias: route.alias.map(str::to_owned),
-            payload: payload.to_owned(),
+            payload,
             caller: caller.clone(),
             connection: info.connection.to_string(),
         };

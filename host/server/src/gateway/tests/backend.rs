@@ -130,7 +130,7 @@ impl ClientCalls for Handlers {
         info: &'a ConnectionInfo,
         caller: &'a Principal,
         frame_type: &'a str,
-        payload: &'a str,
+        payload: String,
     ) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
         assert_eq!(info.user.as_str(), caller.user_id);
         self.events.send(ConnectionEvent::Called(frame_type.to_owned())).unwrap();
@@ -145,10 +145,10 @@ impl ClientCalls for Handlers {
         };
         Box::pin(async move {
             match frame_type {
-                "echo" => Ok(Some(reply(payload))),
+                "echo" => Ok(Some(reply(&payload))),
                 "slow" => {
                     self.rooms.gate.0.acquire().await.unwrap().forget();
-                    Ok(Some(reply(payload)))
+                    Ok(Some(reply(&payload)))
                 }
                 "silent" => Ok(None),
                 "garbage" => Ok(Some(reply("{} garbage"))),

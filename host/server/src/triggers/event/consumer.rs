@@ -18,7 +18,7 @@ use switchboard_postgres::outbox::{Heads, Held, SHARDS};
 use switchboard_releases::registry::Consumer;
 use switchboard_runtime::LoadedRelease;
 
-const LEASE: Duration = Duration::from_millis(limits::CURSOR_LEASE_MS);
+const LEASE: Duration = limits::CURSOR_LEASE;
 
 /// Runs the consumer until the node stops, or no release of this handler consumes events any more.
 pub(super) async fn run(

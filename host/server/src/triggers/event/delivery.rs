@@ -89,7 +89,7 @@ fn again(event: &Event, attempts_max: u32, least: Duration, error: String) -> Fa
         return Fate::Park { error };
     }
     let doublings = event.attempt.saturating_sub(1).min(20);
-    let grown = Duration::from_millis((limits::RETRY_MS << doublings).min(limits::RETRY_MS_MAX));
+    let grown = (limits::EVENT_RETRY_AFTER * (1 << doublings)).min(limits::EVENT_RETRY_AFTER_MAX);
     Fate::Retry { after: grown.max(least), error }
 }
 
@@ -158,12 +158,12 @@ mod tests {
             let mut event = events(1);
             event[0].attempt = attempt;
             match deliver(event, 3, |_| ready(Err(trap()))).await.fates.remove(0) {
-                Fate::Retry { after, .. } => delays.push(after.as_millis() as u64),
+                Fate::Retry { after, .. } => delays.push(after),
                 Fate::Park { error } => assert!(attempt == 3 && error.contains("unreachable")),
                 Fate::Done => panic!("a trap is no answer"),
             }
         }
-        assert_eq!(delays, [limits::RETRY_MS, 2 * limits::RETRY_MS]);
+        assert_eq!(delays, [limits::EVENT_RETRY_AFTER, 2 * limits::EVENT_RETRY_AFTER]);
     }
 
     #[tokio::test]

@@ -23,8 +23,8 @@ use switchboard_postgres::outbox::{self, Cursor, Feed, Heads, Page, Stored, Wait
 use switchboard_runtime::{Call, LoadedRelease, export};
 use switchboard_telemetry::spans;
 
-const TICK: Duration = Duration::from_millis(limits::OUTBOX_TICK_MS);
-const SAVE_EVERY: Duration = Duration::from_millis(limits::CURSOR_SAVE_MS);
+const TICK: Duration = limits::OUTBOX_TICK;
+const SAVE_EVERY: Duration = limits::CURSOR_SAVE_EVERY;
 /// The time between two reads of postponed events while there are none. An operator's retry is noticed within
 /// this time.
 const POSTPONED_READ_EVERY: Duration = Duration::from_secs(1);
