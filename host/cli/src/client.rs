@@ -3,7 +3,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -21,9 +20,6 @@ use switchboard_core::config::Config;
 use switchboard_core::limits;
 use switchboard_releases::signature::Signature;
 use switchboard_server::admin::SIGNATURE;
-
-/// Time-out of a connect. The call is usually local; a node that needs longer has another problem.
-const CONNECT_WAITS: Duration = Duration::from_secs(5);
 
 /// Reads a release from its file, or by the beginning of its digest from a fleet that stores it.
 pub(crate) async fn release(config: &Config, at: &Where, named: &str) -> Result<Bytes, Failure> {
@@ -142,7 +138,7 @@ impl Client {
         }
         let request = request.body(Full::new(body))?;
 
-        let stream = timeout(CONNECT_WAITS, TcpStream::connect(address))
+        let stream = timeout(limits::NODE_CONNECT_WAIT, TcpStream::connect(address))
             .await
             .map_err(|_| unreachable(&"the connection takes too long"))?
             .map_err(|error| unreachable(&error))?;
@@ -162,7 +158,7 @@ impl Client {
                 _ = connection => answer.await,
             }
         };
-        timeout(limits::ADMIN_ANSWER_WAITS, asked)
+        timeout(limits::ADMIN_ANSWER_WAIT, asked)
             .await
             .map_err(|_| {
                 Failure::failed(format!("{address} did not answer in time; whether it was done is not known"))

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Failure, Output};
 use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
+use switchboard_core::limits;
 use switchboard_fanout::{Hub, Wakes};
 use switchboard_harness::{Harness, case};
 use switchboard_postgres::Postgres;
@@ -76,8 +77,9 @@ async fn backends(config: &Config) -> Result<Backends, Failure> {
     let postgres = Postgres::connect(config).await?;
     let fleet = postgres.fleet().identify().await.map_err(|error| Failure::failed(error.to_string()))?;
     let redis = Redis::connect(config, keyspace(&fleet, postgres.fleet()))?;
-    let patience = std::time::Duration::from_secs(5);
-    tokio::time::timeout(patience, redis.up()).await.map_err(|_| Failure::failed("Redis does not answer"))?;
+    tokio::time::timeout(limits::INVOKE_REDIS_WAIT, redis.up())
+        .await
+        .map_err(|_| Failure::failed("Redis does not answer"))?;
     let wakes = Wakes::default();
     let hub = Hub::start(&redis, &redis::namespace(&fleet.name), NodeId::random(), wakes.clone());
     Ok(Backends::new(postgres, redis, hub, wakes))

@@ -20,6 +20,7 @@ use reference::Reference;
 pub(crate) use reference::is_named_by;
 use switchboard_core::config::Config;
 use switchboard_core::ids::Digest;
+use switchboard_core::limits;
 use switchboard_core::limits::{
     REGISTRY_MANIFEST_BYTES_MAX, REGISTRY_REDIRECTS_MAX, REGISTRY_WAIT, RELEASE_BYTES_MAX,
 };
@@ -33,9 +34,6 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// The annotation of the manifest with the lines of FILE.sig.
 const SIGNATURES: &str = "dev.switchboard.signatures";
-/// Maximum length of a registry's error text.
-const REASON_CHARS_MAX: usize = 300;
-
 pub(crate) struct Pulled {
     pub file: Vec<u8>,
     pub signatures: Vec<Signature>,
@@ -293,5 +291,5 @@ fn the_layer(manifest: &Manifest) -> Result<&Descriptor, Error> {
 }
 
 fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
+    text.chars().filter(|c| !c.is_control()).take(limits::REGISTRY_ERROR_CHARS_MAX).collect()
 }

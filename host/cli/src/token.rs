@@ -10,10 +10,8 @@ use uuid::Uuid;
 use super::{Failure, Output};
 use switchboard_core::config::Config;
 use switchboard_core::ids::UserId;
+use switchboard_core::limits;
 use switchboard_core::timestamp;
-
-/// Maximum lifetime of a development token; one that lives longer would be a password.
-const TTL_S_MAX: u64 = 366 * 24 * 3600;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -75,7 +73,8 @@ pub(crate) fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failu
 
 /// A number and its unit.
 fn seconds(text: &str) -> Result<u64, String> {
-    let rule = || format!("30s, 15m, 1h or 7d, up to {} days", TTL_S_MAX / 86_400);
+    let most = limits::DEV_TOKEN_LIFETIME_MAX.as_secs();
+    let rule = || format!("30s, 15m, 1h or 7d, up to {} days", most / 86_400);
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let each = match unit {
         "s" => 1,
@@ -85,7 +84,7 @@ fn seconds(text: &str) -> Result<u64, String> {
         _ => return Err(rule()),
     };
     let number: u64 = number.parse().map_err(|_| rule())?;
-    number.checked_mul(each).filter(|ttl| (1..=TTL_S_MAX).contains(ttl)).ok_or_else(rule)
+    number.checked_mul(each).filter(|ttl| (1..=most).contains(ttl)).ok_or_else(rule)
 }
 
 #[cfg(test)]
@@ -94,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_ttl_is_a_number_and_its_unit() {
-        for (text, ttl) in [("30s", 30), ("15m", 900), ("1h", 3600), ("366d", TTL_S_MAX)] {
+        for (text, ttl) in [("30s", 30), ("15m", 900), ("1h", 3600), ("366d", 366 * 86_400)] {
             assert_eq!(seconds(text), Ok(ttl));
         }
         for bad in ["", "1", "h", "0s", "1w", "-1h", "367d", "99999999999999999999d", "1 h"] {

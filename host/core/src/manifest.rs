@@ -2,6 +2,7 @@
 //! `Manifest` is valid. This module does not inspect code: the runtime checks imports against grants.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -312,8 +313,8 @@ impl Manifest {
                 "`on.schedule` needs a `name` of lower-case letters, digits and dashes",
             )?;
             rule(
-                binding.every_ms >= limits::SCHEDULE_EVERY_MS_MIN,
-                &format!("`on.schedule` every_ms is under {}", limits::SCHEDULE_EVERY_MS_MIN),
+                binding.every_ms >= ms(limits::SCHEDULE_EVERY_MIN),
+                &format!("`on.schedule` every_ms is under {}", ms(limits::SCHEDULE_EVERY_MIN)),
             )?;
         }
         if let Some(binding) = &self.on.event {
@@ -323,16 +324,19 @@ impl Manifest {
                 &format!("`on.event` batch is 1 to {}", limits::EVENT_BATCH_MAX),
             )?;
             rule(
-                binding.pace_ms <= limits::EVENT_PACE_MS_MAX,
-                &format!("`on.event` pace_ms is at most {}", limits::EVENT_PACE_MS_MAX),
+                u64::from(binding.pace_ms) <= ms(limits::EVENT_PACE_MAX),
+                &format!("`on.event` pace_ms is at most {}", ms(limits::EVENT_PACE_MAX)),
             )?;
-            rule((1..=100).contains(&binding.attempts), "`on.event` attempts is 1 to 100")?;
+            rule(
+                (1..=limits::EVENT_ATTEMPTS_MAX).contains(&binding.attempts),
+                &format!("`on.event` attempts is 1 to {}", limits::EVENT_ATTEMPTS_MAX),
+            )?;
         }
         let in_range = |value: u64, most: u64, field: &str| {
             rule((1..=most).contains(&value), &format!("`limits.{field}` is 1 to {most}"))
         };
-        in_range(self.limits.deadline_ms, limits::HANDLER_DEADLINE_MS_MAX, "deadline_ms")?;
-        in_range(self.limits.cpu_ms, limits::HANDLER_CPU_MS_MAX, "cpu_ms")?;
+        in_range(self.limits.deadline_ms, ms(limits::HANDLER_DEADLINE_MAX), "deadline_ms")?;
+        in_range(self.limits.cpu_ms, ms(limits::HANDLER_CPU_MAX), "cpu_ms")?;
         in_range(self.limits.memory_mib.into(), limits::HANDLER_MEMORY_MIB_MAX.into(), "memory_mib")?;
         in_range(self.limits.host_calls.into(), limits::HANDLER_HOST_CALLS_MAX.into(), "host_calls")?;
         in_range(self.limits.host_bytes, limits::HANDLER_HOST_BYTES_MAX, "host_bytes")?;
@@ -408,13 +412,18 @@ pub fn placeholder(key: &str) -> String {
     format!("{PLACEHOLDER_PREFIX}{key}]")
 }
 
+/// The milliseconds of a limit, as manifests count times.
+fn ms(limit: Duration) -> u64 {
+    limit.as_millis() as u64
+}
+
 fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
+    (1..=limits::MANIFEST_NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn is_role(role: &str) -> bool {
-    (1..=40).contains(&role.len())
+    (1..=limits::ROLE_NAME_BYTES_MAX).contains(&role.len())
         && role.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
@@ -422,7 +431,7 @@ fn is_role(role: &str) -> bool {
 /// itself.
 fn is_frame_type(name: &str) -> bool {
     const OF_THE_HOST: [&str; 4] = ["auth", "auth.refresh", "ping", "heartbeat"];
-    (1..=64).contains(&name.len())
+    (1..=limits::FRAME_TYPE_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-:".contains(&b))
         && !OF_THE_HOST.contains(&name)
 }

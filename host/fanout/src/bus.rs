@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -141,7 +140,7 @@ impl Bus {
             }
             Hold { bus: self.clone(), addresses: addresses.to_vec() }
         };
-        match timeout(confirm_wait(), confirmation).await {
+        match timeout(limits::BUS_CONFIRM_WAIT, confirmation).await {
             Ok(Ok(())) => Ok(hold),
             Ok(Err(_)) | Err(_) => Err(Unavailable),
         }
@@ -179,7 +178,7 @@ impl Bus {
     }
 
     async fn send(&self, messages: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)]) -> Result<(), Unavailable> {
-        let published = self.0.redis.publish(messages, Instant::now() + confirm_wait()).await;
+        let published = self.0.redis.publish(messages, Instant::now() + limits::BUS_CONFIRM_WAIT).await;
         published.map_err(|error| {
             tracing::debug!(?error, "Redis did not take a publication; the caller gets `unavailable`");
             Unavailable
@@ -206,8 +205,4 @@ impl Names {
     fn of(&self, address: &Address) -> String {
         format!("{}{address}", self.address)
     }
-}
-
-fn confirm_wait() -> Duration {
-    limits::BUS_CONFIRM_WAIT
 }

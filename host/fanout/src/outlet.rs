@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -75,10 +74,6 @@ struct State {
     /// by them.
     token: Option<Arc<Credentials>>,
 }
-
-/// A droppable push with the same content within this time is a repetition: several rooms delivered the same
-/// push.
-const REPEAT_WINDOW: Duration = Duration::from_secs(1);
 
 struct Queued {
     frame: Bytes,
@@ -329,7 +324,7 @@ impl State {
         match &mut self.last_droppable {
             Some(last_droppable)
                 if last_droppable.0 == content_hash
-                    && now.duration_since(last_droppable.1) < REPEAT_WINDOW =>
+                    && now.duration_since(last_droppable.1) < limits::DROPPABLE_REPEAT_WINDOW =>
             {
                 return true;
             }

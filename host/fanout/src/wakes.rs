@@ -35,7 +35,7 @@ pub struct Listener(Arc<Notifier>);
 
 impl Wakes {
     /// Sets the bits of shards to which a call of this node has added events. Numbers from
-    /// [`limits::WAKE_SHARDS_MAX`] on are ignored.
+    /// [`limits::OUTBOX_SHARDS`] on are ignored.
     pub fn set(&self, shards: &[u32]) {
         let bits = bits(shards);
         let remote = self.notify(bits);
@@ -106,12 +106,15 @@ impl Notifier {
     }
 }
 
+/// A set of shards is a `u64` with one bit for each.
+const _: () = assert!(limits::OUTBOX_SHARDS <= u64::BITS);
+
 fn bits(shards: &[u32]) -> u64 {
-    shards.iter().filter(|shard| **shard < limits::WAKE_SHARDS_MAX).fold(0, |bits, shard| bits | (1 << shard))
+    shards.iter().filter(|shard| **shard < limits::OUTBOX_SHARDS).fold(0, |bits, shard| bits | (1 << shard))
 }
 
 pub(super) fn shards(bits: u64) -> Vec<u32> {
-    (0..limits::WAKE_SHARDS_MAX).filter(|shard| bits & (1 << shard) != 0).collect()
+    (0..limits::OUTBOX_SHARDS).filter(|shard| bits & (1 << shard) != 0).collect()
 }
 
 #[cfg(test)]
@@ -136,9 +139,9 @@ mod tests {
     fn every_consumer_gets_every_wake() {
         let wakes = Wakes::default();
         let (relay, notify) = (wakes.listen(), wakes.listen());
-        wakes.set(&[0, 63, 64, u32::MAX]);
-        assert_eq!(relay.woken().now_or_never(), Some(vec![0, 63]));
-        assert_eq!(notify.woken().now_or_never(), Some(vec![0, 63]));
+        wakes.set(&[0, 7, 8, u32::MAX]);
+        assert_eq!(relay.woken().now_or_never(), Some(vec![0, 7]));
+        assert_eq!(notify.woken().now_or_never(), Some(vec![0, 7]));
     }
 
     #[test]
@@ -154,9 +157,9 @@ mod tests {
         drop(notify);
         wakes.set(&[1, 2]);
         assert_eq!(wakes.remote_shards().now_or_never(), None);
-        wakes.set_from_remote(1 << 9);
+        wakes.set_from_remote(1 << 6);
         assert_eq!(wakes.remote_shards().now_or_never(), None, "a wake from another node is not sent on");
-        assert_eq!(relay.woken().now_or_never(), Some(vec![1, 2, 9]));
+        assert_eq!(relay.woken().now_or_never(), Some(vec![1, 2, 6]));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::props::Live;
-use super::{Props, TEST_BYTES_MAX, World, complete};
+use super::{Props, World, complete};
 use switchboard_core::ids::ConnectionId;
+use switchboard_core::limits;
 use switchboard_core::manifest::Manifest;
 use switchboard_recording::{Exchange, Injection, Outcome, Recording, Scenario, keep_all, value_from};
 use switchboard_runtime::{self as runtime, LoadedRelease, Responder, Response, Runtime, Source};
@@ -107,7 +108,7 @@ impl Handler {
             trigger,
             input,
             Source::Responder(Box::new(responder)),
-            TEST_BYTES_MAX,
+            limits::TEST_RECORDING_BYTES_MAX,
         );
         played.await.map_err(|refusal| refusal.to_string())
     }

@@ -40,10 +40,6 @@ pub use input::complete;
 pub use props::Props;
 pub use world::{Services, World};
 
-/// Maximum size of one test's host calls, arguments and answers together. A person cannot read a larger
-/// recording.
-pub const TEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
-
 /// A sandbox without services. The test decides the answers of host calls.
 pub struct Harness {
     runtime: Arc<Runtime>,

@@ -18,6 +18,7 @@ use super::props::{NOW_MS, now_ms_of};
 use super::{Handler, clock, sandbox};
 use switchboard_core::config::Config;
 use switchboard_core::ids::{ConnectionId, NodeId, UserId};
+use switchboard_core::limits;
 use switchboard_fanout::{ConnectionInfo, Hub, Outlet, Wakes};
 use switchboard_postgres::{Migrations, Postgres, migrate, owner};
 use switchboard_recording::Scenario;
@@ -30,8 +31,6 @@ const REDIS_DATABASE: u32 = 15;
 const REDIS_MARK: &str = "switchboard-harness";
 /// The lock for making templates and copies, in the named database.
 const TEMPLATE_LOCK: &str = "7171";
-/// Maximum wait for a service of a test; then the test has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
 const SECRET: &str = "the secret of databases that live for one test";
 
 /// The addresses of real services.
@@ -188,7 +187,9 @@ impl Services {
     async fn open(&self, config: &Config, scenario: &Scenario) -> Result<Opened> {
         let postgres = Postgres::connect(config).await.map_err(|error| error.to_string())?;
         let redis = Redis::connect(config, Keyspace::bare()).map_err(|error| error.to_string())?;
-        tokio::time::timeout(PATIENCE, redis.up()).await.map_err(|_| "Redis does not answer".to_owned())?;
+        tokio::time::timeout(limits::TEST_SERVICE_WAIT, redis.up())
+            .await
+            .map_err(|_| "Redis does not answer".to_owned())?;
         empty(&redis).await?;
         let wakes = Wakes::default();
         let hub = Hub::start(&redis, "switchboard-harness", NodeId::random(), wakes.clone());
@@ -199,7 +200,7 @@ impl Services {
         let begun = Instant::now();
         while !hub.is_up() {
             looks.tick().await;
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > limits::TEST_SERVICE_WAIT {
                 return Err("the bus does not come up".to_owned());
             }
         }
@@ -358,7 +359,7 @@ async fn empty(redis: &Redis) -> Result<()> {
 }
 
 async fn command(redis: &Redis, args: &[String]) -> Result<Vec<switchboard_contract::redis::Node>> {
-    let done = redis.command(args, Instant::now() + PATIENCE).await;
+    let done = redis.command(args, Instant::now() + limits::TEST_SERVICE_WAIT).await;
     done.map_err(|error| format!("redis {}: {error:?}", args.join(" ")))
 }
 

@@ -39,9 +39,10 @@ use tokio::time::Instant;
 
 use switchboard_core::config::{self, Config};
 use switchboard_core::ids::Digest;
+use switchboard_core::limits;
 
 pub use migrations::{Migrations, Unusable};
-use owner::{HOST_TIMEOUT, Suspicion};
+use owner::Suspicion;
 pub use probe::CannotWrite;
 pub use server::UnusableServer;
 pub use session::Session;
@@ -142,7 +143,7 @@ impl Postgres {
     /// True when the server answers the host within the time-out.
     pub async fn healthy(&self) -> bool {
         let probe = sqlx::query("select 1").execute(self.host());
-        matches!(tokio::time::timeout(HOST_TIMEOUT, probe).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(limits::POSTGRES_HOST_WAIT, probe).await, Ok(Ok(_)))
     }
 
     /// Checks whether a handler's role can write now, and if not, why. `roles` are `grants.postgres` of the

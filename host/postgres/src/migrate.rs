@@ -14,10 +14,6 @@ use switchboard_core::config::Config;
 use switchboard_core::limits;
 use switchboard_core::manifest::ROLE_PREFIX;
 
-/// When two databases of one server alter the same role at once, one of them fails. It tries again up to this
-/// number of times.
-const ALTER_ATTEMPTS: usize = 20;
-
 /// At most so many databases are named in an error; of the others it says the number.
 const OWNERS_NAMED_MAX: usize = 5;
 
@@ -147,7 +143,9 @@ async fn set_up_login(connection: &mut PgConnection, secret: &str, role: &str) -
         };
         match altered.await {
             // "Tuple concurrently updated" has no code of its own, and its text is in the server's language.
-            Err(error) if code(&error).as_deref() == Some("XX000") && attempt < ALTER_ATTEMPTS => {
+            Err(error)
+                if code(&error).as_deref() == Some("XX000") && attempt < limits::ROLE_ALTER_ATTEMPTS_MAX =>
+            {
                 attempt += 1
             }
             done => return done,

@@ -1,6 +1,8 @@
 //! Admin tokens, and the audit log of the actions that were done with them. A token is stored as its digest.
 //! It needs no salt, because it is 32 random bytes that nobody can guess.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::{PgPool, PgRow};
@@ -154,9 +156,9 @@ impl Operators {
 
     /// Deletes the entries older than `days`. The host calls it after a fixed number of entries, so that it
     /// never has much to do.
-    pub async fn forget(&self, days: i32) -> sqlx::Result<u64> {
+    pub async fn forget(&self, kept: Duration) -> sqlx::Result<u64> {
         let deleted =
-            sqlx::query("delete from switchboard.audit where at < now() - make_interval(days => $1)");
-        Ok(deleted.bind(days).execute(&self.0).await?.rows_affected())
+            sqlx::query("delete from switchboard.audit where at < now() - make_interval(secs => $1)");
+        Ok(deleted.bind(kept.as_secs_f64()).execute(&self.0).await?.rows_affected())
     }
 }

@@ -30,9 +30,6 @@ pub use lag::Lag;
 pub use parked::Parked;
 pub use retries::Waiting;
 
-/// The number of shards of the outbox. It is part of the stored data (`switchboard.shard`).
-pub const SHARDS: u32 = limits::OUTBOX_SHARDS;
-
 /// How far one consumer has read one shard, held under a lease. The epoch fences a former holder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cursor {
@@ -67,7 +64,7 @@ pub struct Page {
 
 /// The last position given out in each shard. It must be read *before* the events; then it shows what the
 /// read may have missed.
-pub type Heads = [i64; SHARDS as usize];
+pub type Heads = [i64; limits::OUTBOX_SHARDS as usize];
 
 impl Cursor {
     /// True when every position up to `head` was seen.
@@ -100,7 +97,7 @@ impl Outbox {
     /// Creates the cursors of a new consumer.
     pub async fn introduce(&self, consumer: &str, start: Start) -> sqlx::Result<()> {
         let heads = match start {
-            Start::Beginning => [0; SHARDS as usize],
+            Start::Beginning => [0; limits::OUTBOX_SHARDS as usize],
             Start::Now => self.heads().await?,
         };
         sqlx::query(

@@ -3,7 +3,6 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
@@ -12,15 +11,7 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::settings::{self, Purpose};
-
-/// Connections of the host itself. They do not count in the budget of the handlers.
-const HOST_CONNECTIONS_MAX: u32 = 8;
-/// A connection that was idle for longer is checked before it is used.
-const HOST_REST_MAX: Duration = Duration::from_millis(500);
-/// The host gives up its own statement after this time.
-pub(super) const HOST_TIMEOUT: Duration = Duration::from_secs(5);
-/// After a server was seen to be read-only, each connection is checked before each use for this long.
-const SUSPICION: Duration = Duration::from_secs(5);
+use switchboard_core::limits;
 
 /// Remembers that the server behind the connections may have become read-only. The code that notices it sets
 /// the flag, and the host's pool reads it. A check costs a round trip, so a busy connection is checked only
@@ -30,7 +21,7 @@ pub(super) struct Suspicion(Arc<Mutex<Option<Instant>>>);
 
 impl Suspicion {
     pub(crate) fn raise(&self) {
-        *self.0.lock() = Some(Instant::now() + SUSPICION);
+        *self.0.lock() = Some(Instant::now() + limits::POSTGRES_SUSPECTED_FOR);
     }
 
     fn is_raised(&self) -> bool {
@@ -48,12 +39,12 @@ pub(super) fn options(url: &str, application: &str) -> Result<PgConnectOptions, 
 
 /// Opens the host's pool. Fails when the server does not answer.
 pub(super) async fn pool(options: PgConnectOptions, suspicion: Suspicion) -> Result<PgPool, Error> {
-    let pool = pool_options(HOST_CONNECTIONS_MAX)
+    let pool = pool_options(limits::POSTGRES_HOST_CONNECTIONS_MAX)
         // A check before each statement would cost most of a statement's time. A connection that was idle may
         // have lost its server.
         .test_before_acquire(false)
         .before_acquire(move |connection, rest| {
-            let doubtful = rest.idle_for > HOST_REST_MAX || suspicion.is_raised();
+            let doubtful = rest.idle_for > limits::POSTGRES_HOST_IDLE_MAX || suspicion.is_raised();
             Box::pin(async move { Ok(!doubtful || can_write(connection).await?) })
         });
     pool.connect_with(options).await.map_err(Error::Host)
@@ -66,14 +57,15 @@ pub fn listener(of: &PgPool, application: &str) -> PgPool {
 }
 
 fn pool_options(connections_max: u32) -> PgPoolOptions {
-    PgPoolOptions::new().max_connections(connections_max).acquire_timeout(HOST_TIMEOUT).after_connect(
-        |connection, _| {
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(limits::POSTGRES_HOST_WAIT)
+        .after_connect(|connection, _| {
             Box::pin(async move {
                 prepare(connection, Purpose::Host).await?;
                 if can_write(connection).await? { Ok(()) } else { Err(read_only()) }
             })
-        },
-    )
+        })
 }
 
 /// A single session with the settings of a migration, for tools that write as the owner.

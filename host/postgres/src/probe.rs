@@ -6,7 +6,6 @@
 //! not make the node look unready.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -21,14 +20,6 @@ use switchboard_core::manifest::ROLE_PREFIX;
 /// The number of rows of a role in `switchboard.write_probes`. Nodes that probe at the same time use
 /// different rows and do not wait for each other.
 const SLOTS: u8 = 32;
-
-const PROBE_TIMEOUT: Duration = limits::POSTGRES_PROBE_WAIT;
-/// An answer is reused for this long.
-const REUSE: Duration = limits::POSTGRES_PROBE_FRESH;
-/// After a probe without an answer, no probe starts for this long: its server process may still hang.
-const PAUSE: Duration = limits::POSTGRES_PROBE_REST;
-/// A role is probed for this long. Then the probe logs in as the next role.
-const TURN: Duration = limits::POSTGRES_PROBE_TURN;
 
 /// Why a role cannot write.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -82,14 +73,17 @@ impl Probe {
             return Ok(());
         }
         state.choose(roles, refused.as_deref());
-        let (answer, rest) = match timeout(PROBE_TIMEOUT, self.write(&mut state)).await {
-            Ok(Ok(())) => (Ok(()), REUSE),
+        let (answer, rest) = match timeout(limits::POSTGRES_PROBE_WAIT, self.write(&mut state)).await {
+            Ok(Ok(())) => (Ok(()), limits::POSTGRES_PROBE_FRESH_FOR),
             Ok(Err(failure)) => {
                 state.connection = None;
                 if failure.is_read_only() {
                     self.roles.suspicion().raise();
                 }
-                (Err(state.cannot(explain(&failure), is_of_one_role(&failure))), REUSE)
+                (
+                    Err(state.cannot(explain(&failure), is_of_one_role(&failure))),
+                    limits::POSTGRES_PROBE_FRESH_FOR,
+                )
             }
             Err(_) => return Err(self.give_up(&mut state)),
         };
@@ -102,8 +96,9 @@ impl Probe {
         if let Some((connection, _)) = state.connection.take() {
             self.roles.work().spawn(async move { connection.canceller().cancel().await });
         }
-        let why = state.cannot(format!("no COMMIT within {} ms", PROBE_TIMEOUT.as_millis()), false);
-        state.last = Some((Instant::now() + PAUSE, Err(why.clone())));
+        let why =
+            state.cannot(format!("no COMMIT within {} ms", limits::POSTGRES_PROBE_WAIT.as_millis()), false);
+        state.last = Some((Instant::now() + limits::POSTGRES_PROBE_PAUSE, Err(why.clone())));
         why
     }
 
@@ -125,7 +120,8 @@ impl State {
         let at = roles.iter().position(|role| *role == self.role);
         let failed = matches!(&self.last, Some((_, Err(_))));
         let refused = refused.and_then(|refused| roles.iter().find(|role| *role == refused));
-        let over = self.connection.as_ref().is_none_or(|(_, since)| since.elapsed() > TURN);
+        let over =
+            self.connection.as_ref().is_none_or(|(_, since)| since.elapsed() > limits::POSTGRES_PROBE_TURN);
         let next = match (at, refused) {
             (_, Some(refused)) => refused,
             (Some(at), None) if failed || !over => &roles[at],

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::{Mutex, MutexGuard};
@@ -25,10 +24,6 @@ use switchboard_contract::postgres::Error;
 use switchboard_core::limits;
 use switchboard_core::manifest::ROLE_PREFIX;
 use switchboard_core::shares::{Division, Shares};
-
-/// A returned connection goes to a waiting call of the same role before a call of another role, but only
-/// while that other call has waited less than this. A login takes milliseconds.
-const SAME_ROLE_FIRST_MAX: Duration = Duration::from_millis(20);
 
 #[derive(Clone)]
 pub(super) struct Roles(Arc<Inner>);
@@ -307,7 +302,8 @@ impl State {
             Some((!self.shares.is_below_share(role), since, role.clone()))
         });
         let (lent, since, first) = by_urgency.min()?;
-        let can_wait = prefers_freed && first != *freed && since.elapsed() <= SAME_ROLE_FIRST_MAX;
+        let can_wait =
+            prefers_freed && first != *freed && since.elapsed() <= limits::POSTGRES_SAME_ROLE_FIRST_MAX;
         let as_urgent = self.shares.may_take(freed, 1) && (lent || self.shares.is_below_share(freed));
         let stays = self.waiting.contains_key(freed) && can_wait && as_urgent;
         let role = if stays { freed.clone() } else { first };

@@ -2,23 +2,18 @@
 //! requirement is not met, the start is refused with the reason and the remedy.
 
 use std::io::ErrorKind;
-use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{Connection, Row};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Error;
-use super::owner::{self, HOST_TIMEOUT};
+use super::owner;
 use super::settings::Purpose;
+use switchboard_core::limits;
 
 /// The migrations use MERGE, and primary keys of partitioned tables in the form of Postgres 15.
 const VERSION_MIN: i32 = 150_000;
-/// The wait between two attempts to reach a server that is starting up.
-const REACH_AGAIN: Duration = Duration::from_millis(100);
-/// The number of checks for a pooler, because a pooler may hand out the same server session twice by chance.
-const POOLER_TRIALS: usize = 3;
-
 /// Why this server cannot be used. Each message says what to do.
 #[derive(Debug, PartialEq)]
 pub enum UnusableServer {
@@ -82,7 +77,7 @@ pub(super) async fn connect(options: &PgConnectOptions, purpose: Purpose) -> Res
         }
         Ok((connection, unfit))
     };
-    match timeout(HOST_TIMEOUT, opened).await {
+    match timeout(limits::POSTGRES_HOST_WAIT, opened).await {
         Ok(Ok((connection, None))) => Ok(connection),
         Ok(Ok((_, Some(unfit)))) => Err(Error::UnusableServer(unfit)),
         Ok(Err(error)) => Err(Error::Host(error)),
@@ -93,7 +88,7 @@ pub(super) async fn connect(options: &PgConnectOptions, purpose: Purpose) -> Res
 /// Connects. A server that is starting up, or has no free connection at the moment, is tried again for half
 /// of the time-out.
 async fn reach(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
-    let until = Instant::now() + HOST_TIMEOUT / 2;
+    let until = Instant::now() + limits::POSTGRES_HOST_WAIT / 2;
     loop {
         let error = match PgConnection::connect_with(options).await {
             Ok(connection) => return Ok(connection),
@@ -109,7 +104,7 @@ async fn reach(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
         if !starting || Instant::now() > until {
             return Err(error);
         }
-        sleep(REACH_AGAIN).await;
+        sleep(limits::POSTGRES_REACH_AGAIN_AFTER).await;
     }
 }
 
@@ -152,7 +147,7 @@ fn judge(row: &PgRow) -> sqlx::Result<Option<UnusableServer>> {
 async fn is_pooled(options: &PgConnectOptions, one: &mut PgConnection) -> sqlx::Result<bool> {
     let mut two = PgConnection::connect_with(options).await?;
     let first = session(one).await?;
-    for _ in 0..POOLER_TRIALS {
+    for _ in 0..limits::POOLER_CHECKS {
         if session(&mut two).await? == first {
             return Ok(true);
         }

@@ -6,12 +6,10 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{Exchange, Outcome, Recording};
+use switchboard_core::limits;
 
 /// Longer texts are cut around the position where they begin to differ.
 const SHOWN_CHARS: usize = 160;
-/// Alignment compares each pair of calls; with more pairs than this, the calls are compared one by one.
-const PAIRS_MAX: usize = 1_000_000;
-
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     pub location: DiffPath,
@@ -149,7 +147,7 @@ fn align(expected: &[Exchange], got: &[&Exchange]) -> Vec<(Option<usize>, Option
     const CHANGED: usize = 3;
     const ALONE: usize = 2;
     let (rows, columns) = (expected.len(), got.len());
-    if rows * columns > PAIRS_MAX {
+    if rows * columns > limits::DIFF_PAIRS_MAX {
         return (0..rows.max(columns))
             .map(|at| ((at < rows).then_some(at), (at < columns).then_some(at)))
             .collect();

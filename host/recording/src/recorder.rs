@@ -15,7 +15,7 @@ pub struct Recorder {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self::up_to(limits::TRACE_BYTES_MAX)
+        Self::up_to(limits::RECORDING_BYTES_MAX)
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
         recorder.asked("clock.now-ms", 0, || json!({}));
         recorder.answered(1, 8, || json!(5));
         recorder.asked("redis.command", 10, || json!({}));
-        recorder.answered(1, limits::TRACE_BYTES_MAX, || panic!("not encoded for nothing"));
+        recorder.answered(1, limits::RECORDING_BYTES_MAX, || panic!("not encoded for nothing"));
         recorder.asked("clock.now-ms", 0, || panic!("not encoded for nothing"));
         recorder.answered(1, 8, || panic!("not encoded for nothing"));
         let (exchanges, left_out) = recorder.finish();

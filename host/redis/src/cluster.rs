@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -19,15 +18,11 @@ use super::endpoint::{RedisEndpoint, once};
 use super::fault::Fault;
 use super::keyspace::Keyspace;
 use super::link::{Health, Link, batch};
-use super::{BACKOFF_MIN, keys, packed, spawn_tasks};
+use super::{keys, packed, spawn_tasks};
 use switchboard_contract::redis::Error;
+use switchboard_core::limits;
 
 const SLOTS: u16 = 16_384;
-/// The table of slots is read this often, and at once when a server answers that it is wrong.
-const TABLE_EVERY: Duration = Duration::from_secs(2);
-/// After this many redirects the cluster is still moving slots, and the command fails with `unavailable`.
-const REDIRECTS_MAX: usize = 4;
-
 pub(super) struct Cluster(Arc<Shared>);
 
 struct Shared {
@@ -113,7 +108,7 @@ impl Cluster {
         for (index, (slot, _)) in commands.iter().enumerate() {
             routed.push(RoutedCommand { index, to: self.0.server_of(*slot)?, asking: false });
         }
-        for _ in 0..REDIRECTS_MAX {
+        for _ in 0..limits::REDIS_REDIRECTS_MAX {
             let mut by_server: BTreeMap<String, Vec<RoutedCommand>> = BTreeMap::new();
             routed
                 .drain(..)
@@ -271,8 +266,8 @@ impl Shared {
             let is_up = health.takes_commands();
             state.set(None, health);
             // Many commands notice a wrong table at once, and the cluster needs a moment to make a new one.
-            tokio::time::sleep(BACKOFF_MIN * 2).await;
-            let wait = if is_up { TABLE_EVERY } else { BACKOFF_MIN * 5 };
+            tokio::time::sleep(limits::REDIS_BACKOFF_MIN * 2).await;
+            let wait = if is_up { limits::REDIS_SLOTS_READ_EVERY } else { limits::REDIS_BACKOFF_MIN * 5 };
             let _ = timeout(wait, self.doubted.notified()).await;
         }
     }
@@ -288,7 +283,7 @@ impl Shared {
         for server in known.chain(self.seeds.iter().cloned()) {
             let mut command = redis::cmd("CLUSTER");
             command.arg("SLOTS");
-            let asked = timeout(Duration::from_secs(1), once::<Value>(&server, &command)).await;
+            let asked = timeout(limits::REDIS_TOPOLOGY_WAIT, once::<Value>(&server, &command)).await;
             if let Ok(Some(reply)) = asked
                 && let Some(table) = table_of(&reply, &server)
             {

@@ -2,19 +2,14 @@
 //! connection, so after a failover the next connection finds the new primary. While a connection is open, it
 //! is looked up now and then whether the primary is still the same.
 
-use std::time::Duration;
-
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use switchboard_core::limits;
 use tokio::time::timeout;
-
-use super::SILENCE_MAX;
 
 /// `redis-sentinel://[user:password@]host[:port],…/service[/database]`. The credentials are those of the
 /// primary.
 const SENTINELS: &str = "redis-sentinel://";
 const SENTINEL_PORT: u16 = 26379;
-/// A sentinel that does not answer within this time is skipped.
-const SENTINEL_WAIT: Duration = Duration::from_secs(1);
 /// `redis-cluster://[user:password@]host[:port],…`: some servers of the cluster. The node learns the others
 /// from them.
 const CLUSTER: &str = "redis-cluster://";
@@ -71,7 +66,9 @@ impl RedisEndpoint {
             Self::Cluster(servers) => {
                 let ping = redis::cmd("PING");
                 for server in servers {
-                    if let Ok(Some(_)) = timeout(SENTINEL_WAIT, once::<redis::Value>(server, &ping)).await {
+                    if let Ok(Some(_)) =
+                        timeout(limits::REDIS_TOPOLOGY_WAIT, once::<redis::Value>(server, &ping)).await
+                    {
                         return Ok(server.clone());
                     }
                 }
@@ -132,7 +129,8 @@ impl Sentinels {
         let mut command = redis::cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
         let asked = async { once::<Option<(String, u16)>>(sentinel, &command).await };
-        let (host, port) = timeout(SENTINEL_WAIT, asked).await.ok()??.filter(|(host, _)| !host.is_empty())?;
+        let (host, port) =
+            timeout(limits::REDIS_TOPOLOGY_WAIT, asked).await.ok()??.filter(|(host, _)| !host.is_empty())?;
         Some(ConnectionAddr::Tcp(host, port))
     }
 }
@@ -165,7 +163,7 @@ fn info(url: &str) -> Result<ConnectionInfo, String> {
 /// None when the server does not answer.
 async fn is_primary(info: &ConnectionInfo) -> Option<bool> {
     let role = redis::cmd("ROLE");
-    match timeout(SENTINEL_WAIT, once::<redis::Value>(info, &role)).await.ok()?? {
+    match timeout(limits::REDIS_TOPOLOGY_WAIT, once::<redis::Value>(info, &role)).await.ok()?? {
         redis::Value::Array(role) => match role.first()? {
             redis::Value::BulkString(word) => Some(word == b"master"),
             _ => None,
@@ -176,7 +174,7 @@ async fn is_primary(info: &ConnectionInfo) -> Option<bool> {
 
 /// Sends one command on a new connection.
 pub(super) async fn once<T: redis::FromRedisValue>(info: &ConnectionInfo, command: &redis::Cmd) -> Option<T> {
-    let settings = AsyncConnectionConfig::new().set_connection_timeout(Some(SILENCE_MAX));
+    let settings = AsyncConnectionConfig::new().set_connection_timeout(Some(limits::REDIS_SILENCE_MAX));
     let client = Client::open(info.clone()).ok()?;
     let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await.ok()?;
     command.query_async(&mut connection).await.ok()

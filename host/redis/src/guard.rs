@@ -46,7 +46,7 @@ pub(super) fn guarded(text: &str, grants: &[Pattern]) -> String {
         ("STEPS_MAX", limits::REDIS_SCRIPT_STEPS_MAX),
         ("COMMANDS_MAX", limits::REDIS_SCRIPT_COMMANDS_MAX),
         ("BYTES_MAX", limits::REDIS_SCRIPT_BYTES_MAX),
-        ("MS_MAX", limits::REDIS_SCRIPT_MS_MAX),
+        ("MS_MAX", limits::REDIS_SCRIPT_CPU_MAX.as_millis() as u64),
         ("MEMBERS_MAX", limits::REDIS_RANDOM_MEMBERS_MAX),
         ("SETS_MAX", limits::REDIS_SETS_MAX as u64),
     ] {

@@ -3,21 +3,14 @@
 //! when the script has written: then only a restart of Redis without saving ends the script.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::SILENCE_MAX;
 use super::endpoint::RedisEndpoint;
 use super::link::Link;
 use super::pubsub;
 use switchboard_core::limits;
-
-/// The wait between two attempts.
-const KILLS_APART: Duration = Duration::from_secs(1);
-/// The same outcome is logged at most once in this time.
-const LOGS_APART: Duration = Duration::from_secs(60);
 
 /// The outcome of an attempt.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,7 +35,9 @@ pub(super) async fn run(link: Arc<Link>, endpoint: RedisEndpoint) {
             metrics::counter!("switchboard_redis_scripts_killed_total").increment(1);
             link.check_requested.notify_one();
         }
-        let is_new = logged.as_ref().is_none_or(|(last, at)| *last != outcome || at.elapsed() >= LOGS_APART);
+        let is_new = logged.as_ref().is_none_or(|(last, at)| {
+            *last != outcome || at.elapsed() >= limits::REDIS_SCRIPT_KILLS_LOGGED_EVERY
+        });
         if is_new && outcome != Outcome::NotBusy {
             match &outcome {
                 Outcome::Killed => tracing::error!(
@@ -61,7 +56,7 @@ pub(super) async fn run(link: Arc<Link>, endpoint: RedisEndpoint) {
             }
             logged = Some((outcome, Instant::now()));
         }
-        sleep_until(began + KILLS_APART).await;
+        sleep_until(began + limits::REDIS_SCRIPT_KILLS_APART).await;
     }
 }
 
@@ -75,7 +70,7 @@ async fn kill(link: &Link, endpoint: &RedisEndpoint) -> Outcome {
         },
     };
     let asked = async {
-        let mut stream = timeout(SILENCE_MAX * 2, pubsub::connect(&server)).await??;
+        let mut stream = timeout(limits::REDIS_SILENCE_MAX * 2, pubsub::connect(&server)).await??;
         stream.write_all(b"*2\r\n$6\r\nSCRIPT\r\n$4\r\nKILL\r\n").await?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") && stream.read_buf(&mut line).await? > 0 {}

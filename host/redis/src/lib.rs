@@ -26,7 +26,6 @@ mod tests;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::watch;
@@ -45,11 +44,6 @@ use switchboard_core::manifest::Pattern;
 
 pub use keyspace::{GenerationFuture, Generations, Keyspace, namespace};
 
-const BACKOFF_MIN: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = limits::REDIS_BACKOFF_MAX;
-const SILENCE_MAX: Duration = limits::REDIS_SILENCE_MAX;
-/// The number of keys that one step of `forget` scans.
-const FORGET_KEYS: &str = "2000";
 /// The hash tag of the guard key when Redis is a single server.
 const GUARD_TAG: &str = "{0}";
 
@@ -192,9 +186,10 @@ impl Redis {
         let (mut cursor, mut forgotten) = ("0".to_owned(), 0);
         loop {
             let matching = format!("{}*", names.prefix());
-            let scan = packed(&["SCAN", &cursor, "MATCH", &matching, "COUNT", FORGET_KEYS]);
+            let scan =
+                packed(&["SCAN", &cursor, "MATCH", &matching, "COUNT", &limits::REDIS_SCAN_KEYS.to_string()]);
             let scan = batch([scan], names.generation, false);
-            let reply = link.send(scan, Instant::now() + SILENCE_MAX).await?.pop();
+            let reply = link.send(scan, Instant::now() + limits::REDIS_SILENCE_MAX).await?.pop();
             let Some(Value::Array(found)) = reply else { return Err(Error::Unavailable) };
             let [Value::BulkString(next), Value::Array(keys)] = &found[..] else {
                 return Err(Error::Unavailable);
@@ -203,7 +198,7 @@ impl Redis {
             if !unlinks.is_empty() {
                 forgotten += unlinks.len() as u64;
                 let unlinks = batch(unlinks, names.generation, false);
-                link.send(unlinks, Instant::now() + SILENCE_MAX).await?;
+                link.send(unlinks, Instant::now() + limits::REDIS_SILENCE_MAX).await?;
             }
             if next == b"0" {
                 return Ok(forgotten);

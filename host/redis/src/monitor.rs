@@ -14,7 +14,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, Value};
@@ -25,29 +24,8 @@ use super::endpoint::RedisEndpoint;
 use super::fault::{self, Fault};
 use super::keyspace::Keyspace;
 use super::link::{Confirmed, Health, Link, Live, RedisGuard, reason};
-use super::{BACKOFF_MAX, BACKOFF_MIN, SILENCE_MAX, packed};
+use super::packed;
 use switchboard_core::limits;
-
-/// The time between two checks of a connection.
-const CHECK_EVERY: Duration = Duration::from_millis(500);
-/// Commands that fail request a check. Requests within this time share one check.
-const CHECKS_APART: Duration = Duration::from_millis(20);
-/// A server that refuses writes for this long may be a former primary. The node then connects again, and
-/// reaches another server when the address leads to one.
-const REFUSES_MAX: Duration = Duration::from_secs(1);
-/// Another node or an operator may raise the generation, so it is read this often.
-const GENERATION_READ_EVERY: Duration = Duration::from_secs(1);
-const GENERATION_READ_TIMEOUT: Duration = Duration::from_millis(500);
-/// The time between two steps of deleting old keys.
-const CLEAN_APART: Duration = Duration::from_millis(50);
-const CLEAN_KEYS: &str = "2000";
-/// After this time every node uses the new generation.
-const CLEAN_AGAIN: Duration = Duration::from_secs(5);
-/// The node whose beat is a multiple of this looks for old keys: about once an hour in a fleet of three
-/// nodes.
-const CLEAN_BEATS: i64 = 20_000;
-/// The number of rounds to settle a guard that other nodes change too.
-const SETTLE_ROUNDS: usize = 8;
 
 /// Sets the guard, unless it already names the same or a later generation. Returns whether it was set, and
 /// the guard.
@@ -99,23 +77,23 @@ impl Monitor {
     /// Runs until the last `Redis` is dropped.
     pub(super) async fn run(self) {
         let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(SILENCE_MAX))
+            .set_connection_timeout(Some(limits::REDIS_SILENCE_MAX))
             // No response time-out, because each call has its own deadline.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(limits::REDIS_QUEUE_MAX);
-        let (mut memory, mut backoff) = (Memory::default(), BACKOFF_MIN);
+        let (mut memory, mut backoff) = (Memory::default(), limits::REDIS_BACKOFF_MIN);
         loop {
             match connect(&self.endpoint, &settings).await {
                 Ok((info, connection)) => {
                     self.link.server.store(Some(Arc::new(info.clone())));
                     if self.serve(&info, connection, &mut memory).await {
-                        backoff = BACKOFF_MIN;
+                        backoff = limits::REDIS_BACKOFF_MIN;
                     }
                 }
                 Err(why) => self.away(why),
             }
             sleep_until(Instant::now() + backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            backoff = (backoff * 2).min(limits::REDIS_BACKOFF_MAX);
         }
     }
 
@@ -158,7 +136,7 @@ impl Monitor {
                     let live = Live { connection: connection.clone(), confirmed: None };
                     self.link.set(Some(live), Health::Refuses(why));
                     let since = *refuses_since.get_or_insert(checked_at);
-                    if since.elapsed() >= REFUSES_MAX {
+                    if since.elapsed() >= limits::REDIS_REFUSES_WRITES_MAX {
                         return served;
                     }
                 }
@@ -170,10 +148,14 @@ impl Monitor {
             if memory.cleaning.is_some() {
                 self.clean(&mut connection, memory).await;
             }
-            let next_check = if memory.cleaning.is_some() { CLEAN_APART } else { CHECK_EVERY };
+            let next_check = if memory.cleaning.is_some() {
+                limits::REDIS_CLEAN_STEPS_APART
+            } else {
+                limits::REDIS_CHECK_EVERY
+            };
             tokio::select! {
                 () = sleep_until(checked_at + next_check) => {}
-                () = self.link.check_requested.notified() => sleep_until(checked_at + CHECKS_APART).await,
+                () = self.link.check_requested.notified() => sleep_until(checked_at + limits::REDIS_CHECKS_APART).await,
                 _ = names.changed() => {}
                 Ok(()) = tag.changed() => {}
             }
@@ -197,17 +179,17 @@ impl Monitor {
         let tag = self.tag.borrow().clone();
         let (key, beats) = (format!("{namespace}:guard:{tag}"), format!("{namespace}:beat:{tag}"));
         let mut seen = self.ask(connection, Some((&key, &beats))).await?;
-        if memory.generation_read_at.is_none_or(|at| at.elapsed() >= GENERATION_READ_EVERY) {
+        if memory.generation_read_at.is_none_or(|at| at.elapsed() >= limits::REDIS_GENERATION_READ_EVERY) {
             // While Postgres is not reachable, no node can raise the generation: the one that this node knows
             // is valid as long as the guard agrees.
             if let Ok(Ok(fleet_generation)) =
-                timeout(GENERATION_READ_TIMEOUT, self.keyspace.read_generation()).await
+                timeout(limits::REDIS_GENERATION_READ_WAIT, self.keyspace.read_generation()).await
             {
                 self.adopt_raised(fleet_generation);
             }
             memory.generation_read_at = Some(Instant::now());
         }
-        for _ in 0..SETTLE_ROUNDS {
+        for _ in 0..limits::REDIS_GUARD_ROUNDS_MAX {
             let generation = self.keyspace.names().generation;
             let text = format!("{generation} {}", seen.identity);
             if seen.guard.as_deref() == Some(text.as_str()) {
@@ -216,7 +198,7 @@ impl Monitor {
                 if !fell {
                     if let Some(beat) = seen.beat {
                         memory.beat = Some((generation, beat));
-                        if beat % CLEAN_BEATS == 0 {
+                        if beat % limits::REDIS_CLEAN_BEATS == 0 {
                             memory.cleaning = Some("0".to_owned());
                         }
                     }
@@ -292,7 +274,7 @@ impl Monitor {
                 [Value::Int(set), Value::BulkString(now)] => {
                     if *set == 1 {
                         memory.cleaning = Some("0".to_owned());
-                        memory.clean_again_at = Some(Instant::now() + CLEAN_AGAIN);
+                        memory.clean_again_at = Some(Instant::now() + limits::REDIS_CLEAN_AGAIN_AFTER);
                     }
                     seen.guard = Some(String::from_utf8_lossy(now).into_owned());
                     self.adopt_raised(generation);
@@ -321,7 +303,7 @@ impl Monitor {
             None => 2,
         };
         let sent = connection.send_packed_commands(&pipeline, 0, count);
-        let replies = match timeout(SILENCE_MAX, sent).await {
+        let replies = match timeout(limits::REDIS_SILENCE_MAX, sent).await {
             Ok(Ok(replies)) => replies,
             Ok(Err(error)) if error.code().is_some() => {
                 return Err(self.refused(error.code().unwrap_or_default()));
@@ -330,7 +312,7 @@ impl Monitor {
             Err(_) => {
                 return Err(CheckError::Reconnect(format!(
                     "the server did not answer within {} s",
-                    SILENCE_MAX.as_secs()
+                    limits::REDIS_SILENCE_MAX.as_secs()
                 )));
             }
         };
@@ -373,7 +355,14 @@ impl Monitor {
             return;
         };
         let generation = self.keyspace.names().generation;
-        let scan = ["SCAN", &cursor, "MATCH", &format!("{namespace}:*"), "COUNT", CLEAN_KEYS];
+        let scan = [
+            "SCAN",
+            &cursor,
+            "MATCH",
+            &format!("{namespace}:*"),
+            "COUNT",
+            &limits::REDIS_SCAN_KEYS.to_string(),
+        ];
         let Ok(Value::Array(found)) = one(connection, &packed(&scan)).await else { return };
         let [Value::BulkString(next), Value::Array(keys)] = &found[..] else { return };
         let old = keys.iter().filter_map(|key| match key {
@@ -388,7 +377,8 @@ impl Monitor {
             for unlink in old {
                 pipeline.add_command(unlink);
             }
-            let _ = timeout(SILENCE_MAX, connection.send_packed_commands(&pipeline, 0, count)).await;
+            let _ = timeout(limits::REDIS_SILENCE_MAX, connection.send_packed_commands(&pipeline, 0, count))
+                .await;
         }
         memory.cleaning = (next != b"0").then(|| String::from_utf8_lossy(next).into_owned());
     }
@@ -428,7 +418,7 @@ fn fields(info: &Value) -> Vec<(String, String)> {
 }
 
 async fn one(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<Value, CheckError> {
-    match timeout(SILENCE_MAX, connection.send_packed_command(command)).await {
+    match timeout(limits::REDIS_SILENCE_MAX, connection.send_packed_command(command)).await {
         Ok(Ok(reply)) => Ok(reply),
         Ok(Err(error)) => match error.code() {
             Some(code) => Err(check_error(code)),

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use redis::{ConnectionAddr, ConnectionInfo};
@@ -17,16 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::endpoint::RedisEndpoint;
-use super::{BACKOFF_MAX, BACKOFF_MIN, SILENCE_MAX};
 use switchboard_core::limits;
-
-/// The time between two checks whether the connection still works.
-const PING_EVERY: Duration = Duration::from_millis(1000);
-/// The connection for commands may find the new primary this much later than this connection.
-const PRIMARY_AGREE_MAX: Duration = Duration::from_secs(2);
-/// The number of subscription requests that wait for the connection's task. Further callers wait before the
-/// queue.
-const REQUESTS_MAX: usize = 1024;
 
 /// An event of the connection, in request.
 #[derive(Debug, PartialEq)]
@@ -108,7 +98,7 @@ struct Request {
 pub(super) type Primary = Option<watch::Receiver<Option<Arc<str>>>>;
 
 pub(super) fn listen(endpoint: RedisEndpoint, primary: Primary) -> (Subscriber, Messages) {
-    let (requests, requested) = mpsc::channel(REQUESTS_MAX);
+    let (requests, requested) = mpsc::channel(limits::REDIS_SUBSCRIBE_REQUESTS_MAX);
     let (event, events) = mpsc::channel(limits::REDIS_HEARD_MAX);
     let task = tokio::spawn(keep(endpoint, primary, requested, event));
     (Subscriber { requests }, Messages { events, task })
@@ -120,13 +110,13 @@ async fn keep(
     mut requests: mpsc::Receiver<Request>,
     events: mpsc::Sender<Event>,
 ) {
-    let mut backoff = BACKOFF_MIN;
+    let mut backoff = limits::REDIS_BACKOFF_MIN;
     loop {
         if let Ok(server) = endpoint.find().await
             && let Ok(Ok((stream, run_id))) =
-                timeout(SILENCE_MAX, connect_to_primary(&server, &primary)).await
+                timeout(limits::REDIS_SILENCE_MAX, connect_to_primary(&server, &primary)).await
         {
-            backoff = BACKOFF_MIN;
+            backoff = limits::REDIS_BACKOFF_MIN;
             if events.send(Event::Up).await.is_err() {
                 return;
             }
@@ -143,7 +133,7 @@ async fn keep(
             drop(request);
         }
         tokio::time::sleep_until(again).await;
-        backoff = (backoff * 2).min(BACKOFF_MAX);
+        backoff = (backoff * 2).min(limits::REDIS_BACKOFF_MAX);
     }
 }
 
@@ -198,7 +188,7 @@ async fn moved(primary: Primary, run_id: String) {
     if let Some(mut primary) = primary {
         let is_another = |now: &Option<Arc<str>>| now.as_deref().is_some_and(|now| now != run_id.as_str());
         // After a restart this connection may know the new server before the other connection does.
-        let _ = timeout(PRIMARY_AGREE_MAX, primary.wait_for(|now| !is_another(now))).await;
+        let _ = timeout(limits::REDIS_PRIMARY_AGREE_WAIT, primary.wait_for(|now| !is_another(now))).await;
         if primary.wait_for(is_another).await.is_ok() {
             return;
         }
@@ -260,7 +250,7 @@ impl Subscription {
         moved: impl Future<Output = ()>,
     ) -> std::io::Error {
         let mut moved = pin!(moved);
-        let mut ping = tokio::time::interval(PING_EVERY);
+        let mut ping = tokio::time::interval(limits::REDIS_PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last_reply_at = Instant::now();
         loop {
@@ -283,7 +273,7 @@ impl Subscription {
                 },
                 () = &mut moved => Err(broken("the primary is another server now")),
                 _ = ping.tick() => {
-                    if last_reply_at.elapsed() > SILENCE_MAX {
+                    if last_reply_at.elapsed() > limits::REDIS_SILENCE_MAX {
                         Err(broken("Redis was silent for too long"))
                     } else {
                         write(&mut self.stream, b"*1\r\n$4\r\nPING\r\n").await
@@ -331,7 +321,7 @@ impl Subscription {
 }
 
 async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
-    match timeout(SILENCE_MAX, stream.write_all(bytes)).await {
+    match timeout(limits::REDIS_SILENCE_MAX, stream.write_all(bytes)).await {
         Ok(written) => written,
         Err(_) => Err(broken("Redis takes no commands")),
     }
@@ -416,12 +406,10 @@ impl Reply {
 
 /// Returns a line without its end, and the position of the next line.
 fn line(buffer: &[u8], from: usize) -> std::io::Result<Option<(&[u8], usize)>> {
-    /// The longest line is an error of Redis.
-    const LINE_BYTES_MAX: usize = 1024;
     let rest = &buffer[from..];
-    match rest.windows(2).take(LINE_BYTES_MAX).position(|pair| pair == b"\r\n") {
+    match rest.windows(2).take(limits::REDIS_LINE_BYTES_MAX).position(|pair| pair == b"\r\n") {
         Some(length) => Ok(Some((&rest[..length], from + length + 2))),
-        None if rest.len() > LINE_BYTES_MAX => Err(broken("a line without an end")),
+        None if rest.len() > limits::REDIS_LINE_BYTES_MAX => Err(broken("a line without an end")),
         None => Ok(None),
     }
 }

@@ -6,6 +6,7 @@ mod servers;
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;

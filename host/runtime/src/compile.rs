@@ -92,9 +92,7 @@ impl Artifacts {
         let begun = Instant::now();
         let bytes = file.code_bytes();
         let artifact = match &self.compiler {
-            Compiler::Child(program) => {
-                in_child(program, &bytes, Duration::from_secs(limits::COMPILE_SECONDS_MAX)).await?
-            }
+            Compiler::Child(program) => in_child(program, &bytes, limits::COMPILE_WAIT).await?,
             Compiler::InProcess => blocking(move || compile(&bytes)).await?.map_err(Refusal::of_release)?,
         };
         info!(
@@ -191,7 +189,7 @@ pub fn child() -> Result<(), String> {
             .map_err(|error| format!("cannot bound the compiler: {error}"))
     };
     bounded(Resource::As, limits::COMPILE_MEMORY_BYTES_MAX)?;
-    bounded(Resource::Cpu, limits::COMPILE_SECONDS_MAX)?;
+    bounded(Resource::Cpu, limits::COMPILE_WAIT.as_secs())?;
     bounded(Resource::Core, 0)?;
     // The child cannot write files. It may open only the three standard streams and a few files of wasmtime.
     bounded(Resource::Fsize, 0)?;
@@ -230,7 +228,8 @@ async fn in_child(program: &PathBuf, component: &[u8], wait: Duration) -> Result
     };
     let (mut artifact, mut complaint) = (Vec::new(), Vec::new());
     let talk = async {
-        let (mut stdout, mut stderr) = (stdout.take(limits::ARTIFACT_BYTES_MAX + 1), stderr.take(16 * 1024));
+        let (mut stdout, mut stderr) =
+            (stdout.take(limits::ARTIFACT_BYTES_MAX + 1), stderr.take(limits::COMPILE_ERROR_BYTES_MAX));
         let feed = async {
             // A child that refuses early closes its end. Its standard error has the reason.
             let _ = stdin.write_all(component).await;

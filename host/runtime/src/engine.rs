@@ -6,7 +6,6 @@ use std::thread;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::interfaces::guest_clock::TICK;
 use crate::interfaces::{self, CallState};
 use switchboard_core::limits;
 
@@ -113,7 +112,7 @@ fn start_ticker(engine: &Engine) -> wasmtime::Result<()> {
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
-            thread::sleep(TICK);
+            thread::sleep(limits::EPOCH_TICK);
         }
     })?;
     Ok(())

@@ -5,10 +5,11 @@ use std::fmt;
 
 use switchboard_contract::types::Problem;
 use switchboard_core::error::Blame;
+use switchboard_core::limits;
 use switchboard_protocol::wire::problem::Code;
 
-/// The `retry_after_ms` of a problem that the caller can retry. Calls take milliseconds.
-const BUSY_RETRY_MS: u32 = 1000;
+/// The `retry_after_ms` of a problem that the caller can retry.
+const RETRY_MS: u32 = limits::CALL_RETRY_AFTER.as_millis() as u32;
 
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -111,14 +112,14 @@ impl Failure {
     pub fn problem(&self) -> Problem {
         match self.kind {
             Kind::Busy => {
-                Code::Unavailable.problem("too many calls at a time, try again").retry_after_ms(BUSY_RETRY_MS)
+                Code::Unavailable.problem("too many calls at a time, try again").retry_after_ms(RETRY_MS)
             }
             Kind::NodeMemory => Code::Unavailable
                 .problem("the node has no memory left for this request, it may or may not have been done")
-                .retry_after_ms(BUSY_RETRY_MS),
+                .retry_after_ms(RETRY_MS),
             Kind::Deadline => Code::Unavailable
                 .problem("the answer took too long, it may or may not have been done")
-                .retry_after_ms(BUSY_RETRY_MS),
+                .retry_after_ms(RETRY_MS),
             _ => Code::Internal.problem("this request could not be handled"),
         }
     }

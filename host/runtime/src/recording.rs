@@ -38,7 +38,7 @@ impl Recordings {
     /// Decides at the begin of a call whether to record it, because a later failure cannot be known yet.
     pub(crate) fn begin(&self) -> bool {
         self.seen.fetch_add(1, Relaxed).is_multiple_of(self.traces.one_in)
-            && self.kept.load(Relaxed) < limits::TRACES_MAX
+            && self.kept.load(Relaxed) < limits::RECORDINGS_MAX
     }
 
     /// Writes a recording. If that fails, it is logged; the call has its answer already.
@@ -47,9 +47,9 @@ impl Recordings {
             return;
         }
         match self.kept.fetch_add(1, Relaxed) {
-            kept if kept < limits::TRACES_MAX => {}
-            limits::TRACES_MAX => {
-                return warn!("wrote {} recordings; this process writes no more", limits::TRACES_MAX);
+            kept if kept < limits::RECORDINGS_MAX => {}
+            limits::RECORDINGS_MAX => {
+                return warn!("wrote {} recordings; this process writes no more", limits::RECORDINGS_MAX);
             }
             _ => return,
         }
@@ -120,8 +120,15 @@ pub(super) async fn replay(
     // its input.
     let call = Call { id: trace.call.clone(), principal: None, connection: None };
     let source = Source::Replay(Script::new(with_settings_of(release, trace.exchanges.clone())));
-    play(runtime, release, call, (&trace.trigger, trace.input.clone()), source, limits::TRACE_BYTES_MAX * 2)
-        .await
+    play(
+        runtime,
+        release,
+        call,
+        (&trace.trigger, trace.input.clone()),
+        source,
+        limits::RECORDING_BYTES_MAX * 2,
+    )
+    .await
 }
 
 /// Replaces recorded settings by those of this release. The answers of backends stay as recorded.

@@ -28,9 +28,6 @@ use switchboard_redis::Script;
 use switchboard_telemetry::histogram::Counts;
 
 const CONTRACT: &str = "switchboard:host/";
-/// A page of WebAssembly memory.
-const PAGE_BYTES: u64 = 64 * 1024;
-
 /// The loaded code of a release. Running calls hold a reference; dropping the last one frees the code.
 pub struct LoadedRelease {
     pub digest: Digest,
@@ -241,7 +238,7 @@ pub(super) fn fits(component: &Component, manifest: &Manifest) -> Result<(), Ref
         format!("a table begins with {elements} elements; the maximum is {}", limits::TABLE_ELEMENTS_MAX),
     )?;
     // wasmtime counts in pages.
-    let initial = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE_BYTES);
+    let initial = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(limits::MEMORY_UNIT_BYTES as u64);
     let most = u64::from(manifest.limits.memory_mib) * 1024 * 1024;
     rule(
         initial <= most,

@@ -34,15 +34,6 @@ use switchboard_telemetry as telemetry;
 
 pub use generations::keyspace;
 
-/// The whole shutdown ends this long after the drain. What has not ended by then is cut off.
-const END_WAITS: Duration = Duration::from_secs(10);
-/// Clients that are still connected this long after the drain are cut off.
-const CLIENTS_WAIT: Duration = Duration::from_secs(7);
-/// The minimum time for background tasks to end, when the clients have used up the time before.
-const WORK_WAITS_MIN: Duration = Duration::from_secs(2);
-/// The minimum time to answer operators, when the drain has used up its time.
-const OPERATORS_WAIT_MIN: Duration = Duration::from_secs(1);
-
 /// Why a node could not start: which part failed, and the reason.
 #[derive(Debug, thiserror::Error)]
 #[error("{part}: {reason}")]
@@ -173,7 +164,7 @@ impl App {
             revocations,
             handlers: triggers,
             metrics,
-            deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),
+            deploys: Semaphore::new(limits::DEPLOY_REQUESTS_MAX),
         };
         let settings = admin::Settings::of(&config);
         tokio::spawn(admin::serve(operators, Arc::new(admin), settings, operators_end.guard()));
@@ -204,18 +195,18 @@ impl App {
     /// 3. Operators are served until all of that is done.
     pub async fn end(self) {
         info!("draining");
-        let until = Instant::now() + self.drain + END_WAITS;
+        let until = Instant::now() + self.drain + limits::SHUTDOWN_WAIT;
         let left = || until.saturating_duration_since(Instant::now());
         self.clients.begin();
-        if !self.clients.finished(self.drain + CLIENTS_WAIT).await {
+        if !self.clients.finished(self.drain + limits::SHUTDOWN_CLIENTS_WAIT).await {
             warn!("a client or its call did not end in time and was cut off");
         }
         self.work.begin();
-        if !self.work.finished(left().max(WORK_WAITS_MIN)).await {
+        if !self.work.finished(left().max(limits::SHUTDOWN_WORK_WAIT_MIN)).await {
             warn!("a background task did not end in time and was cut off");
         }
         self.operators.begin();
-        if !self.operators.finished(left().max(OPERATORS_WAIT_MIN)).await {
+        if !self.operators.finished(left().max(limits::SHUTDOWN_OPERATORS_WAIT_MIN)).await {
             warn!("a request of an operator did not end in time and was cut off");
         }
         self.hub.stop().await;

@@ -5,7 +5,6 @@
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -16,6 +15,7 @@ pub use lines::in_one_line;
 
 use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
+use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 
 mod filter;
@@ -23,10 +23,6 @@ pub mod histogram;
 mod lines;
 mod otlp;
 pub mod spans;
-
-/// Interval of folding samples into buckets. A histogram keeps every sample until then, and without a scrape
-/// nothing else folds them.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Calls take from ten microseconds (a fresh instance) to a minute (the longest deadline).
 pub const SECONDS: [f64; 20] = [
@@ -50,7 +46,7 @@ impl Metrics {
 
     /// Runs until the process ends.
     pub async fn upkeep(self, mut guard: ShutdownGuard) {
-        let mut tick = tokio::time::interval(UPKEEP_EVERY);
+        let mut tick = tokio::time::interval(limits::METRICS_UPKEEP_EVERY);
         loop {
             tokio::select! {
                 _ = tick.tick() => self.0.run_upkeep(),

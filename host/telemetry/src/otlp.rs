@@ -1,7 +1,7 @@
 //! Sends spans to a collector, as OTLP over HTTP in JSON: one batch a second. If the collector is away, its
 //! spans are lost and nothing else happens.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -20,9 +20,6 @@ use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
 use switchboard_core::limits;
 
-/// Interval of batches, and so the maximum wait of a span.
-const EVERY: Duration = Duration::from_secs(1);
-const ANSWER_WAITS: Duration = Duration::from_secs(5);
 /// The path of collectors, below the configured address.
 const PATH: &str = "/v1/traces";
 
@@ -58,12 +55,13 @@ async fn export(mut queue: mpsc::Receiver<Span>, address: String, path: String, 
             return;
         }
         while batch.len() < limits::SPANS_BATCH_MAX
-            && let Ok(Some(span)) = tokio::time::timeout_at(began + EVERY, queue.recv()).await
+            && let Ok(Some(span)) =
+                tokio::time::timeout_at(began + limits::SPANS_SENT_EVERY, queue.recv()).await
         {
             batch.push(span);
         }
         let body = document(&batch, node).to_string();
-        let sent = timeout(ANSWER_WAITS, post(&address, &path, body)).await;
+        let sent = timeout(limits::SPANS_ANSWER_WAIT, post(&address, &path, body)).await;
         let sent = sent.unwrap_or_else(|_| Err("no answer in time".into()));
         if let Err(error) = &sent {
             metrics::counter!("switchboard_spans_dropped_total").increment(batch.len() as u64);
@@ -135,7 +133,7 @@ fn document(spans: &[Span], node: NodeId) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::spans::{Context, Kind};

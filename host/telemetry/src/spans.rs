@@ -144,11 +144,6 @@ fn an_id() -> u64 {
 /// Calls that woke a shard of the outbox. The last of them counts as the cause of the consumers' next calls
 /// for that shard.
 static WOKE: Mutex<Vec<(u32, Context, Instant)>> = Mutex::new(Vec::new());
-/// Time for which a wake counts as the cause, because one call wakes several consumers. Other calls woke
-/// later ones.
-const WAKE_VALID_FOR: Duration = Duration::from_millis(500);
-/// Maximum wait for a publication of a traced call. If it has not arrived by then, this node has no reader.
-const DELIVERED_WITHIN: Duration = Duration::from_secs(5);
 /// Addresses of publications of traced calls that have not arrived here yet.
 static PUBLISHED: Mutex<VecDeque<Published>> = Mutex::new(VecDeque::new());
 static UNDELIVERED: AtomicUsize = AtomicUsize::new(0);
@@ -163,7 +158,7 @@ struct Published {
 
 impl Published {
     fn may_be_delivered(&self) -> bool {
-        self.since.elapsed() < DELIVERED_WITHIN
+        self.since.elapsed() < limits::TRACED_DELIVERY_WAIT
     }
 }
 
@@ -186,7 +181,7 @@ pub fn waker(shards: impl Iterator<Item = u32>) -> Option<Context> {
     let woke = WOKE.lock();
     let of_shard = |shard| woke.iter().rev().find(|(known, ..)| *known == shard);
     let (_, by, since) = shards.filter_map(of_shard).max_by_key(|(.., since)| *since)?;
-    (since.elapsed() < WAKE_VALID_FOR).then_some(*by)
+    (since.elapsed() < limits::TRACED_WAKE_VALID_FOR).then_some(*by)
 }
 
 /// A traced call of this node publishes.

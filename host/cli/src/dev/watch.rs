@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
@@ -12,11 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::Failure;
-
-/// The quiet time: a save of the editor and a second one of the formatter are one change.
-const QUIET: Duration = Duration::from_millis(50);
-/// Maximum number of names; beyond it only the fact of a change counts.
-const NAMES_MAX: usize = 256;
+use switchboard_core::limits;
 
 pub(crate) struct Watch {
     seen: Arc<Seen>,
@@ -67,7 +62,7 @@ impl Watch {
     /// Waits for a change and then for a quiet moment. Returns the changed files since the last time.
     pub(crate) async fn changed(&self) -> Changed {
         self.seen.told.notified().await;
-        while timeout(QUIET, self.seen.told.notified()).await.is_ok() {}
+        while timeout(limits::DEV_QUIET_WAIT, self.seen.told.notified()).await.is_ok() {}
         Changed(std::mem::take(&mut *self.seen.paths.lock()))
     }
 }
@@ -78,7 +73,7 @@ impl Seen {
         let mut any = false;
         for path in paths {
             any = true;
-            if known.len() < NAMES_MAX {
+            if known.len() < limits::DEV_CHANGED_FILES_MAX {
                 known.insert(path);
             }
         }
@@ -99,6 +94,7 @@ fn is_source(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use super::*;
 

@@ -10,16 +10,12 @@ use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{Bus, BusEvent, Connected, Order, confirm_wait};
+use super::{Bus, BusEvent, Connected, Order};
 use crate::envelope::{Batch, Envelope};
 use switchboard_core::ids::Address;
 use switchboard_core::limits;
 use switchboard_redis::pubsub::{self, Event};
 
-/// Messages that one burst takes before other work gets a turn.
-const BURST_MAX: usize = 256;
-/// Channels in one SUBSCRIBE.
-const CHANNELS_MAX: usize = 1000;
 /// Missed heartbeats after which the loopback check has failed.
 const HEARTBEATS_MISSED_MAX: u64 =
     (limits::LOOPBACK_TIMEOUT.as_millis() / limits::LOOPBACK_HEARTBEAT_EVERY.as_millis()) as u64;
@@ -60,7 +56,7 @@ impl Bus {
     /// round trip share the next.
     pub(crate) async fn run_orders(self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut ordered = Vec::new();
-        while orders.recv_many(&mut ordered, CHANNELS_MAX).await > 0 {
+        while orders.recv_many(&mut ordered, limits::BUS_CHANNELS_PER_COMMAND_MAX).await > 0 {
             let (mut wanted, mut waiting) = (Vec::new(), Vec::new());
             for order in ordered.drain(..) {
                 match order {
@@ -152,9 +148,9 @@ impl Bus {
         self.send(&[(&self.0.names.loopback, Envelope::Loopback(0).encode())]).await.is_ok()
     }
 
-    /// Takes the messages that have already arrived, at most [`BURST_MAX`]. Consecutive publications to one
-    /// address become one batch. Returns whether a heartbeat was among them, and whether the connection
-    /// ended.
+    /// Takes the messages that have already arrived, at most [`limits::BUS_BURST_MESSAGES_MAX`]. Consecutive
+    /// publications to one address become one batch. Returns whether a heartbeat was among them, and whether
+    /// the connection ended.
     fn receive_burst(
         &self,
         first: (Bytes, Bytes),
@@ -187,7 +183,7 @@ impl Bus {
                 None => {}
             }
             received += 1;
-            if received < BURST_MAX {
+            if received < limits::BUS_BURST_MESSAGES_MAX {
                 match events.next().now_or_never() {
                     Some(Some(Event::Message { channel, payload })) => next = Some((channel, payload)),
                     Some(Some(Event::Down) | None) => ended = true,
@@ -240,9 +236,9 @@ impl Bus {
 
     /// Returns true once Redis has confirmed all of the addresses on this connection.
     async fn subscribe_on(&self, connected: &Connected, addresses: &[Address]) -> bool {
-        for addresses in addresses.chunks(CHANNELS_MAX) {
+        for addresses in addresses.chunks(limits::BUS_CHANNELS_PER_COMMAND_MAX) {
             let names: Vec<_> = addresses.iter().map(|address| self.0.names.of(address)).collect();
-            match timeout(confirm_wait(), connected.subscriber.subscribe(&names)).await {
+            match timeout(limits::BUS_CONFIRM_WAIT, connected.subscriber.subscribe(&names)).await {
                 Ok(Ok(())) => self.confirm(addresses, connected.epoch),
                 Ok(Err(pubsub::Away)) | Err(_) => return false,
             }
@@ -255,9 +251,9 @@ impl Bus {
     async fn unsubscribe(&self, addresses: &[Address]) {
         let connected = self.0.connected.borrow().clone();
         let Some(connected) = connected else { return };
-        for addresses in addresses.chunks(CHANNELS_MAX) {
+        for addresses in addresses.chunks(limits::BUS_CHANNELS_PER_COMMAND_MAX) {
             let names: Vec<_> = addresses.iter().map(|address| self.0.names.of(address)).collect();
-            let _ = timeout(confirm_wait(), connected.subscriber.unsubscribe(&names)).await;
+            let _ = timeout(limits::BUS_CONFIRM_WAIT, connected.subscriber.unsubscribe(&names)).await;
         }
     }
 

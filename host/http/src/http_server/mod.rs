@@ -32,7 +32,7 @@ pub use stream::{Stalled, Stream, Transport};
 
 use switchboard_contract::types::Problem;
 use switchboard_core::limits::{
-    ACCEPT_AGAIN_AFTER, BACKLOG, GOODBYE_WAIT, REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX, UNSENT_BYTES_MAX,
+    ACCEPT_AGAIN_AFTER, BACKLOG, CLOSE_WAIT, REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX, UNSENT_BYTES_MAX,
 };
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_protocol::wire::http::{self as wire, Answer};
@@ -174,7 +174,7 @@ pub async fn serve_connection<A, F>(
         Outcome::Dropped => debug!("an HTTP connection was closed; its slot was needed for another one"),
         Outcome::Overdue => {
             connection.as_mut().graceful_shutdown();
-            let _ = timeout(GOODBYE_WAIT, connection).await;
+            let _ = timeout(CLOSE_WAIT, connection).await;
         }
     }
 }

@@ -21,8 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use switchboard_core::limits::{
-    DROPPED_AFTER_MIN, LARGE_ANSWER_BYTES_MIN, LARGE_ANSWERS_BYTES_MAX, REQUEST_HEAD_WAIT,
-    SLOTS_LOOKED_AT_EVERY,
+    DROPPED_AFTER_MIN, LARGE_ANSWER_BYTES_MIN, LARGE_ANSWERS_BYTES_MAX, REQUEST_HEAD_WAIT, SLOTS_CHECK_EVERY,
 };
 
 /// The phase of a connection. Connections are closed for others in this order; [`Phase::Handling`] is never
@@ -162,7 +161,7 @@ impl Slots {
             tokio::select! {
                 () = self.freed.notified() => {}
                 // By then, connections may have become old enough to be closed.
-                () = sleep(SLOTS_LOOKED_AT_EVERY) => {}
+                () = sleep(SLOTS_CHECK_EVERY) => {}
             }
         }
     }
@@ -474,7 +473,7 @@ mod tests {
         }
         assert!(!is_dropped(&handled));
         // No connection waits for its client: the next one waits until another ends.
-        assert!(timeout(2 * SLOTS_LOOKED_AT_EVERY, slots.admit(BO)).await.is_err(), "there is no slot");
+        assert!(timeout(2 * SLOTS_CHECK_EVERY, slots.admit(BO)).await.is_err(), "there is no slot");
         drop(handled);
         slots.admit(BO).await;
         drop((silent, idle, unread, body, later));

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::super::fixture::{World, with_world};
 use super::*;
+use switchboard_core::limits;
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -31,7 +32,8 @@ async fn cursor_of(world: &World, key: &str) -> Cursor {
     let shard: i16 =
         sqlx::query_scalar("select switchboard.shard($1)").bind(key).fetch_one(pool).await.unwrap();
     outbox.introduce("reader", Start::Beginning).await.unwrap();
-    let claimed = outbox.claim("reader", NodeId::random(), LEASE, SHARDS.into(), &[]).await.unwrap();
+    let claimed =
+        outbox.claim("reader", NodeId::random(), LEASE, limits::OUTBOX_SHARDS.into(), &[]).await.unwrap();
     claimed.into_iter().find(|cursor| cursor.shard == shard).expect("all shards were free")
 }
 
@@ -190,10 +192,13 @@ async fn a_former_owner_saves_nothing() {
         // the shard again before the lease ends.
         assert!(outbox.renew("reader", bo, LEASE, &[]).await.unwrap().is_empty());
         let shards = |claimed: Vec<Cursor>| claimed.iter().map(|cursor| cursor.shard).collect::<Vec<_>>();
-        let all = SHARDS.into();
+        let all = limits::OUTBOX_SHARDS.into();
         let others = outbox.claim("reader", bo, LEASE, all, &[taken.held()]).await.unwrap();
-        assert_eq!(others.len(), SHARDS as usize - 1);
-        assert_eq!(shards(outbox.claim("reader", bo, LEASE, all, &[]).await.unwrap()).len(), SHARDS as usize);
+        assert_eq!(others.len(), limits::OUTBOX_SHARDS as usize - 1);
+        assert_eq!(
+            shards(outbox.claim("reader", bo, LEASE, all, &[]).await.unwrap()).len(),
+            limits::OUTBOX_SHARDS as usize
+        );
         assert!(outbox.claim("reader", ana, LEASE, all, &[]).await.unwrap().is_empty());
     })
     .await;

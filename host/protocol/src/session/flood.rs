@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use switchboard_core::limits::{FLOOD_PAUSE_MS, FLOODS_MAX};
+use switchboard_core::limits::{FLOOD_PAUSE, FLOODS_MAX};
 
 /// Counts events within the last minute. It uses no memory before the first event. Its owner closes the
 /// connection at a bound, so it holds no more events than that.
@@ -19,7 +19,7 @@ impl LastMinute {
 }
 
 /// A token bucket of frames. After one overflow, further frames count as the same overflow for
-/// [`FLOOD_PAUSE_MS`], because the client must first receive the error before it can stop.
+/// [`FLOOD_PAUSE`], because the client must first receive the error before it can stop.
 pub(super) struct Flood {
     frames: f32,
     refilled: Instant,
@@ -55,7 +55,7 @@ impl Flood {
         if self.paused_until.is_some_and(|until| now < until) {
             return Verdict::Paused;
         }
-        self.paused_until = Some(now + Duration::from_millis(FLOOD_PAUSE_MS));
+        self.paused_until = Some(now + FLOOD_PAUSE);
         if self.overflows.count(now) < FLOODS_MAX { Verdict::Over } else { Verdict::TooOften }
     }
 }
@@ -91,7 +91,7 @@ mod tests {
             }
         };
         assert_eq!(at(0), Verdict::Over);
-        assert_eq!(at(FLOOD_PAUSE_MS - 1), Verdict::Paused);
+        assert_eq!(at(FLOOD_PAUSE.as_millis() as u64 - 1), Verdict::Paused);
         assert_eq!(at(30_000), Verdict::Over);
         // The first overflow is older than a minute, the second is not.
         assert_eq!(at(61_000), Verdict::Over);

@@ -21,7 +21,7 @@ use crate::wire::websocket::Violation;
 use flood::{Flood, LastMinute, Verdict};
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_core::ids::UserId;
-use switchboard_core::limits::{BLOCKED_LOOK, FLOOD_PAUSE_MS, MALFORMED_FRAMES_MAX};
+use switchboard_core::limits::{BLOCKED_CHECK_EVERY, FLOOD_PAUSE, MALFORMED_FRAMES_MAX, TOKEN_TIMER_MAX};
 use switchboard_core::timestamp;
 
 /// The content of a verified token.
@@ -199,7 +199,7 @@ impl Session {
             }
             Input::Blocked { full_since } => {
                 self.blocked = Some(Blocked {
-                    check_again_at: now + BLOCKED_LOOK,
+                    check_again_at: now + BLOCKED_CHECK_EVERY,
                     too_slow_at: full_since.map(|since| since + self.settings.stall),
                 });
             }
@@ -280,7 +280,7 @@ impl Session {
         }
         let problem = Code::RateLimited
             .problem(format!("more than {} frames a second", self.settings.frames_per_second))
-            .retry_after_ms(FLOOD_PAUSE_MS as u32);
+            .retry_after_ms(FLOOD_PAUSE.as_millis() as u32);
         // The frame is not handled, but a client that waits for a reply gets one.
         let id = text.and_then(|text| Frame::parse(text).ok()?.id);
         if id.is_some() || verdict != Verdict::Paused {
@@ -388,7 +388,7 @@ impl Session {
                 "server_time": timestamp::rfc3339(unix_ms),
             }),
         );
-        let left = Duration::from_millis(who.expires_ms.saturating_sub(unix_ms)).min(TIMER_MAX);
+        let left = Duration::from_millis(who.expires_ms.saturating_sub(unix_ms)).min(TOKEN_TIMER_MAX);
         // Within the leeway the token has expired but is still accepted: part of the leeway has already
         // passed.
         let over = Duration::from_millis(unix_ms.saturating_sub(who.expires_ms));
@@ -452,9 +452,6 @@ impl Session {
         actions.push(Action::Close(close));
     }
 }
-
-/// The longest timer. A token that is valid for longer is checked at the next connection.
-const TIMER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn refuse(id: Option<&FrameId>, problem: &Problem, actions: &mut Vec<Action>) {
     actions.push(Action::Send(frames::error(id, problem)));

@@ -268,7 +268,7 @@ fn a_full_queue_of_which_nothing_is_read_for_thirty_seconds_is_too_slow() {
     assert_eq!(talk.says(Input::Blocked { full_since: None }), []);
     // A client that does not read is not too slow while its queue is not full, but the session checks again.
     for _ in 0..20 {
-        assert_eq!(talk.sleeps(), (BLOCKED_LOOK, vec![]));
+        assert_eq!(talk.sleeps(), (BLOCKED_CHECK_EVERY, vec![]));
         assert_eq!(talk.says(Input::Blocked { full_since: None }), []);
     }
     let full_since = Some(talk.now - secs(3));

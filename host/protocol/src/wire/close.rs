@@ -38,7 +38,7 @@ impl Close {
     /// A close that a handler or an operator requests. `None` if they may not send this code. A reason that
     /// does not fit into a control frame is cut.
     pub fn requested(code: u16, reason: &str) -> Option<Self> {
-        let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+        let reason = &reason[..reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX)];
         Self::may_be_sent(code).then(|| Self { code, reason: reason.to_owned().into() })
     }
 
@@ -62,7 +62,7 @@ impl Close {
 }
 
 /// A control frame has at most 125 bytes, two of them for the code.
-const REASON_BYTES_MAX: usize = 123;
+const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 #[cfg(test)]
 mod tests {
@@ -95,7 +95,7 @@ mod tests {
             (Close::FLOOD, 4029),
         ] {
             assert_eq!(close.code(), code);
-            assert!(close.reason().len() <= REASON_BYTES_MAX && Close::may_be_sent(code));
+            assert!(close.reason().len() <= CLOSE_REASON_BYTES_MAX && Close::may_be_sent(code));
         }
     }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::wire::problem::Code;
 use switchboard_contract::types::Problem;
+use switchboard_core::limits;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -21,11 +22,10 @@ pub type Answer = Response<Full<Bytes>>;
 /// The id of a request in logs and in its answer: that of the client if it is a plain word, otherwise a new
 /// one.
 pub fn request_id(headers: &HeaderMap) -> String {
-    const CHARS_MAX: usize = 64;
     headers
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok())
-        .filter(|id| (1..=CHARS_MAX).contains(&id.len()))
+        .filter(|id| (1..=limits::REQUEST_ID_BYTES_MAX).contains(&id.len()))
         .filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)))
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }

@@ -208,9 +208,9 @@ impl<L: Load> Deployer<L> {
         expected: Option<Digest>,
         began: Instant,
     ) -> Result<Outcome, Refused> {
-        let mut look = interval(limits::DEPLOY_LOOKS_EVERY);
+        let mut look = interval(limits::DEPLOY_CHECK_EVERY);
         let since = Instant::now();
-        let until = since + limits::DEPLOY_WAITS;
+        let until = since + limits::DEPLOY_WAIT;
         let answers = loop {
             look.tick().await;
             let answers =

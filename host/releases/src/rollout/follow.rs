@@ -84,7 +84,7 @@ impl MissingReleases {
             let release = wanted.digest.short();
             match &wanted.error {
                 Some(error) => Some(format!("handler `{name}` does not run release {release} on this node: {error}")),
-                None if wanted.since.elapsed() > limits::DEPLOY_WAITS => Some(format!(
+                None if wanted.since.elapsed() > limits::DEPLOY_WAIT => Some(format!(
                     "handler `{name}` does not run release {release} on this node yet: the release is still being loaded"
                 )),
                 None => None,
@@ -416,7 +416,7 @@ impl<L: Load> Follower<L> {
     /// Sends heartbeats. It does not share a task with `poll`, because a node that compiles for a long time
     /// is not silent.
     async fn send_heartbeats(&self, mut guard: ShutdownGuard) {
-        let mut tick = interval(limits::HEARTBEAT_EVERY);
+        let mut tick = interval(limits::NODE_HEARTBEAT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -465,7 +465,7 @@ impl<L: Load> Follower<L> {
                 () = guard.begun() => return,
             }
             tokio::select! {
-                () = sleep_until(Instant::now() + limits::HINTS_AGAIN_AFTER) => {}
+                () = sleep_until(Instant::now() + limits::NOTIFICATIONS_AGAIN_AFTER) => {}
                 () = guard.begun() => return,
             }
         }
@@ -487,5 +487,5 @@ async fn in_time<T>(
     attempt: &'static str,
     asked: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    timeout(limits::FOLLOW_WAITS, asked).await.unwrap_or_else(|_| Err(Error::timed_out(attempt)))
+    timeout(limits::FOLLOW_WAIT, asked).await.unwrap_or_else(|_| Err(Error::timed_out(attempt)))
 }

@@ -40,14 +40,14 @@ impl<L: Load> CanaryGuard<L> {
     }
 
     pub(crate) async fn run(&self, mut guard: ShutdownGuard) {
-        let mut tick = interval(limits::CANARY_LOOKS_EVERY);
+        let mut tick = interval(limits::CANARY_CHECK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut states: HashMap<String, CanaryState> = HashMap::new();
         let mut checked_at = Instant::now();
         loop {
             // A bound, so that a user who makes calls fail on purpose cannot keep a processor busy with
             // comparisons.
-            sleep_until(checked_at + limits::CANARY_LOOKS_APART).await;
+            sleep_until(checked_at + limits::CANARY_CHECKS_APART).await;
             tokio::select! {
                 _ = tick.tick() => {}
                 () = self.canary_failed.notified() => {}

@@ -8,17 +8,6 @@ use super::turns::{Turn, TurnQueue};
 use parking_lot::{Mutex, MutexGuard};
 use switchboard_core::limits;
 
-/// The time between two ticks of the engine's epoch: a guest can hold a worker thread this long before
-/// another task runs. A longer time makes other tasks wait. A shorter one costs more wake-ups of the ticker,
-/// each with an atomic increment.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
-
-/// The maximum that is charged between two marks. A guest that runs is marked at each tick, so a longer span
-/// means that the operating system ran other work, which the guest did not cause. (Or one bulk memory
-/// instruction ran over the whole memory. Such an instruction ends by itself, and the wall deadline bounds
-/// the call.)
-const SPAN_MAX: Duration = Duration::from_millis(4);
-
 /// Processor clock of one call. The call shares it with the future on which a tick makes the guest wait. Only
 /// one of the two runs at a time; the fields are atomics because the compiler cannot know that.
 pub(crate) struct GuestClock {
@@ -52,7 +41,7 @@ impl GuestClock {
     /// `Stop::Cpu` when the budget is used up.
     pub(crate) fn leave_guest(&self, now: Instant) -> Result<(), Stop> {
         let span = self.since_begun(now).saturating_sub(self.entered_ns.load(Relaxed));
-        let spent = self.spent_ns.load(Relaxed) + span.min(SPAN_MAX.as_nanos() as u64);
+        let spent = self.spent_ns.load(Relaxed) + span.min(limits::CPU_SPAN_MAX.as_nanos() as u64);
         self.spent_ns.store(spent, Relaxed);
         self.enter_guest(now);
         if Duration::from_nanos(spent) > self.budget {
@@ -126,6 +115,6 @@ mod tests {
         let clock = GuestClock::new(Duration::from_millis(50));
         clock.enter_guest(clock.begun);
         clock.leave_guest(clock.begun + Duration::from_secs(1)).unwrap();
-        assert_eq!(clock.spent(), SPAN_MAX);
+        assert_eq!(clock.spent(), limits::CPU_SPAN_MAX);
     }
 }

@@ -21,14 +21,7 @@ use super::call::{Function, Stop};
 use super::log::CallLogger;
 use super::random::draw;
 use switchboard_contract::log::Level;
-
-/// Resources (streams, pollables) of one call. One more traps.
-const RESOURCES_MAX: usize = 1024;
-/// Bytes of one draw. Other languages seed their generators with more than our handlers draw. A larger draw
-/// traps.
-const RANDOM_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes of a line without an end. A longer one is cut into several log lines.
-const UNFINISHED_LINE_BYTES_MAX: usize = switchboard_core::limits::LOG_LINE_BYTES_MAX;
+use switchboard_core::limits;
 
 /// The WASI state of one call, created when the guest first uses WASI.
 pub(super) struct Wasi {
@@ -43,7 +36,7 @@ pub(super) struct Wasi {
 impl Wasi {
     fn new(lines: &CallLogger) -> Self {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(RESOURCES_MAX);
+        table.set_max_capacity(limits::WASI_RESOURCES_MAX);
         let ctx = WasiCtx::builder()
             .stdout(Output { lines: lines.clone(), level: Level::Info })
             .stderr(Output { lines: lines.clone(), level: Level::Warn })
@@ -77,11 +70,9 @@ impl CallState {
         struct Args {
             len: u64,
         }
-        if len > RANDOM_BYTES_MAX {
-            return Err(Stop::Broke(format!(
-                "wasi:random gives at most {RANDOM_BYTES_MAX} bytes, not {len}"
-            ))
-            .into());
+        if len > limits::WASI_RANDOM_BYTES_MAX {
+            let most = limits::WASI_RANDOM_BYTES_MAX;
+            return Err(Stop::Broke(format!("wasi:random gives at most {most} bytes, not {len}")).into());
         }
         Ok(self.middleware.call_now(Function::WasiRandom, &Args { len }, || draw(len as usize))?.random)
     }
@@ -213,7 +204,7 @@ impl Pollable for LineStream {
 impl OutputStream for LineStream {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         for byte in bytes {
-            if byte == b'\n' || self.unfinished.len() == UNFINISHED_LINE_BYTES_MAX {
+            if byte == b'\n' || self.unfinished.len() == limits::LOG_LINE_BYTES_MAX {
                 self.finish_line();
             }
             if byte != b'\n' {
@@ -228,7 +219,7 @@ impl OutputStream for LineStream {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(UNFINISHED_LINE_BYTES_MAX)
+        Ok(limits::LOG_LINE_BYTES_MAX)
     }
 }
 

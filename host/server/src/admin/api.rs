@@ -121,7 +121,7 @@ impl<L: Load> Admin<L> {
         };
         let signatures = signatures_in(&request.headers)?;
         let upload = http::read_body(&request.headers, request.body, limits::RELEASE_BYTES_MAX);
-        let file = timeout(limits::UPLOAD_WAITS, upload)
+        let file = timeout(limits::UPLOAD_WAIT, upload)
             .await
             .unwrap_or_else(|_| Err(Code::Malformed.problem("the file did not arrive in time")))?;
         let digest = Digest::of(&file);
@@ -224,7 +224,7 @@ impl AdminRequest {
             |value: &str| value.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
         let kind = self.headers.get(CONTENT_TYPE).map(|value| value.to_str().is_ok_and(says_json));
         let reading = http::read_body(&self.headers, &mut self.body, limits::BODY_BYTES_MAX);
-        let body = timeout(limits::UPLOAD_WAITS, reading)
+        let body = timeout(limits::UPLOAD_WAIT, reading)
             .await
             .unwrap_or_else(|_| Err(Code::Malformed.problem("the body did not arrive in time")))?;
         if kind == Some(false) && !body.is_empty() {

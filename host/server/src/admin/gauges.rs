@@ -1,8 +1,6 @@
 //! Metrics that no single call shows: how far behind the outbox is, the number of nodes, and whether this
 //! node receives its own messages. They are read at intervals, so that a scrape sends no queries.
 
-use std::time::Duration;
-
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
@@ -13,11 +11,9 @@ use switchboard_postgres::outbox::Outbox;
 use switchboard_redis::Redis;
 use switchboard_releases::repository::Repository;
 
-const EVERY: Duration = Duration::from_secs(5);
-
 /// Updates the gauges until the shutdown begins.
 pub async fn run(repository: Repository, outbox: Outbox, redis: Redis, hub: Hub, mut guard: ShutdownGuard) {
-    let mut tick = interval(EVERY);
+    let mut tick = interval(limits::GAUGES_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -42,7 +38,7 @@ pub async fn run(repository: Repository, outbox: Outbox, redis: Redis, hub: Hub,
             Ok::<_, String>(())
         };
         // Readiness reports that Postgres is not reachable.
-        if let Ok(Err(error)) = timeout(limits::FOLLOW_WAITS, update).await {
+        if let Ok(Err(error)) = timeout(limits::FOLLOW_WAIT, update).await {
             debug!(%error, "the gauges could not be updated");
         }
     }

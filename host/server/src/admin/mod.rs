@@ -69,7 +69,7 @@ pub struct Admin<L: Load = Arc<Runtime>> {
     pub revocations: Revocations,
     pub metrics: Metrics,
     pub readiness: Readiness,
-    /// At most `limits::DEPLOYS_AT_ONCE`, because each deploy holds a whole file in memory.
+    /// At most `limits::DEPLOY_REQUESTS_MAX`, because each deploy holds a whole file in memory.
     pub deploys: Semaphore,
 }
 
@@ -227,7 +227,7 @@ impl<L: Load> Admin<L> {
                 let admin = self.clone();
                 // A slow client holds one of few connections.
                 let perform = async move {
-                    timeout(limits::ADMIN_ANSWER_WAITS, admin.perform(endpoint, request))
+                    timeout(limits::ADMIN_ANSWER_WAIT, admin.perform(endpoint, request))
                         .await
                         .unwrap_or_else(|_| {
                             Err(Code::Unavailable.problem("the action took too long; its outcome is unknown"))

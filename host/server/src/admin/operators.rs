@@ -143,7 +143,7 @@ impl<L: Load> Admin<L> {
         let begun = Begun { who: &by.name, role: by.role.as_str(), action: &name, request_id };
         let entry = in_time(self.operators.begin(&begun)).await.map_err(unavailable)?;
         if entry % limits::AUDIT_FORGETS_EVERY == 0
-            && let Err(error) = in_time(self.operators.forget(limits::AUDIT_DAYS)).await
+            && let Err(error) = in_time(self.operators.forget(limits::AUDIT_KEPT)).await
         {
             warn!(%error, "old entries of the audit log could not be deleted yet");
         }
@@ -240,7 +240,7 @@ impl AuditedAction {
 
 /// A bound, because there are few connections for operators and a Postgres that hangs must not hold them.
 async fn in_time<T>(request: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    timeout(limits::FOLLOW_WAITS, request).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    timeout(limits::FOLLOW_WAIT, request).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// Compares in constant time: the duration shows neither where the texts differ nor their lengths.

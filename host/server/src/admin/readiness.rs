@@ -94,8 +94,8 @@ impl Readiness {
     /// Runs all probes at once. A probe without an answer in time has failed.
     async fn probe(&self) -> Vec<(&'static str, Result<(), String>)> {
         let answers = self.probes.iter().map(|(name, probe)| async move {
-            let answer = timeout(limits::READY_WAITS, probe()).await;
-            let late = || Err(format!("no answer within {} ms", limits::READY_WAITS.as_millis()));
+            let answer = timeout(limits::READY_WAIT, probe()).await;
+            let late = || Err(format!("no answer within {} ms", limits::READY_WAIT.as_millis()));
             (*name, answer.unwrap_or_else(|_| late()))
         });
         join_all(answers).await

@@ -116,7 +116,7 @@ impl Host {
             .unwrap(),
             metrics,
             readiness,
-            deploys: Semaphore::new(limits::DEPLOYS_AT_ONCE),
+            deploys: Semaphore::new(limits::DEPLOY_REQUESTS_MAX),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

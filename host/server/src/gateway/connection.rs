@@ -21,7 +21,7 @@ use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::Reply;
 use switchboard_contract::types::{Problem, Push};
 use switchboard_core::ids::ConnectionId;
-use switchboard_core::limits::GOODBYE_WAIT;
+use switchboard_core::limits::{CLOSE_WAIT, CONNECTION_TIMER_MAX};
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_core::timestamp;
 use switchboard_fanout::{ConnectionInfo, Outlet};
@@ -57,9 +57,6 @@ enum Admission {
         _held: Option<Held>,
     },
 }
-
-/// While no deadline is set, the timer of a connection fires after this time.
-const TIMER_MAX: Duration = Duration::from_secs(90);
 
 struct Connection {
     gateway: Arc<Gateway>,
@@ -145,7 +142,7 @@ pub(super) async fn run(
 impl Connection {
     /// Serves the connection until it must close, and returns the close code.
     async fn serve(&mut self, credentials: Option<Arc<Credentials>>, guard: &mut ShutdownGuard) -> u16 {
-        let mut timer = pin!(tokio::time::sleep(TIMER_MAX));
+        let mut timer = pin!(tokio::time::sleep(CONNECTION_TIMER_MAX));
         let mut begun = pin!(guard.begun());
         let mut draining = false;
         let mut actions = credentials.map_or_else(Vec::new, |credentials| {
@@ -444,7 +441,7 @@ impl Connection {
                 poll_fn(|cx| self.socket.poll_drain(cx)).await;
             }
         };
-        let _ = timeout(GOODBYE_WAIT, closing).await;
+        let _ = timeout(CLOSE_WAIT, closing).await;
         code
     }
 
@@ -484,7 +481,8 @@ impl Connection {
     /// every frame.
     fn set_timer(&self, mut timer: Pin<&mut Sleep>) {
         let now = tokio::time::Instant::now();
-        let wanted = self.session.deadline().map_or(now + TIMER_MAX, tokio::time::Instant::from_std);
+        let wanted =
+            self.session.deadline().map_or(now + CONNECTION_TIMER_MAX, tokio::time::Instant::from_std);
         if wanted < timer.deadline() || timer.is_elapsed() {
             timer.as_mut().reset(wanted.max(now + Duration::from_millis(1)));
         }

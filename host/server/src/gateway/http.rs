@@ -24,7 +24,7 @@ use super::{Gateway, websocket};
 use crate::triggers::{HttpIn, Reach};
 use switchboard_contract::http as contract;
 use switchboard_contract::types::Problem;
-use switchboard_core::limits::{BODY_BYTES_MAX, BODY_WAIT, TICKET_SECONDS};
+use switchboard_core::limits::{BODY_BYTES_MAX, BODY_WAIT, TICKET_VALID_FOR};
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_protocol::session::Credentials;
 use switchboard_protocol::wire::http::{self as wire, Answer, REQUEST_ID};
@@ -219,7 +219,7 @@ async fn ticket(
         .await?
         .ok_or_else(|| Code::Unauthorized.problem("this request needs a token"))?;
     let ticket = gateway.tickets.issue(&caller).await?;
-    Ok(wire::json(200, &json!({ "ticket": ticket, "expires_in": TICKET_SECONDS }), id))
+    Ok(wire::json(200, &json!({ "ticket": ticket, "expires_in": TICKET_VALID_FOR.as_secs() }), id))
 }
 
 /// Unknown methods share one label, or clients could create any number of labels.

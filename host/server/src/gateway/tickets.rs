@@ -3,7 +3,6 @@
 //! Redis, so that every node accepts the tickets of all nodes. Without Redis there are no tickets.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -12,7 +11,7 @@ use tracing::warn;
 use switchboard_contract::redis::Node;
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_core::ids::{Digest, UserId};
-use switchboard_core::limits::{TICKET_SECONDS, TICKETS_PER_MINUTE};
+use switchboard_core::limits::{TICKET_VALID_FOR, TICKET_WAIT, TICKETS_PER_MINUTE};
 use switchboard_protocol::session::Credentials;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_redis::Redis;
@@ -26,9 +25,6 @@ struct TicketContent {
     expires_ms: u64,
     issued_ms: u64,
 }
-
-/// The maximum wait for Redis.
-const WAIT: Duration = Duration::from_secs(2);
 
 impl Tickets {
     pub fn new(redis: Redis) -> Self {
@@ -44,7 +40,7 @@ impl Tickets {
             issued_ms: who.issued_ms,
         };
         let content = serde_json::to_string(&content).expect("a principal is plain data");
-        let seconds = TICKET_SECONDS.to_string();
+        let seconds = TICKET_VALID_FOR.as_secs().to_string();
         self.command(&["SET", &key(&ticket), &content, "EX", &seconds]).await?;
         Ok(ticket)
     }
@@ -79,7 +75,7 @@ impl Tickets {
 
     async fn command(&self, args: &[&str]) -> Result<Vec<Node>, Problem> {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-        self.0.command(&args, Instant::now() + WAIT).await.map_err(|error| {
+        self.0.command(&args, Instant::now() + TICKET_WAIT).await.map_err(|error| {
             warn!(?error, "ticket store unavailable: Redis did not answer");
             Code::Unavailable.problem("tickets are not available now").retry_after_ms(1000)
         })

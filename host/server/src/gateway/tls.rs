@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use switchboard_core::config::Config;
-use switchboard_core::limits::{TLS_FILES_LOOKED_AT_EVERY, TLS_HANDSHAKE_WAIT};
+use switchboard_core::limits::{TLS_FILES_CHECK_EVERY, TLS_HANDSHAKE_WAIT};
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_http::http_server::Transport;
 
@@ -76,7 +76,7 @@ impl Tls {
 
     /// Checks the files for changes until the shutdown begins.
     pub async fn follow(self: Arc<Self>, mut guard: ShutdownGuard) {
-        let mut tick = interval(TLS_FILES_LOOKED_AT_EVERY);
+        let mut tick = interval(TLS_FILES_CHECK_EVERY);
         let (mut seen, mut reported) = (self.seen, None);
         loop {
             tokio::select! {

@@ -26,7 +26,7 @@ use super::origins::Origins;
 use super::refusal::{Refusal, method_not_allowed};
 use super::socket::Socket;
 use switchboard_contract::types::Problem;
-use switchboard_core::limits::{CONNECTION_RETRY_MS, USER_AGENT_CHARS_MAX};
+use switchboard_core::limits::{CONNECTION_RETRY_AFTER, USER_AGENT_CHARS_MAX};
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_http::http_server::{ErrorBodyStream, Stream};
 use switchboard_protocol::wire::http::Answer;
@@ -46,7 +46,8 @@ pub(super) async fn handshake(
     check(&request, &gateway.origins)?;
     let busy = |why: &'static str, detail: &str| {
         gateway.meters.refused(why);
-        let wait = CONNECTION_RETRY_MS + (rand::random::<f32>() * CONNECTION_RETRY_MS as f32) as u32;
+        let least_ms = CONNECTION_RETRY_AFTER.as_millis() as u32;
+        let wait = least_ms + (rand::random::<f32>() * least_ms as f32) as u32;
         Code::Unavailable.problem(detail).retry_after_ms(wait)
     };
     if guard.has_begun() {

@@ -145,6 +145,6 @@ impl Revocations {
 
 /// Treats a server that hangs like one that is not reachable.
 async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
-    let answered = timeout(limits::FOLLOW_WAITS, asked).await;
+    let answered = timeout(limits::FOLLOW_WAIT, asked).await;
     answered.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(Error::Postgres)
 }

@@ -12,7 +12,6 @@ mod reader;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -25,9 +24,6 @@ use super::Triggers;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_postgres::outbox::Heads;
-
-/// The time between two runs that make future partitions and drop past ones.
-const MAINTENANCE: Duration = Duration::from_secs(3600);
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let (heads_out, heads) = watch::channel(Heads::default());
@@ -97,7 +93,7 @@ async fn maintain(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
             () = guard.begun() => return,
             () = tokio::time::sleep_until(next) => {}
         }
-        next = Instant::now() + MAINTENANCE;
+        next = Instant::now() + limits::OUTBOX_MAINTENANCE_EVERY;
         match triggers.postgres.outbox().maintain().await {
             Ok(missed) => {
                 for (consumer, events) in missed {

@@ -27,7 +27,7 @@ use switchboard_runtime::{Call, LoadedRelease, export};
 type Key = (String, String);
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
-    let mut clock = tokio::time::interval(Duration::from_millis(limits::SCHEDULE_EVERY_MS_MIN));
+    let mut clock = tokio::time::interval(limits::SCHEDULE_EVERY_MIN);
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut next: HashMap<Key, Instant> = HashMap::new();
     let mut running: HashMap<Key, tokio::task::AbortHandle> = HashMap::new();
@@ -90,7 +90,8 @@ async fn run_once(
         Scope::Node => now_ms(),
         Scope::Fleet => {
             let every = Duration::from_millis(binding.every_ms);
-            let lease = Duration::from_millis(release.manifest.limits.deadline_ms) + Duration::from_secs(1);
+            let lease =
+                Duration::from_millis(release.manifest.limits.deadline_ms) + limits::SCHEDULE_LEASE_MARGIN;
             match triggers.postgres.schedules().claim(handler, &binding.name, every, lease).await {
                 Ok(Some(turn)) => turn.due_ms,
                 Ok(None) => return,

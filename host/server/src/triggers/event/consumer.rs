@@ -14,11 +14,9 @@ use super::reader::{CursorUpdate, Reader};
 use switchboard_core::limits;
 use switchboard_core::manifest::EventBinding;
 use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_postgres::outbox::{Heads, Held, SHARDS};
+use switchboard_postgres::outbox::{Heads, Held};
 use switchboard_releases::registry::Consumer;
 use switchboard_runtime::LoadedRelease;
-
-const LEASE: Duration = limits::CURSOR_LEASE;
 
 /// Runs the consumer until the node stops, or no release of this handler consumes events any more.
 pub(super) async fn run(
@@ -33,11 +31,11 @@ pub(super) async fn run(
     }
     // Between two steps of the reader, each shard can be lost and claimed again. Further updates wait for the
     // next step.
-    let (updates, received) = mpsc::channel(2 * SHARDS as usize);
+    let (updates, received) = mpsc::channel(2 * limits::OUTBOX_SHARDS as usize);
     let reader = Reader::new(triggers.clone(), name.clone(), heads, received, guard.clone());
     let reading = tokio::spawn(reader.run());
     let mut leases = CursorLeases { triggers, name, cursors_exist: false, held: Vec::new(), updates };
-    let mut clock = tokio::time::interval(LEASE / 3);
+    let mut clock = tokio::time::interval(limits::CURSOR_LEASE / 3);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut epochs = leases.triggers.epochs.subscribe();
     loop {
@@ -84,18 +82,20 @@ impl CursorLeases {
             outbox.introduce(&self.name, binding.from).await?;
             self.cursors_exist = true;
         }
-        let ours = outbox.renew(&self.name, self.triggers.node, LEASE, &self.held).await?;
+        let ours = outbox.renew(&self.name, self.triggers.node, limits::CURSOR_LEASE, &self.held).await?;
         let (kept, lost): (Vec<_>, Vec<_>) = self.held.iter().partition(|held| ours.contains(&held.shard));
         for Held { shard, .. } in lost {
             warn!(consumer = %self.name, shard, "lost a shard: another node claimed it, or the position epoch changed");
             self.notify(CursorUpdate::Lost(shard)).await;
         }
         self.held = kept;
-        let free = i64::from(SHARDS) - self.held.len() as i64;
+        let free = i64::from(limits::OUTBOX_SHARDS) - self.held.len() as i64;
         if free == 0 {
             return Ok(());
         }
-        for cursor in outbox.claim(&self.name, self.triggers.node, LEASE, free, &self.held).await? {
+        for cursor in
+            outbox.claim(&self.name, self.triggers.node, limits::CURSOR_LEASE, free, &self.held).await?
+        {
             info!(consumer = %self.name, shard = cursor.shard, "claimed a shard of the outbox; this node reads it");
             self.held.push(cursor.held());
             self.notify(CursorUpdate::Claimed(cursor)).await;

@@ -7,9 +7,6 @@ use switchboard_contract::event::{Event, Verdict};
 use switchboard_core::limits;
 use switchboard_runtime::Failure;
 
-/// The wait before another call of a handler without a free slot.
-const BUSY_WAIT: Duration = Duration::from_millis(50);
-
 /// The result of delivering one event.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Fate {
@@ -62,7 +59,7 @@ where
                 }
             }
             Err(failure) if failure.had_no_effect() => {
-                delivered.hold = Some(BUSY_WAIT);
+                delivered.hold = Some(limits::CONSUMER_BUSY_WAIT);
                 return delivered;
             }
             failed if batch.len() > 1 => {

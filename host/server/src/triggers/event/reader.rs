@@ -23,14 +23,6 @@ use switchboard_postgres::outbox::{self, Cursor, Feed, Heads, Page, Stored, Wait
 use switchboard_runtime::{Call, LoadedRelease, export};
 use switchboard_telemetry::spans;
 
-const TICK: Duration = limits::OUTBOX_TICK;
-const SAVE_EVERY: Duration = limits::CURSOR_SAVE_EVERY;
-/// The time between two reads of postponed events while there are none. An operator's retry is noticed within
-/// this time.
-const POSTPONED_READ_EVERY: Duration = Duration::from_secs(1);
-/// The wait after a failure of Postgres.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
-
 /// A change of the shards that this consumer has on this node.
 pub(super) enum CursorUpdate {
     Claimed(Cursor),
@@ -130,7 +122,7 @@ impl Reader {
                         warn!(consumer = %self.consumer, %error, "cannot read or settle events; trying again");
                     }
                     self.note(Some(format!("cannot read or settle events: {error}")));
-                    Next::Hold(RETRY_AFTER)
+                    Next::Hold(limits::OUTBOX_RETRY_AFTER)
                 }
             };
             let (listening, most) = match next {
@@ -231,7 +223,7 @@ impl Reader {
             self.pass(pages);
             let through = self.cursors.values().all(|state| !state.may_have_more(&heads));
             // The missing events belong to a transaction that runs, or was rolled back.
-            if through { Next::Go } else { Next::Wait(TICK) }
+            if through { Next::Go } else { Next::Wait(limits::OUTBOX_TICK) }
         };
         self.save_sometimes().await?;
         Ok(next)
@@ -245,9 +237,9 @@ impl Reader {
         Ok(match self.postponed_read_at {
             // Postponed events of one key are delivered one at a time. The next one may be due already.
             None if !self.cursors.is_empty() => Next::Go,
-            _ if !none_postponed => Next::Wait(TICK),
-            _ if all_saved => Next::Wait(POSTPONED_READ_EVERY),
-            _ => Next::Wait(SAVE_EVERY),
+            _ if !none_postponed => Next::Wait(limits::OUTBOX_TICK),
+            _ if all_saved => Next::Wait(limits::POSTPONED_READ_EVERY),
+            _ => Next::Wait(limits::CURSOR_SAVE_EVERY),
         })
     }
 
@@ -317,7 +309,7 @@ impl Reader {
     ) -> sqlx::Result<Option<Duration>> {
         let now = Instant::now();
         let none_postponed = self.cursors.values().all(|state| state.postponed.is_empty());
-        let often = if none_postponed { POSTPONED_READ_EVERY } else { TICK };
+        let often = if none_postponed { limits::POSTPONED_READ_EVERY } else { limits::OUTBOX_TICK };
         if self.cursors.is_empty() || self.postponed_read_at.is_some_and(|at| now < at + often) {
             return Ok(None);
         }
@@ -436,7 +428,7 @@ impl Reader {
     }
 
     async fn save_sometimes(&mut self) -> sqlx::Result<()> {
-        if self.saved_at.elapsed() < SAVE_EVERY { Ok(()) } else { self.save().await }
+        if self.saved_at.elapsed() < limits::CURSOR_SAVE_EVERY { Ok(()) } else { self.save().await }
     }
 
     /// Saves every cursor that moved. A shard that another node has claimed meanwhile is removed here.
