@@ -24,7 +24,8 @@ pub enum Caller<'a> {
     Anonymous,
     /// An event, by its id. An event that no release can handle is delivered repeatedly.
     Event(&'a str),
-    /// No caller: a schedule, or a report of the host. Each such call counts as a caller of its own.
+    /// No caller: a schedule, or a report of the host that concerns several users. Each such call counts as a
+    /// caller of its own, and a random one of the two releases gets it.
     Itself,
 }
 
@@ -50,7 +51,7 @@ pub struct Logged {
     pub caller: u64,
     /// The call ended without an answer, by the handler's fault.
     pub is_failure: bool,
-    /// The call ended without an answer for any reason, or its answer is an error.
+    /// As `is_failure`, or its answer is an error.
     pub is_error: bool,
     pub took: Duration,
 }
@@ -68,8 +69,15 @@ struct Kept {
 }
 
 impl CallLog {
+    /// Adds a call. A call that failed through no fault of the release is left out: it shows nothing about
+    /// the release. A release has call slots and memory of its own, so one caller who takes all of them makes
+    /// the calls of everybody else fail.
     pub fn record(&self, now: Instant, caller: Caller<'_>, took: Duration, ending: Ending) {
-        let is_failure = matches!(ending, Ending::Failed(kind) if kind.blame() == Blame::Guest);
+        let is_failure = match ending {
+            Ending::Failed(kind) if kind.blame() != Blame::Guest => return,
+            Ending::Failed(_) => true,
+            Ending::Answered | Ending::Error => false,
+        };
         let call = Logged { at: now, caller: caller.number(), is_failure, is_error: ending.is_bad(), took };
         let mut kept = self.lock();
         while kept.calls.front().is_some_and(|first| now - first.at > limits::CANARY_WINDOW_LONG) {
@@ -123,6 +131,20 @@ mod tests {
         let numbers: std::collections::HashSet<u64> =
             log.since(now - Duration::from_secs(1)).iter().map(|call| call.caller).collect();
         assert_eq!(numbers.len(), 6);
+    }
+
+    #[test]
+    fn a_call_that_the_host_had_no_room_for_says_nothing_about_the_release() {
+        let (log, now) = (CallLog::default(), Instant::now());
+        for kind in Kind::ALL {
+            log.record(now, Caller::Itself, Duration::ZERO, Ending::Failed(kind));
+        }
+        let logged = log.since(now - Duration::from_secs(1));
+        assert_eq!(logged.len(), Kind::ALL.iter().filter(|kind| kind.blame() == Blame::Guest).count());
+        assert!(logged.iter().all(|call| call.is_failure && call.is_error));
+        log.record(now, Caller::Itself, Duration::ZERO, Ending::Error);
+        let last = *log.since(now - Duration::from_secs(1)).last().unwrap();
+        assert!(last.is_error && !last.is_failure);
     }
 
     #[test]

@@ -275,6 +275,10 @@ impl Calls for Closed {
     fn is_error((): &()) -> bool {
         false
     }
+
+    fn caller(closed: &connection::Closed) -> Caller<'_> {
+        Caller::User(&closed.user_id)
+    }
 }
 
 /// Connections have sent frames since the last report.
@@ -416,5 +420,24 @@ impl Calls for Event {
 
     fn caller(input: &Events) -> Caller<'_> {
         input.events.first().map_or(Caller::Itself, |event| Caller::Event(&event.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A user always reaches the same release, so all closed connections of one user are one caller.
+    /// Otherwise one user could make a canary look worse by connecting again and again.
+    #[test]
+    fn the_caller_of_a_closed_connection_is_its_user() {
+        let closed = |connection: &str| connection::Closed {
+            connection: connection.to_owned(),
+            user_id: "ana".to_owned(),
+            node: "n".to_owned(),
+            code: 1000,
+        };
+        assert_eq!(Closed::caller(&closed("first")), Caller::User("ana"));
+        assert_eq!(Closed::caller(&closed("second")), Caller::User("ana"));
     }
 }

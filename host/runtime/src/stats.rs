@@ -25,7 +25,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// Returns true when the canary guard counts this end against the release.
+    /// Returns true when the caller got no answer, or an error.
     pub fn is_bad(self) -> bool {
         self != Self::Answered
     }
