@@ -229,6 +229,64 @@ async fn a_canary_that_could_not_run_is_refused() {
     .await;
 }
 
+/// A promotion or a rollback that cannot be made says why, and changes neither what runs nor the history.
+#[tokio::test]
+async fn a_promotion_or_rollback_without_a_target_is_refused_with_its_reason() {
+    Host::test(Options::default(), async |host| {
+        let refused = async |handler: &str, action: &str, release: Option<&str>, status: u16, why: &str| {
+            let path = format!("/admin/v1/handlers/{handler}/{action}");
+            let answer = host.admin.rest().post(&path, json!({ "release": release })).await;
+            assert_eq!(answer.status, status, "{action} {handler} {release:?}: {answer}");
+            let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+            assert!(detail.contains(why), "{action} {handler} {release:?}: {detail}");
+        };
+        let (first, second) = (moody("fine", "first"), moody("fine", "second"));
+        let live = first.digest();
+        for action in ["promote", "rollback"] {
+            refused("moody", action, None, 404, "no handler `moody` runs in this fleet").await;
+        }
+        host.admin.release(&first).await;
+        let ran = last_switch(host).await;
+        for (action, release, status, why) in [
+            ("promote", None, 409, "`moody` has no canary"),
+            ("promote", Some(&*live), 409, "`moody` has no canary"),
+            ("rollback", None, 409, "no release ran before this one"),
+            (
+                "rollback",
+                Some("000000000000"),
+                404,
+                "no stored release of the handler begins with 000000000000",
+            ),
+            ("rollback", Some("latest"), 422, "`latest` does not name a release"),
+            ("rollback", Some("ab"), 422, "`ab` does not name a release"),
+        ] {
+            refused("moody", action, release, status, why).await;
+        }
+        // A release of another handler is no release of this one.
+        let other = host.current("send-message").await;
+        let digest = other.as_str().unwrap();
+        refused("moody", "rollback", Some(digest), 404, "no stored release of the handler").await;
+        // A repeated rollback finds its work done.
+        let path = "/admin/v1/handlers/moody/rollback";
+        let again = host.admin.rest().post(path, json!({ "release": live })).await.expect(200);
+        assert_eq!((&again["unchanged"], &again["complete"]), (&json!(true), &json!(true)), "{again}");
+        assert_eq!(last_switch(host).await, ran);
+
+        host.admin.try_out(&second, "canary=10").await.expect(200);
+        let tried = last_switch(host).await;
+        for (release, status, why) in [
+            (&*live, 409, "not the release that was named"),
+            ("000000000000", 404, "no stored release of the handler begins with 000000000000"),
+            ("latest", 422, "`latest` does not name a release"),
+        ] {
+            refused("moody", "promote", Some(release), status, why).await;
+        }
+        assert_eq!(last_switch(host).await, tried);
+        assert_eq!(host.current("moody").await, live);
+    })
+    .await;
+}
+
 async fn shadow(host: &Host, handler: &str) -> Value {
     let seen = host.admin.rest().get(&format!("/admin/v1/handlers/{handler}/shadow")).await.expect(200);
     seen["shadows"][0].clone()
