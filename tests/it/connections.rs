@@ -188,19 +188,48 @@ async fn a_handshake_that_can_be_read_in_two_ways_is_refused() {
     .await;
 }
 
+/// As the cases 6.x and 7.5.1 of the Autobahn test suite.
 #[tokio::test]
 async fn text_that_is_not_utf8_closes_with_1007() {
+    let fragments = |parts: &[&[u8]], is_complete: bool| -> Vec<u8> {
+        let opcode = |at: usize| if at == 0 { frames::TEXT } else { frames::CONTINUATION };
+        let last = |at: usize| is_complete && at + 1 == parts.len();
+        let encoded =
+            parts.iter().enumerate().map(|(at, part)| frames::encode_fragment(opcode(at), part, last(at)));
+        // A control frame may come between two fragments.
+        encoded.collect::<Vec<_>>().join(&frames::encode(frames::PING, b"between")[..])
+    };
+    let message = "{\"type\":\"ping\",\"id\":\"κόσμε 𝄞\"}";
     Host::test(Options::default(), async |host| {
         for bytes in [
             frames::encode(frames::TEXT, b"{\"type\":\"ping\xff\"}"),
             frames::encode(frames::TEXT, &[0xce]),
             // The last fragment need not be sent.
             frames::encode_fragment(frames::TEXT, &[0xf4, 0x90], false),
+            // Each fragment alone could be part of a text, and together they are none.
+            fragments(&[b"{\"type\":\"\xce", b"(\"}"], false),
+            fragments(&[b"{\"a\":\"\xed", b"\xa0", b"\x80\"}"], false),
+            fragments(&[message.as_bytes(), &[0xe2, 0x82]], true),
+            // The reason of a close is text too.
+            frames::encode(frames::CLOSE, b"\x03\xe8\xff"),
+            frames::encode(frames::CLOSE, b"\x03\xe8bye \xce"),
+            [&fragments(&[b"{\"type\""], false)[..], &frames::encode(frames::CLOSE, b"\x03\xe8\xc0\xaf")]
+                .concat(),
         ] {
             let mut eve = host.client("eve").await;
             eve.write_raw(&bytes).await.unwrap();
-            assert_eq!(eve.expect_close().await, 1007);
+            assert_eq!(eve.expect_close().await, 1007, "{bytes:x?}");
         }
+        // A text may be cut within a character, and is answered.
+        let mut ana = host.client("ana").await;
+        let each: Vec<&[u8]> = message.as_bytes().chunks(3).collect();
+        ana.write_raw(&fragments(&each, true)).await.unwrap();
+        ana.reply_to(&json!("κόσμε 𝄞")).await;
+        let mut bo = host.client("bo").await;
+        bo.write_raw(&frames::encode(frames::CLOSE, &[b"\x03\xe8", "κόσμε".as_bytes()].concat()))
+            .await
+            .unwrap();
+        assert_eq!(bo.expect_close().await, 1000);
     })
     .await;
 }
