@@ -93,6 +93,8 @@ fn string(bytes: &[u8], quote: u8) -> usize {
     let mut at = 1;
     while let Some(byte) = bytes.get(at) {
         at += match byte {
+            // Lua takes a carriage return and a line feed together for one line end.
+            b'\\' if matches!(bytes.get(at + 1..at + 3), Some(b"\r\n" | b"\n\r")) => 3,
             b'\\' => 2,
             // A string that is not closed on its line is not Lua. What follows is treated as code.
             b'\n' | b'\r' => return at,
@@ -129,6 +131,12 @@ mod tests {
             ("-- x\rdo end", "-- x\rdo switchboard_step(); end"),
             ("x = 'đường' do end", "x = 'đường' do switchboard_step(); end"),
             ("x = 'a\\\ndo' do end", "x = 'a\\\ndo' do switchboard_step(); end"),
+            // A loop must not hide behind what only looks like the end of the string.
+            (
+                "x = 'a\\\r\nb' while true do end --'",
+                "x = 'a\\\r\nb' while true do switchboard_step(); end --'",
+            ),
+            ("x = 'a\\\n\rb' do end", "x = 'a\\\n\rb' do switchboard_step(); end"),
             ("switchboard_step = nil", "switchboard_step is a reserved name = nil"),
             ("x = [[ do", "x = [[ do"),
             ("x = 'do", "x = 'do"),
