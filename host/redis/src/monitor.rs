@@ -53,6 +53,8 @@ struct Memory {
     /// When old keys are deleted once more: a node that did not know the new generation yet may have written
     /// old keys.
     clean_again_at: Option<Instant>,
+    /// When old keys were last deleted because the server had no memory for a guard.
+    found_full_at: Option<Instant>,
 }
 
 /// A server's answers about itself.
@@ -258,7 +260,7 @@ impl Monitor {
     }
 
     /// Writes the guard for the generation, unless it names a later one. The node that writes it deletes the
-    /// old keys.
+    /// old keys. When the memory of the server is full, the node deletes them first.
     async fn claim(
         &self,
         connection: &mut MultiplexedConnection,
@@ -282,7 +284,18 @@ impl Monitor {
                 }
                 _ => Err(CheckError::Refused("the guard key cannot be written".to_owned())),
             },
-            Value::ServerError(error) => Err(check_error(fault::code(&error))),
+            Value::ServerError(error) => {
+                // The void keys themselves may fill the memory. Then no guard can be written before the node
+                // has deleted some of them.
+                let is_due =
+                    memory.found_full_at.is_none_or(|at| at.elapsed() >= limits::REDIS_CLEAN_AGAIN_AFTER);
+                if Fault::of(&error) == Fault::Full && is_due {
+                    self.adopt_raised(generation);
+                    memory.cleaning.get_or_insert_with(|| "0".to_owned());
+                    memory.found_full_at = Some(Instant::now());
+                }
+                Err(check_error(fault::code(&error)))
+            }
             _ => Err(CheckError::Refused("the guard key cannot be written".to_owned())),
         }
     }

@@ -155,6 +155,27 @@ async fn what_is_void_is_void_on_every_node_and_deleted() {
     assert!(fleet.generation() > before);
 }
 
+/// A full server takes no new guard, and only the deletion of what is void makes room for it.
+#[tokio::test]
+async fn what_is_void_is_deleted_from_a_full_server_too() {
+    let server = Private::new();
+    let fleet = Fleet::new("f");
+    let redis = server.redis_of(fleet.keyspace());
+    say(&redis, "SET list:ana before").await;
+    let value = "x".repeat(100_000);
+    for number in 0..40 {
+        say(&redis, &format!("SET page:{number} {value}")).await;
+    }
+    let memory = server.say("INFO memory").await;
+    let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let used: u64 = used.trim().parse().unwrap();
+    server.say(&format!("CONFIG SET maxmemory {}", used - 1_000_000)).await;
+    redis.void("requested by a test").await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(20), say(&redis, "GET list:ana")).await;
+    assert_eq!(answer.expect("the void keys are deleted"), [Node::Nil]);
+    assert_eq!(say(&redis, "SET list:ana after").await, [text("OK")]);
+}
+
 #[tokio::test]
 async fn every_server_of_a_cluster_has_a_guard() {
     let three = Three::start().await;
