@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
@@ -24,6 +24,14 @@ use switchboard_protocol::wire::problem::Code;
 pub(super) struct Attempts {
     known: Mutex<Addresses>,
     delayed: Semaphore,
+}
+
+/// One token that is being checked.
+pub(super) struct Attempt<'a> {
+    attempts: &'a Attempts,
+    remote: IpAddr,
+    /// Set for an address with wrong tokens.
+    permit: Option<SemaphorePermit<'a>>,
 }
 
 #[derive(Default)]
@@ -46,11 +54,15 @@ impl Default for Attempts {
 }
 
 impl Attempts {
-    /// Checks whether a token from this address may be tried now.
-    pub(super) fn may_try(&self, remote: IpAddr) -> Result<(), Problem> {
-        let was_wrong = self.lock().is_suspect(remote.into(), Instant::now());
-        if !was_wrong || self.delayed.available_permits() > 0 {
-            return Ok(());
+    /// Checks whether a token from this address may be tried now. An address with wrong tokens gets the
+    /// permit of a delayed answer before its token is checked, so it never has more checks in progress than
+    /// answers can be delayed.
+    pub(super) fn may_try(&self, remote: IpAddr) -> Result<Attempt<'_>, Problem> {
+        if !self.lock().is_suspect(remote.into(), Instant::now()) {
+            return Ok(Attempt { attempts: self, remote, permit: None });
+        }
+        if let Ok(permit) = self.delayed.try_acquire() {
+            return Ok(Attempt { attempts: self, remote, permit: Some(permit) });
         }
         metrics::counter!("switchboard_admin_tokens_refused_total", "why" => "unread").increment(1);
         let detail = "too many wrong admin tokens came from this address; this token was not checked";
@@ -58,12 +70,18 @@ impl Attempts {
         Err(Code::RateLimited.problem(detail).retry_after_ms(wait_ms))
     }
 
+    fn lock(&self) -> MutexGuard<'_, Addresses> {
+        self.known.lock()
+    }
+}
+
+impl Attempt<'_> {
     /// Counts a wrong token, and waits until the answer may be sent.
-    pub(super) async fn wrong(&self, remote: IpAddr) {
+    pub(super) async fn was_wrong(self) {
         metrics::counter!("switchboard_admin_tokens_refused_total", "why" => "wrong").increment(1);
-        let now = Instant::now();
+        let (now, remote) = (Instant::now(), self.remote);
         let (delay, logged) = {
-            let mut known = self.lock();
+            let mut known = self.attempts.lock();
             (known.wrong(remote.into(), now), known.log(now))
         };
         if let Some(count) = logged {
@@ -71,13 +89,9 @@ impl Attempts {
         }
         // Without a permit, other answers are already delayed, and the next request of this address is
         // refused without a check.
-        if let Ok(_permit) = self.delayed.try_acquire() {
+        if let Some(_permit) = self.permit.or_else(|| self.attempts.delayed.try_acquire().ok()) {
             sleep(delay).await;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Addresses> {
-        self.known.lock()
     }
 }
 
@@ -157,15 +171,19 @@ mod tests {
     async fn guesses_in_parallel_are_not_looked_at_and_other_addresses_are() {
         let attempts = Attempts::default();
         let began = Instant::now();
-        attempts.wrong(ANA).await;
+        // Two requests arrive together, before the first wrong token is known.
+        let (first, second) = (attempts.may_try(ANA).unwrap(), attempts.may_try(ANA).unwrap());
+        first.was_wrong().await;
         assert!(began.elapsed() >= ADMIN_ATTEMPT_DELAY_MIN);
-        assert!(attempts.may_try(ANA).is_ok());
-        let all = attempts.delayed.try_acquire_many(ADMIN_ATTEMPTS_DELAYED_MAX as u32).unwrap();
-        assert_eq!(attempts.may_try(ANA).unwrap_err().status, 429);
+        // The tokens of a suspect address that are being checked count before they are found to be wrong.
+        let checked: Vec<_> = std::iter::from_fn(|| attempts.may_try(ANA).ok()).collect();
+        assert_eq!(checked.len(), ADMIN_ATTEMPTS_DELAYED_MAX);
+        assert_eq!(attempts.may_try(ANA).err().map(|problem| problem.status), Some(429));
         assert!(attempts.may_try(BO).is_ok());
         // At the bound, a further answer is not delayed.
-        attempts.wrong(ANA).await;
-        drop(all);
+        second.was_wrong().await;
+        // A right token returns its permit at once.
+        drop(checked);
         assert!(attempts.may_try(ANA).is_ok());
     }
 }

@@ -74,10 +74,10 @@ impl<L: Load> Admin<L> {
         if !headers.contains_key(AUTHORIZATION) {
             return self.admit(headers).await;
         }
-        attempts.may_try(remote.ip())?;
+        let attempt = attempts.may_try(remote.ip())?;
         let outcome = self.admit(headers).await;
         if outcome.as_ref().is_err_and(|problem| problem.status == StatusCode::UNAUTHORIZED.as_u16()) {
-            attempts.wrong(remote.ip()).await;
+            attempt.was_wrong().await;
         }
         outcome
     }
