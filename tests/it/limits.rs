@@ -4,6 +4,8 @@ use serde_json::json;
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::rest::Rest;
 
+use crate::lists::redis;
+
 const CONVERSATIONS: &str = "/api/v1/conversations";
 
 /// Creating, inviting, guessing codes, searching: each has a setting of its handler. Each user has a limit of
@@ -62,7 +64,22 @@ async fn the_tickets_of_a_user_are_limited() {
             ask(&eve).await.expect(200);
         }
         ask(&eve).await.expect_problem(429, "rate_limited");
+        // A counter that has lost its end gets another one, or the user would never get a ticket again.
+        let redis = &mut redis(host).await;
+        let found = redis::cmd("KEYS").arg("*:tickets-of:*").query_async::<Vec<String>>(redis).await.unwrap();
+        let [counter] = &found[..] else { panic!("only one user has asked: {found:?}") };
+        let persisted: i64 = redis::cmd("PERSIST").arg(counter).query_async(redis).await.unwrap();
+        assert_eq!(persisted, 1, "the counter has an end");
+        ask(&eve).await.expect_problem(429, "rate_limited");
+        let left_ms: i64 = redis::cmd("PTTL").arg(counter).query_async(redis).await.unwrap();
+        assert!((1..=60_000).contains(&left_ms), "{left_ms} ms");
         ask(&host.rest("ana")).await.expect(200);
+        // A ticket that Redis could not store is not handed out.
+        for (maxmemory, status) in [("1", 503), ("0", 200)] {
+            let set = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(maxmemory).to_owned();
+            let () = set.query_async(redis).await.unwrap();
+            assert_eq!(ask(&host.rest("bo")).await.status, status, "maxmemory {maxmemory}");
+        }
     })
     .await;
 }

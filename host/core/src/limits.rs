@@ -643,6 +643,8 @@ pub const BODY_WAIT: Duration = Duration::from_secs(30);
 /// Maximum number of tickets of a user in a minute, on all nodes together; beyond it 429. Each is a key in
 /// Redis for its lifetime.
 pub const TICKETS_PER_MINUTE: i64 = 120;
+/// Length of the window in which the tickets of a user are counted. It begins with the first ticket.
+pub const TICKET_WINDOW: Duration = Duration::from_secs(60);
 /// Lifetime of a ticket, in whole seconds. A later use is refused.
 pub const TICKET_VALID_FOR: Duration = Duration::from_secs(30);
 /// Maximum wait for Redis when a ticket is made or used. Then the request is answered with 503.

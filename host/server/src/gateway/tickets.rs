@@ -11,7 +11,7 @@ use tracing::warn;
 use switchboard_contract::redis::Node;
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_core::ids::{Digest, UserId};
-use switchboard_core::limits::{TICKET_VALID_FOR, TICKET_WAIT, TICKETS_PER_MINUTE};
+use switchboard_core::limits::{TICKET_VALID_FOR, TICKET_WAIT, TICKET_WINDOW, TICKETS_PER_MINUTE};
 use switchboard_protocol::session::Credentials;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_redis::Redis;
@@ -48,15 +48,27 @@ impl Tickets {
     /// Counts one ticket of this user, in a window that begins with the first.
     async fn count(&self, user: &UserId) -> Result<(), Problem> {
         let key = format!("switchboard:tickets-of:{}", Digest::of(user.as_str().as_bytes()));
-        self.command(&["SET", &key, "0", "EX", "60", "NX"]).await?;
-        match self.command(&["INCR", &key]).await?.as_slice() {
-            [Node::Integer(issued)] if *issued > TICKETS_PER_MINUTE => Err(Code::RateLimited
-                .problem(format!(
-                    "this user has requested more than {TICKETS_PER_MINUTE} tickets within a minute"
-                ))
-                .retry_after_ms(60_000)),
-            _ => Ok(()),
+        let replies = self.run(&[&["INCR", &key], &["PTTL", &key]]).await?;
+        let number = |index: usize| match replies.get(index).map(Vec::as_slice) {
+            Some([Node::Integer(number)]) => *number,
+            _ => 0,
+        };
+        let (issued, left_ms) = (number(0), number(1));
+        let window_ms = TICKET_WINDOW.as_millis() as i64;
+        // A counter without an end is the first one of a window, or one whose node stopped before the next
+        // command. Without an end, the user would never get a ticket again after the last one of the window.
+        if left_ms < 0 {
+            self.command(&["PEXPIRE", &key, &window_ms.to_string()]).await?;
         }
+        if issued <= TICKETS_PER_MINUTE {
+            return Ok(());
+        }
+        let wait_ms = if left_ms > 0 { left_ms } else { window_ms };
+        Err(Code::RateLimited
+            .problem(format!(
+                "this user has requested more than {TICKETS_PER_MINUTE} tickets within a minute"
+            ))
+            .retry_after_ms(u32::try_from(wait_ms).unwrap_or(u32::MAX)))
     }
 
     /// Redeems a ticket. It can be used only once.
@@ -74,11 +86,26 @@ impl Tickets {
     }
 
     async fn command(&self, args: &[&str]) -> Result<Vec<Node>, Problem> {
-        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-        self.0.command(&args, Instant::now() + TICKET_WAIT).await.map_err(|error| {
+        Ok(self.run(&[args]).await?.pop().unwrap_or_default())
+    }
+
+    /// Runs commands in one round trip, and returns the reply of each.
+    async fn run(&self, commands: &[&[&str]]) -> Result<Vec<Vec<Node>>, Problem> {
+        let words = |args: &&[&str]| args.iter().map(|&arg| arg.to_owned()).collect();
+        let commands: Vec<Vec<String>> = commands.iter().map(words).collect();
+        let unavailable = || Code::Unavailable.problem("tickets are not available now").retry_after_ms(1000);
+        let replies = self.0.pipeline(&commands, Instant::now() + TICKET_WAIT).await.map_err(|error| {
             warn!(?error, "ticket store unavailable: Redis did not answer");
-            Code::Unavailable.problem("tickets are not available now").retry_after_ms(1000)
-        })
+            unavailable()
+        })?;
+        // For instance when the memory of Redis is full.
+        if let Some(Node::Failed(error)) =
+            replies.iter().flatten().find(|node| matches!(node, Node::Failed(_)))
+        {
+            warn!(error, "ticket store unavailable: Redis refused a command");
+            return Err(unavailable());
+        }
+        Ok(replies)
     }
 }
 
