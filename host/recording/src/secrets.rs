@@ -29,7 +29,11 @@ impl Secrets {
     pub fn new(settings: &BTreeMap<String, String>, public: &[String]) -> Self {
         let secret =
             settings.iter().filter(|(key, value)| !public.contains(key) && value.len() >= SECRET_BYTES_MIN);
-        let mut values: Vec<_> = secret.map(|(key, value)| (value.clone(), placeholder(key))).collect();
+        let forms = secret.flat_map(|(key, value)| {
+            let escaped = escaped(value).map(|escaped| (escaped, placeholder_of_escaped(key)));
+            [Some((value.clone(), placeholder(key))), escaped]
+        });
+        let mut values: Vec<_> = forms.flatten().collect();
         values.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
         Self(Arc::new(Inner { public: public.to_vec(), values }))
     }
@@ -88,8 +92,25 @@ pub fn reveal(settings: &BTreeMap<String, String>, value: &mut Value) {
             if text.contains(&placeholder) {
                 *text = text.replace(&placeholder, value);
             }
+            let placeholder = placeholder_of_escaped(key);
+            if text.contains(&placeholder) {
+                *text = text.replace(&placeholder, escaped(value).as_ref().unwrap_or(value));
+            }
         }
     });
+}
+
+/// The value as it is inside a JSON text, if that differs: a key in PEM form has line breaks. Rust escapes
+/// such a text nearly in the same way when it is printed for debugging.
+fn escaped(value: &str) -> Option<String> {
+    let quoted = Value::String(value.to_owned()).to_string();
+    let escaped = &quoted[1..quoted.len() - 1];
+    (escaped != value).then(|| escaped.to_owned())
+}
+
+/// The placeholder for [`escaped`].
+fn placeholder_of_escaped(key: &str) -> String {
+    placeholder(&format!("{key} escaped"))
 }
 
 /// True when a recorded answer of `config.get` is a placeholder.
@@ -164,5 +185,21 @@ mod tests {
         let mut input = concealed.input;
         reveal(&settings(), &mut input);
         assert_eq!(input, trace.input);
+    }
+
+    #[test]
+    fn a_value_inside_a_json_text_is_concealed_in_its_escaped_form() {
+        let pem = "-----BEGIN KEY-----\nMIIB\"x\\\n";
+        let settings: BTreeMap<_, _> = [("pem".to_owned(), pem.to_owned())].into();
+        let secrets = Secrets::new(&settings, &[]);
+        for text in [json!({ "key": pem }).to_string(), format!("no use: {pem:?}")] {
+            let mut concealed = json!({ "body": text });
+            secrets.conceal(&mut concealed);
+            let shown = concealed.to_string();
+            assert!(!shown.contains("BEGIN") && shown.contains("[setting pem escaped]"), "{shown}");
+            reveal(&settings, &mut concealed);
+            assert_eq!(concealed, json!({ "body": text }));
+        }
+        assert_eq!(secrets.conceal_text(pem), "[setting pem]");
     }
 }
