@@ -6,9 +6,11 @@ pub const LIMIT_DEFAULT: u64 = 20;
 pub const LIMIT_MAX: u64 = 100;
 pub const WORDS_CHARS_MAX: usize = 200;
 /// The words of a search. A message must contain all of them, so each word makes Postgres read another list
-/// of the index: 28 common words in a million messages took 70 ms. In a script without spaces between words,
-/// each letter counts as a word.
+/// of the index: 28 common words in a million messages took 70 ms.
 pub const WORDS_MAX: usize = 16;
+/// In a script without spaces between words, so many letters count as one word. Postgres looks for their
+/// pairs, and far fewer messages have a pair of letters than a common word.
+const LETTERS_PER_WORD: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scope {
@@ -48,21 +50,36 @@ pub fn words(raw: Option<&str>) -> Result<String, Problem> {
     }
 }
 
-/// The number of terms that `app.search_terms` may make: one per word, and one per letter of a script without
-/// spaces.
+/// The number of words, as `app.search_split` finds them. A run of letters without spaces between words
+/// counts as one word for each [`LETTERS_PER_WORD`], rounded up.
 fn count(words: &str) -> usize {
-    let unspaced = |c: char| {
-        matches!(c, '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17df}' | '\u{3041}'..='\u{9fff}'
-            | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
-    };
-    let mut count = 0;
-    let mut within = false;
+    let (mut count, mut in_word, mut run) = (0, false, 0);
     for c in words.chars() {
-        let letter = c.is_alphanumeric();
-        count += usize::from(letter && (!within || unspaced(c)));
-        within = letter && !unspaced(c);
+        run = if is_unspaced(c) { run + 1 } else { 0 };
+        let in_next = run == 0 && !is_gap(c);
+        count += usize::from(in_next && !in_word) + usize::from(run % LETTERS_PER_WORD == 1);
+        in_word = in_next;
     }
     count
+}
+
+/// Whether a character stands between words, as `app.search_gaps` has it. Marks on letters do not.
+fn is_gap(c: char) -> bool {
+    matches!(c,
+        '\0'..='\u{2f}' | '\u{3a}'..='\u{40}' | '\u{5b}'..='\u{60}' | '\u{7b}'..='\u{a9}' | '\u{ab}' | '\u{ac}'
+        | '\u{ae}'..='\u{b1}' | '\u{b4}' | '\u{b6}'..='\u{b8}' | '\u{bb}' | '\u{bf}' | '\u{d7}' | '\u{f7}'
+        | '\u{2000}'..='\u{200b}' | '\u{2010}'..='\u{2029}' | '\u{202f}'..='\u{205f}' | '\u{20a0}'..='\u{20cf}'
+        | '\u{2190}'..='\u{2bff}' | '\u{3000}'..='\u{3004}' | '\u{3008}'..='\u{3020}' | '\u{3030}' | '\u{303d}'
+        | '\u{30fb}' | '\u{fe10}'..='\u{fe1f}' | '\u{fe30}'..='\u{fe6f}' | '\u{1f000}'..='\u{1faff}')
+}
+
+/// Whether a letter belongs to a script that has no space between words, as `app.search_unspaced` has it.
+fn is_unspaced(c: char) -> bool {
+    matches!(c,
+        '\u{e00}'..='\u{e4f}' | '\u{e80}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17df}'
+        | '\u{3005}'..='\u{3007}' | '\u{3041}'..='\u{309f}' | '\u{30a1}'..='\u{30fa}' | '\u{30fc}'..='\u{30ff}'
+        | '\u{31f0}'..='\u{31ff}' | '\u{3400}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}'
+        | '\u{20000}'..='\u{3ffff}')
 }
 
 fn too_long() -> Problem {
@@ -109,7 +126,7 @@ mod tests {
     #[test]
     fn words_are_1_to_200_characters_in_nfc() {
         assert_eq!(words(Some("co\u{302}n đươ\u{300}ng")).unwrap(), "côn đường");
-        let (words_16, letters_16) = ("ab ".repeat(16), "字".repeat(16));
+        let (words_16, letters_64) = ("ab ".repeat(16), "字".repeat(64));
         for good in [
             "x",
             " x ",
@@ -119,7 +136,11 @@ mod tests {
             &"đ".repeat(200),
             &"o\u{302}".repeat(200),
             &words_16,
-            &letters_16,
+            &letters_64,
+            "สวัสดีครับคุณครูที่โรงเรียน",
+            "안녕하세요 반갑습니다 오늘 회의는 몇 시에 시작하나요",
+            // The mark between two consonants is part of the word.
+            &"नमस्ते ".repeat(16),
         ] {
             assert!(words(Some(good)).is_ok(), "{good:?}");
         }
@@ -131,7 +152,9 @@ mod tests {
             Some(&*"đ".repeat(201)),
             Some(&*"a ".repeat(17)),
             Some("a-b/c.d,e;f g h i j k l m n o p q"),
-            Some(&*"字".repeat(17)),
+            Some(&*"字".repeat(65)),
+            // A run of letters is at least one word, and so are the words around it.
+            Some(&*"a字 ".repeat(9)),
             Some(&*"x".repeat(60_000)),
         ] {
             assert_eq!(words(bad).unwrap_err().field.as_deref(), Some("q"), "{bad:?}");
