@@ -15,6 +15,10 @@ export class Client extends Emitter {
     #typists = new Typists((typing) => this.emit('typing', typing));
     #connection;
     #watched = [];
+    /** The last known status of each watched person. */
+    #statuses = new Map();
+    /** Who has written where on this connection, while the presence of somebody was not visible. */
+    #wrote = new Set();
     /** `undefined` until the application sets it. */
     #focused;
     constructor(options) {
@@ -121,6 +125,8 @@ export class Client extends Emitter {
     /** Watches the presence of these people instead of the last ones, as `presence` events. At most 500. */
     watch(users) {
         this.#watched = [...users];
+        this.#statuses.clear();
+        this.#wrote.clear();
         this.#watch();
     }
     /**
@@ -136,6 +142,7 @@ export class Client extends Emitter {
     }
     #opened(connection) {
         this.#connection = connection;
+        this.#wrote.clear();
         this.#following.opened(connection);
         this.#outbox.opened(connection);
         this.#marks.opened(connection);
@@ -160,8 +167,10 @@ export class Client extends Emitter {
     }
     #pushed(frame) {
         const { type, payload } = frame;
-        if (type === 'message.new')
+        if (type === 'message.new') {
             this.#typists.stopped(payload.conversation_id, payload.message.sender_id);
+            this.#tookPart(payload.conversation_id, payload.message.sender_id);
+        }
         if (this.#following.pushed(frame))
             return;
         switch (type) {
@@ -170,7 +179,7 @@ export class Client extends Emitter {
             case 'typing.stop':
                 return this.#typists.stopped(payload.conversation_id, payload.user_id);
             case 'presence.update':
-                return this.emit('presence', payload);
+                return this.#present(payload);
             case 'resync':
                 // The lost pushes may include a presence.
                 this.#watch();
@@ -185,7 +194,25 @@ export class Client extends Emitter {
             if (error || watched !== this.#watched)
                 return;
             for (const presence of snapshot.presence)
-                this.emit('presence', presence);
+                this.#present(presence);
         });
+    }
+    #present(presence) {
+        this.#statuses.set(presence.user_id, presence.status);
+        this.emit('presence', presence);
+    }
+    /**
+     * Somebody has written in a conversation. A presence is visible between people who both took part there,
+     * and nothing is pushed when it becomes visible. A person who was not visible looks offline.
+     */
+    #tookPart(conversation, sender) {
+        const isHidden = (user) => this.#statuses.get(user) === 'offline';
+        const isOwn = this.state.name === 'online' && this.state.session.user_id === sender;
+        const mayShow = isOwn ? this.#watched.some(isHidden) : this.#watched.includes(sender) && isHidden(sender);
+        const key = `${conversation} ${sender}`;
+        if (!mayShow || this.#wrote.has(key))
+            return;
+        this.#wrote.add(key);
+        this.#watch();
     }
 }

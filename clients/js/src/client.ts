@@ -60,6 +60,10 @@ export class Client extends Emitter<Events> {
   readonly #typists = new Typists((typing) => this.emit('typing', typing));
   #connection: Connection | undefined;
   #watched: string[] = [];
+  /** The last known status of each watched person. */
+  readonly #statuses = new Map<string, string>();
+  /** Who has written where on this connection, while the presence of somebody was not visible. */
+  readonly #wrote = new Set<string>();
   /** `undefined` until the application sets it. */
   #focused: string | null | undefined;
 
@@ -182,6 +186,8 @@ export class Client extends Emitter<Events> {
   /** Watches the presence of these people instead of the last ones, as `presence` events. At most 500. */
   watch(users: string[]): void {
     this.#watched = [...users];
+    this.#statuses.clear();
+    this.#wrote.clear();
     this.#watch();
   }
 
@@ -198,6 +204,7 @@ export class Client extends Emitter<Events> {
 
   #opened(connection: Connection): void {
     this.#connection = connection;
+    this.#wrote.clear();
     this.#following.opened(connection);
     this.#outbox.opened(connection);
     this.#marks.opened(connection);
@@ -223,7 +230,10 @@ export class Client extends Emitter<Events> {
 
   #pushed(frame: Frame): void {
     const { type, payload } = frame;
-    if (type === 'message.new') this.#typists.stopped(payload.conversation_id, payload.message.sender_id);
+    if (type === 'message.new') {
+      this.#typists.stopped(payload.conversation_id, payload.message.sender_id);
+      this.#tookPart(payload.conversation_id, payload.message.sender_id);
+    }
     if (this.#following.pushed(frame)) return;
     switch (type) {
       case 'typing.start':
@@ -231,7 +241,7 @@ export class Client extends Emitter<Events> {
       case 'typing.stop':
         return this.#typists.stopped(payload.conversation_id, payload.user_id);
       case 'presence.update':
-        return this.emit('presence', payload);
+        return this.#present(payload);
       case 'resync':
         // The lost pushes may include a presence.
         this.#watch();
@@ -244,7 +254,26 @@ export class Client extends Emitter<Events> {
     const watched = this.#watched;
     this.#connection?.ask('presence.watch', { user_ids: watched }, (error, snapshot) => {
       if (error || watched !== this.#watched) return;
-      for (const presence of snapshot.presence as Presence[]) this.emit('presence', presence);
+      for (const presence of snapshot.presence as Presence[]) this.#present(presence);
     });
+  }
+
+  #present(presence: Presence): void {
+    this.#statuses.set(presence.user_id, presence.status);
+    this.emit('presence', presence);
+  }
+
+  /**
+   * Somebody has written in a conversation. A presence is visible between people who both took part there,
+   * and nothing is pushed when it becomes visible. A person who was not visible looks offline.
+   */
+  #tookPart(conversation: string, sender: string): void {
+    const isHidden = (user: string) => this.#statuses.get(user) === 'offline';
+    const isOwn = this.state.name === 'online' && this.state.session.user_id === sender;
+    const mayShow = isOwn ? this.#watched.some(isHidden) : this.#watched.includes(sender) && isHidden(sender);
+    const key = `${conversation} ${sender}`;
+    if (!mayShow || this.#wrote.has(key)) return;
+    this.#wrote.add(key);
+    this.#watch();
   }
 }

@@ -66,6 +66,8 @@ test('presence and typing arrive, and end', async () => {
 
   const other = new Witness(bo);
   await other.client.follow(room);
+  // Bo was added by another person, and becomes visible with the first message.
+  await other.client.send({ conversation_id: room, content: 'here' });
   await one.until('bo here', () => one.heard.presence?.at(-1)?.status === 'online');
   other.client.typing(room);
   other.client.typing(room);
