@@ -5,6 +5,7 @@
 //! that goes away changes nothing for the other callers.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,13 +34,23 @@ struct Inner {
 
 /// Calls with the same key may share a transaction. The key needs no parameter types, because the statements
 /// determine them.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq)]
 struct Key {
     generation: Digest,
     role: Arc<str>,
     statements: Vec<String>,
     columns: usize,
     lane: u32,
+}
+
+/// The text of the statements is not hashed, because a call on an idle lane looks its key up seven times, and
+/// the SQL has kilobytes. A release has few groups of statements, and their sizes differ.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { generation, role, statements, columns, lane } = self;
+        (generation, role, columns, lane).hash(state);
+        statements.iter().for_each(|statement| statement.len().hash(state));
+    }
 }
 
 /// The validated request of one call.

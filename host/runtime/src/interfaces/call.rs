@@ -292,15 +292,25 @@ impl Middleware {
         args: &A,
         live: impl Future<Output = R>,
     ) -> wasmtime::Result<R> {
-        let begun = self.enter(function, args)?;
+        self.call_with(function, args, |_| live).await
+    }
+
+    /// The same for work that needs the arguments themselves, and not a copy of them.
+    pub(crate) async fn call_with<A: Serialize, R: Serialize + DeserializeOwned, F: Future<Output = R>>(
+        &mut self,
+        function: Function,
+        args: A,
+        live: impl FnOnce(A) -> F,
+    ) -> wasmtime::Result<R> {
+        let begun = self.enter(function, &args)?;
         let at = self.calls as usize - 1;
-        let answer = match self.source.decide(at, function, args, &self.secrets)? {
+        let answer = match self.source.decide(at, function, &args, &self.secrets)? {
             Action::Run { delay, instead } => {
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
                 }
-                let answer =
-                    live.instrument(tracing::debug_span!("host call", function = function.name())).await;
+                let span = tracing::debug_span!("host call", function = function.name());
+                let answer = live(args).instrument(span).await;
                 match instead {
                     Some(value) => read(at, function, value)?,
                     None => answer,

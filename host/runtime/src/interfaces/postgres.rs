@@ -105,16 +105,17 @@ impl postgres::Host for CallState {
         self.middleware.call(Function::PostgresExecute, &args, live).await
     }
 
-    async fn collect(&mut self, mut collected: Collected) -> wasmtime::Result<Result<Rows, Error>> {
-        let args = collected.clone();
-        for statement in &mut collected.statements {
-            if let Cow::Owned(sql) = self.backends.sql(statement) {
-                *statement = sql;
+    async fn collect(&mut self, collected: Collected) -> wasmtime::Result<Result<Rows, Error>> {
+        let (session, logger, backends) = (&mut self.session, &self.log, &self.backends);
+        let live = async |mut collected: Collected| {
+            for statement in &mut collected.statements {
+                if let Cow::Owned(sql) = backends.sql(statement) {
+                    *statement = sql;
+                }
             }
-        }
-        let (session, logger) = (&mut self.session, &self.log);
-        let live = on_session(session, logger, async |session| session.collect(collected).await);
-        self.middleware.call(Function::PostgresCollect, &args, live).await
+            on_session(session, logger, async |session| session.collect(collected).await).await
+        };
+        self.middleware.call_with(Function::PostgresCollect, collected, live).await
     }
 
     async fn begin(&mut self) -> wasmtime::Result<Result<Resource<Transaction>, Error>> {
