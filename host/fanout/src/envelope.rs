@@ -8,7 +8,7 @@ use uuid::Uuid;
 use switchboard_contract::channels::{Publication, Target};
 use switchboard_contract::types::{Position, Push};
 use switchboard_core::hash::fnv1a;
-use switchboard_core::ids::{Address, UserId};
+use switchboard_core::ids::{Address, ConnectionId, UserId};
 use switchboard_core::limits;
 use switchboard_protocol::wire::websocket::TextHeader;
 use switchboard_telemetry::spans::Context;
@@ -24,7 +24,7 @@ pub(crate) enum Envelope {
     /// On the control channel.
     Disconnect { target: Target, code: u16, reason: String },
     /// On the control channel: a frame for one connection, wherever it is.
-    Send { connection: String, frame: Bytes },
+    Send { connection: ConnectionId, frame: Bytes },
     /// On the control channel: shards of the outbox to which a call of that node has added events.
     Wake { node: Uuid, shards: u64 },
     /// On the control channel, before the wake or publication itself: a traced call on that node wakes these
@@ -32,6 +32,14 @@ pub(crate) enum Envelope {
     Traced { node: Uuid, by: Context, shards: u64, addresses: Vec<Address> },
     /// On a node's own channel: its loopback heartbeat.
     Loopback(u64),
+}
+
+/// A publication of a handler, with its address parsed.
+#[derive(Debug)]
+pub struct Addressed<'a> {
+    pub address: Address,
+    /// Its own `address` is the text of the parsed one.
+    pub publication: &'a Publication,
 }
 
 /// Pushes of one address, in order.
@@ -67,11 +75,13 @@ impl std::error::Error for Malformed {}
 impl Batch {
     /// Encodes a page of `connection.missed`.
     pub(crate) fn of_page(pushes: &[Push]) -> Self {
-        let mut writer = BatchWriter::default();
-        for push in pushes {
-            writer.add(&push.frame, push.position, 0, None);
+        let mut frames = BytesMut::new();
+        let mut items = Vec::with_capacity(pushes.len());
+        for Push { frame, position } in pushes {
+            put_frame(&mut frames, frame);
+            items.push(Item { end: frames.len(), position: *position, merge_key: 0, except: None });
         }
-        writer.finish()
+        Self { frames: frames.freeze(), items }
     }
 
     pub(crate) fn items(&self) -> &[Item] {
@@ -103,21 +113,44 @@ impl Batch {
     }
 }
 
-#[derive(Default)]
-struct BatchWriter {
-    frames: BytesMut,
+/// Publications to one address that become one envelope.
+struct Run<'a> {
+    address: &'a Address,
     items: Vec<Item>,
+    /// The frames of the items, as the handler wrote them.
+    frames: Vec<&'a str>,
 }
 
-impl BatchWriter {
-    fn add(&mut self, frame: &str, position: Option<Position>, merge_key: u64, except: Option<UserId>) {
-        self.frames.put_slice(TextHeader::of(frame.len()).as_bytes());
-        self.frames.put_slice(frame.as_bytes());
-        self.items.push(Item { end: self.frames.len(), position, merge_key, except });
+impl<'a> Run<'a> {
+    fn new(address: &'a Address) -> Self {
+        Self { address, items: Vec::new(), frames: Vec::new() }
     }
 
-    fn finish(self) -> Batch {
-        Batch { frames: self.frames.freeze(), items: self.items }
+    /// The size of the encoded frames.
+    fn bytes(&self) -> usize {
+        self.items.last().map_or(0, |item| item.end)
+    }
+
+    /// Returns true when another publication fits into the envelope.
+    fn takes(&self, address: &Address, frame: &str) -> bool {
+        self.address == address
+            && self.items.len() < limits::ENVELOPE_PUSHES_MAX
+            && self.bytes() + frame.len() <= limits::ENVELOPE_BYTES_MAX
+    }
+
+    fn add(&mut self, frame: &'a str, position: Option<Position>, merge_key: u64, except: Option<UserId>) {
+        let end = self.bytes() + TextHeader::of(frame.len()).as_bytes().len() + frame.len();
+        self.items.push(Item { end, position, merge_key, except });
+        self.frames.push(frame);
+    }
+
+    /// Encodes the envelope. This is the only copy of the frames on this node.
+    fn encode(&self) -> (Address, Bytes) {
+        let mut out = BytesMut::with_capacity(64 + self.bytes() + 32 * self.items.len());
+        put_head(&mut out, kind::PUBLICATIONS);
+        put_items(&mut out, &self.items);
+        self.frames.iter().for_each(|frame| put_frame(&mut out, frame));
+        (self.address.clone(), out.freeze())
     }
 }
 
@@ -126,12 +159,10 @@ impl BatchWriter {
 ///
 /// # Errors
 /// The rule that one of the publications breaks. Then none of them is published.
-pub(crate) fn pack(publications: &[Publication]) -> Result<Vec<(Address, Bytes)>, String> {
+pub(crate) fn pack(publications: &[Addressed<'_>]) -> Result<Vec<(Address, Bytes)>, String> {
     let mut packed = Vec::new();
-    let mut run: Option<(Address, BatchWriter)> = None;
-    for publication in publications {
-        let address = Address::parse(&publication.address)
-            .ok_or_else(|| format!("`{}` is not an address", publication.address.escape_debug()))?;
+    let mut run: Option<Run<'_>> = None;
+    for Addressed { address, publication } in publications {
         let except = match &publication.except_user {
             None => None,
             Some(user) => Some(UserId::parse(user).ok_or("`except-user` is not a user id")?),
@@ -142,24 +173,12 @@ pub(crate) fn pack(publications: &[Publication]) -> Result<Vec<(Address, Bytes)>
         if publication.merge_key.is_some() && publication.position.is_some() {
             return Err("a publication has a position or a merge key, not both".to_owned());
         }
-        let merge_key = publication.merge_key.as_deref().map_or(0, |key| merge_key(&address, key));
-
-        let fits = |writer: &BatchWriter| {
-            writer.items.len() < limits::ENVELOPE_PUSHES_MAX
-                && writer.frames.len() + publication.frame.len() <= limits::ENVELOPE_BYTES_MAX
-        };
-        let mut writer = match run.take() {
-            Some((of, writer)) if of == address && fits(&writer) => writer,
-            Some((of, writer)) => {
-                packed.push((of, Envelope::Publications(writer.finish()).encode()));
-                BatchWriter::default()
-            }
-            None => BatchWriter::default(),
-        };
-        writer.add(&publication.frame, publication.position, merge_key, except);
-        run = Some((address, writer));
+        let merge_key = publication.merge_key.as_deref().map_or(0, |key| merge_key(address, key));
+        packed.extend(run.take_if(|run| !run.takes(address, &publication.frame)).map(|run| run.encode()));
+        let run = run.get_or_insert_with(|| Run::new(address));
+        run.add(&publication.frame, publication.position, merge_key, except);
     }
-    packed.extend(run.map(|(of, writer)| (of, Envelope::Publications(writer.finish()).encode())));
+    packed.extend(run.map(|run| run.encode()));
     Ok(packed)
 }
 
@@ -189,25 +208,18 @@ mod flag {
 impl Envelope {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(64);
-        out.put_u8(VERSION);
         match self {
             Self::Publications(batch) => {
-                out.reserve(batch.bytes() + 32 * batch.items.len());
-                out.put_u8(kind::PUBLICATIONS);
-                out.put_u16(batch.items.len() as u16);
-                let mut start = 0;
-                for item in &batch.items {
-                    put_item(&mut out, item, item.end - start);
-                    start = item.end;
-                }
+                put_head(&mut out, kind::PUBLICATIONS);
+                put_items(&mut out, &batch.items);
                 out.put_slice(&batch.frames);
             }
             Self::Revoke(user) => {
-                out.put_u8(kind::REVOKE);
+                put_head(&mut out, kind::REVOKE);
                 out.put_slice(user.as_str().as_bytes());
             }
             Self::Disconnect { target, code, reason } => {
-                out.put_u8(kind::DISCONNECT);
+                put_head(&mut out, kind::DISCONNECT);
                 let (of, name) = match target {
                     Target::Connection(name) => (0, name),
                     Target::Session(name) => (1, name),
@@ -220,17 +232,17 @@ impl Envelope {
                 put_text(&mut out, reason);
             }
             Self::Send { connection, frame } => {
-                out.put_u8(kind::SEND);
-                put_text(&mut out, connection);
+                put_head(&mut out, kind::SEND);
+                put_text(&mut out, &connection.to_string());
                 out.put_slice(frame);
             }
             Self::Wake { node, shards } => {
-                out.put_u8(kind::WAKE);
+                put_head(&mut out, kind::WAKE);
                 out.put_u128(node.as_u128());
                 out.put_u64(*shards);
             }
             Self::Traced { node, by, shards, addresses } => {
-                out.put_u8(kind::TRACED);
+                put_head(&mut out, kind::TRACED);
                 out.put_u128(node.as_u128());
                 out.put_u128(by.trace);
                 out.put_u64(by.span);
@@ -238,7 +250,7 @@ impl Envelope {
                 addresses.iter().for_each(|address| put_text(&mut out, address.as_str()));
             }
             Self::Loopback(number) => {
-                out.put_u8(kind::LOOPBACK);
+                put_head(&mut out, kind::LOOPBACK);
                 out.put_u64(*number);
             }
         }
@@ -271,7 +283,8 @@ impl Envelope {
                 Ok(Self::Disconnect { target, code, reason })
             }
             kind::SEND => {
-                let connection = get_text(&mut bytes)?;
+                let connection = ConnectionId::parse(&get_text(&mut bytes)?);
+                let connection = connection.ok_or(Malformed("not a connection id"))?;
                 check_frame(&bytes)?;
                 Ok(Self::Send { connection, frame: bytes })
             }
@@ -298,6 +311,27 @@ impl Envelope {
             _ => Err(Malformed("no such kind")),
         }
     }
+}
+
+fn put_head(out: &mut BytesMut, kind: u8) {
+    out.put_u8(VERSION);
+    out.put_u8(kind);
+}
+
+/// Writes the number of items and the items, without their frames.
+fn put_items(out: &mut BytesMut, items: &[Item]) {
+    out.put_u16(items.len() as u16);
+    let mut start = 0;
+    for item in items {
+        put_item(out, item, item.end - start);
+        start = item.end;
+    }
+}
+
+/// Writes a frame as the socket of a client gets it.
+fn put_frame(out: &mut BytesMut, frame: &str) {
+    out.put_slice(TextHeader::of(frame.len()).as_bytes());
+    out.put_slice(frame.as_bytes());
 }
 
 fn put_item(out: &mut BytesMut, item: &Item, frame_bytes: usize) {
@@ -399,6 +433,13 @@ fn short(_: bytes::TryGetError) -> Malformed {
     Malformed("too short")
 }
 
+/// Parses the addresses of publications, as the runtime does before it publishes.
+#[cfg(test)]
+pub(crate) fn addressed(publications: &[Publication]) -> Vec<Addressed<'_>> {
+    let parsed = |publication: &Publication| Address::parse(&publication.address).unwrap();
+    publications.iter().map(|publication| Addressed { address: parsed(publication), publication }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -432,7 +473,7 @@ mod tests {
             Publication { merge_key: Some("typing:bo".to_owned()), ..publication("conv:2", "{}") },
             publication("conv:1", &"x".repeat(limits::FRAME_BYTES_MAX)),
         ];
-        let packed = pack(&publications).unwrap();
+        let packed = pack(&addressed(&publications)).unwrap();
         let addresses: Vec<_> = packed.iter().map(|(address, _)| address.as_str()).collect();
         assert_eq!(addresses, ["conv:1", "conv:2", "conv:1"]);
 
@@ -448,9 +489,9 @@ mod tests {
     #[test]
     fn a_long_run_is_cut_at_the_bounds() {
         let many = vec![publication("conv:1", "{}"); limits::ENVELOPE_PUSHES_MAX + 1];
-        assert_eq!(pack(&many).unwrap().len(), 2);
+        assert_eq!(pack(&addressed(&many)).unwrap().len(), 2);
         let large = vec![publication("conv:1", &"x".repeat(limits::ENVELOPE_BYTES_MAX / 2)); 3];
-        assert_eq!(pack(&large).unwrap().len(), 3);
+        assert_eq!(pack(&addressed(&large)).unwrap().len(), 3);
     }
 
     #[test]
@@ -462,22 +503,18 @@ mod tests {
         };
         let nobody = Publication { except_user: Some(String::new()), ..publication("conv:1", "{}") };
         let large = publication("conv:1", &"x".repeat(limits::FRAME_BYTES_MAX + 1));
-        for (wrong, complaint) in [
-            (publication("lobby", "{}"), "not an address"),
-            (both, "not both"),
-            (nobody, "except-user"),
-            (large, "over 64 KiB"),
-        ] {
-            let refusal = pack(&[publication("conv:1", "{}"), wrong]).unwrap_err();
+        for (wrong, complaint) in [(both, "not both"), (nobody, "except-user"), (large, "over 64 KiB")] {
+            let refusal = pack(&addressed(&[publication("conv:1", "{}"), wrong])).unwrap_err();
             assert!(refusal.contains(complaint), "{refusal}");
         }
     }
 
     #[test]
     fn batches_that_came_at_once_become_one() {
-        let mut batch =
-            unpack(&pack(&[publication("conv:1", "a"), publication("conv:1", "bc")]).unwrap()[0].1);
-        batch.append(unpack(&pack(&[publication("conv:1", "d")]).unwrap()[0].1));
+        let mut batch = unpack(
+            &pack(&addressed(&[publication("conv:1", "a"), publication("conv:1", "bc")])).unwrap()[0].1,
+        );
+        batch.append(unpack(&pack(&addressed(&[publication("conv:1", "d")])).unwrap()[0].1));
         assert_eq!(batch.frames(1..3), [encode_text("bc"), encode_text("d")].concat());
     }
 
@@ -491,7 +528,7 @@ mod tests {
                 code: 1000,
                 reason: String::new(),
             },
-            Envelope::Send { connection: SOMEONE.into(), frame: encode_text("{}") },
+            Envelope::Send { connection: ConnectionId::random(), frame: encode_text("{}") },
             Envelope::Wake { node: Uuid::now_v7(), shards: 1 << 63 },
             Envelope::Traced {
                 node: Uuid::now_v7(),
@@ -518,8 +555,6 @@ mod tests {
         assert_eq!(many, Err(Malformed("too many addresses")));
     }
 
-    const SOMEONE: &str = "0197d3a4-0000-7000-8000-000000000000";
-
     proptest! {
         #[test]
         fn hostile_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -532,7 +567,7 @@ mod tests {
                 Publication { position: Some(Position { track: 0, number: 9 }), ..publication("conv:1", "{\"é\":1}") },
                 Publication { except_user: Some("ana".to_owned()), ..publication("conv:1", "{}") },
             ];
-            let mut bytes = pack(&publications).unwrap()[0].1.to_vec();
+            let mut bytes = pack(&addressed(&publications)).unwrap()[0].1.to_vec();
             let at = at.index(bytes.len());
             bytes[at] = to;
             if let Ok(Envelope::Publications(batch)) = Envelope::decode(bytes.into()) {

@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::bus::{Bus, BusEvent, Unavailable};
-use super::envelope::{Batch, Envelope, pack};
+use super::envelope::{Addressed, Batch, Envelope, pack};
 use super::local::{Local, Mail};
 use super::missing::Missing;
 use super::outlet::{ConnectionInfo, Outlet};
 use super::room;
 use super::wakes::{self, Wakes};
-use switchboard_contract::channels::{Error, Publication, Target};
+use switchboard_contract::channels::{Error, Target};
 use switchboard_contract::connection::Page;
 use switchboard_contract::frame::Subscription;
 use switchboard_core::ids::{Address, ConnectionId, NodeId, UserId};
@@ -168,7 +168,7 @@ impl Hub {
     /// Publishes to the bus, and not to this node's rooms directly: Redis gives the publications of all nodes
     /// one order, so this node receives its own publications through Redis in the same order as every other
     /// node. Returns once Redis has taken all of them, in the order given.
-    pub async fn publish(&self, publications: &[Publication]) -> Result<(), Error> {
+    pub async fn publish(&self, publications: &[Addressed<'_>]) -> Result<(), Error> {
         let packed = pack(publications).map_err(Error::Refused)?;
         if !packed.is_empty() {
             // Announces the span first, so that the spans of the other nodes are in the same trace. It costs
@@ -202,7 +202,7 @@ impl Hub {
         if self.0.local.send(connection, frame.clone()) {
             return Ok(());
         }
-        Ok(self.0.bus.publish_control(&Envelope::Send { connection: connection.to_string(), frame }).await?)
+        Ok(self.0.bus.publish_control(&Envelope::Send { connection, frame }).await?)
     }
 
     /// Sends a frame to the connection whose frame is being handled. It follows the reply: `open_gates`
@@ -267,9 +267,7 @@ fn receive(local: &Local, wakes: &Wakes, node: NodeId, event: BusEvent) {
             }
         }
         BusEvent::Control(Envelope::Send { connection, frame }) => {
-            if let Some(connection) = ConnectionId::parse(&connection) {
-                local.send(connection, frame);
-            }
+            local.send(connection, frame);
         }
         BusEvent::Control(Envelope::Wake { node: from, shards }) if from != node.uuid() => {
             wakes.set_from_remote(shards);

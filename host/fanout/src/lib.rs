@@ -25,6 +25,7 @@ mod seeded;
 mod simulation;
 pub mod wakes;
 
+pub use envelope::Addressed;
 pub use hub::Hub;
 pub use missing::Missing;
 pub use outlet::{ConnectionInfo, Outlet, Taken};

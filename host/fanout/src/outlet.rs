@@ -19,7 +19,6 @@ use switchboard_core::ids::{Address, ConnectionId, UserId};
 use switchboard_core::limits;
 use switchboard_protocol::session::Credentials;
 use switchboard_protocol::wire::close::Close;
-use switchboard_protocol::wire::websocket::encode_text;
 
 /// The identity of a connection.
 #[derive(Clone, Debug)]
@@ -154,13 +153,12 @@ impl Outlet {
         }
     }
 
-    /// Queues the reply to a frame of this connection. The reply goes through the outlet, and not to the
-    /// socket directly, because the queue gives replies and pushes one order: the reply to a `subscribe` must
-    /// precede the pushes of that subscription, and must follow the frames that were queued before it. A
-    /// reply is never refused. When unread frames exceed [`limits::QUEUE_BYTES_HARD`], the connection is
-    /// closed with 4008.
-    pub fn push_reply(&self, frame: &str) {
-        self.push(encode_text(frame));
+    /// Queues a reply here, and not on the socket directly, because the queue gives replies and pushes one
+    /// order: the reply to a `subscribe` must precede the pushes of that subscription, and must follow the
+    /// frames that were queued before it. A reply is never refused. When unread frames exceed
+    /// [`limits::QUEUE_BYTES_HARD`], the connection is closed with 4008.
+    pub fn push_reply(&self, frame: Bytes) {
+        self.push(frame);
     }
 
     /// Returns true when the client should read before the gateway takes further frames from it.
@@ -377,6 +375,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use switchboard_protocol::wire::websocket::encode_text;
 
     struct Reader {
         outlet: Arc<Outlet>,
@@ -417,7 +416,7 @@ mod tests {
     fn frames_come_out_in_the_order_they_went_in() {
         let ana = Reader::new();
         assert!(ana.outlet.ready().now_or_never().is_none());
-        ana.outlet.push_reply("{}");
+        ana.outlet.push_reply(encode_text("{}"));
         assert!(ana.outlet.push_durable(&frame(1, 10), &lobby()));
         ana.outlet.push_droppable(frame(2, 10), 7, 101);
         assert!(ana.outlet.ready().now_or_never().is_some());
@@ -516,10 +515,10 @@ mod tests {
     #[test]
     fn a_close_comes_after_what_was_queued_and_before_nothing() {
         let ana = Reader::new();
-        ana.outlet.push_reply("{}");
+        ana.outlet.push_reply(encode_text("{}"));
         ana.outlet.close(Close::DISCONNECTED);
         ana.outlet.close(Close::DRAINING);
-        ana.outlet.push_reply("{}");
+        ana.outlet.push_reply(encode_text("{}"));
         assert!(ana.outlet.ready().now_or_never().is_some());
         let (frames, taken) = ana.reads(usize::MAX);
         assert_eq!(frames.len(), 1);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::envelope::{Batch, Envelope, pack};
+use super::envelope::{Batch, Envelope, addressed, pack};
 use super::local::{Local, Mail};
 use super::missing::{Missing, Reader};
 use super::outlet::{ConnectionInfo, Outlet};
@@ -24,6 +24,7 @@ use switchboard_contract::channels::Publication;
 use switchboard_contract::frame::Subscription;
 use switchboard_contract::types::{Position, Push};
 use switchboard_core::ids::{Address, ConnectionId, UserId};
+use switchboard_protocol::wire::websocket::encode_text;
 
 const NODES: usize = 2;
 const ADDRESSES: usize = 3;
@@ -433,9 +434,9 @@ impl World {
         if self.bug == Some(Bug::PushBeforeReply) {
             local.open_gates(client.connection, &[subscription]);
             while self.answer(false) {}
-            return self.clients[id].outlet.push_reply(&reply);
+            return self.clients[id].outlet.push_reply(encode_text(&reply));
         }
-        client.outlet.push_reply(&reply);
+        client.outlet.push_reply(encode_text(&reply));
         local.open_gates(client.connection, &[subscription]);
     }
 
@@ -565,7 +566,7 @@ fn encode(address: usize, positions: &[Position]) -> Batch {
         })
         .collect();
     let mut batch = Batch::default();
-    for (_, bytes) in pack(&publications).unwrap() {
+    for (_, bytes) in pack(&addressed(&publications)).unwrap() {
         match Envelope::decode(bytes).unwrap() {
             Envelope::Publications(part) => batch.append(part),
             other => panic!("{other:?}"),

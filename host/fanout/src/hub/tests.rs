@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::*;
+use crate::envelope::addressed;
 use crate::outlet::Taken;
+use switchboard_contract::channels::Publication;
 use switchboard_contract::types::{Position, Push};
 use switchboard_core::config::Config;
 
@@ -101,7 +103,7 @@ impl Node {
 
     async fn subscribe(&self, client: &Client, after: u64) {
         self.hub.gate(client.connection, &[lobby()]).await.unwrap();
-        client.outlet.push_reply("subscribed");
+        client.outlet.push_reply(encode_text("subscribed"));
         let subscription =
             Subscription { address: lobby().to_string(), after: vec![seq(after)], missed: false };
         self.hub.open_gates(client.connection, &[subscription]);
@@ -184,11 +186,12 @@ async fn a_publication_reaches_every_node_in_order() {
     let (ana, bo) = (one.join("ana").await, two.join("bo").await);
     one.subscribe(&ana, 0).await;
     two.subscribe(&bo, 0).await;
-    one.hub.publish(&[message(1), message(2), to_user("bo", "psst"), message(3)]).await.unwrap();
-    two.hub.publish(&[message(4)]).await.unwrap();
+    one.hub.publish(&addressed(&[message(1), message(2), to_user("bo", "psst"), message(3)])).await.unwrap();
+    two.hub.publish(&addressed(&[message(4)])).await.unwrap();
     ana.expect(&["subscribed", "1", "2", "3", "4"]).await;
     bo.expect(&["subscribed", "1", "2", "psst", "3", "4"]).await;
-    assert!(matches!(one.hub.publish(&[to_user("bo\0", "x")]).await, Err(Error::Refused(_))));
+    let to_nobody = [Publication { except_user: Some(String::new()), ..message(5) }];
+    assert!(matches!(one.hub.publish(&addressed(&to_nobody)).await, Err(Error::Refused(_))));
 }
 
 #[tokio::test]
@@ -198,9 +201,9 @@ async fn a_removal_takes_effect_between_the_messages_around_it() {
     let (ana, bo) = (two.join("ana").await, two.join("bo").await);
     two.subscribe(&ana, 0).await;
     two.subscribe(&bo, 0).await;
-    one.hub.publish(&[message(1)]).await.unwrap();
+    one.hub.publish(&addressed(&[message(1)])).await.unwrap();
     one.hub.revoke(&lobby(), &UserId::parse("ana").unwrap()).await.unwrap();
-    one.hub.publish(&[message(2), to_user("ana", "removed")]).await.unwrap();
+    one.hub.publish(&addressed(&[message(2), to_user("ana", "removed")])).await.unwrap();
     ana.expect(&["subscribed", "1", "removed"]).await;
     bo.expect(&["subscribed", "1", "2"]).await;
 }
@@ -230,13 +233,13 @@ async fn redis_killed_and_restarted_loses_nothing_that_has_a_position() {
     let two = Node::start(&redis).await;
     let ana = one.join("ana").await;
     one.subscribe(&ana, 0).await;
-    two.hub.publish(&[message(1)]).await.unwrap();
+    two.hub.publish(&addressed(&[message(1)])).await.unwrap();
     ana.expect(&["subscribed", "1"]).await;
 
     redis.kill();
     one.is_up(false).await;
     two.is_up(false).await;
-    assert_eq!(two.hub.publish(&[message(2)]).await, Err(Error::Unavailable));
+    assert_eq!(two.hub.publish(&addressed(&[message(2)])).await, Err(Error::Unavailable));
     assert_eq!(
         one.hub.gate(ana.connection, &[Address::parse("conv:new").unwrap()]).await,
         Err(Error::Unavailable)
@@ -247,7 +250,7 @@ async fn redis_killed_and_restarted_loses_nothing_that_has_a_position() {
 
     // Message 2 was committed meanwhile, and its publication was lost.
     one.answer(&[2]).await;
-    two.hub.publish(&[message(3), to_user("ana", "hello")]).await.unwrap();
+    two.hub.publish(&addressed(&[message(3), to_user("ana", "hello")])).await.unwrap();
     ana.expect(&["2", "3", "hello"]).await;
 }
 
@@ -261,7 +264,7 @@ async fn a_node_whose_redis_comes_later_starts_and_catches_up() {
     redis.restart();
     node.is_up(true).await;
     node.subscribe(&ana, 0).await;
-    node.hub.publish(&[to_user("ana", "hello"), message(1)]).await.unwrap();
+    node.hub.publish(&addressed(&[to_user("ana", "hello"), message(1)])).await.unwrap();
     ana.expect(&["subscribed", "hello", "1"]).await;
 }
 
@@ -274,7 +277,7 @@ async fn a_node_whose_loopback_check_fails_is_down_and_recovers() {
     let _: () = redis.ask(&["CLIENT", "PAUSE", "4000", "ALL"]).await;
     node.is_up(false).await;
     node.is_up(true).await;
-    node.hub.publish(&[to_user("ana", "hello")]).await.unwrap();
+    node.hub.publish(&addressed(&[to_user("ana", "hello")])).await.unwrap();
     ana.expect(&["hello"]).await;
 }
 
@@ -287,7 +290,7 @@ async fn a_cut_connection_is_made_again_and_everything_subscribed() {
     let _: u64 = redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     node.answer(&[8]).await; // asked because the connection was lost
     ana.expect(&["subscribed", "8"]).await;
-    node.hub.publish(&[message(9)]).await.unwrap();
+    node.hub.publish(&addressed(&[message(9)])).await.unwrap();
     ana.expect(&["9"]).await;
 }
 
@@ -312,7 +315,7 @@ async fn an_idle_address_is_unsubscribed_and_subscribed_again() {
     within_seconds(async { while subscribers().await != 0 {} }).await;
 
     node.subscribe(&ana, 0).await;
-    node.hub.publish(&[message(1)]).await.unwrap();
+    node.hub.publish(&addressed(&[message(1)])).await.unwrap();
     ana.expect(&["subscribed", "subscribed", "1"]).await;
 }
 

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::envelope::{Envelope, pack};
+use crate::envelope::{Envelope, addressed, pack};
 use switchboard_contract::channels::Publication;
 use switchboard_contract::types::Position;
 
@@ -66,7 +66,7 @@ fn messages(lobby: &Address, after: u64, count: usize) -> Batch {
         except_user: None,
     };
     let publications: Vec<_> = (after + 1..=after + count as u64).map(message).collect();
-    let packed = pack(&publications).unwrap();
+    let packed = pack(&addressed(&publications)).unwrap();
     match Envelope::decode(packed[0].1.clone()) {
         Ok(Envelope::Publications(batch)) => batch,
         other => panic!("{other:?}"),

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::envelope::{Envelope, pack};
+use crate::envelope::{Envelope, addressed, pack};
 use crate::outlet::Taken;
 use switchboard_contract::channels::Publication;
 use switchboard_contract::types::{Position, Push};
+use switchboard_protocol::wire::websocket::encode_text;
 
 struct Node {
     local: Local,
@@ -44,13 +45,13 @@ impl Node {
     }
 
     fn open(&self, client: &Client, after: &[Position], missed: bool) {
-        client.outlet.push_reply("subscribed");
+        client.outlet.push_reply(encode_text("subscribed"));
         let subscription = Subscription { address: lobby().to_string(), after: after.to_vec(), missed };
         self.local.open_gates(client.connection, &[subscription]);
     }
 
     fn publish(&self, publications: &[Publication]) {
-        for (address, bytes) in pack(publications).unwrap() {
+        for (address, bytes) in pack(&addressed(publications)).unwrap() {
             let Ok(Envelope::Publications(batch)) = Envelope::decode(bytes) else { panic!() };
             self.local.deliver(&address, &batch);
         }

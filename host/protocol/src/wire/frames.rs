@@ -2,12 +2,14 @@
 //! parse the payload.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::Write;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::wire::problem::{self, Code};
+use crate::wire::websocket::TextWriter;
 use switchboard_contract::types::Problem;
 use switchboard_core::limits::{FRAME_ID_CHARS_MAX, FRAME_TYPE_BYTES_MAX, JSON_DEPTH_MAX};
 
@@ -103,11 +105,13 @@ struct Envelope<'a> {
     payload: Option<&'a RawValue>,
 }
 
-/// The answer to a frame. `None` if `payload`, which a handler wrote and no other code has checked, is not
-/// JSON.
-pub fn reply(frame_type: &str, id: Option<&FrameId>, payload: &str) -> Option<String> {
-    serde_json::from_str::<&RawValue>(payload).ok()?;
-    Some(write(frame_type, id, payload))
+/// A handler's reply to a frame, encoded for the socket. `payload` is JSON: the runtime has checked it at the
+/// end of the call.
+pub fn reply(frame_type: &str, id: Option<&FrameId>, payload: &str) -> Bytes {
+    debug_assert!(serde_json::from_str::<&RawValue>(payload).is_ok(), "a reply is checked JSON");
+    let mut frame = TextWriter::with_capacity(bytes_of(frame_type, payload));
+    write(&mut frame, frame_type, id, payload);
+    frame.finish()
 }
 
 /// A push.
@@ -118,22 +122,31 @@ pub fn push(frame_type: &str, payload: &impl Serialize) -> String {
 /// An answer of the host itself.
 pub fn own(frame_type: &str, id: Option<&FrameId>, payload: &impl Serialize) -> String {
     let payload = serde_json::to_string(payload).expect("payloads of the host are plain data");
-    write(frame_type, id, &payload)
+    text(frame_type, id, &payload)
 }
 
 pub fn error(id: Option<&FrameId>, problem: &Problem) -> String {
-    write("error", id, &problem::payload(problem).to_string())
+    text("error", id, &problem::payload(problem).to_string())
 }
 
-fn write(frame_type: &str, id: Option<&FrameId>, payload: &str) -> String {
-    let mut frame = String::with_capacity(frame_type.len() + payload.len() + 112);
-    // Writing into a string cannot fail.
+fn text(frame_type: &str, id: Option<&FrameId>, payload: &str) -> String {
+    let mut frame = String::with_capacity(bytes_of(frame_type, payload));
+    write(&mut frame, frame_type, id, payload);
+    frame
+}
+
+/// The size of a frame with an `id` of up to 64 bytes.
+fn bytes_of(frame_type: &str, payload: &str) -> usize {
+    frame_type.len() + payload.len() + 112
+}
+
+fn write(frame: &mut impl Write, frame_type: &str, id: Option<&FrameId>, payload: &str) {
+    // Writing into memory cannot fail.
     let _ = write!(frame, r#"{{"type":{}"#, serde_json::Value::from(frame_type));
     if let Some(FrameId(id)) = id {
         let _ = write!(frame, r#","id":{id}"#);
     }
     let _ = write!(frame, r#","payload":{payload}}}"#);
-    frame
 }
 
 /// Whether `json` is nested deeper than `levels`. serde_json skips unused members without counting, so
@@ -163,6 +176,7 @@ fn is_deeper_than(json: &str, levels: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::websocket::encode_text;
 
     fn parsed(text: &str) -> (String, Option<String>, String) {
         let frame = Frame::parse(text).unwrap();
@@ -191,8 +205,8 @@ mod tests {
         let longest = format!("\"{}\"", "ü".repeat(FRAME_ID_CHARS_MAX));
         for id in [r#""a\"\u00e9""#, "0", "-12", "123456789012345678901234567890", &longest] {
             let frame = Frame::parse(&format!(r#"{{"type":"ping","id":{id}}}"#)).unwrap();
-            let pong = reply("pong", frame.id.as_ref(), "{}").unwrap();
-            assert_eq!(pong, format!(r#"{{"type":"pong","id":{id},"payload":{{}}}}"#));
+            let pong = reply("pong", frame.id.as_ref(), "{}");
+            assert_eq!(pong, encode_text(&format!(r#"{{"type":"pong","id":{id},"payload":{{}}}}"#)));
         }
         let too_long = format!("\"{}\"", "ü".repeat(FRAME_ID_CHARS_MAX + 1));
         for id in ["1.5", "1e3", "true", "{}", "[1]", &too_long, &"9".repeat(FRAME_ID_CHARS_MAX + 1)] {
@@ -260,9 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_is_no_json_is_not_sent() {
-        assert_eq!(reply("x", None, "{} , \"id\": 1"), None);
-        assert_eq!(reply("a\"b", None, "{}").unwrap(), r#"{"type":"a\"b","payload":{}}"#);
+    fn a_reply_is_one_frame_of_any_size() {
+        assert_eq!(reply("a\"b", None, "{}"), encode_text(r#"{"type":"a\"b","payload":{}}"#));
+        for bytes in [0, 100, 125, 126, 65_500, 65_536, 70_000] {
+            let payload = format!(r#"{{"x":"{}"}}"#, "x".repeat(bytes));
+            let text = format!(r#"{{"type":"t","payload":{payload}}}"#);
+            assert_eq!(reply("t", None, &payload), encode_text(&text), "{bytes}");
+        }
     }
 
     #[test]

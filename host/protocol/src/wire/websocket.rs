@@ -363,6 +363,36 @@ pub fn encode_text(text: &str) -> Bytes {
     encode(TextHeader::of(text.len()), text.as_bytes())
 }
 
+/// A text frame whose text is written in pieces, without a copy at the end. The header depends on the length
+/// of the text, so space for the longest header is kept free before the text.
+pub struct TextWriter(Vec<u8>);
+
+impl TextWriter {
+    /// The length of the longest header.
+    const HEADER_BYTES_MAX: usize = 10;
+
+    pub fn with_capacity(text_bytes: usize) -> Self {
+        let mut bytes = Vec::with_capacity(Self::HEADER_BYTES_MAX + text_bytes);
+        bytes.resize(Self::HEADER_BYTES_MAX, 0);
+        Self(bytes)
+    }
+
+    pub fn finish(self) -> Bytes {
+        let Self(mut bytes) = self;
+        let header = TextHeader::of(bytes.len() - Self::HEADER_BYTES_MAX);
+        let begin = Self::HEADER_BYTES_MAX - header.as_bytes().len();
+        bytes[begin..Self::HEADER_BYTES_MAX].copy_from_slice(header.as_bytes());
+        Bytes::from(bytes).slice(begin..)
+    }
+}
+
+impl std::fmt::Write for TextWriter {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
 /// Encodes a pong. `payload` is that of a ping, so at most 125 bytes; the rest is cut.
 pub fn encode_pong(payload: &[u8]) -> Bytes {
     let payload = &payload[..payload.len().min(CONTROL_BYTES_MAX as usize)];

@@ -9,6 +9,7 @@ use crate::answer;
 use switchboard_contract::channels::{self, Error, Publication, Target};
 use switchboard_core::ids::{Address, ConnectionId, UserId};
 use switchboard_core::manifest::Pattern;
+use switchboard_fanout::Addressed;
 use switchboard_protocol::wire::close::Close;
 use switchboard_telemetry::spans;
 
@@ -45,17 +46,17 @@ impl channels::Host for CallState {
     async fn publish(&mut self, publications: Vec<Publication>) -> wasmtime::Result<Result<(), Error>> {
         let (hub, grants, traced) = (&self.backends.hub, &self.terms.grants, self.middleware.traced);
         let live = async {
-            let mut addresses = Vec::new();
+            let mut addressed = Vec::with_capacity(publications.len());
             for publication in &publications {
                 let address = granted("publish", &grants.publish, &publication.address)?;
                 answer::frame(&publication.frame).map_err(Error::Refused)?;
-                addresses.extend(traced.is_some().then_some(address));
+                addressed.push(Addressed { address, publication });
             }
             if let Some(traced) = traced {
-                spans::published(addresses.into_iter(), traced);
+                spans::published(addressed.iter().map(|to| to.address.clone()), traced);
             }
             match hub {
-                Some(hub) => hub.publish(&publications).await,
+                Some(hub) => hub.publish(&addressed).await,
                 None => Err(Error::Unavailable),
             }
         };

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::{Sleep, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Gateway;
 use super::backend::Connections;
@@ -30,7 +31,6 @@ use switchboard_http::http_server::{Slot, Stalled};
 use switchboard_protocol::session::{Action, Credentials, Input, Session, Stage};
 use switchboard_protocol::wire::close::Close;
 use switchboard_protocol::wire::frames::{self, Frame, FrameId};
-use switchboard_protocol::wire::problem::Code;
 use switchboard_protocol::wire::websocket::{Message, encode_pong, encode_text};
 
 /// The results of the handshake.
@@ -283,7 +283,7 @@ impl Connection {
     /// Performs an action. A close is the last action; the caller carries it out.
     fn perform(&mut self, action: Action) -> Option<Close> {
         match action {
-            Action::Send(text) => self.send(&text),
+            Action::Send(text) => self.send(encode_text(&text)),
             Action::Verify { token } => {
                 let auth = self.gateway.auth.clone();
                 self.work = Some(Box::pin(async move { Done::Verified(auth.verify(&token).await) }));
@@ -383,34 +383,23 @@ impl Connection {
     /// Sends the reply first, then opens its subscriptions.
     fn answer(&self, id: Option<&FrameId>, answer: Result<Option<Reply>, Problem>) {
         let Some(Joined { outlet, connections }) = &self.joined else { return };
-        let text = match &answer {
-            Ok(None) => return connections.open_gates(self.id, &[]),
-            Ok(Some(reply)) => frames::reply(&reply.frame_type, id, &reply.payload).ok_or_else(|| {
-                warn!(
-                    frame.reply = reply.frame_type,
-                    "a handler's reply is not JSON; the client gets an error instead"
-                );
-                Code::Internal.problem("the handler's reply was not valid JSON")
-            }),
-            Err(problem) => Err(problem.clone()),
-        };
-        match (text, answer) {
-            (Ok(text), Ok(Some(reply))) => {
-                outlet.push_reply(&text);
-                connections.open_gates(self.id, &reply.subscriptions);
+        match answer {
+            Ok(None) => connections.open_gates(self.id, &[]),
+            Ok(Some(Reply { frame_type, payload, subscriptions })) => {
+                outlet.push_reply(frames::reply(&frame_type, id, &payload));
+                connections.open_gates(self.id, &subscriptions);
             }
-            (Err(problem), _) => {
-                outlet.push_reply(&frames::error(id, &problem));
+            Err(problem) => {
+                outlet.push_reply(encode_text(&frames::error(id, &problem)));
                 connections.undo_gates(self.id);
             }
-            (Ok(_), _) => {}
         }
     }
 
-    fn send(&mut self, text: &str) {
+    fn send(&mut self, frame: Bytes) {
         match &self.joined {
-            Some(joined) => joined.outlet.push_reply(text),
-            None => self.socket.queue(encode_text(text)),
+            Some(joined) => joined.outlet.push_reply(frame),
+            None => self.socket.queue(frame),
         }
     }
 

@@ -33,6 +33,7 @@ use switchboard_core::timestamp;
 use switchboard_fanout::{ConnectionInfo, Outlet};
 use switchboard_http::http_server::bind;
 use switchboard_protocol::wire::problem::Code;
+use switchboard_protocol::wire::websocket::encode_text;
 use switchboard_redis::{Keyspace, Redis};
 
 pub(super) const SECRET: &str = "a secret of the tests";
@@ -151,7 +152,6 @@ impl ClientCalls for Handlers {
                     Ok(Some(reply(&payload)))
                 }
                 "silent" => Ok(None),
-                "garbage" => Ok(Some(reply("{} garbage"))),
                 "refuse" => Err(Code::Forbidden.problem("not you")),
                 _ => Err(Code::Malformed.problem("no frame of this type is known").field("type")),
             }
@@ -174,7 +174,7 @@ impl Connections for Handlers {
         let outlet = Arc::new(Outlet::new(info, self.drained.clone()));
         self.rooms.outlets.lock().unwrap().insert(user, outlet.clone());
         // `auth.success` and the pushes of the connection handlers must come before this push.
-        outlet.push_reply(r#"{"type":"early.push","payload":{}}"#);
+        outlet.push_reply(encode_text(r#"{"type":"early.push","payload":{}}"#));
         Box::pin(async { outlet })
     }
 
