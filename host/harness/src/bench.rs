@@ -11,7 +11,7 @@ use super::{Props, World, complete};
 use switchboard_core::ids::ConnectionId;
 use switchboard_core::limits;
 use switchboard_core::manifest::Manifest;
-use switchboard_recording::{Exchange, Injection, Outcome, Recording, Scenario, keep_all, value_from};
+use switchboard_recording::{Exchange, Injection, Outcome, Recording, Scenario, keep_all};
 use switchboard_runtime::{self as runtime, LoadedRelease, Responder, Response, Runtime, Source};
 
 /// A loaded release, on its own or in a [`World`].
@@ -98,8 +98,7 @@ impl Handler {
         let input = complete(self.manifest(), trigger, input)?;
         let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let call = runtime::Call {
-            id: text("/id").unwrap_or_else(|| "test".to_owned()),
-            principal: input.get("caller").and_then(|caller| value_from(caller.clone()).ok()),
+            id: text("/id").map_or_else(|| "test".into(), Into::into),
             connection: text("/connection").and_then(|id| ConnectionId::parse(&id)),
         };
         let played = self.runtime.play(

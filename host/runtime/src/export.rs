@@ -88,7 +88,7 @@ pub trait Calls: Send + Sync + 'static {
     /// Returns true when the output reports an error of the handler.
     fn is_error(output: &Self::Output) -> bool;
 
-    /// Returns the caller of a call without a principal.
+    /// Returns the caller, for the log of calls.
     fn caller(_: &Self::Input) -> Caller<'_> {
         Caller::Itself
     }
@@ -171,8 +171,8 @@ impl Calls for Http {
         output.as_ref().map_or_else(is_error, |response| response.status >= ERROR_STATUS_MIN)
     }
 
-    fn caller(_: &http::Request) -> Caller<'_> {
-        Caller::Anonymous
+    fn caller(request: &http::Request) -> Caller<'_> {
+        request.caller.as_ref().map_or(Caller::Anonymous, |caller| Caller::User(&caller.user_id))
     }
 
     fn cause(request: &http::Request) -> Option<spans::Context> {
@@ -216,8 +216,8 @@ impl Calls for Frame {
         output.as_ref().is_err_and(is_error)
     }
 
-    fn caller(_: &frame::Request) -> Caller<'_> {
-        Caller::Anonymous
+    fn caller(request: &frame::Request) -> Caller<'_> {
+        Caller::User(&request.caller.user_id)
     }
 }
 
@@ -246,6 +246,10 @@ impl Calls for Opened {
 
     fn is_error(output: &Self::Output) -> bool {
         output.as_ref().is_err_and(is_error)
+    }
+
+    fn caller(opened: &connection::Opened) -> Caller<'_> {
+        Caller::User(&opened.caller.user_id)
     }
 }
 

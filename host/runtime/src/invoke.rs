@@ -8,6 +8,7 @@ use std::time::Instant;
 use tracing::{Instrument, warn};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
+use super::callers::Caller;
 use super::export::{Export, NotExported};
 use super::failure::{Failure, Kind};
 use super::release::{Exports, LoadedRelease};
@@ -119,7 +120,17 @@ pub(super) async fn warm(store: &mut Store<CallState>, exports: &Exports) -> was
 
 /// Logs a failed call: its release, caller, trigger, failure and last host calls. The line has no argument
 /// and no answer.
-pub(super) fn log_failure(release: &LoadedRelease, trigger: &str, failure: &Failure, state: &CallState) {
+pub(super) fn log_failure(
+    release: &LoadedRelease,
+    trigger: &str,
+    caller: Caller<'_>,
+    failure: &Failure,
+    state: &CallState,
+) {
+    let user = match caller {
+        Caller::User(user) => Some(user),
+        Caller::Anonymous | Caller::Event(_) | Caller::Itself => None,
+    };
     let mut last = String::new();
     for digest in state.middleware.last() {
         let _ = write!(last, "{}{digest}", if last.is_empty() { "" } else { "; " });
@@ -128,7 +139,7 @@ pub(super) fn log_failure(release: &LoadedRelease, trigger: &str, failure: &Fail
         handler.name = release.name(),
         handler.release = release.terms.release_short,
         call = &*state.id,
-        user = state.principal.as_ref().map(|principal| principal.user_id.as_str()),
+        user,
         connection = state.connection.map(tracing::field::display),
         trigger,
         failure = failure.kind.as_str(),

@@ -30,6 +30,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use uuid::Uuid;
+
 use crate::interfaces::CallState;
 use crate::interfaces::call::{Middleware, Script};
 use crate::interfaces::turns::Turns;
@@ -38,7 +40,6 @@ use budget::Budget;
 use compile::Artifacts;
 use engine::EngineEnv;
 use recording::Recordings;
-use switchboard_contract::types::Principal;
 use switchboard_core::config::{Config, RecordingSettings};
 use switchboard_core::ids::ConnectionId;
 use switchboard_core::limits;
@@ -56,14 +57,20 @@ pub use observer::{CallObserver, ObserverSlot};
 pub use release::{LoadedRelease, releases_loaded};
 pub use stats::{Ending, ReleaseStats, Used};
 
-/// The identity of a call: its id and its caller. Only calls about a connection have `connection`. During a
-/// frame call, `channels.subscribe` gates that connection.
+/// The identity of a call. Its caller is in its input.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// A UUID, for logs, spans and recordings.
-    pub id: String,
-    pub principal: Option<Principal>,
+    pub id: Arc<str>,
+    /// Only calls about a connection have one. During a frame call, `channels.subscribe` gates it.
     pub connection: Option<ConnectionId>,
+}
+
+impl Call {
+    /// A call with a new id.
+    pub fn new(connection: Option<ConnectionId>) -> Self {
+        Self { id: Uuid::now_v7().to_string().into(), connection }
+    }
 }
 
 /// The part of the configuration that a runtime needs.
@@ -172,6 +179,7 @@ impl Runtime {
     }
 
     /// Calls an export of a release. The call is recorded if an operator or the release's observer wants it.
+    /// A caller that may repeat the call passes an `Arc` of the input.
     ///
     /// # Errors
     /// A [`Failure`] when the call ended without an answer.
@@ -179,12 +187,12 @@ impl Runtime {
         &self,
         release: &Arc<LoadedRelease>,
         call: Call,
-        input: E::Input,
+        input: impl Into<Arc<E::Input>>,
     ) -> Result<E::Output, Failure> {
         let is_observed = release.observer.with(|observer| observer.wants(&call.id)).unwrap_or(false);
         let keeps = self.recordings.as_ref().filter(|recordings| recordings.begin());
         let recorder = (keeps.is_some() || is_observed).then(Recorder::default);
-        let input = Arc::new(input);
+        let input = input.into();
         let (result, state) = self.run::<E>(release, call, Source::Live, recorder, input.clone()).await;
         let failed = invoke::ending::<E>(&result).is_bad();
         if let Some((state, taken)) = state.and_then(recording::taken) {
@@ -243,7 +251,7 @@ impl Runtime {
             (release.slots.clone().try_acquire_owned(), release.calls.take(1))
         else {
             let busy = Failure::new(Kind::Busy, "every call slot that this release may use now is in use");
-            let caller = caller::<E>(&input, call.principal.as_ref());
+            let caller = E::caller(&input);
             let ending = Ending::Failed(busy.kind);
             release.stats.record(E::TRIGGER, caller, begun.elapsed(), ending, Used::default());
             return (Err(busy), None);
@@ -267,13 +275,13 @@ impl Runtime {
         };
         let (result, state) = self.background.run(call, || clock.is_long() && E::MAY_WAIT).await;
         let used = Used { cpu: state.middleware.clock.spent(), memory_bytes: state.memory.bytes() };
-        let caller = caller::<E>(&input, state.principal.as_ref());
+        let caller = E::caller(&input);
         release.stats.record(E::TRIGGER, caller, begun.elapsed(), invoke::ending::<E>(&result), used);
         if let Some(traced) = traced {
             invoke::record_span::<E>(release, &result, &state, begun, (traced, cause));
         }
         if let Err(failure) = &result {
-            invoke::log_failure(release, E::NAME, failure, &state);
+            invoke::log_failure(release, E::NAME, caller, failure, &state);
         }
         (result, Some(state))
     }
@@ -293,15 +301,10 @@ impl Runtime {
             source,
             recorder,
         );
-        CallState::new(terms, call.id.into(), call.principal, call.connection, middleware, &self.backends)
+        CallState::new(terms, call.id, call.connection, middleware, &self.backends)
     }
 }
 
 fn warming() -> Call {
-    Call { id: "warming".into(), principal: None, connection: None }
-}
-
-/// Returns the caller of a call, for the log of calls.
-fn caller<'a, E: Export>(input: &'a E::Input, principal: Option<&'a Principal>) -> Caller<'a> {
-    principal.map_or_else(|| E::caller(input), |principal| Caller::User(&principal.user_id))
+    Call { id: "warming".into(), connection: None }
 }

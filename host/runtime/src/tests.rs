@@ -82,7 +82,7 @@ impl Sandbox {
 }
 
 fn call() -> Call {
-    Call { id: uuid::Uuid::now_v7().to_string(), principal: None, connection: None }
+    Call::new(None)
 }
 
 #[tokio::test]

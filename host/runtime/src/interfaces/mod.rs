@@ -26,7 +26,6 @@ use wasmtime::component::{HasSelf, Linker};
 
 use call::{HostCallStats, Middleware};
 use switchboard_contract as contract;
-use switchboard_contract::types::Principal;
 use switchboard_core::ids::{ConnectionId, Digest};
 use switchboard_core::limits;
 use switchboard_core::manifest::{Grants, Limits};
@@ -90,7 +89,6 @@ impl Backends {
 pub struct CallState {
     pub(crate) terms: Arc<Terms>,
     pub(crate) id: Arc<str>,
-    pub(crate) principal: Option<Principal>,
     pub(crate) connection: Option<ConnectionId>,
     /// The connection that may subscribe: set only while the call handles a frame of it.
     pub(crate) gates: Option<ConnectionId>,
@@ -110,7 +108,6 @@ impl CallState {
     pub(crate) fn new(
         terms: Arc<Terms>,
         id: Arc<str>,
-        principal: Option<Principal>,
         connection: Option<ConnectionId>,
         middleware: Middleware,
         backends: &Arc<Backends>,
@@ -128,7 +125,6 @@ impl CallState {
             log: log::CallLogger::new(terms.clone(), id.clone()),
             terms,
             id,
-            principal,
             connection,
             gates: None,
             middleware,

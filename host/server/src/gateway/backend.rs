@@ -19,7 +19,8 @@ use switchboard_fanout::{ConnectionInfo, Hub, Outlet};
 pub trait ClientCalls: Send + Sync + 'static {
     fn reach(&self, method: &str, path: &str) -> Reach;
     fn http(&self, request: HttpIn) -> BoxFuture<'_, Result<Response, Problem>>;
-    fn opened(&self, opened: Opened) -> BoxFuture<'_, Vec<Push>>;
+    fn opened(&self, connection: ConnectionId, opened: Opened) -> BoxFuture<'_, Vec<Push>>;
+    /// The payload of a reply is JSON.
     fn frame<'a>(
         &'a self,
         info: &'a ConnectionInfo,
@@ -27,7 +28,7 @@ pub trait ClientCalls: Send + Sync + 'static {
         frame_type: &'a str,
         payload: String,
     ) -> BoxFuture<'a, Result<Option<Reply>, Problem>>;
-    fn closed(&self, closed: Closed) -> BoxFuture<'_, ()>;
+    fn closed(&self, connection: ConnectionId, closed: Closed) -> BoxFuture<'_, ()>;
     fn touch(&self, connection: ConnectionId, user: &UserId, active: bool);
 }
 
@@ -53,8 +54,8 @@ impl ClientCalls for Triggers {
         Box::pin(Triggers::http(self, request))
     }
 
-    fn opened(&self, opened: Opened) -> BoxFuture<'_, Vec<Push>> {
-        Box::pin(Triggers::opened(self, opened))
+    fn opened(&self, connection: ConnectionId, opened: Opened) -> BoxFuture<'_, Vec<Push>> {
+        Box::pin(Triggers::opened(self, connection, opened))
     }
 
     fn frame<'a>(
@@ -67,8 +68,8 @@ impl ClientCalls for Triggers {
         Box::pin(Triggers::frame(self, info, caller, frame_type, payload))
     }
 
-    fn closed(&self, closed: Closed) -> BoxFuture<'_, ()> {
-        Box::pin(Triggers::closed(self, closed))
+    fn closed(&self, connection: ConnectionId, closed: Closed) -> BoxFuture<'_, ()> {
+        Box::pin(Triggers::closed(self, connection, closed))
     }
 
     fn touch(&self, connection: ConnectionId, user: &UserId, active: bool) {

@@ -329,10 +329,11 @@ impl Connection {
             user_agent: user_agent.flatten(),
             remote: remote.map(|remote: SocketAddr| remote.ip().to_string()).unwrap_or_default(),
         };
-        let (calls, connections) = (self.gateway.calls.clone(), self.gateway.connections.clone());
+        let (calls, connections, connection) =
+            (self.gateway.calls.clone(), self.gateway.connections.clone(), self.id);
         self.work = Some(Box::pin(async move {
             let joined = Joined { outlet: connections.open_connection(info).await, connections };
-            let pushes = calls.opened(opened).await;
+            let pushes = calls.opened(connection, opened).await;
             Done::Opened { joined, pushes }
         }));
         None
@@ -453,7 +454,7 @@ impl Connection {
             node: self.gateway.node.to_string(),
             code,
         };
-        self.gateway.calls.closed(closed).await;
+        self.gateway.calls.closed(self.id, closed).await;
     }
 
     fn reached(&mut self, stage: Stage) {

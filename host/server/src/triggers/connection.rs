@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
-use uuid::Uuid;
 
 use super::{Triggers, log_and_convert};
 use switchboard_contract::connection::{Closed, Opened, Page, Touch};
@@ -25,9 +24,9 @@ impl Triggers {
     /// Calls the `open` handlers of a new connection, and returns the pushes that the client gets first. A
     /// handler that fails adds no pushes. This waits for an admission slot up to [`limits::OPENING_WAIT`]:
     /// when many clients connect at once, their handlers must not use all call slots.
-    pub async fn opened(&self, opened: Opened) -> Vec<Push> {
+    pub async fn opened(&self, connection: ConnectionId, opened: Opened) -> Vec<Push> {
         let mut pushes = Vec::new();
-        let connection = ConnectionId::parse(&opened.connection);
+        let opened = Arc::new(opened);
         let Some(_permit) = admit(&self.admission.openings, limits::OPENING_WAIT).await else {
             tracing::warn!(
                 connection.id = %opened.connection,
@@ -38,8 +37,7 @@ impl Triggers {
         };
         for entry in self.registry.current().opened() {
             let release = Arc::clone(entry.pick(&opened.caller.user_id));
-            let call =
-                Call { id: Uuid::now_v7().to_string(), principal: Some(opened.caller.clone()), connection };
+            let call = Call::new(Some(connection));
             let call_id = call.id.clone();
             match self.call_with_retries::<export::Opened>(&release, call, opened.clone()).await {
                 Some(Ok(more)) => pushes.extend(more),
@@ -57,14 +55,13 @@ impl Triggers {
 
     /// Calls the `close` handlers of a connection. This waits for an admission slot: when many connections
     /// close at once, their handlers are not all called at once.
-    pub async fn closed(&self, closed: Closed) {
-        if let Some(connection) = ConnectionId::parse(&closed.connection) {
-            self.touches.forget(connection);
-        }
+    pub async fn closed(&self, connection: ConnectionId, closed: Closed) {
+        self.touches.forget(connection);
+        let closed = Arc::new(closed);
         let Ok(_permit) = self.admission.closings.acquire().await else { return };
         for entry in self.registry.current().closed() {
             let release = Arc::clone(entry.pick(&closed.user_id));
-            self.call_with_retries::<export::Closed>(&release, background(), closed.clone()).await;
+            self.call_with_retries::<export::Closed>(&release, Call::new(None), closed.clone()).await;
         }
     }
 
@@ -80,7 +77,7 @@ impl Triggers {
         &self,
         release: &Arc<LoadedRelease>,
         call: Call,
-        input: E::Input,
+        input: Arc<E::Input>,
     ) -> Option<E::Output> {
         let mut waits = limits::SLOT_RETRIES_AFTER.iter();
         loop {
@@ -166,10 +163,10 @@ pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: ShutdownG
         let touches = triggers.touches.take();
         for part in touches.chunks(limits::TOUCHES_MAX) {
             for entry in triggers.registry.current().touched() {
-                let call = background();
+                let call = Call::new(None);
                 let release = Arc::clone(entry.pick(&call.id));
                 let input = export::Touches { node: triggers.node.to_string(), touches: part.to_vec() };
-                triggers.call_with_retries::<export::Touched>(&release, call, input).await;
+                triggers.call_with_retries::<export::Touched>(&release, call, input.into()).await;
             }
         }
     }
@@ -206,7 +203,7 @@ async fn fill(triggers: Arc<Triggers>, missing: Missing) {
 
 async fn page(triggers: &Triggers, missing: &Missing) -> Option<Page> {
     let entry = triggers.registry.current().missed(missing.address()).cloned()?;
-    let call = background();
+    let call = Call::new(None);
     let call_id = call.id.clone();
     let release = Arc::clone(entry.pick(&call_id));
     match triggers.runtime.call::<export::Missed>(&release, call, missing.gap()).await {
@@ -225,11 +222,6 @@ async fn page(triggers: &Triggers, missing: &Missing) -> Option<Page> {
             None
         }
     }
-}
-
-/// Makes a call without a caller.
-fn background() -> Call {
-    Call { id: Uuid::now_v7().to_string(), principal: None, connection: None }
 }
 
 #[cfg(test)]

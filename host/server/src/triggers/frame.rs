@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::{Triggers, log_and_convert};
 use switchboard_contract::frame::{Reply, Request};
 use switchboard_contract::types::{Principal, Problem};
@@ -25,14 +23,10 @@ impl Triggers {
             return Err(Code::Malformed.problem("no handler takes frames of this type").field("type"));
         };
         let release = Arc::clone(route.entry.pick(&caller.user_id));
-        let call = Call {
-            id: Uuid::now_v7().to_string(),
-            principal: Some(caller.clone()),
-            connection: Some(info.connection),
-        };
+        let call = Call::new(Some(info.connection));
         let call_id = call.id.clone();
         let request = Request {
-            id: call_id.clone(),
+            id: call_id.to_string(),
             frame_type: route.canonical.to_owned(),
             alias: route.alias.map(str::to_owned),
             payload,

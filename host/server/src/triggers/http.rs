@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use uuid::Uuid;
 
 use super::{Triggers, log_and_convert};
 use switchboard_contract::http::{Request, Response};
@@ -82,8 +81,7 @@ impl Triggers {
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Code::Malformed.problem("the path contains a wrong percent escape"))?;
 
-        let call =
-            Call { id: Uuid::now_v7().to_string(), principal: request.caller.clone(), connection: None };
+        let call = Call::new(None);
         let call_id = call.id.clone();
         let user = request.caller.as_ref().map(|caller| caller.user_id.as_str());
         let release = Arc::clone(route.entry.pick(user.unwrap_or(&call_id)));

@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
-use uuid::Uuid;
 
 use starts::Starts;
 
@@ -70,8 +69,8 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
                 starts.ended(&key);
                 continue;
             };
-            let call = Uuid::now_v7().to_string();
-            let (triggers, release) = (triggers.clone(), schedule.entry.pick(&call).clone());
+            let call = Call::new(None);
+            let (triggers, release) = (triggers.clone(), schedule.entry.pick(&call.id).clone());
             running.insert(key, runs.spawn(run_once(triggers, release, call, schedule.binding.clone())));
         }
     }
@@ -82,7 +81,7 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
 async fn run_once(
     triggers: Arc<Triggers>,
     release: Arc<LoadedRelease>,
-    call_id: String,
+    call: Call,
     binding: ScheduleBinding,
 ) {
     let handler = release.name();
@@ -102,7 +101,7 @@ async fn run_once(
             }
         }
     };
-    let call = Call { id: call_id.clone(), principal: None, connection: None };
+    let call_id = call.id.clone();
     let tick = Tick { name: binding.name.clone(), node: triggers.node.to_string(), due_ms };
     match triggers.runtime.call::<export::Schedule>(&release, call, tick).await {
         Ok(Ok(())) => {}

@@ -115,7 +115,7 @@ impl ClientCalls for Handlers {
         })
     }
 
-    fn opened(&self, opened: Opened) -> BoxFuture<'_, Vec<Push>> {
+    fn opened(&self, _: ConnectionId, opened: Opened) -> BoxFuture<'_, Vec<Push>> {
         let Opened { caller, user_agent, remote, .. } = opened;
         self.events.send(ConnectionEvent::Opened { user: caller.user_id, user_agent, remote }).unwrap();
         Box::pin(async {
@@ -158,7 +158,7 @@ impl ClientCalls for Handlers {
         })
     }
 
-    fn closed(&self, closed: Closed) -> BoxFuture<'_, ()> {
+    fn closed(&self, _: ConnectionId, closed: Closed) -> BoxFuture<'_, ()> {
         let _ = self.events.send(ConnectionEvent::Closed { user: closed.user_id, code: closed.code });
         Box::pin(async {})
     }

@@ -1,11 +1,13 @@
 //! Delivers one batch to its handler. A batch that fails is divided down to single events before an attempt
 //! is counted. Otherwise one event that always fails would park the other events of its batch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_contract::event::{Event, Verdict};
 use switchboard_core::limits;
 use switchboard_runtime::Failure;
+use switchboard_runtime::export::Events;
 
 /// The result of delivering one event.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +27,7 @@ pub(super) struct Delivered {
 pub(super) async fn deliver<F>(
     events: Vec<Event>,
     attempts_max: u32,
-    mut call: impl FnMut(Vec<Event>) -> F,
+    mut call: impl FnMut(Arc<Events>) -> F,
 ) -> Delivered
 where
     F: Future<Output = Result<Vec<Verdict>, Failure>>,
@@ -34,9 +36,14 @@ where
     // The parts that are not delivered yet; the next one is last.
     #[allow(clippy::single_range_in_vec_init)] // one part so far
     let mut parts = vec![0..events.len()];
+    let whole = Arc::new(Events { events });
     while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
-        let batch = &events[part.clone()];
-        match call(batch.to_vec()).await {
+        let batch = &whole.events[part.clone()];
+        let input = match batch.len() == whole.events.len() {
+            true => whole.clone(),
+            false => Arc::new(Events { events: batch.to_vec() }),
+        };
+        match call(input).await {
             Ok(verdicts) if verdicts.len() == batch.len() => {
                 for (event, verdict) in batch.iter().zip(verdicts) {
                     match verdict {
@@ -121,8 +128,8 @@ mod tests {
         let mut calls = 0;
         let delivered = deliver(events(64), 8, |batch| {
             calls += 1;
-            let fails = batch.iter().any(|event| event.position == 42);
-            ready(if fails { Err(trap()) } else { Ok(vec![Verdict::Ack; batch.len()]) })
+            let fails = batch.events.iter().any(|event| event.position == 42);
+            ready(if fails { Err(trap()) } else { Ok(vec![Verdict::Ack; batch.events.len()]) })
         })
         .await;
         assert_eq!(delivered.fates.len(), 64);

@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{error, warn};
-use uuid::Uuid;
 
 use super::super::{Triggers, log_and_convert};
 use super::consumer;
@@ -351,17 +350,14 @@ impl Reader {
         if batch.is_empty() {
             return Delivered::default();
         }
-        let call = |events: Vec<Event>| {
+        let call = |batch: Arc<export::Events>| {
             let (triggers, release) = (self.triggers.clone(), release.clone());
             async move {
-                let waker = spans::waker(events.iter().map(|event| event.shard));
-                let call = Call { id: Uuid::now_v7().to_string(), principal: None, connection: None };
+                let waker = spans::waker(batch.events.iter().map(|event| event.shard));
+                let call = Call::new(None);
                 let call_id = call.id.clone();
-                let answer = spans::under(
-                    waker,
-                    triggers.runtime.call::<export::Event>(&release, call, export::Events { events }),
-                )
-                .await;
+                let answer =
+                    spans::under(waker, triggers.runtime.call::<export::Event>(&release, call, batch)).await;
                 if let Err(failure) = &answer
                     && !failure.had_no_effect()
                 {
