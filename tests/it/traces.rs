@@ -1,12 +1,17 @@
 //! The spans of a message's path: the frame, its handler, each host call, the consumer that the commit woke,
-//! the fan-out, in one trace. And the data that spans must not contain.
+//! the fan-out, in one trace. The request id that leads to them. And the data that spans must not contain.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use hyper::Method;
 use serde_json::{Value, json};
+use switchboard_tests::client::Client;
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::until;
+use switchboard_tests::release::Release;
+use switchboard_tests::socket::Handshake;
+use switchboard_tests::token::Token;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -229,7 +234,7 @@ async fn a_traced_request_continues_its_trace_and_others_are_not_sampled() {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let ana = host.rest("ana");
         ana.get("/api/v1/conversations").await.expect(200);
-        ana.send(hyper::Method::GET, "/api/v1/conversations", &headers, "").await.expect(200);
+        ana.send(Method::GET, "/api/v1/conversations", &headers, "").await.expect(200);
         let spans = until("the traced request", async || {
             let spans = collector.spans();
             (!spans.is_empty()).then_some(spans)
@@ -237,6 +242,68 @@ async fn a_traced_request_continues_its_trace_and_others_are_not_sampled() {
         .await;
         assert!(spans.iter().all(|span| span["traceId"] == trace), "{spans:?}");
         assert!(spans.iter().any(|span| span["parentSpanId"] == parent), "{spans:?}");
+    })
+    .await;
+}
+
+/// From the id that the client gets, `grep` finds the handler's log line, and a search in the collector finds
+/// the spans of the call.
+#[tokio::test]
+async fn a_request_id_leads_to_the_log_lines_and_the_spans_of_its_call() {
+    const PATH: &str = "/api/v1/guests/bad-answers";
+    let collector = Collector::start().await;
+    let options = Options::default()
+        .set("OTLP_ENDPOINT", format!("http://{}", collector.address))
+        .set("OTLP_SAMPLE", "1.0")
+        .set("LOG_JSON", true);
+    Host::test(options, async |host| {
+        host.admin.release(&Release::guest("bad-answers")).await;
+        let eve = host.rest("eve");
+        let post = async |how: &str, sent: &[(&str, &str)]| {
+            let headers = [&[("content-type", "application/json")], sent].concat();
+            let answer = eve.send(Method::POST, &format!("{PATH}/{how}"), &headers, "{}").await;
+            answer.headers["x-request-id"].to_str().expect("a plain id").to_owned()
+        };
+        let chosen = post("log", &[("x-request-id", "find-me")]).await;
+        assert_eq!(chosen, "find-me");
+        let replaced = post("log", &[("x-request-id", "find me")]).await;
+        let made = post("log", &[]).await;
+        for id in [&replaced, &made] {
+            assert!(uuid::Uuid::parse_str(id).is_ok(), "{id}");
+        }
+        for id in [&chosen, &replaced, &made] {
+            leads_to_a_call(host, &collector, id, "http bad-answers", "handler").await;
+        }
+        // The line of the host about a failed call.
+        let failed = post("trap", &[]).await;
+        leads_to_a_call(host, &collector, &failed, "http bad-answers", "switchboard_runtime::invoke").await;
+
+        let handshake = Handshake::bearer(&Token::of("eve").sign()).header("x-request-id", "one-page");
+        let mut client = Client::open(host.address, "eve", &handshake).await;
+        let frame = json!({ "type": "guests.bad-answer", "payload": { "how": "log" } });
+        client.request("guests.bad-answer", frame["payload"].clone()).await.expect("answered");
+        leads_to_a_call(host, &collector, "one-page/r1", "frame bad-answers", "handler").await;
+        client.write(frame).await;
+        client.expect("answered").await;
+        leads_to_a_call(host, &collector, "one-page#2", "frame bad-answers", "handler").await;
+    })
+    .await;
+}
+
+/// Waits for a line of this target and a span of this name with the request id, both of one call.
+async fn leads_to_a_call(host: &Host, collector: &Collector, id: &str, span: &str, target: &str) {
+    let line = until("the log line", async || {
+        let lines = host.log();
+        let mut lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.find(|line| line["request_id"] == id && line["target"] == target)
+    })
+    .await;
+    until("the spans", async || {
+        let spans = collector.spans();
+        let found = spans.iter().filter(|span| attribute(span, "request_id") == Some(&json!(id)));
+        let found: Vec<_> = found.collect();
+        assert!(found.iter().all(|span| attribute(span, "call") == Some(&line["call"])), "{found:?} {line}");
+        found.iter().any(|found| found["name"] == span).then_some(())
     })
     .await;
 }

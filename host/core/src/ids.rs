@@ -1,6 +1,7 @@
 //! Ids and addresses, parsed once. Code that has one of these types need not check it again.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,52 @@ impl NodeId {
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// The id of one request, which leads from the client's answer to the log lines and spans of its call. A REST
+/// answer has it as `x-request-id`. The id of a frame names the handshake of its connection and the frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    pub fn random() -> Self {
+        Self(Uuid::now_v7().to_string().into())
+    }
+
+    /// Parses an id that a client chose: 1 to [`limits::REQUEST_ID_BYTES_MAX`] letters, digits, `-`, `_` and
+    /// `.`. So it cannot be mistaken for another field of a log line.
+    pub fn parse(raw: &str) -> Option<Self> {
+        Self::is_plain(raw).then(|| Self(raw.into()))
+    }
+
+    /// The id of a frame on the connection whose handshake has this id: `{handshake}/{frame id}`. If the
+    /// client sent no id, or none that [`Self::parse`] accepts, it is `{handshake}#{number}`. `number` counts
+    /// the frames of the connection that called a handler, from 1.
+    pub fn of_frame(&self, frame_id: Option<&str>, number: u64) -> Self {
+        Self(match frame_id.filter(|id| Self::is_plain(id)) {
+            Some(frame_id) => format!("{self}/{frame_id}").into(),
+            None => format!("{self}#{number}").into(),
+        })
+    }
+
+    fn is_plain(raw: &str) -> bool {
+        (1..=limits::REQUEST_ID_BYTES_MAX).contains(&raw.len())
+            && raw.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    }
+}
+
+impl Deref for RequestId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -181,6 +228,27 @@ mod tests {
         }
         for bad in ["", "a\0b", "line\nbreak", &"ü".repeat(65), "me", ".", ".."] {
             assert!(UserId::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_keeps_a_plain_id_of_its_client() {
+        let longest = "x".repeat(limits::REQUEST_ID_BYTES_MAX);
+        for good in ["a-1_b.c", &longest] {
+            assert_eq!(RequestId::parse(good).as_deref(), Some(good));
+        }
+        for bad in ["", "two words", "<script>", "a/b", "a#1", "é", &(longest + "x")] {
+            assert!(RequestId::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_frame_names_its_connection() {
+        let handshake = RequestId::parse("find-me").unwrap();
+        let id = |frame_id| handshake.of_frame(frame_id, 3).to_string();
+        assert_eq!(id(Some("17")), "find-me/17");
+        for unnamed in [None, Some(""), Some("two words"), Some("a/b")] {
+            assert_eq!(id(unnamed), "find-me#3", "{unnamed:?}");
         }
     }
 

@@ -100,6 +100,7 @@ impl Handler {
         let call = runtime::Call {
             id: text("/id").map_or_else(|| "test".into(), Into::into),
             connection: text("/connection").and_then(|id| ConnectionId::parse(&id)),
+            ..runtime::Call::new(None)
         };
         let played = self.runtime.play(
             &self.release,

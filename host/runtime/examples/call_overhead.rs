@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn call() -> Call {
-    Call { id: "0198f3c2-7a51-7c3e-9b1a-4f2d8e6b1c91".into(), connection: None }
+    Call::new(None)
 }
 
 fn request() -> Request {

@@ -19,11 +19,13 @@ use switchboard_telemetry::spans;
 
 /// Returns the attributes that the spans of a traced call and of its host calls share.
 pub(super) fn span_attributes(release: &LoadedRelease, state: &CallState) -> Vec<(&'static str, String)> {
-    vec![
+    let mut attributes = vec![
         ("handler.name", release.name().to_owned()),
         ("handler.release", release.terms.release_short.clone()),
         ("call", state.id.to_string()),
-    ]
+    ];
+    attributes.extend(state.request.as_ref().map(|request| ("request_id", request.to_string())));
+    attributes
 }
 
 /// Records the span of a traced call. The spans of its host calls are its children.
@@ -67,6 +69,7 @@ pub(super) async fn run<E: Export>(
         handler.name = release.name(),
         handler.release = release.terms.release_short,
         call = &*store.data().id,
+        request_id = store.data().request.as_deref(),
         trigger = E::NAME,
     );
     // The time-out covers the whole call, because epochs do not interrupt a guest that waits for a host call.
@@ -139,6 +142,7 @@ pub(super) fn log_failure(
         handler.name = release.name(),
         handler.release = release.terms.release_short,
         call = &*state.id,
+        request_id = state.request.as_deref(),
         user,
         connection = state.connection.map(tracing::field::display),
         trigger,

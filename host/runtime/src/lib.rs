@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::interfaces::CallState;
@@ -41,7 +42,7 @@ use compile::Artifacts;
 use engine::EngineEnv;
 use recording::Recordings;
 use switchboard_core::config::{Config, RecordingSettings};
-use switchboard_core::ids::ConnectionId;
+use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_core::limits;
 use switchboard_recording::{Recorder, Recording};
 use switchboard_telemetry::spans;
@@ -62,14 +63,16 @@ pub use stats::{Ending, ReleaseStats, Used};
 pub struct Call {
     /// A UUID, for logs, spans and recordings.
     pub id: Arc<str>,
+    /// The request of a client or an operator that caused the call, for logs and spans.
+    pub request: Option<RequestId>,
     /// Only calls about a connection have one. During a frame call, `channels.subscribe` gates it.
     pub connection: Option<ConnectionId>,
 }
 
 impl Call {
-    /// A call with a new id.
+    /// A call with a new id and without a request.
     pub fn new(connection: Option<ConnectionId>) -> Self {
-        Self { id: Uuid::now_v7().to_string().into(), connection }
+        Self { id: Uuid::now_v7().to_string().into(), request: None, connection }
     }
 }
 
@@ -251,6 +254,15 @@ impl Runtime {
             (release.slots.clone().try_acquire_owned(), release.calls.take(1))
         else {
             let busy = Failure::new(Kind::Busy, "every call slot that this release may use now is in use");
+            // At debug level and otherwise only counted, because a line for each would add to the load.
+            debug!(
+                handler.name = release.name(),
+                handler.release = release.terms.release_short,
+                call = &*call.id,
+                request_id = call.request.as_deref(),
+                trigger = E::NAME,
+                "call refused: {busy}",
+            );
             let caller = E::caller(&input);
             let ending = Ending::Failed(busy.kind);
             release.stats.record(E::TRIGGER, caller, begun.elapsed(), ending, Used::default());
@@ -301,10 +313,10 @@ impl Runtime {
             source,
             recorder,
         );
-        CallState::new(terms, call.id, call.connection, middleware, &self.backends)
+        CallState::new(terms, call, middleware, &self.backends)
     }
 }
 
 fn warming() -> Call {
-    Call { id: "warming".into(), connection: None }
+    Call { id: "warming".into(), ..Call::new(None) }
 }

@@ -118,7 +118,7 @@ pub(super) async fn replay(
     }
     // Recorded answers do not depend on the caller. A guest that sees principal and connection has them in
     // its input.
-    let call = Call { id: trace.call.as_str().into(), connection: None };
+    let call = Call { id: trace.call.as_str().into(), ..Call::new(None) };
     let source = Source::Replay(Script::new(with_settings_of(release, trace.exchanges.clone())));
     play(
         runtime,

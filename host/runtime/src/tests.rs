@@ -54,14 +54,19 @@ impl Sandbox {
 
     async fn tick(&self, release: &Arc<LoadedRelease>) -> Result<(), Failure> {
         let tick = schedule::Tick { name: "tick".into(), node: "node".into(), due_ms: 7 };
-        self.runtime.call::<export::Schedule>(release, call(), tick).await.map(|answer| answer.unwrap())
+        self.runtime
+            .call::<export::Schedule>(release, Call::new(None), tick)
+            .await
+            .map(|answer| answer.unwrap())
     }
 
     /// The same, answered by a source.
     async fn tick_with(&self, release: &Arc<LoadedRelease>, source: Source) -> Result<(), Failure> {
         let tick = schedule::Tick { name: "tick".into(), node: "node".into(), due_ms: 7 };
-        let (result, _) =
-            self.runtime.run::<export::Schedule>(release, call(), source, None, Arc::new(tick)).await;
+        let (result, _) = self
+            .runtime
+            .run::<export::Schedule>(release, Call::new(None), source, None, Arc::new(tick))
+            .await;
         result.map(|output| assert_eq!(output, Ok(())))
     }
 
@@ -79,10 +84,6 @@ impl Sandbox {
         files.sort();
         files.iter().map(|path| Recording::parse(&std::fs::read_to_string(path).unwrap()).unwrap()).collect()
     }
-}
-
-fn call() -> Call {
-    Call::new(None)
 }
 
 #[tokio::test]
@@ -313,7 +314,7 @@ async fn a_call_that_ran_out_of_time_is_replayed_without_waiting() {
     let release = sandbox.load(&guests::asks_the_time(3)).await;
     let late = faulty(1, InjectedFault::Delay(Duration::from_secs(3600)));
     let input = serde_json::json!({ "name": "tick", "node": "node", "due_ms": 7 });
-    let trace = sandbox.runtime.play(&release, call(), "schedule", input, late, 1000).await.unwrap();
+    let trace = sandbox.runtime.play(&release, Call::new(None), "schedule", input, late, 1000).await.unwrap();
     assert_eq!(trace.exchanges[1].answer, None);
     let begun = Instant::now();
     let again = sandbox.runtime.replay(&release, &trace).await.unwrap();
@@ -343,7 +344,8 @@ async fn a_stage_decides_call_by_call() {
     let release = sandbox.load(&guests::asks_the_time(3)).await;
     let input = serde_json::json!({ "name": "tick", "node": "node", "due_ms": 7 });
     let source = Source::Responder(Box::new(Second));
-    let trace = sandbox.runtime.play(&release, call(), "schedule", input, source, 1000).await.unwrap();
+    let trace =
+        sandbox.runtime.play(&release, Call::new(None), "schedule", input, source, 1000).await.unwrap();
     let answers: Vec<_> = trace.exchanges.iter().map(|exchange| exchange.answer.clone()).collect();
     assert_eq!(answers, [Some(5.into()), Some(6.into()), None]);
     assert!(matches!(trace.outcome, Outcome::Failed { kind, .. } if kind == "trap"));

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
-use uuid::Uuid;
 
+use switchboard_core::ids::RequestId;
 use switchboard_core::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 use switchboard_protocol::wire::http::REQUEST_ID;
 use switchboard_protocol::wire::problem::{self, Code};
@@ -84,9 +84,9 @@ fn replacement_for(bytes: &[u8]) -> Option<Bytes> {
         _ => Code::Malformed.problem("this is not an HTTP request"),
     };
     problem.status = status.parse().ok()?;
-    let id = Uuid::now_v7();
-    let body = problem::document(&problem, &id.to_string()).to_string();
-    debug!(request.id = %id, status, "answered bytes that are not a request");
+    let id = RequestId::random();
+    let body = problem::document(&problem, &id).to_string();
+    debug!(request_id = %id, status, "answered bytes that are not a request");
     let answer = format!(
         "HTTP/1.1 {status} {reason}\r\ncontent-type: application/problem+json\r\n{REQUEST_ID}: {id}\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{body}",

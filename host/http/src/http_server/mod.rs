@@ -31,6 +31,7 @@ pub use slots::{Slot, Slots};
 pub use stream::{Stalled, Stream, Transport};
 
 use switchboard_contract::types::Problem;
+use switchboard_core::ids::RequestId;
 use switchboard_core::limits::{
     ACCEPT_AGAIN_AFTER, BACKLOG, CLOSE_WAIT, REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX, UNSENT_BYTES_MAX,
 };
@@ -93,7 +94,7 @@ pub async fn serve_connection<A, F>(
     mut guard: ShutdownGuard,
     answer: A,
 ) where
-    A: Fn(Request<Incoming>) -> F,
+    A: Fn(Request<Incoming>, RequestId) -> F,
     F: Future<Output = Answer>,
 {
     let service = service_fn(|request: Request<Incoming>| {
@@ -102,7 +103,7 @@ pub async fn serve_connection<A, F>(
         // without reading costs one answer.
         let checked = head::check(&request);
         let id = wire::request_id(request.headers());
-        let answering = checked.is_ok().then(|| answer(request));
+        let answering = checked.is_ok().then(|| answer(request, id.clone()));
         async move {
             slot.until_written().await;
             slot.handling();

@@ -35,7 +35,7 @@ impl Server {
             let (asked, gate) = (asked.clone(), gate.clone());
             move |stream, _: SocketAddr, slot, guard| {
                 let (asked, gate, large) = (asked.clone(), gate.clone(), large.clone());
-                let answer = move |request: Request<Incoming>| {
+                let answer = move |request: Request<Incoming>, _| {
                     let (asked, gate, large) = (asked.clone(), gate.clone(), large.clone());
                     async move {
                         asked.fetch_add(1, Ordering::SeqCst);

@@ -93,6 +93,11 @@ impl FrameId {
         };
         well_formed.then(|| Self(json.into()))
     }
+
+    /// The id without the quotes of its JSON, for log lines. Escapes stay.
+    pub fn text(&self) -> &str {
+        self.0.trim_matches('"')
+    }
 }
 
 #[derive(Deserialize)]

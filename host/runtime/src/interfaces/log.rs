@@ -1,5 +1,6 @@
-//! `log`: log lines of a handler, with its name, release and call. Their number and length are bounded;
-//! further lines are dropped and counted. Standard output and standard error of WASI are log lines too.
+//! `log`: log lines of a handler, with its name, release, call and request. Their number and length are
+//! bounded; further lines are dropped and counted. Standard output and standard error of WASI are log lines
+//! too.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use super::call::Function;
 use super::{CallState, Terms};
 use switchboard_contract::log::{self, Level};
+use switchboard_core::ids::RequestId;
 use switchboard_core::limits;
 
 #[derive(Serialize)]
@@ -40,12 +42,13 @@ pub(super) struct CallLogger(Arc<Inner>);
 struct Inner {
     terms: Arc<Terms>,
     call: Arc<str>,
+    request: Option<RequestId>,
     written: AtomicU32,
 }
 
 impl CallLogger {
-    pub(super) fn new(terms: Arc<Terms>, call: Arc<str>) -> Self {
-        Self(Arc::new(Inner { terms, call, written: AtomicU32::new(0) }))
+    pub(super) fn new(terms: Arc<Terms>, call: Arc<str>, request: Option<RequestId>) -> Self {
+        Self(Arc::new(Inner { terms, call, request, written: AtomicU32::new(0) }))
     }
 
     pub(super) fn write(&self, level: Level, message: &str, fields: &[(String, String)]) {
@@ -65,13 +68,13 @@ impl CallLogger {
             line.truncate(line.floor_char_boundary(limits::LOG_LINE_BYTES_MAX));
         }
         let (handler, release) = (self.0.terms.handler.as_str(), self.0.terms.release_short.as_str());
-        let call = &*self.0.call;
+        let (call, request_id) = (&*self.0.call, self.0.request.as_deref());
         macro_rules! write_at {
             ($level:ident) => {
                 tracing::event!(
                     target: "handler",
                     tracing::Level::$level,
-                    { handler.name = handler, handler.release = release, call },
+                    { handler.name = handler, handler.release = release, call, request_id },
                     "{line}"
                 )
             };

@@ -24,9 +24,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker};
 
+use crate::Call;
 use call::{HostCallStats, Middleware};
 use switchboard_contract as contract;
-use switchboard_core::ids::{ConnectionId, Digest};
+use switchboard_core::ids::{ConnectionId, Digest, RequestId};
 use switchboard_core::limits;
 use switchboard_core::manifest::{Grants, Limits};
 use switchboard_core::quota::{Claim, Grant};
@@ -89,6 +90,7 @@ impl Backends {
 pub struct CallState {
     pub(crate) terms: Arc<Terms>,
     pub(crate) id: Arc<str>,
+    pub(crate) request: Option<RequestId>,
     pub(crate) connection: Option<ConnectionId>,
     /// The connection that may subscribe: set only while the call handles a frame of it.
     pub(crate) gates: Option<ConnectionId>,
@@ -107,11 +109,11 @@ pub struct CallState {
 impl CallState {
     pub(crate) fn new(
         terms: Arc<Terms>,
-        id: Arc<str>,
-        connection: Option<ConnectionId>,
+        call: Call,
         middleware: Middleware,
         backends: &Arc<Backends>,
     ) -> Self {
+        let Call { id, request, connection } = call;
         let deadline = Instant::now() + Duration::from_millis(terms.limits.deadline_ms);
         Self {
             session: backends
@@ -122,9 +124,10 @@ impl CallState {
             backends: backends.clone(),
             transactions: postgres::Transactions::default(),
             memory: MemoryLimit::new(&terms),
-            log: log::CallLogger::new(terms.clone(), id.clone()),
+            log: log::CallLogger::new(terms.clone(), id.clone(), request.clone()),
             terms,
             id,
+            request,
             connection,
             gates: None,
             middleware,

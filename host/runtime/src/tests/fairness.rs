@@ -15,14 +15,18 @@ impl Flood {
     fn that_waits(sandbox: &Sandbox, release: &Arc<LoadedRelease>, calls: usize) -> Self {
         let call = |runtime: Arc<Runtime>, release: Arc<LoadedRelease>| async move {
             let hour = faulty(0, InjectedFault::Delay(Duration::from_secs(3600)));
-            runtime.run::<export::Schedule>(&release, call(), hour, None, Arc::new(due())).await.0.map(drop)
+            runtime
+                .run::<export::Schedule>(&release, Call::new(None), hour, None, Arc::new(due()))
+                .await
+                .0
+                .map(drop)
         };
         Self((0..calls).map(|_| tokio::spawn(call(sandbox.runtime.clone(), release.clone()))).collect())
     }
 
     fn that_loops(sandbox: &Sandbox, release: &Arc<LoadedRelease>, calls: usize) -> Self {
         let call = |runtime: Arc<Runtime>, release: Arc<LoadedRelease>| async move {
-            runtime.call::<export::Schedule>(&release, call(), due()).await.map(drop)
+            runtime.call::<export::Schedule>(&release, Call::new(None), due()).await.map(drop)
         };
         Self((0..calls).map(|_| tokio::spawn(call(sandbox.runtime.clone(), release.clone()))).collect())
     }

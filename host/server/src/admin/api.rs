@@ -155,7 +155,7 @@ impl<L: Load> Admin<L> {
         let detail = request.detail.clone();
         let target = disconnect::target(&request.fields().await?)?;
         detail.set(disconnect::describe(&target));
-        info!(request.id = %id, by, ?target, "an operator closes connections");
+        info!(request_id = %id, by, ?target, "an operator closes connections");
         self.hub.disconnect(&target, &Close::DISCONNECTED).await.map_err(|_| {
             let told = "closed on this node, but the other nodes could not be notified: try again";
             Code::Unavailable.problem(told).retry_after_ms(1000)

@@ -43,7 +43,7 @@ fn answer_changed(id: Uuid, consumers: u64, what: &str, request: &AdminRequest) 
     if consumers == 0 {
         return Err(no_such_event());
     }
-    info!(request.id = %request.id, by = %request.by.name, event.id = %id, consumers, "a failed event {what}");
+    info!(request_id = %request.id, by = %request.by.name, event.id = %id, consumers, "a failed event {what}");
     Ok(request.json(&json!({ "id": id, "consumers": consumers })))
 }
 

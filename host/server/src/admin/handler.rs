@@ -24,7 +24,7 @@ impl AdminRequest {
             user_id: self.by.name,
             name: None,
             roles: vec!["operator".to_owned()],
-            session_id: self.id.clone(),
+            session_id: self.id.to_string(),
         };
         Ok(HttpIn {
             id: self.id,

@@ -35,6 +35,7 @@ use crate::triggers::{HttpIn, Triggers};
 use switchboard_contract::http::Response;
 use switchboard_contract::types::Problem;
 use switchboard_core::config::Config;
+use switchboard_core::ids::RequestId;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::Hub;
@@ -86,7 +87,7 @@ impl Handlers for Triggers {
 
 /// A request whose path, method and operator are known.
 struct AdminRequest {
-    id: String,
+    id: RequestId,
     by: Operator,
     method: String,
     path: String,
@@ -135,9 +136,9 @@ pub async fn serve<L: Load>(
     let slots = Slots::new(limits::ADMIN_CONNECTIONS_MAX, 0);
     let serve_connection = move |stream, remote: SocketAddr, slot, guard| {
         let listener_state = listener_state.clone();
-        let answer = move |request| {
+        let answer = move |request, id| {
             let listener_state = listener_state.clone();
-            async move { listener_state.answer(request, remote).await }
+            async move { listener_state.answer(request, id, remote).await }
         };
         http_server::serve_connection(
             Stream::new(Transport::Tcp(stream), stall),
@@ -151,8 +152,7 @@ pub async fn serve<L: Load>(
 }
 
 impl<L: Load> AdminListener<L> {
-    async fn answer(&self, request: Request<Incoming>, remote: SocketAddr) -> Answer {
-        let id = http::request_id(request.headers());
+    async fn answer(&self, request: Request<Incoming>, id: RequestId, remote: SocketAddr) -> Answer {
         if let Err(problem) = self.hosts.check(request.headers()) {
             return http::problem(&problem, &id);
         }
@@ -173,7 +173,7 @@ impl<L: Load> Admin<L> {
     async fn answer(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        id: &str,
+        id: &RequestId,
         attempts: &Attempts,
         remote: SocketAddr,
     ) -> Answer {
@@ -209,7 +209,7 @@ impl<L: Load> Admin<L> {
         let request = match (self.admit_after(attempts, remote, &parts.headers).await, query_of(&parts.uri)) {
             (Ok(by), Ok(query)) => {
                 let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
-                let (id, detail) = (id.to_owned(), Detail::default());
+                let (id, detail) = (id.clone(), Detail::default());
                 Ok(AdminRequest { id, by, detail, method, path, query, headers: parts.headers, body })
             }
             (Err(problem), _) | (_, Err(problem)) => Err(problem),
@@ -220,10 +220,10 @@ impl<L: Load> Admin<L> {
                     by: request.by.clone(),
                     method: parts.method.clone(),
                     path: request.path.clone(),
-                    request_id: id.to_owned(),
+                    request_id: id.clone(),
                     detail: request.detail.clone(),
                 };
-                info!(request.id = %id, by = %action.by.name, method = %action.method, path = action.path, "request of an operator");
+                info!(request_id = %id, by = %action.by.name, method = %action.method, path = action.path, "request of an operator");
                 let admin = self.clone();
                 // A slow client holds one of few connections.
                 let perform = async move {

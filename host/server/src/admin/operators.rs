@@ -16,7 +16,7 @@ use super::fields::text;
 use super::roles::{self, Role};
 use super::{Admin, AdminRequest};
 use switchboard_contract::types::Problem;
-use switchboard_core::ids::Digest;
+use switchboard_core::ids::{Digest, RequestId};
 use switchboard_core::limits;
 use switchboard_postgres::operators::Begun;
 use switchboard_protocol::wire::http::{self, Answer};
@@ -59,7 +59,7 @@ pub(super) struct AuditedAction {
     pub by: Operator,
     pub method: Method,
     pub path: String,
-    pub request_id: String,
+    pub request_id: RequestId,
     pub detail: Detail,
 }
 
@@ -157,7 +157,7 @@ impl<L: Load> Admin<L> {
         let ended = self.operators.end(entry, status, outcome_name, detail.as_deref());
         if let Err(error) = in_time(ended).await {
             // The action ran, and its beginning is recorded.
-            error!(%error, request.id = request_id, by = by.name, action = name, detail, status, "the outcome of an action could not be recorded");
+            error!(%error, %request_id, by = by.name, action = name, detail, status, "the outcome of an action could not be recorded");
         }
         outcome
     }
@@ -197,7 +197,7 @@ impl<L: Load> Admin<L> {
         if !is_new {
             return Err(Code::Conflict.problem(format!("{name} already has a token")).field("name"));
         }
-        info!(request.id = %id, by, name, %role, "created an admin token");
+        info!(request_id = %id, by, name, %role, "created an admin token");
         Ok(http::json(201, &json!({ "name": name, "role": role.as_str(), "token": token }), &id))
     }
 
@@ -205,7 +205,7 @@ impl<L: Load> Admin<L> {
         if !in_time(self.operators.remove(name)).await.map_err(unavailable)? {
             return Err(Code::NotFound.problem("no operator of this name has a token"));
         }
-        info!(request.id = %request.id, by = request.by.name, name, "revoked an admin token");
+        info!(request_id = %request.id, by = request.by.name, name, "revoked an admin token");
         Ok(request.json(&json!({ "name": name })))
     }
 

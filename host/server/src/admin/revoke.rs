@@ -27,7 +27,7 @@ impl<L: Load> Admin<L> {
             }
         });
         self.revocations.add(&revocation, &by).await.map_err(refused)?;
-        info!(request.id = %id, by, revoked = ?revocation.revoked, "revoked tokens");
+        info!(request_id = %id, by, revoked = ?revocation.revoked, "revoked tokens");
         let forgotten_at = timestamp::rfc3339(revocation.forget_ms);
         let revoked = match revocation.revoked {
             Revoked::Token(jti) => json!({ "jti": jti, "forgotten_at": forgotten_at }),

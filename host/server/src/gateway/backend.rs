@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::triggers::{HttpIn, Reach, Triggers};
+use crate::triggers::{FrameIn, HttpIn, Reach, Triggers};
 use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::{Reply, Subscription};
 use switchboard_contract::http::Response;
-use switchboard_contract::types::{Principal, Problem, Push};
-use switchboard_core::ids::{ConnectionId, UserId};
+use switchboard_contract::types::{Problem, Push};
+use switchboard_core::ids::{ConnectionId, RequestId, UserId};
 use switchboard_fanout::{ConnectionInfo, Hub, Outlet};
 
 /// The calls of handlers for clients. The futures are boxed, because an idle connection must not carry the
@@ -19,16 +19,16 @@ use switchboard_fanout::{ConnectionInfo, Hub, Outlet};
 pub trait ClientCalls: Send + Sync + 'static {
     fn reach(&self, method: &str, path: &str) -> Reach;
     fn http(&self, request: HttpIn) -> BoxFuture<'_, Result<Response, Problem>>;
-    fn opened(&self, connection: ConnectionId, opened: Opened) -> BoxFuture<'_, Vec<Push>>;
+    /// `request` is the id of the connection's handshake, here and in `closed`.
+    fn opened(
+        &self,
+        connection: ConnectionId,
+        opened: Opened,
+        request: RequestId,
+    ) -> BoxFuture<'_, Vec<Push>>;
     /// The payload of a reply is JSON.
-    fn frame<'a>(
-        &'a self,
-        info: &'a ConnectionInfo,
-        caller: &'a Principal,
-        frame_type: &'a str,
-        payload: String,
-    ) -> BoxFuture<'a, Result<Option<Reply>, Problem>>;
-    fn closed(&self, connection: ConnectionId, closed: Closed) -> BoxFuture<'_, ()>;
+    fn frame<'a>(&'a self, frame: FrameIn<'a>) -> BoxFuture<'a, Result<Option<Reply>, Problem>>;
+    fn closed(&self, connection: ConnectionId, closed: Closed, request: RequestId) -> BoxFuture<'_, ()>;
     fn touch(&self, connection: ConnectionId, user: &UserId, active: bool);
 }
 
@@ -54,22 +54,21 @@ impl ClientCalls for Triggers {
         Box::pin(Triggers::http(self, request))
     }
 
-    fn opened(&self, connection: ConnectionId, opened: Opened) -> BoxFuture<'_, Vec<Push>> {
-        Box::pin(Triggers::opened(self, connection, opened))
+    fn opened(
+        &self,
+        connection: ConnectionId,
+        opened: Opened,
+        request: RequestId,
+    ) -> BoxFuture<'_, Vec<Push>> {
+        Box::pin(Triggers::opened(self, connection, opened, request))
     }
 
-    fn frame<'a>(
-        &'a self,
-        info: &'a ConnectionInfo,
-        caller: &'a Principal,
-        frame_type: &'a str,
-        payload: String,
-    ) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
-        Box::pin(Triggers::frame(self, info, caller, frame_type, payload))
+    fn frame<'a>(&'a self, frame: FrameIn<'a>) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
+        Box::pin(Triggers::frame(self, frame))
     }
 
-    fn closed(&self, connection: ConnectionId, closed: Closed) -> BoxFuture<'_, ()> {
-        Box::pin(Triggers::closed(self, connection, closed))
+    fn closed(&self, connection: ConnectionId, closed: Closed, request: RequestId) -> BoxFuture<'_, ()> {
+        Box::pin(Triggers::closed(self, connection, closed, request))
     }
 
     fn touch(&self, connection: ConnectionId, user: &UserId, active: bool) {

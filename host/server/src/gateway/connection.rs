@@ -18,10 +18,11 @@ use super::Gateway;
 use super::backend::Connections;
 use super::permits::UserPermit;
 use super::socket::{Next, Socket};
+use crate::triggers::FrameIn;
 use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::Reply;
 use switchboard_contract::types::{Problem, Push};
-use switchboard_core::ids::ConnectionId;
+use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_core::limits::{CLOSE_WAIT, CONNECTION_TIMER_MAX};
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_core::timestamp;
@@ -33,11 +34,36 @@ use switchboard_protocol::wire::close::Close;
 use switchboard_protocol::wire::frames::{self, Frame, FrameId};
 use switchboard_protocol::wire::websocket::{Message, encode_pong, encode_text};
 
-/// The results of the handshake.
+/// The results of the handshake. Its parts are boxed, because the task of a connection is to be small.
 pub(super) struct Handshake {
+    pub requests: Box<Requests>,
+    pub client: Box<ClientInfo>,
+    pub identity: Identity,
+}
+
+/// Passed to the handlers once, when the client has signed in.
+pub(super) struct ClientInfo {
     pub remote: SocketAddr,
     pub user_agent: Option<String>,
-    pub identity: Identity,
+}
+
+/// The ids of a connection's requests.
+pub(super) struct Requests {
+    /// The `x-request-id` of the handshake's answer. The ids of the frames begin with it.
+    handshake: RequestId,
+    /// The number of frames that called a handler.
+    calls: u64,
+}
+
+impl Requests {
+    pub(super) fn of(handshake: RequestId) -> Self {
+        Self { handshake, calls: 0 }
+    }
+
+    /// The id of the frame that was called last. A connection calls one at a time.
+    fn current(&self, frame_id: Option<&FrameId>) -> RequestId {
+        self.handshake.of_frame(frame_id.map(FrameId::text), self.calls)
+    }
 }
 
 /// Whether the client has signed in, and the permit that the connection holds.
@@ -61,6 +87,7 @@ enum Admission {
 struct Connection {
     gateway: Arc<Gateway>,
     id: ConnectionId,
+    requests: Box<Requests>,
     socket: Socket,
     session: Session,
     work: Option<BoxFuture<'static, Done>>,
@@ -72,8 +99,8 @@ struct Connection {
     blocked: bool,
     /// The last stage that was counted.
     stage: Stage,
-    /// Passed to the handlers once, when the client has signed in.
-    handshake: Option<Box<(SocketAddr, Option<String>)>>,
+    /// `None` after the client has signed in.
+    client: Option<Box<ClientInfo>>,
 }
 
 /// The registration in the hub. It ends also when the connection's task panics.
@@ -116,13 +143,14 @@ pub(super) async fn run(
     handshake: Handshake,
     mut guard: ShutdownGuard,
 ) {
-    let Handshake { remote, user_agent, identity } = handshake;
+    let Handshake { requests, client, identity } = handshake;
     let (credentials, admission) = match identity {
         Identity::Anonymous(slot) => (None, Admission::Anonymous(slot)),
         Identity::SignedIn(who, held) => (Some(who), Admission::SignedIn { _held: Some(held) }),
     };
     let mut connection = Connection {
         id: ConnectionId::random(),
+        requests,
         session: Session::new(Instant::now(), gateway.session.clone()),
         gateway,
         socket,
@@ -132,7 +160,7 @@ pub(super) async fn run(
         admission,
         blocked: false,
         stage: Stage::Connecting,
-        handshake: Some(Box::new((remote, user_agent))),
+        client: Some(client),
     };
     connection.reached(Stage::Connecting);
     let code = connection.serve(credentials, &mut guard).await;
@@ -321,7 +349,8 @@ impl Connection {
             user: who.user.clone(),
             session: who.principal.session_id.as_str().into(),
         };
-        let (remote, user_agent) = self.handshake.take().map(|handshake| *handshake).unzip();
+        let (remote, user_agent) =
+            self.client.take().map(|client| (client.remote, client.user_agent)).unzip();
         let opened = Opened {
             connection: self.id.to_string(),
             caller: who.principal.clone(),
@@ -331,9 +360,10 @@ impl Connection {
         };
         let (calls, connections, connection) =
             (self.gateway.calls.clone(), self.gateway.connections.clone(), self.id);
+        let request_id = self.requests.handshake.clone();
         self.work = Some(Box::pin(async move {
             let joined = Joined { outlet: connections.open_connection(info).await, connections };
-            let pushes = calls.opened(connection, opened).await;
+            let pushes = calls.opened(connection, opened, request_id).await;
             Done::Opened { joined, pushes }
         }));
         None
@@ -355,9 +385,18 @@ impl Connection {
     fn call(&mut self, frame: Frame) {
         let (Some(who), Some(joined)) = (self.session.who(), &self.joined) else { return };
         let (who, outlet, calls) = (who.clone(), joined.outlet.clone(), self.gateway.calls.clone());
+        self.requests.calls += 1;
+        let request_id = self.requests.current(frame.id.as_ref());
         self.work = Some(Box::pin(async move {
             let Frame { frame_type, id, payload } = frame;
-            let answer = calls.frame(outlet.info(), &who.principal, &frame_type, payload).await;
+            let frame = FrameIn {
+                id: &request_id,
+                frame_type: &frame_type,
+                payload,
+                caller: &who.principal,
+                connection: outlet.info().connection,
+            };
+            let answer = calls.frame(frame).await;
             Done::Answered { id, answer }
         }));
     }
@@ -447,20 +486,20 @@ impl Connection {
         let Some(joined) = self.joined else { return };
         let user = joined.outlet.info().user.clone();
         drop((joined, self.socket, self.user_permit));
-        debug!(connection.id = %self.id, close.code = code, "connection closed");
+        debug!(request_id = %self.requests.handshake, connection.id = %self.id, close.code = code, "connection closed");
         let closed = Closed {
             connection: self.id.to_string(),
             user_id: user.as_str().to_owned(),
             node: self.gateway.node.to_string(),
             code,
         };
-        self.gateway.calls.closed(self.id, closed).await;
+        self.gateway.calls.closed(self.id, closed, self.requests.handshake).await;
     }
 
     fn reached(&mut self, stage: Stage) {
         self.stage = stage;
         self.gateway.meters.reached(stage);
-        debug!(connection.id = %self.id, stage = stage.as_str(), "connection {}", stage.as_str());
+        debug!(request_id = %self.requests.handshake, connection.id = %self.id, stage = stage.as_str(), "connection {}", stage.as_str());
     }
 
     fn full_since(&self) -> Option<Instant> {

@@ -24,6 +24,7 @@ use super::{Gateway, websocket};
 use crate::triggers::{HttpIn, Reach};
 use switchboard_contract::http as contract;
 use switchboard_contract::types::Problem;
+use switchboard_core::ids::RequestId;
 use switchboard_core::limits::{BODY_BYTES_MAX, BODY_WAIT, TICKET_VALID_FOR};
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_protocol::session::Credentials;
@@ -35,17 +36,17 @@ use switchboard_protocol::wire::problem::Code;
 pub(super) async fn answer(
     gateway: Arc<Gateway>,
     request: Request<Incoming>,
+    id: RequestId,
     remote: Remote,
     guard: ShutdownGuard,
 ) -> Answer {
     let began = Instant::now();
-    let id = wire::request_id(request.headers());
     let method = request.method().clone();
     // Never the query, which may hold a token.
     let path = request.uri().path().to_owned();
     let origin = request.headers().get(ORIGIN).cloned();
     let outcome = match path.as_str() {
-        "/ws" => websocket::handshake(&gateway, request, &remote, guard).await,
+        "/ws" => websocket::handshake(&gateway, request, &id, &remote, guard).await,
         "/api/v1/ws-tickets" => ticket(&gateway, &remote, &request, &id).await,
         _ => handled(&gateway, &remote, request, &id).await,
     };
@@ -54,7 +55,7 @@ pub(super) async fn answer(
     gateway.origins.add_headers(origin.as_ref(), method == Method::OPTIONS, &mut answer);
     let (status, took) = (answer.status().as_u16(), began.elapsed());
     gateway.meters.answered(label(&method), status, took);
-    debug!(request.id = %id, %method, path, status, took_us = took.as_micros() as u64, "answered");
+    debug!(request_id = %id, %method, path, status, took_us = took.as_micros() as u64, "answered");
     answer
 }
 
@@ -73,7 +74,7 @@ async fn handled(
     gateway: &Gateway,
     remote: &Remote,
     request: Request<Incoming>,
-    id: &str,
+    id: &RequestId,
 ) -> Result<Answer, Refusal> {
     let path = request.uri().path();
     let asked = request.method().as_str();
@@ -102,7 +103,7 @@ async fn handled(
     remote.slot.handling();
     let body = body?;
     let request = HttpIn {
-        id: id.to_owned(),
+        id: id.clone(),
         method,
         path,
         query,
@@ -188,11 +189,9 @@ fn rendered(response: contract::Response, request_id: &str) -> Answer {
             (Ok(name), Ok(value)) if !SET_BY_HOST.contains(&name) => {
                 answer.headers_mut().append(name, value);
             }
-            _ => warn!(
-                request.id = request_id,
-                header = name,
-                "a header of a handler's answer is invalid and was left out"
-            ),
+            _ => {
+                warn!(request_id, header = name, "a header of a handler's answer is invalid and was left out")
+            }
         }
     }
     if has_body && !answer.headers().contains_key(CONTENT_TYPE) {

@@ -51,7 +51,7 @@ async fn serve_connection(
     let (slot, keep_alive) = (remote.slot.clone(), gateway.keep_alive);
     let answer = {
         let guard = guard.clone();
-        move |request| http::answer(gateway.clone(), request, remote.clone(), guard.clone())
+        move |request, id| http::answer(gateway.clone(), request, id, remote.clone(), guard.clone())
     };
     http_server::serve_connection(stream, slot, keep_alive, guard, answer).await;
 }

@@ -20,12 +20,13 @@ use tracing::debug;
 
 use super::Gateway;
 use super::bearer::bearer;
-use super::connection::{self, Handshake, Identity};
+use super::connection::{self, ClientInfo, Handshake, Identity, Requests};
 use super::listener::Remote;
 use super::origins::Origins;
 use super::refusal::{Refusal, method_not_allowed};
 use super::socket::Socket;
 use switchboard_contract::types::Problem;
+use switchboard_core::ids::RequestId;
 use switchboard_core::limits::{CONNECTION_RETRY_AFTER, USER_AGENT_CHARS_MAX};
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_http::http_server::{ErrorBodyStream, Stream};
@@ -40,6 +41,7 @@ const BEARER: &str = "bearer.";
 pub(super) async fn handshake(
     gateway: &Arc<Gateway>,
     mut request: Request<Incoming>,
+    id: &RequestId,
     remote: &Remote,
     guard: ShutdownGuard,
 ) -> Result<Answer, Refusal> {
@@ -76,8 +78,11 @@ pub(super) async fn handshake(
         None => Identity::Anonymous(gateway.slots.anonymous(remote.address.ip(), Box::new(permit))),
     };
     let info = Handshake {
-        remote: remote.address,
-        user_agent: user_agent.map(|name| name.chars().take(USER_AGENT_CHARS_MAX).collect()),
+        requests: Box::new(Requests::of(id.clone())),
+        client: Box::new(ClientInfo {
+            remote: remote.address,
+            user_agent: user_agent.map(|name| name.chars().take(USER_AGENT_CHARS_MAX).collect()),
+        }),
         identity,
     };
     let offered = protocols(request.headers()).any(|protocol| protocol == SUBPROTOCOL);

@@ -10,10 +10,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 
-use super::{Triggers, log_and_convert};
+use super::Triggers;
 use switchboard_contract::connection::{Closed, Opened, Page, Touch};
 use switchboard_contract::types::Push;
-use switchboard_core::ids::{ConnectionId, UserId};
+use switchboard_core::ids::{ConnectionId, RequestId, UserId};
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_core::timestamp;
@@ -23,12 +23,14 @@ use switchboard_runtime::{Call, Export, Failure, Kind, LoadedRelease, export};
 impl Triggers {
     /// Calls the `open` handlers of a new connection, and returns the pushes that the client gets first. A
     /// handler that fails adds no pushes. This waits for an admission slot up to [`limits::OPENING_WAIT`]:
-    /// when many clients connect at once, their handlers must not use all call slots.
-    pub async fn opened(&self, connection: ConnectionId, opened: Opened) -> Vec<Push> {
+    /// when many clients connect at once, their handlers must not use all call slots. `request` is the id of
+    /// the connection's handshake.
+    pub async fn opened(&self, connection: ConnectionId, opened: Opened, request: RequestId) -> Vec<Push> {
         let mut pushes = Vec::new();
         let opened = Arc::new(opened);
         let Some(_permit) = admit(&self.admission.openings, limits::OPENING_WAIT).await else {
             tracing::warn!(
+                request_id = %request,
                 connection.id = %opened.connection,
                 "connection handlers skipped: no admission slot within {} s",
                 limits::OPENING_WAIT.as_secs()
@@ -37,13 +39,14 @@ impl Triggers {
         };
         for entry in self.registry.current().opened() {
             let release = Arc::clone(entry.pick(&opened.caller.user_id));
-            let call = Call::new(Some(connection));
+            let call = Call { request: Some(request.clone()), ..Call::new(Some(connection)) };
             let call_id = call.id.clone();
             match self.call_with_retries::<export::Opened>(&release, call, opened.clone()).await {
                 Some(Ok(more)) => pushes.extend(more),
                 Some(Err(problem)) => tracing::warn!(
                     handler.name = %entry.name,
                     call = %call_id,
+                    request_id = %request,
                     code = %problem.code,
                     "handler refused `open`; the connection opens without its pushes",
                 ),
@@ -55,13 +58,14 @@ impl Triggers {
 
     /// Calls the `close` handlers of a connection. This waits for an admission slot: when many connections
     /// close at once, their handlers are not all called at once.
-    pub async fn closed(&self, connection: ConnectionId, closed: Closed) {
+    pub async fn closed(&self, connection: ConnectionId, closed: Closed, request: RequestId) {
         self.touches.forget(connection);
         let closed = Arc::new(closed);
         let Ok(_permit) = self.admission.closings.acquire().await else { return };
         for entry in self.registry.current().closed() {
             let release = Arc::clone(entry.pick(&closed.user_id));
-            self.call_with_retries::<export::Closed>(&release, Call::new(None), closed.clone()).await;
+            let call = Call { request: Some(request.clone()), ..Call::new(None) };
+            self.call_with_retries::<export::Closed>(&release, call, closed.clone()).await;
         }
     }
 
@@ -71,8 +75,8 @@ impl Triggers {
     }
 
     /// Calls an export. A call that found no slot had no effect, and no client repeats it, so this tries
-    /// again after each wait of [`limits::SLOT_RETRIES_AFTER`]. Returns `None` for a failure, which is logged
-    /// here.
+    /// again after each wait of [`limits::SLOT_RETRIES_AFTER`]. Returns `None` for a failure, which the
+    /// runtime has logged.
     async fn call_with_retries<E: Export>(
         &self,
         release: &Arc<LoadedRelease>,
@@ -86,10 +90,7 @@ impl Triggers {
                 Err(Failure { kind: Kind::Busy, .. }) if waits.len() > 0 => {
                     tokio::time::sleep(waits.next().copied().unwrap_or_default()).await;
                 }
-                Err(failure) => {
-                    log_and_convert(release, &call.id, &failure);
-                    return None;
-                }
+                Err(_) => return None,
             }
         }
     }
@@ -217,10 +218,7 @@ async fn page(triggers: &Triggers, missing: &Missing) -> Option<Page> {
             );
             None
         }
-        Err(failure) => {
-            log_and_convert(&release, &call_id, &failure);
-            None
-        }
+        Err(_) => None,
     }
 }
 

@@ -3,40 +3,43 @@
 
 use std::sync::Arc;
 
-use super::{Triggers, log_and_convert};
+use super::Triggers;
 use switchboard_contract::frame::{Reply, Request};
 use switchboard_contract::types::{Principal, Problem};
-use switchboard_fanout::ConnectionInfo;
+use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_protocol::wire::problem::Code;
 use switchboard_runtime::{Call, export};
 
+/// A frame from the gateway. Its envelope is parsed, and its caller has signed in.
+pub struct FrameIn<'a> {
+    pub id: &'a RequestId,
+    pub frame_type: &'a str,
+    pub payload: String,
+    pub caller: &'a Principal,
+    pub connection: ConnectionId,
+}
+
 impl Triggers {
-    pub async fn frame(
-        &self,
-        info: &ConnectionInfo,
-        caller: &Principal,
-        frame_type: &str,
-        payload: String,
-    ) -> Result<Option<Reply>, Problem> {
+    pub async fn frame(&self, frame: FrameIn<'_>) -> Result<Option<Reply>, Problem> {
+        let FrameIn { id, frame_type, payload, caller, connection } = frame;
         let bindings = self.registry.current();
         let Some(route) = bindings.frame(frame_type) else {
             return Err(Code::Malformed.problem("no handler takes frames of this type").field("type"));
         };
         let release = Arc::clone(route.entry.pick(&caller.user_id));
-        let call = Call::new(Some(info.connection));
-        let call_id = call.id.clone();
+        let call = Call { request: Some(id.clone()), ..Call::new(Some(connection)) };
         let request = Request {
-            id: call_id.to_string(),
+            id: call.id.to_string(),
             frame_type: route.canonical.to_owned(),
             alias: route.alias.map(str::to_owned),
             payload,
             caller: caller.clone(),
-            connection: info.connection.to_string(),
+            connection: connection.to_string(),
         };
         drop(bindings);
         match self.runtime.call::<export::Frame>(&release, call, request).await {
             Ok(answer) => answer,
-            Err(failure) => Err(log_and_convert(&release, &call_id, &failure)),
+            Err(failure) => Err(failure.problem()),
         }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Triggers, log_and_convert};
+use super::Triggers;
 use switchboard_contract::http::{Request, Response};
 use switchboard_contract::types::{Principal, Problem};
+use switchboard_core::ids::RequestId;
 use switchboard_core::manifest::OPERATORS;
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
@@ -16,7 +17,7 @@ use switchboard_runtime::{Call, export};
 
 /// A request from the gateway. Its size is checked, its caller is verified, and its query is decoded.
 pub struct HttpIn {
-    pub id: String,
+    pub id: RequestId,
     pub method: String,
     /// Still percent-encoded, so that an encoded slash stays inside its segment.
     pub path: String,
@@ -81,15 +82,14 @@ impl Triggers {
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Code::Malformed.problem("the path contains a wrong percent escape"))?;
 
-        let call = Call::new(None);
-        let call_id = call.id.clone();
+        let call = Call { request: Some(request.id.clone()), ..Call::new(None) };
         let user = request.caller.as_ref().map(|caller| caller.user_id.as_str());
-        let release = Arc::clone(route.entry.pick(user.unwrap_or(&call_id)));
+        let release = Arc::clone(route.entry.pick(user.unwrap_or(&call.id)));
         let pattern = route.pattern.to_owned();
         drop(bindings);
 
         let request = Request {
-            id: request.id,
+            id: request.id.to_string(),
             method: request.method,
             route: pattern,
             params,
@@ -100,7 +100,7 @@ impl Triggers {
         };
         match self.runtime.call::<export::Http>(&release, call, request).await {
             Ok(answer) => answer,
-            Err(failure) => Err(log_and_convert(&release, &call_id, &failure)),
+            Err(failure) => Err(failure.problem()),
         }
     }
 }

@@ -13,18 +13,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tracing::debug;
 
+pub use frame::FrameIn;
 pub use http::{HttpIn, Reach};
 
-use switchboard_contract::types::Problem;
 use switchboard_core::ids::NodeId;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::{Hub, Wakes};
 use switchboard_postgres::Postgres;
 use switchboard_postgres::epochs::Epoch;
 use switchboard_releases::registry::Registry;
-use switchboard_runtime::{Failure, LoadedRelease, Runtime};
+use switchboard_runtime::{LoadedRelease, Runtime};
 
 pub struct Triggers {
     node: NodeId,
@@ -84,18 +83,4 @@ impl Triggers {
         tokio::spawn(schedule::run(self.clone(), guard.clone()));
         tokio::spawn(event::run(self.clone(), guard.clone()));
     }
-}
-
-/// Logs a failed call at debug level, and returns the problem for the caller. The runtime has already logged
-/// each failed call that ran. Calls that found no slot are only counted, because a line for each would add to
-/// the load.
-fn log_and_convert(release: &LoadedRelease, call: &str, failure: &Failure) -> Problem {
-    debug!(
-        handler.name = release.name(),
-        handler.release = %release.digest.short(),
-        call,
-        blame = %failure.blame(),
-        "call failed: {failure}",
-    );
-    failure.problem()
 }

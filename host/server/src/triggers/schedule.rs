@@ -14,7 +14,7 @@ use tracing::warn;
 
 use starts::Starts;
 
-use super::{Triggers, log_and_convert};
+use super::Triggers;
 use switchboard_contract::schedule::Tick;
 use switchboard_core::limits;
 use switchboard_core::manifest::{ScheduleBinding, Scope};
@@ -103,17 +103,11 @@ async fn run_once(
     };
     let call_id = call.id.clone();
     let tick = Tick { name: binding.name.clone(), node: triggers.node.to_string(), due_ms };
-    match triggers.runtime.call::<export::Schedule>(&release, call, tick).await {
-        Ok(Ok(())) => {}
-        Ok(Err(reason)) => {
-            metrics::counter!("switchboard_schedule_errors_total", "handler" => handler.to_owned())
-                .increment(1);
-            let release = release.digest.short();
-            warn!(handler.name = %handler, handler.release = %release, schedule = %binding.name, call = %call_id, "scheduled run failed: {reason}");
-        }
-        Err(failure) => {
-            log_and_convert(&release, &call_id, &failure);
-        }
+    // The runtime has logged a call that failed.
+    if let Ok(Err(reason)) = triggers.runtime.call::<export::Schedule>(&release, call, tick).await {
+        metrics::counter!("switchboard_schedule_errors_total", "handler" => handler.to_owned()).increment(1);
+        let release = release.digest.short();
+        warn!(handler.name = %handler, handler.release = %release, schedule = %binding.name, call = %call_id, "scheduled run failed: {reason}");
     }
     if binding.scope == Scope::Fleet
         && let Err(error) = triggers.postgres.schedules().finish(handler, &binding.name).await

@@ -50,6 +50,10 @@ impl frame::Handler for Guest {
             "not-an-object" => frame::Reply::text("answered", "[]".to_owned()),
             "large" => frame::Reply::text("answered", format!("{{\"x\":\"{}\"}}", "x".repeat(300 * 1024))),
             "problem" => return Err(problem(101, "switching")),
+            "log" => {
+                log::warn("a frame asked for this line", &[]);
+                frame::Reply::text("answered", "{}".to_owned())
+            }
             _ => frame::Reply::text("answered", "{}".to_owned()),
         }))
     }

@@ -21,13 +21,13 @@ use tokio::time::timeout;
 
 use crate::gateway::auth::Auth;
 use crate::gateway::{ClientCalls, Connections, Gateway, Tickets};
-use crate::triggers::{HttpIn, Reach};
+use crate::triggers::{FrameIn, HttpIn, Reach};
 use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::{Reply, Subscription};
 use switchboard_contract::http as contract;
-use switchboard_contract::types::{Principal, Problem, Push};
+use switchboard_contract::types::{Problem, Push};
 use switchboard_core::config::Config;
-use switchboard_core::ids::{ConnectionId, NodeId, UserId};
+use switchboard_core::ids::{ConnectionId, NodeId, RequestId, UserId};
 use switchboard_core::shutdown::Shutdown;
 use switchboard_core::timestamp;
 use switchboard_fanout::{ConnectionInfo, Outlet};
@@ -104,7 +104,7 @@ impl ClientCalls for Handlers {
                 return Err(Code::RateLimited.problem("slow down").retry_after_ms(2500));
             }
             let seen = json!({
-                "id": request.id,
+                "id": &*request.id,
                 "method": request.method,
                 "query": request.query,
                 "headers": request.headers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
@@ -115,7 +115,7 @@ impl ClientCalls for Handlers {
         })
     }
 
-    fn opened(&self, _: ConnectionId, opened: Opened) -> BoxFuture<'_, Vec<Push>> {
+    fn opened(&self, _: ConnectionId, opened: Opened, _: RequestId) -> BoxFuture<'_, Vec<Push>> {
         let Opened { caller, user_agent, remote, .. } = opened;
         self.events.send(ConnectionEvent::Opened { user: caller.user_id, user_agent, remote }).unwrap();
         Box::pin(async {
@@ -126,14 +126,8 @@ impl ClientCalls for Handlers {
         })
     }
 
-    fn frame<'a>(
-        &'a self,
-        info: &'a ConnectionInfo,
-        caller: &'a Principal,
-        frame_type: &'a str,
-        payload: String,
-    ) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
-        assert_eq!(info.user.as_str(), caller.user_id);
+    fn frame<'a>(&'a self, frame: FrameIn<'a>) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
+        let FrameIn { frame_type, payload, .. } = frame;
         self.events.send(ConnectionEvent::Called(frame_type.to_owned())).unwrap();
         let reply = |payload: &str| Reply {
             frame_type: "echoed".to_owned(),
@@ -158,7 +152,7 @@ impl ClientCalls for Handlers {
         })
     }
 
-    fn closed(&self, _: ConnectionId, closed: Closed) -> BoxFuture<'_, ()> {
+    fn closed(&self, _: ConnectionId, closed: Closed, _: RequestId) -> BoxFuture<'_, ()> {
         let _ = self.events.send(ConnectionEvent::Closed { user: closed.user_id, code: closed.code });
         Box::pin(async {})
     }

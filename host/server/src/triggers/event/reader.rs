@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::super::{Triggers, log_and_convert};
+use super::super::Triggers;
 use super::consumer;
 use super::delivery::{Delivered, Fate, deliver};
 use switchboard_contract::event::Event;
@@ -354,16 +354,8 @@ impl Reader {
             let (triggers, release) = (self.triggers.clone(), release.clone());
             async move {
                 let waker = spans::waker(batch.events.iter().map(|event| event.shard));
-                let call = Call::new(None);
-                let call_id = call.id.clone();
-                let answer =
-                    spans::under(waker, triggers.runtime.call::<export::Event>(&release, call, batch)).await;
-                if let Err(failure) = &answer
-                    && !failure.had_no_effect()
-                {
-                    log_and_convert(&release, &call_id, failure);
-                }
-                answer
+                spans::under(waker, triggers.runtime.call::<export::Event>(&release, Call::new(None), batch))
+                    .await
             }
         };
         deliver(batch, binding.attempts, call).await
