@@ -16,6 +16,7 @@ use switchboard_recording::{Outcome, Recording, keep_all};
 use switchboard_redis::{self as redis, Redis};
 use switchboard_runtime::Backends;
 use switchboard_server::app::keyspace;
+use switchboard_telemetry::Tracer;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -81,7 +82,13 @@ async fn backends(config: &Config) -> Result<Backends, Failure> {
         .await
         .map_err(|_| Failure::failed("Redis does not answer"))?;
     let wakes = Wakes::default();
-    let hub = Hub::start(&redis, &redis::namespace(&fleet.name), NodeId::random(), wakes.clone());
+    let hub = Hub::start(
+        &redis,
+        &redis::namespace(&fleet.name),
+        NodeId::random(),
+        wakes.clone(),
+        Tracer::default(),
+    );
     Ok(Backends::new(postgres, redis, hub, wakes))
 }
 

@@ -26,7 +26,7 @@ use switchboard_protocol::session::Credentials;
 use switchboard_protocol::wire::close::Close;
 use switchboard_protocol::wire::websocket::encode_text;
 use switchboard_redis::Redis;
-use switchboard_telemetry::spans;
+use switchboard_telemetry::Tracer;
 
 /// The hub of one node. A process has one; clones share it.
 #[derive(Clone)]
@@ -36,6 +36,7 @@ struct Shared {
     node: NodeId,
     local: Arc<Local>,
     bus: Bus,
+    tracer: Tracer,
     gaps: Mutex<Option<mpsc::UnboundedReceiver<Missing>>>,
     /// How often the bus has reconnected after a loss.
     losses: watch::Sender<u64>,
@@ -45,28 +46,35 @@ struct Shared {
 impl Hub {
     /// Starts the hub's tasks and returns at once, because a node may start before its Redis. Nodes with the
     /// same namespace are one fleet.
-    pub fn start(redis: &Redis, namespace: &str, node: NodeId, wakes: Wakes) -> Self {
+    pub fn start(redis: &Redis, namespace: &str, node: NodeId, wakes: Wakes, tracer: Tracer) -> Self {
         let (bus, orders) = Bus::new(redis.clone(), namespace, node);
         let (local, mail) = Local::new();
         let local = Arc::new(local);
         let (gaps, tasks) = (Mutex::default(), tokio::sync::Mutex::default());
         let losses = watch::Sender::new(0);
-        let mut hub =
-            Shared { node, local: local.clone(), bus: bus.clone(), gaps, losses: losses.clone(), tasks };
+        let mut hub = Shared {
+            node,
+            local: local.clone(),
+            bus: bus.clone(),
+            tracer: tracer.clone(),
+            gaps,
+            losses: losses.clone(),
+            tasks,
+        };
         let Mail { asks, retries, drained, emptied, ask } = mail;
         *hub.gaps.get_mut() = Some(asks);
 
         let tasks = hub.tasks.get_mut();
         tasks.spawn(bus.clone().run_orders(orders));
-        let (of, woken) = (local.clone(), wakes.clone());
+        let (of, woken, traces) = (local.clone(), wakes.clone(), tracer.clone());
         tasks.spawn(bus.clone().listen(move |event| {
             let reconnected = matches!(event, BusEvent::Reconnected);
-            receive(&of, &woken, node, event);
+            receive(&of, &woken, &traces, node, event);
             if reconnected {
                 losses.send_modify(|count| *count += 1);
             }
         }));
-        tasks.spawn(pass_wakes_on(wakes, bus.clone(), node));
+        tasks.spawn(pass_wakes_on(wakes, bus.clone(), tracer, node));
         tasks.spawn(HubTask { local, bus, retries, drained, emptied, ask }.run());
         Self(Arc::new(hub))
     }
@@ -173,7 +181,7 @@ impl Hub {
         if !packed.is_empty() {
             // Announces the span first, so that the spans of the other nodes are in the same trace. It costs
             // one more round trip, for traced calls only.
-            for (by, addresses) in spans::take_unannounced(packed.iter().map(|(address, _)| address)) {
+            for (by, addresses) in self.0.tracer.take_unannounced(packed.iter().map(|(address, _)| address)) {
                 let node = self.0.node.uuid();
                 let _ =
                     self.0.bus.publish_control(&Envelope::Traced { node, by, shards: 0, addresses }).await;
@@ -254,11 +262,11 @@ impl From<Unavailable> for Error {
     }
 }
 
-fn receive(local: &Local, wakes: &Wakes, node: NodeId, event: BusEvent) {
+fn receive(local: &Local, wakes: &Wakes, tracer: &Tracer, node: NodeId, event: BusEvent) {
     match event {
         BusEvent::Address(address, Envelope::Publications(batch)) => {
             local.deliver(&address, &batch);
-            spans::delivered(&address, batch.items().len());
+            tracer.delivered(&address, batch.items().len());
         }
         BusEvent::Address(address, Envelope::Revoke(user)) => local.revoke(&address, &user),
         BusEvent::Control(Envelope::Disconnect { target, code, reason }) => {
@@ -273,10 +281,7 @@ fn receive(local: &Local, wakes: &Wakes, node: NodeId, event: BusEvent) {
             wakes.set_from_remote(shards);
         }
         BusEvent::Control(Envelope::Traced { node: from, by, shards, addresses }) if from != node.uuid() => {
-            if spans::is_on() {
-                spans::record_wake(&wakes::shards(shards), by);
-                spans::published_remotely(addresses, by);
-            }
+            tracer.announced(&wakes::shards(shards), addresses, by);
         }
         BusEvent::Reconnected => local.suspect_loss(),
         // An envelope on the wrong kind of channel is ignored.
@@ -285,11 +290,11 @@ fn receive(local: &Local, wakes: &Wakes, node: NodeId, event: BusEvent) {
 }
 
 /// Publishes wakes for the shards of other nodes. Bits that are set during one publication go with the next.
-async fn pass_wakes_on(wakes: Wakes, bus: Bus, node: NodeId) {
+async fn pass_wakes_on(wakes: Wakes, bus: Bus, tracer: Tracer, node: NodeId) {
     loop {
         let shards = wakes.remote_shards().await;
         let node = node.uuid();
-        if let Some(by) = spans::waker(wakes::shards(shards).into_iter()) {
+        if let Some(by) = tracer.waker(wakes::shards(shards).into_iter()) {
             let _ = bus.publish_control(&Envelope::Traced { node, by, shards, addresses: Vec::new() }).await;
         }
         // An error loses the wake. That is allowed: a wake is a hint, and the tick finds the events.

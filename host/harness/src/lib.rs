@@ -34,6 +34,7 @@ use std::sync::Arc;
 
 use switchboard_core::config::Config;
 use switchboard_runtime::{Backends, Compiler, LoadedRelease, Options, Refusal, ReleaseFile, Runtime};
+use switchboard_telemetry::Tracer;
 
 pub use bench::{Call, Handler, Ran};
 pub use input::complete;
@@ -96,6 +97,7 @@ pub fn read(path: &Path) -> Result<ReleaseFile, Refusal> {
 fn sandbox(data_dir: PathBuf, backends: Backends) -> Result<Runtime, Refusal> {
     let options = Options {
         guest_memory_mib: Config::default().guest_memory_mib,
+        tracer: Tracer::default(),
         compiler: Compiler::InProcess,
         data_dir,
         secret: "the harness keeps what it compiled from its own user's files".to_owned(),

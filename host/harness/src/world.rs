@@ -24,6 +24,7 @@ use switchboard_postgres::{Migrations, Postgres, migrate, owner};
 use switchboard_recording::Scenario;
 use switchboard_redis::{Keyspace, Redis};
 use switchboard_runtime::{Backends, ReleaseFile, Runtime};
+use switchboard_telemetry::Tracer;
 
 /// The database of Redis for tests, which is emptied before each test.
 const REDIS_DATABASE: u32 = 15;
@@ -192,7 +193,8 @@ impl Services {
             .map_err(|_| "Redis does not answer".to_owned())?;
         empty(&redis).await?;
         let wakes = Wakes::default();
-        let hub = Hub::start(&redis, "switchboard-harness", NodeId::random(), wakes.clone());
+        let hub =
+            Hub::start(&redis, "switchboard-harness", NodeId::random(), wakes.clone(), Tracer::default());
         for args in &scenario.redis {
             command(&redis, args).await?;
         }

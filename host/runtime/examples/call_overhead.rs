@@ -18,6 +18,7 @@ use switchboard_contract::frame::Request;
 use switchboard_contract::types::Principal;
 use switchboard_runtime::export::Frame;
 use switchboard_runtime::{Backends, Call, Compiler, Options, ReleaseFile, Runtime};
+use switchboard_telemetry::Tracer;
 
 const PAYLOAD: &str = r#"{"conversation_id":"0198f3c2-7a51-7c3e-9b1a-4f2d8e6b1c90","content":"see you at the con đường at ten, bring the slides","client_msg_id":"7f3d2c1b-0001"}"#;
 
@@ -30,6 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = tempfile::tempdir()?;
     let options = Options {
         guest_memory_mib: 1024,
+        tracer: Tracer::default(),
         compiler: Compiler::InProcess,
         data_dir: data.path().to_owned(),
         secret: "no secret of anyone, only of this run".to_owned(),

@@ -176,9 +176,6 @@ impl Calls for Http {
     }
 
     fn cause(request: &http::Request) -> Option<spans::Context> {
-        if !spans::is_on() {
-            return None;
-        }
         let header = request.headers.iter().find(|(name, _)| name == "traceparent");
         header.and_then(|(_, value)| spans::of_header(value))
     }

@@ -34,7 +34,7 @@ pub(super) fn record_span<E: Export>(
     result: &Result<E::Output, Failure>,
     state: &CallState,
     begun: Instant,
-    (span, cause): (spans::Context, Option<spans::Context>),
+    span: &spans::ActiveSpan,
 ) {
     let outcome = result.as_ref().err().map_or("returned", |failure| failure.kind.as_str());
     let mut attributes = span_attributes(release, state);
@@ -44,7 +44,7 @@ pub(super) fn record_span<E: Export>(
         ("cpu_us", state.middleware.clock.spent().as_micros().to_string()),
     ]);
     let name = format!("{} {}", E::NAME, release.name());
-    span.record(spans::cause(cause), name, E::SPAN_KIND, begun, attributes, ending::<E>(result).is_bad());
+    span.end(name, E::SPAN_KIND, begun, attributes, ending::<E>(result).is_bad());
 }
 
 /// Classifies how a call ended, for the statistics.

@@ -45,7 +45,7 @@ use switchboard_core::config::{Config, RecordingSettings};
 use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_core::limits;
 use switchboard_recording::{Recorder, Recording};
-use switchboard_telemetry::spans;
+use switchboard_telemetry::{Tracer, spans};
 
 pub use crate::interfaces::Backends;
 pub use crate::interfaces::call::{Function, InjectedFault, Responder, Response, Source};
@@ -65,6 +65,8 @@ pub struct Call {
     pub id: Arc<str>,
     /// The request of a client or an operator that caused the call, for logs and spans.
     pub request: Option<RequestId>,
+    /// The span that caused the call. Otherwise the input may name one.
+    pub cause: Option<spans::Context>,
     /// Only calls about a connection have one. During a frame call, `channels.subscribe` gates it.
     pub connection: Option<ConnectionId>,
 }
@@ -72,7 +74,7 @@ pub struct Call {
 impl Call {
     /// A call with a new id and without a request.
     pub fn new(connection: Option<ConnectionId>) -> Self {
-        Self { id: Uuid::now_v7().to_string().into(), request: None, connection }
+        Self { id: Uuid::now_v7().to_string().into(), request: None, cause: None, connection }
     }
 }
 
@@ -86,6 +88,7 @@ pub struct Options {
     pub traces: Option<RecordingSettings>,
     /// The memory of all calls together, beyond [`limits::MEMORY_FREE_BYTES`] for each.
     pub guest_memory_mib: u32,
+    pub tracer: Tracer,
 }
 
 /// The sandbox of one process.
@@ -96,11 +99,12 @@ pub struct Runtime {
     background: BackgroundThreads,
     recordings: Option<Recordings>,
     backends: Arc<Backends>,
+    tracer: Tracer,
 }
 
 impl Runtime {
     /// Makes a runtime that compiles with this program as the child.
-    pub fn new(config: &Config, backends: Backends) -> Result<Self, Refusal> {
+    pub fn new(config: &Config, backends: Backends, tracer: Tracer) -> Result<Self, Refusal> {
         let secret = config.secret().map_err(|error| Refusal::of_host(error.to_string()))?.to_owned();
         // The running program, also after another version has replaced its file: the artifacts of that one
         // would not load.
@@ -116,6 +120,7 @@ impl Runtime {
             secret,
             traces: config.recordings(),
             guest_memory_mib: config.guest_memory_mib,
+            tracer,
         };
         Self::with(options, backends)
     }
@@ -130,6 +135,7 @@ impl Runtime {
             background: BackgroundThreads::new(Turns::count()),
             recordings: options.traces.map(Recordings::new),
             backends: Arc::new(backends),
+            tracer: options.tracer,
         })
     }
 
@@ -268,13 +274,15 @@ impl Runtime {
             release.stats.record(E::TRIGGER, caller, begun.elapsed(), ending, Used::default());
             return (Err(busy), None);
         };
-        let cause = E::cause(&input);
-        let traced = matches!(source, Source::Live).then(|| spans::begin(cause)).flatten();
+        let span = match source {
+            Source::Live if self.tracer.is_on() => self.tracer.begin(call.cause.or_else(|| E::cause(&input))),
+            _ => None,
+        };
         let mut state = self.state(release, call, source, recorder);
-        state.middleware.traced = traced;
-        if traced.is_some() {
+        if span.is_some() {
             state.middleware.span_attributes = invoke::span_attributes(release, &state);
         }
+        state.middleware.span = span.clone();
         let store = store::build(&self.env.engine, state);
         let clock = store.data().middleware.clock.clone();
         let (release_of_call, input_of_call) = (release.clone(), input.clone());
@@ -289,8 +297,8 @@ impl Runtime {
         let used = Used { cpu: state.middleware.clock.spent(), memory_bytes: state.memory.bytes() };
         let caller = E::caller(&input);
         release.stats.record(E::TRIGGER, caller, begun.elapsed(), invoke::ending::<E>(&result), used);
-        if let Some(traced) = traced {
-            invoke::record_span::<E>(release, &result, &state, begun, (traced, cause));
+        if let Some(span) = &span {
+            invoke::record_span::<E>(release, &result, &state, begun, span);
         }
         if let Err(failure) = &result {
             invoke::log_failure(release, E::NAME, caller, failure, &state);

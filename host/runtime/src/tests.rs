@@ -10,6 +10,7 @@ use switchboard_contract::schedule;
 use switchboard_core::config::RecordedCalls;
 use switchboard_core::error::Blame;
 use switchboard_recording::{Outcome, redact_secrets};
+use switchboard_telemetry::Tracer;
 
 struct Sandbox {
     runtime: Arc<Runtime>,
@@ -20,6 +21,7 @@ fn sandbox() -> Sandbox {
     let data = tempfile::tempdir().unwrap();
     let options = Options {
         guest_memory_mib: 128,
+        tracer: Tracer::default(),
         compiler: Compiler::InProcess,
         data_dir: data.path().to_owned(),
         secret: "a secret of at least thirty-two characters".into(),

@@ -30,7 +30,7 @@ use switchboard_releases::registry::Registry;
 use switchboard_releases::repository::Repository;
 use switchboard_releases::{Rollout, Trust};
 use switchboard_runtime::{Backends, Runtime};
-use switchboard_telemetry as telemetry;
+use switchboard_telemetry::{self as telemetry, Telemetry};
 
 pub use generations::keyspace;
 
@@ -82,7 +82,7 @@ impl App {
     pub async fn start(mut config: Config) -> Result<Self, Error> {
         let began = Instant::now();
         let node = NodeId::random();
-        let metrics = telemetry::start(&config, node).map_err(of("log"))?;
+        let Telemetry { metrics, tracer } = telemetry::start(&config, node).map_err(of("log"))?;
         for variable in &config.unknown_variables {
             warn!(variable, "the environment variable {variable} is not a setting and has no effect");
         }
@@ -99,7 +99,7 @@ impl App {
         let keyspace = keyspace(&fleet, postgres.fleet());
         let redis = Redis::connect(&config, keyspace).map_err(of("redis"))?;
         let wakes = Wakes::default();
-        let hub = Hub::start(&redis, &redis::namespace(&fleet.name), node, wakes.clone());
+        let hub = Hub::start(&redis, &redis::namespace(&fleet.name), node, wakes.clone(), tracer.clone());
         let revocations = Revocations::start(postgres.revocations(), postgres.epochs(), hub.clone())
             .await
             .map_err(of("revocations"))?;
@@ -108,10 +108,17 @@ impl App {
         let keys_again_after = auth.read_keys().await;
 
         let backends = Backends::new(postgres.clone(), redis.clone(), hub.clone(), wakes.clone());
-        let runtime = Arc::new(Runtime::new(&config, backends).map_err(of("runtime"))?);
+        let runtime = Arc::new(Runtime::new(&config, backends, tracer.clone()).map_err(of("runtime"))?);
         let registry = Arc::new(Registry::new());
-        let triggers =
-            Triggers::new(node, registry.clone(), runtime.clone(), hub.clone(), postgres.clone(), wakes);
+        let triggers = Triggers::new(
+            node,
+            registry.clone(),
+            runtime.clone(),
+            hub.clone(),
+            postgres.clone(),
+            wakes,
+            tracer,
+        );
         let tls = Tls::of(&config).map_err(of("tls"))?;
         let tickets = Tickets::new(redis.clone());
         let (calls, connections) = (triggers.clone(), Arc::new(hub.clone()));

@@ -1,5 +1,7 @@
-//! Log lines and metrics of the process. Each exists once in a process; a second start (several hosts in one
-//! test process) shares the first. No line may contain payloads or secrets.
+//! Log lines, metrics and spans. The first two exist once in a process, because the crates `tracing` and
+//! `metrics` have one global subscriber and one global recorder: a second start (several nodes in one test
+//! process) shares the first. Spans belong to a node: its [`Tracer`] is passed on as a value. No line and no
+//! span may contain payloads or secrets.
 
 #![warn(unreachable_pub)]
 
@@ -12,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use lines::Lines;
 
 pub use lines::in_one_line;
+pub use spans::Tracer;
 
 use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
@@ -33,6 +36,12 @@ const BYTES: [f64; 9] =
     [64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
 /// Buckets for batches and other counts.
 const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// The telemetry of a node.
+pub struct Telemetry {
+    pub metrics: Metrics,
+    pub tracer: Tracer,
+}
 
 /// The metrics of the process.
 #[derive(Clone)]
@@ -59,7 +68,7 @@ impl Metrics {
 /// Histograms are bucketed by the unit their name ends with: `_seconds`, `_bytes`, anything else counts.
 ///
 /// # Errors If `config.log` is not a filter.
-pub fn start(config: &Config, node: NodeId) -> Result<Metrics, String> {
+pub fn start(config: &Config, node: NodeId) -> Result<Telemetry, String> {
     static STARTED: OnceLock<PrometheusHandle> = OnceLock::new();
     let filter = EnvFilter::try_new(filter::of_crates(&config.log))
         .map_err(|error| format!("`log` is not a filter such as `info,switchboard_fanout=debug`: {error}"))?;
@@ -67,8 +76,7 @@ pub fn start(config: &Config, node: NodeId) -> Result<Metrics, String> {
         log_to_stderr(filter, config.log_json, node);
         record_metrics(node)
     });
-    otlp::start(config, node)?;
-    Ok(Metrics(handle.clone()))
+    Ok(Telemetry { metrics: Metrics(handle.clone()), tracer: otlp::start(config, node)? })
 }
 
 /// An existing subscriber or recorder (that of a test) stays.
@@ -108,7 +116,7 @@ mod tests {
     #[test]
     fn what_was_counted_is_rendered_with_its_node() {
         // Another test of this process may have started first, with its own node.
-        let metrics = start(&Config::default(), NodeId::random()).unwrap();
+        let Telemetry { metrics, .. } = start(&Config::default(), NodeId::random()).unwrap();
         metrics::histogram!("switchboard_test_seconds").record(0.002);
         metrics::counter!("switchboard_test_total").increment(1);
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::spans::{EXPORTER, Exporter, Span};
+use super::spans::{Span, Tracer};
 use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
 use switchboard_core::limits;
@@ -23,11 +23,12 @@ use switchboard_core::limits;
 /// The path of collectors, below the configured address.
 const PATH: &str = "/v1/traces";
 
-/// Starts the exporter if the configuration names a collector. Once in a process.
+/// Starts an exporter if the configuration names a collector. Returns the tracer that feeds it; without a
+/// collector, one that records nothing.
 ///
 /// # Errors If the collector's address or the sample's share is not valid.
-pub(super) fn start(config: &Config, node: NodeId) -> Result<(), String> {
-    let Some(endpoint) = &config.otlp_endpoint else { return Ok(()) };
+pub(super) fn start(config: &Config, node: NodeId) -> Result<Tracer, String> {
+    let Some(endpoint) = &config.otlp_endpoint else { return Ok(Tracer::default()) };
     let uri: Uri = endpoint.parse().map_err(|error| format!("`otlp_endpoint` is not an address: {error}"))?;
     let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or(
         "`otlp_endpoint` is `http://host:port` of a collector beside this node; it speaks TLS to the rest of the world",
@@ -37,12 +38,10 @@ pub(super) fn start(config: &Config, node: NodeId) -> Result<(), String> {
     }
     let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(4318));
     let path = if uri.path().len() > 1 { uri.path().to_owned() } else { PATH.to_owned() };
-    let (spans, queue) = mpsc::channel(limits::SPANS_WAITING_MAX);
-    if EXPORTER.set(Exporter { sample: config.otlp_sample, spans }).is_ok() {
-        info!(%address, sample = config.otlp_sample, "spans go to a collector");
-        tokio::spawn(export(queue, address, path, node));
-    }
-    Ok(())
+    let (tracer, queue) = Tracer::new(config.otlp_sample);
+    info!(%address, sample = config.otlp_sample, "spans go to a collector");
+    tokio::spawn(export(queue, address, path, node));
+    Ok(tracer)
 }
 
 async fn export(mut queue: mpsc::Receiver<Span>, address: String, path: String, node: NodeId) {
@@ -177,8 +176,8 @@ mod tests {
             (with("https://collector:4318", 0.1), "otlp_endpoint"),
             (with("http://127.0.0.1:4318", 1.5), "otlp_sample"),
         ] {
-            assert!(start(&bad, NodeId::random()).unwrap_err().contains(said));
+            assert!(start(&bad, NodeId::random()).err().unwrap().contains(said));
         }
-        start(&Config::default(), NodeId::random()).unwrap();
+        assert!(!start(&Config::default(), NodeId::random()).unwrap().is_on());
     }
 }

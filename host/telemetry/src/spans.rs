@@ -2,12 +2,13 @@
 //! are off unless a collector is configured. Then a share of the calls is sampled when they begin, and only
 //! those cost anything. No argument, no answer and no message text is in a span.
 //!
-//! Spans are made when their work is over, in three places. The host needs nothing else of the API, so
-//! [`super::otlp`] writes them as OTLP/HTTP in JSON.
+//! The [`Tracer`] is a value, which the start of a node passes to the runtime, the hub and the triggers:
+//! several nodes in one process have one each. Spans are made when their work is over, in three places. The
+//! host needs nothing else of the API, so [`super::otlp`] writes them as OTLP/HTTP in JSON.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::OnceLock;
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -47,42 +48,124 @@ pub enum Kind {
     Consumer = 5,
 }
 
-pub(super) struct Exporter {
+/// Begins the spans of one node and knows their effects. Clones share its state. The default records nothing.
+#[derive(Clone, Default)]
+pub struct Tracer(Option<Arc<Shared>>);
+
+struct Shared {
     /// The share of the sampled calls.
-    pub sample: f64,
-    pub spans: mpsc::Sender<Span>,
+    sample: f64,
+    /// To the exporter. Spans that find no place are dropped and counted.
+    spans: mpsc::Sender<Span>,
+    effects: Effects,
 }
 
-pub(super) static EXPORTER: OnceLock<Exporter> = OnceLock::new();
-
-tokio::task_local! {
-    static PARENT: Cell<Option<Context>>;
+/// A span that has begun. A call holds it until its end.
+#[derive(Clone)]
+pub struct ActiveSpan {
+    tracer: Arc<Shared>,
+    context: Context,
+    parent: Option<u64>,
 }
 
-/// The span of a call that begins: always if its cause is traced, otherwise by the sample. None costs
-/// nothing.
-pub fn begin(cause: Option<Context>) -> Option<Context> {
-    let exporter = EXPORTER.get()?;
-    let cause = cause.or_else(|| PARENT.try_with(Cell::get).ok().flatten());
-    match cause {
-        Some(cause) => Some(Context { span: an_id(), ..cause }),
-        None if rand::random::<f64>() < exporter.sample => {
-            Some(Context { trace: rand::random::<u128>().max(1), span: an_id() })
-        }
-        None => None,
+impl fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_on() { "Tracer(on)" } else { "Tracer(off)" })
     }
 }
 
-/// The cause that `begin` found, for the record of the span.
-pub fn cause(given: Option<Context>) -> Option<u64> {
-    given.or_else(|| PARENT.try_with(Cell::get).ok().flatten()).map(|cause| cause.span)
+impl Tracer {
+    /// A tracer that sends its spans to this queue, at most [`limits::SPANS_WAITING_MAX`] at a time.
+    pub(super) fn new(sample: f64) -> (Self, mpsc::Receiver<Span>) {
+        let (spans, queue) = mpsc::channel(limits::SPANS_WAITING_MAX);
+        (Self(Some(Arc::new(Shared { sample, spans, effects: Effects::default() }))), queue)
+    }
+
+    /// Whether tracing is on.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The span of a call that begins: always if its cause is traced, otherwise by the sample. `None` costs
+    /// nothing.
+    pub fn begin(&self, cause: Option<Context>) -> Option<ActiveSpan> {
+        let shared = self.0.as_ref()?;
+        let context = match cause {
+            Some(cause) => Context { span: an_id(), ..cause },
+            None if rand::random::<f64>() < shared.sample => {
+                Context { trace: rand::random::<u128>().max(1), span: an_id() }
+            }
+            None => return None,
+        };
+        Some(ActiveSpan { tracer: shared.clone(), context, parent: cause.map(|cause| cause.span) })
+    }
 }
 
-/// Makes this span the cause of the calls inside.
-pub async fn under<T>(cause: Option<Context>, work: impl Future<Output = T>) -> T {
-    match cause {
-        Some(_) => PARENT.scope(Cell::new(cause), work).await,
-        None => work.await,
+impl ActiveSpan {
+    /// Records a child span that is over now.
+    pub fn child(
+        &self,
+        name: impl Into<String>,
+        kind: Kind,
+        began: Instant,
+        attributes: Vec<(&'static str, String)>,
+    ) {
+        self.tracer.record_child(self.context, name, kind, began, attributes);
+    }
+
+    /// Records the span, which is over now.
+    pub fn end(
+        &self,
+        name: impl Into<String>,
+        kind: Kind,
+        began: Instant,
+        attributes: Vec<(&'static str, String)>,
+        failed: bool,
+    ) {
+        self.tracer.record(self.context, self.parent, name, kind, began, attributes, failed);
+    }
+
+    /// The call woke shards of the outbox.
+    pub fn woke(&self, shards: &[u32]) {
+        self.tracer.effects.record_wake(shards, self.context);
+    }
+
+    /// The call publishes to these addresses.
+    pub fn publishes(&self, addresses: impl Iterator<Item = Address>) {
+        self.tracer.effects.keep(addresses, self.context, false);
+    }
+}
+
+impl Shared {
+    fn record_child(
+        &self,
+        cause: Context,
+        name: impl Into<String>,
+        kind: Kind,
+        began: Instant,
+        attributes: Vec<(&'static str, String)>,
+    ) {
+        let context = Context { span: an_id(), ..cause };
+        self.record(context, Some(cause.span), name, kind, began, attributes, false);
+    }
+
+    #[allow(clippy::too_many_arguments)] // the fields of a span
+    fn record(
+        &self,
+        context: Context,
+        parent: Option<u64>,
+        name: impl Into<String>,
+        kind: Kind,
+        began: Instant,
+        attributes: Vec<(&'static str, String)>,
+        failed: bool,
+    ) {
+        let took = began.elapsed();
+        let began = SystemTime::now() - took;
+        let span = Span { context, parent, name: name.into(), kind, began, took, attributes, failed };
+        if self.spans.try_send(span).is_err() {
+            metrics::counter!("switchboard_spans_dropped_total").increment(1);
+        }
     }
 }
 
@@ -97,56 +180,24 @@ pub fn of_header(text: &str) -> Option<Context> {
     (plausible && sampled).then_some(Context { trace, span })
 }
 
-/// Whether tracing is on.
-pub fn is_on() -> bool {
-    EXPORTER.get().is_some()
-}
-
-impl Context {
-    /// Records a child span that is over now.
-    pub fn child(
-        self,
-        name: impl Into<String>,
-        kind: Kind,
-        began: Instant,
-        attributes: Vec<(&'static str, String)>,
-    ) {
-        let context = Self { span: an_id(), ..self };
-        context.record(Some(self.span), name, kind, began, attributes, false);
-    }
-
-    /// Records the span, which is over now.
-    pub fn record(
-        self,
-        parent: Option<u64>,
-        name: impl Into<String>,
-        kind: Kind,
-        began: Instant,
-        attributes: Vec<(&'static str, String)>,
-        failed: bool,
-    ) {
-        let Some(exporter) = EXPORTER.get() else { return };
-        let took = began.elapsed();
-        let began = SystemTime::now() - took;
-        let span = Span { context: self, parent, name: name.into(), kind, began, took, attributes, failed };
-        if exporter.spans.try_send(span).is_err() {
-            metrics::counter!("switchboard_spans_dropped_total").increment(1);
-        }
-    }
-}
-
 fn an_id() -> u64 {
     rand::random::<u64>().max(1)
 }
 
-// ---- effects of a call on other nodes -------------------------------------------------------------------
+// ---- effects of a call, here and on other nodes ---------------------------------------------------------
 
-/// Calls that woke a shard of the outbox. The last of them counts as the cause of the consumers' next calls
-/// for that shard.
-static WOKE: Mutex<Vec<(u32, Context, Instant)>> = Mutex::new(Vec::new());
-/// Addresses of publications of traced calls that have not arrived here yet.
-static PUBLISHED: Mutex<VecDeque<Published>> = Mutex::new(VecDeque::new());
-static UNDELIVERED: AtomicUsize = AtomicUsize::new(0);
+/// The effects of traced calls that are not over yet. Both lists have at most [`limits::TRACES_PENDING_MAX`]
+/// entries. Beyond that, a wake has no cause, and the oldest publication is forgotten.
+#[derive(Default)]
+struct Effects {
+    /// Calls that woke a shard of the outbox. The last of them counts as the cause of the consumers' next
+    /// calls for that shard.
+    woke: Mutex<Vec<(u32, Context, Instant)>>,
+    /// Addresses of publications of traced calls that have not arrived here yet.
+    published: Mutex<VecDeque<Published>>,
+    /// The length of `published`, to be read without its lock.
+    undelivered: AtomicUsize,
+}
 
 struct Published {
     address: Address,
@@ -162,83 +213,100 @@ impl Published {
     }
 }
 
-/// A traced call woke shards of the outbox.
-pub fn record_wake(shards: &[u32], by: Context) {
-    let mut woke = WOKE.lock();
-    for shard in shards {
-        woke.retain(|(known, ..)| known != shard);
-        if woke.len() < limits::TRACES_PENDING_MAX {
-            woke.push((*shard, by, Instant::now()));
+impl Tracer {
+    /// A traced call of another node woke these shards and publishes to these addresses.
+    pub fn announced(&self, shards: &[u32], addresses: Vec<Address>, by: Context) {
+        if let Some(shared) = &self.0 {
+            shared.effects.record_wake(shards, by);
+            shared.effects.keep(addresses.into_iter(), by, true);
         }
     }
-}
 
-/// The call that woke one of these shards last; several consumers may ask.
-pub fn waker(shards: impl Iterator<Item = u32>) -> Option<Context> {
-    if !is_on() {
-        return None;
+    /// The call that woke one of these shards last; several consumers may ask.
+    pub fn waker(&self, shards: impl Iterator<Item = u32>) -> Option<Context> {
+        self.0.as_ref()?.effects.waker(shards)
     }
-    let woke = WOKE.lock();
-    let of_shard = |shard| woke.iter().rev().find(|(known, ..)| *known == shard);
-    let (_, by, since) = shards.filter_map(of_shard).max_by_key(|(.., since)| *since)?;
-    (since.elapsed() < limits::TRACED_WAKE_VALID_FOR).then_some(*by)
-}
 
-/// A traced call of this node publishes.
-pub fn published(addresses: impl Iterator<Item = Address>, by: Context) {
-    keep(addresses, by, false);
-}
-
-/// A traced call of another node publishes.
-pub fn published_remotely(addresses: Vec<Address>, by: Context) {
-    keep(addresses.into_iter(), by, true);
-}
-
-fn keep(addresses: impl Iterator<Item = Address>, by: Context, is_announced: bool) {
-    let mut published = PUBLISHED.lock();
-    for address in addresses {
-        if published.len() == limits::TRACES_PENDING_MAX {
-            published.pop_front();
-        }
-        published.push_back(Published { address, by, since: Instant::now(), is_announced });
+    /// The traced calls that publish to these addresses, which the other nodes must know before.
+    pub fn take_unannounced<'a>(
+        &self,
+        addresses: impl Iterator<Item = &'a Address>,
+    ) -> Vec<(Context, Vec<Address>)> {
+        self.0.as_ref().map_or_else(Vec::new, |shared| shared.effects.take_unannounced(addresses))
     }
-    UNDELIVERED.store(published.len(), Relaxed);
+
+    /// A batch for this address has reached the queues of its readers here. If there were several
+    /// publications, this is the newest: the batch contains the others, or this node had no reader.
+    pub fn delivered(&self, address: &Address, pushes: usize) {
+        let Some(shared) = &self.0 else { return };
+        let Some((by, since)) = shared.effects.take_delivered(address) else { return };
+        let attributes = vec![("address", address.as_str().to_owned()), ("pushes", pushes.to_string())];
+        shared.record_child(by, "fan-out", Kind::Consumer, since, attributes);
+    }
 }
 
-/// The traced calls that publish to these addresses, which the other nodes must know before.
-pub fn take_unannounced<'a>(addresses: impl Iterator<Item = &'a Address>) -> Vec<(Context, Vec<Address>)> {
-    let mut unannounced: Vec<(Context, Vec<Address>)> = Vec::new();
-    if UNDELIVERED.load(Relaxed) == 0 {
-        return unannounced;
-    }
-    let mut published = PUBLISHED.lock();
-    for address in addresses {
-        let is_it = |known: &&mut Published| !known.is_announced && known.address == *address;
-        let Some(newest) = published.iter_mut().rev().find(is_it) else { continue };
-        newest.is_announced = true;
-        match unannounced.iter_mut().find(|(by, _)| *by == newest.by) {
-            Some((_, of)) => of.push(address.clone()),
-            None => unannounced.push((newest.by, vec![address.clone()])),
+impl Effects {
+    fn record_wake(&self, shards: &[u32], by: Context) {
+        let mut woke = self.woke.lock();
+        for shard in shards {
+            woke.retain(|(known, ..)| known != shard);
+            if woke.len() < limits::TRACES_PENDING_MAX {
+                woke.push((*shard, by, Instant::now()));
+            }
         }
     }
-    unannounced
-}
 
-/// A batch for this address has reached the queues of its readers here. If there were several publications,
-/// this is the newest: the batch contains the others, or this node had no reader.
-pub fn delivered(address: &Address, pushes: usize) {
-    if UNDELIVERED.load(Relaxed) == 0 {
-        return;
+    fn waker(&self, shards: impl Iterator<Item = u32>) -> Option<Context> {
+        let woke = self.woke.lock();
+        let of_shard = |shard| woke.iter().rev().find(|(known, ..)| *known == shard);
+        let (_, by, since) = shards.filter_map(of_shard).max_by_key(|(.., since)| *since)?;
+        (since.elapsed() < limits::TRACED_WAKE_VALID_FOR).then_some(*by)
     }
-    let mut published = PUBLISHED.lock();
-    let newest = published.iter().rfind(|known| known.address == *address && known.may_be_delivered());
-    let newest = newest.map(|known| (known.by, known.since));
-    published.retain(|known| known.address != *address && known.may_be_delivered());
-    UNDELIVERED.store(published.len(), Relaxed);
-    drop(published);
-    let Some((by, since)) = newest else { return };
-    let attributes = vec![("address", address.as_str().to_owned()), ("pushes", pushes.to_string())];
-    by.child("fan-out", Kind::Consumer, since, attributes);
+
+    fn keep(&self, addresses: impl Iterator<Item = Address>, by: Context, is_announced: bool) {
+        let mut published = self.published.lock();
+        for address in addresses {
+            if published.len() == limits::TRACES_PENDING_MAX {
+                published.pop_front();
+            }
+            published.push_back(Published { address, by, since: Instant::now(), is_announced });
+        }
+        self.undelivered.store(published.len(), Relaxed);
+    }
+
+    fn take_unannounced<'a>(
+        &self,
+        addresses: impl Iterator<Item = &'a Address>,
+    ) -> Vec<(Context, Vec<Address>)> {
+        let mut unannounced: Vec<(Context, Vec<Address>)> = Vec::new();
+        if self.undelivered.load(Relaxed) == 0 {
+            return unannounced;
+        }
+        let mut published = self.published.lock();
+        for address in addresses {
+            let is_it = |known: &&mut Published| !known.is_announced && known.address == *address;
+            let Some(newest) = published.iter_mut().rev().find(is_it) else { continue };
+            newest.is_announced = true;
+            match unannounced.iter_mut().find(|(by, _)| *by == newest.by) {
+                Some((_, of)) => of.push(address.clone()),
+                None => unannounced.push((newest.by, vec![address.clone()])),
+            }
+        }
+        unannounced
+    }
+
+    /// Returns the newest publication to this address and its time, and forgets all of this address.
+    fn take_delivered(&self, address: &Address) -> Option<(Context, Instant)> {
+        if self.undelivered.load(Relaxed) == 0 {
+            return None;
+        }
+        let mut published = self.published.lock();
+        let newest = published.iter().rfind(|known| known.address == *address && known.may_be_delivered());
+        let newest = newest.map(|known| (known.by, known.since));
+        published.retain(|known| known.address != *address && known.may_be_delivered());
+        self.undelivered.store(published.len(), Relaxed);
+        newest
+    }
 }
 
 #[cfg(test)]
@@ -266,20 +334,46 @@ mod tests {
     #[test]
     fn what_a_traced_call_publishes_is_announced_once() {
         let address = |name: &str| Address::parse(name).unwrap();
-        // An address of this test alone, because the list belongs to the process.
-        let (lobby, attic) = (address("conv:unannounced-lobby"), address("conv:unannounced-attic"));
+        let (lobby, attic) = (address("conv:lobby"), address("conv:attic"));
+        let (tracer, mut spans) = Tracer::new(0.0);
         let (one, two) = (Context { trace: 1, span: 1 }, Context { trace: 2, span: 2 });
-        published([lobby.clone(), attic.clone()].into_iter(), one);
+        let begin = |cause| tracer.begin(Some(cause)).expect("its cause is traced");
+        let (first, second) = (begin(one), begin(two));
+        first.publishes([lobby.clone(), attic.clone()].into_iter());
         assert_eq!(
-            take_unannounced([&lobby, &attic].into_iter()),
-            [(one, vec![lobby.clone(), attic.clone()])]
+            tracer.take_unannounced([&lobby, &attic].into_iter()),
+            [(first.context, vec![lobby.clone(), attic.clone()])]
         );
         // It did not arrive here; the next publication is of another call, which is not traced.
-        assert_eq!(take_unannounced([&lobby].into_iter()), []);
-        published_remotely(vec![attic.clone()], two);
-        assert_eq!(take_unannounced([&attic].into_iter()), []);
-        published([attic.clone()].into_iter(), two);
-        delivered(&attic, 1);
-        assert_eq!(take_unannounced([&attic].into_iter()), [], "it is heard and over");
+        assert_eq!(tracer.take_unannounced([&lobby].into_iter()), []);
+        tracer.announced(&[], vec![attic.clone()], two);
+        assert_eq!(tracer.take_unannounced([&attic].into_iter()), []);
+        second.publishes([attic.clone()].into_iter());
+        tracer.delivered(&attic, 1);
+        assert_eq!(tracer.take_unannounced([&attic].into_iter()), [], "it is heard and over");
+        let fan_out = spans.try_recv().expect("a span of the fan-out");
+        assert_eq!((fan_out.context.trace, fan_out.parent), (2, Some(second.context.span)));
+    }
+
+    #[test]
+    fn a_call_is_traced_by_its_cause_or_by_the_sample() {
+        let cause = Context { trace: 1, span: 7 };
+        assert!(Tracer::default().begin(Some(cause)).is_none(), "off");
+        let (never, _spans) = Tracer::new(0.0);
+        assert!(never.begin(None).is_none());
+        let (always, mut spans) = Tracer::new(1.0);
+        assert!(always.begin(None).is_some_and(|span| span.parent.is_none()));
+        always.begin(Some(cause)).unwrap().end("call", Kind::Server, Instant::now(), Vec::new(), true);
+        let span = spans.try_recv().unwrap();
+        assert_eq!((span.context.trace, span.parent, span.failed), (1, Some(7), true));
+        assert_ne!(span.context.span, 7);
+    }
+
+    #[test]
+    fn tracers_of_one_process_share_nothing() {
+        let ((one, _one), (other, _other)) = (Tracer::new(1.0), Tracer::new(1.0));
+        one.begin(None).unwrap().woke(&[3]);
+        assert!(one.waker([3].into_iter()).is_some());
+        assert!(other.waker([3].into_iter()).is_none());
     }
 }

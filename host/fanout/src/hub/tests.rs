@@ -12,6 +12,7 @@ use crate::outlet::Taken;
 use switchboard_contract::channels::Publication;
 use switchboard_contract::types::{Position, Push};
 use switchboard_core::config::Config;
+use switchboard_telemetry::Tracer;
 
 /// A Redis server for one test. It is killed at the end.
 struct Server {
@@ -77,7 +78,7 @@ impl Node {
         let wakes = Wakes::default();
         let config = Config { redis_url: Some(redis.url()), ..Config::default() };
         let redis = Redis::connect(&config, switchboard_redis::Keyspace::bare()).unwrap();
-        let hub = Hub::start(&redis, "test", NodeId::random(), wakes.clone());
+        let hub = Hub::start(&redis, "test", NodeId::random(), wakes.clone(), Tracer::default());
         let gaps = hub.gaps().unwrap();
         Self { hub, wakes, gaps }
     }

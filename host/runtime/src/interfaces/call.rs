@@ -251,7 +251,7 @@ pub(crate) struct Middleware {
     recorder: Option<Recorder>,
     secrets: Secrets,
     /// The call's span, if the call is traced.
-    pub(crate) traced: Option<spans::Context>,
+    pub(crate) span: Option<spans::ActiveSpan>,
     /// Attributes of the spans of its host calls. Empty if the call is not traced.
     pub(crate) span_attributes: Vec<(&'static str, String)>,
 }
@@ -276,7 +276,7 @@ impl Middleware {
             last: Vec::new(),
             recorder,
             secrets,
-            traced: None,
+            span: None,
             span_attributes: Vec::new(),
         }
     }
@@ -386,8 +386,8 @@ impl Middleware {
         let last = (self.calls as usize - 1) % limits::LAST_HOST_CALLS;
         self.last[last].answer = Some((bytes, micros.try_into().unwrap_or(u32::MAX)));
         self.host_call_stats.record(function, took);
-        if let Some(traced) = self.traced {
-            traced.child(function.name(), spans::Kind::Client, begun, self.span_attributes.clone());
+        if let Some(span) = &self.span {
+            span.child(function.name(), spans::Kind::Client, begun, self.span_attributes.clone());
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.answered(micros.try_into().unwrap_or(u64::MAX), bytes, || recording::value_of(answer));

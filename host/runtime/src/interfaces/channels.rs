@@ -11,7 +11,6 @@ use switchboard_core::ids::{Address, ConnectionId, UserId};
 use switchboard_core::manifest::Pattern;
 use switchboard_fanout::Addressed;
 use switchboard_protocol::wire::close::Close;
-use switchboard_telemetry::spans;
 
 #[derive(Serialize)]
 struct Publications<'a> {
@@ -44,7 +43,7 @@ struct Disconnect<'a> {
 
 impl channels::Host for CallState {
     async fn publish(&mut self, publications: Vec<Publication>) -> wasmtime::Result<Result<(), Error>> {
-        let (hub, grants, traced) = (&self.backends.hub, &self.terms.grants, self.middleware.traced);
+        let (hub, grants, span) = (&self.backends.hub, &self.terms.grants, self.middleware.span.clone());
         let live = async {
             let mut addressed = Vec::with_capacity(publications.len());
             for publication in &publications {
@@ -52,8 +51,8 @@ impl channels::Host for CallState {
                 answer::frame(&publication.frame).map_err(Error::Refused)?;
                 addressed.push(Addressed { address, publication });
             }
-            if let Some(traced) = traced {
-                spans::published(addressed.iter().map(|to| to.address.clone()), traced);
+            if let Some(span) = span {
+                span.publishes(addressed.iter().map(|to| to.address.clone()));
             }
             match hub {
                 Some(hub) => hub.publish(&addressed).await,

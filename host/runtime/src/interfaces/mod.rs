@@ -113,7 +113,7 @@ impl CallState {
         middleware: Middleware,
         backends: &Arc<Backends>,
     ) -> Self {
-        let Call { id, request, connection } = call;
+        let Call { id, request, connection, cause: _ } = call;
         let deadline = Instant::now() + Duration::from_millis(terms.limits.deadline_ms);
         Self {
             session: backends

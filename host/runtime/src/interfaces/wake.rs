@@ -7,7 +7,6 @@ use super::CallState;
 use super::call::{Function, Stop};
 use switchboard_contract::wake;
 use switchboard_core::limits;
-use switchboard_telemetry::spans;
 
 #[derive(Serialize)]
 struct Args<'a> {
@@ -23,14 +22,14 @@ impl wake::Host for CallState {
             ))
             .into());
         }
-        let traced = self.middleware.traced;
+        let span = self.middleware.span.clone();
         let (wakes, transactions) = (&self.backends.wakes, &mut self.transactions);
         let live = async {
             if transactions.is_open {
                 transactions.wakes.extend(&shards);
             } else if let Some(wakes) = wakes {
-                if let Some(traced) = traced {
-                    spans::record_wake(&shards, traced);
+                if let Some(span) = span {
+                    span.woke(&shards);
                 }
                 wakes.set(&shards);
             }
@@ -44,8 +43,8 @@ impl CallState {
         if let Some(wakes) = &self.backends.wakes
             && !shards.is_empty()
         {
-            if let Some(traced) = self.middleware.traced {
-                spans::record_wake(shards, traced);
+            if let Some(span) = &self.middleware.span {
+                span.woke(shards);
             }
             wakes.set(shards);
         }

@@ -26,7 +26,7 @@ use switchboard_redis::{Keyspace, Redis};
 use switchboard_releases::Trust;
 use switchboard_releases::repository::{Repository, ShadowReport};
 use switchboard_releases::signature::{self, Signature};
-use switchboard_telemetry as telemetry;
+use switchboard_telemetry::{self as telemetry, Telemetry, Tracer};
 use switchboard_testing::manifests::{Manifests, SEND, file};
 use switchboard_testing::with_database;
 
@@ -44,7 +44,7 @@ fn hub(node: NodeId) -> (Hub, Redis) {
         .expect("SWITCHBOARD_TEST_REDIS_URL names a Redis that these tests may write to");
     let config = Config { redis_url: Some(redis_url), ..Config::default() };
     let redis = Redis::connect(&config, Keyspace::bare()).unwrap();
-    (Hub::start(&redis, &node.to_string(), node, Wakes::default()), redis)
+    (Hub::start(&redis, &node.to_string(), node, Wakes::default(), Tracer::default()), redis)
 }
 
 /// A handler with two routes for operators: one returns its request, one takes as long as the test wants.
@@ -93,7 +93,7 @@ impl Host {
     async fn start(pool: sqlx::PgPool, token: Option<&str>, readiness: Readiness) -> Self {
         let node = NodeId::random();
         let config = Arc::new(Config::default());
-        let metrics = telemetry::start(&config, node).unwrap();
+        let Telemetry { metrics, .. } = telemetry::start(&config, node).unwrap();
         let (loader, repository) = (Manifests { of: "a" }, Repository::new(pool.clone()));
         let rollout =
             Arc::new(Rollout::new(node, config, loader, Arc::default(), repository, Trust::default(), || 3));

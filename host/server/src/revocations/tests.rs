@@ -10,6 +10,7 @@ use switchboard_core::shutdown::Shutdown;
 use switchboard_fanout::{ConnectionInfo, Taken, Wakes};
 use switchboard_protocol::session::Credentials;
 use switchboard_redis::{Keyspace, Redis};
+use switchboard_telemetry::Tracer;
 use switchboard_testing::with_database;
 
 async fn node(pool: &PgPool) -> (Revocations, Hub) {
@@ -18,7 +19,7 @@ async fn node(pool: &PgPool) -> (Revocations, Hub) {
     let config = Config { redis_url: Some(redis_url), ..Config::default() };
     let redis = Redis::connect(&config, Keyspace::bare()).unwrap();
     let node = NodeId::random();
-    let hub = Hub::start(&redis, &node.to_string(), node, Wakes::default());
+    let hub = Hub::start(&redis, &node.to_string(), node, Wakes::default(), Tracer::default());
     (
         Revocations::start(
             revocations::Revocations::new(pool.clone()),

@@ -24,6 +24,7 @@ use switchboard_postgres::Postgres;
 use switchboard_postgres::epochs::Epoch;
 use switchboard_releases::registry::Registry;
 use switchboard_runtime::{LoadedRelease, Runtime};
+use switchboard_telemetry::Tracer;
 
 pub struct Triggers {
     node: NodeId,
@@ -32,6 +33,7 @@ pub struct Triggers {
     hub: Hub,
     postgres: Postgres,
     wakes: Wakes,
+    tracer: Tracer,
     /// The position epoch, once it is known. It changes after a failover or restore that lost commits.
     epochs: watch::Sender<Option<Epoch>>,
     touches: connection::Touches,
@@ -47,6 +49,7 @@ impl Triggers {
         hub: Hub,
         postgres: Postgres,
         wakes: Wakes,
+        tracer: Tracer,
     ) -> Arc<Self> {
         Arc::new(Self {
             node,
@@ -55,6 +58,7 @@ impl Triggers {
             hub,
             postgres,
             wakes,
+            tracer,
             epochs: watch::Sender::new(None),
             touches: connection::Touches::default(),
             admission: connection::Admission::default(),

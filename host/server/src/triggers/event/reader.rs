@@ -20,7 +20,6 @@ use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::wakes::Listener;
 use switchboard_postgres::outbox::{self, Cursor, Feed, Heads, Page, Stored, Waiting};
 use switchboard_runtime::{Call, LoadedRelease, export};
-use switchboard_telemetry::spans;
 
 /// A change of the shards that this consumer has on this node.
 pub(super) enum CursorUpdate {
@@ -353,9 +352,9 @@ impl Reader {
         let call = |batch: Arc<export::Events>| {
             let (triggers, release) = (self.triggers.clone(), release.clone());
             async move {
-                let waker = spans::waker(batch.events.iter().map(|event| event.shard));
-                spans::under(waker, triggers.runtime.call::<export::Event>(&release, Call::new(None), batch))
-                    .await
+                let cause = triggers.tracer.waker(batch.events.iter().map(|event| event.shard));
+                let call = Call { cause, ..Call::new(None) };
+                triggers.runtime.call::<export::Event>(&release, call, batch).await
             }
         };
         deliver(batch, binding.attempts, call).await
