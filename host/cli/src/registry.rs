@@ -268,7 +268,7 @@ impl From<Asked> for Error {
 
 async fn get(url: &Uri, headers: &[(HeaderName, &str)], bytes_max: usize) -> Result<Answer, Asked> {
     fetch::get(url, headers, bytes_max).await.map_err(|error| match error {
-        fetch::Error::TooLarge(_) => Asked::TooLarge,
+        switchboard_http::Error::TooLarge(_) => Asked::TooLarge,
         error => Asked::Failed(Error::Away(short(&error.to_string()))),
     })
 }

@@ -14,11 +14,12 @@ use std::{fmt, fs, io};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::error::Error;
 use crate::limits;
 pub use environment::variable;
 
 /// The begin of environment variables; `__` separates levels: `SWITCHBOARD_HANDLERS__SEND_MESSAGE__…`.
-const PREFIX: &str = "SWITCHBOARD_";
+pub(crate) const PREFIX: &str = "SWITCHBOARD_";
 /// Settings with their old names, which still work.
 const RENAMED: [(&str, &str); 4] = [
     ("trace_dir", "recording_dir"),
@@ -204,16 +205,6 @@ pub struct RecordingSettings {
     pub bodies: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("cannot read {path}: {1}", path = .0.display())]
-    Read(PathBuf, io::Error),
-    #[error("{place}: {reason}")]
-    Invalid { place: String, reason: String },
-    #[error("`{setting}` is not set ({PREFIX}{}): {why}", setting.to_uppercase())]
-    Missing { setting: &'static str, why: &'static str },
-}
-
 impl Config {
     /// Reads the file (the default one may be absent) and the process's environment.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
@@ -234,7 +225,7 @@ impl Config {
         text: &str,
         environment: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, Error> {
-        let invalid = |source: &str, reason: &dyn fmt::Display| Error::Invalid {
+        let invalid = |source: &str, reason: &dyn fmt::Display| Error::Setting {
             place: source.to_owned(),
             reason: reason.to_string().trim_end().to_owned(),
         };
@@ -355,7 +346,7 @@ impl Config {
             ("admin_token", &self.admin_token, 16),
         ] {
             if value.as_ref().is_some_and(|value| value.len() < least) {
-                return Err(Error::Invalid {
+                return Err(Error::Setting {
                     place: setting.to_owned(),
                     reason: format!("a secret has at least {least} characters"),
                 });

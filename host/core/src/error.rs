@@ -1,17 +1,25 @@
-//! The party at fault for a failure. Every error of the host has one; logs, metrics and answers depend on it.
+//! The grammar of errors. A crate of the host has one error type at its root, `Error`. It is [`Blamed`]: it
+//! says whose fault the error is. Types that say more precisely what happened (the outcome of a statement, of
+//! a call) stay beside it, or are the content of one of its variants.
 
-use std::fmt;
+use std::path::PathBuf;
+use std::{fmt, io};
+
+use crate::config::PREFIX;
 
 /// The party that must act to remove the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Blame {
     /// The client sent something that the rules forbid.
     Client,
+    /// The operator gave a wrong setting, file or command, or asked for something that the fleet cannot do
+    /// now.
+    Operator,
     /// A handler trapped, looped, or broke the contract.
     Guest,
     /// This process.
     Host,
-    /// Postgres, Redis or the network to them.
+    /// Postgres, Redis or the network to them. The same request may succeed later.
     Backend,
 }
 
@@ -20,6 +28,7 @@ impl Blame {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
+            Self::Operator => "operator",
             Self::Guest => "guest",
             Self::Host => "host",
             Self::Backend => "backend",
@@ -30,5 +39,35 @@ impl Blame {
 impl fmt::Display for Blame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// An error that says whose fault it is.
+pub trait Blamed: std::error::Error {
+    fn blame(&self) -> Blame;
+}
+
+/// A setting or a manifest that the host cannot use.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file with settings cannot be read.
+    #[error("cannot read {path}: {1}", path = .0.display())]
+    Read(PathBuf, io::Error),
+    /// The setting, file or variable at `place` breaks a rule.
+    #[error("{place}: {reason}")]
+    Setting { place: String, reason: String },
+    #[error("`{setting}` is not set ({PREFIX}{}): {why}", setting.to_uppercase())]
+    Missing { setting: &'static str, why: &'static str },
+    /// A manifest breaks a rule: the field, and the expected value.
+    #[error("manifest: {0}")]
+    Manifest(String),
+}
+
+impl Blamed for Error {
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Read(..) | Self::Setting { .. } | Self::Missing { .. } => Blame::Operator,
+            Self::Manifest(_) => Blame::Guest,
+        }
     }
 }

@@ -13,3 +13,5 @@ pub mod quota;
 pub mod shares;
 pub mod shutdown;
 pub mod timestamp;
+
+pub use error::{Blame, Blamed, Error};

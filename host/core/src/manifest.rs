@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::limits;
 
 /// The name of the custom section that carries `handler.toml` inside a release file.
@@ -259,21 +260,17 @@ impl Pattern {
     }
 }
 
-/// The broken rule of a manifest: the field, and the expected value.
-#[derive(Debug, PartialEq, thiserror::Error)]
-#[error("manifest: {0}")]
-pub struct Invalid(String);
-
 impl Manifest {
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
+    pub fn parse(text: &str) -> Result<Self, Error> {
         let manifest: Self =
-            toml::from_str(text).map_err(|error| Invalid(error.to_string().trim_end().to_owned()))?;
+            toml::from_str(text).map_err(|error| Error::Manifest(error.to_string().trim_end().to_owned()))?;
         manifest.check()?;
         Ok(manifest)
     }
 
-    fn check(&self) -> Result<(), Invalid> {
-        let rule = |holds: bool, what: &str| if holds { Ok(()) } else { Err(Invalid(what.to_owned())) };
+    fn check(&self) -> Result<(), Error> {
+        let rule =
+            |holds: bool, what: &str| if holds { Ok(()) } else { Err(Error::Manifest(what.to_owned())) };
 
         rule(is_name(&self.name), "`name` is 1 to 64 lower-case letters, digits and dashes")?;
         rule(

@@ -15,7 +15,7 @@ use super::props::{Live, Props};
 use super::world::Services;
 use super::{Handler, Harness};
 use switchboard_recording::{Outcome, Recording, Scenario, Secrets};
-use switchboard_runtime::{Refusal, Responder, Response};
+use switchboard_runtime::{Error, Responder, Response};
 
 /// The number of attempts, and the findings.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ fn wrong_answers(function: &str) -> Vec<Value> {
 
 /// Runs without services: after the fault, host calls with an answer in the recording get it, and all others
 /// are unavailable.
-pub async fn scripted(harness: &Harness, subjects: &[Subject]) -> Result<Faults, Refusal> {
+pub async fn scripted(harness: &Harness, subjects: &[Subject]) -> Result<Faults, Error> {
     let mut faults = Faults::default();
     for subject in subjects {
         let handler = harness.load_bytes(subject.file.bytes.clone()).await?;

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use switchboard_core::config::Config;
-use switchboard_runtime::{Backends, Compiler, LoadedRelease, Options, Refusal, ReleaseFile, Runtime};
+use switchboard_runtime::{Backends, Compiler, Error, LoadedRelease, Options, ReleaseFile, Runtime};
 use switchboard_telemetry::Tracer;
 
 pub use bench::{Call, Handler, Ran};
@@ -48,21 +48,21 @@ pub struct Harness {
 
 impl Harness {
     /// Keeps compiled code in the system's directory for temporary files, for the next run.
-    pub fn alone() -> Result<Self, Refusal> {
+    pub fn alone() -> Result<Self, Error> {
         Self::keeping(&std::env::temp_dir().join("switchboard-harness"))
     }
 
     /// The same with another directory for compiled code.
-    pub fn keeping(directory: &Path) -> Result<Self, Refusal> {
+    pub fn keeping(directory: &Path) -> Result<Self, Error> {
         Ok(Self { runtime: Arc::new(sandbox(directory.to_owned(), Backends::default())?) })
     }
 
     /// A sandbox with these services.
-    pub fn over(directory: &Path, backends: Backends) -> Result<Self, Refusal> {
+    pub fn over(directory: &Path, backends: Backends) -> Result<Self, Error> {
         Ok(Self { runtime: Arc::new(sandbox(directory.to_owned(), backends)?) })
     }
 
-    pub async fn load(&self, file: impl AsRef<Path>) -> Result<Handler, Refusal> {
+    pub async fn load(&self, file: impl AsRef<Path>) -> Result<Handler, Error> {
         self.load_with(&read(file.as_ref())?, BTreeMap::new()).await
     }
 
@@ -71,11 +71,11 @@ impl Harness {
         &self,
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
-    ) -> Result<Handler, Refusal> {
+    ) -> Result<Handler, Error> {
         Ok(Handler::new(self.runtime.clone(), self.runtime.load(file, settings).await?))
     }
 
-    pub async fn load_bytes(&self, bytes: impl Into<bytes::Bytes>) -> Result<Handler, Refusal> {
+    pub async fn load_bytes(&self, bytes: impl Into<bytes::Bytes>) -> Result<Handler, Error> {
         self.load_with(&ReleaseFile::parse(bytes)?, BTreeMap::new()).await
     }
 }
@@ -87,14 +87,14 @@ impl Handler {
 }
 
 /// Loads a release file from disk.
-pub fn read(path: &Path) -> Result<ReleaseFile, Refusal> {
+pub fn read(path: &Path) -> Result<ReleaseFile, Error> {
     let bytes = std::fs::read(path)
-        .map_err(|error| Refusal::of_host(format!("cannot read {}: {error}", path.display())))?;
+        .map_err(|error| Error::of_host(format!("cannot read {}: {error}", path.display())))?;
     ReleaseFile::parse(bytes)
 }
 
 /// It serves no client, so it compiles in this process, and its compiled code needs no secret.
-fn sandbox(data_dir: PathBuf, backends: Backends) -> Result<Runtime, Refusal> {
+fn sandbox(data_dir: PathBuf, backends: Backends) -> Result<Runtime, Error> {
     let options = Options {
         guest_memory_mib: Config::default().guest_memory_mib,
         tracer: Tracer::default(),

@@ -18,11 +18,11 @@ use switchboard_core::ids::ConnectionId;
 use switchboard_recording::{
     self as recording, Difference, Outcome, Recording, Scenario, Secrets, differences,
 };
-use switchboard_runtime::Refusal;
+use switchboard_runtime::Error;
 
 /// Replays without services. `update` writes the present host calls and results into recordings whose answers
 /// still match.
-pub async fn replay(harness: &Harness, subjects: &[Subject], update: bool) -> Result<Report, Refusal> {
+pub async fn replay(harness: &Harness, subjects: &[Subject], update: bool) -> Result<Report, Error> {
     let begun = Instant::now();
     let mut work = Vec::new();
     for subject in subjects {
@@ -49,7 +49,7 @@ pub async fn replay(harness: &Harness, subjects: &[Subject], update: bool) -> Re
         .collect();
     let mut all = Vec::new();
     for task in tasks {
-        all.extend(task.await.map_err(|error| Refusal::of_host(format!("a test broke off: {error}")))?);
+        all.extend(task.await.map_err(|error| Error::of_host(format!("a test broke off: {error}")))?);
     }
     all.sort_by_key(|(at, _)| *at);
     let tested = all.into_iter().map(|(_, tested)| tested).collect();

@@ -18,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::Error;
+
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
@@ -28,29 +30,17 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The server could not be reached.
-    #[error("cannot connect: {0}")]
-    Unreachable(String),
-    /// The document is larger than this many bytes.
-    #[error("the answer has more than {0} bytes")]
-    TooLarge(usize),
-    #[error("the answer is incomplete: {0}")]
-    Incomplete(String),
-}
-
 /// Checks whether the URL may be fetched at all.
-pub fn check(url: &Uri) -> Result<(), String> {
-    let host = host(url).filter(|host| !host.is_empty()).ok_or("the URL has no host")?;
+pub fn check(url: &Uri) -> Result<(), Error> {
+    let refused = |why| Err(Error::Url(why));
+    let Some(host) = host(url).filter(|host| !host.is_empty()) else { return refused("the URL has no host") };
     match url.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if is_here(host) => Ok(()),
-        Some("http") => {
-            Err("http:// is allowed to this machine only, because the network could change the document: use https://"
-                .to_owned())
-        }
-        _ => Err("the URL begins with neither https:// nor http://".to_owned()),
+        Some("http") => refused(
+            "http:// is allowed to this machine only, because the network could change the document: use https://",
+        ),
+        _ => refused("the URL begins with neither https:// nor http://"),
     }
 }
 

@@ -2,5 +2,8 @@
 
 #![warn(unreachable_pub)]
 
+mod error;
 pub mod fetch;
 pub mod http_server;
+
+pub use error::Error;

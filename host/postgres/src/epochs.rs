@@ -3,6 +3,8 @@
 
 use sqlx::PgPool;
 
+use crate::Error;
+
 /// The number of an epoch. Within one database a later epoch has a higher number.
 pub type Epoch = i32;
 
@@ -18,7 +20,10 @@ impl Epochs {
 
     /// Returns the epoch of the server that answers. When the server has a new history, this call begins the
     /// new epoch.
-    pub async fn current(&self) -> sqlx::Result<Epoch> {
-        sqlx::query_scalar("select switchboard.current_epoch()").fetch_one(&self.0).await
+    pub async fn current(&self) -> Result<Epoch, Error> {
+        sqlx::query_scalar("select switchboard.current_epoch()")
+            .fetch_one(&self.0)
+            .await
+            .map_err(Error::Statement)
     }
 }

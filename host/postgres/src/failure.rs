@@ -9,7 +9,7 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio_postgres::error::Severity;
 
 use switchboard_contract::postgres::{Error, SqlError};
-use switchboard_core::error::Blame;
+use switchboard_core::Blame;
 
 /// The meaning of a server's error for the statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,16 +156,7 @@ pub(super) fn judge(code: &str, fatal: bool) -> Judgement {
     }
 }
 
-/// Says whose fault an error of the host's own statements is.
-pub fn blame_of_sqlx(error: &sqlx::Error) -> Blame {
-    of_sqlx(error).blame
-}
-
-/// True when a statement of the host failed because the server is read-only.
-pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).as_deref() == Some("25006")
-}
-
+/// Judges an error of the host's own statements.
 pub(super) fn of_sqlx(error: &sqlx::Error) -> Judgement {
     let of_host = |judgement: Judgement| match judgement.blame {
         Blame::Guest => Judgement { blame: Blame::Host, ..judgement },

@@ -4,6 +4,8 @@
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::Error;
+
 /// The number of hex digits of the identity in names. 48 random bits: two fleets on one Redis will not get
 /// the same name by chance.
 const NAME_CHARS: usize = 12;
@@ -28,7 +30,7 @@ impl FleetIdentity {
 
     /// Reads the identity. A database that is a copy of another one gets a new identity first, so that a copy
     /// never shares keys and channels with its original.
-    pub async fn identify(&self) -> sqlx::Result<Fleet> {
+    pub async fn identify(&self) -> Result<Fleet, Error> {
         const READ: &str = "select id, redis_generation, made_for is not distinct from switchboard.database_identity() \
                             from switchboard.fleet_identity";
         const MAKE: &str = "update switchboard.fleet_identity set id = gen_random_uuid(), \
@@ -46,13 +48,16 @@ impl FleetIdentity {
     }
 
     /// Reads the current generation of the keys in Redis.
-    pub async fn redis_generation(&self) -> sqlx::Result<i64> {
-        sqlx::query_scalar("select redis_generation from switchboard.fleet_identity").fetch_one(&self.0).await
+    pub async fn redis_generation(&self) -> Result<i64, Error> {
+        sqlx::query_scalar("select redis_generation from switchboard.fleet_identity")
+            .fetch_one(&self.0)
+            .await
+            .map_err(Error::Statement)
     }
 
     /// Raises the generation above `known`, unless another node has raised it since `expected` was read:
     /// several nodes that see the same fault raise it once. Returns the generation afterwards.
-    pub async fn raise_redis_generation(&self, expected: i64, known: i64) -> sqlx::Result<i64> {
+    pub async fn raise_redis_generation(&self, expected: i64, known: i64) -> Result<i64, Error> {
         const RAISE: &str = "update switchboard.fleet_identity set redis_generation = greatest(redis_generation, $2) + 1 \
                              where redis_generation = $1 returning redis_generation";
         let raised = sqlx::query_scalar(RAISE).bind(expected).bind(known).fetch_optional(&self.0).await?;

@@ -7,7 +7,8 @@
 mod collect;
 mod connection;
 pub mod epochs;
-pub mod failure;
+mod error;
+mod failure;
 #[cfg(test)]
 mod fixture;
 pub mod fleet;
@@ -37,35 +38,17 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgPool;
 use tokio::time::Instant;
 
-use switchboard_core::config::{self, Config};
+use switchboard_core::config::Config;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 
+pub use error::{Error, in_time};
 pub use migrations::{Migrations, Unusable};
 use owner::Suspicion;
 pub use probe::CannotWrite;
 pub use server::UnusableServer;
 pub use session::Session;
 use settings::Purpose;
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    Config(config::Error),
-    /// The URL itself is left out, because it holds a password.
-    #[error("`database_url` is not a Postgres URL: {0}")]
-    Url(String),
-    #[error("Postgres does not serve the host: {0}")]
-    Host(sqlx::Error),
-    /// The server answers, but does not meet the requirements of the host.
-    #[error("{0}")]
-    UnusableServer(UnusableServer),
-    #[error("the database cannot be migrated: {0}")]
-    Migrate(sqlx::migrate::MigrateError),
-    /// Another database of the server uses the handlers' roles with another secret.
-    #[error("{0}")]
-    RoleConflict(migrate::RoleConflict),
-}
 
 #[derive(Clone)]
 pub struct Postgres(Arc<Inner>);
@@ -83,8 +66,8 @@ impl Postgres {
     /// Opens the pools and checks the server. Fails when the server does not answer or does not meet the
     /// requirements, so that a node reports it at start.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
-        let url = config.database_url().map_err(Error::Config)?;
-        let secret = config.secret().map_err(Error::Config)?;
+        let url = config.database_url()?;
+        let secret = config.secret()?;
         let login = tokio_postgres::Config::from_str(url).map_err(|error| Error::Url(error.to_string()))?;
         let options = owner::options(url, "switchboard")?;
         let checked = server::connect(&options, Purpose::Host).await?;
@@ -156,8 +139,8 @@ impl Postgres {
 
     /// Reports a failed statement of the host. When the server did not write, the pool checks its connections
     /// before their next use.
-    pub fn note(&self, error: &sqlx::Error) {
-        if failure::is_read_only(error) {
+    pub fn note(&self, error: &Error) {
+        if error.is_read_only() {
             self.0.roles.suspicion().raise();
         }
     }

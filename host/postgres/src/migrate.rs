@@ -66,8 +66,8 @@ async fn migrate(
     claim: Claim,
     rewrite: impl Fn(&str) -> String,
 ) -> Result<Migrated, Error> {
-    let secret = config.secret().map_err(Error::Config)?;
-    let options = owner::options(config.database_url().map_err(Error::Config)?, "switchboard migrate")?;
+    let secret = config.secret()?;
+    let options = owner::options(config.database_url()?, "switchboard migrate")?;
     let mut connection = server::connect(&options, Purpose::Migration).await?;
     // Checked before anything is changed, for the roles of the migrations and those that this database
     // already had.

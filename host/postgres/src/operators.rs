@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::{PgPool, PgRow};
 
+use crate::Error;
 use switchboard_core::ids::Digest;
 
 /// An admin token without the token itself. Times are RFC 3339, UTC, to the millisecond.
@@ -55,7 +56,7 @@ impl Operators {
     }
 
     /// Adds a token. Returns false when the name is taken.
-    pub async fn add(&self, name: &str, role: &str, token: Digest, by: &str) -> sqlx::Result<bool> {
+    pub async fn add(&self, name: &str, role: &str, token: Digest, by: &str) -> Result<bool, Error> {
         let added = sqlx::query(
             "insert into switchboard.operators (name, role, token_digest, made_by) values ($1, $2, $3, $4)
              on conflict (name) do nothing",
@@ -70,15 +71,16 @@ impl Operators {
     }
 
     /// Returns the name and the role of the operator who has this token.
-    pub async fn find(&self, token: Digest) -> sqlx::Result<Option<(String, String)>> {
+    pub async fn find(&self, token: Digest) -> Result<Option<(String, String)>, Error> {
         sqlx::query("select name, role from switchboard.operators where token_digest = $1")
             .bind(token.bytes().as_slice())
             .try_map(|row: PgRow| Ok((row.try_get("name")?, row.try_get("role")?)))
             .fetch_optional(&self.0)
             .await
+            .map_err(Error::Statement)
     }
 
-    pub async fn list(&self) -> sqlx::Result<Vec<Operator>> {
+    pub async fn list(&self) -> Result<Vec<Operator>, Error> {
         sqlx::query(
             "select name, role, made_by, switchboard.rfc3339(made_at) as made_at
              from switchboard.operators order by name",
@@ -93,10 +95,11 @@ impl Operators {
         })
         .fetch_all(&self.0)
         .await
+        .map_err(Error::Statement)
     }
 
     /// Removes a token. Returns false when there is no token of this name.
-    pub async fn remove(&self, name: &str) -> sqlx::Result<bool> {
+    pub async fn remove(&self, name: &str) -> Result<bool, Error> {
         let removed = sqlx::query("delete from switchboard.operators where name = $1").bind(name);
         Ok(removed.execute(&self.0).await?.rows_affected() == 1)
     }
@@ -106,7 +109,7 @@ impl Operators {
 
 impl Operators {
     /// Writes the audit entry before the action runs, so that no action is missing. Returns the entry's id.
-    pub async fn begin(&self, begun: &Begun<'_>) -> sqlx::Result<i64> {
+    pub async fn begin(&self, begun: &Begun<'_>) -> Result<i64, Error> {
         sqlx::query_scalar(
             "insert into switchboard.audit (who, role, action, request_id) values ($1, $2, $3, $4) returning id",
         )
@@ -116,9 +119,10 @@ impl Operators {
         .bind(begun.request_id)
         .fetch_one(&self.0)
         .await
+        .map_err(Error::Statement)
     }
 
-    pub async fn end(&self, id: i64, status: u16, outcome: &str, detail: Option<&str>) -> sqlx::Result<()> {
+    pub async fn end(&self, id: i64, status: u16, outcome: &str, detail: Option<&str>) -> Result<(), Error> {
         sqlx::query("update switchboard.audit set status = $2, outcome = $3, detail = $4 where id = $1")
             .bind(id)
             .bind(i32::from(status))
@@ -130,7 +134,7 @@ impl Operators {
     }
 
     /// Returns the newest entries first; with `before`, only entries with a lower id.
-    pub async fn entries(&self, before: Option<i64>, limit: i64) -> sqlx::Result<Vec<Entry>> {
+    pub async fn entries(&self, before: Option<i64>, limit: i64) -> Result<Vec<Entry>, Error> {
         sqlx::query(
             "select id, switchboard.rfc3339(at) as at, who, role, action, detail, request_id, status, outcome
              from switchboard.audit where id < coalesce($1, 9223372036854775807) order by id desc limit $2",
@@ -152,11 +156,12 @@ impl Operators {
         })
         .fetch_all(&self.0)
         .await
+        .map_err(Error::Statement)
     }
 
     /// Deletes the entries older than `days`. The host calls it after a fixed number of entries, so that it
     /// never has much to do.
-    pub async fn forget(&self, kept: Duration) -> sqlx::Result<u64> {
+    pub async fn forget(&self, kept: Duration) -> Result<u64, Error> {
         let deleted =
             sqlx::query("delete from switchboard.audit where at < now() - make_interval(secs => $1)");
         Ok(deleted.bind(kept.as_secs_f64()).execute(&self.0).await?.rows_affected())

@@ -19,12 +19,13 @@ use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
-use super::epochs::Epoch;
+use crate::Error;
+use crate::epochs::Epoch;
 use switchboard_core::ids::NodeId;
 use switchboard_core::limits;
 use switchboard_core::manifest::Start;
 
-pub use feed::{Error, Feed};
+pub use feed::Feed;
 use holes::Holes;
 pub use lag::Lag;
 pub use parked::Parked;
@@ -95,7 +96,7 @@ impl Outbox {
     }
 
     /// Creates the cursors of a new consumer.
-    pub async fn introduce(&self, consumer: &str, start: Start) -> sqlx::Result<()> {
+    pub async fn introduce(&self, consumer: &str, start: Start) -> Result<(), Error> {
         let heads = match start {
             Start::Beginning => [0; limits::OUTBOX_SHARDS as usize],
             Start::Now => self.heads().await?,
@@ -121,7 +122,7 @@ impl Outbox {
         lease: Duration,
         most: i64,
         held: &[Held],
-    ) -> sqlx::Result<Vec<Cursor>> {
+    ) -> Result<Vec<Cursor>, Error> {
         let rows: Vec<(i16, i64, i64, sqlx::types::Json<Holes>, Epoch)> = sqlx::query_as(
             "update switchboard.cursors as c
              set owner = $2, epoch = c.epoch + 1, lease_until = now() + $3 * interval '1 millisecond'
@@ -168,7 +169,7 @@ impl Outbox {
         node: NodeId,
         lease: Duration,
         held: &[Held],
-    ) -> sqlx::Result<Vec<i16>> {
+    ) -> Result<Vec<i16>, Error> {
         sqlx::query_scalar(
             "update switchboard.cursors as c set lease_until = now() + $3 * interval '1 millisecond'
              from unnest($4::smallint[], $5::int[]) as held (shard, history)
@@ -183,12 +184,13 @@ impl Outbox {
         .bind(held.iter().map(|held| held.history).collect::<Vec<_>>())
         .fetch_all(&self.0)
         .await
+        .map_err(Error::Statement)
     }
 
     /// Saves how far a consumer is. Events after the saved cursor are delivered again after a crash. Returns
     /// the shards whose cursors are still held: the others were claimed by another node, or belong to another
     /// position epoch.
-    pub async fn save(&self, consumer: &str, cursors: &[&Cursor]) -> sqlx::Result<Vec<i16>> {
+    pub async fn save(&self, consumer: &str, cursors: &[&Cursor]) -> Result<Vec<i16>, Error> {
         sqlx::query_scalar(
             "update switchboard.cursors as c set high = s.high, holes = s.holes
              from unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::jsonb[], $6::int[])
@@ -205,10 +207,11 @@ impl Outbox {
         .bind(cursors.iter().map(|cursor| cursor.history).collect::<Vec<_>>())
         .fetch_all(&self.0)
         .await
+        .map_err(Error::Statement)
     }
 
     /// Ends the lease, so that another node can claim the shard at once.
-    pub async fn release(&self, cursor: &Cursor) -> sqlx::Result<()> {
+    pub async fn release(&self, cursor: &Cursor) -> Result<(), Error> {
         sqlx::query(
             "update switchboard.cursors set lease_until = '-infinity', owner = null
              where consumer = $1 and shard = $2 and epoch = $3",
@@ -221,7 +224,7 @@ impl Outbox {
         Ok(())
     }
 
-    pub async fn heads(&self) -> sqlx::Result<Heads> {
+    pub async fn heads(&self) -> Result<Heads, Error> {
         let (a, b, c, d, e, f, g, h): (i64, i64, i64, i64, i64, i64, i64, i64) = sqlx::query_as(
             "select (select case when is_called then last_value else 0 end from switchboard.outbox_position_0),
                     (select case when is_called then last_value else 0 end from switchboard.outbox_position_1),
@@ -256,7 +259,7 @@ impl Outbox {
     /// Creates the partitions of the next days, and drops those that every consumer has passed. Safe to run
     /// on every node. Returns the retired consumers that missed events of the dropped partitions, each with
     /// the number of all events that it has missed.
-    pub async fn maintain(&self) -> sqlx::Result<Vec<(String, i64)>> {
+    pub async fn maintain(&self) -> Result<Vec<(String, i64)>, Error> {
         let before = self.missed().await?;
         sqlx::query("select switchboard.ensure_outbox(2), switchboard.drop_passed_outbox(2)")
             .execute(&self.0)
@@ -266,12 +269,13 @@ impl Outbox {
         Ok(after)
     }
 
-    async fn missed(&self) -> sqlx::Result<Vec<(String, i64)>> {
+    async fn missed(&self) -> Result<Vec<(String, i64)>, Error> {
         sqlx::query_as(
             "select consumer, sum(missed)::bigint from switchboard.cursors
              group by consumer having sum(missed) > 0 order by consumer",
         )
         .fetch_all(&self.0)
         .await
+        .map_err(Error::Statement)
     }
 }

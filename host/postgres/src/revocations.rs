@@ -3,6 +3,8 @@
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{Connection, Row};
 
+use crate::Error;
+
 /// Which tokens are revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revoked {
@@ -31,7 +33,7 @@ impl Revocations {
 
     /// Stores a revocation. A repeated revocation lasts until the later of both times, and the later
     /// `before_ms` of a user counts.
-    pub async fn add(&self, revocation: &Revocation, by: &str) -> sqlx::Result<()> {
+    pub async fn add(&self, revocation: &Revocation, by: &str) -> Result<(), Error> {
         let (jti, user_id, before_ms) = match &revocation.revoked {
             Revoked::Token(jti) => (Some(jti), None, None),
             Revoked::User { user_id, before_ms } => (None, Some(user_id), Some(before_ms)),
@@ -62,11 +64,11 @@ impl Revocations {
         .bind(by)
         .execute(&mut *transaction)
         .await?;
-        transaction.commit().await
+        transaction.commit().await.map_err(Error::Statement)
     }
 
     /// Returns at most `limit` revocations after a position, in order, each with its own position.
-    pub async fn after(&self, position: i64, limit: i64) -> sqlx::Result<Vec<(i64, Revocation)>> {
+    pub async fn after(&self, position: i64, limit: i64) -> Result<Vec<(i64, Revocation)>, Error> {
         sqlx::query(
             "select position, jti, user_id, (extract(epoch from issued_before) * 1000)::bigint as before_ms,
                     (extract(epoch from forget_at) * 1000)::bigint as forget_ms
@@ -84,10 +86,11 @@ impl Revocations {
         })
         .fetch_all(&self.0)
         .await
+        .map_err(Error::Statement)
     }
 
     /// Deletes the revocations whose tokens have all expired. Returns their number.
-    pub async fn clean(&self) -> sqlx::Result<u64> {
+    pub async fn clean(&self) -> Result<u64, Error> {
         let deleted = sqlx::query("delete from switchboard.revocations where forget_at <= now()");
         Ok(deleted.execute(&self.0).await?.rows_affected())
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
+use crate::Error;
+
 /// The right to run a schedule once. The node ends it with [`finish`]; when the node dies, it expires.
 #[derive(Debug, PartialEq)]
 pub struct DueRun {
@@ -31,7 +33,7 @@ impl Schedules {
         name: &str,
         every: Duration,
         run_time_max: Duration,
-    ) -> sqlx::Result<Option<DueRun>> {
+    ) -> Result<Option<DueRun>, Error> {
         let due_ms: Option<i64> = sqlx::query_scalar(
             "insert into switchboard.schedules as s (handler, name, due_at, running_until)
              values ($1, $2, now() + $3 * interval '1 millisecond', now() + $4 * interval '1 millisecond')
@@ -50,7 +52,7 @@ impl Schedules {
         Ok(due_ms.map(|due_ms| DueRun { due_ms: due_ms.max(0) as u64 }))
     }
 
-    pub async fn finish(&self, handler: &str, name: &str) -> sqlx::Result<()> {
+    pub async fn finish(&self, handler: &str, name: &str) -> Result<(), Error> {
         sqlx::query("update switchboard.schedules set running_until = null where handler = $1 and name = $2")
             .bind(handler)
             .bind(name)

@@ -26,7 +26,7 @@ pub use recorder::Recorder;
 pub use redact::{Redact, keep_all, redact_bodies, redact_secrets};
 pub use scenario::{Injection, Scenario};
 pub use secrets::{Secrets, is_concealed, reveal};
-pub use text::Unreadable;
+pub use text::Error;
 pub use times::without_times;
 
 /// The contract that defines the types of arguments and answers. A recording of another version is not
@@ -85,7 +85,7 @@ impl Recording {
         text::write(&trace)
     }
 
-    pub fn parse(text: &str) -> Result<Self, Unreadable> {
+    pub fn parse(text: &str) -> Result<Self, Error> {
         text::parse(text)
     }
 

@@ -34,16 +34,24 @@ use serde_json::{Map, Value, json};
 
 use super::{CONTRACT, Exchange, Outcome, Recording, Scenario, raw};
 use switchboard_core::ids::Digest;
+use switchboard_core::{Blame, Blamed};
 
 const FIRST_LINE: &str = "trace 1 of ";
 
 /// The text is not a recording, or one of another version.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{}{reason}", line_prefix(*line))]
-pub struct Unreadable {
+pub struct Error {
     /// Counted from 1. 0 when the recording ends too early.
     pub line: usize,
     pub reason: String,
+}
+
+/// The text comes from a file that the operator named.
+impl Blamed for Error {
+    fn blame(&self) -> Blame {
+        Blame::Operator
+    }
 }
 
 fn line_prefix(line: usize) -> String {
@@ -129,7 +137,7 @@ fn indented(out: &mut String, lines: &str) {
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<Recording, Unreadable> {
+pub(super) fn parse(text: &str) -> Result<Recording, Error> {
     let mut lines = Lines { lines: text.lines().collect(), next: 0 };
     let (line, first) = lines.title().ok_or_else(|| at(0, "the recording is empty"))?;
     let contract = first
@@ -234,7 +242,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Reads the indented lines that follow.
-    fn block(&mut self) -> Result<Block, Unreadable> {
+    fn block(&mut self) -> Result<Block, Error> {
         let mut block = Block::default();
         while let Some(line) = self.lines.get(self.next).and_then(|line| line.strip_prefix("  ")) {
             self.next += 1;
@@ -261,7 +269,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Reads a value that begins on this line and continues on lines indented by four.
-    fn value(&mut self, number: usize, first: &str) -> Result<Value, Unreadable> {
+    fn value(&mut self, number: usize, first: &str) -> Result<Value, Error> {
         if first == "|" {
             let mut text = String::new();
             while let Some(line) = self.further() {
@@ -292,8 +300,8 @@ impl<'a> Lines<'a> {
     }
 }
 
-fn at(line: usize, reason: impl Into<String>) -> Unreadable {
-    Unreadable { line, reason: reason.into() }
+fn at(line: usize, reason: impl Into<String>) -> Error {
+    Error { line, reason: reason.into() }
 }
 
 #[cfg(test)]

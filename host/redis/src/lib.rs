@@ -38,7 +38,7 @@ use keyspace::Names;
 use link::{Health, Link, batch};
 use monitor::Monitor;
 use switchboard_contract::redis::{Error, Node};
-use switchboard_core::config::{self, Config};
+use switchboard_core::config::Config;
 use switchboard_core::limits;
 use switchboard_core::manifest::Pattern;
 
@@ -81,9 +81,9 @@ struct Inner {
 impl Redis {
     /// Starts to connect. Fails only when a setting is wrong: the background task keeps trying to reach a
     /// Redis that is not reachable.
-    pub fn connect(config: &Config, keyspace: Keyspace) -> Result<Self, config::Error> {
+    pub fn connect(config: &Config, keyspace: Keyspace) -> Result<Self, switchboard_core::Error> {
         let url = config.redis_url()?;
-        let endpoint = RedisEndpoint::parse(url).map_err(|reason| config::Error::Invalid {
+        let endpoint = RedisEndpoint::parse(url).map_err(|reason| switchboard_core::Error::Setting {
             place: "redis_url".to_owned(),
             // The text of a URL that does not parse may hold a password.
             reason: format!("not a Redis URL ({reason})"),

@@ -9,6 +9,7 @@
 extern crate self as switchboard_releases;
 
 mod chance;
+mod error;
 mod first;
 mod judge;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod rollout;
 mod shadow;
 pub mod signature;
 
-pub use outcome::{NodeOutcome, Outcome, Refused, State};
+pub use error::Error;
+pub use outcome::{NodeOutcome, Outcome, State};
 pub use rollout::{Deployment, Load, Origin, Rollout};
 pub use signature::Trust;

@@ -7,11 +7,11 @@ use serde_json::Value;
 use sqlx::postgres::{PgListener, PgPool, PgRow};
 use sqlx::{PgConnection, Postgres, Row, Transaction};
 
-use switchboard_core::error::Blame;
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
 use switchboard_core::manifest::{Manifest, ROLE_PREFIX};
-use switchboard_postgres::failure::blame_of_sqlx;
+use switchboard_core::{Blame, Blamed};
+use switchboard_postgres as postgres;
 use switchboard_postgres::owner;
 
 mod files;
@@ -201,24 +201,26 @@ pub enum SwitchResult {
 /// An operation on Postgres that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("Postgres failed to {attempt}")]
-pub struct Error {
+pub struct RepositoryError {
     attempt: &'static str,
-    source: sqlx::Error,
+    source: postgres::Error,
 }
 
-impl Error {
+impl RepositoryError {
     pub(super) fn timed_out(attempt: &'static str) -> Self {
-        Self { attempt, source: sqlx::Error::PoolTimedOut }
+        Self { attempt, source: postgres::Error::Late }
     }
+}
 
-    pub fn blame(&self) -> Blame {
-        blame_of_sqlx(&self.source)
+impl Blamed for RepositoryError {
+    fn blame(&self) -> Blame {
+        self.source.blame()
     }
 }
 
 /// Maps an error: `map_err(failed_to("store a release"))`.
-fn failed_to(attempt: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
-    move |source| Error { attempt, source }
+fn failed_to(attempt: &'static str) -> impl FnOnce(sqlx::Error) -> RepositoryError {
+    move |source| RepositoryError { attempt, source: source.into() }
 }
 
 // ---- files ----
@@ -237,10 +239,10 @@ impl Repository {
         file: &[u8],
         by: &str,
         note: Option<&str>,
-    ) -> Result<(), Error> {
-        let declared = serde_json::to_value(manifest).map_err(|error| Error {
+    ) -> Result<(), RepositoryError> {
+        let declared = serde_json::to_value(manifest).map_err(|error| RepositoryError {
             attempt: "store a manifest that is not JSON",
-            source: sqlx::Error::Encode(error.into()),
+            source: sqlx::Error::Encode(error.into()).into(),
         })?;
         sqlx::query(
             "insert into switchboard.releases (digest, name, manifest, file, created_by, note)
@@ -258,7 +260,7 @@ impl Repository {
         Ok(())
     }
 
-    pub async fn file(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
+    pub async fn file(&self, digest: Digest) -> Result<Option<Vec<u8>>, RepositoryError> {
         sqlx::query_scalar("select file from switchboard.releases where digest = $1")
             .bind(digest.bytes().as_slice())
             .fetch_optional(&self.pool)
@@ -272,7 +274,7 @@ impl Repository {
         &self,
         name: Option<&str>,
         only_current: bool,
-    ) -> Result<Vec<ReleaseRecord>, Error> {
+    ) -> Result<Vec<ReleaseRecord>, RepositoryError> {
         sqlx::query(
             "select r.digest, r.name, octet_length(r.file) as bytes, r.created_by, r.note, switchboard.rfc3339(r.created_at) as at,
                     coalesce(w.digest = r.digest, false) as current,
@@ -305,7 +307,11 @@ impl Repository {
 
     /// Returns the releases whose digest begins with these hex digits: at most two, which is enough to see
     /// that the digits are ambiguous.
-    pub async fn beginning_with(&self, name: Option<&str>, hex: &str) -> Result<Vec<Digest>, Error> {
+    pub async fn beginning_with(
+        &self,
+        name: Option<&str>,
+        hex: &str,
+    ) -> Result<Vec<Digest>, RepositoryError> {
         sqlx::query(
             "select digest from switchboard.releases
              where starts_with(encode(digest, 'hex'), $2) and ($1::text is null or name = $1) limit 2",
@@ -321,14 +327,14 @@ impl Repository {
     // ---- what runs ----
 
     /// Returns the fleet's generation. It is cheap, because each node asks four times a second.
-    pub async fn generation(&self) -> Result<i64, Error> {
+    pub async fn generation(&self) -> Result<i64, RepositoryError> {
         sqlx::query_scalar("select generation from switchboard.fleet")
             .fetch_one(&self.pool)
             .await
             .map_err(failed_to("read the fleet's generation"))
     }
 
-    pub async fn running(&self) -> Result<Vec<Running>, Error> {
+    pub async fn running(&self) -> Result<Vec<Running>, RepositoryError> {
         sqlx::query("select * from switchboard.running order by name")
             .try_map(running)
             .fetch_all(&self.pool)
@@ -336,13 +342,13 @@ impl Repository {
             .map_err(failed_to("read the running releases"))
     }
 
-    pub async fn handler_state(&self, name: &str) -> Result<HandlerState, Error> {
+    pub async fn handler_state(&self, name: &str) -> Result<HandlerState, RepositoryError> {
         let mut connection = self.pool.acquire().await.map_err(failed_to("read the running releases"))?;
         handler_state(&mut connection, name).await
     }
 
     /// Returns the handlers that an operator has retired.
-    pub async fn retired(&self) -> Result<Vec<Retired>, Error> {
+    pub async fn retired(&self) -> Result<Vec<Retired>, RepositoryError> {
         sqlx::query(
             "select distinct on (h.name) h.name, h.digest, h.generation
              from switchboard.history h
@@ -357,7 +363,7 @@ impl Repository {
 
     /// Returns the release that ran before the present one. For a retired handler it is the one that was
     /// retired.
-    pub async fn previous(&self, name: &str) -> Result<Option<Digest>, Error> {
+    pub async fn previous(&self, name: &str) -> Result<Option<Digest>, RepositoryError> {
         let previous: Option<Vec<u8>> = sqlx::query_scalar(
             "select previous from switchboard.history
              where name = $1 and action in ('deploy', 'promote', 'rollback', 'retire')
@@ -372,7 +378,7 @@ impl Repository {
     }
 
     /// Returns the history, the newest entry first.
-    pub async fn history(&self, name: Option<&str>) -> Result<Vec<Event>, Error> {
+    pub async fn history(&self, name: Option<&str>) -> Result<Vec<Event>, RepositoryError> {
         sqlx::query(
             "select generation, switchboard.rfc3339(at) as at, action, name, digest, previous, percent, who, note, report,
                     trace is not null as traced
@@ -402,7 +408,7 @@ impl Repository {
 
     /// Returns the recording of the first failed call of a canary. `generation` is that of the switch that
     /// withdrew the canary.
-    pub async fn recording(&self, generation: i64) -> Result<Option<String>, Error> {
+    pub async fn recording(&self, generation: i64) -> Result<Option<String>, RepositoryError> {
         let recording: Option<Option<String>> =
             sqlx::query_scalar("select trace from switchboard.history where generation = $1")
                 .bind(generation)
@@ -413,7 +419,7 @@ impl Repository {
     }
 
     /// Returns those of these migrations that this database lacks.
-    pub async fn migrations_missing(&self, versions: &[i64]) -> Result<Vec<i64>, Error> {
+    pub async fn migrations_missing(&self, versions: &[i64]) -> Result<Vec<i64>, RepositoryError> {
         if versions.is_empty() {
             return Ok(Vec::new());
         }
@@ -428,7 +434,7 @@ impl Repository {
     }
 
     /// True when a handler with this role can log in. Roles belong to the whole server.
-    pub async fn has_role(&self, role: &str) -> Result<bool, Error> {
+    pub async fn has_role(&self, role: &str) -> Result<bool, RepositoryError> {
         sqlx::query_scalar("select exists (select from pg_roles where rolname = $1 and rolcanlogin)")
             .bind(format!("{ROLE_PREFIX}{role}"))
             .fetch_one(&self.pool)
@@ -437,7 +443,7 @@ impl Repository {
     }
 
     /// Begins a switch. Until the `Switch` ends, no other switch can happen in the fleet.
-    pub async fn switch(&self) -> Result<Switch, Error> {
+    pub async fn switch(&self) -> Result<Switch, RepositoryError> {
         let mut tx = self.pool.begin().await.map_err(failed_to("begin a switch"))?;
         // A bound: a transaction that holds the row for longer hangs.
         sqlx::query("set local lock_timeout = '5s'")
@@ -453,7 +459,7 @@ impl Repository {
 
     /// Opens the stream of hints. It yields at every switch, and after the connection was lost, because a
     /// hint may have been missed.
-    pub async fn hints(&self, node: NodeId) -> Result<Hints, Error> {
+    pub async fn hints(&self, node: NodeId) -> Result<Hints, RepositoryError> {
         // It has a connection of its own: a listening connection cannot be used otherwise, and must not count
         // in the pool. The connection has the node's name: while Postgres has the connection, the node's
         // process is alive.
@@ -471,7 +477,7 @@ pub struct Switch {
 
 impl Switch {
     /// Returns the manifest of each running handler, with its state.
-    pub async fn running(&mut self) -> Result<Vec<(Running, Manifest)>, Error> {
+    pub async fn running(&mut self) -> Result<Vec<(Running, Manifest)>, RepositoryError> {
         sqlx::query(
             "select running.*, r.manifest
              from switchboard.running join switchboard.releases r using (name, digest) order by name",
@@ -486,7 +492,7 @@ impl Switch {
         .map_err(failed_to("read the running releases"))
     }
 
-    pub async fn to(mut self, change: &Change<'_>) -> Result<SwitchResult, Error> {
+    pub async fn to(mut self, change: &Change<'_>) -> Result<SwitchResult, RepositoryError> {
         let attempt = "switch a release";
         let next = &change.to;
         let before = handler_state(&mut self.tx, &next.name).await?;
@@ -539,12 +545,12 @@ pub struct Hints(PgListener);
 impl Hints {
     /// Waits for the next hint. Ok also after a lost connection; an error when the connection cannot be
     /// opened again.
-    pub async fn next(&mut self) -> Result<(), Error> {
+    pub async fn next(&mut self) -> Result<(), RepositoryError> {
         self.0.try_recv().await.map(drop).map_err(failed_to("listen for switches"))
     }
 }
 
-async fn handler_state(connection: &mut PgConnection, name: &str) -> Result<HandlerState, Error> {
+async fn handler_state(connection: &mut PgConnection, name: &str) -> Result<HandlerState, RepositoryError> {
     let runs = sqlx::query("select * from switchboard.running where name = $1")
         .bind(name)
         .try_map(running)

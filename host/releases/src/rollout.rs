@@ -15,15 +15,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::outcome::{Outcome, Refused};
+use super::outcome::Outcome;
 use super::registry::{Observable, Registry};
-use super::repository::{Error, Repository};
+use super::repository::{Repository, RepositoryError};
 use super::signature::Trust;
+use crate::Error;
 use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_recording::Recording;
-use switchboard_runtime::{LoadedRelease, Refusal, ReleaseFile, Runtime};
+use switchboard_runtime::{self as runtime, LoadedRelease, ReleaseFile, Runtime};
 
 mod candidates;
 mod deployer;
@@ -52,17 +53,17 @@ pub trait Load: Send + Sync + 'static {
         &self,
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
-    ) -> impl Future<Output = Result<Arc<Self::Release>, Refusal>> + Send;
+    ) -> impl Future<Output = Result<Arc<Self::Release>, runtime::Error>> + Send;
 
     /// Checks that are made once, at the deploy, and not again on every node.
-    fn vet(&self, release: &Arc<Self::Release>) -> impl Future<Output = Result<(), Refusal>> + Send;
+    fn vet(&self, release: &Arc<Self::Release>) -> impl Future<Output = Result<(), runtime::Error>> + Send;
 
     /// Runs a recorded call again on another release, with the recorded answers.
     fn replay(
         &self,
         release: &Arc<Self::Release>,
         trace: &Recording,
-    ) -> impl Future<Output = Result<Recording, Refusal>> + Send;
+    ) -> impl Future<Output = Result<Recording, runtime::Error>> + Send;
 }
 
 impl Load for Arc<Runtime> {
@@ -72,15 +73,19 @@ impl Load for Arc<Runtime> {
         &self,
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
-    ) -> Result<Arc<LoadedRelease>, Refusal> {
+    ) -> Result<Arc<LoadedRelease>, runtime::Error> {
         Runtime::load(self, file, settings).await
     }
 
-    async fn vet(&self, release: &Arc<LoadedRelease>) -> Result<(), Refusal> {
+    async fn vet(&self, release: &Arc<LoadedRelease>) -> Result<(), runtime::Error> {
         self.read_scripts(release).await
     }
 
-    async fn replay(&self, release: &Arc<LoadedRelease>, trace: &Recording) -> Result<Recording, Refusal> {
+    async fn replay(
+        &self,
+        release: &Arc<LoadedRelease>,
+        trace: &Recording,
+    ) -> Result<Recording, runtime::Error> {
         Runtime::replay(self, release, trace).await
     }
 }
@@ -136,7 +141,7 @@ impl<L: Load> Rollout<L> {
 
     /// Joins the fleet: sends a heartbeat, and takes over what runs. A release that does not load here is
     /// reported and is not an error, because the other handlers can serve.
-    pub async fn join(&self) -> Result<(), Error> {
+    pub async fn join(&self) -> Result<(), RepositoryError> {
         self.follower.join().await
     }
 
@@ -163,10 +168,7 @@ impl<L: Load> Rollout<L> {
 
     /// Deploys the files of a directory that should be deployed. The result leaves out the others. A failure
     /// is logged and tried again by `follow`. The error means that the directory cannot be read.
-    pub async fn deploy_found(
-        &self,
-        directory: &Path,
-    ) -> io::Result<Vec<(PathBuf, Result<Outcome, Refused>)>> {
+    pub async fn deploy_found(&self, directory: &Path) -> io::Result<Vec<(PathBuf, Result<Outcome, Error>)>> {
         self.files.deploy_found(directory).await
     }
 

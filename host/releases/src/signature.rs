@@ -9,7 +9,7 @@ use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 
 use switchboard_core::config::Config;
 use switchboard_core::ids::Digest;
-use switchboard_core::limits;
+use switchboard_core::{Blame, Blamed, limits};
 
 /// The signed message is this text and the 32 bytes of the digest, so that a signature made for another
 /// purpose is not valid here.
@@ -82,6 +82,12 @@ pub struct Trust {
 #[derive(Debug, thiserror::Error)]
 #[error("`release_keys`: `{0}` is neither a public key in hex nor a file made by `switchboard keys`")]
 pub struct InvalidReleaseKey(String);
+
+impl Blamed for InvalidReleaseKey {
+    fn blame(&self) -> Blame {
+        Blame::Operator
+    }
+}
 
 impl Trust {
     pub fn of(config: &Config) -> Result<Self, InvalidReleaseKey> {

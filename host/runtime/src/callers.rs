@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::stats::Ending;
-use switchboard_core::error::Blame;
+use switchboard_core::Blame;
 use switchboard_core::limits;
 
 /// The caller of a call.

@@ -21,8 +21,9 @@ use tracing::{info, warn};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::Error;
 use super::engine::{self, Use};
-use super::file::{Refusal, ReleaseFile};
+use super::file::ReleaseFile;
 use super::release::fits;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
@@ -79,7 +80,7 @@ impl Artifacts {
     }
 
     /// Returns the machine code of a release, from the cache or compiled now.
-    pub(crate) async fn load(&self, engine: &Engine, file: &ReleaseFile) -> Result<Component, Refusal> {
+    pub(crate) async fn load(&self, engine: &Engine, file: &ReleaseFile) -> Result<Component, Error> {
         if let Some(component) = self.kept(engine, file.code).await? {
             return Ok(component);
         }
@@ -93,7 +94,7 @@ impl Artifacts {
         let bytes = file.code_bytes();
         let artifact = match &self.compiler {
             Compiler::Child(program) => in_child(program, &bytes, limits::COMPILE_WAIT).await?,
-            Compiler::InProcess => blocking(move || compile(&bytes)).await?.map_err(Refusal::of_release)?,
+            Compiler::InProcess => blocking(move || compile(&bytes)).await?.map_err(Error::of_release)?,
         };
         info!(
             handler.name = file.manifest.name,
@@ -116,7 +117,7 @@ impl Artifacts {
         .await?
     }
 
-    async fn kept(&self, engine: &Engine, code: Digest) -> Result<Option<Component>, Refusal> {
+    async fn kept(&self, engine: &Engine, code: Digest) -> Result<Option<Component>, Error> {
         let (cache, engine) = (self.cache.clone(), engine.clone());
         blocking(move || {
             let artifact = cache.kept(code)?;
@@ -175,10 +176,10 @@ impl ArtifactCache {
 }
 
 /// Runs blocking work on a thread that serves no clients.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|error| Refusal::of_host(format!("the compiler panicked: {error}")))
+        .map_err(|error| Error::of_host(format!("the compiler panicked: {error}")))
 }
 
 /// Runs the child: it reads a component from standard input, and writes the artifact to standard output or
@@ -210,8 +211,8 @@ fn compile(bytes: &[u8]) -> Result<Vec<u8>, String> {
     engine.precompile_component(bytes).map_err(|error| format!("the release does not compile: {error:#}"))
 }
 
-async fn in_child(program: &PathBuf, component: &[u8], wait: Duration) -> Result<Vec<u8>, Refusal> {
-    let broke = |error: io::Error| Refusal::of_host(format!("the compiler did not run: {error}"));
+async fn in_child(program: &PathBuf, component: &[u8], wait: Duration) -> Result<Vec<u8>, Error> {
+    let broke = |error: io::Error| Error::of_host(format!("the compiler did not run: {error}"));
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
         // The child gets no environment, so it gets no secret of this process.
@@ -224,7 +225,7 @@ async fn in_child(program: &PathBuf, component: &[u8], wait: Duration) -> Result
         .map_err(broke)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
-        return Err(Refusal::of_host("the compiler has no standard streams"));
+        return Err(Error::of_host("the compiler has no standard streams"));
     };
     let (mut artifact, mut complaint) = (Vec::new(), Vec::new());
     let talk = async {
@@ -245,11 +246,11 @@ async fn in_child(program: &PathBuf, component: &[u8], wait: Duration) -> Result
     let status = match tokio::time::timeout(wait, talk).await {
         Ok(status) => status.map_err(broke)?,
         Err(_) => {
-            return Err(Refusal::of_release(format!("the release takes more than {wait:?} to compile")));
+            return Err(Error::of_release(format!("the release takes more than {wait:?} to compile")));
         }
     };
     if artifact.len() as u64 > limits::ARTIFACT_BYTES_MAX {
-        return Err(Refusal::of_release(format!(
+        return Err(Error::of_release(format!(
             "the compiled release has more than {} bytes",
             limits::ARTIFACT_BYTES_MAX
         )));
@@ -264,7 +265,7 @@ async fn in_child(program: &PathBuf, component: &[u8], wait: Duration) -> Result
             ),
             text => text.trim_start_matches("error: ").to_owned(),
         };
-        return Err(Refusal::of_release(complaint));
+        return Err(Error::of_release(complaint));
     }
     Ok(artifact)
 }
@@ -272,13 +273,13 @@ async fn in_child(program: &PathBuf, component: &[u8], wait: Duration) -> Result
 /// Explains why the serving engine refused an artifact that was just compiled. If an engine without a pool
 /// takes it, the release needs more than the pool gives to one instance, and the refusal says what. Otherwise
 /// the host is to blame.
-fn why_refused(artifact: &Verified, manifest: &Manifest, error: &wasmtime::Error) -> Refusal {
+fn why_refused(artifact: &Verified, manifest: &Manifest, error: &wasmtime::Error) -> Error {
     let inspected =
         Engine::new(&engine::config(Use::Inspect)).and_then(|engine| deserialize(&engine, artifact));
     match inspected.map(|component| fits(&component, manifest)) {
         Ok(Err(refusal)) => refusal,
-        Ok(Ok(())) => Refusal::of_release(format!("the release does not fit this host: {error:#}")),
-        Err(_) => Refusal::of_host(format!("the compiled release does not load: {error:#}")),
+        Ok(Ok(())) => Error::of_release(format!("the release does not fit this host: {error:#}")),
+        Err(_) => Error::of_host(format!("the compiled release does not load: {error:#}")),
     }
 }
 
@@ -303,6 +304,8 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
 
 #[cfg(test)]
 mod tests {
+    use switchboard_core::{Blame, Blamed};
+
     use super::*;
     use crate::engine::EngineEnv;
     use crate::guests;
@@ -363,7 +366,7 @@ mod tests {
     #[tokio::test]
     async fn a_compiler_that_does_not_run_is_the_hosts_fault() {
         let refusal = in_child(&PathBuf::from("/nowhere/switchboard"), b"", WAIT).await.unwrap_err();
-        assert_eq!(refusal.blame, switchboard_core::error::Blame::Host);
+        assert_eq!(refusal.blame(), Blame::Host);
         assert!(refusal.reason.contains("did not run"), "{refusal}");
     }
 
@@ -381,7 +384,7 @@ mod tests {
                 break (refusal, pid);
             }
         };
-        assert_eq!(refusal.blame, switchboard_core::error::Blame::Guest);
+        assert_eq!(refusal.blame(), Blame::Guest);
         assert!(refusal.reason.contains("300ms to compile"), "{refusal}");
         let state = format!("/proc/{}/cmdline", pid.trim());
         // Ended, and soon reaped.
@@ -395,7 +398,7 @@ mod tests {
         // Any program that fails with a message represents the child here. The tests package runs the real
         // one.
         let refusal = in_child(&PathBuf::from("/bin/ls"), b"", WAIT).await.unwrap_err();
-        assert_eq!(refusal.blame, switchboard_core::error::Blame::Guest);
+        assert_eq!(refusal.blame(), Blame::Guest);
         assert!(refusal.reason.contains(SUBCOMMAND), "{refusal}");
     }
 }

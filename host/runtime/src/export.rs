@@ -117,16 +117,9 @@ macro_rules! with_export {
 }
 pub(super) use with_export;
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the release does not bind `on.{0}`")]
 pub(super) struct NotExported(&'static str);
-
-impl std::fmt::Display for NotExported {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the release does not bind `on.{}`", self.0)
-    }
-}
-
-impl std::error::Error for NotExported {}
 
 /// Makes a fresh instance for one export of the release.
 macro_rules! instance {

@@ -1,17 +1,15 @@
 //! Failures: how a call into a handler can end without an answer, whose fault that is, and which problem the
 //! caller gets. The problem has no details. They are in the log, under the call's id.
 
-use std::fmt;
-
 use switchboard_contract::types::Problem;
-use switchboard_core::error::Blame;
-use switchboard_core::limits;
+use switchboard_core::{Blame, Blamed, limits};
 use switchboard_protocol::wire::problem::Code;
 
 /// The `retry_after_ms` of a problem that the caller can retry.
 const RETRY_MS: u32 = limits::CALL_RETRY_AFTER.as_millis() as u32;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}: {detail}", kind.as_str())]
 pub struct Failure {
     pub kind: Kind,
     /// Detail for operators: which bound, which trap, and where.
@@ -99,10 +97,6 @@ impl Failure {
         Self { kind, detail: detail.into() }
     }
 
-    pub fn blame(&self) -> Blame {
-        self.kind.blame()
-    }
-
     /// Returns true when the call certainly had no effect.
     pub fn had_no_effect(&self) -> bool {
         matches!(self.kind, Kind::Busy | Kind::NotExported)
@@ -125,10 +119,8 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind.as_str(), self.detail)
+impl Blamed for Failure {
+    fn blame(&self) -> Blame {
+        self.kind.blame()
     }
 }
-
-impl std::error::Error for Failure {}

@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use wasmparser::{Encoding, Parser, Payload};
 
-use switchboard_core::error::Blame;
+use crate::Error;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::manifest::{self, Manifest};
@@ -25,18 +25,11 @@ pub struct ReleaseFile {
     section: Range<usize>,
 }
 
-/// Why the host refuses a release. The reason is a sentence for the person who deploys it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
-    pub reason: String,
-    pub blame: Blame,
-}
-
 impl ReleaseFile {
-    pub fn parse(bytes: impl Into<Bytes>) -> Result<Self, Refusal> {
+    pub fn parse(bytes: impl Into<Bytes>) -> Result<Self, Error> {
         let bytes = bytes.into();
         if bytes.len() > limits::RELEASE_BYTES_MAX {
-            return Err(Refusal::of_release(format!(
+            return Err(Error::of_release(format!(
                 "the file has {} bytes; the maximum is {}",
                 bytes.len(),
                 limits::RELEASE_BYTES_MAX
@@ -44,8 +37,8 @@ impl ReleaseFile {
         }
         let Found { section, manifest } = manifest_section(&bytes)?;
         let text = std::str::from_utf8(&bytes[manifest])
-            .map_err(|_| Refusal::of_release("the manifest inside the file is not UTF-8"))?;
-        let manifest = Manifest::parse(text).map_err(|invalid| Refusal::of_release(invalid.to_string()))?;
+            .map_err(|_| Error::of_release("the manifest inside the file is not UTF-8"))?;
+        let manifest = Manifest::parse(text).map_err(|invalid| Error::of_release(invalid.to_string()))?;
         let code = Digest::of(&without(&bytes, &section));
         Ok(Self { digest: Digest::of(&bytes), bytes, manifest, code, section })
     }
@@ -77,14 +70,14 @@ struct Found {
 }
 
 /// Finds the one manifest section of the outermost component.
-fn manifest_section(bytes: &[u8]) -> Result<Found, Refusal> {
+fn manifest_section(bytes: &[u8]) -> Result<Found, Error> {
     let mut found = None;
     let mut depth = 0;
     // The offset of the next section's id.
     let mut next = 0;
     for payload in Parser::new(0).parse_all(bytes) {
         let payload =
-            payload.map_err(|error| Refusal::of_release(format!("not a WebAssembly component: {error}")))?;
+            payload.map_err(|error| Error::of_release(format!("not a WebAssembly component: {error}")))?;
         let begins = next;
         if depth == 0 {
             next = match &payload {
@@ -96,7 +89,7 @@ fn manifest_section(bytes: &[u8]) -> Result<Found, Refusal> {
         }
         match payload {
             Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
-                return Err(Refusal::of_release(
+                return Err(Error::of_release(
                     "the file is a core module, not a component: build it with `switchboard build`",
                 ));
             }
@@ -107,37 +100,19 @@ fn manifest_section(bytes: &[u8]) -> Result<Found, Refusal> {
                 let data = section.data_offset();
                 let data = data..data + section.data().len();
                 if found.replace(Found { section: begins..next, manifest: data }).is_some() {
-                    return Err(Refusal::of_release("the file contains two manifests"));
+                    return Err(Error::of_release("the file contains two manifests"));
                 }
             }
             _ => {}
         }
     }
     found.ok_or_else(|| {
-        Refusal::of_release(format!(
+        Error::of_release(format!(
             "the component has no `{}` section: build it with `switchboard build`",
             manifest::SECTION
         ))
     })
 }
-
-impl Refusal {
-    pub fn of_release(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), blame: Blame::Guest }
-    }
-
-    pub fn of_host(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), blame: Blame::Host }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,7 @@ use super::release::{Exports, LoadedRelease};
 use super::stats::Ending;
 use crate::interfaces::call::Stop;
 use crate::interfaces::{CallState, MemoryRefused};
+use switchboard_core::Blamed;
 use switchboard_telemetry::spans;
 
 /// Returns the attributes that the spans of a traced call and of its host calls share.

@@ -10,6 +10,7 @@ mod budget;
 mod callers;
 mod compile;
 mod engine;
+mod error;
 pub mod export;
 mod failure;
 mod file;
@@ -41,6 +42,7 @@ use budget::Budget;
 use compile::Artifacts;
 use engine::EngineEnv;
 use recording::Recordings;
+use switchboard_core::Blamed;
 use switchboard_core::config::{Config, RecordingSettings};
 use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_core::limits;
@@ -51,9 +53,10 @@ pub use crate::interfaces::Backends;
 pub use crate::interfaces::call::{Function, InjectedFault, Responder, Response, Source};
 pub use callers::{CallLog, Caller, Logged};
 pub use compile::{Compiler, SUBCOMMAND, child as compile_as_child};
+pub use error::Error;
 pub use export::{Export, Trigger};
 pub use failure::{Failure, Kind};
-pub use file::{Refusal, ReleaseFile};
+pub use file::ReleaseFile;
 pub use observer::{CallObserver, ObserverSlot};
 pub use release::{LoadedRelease, releases_loaded};
 pub use stats::{Ending, ReleaseStats, Used};
@@ -104,15 +107,14 @@ pub struct Runtime {
 
 impl Runtime {
     /// Makes a runtime that compiles with this program as the child.
-    pub fn new(config: &Config, backends: Backends, tracer: Tracer) -> Result<Self, Refusal> {
-        let secret = config.secret().map_err(|error| Refusal::of_host(error.to_string()))?.to_owned();
+    pub fn new(config: &Config, backends: Backends, tracer: Tracer) -> Result<Self, Error> {
+        let secret = config.secret().map_err(|error| Error::of_host(error.to_string()))?.to_owned();
         // The running program, also after another version has replaced its file: the artifacts of that one
         // would not load.
         let program = match PathBuf::from("/proc/self/exe") {
             running if running.exists() => running,
-            _ => std::env::current_exe().map_err(|error| {
-                Refusal::of_host(format!("cannot find the path of this program: {error}"))
-            })?,
+            _ => std::env::current_exe()
+                .map_err(|error| Error::of_host(format!("cannot find the path of this program: {error}")))?,
         };
         let options = Options {
             compiler: Compiler::Child(program),
@@ -125,9 +127,8 @@ impl Runtime {
         Self::with(options, backends)
     }
 
-    pub fn with(options: Options, backends: Backends) -> Result<Self, Refusal> {
-        let broken =
-            |error: wasmtime::Error| Refusal::of_host(format!("the sandbox cannot start: {error:#}"));
+    pub fn with(options: Options, backends: Backends) -> Result<Self, Error> {
+        let broken = |error: wasmtime::Error| Error::of_host(format!("the sandbox cannot start: {error:#}"));
         Ok(Self {
             env: EngineEnv::new().map_err(broken)?,
             artifacts: Artifacts::new(options.compiler, options.data_dir, &options.secret).map_err(broken)?,
@@ -144,11 +145,11 @@ impl Runtime {
         &self,
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
-    ) -> Result<Arc<LoadedRelease>, Refusal> {
+    ) -> Result<Arc<LoadedRelease>, Error> {
         let component = self.artifacts.load(&self.env.engine, file).await?;
         // Makes the initial memory image of every instance here, and not in the first call.
         component.initialize_copy_on_write_image().map_err(|error| {
-            Refusal::of_host(format!("cannot prepare the memory of the release: {error:#}"))
+            Error::of_host(format!("cannot prepare the memory of the release: {error:#}"))
         })?;
         let release = LoadedRelease::link(&self.env, self.budget.claims(), &component, file, settings)?;
         self.warm(&release).await?;
@@ -157,19 +158,19 @@ impl Runtime {
 
     /// Checks, for a deploy, that Redis compiles the scripts of a release, because a script that is not Lua
     /// would fail in every call. If Redis does not answer, the check passes.
-    pub async fn read_scripts(&self, release: &LoadedRelease) -> Result<(), Refusal> {
+    pub async fn read_scripts(&self, release: &LoadedRelease) -> Result<(), Error> {
         let Some(redis) = &self.backends.redis else { return Ok(()) };
         let deadline = tokio::time::Instant::now() + limits::REDIS_ANSWER_WAIT;
         for script in release.terms.scripts.values() {
             if let Some(error) = redis.compile_error(script, deadline).await {
                 let name = &script.name;
-                return Err(Refusal::of_release(format!("the script `{name}` does not compile: {error}")));
+                return Err(Error::of_release(format!("the script `{name}` does not compile: {error}")));
             }
         }
         Ok(())
     }
 
-    async fn warm(&self, release: &LoadedRelease) -> Result<(), Refusal> {
+    async fn warm(&self, release: &LoadedRelease) -> Result<(), Error> {
         // A replay without answers, so a host call of a start function ends the instance.
         let state = self.state(release, warming(), Source::Replay(Script::new(Vec::new())), None);
         let mut store = store::build(&self.env.engine, state);
@@ -181,10 +182,7 @@ impl Runtime {
                 Err(_) => Failure::new(Kind::Deadline, "no instance in time"),
             };
         // A pool without a free slot is the host's fault, and not the release's.
-        Err(Refusal {
-            reason: format!("the release cannot be instantiated: {failure}"),
-            blame: failure.blame(),
-        })
+        Err(Error::new(failure.blame(), format!("the release cannot be instantiated: {failure}")))
     }
 
     /// Calls an export of a release. The call is recorded if an operator or the release's observer wants it.
@@ -221,11 +219,7 @@ impl Runtime {
 
     /// Replays a recorded call on any release, with that release's settings and the recorded answers. The
     /// result is a new recording, which can be compared with the first.
-    pub async fn replay(
-        &self,
-        release: &Arc<LoadedRelease>,
-        trace: &Recording,
-    ) -> Result<Recording, Refusal> {
+    pub async fn replay(&self, release: &Arc<LoadedRelease>, trace: &Recording) -> Result<Recording, Error> {
         recording::replay(self, release, trace).await
     }
 
@@ -242,7 +236,7 @@ impl Runtime {
         input: serde_json::Value,
         source: Source,
         bytes_max: u64,
-    ) -> Result<Recording, Refusal> {
+    ) -> Result<Recording, Error> {
         recording::play(self, release, call, (trigger, input), source, bytes_max).await
     }
 

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::Error;
 use super::export::{Export, with_export};
 use super::failure::Failure;
-use super::file::Refusal;
 use super::release::LoadedRelease;
 use super::{Call, Runtime};
 use crate::interfaces::CallState;
@@ -109,9 +109,9 @@ pub(super) async fn replay(
     runtime: &Runtime,
     release: &Arc<LoadedRelease>,
     trace: &Recording,
-) -> Result<Recording, Refusal> {
+) -> Result<Recording, Error> {
     if !trace.is_whole() {
-        return Err(Refusal::of_release(format!(
+        return Err(Error::of_release(format!(
             "the recording lacks {} host calls that exceeded its bound; it can be read but not replayed",
             trace.left_out
         )));
@@ -151,10 +151,10 @@ pub(super) async fn play(
     (trigger, mut asked): (&str, Value),
     source: Source,
     bytes_max: u64,
-) -> Result<Recording, Refusal> {
+) -> Result<Recording, Error> {
     recording::reveal(release.settings(), &mut asked);
     let wrong =
-        |why: String| Refusal::of_release(format!("the input does not fit the trigger `{trigger}`: {why}"));
+        |why: String| Error::of_release(format!("the input does not fit the trigger `{trigger}`: {why}"));
     with_export!(trigger, E => {
         let input = recording::value_from(asked).map_err(|error| wrong(error.to_string()))?;
         Ok(play_as::<E>(runtime, release, call, input, source, bytes_max).await)

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre};
 
+use super::Error;
 use super::budget::Claims;
 use super::engine::EngineEnv;
-use super::file::{Refusal, ReleaseFile};
+use super::file::ReleaseFile;
 use super::observer::ObserverSlot;
 use super::stats::ReleaseStats;
 use crate::interfaces::call::HostCallStats;
@@ -61,14 +62,14 @@ impl LoadedRelease {
         component: &Component,
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Error> {
         let manifest = file.manifest.clone();
         fits(component, &manifest)?;
         imports_are_granted(env, component, &manifest.grants)?;
         let linked = env
             .linker
             .instantiate_pre(component)
-            .map_err(|error| Refusal::of_release(format!("the release does not fit this host: {error:#}")))?;
+            .map_err(|error| Error::of_release(format!("the release does not fit this host: {error:#}")))?;
         let exports = Exports::of(env, component, &linked, &manifest.on)?;
 
         let mut effective: BTreeMap<String, String> =
@@ -164,14 +165,14 @@ impl Exports {
         component: &Component,
         linked: &InstancePre<CallState>,
         on: &Bindings,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Error> {
         let ty = component.component_type();
         let exported: Vec<_> =
             ty.exports(&env.engine).map(|(name, _)| unversioned(name).to_owned()).collect();
         let bound = |interface: &str, is_bound: bool| {
             let name = format!("{CONTRACT}{interface}");
             match (is_bound, exported.contains(&name)) {
-                (true, false) => Err(Refusal::of_release(format!(
+                (true, false) => Err(Error::of_release(format!(
                     "the manifest binds `on.{interface}`, but the component does not export `{name}`{}",
                     if exported.is_empty() {
                         String::new()
@@ -179,14 +180,14 @@ impl Exports {
                         format!(" (it exports {})", quoted(&exported))
                     }
                 ))),
-                (false, true) => Err(Refusal::of_release(format!(
+                (false, true) => Err(Error::of_release(format!(
                     "the component exports `{name}`, but the manifest binds nothing in `on.{interface}`"
                 ))),
                 (is_bound, _) => Ok(is_bound),
             }
         };
         let wrong = |interface: &str, error: wasmtime::Error| {
-            Refusal::of_release(format!("the export `{CONTRACT}{interface}` has another version: {error:#}"))
+            Error::of_release(format!("the export `{CONTRACT}{interface}` has another version: {error:#}"))
         };
         Ok(Self {
             http: bound("http", !on.http.is_empty())?
@@ -211,11 +212,11 @@ impl Exports {
 }
 
 /// Checks that one instance fits a slot of the pool, and that its first memory is within `memory_mib`.
-pub(super) fn fits(component: &Component, manifest: &Manifest) -> Result<(), Refusal> {
+pub(super) fn fits(component: &Component, manifest: &Manifest) -> Result<(), Error> {
     let Some(needs) = component.resources_required() else {
-        return Err(Refusal::of_release("the component imports core modules, which this host does not have"));
+        return Err(Error::of_release("the component imports core modules, which this host does not have"));
     };
-    let rule = |holds: bool, what: String| if holds { Ok(()) } else { Err(Refusal::of_release(what)) };
+    let rule = |holds: bool, what: String| if holds { Ok(()) } else { Err(Error::of_release(what)) };
     rule(
         needs.num_memories <= limits::MEMORIES_PER_INSTANCE_MAX,
         format!(
@@ -248,7 +249,7 @@ pub(super) fn fits(component: &Component, manifest: &Manifest) -> Result<(), Ref
 
 /// Checks that the manifest grants every import. Building a component removes unused imports, so each import
 /// is in use.
-fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) -> Result<(), Refusal> {
+fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) -> Result<(), Error> {
     const FREE: [&str; 5] = ["types", "clock", "random", "log", "config"];
     let ty = component.component_type();
     for (name, _) in ty.imports(&env.engine) {
@@ -256,7 +257,7 @@ fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) 
             // WASI needs no grant. Linking finds the parts of WASI that this host does not have.
             continue;
         }
-        let unknown = || Refusal::of_release(format!("the component imports unknown `{name}`"));
+        let unknown = || Error::of_release(format!("the component imports unknown `{name}`"));
         let interface = unversioned(name).strip_prefix(CONTRACT).ok_or_else(unknown)?;
         let (granted, grant) = match interface {
             free if FREE.contains(&free) => continue,
@@ -270,7 +271,7 @@ fn imports_are_granted(env: &EngineEnv, component: &Component, grants: &Grants) 
             _ => return Err(unknown()),
         };
         if !granted {
-            return Err(Refusal::of_release(format!(
+            return Err(Error::of_release(format!(
                 "the component imports `{CONTRACT}{interface}`, but the manifest does not grant it (`{grant}`)"
             )));
         }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::callers::{CallLog, Caller};
 use super::export::Trigger;
 use super::failure::Kind;
-use switchboard_core::error::Blame;
+use switchboard_core::Blame;
 use switchboard_telemetry::histogram::{Counts, Histogram};
 
 /// How a call ended.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use switchboard_contract::schedule;
 use switchboard_core::config::RecordedCalls;
-use switchboard_core::error::Blame;
+use switchboard_core::{Blame, Blamed};
 use switchboard_recording::{Outcome, redact_secrets};
 use switchboard_telemetry::Tracer;
 
@@ -107,7 +107,7 @@ async fn what_does_not_fit_the_pool_is_refused_with_its_sentence_and_the_release
         (guests::with_modules(70, 0), "core module instances"),
     ] {
         let refusal = sandbox.runtime.load(&file, BTreeMap::new()).await.unwrap_err();
-        assert_eq!(refusal.blame, Blame::Guest, "{refusal}");
+        assert_eq!(refusal.blame(), Blame::Guest, "{refusal}");
         assert!(refusal.reason.contains(reason), "{refusal}");
     }
 }

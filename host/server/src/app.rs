@@ -4,7 +4,6 @@
 mod generations;
 mod readiness;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
+use crate::error::{Error, of, of_setting, of_system};
 use crate::gateway::auth::Auth;
 use crate::gateway::{Gateway, Tickets, Tls};
 use crate::revocations::Revocations;
@@ -33,18 +33,6 @@ use switchboard_runtime::{Backends, Runtime};
 use switchboard_telemetry::{self as telemetry, Telemetry};
 
 pub use generations::keyspace;
-
-/// Why a node could not start: which part failed, and the reason.
-#[derive(Debug, thiserror::Error)]
-#[error("{part}: {reason}")]
-pub struct Error {
-    part: &'static str,
-    reason: String,
-}
-
-fn of<E: fmt::Display>(part: &'static str) -> impl FnOnce(E) -> Error {
-    move |reason| Error { part, reason: reason.to_string() }
-}
 
 /// A running node. Its tasks run until `end` is called.
 pub struct App {
@@ -66,8 +54,8 @@ pub struct App {
 /// Serves until SIGTERM or SIGINT, then drains.
 pub async fn serve(config: Config) -> Result<(), Error> {
     let (mut term, mut int) = (
-        signal(SignalKind::terminate()).map_err(of("signals"))?,
-        signal(SignalKind::interrupt()).map_err(of("signals"))?,
+        signal(SignalKind::terminate()).map_err(of_system("signals"))?,
+        signal(SignalKind::interrupt()).map_err(of_system("signals"))?,
     );
     let app = App::start(config).await?;
     tokio::select! {
@@ -88,10 +76,10 @@ impl App {
         }
 
         // Bound first, so that a port in use is reported at once, and the announced port is the real one.
-        let clients = http_server::bind(config.listen).map_err(of("listen"))?;
-        let operators = http_server::bind(config.admin_listen).map_err(of("admin_listen"))?;
-        config.listen = clients.local_addr().map_err(of("listen"))?;
-        config.admin_listen = operators.local_addr().map_err(of("admin_listen"))?;
+        let clients = http_server::bind(config.listen).map_err(of_setting("listen"))?;
+        let operators = http_server::bind(config.admin_listen).map_err(of_setting("admin_listen"))?;
+        config.listen = clients.local_addr().map_err(of_setting("listen"))?;
+        config.admin_listen = operators.local_addr().map_err(of_setting("admin_listen"))?;
         let config = Arc::new(config);
 
         let postgres = Postgres::connect(&config).await.map_err(of("postgres"))?;
@@ -151,7 +139,7 @@ impl App {
         if let Some(directory) = &config.handlers_dir {
             // A file that cannot be deployed now is logged, is shown in `readyz`, and is tried again by
             // `follow`.
-            rollout.deploy_found(directory).await.map_err(of("handlers_dir"))?;
+            rollout.deploy_found(directory).await.map_err(of_setting("handlers_dir"))?;
         }
         triggers.start(&guard);
         tokio::spawn(metrics.clone().upkeep(guard.clone()));

@@ -4,6 +4,9 @@
 
 pub mod admin;
 pub mod app;
+mod error;
 pub mod gateway;
 pub mod revocations;
 pub mod triggers;
+
+pub use error::Error;

@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use lines::Lines;
 
+pub use error::Error;
 pub use lines::in_one_line;
 pub use spans::Tracer;
 
@@ -21,6 +22,7 @@ use switchboard_core::ids::NodeId;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 
+mod error;
 mod filter;
 pub mod histogram;
 mod lines;
@@ -68,10 +70,9 @@ impl Metrics {
 /// Histograms are bucketed by the unit their name ends with: `_seconds`, `_bytes`, anything else counts.
 ///
 /// # Errors If `config.log` is not a filter.
-pub fn start(config: &Config, node: NodeId) -> Result<Telemetry, String> {
+pub fn start(config: &Config, node: NodeId) -> Result<Telemetry, Error> {
     static STARTED: OnceLock<PrometheusHandle> = OnceLock::new();
-    let filter = EnvFilter::try_new(filter::of_crates(&config.log))
-        .map_err(|error| format!("`log` is not a filter such as `info,switchboard_fanout=debug`: {error}"))?;
+    let filter = EnvFilter::try_new(filter::of_crates(&config.log)).map_err(Error::Log)?;
     let handle = STARTED.get_or_init(|| {
         log_to_stderr(filter, config.log_json, node);
         record_metrics(node)
@@ -128,6 +129,6 @@ mod tests {
     #[test]
     fn a_filter_that_is_none_is_named() {
         let config = Config { log: "switchboard=loud".to_owned(), ..Config::default() };
-        assert!(start(&config, NodeId::random()).err().unwrap().contains("`log`"));
+        assert!(start(&config, NodeId::random()).err().unwrap().to_string().contains("`log`"));
     }
 }

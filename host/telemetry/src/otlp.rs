@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
+use super::Error;
 use super::spans::{Span, Tracer};
 use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
@@ -27,14 +28,13 @@ const PATH: &str = "/v1/traces";
 /// collector, one that records nothing.
 ///
 /// # Errors If the collector's address or the sample's share is not valid.
-pub(super) fn start(config: &Config, node: NodeId) -> Result<Tracer, String> {
+pub(super) fn start(config: &Config, node: NodeId) -> Result<Tracer, Error> {
     let Some(endpoint) = &config.otlp_endpoint else { return Ok(Tracer::default()) };
-    let uri: Uri = endpoint.parse().map_err(|error| format!("`otlp_endpoint` is not an address: {error}"))?;
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or(
-        "`otlp_endpoint` is `http://host:port` of a collector beside this node; it speaks TLS to the rest of the world",
-    )?;
+    let uri: Uri = endpoint.parse().map_err(Error::OtlpAddress)?;
+    let is_http = uri.scheme_str() == Some("http");
+    let authority = uri.authority().filter(|_| is_http).ok_or(Error::OtlpEndpoint)?;
     if !(0.0..=1.0).contains(&config.otlp_sample) {
-        return Err("`otlp_sample` is a share of calls, 0 to 1".to_owned());
+        return Err(Error::OtlpSample);
     }
     let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(4318));
     let path = if uri.path().len() > 1 { uri.path().to_owned() } else { PATH.to_owned() };
@@ -176,7 +176,7 @@ mod tests {
             (with("https://collector:4318", 0.1), "otlp_endpoint"),
             (with("http://127.0.0.1:4318", 1.5), "otlp_sample"),
         ] {
-            assert!(start(&bad, NodeId::random()).err().unwrap().contains(said));
+            assert!(start(&bad, NodeId::random()).err().unwrap().to_string().contains(said));
         }
         assert!(!start(&Config::default(), NodeId::random()).unwrap().is_on());
     }

@@ -12,7 +12,7 @@ use switchboard_core::manifest::{self, Manifest};
 use switchboard_recording::{Outcome, Recording};
 use switchboard_releases::Load;
 use switchboard_releases::registry::{HasManifest, Observable};
-use switchboard_runtime::{ObserverSlot, Refusal, ReleaseFile, ReleaseStats};
+use switchboard_runtime::{self as runtime, ObserverSlot, ReleaseFile, ReleaseStats};
 
 /// Loads a manifest. A node refuses a manifest with the description `not on NAME`. With `meets on NAME`, the
 /// node waits until another node does the same.
@@ -57,9 +57,9 @@ impl Load for Manifests {
         &self,
         file: &ReleaseFile,
         _settings: BTreeMap<String, String>,
-    ) -> Result<Arc<Declared>, Refusal> {
+    ) -> Result<Arc<Declared>, runtime::Error> {
         if file.manifest.description == format!("not on {}", self.of) {
-            return Err(Refusal::of_host("no room for it"));
+            return Err(runtime::Error::of_host("no room for it"));
         }
         if file.manifest.description == format!("meets on {}", self.of) {
             MEETING.wait().await;
@@ -71,12 +71,12 @@ impl Load for Manifests {
         }))
     }
 
-    async fn vet(&self, _release: &Arc<Declared>) -> Result<(), Refusal> {
+    async fn vet(&self, _release: &Arc<Declared>) -> Result<(), runtime::Error> {
         Ok(())
     }
 
     /// Answers like the live call, or with its description if that is `differs`.
-    async fn replay(&self, release: &Arc<Declared>, trace: &Recording) -> Result<Recording, Refusal> {
+    async fn replay(&self, release: &Arc<Declared>, trace: &Recording) -> Result<Recording, runtime::Error> {
         let mut again = trace.clone();
         if release.manifest.description == "differs" {
             again.outcome = Outcome::Returned("differs".into());

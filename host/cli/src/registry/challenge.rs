@@ -45,7 +45,7 @@ pub(super) fn token_url(realm: &str, service: Option<&str>, scope: &str) -> Resu
     let service = service.map(|service| format!("&service={}", page::escape(service))).unwrap_or_default();
     let url = format!("{realm}{separator}scope={}{service}", page::escape(scope));
     let url: Uri = url.parse().map_err(|_| "no URL".to_owned())?;
-    fetch::check(&url)?;
+    fetch::check(&url).map_err(|error| error.to_string())?;
     Ok(url)
 }
 

@@ -161,10 +161,3 @@ fn what_the_caller_is_answered_follows_the_effect() {
     assert!(Failure::Lost.makes_connection_unusable() && !Failure::Lost.ends_the_answer());
     assert!(Failure::read_only().is_read_only());
 }
-
-#[test]
-fn the_hosts_own_statements_are_the_hosts_fault() {
-    assert_eq!(blame_of_sqlx(&sqlx::Error::RowNotFound), Blame::Host);
-    assert_eq!(blame_of_sqlx(&sqlx::Error::PoolTimedOut), Blame::Backend);
-    assert_eq!(blame_of_sqlx(&sqlx::Error::Io(std::io::ErrorKind::BrokenPipe.into())), Blame::Backend);
-}

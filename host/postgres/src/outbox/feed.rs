@@ -11,6 +11,7 @@ use tokio_postgres::{Client, NoTls, Row, Statement};
 
 use super::super::settings::{self, Purpose};
 use super::{Cursor, Heads, Page, Stored};
+use crate::Error;
 use switchboard_core::limits;
 
 /// Reads the events that became visible after each of several cursors, at most `$6` events for each shard,
@@ -55,15 +56,6 @@ struct FeedConnection {
     next_transaction: Statement,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("{}", message_of(.0))]
-    Postgres(tokio_postgres::Error),
-    /// No answer came in time. The connection is closed.
-    #[error("no answer from Postgres in time; the connection was closed")]
-    Late,
-}
-
 impl Feed {
     /// The connection is opened at the first read, and again after it was lost.
     pub(in super::super) fn new(mut login: tokio_postgres::Config) -> Self {
@@ -88,7 +80,7 @@ impl Feed {
             };
             connection.pages(cursors, heads, most).await
         });
-        let pages = pages.await.map_err(|_| Error::Late).and_then(|pages| pages.map_err(Error::Postgres));
+        let pages = pages.await.map_err(|_| Error::Late).and_then(|pages| pages.map_err(Error::Read));
         if pages.is_err() {
             self.connection = None;
         }
@@ -174,12 +166,4 @@ fn stored(row: &Row) -> Result<Stored, tokio_postgres::Error> {
         payload: row.try_get("payload")?,
         created_ms: row.try_get("created_ms")?,
     })
-}
-
-/// The code and the text of a server's error. The driver shows neither.
-fn message_of(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(refused) => format!("{}: {}", refused.code().code(), refused.message()),
-        None => error.to_string(),
-    }
 }

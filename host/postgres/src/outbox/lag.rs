@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Heads, Outbox};
+use crate::Error;
 
 /// One consumer of the outbox, over all shards.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -30,7 +31,7 @@ fn is_none(count: &i64) -> bool {
 
 impl Outbox {
     /// Returns the lag of each consumer, ordered by name.
-    pub async fn lag(&self) -> sqlx::Result<Vec<Lag>> {
+    pub async fn lag(&self) -> Result<Vec<Lag>, Error> {
         let heads = self.heads().await?;
         let cursors: Vec<(String, i16, i64, i64, bool)> = sqlx::query_as(
             "select consumer, shard, high, missed, consumer = any (switchboard.consumers_gone())

@@ -5,6 +5,7 @@ use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use super::{Outbox, Stored};
+use crate::Error;
 use switchboard_core::limits;
 
 /// A parked event as an operator sees it.
@@ -41,7 +42,13 @@ impl FromRow<'_, PgRow> for Parked {
 
 impl Outbox {
     /// Parks an event. Idempotent, because an event may be delivered once more after a crash.
-    pub async fn park(&self, consumer: &str, event: &Stored, attempts: i32, error: &str) -> sqlx::Result<()> {
+    pub async fn park(
+        &self,
+        consumer: &str,
+        event: &Stored,
+        attempts: i32,
+        error: &str,
+    ) -> Result<(), Error> {
         sqlx::query(
             "with parked as (
                  insert into switchboard.parked
@@ -67,7 +74,7 @@ impl Outbox {
     }
 
     /// Returns the parked events, the newest first.
-    pub async fn parked(&self) -> sqlx::Result<Vec<Parked>> {
+    pub async fn parked(&self) -> Result<Vec<Parked>, Error> {
         sqlx::query_as(
             "select id, consumer, shard, position, event_type, key, attempts, error,
                     to_char(created_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') as created_at,
@@ -77,11 +84,12 @@ impl Outbox {
         .bind(limits::PARKED_LISTED_MAX)
         .fetch_all(&self.0)
         .await
+        .map_err(Error::Statement)
     }
 
     /// Delivers a parked event again, as if for the first time, to every consumer that gave it up. Returns
     /// the number of these consumers.
-    pub async fn replay(&self, id: Uuid) -> sqlx::Result<u64> {
+    pub async fn replay(&self, id: Uuid) -> Result<u64, Error> {
         let replayed = sqlx::query(
             "with gone as (delete from switchboard.parked where id = $1 returning *)
              insert into switchboard.retries
@@ -96,7 +104,7 @@ impl Outbox {
     }
 
     /// Deletes a parked event. Returns the number of consumers that had given it up.
-    pub async fn drop_parked(&self, id: Uuid) -> sqlx::Result<u64> {
+    pub async fn drop_parked(&self, id: Uuid) -> Result<u64, Error> {
         let dropped =
             sqlx::query("delete from switchboard.parked where id = $1").bind(id).execute(&self.0).await?;
         Ok(dropped.rows_affected())

@@ -8,6 +8,7 @@ use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
 use super::{Outbox, Stored};
+use crate::Error;
 
 /// A waiting event, and how often it was delivered.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +29,7 @@ impl Outbox {
         &self,
         consumer: &str,
         shards: &[i16],
-    ) -> sqlx::Result<Vec<(i16, String, i64)>> {
+    ) -> Result<Vec<(i16, String, i64)>, Error> {
         sqlx::query_as(
             "select shard, key, count(*) from switchboard.retries
              where consumer = $1 and shard = any($2) group by shard, key",
@@ -37,10 +38,11 @@ impl Outbox {
         .bind(shards)
         .fetch_all(&self.0)
         .await
+        .map_err(Error::Statement)
     }
 
     /// Returns the first event of each key that is due; within a shard, the oldest position first.
-    pub async fn due(&self, consumer: &str, shards: &[i16], most: usize) -> sqlx::Result<Vec<Waiting>> {
+    pub async fn due(&self, consumer: &str, shards: &[i16], most: usize) -> Result<Vec<Waiting>, Error> {
         sqlx::query_as(
             "select shard, position, id, event_type, key, payload::text as payload,
                     (extract(epoch from created_at) * 1000)::bigint as created_ms, attempts
@@ -54,12 +56,13 @@ impl Outbox {
         .bind(most as i64)
         .fetch_all(&self.0)
         .await
+        .map_err(Error::Statement)
     }
 
     /// Stores events to be delivered again, each after its delay, or moves those that are stored already. The
     /// number of attempts so far is stored too. It is 0 for an event that only waits behind its key. Such an
     /// event changes nothing when it is stored already (a crash made it come twice).
-    pub async fn postpone(&self, consumer: &str, events: &[(&Stored, i32, Duration)]) -> sqlx::Result<()> {
+    pub async fn postpone(&self, consumer: &str, events: &[(&Stored, i32, Duration)]) -> Result<(), Error> {
         if events.is_empty() {
             return Ok(());
         }
@@ -100,7 +103,7 @@ impl Outbox {
     }
 
     /// Deletes the retries that were handled.
-    pub async fn settle(&self, consumer: &str, events: &[&Stored]) -> sqlx::Result<()> {
+    pub async fn settle(&self, consumer: &str, events: &[&Stored]) -> Result<(), Error> {
         if events.is_empty() {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use sqlx::{Executor, Postgres, Row};
 
-use super::{Error, Repository, Switch, failed_to};
+use super::{Repository, RepositoryError, Switch, failed_to};
 use switchboard_core::ids::Digest;
 
 /// The name in the history for deploys of files of `handlers_dir`. No operator's token may have it.
@@ -40,7 +40,7 @@ impl fmt::Display for SkipReason {
 impl Repository {
     /// Stores that a node has found a file. The first node sets the generation after which an operator's
     /// switch of the handler takes precedence over the file.
-    pub async fn found(&self, digest: Digest, name: &str) -> Result<(), Error> {
+    pub async fn found(&self, digest: Digest, name: &str) -> Result<(), RepositoryError> {
         sqlx::query(
             "insert into switchboard.found_files (digest, name, generation)
              select $1, $2, generation from switchboard.fleet
@@ -56,14 +56,22 @@ impl Repository {
 
     /// Returns why a file is not deployed, or None when it should be deployed. `found` must have stored the
     /// file.
-    pub async fn skip_reason(&self, digest: Digest, name: &str) -> Result<Option<SkipReason>, Error> {
+    pub async fn skip_reason(
+        &self,
+        digest: Digest,
+        name: &str,
+    ) -> Result<Option<SkipReason>, RepositoryError> {
         skip_reason(&self.pool, digest, name).await
     }
 }
 
 impl Switch {
     /// Like [`Repository::skip_reason`], while no other switch can happen.
-    pub async fn skip_reason(&mut self, digest: Digest, name: &str) -> Result<Option<SkipReason>, Error> {
+    pub async fn skip_reason(
+        &mut self,
+        digest: Digest,
+        name: &str,
+    ) -> Result<Option<SkipReason>, RepositoryError> {
         skip_reason(&mut *self.tx, digest, name).await
     }
 }
@@ -72,7 +80,7 @@ async fn skip_reason<'c>(
     executor: impl Executor<'c, Database = Postgres>,
     digest: Digest,
     name: &str,
-) -> Result<Option<SkipReason>, Error> {
+) -> Result<Option<SkipReason>, RepositoryError> {
     let state = sqlx::query(
         "select
            coalesce((select action = 'retire' from switchboard.history

@@ -8,7 +8,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use super::{Error, Repository, digest, failed_to};
+use super::{Repository, RepositoryError, digest, failed_to};
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
 
@@ -73,7 +73,7 @@ pub(super) fn listener(node: NodeId) -> String {
 impl Repository {
     /// Stores a heartbeat. Returns true when the fleet did not know the node: then its reports are gone too.
     /// Also deletes the nodes that have sent no heartbeat for an hour.
-    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, Error> {
+    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, RepositoryError> {
         sqlx::query_scalar(
             "with gone as (delete from switchboard.nodes where heartbeat_at < now() - interval '1 hour' and id <> $1)
              insert into switchboard.nodes (id, address, version, connections) values ($1, $2, $3, $4)
@@ -90,7 +90,7 @@ impl Repository {
     }
 
     /// Removes a node that ends normally, so that no deploy waits for it.
-    pub async fn leave(&self, node: NodeId) -> Result<(), Error> {
+    pub async fn leave(&self, node: NodeId) -> Result<(), RepositoryError> {
         sqlx::query("delete from switchboard.nodes where id = $1")
             .bind(node.uuid())
             .execute(&self.pool)
@@ -100,7 +100,7 @@ impl Repository {
     }
 
     /// Stores a report. The node must have sent a heartbeat. An older report does not replace a newer one.
-    pub async fn report(&self, node: NodeId, report: &Report) -> Result<(), Error> {
+    pub async fn report(&self, node: NodeId, report: &Report) -> Result<(), RepositoryError> {
         sqlx::query(
             "insert into switchboard.node_handlers as kept (node, name, generation, digest, error)
              values ($1, $2, $3, $4, $5)
@@ -121,7 +121,12 @@ impl Repository {
 
     /// Returns each node's answer to a switch of a handler. It includes the nodes that were live when the
     /// wait began, or joined since, except those that ended meanwhile.
-    pub async fn answers(&self, name: &str, generation: i64, waited: Duration) -> Result<Vec<Answer>, Error> {
+    pub async fn answers(
+        &self,
+        name: &str,
+        generation: i64,
+        waited: Duration,
+    ) -> Result<Vec<Answer>, RepositoryError> {
         sqlx::query(
             "select n.id, n.address, h.generation, h.digest, h.error
              from switchboard.nodes n left join switchboard.node_handlers h
@@ -155,7 +160,7 @@ impl Repository {
     }
 
     /// Returns the nodes of the last hour, the oldest first, each with the reports about its handlers.
-    pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
+    pub async fn nodes(&self) -> Result<Vec<Node>, RepositoryError> {
         let mut nodes = sqlx::query(
             "select id, address, version, switchboard.rfc3339(started_at) as started_at, connections,
                     (extract(epoch from now() - heartbeat_at) * 1000)::bigint as age_ms

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::{Error, Repository, digest, failed_to};
+use super::{Repository, RepositoryError, digest, failed_to};
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
 
@@ -31,7 +31,7 @@ impl Repository {
         name: &str,
         digest: Digest,
         seen: &ShadowReport,
-    ) -> Result<(), Error> {
+    ) -> Result<(), RepositoryError> {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         sqlx::query(
             "insert into switchboard.shadow_reports (name, digest, node, same, differing, dropped, examples)
@@ -54,7 +54,7 @@ impl Repository {
     }
 
     /// Returns the results of each release that was a shadow of this handler, the latest first.
-    pub async fn shadows(&self, name: &str) -> Result<Vec<ShadowReport>, Error> {
+    pub async fn shadows(&self, name: &str) -> Result<Vec<ShadowReport>, RepositoryError> {
         sqlx::query(
             "select digest, sum(same)::bigint as same, sum(differing)::bigint as differing, sum(dropped)::bigint as dropped,
                     coalesce(jsonb_agg(example) filter (where example is not null), '[]') as examples

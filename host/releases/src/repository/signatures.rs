@@ -4,7 +4,7 @@
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::{Error, Repository, failed_to};
+use super::{Repository, RepositoryError, failed_to};
 use crate::signature::Signature;
 use switchboard_core::ids::Digest;
 
@@ -15,7 +15,7 @@ impl Repository {
         digest: Digest,
         signatures: &[Signature],
         by: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<(), RepositoryError> {
         for signature in signatures {
             let (key, bytes) = signature.bytes();
             sqlx::query(
@@ -34,7 +34,11 @@ impl Repository {
     }
 
     /// Returns the signatures of these keys. Signatures of other keys do not matter.
-    pub async fn signatures(&self, digest: Digest, keys: &[Vec<u8>]) -> Result<Vec<Signature>, Error> {
+    pub async fn signatures(
+        &self,
+        digest: Digest,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Signature>, RepositoryError> {
         let rows = sqlx::query(
             "select key, signature from switchboard.signatures where digest = $1 and key = any($2)",
         )

@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 
-use super::super::outcome::{Outcome, Refused};
+use super::super::outcome::Outcome;
 use super::super::registry::HasManifest;
 use super::super::repository::{Action, Change, HandlerState, Running, TrafficShare};
 use super::Load;
 use super::deployer::{Deployer, Origin, parsed};
+use crate::Error;
 
 /// How a release is deployed beside the running one, with its percentage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +27,12 @@ impl<L: Load> Deployer<L> {
         bytes: Bytes,
         how: Deployment,
         origin: Origin<'_>,
-    ) -> Result<Outcome, Refused> {
+    ) -> Result<Outcome, Error> {
         let file = parsed(bytes).await?;
         let name = file.manifest.name.as_str();
-        let before = self.fleet.running(name).await?.ok_or_else(|| Refused::NothingRuns(name.to_owned()))?;
+        let before = self.fleet.running(name).await?.ok_or_else(|| Error::NothingRuns(name.to_owned()))?;
         if before.digest == file.digest {
-            return Err(Refused::RunsAlready(name.to_owned()));
+            return Err(Error::RunsAlready(name.to_owned()));
         }
         self.load_and_store(&file, origin).await?;
         let (action, percent) = match how {
@@ -54,14 +55,13 @@ impl<L: Load> Deployer<L> {
         name: &str,
         release: Option<&str>,
         origin: Origin<'_>,
-    ) -> Result<Outcome, Refused> {
-        let before =
-            self.fleet.running(name).await?.ok_or_else(|| Refused::UnknownHandler(name.to_owned()))?;
-        let canary = before.canary.ok_or_else(|| Refused::NoCanary(name.to_owned()))?;
+    ) -> Result<Outcome, Error> {
+        let before = self.fleet.running(name).await?.ok_or_else(|| Error::UnknownHandler(name.to_owned()))?;
+        let canary = before.canary.ok_or_else(|| Error::NoCanary(name.to_owned()))?;
         if let Some(hex) = release
             && self.find(Some(name), hex).await? != canary.digest
         {
-            return Err(Refused::OtherCanary(canary.digest));
+            return Err(Error::OtherCanary(canary.digest));
         }
         let release = self.fleet.load_stored(canary.digest).await?;
         let before = HandlerState::Runs(before);
@@ -70,16 +70,15 @@ impl<L: Load> Deployer<L> {
     }
 
     /// Ends the shadow. Its results stay readable.
-    pub async fn unshadow(&self, name: &str, origin: Origin<'_>) -> Result<Outcome, Refused> {
-        let before =
-            self.fleet.running(name).await?.ok_or_else(|| Refused::UnknownHandler(name.to_owned()))?;
-        let shadow = before.shadow.ok_or_else(|| Refused::NoShadow(name.to_owned()))?;
+    pub async fn unshadow(&self, name: &str, origin: Origin<'_>) -> Result<Outcome, Error> {
+        let before = self.fleet.running(name).await?.ok_or_else(|| Error::UnknownHandler(name.to_owned()))?;
+        let shadow = before.shadow.ok_or_else(|| Error::NoShadow(name.to_owned()))?;
         self.end_candidate(Action::Unshadow, before, shadow, origin).await
     }
 
     /// Ends the canary: the running release answers everybody again.
-    pub(super) async fn withdraw(&self, before: Running, origin: Origin<'_>) -> Result<Outcome, Refused> {
-        let canary = before.canary.ok_or_else(|| Refused::NoCanary(before.name.clone()))?;
+    pub(super) async fn withdraw(&self, before: Running, origin: Origin<'_>) -> Result<Outcome, Error> {
+        let canary = before.canary.ok_or_else(|| Error::NoCanary(before.name.clone()))?;
         self.end_candidate(Action::Withdraw, before, canary, origin).await
     }
 
@@ -89,7 +88,7 @@ impl<L: Load> Deployer<L> {
         before: Running,
         ended: TrafficShare,
         origin: Origin<'_>,
-    ) -> Result<Outcome, Refused> {
+    ) -> Result<Outcome, Error> {
         let running = self.fleet.load_stored(before.digest).await?;
         let digest = before.digest;
         let to = match action {

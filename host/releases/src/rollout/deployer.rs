@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, interval};
 use tracing::warn;
 
-use super::super::outcome::{NodeOutcome, Outcome, Refused};
+use super::super::outcome::{NodeOutcome, Outcome};
 use super::super::registry::{Conflict, Entry, HasManifest, RoutingTable, covers};
 use super::super::repository::{
     Action, Change, FOUND_BY, HandlerState, Retired, Running, SwitchResult, Verdict,
@@ -15,6 +15,7 @@ use super::super::repository::{
 use super::Load;
 use super::fleet::Fleet;
 use super::follow::Follower;
+use crate::Error;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::manifest::Manifest;
@@ -32,16 +33,12 @@ impl<L: Load> Deployer<L> {
 
     /// Deploys a release. Returns when every live node runs the release or has reported why not, or when the
     /// wait is over.
-    pub async fn deploy(&self, bytes: Bytes, origin: Origin<'_>) -> Result<Outcome, Refused> {
+    pub async fn deploy(&self, bytes: Bytes, origin: Origin<'_>) -> Result<Outcome, Error> {
         let file = parsed(bytes).await?;
         self.deploy_file(&file, origin).await
     }
 
-    pub(super) async fn deploy_file(
-        &self,
-        file: &ReleaseFile,
-        origin: Origin<'_>,
-    ) -> Result<Outcome, Refused> {
+    pub(super) async fn deploy_file(&self, file: &ReleaseFile, origin: Origin<'_>) -> Result<Outcome, Error> {
         let name = file.manifest.name.as_str();
         let before = self.fleet.repository.handler_state(name).await?;
         if let Some(same) = before.running().filter(|running| running.digest == file.digest) {
@@ -54,15 +51,10 @@ impl<L: Load> Deployer<L> {
 
     /// Rolls back to the release whose digest begins with `to`. Without `to`: a canary is withdrawn;
     /// otherwise the release that ran before runs again; a retired handler gets the release that was retired.
-    pub async fn rollback(
-        &self,
-        name: &str,
-        to: Option<&str>,
-        origin: Origin<'_>,
-    ) -> Result<Outcome, Refused> {
+    pub async fn rollback(&self, name: &str, to: Option<&str>, origin: Origin<'_>) -> Result<Outcome, Error> {
         let before = self.fleet.repository.handler_state(name).await?;
         match &before {
-            HandlerState::Unknown => return Err(Refused::UnknownHandler(name.to_owned())),
+            HandlerState::Unknown => return Err(Error::UnknownHandler(name.to_owned())),
             HandlerState::Runs(running) if to.is_none() && running.canary.is_some() => {
                 return self.withdraw(running.clone(), origin).await;
             }
@@ -70,7 +62,7 @@ impl<L: Load> Deployer<L> {
         }
         let digest = match to {
             Some(hex) => self.find(Some(name), hex).await?,
-            None => self.fleet.repository.previous(name).await?.ok_or(Refused::NothingBefore)?,
+            None => self.fleet.repository.previous(name).await?.ok_or(Error::NothingBefore)?,
         };
         if let Some(same) = before.running().filter(|now| now.digest == digest && now.canary.is_none()) {
             return self.unchanged(Action::Rollback, same.clone(), origin.began).await;
@@ -82,9 +74,9 @@ impl<L: Load> Deployer<L> {
 
     /// Retires a handler in the whole fleet, with its canary and its shadow. Calls in flight finish. A deploy
     /// or a rollback brings it back; the files of `handlers_dir` do not.
-    pub async fn retire(&self, name: &str, origin: Origin<'_>) -> Result<Outcome, Refused> {
+    pub async fn retire(&self, name: &str, origin: Origin<'_>) -> Result<Outcome, Error> {
         let running = match self.fleet.repository.handler_state(name).await? {
-            HandlerState::Unknown => return Err(Refused::UnknownHandler(name.to_owned())),
+            HandlerState::Unknown => return Err(Error::UnknownHandler(name.to_owned())),
             HandlerState::Runs(running) => running,
             HandlerState::Retired(Retired { name, digest, generation }) => {
                 let gone = Running { name, digest, generation, canary: None, shadow: None };
@@ -100,17 +92,17 @@ impl<L: Load> Deployer<L> {
     }
 
     /// Finds the one release whose digest begins with these hex digits.
-    pub async fn find(&self, name: Option<&str>, hex: &str) -> Result<Digest, Refused> {
+    pub async fn find(&self, name: Option<&str>, hex: &str) -> Result<Digest, Error> {
         let hex = hex.strip_prefix("sha256:").unwrap_or(hex).to_ascii_lowercase();
         let plausible = (limits::DIGEST_PREFIX_MIN..=64).contains(&hex.len())
             && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !plausible {
-            return Err(Refused::NoDigest(hex));
+            return Err(Error::NoDigest(hex));
         }
         match self.fleet.repository.beginning_with(name, &hex).await?[..] {
             [digest] => Ok(digest),
-            [] => Err(Refused::UnknownRelease(hex)),
-            _ => Err(Refused::Ambiguous(hex)),
+            [] => Err(Error::UnknownRelease(hex)),
+            _ => Err(Error::Ambiguous(hex)),
         }
     }
 
@@ -121,7 +113,7 @@ impl<L: Load> Deployer<L> {
         change: &Change<'_>,
         manifest: Option<&Manifest>,
         began: Instant,
-    ) -> Result<Outcome, Refused> {
+    ) -> Result<Outcome, Error> {
         if let Some(manifest) = manifest {
             self.check_requirements(manifest).await?;
         }
@@ -129,7 +121,7 @@ impl<L: Load> Deployer<L> {
         if change.by == FOUND_BY
             && let Some(reason) = switch.skip_reason(change.to.digest, &change.to.name).await?
         {
-            return Err(Refused::Skipped(reason));
+            return Err(Error::Skipped(reason));
         }
         if let Some(manifest) = manifest {
             let declared = switch.running().await?;
@@ -141,7 +133,7 @@ impl<L: Load> Deployer<L> {
         }
         let generation = match switch.to(change).await? {
             SwitchResult::To { generation } => generation,
-            SwitchResult::Lost { to } => return Err(Refused::Lost { to }),
+            SwitchResult::Lost { to } => return Err(Error::Lost { to }),
         };
         // From here on the fleet has switched. Errors below are corrected when each node polls again.
         if let Err(error) = self.follower.converge().await {
@@ -165,26 +157,26 @@ impl<L: Load> Deployer<L> {
         let (name, digest) = (outcome.name.clone(), outcome.digest);
         let expected = (change.action != Action::Retire).then_some(change.to.digest);
         self.wait_for_nodes(outcome, expected, began).await.map_err(|error| match error {
-            Refused::Backend(error) => Refused::NodesUnknown { name, digest, error },
+            Error::Backend(error) => Error::NodesUnknown { name, digest, error },
             other => other,
         })
     }
 
-    async fn check_requirements(&self, manifest: &Manifest) -> Result<(), Refused> {
+    async fn check_requirements(&self, manifest: &Manifest) -> Result<(), Error> {
         let missing = self.fleet.repository.migrations_missing(&manifest.needs.migrations).await?;
         if !missing.is_empty() {
-            return Err(Refused::Migrations(missing));
+            return Err(Error::Migrations(missing));
         }
         // Checked after the migrations, because they create the roles.
         if let Some(role) = &manifest.grants.postgres
             && !self.fleet.repository.has_role(role).await?
         {
-            return Err(Refused::Role(role.clone()));
+            return Err(Error::Role(role.clone()));
         }
         Ok(())
     }
 
-    async fn unchanged(&self, action: Action, running: Running, began: Instant) -> Result<Outcome, Refused> {
+    async fn unchanged(&self, action: Action, running: Running, began: Instant) -> Result<Outcome, Error> {
         let outcome = Outcome {
             name: running.name,
             action,
@@ -207,7 +199,7 @@ impl<L: Load> Deployer<L> {
         mut outcome: Outcome,
         expected: Option<Digest>,
         began: Instant,
-    ) -> Result<Outcome, Refused> {
+    ) -> Result<Outcome, Error> {
         let mut look = interval(limits::DEPLOY_CHECK_EVERY);
         let since = Instant::now();
         let until = since + limits::DEPLOY_WAIT;
@@ -230,7 +222,7 @@ impl<L: Load> Deployer<L> {
         &self,
         file: &ReleaseFile,
         origin: Origin<'_>,
-    ) -> Result<Arc<L::Release>, Refused> {
+    ) -> Result<Arc<L::Release>, Error> {
         let release = self.fleet.load(file).await?;
         self.fleet.loader.vet(&release).await?;
         self.fleet.repository.store(file.digest, &file.manifest, &file.bytes, origin.by, origin.note).await?;
@@ -284,9 +276,9 @@ impl<'a> Change<'a> {
     }
 }
 
-pub(super) async fn parsed(bytes: Bytes) -> Result<ReleaseFile, Refused> {
+pub(super) async fn parsed(bytes: Bytes) -> Result<ReleaseFile, Error> {
     let parsed = tokio::task::spawn_blocking(|| ReleaseFile::parse(bytes)).await;
-    Ok(parsed.map_err(|_| Refused::Host("the task that parses the release file panicked".into()))??)
+    Ok(parsed.map_err(|_| Error::Host("the task that parses the release file panicked".into()))??)
 }
 
 /// Checks that a release binds nothing that another handler binds.

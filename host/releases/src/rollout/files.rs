@@ -14,15 +14,16 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use super::super::outcome::{Outcome, Refused};
+use super::super::outcome::Outcome;
 use super::super::repository::{FOUND_BY, SkipReason};
 use super::super::signature::Signature;
 use super::Load;
 use super::deployer::{Deployer, Origin, parsed};
-use switchboard_core::error::Blame;
+use crate::Error;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_core::{Blame, Blamed};
 
 /// The files that should run and do not.
 #[derive(Default)]
@@ -54,16 +55,16 @@ impl Files {
         self.waiting().remove(path);
     }
 
-    fn wait(&self, path: &Path, release: Option<(Digest, String)>, refused: &Refused) {
+    fn wait(&self, path: &Path, release: Option<(Digest, String)>, refused: &Error) {
         let mut waiting = self.waiting();
         let longest = match refused {
             // The same content will be refused again, and compiling it is expensive.
-            Refused::Release(refusal) if refusal.blame == Blame::Guest => {
+            Error::Release(refusal) if refusal.blame() == Blame::Guest => {
                 limits::FILE_REFUSED_AGAIN_AFTER_MAX
             }
             _ => limits::LOAD_AGAIN_AFTER_MAX,
         };
-        let should_run = !matches!(refused, Refused::Unsigned(_) | Refused::Skipped(_));
+        let should_run = !matches!(refused, Error::Unsigned(_) | Error::Skipped(_));
         let before = waiting.get(path).map(|waiting| waiting.wait * 2);
         let wait = before.unwrap_or(limits::LOAD_AGAIN_AFTER_MIN).min(longest);
         let again_at = Instant::now() + wait;
@@ -105,7 +106,7 @@ impl<L: Load> FileDeployer<L> {
     pub(crate) async fn deploy_found(
         &self,
         directory: &Path,
-    ) -> std::io::Result<Vec<(PathBuf, Result<Outcome, Refused>)>> {
+    ) -> std::io::Result<Vec<(PathBuf, Result<Outcome, Error>)>> {
         let mut files: Vec<_> = std::fs::read_dir(directory)?
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
@@ -167,7 +168,7 @@ impl<L: Load> FileDeployer<L> {
     }
 
     /// Deploys a file. None when it should not be deployed.
-    async fn deploy_unless_skipped(&self, path: &Path) -> Result<Option<Outcome>, Refused> {
+    async fn deploy_unless_skipped(&self, path: &Path) -> Result<Option<Outcome>, Error> {
         let mut release = None;
         let deployed = self.try_file(path, &mut release).await;
         let file = path.display();
@@ -177,7 +178,7 @@ impl<L: Load> FileDeployer<L> {
                 info!(%file, handler.release = %outcome.digest.short(), "deployed {}", outcome.name);
                 Ok(Some(outcome))
             }
-            Err(Refused::Skipped(reason)) if reason != SkipReason::HasCandidate => {
+            Err(Error::Skipped(reason)) if reason != SkipReason::HasCandidate => {
                 self.files.remove(path);
                 Ok(None)
             }
@@ -191,14 +192,10 @@ impl<L: Load> FileDeployer<L> {
     }
 
     /// `release` is set after the manifest was read.
-    async fn try_file(
-        &self,
-        path: &Path,
-        release: &mut Option<(Digest, String)>,
-    ) -> Result<Outcome, Refused> {
+    async fn try_file(&self, path: &Path, release: &mut Option<(Digest, String)>) -> Result<Outcome, Error> {
         let bytes = tokio::fs::read(path)
             .await
-            .map_err(|error| Refused::Host(format!("the file cannot be read: {error}")))?;
+            .map_err(|error| Error::Host(format!("the file cannot be read: {error}")))?;
         let file = parsed(Bytes::from(bytes)).await?;
         let name = file.manifest.name.clone();
         *release = Some((file.digest, name.clone()));
@@ -206,18 +203,18 @@ impl<L: Load> FileDeployer<L> {
         self.deployer.fleet.repository.found(file.digest, &name).await?;
         loop {
             if let Some(reason) = self.deployer.fleet.repository.skip_reason(file.digest, &name).await? {
-                return Err(Refused::Skipped(reason));
+                return Err(Error::Skipped(reason));
             }
             match self.deployer.deploy_file(&file, Origin::new(FOUND_BY, Some("found at start"))).await {
                 // Another node was first, with the same file or another one. The history shows which.
-                Err(Refused::Lost { .. }) => {}
+                Err(Error::Lost { .. }) => {}
                 done => return done,
             }
         }
     }
 
     /// Stores the signatures in the file's `.sig` file.
-    async fn store_signatures(&self, file: &Path, digest: Digest) -> Result<(), Refused> {
+    async fn store_signatures(&self, file: &Path, digest: Digest) -> Result<(), Error> {
         let mut beside = file.as_os_str().to_owned();
         beside.push(".sig");
         let Ok(text) = tokio::fs::read_to_string(&beside).await else { return Ok(()) };

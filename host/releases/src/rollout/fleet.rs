@@ -7,15 +7,15 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
 use super::super::meters;
-use super::super::outcome::Refused;
 use super::super::registry::Registry;
-use super::super::repository::{Error, Repository, Running};
+use super::super::repository::{Repository, RepositoryError, Running};
 use super::super::signature::Trust;
 use super::Load;
+use crate::Error;
 use switchboard_core::config::Config;
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
-use switchboard_runtime::{Refusal, ReleaseFile};
+use switchboard_runtime::{self as runtime, ReleaseFile};
 
 pub(super) struct Fleet<L: Load> {
     pub(crate) node: NodeId,
@@ -55,17 +55,20 @@ impl<L: Load> Fleet<L> {
     }
 
     /// Returns the release of a handler that the fleet should run, if there is one.
-    pub(crate) async fn running(&self, name: &str) -> Result<Option<Running>, Error> {
+    pub(crate) async fn running(&self, name: &str) -> Result<Option<Running>, RepositoryError> {
         Ok(self.repository.running().await?.into_iter().find(|running| running.name == name))
     }
 
-    pub(crate) async fn load(&self, file: &ReleaseFile) -> Result<Arc<L::Release>, Refused> {
+    pub(crate) async fn load(&self, file: &ReleaseFile) -> Result<Arc<L::Release>, Error> {
         if let Some(loaded) = self.loaded().get(file.digest) {
             return Ok(loaded);
         }
         self.check_signatures(file.digest).await?;
-        let _permit =
-            self.compiles.acquire().await.map_err(|_| Refusal::of_host("the node is shutting down"))?;
+        let _permit = self
+            .compiles
+            .acquire()
+            .await
+            .map_err(|_| runtime::Error::of_host("the node is shutting down"))?;
         let settings = self.config.handler_settings(&file.manifest.name, &file.manifest.config);
         let release = self.loader.load(file, settings).await?;
         self.loaded().put(file.digest, &file.manifest.name, release.clone());
@@ -74,7 +77,7 @@ impl<L: Load> Fleet<L> {
 
     /// Checks the signatures of a release. Every node checks them itself, and does not trust the node that
     /// stored them.
-    async fn check_signatures(&self, digest: Digest) -> Result<(), Refused> {
+    async fn check_signatures(&self, digest: Digest) -> Result<(), Error> {
         if !self.trust.is_needed() {
             return Ok(());
         }
@@ -82,16 +85,16 @@ impl<L: Load> Fleet<L> {
         if self.trust.accepts(digest, &signatures) {
             return Ok(());
         }
-        Err(Refused::Unsigned(digest))
+        Err(Error::Unsigned(digest))
     }
 
     /// Loads a release that the fleet has stored.
-    pub(crate) async fn load_stored(&self, digest: Digest) -> Result<Arc<L::Release>, Refused> {
+    pub(crate) async fn load_stored(&self, digest: Digest) -> Result<Arc<L::Release>, Error> {
         if let Some(loaded) = self.loaded().get(digest) {
             return Ok(loaded);
         }
         let bytes =
-            self.repository.file(digest).await?.ok_or_else(|| Refused::UnknownRelease(digest.to_string()))?;
+            self.repository.file(digest).await?.ok_or_else(|| Error::UnknownRelease(digest.to_string()))?;
         self.load(&ReleaseFile::parse(bytes)?).await
     }
 

@@ -12,12 +12,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::super::first::FirstFailureObserver;
-use super::super::outcome::Refused;
 use super::super::registry::{Canary, Candidate, Entry, Observable, RoutingTable};
-use super::super::repository::{Error, Heartbeat, Report, Running, TrafficShare};
+use super::super::repository::{Heartbeat, Report, RepositoryError, Running, TrafficShare};
 use super::Load;
 use super::fleet::Fleet;
 use super::shadows::Shadows;
+use crate::Error;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
@@ -150,7 +150,7 @@ impl<L: Load> Follower<L> {
         }
     }
 
-    pub(crate) async fn join(&self) -> Result<(), Error> {
+    pub(crate) async fn join(&self) -> Result<(), RepositoryError> {
         self.fleet.repository.heartbeat(&self.heartbeat()).await?;
         self.converge().await
     }
@@ -168,7 +168,7 @@ impl<L: Load> Follower<L> {
     }
 
     /// Makes this node run what the fleet should run, as far as it can.
-    pub(crate) async fn converge(&self) -> Result<(), Error> {
+    pub(crate) async fn converge(&self) -> Result<(), RepositoryError> {
         let mut state = self.state.lock().await;
         let generation = in_time("read the fleet's generation", self.fleet.repository.generation()).await?;
         if state.generation == Some(generation)
@@ -186,7 +186,7 @@ impl<L: Load> Follower<L> {
             match self.fleet.load_stored(running.digest).await {
                 Ok(release) => ready.push(self.load_candidates(running, release).await?),
                 // Postgres failed between two reads: this says nothing about the release.
-                Err(Refused::Backend(error)) => return Err(error),
+                Err(Error::Backend(error)) => return Err(error),
                 Err(reason) => self.record_failure(&mut state, &running, reason.to_string()),
             }
         }
@@ -216,7 +216,7 @@ impl<L: Load> Follower<L> {
         &self,
         running: Running,
         release: Arc<L::Release>,
-    ) -> Result<LoadedHandler<L::Release>, Error> {
+    ) -> Result<LoadedHandler<L::Release>, RepositoryError> {
         let (mut canary, mut shadow, mut absent) = (None, None, None);
         for (share, what, slot) in
             [(running.canary, "canary", &mut canary), (running.shadow, "shadow", &mut shadow)]
@@ -224,7 +224,7 @@ impl<L: Load> Follower<L> {
             let Some(TrafficShare { digest, percent }) = share else { continue };
             match self.fleet.load_stored(digest).await {
                 Ok(release) => *slot = Some(Candidate { digest, release, percent }),
-                Err(Refused::Backend(error)) => return Err(error),
+                Err(Error::Backend(error)) => return Err(error),
                 Err(reason) => {
                     absent =
                         Some(format!("the {what} {} does not run on this node: {reason}", digest.short()));
@@ -459,7 +459,7 @@ impl<L: Load> Follower<L> {
             };
             tokio::select! {
                 ended = hints => {
-                    let ended: Result<(), Error> = ended;
+                    let ended: Result<(), RepositoryError> = ended;
                     tracing::debug!(error = ?ended.err(), "lost the hints of switches, connecting again");
                 }
                 () = guard.begun() => return,
@@ -485,7 +485,7 @@ impl FollowState {
 /// Treats a server that hangs like one that is not reachable.
 async fn in_time<T>(
     attempt: &'static str,
-    asked: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    timeout(limits::FOLLOW_WAIT, asked).await.unwrap_or_else(|_| Err(Error::timed_out(attempt)))
+    asked: impl Future<Output = Result<T, RepositoryError>>,
+) -> Result<T, RepositoryError> {
+    timeout(limits::FOLLOW_WAIT, asked).await.unwrap_or_else(|_| Err(RepositoryError::timed_out(attempt)))
 }

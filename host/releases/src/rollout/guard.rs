@@ -11,12 +11,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::super::judge::{self, Cause};
-use super::super::outcome::Refused;
 use super::super::registry::{Canary, Entry, HasManifest};
 use super::super::repository::{GUARDED_BY, Verdict};
 use super::Load;
 use super::deployer::{Deployer, Origin};
 use super::follow::Follower;
+use crate::Error;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 
@@ -87,11 +87,11 @@ impl<L: Load> CanaryGuard<L> {
             Ok(()) => {}
             // The canary gets no calls on this node. Until Postgres is back, the other nodes judge for
             // themselves.
-            Err(Refused::Backend(error)) => {
+            Err(Error::Backend(error)) => {
                 tracing::debug!(%error, "the canary cannot be withdrawn yet; `poll` logs the reason");
             }
             // Another node withdrew the canary first, or an operator did.
-            Err(Refused::Lost { .. } | Refused::NoCanary(_)) => self.hint.notify_one(),
+            Err(Error::Lost { .. } | Error::NoCanary(_)) => self.hint.notify_one(),
             Err(other) => {
                 warn!(handler.name = %entry.name, error = %other, "the canary of {} could not be withdrawn: {other}", entry.name)
             }
@@ -103,7 +103,7 @@ impl<L: Load> CanaryGuard<L> {
         entry: &Entry<L::Release>,
         canary: &Canary<L::Release>,
         cause: &Cause,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Error> {
         let reason = cause.to_string();
         let verdict = Verdict {
             report: json!({
@@ -122,7 +122,7 @@ impl<L: Load> CanaryGuard<L> {
         };
         let before =
             self.deployer.fleet.running(&entry.name).await?.filter(|now| now.generation == entry.generation);
-        let before = before.ok_or(Refused::Lost { to: None })?;
+        let before = before.ok_or(Error::Lost { to: None })?;
         let note = format!("automatic: {reason}");
         let origin = Origin { verdict: Some(&verdict), ..Origin::new(GUARDED_BY, Some(&note)) };
         let withdrawal = self.deployer.withdraw(before, origin);

@@ -50,7 +50,7 @@ impl Node {
         self.rollout.registry().current().by_name(name).map(|entry| entry.digest)
     }
 
-    pub(super) async fn deploy(&self, file: &Bytes) -> Result<Outcome, Refused> {
+    pub(super) async fn deploy(&self, file: &Bytes) -> Result<Outcome, Error> {
         self.rollout.deployer.deploy(file.clone(), Origin::new("ana", None)).await
     }
 
@@ -339,7 +339,7 @@ async fn a_file_that_could_not_be_deployed_is_tried_again_until_it_runs() {
         // The step after the file was stored fails.
         sqlx::query("alter table switchboard.running rename to gone").execute(&pool).await.unwrap();
         let deployed = node.rollout.deploy_found(directory.path()).await.unwrap();
-        assert!(matches!(&deployed[..], [(_, Err(Refused::Backend(_)))]), "{deployed:?}");
+        assert!(matches!(&deployed[..], [(_, Err(Error::Backend(_)))]), "{deployed:?}");
         let [missing] = &node.rollout.files_missing()[..] else { panic!("one file waits") };
         assert!(missing.contains("send.wasm") && missing.contains("Postgres failed to"), "{missing}");
 

@@ -68,47 +68,26 @@ functions! {
 }
 
 /// Why the middleware ended a call. It is the error of the host call, and the guest traps with it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum Stop {
-    HostCalls {
-        most: u32,
-    },
-    HostBytes {
-        most: u64,
-    },
-    Cpu {
-        most_ms: u64,
-    },
+    #[error("more than {most} host calls")]
+    HostCalls { most: u32 },
+    #[error("more than {most} bytes in host calls")]
+    HostBytes { most: u64 },
+    #[error("more than {most_ms} ms inside the guest")]
+    Cpu { most_ms: u64 },
     /// The guest broke a rule of the contract that ends the call.
+    #[error("{0}")]
     Broke(String),
     /// The recording has no answer for this host call.
-    Diverged {
-        at: usize,
-        why: String,
-    },
-    /// An injected fault.
+    #[error("diverged at host call {at}: {why}")]
+    Diverged { at: usize, why: String },
+    #[error("injected fault: {0}")]
     Fault(String),
     /// The recorded call waited for this answer when its deadline passed. A replay does not wait.
-    Deadline {
-        after_ms: u64,
-    },
+    #[error("no answer after {after_ms} ms")]
+    Deadline { after_ms: u64 },
 }
-
-impl fmt::Display for Stop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::HostCalls { most } => write!(f, "more than {most} host calls"),
-            Self::HostBytes { most } => write!(f, "more than {most} bytes in host calls"),
-            Self::Cpu { most_ms } => write!(f, "more than {most_ms} ms inside the guest"),
-            Self::Broke(rule) => f.write_str(rule),
-            Self::Diverged { at, why } => write!(f, "diverged at host call {at}: {why}"),
-            Self::Fault(what) => write!(f, "injected fault: {what}"),
-            Self::Deadline { after_ms } => write!(f, "no answer after {after_ms} ms"),
-        }
-    }
-}
-
-impl std::error::Error for Stop {}
 
 /// Where the answers of host calls come from.
 #[derive(Default)]

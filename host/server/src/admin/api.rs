@@ -14,12 +14,13 @@ use switchboard_contract::types::Problem;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::manifest::Pattern;
+use switchboard_postgres as postgres;
 use switchboard_protocol::wire::close::Close;
 use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
-use switchboard_releases::repository::Error;
+use switchboard_releases::repository::RepositoryError;
 use switchboard_releases::signature::Signature;
-use switchboard_releases::{Deployment, Load, Origin, Outcome, Refused};
+use switchboard_releases::{Deployment, Error, Load, Origin, Outcome};
 
 /// The header with the signatures of the uploaded release, separated by commas, each in the form of a line in
 /// a `.sig` file.
@@ -238,7 +239,7 @@ impl AdminRequest {
 /// release ignores it.
 async fn change(
     request: AdminRequest,
-    act: impl AsyncFnOnce(Option<&str>, Origin<'_>) -> Result<Outcome, Refused>,
+    act: impl AsyncFnOnce(Option<&str>, Origin<'_>) -> Result<Outcome, Error>,
 ) -> Result<Answer, Problem> {
     let (id, by, detail) = (request.id.clone(), request.by.name.clone(), request.detail.clone());
     let fields = request.fields().await?;
@@ -287,13 +288,14 @@ fn parse_note(note: &str) -> Result<String, Problem> {
 }
 
 /// Logged here, once: the operator gets the message, and the log the cause.
-fn unavailable(error: Error) -> Problem {
-    refused(Refused::Backend(error))
+fn unavailable(error: RepositoryError) -> Problem {
+    refused(Error::Backend(error))
 }
 
-fn refused(refused: Refused) -> Problem {
+fn refused(refused: Error) -> Problem {
     let problem = refused.problem();
-    let cause = std::error::Error::source(&refused).map(ToString::to_string);
+    let mut causes = std::iter::successors(std::error::Error::source(&refused), |cause| cause.source());
+    let cause = causes.find_map(|cause| cause.downcast_ref::<postgres::Error>()).map(ToString::to_string);
     warn!(error = %refused, cause, status = problem.status, "a request of an operator was refused");
     problem
 }

@@ -1,11 +1,12 @@
 //! The outbox for operators: how far its consumers are, and the events that they gave up.
 
 use serde_json::json;
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
 
 use super::{Admin, AdminRequest};
 use switchboard_contract::types::Problem;
+use switchboard_postgres as postgres;
 use switchboard_protocol::wire::http::Answer;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::Load;
@@ -55,7 +56,6 @@ fn no_such_event() -> Problem {
     Code::NotFound.problem("no consumer has given up an event with this id")
 }
 
-fn unavailable(error: sqlx::Error) -> Problem {
-    warn!(%error, "cannot read the outbox for an operator");
-    Code::Unavailable.problem("Postgres did not answer")
+fn unavailable(error: postgres::Error) -> Problem {
+    super::failed(&error, "cannot read the outbox for an operator")
 }

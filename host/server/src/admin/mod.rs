@@ -28,7 +28,7 @@ use hyper::{Request, Uri};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::revocations::Revocations;
 use crate::triggers::{HttpIn, Triggers};
@@ -38,6 +38,7 @@ use switchboard_core::config::Config;
 use switchboard_core::ids::RequestId;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_core::{Blame, Blamed};
 use switchboard_fanout::Hub;
 use switchboard_http::http_server::{self, Slots, Stream, Transport};
 use switchboard_postgres::operators::Operators;
@@ -244,6 +245,21 @@ impl<L: Load> Admin<L> {
             }
             answer
         })
+    }
+}
+
+/// Logs an action of an operator that failed, once, and returns the problem for the operator.
+fn failed(error: &impl Blamed, what: &str) -> Problem {
+    warn!(%error, blame = %error.blame(), "{what}");
+    problem_of(error)
+}
+
+/// The problem for an error that the operator did not cause. The log has its text.
+fn problem_of(error: &impl Blamed) -> Problem {
+    match error.blame() {
+        // A statement of this build that the server refuses. Another attempt would fail too.
+        Blame::Host => Code::Internal.problem("Postgres refused a statement of the host"),
+        _ => Code::Unavailable.problem("Postgres did not answer").retry_after_ms(1000),
     }
 }
 

@@ -8,7 +8,6 @@ use hyper::header::{AUTHORIZATION, HeaderMap};
 use hyper::{Method, StatusCode};
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::attempts::Attempts;
@@ -18,6 +17,7 @@ use super::{Admin, AdminRequest};
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::{Digest, RequestId};
 use switchboard_core::limits;
+use switchboard_postgres as postgres;
 use switchboard_postgres::operators::Begun;
 use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
@@ -239,8 +239,10 @@ impl AuditedAction {
 }
 
 /// A bound, because there are few connections for operators and a Postgres that hangs must not hold them.
-async fn in_time<T>(request: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    timeout(limits::FOLLOW_WAIT, request).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+async fn in_time<T>(
+    statement: impl Future<Output = Result<T, postgres::Error>>,
+) -> Result<T, postgres::Error> {
+    postgres::in_time(limits::FOLLOW_WAIT, statement).await
 }
 
 /// Compares in constant time: the duration shows neither where the texts differ nor their lengths.
@@ -250,7 +252,6 @@ fn is_same(given: &str, token: &str) -> bool {
     std::hint::black_box(differences) == 0
 }
 
-fn unavailable(error: sqlx::Error) -> Problem {
-    warn!(%error, "cannot read or write operators in Postgres");
-    Code::Unavailable.problem("Postgres did not answer").retry_after_ms(1000)
+fn unavailable(error: postgres::Error) -> Problem {
+    super::failed(&error, "cannot read or write operators in Postgres")
 }

@@ -101,7 +101,7 @@ fn refused(error: Error) -> Problem {
             Code::Conflict.problem("too many single tokens are revoked: revoke them by user")
         }
         Error::UsersFull => Code::Conflict.problem("the tokens of too many users are revoked"),
-        Error::Postgres(_) => Code::Unavailable.problem("Postgres did not answer").retry_after_ms(1000),
+        Error::Postgres(error) => super::problem_of(&error),
     }
 }
 

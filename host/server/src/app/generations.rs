@@ -1,5 +1,6 @@
 //! Gives the Redis keyspace access to the fleet's row in Postgres, which holds the valid generation of keys.
 
+use switchboard_postgres as postgres;
 use switchboard_postgres::fleet::{Fleet, FleetIdentity};
 use switchboard_redis::{GenerationFuture, Generations, Keyspace};
 
@@ -20,6 +21,6 @@ impl Generations for InPostgres {
     }
 }
 
-fn unknown(error: sqlx::Error) -> String {
+fn unknown(error: postgres::Error) -> String {
     format!("cannot read the valid generation of Redis keys from Postgres: {error}")
 }

@@ -28,6 +28,7 @@ use switchboard_core::limits::{
 };
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_core::timestamp;
+use switchboard_core::{Blame, Blamed};
 use switchboard_protocol::session::Credentials;
 use switchboard_protocol::wire::problem::Code;
 
@@ -69,6 +70,13 @@ pub enum Error {
         "no key for an algorithm of `jwt_algorithms` is configured: set `jwt_secret`, `jwt_keys` or `jwt_jwks`"
     )]
     NoUsableKey,
+}
+
+/// Every variant is about a setting, or a file that a setting names.
+impl Blamed for Error {
+    fn blame(&self) -> Blame {
+        Blame::Operator
+    }
 }
 
 impl Auth {

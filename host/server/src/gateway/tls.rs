@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use switchboard_core::config::Config;
 use switchboard_core::limits::{TLS_FILES_CHECK_EVERY, TLS_HANDSHAKE_WAIT};
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_core::{Blame, Blamed};
 use switchboard_http::http_server::Transport;
 
 pub struct Tls {
@@ -45,6 +46,13 @@ pub enum Error {
     /// The files are not a pair, or cannot be used for TLS.
     #[error("the certificate and its key cannot be used: {0}")]
     Unusable(rustls::Error),
+}
+
+/// Every variant is about a setting, or a file that a setting names.
+impl Blamed for Error {
+    fn blame(&self) -> Blame {
+        Blame::Operator
+    }
 }
 
 impl Tls {

@@ -11,7 +11,7 @@ mod tests;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 pub use known::RevocationList;
@@ -20,7 +20,9 @@ pub use switchboard_postgres::revocations::{Revocation, Revoked};
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_core::timestamp;
+use switchboard_core::{Blame, Blamed};
 use switchboard_fanout::Hub;
+use switchboard_postgres as postgres;
 use switchboard_postgres::epochs::{Epoch, Epochs};
 use switchboard_postgres::revocations;
 use switchboard_protocol::wire::close::Close;
@@ -51,7 +53,16 @@ pub enum Error {
     #[error("the tokens of the maximum of {} users are already revoked", limits::REVOKED_USERS_MAX)]
     UsersFull,
     #[error("Postgres failed to store or read revocations: {0}")]
-    Postgres(sqlx::Error),
+    Postgres(postgres::Error),
+}
+
+impl Blamed for Error {
+    fn blame(&self) -> Blame {
+        match self {
+            Self::TokensFull | Self::UsersFull => Blame::Operator,
+            Self::Postgres(error) => error.blame(),
+        }
+    }
 }
 
 impl Revocations {
@@ -143,8 +154,6 @@ impl Revocations {
     }
 }
 
-/// Treats a server that hangs like one that is not reachable.
-async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
-    let answered = timeout(limits::FOLLOW_WAIT, asked).await;
-    answered.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(Error::Postgres)
+async fn in_time<T>(statement: impl Future<Output = Result<T, postgres::Error>>) -> Result<T, Error> {
+    postgres::in_time(limits::FOLLOW_WAIT, statement).await.map_err(Error::Postgres)
 }

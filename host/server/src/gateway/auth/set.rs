@@ -168,7 +168,7 @@ impl Source {
         }
         let wrong = |reason: &str| Error::KeySet(place.to_owned(), reason.to_owned());
         let url: Uri = place.parse().map_err(|_| wrong("not a URL"))?;
-        fetch::check(&url).map_err(|reason| wrong(&reason))?;
+        fetch::check(&url).map_err(|error| wrong(&error.to_string()))?;
         Ok(Self::Url(url))
     }
 

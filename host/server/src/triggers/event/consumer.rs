@@ -14,6 +14,7 @@ use super::reader::{CursorUpdate, Reader};
 use switchboard_core::limits;
 use switchboard_core::manifest::EventBinding;
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_postgres as postgres;
 use switchboard_postgres::outbox::{Heads, Held};
 use switchboard_releases::registry::Consumer;
 use switchboard_runtime::LoadedRelease;
@@ -76,7 +77,7 @@ struct CursorLeases {
 }
 
 impl CursorLeases {
-    async fn keep(&mut self, binding: &EventBinding) -> sqlx::Result<()> {
+    async fn keep(&mut self, binding: &EventBinding) -> Result<(), postgres::Error> {
         let outbox = self.triggers.postgres.outbox();
         if !self.cursors_exist {
             outbox.introduce(&self.name, binding.from).await?;

@@ -18,7 +18,8 @@ use switchboard_core::limits;
 use switchboard_core::manifest::EventBinding;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::wakes::Listener;
-use switchboard_postgres::outbox::{self, Cursor, Feed, Heads, Page, Stored, Waiting};
+use switchboard_postgres::Error;
+use switchboard_postgres::outbox::{Cursor, Feed, Heads, Page, Stored, Waiting};
 use switchboard_runtime::{Call, LoadedRelease, export};
 
 /// A change of the shards that this consumer has on this node.
@@ -55,12 +56,6 @@ struct CursorState {
     woken: bool,
     /// The shard has [`limits::RETRIES_MAX`] postponed events, so it is not read further.
     has_backpressure: bool,
-}
-
-/// Why a step failed.
-enum Error {
-    Read(outbox::Error),
-    Postgres(sqlx::Error),
 }
 
 /// The action after a step.
@@ -113,9 +108,7 @@ impl Reader {
                     next
                 }
                 Err(error) => {
-                    if let Error::Postgres(error) = &error {
-                        self.triggers.postgres.note(error);
-                    }
+                    self.triggers.postgres.note(&error);
                     if !std::mem::replace(&mut self.failing, true) {
                         warn!(consumer = %self.consumer, %error, "cannot read or settle events; trying again");
                     }
@@ -204,7 +197,7 @@ impl Reader {
             .map(|state| &state.cursor)
             .collect();
         if behind.is_empty() {
-            return Ok(self.rest().await?);
+            return self.rest().await;
         }
         if let Some(rest) = self.read_at.and_then(|at| pace.checked_sub(at.elapsed())) {
             return Ok(Next::Pace(rest));
@@ -228,7 +221,7 @@ impl Reader {
     }
 
     /// Decides how long to wait when there is nothing to read.
-    async fn rest(&mut self) -> sqlx::Result<Next> {
+    async fn rest(&mut self) -> Result<Next, Error> {
         self.save_sometimes().await?;
         let all_saved = self.cursors.values().all(|state| state.cursor == state.saved);
         let none_postponed = self.cursors.values().all(|state| state.postponed.is_empty());
@@ -257,7 +250,7 @@ impl Reader {
         release: &Arc<LoadedRelease>,
         binding: &EventBinding,
         pages: Vec<Page>,
-    ) -> sqlx::Result<Next> {
+    ) -> Result<Next, Error> {
         let events: Vec<&Stored> = pages.iter().flat_map(|page| &page.events).collect();
         let bound = |event: &Stored| binding.types.iter().any(|pattern| pattern.matches(&event.event_type));
         let (waiting, fresh): (Vec<_>, Vec<_>) = events
@@ -304,7 +297,7 @@ impl Reader {
         &mut self,
         release: &Arc<LoadedRelease>,
         binding: &EventBinding,
-    ) -> sqlx::Result<Option<Duration>> {
+    ) -> Result<Option<Duration>, Error> {
         let now = Instant::now();
         let none_postponed = self.cursors.values().all(|state| state.postponed.is_empty());
         let often = if none_postponed { limits::POSTPONED_READ_EVERY } else { limits::OUTBOX_TICK };
@@ -361,7 +354,11 @@ impl Reader {
     }
 
     /// Stores the fates of delivered events. `attempts` counts the attempts before this one.
-    async fn settle(&mut self, release: &LoadedRelease, fates: &[(&Stored, i32, &Fate)]) -> sqlx::Result<()> {
+    async fn settle(
+        &mut self,
+        release: &LoadedRelease,
+        fates: &[(&Stored, i32, &Fate)],
+    ) -> Result<(), Error> {
         let (outbox, consumer) = (self.triggers.postgres.outbox(), &self.consumer);
         let mut postponed = Vec::new();
         let mut gone = Vec::new();
@@ -399,7 +396,7 @@ impl Reader {
         self.postpone(&postponed).await
     }
 
-    async fn postpone(&mut self, events: &[(&Stored, i32, Duration)]) -> sqlx::Result<()> {
+    async fn postpone(&mut self, events: &[(&Stored, i32, Duration)]) -> Result<(), Error> {
         self.triggers.postgres.outbox().postpone(&self.consumer, events).await?;
         for (event, ..) in events {
             if let Some(state) = self.cursors.get_mut(&event.shard) {
@@ -414,12 +411,12 @@ impl Reader {
         self.cursors.get(&event.shard).is_some_and(|state| state.postponed.contains_key(&event.key))
     }
 
-    async fn save_sometimes(&mut self) -> sqlx::Result<()> {
+    async fn save_sometimes(&mut self) -> Result<(), Error> {
         if self.saved_at.elapsed() < limits::CURSOR_SAVE_EVERY { Ok(()) } else { self.save().await }
     }
 
     /// Saves every cursor that moved. A shard that another node has claimed meanwhile is removed here.
-    async fn save(&mut self) -> sqlx::Result<()> {
+    async fn save(&mut self) -> Result<(), Error> {
         let moved: Vec<&Cursor> =
             self.cursors.values().filter(|p| p.cursor != p.saved).map(|p| &p.cursor).collect();
         if moved.is_empty() {
@@ -481,26 +478,5 @@ fn delivery_of(stored: &Stored, attempts: i32) -> Event {
         payload: stored.payload.clone(),
         at_ms: stored.created_ms as u64,
         attempt: attempts as u32 + 1,
-    }
-}
-
-impl From<outbox::Error> for Error {
-    fn from(error: outbox::Error) -> Self {
-        Self::Read(error)
-    }
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Postgres(error)
-    }
-}
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Read(error) => error.fmt(f),
-            Self::Postgres(error) => error.fmt(f),
-        }
     }
 }

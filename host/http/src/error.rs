@@ -1,0 +1,27 @@
+//! The error of this crate: why a document could not be fetched.
+
+use switchboard_core::{Blame, Blamed};
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Documents are not fetched from such a URL.
+    #[error("{0}")]
+    Url(&'static str),
+    /// The server could not be reached.
+    #[error("cannot connect: {0}")]
+    Unreachable(String),
+    /// The document is larger than this many bytes.
+    #[error("the answer has more than {0} bytes")]
+    TooLarge(usize),
+    #[error("the answer is incomplete: {0}")]
+    Incomplete(String),
+}
+
+impl Blamed for Error {
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Url(_) => Blame::Operator,
+            Self::Unreachable(_) | Self::TooLarge(_) | Self::Incomplete(_) => Blame::Backend,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The error of this crate, and the problem for the operator.
+
+use super::registry::Conflict;
+use super::repository::{RepositoryError, Running, SkipReason};
+use switchboard_contract::types::Problem;
+use switchboard_core::ids::Digest;
+use switchboard_core::manifest::ROLE_PREFIX;
+use switchboard_core::{Blame, Blamed, limits};
+use switchboard_protocol::wire::problem::Code;
+use switchboard_runtime as runtime;
+
+/// Why a change of releases was refused. The running releases keep running.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file breaks a rule of releases, or this node cannot load it.
+    #[error("{0}")]
+    Release(runtime::Error),
+    /// No key that the fleet trusts has signed the release.
+    #[error("release {} is not signed by a key that this fleet trusts", .0.short())]
+    Unsigned(Digest),
+    /// The release binds what another handler binds.
+    #[error("{0}")]
+    Conflict(Conflict),
+    /// A file of `handlers_dir` that is not to be deployed now.
+    #[error("{0}")]
+    Skipped(SkipReason),
+    /// Another caller switched the handler meanwhile.
+    #[error("{}", lost(.to.as_ref()))]
+    Lost { to: Option<Running> },
+    #[error("no handler `{0}` runs in this fleet")]
+    UnknownHandler(String),
+    #[error("no stored release of the handler begins with {0}")]
+    UnknownRelease(String),
+    /// The text is not the beginning of a digest.
+    #[error("`{0}` does not name a release: give {min} to 64 hex digits of its digest", min = limits::DIGEST_PREFIX_MIN)]
+    NoDigest(String),
+    #[error("several releases begin with {0}: give more digits")]
+    Ambiguous(String),
+    #[error("no release ran before this one: name the release to roll back to")]
+    NothingBefore,
+    /// A canary or a shadow needs a running release, and none runs.
+    #[error(
+        "`{0}` has no running release, which a canary or a shadow needs: deploy this release for everybody"
+    )]
+    NothingRuns(String),
+    #[error("`{0}` already runs this release for everybody")]
+    RunsAlready(String),
+    #[error("`{0}` has no canary")]
+    NoCanary(String),
+    #[error("`{0}` has no shadow")]
+    NoShadow(String),
+    /// The canary is a different release from the one that the caller named.
+    #[error("the canary is {}, not the release that was named", .0.short())]
+    OtherCanary(Digest),
+    /// The release needs migrations that this database lacks.
+    #[error(
+        "the release needs migrations that this database lacks: {} (run `switchboard migrate`)",
+        .0.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Migrations(Vec<i64>),
+    /// The role of the Postgres grant does not exist.
+    #[error(
+        "the Postgres role `{ROLE_PREFIX}{0}` of `grants.postgres` does not exist: a migration must create it"
+    )]
+    Role(String),
+    /// The fleet has switched, but Postgres failed while the node waited for the others.
+    #[error("the fleet switched `{name}` to {}, but it is unknown which nodes follow: {error}", .digest.short())]
+    NodesUnknown {
+        name: String,
+        digest: Digest,
+        #[source]
+        error: RepositoryError,
+    },
+    #[error(transparent)]
+    Backend(#[from] RepositoryError),
+    /// This node failed.
+    #[error("{0}")]
+    Host(String),
+}
+
+fn lost(to: Option<&Running>) -> String {
+    match to {
+        Some(to) => {
+            format!(
+                "another caller switched `{}` to {} meanwhile: check it and try again",
+                to.name,
+                to.digest.short()
+            )
+        }
+        None => "another caller switched the handler meanwhile: check it and try again".to_owned(),
+    }
+}
+
+impl Blamed for Error {
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Release(error) => error.blame(),
+            Self::Backend(error) | Self::NodesUnknown { error, .. } => error.blame(),
+            Self::Host(_) => Blame::Host,
+            _ => Blame::Operator,
+        }
+    }
+}
+
+impl Error {
+    /// The problem for the operator.
+    pub fn problem(&self) -> Problem {
+        let detail = self.to_string();
+        match self {
+            Self::Unsigned(_) | Self::NoDigest(_) | Self::Ambiguous(_) => {
+                Code::Invalid.problem(detail).field("release")
+            }
+            Self::UnknownHandler(_) | Self::UnknownRelease(_) => Code::NotFound.problem(detail),
+            Self::Backend(_) | Self::NodesUnknown { .. } => Code::Unavailable.problem(detail),
+            _ => match self.blame() {
+                Blame::Guest => Code::Invalid.problem(detail).field("release"),
+                Blame::Host | Blame::Backend => Code::Internal.problem(detail),
+                Blame::Operator | Blame::Client => Code::Conflict.problem(detail),
+            },
+        }
+    }
+}
+
+impl From<runtime::Error> for Error {
+    fn from(error: runtime::Error) -> Self {
+        Self::Release(error)
+    }
+}
+
+impl From<Conflict> for Error {
+    fn from(conflict: Conflict) -> Self {
+        Self::Conflict(conflict)
+    }
+}
