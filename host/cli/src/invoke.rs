@@ -51,7 +51,7 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
     let release = switchboard_harness::read(&file)?;
     let settings = config.handler_settings(&release.manifest.name, &release.manifest.config);
     let handler = harness.load_with(&release, settings).await?;
-    let trace = handler.invoke(&trigger, input).await.map_err(Failure::failed)?;
+    let trace = handler.invoke(&trigger, input).await?;
     out.answer(&document(&trace), trace.write(keep_all).trim_end());
     match trace.outcome {
         Outcome::Returned(_) => Ok(()),

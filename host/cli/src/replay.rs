@@ -77,5 +77,5 @@ async fn again(handler: &Handler, trace: &Recording) -> Result<Recording, Failur
             format!("the recording lacks {} host calls, so it can be read but not replayed", trace.left_out);
         return Err(Failure::failed(why));
     }
-    suite::again(handler, trace).await.map_err(Failure::failed)
+    Ok(suite::again(handler, trace).await?)
 }

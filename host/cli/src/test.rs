@@ -121,7 +121,7 @@ fn subjects(args: &Args) -> Result<Vec<Subject>, Failure> {
             files.find(|file| file.name == source.name).map(|file| file.path.clone()).ok_or(())
         });
         let file = file.map_err(|()| Failure::failed(format!("{} was not built", source.name)))?;
-        Subject::read(&source.name, &source.directory, &file).map_err(Failure::failed)
+        Ok(Subject::read(&source.name, &source.directory, &file)?)
     };
     sources.iter().filter(|source| is_wanted(source)).map(subject).collect()
 }
@@ -138,7 +138,8 @@ fn services(args: &Args, config: &Config) -> Result<Services, Failure> {
     let redis = redis.as_deref().ok_or_else(|| missing("no Redis: --redis-url"))?;
     let cache: &Path = &config.data_dir.join("harness");
     let migrations = args.app.migrations(Some(&args.from))?;
-    Services::new(database, redis, config.secret.as_deref(), cache, migrations).map_err(Failure::Usage)
+    Services::new(database, redis, config.secret.as_deref(), cache, migrations)
+        .map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// A flag overrides a variable, and a variable overrides the configuration.
@@ -152,7 +153,7 @@ async fn plan_statements(
     report: &mut Report,
     out: &Output,
 ) -> Result<(), Failure> {
-    let checked = statements::check(services, subjects).await.map_err(Failure::failed)?;
+    let checked = statements::check(services, subjects).await?;
     out.progress(format_args!("{} statements planned as their handlers' roles", checked.planned));
     checked.refused.iter().for_each(|refused| out.progress(refused));
     report.refused_statements(checked.refused);
@@ -169,7 +170,7 @@ async fn find_faults(
     let begun = std::time::Instant::now();
     let each = |finding: &faults::Finding| out.progress(finding);
     let faults = if args.real {
-        faults::real(&services(args, config)?, subjects, each).await.map_err(Failure::failed)?
+        faults::real(&services(args, config)?, subjects, each).await?
     } else {
         faults::scripted(harness, subjects).await?
     };

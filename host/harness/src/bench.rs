@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::props::Live;
-use super::{Props, World, complete};
+use super::{Error, Props, World, complete};
 use switchboard_core::ids::ConnectionId;
 use switchboard_core::limits;
 use switchboard_core::manifest::Manifest;
@@ -72,7 +72,7 @@ impl Handler {
     }
 
     /// Runs one call with the present time. Services of the handler answer; others are unavailable.
-    pub async fn invoke(&self, trigger: &str, input: Value) -> Result<Recording, String> {
+    pub async fn invoke(&self, trigger: &str, input: Value) -> Result<Recording, Error> {
         self.play_timed(trigger, input, Live).await
     }
 
@@ -82,7 +82,7 @@ impl Handler {
         trigger: &str,
         input: Value,
         responder: impl Responder + 'static,
-    ) -> Result<Recording, String> {
+    ) -> Result<Recording, Error> {
         let mut trace = self.play_timed(trigger, input, responder).await?;
         // These differ each time and do not matter in a test.
         trace.exchanges.iter_mut().for_each(|exchange| exchange.micros = 0);
@@ -94,7 +94,7 @@ impl Handler {
         trigger: &str,
         input: Value,
         responder: impl Responder + 'static,
-    ) -> Result<Recording, String> {
+    ) -> Result<Recording, Error> {
         let input = complete(self.manifest(), trigger, input)?;
         let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let call = runtime::Call {
@@ -110,7 +110,7 @@ impl Handler {
             Source::Responder(Box::new(responder)),
             limits::TEST_RECORDING_BYTES_MAX,
         );
-        played.await.map_err(|refusal| refusal.to_string())
+        Ok(played.await?)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::Error;
 use switchboard_recording::{Recording, keep_all};
 use switchboard_runtime::ReleaseFile;
 
@@ -16,16 +17,8 @@ pub struct Case {
     pub trace: Recording,
 }
 
-/// A file that is not a test.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {reason}", path.display())]
-pub struct Broken {
-    pub path: PathBuf,
-    pub reason: String,
-}
-
 /// The tests of a handler's directory, by name.
-pub fn find(handler: &str, directory: &Path) -> Result<Vec<Case>, Broken> {
+pub fn find(handler: &str, directory: &Path) -> Result<Vec<Case>, Error> {
     let tests = directory.join("tests");
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(&tests) else { return Ok(found) };
@@ -39,8 +32,8 @@ pub fn find(handler: &str, directory: &Path) -> Result<Vec<Case>, Broken> {
     Ok(found)
 }
 
-pub fn read(handler: &str, path: &Path) -> Result<Case, Broken> {
-    let broken = |reason: String| Broken { path: path.to_owned(), reason };
+pub fn read(handler: &str, path: &Path) -> Result<Case, Error> {
+    let broken = |reason: String| Error::Case { path: path.to_owned(), reason };
     let text = fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
     let trace = Recording::parse(&text).map_err(|error| broken(error.to_string()))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -84,9 +77,9 @@ pub struct Subject {
 }
 
 impl Subject {
-    pub fn read(name: &str, directory: &Path, file: &Path) -> Result<Self, String> {
-        let cases = find(name, directory).map_err(|broken: Broken| broken.to_string())?;
-        let file = super::read(file).map_err(|refusal| refusal.to_string())?;
+    pub fn read(name: &str, directory: &Path, file: &Path) -> Result<Self, Error> {
+        let cases = find(name, directory)?;
+        let file = super::read(file)?;
         Ok(Self { name: name.to_owned(), cases, file })
     }
 }

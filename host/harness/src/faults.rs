@@ -13,9 +13,9 @@ use super::case::{Case, Subject};
 use super::player::Player;
 use super::props::{Live, Props};
 use super::world::Services;
-use super::{Handler, Harness};
+use super::{Error, Handler, Harness};
 use switchboard_recording::{Outcome, Recording, Scenario, Secrets};
-use switchboard_runtime::{Error, Responder, Response};
+use switchboard_runtime::{Responder, Response};
 
 /// The number of attempts, and the findings.
 #[derive(Debug, Default)]
@@ -94,7 +94,7 @@ pub async fn scripted(harness: &Harness, subjects: &[Subject]) -> Result<Faults,
                     faults.tried += 1;
                     let what = match ran {
                         Ok(ran) => wrong_end(&case.trace, &ran, &exchange.function, at),
-                        Err(why) => Some(why),
+                        Err(error) => Some(error.to_string()),
                     };
                     faults.note(case, at, &wrong, what);
                 }
@@ -111,7 +111,7 @@ pub async fn real(
     services: &Services,
     subjects: &[Subject],
     each: impl Fn(&Finding),
-) -> Result<Faults, String> {
+) -> Result<Faults, Error> {
     let mut faults = Faults::default();
     for subject in subjects {
         for case in subject.cases.iter().filter(|case| is_undisturbed(case)) {
@@ -153,7 +153,7 @@ async fn state_after(
     case: &Case,
     scenario: &Scenario,
     fault: Option<(usize, Response)>,
-) -> Result<(State, State, Recording), String> {
+) -> Result<(State, State, Recording), Error> {
     let directory = case.path.parent().unwrap_or(Path::new("."));
     let world = Arc::new(services.world(scenario, directory).await?);
     let ran = async {

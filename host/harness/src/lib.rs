@@ -19,6 +19,7 @@
 mod bench;
 pub mod case;
 mod clock;
+mod error;
 pub mod faults;
 mod input;
 mod player;
@@ -33,10 +34,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use switchboard_core::config::Config;
-use switchboard_runtime::{Backends, Compiler, Error, LoadedRelease, Options, ReleaseFile, Runtime};
+use switchboard_runtime::{Backends, Compiler, LoadedRelease, Options, ReleaseFile, Runtime};
 use switchboard_telemetry::Tracer;
 
 pub use bench::{Call, Handler, Ran};
+pub use error::Error;
 pub use input::complete;
 pub use props::Props;
 pub use world::{Services, World};
@@ -89,8 +91,8 @@ impl Handler {
 /// Loads a release file from disk.
 pub fn read(path: &Path) -> Result<ReleaseFile, Error> {
     let bytes = std::fs::read(path)
-        .map_err(|error| Error::of_host(format!("cannot read {}: {error}", path.display())))?;
-    ReleaseFile::parse(bytes)
+        .map_err(|error| Error::Failed(format!("cannot read {}: {error}", path.display())))?;
+    Ok(ReleaseFile::parse(bytes)?)
 }
 
 /// It serves no client, so it compiles in this process, and its compiled code needs no secret.
@@ -103,5 +105,5 @@ fn sandbox(data_dir: PathBuf, backends: Backends) -> Result<Runtime, Error> {
         secret: "the harness keeps what it compiled from its own user's files".to_owned(),
         traces: None,
     };
-    Runtime::with(options, backends)
+    Ok(Runtime::with(options, backends)?)
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::case::Subject;
-use super::clock;
 use super::world::Services;
+use super::{Error, clock};
 use switchboard_core::manifest::ROLE_PREFIX;
 use switchboard_recording::{Exchange, Scenario};
 
@@ -60,7 +60,7 @@ fn is_refused(exchange: &Exchange) -> bool {
     exchange.answer.as_ref().is_some_and(|answer| answer.get("Err").is_some())
 }
 
-pub async fn check(services: &Services, subjects: &[Subject]) -> Result<Statements, String> {
+pub async fn check(services: &Services, subjects: &[Subject]) -> Result<Statements, Error> {
     let mut checked = Statements::default();
     for (fixtures, planned) in of(subjects) {
         let scenario = Scenario { sql: fixtures.sql, ..Scenario::default() };

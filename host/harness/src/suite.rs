@@ -13,12 +13,11 @@ use super::player::Player;
 use super::props::{Live, Props};
 use super::report::{Report, Tested, Verdict};
 use super::world::{Services, World};
-use super::{Handler, Harness, complete};
+use super::{Error, Handler, Harness, complete};
 use switchboard_core::ids::ConnectionId;
 use switchboard_recording::{
     self as recording, Difference, Outcome, Recording, Scenario, Secrets, differences,
 };
-use switchboard_runtime::Error;
 
 /// Replays without services. `update` writes the present host calls and results into recordings whose answers
 /// still match.
@@ -49,7 +48,7 @@ pub async fn replay(harness: &Harness, subjects: &[Subject], update: bool) -> Re
         .collect();
     let mut all = Vec::new();
     for task in tasks {
-        all.extend(task.await.map_err(|error| Error::of_host(format!("a test broke off: {error}")))?);
+        all.extend(task.await.map_err(|error| Error::Failed(format!("a test broke off: {error}")))?);
     }
     all.sort_by_key(|(at, _)| *at);
     let tested = all.into_iter().map(|(_, tested)| tested).collect();
@@ -66,7 +65,7 @@ async fn replay_one(handler: &Handler, case: &Case, update: bool) -> Verdict {
     }
     let got = match again(handler, recorded).await {
         Ok(got) => got,
-        Err(why) => return Verdict::Failed(why),
+        Err(error) => return Verdict::Failed(error.to_string()),
     };
     let mut found = differences(recorded, &got);
     if let Some(scenario) = &recorded.scenario {
@@ -82,7 +81,7 @@ async fn replay_one(handler: &Handler, case: &Case, update: bool) -> Verdict {
 
 /// Runs the call of a recording with its answers, and goes on after differences as long as it can find an
 /// answer.
-pub async fn again(handler: &Handler, recorded: &Recording) -> Result<Recording, String> {
+pub async fn again(handler: &Handler, recorded: &Recording) -> Result<Recording, Error> {
     let settings = settings_of(handler, recorded.scenario.as_ref());
     let secrets = Secrets::new(&settings, &handler.manifest().public_settings);
     let mut input = recorded.input.clone();
@@ -121,7 +120,7 @@ pub async fn real(services: &Services, subjects: &[Subject], record: bool, each:
                 None => Verdict::Skipped("it has no scenario".to_owned()),
                 Some(scenario) => match run(services, subject, case, scenario).await {
                     Ok(got) => judged(case, scenario, got, record),
-                    Err(why) => Verdict::Failed(why),
+                    Err(error) => Verdict::Failed(error.to_string()),
                 },
             };
             tested.push(Tested::new(case, verdict, begun.elapsed()));
@@ -156,7 +155,7 @@ async fn run(
     subject: &Subject,
     case: &Case,
     scenario: &Scenario,
-) -> Result<Recording, String> {
+) -> Result<Recording, Error> {
     let directory = case.path.parent().map_or_else(PathBuf::new, Path::to_owned);
     let recorded = &case.trace;
     let writing = services.writing_functions().await?;
@@ -194,7 +193,7 @@ async fn in_world(
     subject: &Subject,
     case: &Case,
     scenario: &Scenario,
-) -> Result<Recording, String> {
+) -> Result<Recording, Error> {
     let handler = world.load(&subject.file, scenario.settings.clone()).await?;
     let responder = Props::of(scenario, Live)?;
     let (trace, _) = handler.live(&case.trace, responder).await?;
@@ -207,7 +206,7 @@ impl Handler {
         &self,
         recorded: &Recording,
         responder: impl switchboard_runtime::Responder + 'static,
-    ) -> Result<(Recording, Value), String> {
+    ) -> Result<(Recording, Value), Error> {
         let input = complete(self.manifest(), &recorded.trigger, recorded.input.clone())?;
         let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str);
         let mut seat = None;

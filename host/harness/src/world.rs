@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::props::{NOW_MS, now_ms_of};
-use super::{Handler, clock, sandbox};
+use super::{Error, Handler, clock, sandbox};
 use switchboard_core::config::Config;
 use switchboard_core::ids::{ConnectionId, NodeId, UserId};
 use switchboard_core::limits;
@@ -65,7 +65,7 @@ pub struct World {
     server: String,
 }
 
-type Result<T, E = String> = std::result::Result<T, E>;
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Services {
     /// `database_url` names a server on which databases may be made and dropped. `secret` is that of a node
@@ -203,12 +203,12 @@ impl Services {
         while !hub.is_up() {
             looks.tick().await;
             if begun.elapsed() > limits::TEST_SERVICE_WAIT {
-                return Err("the bus does not come up".to_owned());
+                return Err(Error::Failed("the bus does not come up".to_owned()));
             }
         }
         let mut backends = Backends::new(postgres.clone(), redis, hub.clone(), wakes);
         backends.statement = Some(clock::qualified);
-        let runtime = sandbox(self.cache.clone(), backends).map_err(|refusal| refusal.to_string())?;
+        let runtime = sandbox(self.cache.clone(), backends)?;
         Ok((postgres, hub, Arc::new(runtime)))
     }
 
@@ -261,7 +261,7 @@ impl World {
         file: &ReleaseFile,
         settings: BTreeMap<String, String>,
     ) -> Result<Handler> {
-        let release = self.runtime.load(file, settings).await.map_err(|refusal| refusal.to_string())?;
+        let release = self.runtime.load(file, settings).await?;
         Ok(Handler { runtime: self.runtime.clone(), release, world: Some(self.clone()) })
     }
 
@@ -326,11 +326,11 @@ async fn fill(config: &Config, migrations: &Migrations, fixtures: &Fixtures) -> 
     for path in &fixtures.files {
         let sql = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         if let Some(keyword) = clock::server_clock_in(&sql) {
-            return Err(format!(
+            return Err(Error::Failed(format!(
                 "{}: `{keyword}` reads the server's clock, so the recording depends on the day on which it was \
                  made; write now()",
                 path.display()
-            ));
+            )));
         }
         roles |= sql.contains("ensure_role");
         run(&mut owner, &clock::qualified(&sql))
@@ -352,9 +352,9 @@ async fn empty(redis: &Redis) -> Result<()> {
     let size = format!("{:?}", command(redis, &words(&["DBSIZE"])).await?);
     let marked = format!("{:?}", command(redis, &words(&["EXISTS", REDIS_MARK])).await?);
     if !size.contains("(0)") && !marked.contains("(1)") {
-        return Err(format!(
+        return Err(Error::Failed(format!(
             "database {REDIS_DATABASE} of that Redis holds something that is not the harness's; empty it first"
-        ));
+        )));
     }
     command(redis, &words(&["FLUSHDB"])).await?;
     command(redis, &words(&["SET", REDIS_MARK, "1"])).await.map(drop)
@@ -362,17 +362,18 @@ async fn empty(redis: &Redis) -> Result<()> {
 
 async fn command(redis: &Redis, args: &[String]) -> Result<Vec<switchboard_contract::redis::Node>> {
     let done = redis.command(args, Instant::now() + limits::TEST_SERVICE_WAIT).await;
-    done.map_err(|error| format!("redis {}: {error:?}", args.join(" ")))
+    done.map_err(|error| Error::Failed(format!("redis {}: {error:?}", args.join(" "))))
 }
 
 async fn connect(url: &str) -> Result<PgConnection> {
     let connecting = owner::connect(url, "switchboard test");
-    connecting.await.map_err(|error| format!("Postgres does not let the tests in: {error}"))
+    connecting.await.map_err(|error| Error::Failed(format!("Postgres does not let the tests in: {error}")))
 }
 
 async fn run(connection: &mut PgConnection, sql: &str) -> Result<()> {
     let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await;
-    done.map(drop).map_err(|error| format!("{}: {error}", sql.lines().next().unwrap_or_default()))
+    done.map(drop)
+        .map_err(|error| Error::Failed(format!("{}: {error}", sql.lines().next().unwrap_or_default())))
 }
 
 async fn drop_database(server: &str, name: &str) -> Result<()> {
