@@ -27,7 +27,7 @@ pub trait Generations: Send + Sync {
     fn raise(&self, expected: i64, known: i64) -> GenerationFuture<'_>;
 }
 
-pub type GenerationFuture<'a> = Pin<Box<dyn Future<Output = Result<i64, String>> + Send + 'a>>;
+pub type GenerationFuture<'a> = Pin<Box<dyn Future<Output = Result<i64, crate::Error>> + Send + 'a>>;
 
 #[derive(Clone)]
 pub struct Keyspace(Arc<Inner>);
@@ -111,7 +111,7 @@ impl Keyspace {
     }
 
     /// Reads the generation of the fleet. The error says why it is not known.
-    pub(super) async fn read_generation(&self) -> Result<i64, String> {
+    pub(super) async fn read_generation(&self) -> Result<i64, crate::Error> {
         match &self.0.fleet_generation {
             FleetGeneration::Nowhere => Ok(0),
             FleetGeneration::Fleet(generations) => generations.read().await,
@@ -122,7 +122,7 @@ impl Keyspace {
 
     /// Raises the generation above `known`, unless another node has raised it since `expected` was read.
     /// Returns the current generation.
-    pub(super) async fn raise(&self, expected: i64, known: i64) -> Result<i64, String> {
+    pub(super) async fn raise(&self, expected: i64, known: i64) -> Result<i64, crate::Error> {
         match &self.0.fleet_generation {
             FleetGeneration::Nowhere => Ok(0),
             FleetGeneration::Fleet(generations) => generations.raise(expected, known).await,

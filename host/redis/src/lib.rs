@@ -11,6 +11,7 @@
 mod bounds;
 mod cluster;
 mod endpoint;
+mod error;
 mod fault;
 mod guard;
 pub mod keys;
@@ -37,11 +38,12 @@ use endpoint::RedisEndpoint;
 use keyspace::Names;
 use link::{Health, Link, batch};
 use monitor::Monitor;
-use switchboard_contract::redis::{Error, Node};
+use switchboard_contract::redis::{Error as CommandError, Node};
 use switchboard_core::config::Config;
 use switchboard_core::limits;
 use switchboard_core::manifest::Pattern;
 
+pub use error::Error;
 pub use keyspace::{GenerationFuture, Generations, Keyspace, namespace};
 
 /// The hash tag of the guard key when Redis is a single server.
@@ -81,7 +83,7 @@ struct Inner {
 impl Redis {
     /// Starts to connect. Fails only when a setting is wrong: the background task keeps trying to reach a
     /// Redis that is not reachable.
-    pub fn connect(config: &Config, keyspace: Keyspace) -> Result<Self, switchboard_core::Error> {
+    pub fn connect(config: &Config, keyspace: Keyspace) -> Result<Self, Error> {
         let url = config.redis_url()?;
         let endpoint = RedisEndpoint::parse(url).map_err(|reason| switchboard_core::Error::Setting {
             place: "redis_url".to_owned(),
@@ -124,7 +126,7 @@ impl Redis {
     /// model is rebuilt from Postgres. Call it when Redis may hold data that is wrong. The other nodes follow
     /// within a second. Until then, their writes to the void keys fail with `unavailable` once one node has
     /// begun.
-    pub async fn void(&self, why: &str) -> Result<(), String> {
+    pub async fn void(&self, why: &str) -> Result<(), Error> {
         let expected = self.0.keyspace.read_generation().await?;
         let generation = self.0.keyspace.raise(expected, self.0.keyspace.names().generation).await?;
         tracing::warn!(generation, "the fleet's data in Redis is void and is rebuilt from Postgres: {why}");
@@ -134,7 +136,7 @@ impl Redis {
         Ok(())
     }
 
-    pub async fn command(&self, args: &[String], deadline: Instant) -> Result<Vec<Node>, Error> {
+    pub async fn command(&self, args: &[String], deadline: Instant) -> Result<Vec<Node>, CommandError> {
         check(&[args])?;
         let names = self.0.keyspace.names();
         let words = names.command(args)?;
@@ -147,13 +149,13 @@ impl Redis {
         &self,
         commands: &[Vec<String>],
         deadline: Instant,
-    ) -> Result<Vec<Vec<Node>>, Error> {
+    ) -> Result<Vec<Vec<Node>>, CommandError> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
         if commands.len() > limits::REDIS_PIPELINE_MAX {
             let most = limits::REDIS_PIPELINE_MAX;
-            return Err(Error::Refused(format!("a pipeline has at most {most} commands")));
+            return Err(CommandError::Refused(format!("a pipeline has at most {most} commands")));
         }
         check(commands)?;
         let names = self.0.keyspace.names();
@@ -169,7 +171,7 @@ impl Redis {
 
     /// Deletes every key of the fleet that matches one of the patterns, a step at a time. For operators, not
     /// for handlers. Returns the number of deleted keys.
-    pub async fn forget(&self, patterns: &[Pattern]) -> Result<u64, Error> {
+    pub async fn forget(&self, patterns: &[Pattern]) -> Result<u64, CommandError> {
         let links = match &self.0.cluster {
             Some(cluster) => cluster.links(),
             None => vec![self.0.link.clone()],
@@ -181,7 +183,7 @@ impl Redis {
         Ok(forgotten)
     }
 
-    async fn forget_on(&self, link: &Link, patterns: &[Pattern]) -> Result<u64, Error> {
+    async fn forget_on(&self, link: &Link, patterns: &[Pattern]) -> Result<u64, CommandError> {
         let names = self.0.keyspace.names();
         let (mut cursor, mut forgotten) = ("0".to_owned(), 0);
         loop {
@@ -190,9 +192,9 @@ impl Redis {
                 packed(&["SCAN", &cursor, "MATCH", &matching, "COUNT", &limits::REDIS_SCAN_KEYS.to_string()]);
             let scan = batch([scan], names.generation, false);
             let reply = link.send(scan, Instant::now() + limits::REDIS_SILENCE_MAX).await?.pop();
-            let Some(Value::Array(found)) = reply else { return Err(Error::Unavailable) };
+            let Some(Value::Array(found)) = reply else { return Err(CommandError::Unavailable) };
             let [Value::BulkString(next), Value::Array(keys)] = &found[..] else {
-                return Err(Error::Unavailable);
+                return Err(CommandError::Unavailable);
             };
             let unlinks = unlinks(&names, keys, patterns);
             if !unlinks.is_empty() {
@@ -214,7 +216,7 @@ impl Redis {
         keys: &[String],
         args: &[String],
         deadline: Instant,
-    ) -> Result<Vec<Node>, Error> {
+    ) -> Result<Vec<Node>, CommandError> {
         check_size(&[keys, args])?;
         let names = self.0.keyspace.names();
         let keys: Vec<String> = keys.iter().map(|key| names.key(key)).collect();
@@ -230,7 +232,7 @@ impl Redis {
         match self.send(&names, slot, command("EVALSHA", &script.sha1), true, deadline).await {
             Ok(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {}
             Ok(reply) => return reply::nodes(reply),
-            Err(Error::Failed(reason)) if reason.contains("NOSCRIPT") => {}
+            Err(CommandError::Failed(reason)) if reason.contains("NOSCRIPT") => {}
             Err(error) => return Err(error),
         }
         reply::nodes(self.send(&names, slot, command("EVAL", &script.text), true, deadline).await?)
@@ -242,7 +244,7 @@ impl Redis {
         let load = packed(&["SCRIPT", "LOAD", &script.text]);
         let names = self.0.keyspace.names();
         match self.send(&names, None, load, false, deadline).await.and_then(reply::nodes) {
-            Err(Error::Failed(message)) if message.contains("compiling script") => Some(message),
+            Err(CommandError::Failed(message)) if message.contains("compiling script") => Some(message),
             _ => None,
         }
     }
@@ -252,7 +254,7 @@ impl Redis {
         &self,
         messages: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)],
         deadline: Instant,
-    ) -> Result<(), Error> {
+    ) -> Result<(), CommandError> {
         for messages in messages.chunks(limits::REDIS_PIPELINE_MAX) {
             let publish = |(channel, payload): &(_, _)| {
                 let (channel, payload): (&[u8], &[u8]) = (AsRef::as_ref(channel), AsRef::as_ref(payload));
@@ -268,7 +270,7 @@ impl Redis {
             };
             for reply in link.publish(&pipeline, messages.len(), deadline).await? {
                 if let Value::ServerError(error) = reply {
-                    return Err(Error::Failed(error.to_string()));
+                    return Err(CommandError::Failed(error.to_string()));
                 }
             }
         }
@@ -294,9 +296,9 @@ impl Redis {
         command: Cmd,
         is_script: bool,
         deadline: Instant,
-    ) -> Result<Value, Error> {
+    ) -> Result<Value, CommandError> {
         let sent = vec![(slot, command)];
-        self.send_all(names, sent, is_script, deadline).await?.pop().ok_or(Error::Unavailable)
+        self.send_all(names, sent, is_script, deadline).await?.pop().ok_or(CommandError::Unavailable)
     }
 
     async fn send_all(
@@ -305,7 +307,7 @@ impl Redis {
         commands: Vec<(Option<u16>, Cmd)>,
         has_script: bool,
         deadline: Instant,
-    ) -> Result<Vec<Value>, Error> {
+    ) -> Result<Vec<Value>, CommandError> {
         if let Some(cluster) = &self.0.cluster {
             return cluster.run(&commands, names.generation, has_script, deadline).await;
         }
@@ -331,26 +333,26 @@ fn spawn_tasks(
     vec![tokio::spawn(Monitor { link, endpoint, keyspace, tag }.run()), killer]
 }
 
-fn check(commands: &[impl AsRef<[String]>]) -> Result<(), Error> {
+fn check(commands: &[impl AsRef<[String]>]) -> Result<(), CommandError> {
     if commands.iter().any(|args| args.as_ref().is_empty()) {
-        return Err(Error::Refused("a command must have a name".to_owned()));
+        return Err(CommandError::Refused("a command must have a name".to_owned()));
     }
     let mut bytes = 0;
     for args in commands.iter().map(AsRef::as_ref) {
-        let excess = bounds::excess(args).map_err(Error::Refused)?;
+        let excess = bounds::excess(args).map_err(CommandError::Refused)?;
         bytes += args.iter().map(String::len).sum::<usize>() + excess;
     }
     within(bytes)
 }
 
-fn check_size(words: &[impl AsRef<[String]>]) -> Result<(), Error> {
+fn check_size(words: &[impl AsRef<[String]>]) -> Result<(), CommandError> {
     let bytes: usize = words.iter().flat_map(|words| words.as_ref()).map(String::len).sum();
     within(bytes)
 }
 
-fn within(bytes: usize) -> Result<(), Error> {
+fn within(bytes: usize) -> Result<(), CommandError> {
     if bytes > limits::REDIS_COMMAND_BYTES_MAX {
-        return Err(Error::Refused(format!(
+        return Err(CommandError::Refused(format!(
             "commands have at most {} bytes",
             limits::REDIS_COMMAND_BYTES_MAX
         )));

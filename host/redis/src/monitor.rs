@@ -24,7 +24,7 @@ use super::endpoint::RedisEndpoint;
 use super::fault::{self, Fault};
 use super::keyspace::Keyspace;
 use super::link::{Confirmed, Health, Link, Live, RedisGuard, reason};
-use super::packed;
+use super::{Error, packed};
 use switchboard_core::limits;
 
 /// Sets the guard, unless it already names the same or a later generation. Returns whether it was set, and
@@ -73,6 +73,13 @@ enum CheckError {
     Reconnect(String),
     /// The server is the right one, but refuses for now; stay connected.
     Refused(String),
+}
+
+/// Without the valid generation, no key may be used.
+impl From<Error> for CheckError {
+    fn from(error: Error) -> Self {
+        Self::Refused(error.to_string())
+    }
 }
 
 impl Monitor {
@@ -211,7 +218,7 @@ impl Monitor {
                 self.claim(connection, memory, &key, next, &mut seen).await?;
                 continue;
             }
-            let fleet_generation = self.keyspace.read_generation().await.map_err(CheckError::Refused)?;
+            let fleet_generation = self.keyspace.read_generation().await?;
             let guard = seen.guard.as_deref().and_then(generation_of);
             let next = match guard {
                 Some((of, identity)) if of == fleet_generation && identity == seen.identity => {
@@ -250,7 +257,7 @@ impl Monitor {
     }
 
     async fn raise(&self, expected: i64, known: i64, why: &str) -> Result<i64, CheckError> {
-        let next = self.keyspace.raise(expected, known).await.map_err(CheckError::Refused)?;
+        let next = self.keyspace.raise(expected, known).await?;
         tracing::warn!(
             generation = next,
             "the fleet's data in Redis is void and is rebuilt from Postgres: {why}"

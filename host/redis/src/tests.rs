@@ -131,7 +131,9 @@ async fn commands_answer_with_nodes() {
     assert_eq!(say("SET K v PX 60000").await, Ok(vec![text("OK")]));
     assert_eq!(say("GET K").await, Ok(vec![text("v")]));
     assert_eq!(say("GET K:none").await, Ok(vec![Node::Nil]));
-    assert!(matches!(say("HSET K f v").await, Err(Error::Failed(reason)) if reason.contains("WRONGTYPE")));
+    assert!(
+        matches!(say("HSET K f v").await, Err(CommandError::Failed(reason)) if reason.contains("WRONGTYPE"))
+    );
     say("ZADD K:z 1 a 2 b").await.unwrap();
     assert_eq!(say("ZRANGE K:z 0 -1").await, Ok(vec![Node::Many(2), text("a"), text("b")]));
     say("XADD K:x 1-1 f v").await.unwrap();
@@ -151,11 +153,11 @@ async fn a_pipeline_answers_each_and_a_failure_is_a_node() {
     assert_eq!(replies[2], [Node::Integer(2)]);
     assert_eq!(redis.pipeline(&[], soon()).await, Ok(vec![]));
     let long = vec![words("PING"); limits::REDIS_PIPELINE_MAX + 1];
-    assert!(matches!(redis.pipeline(&long, soon()).await, Err(Error::Refused(_))));
+    assert!(matches!(redis.pipeline(&long, soon()).await, Err(CommandError::Refused(_))));
     assert_eq!(redis.pipeline(&long[1..], soon()).await.unwrap().len(), limits::REDIS_PIPELINE_MAX);
-    assert!(matches!(redis.command(&[], soon()).await, Err(Error::Refused(_))));
+    assert!(matches!(redis.command(&[], soon()).await, Err(CommandError::Refused(_))));
     let large = ["ECHO".to_owned(), "x".repeat(limits::REDIS_COMMAND_BYTES_MAX)];
-    assert!(matches!(redis.command(&large, soon()).await, Err(Error::Refused(_))));
+    assert!(matches!(redis.command(&large, soon()).await, Err(CommandError::Refused(_))));
 }
 
 #[tokio::test]
@@ -168,7 +170,7 @@ async fn a_script_is_sent_once_and_then_named() {
         assert_eq!(answer, Ok(vec![Node::Many(2), text(&unique), Node::Integer(42)]));
     }
     let broken = Script::new("broken", "return redis.call('HGET')", &[]);
-    assert!(matches!(redis.script(&broken, &[], &[], soon()).await, Err(Error::Failed(_))));
+    assert!(matches!(redis.script(&broken, &[], &[], soon()).await, Err(CommandError::Failed(_))));
 }
 
 #[tokio::test]
@@ -234,7 +236,7 @@ async fn a_script_touches_only_what_is_granted_whatever_its_caller_declares() {
         "string.sub = function() return KEYS[1] end return redis.call('GET', ARGV[1])",
         "return redis.setresp(3)",
     ] {
-        assert!(matches!(run(stray).await, Err(Error::Failed(_))), "{stray}: {:?}", run(stray).await);
+        assert!(matches!(run(stray).await, Err(CommandError::Failed(_))), "{stray}: {:?}", run(stray).await);
     }
     let kept = redis.command(&words(&format!("GET {theirs}")), soon()).await;
     assert_eq!(kept, Ok(vec![text("secret")]));
@@ -245,13 +247,13 @@ async fn answers_and_waits_are_bounded() {
     let redis = shared().await;
     let large =
         Script::new("large", &format!("return string.rep('x', {})", limits::REDIS_ANSWER_BYTES_MAX + 1), &[]);
-    let too_large = Err(Error::TooLarge(limits::REDIS_ANSWER_BYTES_MAX as u64));
+    let too_large = Err(CommandError::TooLarge(limits::REDIS_ANSWER_BYTES_MAX as u64));
     assert_eq!(redis.script(&large, &[], &[], soon()).await, too_large);
     let past = Instant::now() + Duration::from_millis(50);
     let private = Private::new();
     let other = private.redis();
     other.up().await;
-    assert_eq!(other.command(&words("BLPOP nothing 2"), past).await, Err(Error::Deadline));
+    assert_eq!(other.command(&words("BLPOP nothing 2"), past).await, Err(CommandError::Deadline));
 }
 
 #[tokio::test]
@@ -261,10 +263,10 @@ async fn a_redis_that_is_away_is_said_so_at_once_and_comes_back_by_itself() {
     redis.up().await;
     private.kill();
     while redis.command(&words("PING"), soon()).await.is_ok() {}
-    assert_eq!(redis.command(&words("PING"), soon()).await, Err(Error::Unavailable));
+    assert_eq!(redis.command(&words("PING"), soon()).await, Err(CommandError::Unavailable));
     redis.0.link.health.subscribe().wait_for(|health| !health.takes_commands()).await.unwrap();
     let asked = Instant::now();
-    assert_eq!(redis.pipeline(&[words("PING")], soon()).await, Err(Error::Unavailable));
+    assert_eq!(redis.pipeline(&[words("PING")], soon()).await, Err(CommandError::Unavailable));
     assert!(asked.elapsed() < Duration::from_millis(100));
     private.start();
     redis.up().await;
@@ -357,7 +359,7 @@ async fn a_cluster_is_one_redis_to_whoever_asks() {
     let say = async |command: &str| redis.command(&words(command), soon()).await;
     for number in 0..60 {
         // Right after the start a server may not be connected yet.
-        while say(&format!("SET key:{number} {number}")).await == Err(Error::Unavailable) {
+        while say(&format!("SET key:{number} {number}")).await == Err(CommandError::Unavailable) {
             redis.up().await;
         }
     }
@@ -377,9 +379,11 @@ async fn a_cluster_is_one_redis_to_whoever_asks() {
         let key = format!("key:{number}");
         assert_eq!(redis.script(&script, &[key], &[], soon()).await, Ok(vec![text(&number.to_string())]));
     }
-    assert!(matches!(say("HGET key:1 f").await, Err(Error::Failed(reason)) if reason.contains("WRONGTYPE")));
+    assert!(
+        matches!(say("HGET key:1 f").await, Err(CommandError::Failed(reason)) if reason.contains("WRONGTYPE"))
+    );
     // Keys of several slots in one command: Redis refuses them.
-    assert!(matches!(say("MGET key:1 key:2").await, Err(Error::Failed(_))));
+    assert!(matches!(say("MGET key:1 key:2").await, Err(CommandError::Failed(_))));
 }
 
 #[tokio::test]
@@ -387,7 +391,7 @@ async fn a_slot_that_moves_is_followed_and_the_bus_spans_the_cluster() {
     let three = Three::start().await;
     let redis = three.redis();
     redis.up().await;
-    while redis.command(&words("SET foo v"), soon()).await == Err(Error::Unavailable) {}
+    while redis.command(&words("SET foo v"), soon()).await == Err(CommandError::Unavailable) {}
     // `foo` is in slot 12182, on the third server; it goes to the first while it is being asked for.
     let (to, from) = (&three.servers[0], &three.servers[2]);
     let (to_id, from_id) = (to.say("CLUSTER MYID").await, from.say("CLUSTER MYID").await);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn run(redis: &Redis, text: &str) -> Result<Vec<Node>, Error> {
+async fn run(redis: &Redis, text: &str) -> Result<Vec<Node>, CommandError> {
     let key = fresh("bounded");
     let grants: Vec<Pattern> = vec![serde_json::from_value(key.clone().into()).unwrap()];
     let script = Script::new("bounded", text, &grants);
@@ -30,7 +30,7 @@ async fn a_script_ends_itself_at_its_bounds_also_after_it_wrote() {
         ("return redis.call('APPEND', KEYS[1], 'x')", "not a command"),
     ] {
         match run(&redis, text).await {
-            Err(Error::Failed(said)) => assert!(said.contains(reason), "{text}: {said}"),
+            Err(CommandError::Failed(said)) => assert!(said.contains(reason), "{text}: {said}"),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -52,11 +52,11 @@ async fn a_command_takes_no_more_than_it_sends() {
     let key = fresh("bounded");
     for command in ["SETRANGE K 536870911 x", "SETBIT K 4294967295 1", "SRANDMEMBER K -1000000000"] {
         let said = redis.command(&words(&command.replace('K', &key)), soon()).await;
-        assert!(matches!(said, Err(Error::Refused(_))), "{command}: {said:?}");
+        assert!(matches!(said, Err(CommandError::Refused(_))), "{command}: {said:?}");
     }
     // The offsets of a pipeline are bounded together.
     let half = format!("SETRANGE {key} {} x", limits::REDIS_COMMAND_BYTES_MAX / 2);
     assert!(redis.command(&words(&half), soon()).await.is_ok());
     let said = redis.pipeline(&[words(&half), words(&half)], soon()).await;
-    assert!(matches!(said, Err(Error::Refused(_))), "{said:?}");
+    assert!(matches!(said, Err(CommandError::Refused(_))), "{said:?}");
 }

@@ -31,7 +31,7 @@ async fn say(redis: &Redis, command: &str) -> Vec<Node> {
     loop {
         match redis.command(&words(command), soon()).await {
             Ok(nodes) => return nodes,
-            Err(Error::Unavailable) => {
+            Err(CommandError::Unavailable) => {
                 redis.up().await;
                 tokio::task::yield_now().await;
             }
@@ -87,7 +87,7 @@ async fn what_a_redis_held_before_it_lost_something_is_never_read_again() {
 
     // Emptied: no command reaches a server before the node has checked it.
     server.say("FLUSHALL").await;
-    assert_eq!(a.command(&words("SET list:ana lost"), soon()).await, Err(Error::Unavailable));
+    assert_eq!(a.command(&words("SET list:ana lost"), soon()).await, Err(CommandError::Unavailable));
     assert_eq!(say(&a, "GET list:ana").await, [Node::Nil]);
     assert_eq!(say(&b, "SET list:ana after").await, [text("OK")]);
     let emptied = fleet.generation();
@@ -137,7 +137,7 @@ async fn what_is_void_is_void_on_every_node_and_deleted() {
     let seen = say(&a, "GET list:ana").await;
     match written {
         Ok(_) => assert_eq!(seen, [text("late")]),
-        Err(Error::Unavailable) => assert_eq!(seen, [Node::Nil]),
+        Err(CommandError::Unavailable) => assert_eq!(seen, [Node::Nil]),
         Err(other) => panic!("{other:?}"),
     }
     assert_eq!(say(&b, "SET list:ana after").await, [text("OK")]);

@@ -73,7 +73,7 @@ async fn a_failover_behind_one_address_is_followed() {
     first.say(&format!("REPLICAOF 127.0.0.1 {}", second.port)).await;
     until(&redis, |health| !health.takes_commands()).await;
     redis.up().await;
-    while redis.command(&words("SET k v"), soon()).await == Err(Error::Unavailable) {
+    while redis.command(&words("SET k v"), soon()).await == Err(CommandError::Unavailable) {
         tokio::task::yield_now().await;
     }
     assert_eq!(second.say("KEYS sb:f:*:k").await.matches("sb:f").count(), 1, "the write went elsewhere");
@@ -95,7 +95,7 @@ async fn a_replica_is_no_redis() {
     let redis = replica.redis_of(fleet());
     let (_subscriber, mut heard) = redis.subscriber();
     until(&redis, |health| matches!(health, Health::Away(why) if why.contains("READONLY"))).await;
-    assert_eq!(redis.command(&words("GET k"), soon()).await, Err(Error::Unavailable));
+    assert_eq!(redis.command(&words("GET k"), soon()).await, Err(CommandError::Unavailable));
     assert!(redis.writable_primary().unwrap_err().contains("READONLY"));
     let listening = tokio::time::timeout(Duration::from_millis(200), heard.next()).await;
     assert!(listening.is_err(), "the bus listens to a replica: {listening:?}");
@@ -117,12 +117,12 @@ async fn a_server_that_refuses_writes_takes_no_commands_but_carries_the_bus() {
 
     server.say("CONFIG SET min-replicas-to-write 1").await;
     // The first refused write does not count as done, and earlier reads are not trusted any more.
-    assert_eq!(redis.command(&words("SET k w"), soon()).await, Err(Error::Unavailable));
+    assert_eq!(redis.command(&words("SET k w"), soon()).await, Err(CommandError::Unavailable));
     let sent = [words("GET k"), words("SET k w")];
-    assert_eq!(redis.pipeline(&sent, soon()).await, Err(Error::Unavailable));
+    assert_eq!(redis.pipeline(&sent, soon()).await, Err(CommandError::Unavailable));
     until(&redis, |health| matches!(health, Health::Refuses(_))).await;
     assert!(redis.writable_primary().unwrap_err().contains("NOREPLICAS"));
-    assert_eq!(redis.command(&words("GET k"), soon()).await, Err(Error::Unavailable));
+    assert_eq!(redis.command(&words("GET k"), soon()).await, Err(CommandError::Unavailable));
     redis.publish(&[("c", "still")], soon()).await.unwrap();
     assert!(matches!(heard.next().await, Some(Event::Message { .. })));
 
@@ -135,7 +135,7 @@ async fn a_server_that_refuses_writes_takes_no_commands_but_carries_the_bus() {
     until(&redis, |health| matches!(health, Health::Full(_))).await;
     assert!(redis.writable_primary().unwrap_err().contains("OOM"));
     assert!(
-        matches!(redis.command(&words("SET k w"), soon()).await, Err(Error::Failed(why)) if why.contains("OOM"))
+        matches!(redis.command(&words("SET k w"), soon()).await, Err(CommandError::Failed(why)) if why.contains("OOM"))
     );
     assert_eq!(redis.command(&words("UNLINK k"), soon()).await, Ok(vec![Node::Integer(1)]));
     server.say("CONFIG SET maxmemory 0").await;
@@ -172,7 +172,7 @@ async fn a_script_that_wrote_and_does_not_end_makes_redis_busy() {
     redis.up().await;
     let running = run_for_ever(&server, "redis.call('SET', 'x', 1) while true do end").await;
     until(&redis, |health| matches!(health, Health::Refuses(why) if why.contains("BUSY"))).await;
-    assert_eq!(redis.command(&words("GET k"), soon()).await, Err(Error::Unavailable));
+    assert_eq!(redis.command(&words("GET k"), soon()).await, Err(CommandError::Unavailable));
     assert!(redis.writable_primary().unwrap_err().contains("BUSY"));
     server.kill();
     assert!(running.await.unwrap().is_err());

@@ -2,7 +2,7 @@
 
 use switchboard_postgres as postgres;
 use switchboard_postgres::fleet::{Fleet, FleetIdentity};
-use switchboard_redis::{GenerationFuture, Generations, Keyspace};
+use switchboard_redis::{Error, GenerationFuture, Generations, Keyspace};
 
 /// The keyspace of this fleet.
 pub fn keyspace(fleet: &Fleet, identity: FleetIdentity) -> Keyspace {
@@ -21,6 +21,6 @@ impl Generations for InPostgres {
     }
 }
 
-fn unknown(error: postgres::Error) -> String {
-    format!("cannot read the valid generation of Redis keys from Postgres: {error}")
+fn unknown(error: postgres::Error) -> Error {
+    Error::Generation(Box::new(error))
 }
