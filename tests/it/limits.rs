@@ -55,6 +55,24 @@ async fn the_actions_of_a_user_per_minute_are_limited() {
     .await;
 }
 
+/// A new conversation is no way around the limit of invitations. One that begins within its own limit gets all
+/// its members.
+#[tokio::test]
+async fn the_members_of_new_conversations_are_limited() {
+    let options = Options::default().set("HANDLERS__CONVERSATIONS__MEMBERS_PER_MINUTE", 4);
+    Host::test(options, async |host| {
+        let (eve, ana) = (host.rest("eve"), host.rest("ana"));
+        let group = json!({"type": "group", "name": "g", "members": ["ana", "bo", "cy"]});
+        for _ in 0..2 {
+            eve.post(CONVERSATIONS, group.clone()).await.expect(201);
+        }
+        eve.post(CONVERSATIONS, group.clone()).await.expect_problem(429, "rate_limited");
+        eve.post(CONVERSATIONS, json!({"type": "group", "name": "alone"})).await.expect(201);
+        ana.post(CONVERSATIONS, group).await.expect(201);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_tickets_of_a_user_are_limited() {
     Host::test(Options::default(), async |host| {

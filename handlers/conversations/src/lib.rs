@@ -8,7 +8,8 @@ mod store;
 use changes::Changes;
 use chat::membership;
 use sdk::http::{self, Request, Response};
-use sdk::{Id, Problem, rate};
+use sdk::rate::{self, Window};
+use sdk::{Id, Problem};
 use store::Create;
 
 struct Conversations;
@@ -29,6 +30,11 @@ fn create(request: &Request) -> Result<Response, Problem> {
     let owner = &request.caller()?.user_id;
     let plan = rules::plan(request.json()?, owner)?;
     rate::per_minute("create", owner, "conversations_per_minute", 120)?;
+    if !plan.members.is_empty() {
+        let most = rate::most("members_per_minute", 5000);
+        let window = Window { what: "members", user: owner, most, window_ms: 60_000 };
+        window.count_as(plan.members.len()).or_refuse()?;
+    }
     let (status, id) = match store::create(&plan, owner)? {
         Create::Created(id) => (201, id),
         Create::Existing(id) => (200, id),

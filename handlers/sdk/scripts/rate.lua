@@ -1,6 +1,7 @@
 -- Counts one call in a fixed window, which begins with its first call.
 -- KEYS[1] the counter · ARGV[1] the calls that one window allows · ARGV[2] the length of the window in
--- milliseconds.
+-- milliseconds · ARGV[3] as how many calls this one counts, 1 if it is missing. A call that begins within the
+-- limit is counted whole, also beyond it.
 -- Returns 0 if it counted the call, otherwise the milliseconds until the window ends.
 -- Without ARGV it takes one counted call back, unless the window has ended.
 if #ARGV == 0 then
@@ -14,6 +15,6 @@ if used >= tonumber(ARGV[1]) then
   redis.call('DEL', KEYS[1])
   used = 0
 end
-redis.call('INCR', KEYS[1])
+redis.call('INCRBY', KEYS[1], ARGV[3] or '1')
 if used == 0 and redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0

@@ -33,11 +33,21 @@ impl Window<'_> {
 
     /// Counts one call.
     pub fn count(&self) -> Verdict {
+        self.count_with(&[])
+    }
+
+    /// Counts one call as `calls`. If the window is not full yet, all of them are allowed.
+    pub fn count_as(&self, calls: usize) -> Verdict {
+        self.count_with(&[&calls.to_string()])
+    }
+
+    fn count_with(&self, calls: &[&str]) -> Verdict {
         if self.most == 0 {
             return Verdict::Uncounted;
         }
         let (most, window) = (self.most.to_string(), self.window_ms.to_string());
-        match redis::script("rate", &[&self.key()], &[&most, &window]) {
+        let args = [&[most.as_str(), &window], calls].concat();
+        match redis::script("rate", &[&self.key()], &args) {
             Ok(reply) => match reply.integer() {
                 Some(0) => Verdict::Counted,
                 Some(wait_ms) => Verdict::Full(u32::try_from(wait_ms).unwrap_or(1000)),
