@@ -1,5 +1,11 @@
-//! Delivers one batch to its handler. A batch that fails is divided down to single events before an attempt
-//! is counted. Otherwise one event that always fails would park the other events of its batch.
+//! Delivers one batch of events to the handler of a consumer, and decides about each event: it is done,
+//! postponed or parked. `reader` calls [`deliver`] and stores the outcomes. This module has no clock and no
+//! database.
+//!
+//! When the call with a batch fails, the batch is halved until the failing event is alone in its call. Only
+//! that failure counts as an attempt. Otherwise one event that always fails would use up the attempts of all
+//! events of its batch, and the host would park them all. A failed call may have done a part of its work, so
+//! the handler can get an event again that it has handled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +15,33 @@ use switchboard_core::limits;
 use switchboard_runtime::Failure;
 use switchboard_runtime::export::Events;
 
-/// The result of delivering one event.
+/// The outcome of delivering one event.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Fate {
+pub(super) enum Outcome {
     Done,
-    Retry { after: Duration, error: String },
-    Park { error: String },
+    /// The event is delivered again after this time, as its next attempt.
+    Postponed {
+        after: Duration,
+        error: String,
+    },
+    /// The consumer gives the event up. An operator retries or drops it.
+    Parked {
+        error: String,
+    },
 }
 
-/// The fates of the first events of a batch. If `hold` is set, the handler holds the remaining events back.
+/// The result of delivering a batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Delivered {
-    pub(super) fates: Vec<Fate>,
+    /// The outcomes of the first events of the batch, in their order.
+    pub(super) outcomes: Vec<Outcome>,
+    /// The wait before the remaining events are delivered, without an attempt. It is set when the handler
+    /// asked for it, or when no call slot was free. `None`: each event of the batch has its outcome.
     pub(super) hold: Option<Duration>,
 }
 
+/// Delivers a batch with as few calls as possible. `attempts_max` is the number of attempts after which an
+/// event is parked. An empty batch makes no call.
 pub(super) async fn deliver<F>(
     events: Vec<Event>,
     attempts_max: u32,
@@ -33,12 +51,12 @@ where
     F: Future<Output = Result<Vec<Verdict>, Failure>>,
 {
     let mut delivered = Delivered::default();
-    // The parts that are not delivered yet; the next one is last.
-    #[allow(clippy::single_range_in_vec_init)] // one part so far
-    let mut parts = vec![0..events.len()];
+    // The ranges of `events` that are not delivered yet. The first one of them is at the end.
+    #[allow(clippy::single_range_in_vec_init)] // one range so far
+    let mut ranges = vec![0..events.len()];
     let whole = Arc::new(Events { events });
-    while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
-        let batch = &whole.events[part.clone()];
+    while let Some(range) = ranges.pop().filter(|range| !range.is_empty()) {
+        let batch = &whole.events[range.clone()];
         let input = match batch.len() == whole.events.len() {
             true => whole.clone(),
             false => Arc::new(Events { events: batch.to_vec() }),
@@ -51,50 +69,54 @@ where
                             delivered.hold = Some(Duration::from_millis(ms.into()));
                             return delivered;
                         }
-                        Verdict::Ack => delivered.fates.push(Fate::Done),
-                        Verdict::Reject(error) => delivered.fates.push(Fate::Park { error }),
+                        Verdict::Ack => delivered.outcomes.push(Outcome::Done),
+                        Verdict::Reject(error) => delivered.outcomes.push(Outcome::Parked { error }),
                         Verdict::Retry(ms) => {
-                            let least = Duration::from_millis(ms.into());
-                            delivered.fates.push(again(
+                            let delay_min = Duration::from_millis(ms.into());
+                            delivered.outcomes.push(postpone_or_park(
                                 event,
                                 attempts_max,
-                                least,
+                                delay_min,
                                 "the handler asked for a retry".to_owned(),
                             ));
                         }
                     }
                 }
             }
+            // The handler did not run, so this was no attempt.
             Err(failure) if failure.had_no_effect() => {
                 delivered.hold = Some(limits::CONSUMER_BUSY_WAIT);
                 return delivered;
             }
-            failed if batch.len() > 1 => {
-                drop(failed);
-                let middle = part.start + batch.len() / 2;
-                parts.push(middle..part.end);
-                parts.push(part.start..middle);
+            // The call failed, or the number of verdicts is wrong.
+            _ if batch.len() > 1 => {
+                let middle = range.start + batch.len() / 2;
+                ranges.push(middle..range.end);
+                ranges.push(range.start..middle);
             }
             Ok(verdicts) => {
                 let error = format!("the handler returned {} verdicts for one event", verdicts.len());
-                delivered.fates.push(again(&batch[0], attempts_max, Duration::ZERO, error));
+                delivered.outcomes.push(postpone_or_park(&batch[0], attempts_max, Duration::ZERO, error));
             }
             Err(failure) => {
-                delivered.fates.push(again(&batch[0], attempts_max, Duration::ZERO, failure.to_string()));
+                let error = failure.to_string();
+                delivered.outcomes.push(postpone_or_park(&batch[0], attempts_max, Duration::ZERO, error));
             }
         }
     }
     delivered
 }
 
-/// Postpones an event by a delay that grows with each attempt. After the last attempt the event is parked.
-fn again(event: &Event, attempts_max: u32, least: Duration, error: String) -> Fate {
+/// Postpones an event whose attempt failed, or parks it if this was its last attempt. The delay doubles with
+/// each attempt, from [`limits::EVENT_RETRY_AFTER`] to [`limits::EVENT_RETRY_AFTER_MAX`]; it is at least
+/// `delay_min`.
+fn postpone_or_park(event: &Event, attempts_max: u32, delay_min: Duration, error: String) -> Outcome {
     if event.attempt >= attempts_max {
-        return Fate::Park { error };
+        return Outcome::Parked { error };
     }
     let doublings = event.attempt.saturating_sub(1).min(20);
-    let grown = (limits::EVENT_RETRY_AFTER * (1 << doublings)).min(limits::EVENT_RETRY_AFTER_MAX);
-    Fate::Retry { after: grown.max(least), error }
+    let delay = (limits::EVENT_RETRY_AFTER * (1 << doublings)).min(limits::EVENT_RETRY_AFTER_MAX);
+    Outcome::Postponed { after: delay.max(delay_min), error }
 }
 
 #[cfg(test)]
@@ -132,27 +154,27 @@ mod tests {
             ready(if fails { Err(trap()) } else { Ok(vec![Verdict::Ack; batch.events.len()]) })
         })
         .await;
-        assert_eq!(delivered.fates.len(), 64);
-        for (at, fate) in delivered.fates.iter().enumerate() {
-            assert_eq!(matches!(fate, Fate::Retry { .. }), at + 1 == 42, "{fate:?}");
+        assert_eq!(delivered.outcomes.len(), 64);
+        for (at, outcome) in delivered.outcomes.iter().enumerate() {
+            assert_eq!(matches!(outcome, Outcome::Postponed { .. }), at + 1 == 42, "{outcome:?}");
         }
         assert!(calls <= 13, "{calls} calls: halving finds the failing event");
     }
 
     #[tokio::test]
-    async fn a_hold_leaves_the_rest_untouched() {
+    async fn after_a_hold_the_remaining_events_have_no_outcome() {
         let delivered = deliver(events(4), 8, |_| {
             ready(Ok(vec![Verdict::Ack, Verdict::Reject("no".to_owned()), Verdict::Hold(30), Verdict::Ack]))
         })
         .await;
-        assert_eq!(delivered.fates, [Fate::Done, Fate::Park { error: "no".to_owned() }]);
+        assert_eq!(delivered.outcomes, [Outcome::Done, Outcome::Parked { error: "no".to_owned() }]);
         assert_eq!(delivered.hold, Some(Duration::from_millis(30)));
     }
 
     #[tokio::test]
     async fn a_busy_handler_costs_no_attempt() {
         let busy = deliver(events(2), 8, |_| ready(Err(Failure::new(Kind::Busy, "256 calls")))).await;
-        assert!(busy.fates.is_empty() && busy.hold.is_some());
+        assert!(busy.outcomes.is_empty() && busy.hold.is_some());
     }
 
     #[tokio::test]
@@ -161,10 +183,10 @@ mod tests {
         for attempt in 1..=3 {
             let mut event = events(1);
             event[0].attempt = attempt;
-            match deliver(event, 3, |_| ready(Err(trap()))).await.fates.remove(0) {
-                Fate::Retry { after, .. } => delays.push(after),
-                Fate::Park { error } => assert!(attempt == 3 && error.contains("unreachable")),
-                Fate::Done => panic!("a trap is no answer"),
+            match deliver(event, 3, |_| ready(Err(trap()))).await.outcomes.remove(0) {
+                Outcome::Postponed { after, .. } => delays.push(after),
+                Outcome::Parked { error } => assert!(attempt == 3 && error.contains("unreachable")),
+                Outcome::Done => panic!("a trap is no answer"),
             }
         }
         assert_eq!(delays, [limits::EVENT_RETRY_AFTER, 2 * limits::EVENT_RETRY_AFTER]);
@@ -173,6 +195,6 @@ mod tests {
     #[tokio::test]
     async fn a_wrong_number_of_verdicts_is_a_failure() {
         let delivered = deliver(events(2), 8, |_| ready(Ok(vec![Verdict::Ack; 3]))).await;
-        assert!(delivered.fates.iter().all(|fate| matches!(fate, Fate::Retry { .. })));
+        assert!(delivered.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Postponed { .. })));
     }
 }

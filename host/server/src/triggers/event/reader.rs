@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::super::Triggers;
 use super::consumer;
-use super::delivery::{Delivered, Fate, deliver};
+use super::delivery::{Delivered, Outcome, deliver};
 use switchboard_contract::event::Event;
 use switchboard_core::limits;
 use switchboard_core::manifest::EventBinding;
@@ -25,7 +25,7 @@ use switchboard_runtime::{Call, LoadedRelease, export};
 /// A change of the shards that this consumer has on this node.
 pub(super) enum CursorUpdate {
     Claimed(Cursor),
-    /// Another node has it.
+    /// Another node claimed it, or the position epoch changed.
     Lost(i16),
 }
 
@@ -64,7 +64,8 @@ enum Next {
     Go,
     /// Wait for a wake, a new head or an update, at most this long.
     Wait(Duration),
-    /// Wait this long, also when there are new events: the handler holds them back, or Postgres failed.
+    /// Wait this long, also when there are new events: the handler holds them back, no call slot is free, or
+    /// Postgres failed.
     Hold(Duration),
     /// Wait this long, so that reads keep the pace of the manifest.
     Pace(Duration),
@@ -263,10 +264,10 @@ impl Reader {
         let delivered = self.deliver(release, binding, batch).await;
 
         // The events before the first one that was not delivered.
-        let handled = fresh.get(delivered.fates.len()).map_or(events.len(), |(at, _)| *at);
-        let fates: Vec<_> =
-            fresh.iter().zip(&delivered.fates).map(|((_, event), fate)| (*event, 0, fate)).collect();
-        self.settle(release, &fates).await?;
+        let handled = fresh.get(delivered.outcomes.len()).map_or(events.len(), |(at, _)| *at);
+        let outcomes: Vec<_> =
+            fresh.iter().zip(&delivered.outcomes).map(|((_, event), outcome)| (*event, 0, outcome)).collect();
+        self.settle(release, &outcomes).await?;
         let behind: Vec<_> = waiting
             .iter()
             .filter(|(at, _)| *at < handled)
@@ -320,13 +321,13 @@ impl Reader {
         let due: Vec<Waiting> = outbox.due(&self.consumer, &shards, binding.batch as usize).await?;
         let batch = due.iter().map(|waiting| delivery_of(&waiting.event, waiting.attempts)).collect();
         let delivered = self.deliver(release, binding, batch).await;
-        let fates: Vec<_> = due
+        let outcomes: Vec<_> = due
             .iter()
-            .zip(&delivered.fates)
-            .map(|(waiting, fate)| (&waiting.event, waiting.attempts, fate))
+            .zip(&delivered.outcomes)
+            .map(|(waiting, outcome)| (&waiting.event, waiting.attempts, outcome))
             .collect();
-        self.settle(release, &fates).await?;
-        if fates.iter().any(|(.., fate)| **fate == Fate::Done) {
+        self.settle(release, &outcomes).await?;
+        if outcomes.iter().any(|(.., outcome)| **outcome == Outcome::Done) {
             // The next event of the same key may be delivered at once.
             self.postponed_read_at = None;
         }
@@ -353,20 +354,20 @@ impl Reader {
         deliver(batch, binding.attempts, call).await
     }
 
-    /// Stores the fates of delivered events. `attempts` counts the attempts before this one.
+    /// Stores the outcomes of delivered events. `attempts` counts the attempts before this one.
     async fn settle(
         &mut self,
         release: &LoadedRelease,
-        fates: &[(&Stored, i32, &Fate)],
+        outcomes: &[(&Stored, i32, &Outcome)],
     ) -> Result<(), Error> {
         let (outbox, consumer) = (self.triggers.postgres.outbox(), &self.consumer);
         let mut postponed = Vec::new();
         let mut gone = Vec::new();
-        for (event, attempts, fate) in fates {
-            match fate {
-                Fate::Done if self.is_behind_postponed(event) => gone.push(*event),
-                Fate::Done => {}
-                Fate::Retry { after, error } => {
+        for (event, attempts, outcome) in outcomes {
+            match outcome {
+                Outcome::Done if self.is_behind_postponed(event) => gone.push(*event),
+                Outcome::Done => {}
+                Outcome::Postponed { after, error } => {
                     warn!(
                         %consumer,
                         handler.name = release.name(),
@@ -377,7 +378,7 @@ impl Reader {
                     );
                     postponed.push((*event, attempts + 1, *after));
                 }
-                Fate::Park { error } => {
+                Outcome::Parked { error } => {
                     error!(
                         %consumer,
                         handler.name = release.name(),
