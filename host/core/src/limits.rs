@@ -600,8 +600,8 @@ pub const CANARY_CHANCE_MAX: f64 = 1e-4;
 /// If the running release had fewer calls than this in a window, it is assumed to have answered the rest,
 /// because it has run before.
 pub const CANARY_CALLS_SUPPOSED: u64 = 100;
-/// Maximum number of kept calls of a canary, and of the release beside it. At more than about 270 calls a
-/// second the long window is shorter than a minute, for both.
+/// Maximum number of calls in the log of a canary, and in the log of the running release. At more than about
+/// 270 calls a second the long window is shorter than a minute, for both.
 pub const CANARY_CALLS_MAX: usize = 16_384;
 /// A difference of latency below this does not count, whatever the percentage.
 pub const CANARY_SLOWER_MIN: Duration = Duration::from_millis(5);

@@ -1,6 +1,6 @@
-//! Judges whether a canary is worse than the release that runs beside it, on the same node and in the same
-//! time. Pure: the calls and the time are passed in, and a verdict is returned. A difference counts when all
-//! of this holds:
+//! Judges whether a canary is worse than the running release, on the same node and in the same time. Pure:
+//! the calls and the time are passed in, and a verdict is returned. A difference counts when all of this
+//! holds:
 //!
 //! - It is large enough.
 //! - It is very unlikely to be chance ([`by_chance`]).
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::chance::{Count, by_chance};
 use switchboard_core::limits;
 use switchboard_core::manifest::Thresholds;
-use switchboard_runtime::{CallLog, Logged};
+use switchboard_runtime::{CallLog, LoggedCall};
 
 /// Why a canary must end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -65,7 +65,8 @@ pub(crate) fn judge(
     let windows = [(limits::CANARY_WINDOW_SHORT, false), (limits::CANARY_WINDOW_LONG, true)];
     windows.into_iter().find_map(|(window, is_long)| {
         let from = now.checked_sub(window).unwrap_or(earliest).max(earliest);
-        let (canary, running) = (WindowCalls::of(canary.since(from)), WindowCalls::of(running.since(from)));
+        let (canary, running) =
+            (WindowCalls::of(canary.ended_after(from)), WindowCalls::of(running.ended_after(from)));
         judged(&canary, &running, thresholds, is_long).map(|over| Cause {
             over,
             window_ms: (now - from).as_millis() as u64,
@@ -113,22 +114,22 @@ fn is_worse(
     canary: &WindowCalls,
     running: &WindowCalls,
     points: f64,
-    is_hit: impl Fn(&Logged) -> bool,
+    is_hit: impl Fn(&LoggedCall) -> bool,
 ) -> bool {
     let of_canary = canary.by_caller(&is_hit);
-    let beside = total(&running.by_caller(&is_hit));
+    let of_running = total(&running.by_caller(&is_hit));
     if of_canary.iter().filter(|of| of.hits > 0.0).count() < limits::CANARY_CALLERS_MIN {
         return false;
     }
     let all = total(&of_canary);
-    let is_over = |count: Count| count.share() > beside.share() + points;
+    let is_over = |count: Count| count.share() > of_running.share() + points;
     // The running release has answered before. When it is called rarely, that counts as some successful
     // calls.
-    let supposed = limits::CANARY_CALLS_SUPPOSED.saturating_sub(beside.all);
-    let beside_for_long = Count { all: beside.all + supposed, ..beside };
+    let supposed = limits::CANARY_CALLS_SUPPOSED.saturating_sub(of_running.all);
+    let with_supposed = Count { all: of_running.all + supposed, ..of_running };
     is_over(all)
         && is_over(total(without_the_worst(&of_canary)))
-        && by_chance(all, beside_for_long) < limits::CANARY_CHANCE_MAX
+        && by_chance(all, with_supposed) < limits::CANARY_CHANCE_MAX
 }
 
 /// The calls of one caller. They count for at most [`limits::CANARY_CALLS_PER_CALLER`] calls, with the same
@@ -153,12 +154,12 @@ fn total(callers: &[OfCaller]) -> Count {
 
 /// The calls of one release in a window, with the number of calls of each caller.
 struct WindowCalls {
-    calls: Vec<Logged>,
+    calls: Vec<LoggedCall>,
     callers: HashMap<u64, u64>,
 }
 
 impl WindowCalls {
-    fn of(calls: Vec<Logged>) -> Self {
+    fn of(calls: Vec<LoggedCall>) -> Self {
         let mut callers = HashMap::new();
         for call in &calls {
             *callers.entry(call.caller).or_insert(0) += 1;
@@ -166,12 +167,12 @@ impl WindowCalls {
         Self { calls, callers }
     }
 
-    fn count(&self, is_hit: impl Fn(&Logged) -> bool) -> u64 {
+    fn count(&self, is_hit: impl Fn(&LoggedCall) -> bool) -> u64 {
         self.calls.iter().filter(|call| is_hit(call)).count() as u64
     }
 
     /// Returns the callers, those with the most hits first.
-    fn by_caller(&self, is_hit: impl Fn(&Logged) -> bool) -> Vec<OfCaller> {
+    fn by_caller(&self, is_hit: impl Fn(&LoggedCall) -> bool) -> Vec<OfCaller> {
         let mut hits: HashMap<u64, u64> = HashMap::new();
         for call in self.calls.iter().filter(|call| is_hit(call)) {
             *hits.entry(call.caller).or_insert(0) += 1;
@@ -187,7 +188,7 @@ impl WindowCalls {
     }
 
     fn p90(&self) -> Option<Duration> {
-        let weight = |call: &Logged| {
+        let weight = |call: &LoggedCall| {
             let calls = self.callers.get(&call.caller).copied().unwrap_or(1);
             calls.min(limits::CANARY_CALLS_PER_CALLER) as f64 / calls as f64
         };

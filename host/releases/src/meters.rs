@@ -142,16 +142,10 @@ mod tests {
         let (running, canary, kept) =
             (Declared::called("echo"), Declared::called("echo"), Declared::called("echo"));
         let used = Used { cpu: Duration::from_millis(2), memory_bytes: 65_536 };
-        running.stats().record(
-            Trigger::Http,
-            Caller::Itself,
-            Duration::from_millis(3),
-            Ending::Answered,
-            used,
-        );
+        running.stats().record(Trigger::Http, Caller::Host, Duration::from_millis(3), Ending::Answered, used);
         canary.stats().record(
             Trigger::Frame,
-            Caller::Itself,
+            Caller::Host,
             Duration::from_millis(3),
             Ending::Failed(Kind::Trap),
             used,

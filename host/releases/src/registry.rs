@@ -124,9 +124,10 @@ pub struct Candidate<R = LoadedRelease> {
 /// A candidate that answers some of the users.
 pub struct Canary<R = LoadedRelease> {
     pub candidate: Candidate<R>,
-    /// The calls of the canary and of the running release since the canary began.
-    pub calls: Arc<CallLog>,
-    pub calls_beside: Arc<CallLog>,
+    /// The calls of the canary since it began.
+    pub canary_calls: Arc<CallLog>,
+    /// The calls of the running release since the canary began.
+    pub running_calls: Arc<CallLog>,
     pub begun_at: Instant,
     pub first_failure: FirstFailure,
     /// True when this node found the canary worse: it gets no calls here while it is withdrawn in the fleet.
@@ -137,8 +138,8 @@ impl<R> Canary<R> {
     pub fn new(candidate: Candidate<R>) -> Self {
         Self {
             candidate,
-            calls: Arc::default(),
-            calls_beside: Arc::default(),
+            canary_calls: Arc::default(),
+            running_calls: Arc::default(),
             begun_at: Instant::now(),
             first_failure: FirstFailure::default(),
             given_up: AtomicBool::new(false),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use wasmtime::Store;
 
 use super::answer;
-use super::callers::Caller;
+use super::call_log::Caller;
 use super::release::Exports;
 use crate::interfaces::CallState;
 use switchboard_contract::types::{Problem, Push};
@@ -68,9 +68,9 @@ pub trait Calls: Send + Sync + 'static {
     type Output: std::fmt::Debug + Serialize + Send + 'static;
 
     const SPAN_KIND: spans::Kind = spans::Kind::Internal;
-    /// A long call may continue on a background thread. Calls with events may not: there are few of them, one
-    /// for each shard and consumer, and deliveries to clients wait for them.
-    const MAY_WAIT: bool = true;
+    /// Whether a long call continues on a background thread. Calls with events do not: there are few of them,
+    /// one for each consumer of this node, and deliveries to clients wait for them.
+    const MAY_MOVE_TO_BACKGROUND: bool = true;
 
     /// Calls the export in a fresh instance.
     fn call(
@@ -90,7 +90,7 @@ pub trait Calls: Send + Sync + 'static {
 
     /// Returns the caller, for the log of calls.
     fn caller(_: &Self::Input) -> Caller<'_> {
-        Caller::Itself
+        Caller::Host
     }
 
     /// Returns the caller's span, if the input names one.
@@ -389,7 +389,7 @@ impl Calls for Event {
     type Output = Vec<event::Verdict>;
 
     const SPAN_KIND: spans::Kind = spans::Kind::Consumer;
-    const MAY_WAIT: bool = false;
+    const MAY_MOVE_TO_BACKGROUND: bool = false;
 
     async fn call(
         store: &mut Store<CallState>,
@@ -413,7 +413,7 @@ impl Calls for Event {
     }
 
     fn caller(input: &Events) -> Caller<'_> {
-        input.events.first().map_or(Caller::Itself, |event| Caller::Event(&event.id))
+        input.events.first().map_or(Caller::Host, |event| Caller::Event(&event.id))
     }
 }
 

@@ -133,7 +133,7 @@ pub(super) fn log_failure(
 ) {
     let user = match caller {
         Caller::User(user) => Some(user),
-        Caller::Anonymous | Caller::Event(_) | Caller::Itself => None,
+        Caller::Anonymous | Caller::Event(_) | Caller::Host => None,
     };
     let mut last = String::new();
     for digest in state.middleware.last() {

@@ -7,7 +7,7 @@
 mod answer;
 mod background;
 mod budget;
-mod callers;
+mod call_log;
 mod compile;
 mod engine;
 mod error;
@@ -51,7 +51,7 @@ use switchboard_telemetry::{Tracer, spans};
 
 pub use crate::interfaces::Backends;
 pub use crate::interfaces::call::{Function, InjectedFault, Responder, Response, Source};
-pub use callers::{CallLog, Caller, Logged};
+pub use call_log::{CallLog, Caller, LoggedCall};
 pub use compile::{Compiler, SUBCOMMAND, child as compile_as_child};
 pub use error::Error;
 pub use export::{Export, Trigger};
@@ -287,7 +287,8 @@ impl Runtime {
             drop((of_release, of_node));
             (result, state)
         };
-        let (result, state) = self.background.run(call, || clock.is_long() && E::MAY_WAIT).await;
+        let (result, state) =
+            self.background.run(call, || clock.is_long() && E::MAY_MOVE_TO_BACKGROUND).await;
         let used = Used { cpu: state.middleware.clock.spent(), memory_bytes: state.memory.bytes() };
         let caller = E::caller(&input);
         release.stats.record(E::TRIGGER, caller, begun.elapsed(), invoke::ending::<E>(&result), used);

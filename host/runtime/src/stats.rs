@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
-use super::callers::{CallLog, Caller};
+use super::call_log::{CallLog, Caller};
 use super::export::Trigger;
 use super::failure::Kind;
 use switchboard_core::Blame;
@@ -136,10 +136,10 @@ mod tests {
         let stats = ReleaseStats::default();
         let took = Duration::from_micros(30);
         let used = |memory_bytes| Used { cpu: Duration::from_micros(10), memory_bytes };
-        stats.record(Trigger::Http, Caller::Itself, took, Ending::Answered, used(5));
-        stats.record(Trigger::Http, Caller::Itself, took, Ending::Error, used(9));
-        stats.record(Trigger::Frame, Caller::Itself, took, Ending::Failed(Kind::Trap), used(7));
-        stats.record(Trigger::Frame, Caller::Itself, took, Ending::Failed(Kind::Busy), used(0));
+        stats.record(Trigger::Http, Caller::Host, took, Ending::Answered, used(5));
+        stats.record(Trigger::Http, Caller::Host, took, Ending::Error, used(9));
+        stats.record(Trigger::Frame, Caller::Host, took, Ending::Failed(Kind::Trap), used(7));
+        stats.record(Trigger::Frame, Caller::Host, took, Ending::Failed(Kind::Busy), used(0));
         assert_eq!(stats.errors_by_blame(), [(Blame::Guest, 2), (Blame::Host, 1)]);
         assert_eq!((stats.cpu(), stats.memory_high_bytes()), (Duration::from_micros(40), 9));
         assert_eq!(stats.outcomes(), [("http", "returned", 2), ("frame", "busy", 1), ("frame", "trap", 1)]);

@@ -88,7 +88,7 @@ fn three_of_three_calls_are_enough_from_different_users_and_from_nobody() {
     );
 
     let mut schedules = Both::new();
-    schedules.canary_by(Caller::Itself, 3, TRAP);
+    schedules.canary_by(Caller::Host, 3, TRAP);
     assert_eq!(schedules.judge(), Some(Threshold::Failures));
 
     let mut events = Both::new();

@@ -323,8 +323,8 @@ impl<L: Load> Follower<L> {
                 canary_failed: self.canary_failed.clone(),
             };
             canary.candidate.release.observer().set(Some(Box::new(watch)));
-            canary.candidate.release.stats().keep_calls(Some(canary.calls.clone()));
-            after.running.stats().keep_calls(Some(canary.calls_beside.clone()));
+            canary.candidate.release.stats().keep_calls(Some(canary.canary_calls.clone()));
+            after.running.stats().keep_calls(Some(canary.running_calls.clone()));
         }
         if let Some(Candidate { digest, release, percent }) = &after.shadow {
             let sampler = self.shadows.sampler(&after.name, release.clone(), *digest, *percent);

@@ -73,8 +73,9 @@ impl<L: Load> CanaryGuard<L> {
         let state = states.entry(entry.name.clone()).or_insert_with(fresh);
         if state.cause.is_none() {
             let thresholds = &canary.candidate.release.manifest().canary;
-            let (calls, beside) = (&canary.calls, &canary.calls_beside);
-            state.cause = judge::judge(Instant::now(), canary.begun_at, calls, beside, thresholds);
+            let (canary_calls, running_calls) = (&canary.canary_calls, &canary.running_calls);
+            state.cause =
+                judge::judge(Instant::now(), canary.begun_at, canary_calls, running_calls, thresholds);
             let Some(cause) = &state.cause else { return };
             canary.give_up();
             let release = canary.candidate.digest.short();

@@ -39,7 +39,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 
 /// A call without a user, so that each call counts by itself.
 fn call(release: &Declared, ending: Ending) {
-    call_of(Caller::Itself, release, ending);
+    call_of(Caller::Host, release, ending);
 }
 
 fn call_of(caller: Caller<'_>, release: &Declared, ending: Ending) {
