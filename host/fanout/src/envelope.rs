@@ -10,7 +10,7 @@ use switchboard_contract::types::{Position, Push};
 use switchboard_core::hash::fnv1a;
 use switchboard_core::ids::{Address, ConnectionId, UserId};
 use switchboard_core::limits;
-use switchboard_protocol::wire::websocket::TextHeader;
+use switchboard_protocol::wire::websocket::EncodedHeader;
 use switchboard_telemetry::spans::Context;
 
 const VERSION: u8 = 1;
@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
     }
 
     fn add(&mut self, frame: &'a str, position: Option<Position>, merge_key: u64, except: Option<UserId>) {
-        let end = self.bytes() + TextHeader::of(frame.len()).as_bytes().len() + frame.len();
+        let end = self.bytes() + EncodedHeader::text(frame.len()).as_bytes().len() + frame.len();
         self.items.push(Item { end, position, merge_key, except });
         self.frames.push(frame);
     }
@@ -330,7 +330,7 @@ fn put_items(out: &mut BytesMut, items: &[Item]) {
 
 /// Writes a frame as the socket of a client gets it.
 fn put_frame(out: &mut BytesMut, frame: &str) {
-    out.put_slice(TextHeader::of(frame.len()).as_bytes());
+    out.put_slice(EncodedHeader::text(frame.len()).as_bytes());
     out.put_slice(frame.as_bytes());
 }
 
@@ -402,7 +402,7 @@ fn check_frame(frame: &[u8]) -> Result<(), Malformed> {
         _ => return Err(Malformed("not a text frame")),
     };
     let payload = frame.get(payload_at..).ok_or(Malformed("not a text frame"))?;
-    if TextHeader::of(payload.len()).as_bytes() != &frame[..payload_at] {
+    if EncodedHeader::text(payload.len()).as_bytes() != &frame[..payload_at] {
         return Err(Malformed("not a text frame"));
     }
     if payload.len() > limits::FRAME_BYTES_MAX {

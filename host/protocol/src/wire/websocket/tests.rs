@@ -93,9 +93,9 @@ fn fragments_make_one_message_and_control_frames_may_come_between() {
 fn a_message_may_have_64_kib_and_not_one_byte_more() {
     let largest = masked(true, 0x1, &vec![b'x'; FRAME_BYTES_MAX]);
     assert_eq!(heard([largest.as_slice()]).unwrap().len(), 1);
-    // The head is enough: the message need not be read.
-    let head = &masked(true, 0x1, &vec![b'x'; FRAME_BYTES_MAX + 1])[..10];
-    assert_eq!(violation(head), 1009);
+    // The header is enough: the message need not be read.
+    let header = &masked(true, 0x1, &vec![b'x'; FRAME_BYTES_MAX + 1])[..10];
+    assert_eq!(violation(header), 1009);
     let fragments =
         [masked(false, 0x1, &vec![b'x'; FRAME_BYTES_MAX]), masked(true, 0x0, b"x")[..2].to_vec()].concat();
     assert_eq!(violation(&fragments), 1009);
