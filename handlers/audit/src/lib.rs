@@ -3,7 +3,7 @@
 
 mod rules;
 
-use chat::membership::Name;
+use chat::membership::ConversationName;
 use rules::Access;
 use sdk::{Id, Principal, Problem, http, params, postgres};
 
@@ -29,7 +29,7 @@ impl http::Handler for Audit {
             kind: request.query("type").map(str::to_owned),
         }
         .check()?;
-        let name = Name::parse(request.param("conversation_id"));
+        let name = ConversationName::parse(request.param("conversation_id"));
         let conversation = name.ok_or_else(|| Problem::not_found("conversation"))?.find_any()?;
         let answer = read(conversation, auditor, &access)?;
         let body = format!(r#"{{"messages":{},"has_more":{}}}"#, answer.messages, answer.has_more);

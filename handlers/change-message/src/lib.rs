@@ -4,7 +4,7 @@
 mod rules;
 mod store;
 
-use chat::membership::{self, Name};
+use chat::membership::{self, ConversationName};
 use rules::{Change, Target};
 use sdk::http::{self, Request, Response};
 use sdk::rate::{self, Window};
@@ -36,7 +36,7 @@ impl http::Handler for ChangeMessage {
 impl frame::Handler for ChangeMessage {
     fn handle(request: frame::Request) -> Result<Option<frame::Reply>, Problem> {
         let (mut payload, user) = (request.payload()?, &request.caller.user_id);
-        let conversation = Name::of_field(&mut payload)?;
+        let conversation = ConversationName::of_field(&mut payload)?;
         let message = json::required("message_id", payload.id("message_id")?)?;
         let target = || -> Result<Target, Problem> {
             Ok(Target { conversation: conversation.find_for("message", user)?, message })

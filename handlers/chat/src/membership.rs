@@ -9,7 +9,7 @@ pub mod rules;
 
 pub use founding::{Founded, Founding, slug_taken};
 pub use locked::{LockedConversation, ParticipantChange};
-pub use name::{Name, find_all, is_slug, must_be_free};
+pub use name::{ConversationName, find_all, is_slug, must_be_free};
 
 use rules::Admission;
 use sdk::{Id, Problem, params, postgres};
@@ -23,7 +23,7 @@ pub fn find(name: &str, user: &str) -> Result<Id, Problem> {
 
 /// The same for a request about a `thing` of the conversation: `not_found` then names the thing.
 pub fn find_for(thing: &str, name: &str, user: &str) -> Result<Id, Problem> {
-    Name::parse(name).ok_or_else(|| Problem::not_found(thing))?.find_for(thing, user)
+    ConversationName::parse(name).ok_or_else(|| Problem::not_found(thing))?.find_for(thing, user)
 }
 
 /// The problem for a user who found nothing in a conversation: the user is not a participant, or the `thing`

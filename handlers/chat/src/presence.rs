@@ -171,19 +171,19 @@ pub const EVENTS: [&str; 3] = [outbox::USER_ONLINE, outbox::USER_OFFLINE, outbox
 mod tests {
     use super::*;
 
-    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
     #[test]
     fn a_lease_without_focus_looks_at_every_subscribed_conversation() {
-        let (room, other) = (Id::parse(ROOM).unwrap(), Id::at(1, &[0; 10]));
+        let (conversation, other) = (Id::parse(CONVERSATION).unwrap(), Id::at(1, &[0; 10]));
         let lease = Lease::parse("node-1 - Mozilla/5.0 (X11)");
         assert_eq!((lease.node, lease.user_agent), ("node-1", "Mozilla/5.0 (X11)"));
-        assert!(lease.looks_at(room) && lease.looks_at(other));
-        let focused = format!("node-1 {ROOM} -");
-        assert!(Lease::parse(&focused).looks_at(room) && !Lease::parse(&focused).looks_at(other));
+        assert!(lease.looks_at(conversation) && lease.looks_at(other));
+        let focused = format!("node-1 {CONVERSATION} -");
+        assert!(Lease::parse(&focused).looks_at(conversation) && !Lease::parse(&focused).looks_at(other));
         let nowhere = Lease::parse("node-1 none x");
-        assert!(!nowhere.looks_at(room) && nowhere.focus == Some(Focus::Nothing));
-        assert!(Lease::parse("node-1").looks_at(room));
+        assert!(!nowhere.looks_at(conversation) && nowhere.focus == Some(Focus::Nothing));
+        assert!(Lease::parse("node-1").looks_at(conversation));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod rules;
 mod store;
 
-use chat::membership::{self, Name};
+use chat::membership::{self, ConversationName};
 use rules::{Form, Page};
 use sdk::{Problem, frame, http};
 
@@ -33,7 +33,7 @@ impl http::Handler for History {
 impl frame::Handler for History {
     fn handle(request: frame::Request) -> Result<Option<frame::Reply>, Problem> {
         let (mut payload, user) = (request.payload()?, &request.caller.user_id);
-        let conversation = Name::of_field(&mut payload)?;
+        let conversation = ConversationName::of_field(&mut payload)?;
         let page = Page {
             before: payload.number("before_seq")?,
             after: payload.number("after_seq")?,

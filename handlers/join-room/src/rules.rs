@@ -4,7 +4,7 @@
 use chat::address;
 use std::collections::{BTreeMap, BTreeSet};
 
-use chat::membership::Name;
+use chat::membership::ConversationName;
 use sdk::json::Object;
 use sdk::{Id, Problem};
 use serde_json::Value;
@@ -33,8 +33,8 @@ pub struct ClientPosition {
 #[derive(Debug, PartialEq)]
 pub struct Selection {
     /// The names as the client wrote them, without duplicates. An invalid name is answered with `not_found`.
-    pub conversations: Vec<(String, Option<Name>)>,
-    pub client_positions: BTreeMap<Name, ClientPosition>,
+    pub conversations: Vec<(String, Option<ConversationName>)>,
+    pub client_positions: BTreeMap<ConversationName, ClientPosition>,
     pub topics: Vec<String>,
     /// Whether the caller joins public channels first.
     pub join: bool,
@@ -66,19 +66,19 @@ impl Selection {
         })
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &Name> {
+    pub fn names(&self) -> impl Iterator<Item = &ConversationName> {
         self.conversations.iter().filter_map(|(_, name)| name.as_ref())
     }
 
     /// Replaces names by the ids that were found.
-    pub fn resolve(self, ids: &BTreeMap<Name, Id>) -> ResolvedSelection {
+    pub fn resolve(self, ids: &BTreeMap<ConversationName, Id>) -> ResolvedSelection {
         let mut found =
             ResolvedSelection { join: self.join, topics: self.topics, ..ResolvedSelection::default() };
         for (written, name) in self.conversations {
             match name.as_ref().and_then(|name| ids.get(name)) {
                 None => found.unknown.push(written),
                 Some(id) => {
-                    if let Some(Name::Slug(slug)) = name {
+                    if let Some(ConversationName::Slug(slug)) = name {
                         found.slugs.insert(slug, *id);
                     }
                     if !found.ids.contains(id) {
@@ -119,15 +119,15 @@ fn check_names(payload: &Object) -> Result<(), Problem> {
     if found { Ok(()) } else { Err(Problem::invalid("conversation_ids", "is required, or topics")) }
 }
 
-fn conversations(payload: &mut Object) -> Result<Vec<(String, Option<Name>)>, Problem> {
+fn conversations(payload: &mut Object) -> Result<Vec<(String, Option<ConversationName>)>, Problem> {
     let mut names = payload.texts("conversation_ids", CONVERSATIONS_MAX)?.unwrap_or_default();
     names.extend(payload.text("conversation_id")?);
     // One id can be written in upper and in lower case.
     let mut seen = BTreeSet::new();
-    let named = names.into_iter().map(|written| (Name::parse(&written), written));
+    let named = names.into_iter().map(|written| (ConversationName::parse(&written), written));
     let once = named.filter(|(name, written)| {
         seen.insert(match name {
-            Some(Name::Id(id)) => id.to_string(),
+            Some(ConversationName::Id(id)) => id.to_string(),
             _ => written.clone(),
         })
     });
@@ -144,7 +144,7 @@ fn topics(payload: &mut Object) -> Result<Vec<String>, Problem> {
     }
 }
 
-fn client_positions(payload: &mut Object) -> Result<BTreeMap<Name, ClientPosition>, Problem> {
+fn client_positions(payload: &mut Object) -> Result<BTreeMap<ConversationName, ClientPosition>, Problem> {
     let mut client_positions = BTreeMap::new();
     for (name, value) in payload.map("positions", CONVERSATIONS_MAX)?.unwrap_or_default() {
         let field = format!("positions.{name}");
@@ -161,7 +161,7 @@ fn client_positions(payload: &mut Object) -> Result<BTreeMap<Name, ClientPositio
             _ => return Err(Problem::invalid(field, "is neither a seq nor {seq, change, epoch}")),
         };
         // A position with an invalid name is ignored.
-        if let Some(name) = Name::parse(&name) {
+        if let Some(name) = ConversationName::parse(&name) {
             client_positions.insert(name, position);
         }
     }
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
     fn selection(payload: Value) -> Result<Selection, Problem> {
         Selection::subscribe(Object::parse(payload.to_string().as_bytes()).unwrap(), false)
@@ -240,34 +240,39 @@ mod tests {
 
     #[test]
     fn a_selection_has_conversations_positions_and_topics() {
-        let id = Id::parse(ROOM).unwrap();
-        let room = Name::Id(id);
+        let id = Id::parse(CONVERSATION).unwrap();
+        let conversation = ConversationName::Id(id);
         let full = selection(json!({
-            "conversation_ids": [ROOM, "No Name", ROOM, ROOM.to_uppercase(), "lobby", "mine"],
-            "positions": { ROOM: { "seq": 3, "change": 1, "epoch": "E1" }, "lobby": 7, "No Name": 7, "gone": 7 },
+            "conversation_ids": [CONVERSATION, "No Name", CONVERSATION, CONVERSATION.to_uppercase(), "lobby", "mine"],
+            "positions": { CONVERSATION: { "seq": 3, "change": 1, "epoch": "E1" }, "lobby": 7, "No Name": 7, "gone": 7 },
             "topics": ["match:31", "match:31"],
         }))
         .unwrap();
         assert_eq!(
             full.conversations[..2],
-            [(ROOM.to_owned(), Some(room.clone())), ("No Name".to_owned(), None)]
+            [(CONVERSATION.to_owned(), Some(conversation.clone())), ("No Name".to_owned(), None)]
         );
         assert_eq!(
-            full.client_positions[&room],
+            full.client_positions[&conversation],
             ClientPosition { seq: 3, change: Some(1), epoch: Some("e1".to_owned()) }
         );
         assert_eq!((full.topics.len(), full.join), (1, false));
 
         // `mine` is the slug of the conversation that was also named by its id; `lobby` does not exist.
-        let mine = Name::Slug("mine".to_owned());
-        let found = full.resolve(&[(room.clone(), id), (mine, id)].into());
+        let mine = ConversationName::Slug("mine".to_owned());
+        let found = full.resolve(&[(conversation.clone(), id), (mine, id)].into());
         assert_eq!(
             (&found.ids[..], &found.unknown[..]),
             (&[id][..], &["No Name".to_owned(), "lobby".to_owned()][..])
         );
         assert_eq!((found.slugs, found.client_positions.len()), ([("mine".to_owned(), id)].into(), 1));
-        let seq_only = selection(json!({ "conversation_ids": [ROOM], "positions": { ROOM: 5 } })).unwrap();
-        assert_eq!(seq_only.client_positions[&room], ClientPosition { seq: 5, change: None, epoch: None });
+        let seq_only =
+            selection(json!({ "conversation_ids": [CONVERSATION], "positions": { CONVERSATION: 5 } }))
+                .unwrap();
+        assert_eq!(
+            seq_only.client_positions[&conversation],
+            ClientPosition { seq: 5, change: None, epoch: None }
+        );
     }
 
     #[test]
@@ -279,7 +284,8 @@ mod tests {
 
     #[test]
     fn an_alias_names_one_conversation_and_joins_it() {
-        let payload = Object::parse(json!({ "conversation_id": ROOM }).to_string().as_bytes()).unwrap();
+        let payload =
+            Object::parse(json!({ "conversation_id": CONVERSATION }).to_string().as_bytes()).unwrap();
         let alias = Selection::subscribe(payload, true).unwrap();
         assert!(alias.join && alias.conversations.len() == 1);
     }
@@ -289,26 +295,26 @@ mod tests {
         for (field, payload) in [
             ("conversation_ids", json!({})),
             ("conversation_ids", json!({ "conversation_ids": null })),
-            ("conversation_ids", json!({ "conversation_ids": ROOM })),
+            ("conversation_ids", json!({ "conversation_ids": CONVERSATION })),
             ("conversation_ids", json!({ "conversation_ids": vec!["x"; 201] })),
             (
                 "conversation_ids",
                 json!({ "conversation_ids": (0..21).map(|i| i.to_string()).collect::<Vec<_>>(), "join": true }),
             ),
             ("conversation_ids[0]", json!({ "conversation_ids": [7] })),
-            ("positions", json!({ "conversation_ids": [ROOM], "positions": [] })),
-            ("positions.x", json!({ "conversation_ids": [ROOM], "positions": { "x": -1 } })),
-            ("positions.x", json!({ "conversation_ids": [ROOM], "positions": { "x": 1.5 } })),
-            ("positions.x", json!({ "conversation_ids": [ROOM], "positions": { "x": "7" } })),
-            ("positions.x", json!({ "conversation_ids": [ROOM], "positions": { "x": u64::MAX } })),
-            ("positions.x.seq", json!({ "conversation_ids": [ROOM], "positions": { "x": {} } })),
+            ("positions", json!({ "conversation_ids": [CONVERSATION], "positions": [] })),
+            ("positions.x", json!({ "conversation_ids": [CONVERSATION], "positions": { "x": -1 } })),
+            ("positions.x", json!({ "conversation_ids": [CONVERSATION], "positions": { "x": 1.5 } })),
+            ("positions.x", json!({ "conversation_ids": [CONVERSATION], "positions": { "x": "7" } })),
+            ("positions.x", json!({ "conversation_ids": [CONVERSATION], "positions": { "x": u64::MAX } })),
+            ("positions.x.seq", json!({ "conversation_ids": [CONVERSATION], "positions": { "x": {} } })),
             (
                 "positions.x.epoch",
-                json!({ "conversation_ids": [ROOM], "positions": { "x": { "seq": 1, "epoch": "" } } }),
+                json!({ "conversation_ids": [CONVERSATION], "positions": { "x": { "seq": 1, "epoch": "" } } }),
             ),
             ("topics", json!({ "topics": ["a b"] })),
             ("topics", json!({ "topics": vec!["x"; 51] })),
-            ("join", json!({ "conversation_ids": [ROOM], "join": "yes" })),
+            ("join", json!({ "conversation_ids": [CONVERSATION], "join": "yes" })),
         ] {
             assert_eq!(selection(payload).unwrap_err().field.as_deref(), Some(field));
         }

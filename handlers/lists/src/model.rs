@@ -191,7 +191,7 @@ impl Count {
 mod tests {
     use super::*;
 
-    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
     fn members(members: &[&str]) -> Reply {
         Reply::Many(members.iter().map(|member| Reply::Text((*member).to_owned())).collect())
@@ -199,26 +199,29 @@ mod tests {
 
     #[test]
     fn a_list_without_whole_or_more_is_not_used() {
-        let room = Id::parse(ROOM).unwrap();
+        let conversation = Id::parse(CONVERSATION).unwrap();
         assert_eq!(cached(&members(&[])), None);
         assert_eq!(cached(&members(&["claim:1"])), None);
         // A list to which only an id was added is incomplete.
-        assert_eq!(cached(&members(&[ROOM])), None);
+        assert_eq!(cached(&members(&[CONVERSATION])), None);
         assert_eq!(cached(&members(&["whole"])), Some(CachedList { ids: vec![], more: false }));
-        assert_eq!(cached(&members(&["more", ROOM])), Some(CachedList { ids: vec![room], more: true }));
+        assert_eq!(
+            cached(&members(&["more", CONVERSATION])),
+            Some(CachedList { ids: vec![conversation], more: true })
+        );
     }
 
     #[test]
     fn an_incomplete_state_is_not_used() {
         let text = |text: &str| Reply::Text(text.to_owned());
-        let room = Id::parse(ROOM).unwrap();
-        let whole = [text("7"), Reply::Nil, text(ROOM), text("{}")];
-        let known = Meta { id: room, head: 7, change: 0, activity: room, last: "{}".into() };
-        assert_eq!(meta(room, &whole), Some(known));
+        let conversation = Id::parse(CONVERSATION).unwrap();
+        let whole = [text("7"), Reply::Nil, text(CONVERSATION), text("{}")];
+        let known = Meta { id: conversation, head: 7, change: 0, activity: conversation, last: "{}".into() };
+        assert_eq!(meta(conversation, &whole), Some(known));
         for missing in [0, 2, 3] {
             let mut fields = whole.clone();
             fields[missing] = Reply::Nil;
-            assert_eq!(meta(room, &fields), None);
+            assert_eq!(meta(conversation, &fields), None);
         }
     }
 
@@ -229,8 +232,8 @@ mod tests {
         for bad in ["", "1", "1 2 3 4", "1 2 3 4 x", "1 2 3 4 5 6"] {
             assert_eq!(Count::parse(bad), None);
         }
-        let room = Id::parse(ROOM).unwrap();
-        let meta = Meta { id: room, head: 7, change: 2, activity: room, last: "{}".into() };
+        let conversation = Id::parse(CONVERSATION).unwrap();
+        let meta = Meta { id: conversation, head: 7, change: 2, activity: conversation, last: "{}".into() };
         assert!(count.is_of(&meta));
         assert!(!count.is_of(&Meta { head: 8, ..meta.clone() }) && !count.is_of(&Meta { change: 3, ..meta }));
     }

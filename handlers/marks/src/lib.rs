@@ -5,7 +5,7 @@ mod rules;
 mod store;
 
 use chat::marks;
-use chat::membership::{self, Name};
+use chat::membership::{self, ConversationName};
 use rules::{Positions, ReceiptsRequest};
 use sdk::http::{self, Request, Response};
 use sdk::{Id, Problem, cursor, frame, json};
@@ -34,7 +34,7 @@ impl frame::Handler for Marks {
         let (user, mut payload) = (&request.caller.user_id, request.payload()?);
         match request.frame_type.as_str() {
             "read" => {
-                let conversation = Name::of_field(&mut payload)?;
+                let conversation = ConversationName::of_field(&mut payload)?;
                 let up_to = rules::up_to_seq(&mut payload)?;
                 let conversation = conversation.find(user)?;
                 Ok(Some(frame::Reply::text("read.ok", read(conversation, user, up_to)?)))

@@ -3,7 +3,7 @@
 use chat::marks;
 use std::collections::BTreeMap;
 
-use chat::membership::{self, Name};
+use chat::membership::{self, ConversationName};
 use sdk::json::{self, Object};
 use sdk::{Id, Problem};
 use serde_json::Value;
@@ -27,7 +27,7 @@ pub fn up_to_seq(body: &mut Object) -> Result<u64, Problem> {
 
 /// The payload of `delivered`: the seq up to which messages were delivered, by conversation.
 #[derive(Debug, PartialEq)]
-pub struct Positions(BTreeMap<Name, u64>);
+pub struct Positions(BTreeMap<ConversationName, u64>);
 
 impl Positions {
     /// Reads the payload. As in `subscribe`, a position is a seq or `{seq, change}`. A position with an
@@ -44,7 +44,7 @@ impl Positions {
                 _ => None,
             };
             let seq = seq.filter(|seq| i64::try_from(*seq).is_ok()).ok_or_else(rule)?;
-            if let Some(name) = Name::parse(&name) {
+            if let Some(name) = ConversationName::parse(&name) {
                 let known: &mut u64 = positions.entry(name).or_default();
                 *known = seq.max(*known);
             }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
     fn object(value: Value) -> Object {
         Object::parse(value.to_string().as_bytes()).unwrap()
@@ -98,18 +98,21 @@ mod tests {
     #[test]
     fn positions_are_seqs_by_conversation() {
         let parse = |positions: Value| Positions::parse(object(json!({ "positions": positions })));
-        let room = Name::parse(ROOM).unwrap();
-        assert_eq!(parse(json!({ ROOM: 7 })), Ok(Positions([(room.clone(), 7)].into())));
+        let conversation = ConversationName::parse(CONVERSATION).unwrap();
+        assert_eq!(parse(json!({ CONVERSATION: 7 })), Ok(Positions([(conversation.clone(), 7)].into())));
         assert_eq!(
-            parse(json!({ ROOM: { "seq": 7, "change": 2 } })),
-            Ok(Positions([(room.clone(), 7)].into()))
+            parse(json!({ CONVERSATION: { "seq": 7, "change": 2 } })),
+            Ok(Positions([(conversation.clone(), 7)].into()))
         );
         // The same id in upper and in lower case.
-        let twice = json!({ ROOM: 9, (ROOM.to_uppercase()): 4 });
-        assert_eq!(parse(twice), Ok(Positions([(room, 9)].into())));
+        let twice = json!({ CONVERSATION: 9, (CONVERSATION.to_uppercase()): 4 });
+        assert_eq!(parse(twice), Ok(Positions([(conversation, 9)].into())));
         assert_eq!(parse(json!({ "no name": 7 })), Ok(Positions(BTreeMap::new())));
         for bad in [json!("7"), json!(-1), json!(1.5), json!(null), json!([]), json!({}), json!(u64::MAX)] {
-            assert_eq!(refusal(parse(json!({ ROOM: bad }))), (422, format!("positions.{ROOM}")));
+            assert_eq!(
+                refusal(parse(json!({ CONVERSATION: bad }))),
+                (422, format!("positions.{CONVERSATION}"))
+            );
         }
         let many: serde_json::Map<_, _> =
             (0..=marks::POSITIONS_MAX).map(|n| (n.to_string(), json!(1))).collect();

@@ -369,7 +369,7 @@ fn read<'a, T: Deserialize<'a>>(json: &'a str, what: &str) -> Result<T, Unreadab
 mod tests {
     use super::*;
 
-    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
     const MESSAGE: &str = "019a9fd9-277b-7fff-bfff-fffffffffffe";
 
     fn event(event_type: &str, payload: &Value) -> Event {
@@ -389,7 +389,7 @@ mod tests {
         let message = json!({ "id": MESSAGE, "sender_id": "ana", "sender": sender, "type": kind, "content": content, "mentions": ["bo"] });
         effect_of(&event(
             "message.created",
-            &json!({ "conversation_id": ROOM, "seq": 3, "message": message }),
+            &json!({ "conversation_id": CONVERSATION, "seq": 3, "message": message }),
         ))
     }
 
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn a_user_who_is_added_to_a_class_is_notified_unless_they_joined() {
         let added = |by: &str| {
-            let class = json!({ "id": ROOM, "name": "CS101", "conversation_id": ROOM });
+            let class = json!({ "id": CONVERSATION, "name": "CS101", "conversation_id": CONVERSATION });
             let payload = json!({ "class": class, "user_id": "bo", "role": "student", "by": by });
             effect_of(&event("class.member.added", &payload)).unwrap()
         };
@@ -442,8 +442,10 @@ mod tests {
             panic!("for one person")
         };
         assert_eq!((given.user_id.as_str(), given.data), ("bo", Some(json!({ "matchId": 31 }))));
-        let everyone = publish(&format!("conv:{ROOM}"), notice.clone()).unwrap();
-        assert!(matches!(everyone, Effect::Everyone(room, _) if room.to_string() == ROOM));
+        let everyone = publish(&format!("conv:{CONVERSATION}"), notice.clone()).unwrap();
+        assert!(
+            matches!(everyone, Effect::Everyone(conversation, _) if conversation.to_string() == CONVERSATION)
+        );
         assert_eq!(publish("user:bo", Value::Null), Ok(Effect::Nothing));
         assert!(publish("topic:match:31", notice).unwrap_err().contains("nobody"));
     }
@@ -451,7 +453,7 @@ mod tests {
     #[test]
     fn a_change_of_a_notification_invalidates_the_cache() {
         for kind in ["notification.read", "notification.updated"] {
-            let payload = json!({ "target": "user:bo", "type": kind, "payload": { "id": ROOM } });
+            let payload = json!({ "target": "user:bo", "type": kind, "payload": { "id": CONVERSATION } });
             assert_eq!(effect_of(&event("published", &payload)), Ok(Effect::Changed("bo".to_owned())));
         }
     }
@@ -460,7 +462,7 @@ mod tests {
     fn an_edit_has_the_former_mentions_of_the_message() {
         let message = json!({ "id": MESSAGE, "sender_id": "ana", "sender": null, "type": "text", "content": "@carla",
             "mentions": ["bo", "cy"] });
-        let payload = json!({ "conversation_id": ROOM, "seq": 3, "change": 1, "message": message });
+        let payload = json!({ "conversation_id": CONVERSATION, "seq": 3, "change": 1, "message": message });
         let Ok(Effect::Rewritten(Rewritten { edit: Some(edit), .. })) =
             effect_of(&event("message.edited", &payload))
         else {
@@ -471,7 +473,8 @@ mod tests {
         assert_eq!((&after["mentions_before"], &after["names_before"]), (&json!(["bo"]), &json!(["anna"])));
         assert_eq!((&after["mentions"], &after["names"]), (&json!(["bo", "cy"]), &json!(["carla"])));
 
-        let payload = json!({ "conversation_id": ROOM, "message_id": MESSAGE, "seq": 3, "change": 2 });
+        let payload =
+            json!({ "conversation_id": CONVERSATION, "message_id": MESSAGE, "seq": 3, "change": 2 });
         let deleted = effect_of(&event("message.deleted", &payload)).unwrap();
         assert!(matches!(deleted, Effect::Rewritten(Rewritten { edit: None, .. })));
     }
@@ -479,7 +482,7 @@ mod tests {
     #[test]
     fn hiding_a_direct_conversation_is_not_leaving_it() {
         let left = |quiet: bool| {
-            let payload = json!({ "conversation_id": ROOM, "user_id": "bo", "role": "member", "by": "bo", "quiet": quiet });
+            let payload = json!({ "conversation_id": CONVERSATION, "user_id": "bo", "role": "member", "by": "bo", "quiet": quiet });
             effect_of(&event("conversation.participant.left", &payload)).unwrap()
         };
         assert!(matches!(left(false), Effect::Left(Departure { user_id, .. }) if user_id == "bo"));
@@ -489,7 +492,7 @@ mod tests {
     #[test]
     fn the_highest_of_several_marks_counts() {
         let seen = |user: &str, up_to_seq| Seen {
-            conversation_id: Id::parse(ROOM).unwrap(),
+            conversation_id: Id::parse(CONVERSATION).unwrap(),
             user_id: user.to_owned(),
             up_to_seq,
         };
@@ -500,7 +503,7 @@ mod tests {
     #[test]
     fn an_unreadable_event_has_a_reason() {
         let unreadable = |event_type: &str, payload| effect_of(&event(event_type, &payload)).unwrap_err();
-        let message = json!({ "conversation_id": ROOM, "seq": 3, "message": {} });
+        let message = json!({ "conversation_id": CONVERSATION, "seq": 3, "message": {} });
         assert!(unreadable("message.created", message).starts_with("message: "));
         assert!(unreadable("class.member.added", json!({})).starts_with("payload: "));
     }

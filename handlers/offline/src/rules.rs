@@ -63,41 +63,42 @@ pub fn delivery(waiting: &BTreeMap<Id, u64>, messages: Vec<Message>) -> Delivery
 mod tests {
     use super::*;
 
-    fn room(n: u8) -> Id {
+    fn conversation(n: u8) -> Id {
         Id::at(u64::from(n), &[0; 10])
     }
 
-    fn messages_of(room_n: u8, seqs: std::ops::RangeInclusive<u64>, bytes: usize) -> Vec<Message> {
-        seqs.map(|seq| Message { conversation: room(room_n), seq, frame: "x".repeat(bytes) }).collect()
+    fn messages_of(conversation_n: u8, seqs: std::ops::RangeInclusive<u64>, bytes: usize) -> Vec<Message> {
+        seqs.map(|seq| Message { conversation: conversation(conversation_n), seq, frame: "x".repeat(bytes) })
+            .collect()
     }
 
     #[test]
     fn messages_that_fit_are_sent_and_marked_as_delivered() {
-        let waiting = [(room(1), 5), (room(2), 9)].into();
+        let waiting = [(conversation(1), 5), (conversation(2), 9)].into();
         let mut messages = messages_of(1, 4..=5, 10);
         messages.extend(messages_of(2, 9..=9, 10));
         let delivery = delivery(&waiting, messages);
         assert_eq!((delivery.frames.len(), delivery.resync.len()), (3, 0));
-        assert_eq!(delivery.delivered, [(room(1), 5), (room(2), 9)].into());
+        assert_eq!(delivery.delivered, [(conversation(1), 5), (conversation(2), 9)].into());
     }
 
     #[test]
     fn at_most_two_hundred_are_sent_and_incomplete_conversations_are_named() {
-        let waiting = [(room(1), 201), (room(2), 40), (room(3), 7)].into();
+        let waiting = [(conversation(1), 201), (conversation(2), 40), (conversation(3), 7)].into();
         let mut messages = messages_of(2, 40..=40, 10);
         messages.extend(messages_of(1, 1..=200, 10));
         let delivery = delivery(&waiting, messages);
         assert_eq!(delivery.frames.len(), MESSAGES_MAX);
-        assert_eq!(delivery.delivered[&room(1)], 199);
+        assert_eq!(delivery.delivered[&conversation(1)], 199);
         // No message of the third one was sent; the second one is complete.
-        assert_eq!(delivery.resync, [room(1), room(3)]);
-        let exactly = super::delivery(&[(room(1), 200)].into(), messages_of(1, 1..=200, 10));
+        assert_eq!(delivery.resync, [conversation(1), conversation(3)]);
+        let exactly = super::delivery(&[(conversation(1), 200)].into(), messages_of(1, 1..=200, 10));
         assert_eq!((exactly.frames.len(), exactly.resync.len()), (MESSAGES_MAX, 0));
     }
 
     #[test]
     fn large_messages_are_limited_by_their_size() {
-        let delivery = delivery(&[(room(1), 100)].into(), messages_of(1, 1..=100, BYTES_MAX / 50));
-        assert_eq!((delivery.delivered[&room(1)], delivery.resync.len()), (50, 1));
+        let delivery = delivery(&[(conversation(1), 100)].into(), messages_of(1, 1..=100, BYTES_MAX / 50));
+        assert_eq!((delivery.delivered[&conversation(1)], delivery.resync.len()), (50, 1));
     }
 }

@@ -309,15 +309,15 @@ fn id(raw: &str) -> Result<Id, Unreadable> {
 mod tests {
     use super::*;
 
-    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
     fn event_of(event_type: &str, payload: &str) -> Event {
         Event {
-            id: ROOM.into(),
+            id: CONVERSATION.into(),
             position: 1,
             shard: 0,
             event_type: event_type.into(),
-            key: format!("conv:{ROOM}"),
+            key: format!("conv:{CONVERSATION}"),
             payload: payload.into(),
             at_ms: 7,
             attempt: 1,
@@ -326,17 +326,18 @@ mod tests {
 
     #[test]
     fn a_message_is_published_unchanged_at_its_seq() {
-        let payload =
-            format!(r#"{{"conversation_id":"{ROOM}","seq":4,"message":{{"id":"m","content":"có \"gì\""}}}}"#);
+        let payload = format!(
+            r#"{{"conversation_id":"{CONVERSATION}","seq":4,"message":{{"id":"m","content":"có \"gì\""}}}}"#
+        );
         let event = event_of("message.created", &payload);
         let delivery = deliver(&event).unwrap();
         let [publication] = &delivery.publications[..] else { panic!("one publication") };
-        assert_eq!(publication.address, format!("conv:{ROOM}"));
+        assert_eq!(publication.address, format!("conv:{CONVERSATION}"));
         assert_eq!(publication.position, Some(address::seq(0, 4)));
         assert_eq!(
             publication.frame,
             format!(
-                r#"{{"type":"message.new","payload":{{"conversation_id":"{ROOM}","message":{{"id":"m","content":"có \"gì\""}}}}}}"#
+                r#"{{"type":"message.new","payload":{{"conversation_id":"{CONVERSATION}","message":{{"id":"m","content":"có \"gì\""}}}}}}"#
             )
         );
         assert!(matches!(&delivery.facts[..], [Fact::Message { seq: 4, .. }]));
@@ -344,23 +345,25 @@ mod tests {
 
     #[test]
     fn changes_are_published_on_their_own_track() {
-        let edited = format!(r#"{{"conversation_id":"{ROOM}","seq":4,"change":2,"message":{{"id":"m"}}}}"#);
+        let edited =
+            format!(r#"{{"conversation_id":"{CONVERSATION}","seq":4,"change":2,"message":{{"id":"m"}}}}"#);
         let event = event_of("message.edited", &edited);
         let delivery = deliver(&event).unwrap();
         assert_eq!(delivery.publications[0].position, Some(address::change(0, 2)));
-        let deleted =
-            format!(r#"{{"conversation_id":"{ROOM}","seq":4,"change":3,"epoch":7,"message_id":"m"}}"#);
+        let deleted = format!(
+            r#"{{"conversation_id":"{CONVERSATION}","seq":4,"change":3,"epoch":7,"message_id":"m"}}"#
+        );
         let event = event_of("message.deleted", &deleted);
         let delivery = deliver(&event).unwrap();
         assert_eq!(delivery.publications[0].position, Some(address::change(7, 3)));
-        let conversation = Id::parse(ROOM).unwrap();
+        let conversation = Id::parse(CONVERSATION).unwrap();
         assert_eq!(delivery.facts, [Fact::MessageChanged { conversation, change: 3 }]);
     }
 
     #[test]
     fn a_new_conversation_is_announced_on_each_participants_own_connections() {
         let payload = format!(
-            r#"{{"conversation":{{"id":"{ROOM}"}},"by":"ana","participants":[{{"user_id":"ana","role":"owner"}},{{"user_id":"bo","role":"member"}}]}}"#
+            r#"{{"conversation":{{"id":"{CONVERSATION}"}},"by":"ana","participants":[{{"user_id":"ana","role":"owner"}},{{"user_id":"bo","role":"member"}}]}}"#
         );
         let event = event_of("conversation.created", &payload);
         let delivery = deliver(&event).unwrap();
@@ -371,11 +374,12 @@ mod tests {
 
     #[test]
     fn a_user_who_leaves_is_unsubscribed_first() {
-        let payload = format!(r#"{{"conversation_id":"{ROOM}","user_id":"bo","role":"member","by":"ana"}}"#);
+        let payload =
+            format!(r#"{{"conversation_id":"{CONVERSATION}","user_id":"bo","role":"member","by":"ana"}}"#);
         let event = event_of("conversation.participant.left", &payload);
         let delivery = deliver(&event).unwrap();
         let gone = Departure {
-            conversation: Id::parse(ROOM).unwrap(),
+            conversation: Id::parse(CONVERSATION).unwrap(),
             user: "bo".to_owned(),
             conversation_ended: false,
         };
@@ -386,7 +390,7 @@ mod tests {
     #[test]
     fn a_hidden_conversation_is_announced_only_to_its_user() {
         let payload = format!(
-            r#"{{"conversation_id":"{ROOM}","user_id":"bo","role":"member","by":"bo","quiet":true}}"#
+            r#"{{"conversation_id":"{CONVERSATION}","user_id":"bo","role":"member","by":"bo","quiet":true}}"#
         );
         let event = event_of("conversation.participant.left", &payload);
         let delivery = deliver(&event).unwrap();
@@ -406,7 +410,7 @@ mod tests {
     #[test]
     fn a_conversation_update_names_its_author_and_the_changed_roles() {
         let payload = format!(
-            r#"{{"conversation":{{"id":"{ROOM}"}},"by":"ana","participants":[{{"user_id":"bo","role":"owner"}}]}}"#
+            r#"{{"conversation":{{"id":"{CONVERSATION}"}},"by":"ana","participants":[{{"user_id":"bo","role":"owner"}}]}}"#
         );
         let event = event_of("conversation.updated", &payload);
         let frame = &deliver(&event).unwrap().publications[0].frame;
@@ -416,14 +420,14 @@ mod tests {
     #[test]
     fn a_mark_is_published_once_to_everyone() {
         let payload = format!(
-            r#"{{"conversation_id":"{ROOM}","user_id":"bo","up_to_seq":4,"at":"2025-11-20T06:00:00.123Z"}}"#
+            r#"{{"conversation_id":"{CONVERSATION}","user_id":"bo","up_to_seq":4,"at":"2025-11-20T06:00:00.123Z"}}"#
         );
         let event = event_of("receipt.read", &payload);
         let delivery = deliver(&event).unwrap();
         let [all, own] = &delivery.publications[..] else { panic!("the conversation and the reader") };
         assert_eq!(
             (all.address.as_str(), all.except_user.as_deref()),
-            (&*format!("conv:{ROOM}"), Some("bo"))
+            (&*format!("conv:{CONVERSATION}"), Some("bo"))
         );
         assert_eq!((own.address.as_str(), own.except_user.as_deref()), ("user:bo", None));
         assert!(all.frame.starts_with(r#"{"type":"receipt.read","payload":{"#) && all.frame == own.frame);

@@ -120,12 +120,12 @@ impl Conversation<'_> {
 mod tests {
     use super::*;
 
-    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
     const JSON: &str =
         r#"{"id":"m","sender_id":"ana","type":"text","content":"x","created_at":"2025-11-20T06:00:00.123Z"}"#;
 
     fn message(seq: u64) -> Fact<'static> {
-        Fact::Message { conversation: Id::parse(ROOM).unwrap(), seq, json: JSON }
+        Fact::Message { conversation: Id::parse(CONVERSATION).unwrap(), seq, json: JSON }
     }
 
     fn written(facts: &[Fact<'_>]) -> Vec<String> {
@@ -137,18 +137,21 @@ mod tests {
         assert_eq!(
             written(&[message(1), message(2)]),
             [format!(
-                r#"HSET meta:{ROOM} head 2 activity m last {{"id":"m","seq":2,"sender_id":"ana","type":"text","content":"x","created_at":"2025-11-20T06:00:00.123Z"}}"#
+                r#"HSET meta:{CONVERSATION} head 2 activity m last {{"id":"m","seq":2,"sender_id":"ana","type":"text","content":"x","created_at":"2025-11-20T06:00:00.123Z"}}"#
             )]
         );
     }
 
     #[test]
     fn a_change_sends_readers_to_postgres_for_the_last_message() {
-        let conversation = Id::parse(ROOM).unwrap();
+        let conversation = Id::parse(CONVERSATION).unwrap();
         let moved = Fact::MessageChanged { conversation, change: 4 };
         assert_eq!(
             written(&[message(7), moved]),
-            [format!("HSET meta:{ROOM} change 4"), format!("HDEL meta:{ROOM} head activity last")]
+            [
+                format!("HSET meta:{CONVERSATION} change 4"),
+                format!("HDEL meta:{CONVERSATION} head activity last")
+            ]
         );
     }
 
@@ -172,6 +175,6 @@ mod tests {
             }
         }
         let drops = unwritten(&pipeline, &replies);
-        assert_eq!(drops.commands(), [["UNLINK".to_owned(), format!("meta:{ROOM}")]]);
+        assert_eq!(drops.commands(), [["UNLINK".to_owned(), format!("meta:{CONVERSATION}")]]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chat::membership::Name;
+use chat::membership::ConversationName;
 use sdk::event::Event;
 use sdk::json::{Object, required};
 use sdk::{Problem, text};
@@ -51,11 +51,11 @@ pub fn chosen(mut payload: Object) -> Result<String, Problem> {
 }
 
 /// Reads the conversation that the connection looks at; `None`, for `null`, if it looks at none.
-pub fn focus(mut payload: Object) -> Result<Option<Name>, Problem> {
+pub fn focus(mut payload: Object) -> Result<Option<ConversationName>, Problem> {
     if !payload.has("conversation_id") {
         return Err(Problem::invalid("conversation_id", "is required; null looks at nothing"));
     }
-    Name::of_optional(&mut payload)
+    ConversationName::of_optional(&mut payload)
 }
 
 /// The latest change of each user, as the payload of a frame, and the user of each event.

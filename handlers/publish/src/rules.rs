@@ -1,7 +1,7 @@
 //! The rules for publications. Pure: no host calls, so plain `cargo test` runs it.
 
 use chat::address;
-use chat::membership::Name;
+use chat::membership::ConversationName;
 use chat::notification::{LEVELS, PUBLISHED_TYPES, TITLE_CHARS_MAX};
 use sdk::json::{self, Object};
 use sdk::{Id, Problem, channels, text};
@@ -57,7 +57,7 @@ pub enum Target {
     User,
     Conversation(Id),
     /// A conversation that is named by its slug; its id is not known yet.
-    Slug(Name),
+    Slug(ConversationName),
 }
 
 /// A valid publication.
@@ -120,10 +120,10 @@ fn target(raw: String) -> Result<(Target, String), Problem> {
     match raw.split_once(':') {
         Some(("topic", name)) => Ok((Target::Topic, address::topic(name).ok_or_else(refuse)?)),
         Some(("user", id)) if text::is_user_id(id) => Ok((Target::User, channels::user(id))),
-        Some(("conv", name)) => match Name::parse(name).ok_or_else(refuse)? {
+        Some(("conv", name)) => match ConversationName::parse(name).ok_or_else(refuse)? {
             // The id is normalised, because subscriptions use the normal form.
-            Name::Id(id) => Ok((Target::Conversation(id), address::conversation(id))),
-            slug @ Name::Slug(_) => Ok((Target::Slug(slug), raw)),
+            ConversationName::Id(id) => Ok((Target::Conversation(id), address::conversation(id))),
+            slug @ ConversationName::Slug(_) => Ok((Target::Slug(slug), raw)),
         },
         _ => Err(refuse()),
     }
@@ -200,7 +200,7 @@ fn key(header: Option<&str>) -> Result<Option<String>, Problem> {
 mod tests {
     use super::*;
 
-    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
     fn parse(body: &Value) -> Result<Publication, Problem> {
         Publication::parse(Object::parse(body.to_string().as_bytes()).unwrap(), None)
@@ -225,7 +225,7 @@ mod tests {
         for (good, expected) in [
             ("topic:match:31", "topic:match:31"),
             ("user:Ană ✓", "user:Ană ✓"),
-            (&*format!("conv:{}", ROOM.to_uppercase()), &*format!("conv:{ROOM}")),
+            (&*format!("conv:{}", CONVERSATION.to_uppercase()), &*format!("conv:{CONVERSATION}")),
         ] {
             assert_eq!(of("target", json!(good)).unwrap().target, expected);
         }

@@ -121,7 +121,7 @@ pub fn read_ids(text: &str) -> Option<Vec<Id>> {
 mod tests {
     use super::*;
 
-    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
     #[test]
     fn words_are_1_to_200_characters_in_nfc() {
@@ -163,17 +163,17 @@ mod tests {
 
     #[test]
     fn different_queries_have_different_digests() {
-        let room = Id::parse(ROOM).unwrap();
+        let conversation = Id::parse(CONVERSATION).unwrap();
         let digest = |scope, words: &str| Query { scope, words: words.to_owned() }.digest();
         assert_eq!(digest(Scope::Mine, "a b"), digest(Scope::Mine, "a b"));
         assert_ne!(digest(Scope::Mine, "a b"), digest(Scope::Mine, "a c"));
-        assert_ne!(digest(Scope::Mine, "a b"), digest(Scope::One(room), "a b"));
+        assert_ne!(digest(Scope::Mine, "a b"), digest(Scope::One(conversation), "a b"));
         assert_eq!(digest(Scope::Mine, "a").len(), 32);
     }
 
     #[test]
     fn an_empty_result_is_cached_too() {
-        let ids = [Id::parse(ROOM).unwrap(), Id::at(1, &[7; 10])];
+        let ids = [Id::parse(CONVERSATION).unwrap(), Id::at(1, &[7; 10])];
         assert_eq!(read_ids(&write_ids(&ids)), Some(ids.to_vec()));
         assert_eq!(read_ids(&write_ids(&[])), Some(vec![]));
         assert_eq!(read_ids("x"), None);

@@ -5,7 +5,7 @@ mod append;
 mod rules;
 
 use append::Append;
-use chat::membership::{self, Name};
+use chat::membership::{self, ConversationName};
 use rules::Draft;
 use sdk::rate::{self, Verdict, Window};
 use sdk::{Problem, frame, http};
@@ -27,7 +27,7 @@ impl http::Handler for SendMessage {
         let mut body = request.json()?;
         let conversation_id = match conversation_id {
             Some(id) => id,
-            None => Name::of_field(&mut body)?.find(user)?,
+            None => ConversationName::of_field(&mut body)?.find(user)?,
         };
         let draft = Draft::parse(body, conversation_id, request.header("idempotency-key"))?;
         Ok(match send(&draft, user)? {
@@ -42,7 +42,7 @@ impl http::Handler for SendMessage {
 impl frame::Handler for SendMessage {
     fn handle(request: frame::Request) -> Result<Option<frame::Reply>, Problem> {
         let (mut payload, user) = (request.payload()?, &request.caller.user_id);
-        let conversation_id = Name::of_field(&mut payload)?.find(user)?;
+        let conversation_id = ConversationName::of_field(&mut payload)?.find(user)?;
         let draft = Draft::parse(payload, conversation_id, None)?;
         let (message, duplicate) = match send(&draft, user)? {
             Append::Stored(message) => (message, false),

@@ -160,11 +160,11 @@ fn key(client_msg_id: Option<String>, idempotency_key: Option<&str>) -> Result<O
 mod tests {
     use super::*;
 
-    const ROOM: &str = "019aa007-76bb-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019aa007-76bb-7fff-bfff-ffffffffffff";
 
     fn draft(body: Value) -> Result<Draft, Problem> {
-        let room = Id::parse(ROOM).unwrap();
-        Draft::parse(Object::parse(body.to_string().as_bytes()).unwrap(), room, None)
+        let conversation = Id::parse(CONVERSATION).unwrap();
+        Draft::parse(Object::parse(body.to_string().as_bytes()).unwrap(), conversation, None)
     }
 
     fn refusal(body: Value) -> (u16, Option<String>) {
@@ -197,7 +197,7 @@ mod tests {
     fn an_error_names_its_field() {
         let file = json!({ "url": "https://x/y", "name": "y", "mime": "image/png", "size": 3, "other": 1 });
         let full = draft(json!({
-            "content": "x", "reply_to_id": ROOM, "attachments": [file], "metadata": { "k": [1] },
+            "content": "x", "reply_to_id": CONVERSATION, "attachments": [file], "metadata": { "k": [1] },
             "mentions": ["bo", "ana", "bo"], "client_msg_id": "k1",
         }))
         .unwrap();
@@ -260,7 +260,7 @@ mod tests {
         let parse = |body: Value, header: Option<&str>| {
             Draft::parse(
                 Object::parse(body.to_string().as_bytes()).unwrap(),
-                Id::parse(ROOM).unwrap(),
+                Id::parse(CONVERSATION).unwrap(),
                 header,
             )
         };
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(plain, of(json!({ "content": "côn", "attachments": [], "mentions": [] })));
         for other in [
             json!({ "content": "con" }),
-            json!({ "content": "côn", "reply_to_id": ROOM }),
+            json!({ "content": "côn", "reply_to_id": CONVERSATION }),
             json!({ "content": "côn", "metadata": {} }),
             json!({ "content": "côn", "mentions": ["ana"] }),
         ] {

@@ -62,7 +62,7 @@ impl schedule::Handler for Typing {
             let over = run("expire", &keys::typing_of(partition), &[EXPIRE_MAX]);
             let over = over.map_err(|error| redis::describe(&error))?;
             let over = over.texts().filter_map(rules::read_entry);
-            let pushes: Vec<_> = over.map(|(room, user)| rules::push(room, user, State::Stop)).collect();
+            let pushes: Vec<_> = over.map(|(conversation, user)| rules::push(conversation, user, State::Stop)).collect();
             publish(&pushes).map_err(|error| error.describe())?;
         }
         Ok(())

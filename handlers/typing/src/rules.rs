@@ -2,7 +2,7 @@
 //! `cargo test` runs it.
 
 use chat::address;
-use chat::membership::Name;
+use chat::membership::ConversationName;
 use sdk::json::Object;
 use sdk::{Id, Problem, channels::Publication, frame};
 use serde_json::json;
@@ -17,8 +17,8 @@ pub enum State {
     Stop,
 }
 
-pub fn read(mut payload: Object) -> Result<(Name, State), Problem> {
-    let conversation = Name::of_field(&mut payload)?;
+pub fn read(mut payload: Object) -> Result<(ConversationName, State), Problem> {
+    let conversation = ConversationName::of_field(&mut payload)?;
     let state = match payload.text("state")?.as_deref() {
         None | Some("start") => State::Start,
         Some("stop") => State::Stop,
@@ -56,20 +56,20 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
-    fn read(payload: Value) -> Result<(Name, State), Problem> {
+    fn read(payload: Value) -> Result<(ConversationName, State), Problem> {
         super::read(Object::parse(payload.to_string().as_bytes()).unwrap())
     }
 
     #[test]
     fn a_frame_without_a_state_starts_typing() {
-        let room = Name::parse(ROOM).unwrap();
+        let conversation = ConversationName::parse(CONVERSATION).unwrap();
         for (state, meant) in
             [(Value::Null, State::Start), ("start".into(), State::Start), ("stop".into(), State::Stop)]
         {
-            let payload = json!({ "conversation_id": ROOM, "state": state });
-            assert_eq!(read(payload).unwrap(), (room.clone(), meant));
+            let payload = json!({ "conversation_id": CONVERSATION, "state": state });
+            assert_eq!(read(payload).unwrap(), (conversation.clone(), meant));
         }
     }
 
@@ -78,8 +78,8 @@ mod tests {
         for (field, payload) in [
             ("conversation_id", json!({})),
             ("conversation_id", json!({ "conversation_id": "No Slug" })),
-            ("state", json!({ "conversation_id": ROOM, "state": "maybe" })),
-            ("state", json!({ "conversation_id": ROOM, "state": true })),
+            ("state", json!({ "conversation_id": CONVERSATION, "state": "maybe" })),
+            ("state", json!({ "conversation_id": CONVERSATION, "state": true })),
         ] {
             assert_eq!(read(payload).unwrap_err().field.as_deref(), Some(field));
         }
@@ -87,14 +87,14 @@ mod tests {
 
     #[test]
     fn an_entry_is_read_back_for_any_user_id() {
-        let room = Id::parse(ROOM).unwrap();
-        assert_eq!(read_entry(&entry(room, "a b:c")), Some((room, "a b:c")));
+        let conversation = Id::parse(CONVERSATION).unwrap();
+        assert_eq!(read_entry(&entry(conversation, "a b:c")), Some((conversation, "a b:c")));
         assert_eq!(read_entry("x"), None);
     }
 
     #[test]
     fn a_user_gets_no_push_of_their_own_typing() {
-        let push = push(Id::parse(ROOM).unwrap(), "bo", State::Stop);
+        let push = push(Id::parse(CONVERSATION).unwrap(), "bo", State::Stop);
         assert_eq!(push.except_user.as_deref(), Some("bo"));
         assert!(push.frame.starts_with(r#"{"type":"typing.stop","payload":{"#));
     }

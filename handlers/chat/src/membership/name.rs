@@ -25,12 +25,12 @@ sdk::rows! {
 
 /// A valid name. The conversation may not exist.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Name {
+pub enum ConversationName {
     Id(Id),
     Slug(String),
 }
 
-impl Name {
+impl ConversationName {
     /// Reads a name; `None` if the text is neither an id nor a slug.
     pub fn parse(raw: &str) -> Option<Self> {
         match Id::parse(raw) {
@@ -98,17 +98,17 @@ pub fn is_slug(name: &str) -> bool {
 /// Finds several conversations, as this user sees them, with one query. The result lacks the names that the
 /// user cannot see. The handler's Postgres role must be able to read conversations and participants.
 pub fn find_all<'a>(
-    names: impl IntoIterator<Item = &'a Name>,
+    names: impl IntoIterator<Item = &'a ConversationName>,
     user: &str,
-) -> Result<BTreeMap<Name, Id>, Problem> {
+) -> Result<BTreeMap<ConversationName, Id>, Problem> {
     let (mut known, mut unknown) = (BTreeMap::new(), Vec::new());
     for name in names {
         match name {
-            Name::Id(id) => drop(known.insert(name.clone(), *id)),
-            Name::Slug(slug) => unknown.push(slug.clone()),
+            ConversationName::Id(id) => drop(known.insert(name.clone(), *id)),
+            ConversationName::Slug(slug) => unknown.push(slug.clone()),
         }
     }
-    known.extend(slugs(unknown, user)?.into_iter().map(|(slug, id)| (Name::Slug(slug), id)));
+    known.extend(slugs(unknown, user)?.into_iter().map(|(slug, id)| (ConversationName::Slug(slug), id)));
     Ok(known)
 }
 
@@ -140,22 +140,22 @@ pub fn must_be_free(
 mod tests {
     use super::*;
 
-    const ROOM: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+    const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
     #[test]
     fn a_slug_has_plain_characters_and_is_no_id() {
         assert!(is_slug("cs-101") && is_slug("a"));
-        for bad in ["", "CS", "a b", "ü", ROOM, &"x".repeat(101)] {
+        for bad in ["", "CS", "a b", "ü", CONVERSATION, &"x".repeat(101)] {
             assert!(!is_slug(bad), "{bad:?}");
         }
     }
 
     #[test]
     fn a_field_names_a_conversation_by_id_or_slug() {
-        let of = |json: &str| Name::of_field(&mut Object::parse(json.as_bytes()).unwrap());
-        let id = format!(r#"{{"conversation_id":"{}"}}"#, ROOM.to_uppercase());
-        assert_eq!(of(&id), Ok(Name::Id(Id::parse(ROOM).unwrap())));
-        assert_eq!(of(r#"{"conversation_id":"lobby-2"}"#), Ok(Name::Slug("lobby-2".to_owned())));
+        let of = |json: &str| ConversationName::of_field(&mut Object::parse(json.as_bytes()).unwrap());
+        let id = format!(r#"{{"conversation_id":"{}"}}"#, CONVERSATION.to_uppercase());
+        assert_eq!(of(&id), Ok(ConversationName::Id(Id::parse(CONVERSATION).unwrap())));
+        assert_eq!(of(r#"{"conversation_id":"lobby-2"}"#), Ok(ConversationName::Slug("lobby-2".to_owned())));
         for bad in [
             "{}",
             r#"{"conversation_id":"No Slug"}"#,
