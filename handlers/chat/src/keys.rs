@@ -150,6 +150,7 @@ pub fn typing(conversation: Id) -> String {
 pub fn typing_of(partition: u64) -> String {
     format!("{{typing:{partition}}}:due")
 }
+/// The time after which a typing signal expires.
 pub const TYPING_MS: u64 = 10_000;
 
 /// The interval after which a connecting user is written to the directory again.

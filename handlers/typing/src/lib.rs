@@ -1,12 +1,12 @@
-//! Pushes typing signals. The permission is read from Postgres only when there is something to push, which is
-//! at most every few seconds. Further signals in between only extend the pushed one. If Redis fails, nothing
-//! is pushed.
+//! Pushes typing signals to the other subscribers of a conversation. The permission is read from Postgres
+//! only when there is something to push, which is at most every few seconds. Further signals in between only
+//! extend the pushed one. A schedule stops the signals that expire. If Redis fails, nothing is pushed.
 
 mod rules;
 
 use chat::conversation::{Act, Role};
 use chat::{keys, membership, problem};
-use rules::State;
+use rules::Signal;
 use sdk::channels::{self, Publication};
 use sdk::frame::{self, Reply, Request};
 use sdk::rate::{self, Verdict, Window};
@@ -14,8 +14,9 @@ use sdk::redis::{self, Pipeline};
 use sdk::schedule::{self, Tick};
 use sdk::{Id, Problem, clock, log, params, postgres};
 
-const SEAT: &str = include_str!("sql/seat.sql");
-/// The signals of one partition that one run expires. The run a second later continues.
+const MEMBERSHIP: &str = include_str!("sql/membership.sql");
+/// Maximum number of signals of one partition that one run of the schedule stops. The run a second later
+/// continues.
 const EXPIRE_MAX: &str = "500";
 
 struct Typing;
@@ -32,11 +33,11 @@ impl frame::Handler for Typing {
             return frame::unknown_type(&request);
         }
         let user = &request.caller.user_id;
-        let (conversation, state) = rules::read(request.payload()?)?;
+        let (conversation, signal) = rules::parse_payload(request.payload()?)?;
         let conversation = conversation.find(user)?;
-        let outcome = match state {
-            State::Start => start(conversation, user),
-            State::Stop => stop(conversation, user),
+        let outcome = match signal {
+            Signal::Start => start(conversation, user),
+            Signal::Stop => stop(conversation, user),
         };
         match outcome {
             Ok(()) => {}
@@ -59,10 +60,11 @@ impl schedule::Handler for Typing {
             if count.integer() == Some(0) {
                 continue;
             }
-            let over = run("expire", &keys::typing_of(partition), &[EXPIRE_MAX]);
-            let over = over.map_err(|error| redis::describe(&error))?;
-            let over = over.texts().filter_map(rules::read_entry);
-            let pushes: Vec<_> = over.map(|(conversation, user)| rules::push(conversation, user, State::Stop)).collect();
+            let expired = run("expire", &keys::typing_of(partition), &[EXPIRE_MAX]);
+            let expired = expired.map_err(|error| redis::describe(&error))?;
+            let expired = expired.texts().filter_map(rules::parse_entry);
+            let pushes: Vec<_> =
+                expired.map(|(conversation, user)| rules::push(conversation, user, Signal::Stop)).collect();
             publish(&pushes).map_err(|error| error.describe())?;
         }
         Ok(())
@@ -77,9 +79,10 @@ enum Error {
 }
 
 fn start(conversation: Id, user: &str) -> Result<(), Error> {
-    let (key, entry) = (keys::typing(conversation), rules::entry(conversation, user));
-    let (over, fresh) = ((clock::now_ms() + keys::TYPING_MS).to_string(), rules::FRESH_MS.to_string());
-    if run("ask", &key, &[&entry, &over, &fresh])?.integer() == Some(0) {
+    let (key, entry) = (keys::typing(conversation), rules::format_entry(conversation, user));
+    let expires_at_ms = (clock::now_ms() + keys::TYPING_MS).to_string();
+    let push_interval_ms = rules::PUSH_INTERVAL_MS.to_string();
+    if run("ask", &key, &[&entry, &expires_at_ms, &push_interval_ms])?.integer() == Some(0) {
         return Ok(());
     }
     must_type(conversation, user)?;
@@ -89,27 +92,28 @@ fn start(conversation: Id, user: &str) -> Result<(), Error> {
     if let Verdict::Full(_) = window.count() {
         return Ok(());
     }
-    run("begin", &key, &[&entry, &over])?;
-    publish(&[rules::push(conversation, user, State::Start)])
+    run("begin", &key, &[&entry, &expires_at_ms])?;
+    publish(&[rules::push(conversation, user, Signal::Start)])
 }
 
 fn stop(conversation: Id, user: &str) -> Result<(), Error> {
     must_type(conversation, user)?;
-    let entry = rules::entry(conversation, user);
+    let entry = rules::format_entry(conversation, user);
     if run("stop", &keys::typing(conversation), &[&entry])?.integer() == Some(1) {
-        publish(&[rules::push(conversation, user, State::Stop)])?;
+        publish(&[rules::push(conversation, user, Signal::Stop)])?;
     }
     Ok(())
 }
 
+/// Refuses a user who may not send to this conversation.
 fn must_type(conversation: Id, user: &str) -> Result<(), Problem> {
-    let membership_row: Option<Membership> = postgres::query(SEAT, &params![conversation, user])?.one()?;
-    let membership_row =
-        membership_row.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
-    Role::parse(&membership_row.role).ok_or_else(Problem::internal)?.must(Act::Send)?;
-    if membership_row.archived { Err(problem::archived()) } else { Ok(()) }
+    let row: Option<Membership> = postgres::query(MEMBERSHIP, &params![conversation, user])?.one()?;
+    let row = row.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
+    Role::parse(&row.role).ok_or_else(Problem::internal)?.must(Act::Send)?;
+    if row.archived { Err(problem::archived()) } else { Ok(()) }
 }
 
+/// Runs an operation of `scripts/typing.lua`.
 fn run(operation: &str, key: &str, args: &[&str]) -> Result<redis::Reply, redis::Error> {
     let now = clock::now_ms().to_string();
     let head = [operation, &now];

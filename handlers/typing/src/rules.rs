@@ -1,5 +1,5 @@
-//! Reads `typing` frames, and formats the entries in Redis and the pushes. Pure: no host calls, so plain
-//! `cargo test` runs it.
+//! Parses `typing` frames, and makes the entries of signals in Redis and the pushes to clients. Pure: no host
+//! calls, so plain `cargo test` runs it.
 
 use chat::address;
 use chat::membership::ConversationName;
@@ -7,41 +7,46 @@ use sdk::json::Object;
 use sdk::{Id, Problem, channels::Publication, frame};
 use serde_json::json;
 
-/// The interval after which the signal of a user who continues to type is pushed again, well before it
-/// expires.
-pub const FRESH_MS: u64 = 5_000;
+/// Minimum time between two pushes about a user who keeps typing in a conversation. It is half of
+/// [`chat::keys::TYPING_MS`], after which a signal expires, so clients get the next push before that.
+pub const PUSH_INTERVAL_MS: u64 = 5_000;
 
+/// A typing signal: the user has begun to type, or has stopped.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum State {
+pub enum Signal {
     Start,
     Stop,
 }
 
-pub fn read(mut payload: Object) -> Result<(ConversationName, State), Problem> {
+/// Parses the payload of a `typing` frame. A payload without `state` is a start.
+pub fn parse_payload(mut payload: Object) -> Result<(ConversationName, Signal), Problem> {
     let conversation = ConversationName::of_field(&mut payload)?;
-    let state = match payload.text("state")?.as_deref() {
-        None | Some("start") => State::Start,
-        Some("stop") => State::Stop,
+    let signal = match payload.text("state")?.as_deref() {
+        None | Some("start") => Signal::Start,
+        Some("stop") => Signal::Stop,
         Some(_) => return Err(Problem::invalid("state", "is neither start nor stop")),
     };
-    Ok((conversation, state))
+    Ok((conversation, signal))
 }
 
-pub fn entry(conversation: Id, user: &str) -> String {
+/// The entry of a user who is typing in a conversation. It is a member of the sorted set
+/// [`chat::keys::typing`], and a field of the hash beside it (`scripts/typing.lua`).
+pub fn format_entry(conversation: Id, user: &str) -> String {
     format!("{conversation} {user}")
 }
 
-pub fn read_entry(entry: &str) -> Option<(Id, &str)> {
+/// Parses an entry. `None` if the text is no entry; the caller ignores it.
+pub fn parse_entry(entry: &str) -> Option<(Id, &str)> {
     let (conversation, user) = entry.split_once(' ')?;
     Some((Id::parse(conversation)?, user))
 }
 
-/// The push to all subscribers of the conversation except the user. A slow reader gets only the latest
-/// signal.
-pub fn push(conversation: Id, user: &str, state: State) -> Publication {
-    let frame_type = match state {
-        State::Start => "typing.start",
-        State::Stop => "typing.stop",
+/// The push to all subscribers of the conversation except the connections of the user. When a client reads
+/// slowly, a later signal of the user replaces an earlier one in its queue.
+pub fn push(conversation: Id, user: &str, signal: Signal) -> Publication {
+    let frame_type = match signal {
+        Signal::Start => "typing.start",
+        Signal::Stop => "typing.stop",
     };
     let payload = json!({ "conversation_id": conversation, "user_id": user }).to_string();
     Publication {
@@ -58,18 +63,20 @@ mod tests {
 
     const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
 
-    fn read(payload: Value) -> Result<(ConversationName, State), Problem> {
-        super::read(Object::parse(payload.to_string().as_bytes()).unwrap())
+    fn parse(payload: &Value) -> Result<(ConversationName, Signal), Problem> {
+        parse_payload(Object::parse(payload.to_string().as_bytes()).unwrap())
     }
 
     #[test]
     fn a_frame_without_a_state_starts_typing() {
         let conversation = ConversationName::parse(CONVERSATION).unwrap();
-        for (state, meant) in
-            [(Value::Null, State::Start), ("start".into(), State::Start), ("stop".into(), State::Stop)]
-        {
-            let payload = json!({ "conversation_id": CONVERSATION, "state": state });
-            assert_eq!(read(payload).unwrap(), (conversation.clone(), meant));
+        for (payload, signal) in [
+            (json!({ "conversation_id": CONVERSATION }), Signal::Start),
+            (json!({ "conversation_id": CONVERSATION, "state": null }), Signal::Start),
+            (json!({ "conversation_id": CONVERSATION, "state": "start" }), Signal::Start),
+            (json!({ "conversation_id": CONVERSATION, "state": "stop" }), Signal::Stop),
+        ] {
+            assert_eq!(parse(&payload).unwrap(), (conversation.clone(), signal), "{payload}");
         }
     }
 
@@ -81,20 +88,20 @@ mod tests {
             ("state", json!({ "conversation_id": CONVERSATION, "state": "maybe" })),
             ("state", json!({ "conversation_id": CONVERSATION, "state": true })),
         ] {
-            assert_eq!(read(payload).unwrap_err().field.as_deref(), Some(field));
+            assert_eq!(parse(&payload).unwrap_err().field.as_deref(), Some(field));
         }
     }
 
     #[test]
-    fn an_entry_is_read_back_for_any_user_id() {
+    fn an_entry_can_be_parsed_for_any_user_id() {
         let conversation = Id::parse(CONVERSATION).unwrap();
-        assert_eq!(read_entry(&entry(conversation, "a b:c")), Some((conversation, "a b:c")));
-        assert_eq!(read_entry("x"), None);
+        assert_eq!(parse_entry(&format_entry(conversation, "a b:c")), Some((conversation, "a b:c")));
+        assert_eq!(parse_entry("x"), None);
     }
 
     #[test]
-    fn a_user_gets_no_push_of_their_own_typing() {
-        let push = push(Id::parse(CONVERSATION).unwrap(), "bo", State::Stop);
+    fn a_user_gets_no_push_about_their_own_typing() {
+        let push = push(Id::parse(CONVERSATION).unwrap(), "bo", Signal::Stop);
         assert_eq!(push.except_user.as_deref(), Some("bo"));
         assert!(push.frame.starts_with(r#"{"type":"typing.stop","payload":{"#));
     }
