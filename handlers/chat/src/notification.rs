@@ -19,7 +19,7 @@ pub const TITLE_CHARS_MAX: usize = 255;
 
 /// Deletes the cached notifications of these users. A handler calls it after COMMIT when it changed them. It
 /// also sets a new version, so that a reader that read before the change does not store its result.
-pub fn changed<'a>(users: impl IntoIterator<Item = &'a str>) -> Result<(), redis::Error> {
+pub fn invalidate_cache<'a>(users: impl IntoIterator<Item = &'a str>) -> Result<(), redis::Error> {
     let version = random::bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let ttl = keys::NOTIFICATIONS_TTL_S.to_string();
     let mut pipeline = redis::Pipeline::new();

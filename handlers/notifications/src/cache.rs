@@ -1,6 +1,6 @@
 //! Caches a user's newest notifications in Redis. The cache is never outdated: each change sets a new version
-//! after its COMMIT (`chat::notification::changed`), and a reader stores its result only under the version
-//! that it saw before it read. If Redis fails, everything is read from Postgres.
+//! after its COMMIT (`chat::notification::invalidate_cache`), and a reader stores its result only under the
+//! version that it saw before it read. If Redis fails, everything is read from Postgres.
 
 use chat::keys;
 use sdk::redis::{self, Error, Pipeline, Reply};

@@ -11,8 +11,8 @@ use async_graphql::{Request, ServerError, Variables};
 use sdk::{config, http};
 use serde_json::{Map, Value, json};
 
-use crate::bounds;
-use crate::media::{self, GraphqlRequest, Media, Outcome, Refusal};
+use crate::graphql_bounds;
+use crate::graphql_http::{self, GraphqlRequest, Media, Outcome, Refusal};
 use crate::rules::{LIMIT_DEFAULT, LIMIT_MAX};
 
 /// The depth of a document; `notifications { edges { node { … } } }` has depth three.
@@ -37,9 +37,9 @@ fn run(request: &http::Request, user: &str) -> Result<(Outcome, Value), Refusal>
         "GET" => GraphqlRequest::of_query(&request.query)?,
         _ => GraphqlRequest::of_body(request.header("content-type"), &request.body)?,
     };
-    let tokens = media::extent(&asked.query).tokens;
-    if tokens > bounds::TOKENS_MAX {
-        let why = format!("the document has {tokens} tokens, at most {}", bounds::TOKENS_MAX);
+    let tokens = graphql_http::extent(&asked.query).tokens;
+    if tokens > graphql_bounds::TOKENS_MAX {
+        let why = format!("the document has {tokens} tokens, at most {}", graphql_bounds::TOKENS_MAX);
         return Ok(rejected(&[ServerError::new(why, None)], "invalid"));
     }
     let document = match async_graphql::parser::parse_query(&asked.query) {
@@ -55,7 +55,7 @@ fn run(request: &http::Request, user: &str) -> Result<(Outcome, Value), Refusal>
         let error = ServerError::new("the schema is not told here", None);
         return Ok(rejected(&[error], "forbidden"));
     }
-    if let Err(why) = bounds::check(&shape(&document, &asked.variables)) {
+    if let Err(why) = graphql_bounds::check(&shape(&document, &asked.variables)) {
         return Ok(rejected(&[ServerError::new(why, None)], "invalid"));
     }
     let depth = if introspection { DEPTH_OF_INTROSPECTION } else { DEPTH_MAX };
@@ -149,7 +149,10 @@ fn asks_for_schema(document: &ExecutableDocument) -> bool {
 }
 
 /// The structure of a parsed document, for `bounds`.
-fn shape<'a>(document: &'a ExecutableDocument, variables: &Map<String, Value>) -> bounds::Document<'a> {
+fn shape<'a>(
+    document: &'a ExecutableDocument,
+    variables: &Map<String, Value>,
+) -> graphql_bounds::Document<'a> {
     let operations = document.operations.iter().map(|(_, operation)| {
         let defaults = operation.node.variable_definitions.iter().filter_map(|definition| {
             let default = definition.node.default_value.as_ref()?;
@@ -157,12 +160,12 @@ fn shape<'a>(document: &'a ExecutableDocument, variables: &Map<String, Value>) -
         });
         let mut known: Map<String, Value> = defaults.collect();
         known.extend(variables.clone());
-        bounds::Operation {
+        graphql_bounds::Operation {
             is_mutation: operation.node.ty == OperationType::Mutation,
             selections: selections(&operation.node.selection_set.node, &known),
         }
     });
-    bounds::Document {
+    graphql_bounds::Document {
         operations: operations.collect(),
         fragments: document
             .fragments
@@ -172,18 +175,21 @@ fn shape<'a>(document: &'a ExecutableDocument, variables: &Map<String, Value>) -
     }
 }
 
-fn selections<'a>(set: &'a SelectionSet, variables: &Map<String, Value>) -> Vec<bounds::Selection<'a>> {
+fn selections<'a>(
+    set: &'a SelectionSet,
+    variables: &Map<String, Value>,
+) -> Vec<graphql_bounds::Selection<'a>> {
     let shaped = set.items.iter().map(|item| match &item.node {
-        Selection::Field(field) => bounds::Selection::Field {
+        Selection::Field(field) => graphql_bounds::Selection::Field {
             name: field.node.name.node.as_str(),
             rows: rows(&field.node, variables),
             selections: selections(&field.node.selection_set.node, variables),
         },
         Selection::InlineFragment(inline) => {
-            bounds::Selection::Inline(selections(&inline.node.selection_set.node, variables))
+            graphql_bounds::Selection::Inline(selections(&inline.node.selection_set.node, variables))
         }
         Selection::FragmentSpread(spread) => {
-            bounds::Selection::Spread(spread.node.fragment_name.node.as_str())
+            graphql_bounds::Selection::Spread(spread.node.fragment_name.node.as_str())
         }
     });
     shaped.collect()

@@ -37,33 +37,35 @@ pub fn list(user: &str, request: &PageRequest) -> Result<Page, Problem> {
     rules::page(texts, listed.unread, request.limit)
 }
 
-pub fn mark(user: &str, id: Id) -> Result<Marked, Problem> {
-    let marked = store::mark(id, user)?;
+/// Marks a notification as read. Returns its text and the number of unread ones, also if it was read before.
+pub fn mark_read(user: &str, id: Id) -> Result<Marked, Problem> {
+    let marked = store::mark_read(id, user)?;
     if marked.is_new {
-        changed(user);
+        invalidate_cache(user);
     }
     Ok(marked)
 }
 
-pub fn mark_all(user: &str) -> Result<u64, Problem> {
-    let marked = store::mark_all(user);
+/// Marks all notifications as read. Returns how many were unread.
+pub fn mark_all_read(user: &str) -> Result<u64, Problem> {
+    let marked = store::mark_all_read(user);
     // A failure may have marked some of them.
     if !matches!(marked, Ok(0)) {
-        changed(user);
+        invalidate_cache(user);
     }
     marked
 }
 
 pub fn delete(user: &str, id: Id) -> Result<(), Problem> {
     store::delete(id, user)?;
-    changed(user);
+    invalidate_cache(user);
     Ok(())
 }
 
-/// Deletes the cached notifications before the response, so that the next request sees the change. If it
-/// fails, the consumer of the change's event repeats it.
-fn changed(user: &str) {
-    if let Err(error) = notification::changed([user]) {
+/// Deletes the cached notifications before the response, so that the next request sees the change. If this
+/// fails, the handler `notify` repeats it, because it consumes the event of the change.
+fn invalidate_cache(user: &str) {
+    if let Err(error) = notification::invalidate_cache([user]) {
         log::warn("cached notifications are not dropped yet", &[("why", &redis::describe(&error))]);
     }
 }

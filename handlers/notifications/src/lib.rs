@@ -1,13 +1,16 @@
-//! A user's notifications: list, mark as read, delete. REST and frames are in this file, GraphQL is in
-//! `graphql`; all of them use `inbox`. The transaction of a change writes an event, which announces it to the
-//! user's other connections.
+//! A user's notifications: list, mark as read, delete. This file answers REST and frames, and `graphql`
+//! answers GraphQL. All of them use `inbox`, which has the operations: `store` runs them in Postgres, `cache`
+//! keeps the newest notifications in Redis, and `rules` makes the pages.
+//!
+//! The transaction of a change also writes an event of type `published`. From this event the handler
+//! `outbox-relay` pushes the change to all connections of the user, and `notify` invalidates the cache again.
 
-mod bounds;
 mod cache;
 #[cfg(target_arch = "wasm32")]
 mod graphql;
+mod graphql_bounds;
+mod graphql_http;
 mod inbox;
-mod media;
 mod rules;
 mod store;
 
@@ -25,17 +28,17 @@ impl http::Handler for Notifications {
         match request.endpoint() {
             ("GET", "/api/v1/notifications") => list(&request, &user),
             ("PUT", "/api/v1/notifications/read-all") => {
-                let updated = inbox::mark_all(&user)?;
+                let updated = inbox::mark_all_read(&user)?;
                 Ok(Response::text(200, format!(r#"{{"updated":{updated}}}"#)))
             }
             ("PUT", "/api/v1/notifications/{notification_id}/read") => {
-                let marked = inbox::mark(&user, named(&request)?)?;
+                let marked = inbox::mark_read(&user, notification_id(&request)?)?;
                 let answer =
                     format!(r#"{{"notification":{},"unread":{}}}"#, marked.notification, marked.unread);
                 Ok(Response::text(200, answer))
             }
             ("DELETE", "/api/v1/notifications/{notification_id}") => {
-                inbox::delete(&user, named(&request)?)?;
+                inbox::delete(&user, notification_id(&request)?)?;
                 Ok(Response::no_content())
             }
             #[cfg(target_arch = "wasm32")]
@@ -51,14 +54,15 @@ impl frame::Handler for Notifications {
             return frame::unknown_type(&request);
         }
         let id = json::required("id", request.payload()?.id("id")?)?;
-        let marked = inbox::mark(&request.caller.user_id, id)?;
+        let marked = inbox::mark_read(&request.caller.user_id, id)?;
         let payload =
             format!(r#"{{"id":"{id}","notification":{},"unread":{}}}"#, marked.notification, marked.unread);
         Ok(Some(frame::Reply::text("notification.ok", payload)))
     }
 }
 
-fn named(request: &Request) -> Result<Id, Problem> {
+/// The id in the path.
+fn notification_id(request: &Request) -> Result<Id, Problem> {
     request.param_id("notification_id", "notification")
 }
 

@@ -28,7 +28,9 @@ sdk::rows! {
 
 /// A notification that is marked as read.
 pub struct Marked {
+    /// Its JSON text.
     pub notification: String,
+    /// The number of all unread notifications of the user.
     pub unread: u64,
     /// Whether this call marked it.
     pub is_new: bool,
@@ -54,7 +56,7 @@ fn listed(rows: postgres::Rows) -> Result<Listed, Problem> {
     rows.one()?.ok_or_else(Problem::internal)
 }
 
-pub fn mark(id: Id, user: &str) -> Result<Marked, Problem> {
+pub fn mark_read(id: Id, user: &str) -> Result<Marked, Problem> {
     let transaction = locked(user)?;
     let row: Option<Mark> =
         transaction.query(MARK, &params![id, user, clock::now_ms(), Id::make()])?.one()?;
@@ -65,7 +67,7 @@ pub fn mark(id: Id, user: &str) -> Result<Marked, Problem> {
 }
 
 /// Marks all present notifications as read. Returns how many were unread.
-pub fn mark_all(user: &str) -> Result<u64, Problem> {
+pub fn mark_all_read(user: &str) -> Result<u64, Problem> {
     let now = clock::now_ms();
     // Ids of one millisecond are not in the order of their creation, so the whole present millisecond is
     // included.

@@ -168,7 +168,7 @@ fn change<'a>(
     wake::outbox(&shards);
     // The cache is invalidated before the connections get the event. If it fails, the consumer of the event
     // repeats it.
-    if let Err(error) = notification::changed(people) {
+    if let Err(error) = notification::invalidate_cache(people) {
         log::warn("cached notifications are not dropped yet", &[("why", &redis::describe(&error))]);
     }
     Ok(())

@@ -153,7 +153,7 @@ fn invalidate(mut users: Vec<&str>) -> Result<(), Error> {
     if users.is_empty() {
         return Ok(());
     }
-    notification::changed(users).map_err(|error| Error::Unavailable(redis::describe(&error)))
+    notification::invalidate_cache(users).map_err(|error| Error::Unavailable(redis::describe(&error)))
 }
 
 fn publication(row: &Notification) -> Publication {

@@ -97,14 +97,14 @@ impl Mutation {
     async fn mark_notification_read(&self, context: &Context<'_>, id: ID) -> Result<Notification, Error> {
         let user = &caller(context).user;
         count("read", user, "graphql_reads_per_minute", 200)?;
-        let marked = inbox::mark(user, named(&id)?).map_err(refused)?;
+        let marked = inbox::mark_read(user, parse_id(&id)?).map_err(refused)?;
         Notification::read(&marked.notification)
     }
 
     async fn delete_notification(&self, context: &Context<'_>, id: ID) -> Result<bool, Error> {
         let user = &caller(context).user;
         count("delete", user, "graphql_deletes_per_minute", 100)?;
-        inbox::delete(user, named(&id)?).map_err(refused)?;
+        inbox::delete(user, parse_id(&id)?).map_err(refused)?;
         Ok(true)
     }
 }
@@ -160,7 +160,7 @@ impl Notification {
 }
 
 /// Reads an id. A text that is not an id is answered with `not_found`.
-fn named(id: &ID) -> Result<Id, Error> {
+fn parse_id(id: &ID) -> Result<Id, Error> {
     Id::of_path(id.as_str(), "notification").map_err(refused)
 }
 
