@@ -62,7 +62,7 @@ pub(crate) async fn run(args: Args, config: Config, out: &Output) -> Result<(), 
         loop {
             let changed = watch.changed().await;
             let saved = Instant::now();
-            out.progress(format_args!("\n{} changed", changed.first()));
+            out.progress(format_args!("\n{} changed", changed.summary()));
             match build(&args.from).await {
                 Ok(built) if built.handlers.iter().all(|file| !file.changed) => {
                     out.progress("nothing to swap: every release is as it was");

@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
             Err(failure) => out.progress(failure),
         }
         let changed = watch.changed().await;
-        out.progress(format_args!("\n{} changed", changed.first()));
+        out.progress(format_args!("\n{} changed", changed.summary()));
     }
 }
 

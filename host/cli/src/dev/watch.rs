@@ -1,5 +1,6 @@
-//! Watches files for changes. Editors write several times and leave temporary files; the waiting command gets
-//! one notification, after a quiet moment.
+//! Watches the sources of handlers for `switchboard dev` and `switchboard test --watch`. An editor writes
+//! several files for one save, and leaves temporary files. This module makes one change of them, once no
+//! further file has changed for a moment.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,23 +14,26 @@ use tokio::time::timeout;
 use crate::Failure;
 use switchboard_core::limits;
 
+/// A running watch of a directory. It ends when it is dropped.
 pub(crate) struct Watch {
-    seen: Arc<Seen>,
+    pending: Arc<PendingChange>,
     _watcher: RecommendedWatcher,
 }
 
+/// The saves since the last [`Watch::changed`].
 #[derive(Default)]
-struct Seen {
+struct PendingChange {
     paths: Mutex<BTreeSet<PathBuf>>,
-    told: Notify,
+    saved: Notify,
 }
 
-/// At least one file.
+/// The files of one change, relative to the watched directory. If the operating system lost events, it
+/// contains the directory itself.
 pub(crate) struct Changed(BTreeSet<PathBuf>);
 
 impl Changed {
-    /// One name, and the number of the others.
-    pub(crate) fn first(&self) -> String {
+    /// One path, and the number of the others, for a message.
+    pub(crate) fn summary(&self) -> String {
         let first = self.0.first().map(|path| path.display().to_string()).unwrap_or_default();
         match self.0.len() {
             0 | 1 => first,
@@ -39,56 +43,60 @@ impl Changed {
 }
 
 impl Watch {
+    /// Begins to watch a directory and everything in it.
     pub(crate) fn start(directory: &Path) -> Result<Self, Failure> {
         let directory = directory.canonicalize().map_err(|error| {
             Failure::Usage(format!("there are no handlers in {}: {error}", directory.display()))
         })?;
-        let seen = Arc::new(Seen::default());
-        let (sees, root) = (seen.clone(), directory.clone());
+        let pending = Arc::new(PendingChange::default());
+        let (pending_of_watcher, root) = (pending.clone(), directory.clone());
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // A lost event counts as a change.
-            let Ok(event) = event else { return sees.add([root.clone()]) };
+            let Ok(event) = event else { return pending_of_watcher.add([root.clone()]) };
             if matches!(event.kind, EventKind::Access(_)) {
                 return;
             }
             let within =
                 event.paths.into_iter().filter_map(|path| path.strip_prefix(&root).map(Path::to_owned).ok());
-            sees.add(within.filter(|path| is_source(path)));
+            pending_of_watcher.add(within.filter(|path| is_source(path)));
         })?;
         watcher.watch(&directory, RecursiveMode::Recursive)?;
-        Ok(Self { seen, _watcher: watcher })
+        Ok(Self { pending, _watcher: watcher })
     }
 
-    /// Waits for a change and then for a quiet moment. Returns the changed files since the last time.
+    /// Waits for a save, and then until there is no further save for [`limits::DEV_QUIET_WAIT`]. Returns the
+    /// files that changed since the last call.
     pub(crate) async fn changed(&self) -> Changed {
-        self.seen.told.notified().await;
-        while timeout(limits::DEV_QUIET_WAIT, self.seen.told.notified()).await.is_ok() {}
-        Changed(std::mem::take(&mut *self.seen.paths.lock()))
+        self.pending.saved.notified().await;
+        while timeout(limits::DEV_QUIET_WAIT, self.pending.saved.notified()).await.is_ok() {}
+        Changed(std::mem::take(&mut *self.pending.paths.lock()))
     }
 }
 
-impl Seen {
+impl PendingChange {
     fn add(&self, paths: impl IntoIterator<Item = PathBuf>) {
-        let mut known = self.paths.lock();
+        let mut paths_so_far = self.paths.lock();
         let mut any = false;
         for path in paths {
             any = true;
-            if known.len() < limits::DEV_CHANGED_FILES_MAX {
-                known.insert(path);
+            if paths_so_far.len() < limits::DEV_CHANGED_FILES_MAX {
+                paths_so_far.insert(path);
             }
         }
-        drop(known);
+        drop(paths_so_far);
         if any {
-            self.told.notify_one();
+            self.saved.notify_one();
         }
     }
 }
 
-/// Whether a path matters; it ignores files of builds and temporary files of editors.
+/// Returns false for files of builds and temporary files of editors. Vim creates a file `4913` to check
+/// whether it may write.
 fn is_source(path: &Path) -> bool {
-    let litter =
+    let is_temporary =
         |name: &str| name.starts_with('.') || name.ends_with('~') || name == "target" || name == "4913";
-    !path.as_os_str().is_empty() && path.iter().all(|part| part.to_str().is_some_and(|name| !litter(name)))
+    !path.as_os_str().is_empty()
+        && path.iter().all(|part| part.to_str().is_some_and(|name| !is_temporary(name)))
 }
 
 #[cfg(test)]
@@ -99,32 +107,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn litter_is_no_source() {
+    fn temporary_files_are_not_sources() {
         for source in ["echo/src/lib.rs", "echo/handler.toml", "sdk/src/http.rs", "echo/scripts/rate.lua"] {
             assert!(is_source(Path::new(source)), "{source}");
         }
-        for litter in
+        for temporary in
             ["", "echo/src/.lib.rs.swp", "echo/src/lib.rs~", "target/debug/x", "echo/src/4913", ".git/HEAD"]
         {
-            assert!(!is_source(Path::new(litter)), "{litter}");
+            assert!(!is_source(Path::new(temporary)), "{temporary}");
         }
     }
 
     #[tokio::test]
-    async fn several_saves_are_one_change_and_the_next_one_is_told_again() {
+    async fn several_saves_are_one_change_and_a_later_save_is_another() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir_all(directory.path().join("echo/src")).unwrap();
         let watch = Watch::start(directory.path()).unwrap();
-        let told =
-            async || timeout(Duration::from_secs(10), watch.changed()).await.expect("a change is told");
+        let changed = async || timeout(Duration::from_secs(10), watch.changed()).await.expect("a change");
 
         for name in ["lib.rs", "rules.rs"] {
             fs::write(directory.path().join("echo/src").join(name), "fn main() {}").unwrap();
         }
-        fs::write(directory.path().join("echo/src/.lib.rs.swp"), "litter").unwrap();
-        assert_eq!(told().await.first(), "echo/src/lib.rs and 1 more");
+        fs::write(directory.path().join("echo/src/.lib.rs.swp"), "temporary").unwrap();
+        assert_eq!(changed().await.summary(), "echo/src/lib.rs and 1 more");
 
         fs::write(directory.path().join("echo/handler.toml"), "name = 'echo'").unwrap();
-        assert_eq!(told().await.first(), "echo/handler.toml");
+        assert_eq!(changed().await.summary(), "echo/handler.toml");
     }
 }
