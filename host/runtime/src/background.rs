@@ -1,9 +1,9 @@
-//! Background threads: where a call goes on that has been inside its guest for long.
+//! Background threads, on which long calls continue.
 //!
-//! A call begins on the task of its caller, and a short call also ends there. After
-//! [`limits::LONG_CPU_AFTER`] inside its guest the call moves to a background thread. These threads have a
-//! lower priority, so a guest that computes for long slows down the other calls of the node as little as
-//! possible. Which of the long calls may compute at a time is not decided here, but in `interfaces::turns`.
+//! A call begins on the task of its caller, and a short call also ends there. A call that has been inside its
+//! guest for `limits::LONG_CPU_AFTER` moves to a background thread. These threads have a lower priority, so a
+//! guest that computes for long slows down the other calls of the node as little as possible.
+//! `interfaces/turns.rs` decides which of the long calls may compute at a time: those that have a *turn*.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -25,15 +25,19 @@ use tracing::warn;
 /// machine would end at its deadline and not at its `cpu_ms`.
 const NICE: i32 = 10;
 
-type Moved = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Ended<T> = Result<T, Box<dyn Any + Send>>;
+/// A call that has moved to a background thread. It passes its result to its caller itself.
+type MovedCall = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The value of a call, or its panic.
+type CallResult<T> = Result<T, Box<dyn Any + Send>>;
 
-/// The background threads of a runtime: as many as there are turns. They start with the first long call and
-/// end when the runtime is dropped.
+/// The background threads of a runtime, one for each turn. They start with the first long call and end when
+/// the runtime is dropped.
 pub(super) struct BackgroundThreads {
     count: usize,
-    /// Each queue holds a call at most once, so all of them together hold at most [`limits::CALLS_MAX`].
-    queues: OnceLock<Vec<mpsc::UnboundedSender<Moved>>>,
+    /// One queue for each thread. A call is in one queue at most, so all of them together hold at most
+    /// `limits::CALLS_MAX` calls. Empty if no thread could be started.
+    queues: OnceLock<Vec<mpsc::UnboundedSender<MovedCall>>>,
+    /// Counts the moved calls, to distribute them over the threads in rotation.
     next: AtomicUsize,
 }
 
@@ -42,47 +46,51 @@ impl BackgroundThreads {
         Self { count, queues: OnceLock::new(), next: AtomicUsize::new(0) }
     }
 
-    /// Runs the call on the task of the caller until the call waits and `is_long` says that it is long; from
-    /// then on, on a background thread. Dropping the returned future ends the call: at once on the caller's
-    /// task, at its next wait on a background thread.
+    /// Runs a call to its end. Each time the call waits, this asks `is_long`; once that returns true, the
+    /// call moves from the caller's task to a background thread. Dropping the returned future ends the call:
+    /// at once on the caller's task, at its next wait on a background thread.
+    ///
+    /// # Panics
+    /// If the call panics.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         call: impl Future<Output = T> + Send + 'static,
         is_long: impl Fn() -> bool,
     ) -> T {
         let mut call = Box::pin(call);
-        let ended = poll_fn(|context| match call.as_mut().poll(context) {
+        let on_this_task = poll_fn(|context| match call.as_mut().poll(context) {
             Poll::Ready(value) => Poll::Ready(Some(value)),
             Poll::Pending if is_long() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
-        if let Some(value) = ended.await {
+        if let Some(value) = on_this_task.await {
             return value;
         }
-        let (mut caller, ended) = oneshot::channel::<Ended<T>>();
-        let moved: Moved = Box::pin(async move {
-            // A panic belongs to the caller, and must not end the calls that share this thread.
+        let (mut to_caller, result) = oneshot::channel::<CallResult<T>>();
+        let moved: MovedCall = Box::pin(async move {
+            // The caller gets the panic of its call. It must not end the other calls of this thread.
             let mut call = AssertUnwindSafe(call).catch_unwind();
-            let ended = tokio::select! {
+            let result = tokio::select! {
                 biased;
-                () = caller.closed() => return,
-                ended = &mut call => ended,
+                () = to_caller.closed() => return,
+                result = &mut call => result,
             };
-            // The caller may have gone at this moment; then nobody waits for the value.
-            let _ = caller.send(ended);
+            // If the caller has gone at this moment, nobody waits for the value.
+            let _ = to_caller.send(result);
         });
-        if let Err(here) = self.send(moved) {
-            // No thread could be started. The call goes on where it is, at the priority of the others.
-            here.await;
+        if let Err(moved) = self.send(moved) {
+            // No thread could be started. The call continues on the caller's task, at normal priority.
+            moved.await;
         }
-        match ended.await {
+        match result.await {
             Ok(Ok(value)) => value,
             Ok(Err(panic)) => resume_unwind(panic),
             Err(_) => unreachable!("a background thread ends after the calls that were moved to it"),
         }
     }
 
-    fn send(&self, call: Moved) -> Result<(), Moved> {
+    /// Passes a call to a thread, or returns it if there is no thread.
+    fn send(&self, call: MovedCall) -> Result<(), MovedCall> {
         let queues = self.queues.get_or_init(|| start(self.count));
         if queues.is_empty() {
             return Err(call);
@@ -93,7 +101,7 @@ impl BackgroundThreads {
 }
 
 /// Starts the threads. The calls keep the timers and sockets of the runtime from which this is called.
-fn start(count: usize) -> Vec<mpsc::UnboundedSender<Moved>> {
+fn start(count: usize) -> Vec<mpsc::UnboundedSender<MovedCall>> {
     let runtime = Handle::current();
     let mut queues = Vec::new();
     for number in 0..count {
@@ -117,7 +125,7 @@ fn start(count: usize) -> Vec<mpsc::UnboundedSender<Moved>> {
 
 /// Polls the calls of one thread, one after the other, until the last one has ended and no further one can
 /// come.
-async fn poll_all(mut queue: mpsc::UnboundedReceiver<Moved>) {
+async fn poll_all(mut queue: mpsc::UnboundedReceiver<MovedCall>) {
     let mut calls = FuturesUnordered::new();
     let mut open = true;
     while open || !calls.is_empty() {
