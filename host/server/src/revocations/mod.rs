@@ -1,8 +1,9 @@
-//! Tokens that were revoked before they expire. Every node knows a revocation within a second: revocations
-//! are in Postgres, and each node reads the new ones four times a second, keeps all in memory and closes the
-//! connections of revoked tokens.
+//! Tokens that an operator revokes before they expire. The revocations are in Postgres. Each node reads the
+//! new ones four times a second, keeps all of them in memory (`known`) and closes the connections of revoked
+//! tokens. So a revocation applies on every node within a second.
 //!
-//! While Postgres is not reachable, a node uses the revocations that it knows, and no token can be revoked.
+//! While Postgres is not reachable, a node applies the revocations in its memory, and no token can be
+//! revoked.
 
 mod known;
 #[cfg(test)]
@@ -35,10 +36,19 @@ struct Inner {
     table: revocations::Revocations,
     epochs: Epochs,
     hub: Hub,
+    /// The revocations in memory. `gateway::auth` compares every verified token with them.
     known: Arc<RevocationList>,
-    /// The position up to which all revocations are known, and the position epoch in which it was read.
-    /// Locked while reading.
-    read: Mutex<(i64, Option<Epoch>)>,
+    /// Locked while new revocations are read, so that there is one reader at a time.
+    progress: Mutex<ReadProgress>,
+}
+
+/// How far the table is read.
+#[derive(Default)]
+struct ReadProgress {
+    /// All revocations up to this position are in memory.
+    position: i64,
+    /// The position epoch in which the position is valid. `None`: nothing was read yet.
+    epoch: Option<Epoch>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +76,9 @@ impl Blamed for Error {
 }
 
 impl Revocations {
-    /// Reads all revocations. A node must not accept a token before that.
+    /// Reads all revocations. A node must not accept a token before this has returned.
     pub async fn start(table: revocations::Revocations, epochs: Epochs, hub: Hub) -> Result<Self, Error> {
-        let inner = Inner { table, epochs, hub, known: Arc::default(), read: Mutex::default() };
+        let inner = Inner { table, epochs, hub, known: Arc::default(), progress: Mutex::default() };
         let revocations = Self(Arc::new(inner));
         revocations.clean().await?;
         revocations.read_new().await?;
@@ -80,7 +90,9 @@ impl Revocations {
         self.0.known.clone()
     }
 
-    /// Adds a revocation. Returns when it is stored and this node applies it.
+    /// Adds a revocation. Returns when it is stored and this node applies it; the other nodes follow within a
+    /// second. The maximum is checked with the revocations that this node has read, so nodes that add at the
+    /// same time can exceed it by a few.
     pub async fn add(&self, revocation: &Revocation, by: &str) -> Result<(), Error> {
         if !self.0.known.has_room_for(&revocation.revoked) {
             return Err(match revocation.revoked {
@@ -125,35 +137,39 @@ impl Revocations {
 
     /// Reads the new revocations, and closes the connections of revoked tokens.
     async fn read_new(&self) -> Result<(), Error> {
-        let Inner { table, epochs, hub, known, read } = &*self.0;
-        let mut read = read.lock().await;
+        let Inner { table, epochs, hub, known, progress } = &*self.0;
+        let mut progress = progress.lock().await;
         let epoch = in_time(epochs.current()).await?;
-        if read.1 != Some(epoch) {
-            // After a failover, positions may be given out again for other revocations.
-            *read = (0, Some(epoch));
+        if progress.epoch != Some(epoch) {
+            // After a failover, other revocations may get the same positions. So the whole table is read
+            // again. A revocation that the failover lost stays in memory.
+            *progress = ReadProgress { position: 0, epoch: Some(epoch) };
         }
         loop {
-            let page = in_time(table.after(read.0, limits::REVOCATIONS_PAGE)).await?;
+            let page = in_time(table.after(progress.position, limits::REVOCATIONS_PAGE)).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
-            let (last, is_all) = (*last, page.len() < limits::REVOCATIONS_PAGE as usize);
+            let (last, is_last_page) = (*last, page.len() < limits::REVOCATIONS_PAGE as usize);
             known.add(page.into_iter().map(|(_, revocation)| revocation));
             let closed = hub.close_where(&Close::TOKEN, |token| known.has(token));
             if closed > 0 {
                 info!(closed, "closed connections of revoked tokens");
             }
-            read.0 = last;
-            if is_all {
+            progress.position = last;
+            if is_last_page {
                 return Ok(());
             }
         }
     }
 
+    /// Removes the revocations of expired tokens, in memory and in the table.
     async fn clean(&self) -> Result<(), Error> {
         self.0.known.forget(timestamp::now_ms());
         in_time(self.0.table.clean()).await.map(drop)
     }
 }
 
+/// Bounds a statement by [`limits::FOLLOW_WAIT`]. A server that hangs is treated like one that is not
+/// reachable.
 async fn in_time<T>(statement: impl Future<Output = Result<T, postgres::Error>>) -> Result<T, Error> {
     postgres::in_time(limits::FOLLOW_WAIT, statement).await.map_err(Error::Postgres)
 }

@@ -54,12 +54,12 @@ fn of_user(before_ms: u64, forget_ms: u64) -> Revocation {
 const LATER: u64 = 4_000_000_000_000;
 
 #[tokio::test]
-async fn what_one_node_revokes_the_others_know_and_close() {
+async fn a_revocation_on_one_node_closes_the_connections_on_the_others() {
     with_database(|pool| async move {
         let ((here, _hub), (there, hub)) = (node(&pool).await, node(&pool).await);
         let shutdown = Shutdown::new();
         tokio::spawn(there.clone().follow(shutdown.guard()));
-        let join = async |token: Arc<Credentials>| {
+        let connect = async |token: Arc<Credentials>| {
             let info = ConnectionInfo {
                 connection: ConnectionId::random(),
                 user: token.user.clone(),
@@ -69,12 +69,12 @@ async fn what_one_node_revokes_the_others_know_and_close() {
             outlet.set_token(token);
             outlet
         };
-        let (old, young) = (join(ana(1_000)).await, join(ana(9_000)).await);
+        let (old, young) = (connect(ana(1_000)).await, connect(ana(9_000)).await);
         here.add(&of_user(5_000, LATER), "ops").await.unwrap();
         assert!(here.known().has(&ana(1_000)));
         // A quarter of a second on an idle machine; far less than this bound on a busy one.
-        let told = tokio::time::timeout(std::time::Duration::from_secs(20), old.ready()).await;
-        assert!(told.is_ok(), "the connection was not closed");
+        let closed = tokio::time::timeout(std::time::Duration::from_secs(20), old.ready()).await;
+        assert!(closed.is_ok(), "the connection was not closed");
         assert_eq!(old.take(&mut Vec::new(), 1), Taken::Close(Close::TOKEN));
         assert_eq!(young.take(&mut Vec::new(), 1), Taken::All);
         assert!(there.known().has(&ana(1_000)) && !there.known().has(&ana(9_000)));
@@ -83,7 +83,7 @@ async fn what_one_node_revokes_the_others_know_and_close() {
 }
 
 #[tokio::test]
-async fn the_later_time_counts_and_survives_a_restart_until_its_tokens_are_over() {
+async fn the_later_time_counts_and_survives_a_restart_until_its_tokens_expire() {
     with_database(|pool| async move {
         let (first, _hub) = node(&pool).await;
         first.add(&of_user(5_000, LATER), "ops").await.unwrap();
@@ -113,7 +113,7 @@ async fn the_later_time_counts_and_survives_a_restart_until_its_tokens_are_over(
 }
 
 #[tokio::test]
-async fn many_at_once_are_all_known_in_the_end() {
+async fn revocations_that_are_added_at_once_are_all_applied_in_the_end() {
     with_database(|pool| async move {
         let ((one, _a), (two, _b)) = (node(&pool).await, node(&pool).await);
         let shutdown = Shutdown::new();
