@@ -1,6 +1,6 @@
-//! A primary dies with messages that its replica did not have. They cannot be restored. But their seqs are
-//! given out again, so every client that saw the lost ones must get a reset; otherwise members disagree
-//! forever.
+//! A failover that loses commits: a primary dies with messages that its replica did not have. They cannot be
+//! restored, and later messages get their seqs. So every client that saw the lost messages must get a reset;
+//! otherwise the members of a conversation disagree forever.
 
 use std::time::Duration;
 
@@ -17,37 +17,39 @@ const USERS: [&str; 4] = ["ana", "bo", "cy", "dee"];
 /// Maximum wait after a failover, when every node reconnects on a machine that is busy with other tests.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A primary, a replica that follows it over a link that can be cut, and the address that leads a fleet to
-/// the present primary.
+/// Two Postgres servers, of which the second one becomes the primary.
 struct Servers {
     primary: std::sync::Arc<Postgres>,
     replica: std::sync::Arc<Postgres>,
-    link: Proxy,
-    front: Proxy,
+    /// The replica follows the primary through this proxy.
+    replication: Proxy,
+    /// The hosts reach the present primary through this proxy.
+    to_primary: Proxy,
 }
 
 impl Servers {
     async fn start() -> Self {
         let primary = Postgres::start(&["fsync = off"]).await;
-        let link = Proxy::to(primary.address()).await;
-        let replica = primary.replica(link.address()).await;
-        let front = Proxy::to(primary.address()).await;
-        Self { primary, replica, link, front }
+        let replication = Proxy::to(primary.address()).await;
+        let replica = primary.replica(replication.address()).await;
+        let to_primary = Proxy::to(primary.address()).await;
+        Self { primary, replica, replication, to_primary }
     }
 
-    /// Cuts the replica off: it gets nothing more, and no COMMIT waits for it.
+    /// Cuts the replica off, once it has everything. It gets no later commit, and no COMMIT waits for it.
     async fn leave_the_replica_behind(&self) {
         self.replica.has_caught_up_with(&self.primary).await;
-        self.link.cut();
+        self.replication.cut();
     }
 
+    /// Kills the primary and promotes the replica. The host and the checks of the test then use the replica.
     async fn fail_over(&self, host: &mut Host) {
-        self.front.cut();
+        self.to_primary.cut();
         self.primary.kill();
         self.replica.promote().await;
-        self.front.redirect(self.replica.address());
+        self.to_primary.redirect(self.replica.address());
         host.database.postgres = self.replica.clone();
-        self.front.heal();
+        self.to_primary.heal();
         within(RECOVERS_WITHIN, "the host to be ready", async || host.admin.ready().await.then_some(()))
             .await;
     }
@@ -58,7 +60,7 @@ async fn say(host: &Host, who: &str, room: &str, text: &str) -> Value {
     host.rest(who).post(&path, json!({"content": text})).await.expect(201)["message"].clone()
 }
 
-/// Retries until the host can.
+/// Sends a message, and repeats the request until the host has stored it.
 async fn say_after_failover(host: &Host, who: &str, room: &str, text: &str) -> Value {
     let path = format!("/api/v1/conversations/{room}/messages");
     within(RECOVERS_WITHIN, "a message to be stored", async || {
@@ -70,10 +72,10 @@ async fn say_after_failover(host: &Host, who: &str, room: &str, text: &str) -> V
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_failover_that_lost_messages_all_clients_agree_with_postgres() {
-    const TALK: usize = 25;
+    const MESSAGES_EACH: usize = 25;
     let servers = Servers::start().await;
     let database = servers.primary.database().await;
-    let options = Options::default().without_rate_limits().database_at(servers.front.address());
+    let options = Options::default().without_rate_limits().database_at(servers.to_primary.address());
     Host::test_over(database, Redis::start().await, options, async |host| {
         let room = host.group("lobby", &USERS).await;
         let second = host.another_node().await;
@@ -88,11 +90,11 @@ async fn after_a_failover_that_lost_messages_all_clients_agree_with_postgres() {
         let acknowledged = || clients.iter().map(Reference::acknowledged).sum::<usize>();
         let talk = async |what: &str| {
             let before = acknowledged();
-            for n in 0..TALK {
+            for n in 0..MESSAGES_EACH {
                 clients.iter().for_each(|client| client.say(&room, &format!("{what} {n}")));
             }
             within(RECOVERS_WITHIN, &format!("{what} to be acknowledged"), async || {
-                (acknowledged() == before + TALK * clients.len()).then_some(())
+                (acknowledged() == before + MESSAGES_EACH * clients.len()).then_some(())
             })
             .await;
         };
@@ -102,13 +104,13 @@ async fn after_a_failover_that_lost_messages_all_clients_agree_with_postgres() {
             })
             .await;
         };
-        let head = 1 + (TALK * clients.len()) as u64;
+        let head = 1 + (MESSAGES_EACH * clients.len()) as u64;
 
         talk("kept").await;
         all_see(head).await;
         servers.leave_the_replica_behind().await;
         talk("lost").await;
-        let lost_head = head + (TALK * clients.len()) as u64;
+        let lost_head = head + (MESSAGES_EACH * clients.len()) as u64;
         all_see(lost_head).await;
         let before: Vec<_> = clients.iter().map(|client| client.view().streams[&room].clone()).collect();
         // Redis caches the page under seqs that will be given out again.
@@ -116,8 +118,8 @@ async fn after_a_failover_that_lost_messages_all_clients_agree_with_postgres() {
         host.rest("ana").get(&page).await.expect(200);
 
         servers.fail_over(host).await;
-        // No client sends anything, and they get the reset all the same.
-        within(RECOVERS_WITHIN, "everybody to be told", async || {
+        // The clients get the reset although they send nothing.
+        within(RECOVERS_WITHIN, "everybody to get a reset", async || {
             clients.iter().all(|client| client.seq(&room) == head).then_some(())
         })
         .await;
@@ -187,12 +189,12 @@ async fn resume(client: &mut Client, room: &str, position: Value) -> Value {
     reply.expect("subscribed")
 }
 
-/// A lost edit, and a later one with the same number.
+/// A failover that loses an edit. A later edit gets the same change number.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_edits_are_undone_and_their_numbers_are_reused() {
     let servers = Servers::start().await;
     let database = servers.primary.database().await;
-    let options = Options::default().without_rate_limits().database_at(servers.front.address());
+    let options = Options::default().without_rate_limits().database_at(servers.to_primary.address());
     Host::test_over(database, Redis::start().await, options, async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let mut bo = host.client("bo").await;
@@ -209,8 +211,8 @@ async fn lost_edits_are_undone_and_their_numbers_are_reused() {
         assert_eq!(bo.expect("message.edited").await["change"], 1);
 
         servers.fail_over(host).await;
-        let told = bo.expect("resync").await;
-        assert_eq!(told["reset"][&room], json!({"seq": 3, "change": 0}), "{told}");
+        let resync = bo.expect("resync").await;
+        assert_eq!(resync["reset"][&room], json!({"seq": 3, "change": 0}), "{resync}");
         within(RECOVERS_WITHIN, "an edit", async || {
             let answer = host.rest("ana").put(&edit(&second), json!({"content": "kept"})).await;
             (answer.status == 200).then_some(())

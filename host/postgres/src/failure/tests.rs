@@ -1,10 +1,10 @@
-//! Checks the table against every code of appendix A of the Postgres manual (version 15, and what 16 to 18
-//! added).
+//! Checks `TABLE` of `failure.rs` against every code of appendix A of the Postgres manual (version 15, and
+//! the codes that 16 to 18 added).
 
 use super::*;
 
-/// Every class with all of its codes, and the expected judgement of the codes that `EXCEPTIONS` does not
-/// name.
+/// Every class of SQLSTATEs: its title, all of its codes, and the expected judgement of those that
+/// `EXCEPTIONS` does not contain.
 const APPENDIX_A: &[(&str, &str, Judgement)] = &[
     ("successful completion", "00000", STATEMENT),
     ("warning", "01000 0100C 01008 01003 01007 01006 01004 01P01", STATEMENT),
@@ -111,7 +111,7 @@ fn every_code_of_appendix_a_is_judged() {
 }
 
 #[test]
-fn every_row_of_the_table_is_of_appendix_a_and_is_there_once() {
+fn every_row_of_the_table_is_in_appendix_a_and_occurs_once() {
     for (at, (row, _)) in TABLE.iter().enumerate() {
         assert!(codes().any(|(_, code, _)| code.starts_with(row)), "{row} is no class or code of Postgres");
         assert!(TABLE[..at].iter().all(|(before, _)| before != row), "{row} is judged twice");
@@ -132,17 +132,17 @@ fn an_error_that_ends_the_session_is_never_the_callers_fault() {
 }
 
 #[test]
-fn a_code_that_a_function_raised_is_its_statements_failure() {
+fn an_unknown_code_is_an_error_of_the_statement() {
     for code in ["SB001", "ZZZZZ", "", "2", "ü"] {
         assert_eq!(judge(code, false), STATEMENT, "{code}");
     }
 }
 
 #[test]
-fn what_the_caller_is_answered_follows_the_effect() {
+fn the_effect_decides_which_error_the_caller_gets() {
     let error = |code: &str| SqlError { code: code.to_owned(), message: "why".to_owned(), constraint: None };
     let retryable = |code: &str| Error::Retryable(format!("{code}: why"));
-    for (failure, uncommitted, spoils) in [
+    for (failure, uncommitted, makes_unusable) in [
         (Failure::Sql(error("23505")), Error::Sql(error("23505")), false),
         (Failure::Sql(error("XX000")), Error::Sql(error("XX000")), true),
         (Failure::Conflict(error("40001")), retryable("40001"), false),
@@ -152,7 +152,7 @@ fn what_the_caller_is_answered_follows_the_effect() {
         (Failure::Unavailable(error("42501")), retryable("42501"), true),
         (Failure::Cancelled, Error::Deadline, false),
     ] {
-        assert_eq!(failure.makes_connection_unusable(), spoils, "{failure:?}");
+        assert_eq!(failure.makes_connection_unusable(), makes_unusable, "{failure:?}");
         assert!(failure.ends_the_answer(), "{failure:?}");
         assert_eq!(failure.clone().committing(), uncommitted);
         assert_eq!(failure.uncommitted(), uncommitted);
