@@ -8,7 +8,7 @@ use std::time::Instant;
 use tracing::{Instrument, warn};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
-use super::callers::Caller;
+use super::call_log::Caller;
 use super::export::{Export, NotExported};
 use super::failure::{Failure, Kind};
 use super::release::{Exports, LoadedRelease};
