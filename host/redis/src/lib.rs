@@ -122,20 +122,6 @@ impl Redis {
         let _ = self.0.link.health.subscribe().wait_for(Health::takes_commands).await;
     }
 
-    /// Makes everything that Redis holds for the fleet void: no node reads or writes it again, and the read
-    /// model is rebuilt from Postgres. Call it when Redis may hold data that is wrong. The other nodes follow
-    /// within a second. Until then, their writes to the void keys fail with `unavailable` once one node has
-    /// begun.
-    pub async fn void(&self, why: &str) -> Result<(), Error> {
-        let expected = self.0.keyspace.read_generation().await?;
-        let generation = self.0.keyspace.raise(expected, self.0.keyspace.names().generation).await?;
-        tracing::warn!(generation, "the fleet's data in Redis is void and is rebuilt from Postgres: {why}");
-        metrics::counter!("switchboard_redis_voids_total").increment(1);
-        // The links follow, and answer `unavailable` until their servers have confirmed the new generation.
-        self.0.keyspace.adopt(generation);
-        Ok(())
-    }
-
     pub async fn command(&self, args: &[String], deadline: Instant) -> Result<Vec<Node>, CommandError> {
         check(&[args])?;
         let names = self.0.keyspace.names();
