@@ -1,5 +1,5 @@
 //! Bounds the memory and time that one command can take beyond what its caller sends. The bounds hold for
-//! commands of handlers and, in Lua, for the commands of scripts (`guard`). Pure.
+//! commands of handlers and, in Lua, for the commands of scripts (`prelude`). Pure.
 
 use super::keys::Keyed;
 use switchboard_core::limits;
@@ -32,9 +32,9 @@ impl Excess {
     }
 }
 
-/// Returns the bytes that Redis may have to store for a command beyond those of its words. The error is the
-/// rule that the command breaks.
-pub(super) fn excess(args: &[String]) -> Result<usize, String> {
+/// Returns the bytes that Redis may have to store for a command beyond those of its words: the offset of
+/// `SETRANGE` and `SETBIT`, and 0 for all others. The error is the rule that the command breaks.
+pub(super) fn added_bytes(args: &[String]) -> Result<usize, String> {
     let Some((name, words)) = args.split_first() else { return Ok(0) };
     let number = |at: usize| words.get(at).and_then(|word| word.parse::<i64>().ok());
     let offset = |offset: Option<i64>, unit: &str, per_byte: i64| {
@@ -102,7 +102,7 @@ mod tests {
 
     fn of(command: &str) -> Result<usize, String> {
         let args: Vec<String> = command.split(' ').map(str::to_owned).collect();
-        excess(&args)
+        added_bytes(&args)
     }
 
     #[test]

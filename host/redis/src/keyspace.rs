@@ -48,7 +48,7 @@ enum FleetGeneration {
     Memory(Arc<AtomicI64>),
 }
 
-/// The keys of one generation.
+/// The names of keys in one generation: they begin with its prefix.
 #[derive(Debug)]
 pub(super) struct Names {
     pub(super) generation: i64,
@@ -154,9 +154,9 @@ impl Names {
         format!("{}{name}", self.prefix)
     }
 
-    /// Returns the command with the keys of this generation. The table in [`keys`] must know which of its
-    /// words are keys.
-    pub(super) fn command<'a>(&self, args: &'a [String]) -> Result<Vec<Cow<'a, str>>, Error> {
+    /// Puts the prefix before each key of a command of a handler. A command is `refused` if the table in
+    /// [`keys`] does not know which of its words are keys.
+    pub(super) fn with_prefix<'a>(&self, args: &'a [String]) -> Result<Vec<Cow<'a, str>>, Error> {
         let mut words: Vec<Cow<'a, str>> = args.iter().map(|word| Cow::Borrowed(word.as_str())).collect();
         if !self.prefix.is_empty() {
             let keys = keys::of(args).map_err(|refused| Error::Refused(refused.to_string()))?;
@@ -165,8 +165,8 @@ impl Names {
         Ok(words)
     }
 
-    /// Removes the prefix from the keys in an answer: a few commands answer with keys.
-    pub(super) fn answer(&self, command: &str, mut reply: Value) -> Value {
+    /// Removes the prefix from the keys in an answer, because a few commands answer with keys.
+    pub(super) fn without_prefix(&self, command: &str, mut reply: Value) -> Value {
         if self.prefix.is_empty() {
             return reply;
         }
@@ -213,9 +213,9 @@ mod tests {
             ("XREAD COUNT 1 STREAMS a b 0 0", "XREAD COUNT 1 STREAMS sb:f:3:a sb:f:3:b 0 0"),
             ("TIME", "TIME"),
         ] {
-            assert_eq!(names.command(&words(command)).unwrap().join(" "), expected);
+            assert_eq!(names.with_prefix(&words(command)).unwrap().join(" "), expected);
         }
-        assert!(matches!(names.command(&words("FLUSHALL")), Err(Error::Refused(_))));
+        assert!(matches!(names.with_prefix(&words("FLUSHALL")), Err(Error::Refused(_))));
         assert_eq!(slot_of_key(&names.key("{p:05}:due")), slot_of_key("{p:05}:leases:ana"));
     }
 
@@ -224,14 +224,14 @@ mod tests {
         let names = Names::of("sb:f", 3);
         let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
         let popped = |key: &str| Value::Array(vec![text(key), Value::Array(vec![text("sb:f:3:value")])]);
-        assert_eq!(names.answer("zmpop", popped("sb:f:3:z")), popped("z"));
+        assert_eq!(names.without_prefix("zmpop", popped("sb:f:3:z")), popped("z"));
         let read = |key: &str| Value::Array(vec![Value::Array(vec![text(key), Value::Array(vec![])])]);
-        assert_eq!(names.answer("XREAD", read("sb:f:3:s")), read("s"));
+        assert_eq!(names.without_prefix("XREAD", read("sb:f:3:s")), read("s"));
         // A value that looks like a key stays unchanged.
         assert_eq!(
-            names.answer("LRANGE", Value::Array(vec![text("sb:f:3:l")])),
+            names.without_prefix("LRANGE", Value::Array(vec![text("sb:f:3:l")])),
             Value::Array(vec![text("sb:f:3:l")])
         );
-        assert_eq!(names.answer("XREAD", Value::Nil), Value::Nil);
+        assert_eq!(names.without_prefix("XREAD", Value::Nil), Value::Nil);
     }
 }

@@ -13,12 +13,12 @@ mod cluster;
 mod endpoint;
 mod error;
 mod fault;
-mod guard;
 pub mod keys;
 mod keyspace;
 mod kill;
 mod link;
 mod monitor;
+mod prelude;
 pub mod pubsub;
 mod reply;
 mod steps;
@@ -46,22 +46,25 @@ use switchboard_core::manifest::Pattern;
 pub use error::Error;
 pub use keyspace::{GenerationFuture, Generations, Keyspace, namespace};
 
-/// The hash tag of the guard key when Redis is a single server.
+/// The hash tag of the guard key when Redis is a single server. A guard key names the server and the
+/// generation of its keys ([`monitor`]).
 const GUARD_TAG: &str = "{0}";
 
 /// A Lua script of a release, run by its hash.
 #[derive(Clone, Debug)]
 pub struct Script {
     pub name: String,
+    /// The prelude and the text of the release's file. The prelude adds no line, so an error of Redis has the
+    /// line number of the file.
     pub text: String,
     /// In hex, as `EVALSHA` expects it.
     pub sha1: String,
 }
 
 impl Script {
-    /// Puts the checks of [`guard`] before the script. They keep it inside these grants.
+    /// Puts the [`prelude`] before the script. Its checks keep the script inside these grants.
     pub fn new(name: impl Into<String>, text: &str, grants: &[Pattern]) -> Self {
-        let (name, text) = (name.into(), guard::guarded(text, grants));
+        let (name, text) = (name.into(), prelude::with_prelude(text, grants));
         let sha1 = redis::Script::new(&text).get_hash().to_owned();
         Self { name, text, sha1 }
     }
@@ -74,8 +77,8 @@ struct Inner {
     link: Arc<Link>,
     endpoint: RedisEndpoint,
     keyspace: Keyspace,
-    /// In a cluster, every command is sent by this field, and the link above only says whether the cluster is
-    /// up.
+    /// Sends every command if Redis is a cluster. Then `link` sends none, and only has the state of the
+    /// cluster.
     cluster: Option<Cluster>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -122,15 +125,18 @@ impl Redis {
         let _ = self.0.link.health.subscribe().wait_for(Health::takes_commands).await;
     }
 
+    /// Runs one command of a handler. Its keys are names without a prefix, and so are keys in the answer.
     pub async fn command(&self, args: &[String], deadline: Instant) -> Result<Vec<Node>, CommandError> {
-        check(&[args])?;
+        check_commands(&[args])?;
         let names = self.0.keyspace.names();
-        let words = names.command(args)?;
+        let words = names.with_prefix(args)?;
         let slot = self.slot_of(&words);
         let reply = self.send(&names, slot, packed_words(&words), false, deadline).await?;
-        reply::nodes(names.answer(&args[0], reply))
+        reply::nodes(names.without_prefix(&args[0], reply))
     }
 
+    /// Runs commands of a handler in one round trip, without a transaction. Returns an answer for each. More
+    /// than [`limits::REDIS_PIPELINE_MAX`] commands are `refused`.
     pub async fn pipeline(
         &self,
         commands: &[Vec<String>],
@@ -143,15 +149,15 @@ impl Redis {
             let most = limits::REDIS_PIPELINE_MAX;
             return Err(CommandError::Refused(format!("a pipeline has at most {most} commands")));
         }
-        check(commands)?;
+        check_commands(commands)?;
         let names = self.0.keyspace.names();
         let mut sent = Vec::with_capacity(commands.len());
         for args in commands {
-            let words = names.command(args)?;
+            let words = names.with_prefix(args)?;
             sent.push((self.slot_of(&words), packed_words(&words)));
         }
         let replies = self.send_all(&names, sent, false, deadline).await?;
-        let named = commands.iter().zip(replies).map(|(args, reply)| names.answer(&args[0], reply));
+        let named = commands.iter().zip(replies).map(|(args, reply)| names.without_prefix(&args[0], reply));
         reply::replies(named.collect())
     }
 
@@ -210,7 +216,7 @@ impl Redis {
         let command = |how, what| {
             let head = [how, what, count.as_str()];
             let words = head.into_iter().chain(keys.iter().chain(args).map(String::as_str));
-            // The prelude of the script removes the prefix of the keys again (`guard`).
+            // The prelude of the script removes the prefix of the keys again (`prelude`).
             let words: Vec<&str> = words.chain([names.prefix()]).collect();
             packed(&words)
         };
@@ -224,11 +230,15 @@ impl Redis {
         reply::nodes(self.send(&names, slot, command("EVAL", &script.text), true, deadline).await?)
     }
 
-    /// Compiles a script without running it, and returns the error of Redis. None when the script compiles.
-    /// None also when nobody can say: Redis is not reachable, or does not let this user load scripts.
+    /// Lets Redis compile a script without running it. Returns the message of Redis if the script does not
+    /// compile. A deploy calls it for every script of a release, and refuses the release with this message.
+    ///
+    /// Returns `None` if the script compiles, and also if that is unknown: Redis does not answer before the
+    /// deadline, or the user of `redis_url` may not run `SCRIPT LOAD`.
     pub async fn compile_error(&self, script: &Script, deadline: Instant) -> Option<String> {
         let load = packed(&["SCRIPT", "LOAD", &script.text]);
         let names = self.0.keyspace.names();
+        // Nothing runs, so there is no script to kill at the deadline. In a cluster any server may answer.
         match self.send(&names, None, load, false, deadline).await.and_then(reply::nodes) {
             Err(CommandError::Failed(message)) if message.contains("compiling script") => Some(message),
             _ => None,
@@ -270,11 +280,13 @@ impl Redis {
         pubsub::listen(self.0.endpoint.clone(), primary)
     }
 
-    /// Only in a cluster does a command have a slot.
+    /// The slot of the command's keys. `None` for a command without keys, and if Redis is not a cluster.
     fn slot_of(&self, words: &[Cow<'_, str>]) -> Option<u16> {
         self.0.cluster.as_ref().and_then(|_| slot_of_command(words))
     }
 
+    /// Sends one command with keys of this generation. If `is_script`, and Redis has not answered within
+    /// [`limits::REDIS_ANSWER_MS_MAX`], the node kills the script (`kill`).
     async fn send(
         &self,
         names: &Names,
@@ -287,6 +299,8 @@ impl Redis {
         self.send_all(names, sent, is_script, deadline).await?.pop().ok_or(CommandError::Unavailable)
     }
 
+    /// Sends commands in one round trip, or in one for each server of a cluster. `has_script` is as
+    /// `is_script` in [`Self::send`].
     async fn send_all(
         &self,
         names: &Names,
@@ -319,24 +333,27 @@ fn spawn_tasks(
     vec![tokio::spawn(Monitor { link, endpoint, keyspace, tag }.run()), killer]
 }
 
-fn check(commands: &[impl AsRef<[String]>]) -> Result<(), CommandError> {
+/// Checks that each command has a name, and bounds the bytes of all of them. The bytes that Redis may have to
+/// store beyond the words count too: `SETRANGE` with a large offset, for example.
+fn check_commands(commands: &[impl AsRef<[String]>]) -> Result<(), CommandError> {
     if commands.iter().any(|args| args.as_ref().is_empty()) {
         return Err(CommandError::Refused("a command must have a name".to_owned()));
     }
     let mut bytes = 0;
     for args in commands.iter().map(AsRef::as_ref) {
-        let excess = bounds::excess(args).map_err(CommandError::Refused)?;
-        bytes += args.iter().map(String::len).sum::<usize>() + excess;
+        let added = bounds::added_bytes(args).map_err(CommandError::Refused)?;
+        bytes += args.iter().map(String::len).sum::<usize>() + added;
     }
-    within(bytes)
+    check_bytes(bytes)
 }
 
+/// Bounds the bytes of a script's keys and arguments. The prelude bounds the commands that the script runs.
 fn check_size(words: &[impl AsRef<[String]>]) -> Result<(), CommandError> {
     let bytes: usize = words.iter().flat_map(|words| words.as_ref()).map(String::len).sum();
-    within(bytes)
+    check_bytes(bytes)
 }
 
-fn within(bytes: usize) -> Result<(), CommandError> {
+fn check_bytes(bytes: usize) -> Result<(), CommandError> {
     if bytes > limits::REDIS_COMMAND_BYTES_MAX {
         return Err(CommandError::Refused(format!(
             "commands have at most {} bytes",

@@ -3,7 +3,7 @@
 //! a script that has written. Pure. The code knows the tokens of Lua 5.1, not its grammar, and keeps every
 //! line number.
 
-/// The function that the prelude of `guard` gives to scripts.
+/// The function that `prelude` gives to scripts.
 const STEP: &str = "switchboard_step();";
 /// A reserved name: a script that could use it could replace the function.
 const RESERVED: &str = "switchboard_step";

@@ -78,7 +78,7 @@ impl Load for Arc<Runtime> {
     }
 
     async fn vet(&self, release: &Arc<LoadedRelease>) -> Result<(), runtime::Error> {
-        self.read_scripts(release).await
+        self.check_scripts(release).await
     }
 
     async fn replay(

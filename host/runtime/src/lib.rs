@@ -157,8 +157,8 @@ impl Runtime {
     }
 
     /// Checks, for a deploy, that Redis compiles the scripts of a release, because a script that is not Lua
-    /// would fail in every call. If Redis does not answer, the check passes.
-    pub async fn read_scripts(&self, release: &LoadedRelease) -> Result<(), Error> {
+    /// would fail in every call. If Redis does not answer within a second for all of them, the check passes.
+    pub async fn check_scripts(&self, release: &LoadedRelease) -> Result<(), Error> {
         let Some(redis) = &self.backends.redis else { return Ok(()) };
         let deadline = tokio::time::Instant::now() + limits::REDIS_ANSWER_WAIT;
         for script in release.terms.scripts.values() {

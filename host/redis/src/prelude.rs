@@ -22,7 +22,7 @@ use switchboard_core::manifest::Pattern;
 /// contains: it runs at every call, and a table of all commands would take longer than most scripts. The
 /// caller sends the prefix of keys as the last of `ARGV`, and `KEYS` with that prefix. The script sees
 /// neither.
-pub(super) fn guarded(text: &str, grants: &[Pattern]) -> String {
+pub(super) fn with_prelude(text: &str, grants: &[Pattern]) -> String {
     let upper = text.to_ascii_uppercase();
     let mut keyed = String::new();
     for (name, how) in commands().filter(|(name, _)| upper.contains(name)) {
@@ -162,13 +162,13 @@ mod tests {
         let grants: Vec<Pattern> =
             ["rate:*", "it's"].map(|text| serde_json::from_value(text.into()).unwrap()).into();
         let text = "-- a counter\nreturn redis.call('incr', KEYS[1])";
-        let guarded = guarded(text, &grants);
-        assert!(guarded.ends_with(text), "{guarded}");
+        let whole = with_prelude(text, &grants);
+        assert!(whole.ends_with(text), "{whole}");
         for name in ["STEPS_MAX", "COMMANDS_MAX", "BYTES_MAX", "MS_MAX", "MEMBERS_MAX", "SETS_MAX"] {
-            assert!(!guarded.contains(name), "{name}");
+            assert!(!whole.contains(name), "{name}");
         }
-        assert_eq!(guarded.lines().count(), 2);
-        assert!(guarded.contains("INCR=1,") && !guarded.contains("HSET="), "{guarded}");
-        assert!(guarded.contains(r#"{"rate:",},{["it\039s"]=true,}"#), "{guarded}");
+        assert_eq!(whole.lines().count(), 2);
+        assert!(whole.contains("INCR=1,") && !whole.contains("HSET="), "{whole}");
+        assert!(whole.contains(r#"{"rate:",},{["it\039s"]=true,}"#), "{whole}");
     }
 }
