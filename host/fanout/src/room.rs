@@ -204,7 +204,7 @@ impl Room {
     // ---- the stream of the live members ----
 
     fn follows(&self, position: &Position) -> bool {
-        let head = self.heads.of(position.track);
+        let head = self.heads.number_of(position.track);
         head.is_none_or(|head| head.checked_add(1) == Some(position.number)) || made(Mistake::JumpOverlooked)
     }
 

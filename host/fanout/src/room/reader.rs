@@ -61,7 +61,7 @@ impl Room {
         let Some(gate) = self.members[place].gate.as_deref_mut() else { return };
         let mut has = Positions::new(after);
         for position in gate.has.as_slice() {
-            if has.of(position.track).is_none() {
+            if has.number_of(position.track).is_none() {
                 has.raise(position);
             }
         }
@@ -188,14 +188,14 @@ impl Room {
         let others_are_live =
             || self.members.iter().enumerate().any(|(at, member)| at != place && member.is_live());
         let Some(gate) = self.members[place].gate.as_deref() else { return true };
-        let unknown = |position: &&Position| self.heads.of(position.track).is_none();
+        let unknown = |position: &&Position| self.heads.number_of(position.track).is_none();
         let new: Vec<_> = gate.has.as_slice().iter().filter(unknown).copied().collect();
         if !new.is_empty() && !others_are_live() {
             // With another live member they are not set, because pushes that it still waits for may be below
             // them.
             self.heads.raise_all(&new);
         }
-        self.heads.as_slice().iter().all(|head| match gate.has.of(head.track) {
+        self.heads.as_slice().iter().all(|head| match gate.has.number_of(head.track) {
             Some(number) if number < head.number => {
                 self.ring.as_ref().is_some_and(|ring| ring.holds_from(head.track, number + 1))
             }
