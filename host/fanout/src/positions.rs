@@ -39,7 +39,7 @@ impl Positions {
                 true
             }
             None => {
-                // Most lists have one track, and there is a list for every address in use, so none reserves more.
+                // There is a list for every address in use, and most have one track, so none reserves more.
                 self.0.reserve_exact(1);
                 self.0.push(*position);
                 true
@@ -77,7 +77,10 @@ mod tests {
     #[test]
     fn tracks_rise_separately_and_never_fall() {
         let mut positions = Positions::new(&[at(0, 5), at(1, 2), at(0, 4)]);
-        assert_eq!((positions.number_of(0), positions.number_of(1), positions.number_of(2)), (Some(5), Some(2), None));
+        assert_eq!(
+            (positions.number_of(0), positions.number_of(1), positions.number_of(2)),
+            (Some(5), Some(2), None)
+        );
         assert!(
             positions.includes(&at(0, 5)) && !positions.includes(&at(0, 6)) && !positions.includes(&at(2, 0))
         );
