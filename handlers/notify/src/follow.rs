@@ -13,7 +13,7 @@ use sdk::{Id, channels, clock, log, params, redis, time, wake};
 use serde::Serialize;
 
 use crate::Error;
-use crate::rules::{Departure, Seen};
+use crate::rules::{Departure, ReadMark};
 use crate::store::{self, Affected, Outdated};
 
 const LOCK: &str = include_str!("sql/lock.sql");
@@ -44,7 +44,7 @@ struct Announcement {
 /// Updates the notifications of an edited message, and retracts those of a deleted one.
 pub fn message(message: Id) -> Result<(), Error> {
     in_steps(|| {
-        let outdated = store::outdated(message, CHANGED_AT_ONCE)?;
+        let outdated = store::find_outdated(message, CHANGED_AT_ONCE)?;
         if let Some(Outdated { deleted, body, .. }) = outdated.first() {
             let people = outdated.iter().map(|one| one.user_id.as_str());
             let ids: Vec<Id> = outdated.iter().map(|one| one.id).collect();
@@ -61,15 +61,15 @@ pub fn message(message: Id) -> Result<(), Error> {
     })
 }
 
-/// Marks the notifications of messages that were read as read.
-pub fn read(seen: &[Seen]) -> Result<(), Error> {
-    if seen.is_empty() {
+/// Marks notifications as read whose messages their users have read, according to these marks.
+pub fn read(marks: &[ReadMark]) -> Result<(), Error> {
+    if marks.is_empty() {
         return Ok(());
     }
     let up_to: BTreeMap<(&str, Id), u64> =
-        seen.iter().map(|seen| ((seen.user_id.as_str(), seen.conversation_id), seen.up_to_seq)).collect();
+        marks.iter().map(|mark| ((mark.user_id.as_str(), mark.conversation_id), mark.up_to_seq)).collect();
     in_steps(|| {
-        let unread = store::unread(seen, CHANGED_AT_ONCE)?;
+        let unread = store::find_unread(marks, CHANGED_AT_ONCE)?;
         change_of_conversations(&unread, READ, |user, conversation, now| {
             let up_to = up_to.get(&(user, conversation)).copied().unwrap_or_default();
             format!(
@@ -86,7 +86,7 @@ pub fn leave(departures: &[Departure]) -> Result<(), Error> {
         return Ok(());
     }
     in_steps(|| {
-        let left = store::left(departures, CHANGED_AT_ONCE)?;
+        let left = store::find_left(departures, CHANGED_AT_ONCE)?;
         change_of_conversations(&left, RETRACT, |_, conversation, _| {
             format!(r#""conversation_id":"{conversation}","deleted":true"#)
         })

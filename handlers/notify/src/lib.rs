@@ -11,7 +11,7 @@ mod store;
 use chat::notification;
 use std::collections::BTreeSet;
 
-use rules::{Effect, Given, Message, Rewritten};
+use rules::{CompleteNotification, Effect, Message, Rewritten};
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
 use sdk::{Id, frame, log, redis};
@@ -44,9 +44,11 @@ impl event::Handler for Notify {
 
 /// Why events could not be processed.
 enum Error {
-    /// Postgres, Redis or the bus is unavailable; a retry will succeed.
+    /// Postgres, Redis or the bus is unavailable. All events of the call are held, and come again after
+    /// [`event::RETRY_MS`].
     Unavailable(String),
-    /// A retry would fail too.
+    /// A retry would fail too. Each event of the call is processed alone, and the one that fails is rejected,
+    /// so the host parks it.
     Failed(String),
 }
 
@@ -63,22 +65,22 @@ fn alone(effects: &Result<Effect, rules::Unreadable>) -> Verdict {
 }
 
 fn process<'a>(effects: impl Iterator<Item = &'a Effect>) -> Result<(), Error> {
-    let (mut messages, mut given, mut everyone, mut changed) = (vec![], vec![], vec![], vec![]);
-    let (mut rewritten, mut edits, mut seen, mut departures) = (BTreeSet::new(), vec![], vec![], vec![]);
+    let (mut messages, mut complete, mut everyone, mut changed) = (vec![], vec![], vec![], vec![]);
+    let (mut rewritten, mut edits, mut marks, mut departures) = (BTreeSet::new(), vec![], vec![], vec![]);
     for one in effects {
         match one {
             Effect::Nothing => {}
             Effect::Message(message) => {
                 messages.push(message);
-                seen.push(message.seen_by_sender());
+                marks.push(message.mark_of_sender());
             }
             Effect::Rewritten(Rewritten { message_id, edit }) => {
                 rewritten.insert(*message_id);
                 edits.extend(edit.as_ref().filter(|edit| edit.mentions_somebody()));
             }
-            Effect::Read(one) => seen.push(one.clone()),
+            Effect::Read(one) => marks.push(one.clone()),
             Effect::Left(one) => departures.push(one.clone()),
-            Effect::Given(one) => given.push(one),
+            Effect::Complete(one) => complete.push(one),
             Effect::Everyone(conversation, one) => everyone.push((*conversation, one)),
             Effect::Changed(user) => changed.push(user.as_str()),
         }
@@ -86,8 +88,8 @@ fn process<'a>(effects: impl Iterator<Item = &'a Effect>) -> Result<(), Error> {
     for some in messages.chunks(MESSAGES_AT_ONCE) {
         notify_of_messages(some)?;
     }
-    if !given.is_empty() {
-        push(&store::given(&given)?)?;
+    if !complete.is_empty() {
+        push(&store::insert_complete(&complete)?)?;
     }
     everyone.into_iter().try_for_each(|(conversation, one)| notify_everyone(conversation, one))?;
     // Updates follow the new notifications, because they may concern the same messages.
@@ -96,18 +98,18 @@ fn process<'a>(effects: impl Iterator<Item = &'a Effect>) -> Result<(), Error> {
         notify_of_mentions(some)?;
     }
     follow::leave(&departures)?;
-    follow::read(&rules::furthest(seen))?;
+    follow::read(&rules::furthest(marks))?;
     invalidate(changed)
 }
 
 fn notify_of_messages(messages: &[&Message]) -> Result<(), Error> {
     let conversations = messages.iter().map(|message| message.conversation_id).collect();
-    push(&store::messages(messages, &looking::at(&conversations))?)
+    push(&store::insert_for_messages(messages, &looking::at(&conversations))?)
 }
 
 /// Notifies users whom an edit mentions and the message did not mention before.
 fn notify_of_mentions(edits: &[&Message]) -> Result<(), Error> {
-    let originals = store::originals(edits)?;
+    let originals = store::find_originals(edits)?;
     let mut after = Vec::with_capacity(edits.len());
     for edit in edits {
         let Some(original) = originals.iter().find(|original| original.id == edit.event_id()) else {
@@ -116,15 +118,15 @@ fn notify_of_mentions(edits: &[&Message]) -> Result<(), Error> {
         let edit = edit.after(&original.content, original.mentions.as_deref());
         after.push(edit.map_err(Error::Failed)?);
     }
-    if after.is_empty() { Ok(()) } else { push(&store::mentions(&after)?) }
+    if after.is_empty() { Ok(()) } else { push(&store::insert_for_mentions(&after)?) }
 }
 
-fn notify_everyone(conversation: Id, given: &Given) -> Result<(), Error> {
+fn notify_everyone(conversation: Id, notification: &CompleteNotification) -> Result<(), Error> {
     let mut after = String::new();
     loop {
-        let people = store::people(conversation, &after, PEOPLE_AT_ONCE)?;
-        let each: Vec<_> = people.iter().map(|user| given.to(user)).collect();
-        push(&store::given(&each)?)?;
+        let people = store::users_to_notify(conversation, &after, PEOPLE_AT_ONCE)?;
+        let each: Vec<_> = people.iter().map(|user| notification.to(user)).collect();
+        push(&store::insert_complete(&each)?)?;
         match people.into_iter().next_back() {
             Some(last) if each.len() == PEOPLE_AT_ONCE => after = last,
             _ => return Ok(()),
@@ -132,8 +134,8 @@ fn notify_everyone(conversation: Id, given: &Given) -> Result<(), Error> {
     }
 }
 
-/// Publishes notifications. It first invalidates the cache, so that a user who gets a push finds it in the
-/// list.
+/// Publishes notifications to their users. It first invalidates the cache, so that a user who gets a push
+/// finds it in the list.
 fn push(notifications: &[Notification]) -> Result<(), Error> {
     if notifications.is_empty() {
         return Ok(());

@@ -20,14 +20,15 @@ pub enum Effect {
     /// A message, of which some participants are notified. The statement that stores the notifications
     /// selects them.
     Message(Message),
-    /// A notification for one user.
-    Given(Given),
+    /// A notification for one user, with a text that the event has.
+    Complete(CompleteNotification),
     /// The same notification for everyone in a conversation.
-    Everyone(Id, Given),
+    Everyone(Id, CompleteNotification),
     /// A message was edited or deleted, so its notifications are updated.
     Rewritten(Rewritten),
-    /// A user has read a conversation up to a seq, so their notifications of it are marked as read.
-    Read(Seen),
+    /// A user has read a conversation up to a seq. Their notifications of its messages up to there are marked
+    /// as read.
+    Read(ReadMark),
     /// A user has left a conversation, so their notifications of it are retracted.
     Left(Departure),
     /// A notification of this user was read, deleted or updated, so the user's cache is invalidated. The
@@ -72,7 +73,7 @@ pub struct Edit<'a> {
 
 /// The seq up to which a user has read a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Seen {
+pub struct ReadMark {
     pub conversation_id: Id,
     pub user_id: String,
     pub up_to_seq: u64,
@@ -85,9 +86,10 @@ pub struct Departure {
     pub user_id: String,
 }
 
-/// A complete notification. The user id is empty until [`Self::to`] if it is for several users.
+/// A notification that the event describes completely, so that only the ids and the user are added. The user
+/// id is empty until [`Self::to`] if the notification is for several users.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Given {
+pub struct CompleteNotification {
     event_id: String,
     position: u64,
     user_id: String,
@@ -110,7 +112,7 @@ pub fn effect_of(event: &Event) -> Result<Effect, Unreadable> {
         outbox::MESSAGE_CREATED => created(event),
         outbox::MESSAGE_EDITED => edited(event),
         outbox::MESSAGE_DELETED => deleted(event),
-        outbox::RECEIPT_READ => seen(event),
+        outbox::RECEIPT_READ => read_mark(event),
         outbox::PARTICIPANT_LEFT => departure(event),
         outbox::CLASS_MEMBER_ADDED => invitation(event),
         outbox::PUBLISHED => published(event),
@@ -200,9 +202,9 @@ struct Receipt<'a> {
     up_to_seq: u64,
 }
 
-fn seen(event: &Event) -> Result<Effect, Unreadable> {
+fn read_mark(event: &Event) -> Result<Effect, Unreadable> {
     let receipt: Receipt<'_> = read(&event.payload, "payload")?;
-    Ok(Effect::Read(Seen {
+    Ok(Effect::Read(ReadMark {
         conversation_id: id(receipt.conversation_id, "conversation_id")?,
         user_id: receipt.user_id,
         up_to_seq: receipt.up_to_seq,
@@ -239,8 +241,12 @@ impl Message {
     }
 
     /// The sender has read the conversation up to their own message.
-    pub fn seen_by_sender(&self) -> Seen {
-        Seen { conversation_id: self.conversation_id, user_id: self.sender_id.clone(), up_to_seq: self.seq }
+    pub fn mark_of_sender(&self) -> ReadMark {
+        ReadMark {
+            conversation_id: self.conversation_id,
+            user_id: self.sender_id.clone(),
+            up_to_seq: self.seq,
+        }
     }
 
     /// Whether the message may mention somebody.
@@ -262,8 +268,8 @@ impl Message {
 }
 
 /// The highest seq that each user has read in each conversation, sorted.
-pub fn furthest(seen: impl IntoIterator<Item = Seen>) -> Vec<Seen> {
-    let mut all: Vec<Seen> = seen.into_iter().collect();
+pub fn furthest(marks: impl IntoIterator<Item = ReadMark>) -> Vec<ReadMark> {
+    let mut all: Vec<ReadMark> = marks.into_iter().collect();
     // In descending order, the highest seq is the first of its group, and `dedup` keeps the first.
     all.sort_unstable_by(|a, b| b.cmp(a));
     all.dedup_by(|next, kept| next.conversation_id == kept.conversation_id && next.user_id == kept.user_id);
@@ -298,7 +304,7 @@ fn invitation(event: &Event) -> Result<Effect, Unreadable> {
         "role": added.role,
         "by": added.by,
     });
-    Ok(Effect::Given(Given {
+    Ok(Effect::Complete(CompleteNotification {
         user_id: added.user_id,
         kind: "class_invite".to_owned(),
         level: "info".to_owned(),
@@ -307,7 +313,7 @@ fn invitation(event: &Event) -> Result<Effect, Unreadable> {
         entity_type: Some("class".to_owned()),
         entity_id: Some(added.class.id),
         data: Some(data),
-        ..Given::of(event)
+        ..CompleteNotification::of(event)
     }))
 }
 
@@ -320,7 +326,7 @@ fn published(event: &Event) -> Result<Effect, Unreadable> {
         return Ok(own.map_or(Effect::Nothing, |user| Effect::Changed(user.to_owned())));
     };
     let data = notice.data.map(RawValue::get).map(|data| read(data, "data")).transpose()?;
-    let given = Given {
+    let notification = CompleteNotification {
         kind: notice.kind,
         level: notice.level,
         title: notice.title,
@@ -328,18 +334,18 @@ fn published(event: &Event) -> Result<Effect, Unreadable> {
         entity_type: notice.entity_type,
         entity_id: notice.entity_id,
         data,
-        ..Given::of(event)
+        ..CompleteNotification::of(event)
     };
     if let Some(user) = published.target.strip_prefix("user:") {
-        return Ok(Effect::Given(given.to(user)));
+        return Ok(Effect::Complete(notification.to(user)));
     }
     match published.target.strip_prefix("conv:").and_then(Id::parse) {
-        Some(conversation) => Ok(Effect::Everyone(conversation, given)),
+        Some(conversation) => Ok(Effect::Everyone(conversation, notification)),
         None => Err(format!("target `{}` has nobody to be notified", published.target)),
     }
 }
 
-impl Given {
+impl CompleteNotification {
     pub fn to(&self, user: &str) -> Self {
         Self { user_id: user.to_owned(), ..self.clone() }
     }
@@ -422,9 +428,9 @@ mod tests {
             let payload = json!({ "class": class, "user_id": "bo", "role": "student", "by": by });
             effect_of(&event("class.member.added", &payload)).unwrap()
         };
-        let Effect::Given(given) = added("tess") else { panic!("for one person") };
+        let Effect::Complete(notification) = added("tess") else { panic!("for one person") };
         assert_eq!(
-            (given.user_id.as_str(), given.kind.as_str(), given.title.as_str()),
+            (notification.user_id.as_str(), notification.kind.as_str(), notification.title.as_str()),
             ("bo", "class_invite", "CS101")
         );
         assert_eq!(added("bo"), Effect::Nothing);
@@ -438,14 +444,15 @@ mod tests {
             effect_of(&event("published", &payload))
         };
         let notice = json!({ "type": "match", "level": "alert", "title": "Now", "data": { "matchId": 31 } });
-        let Effect::Given(given) = publish("user:bo", notice.clone()).unwrap() else {
+        let Effect::Complete(notification) = publish("user:bo", notice.clone()).unwrap() else {
             panic!("for one person")
         };
-        assert_eq!((given.user_id.as_str(), given.data), ("bo", Some(json!({ "matchId": 31 }))));
-        let everyone = publish(&format!("conv:{CONVERSATION}"), notice.clone()).unwrap();
-        assert!(
-            matches!(everyone, Effect::Everyone(conversation, _) if conversation.to_string() == CONVERSATION)
+        assert_eq!(
+            (notification.user_id.as_str(), notification.data),
+            ("bo", Some(json!({ "matchId": 31 })))
         );
+        let everyone = publish(&format!("conv:{CONVERSATION}"), notice.clone()).unwrap();
+        assert!(matches!(everyone, Effect::Everyone(conversation, _) if conversation.to_string() == CONVERSATION));
         assert_eq!(publish("user:bo", Value::Null), Ok(Effect::Nothing));
         assert!(publish("topic:match:31", notice).unwrap_err().contains("nobody"));
     }
@@ -491,13 +498,13 @@ mod tests {
 
     #[test]
     fn the_highest_of_several_marks_counts() {
-        let seen = |user: &str, up_to_seq| Seen {
+        let mark = |user: &str, up_to_seq| ReadMark {
             conversation_id: Id::parse(CONVERSATION).unwrap(),
             user_id: user.to_owned(),
             up_to_seq,
         };
-        let all = furthest([seen("bo", 3), seen("ana", 7), seen("bo", 5), seen("bo", 4)]);
-        assert_eq!(all, [seen("ana", 7), seen("bo", 5)]);
+        let all = furthest([mark("bo", 3), mark("ana", 7), mark("bo", 5), mark("bo", 4)]);
+        assert_eq!(all, [mark("ana", 7), mark("bo", 5)]);
     }
 
     #[test]
