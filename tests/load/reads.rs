@@ -232,10 +232,10 @@ impl World {
 
     fn list_script(&self) -> String {
         // After the warm-up, order and counts come from Redis, and this is the only statement for Postgres.
-        const SEATS: &str = include_str!("../../handlers/lists/src/sql/seats.sql");
+        const MEMBERSHIPS: &str = include_str!("../../handlers/lists/src/sql/memberships.sql");
         let mine = "(select ids from public.generated_lists where n = :person)";
-        let seats = filled(SEATS, &["'person-' || :person", mine]);
-        format!("\\set person random(0, {})\n{seats};\n", self.size.people() - 1)
+        let memberships = filled(MEMBERSHIPS, &["'person-' || :person", mine]);
+        format!("\\set person random(0, {})\n{memberships};\n", self.size.people() - 1)
     }
 }
 

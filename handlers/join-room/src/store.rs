@@ -6,7 +6,7 @@ use sdk::{Id, Problem, Push, clock, params, postgres, time};
 
 use crate::rules::Heads;
 
-const SEATS: &str = include_str!("sql/seats.sql");
+const MEMBERSHIPS: &str = include_str!("sql/memberships.sql");
 const CONVERSATION: &str =
     "select app.conversation_text(conversation) from app.conversations as conversation where id = $1::uuid";
 const HEADS: &str = include_str!("sql/heads.sql");
@@ -19,7 +19,8 @@ const MISSED: &str = include_str!("sql/missed.sql");
 const ROWS_MAX: u64 = 256;
 
 sdk::rows! {
-    /// A conversation, and the user's relation to it.
+    /// A conversation, and the user's relation to it: `seated` if the user is a participant, `open` if it is
+    /// a public channel.
     pub struct Membership {
         id: Id, seated: bool, open: bool, seq: Option<u64>, change: u64, epoch: u32, epoch_name: String,
         common_seq: Option<u64>, common_change: Option<u64>,
@@ -75,7 +76,7 @@ pub fn memberships<'a>(
         return Ok(Vec::new());
     }
     let epochs: Vec<String> = ids.iter().map(|id| epoch_of(id).unwrap_or_default().to_owned()).collect();
-    Ok(postgres::query(SEATS, &params![user, ids, this_month(), epochs])?.all()?)
+    Ok(postgres::query(MEMBERSHIPS, &params![user, ids, this_month(), epochs])?.all()?)
 }
 
 /// A conversation as JSON.

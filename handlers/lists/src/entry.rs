@@ -1,45 +1,59 @@
-//! A conversation in a user's list, and its JSON. Pure: no host calls.
+//! A conversation in a user's list, and its JSON. `list` and `store` make entries, and `presence` then adds
+//! the presences. A role, a setting or a status is one of a few known words, so the JSON has it without
+//! escapes. Pure: no host calls.
 
 use sdk::Id;
 use serde_json::Value;
 
-#[derive(Debug, Default, PartialEq)]
-pub struct Presence {
-    pub status: String,
-    /// RFC 3339.
-    pub last_seen: Option<String>,
+/// A conversation as the user sees it who requested the list: the *reader*.
+#[derive(Debug, PartialEq)]
+pub struct Entry {
+    /// The id of the last message, or of the conversation if it has no message. It decides the place in the
+    /// list, newest first, and it is the cursor of the entry.
+    pub activity: Id,
+    /// The conversation as every response shows it: JSON text of an object with at least one field.
+    pub conversation: String,
+    /// The reader's role: `owner`, `admin`, `member` or `observer`.
+    pub role: String,
+    /// The reader's setting for this conversation: `all`, `mentions` or `none`.
+    pub notifications: String,
+    /// The seq up to which the reader has read the conversation.
+    pub last_read_seq: u64,
+    /// The number of text messages of others after `last_read_seq`, among the newest 10,000 messages.
+    pub unread: u64,
+    /// The preview of the last message: JSON text, `null` if there is no message.
+    pub last_message: String,
+    /// `None` if the conversation is not direct.
+    pub peer: Option<Peer>,
 }
 
-/// The other person of a direct conversation.
+/// The other user of a direct conversation.
 #[derive(Debug, PartialEq)]
 pub struct Peer {
     pub user_id: String,
     /// JSON text; `None` for a user who has never connected.
     pub profile: Option<String>,
-    /// Whether the list's user may see the peer's presence.
-    pub is_seen: bool,
-    /// `None` if it is unknown, because Redis is unavailable.
+    /// Whether the reader may see the peer's presence. If not, the peer is shown as `offline`.
+    pub is_visible: bool,
+    /// `None` until `presence` adds it. It stays `None`, and the JSON has `null`, if Redis does not answer.
     pub presence: Option<Presence>,
 }
 
+/// Whether a peer is online, as the handler `presence` keeps it in Redis.
 #[derive(Debug, PartialEq)]
-pub struct Entry {
-    /// The id of the last message. It decides the position in the list, and it is the cursor of the entry.
-    pub activity: Id,
-    /// The conversation as every response shows it: JSON text of an object.
-    pub text: String,
-    pub role: String,
-    pub notifications: String,
-    pub last_read_seq: u64,
-    pub unread: u64,
-    /// JSON text.
-    pub last: String,
-    pub peer: Option<Peer>,
+pub struct Presence {
+    /// `online`, `away`, `busy` or `offline`.
+    pub status: String,
+    /// The last sign of life of the peer's connections, in RFC 3339. `None` for a peer whom Redis does not
+    /// know, or who is not visible.
+    pub last_seen: Option<String>,
 }
 
 impl Entry {
+    /// The object of the response: the fields of the conversation, and then those of the reader.
     pub fn json(&self) -> String {
-        let open = self.text.strip_suffix('}').unwrap_or(&self.text);
+        // The last brace of the conversation is left out, and other fields follow.
+        let open = self.conversation.strip_suffix('}').unwrap_or(&self.conversation);
         let (peer, presence) = self.peer.as_ref().map_or((None, None), |peer| {
             let user_id = Value::from(peer.user_id.as_str());
             let profile = peer.profile.as_deref().unwrap_or("null");
@@ -55,7 +69,7 @@ impl Entry {
             self.notifications,
             self.last_read_seq,
             self.unread,
-            self.last,
+            self.last_message,
             peer.as_deref().unwrap_or("null"),
             presence.as_deref().unwrap_or("null"),
         )
@@ -70,12 +84,12 @@ mod tests {
     fn an_entry_has_the_conversation_and_the_users_own_fields() {
         let mut entry = Entry {
             activity: Id::at(1, &[0; 10]),
-            text: r#"{"id":"c","settings":{}}"#.into(),
+            conversation: r#"{"id":"c","settings":{}}"#.into(),
             role: "member".into(),
             notifications: "all".into(),
             last_read_seq: 3,
             unread: 2,
-            last: "null".into(),
+            last_message: "null".into(),
             peer: None,
         };
         let json: Value = serde_json::from_str(&entry.json()).unwrap();
@@ -84,7 +98,7 @@ mod tests {
 
         let presence = Presence { status: "online".into(), last_seen: None };
         entry.peer =
-            Some(Peer { user_id: "b\"o".into(), profile: None, is_seen: true, presence: Some(presence) });
+            Some(Peer { user_id: "b\"o".into(), profile: None, is_visible: true, presence: Some(presence) });
         let json: Value = serde_json::from_str(&entry.json()).unwrap();
         assert_eq!(json["peer"], serde_json::json!({ "user_id": "b\"o", "user": null }));
         assert_eq!(json["presence"]["status"], "online");

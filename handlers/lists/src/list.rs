@@ -197,12 +197,12 @@ fn count_of(meta: &Meta, counted: &Unread) -> Count {
 fn entry(position: &ListPosition, meta: &Meta, membership: Membership, count: Count) -> Entry {
     Entry {
         activity: position.activity,
-        text: membership.text,
+        conversation: membership.text,
         role: membership.role,
         notifications: membership.notifications,
         last_read_seq: count.last_read_seq,
         unread: count.unread,
-        last: meta.last.clone(),
+        last_message: meta.last.clone(),
         peer: store::peer(membership.peer, membership.profile, membership.is_seen),
     }
 }

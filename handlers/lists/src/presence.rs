@@ -6,17 +6,17 @@ use sdk::time;
 
 use crate::entry::{Entry, Presence};
 
-/// Adds the presence of each peer. If Redis fails, the presence stays unknown.
+/// Adds the presence of each peer. If Redis fails, every presence stays `None`.
 pub fn add(entries: &mut [Entry]) {
     let mut pipeline = Pipeline::new();
-    for peer in entries.iter().filter_map(|entry| entry.peer.as_ref()).filter(|peer| peer.is_seen) {
+    for peer in entries.iter().filter_map(|entry| entry.peer.as_ref()).filter(|peer| peer.is_visible) {
         pipeline.push(&["HMGET", &keys::presence(&peer.user_id), "status", "seen", "last_seen"]);
     }
     let Ok(replies) = pipeline.run() else { return };
     let mut replies = replies.iter();
     for peer in entries.iter_mut().filter_map(|entry| entry.peer.as_mut()) {
         // A peer whose presence the user may not see has the same presence as one who was never online.
-        let reply = if peer.is_seen { replies.next() } else { None };
+        let reply = if peer.is_visible { replies.next() } else { None };
         peer.presence = Some(shown(reply.map_or(&[], Reply::items)));
     }
 }

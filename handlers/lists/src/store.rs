@@ -4,6 +4,8 @@ use sdk::{Id, Problem, clock, params, postgres, time};
 
 use crate::entry::{Entry, Peer};
 
+// The fields have the names of the statements' columns. `is_seen`: whether the user may see the presence of
+// the peer. `text`: the conversation as JSON text. `last`: the preview of the last message as JSON text.
 sdk::rows! {
     /// The position of a conversation in a list.
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,7 +70,7 @@ pub fn metas(ids: &[Id]) -> Result<Vec<Meta>, Problem> {
 
 /// The user's memberships in conversations. A conversation that the user has left has none.
 pub fn memberships(user: &str, ids: &[Id]) -> Result<Vec<Membership>, Problem> {
-    Ok(postgres::query(include_str!("sql/seats.sql"), &params![user, ids])?.all()?)
+    Ok(postgres::query(include_str!("sql/memberships.sql"), &params![user, ids])?.all()?)
 }
 
 /// The user's unread counts. A conversation that the user has left has none.
@@ -87,19 +89,20 @@ impl Row {
     fn entry(self) -> Entry {
         Entry {
             activity: self.activity,
-            text: self.text,
+            conversation: self.text,
             role: self.role,
             notifications: self.notifications,
             last_read_seq: self.last_read_seq,
             unread: self.unread,
-            last: self.last,
+            last_message: self.last,
             peer: peer(self.peer, self.profile, self.is_seen),
         }
     }
 }
 
-pub fn peer(user_id: Option<String>, profile: Option<String>, is_seen: bool) -> Option<Peer> {
-    user_id.map(|user_id| Peer { user_id, profile, is_seen, presence: None })
+/// The peer of an entry whose presence is not read yet. Only a direct conversation has a `user_id`.
+pub fn peer(user_id: Option<String>, profile: Option<String>, is_visible: bool) -> Option<Peer> {
+    user_id.map(|user_id| Peer { user_id, profile, is_visible, presence: None })
 }
 
 /// The number of conversations and users that a rebuild visits.
