@@ -15,8 +15,8 @@ use crate::token::Token;
 /// The time without a frame that counts as silence. Absence has no event to wait for; a push takes
 /// milliseconds.
 const SILENCE: Duration = Duration::from_millis(150);
-/// Maximum number of unread pushes. More are a mistake of the test.
-const ASIDE_MAX: usize = 100_000;
+/// Maximum number of buffered frames. More are a mistake of the test.
+const BUFFERED_MAX: usize = 100_000;
 
 pub struct Client {
     pub user: String,
@@ -24,8 +24,8 @@ pub struct Client {
     pub session: Value,
     socket: Socket,
     room: Option<String>,
-    /// Pushes that came while the test waited for another frame.
-    aside: VecDeque<Value>,
+    /// Frames that came while the test waited for another one, oldest first.
+    buffered: VecDeque<Value>,
     requests: u64,
 }
 
@@ -60,7 +60,7 @@ impl Client {
             session: Value::Null,
             socket,
             room: None,
-            aside: VecDeque::new(),
+            buffered: VecDeque::new(),
             requests: 0,
         }
     }
@@ -69,21 +69,20 @@ impl Client {
     pub async fn enter(&mut self, conversation: &str) -> u64 {
         let reply = self.request("subscribe", json!({"conversation_ids": [conversation]})).await;
         let subscribed = reply.expect("subscribed");
-        self.forget_pushes();
+        self.clear_buffered();
         assert_eq!(subscribed["conversation_ids"], json!([conversation]), "{subscribed}");
         self.room = Some(conversation.to_owned());
         subscribed["heads"][conversation].as_u64().expect("a head for the conversation")
     }
 
-    /// Drops the frames that were put aside: they came before the awaited reply (offline delivery, for
-    /// example).
-    pub fn forget_pushes(&mut self) {
-        self.aside.clear();
+    /// Drops the buffered frames: they came before the awaited reply (offline delivery, for example).
+    pub fn clear_buffered(&mut self) {
+        self.buffered.clear();
     }
 
-    /// The payloads of the frames of this type that were put aside.
-    pub fn aside_of(&self, frame_type: &str) -> Vec<Value> {
-        let fitting = self.aside.iter().filter(|frame| frame["type"] == frame_type);
+    /// The payloads of the buffered frames of this type. It reads nothing more, and leaves them buffered.
+    pub fn buffered(&self, frame_type: &str) -> Vec<Value> {
+        let fitting = self.buffered.iter().filter(|frame| frame["type"] == frame_type);
         fitting.map(|frame| frame["payload"].clone()).collect()
     }
 
@@ -105,14 +104,14 @@ impl Client {
         self.reply_to(&json!(id)).await
     }
 
-    /// Waits for the reply with this id; earlier frames are put aside.
+    /// Waits for the reply with this id; earlier frames are buffered.
     pub async fn reply_to(&mut self, id: &Value) -> Reply {
         loop {
             let frame = self.read(&format!("the reply to {id}")).await;
             if frame.get("id") == Some(id) {
                 return Reply(frame);
             }
-            self.put_aside(frame);
+            self.buffer(frame);
         }
     }
 
@@ -131,21 +130,21 @@ impl Client {
         self.socket.write_raw(bytes).await
     }
 
-    /// Waits for the next frame that matches, whole. The others are put aside.
+    /// Waits for the next frame that matches, whole. The others are buffered.
     pub async fn expect_frame(&mut self, what: &str, meant: impl Fn(&Value) -> bool) -> Value {
-        if let Some(place) = self.aside.iter().position(&meant) {
-            return self.aside.remove(place).unwrap_or_default();
+        if let Some(place) = self.buffered.iter().position(&meant) {
+            return self.buffered.remove(place).unwrap_or_default();
         }
         loop {
             let frame = self.read(what).await;
             if meant(&frame) {
                 return frame;
             }
-            self.put_aside(frame);
+            self.buffer(frame);
         }
     }
 
-    /// Waits for the next push of this type and returns its payload. Pushes of other types are put aside.
+    /// Waits for the next push of this type and returns its payload. Pushes of other types are buffered.
     pub async fn expect(&mut self, frame_type: &str) -> Value {
         self.expect_where(frame_type, |_| true).await
     }
@@ -153,22 +152,22 @@ impl Client {
     /// Waits for the next push of this type whose payload matches.
     pub async fn expect_where(&mut self, frame_type: &str, meant: impl Fn(&Value) -> bool) -> Value {
         let fits = |frame: &Value| frame["type"] == frame_type && meant(&frame["payload"]);
-        if let Some(place) = self.aside.iter().position(fits) {
-            return self.aside.remove(place).map(|mut frame| frame["payload"].take()).unwrap_or_default();
+        if let Some(place) = self.buffered.iter().position(fits) {
+            return self.buffered.remove(place).map(|mut frame| frame["payload"].take()).unwrap_or_default();
         }
         loop {
             let mut frame = self.read(frame_type).await;
             if fits(&frame) {
                 return frame["payload"].take();
             }
-            self.put_aside(frame);
+            self.buffer(frame);
         }
     }
 
-    /// The payload of a push of this type that was put aside. It reads nothing more.
-    pub fn aside(&mut self, frame_type: &str) -> Option<Value> {
-        let place = self.aside.iter().position(|frame| frame["type"] == frame_type)?;
-        self.aside.remove(place).map(|mut frame| frame["payload"].take())
+    /// Takes the oldest buffered push of this type and returns its payload. It reads nothing more.
+    pub fn take_buffered(&mut self, frame_type: &str) -> Option<Value> {
+        let place = self.buffered.iter().position(|frame| frame["type"] == frame_type)?;
+        self.buffered.remove(place).map(|mut frame| frame["payload"].take())
     }
 
     /// The next message of the entered conversation, which must be this one.
@@ -186,26 +185,26 @@ impl Client {
 
     /// The next frame without an `id`.
     pub async fn next_push(&mut self) -> Value {
-        match self.aside.pop_front() {
+        match self.buffered.pop_front() {
             Some(frame) => frame,
             None => self.read("any push").await,
         }
     }
 
-    /// The next push about messages. Other pushes, such as notifications, come at any time and are put aside.
+    /// The next push about messages. Other pushes, such as notifications, come at any time and are buffered.
     pub async fn next_message_push(&mut self) -> Value {
         loop {
-            if let Some(place) = self.aside.iter().position(is_about_messages) {
-                return self.aside.remove(place).expect("it was found");
+            if let Some(place) = self.buffered.iter().position(is_about_messages) {
+                return self.buffered.remove(place).expect("it was found");
             }
             let frame = self.read("a push about messages").await;
-            self.put_aside(frame);
+            self.buffer(frame);
         }
     }
 
     /// The next frame, or the code of the close that ended the connection.
     pub async fn next_or_close(&mut self) -> Result<Value, u16> {
-        if let Some(frame) = self.aside.pop_front() {
+        if let Some(frame) = self.buffered.pop_front() {
             return Ok(frame);
         }
         match self.incoming("a frame or the end").await {
@@ -223,9 +222,9 @@ impl Client {
         payload
     }
 
-    /// Checks that no message, edit or deletion arrives, and that none was put aside.
+    /// Checks that no message, edit or deletion arrives, and that none is buffered.
     pub async fn expect_silence(&mut self) {
-        if let Some(frame) = self.aside.iter().find(|frame| is_about_messages(frame)) {
+        if let Some(frame) = self.buffered.iter().find(|frame| is_about_messages(frame)) {
             panic!("{}: silence expected, came {frame}", self.user);
         }
         let silence = tokio::time::sleep(SILENCE);
@@ -239,24 +238,25 @@ impl Client {
                 Incoming::Json(frame) if is_about_messages(&frame) => {
                     panic!("{}: silence expected, came {frame}", self.user)
                 }
-                Incoming::Json(frame) => self.put_aside(frame),
+                Incoming::Json(frame) => self.buffer(frame),
                 end => panic!("{}: silence expected, came {end:?}", self.user),
             }
         }
     }
 
-    /// Waits for the close of the connection and returns its code. Earlier frames are put aside.
+    /// Waits for the close of the connection and returns its code. Earlier frames are buffered.
     pub async fn expect_close(&mut self) -> u16 {
         loop {
             match self.incoming("a close frame").await {
-                Incoming::Json(frame) => self.put_aside(frame),
+                Incoming::Json(frame) => self.buffer(frame),
                 Incoming::Closed(code, _) => return code,
                 Incoming::Lost(why) => panic!("{}: lost without a close frame: {why}", self.user),
             }
         }
     }
 
-    /// Checks that the connection is open, and that everything sent before was handled.
+    /// Checks that the connection is open, and that everything sent before was handled. Pushes that the host
+    /// sent before its answer are then buffered.
     pub async fn expect_alive(&mut self) {
         self.request("ping", json!({})).await.expect("pong");
     }
@@ -270,8 +270,8 @@ impl Client {
 
     async fn incoming(&mut self, what: &str) -> Incoming {
         let Ok(incoming) = tokio::time::timeout(PATIENCE, self.socket.next()).await else {
-            let types: Vec<_> = self.aside.iter().map(|frame| &frame["type"]).collect();
-            panic!("{}: waited {PATIENCE:?} in vain for {what}; put aside: {types:?}", self.user)
+            let types: Vec<_> = self.buffered.iter().map(|frame| &frame["type"]).collect();
+            panic!("{}: waited {PATIENCE:?} in vain for {what}; buffered: {types:?}", self.user)
         };
         if let Incoming::Json(frame) = &incoming
             && let Some(complaint) = description::complaint(frame)
@@ -281,9 +281,9 @@ impl Client {
         incoming
     }
 
-    fn put_aside(&mut self, frame: Value) {
-        assert!(self.aside.len() < ASIDE_MAX, "{}: nobody reads these pushes", self.user);
-        self.aside.push_back(frame);
+    fn buffer(&mut self, frame: Value) {
+        assert!(self.buffered.len() < BUFFERED_MAX, "{}: nobody reads these pushes", self.user);
+        self.buffered.push_back(frame);
     }
 }
 

@@ -14,7 +14,7 @@ impl Host {
         self.rest_with(token).post("/internal/v1/publish", body).await
     }
 
-    /// Makes a notification for a user, as an internal system.
+    /// Makes a notification with this title for a user, as an internal system.
     pub async fn notice(&self, user: &str, title: &str) {
         let body = json!({"target": format!("user:{user}"), "type": "notice", "payload": {},
             "notify": {"title": title}});
@@ -34,7 +34,8 @@ impl Host {
         .await;
     }
 
-    /// Types and titles of a user's notifications, oldest first.
+    /// The type and the body of each of a user's notifications, oldest first. It first waits until every
+    /// consumer has read the outbox.
     pub async fn notified(&self, user: &str) -> Vec<(String, String)> {
         self.outbox_read().await;
         let page = self.notifications(user, "?limit=100").await;

@@ -303,7 +303,7 @@ async fn a_returning_client_gets_missed_changes() {
             let payload =
                 json!({"conversation_ids": [room], "positions": {(room.as_str()): {"seq": 3, "change": after}}});
             let subscribed = bo.request("subscribe", payload).await.expect("subscribed");
-            bo.forget_pushes();
+            bo.clear_buffered();
             assert_eq!((&subscribed["heads"][&room], &subscribed["changes"][&room]), (&json!(4), &json!(3)));
             // A missed message comes in its present version.
             assert_eq!(bo.next_message_push().await["payload"]["message"]["content"], "third, edited");

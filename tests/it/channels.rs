@@ -216,7 +216,7 @@ async fn owner_and_admins_change_a_conversation() {
         host.rest("ana").patch(&path, json!({"slug": null})).await.expect(200);
         host.rest("ana").get(&by_slug).await.expect_problem(404, "not_found");
         // A request without changes changes nothing.
-        bo.forget_pushes();
+        bo.clear_buffered();
         host.rest("ana").patch(&path, json!({})).await.expect(200);
         host.rest("bo").patch(&path, json!({"name": "mine"})).await.expect_problem(403, "forbidden");
         host.rest("eve").patch(&path, json!({"name": "mine"})).await.expect_problem(404, "not_found");

@@ -39,7 +39,7 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
         until("the guest to listen", async || {
             say(host, "cy", "are you there?").await;
             cy.expect_alive().await;
-            cy.aside("seen")
+            cy.take_buffered("seen")
         })
         .await;
 
@@ -107,7 +107,7 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
         }
         assert_eq!(host.switchboard(&["events", "drop", "x"]).await.0, 2);
         cy.expect_alive().await;
-        assert!(cy.aside("seen").is_none(), "what was dropped was delivered");
+        assert!(cy.take_buffered("seen").is_none(), "what was dropped was delivered");
     })
     .await;
 }
@@ -136,7 +136,7 @@ async fn a_consumer_with_a_pace_gets_the_events_of_each_interval_together() {
         until("the guest to listen", async || {
             say(host, "bo", "are you there?").await;
             bo.expect_alive().await;
-            bo.aside("seen")
+            bo.take_buffered("seen")
         })
         .await;
         let before = calls(host, "poisoned").await;

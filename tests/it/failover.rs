@@ -185,7 +185,7 @@ async fn after_a_failover_that_lost_messages_all_clients_agree_with_postgres() {
 async fn resume(client: &mut Client, room: &str, position: Value) -> Value {
     let reply =
         client.request("subscribe", json!({"conversation_ids": [room], "positions": {room: position}})).await;
-    client.forget_pushes();
+    client.clear_buffered();
     reply.expect("subscribed")
 }
 

@@ -115,7 +115,7 @@ impl Life {
         let positions: BTreeMap<_, _> = self.rooms.iter().map(|room| (room, seq)).collect();
         self.client.write(json!({"type": "delivered", "payload": {"positions": positions}})).await;
         self.client.expect_alive().await;
-        self.client.forget_pushes();
+        self.client.clear_buffered();
     }
 }
 

@@ -149,16 +149,16 @@ async fn a_client_that_does_not_read_is_closed_and_loses_nothing() {
                 ana.send(&long_text()).await.expect_sent();
                 sent += 1;
             }
-            ana.forget_pushes();
+            ana.clear_buffered();
         }
         drop(bo);
         // The close frame may not reach a client that reads nothing. The next connection delivers the unread
         // messages.
         let mut bo = host.client("bo").await;
-        bo.forget_pushes();
+        bo.clear_buffered();
         let resume = json!({"conversation_ids": [room], "positions": {(room.as_str()): sent - 20}});
         bo.request("subscribe", resume).await.expect("subscribed");
-        bo.forget_pushes();
+        bo.clear_buffered();
         for seq in sent - 19..=sent + 1 {
             assert_eq!(bo.expect("message.new").await["message"]["seq"], seq);
         }
@@ -204,7 +204,7 @@ async fn after_an_outage_of_the_bus_the_host_fills_the_gap_or_sends_a_resync() {
         for n in 0..1_010 {
             ana.send(&format!("many {n}")).await.expect_sent();
         }
-        ana.forget_pushes();
+        ana.clear_buffered();
         proxy.cut();
         proxy.heal();
         // Pages that it fetched while it was cut off count as well: it either sent everything, or reported
@@ -214,13 +214,13 @@ async fn after_an_outage_of_the_bus_the_host_fills_the_gap_or_sends_a_resync() {
         if end["type"] == "resync" {
             assert_eq!(end["payload"]["conversation_ids"], json!([room]));
         } else {
-            let told = bo.aside_of("message.new");
+            let told = bo.buffered("message.new");
             assert_eq!(told.len(), 1_009, "each once, in order");
             assert!(
                 told.iter().enumerate().all(|(n, push)| push["message"]["content"] == format!("many {n}"))
             );
         }
-        bo.forget_pushes();
+        bo.clear_buffered();
         // The subscription still exists.
         until("the node to hear again", async || there.admin.ready().await.then_some(())).await;
         ana.send("the newest").await.expect_sent();

@@ -119,7 +119,7 @@ async fn typing_is_pushed_a_few_times_in_ten_seconds() {
         ana.send("the last").await.expect_sent();
         bo.expect_message("the last").await;
         // A window has six, and the frames may fall into two windows.
-        let (starts, stops) = (bo.aside_of("typing.start").len(), bo.aside_of("typing.stop").len());
+        let (starts, stops) = (bo.buffered("typing.start").len(), bo.buffered("typing.stop").len());
         assert!((1..=12).contains(&starts) && stops <= starts, "{starts} starts, {stops} stops of 50");
     })
     .await;
@@ -138,7 +138,7 @@ async fn pings_beyond_the_limit_are_answered_once() {
         ana.write(json!({"type": "ping", "id": "end"})).await;
         ana.reply_to(&json!("end")).await.expect_error("rate_limited");
         // One answer for each second that the pings take.
-        let errors = ana.aside_of("error").len();
+        let errors = ana.buffered("error").len();
         assert!((1..=2).contains(&errors), "{errors} answers to 195 pings");
     })
     .await;

@@ -44,7 +44,7 @@ async fn a_client_resumes_on_the_other_node() {
         let payload = json!({"conversation_ids": [room], "positions": {(room.as_str()): 1}});
         let subscribed = bo.request("subscribe", payload).await.expect("subscribed");
         assert_eq!(subscribed["heads"][&room], 4);
-        bo.forget_pushes();
+        bo.clear_buffered();
         ana.send("new").await.expect_sent();
         for content in ["missed 0", "missed 1", "missed 2", "new"] {
             assert_eq!(bo.expect("message.new").await["message"]["content"], content);

@@ -1,4 +1,5 @@
-//! Notifications: each person gets each one exactly once, whatever happens to the handler.
+//! Notifications: each event makes one row for each user, whatever happens to the handler. The push may be
+//! repeated while the user has neither read nor deleted the notification.
 
 mod follow;
 mod inbox;
@@ -10,21 +11,23 @@ use switchboard_tests::patience::until;
 use switchboard_tests::proxy::Proxy;
 use switchboard_tests::services::{self, Redis};
 
+/// What [`Host::notified`] returns for notifications of these types and bodies.
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
     expected.iter().map(|(kind, body)| ((*kind).to_owned(), (*body).to_owned())).collect()
 }
 
 /// Sends a message by REST, so that no client needs to look at the conversation.
-async fn say(host: &Host, user: &str, room: &str, body: Value) {
+async fn send_by_rest(host: &Host, user: &str, room: &str, body: Value) {
     host.rest(user).post(&format!("/api/v1/conversations/{room}/messages"), body).await.expect(201);
 }
 
-async fn mute(host: &Host, user: &str, room: &str, setting: &str) {
+/// Sets for which messages of the conversation the user is notified: `all`, `mentions` or `none`.
+async fn set_notifications(host: &Host, user: &str, room: &str, setting: &str) {
     let path = format!("/api/v1/conversations/{room}/participants/{user}");
     host.rest(user).patch(&path, json!({"notifications": setting})).await.expect(200);
 }
 
-async fn named(host: &Host, user: &str, username: &str) {
+async fn set_username(host: &Host, user: &str, username: &str) {
     host.rest(user).put("/api/v1/users/me", json!({"username": username})).await.expect(200);
 }
 
@@ -35,12 +38,12 @@ fn id_of(push: &Value) -> String {
 #[tokio::test]
 async fn a_user_who_is_not_looking_is_notified_once() {
     Host::test(Options::default(), async |host| {
-        let (mut ana, mut looking) = host.two_members("lobby").await;
+        let (mut ana, mut bo) = host.two_members("lobby").await;
         let room = ana.room().to_owned();
         let path = format!("/api/v1/conversations/{room}/participants");
         host.rest("ana").post(&path, json!({"user_id": "cy"})).await.expect(201);
-        // Another device of his, which looks at no conversation.
-        let _pocket = host.client("bo").await;
+        // Another device of bo. It is subscribed to no conversation, so it looks at none.
+        let _other_device = host.client("bo").await;
         let mut cy = host.client("cy").await;
         let sent = ana.send("are you there?").await.expect_sent();
         let pushed = cy.expect("notification.new").await;
@@ -58,16 +61,16 @@ async fn a_user_who_is_not_looking_is_notified_once() {
         );
         assert_eq!(notification["data"]["conversation_id"], room);
         assert_eq!(notification["read_at"], Value::Null);
-        looking.expect_message("added").await;
-        looking.expect_message("are you there?").await;
-        // Bo saw the message itself on one of his devices, and Ana wrote it. A join causes no notification.
+        bo.expect_message("added").await;
+        bo.expect_message("are you there?").await;
+        // Bo looks at the conversation on one device, and Ana is the sender. A join causes no notification.
         assert_eq!(host.notified("cy").await, pairs(&[("new_message", "are you there?")]));
         assert_eq!(host.notified("bo").await, []);
         assert_eq!(host.notified("ana").await, []);
 
-        looking.request("unsubscribe", json!({"conversation_ids": [room]})).await.expect("unsubscribed");
+        bo.request("unsubscribe", json!({"conversation_ids": [room]})).await.expect("unsubscribed");
         ana.send("and now?").await.expect_sent();
-        looking.expect("notification.new").await;
+        bo.expect("notification.new").await;
         assert_eq!(host.notified("bo").await, pairs(&[("new_message", "and now?")]));
     })
     .await;
@@ -78,22 +81,27 @@ async fn a_mention_replaces_the_message_notification_and_ignores_mutes() {
     Host::test(Options::default(), async |host| {
         let users = ["ana", "bo", "cy", "dee", "eve"];
         let room = host.group("lobby", &users).await;
-        named(host, "bo", "Bo_the-1st").await;
-        named(host, "fay", "fay").await;
-        mute(host, "cy", &room, "mentions").await;
-        mute(host, "dee", &room, "none").await;
+        set_username(host, "bo", "Bo_the-1st").await;
+        set_username(host, "fay", "fay").await;
+        set_notifications(host, "cy", &room, "mentions").await;
+        set_notifications(host, "dee", &room, "none").await;
         // Eve looks at the conversation, and still gets notifications for her.
         host.client("eve").await.enter(&room).await;
         let mut eve = host.client("eve").await;
         eve.enter(&room).await;
 
-        say(host, "ana", &room, json!({"content": "hello all"})).await;
+        send_by_rest(host, "ana", &room, json!({"content": "hello all"})).await;
         let all =
             json!({"content": "you all", "mentions": ["ana", "bo", "cy", "dee", "eve", "fay", "nobody"]});
-        say(host, "ana", &room, all).await;
-        say(host, "ana", &room, json!({"content": "you, @bo_THE-1ST! mail fay@fay.net, @fay, @nobody"}))
-            .await;
-        say(host, "ana", &room, json!({"content": "twice @bo_the-1st", "mentions": ["bo"]})).await;
+        send_by_rest(host, "ana", &room, all).await;
+        send_by_rest(
+            host,
+            "ana",
+            &room,
+            json!({"content": "you, @bo_THE-1ST! mail fay@fay.net, @fay, @nobody"}),
+        )
+        .await;
+        send_by_rest(host, "ana", &room, json!({"content": "twice @bo_the-1st", "mentions": ["bo"]})).await;
 
         let (at_bo, twice) = ("you, @bo_THE-1ST! mail fay@fay.net, @fay, @nobody", "twice @bo_the-1st");
         assert_eq!(
@@ -121,8 +129,8 @@ async fn in_a_large_conversation_only_mentions_notify() {
         let small = host.group("small", &["ana", "bo", "cy"]).await;
         let large = host.group("large", &["ana", "bo", "cy", "dee"]).await;
         for room in [&small, &large] {
-            say(host, "ana", room, json!({"content": "hello"})).await;
-            say(host, "ana", room, json!({"content": "bo", "mentions": ["bo"]})).await;
+            send_by_rest(host, "ana", room, json!({"content": "hello"})).await;
+            send_by_rest(host, "ana", room, json!({"content": "bo", "mentions": ["bo"]})).await;
         }
         assert_eq!(
             host.notified("bo").await,
@@ -134,18 +142,20 @@ async fn in_a_large_conversation_only_mentions_notify() {
     .await;
 }
 
-/// Messages in two conversations, with and without mentions, from people who take turns. Returns the number
-/// of bo's notifications.
-async fn talk(host: &Host, rooms: &[String], from: usize) -> usize {
+/// Ana and cy send ten messages by turns in these conversations, numbered from `first`. Some mention bo.
+/// Returns the number of bo's notifications for them, which is 10.
+async fn send_ten(host: &Host, rooms: &[String], first: usize) -> usize {
     let messages = 10;
-    for n in from..from + messages {
+    for n in first..first + messages {
         let mentions = if n % 3 == 0 { json!(["bo"]) } else { json!([]) };
         let body = json!({"content": format!("message {n}"), "mentions": mentions});
-        say(host, if n % 2 == 0 { "ana" } else { "cy" }, &rooms[n % rooms.len()], body).await;
+        send_by_rest(host, if n % 2 == 0 { "ana" } else { "cy" }, &rooms[n % rooms.len()], body).await;
     }
     messages
 }
 
+/// Waits until every consumer has read the outbox. Then the user must have this number of rows, deleted ones
+/// included, and no two for the same entity with the same title.
 async fn expect_rows(host: &Host, user: &str, expected: usize) {
     host.outbox_read().await;
     let query = format!(
@@ -163,35 +173,39 @@ async fn a_repeated_event_makes_no_second_notification() {
         for name in ["one", "two"] {
             rooms.push(host.group(name, &["ana", "bo", "cy"]).await);
         }
-        let expected = talk(host, &rooms, 0).await;
+        let of_messages = send_ten(host, &rooms, 0).await;
         host.notice("bo", "from outside").await;
-        let of_room = json!({"target": format!("conv:{}", rooms[0]), "type": "lesson.moved", "payload": {},
+        let to_room = json!({"target": format!("conv:{}", rooms[0]), "type": "lesson.moved", "payload": {},
             "notify": {"type": "progress", "title": "for all"}});
-        host.publish(of_room).await.expect(202);
-        expect_rows(host, "bo", expected + 2).await;
+        host.publish(to_room).await.expect(202);
+        // Two more: one for bo alone, and one for everyone in the first conversation.
+        let rows = of_messages + 2;
+        expect_rows(host, "bo", rows).await;
         let before = host.notifications("bo", "").await;
         let read = before["notifications"][0]["id"].as_str().unwrap().to_owned();
         let deleted = before["notifications"][1]["id"].as_str().unwrap().to_owned();
         host.rest("bo").put(&format!("/api/v1/notifications/{read}/read"), json!({})).await.expect(200);
         host.rest("bo").delete(&format!("/api/v1/notifications/{deleted}")).await.expect(204);
-        let standing = host.notifications("bo", "?limit=100").await;
+        let list = host.notifications("bo", "?limit=100").await;
 
         for _ in 0..2 {
             host.terminate();
             assert!(host.ended().await.success());
+            // Every event since the beginning comes again.
             let rewind = "update switchboard.cursors set high = 0, holes = '[]' where consumer = 'notify'";
             host.database.connect().await.run(rewind).await;
             host.start().await;
             let mut bo = host.client("bo").await;
-            expect_rows(host, "bo", expected + 2).await;
-            // Read ones stay read, deleted ones stay deleted, and he gets no push about them.
-            assert_eq!(host.notifications("bo", "?limit=100").await, standing);
+            expect_rows(host, "bo", rows).await;
+            // A read notification stays read, a deleted one stays deleted, and neither is pushed again.
+            assert_eq!(host.notifications("bo", "?limit=100").await, list);
             bo.expect_alive().await;
-            while let Some(again) = bo.aside("notification.new") {
-                assert!(id_of(&again) != read && id_of(&again) != deleted, "told again of {again}");
+            while let Some(again) = bo.take_buffered("notification.new") {
+                assert!(id_of(&again) != read && id_of(&again) != deleted, "pushed again: {again}");
             }
         }
-        assert_eq!(standing["unread"], expected);
+        // One was read and one deleted.
+        assert_eq!(list["unread"], rows - 2);
     })
     .await;
 }
@@ -209,7 +223,7 @@ async fn a_node_killed_between_write_and_ack_makes_no_second_notification() {
         for kill in 0..3 {
             // The bus is frozen: the row is written, and then the handler waits to push.
             proxy.freeze();
-            say(host, "ana", &room, json!({"content": format!("message {kill}")})).await;
+            send_by_rest(host, "ana", &room, json!({"content": format!("message {kill}")})).await;
             let written = format!("select from app.notifications where user_id = 'bo' offset {kill}");
             let connection = host.database.connect().await;
             until("the row to be written", async || {
@@ -236,8 +250,8 @@ async fn two_nodes_notify_every_device_once() {
         let rooms =
             [host.group("one", &["ana", "bo", "cy"]).await, host.group("two", &["ana", "bo", "cy"]).await];
         let (mut here, mut there) = (host.client("bo").await, other.client("bo").await);
-        let mut expected = talk(host, &rooms, 0).await;
-        let mut told: Vec<Vec<String>> = Vec::new();
+        let mut expected = send_ten(host, &rooms, 0).await;
+        let mut pushed: Vec<Vec<String>> = Vec::new();
         for device in [&mut here, &mut there] {
             let mut ids = Vec::new();
             for _ in 0..expected {
@@ -245,23 +259,26 @@ async fn two_nodes_notify_every_device_once() {
             }
             ids.sort();
             ids.dedup();
-            told.push(ids);
+            pushed.push(ids);
         }
-        assert_eq!(told[0].len(), expected);
-        assert_eq!(told[0], told[1]);
+        assert_eq!(pushed[0].len(), expected);
+        assert_eq!(pushed[0], pushed[1]);
 
         // A read on one device is pushed to the other, from either node.
         let read =
-            there.request("notification.read", json!({"id": told[0][0]})).await.expect("notification.ok");
-        assert_eq!(read["id"], told[0][0]);
-        let heard = here.expect("notification.read").await;
-        assert_eq!((&heard["id"], &heard["unread"]), (&json!(told[0][0]), &json!(expected - 1)));
+            there.request("notification.read", json!({"id": pushed[0][0]})).await.expect("notification.ok");
+        assert_eq!(read["id"], pushed[0][0]);
+        let pushed_read = here.expect("notification.read").await;
+        assert_eq!(
+            (&pushed_read["id"], &pushed_read["unread"]),
+            (&json!(pushed[0][0]), &json!(expected - 1))
+        );
 
         // A node dies with its shards during the work.
         drop(there);
-        expected += talk(host, &rooms, expected).await;
+        expected += send_ten(host, &rooms, expected).await;
         other.kill().await;
-        expected += talk(host, &rooms, expected).await;
+        expected += send_ten(host, &rooms, expected).await;
         expect_rows(host, "bo", expected).await;
         expect_rows(host, "ana", expected / 2).await;
         drop(here);
@@ -280,8 +297,8 @@ async fn an_invitation_to_a_class_notifies_the_invited_user() {
         let members = format!("/api/v1/classes/{}/members", class["id"].as_str().unwrap());
         tess.post(&members, json!({"user_id": "bo", "role": "student"})).await.expect(201);
         host.rest("cy").post("/api/v1/classes/join", json!({"code": "CS101"})).await.expect(200);
-        let told = bo.expect("notification.new").await;
-        let notification = &told["notification"];
+        let push = bo.expect("notification.new").await;
+        let notification = &push["notification"];
         assert_eq!(
             (&notification["type"], &notification["title"]),
             (&json!("class_invite"), &json!("Computing"))

@@ -19,7 +19,7 @@ async fn offline_frames(client: &mut Client) -> Vec<Value> {
     client.expect_alive().await;
     let mut frames = Vec::new();
     for frame_type in ["message.new", "resync"] {
-        frames.extend(client.aside_of(frame_type));
+        frames.extend(client.buffered(frame_type));
     }
     frames
 }

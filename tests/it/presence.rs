@@ -29,7 +29,7 @@ async fn writes(host: &Host, user: &str, room: &str) {
 
 /// The presence pushes about a person that this client received without asking.
 fn unasked(client: &Client, user: &str) -> Vec<Value> {
-    client.aside_of("presence.update").into_iter().filter(|push| push["user_id"] == user).collect()
+    client.buffered("presence.update").into_iter().filter(|push| push["user_id"] == user).collect()
 }
 
 /// All events of these types about a user so far, in order.
@@ -132,7 +132,7 @@ async fn only_users_who_share_a_conversation_see_presence() {
         assert!(gone["last_seen"].is_string(), "{gone}");
         for client in [&mut cy, &mut eve] {
             client.expect_alive().await;
-            assert!(client.aside_of("presence.update").is_empty());
+            assert!(client.buffered("presence.update").is_empty());
         }
     })
     .await;
@@ -375,7 +375,7 @@ async fn only_engaged_users_get_presence() {
         host.outbox_read().await;
         for client in &mut clients[2..] {
             client.expect_silence().await;
-            assert_eq!(client.aside_of("presence.update"), Vec::<Value>::new());
+            assert_eq!(client.buffered("presence.update"), Vec::<Value>::new());
         }
         is_seen(host, "tess", "bo", "busy").await;
         assert_eq!(seen(host, "cy", "bo").await["status"], "offline");

@@ -41,7 +41,7 @@ async fn a_topic_reaches_its_subscribers_in_order() {
             let to_them = json!({"target": format!("user:{}", client.user), "type": "last", "payload": {}});
             host.publish(to_them).await.expect(202);
             client.expect("last").await;
-            assert!(client.aside("tournament.start").is_none());
+            assert!(client.take_buffered("tournament.start").is_none());
         }
     })
     .await;
@@ -70,7 +70,7 @@ async fn a_user_and_a_conversation_are_reached_on_every_node() {
             let notification = &told["notification"];
             assert_eq!(notification["type"], "progress");
             assert_eq!((&notification["level"], &notification["data"]["hour"]), (&json!("warning"), &json!(12)));
-            assert!(device.aside("lesson.moved").is_none());
+            assert!(device.take_buffered("lesson.moved").is_none());
         }
         assert_eq!(host.notified("bo").await.len(), 1);
         drop((here, there, ana));
@@ -219,7 +219,7 @@ async fn a_publication_with_a_key_is_published_once() {
             bo.expect("once").await;
         }
         bo.expect_alive().await;
-        assert!(bo.aside("once").is_none());
+        assert!(bo.take_buffered("once").is_none());
     })
     .await;
 }

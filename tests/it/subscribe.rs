@@ -19,7 +19,7 @@ async fn missed_messages_come_in_order_before_new_ones() {
         let mut bo = host.client("bo").await;
         let payload = json!({"conversation_ids": [room], "positions": {(room.as_str()): 2}});
         let subscribed = bo.request("subscribe", payload).await.expect("subscribed");
-        bo.forget_pushes();
+        bo.clear_buffered();
         assert_eq!(subscribed["heads"][&room], 6);
         ana.send("new").await.expect_sent();
         for (seq, content) in (3..).zip(["missed 2", "missed 3", "missed 4", "missed 5", "new"]) {
@@ -182,7 +182,7 @@ async fn resuming_under_load_leaves_nothing_out() {
             let mut bo = host.client("bo").await;
             let payload = json!({"conversation_ids": [room], "positions": {(room.as_str()): position}});
             let subscribed = bo.request("subscribe", payload).await.expect("subscribed");
-            bo.forget_pushes();
+            bo.clear_buffered();
             let head = subscribed["heads"][&room].as_u64().unwrap();
             while position < head + 5 {
                 let push = bo.expect("message.new").await;
@@ -237,7 +237,7 @@ async fn a_user_who_rejoins_before_the_leave_is_delivered_stays_subscribed() {
         bo.expect_message("you again").await;
         // A member who stays away gets nothing, not even about the returned ones.
         cy.expect_where("member.left", |left| left["user_id"] == "cy").await;
-        cy.forget_pushes();
+        cy.clear_buffered();
         cy.expect_silence().await;
     })
     .await;

@@ -117,7 +117,7 @@ async fn a_client_that_does_not_read_over_tls_is_closed_too() {
             for _ in 0..200 {
                 ana.send(&text).await.expect_sent();
             }
-            ana.forget_pushes();
+            ana.clear_buffered();
         }
         drop(bo);
         ana.expect_alive().await;

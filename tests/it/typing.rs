@@ -32,11 +32,11 @@ async fn typing_is_pushed_to_the_others_until_it_stops() {
         // The person gets no push, on any device.
         for mine in [&mut ana, &mut phone] {
             mine.expect_silence().await;
-            assert!(mine.aside_of("typing.start").is_empty() && mine.aside_of("typing.stop").is_empty());
+            assert!(mine.buffered("typing.start").is_empty() && mine.buffered("typing.stop").is_empty());
         }
         // Typing ends ten seconds after the last keystroke.
         assert_eq!(bo.expect("typing.stop").await, expected);
-        assert!(bo.aside_of("typing.start").is_empty());
+        assert!(bo.buffered("typing.start").is_empty());
     })
     .await;
 }
@@ -69,7 +69,7 @@ async fn a_user_who_cannot_send_cannot_type() {
         database.run(&format!("update app.participants set left_at = now() {of_bo}")).await;
         bo.request("typing", json!({"conversation_id": room})).await.expect_error("not_found");
         ana.expect_silence().await;
-        assert!(ana.aside_of("typing.start").is_empty());
+        assert!(ana.buffered("typing.start").is_empty());
     })
     .await;
 }

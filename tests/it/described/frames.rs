@@ -80,7 +80,7 @@ async fn described_frames_get_described_replies() {
                 if names == ["error"] {
                     // There is no reply on success; an error would come before the next answer.
                     client.expect_alive().await;
-                    assert_eq!(client.aside("error"), None, "{frame}");
+                    assert_eq!(client.take_buffered("error"), None, "{frame}");
                     continue;
                 }
                 let reply = client.reply_to(&frame["id"]).await.0;

@@ -38,7 +38,7 @@ async fn a_deleted_message_retracts_its_notifications_on_every_device() {
         let room = host.group("lobby", &["ana", "bo", "cy"]).await;
         let (mut phone, mut desk) = (host.client("bo").await, host.client("bo").await);
         let secret = said(host, "ana", &room, json!({"content": "the secret", "mentions": ["cy"]})).await;
-        say(host, "ana", &room, json!({"content": "something else"})).await;
+        send_by_rest(host, "ana", &room, json!({"content": "something else"})).await;
         let mut id = String::new();
         for device in [&mut phone, &mut desk] {
             id = id_of(&device.expect("notification.new").await);
@@ -61,11 +61,11 @@ async fn a_deleted_message_retracts_its_notifications_on_every_device() {
         let path = format!("/api/v1/notifications/{id}/read");
         host.rest("bo").put(&path, json!({})).await.expect_problem(404, "not_found");
         // A second deletion changes nothing, and causes no second push.
-        phone.forget_pushes();
+        phone.clear_buffered();
         host.rest("ana").delete(&message(&room, &secret)).await.expect(204);
         host.outbox_read().await;
         phone.expect_alive().await;
-        assert!(phone.aside_of("notification.read").is_empty());
+        assert!(phone.buffered("notification.read").is_empty());
     })
     .await;
 }
@@ -106,9 +106,9 @@ async fn a_user_who_leaves_a_conversation_loses_its_notifications() {
         let other = host.group("other", &["ana", "bo"]).await;
         let mut bo = host.client("bo").await;
         for text in ["the plan", "the other plan"] {
-            say(host, "ana", &room, json!({"content": text, "mentions": ["cy"]})).await;
+            send_by_rest(host, "ana", &room, json!({"content": text, "mentions": ["cy"]})).await;
         }
-        say(host, "ana", &other, json!({"content": "lunch?"})).await;
+        send_by_rest(host, "ana", &other, json!({"content": "lunch?"})).await;
         assert_eq!(unread(host, "bo").await, 3);
         // Removed by another user, and left by themselves.
         let participants = format!("/api/v1/conversations/{room}/participants");
@@ -123,7 +123,7 @@ async fn a_user_who_leaves_a_conversation_loses_its_notifications() {
         assert_eq!(host.notified("cy").await, []);
         // After returning, they get new notifications.
         host.rest("ana").post(&participants, json!({"user_id": "bo"})).await.expect(201);
-        say(host, "ana", &room, json!({"content": "welcome back"})).await;
+        send_by_rest(host, "ana", &room, json!({"content": "welcome back"})).await;
         assert_eq!(unread(host, "bo").await, 2);
     })
     .await;
@@ -196,9 +196,9 @@ async fn reading_a_conversation_marks_its_notifications_as_read() {
         let (mut phone, mut desk) = (host.client("bo").await, host.client("bo").await);
         let texts = [("one", json!([])), ("two", json!(["bo"])), ("three", json!([]))];
         for (content, mentions) in texts {
-            say(host, "ana", &room, json!({"content": content, "mentions": mentions})).await;
+            send_by_rest(host, "ana", &room, json!({"content": content, "mentions": mentions})).await;
         }
-        say(host, "ana", &other, json!({"content": "elsewhere"})).await;
+        send_by_rest(host, "ana", &other, json!({"content": "elsewhere"})).await;
         assert_eq!(unread(host, "bo").await, 4);
 
         // By frame: up to the mention, which counts too. Seq 1 is the system message of the new group.
@@ -222,13 +222,13 @@ async fn reading_a_conversation_marks_its_notifications_as_read() {
         let path = format!("/api/v1/conversations/{room}/read");
         host.rest("bo").post(&path, json!({"up_to_seq": 4})).await.expect(200);
         assert_eq!(desk.expect("notification.read").await["unread"], 1);
-        say(host, "bo", &other, json!({"content": "I am here"})).await;
+        send_by_rest(host, "bo", &other, json!({"content": "I am here"})).await;
         let told = desk.expect("notification.read").await;
         assert_eq!((&told["conversation_id"], &told["unread"]), (&json!(other), &json!(0)));
         assert_eq!(unread(host, "bo").await, 0);
         // They are read, not deleted; and the next message is unread again.
         assert_eq!(host.notified("bo").await.len(), 4);
-        say(host, "ana", &room, json!({"content": "news"})).await;
+        send_by_rest(host, "ana", &room, json!({"content": "news"})).await;
         assert_eq!(unread(host, "bo").await, 1);
     })
     .await;
@@ -238,8 +238,8 @@ async fn reading_a_conversation_marks_its_notifications_as_read() {
 async fn a_mention_that_an_edit_adds_notifies_the_mentioned_user() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo", "cy", "dee"]).await;
-        named(host, "cy", "carla").await;
-        mute(host, "dee", &room, "none").await;
+        set_username(host, "cy", "carla").await;
+        set_notifications(host, "dee", &room, "none").await;
         let mut cy = host.client("cy").await;
         cy.enter(&room).await;
         let id = said(host, "ana", &room, json!({"content": "who comes?", "mentions": ["bo"]})).await;
