@@ -286,7 +286,7 @@ impl Redis {
     }
 
     /// Sends one command with keys of this generation. If `is_script`, and Redis has not answered within
-    /// [`limits::REDIS_ANSWER_MS_MAX`], the node kills the script (`kill`).
+    /// [`limits::REDIS_ANSWER_WAIT`], the node kills the script (`kill`).
     async fn send(
         &self,
         names: &Names,
