@@ -255,8 +255,9 @@ impl Room {
         self.spread_positioned(&frame, &before, &[PositionedPush { frame: frame.clone(), position, except }]);
     }
 
-    /// Delivers the push at `begin`, which is above the heads, and those that follow it, as one piece for
-    /// each member. Returns the index after the last one.
+    /// Delivers a run: the push at `begin`, which is above the heads, and those after it in the batch that
+    /// follow without a gap and have the same `except`. Each outlet gets the run as one piece. Returns the
+    /// index after its last push.
     fn spread_run(&mut self, batch: &Batch, begin: usize) -> usize {
         let before = self.heads.clone();
         let mut run = Vec::new();
@@ -273,8 +274,9 @@ impl Room {
         end
     }
 
-    /// Delivers pushes that have the same exception; `whole` is their frames in one piece. A member whose
-    /// outlet has no space keeps the positions `before`.
+    /// Delivers pushes that have the same `except`: the user whose connections do not get them. `whole` is
+    /// their frames in one piece, and `before` are the heads before them. A live member whose outlet has no
+    /// space gets none of them, and a gate at `before`.
     fn spread_positioned(&mut self, whole: &Bytes, before: &Positions, pushes: &[PositionedPush]) {
         let except = pushes.first().and_then(|push| push.except.as_ref());
         for member in self.members.iter_mut() {
