@@ -1,6 +1,6 @@
-//! Servers that answer but do not write, and roles that may not log in. The caller may try again, no caller
-//! keeps a connection that cannot write, and after the server writes again everything works without an
-//! intervention.
+//! Servers that answer but do not write, and roles that may not log in. A handler's call gets a retryable
+//! error, and the connection is closed, because another connection may reach a server that writes. The host
+//! recovers without an operator.
 
 use super::*;
 
@@ -23,7 +23,7 @@ impl Role {
         world.owner(&format!("alter role switchboard_{} {how}", self.0)).await;
     }
 
-    async fn end(self, world: &World) {
+    async fn drop_role(self, world: &World) {
         world.owner(&format!("drop owned by switchboard_{0}; drop role switchboard_{0}", self.0)).await;
     }
 }
@@ -38,7 +38,7 @@ fn assert_retryable(answer: &Result<impl std::fmt::Debug, Error>, code: &str) {
 }
 
 #[tokio::test]
-async fn a_read_only_server_is_retryable_and_is_left_by_itself() {
+async fn a_read_only_server_is_retryable_and_the_host_recovers_without_an_operator() {
     with_world(8, async |world| {
         table(&world).await;
         let roles = ["test".to_owned()];
@@ -49,8 +49,8 @@ async fn a_read_only_server_is_retryable_and_is_left_by_itself() {
         assert_eq!(write(1).await, Ok(1));
         world.postgres.can_write(&roles).await.expect("the role can write");
 
-        let name = world.config.database_url.as_deref().unwrap().rsplit_once('/').unwrap().1.to_owned();
-        world.owner(&format!("alter database {name} set default_transaction_read_only = on")).await;
+        let database = world.config.database_url.as_deref().unwrap().rsplit_once('/').unwrap().1.to_owned();
+        world.owner(&format!("alter database {database} set default_transaction_read_only = on")).await;
         world.owner(END_OTHERS).await;
         // The first calls may find connections that were just ended. No call gets an error that blames its
         // statement.
@@ -64,6 +64,7 @@ async fn a_read_only_server_is_retryable_and_is_left_by_itself() {
             }
         };
         assert_retryable(&answer, "25006");
+        // Reads fail too: each call opens a connection, and the host refuses one that cannot write.
         let calls = (0..20).map(|_| async { world.session().query("select 1", &[]).await });
         for answer in futures_util::future::join_all(calls).await {
             assert_retryable(&answer, "25006");
@@ -72,17 +73,17 @@ async fn a_read_only_server_is_retryable_and_is_left_by_itself() {
         until(async || world.postgres.can_write(&roles).await.is_err_and(|why| why.reason.contains("25006")))
             .await;
 
-        // The session that made the database read-only can still write itself.
+        // The setting is only a default, so a session can end it for itself and then for the database.
         let mut owner = sqlx::postgres::PgConnection::connect(world.config.database_url.as_deref().unwrap())
             .await
             .unwrap();
-        let reset = format!("alter database {name} reset default_transaction_read_only");
+        let reset = format!("alter database {database} reset default_transaction_read_only");
         for sql in ["set default_transaction_read_only = off".to_owned(), reset] {
             sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut owner).await.unwrap();
         }
         until(async || write(3).await == Ok(1)).await;
         until(async || world.postgres.can_write(&roles).await.is_ok()).await;
-        // The host's pool recovers too, although no connection was opened in between.
+        // The connections of the host itself recover too.
         until(async || sqlx::query("create table h (n int)").execute(world.postgres.host()).await.is_ok())
             .await;
     })
@@ -90,7 +91,7 @@ async fn a_read_only_server_is_retryable_and_is_left_by_itself() {
 }
 
 #[tokio::test]
-async fn a_session_that_becomes_read_only_is_dropped_and_those_beside_it() {
+async fn a_session_that_becomes_read_only_is_closed_with_the_idle_ones() {
     with_world(8, async |world| {
         table(&world).await;
         // `alter system` changes the open sessions like this: the setting applies from their next transaction
@@ -134,13 +135,13 @@ async fn a_role_that_may_not_log_in_is_retryable_and_named() {
         role.alter(&world, "connection limit -1").await;
         role.session(&world).query("select 1", &[]).await.unwrap();
         until(async || world.postgres.can_write(&roles).await.is_ok()).await;
-        role.end(&world).await;
+        role.drop_role(&world).await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_role_without_a_row_to_write_and_a_database_without_the_probe_are_told() {
+async fn without_roles_there_is_nothing_to_probe_and_a_missing_probe_function_is_reported() {
     with_world(2, async |world| {
         assert_eq!(world.postgres.can_write(&[]).await, Ok(()));
         world.owner("drop function switchboard.probe_write").await;
@@ -151,7 +152,7 @@ async fn a_role_without_a_row_to_write_and_a_database_without_the_probe_are_told
 }
 
 #[tokio::test]
-async fn a_commit_that_hangs_is_told_and_leaves_nothing_behind() {
+async fn a_commit_that_hangs_is_reported_and_leaves_no_lock_request() {
     with_world(2, async |world| {
         let roles = ["test".to_owned()];
         world.postgres.can_write(&roles).await.unwrap();
