@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::repository::{Action, Answer};
+use super::repository::{Action, NodeAnswer};
 use switchboard_core::ids::Digest;
 
 /// The fleet has switched. `nodes` says which nodes could follow.
@@ -55,8 +55,8 @@ pub enum State {
 
 impl NodeOutcome {
     /// `expected` is what the node should run; None after a retirement.
-    pub(super) fn of(answer: Answer, expected: Option<Digest>) -> Self {
-        let Answer { node, address, report } = answer;
+    pub(super) fn of(answer: NodeAnswer, expected: Option<Digest>) -> Self {
+        let NodeAnswer { node, address, report } = answer;
         match report {
             None => Self { node, address, state: State::Silent, kept: None, error: None },
             Some(report) if report.digest == expected && report.error.is_none() => {

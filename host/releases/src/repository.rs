@@ -20,7 +20,7 @@ mod shadows;
 mod signatures;
 
 pub use files::{FOUND_BY, GUARDED_BY, SkipReason};
-pub use nodes::{Answer, Heartbeat, Node, NodeHandler, Report};
+pub use nodes::{Heartbeat, Node, NodeAnswer, NodeHandler, Report};
 pub use shadows::ShadowReport;
 
 /// Notified at the commit of every switch. The notification is a hint, so that nodes need not wait for their

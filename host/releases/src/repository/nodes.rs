@@ -30,7 +30,7 @@ pub struct Report {
     pub error: Option<String>,
 }
 
-/// A node that sent a heartbeat within the last hour.
+/// A node that sent a heartbeat within the last hour, as the admin API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Node {
     pub id: Uuid,
@@ -39,10 +39,12 @@ pub struct Node {
     pub started_at: String,
     pub heartbeat_age_ms: i64,
     pub connections: i64,
+    /// Whether the last heartbeat is younger than [`limits::NODE_SILENT_AFTER`].
     pub live: bool,
     pub handlers: Vec<NodeHandler>,
 }
 
+/// A node's report about one handler, as the admin API shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeHandler {
     #[serde(rename = "handler")]
@@ -53,12 +55,12 @@ pub struct NodeHandler {
     pub error: Option<String>,
 }
 
-/// A live node's answer to one switch of one handler.
+/// A node, and its report after one switch of one handler (a deploy or a retirement, for example).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub struct NodeAnswer {
     pub node: Uuid,
     pub address: String,
-    /// None: the node has not answered this generation yet.
+    /// None: the node has not reported this generation, or a later one, yet.
     pub report: Option<Report>,
 }
 
@@ -71,10 +73,12 @@ pub(super) fn listener(node: NodeId) -> String {
 }
 
 impl Repository {
-    /// Stores a heartbeat. Returns true when the fleet did not know the node: then its reports are gone too.
-    /// Also deletes the nodes that have sent no heartbeat for an hour.
+    /// Stores a heartbeat. Returns true when the fleet did not know the node. Then its reports are gone too,
+    /// and the node reports each handler again. Also deletes the other nodes that have sent no heartbeat for
+    /// an hour.
     pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, RepositoryError> {
         sqlx::query_scalar(
+            // `xmax` is 0 in a row that was inserted, and not in one that was updated.
             "with gone as (delete from switchboard.nodes where heartbeat_at < now() - interval '1 hour' and id <> $1)
              insert into switchboard.nodes (id, address, version, connections) values ($1, $2, $3, $4)
              on conflict (id) do update set heartbeat_at = now(), connections = excluded.connections
@@ -119,22 +123,26 @@ impl Repository {
         Ok(())
     }
 
-    /// Returns each node's answer to a switch of a handler. It includes the nodes that were live when the
-    /// wait began, or joined since, except those that ended meanwhile.
+    /// Returns each node's answer to a switch of a handler that raised the generation to this one. The
+    /// deployer reads the answers again and again; `waited` is the time since its first read.
+    ///
+    /// It includes the nodes that were live at the first read or joined since: their last heartbeat is
+    /// younger than [`limits::NODE_SILENT_AFTER`] and `waited` together. It leaves out a node that ended: one
+    /// without a heartbeat for [`limits::NODE_GONE_AFTER`] whose connection for switches has ended too.
     pub async fn answers(
         &self,
         name: &str,
         generation: i64,
         waited: Duration,
-    ) -> Result<Vec<Answer>, RepositoryError> {
+    ) -> Result<Vec<NodeAnswer>, RepositoryError> {
         sqlx::query(
-            "select n.id, n.address, h.generation, h.digest, h.error
-             from switchboard.nodes n left join switchboard.node_handlers h
-               on h.node = n.id and h.name = $1 and h.generation >= $2
-             where n.heartbeat_at > now() - make_interval(secs => $3)
-               and (n.heartbeat_at > now() - make_interval(secs => $4)
-                    or exists (select from pg_stat_activity where application_name = $5::text || n.id::text))
-             order by n.started_at, n.id",
+            "select node.id, node.address, report.generation, report.digest, report.error
+             from switchboard.nodes as node left join switchboard.node_handlers as report
+               on report.node = node.id and report.name = $1 and report.generation >= $2
+             where node.heartbeat_at > now() - make_interval(secs => $3)
+               and (node.heartbeat_at > now() - make_interval(secs => $4)
+                    or exists (select from pg_stat_activity where application_name = $5::text || node.id::text))
+             order by node.started_at, node.id",
         )
         .bind(name)
         .bind(generation)
@@ -152,7 +160,7 @@ impl Repository {
                     error: row.try_get("error")?,
                 }),
             };
-            Ok(Answer { node: row.try_get("id")?, address: row.try_get("address")?, report })
+            Ok(NodeAnswer { node: row.try_get("id")?, address: row.try_get("address")?, report })
         })
         .fetch_all(&self.pool)
         .await
@@ -198,7 +206,7 @@ impl Repository {
         })
         .fetch_all(&self.pool)
         .await
-        .map_err(failed_to("list the nodes"))?;
+        .map_err(failed_to("list the handlers of the nodes"))?;
         for (node, handler) in handlers {
             if let Some(node) = nodes.iter_mut().find(|known| known.id == node) {
                 node.handlers.push(handler);
