@@ -1,19 +1,21 @@
 //! Limits the size of a GraphQL document before the GraphQL library executes it. The library expands every
-//! fragment at each spread, so a document of two kilobytes could keep it busy forever. This module counts
-//! each fragment once. Pure: it uses neither host calls nor the library, so plain `cargo test` runs it.
+//! fragment at each spread (`...name`), so a document of two kilobytes could keep it busy forever. This
+//! module computes the same size quickly: it measures each fragment once, and adds that at each spread.
+//! `graphql` parses the document and makes its structure for [`check`]; it refuses the document with the
+//! error. Pure: it uses neither host calls nor the library, so plain `cargo test` runs it.
 // In native builds only the tests use this module, because the schema is compiled only for wasm32.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 
 use std::collections::HashMap;
 
-/// The tokens of a document. One with more is refused unparsed. Every document within the other bounds has
-/// fewer.
+/// The tokens of a document. `graphql` refuses one with more unparsed. Every document within the other bounds
+/// has fewer.
 pub const TOKENS_MAX: usize = 6000;
-/// Fields and spreads of all operations, with fragments expanded at each spread. The library validates each
-/// of them.
+/// Fields and spreads of all operations and fragments, with fragments expanded at each spread. The library
+/// validates each of them.
 pub const SELECTIONS_MAX: u64 = 2000;
 /// Nested selection sets, with fragments expanded. The library recurses that deep on a stack of 64 KiB.
-pub const SETS_WITHIN_EACH_OTHER_MAX: usize = 24;
+pub const NESTED_SETS_MAX: usize = 24;
 /// Top-level fields of a query. Each list takes up to 8 of the 256 host calls of one call.
 pub const QUERY_FIELDS_MAX: u64 = 20;
 /// Top-level fields of a mutation. Each change takes up to 14 host calls.
@@ -59,10 +61,10 @@ fn weight(field: &str) -> u64 {
     }
 }
 
-/// The counts of a selection set.
+/// The size of a selection set, with everything inside it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
-    /// The fields of the set itself, with fragments expanded.
+    /// The fields of the set itself, with fragments expanded, and without the fields inside those.
     fields: u64,
     selections: u64,
     rows: u64,
@@ -78,58 +80,61 @@ impl Count {
     }
 }
 
-/// Checks a document. The error is a sentence for its author that names the exceeded bound.
+/// Checks a document, including the operations that are not executed. The error is a sentence for its author
+/// that names the exceeded bound.
 pub fn check(document: &Document<'_>) -> Result<(), String> {
-    let mut counted = Counted { fragments: &document.fragments, known: HashMap::new(), open: Vec::new() };
+    let mut counter = Counter { fragments: &document.fragments, known: HashMap::new(), open: Vec::new() };
     let mut selections = 0_u64;
     for operation in &document.operations {
-        let count = counted.set(&operation.selections, 1)?;
+        let count = counter.set(&operation.selections, 1)?;
         selections = selections.saturating_add(count.selections);
         let (kind, fields_max) = if operation.is_mutation {
             ("mutation", MUTATION_FIELDS_MAX)
         } else {
             ("query", QUERY_FIELDS_MAX)
         };
-        within(&format!("fields of a {kind}"), count.fields, fields_max)?;
-        within("notifications of all lists", count.rows, ROWS_MAX)?;
-        within("values of the answer, by weight", count.weight, WEIGHT_MAX)?;
+        check_bound(&format!("fields of a {kind}"), count.fields, fields_max)?;
+        check_bound("notifications of all lists", count.rows, ROWS_MAX)?;
+        check_bound("values of the answer, by weight", count.weight, WEIGHT_MAX)?;
     }
     // The library also validates fragments that are never spread.
     for name in document.fragments.keys() {
-        selections = selections.saturating_add(counted.fragment(name, 1)?.selections);
+        selections = selections.saturating_add(counter.fragment(name, 1)?.selections);
     }
-    within("fields and spreads, fragments expanded", selections, SELECTIONS_MAX)
+    check_bound("fields and spreads, fragments expanded", selections, SELECTIONS_MAX)
 }
 
-fn within(what: &str, count: u64, most: u64) -> Result<(), String> {
+fn check_bound(what: &str, count: u64, most: u64) -> Result<(), String> {
     if count > most {
         return Err(format!("the document asks for too much: {what}: {count}, at most {most}"));
     }
     Ok(())
 }
 
-struct Counted<'d, 'a> {
+struct Counter<'d, 'a> {
     fragments: &'d HashMap<&'a str, Vec<Selection<'a>>>,
-    /// The counts and the depth of each fragment.
+    /// The count of each measured fragment, and its height: the number of nested sets in it.
     known: HashMap<&'d str, (Count, usize)>,
-    /// The fragments that are being counted. They reveal a fragment that spreads itself.
+    /// The fragments that are being measured. A spread of one of them means that the fragment spreads itself.
     open: Vec<&'d str>,
 }
 
-impl<'d> Counted<'d, '_> {
+impl<'d> Counter<'d, '_> {
+    /// Counts a selection set of an operation. `depth` is the number of sets around it, and itself.
     fn set(&mut self, selections: &'d [Selection<'d>], depth: usize) -> Result<Count, String> {
         let mut deepest = depth;
-        self.measured(selections, depth, &mut deepest)
+        self.measure(selections, depth, &mut deepest)
     }
 
-    fn measured(
+    /// Counts a selection set at this depth. Raises `deepest` to the depth of the deepest set in it.
+    fn measure(
         &mut self,
         selections: &'d [Selection<'d>],
         depth: usize,
         deepest: &mut usize,
     ) -> Result<Count, String> {
-        if depth > SETS_WITHIN_EACH_OTHER_MAX {
-            let most = SETS_WITHIN_EACH_OTHER_MAX;
+        if depth > NESTED_SETS_MAX {
+            let most = NESTED_SETS_MAX;
             return Err(format!(
                 "the document is nested too deep: at most {most} selection sets within each other"
             ));
@@ -139,16 +144,16 @@ impl<'d> Counted<'d, '_> {
         for selection in selections {
             match selection {
                 Selection::Field { name, rows, selections } => {
-                    let within = self.measured(selections, depth + 1, deepest)?;
-                    let each = weight(name).saturating_add(within.weight);
+                    let inner = self.measure(selections, depth + 1, deepest)?;
+                    let each = weight(name).saturating_add(inner.weight);
                     all.add(Count {
                         fields: 1,
-                        selections: within.selections.saturating_add(1),
-                        rows: within.rows.saturating_add(rows.unwrap_or(0)),
+                        selections: inner.selections.saturating_add(1),
+                        rows: inner.rows.saturating_add(rows.unwrap_or(0)),
                         weight: each.saturating_mul(rows.unwrap_or(1).max(1)),
                     });
                 }
-                Selection::Inline(selections) => all.add(self.measured(selections, depth + 1, deepest)?),
+                Selection::Inline(selections) => all.add(self.measure(selections, depth + 1, deepest)?),
                 Selection::Spread(name) => {
                     all.add(Count { selections: 1, ..Count::default() });
                     all.add(self.spread(name, depth, deepest)?);
@@ -158,11 +163,13 @@ impl<'d> Counted<'d, '_> {
         Ok(all)
     }
 
+    /// Counts a fragment as if it were spread at this depth.
     fn fragment(&mut self, name: &str, depth: usize) -> Result<Count, String> {
         let mut deepest = depth;
         self.spread(name, depth, &mut deepest)
     }
 
+    /// Counts the fragment of a spread in a set at this depth. Only its first spread measures a fragment.
     fn spread(&mut self, name: &str, depth: usize, deepest: &mut usize) -> Result<Count, String> {
         // The library refuses an unknown fragment.
         let Some((name, selections)) = self.fragments.get_key_value(name) else {
@@ -176,14 +183,14 @@ impl<'d> Counted<'d, '_> {
             None => {
                 self.open.push(name);
                 let mut reached = depth;
-                let count = self.measured(selections, depth + 1, &mut reached)?;
+                let count = self.measure(selections, depth + 1, &mut reached)?;
                 self.open.pop();
                 self.known.insert(name, (count, reached - depth));
                 (count, reached - depth)
             }
         };
-        if depth + height > SETS_WITHIN_EACH_OTHER_MAX {
-            let most = SETS_WITHIN_EACH_OTHER_MAX;
+        if depth + height > NESTED_SETS_MAX {
+            let most = NESTED_SETS_MAX;
             return Err(format!(
                 "the document is nested too deep: at most {most} selection sets within each other"
             ));
