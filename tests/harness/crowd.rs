@@ -33,7 +33,7 @@ pub struct Record {
     /// Error frames in answer to a send, each with its time.
     pub refusals: Vec<(Instant, Value)>,
     /// The reason for the end of each connection but the last.
-    pub breaks: Vec<String>,
+    pub disconnects: Vec<String>,
     /// Violations of the protocol, which are never allowed.
     pub violations: Vec<String>,
 }
@@ -67,7 +67,7 @@ enum Phase {
     Listen,
 }
 
-/// One client of the crowd. Dropping it ends the client.
+/// One client of the crowd, which sends and reads in a task of its own. Dropping it ends the client.
 pub struct Chatter {
     record: Arc<Mutex<Record>>,
     phase: watch::Sender<Phase>,
@@ -137,15 +137,19 @@ impl Chatter {
     }
 
     /// Stops writing; returns once all its messages are answered.
-    pub async fn hush(&mut self) {
+    pub async fn stop_sending(&mut self) {
         self.phase.send_replace(Phase::Listen);
-        let hushed = tokio::time::timeout(3 * PATIENCE, self.idle.wait_for(|idle| *idle)).await.is_ok();
+        let is_idle = tokio::time::timeout(3 * PATIENCE, self.idle.wait_for(|idle| *idle)).await.is_ok();
         let record = self.lock();
-        assert!(hushed, "{}: a message was never answered; breaks: {:?}", record.user, record.breaks);
+        assert!(
+            is_idle,
+            "{}: a message was never answered; disconnects: {:?}",
+            record.user, record.disconnects
+        );
     }
 
     /// Waits until the client has received a conversation up to this seq, in any order.
-    pub async fn sees(&self, conversation: &str, head: u64) {
+    pub async fn expect_up_to(&self, conversation: &str, head: u64) {
         let what = format!("{} to see {conversation} up to {head}", self.record().user);
         until(what, async || {
             let record = self.lock();
@@ -202,7 +206,7 @@ impl Life {
     async fn live(mut self) {
         loop {
             let why = self.session().await;
-            self.note(|record| record.breaks.push(why));
+            self.note(|record| record.disconnects.push(why));
             self.connection += 1;
             tokio::time::sleep(RECONNECT_AFTER).await;
         }

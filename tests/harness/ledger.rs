@@ -61,8 +61,8 @@ pub struct Audit {
     /// Pushed messages that differ from the history under that seq.
     pub false_pushes: Vec<String>,
     pub violations: Vec<String>,
-    /// Ended connections.
-    pub breaks: Vec<String>,
+    /// Ended connections, with the reason.
+    pub disconnects: Vec<String>,
     /// Sends that got an error.
     pub refusals: Vec<String>,
 }
@@ -84,13 +84,13 @@ impl Audit {
             }
             let name = |what: &String| format!("{}: {what}", record.user);
             audit.violations.extend(record.violations.iter().map(name));
-            audit.breaks.extend(record.breaks.iter().map(name));
+            audit.disconnects.extend(record.disconnects.iter().map(name));
             audit.refusals.extend(record.refusals.iter().map(|(_, frame)| name(&frame.to_string())));
         }
         audit
     }
 
-    /// True if every acknowledged message is stored once, in order, and reached everyone. Duplicates and
+    /// Checks that every acknowledged message is stored once, in order, and reached everyone. Duplicates and
     /// ended connections are allowed.
     #[track_caller]
     pub fn expect_kept(&self) {
@@ -118,13 +118,15 @@ impl Audit {
         assert_eq!(self.delivered - self.duplicates.len(), self.owed);
     }
 
-    /// True if there is no difference at all.
+    /// Checks also that there was no duplicate, no ended connection and no refused message.
     #[track_caller]
     pub fn expect_untouched(&self) {
         self.expect_kept();
-        for (what, found) in
-            [("duplicates", &self.duplicates), ("breaks", &self.breaks), ("refusals", &self.refusals)]
-        {
+        for (what, found) in [
+            ("duplicates", &self.duplicates),
+            ("disconnects", &self.disconnects),
+            ("refusals", &self.refusals),
+        ] {
             assert!(found.is_empty(), "{what}: {} such as {:?}", found.len(), &found[..found.len().min(5)]);
         }
     }
@@ -240,7 +242,7 @@ mod tests {
         assert_eq!(audit_after(|_, record| record.pushed.swap(1, 2)).reordered.len(), 1);
         let audit = audit_after(|_, record| record.pushed[0].content = "forged".into());
         assert_eq!(audit.false_pushes.len(), 1);
-        let audit = audit_after(|_, record| record.breaks.push("closed 1012".into()));
-        assert_eq!(audit.breaks.len(), 1);
+        let audit = audit_after(|_, record| record.disconnects.push("closed 1012".into()));
+        assert_eq!(audit.disconnects.len(), 1);
     }
 }

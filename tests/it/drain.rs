@@ -90,41 +90,45 @@ async fn a_drain_under_load_loses_nothing() {
             let plan = Plan::talker(user, &room, Duration::from_millis(2));
             crowd.push(Chatter::start(host.address, plan).await);
         }
-        let said = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
+        let acknowledged = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
         for _ in 0..2 {
-            let before = said(&crowd);
-            until("load", async || (said(&crowd) > before + 100).then_some(())).await;
+            let before = acknowledged(&crowd);
+            until("load", async || (acknowledged(&crowd) > before + 100).then_some(())).await;
             host.terminate();
             let status = host.ended().await;
             assert!(status.success(), "{status}");
             host.start().await;
         }
-        let before = said(&crowd);
-        until("load after the last start", async || (said(&crowd) > before + 100).then_some(())).await;
+        let before = acknowledged(&crowd);
+        until("load after the last start", async || (acknowledged(&crowd) > before + 100).then_some(()))
+            .await;
         for chatter in &mut crowd {
-            chatter.hush().await;
+            chatter.stop_sending().await;
         }
         let history = ledger::history(&host.rest("ana"), &room).await;
         let head = *history.last_key_value().unwrap().0;
         for chatter in &crowd {
-            chatter.sees(&room, head).await;
+            chatter.expect_up_to(&room, head).await;
         }
         let records: Vec<_> = crowd.iter().map(Chatter::record).collect();
         let audit = Audit::of(&[(room, history)].into(), &records);
         audit.expect_kept();
-        let told = |why: &&String| why.contains("closed 1012") || why.contains("handshake");
-        let untold: Vec<_> = audit.breaks.iter().filter(|why| !told(why)).collect();
-        assert!(untold.is_empty(), "cut off without a word: {untold:?}");
+        // A client may find no node at the moment when it reconnects. Any other end must be announced.
+        let expected = |why: &&String| why.contains("closed 1012") || why.contains("handshake");
+        let unannounced: Vec<_> = audit.disconnects.iter().filter(|why| !expected(why)).collect();
+        assert!(unannounced.is_empty(), "closed without 1012: {unannounced:?}");
         drop(crowd);
     })
     .await;
 }
 
-/// Long enough to send many messages before the last two clients of a crowd are closed.
+/// The node spreads the closes of its clients over this time. It is long enough to send many messages before
+/// the last two clients are closed.
 const DRAIN_MS: u64 = 6_000;
 
-/// The two clients of a drained crowd that stay longest, and the time that both stay.
-async fn who_stays(clients: Vec<Client>) -> (Client, Client, Duration) {
+/// The two clients whose connections the draining node closes last, and the time until it closes the first of
+/// them. `reconnect_after_ms` says when the node closes a connection.
+async fn last_two(clients: Vec<Client>) -> (Client, Client, Duration) {
     let mut by_time = Vec::new();
     for mut client in clients {
         let draining = client.expect("draining").await;
@@ -136,9 +140,9 @@ async fn who_stays(clients: Vec<Client>) -> (Client, Client, Duration) {
     (writer, reader, Duration::from_millis(ms))
 }
 
-/// Sends as long as both are connected; every acknowledged message must reach the reader.
-async fn everything_is_delivered(writer: &mut Client, reader: &mut Client, stays: Duration) {
-    let until = Instant::now() + stays.saturating_sub(Duration::from_millis(500));
+/// Sends until shortly before the first of both is closed. Every acknowledged message must reach the reader.
+async fn everything_is_delivered(writer: &mut Client, reader: &mut Client, stay: Duration) {
+    let until = Instant::now() + stay.saturating_sub(Duration::from_millis(500));
     let mut sent = 0;
     while Instant::now() < until {
         let text = format!("during the drain {sent}");
@@ -146,7 +150,7 @@ async fn everything_is_delivered(writer: &mut Client, reader: &mut Client, stays
         reader.expect_message(&text).await;
         sent += 1;
     }
-    assert!(sent > 0, "both were there for {stays:?} only");
+    assert!(sent > 0, "both were there for {stay:?} only");
 }
 
 #[tokio::test]
@@ -161,13 +165,13 @@ async fn messages_that_are_acknowledged_during_the_drain_of_the_only_node_are_de
             clients.push(client);
         }
         host.terminate();
-        let (mut writer, mut reader, stays) = who_stays(clients).await;
-        everything_is_delivered(&mut writer, &mut reader, stays).await;
+        let (mut writer, mut reader, stay) = last_two(clients).await;
+        everything_is_delivered(&mut writer, &mut reader, stay).await;
         drop((writer, reader));
         let status = host.ended().await;
         assert!(status.success(), "{status}");
         assert!(!host.log().contains("cut off"), "{}", host.log());
-        // Events that were not delivered, because no client was there any more, wait for the next start.
+        // The last messages may still be in the outbox. `Host::test` checks that the consumers read them.
         host.start().await;
     })
     .await;
@@ -189,9 +193,9 @@ async fn messages_that_are_acknowledged_while_all_nodes_drain_are_delivered_on_e
         }
         host.terminate();
         other.terminate();
-        let (mut ana, _a, ana_stays) = who_stays(here).await;
-        let (mut bo, _b, bo_stays) = who_stays(there).await;
-        everything_is_delivered(&mut ana, &mut bo, ana_stays.min(bo_stays)).await;
+        let (mut ana, _a, ana_stay) = last_two(here).await;
+        let (mut bo, _b, bo_stay) = last_two(there).await;
+        everything_is_delivered(&mut ana, &mut bo, ana_stay.min(bo_stay)).await;
         drop((ana, bo, _a, _b));
         assert!(other.ended().await.success());
         assert!(host.ended().await.success());
@@ -217,8 +221,8 @@ async fn a_draining_node_takes_over_the_shards_of_one_that_ended_before_it() {
         other.terminate();
         host.terminate();
         assert!(host.ended().await.success());
-        let (mut writer, mut reader, stays) = who_stays(clients).await;
-        everything_is_delivered(&mut writer, &mut reader, stays).await;
+        let (mut writer, mut reader, stay) = last_two(clients).await;
+        everything_is_delivered(&mut writer, &mut reader, stay).await;
         drop((writer, reader));
         assert!(other.ended().await.success());
         host.start().await;

@@ -70,11 +70,11 @@ async fn a_bad_guest_only_fails_its_own_call() {
         }
 
         for chatter in &mut crowd {
-            chatter.hush().await;
+            chatter.stop_sending().await;
         }
         let history = ledger::history(&host.rest("ana"), &room).await;
         for chatter in &crowd {
-            chatter.sees(&room, *history.last_key_value().unwrap().0).await;
+            chatter.expect_up_to(&room, *history.last_key_value().unwrap().0).await;
         }
         let records: Vec<_> = crowd.iter().map(Chatter::record).collect();
         Audit::of(&[(room, history)].into(), &records).expect_untouched();

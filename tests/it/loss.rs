@@ -67,7 +67,7 @@ impl Load {
     /// Waits until all work is done, and compares the results.
     async fn end(mut self, host: &Host) -> Audit {
         for chatter in &mut self.crowd {
-            chatter.hush().await;
+            chatter.stop_sending().await;
         }
         let mut histories = BTreeMap::new();
         for room in &self.rooms {
@@ -75,18 +75,18 @@ impl Load {
         }
         for chatter in &self.crowd {
             for room in chatter.record().from.keys() {
-                chatter.sees(room, *histories[room].last_key_value().expect("messages").0).await;
+                chatter.expect_up_to(room, *histories[room].last_key_value().expect("messages").0).await;
             }
         }
         let audit = Audit::of(&histories, &self.records());
         println!(
-            "{} acknowledged, {} deliveries of {} owed, {} duplicates, {} refusals, {} breaks",
+            "{} acknowledged, {} deliveries of {} owed, {} duplicates, {} refusals, {} disconnects",
             audit.acknowledged,
             audit.delivered,
             audit.owed,
             audit.duplicates.len(),
             audit.refusals.len(),
-            audit.breaks.len()
+            audit.disconnects.len()
         );
         audit.expect_kept();
         audit
@@ -124,7 +124,7 @@ async fn nothing_is_lost_when_redis_is_killed_under_load() {
         until("health to be well again", async || host.admin.ready().await.then_some(())).await;
         load.goes_on("with Redis back").await;
         let audit = load.end(host).await;
-        assert!(audit.breaks.is_empty(), "sockets were closed: {:?}", audit.breaks);
+        assert!(audit.disconnects.is_empty(), "sockets were closed: {:?}", audit.disconnects);
         assert!(audit.refusals.is_empty(), "sends were refused: {:?}", audit.refusals);
     })
     .await;
@@ -153,7 +153,7 @@ async fn nothing_is_lost_when_postgres_is_killed_under_load() {
             }
         }
         let audit = load.end(host).await;
-        assert!(audit.breaks.is_empty(), "sockets were closed: {:?}", audit.breaks);
+        assert!(audit.disconnects.is_empty(), "sockets were closed: {:?}", audit.disconnects);
     })
     .await;
 }
@@ -187,7 +187,7 @@ async fn nothing_is_lost_when_postgres_becomes_read_only_under_load() {
             }
         }
         let audit = load.end(host).await;
-        assert!(audit.breaks.is_empty(), "sockets were closed: {:?}", audit.breaks);
+        assert!(audit.disconnects.is_empty(), "sockets were closed: {:?}", audit.disconnects);
         let parked = host.database.rows("select 1 from switchboard.parked").await;
         assert!(parked.is_empty(), "{} events were given up", parked.len());
     })
@@ -226,7 +226,7 @@ async fn nothing_is_lost_when_postgres_freezes_under_load() {
         proxy.heal();
         load.goes_on("with Postgres thawed").await;
         let audit = load.end(host).await;
-        assert!(audit.breaks.is_empty(), "sockets were closed: {:?}", audit.breaks);
+        assert!(audit.disconnects.is_empty(), "sockets were closed: {:?}", audit.disconnects);
     })
     .await;
 }

@@ -150,21 +150,25 @@ async fn a_node_takes_over_from_one_that_dies() {
             other.kill().await;
             other.start().await;
         }
-        there.hush().await;
+        there.stop_sending().await;
         for chatter in &mut crowd {
-            chatter.hush().await;
+            chatter.stop_sending().await;
         }
         let history = ledger::history(&host.rest("ana"), &room).await;
         let head = *history.last_key_value().unwrap().0;
         let mut records = Vec::new();
         for chatter in crowd.iter().chain([&there]) {
-            chatter.sees(&room, head).await;
+            chatter.expect_up_to(&room, head).await;
             records.push(chatter.record());
         }
         let audit = Audit::of(&[(room, history)].into(), &records);
         audit.expect_kept();
         // Only the client on the other node was cut off.
-        assert!(crowd.iter().all(|chatter| chatter.record().breaks.is_empty()), "{:?}", audit.breaks);
+        assert!(
+            crowd.iter().all(|chatter| chatter.record().disconnects.is_empty()),
+            "{:?}",
+            audit.disconnects
+        );
         drop((crowd, there));
     })
     .await;

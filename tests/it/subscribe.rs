@@ -192,13 +192,13 @@ async fn resuming_under_load_leaves_nothing_out() {
             }
         }
         for talker in &mut talkers {
-            talker.hush().await;
+            talker.stop_sending().await;
         }
         let history = ledger::history(&host.rest("ana"), &room).await;
         let head = *history.last_key_value().unwrap().0;
         let mut records = Vec::new();
         for talker in &talkers {
-            talker.sees(&room, head).await;
+            talker.expect_up_to(&room, head).await;
             records.push(talker.record());
         }
         Audit::of(&[(room, history)].into(), &records).expect_untouched();

@@ -53,14 +53,14 @@ async fn two_hundred_sockets_talk_through_fifty_swaps() {
 
         let (requests, failed) = requests.end().await;
         for chatter in &mut crowd {
-            chatter.hush().await;
+            chatter.stop_sending().await;
         }
         let mut histories = BTreeMap::new();
         for (n, room) in rooms.iter().enumerate() {
             let history = ledger::history(&host.rest(&format!("user-{n}-0")), room).await;
             let head = *history.last_key_value().expect("a room with messages").0;
             for chatter in &crowd[n * SOCKETS_A_ROOM..(n + 1) * SOCKETS_A_ROOM] {
-                chatter.sees(room, head).await;
+                chatter.expect_up_to(room, head).await;
             }
             histories.insert(room.clone(), history);
         }
@@ -73,7 +73,7 @@ async fn two_hundred_sockets_talk_through_fifty_swaps() {
             audit.acknowledged,
             audit.delivered,
             audit.owed,
-            audit.breaks.len(),
+            audit.disconnects.len(),
             audit.refusals.len(),
             audit.duplicates.len(),
             audit.reordered.len(),
@@ -155,11 +155,11 @@ async fn a_swap_that_drops_calls_is_reported() {
         let back = host.admin.rollback("send-message").await;
         assert_eq!(back.status, 200, "{back}");
         for chatter in &mut crowd {
-            chatter.hush().await;
+            chatter.stop_sending().await;
         }
         let history = ledger::history(&host.rest("ana"), &room).await;
         for chatter in &crowd {
-            chatter.sees(&room, *history.last_key_value().expect("messages").0).await;
+            chatter.expect_up_to(&room, *history.last_key_value().expect("messages").0).await;
         }
         let records: Vec<_> = crowd.iter().map(Chatter::record).collect();
         let audit = Audit::of(&[(room, history)].into(), &records);

@@ -85,7 +85,7 @@ async fn under_load(rig: &Rig, size: &Size) -> Result<Row, Wrong> {
         "  {swaps} swaps, {} sockets: {} disconnects, {} lost, {} duplicated, {} reordered, {} refused, {} failed sends; {} \
          deliveries of {} owed",
         size.sockets,
-        audit.breaks.len(),
+        audit.disconnects.len(),
         audit.undelivered.len() + audit.acknowledged_lost.len() + audit.holes.len(),
         audit.duplicates.len() + audit.stored_twice.len(),
         audit.reordered.len(),
@@ -94,7 +94,7 @@ async fn under_load(rig: &Rig, size: &Size) -> Result<Row, Wrong> {
         audit.delivered,
         audit.owed,
     );
-    with.wrong += (audit.breaks.len()
+    with.wrong += (audit.disconnects.len()
         + audit.undelivered.len()
         + audit.duplicates.len()
         + audit.reordered.len()
@@ -113,14 +113,14 @@ async fn under_load(rig: &Rig, size: &Size) -> Result<Row, Wrong> {
 async fn audit(rig: &Rig, mut crowd: Vec<Chatter>, rooms: &[String]) -> Result<Audit, Wrong> {
     rig.is("the crowd falls silent");
     for chatter in &mut crowd {
-        chatter.hush().await;
+        chatter.stop_sending().await;
     }
     let mut histories = BTreeMap::new();
     for (n, room) in rooms.iter().enumerate() {
         let history = ledger::history(&rig.host.rest(&format!("socket-{n}-0")), room).await;
         let head = *history.last_key_value().expect("its first message").0;
         for chatter in &crowd[n * SOCKETS_A_ROOM..(n + 1) * SOCKETS_A_ROOM] {
-            chatter.sees(room, head).await;
+            chatter.expect_up_to(room, head).await;
         }
         histories.insert(room.clone(), history);
     }
