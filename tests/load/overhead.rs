@@ -1,5 +1,5 @@
 //! The cost of a call besides its work. Measured inside the host's own code
-//! (`host/runtime/examples/call_overhead.rs`), because no socket could see microseconds; here it only becomes
+//! (`host/runtime/benches/call_overhead.rs`), because no socket could see microseconds; here it only becomes
 //! a row.
 
 use std::process::Command;

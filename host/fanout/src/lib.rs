@@ -20,7 +20,6 @@ mod outlet;
 mod positions;
 mod ring;
 mod room;
-mod seeded;
 #[cfg(test)]
 mod simulation;
 pub mod wakes;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::envelope::Batch;
 use super::missing::{Mailbox, Missing, Reader};
 use super::outlet::{ConnectionInfo, Outlet};
-use super::room::{Page, Room};
+use super::room::{Page, Room, Rules, Sound};
 use switchboard_contract::channels::{Error, Target};
 use switchboard_contract::frame::Subscription;
 use switchboard_core::ids::{Address, ConnectionId, UserId};
@@ -24,9 +24,9 @@ use switchboard_core::limits;
 use switchboard_protocol::session::Credentials;
 use switchboard_protocol::wire::close::Close;
 
-pub(super) struct Local {
+pub(super) struct Local<R = Sound> {
     connections: Shards<ConnectionId, Connection>,
-    rooms: Shards<Address, Room>,
+    rooms: Shards<Address, Room<R>>,
     mailbox: Mailbox,
     drained: UnboundedSender<ConnectionId>,
     emptied: UnboundedSender<Address>,
@@ -55,7 +55,7 @@ struct Connection {
     after_reply: Vec<Bytes>,
 }
 
-impl Local {
+impl<R: Rules> Local<R> {
     pub(super) fn new() -> (Self, Mail) {
         let (ask, asks) = unbounded_channel();
         let (retry, retries) = unbounded_channel();
@@ -303,14 +303,14 @@ impl Local {
     }
 
     /// Changes a room, and removes it when it has no members afterwards.
-    fn change_room<T>(&self, address: &Address, change: impl FnOnce(&mut Room) -> T) -> Option<T> {
+    fn change_room<T>(&self, address: &Address, change: impl FnOnce(&mut Room<R>) -> T) -> Option<T> {
         let mut rooms = self.rooms.of(address);
         let changed = rooms.get_mut(address).map(change);
         self.remove_if_empty(rooms, address);
         changed
     }
 
-    fn remove_if_empty(&self, mut rooms: MutexGuard<'_, HashMap<Address, Room>>, address: &Address) {
+    fn remove_if_empty(&self, mut rooms: MutexGuard<'_, HashMap<Address, Room<R>>>, address: &Address) {
         if rooms.get(address).is_some_and(Room::is_empty) {
             rooms.remove(address);
             self.leave_idle(address);
@@ -361,7 +361,5 @@ impl<K: Hash + Eq, V> Shards<K, V> {
     }
 }
 
-#[cfg(test)]
-mod cost;
 #[cfg(test)]
 mod tests;

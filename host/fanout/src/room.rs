@@ -11,6 +11,7 @@
 //! A gap that cannot be filled becomes a jump. It never closes a connection, because a socket's life does not
 //! depend on a handler's life. A client answers a jump by asking for `history` (docs/protocol.md, section 2).
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,14 +22,16 @@ use super::missing::{Mailbox, Reader};
 use super::outlet::Outlet;
 use super::positions::Positions;
 use super::ring::{Held, PositionedPush, Ring};
-use super::seeded::{Mistake, made};
 use switchboard_contract::types::Position;
 use switchboard_core::ids::{Address, ConnectionId, UserId};
 use switchboard_core::limits;
 
 mod reader;
+mod rules;
 
-pub(super) struct Room {
+pub(super) use rules::{Rules, Sound};
+
+pub(super) struct Room<R = Sound> {
     address: Address,
     /// The last position of each track that was delivered. Empty until a subscriber or a push sets it.
     heads: Positions,
@@ -37,6 +40,7 @@ pub(super) struct Room {
     ring_users: u32,
     ring: Option<Box<Ring>>,
     gap: Option<Box<Gap>>,
+    rules: PhantomData<R>,
 }
 
 /// Pushes between `heads` and `held` are missing, or may be missing.
@@ -55,7 +59,7 @@ pub(super) struct Page {
     pub(super) more: bool,
 }
 
-impl Room {
+impl<R: Rules> Room<R> {
     pub(super) fn new(address: Address) -> Self {
         Self {
             address,
@@ -64,6 +68,7 @@ impl Room {
             ring_users: 0,
             ring: None,
             gap: None,
+            rules: PhantomData,
         }
     }
 
@@ -204,8 +209,7 @@ impl Room {
     // ---- the stream of the live members ----
 
     fn follows(&self, position: &Position) -> bool {
-        let head = self.heads.number_of(position.track);
-        head.is_none_or(|head| head.checked_add(1) == Some(position.number)) || made(Mistake::JumpOverlooked)
+        R::follows(self.heads.number_of(position.track), position.number)
     }
 
     fn has_live_member(&self) -> bool {
@@ -284,7 +288,7 @@ impl Room {
             match &mut member.gate {
                 None if excepted => {}
                 None => {
-                    if !member.outlet.push_durable(whole, &self.address) && !made(Mistake::RefusalForgotten) {
+                    if !R::stays_live(member.outlet.push_durable(whole, &self.address)) {
                         member.gate = Some(Box::new(Gate::new(before.clone(), Phase::Waiting)));
                     }
                 }

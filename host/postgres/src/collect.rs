@@ -325,6 +325,4 @@ fn send_error(batch: Vec<Waiting>, error: &Error) {
 }
 
 #[cfg(test)]
-mod measure;
-#[cfg(test)]
 mod tests;

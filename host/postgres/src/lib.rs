@@ -9,8 +9,6 @@ mod connection;
 pub mod epochs;
 mod error;
 mod failure;
-#[cfg(test)]
-mod fixture;
 pub mod fleet;
 pub mod migrate;
 mod migrations;

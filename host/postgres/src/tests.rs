@@ -4,14 +4,15 @@ mod away;
 mod defaults;
 mod owned;
 mod read_only;
+pub(crate) mod world;
 
 use std::time::Duration;
 
 use switchboard_contract::postgres::{Error, Value};
 use switchboard_core::limits;
 
-use super::fixture::{World, migrated, with_world};
 use super::*;
+use world::{World, migrated, with_world};
 
 const MOMENT: Duration = Duration::from_millis(300);
 

@@ -308,7 +308,7 @@ mod tests {
 
     use super::*;
     use crate::engine::EngineEnv;
-    use crate::guests;
+    use switchboard_testing::guests;
 
     const WAIT: Duration = Duration::from_secs(60);
     const SECRET: &str = "a secret of at least thirty-two characters";
@@ -317,11 +317,15 @@ mod tests {
         Artifacts::new(Compiler::InProcess, directory.to_owned(), secret).unwrap()
     }
 
+    fn release_file(bytes: Vec<u8>) -> ReleaseFile {
+        ReleaseFile::parse(bytes).unwrap()
+    }
+
     #[tokio::test]
     async fn what_was_compiled_is_kept_and_trusted_only_with_its_mac() {
         let directory = tempfile::tempdir().unwrap();
         let env = EngineEnv::new().unwrap();
-        let file = guests::returns();
+        let file = release_file(guests::returns());
         let ours = artifacts(directory.path(), SECRET);
         let cache = &ours.cache;
         assert!(cache.kept(file.code).is_none());
@@ -353,8 +357,8 @@ mod tests {
     async fn another_manifest_needs_no_compiler() {
         let directory = tempfile::tempdir().unwrap();
         let env = EngineEnv::new().unwrap();
-        let one = guests::with_manifest("name = \"one\"\non.frame = [{ type = \"x\" }]");
-        let two = guests::with_manifest("name = \"two\"\non.frame = [{ type = \"x\" }]");
+        let one = release_file(guests::with_manifest("name = \"one\"\non.frame = [{ type = \"x\" }]"));
+        let two = release_file(guests::with_manifest("name = \"two\"\non.frame = [{ type = \"x\" }]"));
         assert_eq!(one.code, two.code);
         assert_ne!(one.digest, two.digest);
         artifacts(directory.path(), SECRET).load(&env.engine, &one).await.unwrap();

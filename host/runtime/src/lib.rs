@@ -14,8 +14,6 @@ mod error;
 pub mod export;
 mod failure;
 mod file;
-#[cfg(test)]
-mod guests;
 mod interfaces;
 mod invoke;
 mod observer;

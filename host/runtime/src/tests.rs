@@ -11,6 +11,7 @@ use switchboard_core::config::RecordedCalls;
 use switchboard_core::{Blame, Blamed};
 use switchboard_recording::{Outcome, redact_secrets};
 use switchboard_telemetry::Tracer;
+use switchboard_testing::guests;
 
 struct Sandbox {
     runtime: Arc<Runtime>,
@@ -46,12 +47,14 @@ async fn until(what: &str, so: impl Fn() -> bool) {
 }
 
 impl Sandbox {
-    async fn load(&self, file: &ReleaseFile) -> Arc<LoadedRelease> {
-        self.runtime.load(file, BTreeMap::new()).await.unwrap()
+    async fn load(&self, file: &[u8]) -> Arc<LoadedRelease> {
+        let file = ReleaseFile::parse(file.to_vec()).unwrap();
+        self.runtime.load(&file, BTreeMap::new()).await.unwrap()
     }
 
-    async fn refusal(&self, file: &ReleaseFile) -> String {
-        self.runtime.load(file, BTreeMap::new()).await.unwrap_err().reason
+    async fn refusal(&self, file: &[u8]) -> String {
+        let file = ReleaseFile::parse(file.to_vec()).unwrap();
+        self.runtime.load(&file, BTreeMap::new()).await.unwrap_err().reason
     }
 
     async fn tick(&self, release: &Arc<LoadedRelease>) -> Result<(), Failure> {
@@ -72,7 +75,7 @@ impl Sandbox {
         result.map(|output| assert_eq!(output, Ok(())))
     }
 
-    async fn fails(&self, file: &ReleaseFile) -> Failure {
+    async fn fails(&self, file: &[u8]) -> Failure {
         let release = self.load(file).await;
         let failure = self.tick(&release).await.unwrap_err();
         assert_eq!(release.calls_in_flight(), 0);
@@ -106,6 +109,7 @@ async fn what_does_not_fit_the_pool_is_refused_with_its_sentence_and_the_release
         (guests::with_modules(1, 2000), "the memory begins with 131072000 bytes; `limits.memory_mib` allows"),
         (guests::with_modules(70, 0), "core module instances"),
     ] {
+        let file = ReleaseFile::parse(file).unwrap();
         let refusal = sandbox.runtime.load(&file, BTreeMap::new()).await.unwrap_err();
         assert_eq!(refusal.blame(), Blame::Guest, "{refusal}");
         assert!(refusal.reason.contains(reason), "{refusal}");
@@ -235,12 +239,12 @@ async fn bad_releases_are_refused_with_a_reason() {
 }
 
 /// The right sections with wrong code in them.
-fn damaged() -> ReleaseFile {
-    let mut bytes = guests::returns().bytes.to_vec();
+fn damaged() -> Vec<u8> {
+    let mut bytes = guests::returns();
     // The body's `i32.const 16; end`, with another instruction in front that finds nothing on the stack.
     let at = bytes.windows(3).position(|window| window == [0x41, 0x10, 0x0b]).unwrap();
     bytes[at] = 0x1a;
-    ReleaseFile::parse(bytes).unwrap()
+    bytes
 }
 
 #[tokio::test]

@@ -7,6 +7,9 @@
 #![warn(unreachable_pub)]
 
 mod database;
+#[cfg(feature = "guests")]
+pub mod guests;
+#[cfg(feature = "manifests")]
 pub mod manifests;
 
-pub use database::with_database;
+pub use database::{ROLE, SECRET, with_app_database, with_database};

@@ -1,5 +1,7 @@
 //! The delivery guarantees of the protocol, one test each. The tests control the time and the bus.
 
+mod cost;
+
 use std::sync::Arc;
 
 use super::*;

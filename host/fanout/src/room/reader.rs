@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Page, Room, push_unpositioned};
+use super::{Page, Room, Rules, push_unpositioned};
 use crate::envelope::Batch;
 use crate::members::{Gate, Member, Phase, PriorState};
 use crate::missing::{Mailbox, Reader};
@@ -15,7 +15,7 @@ use switchboard_contract::types::Position;
 use switchboard_core::ids::ConnectionId;
 use switchboard_core::limits;
 
-impl Room {
+impl<R: Rules> Room<R> {
     /// Holds back every push for this connection until `open_gate` or `undo_gate`. Returns true for a new
     /// subscription.
     pub(crate) fn gate(&mut self, outlet: &Arc<Outlet>) -> bool {

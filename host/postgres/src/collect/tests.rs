@@ -9,9 +9,9 @@ use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::fixture::{ROLE, World, with_world};
 use super::super::{Postgres, Session};
 use super::*;
+use crate::tests::world::{ROLE, World, with_world};
 use switchboard_core::config::Config;
 
 const INSERT: &str = "insert into sent (lane, body, transaction) \

@@ -6,8 +6,8 @@ use std::time::Duration;
 use sqlx::{Acquire, PgConnection};
 use uuid::Uuid;
 
-use super::super::fixture::{World, with_world};
 use super::*;
+use crate::tests::world::{World, with_world};
 use switchboard_core::limits;
 
 const LEASE: Duration = Duration::from_secs(60);

@@ -172,12 +172,6 @@ async fn what_cannot_stand_beside_is_refused() {
         let less = canary_of(&file("send", r#"on.frame = [{ type = "other" }]"#, "")).await.unwrap_err();
         assert!(less.to_string().contains("does not bind frame type `message.send`"), "{less}");
         let needy = file("send", &format!("{SEND}\n[needs]\nmigrations = [9999]"), "");
-        sqlx::raw_sql(
-            "create table public._sqlx_migrations (version bigint primary key, success boolean not null)",
-        )
-        .execute(&pool)
-        .await
-        .unwrap();
         for refused in [canary_of(&needy).await.unwrap_err(), node.deploy(&needy).await.unwrap_err()] {
             assert!(refused.to_string().contains("9999"), "{refused}");
         }

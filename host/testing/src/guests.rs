@@ -1,7 +1,7 @@
-//! Guests for the tests of this crate, written in WebAssembly instructions. They are small and quick, and
+//! Guests for the tests of the runtime, written in WebAssembly instructions. They are small and quick, and
 //! each does exactly what its name says. `tests/guests` has the same kinds of guests written in Rust.
 //!
-//! Each exports `schedule.run` and answers `ok` unless something stops it.
+//! Each is the bytes of a release file. It exports `schedule.run` and answers `ok` unless something stops it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,6 @@ use wasm_encoder::{
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, WorldId};
 
-use super::ReleaseFile;
 use switchboard_core::manifest;
 
 const MANIFEST: &str = r#"
@@ -33,14 +32,14 @@ const MANIFEST: &str = r#"
 const NOW: u32 = 0;
 const LOG: u32 = 1;
 
-pub(crate) fn returns() -> ReleaseFile {
+pub fn returns() -> Vec<u8> {
     guest(|_| ())
 }
 
 /// Returns, and instantiates `count` other modules, each with a memory of `pages` pages; 0 pages: without a
 /// memory.
-pub(crate) fn with_modules(count: u32, pages: u64) -> ReleaseFile {
-    let mut bytes = returns().bytes.to_vec();
+pub fn with_modules(count: u32, pages: u64) -> Vec<u8> {
+    let mut bytes = returns();
     // The number of modules in the component so far.
     let own = wasmparser::Parser::new(0).parse_all(&bytes).scan(0, |depth, payload| {
         match payload.expect("a component") {
@@ -76,30 +75,30 @@ pub(crate) fn with_modules(count: u32, pages: u64) -> ReleaseFile {
     }
     bytes.push(instances.id());
     instances.encode(&mut bytes);
-    ReleaseFile::parse(bytes).expect("a release file")
+    bytes
 }
 
-pub(crate) fn loops() -> ReleaseFile {
+pub fn loops() -> Vec<u8> {
     guest(|body| {
         body.loop_(BlockType::Empty).br(0).end();
     })
 }
 
-pub(crate) fn traps() -> ReleaseFile {
+pub fn traps() -> Vec<u8> {
     guest(|body| {
         body.unreachable();
     })
 }
 
 /// Calls itself for ever.
-pub(crate) fn recurses() -> ReleaseFile {
+pub fn recurses() -> Vec<u8> {
     guest(|body| {
         body.local_get(0).local_get(1).local_get(2).local_get(3).local_get(4).call(RUN).drop();
     })
 }
 
 /// Grows page by page and traps when there are no more, as an allocator does.
-pub(crate) fn bombs_memory() -> ReleaseFile {
+pub fn bombs_memory() -> Vec<u8> {
     guest(|body| {
         body.loop_(BlockType::Empty);
         body.i32_const(1).memory_grow(0).i32_const(-1).i32_eq();
@@ -109,7 +108,7 @@ pub(crate) fn bombs_memory() -> ReleaseFile {
 }
 
 /// Reads the clock `times` times.
-pub(crate) fn asks_the_time(times: u32) -> ReleaseFile {
+pub fn asks_the_time(times: u32) -> Vec<u8> {
     guest(|body| {
         for _ in 0..times {
             body.call(NOW).drop();
@@ -118,7 +117,7 @@ pub(crate) fn asks_the_time(times: u32) -> ReleaseFile {
 }
 
 /// Works for longer than its processor time allows, and reads the clock meanwhile.
-pub(crate) fn works_between_host_calls() -> ReleaseFile {
+pub fn works_between_host_calls() -> Vec<u8> {
     guest(|body| {
         for _ in 0..10 {
             body.call(NOW).drop();
@@ -131,19 +130,19 @@ pub(crate) fn works_between_host_calls() -> ReleaseFile {
 }
 
 /// Logs one line of `bytes` bytes.
-pub(crate) fn logs(bytes: i32) -> ReleaseFile {
+pub fn logs(bytes: i32) -> Vec<u8> {
     guest(|body| {
         body.i32_const(1).i32_const(1024).i32_const(bytes).i32_const(0).i32_const(0).call(LOG);
     })
 }
 
 /// Reads the clock in its start function, before any call.
-pub(crate) fn starts_with_a_host_call() -> ReleaseFile {
+pub fn starts_with_a_host_call() -> Vec<u8> {
     build(MANIFEST, true, |_| ())
 }
 
 /// Made with other tools: it draws and asks the time through WASI 0.2.
-pub(crate) fn speaks_wasi() -> ReleaseFile {
+pub fn speaks_wasi() -> Vec<u8> {
     use ValType::{I32, I64};
     let mut types = TypeSection::new();
     types.ty().function([], [I64]);
@@ -171,11 +170,11 @@ pub(crate) fn speaks_wasi() -> ReleaseFile {
     resolve.push_path(wit()).unwrap();
     let package = resolve.push_str("world.wit", world).unwrap();
     let world = resolve.select_world(&[package], Some("wasi")).unwrap();
-    ReleaseFile::parse(encode(module.finish(), &resolve, world, MANIFEST)).unwrap()
+    encode(module.finish(), &resolve, world, MANIFEST)
 }
 
 /// Of a name and limits of its own: it grows its memory by so many pages, and asks the time.
-pub(crate) fn named(name: &str, limits: &str, pages: i32) -> ReleaseFile {
+pub fn named(name: &str, limits: &str, pages: i32) -> Vec<u8> {
     build(&manifest(name, limits), false, |body| {
         if pages > 0 {
             body.i32_const(pages).memory_grow(0).i32_const(-1).i32_eq();
@@ -186,7 +185,7 @@ pub(crate) fn named(name: &str, limits: &str, pages: i32) -> ReleaseFile {
 }
 
 /// The same, working so many rounds of a nanosecond or less; without a number it never ends.
-pub(crate) fn works(name: &str, limits: &str, rounds: Option<i32>) -> ReleaseFile {
+pub fn works(name: &str, limits: &str, rounds: Option<i32>) -> Vec<u8> {
     build(&manifest(name, limits), false, |body| {
         body.i32_const(0).local_set(0);
         body.loop_(BlockType::Empty);
@@ -206,13 +205,13 @@ fn manifest(name: &str, limits: &str) -> String {
     format!("name = \"{name}\"\non.schedule = [{{ name = \"tick\", every_ms = 1000 }}]\n[limits]\n{limits}\n")
 }
 
-pub(crate) fn with_manifest(text: &str) -> ReleaseFile {
+pub fn with_manifest(text: &str) -> Vec<u8> {
     build(text, false, |body| {
         body.call(NOW).drop();
     })
 }
 
-fn guest(body: impl Fn(&mut InstructionSink<'_>)) -> ReleaseFile {
+fn guest(body: impl Fn(&mut InstructionSink<'_>)) -> Vec<u8> {
     build(MANIFEST, false, body)
 }
 
@@ -220,7 +219,7 @@ const RUN: u32 = 2;
 const REALLOC: u32 = 3;
 const START: u32 = 4;
 
-fn build(manifest: &str, starts: bool, body: impl Fn(&mut InstructionSink<'_>)) -> ReleaseFile {
+fn build(manifest: &str, starts: bool, body: impl Fn(&mut InstructionSink<'_>)) -> Vec<u8> {
     use ValType::{I32, I64};
     let mut types = TypeSection::new();
     types.ty().function([], [I64]);
@@ -259,7 +258,7 @@ fn build(manifest: &str, starts: bool, body: impl Fn(&mut InstructionSink<'_>)) 
         module.section(&StartSection { function_index: START });
     }
     module.section(&code).section(&names);
-    ReleaseFile::parse(component(module.finish(), "schedule-handler", manifest)).unwrap()
+    component(module.finish(), "schedule-handler", manifest)
 }
 
 fn memory() -> MemorySection {
@@ -295,7 +294,7 @@ fn realloc() -> Function {
 }
 
 /// A core module that implements a world of the contract, as a release file.
-pub(crate) fn component(module: Vec<u8>, world: &str, manifest: &str) -> Vec<u8> {
+fn component(module: Vec<u8>, world: &str, manifest: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_path(wit()).unwrap();
     let world = resolve.select_world(&[package], Some(world)).unwrap();

@@ -1,19 +1,18 @@
-//! Measures a delivery in the local part of the hub, without sockets: `cargo test --release -p switchboard
-//! --lib fanout::local::cost -- --ignored --nocapture`. It prints and asserts nothing; `scripts/bench`
-//! measures the whole way.
+//! Measures a delivery in the local part of the hub, without sockets. It prints and asserts nothing;
+//! `scripts/bench` measures the whole way. It is a test because a bench cannot use private types.
+//!
+//! `cargo test --release -p switchboard-fanout --lib local::tests::cost -- --ignored --nocapture`
 
 use std::time::Instant;
 
 use super::*;
-use crate::envelope::{Envelope, addressed, pack};
-use switchboard_contract::channels::Publication;
-use switchboard_contract::types::Position;
+use crate::envelope::addressed;
 
 #[test]
 #[ignore = "a measurement"]
 fn of_a_delivery() {
     for (readers, in_flight) in [(200, 1), (200, 4), (200, 64), (1000, 1), (1000, 4), (1000, 64)] {
-        let (local, _mail) = Local::new();
+        let (local, _mail) = <Local>::new();
         let lobby = Address::parse("conv:lobby").unwrap();
         let outlets: Vec<_> = (0..readers).map(|id| reader(&local, &lobby, id)).collect();
         let rounds = 400_000 / (readers * in_flight) as u64;
