@@ -13,7 +13,7 @@ use super::export::{Export, NotExported};
 use super::failure::{Failure, Kind};
 use super::release::{Exports, LoadedRelease};
 use super::stats::Ending;
-use crate::interfaces::call::Stop;
+use crate::interfaces::stop::Stop;
 use crate::interfaces::{CallState, MemoryRefused};
 use switchboard_core::Blamed;
 use switchboard_telemetry::spans;

@@ -2,8 +2,6 @@
 //! of time, memory and backends, and ends within its bounds, whatever the guest does. This crate knows no
 //! HTTP and no sockets.
 
-#![warn(unreachable_pub)]
-
 mod answer;
 mod background;
 mod budget;
@@ -19,6 +17,7 @@ mod invoke;
 mod observer;
 mod recording;
 mod release;
+mod replay;
 mod stats;
 mod store;
 #[cfg(test)]
@@ -44,7 +43,7 @@ use switchboard_core::Blamed;
 use switchboard_core::config::{Config, RecordingSettings};
 use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_core::limits;
-use switchboard_recording::{Recorder, Recording};
+use switchboard_recording::Recorder;
 use switchboard_telemetry::{Tracer, spans};
 
 pub use crate::interfaces::Backends;
@@ -213,29 +212,6 @@ impl Runtime {
             release.observer.with(|observer| observer.failed());
         }
         result
-    }
-
-    /// Replays a recorded call on any release, with that release's settings and the recorded answers. The
-    /// result is a new recording, which can be compared with the first.
-    pub async fn replay(&self, release: &Arc<LoadedRelease>, trace: &Recording) -> Result<Recording, Error> {
-        recording::replay(self, release, trace).await
-    }
-
-    /// Runs and records a call with any source of answers. It records up to `bytes_max` bytes of host calls.
-    /// The outcome of the call is in the recording.
-    ///
-    /// # Errors
-    /// When `input` is not an input of `trigger`.
-    pub async fn play(
-        &self,
-        release: &Arc<LoadedRelease>,
-        call: Call,
-        trigger: &str,
-        input: serde_json::Value,
-        source: Source,
-        bytes_max: u64,
-    ) -> Result<Recording, Error> {
-        recording::play(self, release, call, (trigger, input), source, bytes_max).await
     }
 
     /// Runs a call. The state is `None` when the call got no slot.

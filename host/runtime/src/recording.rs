@@ -1,25 +1,18 @@
-//! Recordings of calls. The runtime writes them into `recording_dir` when an operator has set it, replays
-//! them, and makes them for tests.
+//! Recordings of calls. The runtime makes them, and writes them into `recording_dir` when an operator has set
+//! it.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use serde_json::{Value, json};
 use tracing::warn;
 
-use super::Error;
-use super::export::{Export, with_export};
+use super::export::Export;
 use super::failure::Failure;
 use super::release::LoadedRelease;
-use super::{Call, Runtime};
 use crate::interfaces::CallState;
-use crate::interfaces::call::{Function, Script, Source};
 use switchboard_core::config::{RecordedCalls, RecordingSettings};
 use switchboard_core::limits;
-use switchboard_recording::{
-    self as recording, Exchange, Outcome, Recorder, Recording, redact_bodies, redact_secrets,
-};
+use switchboard_recording::{self as recording, Exchange, Outcome, Recording, redact_bodies, redact_secrets};
 
 type Taken = (Vec<Exchange>, u32);
 
@@ -103,75 +96,4 @@ pub(super) fn trace<E: Export>(
     // This is the only place that makes a recording of a call, so no recording contains a secret setting.
     release.terms.secrets.conceal_trace(&mut trace);
     trace
-}
-
-pub(super) async fn replay(
-    runtime: &Runtime,
-    release: &Arc<LoadedRelease>,
-    trace: &Recording,
-) -> Result<Recording, Error> {
-    if !trace.is_whole() {
-        return Err(Error::of_release(format!(
-            "the recording lacks {} host calls that exceeded its bound; it can be read but not replayed",
-            trace.left_out
-        )));
-    }
-    // Recorded answers do not depend on the caller. A guest that sees principal and connection has them in
-    // its input.
-    let call = Call { id: trace.call.as_str().into(), ..Call::new(None) };
-    let source = Source::Replay(Script::new(with_settings_of(release, trace.exchanges.clone())));
-    play(
-        runtime,
-        release,
-        call,
-        (&trace.trigger, trace.input.clone()),
-        source,
-        limits::RECORDING_BYTES_MAX * 2,
-    )
-    .await
-}
-
-/// Replaces recorded settings by those of this release. The answers of backends stay as recorded.
-fn with_settings_of(release: &LoadedRelease, mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
-    for asked in exchanges.iter_mut().filter(|exchange| exchange.function == Function::ConfigGet.name()) {
-        if let Some(key) = asked.args["key"].as_str() {
-            asked.answer = Some(json!(release.setting(key)));
-        }
-    }
-    for answer in exchanges.iter_mut().filter_map(|exchange| exchange.answer.as_mut()) {
-        recording::reveal(release.settings(), answer);
-    }
-    exchanges
-}
-
-pub(super) async fn play(
-    runtime: &Runtime,
-    release: &Arc<LoadedRelease>,
-    call: Call,
-    (trigger, mut asked): (&str, Value),
-    source: Source,
-    bytes_max: u64,
-) -> Result<Recording, Error> {
-    recording::reveal(release.settings(), &mut asked);
-    let wrong =
-        |why: String| Error::of_release(format!("the input does not fit the trigger `{trigger}`: {why}"));
-    with_export!(trigger, E => {
-        let input = recording::value_from(asked).map_err(|error| wrong(error.to_string()))?;
-        Ok(play_as::<E>(runtime, release, call, input, source, bytes_max).await)
-    }, Err(wrong("there is no such trigger".to_owned())))
-}
-
-async fn play_as<E: Export>(
-    runtime: &Runtime,
-    release: &Arc<LoadedRelease>,
-    call: Call,
-    input: E::Input,
-    source: Source,
-    bytes_max: u64,
-) -> Recording {
-    let (id, input) = (call.id.clone(), Arc::new(input));
-    let recorder = Some(Recorder::up_to(bytes_max));
-    let (result, state) = runtime.run::<E>(release, call, source, recorder, input.clone()).await;
-    let taken = state.and_then(taken).map_or_else(Default::default, |(_, taken)| taken);
-    trace::<E>(release, &id, &input, taken, &result)
 }

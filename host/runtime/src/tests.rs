@@ -9,8 +9,9 @@ use super::*;
 use switchboard_contract::schedule;
 use switchboard_core::config::RecordedCalls;
 use switchboard_core::{Blame, Blamed};
-use switchboard_recording::{Outcome, redact_secrets};
+use switchboard_recording::{Outcome, Recording, redact_secrets};
 use switchboard_telemetry::Tracer;
+use switchboard_testing::guests;
 use switchboard_testing::guests;
 
 struct Sandbox {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::call::Stop;
+use super::stop::Stop;
 use super::turns::{Turn, TurnQueue};
 use parking_lot::{Mutex, MutexGuard};
 use switchboard_core::limits;

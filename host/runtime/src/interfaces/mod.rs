@@ -11,6 +11,7 @@ mod log;
 pub(crate) mod postgres;
 mod random;
 mod redis;
+pub(crate) mod stop;
 pub(crate) mod turns;
 mod wake;
 mod wasi;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use wasmtime::component::Resource;
 
 use super::CallState;
@@ -40,19 +41,6 @@ struct Statement<'a> {
 #[derive(Serialize)]
 struct NoArgs {}
 
-/// Runs one operation on the call's session, and reports its error to the operator. A runtime without
-/// Postgres answers `busy`.
-async fn on_session<T>(
-    session: &mut Option<Session>,
-    logger: &CallLogger,
-    operation: impl AsyncFnOnce(&mut Session) -> Result<T, Error>,
-) -> Result<T, Error> {
-    match session {
-        Some(session) => operation(session).await.inspect_err(|error| report(logger, error)),
-        None => Err(Error::Busy),
-    }
-}
-
 /// Counts an error that the handler answers with 503, and logs one such error a second. The client needs only
 /// the 503; the operator needs the reason. In an outage, a line for each error would fill the log.
 fn report(logger: &CallLogger, error: &Error) {
@@ -76,8 +64,53 @@ fn report(logger: &CallLogger, error: &Error) {
     }
 }
 
-fn ended() -> Error {
-    Error::Refused("the transaction has ended".to_owned())
+/// Runs one operation on the call's session, and reports its error to the operator. A runtime without
+/// Postgres answers `busy`.
+async fn on_session<T>(
+    session: &mut Option<Session>,
+    logger: &CallLogger,
+    operation: impl AsyncFnOnce(&mut Session) -> Result<T, Error>,
+) -> Result<T, Error> {
+    match session {
+        Some(session) => operation(session).await.inspect_err(|error| report(logger, error)),
+        None => Err(Error::Busy),
+    }
+}
+
+/// An answer of the session, which a recording can keep.
+trait Answer: Serialize + DeserializeOwned {}
+
+impl<T: Serialize + DeserializeOwned> Answer for T {}
+
+impl CallState {
+    /// Makes the host call `function`: one operation on the session, outside of a transaction.
+    async fn call_session<T: Answer>(
+        &mut self,
+        function: Function,
+        args: &impl Serialize,
+        operation: impl AsyncFnOnce(&mut Session) -> Result<T, Error>,
+    ) -> wasmtime::Result<Result<T, Error>> {
+        let live = on_session(&mut self.session, &self.log, operation);
+        self.middleware.call(function, args, live).await
+    }
+
+    /// The same in a transaction, which must be open.
+    async fn call_transaction<T: Answer>(
+        &mut self,
+        handle: &Resource<Transaction>,
+        function: Function,
+        args: &impl Serialize,
+        operation: impl AsyncFnOnce(&mut Session) -> Result<T, Error>,
+    ) -> wasmtime::Result<Result<T, Error>> {
+        let is_open = self.transactions.is(handle);
+        let live = async {
+            match is_open {
+                true => on_session(&mut self.session, &self.log, operation).await,
+                false => Err(Error::Refused("the transaction has ended".to_owned())),
+            }
+        };
+        self.middleware.call(function, args, live).await
+    }
 }
 
 impl postgres::Host for CallState {
@@ -88,9 +121,8 @@ impl postgres::Host for CallState {
     ) -> wasmtime::Result<Result<Rows, Error>> {
         let args = Statement { statement: &statement, params: &params };
         let sql = self.backends.sql(&statement);
-        let (session, logger) = (&mut self.session, &self.log);
-        let live = on_session(session, logger, async |session| session.query(&sql, &params).await);
-        self.middleware.call(Function::PostgresQuery, &args, live).await
+        let run = async |session: &mut Session| session.query(&sql, &params).await;
+        self.call_session(Function::PostgresQuery, &args, run).await
     }
 
     async fn execute(
@@ -100,9 +132,8 @@ impl postgres::Host for CallState {
     ) -> wasmtime::Result<Result<u64, Error>> {
         let args = Statement { statement: &statement, params: &params };
         let sql = self.backends.sql(&statement);
-        let (session, logger) = (&mut self.session, &self.log);
-        let live = on_session(session, logger, async |session| session.execute(&sql, &params).await);
-        self.middleware.call(Function::PostgresExecute, &args, live).await
+        let run = async |session: &mut Session| session.execute(&sql, &params).await;
+        self.call_session(Function::PostgresExecute, &args, run).await
     }
 
     async fn collect(&mut self, collected: Collected) -> wasmtime::Result<Result<Rows, Error>> {
@@ -119,9 +150,8 @@ impl postgres::Host for CallState {
     }
 
     async fn begin(&mut self) -> wasmtime::Result<Result<Resource<Transaction>, Error>> {
-        let (session, logger) = (&mut self.session, &self.log);
-        let live = on_session(session, logger, async |session| session.begin().await);
-        let begun = self.middleware.call(Function::PostgresBegin, &NoArgs {}, live).await?;
+        let run = async |session: &mut Session| session.begin().await;
+        let begun = self.call_session(Function::PostgresBegin, &NoArgs {}, run).await?;
         Ok(begun.map(|()| {
             self.transactions.begun += 1;
             self.transactions.is_open = true;
@@ -140,14 +170,8 @@ impl postgres::HostTransaction for CallState {
     ) -> wasmtime::Result<Result<Rows, Error>> {
         let args = Statement { statement: &statement, params: &params };
         let sql = self.backends.sql(&statement);
-        let (session, logger, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
-        let live = async {
-            if !is_open {
-                return Err(ended());
-            }
-            on_session(session, logger, async |session| session.transaction_query(&sql, &params).await).await
-        };
-        self.middleware.call(Function::TransactionQuery, &args, live).await
+        let run = async |session: &mut Session| session.transaction_query(&sql, &params).await;
+        self.call_transaction(&handle, Function::TransactionQuery, &args, run).await
     }
 
     async fn execute(
@@ -158,26 +182,14 @@ impl postgres::HostTransaction for CallState {
     ) -> wasmtime::Result<Result<u64, Error>> {
         let args = Statement { statement: &statement, params: &params };
         let sql = self.backends.sql(&statement);
-        let (session, logger, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
-        let live = async {
-            if !is_open {
-                return Err(ended());
-            }
-            on_session(session, logger, async |session| session.transaction_execute(&sql, &params).await)
-                .await
-        };
-        self.middleware.call(Function::TransactionExecute, &args, live).await
+        let run = async |session: &mut Session| session.transaction_execute(&sql, &params).await;
+        self.call_transaction(&handle, Function::TransactionExecute, &args, run).await
     }
 
     async fn commit(&mut self, handle: Resource<Transaction>) -> wasmtime::Result<Result<(), Error>> {
-        let (session, logger, is_open) = (&mut self.session, &self.log, self.transactions.is(&handle));
-        let live = async {
-            if !is_open {
-                return Err(ended());
-            }
-            on_session(session, logger, async |session| session.commit().await).await
-        };
-        let committed = self.middleware.call(Function::TransactionCommit, &NoArgs {}, live).await?;
+        let is_open = self.transactions.is(&handle);
+        let run = async |session: &mut Session| session.commit().await;
+        let committed = self.call_transaction(&handle, Function::TransactionCommit, &NoArgs {}, run).await?;
         if is_open {
             self.transactions.is_open = false;
             let wakes = std::mem::take(&mut self.transactions.wakes);

@@ -5,7 +5,8 @@ use rand::rngs::OsRng;
 use serde::{Deserialize, Serialize};
 
 use super::CallState;
-use super::call::{Function, Stop};
+use super::call::Function;
+use super::stop::Stop;
 use switchboard_contract::random;
 use switchboard_core::limits;
 

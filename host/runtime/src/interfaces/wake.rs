@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use super::CallState;
-use super::call::{Function, Stop};
+use super::call::Function;
+use super::stop::Stop;
 use switchboard_contract::wake;
 use switchboard_core::limits;
 

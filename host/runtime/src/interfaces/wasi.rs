@@ -17,9 +17,10 @@ use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::CallState;
-use super::call::{Function, Stop};
+use super::call::Function;
 use super::log::CallLogger;
 use super::random::draw;
+use super::stop::Stop;
 use switchboard_contract::log::Level;
 use switchboard_core::limits;
 

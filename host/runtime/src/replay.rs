@@ -1,0 +1,83 @@
+//! Runs calls whose host calls are answered by a recording or by a test, and records them.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::export::{Export, with_export};
+use super::recording::{taken, trace};
+use super::release::LoadedRelease;
+use super::{Call, Error, Runtime};
+use crate::interfaces::call::{Function, Script, Source};
+use switchboard_core::limits;
+use switchboard_recording::{self as recording, Exchange, Recorder, Recording};
+
+impl Runtime {
+    /// Replays a recorded call on any release, with that release's settings and the recorded answers. The
+    /// result is a new recording, which can be compared with the first.
+    pub async fn replay(&self, release: &Arc<LoadedRelease>, trace: &Recording) -> Result<Recording, Error> {
+        if !trace.is_whole() {
+            return Err(Error::of_release(format!(
+                "the recording lacks {} host calls that exceeded its bound; it can be read but not replayed",
+                trace.left_out
+            )));
+        }
+        // Recorded answers do not depend on the caller. A guest that sees principal and connection has them
+        // in its input.
+        let call = Call { id: trace.call.as_str().into(), ..Call::new(None) };
+        let source = Source::Replay(Script::new(with_settings_of(release, trace.exchanges.clone())));
+        let (input, bytes_max) = (trace.input.clone(), limits::RECORDING_BYTES_MAX * 2);
+        self.play(release, call, &trace.trigger, input, source, bytes_max).await
+    }
+
+    /// Runs and records a call with any source of answers. It records up to `bytes_max` bytes of host calls.
+    /// The outcome of the call is in the recording.
+    ///
+    /// # Errors
+    /// When `input` is not an input of `trigger`.
+    pub async fn play(
+        &self,
+        release: &Arc<LoadedRelease>,
+        call: Call,
+        trigger: &str,
+        mut input: Value,
+        source: Source,
+        bytes_max: u64,
+    ) -> Result<Recording, Error> {
+        recording::reveal(release.settings(), &mut input);
+        let wrong =
+            |why: String| Error::of_release(format!("the input does not fit the trigger `{trigger}`: {why}"));
+        with_export!(trigger, E => {
+            let input = recording::value_from(input).map_err(|error| wrong(error.to_string()))?;
+            Ok(self.play_as::<E>(release, call, input, source, bytes_max).await)
+        }, Err(wrong("there is no such trigger".to_owned())))
+    }
+
+    async fn play_as<E: Export>(
+        &self,
+        release: &Arc<LoadedRelease>,
+        call: Call,
+        input: E::Input,
+        source: Source,
+        bytes_max: u64,
+    ) -> Recording {
+        let (id, input) = (call.id.clone(), Arc::new(input));
+        let recorder = Some(Recorder::up_to(bytes_max));
+        let (result, state) = self.run::<E>(release, call, source, recorder, input.clone()).await;
+        let taken = state.and_then(taken).map_or_else(Default::default, |(_, taken)| taken);
+        trace::<E>(release, &id, &input, taken, &result)
+    }
+}
+
+/// Replaces recorded settings by those of this release. The answers of backends stay as recorded.
+fn with_settings_of(release: &LoadedRelease, mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
+    for asked in exchanges.iter_mut().filter(|exchange| exchange.function == Function::ConfigGet.name()) {
+        if let Some(key) = asked.args["key"].as_str() {
+            asked.answer = Some(json!(release.setting(key)));
+        }
+    }
+    for answer in exchanges.iter_mut().filter_map(|exchange| exchange.answer.as_mut()) {
+        recording::reveal(release.settings(), answer);
+    }
+    exchanges
+}
