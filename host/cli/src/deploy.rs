@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::{Client, Where};
 use super::{Failure, Output, page, registry, sign};
@@ -98,19 +98,6 @@ pub(crate) async fn deploy(
     let note = note.map(|note| format!("note={}", page::escape(note)));
     let query: Vec<_> = beside.into_iter().chain(note).collect();
     client.upload(&format!("/admin/v1/releases?{}", query.join("&")), Bytes::from(file), signatures).await
-}
-
-/// Changes a handler of the fleet: `promote`, `rollback` and similar.
-pub(crate) async fn change(
-    client: &Client,
-    (handler, what): (&str, &str),
-    body: &Value,
-    out: &Output,
-) -> Result<(), Failure> {
-    let path = format!("/admin/v1/handlers/{}/{what}", page::escape(handler));
-    let outcome: Outcome = client.post(&path, body).await?;
-    out.answer(&outcome, said(&outcome));
-    if outcome.complete { Ok(()) } else { Err(Failure::Answered) }
 }
 
 /// One line for the fleet, and one for each node that did not follow.

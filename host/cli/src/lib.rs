@@ -5,10 +5,9 @@
 //! Exit codes: 0 done, 1 failed, 2 usage. If the reader of the output ends, the command continues with the
 //! same exit code.
 
-#![warn(unreachable_pub)]
-
 mod admin_token;
 mod build;
+mod change;
 mod client;
 mod deploy;
 mod dev;

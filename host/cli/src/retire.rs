@@ -1,9 +1,7 @@
 //! `switchboard retire`: retires a handler from the whole fleet.
 
-use serde_json::json;
-
-use super::client::{Client, Where};
-use super::{Failure, Output, deploy};
+use super::change::Change;
+use super::{Failure, Output};
 use switchboard_core::config::Config;
 
 #[derive(clap::Args)]
@@ -11,14 +9,10 @@ pub(crate) struct Args {
     /// The handler. Its routes then answer 404, and its frame types are unknown. `rollback HANDLER` restores
     /// it.
     handler: String,
-    /// The reason, for the history.
-    #[arg(long)]
-    note: Option<String>,
     #[command(flatten)]
-    at: Where,
+    change: Change,
 }
 
 pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
-    let body = json!({ "note": args.note });
-    deploy::change(&Client::of(config, &args.at), (&args.handler, "retire"), &body, out).await
+    args.change.ask("retire", &args.handler, None, config, out).await
 }

@@ -1,22 +1,16 @@
 //! `switchboard unshadow`: ends the shadow. Its results stay: `switchboard releases HANDLER`.
 
-use serde_json::json;
-
-use super::client::{Client, Where};
-use super::{Failure, Output, deploy};
+use super::change::Change;
+use super::{Failure, Output};
 use switchboard_core::config::Config;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     handler: String,
-    /// The reason, for the history.
-    #[arg(long)]
-    note: Option<String>,
     #[command(flatten)]
-    at: Where,
+    change: Change,
 }
 
 pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
-    let body = json!({ "note": args.note });
-    deploy::change(&Client::of(config, &args.at), (&args.handler, "unshadow"), &body, out).await
+    args.change.ask("unshadow", &args.handler, None, config, out).await
 }
