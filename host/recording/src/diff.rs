@@ -203,6 +203,25 @@ fn align(expected: &[Exchange], got: &[&Exchange]) -> Vec<(Option<usize>, Option
     pairs
 }
 
+/// Compares a part that one of the two may lack.
+fn part(
+    location: &DiffPath,
+    path: String,
+    expected: Option<&Value>,
+    got: Option<&Value>,
+    found: &mut Vec<Difference>,
+) {
+    match (expected, got) {
+        (Some(expected), Some(got)) => value(location, &path, expected, got, found),
+        (expected, got) => found.push(Difference {
+            location: location.clone(),
+            path,
+            expected: expected.map(|part| shown(part, "")),
+            got: got.map(|part| shown(part, "")),
+        }),
+    }
+}
+
 fn value(location: &DiffPath, path: &str, expected: &Value, got: &Value, found: &mut Vec<Difference>) {
     if expected == got {
         return;
@@ -219,29 +238,13 @@ fn value(location: &DiffPath, path: &str, expected: &Value, got: &Value, found: 
                 } else {
                     format!("{path}.{name}")
                 };
-                match (a.get(name), b.get(name)) {
-                    (Some(a), Some(b)) => value(location, &inner, a, b, found),
-                    (a, b) => found.push(Difference {
-                        location: location.clone(),
-                        path: inner,
-                        expected: a.map(|a| shown(a, "")),
-                        got: b.map(|b| shown(b, "")),
-                    }),
-                }
+                part(location, inner, a.get(name), b.get(name), found);
             }
         }
         (Value::Array(a), Value::Array(b)) => {
             for at in 0..a.len().max(b.len()) {
                 let inner = format!("{path}[{at}]");
-                match (a.get(at), b.get(at)) {
-                    (Some(a), Some(b)) => value(location, &inner, a, b, found),
-                    (a, b) => found.push(Difference {
-                        location: location.clone(),
-                        path: inner,
-                        expected: a.map(|a| shown(a, "")),
-                        got: b.map(|b| shown(b, "")),
-                    }),
-                }
+                part(location, inner, a.get(at), b.get(at), found);
             }
         }
         (Value::String(a), Value::String(b)) => match (json_inside(a), json_inside(b)) {
