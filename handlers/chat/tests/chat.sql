@@ -1,6 +1,9 @@
 -- The users and conversations of the handlers' tests. The fixtures are from 2026-11-20 11:00; the clock of
 -- each test begins at 12:00.
 
+-- A scenario may have another `now`, for which the migrations made no partitions.
+select app.ensure_partitions();
+
 -- In other databases the name of the epoch is random.
 update switchboard.epochs set epoch = '019b0000-0000-7000-8000-0000000000e0' where ordinal = 0;
 

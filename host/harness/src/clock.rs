@@ -28,10 +28,9 @@ pub(super) fn stand_at(now_ms: u64) -> String {
              as $$ select pg_catalog.to_timestamp({now_ms} / 1000.0) $$;"
         );
     }
-    // Make the partitions that housekeeping would have made by then; those of the default time are in the
-    // template.
+    // The host would have made partitions of the outbox by then; those of the default time are in the template.
     if now_ms != NOW_MS {
-        sql += "select app.ensure_partitions(); select switchboard.ensure_outbox(2);";
+        sql += "select switchboard.ensure_outbox(2);";
     }
     sql
 }
