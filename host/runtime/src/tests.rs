@@ -12,7 +12,6 @@ use switchboard_core::{Blame, Blamed};
 use switchboard_recording::{Outcome, Recording, redact_secrets};
 use switchboard_telemetry::Tracer;
 use switchboard_testing::guests;
-use switchboard_testing::guests;
 
 struct Sandbox {
     runtime: Arc<Runtime>,

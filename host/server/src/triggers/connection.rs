@@ -1,22 +1,18 @@
 //! Connection triggers: they notify handlers that a connection opened, closed or sent something, and ask them
 //! for the pushes that subscribers missed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::MissedTickBehavior;
 
-use super::Triggers;
-use switchboard_contract::connection::{Closed, Opened, Page, Touch};
+use super::admission::admit;
+use super::state::Triggers;
+use switchboard_contract::connection::{Closed, Opened, Page};
 use switchboard_contract::types::Push;
 use switchboard_core::ids::{ConnectionId, RequestId, UserId};
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_core::timestamp;
 use switchboard_fanout::Missing;
 use switchboard_runtime::{Call, Export, Failure, Kind, LoadedRelease, export};
 
@@ -96,57 +92,6 @@ impl Triggers {
     }
 }
 
-/// Connections that sent something since the last report.
-#[derive(Default)]
-pub(super) struct Touches(Mutex<HashMap<ConnectionId, (UserId, Option<u64>)>>);
-
-impl Touches {
-    fn add(&self, connection: ConnectionId, user: &UserId, active: bool) {
-        let mut touched = self.0.lock();
-        let (_, active_ms) = touched.entry(connection).or_insert_with(|| (user.clone(), None));
-        if active {
-            *active_ms = Some(timestamp::now_ms());
-        }
-    }
-
-    /// Removes a connection that has closed. A report after `close` would make it present again.
-    fn forget(&self, connection: ConnectionId) {
-        self.0.lock().remove(&connection);
-    }
-
-    fn take(&self) -> Vec<Touch> {
-        let touched = std::mem::take(&mut *self.0.lock());
-        touched
-            .into_iter()
-            .map(|(connection, (user, active_ms))| Touch {
-                connection: connection.to_string(),
-                user_id: user.as_str().to_owned(),
-                active_ms,
-            })
-            .collect()
-    }
-}
-
-/// Admission slots of the calls about connections.
-pub(super) struct Admission {
-    openings: Semaphore,
-    closings: Semaphore,
-}
-
-impl Default for Admission {
-    fn default() -> Self {
-        Self {
-            openings: Semaphore::new(limits::OPENINGS_AT_ONCE_MAX),
-            closings: Semaphore::new(limits::CLOSINGS_AT_ONCE_MAX),
-        }
-    }
-}
-
-/// Waits for an admission slot, at most `wait`: a handler that hangs can hold all of them.
-async fn admit(slots: &Semaphore, wait: Duration) -> Option<SemaphorePermit<'_>> {
-    timeout(wait, slots.acquire()).await.ok()?.ok()
-}
-
 /// Reports the touched connections to their handlers, until the process ends.
 pub(super) async fn report_touches(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let mut clock = tokio::time::interval(limits::TOUCH_REPORT_EVERY);
@@ -219,20 +164,5 @@ async fn page(triggers: &Triggers, missing: &Missing) -> Option<Page> {
             None
         }
         Err(_) => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_wait_for_an_admission_slot_is_bounded() {
-        const SHORT: Duration = Duration::from_millis(20);
-        let slots = Semaphore::new(1);
-        let held = admit(&slots, SHORT).await.expect("a slot");
-        assert!(admit(&slots, SHORT).await.is_none());
-        drop(held);
-        assert!(admit(&slots, SHORT).await.is_some());
     }
 }

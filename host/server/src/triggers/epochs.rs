@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use super::Triggers;
+use super::state::Triggers;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 

@@ -7,7 +7,7 @@
 
 mod consumer;
 mod delivery;
-mod progress;
+pub(super) mod progress;
 mod reader;
 
 use std::collections::HashMap;
@@ -18,9 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{error, warn};
 
-pub(super) use progress::Progress;
-
-use super::Triggers;
+use super::state::Triggers;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_postgres::outbox::Heads;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Triggers;
+use super::state::Triggers;
 use switchboard_contract::frame::{Reply, Request};
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_core::ids::{ConnectionId, RequestId};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Triggers;
+use super::state::Triggers;
 use switchboard_contract::http::{Request, Response};
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_core::ids::RequestId;

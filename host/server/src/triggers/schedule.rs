@@ -14,7 +14,7 @@ use tracing::warn;
 
 use starts::Starts;
 
-use super::Triggers;
+use super::state::Triggers;
 use switchboard_contract::schedule::Tick;
 use switchboard_core::limits;
 use switchboard_core::manifest::{ScheduleBinding, Scope};

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::super::Triggers;
+use super::super::state::Triggers;
 use super::reader::{CursorUpdate, Reader};
 use switchboard_core::limits;
 use switchboard_core::manifest::EventBinding;

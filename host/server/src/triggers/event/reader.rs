@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::super::Triggers;
+use super::super::state::Triggers;
 use super::consumer;
 use super::delivery::{Delivered, Outcome, deliver};
 use switchboard_contract::event::Event;

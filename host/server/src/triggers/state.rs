@@ -1,0 +1,70 @@
+//! What all triggers use: the registry, the runtime, and the state of this node's tasks.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::admission::Admission;
+use super::event::progress::Progress;
+use super::touches::Touches;
+use switchboard_core::ids::NodeId;
+use switchboard_fanout::{Hub, Wakes};
+use switchboard_postgres::Postgres;
+use switchboard_postgres::epochs::Epoch;
+use switchboard_releases::registry::Registry;
+use switchboard_runtime::{LoadedRelease, Runtime};
+use switchboard_telemetry::Tracer;
+
+pub struct Triggers {
+    pub(super) node: NodeId,
+    pub(super) registry: Arc<Registry<LoadedRelease>>,
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) hub: Hub,
+    pub(super) postgres: Postgres,
+    pub(super) wakes: Wakes,
+    pub(super) tracer: Tracer,
+    /// The position epoch, once it is known. It changes after a failover or restore that lost commits.
+    pub(super) epochs: watch::Sender<Option<Epoch>>,
+    pub(super) touches: Touches,
+    pub(super) admission: Admission,
+    pub(super) progress: Progress,
+}
+
+impl Triggers {
+    pub fn new(
+        node: NodeId,
+        registry: Arc<Registry<LoadedRelease>>,
+        runtime: Arc<Runtime>,
+        hub: Hub,
+        postgres: Postgres,
+        wakes: Wakes,
+        tracer: Tracer,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            registry,
+            runtime,
+            hub,
+            postgres,
+            wakes,
+            tracer,
+            epochs: watch::Sender::new(None),
+            touches: Touches::default(),
+            admission: Admission::default(),
+            progress: Progress::default(),
+        })
+    }
+
+    /// Returns the Postgres roles of the releases that run here, each once and without its prefix.
+    pub fn postgres_roles(&self) -> Vec<String> {
+        let bindings = self.registry.current();
+        let granted = bindings.handlers().filter_map(|entry| entry.running.manifest.grants.postgres.clone());
+        granted.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Returns one sentence for each consumer of this node that does not make progress, for readiness.
+    pub fn consumers_standing(&self) -> Vec<String> {
+        self.progress.standing(tokio::time::Instant::now())
+    }
+}
