@@ -9,13 +9,13 @@ use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::until;
 use switchboard_tests::rest::Rest;
 
-pub const CONVERSATIONS: &str = "/api/v1/conversations";
+pub(crate) const CONVERSATIONS: &str = "/api/v1/conversations";
 /// A list may be one second behind; the rest of the wait is for a machine that is busy with other tests.
 const LAG: Duration = Duration::from_secs(5);
 
 /// An entry of a list, and the same from Postgres.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
+pub(crate) struct Line {
     pub id: String,
     pub last_seq: i64,
     last: String,
@@ -24,7 +24,7 @@ pub struct Line {
 }
 
 /// The whole list, page by page.
-pub async fn list(rest: &Rest, limit: usize) -> Vec<Line> {
+pub(crate) async fn list(rest: &Rest, limit: usize) -> Vec<Line> {
     let (mut lines, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = rest.get(&format!("{CONVERSATIONS}?limit={limit}{cursor}")).await.expect(200);
@@ -46,7 +46,7 @@ pub async fn list(rest: &Rest, limit: usize) -> Vec<Line> {
 }
 
 /// The same from the tables, by the simplest statement.
-pub async fn truth(host: &Host, user: &str) -> Vec<Line> {
+pub(crate) async fn truth(host: &Host, user: &str) -> Vec<Line> {
     let statement = format!(
         "with mine as (
            select p.conversation_id, p.hidden_seq,
@@ -75,14 +75,14 @@ pub async fn truth(host: &Host, user: &str) -> Vec<Line> {
 }
 
 /// Waits until a person's list equals the data in Postgres.
-pub async fn agrees(host: &Host, user: &str) {
+pub(crate) async fn agrees(host: &Host, user: &str) {
     let rest = host.rest(user);
     let what = format!("the list of {user}");
     settles(&what, async || list(&rest, 7).await, async || truth(host, user).await).await;
 }
 
 /// Waits until the shown data equal the stored data. On a failure it shows the difference.
-pub async fn settles<T: PartialEq + Debug>(
+pub(crate) async fn settles<T: PartialEq + Debug>(
     what: &str,
     show: impl AsyncFn() -> T,
     store: impl AsyncFn() -> T,
@@ -99,7 +99,7 @@ pub async fn settles<T: PartialEq + Debug>(
     }
 }
 
-pub async fn redis(host: &Host) -> redis::aio::MultiplexedConnection {
+pub(crate) async fn redis(host: &Host) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(host.redis.url_at(None)).expect("the test's Redis");
     client.get_multiplexed_async_connection().await.expect("the test's Redis")
 }

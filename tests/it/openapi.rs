@@ -23,7 +23,7 @@ async fn the_document_is_served_to_everyone() {
 
 /// The routes of the description, such as `GET /conversations`: a path is indented by two, its methods by
 /// four.
-pub fn described() -> BTreeSet<String> {
+pub(crate) fn described() -> BTreeSet<String> {
     let mut routes = BTreeSet::new();
     let mut path = "";
     let (_, paths) = DOCUMENT.split_once("\npaths:\n").expect("paths");

@@ -203,7 +203,7 @@ async fn a_concurrent_handover_and_removal_leave_one_owner() {
 }
 
 /// The number of successful joins; the others got `conversation_full`.
-pub async fn admitted(joins: Vec<JoinHandle<Answer>>) -> usize {
+pub(crate) async fn admitted(joins: Vec<JoinHandle<Answer>>) -> usize {
     let mut admitted = 0;
     for answer in joins {
         let answer = answer.await.unwrap();

@@ -27,7 +27,7 @@ const VISIT_MESSAGES: usize = 50;
 /// After the last message, a client that receives nothing for this time is assumed to receive nothing more.
 const SILENCE: Duration = Duration::from_secs(5);
 
-pub async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<Vec<Row>, Wrong> {
+pub(crate) async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<Vec<Row>, Wrong> {
     let (acknowledged, delivered) = ours(rig, per_second, time).await?;
     rig.is("publish and subscribe on raw Redis");
     let control = redis(per_second, time).await;
@@ -196,7 +196,7 @@ async fn visit(rig: &Rig, user: &str, room: &str, mut last: watch::Receiver<u64>
 }
 
 /// Sends this many a second, whatever the answers are. Returns the number.
-pub async fn at_rate(per_second: u32, time: Duration, mut say: impl AsyncFnMut(u64)) -> usize {
+pub(crate) async fn at_rate(per_second: u32, time: Duration, mut say: impl AsyncFnMut(u64)) -> usize {
     let mut beat = tokio::time::interval(Duration::from_secs(1) / per_second);
     let messages = u64::from(per_second) * time.as_secs();
     for n in 0..messages {
@@ -206,7 +206,7 @@ pub async fn at_rate(per_second: u32, time: Duration, mut say: impl AsyncFnMut(u
     messages as usize
 }
 
-pub async fn redis(per_second: u32, time: Duration) -> Figures {
+pub(crate) async fn redis(per_second: u32, time: Duration) -> Figures {
     let redis = Redis::start().await;
     let payload = "x".repeat(FRAME_BYTES);
     // The message of Redis to a subscriber for every publication.

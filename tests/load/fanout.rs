@@ -19,7 +19,7 @@ use crate::process;
 use crate::rig::{self, Rig};
 
 /// About the length of a pushed message.
-pub const FRAME_BYTES: usize = 500;
+pub(crate) const FRAME_BYTES: usize = 500;
 /// After this many messages a run ends early; its figures are still valid.
 const MESSAGES_MAX: usize = 4_000_000;
 /// Longer than any run.
@@ -27,7 +27,7 @@ const LIFE_MAX: Duration = Duration::from_secs(300);
 /// Messages in flight at the end of a run arrive within this time, or never.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub async fn rows(rig: &Rig, sizes: &[usize], time: Duration) -> Result<Vec<Row>, Wrong> {
+pub(crate) async fn rows(rig: &Rig, sizes: &[usize], time: Duration) -> Result<Vec<Row>, Wrong> {
     let mut rows = Vec::new();
     for &size in sizes {
         for (in_flight, to_reach) in [(4, "70 %, 1.2 µs"), (64, "70 %, 0.35 µs")] {
@@ -71,7 +71,7 @@ async fn ours(rig: &Rig, size: usize, in_flight: usize, time: Duration) -> Resul
     Ok((figures, run.frame_bytes.load(Ordering::Relaxed)))
 }
 
-pub async fn native(size: usize, in_flight: usize, frame_bytes: usize, time: Duration) -> Figures {
+pub(crate) async fn native(size: usize, in_flight: usize, frame_bytes: usize, time: Duration) -> Figures {
     let native = Native::start();
     let mut sockets = Vec::new();
     for _ in 0..size {

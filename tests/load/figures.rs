@@ -9,22 +9,22 @@ use serde::Serialize;
 
 /// Durations of single operations, in microseconds.
 #[derive(Clone, Default)]
-pub struct Latencies(Vec<u32>);
+pub(crate) struct Latencies(Vec<u32>);
 
 impl Latencies {
-    pub fn add(&mut self, took: Duration) {
+    pub(crate) fn add(&mut self, took: Duration) {
         self.0.push(took.as_micros().try_into().unwrap_or(u32::MAX));
     }
 
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
-    pub fn spread(mut self) -> Option<Spread> {
+    pub(crate) fn spread(mut self) -> Option<Spread> {
         self.0.sort_unstable();
         let at = |share: f64| f64::from(self.0[((self.0.len() - 1) as f64 * share) as usize]);
         (!self.0.is_empty()).then(|| Spread { p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0) })
@@ -32,7 +32,7 @@ impl Latencies {
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Spread {
+pub(crate) struct Spread {
     pub p50_us: f64,
     pub p99_us: f64,
     pub max_us: f64,
@@ -40,7 +40,7 @@ pub struct Spread {
 
 /// The measurements of one side.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Figures {
+pub(crate) struct Figures {
     pub per_second: Option<f64>,
     #[serde(flatten)]
     pub spread: Option<Spread>,
@@ -58,7 +58,7 @@ pub struct Figures {
 /// The figure for the comparison of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum By {
+pub(crate) enum By {
     PerSecond,
     P50,
     P99,
@@ -67,7 +67,7 @@ pub enum By {
 
 /// One line of the table, beside its control.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub(crate) struct Row {
     pub name: String,
     pub figures: Figures,
     pub control_name: String,
@@ -78,12 +78,12 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn ratio(&self) -> Option<f64> {
+    pub(crate) fn ratio(&self) -> Option<f64> {
         Some(self.value(&self.figures)? / self.value(&self.control)?).filter(|ratio| ratio.is_finite())
     }
 
     /// The value of that figure.
-    pub fn value(&self, of: &Figures) -> Option<f64> {
+    pub(crate) fn value(&self, of: &Figures) -> Option<f64> {
         match self.by {
             By::PerSecond => of.per_second,
             By::P50 => of.spread.map(|spread| spread.p50_us),
@@ -93,21 +93,21 @@ impl Row {
     }
 
     /// Both sides, as lines of the table.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         let ratio = self.ratio().map_or(String::new(), |ratio| format!("{ratio:.2}"));
         print_line(&self.name, &self.figures, &ratio, self.to_reach);
         print_line(&format!("  {}", self.control_name), &self.control, "", "");
     }
 }
 
-pub fn print_header() {
+pub(crate) fn print_header() {
     println!(
         "{:<44}{:>11}{:>10}{:>10}{:>10}{:>9}{:>9}{:>7}{:>7}  to reach",
         "", "per second", "p50 ms", "p99 ms", "max ms", "cpu µs", "KiB", "wrong", "ratio"
     );
 }
 
-pub fn print_line(name: &str, figures: &Figures, ratio: &str, to_reach: &str) {
+pub(crate) fn print_line(name: &str, figures: &Figures, ratio: &str, to_reach: &str) {
     let ms = |pick: fn(&Spread) -> f64| {
         figures.spread.as_ref().map_or(String::new(), |spread| format!("{:.3}", pick(spread) / 1000.0))
     };
@@ -130,7 +130,7 @@ pub fn print_line(name: &str, figures: &Figures, ratio: &str, to_reach: &str) {
 }
 
 /// All rows of a run, with the facts about the machine.
-pub fn write(file: &Path, profile: &str, quick: bool, flush: bool, rows: &[Row]) -> io::Result<()> {
+pub(crate) fn write(file: &Path, profile: &str, quick: bool, flush: bool, rows: &[Row]) -> io::Result<()> {
     let rows: Vec<_> = rows
         .iter()
         .map(|row| {

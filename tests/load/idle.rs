@@ -30,24 +30,24 @@ const PER_SECOND: u32 = 500;
 const STILL_LOOKS: usize = 4;
 
 #[derive(Clone, Copy)]
-pub struct Size {
+pub(crate) struct Size {
     pub connections: usize,
     /// Duration of the steady stream.
     pub stream_s: u64,
 }
 
 impl Size {
-    pub const QUICK: Self = Self { connections: 2_000, stream_s: 3 };
-    pub const FULL: Self = Self { connections: 10_000, stream_s: 10 };
+    pub(crate) const QUICK: Self = Self { connections: 2_000, stream_s: 3 };
+    pub(crate) const FULL: Self = Self { connections: 10_000, stream_s: 10 };
 }
 
 /// The result of one side.
-pub struct Measured {
+pub(crate) struct Measured {
     pub idle: Figures,
     pub stream: Figures,
 }
 
-pub async fn rows(rig: &Rig, size: Size) -> Result<Vec<Row>, Wrong> {
+pub(crate) async fn rows(rig: &Rig, size: Size) -> Result<Vec<Row>, Wrong> {
     rig.is(format!("{} sockets sign in and stay", size.connections));
     let ours = measure(rig.host.address, rig.host.pid(), size, signing_in, true).await;
     rig.is("the same with the control");
@@ -75,7 +75,7 @@ pub async fn rows(rig: &Rig, size: Size) -> Result<Vec<Row>, Wrong> {
     ])
 }
 
-pub async fn native(size: Size) -> Measured {
+pub(crate) async fn native(size: Size) -> Measured {
     let native = Native::start();
     measure(native.address, native.pid(), size, |_| Handshake::bare(), false).await
 }
@@ -162,7 +162,7 @@ async fn open(address: SocketAddr, number: usize, handshake: &Handshake, signs_i
     tokio::time::timeout(PATIENCE, opening).await.ok().flatten()
 }
 
-pub async fn open_all(
+pub(crate) async fn open_all(
     address: SocketAddr,
     handshakes: Vec<Handshake>,
     signs_in: bool,

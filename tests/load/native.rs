@@ -19,13 +19,13 @@ use tokio::sync::broadcast;
 const BEHIND_MAX: usize = 4096;
 
 /// A process of its own, as the host is.
-pub struct Native {
+pub(crate) struct Native {
     pub address: SocketAddr,
     child: Child,
 }
 
 impl Native {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let myself = std::env::current_exe().expect("a load runs from a file");
         let mut child = Command::new(myself)
             .arg("native")
@@ -39,7 +39,7 @@ impl Native {
         Self { address: line.trim().parse().expect("an address"), child }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 }
@@ -52,7 +52,7 @@ impl Drop for Native {
 }
 
 /// The control itself, until it is killed.
-pub async fn run() -> std::io::Result<()> {
+pub(crate) async fn run() -> std::io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     serve(listener).await

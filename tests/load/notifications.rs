@@ -22,7 +22,7 @@ use crate::rig::{self, Rig};
 const PEOPLE: usize = 50;
 const SENDER: &str = "notifier";
 
-pub async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<Vec<Row>, Wrong> {
+pub(crate) async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<Vec<Row>, Wrong> {
     let told = told(rig, per_second, time).await?;
     rig.is("lists of notifications");
     let list = list(rig, 2000).await;

@@ -15,7 +15,7 @@ const BATCH: usize = 256;
 /// Maximum time to drain the backlog.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-pub async fn rows(rig: &Rig, events: usize) -> Vec<Row> {
+pub(crate) async fn rows(rig: &Rig, events: usize) -> Vec<Row> {
     // Others read the same outbox at their own pace; here the relay is measured.
     let connection = rig.host.database.connect().await;
     connection

@@ -12,7 +12,7 @@ use crate::figures::{By, Figures, Row, Spread};
 const CALLS: usize = 10_000;
 
 /// None, with a note to the reader, if the example was not built.
-pub fn row() -> Option<Row> {
+pub(crate) fn row() -> Option<Row> {
     let (program, guest) =
         (paths::sibling("examples/call_overhead"), paths::guests().join("send-shaped.wasm"));
     let output = Command::new(&program).arg(guest).arg(CALLS.to_string()).output();

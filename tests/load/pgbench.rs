@@ -9,7 +9,7 @@ use crate::figures::{Figures, Latencies};
 use crate::rig::Rig;
 
 /// Runs one script with this many clients, for this time.
-pub async fn run(rig: &Rig, clients: usize, time: Duration, script: &str) -> Figures {
+pub(crate) async fn run(rig: &Rig, clients: usize, time: Duration, script: &str) -> Figures {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("script.sql");
     fs::write(&file, script).expect("the script");
@@ -27,7 +27,7 @@ pub async fn run(rig: &Rig, clients: usize, time: Duration, script: &str) -> Fig
 
 /// Puts these values in the places of the statement's parameters, from `$1`, and removes its comments: they
 /// name parameters too, and pgbench would send them.
-pub fn filled(statement: &str, values: &[&str]) -> String {
+pub(crate) fn filled(statement: &str, values: &[&str]) -> String {
     let lines = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
     let statement = lines.collect::<Vec<_>>().join("\n").trim_end().trim_end_matches(';').to_owned();
     // From the last, so that `$1` is not taken for the beginning of `$14`.

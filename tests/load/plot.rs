@@ -15,7 +15,7 @@ const ROW: f64 = 56.0;
 const OURS: &str = "#2563eb";
 const CONTROL: &str = "#9ca3af";
 
-pub fn write(file: &Path, rows: &[Row]) -> io::Result<()> {
+pub(crate) fn write(file: &Path, rows: &[Row]) -> io::Result<()> {
     let lines = rows.iter().filter(|row| !row.figures.seconds.is_empty()).count();
     let height = ROW * (rows.len() + 2 * lines) as f64 + 20.0;
     let mut svg = format!(

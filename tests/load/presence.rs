@@ -23,7 +23,7 @@ const QUESTIONS: usize = 500;
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-pub async fn rows(rig: &Rig, people: usize) -> Vec<Row> {
+pub(crate) async fn rows(rig: &Rig, people: usize) -> Vec<Row> {
     let mut rows = vec![read(rig, people).await];
     rig.is("a sweep");
     rows.push(sweep(people).await);

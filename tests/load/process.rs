@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const TICKS_PER_SECOND: u64 = 100;
 
 /// User and system time of all its threads so far.
-pub fn cpu(pid: u32) -> Duration {
+pub(crate) fn cpu(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The program's name may hold anything, so fields are counted from the parenthesis behind it.
     let fields: Vec<_> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
@@ -17,20 +17,20 @@ pub fn cpu(pid: u32) -> Duration {
     Duration::from_millis((ticks(11) + ticks(12)) * 1000 / TICKS_PER_SECOND)
 }
 
-pub fn resident_kib(pid: u32) -> f64 {
+pub(crate) fn resident_kib(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
 }
 
 /// Open files and sockets.
-pub fn descriptors(pid: u32) -> usize {
+pub(crate) fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
 /// Raises the bound of open files to the wanted number, or to the allowed maximum. Child processes inherit
 /// it.
-pub fn raise_descriptors(wanted: u64) {
+pub(crate) fn raise_descriptors(wanted: u64) {
     let now = getrlimit(Resource::Nofile);
     let most = now.maximum.map_or(wanted, |most| most.max(wanted));
     // Only a privileged process can raise its hard bound; others use theirs.

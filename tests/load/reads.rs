@@ -24,15 +24,15 @@ const CALLERS: usize = 4;
 const WORDS: usize = 5000;
 
 #[derive(Clone, Copy)]
-pub struct Size {
+pub(crate) struct Size {
     conversations: usize,
     /// In each.
     messages: usize,
 }
 
 impl Size {
-    pub const FULL: Self = Self { conversations: 1000, messages: 1000 };
-    pub const SMALL: Self = Self { conversations: 100, messages: 200 };
+    pub(crate) const FULL: Self = Self { conversations: 1000, messages: 1000 };
+    pub(crate) const SMALL: Self = Self { conversations: 100, messages: 200 };
 
     /// Number of people: ten in each conversation, twenty conversations for each person.
     fn people(self) -> usize {
@@ -40,7 +40,7 @@ impl Size {
     }
 }
 
-pub async fn rows(rig: &Rig, size: Size, time: Duration, wanted: impl Fn(&str) -> bool) -> Vec<Row> {
+pub(crate) async fn rows(rig: &Rig, size: Size, time: Duration, wanted: impl Fn(&str) -> bool) -> Vec<Row> {
     let world = World::generate(rig, size).await;
     let all = format!("{} messages", size.conversations * size.messages);
     let mut rows = Vec::new();

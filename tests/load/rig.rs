@@ -15,7 +15,7 @@ const CONNECTIONS_MAX: usize = 20_000;
 /// Users who can be named when a conversation is made.
 const MEMBERS_AT_ONCE: usize = 500;
 
-pub struct Rig {
+pub(crate) struct Rig {
     pub host: Host,
     doing: Mutex<String>,
 }
@@ -23,7 +23,7 @@ pub struct Rig {
 impl Rig {
     /// Without `flush` a COMMIT does not wait for the disk, which on a shared machine would measure other
     /// users; both sides of every row are on the same cluster.
-    pub async fn start(flush: bool) -> Self {
+    pub(crate) async fn start(flush: bool) -> Self {
         let postgres = Postgres::start(if flush { &[] } else { &["fsync = off"] }).await;
         let database = postgres.database().await;
         let options = Options::default()
@@ -39,16 +39,16 @@ impl Rig {
     }
 
     /// Prints a step before it begins, so that a row that reaches its maximum time shows its last step.
-    pub fn is(&self, doing: impl Into<String>) {
+    pub(crate) fn is(&self, doing: impl Into<String>) {
         *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing.into();
     }
 
-    pub fn doing(&self) -> String {
+    pub(crate) fn doing(&self) -> String {
         self.doing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The history of everything that a row sent, read as `member`. Returns how many frames came twice.
-    pub async fn check(&self, books: &Books, member: &str) -> Result<u64, Wrong> {
+    pub(crate) async fn check(&self, books: &Books, member: &str) -> Result<u64, Wrong> {
         self.is("comparing what everybody was told with the histories");
         let checked = books.check(self.host.address, |_| member.to_owned()).await?;
         println!(
@@ -60,7 +60,7 @@ impl Rig {
 
     /// A conversation of these users, the first its owner. People beyond the maximum of one request are
     /// inserted directly, because the row does not measure joins.
-    pub async fn room(&self, users: &[String]) -> String {
+    pub(crate) async fn room(&self, users: &[String]) -> String {
         let (first, rest) = users.split_at(users.len().min(MEMBERS_AT_ONCE));
         let first: Vec<_> = first.iter().map(String::as_str).collect();
         let room = self.host.group("load", &first).await;
@@ -76,7 +76,7 @@ impl Rig {
 
     /// A signed-in, subscribed client, ready to be read by the measurement. With a position for a client that
     /// resumes; returns the head of the host.
-    pub async fn subscribed(&self, user: &str, room: &str, position: Option<u64>) -> (Socket, u64) {
+    pub(crate) async fn subscribed(&self, user: &str, room: &str, position: Option<u64>) -> (Socket, u64) {
         let mut socket = self.signed_in(user).await;
         let positions = position.map_or(json!({}), |seq| json!({ room: seq }));
         let payload = json!({"conversation_ids": [room], "positions": positions});
@@ -89,7 +89,7 @@ impl Rig {
         (socket, head.unwrap_or_else(|| panic!("subscribed without a head: {reply}")))
     }
 
-    pub async fn signed_in(&self, user: &str) -> Socket {
+    pub(crate) async fn signed_in(&self, user: &str) -> Socket {
         let handshake = Handshake::bearer(&Token::of(user).sign());
         let opened = Socket::open(self.host.address, &handshake).await;
         let (mut socket, _) = opened.unwrap_or_else(|why| panic!("{user}: {why}"));
@@ -109,14 +109,14 @@ async fn read_until(socket: &mut Socket, wanted: impl Fn(&Value) -> bool) -> Val
 }
 
 /// `message.send` with nothing but its text.
-pub fn message(id: u64, room: &str, content: &str) -> String {
+pub(crate) fn message(id: u64, room: &str, content: &str) -> String {
     json!({"type": "message.send", "id": id, "payload": {"conversation_id": room, "content": content}})
         .to_string()
 }
 
 /// Whether a frame is of this type, without reading it as JSON: the load must cost less than what it
 /// measures.
-pub fn is(frame: &[u8], frame_type: &[u8]) -> bool {
+pub(crate) fn is(frame: &[u8], frame_type: &[u8]) -> bool {
     let head = &frame[..frame.len().min(64)];
     head.windows(frame_type.len()).any(|window| window == frame_type)
 }

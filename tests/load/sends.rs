@@ -18,7 +18,7 @@ use crate::rig::{self, Rig};
 const SENDER: &str = "sender";
 const CONVERSATIONS: usize = 100;
 
-pub async fn rows(rig: &Rig, time: Duration) -> Result<Vec<Row>, Wrong> {
+pub(crate) async fn rows(rig: &Rig, time: Duration) -> Result<Vec<Row>, Wrong> {
     let mut all = Vec::new();
     for (senders, conversations, to_reach) in [
         (16, CONVERSATIONS, "more than pgbench"),
@@ -44,7 +44,7 @@ pub async fn rows(rig: &Rig, time: Duration) -> Result<Vec<Row>, Wrong> {
 }
 
 /// The same load with and without a transaction held open elsewhere.
-pub async fn held(rig: &Rig, time: Duration) -> Result<Row, Wrong> {
+pub(crate) async fn held(rig: &Rig, time: Duration) -> Result<Row, Wrong> {
     let rooms = rooms(rig, CONVERSATIONS).await;
     // Both sides start from the same warm state, statistics included: the server would gather them during one
     // of the two.
@@ -68,7 +68,7 @@ pub async fn held(rig: &Rig, time: Duration) -> Result<Row, Wrong> {
 }
 
 /// Conversations of the sender's.
-pub async fn rooms(rig: &Rig, conversations: usize) -> Vec<String> {
+pub(crate) async fn rooms(rig: &Rig, conversations: usize) -> Vec<String> {
     let mut rooms = Vec::new();
     for _ in 0..conversations {
         rooms.push(rig.room(&[SENDER.to_owned()]).await);
@@ -77,12 +77,18 @@ pub async fn rooms(rig: &Rig, conversations: usize) -> Vec<String> {
 }
 
 /// Checks that the acknowledged messages are the stored ones.
-pub async fn check(rig: &Rig, books: &Books) -> Result<(), Wrong> {
+pub(crate) async fn check(rig: &Rig, books: &Books) -> Result<(), Wrong> {
     rig.check(books, SENDER).await.map(drop)
 }
 
 /// Runs the senders for this time, and records their acknowledgements.
-pub async fn send(rig: &Rig, senders: usize, rooms: &[String], time: Duration, books: &mut Books) -> Figures {
+pub(crate) async fn send(
+    rig: &Rig,
+    senders: usize,
+    rooms: &[String],
+    time: Duration,
+    books: &mut Books,
+) -> Figures {
     rig.is(format!("{senders} senders for {time:?}"));
     let mut sockets = Vec::new();
     for _ in 0..senders {

@@ -29,13 +29,13 @@ const VARIANTS: usize = 20;
 /// The long row measures from here on: pools, caches and histories have their size by then.
 const WARM_UP_SWAPS: usize = 4_000;
 
-pub struct Size {
+pub(crate) struct Size {
     pub sockets: usize,
     pub swaps: usize,
     pub time: Duration,
 }
 
-pub async fn rows(rig: &Rig, size: &Size) -> Result<Vec<Row>, Wrong> {
+pub(crate) async fn rows(rig: &Rig, size: &Size) -> Result<Vec<Row>, Wrong> {
     rig.is("releases to three nodes");
     let mut rows = release_to_live(rig).await;
     rows.push(under_load(rig, size).await?);
@@ -190,7 +190,7 @@ async fn deploys(admin: &Admin, releases: impl Iterator<Item = Release>) -> Figu
 }
 
 /// The remains of many swaps. It takes minutes, so it runs only when it is named.
-pub async fn many(rig: &Rig, swaps: usize) {
+pub(crate) async fn many(rig: &Rig, swaps: usize) {
     let built = Release::built("send-message");
     let digests: Vec<String> = (0..VARIANTS).map(|n| built.variant(n).digest()).collect();
     for n in 0..VARIANTS {

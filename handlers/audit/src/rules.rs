@@ -4,14 +4,14 @@
 use sdk::{Problem, text};
 use serde_json::json;
 
-pub const LIMIT_DEFAULT: u64 = 50;
-pub const LIMIT_MAX: u64 = 100;
+pub(crate) const LIMIT_DEFAULT: u64 = 50;
+pub(crate) const LIMIT_MAX: u64 = 100;
 /// The size of a page, earlier versions of messages included. If the page is larger, it is cut and `has_more`
 /// is true.
-pub const BYTES_MAX: u64 = 3 * 1024 * 1024;
-pub const REASON_CHARS_MAX: usize = 500;
+pub(crate) const BYTES_MAX: u64 = 3 * 1024 * 1024;
+pub(crate) const REASON_CHARS_MAX: usize = 500;
 
-pub fn may_audit(roles: &[String]) -> Result<(), Problem> {
+pub(crate) fn may_audit(roles: &[String]) -> Result<(), Problem> {
     if roles.iter().any(|role| role == "auditor" || role == "admin") {
         return Ok(());
     }
@@ -20,7 +20,7 @@ pub fn may_audit(roles: &[String]) -> Result<(), Problem> {
 
 /// The requested page, with cursors as in `history`, and the reason for the access.
 #[derive(Debug, PartialEq)]
-pub struct Access {
+pub(crate) struct Access {
     pub reason: Option<String>,
     pub before: Option<u64>,
     pub after: Option<u64>,
@@ -32,7 +32,7 @@ pub struct Access {
 }
 
 impl Access {
-    pub fn check(mut self) -> Result<Self, Problem> {
+    pub(crate) fn check(mut self) -> Result<Self, Problem> {
         let reason = self.reason.take().map(|reason| reason.trim().to_owned()).unwrap_or_default();
         if !(1..=REASON_CHARS_MAX).contains(&text::length(&reason)) || text::has_control(&reason) {
             let rule = format!("is required: 1 to {REASON_CHARS_MAX} characters, no control characters");
@@ -46,7 +46,7 @@ impl Access {
     }
 
     /// The page as it is recorded, in JSON.
-    pub fn page(&self) -> String {
+    pub(crate) fn page(&self) -> String {
         json!({ "before_seq": self.before, "after_seq": self.after, "limit": self.limit, "type": self.kind,
             "before_change": self.before_change })
         .to_string()

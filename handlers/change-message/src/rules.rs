@@ -7,13 +7,13 @@ use sdk::{Id, Problem};
 
 /// A message in a conversation, as the client names them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Target {
+pub(crate) struct Target {
     pub conversation: Id,
     pub message: Id,
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Change {
+pub(crate) enum Change {
     Edit {
         /// NFC.
         content: String,
@@ -24,14 +24,14 @@ pub enum Change {
 }
 
 impl Change {
-    pub fn edit(mut body: Object) -> Result<Self, Problem> {
+    pub(crate) fn edit(mut body: Object) -> Result<Self, Problem> {
         Ok(Self::Edit {
             content: message::content(json::required("content", body.text("content")?)?)?,
             mentions: if body.has("mentions") { Some(message::mentions(&mut body)?) } else { None },
         })
     }
 
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Edit { .. } => "edit",
             Self::Delete => "delete",
@@ -41,7 +41,7 @@ impl Change {
 
 /// The present state of a message, and the caller's role.
 #[derive(Clone, Debug)]
-pub struct MessageState {
+pub(crate) struct MessageState {
     pub role: Role,
     pub is_own: bool,
     pub is_text: bool,
@@ -53,14 +53,14 @@ pub struct MessageState {
 
 /// Whether a request still needs a change.
 #[derive(Debug, PartialEq)]
-pub enum Status {
+pub(crate) enum Status {
     Needed,
     /// The message already has the requested state, for instance because the request is a retry.
     Done,
 }
 
 impl MessageState {
-    pub fn check(&self, change: &Change) -> Result<Status, Problem> {
+    pub(crate) fn check(&self, change: &Change) -> Result<Status, Problem> {
         self.role.must(Act::Send)?;
         if !self.is_own {
             match change {

@@ -20,7 +20,7 @@ sdk::rows! {
 }
 
 /// The message after the request. `change` is its latest change; `None` if it was never changed.
-pub struct Changed {
+pub(crate) struct Changed {
     pub seq: u64,
     pub change: Option<u64>,
     /// The message as responses and pushes show it, in JSON.
@@ -29,7 +29,7 @@ pub struct Changed {
     pub is_new: bool,
 }
 
-pub fn change(target: Target, user: &str, change: &Change) -> Result<Changed, Problem> {
+pub(crate) fn change(target: Target, user: &str, change: &Change) -> Result<Changed, Problem> {
     let transaction = postgres::begin()?;
     // The lock is a statement of its own, so that the next statement sees what the previous holder committed.
     transaction.query(LOCK, &params![vec![outbox::key(target.conversation)]])?;

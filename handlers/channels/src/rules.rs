@@ -3,13 +3,13 @@
 use sdk::{Problem, text};
 
 /// The length of the longest name.
-pub const QUERY_CHARS_MAX: usize = 100;
+pub(crate) const QUERY_CHARS_MAX: usize = 100;
 /// The index has trigrams. A query with fewer characters therefore only matches the beginning of names.
 const TRIGRAM_CHARS: usize = 3;
 
 /// A search, which ignores case and accents.
 #[derive(Debug, PartialEq)]
-pub enum Search {
+pub(crate) enum Search {
     All,
     /// Names that begin with the query.
     Prefix(String),
@@ -18,7 +18,7 @@ pub enum Search {
 }
 
 impl Search {
-    pub fn parse(raw: Option<&str>) -> Result<Self, Problem> {
+    pub(crate) fn parse(raw: Option<&str>) -> Result<Self, Problem> {
         let raw = raw.unwrap_or_default();
         let query = text::nfc(raw.trim().to_owned());
         // The raw text is checked, because trimming would remove a tab at the end.
@@ -34,14 +34,14 @@ impl Search {
     }
 
     /// The SQL condition; `$2` is the pattern.
-    pub fn condition(&self) -> &'static str {
+    pub(crate) fn condition(&self) -> &'static str {
         match self {
             Self::All => "$2::text is null",
             Self::Prefix(_) | Self::Contains(_) => "channel.plain_name like app.plain($2::text)",
         }
     }
 
-    pub fn pattern(&self) -> Option<String> {
+    pub(crate) fn pattern(&self) -> Option<String> {
         match self {
             Self::All => None,
             Self::Prefix(query) => Some(format!("{}%", literal(query))),
@@ -52,7 +52,7 @@ impl Search {
 
 /// The SQL condition for the next page; `$3` is the last channel of the previous page. A cursor that names a
 /// private channel gives an empty page, so that nobody learns where its name sorts.
-pub fn after(is_next: bool) -> &'static str {
+pub(crate) fn after(is_next: bool) -> &'static str {
     if is_next {
         "(channel.plain_name, channel.id) > (
           select before.plain_name, before.id from app.conversations as before

@@ -1,6 +1,6 @@
 //! The files that the release contains: the page, and the built client.
 
-pub struct File {
+pub(crate) struct File {
     name: &'static str,
     pub text: &'static str,
 }
@@ -12,20 +12,20 @@ macro_rules! files {
     };
 }
 
-pub const INDEX: File = File { name: "index.html", text: include_str!("../page/index.html") };
-pub const PAGE: &[File] =
+pub(crate) const INDEX: File = File { name: "index.html", text: include_str!("../page/index.html") };
+pub(crate) const PAGE: &[File] =
     files!("../page": "conversation.js" "dom.js" "icon.svg" "list.js" "main.js" "page.css" "sign-in.js");
 /// The files that `npm run build` makes. `scripts/test-js` checks that they are up to date.
-pub const CLIENT: &[File] = files!("../../../clients/js/dist":
+pub(crate) const CLIENT: &[File] = files!("../../../clients/js/dist":
     "backoff.js" "calls.js" "client.js" "close.js" "connection.js" "emitter.js" "error.js" "following.js" "index.js"
     "life.js" "marks.js" "outbox.js" "rest.js" "stream.js" "typing.js" "wire.js");
 
-pub fn find(files: &'static [File], name: &str) -> Option<&'static File> {
+pub(crate) fn find(files: &'static [File], name: &str) -> Option<&'static File> {
     files.iter().find(|file| file.name == name)
 }
 
 impl File {
-    pub fn media_type(&self) -> &'static str {
+    pub(crate) fn media_type(&self) -> &'static str {
         match self.name.rsplit_once('.') {
             Some((_, "html")) => "text/html; charset=utf-8",
             Some((_, "css")) => "text/css; charset=utf-8",

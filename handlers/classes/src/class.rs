@@ -27,7 +27,7 @@ sdk::rows! {
     }
 }
 
-pub struct Class {
+pub(crate) struct Class {
     pub id: Id,
     pub conversation: LockedConversation,
     pub state: State,
@@ -35,7 +35,7 @@ pub struct Class {
 
 impl Class {
     /// Begins a transaction and locks the class. `by` is the caller, `about` the subject of the request.
-    pub fn lock(id: Id, by: &str, about: &str) -> Result<Self, Problem> {
+    pub(crate) fn lock(id: Id, by: &str, about: &str) -> Result<Self, Problem> {
         let no_class = || Problem::not_found("class");
         let conversation = match LockedConversation::lock(store::conversation(id)?, by, about) {
             Err(problem) if problem.status == 404 => return Err(no_class()),
@@ -58,13 +58,13 @@ impl Class {
         Ok(Self { id, conversation, state })
     }
 
-    pub fn member(&self, user: &str) -> Result<String, Problem> {
+    pub(crate) fn member(&self, user: &str) -> Result<String, Problem> {
         let member: Option<String> =
             self.conversation.transaction.query(MEMBER, &params![self.id, user])?.cell()?;
         member.ok_or_else(|| Problem::not_found("member"))
     }
 
-    pub fn enrol(mut self, user: &str, role: Role, by: &str) -> Result<String, Problem> {
+    pub(crate) fn enrol(mut self, user: &str, role: Role, by: &str) -> Result<String, Problem> {
         let params = params![self.id, user, role.as_str(), self.conversation.now];
         let member: Option<String> = self.conversation.transaction.query(ENROL, &params)?.cell()?;
         self.conversation.add(ParticipantChange { user, role: role.in_conversation(), by })?;
@@ -74,7 +74,7 @@ impl Class {
     }
 
     /// Removes a member. If the member owns the conversation, the heir becomes the owner.
-    pub fn withdraw(mut self, user: &str, role: Role, by: &str) -> Result<(), Problem> {
+    pub(crate) fn withdraw(mut self, user: &str, role: Role, by: &str) -> Result<(), Problem> {
         let had = self.conversation.state.subject()?;
         self.conversation.transaction.execute(WITHDRAW, &params![self.id, user, self.conversation.now])?;
         self.conversation.remove(ParticipantChange { user, role: had, by })?;
@@ -86,7 +86,7 @@ impl Class {
     }
 
     /// Changes a member's role. If the member owns the conversation, the heir becomes the owner.
-    pub fn change_role(mut self, user: &str, role: Role, by: &str) -> Result<String, Problem> {
+    pub(crate) fn change_role(mut self, user: &str, role: Role, by: &str) -> Result<String, Problem> {
         let had = self.conversation.state.subject()?;
         self.conversation.transaction.execute(ASSIGN, &params![self.id, user, role.as_str()])?;
         match self.heir_of(had) {
@@ -105,7 +105,7 @@ impl Class {
     }
 
     /// Changes the class. The conversation takes over the new name, and whether it is archived.
-    pub fn change(mut self, changes: &Changes, by: &str) -> Result<(), Problem> {
+    pub(crate) fn change(mut self, changes: &Changes, by: &str) -> Result<(), Problem> {
         let params = params![
             self.id,
             changes.name.as_ref(),
@@ -122,7 +122,7 @@ impl Class {
     }
 
     /// Deletes the class with its memberships. Another class may then use its code.
-    pub fn delete(mut self, by: &str) -> Result<(), Problem> {
+    pub(crate) fn delete(mut self, by: &str) -> Result<(), Problem> {
         self.conversation
             .transaction
             .execute(DELETE, &params![self.id, by, self.conversation.now, Id::make()])?;

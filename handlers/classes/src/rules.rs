@@ -5,13 +5,13 @@ use chat::conversation;
 use sdk::json::{self, Object};
 use sdk::{Problem, text};
 
-pub const NAME_CHARS_MAX: usize = 255;
-pub const CODE_CHARS_MAX: usize = 50;
+pub(crate) const NAME_CHARS_MAX: usize = 255;
+pub(crate) const CODE_CHARS_MAX: usize = 50;
 /// The members of one page.
-pub const MEMBERS_PAGE: u64 = 1000;
+pub(crate) const MEMBERS_PAGE: u64 = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// Manages the class.
     Teacher,
     Ta,
@@ -21,7 +21,7 @@ pub enum Role {
 }
 
 impl Role {
-    pub fn parse(word: &str) -> Option<Self> {
+    pub(crate) fn parse(word: &str) -> Option<Self> {
         Some(match word {
             "teacher" => Self::Teacher,
             "ta" => Self::Ta,
@@ -31,7 +31,7 @@ impl Role {
         })
     }
 
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Teacher => "teacher",
             Self::Ta => "ta",
@@ -41,7 +41,7 @@ impl Role {
     }
 
     /// The role in the conversation of the class. One of the teachers is the owner there instead.
-    pub fn in_conversation(self) -> conversation::Role {
+    pub(crate) fn in_conversation(self) -> conversation::Role {
         match self {
             Self::Teacher | Self::Ta => conversation::Role::Admin,
             Self::Student => conversation::Role::Member,
@@ -52,7 +52,7 @@ impl Role {
 
 /// The code by which people join a class.
 #[derive(Debug, PartialEq)]
-pub struct Code(pub String);
+pub(crate) struct Code(pub String);
 
 impl Code {
     fn parse(raw: String) -> Option<Self> {
@@ -66,19 +66,19 @@ impl Code {
         Self::parse(raw).ok_or_else(|| Problem::invalid("code", rule))
     }
 
-    pub fn of_body(mut body: Object) -> Result<Self, Problem> {
+    pub(crate) fn of_body(mut body: Object) -> Result<Self, Problem> {
         Self::of(json::required("code", body.text("code")?)?)
     }
 
     /// Reads a code from a path. A text that is not a code is answered with `not_found`.
-    pub fn of_path(raw: &str) -> Result<Self, Problem> {
+    pub(crate) fn of_path(raw: &str) -> Result<Self, Problem> {
         Self::parse(raw.to_owned()).ok_or_else(|| Problem::not_found("class"))
     }
 }
 
 /// A class that is to be created.
 #[derive(Debug, PartialEq)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub name: String,
     pub code: Code,
     pub description: Option<String>,
@@ -86,7 +86,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn parse(mut body: Object) -> Result<Self, Problem> {
+    pub(crate) fn parse(mut body: Object) -> Result<Self, Problem> {
         Ok(Self {
             name: conversation::name(json::required("name", body.text("name")?)?, NAME_CHARS_MAX)?,
             code: Code::of(json::required("code", body.text("code")?)?)?,
@@ -98,7 +98,7 @@ impl Plan {
 
 /// A change of a class. `None` leaves a property unchanged.
 #[derive(Debug, Default, PartialEq)]
-pub struct Changes {
+pub(crate) struct Changes {
     pub name: Option<String>,
     pub code: Option<Code>,
     /// `Some(None)`, for `null`, removes the description.
@@ -107,7 +107,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    pub fn parse(mut body: Object) -> Result<Self, Problem> {
+    pub(crate) fn parse(mut body: Object) -> Result<Self, Problem> {
         for field in ["name", "code"] {
             if body.is_null(field) {
                 return Err(Problem::invalid(field, "cannot be null"));
@@ -125,19 +125,19 @@ impl Changes {
 
 /// A user who is to be added.
 #[derive(Debug, PartialEq)]
-pub struct Enrolment {
+pub(crate) struct Enrolment {
     pub user_id: String,
     pub role: Role,
 }
 
 impl Enrolment {
-    pub fn parse(mut body: Object) -> Result<Self, Problem> {
+    pub(crate) fn parse(mut body: Object) -> Result<Self, Problem> {
         let user_id = json::required("user_id", body.user_id("user_id")?)?;
         Ok(Self { user_id, role: role(body)? })
     }
 }
 
-pub fn role(mut body: Object) -> Result<Role, Problem> {
+pub(crate) fn role(mut body: Object) -> Result<Role, Problem> {
     let word = json::required("role", body.text("role")?)?;
     Role::parse(&word).ok_or_else(|| Problem::invalid("role", "is not teacher, ta, student or observer"))
 }

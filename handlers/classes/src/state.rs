@@ -17,7 +17,7 @@ use crate::rules::{Changes, Code, Role};
 
 /// A class, the caller, and the subject: the user whom the request is about.
 #[derive(Debug, PartialEq)]
-pub struct State {
+pub(crate) struct State {
     pub name: String,
     pub code: String,
     pub description: Option<String>,
@@ -34,25 +34,25 @@ pub struct State {
 
 /// Whether a request still needs a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Status {
+pub(crate) enum Status {
     Done,
     Needed,
 }
 
 impl Status {
-    pub fn is_done(self) -> bool {
+    pub(crate) fn is_done(self) -> bool {
         self == Self::Done
     }
 }
 
 impl State {
-    pub fn add(&self) -> Result<Status, Problem> {
+    pub(crate) fn add(&self) -> Result<Status, Problem> {
         self.check_teacher()?;
         self.check_not_archived()?;
         self.check_addition(self.subject)
     }
 
-    pub fn join(&self) -> Result<Status, Problem> {
+    pub(crate) fn join(&self) -> Result<Status, Problem> {
         if self.caller.is_none() {
             self.check_not_archived()?;
         }
@@ -60,7 +60,7 @@ impl State {
     }
 
     /// Returns the role of the member to be removed.
-    pub fn remove(&self) -> Result<Role, Problem> {
+    pub(crate) fn remove(&self) -> Result<Role, Problem> {
         if self.is_self {
             self.caller_role()?;
         } else {
@@ -72,7 +72,7 @@ impl State {
         Ok(role)
     }
 
-    pub fn change_role(&self, role: Role) -> Result<Status, Problem> {
+    pub(crate) fn change_role(&self, role: Role) -> Result<Status, Problem> {
         self.check_teacher()?;
         self.check_not_archived()?;
         match self.subject.ok_or_else(no_member)? {
@@ -82,7 +82,7 @@ impl State {
     }
 
     /// Returns whether the request changes anything.
-    pub fn change(&self, changes: &Changes) -> Result<bool, Problem> {
+    pub(crate) fn change(&self, changes: &Changes) -> Result<bool, Problem> {
         self.check_teacher()?;
         let differs = changes.name.as_ref().is_some_and(|name| *name != self.name)
             || changes.code.as_ref().is_some_and(|Code(code)| *code != self.code)
@@ -93,7 +93,7 @@ impl State {
         Ok(differs || changes.archived.is_some_and(|archived| archived != self.archived))
     }
 
-    pub fn delete(&self) -> Result<(), Problem> {
+    pub(crate) fn delete(&self) -> Result<(), Problem> {
         self.check_teacher()
     }
 

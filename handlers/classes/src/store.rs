@@ -21,7 +21,7 @@ sdk::rows! {
 }
 
 /// Creates a class with its conversation and its first teacher, in one transaction.
-pub fn create(plan: &Plan, teacher: &str) -> Result<Id, Problem> {
+pub(crate) fn create(plan: &Plan, teacher: &str) -> Result<Id, Problem> {
     let founding = Founding {
         kind: Kind::Class,
         name: Some(plan.name.clone()),
@@ -52,37 +52,42 @@ pub fn create(plan: &Plan, teacher: &str) -> Result<Id, Problem> {
     Ok(id)
 }
 
-pub fn code_taken(error: Error) -> Problem {
+pub(crate) fn code_taken(error: Error) -> Problem {
     match error.constraint() {
         Some("classes_code_unique") => Problem::conflict("this code is taken").with_field("code"),
         _ => error.into(),
     }
 }
 
-pub fn find(code: &Code) -> Result<Id, Problem> {
+pub(crate) fn find(code: &Code) -> Result<Id, Problem> {
     let found: Option<Id> = postgres::query(FIND, &params![&code.0])?.cell()?;
     found.ok_or_else(|| Problem::not_found("class"))
 }
 
-pub fn conversation(class: Id) -> Result<Id, Problem> {
+pub(crate) fn conversation(class: Id) -> Result<Id, Problem> {
     let found: Option<Id> = postgres::query(CONVERSATION, &params![class])?.cell()?;
     found.ok_or_else(|| Problem::not_found("class"))
 }
 
 /// A class as its member `user` sees it, as JSON.
-pub fn class(id: Id, user: &str) -> Result<String, Problem> {
+pub(crate) fn class(id: Id, user: &str) -> Result<String, Problem> {
     let found: Option<String> = postgres::query(CLASS, &params![id, user])?.cell()?;
     found.ok_or_else(|| Problem::not_found("class"))
 }
 
 /// The user's classes, each with its cursor and JSON; one more than `limit` if there is a next page.
-pub fn list(user: &str, after: Option<Id>, limit: u64) -> Result<Vec<(String, String)>, Problem> {
+pub(crate) fn list(user: &str, after: Option<Id>, limit: u64) -> Result<Vec<(String, String)>, Problem> {
     let rows: Vec<Listed> = postgres::query(LIST, &params![user, after, limit + 1])?.all()?;
     Ok(rows.into_iter().map(|row| (row.cursor, row.text)).collect())
 }
 
 /// The members of a class, each with its cursor and JSON; one more than `limit` if there is a next page.
-pub fn members(class: Id, user: &str, after: &str, limit: u64) -> Result<Vec<(String, String)>, Problem> {
+pub(crate) fn members(
+    class: Id,
+    user: &str,
+    after: &str,
+    limit: u64,
+) -> Result<Vec<(String, String)>, Problem> {
     let rows: Vec<Member> = postgres::query(MEMBERS, &params![class, user, after, limit + 1])?.all()?;
     if rows.is_empty() {
         return Err(Problem::not_found("class"));

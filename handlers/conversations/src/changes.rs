@@ -10,7 +10,7 @@ use crate::rules;
 
 /// A change of a conversation. `None` leaves a property unchanged.
 #[derive(Debug, Default, PartialEq)]
-pub struct Changes {
+pub(crate) struct Changes {
     pub name: Option<String>,
     /// `Some(None)`, for `null`, removes the slug. The next two fields work likewise.
     pub slug: Option<Option<String>>,
@@ -22,7 +22,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    pub fn parse(mut body: Object) -> Result<Self, Problem> {
+    pub(crate) fn parse(mut body: Object) -> Result<Self, Problem> {
         if body.is_null("name") {
             return Err(Problem::invalid("name", "cannot be null"));
         }
@@ -39,7 +39,7 @@ impl Changes {
     }
 
     /// Checks that the caller may make this change in the present state.
-    pub fn check(&self, conversation: &State) -> Result<(), Problem> {
+    pub(crate) fn check(&self, conversation: &State) -> Result<(), Problem> {
         conversation.configure()?;
         if self.name.is_some() && conversation.kind == Kind::Class {
             // The conversation of a class has the name of the class.
@@ -56,7 +56,7 @@ impl Changes {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }

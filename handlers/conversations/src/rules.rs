@@ -7,14 +7,14 @@ use chat::problem;
 use sdk::Problem;
 use sdk::json::{self, Object};
 
-pub const NAME_CHARS_MAX: usize = 100;
-pub const SETTINGS_BYTES_MAX: usize = 4 * 1024;
+pub(crate) const NAME_CHARS_MAX: usize = 100;
+pub(crate) const SETTINGS_BYTES_MAX: usize = 4 * 1024;
 /// The members that a request to create a conversation may name. More can be added later.
-pub const MEMBERS_MAX: usize = 500;
-pub const CAPACITY_MAX: u64 = PARTICIPANTS_MAX;
+pub(crate) const MEMBERS_MAX: usize = 500;
+pub(crate) const CAPACITY_MAX: u64 = PARTICIPANTS_MAX;
 
 /// Reads a request to create a conversation, and checks the rules.
-pub fn plan(mut body: Object, owner: &str) -> Result<Founding, Problem> {
+pub(crate) fn plan(mut body: Object, owner: &str) -> Result<Founding, Problem> {
     let kind = kind(&json::required("type", body.text("type")?)?)?;
     let mut members = body.user_ids("members", MEMBERS_MAX)?.unwrap_or_default();
     members.retain(|member| member != owner);
@@ -59,11 +59,11 @@ fn kind(word: &str) -> Result<Kind, Problem> {
     }
 }
 
-pub fn name(raw: String) -> Result<String, Problem> {
+pub(crate) fn name(raw: String) -> Result<String, Problem> {
     conversation::name(raw, NAME_CHARS_MAX)
 }
 
-pub fn slug(raw: Option<String>) -> Result<Option<String>, Problem> {
+pub(crate) fn slug(raw: Option<String>) -> Result<Option<String>, Problem> {
     match raw {
         Some(slug) if !membership::is_slug(&slug) => {
             Err(Problem::invalid("slug", "is not 1 to 100 lower-case letters, digits and dashes"))
@@ -73,12 +73,12 @@ pub fn slug(raw: Option<String>) -> Result<Option<String>, Problem> {
 }
 
 /// The field `settings`, as JSON text of an object.
-pub fn settings(body: &mut Object) -> Result<String, Problem> {
+pub(crate) fn settings(body: &mut Object) -> Result<String, Problem> {
     Ok(body.free("settings", SETTINGS_BYTES_MAX)?.unwrap_or_else(|| "{}".to_owned()))
 }
 
 /// Reads a visibility: whether the conversation is public; `None` if the field is absent.
-pub fn visibility(word: Option<String>) -> Result<Option<bool>, Problem> {
+pub(crate) fn visibility(word: Option<String>) -> Result<Option<bool>, Problem> {
     match word.as_deref() {
         None => Ok(None),
         Some("public") => Ok(Some(true)),
@@ -87,7 +87,7 @@ pub fn visibility(word: Option<String>) -> Result<Option<bool>, Problem> {
     }
 }
 
-pub fn only_channels_are_public() -> Problem {
+pub(crate) fn only_channels_are_public() -> Problem {
     Problem::invalid("visibility", "only channels are public")
 }
 
@@ -99,7 +99,7 @@ fn public(kind: Kind, visibility: Option<bool>) -> Result<bool, Problem> {
     }
 }
 
-pub fn capacity(number: Option<u64>) -> Result<Option<u64>, Problem> {
+pub(crate) fn capacity(number: Option<u64>) -> Result<Option<u64>, Problem> {
     match number {
         Some(number) if !(1..=CAPACITY_MAX).contains(&number) => {
             Err(Problem::invalid("capacity", format!("is not between 1 and {CAPACITY_MAX}")))

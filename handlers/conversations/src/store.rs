@@ -10,7 +10,7 @@ const EXISTING: &str = include_str!("sql/existing.sql");
 const DETAIL: &str = include_str!("sql/detail.sql");
 const CHANGE: &str = include_str!("sql/change.sql");
 
-pub enum Create {
+pub(crate) enum Create {
     Created(Id),
     /// Two users have at most one direct conversation, and these two have one already.
     Existing(Id),
@@ -20,7 +20,7 @@ sdk::rows! {
     struct Existing { id: Id, hidden: bool }
 }
 
-pub fn create(plan: &Founding, owner: &str) -> Result<Create, Problem> {
+pub(crate) fn create(plan: &Founding, owner: &str) -> Result<Create, Problem> {
     let founded = match &plan.slug {
         None => plan.found(owner, postgres::query)?,
         Some(slug) => {
@@ -48,7 +48,7 @@ pub fn create(plan: &Founding, owner: &str) -> Result<Create, Problem> {
     Ok(Create::Existing(existing.id))
 }
 
-pub fn change(id: Id, changes: &Changes, by: &str) -> Result<(), Problem> {
+pub(crate) fn change(id: Id, changes: &Changes, by: &str) -> Result<(), Problem> {
     let mut locked = LockedConversation::lock(id, by, by)?;
     changes.check(&locked.state)?;
     if changes.is_empty() {
@@ -79,7 +79,7 @@ pub fn change(id: Id, changes: &Changes, by: &str) -> Result<(), Problem> {
     locked.commit()
 }
 
-pub fn detail(conversation: Id, user: &str) -> Result<String, Problem> {
+pub(crate) fn detail(conversation: Id, user: &str) -> Result<String, Problem> {
     let found: Option<String> = postgres::query(DETAIL, &params![conversation, user])?.cell()?;
     found.ok_or_else(|| Problem::not_found("conversation"))
 }

@@ -3,16 +3,16 @@
 
 use sdk::Problem;
 
-pub const LIMIT_DEFAULT: u64 = 50;
-pub const LIMIT_MAX: u64 = 100;
+pub(crate) const LIMIT_DEFAULT: u64 = 50;
+pub(crate) const LIMIT_MAX: u64 = 100;
 /// The size of a page by frame. A frame has at most 64 KiB; the rest is for its envelope.
-pub const FRAME_BYTES_MAX: u64 = 60 * 1024;
+pub(crate) const FRAME_BYTES_MAX: u64 = 60 * 1024;
 /// The size of a page by REST: about a hundred messages of the largest size.
-pub const REST_BYTES_MAX: u64 = 3 * 1024 * 1024;
+pub(crate) const REST_BYTES_MAX: u64 = 3 * 1024 * 1024;
 
 /// The requested page. Cursors are exclusive. Without a cursor it is the newest page.
 #[derive(Debug, PartialEq)]
-pub struct Page {
+pub(crate) struct Page {
     pub before: Option<u64>,
     pub after: Option<u64>,
     pub limit: u64,
@@ -22,13 +22,13 @@ pub struct Page {
 
 /// The transport of a page, which decides its maximum size.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Form {
+pub(crate) enum Form {
     Rest,
     Frame,
 }
 
 impl Form {
-    pub fn bytes_max(self) -> u64 {
+    pub(crate) fn bytes_max(self) -> u64 {
         match self {
             Self::Rest => REST_BYTES_MAX,
             Self::Frame => FRAME_BYTES_MAX,
@@ -39,7 +39,7 @@ impl Form {
 /// The heads of a conversation: the seq of its last message, the number of its last change, and their
 /// position epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Heads {
+pub(crate) struct Heads {
     pub seq: u64,
     pub change: u64,
     pub epoch: u32,
@@ -47,18 +47,18 @@ pub struct Heads {
 
 impl Page {
     /// Whether the page goes forward from its cursor, and not backward.
-    pub fn is_forward(&self) -> bool {
+    pub(crate) fn is_forward(&self) -> bool {
         self.after.is_some()
     }
 
     /// Whether the page has only messages that no user wrote: joins, leaves and system messages.
-    pub fn is_beside_texts(&self) -> bool {
+    pub(crate) fn is_beside_texts(&self) -> bool {
         self.kind.as_deref().is_some_and(|kind| kind != "text")
     }
 
     /// The seq before which the page ends. It is never above the head, so that the content of a page depends
     /// only on its name.
-    pub fn end(&self, heads: Heads) -> u64 {
+    pub(crate) fn end(&self, heads: Heads) -> u64 {
         let after_head = heads.seq + 1;
         self.before.map_or(after_head, |before| before.min(after_head))
     }
@@ -66,7 +66,7 @@ impl Page {
     /// The name of the page for the cache. Two pages of a conversation with the same name have the same
     /// content. A new message gives the newest page another end, and a change gives every page another change
     /// number. After a failover that lost messages, both numbers are used again, but in another epoch.
-    pub fn name(&self, heads: Heads) -> String {
+    pub(crate) fn name(&self, heads: Heads) -> String {
         let after = self.after.map_or("-".to_owned(), |after| after.to_string());
         let kind = self.kind.as_deref().unwrap_or("-");
         let form = match self.form {
@@ -77,7 +77,7 @@ impl Page {
         format!("{epoch}{}:{}:{after}:{}:{kind}:{form}", heads.change, self.end(heads), self.limit)
     }
 
-    pub fn check(self) -> Result<Self, Problem> {
+    pub(crate) fn check(self) -> Result<Self, Problem> {
         match self.kind.as_deref() {
             None | Some("text" | "system" | "join" | "leave") => Ok(self),
             Some(_) => Err(Problem::invalid("type", "is not text, system, join or leave")),

@@ -18,7 +18,7 @@ sdk::rows! {
     pub struct Answer { messages: String, has_more: bool }
 }
 
-pub fn read(conversation: Id, user: &str, page: &Page) -> Result<Answer, Problem> {
+pub(crate) fn read(conversation: Id, user: &str, page: &Page) -> Result<Answer, Problem> {
     let this_month = Id::floor(time::month_start(clock::now_ms()));
     let read: Option<Read> = postgres::query(STAND, &params![conversation, user, this_month])?.one()?;
     let read = read.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;

@@ -1,9 +1,9 @@
 //! The retention settings. Pure: no host calls, so plain `cargo test` runs it.
 
 /// The rows that one transaction deletes. It is small, so that no lock is held for long.
-pub const BATCH_ROWS: u64 = 5_000;
+pub(crate) const BATCH_ROWS: u64 = 5_000;
 /// The transactions of one run. The next run continues.
-pub const BATCHES_MAX: u64 = 100;
+pub(crate) const BATCHES_MAX: u64 = 100;
 const MONTHS_AHEAD_MAX: u64 = 24;
 const MONTHS_MAX: u64 = 1_200;
 /// The minimum retention in months. An edit in this month may belong to a message of the previous month.
@@ -12,7 +12,7 @@ const KEY_DAYS_MIN: u64 = 7;
 const DAYS_MAX: u64 = 36_500;
 
 #[derive(Debug, PartialEq)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub months_ahead: u64,
     /// `None` keeps messages forever. The next field works likewise.
     messages_months: Option<u64>,
@@ -22,7 +22,7 @@ pub struct Settings {
 
 impl Settings {
     /// Reads the settings. A value out of range counts as the nearest valid one.
-    pub fn of(number: impl Fn(&str, u64) -> u64) -> Self {
+    pub(crate) fn of(number: impl Fn(&str, u64) -> u64) -> Self {
         let kept = |key: &str, default: u64| match number(key, default) {
             0 => None,
             months => Some(months.clamp(MONTHS_KEPT_MIN, MONTHS_MAX)),
@@ -36,7 +36,7 @@ impl Settings {
     }
 
     /// The tables whose old months are dropped, each with the number of months to keep.
-    pub fn kept(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("messages", self.messages_months),
             ("message_changes", self.messages_months),

@@ -5,7 +5,7 @@ use chat::keys;
 use sdk::redis::{self, Pipeline};
 use sdk::{Id, log};
 
-pub fn begin(connection: &str, user: &str, conversations: &[Id]) {
+pub(crate) fn begin(connection: &str, user: &str, conversations: &[Id]) {
     let mut pipeline = Pipeline::new();
     let ttl = keys::LOOKING_TTL_S.to_string();
     for conversation in conversations {
@@ -19,7 +19,7 @@ pub fn begin(connection: &str, user: &str, conversations: &[Id]) {
     run(&pipeline);
 }
 
-pub fn end(connection: &str, conversations: &[Id]) {
+pub(crate) fn end(connection: &str, conversations: &[Id]) {
     let mut pipeline = Pipeline::new();
     for conversation in conversations {
         pipeline.push(&["HDEL", &keys::looking(*conversation), connection]);

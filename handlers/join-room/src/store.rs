@@ -32,22 +32,22 @@ sdk::rows! {
 }
 
 impl Membership {
-    pub fn heads(&self) -> Heads {
+    pub(crate) fn heads(&self) -> Heads {
         Heads { seq: self.seq.unwrap_or(0), change: self.change }
     }
 
     /// The heads up to which the client's epoch and this history are the same. `None` if the client's epoch
     /// is the present one, or the client named none.
-    pub fn common(&self) -> Option<Heads> {
+    pub(crate) fn common(&self) -> Option<Heads> {
         Some(Heads { seq: self.common_seq?, change: self.common_change? })
     }
 
-    pub fn epoch(&self) -> Epoch {
+    pub(crate) fn epoch(&self) -> Epoch {
         Epoch { ordinal: self.epoch, name: self.epoch_name.clone() }
     }
 
     /// The error code for a user who is not a participant; `None` for a participant.
-    pub fn refusal(&self) -> Option<&'static str> {
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
         match (self.seated, self.open) {
             (true, _) => None,
             (false, true) => Some("forbidden"),
@@ -58,7 +58,7 @@ impl Membership {
 
 /// A position epoch, which identifies the history of a position (`docs/decisions/position-epochs.md`).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Epoch {
+pub(crate) struct Epoch {
     /// The number in positions between nodes.
     pub ordinal: u32,
     /// The name that clients receive.
@@ -67,7 +67,7 @@ pub struct Epoch {
 
 /// The user's relation to each conversation. `epoch_of` is the epoch of the client's position in a
 /// conversation.
-pub fn memberships<'a>(
+pub(crate) fn memberships<'a>(
     user: &str,
     ids: &[Id],
     epoch_of: impl Fn(&Id) -> Option<&'a str>,
@@ -80,13 +80,13 @@ pub fn memberships<'a>(
 }
 
 /// A conversation as JSON.
-pub fn conversation(id: Id) -> Result<String, Problem> {
+pub(crate) fn conversation(id: Id) -> Result<String, Problem> {
     let found: Option<String> = postgres::query(CONVERSATION, &params![id])?.cell()?;
     found.ok_or_else(|| Problem::not_found("conversation"))
 }
 
 /// The heads of a conversation, compared with the positions of a subscriber.
-pub struct Standing {
+pub(crate) struct Standing {
     pub heads: Heads,
     pub epoch: Epoch,
     /// The heads up to which the subscriber's history and this one are the same; in the present epoch, the
@@ -96,7 +96,7 @@ pub struct Standing {
     pub is_another_epoch: bool,
 }
 
-pub fn standing(conversation: Id, seq: EpochNumber, change: EpochNumber) -> Result<Standing, Problem> {
+pub(crate) fn standing(conversation: Id, seq: EpochNumber, change: EpochNumber) -> Result<Standing, Problem> {
     let asked = params![conversation, this_month(), seq.epoch, change.epoch];
     let head: Option<Head> = postgres::query(HEADS, &asked)?.one()?;
     let head = head.ok_or_else(Problem::internal)?;
@@ -113,7 +113,7 @@ pub fn standing(conversation: Id, seq: EpochNumber, change: EpochNumber) -> Resu
 }
 
 /// The users who left between two positions and have not joined again.
-pub fn gone(conversation: Id, after: Heads, heads: Heads) -> Result<Vec<String>, Problem> {
+pub(crate) fn gone(conversation: Id, after: Heads, heads: Heads) -> Result<Vec<String>, Problem> {
     if after.seq >= heads.seq {
         return Ok(Vec::new());
     }
@@ -123,21 +123,21 @@ pub fn gone(conversation: Id, after: Heads, heads: Heads) -> Result<Vec<String>,
 }
 
 /// The frame of a message or a change, and its position.
-pub struct Missed {
+pub(crate) struct Missed {
     pub track: u8,
     pub number: u64,
     frame: String,
 }
 
 impl Missed {
-    pub fn into_push(self, epoch: &Epoch) -> Push {
+    pub(crate) fn into_push(self, epoch: &Epoch) -> Push {
         let position = EpochNumber::new(epoch.ordinal, self.number).on(self.track);
         Push { frame: self.frame, position: Some(position) }
     }
 }
 
 /// A page of the frames after a position, in order.
-pub fn missed(conversation: Id, after: Heads, bytes_max: u32) -> Result<Vec<Missed>, Problem> {
+pub(crate) fn missed(conversation: Id, after: Heads, bytes_max: u32) -> Result<Vec<Missed>, Problem> {
     let asked = params![conversation, after.seq, after.change, u64::from(bytes_max), ROWS_MAX];
     let frames: Vec<Frame> = postgres::query(MISSED, &asked)?.all()?;
     let missed = |row: Frame| Missed {

@@ -20,7 +20,7 @@ const READ_MIN: usize = 20;
 const FILLS_MAX: usize = 100;
 
 /// Why a list could not be read from the model.
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// Redis failed, so the caller reads from Postgres alone.
     RedisUnavailable(String),
     Problem(Problem),
@@ -39,7 +39,7 @@ impl From<Problem> for ReadError {
 }
 
 /// The newest `limit` entries below the cursor `after`.
-pub fn of(user: &str, after: Id, limit: usize) -> Result<Vec<Entry>, ReadError> {
+pub(crate) fn of(user: &str, after: Id, limit: usize) -> Result<Vec<Entry>, ReadError> {
     Reader { user, loaded: BTreeMap::new() }.page(after, limit)
 }
 
@@ -166,7 +166,7 @@ impl Reader<'_> {
 }
 
 /// Copies the user's list from Postgres to Redis: the newest conversations, and whether there are more.
-pub fn copy_list(user: &str, anew: bool) -> Result<(Vec<ListPosition>, bool), ReadError> {
+pub(crate) fn copy_list(user: &str, anew: bool) -> Result<(Vec<ListPosition>, bool), ReadError> {
     let claim = model::claim_list(user, anew)?;
     let mut positions = store::mine(user, keys::LIST_MAX + 1)?;
     let more = positions.len() > keys::LIST_MAX;

@@ -27,7 +27,7 @@ const CLAIM_TTL_S: &str = "30";
 
 /// A list as Redis has it.
 #[derive(Debug, PartialEq)]
-pub struct CachedList {
+pub(crate) struct CachedList {
     pub ids: Vec<Id>,
     /// Whether Postgres has older conversations.
     pub more: bool,
@@ -35,7 +35,7 @@ pub struct CachedList {
 
 /// An unread count, and the state for which it was computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Count {
+pub(crate) struct Count {
     pub head: u64,
     pub change: u64,
     pub mark: u64,
@@ -44,10 +44,10 @@ pub struct Count {
 }
 
 /// The state of a conversation, and the user's unread count in it.
-pub type Known = (Option<Meta>, Option<Count>);
+pub(crate) type Known = (Option<Meta>, Option<Count>);
 
 /// The right to store what is read from Postgres from now on, until something changes.
-pub struct Claim(String);
+pub(crate) struct Claim(String);
 
 impl Claim {
     fn new() -> Self {
@@ -56,7 +56,7 @@ impl Claim {
     }
 }
 
-pub fn list(user: &str) -> Result<Option<CachedList>, Error> {
+pub(crate) fn list(user: &str) -> Result<Option<CachedList>, Error> {
     Ok(cached(&redis::command(&["ZRANGE", &keys::list(user), "0", "-1"])?))
 }
 
@@ -67,7 +67,7 @@ fn cached(reply: &Reply) -> Option<CachedList> {
 }
 
 /// Claims a list before it is read from Postgres. `anew` deletes the present list.
-pub fn claim_list(user: &str, anew: bool) -> Result<Claim, Error> {
+pub(crate) fn claim_list(user: &str, anew: bool) -> Result<Claim, Error> {
     let (claim, key) = (Claim::new(), keys::list(user));
     let mut pipeline = Pipeline::new();
     if anew {
@@ -78,7 +78,12 @@ pub fn claim_list(user: &str, anew: bool) -> Result<Claim, Error> {
 }
 
 /// Stores a list from Postgres, unless the list changed after the claim.
-pub fn fill_list(user: &str, claim: &Claim, positions: &[ListPosition], more: bool) -> Result<(), Error> {
+pub(crate) fn fill_list(
+    user: &str,
+    claim: &Claim,
+    positions: &[ListPosition],
+    more: bool,
+) -> Result<(), Error> {
     let mut args = vec![claim.0.clone(), "0".to_owned(), if more { MORE } else { WHOLE }.to_owned()];
     for position in positions {
         args.extend([position.activity.ms().to_string(), position.id.to_string()]);
@@ -88,7 +93,7 @@ pub fn fill_list(user: &str, claim: &Claim, positions: &[ListPosition], more: bo
 }
 
 /// The last activity of conversations; `None` for those that Redis lacks.
-pub fn activities(ids: &[Id]) -> Result<Vec<Option<Id>>, Error> {
+pub(crate) fn activities(ids: &[Id]) -> Result<Vec<Option<Id>>, Error> {
     let mut pipeline = Pipeline::new();
     for id in ids {
         pipeline.push(&["HGET", &keys::meta(*id), "activity"]);
@@ -97,7 +102,7 @@ pub fn activities(ids: &[Id]) -> Result<Vec<Option<Id>>, Error> {
 }
 
 /// The states of conversations, and the user's unread counts.
-pub fn read(user: &str, ids: &[Id]) -> Result<Vec<Known>, Error> {
+pub(crate) fn read(user: &str, ids: &[Id]) -> Result<Vec<Known>, Error> {
     let mut pipeline = Pipeline::new();
     for id in ids {
         pipeline.push(&["HMGET", &keys::meta(*id), "head", "change", "activity", "last"]);
@@ -128,7 +133,7 @@ fn number(reply: &Reply) -> Option<u64> {
 }
 
 /// Claims the states of conversations, all with one claim. `anew` deletes the present states and counts.
-pub fn claim_metas(ids: &[Id], anew: bool) -> Result<Claim, Error> {
+pub(crate) fn claim_metas(ids: &[Id], anew: bool) -> Result<Claim, Error> {
     let (claim, mut pipeline) = (Claim::new(), Pipeline::new());
     for id in ids {
         if anew {
@@ -143,7 +148,7 @@ pub fn claim_metas(ids: &[Id], anew: bool) -> Result<Claim, Error> {
     Ok(claim)
 }
 
-pub fn fill_meta(claim: &Claim, meta: &Meta) -> Result<(), Error> {
+pub(crate) fn fill_meta(claim: &Claim, meta: &Meta) -> Result<(), Error> {
     let (head, change, activity) =
         (meta.head.to_string(), meta.change.to_string(), meta.activity.to_string());
     redis::script("fill_meta", &[&keys::meta(meta.id)], &[&claim.0, &head, &change, &activity, &meta.last])
@@ -151,7 +156,7 @@ pub fn fill_meta(claim: &Claim, meta: &Meta) -> Result<(), Error> {
 }
 
 /// Deletes the states of deleted conversations.
-pub fn forget_metas(ids: impl Iterator<Item = Id>) -> Result<(), Error> {
+pub(crate) fn forget_metas(ids: impl Iterator<Item = Id>) -> Result<(), Error> {
     let mut pipeline = Pipeline::new();
     ids.for_each(|id| {
         pipeline.push(&["UNLINK", &keys::meta(id)]);
@@ -159,7 +164,7 @@ pub fn forget_metas(ids: impl Iterator<Item = Id>) -> Result<(), Error> {
     pipeline.run().map(drop)
 }
 
-pub fn store_counts(user: &str, counts: &[(Id, Count)]) -> Result<(), Error> {
+pub(crate) fn store_counts(user: &str, counts: &[(Id, Count)]) -> Result<(), Error> {
     let mut pipeline = Pipeline::new();
     for (id, count) in counts {
         let key = keys::unread(*id);
@@ -182,7 +187,7 @@ impl Count {
     }
 
     /// Whether the count was computed for this state.
-    pub fn is_of(&self, meta: &Meta) -> bool {
+    pub(crate) fn is_of(&self, meta: &Meta) -> bool {
         (self.head, self.change) == (meta.head, meta.change)
     }
 }

@@ -21,7 +21,7 @@ const FORGOTTEN: [&str; 6] =
 
 /// The point at which a step begins.
 #[derive(Debug, PartialEq)]
-pub struct Step {
+pub(crate) struct Step {
     done: u64,
     total: u64,
     next: Next,
@@ -35,11 +35,11 @@ enum Next {
 }
 
 impl Step {
-    pub fn first(total: u64) -> Self {
+    pub(crate) fn first(total: u64) -> Self {
         Self { done: 0, total, next: Next::Conversations(Id::floor(0)) }
     }
 
-    pub fn parse(cursor: &str) -> Option<Self> {
+    pub(crate) fn parse(cursor: &str) -> Option<Self> {
         let mut words = cursor.splitn(4, ' ');
         let (done, total) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let next = match (words.next()?, words.next()?) {
@@ -60,7 +60,7 @@ impl Step {
     }
 
     /// The response. That of the first step also names the keys that the host has to delete.
-    pub fn answer(&self, is_first: bool) -> Value {
+    pub(crate) fn answer(&self, is_first: bool) -> Value {
         // The steps also visit what was created meanwhile, so `done` may exceed the initial total.
         let mut answer =
             json!({ "done": self.done, "total": self.total.max(self.done), "cursor": self.cursor() });
@@ -71,7 +71,7 @@ impl Step {
     }
 }
 
-pub fn run(step: Step) -> Result<Step, Problem> {
+pub(crate) fn run(step: Step) -> Result<Step, Problem> {
     let Step { done, total, next } = step;
     let ran = match next {
         Next::Conversations(after) => conversations(after),

@@ -15,7 +15,7 @@ sdk::rows! {
 }
 
 /// Raises the user's read mark.
-pub fn read(conversation: Id, user: &str, up_to: u64) -> Result<Marked, Problem> {
+pub(crate) fn read(conversation: Id, user: &str, up_to: u64) -> Result<Marked, Problem> {
     let rows = postgres::collect(&marks::collected(READ, user, "read", &[(conversation, up_to)].into()))?;
     let marked: Option<Marked> = rows.one()?;
     let marked = marked.ok_or_else(|| membership::unseen(conversation, user, "conversation"))?;
@@ -25,7 +25,7 @@ pub fn read(conversation: Id, user: &str, up_to: u64) -> Result<Marked, Problem>
 
 /// The receipts of a message, as the JSON of the whole response. A message that the user cannot see does not
 /// exist for them.
-pub fn receipts(conversation: Id, user: &str, request: &ReceiptsRequest) -> Result<String, Problem> {
+pub(crate) fn receipts(conversation: Id, user: &str, request: &ReceiptsRequest) -> Result<String, Problem> {
     let found = postgres::query(
         RECEIPTS,
         &params![conversation, user, request.seq, request.after.as_ref(), request.limit],

@@ -7,7 +7,7 @@ use sdk::redis::{self, Error, Pipeline, Reply};
 use sdk::{log, random};
 
 /// The cached notifications of a user.
-pub enum Cached {
+pub(crate) enum Cached {
     Newest(String),
     /// Nothing is cached. A result that is read now may be stored under this version.
     Missing(Version),
@@ -16,9 +16,9 @@ pub enum Cached {
 }
 
 /// The version that the cache had when it was read.
-pub struct Version(String);
+pub(crate) struct Version(String);
 
-pub fn read(user: &str) -> Cached {
+pub(crate) fn read(user: &str) -> Cached {
     match try_read(user) {
         Ok(cached) => cached,
         Err(error) => {
@@ -51,7 +51,7 @@ fn begin(key: &str) -> Result<Cached, Error> {
     Ok(version.map_or(Cached::Unknown, |version| Cached::Missing(Version(version.to_owned()))))
 }
 
-pub fn keep(user: &str, version: &Version, newest: &str) {
+pub(crate) fn keep(user: &str, version: &Version, newest: &str) {
     let ttl = keys::NOTIFICATIONS_TTL_S.to_string();
     if let Err(error) = redis::script("keep", &[&keys::notifications(user)], &[&version.0, newest, &ttl]) {
         log::warn("notifications are not cached", &[("why", &redis::describe(&error))]);

@@ -6,18 +6,18 @@
 use serde_json::{Map, Value};
 
 /// Nested braces, brackets and parentheses. The parser recurses that deep on a stack of 64 KiB.
-pub const NESTING_MAX: usize = 24;
+pub(crate) const NESTING_MAX: usize = 24;
 
 /// The media type of a response.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Media {
+pub(crate) enum Media {
     Json,
     /// `application/graphql-response+json`: the HTTP status reports whether the request was executed.
     Response,
 }
 
 impl Media {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Json => "application/json; charset=utf-8",
             Self::Response => "application/graphql-response+json; charset=utf-8",
@@ -26,7 +26,7 @@ impl Media {
 
     /// The media type that the client prefers; the first one of equal preference. `None` if the client
     /// accepts neither.
-    pub fn accepted(header: Option<&str>) -> Option<Self> {
+    pub(crate) fn accepted(header: Option<&str>) -> Option<Self> {
         let Some(header) = header.filter(|header| !header.trim().is_empty()) else { return Some(Self::Json) };
         let mut best: Option<(f32, Self)> = None;
         for range in header.split(',') {
@@ -48,7 +48,7 @@ impl Media {
 
 /// The reason why a request is refused before its document is looked at.
 #[derive(Debug, PartialEq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     pub status: u16,
     pub code: &'static str,
     pub why: String,
@@ -64,14 +64,14 @@ fn malformed<T>(why: impl Into<String>) -> Result<T, Refusal> {
 
 /// A well-formed request.
 #[derive(Debug, PartialEq)]
-pub struct GraphqlRequest {
+pub(crate) struct GraphqlRequest {
     pub query: String,
     pub operation: Option<String>,
     pub variables: Map<String, Value>,
 }
 
 impl GraphqlRequest {
-    pub fn of_body(content_type: Option<&str>, body: &[u8]) -> Result<Self, Refusal> {
+    pub(crate) fn of_body(content_type: Option<&str>, body: &[u8]) -> Result<Self, Refusal> {
         let mut parts = content_type.unwrap_or_default().split(';').map(str::trim);
         let is_json = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
         let charset = parts.find_map(|part| {
@@ -91,7 +91,7 @@ impl GraphqlRequest {
     }
 
     /// Reads a request from a query string, in which `variables` and `extensions` are JSON.
-    pub fn of_query(query: &[(String, String)]) -> Result<Self, Refusal> {
+    pub(crate) fn of_query(query: &[(String, String)]) -> Result<Self, Refusal> {
         let mut fields = Map::new();
         for (name, text) in query {
             let value = match name.as_str() {
@@ -137,7 +137,7 @@ impl GraphqlRequest {
 
 /// The size of a document, measured without parsing it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Extent {
+pub(crate) struct Extent {
     /// The depth of nested braces, brackets and parentheses, without those in strings and comments.
     pub nesting: usize,
     /// Names, numbers, strings and punctuation marks. Commas, spaces and comments are not tokens, as GraphQL
@@ -145,7 +145,7 @@ pub struct Extent {
     pub tokens: usize,
 }
 
-pub fn extent(query: &str) -> Extent {
+pub(crate) fn extent(query: &str) -> Extent {
     let mut extent = Extent::default();
     let mut depth = 0_usize;
     let mut in_word = false;
@@ -209,7 +209,7 @@ fn block_end(text: &str) -> usize {
 
 /// The result of a well-formed request.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The document was executed, possibly with errors.
     Executed,
     /// The document is malformed, does not match the schema, or exceeds a bound. Nothing was executed.
@@ -217,7 +217,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub fn status(self, media: Media) -> u16 {
+    pub(crate) fn status(self, media: Media) -> u16 {
         match (self, media) {
             (Self::Rejected, Media::Response) => 400,
             // A client that accepts plain JSON finds the errors in the body.

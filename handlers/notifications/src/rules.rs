@@ -6,12 +6,12 @@ use sdk::{Id, Problem, cursor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub const LIMIT_DEFAULT: u64 = 20;
-pub const LIMIT_MAX: u64 = 100;
+pub(crate) const LIMIT_DEFAULT: u64 = 20;
+pub(crate) const LIMIT_MAX: u64 = 100;
 
 /// A request for a page of notifications, newest first.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PageRequest {
+pub(crate) struct PageRequest {
     pub only_unread: bool,
     pub kind: Option<String>,
     /// The last notification of the previous page; exclusive.
@@ -21,7 +21,7 @@ pub struct PageRequest {
 
 impl PageRequest {
     /// Reads `unread`, `type` and `cursor` of a query string.
-    pub fn parse(
+    pub(crate) fn parse(
         unread: Option<&str>,
         kind: Option<&str>,
         cursor: Option<&str>,
@@ -46,7 +46,7 @@ impl PageRequest {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Page {
+pub(crate) struct Page {
     /// The notifications as responses and pushes show them, in JSON.
     pub notifications: Vec<String>,
     pub next_cursor: Option<Id>,
@@ -55,7 +55,7 @@ pub struct Page {
 }
 
 /// Makes a page. `texts` has one notification more than `limit` if there is a next page.
-pub fn page(texts: Vec<String>, unread: u64, limit: u64) -> Result<Page, Problem> {
+pub(crate) fn page(texts: Vec<String>, unread: u64, limit: u64) -> Result<Page, Problem> {
     let more = texts.len() as u64 > limit;
     let mut notifications = texts;
     notifications.truncate(limit as usize);
@@ -68,7 +68,7 @@ pub fn page(texts: Vec<String>, unread: u64, limit: u64) -> Result<Page, Problem
 
 /// A user's newest notifications, as they are cached.
 #[derive(Serialize, Deserialize)]
-pub struct Newest<'a> {
+pub(crate) struct Newest<'a> {
     unread: u64,
     /// Whether there are no older ones.
     complete: bool,
@@ -98,23 +98,23 @@ fn head(text: &str) -> Option<Head<'_>> {
 
 impl<'a> Newest<'a> {
     /// Reads an array from Postgres. It has one notification more than `most` if there are older ones.
-    pub fn of(array: &'a str, unread: u64, most: usize) -> Option<Self> {
+    pub(crate) fn of(array: &'a str, unread: u64, most: usize) -> Option<Self> {
         let mut notifications: Vec<&RawValue> = serde_json::from_str(array).ok()?;
         let complete = notifications.len() <= most;
         notifications.truncate(most);
         Some(Self { unread, complete, notifications })
     }
 
-    pub fn parse(text: &'a str) -> Option<Self> {
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         serde_json::to_string(self).expect("plain data becomes JSON")
     }
 
     /// The page; `None` if it, or the notification that follows it, may be older than the newest.
-    pub fn page(&self, page_request: &PageRequest) -> Option<Page> {
+    pub(crate) fn page(&self, page_request: &PageRequest) -> Option<Page> {
         let mut found = Vec::new();
         for notification in &self.notifications {
             let text = notification.get();

@@ -11,13 +11,13 @@ use sdk::{Id, clock, log};
 use serde::Serialize;
 
 #[derive(Serialize)]
-pub struct Looker {
+pub(crate) struct Looker {
     conversation_id: Id,
     user_id: String,
 }
 
 /// The users who look at these conversations.
-pub fn at(conversations: &BTreeSet<Id>) -> Vec<Looker> {
+pub(crate) fn at(conversations: &BTreeSet<Id>) -> Vec<Looker> {
     match read(conversations) {
         Ok(looking) => looking,
         Err(error) => {

@@ -3,13 +3,13 @@
 use sdk::text;
 
 /// The names of one message that are looked up. The rest is ignored.
-pub const NAMES_MAX: usize = 50;
+pub(crate) const NAMES_MAX: usize = 50;
 const NAME_CHARS: std::ops::RangeInclusive<usize> = 3..=50;
 
 /// The possible usernames in a text: 3 to 50 letters, digits, `_` and `-` after an `@` at the beginning of a
 /// word. An e-mail address is therefore none. A dash or underscore at the end may be punctuation, so the name
 /// is returned with and without it.
-pub fn names(content: &str) -> Vec<String> {
+pub(crate) fn names(content: &str) -> Vec<String> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     let mut names: Vec<String> = Vec::new();
     for (place, _) in content.match_indices('@') {

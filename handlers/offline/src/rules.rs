@@ -7,13 +7,13 @@ use sdk::Id;
 use serde::Deserialize;
 
 /// The messages that are sent. The client requests the rest by `history`.
-pub const MESSAGES_MAX: usize = 200;
+pub(crate) const MESSAGES_MAX: usize = 200;
 /// The size of all sent messages. They wait in the queue of a connection that has not read anything yet.
-pub const BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const BYTES_MAX: usize = 1024 * 1024;
 
 /// A conversation with messages that the user missed.
 #[derive(Debug, Deserialize, PartialEq)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     pub conversation_id: String,
     /// The user missed the messages above this seq.
     pub after: u64,
@@ -22,7 +22,7 @@ pub struct Waiting {
 
 /// A missed message. Messages are in the order in which they were sent.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Message {
+pub(crate) struct Message {
     pub conversation: Id,
     pub seq: u64,
     pub frame: String,
@@ -30,7 +30,7 @@ pub struct Message {
 
 /// The messages to send.
 #[derive(Debug, PartialEq)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     pub frames: Vec<String>,
     /// The seq up to which each conversation is delivered with them.
     pub delivered: BTreeMap<Id, u64>,
@@ -39,7 +39,7 @@ pub struct Delivery {
 }
 
 /// Selects the messages to send. `messages` has one message more than `MESSAGES_MAX` if there are that many.
-pub fn delivery(waiting: &BTreeMap<Id, u64>, messages: Vec<Message>) -> Delivery {
+pub(crate) fn delivery(waiting: &BTreeMap<Id, u64>, messages: Vec<Message>) -> Delivery {
     let mut bytes = 0;
     let fitting = messages.iter().take(MESSAGES_MAX).take_while(|message| {
         bytes += message.frame.len();

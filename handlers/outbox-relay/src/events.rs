@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 /// Everything that follows from one event.
 #[derive(Default)]
-pub struct Delivery<'a> {
+pub(crate) struct Delivery<'a> {
     /// The user whose subscriptions end before this event or a later one is published.
     pub revoked: Option<Departure>,
     pub publications: Vec<Publication>,
@@ -20,7 +20,7 @@ pub struct Delivery<'a> {
 
 /// A user who left a conversation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Departure {
+pub(crate) struct Departure {
     pub conversation: Id,
     pub user: String,
     /// Whether the conversation was deleted, so that nobody can join it again.
@@ -29,7 +29,7 @@ pub struct Departure {
 
 /// A change of the read model.
 #[derive(Debug, PartialEq)]
-pub enum Fact<'a> {
+pub(crate) enum Fact<'a> {
     /// A new message with this seq and this JSON.
     Message { conversation: Id, seq: u64, json: &'a str },
     /// An edit or a deletion with this number.
@@ -42,7 +42,7 @@ pub enum Fact<'a> {
 
 /// The payload of an event is not what its type promises: a fault of the handler that wrote it.
 #[derive(Debug, PartialEq)]
-pub struct Unreadable(pub String);
+pub(crate) struct Unreadable(pub String);
 
 #[derive(Deserialize)]
 struct Edited<'a> {
@@ -116,7 +116,7 @@ struct Receipt<'a> {
     at: &'a str,
 }
 
-pub fn deliver(event: &Event) -> Result<Delivery<'_>, Unreadable> {
+pub(crate) fn deliver(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     match event.event_type.as_str() {
         outbox::MESSAGE_CREATED => message_created(event),
         outbox::MESSAGE_EDITED => message_edited(event),

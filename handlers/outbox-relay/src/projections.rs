@@ -23,7 +23,7 @@ struct Conversation<'a> {
 }
 
 /// The commands that write the facts, and add each event to the stream of events.
-pub fn pipeline(facts: &[Fact<'_>], events: &[Event]) -> Pipeline {
+pub(crate) fn pipeline(facts: &[Fact<'_>], events: &[Event]) -> Pipeline {
     let mut pipeline = Pipeline::new();
     let mut conversations: BTreeMap<Id, Conversation<'_>> = BTreeMap::new();
     let mut changed_lists: BTreeSet<&str> = BTreeSet::new();
@@ -76,7 +76,7 @@ pub fn pipeline(facts: &[Fact<'_>], events: &[Event]) -> Pipeline {
 
 /// The commands that delete the keys that could not be written, for instance because Redis is full. Their
 /// values are outdated; readers find a missing key in Postgres. The stream of events is left alone.
-pub fn unwritten(pipeline: &Pipeline, replies: &[Reply]) -> Pipeline {
+pub(crate) fn unwritten(pipeline: &Pipeline, replies: &[Reply]) -> Pipeline {
     let mut drops = Pipeline::new();
     for (command, reply) in pipeline.commands().iter().zip(replies) {
         if let ([name, key, ..], Reply::Failed(_)) = (&command[..], reply)

@@ -14,7 +14,7 @@ sdk::rows! {
 }
 
 /// The users who are participants again; an error has the reason.
-pub fn among(gone: &[&Departure]) -> Result<BTreeSet<(Id, String)>, String> {
+pub(crate) fn among(gone: &[&Departure]) -> Result<BTreeSet<(Id, String)>, String> {
     if gone.is_empty() {
         return Ok(BTreeSet::new());
     }

@@ -6,17 +6,17 @@ use sdk::Problem;
 use sdk::json::{self, Object};
 
 /// The participants of one page.
-pub const PAGE: u64 = 1000;
+pub(crate) const PAGE: u64 = 1000;
 
 /// A user who is to be added.
 #[derive(Debug, PartialEq)]
-pub struct Invitation {
+pub(crate) struct Invitation {
     pub user_id: String,
     pub role: Role,
 }
 
 impl Invitation {
-    pub fn parse(mut body: Object) -> Result<Self, Problem> {
+    pub(crate) fn parse(mut body: Object) -> Result<Self, Problem> {
         let user_id = json::required("user_id", body.user_id("user_id")?)?;
         let role = match body.text("role")? {
             None => Role::Member,
@@ -33,14 +33,14 @@ impl Invitation {
 
 /// A change of a participant. `None` leaves a property unchanged.
 #[derive(Debug, PartialEq)]
-pub struct Changes {
+pub(crate) struct Changes {
     pub role: Option<Role>,
     /// The messages of which the user is notified: `all`, `mentions` or `none`.
     pub notifications: Option<&'static str>,
 }
 
 impl Changes {
-    pub fn parse(mut body: Object) -> Result<Self, Problem> {
+    pub(crate) fn parse(mut body: Object) -> Result<Self, Problem> {
         let role = match body.text("role")? {
             None => None,
             Some(word) => Some(
@@ -59,7 +59,7 @@ impl Changes {
     }
 
     /// Checks that the caller mutes only for themself. `State::change_role` checks roles.
-    pub fn check(&self, conversation: &State) -> Result<(), Problem> {
+    pub(crate) fn check(&self, conversation: &State) -> Result<(), Problem> {
         conversation.caller_role()?;
         conversation.subject()?;
         if self.notifications.is_some() && !conversation.is_self {

@@ -14,7 +14,7 @@ sdk::rows! {
 }
 
 /// The participants, each with the user id and JSON; one more than `limit` if there is a next page.
-pub fn people(
+pub(crate) fn people(
     conversation: Id,
     user: &str,
     after: &str,
@@ -28,18 +28,18 @@ pub fn people(
 }
 
 /// A participant as JSON, read inside the open transaction.
-pub fn participant(locked: &LockedConversation, user: &str) -> Result<String, Problem> {
+pub(crate) fn participant(locked: &LockedConversation, user: &str) -> Result<String, Problem> {
     let text: Option<String> = locked.transaction.query(PARTICIPANT, &params![locked.id, user])?.cell()?;
     text.ok_or_else(|| Problem::not_found("participant"))
 }
 
-pub fn mute(locked: &LockedConversation, user: &str, notifications: &str) -> Result<(), Problem> {
+pub(crate) fn mute(locked: &LockedConversation, user: &str, notifications: &str) -> Result<(), Problem> {
     locked.transaction.execute(MUTE, &params![locked.id, user, notifications])?;
     Ok(())
 }
 
 /// Deletes the cache key of former releases. A mute concerns nobody else, so no event announces it.
-pub fn forget(conversation: Id) {
+pub(crate) fn forget(conversation: Id) {
     if let Err(error) = redis::command(&["UNLINK", &keys::participants(conversation)]) {
         log::warn("cached participants were not deleted", &[("why", &describe(&error))]);
     }

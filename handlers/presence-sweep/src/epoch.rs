@@ -9,7 +9,7 @@ use crate::store;
 
 /// The age of the leases in Redis.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Age {
+pub(crate) enum Age {
     /// Nodes may still have connections that they have not reported.
     Young,
     /// All nodes have reported. A user who is online in Postgres and has no lease is offline.
@@ -19,7 +19,7 @@ pub enum Age {
 }
 
 /// The age for this value of the key.
-pub fn age(epoch: u64, now: u64) -> Age {
+pub(crate) fn age(epoch: u64, now: u64) -> Age {
     match now.saturating_sub(epoch) {
         _ if epoch == 0 => Age::Settled,
         young if young < keys::NODE_LEASE_MS => Age::Young,
@@ -28,7 +28,7 @@ pub fn age(epoch: u64, now: u64) -> Age {
     }
 }
 
-pub fn read() -> Result<Age, Error> {
+pub(crate) fn read() -> Result<Age, Error> {
     let now = clock::now_ms();
     let reply = redis::command(&["GET", keys::PRESENCE_EPOCH])?;
     if let Some(epoch) = reply.integer() {
@@ -46,7 +46,7 @@ pub fn read() -> Result<Age, Error> {
 
 /// Puts the users who are online in Postgres into the grace, so that the next sweeps check them. A user whom
 /// no node has reported went offline while Redis was unavailable.
-pub fn check(people: &[(String, u64)]) -> Result<(), Error> {
+pub(crate) fn check(people: &[(String, u64)]) -> Result<(), Error> {
     let now = clock::now_ms().to_string();
     let mut pipeline = Pipeline::new();
     for (user, last_seen_ms) in people {

@@ -18,14 +18,14 @@ const USER_AGENT_CHARS_MAX: usize = 100;
 const LOST_IN_SILENCE: [u16; 2] = [4008, 4010];
 
 /// The effect of a new connection.
-pub struct Opening {
+pub(crate) struct Opening {
     pub changes: Vec<Change>,
     /// Whether the directory entry of the user has not been written for a while.
     pub unlisted: bool,
 }
 
 /// Writes the lease of a new connection.
-pub fn open(opened: &Opened) -> Result<Opening, Error> {
+pub(crate) fn open(opened: &Opened) -> Result<Opening, Error> {
     let (user, now) = (&opened.caller.user_id, clock::now_ms());
     let agent = opened.user_agent.as_deref().unwrap_or("-");
     let reply = presence::run(
@@ -48,12 +48,12 @@ pub fn open(opened: &Opened) -> Result<Opening, Error> {
 }
 
 /// The directory entry could not be written, so the next connection has to write it.
-pub fn unlist(user: &str) {
+pub(crate) fn unlist(user: &str) {
     let _ = redis::command(&["HDEL", &keys::presence(user), "listed"]);
 }
 
 /// Ends the lease of a closed connection.
-pub fn close(closed: &Closed) -> Result<(), Error> {
+pub(crate) fn close(closed: &Closed) -> Result<(), Error> {
     let grace_ends = clock::now_ms() + config::number("grace_ms", 5_000);
     let silence = if LOST_IN_SILENCE.contains(&closed.code) { keys::LEASE_MS } else { 0 };
     presence::run(
@@ -65,7 +65,7 @@ pub fn close(closed: &Closed) -> Result<(), Error> {
 }
 
 /// Deletes what these connections looked at and watched.
-pub fn forget<'a>(connections: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+pub(crate) fn forget<'a>(connections: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
     let connections: Vec<_> = connections.into_iter().collect();
     let mut pipeline = Pipeline::new();
     for connection in &connections {
@@ -92,7 +92,7 @@ pub fn forget<'a>(connections: impl IntoIterator<Item = &'a str>) -> Result<(), 
 }
 
 /// Renews the leases of a node's connections. It also restores leases that Redis lost.
-pub fn renew(node: &str, touches: &[Touch]) -> Result<Vec<Change>, Error> {
+pub(crate) fn renew(node: &str, touches: &[Touch]) -> Result<Vec<Change>, Error> {
     let mut partitions: BTreeMap<u64, Vec<&Touch>> = BTreeMap::new();
     for touch in touches {
         partitions.entry(keys::partition(&touch.user_id)).or_default().push(touch);
@@ -112,7 +112,7 @@ pub fn renew(node: &str, touches: &[Touch]) -> Result<Vec<Change>, Error> {
     Ok(changes)
 }
 
-pub fn heartbeat(node: &str) -> Result<(), Error> {
+pub(crate) fn heartbeat(node: &str) -> Result<(), Error> {
     let now = clock::now_ms();
     let mut pipeline = Pipeline::new();
     pipeline.push(&["ZADD", keys::NODES, &(now + keys::NODE_LEASE_MS).to_string(), node]);
@@ -128,7 +128,7 @@ pub fn heartbeat(node: &str) -> Result<(), Error> {
 
 /// The result of a sweep in one partition.
 #[derive(Default)]
-pub struct Swept {
+pub(crate) struct Swept {
     pub changes: Vec<Change>,
     /// The connections of dead nodes.
     pub reaped: Vec<String>,
@@ -139,7 +139,7 @@ pub struct Swept {
 /// the next one is swept. So a sweep makes progress even if it finds more work than one run can do. While
 /// Redis is young, the sweep announces nobody as offline, because not all nodes have reported their
 /// connections.
-pub fn sweep(is_young: bool, mut each: impl FnMut(Swept) -> Result<(), String>) -> Result<(), String> {
+pub(crate) fn sweep(is_young: bool, mut each: impl FnMut(Swept) -> Result<(), String>) -> Result<(), String> {
     let describe = |error| redis::describe(&error);
     let now = clock::now_ms().to_string();
     let mut pipeline = Pipeline::new();

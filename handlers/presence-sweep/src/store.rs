@@ -16,7 +16,7 @@ sdk::rows! {
 
 /// Writes the event of an opened connection, and the directory entry of its user if `unlisted`. Connections
 /// that open at the same time share one transaction.
-pub fn opened(opened: &Opened, unlisted: bool) -> Result<(), Problem> {
+pub(crate) fn opened(opened: &Opened, unlisted: bool) -> Result<(), Problem> {
     let payload = json!({
         "connection": opened.connection,
         "user_id": opened.caller.user_id,
@@ -31,7 +31,7 @@ pub fn opened(opened: &Opened, unlisted: bool) -> Result<(), Problem> {
 }
 
 /// Writes the event of a closed connection.
-pub fn closed(closed: &Closed) -> Result<(), Problem> {
+pub(crate) fn closed(closed: &Closed) -> Result<(), Problem> {
     let payload = json!({
         "connection": closed.connection,
         "user_id": closed.user_id,
@@ -60,7 +60,7 @@ fn write(
 }
 
 /// At most `most` users who are online in Postgres, each with the time when the user was last seen.
-pub fn online(most: u64) -> Result<Vec<(String, u64)>, Problem> {
+pub(crate) fn online(most: u64) -> Result<Vec<(String, u64)>, Problem> {
     let people: Vec<Person> = postgres::query(HERE, &params![most])?.all()?;
     Ok(people.into_iter().map(|person| (person.user_id, person.last_seen_ms)).collect())
 }

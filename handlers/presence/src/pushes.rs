@@ -42,7 +42,7 @@ impl Address {
 
 type Audience = BTreeMap<String, BTreeSet<Address>>;
 
-pub fn push(events: &[Event]) -> Vec<Verdict> {
+pub(crate) fn push(events: &[Event]) -> Vec<Verdict> {
     let (latest, read) = rules::latest(events);
     match publish(&latest) {
         Ok(refused) => read.into_iter().map(|read| verdict(read, &refused)).collect(),

@@ -16,7 +16,7 @@ sdk::rows! {
 
 /// The presence of each user, in order. A user whom the viewer may not see is offline, like one who was never
 /// online.
-pub fn of(viewer: &str, users: &[String]) -> Result<Vec<Value>, Problem> {
+pub(crate) fn of(viewer: &str, users: &[String]) -> Result<Vec<Value>, Problem> {
     let announced: Vec<Seen> = postgres::query(SEEN, &params![viewer, users])?.all()?;
     let mut visible: BTreeMap<&str, (&str, Option<u64>)> = announced
         .iter()

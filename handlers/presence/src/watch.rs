@@ -15,7 +15,7 @@ sdk::rows! {
 }
 
 /// Replaces the watches of a connection.
-pub fn replace(connection: &str, viewer: &str, users: &[String]) -> Result<(), Error> {
+pub(crate) fn replace(connection: &str, viewer: &str, users: &[String]) -> Result<(), Error> {
     let watches = keys::watches(connection);
     let before = redis::command(&["SMEMBERS", &watches])?;
     let (before, after): (BTreeSet<&str>, BTreeSet<&str>) =
@@ -41,7 +41,7 @@ pub fn replace(connection: &str, viewer: &str, users: &[String]) -> Result<(), E
 }
 
 /// The watchers of each user who may see the user's presence.
-pub fn watchers<'a>(
+pub(crate) fn watchers<'a>(
     users: impl Iterator<Item = &'a str> + Clone,
 ) -> Result<BTreeMap<String, Vec<String>>, ReadError> {
     let mut pipeline = Pipeline::new();
@@ -67,7 +67,7 @@ pub fn watchers<'a>(
 }
 
 /// Why the watchers could not be read.
-pub enum ReadError {
+pub(crate) enum ReadError {
     Redis(String),
     Postgres(Problem),
 }

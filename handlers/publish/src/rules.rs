@@ -8,10 +8,10 @@ use sdk::{Id, Problem, channels, text};
 use serde_json::{Value, json};
 
 /// The size of a payload. With its type and target, the frame and the request's body stay below 64 KiB.
-pub const PAYLOAD_BYTES_MAX: usize = 60 * 1024;
-pub const DATA_BYTES_MAX: usize = 8 * 1024;
-pub const BODY_CHARS_MAX: usize = 2000;
-pub const KEY_CHARS_MAX: usize = 128;
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 60 * 1024;
+pub(crate) const DATA_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const BODY_CHARS_MAX: usize = 2000;
+pub(crate) const KEY_CHARS_MAX: usize = 128;
 const TYPE_CHARS_MAX: usize = 64;
 const ENTITY_TYPE_CHARS_MAX: usize = 64;
 const ENTITY_ID_CHARS_MAX: usize = 255;
@@ -52,7 +52,7 @@ const OWN_FAMILIES: [&str; 10] = [
 
 /// The kind of an address.
 #[derive(Debug, PartialEq)]
-pub enum Target {
+pub(crate) enum Target {
     Topic,
     User,
     Conversation(Id),
@@ -62,7 +62,7 @@ pub enum Target {
 
 /// A valid publication.
 #[derive(Debug)]
-pub struct Publication {
+pub(crate) struct Publication {
     pub kind: Target,
     /// The address. It is also the key of the event, so that publications to one address stay in order.
     pub target: String,
@@ -74,7 +74,7 @@ pub struct Publication {
 }
 
 impl Publication {
-    pub fn parse(mut body: Object, idempotency_key: Option<&str>) -> Result<Self, Problem> {
+    pub(crate) fn parse(mut body: Object, idempotency_key: Option<&str>) -> Result<Self, Problem> {
         let (kind, target) = target(json::required("target", body.text("target")?)?)?;
         let frame_type = frame_type(json::required("type", body.text("type")?)?)?;
         let payload = json::required("payload", body.free("payload", PAYLOAD_BYTES_MAX)?)?;
@@ -92,19 +92,19 @@ impl Publication {
     }
 
     /// The publication with the id of the conversation in place of its slug.
-    pub fn to(self, conversation: Id) -> Self {
+    pub(crate) fn to(self, conversation: Id) -> Self {
         Self { kind: Target::Conversation(conversation), target: address::conversation(conversation), ..self }
     }
 
     /// The payload of the event `published`.
-    pub fn event(&self) -> String {
+    pub(crate) fn event(&self) -> String {
         let notify = self.notify.as_ref().map_or(String::new(), |notify| format!(r#","notify":{notify}"#));
         let (target, frame_type) = (json!(self.target), json!(self.frame_type));
         format!(r#"{{"target":{target},"type":{frame_type},"payload":{}{notify}}}"#, self.payload)
     }
 
     /// A hash of the publication. A key that is used again with another fingerprint is a conflict.
-    pub fn fingerprint(&self) -> i64 {
+    pub(crate) fn fingerprint(&self) -> i64 {
         // FNV-1a. A publisher could only make its own publications collide.
         let hash = self.event().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -14,7 +14,7 @@ const CLEAN: &str = include_str!("sql/clean.sql");
 const CLEAN_AT_ONCE: u64 = 5000;
 const CLEAN_STATEMENTS_MAX: usize = 40;
 
-pub enum Publish {
+pub(crate) enum Publish {
     /// The publication is committed as this event.
     Accepted(Id),
     /// Its key was used before for the same publication, which is this event.
@@ -25,7 +25,7 @@ sdk::rows! {
     struct Known { id: Id, fingerprint: i64 }
 }
 
-pub fn publish(publication: &Publication, publisher: &str) -> Result<Publish, Problem> {
+pub(crate) fn publish(publication: &Publication, publisher: &str) -> Result<Publish, Problem> {
     let (id, key) = (Id::make(), publication.key.as_ref());
     let row =
         params![id, &publication.target, publication.event(), publisher, key, publication.fingerprint()];
@@ -39,7 +39,7 @@ pub fn publish(publication: &Publication, publisher: &str) -> Result<Publish, Pr
 }
 
 /// The earlier publication with the same key; `None` if there is none or the publication has no key.
-pub fn replay(publication: &Publication, publisher: &str) -> Result<Option<Publish>, Problem> {
+pub(crate) fn replay(publication: &Publication, publisher: &str) -> Result<Option<Publish>, Problem> {
     let Some(key) = &publication.key else { return Ok(None) };
     let known: Option<Known> = postgres::query(REPLAY, &params![publisher, key])?.one()?;
     match known {
@@ -51,12 +51,12 @@ pub fn replay(publication: &Publication, publisher: &str) -> Result<Option<Publi
     }
 }
 
-pub fn has_conversation(id: Id) -> Result<bool, Problem> {
+pub(crate) fn has_conversation(id: Id) -> Result<bool, Problem> {
     Ok(postgres::query(CONVERSATION, &params![id])?.cell()?.unwrap_or(false))
 }
 
 /// Deletes old keys. Returns how many were deleted.
-pub fn clean() -> Result<u64, Problem> {
+pub(crate) fn clean() -> Result<u64, Problem> {
     let mut all = 0;
     for _ in 0..CLEAN_STATEMENTS_MAX {
         let some = postgres::execute(CLEAN, &params![CLEAN_AT_ONCE])?;

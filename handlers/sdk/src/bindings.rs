@@ -7,6 +7,8 @@
 
 // Only the generated code passes pointers to and from the host.
 #![allow(unsafe_code)]
+// It makes everything public.
+#![allow(unreachable_pub)]
 
 pub mod platform {
     wit_bindgen::generate!({

@@ -2,18 +2,18 @@
 
 use sdk::{Id, Problem, text};
 
-pub const LIMIT_DEFAULT: u64 = 20;
-pub const LIMIT_MAX: u64 = 100;
-pub const WORDS_CHARS_MAX: usize = 200;
+pub(crate) const LIMIT_DEFAULT: u64 = 20;
+pub(crate) const LIMIT_MAX: u64 = 100;
+pub(crate) const WORDS_CHARS_MAX: usize = 200;
 /// The words of a search. A message must contain all of them, so each word makes Postgres read another list
 /// of the index: 28 common words in a million messages took 70 ms.
-pub const WORDS_MAX: usize = 16;
+pub(crate) const WORDS_MAX: usize = 16;
 /// In a script without spaces between words, so many letters count as one word. Postgres looks for their
 /// pairs, and far fewer messages have a pair of letters than a common word.
 const LETTERS_PER_WORD: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// All conversations of the caller.
     Mine,
     One(Id),
@@ -21,14 +21,14 @@ pub enum Scope {
 
 /// A search request.
 #[derive(Debug, PartialEq)]
-pub struct Query {
+pub(crate) struct Query {
     pub scope: Scope,
     pub words: String,
 }
 
 /// Reads the words of a search, in NFC like stored messages. Postgres ignores case, accents and punctuation;
 /// a search with punctuation only finds nothing.
-pub fn words(raw: Option<&str>) -> Result<String, Problem> {
+pub(crate) fn words(raw: Option<&str>) -> Result<String, Problem> {
     let raw = raw.ok_or_else(|| Problem::invalid("q", "is required"))?;
     if raw.contains('\0') {
         return Err(Problem::invalid("q", "contains NUL"));
@@ -87,7 +87,7 @@ fn too_long() -> Problem {
 }
 
 impl Query {
-    pub fn conversation(&self) -> Option<Id> {
+    pub(crate) fn conversation(&self) -> Option<Id> {
         match self.scope {
             Scope::Mine => None,
             Scope::One(id) => Some(id),
@@ -97,7 +97,7 @@ impl Query {
     /// A hash of the request for the cache key, which does not reveal the words. Two requests of one user
     /// with the same hash would share cached ids for a minute, but a response only has messages that contain
     /// the requested words.
-    pub fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> String {
         let scope = self.conversation().map(|id| id.to_string()).unwrap_or_default();
         let bytes = scope.bytes().chain([0xff]).chain(self.words.bytes());
         // FNV-1a with 128 bits.
@@ -108,12 +108,12 @@ impl Query {
     }
 }
 
-pub fn write_ids(ids: &[Id]) -> String {
+pub(crate) fn write_ids(ids: &[Id]) -> String {
     ids.iter().map(Id::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Reads cached ids; `None` if the text is not a list of ids.
-pub fn read_ids(text: &str) -> Option<Vec<Id>> {
+pub(crate) fn read_ids(text: &str) -> Option<Vec<Id>> {
     text.split(' ').filter(|word| !word.is_empty()).map(Id::parse).collect()
 }
 

@@ -12,7 +12,7 @@ const REPLIED_TO: &str = include_str!("sql/replied_to.sql");
 const REPLAY: &str = include_str!("sql/replay.sql");
 
 /// The stored message as responses and pushes show it, in JSON.
-pub enum Append {
+pub(crate) enum Append {
     Stored(String),
     /// The key was used before for the same message, which is this one.
     Duplicate(String),
@@ -32,7 +32,7 @@ enum Search {
 }
 
 /// Stores a message. It returns only after COMMIT.
-pub fn append(draft: &Draft, sender: &str) -> Result<Append, Problem> {
+pub(crate) fn append(draft: &Draft, sender: &str) -> Result<Append, Problem> {
     if let Some(original) = draft.reply_to_id {
         // Message rows are never deleted, so this needs no lock.
         let asked = params![original, draft.conversation_id, sender];
@@ -81,7 +81,7 @@ fn append_after(draft: &Draft, sender: &str, search: Search) -> Result<Option<Ap
 }
 
 /// The stored message with the draft's key; `None` if there is none. A key of another message is a conflict.
-pub fn replay(draft: &Draft, sender: &str) -> Result<Option<String>, Problem> {
+pub(crate) fn replay(draft: &Draft, sender: &str) -> Result<Option<String>, Problem> {
     let Some(key) = &draft.key else { return Ok(None) };
     let known: Option<Known> = postgres::query(REPLAY, &params![sender, key])?.one()?;
     match known {

@@ -5,16 +5,16 @@ use sdk::json::{self, Object};
 use sdk::{Id, Problem, text, time};
 use serde_json::{Value, json};
 
-pub const ATTACHMENTS_MAX: usize = 10;
-pub const ATTACHMENTS_BYTES_MAX: usize = 8 * 1024;
-pub const METADATA_BYTES_MAX: usize = 4 * 1024;
-pub const KEY_CHARS_MAX: usize = 128;
+pub(crate) const ATTACHMENTS_MAX: usize = 10;
+pub(crate) const ATTACHMENTS_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const METADATA_BYTES_MAX: usize = 4 * 1024;
+pub(crate) const KEY_CHARS_MAX: usize = 128;
 const URL_CHARS_MAX: usize = 2048;
 const NAME_CHARS_MAX: usize = 255;
 
 /// A valid message. The optional parts are JSON text.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Draft {
+pub(crate) struct Draft {
     pub conversation_id: Id,
     /// NFC.
     pub content: String,
@@ -28,7 +28,7 @@ pub struct Draft {
 
 impl Draft {
     /// Reads a body or payload. The key may also come from a header.
-    pub fn parse(
+    pub(crate) fn parse(
         mut body: Object,
         conversation_id: Id,
         idempotency_key: Option<&str>,
@@ -45,7 +45,7 @@ impl Draft {
     }
 
     /// A hash of the message. A key that is used again with another fingerprint is a conflict.
-    pub fn fingerprint(&self) -> i64 {
+    pub(crate) fn fingerprint(&self) -> i64 {
         let id = self.conversation_id.to_string();
         let reply = self.reply_to_id.map(|id| id.to_string());
         let optional = [&reply, &self.attachments, &self.metadata, &self.mentions];
@@ -65,7 +65,7 @@ impl Draft {
     /// The fields of the message's JSON that are known before it is stored. The statement puts the others
     /// (`id`, `conversation_id`, `seq`, `sender`) before them. The result equals that of `app.message_text`
     /// for the stored row.
-    pub fn body(&self, sender: &str, now_ms: u64) -> String {
+    pub(crate) fn body(&self, sender: &str, now_ms: u64) -> String {
         let raw = |json: &Option<String>, none: &str| json.as_deref().unwrap_or(none).to_owned();
         [
             r#""sender_id":"#,

@@ -17,7 +17,7 @@ sdk::rows! {
 }
 
 /// The entry of a user as others see it.
-pub fn other(user: &str) -> Result<Option<String>, Problem> {
+pub(crate) fn other(user: &str) -> Result<Option<String>, Problem> {
     if let Some(cached) = cached(user) {
         return Ok(Some(cached));
     }
@@ -27,12 +27,12 @@ pub fn other(user: &str) -> Result<Option<String>, Problem> {
 }
 
 /// The entry of a user as the user sees it.
-pub fn own(user: &str) -> Result<Option<String>, Problem> {
+pub(crate) fn own(user: &str) -> Result<Option<String>, Problem> {
     Ok(read(user)?.map(|stored| stored.own))
 }
 
 /// Changes an entry. `name` comes from the token, and is used if the user has no entry yet.
-pub fn change(user: &str, name: Option<&str>, changes: &Changes) -> Result<String, Problem> {
+pub(crate) fn change(user: &str, name: Option<&str>, changes: &Changes) -> Result<String, Problem> {
     let params = params![
         user,
         text::name_in_token(name),

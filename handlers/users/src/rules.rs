@@ -4,14 +4,14 @@ use sdk::json::Object;
 use sdk::{Problem, text};
 use serde_json::json;
 
-pub const USERNAME_CHARS: std::ops::RangeInclusive<usize> = 3..=50;
-pub const AVATAR_URL_BYTES_MAX: usize = 2048;
+pub(crate) const USERNAME_CHARS: std::ops::RangeInclusive<usize> = 3..=50;
+pub(crate) const AVATAR_URL_BYTES_MAX: usize = 2048;
 /// The longest e-mail address, after RFC 5321.
-pub const EMAIL_BYTES_MAX: usize = 254;
+pub(crate) const EMAIL_BYTES_MAX: usize = 254;
 
 /// A change of an entry. `None` leaves a field unchanged; `Some(None)`, for `null`, removes it.
 #[derive(Debug, Default, PartialEq)]
-pub struct Changes {
+pub(crate) struct Changes {
     pub display_name: Option<Option<String>>,
     pub username: Option<Option<String>>,
     pub avatar_url: Option<Option<String>>,
@@ -19,7 +19,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    pub fn parse(mut body: Object) -> Result<Self, Problem> {
+    pub(crate) fn parse(mut body: Object) -> Result<Self, Problem> {
         let mut read = |field: &'static str, check: fn(String) -> Result<String, &'static str>| {
             if !body.has(field) {
                 return Ok(None);
@@ -35,13 +35,13 @@ impl Changes {
         })
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
 /// The entry of a user who is only known by a token, in JSON.
-pub fn entry_of_token(user: &str, name: Option<&str>) -> String {
+pub(crate) fn entry_of_token(user: &str, name: Option<&str>) -> String {
     json!({ "id": user, "display_name": text::name_in_token(name), "username": null, "avatar_url": null, "email": null })
         .to_string()
 }

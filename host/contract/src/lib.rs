@@ -4,8 +4,6 @@
 //! There is one `bindgen!` for each world. All share the types of `platform`, so that a `Principal` is one
 //! type everywhere.
 
-#![warn(unreachable_pub)]
-
 /// The type of a guest's handle of `postgres.transaction`. The number of the handle identifies the
 /// transaction of the call; the transaction itself belongs to the Postgres session of the call.
 pub struct Transaction;

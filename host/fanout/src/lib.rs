@@ -8,8 +8,6 @@
 //!
 //! This module does not read the content of frames, and it does not call handlers.
 
-#![warn(unreachable_pub)]
-
 mod bus;
 mod envelope;
 mod hub;

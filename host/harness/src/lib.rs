@@ -14,8 +14,6 @@
 //! ran.expect_problem("unavailable");
 //! ```
 
-#![warn(unreachable_pub)]
-
 mod bench;
 pub mod case;
 mod clock;

@@ -1,7 +1,5 @@
 //! HTTP in both directions: what all listeners share, and fetching a document.
 
-#![warn(unreachable_pub)]
-
 mod error;
 pub mod fetch;
 pub mod http_server;

@@ -2,8 +2,6 @@
 //! its own tables (`host`). This module does not know what the tables of the application mean. It knows only
 //! the tables of `migrations/host`.
 
-#![warn(unreachable_pub)]
-
 mod collect;
 mod connection;
 pub mod epochs;

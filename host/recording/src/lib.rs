@@ -4,8 +4,6 @@
 //! A recording may hold message text. A node writes recordings only where an operator asked for it, after
 //! redaction.
 
-#![warn(unreachable_pub)]
-
 mod diff;
 mod raw;
 mod readable;

@@ -6,8 +6,6 @@
 //! Handlers and their scripts use their own names for keys; `keyspace` adds the fleet and the generation as a
 //! prefix. `interfaces` checks with [`keys`] which keys a handler may touch.
 
-#![warn(unreachable_pub)]
-
 mod bounds;
 mod cluster;
 mod endpoint;

@@ -2,8 +2,6 @@
 //! how a fleet moves from one release to the next. This module does not look into a component; `runtime`
 //! does.
 
-#![warn(unreachable_pub)]
-
 // For `manifests`, which names this crate.
 #[cfg(test)]
 extern crate self as switchboard_releases;

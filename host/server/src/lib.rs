@@ -1,7 +1,5 @@
 //! A node: clients, operators, triggers, and how all of it starts and ends.
 
-#![warn(unreachable_pub)]
-
 pub mod admin;
 pub mod app;
 mod error;

@@ -3,8 +3,6 @@
 //! process) shares the first. Spans belong to a node: its [`Tracer`] is passed on as a value. No line and no
 //! span may contain payloads or secrets.
 
-#![warn(unreachable_pub)]
-
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 

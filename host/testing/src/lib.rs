@@ -4,8 +4,6 @@
 //! types of the two differ, so nothing here gives such a test types of its own crate. [`manifests`] does: the
 //! unit tests of `switchboard-releases` therefore compile that file themselves.
 
-#![warn(unreachable_pub)]
-
 mod database;
 #[cfg(feature = "guests")]
 pub mod guests;

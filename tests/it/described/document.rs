@@ -8,7 +8,7 @@ use switchboard_tests::description::{self, whole};
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
-pub struct Operation {
+pub(super) struct Operation {
     pub id: String,
     pub method: Method,
     /// The path with its prefix, like `/api/v1/conversations/{conversation_id}`.
@@ -22,21 +22,21 @@ pub struct Operation {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(super) enum Place {
     Path,
     Query,
     Header,
     Body,
 }
 
-pub struct Parameter {
+pub(super) struct Parameter {
     pub name: String,
     pub place: Place,
     pub required: bool,
     pub schema: Value,
 }
 
-pub fn operations() -> Vec<Operation> {
+pub(super) fn operations() -> Vec<Operation> {
     let document = description::openapi();
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {

@@ -26,7 +26,7 @@ const CODES: [(&str, &[u16]); 14] = [
 
 impl Case<'_> {
     /// One line for the report of a failure.
-    pub fn complaint(&self, answer: &Result<Answer, String>) -> Option<String> {
+    pub(super) fn complaint(&self, answer: &Result<Answer, String>) -> Option<String> {
         let found = match answer {
             Err(error) => Err(error.clone()),
             Ok(answer) => self.judge(answer.status, &answer.headers, &answer.body),
@@ -37,7 +37,7 @@ impl Case<'_> {
         Some(format!("{} `{}` as {}: {why}: {shown}", self.operation.id, self.field, self.what))
     }
 
-    pub fn judge(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
+    pub(super) fn judge(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
         if status >= 500 {
             return Err("a fault of the server".into());
         }

@@ -22,7 +22,7 @@ const HEAD_TEXT_BYTES_MAX: usize = 26 * 1024;
 
 /// A complete request.
 #[derive(Clone)]
-pub struct Request {
+pub(super) struct Request {
     pub method: Method,
     pub path: String,
     pub headers: Vec<(String, String)>,
@@ -31,7 +31,7 @@ pub struct Request {
 
 /// The required answer. A fault of the server is never allowed.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Expected {
+pub(super) enum Expected {
     /// The description allows it: it may succeed or be refused.
     Anything,
     /// 422 that names this field.
@@ -42,7 +42,7 @@ pub enum Expected {
 }
 
 /// One attempt: a field of an operation with some value.
-pub struct Case<'a> {
+pub(super) struct Case<'a> {
     pub operation: &'a Operation,
     pub field: String,
     pub what: String,
@@ -55,7 +55,7 @@ pub struct Case<'a> {
 impl Request {
     /// Retries like a client when the answer asks for it. On a machine that stalls for the deadline of a
     /// call, such an answer is right; a server that is busy every time is at fault.
-    pub async fn send(&self, rest: &Rest) -> Result<Answer, String> {
+    pub(super) async fn send(&self, rest: &Rest) -> Result<Answer, String> {
         let headers: Vec<_> =
             self.headers.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         let mut tries = 0;
@@ -74,7 +74,7 @@ impl Request {
     }
 
     /// The same request with an id of its own, so that two responses can be compared byte by byte.
-    pub fn under(mut self, request_id: &str) -> Self {
+    pub(super) fn under(mut self, request_id: &str) -> Self {
         self.headers.push(("x-request-id".into(), request_id.into()));
         self
     }
@@ -82,7 +82,7 @@ impl Request {
 
 /// A valid request of an operation, for variants with mistakes.
 #[derive(Clone)]
-pub struct Draft<'a> {
+pub(super) struct Draft<'a> {
     operation: &'a Operation,
     /// The escaped parameters of the request.
     parameters: BTreeMap<&'a str, String>,
@@ -92,7 +92,7 @@ pub struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// One body for each allowed shape. With `least`, it has only the required fields.
-    pub fn good(operation: &'a Operation, world: &World, least: bool) -> Vec<(Self, Value)> {
+    pub(super) fn good(operation: &'a Operation, world: &World, least: bool) -> Vec<(Self, Value)> {
         let sample = |place, name: &str, schema: &Value| {
             let known = |name: &str| world.known(operation, place, name);
             Sampler { known: &known, fresh: &fresh, least }.value(name, schema)
@@ -112,7 +112,7 @@ impl<'a> Draft<'a> {
         bodies.map(|body| (Self { body: Some(body.to_string()), ..draft.clone() }, body)).collect()
     }
 
-    pub fn request(&self) -> Request {
+    pub(super) fn request(&self) -> Request {
         let (mut path, mut query, mut headers) = (self.operation.path.clone(), Vec::new(), Vec::new());
         for parameter in &self.operation.parameters {
             let Some(text) = self.parameters.get(parameter.name.as_str()) else { continue };
@@ -148,7 +148,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Another name for this field; none if the field does not hold such names.
-    pub fn naming(&self, field: &'a Name, body: &Value, name: &str) -> Option<Request> {
+    pub(super) fn naming(&self, field: &'a Name, body: &Value, name: &str) -> Option<Request> {
         let draft = match field {
             Name::Parameter(parameter) => {
                 let fits = accepts(&parameter.schema, &typed(&parameter.schema, name));
@@ -167,13 +167,13 @@ impl<'a> Draft<'a> {
 }
 
 /// A field that names an object which may belong to another user.
-pub enum Name {
+pub(super) enum Name {
     Parameter(Parameter),
     OfBody(variants::Field),
 }
 
 /// Every field of the operation with every variant.
-pub fn cases<'a>(operation: &'a Operation, world: &World) -> Vec<Case<'a>> {
+pub(super) fn cases<'a>(operation: &'a Operation, world: &World) -> Vec<Case<'a>> {
     let mut cases = Vec::new();
     // Parameters with the smallest body, so that there is no other mistake.
     let least = Draft::good(operation, world, true).swap_remove(0).0;
@@ -273,7 +273,7 @@ fn of_whole_body<'a>(draft: &Draft<'a>, body: &Value, cases: &mut Vec<Case<'a>>)
 }
 
 /// Fields that name an object: ids, cursors, and fields with such names.
-pub fn names(operation: &Operation) -> Vec<Name> {
+pub(super) fn names(operation: &Operation) -> Vec<Name> {
     let is_name = |name: &str, schema: &Value| {
         name.ends_with("_id") || name == "cursor" || core(schema)["format"] == "uuid"
     };
@@ -290,7 +290,7 @@ pub fn names(operation: &Operation) -> Vec<Name> {
 }
 
 impl Name {
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         match self {
             Self::Parameter(parameter) => &parameter.name,
             Self::OfBody(field) => &field.name,

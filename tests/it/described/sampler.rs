@@ -8,12 +8,12 @@ use uuid::Uuid;
 const SMALL: i64 = 1_000_000;
 
 /// One value for each alternative.
-pub fn shapes(schema: &Value) -> Vec<&Value> {
+pub(super) fn shapes(schema: &Value) -> Vec<&Value> {
     schema.get("oneOf").and_then(Value::as_array).map_or(vec![schema], |all| all.iter().collect())
 }
 
 /// Makes values that a schema accepts.
-pub struct Sampler<'a> {
+pub(super) struct Sampler<'a> {
     /// The existing value for a name.
     pub known: &'a dyn Fn(&str) -> Option<Value>,
     /// A number that was not used before, for unique values.
@@ -23,7 +23,7 @@ pub struct Sampler<'a> {
 }
 
 impl Sampler<'_> {
-    pub fn value(&self, name: &str, schema: &Value) -> Value {
+    pub(super) fn value(&self, name: &str, schema: &Value) -> Value {
         let made = (self.known)(name)
             .filter(|value| accepts(schema, value))
             .unwrap_or_else(|| self.made(name, core(schema)));

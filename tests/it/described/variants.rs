@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use switchboard_tests::schema::core;
 
 /// One variant of a field of a body.
-pub enum Given {
+pub(super) enum Given {
     Missing,
     Json(Value),
     /// Replaces the value by this text, which need not be JSON.
@@ -12,7 +12,7 @@ pub enum Given {
 }
 
 /// The name of a field in errors: `attachments[0].url`.
-pub struct Field {
+pub(super) struct Field {
     pub name: String,
     /// The JSON pointer of the field.
     pub pointer: String,
@@ -20,7 +20,7 @@ pub struct Field {
 }
 
 /// Every field of an object, also of objects and lists in it.
-pub fn fields(schema: &Value) -> Vec<Field> {
+pub(super) fn fields(schema: &Value) -> Vec<Field> {
     let mut fields = Vec::new();
     collect(core(schema), "", "", &mut fields);
     fields
@@ -42,7 +42,7 @@ fn collect(schema: &Value, name: &str, pointer: &str, into: &mut Vec<Field>) {
 }
 
 /// The body with this variant of one field, as text, because `Raw` makes it invalid JSON.
-pub fn given(body: &Value, pointer: &str, given: &Given) -> (Value, String) {
+pub(super) fn given(body: &Value, pointer: &str, given: &Given) -> (Value, String) {
     const PLACE: &str = "@@raw@@";
     let mut body = body.clone();
     let value = match given {
@@ -70,7 +70,7 @@ fn put(body: &mut Value, pointer: &str, value: Option<Value>) {
 }
 
 /// Variants of a field of a body, instead of `good`.
-pub fn of_body(schema: &Value, good: &Value) -> Vec<(String, Given)> {
+pub(super) fn of_body(schema: &Value, good: &Value) -> Vec<(String, Given)> {
     let mut ways = vec![("missing".to_owned(), Given::Missing)];
     let json = |(what, value): (String, Value)| (what, Given::Json(value));
     ways.extend(types().into_iter().map(json));
@@ -88,7 +88,7 @@ pub fn of_body(schema: &Value, good: &Value) -> Vec<(String, Given)> {
 }
 
 /// Variants of a parameter, instead of `good`.
-pub fn of_parameter(schema: &Value, good: &Value) -> Vec<(String, String)> {
+pub(super) fn of_parameter(schema: &Value, good: &Value) -> Vec<(String, String)> {
     let bare = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let words = ["", "-1", "7", "1.5", "1e3", "0x10", "NaN", "null", "true", "[]", "{}", "no-such-word"];
     let mut ways: Vec<_> = words.map(|word| (format!("{word:?}"), word.to_owned())).into();
@@ -190,7 +190,7 @@ fn hostile() -> Vec<(&'static str, String)> {
 }
 
 /// Bodies that are not a JSON object; `good` is a valid one.
-pub fn no_object(good: &str) -> Vec<(&'static str, Vec<u8>)> {
+pub(super) fn no_object(good: &str) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("nothing", Vec::new()),
         ("cut short", good.as_bytes()[..good.len() - 1].to_vec()),
@@ -205,7 +205,7 @@ pub fn no_object(good: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// The same object, made larger than the maximum by a field that no handler reads.
-pub fn too_large(good: &Value) -> String {
+pub(super) fn too_large(good: &Value) -> String {
     let mut fields: Map<String, Value> = good.as_object().cloned().unwrap_or_default();
     fields.insert("unknown".into(), json!("x".repeat(64 * 1024)));
     json!(fields).to_string()

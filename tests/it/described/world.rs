@@ -8,7 +8,7 @@ use switchboard_tests::token::Token;
 
 use super::document::{Operation, Place};
 
-pub struct World {
+pub(super) struct World {
     /// The owner of the conversation and the class; another member of both; a user who is in neither.
     pub owner: String,
     pub member: String,
@@ -23,7 +23,7 @@ pub struct World {
 }
 
 impl World {
-    pub async fn make(host: &Host, name: &str) -> Self {
+    pub(super) async fn make(host: &Host, name: &str) -> Self {
         let [owner, member, newcomer] = ["owner", "member", "newcomer"].map(|who| format!("{who}-{name}"));
         let rest = host.rest(&owner);
         let post =
@@ -64,7 +64,7 @@ impl World {
     }
 
     /// The value of a field of an operation, so that its request is valid.
-    pub fn known(&self, operation: &Operation, place: Place, name: &str) -> Option<Value> {
+    pub(super) fn known(&self, operation: &Operation, place: Place, name: &str) -> Option<Value> {
         let named = match (name, place) {
             ("conversation_id", _) => &self.conversation,
             ("message_id" | "reply_to_id", _) => &self.message,
@@ -84,13 +84,13 @@ impl World {
 
     /// Names of all objects, for requests of another user. The directory is open, so the person is one who is
     /// not in it.
-    pub fn names(&self) -> [&str; 6] {
+    pub(super) fn names(&self) -> [&str; 6] {
         [&self.conversation, &self.slug, &self.message, &self.class, &self.notification, &self.owner]
     }
 }
 
 /// A token of a user who may send this request.
-pub fn token(operation: &Operation, user: &str) -> String {
+pub(super) fn token(operation: &Operation, user: &str) -> String {
     let roles: &[&str] = if operation.path.starts_with("/internal/") {
         &["service"]
     } else if operation.path.starts_with("/api/v1/admin/") {
@@ -102,13 +102,13 @@ pub fn token(operation: &Operation, user: &str) -> String {
 }
 
 /// A number that was not used before in this run.
-pub fn fresh() -> u64 {
+pub(super) fn fresh() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(100);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The stored data of the product, table by table: the number of rows, and a checksum.
-pub async fn stored(host: &Host) -> Vec<(String, i64, String)> {
+pub(super) async fn stored(host: &Host) -> Vec<(String, i64, String)> {
     let connection = host.database.connect().await;
     let tables = connection
         .rows(

@@ -17,7 +17,7 @@ const FIND_ANY: &str = include_str!("sql/find_any.sql");
 const TAKEN: &str = include_str!("sql/taken.sql");
 const LOCK: &str = "select switchboard.lock($1::text[])";
 
-pub const SLUG_BYTES_MAX: usize = 100;
+pub(super) const SLUG_BYTES_MAX: usize = 100;
 
 sdk::rows! {
     struct Found { slug: String, id: Id }

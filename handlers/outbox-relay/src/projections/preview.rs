@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 const CONTENT_CHARS_MAX: usize = 100;
 
 #[derive(Deserialize)]
-pub struct Preview<'a> {
+pub(super) struct Preview<'a> {
     pub id: &'a str,
     #[serde(borrow)]
     sender_id: &'a RawValue,
@@ -26,11 +26,11 @@ pub struct Preview<'a> {
 
 impl<'a> Preview<'a> {
     /// Reads a message; `None` if the JSON is not a message. Readers then read it from Postgres.
-    pub fn of(message: &'a str) -> Option<Self> {
+    pub(super) fn of(message: &'a str) -> Option<Self> {
         serde_json::from_str(message).ok()
     }
 
-    pub fn json(&self, seq: impl std::fmt::Display) -> String {
+    pub(super) fn json(&self, seq: impl std::fmt::Display) -> String {
         let content = Value::from(text::cut(&self.content, CONTENT_CHARS_MAX));
         format!(
             r#"{{"id":"{}","seq":{seq},"sender_id":{},"type":{},"content":{content},"created_at":{}}}"#,
