@@ -1,5 +1,5 @@
-//! What the commands that change a running handler have in common: `promote`, `rollback`, `retire` and
-//! `unshadow`.
+//! The common arguments and the request of the commands that change a running handler: `promote`, `rollback`,
+//! `retire` and `unshadow`.
 
 use serde_json::json;
 

@@ -28,7 +28,7 @@ pub(super) fn stand_at(now_ms: u64) -> String {
              as $$ select pg_catalog.to_timestamp({now_ms} / 1000.0) $$;"
         );
     }
-    // The host would have made partitions of the outbox by then; those of the default time are in the template.
+    // The host would have made partitions of the outbox by then. The template has those of the default time.
     if now_ms != NOW_MS {
         sql += "select switchboard.ensure_outbox(2);";
     }

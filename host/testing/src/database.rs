@@ -30,8 +30,8 @@ pub async fn with_database<F: Future<Output = ()>>(test: impl FnOnce(PgPool) -> 
     .await;
 }
 
-/// The same with the migrations of the host and of the chat product, and with the role [`ROLE`]. The test gets
-/// the URL.
+/// The same with the migrations of the host and of the chat product, and with the role [`ROLE`]. The test
+/// gets the URL.
 pub async fn with_app_database(test: impl AsyncFnOnce(String)) {
     let app = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations/app");
     let migrations = Migrations::with_app(app.as_ref()).expect("the migrations of the chat product");

@@ -3,7 +3,7 @@
 
 /// The decisions of a room. [`Sound`] makes the right ones.
 pub(crate) trait Rules {
-    /// True when the push `number` is the next one of a track. `head` is the last delivered push of the track.
+    /// True when the push `number` is the next one of a track whose last delivered push is `head`.
     fn follows(head: Option<u64>, number: u64) -> bool {
         head.is_none_or(|head| head.checked_add(1) == Some(number))
     }

@@ -14,7 +14,6 @@ impl Close {
     pub const GOING_AWAY: Self = Self::named(1001, "going away");
     pub const NOT_UTF8: Self = Self::named(1007, "the text is not UTF-8");
     pub const TOO_LARGE: Self = Self::named(1009, "the frame is larger than 64 KiB");
-    pub const INTERNAL: Self = Self::named(1011, "the host failed");
     pub const NO_ROOM: Self = Self::named(1013, "too many connections on which nobody has signed in");
     pub const DRAINING: Self = Self::named(1012, "the node is draining");
     pub const TOKEN: Self = Self::named(4001, "the token is missing, bad or expired");
@@ -27,8 +26,6 @@ impl Close {
 
     /// Never sent: the connection was lost without a close frame.
     pub const LOST: u16 = 1006;
-    /// Never sent: the peer closed without a code.
-    pub const WITHOUT_CODE: u16 = 1005;
 
     /// The peer broke RFC 6455.
     pub const fn protocol_error(rule: &'static str) -> Self {

@@ -1,4 +1,4 @@
-//! What all triggers use: the registry, the runtime, and the state of this node's tasks.
+//! The state of all triggers: the registry, the runtime, and the state of this node's tasks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
