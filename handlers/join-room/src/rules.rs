@@ -10,19 +10,19 @@ use sdk::{Id, Problem};
 use serde_json::Value;
 
 /// The conversations of one frame. A client that needs more sends several frames.
-pub const CONVERSATIONS_MAX: usize = 200;
-pub const TOPICS_MAX: usize = 50;
+pub(crate) const CONVERSATIONS_MAX: usize = 200;
+pub(crate) const TOPICS_MAX: usize = 50;
 /// The conversations of one frame that joins them, because each join is a transaction of its own.
-pub const JOINS_MAX: usize = 20;
+pub(crate) const JOINS_MAX: usize = 20;
 /// The missed messages that are sent one by one. A client that lacks more requests `history` instead.
-pub const MISSED_MAX: u64 = 1000;
+pub(crate) const MISSED_MAX: u64 = 1000;
 
 /// The longest epoch that a client may send. A position epoch is a UUID, but a client could send any text.
-pub const EPOCH_BYTES_MAX: usize = 64;
+pub(crate) const EPOCH_BYTES_MAX: usize = 64;
 
 /// A client's position in a conversation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ClientPosition {
+pub(crate) struct ClientPosition {
     pub seq: u64,
     /// `None` if the position is only a seq, because the client does not count changes.
     pub change: Option<u64>,
@@ -31,7 +31,7 @@ pub struct ClientPosition {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// The names as the client wrote them, without duplicates. An invalid name is answered with `not_found`.
     pub conversations: Vec<(String, Option<ConversationName>)>,
     pub client_positions: BTreeMap<ConversationName, ClientPosition>,
@@ -43,7 +43,7 @@ pub struct Selection {
 impl Selection {
     /// Reads `subscribe`, or its aliases `chat:join` and `join_room`, which name one conversation and join
     /// it.
-    pub fn subscribe(mut payload: Object, alias: bool) -> Result<Self, Problem> {
+    pub(crate) fn subscribe(mut payload: Object, alias: bool) -> Result<Self, Problem> {
         check_names(&payload)?;
         let conversations = conversations(&mut payload)?;
         let join = payload.boolean("join")?.unwrap_or(alias);
@@ -55,7 +55,7 @@ impl Selection {
         Ok(Self { conversations, client_positions, topics: topics(&mut payload)?, join })
     }
 
-    pub fn unsubscribe(mut payload: Object) -> Result<Self, Problem> {
+    pub(crate) fn unsubscribe(mut payload: Object) -> Result<Self, Problem> {
         check_names(&payload)?;
         let conversations = conversations(&mut payload)?;
         Ok(Self {
@@ -66,12 +66,12 @@ impl Selection {
         })
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &ConversationName> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &ConversationName> {
         self.conversations.iter().filter_map(|(_, name)| name.as_ref())
     }
 
     /// Replaces names by the ids that were found.
-    pub fn resolve(self, ids: &BTreeMap<ConversationName, Id>) -> ResolvedSelection {
+    pub(crate) fn resolve(self, ids: &BTreeMap<ConversationName, Id>) -> ResolvedSelection {
         let mut found =
             ResolvedSelection { join: self.join, topics: self.topics, ..ResolvedSelection::default() };
         for (written, name) in self.conversations {
@@ -99,7 +99,7 @@ impl Selection {
 
 /// A selection whose names are resolved to ids.
 #[derive(Debug, Default)]
-pub struct ResolvedSelection {
+pub(crate) struct ResolvedSelection {
     /// The ids without duplicates, in the order in which the client named them.
     pub ids: Vec<Id>,
     /// The ids of the slugs that the client used.
@@ -186,14 +186,14 @@ fn seq(number: Option<u64>, field: &str) -> Result<u64, Problem> {
 
 /// The heads of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Heads {
+pub(crate) struct Heads {
     pub seq: u64,
     pub change: u64,
 }
 
 /// The point at which a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Start {
+pub(crate) struct Start {
     /// The client has everything up to here.
     pub after: Heads,
     /// Whether the client lacks messages between `after` and the heads.
@@ -206,7 +206,7 @@ impl Heads {
     /// Decides where a subscription begins. Without a position it begins at the heads. A position above the
     /// heads, or above `common`, is lowered to them; otherwise the client would never get the messages below
     /// its position.
-    pub fn start(&self, position: Option<&ClientPosition>, common: Option<Heads>) -> Start {
+    pub(crate) fn start(&self, position: Option<&ClientPosition>, common: Option<Heads>) -> Start {
         let Some(position) = position else { return Start { after: *self, missed: false, has_lost: false } };
         let most = common.map_or(*self, |common| common.and(*self));
         let change = position.change.unwrap_or(most.change);
@@ -216,12 +216,12 @@ impl Heads {
     }
 
     /// The smaller of both, on each track.
-    pub fn and(self, other: Heads) -> Heads {
+    pub(crate) fn and(self, other: Heads) -> Heads {
         Heads { seq: self.seq.min(other.seq), change: self.change.min(other.change) }
     }
 
     /// Whether the messages after `after` are too many to be sent one by one.
-    pub fn is_too_far_from(&self, after: Heads) -> bool {
+    pub(crate) fn is_too_far_from(&self, after: Heads) -> bool {
         self.seq.saturating_sub(after.seq) > MISSED_MAX
             || self.change.saturating_sub(after.change) > MISSED_MAX
     }

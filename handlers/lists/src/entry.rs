@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// A conversation as the user sees it who requested the list: the *reader*.
 #[derive(Debug, PartialEq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The id of the last message, or of the conversation if it has no message. It decides the place in the
     /// list, newest first, and it is the cursor of the entry.
     pub activity: Id,
@@ -29,7 +29,7 @@ pub struct Entry {
 
 /// The other user of a direct conversation.
 #[derive(Debug, PartialEq)]
-pub struct Peer {
+pub(crate) struct Peer {
     pub user_id: String,
     /// JSON text; `None` for a user who has never connected.
     pub profile: Option<String>,
@@ -41,7 +41,7 @@ pub struct Peer {
 
 /// Whether a peer is online, as the handler `presence` keeps it in Redis.
 #[derive(Debug, PartialEq)]
-pub struct Presence {
+pub(crate) struct Presence {
     /// `online`, `away`, `busy` or `offline`.
     pub status: String,
     /// The last sign of life of the peer's connections, in RFC 3339. `None` for a peer whom Redis does not
@@ -51,7 +51,7 @@ pub struct Presence {
 
 impl Entry {
     /// The object of the response: the fields of the conversation, and then those of the reader.
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         // The last brace of the conversation is left out, and other fields follow.
         let open = self.conversation.strip_suffix('}').unwrap_or(&self.conversation);
         let (peer, presence) = self.peer.as_ref().map_or((None, None), |peer| {

@@ -7,7 +7,7 @@ use sdk::time;
 use crate::entry::{Entry, Presence};
 
 /// Adds the presence of each peer. If Redis fails, every presence stays `None`.
-pub fn add(entries: &mut [Entry]) {
+pub(crate) fn add(entries: &mut [Entry]) {
     let mut pipeline = Pipeline::new();
     for peer in entries.iter().filter_map(|entry| entry.peer.as_ref()).filter(|peer| peer.is_visible) {
         pipeline.push(&["HMGET", &keys::presence(&peer.user_id), "status", "seen", "last_seen"]);

@@ -51,35 +51,35 @@ fn month() -> Id {
 }
 
 /// The user's `most` newest conversations, by activity.
-pub fn mine(user: &str, most: usize) -> Result<Vec<ListPosition>, Problem> {
+pub(crate) fn mine(user: &str, most: usize) -> Result<Vec<ListPosition>, Problem> {
     let rows = postgres::query(include_str!("sql/mine.sql"), &params![user, most as u64, month()])?;
     Ok(rows.all()?)
 }
 
 /// The conversations below the cursor `after` that are not in `kept`.
-pub fn older(user: &str, kept: &[Id], after: Id, limit: usize) -> Result<Vec<ListPosition>, Problem> {
+pub(crate) fn older(user: &str, kept: &[Id], after: Id, limit: usize) -> Result<Vec<ListPosition>, Problem> {
     let rows =
         postgres::query(include_str!("sql/older.sql"), &params![user, kept, after, limit as u64, month()])?;
     Ok(rows.all()?)
 }
 
 /// The states of conversations. A deleted conversation has none.
-pub fn metas(ids: &[Id]) -> Result<Vec<Meta>, Problem> {
+pub(crate) fn metas(ids: &[Id]) -> Result<Vec<Meta>, Problem> {
     Ok(postgres::query(include_str!("sql/metas.sql"), &params![ids, month()])?.all()?)
 }
 
 /// The user's memberships in conversations. A conversation that the user has left has none.
-pub fn memberships(user: &str, ids: &[Id]) -> Result<Vec<Membership>, Problem> {
+pub(crate) fn memberships(user: &str, ids: &[Id]) -> Result<Vec<Membership>, Problem> {
     Ok(postgres::query(include_str!("sql/memberships.sql"), &params![user, ids])?.all()?)
 }
 
 /// The user's unread counts. A conversation that the user has left has none.
-pub fn counts(user: &str, ids: &[Id]) -> Result<Vec<Unread>, Problem> {
+pub(crate) fn counts(user: &str, ids: &[Id]) -> Result<Vec<Unread>, Problem> {
     Ok(postgres::query(include_str!("sql/counts.sql"), &params![user, ids])?.all()?)
 }
 
 /// A page that is read from Postgres alone.
-pub fn page(user: &str, after: Id, limit: usize) -> Result<Vec<Entry>, Problem> {
+pub(crate) fn page(user: &str, after: Id, limit: usize) -> Result<Vec<Entry>, Problem> {
     let rows = postgres::query(include_str!("sql/page.sql"), &params![user, after, limit as u64, month()])?;
     let rows: Vec<Row> = rows.all()?;
     Ok(rows.into_iter().map(Row::entry).collect())
@@ -101,24 +101,24 @@ impl Row {
 }
 
 /// The peer of an entry whose presence is not read yet. Only a direct conversation has a `user_id`.
-pub fn peer(user_id: Option<String>, profile: Option<String>, is_visible: bool) -> Option<Peer> {
+pub(crate) fn peer(user_id: Option<String>, profile: Option<String>, is_visible: bool) -> Option<Peer> {
     user_id.map(|user_id| Peer { user_id, profile, is_visible, presence: None })
 }
 
 /// The number of conversations and users that a rebuild visits.
-pub fn size() -> Result<u64, Problem> {
+pub(crate) fn size() -> Result<u64, Problem> {
     let size: Option<u64> = postgres::query(include_str!("sql/size.sql"), &[])?.cell()?;
     Ok(size.unwrap_or(0))
 }
 
 /// The next conversations by id, including deleted ones.
-pub fn conversations(after: Id, limit: usize) -> Result<Vec<Id>, Problem> {
+pub(crate) fn conversations(after: Id, limit: usize) -> Result<Vec<Id>, Problem> {
     texts(include_str!("sql/conversations.sql"), &params![after, limit as u64])
         .map(|ids| ids.iter().filter_map(|id| Id::parse(id)).collect())
 }
 
 /// The next users who are in any conversation, by id.
-pub fn people(after: &str, limit: usize) -> Result<Vec<String>, Problem> {
+pub(crate) fn people(after: &str, limit: usize) -> Result<Vec<String>, Problem> {
     texts(include_str!("sql/people.sql"), &params![after, limit as u64])
 }
 

@@ -9,30 +9,30 @@ use sdk::{Id, Problem};
 use serde_json::Value;
 
 /// The receipts of one page. Most conversations have only one page.
-pub const RECEIPTS_MAX: u64 = 1000;
+pub(crate) const RECEIPTS_MAX: u64 = 1000;
 
 /// A request for the receipts of a message: its seq, the last user of the previous page, and the size of the
 /// page.
 #[derive(Debug, PartialEq)]
-pub struct ReceiptsRequest {
+pub(crate) struct ReceiptsRequest {
     pub seq: u64,
     pub after: Option<String>,
     pub limit: u64,
 }
 
 /// The required field `up_to_seq`. A seq above the head counts as the head.
-pub fn up_to_seq(body: &mut Object) -> Result<u64, Problem> {
+pub(crate) fn up_to_seq(body: &mut Object) -> Result<u64, Problem> {
     json::required("up_to_seq", body.number("up_to_seq")?)
 }
 
 /// The payload of `delivered`: the seq up to which messages were delivered, by conversation.
 #[derive(Debug, PartialEq)]
-pub struct Positions(BTreeMap<ConversationName, u64>);
+pub(crate) struct Positions(BTreeMap<ConversationName, u64>);
 
 impl Positions {
     /// Reads the payload. As in `subscribe`, a position is a seq or `{seq, change}`. A position with an
     /// invalid name is ignored, like one in a conversation that does not exist.
-    pub fn parse(mut payload: Object) -> Result<Self, Problem> {
+    pub(crate) fn parse(mut payload: Object) -> Result<Self, Problem> {
         let given = json::required("positions", payload.map("positions", marks::POSITIONS_MAX)?)?;
         let mut positions = BTreeMap::new();
         for (name, value) in given {
@@ -53,7 +53,7 @@ impl Positions {
     }
 
     /// Resolves the names of conversations, as this user sees them.
-    pub fn resolve(&self, user: &str) -> Result<BTreeMap<Id, u64>, Problem> {
+    pub(crate) fn resolve(&self, user: &str) -> Result<BTreeMap<Id, u64>, Problem> {
         let ids = membership::find_all(self.0.keys(), user)?;
         let mut positions = BTreeMap::new();
         for (name, seq) in &self.0 {

@@ -10,36 +10,36 @@ use std::collections::HashMap;
 
 /// The tokens of a document. `graphql` refuses one with more unparsed. Every document within the other bounds
 /// has fewer.
-pub const TOKENS_MAX: usize = 6000;
+pub(crate) const TOKENS_MAX: usize = 6000;
 /// Fields and spreads of all operations and fragments, with fragments expanded at each spread. The library
 /// validates each of them.
-pub const SELECTIONS_MAX: u64 = 2000;
+pub(crate) const SELECTIONS_MAX: u64 = 2000;
 /// Nested selection sets, with fragments expanded. The library recurses that deep on a stack of 64 KiB.
-pub const NESTED_SETS_MAX: usize = 24;
+pub(crate) const NESTED_SETS_MAX: usize = 24;
 /// Top-level fields of a query. Each list takes up to 8 of the 256 host calls of one call.
-pub const QUERY_FIELDS_MAX: u64 = 20;
+pub(crate) const QUERY_FIELDS_MAX: u64 = 20;
 /// Top-level fields of a mutation. Each change takes up to 14 host calls.
-pub const MUTATION_FIELDS_MAX: u64 = 10;
+pub(crate) const MUTATION_FIELDS_MAX: u64 = 10;
 /// Notifications that all lists of an operation may return together.
-pub const ROWS_MAX: u64 = 400;
+pub(crate) const ROWS_MAX: u64 = 400;
 /// The total weight of the values that an operation may return (see [`weight`]): about 4 MB.
-pub const WEIGHT_MAX: u64 = 10_000;
+pub(crate) const WEIGHT_MAX: u64 = 10_000;
 
 /// The structure of a document.
 #[derive(Debug, Default)]
-pub struct Document<'a> {
+pub(crate) struct Document<'a> {
     pub operations: Vec<Operation<'a>>,
     pub fragments: HashMap<&'a str, Vec<Selection<'a>>>,
 }
 
 #[derive(Debug)]
-pub struct Operation<'a> {
+pub(crate) struct Operation<'a> {
     pub is_mutation: bool,
     pub selections: Vec<Selection<'a>>,
 }
 
 #[derive(Debug)]
-pub enum Selection<'a> {
+pub(crate) enum Selection<'a> {
     Field {
         name: &'a str,
         /// For a list: the number of rows that it may return.
@@ -82,7 +82,7 @@ impl Count {
 
 /// Checks a document, including the operations that are not executed. The error is a sentence for its author
 /// that names the exceeded bound.
-pub fn check(document: &Document<'_>) -> Result<(), String> {
+pub(crate) fn check(document: &Document<'_>) -> Result<(), String> {
     let mut counter = Counter { fragments: &document.fragments, known: HashMap::new(), open: Vec::new() };
     let mut selections = 0_u64;
     for operation in &document.operations {

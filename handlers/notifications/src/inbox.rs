@@ -9,7 +9,7 @@ use crate::store::{self, Marked};
 
 /// A page of notifications. It comes from the cache if it lies within the newest. If nothing is cached, the
 /// newest are read from Postgres and stored.
-pub fn list(user: &str, request: &PageRequest) -> Result<Page, Problem> {
+pub(crate) fn list(user: &str, request: &PageRequest) -> Result<Page, Problem> {
     let cached = cache::read(user);
     match &cached {
         Cached::Newest(text) => {
@@ -38,7 +38,7 @@ pub fn list(user: &str, request: &PageRequest) -> Result<Page, Problem> {
 }
 
 /// Marks a notification as read. Returns its text and the number of unread ones, also if it was read before.
-pub fn mark_read(user: &str, id: Id) -> Result<Marked, Problem> {
+pub(crate) fn mark_read(user: &str, id: Id) -> Result<Marked, Problem> {
     let marked = store::mark_read(id, user)?;
     if marked.is_new {
         invalidate_cache(user);
@@ -47,7 +47,7 @@ pub fn mark_read(user: &str, id: Id) -> Result<Marked, Problem> {
 }
 
 /// Marks all notifications as read. Returns how many were unread.
-pub fn mark_all_read(user: &str) -> Result<u64, Problem> {
+pub(crate) fn mark_all_read(user: &str) -> Result<u64, Problem> {
     let marked = store::mark_all_read(user);
     // A failure may have marked some of them.
     if !matches!(marked, Ok(0)) {
@@ -56,7 +56,7 @@ pub fn mark_all_read(user: &str) -> Result<u64, Problem> {
     marked
 }
 
-pub fn delete(user: &str, id: Id) -> Result<(), Problem> {
+pub(crate) fn delete(user: &str, id: Id) -> Result<(), Problem> {
     store::delete(id, user)?;
     invalidate_cache(user);
     Ok(())

@@ -27,7 +27,7 @@ sdk::rows! {
 }
 
 /// A notification that is marked as read.
-pub struct Marked {
+pub(crate) struct Marked {
     /// Its JSON text.
     pub notification: String,
     /// The number of all unread notifications of the user.
@@ -37,12 +37,12 @@ pub struct Marked {
 }
 
 /// The `most` newest notifications.
-pub fn newest(user: &str, most: u64) -> Result<Listed, Problem> {
+pub(crate) fn newest(user: &str, most: u64) -> Result<Listed, Problem> {
     listed(postgres::query(LIST, &params![user, None::<Id>, most])?)
 }
 
 /// The notifications of a page; one more than `limit` if there is a next page.
-pub fn list(user: &str, request: &PageRequest) -> Result<Listed, Problem> {
+pub(crate) fn list(user: &str, request: &PageRequest) -> Result<Listed, Problem> {
     let (after, most) = (request.after, request.limit + 1);
     let kind = request.kind.as_deref();
     listed(match kind {
@@ -56,7 +56,7 @@ fn listed(rows: postgres::Rows) -> Result<Listed, Problem> {
     rows.one()?.ok_or_else(Problem::internal)
 }
 
-pub fn mark_read(id: Id, user: &str) -> Result<Marked, Problem> {
+pub(crate) fn mark_read(id: Id, user: &str) -> Result<Marked, Problem> {
     let transaction = locked(user)?;
     let row: Option<Mark> =
         transaction.query(MARK, &params![id, user, clock::now_ms(), Id::make()])?.one()?;
@@ -67,7 +67,7 @@ pub fn mark_read(id: Id, user: &str) -> Result<Marked, Problem> {
 }
 
 /// Marks all present notifications as read. Returns how many were unread.
-pub fn mark_all_read(user: &str) -> Result<u64, Problem> {
+pub(crate) fn mark_all_read(user: &str) -> Result<u64, Problem> {
     let now = clock::now_ms();
     // Ids of one millisecond are not in the order of their creation, so the whole present millisecond is
     // included.
@@ -91,7 +91,7 @@ pub fn mark_all_read(user: &str) -> Result<u64, Problem> {
     Ok(all)
 }
 
-pub fn delete(id: Id, user: &str) -> Result<(), Problem> {
+pub(crate) fn delete(id: Id, user: &str) -> Result<(), Problem> {
     let transaction = locked(user)?;
     let shard: Option<u32> =
         transaction.query(DELETE, &params![id, user, clock::now_ms(), Id::make()])?.cell()?;

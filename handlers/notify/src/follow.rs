@@ -42,7 +42,7 @@ struct Announcement {
 }
 
 /// Updates the notifications of an edited message, and retracts those of a deleted one.
-pub fn message(message: Id) -> Result<(), Error> {
+pub(crate) fn message(message: Id) -> Result<(), Error> {
     in_steps(|| {
         let outdated = store::find_outdated(message, CHANGED_AT_ONCE)?;
         if let Some(Outdated { deleted, body, .. }) = outdated.first() {
@@ -62,7 +62,7 @@ pub fn message(message: Id) -> Result<(), Error> {
 }
 
 /// Marks notifications as read whose messages their users have read, according to these marks.
-pub fn read(marks: &[ReadMark]) -> Result<(), Error> {
+pub(crate) fn read(marks: &[ReadMark]) -> Result<(), Error> {
     if marks.is_empty() {
         return Ok(());
     }
@@ -81,7 +81,7 @@ pub fn read(marks: &[ReadMark]) -> Result<(), Error> {
 }
 
 /// Retracts the notifications of conversations that their users have left.
-pub fn leave(departures: &[Departure]) -> Result<(), Error> {
+pub(crate) fn leave(departures: &[Departure]) -> Result<(), Error> {
     if departures.is_empty() {
         return Ok(());
     }

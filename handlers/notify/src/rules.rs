@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use crate::names::names;
 
 /// The characters of a message that its notification repeats.
-pub const BODY_CHARS_MAX: usize = 200;
+pub(crate) const BODY_CHARS_MAX: usize = 200;
 
 /// The effect of one event.
 #[derive(Debug, PartialEq)]
-pub enum Effect {
+pub(crate) enum Effect {
     Nothing,
     /// A message, of which some participants are notified. The statement that stores the notifications
     /// selects them.
@@ -37,7 +37,7 @@ pub enum Effect {
 }
 
 #[derive(Debug, PartialEq, Serialize)]
-pub struct Message {
+pub(crate) struct Message {
     /// The ids of the notifications are derived from it.
     event_id: String,
     position: u64,
@@ -56,7 +56,7 @@ pub struct Message {
 
 /// An edited or deleted message.
 #[derive(Debug, PartialEq)]
-pub struct Rewritten {
+pub(crate) struct Rewritten {
     pub message_id: Id,
     /// The message after the edit, which may mention other users than before. `None` if it was deleted.
     pub edit: Option<Message>,
@@ -64,7 +64,7 @@ pub struct Rewritten {
 
 /// An edit, and the mentions of the message before it.
 #[derive(Debug, PartialEq, Serialize)]
-pub struct Edit<'a> {
+pub(crate) struct Edit<'a> {
     #[serde(flatten)]
     message: &'a Message,
     mentions_before: Vec<String>,
@@ -73,7 +73,7 @@ pub struct Edit<'a> {
 
 /// The seq up to which a user has read a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct ReadMark {
+pub(crate) struct ReadMark {
     pub conversation_id: Id,
     pub user_id: String,
     pub up_to_seq: u64,
@@ -81,7 +81,7 @@ pub struct ReadMark {
 
 /// A user who left a conversation or was removed from it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Departure {
+pub(crate) struct Departure {
     pub conversation_id: Id,
     pub user_id: String,
 }
@@ -89,7 +89,7 @@ pub struct Departure {
 /// A notification that the event describes completely, so that only the ids and the user are added. The user
 /// id is empty until [`Self::to`] if the notification is for several users.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CompleteNotification {
+pub(crate) struct CompleteNotification {
     event_id: String,
     position: u64,
     user_id: String,
@@ -105,9 +105,9 @@ pub struct CompleteNotification {
 }
 
 /// The payload of an event is not what its type promises: a fault of the handler that wrote it.
-pub type Unreadable = String;
+pub(crate) type Unreadable = String;
 
-pub fn effect_of(event: &Event) -> Result<Effect, Unreadable> {
+pub(crate) fn effect_of(event: &Event) -> Result<Effect, Unreadable> {
     match event.event_type.as_str() {
         outbox::MESSAGE_CREATED => created(event),
         outbox::MESSAGE_EDITED => edited(event),
@@ -236,12 +236,12 @@ fn id(raw: &str, what: &str) -> Result<Id, Unreadable> {
 }
 
 impl Message {
-    pub fn event_id(&self) -> &str {
+    pub(crate) fn event_id(&self) -> &str {
         &self.event_id
     }
 
     /// The sender has read the conversation up to their own message.
-    pub fn mark_of_sender(&self) -> ReadMark {
+    pub(crate) fn mark_of_sender(&self) -> ReadMark {
         ReadMark {
             conversation_id: self.conversation_id,
             user_id: self.sender_id.clone(),
@@ -250,12 +250,12 @@ impl Message {
     }
 
     /// Whether the message may mention somebody.
-    pub fn mentions_somebody(&self) -> bool {
+    pub(crate) fn mentions_somebody(&self) -> bool {
         !self.mentions.is_empty() || !self.names.is_empty()
     }
 
     /// The edit of a message that had this `content` and these `mentions` (a JSON array of user ids) before.
-    pub fn after<'a>(&'a self, content: &str, mentions: Option<&str>) -> Result<Edit<'a>, Unreadable> {
+    pub(crate) fn after<'a>(&'a self, content: &str, mentions: Option<&str>) -> Result<Edit<'a>, Unreadable> {
         Ok(Edit {
             message: self,
             mentions_before: mentions
@@ -268,7 +268,7 @@ impl Message {
 }
 
 /// The highest seq that each user has read in each conversation, sorted.
-pub fn furthest(marks: impl IntoIterator<Item = ReadMark>) -> Vec<ReadMark> {
+pub(crate) fn furthest(marks: impl IntoIterator<Item = ReadMark>) -> Vec<ReadMark> {
     let mut all: Vec<ReadMark> = marks.into_iter().collect();
     // In descending order, the highest seq is the first of its group, and `dedup` keeps the first.
     all.sort_unstable_by(|a, b| b.cmp(a));
@@ -346,7 +346,7 @@ fn published(event: &Event) -> Result<Effect, Unreadable> {
 }
 
 impl CompleteNotification {
-    pub fn to(&self, user: &str) -> Self {
+    pub(crate) fn to(&self, user: &str) -> Self {
         Self { user_id: user.to_owned(), ..self.clone() }
     }
 
@@ -452,7 +452,9 @@ mod tests {
             ("bo", Some(json!({ "matchId": 31 })))
         );
         let everyone = publish(&format!("conv:{CONVERSATION}"), notice.clone()).unwrap();
-        assert!(matches!(everyone, Effect::Everyone(conversation, _) if conversation.to_string() == CONVERSATION));
+        assert!(
+            matches!(everyone, Effect::Everyone(conversation, _) if conversation.to_string() == CONVERSATION)
+        );
         assert_eq!(publish("user:bo", Value::Null), Ok(Effect::Nothing));
         assert!(publish("topic:match:31", notice).unwrap_err().contains("nobody"));
     }

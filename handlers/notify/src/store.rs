@@ -39,7 +39,10 @@ sdk::rows! {
 /// Notifies participants of messages. A mentioned user gets a `mention`, unless they set the conversation's
 /// notifications to `none`. Any other gets a `new_message` if the setting is `all`, they are not `looking`
 /// and have not read the message, and the conversation has at most `participants_max` participants.
-pub fn insert_for_messages(messages: &[&Message], looking: &[Looker]) -> Result<Vec<Notification>, Error> {
+pub(crate) fn insert_for_messages(
+    messages: &[&Message],
+    looking: &[Looker],
+) -> Result<Vec<Notification>, Error> {
     let participants_max = config::number("participants_max", 1000);
     let rows =
         query(MESSAGES, &params![json(&messages), json(&looking), participants_max, BODY_CHARS_MAX as u64])?;
@@ -47,33 +50,33 @@ pub fn insert_for_messages(messages: &[&Message], looking: &[Looker]) -> Result<
 }
 
 /// The contents that these edits replaced. An edit whose row housekeeping has removed has none.
-pub fn find_originals(edits: &[&Message]) -> Result<Vec<Original>, Error> {
+pub(crate) fn find_originals(edits: &[&Message]) -> Result<Vec<Original>, Error> {
     let ids: Vec<String> = edits.iter().map(|edit| edit.event_id().to_owned()).collect();
     Ok(query(ORIGINALS, &params![ids])?.all()?)
 }
 
 /// Notifies the users whom these edits mention and the messages did not mention before.
-pub fn insert_for_mentions(edits: &[Edit<'_>]) -> Result<Vec<Notification>, Error> {
+pub(crate) fn insert_for_mentions(edits: &[Edit<'_>]) -> Result<Vec<Notification>, Error> {
     Ok(query(MENTIONS, &params![json(&edits), BODY_CHARS_MAX as u64])?.all()?)
 }
 
 /// The outdated notifications of a message, at most `limit`.
-pub fn find_outdated(message: Id, limit: usize) -> Result<Vec<Outdated>, Error> {
+pub(crate) fn find_outdated(message: Id, limit: usize) -> Result<Vec<Outdated>, Error> {
     Ok(query(OUTDATED, &params![message, BODY_CHARS_MAX as u64, limit as u64])?.all()?)
 }
 
 /// The unread notifications of messages up to these marks, at most `limit`.
-pub fn find_unread(marks: &[ReadMark], limit: usize) -> Result<Vec<Affected>, Error> {
+pub(crate) fn find_unread(marks: &[ReadMark], limit: usize) -> Result<Vec<Affected>, Error> {
     Ok(query(UNREAD, &params![json(&marks), limit as u64])?.all()?)
 }
 
 /// The notifications of conversations that their users have left and not joined again, at most `limit`.
-pub fn find_left(departures: &[Departure], limit: usize) -> Result<Vec<Affected>, Error> {
+pub(crate) fn find_left(departures: &[Departure], limit: usize) -> Result<Vec<Affected>, Error> {
     Ok(query(LEFT, &params![json(&departures), limit as u64])?.all()?)
 }
 
 /// Stores complete notifications, each for one user.
-pub fn insert_complete<T: Borrow<CompleteNotification> + Serialize>(
+pub(crate) fn insert_complete<T: Borrow<CompleteNotification> + Serialize>(
     notifications: &[T],
 ) -> Result<Vec<Notification>, Error> {
     Ok(query(COMPLETE, &params![json(&notifications)])?.all()?)
@@ -81,12 +84,12 @@ pub fn insert_complete<T: Borrow<CompleteNotification> + Serialize>(
 
 /// The participants of a conversation, without those who set its notifications to `none`: by id, after the
 /// user `after`, at most `limit`.
-pub fn users_to_notify(conversation: Id, after: &str, limit: usize) -> Result<Vec<String>, Error> {
+pub(crate) fn users_to_notify(conversation: Id, after: &str, limit: usize) -> Result<Vec<String>, Error> {
     let rows: Vec<Person> = query(PEOPLE, &params![conversation, after, limit as u64])?.all()?;
     Ok(rows.into_iter().map(|row| row.user_id).collect())
 }
 
-pub fn json(value: &impl Serialize) -> String {
+pub(crate) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain data becomes JSON")
 }
 

@@ -9,12 +9,12 @@ use sdk::{Problem, text};
 use serde::Deserialize;
 
 /// The users of one request by REST.
-pub const ASKED_MAX: usize = 100;
+pub(crate) const ASKED_MAX: usize = 100;
 /// The users that one connection can watch.
-pub const WATCHED_MAX: usize = 500;
+pub(crate) const WATCHED_MAX: usize = 500;
 
 /// Reads `user_ids=a,b`, which may also be repeated. The ids are without duplicates, in the requested order.
-pub fn asked<'a>(values: impl Iterator<Item = &'a str>) -> Result<Vec<String>, Problem> {
+pub(crate) fn asked<'a>(values: impl Iterator<Item = &'a str>) -> Result<Vec<String>, Problem> {
     let mut users: Vec<String> = Vec::new();
     for user in values.flat_map(|value| value.split(',')).filter(|user| !user.is_empty()) {
         if !text::is_user_id(user) {
@@ -34,7 +34,7 @@ pub fn asked<'a>(values: impl Iterator<Item = &'a str>) -> Result<Vec<String>, P
 }
 
 /// Reads the users to watch. An empty list ends all watches.
-pub fn watched(mut payload: Object) -> Result<Vec<String>, Problem> {
+pub(crate) fn watched(mut payload: Object) -> Result<Vec<String>, Problem> {
     let mut users = required("user_ids", payload.user_ids("user_ids", WATCHED_MAX)?)?;
     let mut seen = std::collections::BTreeSet::new();
     users.retain(|user| seen.insert(user.clone()));
@@ -42,7 +42,7 @@ pub fn watched(mut payload: Object) -> Result<Vec<String>, Problem> {
 }
 
 /// Reads the status that a user chooses. A user cannot choose `offline`.
-pub fn chosen(mut payload: Object) -> Result<String, Problem> {
+pub(crate) fn chosen(mut payload: Object) -> Result<String, Problem> {
     let status = required("status", payload.text("status")?)?;
     match status.as_str() {
         "online" | "away" | "busy" => Ok(status),
@@ -51,7 +51,7 @@ pub fn chosen(mut payload: Object) -> Result<String, Problem> {
 }
 
 /// Reads the conversation that the connection looks at; `None`, for `null`, if it looks at none.
-pub fn focus(mut payload: Object) -> Result<Option<ConversationName>, Problem> {
+pub(crate) fn focus(mut payload: Object) -> Result<Option<ConversationName>, Problem> {
     if !payload.has("conversation_id") {
         return Err(Problem::invalid("conversation_id", "is required; null looks at nothing"));
     }
@@ -59,7 +59,7 @@ pub fn focus(mut payload: Object) -> Result<Option<ConversationName>, Problem> {
 }
 
 /// The latest change of each user, as the payload of a frame, and the user of each event.
-pub fn latest(events: &[Event]) -> (BTreeMap<String, &str>, Vec<Result<String, String>>) {
+pub(crate) fn latest(events: &[Event]) -> (BTreeMap<String, &str>, Vec<Result<String, String>>) {
     let mut latest = BTreeMap::new();
     let read = events.iter().map(|event| {
         let user = user_of(&event.payload)?;

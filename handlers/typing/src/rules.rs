@@ -9,17 +9,17 @@ use serde_json::json;
 
 /// Minimum time between two pushes about a user who keeps typing in a conversation. It is half of
 /// [`chat::keys::TYPING_MS`], after which a signal expires, so clients get the next push before that.
-pub const PUSH_INTERVAL_MS: u64 = 5_000;
+pub(crate) const PUSH_INTERVAL_MS: u64 = 5_000;
 
 /// A typing signal: the user has begun to type, or has stopped.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Signal {
+pub(crate) enum Signal {
     Start,
     Stop,
 }
 
 /// Parses the payload of a `typing` frame. A payload without `state` is a start.
-pub fn parse_payload(mut payload: Object) -> Result<(ConversationName, Signal), Problem> {
+pub(crate) fn parse_payload(mut payload: Object) -> Result<(ConversationName, Signal), Problem> {
     let conversation = ConversationName::of_field(&mut payload)?;
     let signal = match payload.text("state")?.as_deref() {
         None | Some("start") => Signal::Start,
@@ -31,19 +31,19 @@ pub fn parse_payload(mut payload: Object) -> Result<(ConversationName, Signal), 
 
 /// The entry of a user who is typing in a conversation. It is a member of the sorted set
 /// [`chat::keys::typing`], and a field of the hash beside it (`scripts/typing.lua`).
-pub fn format_entry(conversation: Id, user: &str) -> String {
+pub(crate) fn format_entry(conversation: Id, user: &str) -> String {
     format!("{conversation} {user}")
 }
 
 /// Parses an entry. `None` if the text is no entry; the caller ignores it.
-pub fn parse_entry(entry: &str) -> Option<(Id, &str)> {
+pub(crate) fn parse_entry(entry: &str) -> Option<(Id, &str)> {
     let (conversation, user) = entry.split_once(' ')?;
     Some((Id::parse(conversation)?, user))
 }
 
 /// The push to all subscribers of the conversation except the connections of the user. When a client reads
 /// slowly, a later signal of the user replaces an earlier one in its queue.
-pub fn push(conversation: Id, user: &str, signal: Signal) -> Publication {
+pub(crate) fn push(conversation: Id, user: &str, signal: Signal) -> Publication {
     let frame_type = match signal {
         Signal::Start => "typing.start",
         Signal::Stop => "typing.stop",
