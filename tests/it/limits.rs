@@ -55,8 +55,8 @@ async fn the_actions_of_a_user_per_minute_are_limited() {
     .await;
 }
 
-/// A new conversation is no way around the limit of invitations. One that begins within its own limit gets all
-/// its members.
+/// A new conversation is no way around the limit of invitations. One that begins within its own limit gets
+/// all its members.
 #[tokio::test]
 async fn the_members_of_new_conversations_are_limited() {
     let options = Options::default().set("HANDLERS__CONVERSATIONS__MEMBERS_PER_MINUTE", 4);
