@@ -5,11 +5,11 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::hash::fnv1a;
 use crate::server::{self, Account, Life, Server};
 
 /// The database that is there from the beginning, and the superuser who owns it.
@@ -144,20 +144,24 @@ impl Standing {
     }
 
     /// Where a server keeps its data. Another user may not reach our directory (a clone under /root), so for
-    /// one it is in /var/tmp, with a link to it here.
+    /// one it is in /var/tmp, with a link to it here. Without the link it is a new directory: data of an
+    /// earlier clone at the same path has a password that nobody has any more.
     fn room(&self, name: &str, account: Option<Account>) -> io::Result<PathBuf> {
         let here = self.directory.join(name);
         let Some(account) = account else {
             private_directory(&here, None)?;
             return Ok(here);
         };
-        let room =
-            Path::new("/var/tmp").join(format!("switchboard-{:016x}-{name}", place_number(&self.directory)));
-        private_directory(&room, Some(account))?;
-        if fs::read_link(&here).ok().as_deref() != Some(&room) {
-            let _ = fs::remove_file(&here);
-            std::os::unix::fs::symlink(&room, &here)?;
+        if let Ok(room) = fs::read_link(&here) {
+            private_directory(&room, Some(account))?;
+            return Ok(room);
         }
+        let prefix = format!("switchboard-{name}-");
+        let ours_alone = fs::Permissions::from_mode(0o700);
+        let mut directory = tempfile::Builder::new();
+        let room = directory.prefix(&prefix).permissions(ours_alone).tempdir_in("/var/tmp")?.keep();
+        private_directory(&room, Some(account))?;
+        std::os::unix::fs::symlink(&room, &here)?;
         Ok(room)
     }
 
@@ -312,12 +316,6 @@ fn private_file(path: &Path) -> io::Result<File> {
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// The same for the same directory, in every version of this program.
-fn place_number(directory: &Path) -> u64 {
-    use std::os::unix::ffi::OsStrExt;
-    fnv1a(directory.as_os_str().as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,6 +347,20 @@ mod tests {
         assert!(!first.server.runs());
         standing.remove().unwrap();
         assert!(!directory.path().exists());
+    }
+
+    #[test]
+    fn a_clone_that_was_deleted_can_be_made_again_at_the_same_path() {
+        let (directory, standing) = place();
+        assert!(standing.postgres().unwrap().ours);
+        standing.down().unwrap();
+        let left = fs::canonicalize(directory.path().join("postgres")).unwrap();
+        fs::remove_dir_all(directory.path()).unwrap();
+
+        let standing = Standing::at(directory.path(), Life::Ours).unwrap();
+        assert!(standing.postgres().unwrap().ours, "the data of the first clone has another password");
+        standing.remove().unwrap();
+        let _ = fs::remove_dir_all(left);
     }
 
     #[test]
