@@ -6,7 +6,10 @@
 //! that failure counts as an attempt. Otherwise one event that always fails would use up the attempts of all
 //! events of its batch, and the host would park them all. A failed call may have done a part of its work, so
 //! the handler can get an event again that it has handled.
+//!
+//! Events of one key stay in their order: those after a postponed one are not delivered but wait for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +27,8 @@ pub(super) enum Outcome {
         after: Duration,
         error: String,
     },
+    /// An earlier event of the same key is postponed. This event was not delivered, and waits for it.
+    Waiting,
     /// The consumer gives the event up. An operator retries or drops it.
     Parked {
         error: String,
@@ -55,7 +60,21 @@ where
     #[allow(clippy::single_range_in_vec_init)] // one range so far
     let mut ranges = vec![0..events.len()];
     let whole = Arc::new(Events { events });
-    while let Some(range) = ranges.pop().filter(|range| !range.is_empty()) {
+    let mut postponed: HashSet<(u32, &str)> = HashSet::new();
+    while let Some(mut range) = ranges.pop().filter(|range| !range.is_empty()) {
+        let waits = |event: &Event| postponed.contains(&(event.shard, event.key.as_str()));
+        match whole.events[range.clone()].iter().position(waits) {
+            None => {}
+            Some(0) => {
+                delivered.outcomes.push(Outcome::Waiting);
+                ranges.push(range.start + 1..range.end);
+                continue;
+            }
+            Some(at) => {
+                ranges.push(range.start + at..range.end);
+                range.end = range.start + at;
+            }
+        }
         let batch = &whole.events[range.clone()];
         let input = match batch.len() == whole.events.len() {
             true => whole.clone(),
@@ -94,15 +113,20 @@ where
                 ranges.push(middle..range.end);
                 ranges.push(range.start..middle);
             }
-            Ok(verdicts) => {
-                let error = format!("the handler returned {} verdicts for one event", verdicts.len());
-                delivered.outcomes.push(postpone_or_park(&batch[0], attempts_max, Duration::ZERO, error));
-            }
-            Err(failure) => {
-                let error = failure.to_string();
+            alone => {
+                let error = match alone {
+                    Ok(verdicts) => format!("the handler returned {} verdicts for one event", verdicts.len()),
+                    Err(failure) => failure.to_string(),
+                };
                 delivered.outcomes.push(postpone_or_park(&batch[0], attempts_max, Duration::ZERO, error));
             }
         }
+        let outcomes = delivered.outcomes.iter().zip(&whole.events).skip(range.start);
+        postponed.extend(
+            outcomes
+                .filter(|(outcome, _)| matches!(outcome, Outcome::Postponed { .. }))
+                .map(|(_, event)| (event.shard, event.key.as_str())),
+        );
     }
     delivered
 }
@@ -133,7 +157,7 @@ mod tests {
                 position,
                 shard: 0,
                 event_type: "message.created".to_owned(),
-                key: "conv:1".to_owned(),
+                key: format!("conv:{position}"),
                 payload: "{}".to_owned(),
                 at_ms: 0,
                 attempt: 1,
@@ -162,6 +186,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn later_events_of_a_postponed_key_wait_for_it_and_are_not_delivered() {
+        let mut batch = events(8);
+        for event in &mut batch {
+            event.key = format!("conv:{}", event.position % 2);
+        }
+        let mut seen = Vec::new();
+        let delivered = deliver(batch, 8, |batch| {
+            let fails = batch.events.iter().any(|event| event.position == 3);
+            if !fails {
+                seen.extend(batch.events.iter().map(|event| event.position));
+            }
+            ready(if fails { Err(trap()) } else { Ok(vec![Verdict::Ack; batch.events.len()]) })
+        })
+        .await;
+        assert_eq!(seen, [1, 2, 4, 6, 8]);
+        let waiting = |position: usize| delivered.outcomes[position - 1] == Outcome::Waiting;
+        assert_eq!((1..=8).filter(|position| waiting(*position)).collect::<Vec<_>>(), [5, 7]);
+        assert!(matches!(delivered.outcomes[2], Outcome::Postponed { .. }));
+        assert_eq!(delivered.outcomes.len(), 8);
+    }
+
+    #[tokio::test]
     async fn after_a_hold_the_remaining_events_have_no_outcome() {
         let delivered = deliver(events(4), 8, |_| {
             ready(Ok(vec![Verdict::Ack, Verdict::Reject("no".to_owned()), Verdict::Hold(30), Verdict::Ack]))
@@ -186,7 +232,7 @@ mod tests {
             match deliver(event, 3, |_| ready(Err(trap()))).await.outcomes.remove(0) {
                 Outcome::Postponed { after, .. } => delays.push(after),
                 Outcome::Parked { error } => assert!(attempt == 3 && error.contains("unreachable")),
-                Outcome::Done => panic!("a trap is no answer"),
+                Outcome::Done | Outcome::Waiting => panic!("a trap is no answer"),
             }
         }
         assert_eq!(delays, [limits::EVENT_RETRY_AFTER, 2 * limits::EVENT_RETRY_AFTER]);

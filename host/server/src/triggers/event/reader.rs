@@ -367,6 +367,7 @@ impl Reader {
             match outcome {
                 Outcome::Done if self.is_behind_postponed(event) => gone.push(*event),
                 Outcome::Done => {}
+                Outcome::Waiting => postponed.push((*event, 0, Duration::ZERO)),
                 Outcome::Postponed { after, error } => {
                     warn!(
                         %consumer,
