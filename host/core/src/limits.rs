@@ -791,6 +791,9 @@ pub const CONSUMER_BUSY_WAIT: Duration = Duration::from_millis(50);
 pub const EVENT_RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Maximum wait between two deliveries of an event.
 pub const EVENT_RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// Maximum of `retry` and of `hold`, in what a handler answers. A longer time counts as this one.
+pub const EVENT_ASKED_RETRY_MAX: Duration = Duration::from_secs(3600);
+pub const EVENT_ASKED_HOLD_MAX: Duration = Duration::from_secs(60);
 /// Interval of reading postponed events while there are none. An operator's retry is noticed within this
 /// time.
 pub const POSTPONED_READ_EVERY: Duration = Duration::from_secs(1);

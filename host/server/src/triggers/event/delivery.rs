@@ -85,13 +85,15 @@ where
                 for (event, verdict) in batch.iter().zip(verdicts) {
                     match verdict {
                         Verdict::Hold(ms) => {
-                            delivered.hold = Some(Duration::from_millis(ms.into()));
+                            let hold = Duration::from_millis(ms.into());
+                            delivered.hold = Some(hold.min(limits::EVENT_ASKED_HOLD_MAX));
                             return delivered;
                         }
                         Verdict::Ack => delivered.outcomes.push(Outcome::Done),
                         Verdict::Reject(error) => delivered.outcomes.push(Outcome::Parked { error }),
                         Verdict::Retry(ms) => {
-                            let delay_min = Duration::from_millis(ms.into());
+                            let delay_min =
+                                Duration::from_millis(ms.into()).min(limits::EVENT_ASKED_RETRY_MAX);
                             delivered.outcomes.push(postpone_or_park(
                                 event,
                                 attempts_max,
@@ -205,6 +207,16 @@ mod tests {
         assert_eq!((1..=8).filter(|position| waiting(*position)).collect::<Vec<_>>(), [5, 7]);
         assert!(matches!(delivered.outcomes[2], Outcome::Postponed { .. }));
         assert_eq!(delivered.outcomes.len(), 8);
+    }
+
+    #[tokio::test]
+    async fn a_handler_cannot_ask_for_a_wait_of_days() {
+        let delivered =
+            deliver(events(2), 8, |_| ready(Ok(vec![Verdict::Retry(u32::MAX), Verdict::Hold(u32::MAX)])))
+                .await;
+        assert_eq!(delivered.hold, Some(limits::EVENT_ASKED_HOLD_MAX));
+        let after = limits::EVENT_ASKED_RETRY_MAX;
+        assert!(matches!(delivered.outcomes[..], [Outcome::Postponed { after: is, .. }] if is == after));
     }
 
     #[tokio::test]
