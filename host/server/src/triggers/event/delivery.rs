@@ -61,7 +61,10 @@ where
     let mut ranges = vec![0..events.len()];
     let whole = Arc::new(Events { events });
     let mut postponed: HashSet<(u32, &str)> = HashSet::new();
-    while let Some(mut range) = ranges.pop().filter(|range| !range.is_empty()) {
+    while let Some(mut range) = ranges.pop() {
+        if range.is_empty() {
+            continue;
+        }
         let waits = |event: &Event| postponed.contains(&(event.shard, event.key.as_str()));
         match whole.events[range.clone()].iter().position(waits) {
             None => {}
@@ -207,6 +210,21 @@ mod tests {
         assert_eq!((1..=8).filter(|position| waiting(*position)).collect::<Vec<_>>(), [5, 7]);
         assert!(matches!(delivered.outcomes[2], Outcome::Postponed { .. }));
         assert_eq!(delivered.outcomes.len(), 8);
+    }
+
+    /// The failing event is the third of eight, so halving leaves the fourth alone.
+    #[tokio::test]
+    async fn the_events_after_a_waiting_one_are_delivered() {
+        let mut batch = events(8);
+        batch[3].key = batch[2].key.clone();
+        let delivered = deliver(batch, 8, |batch| {
+            let fails = batch.events.iter().any(|event| event.position == 3);
+            ready(if fails { Err(trap()) } else { Ok(vec![Verdict::Ack; batch.events.len()]) })
+        })
+        .await;
+        assert_eq!(delivered.outcomes.len(), 8);
+        assert_eq!(delivered.outcomes[3], Outcome::Waiting);
+        assert!(delivered.outcomes[4..].iter().all(|outcome| *outcome == Outcome::Done));
     }
 
     #[tokio::test]
