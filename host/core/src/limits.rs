@@ -336,8 +336,8 @@ pub const REDIS_LINE_BYTES_MAX: usize = 1024;
 pub const REDIS_SUBSCRIBE_REQUESTS_MAX: usize = 1024;
 /// Interval of checking the connection for messages.
 pub const REDIS_PING_EVERY: Duration = Duration::from_secs(1);
-/// Maximum time by which the connection for commands may find a new primary later than the connection for
-/// messages. After it, another primary of the former means that the latter must connect again.
+/// Maximum wait, after the connection for messages was opened, until the connection for commands has found
+/// the same primary. If the two primaries differ after it, the connection for messages is opened again.
 pub const REDIS_PRIMARY_AGREE_WAIT: Duration = Duration::from_secs(2);
 
 // ==== http =================================================================================================
@@ -381,8 +381,8 @@ pub const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// durable ones are not queued: the reader gets them later as pages of `connection.missed`. A full queue
 /// means that the reader is slower than its rooms.
 pub const QUEUE_BYTES_MAX: usize = 256 * 1024;
-/// Maximum with replies and pushes that cannot be requested again. Beyond it the host closes with 4008, and
-/// the client resumes.
+/// Maximum number of unsent bytes of one connection, with replies and pushes that cannot be requested again.
+/// Beyond it the host closes the connection with 4008, and the client resumes.
 pub const QUEUE_BYTES_HARD: usize = 2 * QUEUE_BYTES_MAX;
 /// Above this size, a push with a merge key replaces the earlier one with the same key.
 pub const QUEUE_MERGE_BYTES: usize = 16 * 1024;
@@ -440,7 +440,7 @@ pub const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// every borrower leaves a part of it to others. A call that gets no slot is answered 503, as at a handler's
 /// own `concurrency`, which is at most half of this.
 pub const CALLS_MAX: u32 = 2048;
-/// The wait that the caller of such a call gets. Calls take milliseconds.
+/// The wait (`Retry-After`) that a caller gets if no call slot was free. Calls take milliseconds.
 pub const CALL_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Memory of a call that does not count against the node's `guest_memory_mib`, because the pool keeps it for
 /// its slot anyway.
@@ -458,8 +458,8 @@ pub const EPOCH_TICK: Duration = Duration::from_millis(1);
 pub const CPU_SPAN_MAX: Duration = Duration::from_millis(4);
 /// A call that has been inside its guest for longer goes on only with one of the node's turns (one for each
 /// processor but one, at least one). Waiting for a turn counts against the call's deadline, not against its
-/// `cpu_ms`. Calls take some 100 µs; a shorter time would make batches of events wait, a longer one gives
-/// every call of a flood more of it.
+/// `cpu_ms`. Most calls take about 100 µs. A shorter time would make batches of events wait. With a longer
+/// one, many long calls at once would use more processor time before they take turns.
 pub const LONG_CPU_AFTER: Duration = Duration::from_millis(2);
 /// A turn passes to the next release after this time, if one waits.
 pub const LONG_CPU_TURN: Duration = Duration::from_millis(4);
@@ -491,7 +491,8 @@ pub const LOG_LINES_MAX: u32 = 64;
 pub const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
 /// Maximum number of random bytes of one host call; more traps.
 pub const RANDOM_BYTES_MAX: u32 = 1024;
-/// The same for `wasi:random`: other languages seed their generators with more than our handlers draw.
+/// Maximum number of random bytes of one call of `wasi:random`; more traps. Other languages seed their
+/// generators with more bytes than our handlers request.
 pub const WASI_RANDOM_BYTES_MAX: u64 = 64 * 1024;
 /// Maximum number of WASI resources (streams, pollables) of one call. One more traps.
 pub const WASI_RESOURCES_MAX: usize = 1024;
@@ -509,9 +510,10 @@ pub const RECORDINGS_MAX: u32 = 10_000;
 pub const RELEASE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Maximum number of memories of one instance. A release that needs more is refused when it is loaded.
 pub const MEMORIES_PER_INSTANCE_MAX: u32 = 2;
-/// Maximum number of tables of one instance. More: the same.
+/// Maximum number of tables of one instance. A release that needs more is refused when it is loaded.
 pub const TABLES_PER_INSTANCE_MAX: u32 = 8;
-/// Maximum number of core instances of one instance. More: the same. A component of componentize-py has 38.
+/// Maximum number of core instances of one instance. A release that needs more is refused when it is loaded.
+/// A component of componentize-py has 38.
 pub const CORE_INSTANCES_PER_INSTANCE_MAX: u32 = 64;
 /// Maximum number of a table's elements. A larger table fails to grow.
 pub const TABLE_ELEMENTS_MAX: usize = 20_000;
@@ -583,13 +585,14 @@ pub const CANARY_CHECKS_APART: Duration = Duration::from_millis(10);
 pub const CANARY_WINDOW_SHORT: Duration = Duration::from_secs(2);
 /// The longer window, for rare calls.
 pub const CANARY_WINDOW_LONG: Duration = Duration::from_secs(60);
-/// If there are no more calls, this many are enough, if all of them fail.
+/// A canary with fewer calls than the thresholds need is withdrawn if it has at least this many calls and all
+/// of them failed.
 pub const CANARY_FAILURES_MIN: u64 = 3;
 /// A canary is withdrawn only if at least this many callers had failures, because one person can send input
 /// that no release can answer.
 pub const CANARY_CALLERS_MIN: usize = 3;
-/// And only if it is also worse without the two callers with the most failures, and without one more for each
-/// this many callers.
+/// A canary is withdrawn only if it is also worse without the two callers with the most failures, and without
+/// one more caller for every this many callers.
 pub const CANARY_CALLERS_PER_SUSPECT: usize = 20;
 /// Maximum number of calls that one caller counts for, in the proportion of that caller's results. So five
 /// users are enough for [`CANARY_FAILURES_MAX`].
@@ -791,8 +794,9 @@ pub const CONSUMER_BUSY_WAIT: Duration = Duration::from_millis(50);
 pub const EVENT_RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Maximum wait between two deliveries of an event.
 pub const EVENT_RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
-/// Maximum of `retry` and of `hold`, in what a handler answers. A longer time counts as this one.
+/// Maximum time of a handler's verdict `retry`. A longer time counts as this one.
 pub const EVENT_ASKED_RETRY_MAX: Duration = Duration::from_secs(3600);
+/// Maximum time of a handler's verdict `hold`. A longer time counts as this one.
 pub const EVENT_ASKED_HOLD_MAX: Duration = Duration::from_secs(60);
 /// Interval of reading postponed events while there are none. An operator's retry is noticed within this
 /// time.
@@ -879,7 +883,7 @@ pub const REGISTRY_REDIRECTS_MAX: u32 = 4;
 pub const REGISTRY_WAIT: Duration = Duration::from_secs(60);
 /// Maximum length of a registry's error text in an error of a command; the rest is cut off.
 pub const REGISTRY_ERROR_CHARS_MAX: usize = 300;
-/// Maximum time of a command's connect to a node. The node is usually local; then the command fails.
+/// Maximum time in which a command connects to a node, which is usually local. Then the command fails.
 pub const NODE_CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Maximum wait of `switchboard invoke` for Redis. Then it fails.
 pub const INVOKE_REDIS_WAIT: Duration = Duration::from_secs(5);
