@@ -64,7 +64,8 @@ impl Release {
 
     /// The same with a mistake: one text of the code is replaced by another, which is not longer.
     ///
-    /// # Panics If the text is not in the code exactly once: the handler has changed, so adapt the mistake.
+    /// # Panics
+    /// If the text is not in the code exactly once: the handler has changed, so adapt the mistake.
     pub fn with_mistake(&self, right: &str, wrong: &str) -> Self {
         assert!(wrong.len() <= right.len(), "a longer text has no room: {wrong}");
         let places: Vec<_> =

@@ -108,7 +108,7 @@ pub const PRESENCE_EPOCH: &str = "presence-epoch";
 
 pub const LEASE_MS: u64 = 90_000;
 
-/// Sorted set of nodes by the time their lease ends: who is not in it, or late, is dead.
+/// Sorted set of nodes by the time at which their lease ends. A node that is absent or late is dead.
 pub const NODES: &str = "nodes";
 /// Renewed every 3 s.
 pub const NODE_LEASE_MS: u64 = 9_000;

@@ -49,7 +49,7 @@ enum Error {
     Late,
     NotWasm(String),
     TooLarge(u64),
-    /// It says what no registry should.
+    /// The registry's answer breaks the specification of registries.
     Wrong(String),
 }
 

@@ -120,7 +120,7 @@ pub struct Config {
     /// For `deploy oci://…`, if the registry needs a login. Nodes do not use them.
     pub registry_user: Option<String>,
     pub registry_password: Option<String>,
-    /// A `tracing` filter, for instance `info,switchboard::fanout=debug`.
+    /// A `tracing` filter, for instance `info,switchboard_fanout=debug`.
     pub log: String,
     pub log_json: bool,
     /// `http://host:port` of a collector that takes OTLP over HTTP; the node makes spans only if it is set.

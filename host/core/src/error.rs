@@ -17,7 +17,7 @@ pub enum Blame {
     Operator,
     /// A handler trapped, looped, or broke the contract.
     Guest,
-    /// This process.
+    /// This process failed.
     Host,
     /// Postgres, Redis or the network to them. The same request may succeed later.
     Backend,

@@ -117,7 +117,7 @@ impl Hub {
     // ---- one connection ----
 
     /// Opens a connection: from here on it receives pushes to itself, to its user and to its session. When
-    /// the bus is down, this waits for it up to [`limits::BUS_CONFIRM_WAIT`] and then returns all the same,
+    /// the bus is down, this waits for it up to [`limits::BUS_CONFIRM_WAIT`] and then returns anyway,
     /// because these pushes are best effort.
     pub async fn open_connection(&self, info: ConnectionInfo) -> Arc<Outlet> {
         let own = Address::of_user(&info.user);

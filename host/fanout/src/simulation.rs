@@ -512,7 +512,7 @@ impl History {
         ends
     }
 
-    /// As a handler would: track after track.
+    /// Makes a page as a handler does: one track after the other.
     fn page(&self, address: usize, after: Vec<Position>, pushes_max: usize, in_reverse: bool) -> Page {
         let mut reached = after;
         let mut missed = Vec::new();
@@ -536,7 +536,7 @@ impl History {
 }
 
 impl<R: Rules> Node<R> {
-    /// In an order that does not depend on that of a map.
+    /// Takes the requests for missed pushes, in an order that does not depend on that of a map.
     fn collect(&mut self) {
         while let Ok(missing) = self.mail.asks.try_recv() {
             self.asked.push(missing);
@@ -559,7 +559,7 @@ fn index(address: &Address) -> usize {
     address.as_str().strip_prefix("conv:").unwrap().parse().unwrap()
 }
 
-/// Some are large, so that queues fill.
+/// The frame of a push. Some frames are large, so that queues fill.
 fn text(address: usize, position: &Position) -> String {
     let mut text = format!("push {address} {} {} ", position.track, position.number);
     let padding = if position.number.is_multiple_of(7) { 30_000 } else { 200 };
@@ -567,7 +567,7 @@ fn text(address: usize, position: &Position) -> String {
     text
 }
 
-/// Through the envelope, as on the real bus.
+/// Encodes and decodes publications through the envelope, as on the real bus.
 fn encode(address: usize, positions: &[Position]) -> Batch {
     let publications: Vec<_> = positions
         .iter()

@@ -300,7 +300,7 @@ impl World {
         Ok(state)
     }
 
-    /// Drops it.
+    /// Ends the services of the test, and drops its database.
     pub async fn end(&self) -> Result<()> {
         self.close().await;
         drop_database(&self.server, &self.name).await

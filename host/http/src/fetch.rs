@@ -62,7 +62,7 @@ pub async fn get(url: &Uri, headers: &[(HeaderName, &str)], bytes_max: usize) ->
         Box::new(stream)
     };
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
-    // Without the credentials that a URL may hold.
+    // The `Host` header is sent without the credentials that a URL may hold.
     let authority = url.authority().map_or("", |authority| authority.as_str());
     let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let mut request = Request::get(url.path_and_query().map_or("/", |path| path.as_str()))

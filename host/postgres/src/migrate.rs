@@ -14,7 +14,7 @@ use switchboard_core::config::Config;
 use switchboard_core::limits;
 use switchboard_core::manifest::ROLE_PREFIX;
 
-/// At most so many databases are named in an error; of the others it says the number.
+/// Maximum number of databases that an error names; it states the number of the others.
 const OWNERS_NAMED_MAX: usize = 5;
 
 /// What `migrate` does with a role whose password comes from another secret.

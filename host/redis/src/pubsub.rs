@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::endpoint::RedisEndpoint;
 use switchboard_core::limits;
 
-/// An event of the connection, in request.
+/// An event of the connection. Events come in the order in which they happened.
 #[derive(Debug, PartialEq)]
 pub enum Event {
     /// Connected, for the first time or again. No channel is subscribed.

@@ -55,7 +55,7 @@ pub struct LoggedCall {
     pub caller: u64,
     /// The call ended without an answer, by the handler's fault ([`Blame::Guest`]).
     pub is_failure: bool,
-    /// As `is_failure`, or its answer is an error.
+    /// The call is a failure, as above, or its answer is an error.
     pub is_error: bool,
     pub took: Duration,
 }

@@ -346,7 +346,7 @@ mod tests {
         fs::write(&path, &bytes).unwrap();
         assert!(cache.kept(file.code).is_none());
 
-        // A torn file is compiled again, and then whole.
+        // An incomplete file is compiled again, and replaced by a complete one.
         fs::write(&path, &bytes[..10]).unwrap();
         ours.load(&env.engine, &file).await.unwrap();
         assert!(cache.kept(file.code).is_some());
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!(refusal.blame(), Blame::Guest);
         assert!(refusal.reason.contains("300ms to compile"), "{refusal}");
         let state = format!("/proc/{}/cmdline", pid.trim());
-        // Ended, and soon reaped.
+        // The child was killed. Wait until the system has removed its process.
         while fs::read_to_string(&state).is_ok_and(|line| line.contains("sleep")) {
             tokio::task::yield_now().await;
         }

@@ -65,9 +65,11 @@ impl Metrics {
     }
 }
 
-/// Histograms are bucketed by the unit their name ends with: `_seconds`, `_bytes`, anything else counts.
+/// Starts logs, metrics and spans. The name of a histogram ends with its unit, which determines its buckets:
+/// `_seconds`, `_bytes`, and a number for any other end.
 ///
-/// # Errors If `config.log` is not a filter.
+/// # Errors
+/// If `config.log` is not a filter.
 pub fn start(config: &Config, node: NodeId) -> Result<Telemetry, Error> {
     static STARTED: OnceLock<PrometheusHandle> = OnceLock::new();
     let filter = EnvFilter::try_new(filter::of_crates(&config.log)).map_err(Error::Log)?;
@@ -78,7 +80,7 @@ pub fn start(config: &Config, node: NodeId) -> Result<Telemetry, Error> {
     Ok(Telemetry { metrics: Metrics(handle.clone()), tracer: otlp::start(config, node)? })
 }
 
-/// An existing subscriber or recorder (that of a test) stays.
+/// Starts to write log lines to standard error. An existing subscriber (that of a test) stays.
 fn log_to_stderr(filter: EnvFilter, json: bool, node: NodeId) {
     let lines = tracing_subscriber::fmt().with_env_filter(filter);
     let _ = if json {

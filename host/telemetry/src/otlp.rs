@@ -27,7 +27,8 @@ const PATH: &str = "/v1/traces";
 /// Starts an exporter if the configuration names a collector. Returns the tracer that feeds it; without a
 /// collector, one that records nothing.
 ///
-/// # Errors If the collector's address or the sample's share is not valid.
+/// # Errors
+/// If the collector's address or the sample's share is not valid.
 pub(super) fn start(config: &Config, node: NodeId) -> Result<Tracer, Error> {
     let Some(endpoint) = &config.otlp_endpoint else { return Ok(Tracer::default()) };
     let uri: Uri = endpoint.parse().map_err(Error::OtlpAddress)?;

@@ -173,7 +173,7 @@ pub fn speaks_wasi() -> Vec<u8> {
     encode(module.finish(), &resolve, world, MANIFEST)
 }
 
-/// Of a name and limits of its own: it grows its memory by so many pages, and asks the time.
+/// A handler with this name and these limits. It grows its memory by `pages` pages, and reads the clock.
 pub fn named(name: &str, limits: &str, pages: i32) -> Vec<u8> {
     build(&manifest(name, limits), false, |body| {
         if pages > 0 {
@@ -184,7 +184,8 @@ pub fn named(name: &str, limits: &str, pages: i32) -> Vec<u8> {
     })
 }
 
-/// The same, working so many rounds of a nanosecond or less; without a number it never ends.
+/// A handler with this name and these limits. It computes for `rounds` rounds of a nanosecond or less each.
+/// Without a number it never ends.
 pub fn works(name: &str, limits: &str, rounds: Option<i32>) -> Vec<u8> {
     build(&manifest(name, limits), false, |body| {
         body.i32_const(0).local_set(0);

@@ -1,6 +1,7 @@
 //! Replaces the error answers that hyper itself writes. When bytes are not a valid request, hyper answers
-//! them in two lines without asking us. This stream is under hyper while it speaks HTTP, and replaces these
-//! lines with a complete answer: a problem with a request id, like every other error.
+//! with two lines, and no code of the host is called. This stream is between hyper and the socket while the
+//! connection uses HTTP. It replaces these lines with a complete answer: a problem with a request id, like
+//! every other error.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,9 +1,9 @@
 //! Positions at or below a cursor's `high` that were not visible when they were passed. Pure.
 //!
 //! A position that is missing was given to a transaction that still runs or was rolled back. Its writer had
-//! its transaction id before it had the position, so once all ids below a *horizon*, an id that came later,
-//! have ended, what is still missing will never come. A snapshot's own `xmax` is no such horizon: it is one
-//! past the last transaction that *ended*, and a running one may have a higher id.
+//! its transaction id before it had the position. A *horizon* is an id that was given out later. Once all
+//! transactions with lower ids have ended, the missing positions will never come. A snapshot's own `xmax` is
+//! no horizon: it is one past the last transaction that *ended*, and a running one may have a higher id.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 struct Hole {
     from: i64,
     to: i64,
-    /// Asked for only when it is still there at the next read: most holes are filled by then.
+    /// `None` until the next read shows that the hole is still there. Most holes are filled before it.
     horizon: Option<i64>,
 }
 
@@ -43,10 +43,10 @@ impl Holes {
         self.0.iter().map(|hole| (hole.from, hole.to))
     }
 
-    /// Moves `high` over what a snapshot showed: `positions`, ascending, those in holes among them. `head` is
-    /// given when they are all there was, and is what the sequence had given out before the snapshot; all
-    /// transactions below `xmin` had ended. Returns how many of the positions may be handled: fewer than
-    /// there are when the holes would become more than `most`.
+    /// Moves `high` over the positions that a snapshot showed, ascending, with those in holes. If the
+    /// snapshot showed no further ones, `head` is the last position that the sequence had given out before
+    /// it. All transactions below `xmin` had ended. Returns how many of the positions may be handled, which
+    /// is fewer than all if there would be more than `most` holes.
     pub(super) fn advance(
         &mut self,
         high: &mut i64,
@@ -76,7 +76,7 @@ impl Holes {
         kept
     }
 
-    /// Some hole without a horizon was there before already.
+    /// True when a hole without a horizon was there before already.
     pub(super) fn want_horizon(&self, before: &Self) -> bool {
         let last_before = before.0.last().map_or(i64::MIN, |hole| hole.to);
         self.0.iter().any(|hole| hole.horizon.is_none() && hole.from <= last_before)
@@ -88,7 +88,7 @@ impl Holes {
         }
     }
 
-    /// Moves `high` to `position`; what lies between was not visible.
+    /// Moves `high` to `position`. The positions between them were not visible, so they become a hole.
     fn pass(&mut self, high: &mut i64, position: i64) {
         if position > *high + 1 {
             self.0.push(Hole { from: *high + 1, to: position - 1, horizon: None });

@@ -430,7 +430,7 @@ async fn a_node_loads_only_what_a_key_that_it_trusts_has_signed() {
         let strict = Node::that_trusts(std::slice::from_ref(&their_key), "b", &pool).await;
         assert_eq!(strict.runs("send"), Some(Digest::of(&good)));
 
-        // Deployment what runs it is the same.
+        // A canary and a shadow need a signature too.
         let trial = file("send", SEND, "trial");
         for how in [Deployment::Canary(50), Deployment::Shadow(50)] {
             let refused = node.rollout.deployer.deploy_beside(trial.clone(), how, Origin::new("ana", None)).await.unwrap_err();

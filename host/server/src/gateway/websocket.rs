@@ -114,7 +114,7 @@ async fn take_over(upgraded: OnUpgrade) -> Option<Socket> {
     Some(Socket::new(stream, &parts.read_buf))
 }
 
-#[allow(clippy::result_large_err)] // once a connection, and it is on its way out
+#[allow(clippy::result_large_err)] // returned at most once for each connection
 fn check(request: &Request<Incoming>, origins: &Origins) -> Result<(), Refusal> {
     if request.method() != Method::GET {
         return Err(method_not_allowed(&["GET".to_owned()]));

@@ -35,7 +35,7 @@ impl Key {
 }
 
 /// Returns the keys of a set that this host can use. Keys of another kind, use or size are left out, as RFC
-/// 7517 says.
+/// 7517 requires.
 pub(super) fn parse_set(document: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
     let document: Value = serde_json::from_slice(document).map_err(|error| format!("not JSON: {error}"))?;
     let listed = document["keys"].as_array().ok_or("not a JSON Web Key Set: `keys` is not a list")?;

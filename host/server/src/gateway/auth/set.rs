@@ -275,7 +275,7 @@ mod tests {
         }
         assert_eq!(set.reading.lock().await.left, 0);
 
-        // One that was read long ago and cannot be now: also then nobody knows.
+        // A set that was read long ago and cannot be read now: it is unknown whether it has the key.
         set.store(br#"{"keys":[]}"#).unwrap();
         assert_eq!(set.reload_for(|_| false).await, Reload::Unreadable);
         set.reading.lock().await.last_unreadable = false;
