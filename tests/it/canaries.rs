@@ -116,9 +116,9 @@ async fn a_crashing_canary_is_withdrawn_from_three_nodes_within_two_seconds() {
         assert!(report["canary"]["failures"].as_u64() >= Some(3), "{report}");
         assert_eq!(report["beside"]["failures"], 0, "{report}");
         let path = format!("/admin/v1/history/{}/trace", taken_back["generation"]);
-        let trace = host.admin.rest().get(&path).await;
-        let text = String::from_utf8_lossy(&trace.body).into_owned();
-        assert_eq!(trace.status, 200, "{trace}");
+        let recording = host.admin.rest().get(&path).await;
+        let text = String::from_utf8_lossy(&recording.body).into_owned();
+        assert_eq!(recording.status, 200, "{recording}");
         // The panic's message is not among them: a guest aborts without writing it.
         for word in ["trace 1 of switchboard:host@1.0.0", "clock.now-ms", "trap"] {
             assert!(text.contains(word), "no {word:?} in the recording of the first failure:\n{text}");

@@ -42,21 +42,21 @@ fn built() -> String {
 }
 
 /// A directory of handlers with these recordings of one handler.
-fn handlers_with(name: &str, traces: &[(String, String)]) -> TempDir {
+fn handlers_with(name: &str, recordings: &[(String, String)]) -> TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let handler = directory.path().join(name);
     fs::create_dir_all(handler.join("tests")).expect("a directory");
     fs::copy(root().join("handlers").join(name).join("handler.toml"), handler.join("handler.toml"))
         .expect("a copy");
-    for (file, text) in traces {
-        fs::write(handler.join("tests").join(file), text).expect("a trace");
+    for (file, text) in recordings {
+        fs::write(handler.join("tests").join(file), text).expect("a recording");
     }
     directory
 }
 
-fn trace(name: &str) -> String {
+fn recording(name: &str) -> String {
     let path = root().join("handlers/send-message/tests").join(format!("{name}.trace"));
-    fs::read_to_string(path).expect("a trace of send-message")
+    fs::read_to_string(path).expect("a recording of send-message")
 }
 
 #[tokio::test]
@@ -95,8 +95,9 @@ async fn no_fault_makes_a_handler_trap_or_report_false_success() {
 
 #[tokio::test]
 async fn a_difference_names_the_call_and_the_argument() {
-    let changed =
-        trace("sends").replace("`{\"conversation_id\"", "`{ \"conversation_id\"").replace("\"hi\"", "\"HI\"");
+    let changed = recording("sends")
+        .replace("`{\"conversation_id\"", "`{ \"conversation_id\"")
+        .replace("\"hi\"", "\"HI\"");
     let handlers = handlers_with("send-message", &[("sends.trace".to_owned(), changed)]);
     let from = handlers.path().display().to_string();
     let junit = handlers.path().join("junit.xml").display().to_string();
@@ -124,8 +125,8 @@ async fn a_handler_without_a_test_fails() {
 
 #[tokio::test]
 async fn a_thousand_recordings_are_replayed() {
-    let traces: Vec<_> = (0..1000).map(|n| (format!("t{n}.trace"), trace("sends"))).collect();
-    let handlers = handlers_with("send-message", &traces);
+    let recordings: Vec<_> = (0..1000).map(|n| (format!("t{n}.trace"), recording("sends"))).collect();
+    let handlers = handlers_with("send-message", &recordings);
     let from = handlers.path().display().to_string();
     let out = passes(&["test", "--from", &from, "--built", &built()]).await;
     assert!(out.contains("1000 tests of 1 handlers: 1000 passed"), "{out}");
@@ -143,7 +144,7 @@ async fn a_recorded_call_of_a_node_is_replayed_on_another_release() {
         let (mut ana, _) = host.two_members("lobby").await;
         ana.send("kept for later").await.expect_sent();
         let directory = kept.path().join("send-message");
-        let path = until("the trace of the call", async || {
+        let path = until("the recording of the call", async || {
             fs::read_dir(&directory).ok()?.flatten().map(|entry| entry.path()).next()
         })
         .await;
@@ -168,7 +169,7 @@ async fn without_bodies_a_recording_contains_no_message_text() {
         let (mut ana, _) = host.two_members("lobby").await;
         ana.send("for nobody else").await.expect_sent();
         let directory = kept.path().join("send-message");
-        let text = until("the trace of the call", async || {
+        let text = until("the recording of the call", async || {
             let path = fs::read_dir(&directory).ok()?.flatten().map(|entry| entry.path()).next()?;
             fs::read_to_string(path).ok().filter(|text| text.contains("\nreturned\n"))
         })

@@ -51,9 +51,9 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
     let release = switchboard_harness::read(&file)?;
     let settings = config.handler_settings(&release.manifest.name, &release.manifest.config);
     let handler = harness.load_with(&release, settings).await?;
-    let trace = handler.invoke(&trigger, input).await?;
-    out.answer(&document(&trace), trace.write(keep_all).trim_end());
-    match trace.outcome {
+    let recording = handler.invoke(&trigger, input).await?;
+    out.answer(&document(&recording), recording.write(keep_all).trim_end());
+    match recording.outcome {
         Outcome::Returned(_) => Ok(()),
         _ => Err(Failure::Answered),
     }
@@ -61,8 +61,8 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
 
 fn event(path: &Path) -> Result<(String, Value), Failure> {
     if path.extension() == Some("trace".as_ref()) {
-        let trace = case::read("", path)?.trace;
-        return Ok((trace.trigger, trace.input));
+        let recording = case::read("", path)?.recording;
+        return Ok((recording.trigger, recording.input));
     }
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
@@ -92,10 +92,10 @@ async fn backends(config: &Config) -> Result<Backends, Failure> {
     Ok(Backends::new(postgres, redis, hub, wakes))
 }
 
-fn document(trace: &Recording) -> Value {
-    let calls = trace.exchanges.iter().map(|call| {
+fn document(recording: &Recording) -> Value {
+    let calls = recording.exchanges.iter().map(|call| {
         serde_json::json!({ "function": call.function, "args": call.args, "answer": call.answer, "micros": call.micros })
     });
     let calls = calls.collect::<Vec<_>>();
-    serde_json::json!({ "handler": trace.handler, "release": trace.release, "calls": calls, "outcome": trace.outcome })
+    serde_json::json!({ "handler": recording.handler, "release": recording.release, "calls": calls, "outcome": recording.outcome })
 }

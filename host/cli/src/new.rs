@@ -32,7 +32,7 @@ enum On {
 struct Template {
     manifest: &'static str,
     code: &'static str,
-    trace: &'static str,
+    recording: &'static str,
 }
 
 macro_rules! template {
@@ -40,7 +40,7 @@ macro_rules! template {
         Template {
             manifest: include_str!(concat!("new/", $name, ".toml.txt")),
             code: include_str!(concat!("new/", $name, ".rs.txt")),
-            trace: include_str!(concat!("new/", $name, ".trace.txt")),
+            recording: include_str!(concat!("new/", $name, ".trace.txt")),
         }
     };
 }
@@ -103,7 +103,7 @@ fn files(name: &str, on: On) -> Result<Vec<(&'static str, String)>, String> {
         ("handler.toml", manifest),
         ("src/lib.rs", filled(template.code)),
         ("src/rules.rs", RULES.to_owned()),
-        ("tests/works.trace", filled(template.trace)),
+        ("tests/works.trace", filled(template.recording)),
     ])
 }
 
@@ -130,9 +130,9 @@ mod tests {
             assert!(files.iter().all(|(_, text)| !text.contains("{name}") && !text.contains("{Type}")));
             assert_eq!(Manifest::parse(of("handler.toml")).unwrap().name, "word-count");
             assert!(of("src/lib.rs").contains("struct WordCount;"), "{on:?}");
-            let trace =
+            let recording =
                 Recording::parse(of("tests/works.trace")).unwrap_or_else(|error| panic!("{on:?}: {error}"));
-            assert_eq!(trace.handler, "word-count");
+            assert_eq!(recording.handler, "word-count");
         }
     }
 

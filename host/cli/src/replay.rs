@@ -30,19 +30,19 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(), Failure> {
-    let trace = case::read("", &args.recording)?.trace;
+    let recording = case::read("", &args.recording)?.recording;
     if args.releases.len() > 2 {
         return Err(Failure::Usage("two releases can be compared, not more".to_owned()));
     }
     let mut named = args.releases.clone();
     if named.is_empty() {
-        named.push(args.built.join(format!("{}.wasm", trace.handler)).display().to_string());
+        named.push(args.built.join(format!("{}.wasm", recording.handler)).display().to_string());
     }
     let harness = Harness::keeping(&config.data_dir.join("harness"))?;
     let mut runs: Vec<(String, Recording)> = Vec::new();
     for name in &named {
         let handler = harness.load_bytes(release(config, &args.at, name).await?).await?;
-        runs.push((label(name, &handler), again(&handler, &trace).await?));
+        runs.push((label(name, &handler), again(&handler, &recording).await?));
     }
     let (mut text, mut documents, mut same) = (Vec::new(), Vec::new(), true);
     let mut compare = |from: &str, to: &str, found: Vec<Difference>| {
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         documents.push(json!({ "from": from, "to": to, "differences": said }));
     };
     for (label, run) in &runs {
-        compare("the recording", label, differences(&trace, run));
+        compare("the recording", label, differences(&recording, run));
     }
     if let [(first, a), (second, b)] = runs.as_slice() {
         compare(first, second, differences(a, b));
@@ -71,11 +71,13 @@ fn label(name: &str, handler: &Handler) -> String {
     format!("{} ({name})", handler.digest().short())
 }
 
-async fn again(handler: &Handler, trace: &Recording) -> Result<Recording, Failure> {
-    if !trace.is_whole() {
-        let why =
-            format!("the recording lacks {} host calls, so it can be read but not replayed", trace.left_out);
+async fn again(handler: &Handler, recording: &Recording) -> Result<Recording, Failure> {
+    if !recording.is_whole() {
+        let why = format!(
+            "the recording lacks {} host calls, so it can be read but not replayed",
+            recording.left_out
+        );
         return Err(Failure::failed(why));
     }
-    Ok(suite::again(handler, trace).await?)
+    Ok(suite::again(handler, recording).await?)
 }

@@ -68,24 +68,24 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
     let kept = event.report.clone().unwrap_or_default();
     let report: Report = serde_json::from_value(kept.clone())
         .map_err(|error| Failure::failed(format!("the report is of another version: {error}")))?;
-    let trace = match event.traced {
+    let recording = match event.has_recording {
         true => Some(client.download(&format!("/admin/v1/history/{}/trace", event.generation)).await?),
         false => None,
     };
-    let trace = trace.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    if let (Some(file), Some(trace)) = (&args.recording, &trace) {
-        std::fs::write(file, trace)
+    let recording = recording.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    if let (Some(file), Some(recording)) = (&args.recording, &recording) {
+        std::fs::write(file, recording)
             .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))?;
     }
-    let text = text(event, &report, trace.as_deref());
+    let text = text(event, &report, recording.as_deref());
     out.answer(
-        &json!({ "at": event.at, "generation": event.generation, "report": kept, "trace": trace }),
+        &json!({ "at": event.at, "generation": event.generation, "report": kept, "trace": recording }),
         text,
     );
     Ok(())
 }
 
-fn text(event: &Event, report: &Report, trace: Option<&str>) -> String {
+fn text(event: &Event, report: &Report, recording: Option<&str>) -> String {
     let Report { release, percent, running, node, cause, canary, beside } = report;
     let (bad, good) = (release.short(), running.short());
     let row = |name: String, figures: &Figures| {
@@ -101,8 +101,8 @@ fn text(event: &Event, report: &Report, trace: Option<&str>) -> String {
     let head = ["", "calls", "without an answer", "errors", "slowest tenth from"].map(str::to_owned).to_vec();
     let table =
         page::table(&[head, row(format!("canary {bad}"), canary), row(format!("running {good}"), beside)]);
-    let first = match trace {
-        Some(trace) => format!("the first call that went wrong:\n\n{}", trace.trim_end()),
+    let first = match recording {
+        Some(recording) => format!("the first call that went wrong:\n\n{}", recording.trim_end()),
         None => "no call that went wrong was kept".to_owned(),
     };
     format!(
@@ -131,7 +131,7 @@ mod tests {
             by: "switchboard".to_owned(),
             note: None,
             report: None,
-            traced: true,
+            has_recording: true,
         };
         let figures = |calls, failures, p90_us| Figures { calls, failures, errors: failures, p90_us };
         let report = Report {

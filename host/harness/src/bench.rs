@@ -34,7 +34,7 @@ pub struct Call<'a> {
 /// A call that was made.
 #[derive(Debug)]
 pub struct Ran {
-    pub trace: Recording,
+    pub recording: Recording,
 }
 
 impl Handler {
@@ -54,11 +54,11 @@ impl Handler {
     }
 
     /// Takes input and scenario of a recording. Its answers are used only if no service answers.
-    pub fn again<'a>(&'a self, trace: &Recording) -> Call<'a> {
-        let mut call = self.call(&trace.trigger, trace.input.clone());
-        call.scenario = trace.scenario.clone().unwrap_or_default();
+    pub fn again<'a>(&'a self, recording: &Recording) -> Call<'a> {
+        let mut call = self.call(&recording.trigger, recording.input.clone());
+        call.scenario = recording.scenario.clone().unwrap_or_default();
         if self.world.is_none() {
-            for Exchange { function, answer, .. } in &trace.exchanges {
+            for Exchange { function, answer, .. } in &recording.exchanges {
                 let response = answer.clone().map_or(Response::Never, Response::Answer);
                 call.script.entry(function.clone()).or_default().push_back(response);
             }
@@ -83,10 +83,10 @@ impl Handler {
         input: Value,
         responder: impl Responder + 'static,
     ) -> Result<Recording, Error> {
-        let mut trace = self.play_timed(trigger, input, responder).await?;
+        let mut recording = self.play_timed(trigger, input, responder).await?;
         // These differ each time and do not matter in a test.
-        trace.exchanges.iter_mut().for_each(|exchange| exchange.micros = 0);
-        Ok(trace)
+        recording.exchanges.iter_mut().for_each(|exchange| exchange.micros = 0);
+        Ok(recording)
     }
 
     async fn play_timed(
@@ -160,8 +160,8 @@ impl Call<'_> {
     pub async fn run(self) -> Ran {
         let responder =
             Props::of(&self.scenario, Scripted { script: self.script }).unwrap_or_else(|why| panic!("{why}"));
-        let trace = self.handler.play(&self.trigger, self.input, responder).await;
-        Ran { trace: trace.unwrap_or_else(|why| panic!("{why}")) }
+        let recording = self.handler.play(&self.trigger, self.input, responder).await;
+        Ran { recording: recording.unwrap_or_else(|why| panic!("{why}")) }
     }
 }
 
@@ -180,17 +180,17 @@ impl Responder for Scripted {
 impl Ran {
     /// The host calls, in order.
     pub fn calls(&self) -> &[Exchange] {
-        &self.trace.exchanges
+        &self.recording.exchanges
     }
 
     pub fn calls_of<'a>(&'a self, function: &'a str) -> impl Iterator<Item = &'a Exchange> {
-        self.trace.exchanges.iter().filter(move |exchange| exchange.function == function)
+        self.recording.exchanges.iter().filter(move |exchange| exchange.function == function)
     }
 
     /// The result of the export, in the form of a recording. If it did not return, the test fails and shows
     /// the whole call.
     pub fn returned(&self) -> &Value {
-        match &self.trace.outcome {
+        match &self.recording.outcome {
             Outcome::Returned(value) => value,
             _ => panic!("it did not return:\n{self}"),
         }
@@ -217,7 +217,7 @@ impl Ran {
 
     /// Checks that it ended without an answer: `trap`, `deadline`, `cpu`, …
     pub fn expect_failure(&self, expected: &str) {
-        match &self.trace.outcome {
+        match &self.recording.outcome {
             Outcome::Failed { kind, .. } => assert_eq!(kind, expected, "{self}"),
             _ => panic!("it returned:\n{self}"),
         }
@@ -226,6 +226,6 @@ impl Ran {
 
 impl std::fmt::Display for Ran {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.trace.write(keep_all))
+        f.write_str(&self.recording.write(keep_all))
     }
 }

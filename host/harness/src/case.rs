@@ -14,7 +14,7 @@ pub struct Case {
     pub handler: String,
     pub name: String,
     pub path: PathBuf,
-    pub trace: Recording,
+    pub recording: Recording,
 }
 
 /// The tests of a handler's directory, by name.
@@ -35,9 +35,9 @@ pub fn find(handler: &str, directory: &Path) -> Result<Vec<Case>, Error> {
 pub fn read(handler: &str, path: &Path) -> Result<Case, Error> {
     let broken = |reason: String| Error::Case { path: path.to_owned(), reason };
     let text = fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
-    let trace = Recording::parse(&text).map_err(|error| broken(error.to_string()))?;
+    let recording = Recording::parse(&text).map_err(|error| broken(error.to_string()))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Case { handler: handler.to_owned(), name, path: path.to_owned(), trace })
+    Ok(Case { handler: handler.to_owned(), name, path: path.to_owned(), recording })
 }
 
 impl Case {
@@ -49,8 +49,8 @@ impl Case {
     /// Replaces the file by the new recording. The parts that a person wrote stay: the scenario, and the
     /// marks of calls that may come in any order. Returns false if only the release differs.
     pub fn replace(&self, mut recorded: Recording) -> std::io::Result<bool> {
-        recorded.scenario = self.trace.scenario.clone();
-        let mut old = self.trace.exchanges.iter();
+        recorded.scenario = self.recording.scenario.clone();
+        let mut old = self.recording.exchanges.iter();
         for exchange in &mut recorded.exchanges {
             let mut further = old.clone();
             if let Some(same) = further.find(|old| old.function == exchange.function) {
@@ -59,8 +59,8 @@ impl Case {
             }
         }
         let mut same = recorded.clone();
-        same.release = self.trace.release;
-        if same == self.trace {
+        same.release = self.recording.release;
+        if same == self.recording {
             return Ok(false);
         }
         fs::write(&self.path, recorded.write(keep_all)).map(|()| true)

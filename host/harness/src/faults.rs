@@ -87,13 +87,14 @@ pub async fn scripted(harness: &Harness, subjects: &[Subject]) -> Result<Faults,
     for subject in subjects {
         let handler = harness.load_bytes(subject.file.bytes.clone()).await?;
         for case in subject.cases.iter().filter(|case| is_undisturbed(case)) {
-            for (at, exchange) in case.trace.exchanges.iter().enumerate() {
+            for (at, exchange) in case.recording.exchanges.iter().enumerate() {
                 for wrong in wrong_answers(&exchange.function) {
-                    let responder = Broken::new(&handler, &case.trace, at, wrong.clone());
-                    let ran = handler.play(&case.trace.trigger, case.trace.input.clone(), responder).await;
+                    let responder = Broken::new(&handler, &case.recording, at, wrong.clone());
+                    let ran =
+                        handler.play(&case.recording.trigger, case.recording.input.clone(), responder).await;
                     faults.tried += 1;
                     let what = match ran {
-                        Ok(ran) => wrong_end(&case.trace, &ran, &exchange.function, at),
+                        Ok(ran) => wrong_end(&case.recording, &ran, &exchange.function, at),
                         Err(error) => Some(error.to_string()),
                     };
                     faults.note(case, at, &wrong, what);
@@ -115,8 +116,8 @@ pub async fn real(
     let mut faults = Faults::default();
     for subject in subjects {
         for case in subject.cases.iter().filter(|case| is_undisturbed(case)) {
-            let Some(scenario) = &case.trace.scenario else { continue };
-            let calls = &case.trace.exchanges;
+            let Some(scenario) = &case.recording.scenario else { continue };
+            let calls = &case.recording.exchanges;
             if !calls.iter().any(|exchange| exchange.function.starts_with("postgres.")) {
                 continue;
             }
@@ -160,8 +161,8 @@ async fn state_after(
         let before = world.state().await?;
         let handler = world.load(&subject.file, scenario.settings.clone()).await?;
         let responder = Props::of(scenario, Live)?;
-        let (trace, _) = handler.live(&case.trace, At { fault, rest: responder }).await?;
-        Ok((before, world.state().await?, trace))
+        let (recording, _) = handler.live(&case.recording, At { fault, rest: responder }).await?;
+        Ok((before, world.state().await?, recording))
     };
     let ran = ran.await;
     world.end().await?;
@@ -216,15 +217,15 @@ struct Broken {
 }
 
 impl Broken {
-    fn new(handler: &Handler, trace: &Recording, at: usize, wrong: Value) -> Self {
-        let settings = super::suite::settings_of(handler, trace.scenario.as_ref());
+    fn new(handler: &Handler, recording: &Recording, at: usize, wrong: Value) -> Self {
+        let settings = super::suite::settings_of(handler, recording.scenario.as_ref());
         Self {
             player: Player::of(
-                trace,
+                recording,
                 &settings,
                 Secrets::new(&settings, &handler.manifest().public_settings),
             ),
-            left: trace.exchanges.iter().map(|call| (call.function.clone(), call.args.clone())).collect(),
+            left: recording.exchanges.iter().map(|call| (call.function.clone(), call.args.clone())).collect(),
             at,
             wrong: Some(wrong),
             aborted: false,
@@ -259,8 +260,8 @@ impl Responder for Broken {
 }
 
 fn is_undisturbed(case: &Case) -> bool {
-    let injected = case.trace.scenario.as_ref().is_some_and(|scenario| !scenario.inject.is_empty());
-    !injected && case.trace.is_whole() && matches!(case.trace.outcome, Outcome::Returned(_))
+    let injected = case.recording.scenario.as_ref().is_some_and(|scenario| !scenario.inject.is_empty());
+    !injected && case.recording.is_whole() && matches!(case.recording.outcome, Outcome::Returned(_))
 }
 
 /// Judges the end of a disturbed call: the broken rule, if any.
@@ -296,9 +297,9 @@ fn wrong_end(undisturbed: &Recording, ran: &Recording, function: &str, at: usize
 }
 
 /// Whether the outcome reports success to a caller.
-fn acknowledged(trace: &Recording) -> bool {
-    let Outcome::Returned(returned) = &trace.outcome else { return false };
-    match trace.trigger.as_str() {
+fn acknowledged(recording: &Recording) -> bool {
+    let Outcome::Returned(returned) = &recording.outcome else { return false };
+    match recording.trigger.as_str() {
         "event" => returned.as_array().is_some_and(|all| all.iter().any(|verdict| verdict == "Ack")),
         // These make no promise: later calls repair what the begin and end of a connection could not do.
         "opened" | "closed" | "touched" => false,
@@ -325,7 +326,7 @@ impl Faults {
         self.found.push(Finding {
             test: case.title(),
             call: at + 1,
-            function: case.trace.exchanges[at].function.clone(),
+            function: case.recording.exchanges[at].function.clone(),
             fault: fault.as_str().map_or_else(|| fault.to_string(), str::to_owned),
             what,
         });
@@ -346,7 +347,7 @@ mod tests {
             answer: Some(answer),
             micros: 0,
         };
-        let trace = |answer, returned| Recording {
+        let recording = |answer, returned| Recording {
             handler: "x".into(),
             release: None,
             call: "1".into(),
@@ -357,7 +358,7 @@ mod tests {
             left_out: 0,
             outcome: Outcome::Returned(returned),
         };
-        (trace(json!({ "Ok": 1 }), ok), trace(json!({ "Err": "Busy" }), disturbed))
+        (recording(json!({ "Ok": 1 }), ok), recording(json!({ "Err": "Busy" }), disturbed))
     }
 
     fn verdict(trigger: &str, function: &str, ok: Value, disturbed: Value) -> Option<String> {

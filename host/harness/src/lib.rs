@@ -101,7 +101,7 @@ fn sandbox(data_dir: PathBuf, backends: Backends) -> Result<Runtime, Error> {
         compiler: Compiler::InProcess,
         data_dir,
         secret: "the harness keeps what it compiled from its own user's files".to_owned(),
-        traces: None,
+        recordings: None,
     };
     Ok(Runtime::with(options, backends)?)
 }

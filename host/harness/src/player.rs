@@ -19,14 +19,14 @@ pub(crate) struct Player {
 
 impl Player {
     /// `secrets` are those of `settings`: the recording has placeholders for them.
-    pub(crate) fn of(trace: &Recording, settings: &BTreeMap<String, String>, secrets: Secrets) -> Self {
-        let end = match &trace.outcome {
+    pub(crate) fn of(recording: &Recording, settings: &BTreeMap<String, String>, secrets: Secrets) -> Self {
+        let end = match &recording.outcome {
             Outcome::Failed { kind, detail } if kind == "trap" => {
                 Response::Trap(detail.trim_start_matches("injected fault: ").to_owned())
             }
             _ => Response::Never,
         };
-        let mut left: VecDeque<_> = trace.exchanges.clone().into();
+        let mut left: VecDeque<_> = recording.exchanges.clone().into();
         for exchange in &mut left {
             let key = exchange.args.get("key").and_then(Value::as_str);
             if let Some(answer) = &mut exchange.answer {
@@ -97,7 +97,7 @@ impl Responder for Player {
             "clock.now-ms" => Response::Answer(self.now.clone()),
             _ => Response::Diverged(match self.left.front() {
                 Some(expected) => format!("{function} instead of {}", expected.function),
-                None => format!("the trace ends before {function}"),
+                None => format!("the recording ends before {function}"),
             }),
         }
     }
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(player.respond(3, "postgres.query", &query(9)), Response::Answer(json!("one")));
         assert_eq!(player.respond(4, "postgres.query", &query(2)), Response::Answer(json!("two")));
         let Response::Diverged(why) = player.respond(5, "postgres.query", &query(3)) else { panic!() };
-        assert_eq!(why, "the trace ends before postgres.query");
+        assert_eq!(why, "the recording ends before postgres.query");
     }
 
     #[test]

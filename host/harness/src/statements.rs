@@ -37,10 +37,10 @@ fn of(subjects: &[Subject]) -> BTreeMap<Fixtures, Planned> {
         let Some(role) = &subject.file.manifest.grants.postgres else { continue };
         let mut seen = BTreeSet::new();
         for case in &subject.cases {
-            let sql = case.trace.scenario.iter().flat_map(|scenario| scenario.sql.clone()).collect();
+            let sql = case.recording.scenario.iter().flat_map(|scenario| scenario.sql.clone()).collect();
             let directory = case.path.parent().unwrap_or(Path::new(".")).to_owned();
             let planned = found.entry(Fixtures { directory, sql }).or_default();
-            let answered = case.trace.exchanges.iter().filter(|exchange| !is_refused(exchange));
+            let answered = case.recording.exchanges.iter().filter(|exchange| !is_refused(exchange));
             for exchange in answered {
                 let one = exchange.args.get("statement").and_then(Value::as_str);
                 let many = exchange.args.get("statements").and_then(Value::as_array);

@@ -56,7 +56,7 @@ pub async fn replay(harness: &Harness, subjects: &[Subject], update: bool) -> Re
 }
 
 async fn replay_one(handler: &Handler, case: &Case, update: bool) -> Verdict {
-    let recorded = &case.trace;
+    let recorded = &case.recording;
     if recorded.outcome == Outcome::Unknown {
         return Verdict::Failed("it was never recorded: `switchboard test --record`".to_owned());
     }
@@ -89,7 +89,7 @@ pub async fn again(handler: &Handler, recorded: &Recording) -> Result<Recording,
     let player = Player::of(recorded, &settings, secrets.clone());
     let mut got = handler.play(&recorded.trigger, input, player).await?;
     // The release has only the settings of its manifest, not those of the scenario.
-    secrets.conceal_trace(&mut got);
+    secrets.conceal_recording(&mut got);
     Ok(got)
 }
 
@@ -115,7 +115,7 @@ pub async fn real(services: &Services, subjects: &[Subject], record: bool, each:
     for subject in subjects {
         for case in &subject.cases {
             let begun = Instant::now();
-            let verdict = match &case.trace.scenario {
+            let verdict = match &case.recording.scenario {
                 // A recording of a node has no scenario to make the call happen again.
                 None => Verdict::Skipped("it has no scenario".to_owned()),
                 Some(scenario) => match run(services, subject, case, scenario).await {
@@ -134,7 +134,7 @@ pub async fn real(services: &Services, subjects: &[Subject], record: bool, each:
 }
 
 fn judged(case: &Case, scenario: &Scenario, got: Recording, record: bool) -> Verdict {
-    let recorded = &case.trace;
+    let recorded = &case.recording;
     let is_new = recorded.outcome == Outcome::Unknown;
     let found: Vec<Difference> =
         differences(&recording::without_times(recorded), &recording::without_times(&got))
@@ -157,7 +157,7 @@ async fn run(
     scenario: &Scenario,
 ) -> Result<Recording, Error> {
     let directory = case.path.parent().map_or_else(PathBuf::new, Path::to_owned);
-    let recorded = &case.trace;
+    let recorded = &case.recording;
     let writing = services.writing_functions().await?;
     let reads = recorded.outcome != Outcome::Unknown && only_reads(recorded, writing);
     let world = match reads {
@@ -174,14 +174,14 @@ async fn run(
 }
 
 /// Whether no statement of the call changes data or calls a function that may change data.
-fn only_reads(trace: &Recording, writing: &HashSet<String>) -> bool {
+fn only_reads(recording: &Recording, writing: &HashSet<String>) -> bool {
     const WRITE: [&str; 6] = ["insert", "update", "delete", "merge", "truncate", "create"];
     let reads = |statement: &Value| {
         let statement = statement.as_str().unwrap_or_default().to_lowercase();
         let mut words = statement.split(|c: char| !c.is_ascii_alphanumeric() && !"_.".contains(c));
         !words.any(|word| WRITE.contains(&word) || writing.contains(word))
     };
-    trace.exchanges.iter().all(|exchange| {
+    recording.exchanges.iter().all(|exchange| {
         let one = exchange.args.get("statement").into_iter();
         let many = exchange.args.get("statements").and_then(Value::as_array).into_iter().flatten();
         one.chain(many).all(reads)
@@ -196,8 +196,8 @@ async fn in_world(
 ) -> Result<Recording, Error> {
     let handler = world.load(&subject.file, scenario.settings.clone()).await?;
     let responder = Props::of(scenario, Live)?;
-    let (trace, _) = handler.live(&case.trace, responder).await?;
-    Ok(trace)
+    let (recording, _) = handler.live(&case.recording, responder).await?;
+    Ok(recording)
 }
 
 impl Handler {
@@ -215,9 +215,9 @@ impl Handler {
         {
             seat = world.seat(connection, user).await;
         }
-        let trace = self.play(&recorded.trigger, input.clone(), responder).await?;
+        let recording = self.play(&recorded.trigger, input.clone(), responder).await?;
         drop(seat);
-        Ok((trace, input))
+        Ok((recording, input))
     }
 }
 
@@ -247,7 +247,7 @@ mod tests {
                 answer: None,
                 micros: 0,
             };
-            let trace = Recording {
+            let recording = Recording {
                 handler: "marks".to_owned(),
                 release: None,
                 call: "c1".to_owned(),
@@ -259,7 +259,7 @@ mod tests {
                 outcome: Outcome::Unknown,
             };
             let writing = HashSet::from(["app.deliver".to_owned()]);
-            assert_eq!(only_reads(&trace, &writing), reads, "{statement}");
+            assert_eq!(only_reads(&recording, &writing), reads, "{statement}");
         }
     }
 }

@@ -299,7 +299,7 @@ mod tests {
         Exchange { function: function.into(), unordered: false, args, answer: Some(json!(null)), micros: 7 }
     }
 
-    fn trace(exchanges: Vec<Exchange>, returned: Value) -> Recording {
+    fn recording(exchanges: Vec<Exchange>, returned: Value) -> Recording {
         Recording {
             handler: "x".into(),
             release: Some(Digest::of(b"x")),
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn what_each_run_makes_anew_is_no_difference() {
-        let a = trace(vec![call("clock.now-ms", json!({}))], json!("done"));
+        let a = recording(vec![call("clock.now-ms", json!({}))], json!("done"));
         let mut b = a.clone();
         b.release = None;
         b.call = "2".into();
@@ -335,11 +335,11 @@ mod tests {
                 json!({ "params": [1, content], "statement": "select 1\nfrom a\nwhere b" }),
             )
         };
-        let a = trace(
+        let a = recording(
             vec![call("clock.now-ms", json!({})), query("hello")],
             json!({ "body": "{\"a\":1,\"b\":2}" }),
         );
-        let mut b = trace(
+        let mut b = recording(
             vec![call("clock.now-ms", json!({})), query("HELLO")],
             json!({ "body": "{\"a\":1,\"b\":3}" }),
         );
@@ -360,9 +360,11 @@ mod tests {
     #[test]
     fn a_call_more_or_less_does_not_shift_the_others() {
         let log = || call("log.log", json!({ "message": "hm" }));
-        let a =
-            trace(vec![call("a", json!({})), call("b", json!({})), call("c", json!({ "x": 1 }))], json!(0));
-        let b = trace(vec![call("a", json!({})), log(), call("c", json!({ "x": 1 }))], json!(0));
+        let a = recording(
+            vec![call("a", json!({})), call("b", json!({})), call("c", json!({ "x": 1 }))],
+            json!(0),
+        );
+        let b = recording(vec![call("a", json!({})), log(), call("c", json!({ "x": 1 }))], json!(0));
         insta::assert_snapshot!(text_of(&a, &b), @r#"
         call 2, b: expected, but missing
           - {}
@@ -376,25 +378,25 @@ mod tests {
         let loose = |exchange: Exchange| Exchange { unordered: true, ..exchange };
         let (one, two, three) =
             (call("a", json!({})), call("b", json!({ "x": 1 })), call("b", json!({ "x": 2 })));
-        let a = trace(
+        let a = recording(
             vec![one.clone(), loose(two.clone()), loose(three.clone()), call("c", json!({}))],
             json!(0),
         );
-        let b = trace(vec![three.clone(), one.clone(), two.clone(), call("c", json!({}))], json!(0));
+        let b = recording(vec![three.clone(), one.clone(), two.clone(), call("c", json!({}))], json!(0));
         assert_eq!(text_of(&a, &b), "");
-        let strict = trace(vec![one, two, three, call("c", json!({}))], json!(0));
+        let strict = recording(vec![one, two, three, call("c", json!({}))], json!(0));
         assert_ne!(text_of(&strict, &b), "");
     }
 
     #[test]
-    fn another_end_is_told_without_its_backtrace() {
+    fn another_failure_is_shown_without_its_backtrace() {
         let failed = |detail: &str| {
-            let mut trace = trace(vec![], json!(0));
-            trace.outcome = Outcome::Failed { kind: "trap".into(), detail: detail.into() };
-            trace
+            let mut recording = recording(vec![], json!(0));
+            recording.outcome = Outcome::Failed { kind: "trap".into(), detail: detail.into() };
+            recording
         };
         assert!(differences(&failed("unreachable, in f < g"), &failed("unreachable, in h")).is_empty());
-        insta::assert_snapshot!(text_of(&trace(vec![], json!("ok")), &failed("unreachable, in h")), @r#"
+        insta::assert_snapshot!(text_of(&recording(vec![], json!("ok")), &failed("unreachable, in h")), @r#"
         outcome
           - returned "ok"
           + failed: trap, unreachable

@@ -78,9 +78,9 @@ pub enum Outcome {
 
 impl Recording {
     pub fn write(&self, redact: Redact) -> String {
-        let mut trace = self.clone();
-        redact::apply(&mut trace, redact);
-        text::write(&trace)
+        let mut recording = self.clone();
+        redact::apply(&mut recording, redact);
+        text::write(&recording)
     }
 
     pub fn parse(text: &str) -> Result<Self, Error> {

@@ -60,12 +60,12 @@ fn blank(value: &mut Value) {
     }
 }
 
-pub(super) fn apply(trace: &mut Recording, redact: Redact) {
-    if let Outcome::Returned(value) = &mut trace.outcome {
+pub(super) fn apply(recording: &mut Recording, redact: Redact) {
+    if let Outcome::Returned(value) = &mut recording.outcome {
         walk(value, redact);
     }
-    walk(&mut trace.input, redact);
-    for exchange in &mut trace.exchanges {
+    walk(&mut recording.input, redact);
+    for exchange in &mut recording.exchanges {
         walk(&mut exchange.args, redact);
         exchange.answer.iter_mut().for_each(|answer| walk(answer, redact));
     }

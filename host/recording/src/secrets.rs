@@ -62,9 +62,9 @@ impl Secrets {
 
     /// Conceals input, host calls and outcome. The answer of `config.get` is concealed whatever its length. A
     /// second run changes nothing.
-    pub fn conceal_trace(&self, trace: &mut Recording) {
-        self.conceal(&mut trace.input);
-        for exchange in &mut trace.exchanges {
+    pub fn conceal_recording(&self, recording: &mut Recording) {
+        self.conceal(&mut recording.input);
+        for exchange in &mut recording.exchanges {
             if let (Some(key), Some(answer @ Value::String(_))) = (setting_of(exchange), &mut exchange.answer)
                 && !self.0.public.contains(&key)
             {
@@ -73,7 +73,7 @@ impl Secrets {
             self.conceal(&mut exchange.args);
             exchange.answer.iter_mut().for_each(|answer| self.conceal(answer));
         }
-        match &mut trace.outcome {
+        match &mut recording.outcome {
             Outcome::Returned(value) => self.conceal(value),
             Outcome::Failed { detail, .. } => *detail = self.conceal_text(detail).into_owned(),
             Outcome::Unknown => {}
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn values_are_concealed_everywhere_and_come_back_in_a_replay() {
         let secrets = Secrets::new(&settings(), &["most".to_owned()]);
-        let trace = Recording {
+        let recording = Recording {
             handler: "hook".to_owned(),
             release: None,
             call: "c1".to_owned(),
@@ -170,10 +170,10 @@ mod tests {
             left_out: 0,
             outcome: Outcome::Failed { kind: "trap".to_owned(), detail: "bad s3cret-key".to_owned() },
         };
-        let mut concealed = trace.clone();
-        secrets.conceal_trace(&mut concealed);
+        let mut concealed = recording.clone();
+        secrets.conceal_recording(&mut concealed);
         let mut twice = concealed.clone();
-        secrets.conceal_trace(&mut twice);
+        secrets.conceal_recording(&mut twice);
         assert_eq!(concealed, twice);
         let shown = format!("{concealed:?}");
         assert!(!shown.contains("s3cret"), "{shown}");
@@ -184,7 +184,7 @@ mod tests {
 
         let mut input = concealed.input;
         reveal(&settings(), &mut input);
-        assert_eq!(input, trace.input);
+        assert_eq!(input, recording.input);
     }
 
     #[test]

@@ -58,24 +58,24 @@ fn line_prefix(line: usize) -> String {
     if line == 0 { String::new() } else { format!("line {line}: ") }
 }
 
-pub(super) fn write(trace: &Recording) -> String {
+pub(super) fn write(recording: &Recording) -> String {
     let mut out = format!("{FIRST_LINE}{CONTRACT}\n");
-    member(&mut out, "handler", &json!(trace.handler));
-    if let Some(release) = trace.release {
+    member(&mut out, "handler", &json!(recording.handler));
+    if let Some(release) = recording.release {
         member(&mut out, "release", &json!(release));
     }
-    member(&mut out, "call", &json!(trace.call));
-    member(&mut out, "trigger", &json!(trace.trigger));
-    if trace.left_out > 0 {
-        member(&mut out, "left_out", &json!(trace.left_out));
+    member(&mut out, "call", &json!(recording.call));
+    member(&mut out, "trigger", &json!(recording.trigger));
+    if recording.left_out > 0 {
+        member(&mut out, "left_out", &json!(recording.left_out));
     }
-    if let Some(scenario) = &trace.scenario {
+    if let Some(scenario) = &recording.scenario {
         out.push_str("\nscenario\n");
         members(&mut out, &json!(scenario));
     }
     out.push_str("\ninput\n");
-    members(&mut out, &trace.input);
-    for exchange in &trace.exchanges {
+    members(&mut out, &recording.input);
+    for exchange in &recording.exchanges {
         let _ = writeln!(out, "\n{}{}", if exchange.unordered { "+ " } else { "" }, exchange.function);
         members(&mut out, &exchange.args);
         if let Some(answer) = &exchange.answer {
@@ -85,7 +85,7 @@ pub(super) fn write(trace: &Recording) -> String {
             let _ = writeln!(out, "  ~ {}", exchange.micros);
         }
     }
-    match &trace.outcome {
+    match &recording.outcome {
         Outcome::Returned(value) => {
             out.push_str("\nreturned\n");
             member(&mut out, "=>", value);
@@ -376,11 +376,11 @@ mod tests {
     fn a_scenario_waits_for_its_recording() {
         let text = "trace 1 of switchboard:host@1.0.0\n  handler: \"x\"\n  trigger: \"frame\"\n\nscenario\n  \
                     about: \"why\"\n  inject: [{\"call\": \"postgres.query\"}]\n\ninput\n  frame_type: \"x\"\n";
-        let trace = Recording::parse(text).unwrap();
-        assert_eq!((&trace.outcome, trace.release), (&Outcome::Unknown, None));
-        let injection = &trace.scenario.as_ref().unwrap().inject[0];
+        let recording = Recording::parse(text).unwrap();
+        assert_eq!((&recording.outcome, recording.release), (&Outcome::Unknown, None));
+        let injection = &recording.scenario.as_ref().unwrap().inject[0];
         assert_eq!((injection.nth, &injection.answer, injection.done), (1, &None, false));
-        assert_eq!(Recording::parse(&trace.write(keep_all)).unwrap(), trace);
+        assert_eq!(Recording::parse(&recording.write(keep_all)).unwrap(), recording);
         let wrong = Recording::parse(&text.replace("about", "abut")).unwrap_err();
         assert!(wrong.reason.contains("abut"), "{wrong}");
     }
@@ -446,7 +446,7 @@ mod tests {
         }
     }
 
-    fn any_trace() -> impl Strategy<Value = Recording> {
+    fn any_recording() -> impl Strategy<Value = Recording> {
         let exchange = ("[a-z]{1,8}\\.[a-z-]{1,8}", any_members(), option::of((any_value(), any::<u64>())))
             .prop_map(|(function, args, answer)| {
                 let (answer, micros) = answer.unzip();
@@ -474,9 +474,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_back(trace in any_trace()) {
-            let text = trace.write(keep_all);
-            prop_assert_eq!(Recording::parse(&text), Ok(trace), "{}", text);
+        fn what_was_written_is_read_back(recording in any_recording()) {
+            let text = recording.write(keep_all);
+            prop_assert_eq!(Recording::parse(&text), Ok(recording), "{}", text);
         }
 
         #[test]

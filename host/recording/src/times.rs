@@ -5,17 +5,17 @@ use serde_json::Value;
 use super::{Outcome, Recording};
 
 /// Replaces every RFC 3339 time in UTC with `T`.
-pub fn without_times(trace: &Recording) -> Recording {
-    let mut trace = trace.clone();
-    blank(&mut trace.input);
-    for exchange in &mut trace.exchanges {
+pub fn without_times(recording: &Recording) -> Recording {
+    let mut recording = recording.clone();
+    blank(&mut recording.input);
+    for exchange in &mut recording.exchanges {
         blank(&mut exchange.args);
         exchange.answer.iter_mut().for_each(blank);
     }
-    if let Outcome::Returned(value) = &mut trace.outcome {
+    if let Outcome::Returned(value) = &mut recording.outcome {
         blank(value);
     }
-    trace
+    recording
 }
 
 fn blank(value: &mut Value) {

@@ -41,9 +41,9 @@ impl CallObserver for FirstFailureObserver {
         self.canary_failed.notify_one();
     }
 
-    fn recorded(&self, trace: Recording, failed: bool) {
+    fn recorded(&self, recording: Recording, failed: bool) {
         if failed && !self.first.0.begun.swap(true, Ordering::Relaxed) {
-            let _ = self.first.0.recording.set(trace.write(redact_secrets));
+            let _ = self.first.0.recording.set(recording.write(redact_secrets));
         }
     }
 }

@@ -127,8 +127,8 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Value>,
     /// True when a recording of the first failed call is stored.
-    #[serde(default)]
-    pub traced: bool,
+    #[serde(default, rename = "traced")]
+    pub has_recording: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -381,7 +381,7 @@ impl Repository {
     pub async fn history(&self, name: Option<&str>) -> Result<Vec<Event>, RepositoryError> {
         sqlx::query(
             "select generation, switchboard.rfc3339(at) as at, action, name, digest, previous, percent, who, note, report,
-                    trace is not null as traced
+                    trace is not null as has_recording
              from switchboard.history where $1::text is null or name = $1 order by generation desc limit $2",
         )
         .bind(name)
@@ -398,7 +398,7 @@ impl Repository {
                 by: row.try_get("who")?,
                 note: row.try_get("note")?,
                 report: row.try_get("report")?,
-                traced: row.try_get("traced")?,
+                has_recording: row.try_get("has_recording")?,
             })
         })
         .fetch_all(&self.pool)

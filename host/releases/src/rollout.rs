@@ -62,7 +62,7 @@ pub trait Load: Send + Sync + 'static {
     fn replay(
         &self,
         release: &Arc<Self::Release>,
-        trace: &Recording,
+        recording: &Recording,
     ) -> impl Future<Output = Result<Recording, runtime::Error>> + Send;
 }
 
@@ -84,9 +84,9 @@ impl Load for Arc<Runtime> {
     async fn replay(
         &self,
         release: &Arc<LoadedRelease>,
-        trace: &Recording,
+        recording: &Recording,
     ) -> Result<Recording, runtime::Error> {
-        Runtime::replay(self, release, trace).await
+        Runtime::replay(self, release, recording).await
     }
 }
 

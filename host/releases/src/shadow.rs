@@ -100,9 +100,9 @@ impl<R: Send + Sync + 'static> CallObserver for ShadowSampler<R> {
 
     fn failed(&self) {}
 
-    fn recorded(&self, trace: Recording, _failed: bool) {
+    fn recorded(&self, recording: Recording, _failed: bool) {
         let call = ShadowCall {
-            recording: trace,
+            recording,
             shadow: self.shadow.clone(),
             digest: self.digest,
             counts: self.counts.clone(),
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use switchboard_recording::Exchange;
 
-    fn trace(outcome: Outcome, host_calls: usize) -> Recording {
+    fn recording(outcome: Outcome, host_calls: usize) -> Recording {
         let exchange = Exchange {
             function: "clock.now-ms".to_owned(),
             unordered: false,
@@ -192,23 +192,23 @@ mod tests {
 
     #[test]
     fn differences_are_described_and_times_are_not_compared() {
-        let live = trace(returned(json!({"status": 200})), 2);
+        let live = recording(returned(json!({"status": 200})), 2);
         let mut slower = live.clone();
         slower.exchanges[0].micros = 90;
         assert_eq!(difference(&live, &slower), None);
         for (shadow, said) in [
             (
-                trace(returned(json!({"status": 201, "token": "eyJ"})), 2),
+                recording(returned(json!({"status": 201, "token": "eyJ"})), 2),
                 "http call c1: it answered {\"status\":201,\"token\":\"[redacted]\"} instead",
             ),
-            (trace(returned(json!({"status": 200})), 1), "1 host calls instead of 2"),
-            (trace(failed("diverged"), 2), "http call c1: at host call 2"),
-            (trace(failed("trap"), 2), "it failed: trap"),
+            (recording(returned(json!({"status": 200})), 1), "1 host calls instead of 2"),
+            (recording(failed("diverged"), 2), "http call c1: at host call 2"),
+            (recording(failed("trap"), 2), "it failed: trap"),
         ] {
             let difference = difference(&live, &shadow).unwrap();
             assert!(difference.contains(said), "{difference}");
         }
-        let trapped = trace(failed("trap"), 2);
+        let trapped = recording(failed("trap"), 2);
         assert_eq!(difference(&trapped, &trapped), None);
         assert!(difference(&trapped, &live).unwrap().contains("it answered where"));
     }
@@ -226,8 +226,8 @@ mod tests {
             (100, 1, limits::SHADOW_EXAMPLES_MAX)
         );
         assert_eq!(counts.take_report(), None);
-        let long = trace(returned(json!("x".repeat(10_000))), 0);
-        let sentence = difference(&trace(returned(json!(1)), 0), &long).unwrap();
+        let long = recording(returned(json!("x".repeat(10_000))), 0);
+        let sentence = difference(&recording(returned(json!(1)), 0), &long).unwrap();
         assert!(sentence.chars().count() <= limits::SHADOW_EXAMPLE_CHARS_MAX);
     }
 }

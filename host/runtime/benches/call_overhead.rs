@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         compiler: Compiler::InProcess,
         data_dir: data.path().to_owned(),
         secret: "no secret of anyone, only of this run".to_owned(),
-        traces: None,
+        recordings: None,
     };
     let runtime = Runtime::with(options, Backends::default())?;
     let file = ReleaseFile::parse(std::fs::read(file)?)?;

@@ -85,7 +85,7 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// The secret from which the key of the artifact cache is derived.
     pub secret: String,
-    pub traces: Option<RecordingSettings>,
+    pub recordings: Option<RecordingSettings>,
     /// The memory of all calls together, beyond [`limits::MEMORY_FREE_BYTES`] for each.
     pub guest_memory_mib: u32,
     pub tracer: Tracer,
@@ -117,7 +117,7 @@ impl Runtime {
             compiler: Compiler::Child(program),
             data_dir: config.data_dir.clone(),
             secret,
-            traces: config.recordings(),
+            recordings: config.recordings(),
             guest_memory_mib: config.guest_memory_mib,
             tracer,
         };
@@ -131,7 +131,7 @@ impl Runtime {
             artifacts: Artifacts::new(options.compiler, options.data_dir, &options.secret).map_err(broken)?,
             budget: Budget::new(options.guest_memory_mib),
             background: BackgroundThreads::new(Turns::count()),
-            recordings: options.traces.map(Recordings::new),
+            recordings: options.recordings.map(Recordings::new),
             backends: Arc::new(backends),
             tracer: options.tracer,
         })
@@ -200,12 +200,12 @@ impl Runtime {
         let (result, state) = self.run::<E>(release, call, Source::Live, recorder, input.clone()).await;
         let failed = invoke::ending::<E>(&result).is_bad();
         if let Some((state, taken)) = state.and_then(recording::taken) {
-            let trace = recording::trace::<E>(release, &state.id, &input, taken, &result);
+            let recording = recording::recording_of::<E>(release, &state.id, &input, taken, &result);
             if let Some(recordings) = keeps {
-                recordings.keep(&trace, failed).await;
+                recordings.keep(&recording, failed).await;
             }
             if is_observed {
-                release.observer.with(|observer| observer.recorded(trace, failed));
+                release.observer.with(|observer| observer.recorded(recording, failed));
             }
         }
         if failed {

@@ -15,7 +15,7 @@ pub trait CallObserver: Send + Sync + 'static {
     fn failed(&self);
 
     /// Takes the recording of a call that the observer wanted.
-    fn recorded(&self, trace: Recording, failed: bool);
+    fn recorded(&self, recording: Recording, failed: bool);
 }
 
 /// A release's place for at most one observer. While it is empty, it costs a call one atomic load.

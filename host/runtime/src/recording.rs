@@ -18,25 +18,25 @@ type Taken = (Vec<Exchange>, u32);
 
 /// Writes recordings, one file for each call: `{recording_dir}/{handler}/{trigger}-{call}.trace`.
 pub(super) struct Recordings {
-    traces: RecordingSettings,
+    settings: RecordingSettings,
     seen: AtomicU32,
     kept: AtomicU32,
 }
 
 impl Recordings {
-    pub(crate) fn new(traces: RecordingSettings) -> Self {
-        Self { traces, seen: AtomicU32::new(0), kept: AtomicU32::new(0) }
+    pub(crate) fn new(settings: RecordingSettings) -> Self {
+        Self { settings, seen: AtomicU32::new(0), kept: AtomicU32::new(0) }
     }
 
     /// Decides at the begin of a call whether to record it, because a later failure cannot be known yet.
     pub(crate) fn begin(&self) -> bool {
-        self.seen.fetch_add(1, Relaxed).is_multiple_of(self.traces.one_in)
+        self.seen.fetch_add(1, Relaxed).is_multiple_of(self.settings.one_in)
             && self.kept.load(Relaxed) < limits::RECORDINGS_MAX
     }
 
     /// Writes a recording. If that fails, it is logged; the call has its answer already.
-    pub(crate) async fn keep(&self, trace: &Recording, failed: bool) {
-        if !failed && self.traces.calls == RecordedCalls::Failed {
+    pub(crate) async fn keep(&self, recording: &Recording, failed: bool) {
+        if !failed && self.settings.calls == RecordedCalls::Failed {
             return;
         }
         match self.kept.fetch_add(1, Relaxed) {
@@ -46,21 +46,25 @@ impl Recordings {
             }
             _ => return,
         }
-        if let Err(error) = self.write(trace).await {
-            warn!(directory = %self.traces.directory.display(), "cannot write a recording, so this call is not recorded: {error}");
+        if let Err(error) = self.write(recording).await {
+            warn!(directory = %self.settings.directory.display(), "cannot write a recording, so this call is not recorded: {error}");
         }
     }
 
-    async fn write(&self, trace: &Recording) -> io::Result<()> {
-        let directory = self.traces.directory.join(&trace.handler);
+    async fn write(&self, recording: &Recording) -> io::Result<()> {
+        let directory = self.settings.directory.join(&recording.handler);
         tokio::fs::create_dir_all(&directory).await?;
         // The id of a live call is a UUID of the host, and not the client's `x-request-id`. The filter makes
         // sure that a file name never leaves the directory, whatever id a caller of this crate passes.
-        let name: String =
-            trace.call.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).take(64).collect();
-        let path = directory.join(format!("{}-{name}.trace", trace.trigger));
-        let redact = if self.traces.bodies { redact_secrets } else { redact_bodies };
-        tokio::fs::write(path, trace.write(redact)).await
+        let name: String = recording
+            .call
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c))
+            .take(64)
+            .collect();
+        let path = directory.join(format!("{}-{name}.trace", recording.trigger));
+        let redact = if self.settings.bodies { redact_secrets } else { redact_bodies };
+        tokio::fs::write(path, recording.write(redact)).await
     }
 }
 
@@ -70,14 +74,15 @@ pub(super) fn taken(mut state: CallState) -> Option<(CallState, Taken)> {
     Some((state, taken))
 }
 
-pub(super) fn trace<E: Export>(
+/// Makes the recording of a call. It contains no secret setting.
+pub(super) fn recording_of<E: Export>(
     release: &LoadedRelease,
     call: &str,
     input: &E::Input,
     (exchanges, left_out): Taken,
     result: &Result<E::Output, Failure>,
 ) -> Recording {
-    let mut trace = Recording {
+    let mut recording = Recording {
         handler: release.name().to_owned(),
         release: Some(release.digest),
         call: call.to_owned(),
@@ -94,6 +99,6 @@ pub(super) fn trace<E: Export>(
         },
     };
     // This is the only place that makes a recording of a call, so no recording contains a secret setting.
-    release.terms.secrets.conceal_trace(&mut trace);
-    trace
+    release.terms.secrets.conceal_recording(&mut recording);
+    recording
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::export::{Export, with_export};
-use super::recording::{taken, trace};
+use super::recording::{recording_of, taken};
 use super::release::LoadedRelease;
 use super::{Call, Error, Runtime};
 use crate::interfaces::call::{Function, Script, Source};
@@ -15,19 +15,23 @@ use switchboard_recording::{self as recording, Exchange, Recorder, Recording};
 impl Runtime {
     /// Replays a recorded call on any release, with that release's settings and the recorded answers. The
     /// result is a new recording, which can be compared with the first.
-    pub async fn replay(&self, release: &Arc<LoadedRelease>, trace: &Recording) -> Result<Recording, Error> {
-        if !trace.is_whole() {
+    pub async fn replay(
+        &self,
+        release: &Arc<LoadedRelease>,
+        recording: &Recording,
+    ) -> Result<Recording, Error> {
+        if !recording.is_whole() {
             return Err(Error::of_release(format!(
                 "the recording lacks {} host calls that exceeded its bound; it can be read but not replayed",
-                trace.left_out
+                recording.left_out
             )));
         }
         // Recorded answers do not depend on the caller. A guest that sees principal and connection has them
         // in its input.
-        let call = Call { id: trace.call.as_str().into(), ..Call::new(None) };
-        let source = Source::Replay(Script::new(with_settings_of(release, trace.exchanges.clone())));
-        let (input, bytes_max) = (trace.input.clone(), limits::RECORDING_BYTES_MAX * 2);
-        self.play(release, call, &trace.trigger, input, source, bytes_max).await
+        let call = Call { id: recording.call.as_str().into(), ..Call::new(None) };
+        let source = Source::Replay(Script::new(with_settings_of(release, recording.exchanges.clone())));
+        let (input, bytes_max) = (recording.input.clone(), limits::RECORDING_BYTES_MAX * 2);
+        self.play(release, call, &recording.trigger, input, source, bytes_max).await
     }
 
     /// Runs and records a call with any source of answers. It records up to `bytes_max` bytes of host calls.
@@ -65,7 +69,7 @@ impl Runtime {
         let recorder = Some(Recorder::up_to(bytes_max));
         let (result, state) = self.run::<E>(release, call, source, recorder, input.clone()).await;
         let taken = state.and_then(taken).map_or_else(Default::default, |(_, taken)| taken);
-        trace::<E>(release, &id, &input, taken, &result)
+        recording_of::<E>(release, &id, &input, taken, &result)
     }
 }
 

@@ -26,8 +26,8 @@ fn sandbox() -> Sandbox {
         compiler: Compiler::InProcess,
         data_dir: data.path().to_owned(),
         secret: "a secret of at least thirty-two characters".into(),
-        traces: Some(RecordingSettings {
-            directory: data.path().join("traces"),
+        recordings: Some(RecordingSettings {
+            directory: data.path().join("recordings"),
             calls: RecordedCalls::All,
             one_in: 1,
             bodies: true,
@@ -82,8 +82,8 @@ impl Sandbox {
         failure
     }
 
-    fn traces(&self) -> Vec<Recording> {
-        let directory = self._data.path().join("traces/guest");
+    fn recordings(&self) -> Vec<Recording> {
+        let directory = self._data.path().join("recordings/guest");
         let mut files: Vec<_> =
             std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path()).collect();
         files.sort();
@@ -248,24 +248,24 @@ fn damaged() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_trace_replays_exactly_and_shows_where_another_release_diverges() {
+async fn a_recording_replays_exactly_and_shows_where_another_release_diverges() {
     let sandbox = sandbox();
     let two = sandbox.load(&guests::asks_the_time(2)).await;
     sandbox.tick(&two).await.unwrap();
-    let trace = sandbox.traces().pop().unwrap();
-    assert_eq!(trace.exchanges.len(), 2);
-    assert_eq!(trace.input["due_ms"], 7);
+    let recording = sandbox.recordings().pop().unwrap();
+    assert_eq!(recording.exchanges.len(), 2);
+    assert_eq!(recording.input["due_ms"], 7);
 
-    let again = sandbox.runtime.replay(&two, &trace).await.unwrap();
-    let without_times = |trace: &Recording| {
-        let mut trace = trace.clone();
-        trace.exchanges.iter_mut().for_each(|exchange| exchange.micros = 0);
-        trace.write(redact_secrets)
+    let again = sandbox.runtime.replay(&two, &recording).await.unwrap();
+    let without_times = |recording: &Recording| {
+        let mut recording = recording.clone();
+        recording.exchanges.iter_mut().for_each(|exchange| exchange.micros = 0);
+        recording.write(redact_secrets)
     };
-    assert_eq!(without_times(&again), without_times(&trace));
+    assert_eq!(without_times(&again), without_times(&recording));
 
     let three = sandbox.load(&guests::asks_the_time(3)).await;
-    let other = sandbox.runtime.replay(&three, &trace).await.unwrap();
+    let other = sandbox.runtime.replay(&three, &recording).await.unwrap();
     let Outcome::Failed { kind, detail } = other.outcome else { panic!("{:?}", other.outcome) };
     assert_eq!(kind, "diverged");
     assert!(detail.contains("at host call 2: the recording ends before clock.now-ms"), "{detail}");
@@ -275,9 +275,9 @@ async fn a_trace_replays_exactly_and_shows_where_another_release_diverges() {
 async fn a_failed_call_is_recorded_with_its_failure() {
     let sandbox = sandbox();
     let failure = sandbox.fails(&guests::asks_the_time(11)).await;
-    let trace = sandbox.traces().pop().unwrap();
-    assert_eq!(trace.exchanges.len(), 10);
-    assert_eq!(trace.outcome, Outcome::Failed { kind: "host_calls".into(), detail: failure.detail });
+    let recording = sandbox.recordings().pop().unwrap();
+    assert_eq!(recording.exchanges.len(), 10);
+    assert_eq!(recording.outcome, Outcome::Failed { kind: "host_calls".into(), detail: failure.detail });
 }
 
 fn faulty(at: usize, fault: InjectedFault) -> Source {
@@ -320,14 +320,15 @@ async fn a_call_that_ran_out_of_time_is_replayed_without_waiting() {
     let release = sandbox.load(&guests::asks_the_time(3)).await;
     let late = faulty(1, InjectedFault::Delay(Duration::from_secs(3600)));
     let input = serde_json::json!({ "name": "tick", "node": "node", "due_ms": 7 });
-    let trace = sandbox.runtime.play(&release, Call::new(None), "schedule", input, late, 1000).await.unwrap();
-    assert_eq!(trace.exchanges[1].answer, None);
+    let recording =
+        sandbox.runtime.play(&release, Call::new(None), "schedule", input, late, 1000).await.unwrap();
+    assert_eq!(recording.exchanges[1].answer, None);
     let begun = Instant::now();
-    let again = sandbox.runtime.replay(&release, &trace).await.unwrap();
+    let again = sandbox.runtime.replay(&release, &recording).await.unwrap();
     assert!(
-        switchboard_recording::differences(&trace, &again).is_empty(),
+        switchboard_recording::differences(&recording, &again).is_empty(),
         "{:?} {:?}",
-        trace.outcome,
+        recording.outcome,
         again.outcome
     );
     assert!(begun.elapsed() < Duration::from_millis(400), "it waited for the deadline");
@@ -350,11 +351,11 @@ async fn a_stage_decides_call_by_call() {
     let release = sandbox.load(&guests::asks_the_time(3)).await;
     let input = serde_json::json!({ "name": "tick", "node": "node", "due_ms": 7 });
     let source = Source::Responder(Box::new(Second));
-    let trace =
+    let recording =
         sandbox.runtime.play(&release, Call::new(None), "schedule", input, source, 1000).await.unwrap();
-    let answers: Vec<_> = trace.exchanges.iter().map(|exchange| exchange.answer.clone()).collect();
+    let answers: Vec<_> = recording.exchanges.iter().map(|exchange| exchange.answer.clone()).collect();
     assert_eq!(answers, [Some(5.into()), Some(6.into()), None]);
-    assert!(matches!(trace.outcome, Outcome::Failed { kind, .. } if kind == "trap"));
+    assert!(matches!(recording.outcome, Outcome::Failed { kind, .. } if kind == "trap"));
 }
 
 #[tokio::test]
@@ -362,10 +363,10 @@ async fn what_speaks_wasi_is_recorded_and_replayed_like_the_rest() {
     let sandbox = sandbox();
     let release = sandbox.load(&guests::speaks_wasi()).await;
     sandbox.tick(&release).await.unwrap();
-    let trace = sandbox.traces().pop().unwrap();
-    let asked: Vec<_> = trace.exchanges.iter().map(|exchange| exchange.function.as_str()).collect();
+    let recording = sandbox.recordings().pop().unwrap();
+    let asked: Vec<_> = recording.exchanges.iter().map(|exchange| exchange.function.as_str()).collect();
     assert_eq!(asked, ["wasi.random", "wasi.monotonic-clock"]);
-    let again = sandbox.runtime.replay(&release, &trace).await.unwrap();
-    assert_eq!(again.exchanges[0].answer, trace.exchanges[0].answer);
-    assert_eq!(again.outcome, trace.outcome);
+    let again = sandbox.runtime.replay(&release, &recording).await.unwrap();
+    assert_eq!(again.exchanges[0].answer, recording.exchanges[0].answer);
+    assert_eq!(again.outcome, recording.outcome);
 }

@@ -76,8 +76,12 @@ impl Load for Manifests {
     }
 
     /// Answers like the live call, or with its description if that is `differs`.
-    async fn replay(&self, release: &Arc<Declared>, trace: &Recording) -> Result<Recording, runtime::Error> {
-        let mut again = trace.clone();
+    async fn replay(
+        &self,
+        release: &Arc<Declared>,
+        recording: &Recording,
+    ) -> Result<Recording, runtime::Error> {
+        let mut again = recording.clone();
         if release.manifest.description == "differs" {
             again.outcome = Outcome::Returned("differs".into());
         }

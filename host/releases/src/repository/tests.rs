@@ -186,7 +186,7 @@ async fn a_canary_that_was_taken_back_leaves_its_report_and_does_not_count_as_ru
         assert_eq!(repository.running().await.unwrap(), [running("echo", first, 3)]);
         assert_eq!(repository.previous("echo").await.unwrap(), None);
         let history = repository.history(Some("echo")).await.unwrap();
-        assert_eq!((history[0].action.as_str(), history[0].traced), ("withdraw", true));
+        assert_eq!((history[0].action.as_str(), history[0].has_recording), ("withdraw", true));
         assert_eq!(history[0].report.as_ref().unwrap()["cause"], "it traps");
         assert_eq!(history[1].percent, Some(10));
         assert_eq!(repository.recording(generation).await.unwrap().as_deref(), Some("a recording"));

@@ -85,8 +85,9 @@ impl<L: Load> Admin<L> {
             Endpoint::FirstFailure(generation) => {
                 let none = || Code::NotFound.problem("no recording is stored for this generation");
                 let generation = generation.parse().map_err(|_| none())?;
-                let trace = repository.recording(generation).await.map_err(unavailable)?.ok_or_else(none)?;
-                Ok(http::answer(200, "text/plain; charset=utf-8", trace, &request.id))
+                let recording =
+                    repository.recording(generation).await.map_err(unavailable)?.ok_or_else(none)?;
+                Ok(http::answer(200, "text/plain; charset=utf-8", recording, &request.id))
             }
             Endpoint::Consumers => self.consumers(&request).await,
             Endpoint::Events => self.failed_events(&request).await,

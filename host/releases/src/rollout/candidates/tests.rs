@@ -49,7 +49,7 @@ fn call_of(caller: Caller<'_>, release: &Declared, ending: Ending) {
     }
 }
 
-fn trace(id: &str) -> Recording {
+fn recording(id: &str) -> Recording {
     let exchange = Exchange {
         function: "clock.now-ms".into(),
         unordered: false,
@@ -202,7 +202,7 @@ async fn a_canary_that_traps_on_one_node_is_taken_back_on_all_with_a_report() {
         let bad = there.canary.as_ref().unwrap();
         let release = bad.candidate.release.clone();
         assert_eq!(release.observer().with(|observer| observer.wants("c1")), Some(true));
-        release.observer().with(|observer| observer.recorded(trace("c1"), true));
+        release.observer().with(|observer| observer.recorded(recording("c1"), true));
         assert_eq!(release.observer().with(|observer| observer.wants("c2")), Some(false), "one is enough");
 
         (0..40).for_each(|_| call(&there.running, Ending::Answered));
@@ -230,7 +230,7 @@ async fn a_canary_that_traps_on_one_node_is_taken_back_on_all_with_a_report() {
         assert_eq!(report["over"], "failures");
         assert_eq!(report["node"], nodes[1].rollout.node.to_string());
         let kept = repository.recording(last.generation).await.unwrap().unwrap();
-        assert_eq!(Recording::parse(&kept).unwrap(), trace("c1"));
+        assert_eq!(Recording::parse(&kept).unwrap(), recording("c1"));
         for node in nodes {
             node.stop().await;
         }
@@ -258,7 +258,7 @@ async fn a_shadow_is_shown_a_sample_and_what_differs_is_written_down() {
                 let id = format!("call {n} {call}");
                 let wants = || running.observer().with(|observer| observer.wants(&id)) == Some(true);
                 if wants() {
-                    running.observer().with(|observer| observer.recorded(trace(&id), false));
+                    running.observer().with(|observer| observer.recorded(recording(&id), false));
                     shown[n] += 1;
                     tokio::task::yield_now().await;
                 }
