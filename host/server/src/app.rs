@@ -109,8 +109,8 @@ impl App {
         );
         let tls = Tls::of(&config).map_err(of("tls"))?;
         let tickets = Tickets::new(redis.clone());
-        let (calls, connections) = (triggers.clone(), Arc::new(hub.clone()));
-        let gateway = Gateway::new(&config, node, auth.clone(), tickets, tls.clone(), calls, connections);
+        let gateway =
+            Gateway::new(&config, node, auth.clone(), tickets, tls.clone(), triggers.clone(), hub.clone());
         let rollout = Arc::new(Rollout::new(
             node,
             config.clone(),
@@ -157,7 +157,7 @@ impl App {
             hub: hub.clone(),
             redis,
             revocations,
-            handlers: triggers,
+            calls: triggers,
             metrics,
             deploys: Semaphore::new(limits::DEPLOY_REQUESTS_MAX),
         };

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod calls;
 mod error;
 pub mod gateway;
 pub mod revocations;

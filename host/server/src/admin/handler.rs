@@ -3,7 +3,7 @@
 //! have.
 
 use super::{Admin, AdminRequest};
-use crate::triggers::HttpIn;
+use crate::calls::HttpIn;
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_releases::Load;
@@ -11,7 +11,7 @@ use switchboard_releases::Load;
 impl<L: Load> Admin<L> {
     pub(super) async fn ask_handler(&self, request: AdminRequest) -> Result<Answer, Problem> {
         let id = request.id.clone();
-        let response = self.handlers.ask(request.for_handler().await?).await?;
+        let response = self.calls.operator(request.for_handler().await?).await?;
         // The runtime has checked status and size.
         Ok(http::answer(response.status, "application/json", response.body, &id))
     }

@@ -21,7 +21,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Request, Uri};
@@ -30,9 +29,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::calls::OperatorCalls;
 use crate::revocations::Revocations;
-use crate::triggers::{HttpIn, Triggers};
-use switchboard_contract::http::Response;
 use switchboard_contract::types::Problem;
 use switchboard_core::config::Config;
 use switchboard_core::ids::RequestId;
@@ -67,23 +65,12 @@ pub struct Admin<L: Load = Arc<Runtime>> {
     pub hub: Hub,
     pub redis: Redis,
     /// The routes of the application for operators.
-    pub handlers: Arc<dyn Handlers>,
+    pub calls: Arc<dyn OperatorCalls>,
     pub revocations: Revocations,
     pub metrics: Metrics,
     pub readiness: Readiness,
     /// At most `limits::DEPLOY_REQUESTS_MAX`, because each deploy holds a whole file in memory.
     pub deploys: Semaphore,
-}
-
-/// The routes that handlers bind under `/admin/v1/`.
-pub trait Handlers: Send + Sync {
-    fn ask(&self, request: HttpIn) -> BoxFuture<'_, Result<Response, Problem>>;
-}
-
-impl Handlers for Triggers {
-    fn ask(&self, request: HttpIn) -> BoxFuture<'_, Result<Response, Problem>> {
-        Box::pin(self.operator(request))
-    }
 }
 
 /// A request whose path, method and operator are known.

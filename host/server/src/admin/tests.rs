@@ -6,6 +6,7 @@ mod operators;
 use std::convert::Infallible;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
 use hyper::Response;
 use hyper::client::conn::http1::handshake;
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::calls::HttpIn;
 use switchboard_core::config::Config;
 use switchboard_core::ids::{ConnectionId, Digest, NodeId, UserId};
 use switchboard_core::shutdown::Shutdown;
@@ -54,8 +56,11 @@ struct Echo {
     may_end: Notify,
 }
 
-impl Handlers for Echo {
-    fn ask(&self, request: HttpIn) -> BoxFuture<'_, Result<switchboard_contract::http::Response, Problem>> {
+impl OperatorCalls for Echo {
+    fn operator(
+        &self,
+        request: HttpIn,
+    ) -> BoxFuture<'_, Result<switchboard_contract::http::Response, Problem>> {
         Box::pin(async move {
             match (&*request.method, &*request.path) {
                 ("POST", "/admin/v1/echo") => {}
@@ -106,7 +111,7 @@ impl Host {
             outbox: Outbox::new(pool.clone()),
             hub: hub.clone(),
             redis,
-            handlers: echo.clone(),
+            calls: echo.clone(),
             revocations: Revocations::start(
                 revocations::Revocations::new(pool.clone()),
                 Epochs::new(pool),

@@ -15,10 +15,9 @@ use tokio::time::{Sleep, timeout};
 use tracing::debug;
 
 use super::Gateway;
-use super::backend::Connections;
 use super::permits::UserPermit;
 use super::socket::{Next, Socket};
-use crate::triggers::FrameIn;
+use crate::calls::FrameIn;
 use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::Reply;
 use switchboard_contract::types::{Problem, Push};
@@ -26,7 +25,7 @@ use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_core::limits::{CLOSE_WAIT, CONNECTION_TIMER_MAX};
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_core::timestamp;
-use switchboard_fanout::{ConnectionInfo, Outlet};
+use switchboard_fanout::{ConnectionInfo, Hub, Outlet};
 use switchboard_http::http_server::slots::Held;
 use switchboard_http::http_server::{Slot, Stalled};
 use switchboard_protocol::session::{Action, Credentials, Input, Session, Stage};
@@ -106,12 +105,12 @@ struct Connection {
 /// The registration in the hub. It ends also when the connection's task panics.
 struct Joined {
     outlet: Arc<Outlet>,
-    connections: Arc<dyn Connections>,
+    hub: Hub,
 }
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        self.connections.close_connection(self.outlet.info().connection);
+        self.hub.close_connection(self.outlet.info().connection);
     }
 }
 
@@ -358,11 +357,10 @@ impl Connection {
             user_agent: user_agent.flatten(),
             remote: remote.map(|remote: SocketAddr| remote.ip().to_string()).unwrap_or_default(),
         };
-        let (calls, connections, connection) =
-            (self.gateway.calls.clone(), self.gateway.connections.clone(), self.id);
+        let (calls, hub, connection) = (self.gateway.calls.clone(), self.gateway.hub.clone(), self.id);
         let request_id = self.requests.handshake.clone();
         self.work = Some(Box::pin(async move {
-            let joined = Joined { outlet: connections.open_connection(info).await, connections };
+            let joined = Joined { outlet: hub.open_connection(info).await, hub };
             let pushes = calls.opened(connection, opened, request_id).await;
             Done::Opened { joined, pushes }
         }));
@@ -422,16 +420,16 @@ impl Connection {
 
     /// Sends the reply first, then opens its subscriptions.
     fn answer(&self, id: Option<&FrameId>, answer: Result<Option<Reply>, Problem>) {
-        let Some(Joined { outlet, connections }) = &self.joined else { return };
+        let Some(Joined { outlet, hub }) = &self.joined else { return };
         match answer {
-            Ok(None) => connections.open_gates(self.id, &[]),
+            Ok(None) => hub.open_gates(self.id, &[]),
             Ok(Some(Reply { frame_type, payload, subscriptions })) => {
                 outlet.push_reply(frames::reply(&frame_type, id, &payload));
-                connections.open_gates(self.id, &subscriptions);
+                hub.open_gates(self.id, &subscriptions);
             }
             Err(problem) => {
                 outlet.push_reply(encode_text(&frames::error(id, &problem)));
-                connections.undo_gates(self.id);
+                hub.undo_gates(self.id);
             }
         }
     }

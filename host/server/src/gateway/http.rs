@@ -21,7 +21,7 @@ use super::bearer::bearer;
 use super::listener::Remote;
 use super::refusal::{Refusal, method_not_allowed};
 use super::{Gateway, websocket};
-use crate::triggers::{HttpIn, Reach};
+use crate::calls::{HttpIn, Reach};
 use switchboard_contract::http as contract;
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::RequestId;

@@ -1,8 +1,7 @@
 //! The gateway for clients: HTTP/1.1 and WebSockets on one listener. It knows tokens, bounds and bytes. The
-//! handlers decide what a request or a frame means, behind the traits in `backend`.
+//! handlers decide what a request or a frame means, behind [`ClientCalls`].
 
 pub mod auth;
-mod backend;
 mod bearer;
 mod connection;
 mod http;
@@ -21,8 +20,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use crate::calls::ClientCalls;
 use auth::Auth;
-pub use backend::{ClientCalls, Connections};
 use meters::Meters;
 use origins::Origins;
 use permits::ConnectionLimits;
@@ -30,6 +29,7 @@ use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
 use switchboard_core::limits::HTTP_CONNECTIONS_MAX;
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_fanout::Hub;
 use switchboard_http::http_server::Slots;
 use switchboard_protocol::session;
 pub use tickets::Tickets;
@@ -39,7 +39,7 @@ pub use tls::Tls;
 pub struct Gateway {
     node: NodeId,
     calls: Arc<dyn ClientCalls>,
-    connections: Arc<dyn Connections>,
+    hub: Hub,
     auth: Arc<Auth>,
     tickets: Tickets,
     limits: Arc<ConnectionLimits>,
@@ -64,12 +64,12 @@ impl Gateway {
         tickets: Tickets,
         tls: Option<Arc<Tls>>,
         calls: Arc<dyn ClientCalls>,
-        connections: Arc<dyn Connections>,
+        hub: Hub,
     ) -> Arc<Self> {
         Arc::new(Self {
             node,
             calls,
-            connections,
+            hub,
             auth,
             tickets,
             limits: ConnectionLimits::new(config.connections_max, config.connections_per_user_max),

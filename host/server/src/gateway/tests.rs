@@ -1,5 +1,5 @@
-//! Tests of the gateway from outside: real sockets, fastwebsockets as the client, and a backend with a few
-//! small handlers.
+//! Tests of the gateway from outside: real sockets, fastwebsockets as the client, a hub on the test's Redis,
+//! and a few small handlers.
 
 mod backend;
 mod frames;

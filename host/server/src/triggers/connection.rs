@@ -10,18 +10,21 @@ use super::admission::admit;
 use super::state::Triggers;
 use switchboard_contract::connection::{Closed, Opened, Page};
 use switchboard_contract::types::Push;
-use switchboard_core::ids::{ConnectionId, RequestId, UserId};
+use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::Missing;
 use switchboard_runtime::{Call, Export, Failure, Kind, LoadedRelease, export};
 
 impl Triggers {
-    /// Calls the `open` handlers of a new connection, and returns the pushes that the client gets first. A
-    /// handler that fails adds no pushes. This waits for an admission slot up to [`limits::OPENING_WAIT`]:
-    /// when many clients connect at once, their handlers must not use all call slots. `request` is the id of
-    /// the connection's handshake.
-    pub async fn opened(&self, connection: ConnectionId, opened: Opened, request: RequestId) -> Vec<Push> {
+    /// A handler that fails adds no pushes. This waits for an admission slot up to [`limits::OPENING_WAIT`]:
+    /// when many clients connect at once, their handlers must not use all call slots.
+    pub(super) async fn call_open_handlers(
+        &self,
+        connection: ConnectionId,
+        opened: Opened,
+        request: RequestId,
+    ) -> Vec<Push> {
         let mut pushes = Vec::new();
         let opened = Arc::new(opened);
         let Some(_permit) = admit(&self.admission.openings, limits::OPENING_WAIT).await else {
@@ -52,9 +55,14 @@ impl Triggers {
         pushes
     }
 
-    /// Calls the `close` handlers of a connection. This waits for an admission slot: when many connections
-    /// close at once, their handlers are not all called at once.
-    pub async fn closed(&self, connection: ConnectionId, closed: Closed, request: RequestId) {
+    /// This waits for an admission slot: when many connections close at once, their handlers are not all
+    /// called at once.
+    pub(super) async fn call_close_handlers(
+        &self,
+        connection: ConnectionId,
+        closed: Closed,
+        request: RequestId,
+    ) {
         self.touches.forget(connection);
         let closed = Arc::new(closed);
         let Ok(_permit) = self.admission.closings.acquire().await else { return };
@@ -63,11 +71,6 @@ impl Triggers {
             let call = Call { request: Some(request.clone()), ..Call::new(None) };
             self.call_with_retries::<export::Closed>(&release, call, closed.clone()).await;
         }
-    }
-
-    /// Adds a connection to the next report of touched connections, which has at most one entry for each.
-    pub fn touch(&self, connection: ConnectionId, user: &UserId, active: bool) {
-        self.touches.add(connection, user, active);
     }
 
     /// Calls an export. A call that found no slot had no effect, and no client repeats it, so this tries

@@ -4,23 +4,14 @@
 use std::sync::Arc;
 
 use super::state::Triggers;
+use crate::calls::FrameIn;
 use switchboard_contract::frame::{Reply, Request};
-use switchboard_contract::types::{Principal, Problem};
-use switchboard_core::ids::{ConnectionId, RequestId};
+use switchboard_contract::types::Problem;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_runtime::{Call, export};
 
-/// A frame from the gateway. Its envelope is parsed, and its caller has signed in.
-pub struct FrameIn<'a> {
-    pub id: &'a RequestId,
-    pub frame_type: &'a str,
-    pub payload: String,
-    pub caller: &'a Principal,
-    pub connection: ConnectionId,
-}
-
 impl Triggers {
-    pub async fn frame(&self, frame: FrameIn<'_>) -> Result<Option<Reply>, Problem> {
+    pub(super) async fn answer_frame(&self, frame: FrameIn<'_>) -> Result<Option<Reply>, Problem> {
         let FrameIn { id, frame_type, payload, caller, connection } = frame;
         let bindings = self.registry.current();
         let Some(route) = bindings.frame(frame_type) else {

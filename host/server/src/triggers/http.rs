@@ -3,42 +3,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::state::Triggers;
+use crate::calls::{HttpIn, Reach};
 use switchboard_contract::http::{Request, Response};
-use switchboard_contract::types::{Principal, Problem};
-use switchboard_core::ids::RequestId;
+use switchboard_contract::types::Problem;
 use switchboard_core::manifest::OPERATORS;
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::registry::Found;
 use switchboard_runtime::{Call, export};
 
-/// A request from the gateway. Its size is checked, its caller is verified, and its query is decoded.
-pub struct HttpIn {
-    pub id: RequestId,
-    pub method: String,
-    /// Still percent-encoded, so that an encoded slash stays inside its segment.
-    pub path: String,
-    pub query: Vec<(String, String)>,
-    /// Lower-case names, without credentials.
-    pub headers: Vec<(String, String)>,
-    pub body: Bytes,
-    pub caller: Option<Principal>,
-}
-
-/// Whether a handler answers a request; known before the body is read and the token checked.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Reach {
-    Bound { public: bool },
-    MethodNotAllowed { allow: Vec<String> },
-    Nothing,
-}
-
 impl Triggers {
-    /// Returns whether a handler answers a client's request.
-    pub fn reach(&self, method: &str, path: &str) -> Reach {
+    pub(super) fn client_reach(&self, method: &str, path: &str) -> Reach {
         if is_for_operators(path) {
             return Reach::Nothing;
         }
@@ -51,13 +27,11 @@ impl Triggers {
         }
     }
 
-    /// Answers a client's request.
-    pub async fn http(&self, request: HttpIn) -> Result<Response, Problem> {
+    pub(super) async fn answer_client(&self, request: HttpIn) -> Result<Response, Problem> {
         if is_for_operators(&request.path) { Err(nothing()) } else { self.answer(request).await }
     }
 
-    /// Answers an operator's request. The admin listener has checked the operator's token.
-    pub async fn operator(&self, request: HttpIn) -> Result<Response, Problem> {
+    pub(super) async fn answer_operator(&self, request: HttpIn) -> Result<Response, Problem> {
         if is_for_operators(&request.path) { self.answer(request).await } else { Err(nothing()) }
     }
 

@@ -1,6 +1,6 @@
 //! Triggers: what starts calls into handlers. A trigger finds the handler that a manifest binds, pins the
 //! release for this caller, and calls it. `gateway` knows no WebAssembly and `runtime` no HTTP; the triggers
-//! join the two.
+//! join the two. They implement what the listeners ask for (`crate::calls`).
 
 mod admission;
 mod connection;
@@ -8,6 +8,7 @@ mod epochs;
 mod event;
 mod frame;
 mod http;
+mod listeners;
 mod schedule;
 mod state;
 mod touches;
@@ -16,8 +17,6 @@ use std::sync::Arc;
 
 use switchboard_core::shutdown::ShutdownGuard;
 
-pub use frame::FrameIn;
-pub use http::{HttpIn, Reach};
 pub use state::Triggers;
 
 impl Triggers {

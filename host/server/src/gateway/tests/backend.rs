@@ -1,4 +1,4 @@
-//! A backend with a few small handlers, and a client for tests.
+//! A gateway with a hub on the test's Redis and a few small handlers, and a client for tests.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,22 +19,24 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
+use crate::calls::{ClientCalls, FrameIn, HttpIn, Reach};
 use crate::gateway::auth::Auth;
-use crate::gateway::{ClientCalls, Connections, Gateway, Tickets};
-use crate::triggers::{FrameIn, HttpIn, Reach};
+use crate::gateway::{Gateway, Tickets};
+use switchboard_contract::channels::Target;
 use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::{Reply, Subscription};
 use switchboard_contract::http as contract;
 use switchboard_contract::types::{Problem, Push};
 use switchboard_core::config::Config;
-use switchboard_core::ids::{ConnectionId, NodeId, RequestId, UserId};
+use switchboard_core::ids::{Address, ConnectionId, NodeId, RequestId, UserId};
 use switchboard_core::shutdown::Shutdown;
 use switchboard_core::timestamp;
-use switchboard_fanout::{ConnectionInfo, Outlet};
+use switchboard_fanout::{Hub, Wakes};
 use switchboard_http::http_server::bind;
+use switchboard_protocol::wire::close::Close;
 use switchboard_protocol::wire::problem::Code;
-use switchboard_protocol::wire::websocket::encode_text;
 use switchboard_redis::{Keyspace, Redis};
+use switchboard_telemetry::Tracer;
 
 pub(super) const SECRET: &str = "a secret of the tests";
 /// The time-out of every step. No step takes long, so a longer one hangs.
@@ -46,10 +48,8 @@ pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
 
 #[derive(Default)]
 pub(super) struct Rooms {
-    pub outlets: Mutex<HashMap<String, Arc<Outlet>>>,
+    pub connections: Mutex<HashMap<String, ConnectionId>>,
     pub touches: Mutex<Vec<(String, bool)>>,
-    /// The number of subscriptions that each call kept; None when it failed.
-    pub kept: Mutex<Vec<Option<usize>>>,
     /// A `slow` frame and `/slow` wait for a permit.
     pub gate: Gate,
 }
@@ -64,7 +64,7 @@ impl Default for Gate {
 
 struct Handlers {
     rooms: Arc<Rooms>,
-    drained: mpsc::UnboundedSender<ConnectionId>,
+    hub: Hub,
     /// The events of connections, in order.
     events: mpsc::UnboundedSender<ConnectionEvent>,
 }
@@ -73,7 +73,6 @@ struct Handlers {
 pub(super) enum ConnectionEvent {
     Opened { user: String, user_agent: Option<String>, remote: String },
     Called(String),
-    Left,
     Closed { user: String, code: u16 },
 }
 
@@ -115,10 +114,13 @@ impl ClientCalls for Handlers {
         })
     }
 
-    fn opened(&self, _: ConnectionId, opened: Opened, _: RequestId) -> BoxFuture<'_, Vec<Push>> {
+    fn opened(&self, connection: ConnectionId, opened: Opened, _: RequestId) -> BoxFuture<'_, Vec<Push>> {
         let Opened { caller, user_agent, remote, .. } = opened;
+        self.rooms.connections.lock().unwrap().insert(caller.user_id.clone(), connection);
         self.events.send(ConnectionEvent::Opened { user: caller.user_id, user_agent, remote }).unwrap();
-        Box::pin(async {
+        Box::pin(async move {
+            // `auth.success` and the pushes of this handler must come before this push.
+            self.hub.send(connection, r#"{"type":"early.push","payload":{}}"#).await.unwrap();
             vec![Push {
                 frame: r#"{"type":"message.new","payload":{"late":true}}"#.to_owned(),
                 position: None,
@@ -126,19 +128,22 @@ impl ClientCalls for Handlers {
         })
     }
 
+    /// Every frame subscribes to an address with the name of its type; only a reply confirms it.
     fn frame<'a>(&'a self, frame: FrameIn<'a>) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
-        let FrameIn { frame_type, payload, .. } = frame;
+        let FrameIn { frame_type, payload, connection, .. } = frame;
         self.events.send(ConnectionEvent::Called(frame_type.to_owned())).unwrap();
-        let reply = |payload: &str| Reply {
-            frame_type: "echoed".to_owned(),
-            payload: payload.to_owned(),
-            subscriptions: vec![Subscription {
-                address: "conv:1".to_owned(),
-                after: Vec::new(),
-                missed: false,
-            }],
-        };
+        let address = Address::parse(&format!("frame:{frame_type}")).unwrap();
         Box::pin(async move {
+            let reply = |payload: &str| Reply {
+                frame_type: "echoed".to_owned(),
+                payload: payload.to_owned(),
+                subscriptions: vec![Subscription {
+                    address: address.to_string(),
+                    after: Vec::new(),
+                    missed: false,
+                }],
+            };
+            self.hub.gate(connection, std::slice::from_ref(&address)).await.unwrap();
             match frame_type {
                 "echo" => Ok(Some(reply(&payload))),
                 "slow" => {
@@ -152,7 +157,10 @@ impl ClientCalls for Handlers {
         })
     }
 
-    fn closed(&self, _: ConnectionId, closed: Closed, _: RequestId) -> BoxFuture<'_, ()> {
+    fn closed(&self, connection: ConnectionId, closed: Closed, _: RequestId) -> BoxFuture<'_, ()> {
+        let is_in_hub = self.hub.connections().iter().any(|(id, _)| *id == connection);
+        assert!(!is_in_hub, "the handlers are notified after the connection has left the hub");
+        // At the end of a test there is no receiver any more.
         let _ = self.events.send(ConnectionEvent::Closed { user: closed.user_id, code: closed.code });
         Box::pin(async {})
     }
@@ -162,38 +170,14 @@ impl ClientCalls for Handlers {
     }
 }
 
-impl Connections for Handlers {
-    fn open_connection(&self, info: ConnectionInfo) -> BoxFuture<'_, Arc<Outlet>> {
-        let user = info.user.to_string();
-        let outlet = Arc::new(Outlet::new(info, self.drained.clone()));
-        self.rooms.outlets.lock().unwrap().insert(user, outlet.clone());
-        // `auth.success` and the pushes of the connection handlers must come before this push.
-        outlet.push_reply(encode_text(r#"{"type":"early.push","payload":{}}"#));
-        Box::pin(async { outlet })
-    }
-
-    fn close_connection(&self, _: ConnectionId) {
-        // At the end of a test there is no receiver any more.
-        let _ = self.events.send(ConnectionEvent::Left);
-    }
-
-    fn open_gates(&self, _: ConnectionId, subscriptions: &[Subscription]) {
-        self.rooms.kept.lock().unwrap().push(Some(subscriptions.len()));
-    }
-
-    fn undo_gates(&self, _: ConnectionId) {
-        self.rooms.kept.lock().unwrap().push(None);
-    }
-}
-
 /// A running gateway.
 pub(super) struct TestGateway {
     pub address: SocketAddr,
     pub rooms: Arc<Rooms>,
+    pub hub: Hub,
     pub gateway: Arc<Gateway>,
     pub shutdown: Option<Shutdown>,
     events: mpsc::UnboundedReceiver<ConnectionEvent>,
-    _drained: mpsc::UnboundedReceiver<ConnectionId>,
 }
 
 impl TestGateway {
@@ -202,25 +186,23 @@ impl TestGateway {
     }
 
     pub(super) async fn open_with(config: Config) -> Self {
-        let config = Config {
-            jwt_secret: Some(SECRET.to_owned()),
-            // No server listens there, unless a test sets another URL.
-            redis_url: config.redis_url.clone().or(Some("redis://127.0.0.1:1".to_owned())),
-            ..config
-        };
-        let (drained, kept) = mpsc::unbounded_channel();
+        let redis_url = config.redis_url.unwrap_or_else(|| {
+            std::env::var("SWITCHBOARD_TEST_REDIS_URL")
+                .expect("SWITCHBOARD_TEST_REDIS_URL names a Redis that these tests may write to")
+        });
+        let config = Config { jwt_secret: Some(SECRET.to_owned()), redis_url: Some(redis_url), ..config };
         let (sender, events) = mpsc::unbounded_channel();
-        let rooms = Arc::new(Rooms::default());
-        let handlers = Arc::new(Handlers { rooms: rooms.clone(), drained, events: sender });
+        let (node, rooms) = (NodeId::random(), Arc::new(Rooms::default()));
+        let redis = Redis::connect(&config, Keyspace::bare()).unwrap();
+        let hub = Hub::start(&redis, &node.to_string(), node, Wakes::default(), Tracer::default());
+        let handlers = Arc::new(Handlers { rooms: rooms.clone(), hub: hub.clone(), events: sender });
         let auth = Arc::new(Auth::new(&config, Arc::default()).unwrap());
-        let tickets = Tickets::new(Redis::connect(&config, Keyspace::bare()).unwrap());
-        let gateway =
-            Gateway::new(&config, NodeId::random(), auth, tickets, None, handlers.clone(), handlers);
+        let gateway = Gateway::new(&config, node, auth, Tickets::new(redis), None, handlers, hub.clone());
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         tokio::spawn(gateway.clone().serve(listener, shutdown.guard()));
-        Self { address, rooms, gateway, shutdown: Some(shutdown), events, _drained: kept }
+        Self { address, rooms, hub, gateway, shutdown: Some(shutdown), events }
     }
 
     pub(super) async fn next_event(&mut self) -> ConnectionEvent {
@@ -231,8 +213,19 @@ impl TestGateway {
         self.events.try_recv()
     }
 
-    pub(super) fn outlet(&self, user: &str) -> Arc<Outlet> {
-        self.rooms.outlets.lock().unwrap()[user].clone()
+    fn connection_of(&self, user: &str) -> ConnectionId {
+        self.rooms.connections.lock().unwrap()[user]
+    }
+
+    /// Sends a frame to the connection of this user through the hub.
+    pub(super) async fn push(&self, user: &str, frame: &str) {
+        self.hub.send(self.connection_of(user), frame).await.unwrap();
+    }
+
+    /// Closes the connection of this user as an operator does.
+    pub(super) async fn disconnect(&self, user: &str) {
+        let target = Target::Connection(self.connection_of(user).to_string());
+        self.hub.disconnect(&target, &Close::DISCONNECTED).await.unwrap();
     }
 
     /// A client that signed in with a header and has received `auth.success`.

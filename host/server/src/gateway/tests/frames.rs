@@ -1,14 +1,15 @@
 //! One connection: order, answers, pushes, bounds and closes.
 
+use std::time::Duration;
+
 use fastwebsockets::{Frame, OpCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::backend::{ConnectionEvent, TestGateway, token, within};
 use switchboard_core::config::Config;
-use switchboard_core::limits::{FRAME_BYTES_MAX, QUEUE_BYTES_MAX};
-use switchboard_protocol::wire::close::Close;
-use switchboard_protocol::wire::websocket::encode_text;
+use switchboard_core::limits::{FRAME_BYTES_MAX, QUEUE_BYTES_HARD, QUEUE_BYTES_MAX};
 
 #[tokio::test]
 async fn every_frame_gets_the_answer_it_asked_for() {
@@ -34,7 +35,8 @@ async fn every_frame_gets_the_answer_it_asked_for() {
     }
     ana.send(r#"{"type":"ping","id":2}"#).await;
     ana.expect("pong").await;
-    assert_eq!(*server.rooms.kept.lock().unwrap(), [Some(1), None, None, Some(0)]);
+    // Her own address, and the one that the reply to `echo` confirmed.
+    assert_eq!(server.hub.addresses(), 2);
     let touches = server.rooms.touches.lock().unwrap();
     assert!(touches.contains(&("ana".into(), true)) && touches.contains(&("ana".into(), false)));
 }
@@ -48,7 +50,7 @@ async fn frames_wait_for_the_call_before_them_and_pushes_do_not() {
         ana.send(&format!(r#"{{"type":"echo","id":{id}}}"#)).await;
     }
     assert_eq!(server.next_event().await, ConnectionEvent::Called("slow".into()));
-    server.outlet("ana").push_reply(encode_text(r#"{"type":"message.new","payload":{}}"#));
+    server.push("ana", r#"{"type":"message.new","payload":{}}"#).await;
     ana.expect("message.new").await;
     server.rooms.gate.0.add_permits(1);
     for id in 1..30 {
@@ -88,7 +90,6 @@ async fn a_few_bad_frames_are_answered_and_too_many_end_it() {
         assert_eq!(ana.expect("error").await["payload"]["code"], "malformed");
     }
     ana.expect_close(4002).await;
-    assert_eq!(server.next_event().await, ConnectionEvent::Left);
     assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4002 });
 }
 
@@ -99,7 +100,6 @@ async fn text_that_is_not_utf8_closes_with_1007() {
     let not_utf8 = Frame::new(false, OpCode::Text, None, b"{\xff".as_slice().into());
     ana.socket.write_frame(not_utf8).await.unwrap();
     ana.expect_close(1007).await;
-    assert_eq!(server.next_event().await, ConnectionEvent::Left);
     assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 1007 });
 }
 
@@ -107,11 +107,10 @@ async fn text_that_is_not_utf8_closes_with_1007() {
 async fn a_connection_ends_with_the_code_of_whoever_ended_it() {
     let mut server = TestGateway::open().await;
     let mut ana = server.client("ana").await;
-    server.outlet("ana").push_reply(encode_text(r#"{"type":"last.words","payload":{}}"#));
-    server.outlet("ana").close(Close::DISCONNECTED);
+    server.push("ana", r#"{"type":"last.words","payload":{}}"#).await;
+    server.disconnect("ana").await;
     ana.expect("last.words").await;
     ana.expect_close(4003).await;
-    assert_eq!(server.next_event().await, ConnectionEvent::Left);
     assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4003 });
 
     let mut bo = server.client("bo").await;
@@ -119,7 +118,6 @@ async fn a_connection_ends_with_the_code_of_whoever_ended_it() {
     bo.socket.write_frame(Frame::close(1001, b"bye")).await.unwrap();
     bo.expect_close(1001).await;
     assert_eq!(server.next_event().await, ConnectionEvent::Called("silent".into()));
-    assert_eq!(server.next_event().await, ConnectionEvent::Left);
     assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "bo".into(), code: 1001 });
 }
 
@@ -129,12 +127,11 @@ async fn a_call_outlives_the_connection_that_asked_for_it() {
     let mut ana = server.client("ana").await;
     ana.send(r#"{"type":"slow","id":1}"#).await;
     assert_eq!(server.next_event().await, ConnectionEvent::Called("slow".into()));
-    server.outlet("ana").close(Close::DISCONNECTED);
+    server.disconnect("ana").await;
     ana.expect_close(4003).await;
     drop(ana);
     assert_eq!(server.gateway.connections(), 1);
     server.rooms.gate.0.add_permits(1);
-    assert_eq!(server.next_event().await, ConnectionEvent::Left);
     assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4003 });
 }
 
@@ -142,23 +139,17 @@ async fn a_call_outlives_the_connection_that_asked_for_it() {
 async fn a_reader_that_reads_slowly_gets_everything_in_order() {
     let mut server = TestGateway::open().await;
     let mut ana = server.client("ana").await;
-    let outlet = server.outlet("ana");
     let filler = "x".repeat(4000);
-    let mut pushed = 0u64;
+    let (mut pushed, mut received) = (0, 0);
     // More than the buffers of both sockets hold, as fast as the queue takes it.
-    let mut received = 0;
+    let unread_max = QUEUE_BYTES_HARD / (filler.len() + 100);
     while received < 3000 {
-        while pushed < 3000 && !outlet.is_full() {
-            outlet.push_reply(encode_text(&format!(
-                r#"{{"type":"n","payload":{{"n":{pushed},"x":"{filler}"}}}}"#
-            )));
+        if pushed < 3000 && pushed - received < unread_max {
+            server.push("ana", &format!(r#"{{"type":"n","payload":{{"n":{pushed},"x":"{filler}"}}}}"#)).await;
             pushed += 1;
-        }
-        if outlet.is_full() || pushed == 3000 {
+        } else {
             assert_eq!(ana.expect("n").await["payload"]["n"], received);
             received += 1;
-        } else {
-            tokio::task::yield_now().await;
         }
     }
 }
@@ -167,45 +158,44 @@ async fn a_reader_that_reads_slowly_gets_everything_in_order() {
 async fn a_reader_that_reads_nothing_is_closed_and_costs_a_bounded_queue() {
     let mut server = TestGateway::open().await;
     let ana = server.client("ana").await;
-    let outlet = server.outlet("ana");
     let frame = format!(r#"{{"type":"n","payload":"{}"}}"#, "x".repeat(60_000));
     within(async {
         // Part of it is in the kernels' buffers by then.
         loop {
             for _ in 0..2 * QUEUE_BYTES_MAX / frame.len() + 2 {
-                outlet.push_reply(encode_text(&frame));
+                server.push("ana", &frame).await;
             }
             tokio::task::yield_now().await;
             if let Ok(event) = server.try_next_event() {
-                assert_eq!(event, ConnectionEvent::Left);
+                assert_eq!(event, ConnectionEvent::Closed { user: "ana".into(), code: 4008 });
                 break;
             }
         }
     })
     .await;
-    assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4008 });
     drop(ana);
 }
 
 #[tokio::test]
 async fn a_reader_that_reads_nothing_can_be_sent_away() {
-    let mut server = TestGateway::open().await;
-    let ana = server.client("ana").await;
-    let outlet = server.outlet("ana");
-    let frame = format!(r#"{{"type":"n","payload":"{}"}}"#, "x".repeat(60_000));
-    let mut pushed = 0;
-    within(async {
-        while !outlet.is_full() {
-            outlet.push_reply(encode_text(&frame));
-            pushed += frame.len();
-            tokio::task::yield_now().await;
-        }
+    let config = Config { frames_per_second: 1 << 30, frames_burst: 1 << 30, ..Config::default() };
+    let mut server = TestGateway::open_with(config).await;
+    let mut ana = server.client("ana").await;
+    let frame = format!(r#"{{"type":"echo","payload":"{}"}}"#, "x".repeat(60_000));
+    // The gateway reads no more frames once the client leaves too many answers unread.
+    let mut answered = 0;
+    while let Ok(event) = timeout(Duration::from_millis(500), async {
+        ana.send(&frame).await;
+        server.next_event().await
     })
-    .await;
-    // The kernels hold part of it, but not the megabytes that they could.
-    assert!(pushed < 4 * QUEUE_BYTES_MAX, "{pushed} bytes");
-    outlet.close(Close::DISCONNECTED);
-    assert_eq!(server.next_event().await, ConnectionEvent::Left);
+    .await
+    {
+        assert_eq!(event, ConnectionEvent::Called("echo".into()));
+        answered += frame.len();
+    }
+    // The kernels hold part of the answers, but not the megabytes that they could.
+    assert!(answered < 4 * QUEUE_BYTES_MAX, "{answered} bytes");
+    server.disconnect("ana").await;
     assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4003 });
     drop(ana);
 }
@@ -227,7 +217,6 @@ async fn a_client_that_pings_and_reads_nothing_is_closed() {
     let ping = [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[b'x'; 125]].concat().repeat(100);
     let pings = async { while stream.write_all(&ping).await.is_ok() {} };
     let ends = async {
-        assert_eq!(server.next_event().await, ConnectionEvent::Left);
         assert_eq!(server.next_event().await, ConnectionEvent::Closed { user: "ana".into(), code: 4008 });
     };
     tokio::join!(pings, ends);
