@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::case::Subject;
 use super::world::Services;
@@ -65,6 +65,7 @@ pub async fn check(services: &Services, subjects: &[Subject]) -> Result<Statemen
     for (fixtures, planned) in of(subjects) {
         let scenario = Scenario { sql: fixtures.sql, ..Scenario::default() };
         let world = services.world(&scenario, &fixtures.directory).await?;
+        let mut owner = world.connect_as_owner().await?;
         for ((role, statement), test) in planned {
             checked.planned += 1;
             if let Some(keyword) = clock::server_clock_in(&statement) {
@@ -73,12 +74,13 @@ pub async fn check(services: &Services, subjects: &[Subject]) -> Result<Statemen
                      which it was made; write now()"
                 ));
             }
-            if let Err(error) = plan(world.owner(), &role, &statement).await {
+            if let Err(error) = plan(&mut owner, &role, &statement).await {
                 let first =
                     statement.lines().find(|line| !line.trim_start().starts_with("--")).unwrap_or_default();
                 checked.refused.push(format!("{test}, as {role}: {error}\n  {}", first.trim()));
             }
         }
+        let _ = owner.close().await;
         world.end().await?;
     }
     Ok(checked)
@@ -86,8 +88,7 @@ pub async fn check(services: &Services, subjects: &[Subject]) -> Result<Statemen
 
 /// Explaining a prepared statement checks the same as running it: the plan, and the permissions of every
 /// table.
-async fn plan(pool: &sqlx::PgPool, role: &str, statement: &str) -> Result<(), String> {
-    let mut connection = pool.acquire().await.map_err(|error| error.to_string())?;
+async fn plan(connection: &mut PgConnection, role: &str, statement: &str) -> Result<(), String> {
     let planned = async {
         let run = |sql: String| AssertSqlSafe(sql);
         sqlx::raw_sql(run(format!("set role \"{ROLE_PREFIX}{role}\""))).execute(&mut *connection).await?;
@@ -103,11 +104,8 @@ async fn plan(pool: &sqlx::PgPool, role: &str, statement: &str) -> Result<(), St
         Ok::<_, sqlx::Error>(())
     };
     let planned = planned.await;
-    // The connection returns to its pool unchanged, or not at all.
-    if sqlx::raw_sql("reset role; deallocate all").execute(&mut *connection).await.is_err() {
-        let _ = connection.close().await;
-    }
-    planned.map_err(|error| match error.as_database_error() {
+    let reset = sqlx::raw_sql("reset role; deallocate all").execute(connection).await;
+    planned.and(reset.map(drop)).map_err(|error| match error.as_database_error() {
         Some(error) => error.message().to_owned(),
         None => error.to_string(),
     })

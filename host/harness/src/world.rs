@@ -265,9 +265,9 @@ impl World {
         Ok(Handler { runtime: self.runtime.clone(), release, world: Some(self.clone()) })
     }
 
-    /// A connection as the owner of the database.
-    pub fn owner(&self) -> &sqlx::PgPool {
-        self.postgres.host()
+    /// Opens a connection as the owner of the database.
+    pub async fn connect_as_owner(&self) -> Result<PgConnection> {
+        connect(&with_path(&self.server, &self.name)?).await
     }
 
     /// A client's connection that calls may gate and send to.
@@ -285,7 +285,8 @@ impl World {
         const UUIDS: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
         const TIMES: &str = "\\d{4}-\\d\\d-\\d\\dT[0-9:.]+(\\+00:00|Z)";
         let broken = |error: sqlx::Error| error.to_string();
-        let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(self.owner()).await.map_err(broken)?;
+        let mut owner = self.connect_as_owner().await?;
+        let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut owner).await.map_err(broken)?;
         let mut state = Vec::new();
         for table in tables {
             let rows = format!(
@@ -294,9 +295,10 @@ impl World {
                  from {table} as t) as rows"
             );
             let rows: String =
-                sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(self.owner()).await.map_err(broken)?;
+                sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut owner).await.map_err(broken)?;
             state.push((table, rows));
         }
+        let _ = owner.close().await;
         Ok(state)
     }
 

@@ -1,6 +1,7 @@
-//! Access to Postgres in two ways: as each handler's own login role (`Session`), and as the host itself for
-//! its own tables (`host`). This module does not know what the tables of the application mean. It knows only
-//! the tables of `migrations/host`.
+//! Access to Postgres in two ways: as each handler's own login role ([`Session`]), and as the owner of the
+//! database for the host's own tables, with one type for each subject ([`outbox::Outbox`] and others). This
+//! crate does not know what the tables of the application mean. It knows only the tables of
+//! `migrations/host`.
 
 mod collect;
 mod connection;
@@ -79,10 +80,15 @@ impl Postgres {
         Ok(Self(Arc::new(Inner { host, login, roles, collector, probe, work })))
     }
 
-    /// The pool for the host's own tables. It logs in as the owner of the database. The repository of
-    /// releases and tests use it; the other tables have a type of their own.
-    pub fn host(&self) -> &PgPool {
+    /// The pool for the host's own tables. It logs in as the owner of the database.
+    fn host(&self) -> &PgPool {
         &self.0.host
+    }
+
+    /// Returns the access to tables of the host whose SQL is in another crate. `new` gets the pool for the
+    /// host's own tables.
+    pub fn access<T>(&self, new: impl FnOnce(PgPool) -> T) -> T {
+        new(self.0.host.clone())
     }
 
     pub fn outbox(&self) -> outbox::Outbox {

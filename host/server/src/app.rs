@@ -107,6 +107,7 @@ impl App {
             wakes,
             tracer,
         );
+        let repository = postgres.access(Repository::new);
         let tls = Tls::of(&config).map_err(of("tls"))?;
         let tickets = Tickets::new(redis.clone());
         let gateway =
@@ -116,7 +117,7 @@ impl App {
             config.clone(),
             runtime,
             registry,
-            Repository::new(postgres.host().clone()),
+            repository.clone(),
             Trust::of(&config).map_err(of("release_keys"))?,
             {
                 let gateway = gateway.clone();
@@ -143,7 +144,6 @@ impl App {
         }
         triggers.start(&guard);
         tokio::spawn(metrics.clone().upkeep(guard.clone()));
-        let repository = Repository::new(postgres.host().clone());
         let gauges =
             admin::gauges::run(repository, postgres.outbox(), redis.clone(), hub.clone(), guard.clone());
         tokio::spawn(gauges);
