@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::bearer::bearer;
-use super::listener::Remote;
 use super::refusal::{Refusal, method_not_allowed};
+use super::remote::Remote;
 use super::{Gateway, websocket};
 use crate::calls::{HttpIn, Reach};
 use switchboard_contract::http as contract;

@@ -1,22 +1,15 @@
 //! The listener for clients: TLS where it is configured, then HTTP requests until the connection ends or
 //! becomes a WebSocket.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
 use tracing::info;
 
+use super::remote::Remote;
 use super::{Gateway, http};
 use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_http::http_server::{self, Slot, Stream, Transport};
-
-/// The client of an HTTP connection.
-#[derive(Clone)]
-pub(super) struct Remote {
-    pub address: SocketAddr,
-    pub slot: Arc<Slot>,
-}
+use switchboard_http::http_server::{self, Stream, Transport};
 
 pub(super) async fn serve(gateway: Arc<Gateway>, listener: TcpListener, guard: ShutdownGuard) {
     let serve_connection = {

@@ -10,6 +10,7 @@ mod meters;
 mod origins;
 mod permits;
 mod refusal;
+mod remote;
 mod socket;
 mod tickets;
 pub mod tls;
