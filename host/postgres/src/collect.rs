@@ -17,7 +17,6 @@ use tokio_postgres::types::ToSql;
 use super::connection::{Prepared, TransactionFailure};
 use super::failure::Failure;
 use super::roles::{PooledConnection, Roles};
-use super::session::check_params;
 use super::statement::Statement;
 use super::value;
 use switchboard_contract::postgres::{Collected, Error, Rows, Value};
@@ -69,7 +68,7 @@ impl Request {
         for statement in &statements {
             Statement::parse(statement).map_err(Error::Refused)?;
         }
-        check_params(&row)?;
+        value::check_params(&row)?;
         Ok(Self { key: Key { generation, role, statements, columns: row.len(), lane }, row })
     }
 }

@@ -139,7 +139,7 @@ impl Session {
 
     async fn run(&mut self, kind: Kind, statement: &str, params: &[Value]) -> Result<Rows, Error> {
         let statement = Statement::parse(statement).map_err(Error::Refused)?;
-        check_params(params)?;
+        value::check_params(params)?;
         let params: Vec<Param<'_>> = params.iter().map(Param).collect();
         let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| param as _).collect();
         match std::mem::replace(&mut self.transaction, Transaction::Gone) {
@@ -226,19 +226,6 @@ impl Kind {
 /// the statement.
 async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Error> {
     timeout_at(deadline, work).await.map_err(|_| Error::Deadline)
-}
-
-pub(super) fn check_params(params: &[Value]) -> Result<(), Error> {
-    if params.len() > limits::PARAMETERS_MAX {
-        return Err(Error::Refused(format!("a statement has at most {} parameters", limits::PARAMETERS_MAX)));
-    }
-    if params.iter().map(value::size).sum::<usize>() > limits::PARAMETERS_BYTES_MAX {
-        return Err(Error::Refused(format!(
-            "parameters have at most {} bytes",
-            limits::PARAMETERS_BYTES_MAX
-        )));
-    }
-    Ok(())
 }
 
 fn no_transaction() -> Error {

@@ -9,7 +9,7 @@ use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{Format, FromSql, IsNull, Kind as TypeKind, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
-use switchboard_contract::postgres::{Rows, Value};
+use switchboard_contract::postgres::{Error, Rows, Value};
 use switchboard_core::limits;
 
 /// A parameter of any type. Its `Debug` output hides the value, because the driver logs parameters at debug
@@ -76,6 +76,20 @@ impl ToSql for Literal {
     }
 
     to_sql_checked!();
+}
+
+/// Checks the number and the size of the parameters of one statement.
+pub(super) fn check_params(params: &[Value]) -> Result<(), Error> {
+    if params.len() > limits::PARAMETERS_MAX {
+        return Err(Error::Refused(format!("a statement has at most {} parameters", limits::PARAMETERS_MAX)));
+    }
+    if params.iter().map(size).sum::<usize>() > limits::PARAMETERS_BYTES_MAX {
+        return Err(Error::Refused(format!(
+            "parameters have at most {} bytes",
+            limits::PARAMETERS_BYTES_MAX
+        )));
+    }
+    Ok(())
 }
 
 /// The size of a value, as it counts against the bounds.
