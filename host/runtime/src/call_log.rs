@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::stats::Ending;
+use super::ending::Ending;
 use switchboard_core::Blame;
 use switchboard_core::limits;
 

@@ -8,6 +8,7 @@ use wasmtime::Store;
 use super::answer;
 use super::call_log::Caller;
 use super::release::Exports;
+use super::trigger::Trigger;
 use crate::interfaces::CallState;
 use switchboard_contract::types::{Problem, Push};
 use switchboard_contract::{connection, event, frame, http, schedule};
@@ -15,45 +16,6 @@ use switchboard_telemetry::spans;
 
 /// Statuses from here on are errors of the handler.
 const ERROR_STATUS_MIN: u16 = 500;
-
-/// The name of an export, in metrics, logs, spans and recordings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    Http,
-    Frame,
-    Opened,
-    Closed,
-    Touched,
-    Missed,
-    Schedule,
-    Event,
-}
-
-impl Trigger {
-    pub const ALL: [Self; 8] = [
-        Self::Http,
-        Self::Frame,
-        Self::Opened,
-        Self::Closed,
-        Self::Touched,
-        Self::Missed,
-        Self::Schedule,
-        Self::Event,
-    ];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Frame => "frame",
-            Self::Opened => "opened",
-            Self::Closed => "closed",
-            Self::Touched => "touched",
-            Self::Missed => "missed",
-            Self::Schedule => "schedule",
-            Self::Event => "event",
-        }
-    }
-}
 
 /// One export of a handler. Only the types of this file implement it, because `Calls` uses types that are
 /// private to this crate.

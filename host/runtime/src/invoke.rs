@@ -9,10 +9,10 @@ use tracing::{Instrument, warn};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::call_log::Caller;
+use super::ending::Ending;
 use super::export::{Export, NotExported};
 use super::failure::{Failure, Kind};
 use super::release::{Exports, LoadedRelease};
-use super::stats::Ending;
 use crate::interfaces::stop::Stop;
 use crate::interfaces::{CallState, MemoryRefused};
 use switchboard_core::Blamed;

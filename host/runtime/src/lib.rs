@@ -7,6 +7,7 @@ mod background;
 mod budget;
 mod call_log;
 mod compile;
+mod ending;
 mod engine;
 mod error;
 pub mod export;
@@ -22,6 +23,7 @@ mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trigger;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -50,13 +52,15 @@ pub use crate::interfaces::Backends;
 pub use crate::interfaces::call::{Function, InjectedFault, Responder, Response, Source};
 pub use call_log::{CallLog, Caller, LoggedCall};
 pub use compile::{Compiler, SUBCOMMAND, child as compile_as_child};
+pub use ending::Ending;
 pub use error::Error;
-pub use export::{Export, Trigger};
+pub use export::Export;
 pub use failure::{Failure, Kind};
 pub use file::ReleaseFile;
 pub use observer::{CallObserver, ObserverSlot};
 pub use release::{LoadedRelease, releases_loaded};
-pub use stats::{Ending, ReleaseStats, Used};
+pub use stats::{ReleaseStats, Used};
+pub use trigger::Trigger;
 
 /// The identity of a call. Its caller is in its input.
 #[derive(Clone, Debug)]

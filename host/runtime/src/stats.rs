@@ -9,27 +9,11 @@ use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
 use super::call_log::{CallLog, Caller};
-use super::export::Trigger;
+use super::ending::Ending;
 use super::failure::Kind;
+use super::trigger::Trigger;
 use switchboard_core::Blame;
 use switchboard_telemetry::histogram::{Counts, Histogram};
-
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    Answered,
-    /// The answer is an error: a problem with a status from 500 on, a rejected event, or a failed run of a
-    /// schedule.
-    Error,
-    Failed(Kind),
-}
-
-impl Ending {
-    /// Returns true when the caller got no answer, or an error.
-    pub fn is_bad(self) -> bool {
-        self != Self::Answered
-    }
-}
 
 /// Resources that one call used.
 #[derive(Clone, Copy, Debug, Default)]
