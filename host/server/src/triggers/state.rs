@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::admission::Admission;
 use super::event::progress::Progress;
 use super::touches::Touches;
 use switchboard_core::ids::NodeId;
+use switchboard_core::manifest::EventBinding;
 use switchboard_fanout::{Hub, Wakes};
 use switchboard_postgres::Postgres;
 use switchboard_postgres::epochs::Epoch;
@@ -61,6 +63,15 @@ impl Triggers {
         let bindings = self.registry.current();
         let granted = bindings.handlers().filter_map(|entry| entry.running.manifest.grants.postgres.clone());
         granted.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Returns the release of a consumer, pinned for one batch, and its binding. A canary gets its traffic
+    /// share of the batches. A batch that the canary fails may go to the other release the next time.
+    pub(super) fn consumer(&self, name: &str) -> Option<(Arc<LoadedRelease>, EventBinding)> {
+        let bindings = self.registry.current();
+        let consumer = bindings.consumers().iter().find(|consumer| consumer.entry.name == name)?;
+        let release = consumer.entry.pick(&Uuid::now_v7().to_string()).clone();
+        Some((release, consumer.binding.clone()))
     }
 
     /// Returns one sentence for each consumer of this node that does not make progress, for readiness.

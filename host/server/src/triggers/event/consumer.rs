@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::super::state::Triggers;
 use super::reader::{CursorUpdate, Reader};
@@ -16,8 +15,6 @@ use switchboard_core::manifest::EventBinding;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_postgres as postgres;
 use switchboard_postgres::outbox::{Heads, Held};
-use switchboard_releases::registry::Consumer;
-use switchboard_runtime::LoadedRelease;
 
 /// Runs the consumer until the node stops, or no release of this handler consumes events any more.
 pub(super) async fn run(
@@ -26,7 +23,7 @@ pub(super) async fn run(
     heads: watch::Receiver<Heads>,
     mut guard: ShutdownGuard,
 ) {
-    if let Some((release, _)) = find(&triggers, &name) {
+    if let Some((release, _)) = triggers.consumer(&name) {
         let deadline = Duration::from_millis(release.manifest.limits.deadline_ms);
         triggers.progress.begun(&name, deadline, Instant::now());
     }
@@ -46,7 +43,7 @@ pub(super) async fn run(
             // The cursors belong to another history. Claim them again at once.
             Ok(()) = epochs.changed() => {}
         }
-        let Some((_, binding)) = find(&leases.triggers, &leases.name) else { break };
+        let Some((_, binding)) = leases.triggers.consumer(&leases.name) else { break };
         let kept = leases.keep(&binding).await;
         if let Err(error) = &kept {
             leases.triggers.postgres.note(error);
@@ -108,14 +105,4 @@ impl CursorLeases {
         // If the reader has ended, its leases expire, and a node claims the shards again.
         let _ = self.updates.send(update).await;
     }
-}
-
-/// Returns the release of a consumer, pinned for one batch, and its binding. A canary gets its traffic share
-/// of the batches. A batch that the canary fails may go to the other release the next time.
-pub(super) fn find(triggers: &Triggers, name: &str) -> Option<(Arc<LoadedRelease>, EventBinding)> {
-    let bindings = triggers.registry.current();
-    let of_name = |consumer: &&Consumer<LoadedRelease>| consumer.entry.name == name;
-    let consumer = bindings.consumers().iter().find(of_name)?;
-    let release = consumer.entry.pick(&Uuid::now_v7().to_string()).clone();
-    Some((release, consumer.binding.clone()))
 }

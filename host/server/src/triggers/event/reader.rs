@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::super::state::Triggers;
-use super::consumer;
 use super::delivery::{Delivered, Outcome, deliver};
 use switchboard_contract::event::Event;
 use switchboard_core::limits;
@@ -182,7 +181,7 @@ impl Reader {
     }
 
     async fn step(&mut self) -> Result<Next, Error> {
-        let Some((release, binding)) = consumer::find(&self.triggers, &self.consumer) else {
+        let Some((release, binding)) = self.triggers.consumer(&self.consumer) else {
             return Ok(Next::End);
         };
         if let Some(hold) = self.retry(&release, &binding).await? {
