@@ -19,7 +19,7 @@ use crate::limits;
 pub use environment::variable;
 
 /// The begin of environment variables; `__` separates levels: `SWITCHBOARD_HANDLERS__SEND_MESSAGE__…`.
-pub(crate) const PREFIX: &str = "SWITCHBOARD_";
+const PREFIX: &str = "SWITCHBOARD_";
 /// Settings with their old names, which still work.
 const RENAMED: [(&str, &str); 4] = [
     ("trace_dir", "recording_dir"),
@@ -372,7 +372,8 @@ fn required<'a>(
     setting: &'static str,
     why: &'static str,
 ) -> Result<&'a str, Error> {
-    value.as_deref().ok_or(Error::Missing { setting, why })
+    let missing = || Error::Missing { setting, variable: format!("{PREFIX}{}", setting.to_uppercase()), why };
+    value.as_deref().ok_or_else(missing)
 }
 
 /// Overrides a setting by one variable. Returns false if it names no setting: other programs may use the

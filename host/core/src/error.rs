@@ -5,8 +5,6 @@
 use std::path::PathBuf;
 use std::{fmt, io};
 
-use crate::config::PREFIX;
-
 /// The party that must act to remove the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Blame {
@@ -56,8 +54,9 @@ pub enum Error {
     /// The setting, file or variable at `place` breaks a rule.
     #[error("{place}: {reason}")]
     Setting { place: String, reason: String },
-    #[error("`{setting}` is not set ({PREFIX}{}): {why}", setting.to_uppercase())]
-    Missing { setting: &'static str, why: &'static str },
+    /// A setting without a default is not set. `variable` is its name in the environment.
+    #[error("`{setting}` is not set ({variable}): {why}")]
+    Missing { setting: &'static str, variable: String, why: &'static str },
     /// A manifest breaks a rule: the field, and the expected value.
     #[error("manifest: {0}")]
     Manifest(String),
