@@ -110,7 +110,7 @@ impl ActiveSpan {
         began: Instant,
         attributes: Vec<(&'static str, String)>,
     ) {
-        self.tracer.record_child(self.context, name, kind, began, attributes);
+        self.tracer.record(Span::child_ending_now(self.context, name, kind, began, attributes));
     }
 
     /// Records the span, which is over now.
@@ -122,7 +122,8 @@ impl ActiveSpan {
         attributes: Vec<(&'static str, String)>,
         failed: bool,
     ) {
-        self.tracer.record(self.context, self.parent, name, kind, began, attributes, failed);
+        let span = Span::ending_now(self.context, self.parent, name, kind, began, attributes);
+        self.tracer.record(Span { failed, ..span });
     }
 
     /// The call woke shards of the outbox.
@@ -136,33 +137,35 @@ impl ActiveSpan {
     }
 }
 
-impl Shared {
-    fn record_child(
-        &self,
-        cause: Context,
-        name: impl Into<String>,
-        kind: Kind,
-        began: Instant,
-        attributes: Vec<(&'static str, String)>,
-    ) {
-        let context = Context { span: an_id(), ..cause };
-        self.record(context, Some(cause.span), name, kind, began, attributes, false);
-    }
-
-    #[allow(clippy::too_many_arguments)] // the fields of a span
-    fn record(
-        &self,
+impl Span {
+    /// A span whose work began at `began` and ends now, without failure.
+    fn ending_now(
         context: Context,
         parent: Option<u64>,
         name: impl Into<String>,
         kind: Kind,
         began: Instant,
         attributes: Vec<(&'static str, String)>,
-        failed: bool,
-    ) {
+    ) -> Self {
         let took = began.elapsed();
         let began = SystemTime::now() - took;
-        let span = Span { context, parent, name: name.into(), kind, began, took, attributes, failed };
+        Self { context, parent, name: name.into(), kind, began, took, attributes, failed: false }
+    }
+
+    fn child_ending_now(
+        cause: Context,
+        name: impl Into<String>,
+        kind: Kind,
+        began: Instant,
+        attributes: Vec<(&'static str, String)>,
+    ) -> Self {
+        let context = Context { span: an_id(), ..cause };
+        Self::ending_now(context, Some(cause.span), name, kind, began, attributes)
+    }
+}
+
+impl Shared {
+    fn record(&self, span: Span) {
         if self.spans.try_send(span).is_err() {
             metrics::counter!("switchboard_spans_dropped_total").increment(1);
         }
@@ -241,7 +244,7 @@ impl Tracer {
         let Some(shared) = &self.0 else { return };
         let Some((by, since)) = shared.effects.take_delivered(address) else { return };
         let attributes = vec![("address", address.as_str().to_owned()), ("pushes", pushes.to_string())];
-        shared.record_child(by, "fan-out", Kind::Consumer, since, attributes);
+        shared.record(Span::child_ending_now(by, "fan-out", Kind::Consumer, since, attributes));
     }
 }
 
