@@ -33,9 +33,9 @@ pub fn find(handler: &str, directory: &Path) -> Result<Vec<Case>, Error> {
 }
 
 pub fn read(handler: &str, path: &Path) -> Result<Case, Error> {
-    let broken = |reason: String| Error::Case { path: path.to_owned(), reason };
-    let text = fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
-    let recording = Recording::parse(&text).map_err(|error| broken(error.to_string()))?;
+    let text = fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
+    let recording = Recording::parse(&text)
+        .map_err(|error| Error::Case { path: path.to_owned(), reason: error.to_string() })?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Case { handler: handler.to_owned(), name, path: path.to_owned(), recording })
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::Error;
 use switchboard_core::manifest::Manifest;
 use switchboard_protocol::wire::percent;
 
@@ -18,8 +19,8 @@ const EVENT: &str = "00000000-0000-7000-8000-0000000000e";
 ///   object.
 /// - frame: `type` for frame_type; `payload` as JSON.
 /// - event: `events`, each with `type` for event_type and its `payload` as JSON.
-pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Value, String> {
-    let Value::Object(mut input) = input else { return Err("the input is no object".to_owned()) };
+pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Value, Error> {
+    let Value::Object(mut input) = input else { return Err(wrong("the input must be a JSON object")) };
     match trigger {
         "http" => http(manifest, &mut input)?,
         "frame" => frame(manifest, &mut input)?,
@@ -56,30 +57,32 @@ pub fn complete(manifest: &Manifest, trigger: &str, input: Value) -> Result<Valu
             default(&mut input, "due_ms", json!(super::props::NOW_MS));
         }
         "event" => events(&mut input)?,
-        other => return Err(format!("there is no trigger `{other}`")),
+        other => return Err(wrong(format!("there is no trigger `{other}`"))),
     }
     Ok(Value::Object(input))
 }
 
-fn http(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), String> {
+fn wrong(reason: impl Into<String>) -> Error {
+    Error::Input(reason.into())
+}
+
+fn http(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), Error> {
     if input.get("caller") != Some(&Value::Null) {
         caller(input);
     }
     default(input, "id", json!(CALL));
     default(input, "method", json!("GET"));
     if let Some(path) = input.remove("path") {
-        let path = path.as_str().ok_or("`path` is no text")?.to_owned();
+        let path = path.as_str().ok_or_else(|| wrong("`path` must be a string"))?.to_owned();
         let method = input["method"].as_str().unwrap_or_default().to_owned();
         let (path, query) = path.split_once('?').unwrap_or((&path, ""));
         let (route, params) = route(manifest, &method, path)
-            .ok_or_else(|| format!("{} answers no {method} {path}", manifest.name))?;
+            .ok_or_else(|| wrong(format!("{} has no route for {method} {path}", manifest.name)))?;
         default(input, "route", json!(route));
         default(input, "params", json!(params));
-        default(
-            input,
-            "query",
-            json!(percent::decode_query(query).ok_or("a wrong percent escape in the query")?),
-        );
+        let query = percent::decode_query(query);
+        let query = query.ok_or_else(|| wrong("the query contains a wrong percent escape"))?;
+        default(input, "query", json!(query));
     }
     default(input, "params", json!([]));
     default(input, "query", json!([]));
@@ -105,19 +108,20 @@ fn http(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), Strin
     Ok(())
 }
 
-fn frame(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), String> {
+fn frame(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), Error> {
     caller(input);
     default(input, "id", json!(CALL));
     default(input, "connection", json!(CONNECTION));
-    if let Some(said) = input.remove("type") {
-        let said = said.as_str().ok_or("`type` is no text")?.to_owned();
+    if let Some(name) = input.remove("type") {
+        let name = name.as_str().ok_or_else(|| wrong("`type` must be a string"))?.to_owned();
         let binding = manifest
             .on
             .frame
             .iter()
-            .find(|binding| binding.frame_type == said || binding.aliases.contains(&said));
-        let binding = binding.ok_or_else(|| format!("{} answers no frame `{said}`", manifest.name))?;
-        let alias = (binding.frame_type != said).then_some(said);
+            .find(|binding| binding.frame_type == name || binding.aliases.contains(&name));
+        let binding = binding
+            .ok_or_else(|| wrong(format!("{} has no binding for the frame `{name}`", manifest.name)))?;
+        let alias = (binding.frame_type != name).then_some(name);
         default(input, "frame_type", json!(binding.frame_type));
         default(input, "alias", json!(alias));
     }
@@ -129,10 +133,10 @@ fn frame(manifest: &Manifest, input: &mut Map<String, Value>) -> Result<(), Stri
     Ok(())
 }
 
-fn events(input: &mut Map<String, Value>) -> Result<(), String> {
+fn events(input: &mut Map<String, Value>) -> Result<(), Error> {
     for (at, event) in objects(input, "events")?.into_iter().enumerate() {
-        if let Some(said) = event.remove("type") {
-            default(event, "event_type", said);
+        if let Some(name) = event.remove("type") {
+            default(event, "event_type", name);
         }
         default(event, "id", json!(format!("{EVENT}{:x}", (at + 1) % 16)));
         default(event, "position", json!(at + 1));
@@ -169,11 +173,14 @@ fn caller(input: &mut Map<String, Value>) {
 fn objects<'a>(
     input: &'a mut Map<String, Value>,
     name: &str,
-) -> Result<Vec<&'a mut Map<String, Value>>, String> {
-    let list =
-        input.get_mut(name).and_then(Value::as_array_mut).ok_or_else(|| format!("`{name}` is no list"))?;
+) -> Result<Vec<&'a mut Map<String, Value>>, Error> {
+    let list = input.get_mut(name).and_then(Value::as_array_mut);
+    let list = list.ok_or_else(|| wrong(format!("`{name}` must be a list")))?;
     list.iter_mut()
-        .map(|element| element.as_object_mut().ok_or_else(|| format!("an element of `{name}` is no object")))
+        .map(|element| {
+            let object = element.as_object_mut();
+            object.ok_or_else(|| wrong(format!("each element of `{name}` must be a JSON object")))
+        })
         .collect()
 }
 

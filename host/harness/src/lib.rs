@@ -88,8 +88,7 @@ impl Handler {
 
 /// Loads a release file from disk.
 pub fn read(path: &Path) -> Result<ReleaseFile, Error> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| Error::Failed(format!("cannot read {}: {error}", path.display())))?;
+    let bytes = std::fs::read(path).map_err(|error| Error::Read(path.to_owned(), error))?;
     Ok(ReleaseFile::parse(bytes)?)
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
+use super::Error;
 use switchboard_core::ids::Digest;
 use switchboard_recording::{Injection, Scenario};
 use switchboard_runtime::{Responder, Response};
@@ -32,7 +33,7 @@ impl Responder for Live {
 }
 
 impl<S> Props<S> {
-    pub fn of(scenario: &Scenario, rest: S) -> Result<Self, String> {
+    pub fn of(scenario: &Scenario, rest: S) -> Result<Self, Error> {
         let now_ms = now_ms_of(scenario)?;
         Ok(Self {
             began_ms: now_ms,
@@ -94,11 +95,13 @@ impl<S: Responder> Responder for Props<S> {
 }
 
 /// The time of a scenario, for the guest's clock and for that of its database.
-pub(crate) fn now_ms_of(scenario: &Scenario) -> Result<u64, String> {
+pub(crate) fn now_ms_of(scenario: &Scenario) -> Result<u64, Error> {
     match &scenario.now {
         None => Ok(NOW_MS),
         Some(text) => unix_ms(text).ok_or_else(|| {
-            format!("the scenario's `now` is `{text}`: write an RFC 3339 time such as 2026-11-20T12:00:00Z")
+            Error::Setup(format!(
+                "the scenario's `now` is `{text}`: write an RFC 3339 time such as 2026-11-20T12:00:00Z"
+            ))
         }),
     }
 }

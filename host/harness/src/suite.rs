@@ -48,7 +48,7 @@ pub async fn replay(harness: &Harness, subjects: &[Subject], update: bool) -> Re
         .collect();
     let mut all = Vec::new();
     for task in tasks {
-        all.extend(task.await.map_err(|error| Error::Failed(format!("a test broke off: {error}")))?);
+        all.extend(task.await.map_err(Error::Task)?);
     }
     all.sort_by_key(|(at, _)| *at);
     let tested = all.into_iter().map(|(_, tested)| tested).collect();

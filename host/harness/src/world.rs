@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::error::postgres;
 use super::props::{NOW_MS, now_ms_of};
 use super::{Error, Handler, clock, sandbox};
 use switchboard_core::config::Config;
@@ -154,7 +155,7 @@ impl Services {
             let mut owner = connect(&with_path(&self.database_url, template)?).await?;
             let found: sqlx::Result<Vec<String>> = sqlx::query_scalar(VOLATILE).fetch_all(&mut owner).await;
             let _ = owner.close().await;
-            Ok(found.map_err(|error| error.to_string())?.into_iter().collect())
+            Ok(found.map_err(postgres("list the functions that write"))?.into_iter().collect())
         };
         self.writing_functions.get_or_try_init(look).await
     }
@@ -186,11 +187,11 @@ impl Services {
     }
 
     async fn open(&self, config: &Config, scenario: &Scenario) -> Result<Opened> {
-        let postgres = Postgres::connect(config).await.map_err(|error| error.to_string())?;
-        let redis = Redis::connect(config, Keyspace::bare()).map_err(|error| error.to_string())?;
+        let postgres = Postgres::connect(config).await.map_err(postgres("open the database of a test"))?;
+        let redis = Redis::connect(config, Keyspace::bare())?;
         tokio::time::timeout(limits::TEST_SERVICE_WAIT, redis.up())
             .await
-            .map_err(|_| "Redis does not answer".to_owned())?;
+            .map_err(|_| Error::NotReady("Redis", limits::TEST_SERVICE_WAIT))?;
         empty(&redis).await?;
         let wakes = Wakes::default();
         let hub =
@@ -203,7 +204,7 @@ impl Services {
         while !hub.is_up() {
             looks.tick().await;
             if begun.elapsed() > limits::TEST_SERVICE_WAIT {
-                return Err(Error::Failed("the bus does not come up".to_owned()));
+                return Err(Error::NotReady("the bus", limits::TEST_SERVICE_WAIT));
             }
         }
         let mut backends = Backends::new(postgres.clone(), redis, hub.clone(), wakes);
@@ -232,11 +233,11 @@ impl Services {
             .bind(&name)
             .fetch_one(&mut admin)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(postgres("look for the template"))?;
         if exists {
             migrate::run_rewritten(&self.config(&name)?, &self.migrations, clock::qualified)
                 .await
-                .map_err(|error| error.to_string())?;
+                .map_err(postgres("migrate the template"))?;
         } else {
             let making = format!("{name}_making");
             run(&mut admin, &format!("drop database if exists {making} with (force)")).await?;
@@ -246,7 +247,7 @@ impl Services {
             let _ = owner.close().await;
             migrate::run_rewritten(&self.config(&making)?, &self.migrations, clock::qualified)
                 .await
-                .map_err(|error| error.to_string())?;
+                .map_err(postgres("migrate the template"))?;
             run(&mut admin, &format!("alter database {making} rename to {name}")).await?;
         }
         run(&mut admin, &format!("select pg_advisory_unlock({TEMPLATE_LOCK})")).await?;
@@ -284,9 +285,9 @@ impl World {
                               'outbox')) and relkind in ('r', 'p') and not relispartition order by 1";
         const UUIDS: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
         const TIMES: &str = "\\d{4}-\\d\\d-\\d\\dT[0-9:.]+(\\+00:00|Z)";
-        let broken = |error: sqlx::Error| error.to_string();
         let mut owner = self.connect_as_owner().await?;
-        let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut owner).await.map_err(broken)?;
+        let tables: Vec<String> =
+            sqlx::query_scalar(TABLES).fetch_all(&mut owner).await.map_err(postgres("list the tables"))?;
         let mut state = Vec::new();
         for table in tables {
             let rows = format!(
@@ -294,8 +295,10 @@ impl World {
                  (to_jsonb(t) - 'position' - 'fingerprint' - 'search')::text, '{UUIDS}', 'U', 'g'), '{TIMES}', 'T', 'g') as row \
                  from {table} as t) as rows"
             );
-            let rows: String =
-                sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut owner).await.map_err(broken)?;
+            let rows: String = sqlx::query_scalar(AssertSqlSafe(rows))
+                .fetch_one(&mut owner)
+                .await
+                .map_err(postgres("read a table"))?;
             state.push((table, rows));
         }
         let _ = owner.close().await;
@@ -326,25 +329,25 @@ async fn fill(config: &Config, migrations: &Migrations, fixtures: &Fixtures) -> 
     run(&mut owner, &clock::stand_at(fixtures.now_ms)).await?;
     let mut roles = false;
     for path in &fixtures.files {
-        let sql = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let sql = std::fs::read_to_string(path).map_err(|error| Error::Read(path.clone(), error))?;
         if let Some(keyword) = clock::server_clock_in(&sql) {
-            return Err(Error::Failed(format!(
-                "{}: `{keyword}` reads the server's clock, so the recording depends on the day on which it was \
-                 made; write now()",
-                path.display()
-            )));
+            let reason = format!(
+                "`{keyword}` reads the server's clock, so the recording depends on the day on which it was made; write \
+                 now()"
+            );
+            return Err(Error::Case { path: path.clone(), reason });
         }
         roles |= sql.contains("ensure_role");
-        run(&mut owner, &clock::qualified(&sql))
+        execute(&mut owner, &clock::qualified(&sql))
             .await
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+            .map_err(|error| Error::Fixture { path: path.clone(), error: error.into() })?;
     }
     let _ = owner.close().await;
     if roles {
         // Make them able to log in like the roles of the migrations.
         migrate::run_rewritten(config, migrations, clock::qualified)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(postgres("set up the roles of a scenario"))?;
     }
     Ok(())
 }
@@ -354,8 +357,8 @@ async fn empty(redis: &Redis) -> Result<()> {
     let size = format!("{:?}", command(redis, &words(&["DBSIZE"])).await?);
     let marked = format!("{:?}", command(redis, &words(&["EXISTS", REDIS_MARK])).await?);
     if !size.contains("(0)") && !marked.contains("(1)") {
-        return Err(Error::Failed(format!(
-            "database {REDIS_DATABASE} of that Redis holds something that is not the harness's; empty it first"
+        return Err(Error::Setup(format!(
+            "database {REDIS_DATABASE} of this Redis has keys that the harness did not write; empty it first"
         )));
     }
     command(redis, &words(&["FLUSHDB"])).await?;
@@ -364,18 +367,19 @@ async fn empty(redis: &Redis) -> Result<()> {
 
 async fn command(redis: &Redis, args: &[String]) -> Result<Vec<switchboard_contract::redis::Node>> {
     let done = redis.command(args, Instant::now() + limits::TEST_SERVICE_WAIT).await;
-    done.map_err(|error| Error::Failed(format!("redis {}: {error:?}", args.join(" "))))
+    done.map_err(|error| Error::RedisCommand { command: args.join(" "), error })
 }
 
 async fn connect(url: &str) -> Result<PgConnection> {
-    let connecting = owner::connect(url, "switchboard test");
-    connecting.await.map_err(|error| Error::Failed(format!("Postgres does not let the tests in: {error}")))
+    owner::connect(url, "switchboard test").await.map_err(postgres("open a connection for the tests"))
 }
 
 async fn run(connection: &mut PgConnection, sql: &str) -> Result<()> {
-    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await;
-    done.map(drop)
-        .map_err(|error| Error::Failed(format!("{}: {error}", sql.lines().next().unwrap_or_default())))
+    execute(connection, sql).await.map_err(postgres("prepare or drop the database of a test"))
+}
+
+async fn execute(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.map(drop)
 }
 
 async fn drop_database(server: &str, name: &str) -> Result<()> {
@@ -387,7 +391,11 @@ async fn drop_database(server: &str, name: &str) -> Result<()> {
 
 /// The URL of another database on the same server.
 fn with_path(url: &str, path: &str) -> Result<String> {
-    let no_url = || "a URL like postgres://user@host:5432/database or redis://host:6379 is wanted".to_owned();
+    let no_url = || {
+        Error::Setup(
+            "a service needs a URL like postgres://user@host:5432/database or redis://host:6379".to_owned(),
+        )
+    };
     let (scheme, rest) = url.split_once("://").ok_or_else(no_url)?;
     let (before, query) = rest.split_once('?').map_or((rest, None), |(before, query)| (before, Some(query)));
     let authority = before.split_once('/').map_or(before, |(authority, _)| authority);
