@@ -77,16 +77,16 @@ async fn an_error_of_a_registry_is_reported_and_changes_nothing() {
         let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []});
         registry.push_manifest("acme/moody", "index", "application/vnd.oci.image.index.v1+json", &index).await;
         for (tag, why) in [
-            ("acme/moody:nowhere", "no such thing"),
-            ("acme/nobody:1", "no such thing"),
+            ("acme/moody:nowhere", "no such release"),
+            ("acme/nobody:1", "no such release"),
             ("acme/moody:an-image", "its configuration is of type"),
             ("acme/moody:a-tarball", "its layer is of type"),
             ("acme/moody:two-layers", "2 layers"),
             ("acme/moody:huge", "are more than"),
-            ("acme/moody:less-than-said", "sends less"),
-            ("acme/moody:more-than-said", "sends more"),
-            ("acme/moody:no-signature", "holds no signatures"),
-            ("acme/moody:index", "an index"),
+            ("acme/moody:less-than-said", "sends fewer bytes"),
+            ("acme/moody:more-than-said", "sends more bytes"),
+            ("acme/moody:no-signature", "has no signatures"),
+            ("acme/moody:index", "an index of several manifests"),
         ] {
             refused(host, &registry.named(tag), why).await;
         }
@@ -160,7 +160,7 @@ async fn a_recorded_registry_is_understood() {
         let (code, said) = deploy(host, &format!("oci://{}/hello:1", registry.address)).await;
         // The download is complete and its digest is right: the node refuses it.
         assert!(code == 1 && said["error"].as_str().unwrap_or_default().contains("component"), "{said}");
-        refused(host, &format!("oci://{}/hello:2", registry.address), "no such thing").await;
+        refused(host, &format!("oci://{}/hello:2", registry.address), "no such release").await;
     })
     .await;
 }
@@ -202,7 +202,7 @@ async fn a_token_is_fetched_and_stays_with_its_registry() {
         let (code, said) = deploy_as(host, &source, &login).await;
         // The download is complete; eight bytes are not a release.
         assert!(code == 1 && said["error"].as_str().unwrap_or_default().contains("component"), "{said}");
-        refused(host, &format!("oci://{}/round:1", registry.address), "leads on and on").await;
+        refused(host, &format!("oci://{}/round:1", registry.address), "redirects more than").await;
     })
     .await;
 }

@@ -137,7 +137,7 @@ pub fn main() -> ExitCode {
             .map_err(Failure::from)
             .and_then(|config| configured.run(config, &out)),
     };
-    match result.and_then(|()| out.said()) {
+    match result.and_then(|()| out.written()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out.failure(&failure);
@@ -181,7 +181,9 @@ impl Command {
     }
 }
 
-/// The failure of a command. `?` converts any error to `Failed`.
+/// The failure of a command, for the person who ran it. `?` converts any error to `Failed`. It has no blame,
+/// unlike the errors of the other crates: no program reads it, and the exit code tells only failure and usage
+/// apart.
 #[derive(Debug)]
 pub enum Failure {
     Failed(Box<dyn Error + Send + Sync>),
@@ -251,8 +253,8 @@ impl Output {
         }
     }
 
-    /// Whether the answers were written. A reader that ended early (`| head`) is no error.
-    fn said(&self) -> Result<(), Failure> {
+    /// An error if an answer could not be written. A reader that ended early (`| head`) is no error.
+    fn written(&self) -> Result<(), Failure> {
         match self.lost.get() {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(Failure::failed(format!("cannot write the answer: {error}")))

@@ -6,8 +6,6 @@
 mod challenge;
 mod reference;
 
-use std::fmt;
-
 use bytes::Bytes;
 use hyper::Uri;
 use hyper::header::{ACCEPT, AUTHORIZATION, HeaderName, LOCATION, WWW_AUTHENTICATE};
@@ -39,40 +37,28 @@ pub(crate) struct Pulled {
     pub signatures: Vec<Signature>,
 }
 
-#[derive(Debug)]
+/// Why a release was not fetched. The caller puts the name of the release before it.
+#[derive(Debug, thiserror::Error)]
 enum Error {
+    #[error("the registry has no such release")]
     NotFound,
-    Unauthorized {
-        with_password: bool,
-    },
-    Away(String),
+    #[error(
+        "the registry requires a login: set SWITCHBOARD_REGISTRY_USER and SWITCHBOARD_REGISTRY_PASSWORD"
+    )]
+    LoginRequired,
+    #[error("the registry refuses SWITCHBOARD_REGISTRY_USER with that password")]
+    LoginRefused,
+    #[error("the registry cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("the registry did not send the release within {} s", REGISTRY_WAIT.as_secs())]
     Late,
+    #[error("this is not a release: {0}")]
     NotWasm(String),
+    #[error("{0} bytes are more than the {RELEASE_BYTES_MAX} of a release")]
     TooLarge(u64),
-    /// The registry's answer breaks the specification of registries.
+    /// The registry's answer breaks the specification of registries. The text continues "the registry".
+    #[error("the registry {0}")]
     Wrong(String),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound => f.write_str("the registry has no such thing"),
-            Self::Unauthorized { with_password: false } => f.write_str(
-                "the registry shows it only to whom it knows: set SWITCHBOARD_REGISTRY_USER and \
-                 SWITCHBOARD_REGISTRY_PASSWORD",
-            ),
-            Self::Unauthorized { with_password: true } => {
-                f.write_str("the registry does not show it to SWITCHBOARD_REGISTRY_USER with that password")
-            }
-            Self::Away(why) => write!(f, "the registry cannot be reached: {why}"),
-            Self::Late => write!(f, "the registry did not give it within {} s", REGISTRY_WAIT.as_secs()),
-            Self::NotWasm(why) => write!(f, "it is no release: {why}"),
-            Self::TooLarge(bytes) => {
-                write!(f, "{bytes} bytes are more than the {RELEASE_BYTES_MAX} of a release")
-            }
-            Self::Wrong(why) => write!(f, "the registry {why}"),
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -100,7 +86,7 @@ pub(crate) async fn pull(source: &str, config: &Config) -> Result<Pulled, Failur
         (Some(user), Some(password)) => Some((user.clone(), password.clone())),
         (None, None) => None,
         _ => {
-            let both = "`registry_user` and `registry_password` are set together or not at all";
+            let both = "set both `registry_user` and `registry_password`, or neither";
             return Err(Failure::Usage(both.to_owned()));
         }
     };
@@ -125,7 +111,7 @@ impl Registry {
         let layer = the_layer(&manifest)?;
         let signatures = manifest.annotations.get(SIGNATURES).map_or("", String::as_str);
         let signatures = Signature::parse_all(signatures)
-            .ok_or_else(|| Error::NotWasm(format!("its annotation {SIGNATURES} holds no signatures")))?;
+            .ok_or_else(|| Error::NotWasm(format!("its annotation {SIGNATURES} has no signatures in the form of FILE.sig")))?;
         if layer.size > RELEASE_BYTES_MAX as u64 {
             return Err(Error::TooLarge(layer.size));
         }
@@ -133,15 +119,15 @@ impl Registry {
         let path = format!("blobs/{}", layer.digest);
         let size = layer.size as usize;
         let file = match self.ask(&path, LAYER, size).await {
-            Err(Asked::TooLarge) => return Err(Error::Wrong("sends more than its manifest says".to_owned())),
+            Err(Asked::TooLarge) => return Err(Error::Wrong("sends more bytes than its manifest states".to_owned())),
             answered => answered?,
         };
         if file.len() < size {
-            return Err(Error::Wrong("sends less than its manifest says".to_owned()));
+            return Err(Error::Wrong("sends fewer bytes than its manifest states".to_owned()));
         }
         if Digest::of(&file) != wanted {
             return Err(Error::Wrong(
-                "sends something else than its manifest names: the digest differs".to_owned(),
+                "sends other bytes than its manifest names: the digest differs".to_owned(),
             ));
         }
         Ok(Pulled { file: file.to_vec(), signatures })
@@ -152,14 +138,14 @@ impl Registry {
         let accept = format!("{MANIFEST}, {INDEX}");
         let document = match self.ask(&path, &accept, REGISTRY_MANIFEST_BYTES_MAX).await {
             Err(Asked::TooLarge) => {
-                return Err(Error::NotWasm("its manifest is too large for one".to_owned()));
+                return Err(Error::NotWasm(format!("its manifest has more than {REGISTRY_MANIFEST_BYTES_MAX} bytes")));
             }
             answered => answered?,
         };
         if let Some(named) = &self.reference.digest
             && Digest::of(&document) != digest(named)?
         {
-            return Err(Error::Wrong("sends something else than was named: the digest differs".to_owned()));
+            return Err(Error::Wrong("sends another manifest than the name states: the digest differs".to_owned()));
         }
         #[derive(Deserialize)]
         struct Kind {
@@ -168,16 +154,16 @@ impl Registry {
             manifests: Option<serde::de::IgnoredAny>,
         }
         let no_manifest =
-            |error: &dyn fmt::Display| Error::NotWasm(format!("its manifest: {}", short(&error.to_string())));
-        let kind: Kind = serde_json::from_slice(&document).map_err(|error| no_manifest(&error))?;
+            |error: serde_json::Error| Error::NotWasm(format!("its manifest: {}", short(&error.to_string())));
+        let kind: Kind = serde_json::from_slice(&document).map_err(no_manifest)?;
         if kind.kind == INDEX || kind.manifests.is_some() {
             return Err(Error::NotWasm(
-                "an index of several things; name one of them by its digest".to_owned(),
+                "an index of several manifests; name one of them by its digest".to_owned(),
             ));
         }
-        let manifest: Manifest = serde_json::from_slice(&document).map_err(|error| no_manifest(&error))?;
+        let manifest: Manifest = serde_json::from_slice(&document).map_err(no_manifest)?;
         if !manifest.kind.is_empty() && manifest.kind != MANIFEST {
-            return Err(Error::NotWasm(format!("a manifest of type `{}`", short(&manifest.kind))));
+            return Err(Error::NotWasm(format!("its manifest is of type `{}`, not {MANIFEST}", short(&manifest.kind))));
         }
         Ok(manifest)
     }
@@ -211,7 +197,7 @@ impl Registry {
     async fn token(&self, realm: &str, service: Option<&str>) -> Result<String, Asked> {
         let scope = format!("repository:{}:pull", self.reference.repository);
         let url = challenge::token_url(realm, service, &scope).map_err(|why| {
-            Asked::Failed(Error::Wrong(format!("wants a token of a place that is none: {why}")))
+            Asked::Failed(Error::Wrong(format!("names an address for tokens that cannot be used: {why}")))
         })?;
         let login = self.login.as_ref().map(|(user, password)| challenge::basic(user, password));
         let headers: Vec<_> = login.iter().map(|login| (AUTHORIZATION, login.as_str())).collect();
@@ -219,13 +205,13 @@ impl Registry {
         if answer.status != 200 {
             return Err(Asked::Failed(match answer.status {
                 401 | 403 => self.unauthorized(),
-                status => Error::Wrong(format!("gives no token: status {status}")),
+                status => Error::Wrong(format!("answers the request for a token with status {status}")),
             }));
         }
         let token = challenge::token_of(&answer.body);
         token
             .map(|token| format!("Bearer {token}"))
-            .ok_or_else(|| Asked::Failed(Error::Wrong("gives no token".to_owned())))
+            .ok_or_else(|| Asked::Failed(Error::Wrong("answers the request for a token without a token".to_owned())))
     }
 
     /// Follows a redirect, because registries keep their blobs elsewhere. The target gets no authorization.
@@ -241,13 +227,13 @@ impl Registry {
             }
             let to = answer.headers.get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default();
             at = reference::resolve(&at, to)
-                .ok_or_else(|| Asked::Failed(Error::Wrong("leads to a place that is none".to_owned())))?;
+                .ok_or_else(|| Asked::Failed(Error::Wrong("redirects to an address that is not a URL".to_owned())))?;
         }
-        Err(Asked::Failed(Error::Wrong("leads on and on".to_owned())))
+        Err(Asked::Failed(Error::Wrong(format!("redirects more than {REGISTRY_REDIRECTS_MAX} times"))))
     }
 
     fn unauthorized(&self) -> Error {
-        Error::Unauthorized { with_password: self.login.is_some() }
+        if self.login.is_some() { Error::LoginRefused } else { Error::LoginRequired }
     }
 }
 
@@ -261,7 +247,7 @@ impl From<Asked> for Error {
     fn from(asked: Asked) -> Self {
         match asked {
             Asked::Failed(error) => error,
-            Asked::TooLarge => Self::Wrong("says more than there is room for".to_owned()),
+            Asked::TooLarge => Self::Wrong("sends a longer answer than this command accepts".to_owned()),
         }
     }
 }
@@ -269,13 +255,13 @@ impl From<Asked> for Error {
 async fn get(url: &Uri, headers: &[(HeaderName, &str)], bytes_max: usize) -> Result<Answer, Asked> {
     fetch::get(url, headers, bytes_max).await.map_err(|error| match error {
         switchboard_http::Error::TooLarge(_) => Asked::TooLarge,
-        error => Asked::Failed(Error::Away(short(&error.to_string()))),
+        error => Asked::Failed(Error::Unreachable(short(&error.to_string()))),
     })
 }
 
 fn digest(text: &str) -> Result<Digest, Error> {
     let hex = text.strip_prefix("sha256:").and_then(Digest::parse);
-    hex.ok_or_else(|| Error::Wrong(format!("names a digest that is none of SHA-256: `{}`", short(text))))
+    hex.ok_or_else(|| Error::Wrong(format!("names a digest that is not SHA-256: `{}`", short(text))))
 }
 
 fn the_layer(manifest: &Manifest) -> Result<&Descriptor, Error> {
@@ -286,7 +272,7 @@ fn the_layer(manifest: &Manifest) -> Result<&Descriptor, Error> {
     match manifest.layers.as_slice() {
         [layer] if layer.kind == LAYER => Ok(layer),
         [layer] => Err(Error::NotWasm(format!("its layer is of type `{}`, not {LAYER}", short(&layer.kind)))),
-        layers => Err(Error::NotWasm(format!("it has {} layers, a release is one", layers.len()))),
+        layers => Err(Error::NotWasm(format!("it has {} layers, a release has one", layers.len()))),
     }
 }
 

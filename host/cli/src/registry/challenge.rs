@@ -39,12 +39,12 @@ impl Challenge {
     }
 }
 
-/// The address for the token. An error states why there is none.
+/// The URL for the token. An error states why the address cannot be used.
 pub(super) fn token_url(realm: &str, service: Option<&str>, scope: &str) -> Result<Uri, String> {
     let separator = if realm.contains('?') { '&' } else { '?' };
     let service = service.map(|service| format!("&service={}", page::escape(service))).unwrap_or_default();
     let url = format!("{realm}{separator}scope={}{service}", page::escape(scope));
-    let url: Uri = url.parse().map_err(|_| "no URL".to_owned())?;
+    let url: Uri = url.parse().map_err(|_| "it is not a URL".to_owned())?;
     fetch::check(&url).map_err(|error| error.to_string())?;
     Ok(url)
 }

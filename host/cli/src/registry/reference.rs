@@ -28,9 +28,9 @@ impl Reference {
     /// name. An error is a sentence.
     pub(super) fn parse(source: &str) -> Result<Self, String> {
         let wrong =
-            |why: &str| format!("{source}: {why}; it is {SCHEME}host[:port]/repository[:tag][@sha256:…]");
-        let rest = source.strip_prefix(SCHEME).ok_or_else(|| wrong("another scheme"))?;
-        let (host, rest) = rest.split_once('/').ok_or_else(|| wrong("no repository"))?;
+            |why: &str| format!("{source}: {why}; write {SCHEME}host[:port]/repository[:tag][@sha256:…]");
+        let rest = source.strip_prefix(SCHEME).ok_or_else(|| wrong("the scheme is not oci"))?;
+        let (host, rest) = rest.split_once('/').ok_or_else(|| wrong("the repository is missing"))?;
         let (rest, digest) = match rest.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.to_owned())),
             None => (rest, None),
@@ -47,14 +47,14 @@ impl Reference {
                 && part.chars().all(|c| plain(c) || "._-".contains(c))
         };
         if repository.len() > REPOSITORY_CHARS_MAX || !repository.split('/').all(is_part) {
-            return Err(wrong("a repository is of lower-case letters, digits, `.`, `_`, `-` and `/`"));
+            return Err(wrong("a repository consists of lower-case letters, digits, `.`, `_`, `-` and `/`"));
         }
         let of_tag = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if !(1..=TAG_CHARS_MAX).contains(&tag.len())
             || !tag.chars().all(of_tag)
             || tag.starts_with(['.', '-'])
         {
-            return Err(wrong("a tag is of letters, digits, `.`, `_` and `-`"));
+            return Err(wrong("a tag consists of letters, digits, `.`, `_` and `-`"));
         }
         let is_digest =
             |digest: &String| digest.strip_prefix("sha256:").is_some_and(|hex| Digest::parse(hex).is_some());
