@@ -1,6 +1,6 @@
 //! The grammar of errors. A crate of the host has one error type at its root, `Error`. It is [`Blamed`]: it
-//! says whose fault the error is. Types that say more precisely what happened (the outcome of a statement, of
-//! a call) stay beside it, or are the content of one of its variants.
+//! says whose fault the error is. A type that says more precisely what happened (in one part of the crate, or
+//! with a statement or a call) has the name of its subject, as `RepositoryError`, and `Error` holds it.
 
 use std::path::PathBuf;
 use std::{fmt, io};

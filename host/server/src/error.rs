@@ -1,4 +1,4 @@
-//! The error of this crate: why a node could not start.
+//! The error of this crate: why a node could not start. It holds the error of the part that failed.
 
 use std::io;
 

@@ -5,7 +5,7 @@ use tracing::{info, warn};
 
 use super::fields::text;
 use super::{Admin, AdminRequest};
-use crate::revocations::{Error, Revocation, Revoked};
+use crate::revocations::{Revocation, RevocationError, Revoked};
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::UserId;
 use switchboard_core::limits;
@@ -94,14 +94,14 @@ fn invalid(field: &str, rule: &str) -> Problem {
 }
 
 /// Logged here, once.
-fn refused(error: Error) -> Problem {
+fn refused(error: RevocationError) -> Problem {
     warn!(%error, "tokens could not be revoked; they stay valid");
     match error {
-        Error::TokensFull => {
+        RevocationError::TokensFull => {
             Code::Conflict.problem("too many single tokens are revoked: revoke them by user")
         }
-        Error::UsersFull => Code::Conflict.problem("the tokens of too many users are revoked"),
-        Error::Postgres(error) => super::problem_of(&error),
+        RevocationError::UsersFull => Code::Conflict.problem("the tokens of too many users are revoked"),
+        RevocationError::Postgres(error) => super::problem_of(&error),
     }
 }
 

@@ -47,7 +47,7 @@ pub struct Auth {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum AuthError {
     #[error("`jwt_algorithms` names `{0}`, which is not supported: use HS256, RS256, ES256 or EdDSA")]
     Algorithm(String),
     #[error("cannot read {path}: {1}", path = .0.display())]
@@ -73,14 +73,14 @@ pub enum Error {
 }
 
 /// Every variant is about a setting, or a file that a setting names.
-impl Blamed for Error {
+impl Blamed for AuthError {
     fn blame(&self) -> Blame {
         Blame::Operator
     }
 }
 
 impl Auth {
-    pub fn new(config: &Config, revoked: Arc<RevocationList>) -> Result<Self, Error> {
+    pub fn new(config: &Config, revoked: Arc<RevocationList>) -> Result<Self, AuthError> {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
             keys: Keys::new(config)?,

@@ -37,7 +37,7 @@ struct Files {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum TlsError {
     /// Only one of the two settings is set.
     #[error("`tls_cert` and `tls_key` must both be set, or neither")]
     Half,
@@ -49,7 +49,7 @@ pub enum Error {
 }
 
 /// Every variant is about a setting, or a file that a setting names.
-impl Blamed for Error {
+impl Blamed for TlsError {
     fn blame(&self) -> Blame {
         Blame::Operator
     }
@@ -57,11 +57,11 @@ impl Blamed for Error {
 
 impl Tls {
     /// `None` when the settings name no files.
-    pub fn of(config: &Config) -> Result<Option<Arc<Self>>, Error> {
+    pub fn of(config: &Config) -> Result<Option<Arc<Self>>, TlsError> {
         let files = match (&config.tls_cert, &config.tls_key) {
             (None, None) => return Ok(None),
             (Some(certificate), Some(key)) => Files { certificate: certificate.clone(), key: key.clone() },
-            _ => return Err(Error::Half),
+            _ => return Err(TlsError::Half),
         };
         // In this order, so that `follow` finds a change between both steps, however late it starts.
         let seen = files.versions();
@@ -127,10 +127,10 @@ impl Files {
         })
     }
 
-    fn read(&self) -> Result<Arc<ServerConfig>, Error> {
+    fn read(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let unreadable = |path: &Path| {
             let path = path.to_owned();
-            move |reason: &dyn std::fmt::Display| Error::Read(path, reason.to_string())
+            move |reason: &dyn std::fmt::Display| TlsError::Read(path, reason.to_string())
         };
         let of_certificate = unreadable(&self.certificate);
         let chain = CertificateDer::pem_file_iter(&self.certificate)
@@ -147,12 +147,12 @@ impl Files {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
-            .map_err(Error::Unusable)?;
+            .map_err(TlsError::Unusable)?;
         // WebSockets need HTTP/1.1.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // After a drain many clients reconnect, and resumption saves a signature for each. One ticket a
         // connection is enough.
-        config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(Error::Unusable)?;
+        config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Unusable)?;
         config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
     }

@@ -52,7 +52,7 @@ struct ReadProgress {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum RevocationError {
     /// The maximum of [`limits::REVOKED_TOKENS_MAX`] tokens is revoked.
     #[error(
         "the maximum of {} single tokens is already revoked: revoke them by user",
@@ -66,7 +66,7 @@ pub enum Error {
     Postgres(postgres::Error),
 }
 
-impl Blamed for Error {
+impl Blamed for RevocationError {
     fn blame(&self) -> Blame {
         match self {
             Self::TokensFull | Self::UsersFull => Blame::Operator,
@@ -77,7 +77,11 @@ impl Blamed for Error {
 
 impl Revocations {
     /// Reads all revocations. A node must not accept a token before this has returned.
-    pub async fn start(table: revocations::Revocations, epochs: Epochs, hub: Hub) -> Result<Self, Error> {
+    pub async fn start(
+        table: revocations::Revocations,
+        epochs: Epochs,
+        hub: Hub,
+    ) -> Result<Self, RevocationError> {
         let inner = Inner { table, epochs, hub, known: Arc::default(), progress: Mutex::default() };
         let revocations = Self(Arc::new(inner));
         revocations.clean().await?;
@@ -93,11 +97,11 @@ impl Revocations {
     /// Adds a revocation. Returns when it is stored and this node applies it; the other nodes follow within a
     /// second. The maximum is checked with the revocations that this node has read, so nodes that add at the
     /// same time can exceed it by a few.
-    pub async fn add(&self, revocation: &Revocation, by: &str) -> Result<(), Error> {
+    pub async fn add(&self, revocation: &Revocation, by: &str) -> Result<(), RevocationError> {
         if !self.0.known.has_room_for(&revocation.revoked) {
             return Err(match revocation.revoked {
-                Revoked::Token(_) => Error::TokensFull,
-                Revoked::User { .. } => Error::UsersFull,
+                Revoked::Token(_) => RevocationError::TokensFull,
+                Revoked::User { .. } => RevocationError::UsersFull,
             });
         }
         in_time(self.0.table.add(revocation, by)).await?;
@@ -136,7 +140,7 @@ impl Revocations {
     }
 
     /// Reads the new revocations, and closes the connections of revoked tokens.
-    async fn read_new(&self) -> Result<(), Error> {
+    async fn read_new(&self) -> Result<(), RevocationError> {
         let Inner { table, epochs, hub, known, progress } = &*self.0;
         let mut progress = progress.lock().await;
         let epoch = in_time(epochs.current()).await?;
@@ -162,7 +166,7 @@ impl Revocations {
     }
 
     /// Removes the revocations of expired tokens, in memory and in the table.
-    async fn clean(&self) -> Result<(), Error> {
+    async fn clean(&self) -> Result<(), RevocationError> {
         self.0.known.forget(timestamp::now_ms());
         in_time(self.0.table.clean()).await.map(drop)
     }
@@ -170,6 +174,8 @@ impl Revocations {
 
 /// Bounds a statement by [`limits::FOLLOW_WAIT`]. A server that hangs is treated like one that is not
 /// reachable.
-async fn in_time<T>(statement: impl Future<Output = Result<T, postgres::Error>>) -> Result<T, Error> {
-    postgres::in_time(limits::FOLLOW_WAIT, statement).await.map_err(Error::Postgres)
+async fn in_time<T>(
+    statement: impl Future<Output = Result<T, postgres::Error>>,
+) -> Result<T, RevocationError> {
+    postgres::in_time(limits::FOLLOW_WAIT, statement).await.map_err(RevocationError::Postgres)
 }

@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Header};
 use serde_json::Value;
 use tracing::warn;
 
-use super::Error;
+use super::AuthError;
 use switchboard_core::limits::{JWKS_KEYS_MAX, RSA_MODULUS_BYTES_MAX, RSA_MODULUS_BYTES_MIN};
 
 pub(super) struct Key {
@@ -77,8 +77,8 @@ fn key(jwk: &Jwk, algorithms: &[Algorithm]) -> Option<Key> {
     Some(Key { algorithm, id: jwk.common.key_id.as_deref().map(Into::into), key })
 }
 
-pub(super) fn pem(path: &Path, algorithms: &[Algorithm]) -> Result<Key, Error> {
-    let pem = fs::read(path).map_err(|error| Error::Read(path.to_owned(), error))?;
+pub(super) fn pem(path: &Path, algorithms: &[Algorithm]) -> Result<Key, AuthError> {
+    let pem = fs::read(path).map_err(|error| AuthError::Read(path.to_owned(), error))?;
     type Parse = fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>;
     let kinds: [(Algorithm, Parse); 3] = [
         (Algorithm::EdDSA, DecodingKey::from_ed_pem),
@@ -89,14 +89,14 @@ pub(super) fn pem(path: &Path, algorithms: &[Algorithm]) -> Result<Key, Error> {
         .into_iter()
         .filter(|(algorithm, _)| algorithms.contains(algorithm))
         .find_map(|(algorithm, parse)| Some(Key { algorithm, id: None, key: parse(&pem).ok()? }))
-        .ok_or_else(|| Error::Key(path.to_owned()))?;
+        .ok_or_else(|| AuthError::Key(path.to_owned()))?;
     if key.algorithm == Algorithm::RS256 {
         let modulus = key.key.try_get_as_bytes().ok().and_then(modulus);
         // The first number of a private key is its version.
         let modulus = modulus.filter(|modulus| modulus.len() > 1);
-        let bits = bits(modulus.ok_or_else(|| Error::Key(path.to_owned()))?);
+        let bits = bits(modulus.ok_or_else(|| AuthError::Key(path.to_owned()))?);
         if !is_rsa_size(bits) {
-            return Err(Error::RsaSize(path.to_owned(), bits));
+            return Err(AuthError::RsaSize(path.to_owned(), bits));
         }
     }
     Ok(key)

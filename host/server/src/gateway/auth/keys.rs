@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 
-use super::Error;
+use super::AuthError;
 use super::claims::{Claims, Rejected};
 use super::key::{Key, pem};
 use super::set::{KeySet, Reload};
@@ -27,7 +27,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// Reads the keys in files; a bad file is an error. [`Keys::read_again`] reads URLs.
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config) -> Result<Self, AuthError> {
         let algorithms: Arc<[Algorithm]> =
             config.jwt_algorithms.iter().map(|name| algorithm(name)).collect::<Result<_, _>>()?;
         let mut fixed = Vec::new();
@@ -47,7 +47,7 @@ impl Keys {
             .map(|place| KeySet::of(place, &algorithms, &generation))
             .collect::<Result<Vec<_>, _>>()?;
         if fixed.is_empty() && sets.is_empty() {
-            return Err(Error::NoUsableKey);
+            return Err(AuthError::NoUsableKey);
         }
         Ok(Self { algorithms, fixed, sets, generation })
     }
@@ -120,12 +120,12 @@ fn signature_only(algorithm: Algorithm) -> Validation {
     validation
 }
 
-fn algorithm(name: &str) -> Result<Algorithm, Error> {
+fn algorithm(name: &str) -> Result<Algorithm, AuthError> {
     match name {
         "HS256" => Ok(Algorithm::HS256),
         "RS256" => Ok(Algorithm::RS256),
         "ES256" => Ok(Algorithm::ES256),
         "EdDSA" => Ok(Algorithm::EdDSA),
-        _ => Err(Error::Algorithm(name.to_owned())),
+        _ => Err(AuthError::Algorithm(name.to_owned())),
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::Error;
+use super::AuthError;
 use super::key::{Key, parse_set};
 use switchboard_core::ids::Digest;
 use switchboard_core::limits::{
@@ -71,7 +71,7 @@ impl KeySet {
         place: &str,
         algorithms: &Arc<[Algorithm]>,
         generation: &Arc<AtomicU64>,
-    ) -> Result<Arc<Self>, Error> {
+    ) -> Result<Arc<Self>, AuthError> {
         let set = Self {
             source: Source::parse(place)?,
             algorithms: algorithms.clone(),
@@ -81,8 +81,8 @@ impl KeySet {
         };
         // A file that is wrong at the start is an error of the settings.
         if let Source::File(path) = &set.source {
-            let document = std::fs::read(path).map_err(|error| Error::Read(path.clone(), error))?;
-            set.store(&document).map_err(|reason| Error::KeySet(place.to_owned(), reason))?;
+            let document = std::fs::read(path).map_err(|error| AuthError::Read(path.clone(), error))?;
+            set.store(&document).map_err(|reason| AuthError::KeySet(place.to_owned(), reason))?;
         }
         Ok(Arc::new(set))
     }
@@ -162,11 +162,11 @@ impl std::ops::Deref for KeysOfSet {
 }
 
 impl Source {
-    fn parse(place: &str) -> Result<Self, Error> {
+    fn parse(place: &str) -> Result<Self, AuthError> {
         if !place.contains("://") {
             return Ok(Self::File(place.into()));
         }
-        let wrong = |reason: &str| Error::KeySet(place.to_owned(), reason.to_owned());
+        let wrong = |reason: &str| AuthError::KeySet(place.to_owned(), reason.to_owned());
         let url: Uri = place.parse().map_err(|_| wrong("not a URL"))?;
         fetch::check(&url).map_err(|error| wrong(&error.to_string()))?;
         Ok(Self::Url(url))
