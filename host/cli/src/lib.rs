@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
         Command::New(args) => new::run(args, &out),
         Command::Keys(args) => keys::run(args, &out),
         Command::Sign(args) => sign::run(args, &out),
-        Command::Compile => switchboard_runtime::compile_as_child().map_err(Failure::failed),
+        Command::Compile => switchboard_runtime::compile_as_child().map_err(Failure::from),
         configured => Config::load(cli.config.as_deref())
             .map_err(Failure::from)
             .and_then(|config| configured.run(config, &out)),

@@ -42,9 +42,7 @@ pub(crate) struct Pulled {
 enum Error {
     #[error("the registry has no such release")]
     NotFound,
-    #[error(
-        "the registry requires a login: set SWITCHBOARD_REGISTRY_USER and SWITCHBOARD_REGISTRY_PASSWORD"
-    )]
+    #[error("the registry requires a login: set SWITCHBOARD_REGISTRY_USER and SWITCHBOARD_REGISTRY_PASSWORD")]
     LoginRequired,
     #[error("the registry refuses SWITCHBOARD_REGISTRY_USER with that password")]
     LoginRefused,
@@ -110,8 +108,9 @@ impl Registry {
         let manifest = self.manifest().await?;
         let layer = the_layer(&manifest)?;
         let signatures = manifest.annotations.get(SIGNATURES).map_or("", String::as_str);
-        let signatures = Signature::parse_all(signatures)
-            .ok_or_else(|| Error::NotWasm(format!("its annotation {SIGNATURES} has no signatures in the form of FILE.sig")))?;
+        let signatures = Signature::parse_all(signatures).ok_or_else(|| {
+            Error::NotWasm(format!("its annotation {SIGNATURES} has no signatures in the form of FILE.sig"))
+        })?;
         if layer.size > RELEASE_BYTES_MAX as u64 {
             return Err(Error::TooLarge(layer.size));
         }
@@ -119,7 +118,9 @@ impl Registry {
         let path = format!("blobs/{}", layer.digest);
         let size = layer.size as usize;
         let file = match self.ask(&path, LAYER, size).await {
-            Err(Asked::TooLarge) => return Err(Error::Wrong("sends more bytes than its manifest states".to_owned())),
+            Err(Asked::TooLarge) => {
+                return Err(Error::Wrong("sends more bytes than its manifest states".to_owned()));
+            }
             answered => answered?,
         };
         if file.len() < size {
@@ -138,14 +139,18 @@ impl Registry {
         let accept = format!("{MANIFEST}, {INDEX}");
         let document = match self.ask(&path, &accept, REGISTRY_MANIFEST_BYTES_MAX).await {
             Err(Asked::TooLarge) => {
-                return Err(Error::NotWasm(format!("its manifest has more than {REGISTRY_MANIFEST_BYTES_MAX} bytes")));
+                return Err(Error::NotWasm(format!(
+                    "its manifest has more than {REGISTRY_MANIFEST_BYTES_MAX} bytes"
+                )));
             }
             answered => answered?,
         };
         if let Some(named) = &self.reference.digest
             && Digest::of(&document) != digest(named)?
         {
-            return Err(Error::Wrong("sends another manifest than the name states: the digest differs".to_owned()));
+            return Err(Error::Wrong(
+                "sends another manifest than the name states: the digest differs".to_owned(),
+            ));
         }
         #[derive(Deserialize)]
         struct Kind {
@@ -163,7 +168,10 @@ impl Registry {
         }
         let manifest: Manifest = serde_json::from_slice(&document).map_err(no_manifest)?;
         if !manifest.kind.is_empty() && manifest.kind != MANIFEST {
-            return Err(Error::NotWasm(format!("its manifest is of type `{}`, not {MANIFEST}", short(&manifest.kind))));
+            return Err(Error::NotWasm(format!(
+                "its manifest is of type `{}`, not {MANIFEST}",
+                short(&manifest.kind)
+            )));
         }
         Ok(manifest)
     }
@@ -209,9 +217,9 @@ impl Registry {
             }));
         }
         let token = challenge::token_of(&answer.body);
-        token
-            .map(|token| format!("Bearer {token}"))
-            .ok_or_else(|| Asked::Failed(Error::Wrong("answers the request for a token without a token".to_owned())))
+        token.map(|token| format!("Bearer {token}")).ok_or_else(|| {
+            Asked::Failed(Error::Wrong("answers the request for a token without a token".to_owned()))
+        })
     }
 
     /// Follows a redirect, because registries keep their blobs elsewhere. The target gets no authorization.
@@ -226,8 +234,9 @@ impl Registry {
                 return Ok(answer);
             }
             let to = answer.headers.get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default();
-            at = reference::resolve(&at, to)
-                .ok_or_else(|| Asked::Failed(Error::Wrong("redirects to an address that is not a URL".to_owned())))?;
+            at = reference::resolve(&at, to).ok_or_else(|| {
+                Asked::Failed(Error::Wrong("redirects to an address that is not a URL".to_owned()))
+            })?;
         }
         Err(Asked::Failed(Error::Wrong(format!("redirects more than {REGISTRY_REDIRECTS_MAX} times"))))
     }

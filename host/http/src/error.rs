@@ -7,6 +7,9 @@ pub enum Error {
     /// Documents are not fetched from such a URL.
     #[error("{0}")]
     Url(&'static str),
+    /// The system has no root certificates, so no server can be verified.
+    #[error("this system trusts no certificates (install ca-certificates)")]
+    NoRoots,
     /// The server could not be reached.
     #[error("cannot connect: {0}")]
     Unreachable(String),
@@ -20,7 +23,7 @@ pub enum Error {
 impl Blamed for Error {
     fn blame(&self) -> Blame {
         match self {
-            Self::Url(_) => Blame::Operator,
+            Self::Url(_) | Self::NoRoots => Blame::Operator,
             Self::Unreachable(_) | Self::TooLarge(_) | Self::Incomplete(_) => Blame::Backend,
         }
     }

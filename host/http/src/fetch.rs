@@ -55,8 +55,7 @@ pub async fn get(url: &Uri, headers: &[(HeaderName, &str)], bytes_max: usize) ->
     let stream: Box<dyn Stream> = if is_tls {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| unreachable(&"the host is not a valid name"))?;
-        let connector = connector().map_err(|why| unreachable(&why))?;
-        let tls = connector.connect(name, stream).await;
+        let tls = connector()?.connect(name, stream).await;
         Box::new(tls.map_err(|error| unreachable(&format!("TLS failed: {error}")))?)
     } else {
         Box::new(stream)
@@ -103,22 +102,22 @@ pub fn is_here(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn connector() -> Result<TlsConnector, String> {
-    static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
+fn connector() -> Result<TlsConnector, Error> {
+    static CONFIG: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
     let config = CONFIG.get_or_init(|| {
         let mut roots = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(found.certs);
         if roots.is_empty() {
-            return Err("this system trusts no certificates (install ca-certificates)".to_owned());
+            return None;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
+            .expect("the provider has the cipher suites of TLS 1.2 and 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Arc::new(config))
+        Some(Arc::new(config))
     });
-    config.clone().map(TlsConnector::from)
+    config.clone().map(TlsConnector::from).ok_or(Error::NoRoots)
 }

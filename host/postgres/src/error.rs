@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::failure::{judge, of_sqlx};
-use crate::{UnusableServer, migrate};
+use crate::{UnusableMigrations, UnusableServer, migrate};
 use switchboard_core::{Blame, Blamed};
 
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +19,11 @@ pub enum Error {
     #[error("Postgres does not serve the host: {0}")]
     Host(sqlx::Error),
     /// The server answers, but does not meet the requirements of the host.
-    #[error("{0}")]
-    UnusableServer(UnusableServer),
+    #[error(transparent)]
+    UnusableServer(#[from] UnusableServer),
+    /// The files of the application are not migrations.
+    #[error(transparent)]
+    UnusableMigrations(#[from] UnusableMigrations),
     #[error("the database cannot be migrated: {0}")]
     Migrate(sqlx::migrate::MigrateError),
     /// Another database of the server uses the handlers' roles with another secret.
@@ -53,9 +56,11 @@ impl Blamed for Error {
     fn blame(&self) -> Blame {
         match self {
             Self::Config(error) => error.blame(),
-            Self::Url(_) | Self::UnusableServer(_) | Self::Migrate(_) | Self::RoleConflict(_) => {
-                Blame::Operator
-            }
+            Self::Url(_)
+            | Self::UnusableServer(_)
+            | Self::UnusableMigrations(_)
+            | Self::Migrate(_)
+            | Self::RoleConflict(_) => Blame::Operator,
             Self::Host(error) | Self::Statement(error) => of_sqlx(error).blame,
             Self::Read(error) => match error.as_db_error() {
                 Some(refused) => judge(refused.code().code(), false).blame,

@@ -40,7 +40,7 @@ use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 
 pub use error::{Error, in_time};
-pub use migrations::{Migrations, Unusable};
+pub use migrations::{Migrations, UnusableMigrations};
 use owner::Suspicion;
 pub use probe::CannotWrite;
 pub use server::UnusableServer;

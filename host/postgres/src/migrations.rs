@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::{fmt, fs, io};
+use std::{fs, io};
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
+use super::Error;
 use switchboard_core::ids::Digest;
 
 /// Versions 1000 to 1999 are the host's, of `migrations/host`.
@@ -31,13 +32,24 @@ struct Script {
 }
 
 /// Why the migrations of an application cannot be used. Nothing was changed in the database.
-#[derive(Debug)]
-pub enum Unusable {
+#[derive(Debug, thiserror::Error)]
+pub enum UnusableMigrations {
+    #[error(
+        "cannot read the application's migrations in {directory}: {1}; name their directory with `--app DIRECTORY`",
+        directory = .0.display()
+    )]
     Directory(PathBuf, io::Error),
+    #[error("cannot read the migration {path}: {1}", path = .0.display())]
     File(PathBuf, io::Error),
     /// The name is not a version, `_` and a description.
+    #[error("the migration {path} has no version in its name: name it like 2010_people.sql", path = .0.display())]
     Name(PathBuf),
     /// The version is one of the host's, or two files have it.
+    #[error(
+        "the migration {path} has version {1}: an application's versions begin at {APP_VERSION_MIN}, and each file has \
+         its own",
+        path = .0.display()
+    )]
     Version(PathBuf, i64),
 }
 
@@ -57,8 +69,8 @@ impl Migrations {
     ///
     /// # Errors
     /// When the directory or a file cannot be read, or a file has no version of its own from 2000 on.
-    pub fn with_app(directory: &Path) -> Result<Self, Unusable> {
-        let unreadable = |error| Unusable::Directory(directory.to_owned(), error);
+    pub fn with_app(directory: &Path) -> Result<Self, Error> {
+        let unreadable = |error| UnusableMigrations::Directory(directory.to_owned(), error);
         let mut all = Self::of_the_host();
         let mut paths = Vec::new();
         for entry in fs::read_dir(directory).map_err(unreadable)? {
@@ -69,11 +81,12 @@ impl Migrations {
         }
         paths.sort();
         for path in paths {
-            let (version, description) = named(&path).ok_or_else(|| Unusable::Name(path.clone()))?;
+            let (version, description) =
+                named(&path).ok_or_else(|| UnusableMigrations::Name(path.clone()))?;
             if version < APP_VERSION_MIN || all.0.iter().any(|script| script.version == version) {
-                return Err(Unusable::Version(path, version));
+                return Err(UnusableMigrations::Version(path, version).into());
             }
-            let sql = fs::read_to_string(&path).map_err(|error| Unusable::File(path, error))?;
+            let sql = fs::read_to_string(&path).map_err(|error| UnusableMigrations::File(path, error))?;
             all.0.push(Script { version, description: description.into(), sql: sql.into() });
         }
         all.0.sort_by_key(|script| script.version);
@@ -112,32 +125,6 @@ fn named(path: &Path) -> Option<(i64, String)> {
     let (version, description) = path.file_stem()?.to_str()?.split_once('_')?;
     Some((version.parse().ok()?, description.replace('_', " ")))
 }
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Directory(directory, error) => write!(
-                f,
-                "cannot read the application's migrations in {}: {error}; name their directory with `--app DIRECTORY`",
-                directory.display()
-            ),
-            Self::File(path, error) => write!(f, "cannot read the migration {}: {error}", path.display()),
-            Self::Name(path) => write!(
-                f,
-                "the migration {} has no version in its name: name it like 2010_people.sql",
-                path.display()
-            ),
-            Self::Version(path, version) => write!(
-                f,
-                "the migration {} has version {version}: an application's versions begin at {APP_VERSION_MIN}, and each file \
-                 has its own",
-                path.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Unusable {}
 
 #[cfg(test)]
 mod tests {

@@ -15,52 +15,41 @@ use switchboard_core::limits;
 /// The migrations use MERGE, and primary keys of partitioned tables in the form of Postgres 15.
 const VERSION_MIN: i32 = 150_000;
 /// Why this server cannot be used. Each message says what to do.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, thiserror::Error)]
 pub enum UnusableServer {
+    #[error(
+        "Postgres {0} is too old: Switchboard needs Postgres 15 or newer. Upgrade the server, or name another \
+         one in `database_url`"
+    )]
     Version(String),
+    #[error(
+        "the database {database} has the encoding {encoding}, in which not every text can be stored: Switchboard \
+         needs UTF8. Create another database (create database … encoding 'UTF8' template template0) and name it \
+         in `database_url`"
+    )]
     Encoding { database: String, encoding: String },
+    #[error(
+        "the server was built with floating-point timestamps (integer_datetimes = off), which the drivers cannot \
+         read. Use a server that was built without this option"
+    )]
     FloatingDatetimes,
+    #[error(
+        "session_replication_role is {0} for the owner of the database, which turns triggers and foreign keys \
+         off. Reset this setting of the server, the database or the role"
+    )]
     Replication(String),
+    #[error(
+        "the database {database} is read-only: the server is a standby, or default_transaction_read_only is on. \
+         Name the primary in `database_url`, or reset this setting"
+    )]
     ReadOnly { database: String },
+    #[error(
+        "a connection pooler in transaction or statement mode (for instance PgBouncer) stands between this \
+         process and Postgres. It changes the server session between two transactions, so prepared statements, \
+         settings, LISTEN and locks are lost. Set `pool_mode = session` for this database, or name Postgres \
+         itself in `database_url`"
+    )]
     Pooled,
-}
-
-impl std::fmt::Display for UnusableServer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Version(version) => write!(
-                f,
-                "Postgres {version} is too old: Switchboard needs Postgres 15 or newer. Upgrade the server, or name \
-                 another one in `database_url`"
-            ),
-            Self::Encoding { database, encoding } => write!(
-                f,
-                "the database {database} has the encoding {encoding}, in which not every text can be stored: \
-                 Switchboard needs UTF8. Create another database (create database … encoding 'UTF8' template \
-                 template0) and name it in `database_url`"
-            ),
-            Self::FloatingDatetimes => f.write_str(
-                "the server was built with floating-point timestamps (integer_datetimes = off), which the drivers \
-                 cannot read. Use a server that was built without this option",
-            ),
-            Self::Replication(role) => write!(
-                f,
-                "session_replication_role is {role} for the owner of the database, which turns triggers and foreign \
-                 keys off. Reset this setting of the server, the database or the role"
-            ),
-            Self::ReadOnly { database } => write!(
-                f,
-                "the database {database} is read-only: the server is a standby, or default_transaction_read_only is \
-                 on. Name the primary in `database_url`, or reset this setting"
-            ),
-            Self::Pooled => f.write_str(
-                "a connection pooler in transaction or statement mode (for instance PgBouncer) stands between this \
-                 process and Postgres. It changes the server session between two transactions, so prepared \
-                 statements, settings, LISTEN and locks are lost. Set `pool_mode = session` for this database, or name \
-                 Postgres itself in `database_url`",
-            ),
-        }
-    }
 }
 
 /// Opens a session on a server that meets the requirements, and sends its settings.

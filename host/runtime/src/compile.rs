@@ -184,10 +184,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// Runs the child: it reads a component from standard input, and writes the artifact to standard output or
 /// the reason of a refusal to standard error.
-pub fn child() -> Result<(), String> {
+pub fn child() -> Result<(), Error> {
     let bounded = |resource, most| {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
-            .map_err(|error| format!("cannot bound the compiler: {error}"))
+            .map_err(|error| Error::of_host(format!("cannot bound the compiler: {error}")))
     };
     bounded(Resource::As, limits::COMPILE_MEMORY_BYTES_MAX)?;
     bounded(Resource::Cpu, limits::COMPILE_WAIT.as_secs())?;
@@ -200,9 +200,10 @@ pub fn child() -> Result<(), String> {
     io::stdin()
         .take(limits::RELEASE_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
-    let artifact = compile(&bytes)?;
-    io::stdout().write_all(&artifact).and_then(|()| io::stdout().flush()).map_err(|error| error.to_string())
+        .map_err(|error| Error::of_host(format!("cannot read the component: {error}")))?;
+    let artifact = compile(&bytes).map_err(Error::of_release)?;
+    let written = io::stdout().write_all(&artifact).and_then(|()| io::stdout().flush());
+    written.map_err(|error| Error::of_host(format!("cannot write the artifact: {error}")))
 }
 
 fn compile(bytes: &[u8]) -> Result<Vec<u8>, String> {
