@@ -4,6 +4,8 @@
 //! There is one `bindgen!` for each world. All share the types of `platform`, so that a `Principal` is one
 //! type everywhere.
 
+use std::time::Duration;
+
 /// The type of a guest's handle of `postgres.transaction`. The number of the handle identifies the
 /// transaction of the call; the transaction itself belongs to the Postgres session of the call.
 pub struct Transaction;
@@ -76,8 +78,8 @@ impl types::Problem {
     }
 
     /// Sets the wait before the caller's next attempt.
-    pub fn retry_after_ms(mut self, ms: u32) -> Self {
-        self.retry_after_ms = Some(ms);
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after_ms = Some(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
         self
     }
 

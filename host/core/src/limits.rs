@@ -11,7 +11,8 @@
 //! - numbers that a format or another product fixes: the control frames of RFC 6455, the slots of a Redis
 //!   cluster, the names of a registry, the oldest version of Postgres, the probe rows of a migration;
 //! - the form of a text: the width of a recording, the characters of a value that an error shows;
-//! - the size of one buffer or the shape of one data structure, and how often a command of the CLI polls;
+//! - the size of one buffer or the shape of one data structure, the priority of a thread, and how often a
+//!   command of the CLI polls;
 //! - everything in tests, benches and simulations.
 
 use std::time::Duration;
@@ -95,6 +96,8 @@ pub const TOKEN_TIMER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 // ---- HTTP -------------------------------------------------------------------------------------------------
 
+/// The wait (`Retry-After`) of a client or an operator for whom a backend or a slot is not available now.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Maximum length of a client's `x-request-id`. A longer one is replaced by a new id.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Maximum length of a handler's sentence: the detail of a problem, the error of a schedule, the reason of a
@@ -156,6 +159,14 @@ pub const CELL_BYTES: usize = 24;
 pub const POSTGRES_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Maximum number of prepared statements of a connection; at the bound the least recently used is closed.
 pub const STATEMENTS_CACHED_MAX: usize = 128;
+/// Maximum time of a handler's statement in Postgres. It is above every call's deadline, so it ends only a
+/// statement whose node is gone and cannot cancel it.
+pub const POSTGRES_STATEMENT_MAX: Duration = Duration::from_secs(HANDLER_DEADLINE_MAX.as_secs() + 5);
+/// Maximum idle time of an open transaction, so that a node that is cut off does not hold its locks. Then
+/// Postgres closes the connection.
+pub const POSTGRES_IDLE_TRANSACTION_MAX: Duration = POSTGRES_STATEMENT_MAX;
+/// Interval at which Postgres checks whether the client of a running statement is gone.
+pub const POSTGRES_CLIENT_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Maximum size of the temporary files of a handler's session. A statement that needs more fails with 53400.
 pub const POSTGRES_TEMP_FILES_MB_MAX: u32 = 64;
 
@@ -193,6 +204,12 @@ pub const COLLECT_STATEMENTS_MAX: usize = 8;
 pub const POSTGRES_HOST_CONNECTIONS_MAX: u32 = 8;
 /// Maximum time of a statement of the host, with the wait for its connection. Then it has failed.
 pub const POSTGRES_HOST_WAIT: Duration = Duration::from_secs(5);
+/// Maximum time of a statement of the host in Postgres, which makes and drops partitions in one statement.
+/// The node has given up long before, except for these.
+pub const POSTGRES_HOST_STATEMENT_MAX: Duration = Duration::from_secs(300);
+/// Maximum wait of the host for a lock on the revocations or on the row of the fleet. Then the operator's
+/// request fails.
+pub const POSTGRES_HOST_LOCK_WAIT: Duration = Duration::from_secs(5);
 /// A connection of the host that was idle for longer is checked before it is used.
 pub const POSTGRES_HOST_IDLE_MAX: Duration = Duration::from_millis(500);
 /// After a server was seen to be read-only, each connection is checked before each use for this long.
@@ -435,6 +452,17 @@ pub const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(2);
 
 // ---- calls ------------------------------------------------------------------------------------------------
 
+/// Maximum size of a guest's stack of return addresses and spilled registers. Rust keeps its data on a stack
+/// in linear memory. A call that needs more traps. A larger one costs memory in every call. With a much
+/// smaller one, serde's recursion traps before its limit of 128 levels.
+pub const GUEST_STACK_BYTES_MAX: usize = 64 * 1024;
+/// Maximum size of the stack that a guest and the host functions that it calls share. If it is too small, a
+/// host function overflows it, which ends the process. So host functions have 448 KiB; tokio-postgres with
+/// `opt-level = 1` needs about 30 KiB.
+pub const CALL_STACK_BYTES_MAX: usize = 512 * 1024;
+/// Maximum number of slots that keep the memory of an ended call for the next one, so at most about 150 MiB.
+/// With fewer, a burst of calls gets cold slots. More only cost memory.
+pub const WARM_SLOTS_MAX: u32 = 256;
 /// Maximum number of concurrent calls inside guests on one node, and so the slots of the instance pool. A
 /// quarter is divided among the loaded releases and always available to each of them. The rest is lent, and
 /// every borrower leaves a part of it to others. A call that gets no slot is answered 503, as at a handler's
@@ -562,6 +590,8 @@ pub const NODE_HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// A deploy does not wait for a node that has reported nothing for this long; the node follows when it is
 /// back.
 pub const NODE_SILENT_AFTER: Duration = Duration::from_secs(5);
+/// A node without a heartbeat for this long is deleted from the fleet's list.
+pub const NODE_FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// A node with a heartbeat of this age and without its connection for notifications has died.
 pub const NODE_GONE_AFTER: Duration = Duration::from_millis(1500);
 /// Interval of checking for a switch, for nodes that miss the notification.
@@ -632,6 +662,8 @@ pub const TEST_SERVICE_WAIT: Duration = Duration::from_secs(20);
 
 // ---- gateway: requests of clients -------------------------------------------------------------------------
 
+/// Time for which a browser keeps the answer to a preflight request.
+pub const PREFLIGHT_VALID_FOR: Duration = Duration::from_secs(600);
 /// TCP connections of clients that are not WebSockets (yet). At the bound, the node closes the oldest
 /// connection that waits for its client. When there is none, further connections wait in the backlog.
 pub const HTTP_CONNECTIONS_MAX: usize = 4096;

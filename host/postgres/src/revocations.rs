@@ -4,6 +4,7 @@ use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{Connection, Row};
 
 use crate::Error;
+use switchboard_core::limits;
 
 /// Which tokens are revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +41,10 @@ impl Revocations {
         };
         let mut connection = self.0.acquire().await?;
         let mut transaction = connection.begin().await?;
-        sqlx::query("set local lock_timeout = '5s'").execute(&mut *transaction).await?;
+        sqlx::query("select set_config('lock_timeout', $1, true)")
+            .bind(limits::POSTGRES_HOST_LOCK_WAIT.as_millis().to_string())
+            .execute(&mut *transaction)
+            .await?;
         // Readers are not blocked. Writers wait for each other, so that positions become visible in their
         // order.
         sqlx::query("lock table switchboard.revocations in share row exclusive mode")

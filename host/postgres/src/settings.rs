@@ -8,7 +8,11 @@
 //! planner, logging. `synchronous_commit = off` is replaced by `on` ([`DURABLE`]), other values of it are the
 //! operator's.
 
+use std::fmt;
 use std::sync::LazyLock;
+use std::time::Duration;
+
+use switchboard_core::limits;
 
 /// The purpose of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +33,20 @@ const SERVING: &[Purpose] = &[Handler, Host];
 struct Setting {
     of: &'static [Purpose],
     name: &'static str,
-    value: &'static str,
+    value: Value,
 }
 
-const fn set(of: &'static [Purpose], name: &'static str, value: &'static str) -> Setting {
-    Setting { of, name, value }
+enum Value {
+    Text(&'static str),
+    Time(Duration),
+}
+
+const fn set(of: &'static [Purpose], name: &'static str, text: &'static str) -> Setting {
+    Setting { of, name, value: Value::Text(text) }
+}
+
+const fn set_time(of: &'static [Purpose], name: &'static str, time: Duration) -> Setting {
+    Setting { of, name, value: Value::Time(time) }
 }
 
 /// Only settings that every role may set on every supported version.
@@ -77,18 +90,18 @@ const SETTINGS: &[Setting] = &[
     // A wait for a lock is bounded by the call's deadline and by `statement_timeout`. A shorter bound of the
     // server would make waiting for a conversation's lock an error.
     set(ALL, "lock_timeout", "0"),
-    // A statement does not outlive its call (60 s), also when this process is gone and cannot cancel it.
-    set(&[Handler], "statement_timeout", "65s"),
+    // A statement does not outlive its call, also when this process is gone and cannot cancel it.
+    set_time(&[Handler], "statement_timeout", limits::POSTGRES_STATEMENT_MAX),
     // Partitions are made and dropped by one statement, which may take long.
-    set(&[Host], "statement_timeout", "5min"),
+    set_time(&[Host], "statement_timeout", limits::POSTGRES_HOST_STATEMENT_MAX),
     // An index of a large table takes hours.
     set(&[Migration], "statement_timeout", "0"),
     // An open transaction of a node that is cut off holds locks: the one that switches releases, or a
     // conversation's.
-    set(SERVING, "idle_in_transaction_session_timeout", "65s"),
+    set_time(SERVING, "idle_in_transaction_session_timeout", limits::POSTGRES_IDLE_TRANSACTION_MAX),
     set(&[Migration], "idle_in_transaction_session_timeout", "0"),
     // Within this time the server notices that the client of a running statement is gone.
-    set(SERVING, "client_connection_check_interval", "1s"),
+    set_time(SERVING, "client_connection_check_interval", limits::POSTGRES_CLIENT_CHECK_EVERY),
     // ---- plans ----
     // A prepared statement is planned once. By default, Postgres plans the send statement anew for every
     // small batch: 2 ms instead of 0.7 ms of its processor time. The plan must stay right when the tables
@@ -117,6 +130,15 @@ pub(super) fn statements(purpose: Purpose) -> &'static str {
     }
 }
 
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Time(time) => write!(f, "{}ms", time.as_millis()),
+        }
+    }
+}
+
 fn written(purpose: Purpose) -> String {
     let of = SETTINGS.iter().filter(|setting| setting.of.contains(&purpose));
     // `set x = a, b` is a list; a quoted value is one value for every setting here.
@@ -138,9 +160,11 @@ mod tests {
             assert_eq!(names.len(), once.len(), "{purpose:?}");
         }
         for setting in SETTINGS {
-            assert!(!setting.value.contains(['\'', '\\']), "{} is not quoted", setting.name);
+            let value = setting.value.to_string();
+            assert!(!value.contains(['\'', '\\']), "{} is not quoted", setting.name);
         }
         assert!(statements(Migration).contains("set statement_timeout = '0'; "));
+        assert!(statements(Handler).contains("set statement_timeout = '65000ms'; "));
         assert!(!statements(Migration).contains("enable_seqscan"));
     }
 }

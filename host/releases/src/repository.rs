@@ -446,7 +446,8 @@ impl Repository {
     pub async fn switch(&self) -> Result<Switch, RepositoryError> {
         let mut tx = self.pool.begin().await.map_err(failed_to("begin a switch"))?;
         // A bound: a transaction that holds the row for longer hangs.
-        sqlx::query("set local lock_timeout = '5s'")
+        sqlx::query("select set_config('lock_timeout', $1, true)")
+            .bind(limits::POSTGRES_HOST_LOCK_WAIT.as_millis().to_string())
             .execute(&mut *tx)
             .await
             .map_err(failed_to("begin a switch"))?;

@@ -46,14 +46,8 @@ pub(super) fn config(used: Use) -> Config {
     // The contract has plain exports only. With concurrency, every store would create tables that nothing
     // here uses.
     config.concurrency_support(false);
-    // Rust keeps its data on a stack in linear memory. This stack is for return addresses and spilled
-    // registers. A larger one costs memory in every call. With a much smaller one, serde's recursion traps
-    // before its limit of 128 levels.
-    config.max_wasm_stack(64 * 1024);
-    // A guest and the host functions that it calls share this stack. If it is too small, a host function
-    // overflows it, which ends the process. So host functions have 448 KiB; tokio-postgres with `opt-level =
-    // 1` needs about 30 KiB.
-    config.async_stack_size(512 * 1024);
+    config.max_wasm_stack(limits::GUEST_STACK_BYTES_MAX);
+    config.async_stack_size(limits::CALL_STACK_BYTES_MAX);
     // The names in a backtrace come from the component's name section. Components have no line tables.
     config.wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16));
     match used {
@@ -95,9 +89,7 @@ fn pool() -> PoolingAllocationConfig {
     pool.linear_memory_keep_resident(512 * 1024);
     pool.table_keep_resident(32 * 1024);
     pool.async_stack_keep_resident(64 * 1024);
-    // The number of slots that keep these bytes, so at most about 150 MiB. With fewer, a burst of calls gets
-    // cold slots. More only cost memory.
-    pool.max_unused_warm_slots(256);
+    pool.max_unused_warm_slots(limits::WARM_SLOTS_MAX);
     // `pagemap_scan` stays off. In wasmtime 48 it does not clear a dirty page that was swapped out, so the
     // next call would read data of this call.
     pool

@@ -5,9 +5,6 @@ use switchboard_contract::types::Problem;
 use switchboard_core::{Blame, Blamed, limits};
 use switchboard_protocol::wire::problem::Code;
 
-/// The `retry_after_ms` of a problem that the caller can retry.
-const RETRY_MS: u32 = limits::CALL_RETRY_AFTER.as_millis() as u32;
-
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}: {detail}", kind.as_str())]
 pub struct Failure {
@@ -105,15 +102,15 @@ impl Failure {
     /// Returns the problem for the caller.
     pub fn problem(&self) -> Problem {
         match self.kind {
-            Kind::Busy => {
-                Code::Unavailable.problem("too many calls at a time, try again").retry_after_ms(RETRY_MS)
-            }
+            Kind::Busy => Code::Unavailable
+                .problem("too many calls at a time, try again")
+                .retry_after(limits::CALL_RETRY_AFTER),
             Kind::NodeMemory => Code::Unavailable
                 .problem("the node has no memory left for this request, it may or may not have been done")
-                .retry_after_ms(RETRY_MS),
+                .retry_after(limits::CALL_RETRY_AFTER),
             Kind::Deadline => Code::Unavailable
                 .problem("the answer took too long, it may or may not have been done")
-                .retry_after_ms(RETRY_MS),
+                .retry_after(limits::CALL_RETRY_AFTER),
             _ => Code::Internal.problem("this request could not be handled"),
         }
     }

@@ -33,7 +33,8 @@ pub use stream::{Stalled, Stream, Transport};
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::RequestId;
 use switchboard_core::limits::{
-    ACCEPT_AGAIN_AFTER, BACKLOG, CLOSE_WAIT, REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX, UNSENT_BYTES_MAX,
+    ACCEPT_AGAIN_AFTER, BACKLOG, CLOSE_WAIT, REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX, RETRY_AFTER,
+    UNSENT_BYTES_MAX,
 };
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_protocol::wire::http::{self as wire, Answer};
@@ -193,7 +194,9 @@ fn body_bytes(answer: &Answer) -> usize {
 }
 
 fn busy() -> Problem {
-    Code::Unavailable.problem("too many large answers wait to be read by other clients").retry_after_ms(1000)
+    Code::Unavailable
+        .problem("too many large answers wait to be read by other clients")
+        .retry_after(RETRY_AFTER)
 }
 
 #[cfg(test)]

@@ -280,7 +280,7 @@ impl Session {
         }
         let problem = Code::RateLimited
             .problem(format!("more than {} frames a second", self.settings.frames_per_second))
-            .retry_after_ms(FLOOD_PAUSE.as_millis() as u32);
+            .retry_after(FLOOD_PAUSE);
         // The frame is not handled, but a client that waits for a reply gets one.
         let id = text.and_then(|text| Frame::parse(text).ok()?.id);
         if id.is_some() || verdict != Verdict::Paused {

@@ -180,6 +180,8 @@ fn is_deeper_than(json: &str, levels: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::wire::websocket::encode_text;
 
@@ -290,7 +292,7 @@ mod tests {
 
     #[test]
     fn an_error_says_whether_to_try_again() {
-        let problem = Code::RateLimited.problem("slow down").retry_after_ms(250);
+        let problem = Code::RateLimited.problem("slow down").retry_after(Duration::from_millis(250));
         let frame: serde_json::Value =
             serde_json::from_str(&error(FrameId::parse("1").as_ref(), &problem)).unwrap();
         assert_eq!(frame["type"], "error");

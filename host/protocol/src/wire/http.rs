@@ -88,6 +88,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -106,7 +108,10 @@ mod tests {
         let wait = |problem: Problem| {
             super::problem(&problem, "r").headers().get(RETRY_AFTER).map(|v| v.to_str().unwrap().to_owned())
         };
-        assert_eq!(wait(Code::RateLimited.problem("slow down").retry_after_ms(1001)).as_deref(), Some("2"));
+        assert_eq!(
+            wait(Code::RateLimited.problem("slow down").retry_after(Duration::from_millis(1001))).as_deref(),
+            Some("2")
+        );
         assert_eq!(wait(Code::Unavailable.problem("later")).as_deref(), Some("1"));
         assert_eq!(wait(Code::NotFound.problem("no such thing")), None);
     }

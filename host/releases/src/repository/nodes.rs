@@ -75,11 +75,11 @@ pub(super) fn listener(node: NodeId) -> String {
 impl Repository {
     /// Stores a heartbeat. Returns true when the fleet did not know the node. Then its reports are gone too,
     /// and the node reports each handler again. Also deletes the other nodes that have sent no heartbeat for
-    /// an hour.
+    /// [`limits::NODE_FORGOTTEN_AFTER`].
     pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, RepositoryError> {
         sqlx::query_scalar(
             // `xmax` is 0 in a row that was inserted, and not in one that was updated.
-            "with gone as (delete from switchboard.nodes where heartbeat_at < now() - interval '1 hour' and id <> $1)
+            "with gone as (delete from switchboard.nodes where heartbeat_at < now() - make_interval(secs => $5) and id <> $1)
              insert into switchboard.nodes (id, address, version, connections) values ($1, $2, $3, $4)
              on conflict (id) do update set heartbeat_at = now(), connections = excluded.connections
              returning xmax = 0",
@@ -88,6 +88,7 @@ impl Repository {
         .bind(heartbeat.admin.to_string())
         .bind(env!("CARGO_PKG_VERSION"))
         .bind(i64::try_from(heartbeat.connections).unwrap_or(i64::MAX))
+        .bind(limits::NODE_FORGOTTEN_AFTER.as_secs_f64())
         .fetch_one(&self.pool)
         .await
         .map_err(failed_to("store a heartbeat"))

@@ -25,7 +25,8 @@ pub(super) struct Fleet<L: Load> {
     config: Arc<Config>,
     /// The keys that must have signed a release before this node loads it.
     trust: Trust,
-    compiles: Semaphore,
+    /// Permits to load a release. The others wait.
+    preparations: Semaphore,
     loaded: Mutex<Loaded<L::Release>>,
 }
 
@@ -45,7 +46,7 @@ impl<L: Load> Fleet<L> {
             repository,
             config,
             trust,
-            compiles: Semaphore::new(limits::DEPLOYS_PREPARED_AT_ONCE_MAX),
+            preparations: Semaphore::new(limits::DEPLOYS_PREPARED_AT_ONCE_MAX),
             loaded: Mutex::new(Loaded::new()),
         }
     }
@@ -65,7 +66,7 @@ impl<L: Load> Fleet<L> {
         }
         self.check_signatures(file.digest).await?;
         let _permit = self
-            .compiles
+            .preparations
             .acquire()
             .await
             .map_err(|_| runtime::Error::of_host("the node is shutting down"))?;

@@ -119,7 +119,7 @@ impl<L: Load> Admin<L> {
         let deployment = deployment(&request)?;
         let Ok(_permit) = self.deploys.try_acquire() else {
             let several = "this node already runs its maximum number of deploys: try again later";
-            return Err(Code::Unavailable.problem(several).retry_after_ms(1000));
+            return Err(Code::Unavailable.problem(several).retry_after(limits::RETRY_AFTER));
         };
         let signatures = signatures_in(&request.headers)?;
         let upload = http::read_body(&request.headers, request.body, limits::RELEASE_BYTES_MAX);
@@ -160,7 +160,7 @@ impl<L: Load> Admin<L> {
         info!(request_id = %id, by, ?target, "an operator closes connections");
         self.hub.disconnect(&target, &Close::DISCONNECTED).await.map_err(|_| {
             let told = "closed on this node, but the other nodes could not be notified: try again";
-            Code::Unavailable.problem(told).retry_after_ms(1000)
+            Code::Unavailable.problem(told).retry_after(limits::RETRY_AFTER)
         })?;
         Ok(http::json(202, &json!({ "told": true }), &id))
     }
@@ -184,7 +184,9 @@ impl<L: Load> Admin<L> {
         detail.set(format!("keys {}", named.join(" ")));
         let forgotten = self.redis.forget(&patterns).await.map_err(|error| {
             warn!(?error, "keys in Redis were not deleted");
-            Code::Unavailable.problem("Redis did not delete the keys: try again").retry_after_ms(1000)
+            Code::Unavailable
+                .problem("Redis did not delete the keys: try again")
+                .retry_after(limits::RETRY_AFTER)
         })?;
         Ok(http::json(200, &json!({ "forgotten": forgotten }), &id))
     }

@@ -66,8 +66,7 @@ impl Attempts {
         }
         metrics::counter!("switchboard_admin_tokens_refused_total", "why" => "unread").increment(1);
         let detail = "too many wrong admin tokens came from this address; this token was not checked";
-        let wait_ms = ADMIN_ATTEMPT_DELAY_MAX.as_millis() as u32;
-        Err(Code::RateLimited.problem(detail).retry_after_ms(wait_ms))
+        Err(Code::RateLimited.problem(detail).retry_after(ADMIN_ATTEMPT_DELAY_MAX))
     }
 
     fn lock(&self) -> MutexGuard<'_, Addresses> {

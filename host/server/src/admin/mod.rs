@@ -150,7 +150,10 @@ impl<L: Load> AdminListener<L> {
             Err(_) if is_health => None,
             Err(_) => {
                 let detail = "the node already answers its maximum number of admin requests";
-                return http::problem(&Code::Unavailable.problem(detail).retry_after_ms(1000), &id);
+                return http::problem(
+                    &Code::Unavailable.problem(detail).retry_after(limits::RETRY_AFTER),
+                    &id,
+                );
             }
         };
         self.admin.answer(request, &id, &self.attempts, remote).await
@@ -246,7 +249,7 @@ fn problem_of(error: &impl Blamed) -> Problem {
     match error.blame() {
         // A statement of this build that the server refuses. Another attempt would fail too.
         Blame::Host => Code::Internal.problem("Postgres refused a statement of the host"),
-        _ => Code::Unavailable.problem("Postgres did not answer").retry_after_ms(1000),
+        _ => Code::Unavailable.problem("Postgres did not answer").retry_after(limits::RETRY_AFTER),
     }
 }
 

@@ -23,7 +23,7 @@ use set::Reload;
 use switchboard_contract::types::Problem;
 use switchboard_core::config::Config;
 use switchboard_core::limits::{
-    JWKS_WAITING_MAX, RSA_MODULUS_BYTES_MAX, RSA_MODULUS_BYTES_MIN, TOKEN_BYTES_MAX,
+    JWKS_WAITING_MAX, RETRY_AFTER, RSA_MODULUS_BYTES_MAX, RSA_MODULUS_BYTES_MIN, TOKEN_BYTES_MAX,
     TOKENS_REMEMBERED_BYTES_MAX, TOKENS_REMEMBERED_MAX, VERIFICATIONS_WAITING_MAX,
 };
 use switchboard_core::shutdown::ShutdownGuard;
@@ -162,7 +162,7 @@ impl Auth {
             Reload::Changed => self.verify_on_worker(token, &header, now_ms).await,
             Reload::Unreadable if verdict != Err(Rejected::Signature) => {
                 let detail = "the token's key is unknown, and the key set could not be read";
-                Err(Code::Unavailable.problem(detail).retry_after_ms(1000))
+                Err(Code::Unavailable.problem(detail).retry_after(RETRY_AFTER))
             }
             Reload::Unreadable | Reload::Nothing => Ok(verdict),
         }
@@ -214,7 +214,7 @@ impl Auth {
 
 fn busy() -> Problem {
     metrics::counter!("switchboard_tokens_total", "verdict" => "busy").increment(1);
-    Code::Unavailable.problem("too many tokens are being verified: try again later").retry_after_ms(1000)
+    Code::Unavailable.problem("too many tokens are being verified: try again later").retry_after(RETRY_AFTER)
 }
 
 type TokenDigest = [u8; 32];

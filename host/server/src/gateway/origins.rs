@@ -6,6 +6,7 @@ use hyper::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, HeaderValue, ORIGIN, VARY,
 };
 
+use switchboard_core::limits::PREFLIGHT_VALID_FOR;
 use switchboard_protocol::wire::http::Answer;
 
 /// The allowed origins. Empty: any origin.
@@ -37,7 +38,7 @@ impl Origins {
             const HEADERS: &str = "authorization, content-type, idempotency-key, x-request-id";
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
             headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(HEADERS));
-            headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+            headers.insert(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_VALID_FOR.as_secs().into());
         } else {
             let readable = HeaderValue::from_static("x-request-id, retry-after");
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, readable);

@@ -3,6 +3,7 @@
 //! Redis, so that every node accepts the tickets of all nodes. Without Redis there are no tickets.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -11,7 +12,9 @@ use tracing::warn;
 use switchboard_contract::redis::Node;
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_core::ids::{Digest, UserId};
-use switchboard_core::limits::{TICKET_VALID_FOR, TICKET_WAIT, TICKET_WINDOW, TICKETS_PER_MINUTE};
+use switchboard_core::limits::{
+    RETRY_AFTER, TICKET_VALID_FOR, TICKET_WAIT, TICKET_WINDOW, TICKETS_PER_MINUTE,
+};
 use switchboard_protocol::session::Credentials;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_redis::Redis;
@@ -68,7 +71,7 @@ impl Tickets {
             .problem(format!(
                 "this user has requested more than {TICKETS_PER_MINUTE} tickets within a minute"
             ))
-            .retry_after_ms(u32::try_from(wait_ms).unwrap_or(u32::MAX)))
+            .retry_after(Duration::from_millis(wait_ms.unsigned_abs())))
     }
 
     /// Redeems a ticket. It can be used only once.
@@ -93,7 +96,8 @@ impl Tickets {
     async fn run(&self, commands: &[&[&str]]) -> Result<Vec<Vec<Node>>, Problem> {
         let words = |args: &&[&str]| args.iter().map(|&arg| arg.to_owned()).collect();
         let commands: Vec<Vec<String>> = commands.iter().map(words).collect();
-        let unavailable = || Code::Unavailable.problem("tickets are not available now").retry_after_ms(1000);
+        let unavailable =
+            || Code::Unavailable.problem("tickets are not available now").retry_after(RETRY_AFTER);
         let replies = self.0.pipeline(&commands, Instant::now() + TICKET_WAIT).await.map_err(|error| {
             warn!(?error, "ticket store unavailable: Redis did not answer");
             unavailable()

@@ -48,9 +48,8 @@ pub(super) async fn handshake(
     check(&request, &gateway.origins)?;
     let busy = |why: &'static str, detail: &str| {
         gateway.meters.refused(why);
-        let least_ms = CONNECTION_RETRY_AFTER.as_millis() as u32;
-        let wait = least_ms + (rand::random::<f32>() * least_ms as f32) as u32;
-        Code::Unavailable.problem(detail).retry_after_ms(wait)
+        let wait = CONNECTION_RETRY_AFTER.mul_f32(1.0 + rand::random::<f32>());
+        Code::Unavailable.problem(detail).retry_after(wait)
     };
     if guard.has_begun() {
         return Err(busy("draining", "the node is draining").into());

@@ -100,7 +100,7 @@ impl ClientCalls for Handlers {
                 return Ok(contract::Response { status: 201, headers, body: b"{}".to_vec() });
             }
             if request.query.iter().any(|(key, _)| key == "limited") {
-                return Err(Code::RateLimited.problem("slow down").retry_after_ms(2500));
+                return Err(Code::RateLimited.problem("slow down").retry_after(Duration::from_millis(2500)));
             }
             let seen = json!({
                 "id": &*request.id,
