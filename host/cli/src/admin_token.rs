@@ -46,7 +46,11 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         let line =
             |one: &Operator| format!("{} may {}, by {} at {}", one.name, one.role, one.made_by, one.made_at);
         let lines: Vec<_> = tokens.iter().map(line).collect();
-        let text = if lines.is_empty() { "nobody but the first admin".to_owned() } else { lines.join("\n") };
+        let text = if lines.is_empty() {
+            "there is no token beside that of the first admin".to_owned()
+        } else {
+            lines.join("\n")
+        };
         out.answer(&json!({ "tokens": tokens }), text);
         return Ok(());
     };
@@ -61,9 +65,9 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         Some(Role::Deploy) => "deploy",
         Some(Role::Admin) => "admin",
         None => {
-            let said =
+            let reason =
                 format!("what may {name} do? --role read, deploy or admin; --revoke takes the token back");
-            return Err(Failure::Usage(said));
+            return Err(Failure::Usage(reason));
         }
     };
     let made: Value = client.post("/admin/v1/tokens", &json!({ "name": name, "role": role })).await?;

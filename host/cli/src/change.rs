@@ -31,7 +31,7 @@ impl Change {
         let path = format!("/admin/v1/handlers/{}/{action}", page::escape(handler));
         let body = json!({ "release": release, "note": self.note });
         let outcome: Outcome = Client::of(config, &self.at).post(&path, &body).await?;
-        out.answer(&outcome, deploy::said(&outcome));
+        out.answer(&outcome, deploy::sentence(&outcome));
         if outcome.complete { Ok(()) } else { Err(Failure::Answered) }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         match deployed.await {
             Ok(outcome) => {
                 all_well &= outcome.complete;
-                lines.push(said(&outcome));
+                lines.push(sentence(&outcome));
                 documents.push(json!(outcome));
             }
             Err(failure) => {
@@ -101,7 +101,7 @@ pub(crate) async fn deploy(
 }
 
 /// One line for the fleet, and one for each node that did not follow.
-pub(crate) fn said(outcome: &Outcome) -> String {
+pub(crate) fn sentence(outcome: &Outcome) -> String {
     let live = outcome.nodes.iter().filter(|node| node.is_live()).count();
     let nodes = if outcome.complete {
         page::count(live as u64, "node")
@@ -182,21 +182,21 @@ mod tests {
             took_ms: 45,
         };
         let short = digest.short();
-        assert_eq!(said(&outcome), format!("echo runs {short} on 1 node, for the first time (45 ms)"));
+        assert_eq!(sentence(&outcome), format!("echo runs {short} on 1 node, for the first time (45 ms)"));
         let mut canary = outcome.clone();
         (canary.action, canary.percent, canary.previous) = (Action::Canary, Some(10), Some(digest));
         assert_eq!(
-            said(&canary),
+            sentence(&canary),
             format!("echo gives 10 % of its users {short} on 1 node, the others {short} (45 ms)")
         );
         let mut retired = outcome.clone();
         retired.action = Action::Retire;
-        assert_eq!(said(&retired), format!("echo is retired on 1 node, it ran {short} (45 ms)"));
+        assert_eq!(sentence(&retired), format!("echo is retired on 1 node, it ran {short} (45 ms)"));
         outcome.previous = Some(digest);
         outcome.complete = false;
         outcome.nodes.extend([node(State::Kept, Some("it does not fit")), node(State::Silent, None)]);
         assert_eq!(
-            said(&outcome),
+            sentence(&outcome),
             format!(
                 "echo runs {short} on 1 of 3 nodes, instead of {short} (45 ms)\n  10.0.0.1:9090 runs none: it does \
                  not fit\n  10.0.0.1:9090 has not answered"

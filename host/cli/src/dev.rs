@@ -118,7 +118,7 @@ async fn swap(
             Err(error) => Err(error.into()),
         };
         match deployed {
-            Ok(outcome) => out.progress(deploy::said(&outcome)),
+            Ok(outcome) => out.progress(deploy::sentence(&outcome)),
             Err(failure) => out.progress(format_args!("{} was not swapped: {failure}", file.name)),
         }
     }
@@ -169,11 +169,11 @@ mod tests {
         let signs = key(Some(ours), &config).ok().flatten().expect("a key that counts");
         assert_eq!(signature::public_line(&signs.verifying_key()), public);
         for named in [other, directory.path().join("nowhere.key"), write("no.key", "nonsense")] {
-            let Err(Failure::Usage(said)) = key(Some(named.clone()), &config) else {
+            let Err(Failure::Usage(message)) = key(Some(named.clone()), &config) else {
                 panic!("{} signs", named.display())
             };
-            assert!(said.contains("release_keys") && said.contains("dev --key FILE"), "{said}");
-            assert!(said.contains(&named.display().to_string()), "{said}");
+            assert!(message.contains("release_keys") && message.contains("dev --key FILE"), "{message}");
+            assert!(message.contains(&named.display().to_string()), "{message}");
         }
         // Without `release_keys` it looks for no key.
         assert!(matches!(key(None, &Config::default()), Ok(None)));

@@ -38,13 +38,13 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
         .map_err(|error| cannot(&secret_file, error))?;
     file.write_all(secret.as_bytes()).map_err(|error| cannot(&secret_file, error))?;
     fs::write(&public_file, &public).map_err(|error| cannot(&public_file, error))?;
-    let said = format!(
+    let text = format!(
         "{} signs (keep it secret), {} is what nodes trust: SWITCHBOARD_RELEASE_KEYS={}",
         secret_file.display(),
         public_file.display(),
         public_file.display()
     );
     let key = public.trim().rsplit(' ').next().unwrap_or_default();
-    out.answer(&json!({ "secret": secret_file, "public": public_file, "key": key }), said);
+    out.answer(&json!({ "secret": secret_file, "public": public_file, "key": key }), text);
     Ok(())
 }

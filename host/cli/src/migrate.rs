@@ -54,7 +54,7 @@ fn found(handlers: Option<&Path>) -> Result<PathBuf, Failure> {
     let places: Vec<String> =
         places.iter().map(|directory| here.join(directory).display().to_string()).collect();
     Err(Failure::Usage(format!(
-        "cannot find the application's migrations: {} is no directory. Nothing was changed. Name the directory with `--app \
+        "cannot find the application's migrations: {} is not a directory. Nothing was changed. Name the directory with `--app \
          DIRECTORY`; that of an application without migrations is empty",
         places.join(" or ")
     )))
@@ -80,9 +80,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let handlers = directory.path().join("handlers");
         let app = App { directory: None };
-        let Err(Failure::Usage(said)) = app.migrations(Some(&handlers)) else { panic!("nothing is there") };
+        let Err(Failure::Usage(message)) = app.migrations(Some(&handlers)) else {
+            panic!("nothing is there")
+        };
         let beside = directory.path().join("migrations/app");
-        assert!(said.contains(&beside.display().to_string()) && said.contains("`--app DIRECTORY`"), "{said}");
+        assert!(
+            message.contains(&beside.display().to_string()) && message.contains("`--app DIRECTORY`"),
+            "{message}"
+        );
 
         std::fs::create_dir_all(&beside).unwrap();
         std::fs::write(beside.join("2000_people.sql"), "create table people ()").unwrap();

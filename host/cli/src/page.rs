@@ -97,14 +97,14 @@ mod tests {
     #[test]
     fn numbers_read_as_people_say_them() {
         assert_eq!((count(1, "node"), count(12_345, "socket")), ("1 node".into(), "12,345 sockets".into()));
-        for (ms, said) in [
+        for (ms, text) in [
             (850, "850 ms"),
             (4_250, "4.2 s"),
             (180_000, "3 min"),
             (7_500_000, "2 h 5 min"),
             (356_400_000, "4 d 3 h"),
         ] {
-            assert_eq!(duration(ms), said);
+            assert_eq!(duration(ms), text);
         }
         assert_eq!((bytes(1023), bytes(83_149)), ("1023 B".into(), "81.2 KiB".into()));
         assert_eq!(time("2026-11-20T06:12:01.123Z"), "2026-11-20 06:12:01");

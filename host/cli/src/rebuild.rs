@@ -50,7 +50,7 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
     bar.finish_and_clear();
     let took_ms = began.elapsed().as_millis() as u64;
     let text = format!(
-        "the read model is rebuilt: {} conversations and lists in {}",
+        "the read model is rebuilt: {} entries in {}",
         page::thousands(done),
         page::duration(took_ms)
     );

@@ -46,13 +46,13 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
     }
     let (mut text, mut documents, mut same) = (Vec::new(), Vec::new(), true);
     let mut compare = |from: &str, to: &str, found: Vec<Difference>| {
-        let said: Vec<String> = found.iter().map(ToString::to_string).collect();
-        same &= said.is_empty();
-        text.push(match said.as_slice() {
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        same &= lines.is_empty();
+        text.push(match lines.as_slice() {
             [] => format!("{to} does what {from} did"),
-            said => format!("{to} differs from {from} (- {from}, + {to})\n{}", said.join("\n")),
+            lines => format!("{to} differs from {from} (- {from}, + {to})\n{}", lines.join("\n")),
         });
-        documents.push(json!({ "from": from, "to": to, "differences": said }));
+        documents.push(json!({ "from": from, "to": to, "differences": lines }));
     };
     for (label, run) in &runs {
         compare("the recording", label, differences(&recording, run));

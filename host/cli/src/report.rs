@@ -143,10 +143,10 @@ mod tests {
             canary: figures(3, 3, None),
             beside: figures(1200, 0, Some(1500)),
         };
-        let said = text(&event, &report, Some("trace 1 of …\n"));
+        let shown = text(&event, &report, Some("trace 1 of …\n"));
         let (bad_short, good_short) = (bad.short(), good.short());
         assert_eq!(
-            said,
+            shown,
             format!(
                 "2026-11-20 15:00:00 echo: the canary {bad_short} (10 % of the users) was withdrawn, \
                  {good_short} runs for everybody\n\nrelease  {bad}\ncause    3 of 3 calls ended without an answer\n\

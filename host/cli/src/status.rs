@@ -63,8 +63,9 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
     let client = Client::of(config, &args.at);
     // A node that is not ready answers too.
     let ready = client.ask(Method::GET, "/readyz", "", Bytes::new()).await?;
-    let readiness = serde_json::from_slice(&ready.body)
-        .map_err(|error| Failure::failed(format!("{} is no admin listener: {error}", client.address())))?;
+    let readiness = serde_json::from_slice(&ready.body).map_err(|error| {
+        Failure::failed(format!("{} is not an admin listener: {error}", client.address()))
+    })?;
     let (fleet, error) = match Fleet::ask(&client).await {
         Ok(fleet) => (Some(fleet), None),
         Err(failure) => (None, Some(failure.to_string())),
@@ -85,8 +86,8 @@ impl Status {
         lines.extend(self.error.iter().map(|error| format!("the fleet is not known: {error}")));
         let verdict = if self.readiness.ready { "ready" } else { "not ready" };
         lines.push(format!("\n{} is {verdict}", client.address()));
-        let checks = self.readiness.checks.iter().filter(|(_, said)| *said != "ok");
-        lines.extend(checks.map(|(name, said)| format!("  {name}: {said}")));
+        let checks = self.readiness.checks.iter().filter(|(_, answer)| *answer != "ok");
+        lines.extend(checks.map(|(name, answer)| format!("  {name}: {answer}")));
         lines.join("\n")
     }
 }
@@ -161,8 +162,8 @@ impl Fleet {
 }
 
 fn node_row(node: &Node) -> Vec<String> {
-    let heard = u64::try_from(node.heartbeat_age_ms).unwrap_or(0);
-    let state = if node.live { "live".to_owned() } else { format!("silent for {}", page::duration(heard)) };
+    let age_ms = u64::try_from(node.heartbeat_age_ms).unwrap_or(0);
+    let state = if node.live { "live".to_owned() } else { format!("silent for {}", page::duration(age_ms)) };
     vec![
         format!("  {}", node.address),
         state,

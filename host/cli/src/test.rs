@@ -75,14 +75,14 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
 
 async fn once(args: &Args, config: &Config, harness: &Harness, out: &Output) -> Result<(), Failure> {
     let subjects = subjects(args)?;
-    let mut told = false;
+    let mut printed = false;
     let report = if args.faults {
         return find_faults(args, config, harness, &subjects, out).await;
     } else if args.record || args.real {
         let services = services(args, config)?;
-        let each = |tested: &Tested| tested.message().into_iter().for_each(|said| out.progress(said));
+        let each = |tested: &Tested| tested.message().into_iter().for_each(|message| out.progress(message));
         let mut report = suite::real(&services, &subjects, args.record, each).await;
-        told = true;
+        printed = true;
         if args.real {
             plan_statements(&services, &subjects, &mut report, out).await?;
         }
@@ -94,7 +94,7 @@ async fn once(args: &Args, config: &Config, harness: &Harness, out: &Output) -> 
         std::fs::write(path, report.junit())
             .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
     }
-    out.answer(&report.json(), if told { report.summary() } else { report.text() });
+    out.answer(&report.json(), if printed { report.summary() } else { report.text() });
     if report.is_ok() { Ok(()) } else { Err(Failure::Answered) }
 }
 
@@ -175,14 +175,14 @@ async fn find_faults(
         faults::scripted(harness, subjects).await?
     };
     let lines: Vec<_> = faults.found.iter().map(ToString::to_string).collect();
-    let told: &[String] = if args.real { &[] } else { &lines };
+    let printed: &[String] = if args.real { &[] } else { &lines };
     let last = format!(
         "{} faults tried, {} findings ({} ms)",
         faults.tried,
         faults.found.len(),
         begun.elapsed().as_millis()
     );
-    let text = told.iter().chain([&last]).map(String::as_str).collect::<Vec<_>>().join("\n");
+    let text = printed.iter().chain([&last]).map(String::as_str).collect::<Vec<_>>().join("\n");
     out.answer(&json!({ "tried": faults.tried, "findings": lines }), text);
     if faults.found.is_empty() { Ok(()) } else { Err(Failure::Answered) }
 }

@@ -543,8 +543,8 @@ mod tests {
 
     #[test]
     fn every_setting_can_be_given_in_the_environment() {
-        let told = toml::from_str::<Config>("no_such_setting = 1").map(drop).unwrap_err().to_string();
-        let (_, expected) = told.split_once("expected one of").expect("it names what there is");
+        let error = toml::from_str::<Config>("no_such_setting = 1").map(drop).unwrap_err().to_string();
+        let (_, expected) = error.split_once("expected one of").expect("it names what there is");
         let names: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
         assert!(names.contains(&"listen") && names.contains(&"otlp_endpoint"), "{names:?}");
         for name in names.into_iter().filter(|name| *name != "handlers") {

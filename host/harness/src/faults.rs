@@ -291,7 +291,7 @@ fn wrong_end(undisturbed: &Recording, ran: &Recording, function: &str, at: usize
     }
     let publishes = function == "channels.publish" && ran.trigger == "event";
     if publishes && !again && acknowledged(ran) {
-        return Some("it acknowledges events that nobody heard of".to_owned());
+        return Some("it acknowledges events that were not published".to_owned());
     }
     None
 }
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(verdict("http", "redis.command", ok.clone(), ok.clone()), None);
         let ack = json!(["Ack"]);
         assert!(
-            verdict("event", "channels.publish", ack.clone(), ack.clone()).unwrap().contains("nobody heard")
+            verdict("event", "channels.publish", ack.clone(), ack.clone()).unwrap().contains("not published")
         );
         assert_eq!(verdict("event", "channels.publish", ack, json!([{ "Hold": 500 }])), None);
     }

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_is_told_with_its_type() {
+    fn an_alias_is_given_with_its_type() {
         let input =
             complete(&manifest(), "frame", json!({ "type": "chat:say", "payload": { "a": 1 } })).unwrap();
         assert_eq!((&input["frame_type"], &input["alias"]), (&json!("say"), &json!("chat:say")));
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_handler_does_not_answer_is_told() {
+    fn an_input_without_a_binding_is_an_error() {
         for (trigger, input) in [
             ("http", json!({ "path": "/a/1" })),
             ("frame", json!({ "type": "shout" })),

@@ -57,13 +57,13 @@ impl Tested {
             Verdict::Skipped(why) => Some(format!("{title}: skipped, {why}")),
             Verdict::Failed(why) => Some(format!("{title} failed: {why}")),
             Verdict::Differs(found) => {
-                let mut said = format!("{title} differs (- recorded, + now)  {}", self.path);
+                let mut message = format!("{title} differs (- recorded, + now)  {}", self.path);
                 for difference in found {
                     for line in difference.to_string().lines() {
-                        let _ = write!(said, "\n  {line}");
+                        let _ = write!(message, "\n  {line}");
                     }
                 }
-                Some(said)
+                Some(message)
             }
         }
     }
@@ -113,8 +113,8 @@ impl Report {
     /// One summary line, after the lines of the failures.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for said in self.tested.iter().filter_map(Tested::message) {
-            let _ = writeln!(text, "{said}");
+        for message in self.tested.iter().filter_map(Tested::message) {
+            let _ = writeln!(text, "{message}");
         }
         text + &self.summary()
     }
@@ -175,8 +175,8 @@ impl Report {
                 escaped(&tested.path),
                 tested.took.as_secs_f64()
             );
-            if let (false, Some(said)) = (tested.is_ok(), tested.message()) {
-                let _ = write!(xml, "<failure message=\"{}\">{}</failure>", tested.word(), escaped(&said));
+            if let (false, Some(message)) = (tested.is_ok(), tested.message()) {
+                let _ = write!(xml, "<failure message=\"{}\">{}</failure>", tested.word(), escaped(&message));
             }
             if let Verdict::Skipped(why) = &tested.verdict {
                 let _ = write!(xml, "<skipped message=\"{}\"/>", escaped(why));

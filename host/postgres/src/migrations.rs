@@ -159,8 +159,8 @@ mod tests {
     #[test]
     fn an_unusable_file_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        let said = || Migrations::with_app(directory.path()).map(drop).map_err(|error| error.to_string());
-        assert_eq!(said(), Ok(()));
+        let outcome = || Migrations::with_app(directory.path()).map(drop).map_err(|error| error.to_string());
+        assert_eq!(outcome(), Ok(()));
         for (name, complaint) in [
             ("people.sql", "people.sql has no version in its name"),
             ("1500_people.sql", "1500_people.sql has version 1500"),
@@ -168,7 +168,7 @@ mod tests {
         ] {
             let path = directory.path().join(name);
             fs::write(&path, "select 1").unwrap();
-            let error = said().unwrap_err();
+            let error = outcome().unwrap_err();
             assert!(error.contains(complaint), "{error}");
             fs::remove_file(path).unwrap();
         }

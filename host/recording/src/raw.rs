@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_end_is_told() {
+    fn an_unterminated_value_is_an_error() {
         for open in ["`", "[\"a", "{\"a\\\"}", "\"\\"] {
             assert!(parse(open).unwrap_err().contains("does not end"), "{open}");
         }

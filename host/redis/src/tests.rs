@@ -181,8 +181,8 @@ async fn a_script_that_is_not_lua_is_known_without_running_it() {
     let writes = format!("return redis.call('SET', '{mark}', 'x')");
     assert_eq!(redis.compile_error(&Script::new("writes", &writes, &grants), soon()).await, None);
     assert_eq!(redis.command(&words(&format!("EXISTS {mark}")), soon()).await, Ok(vec![Node::Integer(0)]));
-    let said = redis.compile_error(&Script::new("cut", "return redis.call(", &grants), soon()).await;
-    assert!(said.as_deref().is_some_and(|said| said.contains("user_script:1")), "{said:?}");
+    let answer = redis.compile_error(&Script::new("cut", "return redis.call(", &grants), soon()).await;
+    assert!(answer.as_deref().is_some_and(|answer| answer.contains("user_script:1")), "{answer:?}");
 
     let mut private = Private::new();
     private.kill();
@@ -257,7 +257,7 @@ async fn answers_and_waits_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_away_is_said_so_at_once_and_comes_back_by_itself() {
+async fn an_unreachable_redis_is_reported_at_once_and_comes_back_by_itself() {
     let mut private = Private::new();
     let redis = private.redis();
     redis.up().await;
@@ -274,10 +274,10 @@ async fn a_redis_that_is_away_is_said_so_at_once_and_comes_back_by_itself() {
 }
 
 #[tokio::test]
-async fn what_is_published_after_the_confirmation_is_heard_in_order() {
+async fn what_is_published_after_the_confirmation_arrives_in_order() {
     let redis = shared().await;
-    let (subscriber, mut heard) = redis.subscriber();
-    assert_eq!(heard.next().await, Some(Event::Up));
+    let (subscriber, mut events) = redis.subscriber();
+    assert_eq!(events.next().await, Some(Event::Up));
     let (a, b) = (fresh("a"), fresh("b"));
     subscriber.subscribe(&[&a, &b]).await.unwrap();
     let messages: Vec<(&String, Bytes)> =
@@ -286,34 +286,34 @@ async fn what_is_published_after_the_confirmation_is_heard_in_order() {
         for (channel, payload) in &messages {
             let expected =
                 Event::Message { channel: Bytes::from(channel.to_string()), payload: payload.clone() };
-            assert_eq!(heard.next().await, Some(expected));
+            assert_eq!(events.next().await, Some(expected));
         }
     });
     published.unwrap();
     subscriber.unsubscribe(&[&a]).await.unwrap();
-    redis.publish(&[(&a, "unheard"), (&b, "heard")], soon()).await.unwrap();
-    let expected = Event::Message { channel: Bytes::from(b), payload: Bytes::from("heard") };
-    assert_eq!(heard.next().await, Some(expected));
+    redis.publish(&[(&a, "unsubscribed"), (&b, "subscribed")], soon()).await.unwrap();
+    let expected = Event::Message { channel: Bytes::from(b), payload: Bytes::from("subscribed") };
+    assert_eq!(events.next().await, Some(expected));
 }
 
 #[tokio::test]
-async fn the_bus_is_told_of_a_loss_and_of_the_return() {
+async fn the_bus_gets_an_event_for_a_loss_and_for_the_return() {
     let mut private = Private::new();
     let redis = private.redis();
-    let (subscriber, mut heard) = redis.subscriber();
-    assert_eq!(heard.next().await, Some(Event::Up));
+    let (subscriber, mut events) = redis.subscriber();
+    assert_eq!(events.next().await, Some(Event::Up));
     subscriber.subscribe(&["c"]).await.unwrap();
     private.kill();
-    assert_eq!(heard.next().await, Some(Event::Down));
+    assert_eq!(events.next().await, Some(Event::Down));
     assert_eq!(subscriber.subscribe(&["c"]).await, Err(Away));
     private.start();
-    assert_eq!(heard.next().await, Some(Event::Up));
+    assert_eq!(events.next().await, Some(Event::Up));
     subscriber.subscribe(&["c"]).await.unwrap();
     // The other connection notices the loss at its next use.
     while redis.publish(&[("c", "back")], soon()).await.is_err() {
         redis.up().await;
     }
-    assert!(matches!(heard.next().await, Some(Event::Message { .. })));
+    assert!(matches!(events.next().await, Some(Event::Message { .. })));
 }
 
 /// Three servers of a cluster, each with a third of the slots.
@@ -406,16 +406,16 @@ async fn a_slot_that_moves_is_followed_and_the_bus_spans_the_cluster() {
     assert_eq!(to.say("GET foo").await, "v");
 
     // Received at one server, published to any server.
-    let (subscriber, mut heard) = redis.subscriber();
-    assert_eq!(heard.next().await, Some(Event::Up));
+    let (subscriber, mut events) = redis.subscriber();
+    assert_eq!(events.next().await, Some(Event::Up));
     subscriber.subscribe(&["c"]).await.unwrap();
     three.servers[1].say("PUBLISH c afar").await;
     redis.publish(&[("c", "near")], soon()).await.unwrap();
-    let mut said = Vec::new();
+    let mut payloads = Vec::new();
     for _ in 0..2 {
-        let Some(Event::Message { payload, .. }) = heard.next().await else { panic!("a message") };
-        said.push(payload);
+        let Some(Event::Message { payload, .. }) = events.next().await else { panic!("a message") };
+        payloads.push(payload);
     }
-    said.sort();
-    assert_eq!(said, ["afar", "near"]);
+    payloads.sort();
+    assert_eq!(payloads, ["afar", "near"]);
 }

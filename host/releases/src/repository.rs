@@ -511,7 +511,7 @@ impl Switch {
                    canary = excluded.canary, canary_percent = excluded.canary_percent,
                    shadow = excluded.shadow, shadow_percent = excluded.shadow_percent
              ),
-             told as (
+             entered as (
                insert into switchboard.history (generation, action, name, digest, previous, percent, who, note, report, trace)
                select generation, $7, $1, $8, $9, $10, $11, $12, $13, $14 from counted
              )

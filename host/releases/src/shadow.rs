@@ -196,7 +196,7 @@ mod tests {
         let mut slower = live.clone();
         slower.exchanges[0].micros = 90;
         assert_eq!(difference(&live, &slower), None);
-        for (shadow, said) in [
+        for (shadow, expected) in [
             (
                 recording(returned(json!({"status": 201, "token": "eyJ"})), 2),
                 "http call c1: it answered {\"status\":201,\"token\":\"[redacted]\"} instead",
@@ -206,7 +206,7 @@ mod tests {
             (recording(failed("trap"), 2), "it failed: trap"),
         ] {
             let difference = difference(&live, &shadow).unwrap();
-            assert!(difference.contains(said), "{difference}");
+            assert!(difference.contains(expected), "{difference}");
         }
         let trapped = recording(failed("trap"), 2);
         assert_eq!(difference(&trapped, &trapped), None);

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_are_told_from_errors() {
+    fn failures_are_counted_apart_from_errors() {
         let stats = ReleaseStats::default();
         let took = Duration::from_micros(30);
         let used = |memory_bytes| Used { cpu: Duration::from_micros(10), memory_bytes };

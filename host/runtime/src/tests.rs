@@ -192,7 +192,7 @@ async fn bytes_of_host_calls_are_counted() {
 }
 
 #[tokio::test]
-async fn beyond_its_concurrency_callers_are_told_to_come_back() {
+async fn beyond_its_concurrency_callers_get_a_time_to_retry() {
     let sandbox = sandbox();
     let release = sandbox.load(&guests::loops()).await;
     let (a, b, c) = tokio::join!(sandbox.tick(&release), sandbox.tick(&release), sandbox.tick(&release));

@@ -172,12 +172,12 @@ mod tests {
             otlp_sample: sample,
             ..Config::default()
         };
-        for (bad, said) in [
+        for (bad, reason) in [
             (with("collector", 0.1), "otlp_endpoint"),
             (with("https://collector:4318", 0.1), "otlp_endpoint"),
             (with("http://127.0.0.1:4318", 1.5), "otlp_sample"),
         ] {
-            assert!(start(&bad, NodeId::random()).err().unwrap().to_string().contains(said));
+            assert!(start(&bad, NodeId::random()).err().unwrap().to_string().contains(reason));
         }
         assert!(!start(&Config::default(), NodeId::random()).unwrap().is_on());
     }

@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(tracer.take_unannounced([&attic].into_iter()), []);
         second.publishes([attic.clone()].into_iter());
         tracer.delivered(&attic, 1);
-        assert_eq!(tracer.take_unannounced([&attic].into_iter()), [], "it is heard and over");
+        assert_eq!(tracer.take_unannounced([&attic].into_iter()), [], "it has arrived and is over");
         let fan_out = spans.try_recv().expect("a span of the fan-out");
         assert_eq!((fan_out.context.trace, fan_out.parent), (2, Some(second.context.span)));
     }

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_import_of_no_world_is_told_by_name() {
+    fn an_error_names_an_import_of_no_world() {
         let mut types = wasm_encoder::TypeSection::new();
         types.ty().function([], []);
         let mut imports = wasm_encoder::ImportSection::new();

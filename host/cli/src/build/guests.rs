@@ -125,7 +125,7 @@ impl Workspace {
         let directory = std::fs::canonicalize(&source.directory)?;
         self.packages.get(&directory).map(String::as_str).ok_or_else(|| {
             Failure::failed(format!(
-                "{}: no library crate with crate-type `cdylib` there, or it is no member of the workspace {}",
+                "{}: no library crate with crate-type `cdylib` there, or it is not a member of the workspace {}",
                 source.directory.display(),
                 self.root.display(),
             ))

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_manifest_is_told_by_file_field_and_rule() {
+    fn an_error_of_a_manifest_names_file_field_and_rule() {
         for (manifest, field) in [
             (MINIMAL.replace("1000", "1"), "every_ms"),
             ("name = \"slow\"\non.event = { types = [\"a\"], pace_ms = 1001 }\n".to_owned(), "pace_ms"),

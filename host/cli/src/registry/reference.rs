@@ -135,8 +135,8 @@ mod tests {
             "oci://user:pw@h.x/a",
             "oci://h .x/a",
         ] {
-            let said = Reference::parse(bad).expect_err(bad);
-            assert!(said.contains(bad) && said.contains("oci://host[:port]/"), "{said}");
+            let error = Reference::parse(bad).expect_err(bad);
+            assert!(error.contains(bad) && error.contains("oci://host[:port]/"), "{error}");
         }
     }
 

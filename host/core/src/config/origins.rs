@@ -47,14 +47,14 @@ pub(super) fn normal(origin: &str) -> Result<String, String> {
         false => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
     };
     if !is_host {
-        return no_browser("its host is no name and no address");
+        return no_browser("its host is neither a name nor an address");
     }
     let scheme = scheme.to_ascii_lowercase();
     let port = match port {
         None => None,
         Some(text) => match text.parse::<u16>() {
             Ok(number) if number > 0 && text.bytes().all(|byte| byte.is_ascii_digit()) => Some(number),
-            _ => return no_browser("its port is no number from 1 to 65535"),
+            _ => return no_browser("its port is not a number from 1 to 65535"),
         },
     };
     // Browsers omit the default port of a scheme.

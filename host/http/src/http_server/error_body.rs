@@ -161,13 +161,13 @@ mod tests {
             stream.write_all(text.as_bytes()).await.unwrap();
             String::from_utf8(stream.into_inner()).unwrap()
         };
-        let said = say("HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
-        let (head, body) = said.split_once("\r\n\r\n").unwrap();
+        let answer = say("HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"));
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert!(head.contains(&format!("x-request-id: {}", body["request_id"].as_str().unwrap())));
-        let said = say("HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n").await;
-        assert!(said.contains(r#""code":"too_large""#) && said.contains(r#""status":431"#), "{said}");
+        let answer = say("HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.contains(r#""code":"too_large""#) && answer.contains(r#""status":431"#), "{answer}");
 
         for ours in [
             "HTTP/1.1 400 Bad Request\r\nx-request-id: r\r\ncontent-length: 0\r\n\r\n",
@@ -209,10 +209,10 @@ mod tests {
                 drop(stream);
             };
             // More bytes than fit into the buffer between both ends.
-            let mut said = String::new();
-            let (_, heard) = tokio::join!(speaks, client.read_to_string(&mut said));
-            heard.unwrap();
-            assert!(said.contains("application/problem+json"), "{said}");
+            let mut answer = String::new();
+            let (_, read) = tokio::join!(speaks, client.read_to_string(&mut answer));
+            read.unwrap();
+            assert!(answer.contains("application/problem+json"), "{answer}");
         }
     }
 }

@@ -173,7 +173,7 @@ async fn an_address_has_so_many_connections_that_nobody_signed_in_on() {
         }
     };
     tokio::select! {
-        said = rest(&mut first) => assert_eq!(said, ""),
+        answer = rest(&mut first) => assert_eq!(answer, ""),
         () = comes => {}
     }
     // The server counts whole milliseconds.

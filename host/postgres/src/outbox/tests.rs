@@ -313,7 +313,7 @@ async fn a_retired_consumer_holds_no_partition_and_what_it_misses_is_counted() {
         assert_eq!(outbox.maintain().await.unwrap(), [("reader".to_owned(), 1)]);
         assert_eq!(world.count(days).await, before - 1);
         assert_eq!(lag().await.missed, 1);
-        assert_eq!(outbox.maintain().await.unwrap(), [], "it is said once");
+        assert_eq!(outbox.maintain().await.unwrap(), [], "it is reported once");
         // The handler runs again, and its cursor is unchanged.
         world
             .owner("insert into switchboard.running (name, digest, generation) values ('reader', sha256('r'), 2)")

@@ -29,14 +29,14 @@ const STRANGE: &[(&str, &str)] = &[
 /// A database with these defaults.
 async fn strange(admin: &mut PgConnection, options: &str) -> String {
     let name = format!("switchboard_test_{}", uuid::Uuid::now_v7().simple());
-    said(admin, &format!("create database {name} {options}")).await;
+    execute(admin, &format!("create database {name} {options}")).await;
     for (setting, value) in STRANGE {
-        said(admin, &format!("alter database {name} set {setting} = '{value}'")).await;
+        execute(admin, &format!("alter database {name} set {setting} = '{value}'")).await;
     }
     name
 }
 
-async fn said(connection: &mut PgConnection, sql: &str) {
+async fn execute(connection: &mut PgConnection, sql: &str) {
     let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await;
     done.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
@@ -81,7 +81,7 @@ async fn no_session_depends_on_the_defaults_of_the_server() {
         drop(transaction);
         drop(call);
         postgres.close().await;
-        said(&mut admin, &format!("drop database {name} with (force)")).await;
+        execute(&mut admin, &format!("drop database {name} with (force)")).await;
     })
     .await;
 }
@@ -126,16 +126,17 @@ async fn a_database_that_cannot_hold_every_text_is_refused_at_start() {
         {
             assert_eq!(error.to_string(), refused.to_string());
         }
-        said(&mut admin, &format!("drop database {name} with (force)")).await;
+        execute(&mut admin, &format!("drop database {name} with (force)")).await;
 
         let replica = strange(&mut admin, "").await;
-        said(&mut admin, &format!("alter database {replica} set default_transaction_read_only = on")).await;
+        execute(&mut admin, &format!("alter database {replica} set default_transaction_read_only = on"))
+            .await;
         let error = Postgres::connect(&of_database(&world.config, &replica)).await.map(drop).unwrap_err();
         assert!(
             matches!(error, super::super::Error::UnusableServer(UnusableServer::ReadOnly { .. })),
             "{error}"
         );
-        said(&mut admin, &format!("drop database {replica} with (force)")).await;
+        execute(&mut admin, &format!("drop database {replica} with (force)")).await;
     })
     .await;
 }
@@ -153,33 +154,33 @@ async fn a_handler_cannot_fill_the_disk_with_temporary_files() {
 }
 
 #[tokio::test]
-async fn an_owner_that_is_no_superuser_is_told_that_nothing_bounds_temporary_files() {
+async fn an_owner_without_the_privilege_is_warned_that_nothing_bounds_temporary_files() {
     with_world(1, async |world| {
         let url = world.config.database_url.clone().unwrap();
         let mut admin = PgConnection::connect(&url).await.unwrap();
         let once = uuid::Uuid::now_v7().simple().to_string();
         let (owner, name, role) =
             (format!("owner_{once}"), format!("switchboard_test_{once}"), format!("own_{once}"));
-        said(&mut admin, &format!("create role {owner} login createrole password 'known'")).await;
-        said(&mut admin, &format!("create database {name} owner {owner}")).await;
+        execute(&mut admin, &format!("create role {owner} login createrole password 'known'")).await;
+        execute(&mut admin, &format!("create database {name} owner {owner}")).await;
         let config = of_database(&world.config, &name);
         let (_, server) = config.database_url.as_deref().unwrap().split_once('@').unwrap();
         let config =
             Config { database_url: Some(format!("postgres://{owner}:known@{server}")), ..config.clone() };
         migrated(&config).await.expect("the owner need not be a superuser");
         let mut connection = PgConnection::connect(config.database_url.as_deref().unwrap()).await.unwrap();
-        said(&mut connection, &format!("select switchboard.ensure_role('{role}')")).await;
+        execute(&mut connection, &format!("select switchboard.ensure_role('{role}')")).await;
         connection.close().await.unwrap();
 
         let first = migrated(&config).await.unwrap();
         assert_eq!(first.unbounded, [format!("switchboard_{role}")]);
         assert!(first.warning().unwrap().contains("alter system set temp_file_limit = '64MB'"));
-        said(&mut admin, &format!("grant set on parameter temp_file_limit to {owner}")).await;
+        execute(&mut admin, &format!("grant set on parameter temp_file_limit to {owner}")).await;
         assert_eq!(migrated(&config).await.unwrap().unbounded, Vec::<String>::new());
 
-        said(&mut admin, &format!("drop database {name} with (force)")).await;
-        said(&mut admin, &format!("revoke set on parameter temp_file_limit from {owner}")).await;
-        said(&mut admin, &format!("drop role switchboard_{role}, {owner}")).await;
+        execute(&mut admin, &format!("drop database {name} with (force)")).await;
+        execute(&mut admin, &format!("revoke set on parameter temp_file_limit from {owner}")).await;
+        execute(&mut admin, &format!("drop role switchboard_{role}, {owner}")).await;
     })
     .await;
 }

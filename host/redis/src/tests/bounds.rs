@@ -30,7 +30,7 @@ async fn a_script_ends_itself_at_its_bounds_also_after_it_wrote() {
         ("return redis.call('APPEND', KEYS[1], 'x')", "not a command"),
     ] {
         match run(&redis, text).await {
-            Err(CommandError::Failed(said)) => assert!(said.contains(reason), "{text}: {said}"),
+            Err(CommandError::Failed(answer)) => assert!(answer.contains(reason), "{text}: {answer}"),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -51,12 +51,12 @@ async fn a_command_takes_no_more_than_it_sends() {
     let redis = shared().await;
     let key = fresh("bounded");
     for command in ["SETRANGE K 536870911 x", "SETBIT K 4294967295 1", "SRANDMEMBER K -1000000000"] {
-        let said = redis.command(&words(&command.replace('K', &key)), soon()).await;
-        assert!(matches!(said, Err(CommandError::Refused(_))), "{command}: {said:?}");
+        let answer = redis.command(&words(&command.replace('K', &key)), soon()).await;
+        assert!(matches!(answer, Err(CommandError::Refused(_))), "{command}: {answer:?}");
     }
     // The offsets of a pipeline are bounded together.
     let half = format!("SETRANGE {key} {} x", limits::REDIS_COMMAND_BYTES_MAX / 2);
     assert!(redis.command(&words(&half), soon()).await.is_ok());
-    let said = redis.pipeline(&[words(&half), words(&half)], soon()).await;
-    assert!(matches!(said, Err(CommandError::Refused(_))), "{said:?}");
+    let answer = redis.pipeline(&[words(&half), words(&half)], soon()).await;
+    assert!(matches!(answer, Err(CommandError::Refused(_))), "{answer:?}");
 }

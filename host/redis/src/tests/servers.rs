@@ -65,8 +65,8 @@ async fn a_failover_behind_one_address_is_followed() {
     let url = format!("redis://:secret@127.0.0.1:{}", address.port);
     let redis = Redis::connect(&config(url), fleet()).unwrap();
     redis.up().await;
-    let (subscriber, mut heard) = redis.subscriber();
-    assert_eq!(heard.next().await, Some(Event::Up));
+    let (subscriber, mut events) = redis.subscriber();
+    assert_eq!(events.next().await, Some(Event::Up));
     subscriber.subscribe(&["c"]).await.unwrap();
 
     address.lead_to(&second);
@@ -78,12 +78,12 @@ async fn a_failover_behind_one_address_is_followed() {
     }
     assert_eq!(second.say("KEYS sb:f:*:k").await.matches("sb:f").count(), 1, "the write went elsewhere");
     // The bus has moved too: it receives messages of the new primary, without a replica that forwards them.
-    assert_eq!(heard.next().await, Some(Event::Down));
-    assert_eq!(heard.next().await, Some(Event::Up));
+    assert_eq!(events.next().await, Some(Event::Down));
+    assert_eq!(events.next().await, Some(Event::Up));
     subscriber.subscribe(&["c"]).await.unwrap();
     first.say("REPLICAOF NO ONE").await;
     assert_eq!(second.say("PUBLISH c x").await, "1");
-    assert!(matches!(heard.next().await, Some(Event::Message { .. })));
+    assert!(matches!(events.next().await, Some(Event::Message { .. })));
 }
 
 /// While every server behind the address is a replica, Redis is not usable, whatever the servers answer.
@@ -93,15 +93,15 @@ async fn a_replica_is_no_redis() {
     primary.say("PING").await;
     replica.say(&format!("REPLICAOF 127.0.0.1 {}", primary.port)).await;
     let redis = replica.redis_of(fleet());
-    let (_subscriber, mut heard) = redis.subscriber();
+    let (_subscriber, mut events) = redis.subscriber();
     until(&redis, |health| matches!(health, Health::Away(why) if why.contains("READONLY"))).await;
     assert_eq!(redis.command(&words("GET k"), soon()).await, Err(CommandError::Unavailable));
     assert!(redis.writable_primary().unwrap_err().contains("READONLY"));
-    let listening = tokio::time::timeout(Duration::from_millis(200), heard.next()).await;
+    let listening = tokio::time::timeout(Duration::from_millis(200), events.next()).await;
     assert!(listening.is_err(), "the bus listens to a replica: {listening:?}");
     replica.say("REPLICAOF NO ONE").await;
     redis.up().await;
-    assert_eq!(heard.next().await, Some(Event::Up));
+    assert_eq!(events.next().await, Some(Event::Up));
     assert_eq!(redis.writable_primary(), Ok(()));
 }
 
@@ -111,8 +111,8 @@ async fn a_server_that_refuses_writes_takes_no_commands_but_carries_the_bus() {
     let redis = server.redis_of(fleet());
     redis.up().await;
     redis.command(&words("SET k v"), soon()).await.unwrap();
-    let (subscriber, mut heard) = redis.subscriber();
-    assert_eq!(heard.next().await, Some(Event::Up));
+    let (subscriber, mut events) = redis.subscriber();
+    assert_eq!(events.next().await, Some(Event::Up));
     subscriber.subscribe(&["c"]).await.unwrap();
 
     server.say("CONFIG SET min-replicas-to-write 1").await;
@@ -124,7 +124,7 @@ async fn a_server_that_refuses_writes_takes_no_commands_but_carries_the_bus() {
     assert!(redis.writable_primary().unwrap_err().contains("NOREPLICAS"));
     assert_eq!(redis.command(&words("GET k"), soon()).await, Err(CommandError::Unavailable));
     redis.publish(&[("c", "still")], soon()).await.unwrap();
-    assert!(matches!(heard.next().await, Some(Event::Message { .. })));
+    assert!(matches!(events.next().await, Some(Event::Message { .. })));
 
     server.say("CONFIG SET min-replicas-to-write 0").await;
     redis.up().await;

@@ -81,9 +81,9 @@ fn three_of_three_calls_are_enough_from_different_users_and_from_nobody() {
     users.running(8, Ending::Answered, 1);
     users.canary(3, TRAP, 1);
     let cause = users.cause().expect("three users met nothing but failures");
-    let said = cause.to_string();
+    let sentence = cause.to_string();
     assert_eq!(
-        said,
+        sentence,
         "3 of 3 calls ended without an answer, of the running release 0 of 8 (within 0.0 s; 3 of its 3 callers met errors)"
     );
 

@@ -85,18 +85,18 @@ async fn a_deploy_returns_when_every_node_runs_the_release() {
 }
 
 #[tokio::test]
-async fn of_two_deploys_at_once_one_is_told() {
+async fn of_two_deploys_at_once_one_is_refused() {
     with_database(|pool| async move {
         let (a, b) = (Node::start("a", &pool).await, Node::start("b", &pool).await);
         a.deploy(&file("send", SEND, "before")).await.unwrap();
 
         let (mine, yours) = (file("send", SEND, "meets on a"), file("send", SEND, "meets on b"));
-        let (winner, told) = match tokio::join!(a.deploy(&mine), b.deploy(&yours)) {
+        let (winner, loser) = match tokio::join!(a.deploy(&mine), b.deploy(&yours)) {
             (Ok(won), Err(lost)) | (Err(lost), Ok(won)) => (won, lost),
-            both => panic!("one wins and one is told: {both:?}"),
+            both => panic!("one wins and one is refused: {both:?}"),
         };
-        assert_eq!(told.problem().status, 409);
-        assert!(told.to_string().contains(&winner.digest.short()), "{told}");
+        assert_eq!(loser.problem().status, 409);
+        assert!(loser.to_string().contains(&winner.digest.short()), "{loser}");
         assert_eq!((a.runs("send"), b.runs("send")), (Some(winner.digest), Some(winner.digest)));
     })
     .await;
@@ -205,8 +205,11 @@ async fn a_late_node_starts_with_what_the_fleet_runs() {
         assert_eq!((late.runs("send"), late.runs("other").is_some()), (None, true));
 
         let known = late.rollout.repository().nodes().await.unwrap();
-        let said = &known.iter().find(|node| node.id == late.rollout.node.uuid()).unwrap().handlers;
-        assert!(said.iter().any(|handler| handler.name == "send" && handler.error.is_some()), "{said:?}");
+        let reports = &known.iter().find(|node| node.id == late.rollout.node.uuid()).unwrap().handlers;
+        assert!(
+            reports.iter().any(|handler| handler.name == "send" && handler.error.is_some()),
+            "{reports:?}"
+        );
         early.stop().await;
         late.stop().await;
     })

@@ -159,8 +159,8 @@ impl<L: Load> Admin<L> {
         detail.set(disconnect::describe(&target));
         info!(request_id = %id, by, ?target, "an operator closes connections");
         self.hub.disconnect(&target, &Close::DISCONNECTED).await.map_err(|_| {
-            let told = "closed on this node, but the other nodes could not be notified: try again";
-            Code::Unavailable.problem(told).retry_after(limits::RETRY_AFTER)
+            let detail = "closed on this node, but the other nodes could not be notified: try again";
+            Code::Unavailable.problem(detail).retry_after(limits::RETRY_AFTER)
         })?;
         Ok(http::json(202, &json!({ "told": true }), &id))
     }

@@ -148,9 +148,9 @@ mod tests {
             .report()
             .await;
         assert!(!report.ready);
-        let said: Vec<_> = report.checks.into_iter().collect();
+        let checks: Vec<_> = report.checks.into_iter().collect();
         assert_eq!(
-            said,
+            checks,
             [
                 ("bus", "no answer within 1000 ms".to_owned()),
                 ("postgres", "ok".to_owned()),

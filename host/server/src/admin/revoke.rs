@@ -120,7 +120,7 @@ mod tests {
         let kept = limits::REVOCATION_KEPT.as_millis() as u64;
         let margin = limits::REVOCATION_MARGIN.as_millis() as u64;
         let user = |before_ms| Revoked::User { user_id: "ana".into(), before_ms };
-        for (said, revoked, forget_ms) in [
+        for (body, revoked, forget_ms) in [
             (json!({"jti": "j"}), Revoked::Token("j".into()), NOW + kept),
             (
                 json!({"jti": "j", "expires_at": "1970-01-01T00:00:01Z"}),
@@ -136,14 +136,14 @@ mod tests {
                 NOW + 3_600_000 + kept,
             ),
         ] {
-            assert_eq!(read(said.clone()), Ok(Revocation { revoked, forget_ms }), "{said}");
+            assert_eq!(read(body.clone()), Ok(Revocation { revoked, forget_ms }), "{body}");
         }
     }
 
     #[test]
     fn anything_else_names_its_field() {
         let long = "x".repeat(limits::SESSION_ID_CHARS_MAX + 1);
-        for (said, field) in [
+        for (body, field) in [
             (json!({}), "jti"),
             (json!({"jti": "j", "user_id": "ana"}), "jti"),
             (json!({"jti": ""}), "jti"),
@@ -160,8 +160,8 @@ mod tests {
             (json!({"user_id": "ana", "before": "1969-12-31T23:59:59Z"}), "before"),
             (json!({"jti": "j", "expires_at": []}), "expires_at"),
         ] {
-            let problem = read(said.clone()).unwrap_err();
-            assert_eq!((problem.status, problem.field.as_deref()), (422, Some(field)), "{said}");
+            let problem = read(body.clone()).unwrap_err();
+            assert_eq!((problem.status, problem.field.as_deref()), (422, Some(field)), "{body}");
         }
     }
 }

@@ -71,7 +71,7 @@ impl OperatorCalls for Echo {
                 _ => return Err(Code::NotFound.problem("nothing answers this method and path")),
             }
             let caller = request.caller.unwrap();
-            let said = json!({
+            let answer = json!({
                 "by": caller.user_id,
                 "roles": caller.roles,
                 "query": request.query,
@@ -80,14 +80,14 @@ impl OperatorCalls for Echo {
             Ok(switchboard_contract::http::Response {
                 status: 200,
                 headers: Vec::new(),
-                body: said.to_string().into_bytes(),
+                body: answer.to_string().into_bytes(),
             })
         })
     }
 }
 
 /// A complete answer.
-struct Said {
+struct TestAnswer {
     status: u16,
     headers: HeaderMap,
     body: Bytes,
@@ -131,7 +131,7 @@ impl Host {
         Self { address, hub, echo, _shutdown: shutdown }
     }
 
-    async fn send<B>(&self, request: Request<B>) -> Said
+    async fn send<B>(&self, request: Request<B>) -> TestAnswer
     where
         B: hyper::body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
@@ -140,25 +140,25 @@ impl Host {
         tokio::spawn(connection);
         let (parts, body) = sender.send_request(request).await.map(Response::into_parts).unwrap();
         let body = body.collect().await.unwrap().to_bytes();
-        Said { status: parts.status.as_u16(), headers: parts.headers, body }
+        TestAnswer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    async fn get(&self, path: &str) -> Said {
+    async fn get(&self, path: &str) -> TestAnswer {
         self.send(request("GET", path, Bytes::new())).await
     }
 
-    async fn ask(&self, token: &str, method: &str, path: &str, body: impl Into<Bytes>) -> Said {
+    async fn ask(&self, token: &str, method: &str, path: &str, body: impl Into<Bytes>) -> TestAnswer {
         let mut asked = request(method, path, body);
         asked.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
         self.send(asked).await
     }
 
-    async fn post(&self, path: &str, body: impl Into<Bytes>) -> Said {
+    async fn post(&self, path: &str, body: impl Into<Bytes>) -> TestAnswer {
         self.send(request("POST", path, body)).await
     }
 }
 
-impl Said {
+impl TestAnswer {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&self.body)))
@@ -253,8 +253,8 @@ async fn what_is_refused_is_a_problem_with_the_field_and_the_rule() {
             ("/admin/v1/nowhere", Bytes::new(), 404, "not_found"),
             ("/admin/v1/nodes", Bytes::new(), 405, "malformed"),
         ] {
-            let said = host.post(path, body.clone()).await;
-            assert_eq!(said.problem(), (status, code.to_owned()), "{path} {body:?}: {}", said.json());
+            let answer = host.post(path, body.clone()).await;
+            assert_eq!(answer.problem(), (status, code.to_owned()), "{path} {body:?}: {}", answer.json());
         }
         assert_eq!(host.post("/admin/v1/nodes", "").await.headers["allow"], "GET, HEAD");
     })
@@ -286,9 +286,9 @@ async fn nothing_is_done_without_the_token() {
         for authorization in ["", "Bearer", "Bearer wrong", "Basic dG9rZW4=", &format!("Bearer {TOKEN}x")] {
             let mut asked = request("POST", "/admin/v1/releases", file("send", SEND, ""));
             asked.headers_mut().insert("authorization", authorization.parse().unwrap());
-            let said = host.send(asked).await;
-            assert_eq!(said.problem(), (401, "unauthorized".to_owned()), "{authorization}");
-            assert_eq!(said.headers["www-authenticate"], "Bearer");
+            let answer = host.send(asked).await;
+            assert_eq!(answer.problem(), (401, "unauthorized".to_owned()), "{authorization}");
+            assert_eq!(answer.headers["www-authenticate"], "Bearer");
         }
         for open in ["/healthz", "/readyz", "/metrics"] {
             let mut asked = request("GET", open, "");
@@ -303,12 +303,12 @@ async fn nothing_is_done_without_the_token() {
 #[tokio::test]
 async fn a_handler_answers_operators_on_a_route_of_its_own() {
     with_host(|host| async move {
-        let said = host.post("/admin/v1/echo?a=b", "{}").await;
-        assert_eq!(said.status, 200);
-        let said = said.json();
-        assert_eq!(said["by"], "admin");
-        assert_eq!(said["roles"], json!(["operator"]));
-        assert_eq!((&said["query"], &said["body"]), (&json!([["a", "b"]]), &json!("{}")));
+        let answer = host.post("/admin/v1/echo?a=b", "{}").await;
+        assert_eq!(answer.status, 200);
+        let answer = answer.json();
+        assert_eq!(answer["by"], "admin");
+        assert_eq!(answer["roles"], json!(["operator"]));
+        assert_eq!((&answer["query"], &answer["body"]), (&json!([["a", "b"]]), &json!("{}")));
         // A path that no handler binds does not exist.
         assert_eq!(host.get("/admin/v1/echo").await.status, 404);
         assert_eq!(host.post("/admin/v1/other", "{}").await.status, 404);
@@ -330,9 +330,9 @@ async fn a_signature_comes_with_its_file_or_the_deploy_is_refused() {
         };
         let good = Signature::sign(Digest::of(&release), &key).to_string();
         for bad in ["nonsense", &Signature::sign(Digest::of(&other), &key).to_string()] {
-            let said = deploy(&release, bad).await;
+            let answer = deploy(&release, bad).await;
             assert_eq!(
-                (said.problem().0, &said.json()["field"]),
+                (answer.problem().0, &answer.json()["field"]),
                 (422, &json!("x-release-signature")),
                 "{bad}"
             );
@@ -351,9 +351,9 @@ async fn a_signature_comes_with_its_file_or_the_deploy_is_refused() {
 async fn without_a_token_of_its_own_a_node_lets_nobody_in() {
     with_database(|pool| async move {
         let host = Host::start(pool, None, Readiness::default()).await;
-        let said = host.get("/admin/v1/nodes").await;
-        assert_eq!(said.status, 401);
-        assert!(said.json()["detail"].as_str().unwrap().contains("SWITCHBOARD_ADMIN_TOKEN"));
+        let answer = host.get("/admin/v1/nodes").await;
+        assert_eq!(answer.status, 401);
+        assert!(answer.json()["detail"].as_str().unwrap().contains("SWITCHBOARD_ADMIN_TOKEN"));
     })
     .await;
 }
@@ -365,8 +365,8 @@ async fn a_handler_is_retired_and_comes_back_by_a_rollback() {
         let deployed = host.post("/admin/v1/releases", upload).await;
         assert_eq!(deployed.status, 200, "{}", deployed.json());
         let retire = "/admin/v1/handlers/send/retire";
-        let said = host.post(retire, r#"{"note":"nobody uses it"}"#).await.json();
-        assert_eq!((&said["action"], &said["unchanged"]), (&json!("retire"), &json!(false)), "{said}");
+        let answer = host.post(retire, r#"{"note":"nobody uses it"}"#).await.json();
+        assert_eq!((&answer["action"], &answer["unchanged"]), (&json!("retire"), &json!(false)), "{answer}");
         assert_eq!(host.post(retire, "").await.json()["unchanged"], true);
         assert_eq!(
             host.post("/admin/v1/handlers/x/retire", "").await.problem(),
@@ -387,10 +387,10 @@ async fn readiness_says_what_is_in_the_way() {
             .check("postgres", || async { Ok(()) })
             .check("redis", || async { Err("no connection".to_owned()) });
         let host = Host::start(pool, Some(TOKEN), readiness).await;
-        let said = host.get("/readyz").await;
-        assert_eq!(said.status, 503);
+        let answer = host.get("/readyz").await;
+        assert_eq!(answer.status, 503);
         let expected = json!({"ready": false, "checks": {"postgres": "ok", "redis": "no connection"}});
-        assert_eq!(said.json(), expected);
+        assert_eq!(answer.json(), expected);
         assert_eq!(host.get("/healthz").await.status, 200);
     })
     .await;
@@ -406,8 +406,8 @@ async fn a_user_is_disconnected_with_4003_and_the_others_stay() {
         };
         let (ana, bo) =
             (host.hub.open_connection(info("ana")).await, host.hub.open_connection(info("bo")).await);
-        let said = host.post("/admin/v1/disconnect", r#"{"user_id":"ana"}"#).await;
-        assert_eq!(said.status, 202, "{}", said.json());
+        let answer = host.post("/admin/v1/disconnect", r#"{"user_id":"ana"}"#).await;
+        assert_eq!(answer.status, 202, "{}", answer.json());
         assert_eq!(ana.take(&mut Vec::new(), 1), Taken::Close(Close::DISCONNECTED));
         assert_eq!(bo.take(&mut Vec::new(), 1), Taken::All);
         assert_eq!(host.post("/admin/v1/disconnect", "{}").await.problem(), (422, "invalid".to_owned()));
@@ -418,11 +418,14 @@ async fn a_user_is_disconnected_with_4003_and_the_others_stay() {
 #[tokio::test]
 async fn a_revocation_counts_at_once_and_a_wrong_one_names_its_field() {
     with_host(|host| async move {
-        let said = host.post("/admin/v1/revocations", r#"{"user_id":"ana"}"#).await;
-        assert_eq!(said.status, 201, "{}", said.json());
-        assert_eq!(said.json()["revocation"]["user_id"], "ana");
-        let said = host.post("/admin/v1/revocations", r#"{"user_id":"ana","before":"soon"}"#).await;
-        assert_eq!((said.problem(), &said.json()["field"]), ((422, "invalid".to_owned()), &json!("before")));
+        let answer = host.post("/admin/v1/revocations", r#"{"user_id":"ana"}"#).await;
+        assert_eq!(answer.status, 201, "{}", answer.json());
+        assert_eq!(answer.json()["revocation"]["user_id"], "ana");
+        let answer = host.post("/admin/v1/revocations", r#"{"user_id":"ana","before":"soon"}"#).await;
+        assert_eq!(
+            (answer.problem(), &answer.json()["field"]),
+            ((422, "invalid".to_owned()), &json!("before"))
+        );
     })
     .await;
 }

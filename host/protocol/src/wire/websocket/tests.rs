@@ -5,7 +5,7 @@ use super::*;
 
 /// A message with its own memory, for comparisons.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Heard {
+enum Decoded {
     Text(String),
     Binary,
     Ping(Vec<u8>),
@@ -13,7 +13,7 @@ enum Heard {
     Close(Option<u16>),
 }
 
-impl From<Message<'_>> for Heard {
+impl From<Message<'_>> for Decoded {
     fn from(message: Message<'_>) -> Self {
         match message {
             Message::Text(text) => Self::Text(text.to_owned()),
@@ -26,7 +26,7 @@ impl From<Message<'_>> for Heard {
 }
 
 /// Everything that a decoder returns if the bytes arrive in these pieces.
-fn heard<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<Vec<Heard>, (Vec<Heard>, Violation)> {
+fn decode<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<Vec<Decoded>, (Vec<Decoded>, Violation)> {
     let mut decoder = Decoder::default();
     let mut all = Vec::new();
     for piece in pieces {
@@ -64,7 +64,7 @@ fn masked(last: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn violation(bytes: &[u8]) -> u16 {
-    heard([bytes]).unwrap_err().1.close().code()
+    decode([bytes]).unwrap_err().1.close().code()
 }
 
 #[test]
@@ -79,12 +79,12 @@ fn fragments_make_one_message_and_control_frames_may_come_between() {
     ]
     .concat();
     assert_eq!(
-        heard([bytes.as_slice()]).unwrap(),
+        decode([bytes.as_slice()]).unwrap(),
         [
-            Heard::Ping(b"still there?".to_vec()),
-            Heard::Pong,
-            Heard::Text("grün".to_owned()),
-            Heard::Close(Some(4001))
+            Decoded::Ping(b"still there?".to_vec()),
+            Decoded::Pong,
+            Decoded::Text("grün".to_owned()),
+            Decoded::Close(Some(4001))
         ]
     );
 }
@@ -92,7 +92,7 @@ fn fragments_make_one_message_and_control_frames_may_come_between() {
 #[test]
 fn a_message_may_have_64_kib_and_not_one_byte_more() {
     let largest = masked(true, 0x1, &vec![b'x'; FRAME_BYTES_MAX]);
-    assert_eq!(heard([largest.as_slice()]).unwrap().len(), 1);
+    assert_eq!(decode([largest.as_slice()]).unwrap().len(), 1);
     // The header is enough: the message need not be read.
     let header = &masked(true, 0x1, &vec![b'x'; FRAME_BYTES_MAX + 1])[..10];
     assert_eq!(violation(header), 1009);
@@ -157,7 +157,7 @@ fn text_that_is_no_utf8_ends_the_connection_at_the_first_wrong_fragment() {
     // A binary message may have any content.
     let binary =
         [masked(false, 0x2, &[0xff]), masked(true, 0x0, &[0xff]), masked(true, 0x1, b"good")].concat();
-    assert_eq!(heard([binary.as_slice()]).unwrap(), [Heard::Binary, Heard::Text("good".to_owned())]);
+    assert_eq!(decode([binary.as_slice()]).unwrap(), [Decoded::Binary, Decoded::Text("good".to_owned())]);
 }
 
 #[test]
@@ -177,11 +177,11 @@ fn a_decoder_between_messages_holds_no_memory() {
 }
 
 /// One message of a valid client: its frames, and the expected messages.
-fn message() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<Heard>)> {
+fn message() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<Decoded>)> {
     let control = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..=125)
-            .prop_map(|payload| (masked(true, 0x9, &payload), Heard::Ping(payload))),
-        Just((masked(true, 0xA, b"pong"), Heard::Pong)),
+            .prop_map(|payload| (masked(true, 0x9, &payload), Decoded::Ping(payload))),
+        Just((masked(true, 0xA, b"pong"), Decoded::Pong)),
     ];
     ("\\PC{0,300}", prop::collection::vec(any::<prop::sample::Index>(), 0..4), prop::option::of(control))
         .prop_map(|(text, cuts, control)| {
@@ -195,12 +195,12 @@ fn message() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<Heard>)> {
                 frames.push(masked(number + 1 == ends.len(), opcode, &text.as_bytes()[begin..*end]));
                 begin = *end;
             }
-            let mut heard = vec![Heard::Text(text)];
+            let mut decode = vec![Decoded::Text(text)];
             if let Some((frame, control)) = control {
                 frames.insert(frames.len() - 1, frame);
-                heard.insert(0, control);
+                decode.insert(0, control);
             }
-            (frames, heard)
+            (frames, decode)
         })
 }
 
@@ -208,7 +208,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn messages_are_heard_however_the_network_cuts_them(
+    fn messages_are_decoded_however_the_network_cuts_them(
         messages in prop::collection::vec(message(), 1..5),
         pieces in prop::collection::vec(1usize..200, 1..20),
     ) {
@@ -224,7 +224,7 @@ proptest! {
             cut.push(piece);
             rest = after;
         }
-        prop_assert_eq!(heard(cut).unwrap(), expected.concat());
+        prop_assert_eq!(decode(cut).unwrap(), expected.concat());
     }
 
     #[test]
@@ -237,8 +237,8 @@ proptest! {
         if let Some(length) = bytes.get_mut(1) {
             *length |= 0x80;
         }
-        let whole = heard([bytes.as_slice()]);
-        let pieces = heard(bytes.chunks(piece));
+        let whole = decode([bytes.as_slice()]);
+        let pieces = decode(bytes.chunks(piece));
         prop_assert_eq!(whole, pieces);
     }
 }
@@ -275,14 +275,14 @@ async fn a_client_of_another_make_is_understood_and_understands() {
     let mut sent = vec![0; long.len() + 1000];
     let mut length = 0;
     let expected = [
-        Heard::Text("short".to_owned()),
-        Heard::Ping(b"?".to_vec()),
-        Heard::Text("in two".to_owned()),
-        Heard::Text(long.clone()),
+        Decoded::Text("short".to_owned()),
+        Decoded::Ping(b"?".to_vec()),
+        Decoded::Text("in two".to_owned()),
+        Decoded::Text(long.clone()),
     ];
     loop {
         length += tokio::io::AsyncReadExt::read(&mut reader, &mut sent[length..]).await.unwrap();
-        match heard([&sent[..length]]) {
+        match decode([&sent[..length]]) {
             Ok(messages) if messages.len() < expected.len() => {}
             messages => break assert_eq!(messages.unwrap(), expected),
         }

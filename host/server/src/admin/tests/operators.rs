@@ -34,10 +34,10 @@ async fn every_role_may_what_it_says_and_everything_is_on_record() {
         ];
         for (method, path, body, expected) in calls {
             for (token, expected) in tokens.iter().zip(expected) {
-                let said = host.ask(token, method, path, body.clone()).await;
-                assert_eq!(said.status, expected, "{method} {path}: {}", said.json());
+                let answer = host.ask(token, method, path, body.clone()).await;
+                assert_eq!(answer.status, expected, "{method} {path}: {}", answer.json());
                 if expected == 403 {
-                    assert_eq!(said.problem().1, "forbidden");
+                    assert_eq!(answer.problem().1, "forbidden");
                 }
             }
         }
@@ -88,8 +88,9 @@ async fn a_token_is_made_once_and_taken_back() {
         assert_eq!(again.problem(), (409, "conflict".to_owned()));
         // No operator may have a name that the host uses in history and audit log.
         for name in ["admin", "serve", "switchboard"] {
-            let said = host.post("/admin/v1/tokens", json!({"name": name, "role": "read"}).to_string()).await;
-            assert_eq!(said.status, 409, "{name}");
+            let answer =
+                host.post("/admin/v1/tokens", json!({"name": name, "role": "read"}).to_string()).await;
+            assert_eq!(answer.status, 409, "{name}");
         }
         for (body, field) in [
             (json!({"role": "read"}), "name"),
@@ -100,8 +101,8 @@ async fn a_token_is_made_once_and_taken_back() {
             (json!({"name": "x"}), "role"),
             (json!({"name": "x", "role": "root"}), "role"),
         ] {
-            let said = host.post("/admin/v1/tokens", body.to_string()).await;
-            assert_eq!((said.problem().0, &said.json()["field"]), (422, &json!(field)), "{body}");
+            let answer = host.post("/admin/v1/tokens", body.to_string()).await;
+            assert_eq!((answer.problem().0, &answer.json()["field"]), (422, &json!(field)), "{body}");
         }
         let listed = host.get("/admin/v1/tokens").await.json();
         assert_eq!(listed["tokens"].as_array().unwrap().len(), 1);
@@ -136,11 +137,11 @@ async fn a_trial_is_on_record_with_its_share_and_quotes_no_user_to_who_may_only_
         let eyes = made["token"].as_str().unwrap();
         let (first, second) = (file("send", SEND, "first"), file("send", SEND, "second"));
         assert_eq!(host.post("/admin/v1/releases", first.clone()).await.status, 200);
-        for (query, said) in [("canary=10", ", canary 10 %"), ("shadow=20", ", shadow 20 %")] {
+        for (query, answer) in [("canary=10", ", canary 10 %"), ("shadow=20", ", shadow 20 %")] {
             let tried = host.post(&format!("/admin/v1/releases?{query}"), second.clone()).await;
             assert_eq!(tried.status, 200, "{}", tried.json());
             let audit = host.get("/admin/v1/audit?limit=1").await.json();
-            let expected = format!("send {}{said}", Digest::of(&second).short());
+            let expected = format!("send {}{answer}", Digest::of(&second).short());
             assert_eq!(audit["audit"][0]["detail"], expected, "{audit}");
         }
         // The same file is refused while it runs; the record names it.
@@ -160,8 +161,8 @@ async fn a_trial_is_on_record_with_its_share_and_quotes_no_user_to_who_may_only_
         let repository = Repository::new(pool);
         repository.shadowed(NodeId::random(), "send", Digest::of(&second), &seen).await.unwrap();
         for (token, examples) in [(TOKEN, json!(seen.examples)), (eyes, json!([]))] {
-            let said = host.ask(token, "GET", "/admin/v1/handlers/send/shadow", "").await.json();
-            let shadow = &said["shadows"][0];
+            let answer = host.ask(token, "GET", "/admin/v1/handlers/send/shadow", "").await.json();
+            let shadow = &answer["shadows"][0];
             assert_eq!((&shadow["same"], &shadow["examples"]), (&json!(5), &examples));
         }
 
@@ -211,11 +212,11 @@ async fn the_console_is_a_page_without_secrets() {
         ] {
             let mut asked = request("GET", path, "");
             asked.headers_mut().remove("authorization");
-            let said = host.send(asked).await;
-            assert_eq!(said.status, 200, "{path}");
-            assert!(said.headers["content-type"].to_str().unwrap().starts_with(kind), "{path}");
+            let answer = host.send(asked).await;
+            assert_eq!(answer.status, 200, "{path}");
+            assert!(answer.headers["content-type"].to_str().unwrap().starts_with(kind), "{path}");
             assert!(
-                said.headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'")
+                answer.headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'")
             );
         }
         assert_eq!(host.post("/console", "").await.status, 405);
