@@ -20,14 +20,14 @@ use crate::token::Token;
 /// Fewer messages than a resume sends by itself.
 const RESUMED_MAX: u64 = 500;
 
-/// The compared part of a message: its position and its id.
+/// The compared part of a message that a client sent or received: its position and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct SeenMessage {
     pub seq: u64,
     id: u64,
 }
 
-impl Said {
+impl SeenMessage {
     pub fn new(seq: u64, id: &str) -> Self {
         // Two ids of one conversation do not collide by accident.
         Self { seq, id: fnv1a(id.as_bytes()) }
@@ -87,14 +87,14 @@ pub struct Books(BTreeMap<String, Book>);
 
 #[derive(Default)]
 struct Book {
-    acknowledged: Vec<Said>,
+    acknowledged: Vec<SeenMessage>,
     streams: Vec<Stream>,
 }
 
 struct Stream {
     whose: String,
     from: u64,
-    said: Vec<Said>,
+    seen: Vec<SeenMessage>,
 }
 
 impl Books {
@@ -103,25 +103,31 @@ impl Books {
         self.0.entry(conversation.to_owned()).or_default();
     }
 
-    pub fn acknowledged(&mut self, conversation: &str, said: impl IntoIterator<Item = Said>) {
-        self.0.entry(conversation.to_owned()).or_default().acknowledged.extend(said);
+    pub fn acknowledged(&mut self, conversation: &str, seen: impl IntoIterator<Item = SeenMessage>) {
+        self.0.entry(conversation.to_owned()).or_default().acknowledged.extend(seen);
     }
 
     /// The messages of this conversation that one client of a crowd received.
     pub fn record(&mut self, conversation: &str, record: &Record) {
-        let told = record.acknowledged.iter().filter(|told| told.conversation == conversation);
-        self.acknowledged(conversation, told.map(|told| Said::new(told.seq, &told.id)));
+        let acknowledged = record.acknowledged.iter().filter(|reply| reply.conversation == conversation);
+        self.acknowledged(conversation, acknowledged.map(|reply| SeenMessage::new(reply.seq, &reply.id)));
         if let Some(from) = record.from.get(conversation) {
             let pushed = record.pushed.iter().filter(|push| push.conversation == conversation);
-            let said = pushed.map(|push| Said::new(push.seq, &push.id)).collect();
-            self.heard(conversation, record.user.as_str(), *from, said);
+            let seen = pushed.map(|push| SeenMessage::new(push.seq, &push.id)).collect();
+            self.received(conversation, record.user.as_str(), *from, seen);
         }
     }
 
     /// Adds everything that a subscriber received after `from`, its first position, in the order of arrival,
     /// over all its connections.
-    pub fn heard(&mut self, conversation: &str, whose: impl Into<String>, from: u64, said: Vec<Said>) {
-        let stream = Stream { whose: whose.into(), from, said };
+    pub fn received(
+        &mut self,
+        conversation: &str,
+        whose: impl Into<String>,
+        from: u64,
+        seen: Vec<SeenMessage>,
+    ) {
+        let stream = Stream { whose: whose.into(), from, seen };
         self.0.entry(conversation.to_owned()).or_default().streams.push(stream);
     }
 
@@ -147,7 +153,7 @@ impl Books {
             let resumed = Stream {
                 whose: "who resumes".into(),
                 from,
-                said: resume(host, &token, conversation, from, head).await,
+                seen: resume(host, &token, conversation, from, head).await,
             };
             resumed.compare(conversation, &history, &mut checked)?;
         }
@@ -166,13 +172,13 @@ impl Book {
         }
         checked.stored += history.len();
         let mut stored_for = BTreeSet::new();
-        for said in &self.acknowledged {
-            match history.get(&said.seq) {
-                None => return wrong(said.seq, "acknowledged and not stored"),
-                Some(stored) if Said::new(said.seq, &stored.id) != *said => {
-                    return wrong(said.seq, "acknowledged, and history holds another message there");
+        for seen in &self.acknowledged {
+            match history.get(&seen.seq) {
+                None => return wrong(seen.seq, "acknowledged and not stored"),
+                Some(stored) if SeenMessage::new(seen.seq, &stored.id) != *seen => {
+                    return wrong(seen.seq, "acknowledged, and history holds another message there");
                 }
-                Some(_) if !stored_for.insert(said.seq) => return wrong(said.seq, "acknowledged twice"),
+                Some(_) if !stored_for.insert(seen.seq) => return wrong(seen.seq, "acknowledged twice"),
                 Some(_) => checked.acknowledged += 1,
             }
         }
@@ -181,7 +187,7 @@ impl Book {
             .find(|(seq, stored)| stored.kind == "text" && !stored_for.contains(seq))
             .filter(|_| !self.acknowledged.is_empty())
         {
-            return wrong(*seq, "stored, and nobody was told so");
+            return wrong(*seq, "stored, and not acknowledged");
         }
         self.streams.iter().try_for_each(|stream| stream.compare(conversation, history, checked))
     }
@@ -194,18 +200,18 @@ impl Stream {
             Err(Wrong { conversation: conversation.into(), seq, what })
         };
         let mut next = self.from + 1;
-        for said in &self.said {
-            if said.seq > next {
-                return wrong(next, format!("was sent {} in its place", said.seq));
+        for seen in &self.seen {
+            if seen.seq > next {
+                return wrong(next, format!("was sent {} in its place", seen.seq));
             }
-            match history.get(&said.seq) {
-                None => return wrong(said.seq, "was sent what history does not hold".into()),
-                Some(stored) if Said::new(said.seq, &stored.id) != *said => {
-                    return wrong(said.seq, "was sent another message than history holds".into());
+            match history.get(&seen.seq) {
+                None => return wrong(seen.seq, "was sent what history does not hold".into()),
+                Some(stored) if SeenMessage::new(seen.seq, &stored.id) != *seen => {
+                    return wrong(seen.seq, "was sent another message than history holds".into());
                 }
                 Some(_) => checked.delivered += 1,
             }
-            if said.seq == next {
+            if seen.seq == next {
                 next += 1;
             } else {
                 checked.duplicates += 1;
@@ -219,8 +225,8 @@ impl Stream {
 }
 
 /// The messages that a client with everything up to `from` receives, until it has the head.
-async fn resume(host: SocketAddr, token: &str, conversation: &str, from: u64, head: u64) -> Vec<Said> {
-    let mut said = Vec::new();
+async fn resume(host: SocketAddr, token: &str, conversation: &str, from: u64, head: u64) -> Vec<SeenMessage> {
+    let mut seen = Vec::new();
     let reading = async {
         let (mut socket, _) = match Socket::open(host, &Handshake::bearer(token)).await {
             Ok(opened) => opened,
@@ -230,7 +236,7 @@ async fn resume(host: SocketAddr, token: &str, conversation: &str, from: u64, he
         let subscribe = json!({"type": "subscribe", "id": "resume", "payload": payload});
         socket.write_json(&subscribe).await.expect("a frame is taken");
         let mut subscribed = false;
-        while !subscribed || said.last().map_or(from, |said: &Said| said.seq) < head {
+        while !subscribed || seen.last().map_or(from, |seen: &SeenMessage| seen.seq) < head {
             match socket.next().await {
                 Incoming::Json(frame) if frame["id"] == "resume" => {
                     assert_eq!(frame["type"], "subscribed", "{frame}");
@@ -241,7 +247,7 @@ async fn resume(host: SocketAddr, token: &str, conversation: &str, from: u64, he
                     let message = &frame["payload"]["message"];
                     if frame["payload"]["conversation_id"] == conversation {
                         let seq = message["seq"].as_u64().unwrap_or_default();
-                        said.push(Said::new(seq, message["id"].as_str().unwrap_or_default()));
+                        seen.push(SeenMessage::new(seq, message["id"].as_str().unwrap_or_default()));
                     }
                 }
                 Incoming::Json(_) => {}
@@ -251,7 +257,7 @@ async fn resume(host: SocketAddr, token: &str, conversation: &str, from: u64, he
         }
     };
     let _ = tokio::time::timeout(PATIENCE, reading).await;
-    said
+    seen
 }
 
 #[cfg(test)]
@@ -264,15 +270,15 @@ mod tests {
         Stored { id: format!("id{seq}"), content: String::new(), kind: kind.into() }
     }
 
-    fn said(seq: u64) -> Said {
-        Said::new(seq, &stored(seq).id)
+    fn seen(seq: u64) -> SeenMessage {
+        SeenMessage::new(seq, &stored(seq).id)
     }
 
     /// One to five are stored, all but the first were acknowledged, and bo has received them from two on.
     fn compared(damage: impl FnOnce(&mut History, &mut Book)) -> Result<Checked, (u64, String)> {
         let mut history: History = (1..=5).map(|seq| (seq, stored(seq))).collect();
-        let stream = Stream { whose: "bo".into(), from: 2, said: (3..=5).map(said).collect() };
-        let mut book = Book { acknowledged: (2..=5).map(said).collect(), streams: vec![stream] };
+        let stream = Stream { whose: "bo".into(), from: 2, seen: (3..=5).map(seen).collect() };
+        let mut book = Book { acknowledged: (2..=5).map(seen).collect(), streams: vec![stream] };
         damage(&mut history, &mut book);
         let mut checked = Checked::default();
         book.compare("c", &history, &mut checked).map_err(|wrong| (wrong.seq, wrong.what))?;
@@ -283,7 +289,7 @@ mod tests {
     fn a_correct_history_has_no_anomaly() {
         let all = Checked { stored: 5, acknowledged: 4, delivered: 3, duplicates: 0 };
         assert_eq!(compared(|_, _| {}), Ok(all));
-        let again = compared(|_, book| book.streams[0].said.insert(2, said(3)));
+        let again = compared(|_, book| book.streams[0].seen.insert(2, seen(3)));
         assert_eq!(again, Ok(Checked { delivered: 4, duplicates: 1, ..all }));
     }
 
@@ -314,7 +320,7 @@ mod tests {
             }),
             4
         );
-        assert_eq!(seq_of(|_, book| book.acknowledged.push(said(2))), 2);
+        assert_eq!(seq_of(|_, book| book.acknowledged.push(seen(2))), 2);
         assert_eq!(
             seq_of(|_, book| {
                 book.acknowledged.remove(1);
@@ -323,19 +329,19 @@ mod tests {
         );
         assert_eq!(
             seq_of(|_, book| {
-                book.streams[0].said.remove(0);
+                book.streams[0].seen.remove(0);
             }),
             3
         );
         assert_eq!(
             seq_of(|_, book| {
-                book.streams[0].said.pop();
+                book.streams[0].seen.pop();
             }),
             5
         );
-        assert_eq!(seq_of(|_, book| book.streams[0].said.swap(0, 1)), 3);
-        assert_eq!(seq_of(|_, book| book.streams[0].said[1] = Said::new(4, "forged")), 4);
-        assert_eq!(seq_of(|_, book| book.streams[0].said.push(said(7))), 6);
+        assert_eq!(seq_of(|_, book| book.streams[0].seen.swap(0, 1)), 3);
+        assert_eq!(seq_of(|_, book| book.streams[0].seen[1] = SeenMessage::new(4, "forged")), 4);
+        assert_eq!(seq_of(|_, book| book.streams[0].seen.push(seen(7))), 6);
         let wrong = Wrong { conversation: "c".into(), seq: 3, what: "history lacks it".into() };
         assert_eq!(wrong.to_string(), "conversation c, seq 3: history lacks it");
     }
@@ -343,9 +349,9 @@ mod tests {
     #[test]
     fn a_frame_is_compared_without_parsing_it() {
         let frame = br#"{"type":"message.new","payload":{"conversation_id":"c","message":{"id":"id4","conversation_id":"c","seq":4,"content":"\"seq\":9"}}}"#;
-        assert_eq!(Said::of(frame), Some(said(4)));
+        assert_eq!(SeenMessage::of(frame), Some(seen(4)));
         let reply = br#"{"type":"message.sent","id":17,"payload":{"message":{"id":"id12","seq":12},"duplicate":false}}"#;
-        assert_eq!(Said::of(reply), Some(Said::new(12, "id12")));
-        assert_eq!(Said::of(br#"{"type":"pong","payload":{}}"#), None);
+        assert_eq!(SeenMessage::of(reply), Some(SeenMessage::new(12, "id12")));
+        assert_eq!(SeenMessage::of(br#"{"type":"pong","payload":{}}"#), None);
     }
 }

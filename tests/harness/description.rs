@@ -59,14 +59,14 @@ impl Message {
 
 /// The error of a frame of the host. Frames of other types belong to their publisher.
 pub fn complaint(frame: &Value) -> Option<String> {
-    static SAID: LazyLock<BTreeMap<String, Vec<Value>>> = LazyLock::new(|| {
-        let mut said = BTreeMap::<_, Vec<_>>::new();
-        for message in operations().into_iter().flat_map(|(_, said)| said) {
-            said.entry(message.name).or_default().push(message.schema);
+    static SCHEMAS: LazyLock<BTreeMap<String, Vec<Value>>> = LazyLock::new(|| {
+        let mut schemas = BTreeMap::<_, Vec<_>>::new();
+        for message in operations().into_iter().flat_map(|(_, messages)| messages) {
+            schemas.entry(message.name).or_default().push(message.schema);
         }
-        said
+        schemas
     });
-    let schemas = SAID.get(frame["type"].as_str()?)?;
+    let schemas = SCHEMAS.get(frame["type"].as_str()?)?;
     let fits = schemas.iter().any(|schema| accepts(schema, frame));
     (!fits).then(|| format!("docs/asyncapi.yaml describes it otherwise: {frame}"))
 }

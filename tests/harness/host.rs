@@ -128,7 +128,7 @@ impl Host {
             eprintln!("---- the outbox: {:?}", host.database.outbox_unread().await);
             eprintln!("---- deadlocks: {}", host.database.deadlocks().await);
             // Printed again, because a report that shows only the end would not contain it.
-            eprintln!("---- it failed with: {}", said(&*panic));
+            eprintln!("---- it failed with: {}", text_of(&*panic));
             host.kill().await;
             std::panic::resume_unwind(panic);
         }
@@ -395,7 +395,7 @@ impl Host {
     }
 }
 
-fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text")
 }

@@ -141,11 +141,11 @@ impl Audit {
             }
         }
         // Every content is sent once in a run, so a second one is a retry that was stored again.
-        let said: BTreeSet<&String> = record.attempted.values().collect();
+        let attempted: BTreeSet<&String> = record.attempted.values().collect();
         for (conversation, history) in histories {
             let mut stored = BTreeSet::new();
             for (seq, message) in history {
-                if said.contains(&message.content) && !stored.insert(&message.content) {
+                if attempted.contains(&message.content) && !stored.insert(&message.content) {
                     self.stored_twice.push(format!("{conversation}: {:?} again at {seq}", message.content));
                 }
             }

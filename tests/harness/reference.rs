@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::checker::Said;
+use crate::checker::SeenMessage;
 use crate::socket::{Handshake, Incoming, Socket};
 use crate::token::Token;
 use stream::{Need, Stream};
@@ -32,7 +32,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub struct View {
     pub streams: BTreeMap<String, Stream>,
     /// The messages that were acknowledged, with their conversation.
-    pub acknowledged: Vec<(String, Said)>,
+    pub acknowledged: Vec<(String, SeenMessage)>,
     /// The reason for the end of each connection.
     pub ends: Vec<String>,
     /// The host forbade a reconnect.
@@ -50,13 +50,13 @@ impl Reference {
     /// Tries these hosts in turn, and follows these conversations.
     pub fn start(hosts: Vec<SocketAddr>, user: &str, conversations: &[String]) -> Self {
         let view = Arc::new(Mutex::new(View::default()));
-        let (say, said) = mpsc::unbounded_channel();
+        let (say, lines) = mpsc::unbounded_channel();
         let life = Life {
             hosts,
             user: user.to_owned(),
             conversations: conversations.to_vec(),
             view: view.clone(),
-            said,
+            lines,
             unsent: VecDeque::new(),
             sent: 0,
             retry_after: None,
@@ -115,7 +115,7 @@ struct Life {
     user: String,
     conversations: Vec<String>,
     view: Arc<Mutex<View>>,
-    said: mpsc::UnboundedReceiver<(String, String)>,
+    lines: mpsc::UnboundedReceiver<(String, String)>,
     /// In order; the first is being sent.
     unsent: VecDeque<Message>,
     sent: u64,
@@ -194,7 +194,7 @@ impl Life {
                     Incoming::Closed(code, reason) => return self.closed(code, &reason),
                     Incoming::Lost(why) => return End::Again(format!("lost: {why}")),
                 },
-                Some((conversation, text)) = self.said.recv() => {
+                Some((conversation, text)) = self.lines.recv() => {
                     self.sent += 1;
                     let key = format!("{}-{}", self.user, self.sent);
                     self.unsent.push_back(Message { key, conversation, text });
@@ -305,8 +305,8 @@ impl Life {
         let (seq, id) = (payload["message"]["seq"].as_u64(), payload["message"]["id"].as_str());
         if let (true, Some(seq), Some(id)) = (frame["type"] == "message.sent", seq, id) {
             if let Some(message) = self.unsent.pop_front() {
-                let said = Said::new(seq, id);
-                self.note(|view| view.acknowledged.push((message.conversation, said)));
+                let lines = SeenMessage::new(seq, id);
+                self.note(|view| view.acknowledged.push((message.conversation, lines)));
             }
         } else if payload["retryable"] != true {
             // It can never succeed; a person must be informed.

@@ -163,11 +163,11 @@ impl Recorded {
         let address = listener.local_addr().expect("an address");
         let exchanges = exchanges.replace("{address}", &address.to_string());
         let listed: Vec<Value> = serde_json::from_str(&exchanges).expect("a list of exchanges");
-        let said: HashMap<String, Vec<u8>> = listed.iter().map(answer_of).collect();
+        let answers: HashMap<String, Vec<u8>> = listed.iter().map(answer_of).collect();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 // A client that disconnects early is no error here.
-                let _ = replay(stream, &said).await;
+                let _ = replay(stream, &answers).await;
             }
         });
         Self { address, task }
@@ -199,7 +199,7 @@ fn answer_of(exchange: &Value) -> (String, Vec<u8>) {
     (format!("{request} {}", exchange["authorization"].as_str().unwrap_or_default()), answer)
 }
 
-async fn replay(mut stream: TcpStream, said: &HashMap<String, Vec<u8>>) -> std::io::Result<()> {
+async fn replay(mut stream: TcpStream, answers: &HashMap<String, Vec<u8>>) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|four| four == b"\r\n\r\n") {
         if stream.read_buf(&mut head).await? == 0 {
@@ -210,6 +210,6 @@ async fn replay(mut stream: TcpStream, said: &HashMap<String, Vec<u8>>) -> std::
     let request = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1");
     let shown = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap_or_default();
     let never = b"HTTP/1.1 500 never\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-    stream.write_all(said.get(&format!("{request} {shown}")).map_or(&never[..], Vec::as_slice)).await?;
+    stream.write_all(answers.get(&format!("{request} {shown}")).map_or(&never[..], Vec::as_slice)).await?;
     stream.shutdown().await
 }

@@ -76,9 +76,9 @@ impl Sentinels {
         *server = Server::redis(directory, server.port, &[]);
         let port = server.port;
         within(PATIENCE * 2, "the old primary to be a replica that is whole", async || {
-            let said = ask(port, &["INFO", "replication"]).await?;
-            let said: String = redis::from_redis_value(said).ok()?;
-            (said.contains("role:slave") && said.contains("master_link_status:up")).then_some(())
+            let info = ask(port, &["INFO", "replication"]).await?;
+            let info: String = redis::from_redis_value(info).ok()?;
+            (info.contains("role:slave") && info.contains("master_link_status:up")).then_some(())
         })
         .await;
     }

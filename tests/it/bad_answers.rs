@@ -34,8 +34,8 @@ async fn an_answer_that_violates_the_contract_counts_as_a_failure_of_the_release
         let problem = answer.expect_problem(404, "not_found");
         assert_eq!(problem["detail"].as_str().unwrap().len(), 4096);
         // The host call itself refuses invalid arguments.
-        let said = eve.post(&format!("{PATH}/publish"), json!({})).await.expect(200)["said"].to_string();
-        assert!(said.contains("Refused") && said.contains("not a JSON object"), "{said}");
+        let text = eve.post(&format!("{PATH}/publish"), json!({})).await.expect(200)["said"].to_string();
+        assert!(text.contains("Refused") && text.contains("not a JSON object"), "{text}");
         eve.post(&format!("{PATH}/fine"), json!({})).await.expect(200);
 
         let mut client = host.client("eve").await;

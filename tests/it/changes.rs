@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::rest::Rest;
 
-async fn said(rest: &Rest, room: &str, body: Value) -> Value {
+async fn send(rest: &Rest, room: &str, body: Value) -> Value {
     let path = format!("/api/v1/conversations/{room}/messages");
     rest.post(&path, body).await.expect(201)["message"].clone()
 }
@@ -68,7 +68,7 @@ async fn a_deleted_message_keeps_only_its_seq() {
             "content": "secret plans", "metadata": {"k": "secret"}, "mentions": ["bo"],
             "attachments": [{"url": "https://files.test/secret"}],
         });
-        let sent = said(&host.rest("ana"), &room, body).await;
+        let sent = send(&host.rest("ana"), &room, body).await;
         bo.expect_message("secret plans").await;
 
         let payload = json!({"conversation_id": room, "message_id": sent["id"]});
@@ -111,12 +111,12 @@ async fn each_role_changes_only_what_it_may() {
         let room = host.group("lobby", &["ana", "bo", "cy", "oz"]).await;
         let people = format!("/api/v1/conversations/{room}/participants");
         host.rest("ana").post(&people, json!({"user_id": "adam", "role": "admin"})).await.expect(201);
-        let olga = said(&host.rest("oz"), &room, json!({"content": "before I only watch"})).await;
+        let olga = send(&host.rest("oz"), &room, json!({"content": "before I only watch"})).await;
         let demote = "update app.participants set role = 'observer' where user_id = 'oz'";
         host.database.run(demote).await;
 
         let text = json!({"content": "changed"});
-        let mine = said(&host.rest("bo"), &room, json!({"content": "bo's"})).await;
+        let mine = send(&host.rest("bo"), &room, json!({"content": "bo's"})).await;
         for stranger in ["ana", "adam", "cy", "oz"] {
             host.rest(stranger).put(&path(&room, &mine), text.clone()).await.expect_problem(403, "forbidden");
         }
@@ -144,7 +144,7 @@ async fn things_of_others_are_answered_with_not_found() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let other = host.group("other", &["ana"]).await;
-        let message = said(&host.rest("ana"), &room, json!({"content": "hi"})).await;
+        let message = send(&host.rest("ana"), &room, json!({"content": "hi"})).await;
         let text = json!({"content": "x"});
         let nowhere = format!("/api/v1/conversations/{room}/messages/0199aaaa-0000-7000-8000-000000000000");
         for (user, path) in [
@@ -173,7 +173,7 @@ async fn things_of_others_are_answered_with_not_found() {
 async fn an_archived_conversation_does_not_change() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana"]).await;
-        let message = said(&host.rest("ana"), &room, json!({"content": "hi"})).await;
+        let message = send(&host.rest("ana"), &room, json!({"content": "hi"})).await;
         host.database.run("update app.conversations set archived_at = now()").await;
         host.rest("ana")
             .put(&path(&room, &message), json!({"content": "x"}))
@@ -190,7 +190,7 @@ async fn an_edit_follows_the_rules_of_a_message() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let body = json!({"content": "hey @bo", "mentions": ["bo"], "metadata": {"k": 1}});
-        let message = said(&host.rest("ana"), &room, body).await;
+        let message = send(&host.rest("ana"), &room, body).await;
         let (ana, path) = (host.rest("ana"), path(&room, &message));
         for (bad, field) in [
             (json!({}), "content"),
@@ -239,7 +239,7 @@ async fn concurrent_changes_are_numbered_without_gaps() {
         let room = host.group("lobby", &["ana", "bo"]).await;
         let mut messages = Vec::new();
         for n in 0..4 {
-            messages.push(said(&host.rest("ana"), &room, json!({"content": format!("m{n}")})).await);
+            messages.push(send(&host.rest("ana"), &room, json!({"content": format!("m{n}")})).await);
         }
         let mut races = Vec::new();
         for n in 0..64 {
@@ -338,7 +338,7 @@ async fn a_returning_client_gets_missed_changes() {
 async fn after_more_than_a_thousand_changes_the_client_gets_a_resync() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo"]).await;
-        let message = said(&host.rest("ana"), &room, json!({"content": "hi"})).await;
+        let message = send(&host.rest("ana"), &room, json!({"content": "hi"})).await;
         let id = message["id"].as_str().expect("an id");
         let many = format!(
             "insert into app.message_changes (id, conversation_id, change, message_id, seq, kind, by_user, at, original_content)
@@ -370,7 +370,7 @@ async fn a_user_who_changes_too_much_is_rate_limited() {
         let rest = host.rest("ana");
         let mut messages = Vec::new();
         for _ in 0..3 {
-            messages.push(said(&rest, &room, json!({"content": "x"})).await);
+            messages.push(send(&rest, &room, json!({"content": "x"})).await);
         }
         let [first, second, third] = [0, 1, 2].map(|n| path(&room, &messages[n]));
         for (content, status) in [("", 422), ("x", 200), ("one", 200), ("one", 200)] {

@@ -132,10 +132,10 @@ async fn every_endpoint_gives_strangers_the_same_answer() {
             let slug = format!("news-{visibility}");
             let body = json!({"type": "channel", "name": "news", "slug": slug, "visibility": visibility});
             let room = make(host, body).await;
-            let said = json!({"content": "inside"});
-            let said =
-                host.rest("ana").post(&format!("{CONVERSATIONS}/{slug}/messages"), said).await.expect(201);
-            let message = said["message"]["id"].as_str().unwrap();
+            let body = json!({"content": "inside"});
+            let sent =
+                host.rest("ana").post(&format!("{CONVERSATIONS}/{slug}/messages"), body).await.expect(201);
+            let message = sent["message"]["id"].as_str().unwrap();
             let bo = host.rest("bo");
             for name in [&room, &slug] {
                 let path = format!("{CONVERSATIONS}/{name}");
@@ -174,9 +174,9 @@ async fn every_endpoint_gives_strangers_the_same_answer() {
                 payload["conversation_id"] = json!(room);
                 bo.request(frame_type, payload).await.expect_error(code);
             }
-            let told =
+            let answer =
                 bo.request("subscribe", json!({"conversation_ids": [room]})).await.expect("subscribed");
-            assert_eq!(told["refused"], json!([{"id": room, "code": code}]));
+            assert_eq!(answer["refused"], json!([{"id": room, "code": code}]));
         }
     })
     .await;

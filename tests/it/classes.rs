@@ -126,9 +126,9 @@ async fn members_are_participants_with_the_matching_role() {
         );
         let joined = stu.expect("member.joined").await;
         assert_eq!(joined, json!({"conversation_id": room, "user_id": "stu", "role": "member", "by": "tea"}));
-        let told = events(host, "class.member.added").await;
-        assert_eq!(told.len(), 4);
-        let about = told.iter().find(|event| event["user_id"] == "stu").unwrap();
+        let pushed = events(host, "class.member.added").await;
+        assert_eq!(pushed.len(), 4);
+        let about = pushed.iter().find(|event| event["user_id"] == "stu").unwrap();
         assert_eq!(
             (&about["role"], &about["by"], &about["class"]["id"], &about["class"]["conversation_id"]),
             (&json!("student"), &json!("tea"), &json!(id), &json!(room))

@@ -72,13 +72,13 @@ async fn clocks_that_differ_by_hours_change_nothing_that_the_fleet_agrees_on() {
         thinks_it_is(&behind, -two_hours).await;
 
         // Each node sees all three, and deploys to all three.
-        for (asked, said) in [(&*host, "by one"), (&ahead, "by one ahead"), (&behind, "by one behind")] {
+        for (asked, text) in [(&*host, "by one"), (&ahead, "by one ahead"), (&behind, "by one behind")] {
             let nodes = asked.admin.rest().get("/admin/v1/nodes").await.expect(200);
             let live = nodes["nodes"].as_array().unwrap().iter().filter(|node| node["live"] == true).count();
             assert_eq!(live, 3, "{nodes}");
-            asked.admin.release(&moody("fine", said)).await;
+            asked.admin.release(&moody("fine", text)).await;
             for node in [&*host, &ahead, &behind] {
-                assert_eq!(says(node, "ana").await, said);
+                assert_eq!(says(node, "ana").await, text);
             }
         }
         let outcome = behind.admin.rollback("moody").await.expect(200);

@@ -31,15 +31,15 @@ async fn acknowledged_messages_survive_kill_9() {
         let all = Plan { user: "dee".into(), follows: rooms.clone(), talks_in: None, pause: Duration::ZERO };
         crowd.push(Chatter::start(host.address, all).await);
 
-        let said = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
+        let acknowledged = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
         for kill in 0..KILLS {
-            let before = said(&crowd);
-            until(format!("load before kill {kill}"), async || (said(&crowd) > before + 300).then_some(())).await;
+            let before = acknowledged(&crowd);
+            until(format!("load before kill {kill}"), async || (acknowledged(&crowd) > before + 300).then_some(())).await;
             host.kill().await;
             host.start().await;
         }
-        let before = said(&crowd);
-        until("load after the last start", async || (said(&crowd) > before + 300).then_some(())).await;
+        let before = acknowledged(&crowd);
+        until("load after the last start", async || (acknowledged(&crowd) > before + 300).then_some(())).await;
 
         for chatter in &mut crowd {
             chatter.stop_sending().await;

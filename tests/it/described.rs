@@ -166,14 +166,15 @@ async fn seen(rest: &Rest, request: Request, name: &str) -> (u16, Vec<(String, S
     if status < 300 && !shows {
         return (status, Vec::new(), String::new());
     }
-    (status, told(&headers), String::from_utf8_lossy(&body).replace(name, "(the name)"))
+    (status, compared(&headers), String::from_utf8_lossy(&body).replace(name, "(the name)"))
 }
 
-fn told(headers: &HeaderMap) -> Vec<(String, String)> {
-    let told = headers.iter().filter(|(name, _)| *name != DATE);
-    let mut told: Vec<_> = told.map(|(name, value)| (name.to_string(), format!("{value:?}"))).collect();
-    told.sort();
-    told
+fn compared(headers: &HeaderMap) -> Vec<(String, String)> {
+    let compared = headers.iter().filter(|(name, _)| *name != DATE);
+    let mut compared: Vec<_> =
+        compared.map(|(name, value)| (name.to_string(), format!("{value:?}"))).collect();
+    compared.sort();
+    compared
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

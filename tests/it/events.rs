@@ -43,8 +43,8 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
         })
         .await;
 
-        for said in ["before", "poison", "after"] {
-            say(host, "bo", said).await;
+        for text in ["before", "poison", "after"] {
+            say(host, "bo", text).await;
         }
         say(host, "cy", "poison too").await;
         assert_eq!(word(bo.expect("seen").await), "before");
@@ -71,7 +71,7 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
             let line = until("its line in the log", async || {
                 let log = host.log();
                 let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-                lines.find(|line| line["message"].as_str().is_some_and(|said| said.starts_with(what)))
+                lines.find(|line| line["message"].as_str().is_some_and(|text| text.starts_with(what)))
             })
             .await;
             assert_eq!(line["handler.name"], "poisoned", "{line}");

@@ -31,7 +31,7 @@ async fn two_fleets_on_one_redis_do_not_affect_each_other() {
         assert_eq!(here.expect("match.update").await["score"], 1);
         there.expect_silence().await;
         for name in ["lesson.moved", "match.update", "notification.new"] {
-            assert!(there.take_buffered(name).is_none(), "the other fleet heard {name}");
+            assert!(there.take_buffered(name).is_none(), "the other fleet received {name}");
         }
         host.admin.rest().post("/admin/v1/disconnect", json!({"user_id": "ana"})).await.expect(202);
         assert_eq!(here.expect_close().await, 4003);

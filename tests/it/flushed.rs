@@ -43,7 +43,7 @@ struct Life {
     client: Client,
     rooms: Vec<String>,
     /// Room, id and seq of sent messages.
-    said: Vec<(String, String, u64)>,
+    sent: Vec<(String, String, u64)>,
 }
 
 impl Life {
@@ -73,7 +73,7 @@ impl Life {
         if is_done(&answer, 201) {
             let message = &answer.json()["message"];
             let id = message["id"].as_str().expect("an id").to_owned();
-            self.said.push((room, id, message["seq"].as_u64().expect("a seq")));
+            self.sent.push((room, id, message["seq"].as_u64().expect("a seq")));
         }
     }
 
@@ -86,7 +86,7 @@ impl Life {
     /// A message from some time ago, or the last one.
     fn earlier(&self, n: usize) -> Option<&(String, String, u64)> {
         let back = [0, 1, 5, 20][n / 10 % 4];
-        self.said.iter().rev().nth(back).or(self.said.last())
+        self.sent.iter().rev().nth(back).or(self.sent.last())
     }
 
     async fn edit(&self, n: usize) {
@@ -102,7 +102,7 @@ impl Life {
 
     async fn read(&self, n: usize) {
         let room = &self.rooms[n * 3 % self.rooms.len()];
-        let seq = self.said.last().map_or(1, |(_, _, seq)| *seq);
+        let seq = self.sent.last().map_or(1, |(_, _, seq)| *seq);
         is_done(
             &self.rest.post(&format!("{CONVERSATIONS}/{room}/read"), json!({"up_to_seq": seq})).await,
             200,
@@ -111,7 +111,7 @@ impl Life {
 
     /// Waits until every message up to the last has arrived, in every room of the user.
     async fn confirm(&mut self) {
-        let seq = self.said.last().map_or(1, |(_, _, seq)| *seq);
+        let seq = self.sent.last().map_or(1, |(_, _, seq)| *seq);
         let positions: BTreeMap<_, _> = self.rooms.iter().map(|room| (room, seq)).collect();
         self.client.write(json!({"type": "delivered", "payload": {"positions": positions}})).await;
         self.client.expect_alive().await;
@@ -154,7 +154,7 @@ async fn begin(host: &Host, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHand
     let mut lives = Vec::new();
     for user in PEOPLE {
         let (rest, client) = (host.rest(user), host.client(user).await);
-        let life = Life { user, rest, client, rooms: rooms.clone(), said: Vec::new() };
+        let life = Life { user, rest, client, rooms: rooms.clone(), sent: Vec::new() };
         lives.push(tokio::spawn(life.go_on(stop.clone())));
     }
     lives
@@ -190,7 +190,7 @@ async fn responses_stay_right_when_redis_loses_everything_under_load() {
             for line in truth(host, user).await {
                 is_shown(host, user, &line).await;
             }
-            heads_are_told(host, user).await;
+            heads_are_announced(host, user).await;
         }
         made_anew(host, &mut redis).await;
         for user in PEOPLE {
@@ -259,19 +259,19 @@ async fn messages(host: &Host, room: &str) -> Vec<Shown> {
 }
 
 /// Checks the heads of all conversations in `subscribed`.
-async fn heads_are_told(host: &Host, user: &str) {
+async fn heads_are_announced(host: &Host, user: &str) {
     let mut client = host.client(user).await;
     for lines in truth(host, user).await.chunks(SUBSCRIBED_AT_ONCE) {
         let ids: Vec<_> = lines.iter().map(|line| &line.id).collect();
-        let told = client.request("subscribe", json!({"conversation_ids": ids})).await.expect("subscribed");
+        let reply = client.request("subscribe", json!({"conversation_ids": ids})).await.expect("subscribed");
         for line in lines {
             let changes = format!(
                 "select coalesce(max(change), 0) from app.message_changes where conversation_id = '{}'",
                 line.id
             );
             let changes: i64 = host.database.rows(&changes).await[0].get(0);
-            let stand = (&told["heads"][&line.id], &told["changes"][&line.id]);
-            assert_eq!(stand, (&json!(line.last_seq), &json!(changes)), "{user} in {}: {told}", line.id);
+            let stand = (&reply["heads"][&line.id], &reply["changes"][&line.id]);
+            assert_eq!(stand, (&json!(line.last_seq), &json!(changes)), "{user} in {}: {reply}", line.id);
         }
     }
 }

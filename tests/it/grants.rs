@@ -11,7 +11,7 @@ async fn postgres_and_redis_refuse_what_is_not_granted() {
         host.admin.release(&Release::guest("reaches-out")).await;
         let theirs = host.redis_key("presence:ana").await;
         host.redis.say(&["SET", &theirs, "secret"]).await;
-        for (attempt, told) in [
+        for (attempt, reason) in [
             // Another handler's table, a missing right, a table of the host, another role.
             ("table", "42501"),
             ("delete", "42501"),
@@ -32,8 +32,8 @@ async fn postgres_and_redis_refuse_what_is_not_granted() {
         ] {
             let path = format!("/api/v1/guests/reaches-out/{attempt}");
             let answer = host.rest("eve").post(&path, json!({})).await.expect(200);
-            let said = answer["told"].as_str().unwrap();
-            assert!(said.contains(told), "{attempt}: {said}");
+            let text = answer["told"].as_str().unwrap();
+            assert!(text.contains(reason), "{attempt}: {text}");
         }
         assert_eq!(host.redis.say(&["GET", &theirs]).await, "secret");
     })

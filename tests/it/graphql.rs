@@ -214,8 +214,8 @@ async fn a_document_beyond_the_limits_is_refused() {
         // The answer reveals nothing of the schema, and suggests nothing.
         let types =
             "{ a: __type(name: \"Notification\") { name } b: __type(name: \"Query\") { fields { name } } }";
-        let told = ask(&bo, types, json!({})).await;
-        assert_eq!(told, json!({"data": {"a": null, "b": null}}));
+        let answer = ask(&bo, types, json!({})).await;
+        assert_eq!(answer, json!({"data": {"a": null, "b": null}}));
         let guess = ask(&bo, "{ notification { unread } }", json!({})).await;
         assert!(!guess.to_string().contains("notifications"), "{guess}");
         // More hostile input: NUL, names and numbers.
@@ -238,10 +238,10 @@ async fn introspection_works_if_the_operator_enables_it() {
     let options = Options::default().set("HANDLERS__NOTIFICATIONS__INTROSPECTION", true);
     Host::test(options, async |host| {
         let schema = "{ __schema { queryType { name } types { name fields { name args { name type { name ofType { name } } } } } } }";
-        let told = ask(&host.rest("bo"), schema, json!({})).await;
-        let types = told["data"]["__schema"]["types"].as_array().unwrap_or_else(|| panic!("{told}"));
+        let answer = ask(&host.rest("bo"), schema, json!({})).await;
+        let types = answer["data"]["__schema"]["types"].as_array().unwrap_or_else(|| panic!("{answer}"));
         for name in ["Notification", "NotificationConnection", "PageInfo", "Query", "Mutation"] {
-            assert!(types.iter().any(|known| known["name"] == name), "{name} is not told: {told}");
+            assert!(types.iter().any(|known| known["name"] == name), "the answer lacks {name}: {answer}");
         }
     })
     .await;

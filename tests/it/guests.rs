@@ -34,10 +34,10 @@ async fn a_bad_guest_only_fails_its_own_call() {
             let plan = Plan::talker(user, &room, Duration::from_millis(5));
             crowd.push(Chatter::start(host.address, plan).await);
         }
-        let said = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
+        let acknowledged = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
         for (guest, statuses) in GUESTS {
             host.admin.release(&Release::guest(guest)).await;
-            let before = said(&crowd);
+            let before = acknowledged(&crowd);
             let calls: Vec<_> = (0..CALLS_AT_ONCE)
                 .map(|_| {
                     let (eve, path) = (host.rest("eve"), format!("/api/v1/guests/{guest}"));
@@ -49,13 +49,13 @@ async fn a_bad_guest_only_fails_its_own_call() {
                 // Beyond its own concurrency its callers get 503 with `Retry-After`.
                 let fits = statuses.contains(&answer.status) || answer.status == 503;
                 assert!(fits, "{guest}: {answer}");
-                let told = String::from_utf8_lossy(&answer.body).to_lowercase();
+                let text = String::from_utf8_lossy(&answer.body).to_lowercase();
                 for detail in ["wasm", "backtrace", "panicked", ".rs", "select "] {
-                    assert!(!told.contains(detail), "{guest} tells its caller {detail:?}: {answer}");
+                    assert!(!text.contains(detail), "{guest} tells its caller {detail:?}: {answer}");
                 }
             }
             until(format!("people to go on beside {guest}"), async || {
-                (said(&crowd) > before + 20).then_some(())
+                (acknowledged(&crowd) > before + 20).then_some(())
             })
             .await;
         }

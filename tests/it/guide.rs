@@ -41,8 +41,8 @@ async fn every_command_of_the_guide_does_what_it_says() {
             .output()
             .await
             .expect("bash runs");
-        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        assert!(output.status.success(), "{}\n{}\n{}", output.status, said[0], said[1]);
+        let texts = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        assert!(output.status.success(), "{}\n{}\n{}", output.status, texts[0], texts[1]);
         for wanted in [
             "hello/works differs",
             "as it should",
@@ -51,7 +51,7 @@ async fn every_command_of_the_guide_does_what_it_says() {
             "hello/works: updated",
             "they differ",
         ] {
-            assert!(said.concat().contains(wanted), "{wanted}\n{}\n{}", said[0], said[1]);
+            assert!(texts.concat().contains(wanted), "{wanted}\n{}\n{}", texts[0], texts[1]);
         }
         eprintln!("the guide was followed in {} s", begun.elapsed().as_secs());
     })

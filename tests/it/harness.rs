@@ -26,14 +26,14 @@ fn switchboard(args: &[&str]) -> Command {
     command
 }
 
-fn said(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     format!("{}\n{out}{err}", output.status)
 }
 
 async fn passes(args: &[&str]) -> String {
     let output = switchboard(args).output().await.expect("it runs");
-    assert!(output.status.success(), "{args:?}: {}", said(&output));
+    assert!(output.status.success(), "{args:?}: {}", printed(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -84,7 +84,7 @@ async fn real(args: &[&str]) {
     let mut command = switchboard(args);
     command.args(["--database-url", &database.url_at(None), "--redis-url", &redis.url_at(None)]);
     let output = command.output().await.expect("it runs");
-    assert!(output.status.success(), "{args:?}: {}", said(&output));
+    assert!(output.status.success(), "{args:?}: {}", printed(&output));
     database.drop_it().await;
 }
 
@@ -103,8 +103,8 @@ async fn a_difference_names_the_call_and_the_argument() {
     let junit = handlers.path().join("junit.xml").display().to_string();
     let args = ["test", "--from", &from, "--built", &built(), "--junit", &junit];
     let output = switchboard(&args).output().await.expect("it runs");
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(said(&output).contains("postgres.collect, row["), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+    assert!(printed(&output).contains("postgres.collect, row["), "{}", printed(&output));
     assert!(fs::read_to_string(&junit).expect("JUnit").contains("<failure"));
 
     passes(&["test", "--from", &from, "--built", &built(), "--update"]).await;
@@ -118,9 +118,9 @@ async fn a_handler_without_a_test_fails() {
     let output =
         switchboard(&["test", "--from", &from, "--built", &built()]).output().await.expect("it runs");
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("send-message has no test"), "{}", said(&output));
+    assert!(printed(&output).contains("send-message has no test"), "{}", printed(&output));
     let output = switchboard(&["test", "nothing", "--built", &built()]).output().await.expect("it runs");
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
 }
 
 #[tokio::test]
@@ -190,5 +190,5 @@ async fn an_invoked_event_shows_its_calls() {
     assert!(out.contains("conversation_id") && out.contains("returned"), "{out}");
     let output =
         switchboard(&["invoke", "nothing", &event, "--built", &built()]).output().await.expect("it runs");
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
 }

@@ -214,10 +214,10 @@ async fn after_an_outage_of_the_bus_the_host_fills_the_gap_or_sends_a_resync() {
         if end["type"] == "resync" {
             assert_eq!(end["payload"]["conversation_ids"], json!([room]));
         } else {
-            let told = bo.buffered("message.new");
-            assert_eq!(told.len(), 1_009, "each once, in order");
+            let pushes = bo.buffered("message.new");
+            assert_eq!(pushes.len(), 1_009, "each once, in order");
             assert!(
-                told.iter().enumerate().all(|(n, push)| push["message"]["content"] == format!("many {n}"))
+                pushes.iter().enumerate().all(|(n, push)| push["message"]["content"] == format!("many {n}"))
             );
         }
         bo.clear_buffered();

@@ -39,11 +39,11 @@ impl Load {
         load
     }
 
-    fn said(&self) -> usize {
+    fn acknowledged(&self) -> usize {
         self.crowd.iter().map(Chatter::acknowledged).sum()
     }
 
-    fn heard(&self) -> usize {
+    fn pushed(&self) -> usize {
         self.records().iter().map(|record| record.pushed.len()).sum()
     }
 
@@ -57,9 +57,9 @@ impl Load {
 
     /// Waits until messages are acknowledged again.
     async fn goes_on(&self, when: &str) {
-        let before = self.said();
+        let before = self.acknowledged();
         until(format!("messages to be acknowledged {when}"), async || {
-            (self.said() > before + 60).then_some(())
+            (self.acknowledged() > before + 60).then_some(())
         })
         .await;
     }
@@ -95,13 +95,13 @@ impl Load {
 
 /// The answers of `/readyz` and `/healthz` in one text.
 async fn health(host: &Host) -> String {
-    let mut said = String::new();
+    let mut text = String::new();
     for path in ["/readyz", "/healthz"] {
         if let Ok(answer) = host.admin.rest().try_send(Method::GET, path, &[], "").await {
-            said += &answer.to_string();
+            text += &answer.to_string();
         }
     }
-    said
+    text
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,8 +116,8 @@ async fn nothing_is_lost_when_redis_is_killed_under_load() {
 
         host.redis.start_again().await;
         let back = Instant::now();
-        let heard = load.heard();
-        until("delivery to resume", async || (load.heard() > heard + 20).then_some(())).await;
+        let pushed = load.pushed();
+        until("delivery to resume", async || (load.pushed() > pushed + 20).then_some(())).await;
         let resumed = back.elapsed();
         println!("delivery resumed {resumed:?} after Redis was back");
         assert!(resumed <= RESUMES_WITHIN, "delivery took {resumed:?} to resume");

@@ -143,10 +143,10 @@ async fn a_node_takes_over_from_one_that_dies() {
         }
         let listener = Plan::listener("ana", &room);
         let mut there = Chatter::start(other.address, listener.clone()).await;
-        let heard = |chatter: &Chatter| chatter.record().pushed.len();
+        let pushed = |chatter: &Chatter| chatter.record().pushed.len();
         for _ in 0..3 {
-            let before = heard(&crowd[0]);
-            until("messages to flow", async || (heard(&crowd[0]) > before + 50).then_some(())).await;
+            let before = pushed(&crowd[0]);
+            until("messages to flow", async || (pushed(&crowd[0]) > before + 50).then_some(())).await;
             other.kill().await;
             other.start().await;
         }

@@ -71,8 +71,8 @@ async fn missed_messages_are_sent_once_oldest_first_and_marked() {
         assert!(offline_frames(&mut bo).await.is_empty());
         // Messages that a connected user got do not come again, read or not.
         bo.enter(&one).await;
-        say(host, "ana", &one, "heard").await;
-        bo.expect_message("heard").await;
+        say(host, "ana", &one, "received").await;
+        bo.expect_message("received").await;
         drop(bo);
         is_gone(host, "bo").await;
         say(host, "ana", &one, "missed").await;
@@ -148,10 +148,11 @@ async fn offline_delivery_survives_the_loss_of_redis_and_of_the_node() {
         drop(bo);
         is_gone(host, "bo").await;
         tokio::time::timeout(Duration::from_secs(30), async {
-            until("bo to be told gone", async || {
+            until("bo to be announced gone", async || {
                 let rows = host.database.connect().await;
-                let told = rows.rows("select status from app.presence where user_id = 'bo'").await;
-                (told.first().map(|row| row.get::<_, String>(0)).as_deref() == Some("offline")).then_some(())
+                let stored = rows.rows("select status from app.presence where user_id = 'bo'").await;
+                (stored.first().map(|row| row.get::<_, String>(0)).as_deref() == Some("offline"))
+                    .then_some(())
             })
             .await;
         })
@@ -205,8 +206,8 @@ async fn wrongs(host: &mut Host) -> Vec<String> {
     let mut phone = host.client("bo").await;
     compare("on another device", &offline_frames(&mut phone).await, &[]);
     bo.enter(&rooms[0]).await;
-    say(host, "ana", &rooms[0], "heard").await;
-    bo.expect_message("heard").await;
+    say(host, "ana", &rooms[0], "received").await;
+    bo.expect_message("received").await;
     drop((bo, phone));
     is_gone(host, "bo").await;
     say(host, "ana", &rooms[1], "second").await;
@@ -276,7 +277,7 @@ async fn every_client_of_a_reconnecting_crowd_gets_its_missed_messages() {
         }
         let here = "select count(*) from app.presence where user_id like 'user-%' and status <> 'offline'";
         let database = host.database.connect().await;
-        until("all of them to be told here", async || {
+        until("all of them to be announced here", async || {
             (database.rows(here).await[0].get::<_, i64>(0) == CROWD as i64).then_some(())
         })
         .await;

@@ -35,10 +35,10 @@ fn done(output: &Output) -> String {
 
 /// Its output, if it exited with 1.
 fn failed(output: &Output) -> String {
-    let said = [&output.stdout[..], &output.stderr[..]].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    said
+    let printed = [&output.stdout[..], &output.stderr[..]].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    printed
 }
 
 #[tokio::test]
@@ -88,8 +88,8 @@ async fn foreign_variables_stop_no_command_and_unknown_names_are_logged() {
     };
     done(&token("LC_PAPER", garbage).await.unwrap());
     done(&token("SWITCHBOARD_LISTEN", std::ffi::OsStr::new("")).await.unwrap());
-    let said = failed(&token("SWITCHBOARD_LOG", garbage).await.unwrap());
-    assert!(said.contains("SWITCHBOARD_LOG: its value is not UTF-8"), "{said}");
+    let printed = failed(&token("SWITCHBOARD_LOG", garbage).await.unwrap());
+    assert!(printed.contains("SWITCHBOARD_LOG: its value is not UTF-8"), "{printed}");
 
     let options = Options::default().set("CONECTIONS_MAX", 5).set("JWT_ISSUER", "").set("TEST_BINARY", "x");
     Host::test(options, async |host| {
@@ -115,8 +115,8 @@ async fn status_shows_what_it_knows_without_postgres() {
         assert!(checks["postgres"].is_string() && checks["postgres"] != "ok", "{status}");
         assert_eq!(checks["redis"], "ok", "{status}");
         assert!(status["error"].is_string() && status["nodes"].is_null(), "{status}");
-        let said = failed(&switchboard(Some(host), here.path(), ADMIN_TOKEN, &["status"]).await);
-        assert!(said.contains("the fleet is not known") && said.contains("is not ready"), "{said}");
+        let printed = failed(&switchboard(Some(host), here.path(), ADMIN_TOKEN, &["status"]).await);
+        assert!(printed.contains("the fleet is not known") && printed.contains("is not ready"), "{printed}");
         proxy.heal();
         until("the host to be ready again", async || host.admin.ready().await.then_some(())).await;
     })
@@ -152,9 +152,9 @@ async fn a_closed_pipe_ends_a_command_quietly_and_a_lost_answer_does_not() {
     drop(reader);
     assert_eq!(run("unread", writer.into()).await, (Some(0), String::new()));
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let (code, said) = run("lost", full.into()).await;
-    assert!(said.contains("cannot write the answer"), "{said}");
-    assert_eq!(code, Some(1), "{said}");
+    let (code, printed) = run("lost", full.into()).await;
+    assert!(printed.contains("cannot write the answer"), "{printed}");
+    assert_eq!(code, Some(1), "{printed}");
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ fn unasked(client: &Client, user: &str) -> Vec<Value> {
 }
 
 /// All events of these types about a user so far, in order.
-async fn told_of(host: &Host, user: &str, types: &str) -> Vec<String> {
+async fn pushed_about(host: &Host, user: &str, types: &str) -> Vec<String> {
     let rows = host.database.connect().await;
     let statement = format!(
         "select event_type from switchboard.outbox \
@@ -42,9 +42,9 @@ async fn told_of(host: &Host, user: &str, types: &str) -> Vec<String> {
     rows.rows(&statement).await.iter().map(|row| row.get(0)).collect()
 }
 
-async fn becomes(host: &Host, user: &str, told: &[&str]) {
-    until(format!("{user} to be {told:?}"), async || {
-        (told_of(host, user, "user.o%").await == told).then_some(())
+async fn becomes(host: &Host, user: &str, expected: &[&str]) {
+    until(format!("{user} to be {expected:?}"), async || {
+        (pushed_about(host, user, "user.o%").await == expected).then_some(())
     })
     .await;
 }
@@ -65,7 +65,7 @@ async fn is_seen(host: &Host, viewer: &str, user: &str, status: &str) {
     .await;
 }
 
-async fn hears(client: &mut Client, user: &str, status: &str) -> Value {
+async fn receives(client: &mut Client, user: &str, status: &str) -> Value {
     let meant = |push: &Value| push["user_id"] == user;
     let push = client.expect_where("presence.update", meant).await;
     assert_eq!(push["status"], status, "{push}");
@@ -87,10 +87,10 @@ async fn a_user_with_many_connections_has_one_presence() {
         becomes(host, "bo", &["user.online", "user.offline"]).await;
         let _back = host.client("bo").await;
         becomes(host, "bo", &["user.online", "user.offline", "user.online"]).await;
-        let sockets = told_of(host, "bo", "socket.%").await;
-        assert_eq!(sockets.iter().filter(|told| *told == "socket.connect").count(), 4);
-        until("every end to be told", async || {
-            let sockets = told_of(host, "bo", "socket.disconnect").await;
+        let sockets = pushed_about(host, "bo", "socket.%").await;
+        assert_eq!(sockets.iter().filter(|expected| *expected == "socket.connect").count(), 4);
+        until("every end to be announced", async || {
+            let sockets = pushed_about(host, "bo", "socket.disconnect").await;
             (sockets.len() == 3).then_some(())
         })
         .await;
@@ -114,7 +114,7 @@ async fn only_users_who_share_a_conversation_see_presence() {
         );
 
         let bo = host.client("bo").await;
-        let push = hears(&mut ana, "bo", "online").await;
+        let push = receives(&mut ana, "bo", "online").await;
         assert!(push["last_seen"].is_string(), "{push}");
         is_seen(host, "ana", "bo", "online").await;
         is_seen(host, "cy", "bo", "online").await;
@@ -126,7 +126,7 @@ async fn only_users_who_share_a_conversation_see_presence() {
         }
 
         drop(bo);
-        hears(&mut ana, "bo", "offline").await;
+        receives(&mut ana, "bo", "offline").await;
         let gone = seen(host, "ana", "bo").await;
         assert_eq!(gone["status"], "offline");
         assert!(gone["last_seen"].is_string(), "{gone}");
@@ -148,11 +148,11 @@ async fn a_change_is_pushed_once_for_any_number_of_shared_conversations() {
         }
         ana.request("presence.watch", json!({"user_ids": ["bo"]})).await.expect("presence.snapshot");
         let mut bo = host.client("bo").await;
-        hears(&mut ana, "bo", "online").await;
+        receives(&mut ana, "bo", "online").await;
         bo.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
-        hears(&mut ana, "bo", "busy").await;
+        receives(&mut ana, "bo", "busy").await;
         drop(bo);
-        hears(&mut ana, "bo", "offline").await;
+        receives(&mut ana, "bo", "offline").await;
         ana.expect_silence().await;
         assert_eq!(unasked(&ana, "bo"), Vec::<Value>::new());
     })
@@ -168,35 +168,35 @@ async fn away_is_detected_and_busy_is_chosen() {
         let mut ana = host.client("ana").await;
         ana.enter(&room).await;
         let mut bo = host.client("bo").await;
-        hears(&mut ana, "bo", "online").await;
+        receives(&mut ana, "bo", "online").await;
         // Pings keep the connection alive, but do not count as activity of the person.
         let pinging = within(Duration::from_secs(20), "bo to be away", async || {
             bo.expect_alive().await;
             (seen(host, "ana", "bo").await["status"] == "away").then_some(())
         });
         pinging.await;
-        hears(&mut ana, "bo", "away").await;
+        receives(&mut ana, "bo", "away").await;
         bo.request("history", json!({"conversation_id": room})).await.expect("history");
-        hears(&mut ana, "bo", "online").await;
+        receives(&mut ana, "bo", "online").await;
 
         bo.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
-        hears(&mut ana, "bo", "busy").await;
+        receives(&mut ana, "bo", "busy").await;
         // Busy stays, whatever the person does.
         bo.request("history", json!({"conversation_id": room})).await.expect("history");
         bo.request("presence.set", json!({"status": "online"})).await.expect("presence.ok");
-        hears(&mut ana, "bo", "online").await;
+        receives(&mut ana, "bo", "online").await;
         // Away that was set by hand ends with the next action, however soon.
         bo.request("presence.set", json!({"status": "away"})).await.expect("presence.ok");
-        hears(&mut ana, "bo", "away").await;
+        receives(&mut ana, "bo", "away").await;
         bo.request("history", json!({"conversation_id": room})).await.expect("history");
-        hears(&mut ana, "bo", "online").await;
+        receives(&mut ana, "bo", "online").await;
         // `busy` ends with the last connection.
         bo.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
-        hears(&mut ana, "bo", "busy").await;
+        receives(&mut ana, "bo", "busy").await;
         drop(bo);
-        hears(&mut ana, "bo", "offline").await;
+        receives(&mut ana, "bo", "offline").await;
         let mut bo = host.client("bo").await;
-        hears(&mut ana, "bo", "online").await;
+        receives(&mut ana, "bo", "online").await;
         for (payload, field) in [
             (json!({"status": "offline"}), "status"),
             (json!({"status": 7}), "status"),
@@ -220,12 +220,12 @@ async fn a_watch_lasts_as_long_as_the_permission() {
 
         let bo = host.client("bo").await;
         let _eve = host.client("eve").await;
-        hears(&mut ana, "bo", "online").await;
+        receives(&mut ana, "bo", "online").await;
         // Watching a stranger shows nothing, until both share a conversation.
         is_seen(host, "eve", "eve", "online").await;
         assert!(unasked(&ana, "eve").is_empty() && unasked(&ana, "bo").is_empty());
         drop(bo);
-        hears(&mut ana, "bo", "offline").await;
+        receives(&mut ana, "bo", "offline").await;
 
         // The last list of watches counts.
         let snapshot = ana.request("presence.watch", json!({"user_ids": ["cy"]})).await;
@@ -233,7 +233,7 @@ async fn a_watch_lasts_as_long_as_the_permission() {
         let _bo = host.client("bo").await;
         is_seen(host, "ana", "bo", "online").await;
         let mut cy = host.client("cy").await;
-        hears(&mut ana, "cy", "online").await;
+        receives(&mut ana, "cy", "online").await;
         assert!(unasked(&ana, "bo").is_empty());
 
         // A person who shares no conversation any more gets no push any more.
@@ -366,11 +366,11 @@ async fn only_engaged_users_get_presence() {
         }
         let mut bo = host.client("bo").await;
         for client in &mut clients[..2] {
-            hears(client, "bo", "online").await;
+            receives(client, "bo", "online").await;
         }
         bo.request("presence.set", json!({"status": "busy"})).await.expect("presence.ok");
         for client in &mut clients[..2] {
-            hears(client, "bo", "busy").await;
+            receives(client, "bo", "busy").await;
         }
         host.outbox_read().await;
         for client in &mut clients[2..] {
@@ -421,13 +421,13 @@ async fn the_users_of_a_node_that_died_go_offline() {
         let mut ana = host.client("ana").await;
         ana.enter(&room).await;
         let _bo = other.client("bo").await;
-        hears(&mut ana, "bo", "online").await;
+        receives(&mut ana, "bo", "online").await;
         other.kill().await;
         within(Duration::from_secs(15), "bo to be offline", async || {
             (seen(host, "ana", "bo").await["status"] == "offline").then_some(())
         })
         .await;
-        hears(&mut ana, "bo", "offline").await;
+        receives(&mut ana, "bo", "offline").await;
         becomes(host, "bo", &["user.online", "user.offline"]).await;
     })
     .await;
@@ -452,13 +452,13 @@ async fn a_user_who_stays_during_a_loss_of_redis_is_not_announced_as_offline() {
         becomes(host, "eve", &["user.online"]).await;
         drop(eve);
         within(Duration::from_secs(40), "eve to be gone", async || {
-            let told = told_of(host, "eve", "user.o%").await;
-            (told == ["user.online", "user.offline"]).then_some(())
+            let expected = pushed_about(host, "eve", "user.o%").await;
+            (expected == ["user.online", "user.offline"]).then_some(())
         })
         .await;
         ana.expect_alive().await;
         assert_eq!(seen(host, "eve", "ana").await["status"], "online");
-        assert!(!told_of(host, "ana", "user.%").await.contains(&"user.offline".to_owned()));
+        assert!(!pushed_about(host, "ana", "user.%").await.contains(&"user.offline".to_owned()));
     })
     .await;
 }

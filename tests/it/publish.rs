@@ -66,8 +66,8 @@ async fn a_user_and_a_conversation_are_reached_on_every_node() {
         host.publish(body).await.expect(202);
         assert_eq!(ana.expect("lesson.moved").await["to"], "noon");
         for device in [&mut here, &mut there, &mut ana] {
-            let told = device.expect("notification.new").await;
-            let notification = &told["notification"];
+            let push = device.expect("notification.new").await;
+            let notification = &push["notification"];
             assert_eq!(notification["type"], "progress");
             assert_eq!((&notification["level"], &notification["data"]["hour"]), (&json!("warning"), &json!(12)));
             assert!(device.take_buffered("lesson.moved").is_none());

@@ -88,13 +88,13 @@ async fn a_node_with_a_file_that_does_not_run_is_not_ready() {
     let options = Options::default().set("HANDLERS_DIR", here.path().display());
     let mut host = Host::over(services::database().await, Redis::start().await, options).await;
     host.spawn();
-    let said = within(Duration::from_secs(60), "the file to be named", async || {
+    let reason = within(Duration::from_secs(60), "the file to be named", async || {
         let answer = host.admin.rest().try_send(hyper::Method::GET, "/readyz", &[], "").await.ok()?;
         assert_eq!(answer.status, 503, "{answer}");
-        answer.json()["checks"]["handlers_dir"].as_str().filter(|said| *said != "ok").map(str::to_owned)
+        answer.json()["checks"]["handlers_dir"].as_str().filter(|reason| *reason != "ok").map(str::to_owned)
     })
     .await;
-    assert!(said.contains("moody.wasm is not deployed: not a WebAssembly component"), "{said}");
+    assert!(reason.contains("moody.wasm is not deployed: not a WebAssembly component"), "{reason}");
     // The node deploys a valid file in its place without a restart.
     std::fs::write(&bad, &good.bytes).unwrap();
     within(Duration::from_secs(60), "the host to be ready", async || host.admin.ready().await.then_some(()))
@@ -140,12 +140,12 @@ async fn a_node_that_owns_a_stuck_consumer_is_not_ready() {
         })
         .await;
         ana.send("stuck").await.expect_sent();
-        let said = within(Duration::from_secs(60), "the consumer to be named", async || {
-            let said = checks(host).await["consumers"].as_str().unwrap_or_default().to_owned();
-            said.contains("`outbox-relay`").then_some(said)
+        let reason = within(Duration::from_secs(60), "the consumer to be named", async || {
+            let reason = checks(host).await["consumers"].as_str().unwrap_or_default().to_owned();
+            reason.contains("`outbox-relay`").then_some(reason)
         })
         .await;
-        assert!(said.contains("has not moved in shard"), "{said}");
+        assert!(reason.contains("has not moved in shard"), "{reason}");
         assert!(sent.elapsed() >= Duration::from_secs(10), "not at once: {:?}", sent.elapsed());
         assert!(!host.admin.ready().await);
         // The first node has every shard, so a consumer that hangs there does not affect the other node.

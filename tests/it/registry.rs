@@ -21,16 +21,16 @@ async fn deploy(host: &Host, source: &str) -> (i32, Value) {
 }
 
 async fn deploy_as(host: &Host, source: &str, login: &[(&str, &str)]) -> (i32, Value) {
-    let (code, said) = host.switchboard_with(login, &["--json", "deploy", source]).await;
-    (code, said["deployed"][0].clone())
+    let (code, answer) = host.switchboard_with(login, &["--json", "deploy", source]).await;
+    (code, answer["deployed"][0].clone())
 }
 
 /// Checks for a refusal in one sentence; the running release continues.
 async fn refused(host: &Host, source: &str, why: &str) {
     let before = host.admin.releases().await;
-    let (code, said) = deploy(host, source).await;
-    let error = said["error"].as_str().unwrap_or_default();
-    assert!(code == 1 && error.contains(source) && error.contains(why), "{source}: {why}: {code} {said}");
+    let (code, answer) = deploy(host, source).await;
+    let error = answer["error"].as_str().unwrap_or_default();
+    assert!(code == 1 && error.contains(source) && error.contains(why), "{source}: {why}: {code} {answer}");
     assert_eq!(host.admin.releases().await, before, "{source}: the fleet has changed");
 }
 
@@ -42,8 +42,8 @@ async fn a_release_is_named_by_tag_or_by_digest() {
         let digest = registry.push("acme/moody", "1", &Artifact::of(&first.bytes)).await;
         registry.push("acme/moody", "latest", &Artifact::of(&second.bytes)).await;
 
-        let (code, said) = deploy(host, &registry.named("acme/moody:1")).await;
-        assert_eq!((code, &said["release"]), (0, &json!(first.digest())), "{said}");
+        let (code, answer) = deploy(host, &registry.named("acme/moody:1")).await;
+        assert_eq!((code, &answer["release"]), (0, &json!(first.digest())), "{answer}");
         assert_eq!(host.current("moody").await, first.digest());
         // Without a tag the name means `latest`; a digest is that of the manifest.
         assert_eq!(deploy(host, &registry.named("acme/moody")).await.1["release"], second.digest());
@@ -67,8 +67,8 @@ async fn an_error_of_a_registry_is_reported_and_changes_nothing() {
             ("a-tarball", Artifact { layer_type: "application/vnd.oci.image.layer.v1.tar", ..good() }),
             ("two-layers", Artifact { layers: vec![release.bytes.clone(), b"more".to_vec()], ..good() }),
             ("huge", Artifact { size: megabytes_33, ..good() }),
-            ("less-than-said", Artifact { size: Some(release.bytes.len() + 1), ..good() }),
-            ("more-than-said", Artifact { size: Some(release.bytes.len() - 1), ..good() }),
+            ("less-than-stated", Artifact { size: Some(release.bytes.len() + 1), ..good() }),
+            ("more-than-stated", Artifact { size: Some(release.bytes.len() - 1), ..good() }),
             ("no-signature", Artifact { annotations: json!({"dev.switchboard.signatures": "x"}), ..good() }),
             ("no-release", Artifact::of(b"\0asm\x01\0\0\0")),
         ] {
@@ -83,16 +83,16 @@ async fn an_error_of_a_registry_is_reported_and_changes_nothing() {
             ("acme/moody:a-tarball", "its layer is of type"),
             ("acme/moody:two-layers", "2 layers"),
             ("acme/moody:huge", "are more than"),
-            ("acme/moody:less-than-said", "sends fewer bytes"),
-            ("acme/moody:more-than-said", "sends more bytes"),
+            ("acme/moody:less-than-stated", "sends fewer bytes"),
+            ("acme/moody:more-than-stated", "sends more bytes"),
             ("acme/moody:no-signature", "has no signatures"),
             ("acme/moody:index", "an index of several manifests"),
         ] {
             refused(host, &registry.named(tag), why).await;
         }
         // The node refuses a file that is not a release, as for an upload.
-        let (code, said) = deploy(host, &registry.named("acme/moody:no-release")).await;
-        assert!(code == 1 && said["error"].as_str().unwrap_or_default().contains("component"), "{said}");
+        let (code, answer) = deploy(host, &registry.named("acme/moody:no-release")).await;
+        assert!(code == 1 && answer["error"].as_str().unwrap_or_default().contains("component"), "{answer}");
 
         let tampered = release.variant(7);
         registry.push("acme/moody", "tampered", &Artifact::of(&tampered.bytes)).await;
@@ -117,11 +117,11 @@ async fn a_protected_registry_needs_a_name_and_a_password() {
         refused(host, &source, "set SWITCHBOARD_REGISTRY_USER").await;
         let login =
             |password| [("SWITCHBOARD_REGISTRY_USER", USER), ("SWITCHBOARD_REGISTRY_PASSWORD", password)];
-        let (code, said) = deploy_as(host, &source, &login("wrong")).await;
-        let error = said["error"].as_str().unwrap_or_default();
-        assert!(code == 1 && error.contains("with that password") && !error.contains("wrong"), "{said}");
-        let (code, said) = deploy_as(host, &source, &login(PASSWORD)).await;
-        assert_eq!((code, &said["release"]), (0, &json!(release.digest())), "{said}");
+        let (code, answer) = deploy_as(host, &source, &login("wrong")).await;
+        let error = answer["error"].as_str().unwrap_or_default();
+        assert!(code == 1 && error.contains("with that password") && !error.contains("wrong"), "{answer}");
+        let (code, answer) = deploy_as(host, &source, &login(PASSWORD)).await;
+        assert_eq!((code, &answer["release"]), (0, &json!(release.digest())), "{answer}");
     })
     .await;
 }
@@ -143,10 +143,10 @@ async fn signatures_travel_with_the_artifact() {
         registry.push("moody", "unsigned", &Artifact::of(&release.bytes)).await;
         let annotations = json!({"dev.switchboard.signatures": signature});
         registry.push("moody", "signed", &Artifact { annotations, ..Artifact::of(&release.bytes) }).await;
-        let (code, said) = deploy(host, &registry.named("moody:unsigned")).await;
-        assert!(code == 1 && said["error"].as_str().unwrap_or_default().contains("sign"), "{said}");
-        let (code, said) = deploy(host, &registry.named("moody:signed")).await;
-        assert_eq!((code, &said["release"]), (0, &json!(release.digest())), "{said}");
+        let (code, answer) = deploy(host, &registry.named("moody:unsigned")).await;
+        assert!(code == 1 && answer["error"].as_str().unwrap_or_default().contains("sign"), "{answer}");
+        let (code, answer) = deploy(host, &registry.named("moody:signed")).await;
+        assert_eq!((code, &answer["release"]), (0, &json!(release.digest())), "{answer}");
     })
     .await;
 }
@@ -157,9 +157,9 @@ async fn signatures_travel_with_the_artifact() {
 async fn a_recorded_registry_is_understood() {
     let registry = Recorded::serve(include_str!("registry.json")).await;
     Host::test(Options::default(), async |host| {
-        let (code, said) = deploy(host, &format!("oci://{}/hello:1", registry.address)).await;
+        let (code, answer) = deploy(host, &format!("oci://{}/hello:1", registry.address)).await;
         // The download is complete and its digest is right: the node refuses it.
-        assert!(code == 1 && said["error"].as_str().unwrap_or_default().contains("component"), "{said}");
+        assert!(code == 1 && answer["error"].as_str().unwrap_or_default().contains("component"), "{answer}");
         refused(host, &format!("oci://{}/hello:2", registry.address), "no such release").await;
     })
     .await;
@@ -199,9 +199,9 @@ async fn a_token_is_fetched_and_stays_with_its_registry() {
         let source = format!("oci://{}/hello:1", registry.address);
         refused(host, &source, "set SWITCHBOARD_REGISTRY_USER").await;
         let login = [("SWITCHBOARD_REGISTRY_USER", USER), ("SWITCHBOARD_REGISTRY_PASSWORD", PASSWORD)];
-        let (code, said) = deploy_as(host, &source, &login).await;
+        let (code, answer) = deploy_as(host, &source, &login).await;
         // The download is complete; eight bytes are not a release.
-        assert!(code == 1 && said["error"].as_str().unwrap_or_default().contains("component"), "{said}");
+        assert!(code == 1 && answer["error"].as_str().unwrap_or_default().contains("component"), "{answer}");
         refused(host, &format!("oci://{}/round:1", registry.address), "redirects more than").await;
     })
     .await;

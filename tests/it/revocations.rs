@@ -31,8 +31,8 @@ async fn a_revoked_token_ends_on_every_node() {
         let ticket = host.rest_with(stolen.sign()).post("/api/v1/ws-tickets", json!({})).await.expect(200);
         assert_eq!((judged(host, &stolen).await, judged(&other, &stolen).await), (200, 200));
 
-        let said = revoke(host, json!({"jti": "stolen"})).await;
-        assert_eq!(said["jti"], "stolen");
+        let answer = revoke(host, json!({"jti": "stolen"})).await;
+        assert_eq!(answer["jti"], "stolen");
         assert_eq!((here.expect_close().await, there.expect_close().await), (4001, 4001));
         assert_eq!((judged(host, &stolen).await, judged(&other, &stolen).await), (401, 401));
         for handshake in

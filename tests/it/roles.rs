@@ -41,7 +41,7 @@ fn expect_refusal(output: &Output, owner: &str) {
 }
 
 #[tokio::test]
-async fn migrate_takes_roles_from_another_database_only_when_told() {
+async fn migrate_takes_roles_from_another_database_only_with_the_flag() {
     let server = Postgres::start(&["fsync = off"]).await.database().await;
     let connection = server.connect().await;
     for name in ["first", "second"] {

@@ -217,14 +217,14 @@ async fn messages_of_any_age_are_found() {
         host.database.run(old).await;
         for ago in [0, 1, 2, 3, 7, 20, 39] {
             // The same in a new conversation.
-            let said = format!(
+            let insert = format!(
                 "insert into app.messages (id, conversation_id, seq, sender_id, type, content, created_at)
                  select app.uuid_at(at), id, {seq}, 'ana', 'text', 'tháng ' || {ago}, at
                  from app.conversations, (select now() - make_interval(months => {ago})) as moment(at)
                  where name = 'old' or id = '{room}'",
                 seq = 100 - ago,
             );
-            host.database.run(&said).await;
+            host.database.run(&insert).await;
         }
         let ana = host.rest("ana");
         let all = ["tháng 0", "tháng 1", "tháng 2", "tháng 3", "tháng 7", "tháng 20", "tháng 39"];

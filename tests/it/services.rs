@@ -18,8 +18,8 @@ fn servers_of_a_background_script_are_ended() {
     // The variables of the run name servers already, so the test uses variables that are not set.
     let output =
         services("\"$0\" \"$@\" & wait $!", &["--prefix", "SWITCHBOARD_BACKGROUND", "run", "--", "true"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && !said.contains("not ended"), "{}: {said}", output.status);
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !printed.contains("not ended"), "{}: {printed}", output.status);
 }
 
 #[test]
@@ -29,8 +29,8 @@ fn a_command_runs_with_another_clock() {
         return;
     }
     let output = services("\"$0\" \"$@\"", &["at", "leap-day", "--", "date", "-u", "+%s %d"]);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (at_s, day) = said.trim().split_once(' ').unwrap_or_else(|| panic!("{output:?}"));
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (at_s, day) = printed.trim().split_once(' ').unwrap_or_else(|| panic!("{output:?}"));
     let expected_s = token::now_s() + Moment::LeapDay.offset_s();
     assert!(at_s.parse::<i64>().unwrap().abs_diff(expected_s) < 60, "{at_s} is not near {expected_s}");
     assert_eq!(day, "29");

@@ -232,8 +232,8 @@ async fn a_user_who_rejoins_before_the_leave_is_delivered_stays_subscribed() {
             )
             .await;
         bo.expect_where("member.left", |left| left["user_id"] == "bo").await;
-        let said = json!({"content": "you again"});
-        host.rest("ana").post(&format!("{path}/messages"), said).await.expect(201);
+        let body = json!({"content": "you again"});
+        host.rest("ana").post(&format!("{path}/messages"), body).await.expect(201);
         bo.expect_message("you again").await;
         // A member who stays away gets nothing, not even about the returned ones.
         cy.expect_where("member.left", |left| left["user_id"] == "cy").await;

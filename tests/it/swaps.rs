@@ -35,18 +35,18 @@ async fn two_hundred_sockets_talk_through_fifty_swaps() {
                 crowd.push(Chatter::start(host.address, plan).await);
             }
         }
-        let said = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
+        let acknowledged = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
         let requests = Requests::begin(host.rest("user-0-0"), &rooms[0]);
 
         let built = [Release::built("send-message"), Release::built("outbox-relay")];
         let names = ["send-message", "outbox-relay"];
         for swap in 0..SWAPS {
-            let before = (said(&crowd), requests.done());
+            let before = (acknowledged(&crowd), requests.done());
             let release = built[swap % 2].variant(swap);
             host.admin.release(&release).await;
             assert_eq!(host.current(names[swap % 2]).await, release.digest(), "swap {swap}");
             until(format!("traffic on the release of swap {swap}"), async || {
-                (said(&crowd) >= before.0 + MESSAGES_A_SWAP && requests.done() > before.1).then_some(())
+                (acknowledged(&crowd) >= before.0 + MESSAGES_A_SWAP && requests.done() > before.1).then_some(())
             })
             .await;
         }
@@ -144,9 +144,9 @@ async fn a_swap_that_drops_calls_is_reported() {
         for user in ["ana", "bo"] {
             crowd.push(Chatter::start(host.address, Plan::talker(user, &room, Duration::ZERO)).await);
         }
-        let said = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
+        let acknowledged = |crowd: &[Chatter]| crowd.iter().map(Chatter::acknowledged).sum::<usize>();
         let refused = |crowd: &[Chatter]| crowd.iter().map(|one| one.record().refusals.len()).sum::<usize>();
-        until("load", async || (said(&crowd) > 20).then_some(())).await;
+        until("load", async || (acknowledged(&crowd) > 20).then_some(())).await;
         let hasty = Release::built("send-message").with_manifest(|manifest| {
             manifest["limits"]["deadline_ms"] = 1.into();
         });

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use switchboard_tests::checker::{Books, Said};
+use switchboard_tests::checker::{Books, SeenMessage};
 use switchboard_tests::host::{Host, Options};
 use switchboard_tests::patience::{until, within};
 use switchboard_tests::reference::Reference;
@@ -32,12 +32,12 @@ async fn a_conversation_on_three_nodes_survives_the_loss_of_one() {
         })
         .await;
 
-        let mut said = 0;
+        let mut seen = 0;
         let mut talk = |times: usize| {
             for _ in 0..times {
                 for client in &clients {
-                    said += 1;
-                    client.say(&room, &format!("message {said}"));
+                    seen += 1;
+                    client.say(&room, &format!("message {seen}"));
                 }
             }
         };
@@ -59,12 +59,12 @@ async fn a_conversation_on_three_nodes_survives_the_loss_of_one() {
         let (mut books, mut cut_off) = (Books::default(), 0);
         for (user, client) in users.iter().zip(&clients) {
             let view = client.view();
-            books.acknowledged(&room, view.acknowledged.iter().map(|(_, said)| *said));
+            books.acknowledged(&room, view.acknowledged.iter().map(|(_, seen)| *seen));
             let shown = view.streams[&room].shown.iter();
-            let said =
-                shown.map(|(seq, message)| Said::new(*seq, message["id"].as_str().unwrap_or_default()));
+            let seen = shown
+                .map(|(seq, message)| SeenMessage::new(*seq, message["id"].as_str().unwrap_or_default()));
             // A stream begins after its first head.
-            books.heard(&room, user, 1, said.collect());
+            books.received(&room, user, 1, seen.collect());
             cut_off += usize::from(!view.ends.is_empty());
         }
         let checked = books.check(host.address, |_| "user-0".to_owned()).await;

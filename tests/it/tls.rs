@@ -210,19 +210,19 @@ async fn a_client_without_tls_is_refused_and_affects_no_other() {
             let mut stream = TcpStream::connect(host.address).await.unwrap();
             stream.write_all(nonsense).await.unwrap();
             stream.shutdown().await.unwrap();
-            let mut said = Vec::new();
+            let mut answer = Vec::new();
             // The client gets a TLS alert, or the connection ends.
-            let _ = stream.read_to_end(&mut said).await;
-            assert!(!said.starts_with(b"HTTP"), "answered plainly: {}", String::from_utf8_lossy(&said));
+            let _ = stream.read_to_end(&mut answer).await;
+            assert!(!answer.starts_with(b"HTTP"), "answered plainly: {}", String::from_utf8_lossy(&answer));
         }
         let door = Door::to(host.address, &certificate).await;
         Client::open(door.address, "ana", &Handshake::bearer(&Token::of("ana").sign()))
             .await
             .expect_alive()
             .await;
-        let mut said = Vec::new();
-        silent.read_to_end(&mut said).await.unwrap();
-        assert_eq!(said, b"");
+        let mut answer = Vec::new();
+        silent.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"");
         until("every handshake to be counted", async || {
             (host.admin.metric("switchboard_tls_handshakes_total").await >= Some(5.0)).then_some(())
         })

@@ -18,27 +18,27 @@ use tokio::net::{TcpListener, TcpStream};
 /// A collector of the test, which accepts and keeps everything.
 struct Collector {
     address: SocketAddr,
-    said: Arc<Mutex<Vec<Value>>>,
+    documents: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Collector {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener");
-        let said = Arc::<Mutex<Vec<Value>>>::default();
-        let kept = said.clone();
+        let documents = Arc::<Mutex<Vec<Value>>>::default();
+        let kept = documents.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let document = take(stream).await.expect("a whole request");
                 kept.lock().unwrap().push(document);
             }
         });
-        Self { address, said }
+        Self { address, documents }
     }
 
     fn spans(&self) -> Vec<Value> {
-        let said = self.said.lock().unwrap();
-        let spans = said.iter().flat_map(|document| {
+        let documents = self.documents.lock().unwrap();
+        let spans = documents.iter().flat_map(|document| {
             let of_node = &document["resourceSpans"][0];
             let attributes = of_node["resource"]["attributes"].as_array().expect("attributes");
             let node = attributes.iter().find(|of| of["key"] == "service.instance.id").expect("its node");
@@ -105,22 +105,22 @@ async fn a_message_is_one_trace_from_its_frame_to_the_fan_out() {
         assert_eq!(relay["parentSpanId"], frame["spanId"], "woken by the frame");
         let publish = of_trace(&spans, "channels.publish", trace).expect("the relay publishes");
         assert_eq!(publish["parentSpanId"], relay["spanId"]);
-        let fan_out = of_trace(&spans, "fan-out", trace).expect("heard here");
+        let fan_out = of_trace(&spans, "fan-out", trace).expect("it arrives here");
         assert_eq!(fan_out["parentSpanId"], relay["spanId"]);
         // Each host call has the attributes of its call.
         for (call, by) in [(&collect, &frame), (&publish, &relay)] {
             for key in ["handler.name", "handler.release", "call"] {
-                let said = attribute(call, key);
-                assert!(said.is_some() && said == attribute(by, key), "{key} of {call}, by {by}");
+                let documents = attribute(call, key);
+                assert!(documents.is_some() && documents == attribute(by, key), "{key} of {call}, by {by}");
             }
         }
         assert_eq!(attribute(&collect, "handler.name"), Some(&json!("send-message")));
         println!("{}", tree(&spans, trace));
 
-        let all = serde_json::to_string(&*collector.said.lock().unwrap()).unwrap();
+        let all = serde_json::to_string(&*collector.documents.lock().unwrap()).unwrap();
         assert!(!all.contains("nobody else is to read"), "a text is in a span");
-        let said = collector.said.lock().unwrap();
-        let resource = said[0]["resourceSpans"][0]["resource"]["attributes"].to_string();
+        let documents = collector.documents.lock().unwrap();
+        let resource = documents[0]["resourceSpans"][0]["resource"]["attributes"].to_string();
         assert!(resource.contains("service.name") && resource.contains("switchboard"), "{resource}");
     })
     .await;

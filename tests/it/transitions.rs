@@ -110,7 +110,7 @@ struct World {
     late: Vec<(String, String, String, Option<u64>)>,
     on_the_way: Vec<Change>,
     /// Postgres keeps the newer version.
-    told: BTreeMap<String, (u64, String)>,
+    announced: BTreeMap<String, (u64, String)>,
     young_until: u64,
     /// The time of the next check of the people that Postgres lists as present.
     account_at: Option<u64>,
@@ -132,7 +132,7 @@ impl World {
             here: BTreeMap::new(),
             late: Vec::new(),
             on_the_way: Vec::new(),
-            told: BTreeMap::new(),
+            announced: BTreeMap::new(),
             young_until: 0,
             account_at: None,
             next_heartbeat: 0,
@@ -145,14 +145,14 @@ impl World {
         command.query(&mut self.redis).unwrap_or_else(|error| panic!("{operation}: {error}"))
     }
 
-    fn tells(&mut self, flat: Vec<String>) {
+    fn announce(&mut self, flat: Vec<String>) {
         for change in flat.chunks(4) {
             let (user, status) = (change[0].clone(), change[1].clone());
             if status == "offline" {
                 let gone = self.here.get(&user).copied().unwrap_or(0);
                 let is_here = self.links.iter().any(|link| link.user == user);
-                assert!(!is_here, "{user} is told to be gone, and is here");
-                assert!(gone + GRACE_MS <= self.now, "{user} is told to be gone within the grace");
+                assert!(!is_here, "{user} is announced to be gone, and is here");
+                assert!(gone + GRACE_MS <= self.now, "{user} is announced to be gone within the grace");
             }
             let version = change[2].parse().expect("a version");
             self.on_the_way.push(Change { user, status, version, since: self.now });
@@ -175,10 +175,10 @@ impl World {
                 };
                 let (lease, node_lease) = (self.now + LEASE_MS, self.now + NODE_LEASE_MS);
                 let (lease, node_lease) = (lease.to_string(), node_lease.to_string());
-                let (_, told): (i64, Vec<String>) = self
+                let (_, announced): (i64, Vec<String>) = self
                     .run("open", &[&link.id, &link.node, &link.user, "test", &lease, &node_lease, "3600000"]);
                 self.links.push(link);
-                self.tells(told);
+                self.announce(announced);
             }
             Step::Close { which } => {
                 if self.links.is_empty() {
@@ -201,8 +201,8 @@ impl World {
                 let count = self.links.len().max(1);
                 let Some(link) = self.links.get(which % count) else { return };
                 let user = link.user.clone();
-                let told = self.run("set", &[&user, status]);
-                self.tells(told);
+                let announced = self.run("set", &[&user, status]);
+                self.announce(announced);
             }
             Step::Die { node } => {
                 let name = self.node(*node);
@@ -253,16 +253,16 @@ impl World {
         let (lease, node_lease) = (self.now + LEASE_MS, self.now + NODE_LEASE_MS);
         let (lease, node_lease) = (lease.to_string(), node_lease.to_string());
         let active = active.map_or("-".to_owned(), |ms| ms.to_string());
-        let told = self.run("renew", &[&node, &lease, &node_lease, &id, &user, &active]);
-        self.tells(told);
+        let announced = self.run("renew", &[&node, &lease, &node_lease, &id, &user, &active]);
+        self.announce(announced);
     }
 
     /// Whether it announced anything new.
     fn write(&mut self, change: &Change) -> bool {
-        let known = self.told.get(&change.user).map_or(0, |(version, _)| *version);
+        let known = self.announced.get(&change.user).map_or(0, |(version, _)| *version);
         let is_new = known < change.version;
         if is_new {
-            self.told.insert(change.user.clone(), (change.version, change.status.clone()));
+            self.announced.insert(change.user.clone(), (change.version, change.status.clone()));
         }
         let [version, known] = [change.version, known.max(change.version)].map(|version| version.to_string());
         self.run::<Vec<String>>("settle", &[&change.user, &change.status, &version, &known]);
@@ -326,13 +326,13 @@ impl World {
             self.account();
         }
         let young = if self.now < self.young_until { "1" } else { "0" };
-        let told = self.run("sweep", &["500", &LEASE_MS.to_string(), young]);
-        self.tells(told);
+        let announced = self.run("sweep", &["500", &LEASE_MS.to_string(), young]);
+        self.announce(announced);
     }
 
     /// Checks the people again that Postgres lists as present.
     fn account(&mut self) {
-        for (user, (_, status)) in &self.told {
+        for (user, (_, status)) in &self.announced {
             if status != "offline" {
                 redis::cmd("ZADD")
                     .arg("{p:00}:grace")
@@ -356,8 +356,8 @@ impl World {
         }
         for user in ["user 0", "user 1"] {
             let is_here = self.links.iter().any(|link| link.user == user);
-            let told = self.told.get(user).map_or("offline", |(_, status)| status);
-            assert_eq!(told != "offline", is_here, "{user} was last told to be {told}");
+            let announced = self.announced.get(user).map_or("offline", |(_, status)| status);
+            assert_eq!(announced != "offline", is_here, "{user} was last announced to be {announced}");
         }
     }
 }
@@ -381,8 +381,8 @@ fn lie(server: &Redis, script: &str, config: Config) -> Option<String> {
 #[tokio::test]
 async fn no_order_of_events_announces_a_wrong_status() {
     let server = Redis::start().await;
-    let told = tokio::task::spawn_blocking(move || lie(&server, &script(), Config::default()));
-    assert_eq!(told.await.unwrap(), None);
+    let announced = tokio::task::spawn_blocking(move || lie(&server, &script(), Config::default()));
+    assert_eq!(announced.await.unwrap(), None);
 }
 
 /// The check must be able to fail: each of these is a bug that the script had or could have, and it causes a
@@ -421,8 +421,8 @@ async fn each_step_has_its_effect() {
         let mut world = World::new(&server, &script());
         // The announcements that Postgres accepts.
         let statuses = |world: &mut World| {
-            let told = std::mem::take(&mut world.on_the_way);
-            let new = told.into_iter().filter(|change| world.write(change));
+            let announced = std::mem::take(&mut world.on_the_way);
+            let new = announced.into_iter().filter(|change| world.write(change));
             new.map(|change| change.status).collect::<Vec<_>>()
         };
         let settle = |world: &mut World| {

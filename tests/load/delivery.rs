@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use switchboard_tests::checker::{Books, Said, Wrong};
+use switchboard_tests::checker::{Books, SeenMessage, Wrong};
 use switchboard_tests::frames;
 use switchboard_tests::services::Redis;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -111,7 +111,7 @@ async fn ours(rig: &Rig, per_second: u32, time: Duration) -> Result<(Figures, Fi
         head = from;
         let mut ending = ending.clone();
         tasks.push(tokio::spawn(async move {
-            let (mut pushed, mut told) = (Vec::new(), Vec::new());
+            let (mut pushed, mut replies) = (Vec::new(), Vec::new());
             loop {
                 let frame = tokio::select! {
                     frame = reader.next_frame() => frame,
@@ -120,13 +120,13 @@ async fn ours(rig: &Rig, per_second: u32, time: Duration) -> Result<(Figures, Fi
                 let Ok(Some(frame)) = frame else { break };
                 if rig::is(&frame.payload, b"message.new") {
                     delivered.arrives(pushed.len(), ROOM);
-                    pushed.extend(Said::of(&frame.payload));
+                    pushed.extend(SeenMessage::of(&frame.payload));
                 } else if rig::is(&frame.payload, b"message.sent") {
-                    acknowledged.arrives(told.len(), 1);
-                    told.extend(Said::of(&frame.payload));
+                    acknowledged.arrives(replies.len(), 1);
+                    replies.extend(SeenMessage::of(&frame.payload));
                 }
             }
-            (from, pushed, told)
+            (from, pushed, replies)
         }));
     }
     let visits = join_all(visitors.iter().map(|user| visit(rig, user, &room, ending.clone())));
@@ -149,12 +149,12 @@ async fn ours(rig: &Rig, per_second: u32, time: Duration) -> Result<(Figures, Fi
     let ((sent, cpu), visits) = tokio::join!(talk, visits);
     let mut books = Books::default();
     for (user, task) in users.iter().zip(tasks) {
-        let (from, pushed, told) = task.await.expect("a reader ends");
-        books.heard(&room, user, from, pushed);
-        books.acknowledged(&room, told);
+        let (from, pushed, replies) = task.await.expect("a reader ends");
+        books.received(&room, user, from, pushed);
+        books.acknowledged(&room, replies);
     }
-    for (user, (from, said)) in visitors.iter().zip(visits) {
-        books.heard(&room, user, from, said);
+    for (user, (from, seen)) in visitors.iter().zip(visits) {
+        books.received(&room, user, from, seen);
     }
     let again = rig.check(&books, &users[0]).await?;
     let acknowledged = acknowledged.figures(sent, 0);
@@ -167,30 +167,30 @@ async fn ours(rig: &Rig, per_second: u32, time: Duration) -> Result<(Figures, Fi
 
 /// A client that disconnects and resumes until it has the last message. Returns its first position and
 /// everything that it received.
-async fn visit(rig: &Rig, user: &str, room: &str, mut last: watch::Receiver<u64>) -> (u64, Vec<Said>) {
+async fn visit(rig: &Rig, user: &str, room: &str, mut last: watch::Receiver<u64>) -> (u64, Vec<SeenMessage>) {
     let (mut socket, from) = rig.subscribed(user, room, None).await;
-    let (mut said, mut heard): (Vec<Said>, usize) = (Vec::new(), 0);
+    let (mut seen, mut received): (Vec<SeenMessage>, usize) = (Vec::new(), 0);
     loop {
-        let (has, end) = (said.last().map_or(from, |said| said.seq), *last.borrow_and_update());
+        let (has, end) = (seen.last().map_or(from, |seen| seen.seq), *last.borrow_and_update());
         if end != 0 && has >= end {
-            return (from, said);
+            return (from, seen);
         }
-        if heard == VISIT_MESSAGES {
+        if received == VISIT_MESSAGES {
             drop(socket);
             socket = rig.subscribed(user, room, Some(has)).await.0;
-            heard = 0;
+            received = 0;
         }
         tokio::select! {
             frame = socket.next_frame() => match frame {
                 Ok(Some(frame)) if rig::is(&frame.payload, b"message.new") => {
-                    said.extend(Said::of(&frame.payload));
-                    heard += 1;
+                    seen.extend(SeenMessage::of(&frame.payload));
+                    received += 1;
                 }
                 Ok(Some(_)) => {}
-                _ => return (from, said),
+                _ => return (from, seen),
             },
             Ok(()) = last.changed() => {}
-            () = tokio::time::sleep(SILENCE), if end != 0 => return (from, said),
+            () = tokio::time::sleep(SILENCE), if end != 0 => return (from, seen),
         }
     }
 }

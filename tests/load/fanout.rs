@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use switchboard_tests::checker::{Books, Said, Wrong};
+use switchboard_tests::checker::{Books, SeenMessage, Wrong};
 use switchboard_tests::frames;
 use switchboard_tests::socket::{Handshake, Reader, Socket};
 use tokio::io::AsyncWriteExt;
@@ -61,11 +61,11 @@ async fn ours(rig: &Rig, size: usize, in_flight: usize, time: Duration) -> Resul
     rig.is(format!("a room of {size} for {time:?}"));
     let frame = |n| rig::message(n, &room, "a message of about the length that people write to each other");
     let run = Run::new(size, in_flight, true);
-    let (figures, heard) = run.clone().measure(sockets, rig.host.pid(), frame, time).await;
+    let (figures, received) = run.clone().measure(sockets, rig.host.pid(), frame, time).await;
     let mut books = Books::default();
-    for ((user, head), Heard { pushed, told, .. }) in users.iter().zip(heads).zip(heard) {
-        books.heard(&room, user, head, pushed);
-        books.acknowledged(&room, told);
+    for ((user, head), Received { pushed, acknowledged, .. }) in users.iter().zip(heads).zip(received) {
+        books.received(&room, user, head, pushed);
+        books.acknowledged(&room, acknowledged);
     }
     rig.check(&books, &users[0]).await?;
     Ok((figures, run.frame_bytes.load(Ordering::Relaxed)))
@@ -99,9 +99,9 @@ struct Run {
 
 /// The messages of one connection.
 #[derive(Default)]
-struct Heard {
-    pushed: Vec<Said>,
-    told: Vec<Said>,
+struct Received {
+    pushed: Vec<SeenMessage>,
+    acknowledged: Vec<SeenMessage>,
     refused: usize,
 }
 
@@ -125,7 +125,7 @@ impl Run {
         pid: u32,
         frame: impl Fn(u64) -> String,
         time: Duration,
-    ) -> (Figures, Vec<Heard>) {
+    ) -> (Figures, Vec<Received>) {
         let (mut writers, mut readers) = (Vec::new(), Vec::new());
         for socket in sockets {
             let (reader, writer) = socket.into_split();
@@ -152,7 +152,7 @@ impl Run {
         let all = tokio::time::timeout(PATIENCE, self.places.acquire_many(self.in_flight as u32)).await;
         let missing = if all.is_ok() { 0 } else { sent - self.complete.load(Ordering::Relaxed) };
         let mut wrong = missing as u64;
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for (n, (reader, end)) in readers.into_iter().enumerate() {
             wrong += u64::from(reader.is_finished());
             // The n-th connection sent the n-th message, and the one of each later round.
@@ -161,24 +161,24 @@ impl Run {
             } else {
                 0
             });
-            heard.push(reader.await.expect("a reader ends"));
+            received.push(reader.await.expect("a reader ends"));
         }
-        wrong += heard.iter().map(|heard: &Heard| heard.refused as u64).sum::<u64>();
+        wrong += received.iter().map(|received: &Received| received.refused as u64).sum::<u64>();
         let figures = Figures {
             per_second: Some(deliveries / took),
             server_cpu_us: Some(cpu.as_micros() as f64 / deliveries),
             wrong,
             ..Figures::default()
         };
-        (figures, heard)
+        (figures, received)
     }
 
     /// Runs until it has its number of answers.
-    async fn receive(self: Arc<Self>, mut reader: Reader, mut ending: oneshot::Receiver<usize>) -> Heard {
-        let mut heard = Heard::default();
+    async fn receive(self: Arc<Self>, mut reader: Reader, mut ending: oneshot::Receiver<usize>) -> Received {
+        let mut received = Received::default();
         let (mut number, mut owed) = (0, None);
         let mut deadline = pin!(tokio::time::sleep(LIFE_MAX));
-        while owed.is_none_or(|owed| heard.told.len() + heard.refused < owed) {
+        while owed.is_none_or(|owed| received.acknowledged.len() + received.refused < owed) {
             let frame = tokio::select! {
                 frame = reader.next_frame() => frame,
                 sent = &mut ending, if owed.is_none() => {
@@ -192,9 +192,9 @@ impl Run {
             let Ok(Some(frame)) = frame else { break };
             if !rig::is(&frame.payload, b"message.new") {
                 if rig::is(&frame.payload, b"message.sent") {
-                    heard.told.extend(Said::of(&frame.payload));
+                    received.acknowledged.extend(SeenMessage::of(&frame.payload));
                 } else if rig::is(&frame.payload, b"\"error\"") {
-                    heard.refused += 1;
+                    received.refused += 1;
                 }
                 continue;
             }
@@ -202,7 +202,7 @@ impl Run {
                 self.frame_bytes.store(frame.payload.len(), Ordering::Relaxed);
             }
             if self.compares {
-                heard.pushed.extend(Said::of(&frame.payload));
+                received.pushed.extend(SeenMessage::of(&frame.payload));
             }
             self.deliveries.fetch_add(1, Ordering::Relaxed);
             let Some(arrived) = self.arrived.get(number) else { break };
@@ -212,6 +212,6 @@ impl Run {
             }
             number += 1;
         }
-        heard
+        received
     }
 }

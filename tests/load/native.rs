@@ -134,11 +134,11 @@ mod tests {
         let (mut ana, _) = Socket::open(address, &Handshake::bare()).await.unwrap();
         let (mut bo, _) = Socket::open(address, &Handshake::bare()).await.unwrap();
         for length in [0, 10, 125, 126, 60_000] {
-            let said = serde_json::json!("x".repeat(length));
-            ana.write_json(&said).await.unwrap();
+            let sent = serde_json::json!("x".repeat(length));
+            ana.write_json(&sent).await.unwrap();
             for socket in [&mut ana, &mut bo] {
-                let heard = socket.next().await;
-                assert!(matches!(&heard, Incoming::Json(text) if *text == said), "{heard:?}");
+                let echo = socket.next().await;
+                assert!(matches!(&echo, Incoming::Json(text) if *text == sent), "{echo:?}");
             }
         }
     }

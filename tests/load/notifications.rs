@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
-use switchboard_tests::checker::{Books, Said, Wrong};
+use switchboard_tests::checker::{Books, SeenMessage, Wrong};
 use switchboard_tests::frames;
 use switchboard_tests::token::Token;
 use tokio::io::AsyncWriteExt;
@@ -23,13 +23,13 @@ const PEOPLE: usize = 50;
 const SENDER: &str = "notifier";
 
 pub(crate) async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<Vec<Row>, Wrong> {
-    let told = told(rig, per_second, time).await?;
+    let measured = measured(rig, per_second, time).await?;
     rig.is("lists of notifications");
     let list = list(rig, 2000).await;
     Ok(vec![
         Row {
             name: format!("notification: send → row and push, {per_second}/s"),
-            figures: told,
+            figures: measured,
             control_name: "raw Redis publish → last subscriber".into(),
             control: delivery::redis(per_second, time).await,
             by: By::P99,
@@ -46,7 +46,7 @@ pub(crate) async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<V
     ])
 }
 
-async fn told(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures, Wrong> {
+async fn measured(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures, Wrong> {
     rig.is(format!("{PEOPLE} people sign in"));
     let sent: Arc<Mutex<Vec<Option<Instant>>>> = Arc::default();
     let latencies: Arc<Mutex<Latencies>> = Arc::default();
@@ -69,14 +69,14 @@ async fn told(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures, Wro
         }));
     }
     let (mut answers, mut writer) = rig.signed_in(SENDER).await.into_split();
-    let acknowledged: Arc<Mutex<Vec<Said>>> = Arc::default();
+    let acknowledged: Arc<Mutex<Vec<SeenMessage>>> = Arc::default();
     tasks.push(tokio::spawn({
         let acknowledged = acknowledged.clone();
         async move {
             while let Ok(Some(frame)) = answers.next_frame().await {
                 if rig::is(&frame.payload, b"message.sent") {
-                    let said = Said::of(&frame.payload);
-                    acknowledged.lock().unwrap_or_else(PoisonError::into_inner).extend(said);
+                    let seen = SeenMessage::of(&frame.payload);
+                    acknowledged.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
                 }
             }
         }
@@ -98,8 +98,8 @@ async fn told(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures, Wro
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     // One connection's frames are answered in order, so the n-th answer is the n-th message's.
     let mut books = Books::default();
-    for (n, said) in acknowledged.lock().unwrap_or_else(PoisonError::into_inner).iter().enumerate() {
-        books.acknowledged(&rooms[n % PEOPLE], [*said]);
+    for (n, seen) in acknowledged.lock().unwrap_or_else(PoisonError::into_inner).iter().enumerate() {
+        books.acknowledged(&rooms[n % PEOPLE], [*seen]);
     }
     rig.check(&books, SENDER).await?;
     let wrong = (count - arrived()) as u64;

@@ -20,7 +20,7 @@ const PARTITIONS: u64 = 64;
 const ASKED: usize = 100;
 const QUESTIONS: usize = 500;
 /// Four times the allowed time for the people of a dead node.
-const TOLD_WITHIN: Duration = Duration::from_secs(60);
+const ANNOUNCED_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) async fn rows(rig: &Rig, people: usize) -> Vec<Row> {
@@ -37,7 +37,7 @@ async fn read(rig: &Rig, people: usize) -> Row {
     rig.room(&users).await;
     rig.is(format!("{people} people sign in"));
     let sockets = sign_in(rig.host.address, &users[1..]).await;
-    until_told(rig, "seen", "online", people).await;
+    until_announced(rig, "seen", "online", people).await;
     rig.is("reading who is there");
     let rest = Rest::new(rig.host.address, Token::of(&users[0]).sign());
     let (mut took, mut wrong) = (Latencies::default(), 0);
@@ -101,8 +101,8 @@ async fn sweep(people: usize) -> Row {
         let begin = Instant::now();
         for partition in 0..PARTITIONS {
             let mut sweep = run(partition, "sweep", NOW + 100_000);
-            let told: Vec<String> = sweep.arg(500).arg(90_000).arg(0).query(&mut redis).expect("swept");
-            gone += told.len() / 4;
+            let changed: Vec<String> = sweep.arg(500).arg(90_000).arg(0).query(&mut redis).expect("swept");
+            gone += changed.len() / 4;
         }
         took.add(begin.elapsed());
         (took, looks, people.abs_diff(gone) as u64)
@@ -125,10 +125,10 @@ async fn death(rig: &Rig, people: usize) -> Row {
     let users: Vec<String> = (0..people).map(|n| format!("mortal-{n}")).collect();
     rig.is(format!("{people} people sign in on a node that is to die"));
     let sockets = sign_in(node.address, &users).await;
-    until_told(rig, "mortal", "online", people).await;
+    until_announced(rig, "mortal", "online", people).await;
     node.kill().await;
     let begin = Instant::now();
-    until_told(rig, "mortal", "offline", people).await;
+    until_announced(rig, "mortal", "offline", people).await;
     drop(sockets);
     let mut took = Latencies::default();
     took.add(begin.elapsed());
@@ -154,20 +154,20 @@ async fn sign_in(node: SocketAddr, users: &[String]) -> Vec<Socket> {
 }
 
 /// Waits until Postgres has this status for all of them.
-async fn until_told(rig: &Rig, whose: &str, status: &str, people: usize) {
-    rig.is(format!("all {people} of `{whose}` to be told {status}"));
+async fn until_announced(rig: &Rig, whose: &str, status: &str, people: usize) {
+    rig.is(format!("all {people} of `{whose}` to get {status}"));
     let database = rig.host.database.connect().await;
     let statement =
         format!("select count(*) from app.presence where user_id like '{whose}-%' and status = '{status}'");
-    let deadline = Instant::now() + TOLD_WITHIN;
+    let deadline = Instant::now() + ANNOUNCED_WITHIN;
     loop {
-        let told: i64 = database.rows(&statement).await[0].get(0);
-        if told == people as i64 {
+        let changed: i64 = database.rows(&statement).await[0].get(0);
+        if changed == people as i64 {
             return;
         }
         assert!(
             Instant::now() < deadline,
-            "waited {TOLD_WITHIN:?}: {told} of {people} `{whose}` are {status}"
+            "waited {ANNOUNCED_WITHIN:?}: {changed} of {people} `{whose}` are {status}"
         );
         tokio::time::sleep(LOOK_AGAIN).await;
     }

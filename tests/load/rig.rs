@@ -49,7 +49,7 @@ impl Rig {
 
     /// The history of everything that a row sent, read as `member`. Returns how many frames came twice.
     pub(crate) async fn check(&self, books: &Books, member: &str) -> Result<u64, Wrong> {
-        self.is("comparing what everybody was told with the histories");
+        self.is("comparing the received messages with the histories");
         let checked = books.check(self.host.address, |_| member.to_owned()).await?;
         println!(
             "  checked: {} stored, {} acknowledged, {} deliveries, {} of them again",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use switchboard_tests::checker::{Books, Said, Wrong};
+use switchboard_tests::checker::{Books, SeenMessage, Wrong};
 use switchboard_tests::frames;
 use switchboard_tests::socket::Socket;
 
@@ -105,10 +105,10 @@ pub(crate) async fn send(
         .collect();
     let (mut latencies, mut wrong) = (Latencies::default(), 0);
     for task in tasks {
-        let (mine, told, refused) = task.await.expect("a sender ends");
+        let (mine, replies, refused) = task.await.expect("a sender ends");
         latencies.merge(mine);
-        for (room, said) in told {
-            books.acknowledged(&rooms[room], [said]);
+        for (room, seen) in replies {
+            books.acknowledged(&rooms[room], [seen]);
         }
         wrong += refused;
     }
@@ -132,8 +132,8 @@ async fn sender(
     start: Instant,
     time: Duration,
     seconds: Arc<[AtomicU64]>,
-) -> (Latencies, Vec<(usize, Said)>, u64) {
-    let (mut latencies, mut told, mut wrong) = (Latencies::default(), Vec::new(), 0);
+) -> (Latencies, Vec<(usize, SeenMessage)>, u64) {
+    let (mut latencies, mut replies, mut wrong) = (Latencies::default(), Vec::new(), 0);
     for n in 0_u64.. {
         let sent = Instant::now();
         if sent - start >= time {
@@ -149,7 +149,7 @@ async fn sender(
                 socket.next_frame().await.expect("a whole frame").expect("the host keeps the connection");
             if rig::is(&frame.payload, b"message.sent") {
                 latencies.add(sent.elapsed());
-                told.extend(Said::of(&frame.payload).map(|said| (room, said)));
+                replies.extend(SeenMessage::of(&frame.payload).map(|seen| (room, seen)));
                 if let Some(second) = seconds.get(start.elapsed().as_secs() as usize) {
                     second.fetch_add(1, Ordering::Relaxed);
                 }
@@ -161,7 +161,7 @@ async fn sender(
             }
         }
     }
-    (latencies, told, wrong)
+    (latencies, replies, wrong)
 }
 
 /// The same length as the handler's JSON of a message. No colon before a letter or a digit: pgbench takes it

@@ -104,11 +104,11 @@ async fn speaker(host: &Host, world: &World, name: &str) -> Client {
 /// A valid frame. `least`: only required fields.
 async fn frame(host: &Host, world: &World, schema: &Value, least: bool) -> Value {
     let path = format!("/api/v1/conversations/{}/messages", world.conversation);
-    let said = host.rest(&world.owner).post(&path, json!({"content": "x"})).await.expect(201);
+    let message = host.rest(&world.owner).post(&path, json!({"content": "x"})).await.expect(201);
     let token = Token::of(&world.owner).sign();
     let known = |name: &str| match name {
         "conversation_id" | "conversation_ids" => Some(json!(world.conversation)),
-        "message_id" | "reply_to_id" => Some(said["message"]["id"].clone()),
+        "message_id" | "reply_to_id" => Some(message["message"]["id"].clone()),
         "id" => Some(json!(world.notification)),
         "token" => Some(json!(token)),
         "user_ids" | "mentions" => Some(json!(world.member)),

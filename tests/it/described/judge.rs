@@ -43,7 +43,7 @@ impl Case<'_> {
         }
         let problem = (status >= 400).then(|| problem(status, headers, body)).transpose()?;
         if self.is_routed && !self.operation.statuses.contains(&status) {
-            return Err(format!("{status} is not told of in the description"));
+            return Err(format!("the description lacks {status}"));
         }
         let is_expected = match &self.expected {
             Expected::Anything => status != 429,

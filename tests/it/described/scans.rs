@@ -45,11 +45,11 @@ async fn no_statement_scans_a_whole_table() {
         let room = json!({"type": "group", "name": "frames", "members": [world.member]});
         let room = host.rest(&world.owner).post("/api/v1/conversations", room).await.expect(201);
         let room = &room["conversation"]["id"];
-        let said = owner
+        let sent = owner
             .request("message.send", json!({"conversation_id": room, "content": "x"}))
             .await
             .expect_sent();
-        let message = &said["id"];
+        let message = &sent["id"];
         for (frame_type, reply, mut payload) in [
             (
                 "subscribe",

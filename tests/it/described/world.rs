@@ -33,7 +33,7 @@ impl World {
         let slug = format!("room-{name}");
         let room = json!({"type": "group", "name": name, "slug": slug, "members": [member]});
         let conversation = text(&post("/conversations", room).await["conversation"]["id"]);
-        let said = post(&format!("/conversations/{conversation}/messages"), json!({"content": "x"})).await;
+        let sent = post(&format!("/conversations/{conversation}/messages"), json!({"content": "x"})).await;
         let class = post("/classes", json!({"name": name, "code": format!("class-{name}")})).await;
         let class = text(&class["class"]["id"]);
         let enrolment = json!({"user_id": member, "role": "student"});
@@ -51,7 +51,7 @@ impl World {
         host.outbox_read().await;
         let notices = host.notifications(&owner, "?type=system").await;
         Self {
-            message: text(&said["message"]["id"]),
+            message: text(&sent["message"]["id"]),
             notification: text(&notices["notifications"][0]["id"]),
             owner,
             member,

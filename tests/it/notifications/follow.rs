@@ -3,7 +3,7 @@
 use super::*;
 
 /// Sends a message by REST. Returns its id.
-async fn said(host: &Host, user: &str, room: &str, body: Value) -> String {
+async fn send(host: &Host, user: &str, room: &str, body: Value) -> String {
     let path = format!("/api/v1/conversations/{room}/messages");
     let answer = host.rest(user).post(&path, body).await.expect(201);
     answer["message"]["id"].as_str().expect("an id").to_owned()
@@ -37,7 +37,7 @@ async fn a_deleted_message_retracts_its_notifications_on_every_device() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo", "cy"]).await;
         let (mut phone, mut desk) = (host.client("bo").await, host.client("bo").await);
-        let secret = said(host, "ana", &room, json!({"content": "the secret", "mentions": ["cy"]})).await;
+        let secret = send(host, "ana", &room, json!({"content": "the secret", "mentions": ["cy"]})).await;
         send_by_rest(host, "ana", &room, json!({"content": "something else"})).await;
         let mut id = String::new();
         for device in [&mut phone, &mut desk] {
@@ -75,14 +75,14 @@ async fn an_edit_replaces_the_text_of_notifications() {
     Host::test(Options::default(), async |host| {
         let room = host.group("lobby", &["ana", "bo", "cy"]).await;
         let mut bo = host.client("bo").await;
-        let id = said(host, "ana", &room, json!({"content": "meet at the old place"})).await;
+        let id = send(host, "ana", &room, json!({"content": "meet at the old place"})).await;
         let before = bo.expect("notification.new").await["notification"].clone();
         assert_eq!(unread(host, "bo").await, 1);
         host.rest("ana").put(&message(&room, &id), json!({"content": "meet at noon"})).await.expect(200);
-        let told = bo.expect("notification.updated").await;
-        assert_eq!((&told["notification"]["body"], &told["unread"]), (&json!("meet at noon"), &json!(1)));
+        let push = bo.expect("notification.updated").await;
+        assert_eq!((&push["notification"]["body"], &push["unread"]), (&json!("meet at noon"), &json!(1)));
         for same in ["id", "type", "title", "data", "created_at", "read_at"] {
-            assert_eq!(told["notification"][same], before[same], "{same}");
+            assert_eq!(push["notification"][same], before[same], "{same}");
         }
         for user in ["bo", "cy"] {
             nobody_reads(host, user, "old place").await;
@@ -92,9 +92,9 @@ async fn an_edit_replaces_the_text_of_notifications() {
         let path = format!("/api/v1/notifications/{}/read", before["id"].as_str().unwrap());
         host.rest("bo").put(&path, json!({})).await.expect(200);
         host.rest("ana").put(&message(&room, &id), json!({"content": "meet at one"})).await.expect(200);
-        let told = bo.expect("notification.updated").await;
-        assert!(told["notification"]["read_at"].is_string(), "{told}");
-        assert_eq!(told["unread"], 0);
+        let push = bo.expect("notification.updated").await;
+        assert!(push["notification"]["read_at"].is_string(), "{push}");
+        assert_eq!(push["unread"], 0);
     })
     .await;
 }
@@ -134,8 +134,8 @@ async fn a_user_who_leaves_a_conversation_loses_its_notifications() {
 async fn a_repeated_event_restores_no_deleted_text() {
     Host::test(Options::default().without_rate_limits(), async |host| {
         let room = host.group("lobby", &["ana", "bo", "cy"]).await;
-        let gone = said(host, "ana", &room, json!({"content": "gone words", "mentions": ["cy"]})).await;
-        let edited = said(host, "ana", &room, json!({"content": "first words"})).await;
+        let gone = send(host, "ana", &room, json!({"content": "gone words", "mentions": ["cy"]})).await;
+        let edited = send(host, "ana", &room, json!({"content": "first words"})).await;
         host.rest("ana").put(&message(&room, &edited), json!({"content": "second words"})).await.expect(200);
         host.rest("ana").delete(&message(&room, &gone)).await.expect(204);
         host.rest("cy").delete(&format!("/api/v1/conversations/{room}")).await.expect(204);
@@ -173,7 +173,7 @@ async fn a_deletion_in_a_large_conversation_reaches_everyone() {
              select '{room}', 'user-' || n, 'member' from generate_series(1, 700) as n"
         );
         host.database.connect().await.run(&fill).await;
-        let id = said(host, "ana", &room, json!({"content": "to all of you"})).await;
+        let id = send(host, "ana", &room, json!({"content": "to all of you"})).await;
         host.outbox_read().await;
         let count = async |condition: &str| -> i64 {
             let query = format!("select count(*) from app.notifications where {condition}");
@@ -205,13 +205,13 @@ async fn reading_a_conversation_marks_its_notifications_as_read() {
         let read = json!({"conversation_id": room, "up_to_seq": 3});
         phone.request("read", read).await.expect("read.ok");
         for device in [&mut phone, &mut desk] {
-            let told = device.expect("notification.read").await;
+            let push = device.expect("notification.read").await;
             assert_eq!(
-                (&told["conversation_id"], &told["up_to_seq"], &told["unread"]),
+                (&push["conversation_id"], &push["up_to_seq"], &push["unread"]),
                 (&json!(room), &json!(3), &json!(2)),
-                "{told}"
+                "{push}"
             );
-            assert!(told["read_at"].is_string(), "{told}");
+            assert!(push["read_at"].is_string(), "{push}");
         }
         assert_eq!(unread(host, "bo").await, 2);
         let page = host.notifications("bo", "?unread=true").await;
@@ -223,8 +223,8 @@ async fn reading_a_conversation_marks_its_notifications_as_read() {
         host.rest("bo").post(&path, json!({"up_to_seq": 4})).await.expect(200);
         assert_eq!(desk.expect("notification.read").await["unread"], 1);
         send_by_rest(host, "bo", &other, json!({"content": "I am here"})).await;
-        let told = desk.expect("notification.read").await;
-        assert_eq!((&told["conversation_id"], &told["unread"]), (&json!(other), &json!(0)));
+        let push = desk.expect("notification.read").await;
+        assert_eq!((&push["conversation_id"], &push["unread"]), (&json!(other), &json!(0)));
         assert_eq!(unread(host, "bo").await, 0);
         // They are read, not deleted; and the next message is unread again.
         assert_eq!(host.notified("bo").await.len(), 4);
@@ -242,17 +242,17 @@ async fn a_mention_that_an_edit_adds_notifies_the_mentioned_user() {
         set_notifications(host, "dee", &room, "none").await;
         let mut cy = host.client("cy").await;
         cy.enter(&room).await;
-        let id = said(host, "ana", &room, json!({"content": "who comes?", "mentions": ["bo"]})).await;
+        let id = send(host, "ana", &room, json!({"content": "who comes?", "mentions": ["bo"]})).await;
         let edit = async |body: Value| {
             host.rest("ana").put(&message(&room, &id), body).await.expect(200);
         };
         edit(json!({"content": "@carla, who comes?", "mentions": ["ana", "bo", "dee", "stranger"]})).await;
-        let told = cy.expect("notification.new").await;
+        let push = cy.expect("notification.new").await;
         assert_eq!(
-            (&told["notification"]["type"], &told["notification"]["body"]),
+            (&push["notification"]["type"], &push["notification"]["body"]),
             (&json!("mention"), &json!("@carla, who comes?"))
         );
-        assert_eq!(told["notification"]["entity_id"], id);
+        assert_eq!(push["notification"]["entity_id"], id);
         // A removed mention, a repeated one, and one in another form cause no further notification.
         edit(json!({"content": "who comes?", "mentions": []})).await;
         edit(json!({"content": "who comes, @carla?", "mentions": ["bo", "cy"]})).await;

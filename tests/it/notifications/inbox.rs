@@ -24,9 +24,9 @@ async fn a_change_on_one_device_shows_on_the_other() {
         assert!(ok["notification"]["read_at"].is_string(), "{ok}");
         assert_eq!((&ok["id"], &ok["unread"]), (&json!(ids[0]), &json!(3)));
         unread(3).await;
-        let heard = desk.expect("notification.read").await;
-        assert_eq!((&heard["id"], &heard["unread"]), (&json!(ids[0]), &json!(3)), "{heard}");
-        assert_eq!(heard["notification"], ok["notification"]);
+        let push = desk.expect("notification.read").await;
+        assert_eq!((&push["id"], &push["unread"]), (&json!(ids[0]), &json!(3)), "{push}");
+        assert_eq!(push["notification"], ok["notification"]);
 
         // A repeated request changes nothing, and causes no push.
         let again = phone.request("notification.read", json!({"id": ids[0]})).await.expect("notification.ok");
@@ -48,8 +48,8 @@ async fn a_change_on_one_device_shows_on_the_other() {
 
         let all = host.rest("bo").put("/api/v1/notifications/read-all", json!({})).await.expect(200);
         assert_eq!(all["updated"], 1);
-        let heard = desk.expect("notification.read").await;
-        assert_eq!((&heard["all"], &heard["unread"]), (&json!(true), &json!(0)));
+        let push = desk.expect("notification.read").await;
+        assert_eq!((&push["all"], &push["unread"]), (&json!(true), &json!(0)));
         unread(0).await;
         let nothing = host.rest("bo").put("/api/v1/notifications/read-all", json!({})).await.expect(200);
         assert_eq!(nothing["updated"], 0);
