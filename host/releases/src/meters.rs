@@ -5,9 +5,9 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::registry::{Observable, RoutingTable};
+use super::registry::RoutingTable;
 use switchboard_core::ids::Digest;
-use switchboard_runtime::releases_loaded;
+use switchboard_runtime::{Observable, releases_loaded};
 use switchboard_telemetry::SECONDS;
 use switchboard_telemetry::histogram::Counts;
 
@@ -133,9 +133,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::manifests::Declared;
     use crate::registry::{Canary, Candidate, Entry};
     use switchboard_runtime::{Caller, Ending, Kind, Trigger, Used};
+    use switchboard_testing::manifests::Declared;
 
     #[test]
     fn each_release_has_its_own_series_and_one_that_is_gone_has_none() {

@@ -19,51 +19,7 @@ use switchboard_core::limits;
 use switchboard_core::manifest::{
     EventBinding, FrameBinding, HttpBinding, Manifest, Pattern, ScheduleBinding,
 };
-use switchboard_runtime::{CallLog, LoadedRelease, ObserverSlot, ReleaseStats};
-use switchboard_telemetry::histogram::Counts;
-
-/// The part of a release that a routing table needs.
-pub trait HasManifest {
-    fn manifest(&self) -> &Manifest;
-}
-
-impl HasManifest for LoadedRelease {
-    fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-}
-
-/// A loaded release whose calls can be counted and observed.
-pub trait Observable: HasManifest {
-    fn stats(&self) -> &ReleaseStats;
-    fn observer(&self) -> &ObserverSlot;
-
-    /// The host calls of each function; empty when the release cannot be called.
-    fn host_calls(&self) -> Vec<(&'static str, Counts)> {
-        Vec::new()
-    }
-}
-
-impl Observable for LoadedRelease {
-    fn stats(&self) -> &ReleaseStats {
-        &self.stats
-    }
-
-    fn observer(&self) -> &ObserverSlot {
-        &self.observer
-    }
-
-    fn host_calls(&self) -> Vec<(&'static str, Counts)> {
-        LoadedRelease::host_calls(self).collect()
-    }
-}
-
-/// A manifest alone can be compared before its release is loaded.
-impl HasManifest for Manifest {
-    fn manifest(&self) -> &Manifest {
-        self
-    }
-}
+use switchboard_runtime::{CallLog, HasManifest, LoadedRelease};
 
 /// The pointer to the routing table, shared by everything that calls handlers.
 pub struct Registry<R = LoadedRelease> {

@@ -10,21 +10,19 @@
 //! When anything fails here (a file does not load, a node is silent, Postgres is not reachable), the releases
 //! that run keep running.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::outcome::Outcome;
-use super::registry::{Observable, Registry};
+use super::registry::Registry;
 use super::repository::{Repository, RepositoryError};
 use super::signature::Trust;
 use crate::Error;
 use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
 use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_recording::Recording;
-use switchboard_runtime::{self as runtime, LoadedRelease, ReleaseFile, Runtime};
+use switchboard_runtime::{Load, Runtime};
 
 mod candidates;
 mod deployer;
@@ -42,53 +40,6 @@ use fleet::Fleet;
 use follow::Follower;
 use guard::CanaryGuard;
 use shadows::{ShadowRunner, Shadows};
-
-/// Makes a release file ready to run. The runtime implements it.
-pub trait Load: Send + Sync + 'static {
-    type Release: Observable + Send + Sync + 'static;
-
-    /// Compiles, links, checks the grants and warms up. An error tells the caller of the deploy why the
-    /// release is refused.
-    fn load(
-        &self,
-        file: &ReleaseFile,
-        settings: BTreeMap<String, String>,
-    ) -> impl Future<Output = Result<Arc<Self::Release>, runtime::Error>> + Send;
-
-    /// Checks that are made once, at the deploy, and not again on every node.
-    fn vet(&self, release: &Arc<Self::Release>) -> impl Future<Output = Result<(), runtime::Error>> + Send;
-
-    /// Runs a recorded call again on another release, with the recorded answers.
-    fn replay(
-        &self,
-        release: &Arc<Self::Release>,
-        recording: &Recording,
-    ) -> impl Future<Output = Result<Recording, runtime::Error>> + Send;
-}
-
-impl Load for Arc<Runtime> {
-    type Release = LoadedRelease;
-
-    async fn load(
-        &self,
-        file: &ReleaseFile,
-        settings: BTreeMap<String, String>,
-    ) -> Result<Arc<LoadedRelease>, runtime::Error> {
-        Runtime::load(self, file, settings).await
-    }
-
-    async fn vet(&self, release: &Arc<LoadedRelease>) -> Result<(), runtime::Error> {
-        self.check_scripts(release).await
-    }
-
-    async fn replay(
-        &self,
-        release: &Arc<LoadedRelease>,
-        recording: &Recording,
-    ) -> Result<Recording, runtime::Error> {
-        Runtime::replay(self, release, recording).await
-    }
-}
 
 /// This node's part in rollouts: one field for each responsibility.
 pub struct Rollout<L: Load = Arc<Runtime>> {

@@ -1,8 +1,7 @@
 //! Helpers for the unit tests of several crates. Only dev-dependencies name this crate.
 //!
 //! A crate whose unit tests use this one is linked twice: as itself, and as a dependency of this crate. The
-//! types of the two differ, so nothing here gives such a test types of its own crate. [`manifests`] does: the
-//! unit tests of `switchboard-releases` therefore compile that file themselves.
+//! types of the two differ, so nothing here gives such a test types of its own crate.
 
 mod database;
 #[cfg(feature = "guests")]

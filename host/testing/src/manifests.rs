@@ -10,9 +10,9 @@ use wasm_encoder::{Component, CustomSection};
 
 use switchboard_core::manifest::{self, Manifest};
 use switchboard_recording::{Outcome, Recording};
-use switchboard_releases::Load;
-use switchboard_releases::registry::{HasManifest, Observable};
-use switchboard_runtime::{self as runtime, ObserverSlot, ReleaseFile, ReleaseStats};
+use switchboard_runtime::{
+    self as runtime, HasManifest, Load, Observable, ObserverSlot, ReleaseFile, ReleaseStats,
+};
 
 /// Loads a manifest. A node refuses a manifest with the description `not on NAME`. With `meets on NAME`, the
 /// node waits until another node does the same.

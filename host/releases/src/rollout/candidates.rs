@@ -4,11 +4,10 @@
 use bytes::Bytes;
 
 use super::super::outcome::Outcome;
-use super::super::registry::HasManifest;
 use super::super::repository::{Action, Change, HandlerState, Running, TrafficShare};
-use super::Load;
 use super::deployer::{Deployer, Origin, parsed};
 use crate::Error;
+use switchboard_runtime::{HasManifest, Load};
 
 /// How a release is deployed beside the running one, with its percentage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,18 +8,17 @@ use tokio::time::{Instant, interval};
 use tracing::warn;
 
 use super::super::outcome::{NodeOutcome, Outcome};
-use super::super::registry::{Conflict, Entry, HasManifest, RoutingTable, covers};
+use super::super::registry::{Conflict, Entry, RoutingTable, covers};
 use super::super::repository::{
     Action, Change, FOUND_BY, HandlerState, Retired, Running, SwitchResult, Verdict,
 };
-use super::Load;
 use super::fleet::Fleet;
 use super::follow::Follower;
 use crate::Error;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::manifest::Manifest;
-use switchboard_runtime::ReleaseFile;
+use switchboard_runtime::{HasManifest, Load, ReleaseFile};
 
 pub struct Deployer<L: Load> {
     pub(super) fleet: Arc<Fleet<L>>,

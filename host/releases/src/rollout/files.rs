@@ -17,13 +17,13 @@ use tracing::{error, info, warn};
 use super::super::outcome::Outcome;
 use super::super::repository::{FOUND_BY, SkipReason};
 use super::super::signature::Signature;
-use super::Load;
 use super::deployer::{Deployer, Origin, parsed};
 use crate::Error;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_core::{Blame, Blamed};
+use switchboard_runtime::Load;
 
 /// The files that should run and do not.
 #[derive(Default)]

@@ -10,12 +10,11 @@ use super::super::meters;
 use super::super::registry::Registry;
 use super::super::repository::{Repository, RepositoryError, Running};
 use super::super::signature::Trust;
-use super::Load;
 use crate::Error;
 use switchboard_core::config::Config;
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
-use switchboard_runtime::{self as runtime, ReleaseFile};
+use switchboard_runtime::{self as runtime, Load, ReleaseFile};
 
 pub(super) struct Fleet<L: Load> {
     pub(crate) node: NodeId,

@@ -12,15 +12,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::super::first::FirstFailureObserver;
-use super::super::registry::{Canary, Candidate, Entry, Observable, RoutingTable};
+use super::super::registry::{Canary, Candidate, Entry, RoutingTable};
 use super::super::repository::{Heartbeat, Report, RepositoryError, Running, TrafficShare};
-use super::Load;
 use super::fleet::Fleet;
 use super::shadows::Shadows;
 use crate::Error;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_runtime::{Load, Observable};
 
 /// The state that is kept between two passes.
 #[derive(Default)]

@@ -11,14 +11,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::super::judge::{self, Cause};
-use super::super::registry::{Canary, Entry, HasManifest};
+use super::super::registry::{Canary, Entry};
 use super::super::repository::{GUARDED_BY, Verdict};
-use super::Load;
 use super::deployer::{Deployer, Origin};
 use super::follow::Follower;
 use crate::Error;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_runtime::{HasManifest, Load};
 
 /// The state of one canary, for one generation.
 struct CanaryState {

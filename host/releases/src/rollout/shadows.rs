@@ -9,11 +9,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
 use super::super::shadow::{ShadowCall, ShadowCounts, ShadowSampler, difference};
-use super::Load;
 use super::fleet::Fleet;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_runtime::Load;
 
 pub(super) struct Shadows<R> {
     worker: mpsc::Sender<ShadowCall<R>>,

@@ -8,12 +8,13 @@ use tokio::task::JoinHandle;
 use ed25519_dalek::SigningKey;
 
 use super::*;
-use crate::manifests::{Manifests, SEND, file};
 use crate::outcome::State;
 use crate::repository::{Action, Change, Heartbeat, SwitchResult};
 use crate::signature::{self, Signature};
 use switchboard_core::ids::Digest;
 use switchboard_core::shutdown::Shutdown;
+use switchboard_runtime::ReleaseFile;
+use switchboard_testing::manifests::{Manifests, SEND, file};
 use switchboard_testing::with_database;
 
 pub(super) struct Node {

@@ -20,7 +20,8 @@ use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::repository::RepositoryError;
 use switchboard_releases::signature::Signature;
-use switchboard_releases::{Deployment, Error, Load, Origin, Outcome};
+use switchboard_releases::{Deployment, Error, Origin, Outcome};
+use switchboard_runtime::Load;
 
 /// The header with the signatures of the uploaded release, separated by commas, each in the form of a line in
 /// a `.sig` file.

@@ -9,7 +9,7 @@ use switchboard_contract::types::Problem;
 use switchboard_postgres as postgres;
 use switchboard_protocol::wire::http::Answer;
 use switchboard_protocol::wire::problem::Code;
-use switchboard_releases::Load;
+use switchboard_runtime::Load;
 
 impl<L: Load> Admin<L> {
     pub(super) async fn consumers(&self, request: &AdminRequest) -> Result<Answer, Problem> {

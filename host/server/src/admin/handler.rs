@@ -6,7 +6,7 @@ use super::{Admin, AdminRequest};
 use crate::calls::HttpIn;
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_protocol::wire::http::{self, Answer};
-use switchboard_releases::Load;
+use switchboard_runtime::Load;
 
 impl<L: Load> Admin<L> {
     pub(super) async fn ask_handler(&self, request: AdminRequest) -> Result<Answer, Problem> {

@@ -45,8 +45,8 @@ use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_redis::Redis;
-use switchboard_releases::{Load, Rollout};
-use switchboard_runtime::Runtime;
+use switchboard_releases::Rollout;
+use switchboard_runtime::{Load, Runtime};
 use switchboard_telemetry::Metrics;
 
 pub use api::SIGNATURE;

@@ -21,8 +21,8 @@ use switchboard_postgres as postgres;
 use switchboard_postgres::operators::Begun;
 use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
-use switchboard_releases::Load;
 use switchboard_releases::repository::{FOUND_BY, GUARDED_BY};
+use switchboard_runtime::Load;
 
 /// A prefix by which a token is recognised, for instance in a file where it should not be.
 const PREFIX: &str = "sbadm_";

@@ -12,7 +12,7 @@ use switchboard_core::limits;
 use switchboard_core::timestamp;
 use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
-use switchboard_releases::Load;
+use switchboard_runtime::Load;
 
 impl<L: Load> Admin<L> {
     /// Answers when this node applies the revocation. The other nodes follow within a second.

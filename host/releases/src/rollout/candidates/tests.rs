@@ -6,13 +6,13 @@ use serde_json::json;
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::super::registry::{Entry, Observable};
+use super::super::super::registry::Entry;
 use super::super::tests::Node;
 use super::*;
-use crate::manifests::{Declared, SEND, file};
 use switchboard_core::ids::Digest;
 use switchboard_recording::{Exchange, Outcome as Ended, Recording};
-use switchboard_runtime::{Caller, Ending, Kind, Trigger, Used};
+use switchboard_runtime::{Caller, Ending, Kind, Observable, Trigger, Used};
+use switchboard_testing::manifests::{Declared, SEND, file};
 use switchboard_testing::with_database;
 
 async fn three(pool: &PgPool) -> [Node; 3] {

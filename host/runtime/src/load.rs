@@ -1,0 +1,96 @@
+//! The runtime as releases use it: it makes a release file ready to run, and replays recorded calls. These
+//! are traits, so that the tests of releases need no WebAssembly (`switchboard-testing` implements them).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Error, LoadedRelease, ObserverSlot, ReleaseFile, ReleaseStats, Runtime};
+use switchboard_core::manifest::Manifest;
+use switchboard_recording::Recording;
+use switchboard_telemetry::histogram::Counts;
+
+/// Makes a release file ready to run. The runtime implements it.
+pub trait Load: Send + Sync + 'static {
+    type Release: Observable + Send + Sync + 'static;
+
+    /// Compiles, links, checks the grants and warms up. An error tells the caller of the deploy why the
+    /// release is refused.
+    fn load(
+        &self,
+        file: &ReleaseFile,
+        settings: BTreeMap<String, String>,
+    ) -> impl Future<Output = Result<Arc<Self::Release>, Error>> + Send;
+
+    /// Checks that are made once, at the deploy, and not again on every node.
+    fn vet(&self, release: &Arc<Self::Release>) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Runs a recorded call again on another release, with the recorded answers.
+    fn replay(
+        &self,
+        release: &Arc<Self::Release>,
+        recording: &Recording,
+    ) -> impl Future<Output = Result<Recording, Error>> + Send;
+}
+
+/// The part of a release that a routing table needs.
+pub trait HasManifest {
+    fn manifest(&self) -> &Manifest;
+}
+
+/// A loaded release whose calls can be counted and observed.
+pub trait Observable: HasManifest {
+    fn stats(&self) -> &ReleaseStats;
+    fn observer(&self) -> &ObserverSlot;
+
+    /// The host calls of each function; empty when the release cannot be called.
+    fn host_calls(&self) -> Vec<(&'static str, Counts)> {
+        Vec::new()
+    }
+}
+
+impl Load for Arc<Runtime> {
+    type Release = LoadedRelease;
+
+    async fn load(
+        &self,
+        file: &ReleaseFile,
+        settings: BTreeMap<String, String>,
+    ) -> Result<Arc<LoadedRelease>, Error> {
+        Runtime::load(self, file, settings).await
+    }
+
+    async fn vet(&self, release: &Arc<LoadedRelease>) -> Result<(), Error> {
+        self.check_scripts(release).await
+    }
+
+    async fn replay(&self, release: &Arc<LoadedRelease>, recording: &Recording) -> Result<Recording, Error> {
+        Runtime::replay(self, release, recording).await
+    }
+}
+
+impl HasManifest for LoadedRelease {
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+}
+
+/// A manifest alone can be compared before its release is loaded.
+impl HasManifest for Manifest {
+    fn manifest(&self) -> &Manifest {
+        self
+    }
+}
+
+impl Observable for LoadedRelease {
+    fn stats(&self) -> &ReleaseStats {
+        &self.stats
+    }
+
+    fn observer(&self) -> &ObserverSlot {
+        &self.observer
+    }
+
+    fn host_calls(&self) -> Vec<(&'static str, Counts)> {
+        LoadedRelease::host_calls(self).collect()
+    }
+}
