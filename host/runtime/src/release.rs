@@ -122,12 +122,6 @@ impl LoadedRelease {
     pub fn settings(&self) -> &BTreeMap<String, String> {
         &self.terms.settings
     }
-
-    /// Calls that are inside it now.
-    #[cfg(test)]
-    pub fn calls_in_flight(&self) -> usize {
-        self.manifest.limits.concurrency as usize - self.slots.available_permits()
-    }
 }
 
 /// Returns the number of loaded releases in this process, including those that only running calls still hold.
