@@ -8,8 +8,6 @@
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
-#[cfg(test)]
-use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use redis::Value;
 use tokio::sync::watch;
@@ -35,17 +33,10 @@ pub struct Keyspace(Arc<Inner>);
 struct Inner {
     /// The prefix of channels, and the beginning of every key. None: keys are used without a prefix.
     namespace: Option<String>,
-    fleet_generation: FleetGeneration,
+    /// Where the generation of the whole fleet is stored. `None`: it is always 0.
+    generations: Option<Arc<dyn Generations>>,
     /// The keys of the generation that this node uses.
     names: watch::Sender<Arc<Names>>,
-}
-
-/// Where the generation of the whole fleet is stored.
-enum FleetGeneration {
-    Nowhere,
-    Fleet(Arc<dyn Generations>),
-    #[cfg(test)]
-    Memory(Arc<AtomicI64>),
 }
 
 /// The names of keys in one generation: they begin with its prefix.
@@ -58,29 +49,17 @@ pub(super) struct Names {
 impl Keyspace {
     /// The keyspace of the fleet of this name. `generation` is the fleet's generation when it was read.
     pub fn of(fleet: &str, generation: i64, generations: impl Generations + 'static) -> Self {
-        Self::new(namespace(fleet), generation, FleetGeneration::Fleet(Arc::new(generations)))
+        let namespace = namespace(fleet);
+        let names = watch::Sender::new(Arc::new(Names::of(&namespace, generation)));
+        Self(Arc::new(Inner { namespace: Some(namespace), generations: Some(Arc::new(generations)), names }))
     }
 
     /// A keyspace without a prefix, for a Redis that belongs to one user. Nothing protects against a server
     /// that lost its data.
     pub fn bare() -> Self {
         let names = Names { generation: 0, prefix: String::new() };
-        Self(Arc::new(Inner {
-            namespace: None,
-            fleet_generation: FleetGeneration::Nowhere,
-            names: watch::Sender::new(Arc::new(names)),
-        }))
-    }
-
-    #[cfg(test)]
-    pub(super) fn in_memory(name: &str, generation: Arc<AtomicI64>) -> Self {
-        let now = generation.load(SeqCst);
-        Self::new(format!("sb:{name}"), now, FleetGeneration::Memory(generation))
-    }
-
-    fn new(namespace: String, generation: i64, fleet_generation: FleetGeneration) -> Self {
-        let names = watch::Sender::new(Arc::new(Names::of(&namespace, generation)));
-        Self(Arc::new(Inner { namespace: Some(namespace), fleet_generation, names }))
+        let names = watch::Sender::new(Arc::new(names));
+        Self(Arc::new(Inner { namespace: None, generations: None, names }))
     }
 
     /// The beginning of every key and channel of the fleet.
@@ -112,25 +91,18 @@ impl Keyspace {
 
     /// Reads the generation of the fleet. The error says why it is not known.
     pub(super) async fn read_generation(&self) -> Result<i64, crate::Error> {
-        match &self.0.fleet_generation {
-            FleetGeneration::Nowhere => Ok(0),
-            FleetGeneration::Fleet(generations) => generations.read().await,
-            #[cfg(test)]
-            FleetGeneration::Memory(generation) => Ok(generation.load(SeqCst)),
+        match &self.0.generations {
+            Some(generations) => generations.read().await,
+            None => Ok(0),
         }
     }
 
     /// Raises the generation above `known`, unless another node has raised it since `expected` was read.
     /// Returns the current generation.
     pub(super) async fn raise(&self, expected: i64, known: i64) -> Result<i64, crate::Error> {
-        match &self.0.fleet_generation {
-            FleetGeneration::Nowhere => Ok(0),
-            FleetGeneration::Fleet(generations) => generations.raise(expected, known).await,
-            #[cfg(test)]
-            FleetGeneration::Memory(generation) => {
-                let raised = generation.compare_exchange(expected, expected.max(known) + 1, SeqCst, SeqCst);
-                Ok(raised.map_or_else(|now| now, |before| before.max(known) + 1))
-            }
+        match &self.0.generations {
+            Some(generations) => generations.raise(expected, known).await,
+            None => Ok(0),
         }
     }
 }

@@ -6,6 +6,7 @@ mod servers;
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,11 +14,35 @@ use tempfile::TempDir;
 
 use redis::Client;
 
+use super::keyspace::{GenerationFuture, Generations};
 use super::pubsub::{Away, Event};
 use super::*;
 
 fn config(url: String) -> Config {
     Config { redis_url: Some(url), ..Config::default() }
+}
+
+/// The generation of a fleet, which its nodes in this process share.
+struct InMemory(Arc<AtomicI64>);
+
+impl InMemory {
+    fn keyspace(self, fleet: &str) -> Keyspace {
+        let now = self.0.load(SeqCst);
+        Keyspace::of(fleet, now, self)
+    }
+}
+
+impl Generations for InMemory {
+    fn read(&self) -> GenerationFuture<'_> {
+        Box::pin(async { Ok(self.0.load(SeqCst)) })
+    }
+
+    fn raise(&self, expected: i64, known: i64) -> GenerationFuture<'_> {
+        Box::pin(async move {
+            let next = expected.max(known) + 1;
+            Ok(self.0.compare_exchange(expected, next, SeqCst, SeqCst).map_or_else(|now| now, |_| next))
+        })
+    }
 }
 
 async fn shared() -> Redis {

@@ -1,7 +1,5 @@
 //! Fleets that share a Redis, and a Redis that lost its data: keys of a fleet and of a generation.
 
-use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
-
 use super::*;
 
 /// The nodes of a fleet share the generation that Postgres stores.
@@ -18,7 +16,7 @@ impl Fleet {
 
     /// The keys of one node.
     fn keyspace(&self) -> Keyspace {
-        Keyspace::in_memory(self.name, self.generation.clone())
+        InMemory(self.generation.clone()).keyspace(self.name)
     }
 
     /// Raises the generation, as an operator does by SQL (docs/operations.md). This node uses it at once, and

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicI64;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -11,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 
 fn fleet() -> Keyspace {
-    Keyspace::in_memory("f", Arc::new(AtomicI64::new(1)))
+    InMemory(Arc::new(AtomicI64::new(1))).keyspace("f")
 }
 
 /// A TCP proxy with one address. New connections go to the present server, and open connections stay.
