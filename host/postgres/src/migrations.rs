@@ -64,8 +64,8 @@ impl Migrations {
         Self(OF_THE_HOST.iter().map(script).collect())
     }
 
-    /// The host's own, then the files `VERSION_DESCRIPTION.sql` of this directory. An empty directory is an
-    /// application without migrations.
+    /// The host's own, then the files of this directory, whose names are a version, `_`, a description and
+    /// `.sql`. An empty directory is an application without migrations.
     ///
     /// # Errors
     /// When the directory or a file cannot be read, or a file has no version of its own from 2000 on.

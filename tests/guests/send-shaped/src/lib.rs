@@ -1,5 +1,5 @@
 //! A send without its waits: JSON in, three host calls that are answered at once, JSON out. It does not
-//! misbehave; it is measured beside its rules in plain Rust (`host/runtime/examples/call_overhead.rs`).
+//! misbehave; it is measured beside its rules in plain Rust (`host/runtime/benches/call_overhead.rs`).
 
 mod rules;
 
