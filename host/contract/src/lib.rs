@@ -1,5 +1,5 @@
-//! The WIT package as Rust types, mostly generated. The host side of each import is in `interfaces`; the
-//! callers of each export are in `runtime`.
+//! The WIT package as Rust types, mostly generated. The host side of each import is in `runtime::interfaces`;
+//! the callers of each export are in `runtime::export`.
 //!
 //! There is one `bindgen!` for each world. All share the types of `platform`, so that a `Principal` is one
 //! type everywhere.

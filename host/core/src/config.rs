@@ -1,5 +1,5 @@
-//! The settings of a node: defaults, overridden by `switchboard.toml`, by `SWITCHBOARD_…`, by flags. This is
-//! the only place that reads the environment; an empty variable counts as unset. Secrets have no default;
+//! The settings of a node: defaults, overridden by `switchboard.toml`, by `SWITCHBOARD_…`, by flags. In a
+//! node, only this module reads the environment; an empty variable counts as unset. Secrets have no default;
 //! code that needs a missing one reports it.
 
 mod environment;

@@ -6,7 +6,7 @@
 //! subscriber. A push with a position is never delivered twice, out of order or silently lost: a room that
 //! misses pushes asks `connection.missed`, through the mailbox of gaps.
 //!
-//! This module does not read the content of frames, and it does not call handlers.
+//! This crate does not read the content of frames, and it does not call handlers.
 
 mod bus;
 mod envelope;
