@@ -1,5 +1,6 @@
 //! Measures a delivery in the local part of the hub, without sockets. It prints and asserts nothing;
-//! `scripts/bench` measures the whole way. It is a test because a bench cannot use private types.
+//! `scripts/bench` measures the whole way. It is a test because a bench sees only public types: the local
+//! part, the rooms and the envelope would have to be public for it alone.
 //!
 //! `cargo test --release -p switchboard-fanout --lib local::tests::cost -- --ignored --nocapture`
 
