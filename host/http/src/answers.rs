@@ -8,9 +8,9 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderV
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::wire::problem::Code;
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::RequestId;
+use switchboard_protocol::wire::problem::{self, Code};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -49,7 +49,7 @@ pub fn json(status: u16, body: &impl Serialize, request_id: &str) -> Answer {
 
 /// An `application/problem+json` answer (RFC 9457), with `Retry-After` if the request can be repeated.
 pub fn problem(problem: &Problem, request_id: &str) -> Answer {
-    let body = super::problem::document(problem, request_id).to_string();
+    let body = problem::document(problem, request_id).to_string();
     let mut answer = answer(problem.status, PROBLEM_JSON, body, request_id);
     // 429 and 503 always have the header; one second is the shortest wait that it can express.
     let wait_ms = problem.retry_after_ms.or(matches!(problem.status, 429 | 503).then_some(1000));

@@ -1,5 +1,6 @@
 //! HTTP in both directions: what all listeners share, and fetching a document.
 
+pub mod answers;
 mod error;
 pub mod fetch;
 pub mod http_server;

@@ -11,9 +11,9 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
+use crate::answers::REQUEST_ID;
 use switchboard_core::ids::RequestId;
 use switchboard_core::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
-use switchboard_protocol::wire::http::REQUEST_ID;
 use switchboard_protocol::wire::problem::{self, Code};
 
 /// Longer than any answer that hyper writes by itself.

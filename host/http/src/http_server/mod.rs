@@ -30,6 +30,7 @@ pub use error_body::ErrorBodyStream;
 pub use slots::{Slot, Slots};
 pub use stream::{Stalled, Stream, Transport};
 
+use crate::answers::{self, Answer};
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::RequestId;
 use switchboard_core::limits::{
@@ -37,7 +38,6 @@ use switchboard_core::limits::{
     UNSENT_BYTES_MAX,
 };
 use switchboard_core::shutdown::ShutdownGuard;
-use switchboard_protocol::wire::http::{self as wire, Answer};
 use switchboard_protocol::wire::problem::Code;
 
 /// Opens a listener. Its backlog holds the clients that reconnect at the same time after another node has
@@ -103,7 +103,7 @@ pub async fn serve_connection<A, F>(
         // Checked and answered only after the client has read the previous answer: a client that pipelines
         // without reading costs one answer.
         let checked = head::check(&request);
-        let id = wire::request_id(request.headers());
+        let id = answers::request_id(request.headers());
         let answering = checked.is_ok().then(|| answer(request, id.clone()));
         async move {
             slot.until_written().await;
@@ -111,17 +111,17 @@ pub async fn serve_connection<A, F>(
             let answer = match (answering, checked) {
                 (Some(answering), _) => answering.await,
                 (None, Err(problem)) => {
-                    let mut answer = wire::problem(&problem, &id);
+                    let mut answer = answers::problem(&problem, &id);
                     // The client's next bytes may be part of another client's request.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     answer
                 }
-                (None, Ok(())) => wire::problem(&busy(), &id),
+                (None, Ok(())) => answers::problem(&busy(), &id),
             };
             if slot.answered(body_bytes(&answer)) {
                 return Ok::<_, Infallible>(answer);
             }
-            let refusal = wire::problem(&busy(), &id);
+            let refusal = answers::problem(&busy(), &id);
             slot.answered(body_bytes(&refusal));
             Ok(refusal)
         }

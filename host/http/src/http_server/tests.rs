@@ -40,12 +40,12 @@ impl Server {
                     async move {
                         asked.fetch_add(1, Ordering::SeqCst);
                         match request.uri().path() {
-                            "/large" => wire::answer(200, "text/plain", large, "r"),
+                            "/large" => answers::answer(200, "text/plain", large, "r"),
                             "/hold" => {
                                 gate.acquire().await.unwrap().forget();
-                                wire::answer(200, "text/plain", "held", "r")
+                                answers::answer(200, "text/plain", "held", "r")
                             }
-                            _ => wire::answer(200, "text/plain", "small", "r"),
+                            _ => answers::answer(200, "text/plain", "small", "r"),
                         }
                     }
                 };

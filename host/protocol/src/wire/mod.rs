@@ -2,7 +2,6 @@
 
 pub mod close;
 pub mod frames;
-pub mod http;
 pub mod percent;
 pub mod problem;
 pub mod websocket;

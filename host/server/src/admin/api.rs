@@ -14,9 +14,9 @@ use switchboard_contract::types::Problem;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::manifest::Pattern;
+use switchboard_http::answers::{self, Answer};
 use switchboard_postgres as postgres;
 use switchboard_protocol::wire::close::Close;
-use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::repository::RepositoryError;
 use switchboard_releases::signature::Signature;
@@ -88,7 +88,7 @@ impl<L: Load> Admin<L> {
                 let generation = generation.parse().map_err(|_| none())?;
                 let recording =
                     repository.recording(generation).await.map_err(unavailable)?.ok_or_else(none)?;
-                Ok(http::answer(200, "text/plain; charset=utf-8", recording, &request.id))
+                Ok(answers::answer(200, "text/plain; charset=utf-8", recording, &request.id))
             }
             Endpoint::Consumers => self.consumers(&request).await,
             Endpoint::Events => self.failed_events(&request).await,
@@ -109,7 +109,7 @@ impl<L: Load> Admin<L> {
         let digest = self.rollout.deployer.find(None, hex).await.map_err(refused)?;
         let file = self.rollout.repository().file(digest).await.map_err(unavailable)?;
         let file = file.ok_or_else(|| Code::NotFound.problem("no such release"))?;
-        Ok(http::answer(200, "application/wasm", file, &request.id))
+        Ok(answers::answer(200, "application/wasm", file, &request.id))
     }
 
     async fn deploy(&self, request: AdminRequest) -> Result<Answer, Problem> {
@@ -123,7 +123,7 @@ impl<L: Load> Admin<L> {
             return Err(Code::Unavailable.problem(several).retry_after(limits::RETRY_AFTER));
         };
         let signatures = signatures_in(&request.headers)?;
-        let upload = http::read_body(&request.headers, request.body, limits::RELEASE_BYTES_MAX);
+        let upload = answers::read_body(&request.headers, request.body, limits::RELEASE_BYTES_MAX);
         let file = timeout(limits::UPLOAD_WAIT, upload)
             .await
             .unwrap_or_else(|_| Err(Code::Malformed.problem("the file did not arrive in time")))?;
@@ -149,7 +149,7 @@ impl<L: Load> Admin<L> {
         };
         let outcome = outcome.map_err(refused)?;
         detail.set(format!("{} {}{how}", outcome.name, digest.short()));
-        Ok(http::json(200, &outcome, &request.id))
+        Ok(answers::json(200, &outcome, &request.id))
     }
 
     /// Answers after every node was notified. The number of closed connections is not counted.
@@ -163,7 +163,7 @@ impl<L: Load> Admin<L> {
             let detail = "closed on this node, but the other nodes could not be notified: try again";
             Code::Unavailable.problem(detail).retry_after(limits::RETRY_AFTER)
         })?;
-        Ok(http::json(202, &json!({ "told": true }), &id))
+        Ok(answers::json(202, &json!({ "told": true }), &id))
     }
 
     /// `{"keys": ["page:*"]}`: deletes these keys in Redis, so that they are read from Postgres again.
@@ -189,13 +189,13 @@ impl<L: Load> Admin<L> {
                 .problem("Redis did not delete the keys: try again")
                 .retry_after(limits::RETRY_AFTER)
         })?;
-        Ok(http::json(200, &json!({ "forgotten": forgotten }), &id))
+        Ok(answers::json(200, &json!({ "forgotten": forgotten }), &id))
     }
 }
 
 impl AdminRequest {
     pub(super) fn json(&self, document: &Value) -> Answer {
-        http::json(200, document, &self.id)
+        answers::json(200, document, &self.id)
     }
 
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
@@ -228,7 +228,7 @@ impl AdminRequest {
         let says_json =
             |value: &str| value.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
         let kind = self.headers.get(CONTENT_TYPE).map(|value| value.to_str().is_ok_and(says_json));
-        let reading = http::read_body(&self.headers, &mut self.body, limits::BODY_BYTES_MAX);
+        let reading = answers::read_body(&self.headers, &mut self.body, limits::BODY_BYTES_MAX);
         let body = timeout(limits::UPLOAD_WAIT, reading)
             .await
             .unwrap_or_else(|_| Err(Code::Malformed.problem("the body did not arrive in time")))?;
@@ -251,7 +251,7 @@ async fn change(
     let note = note.as_deref().map(parse_note).transpose()?;
     let outcome = act(release.as_deref(), Origin::new(&by, note.as_deref())).await.map_err(refused)?;
     detail.set(outcome.digest.short());
-    Ok(http::json(200, &outcome, &id))
+    Ok(answers::json(200, &outcome, &id))
 }
 
 /// `?canary=10` or `?shadow=10`, in percent. Without both, the release is deployed for everybody.

@@ -5,7 +5,7 @@ use hyper::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 
-use switchboard_protocol::wire::http::{self, Answer};
+use switchboard_http::answers::{self, Answer};
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -23,7 +23,7 @@ pub(super) fn answer(part: Part, request_id: &str) -> Answer {
         Part::Script => ("text/javascript; charset=utf-8", include_str!("console/console.js")),
         Part::Style => ("text/css; charset=utf-8", include_str!("console/console.css")),
     };
-    let mut answer = http::answer(200, kind, text, request_id);
+    let mut answer = answers::answer(200, kind, text, request_id);
     let headers: [(HeaderName, &str); 4] = [
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::{Admin, AdminRequest};
 use switchboard_contract::types::Problem;
+use switchboard_http::answers::Answer;
 use switchboard_postgres as postgres;
-use switchboard_protocol::wire::http::Answer;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_runtime::Load;
 

@@ -5,7 +5,7 @@
 use super::{Admin, AdminRequest};
 use crate::calls::HttpIn;
 use switchboard_contract::types::{Principal, Problem};
-use switchboard_protocol::wire::http::{self, Answer};
+use switchboard_http::answers::{self, Answer};
 use switchboard_runtime::Load;
 
 impl<L: Load> Admin<L> {
@@ -13,7 +13,7 @@ impl<L: Load> Admin<L> {
         let id = request.id.clone();
         let response = self.calls.operator(request.for_handler().await?).await?;
         // The runtime has checked status and size.
-        Ok(http::answer(response.status, "application/json", response.body, &id))
+        Ok(answers::answer(response.status, "application/json", response.body, &id))
     }
 }
 

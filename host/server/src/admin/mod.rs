@@ -38,10 +38,10 @@ use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_core::{Blame, Blamed};
 use switchboard_fanout::Hub;
+use switchboard_http::answers::{self, Answer};
 use switchboard_http::http_server::{self, Slots, Stream, Transport};
 use switchboard_postgres::operators::Operators;
 use switchboard_postgres::outbox::Outbox;
-use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
 use switchboard_redis::Redis;
@@ -142,7 +142,7 @@ pub async fn serve<L: Load>(
 impl<L: Load> AdminListener<L> {
     async fn answer(&self, request: Request<Incoming>, id: RequestId, remote: SocketAddr) -> Answer {
         if let Err(problem) = self.hosts.check(request.headers()) {
-            return http::problem(&problem, &id);
+            return answers::problem(&problem, &id);
         }
         let is_health = matches!(request.uri().path(), "/healthz" | "/readyz");
         let _permit = match self.requests.try_acquire() {
@@ -150,7 +150,7 @@ impl<L: Load> AdminListener<L> {
             Err(_) if is_health => None,
             Err(_) => {
                 let detail = "the node already answers its maximum number of admin requests";
-                return http::problem(
+                return answers::problem(
                     &Code::Unavailable.problem(detail).retry_after(limits::RETRY_AFTER),
                     &id,
                 );
@@ -174,21 +174,23 @@ impl<L: Load> Admin<L> {
             Found::MethodNotAllowed { allow } => {
                 let detail = format!("this path does not have the method {}", parts.method);
                 let mut answer =
-                    http::problem(&Problem { status: 405, ..Code::Malformed.problem(detail) }, id);
+                    answers::problem(&Problem { status: 405, ..Code::Malformed.problem(detail) }, id);
                 answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
                 return answer;
             }
-            Found::Nothing => return http::problem(&Code::NotFound.problem("this path does not exist"), id),
+            Found::Nothing => {
+                return answers::problem(&Code::NotFound.problem("this path does not exist"), id);
+            }
         };
         match endpoint {
-            Endpoint::Healthz => return http::answer(200, "text/plain; charset=utf-8", "alive\n", id),
+            Endpoint::Healthz => return answers::answer(200, "text/plain; charset=utf-8", "alive\n", id),
             Endpoint::Console(part) => return console::answer(part, id),
             Endpoint::Readyz => {
                 let report = self.readiness.report().await;
-                return http::json(if report.ready { 200 } else { 503 }, &report, id);
+                return answers::json(if report.ready { 200 } else { 503 }, &report, id);
             }
             Endpoint::Metrics => {
-                return http::answer(
+                return answers::answer(
                     200,
                     "text/plain; version=0.0.4; charset=utf-8",
                     self.metrics.render() + &self.rollout.meters(),
@@ -229,7 +231,7 @@ impl<L: Load> Admin<L> {
             Err(problem) => Err(problem),
         };
         outcome.unwrap_or_else(|problem| {
-            let mut answer = http::problem(&problem, id);
+            let mut answer = answers::problem(&problem, id);
             if problem.status == 401 {
                 answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }

@@ -17,9 +17,9 @@ use super::{Admin, AdminRequest};
 use switchboard_contract::types::Problem;
 use switchboard_core::ids::{Digest, RequestId};
 use switchboard_core::limits;
+use switchboard_http::answers::{self, Answer};
 use switchboard_postgres as postgres;
 use switchboard_postgres::operators::Begun;
-use switchboard_protocol::wire::http::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
 use switchboard_releases::repository::{FOUND_BY, GUARDED_BY};
 use switchboard_runtime::Load;
@@ -198,7 +198,7 @@ impl<L: Load> Admin<L> {
             return Err(Code::Conflict.problem(format!("{name} already has a token")).field("name"));
         }
         info!(request_id = %id, by, name, %role, "created an admin token");
-        Ok(http::json(201, &json!({ "name": name, "role": role.as_str(), "token": token }), &id))
+        Ok(answers::json(201, &json!({ "name": name, "role": role.as_str(), "token": token }), &id))
     }
 
     pub(super) async fn revoke_token(&self, name: &str, request: &AdminRequest) -> Result<Answer, Problem> {

@@ -10,7 +10,7 @@ use switchboard_contract::types::Problem;
 use switchboard_core::ids::UserId;
 use switchboard_core::limits;
 use switchboard_core::timestamp;
-use switchboard_protocol::wire::http::{self, Answer};
+use switchboard_http::answers::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
 use switchboard_runtime::Load;
 
@@ -35,7 +35,7 @@ impl<L: Load> Admin<L> {
                 "user_id": user_id, "before": timestamp::rfc3339(before_ms), "forgotten_at": forgotten_at,
             }),
         };
-        Ok(http::json(201, &json!({ "revocation": revoked }), &id))
+        Ok(answers::json(201, &json!({ "revocation": revoked }), &id))
     }
 }
 

@@ -166,7 +166,7 @@ impl TestAnswer {
 
     /// Returns status and code of a problem, after a check of what every problem has.
     fn problem(&self) -> (u16, String) {
-        assert_eq!(self.headers["content-type"], http::PROBLEM_JSON);
+        assert_eq!(self.headers["content-type"], answers::PROBLEM_JSON);
         let problem = self.json();
         assert_eq!(problem["request_id"], self.headers["x-request-id"].to_str().unwrap());
         assert_eq!(problem["status"], self.status);

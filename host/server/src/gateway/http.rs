@@ -27,8 +27,8 @@ use switchboard_contract::types::Problem;
 use switchboard_core::ids::RequestId;
 use switchboard_core::limits::{BODY_BYTES_MAX, BODY_WAIT, TICKET_VALID_FOR};
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_http::answers::{self, Answer, REQUEST_ID};
 use switchboard_protocol::session::Credentials;
-use switchboard_protocol::wire::http::{self as wire, Answer, REQUEST_ID};
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
 
@@ -51,7 +51,7 @@ pub(super) async fn answer(
         _ => handled(&gateway, &remote, request, &id).await,
     };
     let mut answer = outcome.unwrap_or_else(|refusal| refusal.answer(&id));
-    wire::name(&mut answer, &id);
+    answers::name(&mut answer, &id);
     gateway.origins.add_headers(origin.as_ref(), method == Method::OPTIONS, &mut answer);
     let (status, took) = (answer.status().as_u16(), began.elapsed());
     gateway.meters.answered(label(&method), status, took);
@@ -142,7 +142,7 @@ async fn body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
             .problem("a request body must not have a content encoding")
             .into());
     }
-    let bytes = timeout(BODY_WAIT, wire::read_body(&head.headers, body, BODY_BYTES_MAX))
+    let bytes = timeout(BODY_WAIT, answers::read_body(&head.headers, body, BODY_BYTES_MAX))
         .await
         .map_err(|_| Code::Malformed.problem("the body did not arrive in time"))??;
     if !bytes.is_empty() && !is_json(&head.headers) {
@@ -218,7 +218,7 @@ async fn ticket(
         .await?
         .ok_or_else(|| Code::Unauthorized.problem("this request needs a token"))?;
     let ticket = gateway.tickets.issue(&caller).await?;
-    Ok(wire::json(200, &json!({ "ticket": ticket, "expires_in": TICKET_VALID_FOR.as_secs() }), id))
+    Ok(answers::json(200, &json!({ "ticket": ticket, "expires_in": TICKET_VALID_FOR.as_secs() }), id))
 }
 
 /// Unknown methods share one label, or clients could create any number of labels.

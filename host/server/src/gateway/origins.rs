@@ -7,7 +7,7 @@ use hyper::header::{
 };
 
 use switchboard_core::limits::PREFLIGHT_VALID_FOR;
-use switchboard_protocol::wire::http::Answer;
+use switchboard_http::answers::Answer;
 
 /// The allowed origins. Empty: any origin.
 pub(super) struct Origins(Vec<String>);

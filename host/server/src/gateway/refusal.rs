@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 
 use switchboard_contract::types::Problem;
-use switchboard_protocol::wire::http::{self as wire, Answer};
+use switchboard_http::answers::{self, Answer};
 use switchboard_protocol::wire::problem::Code;
 
 /// A problem, with an additional header of the answer.
@@ -19,7 +19,7 @@ impl Refusal {
     }
 
     pub(super) fn answer(self, request_id: &str) -> Answer {
-        let mut answer = wire::problem(&self.problem, request_id);
+        let mut answer = answers::problem(&self.problem, request_id);
         if self.problem.status == 401 {
             let scheme = HeaderValue::from_static("Bearer");
             answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);

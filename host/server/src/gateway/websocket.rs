@@ -29,8 +29,8 @@ use switchboard_contract::types::Problem;
 use switchboard_core::ids::RequestId;
 use switchboard_core::limits::{CONNECTION_RETRY_AFTER, USER_AGENT_CHARS_MAX};
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_http::answers::Answer;
 use switchboard_http::http_server::{ErrorBodyStream, Stream};
-use switchboard_protocol::wire::http::Answer;
 use switchboard_protocol::wire::percent;
 use switchboard_protocol::wire::problem::Code;
 
