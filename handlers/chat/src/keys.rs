@@ -4,6 +4,7 @@
 //! tag, so a Redis Cluster can distribute them.
 
 use sdk::Id;
+use sdk::hash::fnv1a;
 
 const MINUTE_S: u64 = 60;
 const HOUR_S: u64 = 60 * MINUTE_S;
@@ -81,10 +82,7 @@ pub const PRESENCE_PARTITIONS: u64 = 64;
 
 /// The partition of a user's presence: FNV-1a of the id.
 pub fn partition(user: &str) -> u64 {
-    let hash = user.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    hash % PRESENCE_PARTITIONS
+    fnv1a(user.bytes()) % PRESENCE_PARTITIONS
 }
 
 /// Hash of a user's leases, by connection; a value is a [`crate::presence::Lease`].

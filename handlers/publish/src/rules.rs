@@ -3,6 +3,7 @@
 use chat::address;
 use chat::membership::ConversationName;
 use chat::notification::{LEVELS, PUBLISHED_TYPES, TITLE_CHARS_MAX};
+use sdk::hash::fnv1a;
 use sdk::json::{self, Object};
 use sdk::{Id, Problem, channels, text};
 use serde_json::{Value, json};
@@ -105,11 +106,8 @@ impl Publication {
 
     /// A hash of the publication. A key that is used again with another fingerprint is a conflict.
     pub(crate) fn fingerprint(&self) -> i64 {
-        // FNV-1a. A publisher could only make its own publications collide.
-        let hash = self.event().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        hash as i64
+        // A publisher could only make its own publications collide.
+        fnv1a(self.event().bytes()) as i64
     }
 }
 

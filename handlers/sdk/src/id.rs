@@ -5,6 +5,7 @@ use std::fmt;
 
 use uuid::{Builder, Uuid};
 
+use crate::hash::{OFFSET, fnv1a_from};
 use crate::{Problem, clock, random};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,15 +29,9 @@ impl Id {
     /// part is the one of `time`, so the two ids sort next to each other.
     pub fn derived(time: Id, name: &[u8]) -> Self {
         // Two FNV-1a passes with different offsets. The result is well distributed, but it is not a secret.
-        let pass = |offset: u64| {
-            time.0
-                .as_bytes()
-                .iter()
-                .chain(name)
-                .fold(offset, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-        };
+        let pass = |offset| fnv1a_from(offset, time.0.as_bytes().iter().chain(name).copied());
         let mut tail = [0; 10];
-        tail[..8].copy_from_slice(&pass(0xcbf2_9ce4_8422_2325).to_be_bytes());
+        tail[..8].copy_from_slice(&pass(OFFSET).to_be_bytes());
         tail[8..].copy_from_slice(&pass(0x6c62_272e_07bb_0142).to_be_bytes()[..2]);
         Self::at(time.ms(), &tail)
     }

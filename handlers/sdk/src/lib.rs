@@ -42,6 +42,7 @@ pub mod redis;
 pub mod wake;
 
 pub mod cursor;
+pub mod hash;
 pub mod id;
 pub mod json;
 pub mod problem;

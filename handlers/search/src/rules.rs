@@ -1,5 +1,6 @@
 //! Reads search requests, and formats the cached ids. Pure: no host calls, so plain `cargo test` runs it.
 
+use sdk::hash::fnv1a_128;
 use sdk::{Id, Problem, text};
 
 pub(crate) const LIMIT_DEFAULT: u64 = 20;
@@ -100,11 +101,7 @@ impl Query {
     pub(crate) fn digest(&self) -> String {
         let scope = self.conversation().map(|id| id.to_string()).unwrap_or_default();
         let bytes = scope.bytes().chain([0xff]).chain(self.words.bytes());
-        // FNV-1a with 128 bits.
-        let hash = bytes.fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
-            (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-        });
-        format!("{hash:032x}")
+        format!("{:032x}", fnv1a_128(bytes))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The rules for a new message. Pure: no host calls, so plain `cargo test` runs it.
 
 use chat::message;
+use sdk::hash::fnv1a;
 use sdk::json::{self, Object};
 use sdk::{Id, Problem, text, time};
 use serde_json::{Value, json};
@@ -51,15 +52,12 @@ impl Draft {
         let optional = [&reply, &self.attachments, &self.metadata, &self.mentions];
         let parts =
             [&id, &self.content].into_iter().map(Some).chain(optional.into_iter().map(Option::as_ref));
-        // FNV-1a. A sender could only make their own messages collide.
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for part in parts {
+        // A sender could only make their own messages collide.
+        let bytes = parts.flat_map(|part| {
             let end: u8 = if part.is_some() { 0xfe } else { 0xff };
-            for byte in part.map_or(&[][..], String::as_bytes).iter().chain([&end]) {
-                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-        }
-        hash as i64
+            part.map_or(&[][..], String::as_bytes).iter().copied().chain([end])
+        });
+        fnv1a(bytes) as i64
     }
 
     /// The fields of the message's JSON that are known before it is stored. The statement puts the others
