@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher as _};
 use std::net::SocketAddr;
 
 use serde_json::json;
 
 use crate::crowd::Record;
-use crate::hash::fnv1a;
 use crate::ledger::{self, History};
 use crate::patience::PATIENCE;
 use crate::rest::Rest;
@@ -30,7 +30,9 @@ pub struct SeenMessage {
 impl SeenMessage {
     pub fn new(seq: u64, id: &str) -> Self {
         // Two ids of one conversation do not collide by accident.
-        Self { seq, id: fnv1a(id.as_bytes()) }
+        let mut hasher = DefaultHasher::new();
+        hasher.write(id.as_bytes());
+        Self { seq, id: hasher.finish() }
     }
 
     /// Reads it from a `message.new` or a `message.sent` without parsing JSON: a load must cost less than the

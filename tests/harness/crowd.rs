@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -161,7 +162,7 @@ impl Chatter {
     }
 
     fn lock(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+        self.record.lock()
     }
 }
 
@@ -378,7 +379,7 @@ impl Life {
     }
 
     fn note<T>(&self, write: impl FnOnce(&mut Record) -> T) {
-        write(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
+        write(&mut self.record.lock());
     }
 }
 

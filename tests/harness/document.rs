@@ -2,9 +2,10 @@
 //! the server counts the requests.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -44,7 +45,7 @@ impl Document {
     }
 
     pub fn set(&self, text: impl Into<String>) {
-        *self.shared.text.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
+        *self.shared.text.lock() = Some(text.into());
     }
 
     pub fn url(&self) -> String {
@@ -70,7 +71,7 @@ async fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         }
     }
     shared.asked.fetch_add(1, Ordering::SeqCst);
-    let text = shared.text.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let text = shared.text.lock().clone();
     let (status, body) = text.map_or(("503 Service Unavailable", String::new()), |text| ("200 OK", text));
     let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await?;

@@ -13,7 +13,6 @@ pub mod token;
 pub mod admin;
 pub mod document;
 pub mod faketime;
-mod hash;
 pub mod host;
 pub mod notices;
 pub mod paths;

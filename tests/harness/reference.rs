@@ -8,9 +8,10 @@ pub mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -84,7 +85,7 @@ impl Reference {
     }
 
     fn lock(&self) -> MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+        self.view.lock()
     }
 }
 
@@ -156,14 +157,8 @@ impl Life {
             Ok((socket, _)) => socket,
             Err(why) => return End::Again(format!("handshake: {why}")),
         };
-        let positions: BTreeMap<String, Value> = self
-            .view
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .streams
-            .iter()
-            .map(|(id, stream)| (id.clone(), stream.position()))
-            .collect();
+        let positions: BTreeMap<String, Value> =
+            self.view.lock().streams.iter().map(|(id, stream)| (id.clone(), stream.position())).collect();
         let subscribe = json!({"type": "subscribe", "id": "subscribe", "payload": {
             "conversation_ids": self.conversations, "positions": positions }});
         if let Err(error) = socket.write_json(&subscribe).await {
@@ -325,7 +320,7 @@ impl Life {
     }
 
     fn note<T>(&self, write: impl FnOnce(&mut View) -> T) -> T {
-        write(&mut self.view.lock().unwrap_or_else(PoisonError::into_inner))
+        write(&mut self.view.lock())
     }
 }
 

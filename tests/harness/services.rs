@@ -98,7 +98,7 @@ pub struct Postgres {
     address: SocketAddr,
     user: String,
     password: Option<String>,
-    ours: Option<std::sync::Mutex<Cluster>>,
+    ours: Option<parking_lot::Mutex<Cluster>>,
     template: OnceCell<String>,
 }
 
@@ -147,7 +147,7 @@ impl Postgres {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             user: "postgres".into(),
             password: None,
-            ours: Some(std::sync::Mutex::new(cluster)),
+            ours: Some(parking_lot::Mutex::new(cluster)),
             template: OnceCell::new(),
         };
         postgres.start_again().await;
@@ -182,7 +182,7 @@ impl Postgres {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             user: self.user.clone(),
             password: None,
-            ours: Some(std::sync::Mutex::new(Cluster { directory, process: None })),
+            ours: Some(parking_lot::Mutex::new(Cluster { directory, process: None })),
             template: OnceCell::new(),
         };
         replica.start_again().await;
@@ -250,7 +250,7 @@ impl Postgres {
 
     fn cluster<T>(&self, work: impl FnOnce(&mut Cluster) -> T) -> T {
         let cluster = self.ours.as_ref().expect("a cluster that was named to us is not ours to stop");
-        work(&mut cluster.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        work(&mut cluster.lock())
     }
 
     /// Makes a migrated database for one test.

@@ -3,10 +3,11 @@
 //! publish and subscribe on raw Redis: nothing stored, nothing checked.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use switchboard_tests::checker::{Books, SeenMessage, Wrong};
 use switchboard_tests::frames;
 use switchboard_tests::services::Redis;
@@ -58,23 +59,23 @@ impl Clock {
     }
 
     fn sends(&self) {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), 0));
+        self.messages.lock().push((Instant::now(), 0));
     }
 
     /// A client has the n-th message; the last client stops its clock.
     fn arrives(&self, number: usize, of: usize) {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut messages = self.messages.lock();
         if let Some((sent, arrived)) = messages.get_mut(number) {
             *arrived += 1;
             if *arrived == of {
                 let took = sent.elapsed();
-                self.latencies.lock().unwrap_or_else(PoisonError::into_inner).add(took);
+                self.latencies.lock().add(took);
             }
         }
     }
 
     fn complete(&self) -> usize {
-        self.latencies.lock().unwrap_or_else(PoisonError::into_inner).count()
+        self.latencies.lock().count()
     }
 
     async fn all_arrived(&self, sent: usize) {
@@ -85,7 +86,7 @@ impl Clock {
     }
 
     fn figures(&self, sent: usize, wrong: u64) -> Figures {
-        let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let latencies = self.latencies.lock().clone();
         let missing = sent.saturating_sub(latencies.count()) as u64;
         Figures { spread: latencies.spread(), wrong: wrong + missing, ..Figures::default() }
     }

@@ -2,13 +2,14 @@
 //! Measures the time from the send to the push of the stored notification, and the list from the cache. The
 //! control of the list is a read of the same key in Redis.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use switchboard_tests::checker::{Books, SeenMessage, Wrong};
 use switchboard_tests::frames;
 use switchboard_tests::token::Token;
@@ -60,10 +61,10 @@ async fn measured(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures,
         tasks.push(tokio::spawn(async move {
             while let Ok(Some(frame)) = reader.next_frame().await {
                 let Some(number) = number_of(&frame.payload) else { continue };
-                let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut sent = sent.lock();
                 // A repeated push counts once.
                 if let Some(at) = sent.get_mut(number).and_then(Option::take) {
-                    latencies.lock().unwrap_or_else(PoisonError::into_inner).add(at.elapsed());
+                    latencies.lock().add(at.elapsed());
                 }
             }
         }));
@@ -76,7 +77,7 @@ async fn measured(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures,
             while let Ok(Some(frame)) = answers.next_frame().await {
                 if rig::is(&frame.payload, b"message.sent") {
                     let seen = SeenMessage::of(&frame.payload);
-                    acknowledged.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
+                    acknowledged.lock().extend(seen);
                 }
             }
         }
@@ -85,25 +86,25 @@ async fn measured(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures,
     let count = delivery::at_rate(per_second, time, async |n| {
         let frame =
             rig::message(n, &rooms[n as usize % PEOPLE], &format!("{n} is the number of this message"));
-        sent.lock().unwrap_or_else(PoisonError::into_inner).push(Some(Instant::now()));
+        sent.lock().push(Some(Instant::now()));
         writer.write_all(&frames::encode(frames::TEXT, frame.as_bytes())).await.expect("a frame is taken");
     })
     .await;
-    let arrived = || latencies.lock().unwrap_or_else(PoisonError::into_inner).count();
+    let arrived = || latencies.lock().count();
     let deadline = Instant::now() + Duration::from_secs(20);
-    let answered = || acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let answered = || acknowledged.lock().len();
     while (arrived() < count || answered() < count) && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     // One connection's frames are answered in order, so the n-th answer is the n-th message's.
     let mut books = Books::default();
-    for (n, seen) in acknowledged.lock().unwrap_or_else(PoisonError::into_inner).iter().enumerate() {
+    for (n, seen) in acknowledged.lock().iter().enumerate() {
         books.acknowledged(&rooms[n % PEOPLE], [*seen]);
     }
     rig.check(&books, SENDER).await?;
     let wrong = (count - arrived()) as u64;
-    let spread = latencies.lock().unwrap_or_else(PoisonError::into_inner).clone().spread();
+    let spread = latencies.lock().clone().spread();
     Ok(Figures { spread, wrong, ..Figures::default() })
 }
 

@@ -1,7 +1,5 @@
 //! The set-up of a run: a Postgres, a Redis, a host without rate limits, and signed-in people.
-
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use switchboard_tests::checker::{Books, Wrong};
 use switchboard_tests::host::{Host, Options};
@@ -40,11 +38,11 @@ impl Rig {
 
     /// Prints a step before it begins, so that a row that reaches its maximum time shows its last step.
     pub(crate) fn is(&self, doing: impl Into<String>) {
-        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing.into();
+        *self.doing.lock() = doing.into();
     }
 
     pub(crate) fn doing(&self) -> String {
-        self.doing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.doing.lock().clone()
     }
 
     /// The history of everything that a row sent, read as `member`. Returns how many frames came twice.
