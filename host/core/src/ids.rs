@@ -122,7 +122,8 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// The address of a publication: `conv:{id}`, `user:{id}`, `topic:{name}`. The host itself uses only `user:`.
+/// The address of a publication, `{kind}:{name}`. The application chooses the kinds; the host itself uses
+/// only `user:{id}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(Arc<str>);
 

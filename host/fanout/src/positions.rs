@@ -1,7 +1,7 @@
 //! How far a stream of pushes has come: the last number of each track. A room has such positions, its heads.
-//! So has each subscriber behind a gate: the pushes that it has. The application decides about the tracks; a
-//! conversation has one for messages (0) and one for their edits and deletions (1). Each track counts by
-//! itself, so numbers of different tracks are never compared.
+//! So has each subscriber behind a gate: the pushes that it has. The application decides about the tracks,
+//! for instance one for new items (0) and one for changes of items (1). Each track counts by itself, so
+//! numbers of different tracks are never compared.
 
 use switchboard_contract::types::Position;
 

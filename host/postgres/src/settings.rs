@@ -88,7 +88,7 @@ const SETTINGS: &[Setting] = &[
     // Pools keep idle connections. If the server ended them, the next call would fail.
     set(ALL, "idle_session_timeout", "0"),
     // A wait for a lock is bounded by the call's deadline and by `statement_timeout`. A shorter bound of the
-    // server would make waiting for a conversation's lock an error.
+    // server would make waiting for a row that another call has locked an error.
     set(ALL, "lock_timeout", "0"),
     // A statement does not outlive its call, also when this process is gone and cannot cancel it.
     set_time(&[Handler], "statement_timeout", limits::POSTGRES_STATEMENT_MAX),
@@ -96,8 +96,8 @@ const SETTINGS: &[Setting] = &[
     set_time(&[Host], "statement_timeout", limits::POSTGRES_HOST_STATEMENT_MAX),
     // An index of a large table takes hours.
     set(&[Migration], "statement_timeout", "0"),
-    // An open transaction of a node that is cut off holds locks: the one that switches releases, or a
-    // conversation's.
+    // An open transaction of a node that is cut off holds locks: the one that switches releases, or
+    // one of a handler.
     set_time(SERVING, "idle_in_transaction_session_timeout", limits::POSTGRES_IDLE_TRANSACTION_MAX),
     set(&[Migration], "idle_in_transaction_session_timeout", "0"),
     // Within this time the server notices that the client of a running statement is gone.
