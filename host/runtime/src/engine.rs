@@ -1,12 +1,11 @@
-//! The engine: the only place that configures wasmtime, and the ticker that interrupts guests. It does not
-//! decide which release runs, or for how long.
-
-use std::thread;
+//! The engine: the only place that configures wasmtime. It does not decide which release runs, or for how
+//! long.
 
 use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::interfaces::{self, CallState};
+use crate::ticker::Ticker;
 use switchboard_core::limits;
 
 /// The purpose of an engine. All of them must agree on everything that affects machine code. Otherwise no
@@ -27,6 +26,7 @@ pub(super) enum Use {
 pub(super) struct EngineEnv {
     pub engine: Engine,
     pub linker: Linker<CallState>,
+    pub ticker: Ticker,
 }
 
 impl EngineEnv {
@@ -34,14 +34,14 @@ impl EngineEnv {
         let engine = Engine::new(&config(Use::Serve))?;
         let mut linker = Linker::new(&engine);
         interfaces::link(&mut linker)?;
-        start_ticker(&engine)?;
-        Ok(Self { engine, linker })
+        let ticker = Ticker::start(&engine)?;
+        Ok(Self { engine, linker, ticker })
     }
 }
 
 pub(super) fn config(used: Use) -> Config {
     let mut config = Config::new();
-    // The ticker below interrupts guests. Without it, a guest that loops would hold its thread for ever.
+    // The ticker interrupts guests. Without it, a guest that loops would hold its thread for ever.
     config.epoch_interruption(true);
     // The contract has plain exports only. With concurrency, every store would create tables that nothing
     // here uses.
@@ -93,21 +93,6 @@ fn pool() -> PoolingAllocationConfig {
     // `pagemap_scan` stays off. In wasmtime 48 it does not clear a dirty page that was swapped out, so the
     // next call would read data of this call.
     pool
-}
-
-/// Starts the ticker. It holds a weak reference, so it ends within one tick after the engine is dropped.
-fn start_ticker(engine: &Engine) -> wasmtime::Result<()> {
-    let engine = engine.weak();
-    // A plain thread, because a task runs only when a worker is free, and the guest to be interrupted may
-    // hold them all.
-    thread::Builder::new().name("epoch".into()).spawn(move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            thread::sleep(limits::EPOCH_TICK);
-        }
-    })?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod ticker;
 mod trigger;
 
 use std::collections::BTreeMap;
@@ -176,7 +177,7 @@ impl Runtime {
     async fn warm(&self, release: &LoadedRelease) -> Result<(), Error> {
         // A replay without answers, so a host call of a start function ends the instance.
         let state = self.state(release, warming(), Source::Replay(Script::new(Vec::new())), None);
-        let mut store = store::build(&self.env.engine, state);
+        let mut store = store::build(&self.env, state);
         let deadline = store.data().deadline;
         let failure =
             match tokio::time::timeout_at(deadline, invoke::warm(&mut store, &release.exports)).await {
@@ -257,7 +258,7 @@ impl Runtime {
             state.middleware.span_attributes = invoke::span_attributes(release, &state);
         }
         state.middleware.span = span.clone();
-        let store = store::build(&self.env.engine, state);
+        let store = store::build(&self.env, state);
         let clock = store.data().middleware.clock.clone();
         let (release_of_call, input_of_call) = (release.clone(), input.clone());
         let call = async move {

@@ -1,13 +1,16 @@
 //! The only function that makes a store. A store holds one call's share of memory, time and backends, and
 //! nothing of it outlives the call.
 
-use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime::{Store, UpdateDeadline};
 
+use crate::engine::EngineEnv;
 use crate::interfaces::CallState;
 
-pub(super) fn build(engine: &Engine, state: CallState) -> Store<CallState> {
+pub(super) fn build(env: &EngineEnv, mut state: CallState) -> Store<CallState> {
+    // Without it nothing interrupts the guest.
+    state.ticking = Some(env.ticker.tick());
     let host_bytes = state.terms.limits.host_bytes;
-    let mut store = Store::new(engine, state);
+    let mut store = Store::new(&env.engine, state);
     // Without it a guest grows to the pool's ceiling, whatever its manifest says.
     store.limiter(|state| &mut state.memory);
     // The memory that one host call can make this process allocate while it reads the arguments. It exceeds

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::Call;
+use crate::ticker::Ticking;
 use call::{HostCallStats, Middleware};
 use switchboard_contract as contract;
 use switchboard_core::ids::{ConnectionId, Digest, RequestId};
@@ -105,6 +106,8 @@ pub struct CallState {
     transactions: postgres::Transactions,
     log: log::CallLogger,
     wasi: Option<Box<wasi::Wasi>>,
+    /// Set with the store: the engine's epoch advances while this call exists.
+    pub(crate) ticking: Option<Ticking>,
 }
 
 impl CallState {
@@ -133,6 +136,7 @@ impl CallState {
             gates: None,
             middleware,
             wasi: None,
+            ticking: None,
         }
     }
 
