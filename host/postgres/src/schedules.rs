@@ -7,11 +7,54 @@ use sqlx::PgPool;
 
 use crate::Error;
 
-/// The right to run a schedule once. The node ends it with [`finish`]; when the node dies, it expires.
-#[derive(Debug, PartialEq)]
+/// A fleet schedule that is due by the clock of this node.
+#[derive(Clone, Debug)]
+pub struct Due {
+    pub handler: String,
+    pub name: String,
+    pub every: Duration,
+    /// The time after which a dead node's run is given to another node.
+    pub run_time_max: Duration,
+}
+
+/// The right to run a schedule once. The node gives it back as an [`EndedRun`]; when the node dies, it
+/// expires.
+#[derive(Clone, Debug, PartialEq)]
 pub struct DueRun {
+    pub handler: String,
+    pub name: String,
     /// When the schedule was due, in milliseconds since 1970 UTC.
     pub due_ms: u64,
+    claim: i64,
+}
+
+/// A run that has ended on this node, and whose claim is not yet given back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndedRun {
+    handler: String,
+    name: String,
+    claim: i64,
+}
+
+impl From<DueRun> for EndedRun {
+    fn from(run: DueRun) -> Self {
+        Self { handler: run.handler, name: run.name, claim: run.claim }
+    }
+}
+
+impl EndedRun {
+    fn is_of(&self, handler: &str, name: &str) -> bool {
+        self.handler == handler && self.name == name
+    }
+}
+
+/// The result of a statement about schedules.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    pub runs: Vec<DueRun>,
+    /// The ended runs whose claims were not given back: another transaction has their rows locked, or their
+    /// claims have expired.
+    pub not_given_back: Vec<EndedRun>,
 }
 
 /// The table of the schedules.
@@ -24,40 +67,66 @@ impl Schedules {
         Self(pool)
     }
 
-    /// Claims the next run. Returns `None` when the schedule is not due, or runs on another node. A schedule
-    /// that is seen for the first time is due at once. `run_time_max` is the time after which a dead node's
-    /// run is given to another node.
-    pub async fn claim(
-        &self,
-        handler: &str,
-        name: &str,
-        every: Duration,
-        run_time_max: Duration,
-    ) -> Result<Option<DueRun>, Error> {
-        let due_ms: Option<i64> = sqlx::query_scalar(
-            "insert into switchboard.schedules as s (handler, name, due_at, running_until)
-             values ($1, $2, now() + $3 * interval '1 millisecond', now() + $4 * interval '1 millisecond')
-             on conflict (handler, name) do update
-             set due_at = greatest(s.due_at, now() - $3 * interval '1 millisecond') + $3 * interval '1 millisecond',
-                 running_until = excluded.running_until
-             where s.due_at <= now() and (s.running_until is null or s.running_until < now())
-             returning (extract(epoch from due_at - $3 * interval '1 millisecond') * 1000)::bigint",
+    /// Gives back the claims of ended runs, and claims the next runs, in one statement. A schedule that is
+    /// not due, or runs on another node, is not claimed. A schedule that is seen for the first time is due at
+    /// once.
+    pub async fn claim(&self, due: &[Due], ended: Vec<EndedRun>) -> Result<Claimed, Error> {
+        let rows: Vec<(String, String, Option<i64>, Option<i64>)> = sqlx::query_as(
+            // The claim of a run is the time until which it runs.
+            "with ended as (
+               select * from unnest($1::text[], $2::text[], $3::bigint[]) as t (handler, name, claim)
+             ),
+             due as (
+               select handler, name, every * interval '1 millisecond' as every, run * interval '1 millisecond' as run
+               from unnest($4::text[], $5::text[], $6::float8[], $7::float8[]) as t (handler, name, every, run)
+             ),
+             claimed as (
+               insert into switchboard.schedules as s (handler, name, due_at, running_until)
+               select handler, name, now() + every, now() + run from due order by handler, name
+               on conflict (handler, name) do update
+               set due_at = greatest(s.due_at, now() - (excluded.due_at - now())) + (excluded.due_at - now()),
+                   running_until = excluded.running_until
+               where s.due_at <= now()
+                 and (s.running_until is null or s.running_until < now()
+                      or exists (select from ended where ended.handler = s.handler and ended.name = s.name
+                                 and ended.claim = (extract(epoch from s.running_until) * 1000000)::bigint))
+               returning handler, name, due_at, running_until
+             ),
+             -- Rows that another node has locked are left: two nodes that wait for each other would be a
+             -- deadlock.
+             free as materialized (
+               select s.handler, s.name from switchboard.schedules s join ended using (handler, name)
+               where ended.claim = (extract(epoch from s.running_until) * 1000000)::bigint
+                 and not exists (select from due where due.handler = s.handler and due.name = s.name)
+               for update of s skip locked
+             ),
+             given_back as (
+               update switchboard.schedules s set running_until = null
+               from free where s.handler = free.handler and s.name = free.name
+               returning s.handler, s.name
+             )
+             select handler, name, (extract(epoch from due_at - due.every) * 1000)::bigint,
+                    (extract(epoch from running_until) * 1000000)::bigint
+             from claimed join due using (handler, name)
+             union all
+             select handler, name, null, null from given_back",
         )
-        .bind(handler)
-        .bind(name)
-        .bind(every.as_millis() as f64)
-        .bind(run_time_max.as_millis() as f64)
-        .fetch_optional(&self.0)
+        .bind(ended.iter().map(|run| run.handler.as_str()).collect::<Vec<_>>())
+        .bind(ended.iter().map(|run| run.name.as_str()).collect::<Vec<_>>())
+        .bind(ended.iter().map(|run| run.claim).collect::<Vec<_>>())
+        .bind(due.iter().map(|due| due.handler.as_str()).collect::<Vec<_>>())
+        .bind(due.iter().map(|due| due.name.as_str()).collect::<Vec<_>>())
+        .bind(due.iter().map(|due| due.every.as_millis() as f64).collect::<Vec<_>>())
+        .bind(due.iter().map(|due| due.run_time_max.as_millis() as f64).collect::<Vec<_>>())
+        .fetch_all(&self.0)
         .await?;
-        Ok(due_ms.map(|due_ms| DueRun { due_ms: due_ms.max(0) as u64 }))
-    }
-
-    pub async fn finish(&self, handler: &str, name: &str) -> Result<(), Error> {
-        sqlx::query("update switchboard.schedules set running_until = null where handler = $1 and name = $2")
-            .bind(handler)
-            .bind(name)
-            .execute(&self.0)
-            .await?;
-        Ok(())
+        let mut claimed = Claimed { runs: Vec::new(), not_given_back: ended };
+        for (handler, name, due_ms, claim) in rows {
+            claimed.not_given_back.retain(|run| !run.is_of(&handler, &name));
+            if let (Some(due_ms), Some(claim)) = (due_ms, claim) {
+                claimed.runs.push(DueRun { handler, name, due_ms: due_ms.max(0) as u64, claim });
+            }
+        }
+        Ok(claimed)
     }
 }

@@ -1,17 +1,23 @@
 //! The schedule trigger. A schedule of scope `node` runs on every node. A schedule of scope `fleet` runs on
 //! the node that first moves its row in Postgres. If a run has not ended when the next one is due, the next
-//! one is skipped. `starts` decides how many runs start at a time.
+//! one is skipped. `starts` decides how many runs start at a time, and `claims` asks Postgres for the runs of
+//! fleet schedules.
+//!
+//! The trigger sleeps until a schedule is due. Runs that begin at one time share one statement.
 
+mod claims;
 mod starts;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use claims::Claims;
 use starts::Starts;
 
 use super::state::Triggers;
@@ -19,6 +25,7 @@ use switchboard_contract::schedule::Tick;
 use switchboard_core::limits;
 use switchboard_core::manifest::{ScheduleBinding, Scope};
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_postgres::schedules::{Due, DueRun};
 use switchboard_releases::registry::Schedule;
 use switchboard_runtime::{Call, LoadedRelease, export};
 
@@ -26,42 +33,49 @@ use switchboard_runtime::{Call, LoadedRelease, export};
 type Key = (String, String);
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
-    let mut clock = tokio::time::interval(limits::SCHEDULE_EVERY_MIN);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut changes = triggers.registry.changes();
     let mut next: HashMap<Key, Instant> = HashMap::new();
-    let mut running: HashMap<Key, tokio::task::AbortHandle> = HashMap::new();
+    let mut running: HashMap<Key, AbortHandle> = HashMap::new();
     let mut starts = Starts::new();
-    let mut runs = JoinSet::new();
+    let claims = Claims::new(triggers.postgres.schedules());
+    let (mut runs, mut claiming) = (JoinSet::new(), JoinSet::new());
+    let (mut looked_at, mut wake_at) = (Instant::now(), Instant::now());
     loop {
         tokio::select! {
             () = guard.begun() => break,
-            _ = clock.tick() => {}
-            Some(_) = runs.join_next() => continue,
-        }
-        running.retain(|key, run: &mut tokio::task::AbortHandle| {
-            let ended = run.is_finished();
-            if ended {
-                starts.ended(key);
+            () = sleep_until(wake_at) => {}
+            Ok(()) = changes.changed() => {
+                wake_at = wake_at.min(looked_at + limits::SCHEDULE_EVERY_MIN);
+                continue;
             }
-            !ended
-        });
-        let now = Instant::now();
+            Some(_) = runs.join_next() => {
+                end_finished(&mut running, &mut starts);
+                if let Some(at) = claims.give_back_at() {
+                    wake_at = wake_at.min(at);
+                }
+                continue;
+            }
+            Some(_) = claiming.join_next() => continue,
+        }
+        end_finished(&mut running, &mut starts);
+        looked_at = Instant::now();
         let current = triggers.registry.current();
+        wake_at = looked_at + limits::SCHEDULES_LOOKED_FOR_EVERY;
         for schedule in current.schedules() {
             let key = (schedule.entry.name.clone(), schedule.binding.name.clone());
             let every = Duration::from_millis(schedule.binding.every_ms);
-            let due = next.entry(key.clone()).or_insert(now);
-            if *due > now {
-                continue;
+            let due = next.entry(key.clone()).or_insert(looked_at);
+            if *due <= looked_at {
+                // Counted from the due time, so that late runs do not add up. If many runs were missed,
+                // counted from now.
+                *due = (*due + every).max(looked_at);
+                if !running.contains_key(&key) {
+                    starts.is_due(&key);
+                }
             }
-            // Counted from the due time, so that slow ticks do not add up. If many runs were missed, counted
-            // from now.
-            *due = (*due + every).max(now);
-            if running.contains_key(&key) {
-                continue;
-            }
-            starts.is_due(&key);
+            wake_at = wake_at.min(*due);
         }
+        let mut waiting = Vec::new();
         for key in starts.begin() {
             let is_it = |schedule: &&Schedule| schedule.entry.name == key.0 && schedule.binding.name == key.1;
             // While the schedule waited, a release without it may have been deployed.
@@ -71,53 +85,80 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
             };
             let call = Call::new(None);
             let (triggers, release) = (triggers.clone(), schedule.entry.pick(&call.id).clone());
-            running.insert(key, runs.spawn(run_once(triggers, release, call, schedule.binding.clone())));
+            let binding = schedule.binding.clone();
+            let run = match binding.scope {
+                Scope::Node => runs.spawn(async move {
+                    run_once(&triggers, &release, call, &binding, now_ms()).await;
+                }),
+                Scope::Fleet => {
+                    let due = due(&release, &binding);
+                    let lease = due.run_time_max;
+                    let (claimed, claim) = oneshot::channel::<DueRun>();
+                    waiting.push((due, claimed));
+                    let claims = claims.clone();
+                    runs.spawn(async move {
+                        let Ok(run) = claim.await else { return };
+                        let expires_at = Instant::now() + lease;
+                        run_once(&triggers, &release, call, &binding, run.due_ms).await;
+                        claims.ended(run, expires_at);
+                    })
+                }
+            };
+            running.insert(key, run);
         }
+        let must_give_back = claims.give_back_at().is_some_and(|at| at <= looked_at);
+        if !waiting.is_empty() || must_give_back {
+            claiming.spawn(claims.clone().claim(waiting));
+        }
+        if starts.has_waiting() {
+            wake_at = looked_at;
+        }
+        if let Some(at) = claims.give_back_at() {
+            wake_at = wake_at.min(at);
+        }
+        wake_at = wake_at.max(looked_at + limits::SCHEDULE_EVERY_MIN);
     }
     // The end of the process waits for the runs, which their deadlines bound.
     while runs.join_next().await.is_some() {}
+    while claiming.join_next().await.is_some() {}
+    claims.claim(Vec::new()).await;
+}
+
+fn end_finished(running: &mut HashMap<Key, AbortHandle>, starts: &mut Starts) {
+    running.retain(|key, run| {
+        let ended = run.is_finished();
+        if ended {
+            starts.ended(key);
+        }
+        !ended
+    });
+}
+
+fn due(release: &LoadedRelease, binding: &ScheduleBinding) -> Due {
+    let deadline = Duration::from_millis(release.manifest.limits.deadline_ms);
+    Due {
+        handler: release.name().to_owned(),
+        name: binding.name.clone(),
+        every: Duration::from_millis(binding.every_ms),
+        run_time_max: deadline + limits::SCHEDULE_LEASE_MARGIN,
+    }
 }
 
 async fn run_once(
-    triggers: Arc<Triggers>,
-    release: Arc<LoadedRelease>,
+    triggers: &Triggers,
+    release: &Arc<LoadedRelease>,
     call: Call,
-    binding: ScheduleBinding,
+    binding: &ScheduleBinding,
+    due_ms: u64,
 ) {
-    let handler = release.name();
-    let due_ms = match binding.scope {
-        Scope::Node => now_ms(),
-        Scope::Fleet => {
-            let every = Duration::from_millis(binding.every_ms);
-            let lease =
-                Duration::from_millis(release.manifest.limits.deadline_ms) + limits::SCHEDULE_LEASE_MARGIN;
-            match triggers.postgres.schedules().claim(handler, &binding.name, every, lease).await {
-                Ok(Some(turn)) => turn.due_ms,
-                Ok(None) => return,
-                Err(error) => {
-                    warn!(handler.name = %handler, schedule = %binding.name, %error, "cannot claim a fleet schedule; this node skips the run");
-                    return;
-                }
-            }
-        }
-    };
     let call_id = call.id.clone();
     let tick = Tick { name: binding.name.clone(), node: triggers.node.to_string(), due_ms };
     // The runtime has logged a call that failed.
-    if let Ok(Err(reason)) = triggers.runtime.call::<export::Schedule>(&release, call, tick).await {
+    if let Ok(Err(reason)) = triggers.runtime.call::<export::Schedule>(release, call, tick).await {
+        let handler = release.name();
         metrics::counter!("switchboard_schedule_errors_total", "handler" => handler.to_owned()).increment(1);
         let release = release.digest.short();
         warn!(handler.name = %handler, handler.release = %release, schedule = %binding.name, call = %call_id, "scheduled run failed: {reason}");
-    }
-    if binding.scope == Scope::Fleet
-        && let Err(error) = triggers.postgres.schedules().finish(handler, &binding.name).await
-    {
-        warn!(
-            handler.name = %handler,
-            schedule = %binding.name,
-            %error,
-            "cannot release a fleet schedule; the claim expires by itself",
-        );
     }
 }
 

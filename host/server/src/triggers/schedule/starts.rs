@@ -47,6 +47,11 @@ impl Starts {
         begun
     }
 
+    /// Returns true when due schedules wait, so that `begin` must be called again.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Ends a run that `begin` returned.
     pub(crate) fn ended(&mut self, key: &Key) {
         self.runs.give(&key.0, 1);
