@@ -115,6 +115,8 @@ struct World {
     /// The time of the next check of the people that Postgres lists as present.
     account_at: Option<u64>,
     next_heartbeat: u64,
+    /// Whether the partition is in the set of the busy ones. A sweep reads only those.
+    is_busy: bool,
 }
 
 impl World {
@@ -136,6 +138,7 @@ impl World {
             young_until: 0,
             account_at: None,
             next_heartbeat: 0,
+            is_busy: false,
         }
     }
 
@@ -175,8 +178,9 @@ impl World {
                 };
                 let (lease, node_lease) = (self.now + LEASE_MS, self.now + NODE_LEASE_MS);
                 let (lease, node_lease) = (lease.to_string(), node_lease.to_string());
-                let (_, announced): (i64, Vec<String>) = self
+                let (_, announced, was_empty): (i64, Vec<String>, i64) = self
                     .run("open", &[&link.id, &link.node, &link.user, "test", &lease, &node_lease, "3600000"]);
+                self.is_busy |= was_empty == 1;
                 self.links.push(link);
                 self.announce(announced);
             }
@@ -187,7 +191,9 @@ impl World {
                 let link = self.links.remove(which % self.links.len());
                 self.leaves(&link);
                 let grace = (self.now + GRACE_MS).to_string();
-                self.run::<()>("close", &[&link.id, &link.node, &link.user, &grace, "0"]);
+                let (was_empty,): (i64,) =
+                    self.run("close", &[&link.id, &link.node, &link.user, &grace, "0"]);
+                self.is_busy |= was_empty == 1;
             }
             Step::Touch { which, active, late } => {
                 let count = self.links.len().max(1);
@@ -228,6 +234,7 @@ impl World {
             }
             Step::Empty => {
                 redis::cmd("FLUSHALL").exec(&mut self.redis).expect("flushed");
+                self.is_busy = false;
                 // A restart takes at least a millisecond.
                 self.now += 1;
                 self.young_until = self.now + NODE_LEASE_MS;
@@ -254,6 +261,7 @@ impl World {
         let (lease, node_lease) = (lease.to_string(), node_lease.to_string());
         let active = active.map_or("-".to_owned(), |ms| ms.to_string());
         let announced = self.run("renew", &[&node, &lease, &node_lease, &id, &user, &active]);
+        self.is_busy = true;
         self.announce(announced);
     }
 
@@ -306,6 +314,13 @@ impl World {
     }
 
     fn sweep(&mut self) {
+        if self.account_at.is_some_and(|at| at <= self.now) {
+            self.account_at = None;
+            self.account();
+        }
+        if !self.is_busy {
+            return;
+        }
         let alive: BTreeSet<String> = redis::cmd("ZRANGEBYSCORE")
             .arg("nodes")
             .arg(self.now)
@@ -321,17 +336,16 @@ impl World {
         for dead in late.iter().filter(|node| !alive.contains(*node)) {
             self.run::<Vec<String>>("reap", &[dead, &NODE_LEASE_MS.to_string()]);
         }
-        if self.account_at.is_some_and(|at| at <= self.now) {
-            self.account_at = None;
-            self.account();
-        }
         let young = if self.now < self.young_until { "1" } else { "0" };
         let announced = self.run("sweep", &["500", &LEASE_MS.to_string(), young]);
         self.announce(announced);
+        let sets = ["due", "grace", "idle", "changed"].map(|set| format!("{{p:00}}:{set}"));
+        self.is_busy = redis::cmd("EXISTS").arg(&sets).query::<i64>(&mut self.redis).unwrap() > 0;
     }
 
     /// Checks the people again that Postgres lists as present.
     fn account(&mut self) {
+        self.is_busy = true;
         for (user, (_, status)) in &self.announced {
             if status != "offline" {
                 redis::cmd("ZADD")

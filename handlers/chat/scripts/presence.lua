@@ -39,6 +39,8 @@ local FORGET_S = 86400
 local function leases(user) return tag .. ':leases:' .. user end
 local function presence(user) return tag .. ':presence:' .. user end
 local function text(number) return string.format('%.0f', number) end
+-- Whether the partition has no entries. `nodes` and `closed` do not count: nothing in them becomes due.
+local function is_empty() return redis.call('EXISTS', DUE, GRACE, IDLE, CHANGED) == 0 end
 local function is_connected(user) return redis.call('EXISTS', leases(user)) == 1 end
 
 -- Derives the user's status from the other fields. A new status gets a new version and is marked for
@@ -124,7 +126,9 @@ local told = {}
 
 if operation == 'open' then
   -- ARGV: connection, node, user, user agent, end of the lease, end of the node's lease, lifetime of a
-  -- directory entry
+  -- directory entry. Returns 1 if the directory entry is to be written, the change, and 1 if the partition
+  -- had no entries
+  local was_empty = is_empty()
   local connection, node, user, agent = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
   local key = presence(user)
   redis.call('HSET', leases(user), connection, node .. ' - ' .. agent)
@@ -138,11 +142,12 @@ if operation == 'open' then
   local listed = tonumber(redis.call('HGET', key, 'listed') or '0')
   local tell = listed + tonumber(ARGV[10]) < now
   if tell then redis.call('HSET', key, 'listed', text(now)) end
-  return { tell and 1 or 0, told }
+  return { tell and 1 or 0, told, was_empty and 1 or 0 }
 
 elseif operation == 'close' then
   -- ARGV: connection, node, user, end of the grace, length of a lease if the peer was lost without notice
-  -- (otherwise 0)
+  -- (otherwise 0). Returns 1 if the partition had no entries
+  local was_empty = is_empty()
   local connection, user = ARGV[4], ARGV[6]
   local lease = ARGV[5] .. ' ' .. connection .. ' ' .. user
   local gone, silent_ms = now, tonumber(ARGV[8])
@@ -153,6 +158,7 @@ elseif operation == 'close' then
   redis.call('ZREMRANGEBYSCORE', CLOSED, '-inf', text(now - 60000))
   redis.call('PEXPIRE', CLOSED, 60000)
   lose(user, connection, lease, gone, tonumber(ARGV[7]))
+  return { was_empty and 1 or 0 }
 
 elseif operation == 'renew' then
   -- ARGV: node, end of the leases, end of the node's lease, then for each connection: connection, user, time

@@ -104,13 +104,19 @@ pub fn presence_set(partition: u64, name: &str) -> String {
 /// The time, in milliseconds, at which the presence keys were first written after Redis was empty.
 pub const PRESENCE_EPOCH: &str = "presence-epoch";
 
+/// Set of the partitions of presence that have entries, so that a sweep need not read all of them. It also
+/// has the marks of `presence-sweep`. A partition without entries may be in it; one with entries may be
+/// absent only for a moment.
+pub const PRESENCE_BUSY: &str = "{p:busy}";
+
 pub const LEASE_MS: u64 = 90_000;
 
 /// Sorted set of nodes by the time at which their lease ends. A node that is absent or late is dead.
 pub const NODES: &str = "nodes";
 /// Renewed every 3 s.
 pub const NODE_LEASE_MS: u64 = 9_000;
-pub const NODE_FORGOTTEN_MS: u64 = 3_600_000;
+/// A node is removed this long after its lease has ended. By then, sweeps have ended its connections' leases.
+pub const NODE_FORGOTTEN_MS: u64 = 18_000;
 
 // ---- limits and ephemera ----------------------------------------------------------------------------------
 
@@ -148,6 +154,11 @@ pub fn typing(conversation: Id) -> String {
 pub fn typing_of(partition: u64) -> String {
     format!("{{typing:{partition}}}:due")
 }
+/// Exists while there may be typing signals in any partition.
+pub const TYPING_ANY: &str = "{typing:any}";
+/// A signal is extended for at most half of [`TYPING_MS`] after its last push, and then expires. The key is
+/// written at each push, and lives longer than that.
+pub const TYPING_ANY_MS: u64 = 30_000;
 /// The time after which a typing signal expires.
 pub const TYPING_MS: u64 = 10_000;
 

@@ -1,11 +1,13 @@
 //! Detects that Redis has lost its data, and corrects the statuses that were announced before. A key has the
 //! time since when leases are collected in this Redis. It is 0 once the former statuses are corrected.
 
+use std::collections::BTreeSet;
+
 use chat::keys;
 use sdk::clock;
 use sdk::redis::{self, Error, Pipeline};
 
-use crate::store;
+use crate::{busy, store};
 
 /// The age of the leases in Redis.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,14 +16,16 @@ pub(crate) enum Age {
     Young,
     /// All nodes have reported. A user who is online in Postgres and has no lease is offline.
     Collected,
-    /// Nothing is left to correct.
+    /// Nothing is to be corrected now.
     Settled,
+    /// The former statuses are corrected. Nothing is left to do.
+    Corrected,
 }
 
 /// The age for this value of the key.
 pub(crate) fn age(epoch: u64, now: u64) -> Age {
     match now.saturating_sub(epoch) {
-        _ if epoch == 0 => Age::Settled,
+        _ if epoch == 0 => Age::Corrected,
         young if young < keys::NODE_LEASE_MS => Age::Young,
         collected if collected < keys::LEASE_MS => Age::Settled,
         _ => Age::Collected,
@@ -48,6 +52,7 @@ pub(crate) fn read() -> Result<Age, Error> {
 /// no node has reported went offline while Redis was unavailable.
 pub(crate) fn check(people: &[(String, u64)]) -> Result<(), Error> {
     let now = clock::now_ms().to_string();
+    busy::add(people.iter().map(|(user, _)| keys::partition(user)).collect::<BTreeSet<_>>())?;
     let mut pipeline = Pipeline::new();
     for (user, last_seen_ms) in people {
         pipeline.push(&["HSETNX", &keys::presence(user), "seen", &last_seen_ms.to_string()]);
@@ -68,7 +73,7 @@ mod tests {
         assert_eq!(age(epoch, epoch + keys::NODE_LEASE_MS - 1), Age::Young);
         assert_eq!(age(epoch, epoch + keys::NODE_LEASE_MS), Age::Settled);
         assert_eq!(age(epoch, epoch + keys::LEASE_MS), Age::Collected);
-        assert_eq!(age(0, epoch), Age::Settled);
+        assert_eq!(age(0, epoch), Age::Corrected);
         assert_eq!(age(epoch, epoch - 5), Age::Young, "a clock that lags");
     }
 }

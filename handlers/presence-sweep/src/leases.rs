@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use chat::presence::{self, Change};
 use sdk::connection::{Closed, Opened, Touch};
 use sdk::redis::{self, Error, Pipeline, Reply};
-use sdk::{Id, clock, config};
+use sdk::{Id, clock, config, log};
+
+use crate::busy;
 
 /// The entries of one partition that one sweep handles. The sweep a second later continues.
 const SWEEP_MAX: &str = "500";
@@ -41,10 +43,21 @@ pub(crate) fn open(opened: &Opened) -> Result<Opening, Error> {
             &keys::LISTED_MS.to_string(),
         ],
     )?;
+    mark_first(keys::partition(user), reply.items().get(2));
     Ok(Opening {
         unlisted: reply.items().first().and_then(Reply::integer) == Some(1),
         changes: reply.items().get(1).map(presence::changes).unwrap_or_default(),
     })
+}
+
+/// Adds the partition to the busy ones if the script had to make its first entry. Without the addition, a
+/// report of the connection adds it.
+fn mark_first(partition: u64, was_empty: Option<&Reply>) {
+    if was_empty.and_then(Reply::integer) == Some(1)
+        && let Err(error) = busy::add([partition])
+    {
+        log::warn("a partition was not added to the busy ones", &[("why", &redis::describe(&error))]);
+    }
 }
 
 /// The directory entry could not be written, so the next connection has to write it.
@@ -56,11 +69,13 @@ pub(crate) fn unlist(user: &str) {
 pub(crate) fn close(closed: &Closed) -> Result<(), Error> {
     let grace_ends = clock::now_ms() + config::number("grace_ms", 5_000);
     let silence = if LOST_IN_SILENCE.contains(&closed.code) { keys::LEASE_MS } else { 0 };
-    presence::run(
+    let partition = keys::partition(&closed.user_id);
+    let reply = presence::run(
         "close",
-        keys::partition(&closed.user_id),
+        partition,
         &[&closed.connection, &closed.node, &closed.user_id, &grace_ends.to_string(), &silence.to_string()],
     )?;
+    mark_first(partition, reply.items().first());
     Ok(())
 }
 
@@ -100,7 +115,7 @@ pub(crate) fn renew(node: &str, touches: &[Touch]) -> Result<Vec<Change>, Error>
     let now = clock::now_ms();
     let ends = [(now + keys::LEASE_MS).to_string(), (now + keys::NODE_LEASE_MS).to_string()];
     let mut changes = Vec::new();
-    for (partition, touches) in partitions {
+    for (&partition, touches) in &partitions {
         let mut args = vec![node.to_owned(), ends[0].clone(), ends[1].clone()];
         for touch in touches {
             args.extend([touch.connection.clone(), touch.user_id.clone()]);
@@ -109,6 +124,8 @@ pub(crate) fn renew(node: &str, touches: &[Touch]) -> Result<Vec<Change>, Error>
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         changes.extend(presence::changes(&presence::run("renew", partition, &args)?));
     }
+    // After the entries: a sweep may just have removed a partition.
+    busy::add(partitions.into_keys())?;
     Ok(changes)
 }
 
@@ -139,12 +156,19 @@ pub(crate) struct Swept {
 /// the next one is swept. So a sweep makes progress even if it finds more work than one run can do. While
 /// Redis is young, the sweep announces nobody as offline, because not all nodes have reported their
 /// connections.
-pub(crate) fn sweep(is_young: bool, mut each: impl FnMut(Swept) -> Result<(), String>) -> Result<(), String> {
+pub(crate) fn sweep(
+    is_young: bool,
+    partitions: &BTreeSet<u64>,
+    mut each: impl FnMut(Swept) -> Result<(), String>,
+) -> Result<(), String> {
+    if partitions.is_empty() {
+        return Ok(());
+    }
     let describe = |error| redis::describe(&error);
     let now = clock::now_ms().to_string();
     let mut pipeline = Pipeline::new();
     pipeline.push(&["ZRANGEBYSCORE", keys::NODES, &now, "+inf"]);
-    for partition in 0..keys::PRESENCE_PARTITIONS {
+    for &partition in partitions {
         pipeline.push(&["ZRANGEBYSCORE", &keys::presence_set(partition, "nodes"), "-inf", &now]);
         for set in ["due", "grace", "idle"] {
             pipeline.push(&["ZCOUNT", &keys::presence_set(partition, set), "-inf", &now]);
@@ -155,7 +179,7 @@ pub(crate) fn sweep(is_young: bool, mut each: impl FnMut(Swept) -> Result<(), St
     let Some((alive, replies)) = replies.split_first() else { return Ok(()) };
     let alive: BTreeSet<&str> = alive.texts().collect();
     let (lease, young) = (keys::LEASE_MS.to_string(), if is_young { "1" } else { "0" });
-    for (partition, found) in (0..).zip(replies.chunks(5)) {
+    for (&partition, found) in partitions.iter().zip(replies.chunks(5)) {
         let Some((nodes, counts)) = found.split_first() else { break };
         let mut swept = Swept::default();
         let mut over = counts.iter().any(|count| count.integer() != Some(0));

@@ -2,10 +2,15 @@
 //! connection closes, when it is not renewed, or when its node dies. While Redis is unavailable, no change is
 //! announced. Afterwards the nodes' reports restore the leases.
 
+mod busy;
 mod epoch;
 mod leases;
 mod store;
 
+use std::collections::BTreeSet;
+
+use busy::Plan;
+use chat::keys;
 use chat::presence::{self, Change};
 use epoch::Age;
 use leases::Swept;
@@ -64,17 +69,21 @@ impl schedule::Handler for PresenceSweep {
     fn run(tick: Tick) -> Result<(), String> {
         match tick.name.as_str() {
             "heartbeat" => leases::heartbeat(&tick.node).map_err(|error| redis::describe(&error)),
-            "sweep" => sweep(),
+            "sweep" => sweep(Plan::at(tick.due_ms)),
             other => Err(format!("no schedule `{other}`")),
         }
     }
 }
 
-fn sweep() -> Result<(), String> {
+fn sweep(plan: Plan) -> Result<(), String> {
     let describe = |error| redis::describe(&error);
-    let age = epoch::read().map_err(describe)?;
+    let (busy, has_dead_nodes) = busy::read(plan).map_err(describe)?;
+    let age = if busy.is_corrected { Age::Corrected } else { epoch::read().map_err(describe)? };
+    let all = plan.all || has_dead_nodes || !busy.is_scanned;
+    let partitions =
+        if all { (0..keys::PRESENCE_PARTITIONS).collect::<BTreeSet<_>>() } else { busy.partitions };
     let mut dead = 0;
-    leases::sweep(age == Age::Young, |Swept { changes, reaped }| {
+    leases::sweep(age == Age::Young, &partitions, |Swept { changes, reaped }| {
         if !reaped.is_empty() {
             dead += reaped.len();
             leases::forget(reaped.iter().map(String::as_str)).map_err(describe)?;
@@ -83,6 +92,14 @@ fn sweep() -> Result<(), String> {
     })?;
     if dead > 0 {
         log::info("a node is dead, its connections are gone", &[("connections", &dead.to_string())]);
+    }
+    if all {
+        busy::add_all().map_err(describe)?;
+    } else if plan.clean {
+        busy::clean(&partitions).map_err(describe)?;
+    }
+    if age == Age::Corrected && !busy.is_corrected {
+        busy::corrected().map_err(describe)?;
     }
     if age == Age::Collected {
         let online = store::online(CHECKED_MAX).map_err(|problem| problem.detail)?;

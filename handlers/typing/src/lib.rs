@@ -1,6 +1,7 @@
 //! Pushes typing signals to the other subscribers of a conversation. The permission is read from Postgres
 //! only when there is something to push, which is at most every few seconds. Further signals in between only
-//! extend the pushed one. A schedule stops the signals that expire. If Redis fails, nothing is pushed.
+//! extend the pushed one. A schedule stops the signals that
+//! expire; it reads one key while nobody types. If Redis fails, nothing is pushed.
 
 mod rules;
 
@@ -50,6 +51,10 @@ impl frame::Handler for Typing {
 
 impl schedule::Handler for Typing {
     fn run(_: Tick) -> Result<(), String> {
+        let any = redis::command(&["EXISTS", keys::TYPING_ANY]).map_err(|error| redis::describe(&error))?;
+        if any.integer() == Some(0) {
+            return Ok(());
+        }
         let mut pipeline = Pipeline::new();
         let now = clock::now_ms().to_string();
         for partition in 0..keys::TYPING_PARTITIONS {
@@ -92,6 +97,8 @@ fn start(conversation: Id, user: &str) -> Result<(), Error> {
     if let Verdict::Full(_) = window.count() {
         return Ok(());
     }
+    // First, so that the schedule looks for the signal whatever happens next.
+    redis::command(&["SET", keys::TYPING_ANY, "1", "PX", &keys::TYPING_ANY_MS.to_string()])?;
     run("begin", &key, &[&entry, &expires_at_ms])?;
     publish(&[rules::push(conversation, user, Signal::Start)])
 }
