@@ -77,7 +77,7 @@ fn event(path: &Path) -> Result<(String, Value), Failure> {
 async fn backends(config: &Config) -> Result<Backends, Failure> {
     let postgres = Postgres::connect(config).await?;
     let fleet = postgres.fleet().identify().await.map_err(|error| Failure::failed(error.to_string()))?;
-    let redis = Redis::connect(config, keyspace(&fleet, postgres.fleet()))?;
+    let redis = Redis::connect(config, keyspace(&fleet, postgres.fleet(), None))?;
     tokio::time::timeout(limits::INVOKE_REDIS_WAIT, redis.up())
         .await
         .map_err(|_| Failure::failed("Redis does not answer"))?;

@@ -45,7 +45,7 @@ pub const HANDLER_HOST_CALLS_MAX: u32 = 10_000;
 pub const HANDLER_HOST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Maximum `limits.concurrency`: half of [`CALLS_MAX`].
 pub const HANDLER_CONCURRENCY_MAX: u32 = 1024;
-/// Minimum `every_ms` of a schedule, and the interval at which a node looks for due schedules.
+/// Minimum `every_ms` of a schedule, and the minimum interval at which a node looks for due schedules.
 pub const SCHEDULE_EVERY_MIN: Duration = Duration::from_millis(100);
 /// Maximum number of schedules of one handler.
 pub const SCHEDULES_PER_HANDLER_MAX: usize = 256;
@@ -210,9 +210,11 @@ pub const POSTGRES_HOST_STATEMENT_MAX: Duration = Duration::from_secs(300);
 /// Maximum wait of the host for a lock on the revocations or on the row of the fleet. Then the operator's
 /// request fails.
 pub const POSTGRES_HOST_LOCK_WAIT: Duration = Duration::from_secs(5);
-/// A connection of the host that was idle for longer is checked before it is used.
-pub const POSTGRES_HOST_IDLE_MAX: Duration = Duration::from_millis(500);
-/// After a server was seen to be read-only, each connection is checked before each use for this long.
+/// A connection of the host that was idle for longer is checked before it is used. The node's poll notices a
+/// server that is gone or read-only; from then on every connection is checked.
+pub const POSTGRES_HOST_IDLE_MAX: Duration = Duration::from_secs(15);
+/// After a poll failed, or a server was seen to be read-only, each connection is checked before each use for
+/// this long.
 pub const POSTGRES_SUSPECTED_FOR: Duration = Duration::from_secs(5);
 /// Wait between two attempts to reach a server that is starting up.
 pub const POSTGRES_REACH_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -303,8 +305,8 @@ pub const REDIS_BACKOFF_MIN: Duration = Duration::from_millis(20);
 pub const REDIS_BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Maximum time of an attempt to connect, and maximum silence of a connection. Then it has failed.
 pub const REDIS_SILENCE_MAX: Duration = Duration::from_secs(3);
-/// Interval of checking the connection for commands.
-pub const REDIS_CHECK_EVERY: Duration = Duration::from_millis(500);
+/// Interval of checking the connection for commands. A command that fails causes a check at once.
+pub const REDIS_CHECK_EVERY: Duration = Duration::from_millis(1500);
 /// Minimum time between two checks: failed commands request one, and share it within this time.
 pub const REDIS_CHECKS_APART: Duration = Duration::from_millis(20);
 /// A server that refuses writes for this long may be a former primary. The node then connects again, and
@@ -322,10 +324,6 @@ pub const REDIS_REDIRECTS_MAX: usize = 4;
 
 // ---- generations: which data of Redis the fleet uses ------------------------------------------------------
 
-/// Interval of reading the generation, which another node or an operator may raise.
-pub const REDIS_GENERATION_READ_EVERY: Duration = Duration::from_secs(1);
-/// Maximum time of this read. Then it has failed, and the node keeps its generation.
-pub const REDIS_GENERATION_READ_WAIT: Duration = Duration::from_millis(500);
 /// Maximum number of rounds to settle a guard key that other nodes change too. Then the check has failed.
 pub const REDIS_GUARD_ROUNDS_MAX: usize = 8;
 /// Number of keys that one `SCAN` visits, of old generations and of the keys that an operator forgets.
@@ -336,7 +334,7 @@ pub const REDIS_CLEAN_STEPS_APART: Duration = Duration::from_millis(50);
 pub const REDIS_CLEAN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// The node whose beat is a multiple of this looks for old keys: about once an hour in a fleet of three
 /// nodes.
-pub const REDIS_CLEAN_BEATS: i64 = 20_000;
+pub const REDIS_CLEAN_BEATS: i64 = 7_000;
 
 // ---- pub/sub ----------------------------------------------------------------------------------------------
 
@@ -351,7 +349,7 @@ pub const REDIS_LINE_BYTES_MAX: usize = 1024;
 /// Maximum number of subscription requests that wait for the connection. Further callers wait until one is
 /// sent.
 pub const REDIS_SUBSCRIBE_REQUESTS_MAX: usize = 1024;
-/// Interval of checking the connection for messages.
+/// Interval of checking the connection for messages. It is pinged after one and a half of it without any.
 pub const REDIS_PING_EVERY: Duration = Duration::from_secs(1);
 /// Maximum wait, after the connection for messages was opened, until the connection for commands has found
 /// the same primary. If the two primaries differ after it, the connection for messages is opened again.
@@ -444,7 +442,7 @@ pub const BUS_CHANNELS_PER_COMMAND_MAX: usize = 1000;
 /// Maximum number of messages that are handled at a time, before other work gets a turn.
 pub const BUS_BURST_MESSAGES_MAX: usize = 256;
 /// How often a node publishes a loopback heartbeat to itself.
-pub const LOOPBACK_HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
+pub const LOOPBACK_HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// When no loopback heartbeat has arrived for this time, the node marks its bus as down and reconnects.
 pub const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -480,6 +478,10 @@ pub const MEMORY_UNIT_BYTES: usize = 64 * 1024;
 /// task runs. A longer time makes other tasks wait. A shorter one costs more wake-ups of the ticker, each
 /// with an atomic increment.
 pub const EPOCH_TICK: Duration = Duration::from_millis(1);
+/// Number of ticks without a call after which the ticker sleeps until the next call begins.
+pub const EPOCH_IDLE_TICKS_MAX: u32 = 10;
+/// Maximum sleep of the ticker, and so the time after which it notices that its engine is gone.
+pub const EPOCH_SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Maximum processor time that counts against `cpu_ms` between two epochs or host calls. A longer span means
 /// that the operating system ran other work, which the guest did not cause. (Or one bulk memory instruction
 /// ran over the whole memory. It ends by itself, and the call's deadline bounds it.)
@@ -585,8 +587,10 @@ pub const FILE_REFUSED_AGAIN_AFTER_MAX: Duration = Duration::from_secs(600);
 
 // ---- following the fleet ----------------------------------------------------------------------------------
 
-/// Interval of a node's heartbeat in Postgres.
-pub const NODE_HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// Interval of a node's poll, which is also its heartbeat in Postgres, and so the maximum delay of a change
+/// whose notification or wake is lost. It is a little below a second, so that a revocation applies within
+/// one.
+pub const NODE_POLL_EVERY: Duration = Duration::from_millis(950);
 /// A deploy does not wait for a node that has reported nothing for this long; the node follows when it is
 /// back.
 pub const NODE_SILENT_AFTER: Duration = Duration::from_secs(5);
@@ -594,7 +598,7 @@ pub const NODE_SILENT_AFTER: Duration = Duration::from_secs(5);
 pub const NODE_FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// A node with a heartbeat of this age and without its connection for notifications has died.
 pub const NODE_GONE_AFTER: Duration = Duration::from_millis(1500);
-/// Interval of checking for a switch, for nodes that miss the notification.
+/// Interval of the poll while a node receives no notifications, and after a poll that failed.
 pub const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 /// Maximum time of a query about the fleet; a longer one counts as failed.
 pub const FOLLOW_WAIT: Duration = Duration::from_secs(5);
@@ -802,19 +806,25 @@ pub const SCHEDULE_RUNS_MAX: usize = 64;
 /// A run of a fleet schedule is leased for this long beyond the deadline of its handler. Then another node
 /// may run it.
 pub const SCHEDULE_LEASE_MARGIN: Duration = Duration::from_secs(1);
+/// Maximum time until the claim of an ended run is given back. The next statement that claims runs gives it
+/// back earlier. A node that dies within this time delays the schedule until its lease ends.
+pub const SCHEDULE_GIVEN_BACK_WITHIN: Duration = Duration::from_secs(1);
+/// Interval of looking for due schedules while none is due earlier.
+pub const SCHEDULES_LOOKED_FOR_EVERY: Duration = Duration::from_secs(60);
 
 // ---- triggers: events -------------------------------------------------------------------------------------
 
-/// Interval of checking the outbox without a wake, and so the maximum delay if a wake is lost.
+/// Interval of checking the outbox while the bus is down, so that wakes of other nodes are lost, and of
+/// reading events that wait: for the transactions before them, or for a retry.
 pub const OUTBOX_TICK: Duration = Duration::from_millis(100);
 /// Wait of a consumer after a failure of Postgres.
 pub const OUTBOX_RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Interval of making future partitions of the outbox and dropping past ones.
 pub const OUTBOX_MAINTENANCE_EVERY: Duration = Duration::from_secs(3600);
-/// Interval of checking for a new position epoch (a failover, a restore), beside the node's writes.
-pub const EPOCH_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// Lease of a cursor. After this time another node takes over the shard of a dead one.
 pub const CURSOR_LEASE: Duration = Duration::from_secs(3);
+/// A poll renews a lease that has less time left than this. Polls that follow each other renew it once.
+pub const CURSOR_RENEWED_BEFORE: Duration = Duration::from_millis(2200);
 /// Interval of saving a cursor. After a crash, the events handled since the last save come again.
 pub const CURSOR_SAVE_EVERY: Duration = Duration::from_millis(250);
 /// A consumer on this node whose cursor does not move for this long plus the deadline of its handler,
@@ -830,9 +840,8 @@ pub const EVENT_RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 pub const EVENT_ASKED_RETRY_MAX: Duration = Duration::from_secs(3600);
 /// Maximum time of a handler's verdict `hold`. A longer time counts as this one.
 pub const EVENT_ASKED_HOLD_MAX: Duration = Duration::from_secs(60);
-/// Interval of reading postponed events while there are none. An operator's retry is noticed within this
-/// time.
-pub const POSTPONED_READ_EVERY: Duration = Duration::from_secs(1);
+/// Maximum wait of a consumer that has nothing to do. A wake, a new head or an update ends it.
+pub const CONSUMER_IDLE_WAIT: Duration = Duration::from_secs(10);
 /// Maximum number of events of a shard that wait for a retry. Then the shard stops: the consumer is broken,
 /// not the events.
 pub const RETRIES_MAX: i64 = 10_000;
@@ -871,7 +880,7 @@ pub const NOTE_CHARS_MAX: usize = 1000;
 /// Maximum length of the name of a token's owner. A longer one is 422.
 pub const OPERATOR_NAME_CHARS_MAX: usize = 64;
 /// Interval of updating the gauges that need a query.
-pub const GAUGES_EVERY: Duration = Duration::from_secs(5);
+pub const GAUGES_EVERY: Duration = Duration::from_secs(15);
 
 // ---- admin: the audit -------------------------------------------------------------------------------------
 

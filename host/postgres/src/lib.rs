@@ -14,6 +14,7 @@ mod migrations;
 pub mod operators;
 pub mod outbox;
 pub mod owner;
+pub mod poll;
 mod probe;
 pub mod revocations;
 mod roles;
@@ -28,6 +29,7 @@ mod tests;
 mod value;
 mod work;
 
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -36,7 +38,7 @@ use sqlx::postgres::PgPool;
 use tokio::time::Instant;
 
 use switchboard_core::config::Config;
-use switchboard_core::ids::Digest;
+use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
 
 pub use error::{Error, in_time};
@@ -113,6 +115,11 @@ impl Postgres {
 
     pub fn operators(&self) -> operators::Operators {
         operators::Operators::new(self.0.host.clone())
+    }
+
+    /// The poll of a node. `admin` is the address of its admin listener.
+    pub fn poll(&self, node: NodeId, admin: SocketAddr) -> poll::Poll {
+        poll::Poll::of(self.0.host.clone(), self.0.roles.suspicion().clone(), node, admin)
     }
 
     /// The reader that one consumer of the outbox uses.

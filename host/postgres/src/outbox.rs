@@ -31,7 +31,8 @@ pub use lag::Lag;
 pub use parked::Parked;
 pub use retries::Waiting;
 
-/// How far one consumer has read one shard, held under a lease. The epoch fences a former holder.
+/// How far one consumer has read one shard, held under a lease, which the node's poll renews. The epoch
+/// fences a former holder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cursor {
     pub consumer: String,
@@ -151,7 +152,7 @@ impl Outbox {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Held {
     pub shard: i16,
-    history: Epoch,
+    pub(crate) history: Epoch,
 }
 
 impl Cursor {
@@ -161,32 +162,6 @@ impl Cursor {
 }
 
 impl Outbox {
-    /// Renews the leases of those of `held` that `consumer` still holds on this node, in the same position
-    /// epoch. Returns their shards.
-    pub async fn renew(
-        &self,
-        consumer: &str,
-        node: NodeId,
-        lease: Duration,
-        held: &[Held],
-    ) -> Result<Vec<i16>, Error> {
-        sqlx::query_scalar(
-            "update switchboard.cursors as c set lease_until = now() + $3 * interval '1 millisecond'
-             from unnest($4::smallint[], $5::int[]) as held (shard, history)
-             where c.consumer = $1 and c.owner = $2 and c.lease_until >= now() and c.shard = held.shard
-               and held.history = (select switchboard.current_epoch())
-             returning c.shard",
-        )
-        .bind(consumer)
-        .bind(node.uuid())
-        .bind(lease.as_millis() as f64)
-        .bind(held.iter().map(|held| held.shard).collect::<Vec<_>>())
-        .bind(held.iter().map(|held| held.history).collect::<Vec<_>>())
-        .fetch_all(&self.0)
-        .await
-        .map_err(Error::Statement)
-    }
-
     /// Saves how far a consumer is. Events after the saved cursor are delivered again after a crash. Returns
     /// the shards whose cursors are still held: the others were claimed by another node, or belong to another
     /// position epoch.

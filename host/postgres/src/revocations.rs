@@ -4,6 +4,7 @@ use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{Connection, Row};
 
 use crate::Error;
+use crate::poll::CHANNEL;
 use switchboard_core::limits;
 
 /// Which tokens are revoked.
@@ -68,6 +69,8 @@ impl Revocations {
         .bind(by)
         .execute(&mut *transaction)
         .await?;
+        // At the commit, every node polls.
+        sqlx::query("select pg_notify($1, 'revocations')").bind(CHANNEL).execute(&mut *transaction).await?;
         transaction.commit().await.map_err(Error::Statement)
     }
 

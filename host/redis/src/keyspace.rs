@@ -20,6 +20,9 @@ use switchboard_contract::redis::Error;
 pub trait Generations: Send + Sync {
     fn read(&self) -> GenerationFuture<'_>;
 
+    /// The generation as the node's poll last read it, without a query. `None`: it was not read.
+    fn last_polled(&self) -> Option<i64>;
+
     /// Raises the generation above `known`, unless another node has raised it since `expected` was read.
     /// Returns the generation afterwards.
     fn raise(&self, expected: i64, known: i64) -> GenerationFuture<'_>;
@@ -95,6 +98,11 @@ impl Keyspace {
             Some(generations) => generations.read().await,
             None => Ok(0),
         }
+    }
+
+    /// The generation of the fleet as it was last polled, without a query.
+    pub(super) fn last_polled(&self) -> Option<i64> {
+        self.0.generations.as_ref()?.last_polled()
     }
 
     /// Raises the generation above `known`, unless another node has raised it since `expected` was read.

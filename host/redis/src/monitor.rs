@@ -1,4 +1,4 @@
-//! The background task of a link. It connects and checks the server, again twice a second and whenever a
+//! The background task of a link. It connects and checks the server, again at intervals and whenever a
 //! command finds something wrong. A link takes commands only while all of this holds:
 //!
 //! - The server is a primary and takes writes: the task increments a counter, the *beat*.
@@ -47,7 +47,6 @@ pub(super) struct Monitor {
 struct Memory {
     /// The generation, and the highest beat seen in it.
     beat: Option<(i64, i64)>,
-    generation_read_at: Option<Instant>,
     /// The scan cursor of the deletion of old keys.
     cleaning: Option<String>,
     /// When old keys are deleted once more: a node that did not know the new generation yet may have written
@@ -119,10 +118,11 @@ impl Monitor {
         memory: &mut Memory,
     ) -> bool {
         let (mut served, mut refuses_since) = (false, None);
+        let mut run_id = None;
         let (mut names, mut tag) = (self.keyspace.changes(), self.tag.clone());
         loop {
             let checked_at = Instant::now();
-            match self.check(&mut connection, memory).await {
+            match self.check(&mut connection, memory, &mut run_id).await {
                 Ok((confirmed, seen)) => {
                     (served, refuses_since) = (true, None);
                     let health = match seen.is_full {
@@ -159,6 +159,8 @@ impl Monitor {
             }
             let next_check = if memory.cleaning.is_some() {
                 limits::REDIS_CLEAN_STEPS_APART
+            } else if refuses_since.is_some() {
+                limits::REDIS_REFUSES_WRITES_MAX / 2
             } else {
                 limits::REDIS_CHECK_EVERY
             };
@@ -180,23 +182,19 @@ impl Monitor {
         &self,
         connection: &mut MultiplexedConnection,
         memory: &mut Memory,
+        run_id: &mut Option<Arc<str>>,
     ) -> Result<(Confirmed, Seen), CheckError> {
         let Some(namespace) = self.keyspace.namespace().map(str::to_owned) else {
-            let seen = self.ask(connection, None).await?;
+            let seen = self.ask(connection, run_id, None).await?;
             return Ok((Confirmed { generation: 0, guard: None }, seen));
         };
         let tag = self.tag.borrow().clone();
         let (key, beats) = (format!("{namespace}:guard:{tag}"), format!("{namespace}:beat:{tag}"));
-        let mut seen = self.ask(connection, Some((&key, &beats))).await?;
-        if memory.generation_read_at.is_none_or(|at| at.elapsed() >= limits::REDIS_GENERATION_READ_EVERY) {
-            // While Postgres is not reachable, no node can raise the generation: the one that this node knows
-            // is valid as long as the guard agrees.
-            if let Ok(Ok(fleet_generation)) =
-                timeout(limits::REDIS_GENERATION_READ_WAIT, self.keyspace.read_generation()).await
-            {
-                self.adopt_raised(fleet_generation);
-            }
-            memory.generation_read_at = Some(Instant::now());
+        let mut seen = self.ask(connection, run_id, Some((&key, &beats))).await?;
+        // While Postgres is not reachable, no node can raise the generation: the one that this node knows is
+        // valid as long as the guard agrees.
+        if let Some(fleet_generation) = self.keyspace.last_polled() {
+            self.adopt_raised(fleet_generation);
         }
         for _ in 0..limits::REDIS_GUARD_ROUNDS_MAX {
             let generation = self.keyspace.names().generation;
@@ -307,21 +305,25 @@ impl Monitor {
         }
     }
 
-    /// Reads role, identity, guard and beat in one round trip.
+    /// Reads role, identity, guard and beat in one round trip. `run_id` is the run id of the server, once it
+    /// is known: it cannot change on one connection.
     async fn ask(
         &self,
         connection: &mut MultiplexedConnection,
+        run_id: &mut Option<Arc<str>>,
         guarded: Option<(&str, &str)>,
     ) -> Result<Seen, CheckError> {
         let mut pipeline = Pipeline::new();
-        pipeline.add_command(packed(&["INFO", "server"])).add_command(packed(&["INFO", "replication"]));
-        let count = match guarded {
-            Some((guard, beats)) => {
-                pipeline.add_command(packed(&["GET", guard])).add_command(packed(&["INCR", beats]));
-                4
-            }
-            None => 2,
-        };
+        pipeline.add_command(packed(&["INFO", "replication"]));
+        let mut count = 1;
+        if let Some((guard, beats)) = guarded {
+            pipeline.add_command(packed(&["GET", guard])).add_command(packed(&["INCR", beats]));
+            count += 2;
+        }
+        if run_id.is_none() {
+            pipeline.add_command(packed(&["INFO", "server"]));
+            count += 1;
+        }
         let sent = connection.send_packed_commands(&pipeline, 0, count);
         let replies = match timeout(limits::REDIS_SILENCE_MAX, sent).await {
             Ok(Ok(replies)) => replies,
@@ -345,21 +347,23 @@ impl Monitor {
                 }
             }
         }
-        let info: HashMap<String, String> = replies.iter().take(2).flat_map(fields).collect();
+        let infos = replies.iter().take(1).chain(run_id.is_none().then(|| replies.last()).flatten());
+        let info: HashMap<String, String> = infos.flat_map(fields).collect();
         let field = |name: &str| info.get(name).map_or("-", String::as_str);
         if field("role") == "slave" {
             return Err(CheckError::Reconnect(fault::explained("READONLY")));
         }
-        let guard = match replies.get(2) {
+        let guard = match replies.get(1) {
             Some(Value::BulkString(text)) => Some(String::from_utf8_lossy(text).into_owned()),
             _ => None,
         };
-        let beat = match replies.get(3) {
+        let beat = match replies.get(2) {
             Some(Value::Int(beat)) => Some(*beat),
             _ => None,
         };
-        let identity = format!("{} {}", field("run_id"), field("master_replid"));
-        Ok(Seen { run_id: field("run_id").into(), identity, guard, beat, is_full })
+        let run_id = run_id.get_or_insert_with(|| field("run_id").into()).clone();
+        let identity = format!("{run_id} {}", field("master_replid"));
+        Ok(Seen { run_id, identity, guard, beat, is_full })
     }
 
     fn refused(&self, code: &str) -> CheckError {

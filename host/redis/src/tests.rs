@@ -37,6 +37,10 @@ impl Generations for InMemory {
         Box::pin(async { Ok(self.0.load(SeqCst)) })
     }
 
+    fn last_polled(&self) -> Option<i64> {
+        Some(self.0.load(SeqCst))
+    }
+
     fn raise(&self, expected: i64, known: i64) -> GenerationFuture<'_> {
         Box::pin(async move {
             let next = expected.max(known) + 1;

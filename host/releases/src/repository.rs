@@ -2,6 +2,8 @@
 //! all switches, and the reports of the nodes. All SQL about releases is here. This module decides nothing:
 //! `rollout` decides whether a release may run.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::postgres::{PgListener, PgPool, PgRow};
@@ -12,7 +14,7 @@ use switchboard_core::limits;
 use switchboard_core::manifest::{Manifest, ROLE_PREFIX};
 use switchboard_core::{Blame, Blamed};
 use switchboard_postgres as postgres;
-use switchboard_postgres::owner;
+use switchboard_postgres::{owner, poll};
 
 mod files;
 mod nodes;
@@ -20,12 +22,8 @@ mod shadows;
 mod signatures;
 
 pub use files::{FOUND_BY, GUARDED_BY, SkipReason};
-pub use nodes::{Heartbeat, Node, NodeAnswer, NodeHandler, Report};
+pub use nodes::{Node, NodeAnswer, NodeHandler, Report};
 pub use shadows::ShadowReport;
-
-/// Notified at the commit of every switch. The notification is a hint, so that nodes need not wait for their
-/// next poll.
-const CHANNEL: &str = "switchboard_releases";
 
 #[derive(Clone)]
 pub struct Repository {
@@ -203,12 +201,12 @@ pub enum SwitchResult {
 #[error("Postgres failed to {attempt}")]
 pub struct RepositoryError {
     attempt: &'static str,
-    source: postgres::Error,
+    source: Arc<postgres::Error>,
 }
 
 impl RepositoryError {
     pub(super) fn timed_out(attempt: &'static str) -> Self {
-        Self { attempt, source: postgres::Error::Late }
+        Self { attempt, source: Arc::new(postgres::Error::Late) }
     }
 }
 
@@ -220,7 +218,12 @@ impl Blamed for RepositoryError {
 
 /// Maps an error: `map_err(failed_to("store a release"))`.
 fn failed_to(attempt: &'static str) -> impl FnOnce(sqlx::Error) -> RepositoryError {
-    move |source| RepositoryError { attempt, source: source.into() }
+    move |source| RepositoryError { attempt, source: Arc::new(source.into()) }
+}
+
+/// The error of an attempt that failed in the poll of this node.
+pub(super) fn of_postgres(attempt: &'static str, error: &Arc<postgres::Error>) -> RepositoryError {
+    RepositoryError { attempt, source: error.clone() }
 }
 
 // ---- files ----
@@ -242,7 +245,7 @@ impl Repository {
     ) -> Result<(), RepositoryError> {
         let declared = serde_json::to_value(manifest).map_err(|error| RepositoryError {
             attempt: "store a manifest that is not JSON",
-            source: sqlx::Error::Encode(error.into()).into(),
+            source: Arc::new(sqlx::Error::Encode(error.into()).into()),
         })?;
         sqlx::query(
             "insert into switchboard.releases (digest, name, manifest, file, created_by, note)
@@ -466,7 +469,7 @@ impl Repository {
         // process is alive.
         let own = owner::listener(&self.pool, &nodes::listener(node));
         let mut listener = PgListener::connect_with(&own).await.map_err(failed_to("listen for switches"))?;
-        listener.listen(CHANNEL).await.map_err(failed_to("listen for switches"))?;
+        listener.listen(poll::CHANNEL).await.map_err(failed_to("listen for switches"))?;
         Ok(Hints(listener))
     }
 }
@@ -531,7 +534,7 @@ impl Switch {
         .bind(change.note)
         .bind(change.verdict.map(|verdict| &verdict.report))
         .bind(change.verdict.and_then(|verdict| verdict.recording.as_deref()))
-        .bind(CHANNEL)
+        .bind(poll::CHANNEL)
         .fetch_one(&mut *self.tx)
         .await
         .map_err(failed_to(attempt))?;

@@ -4,8 +4,8 @@
 //! 2. It compares the file's bindings with those of the other handlers, inside the switch.
 //! 3. It waits until every live node reports that it runs the release.
 //!
-//! Each node follows by itself: it polls the fleet's generation in Postgres, loads new releases and swaps its
-//! routing table.
+//! Each node follows by itself: its poll reads the fleet's generation in Postgres, and the node loads new
+//! releases and swaps its routing table.
 //!
 //! When anything fails here (a file does not load, a node is silent, Postgres is not reachable), the releases
 //! that run keep running.
@@ -22,6 +22,7 @@ use crate::Error;
 use switchboard_core::config::Config;
 use switchboard_core::ids::NodeId;
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_postgres::poll::Poll;
 use switchboard_runtime::{Load, Runtime};
 
 mod candidates;
@@ -53,8 +54,9 @@ pub struct Rollout<L: Load = Arc<Runtime>> {
 }
 
 impl<L: Load> Rollout<L> {
+    /// `poll` is the poll of this node, which `follow` runs.
     pub fn new(
-        node: NodeId,
+        poll: Poll,
         config: Arc<Config>,
         loader: L,
         registry: Arc<Registry<L::Release>>,
@@ -62,10 +64,10 @@ impl<L: Load> Rollout<L> {
         trust: Trust,
         connections: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        let admin = config.admin_listen;
+        let node = poll.node();
         let fleet = Arc::new(Fleet::new(node, config, loader, registry, repository, trust));
         let shadows = Arc::new(Shadows::new());
-        let follower = Arc::new(Follower::new(fleet.clone(), shadows.clone(), admin, connections));
+        let follower = Arc::new(Follower::new(fleet.clone(), shadows.clone(), poll, connections));
         let deployer = Arc::new(Deployer::new(fleet.clone(), follower.clone()));
         Self {
             node,

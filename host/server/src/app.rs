@@ -84,7 +84,8 @@ impl App {
 
         let postgres = Postgres::connect(&config).await.map_err(of("postgres"))?;
         let fleet = postgres.fleet().identify().await.map_err(of("postgres"))?;
-        let keyspace = keyspace(&fleet, postgres.fleet());
+        let poll = postgres.poll(node, config.admin_listen);
+        let keyspace = keyspace(&fleet, postgres.fleet(), Some(poll.clone()));
         let redis = Redis::connect(&config, keyspace).map_err(of("redis"))?;
         let wakes = Wakes::default();
         let hub = Hub::start(&redis, &redis::namespace(&fleet.name), node, wakes.clone(), tracer.clone());
@@ -99,7 +100,7 @@ impl App {
         let runtime = Arc::new(Runtime::new(&config, backends, tracer.clone()).map_err(of("runtime"))?);
         let registry = Arc::new(Registry::new());
         let triggers = Triggers::new(
-            node,
+            poll.clone(),
             registry.clone(),
             runtime.clone(),
             hub.clone(),
@@ -112,8 +113,9 @@ impl App {
         let tickets = Tickets::new(redis.clone());
         let gateway =
             Gateway::new(&config, node, auth.clone(), tickets, tls.clone(), triggers.clone(), hub.clone());
+        let polls = poll.results();
         let rollout = Arc::new(Rollout::new(
-            node,
+            poll,
             config.clone(),
             runtime,
             registry,
@@ -132,7 +134,7 @@ impl App {
         }
         rollout.join().await.map_err(of("releases"))?;
         spawn_follow(rollout.clone(), &guard);
-        tokio::spawn(revocations.clone().follow(guard.clone()));
+        tokio::spawn(revocations.clone().follow(polls, guard.clone()));
         tokio::spawn(auth.follow_keys(keys_again_after, guard.clone()));
         if let Some(tls) = tls {
             tokio::spawn(tls.follow(guard.clone()));

@@ -7,6 +7,7 @@ use sqlx::{Acquire, PgConnection};
 use uuid::Uuid;
 
 use super::*;
+use crate::poll::{ConsumerSnapshot, Poll};
 use crate::tests::world::{World, with_world};
 use switchboard_core::limits;
 
@@ -35,6 +36,13 @@ async fn cursor_of(world: &World, key: &str) -> Cursor {
     let claimed =
         outbox.claim("reader", NodeId::random(), LEASE, limits::OUTBOX_SHARDS.into(), &[]).await.unwrap();
     claimed.into_iter().find(|cursor| cursor.shard == shard).expect("all shards were free")
+}
+
+/// Polls as a node that holds these shards. Returns the result for the consumer.
+async fn polled(world: &World, node: NodeId, held: &[Held]) -> ConsumerSnapshot {
+    let poll = Poll::new(world.postgres.host().clone(), node, "127.0.0.1:9090".parse().unwrap());
+    poll.hold("reader", held);
+    poll.once(0).await.unwrap().consumer("reader").unwrap().clone()
 }
 
 async fn step(world: &World, cursor: &mut Cursor) -> Vec<String> {
@@ -181,16 +189,17 @@ async fn a_former_owner_saves_nothing() {
         let taken = outbox.claim("reader", bo, LEASE, 1, &[]).await.unwrap().remove(0);
         assert_eq!(taken.shard, held.shard, "its lease was over");
         assert!(outbox.save("reader", &[&held]).await.unwrap().is_empty());
-        assert!(outbox.renew("reader", ana, LEASE, &[held.held()]).await.unwrap().is_empty());
+        assert!(polled(&world, ana, &[held.held()]).await.kept.is_empty());
         outbox.release(&held).await.unwrap();
         assert_eq!(
-            outbox.renew("reader", bo, LEASE, &[taken.held()]).await.unwrap(),
+            polled(&world, bo, &[taken.held()]).await.kept,
             [taken.shard],
             "only its holder gives it back"
         );
         // The shard was claimed, but the answer was lost: no reader renews the lease, and its node may claim
         // the shard again before the lease ends.
-        assert!(outbox.renew("reader", bo, LEASE, &[]).await.unwrap().is_empty());
+        let unasked = polled(&world, bo, &[]).await;
+        assert!(unasked.kept.is_empty() && unasked.has_free_shard);
         let shards = |claimed: Vec<Cursor>| claimed.iter().map(|cursor| cursor.shard).collect::<Vec<_>>();
         let all = limits::OUTBOX_SHARDS.into();
         let others = outbox.claim("reader", bo, LEASE, all, &[taken.held()]).await.unwrap();
@@ -213,10 +222,10 @@ async fn a_cursor_of_another_position_epoch_is_neither_renewed_nor_saved() {
         outbox.introduce("reader", Start::Beginning).await.unwrap();
         let ana = NodeId::random();
         let mut held = outbox.claim("reader", ana, LEASE, 1, &[]).await.unwrap().remove(0);
-        assert_eq!(outbox.renew("reader", ana, LEASE, &[held.held()]).await.unwrap(), [held.shard]);
+        assert_eq!(polled(&world, ana, &[held.held()]).await.kept, [held.shard]);
         held.high = 7;
         world.owner("select switchboard.begin_epoch()").await;
-        assert!(outbox.renew("reader", ana, LEASE, &[held.held()]).await.unwrap().is_empty());
+        assert!(polled(&world, ana, &[held.held()]).await.kept.is_empty());
         assert!(outbox.save("reader", &[&held]).await.unwrap().is_empty());
         let again = outbox.claim("reader", ana, LEASE, 1, &[]).await.unwrap().remove(0);
         assert_eq!((again.shard, again.high), (held.shard, 0), "its own lease does not keep it away");

@@ -1,6 +1,6 @@
-//! The reports of nodes about themselves and their handlers.
+//! The nodes of the fleet, and their reports about their handlers. The poll of each node writes its heartbeat
+//! (`switchboard_postgres::poll`).
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,14 +11,6 @@ use uuid::Uuid;
 use super::{Repository, RepositoryError, digest, failed_to};
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
-
-/// A node's report about itself, sent once a second.
-#[derive(Clone, Debug)]
-pub struct Heartbeat {
-    pub node: NodeId,
-    pub admin: SocketAddr,
-    pub connections: u64,
-}
 
 /// A node's report about one handler. Without a digest and an error, the handler is retired and removed on
 /// this node.
@@ -73,27 +65,6 @@ pub(super) fn listener(node: NodeId) -> String {
 }
 
 impl Repository {
-    /// Stores a heartbeat. Returns true when the fleet did not know the node. Then its reports are gone too,
-    /// and the node reports each handler again. Also deletes the other nodes that have sent no heartbeat for
-    /// [`limits::NODE_FORGOTTEN_AFTER`].
-    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, RepositoryError> {
-        sqlx::query_scalar(
-            // `xmax` is 0 in a row that was inserted, and not in one that was updated.
-            "with gone as (delete from switchboard.nodes where heartbeat_at < now() - make_interval(secs => $5) and id <> $1)
-             insert into switchboard.nodes (id, address, version, connections) values ($1, $2, $3, $4)
-             on conflict (id) do update set heartbeat_at = now(), connections = excluded.connections
-             returning xmax = 0",
-        )
-        .bind(heartbeat.node.uuid())
-        .bind(heartbeat.admin.to_string())
-        .bind(env!("CARGO_PKG_VERSION"))
-        .bind(i64::try_from(heartbeat.connections).unwrap_or(i64::MAX))
-        .bind(limits::NODE_FORGOTTEN_AFTER.as_secs_f64())
-        .fetch_one(&self.pool)
-        .await
-        .map_err(failed_to("store a heartbeat"))
-    }
-
     /// Removes a node that ends normally, so that no deploy waits for it.
     pub async fn leave(&self, node: NodeId) -> Result<(), RepositoryError> {
         sqlx::query("delete from switchboard.nodes where id = $1")
@@ -166,6 +137,17 @@ impl Repository {
         .fetch_all(&self.pool)
         .await
         .map_err(failed_to("read the answers of the nodes"))
+    }
+
+    /// Returns the number of live nodes.
+    pub async fn live_nodes(&self) -> Result<i64, RepositoryError> {
+        sqlx::query_scalar(
+            "select count(*) from switchboard.nodes where heartbeat_at > now() - make_interval(secs => $1)",
+        )
+        .bind(limits::NODE_SILENT_AFTER.as_secs_f64())
+        .fetch_one(&self.pool)
+        .await
+        .map_err(failed_to("count the nodes"))
     }
 
     /// Returns the nodes of the last hour, the oldest first, each with the reports about its handlers.

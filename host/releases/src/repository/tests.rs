@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use super::*;
 use switchboard_core::ids::NodeId;
+use switchboard_postgres::poll::Poll;
 use switchboard_testing::with_database;
+
+/// The poll of a node. Its first poll is the first heartbeat.
+fn poll(node: NodeId, pool: &PgPool) -> Poll {
+    Poll::new(pool.clone(), node, "127.0.0.1:9090".parse().unwrap())
+}
 
 fn manifest(name: &str) -> Manifest {
     Manifest::parse(&format!("name = \"{name}\"\non.connection.opened = true\n[config]\nlimit = 25")).unwrap()
@@ -202,8 +208,7 @@ async fn a_node_whose_process_is_gone_is_not_waited_for_as_long_as_one_that_is_s
         let (gone, slow) = (NodeId::random(), NodeId::random());
         let _listens = repository.hints(slow).await.unwrap();
         for id in [gone, slow] {
-            let heartbeat = Heartbeat { node: id, admin: "127.0.0.1:9090".parse().unwrap(), connections: 0 };
-            repository.heartbeat(&heartbeat).await.unwrap();
+            poll(id, &pool).once(0).await.unwrap();
         }
         assert_eq!(repository.answers("echo", 1, Duration::ZERO).await.unwrap().len(), 2);
         sqlx::query("update switchboard.nodes set heartbeat_at = now() - interval '2 seconds'")
@@ -272,8 +277,7 @@ async fn a_live_node_is_asked_until_it_answers_and_a_silent_one_is_not() {
         let repository = Repository::new(pool.clone());
         let (node, silent) = (NodeId::random(), NodeId::random());
         for id in [node, silent] {
-            let heartbeat = Heartbeat { node: id, admin: "127.0.0.1:9090".parse().unwrap(), connections: 7 };
-            repository.heartbeat(&heartbeat).await.unwrap();
+            poll(id, &pool).once(7).await.unwrap();
         }
         sqlx::query("update switchboard.nodes set heartbeat_at = now() - interval '6 seconds' where id = $1")
             .bind(silent.uuid())

@@ -1,25 +1,25 @@
-//! How one node follows the fleet: it polls the generation, loads new releases, swaps its routing table and
-//! reports the result.
+//! How one node follows the fleet: when the generation has risen, it loads the new releases, swaps its
+//! routing table and reports the result.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::super::first::FirstFailureObserver;
 use super::super::registry::{Canary, Candidate, Entry, RoutingTable};
-use super::super::repository::{Heartbeat, Report, RepositoryError, Running, TrafficShare};
+use super::super::repository::{Report, RepositoryError, Running, TrafficShare, of_postgres};
 use super::fleet::Fleet;
 use super::shadows::Shadows;
 use crate::Error;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
+use switchboard_postgres::poll::Poll;
 use switchboard_runtime::{Load, Observable};
 
 /// The state that is kept between two passes.
@@ -117,7 +117,7 @@ impl<R: Observable> LoadedHandler<R> {
 /// Makes this node follow the fleet.
 pub(super) struct Follower<L: Load> {
     fleet: Arc<Fleet<L>>,
-    admin: SocketAddr,
+    poll: Poll,
     /// The number of open connections, for the heartbeat.
     connections: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Locked from reading what the fleet runs until this node runs it: two passes at once would undo each
@@ -135,12 +135,12 @@ impl<L: Load> Follower<L> {
     pub(crate) fn new(
         fleet: Arc<Fleet<L>>,
         shadows: Arc<Shadows<L::Release>>,
-        admin: SocketAddr,
+        poll: Poll,
         connections: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
         Self {
             fleet,
-            admin,
+            poll,
             connections: Box::new(connections),
             state: tokio::sync::Mutex::new(FollowState::default()),
             hint: Arc::new(Notify::new()),
@@ -151,15 +151,15 @@ impl<L: Load> Follower<L> {
     }
 
     pub(crate) async fn join(&self) -> Result<(), RepositoryError> {
-        self.fleet.repository.heartbeat(&self.heartbeat()).await?;
+        self.poll.once((self.connections)()).await.map_err(|error| of_postgres("join the fleet", &error))?;
         self.converge().await
     }
 
     pub(crate) async fn run(&self, guard: ShutdownGuard) {
         tokio::join!(
             self.listen_for_hints(guard.clone()),
-            self.poll(guard.clone()),
-            self.send_heartbeats(guard),
+            self.follow(guard.clone()),
+            self.poll_until_the_end(guard),
         );
     }
 
@@ -169,7 +169,10 @@ impl<L: Load> Follower<L> {
 
     /// Makes this node run what the fleet should run, as far as it can.
     pub(crate) async fn converge(&self) -> Result<(), RepositoryError> {
-        let mut state = self.state.lock().await;
+        self.converge_from(&mut *self.state.lock().await).await
+    }
+
+    async fn converge_from(&self, state: &mut FollowState) -> Result<(), RepositoryError> {
         let generation = in_time("read the fleet's generation", self.fleet.repository.generation()).await?;
         if state.generation == Some(generation)
             && state.unreported.is_empty()
@@ -180,17 +183,17 @@ impl<L: Load> Follower<L> {
         let wanted = in_time("read the running releases", self.fleet.repository.running()).await?;
         let retired = in_time("read the retired handlers", self.fleet.repository.retired()).await?;
         state.failed.retain(|name, _| wanted.iter().any(|running| running.name == *name));
-        self.missing.update(&wanted, &self.fleet.registry.current(), &state);
+        self.missing.update(&wanted, &self.fleet.registry.current(), state);
         let mut ready = Vec::new();
-        for running in self.pending(&state, &wanted) {
+        for running in self.pending(state, &wanted) {
             match self.fleet.load_stored(running.digest).await {
                 Ok(release) => ready.push(self.load_candidates(running, release).await?),
                 // Postgres failed between two reads: this says nothing about the release.
                 Err(Error::Backend(error)) => return Err(error),
-                Err(reason) => self.record_failure(&mut state, &running, reason.to_string()),
+                Err(reason) => self.record_failure(state, &running, reason.to_string()),
             }
         }
-        self.swap(&mut state, &wanted, ready);
+        self.swap(state, &wanted, ready);
         let seen = state.generation;
         // A handler in `wanted` was brought back between the two reads.
         let gone = retired.iter().filter(|gone| wanted.iter().all(|running| running.name != gone.name));
@@ -199,7 +202,7 @@ impl<L: Load> Follower<L> {
             let (name, generation) = (gone.name.clone(), gone.generation);
             state.unreported.insert(name.clone(), Report { name, generation, digest: None, error: None });
         }
-        self.missing.update(&wanted, &self.fleet.registry.current(), &state);
+        self.missing.update(&wanted, &self.fleet.registry.current(), state);
         state.generation = Some(generation);
         while let Some((name, report)) = state.unreported.pop_first() {
             if let Err(error) = self.fleet.repository.report(self.fleet.node, &report).await {
@@ -387,18 +390,25 @@ impl<L: Load> Follower<L> {
         state.unreported.insert(name.clone(), report);
     }
 
-    async fn poll(&self, mut guard: ShutdownGuard) {
-        let mut tick = interval(limits::FOLLOW_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Follows the polls and the hints.
+    async fn follow(&self, mut guard: ShutdownGuard) {
+        let mut polls = self.poll.results();
         let mut reachable = true;
         loop {
-            tokio::select! {
-                _ = tick.tick() => {}
-                () = self.hint.notified() => {}
+            let followed = tokio::select! {
+                Ok(()) = polls.changed() => {
+                    let polled = polls.borrow_and_update().clone();
+                    match polled {
+                        Some(Ok(snapshot)) => self.converge_to(snapshot.generation, snapshot.is_new_node).await,
+                        Some(Err(error)) => Err(of_postgres("poll", &error)),
+                        None => continue,
+                    }
+                }
+                () = self.hint.notified() => self.converge().await,
                 () = guard.begun() => return,
-            }
-            // Logged only when the state changes, not four times a second.
-            match self.converge().await {
+            };
+            // Logged only when the state changes, not at every poll.
+            match followed {
                 Err(error) if reachable => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
                     warn!(%error, cause, "this node cannot follow the fleet because Postgres does not answer; its handlers keep running as they are");
@@ -413,25 +423,24 @@ impl<L: Load> Follower<L> {
         }
     }
 
-    /// Sends heartbeats. It does not share a task with `poll`, because a node that compiles for a long time
-    /// is not silent.
-    async fn send_heartbeats(&self, mut guard: ShutdownGuard) {
-        let mut tick = interval(limits::NODE_HEARTBEAT_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = tick.tick() => {}
-                () = guard.begun() => break,
-            }
-            let known =
-                in_time("store a heartbeat", self.fleet.repository.heartbeat(&self.heartbeat())).await;
-            match known {
-                Ok(false) => {}
-                // The node was silent for so long that Postgres deleted it with its reports.
-                Ok(true) => self.report_again(&mut *self.state.lock().await),
-                Err(error) => tracing::debug!(%error, "no heartbeat was stored; `poll` logs the reason"),
-            }
+    /// Converges if a poll has shown another generation, or something is left to do. `is_new_node`: the node
+    /// was silent for so long that Postgres deleted it with its reports.
+    async fn converge_to(&self, generation: i64, is_new_node: bool) -> Result<(), RepositoryError> {
+        let mut state = self.state.lock().await;
+        if is_new_node {
+            self.report_again(&mut state);
         }
+        let has_work = !state.unreported.is_empty() || state.has_due(Instant::now());
+        if state.generation == Some(generation) && !has_work {
+            return Ok(());
+        }
+        self.converge_from(&mut state).await
+    }
+
+    /// Polls, which includes the heartbeats. It does not share a task with `follow`, because a node that
+    /// compiles for a long time is not silent.
+    async fn poll_until_the_end(&self, guard: ShutdownGuard) {
+        self.poll.run(&self.connections, guard).await;
         let _ = in_time("remove a node", self.fleet.repository.leave(self.fleet.node)).await;
     }
 
@@ -447,19 +456,22 @@ impl<L: Load> Follower<L> {
         }
     }
 
-    /// Listens for hints. Without them, `poll` finds the change a moment later.
+    /// Listens for hints. Without them, a poll finds the change a moment later.
     async fn listen_for_hints(&self, mut guard: ShutdownGuard) {
         loop {
             let hints = async {
                 let mut hints = self.fleet.repository.hints(self.fleet.node).await?;
+                self.poll.set_notified(true);
                 loop {
                     hints.next().await?;
                     self.hint.notify_one();
+                    self.poll.request();
                 }
             };
             tokio::select! {
                 ended = hints => {
                     let ended: Result<(), RepositoryError> = ended;
+                    self.poll.set_notified(false);
                     tracing::debug!(error = ?ended.err(), "lost the hints of switches, connecting again");
                 }
                 () = guard.begun() => return,
@@ -469,10 +481,6 @@ impl<L: Load> Follower<L> {
                 () = guard.begun() => return,
             }
         }
-    }
-
-    fn heartbeat(&self) -> Heartbeat {
-        Heartbeat { node: self.fleet.node, admin: self.admin, connections: (self.connections)() }
     }
 }
 

@@ -9,13 +9,18 @@ use ed25519_dalek::SigningKey;
 
 use super::*;
 use crate::outcome::State;
-use crate::repository::{Action, Change, Heartbeat, SwitchResult};
+use crate::repository::{Action, Change, SwitchResult};
 use crate::signature::{self, Signature};
 use switchboard_core::ids::Digest;
 use switchboard_core::shutdown::Shutdown;
 use switchboard_runtime::ReleaseFile;
 use switchboard_testing::manifests::{Manifests, SEND, file};
 use switchboard_testing::with_database;
+
+/// The poll of a node. Its first poll is the first heartbeat.
+fn poll(node: NodeId, pool: &PgPool) -> Poll {
+    Poll::new(pool.clone(), node, "127.0.0.1:9090".parse().unwrap())
+}
 
 pub(super) struct Node {
     pub rollout: Arc<Rollout<Manifests>>,
@@ -32,7 +37,7 @@ impl Node {
     async fn that_trusts(keys: &[String], name: &'static str, pool: &PgPool) -> Self {
         let trust = Trust::of(&Config { release_keys: keys.to_vec(), ..Config::default() }).unwrap();
         let rollout = Arc::new(Rollout::new(
-            NodeId::random(),
+            poll(NodeId::random(), pool),
             Arc::new(Config::default()),
             Manifests { of: name },
             Arc::default(),
@@ -271,8 +276,7 @@ async fn a_node_that_hangs_during_a_deploy_is_named() {
         let a = Node::start("a", &pool).await;
         let repository = a.rollout.repository();
         let hung = NodeId::random();
-        let heartbeat = Heartbeat { node: hung, admin: "127.0.0.1:9090".parse().unwrap(), connections: 0 };
-        repository.heartbeat(&heartbeat).await.unwrap();
+        poll(hung, &pool).once(0).await.unwrap();
         // Like a stopped process: Postgres keeps its connection, and its last heartbeat becomes old during
         // the wait.
         let _listens = repository.hints(hung).await.unwrap();

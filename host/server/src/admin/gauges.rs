@@ -25,8 +25,8 @@ pub async fn run(repository: Repository, outbox: Outbox, redis: Redis, hub: Hub,
         metrics::gauge!("switchboard_redis_up").set(up(redis.is_up()));
         metrics::gauge!("switchboard_fanout_addresses").set(hub.addresses() as f64);
         let update = async {
-            let nodes = repository.nodes().await.map_err(|error| error.to_string())?;
-            metrics::gauge!("switchboard_nodes").set(nodes.iter().filter(|node| node.live).count() as f64);
+            let nodes = repository.live_nodes().await.map_err(|error| error.to_string())?;
+            metrics::gauge!("switchboard_nodes").set(nodes as f64);
             for lag in outbox.lag().await.map_err(|error| error.to_string())? {
                 let labels = [("consumer", lag.consumer)];
                 // No node reads for a retired consumer. Without this, an alarm on it would never end.

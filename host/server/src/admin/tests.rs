@@ -22,6 +22,7 @@ use switchboard_core::ids::{ConnectionId, Digest, NodeId, UserId};
 use switchboard_core::shutdown::Shutdown;
 use switchboard_fanout::{ConnectionInfo, Taken, Wakes};
 use switchboard_postgres::epochs::Epochs;
+use switchboard_postgres::poll::Poll;
 use switchboard_postgres::revocations;
 use switchboard_protocol::wire::close::Close;
 use switchboard_redis::{Keyspace, Redis};
@@ -100,8 +101,9 @@ impl Host {
         let config = Arc::new(Config::default());
         let Telemetry { metrics, .. } = telemetry::start(&config, node).unwrap();
         let (loader, repository) = (Manifests { of: "a" }, Repository::new(pool.clone()));
+        let poll = Poll::new(pool.clone(), node, config.admin_listen);
         let rollout =
-            Arc::new(Rollout::new(node, config, loader, Arc::default(), repository, Trust::default(), || 3));
+            Arc::new(Rollout::new(poll, config, loader, Arc::default(), repository, Trust::default(), || 3));
         rollout.join().await.unwrap();
         let ((hub, redis), echo) = (hub(node), Arc::<Echo>::default());
         let admin = Admin {

@@ -1,6 +1,7 @@
 //! Tokens that an operator revokes before they expire. The revocations are in Postgres. Each node reads the
-//! new ones four times a second, keeps all of them in memory (`known`) and closes the connections of revoked
-//! tokens. So a revocation applies on every node within a second.
+//! new ones when its poll shows them, keeps all of them in memory (`known`) and closes the connections of
+//! revoked tokens. A notification makes the nodes poll at once; without it, a revocation applies on every
+//! node within a second.
 //!
 //! While Postgres is not reachable, a node applies the revocations in its memory, and no token can be
 //! revoked.
@@ -11,8 +12,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 pub use known::RevocationList;
@@ -25,6 +26,7 @@ use switchboard_core::{Blame, Blamed};
 use switchboard_fanout::Hub;
 use switchboard_postgres as postgres;
 use switchboard_postgres::epochs::{Epoch, Epochs};
+use switchboard_postgres::poll::{Polled, Snapshot};
 use switchboard_postgres::revocations;
 use switchboard_protocol::wire::close::Close;
 
@@ -108,21 +110,25 @@ impl Revocations {
         self.read_new().await
     }
 
-    /// Reads new revocations until the shutdown begins.
-    pub async fn follow(self, mut guard: ShutdownGuard) {
-        let mut tick = interval(limits::FOLLOW_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Reads new revocations until the shutdown begins. `polls` are the results of the node's poll.
+    pub async fn follow(self, mut polls: watch::Receiver<Polled>, mut guard: ShutdownGuard) {
         let (mut reachable, mut clean_at) = (true, Instant::now() + limits::REVOCATIONS_CLEANED_EVERY);
         loop {
-            tokio::select! {
-                _ = tick.tick() => {}
+            let followed = tokio::select! {
+                Ok(()) = polls.changed() => {
+                    let polled = polls.borrow_and_update().clone();
+                    match polled {
+                        Some(Ok(snapshot)) if self.has_read(&snapshot).await => Ok(()),
+                        Some(Ok(_)) => self.read_new().await,
+                        // The follower of releases logs that Postgres cannot be polled.
+                        Some(Err(_)) | None => continue,
+                    }
+                }
+                () = sleep_until(clean_at) => {
+                    clean_at = Instant::now() + limits::REVOCATIONS_CLEANED_EVERY;
+                    self.clean().await
+                }
                 () = guard.begun() => return,
-            }
-            let followed = if clean_at <= Instant::now() {
-                clean_at = Instant::now() + limits::REVOCATIONS_CLEANED_EVERY;
-                self.clean().await
-            } else {
-                self.read_new().await
             };
             // Logged only when the state changes.
             match followed {
@@ -137,6 +143,12 @@ impl Revocations {
                 _ => {}
             }
         }
+    }
+
+    /// Returns true when the poll shows nothing that this node has not read.
+    async fn has_read(&self, snapshot: &Snapshot) -> bool {
+        let progress = self.0.progress.lock().await;
+        progress.epoch == Some(snapshot.epoch) && snapshot.revocations <= progress.position
     }
 
     /// Reads the new revocations, and closes the connections of revoked tokens.

@@ -8,6 +8,7 @@ use switchboard_core::config::Config;
 use switchboard_core::ids::{ConnectionId, NodeId, UserId};
 use switchboard_core::shutdown::Shutdown;
 use switchboard_fanout::{ConnectionInfo, Taken, Wakes};
+use switchboard_postgres::poll::Poll;
 use switchboard_protocol::session::Credentials;
 use switchboard_redis::{Keyspace, Redis};
 use switchboard_telemetry::Tracer;
@@ -30,6 +31,14 @@ async fn node(pool: &PgPool) -> (Revocations, Hub) {
         .unwrap(),
         hub,
     )
+}
+
+/// The results of a running poll.
+fn polls(pool: &PgPool, shutdown: &Shutdown) -> watch::Receiver<Polled> {
+    let poll = Poll::new(pool.clone(), NodeId::random(), "127.0.0.1:9090".parse().unwrap());
+    let (polls, guard) = (poll.results(), shutdown.guard());
+    tokio::spawn(async move { poll.run(|| 0, guard).await });
+    polls
 }
 
 fn ana(issued_ms: u64) -> Arc<Credentials> {
@@ -58,7 +67,7 @@ async fn a_revocation_on_one_node_closes_the_connections_on_the_others() {
     with_database(|pool| async move {
         let ((here, _hub), (there, hub)) = (node(&pool).await, node(&pool).await);
         let shutdown = Shutdown::new();
-        tokio::spawn(there.clone().follow(shutdown.guard()));
+        tokio::spawn(there.clone().follow(polls(&pool, &shutdown), shutdown.guard()));
         let connect = async |token: Arc<Credentials>| {
             let info = ConnectionInfo {
                 connection: ConnectionId::random(),
@@ -117,7 +126,7 @@ async fn revocations_that_are_added_at_once_are_all_applied_in_the_end() {
     with_database(|pool| async move {
         let ((one, _a), (two, _b)) = (node(&pool).await, node(&pool).await);
         let shutdown = Shutdown::new();
-        tokio::spawn(two.clone().follow(shutdown.guard()));
+        tokio::spawn(two.clone().follow(polls(&pool, &shutdown), shutdown.guard()));
         let adds = (0..40).map(|number| {
             let by = if number % 2 == 0 { one.clone() } else { two.clone() };
             async move {

@@ -4,23 +4,22 @@
 
 use std::sync::Arc;
 
-use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::state::Triggers;
-use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
-    let mut clock = tokio::time::interval(limits::EPOCH_CHECK_EVERY);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut polls = triggers.poll.results();
     loop {
         tokio::select! {
             () = guard.begun() => return,
-            _ = clock.tick() => {}
+            Ok(()) = polls.changed() => {}
         }
-        // Without Postgres the epoch is unknown. The probe of the outbox logs that Postgres is away.
-        let Ok(epoch) = triggers.postgres.epochs().current().await else { continue };
+        // Without Postgres the epoch is unknown.
+        let polled = polls.borrow_and_update().clone();
+        let Some(Ok(snapshot)) = polled else { continue };
+        let epoch = snapshot.epoch;
         let before = *triggers.epochs.borrow();
         if before == Some(epoch) {
             continue;

@@ -2,7 +2,7 @@
 //! each shard. One node at a time holds a cursor, under a lease, and calls the handler with one batch of all
 //! its shards at a time. None of this state is in Redis.
 //!
-//! This file starts a task for each consumer, and probes the heads of the outbox. `consumer` keeps the
+//! This file starts a task for each consumer, and gives them the heads of the outbox. `consumer` keeps the
 //! leases, `reader` reads and settles, and `delivery` calls the handler.
 
 mod consumer;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
 use super::state::Triggers;
@@ -58,18 +58,23 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// Probes the heads of the shards every [`limits::OUTBOX_TICK`], so that a lost wake delays events by at
-/// most one tick.
+/// Gives the consumers the heads of the shards, so that a lost wake delays events by at most one poll. While
+/// the bus is down, the wakes of other nodes are lost, so it reads the heads every [`limits::OUTBOX_TICK`].
 async fn probe(triggers: Arc<Triggers>, heads: watch::Sender<Heads>, mut guard: ShutdownGuard) {
-    let mut clock = tokio::time::interval(limits::OUTBOX_TICK);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut polls = triggers.poll.results();
     let mut failing = false;
     loop {
-        tokio::select! {
+        let bus_is_down = !triggers.hub.is_up();
+        let read = tokio::select! {
             () = guard.begun() => return,
-            _ = clock.tick() => {}
-        }
-        match triggers.postgres.outbox().heads().await {
+            Ok(()) = polls.changed() => match &*polls.borrow_and_update() {
+                Some(Ok(snapshot)) => Ok(snapshot.heads),
+                // The follower of releases logs that Postgres cannot be polled.
+                Some(Err(_)) | None => continue,
+            },
+            () = sleep(limits::OUTBOX_TICK), if bus_is_down => triggers.postgres.outbox().heads().await,
+        };
+        match read {
             Ok(now) => {
                 failing = false;
                 triggers.progress.heads(now, Instant::now());

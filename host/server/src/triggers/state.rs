@@ -14,6 +14,7 @@ use switchboard_core::manifest::EventBinding;
 use switchboard_fanout::{Hub, Wakes};
 use switchboard_postgres::Postgres;
 use switchboard_postgres::epochs::Epoch;
+use switchboard_postgres::poll::Poll;
 use switchboard_releases::registry::Registry;
 use switchboard_runtime::{LoadedRelease, Runtime};
 use switchboard_telemetry::Tracer;
@@ -24,6 +25,7 @@ pub struct Triggers {
     pub(super) runtime: Arc<Runtime>,
     pub(super) hub: Hub,
     pub(super) postgres: Postgres,
+    pub(super) poll: Poll,
     pub(super) wakes: Wakes,
     pub(super) tracer: Tracer,
     /// The position epoch, once it is known. It changes after a failover or restore that lost commits.
@@ -35,7 +37,7 @@ pub struct Triggers {
 
 impl Triggers {
     pub fn new(
-        node: NodeId,
+        poll: Poll,
         registry: Arc<Registry<LoadedRelease>>,
         runtime: Arc<Runtime>,
         hub: Hub,
@@ -44,11 +46,12 @@ impl Triggers {
         tracer: Tracer,
     ) -> Arc<Self> {
         Arc::new(Self {
-            node,
+            node: poll.node(),
             registry,
             runtime,
             hub,
             postgres,
+            poll,
             wakes,
             tracer,
             epochs: watch::Sender::new(None),

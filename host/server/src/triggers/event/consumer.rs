@@ -1,11 +1,12 @@
-//! One consumer on this node: claims shards, renews their leases, and passes them to its reader. It is a task
-//! of its own, because leases must be renewed while a slow call of the handler runs.
+//! One consumer on this node: claims shards, and passes them to its reader. The node's poll renews their
+//! leases. It is a task of its own, because shards can be lost and claimed while a slow call of the handler
+//! runs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::super::state::Triggers;
@@ -15,6 +16,7 @@ use switchboard_core::manifest::EventBinding;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_postgres as postgres;
 use switchboard_postgres::outbox::{Heads, Held};
+use switchboard_postgres::poll::ConsumerSnapshot;
 
 /// Runs the consumer until the node stops, or no release of this handler consumes events any more.
 pub(super) async fn run(
@@ -32,19 +34,19 @@ pub(super) async fn run(
     let (updates, received) = mpsc::channel(2 * limits::OUTBOX_SHARDS as usize);
     let reader = Reader::new(triggers.clone(), name.clone(), heads, received, guard.clone());
     let reading = tokio::spawn(reader.run());
+    let mut polls = triggers.poll.results();
     let mut leases = CursorLeases { triggers, name, cursors_exist: false, held: Vec::new(), updates };
-    let mut clock = tokio::time::interval(limits::CURSOR_LEASE / 3);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut epochs = leases.triggers.epochs.subscribe();
     loop {
-        tokio::select! {
-            () = guard.begun() => break,
-            _ = clock.tick() => {}
-            // The cursors belong to another history. Claim them again at once.
-            Ok(()) = epochs.changed() => {}
-        }
         let Some((_, binding)) = leases.triggers.consumer(&leases.name) else { break };
-        let kept = leases.keep(&binding).await;
+        let polled = polls.borrow_and_update().clone();
+        let kept = match polled {
+            Some(Err(error)) if leases.cursors_exist => Err(error),
+            polled => {
+                let snapshot = polled.and_then(Result::ok);
+                let consumer = snapshot.as_ref().and_then(|snapshot| snapshot.consumer(&leases.name));
+                leases.keep(&binding, consumer).await.map_err(Arc::new)
+            }
+        };
         if let Err(error) = &kept {
             leases.triggers.postgres.note(error);
             warn!(consumer = %leases.name, %error, "cannot renew or claim shards of a consumer; trying again until the leases expire");
@@ -54,7 +56,12 @@ pub(super) async fn run(
         if leases.updates.is_closed() {
             break;
         }
+        tokio::select! {
+            () = guard.begun() => break,
+            Ok(()) = polls.changed() => {}
+        }
     }
+    leases.triggers.poll.forget(&leases.name);
     // Without a sender, the reader saves its cursors, releases its shards and ends.
     let CursorLeases { triggers, name, updates, .. } = leases;
     drop(updates);
@@ -74,26 +81,41 @@ struct CursorLeases {
 }
 
 impl CursorLeases {
-    async fn keep(&mut self, binding: &EventBinding) -> Result<(), postgres::Error> {
+    /// Applies what a poll read about this consumer. Without `polled`, the consumer is new on this node.
+    async fn keep(
+        &mut self,
+        binding: &EventBinding,
+        polled: Option<&ConsumerSnapshot>,
+    ) -> Result<(), postgres::Error> {
         let outbox = self.triggers.postgres.outbox();
         if !self.cursors_exist {
             outbox.introduce(&self.name, binding.from).await?;
             self.cursors_exist = true;
         }
-        let ours = outbox.renew(&self.name, self.triggers.node, limits::CURSOR_LEASE, &self.held).await?;
-        let (kept, lost): (Vec<_>, Vec<_>) = self.held.iter().partition(|held| ours.contains(&held.shard));
-        for Held { shard, .. } in lost {
-            warn!(consumer = %self.name, shard, "lost a shard: another node claimed it, or the position epoch changed");
-            self.notify(CursorUpdate::Lost(shard)).await;
+        if let Some(polled) = polled {
+            let (lost, kept): (Vec<_>, Vec<_>) = self.held.iter().partition(|held| polled.has_lost(held));
+            for Held { shard, .. } in lost {
+                warn!(consumer = %self.name, shard, "lost a shard: another node claimed it, or the position epoch changed");
+                self.notify(CursorUpdate::Lost(shard)).await;
+            }
+            self.held = kept;
+            if polled.has_retries {
+                // A full channel means that the reader is busy. The next poll notifies it again.
+                let _ = self.updates.try_send(CursorUpdate::HasRetries);
+            }
         }
-        self.held = kept;
         let free = i64::from(limits::OUTBOX_SHARDS) - self.held.len() as i64;
-        if free == 0 {
-            return Ok(());
+        if free > 0 && polled.is_none_or(|polled| polled.has_free_shard) {
+            self.claim(free).await?;
         }
-        for cursor in
-            outbox.claim(&self.name, self.triggers.node, limits::CURSOR_LEASE, free, &self.held).await?
-        {
+        self.triggers.poll.hold(&self.name, &self.held);
+        Ok(())
+    }
+
+    async fn claim(&mut self, free: i64) -> Result<(), postgres::Error> {
+        let outbox = self.triggers.postgres.outbox();
+        let node = self.triggers.node;
+        for cursor in outbox.claim(&self.name, node, limits::CURSOR_LEASE, free, &self.held).await? {
             info!(consumer = %self.name, shard = cursor.shard, "claimed a shard of the outbox; this node reads it");
             self.held.push(cursor.held());
             self.notify(CursorUpdate::Claimed(cursor)).await;

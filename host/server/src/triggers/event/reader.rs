@@ -26,6 +26,8 @@ pub(super) enum CursorUpdate {
     Claimed(Cursor),
     /// Another node claimed it, or the position epoch changed.
     Lost(i16),
+    /// Events wait to be delivered again: an operator may have added some.
+    HasRetries,
 }
 
 pub(super) struct Reader {
@@ -152,6 +154,13 @@ impl Reader {
             CursorUpdate::Lost(shard) => {
                 self.cursors.remove(&shard);
             }
+            CursorUpdate::HasRetries => {
+                // A consumer that knows of postponed events reads them by itself.
+                if self.cursors.values().all(|state| state.postponed.is_empty()) {
+                    self.postponed_read_at = None;
+                }
+                return;
+            }
         }
         self.update_owned_shards();
     }
@@ -229,7 +238,7 @@ impl Reader {
             // Postponed events of one key are delivered one at a time. The next one may be due already.
             None if !self.cursors.is_empty() => Next::Go,
             _ if !none_postponed => Next::Wait(limits::OUTBOX_TICK),
-            _ if all_saved => Next::Wait(limits::POSTPONED_READ_EVERY),
+            _ if all_saved => Next::Wait(limits::CONSUMER_IDLE_WAIT),
             _ => Next::Wait(limits::CURSOR_SAVE_EVERY),
         })
     }
@@ -300,8 +309,10 @@ impl Reader {
     ) -> Result<Option<Duration>, Error> {
         let now = Instant::now();
         let none_postponed = self.cursors.values().all(|state| state.postponed.is_empty());
-        let often = if none_postponed { limits::POSTPONED_READ_EVERY } else { limits::OUTBOX_TICK };
-        if self.cursors.is_empty() || self.postponed_read_at.is_some_and(|at| now < at + often) {
+        // While there are none, the node's poll finds new ones.
+        let is_due =
+            self.postponed_read_at.is_none_or(|at| !none_postponed && now >= at + limits::OUTBOX_TICK);
+        if self.cursors.is_empty() || !is_due {
             return Ok(None);
         }
         let outbox = self.triggers.postgres.outbox();

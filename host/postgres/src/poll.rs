@@ -1,0 +1,239 @@
+//! The one poll of a node: one statement a second writes the node's heartbeat, renews the leases of its
+//! cursors, and reads everything that other nodes and operators may have changed. Tasks of the node compare
+//! the result with what they know, and query Postgres only when something is new for them.
+//!
+//! The poll is a fallback. Notifications and wakes are faster, and a lost one costs at most the interval of
+//! the poll (`docs/decisions/idle-node.md`). This module decides nothing by what it reads.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use sqlx::postgres::{PgPool, PgRow};
+use sqlx::{FromRow, Row};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::epochs::Epoch;
+use crate::outbox::{Heads, Held};
+use crate::owner::Suspicion;
+use crate::{Error, in_time};
+use switchboard_core::ids::NodeId;
+use switchboard_core::limits;
+use switchboard_core::shutdown::ShutdownGuard;
+
+/// The channel of notifications to all nodes. After one, a node polls at once.
+pub const CHANNEL: &str = "switchboard_releases";
+
+const POLL: &str = include_str!("poll.sql");
+
+/// The poll of one node. Clones share it.
+#[derive(Clone)]
+pub struct Poll(Arc<Inner>);
+
+struct Inner {
+    pool: PgPool,
+    /// Raised when a poll fails, so that the pool checks its connections before their next use.
+    suspicion: Suspicion,
+    node: NodeId,
+    /// The address of the node's admin listener, for operators.
+    admin: SocketAddr,
+    /// The shards that each consumer of this node holds.
+    held: Mutex<BTreeMap<String, Vec<Held>>>,
+    results: watch::Sender<Polled>,
+    requested: Notify,
+    /// False while this node receives no notifications.
+    is_notified: AtomicBool,
+}
+
+/// The result of the last poll. `None` before the first one.
+pub type Polled = Option<Result<Arc<Snapshot>, Arc<Error>>>;
+
+/// The result of one poll.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// True when the fleet did not know the node. Then its reports are gone too.
+    pub is_new_node: bool,
+    /// The generation of the fleet's releases.
+    pub generation: i64,
+    pub epoch: Epoch,
+    /// The position of the newest revocation, 0 without any.
+    pub revocations: i64,
+    /// The generation of the fleet's keys in Redis.
+    pub redis_generation: i64,
+    pub heads: Heads,
+    consumers: BTreeMap<String, ConsumerSnapshot>,
+}
+
+/// The result of one poll for one consumer of this node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConsumerSnapshot {
+    /// The shards that the node held when the poll began.
+    asked: Vec<Held>,
+    /// Those that it still holds. Their leases were renewed.
+    pub kept: Vec<i16>,
+    /// True when a claim would find a shard.
+    pub has_free_shard: bool,
+    /// True when events wait to be delivered again.
+    pub has_retries: bool,
+}
+
+impl ConsumerSnapshot {
+    /// Returns true when the node held the shard at the beginning of the poll, and does not hold it any more.
+    /// A shard that was claimed during the poll is not lost.
+    pub fn has_lost(&self, held: &Held) -> bool {
+        self.asked.contains(held) && !self.kept.contains(&held.shard)
+    }
+}
+
+impl Snapshot {
+    /// Returns the result for a consumer. `None` when it has not called [`Poll::hold`] before the poll began.
+    pub fn consumer(&self, name: &str) -> Option<&ConsumerSnapshot> {
+        self.consumers.get(name)
+    }
+}
+
+impl Poll {
+    /// `pool` is the host's pool.
+    pub fn new(pool: PgPool, node: NodeId, admin: SocketAddr) -> Self {
+        Self::of(pool, Suspicion::default(), node, admin)
+    }
+
+    pub(super) fn of(pool: PgPool, suspicion: Suspicion, node: NodeId, admin: SocketAddr) -> Self {
+        Self(Arc::new(Inner {
+            pool,
+            suspicion,
+            node,
+            admin,
+            held: Mutex::default(),
+            results: watch::Sender::new(None),
+            requested: Notify::new(),
+            is_notified: AtomicBool::new(false),
+        }))
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// Changes at every poll. The last result counts as a change too, so that a new task sees the state before
+    /// the next poll.
+    pub fn results(&self) -> watch::Receiver<Polled> {
+        let mut results = self.0.results.subscribe();
+        results.mark_changed();
+        results
+    }
+
+    /// The last result that was no error.
+    pub fn last(&self) -> Option<Arc<Snapshot>> {
+        self.0.results.borrow().as_ref().and_then(|result| result.as_ref().ok()).cloned()
+    }
+
+    /// Makes the node poll at once.
+    pub fn request(&self) {
+        self.0.requested.notify_one();
+    }
+
+    /// States whether this node receives notifications. While it does not, it polls more often.
+    pub fn set_notified(&self, is_notified: bool) {
+        self.0.is_notified.store(is_notified, Relaxed);
+        self.request();
+    }
+
+    /// Replaces the shards of a consumer whose leases the polls renew.
+    pub fn hold(&self, consumer: &str, held: &[Held]) {
+        self.0.held.lock().insert(consumer.to_owned(), held.to_vec());
+    }
+
+    /// Removes a consumer that has ended on this node.
+    pub fn forget(&self, consumer: &str) {
+        self.0.held.lock().remove(consumer);
+    }
+
+    /// Polls until the shutdown begins. `connections` returns the number of open connections, for the
+    /// heartbeat.
+    pub async fn run(&self, connections: impl Fn() -> u64, mut guard: ShutdownGuard) {
+        loop {
+            let began_at = Instant::now();
+            let is_ok = self.once(connections()).await.is_ok();
+            let wait = match is_ok && self.0.is_notified.load(Relaxed) {
+                true => limits::NODE_POLL_EVERY,
+                false => limits::FOLLOW_EVERY,
+            };
+            tokio::select! {
+                () = sleep_until(began_at + wait) => {}
+                () = self.0.requested.notified() => {}
+                () = guard.begun() => return,
+            }
+        }
+    }
+
+    /// Polls once, and publishes the result.
+    pub async fn once(&self, connections: u64) -> Result<Arc<Snapshot>, Arc<Error>> {
+        let result = in_time(limits::FOLLOW_WAIT, self.read(connections)).await;
+        if result.is_err() {
+            self.0.suspicion.raise();
+        }
+        let result = result.map(Arc::new).map_err(Arc::new);
+        self.0.results.send_replace(Some(result.clone()));
+        result
+    }
+
+    async fn read(&self, connections: u64) -> Result<Snapshot, Error> {
+        let asked = self.0.held.lock().clone();
+        let held: Vec<(&str, Held)> =
+            asked.iter().flat_map(|(name, held)| held.iter().map(|held| (name.as_str(), *held))).collect();
+        let row = sqlx::query(POLL)
+            .bind(self.0.node.uuid())
+            .bind(self.0.admin.to_string())
+            .bind(env!("CARGO_PKG_VERSION"))
+            .bind(i64::try_from(connections).unwrap_or(i64::MAX))
+            .bind(held.iter().map(|(name, _)| *name).collect::<Vec<_>>())
+            .bind(held.iter().map(|(_, held)| held.shard).collect::<Vec<_>>())
+            .bind(held.iter().map(|(_, held)| held.history).collect::<Vec<_>>())
+            .bind(asked.keys().map(String::as_str).collect::<Vec<_>>())
+            .bind(limits::CURSOR_LEASE.as_millis() as f64)
+            .bind(limits::CURSOR_RENEWED_BEFORE.as_millis() as f64)
+            .bind(limits::NODE_FORGOTTEN_AFTER.as_millis() as f64)
+            .fetch_one(&self.0.pool)
+            .await?;
+        Ok(snapshot(&row, asked)?)
+    }
+}
+
+fn snapshot(row: &PgRow, asked: BTreeMap<String, Vec<Held>>) -> sqlx::Result<Snapshot> {
+    let names = |column| row.try_get::<Vec<String>, _>(column);
+    let (kept, shards) = (names("kept_consumers")?, row.try_get::<Vec<i16>, _>("kept_shards")?);
+    let (free, retries) = (names("free")?, names("with_retries")?);
+    let of = |name: String, asked| {
+        let shards = kept.iter().zip(&shards).filter(|(consumer, _)| **consumer == name);
+        let consumer = ConsumerSnapshot {
+            asked,
+            kept: shards.map(|(_, shard)| *shard).collect(),
+            has_free_shard: free.contains(&name),
+            has_retries: retries.contains(&name),
+        };
+        (name, consumer)
+    };
+    Ok(Snapshot {
+        is_new_node: row.try_get("is_new_node")?,
+        generation: row.try_get("generation")?,
+        epoch: row.try_get("epoch")?,
+        revocations: row.try_get("revocations")?,
+        redis_generation: row.try_get("redis_generation")?,
+        heads: PolledHeads::from_row(row)?.0,
+        consumers: asked.into_iter().map(|(name, asked)| of(name, asked)).collect(),
+    })
+}
+
+struct PolledHeads(Heads);
+
+impl FromRow<'_, PgRow> for PolledHeads {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        let heads: Vec<i64> = row.try_get("heads")?;
+        let wrong = || sqlx::Error::Decode("the number of heads is not the number of shards".into());
+        heads.try_into().map(Self).map_err(|_| wrong())
+    }
+}
