@@ -28,6 +28,7 @@ mod guide;
 mod harness;
 mod history;
 mod housekeeping;
+mod idle;
 mod key_sets;
 mod lifecycle;
 mod limits;

@@ -5,6 +5,7 @@ mod delivery;
 mod fanout;
 mod figures;
 mod idle;
+mod idle_node;
 mod native;
 mod notifications;
 mod outbox;
@@ -91,6 +92,10 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
     figures::print_header();
     if wanted("overhead") {
         run.keep("overhead", async { Ok(overhead::row().into_iter().collect()) }).await?;
+    }
+    if wanted("idle node") {
+        run.keep("idle node", async { Ok(idle_node::rows(&rig, seconds(10, 100), seconds(10, 60)).await) })
+            .await?;
     }
     // Memory first: allocations of later rows would hide it.
     if wanted("connections") {

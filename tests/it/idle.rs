@@ -1,0 +1,127 @@
+//! A node that has nothing to do asks Postgres and Redis little, and still notices everything within the
+//! bounds of `docs/decisions/idle-node.md`: also without wakes, without marks, and after the death of the
+//! node that held the cursors.
+
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard_tests::host::{Host, Options};
+use switchboard_tests::patience::{until, within};
+
+/// Longer than a poll, with time for a loaded machine; shorter than anything else that could deliver.
+const POLLED: Duration = Duration::from_secs(5);
+
+/// The commands that Redis has run, and the transactions of the database.
+async fn work(host: &Host) -> (i64, i64) {
+    let info = host.redis.say(&["INFO", "stats"]).await;
+    let commands = info.lines().find_map(|line| line.trim().strip_prefix("total_commands_processed:"));
+    let rows = host
+        .database
+        .rows("select xact_commit + xact_rollback from pg_stat_database where datname = current_database()")
+        .await;
+    (commands.expect("a counter").parse().expect("a number"), rows[0].get(0))
+}
+
+/// The number with which Redis answers a command.
+async fn count(host: &Host, words: &[&str]) -> i64 {
+    let client = redis::Client::open(host.redis.url_at(None)).expect("an address");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+    redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.expect("a number")
+}
+
+#[tokio::test]
+async fn an_idle_node_makes_few_transactions_and_commands() {
+    Host::test(Options::default(), async |host| {
+        // The first sweeps and claims. Postgres counts a transaction up to ten seconds late.
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        let before = work(host).await;
+        // A measurement itself costs a connection to each server.
+        let between = work(host).await;
+        let own = (between.0 - before.0, between.1 - before.1);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let after = work(host).await;
+        let (commands, transactions) = (after.0 - between.0 - own.0, after.1 - between.1 - own.1);
+        // The targets are 10 and 3 a second. A sweep of all partitions may fall into the ten seconds.
+        assert!(commands <= 150 + 400, "{commands} commands in 10 s");
+        assert!(transactions <= 60, "{transactions} transactions in 10 s");
+    })
+    .await;
+}
+
+/// Inserts the newest event of a user once more, as SQL outside of the host does it: nobody wakes a consumer.
+async fn repeat_without_a_wake(host: &Host, user: &str) {
+    let insert = "insert into switchboard.outbox (shard, position, id, event_type, key, payload) \
+                  select shard, switchboard.next_position(shard), gen_random_uuid(), event_type, key, payload \
+                  from switchboard.outbox where event_type = 'published' and key = ";
+    host.database.run(&format!("{insert} 'user:{user}' order by position desc limit 1")).await;
+}
+
+#[tokio::test]
+async fn an_event_without_a_wake_is_delivered_by_the_next_poll() {
+    Host::test(Options::default(), async |host| {
+        let mut bo = host.client("bo").await;
+        host.publish(json!({"target": "user:bo", "type": "word", "payload": {"n": 1}})).await.expect(202);
+        bo.expect("word").await;
+        for _ in 0..3 {
+            repeat_without_a_wake(host, "bo").await;
+            tokio::time::timeout(POLLED, bo.expect("word")).await.expect("the poll shows the event");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_cursors_of_a_node_that_died_are_claimed_when_their_leases_end() {
+    Host::test(Options::default(), async |host| {
+        let mut other = host.another_node().await;
+        let mut bo = other.client("bo").await;
+        host.publish(json!({"target": "user:bo", "type": "word", "payload": {"n": 1}})).await.expect(202);
+        bo.expect("word").await;
+        let owners = "select count(*) from switchboard.cursors where lease_until > now() \
+                      and owner not in (select id from switchboard.nodes where heartbeat_at > now() - interval '3 s')";
+        // The first node started first, and holds the cursors.
+        host.kill().await;
+        repeat_without_a_wake(&other, "bo").await;
+        within(Duration::from_secs(10), "the other node to deliver", async || {
+            bo.expect_alive().await;
+            bo.take_buffered("word")
+        })
+        .await;
+        until("the other node to hold all cursors", async || {
+            (other.database.rows(owners).await[0].get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
+        other.kill().await;
+        host.start().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_of_a_dead_node_goes_offline_although_the_mark_of_the_partition_is_lost() {
+    Host::test(Options::default().set("HANDLERS__PRESENCE_SWEEP__GRACE_MS", 300), async |host| {
+        let mut other = host.another_node().await;
+        let bo = other.client("bo").await;
+        let status = async |host: &Host| -> String {
+            let rows = host.database.rows("select status from app.presence where user_id = 'bo'").await;
+            rows.first().map_or_else(String::new, |row| row.get(0))
+        };
+        until("bo to be online", async || (status(host).await == "online").then_some(())).await;
+        // As if the node had died between the entry of the lease and the addition of the partition.
+        let busy = host.redis_key("{p:busy}").await;
+        until("a sweep to have read all partitions", async || {
+            (count(host, &["SISMEMBER", &busy, "scanned"]).await == 1).then_some(())
+        })
+        .await;
+        other.kill().await;
+        for partition in 0..64 {
+            count(host, &["SREM", &busy, &partition.to_string()]).await;
+        }
+        within(Duration::from_secs(20), "bo to be offline", async || {
+            (status(host).await == "offline").then_some(())
+        })
+        .await;
+        drop(bo);
+    })
+    .await;
+}
