@@ -118,8 +118,8 @@ impl Poll {
         self.0.node
     }
 
-    /// Changes at every poll. The last result counts as a change too, so that a new task sees the state before
-    /// the next poll.
+    /// Changes at every poll. The last result counts as a change too, so that a new task sees the state
+    /// before the next poll.
     pub fn results(&self) -> watch::Receiver<Polled> {
         let mut results = self.0.results.subscribe();
         results.mark_changed();

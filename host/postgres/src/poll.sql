@@ -1,6 +1,7 @@
 -- The poll of a node. $1 node · $2 address of its admin listener · $3 version · $4 open connections · $5, $6,
 -- $7 the consumers, shards and position epochs of the cursors that it holds · $8 its consumers · $9 lease of
--- a cursor in milliseconds · $10 a lease with less left than this is renewed · $11 the silence after which a node is deleted.
+-- a cursor in milliseconds · $10 a lease with less left than this is renewed · $11 the silence after which a
+-- node is deleted.
 with
 gone as (
   delete from switchboard.nodes where heartbeat_at < now() - $11 * interval '1 millisecond' and id <> $1

@@ -35,6 +35,7 @@ pub(super) async fn run(
     let reader = Reader::new(triggers.clone(), name.clone(), heads, received, guard.clone());
     let reading = tokio::spawn(reader.run());
     let mut polls = triggers.poll.results();
+    let mut is_failing = false;
     let mut leases = CursorLeases { triggers, name, cursors_exist: false, held: Vec::new(), updates };
     loop {
         let Some((_, binding)) = leases.triggers.consumer(&leases.name) else { break };
@@ -47,9 +48,13 @@ pub(super) async fn run(
                 leases.keep(&binding, consumer).await.map_err(Arc::new)
             }
         };
+        // Logged only when the state changes: a poll that fails is repeated four times a second.
+        let was_failing = std::mem::replace(&mut is_failing, kept.is_err());
         if let Err(error) = &kept {
             leases.triggers.postgres.note(error);
-            warn!(consumer = %leases.name, %error, "cannot renew or claim shards of a consumer; trying again until the leases expire");
+            if !was_failing {
+                warn!(consumer = %leases.name, %error, "cannot renew or claim shards of a consumer; trying again until the leases expire");
+            }
         }
         let kept = kept.map_err(|error| error.to_string());
         leases.triggers.progress.kept(&leases.name, kept, Instant::now());
