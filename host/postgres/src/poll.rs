@@ -76,8 +76,6 @@ pub struct ConsumerSnapshot {
     pub kept: Vec<i16>,
     /// True when a claim would find a shard.
     pub has_free_shard: bool,
-    /// True when events wait to be delivered again.
-    pub has_retries: bool,
 }
 
 impl ConsumerSnapshot {
@@ -206,14 +204,13 @@ impl Poll {
 fn snapshot(row: &PgRow, asked: BTreeMap<String, Vec<Held>>) -> sqlx::Result<Snapshot> {
     let names = |column| row.try_get::<Vec<String>, _>(column);
     let (kept, shards) = (names("kept_consumers")?, row.try_get::<Vec<i16>, _>("kept_shards")?);
-    let (free, retries) = (names("free")?, names("with_retries")?);
+    let free = names("free")?;
     let of = |name: String, asked| {
         let shards = kept.iter().zip(&shards).filter(|(consumer, _)| **consumer == name);
         let consumer = ConsumerSnapshot {
             asked,
             kept: shards.map(|(_, shard)| *shard).collect(),
             has_free_shard: free.contains(&name),
-            has_retries: retries.contains(&name),
         };
         (name, consumer)
     };

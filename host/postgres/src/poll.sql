@@ -59,8 +59,4 @@ select
     where c.consumer = any ($8::text[])
       and (c.lease_until < now()
            or c.owner = $1 and not exists (select from kept where kept.consumer = c.consumer and kept.shard = c.shard))
-  ) as free,
-  array(
-    select name from unnest($8::text[]) as name
-    where exists (select from switchboard.retries where consumer = name)
-  ) as with_retries
+  ) as free

@@ -104,10 +104,6 @@ impl CursorLeases {
                 self.notify(CursorUpdate::Lost(shard)).await;
             }
             self.held = kept;
-            if polled.has_retries {
-                // A full channel means that the reader is busy. The next poll notifies it again.
-                let _ = self.updates.try_send(CursorUpdate::HasRetries);
-            }
         }
         let free = i64::from(limits::OUTBOX_SHARDS) - self.held.len() as i64;
         if free > 0 && polled.is_none_or(|polled| polled.has_free_shard) {

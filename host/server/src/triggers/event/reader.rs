@@ -26,8 +26,6 @@ pub(super) enum CursorUpdate {
     Claimed(Cursor),
     /// Another node claimed it, or the position epoch changed.
     Lost(i16),
-    /// Events wait to be delivered again: an operator may have added some.
-    HasRetries,
 }
 
 pub(super) struct Reader {
@@ -153,13 +151,6 @@ impl Reader {
             }
             CursorUpdate::Lost(shard) => {
                 self.cursors.remove(&shard);
-            }
-            CursorUpdate::HasRetries => {
-                // A consumer that knows of postponed events reads them by itself.
-                if self.cursors.values().all(|state| state.postponed.is_empty()) {
-                    self.postponed_read_at = None;
-                }
-                return;
             }
         }
         self.update_owned_shards();
@@ -309,9 +300,9 @@ impl Reader {
     ) -> Result<Option<Duration>, Error> {
         let now = Instant::now();
         let none_postponed = self.cursors.values().all(|state| state.postponed.is_empty());
-        // While there are none, the node's poll finds new ones.
-        let is_due =
-            self.postponed_read_at.is_none_or(|at| !none_postponed && now >= at + limits::OUTBOX_TICK);
+        // While there are none, only an operator adds some.
+        let often = if none_postponed { limits::CONSUMER_IDLE_WAIT } else { limits::OUTBOX_TICK };
+        let is_due = self.postponed_read_at.is_none_or(|at| now >= at + often);
         if self.cursors.is_empty() || !is_due {
             return Ok(None);
         }
