@@ -48,7 +48,7 @@ impl Options {
     /// A node whose clock has an offset of this many seconds. Its timers are right. None if libfaketime is
     /// not installed.
     pub fn with_clock(mut self, offset_s: i64) -> Option<Self> {
-        let variables = crate::faketime::variables(offset_s)?;
+        let variables = switchboard_services::faketime::variables(offset_s)?;
         self.environment.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Some(self)
     }

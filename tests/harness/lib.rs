@@ -12,7 +12,6 @@ pub mod token;
 // processes and services
 pub mod admin;
 pub mod document;
-pub mod faketime;
 pub mod host;
 pub mod notices;
 pub mod paths;
@@ -22,9 +21,7 @@ pub mod proxy;
 pub mod registry;
 pub mod release;
 pub mod sentinels;
-pub mod server;
 pub mod services;
-pub mod standing;
 pub mod tls;
 
 // clients and checkers

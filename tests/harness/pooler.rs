@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
+use switchboard_services::server;
 use tempfile::TempDir;
 
 use crate::host::free_address;
 use crate::patience::until;
-use crate::server;
 use crate::services::{Database, Watched, as_service_user, own_as_service_user};
 
 pub struct PgBouncer {

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
+use switchboard_services::server;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio_postgres::{NoTls, Row};
 
 use crate::host::{SECRET, free_address};
+use crate::paths;
 use crate::patience::until;
-use crate::{paths, server};
 
 /// A process that a small shell supervises: it ends when the pipe to it closes, which the system does when we
 /// end.

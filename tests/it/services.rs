@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use switchboard_tests::faketime::{self, Moment};
+use switchboard_services::faketime::{self, Moment};
 use switchboard_tests::{paths, token};
 
 fn services(line: &str, arguments: &[&str]) -> Output {

@@ -1,6 +1,10 @@
 //! Log filters name the crates of the host. The host was one crate before, and filters in use name its
 //! modules. Those filters keep working.
 
+use tracing_subscriber::filter::Targets;
+
+use crate::Error;
+
 /// Modules of the one crate, and where they are now.
 const MODULES: [(&str, &str); 24] = [
     ("admin", "switchboard_server::admin"),
@@ -29,8 +33,19 @@ const MODULES: [(&str, &str); 24] = [
     ("wire", "switchboard_protocol::wire"),
 ];
 
+/// Reads a filter: levels (`info`), and levels of crates and their modules (`switchboard_fanout=debug`),
+/// separated by commas.
+///
+/// # Errors
+/// If a part is neither.
+pub(super) fn parse(filter: &str) -> Result<Targets, Error> {
+    let filter = of_crates(filter);
+    let parts: Vec<_> = filter.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    parts.join(",").parse().map_err(Error::Log)
+}
+
 /// The filter with the names of crates where it names modules of the one crate.
-pub(super) fn of_crates(filter: &str) -> String {
+fn of_crates(filter: &str) -> String {
     MODULES.iter().fold(filter.to_owned(), |filter, (module, now)| {
         filter.replace(&format!("switchboard::{module}"), now)
     })
@@ -38,6 +53,8 @@ pub(super) fn of_crates(filter: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     #[test]
@@ -50,5 +67,21 @@ mod tests {
         ] {
             assert_eq!(of_crates(filter), now);
         }
+    }
+
+    #[test]
+    fn a_filter_gives_each_crate_its_level() {
+        let filter = parse("warn, switchboard_fanout=debug,switchboard::redis=off,").unwrap();
+        for (target, level, is_logged) in [
+            ("switchboard_fanout::bus", Level::DEBUG, true),
+            ("switchboard_fanout::bus", Level::TRACE, false),
+            ("switchboard_redis", Level::ERROR, false),
+            ("hyper", Level::WARN, true),
+            ("hyper", Level::INFO, false),
+        ] {
+            assert_eq!(filter.would_enable(target, &level), is_logged, "{target} {level}");
+        }
+        assert!(parse("").unwrap().would_enable("hyper", &Level::ERROR));
+        assert!(parse("switchboard=loud").is_err());
     }
 }

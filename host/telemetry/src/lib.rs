@@ -7,7 +7,9 @@ use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
 
 use lines::Lines;
 
@@ -72,7 +74,7 @@ impl Metrics {
 /// If `config.log` is not a filter.
 pub fn start(config: &Config, node: NodeId) -> Result<Telemetry, Error> {
     static STARTED: OnceLock<PrometheusHandle> = OnceLock::new();
-    let filter = EnvFilter::try_new(filter::of_crates(&config.log)).map_err(Error::Log)?;
+    let filter = filter::parse(&config.log)?;
     let handle = STARTED.get_or_init(|| {
         log_to_stderr(filter, config.log_json, node);
         record_metrics(node)
@@ -81,14 +83,14 @@ pub fn start(config: &Config, node: NodeId) -> Result<Telemetry, Error> {
 }
 
 /// Starts to write log lines to standard error. An existing subscriber (that of a test) stays.
-fn log_to_stderr(filter: EnvFilter, json: bool, node: NodeId) {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter);
+fn log_to_stderr(filter: Targets, json: bool, node: NodeId) {
+    let filtered = tracing_subscriber::registry().with(filter);
     let _ = if json {
         let writer = Lines::json(format!("{{\"node\":\"{node}\","));
-        lines.json().flatten_event(true).with_writer(writer).try_init()
+        filtered.with(fmt::layer().json().flatten_event(true).with_writer(writer)).try_init()
     } else {
         let ansi = io::stderr().is_terminal();
-        lines.with_ansi(ansi).with_writer(Lines::text(ansi)).try_init()
+        filtered.with(fmt::layer().with_ansi(ansi).with_writer(Lines::text(ansi))).try_init()
     };
 }
 

@@ -7,9 +7,9 @@ use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use switchboard_tests::faketime::{self, Moment};
-use switchboard_tests::server::Life;
-use switchboard_tests::standing::{Standing, Up};
+use switchboard_services::faketime::{self, Moment};
+use switchboard_services::server::Life;
+use switchboard_services::standing::{Standing, Up};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
