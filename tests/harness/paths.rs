@@ -10,6 +10,13 @@ fn profile() -> PathBuf {
     if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory }.to_owned()
 }
 
+/// The name of Cargo's profile: `dev`, `release`.
+pub fn profile_name() -> String {
+    let directory = profile();
+    let name = directory.file_name().expect("a profile's directory has a name").to_string_lossy();
+    if name == "debug" { "dev".to_owned() } else { name.into_owned() }
+}
+
 /// The host, built beforehand: `cargo build -p switchboard`.
 pub fn switchboard() -> PathBuf {
     let path = match env::var_os("SWITCHBOARD_TEST_BINARY") {

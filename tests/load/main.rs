@@ -83,7 +83,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
     // Left out of a quick run unless it is named; otherwise a quick run would take longer than three minutes.
     let long = |name: &str| wanted(name) && (!quick || !cli.only.is_empty());
     let seconds = |quick_s: u64, full_s: u64| Duration::from_secs(if quick { quick_s } else { full_s });
-    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    let profile = paths::profile_name();
     let disk = if cli.flush { "waits for the disk" } else { "does not wait for the disk (--flush)" };
     println!("{profile} profile; a COMMIT {disk}, for the host and for pgbench");
     process::raise_descriptors(DESCRIPTORS);
@@ -143,7 +143,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
             .await?;
     }
     let file = paths::target().join("bench").join(if quick { "quick" } else { "full" });
-    figures::write(&file.with_extension("json"), profile, quick, cli.flush, &run.rows)?;
+    figures::write(&file.with_extension("json"), &profile, quick, cli.flush, &run.rows)?;
     plot::write(&file.with_extension("svg"), &run.rows)?;
     println!("\nwritten to {}.json and .svg", file.display());
     Ok(())
