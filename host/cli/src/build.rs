@@ -3,8 +3,6 @@
 //! the digest of a handler must not depend on the others.
 
 pub(super) mod component;
-mod guests;
-mod route;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -12,10 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Failure, Output};
-use guests::Workspace;
-pub(crate) use route::{Route, Std};
 pub(crate) use source::Source;
 use switchboard_core::ids::Digest;
+use switchboard_guests::{Error, Route, Std, Workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -27,8 +24,8 @@ pub(crate) struct Args {
     /// The directory for the release files; by default `handlers` in cargo's target directory.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// The source of the std of wasm32-unknown-unknown; by default SWITCHBOARD_WASM_ROUTE, or the first that
-    /// is available.
+    /// The source of the std of wasm32-unknown-unknown, `installed` or `debian`; by default
+    /// SWITCHBOARD_WASM_ROUTE, or the first that is available.
     #[arg(long)]
     std: Option<Std>,
 }
@@ -52,13 +49,12 @@ pub(crate) struct ReleaseFile {
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Failure> {
     const VARIABLE: &str = "SWITCHBOARD_WASM_ROUTE";
-    let std =
-        match (args.std, switchboard_core::config::variable(VARIABLE)) {
-            (None, Some(name)) => Some(<Std as clap::ValueEnum>::from_str(&name, true).map_err(|_| {
-                Failure::Usage(format!("{VARIABLE}: `{name}` is not `installed` or `debian`"))
-            })?),
-            (std, _) => std,
-        };
+    let std = match (args.std, switchboard_core::config::variable(VARIABLE)) {
+        (None, Some(name)) => {
+            Some(name.parse().map_err(|error: Error| Failure::Usage(format!("{VARIABLE}: {error}")))?)
+        }
+        (std, _) => std,
+    };
     let built = build(&args.from, args.out.as_deref(), std, &args.handlers)?;
     out.progress(format_args!("std for wasm32-unknown-unknown: {}", built.route));
     let width = built.handlers.iter().map(|file| file.name.len()).max().unwrap_or(0);
@@ -92,7 +88,8 @@ pub(crate) fn build(
 
     let workspace = Workspace::of(from)?;
     let route = Route::pick(std)?;
-    let modules = workspace.compile(&route, &wanted)?;
+    let directories: Vec<PathBuf> = wanted.iter().map(|source| source.directory.clone()).collect();
+    let modules = workspace.compile(&route, &directories)?;
 
     let out = out.map_or_else(|| workspace.target.join("handlers"), Path::to_owned);
     std::fs::create_dir_all(&out).map_err(|error| Failure::failed(format!("{}: {error}", out.display())))?;

@@ -9,17 +9,16 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use super::route::Route;
-use super::source::Source;
-use crate::Failure;
+use crate::{Error, Route};
 
 /// Stack of a guest. A larger one makes every instance of every call larger.
 const STACK: &str = "-Clink-arg=-zstack-size=65536";
 
 /// The cargo workspace that holds the crates of a directory.
 #[derive(Debug)]
-pub(super) struct Workspace {
+pub struct Workspace {
     root: PathBuf,
+    /// The directory of cargo's output.
     pub target: PathBuf,
     /// Package ids of the crates in the directory, by crate directory.
     packages: HashMap<PathBuf, String>,
@@ -57,16 +56,20 @@ enum Message {
 }
 
 impl Workspace {
-    pub(super) fn of(from: &Path) -> Result<Self, Failure> {
-        let from = std::fs::canonicalize(from)?;
+    /// Finds the workspace of the crates in a directory.
+    ///
+    /// # Errors
+    /// If cargo does not know it.
+    pub fn of(from: &Path) -> Result<Self, Error> {
+        let from = std::fs::canonicalize(from).map_err(Error::file(from))?;
         let metadata = Command::new("cargo")
             .args(["metadata", "--no-deps", "--format-version", "1"])
             .current_dir(&from)
             .stderr(Stdio::inherit())
             .output()
-            .map_err(|error| Failure::failed(format!("cargo: {error}")))?;
+            .map_err(Error::Cargo)?;
         if !metadata.status.success() {
-            return Err(Failure::failed(format!("cargo metadata in {} failed", from.display())));
+            return Err(Error::Metadata(from));
         }
         let metadata: Metadata = serde_json::from_slice(&metadata.stdout)?;
         let is_guest = |package: &Package| {
@@ -82,9 +85,19 @@ impl Workspace {
         Ok(Self { root: metadata.workspace_root, target: metadata.target_directory, packages })
     }
 
-    /// The modules of the sources, in their order.
-    pub(super) fn compile(&self, route: &Route, wanted: &[Source]) -> Result<Vec<Vec<u8>>, Failure> {
-        let ids = wanted.iter().map(|source| self.package(source)).collect::<Result<Vec<_>, _>>()?;
+    /// Returns the directories of the crates, by name.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let mut directories: Vec<_> = self.packages.keys().cloned().collect();
+        directories.sort_unstable();
+        directories
+    }
+
+    /// Compiles all crates, and returns the modules of those in `wanted`, in its order.
+    ///
+    /// # Errors
+    /// If a wanted crate does not compile, or is no guest of this workspace.
+    pub fn compile(&self, route: &Route, wanted: &[PathBuf]) -> Result<Vec<Vec<u8>>, Error> {
+        let ids = wanted.iter().map(|directory| self.package(directory)).collect::<Result<Vec<_>, _>>()?;
         let mut all: Vec<&str> = self.packages.values().map(String::as_str).collect();
         all.sort_unstable();
 
@@ -99,37 +112,32 @@ impl Workspace {
             cargo.arg("--package").arg(id);
         }
         cargo.env("CARGO_ENCODED_RUSTFLAGS", self.flags(route));
-        let mut cargo = cargo
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| Failure::failed(format!("cargo: {error}")))?;
+        let mut cargo = cargo.stdout(Stdio::piped()).spawn().map_err(Error::Cargo)?;
 
         let mut modules: HashMap<String, PathBuf> = HashMap::new();
         for line in BufReader::new(cargo.stdout.take().expect("it is piped")).lines() {
-            if let Message::CompilerArtifact { package_id, filenames } = serde_json::from_str(&line?)?
+            if let Message::CompilerArtifact { package_id, filenames } =
+                serde_json::from_str(&line.map_err(Error::Cargo)?)?
                 && let Some(module) =
                     filenames.into_iter().find(|file| file.extension() == Some("wasm".as_ref()))
             {
                 modules.insert(package_id, module);
             }
         }
-        let status = cargo.wait()?;
-        let read = |(source, id): (&Source, &str)| match modules.get(id) {
-            Some(module) => Ok(std::fs::read(module)?),
-            None => Err(Failure::failed(format!("{}: it did not compile ({status})", source.name))),
+        let status = cargo.wait().map_err(Error::Cargo)?;
+        let read = |(directory, id): (&PathBuf, &str)| match modules.get(id) {
+            Some(module) => std::fs::read(module).map_err(Error::file(module)),
+            None => Err(Error::NotCompiled { directory: directory.clone(), status }),
         };
         wanted.iter().zip(ids).map(read).collect()
     }
 
-    fn package(&self, source: &Source) -> Result<&str, Failure> {
-        let directory = std::fs::canonicalize(&source.directory)?;
-        self.packages.get(&directory).map(String::as_str).ok_or_else(|| {
-            Failure::failed(format!(
-                "{}: no library crate with crate-type `cdylib` there, or it is not a member of the workspace {}",
-                source.directory.display(),
-                self.root.display(),
-            ))
-        })
+    fn package(&self, directory: &Path) -> Result<&str, Error> {
+        let canonical = std::fs::canonicalize(directory).map_err(Error::file(directory))?;
+        self.packages
+            .get(&canonical)
+            .map(String::as_str)
+            .ok_or_else(|| Error::NoCrate { directory: directory.to_owned(), root: self.root.clone() })
     }
 
     /// Removes paths from panic messages: the same sources give the same digest in any directory.

@@ -4,21 +4,38 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use crate::Failure;
+use crate::Error;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
-pub(crate) enum Std {
+/// Where the std of the target comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Std {
+    /// The toolchain has it.
     Installed,
+    /// Debian's compiler builds it.
     Debian,
 }
 
+impl FromStr for Std {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name.to_ascii_lowercase().as_str() {
+            "installed" => Ok(Self::Installed),
+            "debian" => Ok(Self::Debian),
+            _ => Err(Error::UnknownStd(name.to_owned())),
+        }
+    }
+}
+
+/// How guests are compiled on this machine.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Route {
+pub enum Route {
     /// The target is installed beside the compiler (`rustup target add`).
     Installed { rustc: OsString },
     /// Debian's compiler builds std from Debian's sources, with the wasm linker of another toolchain.
@@ -27,7 +44,10 @@ pub(crate) enum Route {
 
 impl Route {
     /// The named route, or the first available one.
-    pub(crate) fn pick(std: Option<Std>) -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    /// If the route, or every route, lacks something. The error says how to install it.
+    pub fn pick(std: Option<Std>) -> Result<Self, Error> {
         let mut missing = Vec::new();
         if std != Some(Std::Debian) {
             match Self::installed() {
@@ -41,7 +61,7 @@ impl Route {
                 Err(why) => missing.push(why),
             }
         }
-        Err(Failure::failed(format!("no std for {TARGET}: {}", missing.join("; or "))))
+        Err(Error::NoStd(missing.join("; or ")))
     }
 
     fn installed() -> Result<Self, String> {
