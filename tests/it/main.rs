@@ -42,6 +42,7 @@ mod offline;
 mod openapi;
 mod operators;
 mod participants;
+mod pipelines;
 mod pooler;
 mod presence;
 mod publish;

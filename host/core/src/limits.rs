@@ -461,6 +461,9 @@ pub const CALL_STACK_BYTES_MAX: usize = 512 * 1024;
 /// Maximum number of slots that keep the memory of an ended call for the next one, so at most about 150 MiB.
 /// With fewer, a burst of calls gets cold slots. More only cost memory.
 pub const WARM_SLOTS_MAX: u32 = 256;
+/// Maximum number of calls of one connection that are in flight at a time. The node reads the next frame when
+/// the oldest one has ended.
+pub const CALLS_OF_CONNECTION_MAX: usize = 64;
 /// Maximum number of concurrent calls inside guests on one node, and so the slots of the instance pool. A
 /// quarter is divided among the loaded releases and always available to each of them. The rest is lent, and
 /// every borrower leaves a part of it to others. A call that gets no slot is answered 503, as at a handler's

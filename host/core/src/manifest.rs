@@ -78,6 +78,11 @@ pub struct FrameBinding {
     pub frame_type: String,
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// Calls of one connection for this type overlap: the next call begins once the group commit of the call
+    /// before it is queued (`postgres.collect`). Their group commits keep the order of the frames. Nothing
+    /// else does: a call may run before the call before it has committed. The calls cannot subscribe.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pipelined: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

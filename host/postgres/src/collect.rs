@@ -5,7 +5,7 @@
 //! that goes away changes nothing for the other callers.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,6 +20,7 @@ use super::roles::{PooledConnection, Roles};
 use super::statement::Statement;
 use super::value;
 use switchboard_contract::postgres::{Collected, Error, Rows, Value};
+use switchboard_core::call_order::{Queued, Rank};
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 
@@ -52,6 +53,16 @@ impl Hash for Key {
     }
 }
 
+impl Key {
+    /// Differs for lanes that may not follow each other: two groups of statements of one release have
+    /// different sizes.
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
 /// The validated request of one call.
 pub(super) struct Request {
     key: Key,
@@ -77,6 +88,8 @@ impl Request {
 struct Waiting {
     row: Vec<Value>,
     deadline: Instant,
+    /// Set for a call that may overlap with other calls of its connection.
+    queued: Option<Queued>,
     /// True once the call is in a batch. The lane's task sets the flag first and then checks whether the
     /// caller still waits. The caller stops waiting first and then reads the flag. So either the task sees
     /// that the caller left, or the caller sees that its call was started.
@@ -87,6 +100,9 @@ struct Waiting {
 impl Waiting {
     fn start(self) -> Option<Self> {
         self.started.store(true, Ordering::SeqCst);
+        if let Some(queued) = &self.queued {
+            queued.start();
+        }
         (!self.answer.is_closed()).then_some(self)
     }
 }
@@ -96,11 +112,25 @@ impl Collector {
         Self(Arc::new(Inner { roles, lanes: Mutex::default() }))
     }
 
-    pub(crate) async fn join(&self, request: Request, deadline: Instant) -> Result<Rows, Error> {
+    /// Joins a batch of the request's lane, and waits for the result. With a rank, the write keeps its place
+    /// among the writes of its connection.
+    pub(crate) async fn join(
+        &self,
+        request: Request,
+        deadline: Instant,
+        mut rank: Option<&mut Rank>,
+    ) -> Result<Rows, Error> {
         let (answer, answered) = oneshot::channel();
         let started = Arc::new(AtomicBool::new(false));
-        let waiting = Waiting { row: request.row, deadline, started: started.clone(), answer };
-        self.enqueue(request.key, waiting)?;
+        let key = Arc::new(request.key);
+        let mut waiting =
+            Waiting { row: request.row, deadline, queued: None, started: started.clone(), answer };
+        while let Some(too_early) = self.enqueue(&key, waiting, rank.as_deref())? {
+            waiting = too_early;
+            if let Some(rank) = &mut rank {
+                timeout_at(deadline, rank.progress_before()).await.map_err(|_| Error::Deadline)?;
+            }
+        }
         match timeout_at(deadline, answered).await {
             Ok(Ok(answer)) => answer,
             // The lane's task panicked before it sent a result.
@@ -110,23 +140,39 @@ impl Collector {
         }
     }
 
-    fn enqueue(&self, key: Key, waiting: Waiting) -> Result<(), Error> {
+    /// Puts a write into the queue of its lane. Gives it back when the call before it must get further first.
+    fn enqueue(
+        &self,
+        key: &Arc<Key>,
+        mut waiting: Waiting,
+        rank: Option<&Rank>,
+    ) -> Result<Option<Waiting>, Error> {
         let mut lanes = self.0.lock();
-        if let Some(queue) = lanes.get_mut(&key) {
-            if queue.len() >= limits::COLLECT_QUEUE_MAX {
+        let queue = lanes.get_mut(key);
+        let length = queue.as_ref().map_or(0, |queue| queue.len());
+        if let Some(rank) = rank {
+            let lane = key.fingerprint();
+            if !rank.may_join(lane, length < limits::COLLECT_BATCH_MAX) {
+                return Ok(Some(waiting));
+            }
+            if length < limits::COLLECT_QUEUE_MAX {
+                waiting.queued = Some(rank.joined(lane));
+            }
+        }
+        if let Some(queue) = queue {
+            if length >= limits::COLLECT_QUEUE_MAX {
                 return Err(Error::Busy);
             }
             queue.push_back(waiting);
-            return Ok(());
+            return Ok(None);
         }
         if lanes.len() >= limits::COLLECT_LANES_MAX {
             return Err(Error::Busy);
         }
-        let key = Arc::new(key);
         lanes.insert(key.clone(), VecDeque::from([waiting]));
-        let lane = LaneTask { key, collector: self.0.clone() };
+        let lane = LaneTask { key: key.clone(), collector: self.0.clone() };
         self.0.roles.work().spawn(lane.run_until_empty());
-        Ok(())
+        Ok(None)
     }
 }
 

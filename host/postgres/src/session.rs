@@ -14,6 +14,7 @@ use super::roles::{PooledConnection, Roles};
 use super::statement::Statement;
 use super::value::{self, Param};
 use switchboard_contract::postgres::{Collected, Error, Rows, SqlError, Value};
+use switchboard_core::call_order::Rank;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 
@@ -25,6 +26,8 @@ pub struct Session {
     generation: Digest,
     deadline: Instant,
     transaction: Transaction,
+    /// The place of the call among the calls of its connection that overlap. Dropped when the call ends.
+    rank: Option<Rank>,
 }
 
 enum Transaction {
@@ -46,7 +49,13 @@ impl Session {
         deadline: Instant,
     ) -> Self {
         let role = role.map(Arc::from);
-        Self { roles, collector, role, generation, deadline, transaction: Transaction::None }
+        Self { roles, collector, role, generation, deadline, transaction: Transaction::None, rank: None }
+    }
+
+    /// Group commits of this call keep the place of the rank.
+    pub fn in_order(mut self, rank: Option<Rank>) -> Self {
+        self.rank = rank;
+        self
     }
 
     /// Runs a statement in the open transaction, or alone.
@@ -68,7 +77,7 @@ impl Session {
             ));
         }
         let request = Request::parse(self.role()?, self.generation, collected)?;
-        self.collector.join(request, self.deadline).await
+        self.collector.join(request, self.deadline, self.rank.as_mut()).await
     }
 
     pub async fn begin(&mut self) -> Result<(), Error> {

@@ -167,6 +167,7 @@ struct HttpTarget<R> {
 struct FrameTarget<R> {
     entry: Arc<Entry<R>>,
     canonical: String,
+    is_pipelined: bool,
 }
 
 /// The target of a request.
@@ -193,6 +194,8 @@ pub struct FrameRoute<'a, R = LoadedRelease> {
     pub canonical: &'a str,
     /// The name that the client used, if it is not the canonical one.
     pub alias: Option<&'a str>,
+    /// The calls of one connection may overlap ([`FrameBinding::pipelined`]).
+    pub is_pipelined: bool,
 }
 
 pub struct Schedule<R = LoadedRelease> {
@@ -264,6 +267,7 @@ impl<R: HasManifest> RoutingTable<R> {
         Some(FrameRoute {
             entry: &target.entry,
             canonical: &target.canonical,
+            is_pipelined: target.is_pipelined,
             alias: (target.canonical != frame_type).then_some(frame_type),
         })
     }
@@ -315,7 +319,7 @@ impl<R: HasManifest> RoutingTable<R> {
         }
         for binding in &manifest.on.frame {
             for name in std::iter::once(&binding.frame_type).chain(&binding.aliases) {
-                self.add_frame(&entry, name, &binding.frame_type)?;
+                self.add_frame(&entry, name, binding)?;
             }
         }
         let connection = &manifest.on.connection;
@@ -366,8 +370,17 @@ impl<R: HasManifest> RoutingTable<R> {
         })
     }
 
-    fn add_frame(&mut self, entry: &Arc<Entry<R>>, name: &str, canonical: &str) -> Result<(), Conflict> {
-        let target = FrameTarget { entry: entry.clone(), canonical: canonical.to_owned() };
+    fn add_frame(
+        &mut self,
+        entry: &Arc<Entry<R>>,
+        name: &str,
+        binding: &FrameBinding,
+    ) -> Result<(), Conflict> {
+        let target = FrameTarget {
+            entry: entry.clone(),
+            canonical: binding.frame_type.clone(),
+            is_pipelined: binding.pipelined,
+        };
         match self.frames.insert(name.to_owned(), target) {
             None => Ok(()),
             Some(other) => Err(Conflict(format!(

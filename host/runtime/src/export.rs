@@ -156,7 +156,7 @@ impl Calls for Frame {
     ) -> wasmtime::Result<Self::Output> {
         // Only while its frame is handled, a connection can subscribe.
         let state = store.data_mut();
-        state.gates = state.connection;
+        state.gates = state.connection.filter(|_| !state.overlaps);
         instance!(store, exports, frame).switchboard_host_frame().call_handle(store, request).await
     }
 

@@ -44,6 +44,7 @@ use compile::Artifacts;
 use engine::EngineEnv;
 use recording::Recordings;
 use switchboard_core::Blamed;
+use switchboard_core::call_order::Rank;
 use switchboard_core::config::{Config, RecordingSettings};
 use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_core::limits;
@@ -66,7 +67,6 @@ pub use stats::{ReleaseStats, Used};
 pub use trigger::Trigger;
 
 /// The identity of a call. Its caller is in its input.
-#[derive(Clone, Debug)]
 pub struct Call {
     /// A UUID, for logs, spans and recordings.
     pub id: Arc<str>,
@@ -76,12 +76,14 @@ pub struct Call {
     pub cause: Option<spans::Context>,
     /// Only calls about a connection have one. During a frame call, `channels.subscribe` gates it.
     pub connection: Option<ConnectionId>,
+    /// Set for a call that may overlap with other calls of its connection: its place among them.
+    pub rank: Option<Rank>,
 }
 
 impl Call {
     /// A call with a new id and without a request.
     pub fn new(connection: Option<ConnectionId>) -> Self {
-        Self { id: Uuid::now_v7().to_string().into(), request: None, cause: None, connection }
+        Self { id: Uuid::now_v7().to_string().into(), request: None, cause: None, connection, rank: None }
     }
 }
 

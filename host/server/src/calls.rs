@@ -10,6 +10,7 @@ use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::Reply;
 use switchboard_contract::http::Response;
 use switchboard_contract::types::{Principal, Problem, Push};
+use switchboard_core::call_order::Rank;
 use switchboard_core::ids::{ConnectionId, RequestId, UserId};
 
 /// The calls for clients.
@@ -68,4 +69,6 @@ pub struct FrameIn<'a> {
     pub payload: String,
     pub caller: &'a Principal,
     pub connection: ConnectionId,
+    /// The place of the call among the calls of its connection.
+    pub rank: Rank,
 }

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::super::{Postgres, Session};
 use super::*;
 use crate::tests::world::{ROLE, World, with_world};
+use switchboard_core::call_order::CallOrder;
 use switchboard_core::config::Config;
 
 const INSERT: &str = "insert into sent (lane, body, transaction) \
@@ -367,6 +368,35 @@ async fn a_session_that_the_server_ends_before_commit_is_retryable() {
         assert!(matches!(call.await.unwrap(), Err(Error::Retryable(_))));
         held.finish().await;
         assert_eq!(world.count("select count(*) from sent").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn overlapping_calls_of_one_connection_commit_in_their_order_and_share_commits() {
+    with_world(4, async |world| {
+        table(&world).await;
+        let mut order = CallOrder::default();
+        let mut calls = Vec::new();
+        for n in 0..300 {
+            let (rank, ordered) = order.next();
+            let mut session = world.session().in_order(Some(rank));
+            // Some calls use another lane, which could commit first.
+            let call = call_of(7 + u32::from(n % 50 == 49), &format!("message {n}"));
+            calls.push(tokio::spawn(async move { session.collect(call).await }));
+            if n % 10 != 0 {
+                continue;
+            }
+            // Like a connection: the next call begins once this one is queued.
+            ordered.await.unwrap();
+        }
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+        let misplaced = "select count(*) from sent where body <> 'message ' || (id - 1)";
+        assert_eq!(world.count(misplaced).await, 0);
+        let commits = world.count("select count(distinct transaction) from sent").await;
+        assert!(commits < 200, "{commits} commits for 300 calls");
     })
     .await;
 }

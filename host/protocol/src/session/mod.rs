@@ -2,8 +2,10 @@
 //! the state returns actions.
 //!
 //! It knows what the host itself answers (`auth`, `ping`, errors), and when a connection must end. It knows
-//! no handler: every other frame is an [`Action::Call`], one at a time, in order.
+//! no handler: every other frame is an [`Action::Call`], in order. A call begins after the call before it has
+//! ended, or, for a frame of the same type, once that call has reached its ordered point ([`Input::Ordered`]).
 
+mod calls;
 mod flood;
 mod stage;
 
@@ -18,6 +20,7 @@ use crate::wire::close::Close;
 use crate::wire::frames::{self, Frame, FrameId, NotAFrame};
 use crate::wire::problem::Code;
 use crate::wire::websocket::Violation;
+use calls::Calls;
 use flood::{Flood, LastMinute, Verdict};
 use switchboard_contract::types::{Principal, Problem};
 use switchboard_core::ids::UserId;
@@ -74,10 +77,15 @@ pub enum Input<'a> {
     Control,
     /// The peer broke the WebSocket protocol.
     Broken(Violation),
+    /// The peer closed the connection; this is the answer to its close frame.
+    PeerClosed(Close),
     /// The result of [`Action::Verify`]. Also passed at the start, when the handshake carried a valid token.
     Verified { verdict: Result<Arc<Credentials>, Problem>, unix_ms: u64 },
-    /// [`Action::Open`] or [`Action::Call`] is done, and its output is queued.
+    /// [`Action::Open`] is done, or the oldest [`Action::Call`]; its output is queued.
     Done,
+    /// The latest [`Action::Call`] has reached its ordered point: a call that begins now comes after it, also
+    /// with what it writes.
+    Ordered,
     /// The socket takes no bytes although some wait. `full_since` says since when the queue behind it is
     /// full, if it is. Passed again at each deadline while this is still so.
     Blocked { full_since: Option<Instant> },
@@ -103,7 +111,8 @@ pub enum Action {
     Open { who: Arc<Credentials>, auth_success: String },
     /// The connection has a new token from here on.
     Renewed(Arc<Credentials>),
-    /// Call the handler of this frame, queue its reply, then pass [`Input::Done`].
+    /// Call the handler of this frame. Pass [`Input::Ordered`] when it has reached its ordered point, if it
+    /// does. Queue its reply after those of the calls before it, then pass [`Input::Done`].
     Call(Frame),
     /// The client is alive. `active` is true when its user did something.
     Touch { active: bool },
@@ -115,6 +124,9 @@ pub struct Session {
     settings: Arc<Settings>,
     phase: Phase,
     work: Option<Work>,
+    calls: Calls,
+    /// What arrived while calls were in flight, and must wait for their end.
+    held: Option<Box<Held>>,
     last_received: Instant,
     blocked: Option<Blocked>,
     drained_at: Option<Instant>,
@@ -148,7 +160,15 @@ struct Blocked {
 /// Work that another part does for this connection. Until it is done, no frame is handled.
 enum Work {
     Verification { id: Option<FrameId> },
-    Other,
+    Opening,
+}
+
+/// Something that the client sent, which is handled after the calls in flight.
+enum Held {
+    Frame(Result<Frame, NotAFrame>),
+    NotText,
+    Broken(Violation),
+    PeerClosed(Close),
 }
 
 impl Session {
@@ -156,6 +176,8 @@ impl Session {
         Self {
             phase: Phase::Anonymous { until: now + settings.auth_wait },
             work: None,
+            calls: Calls::default(),
+            held: None,
             last_received: now,
             blocked: None,
             drained_at: None,
@@ -174,12 +196,7 @@ impl Session {
             Input::Text(text) => self.text(now, text, &mut actions),
             Input::NotText => {
                 if self.admits(now, None, &mut actions) {
-                    self.malformed(
-                        now,
-                        None,
-                        &Code::Malformed.problem("a frame must be text, not binary"),
-                        &mut actions,
-                    );
+                    self.take(now, Held::NotText, &mut actions);
                 }
             }
             Input::Control => {
@@ -187,16 +204,20 @@ impl Session {
                     self.touch(false, &mut actions);
                 }
             }
-            Input::Broken(violation) => self.close(violation.close(), &mut actions),
+            Input::Broken(violation) => self.take(now, Held::Broken(violation), &mut actions),
+            Input::PeerClosed(close) => self.take(now, Held::PeerClosed(close), &mut actions),
             Input::Verified { verdict, unix_ms } => self.verified(now, verdict, unix_ms, &mut actions),
             Input::Done => {
-                self.work = None;
+                if self.work.take().is_none() {
+                    self.calls.end();
+                }
                 if let Phase::Open { opened, .. } = &mut self.phase {
                     *opened = true;
                 }
                 // The host read nothing meanwhile, so the client's silence proves nothing.
                 self.last_received = now;
             }
+            Input::Ordered => self.calls.latest_is_ordered(),
             Input::Blocked { full_since } => {
                 self.blocked = Some(Blocked {
                     check_again_at: now + BLOCKED_CHECK_EVERY,
@@ -213,12 +234,23 @@ impl Session {
             Input::Deadline => {}
         }
         self.check_deadlines(now, &mut actions);
+        if !self.is_busy()
+            && !self.is_closing()
+            && let Some(held) = self.held.take()
+        {
+            self.take(now, *held, &mut actions);
+        }
         actions
     }
 
     /// True when the next frame may be read.
     pub fn accepts_frames(&self) -> bool {
-        self.work.is_none() && !self.is_closing()
+        self.work.is_none() && self.held.is_none() && self.calls.accept_another() && !self.is_closing()
+    }
+
+    /// True while other parts of the host work for this connection.
+    fn is_busy(&self) -> bool {
+        self.work.is_some() || self.calls.are_in_flight()
     }
 
     pub fn is_closing(&self) -> bool {
@@ -256,7 +288,7 @@ impl Session {
         let at_rest = at_rest
             .into_iter()
             .chain([self.drained_at, Some(self.last_received + self.settings.idle)])
-            .filter(|_| self.work.is_none());
+            .filter(|_| !self.is_busy());
         [blocked, always].into_iter().chain(at_rest).flatten().min()
     }
 
@@ -264,11 +296,35 @@ impl Session {
         if !self.admits(now, Some(text), actions) {
             return;
         }
-        match Frame::parse(text) {
-            Ok(frame) => self.frame(frame, actions),
-            Err(NotAFrame::Malformed { id, problem }) => self.malformed(now, id.as_ref(), &problem, actions),
-            Err(NotAFrame::Invalid { id, problem }) => refuse(id.as_ref(), &problem, actions),
+        self.take(now, Held::Frame(Frame::parse(text)), actions);
+    }
+
+    /// Handles what the client sent, or holds it back until the calls in flight have ended. Answers then keep
+    /// the order of the frames.
+    fn take(&mut self, now: Instant, held: Held, actions: &mut Vec<Action>) {
+        match held {
+            Held::Frame(Ok(frame)) if self.calls.may_overlap(&frame.frame_type) && !self.must_end(now) => {
+                self.call(frame, actions);
+            }
+            held if self.calls.are_in_flight() => self.held = Some(Box::new(held)),
+            Held::Frame(Ok(frame)) => self.frame(frame, actions),
+            Held::Frame(Err(NotAFrame::Malformed { id, problem })) => {
+                self.malformed(now, id.as_ref(), &problem, actions);
+            }
+            Held::Frame(Err(NotAFrame::Invalid { id, problem })) => refuse(id.as_ref(), &problem, actions),
+            Held::NotText => {
+                let problem = Code::Malformed.problem("a frame must be text, not binary");
+                self.malformed(now, None, &problem, actions);
+            }
+            Held::Broken(violation) => self.close(violation.close(), actions),
+            Held::PeerClosed(close) => self.close(close, actions),
         }
+    }
+
+    fn call(&mut self, frame: Frame, actions: &mut Vec<Action>) {
+        self.touch(true, actions);
+        self.calls.begin(&frame.frame_type);
+        actions.push(Action::Call(frame));
     }
 
     /// Notes that the client is alive. Returns whether the frame is within the rate limit.
@@ -324,11 +380,7 @@ impl Session {
                     }
                 }
             }
-            (_, Phase::Open { .. }) => {
-                self.touch(true, actions);
-                self.work = Some(Work::Other);
-                actions.push(Action::Call(frame));
-            }
+            (_, Phase::Open { .. }) => self.call(frame, actions),
             (_, Phase::Anonymous { .. } | Phase::Closing { .. }) => {
                 let problem = Code::Unauthorized.problem("the first frame must be `auth` with a token");
                 refuse(frame.id.as_ref(), &problem, actions);
@@ -401,7 +453,7 @@ impl Session {
         if renewed {
             actions.extend([Action::Send(auth_success), Action::Renewed(who)]);
         } else {
-            self.work = Some(Work::Other);
+            self.work = Some(Work::Opening);
             actions.push(Action::Open { who, auth_success });
         }
     }
@@ -421,14 +473,14 @@ impl Session {
             Phase::Anonymous { .. } => {}
             Phase::Open { who, warn_at, .. } => {
                 // After `auth.success`: a warning about an unknown session would confuse the client.
-                if has_come(*warn_at) && self.work.is_none() {
+                if has_come(*warn_at) && self.work.is_none() && !self.calls.are_in_flight() {
                     *warn_at = None;
                     let notice = json!({ "expires_at": timestamp::rfc3339(who.expires_ms) });
                     actions.push(Action::Send(frames::push("auth.expiring", &notice)));
                 }
             }
         }
-        if self.work.is_some() {
+        if self.is_busy() {
             return;
         }
         if matches!(self.phase, Phase::Open { expires_at, .. } if expires_at <= now) {
@@ -440,6 +492,12 @@ impl Session {
         }
     }
 
+    /// True when the connection must end as soon as no call is in flight.
+    fn must_end(&self, now: Instant) -> bool {
+        self.drained_at.is_some_and(|at| at <= now)
+            || matches!(self.phase, Phase::Open { expires_at, .. } if expires_at <= now)
+    }
+
     fn touch(&self, active: bool, actions: &mut Vec<Action>) {
         if self.who().is_some() {
             actions.push(Action::Touch { active });
@@ -448,7 +506,7 @@ impl Session {
 
     fn close(&mut self, close: Close, actions: &mut Vec<Action>) {
         self.phase = Phase::Closing { was_connected: self.stage() == Stage::Connected };
-        self.work = None;
+        (self.work, self.held) = (None, None);
         actions.push(Action::Close(close));
     }
 }

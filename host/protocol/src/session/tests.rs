@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use switchboard_core::limits::CALLS_OF_CONNECTION_MAX;
 
 const UNIX_MS: u64 = 1_763_600_000_000;
 const IDLE_MAX: Duration = Duration::from_secs(90);
@@ -397,5 +398,86 @@ proptest! {
                 prop_assert!(!talk.session.accepts_frames(), "only work or the end may take as long as they like");
             }
         }
+    }
+}
+
+fn types(actions: &[Action]) -> Vec<String> {
+    let of = |action: &Action| match action {
+        Action::Call(frame) => format!("call {}", frame.frame_type),
+        Action::Send(_) => gist(action).0,
+        Action::Close(close) => format!("close {}", close.code()),
+        Action::Touch { .. } => "touch".to_owned(),
+        other => panic!("{other:?}"),
+    };
+    actions.iter().map(of).filter(|action| action != "touch").collect()
+}
+
+#[test]
+fn frames_of_one_type_overlap_after_the_ordered_point_and_others_wait_for_the_end() {
+    let mut talk = Talk::signed_in(secs(3600));
+    let send = r#"{"type":"message.send","id":1}"#;
+    assert_eq!(types(&talk.sends(send)), ["call message.send"]);
+    assert!(!talk.session.accepts_frames(), "the first call has not reached its ordered point");
+    talk.says(Input::Ordered);
+    assert_eq!(types(&talk.sends(send)), ["call message.send"]);
+    assert!(!talk.session.accepts_frames(), "nor has the second");
+    talk.says(Input::Ordered);
+
+    assert_eq!(types(&talk.sends(r#"{"type":"ping","id":2}"#)), [""; 0]);
+    assert!(!talk.session.accepts_frames(), "the ping waits, and what comes after it");
+    assert_eq!(types(&talk.says(Input::Done)), [""; 0]);
+    assert_eq!(types(&talk.says(Input::Done)), ["pong"]);
+    assert!(talk.session.accepts_frames());
+
+    for held in ["{", r#"{"type":"typing.start"}"#] {
+        talk.sends(send);
+        talk.says(Input::Ordered);
+        assert_eq!(types(&talk.sends(held)), [""; 0], "{held}");
+        let answer = types(&talk.says(Input::Done));
+        assert!(answer == ["error"] || answer == ["call typing.start"], "{held}: {answer:?}");
+        talk.says(Input::Done);
+    }
+}
+
+#[test]
+fn a_connection_has_at_most_so_many_calls_in_flight() {
+    let mut talk = Talk::signed_in(secs(3600));
+    for n in 1..=CALLS_OF_CONNECTION_MAX {
+        assert!(talk.session.accepts_frames(), "{n}");
+        talk.sends(r#"{"type":"message.send"}"#);
+        talk.says(Input::Ordered);
+    }
+    assert!(!talk.session.accepts_frames());
+    talk.says(Input::Done);
+    assert!(talk.session.accepts_frames());
+}
+
+#[test]
+fn what_ends_a_connection_waits_for_the_calls_in_flight() {
+    type End = fn(&mut Talk) -> Vec<Action>;
+    let ends: [(&str, End, u16); 3] = [
+        ("a close frame", |talk| talk.says(Input::PeerClosed(Close::DONE)), Close::DONE.code()),
+        ("not WebSocket", |talk| talk.says(Input::Broken(Violation::Protocol("a rule"))), 1002),
+        (
+            "an expired token, seen at the next frame",
+            |talk| {
+                talk.now += secs(3600);
+                talk.sends(r#"{"type":"message.send","id":9}"#)
+            },
+            Close::TOKEN.code(),
+        ),
+    ];
+    for (what, end, code) in ends {
+        let mut talk = Talk::signed_in(secs(3000));
+        talk.sends(r#"{"type":"message.send","id":1}"#);
+        talk.says(Input::Ordered);
+        talk.sends(r#"{"type":"message.send","id":2}"#);
+        talk.says(Input::Ordered);
+        let actions = end(&mut talk);
+        assert!(!types(&actions).iter().any(|action| action.starts_with("close")), "{what}: {actions:?}");
+        assert!(!talk.session.accepts_frames(), "{what}");
+        assert_eq!(types(&talk.says(Input::Done)), [""; 0], "{what}");
+        let last = types(&talk.says(Input::Done));
+        assert_eq!(last.last(), Some(&format!("close {code}")), "{what}: {last:?}");
     }
 }

@@ -94,7 +94,10 @@ pub struct CallState {
     pub(crate) id: Arc<str>,
     pub(crate) request: Option<RequestId>,
     pub(crate) connection: Option<ConnectionId>,
-    /// The connection that may subscribe: set only while the call handles a frame of it.
+    /// True when other calls of the connection may run at the same time.
+    pub(crate) overlaps: bool,
+    /// The connection that may subscribe: set only while the call handles a frame of it, and no other call
+    /// does.
     pub(crate) gates: Option<ConnectionId>,
     pub(crate) middleware: Middleware,
     pub(crate) memory: MemoryLimit,
@@ -117,13 +120,15 @@ impl CallState {
         middleware: Middleware,
         backends: &Arc<Backends>,
     ) -> Self {
-        let Call { id, request, connection, cause: _ } = call;
+        let Call { id, request, connection, cause: _, rank } = call;
+        let overlaps = rank.is_some();
         let deadline = Instant::now() + Duration::from_millis(terms.limits.deadline_ms);
         Self {
             session: backends
                 .postgres
                 .as_ref()
-                .map(|postgres| postgres.session(terms.grants.postgres.as_deref(), terms.release, deadline)),
+                .map(|postgres| postgres.session(terms.grants.postgres.as_deref(), terms.release, deadline))
+                .map(|session| session.in_order(rank)),
             deadline,
             backends: backends.clone(),
             transactions: postgres::Transactions::default(),
@@ -133,6 +138,7 @@ impl CallState {
             id,
             request,
             connection,
+            overlaps,
             gates: None,
             middleware,
             wasi: None,

@@ -15,6 +15,7 @@ use tokio::time::{Sleep, timeout};
 use tracing::debug;
 
 use super::Gateway;
+use super::in_flight::{Answered, InFlight, Progress};
 use super::permits::UserPermit;
 use super::socket::{Next, Socket};
 use crate::calls::FrameIn;
@@ -90,6 +91,8 @@ struct Connection {
     socket: Socket,
     session: Session,
     work: Option<BoxFuture<'static, Done>>,
+    /// None while no call is in flight: an idle connection must not carry its memory.
+    calls: Option<Box<InFlight>>,
     /// Set after the client has signed in and the connection handlers have run. Until then pushes wait.
     joined: Option<Joined>,
     user_permit: Option<UserPermit>,
@@ -118,13 +121,15 @@ impl Drop for Joined {
 enum Done {
     Verified(Result<Arc<Credentials>, Problem>),
     Opened { joined: Joined, pushes: Vec<Push> },
-    Answered { id: Option<FrameId>, answer: Result<Option<Reply>, Problem> },
 }
 
 /// The reason why the task woke up.
 enum Event {
     Received(Vec<Action>),
     Done(Done),
+    Answered(Answered),
+    /// The latest call has reached its ordered point.
+    Ordered,
     Blocked,
     Flowing,
     /// The outlet was closed: another part of the host wants this connection closed.
@@ -154,6 +159,7 @@ pub(super) async fn run(
         gateway,
         socket,
         work: None,
+        calls: None,
         joined: None,
         user_permit: None,
         admission,
@@ -163,7 +169,12 @@ pub(super) async fn run(
     };
     connection.reached(Stage::Connecting);
     let code = connection.serve(credentials, &mut guard).await;
-    connection.end(code).await;
+    connection.finish_work().await;
+    let gateway = connection.gateway.clone();
+    // Everything of the connection is dropped before its end is reported.
+    if let Some((id, closed, request)) = connection.leave(code) {
+        gateway.calls.closed(id, closed, request).await;
+    }
 }
 
 impl Connection {
@@ -203,6 +214,11 @@ impl Connection {
                 }
                 Event::Gone(code) => return code,
                 Event::Done(done) => self.finish(done),
+                Event::Answered(Answered { id, answer }) => {
+                    self.answer(id.as_ref(), answer);
+                    Input::Done
+                }
+                Event::Ordered => Input::Ordered,
                 Event::Blocked => Input::Blocked { full_since: self.full_since() },
                 Event::Flowing => Input::Flowing,
                 Event::Ended(close) => Input::End(close),
@@ -225,6 +241,17 @@ impl Connection {
         {
             self.work = None;
             return Poll::Ready(Event::Done(done));
+        }
+        if let Some(calls) = &mut self.calls {
+            let progress = calls.poll(cx);
+            if calls.is_empty() {
+                self.calls = None;
+            }
+            match progress {
+                Poll::Ready(Progress::Answered(answered)) => return Poll::Ready(Event::Answered(answered)),
+                Poll::Ready(Progress::Ordered) => return Poll::Ready(Event::Ordered),
+                Poll::Pending => {}
+            }
         }
         if let Admission::Anonymous(slot) = &self.admission
             && slot.poll_dropped(cx).is_ready()
@@ -300,7 +327,7 @@ impl Connection {
             Poll::Ready(Ok(())) => {
                 if let Some(code) = closed {
                     let echo = code.and_then(|code| Close::requested(code, "")).unwrap_or(Close::DONE);
-                    actions.append(&mut self.session.handle(Instant::now(), Input::End(echo)));
+                    actions.append(&mut self.session.handle(Instant::now(), Input::PeerClosed(echo)));
                 }
                 Poll::Ready(Event::Received(actions))
             }
@@ -385,18 +412,21 @@ impl Connection {
         let (who, outlet, calls) = (who.clone(), joined.outlet.clone(), self.gateway.calls.clone());
         self.requests.calls += 1;
         let request_id = self.requests.current(frame.id.as_ref());
-        self.work = Some(Box::pin(async move {
-            let Frame { frame_type, id, payload } = frame;
-            let frame = FrameIn {
-                id: &request_id,
-                frame_type: &frame_type,
-                payload,
-                caller: &who.principal,
-                connection: outlet.info().connection,
-            };
-            let answer = calls.frame(frame).await;
-            Done::Answered { id, answer }
-        }));
+        self.calls.get_or_insert_default().begin(|rank| {
+            Box::pin(async move {
+                let Frame { frame_type, id, payload } = frame;
+                let frame = FrameIn {
+                    id: &request_id,
+                    frame_type: &frame_type,
+                    payload,
+                    caller: &who.principal,
+                    connection: outlet.info().connection,
+                    rank,
+                };
+                let answer = calls.frame(frame).await;
+                Answered { id, answer }
+            })
+        });
     }
 
     /// Queues the output of finished work, and returns the input for the session.
@@ -413,7 +443,6 @@ impl Connection {
                     return Input::End(close);
                 }
             }
-            Done::Answered { id, answer } => self.answer(id.as_ref(), answer),
         }
         Input::Done
     }
@@ -472,18 +501,23 @@ impl Connection {
         code
     }
 
-    /// Ends the connection. A call in progress may commit, so the connection waits for it first.
-    async fn end(mut self, code: u16) {
+    /// Waits for the work in progress: a call may commit.
+    async fn finish_work(&mut self) {
         if let Some(work) = self.work.take()
             && let Done::Opened { joined, .. } = work.await
         {
             self.joined = Some(joined);
         }
+        if let Some(calls) = &mut self.calls {
+            calls.end().await;
+        }
+    }
+
+    /// Leaves the hub, closes the socket, and returns the notice for the handlers if the client had joined.
+    fn leave(mut self, code: u16) -> Option<(ConnectionId, Closed, RequestId)> {
         self.gateway.meters.closed(code);
         self.reached(self.stage.ended());
-        let Some(joined) = self.joined else { return };
-        let user = joined.outlet.info().user.clone();
-        drop((joined, self.socket, self.user_permit));
+        let user = self.joined?.outlet.info().user.clone();
         debug!(request_id = %self.requests.handshake, connection.id = %self.id, close.code = code, "connection closed");
         let closed = Closed {
             connection: self.id.to_string(),
@@ -491,7 +525,7 @@ impl Connection {
             node: self.gateway.node.to_string(),
             code,
         };
-        self.gateway.calls.closed(self.id, closed, self.requests.handshake).await;
+        Some((self.id, closed, self.requests.handshake))
     }
 
     fn reached(&mut self, stage: Stage) {

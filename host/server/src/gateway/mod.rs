@@ -5,6 +5,7 @@ pub mod auth;
 mod bearer;
 mod connection;
 mod http;
+mod in_flight;
 mod listener;
 mod meters;
 mod origins;

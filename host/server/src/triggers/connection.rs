@@ -84,7 +84,9 @@ impl Triggers {
     ) -> Option<E::Output> {
         let mut waits = limits::SLOT_RETRIES_AFTER.iter();
         loop {
-            match self.runtime.call::<E>(release, call.clone(), input.clone()).await {
+            let again =
+                Call { id: call.id.clone(), request: call.request.clone(), ..Call::new(call.connection) };
+            match self.runtime.call::<E>(release, again, input.clone()).await {
                 Ok(output) => return Some(output),
                 Err(Failure { kind: Kind::Busy, .. }) if waits.len() > 0 => {
                     tokio::time::sleep(waits.next().copied().unwrap_or_default()).await;

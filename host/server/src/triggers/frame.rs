@@ -12,13 +12,14 @@ use switchboard_runtime::{Call, export};
 
 impl Triggers {
     pub(super) async fn answer_frame(&self, frame: FrameIn<'_>) -> Result<Option<Reply>, Problem> {
-        let FrameIn { id, frame_type, payload, caller, connection } = frame;
+        let FrameIn { id, frame_type, payload, caller, connection, mut rank } = frame;
         let bindings = self.registry.current();
         let Some(route) = bindings.frame(frame_type) else {
             return Err(Code::Malformed.problem("no handler takes frames of this type").field("type"));
         };
         let release = Arc::clone(route.entry.pick(&caller.user_id));
-        let call = Call { request: Some(id.clone()), ..Call::new(Some(connection)) };
+        let is_pipelined = route.is_pipelined;
+        let mut call = Call { request: Some(id.clone()), ..Call::new(Some(connection)) };
         let request = Request {
             id: call.id.to_string(),
             frame_type: route.canonical.to_owned(),
@@ -28,6 +29,15 @@ impl Triggers {
             connection: connection.to_string(),
         };
         drop(bindings);
+        // Without an ordered point, a call begins after the end of the call before it, and the next call after
+        // its end.
+        let _until_the_end = if is_pipelined {
+            call.rank = Some(rank);
+            None
+        } else {
+            rank.end_before().await;
+            Some(rank)
+        };
         match self.runtime.call::<export::Frame>(&release, call, request).await {
             Ok(answer) => answer,
             Err(failure) => Err(failure.problem()),
