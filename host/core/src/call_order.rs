@@ -14,7 +14,7 @@ enum Progress {
     /// It has queued no write.
     Running,
     /// Its write waits in the queue of this lane.
-    Queued(u64),
+    Queued(usize),
     /// A batch with its write was started.
     Started,
     Ended,
@@ -47,7 +47,7 @@ pub struct Rank {
 impl Rank {
     /// Returns true when a write may join the queue of `lane` now. `is_next_batch` says that everything in
     /// this queue, and this write, will be in the next batch. The caller holds the lock of the lanes.
-    pub fn may_join(&self, lane: u64, is_next_batch: bool) -> bool {
+    pub fn may_join(&self, lane: usize, is_next_batch: bool) -> bool {
         let before = self.before.as_ref().map_or(Progress::Ended, |before| *before.borrow());
         match before {
             Progress::Ended => true,
@@ -74,7 +74,7 @@ impl Rank {
     }
 
     /// Notes that the write of this call waits in the queue of `lane`.
-    pub fn joined(&self, lane: u64) -> Queued {
+    pub fn joined(&self, lane: usize) -> Queued {
         self.progress.send_replace(Progress::Queued(lane));
         if let Some(first_write) = self.first_write.lock().take() {
             // The connection may be gone.

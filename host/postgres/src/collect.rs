@@ -5,7 +5,7 @@
 //! that goes away changes nothing for the other callers.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -50,16 +50,6 @@ impl Hash for Key {
         let Self { generation, role, statements, columns, lane } = self;
         (generation, role, columns, lane).hash(state);
         statements.iter().for_each(|statement| statement.len().hash(state));
-    }
-}
-
-impl Key {
-    /// Differs for lanes that may not follow each other: two groups of statements of one release have
-    /// different sizes.
-    fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        hasher.finish()
     }
 }
 
@@ -148,10 +138,12 @@ impl Collector {
         rank: Option<&Rank>,
     ) -> Result<Option<Waiting>, Error> {
         let mut lanes = self.0.lock();
+        // The key in the map identifies the lane while it has a queue.
+        let lane = lanes.get_key_value(key).map_or_else(|| Arc::as_ptr(key), |(open, _)| Arc::as_ptr(open));
         let queue = lanes.get_mut(key);
         let length = queue.as_ref().map_or(0, |queue| queue.len());
         if let Some(rank) = rank {
-            let lane = key.fingerprint();
+            let lane = lane.addr();
             if !rank.may_join(lane, length < limits::COLLECT_BATCH_MAX) {
                 return Ok(Some(waiting));
             }
