@@ -10,7 +10,7 @@ use switchboard_tests::release::Release;
 const IN_FLIGHT: usize = 64;
 const FRAMES: usize = 2_000;
 
-/// What the reply to a frame must be.
+/// The reply that a frame must get.
 enum Wanted {
     /// The next message of the room.
     Stored,

@@ -1,9 +1,9 @@
 //! The order of the calls of one connection, for calls that overlap.
 //!
-//! A call may begin while the write of the call before it is not committed yet. Writes that are collected into
-//! one transaction then share a COMMIT, and they stay in the order of the calls: a write joins the queue of a
-//! lane only while the write before it waits in the same queue and will be in the same batch, or after the
-//! call before it has ended.
+//! A call may begin while the write of the call before it is not committed yet. Collected writes then share a
+//! COMMIT, and they stay in the order of the calls: a write joins the queue of a lane only while the write
+//! before it waits in the same queue and will be in the same batch, or after the call before it has ended
+//! (`docs/decisions/overlapping-calls.md`).
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};

@@ -3,7 +3,8 @@
 //!
 //! It knows what the host itself answers (`auth`, `ping`, errors), and when a connection must end. It knows
 //! no handler: every other frame is an [`Action::Call`], in order. A call begins after the call before it has
-//! ended, or, for a frame of the same type, once that call has reached its ordered point ([`Input::Ordered`]).
+//! ended. For a frame of the same type it begins once that call has reached its ordered point
+//! ([`Input::Ordered`]).
 
 mod calls;
 mod flood;
@@ -125,7 +126,7 @@ pub struct Session {
     phase: Phase,
     work: Option<Work>,
     calls: Calls,
-    /// What arrived while calls were in flight, and must wait for their end.
+    /// A frame that arrived while calls were in flight, and waits for their end.
     held: Option<Box<Held>>,
     last_received: Instant,
     blocked: Option<Blocked>,

@@ -29,8 +29,8 @@ impl Triggers {
             connection: connection.to_string(),
         };
         drop(bindings);
-        // Without an ordered point, a call begins after the end of the call before it, and the next call after
-        // its end.
+        // Without an ordered point, a call begins after the end of the call before it, and the next call
+        // after its end.
         let _until_the_end = if is_pipelined {
             call.rank = Some(rank);
             None
