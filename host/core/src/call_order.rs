@@ -1,11 +1,10 @@
 //! The order of the calls of one connection, for calls that overlap.
 //!
 //! A call may begin while the write of the call before it is not committed yet. Collected writes then share a
-//! COMMIT, and they stay in the order of the calls: a write joins the queue of a lane only while the write
-//! before it waits in the same queue and will be in the same batch, or after the call before it has ended
-//! (`docs/decisions/overlapping-calls.md`).
+//! COMMIT, and they stay in the order of the calls: a write waits until the write before it is in the queue of
+//! the same lane and will be in the same batch, or until the call before it has ended. Meanwhile the next call
+//! can get as far (`docs/decisions/overlapping-calls.md`).
 
-use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 /// How far a call is with its write.
@@ -20,20 +19,20 @@ enum Progress {
     Ended,
 }
 
-/// Hands out the tickets of the calls of one connection.
+/// Gives each call of one connection its rank.
 #[derive(Default)]
 pub struct CallOrder {
     last: Option<watch::Receiver<Progress>>,
 }
 
 impl CallOrder {
-    /// Returns the rank of the next call. The receiver gets a value when the write of this call is queued,
-    /// and an error when the call ends without a write: in both cases the next call may begin.
+    /// Returns the rank of the next call. The receiver gets a value when this call asks for its write, and an
+    /// error when it ends without one: in both cases the next call may begin.
     pub fn next(&mut self) -> (Rank, oneshot::Receiver<()>) {
         let (first_write, ordered) = oneshot::channel();
         let progress = watch::Sender::new(Progress::Running);
         let before = self.last.replace(progress.subscribe());
-        (Rank { progress, before, first_write: Mutex::new(Some(first_write)) }, ordered)
+        (Rank { progress, before, first_write: Some(first_write) }, ordered)
     }
 }
 
@@ -41,7 +40,7 @@ impl CallOrder {
 pub struct Rank {
     progress: watch::Sender<Progress>,
     before: Option<watch::Receiver<Progress>>,
-    first_write: Mutex<Option<oneshot::Sender<()>>>,
+    first_write: Option<oneshot::Sender<()>>,
 }
 
 impl Rank {
@@ -73,13 +72,17 @@ impl Rank {
         }
     }
 
-    /// Notes that the write of this call waits in the queue of `lane`.
-    pub fn joined(&self, lane: usize) -> Queued {
-        self.progress.send_replace(Progress::Queued(lane));
-        if let Some(first_write) = self.first_write.lock().take() {
+    /// Notes that this call asks for a write, which keeps its place from here on.
+    pub fn asks(&mut self) {
+        if let Some(first_write) = self.first_write.take() {
             // The connection may be gone.
             let _ = first_write.send(());
         }
+    }
+
+    /// Notes that the write of this call waits in the queue of `lane`.
+    pub fn joined(&self, lane: usize) -> Queued {
+        self.progress.send_replace(Progress::Queued(lane));
         Queued(self.progress.clone())
     }
 }
@@ -115,14 +118,16 @@ mod tests {
     #[test]
     fn a_write_joins_the_batch_of_the_write_before_it_or_waits_for_the_end_of_that_call() {
         let mut order = CallOrder::default();
-        let (first, mut first_ordered) = order.next();
+        let (mut first, mut first_ordered) = order.next();
         let (mut second, mut second_ordered) = order.next();
         assert!(first.may_join(1, false), "there is no call before the first one");
         assert!(!second.may_join(1, true), "the first call has queued nothing");
         assert!(first_ordered.try_recv().is_err());
 
-        let queued = first.joined(1);
+        first.asks();
         assert_eq!(first_ordered.try_recv(), Ok(()));
+        assert!(!second.may_join(1, true), "the write of the first call may still go elsewhere");
+        let queued = first.joined(1);
         assert!(second.may_join(1, true));
         assert!(!second.may_join(2, true), "another lane can commit first");
         assert!(

@@ -79,7 +79,7 @@ pub struct FrameBinding {
     #[serde(default)]
     pub aliases: Vec<String>,
     /// Calls of one connection for this type overlap: the next call begins once the group commit of the call
-    /// before it is queued (`postgres.collect`). Their group commits keep the order of the frames. Nothing
+    /// before it is asked for (`postgres.collect`). Their group commits keep the order of the frames. Nothing
     /// else does: a call may run before the call before it has committed. The calls cannot subscribe.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pipelined: bool,

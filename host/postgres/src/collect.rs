@@ -115,6 +115,9 @@ impl Collector {
         let key = Arc::new(request.key);
         let mut waiting =
             Waiting { row: request.row, deadline, queued: None, started: started.clone(), answer };
+        if let Some(rank) = &mut rank {
+            rank.asks();
+        }
         while let Some(too_early) = self.enqueue(&key, waiting, rank.as_deref())? {
             waiting = too_early;
             if let Some(rank) = &mut rank {

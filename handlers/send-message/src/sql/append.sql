@@ -17,14 +17,15 @@ asked as materialized (
 present as materialized (
   select switchboard.current_epoch() as epoch
 ),
--- Who may, and why not.
+-- Who may, and why not. The messages of a conversation have the order of the calls, also if the clocks of the callers
+-- differ: the first call gets the smallest id.
 judged as materialized (
   select
     asked.*,
     coalesce(person.profile, 'null') as sender,
     head.seq as head_seq,
     participant.engaged,
-    app.id_after(head.id, asked.id) as message_id,
+    (array_agg(app.id_after(head.id, asked.id)) over ids)[row_number() over calls] as message_id,
     case
       when participant.role is null or conversation.deleted_at is not null then 'not_found'
       when participant.role = 'observer' then 'forbidden'
@@ -49,6 +50,11 @@ judged as materialized (
     where m.conversation_id = asked.conversation_id and {recent}
     order by m.seq desc
     limit 1) as head on true
+  window
+    ids as (
+      partition by asked.conversation_id order by app.id_after(head.id, asked.id)
+      rows between unbounded preceding and unbounded following),
+    calls as (partition by asked.conversation_id order by asked.n)
 ),
 -- A key is taken once: by the first of this batch, unless somebody has it already. One that is being taken elsewhere is
 -- waited for. In the order of the key, so that two batches never wait for each other.
@@ -65,7 +71,7 @@ keys as (
 numbered as (
   select
     judged.*, present.epoch,
-    coalesce(head_seq, 0) + row_number() over (partition by conversation_id order by message_id) as seq
+    coalesce(head_seq, 0) + row_number() over (partition by conversation_id order by n) as seq
   from judged cross join present
   where verdict = 'accepted' and (client_msg_id is null or message_id in (select message_id from keys))
 ),
