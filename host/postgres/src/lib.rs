@@ -3,6 +3,7 @@
 //! crate does not know what the tables of the application mean. It knows only the tables of
 //! `migrations/host`.
 
+mod call_order;
 mod collect;
 mod connection;
 pub mod epochs;
@@ -41,6 +42,7 @@ use switchboard_core::config::Config;
 use switchboard_core::ids::{Digest, NodeId};
 use switchboard_core::limits;
 
+pub use call_order::{CallOrder, Rank};
 pub use error::{Error, in_time};
 pub use migrations::{Migrations, UnusableMigrations};
 use owner::Suspicion;

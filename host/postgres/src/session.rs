@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::ToSql;
 
+use super::call_order::Rank;
 use super::collect::{Collector, Request};
 use super::connection::Prepared;
 use super::failure::Failure;
@@ -14,7 +15,6 @@ use super::roles::{PooledConnection, Roles};
 use super::statement::Statement;
 use super::value::{self, Param};
 use switchboard_contract::postgres::{Collected, Error, Rows, SqlError, Value};
-use switchboard_core::call_order::Rank;
 use switchboard_core::ids::Digest;
 use switchboard_core::limits;
 

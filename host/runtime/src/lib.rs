@@ -44,10 +44,10 @@ use compile::Artifacts;
 use engine::EngineEnv;
 use recording::Recordings;
 use switchboard_core::Blamed;
-use switchboard_core::call_order::Rank;
 use switchboard_core::config::{Config, RecordingSettings};
 use switchboard_core::ids::{ConnectionId, RequestId};
 use switchboard_core::limits;
+use switchboard_postgres::Rank;
 use switchboard_recording::Recorder;
 use switchboard_telemetry::{Tracer, spans};
 

@@ -10,8 +10,8 @@ use switchboard_contract::connection::{Closed, Opened};
 use switchboard_contract::frame::Reply;
 use switchboard_contract::http::Response;
 use switchboard_contract::types::{Principal, Problem, Push};
-use switchboard_core::call_order::Rank;
 use switchboard_core::ids::{ConnectionId, RequestId, UserId};
+use switchboard_postgres::Rank;
 
 /// The calls for clients.
 pub trait ClientCalls: Send + Sync + 'static {

@@ -9,10 +9,9 @@ use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::{Postgres, Session};
+use super::super::{CallOrder, Postgres, Session};
 use super::*;
 use crate::tests::world::{ROLE, World, with_world};
-use switchboard_core::call_order::CallOrder;
 use switchboard_core::config::Config;
 
 const INSERT: &str = "insert into sent (lane, body, transaction) \
@@ -397,6 +396,33 @@ async fn overlapping_calls_of_one_connection_commit_in_their_order_and_share_com
         assert_eq!(world.count(misplaced).await, 0);
         let commits = world.count("select count(distinct transaction) from sent").await;
         assert!(commits < 200, "{commits} commits for 300 calls");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_waits_also_for_the_call_before_one_that_ended_early() {
+    with_world(4, async |world| {
+        table(&world).await;
+        let mut order = CallOrder::default();
+        let (first, _first_asks) = order.next();
+        let mut later = Vec::new();
+        for n in 1..=2 {
+            let (rank, asks) = order.next();
+            let mut session = world.session().in_order(Some(rank));
+            let call = call_of(7, &format!("message {n}"));
+            later.push(tokio::spawn(async move { session.collect(call).await }));
+            asks.await.unwrap();
+        }
+        let (last, second) = (later.pop().unwrap(), later.pop().unwrap());
+        second.abort();
+        assert!(second.await.unwrap_err().is_cancelled());
+        assert_eq!(world.count("select count(*) from sent").await, 0, "the first call has not ended");
+
+        drop(first);
+        last.await.unwrap().unwrap();
+        assert_eq!(world.count("select count(*) from sent where body = 'message 2'").await, 1);
+        assert_eq!(world.count("select count(*) from sent").await, 1);
     })
     .await;
 }

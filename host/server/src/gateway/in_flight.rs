@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use switchboard_contract::frame::Reply;
 use switchboard_contract::types::Problem;
-use switchboard_core::call_order::{CallOrder, Rank};
+use switchboard_postgres::{CallOrder, Rank};
 use switchboard_protocol::wire::frames::FrameId;
 
 /// The answer to a frame.
