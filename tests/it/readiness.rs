@@ -44,7 +44,7 @@ async fn a_node_that_loses_postgres_during_its_first_start_runs_every_handler_in
     .await;
     proxy.cut();
     within(Duration::from_secs(120), "some handler not to be deployed", async || {
-        host.log().contains("not deployed, tried again later").then_some(())
+        host.log().contains("the node did not deploy the file; it tries again later").then_some(())
     })
     .await;
     proxy.heal();

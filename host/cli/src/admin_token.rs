@@ -65,8 +65,9 @@ pub(crate) async fn run(args: Args, config: &Config, out: &Output) -> Result<(),
         Some(Role::Deploy) => "deploy",
         Some(Role::Admin) => "admin",
         None => {
-            let reason =
-                format!("what may {name} do? --role read, deploy or admin; --revoke takes the token back");
+            let reason = format!(
+                "the token of {name} needs a role: --role read, deploy or admin; --revoke ends the token"
+            );
             return Err(Failure::Usage(reason));
         }
     };

@@ -164,7 +164,9 @@ impl Client {
                 Failure::failed(format!("{address} did not answer in time; whether it was done is not known"))
             })?
             .map_err(|error| {
-                Failure::failed(format!("{address} broke off: {error}; whether it was done is not known"))
+                Failure::failed(format!(
+                    "the connection to {address} was lost: {error}; the node may have done it or not"
+                ))
             })
     }
 

@@ -129,7 +129,7 @@ async fn build(from: &std::path::Path) -> Result<Built, Failure> {
     let from = from.to_owned();
     tokio::task::spawn_blocking(move || build::build(&from, None, None, &[]))
         .await
-        .unwrap_or_else(|error| Err(Failure::failed(format!("the build broke off: {error}"))))
+        .unwrap_or_else(|error| Err(Failure::failed(format!("the build panicked: {error}"))))
 }
 
 /// Resolves when the node answers. If the node ends before, `run` ends too.

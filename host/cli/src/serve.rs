@@ -71,6 +71,6 @@ fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, wanted) {
-        warn!(%error, "no more than {:?} open files", limit.current);
+        warn!(%error, "the limit of open files stays at {:?}, which bounds the connections of this node", limit.current);
     }
 }

@@ -340,7 +340,7 @@ pub const REDIS_CLEAN_BEATS: i64 = 7_000;
 
 /// Maximum number of received messages that are not handled yet. At the bound the node reads nothing more,
 /// Redis's buffer fills, and Redis ends the connection, which is handled like any loss of the bus.
-pub const REDIS_HEARD_MAX: usize = 1024;
+pub const REDIS_RECEIVED_MAX: usize = 1024;
 /// Maximum size of a message. A longer one ends its connection.
 pub const REDIS_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Maximum length of a line of the protocol; the longest is an error of Redis. A longer one ends its
@@ -422,7 +422,7 @@ pub const PAGE_BYTES_MAX: usize = 64 * 1024;
 /// Maximum number of pushes in a page. The host cuts off the others and asks for them again.
 pub const PAGE_PUSHES_MAX: usize = 1_000;
 /// Number of repeated requests about a gap, before the stream continues with a jump that its readers can see.
-pub const MISSED_ATTEMPTS_MAX: u32 = 6;
+pub const MISSED_RETRIES_MAX: u32 = 6;
 /// Wait before the first repeated request; doubled before each further one.
 pub const MISSED_RETRY_AFTER: Duration = Duration::from_millis(100);
 

@@ -359,7 +359,7 @@ impl Manifest {
             )?;
         }
         for queue in &self.grants.wake {
-            rule(queue == "outbox", &format!("`grants.wake` knows `outbox`, not `{queue}`"))?;
+            rule(queue == "outbox", &format!("`grants.wake` accepts only `outbox`, not `{queue}`"))?;
         }
         rule(
             self.public_settings.len() <= limits::PUBLIC_SETTINGS_MAX,

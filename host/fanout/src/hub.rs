@@ -250,7 +250,7 @@ impl Hub {
     }
 
     /// Answers a gap without a page: no handler is bound, or it failed. The room asks again after a wait, up
-    /// to [`limits::MISSED_ATTEMPTS_MAX`] times.
+    /// to [`limits::MISSED_RETRIES_MAX`] times.
     pub fn give_up(&self, missing: &Missing) {
         self.0.local.give_up(missing);
     }

@@ -217,12 +217,12 @@ impl<R: Rules> Room<R> {
     }
 
     fn ask_for_all(&mut self, held: Held, attempt: u32, mailbox: &Mailbox) {
-        if attempt > limits::MISSED_ATTEMPTS_MAX {
+        if attempt > limits::MISSED_RETRIES_MAX {
             metrics::counter!("switchboard_fanout_jumps_total").increment(1);
             tracing::warn!(
                 address = %self.address,
-                "no handler filled the gap after {} attempts; subscribers see a jump and ask for `history`",
-                limits::MISSED_ATTEMPTS_MAX
+                "no handler filled the gap after {} requests; subscribers see a jump and ask for `history`",
+                limits::MISSED_RETRIES_MAX + 1
             );
             for push in held.into_sorted() {
                 if !self.heads.includes(&push.position) {

@@ -41,7 +41,7 @@ pub fn json(status: u16, body: &impl Serialize, request_id: &str) -> Answer {
     match serde_json::to_vec(body) {
         Ok(text) => answer(status, "application/json", text, request_id),
         Err(error) => {
-            tracing::error!(request_id, %error, "an answer of our own is not JSON");
+            tracing::error!(request_id, %error, "an answer could not be written as JSON, so the client gets a 500");
             problem(&Code::Internal.problem("the answer could not be written"), request_id)
         }
     }

@@ -36,7 +36,7 @@ pub enum Error {
     #[error("{}", message_of(.0))]
     Read(tokio_postgres::Error),
     /// The caller gave up. The statement may be executed nevertheless.
-    #[error("no answer from Postgres in time")]
+    #[error("Postgres did not answer within the time limit")]
     Late,
 }
 

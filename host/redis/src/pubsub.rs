@@ -99,7 +99,7 @@ pub(super) type Primary = Option<watch::Receiver<Option<Arc<str>>>>;
 
 pub(super) fn listen(endpoint: RedisEndpoint, primary: Primary) -> (Subscriber, Messages) {
     let (requests, requested) = mpsc::channel(limits::REDIS_SUBSCRIBE_REQUESTS_MAX);
-    let (event, events) = mpsc::channel(limits::REDIS_HEARD_MAX);
+    let (event, events) = mpsc::channel(limits::REDIS_RECEIVED_MAX);
     let task = tokio::spawn(keep(endpoint, primary, requested, event));
     (Subscriber { requests }, Messages { events, task })
 }

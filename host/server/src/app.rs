@@ -191,7 +191,7 @@ impl App {
     ///    fleet.
     /// 3. Operators are served until all of that is done.
     pub async fn end(self) {
-        info!("draining");
+        info!("draining: the node takes no new connections and asks its clients to reconnect elsewhere");
         let until = Instant::now() + self.drain + limits::SHUTDOWN_WAIT;
         let left = || until.saturating_duration_since(Instant::now());
         self.clients.begin();

@@ -11,10 +11,10 @@ pub enum Error {
     #[error("`otlp_endpoint` is not an address: {0}")]
     OtlpAddress(hyper::http::uri::InvalidUri),
     #[error(
-        "`otlp_endpoint` is `http://host:port` of a collector beside this node; it speaks TLS to the rest of the world"
+        "`otlp_endpoint` must be `http://host:port` of a collector on this machine or in its network; a node sends no spans over TLS"
     )]
     OtlpEndpoint,
-    #[error("`otlp_sample` is a share of calls, 0 to 1")]
+    #[error("`otlp_sample` must be a share of the calls, from 0 to 1")]
     OtlpSample,
 }
 

@@ -275,7 +275,7 @@ fn a_handler_that_fails_is_asked_again_and_at_last_readers_see_a_jump() {
     node.bring([6, 7]);
     let mut missing = node.expect_question(&[seq(3)]);
     let mut waits = Vec::new();
-    for _ in 0..limits::MISSED_ATTEMPTS_MAX {
+    for _ in 0..limits::MISSED_RETRIES_MAX {
         node.local.give_up(&missing);
         missing = node.expect_repeated_question();
         waits.push(missing.wait().as_millis());
@@ -311,7 +311,7 @@ fn a_handler_that_promises_more_for_ever_is_not_asked_for_ever() {
     node.gate(&ana);
     node.open(&ana, &[seq(3)], true);
     let mut missing = node.expect_question(&[seq(3)]);
-    for _ in 0..limits::MISSED_ATTEMPTS_MAX {
+    for _ in 0..limits::MISSED_RETRIES_MAX {
         node.answer(&missing, [], true);
         missing = node.expect_repeated_question();
     }

@@ -163,13 +163,13 @@ impl<R: Rules> Room<R> {
 
     fn ask(&mut self, place: usize, mailbox: &Mailbox) {
         let Member { outlet, gate: Some(gate), .. } = &mut self.members[place] else { return };
-        if gate.attempt > limits::MISSED_ATTEMPTS_MAX {
+        if gate.attempt > limits::MISSED_RETRIES_MAX {
             metrics::counter!("switchboard_fanout_jumps_total").increment(1);
             tracing::warn!(
                 address = %self.address,
                 connection = %outlet.info().connection,
-                "no handler filled the subscriber's gap after {} attempts; it sees a jump and asks for `history`",
-                limits::MISSED_ATTEMPTS_MAX
+                "no handler filled the subscriber's gap after {} requests; it sees a jump and asks for `history`",
+                limits::MISSED_RETRIES_MAX + 1
             );
             return self.join_stream(place);
         }

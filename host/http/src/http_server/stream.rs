@@ -40,7 +40,7 @@ struct Stall {
 
 /// The error of a write when the peer took fewer than `limits::STALL_BYTES_MIN` bytes in its time.
 #[derive(Debug, thiserror::Error)]
-#[error("the peer did not read what was sent to it")]
+#[error("the peer did not read the answer in time, so the connection was closed")]
 pub struct Stalled;
 
 impl Stalled {

@@ -184,7 +184,7 @@ impl<L: Load> FileDeployer<L> {
             }
             Err(refused) => {
                 let cause = std::error::Error::source(&refused).map(ToString::to_string);
-                error!(%file, cause, "not deployed, tried again later: {refused}");
+                error!(%file, cause, "the node did not deploy the file; it tries again later: {refused}");
                 self.files.wait(path, release, &refused);
                 Err(refused)
             }

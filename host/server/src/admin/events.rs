@@ -44,7 +44,7 @@ fn answer_changed(id: Uuid, consumers: u64, what: &str, request: &AdminRequest) 
     if consumers == 0 {
         return Err(no_such_event());
     }
-    info!(request_id = %request.id, by = %request.by.name, event.id = %id, consumers, "a failed event {what}");
+    info!(request_id = %request.id, by = %request.by.name, event.id = %id, consumers, "parked event: {what}");
     Ok(request.json(&json!({ "id": id, "consumers": consumers })))
 }
 
