@@ -19,9 +19,9 @@ pub struct CallOrder {
 }
 
 impl CallOrder {
-    /// Returns the rank of the next call. The receiver gets a value when this call asks for its write, and an
-    /// error when it ends without one: in both cases the next call may begin.
-    pub fn next(&mut self) -> (Rank, oneshot::Receiver<()>) {
+    /// Begins the next call, and returns its rank. The receiver gets a value when this call asks for its
+    /// write, and an error when it ends without one: in both cases the call after it may begin.
+    pub fn begin(&mut self) -> (Rank, oneshot::Receiver<()>) {
         let (asked, is_ordered) = oneshot::channel();
         let own = Arc::new(Place::default());
         let before = self.last.replace(own.clone());

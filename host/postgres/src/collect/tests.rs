@@ -378,7 +378,7 @@ async fn overlapping_calls_of_one_connection_commit_in_their_order_and_share_com
         let mut order = CallOrder::default();
         let mut calls = Vec::new();
         for n in 0..300 {
-            let (rank, ordered) = order.next();
+            let (rank, ordered) = order.begin();
             let mut session = world.session().in_order(Some(rank));
             // Some calls use another lane, which could commit first.
             let call = call_of(7 + u32::from(n % 50 == 49), &format!("message {n}"));
@@ -405,10 +405,10 @@ async fn a_write_waits_also_for_the_call_before_one_that_ended_early() {
     with_world(4, async |world| {
         table(&world).await;
         let mut order = CallOrder::default();
-        let (first, _first_asks) = order.next();
+        let (first, _first_asks) = order.begin();
         let mut later = Vec::new();
         for n in 1..=2 {
-            let (rank, asks) = order.next();
+            let (rank, asks) = order.begin();
             let mut session = world.session().in_order(Some(rank));
             let call = call_of(7, &format!("message {n}"));
             later.push(tokio::spawn(async move { session.collect(call).await }));

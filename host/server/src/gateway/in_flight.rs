@@ -38,7 +38,7 @@ pub(super) enum Progress {
 impl InFlight {
     /// Begins a call. It gets the rank with its place.
     pub(super) fn begin(&mut self, call: impl FnOnce(Rank) -> BoxFuture<'static, Answered>) {
-        let (rank, ordered) = self.order.next();
+        let (rank, ordered) = self.order.begin();
         self.ordered = Some(ordered);
         self.calls.push_back(call(rank));
     }
