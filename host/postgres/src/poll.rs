@@ -170,7 +170,7 @@ impl Poll {
 
     /// Polls once, and publishes the result.
     pub async fn once(&self, connections: u64) -> Result<Arc<Snapshot>, Arc<Error>> {
-        let result = in_time(limits::FOLLOW_WAIT, self.read(connections)).await;
+        let result = in_time(limits::NODE_POLL_WAIT, self.read(connections)).await;
         if result.is_err() {
             self.0.suspicion.raise();
         }

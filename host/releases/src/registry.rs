@@ -167,7 +167,6 @@ struct HttpTarget<R> {
 struct FrameTarget<R> {
     entry: Arc<Entry<R>>,
     canonical: String,
-    is_pipelined: bool,
 }
 
 /// The target of a request.
@@ -194,8 +193,6 @@ pub struct FrameRoute<'a, R = LoadedRelease> {
     pub canonical: &'a str,
     /// The name that the client used, if it is not the canonical one.
     pub alias: Option<&'a str>,
-    /// The calls of one connection may overlap ([`FrameBinding::pipelined`]).
-    pub is_pipelined: bool,
 }
 
 pub struct Schedule<R = LoadedRelease> {
@@ -267,7 +264,6 @@ impl<R: HasManifest> RoutingTable<R> {
         Some(FrameRoute {
             entry: &target.entry,
             canonical: &target.canonical,
-            is_pipelined: target.is_pipelined,
             alias: (target.canonical != frame_type).then_some(frame_type),
         })
     }
@@ -376,11 +372,7 @@ impl<R: HasManifest> RoutingTable<R> {
         name: &str,
         binding: &FrameBinding,
     ) -> Result<(), Conflict> {
-        let target = FrameTarget {
-            entry: entry.clone(),
-            canonical: binding.frame_type.clone(),
-            is_pipelined: binding.pipelined,
-        };
+        let target = FrameTarget { entry: entry.clone(), canonical: binding.frame_type.clone() };
         match self.frames.insert(name.to_owned(), target) {
             None => Ok(()),
             Some(other) => Err(Conflict(format!(

@@ -280,8 +280,10 @@ impl Session {
     pub fn deadline(&self) -> Option<Instant> {
         let blocked = self.blocked.map(|blocked| blocked.too_slow_at.unwrap_or(blocked.check_again_at));
         let (always, at_rest) = match self.phase {
-            Phase::Anonymous { until } => (Some(until), [None, None]),
-            Phase::Open { warn_at, expires_at, .. } => (None, [warn_at, Some(expires_at)]),
+            Phase::Anonymous { until } => (Some(until), None),
+            Phase::Open { warn_at, expires_at, .. } => {
+                (warn_at.filter(|_| self.work.is_none()), Some(expires_at))
+            }
             Phase::Closing { .. } => return None,
         };
         // While work is in progress, these deadlines wait: the answer will come, because every call is
@@ -474,7 +476,7 @@ impl Session {
             Phase::Anonymous { .. } => {}
             Phase::Open { who, warn_at, .. } => {
                 // After `auth.success`: a warning about an unknown session would confuse the client.
-                if has_come(*warn_at) && self.work.is_none() && !self.calls.are_in_flight() {
+                if has_come(*warn_at) && self.work.is_none() {
                     *warn_at = None;
                     let notice = json!({ "expires_at": timestamp::rfc3339(who.expires_ms) });
                     actions.push(Action::Send(frames::push("auth.expiring", &notice)));

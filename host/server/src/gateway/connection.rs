@@ -234,7 +234,8 @@ impl Connection {
     }
 
     /// The order matters. First an answer, so that it is written together with pushes. Then writing, so that
-    /// a client that reads is not delayed by what it sends. Then reading.
+    /// a client that reads is not delayed by what it sends. Then reading. When the queue is full, writing is
+    /// first: many calls can end at the same time, and their answers are never refused.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if let Some(work) = &mut self.work
             && let Poll::Ready(done) = work.as_mut().poll(cx)
@@ -242,7 +243,9 @@ impl Connection {
             self.work = None;
             return Poll::Ready(Event::Done(done));
         }
-        if let Some(calls) = &mut self.calls {
+        let is_full = self.joined.as_ref().is_some_and(|joined| joined.outlet.is_full());
+        let writes_first = is_full && !self.blocked && self.calls.is_some();
+        if let Some(calls) = self.calls.as_mut().filter(|_| !writes_first) {
             let progress = calls.poll(cx);
             if calls.is_empty() {
                 self.calls = None;
@@ -285,6 +288,11 @@ impl Connection {
                 Some(Poll::Ready(())) => {}
                 _ => break,
             }
+        }
+        if writes_first {
+            // The calls were not polled.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         // A client that does not read is not read from either.
         let is_behind = || self.socket.is_backed_up() || outlet.is_some_and(|outlet| outlet.is_full());

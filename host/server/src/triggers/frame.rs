@@ -18,7 +18,7 @@ impl Triggers {
             return Err(Code::Malformed.problem("no handler takes frames of this type").field("type"));
         };
         let release = Arc::clone(route.entry.pick(&caller.user_id));
-        let is_pipelined = route.is_pipelined;
+        let is_pipelined = release.manifest.is_pipelined(route.canonical);
         let mut call = Call { request: Some(id.clone()), ..Call::new(Some(connection)) };
         let request = Request {
             id: call.id.to_string(),

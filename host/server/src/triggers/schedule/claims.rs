@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use switchboard_core::limits;
+use switchboard_postgres::in_time;
 use switchboard_postgres::schedules::{Due, DueRun, EndedRun, Schedules};
 
 /// A fleet schedule that is due, and the task that waits for its claim. When the claim fails, the sender is
@@ -57,8 +58,9 @@ impl Claims {
         }
         let (due, mut waiting): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
         let began_at = Instant::now();
-        let claimed =
-            self.0.schedules.claim(&due, ended.iter().map(|ended| ended.run.clone()).collect()).await;
+        let claim = self.0.schedules.claim(&due, ended.iter().map(|ended| ended.run.clone()).collect());
+        // All schedules of the node wait for this statement.
+        let claimed = in_time(limits::FOLLOW_WAIT, claim).await;
         match claimed {
             Ok(claimed) => {
                 ended.retain(|ended| claimed.not_given_back.contains(&ended.run));
