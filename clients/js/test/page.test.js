@@ -81,7 +81,6 @@ test('two people write, see each other, and lose nothing when the network breaks
   await one.say('Are you there? <b>No markup</b>, please.');
   await other.open('Ana Lopes');
   await other.sees('Are you there? <b>No markup</b>, please.');
-  await other.page.locator('#room-state.online').waitFor();
 
   // Typing is visible in the room and in the list, and ends with the message.
   await other.write('I am');
@@ -90,6 +89,9 @@ test('two people write, see each other, and lose nothing when the network breaks
   await other.say('I am! The lesson begins at eight.');
   await one.sees('I am! The lesson begins at eight.');
   await one.page.locator('#typing').waitFor({ state: 'hidden' });
+  // Both have taken part now, so each sees the presence of the other.
+  await one.page.locator('#room-state.online').waitFor();
+  await other.page.locator('#room-state.online').waitFor();
   await one.page.locator('.mine .mark[title=read]').waitFor();
 
   // A message in another conversation is unread until the person looks at it.
