@@ -288,9 +288,8 @@ impl Session {
         };
         // While work is in progress, these deadlines wait: the answer will come, because every call is
         // bounded.
-        let at_rest = at_rest
+        let at_rest = [at_rest, self.drained_at, Some(self.last_received + self.settings.idle)]
             .into_iter()
-            .chain([self.drained_at, Some(self.last_received + self.settings.idle)])
             .filter(|_| !self.is_busy());
         [blocked, always].into_iter().chain(at_rest).flatten().min()
     }
