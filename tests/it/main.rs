@@ -25,6 +25,7 @@ mod grants;
 mod graphql;
 mod guests;
 mod guide;
+mod handover;
 mod harness;
 mod history;
 mod housekeeping;

@@ -245,6 +245,18 @@ pub const POSTGRES_PROBE_TURN: Duration = Duration::from_secs(5);
 pub const OUTBOX_SHARDS: u32 = 8;
 /// Maximum time of a consumer's read. Then it uses another connection.
 pub const OUTBOX_READ_WAIT: Duration = Duration::from_secs(5);
+/// Maximum size of the newest events of a shard that a node keeps for its consumers, beside the last page. A
+/// consumer that is further behind reads Postgres through a connection of its own.
+pub const OUTBOX_TAIL_BYTES_MAX: usize = 256 * 1024;
+/// Maximum number of these events and of the steps over holes between them.
+pub const OUTBOX_TAIL_ENTRIES_MAX: usize = 1024;
+/// Maximum size of the events of a shard that calls of this node have committed and no consumer has taken.
+/// Beyond it, consumers read them from Postgres.
+pub const OUTBOX_COMMITTED_BYTES_MAX: usize = 256 * 1024;
+/// Maximum size of the events of one open transaction that the node keeps until its COMMIT. Beyond it,
+/// consumers read them from Postgres. A statement reports at most 256 KiB of payloads
+/// (`migrations/host/1360_reported_events.sql`).
+pub const OUTBOX_REPORTS_BYTES_MAX: usize = 512 * 1024;
 /// Maximum number of holes of a cursor. It stops before more: that many transactions are open.
 pub const OUTBOX_HOLES_MAX: usize = 1000;
 /// Maximum number of parked events in one list, the newest first.
@@ -830,8 +842,13 @@ pub const OUTBOX_MAINTENANCE_EVERY: Duration = Duration::from_secs(3600);
 pub const CURSOR_LEASE: Duration = Duration::from_secs(3);
 /// A poll renews a lease that has less time left than this. Polls that follow each other renew it once.
 pub const CURSOR_RENEWED_BEFORE: Duration = Duration::from_millis(2200);
-/// Interval of saving a cursor. After a crash, the events handled since the last save come again.
-pub const CURSOR_SAVE_EVERY: Duration = Duration::from_millis(250);
+/// A consumer saves its cursors when it has had no event for this long.
+pub const CURSOR_SAVE_IDLE: Duration = Duration::from_millis(250);
+/// Maximum time between two saves of a cursor that moves. After a crash, the events handled since the last
+/// save come again.
+pub const CURSOR_SAVE_EVERY: Duration = Duration::from_secs(1);
+/// Maximum number of events that a consumer handles between two saves.
+pub const CURSOR_SAVE_EVENTS_MAX: usize = 2_000;
 /// A consumer on this node whose cursor does not move for this long plus the deadline of its handler,
 /// although there are events, makes this node not ready.
 pub const CONSUMER_STANDS_AFTER: Duration = Duration::from_secs(10);

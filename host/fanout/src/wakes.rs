@@ -21,6 +21,8 @@ struct Shared {
     listeners: Mutex<Vec<Weak<Notifier>>>,
     /// Bits for other nodes, taken by the hub.
     remote: Notifier,
+    /// How often each shard was woken.
+    counts: [AtomicU64; limits::OUTBOX_SHARDS as usize],
 }
 
 #[derive(Default)]
@@ -37,8 +39,14 @@ impl Wakes {
     /// Sets the bits of shards to which a call of this node has added events. Numbers from
     /// [`limits::OUTBOX_SHARDS`] on are ignored.
     pub fn set(&self, shards: &[u32]) {
+        self.set_with(shards, 0);
+    }
+
+    /// Like `set`. `published` are shards, one bit for each, whose new events the consumers of this node have
+    /// in memory. Their wakes are not counted, so nobody reads Postgres because of them.
+    pub fn set_with(&self, shards: &[u32], published: u64) {
         let bits = bits(shards);
-        let remote = self.notify(bits);
+        let remote = self.notify(bits, bits & !published);
         if remote != 0 {
             self.0.remote.notify(remote);
         }
@@ -46,7 +54,7 @@ impl Wakes {
 
     /// Sets bits that another node sent. They are not sent on.
     pub fn set_from_remote(&self, bits: u64) {
-        self.notify(bits);
+        self.notify(bits, bits);
     }
 
     /// Adds a listener. It gets the wakes of every shard. A shard that every listener owns is not sent to
@@ -65,8 +73,18 @@ impl Wakes {
         self.0.remote.take().await
     }
 
+    /// Returns how often each shard was woken for events that are not in memory. A reader that reads the
+    /// counts first and the outbox then knows which wakes it has served.
+    pub fn counts(&self) -> [u64; limits::OUTBOX_SHARDS as usize] {
+        self.0.counts.each_ref().map(|count| count.load(Acquire))
+    }
+
     /// Notifies every listener of this node. Returns the bits that not every listener owns.
-    fn notify(&self, bits: u64) -> u64 {
+    fn notify(&self, bits: u64, counted: u64) -> u64 {
+        // Counted first, so that a listener that was notified finds the new count.
+        for shard in shards(counted) {
+            self.0.counts[shard as usize].fetch_add(1, AcqRel);
+        }
         let listeners = self.0.listeners.lock();
         let mut owned_by_all = if listeners.is_empty() { 0 } else { u64::MAX };
         for notifier in listeners.iter().filter_map(Weak::upgrade) {
@@ -160,6 +178,20 @@ mod tests {
         wakes.set_from_remote(1 << 6);
         assert_eq!(wakes.remote_shards().now_or_never(), None, "a wake from another node is not sent on");
         assert_eq!(relay.woken().now_or_never(), Some(vec![1, 2, 6]));
+    }
+
+    #[test]
+    fn a_wake_for_events_in_memory_is_not_counted() {
+        let wakes = Wakes::default();
+        let relay = wakes.listen();
+        relay.set_owned(&[1]);
+        wakes.set_with(&[1, 2], (1 << 1) | (1 << 2));
+        assert_eq!(relay.woken().now_or_never(), Some(vec![1, 2]));
+        assert_eq!(wakes.remote_shards().now_or_never(), Some(1 << 2), "another node reads it");
+        assert_eq!(wakes.counts(), [0; 8]);
+        wakes.set_with(&[1, 2], 1 << 1);
+        wakes.set_from_remote(1 << 2);
+        assert_eq!(wakes.counts(), [0, 0, 2, 0, 0, 0, 0, 0]);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ use tokio_postgres::types::ToSql;
 use super::call_order::{Place, Rank};
 use super::connection::{Prepared, TransactionFailure};
 use super::failure::Failure;
+use super::outbox::Published;
 use super::roles::{PooledConnection, Roles};
 use super::statement::Statement;
 use super::value;
@@ -88,7 +89,7 @@ struct Waiting {
     /// caller still waits. The caller stops waiting first and then reads the flag. So either the task sees
     /// that the caller left, or the caller sees that its call was started.
     started: Arc<AtomicBool>,
-    answer: oneshot::Sender<Result<Rows, Error>>,
+    answer: oneshot::Sender<Result<(Rows, Published), Error>>,
 }
 
 impl Waiting {
@@ -106,14 +107,15 @@ impl Collector {
         Self(Arc::new(Inner { roles, lanes: Mutex::default() }))
     }
 
-    /// Joins a batch of the request's lane, and waits for the result. With a rank, the write keeps its place
-    /// among the writes of its connection.
+    /// Joins a batch of the request's lane, and waits for the result: the rows of the request, and the
+    /// published shards of the whole batch. With a rank, the write keeps its place among the writes of its
+    /// connection.
     pub(crate) async fn join(
         &self,
         request: Request,
         deadline: Instant,
         rank: Option<&mut Rank>,
-    ) -> Result<Rows, Error> {
+    ) -> Result<(Rows, Published), Error> {
         let (answer, answered) = oneshot::channel();
         let started = Arc::new(AtomicBool::new(false));
         let (place, before) = rank.map(Rank::ask).map_or((None, None), |(own, before)| (Some(own), before));
@@ -282,7 +284,7 @@ impl LaneTask {
                     send_error(batch, &Error::UnknownOutcome);
                     continue;
                 }
-                Ok(Ok(rows)) => send_rows(rows, batch),
+                Ok(Ok(rows)) => send_rows(rows, prepared_lane.connection.take_published(), batch),
                 Ok(Err(TransactionFailure::NotCommitted(Failure::Stale))) if !prepared_again => {
                     prepared_again = true;
                     pending.push(batch);
@@ -324,12 +326,12 @@ impl PreparedLane {
 
 /// Sends each caller the rows with its number. The number itself is removed, because it only says which other
 /// calls were in the batch.
-fn send_rows(rows: Rows, batch: Vec<Waiting>) {
+fn send_rows(rows: Rows, published: Published, batch: Vec<Waiting>) {
     match split(rows, batch.len()) {
         Ok(parts) => {
             for (waiting, rows) in batch.into_iter().zip(parts) {
                 // A caller that left needs no result.
-                let _ = waiting.answer.send(Ok(rows));
+                let _ = waiting.answer.send(Ok((rows, published)));
             }
         }
         Err(reason) => {

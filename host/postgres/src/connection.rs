@@ -3,15 +3,18 @@
 //! is decided in `roles`.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{CancelToken, Client, NoTls, RowStream, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, NoTls, RowStream, SimpleQueryMessage};
 
+use super::epochs::Epoch;
 use super::failure::Failure;
+use super::outbox::{Committed, Published, Reports};
 use super::settings::{self, Purpose};
 use super::socket::{Endpoint, Oversize};
 use super::value::{self, Cell, Decode};
@@ -24,7 +27,8 @@ const CHECK: &str = "select not (has_function_privilege('pg_catalog.set_config(t
      or has_function_privilege('pg_catalog.pg_advisory_lock(bigint)', 'execute') \
      or has_function_privilege('pg_catalog.pg_notify(text,text)', 'execute') \
      or has_database_privilege(current_database(), 'temp')) as guarded, \
-     current_setting('transaction_read_only') as read_only, current_setting('synchronous_commit') as durable";
+     current_setting('transaction_read_only') as read_only, current_setting('synchronous_commit') as durable, \
+     switchboard.current_epoch() as epoch";
 
 /// Resets the state that a handler could leave in a session. Needed only where the migrations could not
 /// revoke the permission. The session's settings are sent after it.
@@ -48,6 +52,13 @@ pub(super) struct Connection {
     read_only: bool,
     /// The server's `synchronous_commit` is off, so the session sets its own value.
     sets_durable: bool,
+    /// The position epoch at the login.
+    history: Epoch,
+    /// The events that the server has reported since the last statement or transaction began.
+    reports: Reports,
+    committed: Committed,
+    /// The shards in which the last statement or transaction has committed events.
+    published: Published,
 }
 
 /// A statement prepared on this connection, with what is needed to read its rows.
@@ -62,10 +73,11 @@ impl Connection {
     pub(crate) async fn open(
         login: &tokio_postgres::Config,
         endpoints: &[Endpoint],
+        committed: &Committed,
     ) -> Result<Self, Failure> {
         let mut failure = Failure::Refused("the database URL names no host".to_owned());
         for endpoint in endpoints {
-            match Self::open_at(login, endpoint).await {
+            match Self::open_at(login, endpoint, committed.clone()).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => failure = error,
             }
@@ -73,12 +85,23 @@ impl Connection {
         Err(failure)
     }
 
-    async fn open_at(login: &tokio_postgres::Config, endpoint: &Endpoint) -> Result<Self, Failure> {
+    async fn open_at(
+        login: &tokio_postgres::Config,
+        endpoint: &Endpoint,
+        committed: Committed,
+    ) -> Result<Self, Failure> {
         let (socket, oversize) = endpoint.connect().await.map_err(|_| Failure::Lost)?;
-        let (client, driver) = login.connect_raw(socket, NoTls).await.map_err(Failure::of_login)?;
+        let (client, mut driver) = login.connect_raw(socket, NoTls).await.map_err(Failure::of_login)?;
+        let reports = Reports::default();
+        let kept = reports.clone();
         let driver = tokio::spawn(async move {
-            // The caller that waits for an answer gets the error; later callers see it by `is_closed`.
-            let _ = driver.await;
+            // A report arrives before the answer to its statement, so it is kept before the caller gets the
+            // answer. The caller that waits for an answer gets an error; later callers see it by `is_closed`.
+            while let Some(Ok(message)) = poll_fn(|context| driver.poll_message(context)).await {
+                if let AsyncMessage::Notice(notice) = message {
+                    kept.keep(notice.message(), notice.detail());
+                }
+            }
         });
         let mut connection = Self {
             client,
@@ -92,6 +115,10 @@ impl Connection {
             unusable: false,
             read_only: false,
             sets_durable: false,
+            history: 0,
+            reports,
+            committed,
+            published: Published::default(),
         };
         connection.prepare_session().await?;
         Ok(connection)
@@ -112,6 +139,7 @@ impl Connection {
             return Err(Failure::read_only());
         }
         self.sets_durable = setting("durable") == Some("off");
+        self.history = setting("epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
         if self.sets_durable {
             self.client.batch_execute(settings::DURABLE).await?;
         }
@@ -143,6 +171,7 @@ impl Connection {
     }
 
     pub(crate) async fn reset(&mut self) -> Result<(), Failure> {
+        self.forget_reports();
         self.running = true;
         if self.guarded {
             self.client.batch_execute("rollback").await?;
@@ -192,12 +221,15 @@ impl Connection {
     ) -> Result<Rows, Failure> {
         prepared.takes(params.len())?;
         let decode = prepared.decode.as_ref().map_err(|column| Failure::Refused(column.clone()))?;
+        self.begin_alone();
         self.running = true;
         let answer = match self.client.query_raw(&prepared.statement, params.iter().copied()).await {
             Ok(stream) => read(stream, &prepared.columns, decode).await,
             Err(error) => Err(error.into()),
         };
-        self.ended(answer)
+        let answer = self.ended(answer);
+        self.end_alone(answer.is_ok());
+        answer
     }
 
     pub(crate) async fn execute(
@@ -206,12 +238,16 @@ impl Connection {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, Failure> {
         prepared.takes(params.len())?;
+        self.begin_alone();
         self.running = true;
         let answer = self.client.execute_raw(&prepared.statement, params.iter().copied()).await;
-        self.ended(answer)
+        let answer = self.ended(answer);
+        self.end_alone(answer.is_ok());
+        answer
     }
 
     pub(crate) async fn begin(&mut self) -> Result<(), Failure> {
+        self.forget_reports();
         (self.running, self.dirty) = (true, true);
         let answer = self.client.batch_execute("begin isolation level read committed").await;
         self.ended(answer)
@@ -224,7 +260,41 @@ impl Connection {
         let answer = self.client.batch_execute("commit").await;
         let answer = self.ended(answer);
         self.dirty = answer.is_err();
+        self.publish(answer.is_ok());
         answer
+    }
+
+    /// Notes that a statement begins. Outside of a transaction it is one by itself.
+    fn begin_alone(&mut self) {
+        if !self.dirty {
+            self.forget_reports();
+        }
+    }
+
+    fn forget_reports(&mut self) {
+        self.reports.take();
+        self.published = Published::default();
+    }
+
+    fn end_alone(&mut self, is_ok: bool) {
+        if !self.dirty {
+            self.publish(is_ok);
+        }
+    }
+
+    /// Publishes the events that the server has reported for a transaction, if it was committed.
+    fn publish(&mut self, is_committed: bool) {
+        let reports = self.reports.take();
+        let published = match is_committed {
+            true => self.committed.publish(reports, self.history),
+            false => Published::UNKNOWN,
+        };
+        self.published.add(published);
+    }
+
+    /// Returns the shards in which the last statement or transaction has committed events.
+    pub(crate) fn take_published(&mut self) -> Published {
+        std::mem::take(&mut self.published)
     }
 
     /// Sends BEGIN, the statements and COMMIT in one round trip. Each statement gets as many of the first
@@ -245,6 +315,7 @@ impl Connection {
             .decode
             .as_ref()
             .map_err(|column| TransactionFailure::NotCommitted(Failure::Refused(column.clone())))?;
+        self.forget_reports();
         let of = |prepared: &Prepared| params[..prepared.statement.params().len()].iter().copied();
         (self.running, self.dirty) = (true, true);
         // Each future sends its statement when it is first polled, and they are polled in this order.
@@ -273,6 +344,7 @@ impl Connection {
         self.running =
             self.is_closed() || matches!(statements, Err(Failure::TooLarge(_) | Failure::Undecodable(_)));
         self.dirty = self.running || committed.is_err();
+        self.publish(statements.is_ok() && committed.is_ok());
         match (statements, committed) {
             (Ok(rows), Ok(())) => Ok(rows),
             // The statements succeeded, and COMMIT was sent together with them.

@@ -56,7 +56,9 @@ pub struct Postgres(Arc<Inner>);
 
 struct Inner {
     host: PgPool,
+    #[cfg(test)]
     login: tokio_postgres::Config,
+    node_feed: outbox::NodeFeed,
     roles: roles::Roles,
     collector: collect::Collector,
     probe: probe::Probe,
@@ -78,10 +80,23 @@ impl Postgres {
         warn_of_unbounded(&host).await;
         let work = work::Work::default();
         let connections_max = config.postgres_connections_max;
-        let roles = roles::Roles::new(login.clone(), secret, connections_max, work.clone(), suspicion);
+        let committed = outbox::Committed::default();
+        let node_feed = outbox::NodeFeed::new(login.clone(), committed.clone());
+        let roles =
+            roles::Roles::new(login.clone(), secret, connections_max, committed, work.clone(), suspicion);
         let collector = collect::Collector::new(roles.clone());
         let probe = probe::Probe::new(roles.clone());
-        Ok(Self(Arc::new(Inner { host, login, roles, collector, probe, work })))
+        let inner = Inner {
+            host,
+            #[cfg(test)]
+            login,
+            node_feed,
+            roles,
+            collector,
+            probe,
+            work,
+        };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// The pool for the host's own tables. It logs in as the owner of the database.
@@ -124,8 +139,14 @@ impl Postgres {
         poll::Poll::of(self.0.host.clone(), self.0.roles.suspicion().clone(), node, admin)
     }
 
-    /// The reader that one consumer of the outbox uses.
-    pub fn feed(&self) -> outbox::Feed {
+    /// The reader of the outbox that all consumers of this node share.
+    pub fn node_feed(&self) -> outbox::NodeFeed {
+        self.0.node_feed.clone()
+    }
+
+    /// A reader of the outbox for one consumer.
+    #[cfg(test)]
+    fn feed(&self) -> outbox::Feed {
         outbox::Feed::new(self.0.login.clone())
     }
 

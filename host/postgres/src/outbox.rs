@@ -5,14 +5,18 @@
 //! Positions come from a sequence, so one may become visible after a later one. A cursor is therefore `high`
 //! and the holes below it. A hole is forgotten when every transaction that could still fill it has ended.
 
+mod committed;
 mod feed;
 mod holes;
 mod lag;
+mod node_feed;
 mod parked;
 mod retries;
+mod tail;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgPool, PgRow};
@@ -25,9 +29,12 @@ use switchboard_core::ids::NodeId;
 use switchboard_core::limits;
 use switchboard_core::manifest::Start;
 
-pub use feed::Feed;
+pub(crate) use committed::{Committed, Published, Reports};
+#[cfg(test)]
+pub(crate) use feed::Feed;
 use holes::Holes;
 pub use lag::Lag;
+pub use node_feed::{ConsumerFeed, News, NodeFeed, Pages};
 pub use parked::Parked;
 pub use retries::Waiting;
 
@@ -57,16 +64,26 @@ pub struct Stored {
     pub created_ms: i64,
 }
 
+impl Stored {
+    /// Memory of the event in bytes, about.
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.event_type.len() + self.key.len() + self.payload.len()
+    }
+}
+
 /// The events of one shard that became visible, in order, and the cursor after they are handled.
 #[derive(Debug)]
 pub struct Page {
-    pub events: Vec<Stored>,
+    pub events: Vec<Arc<Stored>>,
     pub after: Cursor,
 }
 
 /// The last position given out in each shard. It must be read *before* the events; then it shows what the
 /// read may have missed.
 pub type Heads = [i64; limits::OUTBOX_SHARDS as usize];
+
+/// How often each shard was woken on this node: by its own calls, or by another node.
+pub type WakeCounts = [u64; limits::OUTBOX_SHARDS as usize];
 
 impl Cursor {
     /// True when every position up to `head` was seen.
@@ -80,9 +97,38 @@ impl Cursor {
     }
 
     /// Moves the cursor over the first events of a page whose rest was not handled.
-    pub fn pass(&mut self, events: &[Stored]) {
-        let positions = events.iter().map(|event| event.position);
-        self.holes.advance(&mut self.high, positions, None, 0, limits::OUTBOX_HOLES_MAX);
+    pub fn pass(&mut self, events: &[Arc<Stored>]) {
+        events.iter().for_each(|event| self.pass_position(event.position));
+    }
+
+    fn pass_position(&mut self, position: i64) {
+        self.holes.advance(&mut self.high, [position], None, 0, limits::OUTBOX_HOLES_MAX);
+    }
+
+    /// True when both belong to the same claim of the same shard: no other node held it in between.
+    pub fn is_same_claim(&self, other: &Self) -> bool {
+        (self.shard, self.epoch, self.history) == (other.shard, other.epoch, other.history)
+    }
+
+    /// True when both have passed the same positions of the same shard and history.
+    fn is_at(&self, other: &Self) -> bool {
+        (self.shard, self.history, self.high) == (other.shard, other.history, other.high)
+            && self.holes.are_those_of(&other.holes)
+    }
+
+    /// Moves the cursor to where another one of the same shard and history is.
+    fn move_to(&mut self, other: &Self) {
+        self.high = other.high;
+        self.holes.clone_from(&other.holes);
+    }
+
+    fn has_passed(&self, position: i64) -> bool {
+        position <= self.high && !self.holes.contain(position)
+    }
+
+    /// The first position that the cursor has not passed.
+    fn next_position(&self) -> i64 {
+        self.holes.first().unwrap_or(self.high + 1)
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connection::Connection;
 use super::failure::Failure;
+use super::outbox::Committed;
 use super::owner::Suspicion;
 use super::socket::Endpoint;
 use super::work::Work;
@@ -33,6 +34,8 @@ struct Inner {
     endpoints: Vec<Endpoint>,
     secret: String,
     connections_max: usize,
+    /// Gets the events that the connections commit.
+    committed: Committed,
     state: Mutex<State>,
     work: Work,
     suspicion: Suspicion,
@@ -73,6 +76,7 @@ impl Roles {
         login: tokio_postgres::Config,
         secret: &str,
         connections_max: usize,
+        committed: Committed,
         work: Work,
         suspicion: Suspicion,
     ) -> Self {
@@ -91,6 +95,7 @@ impl Roles {
             login,
             secret: secret.to_owned(),
             connections_max,
+            committed,
             state: Mutex::new(state),
             work,
             suspicion,
@@ -164,7 +169,7 @@ impl Roles {
         let name = format!("{ROLE_PREFIX}{role}");
         let mut login = self.0.login.clone();
         login.user(&name).password(password(&self.0.secret, &name)).application_name(&name);
-        Connection::open(&login, &self.0.endpoints).await
+        Connection::open(&login, &self.0.endpoints, &self.0.committed).await
     }
 
     /// Returns the role that was last refused a login, and forgets it.

@@ -11,6 +11,7 @@ use super::call_order::Rank;
 use super::collect::{Collector, Request};
 use super::connection::Prepared;
 use super::failure::Failure;
+use super::outbox::Published;
 use super::roles::{PooledConnection, Roles};
 use super::statement::Statement;
 use super::value::{self, Param};
@@ -28,6 +29,8 @@ pub struct Session {
     transaction: Transaction,
     /// The place of the call among the calls of its connection that overlap. Dropped when the call ends.
     rank: Option<Rank>,
+    /// The shards in which the call has committed events so far.
+    published: Published,
 }
 
 enum Transaction {
@@ -49,7 +52,16 @@ impl Session {
         deadline: Instant,
     ) -> Self {
         let role = role.map(Arc::from);
-        Self { roles, collector, role, generation, deadline, transaction: Transaction::None, rank: None }
+        Self {
+            roles,
+            collector,
+            role,
+            generation,
+            deadline,
+            transaction: Transaction::None,
+            rank: None,
+            published: Published::default(),
+        }
     }
 
     /// Group commits of this call keep the place of the rank.
@@ -77,7 +89,16 @@ impl Session {
             ));
         }
         let request = Request::parse(self.role()?, self.generation, collected)?;
-        self.collector.join(request, self.deadline, self.rank.as_mut()).await
+        let answer = self.collector.join(request, self.deadline, self.rank.as_mut()).await;
+        let published = answer.as_ref().map_or(Published::UNKNOWN, |(_, published)| *published);
+        self.published.add(published);
+        answer.map(|(rows, _)| rows)
+    }
+
+    /// The shards whose events of this call the consumers of this node get without reading Postgres, one bit
+    /// for each.
+    pub fn shards_published(&self) -> u64 {
+        self.published.taken
     }
 
     pub async fn begin(&mut self) -> Result<(), Error> {
@@ -106,12 +127,18 @@ impl Session {
         match std::mem::replace(&mut self.transaction, Transaction::None) {
             Transaction::None => Err(no_transaction()),
             Transaction::Open(mut connection) => match within(self.deadline, connection.commit()).await {
-                Ok(done) => done.map_err(|failure| match failure {
-                    Failure::Unavailable(_) => Error::UnknownOutcome,
-                    other => other.committing(),
-                }),
+                Ok(done) => {
+                    self.published.add(connection.take_published());
+                    done.map_err(|failure| match failure {
+                        Failure::Unavailable(_) => Error::UnknownOutcome,
+                        other => other.committing(),
+                    })
+                }
                 // The connection is dropped in the middle of COMMIT.
-                Err(_) => Err(Error::UnknownOutcome),
+                Err(_) => {
+                    self.published.add(Published::UNKNOWN);
+                    Err(Error::UnknownOutcome)
+                }
             },
             // Dropping the connection rolls back.
             Transaction::Failed(_, Error::Retryable(reason)) => Err(Error::Retryable(reason)),
@@ -155,9 +182,10 @@ impl Session {
             Transaction::None => {
                 self.transaction = Transaction::None;
                 let mut connection = self.acquire().await?;
-                let answer =
-                    within(self.deadline, kind.run(&mut connection, statement.text, &params)).await?;
-                answer.map_err(|(failure, sent)| {
+                let answer = within(self.deadline, kind.run(&mut connection, statement.text, &params)).await;
+                let published = answer.as_ref().map_or(Published::UNKNOWN, |_| connection.take_published());
+                self.published.add(published);
+                answer?.map_err(|(failure, sent)| {
                     if sent && !statement.reads { failure.committing() } else { failure.uncommitted() }
                 })
             }

@@ -109,6 +109,9 @@ const SETTINGS: &[Setting] = &[
     set(&[Handler], "plan_cache_mode", "force_generic_plan"),
     set(&[Handler], "enable_seqscan", "off"),
     set(&[Handler], "jit", "off"),
+    // ---- events ----
+    // The server reports the events that a statement inserts, so that this node need not read them.
+    set(&[Handler], "switchboard.report_events", "on"),
     // ---- logins ----
     // Works with `md5` and `scram-sha-256` in pg_hba.conf; an md5 password works only with the first.
     set(&[Migration], "password_encryption", "scram-sha-256"),

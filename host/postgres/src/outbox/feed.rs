@@ -1,8 +1,9 @@
-//! How a consumer reads the outbox. It has a connection of its own, because clients wait for what it reads.
-//! It uses the handlers' driver, which takes half as long as the pool's for so small a statement
+//! Reads pages of the outbox from Postgres. A feed has a connection of its own, because clients wait for what
+//! it reads. It uses the handlers' driver, which takes half as long as the pool's for so small a statement
 //! (`docs/decisions/tokio-postgres-for-handlers.md`).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -43,7 +44,7 @@ const READ: &str = "
 /// A new transaction id, higher than all before. The call uses up one id.
 const NEXT_TRANSACTION: &str = "select pg_current_xact_id()::text::bigint";
 
-pub struct Feed {
+pub(crate) struct Feed {
     login: tokio_postgres::Config,
     connection: Option<FeedConnection>,
 }
@@ -66,9 +67,20 @@ impl Feed {
     }
 
     /// Reads the next page of each cursor. `heads` must have been read before.
-    pub async fn read(
+    pub(crate) async fn read(
         &mut self,
         cursors: &[&Cursor],
+        heads: &Heads,
+        most: usize,
+    ) -> Result<Vec<Page>, Error> {
+        let wanted: Vec<_> = cursors.iter().map(|cursor| (*cursor, i64::MAX)).collect();
+        self.read_up_to(&wanted, heads, most).await
+    }
+
+    /// Like `read`, but each cursor moves at most to the position beside it.
+    pub(super) async fn read_up_to(
+        &mut self,
+        cursors: &[(&Cursor, i64)],
         heads: &Heads,
         most: usize,
     ) -> Result<Vec<Page>, Error> {
@@ -103,13 +115,14 @@ impl FeedConnection {
 
     async fn pages(
         &self,
-        cursors: &[&Cursor],
+        wanted: &[(&Cursor, i64)],
         heads: &Heads,
         most: usize,
     ) -> Result<Vec<Page>, tokio_postgres::Error> {
+        let cursors = wanted.iter().map(|(cursor, _)| *cursor);
         let (shards, highs): (Vec<i16>, Vec<i64>) =
-            cursors.iter().map(|cursor| (cursor.shard, cursor.high)).unzip();
-        let holes = cursors.iter().flat_map(|cursor| cursor.holes.bounds().map(|hole| (cursor.shard, hole)));
+            cursors.clone().map(|cursor| (cursor.shard, cursor.high)).unzip();
+        let holes = cursors.clone().flat_map(|cursor| cursor.holes.bounds().map(|hole| (cursor.shard, hole)));
         let (hole_shards, holes): (Vec<i16>, Vec<(i64, i64)>) = holes.unzip();
         let (lows, his): (Vec<i64>, Vec<i64>) = holes.into_iter().unzip();
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
@@ -126,10 +139,10 @@ impl FeedConnection {
                 events.entry(event.shard).or_default().push(event);
             }
         }
-        let mut pages = Vec::with_capacity(cursors.len());
-        for &cursor in cursors {
-            let page = page(cursor, events.remove(&cursor.shard).unwrap_or_default(), heads, xmin, most);
-            pages.push(page);
+        let mut pages = Vec::with_capacity(wanted.len());
+        for &(cursor, up_to) in wanted {
+            let events = events.remove(&cursor.shard).unwrap_or_default();
+            pages.push(page(cursor, events, up_to, heads, xmin, most));
         }
         if pages.iter().zip(cursors).any(|(page, cursor)| page.after.holes.want_horizon(&cursor.holes)) {
             let horizon = self.client.query_one(&self.next_transaction, &[]).await?.try_get(0)?;
@@ -145,15 +158,17 @@ impl Drop for FeedConnection {
     }
 }
 
-fn page(cursor: &Cursor, mut events: Vec<Stored>, heads: &Heads, xmin: i64, most: usize) -> Page {
+fn page(cursor: &Cursor, mut events: Vec<Stored>, up_to: i64, heads: &Heads, xmin: i64, most: usize) -> Page {
     events.truncate(most);
+    // A full page does not show what is behind it, unless it shows an event beyond the last wanted one.
+    let shows_all = events.len() < most || events.last().is_some_and(|event| event.position > up_to);
+    events.retain(|event| event.position <= up_to);
     let mut after = cursor.clone();
-    // A full page does not show what is behind it.
-    let head = (events.len() < most).then_some(heads[cursor.shard as usize]);
+    let head = shows_all.then_some(heads[cursor.shard as usize].min(up_to));
     let positions = events.iter().map(|event| event.position);
     let kept = after.holes.advance(&mut after.high, positions, head, xmin, limits::OUTBOX_HOLES_MAX);
     events.truncate(kept);
-    Page { events, after }
+    Page { events: events.into_iter().map(Arc::new).collect(), after }
 }
 
 fn stored(row: &Row) -> Result<Stored, tokio_postgres::Error> {

@@ -43,6 +43,25 @@ impl Holes {
         self.0.iter().map(|hole| (hole.from, hole.to))
     }
 
+    /// The first position that is missing, if there are holes.
+    pub(super) fn first(&self) -> Option<i64> {
+        self.0.first().map(|hole| hole.from)
+    }
+
+    pub(super) fn contain(&self, position: i64) -> bool {
+        self.bounds().any(|(from, to)| (from..=to).contains(&position))
+    }
+
+    /// The number of positions that are missing.
+    pub(super) fn missing(&self) -> i64 {
+        self.bounds().map(|(from, to)| to - from + 1).sum()
+    }
+
+    /// True when the same positions are missing. The horizons may differ: each of them is valid for both.
+    pub(super) fn are_those_of(&self, other: &Self) -> bool {
+        self.bounds().eq(other.bounds())
+    }
+
     /// Moves `high` over the positions that a snapshot showed, ascending, with those in holes. If the
     /// snapshot showed no further ones, `head` is the last position that the sequence had given out before
     /// it. All transactions below `xmin` had ended. Returns how many of the positions may be handled, which

@@ -13,7 +13,7 @@ use switchboard_core::limits;
 
 const LEASE: Duration = Duration::from_secs(60);
 
-async fn emit(connection: &mut PgConnection, key: &str, payload: &str) {
+pub(super) async fn emit(connection: &mut PgConnection, key: &str, payload: &str) {
     sqlx::query("select switchboard.lock(array[$1])").bind(key).execute(&mut *connection).await.unwrap();
     sqlx::query(
         "insert into switchboard.outbox (shard, position, id, event_type, key, payload)
@@ -38,6 +38,13 @@ async fn cursor_of(world: &World, key: &str) -> Cursor {
     claimed.into_iter().find(|cursor| cursor.shard == shard).expect("all shards were free")
 }
 
+/// The cursors of a new consumer in all shards.
+pub(super) async fn cursors_of(world: &World, consumer: &str) -> Vec<Cursor> {
+    let outbox = world.postgres.outbox();
+    outbox.introduce(consumer, Start::Beginning).await.unwrap();
+    outbox.claim(consumer, NodeId::random(), LEASE, limits::OUTBOX_SHARDS.into(), &[]).await.unwrap()
+}
+
 /// Polls as a node that holds these shards. Returns the result for the consumer.
 async fn polled(world: &World, node: NodeId, held: &[Held]) -> ConsumerSnapshot {
     let poll = Poll::new(world.postgres.host().clone(), node, "127.0.0.1:9090".parse().unwrap());
@@ -50,7 +57,7 @@ async fn step(world: &World, cursor: &mut Cursor) -> Vec<String> {
     let heads = outbox.heads().await.unwrap();
     let Page { events, after } = world.postgres.feed().read(&[cursor], &heads, 100).await.unwrap().remove(0);
     *cursor = after;
-    events.into_iter().map(|event| event.payload).collect()
+    events.into_iter().map(|event| event.payload.clone()).collect()
 }
 
 /// Transaction ids belong to the whole server, so other tests keep holes open for a while.
@@ -333,7 +340,7 @@ async fn a_retired_consumer_holds_no_partition_and_what_it_misses_is_counted() {
 }
 
 /// Finds another key of the same shard.
-async fn same_shard(world: &World, key: &str) -> String {
+pub(super) async fn same_shard(world: &World, key: &str) -> String {
     sqlx::query_scalar(
         "select k from (select 'key' || n as k from generate_series(1, 1000) as n) as keys
          where switchboard.shard(k) = switchboard.shard($1) limit 1",

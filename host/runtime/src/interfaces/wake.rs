@@ -8,6 +8,7 @@ use super::call::Function;
 use super::stop::Stop;
 use switchboard_contract::wake;
 use switchboard_core::limits;
+use switchboard_postgres::Session;
 
 #[derive(Serialize)]
 struct Args<'a> {
@@ -25,6 +26,7 @@ impl wake::Host for CallState {
         }
         let span = self.middleware.span.clone();
         let (wakes, transactions) = (&self.backends.wakes, &mut self.transactions);
+        let published = self.session.as_ref().map_or(0, Session::shards_published);
         let live = async {
             if transactions.is_open {
                 transactions.wakes.extend(&shards);
@@ -32,7 +34,7 @@ impl wake::Host for CallState {
                 if let Some(span) = span {
                     span.woke(&shards);
                 }
-                wakes.set(&shards);
+                wakes.set_with(&shards, published);
             }
         };
         self.middleware.call(Function::WakeOutbox, &Args { shards: &shards }, live).await
@@ -47,7 +49,7 @@ impl CallState {
             if let Some(span) = &self.middleware.span {
                 span.woke(shards);
             }
-            wakes.set(shards);
+            wakes.set_with(shards, self.session.as_ref().map_or(0, Session::shards_published));
         }
     }
 }

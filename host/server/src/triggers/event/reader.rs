@@ -1,12 +1,16 @@
 //! Reads the shards that one consumer has on this node: read, deliver, settle, move the cursors. It reads all
-//! shards in one step, because the cost of a batch hardly depends on its size. Cursors are saved from time to
-//! time; after a crash, events that were handled since the last save are delivered once more.
+//! shards in one step, because the cost of a batch hardly depends on its size. The node reads each event once
+//! for all consumers (`postgres::outbox::NodeFeed`).
+//!
+//! Cursors are saved while there are no events, or when a save is due; delivery does not wait for it. After a
+//! crash, events that were handled since the last save are delivered once more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -18,7 +22,7 @@ use switchboard_core::manifest::EventBinding;
 use switchboard_core::shutdown::ShutdownGuard;
 use switchboard_fanout::wakes::Listener;
 use switchboard_postgres::Error;
-use switchboard_postgres::outbox::{Cursor, Feed, Heads, Page, Stored, Waiting};
+use switchboard_postgres::outbox::{ConsumerFeed, Cursor, Heads, News, Page, Pages, Stored, Waiting};
 use switchboard_runtime::{Call, LoadedRelease, export};
 
 /// A change of the shards that this consumer has on this node.
@@ -31,13 +35,16 @@ pub(super) enum CursorUpdate {
 pub(super) struct Reader {
     triggers: Arc<Triggers>,
     consumer: String,
-    feed: Feed,
+    feed: ConsumerFeed,
     cursors: BTreeMap<i16, CursorState>,
     updates: mpsc::Receiver<CursorUpdate>,
     heads: watch::Receiver<Heads>,
     listener: Listener,
     guard: ShutdownGuard,
-    saved_at: Instant,
+    unsaved: Option<Unsaved>,
+    saving: Option<Saving>,
+    /// The result of a save that ended while the reader waited.
+    saved: Option<Saved>,
     read_at: Option<Instant>,
     postponed_read_at: Option<Instant>,
     failing: bool,
@@ -51,11 +58,25 @@ struct CursorState {
     /// Keys with postponed events, and the number of these events. Later events of such a key are postponed
     /// behind them.
     postponed: HashMap<String, i64>,
-    /// A wake or the last page showed that there may be events above the known head.
-    woken: bool,
     /// The shard has [`limits::RETRIES_MAX`] postponed events, so it is not read further.
     has_backpressure: bool,
 }
+
+/// Events that were handled since the last save began.
+struct Unsaved {
+    since: Instant,
+    last: Instant,
+    events: usize,
+}
+
+/// A save under way.
+struct Saving {
+    cursors: Vec<Cursor>,
+    task: JoinHandle<Result<Vec<i16>, Error>>,
+}
+
+/// The result of a save: the saved cursors, and the shards that this node still held.
+type Saved = Result<(Vec<Cursor>, Vec<i16>), Error>;
 
 /// The action after a step.
 enum Next {
@@ -82,14 +103,16 @@ impl Reader {
     ) -> Self {
         Self {
             listener: triggers.wakes.listen(),
-            feed: triggers.postgres.feed(),
+            feed: triggers.postgres.node_feed().consumer(),
             triggers,
             consumer,
             cursors: BTreeMap::new(),
             updates,
             heads,
             guard,
-            saved_at: Instant::now(),
+            unsaved: None,
+            saving: None,
+            saved: None,
             read_at: None,
             postponed_read_at: None,
             failing: false,
@@ -128,8 +151,9 @@ impl Reader {
                     Some(update) => self.take(update),
                     None => break,
                 },
-                woken = self.listener.woken(), if listening => self.wake(&woken),
+                _ = self.listener.woken(), if listening => {}
                 _ = self.heads.changed(), if listening => {}
+                saved = end_of(&mut self.saving) => self.saved = Some(saved),
                 () = tokio::time::sleep(most) => {}
             }
         }
@@ -143,7 +167,6 @@ impl Reader {
                     saved: cursor.clone(),
                     cursor,
                     postponed: HashMap::new(),
-                    woken: true,
                     has_backpressure: false,
                 };
                 self.cursors.insert(state.cursor.shard, state);
@@ -174,13 +197,13 @@ impl Reader {
         self.listener.set_owned(&self.cursors.keys().map(|shard| *shard as u32).collect::<Vec<_>>());
     }
 
-    fn wake(&mut self, shards: &[u32]) {
-        for state in self.cursors.values_mut() {
-            state.woken |= shards.contains(&(state.cursor.shard as u32));
-        }
-    }
-
     async fn step(&mut self) -> Result<Next, Error> {
+        if let Some(saved) = self.saved.take() {
+            self.take_saved(saved)?;
+        } else if self.saving.as_ref().is_some_and(|saving| saving.task.is_finished()) {
+            let saved = end_of(&mut self.saving).await;
+            self.take_saved(saved)?;
+        }
         let Some((release, binding)) = self.triggers.consumer(&self.consumer) else {
             return Ok(Next::End);
         };
@@ -188,49 +211,50 @@ impl Reader {
             return Ok(Next::Hold(hold));
         }
         let pace = Duration::from_millis(u64::from(binding.pace_ms));
-        let heads = *self.heads.borrow_and_update();
-        self.cursors.values_mut().for_each(|state| state.update_backpressure(&self.consumer));
-        let behind: Vec<&Cursor> = self
-            .cursors
-            .values()
-            .filter(|state| state.may_have_more(&heads) && !state.has_backpressure)
-            .map(|state| &state.cursor)
-            .collect();
-        if behind.is_empty() {
-            return self.rest().await;
-        }
         if let Some(rest) = self.read_at.and_then(|at| pace.checked_sub(at.elapsed())) {
             return Ok(Next::Pace(rest));
         }
-        let most = (binding.batch as usize).div_ceil(behind.len());
+        let news = News { heads: *self.heads.borrow_and_update(), wakes: self.triggers.wakes.counts() };
+        self.cursors.values_mut().for_each(|state| state.update_backpressure(&self.consumer));
+        let readable = self.cursors.values().filter(|state| !state.has_backpressure);
+        let readable: Vec<&Cursor> = readable.map(|state| &state.cursor).collect();
+        let most = binding.batch as usize;
         let read_at = Instant::now();
-        let pages = self.feed.read(&behind, &heads, most).await?;
+        let Pages { pages, is_through } = self.feed.next(&readable, &news, most).await?;
+        if pages.is_empty() {
+            return self.rest(is_through);
+        }
+        let events: usize = pages.iter().map(|page| page.events.len()).sum();
         // A consumer that is far behind reads without a pace.
-        self.read_at = pages.iter().all(|page| page.events.len() < most).then_some(read_at);
-        let something = pages.iter().any(|page| !page.events.is_empty());
-        let next = if something {
+        self.read_at = (0 < events && events < most).then_some(read_at);
+        let next = if events > 0 {
             self.handle(&release, &binding, pages).await?
         } else {
             self.pass(pages);
-            let through = self.cursors.values().all(|state| !state.may_have_more(&heads));
-            // The missing events belong to a transaction that runs, or was rolled back.
-            if through { Next::Go } else { Next::Wait(limits::OUTBOX_TICK) }
+            Next::Go
         };
-        self.save_sometimes().await?;
+        if self.unsaved.as_ref().is_some_and(|unsaved| unsaved.is_due(Instant::now())) {
+            self.begin_save();
+        }
         Ok(next)
     }
 
     /// Decides how long to wait when there is nothing to read.
-    async fn rest(&mut self) -> Result<Next, Error> {
-        self.save_sometimes().await?;
-        let all_saved = self.cursors.values().all(|state| state.cursor == state.saved);
+    fn rest(&mut self, is_through: bool) -> Result<Next, Error> {
+        let now = Instant::now();
+        if self.unsaved.as_ref().is_some_and(|unsaved| now >= unsaved.due_at()) {
+            self.begin_save();
+        }
         let none_postponed = self.cursors.values().all(|state| state.postponed.is_empty());
-        Ok(match self.postponed_read_at {
+        Ok(match (self.postponed_read_at, &self.unsaved) {
             // Postponed events of one key are delivered one at a time. The next one may be due already.
-            None if !self.cursors.is_empty() => Next::Go,
-            _ if !none_postponed => Next::Wait(limits::OUTBOX_TICK),
-            _ if all_saved => Next::Wait(limits::CONSUMER_IDLE_WAIT),
-            _ => Next::Wait(limits::CURSOR_SAVE_EVERY),
+            (None, _) if !self.cursors.is_empty() => Next::Go,
+            // The missing events belong to a transaction that runs, or was rolled back.
+            _ if !none_postponed || !is_through => Next::Wait(limits::OUTBOX_TICK),
+            (_, Some(unsaved)) if self.saving.is_none() => {
+                Next::Wait(unsaved.due_at().saturating_duration_since(now))
+            }
+            _ => Next::Wait(limits::CONSUMER_IDLE_WAIT),
         })
     }
 
@@ -238,10 +262,10 @@ impl Reader {
     fn pass(&mut self, pages: Vec<Page>) {
         for page in pages {
             if let Some(state) = self.cursors.get_mut(&page.after.shard) {
-                state.woken = !page.events.is_empty();
                 state.cursor = page.after;
             }
         }
+        self.note_unsaved(0);
     }
 
     /// Delivers the events of the pages, settles them, and moves the cursors.
@@ -251,7 +275,7 @@ impl Reader {
         binding: &EventBinding,
         pages: Vec<Page>,
     ) -> Result<Next, Error> {
-        let events: Vec<&Stored> = pages.iter().flat_map(|page| &page.events).collect();
+        let events: Vec<&Stored> = pages.iter().flat_map(|page| &page.events).map(AsRef::as_ref).collect();
         let bound = |event: &Stored| binding.types.iter().any(|pattern| pattern.matches(&event.event_type));
         let (waiting, fresh): (Vec<_>, Vec<_>) = events
             .iter()
@@ -281,14 +305,13 @@ impl Reader {
             let count = left.min(page.events.len());
             left -= count;
             let Some(state) = self.cursors.get_mut(&page.after.shard) else { continue };
-            // The shard may have more events, or the rest of this page.
-            state.woken = !page.events.is_empty();
             if count == page.events.len() {
                 state.cursor = page.after;
             } else {
                 state.cursor.pass(&page.events[..count]);
             }
         }
+        self.note_unsaved(handled);
         Ok(delivered.hold.map_or(Next::Go, Next::Hold))
     }
 
@@ -414,32 +437,67 @@ impl Reader {
         self.cursors.get(&event.shard).is_some_and(|state| state.postponed.contains_key(&event.key))
     }
 
-    async fn save_sometimes(&mut self) -> Result<(), Error> {
-        if self.saved_at.elapsed() < limits::CURSOR_SAVE_EVERY { Ok(()) } else { self.save().await }
+    fn note_unsaved(&mut self, events: usize) {
+        let now = Instant::now();
+        let unsaved = self.unsaved.get_or_insert(Unsaved { since: now, last: now, events: 0 });
+        unsaved.last = now;
+        unsaved.events += events;
     }
 
-    /// Saves every cursor that moved. A shard that another node has claimed meanwhile is removed here.
-    async fn save(&mut self) -> Result<(), Error> {
-        let moved: Vec<&Cursor> =
-            self.cursors.values().filter(|p| p.cursor != p.saved).map(|p| &p.cursor).collect();
-        if moved.is_empty() {
-            return Ok(());
+    /// Begins to save every cursor that moved. While another save is under way, nothing happens.
+    fn begin_save(&mut self) {
+        if self.saving.is_some() {
+            return;
         }
-        let shards: Vec<i16> = moved.iter().map(|cursor| cursor.shard).collect();
-        let ours = self.triggers.postgres.outbox().save(&self.consumer, &moved).await?;
-        self.saved_at = Instant::now();
-        self.cursors.retain(|shard, _| ours.contains(shard) || !shards.contains(shard));
-        for shard in ours {
-            if let Some(state) = self.cursors.get_mut(&shard) {
-                state.saved = state.cursor.clone();
+        self.unsaved = None;
+        let moved = self.cursors.values().filter(|state| state.cursor != state.saved);
+        let cursors: Vec<Cursor> = moved.map(|state| state.cursor.clone()).collect();
+        if cursors.is_empty() {
+            return;
+        }
+        let (outbox, consumer, moved) =
+            (self.triggers.postgres.outbox(), self.consumer.clone(), cursors.clone());
+        let task =
+            tokio::spawn(async move { outbox.save(&consumer, &moved.iter().collect::<Vec<_>>()).await });
+        self.saving = Some(Saving { cursors, task });
+    }
+
+    /// Takes the result of a save. A shard that another node has claimed meanwhile is removed here.
+    fn take_saved(&mut self, saved: Saved) -> Result<(), Error> {
+        // The cursors that were not saved are saved with the next ones.
+        let (cursors, ours) = saved.inspect_err(|_| self.note_unsaved(0))?;
+        for saved in cursors {
+            let shard = saved.shard;
+            // The shard may have been lost and claimed again since the save began.
+            let state = self.cursors.get_mut(&shard).filter(|state| state.cursor.is_same_claim(&saved));
+            match state {
+                Some(state) if ours.contains(&shard) => state.saved = saved,
+                Some(_) => drop(self.cursors.remove(&shard)),
+                None => {}
             }
+        }
+        if self.unsaved.is_none() && self.cursors.values().any(|state| state.cursor != state.saved) {
+            self.note_unsaved(0);
         }
         self.update_owned_shards();
         Ok(())
     }
 
+    async fn save_all(&mut self) -> Result<(), Error> {
+        if self.saving.is_some() {
+            let saved = end_of(&mut self.saving).await;
+            self.take_saved(saved)?;
+        }
+        self.begin_save();
+        if self.saving.is_some() {
+            let saved = end_of(&mut self.saving).await;
+            self.take_saved(saved)?;
+        }
+        Ok(())
+    }
+
     async fn release_shards(mut self) {
-        if self.save().await.is_err() {
+        if self.save_all().await.is_err() {
             return;
         }
         for state in self.cursors.values() {
@@ -450,11 +508,33 @@ impl Reader {
     }
 }
 
-impl CursorState {
-    fn may_have_more(&self, heads: &Heads) -> bool {
-        self.woken || !self.cursor.is_through(heads[self.cursor.shard as usize])
+/// Waits for the end of the save under way, for ever without one. Cancel safe.
+async fn end_of(saving: &mut Option<Saving>) -> Saved {
+    let Some(Saving { task, .. }) = saving else { return std::future::pending().await };
+    let ended = task.await;
+    let cursors = saving.take().map(|saving| saving.cursors).unwrap_or_default();
+    match ended {
+        Ok(saved) => saved.map(|ours| (cursors, ours)),
+        // A save that panicked has saved nothing that is known. The next save names the same cursors.
+        Err(error) => {
+            error!(%error, "saving the cursors of a consumer panicked; saving them again");
+            Ok((Vec::new(), Vec::new()))
+        }
+    }
+}
+
+impl Unsaved {
+    /// When the cursors are saved if no event comes before.
+    fn due_at(&self) -> Instant {
+        (self.last + limits::CURSOR_SAVE_IDLE).min(self.since + limits::CURSOR_SAVE_EVERY)
     }
 
+    fn is_due(&self, now: Instant) -> bool {
+        self.events >= limits::CURSOR_SAVE_EVENTS_MAX || now >= self.since + limits::CURSOR_SAVE_EVERY
+    }
+}
+
+impl CursorState {
     fn update_backpressure(&mut self, consumer: &str) {
         let was = std::mem::replace(
             &mut self.has_backpressure,
