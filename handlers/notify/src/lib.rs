@@ -11,7 +11,7 @@ mod store;
 use chat::notification;
 use std::collections::BTreeSet;
 
-use rules::{CompleteNotification, Effect, Message, Rewritten};
+use rules::{CompleteNotification, Effect, Message, ReadMark, Rewritten};
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
 use sdk::{Id, frame, log, redis};
@@ -70,10 +70,7 @@ fn process<'a>(effects: impl Iterator<Item = &'a Effect>) -> Result<(), Error> {
     for one in effects {
         match one {
             Effect::Nothing => {}
-            Effect::Message(message) => {
-                messages.push(message);
-                marks.push(message.mark_of_sender());
-            }
+            Effect::Message(message) => messages.push(message),
             Effect::Rewritten(Rewritten { message_id, edit }) => {
                 rewritten.insert(*message_id);
                 edits.extend(edit.as_ref().filter(|edit| edit.mentions_somebody()));
@@ -86,7 +83,7 @@ fn process<'a>(effects: impl Iterator<Item = &'a Effect>) -> Result<(), Error> {
         }
     }
     for some in messages.chunks(MESSAGES_AT_ONCE) {
-        notify_of_messages(some)?;
+        marks.extend(notify_of_messages(some)?);
     }
     if !complete.is_empty() {
         push(&store::insert_complete(&complete)?)?;
@@ -102,9 +99,13 @@ fn process<'a>(effects: impl Iterator<Item = &'a Effect>) -> Result<(), Error> {
     invalidate(changed)
 }
 
-fn notify_of_messages(messages: &[&Message]) -> Result<(), Error> {
+/// Returns how far the senders have read who have unread notifications.
+fn notify_of_messages(messages: &[&Message]) -> Result<Vec<ReadMark>, Error> {
     let conversations = messages.iter().map(|message| message.conversation_id).collect();
-    push(&store::insert_for_messages(messages, &looking::at(&conversations))?)
+    let (notifications, senders) = store::insert_for_messages(messages, &looking::at(&conversations))?;
+    push(&notifications)?;
+    let have_read = messages.iter().filter(|message| senders.iter().any(|id| id == message.event_id()));
+    Ok(have_read.map(|message| message.mark_of_sender()).collect())
 }
 
 /// Notifies users whom an edit mentions and the message did not mention before.

@@ -25,6 +25,9 @@ sdk::rows! {
     /// A stored notification to push, in JSON. If an earlier delivery of the event has stored it, it is
     /// pushed again until its user has read or deleted it: nobody knows whether it was pushed then.
     pub struct Notification { user_id: String, notification: String }
+    /// A row about a message. Without a notification it says that the sender has unread notifications of
+    /// messages up to this one.
+    struct OfMessage { event_id: String, user_id: String, notification: Option<String> }
     struct Person { user_id: String }
     /// The content that an edit replaced, and its mentions: a JSON array of user ids. `id` is the id of the
     /// edit's event.
@@ -39,14 +42,23 @@ sdk::rows! {
 /// Notifies participants of messages. A mentioned user gets a `mention`, unless they set the conversation's
 /// notifications to `none`. Any other gets a `new_message` if the setting is `all`, they are not `looking`
 /// and have not read the message, and the conversation has at most `participants_max` participants.
+///
+/// Also returns the ids of the events whose senders have unread notifications of messages up to theirs.
 pub(crate) fn insert_for_messages(
     messages: &[&Message],
     looking: &[Looker],
-) -> Result<Vec<Notification>, Error> {
+) -> Result<(Vec<Notification>, Vec<String>), Error> {
     let participants_max = config::number("participants_max", 1000);
     let rows =
         query(MESSAGES, &params![json(&messages), json(&looking), participants_max, BODY_CHARS_MAX as u64])?;
-    Ok(rows.all()?)
+    let (mut notifications, mut senders) = (Vec::new(), Vec::new());
+    for OfMessage { event_id, user_id, notification } in rows.all()? {
+        match notification {
+            Some(notification) => notifications.push(Notification { user_id, notification }),
+            None => senders.push(event_id),
+        }
+    }
+    Ok((notifications, senders))
 }
 
 /// The contents that these edits replaced. An edit whose row housekeeping has removed has none.

@@ -3,15 +3,22 @@
 -- a message that a notification repeats
 --
 -- The text is the message's as it is now, not as the event has it: the event may come late, or again, after an edit.
+--
+-- It also finds the senders who have unread notifications of earlier messages of the conversation, because a sender has
+-- read those. A row without a notification names the event of such a sender.
 with
-told as materialized (
-  select told.*, coalesce(left(message.content, $4::int), told.content) as body
-  from json_to_recordset($1::json) as told(
+sent as materialized (
+  select *
+  from json_to_recordset($1::json) as sent(
     event_id uuid, position bigint, conversation_id uuid, message_id uuid, seq bigint, sender_id text, title text,
     content text, mentions text[], names text[], at_ms bigint)
+),
+told as materialized (
+  select sent.*, coalesce(left(message.content, $4::int), sent.content) as body
+  from sent
   left join lateral (
     select message.content, message.deleted_at from app.messages as message
-    where message.id = told.message_id
+    where message.id = sent.message_id
     limit 1) as message on true
   where message.deleted_at is null
 ),
@@ -85,12 +92,32 @@ stored as (
   on conflict (id) do nothing
   returning id
 )
--- Also what was stored before, as long as it is news: whether it was pushed then, nobody knows.
-select user_id, app.notification_text(id, user_id, type, 'info', title, body, 'message', message_id::text,
-  json_build_object('conversation_id', conversation_id, 'seq', seq, 'sender_id', sender_id), read_at,
-  to_timestamp(at_ms / 1000.0)) as notification
-from named
-where id in (select id from stored)
-  or coalesce((select known.read_at is null and known.deleted_at is null
-    from app.notifications as known where known.id = named.id), true)
+select event_id, user_id, notification
+from (
+  -- Also what was stored before, as long as it is news: whether it was pushed then, nobody knows.
+  select event_id, user_id, app.notification_text(id, user_id, type, 'info', title, body, 'message', message_id::text,
+    json_build_object('conversation_id', conversation_id, 'seq', seq, 'sender_id', sender_id), read_at,
+    to_timestamp(at_ms / 1000.0)) as notification, conversation_id, seq
+  from named
+  where id in (select id from stored)
+    or coalesce((select known.read_at is null and known.deleted_at is null
+      from app.notifications as known where known.id = named.id), true)
+  union all
+  select sent.event_id, sent.sender_id, null, sent.conversation_id, sent.seq
+  from sent
+  left join lateral (
+    select true as found from app.notifications as notification
+    where notification.user_id = sent.sender_id
+      and notification.data ->> 'conversation_id' = sent.conversation_id::text
+      and notification.read_at is null and notification.deleted_at is null
+      and notification.type in ('new_message', 'mention')
+      and case when notification.type in ('new_message', 'mention') then (notification.data ->> 'seq')::bigint end
+        <= sent.seq
+    limit 1) as unread on true
+  where unread.found
+    -- Those that this very statement makes are not visible to it.
+    or exists (
+      select from named
+      where named.user_id = sent.sender_id and named.conversation_id = sent.conversation_id and named.seq <= sent.seq)
+) as found
 order by conversation_id, seq
