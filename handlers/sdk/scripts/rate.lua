@@ -8,13 +8,15 @@ if #ARGV == 0 then
   if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DECR', KEYS[1]) end
   return 0
 end
-local used = tonumber(redis.call('GET', KEYS[1]) or '0')
-if used >= tonumber(ARGV[1]) then
+local most, calls = tonumber(ARGV[1]), tonumber(ARGV[3] or '1')
+-- Counted first: most calls are within the limit, and then this is the only command.
+local used = redis.call('INCRBY', KEYS[1], calls) - calls
+if used >= most then
+  redis.call('DECRBY', KEYS[1], calls)
   local wait = redis.call('PTTL', KEYS[1])
   if wait > 0 then return wait end
   redis.call('DEL', KEYS[1])
-  used = 0
+  used = redis.call('INCRBY', KEYS[1], calls) - calls
 end
-redis.call('INCRBY', KEYS[1], ARGV[3] or '1')
 if used == 0 and redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0
