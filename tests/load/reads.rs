@@ -211,7 +211,6 @@ impl World {
 
     fn search_script(&self, in_one: bool) -> String {
         const FIND: &str = include_str!("../../handlers/search/src/sql/find.sql");
-        const SHOW: &str = include_str!("../../handlers/search/src/sql/show.sql");
         let (me, room) = ("'person-' || :person", if in_one { ":conversation" } else { "null" });
         let word = |share: &str| {
             format!(
@@ -221,12 +220,11 @@ impl World {
         format!(
             "{place}\\set a random(0, 999999)\n\\set b random(0, 999999)\n\\set two random(0, 1)\n\
              select {a} || case when :two = 1 then ' ' || {b} else '' end as words \\gset\n\
-             select coalesce(({find})::text, '{{}}') as ids \\gset\n{show};\n",
+             {find};\n",
             place = self.place(),
             a = word("a"),
             b = word("b"),
-            find = filled(FIND, &[me, room, ":words::text", "200", "100"]),
-            show = filled(SHOW, &[me, room, ":words::text", ":ids::text", "20"]),
+            find = filled(FIND, &[me, room, ":words::text", "200", "100", "20"]),
         )
     }
 

@@ -17,6 +17,8 @@ const CANDIDATES: u64 = 200;
 const FOUND_MAX: u64 = rules::LIMIT_MAX;
 
 sdk::rows! {
+    /// `ids` is null if the user is not in the conversation.
+    struct Found { ids: Option<String>, results: String }
     struct Shown { seated: bool, results: String }
 }
 
@@ -34,39 +36,40 @@ impl http::Handler for Search {
         };
         let query = Query { scope, words };
         rate::per_minute("search", user, "searches_per_minute", 120)?;
-        let found = found(user, &query)?;
-        let results = show(user, &query, &found, limit)?;
+        let results = results(user, &query, limit)?;
         Ok(Response::text(200, format!(r#"{{"results":{results}}}"#)))
     }
 }
 
-fn found(user: &str, query: &Query) -> Result<Vec<Id>, Problem> {
+/// The results as JSON text. If Redis has the ids of this search, only those messages are read.
+fn results(user: &str, query: &Query, limit: u64) -> Result<String, Problem> {
     let key = keys::search(user, &query.digest());
     match redis::command(&["GET", &key]) {
-        Ok(reply) => {
-            if let Some(found) = reply.text().and_then(rules::read_ids) {
-                return Ok(found);
+        Ok(reply) => match reply.text().and_then(rules::read_ids) {
+            Some(found) => show(user, query, &found, limit),
+            None => {
+                let (ids, results) = find(user, query, limit)?;
+                // If it fails, the next request searches again.
+                let _ = redis::command(&["SET", &key, &ids, "EX", &keys::SEARCH_TTL_S.to_string()]);
+                Ok(results)
             }
-        }
+        },
         Err(error) => {
             log::debug("a search without its cache", &[("why", &redis::describe(&error))]);
-            return find(user, query);
+            find(user, query, limit).map(|(_, results)| results)
         }
     }
-    let found = find(user, query)?;
-    // If it fails, the next request searches again.
-    let _ = redis::command(&["SET", &key, &rules::write_ids(&found), "EX", &keys::SEARCH_TTL_S.to_string()]);
-    Ok(found)
 }
 
-fn find(user: &str, query: &Query) -> Result<Vec<Id>, Problem> {
+/// Searches. Returns the ids to cache, as text, and the results.
+fn find(user: &str, query: &Query, limit: u64) -> Result<(String, String), Problem> {
     let rows = postgres::query(
         include_str!("sql/find.sql"),
-        &params![user, query.conversation(), &query.words, CANDIDATES, FOUND_MAX],
+        &params![user, query.conversation(), &query.words, CANDIDATES, FOUND_MAX, limit],
     )?;
-    let found: Option<Option<Vec<String>>> = rows.cell()?;
-    let found = found.flatten().ok_or_else(|| unseen(user, query))?;
-    Ok(found.iter().filter_map(|id| Id::parse(id)).collect())
+    let found: Option<Found> = rows.one()?;
+    let found = found.and_then(|found| Some((found.ids?, found.results)));
+    found.ok_or_else(|| unseen(user, query))
 }
 
 fn show(user: &str, query: &Query, found: &[Id], limit: u64) -> Result<String, Problem> {

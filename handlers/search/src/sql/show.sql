@@ -1,8 +1,9 @@
 -- What was found, as it is now and as far as it may be seen now: $1 who asks · $2 conversation or null · $3 words · $4 ids ·
 -- $5 how many. Always one row: whether they are in that conversation, and the results.
 with
-asked as (
-  select app.search_query(app.search_terms($3)) as query, app.search_terms($3) as terms, app.search_exact($3) as exact
+asked as materialized (
+  select app.search_query(words.terms) as query, words.terms, app.search_exact($3) as exact
+  from (select app.search_terms($3) as terms offset 0) as words
 ),
 mine as materialized (
   select participant.conversation_id
