@@ -305,7 +305,9 @@ async fn made_anew(host: &Host, redis: &mut redis::aio::MultiplexedConnection) {
     assert_ne!(lists(host).await, before);
     // Keys that no step writes again are deleted; keys outside the read model stay.
     let mut wrong_keys = Vec::new();
-    for name in ["unread:x", "page:x:y", "participants:x", "profile:x", "notifications:x", "search:x:y"] {
+    for name in
+        ["counts:x", "unread:x", "page:x:y", "participants:x", "profile:x", "notifications:x", "search:x:y"]
+    {
         wrong_keys.push(host.redis_key(name).await);
     }
     let kept = host.redis_key("rate:send:x").await;

@@ -42,12 +42,14 @@ pub fn participants(conversation: Id) -> String {
     format!("participants:{conversation}")
 }
 
-/// Hash of a conversation's unread counts, by user. Each value contains what it was computed from, and is
-/// used only while that has not changed.
-pub fn unread(conversation: Id) -> String {
-    format!("unread:{conversation}")
+/// Hash of a user's unread counts, by conversation. Each value contains what it was computed from, and is
+/// used only while that has not changed. (Former releases kept them in `unread:{conversation}`, by user.)
+pub fn counts(user: &str) -> String {
+    format!("counts:{user}")
 }
-pub const UNREAD_TTL_S: u64 = HOUR_S;
+pub const COUNTS_TTL_S: u64 = HOUR_S;
+/// A hash with more counts than this is deleted: those of conversations that the user has left stay in it.
+pub const COUNTS_MAX: i64 = 2 * LIST_MAX as i64;
 
 /// Hash of a user's directory entry as others see it: `version`, which only increases, and `entry`, JSON.
 pub fn profile(user: &str) -> String {

@@ -1,6 +1,6 @@
 //! A conversation in a user's list, and its JSON. `list` and `store` make entries, and `presence` then adds
-//! the presences. A role, a setting or a status is one of a few known words, so the JSON has it without
-//! escapes. Pure: no host calls.
+//! the presences. A status is one of a few known words, so the JSON has it without escapes. Pure: no host
+//! calls.
 
 use sdk::Id;
 use serde_json::Value;
@@ -11,12 +11,9 @@ pub(crate) struct Entry {
     /// The id of the last message, or of the conversation if it has no message. It decides the place in the
     /// list, newest first, and it is the cursor of the entry.
     pub activity: Id,
-    /// The conversation as every response shows it: JSON text of an object with at least one field.
-    pub conversation: String,
-    /// The reader's role: `owner`, `admin`, `member` or `observer`.
-    pub role: String,
-    /// The reader's setting for this conversation: `all`, `mentions` or `none`.
-    pub notifications: String,
+    /// The begin of the entry, made by Postgres: JSON text of an object without its last brace. It has the
+    /// conversation as every response shows it, `my_role` and `notifications`.
+    pub begin: String,
     /// The seq up to which the reader has read the conversation.
     pub last_read_seq: u64,
     /// The number of text messages of others after `last_read_seq`, among the newest 10,000 messages.
@@ -50,10 +47,8 @@ pub(crate) struct Presence {
 }
 
 impl Entry {
-    /// The object of the response: the fields of the conversation, and then those of the reader.
+    /// The object of the response.
     pub(crate) fn json(&self) -> String {
-        // The last brace of the conversation is left out, and other fields follow.
-        let open = self.conversation.strip_suffix('}').unwrap_or(&self.conversation);
         let (peer, presence) = self.peer.as_ref().map_or((None, None), |peer| {
             let user_id = Value::from(peer.user_id.as_str());
             let profile = peer.profile.as_deref().unwrap_or("null");
@@ -64,9 +59,8 @@ impl Entry {
             (Some(format!(r#"{{"user_id":{user_id},"user":{profile}}}"#)), presence)
         });
         format!(
-            r#"{open},"my_role":"{}","notifications":"{}","last_read_seq":{},"unread":{},"last_message":{},"peer":{},"presence":{}}}"#,
-            self.role,
-            self.notifications,
+            r#"{},"last_read_seq":{},"unread":{},"last_message":{},"peer":{},"presence":{}}}"#,
+            self.begin,
             self.last_read_seq,
             self.unread,
             self.last_message,
@@ -84,9 +78,7 @@ mod tests {
     fn an_entry_has_the_conversation_and_the_users_own_fields() {
         let mut entry = Entry {
             activity: Id::at(1, &[0; 10]),
-            conversation: r#"{"id":"c","settings":{}}"#.into(),
-            role: "member".into(),
-            notifications: "all".into(),
+            begin: r#"{"id":"c","settings":{},"my_role":"member","notifications":"all""#.into(),
             last_read_seq: 3,
             unread: 2,
             last_message: "null".into(),

@@ -9,7 +9,7 @@ use sdk::redis::{self, Error};
 use sdk::{Id, Problem};
 
 use crate::entry::Entry;
-use crate::model::{self, CachedList, Count};
+use crate::model::{self, CachedList, Count, Known};
 use crate::store::{self, ListPosition, Membership, Meta, Unread};
 
 /// The smallest number of entries to read at once. Otherwise a list with many hidden conversations would be
@@ -40,11 +40,13 @@ impl From<Problem> for ReadError {
 
 /// The newest `limit` entries below the cursor `after`.
 pub(crate) fn of(user: &str, after: Id, limit: usize) -> Result<Vec<Entry>, ReadError> {
-    Reader { user, loaded: BTreeMap::new() }.page(after, limit)
+    Reader { user, known: BTreeMap::new(), loaded: BTreeMap::new() }.page(after, limit)
 }
 
 struct Reader<'a> {
     user: &'a str,
+    /// What Redis has about the conversations of a short list, until the entries are made of it.
+    known: BTreeMap<Id, Known>,
     /// The conversations that Redis lacked.
     loaded: BTreeMap<Id, Meta>,
 }
@@ -55,7 +57,7 @@ impl Reader<'_> {
             Some(cached) => cached,
             None => self.copy_list()?,
         };
-        let mut positions = self.positions(&cached.ids)?;
+        let mut positions = self.positions(&cached.ids, limit)?;
         if cached.more {
             positions.extend(store::older(self.user, &cached.ids, after, limit)?);
         }
@@ -80,8 +82,17 @@ impl Reader<'_> {
         Ok(CachedList { ids: positions.iter().map(|position| position.id).collect(), more })
     }
 
-    fn positions(&mut self, ids: &[Id]) -> Result<Vec<ListPosition>, ReadError> {
-        let known = model::activities(ids)?;
+    /// The last activity of each conversation, which puts them in order. If a page shows half of the list or
+    /// more, this reads all that the entries need, and saves a round trip.
+    fn positions(&mut self, ids: &[Id], limit: usize) -> Result<Vec<ListPosition>, ReadError> {
+        let known = if ids.len() <= 2 * limit {
+            let known = model::read(self.user, ids)?;
+            let activities = known.iter().map(|(meta, _)| meta.as_ref().map(|meta| meta.activity)).collect();
+            self.known.extend(ids.iter().copied().zip(known));
+            activities
+        } else {
+            model::activities(ids)?
+        };
         let missing: Vec<Id> =
             ids.iter().zip(&known).filter(|(_, activity)| activity.is_none()).map(|(id, _)| *id).collect();
         self.load(&missing)?;
@@ -90,6 +101,15 @@ impl Reader<'_> {
             Some(ListPosition { id: *id, activity })
         };
         Ok(ids.iter().zip(known).filter_map(position).collect())
+    }
+
+    /// What Redis has about these conversations.
+    fn known(&mut self, ids: &[Id]) -> Result<Vec<Known>, ReadError> {
+        let read: Option<Vec<Known>> = ids.iter().map(|id| self.known.remove(id)).collect();
+        Ok(match read {
+            Some(known) => known,
+            None => model::read(self.user, ids)?,
+        })
     }
 
     fn load(&mut self, ids: &[Id]) -> Result<(), ReadError> {
@@ -114,7 +134,7 @@ impl Reader<'_> {
         counts: &mut Vec<(Id, Count)>,
     ) -> Result<(), ReadError> {
         let ids: Vec<Id> = positions.iter().map(|position| position.id).collect();
-        let known = model::read(self.user, &ids)?;
+        let known = self.known(&ids)?;
         let missing: Vec<Id> = ids
             .iter()
             .zip(&known)
@@ -197,9 +217,7 @@ fn count_of(meta: &Meta, counted: &Unread) -> Count {
 fn entry(position: &ListPosition, meta: &Meta, membership: Membership, count: Count) -> Entry {
     Entry {
         activity: position.activity,
-        conversation: membership.text,
-        role: membership.role,
-        notifications: membership.notifications,
+        begin: membership.text,
         last_read_seq: count.last_read_seq,
         unread: count.unread,
         last_message: meta.last.clone(),

@@ -7,8 +7,8 @@
 //!   a conversation.
 //! * The state of a conversation (`meta:{id}`) is written by the relay with every message, and from Postgres
 //!   if it is missing. So a message costs one write, however many lists it moves in. Readers sort the list.
-//! * A count (`unread:{id}`) contains the head, change and mark for which it was computed, and is used for no
-//!   others.
+//! * A count (in `counts:{user}`) contains the head, change and mark for which it was computed, and is used
+//!   for no others.
 //!
 //! A writer that copies from Postgres first writes a claim. The result is stored only if the claim still
 //! exists. The relay's update deletes the claim, and so does a loss of Redis.
@@ -66,12 +66,12 @@ fn cached(reply: &Reply) -> Option<CachedList> {
     (more || has(WHOLE)).then(|| CachedList { ids: reply.texts().filter_map(Id::parse).collect(), more })
 }
 
-/// Claims a list before it is read from Postgres. `anew` deletes the present list.
+/// Claims a list before it is read from Postgres. `anew` deletes the present list, and the user's counts.
 pub(crate) fn claim_list(user: &str, anew: bool) -> Result<Claim, Error> {
     let (claim, key) = (Claim::new(), keys::list(user));
     let mut pipeline = Pipeline::new();
     if anew {
-        pipeline.push(&["UNLINK", &key]);
+        pipeline.push(&["UNLINK", &key]).push(&["UNLINK", &keys::counts(user)]);
     }
     pipeline.push(&["ZADD", &key, "0", &claim.0]).push(&["EXPIRE", &key, CLAIM_TTL_S]).run()?;
     Ok(claim)
@@ -103,17 +103,23 @@ pub(crate) fn activities(ids: &[Id]) -> Result<Vec<Option<Id>>, Error> {
 
 /// The states of conversations, and the user's unread counts.
 pub(crate) fn read(user: &str, ids: &[Id]) -> Result<Vec<Known>, Error> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (key, fields) = (keys::counts(user), ids.iter().map(Id::to_string).collect::<Vec<_>>());
+    let mut counts = vec!["HMGET", &key];
+    counts.extend(fields.iter().map(String::as_str));
     let mut pipeline = Pipeline::new();
+    pipeline.push(&counts);
     for id in ids {
         pipeline.push(&["HMGET", &keys::meta(*id), "head", "change", "activity", "last"]);
-        pipeline.push(&["HGET", &keys::unread(*id), user]);
     }
     let replies = pipeline.run()?;
-    let read = |(id, pair): (&Id, &[Reply])| {
-        let [meta, count] = pair else { return (None, None) };
-        (self::meta(*id, meta.items()), count.text().and_then(Count::parse))
-    };
-    Ok(ids.iter().zip(replies.chunks(2)).map(read).collect())
+    let Some((counts, metas)) = replies.split_first() else { return Ok(Vec::new()) };
+    // Without the counts, each is counted again.
+    let count = |index| counts.items().get(index).and_then(Reply::text).and_then(Count::parse);
+    let known = |(index, (id, reply)): (usize, (&Id, &Reply))| (meta(*id, reply.items()), count(index));
+    Ok(ids.iter().zip(metas).enumerate().map(known).collect())
 }
 
 fn meta(id: Id, fields: &[Reply]) -> Option<Meta> {
@@ -132,15 +138,12 @@ fn number(reply: &Reply) -> Option<u64> {
     reply.integer().and_then(|number| u64::try_from(number).ok())
 }
 
-/// Claims the states of conversations, all with one claim. `anew` deletes the present states and counts.
+/// Claims the states of conversations, all with one claim. `anew` deletes the present states.
 pub(crate) fn claim_metas(ids: &[Id], anew: bool) -> Result<Claim, Error> {
     let (claim, mut pipeline) = (Claim::new(), Pipeline::new());
     for id in ids {
         if anew {
-            let gone = [keys::meta(*id), keys::unread(*id), keys::participants(*id)];
-            gone.iter().for_each(|key| {
-                pipeline.push(&["UNLINK", key]);
-            });
+            pipeline.push(&["UNLINK", &keys::meta(*id)]).push(&["UNLINK", &keys::participants(*id)]);
         }
         pipeline.push(&["HSET", &keys::meta(*id), "claim", &claim.0]);
     }
@@ -165,13 +168,20 @@ pub(crate) fn forget_metas(ids: impl Iterator<Item = Id>) -> Result<(), Error> {
 }
 
 pub(crate) fn store_counts(user: &str, counts: &[(Id, Count)]) -> Result<(), Error> {
-    let mut pipeline = Pipeline::new();
-    for (id, count) in counts {
-        let key = keys::unread(*id);
-        pipeline.push(&["HSET", &key, user, &count.text()]);
-        pipeline.push(&["EXPIRE", &key, &keys::UNREAD_TTL_S.to_string()]);
+    if counts.is_empty() {
+        return Ok(());
     }
-    pipeline.run().map(drop)
+    let key = keys::counts(user);
+    let fields: Vec<_> = counts.iter().flat_map(|(id, count)| [id.to_string(), count.text()]).collect();
+    let mut set = vec!["HSET", &key];
+    set.extend(fields.iter().map(String::as_str));
+    let mut pipeline = Pipeline::new();
+    pipeline.push(&set).push(&["EXPIRE", &key, &keys::COUNTS_TTL_S.to_string()]).push(&["HLEN", &key]);
+    let kept = pipeline.run()?.last().and_then(Reply::integer);
+    if kept.is_some_and(|kept| kept > keys::COUNTS_MAX) {
+        redis::command(&["UNLINK", &key])?;
+    }
+    Ok(())
 }
 
 impl Count {

@@ -16,8 +16,8 @@ const PEOPLE_AT_ONCE: usize = 100;
 
 /// Keys of the read model that the steps do not write. The host deletes them, and readers restore them from
 /// Postgres.
-const FORGOTTEN: [&str; 6] =
-    ["unread:*", "page:*", "participants:*", "profile:*", "notifications:*", "search:*"];
+const FORGOTTEN: [&str; 7] =
+    ["counts:*", "unread:*", "page:*", "participants:*", "profile:*", "notifications:*", "search:*"];
 
 /// The point at which a step begins.
 #[derive(Debug, PartialEq)]

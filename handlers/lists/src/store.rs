@@ -5,7 +5,8 @@ use sdk::{Id, Problem, clock, params, postgres, time};
 use crate::entry::{Entry, Peer};
 
 // The fields have the names of the statements' columns. `is_seen`: whether the user may see the presence of
-// the peer. `text`: the conversation as JSON text. `last`: the preview of the last message as JSON text.
+// the peer. `text`: the begin of the entry as JSON text (`Entry::begin`). `last`: the preview of the last
+// message as JSON text.
 sdk::rows! {
     /// The position of a conversation in a list.
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,8 +20,6 @@ sdk::rows! {
     pub struct Membership {
         id: Id,
         text: String,
-        role: String,
-        notifications: String,
         mark: u64,
         hidden_seq: Option<u64>,
         peer: Option<String>,
@@ -34,8 +33,6 @@ sdk::rows! {
     struct Row {
         activity: Id,
         text: String,
-        role: String,
-        notifications: String,
         last_read_seq: u64,
         unread: u64,
         last: String,
@@ -89,9 +86,7 @@ impl Row {
     fn entry(self) -> Entry {
         Entry {
             activity: self.activity,
-            conversation: self.text,
-            role: self.role,
-            notifications: self.notifications,
+            begin: self.text,
             last_read_seq: self.last_read_seq,
             unread: self.unread,
             last_message: self.last,

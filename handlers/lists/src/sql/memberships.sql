@@ -2,9 +2,9 @@
 -- Nothing of messages: to begin with those takes longer than all of this (`counts`). $1 who · $2 conversations.
 select
   participant.conversation_id as id,
-  app.conversation_text(conversation) as text,
-  participant.role,
-  participant.notifications,
+  -- The object with the user's own settings, and without its last brace: the handler adds the other fields.
+  left(app.conversation_text(conversation), -1) || ',"my_role":"' || participant.role || '","notifications":"'
+    || participant.notifications || '"' as text,
   participant.last_read_seq as mark,
   participant.hidden_seq,
   case when conversation.direct_low = $1 then conversation.direct_high else conversation.direct_low end as peer,

@@ -15,9 +15,9 @@ with page as (
 )
 select
   page.activity,
-  app.conversation_text(conversation) as text,
-  page.role,
-  page.notifications,
+  -- The object with the user's own settings, and without its last brace: the handler adds the other fields.
+  left(app.conversation_text(conversation), -1) || ',"my_role":"' || page.role || '","notifications":"'
+    || page.notifications || '"' as text,
   since.through_seq as last_read_seq,
   since.unread,
   coalesce((select app.preview_text(message) from app.messages as message where message.id = page.head_id), 'null') as last,
