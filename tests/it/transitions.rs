@@ -412,7 +412,12 @@ async fn every_seeded_bug_announces_a_wrong_status() {
         ),
         ("an old announcement settles a newer one", "if known[1] ~= ARGV[i + 2] then", "if false then"),
         ("there is no grace", "math.max(grace_ends, tonumber(known[2] or '0'))", "now"),
-        ("versions stand still", "math.max(tonumber(known[4]) + 1, now)", "tonumber(known[4])"),
+        ("versions stand still", "math.max(tonumber(version) + 1, now)", "tonumber(version)"),
+        (
+            "a user with another connection is offline",
+            "connected[string.match(lease, '^%S+ %S+ (.*)$')] = true",
+            "local _ = lease",
+        ),
     ];
     tokio::task::spawn_blocking(move || {
         let script = script();
@@ -422,6 +427,76 @@ async fn every_seeded_bug_announces_a_wrong_status() {
             lie(&server, &script.replace(right, wrong), config).is_none()
         });
         assert_eq!(unnoticed.map(|(bug, ..)| bug).collect::<Vec<_>>(), [""; 0]);
+    })
+    .await
+    .unwrap();
+}
+
+/// Hundreds of leases end at once, as after the death of a node or a loss of Redis. The script then handles
+/// them together, in one of two ways, by the number of leases that stand.
+#[tokio::test]
+async fn leases_that_end_together_make_exactly_their_users_offline() {
+    const USERS: usize = 300;
+    let server = Redis::start().await;
+    tokio::task::spawn_blocking(move || {
+        for (survivors, young, at_once) in [
+            (0, false, USERS),
+            (0, false, 70),
+            (0, true, USERS),
+            (20, false, USERS),
+            (20, true, USERS),
+            (280, false, USERS),
+            (280, true, USERS),
+        ] {
+            let mut world = World::new(&server, &script());
+            let (begin, lease_ms) = (world.now, LEASE_MS.to_string());
+            let ends = |now: u64| [(now + LEASE_MS).to_string(), (now + NODE_LEASE_MS).to_string()];
+            for n in 0..USERS {
+                let (user, [lease, node_lease]) = (format!("user {n}"), ends(begin));
+                // The survivors have a second connection, which is renewed.
+                for id in [format!("a{n}"), format!("b{n}")].iter().take(1 + usize::from(n < survivors)) {
+                    let open = [id, "node-0", &user, "test", &lease, &node_lease, "3600000"];
+                    world.run::<(i64, Vec<String>, i64)>("open", &open);
+                }
+            }
+            world.now = begin + 60_000;
+            for n in 0..survivors {
+                let [lease, node_lease] = ends(world.now);
+                let renew = ["node-0", &lease, &node_lease, &format!("b{n}"), &format!("user {n}"), "-"];
+                world.run::<Vec<String>>("renew", &renew);
+            }
+            for n in 0..USERS {
+                let version = begin + 1_000;
+                let settle = [&format!("user {n}"), "online", &version.to_string(), &version.to_string()];
+                world.run::<Vec<String>>("settle", &settle);
+            }
+            world.now = begin + LEASE_MS + 1;
+            let case = format!("{survivors} survivors, young: {young}, {at_once} at once");
+            if young {
+                let announced: Vec<String> = world.run("sweep", &["500", &lease_ms, "1"]);
+                assert_eq!(announced, [""; 0], "{case}");
+            }
+            let mut offline = BTreeSet::new();
+            for _ in 0..USERS.div_ceil(at_once) {
+                let announced: Vec<String> = world.run("sweep", &[&at_once.to_string(), &lease_ms, "0"]);
+                assert!(announced.len() <= 4 * at_once, "{case}");
+                for change in announced.chunks(4) {
+                    let (user, status, version, seen) = (&change[0], &change[1], &change[2], &change[3]);
+                    assert_eq!((status.as_str(), seen.as_str()), ("offline", &*begin.to_string()), "{case}");
+                    assert!(offline.insert(user.clone()), "{case}: {user} is announced twice");
+                    world.run::<Vec<String>>("settle", &[user, status, version, version]);
+                }
+                world.now += 1_000;
+            }
+            let expected: BTreeSet<String> = (survivors..USERS).map(|n| format!("user {n}")).collect();
+            assert_eq!(offline, expected, "{case}");
+            let leases: Vec<String> = (0..USERS).map(|n| format!("{{p:00}}:leases:user {n}")).collect();
+            let standing: usize = redis::cmd("EXISTS").arg(leases).query(&mut world.redis).unwrap();
+            let due: usize = redis::cmd("ZCARD").arg(DUE).query(&mut world.redis).unwrap();
+            let rest = ["grace", "changed"].map(|set| format!("{{p:00}}:{set}"));
+            let rest: usize = redis::cmd("EXISTS").arg(&rest).query(&mut world.redis).unwrap();
+            assert_eq!((standing, due, rest), (survivors, survivors, 0), "{case}");
+        }
     })
     .await
     .unwrap();
