@@ -105,6 +105,11 @@ impl Books {
         self.0.entry(conversation.to_owned()).or_default();
     }
 
+    /// The conversations of this book.
+    pub fn conversations(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     pub fn acknowledged(&mut self, conversation: &str, seen: impl IntoIterator<Item = SeenMessage>) {
         self.0.entry(conversation.to_owned()).or_default().acknowledged.extend(seen);
     }

@@ -229,6 +229,14 @@ impl Postgres {
         self.address
     }
 
+    /// The first process of the cluster, the parent of all others.
+    pub fn pid(&self) -> u32 {
+        let file = self.cluster(|cluster| cluster.directory.path().join("data/postmaster.pid"));
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let pid = text.lines().next().and_then(|line| line.trim().parse().ok());
+        pid.unwrap_or_else(|| panic!("{}: no pid", file.display()))
+    }
+
     /// Kills it like a crash: every connection is gone, and only data that COMMIT flushed is kept.
     pub fn kill(&self) {
         self.cluster(|cluster| {

@@ -2,6 +2,7 @@
 //! acknowledgement, and to the last receiver. Meanwhile some clients disconnect and resume. The control is
 //! publish and subscribe on raw Redis: nothing stored, nothing checked.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,10 +18,10 @@ use tokio::sync::watch;
 
 use crate::fanout::FRAME_BYTES;
 use crate::figures::{By, Figures, Latencies, Row};
-use crate::process;
 use crate::rig::{self, Rig};
+use crate::server::{Server, Turns, in_turn, quiet};
 
-const ROOM: usize = 100;
+pub(crate) const ROOM: usize = 100;
 /// Further clients, which the measurement does not wait for: they disconnect after this many messages, and
 /// resume from their positions.
 const VISITORS: usize = 3;
@@ -28,15 +29,19 @@ const VISIT_MESSAGES: usize = 50;
 /// After the last message, a client that receives nothing for this time is assumed to receive nothing more.
 const SILENCE: Duration = Duration::from_secs(5);
 
-pub(crate) async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<Vec<Row>, Wrong> {
-    let (acknowledged, delivered) = ours(rig, per_second, time).await?;
+/// `time` is that of one round of one server, and of the control.
+pub(crate) async fn rows(rig: &Rig, per_second: u32, time: Duration) -> io::Result<Vec<Row>> {
+    let [acknowledged, delivered] =
+        in_turn(rig, async |server| Ok(measured(server, per_second, time).await?)).await?;
+    quiet(rig).await;
     rig.is("publish and subscribe on raw Redis");
-    let control = redis(per_second, time).await;
-    let row = |name: &str, figures: Figures, to_reach| Row {
+    let control = redis(per_second, ROOM, time).await;
+    let row = |name: &str, turns: Turns, to_reach| Row {
         name: format!("{name}, room of {ROOM}, {per_second}/s"),
-        figures,
+        figures: turns.node,
         control_name: "raw Redis publish → last subscriber".into(),
         control: control.clone(),
+        peers: Some(turns.peers),
         by: By::P50,
         to_reach,
     };
@@ -46,8 +51,7 @@ pub(crate) async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<V
     ])
 }
 
-/// The time of each message, and the number of clients that have it. Every client gets them in the order of
-/// sending.
+/// The time of each message, and the number of clients that have it.
 struct Clock {
     messages: Mutex<Vec<(Instant, usize)>>,
     latencies: Mutex<Latencies>,
@@ -92,20 +96,21 @@ impl Clock {
     }
 }
 
-async fn ours(rig: &Rig, per_second: u32, time: Duration) -> Result<(Figures, Figures), Wrong> {
-    let users: Vec<_> = (0..ROOM + VISITORS).map(|n| format!("near-{n}")).collect();
-    let room = rig.room(&users).await;
+/// The acknowledgements and the deliveries.
+async fn measured(server: Server<'_>, per_second: u32, time: Duration) -> Result<[Figures; 2], Wrong> {
+    // The peers cannot resume.
+    let visitors = if server.is_node() { VISITORS } else { 0 };
+    let users: Vec<_> = (0..ROOM + visitors).map(|n| format!("near-{n}")).collect();
+    let room = server.room(&users).await;
     let (users, visitors) = users.split_at(ROOM);
     let (acknowledged, delivered) = (Clock::new(), Clock::new());
     // The seq of the last message, once it is known; zero until then.
     let (last, ending) = watch::channel(0);
-    rig.is(format!("{ROOM} people subscribe"));
     let mut tasks = Vec::new();
     // Keep all halves: a dropped half would close its connection.
     let mut writers = Vec::new();
     let mut head = 0;
-    for user in users {
-        let (socket, from) = rig.subscribed(user, &room, None).await;
+    for (socket, from) in server.all_subscribed(users, &room).await {
         let (mut reader, half) = socket.into_split();
         let (acknowledged, delivered) = (acknowledged.clone(), delivered.clone());
         writers.push(half);
@@ -119,23 +124,24 @@ async fn ours(rig: &Rig, per_second: u32, time: Duration) -> Result<(Figures, Fi
                     _ = ending.changed() => break,
                 };
                 let Ok(Some(frame)) = frame else { break };
+                let Some(number) = rig::number_of(&frame.payload) else { continue };
                 if rig::is(&frame.payload, b"message.new") {
-                    delivered.arrives(pushed.len(), ROOM);
+                    delivered.arrives(number, ROOM);
                     pushed.extend(SeenMessage::of(&frame.payload));
                 } else if rig::is(&frame.payload, b"message.sent") {
-                    acknowledged.arrives(replies.len(), 1);
+                    acknowledged.arrives(number, 1);
                     replies.extend(SeenMessage::of(&frame.payload));
                 }
             }
             (from, pushed, replies)
         }));
     }
-    let visits = join_all(visitors.iter().map(|user| visit(rig, user, &room, ending.clone())));
+    let visits = join_all(visitors.iter().map(|user| visit(server, user, &room, ending.clone())));
     let writer = writers.first_mut().expect("a room has members");
-    let cpu = process::cpu(rig.host.pid());
-    rig.is(format!("{per_second} messages a second for {time:?}"));
+    let meter = server.meter();
+    server.is(format!("{per_second} messages a second for {time:?}"));
     let talk = at_rate(per_second, time, async |n| {
-        let frame = rig::message(n, &room, "a message of about the length that people write to each other");
+        let frame = rig::message(n, &room, &format!("{n} is the number of a message of about this length"));
         acknowledged.sends();
         delivered.sends();
         writer.write_all(&frames::encode(frames::TEXT, frame.as_bytes())).await.expect("a frame is taken");
@@ -143,7 +149,7 @@ async fn ours(rig: &Rig, per_second: u32, time: Duration) -> Result<(Figures, Fi
     let talk = async {
         let sent = talk.await;
         delivered.all_arrived(sent).await;
-        let cpu = process::cpu(rig.host.pid()) - cpu;
+        let cpu = meter.read();
         last.send_replace(head + sent as u64);
         (sent, cpu)
     };
@@ -151,25 +157,31 @@ async fn ours(rig: &Rig, per_second: u32, time: Duration) -> Result<(Figures, Fi
     let mut books = Books::default();
     for (user, task) in users.iter().zip(tasks) {
         let (from, pushed, replies) = task.await.expect("a reader ends");
-        books.received(&room, user, from, pushed);
+        // A peer promises no order, so only its store is compared.
+        if server.is_node() {
+            books.received(&room, user, from, pushed);
+        }
         books.acknowledged(&room, replies);
     }
     for (user, (from, seen)) in visitors.iter().zip(visits) {
         books.received(&room, user, from, seen);
     }
-    let again = rig.check(&books, &users[0]).await?;
-    let acknowledged = acknowledged.figures(sent, 0);
-    let delivered = Figures {
-        server_cpu_us: Some(cpu.as_micros() as f64 / (sent * ROOM) as f64),
-        ..delivered.figures(sent, again)
-    };
-    Ok((acknowledged, delivered))
+    let again = server.check(&books, |_| users[0].clone()).await?;
+    Ok([
+        acknowledged.figures(sent, 0).with_cpu(cpu, sent as f64),
+        delivered.figures(sent, again).with_cpu(cpu, (sent * ROOM) as f64),
+    ])
 }
 
 /// A client that disconnects and resumes until it has the last message. Returns its first position and
 /// everything that it received.
-async fn visit(rig: &Rig, user: &str, room: &str, mut last: watch::Receiver<u64>) -> (u64, Vec<SeenMessage>) {
-    let (mut socket, from) = rig.subscribed(user, room, None).await;
+async fn visit(
+    server: Server<'_>,
+    user: &str,
+    room: &str,
+    mut last: watch::Receiver<u64>,
+) -> (u64, Vec<SeenMessage>) {
+    let (mut socket, from) = server.subscribed(user, room, None).await;
     let (mut seen, mut received): (Vec<SeenMessage>, usize) = (Vec::new(), 0);
     loop {
         let (has, end) = (seen.last().map_or(from, |seen| seen.seq), *last.borrow_and_update());
@@ -178,7 +190,7 @@ async fn visit(rig: &Rig, user: &str, room: &str, mut last: watch::Receiver<u64>
         }
         if received == VISIT_MESSAGES {
             drop(socket);
-            socket = rig.subscribed(user, room, Some(has)).await.0;
+            socket = server.subscribed(user, room, Some(has)).await.0;
             received = 0;
         }
         tokio::select! {
@@ -207,14 +219,15 @@ pub(crate) async fn at_rate(per_second: u32, time: Duration, mut say: impl Async
     messages as usize
 }
 
-pub(crate) async fn redis(per_second: u32, time: Duration) -> Figures {
+/// A publication for each message, which reaches so many subscribers.
+pub(crate) async fn redis(per_second: u32, subscribers: usize, time: Duration) -> Figures {
     let redis = Redis::start().await;
     let payload = "x".repeat(FRAME_BYTES);
     // The message of Redis to a subscriber for every publication.
     let pushed = format!("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n${FRAME_BYTES}\r\n{payload}\r\n").len();
     let clock = Clock::new();
     let mut tasks = Vec::new();
-    for _ in 0..ROOM {
+    for _ in 0..subscribers {
         let mut stream = connect(redis.address()).await;
         stream.write_all(b"SUBSCRIBE c\r\n").await.expect("Redis listens");
         let confirmed = "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n".len();
@@ -226,7 +239,7 @@ pub(crate) async fn redis(per_second: u32, time: Duration) -> Figures {
             while let Ok(read @ 1..) = stream.read(&mut buffer).await {
                 bytes += read;
                 while bytes >= (number + 1) * pushed {
-                    clock.arrives(number, ROOM);
+                    clock.arrives(number, subscribers);
                     number += 1;
                 }
             }

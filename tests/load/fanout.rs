@@ -1,6 +1,8 @@
 //! Fan-out: a room with a fixed number of messages in flight, a new one as soon as an old one has reached
-//! every client. The control is a bare broadcast loop with frames of the same length.
+//! every client, from one connection or from many. The control is a bare broadcast loop with frames of the
+//! same length. The peers store each message too.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -14,9 +16,10 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::figures::{By, Figures, Row};
-use crate::native::Native;
-use crate::process;
+use crate::native;
+use crate::process::Meter;
 use crate::rig::{self, Rig};
+use crate::server::{Server, in_turn, quiet};
 
 /// About the length of a pushed message.
 pub(crate) const FRAME_BYTES: usize = 500;
@@ -27,18 +30,43 @@ const LIFE_MAX: Duration = Duration::from_secs(300);
 /// Messages in flight at the end of a run arrive within this time, or never.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(crate) async fn rows(rig: &Rig, sizes: &[usize], time: Duration) -> Result<Vec<Row>, Wrong> {
+/// The connections that send.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum From {
+    /// Each message in flight has a connection of its own.
+    Many,
+    /// One connection, which does not wait for its acknowledgements.
+    One,
+}
+
+/// `time` is that of one round of one server, and of the control.
+pub(crate) async fn rows(rig: &Rig, from: From, sizes: &[usize], time: Duration) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for &size in sizes {
-        for (in_flight, to_reach) in [(4, "70 %, 1.2 µs"), (64, "70 %, 0.35 µs")] {
-            let (figures, frame_bytes) = ours(rig, size, in_flight, time).await?;
+        for in_flight in [4, 64] {
+            let frame_bytes = AtomicUsize::new(FRAME_BYTES);
+            let [turns] = in_turn(rig, async |server| {
+                let (figures, bytes) = stored(server, from, size, in_flight, time).await?;
+                if server.is_node() {
+                    frame_bytes.store(bytes, Ordering::Relaxed);
+                }
+                Ok([figures])
+            })
+            .await?;
+            quiet(rig).await;
             rig.is("the bare broadcast");
-            let control = native(size, in_flight, frame_bytes, time).await;
+            let control = native(from, size, in_flight, frame_bytes.into_inner(), time).await;
+            let (name, to_reach) = match (from, in_flight) {
+                (From::Many, 4) => ("fan-out", "≥ Bun, ≥ 70 % of bare; cpu ≤ 1.2 µs"),
+                (From::Many, _) => ("fan-out", "≥ Bun, ≥ 70 % of bare; cpu ≤ 0.35 µs"),
+                (From::One, _) => ("pipelined: one connection", "≥ Bun, ≥ 70 % of bare, 0 out of order"),
+            };
             rows.push(Row {
-                name: format!("fan-out: room of {size}, {in_flight} in flight"),
-                figures,
+                name: format!("{name}, room of {size}, {in_flight} in flight"),
+                figures: turns.node,
                 control_name: "bare hyper + fastwebsockets broadcast".into(),
                 control,
+                peers: Some(turns.peers),
                 by: By::PerSecond,
                 to_reach,
             });
@@ -48,31 +76,40 @@ pub(crate) async fn rows(rig: &Rig, sizes: &[usize], time: Duration) -> Result<V
 }
 
 /// The senders are among the receivers, so there is no notification for anybody in the room.
-async fn ours(rig: &Rig, size: usize, in_flight: usize, time: Duration) -> Result<(Figures, usize), Wrong> {
+async fn stored(
+    server: Server<'_>,
+    from: From,
+    size: usize,
+    in_flight: usize,
+    time: Duration,
+) -> Result<(Figures, usize), Wrong> {
     let users: Vec<_> = (0..size).map(|n| format!("fan-{n}")).collect();
-    let room = rig.room(&users).await;
-    let (mut sockets, mut heads) = (Vec::new(), Vec::new());
-    rig.is(format!("{size} people subscribe"));
-    for user in &users {
-        let (socket, head) = rig.subscribed(user, &room, None).await;
-        sockets.push(socket);
-        heads.push(head);
-    }
-    rig.is(format!("a room of {size} for {time:?}"));
+    let room = server.room(&users).await;
+    let (sockets, heads): (Vec<_>, Vec<_>) = server.all_subscribed(&users, &room).await.into_iter().unzip();
+    server.is(format!("a room of {size} for {time:?}"));
     let frame = |n| rig::message(n, &room, "a message of about the length that people write to each other");
-    let run = Run::new(size, in_flight, true);
-    let (figures, received) = run.clone().measure(sockets, rig.host.pid(), frame, time).await;
+    let run = Run::new(size, from, in_flight, true);
+    let (figures, received) = run.clone().measure(sockets, server.meter(), frame, time).await;
     let mut books = Books::default();
     for ((user, head), Received { pushed, acknowledged, .. }) in users.iter().zip(heads).zip(received) {
-        books.received(&room, user, head, pushed);
+        // A peer promises no order, so only its store is compared.
+        if server.is_node() {
+            books.received(&room, user, head, pushed);
+        }
         books.acknowledged(&room, acknowledged);
     }
-    rig.check(&books, &users[0]).await?;
+    server.check(&books, |_| users[0].clone()).await?;
     Ok((figures, run.frame_bytes.load(Ordering::Relaxed)))
 }
 
-pub(crate) async fn native(size: usize, in_flight: usize, frame_bytes: usize, time: Duration) -> Figures {
-    let native = Native::start();
+pub(crate) async fn native(
+    from: From,
+    size: usize,
+    in_flight: usize,
+    frame_bytes: usize,
+    time: Duration,
+) -> Figures {
+    let native = native::start().await;
     let mut sockets = Vec::new();
     for _ in 0..size {
         let opened = Socket::open(native.address, &Handshake::bare()).await;
@@ -80,12 +117,15 @@ pub(crate) async fn native(size: usize, in_flight: usize, frame_bytes: usize, ti
     }
     let head = r#"{"type":"message.new","payload":""#;
     let text = format!("{head}{}\"}}", "x".repeat(frame_bytes.saturating_sub(head.len() + 2)));
-    Run::new(size, in_flight, false).measure(sockets, native.pid(), |_| text.clone(), time).await.0
+    let meter = Meter::start(native.pid(), None);
+    Run::new(size, from, in_flight, false).measure(sockets, meter, |_| text.clone(), time).await.0
 }
 
 struct Run {
     size: u32,
     in_flight: usize,
+    /// The first of the connections, which send in turn.
+    senders: usize,
     /// The number of clients with the n-th message: all see the same order, so the n-th of one is the n-th of
     /// all.
     arrived: Vec<AtomicU32>,
@@ -106,10 +146,11 @@ struct Received {
 }
 
 impl Run {
-    fn new(size: usize, in_flight: usize, compares: bool) -> Arc<Self> {
+    fn new(size: usize, from: From, in_flight: usize, compares: bool) -> Arc<Self> {
         Arc::new(Self {
             size: size as u32,
             in_flight,
+            senders: if from == From::One { 1 } else { in_flight },
             arrived: (0..MESSAGES_MAX).map(|_| AtomicU32::new(0)).collect(),
             complete: AtomicUsize::new(0),
             deliveries: AtomicU64::new(0),
@@ -122,7 +163,7 @@ impl Run {
     async fn measure(
         self: Arc<Self>,
         sockets: Vec<Socket>,
-        pid: u32,
+        meter: Meter,
         frame: impl Fn(u64) -> String,
         time: Duration,
     ) -> (Figures, Vec<Received>) {
@@ -133,21 +174,20 @@ impl Run {
             readers.push((tokio::spawn(self.clone().receive(reader, ending)), end));
             writers.push(writer);
         }
-        let (cpu, start) = (process::cpu(pid), Instant::now());
-        // One connection's frames are handled one after another, so each message in flight has its own.
+        let start = Instant::now();
         let mut sent = 0;
         while start.elapsed() < time && sent < MESSAGES_MAX {
             let place = tokio::time::timeout(PATIENCE, self.places.acquire()).await;
             let Ok(Ok(place)) = place else { break };
             place.forget();
-            let writer: &mut OwnedWriteHalf = &mut writers[sent % self.in_flight];
+            let writer: &mut OwnedWriteHalf = &mut writers[sent % self.senders];
             let bytes = frames::encode(frames::TEXT, frame(sent as u64).as_bytes());
             writer.write_all(&bytes).await.expect("a frame is taken");
             sent += 1;
         }
         let took = start.elapsed().as_secs_f64();
         let deliveries = self.deliveries.load(Ordering::Relaxed) as f64;
-        let cpu = process::cpu(pid) - cpu;
+        let cpu = meter.read();
         // Messages in flight must arrive; otherwise they count as wrong.
         let all = tokio::time::timeout(PATIENCE, self.places.acquire_many(self.in_flight as u32)).await;
         let missing = if all.is_ok() { 0 } else { sent - self.complete.load(Ordering::Relaxed) };
@@ -155,22 +195,20 @@ impl Run {
         let mut received = Vec::new();
         for (n, (reader, end)) in readers.into_iter().enumerate() {
             wrong += u64::from(reader.is_finished());
-            // The n-th connection sent the n-th message, and the one of each later round.
-            let _ = end.send(if n < self.in_flight {
-                (sent + self.in_flight - 1 - n) / self.in_flight
-            } else {
-                0
-            });
+            // The n-th sender sent the n-th message, and the one of each later round.
+            let _ = end.send(if n < self.senders { (sent + self.senders - 1 - n) / self.senders } else { 0 });
             received.push(reader.await.expect("a reader ends"));
         }
         wrong += received.iter().map(|received: &Received| received.refused as u64).sum::<u64>();
-        let figures = Figures {
-            per_second: Some(deliveries / took),
-            server_cpu_us: Some(cpu.as_micros() as f64 / deliveries),
-            wrong,
-            ..Figures::default()
-        };
-        (figures, received)
+        let figures =
+            Figures { per_second: Some(deliveries / took), ..Figures::default() }.with_cpu(cpu, deliveries);
+        if !self.compares {
+            return (Figures { wrong, ..figures }, received);
+        }
+        let out_of_order: u64 = received.iter().map(|received| out_of_order(&received.pushed)).sum();
+        let share = 100.0 * out_of_order as f64 / deliveries;
+        let figures = Figures { wrong: wrong + out_of_order, ..figures };
+        (figures.with_further("% of deliveries out of order", share), received)
     }
 
     /// Runs until it has its number of answers.
@@ -213,5 +251,32 @@ impl Run {
             number += 1;
         }
         received
+    }
+}
+
+/// The number of messages that came after a later one.
+fn out_of_order(pushed: &[SeenMessage]) -> u64 {
+    let (mut highest, mut count) = (0, 0);
+    for seen in pushed {
+        count += u64::from(seen.seq < highest);
+        highest = highest.max(seen.seq);
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_after_a_later_one_is_out_of_order() {
+        let count = |seqs: &[u64]| {
+            let pushed: Vec<_> = seqs.iter().map(|seq| SeenMessage::new(*seq, "id")).collect();
+            out_of_order(&pushed)
+        };
+        assert_eq!(count(&[]), 0);
+        assert_eq!(count(&[3, 4, 5]), 0);
+        assert_eq!(count(&[2, 1, 3]), 1);
+        assert_eq!(count(&[4, 1, 2, 3, 5]), 3);
     }
 }

@@ -1,12 +1,13 @@
-//! Idle connections: the rate of connecting, the memory of each, and the wait of one in a steady stream of
-//! others while all of them are open. The control keeps bare sockets.
+//! Connections: what a fresh server holds in memory and what many idle connections add, the rate of signing
+//! in, and the wait of one in a steady stream of others while all of them are open. The control keeps bare
+//! sockets.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use switchboard_tests::checker::Wrong;
 use switchboard_tests::frames;
 use switchboard_tests::patience::PATIENCE;
 use switchboard_tests::socket::{Handshake, Socket};
@@ -14,119 +15,186 @@ use switchboard_tests::token::Token;
 use tokio::task::JoinSet;
 
 use crate::figures::{By, Figures, Latencies, Row};
-use crate::native::Native;
-use crate::process;
+use crate::native;
+use crate::process::{self, Meter};
 use crate::rig::Rig;
+use crate::server::{Turns, each_once, in_turn, quiet};
 
 /// Handshakes under way at the same time.
 const AT_ONCE: usize = 64;
-/// Number of connections before the measurement.
-const WARM: usize = 2_000;
 /// Connections from one address, which has about 28,000 ports.
 const SOURCES: usize = 8;
 /// Interval of the steady stream, independent of earlier connections.
 const PER_SECOND: u32 = 500;
 /// Resident memory is read once it was constant for this many checks.
 const STILL_LOOKS: usize = 4;
+/// Numbers of connections at which memory is read.
+const STAGES: usize = 4;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
-    pub connections: usize,
+    pub stages: [usize; STAGES],
+    /// Connections of the row of handshakes.
+    pub handshakes: usize,
     /// Duration of the steady stream.
     pub stream_s: u64,
 }
 
 impl Size {
-    pub(crate) const QUICK: Self = Self { connections: 2_000, stream_s: 3 };
-    pub(crate) const FULL: Self = Self { connections: 10_000, stream_s: 10 };
+    pub(crate) const QUICK: Self =
+        Self { stages: [500, 1_000, 2_000, 3_000], handshakes: 1_000, stream_s: 3 };
+    pub(crate) const FULL: Self =
+        Self { stages: [1_000, 3_000, 9_000, 10_000], handshakes: 3_000, stream_s: 8 };
+
+    fn connections(&self) -> usize {
+        self.stages[STAGES - 1]
+    }
 }
 
-/// The result of one side.
-pub(crate) struct Measured {
-    pub idle: Figures,
-    pub stream: Figures,
-}
+/// Fresh, each stage above it, the fixed part, each connection, the steady stream.
+const FIGURES: usize = STAGES + 4;
 
-pub(crate) async fn rows(rig: &Rig, size: Size) -> Result<Vec<Row>, Wrong> {
-    rig.is(format!("{} sockets sign in and stay", size.connections));
-    let ours = measure(rig.host.address, rig.host.pid(), size, signing_in, true).await;
+pub(crate) async fn rows(rig: &Rig, size: Size) -> io::Result<Vec<Row>> {
+    let turns = each_once(rig, async |server| {
+        server.is(format!("{} sockets sign in and stay", size.connections()));
+        Ok(memory(server.address(), server.pid(), size, signing_in, true).await)
+    })
+    .await?;
+    quiet(rig).await;
     rig.is("the same with the control");
-    let control = native(size).await;
-    let row = |name: String, by, to_reach, pick: fn(&Measured) -> &Figures| Row {
-        name,
-        figures: pick(&ours).clone(),
-        control_name: "bare hyper + fastwebsockets, no token".into(),
-        control: pick(&control).clone(),
-        by,
-        to_reach,
+    let native = native::start().await;
+    let control = memory(native.address, native.pid(), size, |_| Handshake::bare(), false).await;
+    let connections = size.connections();
+    let after = |stage: usize| {
+        (format!("memory above fresh: {} connections", size.stages[stage]), By::Resident, "≤ 1 × Bun")
     };
-    let connections = size.connections;
-    Ok(vec![
-        row(
-            format!("idle connections: {connections}, memory each"),
-            By::Resident,
-            "≤ 6 KiB, then 4",
-            |all| &all.idle,
-        ),
-        row(format!("handshakes, {AT_ONCE} at once"), By::PerSecond, "≥ 15,000/s", |all| &all.idle),
-        row(format!("handshakes, {PER_SECOND}/s beside {connections}"), By::P99, "p99 < 100 ms", |all| {
-            &all.stream
-        }),
-    ])
+    let shapes: [(String, By, &'static str); FIGURES] = [
+        ("memory of a fresh server".into(), By::Resident, ""),
+        after(0),
+        after(1),
+        after(2),
+        after(3),
+        ("memory above fresh: the fixed part".into(), By::Resident, "≤ 8 MiB"),
+        (format!("idle connections: {connections}, memory each"), By::Resident, "≤ 1 × Bun"),
+        (format!("handshakes, {PER_SECOND}/s beside {connections}"), By::P99, "p99 < 100 ms"),
+    ];
+    let sides = turns.into_iter().zip(control);
+    let row =
+        |((name, by, to_reach), (turns, control)): ((String, By, &'static str), (Turns, Figures))| Row {
+            name,
+            figures: turns.node,
+            control_name: BARE.into(),
+            control,
+            peers: Some(turns.peers),
+            by,
+            to_reach,
+        };
+    Ok(shapes.into_iter().zip(sides).map(row).collect())
 }
 
-pub(crate) async fn native(size: Size) -> Measured {
-    let native = Native::start();
-    measure(native.address, native.pid(), size, |_| Handshake::bare(), false).await
+const BARE: &str = "bare hyper + fastwebsockets, no token";
+
+/// The rate of signing in. The connections of a round are closed after it.
+pub(crate) async fn handshakes(rig: &Rig, size: Size) -> io::Result<Vec<Row>> {
+    let count = size.handshakes;
+    let [turns] = in_turn(rig, async |server| {
+        server.is(format!("{count} sockets sign in"));
+        Ok([signed_in(server.address(), server.meter(), count, signing_in, true).await])
+    })
+    .await?;
+    quiet(rig).await;
+    let native = native::start().await;
+    let meter = Meter::start(native.pid(), None);
+    let control = signed_in(native.address, meter, count, |_| Handshake::bare(), false).await;
+    Ok(vec![Row {
+        name: format!("handshakes with token: {count}, {AT_ONCE} at once"),
+        figures: turns.node,
+        control_name: BARE.into(),
+        control,
+        peers: Some(turns.peers),
+        by: By::PerSecond,
+        to_reach: "≥ 1 × Bun",
+    }])
+}
+
+/// The rows of the native control in a run of the controls alone.
+pub(crate) async fn native(size: Size) -> [Figures; 2] {
+    let native = native::start().await;
+    let bare = |_| Handshake::bare();
+    let meter = Meter::start(native.pid(), None);
+    let rate = signed_in(native.address, meter, size.handshakes, bare, false).await;
+    let [.., stream] = memory(native.address, native.pid(), size, bare, false).await;
+    [rate, stream]
 }
 
 fn signing_in(number: usize) -> Handshake {
     Handshake::bearer(&Token::of(&format!("idle-{number}")).sign())
 }
 
-async fn measure(
+async fn signed_in(
+    address: SocketAddr,
+    meter: Meter,
+    count: usize,
+    handshake: impl Fn(usize) -> Handshake,
+    signs_in: bool,
+) -> Figures {
+    let handshakes = (0..count).map(handshake).collect();
+    let start = Instant::now();
+    let (sockets, latencies) = open_all(address, handshakes, signs_in).await;
+    let (took, cpu, opened) = (start.elapsed().as_secs_f64(), meter.read(), sockets.len());
+    let wrong = (count - opened) as u64;
+    Figures {
+        per_second: Some(opened as f64 / took),
+        spread: latencies.spread(),
+        wrong,
+        ..Figures::default()
+    }
+    .with_cpu(cpu, opened as f64)
+}
+
+/// Opens connections up to each stage, and then the steady stream. They end with the return.
+async fn memory(
     address: SocketAddr,
     pid: u32,
     size: Size,
     handshake: impl Fn(usize) -> Handshake,
     signs_in: bool,
-) -> Measured {
-    let connections = size.connections;
-    // Open some connections first and keep them, so that single allocations (instances, pools) do not count
-    // for the connections.
-    let warm = open_all(address, (0..WARM).map(&handshake).collect(), signs_in).await.0;
-    let before = settled(pid).await;
-    let handshakes: Vec<_> = (0..connections).map(|n| handshake(WARM + n)).collect();
-    let (cpu, start) = (process::cpu(pid), Instant::now());
-    let (mut sockets, latencies) = open_all(address, handshakes, signs_in).await;
-    let took = start.elapsed().as_secs_f64();
-    let cpu = process::cpu(pid) - cpu;
-    if signs_in {
-        // Send one heartbeat each, so that the memory includes what a live connection needs.
-        for socket in &mut sockets {
-            let ping = frames::encode(frames::TEXT, br#"{"type":"ping","id":1}"#);
-            socket.write_raw(&ping).await.expect("a frame is taken");
+) -> [Figures; FIGURES] {
+    let resident = |resident_kib: f64| Figures { resident_kib: Some(resident_kib), ..Figures::default() };
+    let fresh = settled(pid).await;
+    let mut sockets: Vec<Socket> = Vec::new();
+    let (mut above, mut missing) = ([0.0; STAGES], 0);
+    for (above, stage) in above.iter_mut().zip(size.stages) {
+        let handshakes: Vec<_> = (sockets.len() + missing..stage).map(&handshake).collect();
+        let wanted = handshakes.len();
+        let mut opened = open_all(address, handshakes, signs_in).await.0;
+        missing += wanted - opened.len();
+        if signs_in {
+            // Send one heartbeat each, so that the memory includes what a live connection needs.
+            for socket in &mut opened {
+                let ping = frames::encode(frames::TEXT, br#"{"type":"ping","id":1}"#);
+                socket.write_raw(&ping).await.expect("a frame is taken");
+            }
+            for socket in &mut opened {
+                socket.next_frame().await.expect("a whole frame").expect("the server keeps the connection");
+            }
         }
-        for socket in &mut sockets {
-            socket.next_frame().await.expect("a whole frame").expect("the host keeps the connection");
-        }
+        sockets.extend(opened);
+        *above = settled(pid).await - fresh;
     }
-    let after = settled(pid).await;
-    let opened = sockets.len();
-    let first = WARM + connections;
+    let (first, last) = (size.stages[0] as f64, size.connections() as f64);
+    // Growth between the first and the last stage, so that single allocations (instances, pools) do not count
+    // for the connections.
+    let each = (above[STAGES - 1] - above[0]) / (last - first);
+    let fixed = above[0] - first * each;
+    let begin = size.connections();
     let handshakes =
-        (0..PER_SECOND as usize * size.stream_s as usize).map(|n| handshake(first + n)).collect();
+        (0..PER_SECOND as usize * size.stream_s as usize).map(|n| handshake(begin + n)).collect();
     let stream = stream(address, handshakes, signs_in).await;
-    drop((sockets, warm));
-    let idle = Figures {
-        per_second: Some(opened as f64 / took),
-        spread: latencies.spread(),
-        server_cpu_us: Some(cpu.as_micros() as f64 / opened as f64),
-        resident_kib: Some((after - before) / opened as f64),
-        wrong: (connections - opened) as u64,
-        ..Figures::default()
-    };
-    Measured { idle, stream }
+    drop(sockets);
+    let [a, b, c, d] = above.map(resident);
+    let each = Figures { wrong: missing as u64, ..resident(each) };
+    [resident(fresh), a, b, c, d, resident(fixed), each, stream]
 }
 
 /// Opens one connection at each interval; its wait counts from its due time. They stay open, as the others

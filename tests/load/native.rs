@@ -2,9 +2,6 @@
 //! Every client is in one room, and a frame of one goes to all. It is the minimum without the host's work.
 
 use std::convert::Infallible;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 
 use bytes::Bytes;
 use fastwebsockets::{Frame, OpCode, Payload, WebSocketError, upgrade};
@@ -12,50 +9,31 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
+use tokio::process::Command;
 use tokio::sync::broadcast;
+
+use crate::program::Program;
 
 /// A reader that falls further behind loses messages, which the load then sees.
 const BEHIND_MAX: usize = 4096;
 
-/// A process of its own, as the host is.
-pub(crate) struct Native {
-    pub address: SocketAddr,
-    child: Child,
+/// Starts the control in a process of its own, as the host is.
+pub(crate) async fn start() -> Program {
+    let myself = std::env::current_exe().expect("a load runs from a file");
+    Program::start(Command::new(myself).arg("native")).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
-impl Native {
-    pub(crate) fn start() -> Self {
-        let myself = std::env::current_exe().expect("a load runs from a file");
-        let mut child = Command::new(myself)
-            .arg("native")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the control starts");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("the control tells its address");
-        Self { address: line.trim().parse().expect("an address"), child }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-impl Drop for Native {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The control itself, until it is killed.
+/// The control itself, until its standard input ends: the load holds the other end.
 pub(crate) async fn run() -> std::io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
-    serve(listener).await
+    let mut stdin = tokio::io::stdin();
+    tokio::select! {
+        ended = serve(listener) => ended,
+        _ = stdin.read_u8() => Ok(()),
+    }
 }
 
 async fn serve(listener: TcpListener) -> std::io::Result<()> {

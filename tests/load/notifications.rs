@@ -2,6 +2,7 @@
 //! Measures the time from the send to the push of the stored notification, and the list from the cache. The
 //! control of the list is a read of the same key in Redis.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::rig::{self, Rig};
 const PEOPLE: usize = 50;
 const SENDER: &str = "notifier";
 
-pub(crate) async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<Vec<Row>, Wrong> {
+pub(crate) async fn rows(rig: &Rig, per_second: u32, time: Duration) -> io::Result<Vec<Row>> {
     let measured = measured(rig, per_second, time).await?;
     rig.is("lists of notifications");
     let list = list(rig, 2000).await;
@@ -32,7 +33,8 @@ pub(crate) async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<V
             name: format!("notification: send → row and push, {per_second}/s"),
             figures: measured,
             control_name: "raw Redis publish → last subscriber".into(),
-            control: delivery::redis(per_second, time).await,
+            control: delivery::redis(per_second, delivery::ROOM, time).await,
+            peers: None,
             by: By::P99,
             to_reach: "p99 < 50 ms",
         },
@@ -41,6 +43,7 @@ pub(crate) async fn rows(rig: &Rig, per_second: u32, time: Duration) -> Result<V
             figures: list,
             control_name: "the same key asked of Redis".into(),
             control: raw(rig, 2000).await,
+            peers: None,
             by: By::P99,
             to_reach: "p99 < 5 ms",
         },
@@ -55,7 +58,7 @@ async fn measured(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures,
     for n in 0..PEOPLE {
         let user = format!("told-{n}");
         rooms.push(rig.room(&[SENDER.to_owned(), user.clone()]).await);
-        let (mut reader, half) = rig.signed_in(&user).await.into_split();
+        let (mut reader, half) = rig.node().signed_in(&user).await.into_split();
         halves.push(half);
         let (sent, latencies) = (sent.clone(), latencies.clone());
         tasks.push(tokio::spawn(async move {
@@ -69,7 +72,7 @@ async fn measured(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures,
             }
         }));
     }
-    let (mut answers, mut writer) = rig.signed_in(SENDER).await.into_split();
+    let (mut answers, mut writer) = rig.node().signed_in(SENDER).await.into_split();
     let acknowledged: Arc<Mutex<Vec<SeenMessage>>> = Arc::default();
     tasks.push(tokio::spawn({
         let acknowledged = acknowledged.clone();
@@ -83,6 +86,7 @@ async fn measured(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures,
         }
     }));
     rig.is(format!("{per_second} messages a second for {time:?}"));
+    let meter = rig.meter();
     let count = delivery::at_rate(per_second, time, async |n| {
         let frame =
             rig::message(n, &rooms[n as usize % PEOPLE], &format!("{n} is the number of this message"));
@@ -96,27 +100,25 @@ async fn measured(rig: &Rig, per_second: u32, time: Duration) -> Result<Figures,
     while (arrived() < count || answered() < count) && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    let cpu = meter.read();
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     // One connection's frames are answered in order, so the n-th answer is the n-th message's.
     let mut books = Books::default();
     for (n, seen) in acknowledged.lock().iter().enumerate() {
         books.acknowledged(&rooms[n % PEOPLE], [*seen]);
     }
-    rig.check(&books, SENDER).await?;
+    rig.check(&books, |_| SENDER.to_owned()).await?;
     let wrong = (count - arrived()) as u64;
     let spread = latencies.lock().clone().spread();
-    Ok(Figures { spread, wrong, ..Figures::default() })
+    Ok(Figures { spread, wrong, ..Figures::default() }.with_cpu(cpu, count as f64))
 }
 
 /// The number that a notification's body begins with.
 fn number_of(frame: &[u8]) -> Option<usize> {
-    const BODY: &[u8] = b"\"body\":\"";
     if !rig::is(frame, b"notification.new") {
         return None;
     }
-    let place = frame.windows(BODY.len()).position(|window| window == BODY)? + BODY.len();
-    let digits = frame[place..].iter().take_while(|byte| byte.is_ascii_digit());
-    Some(digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0')))
+    rig::number_after(frame, b"\"body\":\"")
 }
 
 /// One client, one connection, one call after the other.

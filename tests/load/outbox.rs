@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use switchboard_tests::services::Connection;
 
 use crate::figures::{By, Figures, Row};
-use crate::process;
 use crate::rig::Rig;
 
 const CONVERSATIONS: usize = 100;
@@ -41,6 +40,7 @@ pub(crate) async fn rows(rig: &Rig, events: usize) -> Vec<Row> {
             figures: without.clone(),
             control_name: "the same rows read, nothing done".into(),
             control,
+            peers: None,
             by: By::PerSecond,
             to_reach: "≥ 15,000/s",
         },
@@ -49,6 +49,7 @@ pub(crate) async fn rows(rig: &Rig, events: usize) -> Vec<Row> {
             figures: with,
             control_name: "the same without it".into(),
             control: without,
+            peers: None,
             by: By::PerSecond,
             to_reach: "ratio ≥ 0.95",
         },
@@ -74,7 +75,7 @@ async fn pile_up(connection: &Connection, events: usize) {
 
 async fn drain(rig: &Rig, connection: &Connection, events: usize) -> Figures {
     let counted = async || rig.host.admin.metric("switchboard_outbox_events_total").await.unwrap_or(0.0);
-    let (before, cpu) = (counted().await, process::cpu(rig.host.pid()));
+    let (before, meter) = (counted().await, rig.meter());
     pile_up(connection, events).await;
     let start = Instant::now();
     let mut done = 0.0;
@@ -82,13 +83,12 @@ async fn drain(rig: &Rig, connection: &Connection, events: usize) -> Figures {
         tokio::time::sleep(Duration::from_millis(20)).await;
         done = counted().await - before;
     }
-    let cpu = process::cpu(rig.host.pid()) - cpu;
     Figures {
         per_second: Some(done / start.elapsed().as_secs_f64()),
-        server_cpu_us: Some(cpu.as_micros() as f64 / done.max(1.0)),
         wrong: (events as f64 - done).max(0.0) as u64,
         ..Figures::default()
     }
+    .with_cpu(meter.read(), done.max(1.0))
 }
 
 /// Reads each shard page by page, like a consumer.

@@ -37,6 +37,7 @@ pub(crate) fn row() -> Option<Row> {
         figures: side("guest_us")?,
         control_name: "the same work in plain Rust".into(),
         control: side("native_us")?,
+        peers: None,
         by: By::P50,
         to_reach: "over native: p50 ≤ 15, p99 ≤ 60 µs",
     })

@@ -13,6 +13,8 @@ pub(crate) async fn run(rig: &Rig, clients: usize, time: Duration, script: &str)
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("script.sql");
     fs::write(&file, script).expect("the script");
+    // pgbench is a client; only the time of Postgres counts.
+    let meter = rig.meter();
     let output = tokio::process::Command::from(command(rig, clients, time, &file))
         .current_dir(directory.path())
         .output()
@@ -22,7 +24,9 @@ pub(crate) async fn run(rig: &Rig, clients: usize, time: Duration, script: &str)
     assert!(output.status.success(), "pgbench: {complaint}");
     let text = String::from_utf8_lossy(&output.stdout);
     let tps = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
-    Figures { per_second: tps, spread: logged(directory.path()).spread(), ..Figures::default() }
+    let (cpu, latencies) = (meter.read(), logged(directory.path()));
+    let postgres_cpu_us = cpu.postgres_us(latencies.count() as f64);
+    Figures { per_second: tps, spread: latencies.spread(), postgres_cpu_us, ..Figures::default() }
 }
 
 /// Puts these values in the places of the statement's parameters, from `$1`, and removes its comments: they

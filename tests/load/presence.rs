@@ -64,6 +64,7 @@ async fn read(rig: &Rig, people: usize) -> Row {
         figures: Figures { spread: took.spread(), wrong, ..Figures::default() },
         control_name: "a request that asks nobody".into(),
         control: Figures { spread: control.spread(), ..Figures::default() },
+        peers: None,
         by: By::P99,
         to_reach: "p99 < 5 ms",
     }
@@ -114,6 +115,7 @@ async fn sweep(people: usize) -> Row {
         figures: Figures { spread: took.spread(), wrong, ..Figures::default() },
         control_name: "the same look at leases that stand".into(),
         control: Figures { spread: control.spread(), ..Figures::default() },
+        peers: None,
         by: By::P50,
         to_reach: "< 100 ms",
     }
@@ -136,6 +138,7 @@ async fn death(rig: &Rig, people: usize) -> Row {
         name: format!("presence: death of a node of {people}"),
         figures: Figures { spread: took.spread(), ..Figures::default() },
         control_name: "its lease".into(),
+        peers: None,
         control: {
             let mut lease = Latencies::default();
             lease.add(Duration::from_secs(9));

@@ -15,7 +15,6 @@ use tokio::net::TcpStream;
 
 use crate::figures::{By, Figures, Latencies, Row};
 use crate::pgbench::{self, filled};
-use crate::process;
 use crate::rig::Rig;
 
 /// Callers at a time, each waiting for its answer before the next request.
@@ -46,7 +45,7 @@ pub(crate) async fn rows(rig: &Rig, size: Size, time: Duration, wanted: impl Fn(
     let mut rows = Vec::new();
     let mut row = |name: String, figures: Figures, control: Figures, to_reach: &'static str| {
         let control_name = "pgbench, the same statements".to_owned();
-        rows.push(Row { name, figures, control_name, control, by: By::P99, to_reach });
+        rows.push(Row { name, figures, control_name, control, peers: None, by: By::P99, to_reach });
     };
     if wanted("history") {
         let figures = world.measure(rig, time, World::page).await;
@@ -110,7 +109,7 @@ impl World {
     ) -> Figures {
         let tokens: Arc<[String]> =
             (0..self.size.people()).map(|n| Token::of(&format!("person-{n}")).sign()).collect();
-        let (start, cpu) = (Instant::now(), process::cpu(rig.host.pid()));
+        let (start, meter) = (Instant::now(), rig.meter());
         let callers: Vec<_> = (0..CALLERS)
             .map(|n| {
                 let (world, tokens, host) = (self.clone(), tokens.clone(), rig.host.address);
@@ -135,14 +134,8 @@ impl World {
             wrong += refused;
         }
         let (took, count) = (start.elapsed().as_secs_f64(), latencies.count() as f64);
-        let cpu = process::cpu(rig.host.pid()) - cpu;
-        Figures {
-            per_second: Some(count / took),
-            spread: latencies.spread(),
-            server_cpu_us: Some(cpu.as_micros() as f64 / count),
-            wrong,
-            ..Figures::default()
-        }
+        Figures { per_second: Some(count / took), spread: latencies.spread(), wrong, ..Figures::default() }
+            .with_cpu(meter.read(), count)
     }
 
     /// One of a person's twenty conversations: the inverse of the generator's rule.

@@ -1,11 +1,17 @@
-//! The set-up of a run: a Postgres, a Redis, a host without rate limits, and signed-in people.
+//! The set-up of a run: a Postgres, a Redis, a host without rate limits, and the peers.
+
+use std::io;
+
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::json;
 use switchboard_tests::checker::{Books, Wrong};
 use switchboard_tests::host::{Host, Options};
-use switchboard_tests::services::{Postgres, Redis};
-use switchboard_tests::socket::{Handshake, Incoming, Socket};
-use switchboard_tests::token::Token;
+use switchboard_tests::services::{Database, Postgres, Redis};
+use tokio::sync::OnceCell;
+
+use crate::peers::{self, Kind, Peer};
+use crate::process::Meter;
+use crate::server::Server;
 
 /// More than any row opens.
 const CONNECTIONS_MAX: usize = 20_000;
@@ -15,13 +21,17 @@ const MEMBERS_AT_ONCE: usize = 500;
 
 pub(crate) struct Rig {
     pub host: Host,
+    /// The number of times that the node and each peer are measured in turn.
+    pub rounds: usize,
+    peers: Vec<Kind>,
+    peers_database: OnceCell<Database>,
     doing: Mutex<String>,
 }
 
 impl Rig {
     /// Without `flush` a COMMIT does not wait for the disk, which on a shared machine would measure other
     /// users; both sides of every row are on the same cluster.
-    pub(crate) async fn start(flush: bool) -> Self {
+    pub(crate) async fn start(flush: bool, peers: &[Kind], rounds: usize) -> Self {
         let postgres = Postgres::start(if flush { &[] } else { &["fsync = off"] }).await;
         let database = postgres.database().await;
         let options = Options::default()
@@ -33,7 +43,32 @@ impl Rig {
             .set("LOG", "warn");
         let mut host = Host::over(database, Redis::start().await, options).await;
         host.start().await;
-        Self { host, doing: Mutex::default() }
+        let (peers, peers_database, doing) = (peers.to_vec(), OnceCell::new(), Mutex::default());
+        Self { host, rounds, peers, peers_database, doing }
+    }
+
+    /// The node, as a server beside its peers.
+    pub(crate) fn node(&self) -> Server<'_> {
+        Server::node(self)
+    }
+
+    /// Starts a new process of each peer of this run. They share a database.
+    pub(crate) async fn start_peers(&self) -> io::Result<Vec<Peer>> {
+        let mut started = Vec::new();
+        for kind in &self.peers {
+            let database = self.peers_database.get_or_init(async || {
+                let database = self.host.database.postgres.database().await;
+                peers::prepare(&database).await;
+                database
+            });
+            started.push(Peer::start(*kind, database.await).await?);
+        }
+        Ok(started)
+    }
+
+    /// Measures the processor time of the node and of Postgres from now on.
+    pub(crate) fn meter(&self) -> Meter {
+        self.node().meter()
     }
 
     /// Prints a step before it begins, so that a row that reaches its maximum time shows its last step.
@@ -45,10 +80,11 @@ impl Rig {
         self.doing.lock().clone()
     }
 
-    /// The history of everything that a row sent, read as `member`. Returns how many frames came twice.
-    pub(crate) async fn check(&self, books: &Books, member: &str) -> Result<u64, Wrong> {
+    /// The history of everything that a row sent, read as a member of each conversation. Returns how many
+    /// frames came twice.
+    pub(crate) async fn check(&self, books: &Books, member: impl Fn(&str) -> String) -> Result<u64, Wrong> {
         self.is("comparing the received messages with the histories");
-        let checked = books.check(self.host.address, |_| member.to_owned()).await?;
+        let checked = books.check(self.host.address, member).await?;
         println!(
             "  checked: {} stored, {} acknowledged, {} deliveries, {} of them again",
             checked.stored, checked.acknowledged, checked.delivered, checked.duplicates
@@ -71,45 +107,25 @@ impl Rig {
         }
         room
     }
-
-    /// A signed-in, subscribed client, ready to be read by the measurement. With a position for a client that
-    /// resumes; returns the head of the host.
-    pub(crate) async fn subscribed(&self, user: &str, room: &str, position: Option<u64>) -> (Socket, u64) {
-        let mut socket = self.signed_in(user).await;
-        let positions = position.map_or(json!({}), |seq| json!({ room: seq }));
-        let payload = json!({"conversation_ids": [room], "positions": positions});
-        socket
-            .write_json(&json!({"type": "subscribe", "id": "s", "payload": payload}))
-            .await
-            .expect("a frame is taken");
-        let reply = read_until(&mut socket, |frame| frame["id"] == "s").await;
-        let head = reply["payload"]["heads"][room].as_u64();
-        (socket, head.unwrap_or_else(|| panic!("subscribed without a head: {reply}")))
-    }
-
-    pub(crate) async fn signed_in(&self, user: &str) -> Socket {
-        let handshake = Handshake::bearer(&Token::of(user).sign());
-        let opened = Socket::open(self.host.address, &handshake).await;
-        let (mut socket, _) = opened.unwrap_or_else(|why| panic!("{user}: {why}"));
-        read_until(&mut socket, |frame| frame["type"] == "auth.success").await;
-        socket
-    }
-}
-
-async fn read_until(socket: &mut Socket, wanted: impl Fn(&Value) -> bool) -> Value {
-    loop {
-        match socket.next().await {
-            Incoming::Json(frame) if wanted(&frame) => return frame,
-            Incoming::Json(_) => {}
-            end => panic!("the host ended a connection of the load: {end:?}"),
-        }
-    }
 }
 
 /// `message.send` with nothing but its text.
 pub(crate) fn message(id: u64, room: &str, content: &str) -> String {
     json!({"type": "message.send", "id": id, "payload": {"conversation_id": room, "content": content}})
         .to_string()
+}
+
+/// The number that the content of a message begins with. Figures that need to know which message a frame is
+/// about begin the content with its number.
+pub(crate) fn number_of(frame: &[u8]) -> Option<usize> {
+    number_after(frame, b"\"content\":\"")
+}
+
+/// The number behind these bytes.
+pub(crate) fn number_after(frame: &[u8], name: &[u8]) -> Option<usize> {
+    let place = frame.windows(name.len()).position(|window| window == name)? + name.len();
+    let digits = frame[place..].iter().take_while(|byte| byte.is_ascii_digit());
+    Some(digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0')))
 }
 
 /// Whether a frame is of this type, without reading it as JSON: the load must cost less than what it

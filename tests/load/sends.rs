@@ -1,6 +1,7 @@
 //! Durable sends: so many senders, each waiting for its acknowledgement before the next. The control is
-//! pgbench running the handler's statement one by one.
+//! pgbench running the handler's statement one by one. The peers store the same messages.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,32 +12,41 @@ use switchboard_tests::socket::Socket;
 
 use crate::figures::{By, Figures, Latencies, Row};
 use crate::pgbench;
-use crate::process;
 use crate::rig::{self, Rig};
+use crate::server::{Server, in_turn, quiet};
 
 /// One person with many connections, so that there is no notification: the row measures storing.
 const SENDER: &str = "sender";
 const CONVERSATIONS: usize = 100;
 
-pub(crate) async fn rows(rig: &Rig, time: Duration) -> Result<Vec<Row>, Wrong> {
+/// `time` is that of one round of one server, and of pgbench.
+pub(crate) async fn rows(rig: &Rig, time: Duration) -> io::Result<Vec<Row>> {
     let mut all = Vec::new();
-    for (senders, conversations, to_reach) in [
-        (16, CONVERSATIONS, "more than pgbench"),
-        (64, CONVERSATIONS, "more than pgbench"),
-        (16, 1, "5 × pgbench"),
+    for (senders, conversations, what, by, to_reach) in [
+        (1, 1, "1 sender", By::P50, "p50 ≤ 1.2 × Bun; pg ≤ 400 µs"),
+        (16, 16, "16 senders, own rooms", By::PerSecond, "≥ 1.5 × Bun, > pgbench; cpu ≤ 80 µs"),
+        (64, 64, "64 senders, own rooms", By::PerSecond, "≥ 2 × Bun, > pgbench; cpu ≤ 60 µs"),
+        (16, 1, "16 senders, one room", By::PerSecond, "≥ 3 × Bun, ≥ 5 × pgbench"),
     ] {
-        let rooms = rooms(rig, conversations).await;
-        let mut books = Books::default();
-        let figures = send(rig, senders, &rooms, time, &mut books).await;
-        check(rig, &books).await?;
+        let [turns] = in_turn(rig, async |server| {
+            let rooms = rooms(&server, conversations).await;
+            let mut books = Books::default();
+            let figures = send(server, senders, &rooms, time, &mut books).await;
+            check(&server, &books).await?;
+            Ok([figures])
+        })
+        .await?;
+        quiet(rig).await;
         rig.is("pgbench");
+        let rooms = rooms(&rig.node(), conversations).await;
         let control = pgbench(rig, senders, &rooms, time).await;
         all.push(Row {
-            name: format!("durable sends: {senders} senders, {conversations} conversations"),
-            figures,
+            name: format!("durable sends: {what}"),
+            figures: turns.node,
             control_name: "pgbench, the same statement one by one".into(),
             control,
-            by: By::PerSecond,
+            peers: Some(turns.peers),
+            by,
             to_reach,
         });
     }
@@ -45,63 +55,62 @@ pub(crate) async fn rows(rig: &Rig, time: Duration) -> Result<Vec<Row>, Wrong> {
 
 /// The same load with and without a transaction held open elsewhere.
 pub(crate) async fn held(rig: &Rig, time: Duration) -> Result<Row, Wrong> {
-    let rooms = rooms(rig, CONVERSATIONS).await;
+    let node = rig.node();
+    let rooms = rooms(&node, CONVERSATIONS).await;
     // Both sides start from the same warm state, statistics included: the server would gather them during one
     // of the two.
     let mut books = Books::default();
-    send(rig, 16, &rooms, time / 10, &mut books).await;
+    send(node, 16, &rooms, time / 10, &mut books).await;
     rig.host.database.connect().await.run("analyze").await;
-    let without = send(rig, 16, &rooms, time, &mut books).await;
+    let without = send(node, 16, &rooms, time, &mut books).await;
     let holder = rig.host.database.connect().await;
     holder.run("begin isolation level repeatable read; select pg_current_xact_id()").await;
-    let with = send(rig, 16, &rooms, time, &mut books).await;
+    let with = send(node, 16, &rooms, time, &mut books).await;
     holder.run("rollback").await;
-    check(rig, &books).await?;
+    check(&node, &books).await?;
     Ok(Row {
         name: "durable sends, a transaction held open".into(),
         figures: with,
         control_name: "the same without it".into(),
         control: without,
+        peers: None,
         by: By::PerSecond,
         to_reach: "within 10 %",
     })
 }
 
 /// Conversations of the sender's.
-pub(crate) async fn rooms(rig: &Rig, conversations: usize) -> Vec<String> {
-    let mut rooms = Vec::new();
-    for _ in 0..conversations {
-        rooms.push(rig.room(&[SENDER.to_owned()]).await);
-    }
-    rooms
+pub(crate) async fn rooms(server: &Server<'_>, conversations: usize) -> Vec<String> {
+    server.rooms(SENDER, conversations).await
 }
 
 /// Checks that the acknowledged messages are the stored ones.
-pub(crate) async fn check(rig: &Rig, books: &Books) -> Result<(), Wrong> {
-    rig.check(books, SENDER).await.map(drop)
+pub(crate) async fn check(server: &Server<'_>, books: &Books) -> Result<(), Wrong> {
+    server.check(books, |_| SENDER.to_owned()).await.map(drop)
 }
 
-/// Runs the senders for this time, and records their acknowledgements.
+/// Runs the senders for this time, and records their acknowledgements. With as many rooms as senders, each
+/// sender has its own.
 pub(crate) async fn send(
-    rig: &Rig,
+    server: Server<'_>,
     senders: usize,
     rooms: &[String],
     time: Duration,
     books: &mut Books,
 ) -> Figures {
-    rig.is(format!("{senders} senders for {time:?}"));
+    server.is(format!("{senders} senders for {time:?}"));
     let mut sockets = Vec::new();
     for _ in 0..senders {
-        sockets.push(rig.signed_in(SENDER).await);
+        sockets.push(server.signed_in(SENDER).await);
     }
+    let own = rooms.len() == senders;
     let rooms: Arc<[String]> = rooms.into();
     let seconds: Arc<[AtomicU64]> = (0..=time.as_secs()).map(|_| AtomicU64::new(0)).collect();
-    let cpu = process::cpu(rig.host.pid());
-    let start = Instant::now();
+    let (meter, start) = (server.meter(), Instant::now());
     let tasks: Vec<_> = sockets
         .into_iter()
         .enumerate()
-        .map(|(n, socket)| tokio::spawn(sender(socket, n, rooms.clone(), start, time, seconds.clone())))
+        .map(|(n, socket)| tokio::spawn(sender(socket, n, rooms.clone(), own, start, time, seconds.clone())))
         .collect();
     let (mut latencies, mut wrong) = (Latencies::default(), 0);
     for task in tasks {
@@ -112,23 +121,22 @@ pub(crate) async fn send(
         }
         wrong += refused;
     }
-    let took = start.elapsed().as_secs_f64();
-    let cpu = process::cpu(rig.host.pid()) - cpu;
-    let count = latencies.count() as f64;
+    let (took, cpu, count) = (start.elapsed().as_secs_f64(), meter.read(), latencies.count() as f64);
     Figures {
         per_second: Some(count / took),
         spread: latencies.spread(),
-        server_cpu_us: Some(cpu.as_micros() as f64 / count),
         wrong,
         seconds: seconds[..time.as_secs() as usize].iter().map(|n| n.load(Ordering::Relaxed)).collect(),
         ..Figures::default()
     }
+    .with_cpu(cpu, count)
 }
 
 async fn sender(
     mut socket: Socket,
     number: usize,
     rooms: Arc<[String]>,
+    own: bool,
     start: Instant,
     time: Duration,
     seconds: Arc<[AtomicU64]>,
@@ -140,13 +148,13 @@ async fn sender(
             break;
         }
         // A stride that is prime to the number of rooms visits them all, each sender in another order.
-        let room = (number * 31 + n as usize * 37) % rooms.len();
+        let room = if own { number } else { (number * 31 + n as usize * 37) % rooms.len() };
         let frame =
             rig::message(n, &rooms[room], "a message of about the length that people write to each other");
         socket.write_raw(&frames::encode(frames::TEXT, frame.as_bytes())).await.expect("a frame is taken");
         loop {
             let frame =
-                socket.next_frame().await.expect("a whole frame").expect("the host keeps the connection");
+                socket.next_frame().await.expect("a whole frame").expect("the server keeps the connection");
             if rig::is(&frame.payload, b"message.sent") {
                 latencies.add(sent.elapsed());
                 replies.extend(SeenMessage::of(&frame.payload).map(|seen| (room, seen)));
@@ -200,7 +208,7 @@ fn script(rooms: usize, recent: &str) -> String {
         })
     };
     let append = APPEND.replace("{recent}", recent).replace("{everywhere}", "false");
-    format!("\\set room random(0, {})\nbegin;\n{};\n{};\ncommit;\n", rooms - 1, filled(LOCK), filled(&append))
+    format!("\\set room :client_id % {rooms}\nbegin;\n{};\n{};\ncommit;\n", filled(LOCK), filled(&append))
 }
 
 async fn pgbench(rig: &Rig, clients: usize, rooms: &[String], time: Duration) -> Figures {

@@ -2,6 +2,7 @@
 //! again and again, the time until a release is live on three nodes, and the remains of ten thousand swaps.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -35,14 +36,14 @@ pub(crate) struct Size {
     pub time: Duration,
 }
 
-pub(crate) async fn rows(rig: &Rig, size: &Size) -> Result<Vec<Row>, Wrong> {
+pub(crate) async fn rows(rig: &Rig, size: &Size) -> io::Result<Vec<Row>> {
     rig.is("releases to three nodes");
     let mut rows = release_to_live(rig).await;
     rows.push(under_load(rig, size).await?);
     Ok(rows)
 }
 
-async fn under_load(rig: &Rig, size: &Size) -> Result<Row, Wrong> {
+async fn under_load(rig: &Rig, size: &Size) -> io::Result<Row> {
     rig.is(format!("{} sockets begin to talk", size.sockets));
     let mut rooms = Vec::new();
     let mut crowd = Vec::new();
@@ -54,9 +55,9 @@ async fn under_load(rig: &Rig, size: &Size) -> Result<Row, Wrong> {
         }
         rooms.push(id);
     }
-    let senders_rooms = sends::rooms(rig, CONVERSATIONS).await;
+    let senders_rooms = sends::rooms(&rig.node(), CONVERSATIONS).await;
     let mut books = Books::default();
-    let without = sends::send(rig, SENDERS, &senders_rooms, size.time, &mut books).await;
+    let without = sends::send(rig.node(), SENDERS, &senders_rooms, size.time, &mut books).await;
 
     let built = Release::built("send-message");
     let (stop, swaps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -69,16 +70,16 @@ async fn under_load(rig: &Rig, size: &Size) -> Result<Row, Wrong> {
             }
         }
     });
-    let mut with = sends::send(rig, SENDERS, &senders_rooms, size.time, &mut books).await;
+    let mut with = sends::send(rig.node(), SENDERS, &senders_rooms, size.time, &mut books).await;
     // The figure covers senders during swaps; the rest of the swaps has senders too.
     while swaps.load(Ordering::Relaxed) < size.swaps {
-        let more = sends::send(rig, SENDERS, &senders_rooms, Duration::from_secs(2), &mut books).await;
+        let more = sends::send(rig.node(), SENDERS, &senders_rooms, Duration::from_secs(2), &mut books).await;
         with.wrong += more.wrong;
     }
     stop.store(true, Ordering::Relaxed);
     swapping.await.expect("the swaps end");
 
-    sends::check(rig, &books).await?;
+    sends::check(&rig.node(), &books).await?;
     let audit = audit(rig, crowd, &rooms).await?;
     let swaps = swaps.load(Ordering::Relaxed);
     println!(
@@ -105,6 +106,7 @@ async fn under_load(rig: &Rig, size: &Size) -> Result<Row, Wrong> {
         figures: with,
         control_name: "the same without swaps".into(),
         control: without,
+        peers: None,
         by: By::P99,
         to_reach: "added p99 < 1 ms, nothing wrong",
     })
@@ -165,6 +167,7 @@ async fn release_to_live(rig: &Rig) -> Vec<Row> {
             figures: new,
             control_name: "a file whose digest is known".into(),
             control: known.clone(),
+            peers: None,
             by: By::P50,
             to_reach: "< 1 s; known < 100 ms",
         },
@@ -173,6 +176,7 @@ async fn release_to_live(rig: &Rig) -> Vec<Row> {
             figures: back,
             control_name: "a file whose digest is known".into(),
             control: known,
+            peers: None,
             by: By::P50,
             to_reach: "< 100 ms",
         },
