@@ -284,9 +284,9 @@ impl Connection {
 
     /// Publishes the events that the server has reported for a transaction, if it was committed.
     fn publish(&mut self, is_committed: bool) {
-        let reports = self.reports.take();
+        let reported = self.reports.take();
         let published = match is_committed {
-            true => self.committed.publish(reports, self.history),
+            true => self.committed.publish(reported, self.history),
             false => Published::UNKNOWN,
         };
         self.published.add(published);

@@ -73,39 +73,50 @@ impl Published {
     pub(crate) const UNKNOWN: Self = Self { taken: 0, left: u64::MAX };
 }
 
-/// The reports of the transaction that is open on one connection.
+/// The events of the transaction that is open on one connection.
 #[derive(Clone, Default)]
-pub(crate) struct Reports(Arc<Mutex<Kept>>);
+pub(crate) struct Reports(Arc<Mutex<Reported>>);
 
+/// Events that the server has reported.
 #[derive(Default)]
-struct Kept {
-    /// JSON text.
-    reports: Vec<String>,
+pub(crate) struct Reported {
+    events: Vec<Stored>,
     bytes: usize,
+    /// There were other events too: too many, or too large for a report.
+    is_partial: bool,
 }
 
+#[derive(Deserialize)]
+struct Event(i16, i64, Uuid, String, String, i64, Box<RawValue>);
+
 impl Reports {
-    /// Keeps a message of the server if it reports events.
+    /// Keeps a message of the server if it reports events. They are parsed here, while the server writes the
+    /// COMMIT, so that nobody waits for it.
     pub(crate) fn keep(&self, message: &str, detail: Option<&str>) {
         if let (REPORT, Some(detail)) = (message, detail) {
             let mut kept = self.0.lock();
             kept.bytes += detail.len();
-            // Beyond the bound, an empty report says that the events must be read from Postgres.
-            if kept.bytes <= limits::OUTBOX_REPORTS_BYTES_MAX {
-                kept.reports.push(detail.to_owned());
-            } else {
-                kept.reports = vec![String::new()];
+            match serde_json::from_str::<Vec<Event>>(detail) {
+                Ok(events) if kept.bytes <= limits::OUTBOX_REPORTS_BYTES_MAX => {
+                    kept.events.extend(events.into_iter().map(Stored::from));
+                }
+                // Also the report of a statement whose events are too large.
+                _ => *kept = Reported { bytes: kept.bytes, is_partial: true, ..Reported::default() },
             }
         }
     }
 
-    pub(crate) fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock()).reports
+    pub(crate) fn take(&self) -> Reported {
+        std::mem::take(&mut self.0.lock())
     }
 }
 
-#[derive(Deserialize)]
-struct Reported(i16, i64, Uuid, String, String, i64, Box<RawValue>);
+impl From<Event> for Stored {
+    fn from(Event(shard, position, id, event_type, key, created_ms, payload): Event) -> Self {
+        let payload = Box::<str>::from(payload).into_string();
+        Self { shard, position, id, event_type, key, payload, created_ms }
+    }
+}
 
 impl Committed {
     /// Registers a consumer, until the result is dropped.
@@ -127,31 +138,21 @@ impl Committed {
     }
 
     /// Publishes the events of a committed transaction. `history` is the position epoch of its connection.
-    pub(crate) fn publish(&self, reports: Vec<String>, history: Epoch) -> Published {
+    pub(crate) fn publish(&self, reported: Reported, history: Epoch) -> Published {
         let mut published = Published::default();
-        if reports.is_empty() {
+        if reported.is_partial {
+            return Published::UNKNOWN;
+        }
+        if reported.events.is_empty() {
             return published;
         }
         let read_here = self.read_here(history);
         let mut shards = self.0.shards.lock();
-        for report in reports {
-            // Also the report of a transaction whose events are too large.
-            let Ok(events) = serde_json::from_str::<Vec<Reported>>(&report) else {
-                return Published::UNKNOWN;
-            };
-            for Reported(shard, position, id, event_type, key, created_ms, payload) in events {
-                let Some(pending) = usize::try_from(shard).ok().and_then(|shard| shards.get_mut(shard))
-                else {
-                    continue;
-                };
-                let payload = Box::<str>::from(payload).into_string();
-                let event = Stored { shard, position, id, event_type, key, payload, created_ms };
-                if read_here & bit(shard) != 0 && pending.add(event, history) {
-                    published.taken |= bit(shard);
-                } else {
-                    published.left |= bit(shard);
-                }
-            }
+        for event in reported.events {
+            let bit = bit(event.shard);
+            let pending = usize::try_from(event.shard).ok().and_then(|shard| shards.get_mut(shard));
+            let is_taken = read_here & bit != 0 && pending.is_some_and(|pending| pending.add(event, history));
+            *if is_taken { &mut published.taken } else { &mut published.left } |= bit;
         }
         published.taken &= !published.left;
         published

@@ -98,10 +98,12 @@ impl Reader {
         committed: &Committed,
     ) -> Result<(), Error> {
         let now = Instant::now();
-        cursors.iter().for_each(|cursor| {
+        let mut taken = 0;
+        for cursor in cursors {
             self.tails.reach(cursor);
-            self.tails.take_committed(cursor.shard, committed);
-        });
+            taken += self.tails.take_committed(cursor.shard, committed);
+        }
+        count("memory", taken);
         let at_end = cursors.iter().filter(|cursor| self.tails.is_at_end(cursor));
         let at_end: Vec<i16> = at_end.map(|cursor| cursor.shard).collect();
         let due = at_end.into_iter().filter(|shard| self.tails.is_due(*shard, news, now));
@@ -111,11 +113,19 @@ impl Reader {
         }
         let most = most.div_ceil(ends.len());
         let pages = self.feed.read(&ends.iter().collect::<Vec<_>>(), &news.heads, most).await?;
+        count("postgres", pages.iter().map(|page| page.events.len()).sum());
         for page in pages {
             let is_full = page.events.len() >= most;
             self.tails.append(page, is_full, now, news);
         }
         Ok(())
+    }
+}
+
+/// Counts events that joined the tails.
+fn count(from: &'static str, events: usize) {
+    if events > 0 {
+        metrics::counter!("switchboard_outbox_taken_total", "from" => from).increment(events as u64);
     }
 }
 

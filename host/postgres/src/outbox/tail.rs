@@ -110,15 +110,17 @@ impl Tails {
         self.0[shard as usize].as_ref().map(Tail::end)
     }
 
-    /// Takes the committed events that continue the tail of a shard.
-    pub(super) fn take_committed(&mut self, shard: i16, committed: &Committed) {
-        let Some(tail) = &mut self.0[shard as usize] else { return };
+    /// Takes the committed events that continue the tail of a shard. Returns their number.
+    pub(super) fn take_committed(&mut self, shard: i16, committed: &Committed) -> usize {
+        let Some(tail) = &mut self.0[shard as usize] else { return 0 };
         let (events, waiting) = committed.take(tail.end());
         tail.waiting = waiting;
-        if !events.is_empty() {
+        let count = events.len();
+        if count > 0 {
             tail.trim();
             events.into_iter().for_each(|event| tail.push(Arc::new(event)));
         }
+        count
     }
 
     /// Adds a page that was read from the end of its tail. `at` and `news` are of before the read.
