@@ -42,7 +42,7 @@ pub(crate) struct Size {
 
 impl Size {
     pub(crate) const QUICK: Self =
-        Self { stages: [500, 1_000, 2_000, 3_000], handshakes: 1_000, stream_s: 3 };
+        Self { stages: [500, 1_000, 2_000, 3_000], handshakes: 1_000, stream_s: 2 };
     pub(crate) const FULL: Self =
         Self { stages: [1_000, 3_000, 9_000, 10_000], handshakes: 3_000, stream_s: 8 };
 

@@ -28,7 +28,7 @@ mod swaps;
 use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use figures::{Conditions, Row};
@@ -136,7 +136,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         run.keep("overhead", async { Ok(overhead::row().into_iter().collect()) }).await?;
     }
     if wanted("idle node") {
-        run.keep("idle node", async { Ok(idle_node::rows(&rig, seconds(10, 100), seconds(10, 60)).await) })
+        run.keep("idle node", async { Ok(idle_node::rows(&rig, seconds(5, 100), seconds(8, 60)).await) })
             .await?;
     }
     let size = if quick { idle::Size::QUICK } else { idle::Size::FULL };
@@ -148,14 +148,14 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         run.keep("handshakes", idle::handshakes(&rig, size)).await?;
     }
     if wanted("sends") {
-        run.keep("sends", sends::rows(&rig, seconds(3, 5))).await?;
+        run.keep("sends", sends::rows(&rig, seconds(2, 5))).await?;
     }
     if wanted("pipelined") {
         let time = seconds(2, 4);
         run.keep("pipelined", fanout::rows(&rig, fanout::From::One, &[200], time)).await?;
     }
     if wanted("low load") {
-        run.keep("low load", low_load::rows(&rig, seconds(4, 5))).await?;
+        run.keep("low load", low_load::rows(&rig, seconds(3, 5))).await?;
     }
     if long("requests of low load") {
         run.keep("requests of low load", low_load::requests(&rig, seconds(4, 15))).await?;
@@ -164,7 +164,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         run.keep("joins", joins::rows(&rig, if quick { 200 } else { 3_000 })).await?;
     }
     if wanted("held") {
-        run.keep("held", async { Ok(vec![sends::held(&rig, seconds(6, 60)).await?]) }).await?;
+        run.keep("held", async { Ok(vec![sends::held(&rig, seconds(5, 60)).await?]) }).await?;
     }
     if wanted("swaps") {
         let (sockets, count) = if quick { (400, 100) } else { (2_000, 1_000) };
@@ -176,7 +176,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         swaps::many(&rig, if quick { 1_000 } else { 10_000 }).await;
     }
     if wanted("fan-out") {
-        let time = seconds(3, 5);
+        let time = seconds(2, 5);
         run.keep("fan-out", fanout::rows(&rig, fanout::From::Many, &[200, 1000], time)).await?;
     }
     if long("history") || long("search") || long("lists") {
@@ -192,7 +192,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
             .await?;
     }
     if wanted("delivery") {
-        run.keep("delivery", delivery::rows(&rig, if quick { 200 } else { 500 }, seconds(8, 10))).await?;
+        run.keep("delivery", delivery::rows(&rig, if quick { 200 } else { 500 }, seconds(5, 10))).await?;
     }
     if long("notification") {
         run.keep("notification", notifications::rows(&rig, 200, seconds(8, 30))).await?;
@@ -223,11 +223,13 @@ impl Run<'_> {
         rows: impl Future<Output = std::io::Result<Vec<Row>>>,
     ) -> std::io::Result<()> {
         self.rig.is("it began");
+        let begin = Instant::now();
         let rows = tokio::time::timeout(ROW_MAX, rows).await.map_err(|_| {
             let doing = self.rig.doing();
             std::io::Error::other(format!("`{name}` is not done after {ROW_MAX:?}; where it stood: {doing}"))
         })??;
         rows.iter().for_each(Row::print);
+        println!("  `{name}` took {:.0} s", begin.elapsed().as_secs_f64());
         self.rows.extend(rows);
         // After each group, so that a later one that fails does not lose it.
         figures::write(&self.file.with_extension("json"), &self.conditions, &self.rows)?;
