@@ -47,12 +47,17 @@ impl Rank {
         }
     }
 
-    /// Notes that this call asks for a write, and returns its place and that of the call before it.
-    pub(crate) fn ask(&mut self) -> (Arc<Place>, Option<Arc<Place>>) {
+    /// Notes that this call has reached its ordered point: the call after it may begin.
+    pub fn reach_ordered_point(&mut self) {
         if let Some(asked) = self.asked.take() {
             // The connection may be gone.
             let _ = asked.send(());
         }
+    }
+
+    /// Notes that this call asks for a write, and returns its place and that of the call before it.
+    pub(crate) fn ask(&mut self) -> (Arc<Place>, Option<Arc<Place>>) {
+        self.reach_ordered_point();
         (self.own.clone(), self.before.clone())
     }
 }
@@ -121,6 +126,15 @@ impl Place {
                 None => return Some(write),
             }
         }
+    }
+
+    /// True when this call has ended, and the calls before it that it overtook.
+    pub(crate) fn has_ended(self: &Arc<Self>) -> bool {
+        let mut place = Some(self.clone());
+        while let Some(ended) = place.take_if(|place| *place.has_ended.borrow()) {
+            place = ended.state.lock().overtaken.clone();
+        }
+        place.is_none()
     }
 
     /// Notes that the write of this call waits in the queue of `lane`. Returns the write of the next call if

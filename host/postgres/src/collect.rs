@@ -85,6 +85,8 @@ struct Waiting {
     deadline: Instant,
     /// Set for a call that may overlap with other calls of its connection.
     place: Option<Arc<Place>>,
+    /// The call before it of the same connection.
+    before: Option<Arc<Place>>,
     /// True once the call is in a batch. The lane's task sets the flag first and then checks whether the
     /// caller still waits. The caller stops waiting first and then reads the flag. So either the task sees
     /// that the caller left, or the caller sees that its call was started.
@@ -99,6 +101,20 @@ impl Waiting {
             place.started();
         }
         (!self.answer.is_closed()).then_some(self)
+    }
+
+    /// Takes the call out of a batch that was not committed. `None` when the caller left.
+    fn unstart(self) -> Option<Self> {
+        self.started.store(false, Ordering::SeqCst);
+        (!self.answer.is_closed()).then_some(self)
+    }
+
+    /// True when the call may be in a later batch than the calls before its half: it follows no running call
+    /// of its connection, or it follows one of the calls in `half`.
+    fn may_stay_in(&self, half: &[Self]) -> bool {
+        let Some(before) = &self.before else { return true };
+        let is_before = |other: &Self| other.place.as_ref().is_some_and(|place| Arc::ptr_eq(place, before));
+        before.has_ended() || half.iter().any(is_before)
     }
 }
 
@@ -119,7 +135,9 @@ impl Collector {
         let (answer, answered) = oneshot::channel();
         let started = Arc::new(AtomicBool::new(false));
         let (place, before) = rank.map(Rank::ask).map_or((None, None), |(own, before)| (Some(own), before));
-        let waiting = Waiting { row: request.row, deadline, place, started: started.clone(), answer };
+        let row = request.row;
+        let waiting =
+            Waiting { row, deadline, place, before: before.clone(), started: started.clone(), answer };
         Write { key: Arc::new(request.key), waiting, collector: self.clone() }.submit(before);
         match timeout_at(deadline, answered).await {
             Ok(Ok(answer)) => answer,
@@ -143,21 +161,25 @@ impl Write {
     /// write that must wait for the call before it is parked there.
     pub(super) fn submit(self, before: Option<Arc<Place>>) {
         let collector = self.collector.clone();
-        let mut lanes = collector.0.lanes.lock();
-        let mut next = match before {
-            None => Some(self),
-            Some(before) => {
-                let (lane, length) = lanes.position(&self.key);
-                before.park(self, lane, length < limits::COLLECT_BATCH_MAX)
-            }
-        };
-        while let Some(write) = next {
-            next = lanes.push(write);
-        }
+        collector.0.lanes.lock().submit(self, before);
     }
 }
 
 impl Lanes {
+    /// See [`Write::submit`].
+    fn submit(&mut self, write: Write, before: Option<Arc<Place>>) {
+        let mut next = match before {
+            None => Some(write),
+            Some(before) => {
+                let (lane, length) = self.position(&write.key);
+                before.park(write, lane, length < limits::COLLECT_BATCH_MAX)
+            }
+        };
+        while let Some(write) = next {
+            next = self.push(write);
+        }
+    }
+
     /// Returns what identifies a lane while it has a queue (the address of its key in the map), and the
     /// length of this queue.
     fn position(&self, key: &Arc<Key>) -> (usize, usize) {
@@ -258,6 +280,24 @@ impl LaneTask {
         Ok(PreparedLane { connection, statements })
     }
 
+    /// Takes out of the second half of a split batch the calls that follow a running call of their
+    /// connection, and parks them until it has ended. This call may write again after its answer, and its
+    /// writes come first.
+    fn park_followers(&self, second: Vec<Waiting>) -> Vec<Waiting> {
+        let mut lanes = self.collector.lanes.lock();
+        let mut stay = Vec::with_capacity(second.len());
+        for waiting in second {
+            if waiting.may_stay_in(&stay) {
+                stay.push(waiting);
+            } else if let Some(waiting) = waiting.unstart() {
+                let (key, collector) = (self.key.clone(), Collector(self.collector.clone()));
+                let before = waiting.before.clone();
+                lanes.submit(Write { key, waiting, collector }, before);
+            }
+        }
+        stay
+    }
+
     /// Executes a batch. When the server refuses it, the batch is split until the failing calls are alone.
     /// The halves keep their order.
     async fn execute(&self, prepared: PreparedLane, batch: Vec<Waiting>) {
@@ -293,8 +333,8 @@ impl LaneTask {
                 Ok(Err(TransactionFailure::NotCommitted(Failure::Sql(_) | Failure::Conflict(_))))
                     if batch.len() > 1 =>
                 {
-                    let second = batch.split_off(batch.len() / 2);
-                    pending.extend([second, batch]);
+                    let second = self.park_followers(batch.split_off(batch.len() / 2));
+                    pending.extend([second, batch].into_iter().filter(|half| !half.is_empty()));
                 }
                 Ok(Err(TransactionFailure::NotCommitted(failure))) => {
                     send_error(batch, &failure.uncommitted())

@@ -428,3 +428,57 @@ async fn a_write_waits_also_for_the_call_before_those_that_ended_early() {
     })
     .await;
 }
+
+/// The statements of a call lock `held` first, so a test can keep a batch in flight.
+fn locked_call_of(body: &str) -> Collected {
+    let mut call = call_of(7, body);
+    call.statements.insert(0, "select switchboard.lock(array['held'])".to_owned());
+    call
+}
+
+#[tokio::test]
+async fn the_second_half_of_a_split_batch_waits_for_the_end_of_the_calls_before_it() {
+    with_world(4, async |world| {
+        table(&world).await;
+        let mut held = world.session();
+        held.begin().await.unwrap();
+        held.query("select switchboard.lock(array['held'])", &[]).await.unwrap();
+        let in_flight = tokio::spawn(collect(world.session(), locked_call_of("in flight")));
+        somebody_waits(&world).await;
+
+        // The next batch: five calls of one connection, one of them refused, and one of another connection.
+        let mut order = CallOrder::default();
+        let mut calls = Vec::new();
+        for body in ["message 1", "message 2", "message 3", "evil", "message 5"] {
+            let (rank, asks) = order.begin();
+            let mut session = world.session().in_order(Some(rank));
+            let call = locked_call_of(body);
+            calls.push(tokio::spawn(async move { (session.collect(call).await, session) }));
+            asks.await.unwrap();
+        }
+        let other = tokio::spawn(collect(world.session(), locked_call_of("of another connection")));
+        tokio::task::yield_now().await;
+        held.rollback().await.unwrap();
+        in_flight.await.unwrap().unwrap();
+
+        // The batch is split. The first half commits, and the other connection does not wait for it. The
+        // first call writes again, as `send-message` does, and nothing of its connection comes between.
+        let mut calls = calls.into_iter();
+        let mut next = async || calls.next().expect("a call").await.unwrap();
+        let (first, mut session) = next().await;
+        first.unwrap();
+        other.await.unwrap().unwrap();
+        session.collect(locked_call_of("message 1 again")).await.unwrap();
+        drop(session);
+        for answer in ["message 2", "message 3", "evil", "message 5"] {
+            let (result, _ended) = next().await;
+            assert_eq!(result.is_err(), answer == "evil", "{answer}: {result:?}");
+        }
+        let bodies =
+            "select string_agg(body, ', ' order by id) as bodies from sent where body like 'message%'";
+        let wanted = "message 1, message 2, message 3, message 1 again, message 5";
+        let is_wanted = format!("select count(*) from ({bodies}) as stored where bodies = '{wanted}'");
+        assert_eq!(world.count(&is_wanted).await, 1, "{wanted}");
+    })
+    .await;
+}
