@@ -476,6 +476,10 @@ pub const WARM_SLOTS_MAX: u32 = 256;
 /// Maximum number of calls of one connection that are in flight at a time. The node reads the next frame when
 /// the oldest one has ended.
 pub const CALLS_OF_CONNECTION_MAX: usize = 64;
+/// Maximum size of the payloads of these calls together; the last one may exceed it. The calls can end at the
+/// same time, and replies are often as large as their frames: they must fit between [`QUEUE_BYTES_MAX`] and
+/// [`QUEUE_BYTES_HARD`].
+pub const CALLS_OF_CONNECTION_BYTES_MAX: usize = 128 * 1024;
 /// Maximum number of concurrent calls inside guests on one node, and so the slots of the instance pool. A
 /// quarter is divided among the loaded releases and always available to each of them. The rest is lent, and
 /// every borrower leaves a part of it to others. A call that gets no slot is answered 503, as at a handler's

@@ -1,10 +1,15 @@
 //! The calls in flight of one connection.
 
-use switchboard_core::limits::CALLS_OF_CONNECTION_MAX;
+use std::collections::VecDeque;
+
+use crate::wire::frames::Frame;
+use switchboard_core::limits::{CALLS_OF_CONNECTION_BYTES_MAX, CALLS_OF_CONNECTION_MAX};
 
 #[derive(Default)]
 pub(super) struct Calls {
-    in_flight: usize,
+    /// The sizes of the payloads of the calls in flight, the oldest first. An idle connection has no memory
+    /// for them.
+    payload_bytes: VecDeque<usize>,
     /// The type of the frames of all calls in flight.
     frame_type: String,
     /// True when the latest call has reached its ordered point.
@@ -12,18 +17,21 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    pub(super) fn begin(&mut self, frame_type: &str) {
-        if self.in_flight == 0 {
+    pub(super) fn begin(&mut self, frame: &Frame) {
+        if !self.are_in_flight() {
             self.frame_type.clear();
-            self.frame_type.push_str(frame_type);
+            self.frame_type.push_str(&frame.frame_type);
         }
-        self.in_flight += 1;
+        self.payload_bytes.push_back(frame.payload.len());
         self.is_ordered = false;
     }
 
     /// The oldest call has ended.
     pub(super) fn end(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.payload_bytes.pop_front();
+        if self.payload_bytes.is_empty() {
+            self.payload_bytes = VecDeque::new();
+        }
     }
 
     pub(super) fn latest_is_ordered(&mut self) {
@@ -31,12 +39,16 @@ impl Calls {
     }
 
     pub(super) fn are_in_flight(&self) -> bool {
-        self.in_flight > 0
+        !self.payload_bytes.is_empty()
     }
 
     /// True when a frame may be read: a call can begin, or, at worst, the frame is held back.
     pub(super) fn accept_another(&self) -> bool {
-        self.in_flight == 0 || self.is_ordered && self.in_flight < CALLS_OF_CONNECTION_MAX
+        let is_within_bounds = || {
+            self.payload_bytes.len() < CALLS_OF_CONNECTION_MAX
+                && self.payload_bytes.iter().sum::<usize>() < CALLS_OF_CONNECTION_BYTES_MAX
+        };
+        !self.are_in_flight() || self.is_ordered && is_within_bounds()
     }
 
     /// True when the call of a frame of this type may begin while others are in flight.

@@ -168,6 +168,11 @@ enum Work {
 enum Held {
     Frame(Result<Frame, NotAFrame>),
     NotText,
+    /// A frame over the rate limit. `ends` is true when the limit was exceeded too often.
+    TooFast {
+        id: Option<FrameId>,
+        ends: bool,
+    },
     Broken(Violation),
     PeerClosed(Close),
 }
@@ -318,6 +323,14 @@ impl Session {
                 let problem = Code::Malformed.problem("a frame must be text, not binary");
                 self.malformed(now, None, &problem, actions);
             }
+            Held::TooFast { id, ends } => {
+                let rate = self.settings.frames_per_second;
+                let problem = Code::RateLimited.problem(format!("more than {rate} frames a second"));
+                refuse(id.as_ref(), &problem.retry_after(FLOOD_PAUSE), actions);
+                if ends {
+                    self.close(Close::FLOOD, actions);
+                }
+            }
             Held::Broken(violation) => self.close(violation.close(), actions),
             Held::PeerClosed(close) => self.close(close, actions),
         }
@@ -325,7 +338,7 @@ impl Session {
 
     fn call(&mut self, frame: Frame, actions: &mut Vec<Action>) {
         self.touch(true, actions);
-        self.calls.begin(&frame.frame_type);
+        self.calls.begin(&frame);
         actions.push(Action::Call(frame));
     }
 
@@ -336,16 +349,10 @@ impl Session {
         if verdict == Verdict::Within {
             return true;
         }
-        let problem = Code::RateLimited
-            .problem(format!("more than {} frames a second", self.settings.frames_per_second))
-            .retry_after(FLOOD_PAUSE);
         // The frame is not handled, but a client that waits for a reply gets one.
         let id = text.and_then(|text| Frame::parse(text).ok()?.id);
         if id.is_some() || verdict != Verdict::Paused {
-            refuse(id.as_ref(), &problem, actions);
-        }
-        if verdict == Verdict::TooOften {
-            self.close(Close::FLOOD, actions);
+            self.take(now, Held::TooFast { id, ends: verdict == Verdict::TooOften }, actions);
         }
         false
     }

@@ -453,6 +453,20 @@ fn a_connection_has_at_most_so_many_calls_in_flight() {
 }
 
 #[test]
+fn the_payloads_of_the_calls_in_flight_are_bounded() {
+    let mut talk = Talk::signed_in(secs(3600));
+    let large = format!(r#"{{"type":"message.send","payload":{{"content":"{}"}}}}"#, "x".repeat(60_000));
+    for n in 1..=3 {
+        assert!(talk.session.accepts_frames(), "{n}");
+        talk.sends(&large);
+        talk.says(Input::Ordered);
+    }
+    assert!(!talk.session.accepts_frames(), "the third was over the bound");
+    talk.says(Input::Done);
+    assert!(talk.session.accepts_frames());
+}
+
+#[test]
 fn what_ends_a_connection_waits_for_the_calls_in_flight() {
     type End = fn(&mut Talk) -> Vec<Action>;
     let ends: [(&str, End, u16); 3] = [
@@ -480,4 +494,46 @@ fn what_ends_a_connection_waits_for_the_calls_in_flight() {
         let last = types(&talk.says(Input::Done));
         assert_eq!(last.last(), Some(&format!("close {code}")), "{what}: {last:?}");
     }
+}
+
+#[test]
+fn a_frame_over_the_rate_is_refused_after_the_calls_in_flight() {
+    let mut talk = Talk::signed_in(secs(3600));
+    let ping = r#"{"type":"ping"}"#;
+    for flood in 1..=3 {
+        let mut sent = 0;
+        // The first flood has the whole burst, the others what one second gives.
+        while sent < if flood == 1 { 499 } else { 99 } {
+            assert_eq!(types(&talk.sends(ping)), ["pong"]);
+            sent += 1;
+        }
+        talk.sends(r#"{"type":"message.send","id":1}"#);
+        talk.says(Input::Ordered);
+        let refused = r#"{"type":"message.send","id":2}"#;
+        assert_eq!(types(&talk.sends(refused)), [""; 0], "flood {flood}: a call is in flight");
+        assert!(!talk.session.accepts_frames(), "flood {flood}: a later frame waits too");
+        let actions = talk.says(Input::Done);
+        assert_eq!(gist(&actions[0]), error(2.into(), "rate_limited"));
+        assert_eq!(talk.session.is_closing(), flood == 3, "flood {flood}: {actions:?}");
+        talk.now += secs(1);
+    }
+}
+
+#[test]
+fn a_token_near_its_end_is_announced_once_while_calls_are_in_flight() {
+    let mut talk = Talk::signed_in(secs(100));
+    let send = r#"{"type":"message.send","id":1}"#;
+    talk.sends(send);
+    let (slept, actions) = talk.sleeps();
+    assert_eq!((slept, types(&actions)), (secs(40), vec!["auth.expiring".to_owned()]));
+    // A client that always has calls in flight.
+    for _ in 0..70 {
+        talk.says(Input::Ordered);
+        talk.now += secs(1);
+        assert_eq!(types(&talk.sends(send)), ["call message.send"]);
+        assert_eq!(types(&talk.says(Input::Done)), [""; 0]);
+    }
+    assert_eq!(talk.session.deadline(), None, "the end of the token waits for the call in flight");
+    talk.now += secs(20);
+    assert_eq!(types(&talk.says(Input::Done)), ["close 4001"]);
 }

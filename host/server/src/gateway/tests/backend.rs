@@ -39,6 +39,8 @@ use switchboard_redis::{Keyspace, Redis};
 use switchboard_telemetry::Tracer;
 
 pub(super) const SECRET: &str = "a secret of the tests";
+/// The size of the reply to an `overlaps-large` frame.
+pub(super) const LARGE_REPLY_BYTES: usize = 30_000;
 /// The time-out of every step. No step takes long, so a longer one hangs.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -50,7 +52,7 @@ pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
 pub(super) struct Rooms {
     pub connections: Mutex<HashMap<String, ConnectionId>>,
     pub touches: Mutex<Vec<(String, bool)>>,
-    /// A `slow` frame and `/slow` wait for a permit.
+    /// `slow` and `overlaps` frames and `/slow` wait for a permit.
     pub gate: Gate,
 }
 
@@ -130,7 +132,7 @@ impl ClientCalls for Handlers {
 
     /// Every frame subscribes to an address with the name of its type; only a reply confirms it.
     fn frame<'a>(&'a self, frame: FrameIn<'a>) -> BoxFuture<'a, Result<Option<Reply>, Problem>> {
-        let FrameIn { frame_type, payload, connection, .. } = frame;
+        let FrameIn { frame_type, payload, connection, mut rank, .. } = frame;
         self.events.send(ConnectionEvent::Called(frame_type.to_owned())).unwrap();
         let address = Address::parse(&format!("frame:{frame_type}")).unwrap();
         Box::pin(async move {
@@ -149,6 +151,16 @@ impl ClientCalls for Handlers {
                 "slow" => {
                     self.rooms.gate.0.acquire().await.unwrap().forget();
                     Ok(Some(reply(&payload)))
+                }
+                "overlaps" => {
+                    rank.reach_ordered_point();
+                    self.rooms.gate.0.acquire().await.unwrap().forget();
+                    Ok(Some(reply(&payload)))
+                }
+                "overlaps-large" => {
+                    rank.reach_ordered_point();
+                    self.rooms.gate.0.acquire().await.unwrap().forget();
+                    Ok(Some(reply(&format!(r#""{}""#, "x".repeat(LARGE_REPLY_BYTES)))))
                 }
                 "silent" => Ok(None),
                 "refuse" => Err(Code::Forbidden.problem("not you")),

@@ -7,9 +7,11 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::backend::{ConnectionEvent, TestGateway, token, within};
+use super::backend::{ConnectionEvent, LARGE_REPLY_BYTES, TestGateway, token, within};
 use switchboard_core::config::Config;
-use switchboard_core::limits::{FRAME_BYTES_MAX, QUEUE_BYTES_HARD, QUEUE_BYTES_MAX};
+use switchboard_core::limits::{
+    CALLS_OF_CONNECTION_BYTES_MAX, FRAME_BYTES_MAX, QUEUE_BYTES_HARD, QUEUE_BYTES_MAX,
+};
 
 #[tokio::test]
 async fn every_frame_gets_the_answer_it_asked_for() {
@@ -54,6 +56,47 @@ async fn frames_wait_for_the_call_before_them_and_pushes_do_not() {
     ana.expect("message.new").await;
     server.rooms.gate.0.add_permits(1);
     for id in 1..30 {
+        assert_eq!(ana.expect("echoed").await["id"], id);
+    }
+}
+
+/// All calls end at the same time, and their replies together are larger than the queue. The client reads.
+#[tokio::test]
+async fn the_replies_of_many_calls_do_not_overflow_the_queue_of_a_client_that_reads() {
+    let mut server = TestGateway::open().await;
+    let mut ana = server.client("ana").await;
+    let calls = QUEUE_BYTES_HARD / LARGE_REPLY_BYTES + 2;
+    for id in 0..calls {
+        ana.send(&format!(r#"{{"type":"overlaps-large","id":{id}}}"#)).await;
+    }
+    for _ in 0..calls {
+        assert_eq!(server.next_event().await, ConnectionEvent::Called("overlaps-large".into()));
+    }
+    server.rooms.gate.0.add_permits(calls);
+    for id in 0..calls {
+        assert_eq!(ana.expect("echoed").await["id"], id);
+    }
+}
+
+/// Frames that are larger than the queue together, as fast as the client can send them.
+#[tokio::test]
+async fn large_frames_that_overlap_are_all_answered_in_order() {
+    let mut server = TestGateway::open().await;
+    let mut ana = server.client("ana").await;
+    let payload = format!(r#"{{"a":"{}"}}"#, "x".repeat(FRAME_BYTES_MAX - 100));
+    let calls = 2 * QUEUE_BYTES_HARD / payload.len();
+    let frames: Vec<_> =
+        (0..calls).map(|id| format!(r#"{{"type":"overlaps","id":{id},"payload":{payload}}}"#)).collect();
+    for frame in &frames {
+        ana.send(frame).await;
+    }
+    // The calls end at the same time.
+    let at_once = CALLS_OF_CONNECTION_BYTES_MAX.div_ceil(payload.len());
+    for _ in 0..at_once {
+        assert_eq!(server.next_event().await, ConnectionEvent::Called("overlaps".into()));
+    }
+    server.rooms.gate.0.add_permits(calls);
+    for id in 0..calls {
         assert_eq!(ana.expect("echoed").await["id"], id);
     }
 }
