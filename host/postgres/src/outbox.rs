@@ -194,16 +194,18 @@ impl Outbox {
     }
 }
 
-/// A shard that a node holds for a consumer.
+/// A shard that a node holds for a consumer, by one claim. After another claim of the shard, by any node, it
+/// is not held any more.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Held {
     pub shard: i16,
+    pub(crate) epoch: i64,
     pub(crate) history: Epoch,
 }
 
 impl Cursor {
     pub fn held(&self) -> Held {
-        Held { shard: self.shard, history: self.history }
+        Held { shard: self.shard, epoch: self.epoch, history: self.history }
     }
 }
 

@@ -73,16 +73,16 @@ pub struct ConsumerSnapshot {
     /// The shards that the node held when the poll began.
     asked: Vec<Held>,
     /// Those that it still holds. Their leases were renewed.
-    pub kept: Vec<i16>,
+    pub kept: Vec<Held>,
     /// True when a claim would find a shard.
     pub has_free_shard: bool,
 }
 
 impl ConsumerSnapshot {
     /// Returns true when the node held the shard at the beginning of the poll, and does not hold it any more.
-    /// A shard that was claimed during the poll is not lost.
+    /// A shard that was claimed during the poll is not lost, also if it was held by an earlier claim.
     pub fn has_lost(&self, held: &Held) -> bool {
-        self.asked.contains(held) && !self.kept.contains(&held.shard)
+        self.asked.contains(held) && !self.kept.contains(held)
     }
 }
 
@@ -191,6 +191,7 @@ impl Poll {
             .bind(held.iter().map(|(name, _)| *name).collect::<Vec<_>>())
             .bind(held.iter().map(|(_, held)| held.shard).collect::<Vec<_>>())
             .bind(held.iter().map(|(_, held)| held.history).collect::<Vec<_>>())
+            .bind(held.iter().map(|(_, held)| held.epoch).collect::<Vec<_>>())
             .bind(asked.keys().map(String::as_str).collect::<Vec<_>>())
             .bind(limits::CURSOR_LEASE.as_millis() as f64)
             .bind(limits::CURSOR_RENEWED_BEFORE.as_millis() as f64)
@@ -205,14 +206,13 @@ fn snapshot(row: &PgRow, asked: BTreeMap<String, Vec<Held>>) -> sqlx::Result<Sna
     let names = |column| row.try_get::<Vec<String>, _>(column);
     let (kept, shards) = (names("kept_consumers")?, row.try_get::<Vec<i16>, _>("kept_shards")?);
     let free = names("free")?;
-    let of = |name: String, asked| {
-        let shards = kept.iter().zip(&shards).filter(|(consumer, _)| **consumer == name);
-        let consumer = ConsumerSnapshot {
-            asked,
-            kept: shards.map(|(_, shard)| *shard).collect(),
-            has_free_shard: free.contains(&name),
+    let of = |name: String, asked: Vec<Held>| {
+        let is_kept = |held: &&Held| {
+            kept.iter().zip(&shards).any(|(consumer, shard)| *consumer == name && *shard == held.shard)
         };
-        (name, consumer)
+        let kept = asked.iter().filter(is_kept).copied().collect();
+        let has_free_shard = free.contains(&name);
+        (name, ConsumerSnapshot { asked, kept, has_free_shard })
     };
     Ok(Snapshot {
         is_new_node: row.try_get("is_new_node")?,

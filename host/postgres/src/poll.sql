@@ -1,10 +1,10 @@
 -- The poll of a node. $1 node · $2 address of its admin listener · $3 version · $4 open connections · $5, $6,
--- $7 the consumers, shards and position epochs of the cursors that it holds · $8 its consumers · $9 lease of
--- a cursor in milliseconds · $10 a lease with less left than this is renewed · $11 the silence after which a
--- node is deleted.
+-- $7, $8 the consumers, shards, position epochs and epochs of the cursors that it holds · $9 its consumers ·
+-- $10 lease of a cursor in milliseconds · $11 a lease with less left than this is renewed · $12 the silence
+-- after which a node is deleted.
 with
 gone as (
-  delete from switchboard.nodes where heartbeat_at < now() - $11 * interval '1 millisecond' and id <> $1
+  delete from switchboard.nodes where heartbeat_at < now() - $12 * interval '1 millisecond' and id <> $1
 ),
 -- `xmax` is 0 in a row that was inserted, and not in one that was updated.
 heartbeat as (
@@ -17,8 +17,8 @@ present as materialized (
 ),
 kept as materialized (
   select c.consumer, c.shard, c.lease_until
-  from unnest($5::text[], $6::smallint[], $7::int[]) as held (consumer, shard, history)
-  join switchboard.cursors c using (consumer, shard)
+  from unnest($5::text[], $6::smallint[], $7::int[], $8::bigint[]) as held (consumer, shard, history, epoch)
+  join switchboard.cursors c using (consumer, shard, epoch)
   join present on present.epoch = held.history
   where c.owner = $1 and c.lease_until >= now()
 ),
@@ -26,12 +26,12 @@ kept as materialized (
 renewable as materialized (
   select c.consumer, c.shard
   from switchboard.cursors c join kept using (consumer, shard)
-  where c.owner = $1 and c.lease_until >= now() and c.lease_until < now() + $10 * interval '1 millisecond'
+  where c.owner = $1 and c.lease_until >= now() and c.lease_until < now() + $11 * interval '1 millisecond'
   order by c.consumer, c.shard
   for update of c skip locked
 ),
 renewed as (
-  update switchboard.cursors c set lease_until = now() + $9 * interval '1 millisecond'
+  update switchboard.cursors c set lease_until = now() + $10 * interval '1 millisecond'
   from renewable where c.consumer = renewable.consumer and c.shard = renewable.shard
 )
 select
@@ -56,7 +56,7 @@ select
   -- or it was claimed in an earlier position epoch.
   array(
     select distinct c.consumer from switchboard.cursors c
-    where c.consumer = any ($8::text[])
+    where c.consumer = any ($9::text[])
       and (c.lease_until < now()
            or c.owner = $1 and not exists (select from kept where kept.consumer = c.consumer and kept.shard = c.shard))
   ) as free

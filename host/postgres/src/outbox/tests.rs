@@ -200,7 +200,7 @@ async fn a_former_owner_saves_nothing() {
         outbox.release(&held).await.unwrap();
         assert_eq!(
             polled(&world, bo, &[taken.held()]).await.kept,
-            [taken.shard],
+            [taken.held()],
             "only its holder gives it back"
         );
         // The shard was claimed, but the answer was lost: no reader renews the lease, and its node may claim
@@ -220,6 +220,28 @@ async fn a_former_owner_saves_nothing() {
     .await;
 }
 
+/// The node claimed a shard again after its lease had ended, and the answer was lost. The reader's cursor is
+/// void then: if the poll renewed its lease, no node would read the shard.
+#[tokio::test]
+async fn a_shard_that_the_node_claimed_again_is_not_held_by_the_earlier_claim() {
+    with_world(2, async |world| {
+        let outbox = world.postgres.outbox();
+        outbox.introduce("reader", Start::Beginning).await.unwrap();
+        let ana = NodeId::random();
+        let held = outbox.claim("reader", ana, Duration::ZERO, 1, &[]).await.unwrap().remove(0);
+        let again = outbox.claim("reader", ana, LEASE, 1, &[held.held()]).await.unwrap().remove(0);
+        assert_eq!(again.shard, held.shard, "its lease was over");
+        assert!(outbox.save("reader", &[&held]).await.unwrap().is_empty());
+
+        let polled_as_before = polled(&world, ana, &[held.held()]).await;
+        assert!(polled_as_before.has_lost(&held.held()) && polled_as_before.has_free_shard);
+        let polled_as_now = polled(&world, ana, &[again.held()]).await;
+        assert!(!polled_as_now.has_lost(&again.held()));
+        assert!(!polled_as_before.has_lost(&again.held()), "it was claimed during this poll");
+    })
+    .await;
+}
+
 /// After a failover the positions of the outbox may be given out again, and the row holds the consumer's
 /// position in the remaining history. A cursor from before the failover must not overwrite it.
 #[tokio::test]
@@ -229,7 +251,7 @@ async fn a_cursor_of_another_position_epoch_is_neither_renewed_nor_saved() {
         outbox.introduce("reader", Start::Beginning).await.unwrap();
         let ana = NodeId::random();
         let mut held = outbox.claim("reader", ana, LEASE, 1, &[]).await.unwrap().remove(0);
-        assert_eq!(polled(&world, ana, &[held.held()]).await.kept, [held.shard]);
+        assert_eq!(polled(&world, ana, &[held.held()]).await.kept, [held.held()]);
         held.high = 7;
         world.owner("select switchboard.begin_epoch()").await;
         assert!(polled(&world, ana, &[held.held()]).await.kept.is_empty());

@@ -118,6 +118,8 @@ impl CursorLeases {
         let node = self.triggers.node;
         for cursor in outbox.claim(&self.name, node, limits::CURSOR_LEASE, free, &self.held).await? {
             info!(consumer = %self.name, shard = cursor.shard, "claimed a shard of the outbox; this node reads it");
+            // Its lease may have ended while this node held it by an earlier claim.
+            self.held.retain(|held| held.shard != cursor.shard);
             self.held.push(cursor.held());
             self.notify(CursorUpdate::Claimed(cursor)).await;
         }
