@@ -830,6 +830,9 @@ pub const SCHEDULE_LEASE_MARGIN: Duration = Duration::from_secs(1);
 /// Maximum time until the claim of an ended run is given back. The next statement that claims runs gives it
 /// back earlier. A node that dies within this time delays the schedule until its lease ends.
 pub const SCHEDULE_GIVEN_BACK_WITHIN: Duration = Duration::from_secs(1);
+/// A run of a fleet schedule that could not be claimed, because Postgres failed, is claimed again after this
+/// time, if it is not due earlier.
+pub const SCHEDULE_CLAIMED_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Interval of looking for due schedules while none is due earlier.
 pub const SCHEDULES_LOOKED_FOR_EVERY: Duration = Duration::from_secs(60);
 

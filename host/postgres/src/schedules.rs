@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use crate::Error;
+use switchboard_core::limits;
 
 /// A fleet schedule that is due by the clock of this node.
 #[derive(Clone, Debug)]
@@ -69,7 +70,8 @@ impl Schedules {
 
     /// Gives back the claims of ended runs, and claims the next runs, in one statement. A schedule that is
     /// not due, or runs on another node, is not claimed. A schedule that is seen for the first time is due at
-    /// once.
+    /// once. So is one that is due after more than a period, or runs for longer than any call may: a release
+    /// has shortened its period, or the clock of the database was set back.
     pub async fn claim(&self, due: &[Due], ended: Vec<EndedRun>) -> Result<Claimed, Error> {
         let rows: Vec<(String, String, Option<i64>, Option<i64>)> = sqlx::query_as(
             // The claim of a run is the time until which it runs.
@@ -84,10 +86,13 @@ impl Schedules {
                insert into switchboard.schedules as s (handler, name, due_at, running_until)
                select handler, name, now() + every, now() + run from due order by handler, name
                on conflict (handler, name) do update
-               set due_at = greatest(s.due_at, now() - (excluded.due_at - now())) + (excluded.due_at - now()),
+               -- `excluded.due_at - now()` is the period.
+               set due_at = greatest(least(s.due_at, now()), now() - (excluded.due_at - now()))
+                            + (excluded.due_at - now()),
                    running_until = excluded.running_until
-               where s.due_at <= now()
+               where (s.due_at <= now() or s.due_at > excluded.due_at)
                  and (s.running_until is null or s.running_until < now()
+                      or s.running_until > now() + $8 * interval '1 millisecond'
                       or exists (select from ended where ended.handler = s.handler and ended.name = s.name
                                  and ended.claim = (extract(epoch from s.running_until) * 1000000)::bigint))
                returning handler, name, due_at, running_until
@@ -118,6 +123,7 @@ impl Schedules {
         .bind(due.iter().map(|due| due.name.as_str()).collect::<Vec<_>>())
         .bind(due.iter().map(|due| due.every.as_millis() as f64).collect::<Vec<_>>())
         .bind(due.iter().map(|due| due.run_time_max.as_millis() as f64).collect::<Vec<_>>())
+        .bind((limits::HANDLER_DEADLINE_MAX + limits::SCHEDULE_LEASE_MARGIN).as_millis() as f64)
         .fetch_all(&self.0)
         .await?;
         let mut claimed = Claimed { runs: Vec::new(), not_given_back: ended };
@@ -128,5 +134,79 @@ impl Schedules {
             }
         }
         Ok(claimed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::world::{World, with_world};
+
+    const DEADLINE: Duration = Duration::from_secs(2);
+
+    fn due(every: Duration) -> Due {
+        Due { handler: "housekeeping".to_owned(), name: "clean".to_owned(), every, run_time_max: DEADLINE }
+    }
+
+    async fn claim(world: &World, every: Duration, ended: Vec<EndedRun>) -> Option<DueRun> {
+        world.postgres.schedules().claim(&[due(every)], ended).await.unwrap().runs.pop()
+    }
+
+    /// Sets a column of the schedule to a time from now.
+    async fn set(world: &World, column: &str, seconds: f64) {
+        let time = format!("now() + {seconds} * interval '1 second'");
+        world.owner(&format!("update switchboard.schedules set {column} = {time}")).await;
+    }
+
+    const EARLY: &str =
+        "select count(*) from switchboard.schedules where due_at <= now() + interval '10 seconds'";
+
+    #[tokio::test]
+    async fn a_run_is_claimed_once_and_again_after_its_period() {
+        with_world(2, async |world| {
+            let every = Duration::from_secs(10);
+            let run = claim(&world, every, Vec::new()).await.expect("it is due at once");
+            assert_eq!(claim(&world, every, Vec::new()).await, None);
+            set(&world, "due_at", -9.0).await;
+            assert_eq!(claim(&world, every, Vec::new()).await, None, "it runs");
+            let again =
+                claim(&world, every, vec![run.clone().into()]).await.expect("its claim is given back");
+            assert!(again.due_ms < run.due_ms, "it was due nine seconds before");
+            set(&world, "due_at", 9.0).await;
+            assert_eq!(claim(&world, every, vec![again.into()]).await, None, "it is not due");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_schedule_never_waits_for_longer_than_its_period() {
+        with_world(2, async |world| {
+            let (hour, every) = (Duration::from_secs(3600), Duration::from_secs(10));
+            let run = claim(&world, hour, Vec::new()).await.expect("it is due at once");
+            // A release has shortened the period.
+            let again = claim(&world, every, vec![run.into()]).await.expect("the hour is void");
+            assert_eq!(world.count(EARLY).await, 1);
+            // The clock of the database was set back by an hour.
+            set(&world, "due_at", 3610.0).await;
+            claim(&world, every, vec![again.into()]).await.expect("a time beyond the period is void");
+            assert_eq!(world.count(EARLY).await, 1);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_no_call_can_have_made_is_void() {
+        with_world(2, async |world| {
+            let every = Duration::from_secs(10);
+            claim(&world, every, Vec::new()).await.expect("it is due at once");
+            set(&world, "due_at", -1.0).await;
+            // A release with a longer deadline runs on another node.
+            set(&world, "running_until", limits::HANDLER_DEADLINE_MAX.as_secs_f64()).await;
+            assert_eq!(claim(&world, every, Vec::new()).await, None);
+            // The node died, and the clock of the database was set back.
+            set(&world, "running_until", limits::HANDLER_DEADLINE_MAX.as_secs_f64() + 60.0).await;
+            claim(&world, every, Vec::new()).await.expect("no run takes so long");
+        })
+        .await;
     }
 }

@@ -7,6 +7,7 @@
 
 mod claims;
 mod starts;
+mod timers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tracing::warn;
 
 use claims::Claims;
 use starts::Starts;
+use timers::Timers;
 
 use super::state::Triggers;
 use switchboard_contract::schedule::Tick;
@@ -34,7 +36,7 @@ type Key = (String, String);
 
 pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
     let mut changes = triggers.registry.changes();
-    let mut next: HashMap<Key, Instant> = HashMap::new();
+    let mut timers = Timers::default();
     let mut running: HashMap<Key, AbortHandle> = HashMap::new();
     let mut starts = Starts::new();
     let claims = Claims::new(triggers.postgres.schedules());
@@ -55,7 +57,15 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
                 }
                 continue;
             }
-            Some(_) = claiming.join_next() => continue,
+            Some(claimed) = claiming.join_next() => {
+                let not_claimed: Vec<Key> = claimed.unwrap_or_default();
+                let again_at = Instant::now() + limits::SCHEDULE_CLAIMED_AGAIN_AFTER;
+                for key in &not_claimed {
+                    timers.due_by(key, again_at);
+                    wake_at = wake_at.min(again_at);
+                }
+                continue;
+            }
         }
         end_finished(&mut running, &mut starts);
         looked_at = Instant::now();
@@ -64,16 +74,11 @@ pub(super) async fn run(triggers: Arc<Triggers>, mut guard: ShutdownGuard) {
         for schedule in current.schedules() {
             let key = (schedule.entry.name.clone(), schedule.binding.name.clone());
             let every = Duration::from_millis(schedule.binding.every_ms);
-            let due = next.entry(key.clone()).or_insert(looked_at);
-            if *due <= looked_at {
-                // Counted from the due time, so that late runs do not add up. If many runs were missed,
-                // counted from now.
-                *due = (*due + every).max(looked_at);
-                if !running.contains_key(&key) {
-                    starts.is_due(&key);
-                }
+            let due = timers.look(&key, every, looked_at);
+            if due.is_now && !running.contains_key(&key) {
+                starts.is_due(&key);
             }
-            wake_at = wake_at.min(*due);
+            wake_at = wake_at.min(due.next);
         }
         let mut waiting = Vec::new();
         for key in starts.begin() {

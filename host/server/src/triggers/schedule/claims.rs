@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::Key;
 use switchboard_core::limits;
 use switchboard_postgres::in_time;
 use switchboard_postgres::schedules::{Due, DueRun, EndedRun, Schedules};
@@ -50,12 +51,14 @@ impl Claims {
         self.0.ended.lock().iter().map(|ended| ended.give_back_at).min()
     }
 
-    /// Claims the runs of these schedules, and gives back the claims of ended runs.
-    pub(super) async fn claim(self, waiting: Vec<Waiting>) {
+    /// Claims the runs of these schedules, and gives back the claims of ended runs. When Postgres fails,
+    /// returns the schedules whose claims are unknown.
+    pub(super) async fn claim(self, waiting: Vec<Waiting>) -> Vec<Key> {
         let mut ended = std::mem::take(&mut *self.0.ended.lock());
         if waiting.is_empty() && ended.is_empty() {
-            return;
+            return Vec::new();
         }
+        let mut not_claimed = Vec::new();
         let (due, mut waiting): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
         let began_at = Instant::now();
         let claim = self.0.schedules.claim(&due, ended.iter().map(|ended| ended.run.clone()).collect());
@@ -77,16 +80,18 @@ impl Claims {
             }
             Err(error) => {
                 for due in &due {
-                    warn!(handler.name = %due.handler, schedule = %due.name, %error, "cannot claim a fleet schedule; this node skips the run");
+                    warn!(handler.name = %due.handler, schedule = %due.name, %error, "cannot claim a fleet schedule; this node tries again");
                 }
                 if due.is_empty() {
                     warn!(%error, "cannot give back the claims of fleet schedules; they expire by themselves");
                 }
+                not_claimed.extend(due.into_iter().map(|due| (due.handler, due.name)));
             }
         }
         let now = Instant::now();
         let left = ended.into_iter().filter(|ended| now < ended.expires_at);
         let again_at = now + limits::SCHEDULE_GIVEN_BACK_WITHIN;
         self.0.ended.lock().extend(left.map(|ended| Ended { give_back_at: again_at, ..ended }));
+        not_claimed
     }
 }
