@@ -1,9 +1,11 @@
 //! Events that a handler cannot process: they are retried with growing delays, then parked with the error.
 //! Operators see them, replay them or drop them.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use switchboard_tests::host::{Host, Options};
-use switchboard_tests::patience::until;
+use switchboard_tests::patience::{until, within};
 use switchboard_tests::release::Release;
 
 async fn say(host: &Host, user: &str, word: &str) {
@@ -87,8 +89,12 @@ async fn a_failing_event_is_retried_then_parked_then_replayed_by_an_operator() {
         // A retry before the repair: it is parked again, with its attempts counted from one.
         let (status, answer) = host.switchboard(&["events", "retry", &of("bo"), "--json"]).await;
         assert_eq!(status, 0, "{answer}");
-        until("it to be parked again", async || Some(failed(host).await).filter(|list| list.len() == 2))
-            .await;
+        // The consumer looked for retries when the event was parked, and would look again after 10 s. The
+        // attempts take 750 ms.
+        within(Duration::from_secs(6), "it to be parked again", async || {
+            Some(failed(host).await).filter(|list| list.len() == 2)
+        })
+        .await;
 
         let repaired = guest.with_manifest(|manifest| manifest["config"]["repaired"] = true.into());
         host.admin.release(&repaired).await;

@@ -24,8 +24,11 @@ use switchboard_core::ids::NodeId;
 use switchboard_core::limits;
 use switchboard_core::shutdown::ShutdownGuard;
 
-/// The channel of notifications to all nodes. After one, a node polls at once.
+/// The channel of notifications to all nodes. After one, a node polls at once; after [`RETRY`], its consumers
+/// look for retries.
 pub const CHANNEL: &str = "switchboard_releases";
+/// The notification that an operator asked for the retry of an event.
+pub const RETRY: &str = "retry";
 
 const POLL: &str = include_str!("poll.sql");
 
@@ -44,6 +47,8 @@ struct Inner {
     held: Mutex<BTreeMap<String, Vec<Held>>>,
     results: watch::Sender<Polled>,
     requested: Notify,
+    /// Changes when an operator may have asked for a retry.
+    retry_requests: watch::Sender<()>,
     /// False while this node receives no notifications.
     is_notified: AtomicBool,
 }
@@ -108,6 +113,7 @@ impl Poll {
             held: Mutex::default(),
             results: watch::Sender::new(None),
             requested: Notify::new(),
+            retry_requests: watch::Sender::new(()),
             is_notified: AtomicBool::new(false),
         }))
     }
@@ -132,6 +138,17 @@ impl Poll {
     /// Makes the node poll at once.
     pub fn request(&self) {
         self.0.requested.notify_one();
+    }
+
+    /// Notes that an operator may have asked for the retry of an event. The poll itself does not read the
+    /// retries, because an operator may have locked their table.
+    pub fn retry_was_requested(&self) {
+        self.0.retry_requests.send_replace(());
+    }
+
+    /// Changes when a consumer must look for retries.
+    pub fn retry_requests(&self) -> watch::Receiver<()> {
+        self.0.retry_requests.subscribe()
     }
 
     /// States whether this node receives notifications. While it does not, it polls more often.

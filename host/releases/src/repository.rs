@@ -543,14 +543,30 @@ impl Switch {
     }
 }
 
-/// A stream of hints that the generation may have risen.
+/// A stream of hints that something in the fleet may have changed.
 pub struct Hints(PgListener);
+
+/// A notice that something may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// An operator asked for the retry of an event.
+    Retry,
+    /// A release or a revocation changed.
+    Fleet,
+    /// The connection was lost, so hints of both kinds may have been missed.
+    Anything,
+}
 
 impl Hints {
     /// Waits for the next hint. Ok also after a lost connection; an error when the connection cannot be
     /// opened again.
-    pub async fn next(&mut self) -> Result<(), RepositoryError> {
-        self.0.try_recv().await.map(drop).map_err(failed_to("listen for switches"))
+    pub async fn next(&mut self) -> Result<Hint, RepositoryError> {
+        let notification = self.0.try_recv().await.map_err(failed_to("listen for switches"))?;
+        Ok(match notification {
+            Some(notification) if notification.payload() == poll::RETRY => Hint::Retry,
+            Some(_) => Hint::Fleet,
+            None => Hint::Anything,
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{Outbox, Stored};
 use crate::Error;
+use crate::poll::{CHANNEL, RETRY};
 use switchboard_core::limits;
 
 /// A parked event as an operator sees it.
@@ -87,20 +88,26 @@ impl Outbox {
         .map_err(Error::Statement)
     }
 
-    /// Delivers a parked event again, as if for the first time, to every consumer that gave it up. Returns
-    /// the number of these consumers.
+    /// Delivers a parked event again, as if for the first time, to every consumer that gave it up. At the
+    /// commit, the consumers of every node look for it. Returns the number of these consumers.
     pub async fn replay(&self, id: Uuid) -> Result<u64, Error> {
         let replayed = sqlx::query(
-            "with gone as (delete from switchboard.parked where id = $1 returning *)
-             insert into switchboard.retries
-                 (consumer, shard, position, id, event_type, key, payload, created_at, attempts, due_at)
-             select consumer, shard, position, id, event_type, key, payload, created_at, 0, now() from gone
-             on conflict (consumer, shard, position) do nothing",
+            "with gone as (delete from switchboard.parked where id = $1 returning *),
+             replayed as (
+                 insert into switchboard.retries
+                     (consumer, shard, position, id, event_type, key, payload, created_at, attempts, due_at)
+                 select consumer, shard, position, id, event_type, key, payload, created_at, 0, now() from gone
+                 on conflict (consumer, shard, position) do nothing
+                 returning consumer
+             )
+             select consumer, pg_notify($2, $3) from replayed",
         )
         .bind(id)
-        .execute(&self.0)
+        .bind(CHANNEL)
+        .bind(RETRY)
+        .fetch_all(&self.0)
         .await?;
-        Ok(replayed.rows_affected())
+        Ok(replayed.len() as u64)
     }
 
     /// Deletes a parked event. Returns the number of consumers that had given it up.

@@ -266,7 +266,8 @@ async fn a_switch_is_hinted_at_its_commit() {
         let mut hints = repository.hints(NodeId::random()).await.unwrap();
         let switch = repository.switch().await.unwrap();
         switch.to(&deploy("echo", digest, 0)).await.unwrap();
-        tokio::time::timeout(std::time::Duration::from_secs(5), hints.next()).await.unwrap().unwrap();
+        let hint = tokio::time::timeout(std::time::Duration::from_secs(5), hints.next()).await.unwrap();
+        assert_eq!(hint.unwrap(), Hint::Fleet);
     })
     .await;
 }

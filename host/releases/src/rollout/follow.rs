@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::super::first::FirstFailureObserver;
 use super::super::registry::{Canary, Candidate, Entry, RoutingTable};
-use super::super::repository::{Report, RepositoryError, Running, TrafficShare, of_postgres};
+use super::super::repository::{Hint, Report, RepositoryError, Running, TrafficShare, of_postgres};
 use super::fleet::Fleet;
 use super::shadows::Shadows;
 use crate::Error;
@@ -462,10 +462,17 @@ impl<L: Load> Follower<L> {
             let hints = async {
                 let mut hints = self.fleet.repository.hints(self.fleet.node).await?;
                 self.poll.set_notified(true);
+                // Hints of before were not received.
+                self.poll.retry_was_requested();
                 loop {
-                    hints.next().await?;
-                    self.hint.notify_one();
-                    self.poll.request();
+                    let hint = hints.next().await?;
+                    if matches!(hint, Hint::Retry | Hint::Anything) {
+                        self.poll.retry_was_requested();
+                    }
+                    if matches!(hint, Hint::Fleet | Hint::Anything) {
+                        self.hint.notify_one();
+                        self.poll.request();
+                    }
                 }
             };
             tokio::select! {

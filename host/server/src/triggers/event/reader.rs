@@ -39,6 +39,7 @@ pub(super) struct Reader {
     cursors: BTreeMap<i16, CursorState>,
     updates: mpsc::Receiver<CursorUpdate>,
     heads: watch::Receiver<Heads>,
+    retry_requests: watch::Receiver<()>,
     listener: Listener,
     guard: ShutdownGuard,
     unsaved: Option<Unsaved>,
@@ -104,6 +105,7 @@ impl Reader {
         Self {
             listener: triggers.wakes.listen(),
             feed: triggers.postgres.node_feed().consumer(),
+            retry_requests: triggers.poll.retry_requests(),
             triggers,
             consumer,
             cursors: BTreeMap::new(),
@@ -153,6 +155,7 @@ impl Reader {
                 },
                 _ = self.listener.woken(), if listening => {}
                 _ = self.heads.changed(), if listening => {}
+                _ = self.retry_requests.changed(), if listening => self.postponed_read_at = None,
                 saved = end_of(&mut self.saving) => self.saved = Some(saved),
                 () = tokio::time::sleep(most) => {}
             }
@@ -323,7 +326,7 @@ impl Reader {
     ) -> Result<Option<Duration>, Error> {
         let now = Instant::now();
         let none_postponed = self.cursors.values().all(|state| state.postponed.is_empty());
-        // While there are none, only an operator adds some.
+        // While there are none, only an operator adds some, and its notification may be lost.
         let often = if none_postponed { limits::CONSUMER_IDLE_WAIT } else { limits::OUTBOX_TICK };
         let is_due = self.postponed_read_at.is_none_or(|at| now >= at + often);
         if self.cursors.is_empty() || !is_due {
