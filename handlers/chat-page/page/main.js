@@ -67,7 +67,7 @@ client.on('refused', ({ conversation_id }) => {
 client.on('push', ({ type, payload }) => {
   if (type === 'receipt.read' && payload.user_id === me) list.seen(payload.conversation_id);
   if (type === 'receipt.read' && payload.user_id !== me && room?.id === payload.conversation_id) room?.readByOther(payload.up_to_seq);
-  if (type === 'resync' || type === 'conversation.updated' || type.startsWith('member.')) void refresh();
+  if (type === 'resync' || type === 'conversation.updated' || (type.startsWith('member.') && type !== 'member.changes')) void refresh();
 });
 // Drafts are stored in this tab, so a reload loses no message that was not acknowledged.
 client.on('unsent', (drafts) => sessionStorage.setItem(UNSENT, JSON.stringify(drafts)));

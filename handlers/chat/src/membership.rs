@@ -11,7 +11,6 @@ pub use founding::{Founded, Founding, slug_taken};
 pub use locked::{LockedConversation, ParticipantChange};
 pub use name::{ConversationName, find_all, is_slug, must_be_free};
 
-use rules::Admission;
 use sdk::{Id, Problem, params, postgres};
 
 const OUTSIDE: &str = include_str!("membership/sql/outside.sql");
@@ -35,16 +34,4 @@ pub fn unseen(conversation: Id, user: &str, thing: &str) -> Problem {
         Ok(Err(error)) => error.into(),
         Err(error) => error.into(),
     }
-}
-
-/// Adds the user to a public channel. If the user is a participant already, it changes nothing. Returns the
-/// conversation as JSON.
-pub fn join(conversation: Id, user: &str) -> Result<String, Problem> {
-    let mut locked = LockedConversation::lock(conversation, user, user)?;
-    if let Admission::As(role) = locked.state.join()? {
-        locked.add(ParticipantChange { user, role, by: user })?;
-    }
-    let text = locked.to_json()?;
-    locked.commit()?;
-    Ok(text)
 }

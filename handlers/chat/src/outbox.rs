@@ -13,6 +13,9 @@ pub const CONVERSATION_CREATED: &str = "conversation.created";
 pub const CONVERSATION_UPDATED: &str = "conversation.updated";
 pub const PARTICIPANT_JOINED: &str = "conversation.participant.joined";
 pub const PARTICIPANT_LEFT: &str = "conversation.participant.left";
+/// {conversation_id}: the participants of a large conversation changed. The changes are in
+/// `app.member_changes`, because they go on until the relay announces them.
+pub const MEMBERS_CHANGED: &str = "conversation.members.changed";
 /// {class, by}: the class as responses show it, without `my_role`. The events of a class and its members have
 /// the key of the class's conversation.
 pub const CLASS_CREATED: &str = "class.created";

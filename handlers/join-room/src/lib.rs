@@ -1,6 +1,7 @@
 //! Subscribes connections to conversations and topics. It first subscribes behind closed gates, and then
 //! reads permissions and heads from Postgres. So no message is lost between the head and the first push.
 
+mod join;
 mod looking;
 mod rules;
 mod store;
@@ -32,7 +33,8 @@ impl http::Handler for JoinRoom {
     fn handle(request: http::Request) -> Result<http::Response, Problem> {
         let user = &request.caller()?.user_id;
         let conversation = membership::find(request.param("conversation_id"), user)?;
-        let text = membership::join(conversation, user)?;
+        join::join(conversation, user)?;
+        let text = store::conversation(conversation)?;
         Ok(http::Response::text(200, format!(r#"{{"conversation":{text}}}"#)))
     }
 }
@@ -42,7 +44,8 @@ impl connection::Handler for JoinRoom {
         let conversation =
             address::conversation_of(&gap.address).ok_or_else(|| Problem::not_found("conversation"))?;
         let (seq, change) = (gap.after(address::SEQ), gap.after(address::CHANGE));
-        let Standing { heads, epoch, common, is_another_epoch } = store::standing(conversation, seq, change)?;
+        let Standing { heads, epoch, common, is_another_epoch, some_left } =
+            store::standing(conversation, seq, change)?;
         let has = Heads { seq: seq.number, change: change.number };
         // The history went back to an earlier state. The reader gets everything after the point that both
         // histories share.
@@ -51,10 +54,11 @@ impl connection::Handler for JoinRoom {
         if is_another_epoch {
             pushes.push(Push { frame: reset(conversation, &epoch, common), position: None });
         }
-        // The missed messages may include a removal. The removed user's subscription ends before the others
-        // get the page.
-        for user in store::gone(conversation, after, heads)? {
-            channels::revoke(&gap.address, &user)?;
+        // The subscriptions of users who left meanwhile end before the others get the page.
+        if some_left || is_another_epoch || after.seq < heads.seq {
+            for user in store::gone(conversation, after, heads)? {
+                channels::revoke(&gap.address, &user)?;
+            }
         }
         if heads.is_too_far_from(after) {
             let payload = json!({ "conversation_ids": [conversation] }).to_string();
@@ -173,15 +177,15 @@ struct Answer {
 }
 
 impl Answer {
-    /// Joins public channels. Most callers are participants already and need no transaction. A caller who may
+    /// Joins public channels. Most callers are participants already and write nothing. A caller who may
     /// not join is refused later, when the permissions are read.
     fn join(&mut self, selection: &ResolvedSelection, user: &str) -> Result<(), Problem> {
         for member in store::memberships(user, &selection.ids, |_| None)? {
             if member.seated || !member.open {
                 continue;
             }
-            match membership::join(member.id, user) {
-                Ok(_) => {}
+            match join::join(member.id, user) {
+                Ok(()) => {}
                 Err(problem) if problem.status < 500 => self.refuse(&member.id.to_string(), &problem.code),
                 Err(problem) => return Err(problem),
             }

@@ -11,9 +11,12 @@ const CONVERSATION: &str =
     "select app.conversation_text(conversation) from app.conversations as conversation where id = $1::uuid";
 const HEADS: &str = include_str!("sql/heads.sql");
 const GONE: &str = include_str!("sql/gone.sql");
-/// The number of messages below the head in which removals are searched. A node never misses that many before
-/// it notices.
+/// The number of messages below the head in which leaves are searched that a former release of the handlers
+/// wrote. A node never misses that many before it notices.
 const LEAVES_MAX: u64 = 20_000;
+/// The number of users whose subscriptions one page ends, the last ones to leave. Revocations of others were
+/// published before, and a node that is cut off from the bus misses fewer.
+const LEAVERS_MAX: u64 = 1000;
 const MISSED: &str = include_str!("sql/missed.sql");
 /// The rows of one page. The page is also limited in bytes.
 const ROWS_MAX: u64 = 256;
@@ -27,6 +30,7 @@ sdk::rows! {
     }
     struct Head {
         seq: u64, change: u64, epoch: u32, epoch_name: String, common_seq: Option<u64>, common_change: Option<u64>,
+        some_left: bool,
     }
     struct Frame { track: u32, number: u64, frame: String }
 }
@@ -94,10 +98,13 @@ pub(crate) struct Standing {
     pub common: Heads,
     /// Whether a position of the subscriber is from another epoch.
     pub is_another_epoch: bool,
+    /// Whether a user left after the subscriber's position. A leave from a large conversation is no message,
+    /// so it is possible even if no message is missing.
+    pub some_left: bool,
 }
 
 pub(crate) fn standing(conversation: Id, seq: EpochNumber, change: EpochNumber) -> Result<Standing, Problem> {
-    let asked = params![conversation, this_month(), seq.epoch, change.epoch];
+    let asked = params![conversation, this_month(), seq.epoch, change.epoch, seq.number];
     let head: Option<Head> = postgres::query(HEADS, &asked)?.one()?;
     let head = head.ok_or_else(Problem::internal)?;
     let heads = Heads { seq: head.seq, change: head.change };
@@ -109,16 +116,14 @@ pub(crate) fn standing(conversation: Id, seq: EpochNumber, change: EpochNumber) 
         }),
         is_another_epoch: head.common_seq.is_some() || head.common_change.is_some(),
         epoch: Epoch { ordinal: head.epoch, name: head.epoch_name },
+        some_left: head.some_left,
     })
 }
 
-/// The users who left between two positions and have not joined again.
+/// The users who left after a position and have not joined again.
 pub(crate) fn gone(conversation: Id, after: Heads, heads: Heads) -> Result<Vec<String>, Problem> {
-    if after.seq >= heads.seq {
-        return Ok(Vec::new());
-    }
-    let rows =
-        postgres::query(GONE, &params![conversation, after.seq.max(heads.seq.saturating_sub(LEAVES_MAX))])?;
+    let searched_after = after.seq.max(heads.seq.saturating_sub(LEAVES_MAX));
+    let rows = postgres::query(GONE, &params![conversation, after.seq, searched_after, LEAVERS_MAX])?;
     Ok(rows.iter().map(|row| row.get("user_id")).collect::<Result<_, _>>()?)
 }
 

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::members::{self, Announcement};
+
 /// Everything that follows from one event.
 #[derive(Default)]
 pub(crate) struct Delivery<'a> {
@@ -106,6 +108,10 @@ struct Moved {
     /// The conversation was deleted. Each participant gets only the frame about themself.
     #[serde(default)]
     ended: bool,
+    /// The conversation is large. Only the user's own connections get the frame; the others get all changes
+    /// of an interval together.
+    #[serde(default)]
+    counted: bool,
 }
 
 #[derive(Deserialize)]
@@ -116,7 +122,8 @@ struct Receipt<'a> {
     at: &'a str,
 }
 
-pub(crate) fn deliver(event: &Event) -> Result<Delivery<'_>, Unreadable> {
+/// `announcement` is what follows if the event asks for one.
+pub(crate) fn deliver<'a>(event: &'a Event, announcement: &Announcement) -> Result<Delivery<'a>, Unreadable> {
     match event.event_type.as_str() {
         outbox::MESSAGE_CREATED => message_created(event),
         outbox::MESSAGE_EDITED => message_edited(event),
@@ -125,6 +132,7 @@ pub(crate) fn deliver(event: &Event) -> Result<Delivery<'_>, Unreadable> {
         outbox::CONVERSATION_UPDATED => conversation_updated(event),
         outbox::PARTICIPANT_JOINED => participant_joined(event),
         outbox::PARTICIPANT_LEFT => participant_left(event),
+        outbox::MEMBERS_CHANGED => members_changed(event, announcement),
         outbox::RECEIPT_READ | outbox::RECEIPT_DELIVERED => receipt(event),
         outbox::PUBLISHED => published(event),
         // Other events concern no subscriber. They are only added to the stream of events.
@@ -245,6 +253,20 @@ fn participant_left(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     })
 }
 
+/// A slow reader may miss some: each states how many participants there are.
+fn members_changed<'a>(event: &'a Event, announcement: &Announcement) -> Result<Delivery<'a>, Unreadable> {
+    let conversation = members::conversation_of(event)
+        .ok_or_else(|| Unreadable("payload: it names no conversation".to_owned()))?;
+    let mut delivery = Delivery::default();
+    if let Announcement::Publish(payload) = announcement {
+        let frame = frame::push("member.changes", payload);
+        let mut publication = Publication::new(address::conversation(conversation), frame);
+        publication.merge_key = Some(format!("member.changes:{conversation}"));
+        delivery.publications.push(publication);
+    }
+    Ok(delivery)
+}
+
 /// A later mark includes the earlier ones, so a slow reader may miss those (`merge_key`).
 fn receipt(event: &Event) -> Result<Delivery<'_>, Unreadable> {
     let receipt: Receipt<'_> = read(event)?;
@@ -285,7 +307,7 @@ fn member(frame_type: &str, conversation: Id, user: &str, role: &str, by: &str) 
 /// Publishes to the subscribers of the conversation, and to the user's own connections, subscribed or not.
 fn to_whom(conversation: Id, moved: &Moved, frame: String) -> Vec<Publication> {
     let own = Publication::new(channels::user(&moved.user_id), frame.clone());
-    if moved.quiet || moved.ended {
+    if moved.quiet || moved.ended || moved.counted {
         return vec![own];
     }
     let mut all = Publication::new(address::conversation(conversation), frame);
@@ -310,6 +332,11 @@ mod tests {
     use super::*;
 
     const CONVERSATION: &str = "019a9fd9-277b-7fff-bfff-ffffffffffff";
+
+    /// Delivers an event that asks for no announcement.
+    fn deliver(event: &Event) -> Result<Delivery<'_>, Unreadable> {
+        super::deliver(event, &Announcement::Nothing)
+    }
 
     fn event_of(event_type: &str, payload: &str) -> Event {
         Event {
@@ -415,6 +442,31 @@ mod tests {
         let event = event_of("conversation.updated", &payload);
         let frame = &deliver(&event).unwrap().publications[0].frame;
         assert!(frame.contains(r#""by":"ana""#) && frame.contains(r#""role":"owner""#), "{frame}");
+    }
+
+    #[test]
+    fn a_change_of_a_large_conversation_reaches_only_the_user_until_it_is_announced() {
+        let moved = format!(
+            r#"{{"conversation_id":"{CONVERSATION}","user_id":"bo","role":"member","by":"bo","counted":true}}"#
+        );
+        for event_type in ["conversation.participant.joined", "conversation.participant.left"] {
+            let event = event_of(event_type, &moved);
+            let delivery = deliver(&event).unwrap();
+            let [own] = &delivery.publications[..] else { panic!("one publication") };
+            assert_eq!(own.address, "user:bo");
+            assert_eq!(delivery.revoked.is_some(), event_type.ends_with("left"));
+        }
+        let event =
+            event_of("conversation.members.changed", &format!(r#"{{"conversation_id":"{CONVERSATION}"}}"#));
+        let announcement = Announcement::Publish(r#"{"participants":130}"#.to_owned());
+        let delivery = super::deliver(&event, &announcement).unwrap();
+        let [all] = &delivery.publications[..] else { panic!("one publication") };
+        assert_eq!(all.address, format!("conv:{CONVERSATION}"));
+        assert_eq!(all.frame, r#"{"type":"member.changes","payload":{"participants":130}}"#);
+        assert!(all.merge_key.is_some() && all.position.is_none() && all.except_user.is_none());
+        for other in [Announcement::Wait(700), Announcement::Nothing] {
+            assert!(super::deliver(&event, &other).unwrap().publications.is_empty());
+        }
     }
 
     #[test]

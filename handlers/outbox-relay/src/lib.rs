@@ -1,15 +1,19 @@
 //! Delivers the events of the outbox in order. One round trip writes their changes of the read model to
 //! Redis, another one publishes their frames to the bus. The events contain everything that it needs, with
-//! one exception: it asks Postgres whether a user who left has joined again.
+//! two exceptions: it asks Postgres whether a user who left has joined again, and how the participants of
+//! large conversations changed.
 
 mod events;
+mod members;
 mod projections;
 mod returned;
 
 use chat::address;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use events::{Departure, Fact, Unreadable};
+use members::Announcement;
 use sdk::channels::{self, Publication};
 use sdk::event::{self, Event, Verdict};
 use sdk::{log, redis};
@@ -19,20 +23,26 @@ event::export!(OutboxRelay);
 
 impl event::Handler for OutboxRelay {
     fn handle(events: Vec<Event>) -> Vec<Verdict> {
-        let (mut batch, facts) = Batch::of(&events);
+        let announcements = match members::announcements(&events) {
+            Ok(announcements) => announcements,
+            Err(why) => return hold(&events, &why),
+        };
+        let (mut batch, facts) = Batch::of(&events, &announcements);
         let checked = batch.drop_revocations_of_returned();
         // The read model is written first, so that a client that gets a message finds it there.
         match checked.and_then(|()| project(&facts, &events)).and_then(|()| batch.publish(&batch.parts)) {
             Ok(()) => batch.parts.iter().map(Part::verdict).collect(),
-            Err(Error::Unavailable(why)) => {
-                log::warn("deliveries wait", &[("why", &why)]);
-                // A retry publishes some frames again. The hub recognises them by their position.
-                event::all(&events, Verdict::Hold(event::RETRY_MS))
-            }
+            Err(Error::Unavailable(why)) => hold(&events, &why),
             // One event cannot be published at all. Each is published alone, to find the one that fails.
             Err(Error::Refused(_)) => batch.parts.iter().map(|part| batch.publish_alone(part)).collect(),
         }
     }
+}
+
+/// Asks for all events again. That publishes some frames again; the hub recognises them by their position.
+fn hold(events: &[Event], why: &str) -> Vec<Verdict> {
+    log::warn("deliveries wait", &[("why", why)]);
+    event::all(events, Verdict::Hold(event::RETRY_MS))
 }
 
 /// Why a batch could not be delivered.
@@ -76,29 +86,35 @@ struct Part {
     publications: Range<usize>,
     /// The user whose subscriptions end before the publications.
     revoked: Option<Departure>,
-    unreadable: Option<String>,
+    /// The verdict if it is published.
+    verdict: Verdict,
 }
 
 impl Part {
     fn verdict(&self) -> Verdict {
-        self.unreadable.clone().map_or(Verdict::Ack, Verdict::Reject)
+        self.verdict.clone()
     }
 }
 
 impl Batch {
-    fn of(events: &[Event]) -> (Self, Vec<Fact<'_>>) {
+    fn of<'a>(events: &'a [Event], announcements: &BTreeMap<String, Announcement>) -> (Self, Vec<Fact<'a>>) {
         let (mut batch, mut facts) = (Self::default(), Vec::new());
         for event in events {
             let begin = batch.publications.len();
-            let (revoked, unreadable) = match events::deliver(event) {
+            let announcement = announcements.get(&event.id).cloned().unwrap_or_default();
+            let (revoked, verdict) = match events::deliver(event, &announcement) {
                 Ok(delivery) => {
                     batch.publications.extend(delivery.publications);
                     facts.extend(delivery.facts);
-                    (delivery.revoked, None)
+                    let verdict = match announcement {
+                        Announcement::Wait(ms) => Verdict::Retry(ms),
+                        _ => Verdict::Ack,
+                    };
+                    (delivery.revoked, verdict)
                 }
-                Err(Unreadable(why)) => (None, Some(why)),
+                Err(Unreadable(why)) => (None, Verdict::Reject(why)),
             };
-            batch.parts.push(Part { publications: begin..batch.publications.len(), revoked, unreadable });
+            batch.parts.push(Part { publications: begin..batch.publications.len(), revoked, verdict });
         }
         (batch, facts)
     }

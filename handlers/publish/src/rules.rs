@@ -269,6 +269,7 @@ mod tests {
             "presence.snapshot",
             "member.joined",
             "member.left",
+            "member.changes",
             "receipt.read",
             "receipt.delivered",
             "conversation.updated",

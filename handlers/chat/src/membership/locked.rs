@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::rules::{PARTICIPANTS_MAX, State};
+use super::rules::{LARGE_ABOVE, PARTICIPANTS_MAX, State};
 use crate::conversation::{Kind, Role};
 use crate::outbox;
 use sdk::postgres::{self, Transaction};
@@ -18,6 +18,7 @@ const HIDE: &str = include_str!("sql/hide.sql");
 const SHOW: &str = include_str!("sql/show.sql");
 const END: &str = include_str!("sql/end.sql");
 const SAY: &str = include_str!("sql/say.sql");
+const COUNT: &str = include_str!("sql/count.sql");
 const GIVE: &str = include_str!("sql/give.sql");
 const ANNOUNCE: &str = include_str!("sql/announce.sql");
 
@@ -46,8 +47,13 @@ pub struct LockedConversation {
     pub now: u64,
     head_seq: u64,
     head_id: Option<Id>,
+    /// The number of participants, with the changes of this transaction.
+    participants: u64,
+    /// The shard of the conversation's events.
     shard: u32,
     changed: bool,
+    /// The shard of the event that announces the changes of a large conversation.
+    changes_shard: Option<u32>,
 }
 
 impl LockedConversation {
@@ -73,25 +79,45 @@ impl LockedConversation {
             subject: role(read.subject),
             is_self: by == about,
         };
-        let Read { head_seq, head_id, shard, .. } = read;
-        Ok(Self { id, state, transaction, now, head_seq, head_id, shard, changed: false })
+        let Read { head_seq, head_id, shard, present, .. } = read;
+        Ok(Self {
+            id,
+            state,
+            transaction,
+            now,
+            head_seq,
+            head_id,
+            participants: present,
+            shard,
+            changed: false,
+            changes_shard: None,
+        })
     }
 
     /// Adds a participant, possibly one who had left before. Returns the participant as JSON.
     pub fn add(&mut self, added: ParticipantChange<'_>) -> Result<String, Problem> {
         let by_themself = added.user == added.by;
-        let params =
-            params![self.id, added.user, added.role.as_str(), self.head_seq + 1, self.now, by_themself];
+        // The seq of the system message, or the head if there is none.
+        let seq = if self.is_large() { self.head_seq } else { self.head_seq + 1 };
+        let params = params![self.id, added.user, added.role.as_str(), seq, self.now, by_themself];
         let participant: Option<String> = self.transaction.query(ADMIT, &params)?.cell()?;
+        let participants = self.participants + 1;
         let content = if added.user == added.by { "joined" } else { "added" };
-        self.add_system_message(added, "join", content)?;
+        self.announce_participant(added, "join", content, participants)?;
         participant.ok_or_else(Problem::internal)
     }
 
     /// Removes a participant. The event that ends the user's subscriptions precedes the system message.
     pub fn remove(&mut self, removed: ParticipantChange<'_>) -> Result<(), Problem> {
-        self.transaction.execute(PART, &params![self.id, removed.user, self.now])?;
-        self.add_system_message(removed, "leave", if removed.user == removed.by { "left" } else { "removed" })
+        self.transaction.execute(PART, &params![self.id, removed.user, self.now, self.head_seq + 1])?;
+        let participants = self.participants.saturating_sub(1);
+        let content = if removed.user == removed.by { "left" } else { "removed" };
+        self.announce_participant(removed, "leave", content, participants)
+    }
+
+    /// Whether the next change is announced together with others.
+    fn is_large(&self) -> bool {
+        self.participants > LARGE_ABOVE
     }
 
     /// Deletes the conversation, because nobody is left in it and nobody can join it.
@@ -161,9 +187,39 @@ impl LockedConversation {
 
     pub fn commit(self) -> Result<(), Problem> {
         self.transaction.commit()?;
-        if self.changed {
-            wake::outbox(&[self.shard]);
+        let shards: Vec<u32> =
+            self.changed.then_some(self.shard).into_iter().chain(self.changes_shard).collect();
+        if !shards.is_empty() {
+            wake::outbox(&shards);
         }
+        Ok(())
+    }
+
+    /// Announces a change after which there are this many participants: by a message, or in a large
+    /// conversation by counting it.
+    fn announce_participant(
+        &mut self,
+        change: ParticipantChange<'_>,
+        kind: &str,
+        content: &str,
+        participants: u64,
+    ) -> Result<(), Problem> {
+        if self.is_large() {
+            self.count(change, kind, participants)?;
+        } else {
+            self.add_system_message(change, kind, content)?;
+        }
+        self.participants = participants;
+        Ok(())
+    }
+
+    /// Writes the event for the user's own connections, and counts the change for the other participants.
+    fn count(&mut self, change: ParticipantChange<'_>, kind: &str, participants: u64) -> Result<(), Problem> {
+        let ParticipantChange { user, role, by } = change;
+        let params = params![self.id, user, role.as_str(), by, kind, participants, Id::make(), Id::make()];
+        let shard: Option<Option<u32>> = self.transaction.query(COUNT, &params)?.cell()?;
+        self.changes_shard = self.changes_shard.or(shard.flatten());
+        self.changed = true;
         Ok(())
     }
 

@@ -9,6 +9,9 @@ use sdk::Problem;
 /// The capacity of a conversation that does not set one. Each join counts the participants under the
 /// conversation's lock, so a larger number would make joins slow.
 pub const PARTICIPANTS_MAX: u64 = 100_000;
+/// A conversation of more participants is large: a join or leave is not announced by itself, but all those in
+/// an interval are announced together (`docs/decisions/large-rooms.md`). The number before the change counts.
+pub const LARGE_ABOVE: u64 = 100;
 
 /// A conversation, the caller, and the subject: the user whom the request is about.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,1 @@
+select switchboard.lock($2::text[]) where $1::int[] is not null
