@@ -31,6 +31,7 @@ mod history;
 mod housekeeping;
 mod idle;
 mod key_sets;
+mod large_rooms;
 mod lifecycle;
 mod limits;
 mod lists;
