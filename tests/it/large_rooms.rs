@@ -108,6 +108,22 @@ async fn stored(host: &Host, room: &str) -> BTreeSet<String> {
     host.database.rows(&statement).await.iter().map(|row| row.get(0)).collect()
 }
 
+/// Joins and subscribes. Each frame gets its answer. An overloaded node may answer that it is `unavailable`;
+/// the user then tries again. Returns the number of such answers.
+async fn join(client: &mut Client, room: &str) -> usize {
+    for refusals in 0..20 {
+        let asked = json!({"conversation_ids": [room], "join": true});
+        let reply = client.request("subscribe", asked).await;
+        if reply.0["payload"]["retryable"] != true {
+            let subscribed = reply.expect("subscribed");
+            assert_eq!(subscribed["conversation_ids"], json!([room]), "{subscribed}");
+            return refusals;
+        }
+        println!("{}: {}", client.user, reply.0);
+    }
+    panic!("{}: twenty refusals", client.user);
+}
+
 /// Lets this number of users join one public channel, [`AT_ONCE`] at a time, while everybody in it listens.
 async fn join_at_once(host: &Host, joiners: usize) {
     let room = channel(host, "ana", &[]).await;
@@ -121,20 +137,20 @@ async fn join_at_once(host: &Host, joiners: usize) {
         clients.push(host.client(&format!("joiner-{number}")).await);
     }
     let begun = Instant::now();
-    let mut listening = JoinSet::new();
+    let (mut listening, mut refusals) = (JoinSet::new(), 0);
     for mut client in clients {
         let (room, slots, is_enough) = (room.clone(), slots.clone(), is_enough.clone());
         answered.spawn(async move {
             let slot = slots.acquire_owned().await.expect("a slot");
-            let asked = json!({"conversation_ids": [room], "join": true});
-            let subscribed = client.request("subscribe", asked).await.expect("subscribed");
+            let refusals = join(&mut client, &room).await;
             drop(slot);
-            assert_eq!(subscribed["conversation_ids"], json!([room]), "{subscribed}");
-            (client, room, is_enough)
+            (client, room, is_enough, refusals)
         });
     }
     while let Some(joined) = answered.join_next().await {
-        let (client, room, is_enough) = joined.expect("each gets an answer, on a connection that stays");
+        let (client, room, is_enough, more) =
+            joined.expect("each gets an answer, on a connection that stays");
+        refusals += more;
         listening.spawn(listen(client, room, is_enough));
     }
     let took = begun.elapsed();
@@ -146,7 +162,7 @@ async fn join_at_once(host: &Host, joiners: usize) {
     let seconds = begun.elapsed().as_secs() as usize;
     let ana = ana.await.expect("ana stays connected");
     println!(
-        "{joiners} joins in {took:?}; ana received {} joins one by one, and {} announcements",
+        "{joiners} joins in {took:?}, {refusals} tried again; ana received {} joins one by one, and {} announcements",
         ana.one_by_one,
         ana.changes.len()
     );
@@ -255,9 +271,9 @@ async fn a_storm_of_joins_and_leaves_survives_kill_9() {
             })
             .await;
         };
-        made(300).await;
+        made(150).await;
         second.kill().await;
-        made(900).await;
+        made(450).await;
         stop.send_replace(true);
         let answers: usize = storm.join_all().await.into_iter().sum();
         is_announced(host).await;
@@ -272,7 +288,7 @@ async fn a_storm_of_joins_and_leaves_survives_kill_9() {
         assert_eq!(announcements(host, &room).await, 1, "nothing is written to the history");
         // The announcements add up. After a kill, an announcement may come twice.
         let (joined, left) = (ana.counted("joined").0 as i64, ana.counted("left").0 as i64);
-        assert!(joined > 300 && left > 300, "{joined} joined and {left} left");
+        assert!(joined > 150 && left > 150, "{joined} joined and {left} left");
         let distinct: BTreeSet<String> = ana.changes.iter().map(Value::to_string).collect();
         if distinct.len() == ana.changes.len() {
             assert_eq!(121 + joined - left, people.len() as i64, "{:?}", ana.changes);
