@@ -2,6 +2,7 @@
 //! the node closed, joins without an answer, and the frames that the joins cost everybody. The control is the
 //! target.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -53,8 +54,9 @@ pub(crate) async fn rows(rig: &Rig, people: usize) -> io::Result<Vec<Row>> {
     pings.abort();
     let joined = latencies.count();
     let dropped = crowd.dropped.load(Ordering::Relaxed);
-    let refused = crowd.refused.load(Ordering::Relaxed);
-    let unanswered = clients.len() - joined - refused as usize;
+    let refusals = crowd.refusals.lock().clone();
+    let refused: u64 = refusals.values().sum();
+    let unanswered = clients.len().saturating_sub(joined + refused as usize);
     let pushes = crowd.pushes.load(Ordering::Relaxed) as f64;
     drop(clients);
     let figures = Figures {
@@ -63,14 +65,17 @@ pub(crate) async fn rows(rig: &Rig, people: usize) -> io::Result<Vec<Row>> {
         wrong: dropped + refused + (unanswered + missing) as u64,
         ..Figures::default()
     };
+    let figures = figures
+        .with_cpu(cpu, joined as f64)
+        .with_further("dropped", dropped as f64)
+        .with_further("unanswered", unanswered as f64)
+        .with_further("frames about joins, a join", pushes / joined as f64);
+    let figures = refusals.iter().fold(figures, |figures, (code, count)| {
+        figures.with_further(&format!("refused as {code}"), *count as f64)
+    });
     Ok(vec![Row {
         name: format!("joins: {people} people, one public channel"),
-        figures: figures
-            .with_cpu(cpu, joined as f64)
-            .with_further("dropped", dropped as f64)
-            .with_further("refused", refused as f64)
-            .with_further("unanswered", unanswered as f64)
-            .with_further("frames about joins, a join", pushes / joined as f64),
+        figures,
         control_name: "the target".into(),
         control: Figures { per_second: Some(500.0), ..Figures::default() },
         peers: None,
@@ -83,7 +88,8 @@ pub(crate) async fn rows(rig: &Rig, people: usize) -> io::Result<Vec<Row>> {
 #[derive(Default)]
 struct Crowd {
     dropped: AtomicU64,
-    refused: AtomicU64,
+    /// By their code.
+    refusals: Mutex<BTreeMap<String, u64>>,
     /// `member.joined` and other pushes about members.
     pushes: AtomicU64,
 }
@@ -165,11 +171,13 @@ impl Crowd {
                 break;
             }
             if rig::is(&frame.payload, b"\"subscribed\"") || rig::is(&frame.payload, b"\"error\"") {
-                let joined = has_joined(&frame.payload);
-                self.refused.fetch_add(u64::from(!joined), Ordering::Relaxed);
+                let refusal = refusal(&frame.payload);
                 if let Some(answered) = answered.take() {
                     // The join may have given up waiting.
-                    let _ = answered.send(joined);
+                    let _ = answered.send(refusal.is_none());
+                }
+                if let Some(code) = refusal {
+                    *self.refusals.lock().entry(code).or_default() += 1;
                 }
             } else if rig::is(&frame.payload, b"\"member.") || rig::is(&frame.payload, b"\"conversation.") {
                 self.pushes.fetch_add(1, Ordering::Relaxed);
@@ -179,8 +187,30 @@ impl Crowd {
     }
 }
 
-/// Whether an answer says that the channel is subscribed.
-fn has_joined(frame: &[u8]) -> bool {
+/// The code of an answer that does not say that the channel is subscribed.
+fn refusal(frame: &[u8]) -> Option<String> {
     let answer: serde_json::Value = serde_json::from_slice(frame).unwrap_or_default();
-    answer["payload"]["conversation_ids"].as_array().is_some_and(|joined| !joined.is_empty())
+    let payload = &answer["payload"];
+    if payload["conversation_ids"].as_array().is_some_and(|joined| !joined.is_empty()) {
+        return None;
+    }
+    let code = payload["code"].as_str().or_else(|| payload["refused"][0]["code"].as_str());
+    Some(code.unwrap_or("nothing").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_has_its_code() {
+        let joined =
+            br#"{"type":"subscribed","id":"join","payload":{"conversation_ids":["c"],"refused":[]}}"#;
+        assert_eq!(refusal(joined), None);
+        let refused =
+            br#"{"type":"subscribed","payload":{"conversation_ids":[],"refused":[{"id":"c","code":"not_found"}]}}"#;
+        assert_eq!(refusal(refused).as_deref(), Some("not_found"));
+        let error = br#"{"type":"error","id":"join","payload":{"code":"unavailable"}}"#;
+        assert_eq!(refusal(error).as_deref(), Some("unavailable"));
+    }
 }

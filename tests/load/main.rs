@@ -136,7 +136,7 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         run.keep("overhead", async { Ok(overhead::row().into_iter().collect()) }).await?;
     }
     if wanted("idle node") {
-        run.keep("idle node", async { Ok(idle_node::rows(&rig, seconds(5, 100), seconds(8, 60)).await) })
+        run.keep("idle node", async { Ok(idle_node::rows(&rig, seconds(5, 100), seconds(8, 45)).await) })
             .await?;
     }
     let size = if quick { idle::Size::QUICK } else { idle::Size::FULL };
@@ -148,10 +148,10 @@ async fn run(cli: &Cli) -> std::io::Result<()> {
         run.keep("handshakes", idle::handshakes(&rig, size)).await?;
     }
     if wanted("sends") {
-        run.keep("sends", sends::rows(&rig, seconds(2, 5))).await?;
+        run.keep("sends", sends::rows(&rig, seconds(2, 4))).await?;
     }
     if wanted("pipelined") {
-        let time = seconds(2, 4);
+        let time = seconds(2, 3);
         run.keep("pipelined", fanout::rows(&rig, fanout::From::One, &[200], time)).await?;
     }
     if wanted("low load") {
